@@ -1,0 +1,283 @@
+"""The inbox: applies a stream's events once each, per tenant, whatever is repeated or reordered.
+
+It knows no meaning of an event; guards against stale ones belong to the `apply` function.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import nats.errors
+import nats.js.errors
+import sqlalchemy as sa
+import structlog
+from google.protobuf import symbol_database
+from google.protobuf.message import DecodeError, Message
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from servicekit.broker import DEAD_LETTER_ROOT, DEAD_LETTERS, Broker
+from servicekit.database import Database
+from servicekit.errors import UnavailableError
+from servicekit.events import Event, MalformedEventError, event_of
+from servicekit.outbox import current_notes
+
+_INSERT_CONSUMED = sa.text("""
+    insert into consumed_events (tenant_id, consumer, event_id)
+    select :tenant_id, :consumer, unnest(cast(:event_ids as uuid[]))
+    on conflict do nothing returning cast(event_id as text)
+""")
+_MAXIMUM_ATTEMPTS = 5
+_RETRY_DELAY = 0.5
+_FETCH_TIMEOUT = 2.0  # a request that a reconnect swallowed costs this long
+_LONGEST_BACKOFF = 5.0
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Received:
+    """One event with its decoded message."""
+
+    event: Event
+    message: Message
+
+
+@dataclass(frozen=True)
+class _Delivery:
+    """A received event and the broker's handle to acknowledge it."""
+
+    received: Received
+    raw: Msg
+
+
+Apply = Callable[[AsyncConnection, str, Sequence[Received]], Awaitable[None]]
+
+
+async def insert_consumed(
+    connection: AsyncConnection, tenant_id: str, consumer: str, event_ids: Iterable[str]
+) -> set[str]:
+    """Record event ids as consumed; return those that are new."""
+    # Sorted: two transactions with common ids must insert them in the same order, or they deadlock.
+    ids = sorted(set(event_ids))
+    if not ids:
+        return set()
+    parameters = {"tenant_id": tenant_id, "consumer": consumer, "event_ids": ids}
+    inserted = set((await connection.execute(_INSERT_CONSUMED, parameters)).scalars())
+    notes = current_notes.get()
+    if notes is not None and inserted:
+        notes.has_consumed = True
+    return inserted
+
+
+class Consumer:
+    """One durable pull consumer of one stream; `name` is also the inbox's consumer.
+
+    `apply(connection, tenant_id, batch)` gets the new events of one tenant in stream order, inside a
+    transaction in which their ids are already recorded. `committed` is called after each commit.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        broker: Broker,
+        *,
+        name: str,
+        stream: str,
+        filter_subjects: Sequence[str],
+        apply: Apply,
+        batch: int = 256,
+        committed: Callable[[], None] | None = None,
+    ) -> None:
+        self.name = name
+        self._database = database
+        self._broker = broker
+        self._stream = stream
+        self._filter_subjects = list(filter_subjects)
+        self._apply = apply
+        self._batch = batch
+        self._committed = committed
+        self._attempts: dict[
+            int, int
+        ] = {}  # stream sequence -> attempts that failed by the event's own fault
+
+    async def run(self) -> None:
+        """Consume for ever, whatever breaks."""
+        backoff = _RETRY_DELAY
+        while True:
+            try:
+                await self._broker.ready()
+                subscription = await self._subscribe()
+                backoff = _RETRY_DELAY
+                try:
+                    while True:
+                        await self._consume_batch(subscription)
+                finally:
+                    with contextlib.suppress(nats.errors.Error):
+                        await subscription.unsubscribe()
+            except Exception as error:  # noqa: BLE001 - nothing may end the consumer
+                _log.warning(
+                    "consumer interrupted", consumer=self.name, error=repr(error), retry_seconds=backoff
+                )
+                await asyncio.sleep(backoff)
+                backoff = min(backoff * 2, _LONGEST_BACKOFF)
+
+    async def _subscribe(self) -> JetStreamContext.PullSubscription:
+        jetstream = self._broker.jetstream
+        config = ConsumerConfig(
+            durable_name=self.name,
+            ack_policy=AckPolicy.EXPLICIT,
+            ack_wait=30,
+            max_ack_pending=1024,
+            max_deliver=-1,  # the attempts are counted here: a database that is away poisons nothing
+            filter_subjects=self._filter_subjects,
+        )
+        await jetstream.add_consumer(self._stream, config)
+        return await jetstream.pull_subscribe_bind(consumer=self.name, stream=self._stream)
+
+    async def _consume_batch(self, subscription: JetStreamContext.PullSubscription) -> None:
+        try:
+            messages = await subscription.fetch(self._batch, timeout=_FETCH_TIMEOUT)
+        except TimeoutError:
+            return
+        groups: dict[str, list[_Delivery]] = {}
+        for raw in messages:
+            try:
+                received = decode(raw)
+            except MalformedEventError as error:
+                await self._bury(raw, error)
+                continue
+            if received is None:
+                await raw.ack()
+                continue
+            groups.setdefault(received.event.tenant_id, []).append(_Delivery(received, raw))
+        for tenant_id, deliveries in groups.items():
+            await self._apply_group(tenant_id, deliveries)
+
+    async def _apply_group(self, tenant_id: str, deliveries: Sequence[_Delivery]) -> None:
+        try:
+            await self._apply_in_transaction(tenant_id, [delivery.received for delivery in deliveries])
+        except UnavailableError:
+            await _give_back(deliveries)
+            raise  # run() waits before the next fetch
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not hold up the others
+            if len(deliveries) > 1:
+                _log.warning("group failed, replayed one by one", consumer=self.name, error=repr(error))
+                for delivery in deliveries:
+                    await self._apply_group(tenant_id, [delivery])
+                return
+            await self._fail(deliveries[0], error)
+        else:
+            for delivery in deliveries:
+                self._attempts.pop(delivery.raw.metadata.sequence.stream, None)
+                await delivery.raw.ack()
+
+    async def _apply_in_transaction(self, tenant_id: str, batch: Sequence[Received]) -> None:
+        async with self._database.transaction(tenant_id) as connection:
+            new = await insert_consumed(
+                connection, tenant_id, self.name, (item.event.event_id for item in batch)
+            )
+            fresh: list[Received] = []
+            for item in batch:
+                if item.event.event_id in new:
+                    new.discard(item.event.event_id)  # the same event twice in one batch
+                    fresh.append(item)
+            if fresh:
+                await self._apply(connection, tenant_id, fresh)
+        if fresh and self._committed is not None:
+            self._committed()
+
+    async def _fail(self, delivery: _Delivery, error: Exception) -> None:
+        sequence = delivery.raw.metadata.sequence.stream
+        attempts = self._attempts[sequence] = self._attempts.get(sequence, 0) + 1
+        _log.warning(
+            "event failed",
+            consumer=self.name,
+            event_id=delivery.received.event.event_id,
+            type=delivery.received.event.type,
+            attempts=attempts,
+            exc_info=error,
+        )
+        if attempts < _MAXIMUM_ATTEMPTS:
+            await delivery.raw.nak(delay=_RETRY_DELAY * attempts)
+            return
+        await self._bury(delivery.raw, error)
+        self._attempts.pop(sequence, None)
+
+    async def _bury(self, raw: Msg, error: Exception) -> None:
+        """Move a message to the dead letters, with its error; it leaves the stream's consumer only then."""
+        sequence = raw.metadata.sequence.stream
+        headers = {
+            **(raw.headers or {}),
+            "Nats-Msg-Id": f"{self.name}/{self._stream}/{sequence}",
+            "optaic-error": f"{type(error).__name__}: {error}".replace("\r", " ").replace("\n", " ")[:1000],
+            "optaic-stream": self._stream,
+            "optaic-consumer": self.name,
+            "optaic-subject": raw.subject,
+        }
+        subject = f"{DEAD_LETTER_ROOT}.{self.name}.{raw.subject}"
+        await self._broker.jetstream.publish(subject, raw.data, headers=headers)
+        await raw.term()
+        _log.error(
+            "event moved to the dead letters", consumer=self.name, subject=raw.subject, error=repr(error)
+        )
+
+    async def replay_dead_letters(self) -> tuple[int, int]:
+        """Apply this consumer's dead letters again; return how many passed and how many still fail."""
+        jetstream = self._broker.jetstream
+        replayed = failed = 0
+        sequence = 1
+        while True:
+            try:
+                letter = await jetstream.get_msg(
+                    DEAD_LETTERS, seq=sequence, subject=f"{DEAD_LETTER_ROOT}.{self.name}.>", next=True
+                )
+            except nats.js.errors.NotFoundError:
+                return replayed, failed
+            assert letter.seq is not None
+            sequence = letter.seq + 1
+            headers = letter.headers or {}
+            try:
+                received = decode_event(headers.get("optaic-subject", ""), headers, letter.data or b"")
+                if received is not None:
+                    await self._apply_in_transaction(received.event.tenant_id, [received])
+            except UnavailableError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the next letter may pass
+                failed += 1
+                _log.warning("dead letter fails again", consumer=self.name, error=repr(error))
+            else:
+                replayed += 1
+                await jetstream.delete_msg(DEAD_LETTERS, letter.seq)
+
+
+async def _give_back(deliveries: Sequence[_Delivery]) -> None:
+    for delivery in deliveries:
+        await delivery.raw.nak(delay=_RETRY_DELAY)
+
+
+def decode(raw: Msg) -> Received | None:
+    """Return the event of a broker's message; see `decode_event`."""
+    return decode_event(raw.subject, raw.headers or {}, raw.data)
+
+
+def decode_event(subject: str, headers: dict[str, str], payload: bytes) -> Received | None:
+    """Return the event, or None for a type that this process does not know: it is newer than us.
+
+    Raises:
+        MalformedEventError: It is not one of our events, or its payload is not of its type.
+    """
+    event = event_of(subject, headers, payload)
+    try:
+        kind = symbol_database.Default().GetSymbol(event.type)
+    except KeyError:
+        _log.debug("event of an unknown type ignored", type=event.type)
+        return None
+    try:
+        return Received(event, kind.FromString(payload))
+    except DecodeError as error:
+        raise MalformedEventError(f"payload is not a {event.type}") from error

@@ -1,0 +1,73 @@
+"""Who is asking, and the marks that travel with the request; nothing here decides anything."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+TENANT_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_TRACEPARENT_PATTERN = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+@dataclass
+class RequestContext:
+    """One request: identity from the verified token, ids for the logs, read and write tokens."""
+
+    tenant_id: str
+    actor: str
+    request_id: str
+    traceparent: str
+    is_service: bool = False
+    read_tokens: tuple[str, ...] = ()
+    write_tokens: list[str] = field(default_factory=list)
+    deadline: float | None = None  # on the monotonic clock
+
+    def remaining(self) -> float | None:
+        """Return the seconds left for the caller, never negative; None where there is no deadline."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+
+_current: ContextVar[RequestContext | None] = ContextVar("servicekit_request", default=None)
+
+
+def current() -> RequestContext:
+    """Return the request being served; a LookupError outside of one is a wiring fault."""
+    context = _current.get()
+    if context is None:
+        raise LookupError("no request is being served here")
+    return context
+
+
+def current_or_none() -> RequestContext | None:
+    """Return the request being served, or None outside of one."""
+    return _current.get()
+
+
+@contextmanager
+def bind(context: RequestContext) -> Iterator[RequestContext]:
+    """Make `context` the current request for the block."""
+    token = _current.set(context)
+    try:
+        yield context
+    finally:
+        _current.reset(token)
+
+
+def new_traceparent() -> str:
+    """Return a fresh W3C trace context."""
+    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+
+
+def is_traceparent(text: str) -> bool:
+    """Return whether a text is a W3C trace context."""
+    return _TRACEPARENT_PATTERN.fullmatch(text) is not None
+
+
+def is_tenant_id(text: str) -> bool:
+    """Return whether a text can be a tenant: also a subject token and harmless inside SQL."""
+    return TENANT_PATTERN.fullmatch(text) is not None

@@ -1,0 +1,215 @@
+"""Transactions on the service's database, one tenant each; queries belong to the stores."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import psycopg
+import sqlalchemy as sa
+from psycopg import sql
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from servicekit import context
+from servicekit.errors import AbortedError, DeadlineExceededError, DomainError, UnavailableError
+from servicekit.outbox import TransactionNotes, current_notes
+from servicekit.schema import TENANT_SETTING
+from servicekit.settings import ServiceSettings
+
+_LOCK_TENANT = sa.text("select pg_advisory_xact_lock(hashtextextended(:tenant_id, 0))")
+_BEGIN = b"begin isolation level read committed"
+_CONFLICT = (AbortedError, "CONCURRENT_UPDATE", "a concurrent change got in between; retry")
+_BUSY = (UnavailableError, "DATABASE_BUSY", "the database is busy; retry")
+_TOO_SLOW = (DeadlineExceededError, "STATEMENT_TIMEOUT", "a database statement took too long")
+_MEANINGS: dict[str, tuple[type[DomainError], str, str]] = {
+    "40001": _CONFLICT,  # serialization failure
+    "40P01": _CONFLICT,  # deadlock
+    "55P03": _BUSY,  # lock not available
+    "53300": _BUSY,  # too many connections
+    "57014": _TOO_SLOW,  # cancelled by statement_timeout
+}
+
+
+@functools.lru_cache(maxsize=4096)
+def _begin(tenant_id: str, *, read_only: bool) -> bytes:
+    """Return BEGIN and the tenant's setting as one text, hence one round trip."""
+    if not context.is_tenant_id(tenant_id):
+        raise ValueError(f"{tenant_id!r} is not a tenant id")
+    mode = "repeatable read read only" if read_only else "read committed"
+    setting, tenant = sql.quote(TENANT_SETTING), sql.quote(tenant_id)
+    return f"begin isolation level {mode}; select set_config({setting}, {tenant}, true)".encode()
+
+
+def domain_error_of(error: Exception) -> DomainError | None:
+    """Return what a database error means to a caller; None where it is a fault of ours."""
+    if isinstance(error, PoolTimeoutError):
+        return UnavailableError("DATABASE_BUSY", "no database connection became free in time")
+    origin = error.orig if isinstance(error, DBAPIError) else error
+    if not isinstance(origin, psycopg.Error):
+        return None
+    meaning = _MEANINGS.get(origin.sqlstate or "")
+    if meaning is not None:
+        kind, reason, message = meaning
+        return kind(reason, message)
+    is_lost = origin.sqlstate is None or origin.sqlstate.startswith(("08", "57P"))
+    if is_lost and isinstance(origin, psycopg.OperationalError | psycopg.InterfaceError):
+        return UnavailableError("DATABASE_UNAVAILABLE", "the database does not answer; retry")
+    return None
+
+
+class Database:
+    """The two pools of a service: requests (row-level security) and infrastructure (queues)."""
+
+    def __init__(self, settings: ServiceSettings) -> None:
+        self._settings = settings
+        self._app = self._engine(settings.database_url, settings.pool_size)
+        self._infra = self._engine(settings.database_infra_url, settings.infra_pool_size)
+        self._on_appended: list[Callable[[], None]] = []
+        self._on_consumed: list[Callable[[], None]] = []
+
+    def _engine(self, url: str, size: int) -> AsyncEngine:
+        milliseconds = int(self._settings.statement_timeout_seconds * 1000)
+        return create_async_engine(
+            url,
+            pool_size=size,
+            max_overflow=0,
+            pool_timeout=self._settings.pool_timeout_seconds,
+            # The driver does not send BEGIN: `_transaction` does, together with the tenant.
+            isolation_level="AUTOCOMMIT",
+            connect_args={
+                "connect_timeout": 5,
+                "options": f"-c statement_timeout={milliseconds} -c idle_in_transaction_session_timeout=60000",
+                "keepalives_idle": 30,
+                "keepalives_interval": 5,
+                "keepalives_count": 3,
+                "tcp_user_timeout": 30_000,
+            },
+        )
+
+    def on_appended(self, listener: Callable[[], None]) -> None:
+        """Call `listener` after each commit that wrote events."""
+        self._on_appended.append(listener)
+
+    def on_consumed(self, listener: Callable[[], None]) -> None:
+        """Call `listener` after each commit that recorded consumed events."""
+        self._on_consumed.append(listener)
+
+    async def open(self) -> None:
+        """Check that both logins work.
+
+        Raises:
+            UnavailableError: The database does not answer.
+        """
+        for engine in (self._app, self._infra):
+            async with _transaction(engine, _BEGIN) as connection:
+                await connection.execute(sa.text("select 1"))
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._app.dispose()
+        await self._infra.dispose()
+
+    async def ping(self) -> None:
+        """Raise UnavailableError where the database does not answer to requests."""
+        async with _transaction(self._app, _BEGIN):
+            pass
+
+    @asynccontextmanager
+    async def transaction(self, tenant_id: str) -> AsyncIterator[AsyncConnection]:
+        """Open one READ COMMITTED transaction of a tenant; commit at the end, roll back on an error."""
+        async with self._noted(self._app, _begin(tenant_id, read_only=False)) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def read(self, tenant_id: str) -> AsyncIterator[AsyncConnection]:
+        """Open one read-only snapshot of a tenant: all statements see the same state."""
+        async with _transaction(self._app, _begin(tenant_id, read_only=True)) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def infra(self) -> AsyncIterator[AsyncConnection]:
+        """Open one transaction of the infrastructure login: outbox, inbox and work queues of all tenants."""
+        async with self._noted(self._infra, _BEGIN) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def infra_session(self) -> AsyncIterator[AsyncConnection]:
+        """Lend one infrastructure connection without a transaction; it is closed, never reused, afterwards."""
+        async with self._infra.connect() as connection:
+            try:
+                yield connection
+            finally:
+                await connection.invalidate()  # a session lock must not survive in the pool
+
+    @asynccontextmanager
+    async def _noted(self, engine: AsyncEngine, begin: bytes) -> AsyncIterator[AsyncConnection]:
+        notes = TransactionNotes()
+        async with _transaction(engine, begin) as connection:
+            token = current_notes.set(notes)
+            try:
+                yield connection
+            finally:
+                current_notes.reset(token)
+        if notes.events:
+            request = context.current_or_none()
+            if request is not None:
+                request.write_tokens.extend(event.token for event in notes.events)
+            _tell(self._on_appended)
+        if notes.has_consumed:
+            _tell(self._on_consumed)
+
+
+def _tell(listeners: list[Callable[[], None]]) -> None:
+    for listener in listeners:
+        listener()
+
+
+@asynccontextmanager
+async def _transaction(engine: AsyncEngine, begin: bytes) -> AsyncIterator[AsyncConnection]:
+    try:
+        connection = await _begun(engine, begin)
+        try:
+            yield connection
+            await connection.commit()
+        finally:
+            await connection.close()  # rolls back what is still open
+    except (DBAPIError, psycopg.Error, PoolTimeoutError) as error:
+        meaning = domain_error_of(error)
+        if meaning is None:
+            raise
+        raise meaning from error
+
+
+async def _begun(engine: AsyncEngine, begin: bytes) -> AsyncConnection:
+    """Return a connection in a new transaction; a connection that died in the pool is replaced once."""
+    for is_last in (False, True):
+        connection = await engine.connect()
+        try:
+            raw = await connection.get_raw_connection()
+            driver = raw.driver_connection
+            assert isinstance(driver, psycopg.AsyncConnection)
+            await driver.execute(begin, prepare=False)
+        except psycopg.OperationalError:
+            await connection.invalidate()
+            await connection.close()
+            if is_last:
+                raise
+            await engine.dispose()  # its neighbours in the pool are as old
+        except BaseException:
+            await connection.invalidate()
+            await connection.close()
+            raise
+        else:
+            return connection
+    raise AssertionError("unreachable")
+
+
+def lock_tenant(connection: AsyncConnection, tenant_id: str) -> Awaitable[object]:
+    """Serialize with every other change of the tenant until the end of the transaction.
+
+    A statement of its own: the next statement must take its snapshot after the lock is held.
+    """
+    return connection.execute(_LOCK_TENANT, {"tenant_id": tenant_id})

@@ -1,0 +1,134 @@
+"""Typed errors that a domain rule raises and every client can read.
+
+Standard library only, so that a service's domain module may import it; never import grpc here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class FieldViolation:
+    """One field that breaks a rule: `field` is the path inside the request."""
+
+    field: str
+    description: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class PreconditionViolation:
+    """One fact that must change first: `type` is the reason, `subject` names the thing."""
+
+    type: str
+    subject: str
+    description: str
+
+
+class DomainError(Exception):
+    """An expected refusal: canonical `code`, a `reason` of the package's ErrorReason, and details."""
+
+    code: ClassVar[str] = "UNKNOWN"
+
+    def __init__(
+        self,
+        reason: str,
+        message: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        field_violations: Sequence[FieldViolation] = (),
+        preconditions: Sequence[PreconditionViolation] = (),
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.metadata: dict[str, str] = dict(metadata or {})
+        self.field_violations = tuple(field_violations)
+        self.preconditions = tuple(preconditions)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.reason!r}, {self.message!r})"
+
+
+class NotFoundError(DomainError):
+    """The named resource does not exist for this tenant."""
+
+    code = "NOT_FOUND"
+
+
+class InvalidArgumentError(DomainError):
+    """The request is wrong whatever the state of the system is."""
+
+    code = "INVALID_ARGUMENT"
+
+
+class AlreadyExistsError(DomainError):
+    """The name or the request id is taken."""
+
+    code = "ALREADY_EXISTS"
+
+
+class FailedPreconditionError(DomainError):
+    """The state of the system must change before the request can succeed."""
+
+    code = "FAILED_PRECONDITION"
+
+
+class AbortedError(DomainError):
+    """Somebody else was faster (a stale etag): read again, then retry."""
+
+    code = "ABORTED"
+
+
+class PermissionDeniedError(DomainError):
+    """The caller is known and may not do this."""
+
+    code = "PERMISSION_DENIED"
+
+
+class UnauthenticatedError(DomainError):
+    """The caller is not known."""
+
+    code = "UNAUTHENTICATED"
+
+
+class UnavailableError(DomainError):
+    """Something that is needed does not answer just now: retrying the same request is safe."""
+
+    code = "UNAVAILABLE"
+
+
+class OutOfRangeError(DomainError):
+    """The position asked for lies outside of what is kept."""
+
+    code = "OUT_OF_RANGE"
+
+
+class ResourceExhaustedError(DomainError):
+    """A limit is reached."""
+
+    code = "RESOURCE_EXHAUSTED"
+
+
+class UnimplementedError(DomainError):
+    """The operation is not offered."""
+
+    code = "UNIMPLEMENTED"
+
+
+class DeadlineExceededError(DomainError):
+    """The call's time is over; its effect is unknown."""
+
+    code = "DEADLINE_EXCEEDED"
+
+
+class InternalError(DomainError):
+    """A fault of the service itself."""
+
+    code = "INTERNAL"
+
+
+ERRORS_BY_CODE: dict[str, type[DomainError]] = {kind.code: kind for kind in DomainError.__subclasses__()}

@@ -1,0 +1,126 @@
+"""CloudEvents in binary mode: how a message becomes an event on a subject, and back.
+
+It moves bytes between shapes; it must not publish, store or interpret them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from google.protobuf.message import Message
+
+from servicekit import context
+from servicekit.clock import Clock
+from servicekit.context import RequestContext
+from servicekit.ids import IdSource, is_id
+
+BATCH = "batch"
+_TOKEN_PATTERN = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class MalformedEventError(ValueError):
+    """A message on a subject that is not one of our events."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One fact, as stored in the outbox and sent to the broker."""
+
+    event_id: str
+    tenant_id: str
+    subject: str
+    type: str
+    source: str
+    resource_id: str
+    time: datetime
+    payload: bytes
+    traceparent: str
+
+    @property
+    def token(self) -> str:
+        """The read-your-writes token: `<service>/<event id>`."""
+        return f"{self.source.removeprefix('/optaic/').removesuffix('-service')}/{self.event_id}"
+
+
+def make_event(
+    service: str,
+    ctx_or_tenant: RequestContext | str,
+    message: Message,
+    participle: str,
+    resource_id: str,
+    clock: Clock,
+    ids: IdSource,
+) -> Event:
+    """Wrap a message of package `<root>.<package>.v<n>`; `service` is the short name of the publisher.
+
+    Raises:
+        ValueError: The tenant, participle or resource id cannot be part of a subject.
+    """
+    request = context.current_or_none()
+    if isinstance(ctx_or_tenant, RequestContext):
+        request = ctx_or_tenant
+        tenant_id = ctx_or_tenant.tenant_id
+    else:
+        tenant_id = ctx_or_tenant
+    _, _, package = message.DESCRIPTOR.file.package.partition(".")
+    for token in (tenant_id, participle, resource_id):
+        if not _TOKEN_PATTERN.fullmatch(token):
+            raise ValueError(f"{token!r} cannot be part of a subject")
+    return Event(
+        event_id=ids(),
+        tenant_id=tenant_id,
+        subject=f"optaic.{tenant_id}.{package}.{participle}.{resource_id}",
+        type=message.DESCRIPTOR.full_name,
+        source=f"/optaic/{service}-service",
+        resource_id=resource_id,
+        time=clock.now(),
+        payload=message.SerializeToString(),
+        traceparent=request.traceparent if request else context.new_traceparent(),
+    )
+
+
+def headers_of(event: Event) -> dict[str, str]:
+    """Return the CloudEvents headers, with the broker's deduplication id."""
+    return {
+        "ce-id": event.event_id,
+        "ce-specversion": "1.0",
+        "ce-type": event.type,
+        "ce-source": event.source,
+        "ce-time": event.time.isoformat(),
+        "ce-subject": event.resource_id,
+        "ce-tenantid": event.tenant_id,
+        "traceparent": event.traceparent,
+        "content-type": "application/protobuf",
+        "Nats-Msg-Id": event.event_id,
+    }
+
+
+def event_of(subject: str, headers: Mapping[str, str], payload: bytes) -> Event:
+    """Read an event back.
+
+    Raises:
+        MalformedEventError: A header is missing or wrong, or the tenant is not the subject's.
+    """
+    try:
+        event = Event(
+            event_id=headers["ce-id"],
+            tenant_id=headers["ce-tenantid"],
+            subject=subject,
+            type=headers["ce-type"],
+            source=headers["ce-source"],
+            resource_id=headers["ce-subject"],
+            time=datetime.fromisoformat(headers["ce-time"]),
+            payload=payload,
+            traceparent=headers.get("traceparent", ""),
+        )
+    except (KeyError, ValueError) as error:
+        raise MalformedEventError(f"header {error} of the event is missing or wrong") from error
+    if not is_id(event.event_id):
+        raise MalformedEventError(f"event id {event.event_id!r} is not a UUID")
+    parts = subject.split(".")
+    if len(parts) < 2 or parts[1] != event.tenant_id or not context.is_tenant_id(event.tenant_id):  # noqa: PLR2004 - the root and the tenant
+        raise MalformedEventError(f"tenant {event.tenant_id!r} is not the one of subject {subject!r}")
+    return event

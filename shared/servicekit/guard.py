@@ -1,0 +1,238 @@
+"""What happens around every method: ids, identity, deadline, validation, read tokens, errors, log.
+
+One flat function per call instead of a stack of interceptors: this is the hot path of every service.
+It must not know any method.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+import protovalidate
+import structlog
+from google.protobuf.message import DecodeError, Message
+
+from servicekit import context
+from servicekit.auth import Authenticator
+from servicekit.context import RequestContext
+from servicekit.errors import (
+    DeadlineExceededError,
+    DomainError,
+    FieldViolation,
+    InternalError,
+    InvalidArgumentError,
+    UnavailableError,
+)
+from servicekit.ids import new_id
+from servicekit.status import DETAILS_KEY, to_status
+from servicekit.tokens import ReadTokens
+
+REQUEST_ID_KEY = "x-request-id"
+TRACEPARENT_KEY = "traceparent"
+READ_TOKENS_KEY = "optaic-read-tokens"
+WRITE_TOKEN_KEY = "optaic-write-token"  # noqa: S105 - a metadata key
+_REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+_DOWNSTREAM_CODES = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
+_log = structlog.get_logger(__name__)
+_level = logging.getLogger(__name__)
+
+
+class Guard:
+    """Wraps a servicer's handlers."""
+
+    def __init__(
+        self,
+        error_domain: str,
+        authenticator: Authenticator,
+        read_tokens: ReadTokens | None,
+        default_deadline_seconds: float,
+    ) -> None:
+        self._error_domain = error_domain
+        self._authenticator = authenticator
+        self._read_tokens = read_tokens
+        self._default_deadline_seconds = default_deadline_seconds
+        self._validator = protovalidate.Validator()
+        self._streams: set[asyncio.Task[Any]] = set()
+        self._is_stopping = False
+
+    def wrap(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+        """Return the guarded handler; it gets raw bytes, so that malformed ones are answered typed.
+
+        Raises:
+            TypeError: The method streams requests; our contracts have none of those.
+        """
+        if handler.request_streaming:
+            raise TypeError(f"{method} streams requests, which is not supported")
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(
+                self._stream(method, handler), response_serializer=handler.response_serializer
+            )
+        return grpc.unary_unary_rpc_method_handler(
+            self._unary(method, handler), response_serializer=handler.response_serializer
+        )
+
+    def stop_streams(self) -> None:
+        """End all open streams with UNAVAILABLE, so that their clients go to another replica."""
+        self._is_stopping = True
+        for task in self._streams:
+            task.cancel()
+
+    def _unary(self, method: str, handler: grpc.RpcMethodHandler) -> Callable[[bytes, Any], Any]:
+        behavior, parse = handler.unary_unary, handler.request_deserializer
+
+        async def call(raw: bytes, grpc_context: Any) -> Any:
+            began = time.monotonic()
+            metadata = dict(grpc_context.invocation_metadata() or ())
+            request = _anonymous(metadata)
+            try:
+                with context.bind(request):
+                    self._identify(request, metadata, grpc_context, self._default_deadline_seconds)
+                    async with asyncio.timeout(request.remaining()):
+                        message = self._parse(parse, raw)
+                        await self._await_writes(request)
+                        response = await behavior(message, grpc_context)
+            except (asyncio.CancelledError, grpc.aio.AbortError):
+                raise
+            except BaseException as error:  # noqa: BLE001 - every fault must become a status
+                await self._refuse(grpc_context, request, method, error)
+            trailing = [(REQUEST_ID_KEY, request.request_id)]
+            if request.write_tokens:
+                trailing.append((WRITE_TOKEN_KEY, ",".join(request.write_tokens)))
+            grpc_context.set_trailing_metadata(trailing)
+            if _level.isEnabledFor(logging.DEBUG):
+                with context.bind(request):
+                    _log.debug("served", method=method, seconds=round(time.monotonic() - began, 6))
+            return response
+
+        return call
+
+    def _stream(
+        self, method: str, handler: grpc.RpcMethodHandler
+    ) -> Callable[[bytes, Any], AsyncIterator[Any]]:
+        behavior, parse = handler.unary_stream, handler.request_deserializer
+
+        async def call(raw: bytes, grpc_context: Any) -> AsyncIterator[Any]:
+            metadata = dict(grpc_context.invocation_metadata() or ())
+            request = _anonymous(metadata)
+            task = asyncio.current_task()
+            assert task is not None
+            self._streams.add(task)
+            try:
+                with context.bind(request):
+                    self._identify(request, metadata, grpc_context, None)
+                    message = self._parse(parse, raw)
+                    await self._await_writes(request)
+                    async for response in behavior(message, grpc_context):
+                        yield response
+            except asyncio.CancelledError:
+                if not self._is_stopping:
+                    raise
+                task.uncancel()
+                stopping = UnavailableError("SERVER_STOPPING", "the server is stopping; reconnect")
+                await self._refuse(grpc_context, request, method, stopping)
+            except (grpc.aio.AbortError, GeneratorExit):
+                raise
+            except BaseException as error:  # noqa: BLE001 - every fault must become a status
+                await self._refuse(grpc_context, request, method, error)
+            finally:
+                self._streams.discard(task)
+            grpc_context.set_trailing_metadata([(REQUEST_ID_KEY, request.request_id)])
+
+        return call
+
+    def _identify(
+        self,
+        request: RequestContext,
+        metadata: dict[str, str],
+        grpc_context: Any,
+        default_deadline_seconds: float | None,
+    ) -> None:
+        identity = self._authenticator.authenticate(metadata, grpc_context.peer())
+        request.tenant_id, request.actor = identity.tenant_id, identity.actor
+        request.is_service = identity.is_service
+        remaining = grpc_context.time_remaining()
+        if remaining is None:
+            remaining = default_deadline_seconds
+        if remaining is not None:
+            request.deadline = time.monotonic() + remaining
+
+    def _parse(self, parse: Callable[[bytes], Any] | None, raw: bytes) -> Any:
+        if parse is None:
+            return raw
+        try:
+            message = parse(raw)
+        except DecodeError as error:
+            raise InvalidArgumentError("MALFORMED_REQUEST", "the request is not a valid message") from error
+        if isinstance(message, Message):
+            violations = self._validator.collect_violations(message)
+            if violations:
+                raise InvalidArgumentError(
+                    "VALIDATION_FAILED",
+                    "the request breaks rules of its contract",
+                    field_violations=[_field_violation(violation.proto) for violation in violations],
+                )
+        return message
+
+    async def _await_writes(self, request: RequestContext) -> None:
+        if request.read_tokens and self._read_tokens is not None:
+            await self._read_tokens.wait(request.tenant_id, request.read_tokens, request.deadline)
+
+    async def _refuse(
+        self, grpc_context: Any, request: RequestContext, method: str, error: BaseException
+    ) -> None:
+        meaning = _domain_error(error)
+        with context.bind(request):
+            if isinstance(meaning, InternalError):
+                _log.error("failed", method=method, exc_info=error)
+            else:
+                _log.info(
+                    "refused", method=method, code=meaning.code, reason=meaning.reason, text=meaning.message
+                )
+        status = to_status(meaning, self._error_domain)
+        await grpc_context.abort(
+            grpc.StatusCode[meaning.code],
+            status.message,
+            ((DETAILS_KEY, status.SerializeToString()), (REQUEST_ID_KEY, request.request_id)),
+        )
+
+
+def _anonymous(metadata: dict[str, str]) -> RequestContext:
+    request_id = metadata.get(REQUEST_ID_KEY, "")
+    traceparent = metadata.get(TRACEPARENT_KEY, "")
+    read_tokens = metadata.get(READ_TOKENS_KEY, "")
+    return RequestContext(
+        tenant_id="",
+        actor="",
+        request_id=request_id if _REQUEST_ID_PATTERN.fullmatch(request_id) else new_id(),
+        traceparent=traceparent if context.is_traceparent(traceparent) else context.new_traceparent(),
+        read_tokens=tuple(token.strip() for token in read_tokens.split(",") if token.strip()),
+    )
+
+
+def _domain_error(error: BaseException) -> DomainError:
+    """Return what the caller may know of an error: of a fault of ours, nothing."""
+    if isinstance(error, DomainError):
+        return error
+    if isinstance(error, TimeoutError):
+        return DeadlineExceededError("DEADLINE_EXCEEDED", "the call took longer than its deadline")
+    if isinstance(error, grpc.aio.AioRpcError) and error.code() in _DOWNSTREAM_CODES:
+        return UnavailableError("DEPENDENCY_UNAVAILABLE", "a service that is needed does not answer; retry")
+    return InternalError("INTERNAL", "internal error")
+
+
+def _field_violation(violation: Any) -> FieldViolation:
+    path = ".".join(
+        f"{element.field_name}[{element.index}]" if element.HasField("index") else element.field_name
+        for element in violation.field.elements
+    )
+    return FieldViolation(path, violation.message, violation.rule_id)

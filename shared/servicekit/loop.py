@@ -1,0 +1,44 @@
+"""A level-triggered loop: it looks at what is, never at what was announced."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+_log = structlog.get_logger(__name__)
+_FIRST_BACKOFF = 0.1
+_LONGEST_BACKOFF = 30.0
+
+
+class Loop:
+    """Runs `step` until it returns False (nothing left), then waits for `wake()` or the interval."""
+
+    def __init__(self, name: str, interval: float, step: Callable[[], Awaitable[bool]]) -> None:
+        self.name = name
+        self._interval = interval
+        self._step = step
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        """Ask for a look now; many calls cost one look."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Run for ever; a failing step is logged and tried again, ever more slowly."""
+        backoff = _FIRST_BACKOFF
+        while True:
+            self._woken.clear()
+            try:
+                while await self._step():
+                    pass
+                backoff = _FIRST_BACKOFF
+            except Exception:  # noqa: BLE001 - a level-triggered loop outlives every fault
+                _log.exception("loop step failed", loop=self.name, retry_seconds=backoff)
+                await asyncio.sleep(backoff)
+                backoff = min(backoff * 2, _LONGEST_BACKOFF)
+                continue
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), self._interval)

@@ -1,0 +1,42 @@
+"""Events written with the business rows in one transaction; publishing them is the relay's work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from servicekit.events import Event
+from servicekit.schema import outbox
+
+
+@dataclass
+class TransactionNotes:
+    """What the open transaction wrote that somebody must hear of once it is committed."""
+
+    events: list[Event] = field(default_factory=list)
+    has_consumed: bool = False
+
+
+current_notes: ContextVar[TransactionNotes | None] = ContextVar("servicekit_transaction", default=None)
+
+
+async def append(connection: AsyncConnection, events: Sequence[Event]) -> None:
+    """Write events into the transaction's outbox, in this order; their tokens go to the caller on commit."""
+    if events:
+        await connection.execute(sa.insert(outbox), [outbox_row(event) for event in events])
+
+
+def outbox_row(event: Event) -> dict[str, Any]:
+    """Return the outbox columns of an event, for a use case that inserts it in its own statement.
+
+    The event counts as written by the open transaction: call it only for a row that is inserted.
+    """
+    notes = current_notes.get()
+    if notes is not None:
+        notes.events.append(event)
+    return asdict(event)

@@ -1,0 +1,44 @@
+"""Page tokens: the position after the last row, tied to the filter; they hold no secret."""
+
+import base64
+import hashlib
+import json
+from typing import Any
+
+from servicekit.errors import FieldViolation, InvalidArgumentError
+
+
+def filter_hash(*parts: object) -> str:
+    """Return a short digest of everything that selects and orders the list."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def encode(values: dict[str, Any], filter_hash: str) -> str:
+    """Return the token of a position; the values must be JSON."""
+    text = json.dumps([filter_hash, values], separators=(",", ":"))
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def decode(token: str, filter_hash: str) -> dict[str, Any]:
+    """Return the position of a token.
+
+    Raises:
+        InvalidArgumentError: The token is damaged or belongs to another filter.
+    """
+    padded = token + "=" * (-len(token) % 4)
+    try:
+        found_hash, values = json.loads(base64.urlsafe_b64decode(padded.encode("ascii")))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise _invalid() from error
+    if found_hash != filter_hash or not isinstance(values, dict):
+        raise _invalid()
+    return values
+
+
+def _invalid() -> InvalidArgumentError:
+    violation = FieldViolation("page_token", "not a token of this list", "PAGE_TOKEN_INVALID")
+    return InvalidArgumentError(
+        "PAGE_TOKEN_INVALID",
+        "the page token is damaged or belongs to another list",
+        field_violations=[violation],
+    )

@@ -1,0 +1,105 @@
+"""Publishes what the outbox holds, in order, and deletes what the broker acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from servicekit.broker import Broker, OrderedChannel
+from servicekit.database import Database
+from servicekit.events import Event, headers_of
+from servicekit.schema import outbox
+
+_RELAY_LOCK = sa.text("select pg_try_advisory_lock(hashtextextended('servicekit.relay', 0))")
+_DELETE = sa.text("delete from outbox where id = any(cast(:ids as bigint[]))")
+_PRUNE = (
+    # The longest replay is the streams' age; the longest repetition of a request is a day.
+    sa.text("delete from consumed_events where consumed_time < now() - interval '30 days'"),
+    sa.text("delete from request_replies where create_time < now() - interval '1 day'"),
+)
+_PRUNE_INTERVAL = 3600.0
+_FIRST_BACKOFF = 0.1
+_LONGEST_BACKOFF = 5.0
+_log = structlog.get_logger(__name__)
+
+
+class Relay:
+    """One per process; among those of a database a session lock elects the one that works."""
+
+    def __init__(
+        self, database: Database, broker: Broker, *, window: int = 256, poll_seconds: float = 0.5
+    ) -> None:
+        self._database = database
+        self._broker = broker
+        self._window = window
+        self._poll_seconds = poll_seconds
+        self._woken = asyncio.Event()
+        self.is_leader = False
+        database.on_appended(self.wake)
+
+    def wake(self) -> None:
+        """Look at the outbox now; called after each commit that wrote events."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Publish for ever, whatever breaks."""
+        backoff = _FIRST_BACKOFF
+        while True:
+            began = time.monotonic()
+            try:
+                await self._lead_if_elected()
+            except Exception as error:  # noqa: BLE001 - nothing may end the relay
+                if time.monotonic() - began > _LONGEST_BACKOFF:
+                    backoff = _FIRST_BACKOFF
+                _log.warning("relay interrupted", error=repr(error), retry_seconds=backoff)
+                await asyncio.sleep(backoff * random.uniform(0.5, 1))  # noqa: S311 - spreads the replicas
+                backoff = min(backoff * 2, _LONGEST_BACKOFF)
+            finally:
+                self.is_leader = False
+            await asyncio.sleep(self._poll_seconds * random.uniform(0.5, 1))  # noqa: S311 - spreads the replicas
+
+    async def _lead_if_elected(self) -> None:
+        async with self._database.infra_session() as connection:
+            if not (await connection.execute(_RELAY_LOCK)).scalar_one():
+                return
+            async with self._broker.channel() as channel:
+                self.is_leader = True
+                _log.info("relay elected")
+                prune_due = 0.0
+                while True:
+                    self._woken.clear()
+                    while await self._publish_window(connection, channel):
+                        pass
+                    if time.monotonic() >= prune_due:
+                        for statement in _PRUNE:
+                            await connection.execute(statement)
+                        prune_due = time.monotonic() + _PRUNE_INTERVAL
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._woken.wait(), self._poll_seconds)
+
+    async def _publish_window(self, connection: AsyncConnection, channel: OrderedChannel) -> bool:
+        """Publish the oldest rows; return whether there may be more.
+
+        Ids do not commit in order: every look starts at the oldest row there is, never after the last one.
+        """
+        rows = (await connection.execute(sa.select(outbox).order_by(outbox.c.id).limit(self._window))).all()
+        if not rows:
+            return False
+        events = [_event_of(row) for row in rows]
+        messages = [(event.subject, event.payload, headers_of(event)) for event in events]
+        acknowledged = await channel.publish(messages)
+        done = [row.id for row, is_done in zip(rows, acknowledged, strict=True) if is_done]
+        await connection.execute(_DELETE, {"ids": done})
+        return len(rows) == self._window
+
+
+def _event_of(row: sa.Row[tuple[object, ...]]) -> Event:
+    values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's documented access by name
+    del values["id"]
+    return Event(**values)

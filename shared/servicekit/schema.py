@@ -1,0 +1,101 @@
+"""The infrastructure tables of every service's database, and the policies that separate tenants.
+
+It defines no business table, and a policy here never trusts anything but the transaction's setting.
+"""
+
+from typing import Protocol
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+UUID_TEXT = sa.Uuid(as_uuid=False)
+
+outbox = sa.Table(
+    "outbox",
+    metadata,
+    sa.Column("tenant_id", sa.Text, primary_key=True),
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("event_id", UUID_TEXT, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("resource_id", sa.Text, nullable=False),
+    sa.Column("time", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("payload", sa.LargeBinary, nullable=False),
+    sa.Column("traceparent", sa.Text, nullable=False),
+    sa.Index("ix_outbox_id", "id"),  # the relay reads across tenants, in order
+)
+
+consumed_events = sa.Table(
+    "consumed_events",
+    metadata,
+    # Prevents an event from being applied twice.
+    sa.Column("tenant_id", sa.Text, primary_key=True),
+    sa.Column("consumer", sa.Text, primary_key=True),
+    sa.Column("event_id", UUID_TEXT, primary_key=True),
+    sa.Column("consumed_time", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
+)
+
+request_replies = sa.Table(
+    "request_replies",
+    metadata,
+    # Prevents a repeated request from being executed twice.
+    sa.Column("tenant_id", sa.Text, primary_key=True),
+    sa.Column("method", sa.Text, primary_key=True),
+    sa.Column("request_id", sa.Text, primary_key=True),
+    sa.Column("payload_hash", sa.LargeBinary, nullable=False),
+    sa.Column("response", sa.LargeBinary, nullable=True),
+    sa.Column("write_tokens", postgresql.ARRAY(sa.Text), nullable=False, server_default="{}"),
+    sa.Column("create_time", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
+)
+
+
+class MigrationOperations(Protocol):
+    """The part of Alembic's `op` that is used here."""
+
+    def execute(self, sqltext: str) -> None:
+        """Run one statement."""
+        ...
+
+    def get_bind(self) -> sa.Connection:
+        """Return the migration's connection."""
+        ...
+
+
+TENANT_SETTING = "optaic.tenant_id"
+TENANT_RULE = f"tenant_id = nullif(current_setting('{TENANT_SETTING}', true), '')"
+
+
+def create_infrastructure(op: MigrationOperations, service: str) -> None:
+    """Create outbox, inbox and replies with their grants and policies; for a service's first migration."""
+    tables = (outbox, consumed_events, request_replies)
+    metadata.create_all(op.get_bind(), tables=tables, checkfirst=False)
+    for table in tables:
+        protect_queue(op, table.name, service)
+
+
+def protect(op: MigrationOperations, table: str, service: str) -> None:
+    """Let the app login at rows of the transaction's tenant only; force it on the owner too."""
+    op.execute(f"grant select, insert, update, delete on {table} to {service}_app")
+    op.execute(f"alter table {table} enable row level security")
+    op.execute(f"alter table {table} force row level security")
+    op.execute(
+        f"create policy {table}_tenant on {table} to {service}_app using ({TENANT_RULE}) with check ({TENANT_RULE})"
+    )
+
+
+def protect_queue(op: MigrationOperations, table: str, service: str) -> None:
+    """Protect a table, and let the infra login at the rows of all tenants."""
+    protect(op, table, service)
+    op.execute(f"grant select, insert, update, delete on {table} to {service}_infra")
+    op.execute(f"create policy {table}_infra on {table} to {service}_infra using (true) with check (true)")

@@ -1,0 +1,147 @@
+"""A gRPC server with health, reflection and the guard around every method; it knows no method."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from servicekit.auth import Authenticator
+from servicekit.guard import Guard
+from servicekit.settings import ServiceSettings
+from servicekit.tokens import ReadTokens
+
+Registration = tuple[Callable[[Any, Any], None], object, str]
+Check = Callable[[], Awaitable[None]]
+
+_MAXIMUM_MESSAGE_BYTES = 16 * 1024 * 1024
+_CHECK_TIMEOUT = 2.0
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_OPTIONS = (
+    ("grpc.so_reuseport", 0),  # two processes on one port would share the calls silently
+    ("grpc.max_receive_message_length", _MAXIMUM_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", _MAXIMUM_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.max_ping_strikes", 0),
+)
+_log = structlog.get_logger(__name__)
+
+
+class Server:
+    """Serves `servicers`: (generated add function, servicer, full service name).
+
+    While one of `dependencies` fails, health is NOT_SERVING overall and per service. Those of `observed`
+    are shown under `dependency/<name>` like the others, and take nothing out of service.
+    """
+
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        service_name: str,
+        error_domain: str,
+        servicers: Sequence[Registration],
+        authenticator: Authenticator,
+        read_tokens: ReadTokens | None = None,
+        dependencies: Mapping[str, Check] | None = None,
+        observed: Mapping[str, Check] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._service_name = service_name
+        self._dependencies = dict(dependencies or {})
+        self._observed = dict(observed or {})
+        self._names = [name for _, _, name in servicers]
+        self._guard = Guard(error_domain, authenticator, read_tokens, settings.default_deadline_seconds)
+        self._servicers = servicers
+        self._server: Any = None
+        self._health: Any = None
+        self._watch: asyncio.Task[None] | None = None
+        self.address = ""
+
+    async def start(self) -> None:
+        """Bind, check the dependencies once, and serve; `address` is then host:port.
+
+        Raises:
+            RuntimeError: The port is taken.
+        """
+        self._server = grpc.aio.server(
+            options=_OPTIONS, maximum_concurrent_rpcs=self._settings.maximum_concurrent_rpcs
+        )
+        registrar = _Registrar(self._server, self._guard)
+        for add, servicer, _ in self._servicers:
+            add(servicer, registrar)
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(
+            [*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
+        )
+        host, _, _ = self._settings.listen.rpartition(":")
+        port = self._server.add_insecure_port(self._settings.listen)
+        self.address = f"{host}:{port}"
+        await self._check()
+        await self._server.start()
+        self._watch = asyncio.create_task(self._watch_dependencies(), name="health")
+        _log.info("serving", address=self.address, services=self._names)
+
+    async def stop(self) -> None:
+        """Refuse new calls, end the streams, give calls under way their grace, then stop."""
+        if self._server is None:
+            return
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+        await self._health.enter_graceful_shutdown()
+        self._guard.stop_streams()
+        await self._server.stop(self._settings.shutdown_grace_seconds)
+        self._server = None
+        _log.info("stopped", address=self.address)
+
+    async def _watch_dependencies(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.health_interval_seconds)
+            await self._check()
+
+    async def _check(self) -> None:
+        checks = {**self._dependencies, **self._observed}
+        results = await asyncio.gather(*(_is_well(name, check) for name, check in checks.items()))
+        is_well = dict(zip(checks, results, strict=True))
+        is_serving = all(is_well[name] for name in self._dependencies)
+        for name, value in is_well.items():
+            await self._health.set(f"dependency/{name}", _SERVING if value else _NOT_SERVING)
+        for name in ("", *self._names):
+            await self._health.set(name, _SERVING if is_serving else _NOT_SERVING)
+
+
+async def _is_well(name: str, check: Check) -> bool:
+    try:
+        async with asyncio.timeout(_CHECK_TIMEOUT):
+            await check()
+    except Exception as error:  # noqa: BLE001 - any failure means the same: it does not work
+        _log.warning("dependency fails", dependency=name, error=repr(error))
+        return False
+    return True
+
+
+class _Registrar:
+    """Stands in for the server while generated code registers, and puts the guard around each method."""
+
+    def __init__(self, server: Any, guard: Guard) -> None:
+        self._server = server
+        self._guard = guard
+
+    def add_generic_rpc_handlers(self, handlers: object) -> None:
+        """Drop these: generated code registers the same methods by name as well."""
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
+        """Register guarded handlers."""
+        guarded = {
+            name: self._guard.wrap(f"/{service}/{name}", handler) for name, handler in handlers.items()
+        }
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, guarded),))

@@ -1,0 +1,66 @@
+"""Settings that every service has, read from the environment once; no other module reads it."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ServiceSettings(BaseSettings):
+    """Environment variables are the field names in upper case after `OPTAIC_`."""
+
+    model_config = SettingsConfigDict(env_prefix="OPTAIC_", frozen=True, extra="ignore")
+
+    database_url: str = Field(
+        repr=False, description="Requests: login under row-level security, `postgresql+psycopg://` URL."
+    )
+    database_owner_url: str = Field(
+        repr=False, description="Migrations at start: login that owns the tables, same database."
+    )
+    database_infra_url: str = Field(
+        repr=False, description="Outbox, inbox and work queues: login across tenants, same database."
+    )
+    nats_url: str = Field(
+        default="nats://127.0.0.1:4222", repr=False, description="JetStream server, with user and password."
+    )
+    listen: str = Field(
+        default="127.0.0.1:0", description="host:port of the gRPC server; port 0 takes a free one."
+    )
+    auth: Literal["development", "tokens"] = Field(
+        default="development",
+        description="`development`: the token `development`, or none, from a loopback peer is tenant `default`. "
+        "`tokens`: only tokens of tokens_file.",
+    )
+    tokens_file: Path | None = Field(
+        default=None, description='JSON file {sha256 hex of token: {"tenant": ..., "actor": ...}}.'
+    )
+    service_token: str = Field(
+        default="",
+        repr=False,
+        description="Shared by the services and the worker; acts for the tenant in metadata `optaic-tenant`. "
+        "Empty: no service token is accepted.",
+    )
+    log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
+    default_deadline_seconds: float = Field(
+        default=30.0, gt=0, description="Deadline of a unary call whose client gave none."
+    )
+    shutdown_grace_seconds: float = Field(
+        default=5.0, ge=0, description="Time for calls under way after SIGTERM; then they are cancelled."
+    )
+    maximum_concurrent_rpcs: int = Field(
+        default=1000, gt=0, description="Calls and watches at once; one more gets RESOURCE_EXHAUSTED."
+    )
+    pool_size: int = Field(
+        default=8, gt=0, description="Connections for requests; as many calls write at once."
+    )
+    infra_pool_size: int = Field(
+        default=6, gt=1, description="Connections for relay, reconcilers and health; the relay keeps one."
+    )
+    pool_timeout_seconds: float = Field(
+        default=5.0, gt=0, description="Wait for a free connection; then the call gets UNAVAILABLE."
+    )
+    statement_timeout_seconds: float = Field(default=30.0, gt=0, description="Longest single SQL statement.")
+    health_interval_seconds: float = Field(
+        default=2.0, gt=0, description="Time between checks of dependencies."
+    )

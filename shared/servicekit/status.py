@@ -1,0 +1,114 @@
+"""Domain errors as google.rpc.Status on the wire, and back; it decides no code and no reason."""
+
+from __future__ import annotations
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import DecodeError, Message
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from servicekit.errors import (
+    ERRORS_BY_CODE,
+    DomainError,
+    FieldViolation,
+    InternalError,
+    PreconditionViolation,
+)
+
+DETAILS_KEY = "grpc-status-details-bin"
+# gRPC clients refuse more than 8 kB of trailing metadata by default, our other keys included.
+_MAXIMUM_BYTES = 6000
+_MAXIMUM_TEXT = 1000
+
+
+def to_status(error: DomainError, domain: str) -> status_pb2.Status:
+    """Return the rich status; violations that do not fit are counted in ErrorInfo `omitted_violations`."""
+    fields, preconditions = list(error.field_violations), list(error.preconditions)
+    while True:
+        status = _status(error, domain, fields, preconditions)
+        if status.ByteSize() <= _MAXIMUM_BYTES or not (fields or preconditions):
+            return status
+        del fields[len(fields) * 3 // 4 :], preconditions[len(preconditions) * 3 // 4 :]
+
+
+def _status(
+    error: DomainError,
+    domain: str,
+    fields: list[FieldViolation],
+    preconditions: list[PreconditionViolation],
+) -> status_pb2.Status:
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=domain)
+    for key, value in error.metadata.items():
+        info.metadata[key[:64]] = value[:_MAXIMUM_TEXT]
+    omitted = len(error.field_violations) + len(error.preconditions) - len(fields) - len(preconditions)
+    if omitted:
+        info.metadata["omitted_violations"] = str(omitted)
+    details: list[Message] = [info]
+    if fields:
+        details.append(
+            error_details_pb2.BadRequest(
+                field_violations=[
+                    error_details_pb2.BadRequest.FieldViolation(
+                        field=violation.field[:_MAXIMUM_TEXT],
+                        description=violation.description[:_MAXIMUM_TEXT],
+                        reason=violation.reason,
+                    )
+                    for violation in fields
+                ]
+            )
+        )
+    if preconditions:
+        details.append(
+            error_details_pb2.PreconditionFailure(
+                violations=[
+                    error_details_pb2.PreconditionFailure.Violation(
+                        type=violation.type,
+                        subject=violation.subject[:_MAXIMUM_TEXT],
+                        description=violation.description[:_MAXIMUM_TEXT],
+                    )
+                    for violation in preconditions
+                ]
+            )
+        )
+    status = status_pb2.Status(
+        code=code_pb2.Code.Value(error.code),
+        message=error.message[:_MAXIMUM_TEXT],
+    )
+    for detail in details:
+        status.details.add().Pack(detail)
+    return status
+
+
+def from_rpc_error(error: grpc.aio.AioRpcError) -> DomainError:
+    """Return the typed error of a failed call, with all details that the server sent."""
+    kind = ERRORS_BY_CODE.get(error.code().name, InternalError)
+    reason, metadata = error.code().name, {}
+    fields: list[FieldViolation] = []
+    preconditions: list[PreconditionViolation] = []
+    for detail in _details(error):
+        if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
+            info = error_details_pb2.ErrorInfo.FromString(detail.value)
+            reason, metadata = info.reason, dict(info.metadata)
+        elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
+            fields += [
+                FieldViolation(violation.field, violation.description, violation.reason)
+                for violation in error_details_pb2.BadRequest.FromString(detail.value).field_violations
+            ]
+        elif detail.Is(error_details_pb2.PreconditionFailure.DESCRIPTOR):
+            preconditions += [
+                PreconditionViolation(violation.type, violation.subject, violation.description)
+                for violation in error_details_pb2.PreconditionFailure.FromString(detail.value).violations
+            ]
+    return kind(
+        reason, error.details() or "", metadata=metadata, field_violations=fields, preconditions=preconditions
+    )
+
+
+def _details(error: grpc.aio.AioRpcError) -> list[AnyMessage]:
+    for key, value in error.trailing_metadata() or ():
+        if key == DETAILS_KEY:
+            try:
+                return list(status_pb2.Status.FromString(value).details)
+            except DecodeError:
+                break
+    return []

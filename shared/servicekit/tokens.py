@@ -1,0 +1,88 @@
+"""Read your writes: waits until this service's inbox holds the events that the caller has seen."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+
+import sqlalchemy as sa
+
+from servicekit.database import Database
+from servicekit.errors import FieldViolation, InvalidArgumentError, UnavailableError
+from servicekit.ids import is_id
+
+MAXIMUM_TOKENS = 64
+LONGEST_WAIT = 10.0
+_POLL = 0.1  # events applied by another replica are not announced here
+_GET_CONSUMED = sa.text("""
+    select consumer, cast(event_id as text) from consumed_events
+    where tenant_id = :tenant_id and consumer = any(:consumers) and event_id = any(cast(:event_ids as uuid[]))
+""")
+
+
+class ReadTokens:
+    """`rules`: token service -> consumers that must hold the event; a service without a rule never waits."""
+
+    def __init__(self, database: Database, rules: Mapping[str, tuple[str, ...]]) -> None:
+        self._database = database
+        self._rules = dict(rules)
+        self._consumed = asyncio.Event()
+        database.on_consumed(self._notify)
+
+    def _notify(self) -> None:
+        # Everybody who waits now holds the old event; who comes later waits for the next one.
+        self._consumed.set()
+        self._consumed = asyncio.Event()
+
+    async def wait(self, tenant_id: str, tokens: Sequence[str], deadline: float | None) -> None:
+        """Return once all tokens are satisfied; `deadline` is on the monotonic clock.
+
+        Raises:
+            InvalidArgumentError: A token is not one.
+            UnavailableError: They did not arrive in time; a retry waits again.
+        """
+        missing = self._required(tokens)
+        limit = time.monotonic() + LONGEST_WAIT
+        if deadline is not None:
+            limit = min(limit, deadline)
+        while missing:
+            consumed = self._consumed
+            missing -= await self._held(tenant_id, missing)
+            if not missing:
+                return
+            remaining = limit - time.monotonic()
+            if remaining <= 0:
+                raise UnavailableError(
+                    "READ_TOKENS_PENDING",
+                    "the writes to be read have not arrived here yet; retry",
+                    metadata={"pending": str(len(missing))},
+                )
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(consumed.wait(), min(_POLL, remaining))
+
+    def _required(self, tokens: Sequence[str]) -> set[tuple[str, str]]:
+        if len(tokens) > MAXIMUM_TOKENS:
+            raise _invalid(f"at most {MAXIMUM_TOKENS} tokens")
+        required: set[tuple[str, str]] = set()
+        for token in tokens:
+            service, _, event_id = token.partition("/")
+            if not service or not is_id(event_id):
+                raise _invalid(f"{token[:100]!r} is not <service>/<event id>")
+            required.update((consumer, event_id) for consumer in self._rules.get(service, ()))
+        return required
+
+    async def _held(self, tenant_id: str, missing: set[tuple[str, str]]) -> set[tuple[str, str]]:
+        parameters = {
+            "tenant_id": tenant_id,
+            "consumers": sorted({consumer for consumer, _ in missing}),
+            "event_ids": sorted({event_id for _, event_id in missing}),
+        }
+        async with self._database.read(tenant_id) as connection:
+            return {(row[0], row[1]) for row in await connection.execute(_GET_CONSUMED, parameters)}
+
+
+def _invalid(description: str) -> InvalidArgumentError:
+    violation = FieldViolation("optaic-read-tokens", description, "READ_TOKENS_INVALID")
+    return InvalidArgumentError("READ_TOKENS_INVALID", description, field_violations=[violation])
