@@ -1,0 +1,73 @@
+"""Settings of the embedded stack, from the environment; nothing here starts or writes anything."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+SERVICES = ("instance", "run", "lineage", "status")
+
+
+class Settings(BaseSettings):
+    """What can be chosen about the embedded stack. Each field is `OPTAIC_<NAME>` in the environment."""
+
+    model_config = SettingsConfigDict(env_prefix="OPTAIC_", frozen=True, extra="ignore")
+
+    state: Path = Field(default=Path(".state"), description="Folder of all data, logs and credentials.")
+
+    postgres_port: int = Field(
+        default=0, ge=0, le=65535, description="0: a free port, remembered in the state."
+    )
+    nats_port: int = Field(default=0, ge=0, le=65535, description="0: a free port, remembered.")
+    nats_monitor_port: int = Field(
+        default=0, ge=0, le=65535, description="NATS monitoring over HTTP; 0: free."
+    )
+    prefect_port: int = Field(default=0, ge=0, le=65535, description="Prefect API and UI; 0: a free port.")
+    instance_port: int = Field(
+        default=0, ge=0, le=65535, description="gRPC of instance-service; 0: a free port."
+    )
+    run_port: int = Field(default=0, ge=0, le=65535, description="gRPC of run-service; 0: a free port.")
+    lineage_port: int = Field(
+        default=0, ge=0, le=65535, description="gRPC of lineage-service; 0: a free port."
+    )
+    status_port: int = Field(default=0, ge=0, le=65535, description="gRPC of status-service; 0: a free port.")
+
+    postgres_url: str = Field(
+        default="",
+        description="postgresql://admin:password@host:port/postgres of a server to use instead of the embedded one. "
+        "The login must be allowed to create roles and databases.",
+    )
+    nats_url: str = Field(
+        default="", description="nats://user:password@host:port to use instead of the embedded one."
+    )
+    prefect_api_url: str = Field(
+        default="", description="http://host:port/api to use instead of the embedded one."
+    )
+
+    executor: Literal["warm", "process"] = Field(
+        default="warm",
+        description="warm: our forkserver worker, about 0.5 s to the first user line. process: Prefect's own worker.",
+    )
+    work_pool: str = Field(
+        default="optaic", min_length=1, description="Prefect work pool that runs are sent to."
+    )
+    data_root: str = Field(
+        default="", description="URI below which the worker stores data; empty: in the state."
+    )
+    prefect_ui: bool = Field(default=True, description="Serve Prefect's web interface.")
+
+    start_timeout_seconds: float = Field(
+        default=90, gt=0, description="Until everything must have answered once."
+    )
+    stop_timeout_seconds: float = Field(default=10, gt=0, description="Grace of one process before SIGKILL.")
+    privileges: Literal["auto", "namespace", "uid"] = Field(
+        default="auto",
+        description="How PostgreSQL leaves root: in a user namespace, or as uid 65534 where those are forbidden. "
+        "Means nothing to an ordinary user.",
+    )
+
+    @property
+    def root(self) -> Path:
+        """The state folder as an absolute path: the name under which its processes are known."""
+        return self.state.expanduser().absolute()

@@ -1,0 +1,231 @@
+"""Supervised child processes: started, checked, restarted when they die, ended with all they started.
+
+It knows nothing about what a program does.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from signal import SIGTERM, Signals
+from typing import Literal
+
+from devstack import leftovers
+from devstack.state import State, write_private
+
+Phase = Literal["stopped", "starting", "ready", "restarting", "failed"]
+LeaveRoot = Literal["no", "namespace", "uid"]
+
+_LAUNCH = Path(__file__).with_name("launch.py")
+_READY_POLL_SECONDS = 0.05
+_FIRST_BACKOFF_SECONDS = 0.2
+_LONGEST_BACKOFF_SECONDS = 5.0
+_STEADY_SECONDS = 10.0
+_EARLY_DEATHS = 5
+_LOG_BYTES = 16 * 1024 * 1024
+_TAIL_LINES = 15
+
+
+class StartError(RuntimeError):
+    """A program did not become ready; the message ends with the last lines of its log."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """What to run, and how to see that it is ready to be used."""
+
+    name: str
+    argv: tuple[str, ...]
+    ready: Callable[[], Awaitable[bool]]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    stop_signal: Signals = SIGTERM
+    leave_root: LeaveRoot = "no"
+
+
+def environment_of_child(extra: Mapping[str, str]) -> dict[str, str]:
+    """Our environment with `extra`; without Prefect's settings, which would lead a child to another server."""
+    base = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_"))}
+    return {**base, "PYTHONUNBUFFERED": "1", "DO_NOT_TRACK": "1", **extra}
+
+
+def read_tail(log: Path) -> str:
+    """The last lines of a log."""
+    with contextlib.suppress(OSError), log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 8192))
+        return "\n".join(file.read().decode(errors="replace").splitlines()[-_TAIL_LINES:])
+    return ""
+
+
+class Process:
+    """One program kept running between `start` and `stop`."""
+
+    def __init__(self, state: State, program: Program) -> None:
+        self.program = program
+        self.name = program.name
+        self.log = state.logs / f"{program.name}.log"
+        self.phase: Phase = "stopped"
+        self.pid: int | None = None
+        self.restarts = 0
+        self.ready_seconds: float | None = None
+        self._state = state
+        self._keeper: asyncio.Task[None] | None = None
+        self._changed = asyncio.Condition()
+        self._stopping = False
+
+    async def start(self) -> None:
+        """Start it and keep it running; returns once the program exists, before it is ready."""
+        if self._keeper is None:
+            self._stopping = False
+            self._rotate_log()
+            child = await self._spawn()
+            self._keeper = asyncio.create_task(self._keep(child), name=f"keep-{self.name}")
+
+    async def wait_ready(self, timeout: float) -> None:  # noqa: ASYNC109 - part of the message when it passes
+        """Return when it is ready; raise StartError when it failed or `timeout` seconds are over."""
+        try:
+            async with asyncio.timeout(timeout), self._changed:
+                await self._changed.wait_for(lambda: self.phase in {"ready", "failed", "stopped"})
+        except TimeoutError:
+            raise StartError(self._explain(f"is not ready after {timeout:.0f} s")) from None
+        if self.phase != "ready":
+            raise StartError(self._explain("does not start"))
+
+    async def stop(self, grace: float) -> None:
+        """End it and everything it started; nothing is left when this returns."""
+        self._stopping = True
+        keeper, self._keeper = self._keeper, None
+        if keeper is None:
+            return
+        if self.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, self.program.stop_signal)
+            await asyncio.wait({keeper}, timeout=grace)
+        keeper.cancel()
+        await asyncio.wait({keeper})
+        # It had its grace; what is still here is a program that hangs, or what it left behind.
+        await asyncio.to_thread(leftovers.end, self._state.root, self.name, 0.0)
+        await self._set_phase("stopped")
+
+    async def _keep(self, child: asyncio.subprocess.Process) -> None:
+        backoff = _FIRST_BACKOFF_SECONDS
+        early_deaths = 0
+        while True:
+            started = time.monotonic()
+            watcher = asyncio.create_task(self._watch_ready(started), name=f"ready-{self.name}")
+            try:
+                await child.wait()
+            finally:
+                watcher.cancel()
+            if self._stopping:
+                return
+            if self.ready_seconds is None:
+                early_deaths += 1
+            if time.monotonic() - started > _STEADY_SECONDS:
+                backoff = _FIRST_BACKOFF_SECONDS
+            self._note(f"exited with {child.returncode}")
+            await asyncio.to_thread(leftovers.end, self._state.root, self.name, 1.0)
+            if early_deaths >= _EARLY_DEATHS:
+                await self._set_phase("failed")
+                return
+            await self._set_phase("restarting")
+            await asyncio.sleep(backoff)
+            backoff = min(backoff * 2, _LONGEST_BACKOFF_SECONDS)
+            self.restarts += 1
+            child = await self._spawn()
+
+    async def _spawn(self) -> asyncio.subprocess.Process:
+        await self._set_phase("starting")
+        program = self.program
+        launch = (sys.executable, "-I", "-S", str(_LAUNCH), f"--parent={os.getpid()}")
+        options = (f"--death-signal={int(program.stop_signal)}", f"--leave-root={program.leave_root}", "--")
+        mark = {leftovers.MARK: f"{self._state.root}:{self.name}"}
+        with self._open_log() as log:
+            child = await asyncio.create_subprocess_exec(
+                *launch,
+                *options,
+                *program.argv,
+                env=environment_of_child({**program.environment, **mark}),
+                cwd=self._state.root,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.pid = child.pid
+        _record(self._state.root, self.name, child.pid)
+        return child
+
+    async def _watch_ready(self, started: float) -> None:
+        while True:
+            if await self.program.ready():
+                self.ready_seconds = time.monotonic() - started
+                await self._set_phase("ready")
+                return
+            await asyncio.sleep(_READY_POLL_SECONDS)
+
+    async def _set_phase(self, phase: Phase) -> None:
+        async with self._changed:
+            self.phase = phase
+            if phase in {"stopped", "failed"}:
+                self.pid = None
+            self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def _open_log(self) -> Iterator[int]:
+        descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _rotate_log(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            if self.log.stat().st_size > _LOG_BYTES:
+                self.log.replace(self.log.with_suffix(".log.1"))
+
+    def _note(self, text: str) -> None:
+        with self._open_log() as log:
+            os.write(log, f"supervisor: {self.name} {text}\n".encode())
+
+    def _explain(self, what: str) -> str:
+        return f"{self.name} {what}; last lines of {self.log}:\n{read_tail(self.log)}"
+
+
+def _record(root: Path, name: str, pid: int) -> None:
+    """Write a child down for whoever has to clean up after a supervisor that was killed."""
+    start = leftovers.identify(pid)
+    if start is not None:
+        records = {**leftovers.recorded(root), name: (pid, start)}
+        write_private(root / leftovers.RECORDS, json.dumps(records))
+
+
+class Guard:
+    """A small process that ends the stack's processes when the supervisor is killed without a chance to."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Start it, in a session of its own: what ends the supervisor's session must not end its guard."""
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-I",
+            leftovers.__file__,
+            str(self._root),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    async def dismiss(self) -> None:
+        """Tell it that all is well, and see it go."""
+        process, self._process = self._process, None
+        if process is not None:
+            await process.communicate(b"done")
