@@ -1,0 +1,221 @@
+"""Parsed expressions to polars work over a table `date, entity, columns...`; it parses nothing and stores nothing.
+
+Every distinct sub-expression becomes one column, computed level by level: polars does not allow a window inside a
+window, so what a windowed operator reads is always a finished column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import polars as pl
+
+from optaic.expression.signature import Scope
+from optaic.expression.tree import Binary, Call, Column, Expression, Negate, Node, Number, children
+from optaic.plugins.errors import SchemaMismatch
+
+Implementation: TypeAlias = Callable[[Sequence[pl.Expr], Sequence[float]], pl.Expr]
+
+# Names inside the working table; what the caller's columns are called does not matter there.
+_DATE, _ENTITY, _IS_PRESENT = "date", "entity", "is_present"
+_WINDOWS = {Scope.TIME_SERIES: _ENTITY, Scope.CROSS_SECTION: _DATE}
+
+
+def _spread(values: Sequence[pl.Expr], parameters: Sequence[float]) -> pl.Expr:
+    """Rolling deviation; exactly 0 for equal values, where rounding would leave a residue to divide by."""
+    x, n = values[0], int(parameters[0])
+    is_flat = x.rolling_max(n, min_samples=n) == x.rolling_min(n, min_samples=n)
+    return pl.when(is_flat).then(0.0).otherwise(x.rolling_std(n, min_samples=n, ddof=1))
+
+
+def _correlation(values: Sequence[pl.Expr], parameters: Sequence[float]) -> pl.Expr:
+    """Rolling Pearson correlation; null where either side is flat.
+
+    Both sides are taken relative to the entity's first value, because polars subtracts products of means and would
+    lose the digits that large levels occupy. A later row never changes an earlier result.
+    """
+    n = int(parameters[0])
+    is_pair = values[0].is_not_null() & values[1].is_not_null()
+    x, y = (pl.when(is_pair).then(value) for value in values)
+    flat = [side.rolling_max(n, min_samples=n) == side.rolling_min(n, min_samples=n) for side in (x, y)]
+    shifted = [side - side.drop_nulls().first() for side in (x, y)]
+    correlation = pl.rolling_corr(shifted[0], shifted[1], window_size=n, min_samples=n)
+    return pl.when(~(flat[0] | flat[1])).then(correlation.clip(-1.0, 1.0))
+
+
+def _zscore(values: Sequence[pl.Expr], _: Sequence[float]) -> pl.Expr:
+    """Null where all values are equal, also when rounding of their mean would leave a deviation."""
+    x = values[0]
+    return pl.when(x.max() > x.min()).then((x - x.mean()) / x.std(ddof=1))
+
+
+IMPLEMENTATIONS: Mapping[str, Implementation] = {
+    "REF": lambda v, p: v[0].shift(int(p[0])),
+    "DELTA": lambda v, p: v[0] - v[0].shift(int(p[0])),
+    "PCT": lambda v, p: v[0] / v[0].shift(int(p[0])) - 1.0,
+    "MEAN": lambda v, p: v[0].rolling_mean(int(p[0]), min_samples=int(p[0])),
+    "STD": _spread,
+    "MIN": lambda v, p: v[0].rolling_min(int(p[0]), min_samples=int(p[0])),
+    "MAX": lambda v, p: v[0].rolling_max(int(p[0]), min_samples=int(p[0])),
+    "SUM": lambda v, p: v[0].rolling_sum(int(p[0]), min_samples=int(p[0])),
+    "EMA": lambda v, p: v[0].ewm_mean(span=p[0], adjust=False, ignore_nulls=True, min_samples=int(p[0])),
+    "CORR": _correlation,
+    "RANK": lambda v, _: v[0].rank("average") / v[0].count(),
+    "ZSCORE": _zscore,
+    "DEMEAN": lambda v, _: v[0] - v[0].mean(),
+    "WINSORIZE": lambda v, p: v[0].clip(v[0].quantile(p[0], "linear"), v[0].quantile(1.0 - p[0], "linear")),
+    "SCALE": lambda v, _: v[0] / v[0].abs().sum(),
+    "LOG": lambda v, _: v[0].log(),
+    "ABS": lambda v, _: v[0].abs(),
+    "SIGN": lambda v, _: v[0].sign(),
+}
+
+_INFIX: Mapping[str, Callable[[pl.Expr, pl.Expr], pl.Expr]] = {
+    "+": lambda a, b: a + b,
+    "-": lambda a, b: a - b,
+    "*": lambda a, b: a * b,
+    "/": lambda a, b: a / b,
+    "^": lambda a, b: a.pow(b),
+    "<": lambda a, b: (a < b).cast(pl.Float64),
+    "<=": lambda a, b: (a <= b).cast(pl.Float64),
+    ">": lambda a, b: (a > b).cast(pl.Float64),
+    ">=": lambda a, b: (a >= b).cast(pl.Float64),
+    "==": lambda a, b: (a == b).cast(pl.Float64),
+    "!=": lambda a, b: (a != b).cast(pl.Float64),
+}
+
+
+def evaluate(
+    expression: Expression,
+    table: pl.DataFrame,
+    *,
+    output: str = "value",
+    operators: Mapping[str, Implementation] = IMPLEMENTATIONS,
+) -> pl.DataFrame:
+    """The expression's value on every row of a table.
+
+    Args:
+        expression: whose columns the table has.
+        table: `date`, `entity` (each pair once, in any order) and numeric columns.
+        output: name of the result's value column.
+        operators: how each operator is computed.
+
+    Returns:
+        `date, entity, <output> (Float64)`, a row for each of the table's, sorted by date and entity. Sessions are
+        the distinct dates of the table. Null where an operand is absent or the result is not finite.
+
+    Raises:
+        ExpressionError: a column is not in the table.
+        SchemaMismatch: the table's keys or types are not as said.
+    """
+    expression.check_columns([name for name in table.columns if name not in {_DATE, _ENTITY}])
+    plan = _Plan()
+    values: dict[int, _Value] = {}
+    for node in expression.walk():
+        values[id(node)] = plan.value_of(node, [values[id(child)] for child in children(node)], operators)
+    root = values[id(expression.root)]
+    plan.last_use.pop(root.key, None)
+    working = _lay_out(table, plan.inputs)
+    for number, level in enumerate(plan.levels):
+        working = working.with_columns(**level).drop(plan.spent(number), strict=False)
+    kept = working.filter(_IS_PRESENT).select(_DATE, _ENTITY, root.expr.cast(pl.Float64).alias(output))
+    return kept.sort(_DATE, _ENTITY)
+
+
+def _lay_out(table: pl.DataFrame, inputs: Mapping[str, str]) -> pl.DataFrame:
+    """The grid of all entities and sessions, sorted by both, with the inputs under their working names."""
+    _check(table, inputs)
+    columns = [_read(name).alias(working) for name, working in inputs.items()]
+    rows = table.select(_DATE, _ENTITY, *columns, pl.lit(value=True).alias(_IS_PRESENT))
+    dates, entities = rows.select(pl.col(_DATE).unique()), rows.select(pl.col(_ENTITY).unique())
+    if rows.height == dates.height * entities.height:
+        return rows.sort(_ENTITY, _DATE)
+    grid = entities.join(dates, how="cross").join(rows, on=[_ENTITY, _DATE], how="left")
+    return grid.with_columns(pl.col(_IS_PRESENT).fill_null(value=False)).sort(_ENTITY, _DATE)
+
+
+def _read(name: str) -> pl.Expr:
+    value = pl.col(name).cast(pl.Float64)
+    return pl.when(value.is_finite()).then(value)
+
+
+def _check(table: pl.DataFrame, inputs: Mapping[str, str]) -> None:
+    for key in (_DATE, _ENTITY):
+        if key not in table.columns:
+            raise SchemaMismatch(f"the input has no column {key!r} (it has {', '.join(table.columns)})")
+        if table[key].null_count():
+            raise SchemaMismatch(f"the input's column {key!r} has nulls")
+    for name in inputs:
+        kind = table.schema[name]
+        if not (kind.is_numeric() or kind in {pl.Boolean, pl.Null}):
+            raise SchemaMismatch(f"column {name!r} is not numeric but {kind}")
+    if table.select(pl.struct(_DATE, _ENTITY).is_duplicated().any()).item():
+        raise SchemaMismatch("the input has several rows for one date and entity")
+
+
+@dataclass(frozen=True)
+class _Value:
+    """A finished sub-expression: a column of the working table or a literal."""
+
+    key: str
+    expr: pl.Expr
+    level: int = 0  # 0: there before the first level
+
+
+@dataclass
+class _Plan:
+    """Which column is computed on which level; equal sub-expressions share one."""
+
+    inputs: dict[str, str] = field(default_factory=dict)  # the table's name -> the working name
+    levels: list[dict[str, pl.Expr]] = field(default_factory=list)
+    last_use: dict[str, int] = field(default_factory=dict)  # column -> the last level that reads it
+    shared: dict[tuple[object, ...], _Value] = field(default_factory=dict)
+
+    def spent(self, level: int) -> list[str]:
+        """Columns that nothing after this level reads."""
+        return [column for column, last in self.last_use.items() if last == level]
+
+    def value_of(
+        self, node: Node, operands: Sequence[_Value], operators: Mapping[str, Implementation]
+    ) -> _Value:
+        """Where a node's value will be, its operands being placed already."""
+        if isinstance(node, Number):
+            return _Value(repr(node.value), pl.lit(node.value))
+        if isinstance(node, Column):
+            working = self.inputs.setdefault(node.name, f"input_{len(self.inputs)}")
+            return _Value(working, pl.col(working))
+        label, parameters = _describe(node)
+        identity = (label, *parameters, *(operand.key for operand in operands))
+        if identity not in self.shared:
+            level = max((operand.level for operand in operands), default=0)
+            for operand in operands:
+                self.last_use[operand.key] = max(level, self.last_use.get(operand.key, 0))
+            if level == len(self.levels):
+                self.levels.append({})
+            column = f"value_{len(self.shared)}"
+            self.levels[level][column] = _compute(node, operands, operators)
+            self.shared[identity] = _Value(column, pl.col(column), level + 1)
+        return self.shared[identity]
+
+
+def _describe(node: Negate | Binary | Call) -> tuple[str, tuple[float, ...]]:
+    if isinstance(node, Call):
+        return node.signature.name, node.parameters
+    return (node.symbol, ()) if isinstance(node, Binary) else ("negate", ())
+
+
+def _compute(node: Node, operands: Sequence[_Value], operators: Mapping[str, Implementation]) -> pl.Expr:
+    """One column from finished ones; null where the row is absent or the value is not finite."""
+    is_present = pl.col(_IS_PRESENT)
+    exprs = [operand.expr for operand in operands]
+    if isinstance(node, Call):
+        window = _WINDOWS.get(node.signature.scope)
+        if window is not None:  # a literal, too, exists only where the entity has a row
+            exprs = [pl.when(is_present).then(expr) for expr in exprs]
+        raw = operators[node.signature.name](exprs, node.parameters)
+        raw = raw if window is None else raw.over(window)
+    else:
+        raw = _INFIX[node.symbol](*exprs) if isinstance(node, Binary) else -exprs[0]
+    return pl.when(is_present & raw.is_finite()).then(raw)

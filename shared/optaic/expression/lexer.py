@@ -1,0 +1,87 @@
+"""Cuts an expression's text into tokens; it knows no grammar and no operator."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from optaic.expression.errors import ExpressionError, Reason
+
+MAX_NAME = 64  # characters
+
+_PATTERN = re.compile(
+    r"""(?P<space>[ \t\r\n]+)
+      | (?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)
+      | (?P<name>[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)?)
+      | (?P<symbol><=|>=|==|!=|[-+*/^<>(),])""",
+    re.VERBOSE,
+)
+_HINTS = {
+    "=": "; equality is ==",
+    "!": "; inequality is !=",
+    "&": "; multiply comparisons instead",
+    "%": "; PCT is an operator",
+}
+
+
+class Kind(StrEnum):
+    """What a token is."""
+
+    NUMBER = "number"
+    NAME = "name"
+    SYMBOL = "symbol"
+    END = "end"
+
+
+@dataclass(frozen=True)
+class Token:
+    """A piece of the text with its place."""
+
+    kind: Kind
+    text: str
+    position: int
+    value: float = 0.0  # of a number
+
+    def describe(self) -> str:
+        """The token as an error names it."""
+        return "the end" if self.kind is Kind.END else repr(self.text)
+
+
+def tokenize(text: str) -> list[Token]:
+    """All tokens, the last one being the end.
+
+    Raises:
+        ExpressionError: a character outside the language, or a number or name that is too large.
+    """
+    tokens: list[Token] = []
+    position = 0
+    while position < len(text):
+        match = _PATTERN.match(text, position)
+        if match is None:
+            character = text[position]
+            message = f"unexpected character {character!r}{_HINTS.get(character, '')}"
+            raise ExpressionError(Reason.UNEXPECTED_CHARACTER, message, position, text)
+        if match.lastgroup != "space":
+            tokens.append(_make_token(Kind(match.lastgroup or ""), match.group(), position, text))
+        position = match.end()
+    tokens.append(Token(Kind.END, "", len(text)))
+    return tokens
+
+
+def _make_token(kind: Kind, word: str, position: int, text: str) -> Token:
+    if kind is Kind.NUMBER:
+        value = float(word)
+        after = text[position + len(word) : position + len(word) + 1]
+        if math.isinf(value):
+            raise ExpressionError(Reason.INVALID_NUMBER, "the number is too large", position, text)
+        if after in {".", "_"} or (after.isascii() and after.isalpha()):
+            raise ExpressionError(
+                Reason.INVALID_NUMBER, f"malformed number: {word + after!r}", position, text
+            )
+        return Token(kind, word, position, value)
+    if kind is Kind.NAME and len(word) > 2 * MAX_NAME + 1:
+        message = f"a name has at most {MAX_NAME} characters"
+        raise ExpressionError(Reason.INVALID_NAME, message, position, text)
+    return Token(kind, word, position)

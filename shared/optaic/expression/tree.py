@@ -1,0 +1,115 @@
+"""The syntax tree of an expression; plain immutable values that compute nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from optaic.expression.errors import ExpressionError, Reason, suggest
+from optaic.expression.signature import Signature
+
+
+@dataclass(frozen=True)
+class Number:
+    """A literal."""
+
+    value: float
+    position: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column by name, or by `table.name`."""
+
+    name: str
+    position: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True)
+class Negate:
+    """Unary minus."""
+
+    operand: Node
+    position: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True)
+class Binary:
+    """An infix operation: one of + - * / ^ < <= > >= == !=."""
+
+    symbol: str
+    left: Node
+    right: Node
+    position: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A named operator with its values and its parameters, defaults filled in."""
+
+    signature: Signature
+    values: tuple[Node, ...]
+    parameters: tuple[float, ...]
+    position: int = field(default=0, compare=False)
+
+
+Node: TypeAlias = Number | Column | Negate | Binary | Call
+
+
+def children(node: Node) -> tuple[Node, ...]:
+    """Direct sub-expressions, from left to right."""
+    if isinstance(node, Negate):
+        return (node.operand,)
+    if isinstance(node, Binary):
+        return (node.left, node.right)
+    return node.values if isinstance(node, Call) else ()
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A parsed text. Equal when the trees are equal, whatever the spacing."""
+
+    root: Node
+    text: str = field(default="", compare=False)
+
+    def walk(self) -> Iterator[Node]:
+        """Every node, sub-expressions before what uses them."""
+        pending: list[tuple[Node, bool]] = [(self.root, False)]
+        while pending:
+            node, is_expanded = pending.pop()
+            if is_expanded:
+                yield node
+            else:
+                pending.append((node, True))
+                pending.extend((child, False) for child in reversed(children(node)))
+
+    @property
+    def columns(self) -> Mapping[str, int]:
+        """The columns it reads, each with the position of its first use, in order of use."""
+        found: dict[str, int] = {}
+        for node in self.walk():
+            if isinstance(node, Column):
+                found.setdefault(node.name, node.position)
+        return found
+
+    def check_columns(
+        self, available: Collection[str], ambiguous: Mapping[str, Collection[str]] | None = None
+    ) -> None:
+        """Refuse columns that no input has, or that several have.
+
+        Args:
+            available: names that can be read.
+            ambiguous: names that several tables have, with the qualified names that tell them apart.
+
+        Raises:
+            ExpressionError: at the first such column.
+        """
+        for name, position in self.columns.items():
+            if ambiguous and name in ambiguous:
+                choices = " or ".join(sorted(ambiguous[name]))
+                message = f"column {name!r} is in several inputs: say {choices}"
+                raise ExpressionError(Reason.AMBIGUOUS_COLUMN, message, position, self.text)
+            if name not in available:
+                message = f"unknown column {name!r}: {suggest(name, available)}"
+                raise ExpressionError(Reason.UNKNOWN_COLUMN, message, position, self.text)

@@ -1,0 +1,91 @@
+"""What user code is given when it runs; plain values and callbacks, no connection to any service."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from optaic.plugins.errors import MissingInput
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+class Mode(StrEnum):
+    """How much a run computes."""
+
+    INCREMENTAL = "incremental"
+    FULL = "full"
+
+
+@dataclass(frozen=True)
+class DateRange:
+    """Dates from `start` to `end`, both included; None is unbounded."""
+
+    start: dt.date | None = None
+    end: dt.date | None = None
+
+    def __contains__(self, date: dt.date) -> bool:
+        return (self.start is None or date >= self.start) and (self.end is None or date <= self.end)
+
+
+@dataclass(frozen=True)
+class InputTable:
+    """One upstream's data at the pinned version; read on first use, then kept."""
+
+    role: str
+    name: str  # the upstream instance's name
+    reader: Callable[[], pl.DataFrame] = field(repr=False, compare=False)
+    instance_id: str = ""
+    version: int = 0
+    digest: str = ""
+
+    @cached_property
+    def frame(self) -> pl.DataFrame:
+        """The whole table."""
+        return self.reader()
+
+
+def _ignore_progress(fraction: float, message: str) -> None:
+    del fraction, message
+
+
+def _no_previous() -> pl.DataFrame | None:
+    return None
+
+
+@dataclass(frozen=True)
+class PipelineContext:
+    """Everything that one run of a pipeline may depend on."""
+
+    config: Mapping[str, object] = field(default_factory=dict)
+    inputs: Mapping[str, tuple[InputTable, ...]] = field(default_factory=dict)  # by role
+    mode: Mode = Mode.INCREMENTAL
+    date_range: DateRange = DateRange()
+    data_date: dt.date | None = None  # the day that the data should reach, where a schedule gives one
+    # Fraction 0 to 1 and a short message. It raises to stop the run: let that exception pass.
+    progress: Callable[[float, str], None] = field(default=_ignore_progress, repr=False, compare=False)
+    previous_reader: Callable[[], pl.DataFrame | None] = field(
+        default=_no_previous, repr=False, compare=False
+    )
+
+    @cached_property
+    def previous(self) -> pl.DataFrame | None:
+        """The last version's table (the pinned one, never a failed run's leftover); None in full mode or at first."""
+        return None if self.mode is Mode.FULL else self.previous_reader()
+
+    def tables(self, role: str) -> tuple[InputTable, ...]:
+        """The inputs of a role, at least one.
+
+        Raises:
+            MissingInput: there is none.
+        """
+        tables = self.inputs.get(role, ())
+        if not tables:
+            given = ", ".join(sorted(self.inputs)) or "none"
+            raise MissingInput(f"no input has the role {role!r} (roles given: {given})")
+        return tables

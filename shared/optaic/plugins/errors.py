@@ -1,0 +1,61 @@
+# ruff: noqa: N818 - these names are shown to people as a run's error type
+"""What can go wrong inside user code, as types that a run reports; knows nothing of runs or transports."""
+
+from __future__ import annotations
+
+
+class PluginError(Exception):
+    """A failure with a stable type.
+
+    Raise a subclass, or `PluginError(message, type="YourReason")` for a reason of your own; the run that fails
+    shows both. Any other exception is reported too, under its class name.
+    """
+
+    def __init__(self, message: str, *, type: str = "") -> None:  # noqa: A002 - the name that runs report it under
+        super().__init__(message)
+        self.type = type or self.__class__.__name__
+        self.message = message
+
+
+class InvalidConfig(PluginError):
+    """A parameter has a value that the code cannot work with."""
+
+
+class InvalidExpression(PluginError):
+    """An expression cannot be parsed, or names columns that its inputs lack; the message points at the mistake."""
+
+
+class MissingInput(PluginError):
+    """An input of a required role is absent."""
+
+
+class NoDataInRange(PluginError):
+    """There is nothing in the requested dates."""
+
+
+class SchemaMismatch(PluginError):
+    """A table lacks a column, has one of a wrong type, or repeats or lacks a key."""
+
+
+class UnknownEntity(PluginError):
+    """A named entity (symbol) does not exist in the source."""
+
+
+class GuardrailViolated(PluginError):
+    """Produced data breaks a contract that blocks."""
+
+
+class VersionNotFound(PluginError):
+    """A store does not hold the asked version."""
+
+
+class WriteConflict(PluginError):
+    """Other writers kept winning the store; nothing was written."""
+
+
+class PluginNotFound(PluginError):
+    """`code_ref` names nothing that can be imported."""
+
+
+class PluginInvalid(PluginError):
+    """`code_ref` names something that is not a concrete class of the expected base."""

@@ -1,0 +1,48 @@
+"""Imports the class that a `code_ref` names; it never instantiates or runs it."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import traceback
+from typing import TypeVar
+
+from optaic.plugins.errors import PluginInvalid, PluginNotFound
+
+T = TypeVar("T")
+
+_CODE_REF = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+
+
+def load(code_ref: str, base: type[T]) -> type[T]:
+    """The class that `code_ref` ("package.module:Class") names.
+
+    Raises:
+        PluginNotFound: malformed, or the module or the class does not exist.
+        PluginInvalid: the module fails while it is imported, or the class is not a concrete subclass of `base`.
+    """
+    if not _CODE_REF.fullmatch(code_ref):
+        raise PluginNotFound(f"code_ref {code_ref!r} is not of the form package.module:Class")
+    module_name, class_name = code_ref.split(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or module_name
+        if module_name == missing or module_name.startswith(f"{missing}."):
+            raise PluginNotFound(f"code_ref {code_ref!r}: there is no module {missing!r}") from error
+        raise PluginInvalid(
+            f"code_ref {code_ref!r}: importing it needs the missing module {missing!r}"
+        ) from error
+    except Exception as error:  # a module may raise anything while it is imported
+        reason = traceback.format_exception_only(error)[-1].strip()
+        raise PluginInvalid(f"code_ref {code_ref!r}: importing it failed: {reason}") from error
+    found = getattr(module, class_name, None)
+    if found is None:
+        raise PluginNotFound(f"code_ref {code_ref!r}: module {module_name!r} has no {class_name!r}")
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise PluginInvalid(f"code_ref {code_ref!r} is not a subclass of {base.__name__}")
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
+        raise PluginInvalid(f"code_ref {code_ref!r} leaves abstract: {missing}")
+    return found
