@@ -1,0 +1,61 @@
+"""Figures of a simulated path, by the names that are public; it simulates nothing."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from worker.backtest.panel import Matrix, Panel
+from worker.backtest.result import Metrics, Path
+from worker.backtest.settings import BacktestSettings
+
+SESSIONS_PER_YEAR = 252
+
+
+def compute_metrics(panel: Panel, path: Path, settings: BacktestSettings) -> Metrics:
+    """All figures as fractions (0.1 is 10 %), annual ones over 252 sessions; None where undefined.
+
+    `turnover` is one-sided and annual, the first purchase included. `excess_return` is the difference of the
+    annualized returns; `information_ratio` and `tracking_error` are of the daily differences.
+    """
+    sessions = len(panel.dates)
+    returns = path.nav[1:] / path.nav[:-1] - 1.0
+    total = float(path.nav[-1] / path.nav[0] - 1.0)
+    benchmark_total = float(np.prod(1.0 + panel.benchmark_returns) - 1.0)
+    annual, benchmark_annual = (_annualize(value, sessions) for value in (total, benchmark_total))
+    active = returns - panel.benchmark_returns
+    traded = sum(float(np.abs(execution.trades).sum()) / execution.nav / 2.0 for execution in path.executions)
+    return {
+        "total_return": total,
+        "annualized_return": annual,
+        "volatility": _volatility(returns),
+        "sharpe_ratio": _ratio(returns),
+        "max_drawdown": float(np.min(path.nav / np.maximum.accumulate(path.nav) - 1.0)),
+        "turnover": traded * SESSIONS_PER_YEAR / (sessions - 1) if sessions > 1 else None,
+        "benchmark_total_return": benchmark_total,
+        "benchmark_annualized_return": benchmark_annual,
+        "excess_return": None if annual is None or benchmark_annual is None else annual - benchmark_annual,
+        "tracking_error": _volatility(active),
+        "information_ratio": _ratio(active),
+        "total_costs": sum((execution.costs for execution in path.executions), 0.0),
+        "initial_capital": settings.initial_capital,
+        "final_nav": float(path.nav[-1]),
+        "sessions": sessions,
+        "executions": len(path.executions),
+    }
+
+
+def _annualize(total: float, sessions: int) -> float | None:
+    return float((1.0 + total) ** (SESSIONS_PER_YEAR / (sessions - 1)) - 1.0) if sessions > 1 else None
+
+
+def _volatility(returns: Matrix) -> float | None:
+    return float(returns.std(ddof=1)) * math.sqrt(SESSIONS_PER_YEAR) if returns.size > 1 else None
+
+
+def _ratio(returns: Matrix) -> float | None:
+    """Mean over standard deviation, annual. Undefined where all returns are equal, whatever rounding leaves."""
+    if returns.size < 2 or returns.min() == returns.max():  # noqa: PLR2004 - one return has no deviation
+        return None
+    return float(returns.mean() / returns.std(ddof=1)) * math.sqrt(SESSIONS_PER_YEAR)

@@ -1,0 +1,140 @@
+"""Prices and signals as matrices over the backtest's sessions; it decides and trades nothing."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from optaic.plugins import MissingInput, NoDataInRange, SchemaMismatch, UnknownEntity
+from worker.backtest.settings import EQUAL_WEIGHT, BacktestSettings
+
+Matrix = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One row per session in range, one column per member of the universe, ordered by name."""
+
+    dates: list[dt.date]
+    entities: list[str]
+    closes: Matrix  # (sessions, entities), all finite and positive
+    signal: Matrix  # (sessions, entities), NaN where there is no value
+    benchmark_returns: Matrix  # (sessions - 1,)
+
+
+def build_panel(prices: pl.DataFrame, signals: Sequence[pl.DataFrame], settings: BacktestSettings) -> Panel:
+    """Align prices `date, entity, close` and signals `date, entity, value`, the primary first.
+
+    Sessions are the dates on which every member has a close.
+
+    Raises:
+        MissingInput: no signal is given.
+        SchemaMismatch: a table lacks a column or repeats a key, or a close is not positive.
+        UnknownEntity: a member or the benchmark has no price at all.
+        NoDataInRange: no session lies in the range, or the benchmark lacks a close on one.
+    """
+    if not signals:
+        raise MissingInput("a backtest needs a primary signal")
+    closes = _clean(prices, "close", "prices")
+    known = closes["entity"].unique().sort().to_list()
+    entities = sorted(settings.universe) or known
+    wanted = [*entities, *([] if settings.benchmark == EQUAL_WEIGHT else [settings.benchmark])]
+    if unknown := sorted(set(wanted) - set(known)):
+        raise UnknownEntity(
+            f"prices hold no {', '.join(unknown)} (they hold {', '.join(known[:30]) or 'nothing'})"
+        )
+    grid = _pivot(closes, entities, "close").drop_nulls().sort("date")
+    chosen = _cut(grid, settings)
+    if chosen.is_empty():
+        span = f"{grid['date'][0]} to {grid['date'][-1]}" if grid.height else "no date at all"
+        asked = f"{settings.start or 'the first'} to {settings.end or 'the last session'}"
+        raise NoDataInRange(f"no session from {asked}; every member of the universe has a close on {span}")
+    dates = chosen.select("date")
+    matrices = [_align(signal, entities, dates) for signal in signals]
+    values = chosen.select(entities).to_numpy().astype(np.float64)
+    return Panel(
+        dates=dates["date"].to_list(),
+        entities=entities,
+        closes=values,
+        signal=combine_signals(matrices, settings.primary_weight),
+        benchmark_returns=_benchmark_returns(closes, values, dates, settings.benchmark),
+    )
+
+
+def combine_signals(signals: Sequence[Matrix], primary_weight: float) -> Matrix:
+    """One signal: itself. Several: the weighted mean of their z-scores across the universe (ddof 1) per session.
+
+    Signals of no weight are left out; an entity needs a value of each of the others. Only the order matters later,
+    so a signal that is alone is not standardised: where all its values are equal there would be no z-score.
+    """
+    others = len(signals) - 1
+    weights = [primary_weight, *[(1.0 - primary_weight) / others] * others] if others else [1.0]
+    used = [(signal, weight) for signal, weight in zip(signals, weights, strict=True) if weight > 0.0]
+    if len(used) == 1:
+        return used[0][0]
+    combined: Matrix = np.sum([weight * _standardize(signal) for signal, weight in used], axis=0)
+    return combined
+
+
+def _standardize(signal: Matrix) -> Matrix:
+    scores = np.full_like(signal, np.nan)
+    for row, values in enumerate(signal):
+        present = values[~np.isnan(values)]
+        if present.size and present.min() < present.max():
+            scores[row] = (values - present.mean()) / present.std(ddof=1)
+    return scores
+
+
+def _clean(table: pl.DataFrame, column: str, name: str) -> pl.DataFrame:
+    """Rows with a finite value, `date` as Date, each key once."""
+    for needed in ("date", "entity", column):
+        if needed not in table.columns:
+            raise SchemaMismatch(f"{name}: no column {needed!r} (there are {', '.join(table.columns)})")
+    value = pl.col(column).cast(pl.Float64)
+    rows = table.select(pl.col("date").cast(pl.Date), "entity", value).filter(pl.col(column).is_finite())
+    if rows.select(pl.struct("date", "entity").is_duplicated().any()).item():
+        raise SchemaMismatch(f"{name}: several rows for one date and entity")
+    return rows
+
+
+def _pivot(rows: pl.DataFrame, entities: Sequence[str], column: str) -> pl.DataFrame:
+    """`date` and one column per entity, also for those without any row."""
+    rows = rows.filter(pl.col("entity").is_in(list(entities)))
+    wide = rows.pivot(on="entity", on_columns=list(entities), index="date", values=column)
+    return wide.select("date", *entities)
+
+
+def _cut(grid: pl.DataFrame, settings: BacktestSettings) -> pl.DataFrame:
+    if settings.start is not None:
+        grid = grid.filter(pl.col("date") >= pl.lit(settings.start))
+    if settings.end is not None:
+        grid = grid.filter(pl.col("date") <= pl.lit(settings.end))
+    if (grid.select(pl.exclude("date")) <= 0.0).select(pl.any_horizontal(pl.all())).to_series().any():
+        raise SchemaMismatch("prices: a close in the range is not positive")
+    return grid
+
+
+def _align(signal: pl.DataFrame, entities: Sequence[str], dates: pl.DataFrame) -> Matrix:
+    wide = _pivot(_clean(signal, "value", "signal"), entities, "value")
+    aligned = dates.join(wide, on="date", how="left", maintain_order="left").select(entities)
+    return aligned.fill_null(float("nan")).to_numpy().astype(np.float64)
+
+
+def _benchmark_returns(closes: pl.DataFrame, members: Matrix, dates: pl.DataFrame, benchmark: str) -> Matrix:
+    if benchmark == EQUAL_WEIGHT:
+        returns: Matrix = np.mean(members[1:] / members[:-1] - 1.0, axis=1)
+        return returns
+    own = closes.filter((pl.col("entity") == benchmark) & (pl.col("close") > 0.0)).select("date", "close")
+    aligned = dates.join(own, on="date", how="left", maintain_order="left")
+    if absent := aligned.filter(pl.col("close").is_null())["date"].to_list():
+        raise NoDataInRange(
+            f"benchmark {benchmark} has no close on {len(absent)} sessions, the first being {absent[0]}"
+        )
+    levels = aligned["close"].to_numpy().astype(np.float64)
+    returns = levels[1:] / levels[:-1] - 1.0
+    return returns

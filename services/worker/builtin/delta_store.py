@@ -1,0 +1,122 @@
+"""The store `delta`: Delta Lake tables with immutable versions; it never builds on what it was not pinned to."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+
+import polars as pl
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from optaic.plugins import Store, StoredVersion, VersionNotFound, WriteConflict
+from worker.builtin.digest import canonicalize, compute_digest
+from worker.builtin.parameters import read_names
+
+_ATTEMPTS = 8
+# No rebasing: a commit that is not exactly head + 1 fails. Prevents an append from landing on top of rows that a
+# fenced writer committed in between.
+_ON_HEAD_ONLY = CommitProperties(max_commit_retries=0)
+# Old versions are inputs of recorded runs: neither their log nor their files may expire by themselves.
+_KEEP_LOG = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
+_CONFIGURATION: Mapping[str, str | None] = {
+    "delta.logRetentionDuration": "interval 36500 days",
+    "delta.deletedFileRetentionDuration": "interval 36500 days",
+}
+
+
+class DeltaStore(Store):
+    """Versions of one table at one URI. Config: `keys`, the columns that identify a row (`date`, `entity`)."""
+
+    def __init__(self, config: Mapping[str, object] | None = None) -> None:
+        super().__init__(config)
+        self._keys = list(read_names(self.config, "keys") or ("date", "entity"))
+
+    def write(self, table: pl.DataFrame, base_version: str | None, uri: str) -> StoredVersion:
+        """Commit exactly `table`; the base version itself is returned when it already holds that content."""
+        content = canonicalize(table, self._keys)
+        digest = compute_digest(content)
+        base = None if base_version is None else self.read(uri, base_version)
+        change = _Change(content, base, self._keys)
+        if base is not None and base_version is not None and compute_digest(base) == digest:
+            version = int(base_version)
+        else:
+            version = _commit(content, change, None if base_version is None else int(base_version), uri)
+        return StoredVersion(
+            uri=uri,
+            physical_version=str(version),
+            digest=digest,
+            row_count=content.height,
+            rows_inserted=change.inserted.height,
+            rows_updated=change.updated_count,
+            last_data_date=_last_date(content),
+        )
+
+    def read(self, uri: str, physical_version: str) -> pl.DataFrame:
+        """One version, sorted by key."""
+        if not physical_version.isascii() or not physical_version.isdigit():
+            raise VersionNotFound(f"{physical_version!r} is not a version number of a Delta table")
+        try:
+            snapshot = DeltaTable(uri, version=int(physical_version))
+        except (DeltaError, TableNotFoundError) as error:
+            raise VersionNotFound(f"{uri} has no readable version {physical_version}: {error}") from error
+        table = pl.read_delta(snapshot)
+        return table.sort([key for key in self._keys if key in table.columns])
+
+
+class _Change:
+    """How a new content differs from its base."""
+
+    def __init__(self, content: pl.DataFrame, base: pl.DataFrame | None, keys: list[str]) -> None:
+        if base is None or not set(keys) <= set(base.columns):
+            self.inserted, self.updated_count, self.is_addition = content, 0, False
+            return
+        self.inserted = content.join(base, on=keys, how="anti")
+        kept = content.height - self.inserted.height
+        unchanged = 0
+        if dict(content.schema) == dict(base.schema):
+            unchanged = content.join(base, on=content.columns, how="semi", nulls_equal=True).height
+        self.updated_count = kept - unchanged
+        self.is_addition = unchanged == base.height
+
+
+def _commit(content: pl.DataFrame, change: _Change, base_version: int | None, uri: str) -> int:
+    """The version that now holds the content: appended where the head is the base, else written whole."""
+    for _ in range(_ATTEMPTS):
+        try:
+            if not DeltaTable.is_deltatable(uri):
+                write_deltalake(
+                    uri,
+                    content,
+                    mode="error",
+                    configuration=_CONFIGURATION,
+                    commit_properties=_ON_HEAD_ONLY,
+                    post_commithook_properties=_KEEP_LOG,
+                )
+                return 0
+            head = DeltaTable(uri)
+            expected = head.version() + 1
+            is_append = change.is_addition and head.version() == base_version
+            write_deltalake(
+                head,
+                change.inserted if is_append else content,
+                mode="append" if is_append else "overwrite",
+                schema_mode=None if is_append else "overwrite",
+                commit_properties=_ON_HEAD_ONLY,
+                post_commithook_properties=_KEEP_LOG,
+            )
+        except CommitFailedError:
+            continue  # somebody else committed: look at the new head
+        except DeltaError as error:
+            if "already exists" in str(error):
+                continue  # somebody else created the table
+            raise
+        return expected
+    raise WriteConflict(f"{uri}: other writers committed first {_ATTEMPTS} times in a row")
+
+
+def _last_date(content: pl.DataFrame) -> dt.date | None:
+    if "date" not in content.columns or content.schema["date"] not in {pl.Date, pl.Datetime}:
+        return None
+    last = content.select(pl.col("date").cast(pl.Date).max()).item()
+    return last if isinstance(last, dt.date) else None

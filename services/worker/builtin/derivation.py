@@ -1,0 +1,109 @@
+"""The pipeline `expression`: an expression over the columns of its inputs; it reads no store by itself."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import polars as pl
+
+from optaic.expression import Expression, ExpressionError, parse
+from optaic.expression.compiler import evaluate
+from optaic.plugins import (
+    InputTable,
+    InvalidExpression,
+    NoDataInRange,
+    Pipeline,
+    PipelineContext,
+    SchemaMismatch,
+)
+from worker.builtin.parameters import read_text
+
+_KEYS = ["date", "entity"]
+
+
+class ExpressionPipeline(Pipeline):
+    """`expression` over all tables of the role `input`, joined by date and entity.
+
+    A column is read by its name, or by `table.column` where several inputs have it. The result is computed over all
+    the history that the inputs have, and only then cut to the run's date range: warm-up never shows.
+    """
+
+    def run(self, context: PipelineContext) -> pl.DataFrame:
+        """`date, entity, <output>`; `output` is `value` unless configured.
+
+        Raises:
+            InvalidConfig: no expression is configured.
+            InvalidExpression: it cannot be parsed, or names a column that no input has.
+            MissingInput: there is no input.
+            SchemaMismatch: an input has no `date` or `entity`, or repeats them.
+            NoDataInRange: nothing lies in the range.
+        """
+        text = read_text(context.config, "expression")
+        output = read_text(context.config, "output", "value")
+        tables = context.tables("input")
+        context.progress(0.1, "reading inputs")
+        try:
+            expression = parse(text)
+            joined = join_inputs(expression, tables)
+            context.progress(0.5, "evaluating")
+            result = evaluate(expression, joined, output=output)
+        except ExpressionError as error:
+            raise InvalidExpression(str(error)) from error
+        start, end = context.date_range.start, context.date_range.end
+        if start is not None:
+            result = result.filter(pl.col("date") >= pl.lit(start))
+        if end is not None:
+            result = result.filter(pl.col("date") <= pl.lit(end))
+        if result.is_empty():
+            raise NoDataInRange(
+                f"the inputs have no row from {start or 'their start'} to {end or 'their end'}"
+            )
+        context.progress(1.0, f"{result.height} rows")
+        return result
+
+
+def join_inputs(expression: Expression, tables: Sequence[InputTable]) -> pl.DataFrame:
+    """One table with `date`, `entity` and exactly the columns that the expression reads, under its names for them.
+
+    Raises:
+        ExpressionError: a column is in no table, or in several.
+        SchemaMismatch: a table lacks a key, or the tables' keys have different types.
+    """
+    for table in tables:
+        _check_keys(table, tables[0])
+    owners: dict[str, list[tuple[InputTable, str]]] = defaultdict(list)
+    for table in tables:
+        for column in table.frame.columns:
+            if column not in _KEYS:
+                owners[column].append((table, column))
+                owners[f"{table.name}.{column}"].append((table, column))
+    shared = {
+        name: [f"{table.name}.{column}" for table, column in found]
+        for name, found in owners.items()
+        if len(found) > 1
+    }
+    expression.check_columns(owners, shared)
+    joined: pl.DataFrame | None = None
+    for table in tables:
+        wanted = [
+            pl.col(column).alias(name)
+            for name in expression.columns
+            for t, column in owners[name]
+            if t is table
+        ]
+        part = table.frame.select(*_KEYS, *wanted)
+        joined = part if joined is None else joined.join(part, on=_KEYS, how="full", coalesce=True)
+    assert joined is not None
+    return joined
+
+
+def _check_keys(table: InputTable, first: InputTable) -> None:
+    for key in _KEYS:
+        if key not in table.frame.columns:
+            raise SchemaMismatch(f"input {table.name!r} has no column {key!r}")
+        kind, expected = table.frame.schema[key], first.frame.schema[key]
+        if kind != expected:
+            raise SchemaMismatch(f"{key!r} is {kind} in {table.name!r} but {expected} in {first.name!r}")
+    if table.frame.select(pl.struct(_KEYS).is_duplicated().any()).item():
+        raise SchemaMismatch(f"input {table.name!r} has several rows for one date and entity")

@@ -1,0 +1,81 @@
+"""A table's canonical form and the SHA-256 of its content; it touches no storage.
+
+The hash is over our own bytes, not over a file format's: padding, compression, column order, row order and library
+versions do not enter it, so equal content has an equal digest on every machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+
+from optaic.plugins import SchemaMismatch
+
+_TEXTS = (pl.String, pl.Categorical, pl.Enum)
+
+
+def canonicalize(table: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
+    """The table with storage types (Int64, Float64, String, Boolean, Date, Datetime in microseconds), sorted by key.
+
+    Raises:
+        SchemaMismatch: a key is absent, null or repeated, or a column's type cannot be kept.
+    """
+    missing = [key for key in keys if key not in table.columns]
+    if missing:
+        raise SchemaMismatch(
+            f"the table has no key column {', '.join(missing)} (it has {', '.join(table.columns)})"
+        )
+    cast = table.select(_storage_type(name, kind) for name, kind in table.schema.items())
+    for key in keys:
+        if cast[key].null_count():
+            raise SchemaMismatch(f"key column {key!r} has nulls")
+    repeated = cast.filter(pl.struct(keys).is_duplicated()).select(keys)
+    if repeated.height:
+        raise SchemaMismatch(
+            f"{repeated.height} rows repeat a key, for example {repeated.row(0, named=True)}"
+        )
+    return cast.sort(keys)
+
+
+def compute_digest(canonical: pl.DataFrame) -> str:
+    """SHA-256 (hexadecimal) of a canonical table; the order of its columns does not matter."""
+    sha = hashlib.sha256()
+    for name in sorted(canonical.columns):
+        column = canonical[name]
+        header = f"{len(name)}:{name}:{column.dtype}:{column.len()}\n"
+        sha.update(header.encode())
+        is_null = column.is_null()
+        sha.update(np.packbits(is_null.to_numpy()).tobytes())
+        for part in _encode(column):
+            sha.update(part)
+    return sha.hexdigest()
+
+
+def _storage_type(name: str, kind: pl.DataType) -> pl.Expr:
+    column = pl.col(name)
+    if kind.is_integer():
+        return column.cast(pl.Int64)
+    if kind.is_float():
+        return column.cast(pl.Float64)
+    if kind in _TEXTS:
+        return column.cast(pl.String)
+    if isinstance(kind, pl.Datetime):
+        zone = None if kind.time_zone is None else "UTC"
+        return (column if zone is None else column.dt.convert_time_zone(zone)).dt.cast_time_unit("us")
+    if kind in {pl.Boolean, pl.Date}:
+        return column
+    raise SchemaMismatch(f"column {name!r} has the type {kind}, which this store does not keep")
+
+
+def _encode(column: pl.Series) -> Sequence[bytes]:
+    """The values as bytes, absent ones as zero; what differs in bits but not in meaning is made one."""
+    if column.dtype == pl.String:
+        lengths = column.str.len_bytes().fill_null(0).cast(pl.Int64).to_numpy()
+        return [lengths.astype("<i8").tobytes(), "".join(column.fill_null("").to_list()).encode()]
+    if column.dtype == pl.Float64:
+        values = column.fill_null(0.0).to_numpy() + 0.0  # -0.0 becomes 0.0
+        return [np.where(np.isnan(values), np.nan, values).astype("<f8").tobytes()]
+    return [column.to_physical().cast(pl.Int64).fill_null(0).to_numpy().astype("<i8").tobytes()]

@@ -1,0 +1,84 @@
+"""Typed reading of a configuration mapping, with the path of what is wrong; it holds no defaults of its own."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Mapping, Sequence
+
+from optaic.plugins import InvalidConfig
+
+Config = Mapping[str, object]
+
+
+def read_section(config: Config, name: str) -> Config:
+    """A nested mapping; empty when absent."""
+    value = config.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InvalidConfig(f"{name}: must be an object, not {value!r}")
+    return value
+
+
+def read_text(config: Config, name: str, default: str | None = None) -> str:
+    """A text that is not empty; required without a default."""
+    value = config.get(name)
+    value = default if value is None or value == "" else value
+    if not isinstance(value, str):
+        raise InvalidConfig(f"{name}: must be a text" + ("" if value is None else f", not {value!r}"))
+    return value
+
+
+def read_choice(config: Config, name: str, choices: Sequence[str], default: str) -> str:
+    """One of some texts."""
+    value = read_text(config, name, default)
+    if value not in choices:
+        raise InvalidConfig(f"{name}: must be one of {', '.join(choices)}, not {value!r}")
+    return value
+
+
+def read_number(
+    config: Config, name: str, default: float, *, minimum: float = -math.inf, maximum: float = math.inf
+) -> float:
+    """A finite number between bounds, both included."""
+    value = config.get(name)
+    value = default if value is None else value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InvalidConfig(f"{name}: must be a finite number, not {value!r}")
+    if not minimum <= value <= maximum:
+        raise InvalidConfig(f"{name}: must be between {minimum:g} and {maximum:g}, not {value:g}")
+    return float(value)
+
+
+def read_whole(config: Config, name: str, default: int, *, minimum: int, maximum: int) -> int:
+    """A whole number; JSON and protobuf hold it as a float."""
+    value = read_number(config, name, default, minimum=minimum, maximum=maximum)
+    if not value.is_integer():
+        raise InvalidConfig(f"{name}: must be a whole number, not {value:g}")
+    return int(value)
+
+
+def read_names(config: Config, name: str) -> tuple[str, ...]:
+    """Distinct texts; empty when absent."""
+    value = config.get(name)
+    if value is None:
+        return ()
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) and item for item in value):
+        raise InvalidConfig(f"{name}: must be a list of texts, not {value!r}")
+    if len(set(value)) != len(value):
+        raise InvalidConfig(f"{name}: names something twice")
+    return tuple(value)
+
+
+def read_date(config: Config, name: str) -> dt.date | None:
+    """A date (YYYY-MM-DD); None when absent."""
+    value = config.get(name)
+    if value is None or value == "":
+        return None
+    if isinstance(value, dt.date) and not isinstance(value, dt.datetime):
+        return value
+    try:
+        return dt.date.fromisoformat(str(value))
+    except ValueError:
+        raise InvalidConfig(f"{name}: must be a date like 2022-12-28, not {value!r}") from None

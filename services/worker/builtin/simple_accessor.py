@@ -1,0 +1,41 @@
+"""The accessor `simple`: rows and columns of one version; it changes no value."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+
+import polars as pl
+
+from optaic.plugins import Accessor, SchemaMismatch, Store
+
+
+class SimpleAccessor(Accessor):
+    """Selects columns (keys always come along), entities and dates."""
+
+    def read(
+        self,
+        store: Store,
+        uri: str,
+        physical_version: str,
+        *,
+        columns: Sequence[str] | None = None,
+        entities: Sequence[str] | None = None,
+        start: dt.date | None = None,
+        end: dt.date | None = None,
+    ) -> pl.DataFrame:
+        """Rows of one version."""
+        table = store.read(uri, physical_version)
+        keys = [key for key in ("date", "entity") if key in table.columns]
+        wanted = [*keys, *(column for column in columns or table.columns if column not in keys)]
+        conditioned = [("entity", entities), ("date", start), ("date", end)]
+        needed = [*wanted, *(column for column, condition in conditioned if condition is not None)]
+        if missing := sorted(set(needed) - set(table.columns)):
+            raise SchemaMismatch(f"no column {', '.join(missing)} (there are {', '.join(table.columns)})")
+        if entities is not None:
+            table = table.filter(pl.col("entity").is_in(list(entities)))
+        if start is not None:
+            table = table.filter(pl.col("date") >= pl.lit(start))
+        if end is not None:
+            table = table.filter(pl.col("date") <= pl.lit(end))
+        return table.select(wanted)
