@@ -1,0 +1,28 @@
+"""Fixtures for all tests: the real servers."""
+
+from collections.abc import Iterator
+
+import pytest
+from devstack.postgres import Postgres
+from support.broker import NatsServer, nats_server
+from support.postgres import running_postgres
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """The session's PostgreSQL; take databases of it with `support.postgres.service_database`."""
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def nats() -> Iterator[NatsServer]:
+    """A NATS server of the test's own, which may kill it."""
+    with nats_server() as server:
+        yield server
+
+
+@pytest.fixture
+def nats_url(nats: NatsServer) -> str:
+    """The address of the test's own NATS server."""
+    return nats.url

@@ -1,0 +1,189 @@
+"""Tenants are kept apart by PostgreSQL, and a database that goes away is told apart from a fault of ours."""
+
+import asyncio
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from servicekit.database import Database, lock_tenant
+from servicekit.errors import UnavailableError
+from servicekit.outbox import append
+from servicekit.settings import ServiceSettings
+from sqlalchemy.exc import DBAPIError
+from support.postgres import admin_url
+from support.proxy import Proxy
+
+from integration.servicekit.conftest import insert_note, list_notes, make_settings, sample_event
+
+
+async def test_a_transaction_commits_what_it_wrote(database: Database) -> None:
+    async with database.transaction("acme") as connection:
+        await insert_note(connection, "acme", "1")
+    async with database.read("acme") as connection:
+        assert await list_notes(connection) == ["1"]
+
+
+async def test_an_error_rolls_everything_back(database: Database) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with database.transaction("acme") as connection:
+            await insert_note(connection, "acme", "1")
+            raise ZeroDivisionError
+    async with database.read("acme") as connection:
+        assert await list_notes(connection) == []
+
+
+async def test_nothing_of_another_tenant_is_visible_or_writable(database: Database) -> None:
+    async with database.transaction("acme") as connection:
+        await insert_note(connection, "acme", "1")
+    async with database.transaction("rival") as connection:
+        assert await list_notes(connection) == []
+        assert (await connection.execute(sa.text("update notes set text = 'x'"))).rowcount == 0
+        assert (await connection.execute(sa.text("delete from notes"))).rowcount == 0
+    with pytest.raises(DBAPIError, match="row-level security"):
+        async with database.transaction("rival") as connection:
+            await insert_note(connection, "acme", "2")
+
+
+@pytest.mark.parametrize("table", ["outbox", "consumed_events", "request_replies", "jobs", "notes"])
+async def test_every_table_is_protected_by_force(urls: dict[str, str], table: str) -> None:
+    owner = urls["database_owner_url"].replace("+psycopg", "")
+    async with await psycopg.AsyncConnection.connect(owner) as connection:
+        flags = await connection.execute(
+            "select relrowsecurity, relforcerowsecurity from pg_class where relname = %s", [table]
+        )
+        assert await flags.fetchone() == (True, True)
+
+
+async def test_without_a_tenant_the_request_login_sees_and_writes_nothing(
+    database: Database, urls: dict[str, str]
+) -> None:
+    async with database.transaction("acme") as connection:
+        await insert_note(connection, "acme", "1")
+    app = urls["database_url"].replace("+psycopg", "")
+    async with await psycopg.AsyncConnection.connect(app, autocommit=True) as connection:
+        count = "select count(*) from notes"
+        assert await (await connection.execute(count)).fetchone() == (0,)
+        # A setting that was local to an earlier transaction is empty afterwards, not absent.
+        await connection.execute("begin; select set_config('optaic.tenant_id', 'acme', true); commit")
+        assert await (await connection.execute(count)).fetchone() == (0,)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            await connection.execute("insert into notes values ('', '1', '')")
+
+
+async def test_with_protection_switched_off_tenants_see_each_other(
+    database: Database, urls: dict[str, str]
+) -> None:
+    async with database.transaction("acme") as connection:
+        await insert_note(connection, "acme", "1")
+    name = urls["database_url"].rpartition("/")[2]
+    async with await psycopg.AsyncConnection.connect(admin_url(name), autocommit=True) as connection:
+        await connection.execute("alter table notes disable row level security")
+    async with database.read("rival") as connection:
+        assert await list_notes(connection) == ["1"]
+
+
+async def test_the_request_login_cannot_see_tables_without_a_grant(urls: dict[str, str]) -> None:
+    infra = urls["database_infra_url"].replace("+psycopg", "")
+    async with await psycopg.AsyncConnection.connect(infra) as connection:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            await connection.execute("select * from notes")
+
+
+async def test_the_infrastructure_login_sees_the_queues_of_all_tenants(database: Database) -> None:
+    for tenant in ("acme", "rival"):
+        async with database.transaction(tenant) as connection:
+            await append(connection, [sample_event("x", tenant)])
+    async with database.infra() as connection:
+        tenants = (await connection.execute(sa.text("select tenant_id from outbox order by 1"))).scalars()
+        assert list(tenants) == ["acme", "rival"]
+
+
+@pytest.mark.parametrize("tenant", ["", "a'b", "A", "a" * 64, "a.b", "*", "a b"])
+async def test_a_text_that_is_no_tenant_never_reaches_the_database(database: Database, tenant: str) -> None:
+    with pytest.raises(ValueError, match="tenant"):
+        async with database.transaction(tenant):
+            pass
+
+
+async def test_a_read_sees_one_snapshot_and_writes_nothing(database: Database) -> None:
+    async with database.read("acme") as snapshot:
+        assert await list_notes(snapshot) == []
+        async with database.transaction("acme") as connection:
+            await insert_note(connection, "acme", "1")
+        assert await list_notes(snapshot) == []
+    with pytest.raises(DBAPIError, match="read-only"):
+        async with database.read("acme") as connection:
+            await insert_note(connection, "acme", "2")
+
+
+async def test_two_transactions_of_a_tenant_wait_for_each_other_under_its_lock(database: Database) -> None:
+    order: list[str] = []
+    is_locked = asyncio.Event()
+
+    async def second() -> None:
+        await is_locked.wait()
+        async with database.transaction("acme") as connection:
+            await lock_tenant(connection, "acme")
+            order.append(str(await list_notes(connection)))
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(second())
+        async with database.transaction("acme") as connection:
+            await lock_tenant(connection, "acme")
+            is_locked.set()
+            async with database.transaction("rival") as other:  # another tenant is not held up
+                await lock_tenant(other, "rival")
+            order.append("first")
+            await insert_note(connection, "acme", "1")
+    assert order == ["first", "['1']"]
+
+
+async def test_connections_that_died_in_the_pool_cost_no_request(
+    database: Database, urls: dict[str, str]
+) -> None:
+    await asyncio.gather(*(database.ping() for _ in range(4)))
+    name = urls["database_url"].rpartition("/")[2]
+    async with await psycopg.AsyncConnection.connect(admin_url(name), autocommit=True) as connection:
+        await connection.execute(
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity "
+            "where datname = current_database() and pid <> pg_backend_pid()"
+        )
+    for _ in range(6):
+        async with database.transaction("acme") as connection:
+            await list_notes(connection)
+
+
+async def test_a_database_that_is_away_is_unavailable_and_comes_back(urls: dict[str, str]) -> None:
+    async with Proxy(urls["database_url"]) as proxy:
+        database = Database(make_settings(**{**urls, "database_url": proxy.url}))
+        await database.ping()
+        proxy.cut()
+        with pytest.raises(UnavailableError) as failure:
+            await database.ping()
+        assert failure.value.reason == "DATABASE_UNAVAILABLE"
+        proxy.heal()
+        await database.ping()
+        await database.close()
+
+
+async def test_a_connection_lost_in_the_middle_is_unavailable(urls: dict[str, str]) -> None:
+    async with Proxy(urls["database_url"]) as proxy:
+        database = Database(make_settings(**{**urls, "database_url": proxy.url}))
+        with pytest.raises(UnavailableError):
+            async with database.transaction("acme") as connection:
+                await insert_note(connection, "acme", "1")
+                proxy.cut()
+                await insert_note(connection, "acme", "2")
+        proxy.heal()
+        async with database.read("acme") as connection:
+            assert await list_notes(connection) == []
+        await database.close()
+
+
+async def test_a_full_pool_is_unavailable_not_an_endless_queue(settings: ServiceSettings) -> None:
+    database = Database(settings.model_copy(update={"pool_size": 1, "pool_timeout_seconds": 0.05}))
+    async with database.transaction("acme"):
+        with pytest.raises(UnavailableError) as failure:
+            await database.ping()
+    assert failure.value.reason == "DATABASE_BUSY"
+    await database.close()

@@ -1,0 +1,1 @@
+"""Fixtures and instruments shared by all tests; nothing here is shipped."""

@@ -1,0 +1,131 @@
+"""One real PostgreSQL for the whole session; a fresh copy of a service's database for each test."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+import threading
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from devstack import postgres as embedded
+from devstack.state import State
+from psycopg import sql
+from servicekit.migrations import migrate
+
+ROLES_SQL = Path(__file__).parents[2] / "deploy" / "postgres" / "roles.sql"
+_ROLES = ("owner", "app", "infra")
+_PASSWORD = "secret"
+_TEMPLATE_LOCK = "select pg_advisory_lock(hashtext('template'))"
+_running: list[embedded.Postgres] = []
+
+
+@contextmanager
+def running_postgres() -> Iterator[embedded.Postgres]:
+    """Start the server on a loop in a thread of its own: it outlives the loops of the single tests."""
+    folder = Path(tempfile.mkdtemp(prefix="optaic-tests-"))
+    folder.chmod(0o755)  # the server may have to run under another uid
+    server = embedded.Postgres(State(folder), _PASSWORD)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="postgres")
+    thread.start()
+
+    def run(step: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        asyncio.run_coroutine_threadsafe(step(), loop).result(60)
+
+    try:
+        run(server.start)
+        with psycopg.connect(server.admin_url, autocommit=True) as connection:
+            for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+                connection.execute(f"alter system set {setting} = off")
+            connection.execute("select pg_reload_conf()")
+        _running.append(server)
+        yield server
+    finally:
+        _running.clear()
+        run(server.stop)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@asynccontextmanager
+async def service_database(service: str, package: str) -> AsyncIterator[dict[str, str]]:
+    """Yield the URLs of a fresh, migrated database as `ServiceSettings` takes them; drop it afterwards.
+
+    The session's server must be running: use the fixture `postgres_server`.
+    """
+    (server,) = _running
+    template, name = f"template_{service}", f"{service}_{uuid.uuid4().hex[:12]}"
+    async with await psycopg.AsyncConnection.connect(server.admin_url, autocommit=True) as connection:
+        await connection.execute(_TEMPLATE_LOCK)
+        if not await _exists(connection, template):
+            await _create_template(connection, server, template, service, package)
+        await connection.execute(
+            sql.SQL("create database {} template {} strategy file_copy").format(
+                sql.Identifier(name), sql.Identifier(template)
+            )
+        )
+    try:
+        yield service_urls(server.host, service, name)
+    finally:
+        async with await psycopg.AsyncConnection.connect(server.admin_url, autocommit=True) as connection:
+            await connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+def service_urls(host: str, service: str, database: str) -> dict[str, str]:
+    """Return the three logins' URLs of a database."""
+    urls = {
+        role: f"postgresql+psycopg://{service}_{role}:{_PASSWORD}@{host}/{database}" for role in _ROLES
+    }
+    return {
+        "database_url": urls["app"],
+        "database_owner_url": urls["owner"],
+        "database_infra_url": urls["infra"],
+    }
+
+
+def admin_url(database: str) -> str:
+    """Return the superuser's URL of a database of the running server."""
+    (server,) = _running
+    return f"postgresql://postgres:{_PASSWORD}@{server.host}/{database}"
+
+
+async def create_bare_database(name: str, service: str) -> dict[str, str]:
+    """Create a database with the logins of a service and without tables."""
+    (server,) = _running
+    async with await psycopg.AsyncConnection.connect(server.admin_url, autocommit=True) as connection:
+        await connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+    async with await psycopg.AsyncConnection.connect(admin_url(name), autocommit=True) as connection:
+        parameters = {"service": service, **{f"{role}_password": _PASSWORD for role in _ROLES}}
+        for key, value in parameters.items():
+            await connection.execute("select set_config(%s, %s, false)", [f"optaic.{key}", value])
+        await connection.execute(ROLES_SQL.read_bytes())
+    return service_urls(server.host, service, name)
+
+
+async def _create_template(
+    connection: psycopg.AsyncConnection[Any],
+    server: embedded.Postgres,
+    template: str,
+    service: str,
+    package: str,
+) -> None:
+    draft = f"{template}_draft"  # renamed when complete: a failed migration leaves no half template
+    await connection.execute(sql.SQL("drop database if exists {}").format(sql.Identifier(draft)))
+    urls = await create_bare_database(draft, service)
+    await migrate(urls["database_owner_url"], package)
+    await connection.execute(
+        sql.SQL("alter database {} rename to {}").format(sql.Identifier(draft), sql.Identifier(template))
+    )
+
+
+async def _exists(connection: psycopg.AsyncConnection[Any], name: str) -> bool:
+    found = await connection.execute("select from pg_database where datname = %s", [name])
+    return await found.fetchone() is not None

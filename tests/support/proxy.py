@@ -1,0 +1,101 @@
+"""A TCP proxy between a service and a server, that can cut, stall or go deaf."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from urllib.parse import urlsplit, urlunsplit
+
+
+class Proxy:
+    """`async with Proxy("nats://127.0.0.1:4222") as proxy`: use `proxy.url`, then break the connection.
+
+    `cut` closes what is open and refuses what comes, `stall` holds bytes back in both directions, `deafen`
+    throws away what the server says; `heal` lets everything pass again.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._parts = urlsplit(url)
+        self._server: asyncio.Server | None = None
+        self._passing = asyncio.Event()
+        self._passing.set()
+        self._is_cut = False
+        self._is_deaf = False
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.url = ""
+
+    async def __aenter__(self) -> Proxy:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        port = self._server.sockets[0].getsockname()[1]
+        credentials, at, _ = self._parts.netloc.rpartition("@")
+        self.url = urlunsplit(self._parts._replace(netloc=f"{credentials}{at}127.0.0.1:{port}"))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        self._close_connections()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.wait_closed()
+
+    def cut(self) -> None:
+        """Close all connections, and refuse new ones."""
+        self._is_cut = True
+        self._close_connections()
+
+    def stall(self) -> None:
+        """Keep the connections open, and let nothing through."""
+        self._passing.clear()
+
+    def deafen(self) -> None:
+        """Let requests pass, and lose all answers."""
+        self._is_deaf = True
+
+    def heal(self) -> None:
+        """Let everything pass again."""
+        self._is_cut = self._is_deaf = False
+        self._passing.set()
+
+    def _close_connections(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_cut:
+            writer.transport.abort()
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self._writers.add(writer)
+        try:
+            server_reader, server_writer = await asyncio.open_connection(
+                self._parts.hostname, self._parts.port
+            )
+        except OSError:
+            writer.transport.abort()
+            return
+        self._writers.add(server_writer)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._pump(reader, server_writer, is_answer=False))
+                group.create_task(self._pump(server_reader, writer, is_answer=True))
+        finally:
+            for each in (writer, server_writer):
+                self._writers.discard(each)
+                each.transport.abort()
+            self._tasks.discard(task)
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_answer: bool
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                await self._passing.wait()
+                if not (is_answer and self._is_deaf):
+                    writer.write(data)
+                    await writer.drain()
+        writer.transport.abort()
