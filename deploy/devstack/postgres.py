@@ -16,14 +16,13 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import psutil
 import psycopg
 from psycopg import sql
 
-from devstack import leftovers, ports
-from devstack.config import SERVICES
+from devstack import checks, leftovers, ports
 from devstack.processes import LeaveRoot, Process, Program, StartError, environment_of_child
 from devstack.state import State
 
@@ -89,8 +88,24 @@ async def create_database(admin_url: str, name: str) -> None:
             await connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
 
 
-async def create_service_database(admin_url: str, service: str, passwords: Mapping[str, str]) -> None:
-    """Make the database of one service, and its logins by deploy/postgres/roles.sql; safe to repeat."""
+def host_of(url: str) -> str:
+    """The host:port of a URL."""
+    return urlsplit(url).netloc.rpartition("@")[2]
+
+
+async def create_service_database(
+    admin_url: str, service: str, passwords: Mapping[str, str]
+) -> dict[str, str]:
+    """Make the database of one service, and its logins by deploy/postgres/roles.sql; safe to repeat.
+
+    Args:
+        admin_url: A login that may create roles and databases.
+        service: Short name, e.g. `instance`.
+        passwords: By login, e.g. `instance_owner`.
+
+    Returns:
+        The URL of each login, by `owner`, `app` and `infra`.
+    """
     name = f"optaic_{service}"
     await create_database(admin_url, name)
     settings = {"service": service, **{f"{role}_password": passwords[f"{service}_{role}"] for role in ROLES}}
@@ -99,10 +114,15 @@ async def create_service_database(admin_url: str, service: str, passwords: Mappi
         for key, value in settings.items():
             await connection.execute("select set_config(%s, %s, false)", [f"optaic.{key}", value])
         await connection.execute(script.encode())
+    host = host_of(admin_url)
+    return {
+        role: make_url(host, f"{service}_{role}", passwords[f"{service}_{role}"], name, "postgresql+psycopg")
+        for role in ROLES
+    }
 
 
-async def create_prefect_database(admin_url: str, password: str) -> None:
-    """Make Prefect's login and its database; safe to repeat."""
+async def create_prefect_database(admin_url: str, password: str) -> str:
+    """Make Prefect's login and its database; safe to repeat. Answers the URL for Prefect's driver."""
     login = sql.Identifier("prefect")
     await create_database(admin_url, "prefect")
     async with _connect(admin_url, "prefect") as connection:
@@ -113,14 +133,7 @@ async def create_prefect_database(admin_url: str, password: str) -> None:
         )
         await connection.execute(sql.SQL("grant all on schema public to {}").format(login))
         await connection.execute("create extension if not exists pg_trgm")
-
-
-async def create_databases(admin_url: str, passwords: Mapping[str, str]) -> None:
-    """Make everything that a stack keeps in PostgreSQL, all at once."""
-    async with asyncio.TaskGroup() as group:
-        for service in SERVICES:
-            group.create_task(create_service_database(admin_url, service, passwords))
-        group.create_task(create_prefect_database(admin_url, passwords["prefect"]))
+    return make_url(host_of(admin_url), "prefect", password, "prefect", "postgresql+asyncpg")
 
 
 class Postgres:
@@ -145,7 +158,7 @@ class Postgres:
                     *("-c", "unix_socket_directories="),
                     *("-c", "max_connections=300"),
                 ),
-                ready=self._accepts,
+                ready=functools.partial(checks.postgres_accepts, self.admin_url),
                 stop_signal=signal.SIGINT,  # fast shutdown; SIGTERM would wait for the clients
                 leave_root=self._leave_root,
             ),
@@ -225,11 +238,3 @@ class Postgres:
             if psutil.Process(pid).name() == "postgres" and leftovers.identify(pid) is not None:
                 return  # a server of this or another folder; PostgreSQL itself decides
         file.unlink(missing_ok=True)
-
-    async def _accepts(self) -> bool:
-        try:
-            async with _connect(self.admin_url) as connection:
-                await connection.execute("select 1")
-        except (psycopg.Error, OSError):
-            return False
-        return True

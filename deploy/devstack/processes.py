@@ -22,7 +22,8 @@ Phase = Literal["stopped", "starting", "ready", "restarting", "failed"]
 LeaveRoot = Literal["no", "namespace", "uid"]
 
 _LAUNCH = Path(__file__).with_name("launch.py")
-_READY_POLL_SECONDS = 0.05
+_FIRST_POLL_SECONDS = 0.03
+_LONGEST_POLL_SECONDS = 0.25
 _FIRST_BACKOFF_SECONDS = 0.2
 _LONGEST_BACKOFF_SECONDS = 5.0
 _STEADY_SECONDS = 10.0
@@ -50,6 +51,7 @@ class Program:
 def environment_of_child(extra: Mapping[str, str]) -> dict[str, str]:
     """Our environment with `extra`; without Prefect's settings, which would lead a child to another server."""
     base = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_"))}
+    base.pop("OPTAIC_POSTGRES_URL", None)  # the administrator's login is nobody else's business
     return {**base, "PYTHONUNBUFFERED": "1", "DO_NOT_TRACK": "1", **extra}
 
 
@@ -161,12 +163,12 @@ class Process:
         return child
 
     async def _watch_ready(self, started: float) -> None:
-        while True:
-            if await self.program.ready():
-                self.ready_seconds = time.monotonic() - started
-                await self._set_phase("ready")
-                return
-            await asyncio.sleep(_READY_POLL_SECONDS)
+        pause = _FIRST_POLL_SECONDS
+        while not await self.program.ready():
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.2, _LONGEST_POLL_SECONDS)
+        self.ready_seconds = time.monotonic() - started
+        await self._set_phase("ready")
 
     async def _set_phase(self, phase: Phase) -> None:
         async with self._changed:
@@ -205,10 +207,14 @@ def _record(root: Path, name: str, pid: int) -> None:
 
 
 class Guard:
-    """A small process that ends the stack's processes when the supervisor is killed without a chance to."""
+    """A small process that ends the stack's processes when the supervisor is killed without a chance to.
 
-    def __init__(self, root: Path) -> None:
+    It holds the folder's lock too, so that no new stack starts into its sweep.
+    """
+
+    def __init__(self, root: Path, lock: int) -> None:
         self._root = root
+        self._lock = lock
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -222,6 +228,7 @@ class Guard:
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
             start_new_session=True,
+            pass_fds=(self._lock,),
         )
 
     async def dismiss(self) -> None:

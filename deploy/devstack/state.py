@@ -1,15 +1,21 @@
 """The state folder: what a stack remembers between two starts; it starts nothing itself."""
 
+import asyncio
 import fcntl
 import json
 import os
 import secrets
+import time
 from pathlib import Path
 from typing import Any
 
+from devstack import leftovers
 from devstack.config import SERVICES
 
 _FILE = "stack.json"
+_SUPERVISOR = "supervisor.json"
+_LOCK_POLL_SECONDS = 0.05
+_LOCK_SECONDS = 30.0
 _SECRETS = (
     "postgres",
     "prefect",
@@ -54,16 +60,21 @@ class State:
         self.root.mkdir(parents=True, exist_ok=True)
         self.logs.mkdir(exist_ok=True)
 
-    def acquire(self) -> None:
-        """Hold the folder until `release` or the end of this process; never inherited by children."""
+    async def acquire(self) -> int:
+        """Hold the folder until `release` or the end of this process; answers the lock's descriptor.
+
+        A supervisor that was killed leaves the lock to its guard until that has swept: then wait for it.
+        """
         self.create()
-        descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(descriptor)
-            raise StackInUseError(f"a stack is already running in {self.root}") from error
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while (descriptor := self._try_lock(fcntl.LOCK_EX)) is None:
+            holder = self.supervisor()
+            if holder is not None or time.monotonic() > deadline:
+                who = f" (pid {holder['pid']})" if holder else ""
+                raise StackInUseError(f"a stack is already running in {self.root}{who}")
+            await asyncio.sleep(_LOCK_POLL_SECONDS)
         self._lock = descriptor
+        return descriptor
 
     def release(self) -> None:
         """Let others have the folder."""
@@ -72,15 +83,40 @@ class State:
             self._lock = None
 
     def in_use(self) -> bool:
-        """Whether some living supervisor holds the folder."""
+        """Whether a supervisor or the guard of one holds the folder."""
         if not (self.root / "lock").exists():
             return False
-        try:
-            self.acquire()
-        except StackInUseError:
+        descriptor = self._try_lock(fcntl.LOCK_SH)
+        if descriptor is None:
             return True
-        self.release()
+        os.close(descriptor)
         return False
+
+    def _try_lock(self, kind: int) -> int | None:
+        descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        return descriptor
+
+    def supervisor(self) -> dict[str, Any] | None:
+        """What the living supervisor of this folder last said of itself; None when there is none."""
+        known = read_json(self.root / _SUPERVISOR)
+        start = leftovers.identify(known["pid"]) if known else None
+        return known if start is not None and leftovers.is_same(start, known["start"]) else None
+
+    def last_failure(self) -> str:
+        """Why the last supervisor could not start its stack, if that is how it ended."""
+        known = read_json(self.root / _SUPERVISOR)
+        return str(known["error"]) if known.get("phase") == "failed" else ""
+
+    def announce(self, phase: str, **facts: Any) -> None:
+        """Tell other processes who supervises this folder and how far it is."""
+        pid = os.getpid()
+        values = {"pid": pid, "start": leftovers.identify(pid), "phase": phase, **facts}
+        write_private(self.root / _SUPERVISOR, json.dumps(values))
 
     def load(self) -> dict[str, Any]:
         """What is remembered: `ports`, `secrets`, `endpoints`."""

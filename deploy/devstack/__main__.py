@@ -1,0 +1,80 @@
+"""`python -m devstack up|down|status|run`: the embedded stack from a terminal, also before `optaic dev` exists."""
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Callable
+
+import devstack
+from devstack import State
+from devstack.ports import PortTakenError
+
+
+def main() -> int:
+    """Do what the command line says."""
+    parser = argparse.ArgumentParser(prog="python -m devstack", description="The embedded stack.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("up", help="start it in the background; prints every address")
+    commands.add_parser("down", help="stop it; its data stays")
+    commands.add_parser("run", help="run it in the foreground until Ctrl-C")
+    commands.add_parser("supervise")  # what `up` starts
+    show = commands.add_parser("status", help="what runs and what answers")
+    show.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    settings = devstack.Settings()
+    match arguments.command:
+        case "up":
+            return _up(settings)
+        case "down":
+            sys.stdout.write("stopped\n" if devstack.down(settings) else "nothing was running\n")
+            return 0
+        case "status":
+            return _status(settings, as_json=arguments.json)
+        case "run":
+            return _report_errors(lambda: devstack.run(_show_and_wait, settings))
+        case _:
+            return _report_errors(lambda: devstack.run(None, settings))
+
+
+def _report_errors(action: Callable[[], int]) -> int:
+    try:
+        return action()
+    except (devstack.StartError, devstack.StackInUseError, PortTakenError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+
+
+def _up(settings: devstack.Settings) -> int:
+    def start() -> int:
+        endpoints = devstack.up(settings)
+        sys.stdout.write(devstack.describe(endpoints, State(settings.root)) + "\n")
+        return 0
+
+    try:
+        return _report_errors(start)
+    except KeyboardInterrupt:
+        return 130
+
+
+async def _show_and_wait(stack: devstack.Stack) -> int:
+    sys.stdout.write(devstack.describe(stack.endpoints, stack.state) + "\nCtrl-C stops it.\n")
+    sys.stdout.flush()
+    await asyncio.Event().wait()
+    return 0
+
+
+def _status(settings: devstack.Settings, *, as_json: bool) -> int:
+    report = devstack.status(settings)
+    if as_json:
+        sys.stdout.write(json.dumps(report, indent=2) + "\n")
+    else:
+        sys.stdout.write(f"{report['phase']}  {report['state']}\n")
+        for name, process in report["processes"].items():
+            answer = "answers" if process["answers"] else "silent"
+            sys.stdout.write(f"  {name:<18} {process['pid'] or '-':>8}  {answer:<8} {process['log']}\n")
+    return 0 if report["phase"] == "ready" else 3
+
+
+if __name__ == "__main__":
+    sys.exit(main())

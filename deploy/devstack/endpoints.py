@@ -1,0 +1,68 @@
+"""Where everything of one stack is reached and by which login; derived, never guessed by anybody else."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from devstack import nats, ports, postgres
+from devstack.config import SERVICES, Settings
+from devstack.state import State
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """Addresses, URLs and logins of a stack."""
+
+    instance: str
+    run: str
+    lineage: str
+    status: str
+    prefect_api: str
+    prefect_ui: str
+    nats: str
+    nats_subscriber: str
+    nats_subscriber_user: str
+    nats_subscriber_password: str
+    nats_monitor: str
+    postgres_admin: str
+    data_root: str
+    service_token: str
+
+    @classmethod
+    def derive(
+        cls, settings: Settings, state: State, chosen: Mapping[str, int], secrets: Mapping[str, str]
+    ) -> Self:
+        """Put together what is configured, what ports were chosen and what passwords were drawn."""
+        prefect = settings.prefect_api_url.rstrip("/") or f"http://{ports.HOST}:{chosen['prefect']}/api"
+        password = secrets[f"nats_{nats.SUBSCRIBER}"]
+        subscriber = nats.make_url(chosen["nats"], nats.SUBSCRIBER, password)
+        return cls(
+            **{service: f"{ports.HOST}:{chosen[service]}" for service in SERVICES},
+            prefect_api=prefect,
+            prefect_ui=prefect.removesuffix("/api"),
+            nats=settings.nats_url or f"nats://{ports.HOST}:{chosen['nats']}",
+            nats_subscriber=settings.nats_url or subscriber,
+            nats_subscriber_user="" if settings.nats_url else nats.SUBSCRIBER,
+            nats_subscriber_password="" if settings.nats_url else password,
+            nats_monitor="" if settings.nats_url else f"http://{ports.HOST}:{chosen['nats_monitor']}",
+            postgres_admin=settings.postgres_url
+            or postgres.make_url(
+                f"{ports.HOST}:{chosen['postgres']}", "postgres", secrets["postgres"], "postgres"
+            ),
+            data_root=settings.data_root or (state.root / "data").as_uri(),
+            service_token=secrets["service_token"],
+        )
+
+    @classmethod
+    def load(cls, state: State) -> Self | None:
+        """Those of the last start; None before the first."""
+        known: dict[str, Any] = state.load().get("endpoints", {})
+        return cls(**known) if known else None
+
+    def save(self, state: State) -> None:
+        """Remember them for other processes."""
+        state.save(endpoints=asdict(self))
+
+    def addresses(self) -> dict[str, str]:
+        """Environment by which services, worker, client and command line find the services."""
+        return {f"OPTAIC_{service.upper()}_ADDRESS": getattr(self, service) for service in SERVICES}

@@ -1,0 +1,69 @@
+"""How our own services and the worker are run: their command lines and their environment."""
+
+import functools
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+from devstack import checks, nats, prefect
+from devstack.config import Settings
+from devstack.endpoints import Endpoints
+from devstack.processes import Program
+from devstack.state import State
+
+
+def _common(endpoints: Endpoints) -> dict[str, str]:
+    return {
+        **endpoints.addresses(),
+        "OPTAIC_PREFECT_API_URL": endpoints.prefect_api,
+        "OPTAIC_SERVICE_TOKEN": endpoints.service_token,
+        "OPTAIC_DATA_ROOT": endpoints.data_root,
+    }
+
+
+def make_service(
+    name: str,
+    settings: Settings,
+    endpoints: Endpoints,
+    secrets: Mapping[str, str],
+    databases: Mapping[str, str],
+) -> Program:
+    """One of the four services."""
+    address: str = getattr(endpoints, name)
+    own_nats = nats.make_url(urlsplit(endpoints.nats).port or 4222, name, secrets[f"nats_{name}"])
+    return Program(
+        name=f"{name}-service",
+        argv=(sys.executable, "-m", f"{name}_service"),
+        environment={
+            **_common(endpoints),
+            "OPTAIC_LISTEN": address,
+            "OPTAIC_DATABASE_URL": databases["app"],
+            "OPTAIC_DATABASE_OWNER_URL": databases["owner"],
+            "OPTAIC_DATABASE_INFRA_URL": databases["infra"],
+            "OPTAIC_NATS_URL": settings.nats_url or own_nats,
+        },
+        ready=functools.partial(checks.grpc_serves, address),
+    )
+
+
+def make_worker(state: State, settings: Settings, endpoints: Endpoints) -> Program:
+    """Our warm worker, or Prefect's own, both for one work pool."""
+    commands = {
+        "warm": (sys.executable, "-m", "worker"),
+        "process": (
+            *(sys.executable, "-m", "prefect", "worker", "start", "--pool", settings.work_pool),
+            *("--type", "process", "--name", "devstack", "--install-policy", "never"),
+        ),
+    }
+    environment = {
+        **_common(endpoints),
+        "OPTAIC_WORK_POOL": settings.work_pool,
+        "PREFECT_API_URL": endpoints.prefect_api,
+        "PREFECT_HOME": str(state.root / "prefect-worker"),
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+    }
+    # A worker listens on no port; Prefect knows when it was last asked for work.
+    ready = functools.partial(prefect.is_polled, endpoints.prefect_api, settings.work_pool, datetime.now(UTC))
+    return Program("worker", commands[settings.executor], ready, environment)

@@ -1,0 +1,78 @@
+"""What a stack looks like from outside: what runs, what answers, and how to use it; it changes nothing."""
+
+import asyncio
+from dataclasses import asdict
+from typing import Any
+
+from devstack import checks, leftovers
+from devstack.config import SERVICES
+from devstack.endpoints import Endpoints
+from devstack.postgres import host_of
+from devstack.state import State
+
+
+async def read_status(state: State) -> dict[str, Any]:
+    """Phase, supervisor, one entry per process (pid, whether it answers now, its log), endpoints."""
+    supervisor = state.supervisor()
+    endpoints = Endpoints.load(state)
+    report: dict[str, Any] = {
+        "phase": supervisor["phase"] if supervisor else "stopped",
+        "pid": supervisor["pid"] if supervisor else None,
+        "seconds": supervisor.get("seconds", {}) if supervisor else {},
+        "state": str(state.root),
+        "processes": {},
+        "endpoints": asdict(endpoints) if endpoints else {},
+    }
+    if supervisor is None or endpoints is None:
+        return report
+    prefect = endpoints.prefect_ui.partition("//")[2]
+    answers = {
+        "postgres": checks.postgres_accepts(endpoints.postgres_admin),
+        "prefect": checks.http_answers(prefect, "/api/health"),
+        **{f"{name}-service": checks.grpc_serves(getattr(endpoints, name)) for name in SERVICES},
+    }
+    if endpoints.nats_monitor:
+        answers["nats"] = checks.http_answers(endpoints.nats_monitor.partition("//")[2], "/healthz")
+    answered = dict(zip(answers, await asyncio.gather(*answers.values()), strict=True))
+    records = await asyncio.to_thread(_living, state)
+    for name in sorted({*answered, *records}):
+        report["processes"][name] = {
+            "pid": records.get(name),
+            "answers": answered.get(name, name in records),
+            "log": str(state.logs / f"{name}.log"),
+        }
+    return report
+
+
+def _living(state: State) -> dict[str, int]:
+    known = leftovers.recorded(state.root)
+    starts = {name: leftovers.identify(pid) for name, (pid, _) in known.items()}
+    return {
+        name: pid
+        for name, (pid, start) in known.items()
+        if (living := starts[name]) is not None and leftovers.is_same(living, start)
+    }
+
+
+def describe(endpoints: Endpoints, state: State) -> str:
+    """Every URL, and a first thing to do with each."""
+    host = host_of(endpoints.nats)
+    lines = [
+        "gRPC, plaintext; token `development`, or none",
+        *(f"  {name:<9} {getattr(endpoints, name)}" for name in SERVICES),
+        "Prefect",
+        f"  UI        {endpoints.prefect_ui}",
+        f"  API       {endpoints.prefect_api}",
+        "NATS, read-only login",
+        f"  server    nats://{host}",
+        f"  user      {endpoints.nats_subscriber_user}",
+        f"  password  {endpoints.nats_subscriber_password}",
+        "Files",
+        f"  state     {state.root}",
+        f"  logs      {state.logs}",
+        f"  logins    {state.root / 'stack.json'} (yours alone)",
+        "Use it",
+        "  optaic instance list",
+        f"  nats --server {endpoints.nats_subscriber} subscribe 'optaic.>'",
+    ]
+    return "\n".join(lines)

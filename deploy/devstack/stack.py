@@ -1,0 +1,188 @@
+"""One embedded stack, supervised by the process that made it: what starts after what, and what ends before what."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from devstack import leftovers, nats, ports, postgres, prefect, programs
+from devstack.config import SERVICES, Settings
+from devstack.endpoints import Endpoints
+from devstack.processes import Guard, Process, Program
+from devstack.report import read_status
+from devstack.state import State
+
+Wait = Literal["services", "all"]
+
+
+class Stack:
+    """PostgreSQL, NATS, Prefect, the four services and the worker.
+
+    `up` may be called once; whatever happens in it, nothing is left running unless it returns.
+    """
+
+    def __init__(self, root: Path | None = None, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings()
+        self.state = State(root.expanduser().absolute() if root is not None else self.settings.root)
+        self.processes: dict[str, Process] = {}
+        self.seconds: dict[str, float] = {}  # from `up` to the readiness of each part
+        self._endpoints: Endpoints | None = None
+        self._guard: Guard | None = None
+        self._ports: dict[str, int] = {}
+        self._secrets: dict[str, str] = {}
+        self._started = 0.0
+        self._services = asyncio.Event()
+        self._rest: asyncio.Task[None] | None = None
+
+    @property
+    def endpoints(self) -> Endpoints:
+        """Where everything is reached."""
+        assert self._endpoints is not None, "the stack was never up"
+        return self._endpoints
+
+    async def up(self, wait: Wait = "all") -> None:
+        """Start everything; return when all is ready, or already when the services answer.
+
+        Raises:
+            StackInUseError: Another supervisor holds this state folder.
+            StartError: A part did not start; everything is stopped again.
+        """
+        self._started = time.monotonic()
+        lock = await self.state.acquire()
+        try:
+            self.state.announce("starting")
+            self._guard = Guard(self.state.root, lock)
+            await asyncio.gather(
+                asyncio.to_thread(leftovers.end, self.state.root),
+                self._guard.start(),
+                asyncio.to_thread(self._prepare),
+            )
+            self._rest = asyncio.create_task(self._start_all(), name="stack-start")
+            services = asyncio.create_task(self._services.wait(), name="stack-services")
+            await asyncio.wait({self._rest, services}, return_when=asyncio.FIRST_COMPLETED)
+            services.cancel()
+            if wait == "all" or self._rest.done():
+                await self.wait_ready()
+        except BaseException as error:
+            await self._stop_all()
+            self.state.announce("failed", error=str(error) or type(error).__name__)
+            self.state.release()
+            raise
+
+    async def wait_ready(self) -> None:
+        """Return when everything is ready; for those who did not let `up` wait for it."""
+        assert self._rest is not None, "up was not called"
+        try:
+            await asyncio.shield(self._rest)
+        except ExceptionGroup as errors:
+            raise _first_of(errors) from None
+        self.state.announce("ready", seconds=self.seconds)
+
+    async def down(self) -> None:
+        """Stop everything, in the order in which the parts need each other; data stays."""
+        self.state.announce("stopping")
+        await self._stop_all()
+        self.state.announce("stopped")
+        self.state.release()
+
+    async def status(self) -> dict[str, Any]:
+        """What runs and what answers."""
+        return await read_status(self.state)
+
+    def _prepare(self) -> None:
+        settings, state = self.settings, self.state
+        remembered = state.load().get("ports", {})
+        wanted = {
+            "postgres": settings.postgres_port,
+            "nats": settings.nats_port,
+            "nats_monitor": settings.nats_monitor_port,
+            "prefect": settings.prefect_port,
+            **{name: int(getattr(settings, f"{name}_port")) for name in SERVICES},
+        }
+        self._ports = ports.assign(wanted, remembered)
+        state.save(ports=self._ports)
+        self._secrets = state.secrets()
+        self._endpoints = Endpoints.derive(settings, state, self._ports, self._secrets)
+        self._endpoints.save(state)
+
+    async def _start_all(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            broker = group.create_task(self._start_nats())
+            await self._start_postgres()
+            # The worker and Prefect take seconds and retry what is not there yet; nothing waits for them.
+            group.create_task(self._start_services(broker))
+            group.create_task(self._start_prefect())
+            group.create_task(self._start(programs.make_worker(self.state, self.settings, self.endpoints)))
+
+    async def _start_nats(self) -> None:
+        if not self.settings.nats_url:
+            await self._start(
+                nats.make_program(self.state, self._ports["nats"], self._ports["nats_monitor"], self._secrets)
+            )
+
+    async def _start_postgres(self) -> None:
+        if self.settings.postgres_url:
+            return
+        server = postgres.Postgres(
+            self.state,
+            self._secrets["postgres"],
+            self._ports["postgres"],
+            privileges=self.settings.privileges,
+        )
+        self.processes["postgres"] = server.process
+        await server.start()
+        self._note("postgres")
+
+    async def _start_services(self, broker: asyncio.Task[None]) -> None:
+        await asyncio.gather(*(self._start_service(name, broker) for name in SERVICES))
+        self._services.set()
+
+    async def _start_service(self, name: str, broker: asyncio.Task[None]) -> None:
+        admin = self.endpoints.postgres_admin
+        databases = await postgres.create_service_database(admin, name, self._secrets)
+        await broker
+        await self._start(
+            programs.make_service(name, self.settings, self.endpoints, self._secrets, databases)
+        )
+
+    async def _start_prefect(self) -> None:
+        if not self.settings.prefect_api_url:
+            url = await postgres.create_prefect_database(
+                self.endpoints.postgres_admin, self._secrets["prefect"]
+            )
+            await self._start(
+                prefect.make_program(self.state, self._ports["prefect"], url, ui=self.settings.prefect_ui)
+            )
+        await prefect.ensure_work_pool(
+            self.endpoints.prefect_api, self.settings.work_pool, self.settings.executor
+        )
+        self._note("work pool")
+
+    async def _start(self, program: Program) -> None:
+        process = self.processes[program.name] = Process(self.state, program)
+        await process.start()
+        await process.wait_ready(self.settings.start_timeout_seconds)
+        self._note(program.name)
+
+    def _note(self, name: str) -> None:
+        self.seconds[name] = round(time.monotonic() - self._started, 2)
+
+    async def _stop_all(self) -> None:
+        if self._rest is not None:
+            self._rest.cancel()
+            await asyncio.wait({self._rest})
+        services = [f"{name}-service" for name in SERVICES]
+        grace = self.settings.stop_timeout_seconds
+        # The worker reports to the services, they write to the servers.
+        for names in (["worker"], services, ["prefect", "nats"], ["postgres"]):
+            running = [self.processes[name] for name in names if name in self.processes]
+            await asyncio.gather(*(process.stop(grace) for process in running))
+        await asyncio.to_thread(leftovers.end, self.state.root, None, 0.0)
+        if self._guard is not None:
+            await self._guard.dismiss()
+
+
+def _first_of(errors: ExceptionGroup[Exception]) -> Exception:
+    """The first cause: what else failed beside it tells nothing more."""
+    first = errors.exceptions[0]
+    return _first_of(first) if isinstance(first, ExceptionGroup) else first
