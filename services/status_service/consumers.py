@@ -1,0 +1,128 @@
+"""Events of the other services to facts, one function for each; live messages once they are committed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import structlog
+from google.protobuf.message import Message
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from optaic.instance.v1 import instance_events_pb2 as instance_events
+from optaic.lineage.v1 import lineage_events_pb2 as lineage_events
+from optaic.status.v1 import status_pb2
+from servicekit.clock import Clock
+from servicekit.consumer import Received
+from servicekit.ids import IdSource
+from status_service import domain, events, use_cases
+from status_service.ports import StatusPublisher
+
+INSTANCE_EVENTS = "status-instance-events"
+LINEAGE_EVENTS = "status-lineage-events"
+_LIVE_BATCH = 500
+_log = structlog.get_logger(__name__)
+
+# The order of the events of one revision of an instance.
+_RANKS: dict[type[Message], int] = {
+    instance_events.InstanceCreated: 0,
+    instance_events.InstanceUpdated: 1,
+    instance_events.InstanceActivated: 2,
+    instance_events.InstanceDeletionRequested: 3,
+    instance_events.InstanceDeleted: 4,
+}
+
+
+def on_instance(received: Received) -> domain.Fact:
+    """Created, updated, activated, deletion requested or deleted: the event carries the whole instance."""
+    message = received.message
+    rank = _RANKS.get(type(message))
+    if rank is None:
+        return domain.Fact(received.event.event_id)  # a definition's event concerns no status
+    is_deleted = isinstance(message, instance_events.InstanceDeleted)
+    instance = events.instance_of(message.instance, rank, is_deleted=is_deleted)  # type: ignore[attr-defined]  # all of them have it
+    known = (instance,) if domain.has_status(instance.kind) else ()
+    return domain.Fact(received.event.event_id, instances=known)
+
+
+def on_flow_statuses_changed(received: Received) -> domain.Fact:
+    """Flows changed state; the event also says which events lineage-service has applied."""
+    message = received.message
+    if not isinstance(message, lineage_events.FlowStatusesChanged):
+        return domain.Fact(received.event.event_id)
+    return domain.Fact(
+        received.event.event_id,
+        flows=events.flows_of(message),
+        caused_by_run_id=message.caused_by_run_id,
+        caused_by_event_ids=tuple(message.caused_by_event_ids),
+    )
+
+
+class FactConsumer:
+    """Applies one stream's batches; what they changed goes out live after the commit, never before."""
+
+    def __init__(
+        self,
+        fact_of: Callable[[Received], domain.Fact],
+        live: LiveStatuses,
+        changed: Callable[[], None],
+        clock: Clock,
+        ids: IdSource,
+    ) -> None:
+        self._fact_of = fact_of
+        self._live = live
+        self._changed = changed
+        self._clock = clock
+        self._ids = ids
+        self._pending: tuple[str, list[status_pb2.InstanceStatus]] = ("", [])
+
+    async def apply(self, connection: AsyncConnection, tenant_id: str, batch: Sequence[Received]) -> None:
+        """Apply new events of one tenant, in stream order."""
+        facts = [self._fact_of(received) for received in batch]
+        statuses = await use_cases.apply_facts(connection, tenant_id, facts, self._clock, self._ids)
+        self._pending = (tenant_id, statuses)
+
+    def committed(self) -> None:
+        """Announce what the last batch changed."""
+        tenant_id, statuses = self._pending
+        self._pending = ("", [])
+        if statuses:
+            self._changed()
+            self._live.put(tenant_id, statuses)
+
+
+class LiveStatuses:
+    """A bounded buffer between commits and publishers; when it is full, the oldest messages are lost."""
+
+    def __init__(self, publishers: Sequence[StatusPublisher], buffer_size: int) -> None:
+        self._publishers = publishers
+        self._waiting = [deque[tuple[str, status_pb2.InstanceStatus]](maxlen=buffer_size) for _ in publishers]
+        self._woken = [asyncio.Event() for _ in publishers]
+
+    def put(self, tenant_id: str, statuses: Sequence[status_pb2.InstanceStatus]) -> None:
+        """Send soon, in this order."""
+        for waiting, woken in zip(self._waiting, self._woken, strict=True):
+            waiting.extend((tenant_id, status) for status in statuses)
+            woken.set()
+
+    async def run(self) -> None:
+        """Send for ever; a publisher that is slow or away holds up nobody but itself."""
+        async with asyncio.TaskGroup() as group:
+            for index in range(len(self._publishers)):
+                group.create_task(self._send(index))
+
+    async def _send(self, index: int) -> None:
+        waiting, woken, publisher = self._waiting[index], self._woken[index], self._publishers[index]
+        while True:
+            await woken.wait()
+            woken.clear()
+            while waiting:
+                tenant_id = waiting[0][0]
+                batch: list[status_pb2.InstanceStatus] = []
+                while waiting and waiting[0][0] == tenant_id and len(batch) < _LIVE_BATCH:
+                    batch.append(waiting.popleft()[1])
+                try:
+                    await publisher.publish(tenant_id, batch)
+                except Exception as error:  # noqa: BLE001 - live messages may be lost; nothing may end this loop
+                    _log.warning("live statuses lost", count=len(batch), error=repr(error))

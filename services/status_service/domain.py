@@ -1,0 +1,166 @@
+"""How flows' statuses become an instance's, and which news wins; pure, standard library only.
+
+It never looks inside a body: what a flow or a status carries for people is opaque here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+
+ERROR, STALE, RUNNING, NOT_INITIALIZED, READY = "ERROR", "STALE", "RUNNING", "NOT_INITIALIZED", "READY"
+DEFAULT_ORDER = (ERROR, STALE, RUNNING, NOT_INITIALIZED, READY)
+_COMPONENT_KINDS = frozenset({"pipeline", "store", "accessor"})
+_KINDS_WATCHED_FROM_OUTSIDE = frozenset({"dataset", "signal"})
+
+
+@lru_cache(maxsize=1024)
+def severity_order(status_priority: tuple[str, ...]) -> tuple[str, ...]:
+    """Return all statuses, most severe first, as a contract's priority gives them.
+
+    A status that the priority leaves out comes right after the last one that is more severe by the default
+    order. READY is last whatever the priority says: an instance is READY only if all of its flows are.
+    """
+    order = [status for status in status_priority if status != READY]
+    for rank, status in enumerate(DEFAULT_ORDER[:-1]):
+        if status not in order:
+            more_severe = [order.index(other) for other in DEFAULT_ORDER[:rank]]
+            order.insert(max(more_severe, default=-1) + 1, status)
+    return (*order, READY)
+
+
+def aggregate(statuses: Collection[str], status_priority: Sequence[str] = ()) -> str:
+    """Return the most severe status (`min_severity`); without any flow: NOT_INITIALIZED."""
+    if not statuses:
+        return NOT_INITIALIZED
+    return min(statuses, key=severity_order(tuple(status_priority)).index)
+
+
+def is_aggregated(instance_kind: str, flow_kind: str) -> bool:
+    """Return whether a flow counts: the monitoring of a dataset says nothing about whether its data is there."""
+    return not (flow_kind == "monitoring" and instance_kind in _KINDS_WATCHED_FROM_OUTSIDE)
+
+
+def has_status(instance_kind: str) -> bool:
+    """Return whether instances of a kind have a status; components have none of their own."""
+    return instance_kind not in _COMPONENT_KINDS
+
+
+@dataclass(frozen=True)
+class Instance:
+    """What is known of an instance. A deleted one is a tombstone: no late event resurrects it."""
+
+    instance_id: str
+    revision: int
+    update_time: datetime
+    # Orders the events of one revision: created, updated, activated, deletion requested, deleted.
+    event_rank: int
+    name: str
+    project_id: str
+    kind: str
+    state: str
+    flow_kinds: tuple[str, ...]
+    status_priority: tuple[str, ...]
+    is_deleted: bool = False
+
+    def supersedes(self, other: Instance | None) -> bool:
+        """Return whether this news wins over what is known."""
+        if other is None or other.is_deleted:
+            return other is None
+        return self.is_deleted or self.position > other.position
+
+    @property
+    def position(self) -> tuple[int, datetime, int]:
+        """Where the news stands in the life of the instance."""
+        return self.revision, self.update_time, self.event_rank
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What is known of a flow, as of lineage-service's revision."""
+
+    revision: int
+    status: str
+    version: int
+    body: bytes
+
+    def supersedes(self, other: Flow | None) -> bool:
+        """Return whether this news wins; chunks of one revision speak of different flows."""
+        return other is None or self.revision > other.revision
+
+
+@dataclass(frozen=True)
+class Fact:
+    """What one event says."""
+
+    event_id: str
+    instances: tuple[Instance, ...] = ()
+    flows: Mapping[tuple[str, str], Flow] = field(default_factory=dict)
+    caused_by_run_id: str = ""
+    caused_by_event_ids: tuple[str, ...] = ()
+
+    def instance_ids(self) -> set[str]:
+        """Return the instances that it speaks of."""
+        return {instance.instance_id for instance in self.instances} | {key[0] for key in self.flows}
+
+
+@dataclass
+class Board:
+    """Instances and flows, whichever of the two became known first; the result of a set of facts.
+
+    The order in which facts arrive, and how often, makes no difference to the final board.
+    """
+
+    instances: dict[str, Instance] = field(default_factory=dict)
+    flows: dict[str, dict[str, Flow]] = field(default_factory=dict)
+    changed_instances: set[str] = field(default_factory=set)
+    changed_flows: set[tuple[str, str]] = field(default_factory=set)
+
+    def put(self, fact: Fact) -> list[str]:
+        """Take a fact in; return the instances that have news, in the order of the fact."""
+        touched: dict[str, None] = {}
+        for instance in fact.instances:
+            if instance.supersedes(self.instances.get(instance.instance_id)):
+                self._put_instance(instance)
+                touched[instance.instance_id] = None
+        for key, flow in fact.flows.items():
+            if self._put_flow(key, flow):
+                touched[key[0]] = None
+        return list(touched)
+
+    def _put_instance(self, instance: Instance) -> None:
+        self.instances[instance.instance_id] = instance
+        self.changed_instances.add(instance.instance_id)
+        if instance.is_deleted:
+            self.flows.pop(instance.instance_id, None)
+            self.changed_flows = {key for key in self.changed_flows if key[0] != instance.instance_id}
+
+    def _put_flow(self, key: tuple[str, str], flow: Flow) -> bool:
+        instance_id, flow_kind = key
+        instance = self.instances.get(instance_id)
+        known = self.flows.get(instance_id, {})
+        if (instance and instance.is_deleted) or not flow.supersedes(known.get(flow_kind)):
+            return False
+        self.flows.setdefault(instance_id, {})[flow_kind] = flow
+        self.changed_flows.add(key)
+        return True
+
+    def status(self, instance_id: str) -> str:
+        """Return the instance's word; a flow that is not known yet has never succeeded."""
+        instance = self.instances[instance_id]
+        return aggregate(list(self._counted(instance, NOT_INITIALIZED)), instance.status_priority)
+
+    def _counted(self, instance: Instance, unknown: str) -> Iterable[str]:
+        flows = self.flows.get(instance.instance_id, {})
+        for flow_kind in instance.flow_kinds:
+            if is_aggregated(instance.kind, flow_kind):
+                flow = flows.get(flow_kind)
+                yield flow.status if flow else unknown
+
+    def versions(self, instance_id: str) -> dict[str, int]:
+        """Return the current output version of each flow that has one."""
+        kinds = self.instances[instance_id].flow_kinds
+        flows = self.flows.get(instance_id, {})
+        return {kind: flows[kind].version for kind in kinds if kind in flows and flows[kind].version}

@@ -1,0 +1,172 @@
+"""Messages to facts, and facts to messages; it decides nothing and stores nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+from optaic.common.v1 import flow_pb2
+from optaic.instance.v1 import instance_pb2
+from optaic.lineage.v1 import lineage_events_pb2, lineage_pb2
+from optaic.status.v1 import status_events_pb2, status_pb2
+from servicekit.clock import Clock
+from servicekit.events import BATCH, Event, make_event
+from servicekit.ids import IdSource
+from status_service import domain
+
+STREAM = "STATUS_EVENTS"
+SUBJECTS = ("optaic.*.status.v1.>",)
+_LARGEST_CHUNK = 256 * 1000
+_ITEM_OVERHEAD = 8  # field tag and length of one element
+
+
+def flow_kind_word(value: flow_pb2.FlowKind.ValueType) -> str:
+    """Return the flow kind as it is stored: `refresh`."""
+    return flow_pb2.FlowKind.Name(value).removeprefix("FLOW_KIND_").lower()
+
+
+def flow_kind_value(word: str) -> flow_pb2.FlowKind.ValueType:
+    """Return the flow kind of a stored word."""
+    return flow_pb2.FlowKind.Value(f"FLOW_KIND_{word.upper()}")
+
+
+def status_word(value: flow_pb2.Status.ValueType) -> str:
+    """Return the status as contracts and tables have it: `READY`."""
+    return flow_pb2.Status.Name(value).removeprefix("STATUS_")
+
+
+def status_value(word: str) -> flow_pb2.Status.ValueType:
+    """Return the status of a word; of none: unspecified."""
+    return flow_pb2.Status.Value(f"STATUS_{word}") if word else flow_pb2.STATUS_UNSPECIFIED
+
+
+def kind_word(value: instance_pb2.InstanceKind.ValueType) -> str:
+    """Return the instance kind as it is stored: `dataset`."""
+    return instance_pb2.InstanceKind.Name(value).removeprefix("INSTANCE_KIND_").lower()
+
+
+def instance_of(
+    instance: instance_pb2.Instance, event_rank: int, *, is_deleted: bool = False
+) -> domain.Instance:
+    """Return what matters here of an instance's snapshot."""
+    return domain.Instance(
+        instance_id=instance.instance_id,
+        revision=instance.revision,
+        update_time=instance.update_time.ToDatetime(UTC),
+        event_rank=event_rank,
+        name=instance.name,
+        project_id=instance.project_id,
+        kind=kind_word(instance.kind),
+        state=instance_pb2.InstanceState.Name(instance.state).removeprefix("INSTANCE_STATE_").lower(),
+        flow_kinds=tuple(flow_kind_word(flow.flow_kind) for flow in instance.flows),
+        status_priority=tuple(instance.status_aggregation_contract.status_priority),
+        is_deleted=is_deleted,
+    )
+
+
+def flows_of(message: lineage_events_pb2.FlowStatusesChanged) -> dict[tuple[str, str], domain.Flow]:
+    """Return the flows that a batch of changes speaks of."""
+    flows = {}
+    for change in message.changes:
+        status = status_pb2.FlowStatus(
+            flow_kind=change.flow.flow_kind,
+            status=change.status,
+            activity=change.activity,
+            outcome=change.outcome,
+            is_fresh=change.is_fresh,
+            causes=[message.causes[index] for index in change.cause_indexes],
+            version=change.version,
+            last_run_id=change.last_run_id,
+            run_number=change.run_number,
+            last_run_time=change.last_run_time if change.HasField("last_run_time") else None,
+            last_data_date=change.last_data_date,
+            rows_processed=change.rows_processed,
+            freshness_status=change.freshness_status,
+        )
+        word = status_word(change.status)
+        flows[change.flow.instance_id, flow_kind_word(change.flow.flow_kind)] = domain.Flow(
+            revision=message.revision,
+            status=word if word in domain.DEFAULT_ORDER else domain.NOT_INITIALIZED,
+            version=change.version,
+            body=status.SerializeToString(deterministic=True),
+        )
+    return flows
+
+
+def instance_status_of(board: domain.Board, instance_id: str) -> status_pb2.InstanceStatus:
+    """Return the status message of a known instance, without revision and time of the change."""
+    instance = board.instances[instance_id]
+    known = board.flows.get(instance_id, {})
+    flows = [_flow_status(instance.kind, kind, known.get(kind)) for kind in instance.flow_kinds]
+    last = max(flows, key=_run_order, default=status_pb2.FlowStatus())
+    return status_pb2.InstanceStatus(
+        instance_id=instance_id,
+        instance_name=instance.name,
+        project_id=instance.project_id,
+        instance_kind=instance_pb2.InstanceKind.Value(f"INSTANCE_KIND_{instance.kind.upper()}"),
+        status=status_value(board.status(instance_id)),
+        instance_state=instance_pb2.InstanceState.Value(f"INSTANCE_STATE_{instance.state.upper()}"),
+        flows=flows,
+        last_run_id=last.last_run_id,
+        last_run_time=last.last_run_time if last.HasField("last_run_time") else None,
+    )
+
+
+def _run_order(flow: status_pb2.FlowStatus) -> tuple[int, int, str]:
+    return flow.last_run_time.seconds, flow.last_run_time.nanos, flow.last_run_id
+
+
+def _flow_status(instance_kind: str, flow_kind: str, flow: domain.Flow | None) -> status_pb2.FlowStatus:
+    status = status_pb2.FlowStatus(
+        flow_kind=flow_kind_value(flow_kind),
+        status=flow_pb2.STATUS_NOT_INITIALIZED,
+        activity=lineage_pb2.FLOW_ACTIVITY_IDLE,
+        outcome=lineage_pb2.FLOW_OUTCOME_NEVER,
+    )
+    if flow is not None:
+        status = status_pb2.FlowStatus.FromString(flow.body)
+    status.is_aggregated = domain.is_aggregated(instance_kind, flow_kind)
+    return status
+
+
+def stamped(body: bytes, revision: int, update_time: datetime) -> status_pb2.InstanceStatus:
+    """Return a stored status with the revision and time of its last change."""
+    status = status_pb2.InstanceStatus.FromString(body)
+    status.revision = revision
+    status.update_time.FromDatetime(update_time)
+    return status
+
+
+def chunk(
+    tenant_id: str,
+    revision: int,
+    statuses: Iterable[status_pb2.InstanceStatus],
+    deleted_instance_ids: Sequence[str],
+    caused_by_event_ids: Sequence[str],
+    clock: Clock,
+    ids: IdSource,
+) -> list[Event]:
+    """Return the events of one change, each within the largest size that is sent."""
+    messages: list[status_events_pb2.InstanceStatusesChanged] = []
+    room = 0
+
+    def take(size: int) -> status_events_pb2.InstanceStatusesChanged:
+        nonlocal room
+        if not messages or room < size:
+            messages.append(
+                status_events_pb2.InstanceStatusesChanged(
+                    revision=revision, caused_by_event_ids=caused_by_event_ids
+                )
+            )
+            room = _LARGEST_CHUNK - messages[-1].ByteSize()
+        room -= size
+        return messages[-1]
+
+    for status in statuses:
+        take(status.ByteSize() + _ITEM_OVERHEAD).instance_statuses.append(status)
+    for instance_id in deleted_instance_ids:
+        take(len(instance_id) + _ITEM_OVERHEAD).deleted_instance_ids.append(instance_id)
+    return [
+        make_event("status", tenant_id, message, "instance_statuses_changed", BATCH, clock, ids)
+        for message in messages
+    ]

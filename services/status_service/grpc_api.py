@@ -1,0 +1,145 @@
+"""The RPCs of StatusService: parse, ask, shape; no rule lives here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from optaic.status.v1 import status_pb2
+from optaic.status.v1 import status_service_pb2 as api
+from optaic.status.v1.status_service_pb2_grpc import StatusServiceServicer
+from servicekit import context
+from servicekit.database import Database
+from status_service import events, store, use_cases
+from status_service.watch import ChangeFeed
+
+_SNAPSHOT_PAGE = 500
+
+
+class StatusServicer(StatusServiceServicer):
+    """Answers from the read model of the caller's tenant."""
+
+    def __init__(self, database: Database, feed: ChangeFeed) -> None:
+        self._database = database
+        self._feed = feed
+
+    async def GetInstanceStatus(  # noqa: N802, D102 - the contract's name and text
+        self, request: api.GetInstanceStatusRequest, _context: Any
+    ) -> status_pb2.InstanceStatus:
+        tenant_id = context.current().tenant_id
+        (status,) = await use_cases.get_statuses(self._database, tenant_id, [request.instance_id])
+        return status
+
+    async def BatchGetInstanceStatuses(  # noqa: N802, D102 - the contract's name and text
+        self, request: api.BatchGetInstanceStatusesRequest, _context: Any
+    ) -> api.BatchGetInstanceStatusesResponse:
+        tenant_id = context.current().tenant_id
+        statuses = await use_cases.get_statuses(self._database, tenant_id, request.instance_ids)
+        return api.BatchGetInstanceStatusesResponse(instance_statuses=statuses)
+
+    async def ListInstanceStatuses(  # noqa: N802, D102 - the contract's name and text
+        self, request: api.ListInstanceStatusesRequest, _context: Any
+    ) -> api.ListInstanceStatusesResponse:
+        statuses, token = await use_cases.list_statuses(
+            self._database,
+            context.current().tenant_id,
+            project_id=request.project_id,
+            statuses=[events.status_word(status) for status in request.statuses],
+            kinds=[events.kind_word(kind) for kind in request.kinds],
+            page_size=request.page_size,
+            page_token=request.page_token,
+        )
+        return api.ListInstanceStatusesResponse(instance_statuses=statuses, next_page_token=token)
+
+    async def GetFlowStatus(  # noqa: N802, D102 - the contract's name and text
+        self, request: api.GetFlowStatusRequest, _context: Any
+    ) -> status_pb2.FlowStatus:
+        kind = events.flow_kind_word(request.flow.flow_kind)
+        tenant_id = context.current().tenant_id
+        return await use_cases.get_flow_status(self._database, tenant_id, request.flow.instance_id, kind)
+
+    async def GetStatusHistory(  # noqa: N802, D102 - the contract's name and text
+        self, request: api.GetStatusHistoryRequest, _context: Any
+    ) -> api.GetStatusHistoryResponse:
+        rows, token = await use_cases.list_transitions(
+            self._database,
+            context.current().tenant_id,
+            request.instance_id,
+            request.page_size,
+            request.page_token,
+        )
+        return api.GetStatusHistoryResponse(
+            transitions=[_transition(row) for row in rows], next_page_token=token
+        )
+
+    async def WatchInstanceStatuses(  # noqa: N802, D102 - the contract's name and text
+        self, request: api.WatchInstanceStatusesRequest, _context: Any
+    ) -> AsyncIterator[api.WatchInstanceStatusesResponse]:
+        tenant_id = context.current().tenant_id
+        seen: dict[str, int] = {}
+        if request.HasField("from_revision"):
+            position = request.from_revision
+        else:
+            async with self._database.read(tenant_id) as connection:
+                position = (await store.get_revisions(connection, tenant_id)).revision
+            async for row in self._snapshot(tenant_id, request):
+                if row.revision > position:
+                    seen[row.instance_id] = row.revision  # changed while the snapshot was read
+                status = events.stamped(row.body, row.revision, row.update_time)
+                yield api.WatchInstanceStatusesResponse(instance_status=status, is_initial=True)
+            yield api.WatchInstanceStatusesResponse(revision=position)
+        instance_ids = frozenset(request.instance_ids)
+        async for changes in self._feed.follow(tenant_id, position):
+            told = position
+            for change in changes:
+                if _concerns(change, instance_ids, request.project_id) and change.revision > seen.get(
+                    change.instance_id, 0
+                ):
+                    told = change.revision
+                    yield api.WatchInstanceStatusesResponse(
+                        revision=change.revision,
+                        instance_status=events.stamped(change.body, change.revision, change.update_time),
+                        is_deleted=change.is_deleted,
+                    )
+            position = changes[-1].revision
+            if told != position:
+                yield api.WatchInstanceStatusesResponse(revision=position)
+
+    async def _snapshot(
+        self, tenant_id: str, request: api.WatchInstanceStatusesRequest
+    ) -> AsyncIterator[store.StatusRow]:
+        """Yield all statuses asked for; page by page, because a slow reader must not hold a transaction."""
+        after = ""
+        while True:
+            async with self._database.read(tenant_id) as connection:
+                rows = await store.list_statuses(
+                    connection,
+                    tenant_id,
+                    _SNAPSHOT_PAGE,
+                    after=after,
+                    project_id=request.project_id,
+                    instance_ids=request.instance_ids,
+                )
+            for row in rows:
+                yield row
+            if len(rows) < _SNAPSHOT_PAGE:
+                return
+            after = rows[-1].instance_id
+
+
+def _concerns(change: store.ChangeRow, instance_ids: frozenset[str], project_id: str) -> bool:
+    return (not instance_ids or change.instance_id in instance_ids) and (
+        not project_id or change.project_id == project_id
+    )
+
+
+def _transition(row: store.TransitionRow) -> status_pb2.StatusTransition:
+    transition = status_pb2.StatusTransition(
+        instance_id=row.instance_id,
+        from_status=events.status_value(row.from_status),
+        to_status=events.status_value(row.to_status),
+        revision=row.revision,
+        caused_by_run_id=row.caused_by_run_id,
+    )
+    transition.create_time.FromDatetime(row.create_time)
+    return transition

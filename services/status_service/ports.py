@@ -1,0 +1,14 @@
+"""What status-service needs from outside systems; no implementation lives here."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from optaic.status.v1 import status_pb2
+
+
+class StatusPublisher(Protocol):
+    """Tells those who listen just now; nothing is kept, nothing is repeated."""
+
+    async def publish(self, tenant_id: str, statuses: Sequence[status_pb2.InstanceStatus]) -> None:
+        """Send each status to its instance's channel, in this order."""
+        ...

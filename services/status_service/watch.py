@@ -1,0 +1,155 @@
+"""The feed of changes to those who watch: in order, without a gap, with bounded memory; it writes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+
+from servicekit.database import Database
+from servicekit.errors import OutOfRangeError, ResourceExhaustedError
+from servicekit.loop import Loop
+from status_service import store
+
+_PAGE = 500
+
+
+@dataclass(eq=False)
+class _Follower:
+    """One watcher's buffer."""
+
+    changes: deque[store.ChangeRow] = field(default_factory=deque)
+    woken: asyncio.Event = field(default_factory=asyncio.Event)
+    # Prevents a silent gap: once set, nothing more is delivered.
+    failure: Exception | None = None
+
+
+@dataclass(eq=False)
+class _TenantFeed:
+    """One tenant's position in the log, shared by its followers: one query, however many watch."""
+
+    position: int
+    followers: set[_Follower] = field(default_factory=set)
+    loop: Loop | None = None
+    task: asyncio.Task[None] | None = None
+
+
+class ChangeFeed:
+    """Reads the log once for each tenant that is watched, woken by commits here and by a short poll."""
+
+    def __init__(self, database: Database, *, poll_seconds: float, buffer_size: int) -> None:
+        self._database = database
+        self._poll_seconds = poll_seconds
+        self._buffer_size = buffer_size
+        self._tenants: dict[str, _TenantFeed] = {}
+
+    def wake(self) -> None:
+        """Look for changes now; called after each commit that may have made some."""
+        for feed in self._tenants.values():
+            assert feed.loop is not None
+            feed.loop.wake()
+
+    async def follow(self, tenant_id: str, position: int) -> AsyncIterator[Sequence[store.ChangeRow]]:
+        """Yield every change after a revision, in order, for ever; never an empty sequence.
+
+        Raises:
+            OutOfRangeError: REVISION_COMPACTED; the log does not reach back to the position.
+            ResourceExhaustedError: WATCHER_TOO_SLOW; more changes came than may wait.
+        """
+        while changes := await self._read(tenant_id, position):
+            position = changes[-1].revision
+            yield changes
+        feed, follower = self._join(tenant_id, position)
+        try:
+            # The shared feed may be ahead by now: what it has passed is read here, what comes is buffered.
+            while position < feed.position and (changes := await self._read(tenant_id, position)):
+                position = changes[-1].revision
+                yield changes
+            while True:
+                await follower.woken.wait()
+                follower.woken.clear()
+                if follower.failure is not None:
+                    raise follower.failure
+                new = [change for change in follower.changes if change.revision > position]
+                follower.changes.clear()
+                if new:
+                    position = new[-1].revision
+                    yield new
+        finally:
+            self._leave(tenant_id, feed, follower)
+
+    def _join(self, tenant_id: str, position: int) -> tuple[_TenantFeed, _Follower]:
+        feed = self._tenants.get(tenant_id)
+        if feed is None:
+            feed = self._tenants[tenant_id] = _TenantFeed(position)
+            joined = feed
+
+            async def step() -> bool:
+                return await self._advance(tenant_id, joined)
+
+            feed.loop = Loop(f"watch {tenant_id}", self._poll_seconds, step)
+            feed.task = asyncio.create_task(feed.loop.run(), name=f"watch-{tenant_id}")
+        follower = _Follower()
+        feed.followers.add(follower)
+        return feed, follower
+
+    def _leave(self, tenant_id: str, feed: _TenantFeed, follower: _Follower) -> None:
+        feed.followers.discard(follower)
+        if not feed.followers and feed.task is not None:
+            feed.task.cancel()
+            if self._tenants.get(tenant_id) is feed:
+                del self._tenants[tenant_id]
+
+    async def _advance(self, tenant_id: str, feed: _TenantFeed) -> bool:
+        try:
+            changes = await self._read(tenant_id, feed.position)
+        except OutOfRangeError as error:
+            # This process slept longer than the log is kept. New watchers get a new feed.
+            self._tenants.pop(tenant_id, None)
+            for follower in feed.followers:
+                self._fail(follower, error)
+            await asyncio.Event().wait()  # until the last of them has left, which ends this task
+        if not changes:
+            return False
+        # No await from here on: a follower that joins sees either all of these or a position beyond them.
+        feed.position = changes[-1].revision
+        for follower in feed.followers:
+            if follower.failure is None and len(follower.changes) + len(changes) > self._buffer_size:
+                self._fail(follower, _too_slow(self._buffer_size))
+            elif follower.failure is None:
+                follower.changes.extend(changes)
+                follower.woken.set()
+        return True
+
+    @staticmethod
+    def _fail(follower: _Follower, error: Exception) -> None:
+        follower.failure = error
+        follower.changes.clear()
+        follower.woken.set()
+
+    async def _read(self, tenant_id: str, position: int) -> list[store.ChangeRow]:
+        async with self._database.read(tenant_id) as connection:
+            revisions = await store.get_revisions(connection, tenant_id)
+            if not revisions.compacted_revision <= position <= revisions.revision:
+                raise _compacted(position, revisions)
+            if position == revisions.revision:
+                return []
+            limit = min(_PAGE, self._buffer_size)
+            return await store.list_changes(connection, tenant_id, position, limit)
+
+
+def _compacted(position: int, revisions: store.Revisions) -> OutOfRangeError:
+    return OutOfRangeError(
+        "REVISION_COMPACTED",
+        f"changes are kept after revision {revisions.compacted_revision} up to {revisions.revision}, "
+        f"not from {position}; begin again without from_revision",
+        metadata={"oldest_revision": str(revisions.compacted_revision), "revision": str(revisions.revision)},
+    )
+
+
+def _too_slow(buffer_size: int) -> ResourceExhaustedError:
+    return ResourceExhaustedError(
+        "WATCHER_TOO_SLOW",
+        f"more than {buffer_size} changes wait to be read; resume from the last revision you have",
+    )

@@ -1,0 +1,188 @@
+"""status-service in this process, and the events of the other services that it lives on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import grpc
+import nats
+from google.protobuf.message import Message
+from nats.aio.client import Client
+
+from optaic.common.v1 import flow_pb2
+from optaic.instance.v1 import instance_events_pb2, instance_pb2
+from optaic.lineage.v1 import lineage_events_pb2, lineage_pb2
+from optaic.status.v1.status_service_pb2_grpc import StatusServiceStub
+from servicekit.clock import SystemClock
+from servicekit.events import BATCH, Event, headers_of, make_event
+from servicekit.ids import new_id
+from servicekit.tokens import ReadTokens
+from status_service import consumers
+from status_service.app import Application
+from status_service.config import Settings
+from support.polling import eventually
+from support.postgres import service_database
+
+TENANT = "default"
+PROJECT = "01900000-0000-7000-8000-000000000001"
+START = datetime(2024, 1, 2, tzinfo=UTC)
+_STREAMS = {
+    "INSTANCE_EVENTS": ["optaic.*.instance.v1.>", "optaic.*.definition.v1.>"],
+    "LINEAGE_EVENTS": ["optaic.*.lineage.v1.>"],
+}
+_PARTICIPLES = {
+    instance_events_pb2.InstanceCreated: "created",
+    instance_events_pb2.InstanceUpdated: "updated",
+    instance_events_pb2.InstanceActivated: "activated",
+    instance_events_pb2.InstanceDeletionRequested: "deletion_requested",
+    instance_events_pb2.InstanceDeleted: "deleted",
+    lineage_events_pb2.FlowStatusesChanged: "flow_statuses_changed",
+}
+
+
+def instance(
+    instance_id: str,
+    name: str = "prices",
+    *,
+    revision: int = 1,
+    kind: str = "DATASET",
+    state: str = "PROVISIONING",
+    flow_kinds: Sequence[str] = ("REFRESH",),
+    priority: Sequence[str] = (),
+    project_id: str = PROJECT,
+) -> instance_pb2.Instance:
+    """An instance as instance-service publishes it."""
+    message = instance_pb2.Instance(
+        instance_id=instance_id,
+        name=name,
+        project_id=project_id,
+        revision=revision,
+        kind=instance_pb2.InstanceKind.Value(f"INSTANCE_KIND_{kind}"),
+        state=instance_pb2.InstanceState.Value(f"INSTANCE_STATE_{state}"),
+        flows=[
+            instance_pb2.Flow(flow_kind=flow_pb2.FlowKind.Value(f"FLOW_KIND_{each}")) for each in flow_kinds
+        ],
+    )
+    message.status_aggregation_contract.status_priority.extend(priority)
+    message.update_time.FromDatetime(START + timedelta(seconds=revision))
+    return message
+
+
+def flow_change(
+    instance_id: str, status: str, *, flow_kind: str = "REFRESH", version: int = 0, run_number: int = 0
+) -> lineage_events_pb2.FlowStatusChange:
+    """A flow's state as lineage-service publishes it."""
+    running = status == "RUNNING"
+    change = lineage_events_pb2.FlowStatusChange(
+        flow=flow_pb2.FlowRef(
+            instance_id=instance_id, flow_kind=flow_pb2.FlowKind.Value(f"FLOW_KIND_{flow_kind}")
+        ),
+        status=flow_pb2.Status.Value(f"STATUS_{status}"),
+        activity=lineage_pb2.FLOW_ACTIVITY_RUNNING if running else lineage_pb2.FLOW_ACTIVITY_IDLE,
+        is_fresh=status == "READY",
+        version=version,
+        run_number=run_number,
+    )
+    if run_number:
+        change.last_run_id = str(uuid.UUID(int=run_number))
+        change.last_run_time.FromDatetime(START + timedelta(minutes=run_number))
+    return change
+
+
+def flow_statuses(
+    revision: int, *changes: lineage_events_pb2.FlowStatusChange, **fields: Any
+) -> lineage_events_pb2.FlowStatusesChanged:
+    """A batch of changes."""
+    return lineage_events_pb2.FlowStatusesChanged(revision=revision, changes=changes, **fields)
+
+
+def event(message: Message, tenant_id: str = TENANT) -> Event:
+    """The envelope that the owning service puts around a message."""
+    is_lineage = isinstance(message, lineage_events_pb2.FlowStatusesChanged)
+    resource_id = BATCH if is_lineage else message.instance.instance_id  # type: ignore[attr-defined]  # all others have it
+    participle = _PARTICIPLES[type(message)]  # type: ignore[index]  # a message that this service consumes
+    service = "lineage" if is_lineage else "instance"
+    return make_event(service, tenant_id, message, participle, resource_id, SystemClock(), new_id)
+
+
+@dataclass
+class RunningStatusService:
+    """A started service with a real channel to it and a real broker beside it."""
+
+    application: Application
+    stub: StatusServiceStub
+    nats: Client
+
+    async def publish(self, *messages: Message, tenant_id: str = TENANT) -> list[Event]:
+        """Put events into the streams, as the services' relays do."""
+        events = [event(message, tenant_id) for message in messages]
+        await self.resend(*events)
+        return events
+
+    async def resend(self, *events: Event) -> None:
+        """Put the same events into the streams again; the broker's own deduplication is evaded."""
+        jetstream = self.nats.jetstream(timeout=5)
+        for each in events:
+            headers = {**headers_of(each), "Nats-Msg-Id": new_id()}
+            await jetstream.publish(each.subject, each.payload, headers=headers)
+
+    async def applied(self, *events: Event) -> None:
+        """Return when the service has applied these events."""
+        wanted = {each.event_id: each for each in events}
+        tenants = {each.tenant_id for each in events}
+        rules = {
+            "instance": (consumers.INSTANCE_EVENTS,),
+            "lineage": (consumers.LINEAGE_EVENTS,),
+        }
+        tokens = ReadTokens(self.application.database, rules)
+        for tenant_id in tenants:
+            mine = [each.token for each in wanted.values() if each.tenant_id == tenant_id]
+            for start in range(0, len(mine), 64):
+                await tokens.wait(tenant_id, mine[start : start + 64], None)
+
+
+async def _create_streams(nats_url: str) -> Client:
+    client = await nats.connect(nats_url)
+    for name, subjects in _STREAMS.items():
+        await client.jetstream().add_stream(name=name, subjects=subjects)
+    return client
+
+
+@contextlib.asynccontextmanager
+async def status_service(nats_url: str, **settings: Any) -> AsyncIterator[RunningStatusService]:
+    """Run the service on a fresh database. The session's PostgreSQL must be running."""
+    async with (
+        service_database("status", "status_service") as urls,
+        running(nats_url, urls, **settings) as service,
+    ):
+        yield service
+
+
+@contextlib.asynccontextmanager
+async def running(
+    nats_url: str, urls: dict[str, str], **settings: Any
+) -> AsyncIterator[RunningStatusService]:
+    """Run one replica of the service on a database that is there."""
+    client = await _create_streams(nats_url)
+    application = Application(
+        Settings(
+            **urls, nats_url=nats_url, shutdown_grace_seconds=0.5, service_token="service-secret", **settings
+        )
+    )
+    stop = asyncio.Event()
+    serving = asyncio.create_task(application.serve(stop))
+    try:
+        await eventually(lambda: application.server.address or serving.done())
+        assert application.server.address, serving.exception()
+        async with grpc.aio.insecure_channel(application.server.address) as channel:
+            yield RunningStatusService(application, StatusServiceStub(channel), client)
+    finally:
+        stop.set()
+        await serving
+        await client.close()

@@ -1,0 +1,79 @@
+"""How flows' statuses become an instance's: over the product of all statuses, and all contracts."""
+
+from itertools import permutations, product
+
+import pytest
+
+from status_service import domain
+from status_service.domain import DEFAULT_ORDER, aggregate, severity_order
+
+_CONTRACTS = [
+    priority for length in range(len(DEFAULT_ORDER) + 1) for priority in permutations(DEFAULT_ORDER, length)
+]
+
+
+def test_the_known_contract_places_not_initialized_just_before_ready() -> None:
+    assert severity_order(("ERROR", "STALE", "RUNNING", "READY")) == DEFAULT_ORDER
+
+
+def test_without_a_priority_the_default_order_holds() -> None:
+    assert severity_order(()) == DEFAULT_ORDER
+
+
+@pytest.mark.parametrize(
+    ("priority", "order"),
+    [
+        (("RUNNING", "ERROR"), ("RUNNING", "ERROR", "STALE", "NOT_INITIALIZED", "READY")),
+        (("STALE",), ("ERROR", "STALE", "RUNNING", "NOT_INITIALIZED", "READY")),
+        (("NOT_INITIALIZED", "ERROR"), ("NOT_INITIALIZED", "ERROR", "STALE", "RUNNING", "READY")),
+        (("READY", "STALE", "ERROR"), ("STALE", "ERROR", "RUNNING", "NOT_INITIALIZED", "READY")),
+    ],
+)
+def test_a_status_left_out_comes_right_after_those_more_severe(
+    priority: tuple[str, ...], order: tuple[str, ...]
+) -> None:
+    assert severity_order(priority) == order
+
+
+def test_every_order_has_every_status_and_keeps_what_the_contract_says() -> None:
+    for priority in _CONTRACTS:
+        order = severity_order(priority)
+        assert sorted(order) == sorted(DEFAULT_ORDER)
+        assert order[-1] == "READY"
+        kept = [status for status in order if status in priority and status != "READY"]
+        assert kept == [status for status in priority if status != "READY"]
+
+
+def test_a_status_left_out_is_never_above_one_that_is_more_severe_by_default() -> None:
+    for priority in _CONTRACTS:
+        order = severity_order(priority)
+        for missing in set(DEFAULT_ORDER) - set(priority):
+            for above in DEFAULT_ORDER[: DEFAULT_ORDER.index(missing)]:
+                assert order.index(above) < order.index(missing)
+
+
+@pytest.mark.parametrize("priority", _CONTRACTS)
+def test_the_most_severe_status_wins_for_all_combinations_of_three_flows(priority: tuple[str, ...]) -> None:
+    order = severity_order(priority)
+    for statuses in product(DEFAULT_ORDER, repeat=3):
+        word = aggregate(statuses, priority)
+        assert word in statuses
+        assert all(order.index(word) <= order.index(status) for status in statuses)
+        assert (word == "READY") == (set(statuses) == {"READY"})
+
+
+def test_one_flow_gives_its_own_status() -> None:
+    for priority in _CONTRACTS:
+        for status in DEFAULT_ORDER:
+            assert aggregate([status], priority) == status
+
+
+def test_an_instance_without_flows_is_not_initialized() -> None:
+    assert aggregate([]) == "NOT_INITIALIZED"
+
+
+def test_only_the_monitoring_of_data_does_not_count() -> None:
+    assert not domain.is_aggregated("dataset", "monitoring")
+    assert not domain.is_aggregated("signal", "monitoring")
+    assert domain.is_aggregated("model", "monitoring")
+    assert domain.is_aggregated("dataset", "refresh")
