@@ -1,0 +1,1 @@
+"""The main job on real prices, through the public API only; imports no service."""

@@ -1,0 +1,88 @@
+"""`python -m demo`: a stack of its own, the main job on it, the record of it; exit status 0 only if all was as promised."""
+
+import asyncio
+import shutil
+import sys
+from pathlib import Path
+
+import nats
+import psycopg
+from rich.console import Console
+
+import devstack
+from demo.equity_figure import draw_equity
+from demo.job import Job, StepFailedError
+from demo.observer import observe
+from demo.screen import Screen, print_metrics
+from demo.summary import describe_job, describe_versions, write_summary
+from optaic.client import AsyncClient
+from optaic.errors import OptaicError
+
+OUTPUT = Path("build/demo")
+STATE = Path(".state/demo")
+
+
+async def _describe_servers(stack: devstack.Stack) -> dict[str, str]:
+    """Versions of PostgreSQL and NATS, as they say themselves."""
+    async with await psycopg.AsyncConnection.connect(stack.endpoints.postgres_admin) as connection:
+        row = await (await connection.execute("show server_version")).fetchone()
+    broker = await nats.connect(stack.endpoints.nats_subscriber)
+    try:
+        return {"postgresql": str(row[0]) if row else "", "nats": str(broker.connected_server_version)}
+    finally:
+        await broker.close()
+
+
+async def _show_job(stack: devstack.Stack, console: Console) -> int:
+    endpoints = stack.endpoints
+    async with AsyncClient.connect(
+        instance_address=endpoints.instance,
+        run_address=endpoints.run,
+        lineage_address=endpoints.lineage,
+        status_address=endpoints.status,
+        token="development",  # noqa: S106 - the development identity's well-known token
+    ) as client:
+        with Screen(console) as screen:
+            async with observe(client, endpoints.nats_subscriber, screen.refresh) as observed:
+                job = Job(client, observed, endpoints.prefect_api, screen.refresh)
+                screen.follow(job)
+                backtest = await job.run()
+                screen.refresh()
+        curve = await backtest.artifact("equity_curve")
+    metrics = {name: float(value) for name, value in backtest.metrics.items()}
+    figure = OUTPUT / "equity_curve.png"
+    await asyncio.to_thread(draw_equity, curve, figure, title="momentum_backtest", metrics=metrics)
+    versions = await describe_versions(endpoints.prefect_api, await _describe_servers(stack))
+    write_summary(describe_job(job, metrics, versions, figure), OUTPUT / "summary.json")
+    print_metrics(console, metrics)
+    console.print(f"{OUTPUT / 'summary.json'}\n{figure}")
+    return 0
+
+
+def main() -> int:
+    """Run the main job on a fresh stack."""
+    console = Console()
+    settings = devstack.Settings(state=STATE)
+    state = devstack.State(settings.root)
+    if state.supervisor() is not None:
+        console.print(f"a demo is already running in {settings.root}", style="red")
+        return 1
+    devstack.down(settings)  # what a killed demo may have left
+    shutil.rmtree(settings.root, ignore_errors=True)
+    shutil.rmtree(OUTPUT, ignore_errors=True)
+    OUTPUT.mkdir(parents=True)
+
+    async def job(stack: devstack.Stack) -> int:
+        return await _show_job(stack, console)
+
+    console.print("Starting PostgreSQL, NATS, Prefect, four services and a worker ...")
+    try:
+        return devstack.run(job, settings)
+    except (StepFailedError, OptaicError, TimeoutError, devstack.StartError) as error:
+        console.print(f"failed: {error}", style="red", highlight=False)
+        console.print(f"logs: {state.logs}")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

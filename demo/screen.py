@@ -1,0 +1,88 @@
+"""What the terminal shows while the job works; knows nothing of how the job works."""
+
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from demo.job import Job
+
+STYLES = {
+    "READY": "green",
+    "RUNNING": "cyan",
+    "STALE": "yellow",
+    "ERROR": "red",
+    "NOT_INITIALIZED": "dim",
+}
+METRICS = (
+    "total_return",
+    "annualized_return",
+    "volatility",
+    "sharpe_ratio",
+    "max_drawdown",
+    "turnover",
+    "benchmark_total_return",
+)
+
+
+class Screen:
+    """Steps, live statuses and event counts; plain lines where there is no terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, auto_refresh=True, refresh_per_second=8, transient=False)
+        self._printed = 0
+        self._job: Job | None = None
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def follow(self, job: Job) -> None:
+        """Show this job from now on."""
+        self._job = job
+
+    def refresh(self) -> None:
+        """Show the job as it is now."""
+        if self._job is None:
+            return
+        if self._console.is_terminal:
+            self._live.update(self._render(self._job))
+            return
+        for step in self._job.steps[self._printed :]:
+            if not step.is_done:
+                break
+            self._console.print(f"✔ {step.title}  {step.seconds:.1f} s")
+            self._printed += 1
+
+    def _render(self, job: Job) -> RenderableType:
+        steps = Table.grid(padding=(0, 1))
+        for step in job.steps:
+            mark: RenderableType = Text("✔", "green") if step.is_done else Spinner("dots")
+            steps.add_row(mark, step.title, Text(f"{step.seconds:.1f} s" if step.is_done else "", "dim"))
+        statuses = Table.grid(padding=(0, 2))
+        for instance_id, name in job.names.items():
+            word = job.observed.statuses.get(instance_id, "")
+            statuses.add_row(name, Text(word, STYLES.get(word, "")))
+        events = Text(
+            "  ".join(f"{kind} {count}" for kind, count in sorted(job.observed.events.items())), "dim"
+        )
+        notes = [Text(note, "dim") for note in job.notes]
+        return Group(steps, Panel(statuses, title="live status", expand=False), *notes, events)
+
+
+def print_metrics(console: Console, metrics: dict[str, float]) -> None:
+    """Print the backtest's metrics as a table."""
+    table = Table("metric", "value", title="momentum_backtest")
+    for name in METRICS:
+        table.add_row(name, f"{metrics[name]:.4f}")
+    console.print(table)

@@ -1,0 +1,39 @@
+"""A whole embedded stack for stories over separate processes; it knows no story."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import devstack
+
+
+@dataclass(frozen=True)
+class RunningStack:
+    """Where a stack is reached, and what it is made of."""
+
+    settings: devstack.Settings
+    endpoints: devstack.Endpoints
+
+    def client_environment(self) -> dict[str, str]:
+        """Environment by which a client program finds the services."""
+        return {
+            **self.endpoints.addresses(),
+            "OPTAIC_TOKEN": "development",
+            "OPTAIC_STATE": str(self.settings.root),
+        }
+
+    def processes(self) -> dict[str, int]:
+        """Pids by name of what runs."""
+        report = devstack.status(self.settings)
+        return {name: entry["pid"] for name, entry in report["processes"].items() if entry["pid"]}
+
+
+@contextmanager
+def running_stack(state: Path) -> Iterator[RunningStack]:
+    """Start a stack under a supervisor of its own; stop it at the end."""
+    settings = devstack.Settings(state=state)
+    try:
+        yield RunningStack(settings, devstack.up(settings))
+    finally:
+        devstack.down(settings)
