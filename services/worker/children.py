@@ -1,0 +1,102 @@
+"""Child processes forked from a warm forkserver, awaited without a thread; it knows nothing of what they run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Sequence
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerProcess
+
+_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG, from linux/prctl.h
+_context = multiprocessing.get_context("forkserver")
+
+
+class Forkserver:
+    """A process that has imported `preload` and forks children in milliseconds.
+
+    It must stay free of threads (a fork copies only the thread that forks) and of gRPC connections.
+    """
+
+    def __init__(self, preload: Sequence[str]) -> None:
+        self._preload = list(preload)
+
+    async def start(self) -> None:
+        """Import everything; returns when the first child has run."""
+        _context.set_forkserver_preload(self._preload)
+        await (await self.run(_do_nothing)).wait()
+
+    async def run(self, target: Callable[..., None], *arguments: object) -> Child:
+        """Start one child."""
+        process = _context.Process(target=_run_tied, args=(target, *arguments), daemon=True)
+        await asyncio.to_thread(process.start)  # it waits for the forkserver
+        return Child(process)
+
+    @property
+    def pid(self) -> int | None:
+        """The forkserver's process, once started."""
+        pid: int | None = getattr(forkserver, "_forkserver")._forkserver_pid  # noqa: B009, SLF001 - multiprocessing offers no public way
+        return pid
+
+    async def stop(self) -> None:
+        """End it; whoever was forked from it dies with it."""
+        pid = self.pid
+        if pid is not None:
+            # By hand: closing its pipe, as multiprocessing would, waits for ever while a child hangs.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+class Child:
+    """One child."""
+
+    def __init__(self, process: ForkServerProcess) -> None:
+        self._process = process
+        self._ended = asyncio.get_running_loop().create_task(self._watch(), name=f"child-{process.pid}")
+
+    @property
+    def pid(self) -> int | None:
+        """Its process."""
+        return self._process.pid
+
+    async def wait(self) -> int:
+        """Its exit code, negative after a signal, once it has ended. Cancelling this leaves the child alone."""
+        return await asyncio.shield(self._ended)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal, unless it has ended."""
+        if self.pid is not None and not self._ended.done():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    async def _watch(self) -> int:
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+        sentinel = self._process.sentinel
+        loop.add_reader(sentinel, ended.cancel)
+        try:
+            await asyncio.wait({ended})
+        finally:
+            loop.remove_reader(sentinel)
+        # The sentinel is readable: this does not wait.
+        self._process.join()
+        code = self._process.exitcode
+        self._process.close()
+        return 255 if code is None else code
+
+
+def _run_tied(target: Callable[..., None], *arguments: object) -> None:
+    """Run in the child. The kernel kills it when the forkserver ends, which ends with the worker, however that ends."""
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended in between
+        os._exit(1)
+    target(*arguments)
+
+
+def _do_nothing() -> None:
+    """Show that children can be made."""

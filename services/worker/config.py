@@ -1,0 +1,74 @@
+"""Settings of the worker, read from the environment once; no other module of the worker reads it."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Environment variables are the field names in upper case after `OPTAIC_`."""
+
+    model_config = SettingsConfigDict(env_prefix="OPTAIC_", frozen=True, extra="ignore")
+
+    instance_address: str = Field(description="host:port of instance-service.")
+    run_address: str = Field(description="host:port of run-service.")
+    service_token: str = Field(
+        default="",
+        repr=False,
+        description="Identity of the worker; acts for the tenant that a flow run names. Empty: development.",
+    )
+    data_root: str = Field(description="Folder or URI below which all tenants' data lives.")
+    log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
+
+    prefect_api_url: str = Field(default="http://127.0.0.1:4200/api", description="Prefect's API.")
+    work_pool: str = Field(
+        default="optaic", min_length=1, description="Work pool that is polled; made if absent."
+    )
+    work_pool_type: Literal["optaic-warm", "process"] = Field(
+        default="optaic-warm", description="Type of the work pool when the worker has to make it."
+    )
+    concurrency: int = Field(
+        default_factory=lambda: 2 * (os.cpu_count() or 2), gt=0, description="Runs executed at once."
+    )
+    poll_seconds: float = Field(
+        default=0.1, gt=0, description="Time between looks into the work pool; on failure it grows to 5 s."
+    )
+    cancellation_poll_seconds: float = Field(
+        default=2.0, gt=0, description="Time between looks whether Prefect wants one of our runs cancelled."
+    )
+    worker_grace_seconds: float = Field(
+        default=3.0,
+        ge=0,
+        description="Time for runs under way after SIGTERM; then they are failed and ended.",
+    )
+
+    start_patience_seconds: float = Field(
+        default=120.0, ge=0, description="How long a start, and reading the configuration, is tried again."
+    )
+    report_patience_seconds: float = Field(
+        default=900.0,
+        ge=0,
+        description="How long the end of a run is reported again while run-service is away.",
+    )
+
+    @field_validator("data_root")
+    @classmethod
+    def _absolute(cls, value: str) -> str:
+        """Recorded URIs must mean the same from any working directory."""
+        return value.rstrip("/") if "://" in value else str(Path(value).expanduser().absolute())
+
+    @property
+    def prefect_environment(self) -> Mapping[str, str]:
+        """What Prefect reads from the environment, once, when it is imported for the first time."""
+        return {
+            "PREFECT_API_URL": self.prefect_api_url,
+            "PREFECT_LOGGING_LEVEL": "WARNING",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+            # The forkserver must have no thread; OpenBLAS starts its own when it is imported.
+            "OPENBLAS_NUM_THREADS": "1",
+        }

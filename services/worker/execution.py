@@ -1,0 +1,281 @@
+"""Executes one run: starts it, computes in a thread, keeps its lease, reports its end; it knows no orchestrator."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import datetime as dt
+import functools
+import math
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any, TypeVar, cast
+
+import structlog
+
+from optaic.common.v1 import flow_pb2
+from optaic.definition.v1 import definition_service_pb2, definition_service_pb2_grpc
+from optaic.instance.v1 import instance_service_pb2, instance_service_pb2_grpc
+from optaic.plugins import PluginError
+from optaic.run.v1 import run_pb2, run_report_service_pb2, run_report_service_pb2_grpc
+from servicekit import client, context
+from servicekit.errors import DomainError, FailedPreconditionError, NotFoundError
+from servicekit.ids import new_id
+from worker.computation import Output, Stopped, compute
+from worker.config import Settings
+from worker.locations import FlowLocation, write_text
+from worker.recipe import Recipe, list_version_ids, make_recipe
+from worker.reports import Progress, Reporter, RunLostError, persist
+
+_T = TypeVar("_T")
+_LONGEST_TYPE = 256  # characters; limits of the contract
+_LONGEST_MESSAGE = 16_384
+_FAREWELL_SECONDS = 3.0
+_log = structlog.get_logger(__name__)
+
+
+class Outcome(Enum):
+    """How an execution ended."""
+
+    COMPLETED = auto()
+    FAILED = auto()
+    CANCELLED = auto()  # refused, cancelled, or given to somebody else; nothing was published
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The outcome and the reason, for people."""
+
+    outcome: Outcome
+    message: str
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """What the orchestrator hands to an executor."""
+
+    tenant_id: str
+    instance_id: str
+    flow_kind: str  # lower case, without prefix
+    run_id: str  # empty: the orchestrator's schedule started it
+    orchestrator_run_id: str
+    scheduled_time: dt.datetime  # the nominal time
+    executor: str
+
+
+async def execute_run(ticket: Ticket, settings: Settings) -> Ending:
+    """Execute a run to its end.
+
+    Raises:
+        DomainError: run-service refused what should not be refused, or was away for too long.
+        asyncio.CancelledError: the process is to end; the run was reported as failed.
+    """
+    request = context.RequestContext(ticket.tenant_id, "worker", new_id(), context.new_traceparent())
+    async with (
+        client.connect(settings.run_address, token_source=lambda: settings.service_token) as runs,
+        client.connect(settings.instance_address, token_source=lambda: settings.service_token) as instances,
+    ):
+        with context.bind(request):
+            return await _Execution(ticket, settings, runs, instances).run()
+
+
+class _Execution:
+    def __init__(
+        self, ticket: Ticket, settings: Settings, runs: client.Channel, instances: client.Channel
+    ) -> None:
+        self._ticket = ticket
+        self._settings = settings
+        # At run time there is one stub class for both ways to call.
+        self._runs = cast(
+            "run_report_service_pb2_grpc.RunReportServiceAsyncStub",
+            run_report_service_pb2_grpc.RunReportServiceStub(cast("Any", runs)),
+        )
+        self._instances = cast(
+            "instance_service_pb2_grpc.InstanceServiceAsyncStub",
+            instance_service_pb2_grpc.InstanceServiceStub(cast("Any", instances)),
+        )
+        self._definitions = cast(
+            "definition_service_pb2_grpc.DefinitionServiceAsyncStub",
+            definition_service_pb2_grpc.DefinitionServiceStub(cast("Any", instances)),
+        )
+        self._location = FlowLocation(
+            settings.data_root, ticket.tenant_id, ticket.instance_id, ticket.flow_kind
+        )
+
+    async def run(self) -> Ending:
+        try:
+            started = await self._start()
+        except (FailedPreconditionError, NotFoundError) as error:
+            return Ending(Outcome.CANCELLED, f"{error.reason}: {error.message}")
+        run = started.run
+        if run.status != run_pb2.RUN_STATUS_RUNNING:
+            return Ending(Outcome.CANCELLED, f"{run.error.type}: {run.error.message}")
+        _log.info("run started", run_id=run.run_id, instance_id=run.instance_id, number=run.run_number)
+        reporter = Reporter(self._runs, started, self._settings.report_patience_seconds)
+        progress = Progress()
+        keeping = asyncio.create_task(reporter.keep_alive(progress), name="heartbeats")
+        working = asyncio.create_task(self._work(run, reporter, progress), name=f"run-{run.run_id}")
+        try:
+            await asyncio.wait({keeping, working}, return_when=asyncio.FIRST_COMPLETED)
+            if not (working.done() or reporter.is_ending):
+                # Raised inside the thread by its next look; the thread itself ends with the process.
+                progress.stop()
+                working.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await working
+                return Ending(Outcome.CANCELLED, "the run ended, or was given up, while it was executed")
+            return await working
+        except asyncio.CancelledError:
+            progress.stop()
+            working.cancel()
+            await asyncio.shield(self._say_farewell(reporter))
+            raise
+        finally:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+
+    async def _start(self) -> run_report_service_pb2.StartRunResponse:
+        ticket = self._ticket
+        request = run_report_service_pb2.StartRunRequest(
+            orchestrator_run_id=ticket.orchestrator_run_id, executor=ticket.executor
+        )
+        if ticket.run_id:
+            request.run_id = ticket.run_id
+        else:
+            request.scheduled.flow.instance_id = ticket.instance_id
+            request.scheduled.flow.flow_kind = flow_pb2.FlowKind.Value(
+                f"FLOW_KIND_{ticket.flow_kind.upper()}"
+            )
+            request.scheduled.scheduled_time.FromDatetime(ticket.scheduled_time)
+        return await persist(lambda: self._runs.StartRun(request), self._settings.start_patience_seconds)
+
+    async def _work(self, run: run_pb2.Run, reporter: Reporter, progress: Progress) -> Ending:
+        try:
+            recipe = await self._read_recipe(run)
+            output = await _in_thread(lambda: compute(recipe, self._location, run.run_id, progress))
+            await reporter.complete(_describe(output, self._location.outputs_uri(run.run_id)))
+        except (RunLostError, Stopped) as error:
+            return Ending(Outcome.CANCELLED, str(error) or "stopped")
+        except Exception as error:  # noqa: BLE001 - whatever user code raises is what the run reports
+            return await self._fail(run, reporter, error)
+        _log.info("run completed", run_id=run.run_id)
+        return Ending(Outcome.COMPLETED, f"{output.physical_version} at {output.uri}")
+
+    async def _read_recipe(self, run: run_pb2.Run) -> Recipe:
+        """The instance at the run's revision, its upstreams, and the code that all of them are pinned to."""
+        patience = self._settings.start_patience_seconds
+        instance_request = instance_service_pb2.GetInstanceRequest(
+            instance_id=run.instance_id, revision=run.instance_revision
+        )
+        upstream_ids = list(dict.fromkeys(pinned.instance_id for pinned in run.input_versions))
+        upstreams_request = instance_service_pb2.BatchGetInstancesRequest(instance_ids=upstream_ids)
+        instance = await persist(lambda: self._instances.GetInstance(instance_request), patience)
+        upstreams = []
+        if upstream_ids:
+            answer = await persist(lambda: self._instances.BatchGetInstances(upstreams_request), patience)
+            upstreams = list(answer.instances)
+        requests = [
+            definition_service_pb2.GetDefinitionVersionRequest(definition_version_id=version_id)
+            for version_id in list_version_ids([instance, *upstreams])
+        ]
+        versions = await asyncio.gather(
+            *(
+                persist(functools.partial(self._definitions.GetDefinitionVersion, request), patience)
+                for request in requests
+            )
+        )
+        return make_recipe(run, instance, upstreams, {v.definition_version_id: v for v in versions})
+
+    async def _fail(self, run: run_pb2.Run, reporter: Reporter, error: Exception) -> Ending:
+        kind, message = _name_error(error)
+        _log.warning("run failed", run_id=run.run_id, type=kind, error=message)
+        request = run_report_service_pb2.FailRunRequest(
+            error=run_pb2.RunError(type=kind, message=message),
+        )
+        trace_uri = f"{self._location.outputs_uri(run.run_id)}traceback.txt"
+        text = "".join(traceback.format_exception(error))
+        try:
+            await asyncio.to_thread(write_text, trace_uri, text)
+        except OSError as failure:  # a full disk may be why the run failed
+            _log.warning("traceback not written", uri=trace_uri, error=repr(failure))
+        else:
+            request.error.trace_uri = request.artifacts["traceback"] = trace_uri
+        try:
+            await reporter.fail(request)
+        except RunLostError as lost:
+            return Ending(Outcome.CANCELLED, str(lost))
+        return Ending(Outcome.FAILED, f"{kind}: {message}")
+
+    async def _say_farewell(self, reporter: Reporter) -> None:
+        request = run_report_service_pb2.FailRunRequest(
+            error=run_pb2.RunError(type="WorkerStopped", message="the worker was stopped during the run")
+        )
+        with contextlib.suppress(RunLostError, DomainError, TimeoutError):
+            async with asyncio.timeout(_FAREWELL_SECONDS):
+                await reporter.fail(request)
+
+
+def _describe(output: Output, outputs_uri: str) -> run_report_service_pb2.CompleteRunRequest:
+    request = run_report_service_pb2.CompleteRunRequest(
+        artifacts=output.artifacts,
+        outputs_uri=outputs_uri,
+        output_version=flow_pb2.VersionRef(
+            uri=output.uri,
+            physical_version=output.physical_version,
+            digest=output.digest,
+            last_data_date=output.last_data_date,
+        ),
+    )
+    for name, value in output.metrics.items():
+        # JSON has no NaN and no infinity.
+        is_number = not isinstance(value, float) or math.isfinite(value)
+        request.metrics[name] = value if is_number else None
+    if isinstance(output.result, run_pb2.BacktestResult):
+        request.backtest.CopyFrom(output.result)
+    else:
+        request.pipeline.CopyFrom(output.result)
+    return request
+
+
+def _name_error(error: Exception) -> tuple[str, str]:
+    """Type and message as the run shows them."""
+    if isinstance(error, PluginError):
+        kind = error.type
+    elif isinstance(error, DomainError):
+        kind = error.reason
+    else:
+        kind = type(error).__name__
+    return (kind or type(error).__name__)[:_LONGEST_TYPE], str(error)[:_LONGEST_MESSAGE]
+
+
+async def _in_thread(function: Callable[[], _T]) -> _T:
+    """Run a blocking function in a daemon thread: nothing waits for it when it was given up, not even exit."""
+    loop = asyncio.get_running_loop()
+    finished: asyncio.Future[tuple[_T | None, BaseException | None]] = loop.create_future()
+
+    def settle(result: _T | None, error: BaseException | None) -> None:
+        if not finished.done():
+            finished.set_result((result, error))
+
+    def work() -> None:
+        result: _T | None = None
+        caught: BaseException | None = None
+        try:
+            result = function()
+        except BaseException as error:  # noqa: BLE001 - carried to whoever waits
+            caught = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(settle, result, caught)
+
+    run = contextvars.copy_context().run
+    threading.Thread(target=run, args=(work,), name="compute", daemon=True).start()
+    result, error = await finished
+    if isinstance(error, Exception | Stopped):
+        raise error
+    if error is not None:  # SystemExit and the like would end the executor instead of the run
+        raise RuntimeError(f"user code raised {error!r}") from error
+    return result  # type: ignore[return-value] # without an error it is the function's result

@@ -1,0 +1,49 @@
+"""Where a flow's data and a run's outputs live below the data root, and writing files there; it reads no data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+from pyarrow import fs  # type: ignore[import-untyped] # it ships no type information
+
+
+@dataclass(frozen=True)
+class FlowLocation:
+    """The places of one flow."""
+
+    data_root: str
+    tenant_id: str
+    instance_id: str
+    flow_kind: str  # lower case, without prefix
+
+    @property
+    def _folder(self) -> str:
+        return f"{self.data_root}/{self.tenant_id}/{self.instance_id}/{self.flow_kind}"
+
+    @property
+    def data_uri(self) -> str:
+        """The flow's dataset; one place for all its versions."""
+        return f"{self._folder}/data"
+
+    def outputs_uri(self, run_id: str) -> str:
+        """One run's own folder, with a slash at the end."""
+        return f"{self._folder}/runs/{run_id}/"
+
+
+def write_table(uri: str, table: pl.DataFrame) -> None:
+    """Write one Parquet file; folders are made."""
+    with _open(uri) as stream:
+        table.write_parquet(stream)
+
+
+def write_text(uri: str, text: str) -> None:
+    """Write one UTF-8 file; folders are made."""
+    with _open(uri) as stream:
+        stream.write(text.encode("utf-8", errors="replace"))
+
+
+def _open(uri: str) -> fs.NativeFile:
+    filesystem, path = fs.FileSystem.from_uri(uri)
+    filesystem.create_dir(path.rpartition("/")[0], recursive=True)
+    return filesystem.open_output_stream(path)

@@ -1,0 +1,230 @@
+"""What one run computes, as protobuf snapshots say it, in the terms of plugins; it calls no service and no plugin."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+
+from optaic.common.v1 import flow_pb2
+from optaic.definition.v1 import definition_pb2
+from optaic.instance.v1 import instance_pb2, spec_pb2
+from optaic.plugins import DateRange, InvalidConfig, MissingInput, Mode, PluginError
+from optaic.run.v1 import run_pb2
+from worker.backtest.settings import BacktestSettings
+from worker.builtin.parameters import read_date, read_text
+from worker.builtin.signal_guard import BoundsPolicy, NanPolicy, SignalContract
+
+_DATE_PARAMETERS = ("start", "end", "data_date")
+Versions = Mapping[str, definition_pb2.DefinitionVersion]  # by definition version id
+
+
+@dataclass(frozen=True)
+class Component:
+    """A plugin and its configuration."""
+
+    code_ref: str
+    config: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class StoredData:
+    """One version of a dataset, and how it is read."""
+
+    store: Component
+    accessor: Component
+    uri: str
+    physical_version: str
+
+
+@dataclass(frozen=True)
+class Input:
+    """One upstream at its pinned version."""
+
+    role: str
+    name: str
+    instance_id: str
+    version: int
+    digest: str
+    data: StoredData
+
+
+@dataclass(frozen=True)
+class PipelineRecipe:
+    """A refresh of a dataset, or, with a contract, of a signal."""
+
+    pipeline: Component
+    store: Component
+    accessor: Component
+    inputs: tuple[Input, ...]
+    mode: Mode
+    date_range: DateRange
+    data_date: dt.date | None
+    base: StoredData | None  # the flow's own output at admission
+    contract: SignalContract | None
+
+
+@dataclass(frozen=True)
+class BacktestRecipe:
+    """A simulation by the fixed procedure."""
+
+    prices: Input
+    signals: tuple[Input, ...]  # the primary first
+    settings: BacktestSettings
+
+
+Recipe = PipelineRecipe | BacktestRecipe
+
+
+def list_version_ids(instances: Sequence[instance_pb2.Instance]) -> list[str]:
+    """The definition versions that these instances' components are pinned to, each once.
+
+    Raises:
+        PluginError: `ComponentUnpinned`, when a component names no version.
+    """
+    found: dict[str, None] = {}
+    for instance in instances:
+        if (dataset := find_dataset(instance)) is None:
+            continue
+        for component in (dataset.pipeline, dataset.store, dataset.accessor):
+            if not component.definition_version_id:
+                raise PluginError(
+                    f"{instance.name}: component {component.definition_name or '?'} is pinned to no version",
+                    type="ComponentUnpinned",
+                )
+            found[component.definition_version_id] = None
+    return list(found)
+
+
+def find_dataset(instance: instance_pb2.Instance) -> spec_pb2.DatasetSpec | None:
+    """The composition of a dataset or signal; None for any other kind."""
+    kind = instance.WhichOneof("spec")
+    if kind == "dataset":
+        return instance.dataset
+    return instance.signal.dataset if kind == "signal" else None
+
+
+def make_recipe(
+    run: run_pb2.Run,
+    instance: instance_pb2.Instance,
+    upstreams: Sequence[instance_pb2.Instance],
+    versions: Versions,
+) -> Recipe:
+    """What `run` computes.
+
+    Raises:
+        PluginError: by type; `UnsupportedFlow` when the flow is not one that this worker executes.
+    """
+    inputs = _read_inputs(run, {upstream.instance_id: upstream for upstream in upstreams}, versions)
+    if run.flow_kind == flow_pb2.FLOW_KIND_BACKTEST and instance.HasField("backtest"):
+        return _make_backtest(instance, inputs)
+    dataset = find_dataset(instance)
+    if run.flow_kind != flow_pb2.FLOW_KIND_REFRESH or dataset is None:
+        flow = flow_pb2.FlowKind.Name(run.flow_kind).removeprefix("FLOW_KIND_").lower()
+        raise PluginError(
+            f"this worker does not execute the flow {flow} of {instance.name}", type="UnsupportedFlow"
+        )
+    parameters = to_mapping(run.parameters)
+    pipeline, store, accessor = _read_components(dataset, versions)
+    config = {**pipeline.config, **{k: v for k, v in parameters.items() if k not in _DATE_PARAMETERS}}
+    is_signal = instance.HasField("signal")
+    return PipelineRecipe(
+        pipeline=Component(pipeline.code_ref, config),
+        store=store,
+        accessor=accessor,
+        inputs=inputs,
+        mode=Mode.FULL if run.mode == run_pb2.RUN_MODE_FULL else Mode.INCREMENTAL,
+        date_range=DateRange(read_date(parameters, "start"), read_date(parameters, "end")),
+        data_date=read_date(parameters, "data_date") or _scheduled_date(run),
+        base=(
+            StoredData(store, accessor, run.base_version.uri, run.base_version.physical_version)
+            if run.base_version.physical_version
+            else None
+        ),
+        contract=_read_contract(instance.signal.contract, config) if is_signal else None,
+    )
+
+
+def to_mapping(message: Message) -> dict[str, Any]:
+    """A Struct, or any message, as plain values under its proto names; absent fields stay absent."""
+    return MessageToDict(message, preserving_proto_field_name=True)
+
+
+def _read_components(
+    dataset: spec_pb2.DatasetSpec, versions: Versions
+) -> tuple[Component, Component, Component]:
+    pipeline, store, accessor = (
+        Component(versions[given.definition_version_id].code_ref, to_mapping(given.config))
+        for given in (dataset.pipeline, dataset.store, dataset.accessor)
+    )
+    return pipeline, store, accessor
+
+
+def _read_inputs(
+    run: run_pb2.Run, upstreams: Mapping[str, instance_pb2.Instance], versions: Versions
+) -> tuple[Input, ...]:
+    inputs = []
+    for pinned in run.input_versions:
+        upstream = upstreams[pinned.instance_id]
+        dataset = find_dataset(upstream)
+        if not pinned.physical_version:
+            raise MissingInput(f"{upstream.name} ({pinned.role}) has no output to read")
+        if dataset is None:
+            raise MissingInput(f"{upstream.name} ({pinned.role}) is neither a dataset nor a signal")
+        _, store, accessor = _read_components(dataset, versions)
+        data = StoredData(store, accessor, pinned.uri, pinned.physical_version)
+        inputs.append(
+            Input(pinned.role, upstream.name, pinned.instance_id, pinned.version, pinned.digest, data)
+        )
+    return tuple(inputs)
+
+
+def _make_backtest(instance: instance_pb2.Instance, inputs: Sequence[Input]) -> BacktestRecipe:
+    spec = instance.backtest
+    wanted = (spec.signals.primary, *spec.signals.secondary)
+    by_id = {found.instance_id: found for found in inputs}
+    if missing := [signal for signal in wanted if signal not in by_id]:
+        raise MissingInput(f"no pinned version of the signals {', '.join(missing)}")
+    universe = [entity for entity in spec.assets.universe if entity not in by_id]
+    others = [found for found in inputs if found.instance_id not in wanted]
+    # The id of a dataset in the universe, or the role `prices`; else there must be just one candidate.
+    prices = (
+        [found for found in others if found.instance_id in spec.assets.universe]
+        or [found for found in others if found.role == "prices"]
+        or others
+    )
+    if len({found.instance_id for found in prices}) != 1:
+        raise MissingInput(f"a backtest reads one dataset of prices, and {len(prices)} are given")
+    settings = to_mapping(spec)
+    settings.setdefault("assets", {})["universe"] = universe
+    return BacktestRecipe(
+        prices[0], tuple(by_id[signal] for signal in wanted), BacktestSettings.from_spec(settings)
+    )
+
+
+def _read_contract(contract: spec_pb2.SignalContract, config: Mapping[str, object]) -> SignalContract:
+    nan = spec_pb2.SignalContract.NanPolicy.Name(contract.nan_policy).removeprefix("NAN_POLICY_").lower()
+    bounds = spec_pb2.SignalContract.BoundsPolicy.Name(contract.bounds_policy)
+    bounds = bounds.removeprefix("BOUNDS_POLICY_").lower()
+    try:
+        return SignalContract(
+            minimum=contract.min_value if contract.HasField("min_value") else None,
+            maximum=contract.max_value if contract.HasField("max_value") else None,
+            neutral_value=contract.neutral_value,
+            nan_policy=NanPolicy.KEEP if nan == "unspecified" else NanPolicy(nan),
+            bounds_policy=BoundsPolicy.REJECT if bounds == "unspecified" else BoundsPolicy(bounds),
+            index_columns=tuple(contract.index_columns) or ("date", "entity"),
+            value_column=read_text(config, "output", "value"),
+        )
+    except ValueError as error:
+        raise InvalidConfig(f"the signal's contract: {error}") from error
+
+
+def _scheduled_date(run: run_pb2.Run) -> dt.date | None:
+    if not run.HasField("scheduled_time"):
+        return None
+    return run.scheduled_time.ToDatetime(dt.UTC).date()

@@ -1,0 +1,155 @@
+"""What an executor tells run-service, repeated until it is heard; it decides nothing about a run."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import grpc
+import structlog
+
+from optaic.run.v1 import run_report_service_pb2, run_report_service_pb2_grpc
+from servicekit.errors import DomainError
+from servicekit.status import from_rpc_error
+from worker.computation import Stopped
+
+_T = TypeVar("_T")
+_TRANSIENT = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.ABORTED,
+    }
+)
+# After one of these every further report would be refused as well.
+_LOST = frozenset({"FENCED", "RUN_ENDED", "RUN_NOT_FOUND"})
+_FIRST_DELAY = 0.1
+_LONGEST_DELAY = 5.0
+_SHORTEST_GAP = 0.25  # between heartbeats that news of progress caused
+_LONGEST_MESSAGE = 1024  # characters; the contract's limit
+_log = structlog.get_logger(__name__)
+
+
+class RunLostError(Exception):
+    """The run ended, or is somebody else's; this executor has nothing more to say."""
+
+
+async def persist(call: Callable[[], Awaitable[_T]], patience: float) -> _T:
+    """Repeat a call that is safe to repeat while the service is away, for `patience` seconds.
+
+    Raises:
+        DomainError: the service refused, or was away for too long.
+    """
+    limit, delay = time.monotonic() + patience, _FIRST_DELAY
+    while True:
+        try:
+            return await call()
+        except grpc.aio.AioRpcError as error:
+            if error.code() not in _TRANSIENT or time.monotonic() + delay > limit:
+                raise from_rpc_error(error) from error
+            _log.warning("report repeated", code=error.code().name, detail=error.details(), delay=delay)
+        await asyncio.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, no secret
+        delay = min(2 * delay, _LONGEST_DELAY)
+
+
+class Progress:
+    """Handed to the computing thread as its callback; the event loop reads the newest news, and can stop the thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopped = threading.Event()
+        self._news: tuple[float, str] | None = None
+        self.changed = asyncio.Event()
+
+    def __call__(self, fraction: float, message: str) -> None:
+        """Note news; raises Stopped once the run is not ours any more."""
+        if self._stopped.is_set():
+            raise Stopped
+        self._news = (fraction, message)  # one assignment: atomic between threads
+        self._loop.call_soon_threadsafe(self.changed.set)
+
+    def stop(self) -> None:
+        """Make the next call raise."""
+        self._stopped.set()
+
+    @property
+    def news(self) -> tuple[float, str] | None:
+        """The newest fraction and message."""
+        return self._news
+
+
+class Reporter:
+    """The reports of one started run."""
+
+    def __init__(
+        self,
+        stub: run_report_service_pb2_grpc.RunReportServiceAsyncStub,
+        started: run_report_service_pb2.StartRunResponse,
+        patience: float,
+    ) -> None:
+        self._stub = stub
+        self._patience = patience
+        self.is_ending = False  # the end was sent at least once; only its own answer counts from then on
+        self._run_id, self._fencing_token = started.run.run_id, started.fencing_token
+        self._lease = max(0.5, started.lease.ToTimedelta().total_seconds())
+        # A lost heartbeat must leave time for another one.
+        self._interval = min(
+            started.heartbeat_interval.ToTimedelta().total_seconds() or self._lease / 3, self._lease / 3
+        )
+
+    async def keep_alive(self, progress: Progress) -> None:
+        """Send heartbeats, soon after news, until the run is lost: then this returns."""
+        sent: tuple[float, str] | None = None
+        while True:
+            try:
+                async with asyncio.timeout(self._interval):
+                    await progress.changed.wait()
+            except TimeoutError:
+                pass
+            progress.changed.clear()
+            request = run_report_service_pb2.HeartbeatRequest(
+                run_id=self._run_id, fencing_token=self._fencing_token
+            )
+            if (news := progress.news) != sent and news is not None:
+                request.progress_pct = min(100.0, max(0.0, 100.0 * news[0]))
+                request.progress_message = news[1][:_LONGEST_MESSAGE]
+            try:
+                await self._stub.Heartbeat(request, timeout=min(5.0, self._lease / 2))
+                sent = news
+            except grpc.aio.AioRpcError as error:
+                refusal = from_rpc_error(error)
+                if refusal.reason in _LOST:
+                    _log.warning("run lost", run_id=self._run_id, reason=refusal.reason)
+                    return
+                # While run-service is away no lease runs out.
+                _log.warning("heartbeat failed", error=repr(refusal))
+            await asyncio.sleep(min(_SHORTEST_GAP, self._interval))
+
+    async def complete(self, request: run_report_service_pb2.CompleteRunRequest) -> None:
+        """RUNNING -> COMPLETED.
+
+        Raises:
+            RunLostError: nothing was published.
+            DomainError: refused for another reason, or run-service was away for too long.
+        """
+        request.run_id, request.fencing_token = self._run_id, self._fencing_token
+        await self._end(lambda: self._stub.CompleteRun(request))
+
+    async def fail(self, request: run_report_service_pb2.FailRunRequest) -> None:
+        """RUNNING -> FAILED; raises as `complete`."""
+        request.run_id, request.fencing_token = self._run_id, self._fencing_token
+        await self._end(lambda: self._stub.FailRun(request))
+
+    async def _end(self, call: Callable[[], Awaitable[object]]) -> None:
+        self.is_ending = True
+        try:
+            await persist(call, self._patience)
+        except DomainError as error:
+            if error.reason in _LOST:
+                raise RunLostError(f"{error.reason}: {error.message}") from error
+            raise
