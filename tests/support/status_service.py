@@ -106,7 +106,7 @@ def event(message: Message, tenant_id: str = TENANT) -> Event:
     """The envelope that the owning service puts around a message."""
     is_lineage = isinstance(message, lineage_events_pb2.FlowStatusesChanged)
     resource_id = BATCH if is_lineage else message.instance.instance_id  # type: ignore[attr-defined]  # all others have it
-    participle = _PARTICIPLES[type(message)]  # type: ignore[index]  # a message that this service consumes
+    participle = _PARTICIPLES[type(message)]
     service = "lineage" if is_lineage else "instance"
     return make_event(service, tenant_id, message, participle, resource_id, SystemClock(), new_id)
 
@@ -171,8 +171,14 @@ async def running(
     """Run one replica of the service on a database that is there."""
     client = await _create_streams(nats_url)
     application = Application(
-        Settings(
-            **urls, nats_url=nats_url, shutdown_grace_seconds=0.5, service_token="service-secret", **settings
+        Settings.model_validate(
+            {
+                "shutdown_grace_seconds": 0.5,
+                "service_token": "service-secret",
+                **urls,
+                "nats_url": nats_url,
+                **settings,
+            }
         )
     )
     stop = asyncio.Event()
