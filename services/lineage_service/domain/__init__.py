@@ -1,0 +1,1 @@
+"""What lineage means, as pure functions over plain values; no database, no protobuf, no clock."""

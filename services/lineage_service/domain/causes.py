@@ -1,0 +1,172 @@
+"""Why a flow is not fresh: local causes, root causes with shortest paths, and their texts; no input or output."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+
+from lineage_service.domain.flows import Edge, Flow, Word
+
+
+class CauseKind(IntEnum):
+    """The numbers of the protobuf CauseKind."""
+
+    OWN_CONFIG = 1
+    UPSTREAM_MOVED = 2
+    UPSTREAM_ADDED = 3
+    UPSTREAM_REMOVED = 4
+    OVERDUE = 5
+    INVALIDATED = 6
+    NEVER_SUCCEEDED = 7
+
+
+@dataclass(frozen=True)
+class Cause:
+    """One reason, where it began: for UPSTREAM_MOVED in the upstream that moved, else in the flow itself."""
+
+    kind: CauseKind
+    origin: Flow
+    message: str
+    from_version: int = 0
+    to_version: int = 0
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A cause and one shortest path from its origin to the flow, both included."""
+
+    cause: Cause
+    path: tuple[Flow, ...]
+    direct_upstream: Flow | None = None
+
+
+class Graph:
+    """Some flows and the edges into them; every edge's ends must be among the flows."""
+
+    def __init__(self, flows: Iterable[Flow], edges: Iterable[Edge]) -> None:
+        self.flows = {flow.flow_id: flow for flow in flows}
+        self._edges: dict[int, list[Edge]] = {}
+        for edge in sorted(edges, key=lambda edge: (*self.flows[edge.upstream_id].key, edge.role)):
+            self._edges.setdefault(edge.downstream_id, []).append(edge)
+
+    def edges_into(self, flow: Flow) -> list[Edge]:
+        """Return the edges of which the flow is the downstream."""
+        return self._edges.get(flow.flow_id, [])
+
+    def upstreams_of(self, flow: Flow) -> list[Flow]:
+        """Return the connected direct upstreams, each once, in order of their keys."""
+        ids = dict.fromkeys(edge.upstream_id for edge in self.edges_into(flow) if edge.is_connected)
+        return [self.flows[upstream_id] for upstream_id in ids]
+
+
+def moved(upstream: Flow, from_version: int, to_version: int) -> Cause:
+    """Return the cause of an edge whose upstream has moved on."""
+    message = f"{upstream.instance_name} moved from version {from_version} to version {to_version}"
+    return Cause(CauseKind.UPSTREAM_MOVED, upstream, message, from_version, to_version)
+
+
+def local_causes(graph: Graph, flow: Flow) -> list[Cause]:
+    """Return the flow's own causes and those of its edges."""
+    name = flow.instance_name
+    if flow.is_deleted or not flow.is_defined:
+        what = "was deleted" if flow.is_deleted else "is not defined"
+        return [Cause(CauseKind.UPSTREAM_REMOVED, flow, f"{name or flow.instance_id} {what}")]
+    if flow.version == 0:
+        return [Cause(CauseKind.NEVER_SUCCEEDED, flow, f"{name} has never succeeded")]
+    causes = []
+    if flow.is_invalidated:
+        causes.append(
+            Cause(CauseKind.INVALIDATED, flow, f"{name} was invalidated: {flow.invalidated_reason}")
+        )
+    if flow.overdue_date:
+        message = f"{name} has data up to {flow.last_data_date or 'no date'}, expected {flow.overdue_date}"
+        causes.append(Cause(CauseKind.OVERDUE, flow, message))
+    has_other_config = flow.fingerprint != flow.computed_fingerprint
+    if has_other_config:
+        causes.append(
+            Cause(CauseKind.OWN_CONFIG, flow, f"the configuration of {name} changed since it was computed")
+        )
+    for edge in graph.edges_into(flow):
+        cause = _edge_cause(graph.flows[edge.upstream_id], flow, edge, has_other_config=has_other_config)
+        if cause is not None and cause not in causes:
+            causes.append(cause)
+    return causes
+
+
+def _edge_cause(upstream: Flow, flow: Flow, edge: Edge, *, has_other_config: bool) -> Cause | None:
+    upstream_name = upstream.instance_name or upstream.instance_id
+    if not edge.is_connected:
+        if not has_other_config:  # the fingerprint covers the edges: it was computed without this one, too
+            return None
+        message = f"{upstream_name} was disconnected from {flow.instance_name} since it was computed"
+        return Cause(CauseKind.UPSTREAM_REMOVED, flow, message)
+    if edge.consumed_version == upstream.version:
+        return None
+    if edge.consumed_version == 0:
+        message = f"{flow.instance_name} has not read {upstream_name} yet"
+        return Cause(CauseKind.UPSTREAM_ADDED, flow, message)
+    return moved(upstream, edge.consumed_version, upstream.version)
+
+
+def find_causes(graph: Graph, start: Flow, limit: int | None = None) -> list[Explanation]:
+    """Return every root cause of a flow, nearest first, each with one shortest path along which it spreads.
+
+    The graph must hold the closure of the not fresh flows above `start`, with their direct upstreams.
+    """
+    found: dict[Cause, Explanation] = {}
+    below: dict[int, Flow | None] = {start.flow_id: None}
+    queue = deque([] if start.is_fresh else [start])
+    while queue and (limit is None or len(found) < limit):
+        flow = queue.popleft()
+        for cause in local_causes(graph, flow):
+            if cause not in found:
+                found[cause] = Explanation(cause, _path(cause, flow, below))
+        for upstream in graph.upstreams_of(flow):
+            if not upstream.is_fresh and upstream.flow_id not in below:
+                below[upstream.flow_id] = flow
+                queue.append(upstream)
+    return list(found.values())[:limit]
+
+
+def _path(cause: Cause, holder: Flow, below: dict[int, Flow | None]) -> tuple[Flow, ...]:
+    path = [cause.origin] if cause.origin.flow_id != holder.flow_id else []
+    step: Flow | None = holder
+    while step is not None:
+        path.append(step)
+        step = below[step.flow_id]
+    return tuple(path)
+
+
+def explain(graph: Graph, flow: Flow) -> list[Explanation]:
+    """Return every root cause through every affected direct upstream; the flow's own ones come first."""
+    if flow.is_fresh:
+        return []
+    explanations = []
+    for cause in local_causes(graph, flow):
+        if cause.kind is CauseKind.UPSTREAM_MOVED:
+            explanations.append(Explanation(cause, (cause.origin, flow), cause.origin))
+        else:
+            explanations.append(Explanation(cause, (flow,)))
+    for upstream in graph.upstreams_of(flow):
+        explanations += [
+            Explanation(found.cause, (*found.path, flow), upstream) for found in find_causes(graph, upstream)
+        ]
+    return explanations
+
+
+def blocking_reason(flow: Flow, causes: Iterable[Cause]) -> str:
+    """Say for people why an upstream is not READY."""
+    if flow.is_deleted:
+        return "it was deleted"
+    if not flow.is_defined:
+        return "it is not known yet"
+    match flow.word:
+        case Word.RUNNING:
+            return f"run {flow.run_number} is active"
+        case Word.ERROR:
+            return f"run {flow.outcome_run_number} failed"
+        case Word.NOT_INITIALIZED:
+            return "never ran" if flow.run_number == 0 else "never succeeded"
+    return "stale: " + "; ".join(cause.message for cause in causes)

@@ -1,0 +1,250 @@
+"""A flow's state: three dimensions, the one word over them, and what an event may change; no input or output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class Activity(StrEnum):
+    """Is something running?"""
+
+    IDLE = "idle"
+    RUNNING = "running"  # a run is pending or running
+
+
+class Outcome(StrEnum):
+    """How the last ended run went; cancelled ones do not count."""
+
+    NEVER = "never"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+class Word(StrEnum):
+    """The one word over the three dimensions."""
+
+    ERROR = "error"
+    STALE = "stale"
+    RUNNING = "running"
+    NOT_INITIALIZED = "not_initialized"
+    READY = "ready"
+
+
+def word_of(activity: Activity, outcome: Outcome, is_fresh: bool) -> Word:
+    """Return the one word; the first rule that holds decides."""
+    if activity is Activity.RUNNING:
+        return Word.RUNNING
+    if outcome is Outcome.FAILED:
+        return Word.ERROR
+    if outcome is Outcome.NEVER:
+        return Word.NOT_INITIALIZED
+    return Word.READY if is_fresh else Word.STALE
+
+
+class FlowKey(NamedTuple):
+    """The identity of a flow within its tenant; `flow_kind` is the lower-case name, like `refresh`."""
+
+    instance_id: str
+    flow_kind: str
+
+
+class EdgeSpec(NamedTuple):
+    """One upstream that an instance's revision connects; `kind` is the number of the protobuf EdgeKind."""
+
+    upstream: FlowKey
+    role: str
+    kind: int
+
+
+class FlowSpec(NamedTuple):
+    """One flow as an instance's revision defines it."""
+
+    flow_kind: str
+    fingerprint: str
+    upstreams: tuple[EdgeSpec, ...]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """An instance as of one revision, as far as lineage cares; a newer revision replaces all of it."""
+
+    instance_id: str
+    revision: int
+    name: str
+    kind: int
+    flows: tuple[FlowSpec, ...]
+    is_deleted: bool = False
+    event_id: str = ""
+
+
+class Phase(StrEnum):
+    """What a run's event says about it."""
+
+    ACTIVE = "active"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Input(NamedTuple):
+    """What a run read of one upstream: the version, named by the run that produced it."""
+
+    upstream: FlowKey
+    role: str
+    version: int
+    version_id: str
+
+
+@dataclass(frozen=True)
+class RunFact:
+    """One run event; only a completed one carries what follows `submit_time`."""
+
+    flow: FlowKey
+    run_id: str
+    run_number: int
+    phase: Phase
+    submit_time: datetime | None
+    fingerprint: str = ""
+    inputs: tuple[Input, ...] = ()
+    uri: str = ""
+    physical_version: str = ""
+    digest: str = ""
+    last_data_date: str = ""
+    rows_processed: int = 0
+    event_id: str = ""
+
+
+class Progress(NamedTuple):
+    """What is known of a flow's runs: a function of the *set* of events, so their order does not matter."""
+
+    run_number: int = 0
+    last_run_id: str = ""
+    last_run_time: datetime | None = None
+    ended_run_number: int = 0
+    outcome_run_number: int = 0
+    outcome: str = Outcome.NEVER
+    completed_run_number: int = 0
+    computed_fingerprint: str = ""
+    rows_processed: int = 0
+
+
+def advance(progress: Progress, fact: RunFact) -> Progress:
+    """Return the progress after one more event; older news of each sort changes nothing."""
+    number = fact.run_number
+    if number > progress.run_number:
+        progress = progress._replace(
+            run_number=number, last_run_id=fact.run_id, last_run_time=fact.submit_time
+        )
+    if fact.phase is not Phase.ACTIVE and number > progress.ended_run_number:
+        progress = progress._replace(ended_run_number=number)
+    if fact.phase in {Phase.COMPLETED, Phase.FAILED} and number > progress.outcome_run_number:
+        outcome = Outcome.SUCCEEDED if fact.phase is Phase.COMPLETED else Outcome.FAILED
+        progress = progress._replace(outcome_run_number=number, outcome=outcome)
+    if fact.phase is Phase.COMPLETED and number > progress.completed_run_number:
+        progress = progress._replace(
+            completed_run_number=number,
+            computed_fingerprint=fact.fingerprint,
+            rows_processed=fact.rows_processed,
+        )
+    return progress
+
+
+def activity_of(run_number: int, ended_run_number: int) -> Activity:
+    """Return whether the newest run is active; older ones must have ended, since only one may be active."""
+    return Activity.RUNNING if run_number > ended_run_number else Activity.IDLE
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Flow:
+    """All that is stored of a flow, with its instance's name and its current version; equal only to itself."""
+
+    flow_id: int
+    instance_id: str
+    flow_kind: str
+    instance_name: str
+    instance_kind: int
+    instance_revision: int
+    is_deleted: bool
+    is_defined: bool
+    fingerprint: str
+    computed_fingerprint: str
+    version: int
+    version_id: str
+    uri: str
+    physical_version: str
+    digest: str
+    last_data_date: str
+    run_number: int
+    last_run_id: str
+    last_run_time: datetime | None
+    ended_run_number: int
+    outcome_run_number: int
+    outcome: str
+    completed_run_number: int
+    rows_processed: int
+    invalidated_run_number: int
+    invalidated_reason: str
+    overdue_date: str
+    is_fresh: bool
+    revision: int
+
+    @property
+    def key(self) -> FlowKey:
+        """Its identity."""
+        return FlowKey(self.instance_id, self.flow_kind)
+
+    @property
+    def activity(self) -> Activity:
+        """Whether a run is active."""
+        return activity_of(self.run_number, self.ended_run_number)
+
+    @property
+    def word(self) -> Word:
+        """The one word."""
+        return word_of(self.activity, Outcome(self.outcome), self.is_fresh)
+
+    @property
+    def is_invalidated(self) -> bool:
+        """Declared invalid, and no later run has completed since."""
+        return self.completed_run_number <= self.invalidated_run_number
+
+
+class Edge(NamedTuple):
+    """One edge: connected by the newest revision, or read by the newest completed run, or both."""
+
+    upstream_id: int
+    downstream_id: int
+    role: str
+    kind: int
+    is_connected: bool
+    consumed_version: int
+
+
+class Move(NamedTuple):
+    """A flow whose current version changed."""
+
+    flow_id: int
+    from_version: int
+    to_version: int
+
+
+class Change(NamedTuple):
+    """The state of a flow after a change, as FlowStatusesChanged tells it; the time in microseconds."""
+
+    flow_id: int
+    instance_id: str
+    flow_kind: str
+    is_defined: bool
+    run_number: int
+    ended_run_number: int
+    outcome: str
+    is_fresh: bool
+    last_run_id: str | None
+    last_run_time: int | None
+    version: int
+    last_data_date: str
+    rows_processed: int
+    overdue_date: str

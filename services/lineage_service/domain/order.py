@@ -1,0 +1,59 @@
+"""Distances and execution levels over edges; pure, and never recursive, since chains are long."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping, Sequence
+
+
+def adjacency(pairs: Iterable[tuple[int, int]]) -> Mapping[int, list[int]]:
+    """Return the second members of the pairs by their first."""
+    neighbours: defaultdict[int, list[int]] = defaultdict(list)
+    for first, second in pairs:
+        neighbours[first].append(second)
+    return neighbours
+
+
+def distances(start: int, neighbours: Mapping[int, Sequence[int]], max_depth: int = 0) -> dict[int, int]:
+    """Return how many edges away each reachable flow is, nearest first, without the start; 0: no limit."""
+    depths = {start: 0}
+    queue = deque([start])
+    while queue:
+        flow_id = queue.popleft()
+        if max_depth and depths[flow_id] == max_depth:
+            continue
+        for neighbour in neighbours.get(flow_id, ()):
+            if neighbour not in depths:
+                depths[neighbour] = depths[flow_id] + 1
+                queue.append(neighbour)
+    del depths[start]
+    return depths
+
+
+def execution_levels(wanted: Iterable[int], edges: Iterable[tuple[int, int]]) -> list[list[int]]:
+    """Return the wanted flows level by level; `edges` are (upstream, downstream) of their whole upstream closure.
+
+    A flow comes after every wanted flow above it, also where only flows that are not wanted lie between.
+    """
+    wanted_ids = set(wanted)
+    waiting: defaultdict[int, int] = defaultdict(int)
+    downstreams: defaultdict[int, list[int]] = defaultdict(list)
+    nodes = set(wanted_ids)
+    for upstream, downstream in set(edges):
+        waiting[downstream] += 1
+        downstreams[upstream].append(downstream)
+        nodes |= {upstream, downstream}
+    level = dict.fromkeys(nodes, 0)
+    ready = deque(sorted(node for node in nodes if not waiting[node]))
+    while ready:
+        node = ready.popleft()
+        below = level[node] + (node in wanted_ids)
+        for downstream in downstreams[node]:
+            level[downstream] = max(level[downstream], below)
+            waiting[downstream] -= 1
+            if not waiting[downstream]:
+                ready.append(downstream)
+    levels: defaultdict[int, list[int]] = defaultdict(list)
+    for flow_id in sorted(wanted_ids):
+        levels[level[flow_id]].append(flow_id)
+    return [levels[number] for number in sorted(levels)]

@@ -1,0 +1,292 @@
+"""Protobuf in, facts out; changes in, protobuf out: the shapes of events, and no decision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC
+from functools import lru_cache
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from lineage_service.domain.causes import Cause, CauseKind
+from lineage_service.domain.flows import (
+    Change,
+    EdgeSpec,
+    FlowKey,
+    FlowSpec,
+    Input,
+    Outcome,
+    Phase,
+    RunFact,
+    Snapshot,
+    activity_of,
+    word_of,
+)
+from optaic.common.v1.flow_pb2 import FlowKind, FlowRef, Status
+from optaic.instance.v1 import instance_events_pb2
+from optaic.instance.v1.instance_pb2 import Instance
+from optaic.lineage.v1 import lineage_pb2
+from optaic.lineage.v1.lineage_events_pb2 import FlowStatusChange, FlowStatusesChanged
+from optaic.run.v1 import run_events_pb2
+from servicekit.errors import InvalidArgumentError
+from servicekit.ids import is_id
+
+SERVICE = "lineage"
+STREAM = "LINEAGE_EVENTS"
+SUBJECTS = ("optaic.*.lineage.v1.>",)
+INSTANCE_CONSUMER = "lineage-instance-events"
+RUN_CONSUMER = "lineage-run-events"
+CHUNK_BYTES = 224_000  # below the contract's 256 kB by what the event ids and the last causes may take
+_MICROSECONDS = 1_000_000
+
+_PHASES: dict[type[Message], Phase] = {
+    run_events_pb2.RunSubmitted: Phase.ACTIVE,
+    run_events_pb2.RunStarted: Phase.ACTIVE,
+    run_events_pb2.RunCompleted: Phase.COMPLETED,
+    run_events_pb2.RunFailed: Phase.FAILED,
+    run_events_pb2.RunCancelled: Phase.CANCELLED,
+}
+_SNAPSHOTS: dict[type[Message], bool] = {  # whether it marks a deletion
+    instance_events_pb2.InstanceCreated: False,
+    instance_events_pb2.InstanceUpdated: False,
+    instance_events_pb2.InstanceActivated: False,
+    instance_events_pb2.InstanceDeletionRequested: True,
+    instance_events_pb2.InstanceDeleted: True,
+}
+
+
+@lru_cache
+def kind_name(number: int) -> str:
+    """Return the stored name of a flow kind.
+
+    Raises:
+        InvalidArgumentError: It is none.
+    """
+    if number == FlowKind.FLOW_KIND_UNSPECIFIED or number not in FlowKind.values():
+        raise InvalidArgumentError("INVALID_EVENT", f"{number} is not a flow kind")
+    return FlowKind.Name(number).removeprefix("FLOW_KIND_").lower()  # type: ignore[arg-type]  # a number on the wire
+
+
+@lru_cache
+def kind_number(name: str) -> FlowKind.ValueType:
+    """Return the protobuf flow kind of a stored name."""
+    return FlowKind.Value(f"FLOW_KIND_{name.upper()}")
+
+
+def flow_key(ref: FlowRef) -> FlowKey:
+    """Return the key of a flow.
+
+    Raises:
+        InvalidArgumentError: It names no flow.
+    """
+    return FlowKey(_id(ref.instance_id), kind_name(ref.flow_kind))
+
+
+def _id(text: str) -> str:
+    if not is_id(text):
+        raise InvalidArgumentError("INVALID_EVENT", f"{text[:100]!r} is not a UUID")
+    return text
+
+
+def snapshot_of(instance: Instance, *, is_deleted: bool = False, event_id: str = "") -> Snapshot:
+    """Return what lineage needs of an instance."""
+    flows = tuple(
+        FlowSpec(
+            kind_name(flow.flow_kind),
+            flow.compute_fingerprint,
+            tuple(EdgeSpec(flow_key(edge.upstream), edge.role, edge.kind) for edge in flow.upstreams),
+        )
+        for flow in instance.flows
+    )
+    return Snapshot(
+        _id(instance.instance_id),
+        instance.revision,
+        instance.name,
+        instance.kind,
+        flows,
+        is_deleted,
+        event_id,
+    )
+
+
+def snapshot_of_event(message: Message, event_id: str) -> Snapshot | None:
+    """Return the snapshot an instance event carries; None for another event."""
+    is_deleted = _SNAPSHOTS.get(type(message))
+    if is_deleted is None:
+        return None
+    return snapshot_of(message.instance, is_deleted=is_deleted, event_id=event_id)  # type: ignore[attr-defined]  # all of them have one
+
+
+def run_fact_of_event(message: Message, event_id: str) -> RunFact | None:
+    """Return the fact a run event states; None for one that lineage does not care for."""
+    phase = _PHASES.get(type(message))
+    if phase is None:
+        return None
+    run = message.run  # type: ignore[attr-defined]  # all of them have one
+    if run.run_number < 1:
+        raise InvalidArgumentError("INVALID_EVENT", f"run {run.run_id} has no number")
+    fact = RunFact(
+        FlowKey(_id(run.instance_id), kind_name(run.flow_kind)),
+        _id(run.run_id),
+        run.run_number,
+        phase,
+        run.submit_time.ToDatetime(UTC) if run.HasField("submit_time") else None,
+        event_id=event_id,
+    )
+    if phase is not Phase.COMPLETED:
+        return fact
+    output = run.output_version
+    return RunFact(
+        fact.flow,
+        fact.run_id,
+        fact.run_number,
+        phase,
+        fact.submit_time,
+        fingerprint=run.compute_fingerprint,
+        inputs=tuple(
+            Input(
+                FlowKey(_id(item.instance_id), kind_name(item.flow_kind)),
+                item.role,
+                item.version,
+                item.version_id and _id(item.version_id),
+            )
+            for item in run.input_versions
+        ),
+        uri=output.uri,
+        physical_version=output.physical_version,
+        digest=output.digest,
+        last_data_date=output.last_data_date,
+        rows_processed=run.pipeline.rows_fetched,
+        event_id=event_id,
+    )
+
+
+def flow_ref(instance_id: str, flow_kind: str) -> FlowRef:
+    """Return the protobuf identity of a flow."""
+    return FlowRef(instance_id=instance_id, flow_kind=kind_number(flow_kind))
+
+
+def cause_message(cause: Cause) -> lineage_pb2.Cause:
+    """Return the protobuf cause."""
+    origin = cause.origin
+    is_overdue = cause.kind is CauseKind.OVERDUE
+    return lineage_pb2.Cause(
+        kind=cause.kind.value,  # type: ignore[arg-type]  # the domain numbers them alike; a test compares
+        origin=flow_ref(origin.instance_id, origin.flow_kind),
+        origin_name=origin.instance_name,
+        from_version=cause.from_version,
+        to_version=cause.to_version,
+        expected_data_date=origin.overdue_date if is_overdue else "",
+        last_data_date=origin.last_data_date if is_overdue else "",
+        message=cause.message,
+    )
+
+
+@lru_cache
+def dimensions(
+    run_number_is_ended: bool,
+    outcome: str,
+    is_fresh: bool,
+) -> tuple[lineage_pb2.FlowActivity.ValueType, lineage_pb2.FlowOutcome.ValueType, Status.ValueType]:
+    """Return the protobuf activity, outcome and word."""
+    activity = activity_of(1, int(run_number_is_ended))
+    word = word_of(activity, Outcome(outcome), is_fresh)
+    return (
+        lineage_pb2.FlowActivity.Value(f"FLOW_ACTIVITY_{activity.name}"),
+        lineage_pb2.FlowOutcome.Value(f"FLOW_OUTCOME_{outcome.upper()}"),
+        Status.Value(f"STATUS_{word.name}"),
+    )
+
+
+def freshness_status(overdue_date: str) -> lineage_pb2.FreshnessStatus.ValueType:
+    """Return how the data's date stands to the policy."""
+    if overdue_date:
+        return lineage_pb2.FRESHNESS_STATUS_OVERDUE
+    return lineage_pb2.FRESHNESS_STATUS_UNSPECIFIED
+
+
+@dataclass
+class ChangeGroup:
+    """The part of a change that stems from one run, or, with an empty id, from no single one."""
+
+    run_id: str = ""
+    changes: dict[int, Change] = field(default_factory=dict)
+    causes: dict[int, list[Cause]] = field(
+        default_factory=dict
+    )  # by flow; lists are shared where they are equal
+    affected_downstream: int = 0
+
+
+def change_messages(
+    revision: int, groups: Sequence[ChangeGroup], event_ids: Sequence[str]
+) -> Iterator[FlowStatusesChanged]:
+    """Yield the messages of one change, at least one, each small enough to be published.
+
+    The ids of the applied events come with the last one: who has seen them has seen every change before.
+    """
+    pending: FlowStatusesChanged | None = None
+    for group in groups:
+        for chunk in _chunks(revision, group):
+            if pending is not None:
+                yield pending
+            pending = chunk
+    last = pending or FlowStatusesChanged(revision=revision)
+    last.caused_by_event_ids.extend(event_ids)
+    yield last
+
+
+def _chunks(revision: int, group: ChangeGroup) -> Iterator[FlowStatusesChanged]:
+    chunk, size = _head(revision, group), 0
+    positions: dict[Cause, int] = {}
+    indexes: dict[int, list[int]] = {}  # of a list of causes, by its identity: thousands share one
+    for change in group.changes.values():
+        if size > CHUNK_BYTES:
+            yield chunk
+            chunk, size, positions, indexes = _head(revision, group), 0, {}, {}
+        causes = group.causes.get(change.flow_id, [])
+        if causes and id(causes) not in indexes:
+            for cause in causes:
+                if cause not in positions:
+                    positions[cause] = len(positions)
+                    message = cause_message(cause)
+                    chunk.causes.append(message)
+                    size += message.ByteSize() + 4
+            indexes[id(causes)] = [positions[cause] for cause in causes]
+        item = _change_message(change, indexes.get(id(causes)))
+        size += item.ByteSize() + 4
+        chunk.changes.append(item)
+    if group.changes or group.run_id:
+        yield chunk
+
+
+def _head(revision: int, group: ChangeGroup) -> FlowStatusesChanged:
+    return FlowStatusesChanged(
+        revision=revision, caused_by_run_id=group.run_id, affected_downstream=group.affected_downstream
+    )
+
+
+def _change_message(change: Change, cause_indexes: Sequence[int] | None) -> FlowStatusChange:
+    activity, outcome, status = dimensions(
+        change.run_number <= change.ended_run_number, change.outcome, change.is_fresh
+    )
+    last_run_time = None
+    if change.last_run_time is not None:
+        seconds, microseconds = divmod(change.last_run_time, _MICROSECONDS)
+        last_run_time = Timestamp(seconds=seconds, nanos=microseconds * 1000)
+    return FlowStatusChange(
+        flow=FlowRef(instance_id=change.instance_id, flow_kind=kind_number(change.flow_kind)),
+        status=status,
+        activity=activity,
+        outcome=outcome,
+        is_fresh=change.is_fresh,
+        cause_indexes=cause_indexes,
+        run_number=change.run_number,
+        last_run_id=change.last_run_id,  # type: ignore[arg-type]  # None leaves it empty
+        last_run_time=last_run_time,
+        version=change.version,
+        last_data_date=change.last_data_date,
+        rows_processed=change.rows_processed,
+        freshness_status=freshness_status(change.overdue_date),
+    )

@@ -1,0 +1,246 @@
+"""The RPCs: each parses, calls one use case and shapes the answer; no rule is decided here."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from lineage_service import events
+from lineage_service.domain.flows import Flow, FlowKey
+from lineage_service.use_cases import admission, queries
+from lineage_service.use_cases.events import Services
+from optaic.common.v1.flow_pb2 import InputVersion, VersionRef
+from optaic.lineage.v1 import lineage_pb2, lineage_service_pb2, lineage_service_pb2_grpc
+from servicekit import context, idempotency
+from servicekit.database import Database
+from servicekit.errors import PermissionDeniedError
+
+Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+
+
+class LineageApi(lineage_service_pb2_grpc.LineageServiceServicer):
+    """Implements `optaic.lineage.v1.LineageService`."""
+
+    def __init__(self, services: Services, database: Database) -> None:
+        self._services = services
+        self._database = database
+
+    async def CheckUpstreamFreshness(  # noqa: N802, D102 - named and described by the contract
+        self, request: lineage_service_pb2.CheckUpstreamFreshnessRequest, _context: Context
+    ) -> lineage_service_pb2.CheckUpstreamFreshnessResponse:
+        caller = context.current()
+        if not caller.is_service and (request.HasField("instance") or request.run_events):
+            raise PermissionDeniedError("PERMISSION_DENIED", "only services may attach what they know")
+        facts = [
+            events.run_fact_of_event(getattr(item, item.WhichOneof("event") or ""), item.event_id)
+            for item in request.run_events
+        ]
+        answer = await admission.check_upstream_freshness(
+            self._services,
+            self._database,
+            caller.tenant_id,
+            events.flow_key(request.flow),
+            events.snapshot_of(request.instance) if request.HasField("instance") else None,
+            [fact for fact in facts if fact is not None],
+        )
+        return _admission_message(answer)
+
+    async def GetFlowState(  # noqa: N802, D102 - named and described by the contract
+        self, request: lineage_service_pb2.GetFlowStateRequest, _context: Context
+    ) -> lineage_pb2.FlowState:
+        key = events.flow_key(request.flow)
+        return _state_message(await queries.get_flow_state(self._database, context.current().tenant_id, key))
+
+    async def ListUpstreams(  # noqa: N802, D102 - named and described by the contract
+        self, request: lineage_service_pb2.ListUpstreamsRequest, _context: Context
+    ) -> lineage_service_pb2.ListUpstreamsResponse:
+        states, token = await self._list_neighbours(request, is_upstream=True)
+        return lineage_service_pb2.ListUpstreamsResponse(flows=states, next_page_token=token)
+
+    async def ListDownstreams(  # noqa: N802, D102 - named and described by the contract
+        self, request: lineage_service_pb2.ListDownstreamsRequest, _context: Context
+    ) -> lineage_service_pb2.ListDownstreamsResponse:
+        states, token = await self._list_neighbours(request, is_upstream=False)
+        return lineage_service_pb2.ListDownstreamsResponse(flows=states, next_page_token=token)
+
+    async def _list_neighbours(
+        self,
+        request: lineage_service_pb2.ListUpstreamsRequest | lineage_service_pb2.ListDownstreamsRequest,
+        *,
+        is_upstream: bool,
+    ) -> tuple[list[lineage_pb2.FlowState], str]:
+        states, token = await queries.list_neighbours(
+            self._database,
+            context.current().tenant_id,
+            events.flow_key(request.flow),
+            is_upstream=is_upstream,
+            max_depth=request.max_depth,
+            page_size=request.page_size,
+            page_token=request.page_token,
+        )
+        return [_state_message(state) for state in states], token
+
+    async def GetLineageGraph(  # noqa: N802, D102 - named and described by the contract
+        self, request: lineage_service_pb2.GetLineageGraphRequest, _context: Context
+    ) -> lineage_service_pb2.GetLineageGraphResponse:
+        found = await queries.get_lineage_graph(
+            self._database,
+            context.current().tenant_id,
+            events.flow_key(request.flow),
+            request.upstream_depth,
+            request.downstream_depth,
+        )
+        return lineage_service_pb2.GetLineageGraphResponse(
+            flows=[_state_message(state) for state in found.states],
+            edges=[
+                lineage_pb2.Edge(
+                    upstream=events.flow_ref(*found.keys[edge.upstream_id]),
+                    downstream=events.flow_ref(*found.keys[edge.downstream_id]),
+                    role=edge.role,
+                    kind=edge.kind,  # type: ignore[arg-type]  # stored as it came
+                    consumed_version=edge.consumed_version,
+                )
+                for edge in found.edges
+            ],
+            is_truncated=found.is_truncated,
+        )
+
+    async def GetExecutionOrder(  # noqa: N802, D102 - named and described by the contract
+        self, request: lineage_service_pb2.GetExecutionOrderRequest, _context: Context
+    ) -> lineage_service_pb2.GetExecutionOrderResponse:
+        keys = [events.flow_key(flow) for flow in request.flows]
+        levels = await queries.get_execution_order(self._database, context.current().tenant_id, keys)
+        return lineage_service_pb2.GetExecutionOrderResponse(
+            levels=[
+                lineage_service_pb2.ExecutionLevel(flows=[events.flow_ref(*key) for key in level])
+                for level in levels
+            ]
+        )
+
+    async def ExplainStaleness(  # noqa: N802, D102 - named and described by the contract
+        self, request: lineage_service_pb2.ExplainStalenessRequest, _context: Context
+    ) -> lineage_service_pb2.ExplainStalenessResponse:
+        state, explanations = await queries.explain_staleness(
+            self._database, context.current().tenant_id, events.flow_key(request.flow)
+        )
+        return lineage_service_pb2.ExplainStalenessResponse(
+            flow_state=_state_message(state),
+            explanations=[
+                lineage_pb2.StalenessExplanation(
+                    cause=events.cause_message(item.cause),
+                    direct_upstream=events.flow_ref(*item.direct_upstream.key)
+                    if item.direct_upstream
+                    else None,
+                    path=[
+                        lineage_pb2.PathStep(
+                            flow=events.flow_ref(*flow.key), instance_name=flow.instance_name
+                        )
+                        for flow in item.path
+                    ],
+                )
+                for item in explanations
+            ],
+        )
+
+    async def InvalidateFlow(  # noqa: N802, D102 - named and described by the contract
+        self, request: lineage_service_pb2.InvalidateFlowRequest, _context: Context
+    ) -> lineage_pb2.FlowState:
+        state = await queries.invalidate_flow(
+            self._services,
+            self._database,
+            context.current().tenant_id,
+            events.flow_key(request.flow),
+            request.reason,
+            request.request_id,
+            idempotency.payload_hash(request),
+        )
+        return _state_message(state)
+
+
+def _version_message(flow: Flow) -> VersionRef:
+    return VersionRef(
+        version=flow.version,
+        version_id=flow.version_id,
+        uri=flow.uri,
+        physical_version=flow.physical_version,
+        digest=flow.digest,
+        last_data_date=flow.last_data_date,
+    )
+
+
+def _state_message(state: queries.State) -> lineage_pb2.FlowState:
+    flow = state.flow
+    activity, outcome, status = events.dimensions(
+        flow.run_number <= flow.ended_run_number, flow.outcome, flow.is_fresh
+    )
+    message = lineage_pb2.FlowState(
+        flow=events.flow_ref(*flow.key),
+        instance_name=flow.instance_name,
+        instance_kind=flow.instance_kind,  # type: ignore[arg-type]  # stored as it came
+        status=status,
+        activity=activity,
+        outcome=outcome,
+        is_fresh=flow.is_fresh,
+        causes=[events.cause_message(cause) for cause in state.causes],
+        current_version=_version_message(flow) if flow.version else None,
+        run_number=flow.run_number,
+        last_run_id=flow.last_run_id,
+        active_run_id=flow.last_run_id if activity == lineage_pb2.FLOW_ACTIVITY_RUNNING else "",
+        rows_processed=flow.rows_processed,
+        freshness_status=events.freshness_status(flow.overdue_date),
+        revision=flow.revision,
+    )
+    if flow.last_run_time is not None:
+        last_run_time = Timestamp()
+        last_run_time.FromDatetime(flow.last_run_time)
+        message.last_run_time.CopyFrom(last_run_time)
+    return message
+
+
+def _admission_message(
+    answer: admission.Answer,
+) -> lineage_service_pb2.CheckUpstreamFreshnessResponse:
+    own = answer.admission.flow
+    direct = answer.admission.direct
+    return lineage_service_pb2.CheckUpstreamFreshnessResponse(
+        all_ready=not answer.blocking,
+        blocking=[_blocking_message(item) for item in answer.blocking],
+        input_versions=[
+            InputVersion(
+                role=role,
+                instance_id=flow.instance_id,
+                flow_kind=events.kind_number(flow.flow_kind),
+                version=flow.version,
+                version_id=flow.version_id,
+                digest=flow.digest,
+                uri=flow.uri,
+                physical_version=flow.physical_version,
+                instance_name=flow.instance_name,
+            )
+            for flow, roles in direct
+            for role in roles
+        ],
+        base_version=_version_message(own) if own.version else None,
+        lineage_revision=answer.admission.revision,
+        known_runs=[
+            lineage_service_pb2.KnownRun(flow=events.flow_ref(*flow.key), run_number=flow.run_number)
+            for flow in (own, *(flow for flow, _ in direct))
+        ],
+        instance_revision=own.instance_revision,
+    )
+
+
+def _blocking_message(item: admission.Blocking) -> lineage_pb2.BlockingFlow:
+    flow = item.flow
+    _, _, status = events.dimensions(flow.run_number <= flow.ended_run_number, flow.outcome, flow.is_fresh)
+    return lineage_pb2.BlockingFlow(
+        flow=events.flow_ref(*FlowKey(flow.instance_id, flow.flow_kind)),
+        instance_name=flow.instance_name,
+        status=status,
+        reason=item.reason,
+        causes=[events.cause_message(cause) for cause in item.causes],
+        is_missing_input=flow.version == 0,
+        run_number=flow.run_number,
+    )

@@ -1,0 +1,98 @@
+"""Edges: connected by revisions, consumed by completed runs; two facts about one row."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lineage_service.domain.flows import EdgeSpec, FlowKey, Input
+
+_DISCONNECT = sa.text("""
+    update edges set is_connected = false, kind = 0
+    where tenant_id = :tenant_id and downstream_id = any(:downstream_ids) and is_connected
+""")
+_CONNECT = sa.text("""
+    insert into edges (tenant_id, downstream_id, upstream_id, role, kind, is_connected)
+    select :tenant_id, d.downstream_id, d.upstream_id, d.role, d.kind, true
+    from unnest(cast(:downstream_ids as bigint[]), cast(:upstream_ids as bigint[]), cast(:roles as text[]),
+                cast(:kinds as smallint[])) as d(downstream_id, upstream_id, role, kind)
+    on conflict (tenant_id, downstream_id, upstream_id, role) do update
+        set is_connected = true, kind = excluded.kind
+""")
+_UNCONSUME = sa.text("""
+    update edges set consumed_run_id = null, consumed_version = 0
+    where tenant_id = :tenant_id and downstream_id = any(:downstream_ids)
+      and (consumed_version <> 0 or consumed_run_id is not null)
+""")
+# A version is known by the run that produced it; its number is looked up, since a late event may renumber.
+# A run that is not known here counts as nothing consumed: rather stale once too often than fresh by mistake.
+_CONSUME = sa.text("""
+    insert into edges (tenant_id, downstream_id, upstream_id, role, consumed_run_id, consumed_version)
+    select :tenant_id, d.downstream_id, d.upstream_id, d.role, d.run_id,
+           case when d.run_id is null then d.version else coalesce(v.version, 0) end
+    from unnest(cast(:downstream_ids as bigint[]), cast(:upstream_ids as bigint[]), cast(:roles as text[]),
+                cast(:versions as bigint[]), cast(:run_ids as uuid[]))
+        as d(downstream_id, upstream_id, role, version, run_id)
+    left join versions v on v.tenant_id = :tenant_id and v.flow_id = d.upstream_id and v.run_id = d.run_id
+    on conflict (tenant_id, downstream_id, upstream_id, role) do update
+        set consumed_run_id = excluded.consumed_run_id, consumed_version = excluded.consumed_version
+""")
+_PRUNE = sa.text("""
+    delete from edges
+    where tenant_id = :tenant_id and downstream_id = any(:downstream_ids)
+      and not is_connected and consumed_run_id is null and consumed_version = 0
+""")
+
+
+async def connect(
+    connection: AsyncConnection,
+    tenant_id: str,
+    upstreams: Mapping[int, Sequence[EdgeSpec]],
+    ids: Mapping[FlowKey, int],
+) -> None:
+    """Connect each flow (a key of `upstreams`) to exactly these upstreams."""
+    edges = {
+        (downstream_id, ids[edge.upstream], edge.role): edge.kind
+        for downstream_id, specs in upstreams.items()
+        for edge in specs
+    }
+    scope = {"tenant_id": tenant_id, "downstream_ids": list(upstreams)}
+    await connection.execute(_DISCONNECT, scope)
+    if edges:
+        await connection.execute(_CONNECT, {**_columns(tenant_id, edges), "kinds": list(edges.values())})
+    await connection.execute(_PRUNE, scope)
+
+
+async def consume(
+    connection: AsyncConnection,
+    tenant_id: str,
+    inputs: Mapping[int, Collection[Input]],
+    ids: Mapping[FlowKey, int],
+) -> None:
+    """Store what the newest completed run of each flow (a key of `inputs`) read, in place of what was stored."""
+    edges = {
+        (downstream_id, ids[item.upstream], item.role): item
+        for downstream_id, items in inputs.items()
+        for item in items
+    }
+    scope = {"tenant_id": tenant_id, "downstream_ids": list(inputs)}
+    await connection.execute(_UNCONSUME, scope)
+    if edges:
+        parameters = {
+            **_columns(tenant_id, edges),
+            "versions": [item.version for item in edges.values()],
+            "run_ids": [item.version_id or None for item in edges.values()],
+        }
+        await connection.execute(_CONSUME, parameters)
+    await connection.execute(_PRUNE, scope)
+
+
+def _columns(tenant_id: str, edges: Collection[tuple[int, int, str]]) -> dict[str, object]:
+    return {
+        "tenant_id": tenant_id,
+        "downstream_ids": [downstream_id for downstream_id, _, _ in edges],
+        "upstream_ids": [upstream_id for _, upstream_id, _ in edges],
+        "roles": [role for _, _, role in edges],
+    }

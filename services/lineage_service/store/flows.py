@@ -1,0 +1,197 @@
+"""Instances and flows: definitions as the newest revision has them, progress of runs, invalidation."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lineage_service.domain.flows import FlowKey, Progress, Snapshot
+
+_UPSERT_INSTANCES = sa.text("""
+    insert into instances (tenant_id, instance_id, revision, name, kind, is_deleted)
+    select :tenant_id, d.instance_id, d.revision, d.name, d.kind, d.is_deleted
+    from unnest(cast(:instance_ids as uuid[]), cast(:revisions as bigint[]), cast(:names as text[]),
+                cast(:kinds as smallint[]), cast(:deletions as boolean[]))
+        as d(instance_id, revision, name, kind, is_deleted)
+    on conflict (tenant_id, instance_id) do update
+        set revision = excluded.revision, name = excluded.name, kind = excluded.kind,
+            is_deleted = excluded.is_deleted
+        where not instances.is_deleted and (excluded.is_deleted or excluded.revision > instances.revision)
+    returning cast(instance_id as text)
+""")
+_INSERT_MISSING = sa.text("""
+    insert into flows (tenant_id, instance_id, flow_kind)
+    select :tenant_id, d.instance_id, d.flow_kind
+    from unnest(cast(:instance_ids as uuid[]), cast(:flow_kinds as text[])) as d(instance_id, flow_kind)
+    where not exists (select from flows f where f.tenant_id = :tenant_id
+                      and f.instance_id = d.instance_id and f.flow_kind = d.flow_kind)
+    on conflict do nothing
+""")
+_GET_IDS = sa.text("""
+    select cast(f.instance_id as text), f.flow_kind, f.flow_id
+    from unnest(cast(:instance_ids as uuid[]), cast(:flow_kinds as text[])) as d(instance_id, flow_kind)
+    join flows f on f.tenant_id = :tenant_id and f.instance_id = d.instance_id and f.flow_kind = d.flow_kind
+""")
+_DEFINE = sa.text("""
+    update flows f set is_defined = d.flow_kind is not null, fingerprint = coalesce(d.fingerprint, '')
+    from flows g left join unnest(cast(:instance_ids as uuid[]), cast(:flow_kinds as text[]),
+                                  cast(:fingerprints as text[])) as d(instance_id, flow_kind, fingerprint)
+        on d.instance_id = g.instance_id and d.flow_kind = g.flow_kind
+    where g.tenant_id = :tenant_id and g.instance_id = any(cast(:applied as uuid[]))
+      and f.tenant_id = :tenant_id and f.flow_id = g.flow_id
+    returning f.flow_id
+""")
+_LIST_DELETED = sa.text("""
+    select cast(instance_id as text) from instances
+    where tenant_id = :tenant_id and instance_id = any(cast(:instance_ids as uuid[])) and is_deleted
+""")
+_FORGET_VERSIONS = sa.text("delete from versions where tenant_id = :tenant_id and flow_id = any(:flow_ids)")
+_FORGET_CONSUMERS = sa.text("""
+    update edges set consumed_version = 0
+    where tenant_id = :tenant_id and upstream_id = any(:flow_ids) and consumed_version <> 0
+""")
+_FORGET_EDGES = sa.text("delete from edges where tenant_id = :tenant_id and downstream_id = any(:flow_ids)")
+_FORGET_RUNS = sa.text("""
+    update flows set computed_fingerprint = '', version = 0, version_run_number = 0, last_data_date = '',
+        run_number = 0, last_run_id = null, last_run_time = null, ended_run_number = 0, outcome_run_number = 0,
+        outcome = 'never', completed_run_number = 0, rows_processed = 0, invalidated_run_number = -1,
+        invalidated_reason = '', overdue_date = ''
+    where tenant_id = :tenant_id and flow_id = any(:flow_ids)
+""")
+_GET_PROGRESS = sa.text("""
+    select flow_id, run_number, coalesce(cast(last_run_id as text), ''), last_run_time, ended_run_number,
+           outcome_run_number, outcome, completed_run_number, computed_fingerprint, rows_processed
+    from flows where tenant_id = :tenant_id and flow_id = any(:flow_ids)
+""")
+_SET_PROGRESS = sa.text("""
+    update flows f set run_number = d.run_number, last_run_id = d.last_run_id, last_run_time = d.last_run_time,
+        ended_run_number = d.ended_run_number, outcome_run_number = d.outcome_run_number, outcome = d.outcome,
+        completed_run_number = d.completed_run_number, computed_fingerprint = d.computed_fingerprint,
+        rows_processed = d.rows_processed
+    from unnest(cast(:flow_ids as bigint[]), cast(:run_numbers as bigint[]), cast(:last_run_ids as uuid[]),
+                cast(:last_run_times as timestamptz[]), cast(:ended_run_numbers as bigint[]),
+                cast(:outcome_run_numbers as bigint[]), cast(:outcomes as text[]),
+                cast(:completed_run_numbers as bigint[]), cast(:computed_fingerprints as text[]),
+                cast(:rows_processed as bigint[]))
+        as d(flow_id, run_number, last_run_id, last_run_time, ended_run_number, outcome_run_number, outcome,
+             completed_run_number, computed_fingerprint, rows_processed)
+    where f.tenant_id = :tenant_id and f.flow_id = d.flow_id
+""")
+_INVALIDATE = sa.text("""
+    update flows set invalidated_run_number = run_number, invalidated_reason = :reason
+    where tenant_id = :tenant_id and instance_id = cast(:instance_id as uuid) and flow_kind = :flow_kind
+      and is_defined
+    returning flow_id
+""")
+_NEXT_REVISION = sa.text("""
+    insert into lineage_revisions (tenant_id, revision) values (:tenant_id, 1)
+    on conflict (tenant_id) do update set revision = lineage_revisions.revision + 1 returning revision
+""")
+
+
+async def next_revision(connection: AsyncConnection, tenant_id: str) -> int:
+    """Return the tenant's lineage revision of this transaction; its row stays locked until the end."""
+    return int((await connection.execute(_NEXT_REVISION, {"tenant_id": tenant_id})).scalar_one())
+
+
+async def upsert_instances(
+    connection: AsyncConnection, tenant_id: str, snapshots: Collection[Snapshot]
+) -> set[str]:
+    """Store the snapshots, one for each instance, that are newer than what is known; return their instances."""
+    parameters = {
+        "tenant_id": tenant_id,
+        "instance_ids": [snapshot.instance_id for snapshot in snapshots],
+        "revisions": [snapshot.revision for snapshot in snapshots],
+        "names": [snapshot.name for snapshot in snapshots],
+        "kinds": [snapshot.kind for snapshot in snapshots],
+        "deletions": [snapshot.is_deleted for snapshot in snapshots],
+    }
+    return set((await connection.execute(_UPSERT_INSTANCES, parameters)).scalars())
+
+
+async def list_deleted(connection: AsyncConnection, tenant_id: str, instance_ids: Iterable[str]) -> set[str]:
+    """Return which of the instances have a tombstone."""
+    parameters = {"tenant_id": tenant_id, "instance_ids": list(instance_ids)}
+    return set((await connection.execute(_LIST_DELETED, parameters)).scalars())
+
+
+async def ensure_flows(
+    connection: AsyncConnection, tenant_id: str, keys: Iterable[FlowKey]
+) -> dict[FlowKey, int]:
+    """Return the ids of the flows; those not known yet become placeholders."""
+    unique = sorted(set(keys))
+    if not unique:
+        return {}
+    parameters = {
+        "tenant_id": tenant_id,
+        "instance_ids": [key.instance_id for key in unique],
+        "flow_kinds": [key.flow_kind for key in unique],
+    }
+    await connection.execute(_INSERT_MISSING, parameters)
+    rows = await connection.execute(_GET_IDS, parameters)
+    return {FlowKey(row[0], row[1]): row[2] for row in rows}
+
+
+async def define_flows(
+    connection: AsyncConnection, tenant_id: str, snapshots: Collection[Snapshot]
+) -> list[int]:
+    """Make the flows of the instances as the snapshots define them; return all flows of these instances."""
+    defined = [
+        (snapshot.instance_id, flow)
+        for snapshot in snapshots
+        if not snapshot.is_deleted
+        for flow in snapshot.flows
+    ]
+    parameters = {
+        "tenant_id": tenant_id,
+        "applied": [snapshot.instance_id for snapshot in snapshots],
+        "instance_ids": [instance_id for instance_id, _ in defined],
+        "flow_kinds": [flow.flow_kind for _, flow in defined],
+        "fingerprints": [flow.fingerprint for _, flow in defined],
+    }
+    return list((await connection.execute(_DEFINE, parameters)).scalars())
+
+
+async def forget_flows(connection: AsyncConnection, tenant_id: str, flow_ids: Sequence[int]) -> None:
+    """Leave nothing of deleted flows but their tombstones, to which downstream edges may still point."""
+    for statement in (_FORGET_VERSIONS, _FORGET_CONSUMERS, _FORGET_EDGES, _FORGET_RUNS):
+        await connection.execute(statement, {"tenant_id": tenant_id, "flow_ids": list(flow_ids)})
+
+
+async def get_progress(
+    connection: AsyncConnection, tenant_id: str, flow_ids: Iterable[int]
+) -> dict[int, Progress]:
+    """Return what is known of the flows' runs; only under the tenant's lock may it be written back."""
+    rows = await connection.execute(_GET_PROGRESS, {"tenant_id": tenant_id, "flow_ids": list(flow_ids)})
+    return {row[0]: Progress(*row[1:]) for row in rows}
+
+
+async def set_progress(connection: AsyncConnection, tenant_id: str, progress: Mapping[int, Progress]) -> None:
+    """Write what is known of the flows' runs."""
+    if not progress:
+        return
+    values = progress.values()
+    parameters = {
+        "tenant_id": tenant_id,
+        "flow_ids": list(progress),
+        "run_numbers": [value.run_number for value in values],
+        "last_run_ids": [value.last_run_id or None for value in values],
+        "last_run_times": [value.last_run_time for value in values],
+        "ended_run_numbers": [value.ended_run_number for value in values],
+        "outcome_run_numbers": [value.outcome_run_number for value in values],
+        "outcomes": [str(value.outcome) for value in values],
+        "completed_run_numbers": [value.completed_run_number for value in values],
+        "computed_fingerprints": [value.computed_fingerprint for value in values],
+        "rows_processed": [value.rows_processed for value in values],
+    }
+    await connection.execute(_SET_PROGRESS, parameters)
+
+
+async def invalidate_flow(
+    connection: AsyncConnection, tenant_id: str, key: FlowKey, reason: str
+) -> int | None:
+    """Declare the output of a flow invalid; return its id, None where there is no such flow."""
+    parameters = {"tenant_id": tenant_id, **key._asdict(), "reason": reason}
+    return (await connection.execute(_INVALIDATE, parameters)).scalar_one_or_none()

@@ -1,0 +1,144 @@
+"""Freshness spreading over the graph: each flow once, and only flows that change are written.
+
+Only under the tenant's lock: two at once would lose staleness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lineage_service.domain.flows import Change, Move
+
+# The ids are found first and updated then: fused, the planner misjudges small answers.
+_FIND_STALE = sa.text("""
+    with recursive stale (flow_id, root) as (
+        (
+            select e.downstream_id, u.flow_id
+            from flows u
+            join edges e on e.tenant_id = :tenant_id and e.upstream_id = u.flow_id and e.is_connected
+                        and e.consumed_version <> u.version
+            join flows f on f.tenant_id = :tenant_id and f.flow_id = e.downstream_id and f.is_fresh
+            where u.tenant_id = :tenant_id and u.flow_id = any(:moved)
+            union
+            select f.flow_id, f.flow_id from flows f
+            where f.tenant_id = :tenant_id and f.flow_id = any(:touched) and f.is_fresh
+              and (f.has_own_cause or exists (
+                select from edges e
+                join flows u on u.tenant_id = :tenant_id and u.flow_id = e.upstream_id
+                where e.tenant_id = :tenant_id and e.downstream_id = f.flow_id and e.is_connected
+                  and (not u.is_fresh or e.consumed_version <> u.version)))
+        )
+        union
+        select e.downstream_id, s.root from stale s
+        join edges e on e.tenant_id = :tenant_id and e.upstream_id = s.flow_id and e.is_connected
+        join flows f on f.tenant_id = :tenant_id and f.flow_id = e.downstream_id and f.is_fresh
+    )
+    select flow_id, root from stale
+""")
+# `region`: flows that are not fresh and have no local cause, below a candidate that is such a flow. Within
+# it, whatever is not below a remaining cause becomes fresh.
+_FIND_FRESH = sa.text("""
+    with recursive region (flow_id, version) as (
+        select f.flow_id, f.version from flows f
+        where f.tenant_id = :tenant_id and f.flow_id = any(:candidates) and not f.is_fresh
+          and not f.has_own_cause and not exists (
+            select from edges e
+            join flows u on u.tenant_id = :tenant_id and u.flow_id = e.upstream_id
+            where e.tenant_id = :tenant_id and e.downstream_id = f.flow_id and e.is_connected
+              and e.consumed_version <> u.version)
+        union
+        select f.flow_id, f.version from region r
+        join edges e on e.tenant_id = :tenant_id and e.upstream_id = r.flow_id and e.is_connected
+                    and e.consumed_version = r.version
+        join flows f on f.tenant_id = :tenant_id and f.flow_id = e.downstream_id and not f.is_fresh
+                    and not f.has_own_cause
+        where not exists (
+            select from edges x
+            join flows u on u.tenant_id = :tenant_id and u.flow_id = x.upstream_id
+            where x.tenant_id = :tenant_id and x.downstream_id = f.flow_id and x.is_connected
+              and x.consumed_version <> u.version)
+    ), blocked (flow_id) as (
+        select r.flow_id from region r
+        join edges e on e.tenant_id = :tenant_id and e.downstream_id = r.flow_id and e.is_connected
+        join flows u on u.tenant_id = :tenant_id and u.flow_id = e.upstream_id
+        where not u.is_fresh and u.flow_id not in (select flow_id from region)
+        union
+        select e.downstream_id from blocked b
+        join edges e on e.tenant_id = :tenant_id and e.upstream_id = b.flow_id and e.is_connected
+        where e.downstream_id in (select flow_id from region)
+    )
+    select flow_id from region where flow_id not in (select flow_id from blocked)
+""")
+_FIND_CONSUMERS = sa.text("""
+    select f.flow_id from flows u
+    join edges e on e.tenant_id = :tenant_id and e.upstream_id = u.flow_id and e.is_connected
+                and e.consumed_version = u.version
+    join flows f on f.tenant_id = :tenant_id and f.flow_id = e.downstream_id and not f.is_fresh
+    where u.tenant_id = :tenant_id and u.flow_id = any(:moved)
+""")
+_CHANGE = """
+    returning flow_id, cast(instance_id as text), flow_kind, is_defined, run_number, ended_run_number, outcome,
+        is_fresh, cast(last_run_id as text), cast(extract(epoch from last_run_time) * 1000000 as bigint),
+        version, last_data_date, rows_processed, overdue_date
+"""
+_SET_FRESH = sa.text(f"""
+    update flows set is_fresh = :is_fresh, revision = :revision
+    where tenant_id = :tenant_id and flow_id = any(:flow_ids) {_CHANGE}
+""")  # noqa: S608 - a constant of ours
+_TOUCH = sa.text(f"""
+    update flows set revision = :revision
+    where tenant_id = :tenant_id and flow_id = any(:flow_ids) {_CHANGE}
+""")  # noqa: S608 - a constant of ours
+
+
+async def find_stale(
+    connection: AsyncConnection, tenant_id: str, touched: Collection[int], moves: Sequence[Move]
+) -> list[tuple[int, int]]:
+    """Return the fresh flows that no longer are, each with every root: a moved flow, or the touched one itself.
+
+    The pairs are bounded by roots times flows: keep both collections small.
+    """
+    parameters = {
+        "tenant_id": tenant_id,
+        "touched": list(touched),
+        "moved": [move.flow_id for move in moves],
+    }
+    return [(row[0], row[1]) for row in await connection.execute(_FIND_STALE, parameters)]
+
+
+async def find_fresh(
+    connection: AsyncConnection, tenant_id: str, touched: Collection[int], moves: Sequence[Move]
+) -> list[int]:
+    """Return the flows that become fresh because of what happened to the touched and moved ones."""
+    candidates = list(touched)
+    if moves:
+        parameters = {"tenant_id": tenant_id, "moved": [move.flow_id for move in moves]}
+        candidates += (await connection.execute(_FIND_CONSUMERS, parameters)).scalars()
+    parameters = {"tenant_id": tenant_id, "candidates": candidates}
+    return list((await connection.execute(_FIND_FRESH, parameters)).scalars())
+
+
+async def set_fresh(
+    connection: AsyncConnection, tenant_id: str, flow_ids: Sequence[int], *, is_fresh: bool, revision: int
+) -> list[Change]:
+    """Write the freshness of flows; return them as they are now."""
+    if not flow_ids:
+        return []
+    parameters = {
+        "tenant_id": tenant_id,
+        "flow_ids": list(flow_ids),
+        "is_fresh": is_fresh,
+        "revision": revision,
+    }
+    return list(map(Change._make, await connection.execute(_SET_FRESH, parameters)))
+
+
+async def touch(
+    connection: AsyncConnection, tenant_id: str, flow_ids: Collection[int], revision: int
+) -> list[Change]:
+    """Write the revision of flows that changed otherwise; return them as they are now."""
+    parameters = {"tenant_id": tenant_id, "flow_ids": list(flow_ids), "revision": revision}
+    return list(map(Change._make, await connection.execute(_TOUCH, parameters)))

@@ -1,0 +1,112 @@
+"""Output versions: numbered in the order of the runs, whatever order their events arrive in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lineage_service.domain.flows import Move, RunFact
+
+_INSERT = sa.text("""
+    insert into versions (tenant_id, flow_id, run_number, version, run_id, uri, physical_version, digest,
+                          last_data_date, create_time)
+    select :tenant_id, d.flow_id, d.run_number, 0, d.run_id, d.uri, d.physical_version, d.digest,
+           d.last_data_date, :create_time
+    from unnest(cast(:flow_ids as bigint[]), cast(:run_numbers as bigint[]), cast(:run_ids as uuid[]),
+                cast(:uris as text[]), cast(:physical_versions as text[]), cast(:digests as text[]),
+                cast(:last_data_dates as text[]))
+        as d(flow_id, run_number, run_id, uri, physical_version, digest, last_data_date)
+    on conflict do nothing
+    returning flow_id, run_number
+""")
+# From the predecessor of the oldest new run on; in the usual case that is two rows. An empty digest equals none.
+_NUMBER = sa.text("""
+    with starts as (
+        select d.flow_id, p.run_number, coalesce(p.version, 1) as version
+        from unnest(cast(:flow_ids as bigint[]), cast(:run_numbers as bigint[])) as d(flow_id, run_number)
+        left join lateral (
+            select run_number, version from versions v
+            where v.tenant_id = :tenant_id and v.flow_id = d.flow_id and v.run_number < d.run_number
+            order by v.run_number desc limit 1
+        ) p on true
+    ), moves as (
+        select v.flow_id, v.run_number, s.version as start,
+               case when lag(v.run_number) over runs is null then 0
+                    when v.digest <> '' and v.digest = lag(v.digest) over runs then 0 else 1 end as step
+        from starts s join versions v on v.tenant_id = :tenant_id and v.flow_id = s.flow_id
+                                     and v.run_number >= coalesce(s.run_number, 0)
+        window runs as (partition by v.flow_id order by v.run_number)
+    ), numbers as (
+        select flow_id, run_number, start + sum(step) over (partition by flow_id order by run_number) as version
+        from moves
+    )
+    update versions v set version = n.version from numbers n
+    where v.tenant_id = :tenant_id and v.flow_id = n.flow_id and v.run_number = n.run_number
+      and v.version <> n.version
+""")
+# What was consumed is found again by the run that produced it, also where it was consumed before we heard of it.
+_RESOLVE = sa.text("""
+    update edges e set consumed_version = v.version
+    from unnest(cast(:flow_ids as bigint[]), cast(:run_numbers as bigint[])) as d(flow_id, run_number)
+    join versions v on v.tenant_id = :tenant_id and v.flow_id = d.flow_id and v.run_number >= d.run_number
+    where e.tenant_id = :tenant_id and e.upstream_id = v.flow_id and e.consumed_run_id = v.run_id
+      and e.consumed_version <> v.version
+    returning e.downstream_id
+""")
+_SET_CURRENT = sa.text("""
+    with current as (
+        select d.flow_id, n.version, o.run_number, o.last_data_date
+        from unnest(cast(:flow_ids as bigint[])) as d(flow_id)
+        cross join lateral (
+            select version from versions v where v.tenant_id = :tenant_id and v.flow_id = d.flow_id
+            order by v.run_number desc limit 1
+        ) n
+        cross join lateral (
+            select run_number, last_data_date from versions v
+            where v.tenant_id = :tenant_id and v.flow_id = d.flow_id and v.version = n.version
+            order by v.run_number limit 1
+        ) o
+    )
+    update flows f set version = c.version, version_run_number = c.run_number, last_data_date = c.last_data_date
+    from current c join flows old on old.tenant_id = :tenant_id and old.flow_id = c.flow_id
+    where f.tenant_id = :tenant_id and f.flow_id = c.flow_id
+      and (f.version, f.version_run_number) is distinct from (c.version, c.run_number)
+    returning f.flow_id, old.version, f.version
+""")
+
+
+async def add_versions(
+    connection: AsyncConnection,
+    tenant_id: str,
+    completed: Sequence[tuple[int, RunFact]],
+    create_time: datetime,
+) -> tuple[list[Move], list[int]]:
+    """Store the outputs of completed runs, each beside its flow's id.
+
+    Returns the flows whose version moved, and the flows that turn out to have consumed another number.
+    """
+    parameters = {
+        "tenant_id": tenant_id,
+        "flow_ids": [flow_id for flow_id, _ in completed],
+        "run_numbers": [fact.run_number for _, fact in completed],
+        "run_ids": [fact.run_id for _, fact in completed],
+        "uris": [fact.uri for _, fact in completed],
+        "physical_versions": [fact.physical_version for _, fact in completed],
+        "digests": [fact.digest for _, fact in completed],
+        "last_data_dates": [fact.last_data_date for _, fact in completed],
+        "create_time": create_time,
+    }
+    oldest: dict[int, int] = {}
+    for flow_id, run_number in await connection.execute(_INSERT, parameters):
+        oldest[flow_id] = min(run_number, oldest.get(flow_id, run_number))
+    if not oldest:
+        return [], []
+    new = {"tenant_id": tenant_id, "flow_ids": list(oldest), "run_numbers": list(oldest.values())}
+    await connection.execute(_NUMBER, new)
+    resolved = list((await connection.execute(_RESOLVE, new)).scalars())
+    current = {"tenant_id": tenant_id, "flow_ids": list(oldest)}
+    moves = [Move(*row) for row in await connection.execute(_SET_CURRENT, current)]
+    return moves, resolved

@@ -1,0 +1,265 @@
+"""Applies what happened, in a transaction that the caller opened, and tells what changed because of it.
+
+The state that results is a function of the set of events: neither order nor repetition matters.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lineage_service import events
+from lineage_service.domain.causes import Cause, Graph, find_causes, moved
+from lineage_service.domain.flows import Change, Flow, FlowKey, Move, Phase, RunFact, Snapshot, advance
+from lineage_service.store import edges, flows, propagation, reads, versions
+from optaic.lineage.v1.lineage_events_pb2 import LineageCleared
+from servicekit import outbox
+from servicekit.clock import Clock
+from servicekit.database import lock_tenant
+from servicekit.events import BATCH, make_event
+from servicekit.ids import IdSource
+
+# Roots are carried along every propagation: their number times the number of flows bounds its cost.
+_FACTS_AT_ONCE = 16
+_CAUSES_TOLD = 8
+
+
+@dataclass(frozen=True)
+class Services:
+    """What a use case needs beside its connection."""
+
+    clock: Clock
+    ids: IdSource
+
+
+async def apply_snapshots(
+    services: Services, connection: AsyncConnection, tenant_id: str, snapshots: Sequence[Snapshot]
+) -> None:
+    """Apply instances as of their newest revisions; older and repeated ones change nothing."""
+    await lock_tenant(connection, tenant_id)
+    revision = await flows.next_revision(connection, tenant_id)
+    for start in range(0, len(snapshots), _FACTS_AT_ONCE):
+        part = snapshots[start : start + _FACTS_AT_ONCE]
+        touched = await _define(connection, tenant_id, _newest(part))
+        change = _Change(services, connection, tenant_id, revision, _event_ids(part))
+        await change.tell(touched, [], [events.ChangeGroup()], {})
+        cleared = dict.fromkeys(item.instance_id for item in part if item.is_deleted)
+        await outbox.append(
+            connection,
+            [
+                make_event(
+                    events.SERVICE,
+                    tenant_id,
+                    LineageCleared(instance_id=instance_id),
+                    "cleared",
+                    instance_id,
+                    services.clock,
+                    services.ids,
+                )
+                for instance_id in cleared
+            ],
+        )
+
+
+def _newest(snapshots: Iterable[Snapshot]) -> list[Snapshot]:
+    newest: dict[str, Snapshot] = {}
+    for snapshot in snapshots:
+        known = newest.get(snapshot.instance_id)
+        if known is None or (snapshot.is_deleted, snapshot.revision) > (known.is_deleted, known.revision):
+            newest[snapshot.instance_id] = snapshot
+    return [newest[instance_id] for instance_id in sorted(newest)]
+
+
+async def _define(connection: AsyncConnection, tenant_id: str, snapshots: Sequence[Snapshot]) -> set[int]:
+    """Store the snapshots that are news; return the flows that they touch."""
+    applied_ids = await flows.upsert_instances(connection, tenant_id, snapshots)
+    applied = [snapshot for snapshot in snapshots if snapshot.instance_id in applied_ids]
+    if not applied:
+        return set()
+    live = [snapshot for snapshot in applied if not snapshot.is_deleted]
+    upstreams = {
+        FlowKey(snapshot.instance_id, flow.flow_kind): flow.upstreams
+        for snapshot in live
+        for flow in snapshot.flows
+    }
+    keys = {*upstreams, *(edge.upstream for specs in upstreams.values() for edge in specs)}
+    ids = await flows.ensure_flows(connection, tenant_id, keys)
+    touched = await flows.define_flows(connection, tenant_id, applied)
+    connected = {flow_id: upstreams.get(key, ()) for key, flow_id in ids.items() if key in upstreams}
+    # A flow that the newest revision no longer has is connected to nothing.
+    connected.update({flow_id: () for flow_id in touched if flow_id not in connected})
+    if connected:
+        await edges.connect(connection, tenant_id, connected, ids)
+    deleted_instances = {snapshot.instance_id for snapshot in applied if snapshot.is_deleted}
+    if deleted_instances:
+        rows = await reads.list_flows(connection, tenant_id, touched)
+        deleted = [flow.flow_id for flow in rows if flow.instance_id in deleted_instances]
+        await flows.forget_flows(connection, tenant_id, deleted)
+    return set(touched)
+
+
+async def apply_run_facts(
+    services: Services, connection: AsyncConnection, tenant_id: str, facts: Sequence[RunFact]
+) -> None:
+    """Apply what is said of runs; older and repeated news, and news of deleted instances, change nothing."""
+    await lock_tenant(connection, tenant_id)
+    revision = await flows.next_revision(connection, tenant_id)
+    deleted = await flows.list_deleted(connection, tenant_id, {fact.flow.instance_id for fact in facts})
+    for start in range(0, len(facts), _FACTS_AT_ONCE):
+        part = facts[start : start + _FACTS_AT_ONCE]
+        live = [fact for fact in part if fact.flow.instance_id not in deleted]
+        keys = {key for fact in live for key in (fact.flow, *(item.upstream for item in fact.inputs))}
+        ids = await flows.ensure_flows(connection, tenant_id, keys)
+        touched, moves = await _advance(services, connection, tenant_id, live, ids)
+        change = _Change(services, connection, tenant_id, revision, _event_ids(part))
+        # A flow with several runs in one part is told with the newest.
+        groups = {fact.run_id: events.ChangeGroup(run_id=fact.run_id) for fact in part}
+        owners = {ids[fact.flow]: groups[fact.run_id] for fact in sorted(live, key=_run_number)}
+        await change.tell(touched, moves, list(groups.values()), owners)
+
+
+def _run_number(fact: RunFact) -> int:
+    return fact.run_number
+
+
+def _event_ids(items: Iterable[Snapshot | RunFact]) -> list[str]:
+    return [item.event_id for item in items if item.event_id]
+
+
+async def _advance(
+    services: Services,
+    connection: AsyncConnection,
+    tenant_id: str,
+    facts: Sequence[RunFact],
+    ids: dict[FlowKey, int],
+) -> tuple[set[int], list[Move]]:
+    """Store what the facts add; return the flows that they touch, and those whose version moved."""
+    known = await flows.get_progress(connection, tenant_id, {ids[fact.flow] for fact in facts})
+    now = dict(known)
+    newest_completed: dict[int, RunFact] = {}
+    for fact in facts:
+        flow_id = ids[fact.flow]
+        before, now[flow_id] = now[flow_id], advance(now[flow_id], fact)
+        if now[flow_id].completed_run_number != before.completed_run_number:
+            newest_completed[flow_id] = fact
+    changed = {flow_id: now[flow_id] for flow_id in known if now[flow_id] != known[flow_id]}
+    await flows.set_progress(connection, tenant_id, changed)
+    completed = [(ids[fact.flow], fact) for fact in facts if fact.phase is Phase.COMPLETED]
+    moves: list[Move] = []
+    resolved: list[int] = []
+    if completed:
+        moves, resolved = await versions.add_versions(connection, tenant_id, completed, services.clock.now())
+    if newest_completed:
+        inputs = {flow_id: fact.inputs for flow_id, fact in newest_completed.items()}
+        await edges.consume(connection, tenant_id, inputs, ids)
+    return {*changed, *resolved, *(move.flow_id for move in moves)}, moves
+
+
+async def apply_invalidation(
+    services: Services, connection: AsyncConnection, tenant_id: str, flow_id: int
+) -> None:
+    """Spread that a flow was declared invalid; the tenant's lock is held already."""
+    revision = await flows.next_revision(connection, tenant_id)
+    change = _Change(services, connection, tenant_id, revision, [])
+    await change.tell({flow_id}, [], [events.ChangeGroup()], {})
+
+
+@dataclass(frozen=True)
+class _Change:
+    """One propagation: from the flows that were touched to everything that changes because of it."""
+
+    services: Services
+    connection: AsyncConnection
+    tenant_id: str
+    revision: int
+    event_ids: Sequence[str]
+
+    async def tell(
+        self,
+        touched: set[int],
+        moves: Sequence[Move],
+        groups: Sequence[events.ChangeGroup],
+        owners: dict[int, events.ChangeGroup],
+    ) -> None:
+        """Propagate, and append the messages; `owners` are the groups of the flows that runs touched.
+
+        What belongs to no owner is told with the last group; with several runs at once, nobody can tell.
+        """
+        if not touched and not self.event_ids:
+            return
+        roots: list[tuple[int, int]] = []
+        changes: list[Change] = []
+        if touched:
+            roots = await propagation.find_stale(self.connection, self.tenant_id, touched, moves)
+            stale = list({flow_id for flow_id, _ in roots})
+            changes += await self._set_fresh(stale, is_fresh=False)
+            fresh = await propagation.find_fresh(self.connection, self.tenant_id, touched, moves)
+            changes += await self._set_fresh(fresh, is_fresh=True)
+            changes += await propagation.touch(self.connection, self.tenant_id, touched, self.revision)
+            told = {change.flow_id: change for change in changes if change.is_defined}
+            graph_ids = touched | {root for _, root in roots}
+            await self._fill(told, roots, graph_ids, moves, groups, owners)
+        messages = events.change_messages(self.revision, groups, self.event_ids)
+        await outbox.append(
+            self.connection,
+            [
+                make_event(
+                    events.SERVICE,
+                    self.tenant_id,
+                    message,
+                    "flow_statuses_changed",
+                    BATCH,
+                    self.services.clock,
+                    self.services.ids,
+                )
+                for message in messages
+            ],
+        )
+
+    async def _set_fresh(self, flow_ids: Sequence[int], *, is_fresh: bool) -> list[Change]:
+        return await propagation.set_fresh(
+            self.connection, self.tenant_id, flow_ids, is_fresh=is_fresh, revision=self.revision
+        )
+
+    async def _fill(
+        self,
+        told: dict[int, Change],
+        roots: Sequence[tuple[int, int]],
+        graph_ids: set[int],
+        moves: Sequence[Move],
+        groups: Sequence[events.ChangeGroup],
+        owners: dict[int, events.ChangeGroup],
+    ) -> None:
+        graph = await reads.load_causes_graph(self.connection, self.tenant_id, graph_ids)
+        own = {flow_id: _causes_of(graph.flows[flow_id], graph) for flow_id in graph_ids}
+        by_root = dict(own)
+        for move in moves:
+            cause = moved(graph.flows[move.flow_id], move.from_version, move.to_version)
+            by_root[move.flow_id] = [cause, *own[move.flow_id]]
+        roots_of: defaultdict[int, list[int]] = defaultdict(list)
+        for flow_id, root in roots:
+            if flow_id != root and flow_id in told and not told[flow_id].is_fresh:
+                roots_of[flow_id].append(root)
+                if root in owners:
+                    owners[root].affected_downstream += 1
+        shared: dict[tuple[int, ...], list[Cause]] = {}
+        for flow_id, change in told.items():
+            reached_by = roots_of.get(flow_id, [])
+            owner = owners.get(flow_id) or next(
+                (owners[root] for root in reached_by if root in owners), groups[-1]
+            )
+            owner.changes[flow_id] = change
+            if flow_id in own:
+                owner.causes[flow_id] = own[flow_id]
+            elif reached_by:
+                key = tuple(sorted(reached_by))
+                if key not in shared:
+                    shared[key] = [cause for root in key for cause in by_root[root]]
+                owner.causes[flow_id] = shared[key]
+
+
+def _causes_of(flow: Flow, graph: Graph) -> list[Cause]:
+    return [found.cause for found in find_causes(graph, flow, _CAUSES_TOLD)]

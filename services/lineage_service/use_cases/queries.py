@@ -1,0 +1,199 @@
+"""What is asked about the graph, each from one snapshot; and the one thing people may declare, invalidity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lineage_service.domain.causes import Cause, Explanation, explain, find_causes
+from lineage_service.domain.flows import Edge, Flow, FlowKey
+from lineage_service.domain.order import adjacency, distances, execution_levels
+from lineage_service.store import flows, reads
+from lineage_service.use_cases.events import Services, apply_invalidation
+from servicekit import idempotency, pages
+from servicekit.database import Database, lock_tenant
+from servicekit.errors import NotFoundError
+
+_DEFAULT_PAGE = 1_000
+_GRAPH_LIMIT = 10_000
+_CAUSES_TOLD = 8
+
+
+@dataclass(frozen=True)
+class State:
+    """A flow with the causes of what it is."""
+
+    flow: Flow
+    causes: list[Cause]
+
+
+@dataclass(frozen=True)
+class Neighbourhood:
+    """Flows around one, nearest first, and the edges among them."""
+
+    states: list[State]
+    edges: list[Edge]
+    keys: dict[int, FlowKey]
+    is_truncated: bool
+
+
+def flow_not_found(key: FlowKey) -> NotFoundError:
+    """Return the error about a flow that is not there."""
+    return NotFoundError(
+        "FLOW_NOT_FOUND",
+        f"there is no flow {key.flow_kind} of instance {key.instance_id}",
+        metadata={"instance_id": key.instance_id, "flow_kind": key.flow_kind},
+    )
+
+
+async def _get(connection: AsyncConnection, tenant_id: str, key: FlowKey) -> Flow:
+    flow = await reads.get_flow(connection, tenant_id, key)
+    if flow is None:
+        raise flow_not_found(key)
+    return flow
+
+
+async def _states(connection: AsyncConnection, tenant_id: str, flow_ids: Sequence[int]) -> list[State]:
+    """Return the states in the order of the ids."""
+    graph = await reads.load_causes_graph(connection, tenant_id, flow_ids)
+    states = []
+    for flow_id in flow_ids:
+        flow = graph.flows[flow_id]
+        states.append(State(flow, [found.cause for found in find_causes(graph, flow, _CAUSES_TOLD)]))
+    return states
+
+
+async def get_flow_state(database: Database, tenant_id: str, key: FlowKey) -> State:
+    """Return a flow's state.
+
+    Raises:
+        NotFoundError: FLOW_NOT_FOUND.
+    """
+    async with database.read(tenant_id) as connection:
+        flow = await _get(connection, tenant_id, key)
+        return (await _states(connection, tenant_id, [flow.flow_id]))[0]
+
+
+async def _nearest_first(
+    connection: AsyncConnection, tenant_id: str, flow_id: int, max_depth: int, *, is_upstream: bool
+) -> list[tuple[int, int]]:
+    """Return (distance, flow id) of the flows above, or below."""
+    pairs = await reads.list_closure(connection, tenant_id, [flow_id], is_upstream=is_upstream)
+    neighbours = adjacency((down, up) for up, down in pairs) if is_upstream else adjacency(pairs)
+    return sorted((depth, found) for found, depth in distances(flow_id, neighbours, max_depth).items())
+
+
+async def list_neighbours(
+    database: Database,
+    tenant_id: str,
+    key: FlowKey,
+    *,
+    is_upstream: bool,
+    max_depth: int,
+    page_size: int,
+    page_token: str,
+) -> tuple[list[State], str]:
+    """Return one page of the transitive upstreams or downstreams, nearest first, and the next page's token.
+
+    Raises:
+        NotFoundError: FLOW_NOT_FOUND.
+        InvalidArgumentError: The token belongs to another list.
+    """
+    filter_hash = pages.filter_hash(key, is_upstream, max_depth)
+    position = pages.decode(page_token, filter_hash) if page_token else {"depth": 0, "flow": 0}
+    after = (int(position["depth"]), int(position["flow"]))
+    size = page_size or _DEFAULT_PAGE
+    async with database.read(tenant_id) as connection:
+        flow = await _get(connection, tenant_id, key)
+        order = await _nearest_first(connection, tenant_id, flow.flow_id, max_depth, is_upstream=is_upstream)
+        rest = [place for place in order if place > after]
+        page = rest[:size]
+        states = await _states(connection, tenant_id, [flow_id for _, flow_id in page])
+    if len(rest) <= size:
+        return states, ""
+    depth, flow_id = page[-1]
+    return states, pages.encode({"depth": depth, "flow": flow_id}, filter_hash)
+
+
+async def get_lineage_graph(
+    database: Database, tenant_id: str, key: FlowKey, upstream_depth: int, downstream_depth: int
+) -> Neighbourhood:
+    """Return what surrounds a flow.
+
+    Raises:
+        NotFoundError: FLOW_NOT_FOUND.
+    """
+    async with database.read(tenant_id) as connection:
+        flow = await _get(connection, tenant_id, key)
+        above = await _nearest_first(connection, tenant_id, flow.flow_id, upstream_depth, is_upstream=True)
+        below = await _nearest_first(connection, tenant_id, flow.flow_id, downstream_depth, is_upstream=False)
+        order = [flow.flow_id, *(flow_id for _, flow_id in sorted(above + below))]
+        ids = order[:_GRAPH_LIMIT]
+        states = await _states(connection, tenant_id, ids)
+        edges = await reads.list_edges_among(connection, tenant_id, ids)
+    keys = {state.flow.flow_id: state.flow.key for state in states}
+    return Neighbourhood(states, edges, keys, len(order) > len(ids))
+
+
+async def get_execution_order(
+    database: Database, tenant_id: str, keys: Sequence[FlowKey]
+) -> list[list[FlowKey]]:
+    """Return the flows level by level, each after all of its upstreams.
+
+    Raises:
+        NotFoundError: FLOW_NOT_FOUND.
+    """
+    async with database.read(tenant_id) as connection:
+        ids = await reads.find_ids(connection, tenant_id, keys)
+        for key in keys:
+            if key not in ids:
+                raise flow_not_found(key)
+        pairs = await reads.list_closure(connection, tenant_id, list(ids.values()), is_upstream=True)
+    keys_by_id = {flow_id: key for key, flow_id in ids.items()}
+    return [[keys_by_id[flow_id] for flow_id in level] for level in execution_levels(keys_by_id, pairs)]
+
+
+async def explain_staleness(
+    database: Database, tenant_id: str, key: FlowKey
+) -> tuple[State, list[Explanation]]:
+    """Return a flow's state and every root cause through every affected direct upstream.
+
+    Raises:
+        NotFoundError: FLOW_NOT_FOUND.
+    """
+    async with database.read(tenant_id) as connection:
+        found = await _get(connection, tenant_id, key)
+        graph = await reads.load_causes_graph(connection, tenant_id, [found.flow_id])
+    flow = graph.flows[found.flow_id]
+    causes = [item.cause for item in find_causes(graph, flow, _CAUSES_TOLD)]
+    return State(flow, causes), explain(graph, flow)
+
+
+async def invalidate_flow(
+    services: Services,
+    database: Database,
+    tenant_id: str,
+    key: FlowKey,
+    reason: str,
+    request_id: str,
+    payload_hash: bytes,
+) -> State:
+    """Declare a flow's output invalid until it runs again; a repetition gets the state as it is by then.
+
+    Raises:
+        NotFoundError: FLOW_NOT_FOUND.
+        AlreadyExistsError: The request id came with another request.
+    """
+    async with database.transaction(tenant_id) as connection:
+        replay = await idempotency.replay_or_none(connection, "InvalidateFlow", request_id, payload_hash)
+        if replay is None:
+            await lock_tenant(connection, tenant_id)
+            flow_id = await flows.invalidate_flow(connection, tenant_id, key, reason)
+            if flow_id is None:
+                raise flow_not_found(key)
+            await apply_invalidation(services, connection, tenant_id, flow_id)
+            await idempotency.store(connection, "InvalidateFlow", request_id, b"")
+        flow = await _get(connection, tenant_id, key)
+        return (await _states(connection, tenant_id, [flow.flow_id]))[0]
