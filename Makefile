@@ -1,0 +1,82 @@
+# Everything runs in .venv, made by `make setup` from requirements/dev.txt; no target needs root or a system package.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test test-faults bench up down status check proto lock clean
+
+VENV  := .venv
+BIN   := $(VENV)/bin
+LOCK  := requirements/dev.txt
+STAMP := $(VENV)/.installed
+# The versions that pyproject.toml allows, the one that the lock was tested with first. One that is only a shim of
+# a version manager does not run and is passed over.
+PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3)
+PROTO_OUT := $(VENV)/proto
+ARGS  ?=
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export UV_SYSTEM_CERTS := 1
+export UV_NO_PROGRESS := 1
+export DO_NOT_TRACK := 1
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "  ARGS=...          more arguments for test, test-faults, bench and demo; PYTHON=... the Python for setup"
+
+setup: $(STAMP) ## make .venv with everything, exactly as locked; nothing to do when nothing changed
+
+$(STAMP): $(LOCK) pyproject.toml
+	@PYTHONS="$(PYTHONS)" sh requirements/install.sh $(VENV) $(LOCK)
+	@touch $@
+
+demo: setup ## run the main job on real prices, show it, stop; results in build/demo
+	@$(BIN)/python -m demo $(ARGS)
+
+test: setup ## the whole suite with a bounded slice of the fault campaigns
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-faults: setup ## the fault campaigns at full length
+	@OPTAIC_FAULTS=full $(BIN)/python -m pytest -m faults $(ARGS)
+
+bench: setup ## measure; print a table
+	@$(BIN)/python tests/bench/run.py $(ARGS)
+
+up: setup ## start the stack in the background, print every address; data of the last time is there again
+	@$(BIN)/python -m devstack up
+
+down: ## stop the stack; data stays in .state
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m devstack down; fi
+
+status: ## what runs and what answers
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m devstack status; fi
+
+check: setup ## ruff, mypy --strict, import-linter, buf lint and breaking, stubs up to date; offline
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy shared services deploy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+	$(BIN)/buf breaking --against protos/baseline.binpb
+	@$(MAKE) --no-print-directory stubs-check
+
+.PHONY: stubs stubs-check
+stubs:
+	@rm -rf $(PROTO_OUT) && mkdir -p $(PROTO_OUT)
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m grpc_tools.protoc -I protos --python_out=$(PROTO_OUT) \
+		--mypy_out=quiet:$(PROTO_OUT) $$(cd protos && find . -name '*.proto' | sed 's|^\./||' | sort)
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m grpc_tools.protoc -I protos --grpc_python_out=$(PROTO_OUT) \
+		--mypy_grpc_out=quiet:$(PROTO_OUT) $$(cd protos && find . -name '*_service.proto' | sed 's|^\./||' | sort)
+
+stubs-check: stubs
+	@cd $(PROTO_OUT) && find . -type f | sort | while read -r file; do \
+		cmp -s "$$file" "$(CURDIR)/shared/$$file" || { echo "$$file is not up to date: make proto"; exit 1; }; done
+	@echo "stubs are up to date"
+
+proto: setup stubs ## regenerate shared/optaic stubs from protos/
+	@cp -R $(PROTO_OUT)/. shared/
+
+lock: setup ## resolve pyproject.toml again, keeping what need not move
+	UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-annotate --all-extras pyproject.toml -c $(LOCK) -o $(LOCK)
+
+clean: down ## remove what was built and what was stored: build, caches, .state (the data!), .venv
+	rm -rf build dist .state .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis $(VENV)
