@@ -1,0 +1,394 @@
+"""The services as a worker sees them, in process behind a real channel; and a real Prefect server."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import datetime as dt
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from optaic.common.v1 import flow_pb2
+from optaic.definition.v1 import definition_pb2, definition_service_pb2_grpc
+from optaic.instance.v1 import instance_pb2, instance_service_pb2, instance_service_pb2_grpc, spec_pb2
+from optaic.run.v1 import run_pb2, run_report_service_pb2, run_report_service_pb2_grpc
+from servicekit.auth import Authenticator
+from servicekit.errors import FailedPreconditionError, NotFoundError
+from servicekit.ids import new_id
+from servicekit.server import Server
+from servicekit.settings import ServiceSettings
+from worker.config import Settings
+from worker.execution import Ticket
+
+TENANT = "acme"
+TOKEN = "worker-token"
+CODE = {
+    "sp500_prices": "worker.builtin.prices:SP500Prices",
+    "expression": "worker.builtin.derivation:ExpressionPipeline",
+    "delta": "worker.builtin.delta_store:DeltaStore",
+    "simple": "worker.builtin.simple_accessor:SimpleAccessor",
+    "probe": "support.worker_plugins:Probe",
+}
+_VERSION_IDS = {name: new_id() for name in CODE}
+_SYMBOLS = ["AAPL", "AMD", "BAC", "BBY", "CVX", "GE"]
+
+
+class Instances(instance_service_pb2_grpc.InstanceServiceServicer):
+    """instance-service: what the tests put in, at any revision."""
+
+    def __init__(self) -> None:
+        self.stored: dict[str, dict[int, instance_pb2.Instance]] = {}
+
+    def put(self, instance: instance_pb2.Instance) -> instance_pb2.Instance:
+        """Store the next revision."""
+        instance = copy.deepcopy(instance)
+        instance.instance_id = instance.instance_id or new_id()
+        revisions = self.stored.setdefault(instance.instance_id, {})
+        instance.revision = len(revisions) + 1
+        revisions[instance.revision] = instance
+        return instance
+
+    def newest(self, instance_id: str) -> instance_pb2.Instance:
+        """The newest revision."""
+        revisions = self.stored.get(instance_id)
+        if not revisions:
+            raise NotFoundError("INSTANCE_NOT_FOUND", instance_id)
+        return revisions[max(revisions)]
+
+    async def GetInstance(self, request: Any, _: Any) -> Any:  # noqa: N802 - the contract's name
+        """The asked revision, or the newest."""
+        newest = self.newest(request.instance_id)
+        return self.stored[request.instance_id][request.revision] if request.revision else newest
+
+    async def BatchGetInstances(self, request: Any, _: Any) -> Any:  # noqa: N802 - the contract's name
+        """The newest revisions."""
+        found = [self.newest(instance_id) for instance_id in request.instance_ids]
+        return instance_service_pb2.BatchGetInstancesResponse(instances=found)
+
+    CreateProject = GetProject = ListProjects = CreateInstance = ListInstances = None  # type: ignore[assignment] # never called by a worker
+    UpdateInstance = DeleteInstance = PauseInstance = ResumeInstance = ListInstanceRevisions = None  # type: ignore[assignment] # the same
+
+
+class Definitions(definition_service_pb2_grpc.DefinitionServiceServicer):
+    """definition-service: the built-in definitions."""
+
+    async def GetDefinitionVersion(self, request: Any, _: Any) -> Any:  # noqa: N802 - the contract's name
+        """A built-in definition."""
+        for name, version_id in _VERSION_IDS.items():
+            if version_id == request.definition_version_id:
+                return definition_pb2.DefinitionVersion(
+                    definition_version_id=version_id,
+                    definition_name=name,
+                    code_ref=CODE[name],
+                    version="1.0.0",
+                )
+        raise NotFoundError("DEFINITION_VERSION_NOT_FOUND", request.definition_version_id)
+
+    PublishDefinition = GetDefinition = ListDefinitions = None  # type: ignore[assignment] # never called by a worker
+    ListDefinitionVersions = DeprecateDefinitionVersion = None  # type: ignore[assignment] # the same
+
+
+class Runs(run_report_service_pb2_grpc.RunReportServiceServicer):
+    """run-service's reporting side: the state machine, fencing, and what was reported."""
+
+    def __init__(self, instances: Instances) -> None:
+        self.instances = instances
+        self.stored: dict[str, run_pb2.Run] = {}
+        self.progress: list[tuple[float, str]] = []
+        self.heartbeats = 0
+        self.ticks: list[Any] = []
+        self.refusal = ""  # reason with which scheduled ticks are refused at the gate
+        self.is_fenced = False
+
+    def submit(
+        self,
+        instance: instance_pb2.Instance,
+        flow_kind: Any,
+        inputs: Mapping[str, run_pb2.Run] | None = None,
+        base: run_pb2.Run | None = None,
+    ) -> run_pb2.Run:
+        """A pending run at the instance's revision, pinned to the outputs of `inputs` (role -> run)."""
+        run = run_pb2.Run(
+            run_id=new_id(),
+            instance_id=instance.instance_id,
+            instance_revision=instance.revision,
+            flow_kind=flow_kind,
+            status=run_pb2.RUN_STATUS_PENDING,
+            run_number=len(self.stored) + 1,
+        )
+        for role, upstream in (inputs or {}).items():
+            output = upstream.output_version
+            run.input_versions.add(
+                role=role,
+                instance_id=upstream.instance_id,
+                flow_kind=upstream.flow_kind,
+                version=1,
+                version_id=upstream.run_id,
+                digest=output.digest,
+                uri=output.uri,
+                physical_version=output.physical_version,
+            )
+        if base is not None:
+            run.base_version.CopyFrom(base.output_version)
+        self.stored[run.run_id] = run
+        return run
+
+    async def StartRun(self, request: Any, _: Any) -> Any:  # noqa: N802 - the contract's name
+        """PENDING -> RUNNING."""
+        if request.WhichOneof("target") == "scheduled":
+            self.ticks.append(request.scheduled)
+            flow = request.scheduled.flow
+            run = self.submit(self.instances.newest(flow.instance_id), flow.flow_kind)
+            run.scheduled_time.CopyFrom(request.scheduled.scheduled_time)
+            if self.refusal:
+                run.status = run_pb2.RUN_STATUS_CANCELLED
+                run.error.type, run.error.message = self.refusal, "refused at the gate"
+                return run_report_service_pb2.StartRunResponse(run=run)
+        else:
+            run = self._find(request.run_id)
+        if run.status not in {run_pb2.RUN_STATUS_PENDING, run_pb2.RUN_STATUS_RUNNING}:
+            raise FailedPreconditionError("RUN_ENDED", "the run has ended")
+        run.status = run_pb2.RUN_STATUS_RUNNING
+        run.orchestrator_run_id = request.orchestrator_run_id
+        answer = run_report_service_pb2.StartRunResponse(run=run, fencing_token=f"token-{run.run_id}")
+        answer.lease.FromMilliseconds(3_000)
+        answer.heartbeat_interval.FromMilliseconds(100)
+        return answer
+
+    async def Heartbeat(self, request: Any, _: Any) -> Any:  # noqa: N802 - the contract's name
+        """Note the progress."""
+        self._check(request)
+        if self._find(request.run_id).status != run_pb2.RUN_STATUS_RUNNING:
+            raise FailedPreconditionError("RUN_ENDED", "the run has ended")
+        self.heartbeats += 1
+        if request.HasField("progress_pct"):
+            self.progress.append((request.progress_pct, request.progress_message))
+        return run_report_service_pb2.HeartbeatResponse()
+
+    async def CompleteRun(self, request: Any, _: Any) -> Any:  # noqa: N802 - the contract's name
+        """RUNNING -> COMPLETED."""
+        run = self._end(request, run_pb2.RUN_STATUS_COMPLETED)
+        run.metrics.CopyFrom(request.metrics)
+        run.output_version.CopyFrom(request.output_version)
+        run.outputs_uri = request.outputs_uri
+        run.artifacts.update(request.artifacts)
+        getattr(run, request.WhichOneof("result")).CopyFrom(getattr(request, request.WhichOneof("result")))
+        return run
+
+    async def FailRun(self, request: Any, _: Any) -> Any:  # noqa: N802 - the contract's name
+        """RUNNING -> FAILED."""
+        run = self._end(request, run_pb2.RUN_STATUS_FAILED)
+        run.error.CopyFrom(request.error)
+        run.artifacts.update(request.artifacts)
+        return run
+
+    def _end(self, request: Any, status: Any) -> run_pb2.Run:
+        self._check(request)
+        run = self._find(request.run_id)
+        if run.status not in {run_pb2.RUN_STATUS_RUNNING, status}:
+            raise FailedPreconditionError("RUN_ENDED", "the run has ended")
+        run.status = status
+        return run
+
+    def _check(self, request: Any) -> None:
+        if self.is_fenced or request.fencing_token != f"token-{request.run_id}":
+            raise FailedPreconditionError("FENCED", "somebody else has the run")
+
+    def _find(self, run_id: str) -> run_pb2.Run:
+        if run_id not in self.stored:
+            raise NotFoundError("RUN_NOT_FOUND", run_id)
+        return self.stored[run_id]
+
+
+class World:
+    """Both services on one port; they can be away for a while."""
+
+    def __init__(self) -> None:
+        self.instances = Instances()
+        self.runs = Runs(self.instances)
+        self.address = ""
+        self._server: Server | None = None
+
+    async def start(self) -> None:
+        """Serve, on the same port each time."""
+        settings = ServiceSettings(
+            database_url="unused",
+            database_owner_url="unused",
+            database_infra_url="unused",
+            listen=self.address or "127.0.0.1:0",
+            service_token=TOKEN,
+            shutdown_grace_seconds=0,
+        )
+        servicers: list[Any] = [
+            (
+                instance_service_pb2_grpc.add_InstanceServiceServicer_to_server,
+                self.instances,
+                "optaic.instance.v1.InstanceService",
+            ),
+            (
+                definition_service_pb2_grpc.add_DefinitionServiceServicer_to_server,
+                Definitions(),
+                "optaic.definition.v1.DefinitionService",
+            ),
+            (
+                run_report_service_pb2_grpc.add_RunReportServiceServicer_to_server,
+                self.runs,
+                "optaic.run.v1.RunReportService",
+            ),
+        ]
+        self._server = Server(settings, "world", "optaic.test", servicers, Authenticator(settings))
+        await self._server.start()
+        self.address = self._server.address
+
+    async def stop(self) -> None:
+        """Be away."""
+        if self._server is not None:
+            await self._server.stop()
+
+    def settings(self, data_root: Path, **changes: Any) -> Settings:
+        """A worker's settings for this world."""
+        values: dict[str, Any] = {
+            "instance_address": self.address,
+            "run_address": self.address,
+            "service_token": TOKEN,
+            "data_root": str(data_root),
+            "start_patience_seconds": 5,
+            "report_patience_seconds": 20,
+        }
+        return Settings(**{**values, **changes})
+
+    def dataset(self, name: str = "prices", definition: str = "sp500_prices", **config: Any) -> Any:
+        """A dataset."""
+        instance = instance_pb2.Instance(name=name, kind=instance_pb2.INSTANCE_KIND_DATASET)
+        if definition == "sp500_prices":
+            config = {"symbols": _SYMBOLS, "start": "2018-01-02", "as_of": "2021-12-31", **config}
+        fill_composition(instance.dataset, definition, config)
+        return self.instances.put(instance)
+
+    def signal(self, expression: str = "ZSCORE(REF(close, 21) / REF(close, 252) - 1)") -> Any:
+        """A signal within [-1.5, 1.5]."""
+        instance = instance_pb2.Instance(name="momentum", kind=instance_pb2.INSTANCE_KIND_SIGNAL)
+        fill_composition(instance.signal.dataset, "expression", {"expression": expression})
+        instance.signal.contract.min_value, instance.signal.contract.max_value = -1.5, 1.5
+        instance.signal.contract.bounds_policy = spec_pb2.SignalContract.BOUNDS_POLICY_WINSORIZE
+        return self.instances.put(instance)
+
+    def backtest(self, signal: Any) -> Any:
+        """The smallest backtest."""
+        instance = instance_pb2.Instance(name="backtest", kind=instance_pb2.INSTANCE_KIND_BACKTEST)
+        instance.backtest.signals.primary = signal.instance_id
+        instance.backtest.date_range.start = "2020-01-02"
+        instance.backtest.config.top_n = 2
+        return self.instances.put(instance)
+
+
+def fill_composition(dataset: Any, definition: str, config: Mapping[str, Any]) -> None:
+    """Pin a dataset's three components, as instance-service answers them."""
+    for component, name in (
+        (dataset.pipeline, definition),
+        (dataset.store, "delta"),
+        (dataset.accessor, "simple"),
+    ):
+        component.definition_name = name
+        component.definition_version_id = _VERSION_IDS[name]
+    dataset.pipeline.config.update(config)
+
+
+def make_ticket(run: run_pb2.Run, *, run_id: str | None = None) -> Ticket:
+    """What Prefect would hand over."""
+    return Ticket(
+        tenant_id=TENANT,
+        instance_id=run.instance_id,
+        flow_kind=flow_pb2.FlowKind.Name(run.flow_kind).removeprefix("FLOW_KIND_").lower(),
+        run_id=run.run_id if run_id is None else run_id,
+        orchestrator_run_id=new_id(),
+        scheduled_time=dt.datetime(2026, 1, 2, 16, 30, tzinfo=dt.UTC),
+        executor="test:1",
+    )
+
+
+@asynccontextmanager
+async def running_world() -> AsyncIterator[World]:
+    """Serve until the block ends."""
+    world = World()
+    await world.start()
+    try:
+        yield world
+    finally:
+        await world.stop()
+
+
+@contextmanager
+def running_prefect(host: str, admin_url: str, folder: Path) -> Iterator[str]:
+    """A Prefect server of its own database; yields the address of its API."""
+    name = f"prefect_{new_id().replace('-', '')}"
+    with psycopg.connect(admin_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+    password = admin_url.split("//postgres:", 1)[1].split("@", 1)[0]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    api_url = f"http://127.0.0.1:{port}/api"
+    environment = {
+        "PREFECT_HOME": str(folder),
+        "PREFECT_API_URL": api_url,
+        "PREFECT_API_DATABASE_CONNECTION_URL": f"postgresql+asyncpg://postgres:{password}@{host}/{name}",
+        "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_ENABLED": "false",
+        "PREFECT__SERVER_FINAL": "1",
+        "DO_NOT_TRACK": "1",
+    }
+    arguments = ["-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", "--host", "127.0.0.1"]
+    arguments += ["--port", str(port), "--log-level", "warning", "--timeout-graceful-shutdown", "2"]
+    with running_process(arguments, environment, folder / "prefect.log"):
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                with urllib.request.urlopen(f"{api_url}/health", timeout=1):  # noqa: S310 - our own server
+                    break
+            except (urllib.error.URLError, OSError):
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+        yield api_url
+    with psycopg.connect(admin_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+@contextmanager
+def running_process(
+    arguments: list[str], environment: Mapping[str, str], log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A Python process in a group of its own, ended with everything in that group."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **environment},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(15)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(5)

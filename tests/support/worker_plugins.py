@@ -1,0 +1,44 @@
+"""Pipelines that misbehave on request; imported by the worker under test through `code_ref`."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from pathlib import Path
+
+import polars as pl
+
+from optaic.plugins import Pipeline, PipelineContext, PluginError
+
+gate = threading.Event()  # `wait` holds until a test in the same process sets it
+entered = threading.Event()
+
+
+class Probe(Pipeline):
+    """`behaviour`: return a table, `raise`, `plugin_error`, `exit`, `nothing`, `wait`, `mark` or `sleep`."""
+
+    def run(self, context: PipelineContext) -> pl.DataFrame:
+        """One row more than before, where it does return."""
+        behaviour = str(context.config.get("behaviour", "table"))
+        if mark := context.config.get("mark"):
+            Path(str(mark)).write_text(f"{time.time()}", encoding="ascii")
+        context.progress(0.25, f"doing {behaviour}")
+        if behaviour == "raise":
+            raise ZeroDivisionError("nothing to divide by")
+        if behaviour == "plugin_error":
+            raise PluginError("the vendor has no licence", type="NoLicence")
+        if behaviour == "exit":
+            sys.exit(3)
+        if behaviour == "nothing":
+            return None  # type: ignore[return-value] # the mistake under test
+        if behaviour == "wait":
+            entered.set()
+            gate.wait(20)
+        if behaviour == "sleep":
+            time.sleep(float(str(context.config["seconds"])))
+        context.progress(0.75, "nearly there")
+        previous = context.previous
+        count = 1 if previous is None else previous.height + 1
+        dates = pl.date_range(pl.date(2020, 1, 1), pl.date(2020, 1, count), eager=True)
+        return pl.DataFrame({"date": dates, "entity": ["A"] * count, "value": [1.0] * count})

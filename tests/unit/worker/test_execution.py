@@ -1,0 +1,241 @@
+"""A run from its start to its end: real computation, the services behind a real channel."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from optaic.common.v1 import flow_pb2
+from optaic.run.v1 import run_pb2
+from support import worker_plugins
+from support.polling import eventually
+from support.worker import World, make_ticket, running_world
+from worker.execution import Ending, Outcome, execute_run
+
+REFRESH = flow_pb2.FLOW_KIND_REFRESH
+BACKTEST = flow_pb2.FLOW_KIND_BACKTEST
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    worker_plugins.gate.clear()
+    worker_plugins.entered.clear()
+    async with running_world() as running:
+        yield running
+    worker_plugins.gate.set()
+
+
+async def _execute(world: World, run: run_pb2.Run, root: Path, **changes: Any) -> Ending:
+    return await execute_run(make_ticket(run), world.settings(root, **changes))
+
+
+def _read_text(path: str) -> str:
+    return Path(path).read_text(encoding="utf-8")
+
+
+def _list(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
+
+
+async def test_the_chain_reads_pinned_versions_although_newer_ones_exist(
+    world: World, tmp_path: Path
+) -> None:
+    dataset = world.dataset()
+    first = world.runs.submit(dataset, REFRESH)
+    assert (await _execute(world, first, tmp_path)).outcome is Outcome.COMPLETED
+    assert first.pipeline.rows_inserted == first.metrics["rows"] > 0
+    assert first.output_version.last_data_date == "2021-12-31"
+
+    # The prices move on; the signal below stays pinned to the first version.
+    dataset.dataset.pipeline.config["as_of"] = "2022-06-30"
+    second = world.runs.submit(world.instances.put(dataset), REFRESH, base=first)
+    assert (await _execute(world, second, tmp_path)).outcome is Outcome.COMPLETED
+    assert second.output_version.physical_version != first.output_version.physical_version
+    assert second.pipeline.rows_updated == 0
+    assert second.output_version.last_data_date == "2022-06-30"
+
+    signal = world.signal()
+    refresh = world.runs.submit(signal, REFRESH, {"input": first})
+    assert (await _execute(world, refresh, tmp_path)).outcome is Outcome.COMPLETED
+    assert refresh.output_version.last_data_date == "2021-12-31"
+    table = pl.read_delta(refresh.output_version.uri)
+    assert table["value"].max() == 1.5, "winsorised at the bound"
+    assert refresh.metrics["winsorized_values"] > 0
+
+    backtest = world.backtest(signal)
+    run = world.runs.submit(backtest, BACKTEST, {"signal": refresh, "prices": second})
+    assert (await _execute(world, run, tmp_path)).outcome is Outcome.COMPLETED
+    assert set(run.artifacts) == {"equity_curve", "trades", "weights_history", "daily_returns"}
+    curve = pl.read_parquet(run.artifacts["equity_curve"])
+    assert curve["nav"][0] == 1_000_000
+    assert curve.height == run.backtest.session_count == run.metrics["sessions"]
+    assert run.output_version.uri == run.outputs_uri
+    assert run.output_version.physical_version == run.run_id
+    assert run.backtest.first_date == "2020-01-02"
+    assert run.metrics["total_return"] == pytest.approx(curve["nav"][-1] / 1_000_000 - 1)
+
+
+async def test_the_same_content_gives_the_same_digest_and_no_new_version(
+    world: World, tmp_path: Path
+) -> None:
+    dataset = world.dataset()
+    first = world.runs.submit(dataset, REFRESH)
+    await _execute(world, first, tmp_path)
+    again = world.runs.submit(dataset, REFRESH, base=first)
+    await _execute(world, again, tmp_path)
+    assert again.output_version == first.output_version
+    assert again.pipeline.rows_inserted == again.pipeline.rows_updated == 0
+
+
+async def test_leftovers_of_a_fenced_run_are_not_built_upon(world: World, tmp_path: Path) -> None:
+    dataset = world.dataset(definition="probe", name="probe")
+    first = world.runs.submit(dataset, REFRESH)
+    await _execute(world, first, tmp_path)
+    leftover = world.runs.submit(dataset, REFRESH, base=first)
+    await _execute(world, leftover, tmp_path)  # two rows at the table's head that nobody is pinned to
+    run = world.runs.submit(dataset, REFRESH, base=first)
+    await _execute(world, run, tmp_path)
+    assert run.pipeline.rows_fetched == 2, "one row more than the base, not than the head"
+
+
+async def test_the_run_sees_its_own_revision_of_the_instance(world: World, tmp_path: Path) -> None:
+    old = world.dataset(as_of="2020-12-31")
+    run = world.runs.submit(old, REFRESH)
+    newer = world.dataset()
+    newer.instance_id = old.instance_id
+    world.instances.put(newer)
+    await _execute(world, run, tmp_path)
+    assert run.output_version.last_data_date == "2020-12-31"
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "kind", "message"),
+    [
+        ("raise", "ZeroDivisionError", "nothing to divide by"),
+        ("plugin_error", "NoLicence", "the vendor has no licence"),
+        ("exit", "RuntimeError", "user code raised SystemExit(3)"),
+        ("nothing", "PluginInvalid", "not a polars DataFrame"),
+    ],
+)
+async def test_a_failure_is_reported_with_type_message_and_traceback(
+    world: World, tmp_path: Path, behaviour: str, kind: str, message: str
+) -> None:
+    run = world.runs.submit(world.dataset(definition="probe", behaviour=behaviour), REFRESH)
+    ending = await _execute(world, run, tmp_path)
+    assert ending.outcome is Outcome.FAILED
+    assert run.status == run_pb2.RUN_STATUS_FAILED
+    assert run.error.type == kind
+    assert message in run.error.message
+    assert run.error.trace_uri == run.artifacts["traceback"]
+    assert message in _read_text(run.error.trace_uri)
+
+
+async def test_values_outside_the_contract_fail_the_run_and_publish_nothing(
+    world: World, tmp_path: Path
+) -> None:
+    prices = world.runs.submit(world.dataset(), REFRESH)
+    await _execute(world, prices, tmp_path)
+    signal = world.signal("close * 1000")
+    signal.signal.contract.bounds_policy = 1
+    run = world.runs.submit(world.instances.put(signal), REFRESH, {"input": prices})
+    await _execute(world, run, tmp_path)
+    assert run.error.type == "GuardrailViolated"
+    assert not (tmp_path / "acme" / signal.instance_id / "refresh" / "data").exists()
+
+
+async def test_an_instance_that_is_gone_fails_the_run(world: World, tmp_path: Path) -> None:
+    run = world.runs.submit(world.dataset(), REFRESH)
+    del world.instances.stored[run.instance_id]
+    await _execute(world, run, tmp_path)
+    assert run.error.type == "INSTANCE_NOT_FOUND"
+
+
+async def test_progress_is_reported_while_it_computes(world: World, tmp_path: Path) -> None:
+    run = world.runs.submit(world.dataset(definition="probe", behaviour="wait"), REFRESH)
+    task = asyncio.create_task(_execute(world, run, tmp_path))
+    await eventually(lambda: any(message == "doing wait" for _, message in world.runs.progress))
+    beats = world.runs.heartbeats
+    await eventually(lambda: world.runs.heartbeats > beats + 2, message="the lease is kept without news")
+    worker_plugins.gate.set()
+    assert (await task).outcome is Outcome.COMPLETED
+    assert world.runs.progress == sorted(world.runs.progress)
+
+
+@pytest.mark.parametrize("how", ["fenced", "cancelled"])
+async def test_a_run_that_is_lost_stops_at_once_and_publishes_nothing(
+    world: World, tmp_path: Path, how: str
+) -> None:
+    run = world.runs.submit(world.dataset(definition="probe", behaviour="wait"), REFRESH)
+    task = asyncio.create_task(_execute(world, run, tmp_path))
+    await eventually(worker_plugins.entered.is_set)
+    if how == "fenced":
+        world.runs.is_fenced = True
+    else:
+        run.status = run_pb2.RUN_STATUS_CANCELLED
+    ending = await asyncio.wait_for(task, 5)  # although the thread still hangs
+    assert ending.outcome is Outcome.CANCELLED
+    worker_plugins.gate.set()
+    assert not run.HasField("output_version")
+    assert not (tmp_path / "acme" / run.instance_id / "refresh" / "data").exists()
+
+
+async def test_a_tick_of_the_schedule_is_adopted_at_its_nominal_time(world: World, tmp_path: Path) -> None:
+    dataset = world.dataset()
+    ticket = make_ticket(run_pb2.Run(instance_id=dataset.instance_id, flow_kind=REFRESH), run_id="")
+    ending = await execute_run(ticket, world.settings(tmp_path))
+    assert ending.outcome is Outcome.COMPLETED
+    (tick,) = world.runs.ticks
+    assert tick.scheduled_time.ToDatetime(dt.UTC) == ticket.scheduled_time
+    assert tick.flow.flow_kind == REFRESH
+
+
+async def test_a_tick_refused_at_the_gate_ends_quietly_with_its_reason(world: World, tmp_path: Path) -> None:
+    world.runs.refusal = "UPSTREAM_NOT_READY"
+    dataset = world.dataset()
+    ticket = make_ticket(run_pb2.Run(instance_id=dataset.instance_id, flow_kind=REFRESH), run_id="")
+    ending = await execute_run(ticket, world.settings(tmp_path))
+    assert ending == Ending(Outcome.CANCELLED, "UPSTREAM_NOT_READY: refused at the gate")
+    assert not _list(tmp_path)
+
+
+async def test_a_run_that_ended_before_it_started_ends_quietly(world: World, tmp_path: Path) -> None:
+    run = world.runs.submit(world.dataset(), REFRESH)
+    run.status = run_pb2.RUN_STATUS_CANCELLED
+    ending = await _execute(world, run, tmp_path)
+    assert ending == Ending(Outcome.CANCELLED, "RUN_ENDED: the run has ended")
+
+
+async def test_nothing_is_lost_while_run_service_is_away(world: World, tmp_path: Path) -> None:
+    run = world.runs.submit(world.dataset(definition="probe", behaviour="wait"), REFRESH)
+    task = asyncio.create_task(_execute(world, run, tmp_path))
+    await eventually(worker_plugins.entered.is_set)
+    await world.stop()
+    worker_plugins.gate.set()
+    data = tmp_path / "acme" / run.instance_id / "refresh" / "data" / "_delta_log"
+    await eventually(data.exists, message="it computes on")
+    assert run.status == run_pb2.RUN_STATUS_RUNNING
+    await world.start()
+    assert (await asyncio.wait_for(task, 15)).outcome is Outcome.COMPLETED
+    assert run.status == run_pb2.RUN_STATUS_COMPLETED
+
+
+async def test_a_stopped_worker_says_so(world: World, tmp_path: Path) -> None:
+    run = world.runs.submit(world.dataset(definition="probe", behaviour="wait"), REFRESH)
+    task = asyncio.create_task(_execute(world, run, tmp_path))
+    await eventually(worker_plugins.entered.is_set)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert run.error.type == "WorkerStopped"
+
+
+async def test_a_flow_that_this_worker_cannot_execute_is_refused(world: World, tmp_path: Path) -> None:
+    run = world.runs.submit(world.dataset(), flow_pb2.FLOW_KIND_MONITORING)
+    await _execute(world, run, tmp_path)
+    assert run.error.type == "UnsupportedFlow"
