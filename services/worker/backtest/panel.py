@@ -126,15 +126,15 @@ def _align(signal: pl.DataFrame, entities: Sequence[str], dates: pl.DataFrame) -
 
 
 def _benchmark_returns(closes: pl.DataFrame, members: Matrix, dates: pl.DataFrame, benchmark: str) -> Matrix:
-    if benchmark == EQUAL_WEIGHT:
-        returns: Matrix = np.mean(members[1:] / members[:-1] - 1.0, axis=1)
-        return returns
-    own = closes.filter((pl.col("entity") == benchmark) & (pl.col("close") > 0.0)).select("date", "close")
-    aligned = dates.join(own, on="date", how="left", maintain_order="left")
-    if absent := aligned.filter(pl.col("close").is_null())["date"].to_list():
-        raise NoDataInRange(
-            f"benchmark {benchmark} has no close on {len(absent)} sessions, the first being {absent[0]}"
-        )
-    levels = aligned["close"].to_numpy().astype(np.float64)
-    returns = levels[1:] / levels[:-1] - 1.0
-    return returns
+    levels = members
+    if benchmark != EQUAL_WEIGHT:
+        own = closes.filter((pl.col("entity") == benchmark) & (pl.col("close") > 0.0)).select("date", "close")
+        aligned = dates.join(own, on="date", how="left", maintain_order="left")
+        if absent := aligned.filter(pl.col("close").is_null())["date"].to_list():
+            raise NoDataInRange(
+                f"benchmark {benchmark} has no close on {len(absent)} sessions, the first being {absent[0]}"
+            )
+        levels = aligned.select("close").to_numpy().astype(np.float64)
+    returns: Matrix = levels[1:] / levels[:-1] - 1.0
+    average: Matrix = np.mean(returns, axis=1)
+    return average

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Mapping
 
 import polars as pl
@@ -14,6 +15,7 @@ from worker.builtin.digest import canonicalize, compute_digest
 from worker.builtin.parameters import read_names
 
 _ATTEMPTS = 8
+_VERSION = re.compile(r"[0-9]{1,18}")
 # No rebasing: a commit that is not exactly head + 1 fails. Prevents an append from landing on top of rows that a
 # fenced writer committed in between.
 _ON_HEAD_ONLY = CommitProperties(max_commit_retries=0)
@@ -54,7 +56,7 @@ class DeltaStore(Store):
 
     def read(self, uri: str, physical_version: str) -> pl.DataFrame:
         """One version, sorted by key."""
-        if not physical_version.isascii() or not physical_version.isdigit():
+        if not _VERSION.fullmatch(physical_version):
             raise VersionNotFound(f"{physical_version!r} is not a version number of a Delta table")
         try:
             snapshot = DeltaTable(uri, version=int(physical_version))

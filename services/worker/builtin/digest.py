@@ -45,7 +45,7 @@ def compute_digest(canonical: pl.DataFrame) -> str:
     sha = hashlib.sha256()
     for name in sorted(canonical.columns):
         column = canonical[name]
-        header = f"{len(name)}:{name}:{column.dtype}:{column.len()}\n"
+        header = f"{len(name)}:{name}:{_name_type(column.dtype)}:{column.len()}\n"
         sha.update(header.encode())
         is_null = column.is_null()
         sha.update(np.packbits(is_null.to_numpy()).tobytes())
@@ -68,6 +68,20 @@ def _storage_type(name: str, kind: pl.DataType) -> pl.Expr:
     if kind in {pl.Boolean, pl.Date}:
         return column
     raise SchemaMismatch(f"column {name!r} has the type {kind}, which this store does not keep")
+
+
+def _name_type(kind: pl.DataType) -> str:
+    """Our own name of a storage type, so that polars may rename its."""
+    if isinstance(kind, pl.Datetime):
+        return "datetime" if kind.time_zone is None else "datetime_utc"
+    names = {
+        pl.Int64: "int64",
+        pl.Float64: "float64",
+        pl.String: "text",
+        pl.Boolean: "boolean",
+        pl.Date: "date",
+    }
+    return names[type(kind)]
 
 
 def _encode(column: pl.Series) -> Sequence[bytes]:

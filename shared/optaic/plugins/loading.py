@@ -6,7 +6,8 @@ import importlib
 import inspect
 import re
 import traceback
-from typing import TypeVar
+from collections.abc import Callable
+from typing import TypeVar, cast
 
 from optaic.plugins.errors import PluginInvalid, PluginNotFound
 
@@ -15,13 +16,16 @@ T = TypeVar("T")
 _CODE_REF = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 
 
-def load(code_ref: str, base: type[T]) -> type[T]:
+def load(code_ref: str, base: Callable[..., T]) -> type[T]:
     """The class that `code_ref` ("package.module:Class") names.
+
+    `base` is one of the abstract base classes; `type[T]` would make type checkers refuse an abstract one.
 
     Raises:
         PluginNotFound: malformed, or the module or the class does not exist.
         PluginInvalid: the module fails while it is imported, or the class is not a concrete subclass of `base`.
     """
+    assert isinstance(base, type)
     if not _CODE_REF.fullmatch(code_ref):
         raise PluginNotFound(f"code_ref {code_ref!r} is not of the form package.module:Class")
     module_name, class_name = code_ref.split(":")
@@ -45,4 +49,4 @@ def load(code_ref: str, base: type[T]) -> type[T]:
     if inspect.isabstract(found):
         missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
         raise PluginInvalid(f"code_ref {code_ref!r} leaves abstract: {missing}")
-    return found
+    return cast("type[T]", found)
