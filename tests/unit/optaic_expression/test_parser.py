@@ -1,0 +1,236 @@
+"""Mistakes are named exactly where they are, and nothing but a typed error ever comes out."""
+
+import random
+import subprocess
+import sys
+
+import polars as pl
+import pytest
+
+from optaic.expression import (
+    MAX_DEPTH,
+    MAX_LENGTH,
+    MAX_NODES,
+    OPERATORS,
+    Binary,
+    Call,
+    Column,
+    ExpressionError,
+    Negate,
+    Number,
+    Reason,
+    parse,
+)
+from optaic.expression.compiler import evaluate
+
+
+def test_the_momentum_signal_parses_to_its_tree() -> None:
+    ref = OPERATORS["REF"]
+    near, far = (Call(ref, (Column("close"),), (n,)) for n in (21.0, 252.0))
+    expression = parse("zscore( Ref(close,21)/REF(close, 252) - 1 )")
+    assert expression.root == Call(
+        OPERATORS["ZSCORE"], (Binary("-", Binary("/", near, far), Number(1.0)),), ()
+    )
+    assert expression == parse("ZSCORE(REF(close, 21) / REF(close, 252) - 1)")
+    assert list(expression.columns) == ["close"]
+
+
+def test_defaults_of_parameters_are_filled_in() -> None:
+    assert parse("WINSORIZE(close)") == parse("WINSORIZE(close, 0.05)")
+
+
+def test_unary_minus_binds_weaker_than_power_and_stronger_than_product() -> None:
+    assert parse("-a ^ b").root == Negate(Binary("^", Column("a"), Column("b")))
+    assert parse("-a * b").root == Binary("*", Negate(Column("a")), Column("b"))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "position", "part"),
+    [
+        ("", Reason.EMPTY, 0, "empty"),
+        ("  \n ", Reason.EMPTY, 4, "empty"),
+        ("close +", Reason.UNEXPECTED_END, 7, "found the end"),
+        ("close close", Reason.UNEXPECTED_TOKEN, 6, "unexpected 'close'"),
+        ("(close", Reason.UNEXPECTED_END, 6, "close the parenthesis"),
+        ("close)", Reason.UNEXPECTED_TOKEN, 5, "unexpected ')'"),
+        ("close ** 2", Reason.UNEXPECTED_TOKEN, 7, "written ^"),
+        ("+close", Reason.UNEXPECTED_TOKEN, 0, "found '+'"),
+        ("close = 1", Reason.UNEXPECTED_CHARACTER, 6, "equality is =="),
+        ("close $ 1", Reason.UNEXPECTED_CHARACTER, 6, "'$'"),
+        ("clöse", Reason.UNEXPECTED_CHARACTER, 2, "'ö'"),
+        ("a < b < c", Reason.UNEXPECTED_TOKEN, 6, "do not chain"),
+        ("MEEN(close, 3)", Reason.UNKNOWN_OPERATOR, 0, "did you mean MEAN"),
+        ("1 + foo(close)", Reason.UNKNOWN_OPERATOR, 4, "known: ABS"),
+        ("Close", Reason.INVALID_NAME, 0, "'close'"),
+        ("MEAN", Reason.WRONG_ARGUMENT_COUNT, 0, "MEAN(x, n)"),
+        ("MEAN(close)", Reason.WRONG_ARGUMENT_COUNT, 10, "needs 2 arguments, 1 given"),
+        ("MEAN()", Reason.WRONG_ARGUMENT_COUNT, 5, "0 given"),
+        ("MEAN(close, 3, 4)", Reason.WRONG_ARGUMENT_COUNT, 15, "too many"),
+        ("MEAN(close, n)", Reason.WRONG_ARGUMENT, 12, "must be a number"),
+        ("MEAN(close, 2 + 1)", Reason.WRONG_ARGUMENT, 14, "plain number"),
+        ("MEAN(close, 2.5)", Reason.WRONG_ARGUMENT, 12, "whole number, not 2.5"),
+        ("MEAN(close, 0)", Reason.WRONG_ARGUMENT, 12, "between 1 and 10000"),
+        ("REF(close, -5)", Reason.WRONG_ARGUMENT, 11, "not -5"),
+        ("STD(close, 1)", Reason.WRONG_ARGUMENT, 11, "between 2"),
+        ("WINSORIZE(close, 0.6)", Reason.WRONG_ARGUMENT, 17, "between 0 and 0.5"),
+        ("MEAN(close 3)", Reason.UNEXPECTED_TOKEN, 11, "','"),
+        ("MEAN(close, 3", Reason.UNEXPECTED_END, 13, "','"),
+        ("MEAN(, 3)", Reason.UNEXPECTED_TOKEN, 5, "found ','"),
+        ("1e999", Reason.INVALID_NUMBER, 0, "too large"),
+        ("1.2.3", Reason.INVALID_NUMBER, 0, "malformed"),
+        ("12months", Reason.INVALID_NUMBER, 0, "'12m'"),
+        ("a" * 200, Reason.INVALID_NAME, 0, "at most 64"),
+        ("1 +\n  close *\n  MEAM(close, 2)", Reason.UNKNOWN_OPERATOR, 16, "MEAM"),
+    ],
+)
+def test_a_mistake_is_named_where_it_is(text: str, reason: Reason, position: int, part: str) -> None:
+    with pytest.raises(ExpressionError) as caught:
+        parse(text)
+    error = caught.value
+    assert (error.reason, error.position) == (reason, position)
+    assert part in error.message
+    lines = text[:position].split("\n")
+    assert (error.line, error.column) == (len(lines), len(lines[-1]) + 1)
+    shown, caret = error.render().split("\n")
+    assert caret.endswith("^")
+    if position < len(text):
+        assert shown[len(caret) - 1] == text[position]
+
+
+def test_an_error_of_a_long_line_shows_the_place_only() -> None:
+    text = "close + " * 200 + "$" + " + close" * 200
+    with pytest.raises(ExpressionError) as caught:
+        parse(text)
+    shown, caret = caught.value.render().split("\n")
+    assert len(shown) < 100
+    assert shown[caret.index("^")] == "$"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("1" * (MAX_LENGTH + 1), Reason.TOO_LONG),
+        ("(" * (MAX_LENGTH // 2), Reason.TOO_DEEP),
+        ("-" * MAX_LENGTH, Reason.TOO_DEEP),
+        ("ABS(" * (MAX_LENGTH // 4), Reason.TOO_DEEP),
+        ("2^" * (MAX_LENGTH // 2), Reason.TOO_DEEP),
+        ("1+" * (MAX_DEPTH + 1) + "1", Reason.TOO_DEEP),
+        ("+".join(["(" + "+".join(["x"] * 20) + ")"] * (MAX_NODES // 20)), Reason.TOO_COMPLEX),
+        (" " * MAX_LENGTH, Reason.EMPTY),
+    ],
+    ids=lambda value: value if isinstance(value, Reason) else value[:6],
+)
+def test_size_is_bounded(text: str, reason: Reason) -> None:
+    with pytest.raises(ExpressionError) as caught:
+        parse(text)
+    assert caught.value.reason is reason
+
+
+def test_the_deepest_tree_can_be_walked_compared_and_shown() -> None:
+    text = "ABS(" * (MAX_DEPTH - 1) + "x" + ")" * (MAX_DEPTH - 1)
+    expression = parse(text)
+    assert len(list(expression.walk())) == MAX_DEPTH
+    assert expression == parse(text)
+    assert hash(expression.root) == hash(parse(text).root)
+    assert "abs" in repr(expression).lower()
+
+
+def test_parsing_needs_the_standard_library_only() -> None:
+    """A service that validates expressions must not pay for a data library."""
+    code = (
+        "import sys, optaic.expression, optaic.plugins; optaic.expression.parse('ZSCORE(close)');"
+        "heavy = {'polars', 'numpy', 'pandas', 'pyarrow', 'deltalake'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_ambiguous_columns_must_be_qualified() -> None:
+    expression = parse("1 - value")
+    with pytest.raises(ExpressionError) as caught:
+        expression.check_columns({"a.value", "b.value"}, {"value": ["a.value", "b.value"]})
+    assert (caught.value.reason, caught.value.position) == (Reason.AMBIGUOUS_COLUMN, 4)
+    assert "a.value or b.value" in caught.value.message
+    parse("a.value - b.value").check_columns({"a.value", "b.value"}, {"value": ["a.value", "b.value"]})
+
+
+VALID = [
+    "ZSCORE(REF(close, 21) / REF(close, 252) - 1)",
+    "-(close - open) / MAX(high - low, 3) ^ 2 >= 0.5e-1",
+    "CORR(RANK(close), EMA(volume, 10), 60) * SIGN(DELTA(close, 1)) != 1",
+    "WINSORIZE(SCALE(LOG(ABS(close))), 0.01) + prices.close",
+]
+PIECES = [
+    *OPERATORS,
+    "close",
+    "x.y",
+    "1",
+    "2.5",
+    "-1",
+    "1e3",
+    "(",
+    ")",
+    ",",
+    "+",
+    "-",
+    "*",
+    "/",
+    "^",
+    "<",
+    "<=",
+    "==",
+    " ",
+    "\n",
+]
+
+
+def make_text(rng: random.Random) -> str:
+    """Random characters, random tokens, or a valid text with some damage."""
+    kind = rng.randrange(4)
+    if kind == 0:
+        return "".join(
+            chr(rng.choice([rng.randrange(128), rng.randrange(0x3000), rng.randrange(0xD800)]))
+            for _ in range(rng.randrange(40))
+        )
+    if kind == 1:
+        return "".join(rng.choice(PIECES) for _ in range(rng.randrange(60)))
+    if kind == 2:
+        return "".join(rng.choice("()-^") for _ in range(rng.randrange(2000))) + rng.choice(VALID)
+    text = rng.choice(VALID)
+    for _ in range(rng.randrange(1, 4)):
+        place = rng.randrange(len(text))
+        inserted = rng.choice(["", rng.choice(PIECES), text[place]])
+        text = text[:place] + inserted + text[place + (not inserted) :]
+    return text
+
+
+def find_outcome(text: str, table: pl.DataFrame) -> str:
+    """What a text gives; anything but a value or a typed error passes through as an exception."""
+    try:
+        height = evaluate(parse(text), table).height
+    except ExpressionError as raised:
+        error = raised
+    else:
+        return "value" if height == table.height else "rows lost"
+    assert 0 <= error.position <= len(text)
+    assert str(error)
+    return error.reason
+
+
+def test_ten_thousand_random_texts_give_a_tree_or_a_typed_error() -> None:
+    rng = random.Random(20221228)
+    outcomes: dict[str, int] = {}
+    names = ["close", "open", "high", "low", "volume", "prices.close", "x.y"]
+    table = pl.DataFrame(
+        {"date": [1, 1, 2], "entity": ["a", "b", "a"], **{name: [1.5, -2.0, None] for name in names}}
+    )
+    for _ in range(10_000):
+        text = make_text(rng)
+        outcome = find_outcome(text, table)
+        outcomes[outcome] = outcomes.get(outcome, 0) + 1
+    # The texts reach far enough: both trees and nearly every kind of mistake occur.
+    assert outcomes["value"] > 100
+    assert "rows lost" not in outcomes
+    assert len(outcomes) >= 10
