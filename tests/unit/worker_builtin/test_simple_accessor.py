@@ -1,0 +1,46 @@
+"""Reading a part of a version."""
+
+import datetime as dt
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from optaic.plugins import SchemaMismatch, VersionNotFound
+from worker.builtin.delta_store import DeltaStore
+from worker.builtin.simple_accessor import SimpleAccessor
+
+DAYS = [dt.date(2020, 1, day) for day in (1, 2, 3)]
+
+
+@pytest.fixture
+def uri(tmp_path: Path) -> str:
+    table = pl.DataFrame(
+        [(day, entity, 1.0, 2) for day in DAYS for entity in "ab"],
+        schema={"date": pl.Date, "entity": pl.String, "close": pl.Float64, "volume": pl.Int64},
+        orient="row",
+    )
+    place = str(tmp_path / "data")
+    DeltaStore().write(table, None, place)
+    return place
+
+
+def test_everything_by_default(uri: str) -> None:
+    assert SimpleAccessor().read(DeltaStore(), uri, "0").shape == (6, 4)
+
+
+def test_columns_entities_and_dates_select(uri: str) -> None:
+    accessor, store = SimpleAccessor(), DeltaStore()
+    assert accessor.read(store, uri, "0", columns=["volume"]).columns == ["date", "entity", "volume"]
+    assert accessor.read(store, uri, "0", columns=["date", "close"]).columns == ["date", "entity", "close"]
+    assert accessor.read(store, uri, "0", entities=["b"])["entity"].to_list() == ["b"] * 3
+    assert accessor.read(store, uri, "0", entities=[]).is_empty()
+    cut = accessor.read(store, uri, "0", start=DAYS[1], end=DAYS[1])
+    assert cut["date"].unique().to_list() == [DAYS[1]]
+
+
+def test_what_is_not_there_is_a_typed_error(uri: str) -> None:
+    with pytest.raises(SchemaMismatch, match="price"):
+        SimpleAccessor().read(DeltaStore(), uri, "0", columns=["price"])
+    with pytest.raises(VersionNotFound):
+        SimpleAccessor().read(DeltaStore(), uri, "5")
