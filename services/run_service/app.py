@@ -1,0 +1,118 @@
+"""The composition root of run-service: wiring only."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from optaic.run.v1 import run_report_service_pb2_grpc, run_service_pb2_grpc
+from run_service.config import Settings
+from run_service.consumers import build_consumers
+from run_service.grpc_api import RunReportServicer, RunServicer
+from run_service.peers_adapter import Peers
+from run_service.ports import Orchestrator
+from run_service.prefect_adapter import PrefectOrchestrator
+from run_service.reconcile.dispatching import Dispatcher
+from run_service.reconcile.leases import LeaseKeeper
+from run_service.reconcile.observing import Observer
+from run_service.reconcile.retrying import Retrier
+from run_service.use_cases.dependencies import Dependencies
+from run_service.use_cases.watching import Watches
+from servicekit import client, logging, migrations, runtime
+from servicekit.auth import Authenticator
+from servicekit.broker import Broker
+from servicekit.clock import Clock, SystemClock
+from servicekit.database import Database
+from servicekit.ids import new_id
+from servicekit.loop import Loop
+from servicekit.relay import Relay
+from servicekit.server import Server
+from servicekit.tokens import ReadTokens
+
+_STREAMS = {"RUN_EVENTS": ("optaic.*.run.v1.>",)}
+
+
+@dataclass
+class App:
+    """A wired service that is not running yet."""
+
+    server: Server
+    background: dict[str, Callable[[], Coroutine[Any, Any, None]]]
+    close: list[Callable[[], Awaitable[None]]]
+    deps: Dependencies
+
+
+async def build(
+    settings: Settings, *, clock: Clock | None = None, orchestrator: Orchestrator | None = None
+) -> App:
+    """Connect everything to everything; tests give their own clock and orchestrator."""
+    database = Database(settings)
+    broker = Broker(settings, _STREAMS)
+    channels = [
+        client.connect(address, token_source=lambda: settings.service_token)
+        for address in (settings.instance_address, settings.lineage_address)
+    ]
+    watches = Watches(database, settings)
+    deps = Dependencies(
+        settings=settings,
+        database=database,
+        peers=Peers(*channels),
+        watches=watches,
+        clock=clock or SystemClock(),
+        ids=new_id,
+    )
+    close: list[Callable[[], Awaitable[None]]] = [
+        broker.close,
+        database.close,
+        *(channel.close for channel in channels),
+    ]
+    if orchestrator is None:
+        orchestrator = prefect = PrefectOrchestrator(settings)
+        close.append(prefect.close)
+    dispatcher = Loop("dispatches", settings.dispatch_interval_seconds, Dispatcher(deps, orchestrator).step)
+    deps.wake_dispatcher = dispatcher.wake
+    loops = [
+        dispatcher,
+        Loop("observation", settings.dispatch_interval_seconds, Observer(deps, orchestrator).step),
+        Loop("leases", settings.lease_interval_seconds, LeaseKeeper(deps).step),
+        Loop("retries", settings.retry_interval_seconds, Retrier(deps).step),
+        Loop("watches", settings.watch_poll_seconds, watches.look),
+    ]
+    server = Server(
+        settings,
+        "run-service",
+        "run.optaic",
+        [
+            (
+                run_service_pb2_grpc.add_RunServiceServicer_to_server,
+                RunServicer(deps),
+                "optaic.run.v1.RunService",
+            ),
+            (
+                run_report_service_pb2_grpc.add_RunReportServiceServicer_to_server,
+                RunReportServicer(deps),
+                "optaic.run.v1.RunReportService",
+            ),
+        ],
+        Authenticator(settings),
+        # Its own writes are there at once; what it needs of others travels with the question.
+        ReadTokens(database, {}),
+        {"postgres": database.ping, "nats": broker.ping},
+    )
+    background: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+        "relay": Relay(database, broker).run,
+        **{consumer.name: consumer.run for consumer in build_consumers(deps, broker)},
+        **{loop.name: loop.run for loop in loops},
+    }
+    return App(server, background, close, deps)
+
+
+async def main(stop: asyncio.Event) -> None:
+    """Migrate, then serve until asked to stop."""
+    settings = Settings()
+    logging.configure(settings.log_level, "run-service")
+    await migrations.migrate(settings.database_owner_url, "run_service")
+    app = await build(settings)
+    await runtime.serve(stop, server=app.server, background=app.background, close=app.close)

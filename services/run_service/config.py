@@ -1,0 +1,62 @@
+"""Settings of run-service, read from the environment once; no other module reads it."""
+
+from pydantic import Field
+
+from servicekit.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """What run-service adds to every service's settings."""
+
+    instance_address: str = Field(default="127.0.0.1:50051", description="host:port of instance-service.")
+    lineage_address: str = Field(default="127.0.0.1:50053", description="host:port of lineage-service.")
+    prefect_api_url: str = Field(
+        default="http://127.0.0.1:4200/api",
+        description="Prefect's REST API; it may be away, runs wait for it.",
+    )
+    prefect_api_key: str = Field(
+        default="", repr=False, description="Bearer token for Prefect; empty: none is sent."
+    )
+    prefect_timeout_seconds: float = Field(default=10.0, gt=0, description="Longest single call to Prefect.")
+    lease_seconds: float = Field(
+        default=30.0, gt=0, description="A run not heard of for so long is given up as WORKER_LOST."
+    )
+    heartbeat_seconds: float = Field(
+        default=5.0, gt=0, description="How often executors are asked to report."
+    )
+    lease_interval_seconds: float = Field(default=1.0, gt=0, description="Time between looks at the leases.")
+    progress_interval_seconds: float = Field(
+        default=1.0, ge=0, description="Shortest time between two progress events of a run."
+    )
+    dispatch_concurrency: int = Field(default=8, gt=0, description="Calls to Prefect at once, per process.")
+    dispatch_interval_seconds: float = Field(
+        default=0.5, gt=0, description="Time between looks at the dispatches when nobody announced one."
+    )
+    dispatch_claim_seconds: float = Field(
+        default=60.0, gt=0, description="A dispatch claimed by a replica that died is taken over after this."
+    )
+    dispatch_backoff_seconds: float = Field(
+        default=5.0, gt=0, description="Longest wait between two attempts to dispatch a run."
+    )
+    dispatch_expiry_seconds: float = Field(
+        default=86_400.0, gt=0, description="A run pending for longer fails as DISPATCH_EXPIRED."
+    )
+    observe_interval_seconds: float = Field(
+        default=5.0, gt=0, description="Time between two comparisons of an active run with Prefect's view."
+    )
+    orchestrator_grace_seconds: float = Field(
+        default=10.0,
+        ge=0,
+        description="How long a run may stay active after its flow run has ended in Prefect.",
+    )
+    retry_interval_seconds: float = Field(
+        default=1.0, gt=0, description="Time between looks at the due retries."
+    )
+    watch_poll_seconds: float = Field(
+        default=0.5, gt=0, description="How late a watch may hear of a change made by another replica."
+    )
+    watch_queue_size: int = Field(
+        default=64,
+        gt=0,
+        description="Changes kept for a slow watcher; the oldest are dropped, the newest never.",
+    )

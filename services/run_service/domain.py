@@ -1,0 +1,257 @@
+"""The life of a run and the rules of admission; pure, it must not know storage, transport or the time of day."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+
+from servicekit.errors import (
+    AlreadyExistsError,
+    FailedPreconditionError,
+    InvalidArgumentError,
+    NotFoundError,
+    PreconditionViolation,
+)
+
+
+class RunStatus(StrEnum):
+    """Where a run is in its life; the transitions are in TRANSITIONS."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class RunEvent(StrEnum):
+    """What may happen to a run that exists."""
+
+    STARTED = "started"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+TRANSITIONS: dict[tuple[RunStatus, RunEvent], RunStatus] = {
+    (RunStatus.PENDING, RunEvent.STARTED): RunStatus.RUNNING,
+    (RunStatus.PENDING, RunEvent.FAILED): RunStatus.FAILED,  # dispatch expired, or the orchestrator gave up
+    (RunStatus.PENDING, RunEvent.CANCELLED): RunStatus.CANCELLED,
+    (RunStatus.RUNNING, RunEvent.COMPLETED): RunStatus.COMPLETED,
+    (RunStatus.RUNNING, RunEvent.FAILED): RunStatus.FAILED,
+    (RunStatus.RUNNING, RunEvent.CANCELLED): RunStatus.CANCELLED,
+}
+
+ACTIVE = frozenset({RunStatus.PENDING, RunStatus.RUNNING})
+ENDED = frozenset(RunStatus) - ACTIVE
+
+
+def next_status(run_id: str, status: RunStatus, event: RunEvent) -> RunStatus:
+    """Return the status after the event.
+
+    Raises:
+        FailedPreconditionError: RUN_ENDED, or RUN_NOT_STARTED for a completion of a pending run.
+    """
+    following = TRANSITIONS.get((status, event))
+    if following is not None:
+        return following
+    if status in ENDED:
+        raise run_ended(run_id, status)
+    if status is RunStatus.PENDING:
+        raise FailedPreconditionError(
+            "RUN_NOT_STARTED", f"run {run_id} has not started", metadata={"run_id": run_id}
+        )
+    raise FailedPreconditionError("FENCED", f"run {run_id} has been started", metadata={"run_id": run_id})
+
+
+def sources_of(event: RunEvent) -> frozenset[RunStatus]:
+    """Return the statuses in which the event is possible; the guard of the SQL update."""
+    return frozenset(status for status, happening in TRANSITIONS if happening is event)
+
+
+def target_of(event: RunEvent) -> RunStatus:
+    """Return the status that the event leads to, wherever it is possible."""
+    (target,) = {following for (_, happening), following in TRANSITIONS.items() if happening is event}
+    return target
+
+
+_KINDS = {
+    ("dataset", "refresh"): "pipeline",
+    ("dataset", "monitoring"): "monitoring",
+    ("signal", "refresh"): "pipeline",
+    ("experiment", "preview"): "experiment",
+    ("model", "training"): "training",
+    ("model", "inference"): "inference",
+    ("model", "monitoring"): "monitoring",
+    ("portfolio_optimizer", "optimize"): "portfolio_optimization",
+    ("backtest", "backtest"): "backtest",
+}
+RUN_KINDS = tuple(dict.fromkeys(_KINDS.values()))
+
+
+def run_kind(instance_kind: str, flow_kind: str) -> str:
+    """Return the run's kind.
+
+    Raises:
+        NotFoundError: FLOW_NOT_FOUND, an instance of this kind has no such flow.
+    """
+    kind = _KINDS.get((instance_kind, flow_kind))
+    if kind is None:
+        raise NotFoundError("FLOW_NOT_FOUND", f"a {instance_kind} instance has no {flow_kind} flow")
+    return kind
+
+
+def choose_flow(instance_id: str, available: Collection[int], wanted: int) -> int:
+    """Return the flow kind to run: the wanted one or, for 0, the default, which is the lowest in number.
+
+    Raises:
+        NotFoundError: FLOW_NOT_FOUND.
+    """
+    if wanted in available:
+        return wanted
+    if wanted == 0 and available:
+        return min(available)
+    raise NotFoundError(
+        "FLOW_NOT_FOUND", f"instance {instance_id} has no such flow", metadata={"instance_id": instance_id}
+    )
+
+
+def activity_type(kind: str, happening: str) -> str:
+    """Return for example `pipeline_run.started`."""
+    return f"{kind}_run.{happening}"
+
+
+@dataclass(frozen=True)
+class Blocking:
+    """One upstream flow that is not READY."""
+
+    instance_name: str
+    flow_kind: str
+    status: str
+    reason: str
+    is_missing_input: bool
+
+
+def check_force(force: bool, force_reason: str) -> None:
+    """Refuse a force without a reason.
+
+    Raises:
+        InvalidArgumentError: FORCE_REASON_REQUIRED.
+    """
+    if force and not force_reason.strip():
+        raise InvalidArgumentError("FORCE_REASON_REQUIRED", "say why the run is forced")
+
+
+def check_upstreams(all_ready: bool, blocking: Sequence[Blocking], *, force: bool) -> None:
+    """Refuse a run whose upstreams are not ready; force overrides everything but a missing input.
+
+    Raises:
+        FailedPreconditionError: UPSTREAM_NOT_READY, or MISSING_INPUT, with one violation for each flow.
+    """
+    if all_ready:
+        return
+    if not force:
+        raise _blocked("UPSTREAM_NOT_READY", "upstream flows are not ready", blocking)
+    missing = [flow for flow in blocking if flow.is_missing_input]
+    if missing:
+        raise _blocked("MISSING_INPUT", "inputs have no version to read; force does not help", missing)
+
+
+def _blocked(reason: str, text: str, flows: Sequence[Blocking]) -> FailedPreconditionError:
+    names = ", ".join(f"{flow.instance_name}/{flow.flow_kind} is {flow.status}" for flow in flows[:10])
+    return FailedPreconditionError(
+        reason,
+        f"{text}: {names}" + (", ..." if len(flows) > 10 else ""),  # noqa: PLR2004 - a readable sentence
+        metadata={"blocking": str(len(flows))},
+        preconditions=[
+            PreconditionViolation(flow.status, f"{flow.instance_name}/{flow.flow_kind}", flow.reason)
+            for flow in flows
+        ],
+    )
+
+
+def check_executor(run_id: str, paired_with: str, orchestrator_run_id: str) -> None:
+    """Refuse a flow run that is not the one the run is paired with; an unpaired run takes the first.
+
+    Raises:
+        FailedPreconditionError: FENCED.
+    """
+    if paired_with and paired_with != orchestrator_run_id:
+        raise fenced(run_id)
+
+
+def check_fence(run_id: str, holder: str, token: str) -> None:
+    """Refuse the report of an executor that does not hold the run; `holder` is empty once it was given up.
+
+    Raises:
+        FailedPreconditionError: FENCED.
+    """
+    if holder != token:
+        raise fenced(run_id)
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """What happens after a failed run."""
+
+    max_retries: int
+    is_exponential: bool
+    delay: timedelta
+    max_delay: timedelta
+
+
+def retry_delay(policy: RetryPolicy, attempt: int) -> timedelta | None:
+    """Return the wait before the run that follows failed attempt `attempt` (from 1); None: no more."""
+    if attempt > policy.max_retries:
+        return None
+    doublings = attempt - 1 if policy.is_exponential else 0
+    return min(policy.delay * (1 << doublings), policy.max_delay)
+
+
+def dispatch_delay(attempts: int, longest: timedelta) -> timedelta:
+    """Return the wait after `attempts` failed attempts (from 1) to reach the orchestrator."""
+    return min(timedelta(seconds=0.5) * (1 << min(attempts - 1, 16)), longest)
+
+
+def run_not_found(run_id: str) -> NotFoundError:
+    """Return the refusal RUN_NOT_FOUND."""
+    return NotFoundError("RUN_NOT_FOUND", f"there is no run {run_id}", metadata={"run_id": run_id})
+
+
+def run_ended(run_id: str, status: RunStatus) -> FailedPreconditionError:
+    """Return the refusal RUN_ENDED."""
+    return FailedPreconditionError(
+        "RUN_ENDED", f"run {run_id} has ended: {status}", metadata={"run_id": run_id, "status": status}
+    )
+
+
+def run_not_ended(run_id: str) -> FailedPreconditionError:
+    """Return the refusal RUN_NOT_ENDED."""
+    return FailedPreconditionError(
+        "RUN_NOT_ENDED", f"run {run_id} has not ended", metadata={"run_id": run_id}
+    )
+
+
+def run_active(run_id: str, run_number: int) -> AlreadyExistsError:
+    """Return the refusal RUN_ACTIVE, naming the active run."""
+    return AlreadyExistsError(
+        "RUN_ACTIVE",
+        f"run {run_number} of this flow is active: {run_id}",
+        metadata={"run_id": run_id, "run_number": str(run_number)},
+    )
+
+
+def instance_deleting(instance_id: str) -> FailedPreconditionError:
+    """Return the refusal INSTANCE_DELETING."""
+    return FailedPreconditionError(
+        "INSTANCE_DELETING", f"instance {instance_id} is being deleted", metadata={"instance_id": instance_id}
+    )
+
+
+def fenced(run_id: str) -> FailedPreconditionError:
+    """Return the refusal FENCED."""
+    return FailedPreconditionError(
+        "FENCED", f"this executor does not hold run {run_id}", metadata={"run_id": run_id}
+    )

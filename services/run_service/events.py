@@ -1,0 +1,72 @@
+"""What is told about a run: its events and its timeline entries; nothing is written here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from google.protobuf.message import Message
+
+from optaic.lineage.v1 import lineage_service_pb2
+from optaic.run.v1 import run_events_pb2, run_pb2
+from run_service.domain import RunStatus, activity_type
+from servicekit.clock import Clock
+from servicekit.events import Event, make_event
+
+_MESSAGES: dict[str, type[Message]] = {
+    "submitted": run_events_pb2.RunSubmitted,
+    "started": run_events_pb2.RunStarted,
+    "progressed": run_events_pb2.RunProgressed,
+    "completed": run_events_pb2.RunCompleted,
+    "failed": run_events_pb2.RunFailed,
+    "cancelled": run_events_pb2.RunCancelled,
+}
+_LAST_EVENT = {
+    RunStatus.PENDING: "submitted",
+    RunStatus.RUNNING: "started",
+    RunStatus.COMPLETED: "completed",
+    RunStatus.FAILED: "failed",
+    RunStatus.CANCELLED: "cancelled",
+}
+
+
+def run_event(happening: str, tenant_id: str, run: run_pb2.Run, event_id: str, clock: Clock) -> Event:
+    """Return the event that carries the run after the change."""
+    message = _MESSAGES[happening](run=run)
+    return make_event("run", tenant_id, message, happening, run.instance_id, clock, lambda: event_id)
+
+
+def attached_event(
+    status: RunStatus, run: run_pb2.Run, event_id: str
+) -> lineage_service_pb2.AttachedRunEvent:
+    """Return a run's last event for lineage-service, which may not have received it yet."""
+    happening = _LAST_EVENT[status]
+    attached = lineage_service_pb2.AttachedRunEvent(event_id=event_id)
+    getattr(attached, happening).run.CopyFrom(run)
+    return attached
+
+
+def activity_row(
+    happening: str,
+    tenant_id: str,
+    run_id: str,
+    kind: str,
+    *,
+    activity_id: str,
+    actor: str,
+    now: datetime,
+    message: str = "",
+    details: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return one entry of a run's timeline."""
+    return {
+        "tenant_id": tenant_id,
+        "run_id": run_id,
+        "activity_id": activity_id,
+        "type": activity_type(kind, happening),
+        "actor": actor,
+        "message": message,
+        "details": dict(details) if details else None,
+        "create_time": now,
+    }

@@ -1,0 +1,91 @@
+"""One short method per RPC: call a use case, shape the answer; no rule is decided here."""
+
+# ruff: noqa: N802 - methods are named as their RPCs
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from optaic.run.v1 import (
+    run_pb2,
+    run_report_service_pb2,
+    run_report_service_pb2_grpc,
+    run_service_pb2,
+    run_service_pb2_grpc,
+)
+from run_service.use_cases import adoption, cancellation, reading, reports, submission
+from run_service.use_cases.dependencies import Dependencies
+from servicekit.context import current
+
+
+class RunServicer(run_service_pb2_grpc.RunServiceServicer):
+    """Runs, for those who ask for them and watch them."""
+
+    def __init__(self, deps: Dependencies) -> None:
+        self._deps = deps
+
+    async def SubmitRun(self, request: run_service_pb2.SubmitRunRequest, _: Any) -> run_pb2.Run:
+        """Admit and record a run."""
+        return await submission.submit_run(self._deps, current(), request)
+
+    async def GetRun(self, request: run_service_pb2.GetRunRequest, _: Any) -> run_pb2.Run:
+        """Return a run."""
+        return await reading.get_run(self._deps, current(), request.run_id)
+
+    async def ListRuns(
+        self, request: run_service_pb2.ListRunsRequest, _: Any
+    ) -> run_service_pb2.ListRunsResponse:
+        """Return a page of runs."""
+        return await reading.list_runs(self._deps, current(), request)
+
+    async def CancelRun(self, request: run_service_pb2.CancelRunRequest, _: Any) -> run_pb2.Run:
+        """End a run."""
+        return await cancellation.cancel_run(self._deps, current(), request)
+
+    async def RetryRun(self, request: run_service_pb2.RetryRunRequest, _: Any) -> run_pb2.Run:
+        """Submit an ended run's flow again."""
+        return await submission.retry_run(self._deps, current(), request)
+
+    async def WatchRun(self, request: run_service_pb2.WatchRunRequest, _: Any) -> AsyncIterator[run_pb2.Run]:
+        """Stream a run's changes until it has ended."""
+        async for run in self._deps.watches.watch(current().tenant_id, request.run_id):
+            yield run
+
+    async def ListActivities(
+        self, request: run_service_pb2.ListActivitiesRequest, _: Any
+    ) -> run_service_pb2.ListActivitiesResponse:
+        """Return a page of a run's timeline."""
+        return await reading.list_activities(self._deps, current(), request)
+
+
+class RunReportServicer(run_report_service_pb2_grpc.RunReportServiceServicer):
+    """Runs, for those who execute them."""
+
+    def __init__(self, deps: Dependencies) -> None:
+        self._deps = deps
+
+    async def StartRun(
+        self, request: run_report_service_pb2.StartRunRequest, _: Any
+    ) -> run_report_service_pb2.StartRunResponse:
+        """Give the executor its run."""
+        tenant_id = current().tenant_id
+        if request.WhichOneof("target") == "scheduled":
+            return await adoption.start_scheduled(self._deps, tenant_id, request)
+        return await reports.start_run(
+            self._deps, tenant_id, request.run_id, request.orchestrator_run_id, request.executor
+        )
+
+    async def Heartbeat(
+        self, request: run_report_service_pb2.HeartbeatRequest, _: Any
+    ) -> run_report_service_pb2.HeartbeatResponse:
+        """Keep the lease."""
+        return await reports.heartbeat(self._deps, current(), request)
+
+    async def CompleteRun(self, request: run_report_service_pb2.CompleteRunRequest, _: Any) -> run_pb2.Run:
+        """Record the success."""
+        return await reports.complete_run(self._deps, current(), request)
+
+    async def FailRun(self, request: run_report_service_pb2.FailRunRequest, _: Any) -> run_pb2.Run:
+        """Record the failure."""
+        return await reports.fail_run(self._deps, current(), request)

@@ -1,0 +1,62 @@
+"""Calls to instance-service and lineage-service; it translates their refusals and decides nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+
+from optaic.instance.v1 import instance_pb2, instance_service_pb2, instance_service_pb2_grpc
+from optaic.lineage.v1 import lineage_service_pb2, lineage_service_pb2_grpc
+from servicekit.errors import DomainError, NotFoundError, UnavailableError
+from servicekit.status import from_rpc_error
+
+_Answer = lineage_service_pb2.CheckUpstreamFreshnessResponse
+
+
+class Peers:
+    """The services that admission asks; the current request's tenant travels along."""
+
+    def __init__(self, instance_channel: Any, lineage_channel: Any) -> None:
+        self._instances: Any = instance_service_pb2_grpc.InstanceServiceStub(instance_channel)
+        self._lineage: Any = lineage_service_pb2_grpc.LineageServiceStub(lineage_channel)
+
+    async def get_instance(self, instance_id: str) -> instance_pb2.Instance:
+        """Return the newest revision.
+
+        Raises:
+            NotFoundError: INSTANCE_NOT_FOUND.
+            UnavailableError: instance-service does not answer as it should.
+        """
+        request = instance_service_pb2.GetInstanceRequest(instance_id=instance_id)
+        try:
+            instance: instance_pb2.Instance = await self._instances.GetInstance(request)
+        except grpc.aio.AioRpcError as error:
+            raise _translate(error) from error
+        return instance
+
+    async def check_upstreams(self, request: lineage_service_pb2.CheckUpstreamFreshnessRequest) -> _Answer:
+        """Return what blocks a flow and what a run of it would read.
+
+        Raises:
+            NotFoundError: FLOW_NOT_FOUND.
+            UnavailableError: lineage-service does not answer as it should.
+        """
+        try:
+            answer: _Answer = await self._lineage.CheckUpstreamFreshness(request)
+        except grpc.aio.AioRpcError as error:
+            raise _translate(error) from error
+        return answer
+
+
+_REASONS = {"INSTANCE_NOT_FOUND", "FLOW_NOT_FOUND"}
+
+
+def _translate(error: grpc.aio.AioRpcError) -> DomainError:
+    meaning = from_rpc_error(error)
+    if isinstance(meaning, NotFoundError) and meaning.reason in _REASONS:
+        return meaning
+    if meaning.code == "DEADLINE_EXCEEDED":
+        return meaning
+    # Whatever else a peer says about our call is not the client's fault.
+    return UnavailableError("PEER_UNAVAILABLE", f"a service that admission needs refused: {meaning.message}")

@@ -1,0 +1,123 @@
+"""Makes the orchestrator hold a flow run for each pending run, and none for a cancelled one."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import structlog
+
+from run_service.domain import ACTIVE, dispatch_delay
+from run_service.ports import (
+    DeploymentMissingError,
+    FlowRunRequest,
+    Orchestrator,
+    OrchestratorRefusedError,
+    OrchestratorUnavailableError,
+)
+from run_service.store import queues
+from run_service.store import runs as run_store
+from run_service.store.queues import Dispatch
+from run_service.use_cases.dependencies import Dependencies
+
+_log = structlog.get_logger(__name__)
+
+
+class Dispatcher:
+    """Creates and cancels flow runs, a bounded number at once."""
+
+    def __init__(self, deps: Dependencies, orchestrator: Orchestrator) -> None:
+        self._deps = deps
+        self._orchestrator = orchestrator
+
+    async def step(self) -> bool:
+        """Do what is due; False: nothing was, or the orchestrator does not answer."""
+        deps, settings = self._deps, self._deps.settings
+        now = deps.clock.now()
+        async with deps.database.infra() as connection:
+            claimed = await queues.claim_dispatches(
+                connection,
+                {"create", "cancel"},
+                now,
+                now + timedelta(seconds=settings.dispatch_claim_seconds),
+                settings.dispatch_concurrency,
+            )
+        if not claimed:
+            return False
+        outcomes = await asyncio.gather(
+            *(self._act(dispatch) for dispatch in claimed), return_exceptions=True
+        )
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome  # a fault of ours or of the database; the claims run out
+        return all(outcomes)
+
+    async def _act(self, dispatch: Dispatch) -> bool:
+        """Return whether the orchestrator answered."""
+        try:
+            if dispatch.action == "create":
+                await self._create(dispatch)
+            else:
+                await self._cancel(dispatch)
+        except OrchestratorUnavailableError as error:
+            await self._postpone(dispatch, error)
+            return False
+        except (DeploymentMissingError, OrchestratorRefusedError) as error:
+            await self._postpone(dispatch, error)
+        return True
+
+    async def _create(self, dispatch: Dispatch) -> None:
+        deps, tenant_id = self._deps, dispatch.tenant_id
+        flow_run_id = await self._orchestrator.create_flow_run(
+            FlowRunRequest(
+                tenant_id=tenant_id,
+                instance_id=dispatch.instance_id,
+                flow_kind=dispatch.flow_kind,
+                run_id=dispatch.run_id,
+                name=dispatch.name,
+            )
+        )
+        due_time = deps.clock.now() + timedelta(seconds=deps.settings.observe_interval_seconds)
+        async with deps.database.transaction(tenant_id) as connection:
+            await run_store.set_orchestrator_run(connection, tenant_id, dispatch.run_id, flow_run_id)
+            await queues.update_dispatches(
+                connection,
+                [dispatch.key],
+                {
+                    "action": "await",
+                    "orchestrator_run_id": flow_run_id,
+                    "due_time": due_time,
+                    "attempts": 0,
+                    "ended_since_time": None,
+                    "last_error": "",
+                },
+                action="create",
+            )
+            record = await run_store.get_run(connection, tenant_id, dispatch.run_id)
+        if record is None or record.status not in ACTIVE or record.run.orchestrator_run_id != flow_run_id:
+            # It ended, or somebody else's flow run took it, while ours was being made.
+            await self._orchestrator.cancel_flow_run(flow_run_id)
+        else:
+            deps.watches.publish(tenant_id, [record])
+
+    async def _cancel(self, dispatch: Dispatch) -> None:
+        flow_run_id = dispatch.orchestrator_run_id
+        if flow_run_id is None:  # perhaps one was made, and only the answer was lost
+            flow_run_id = await self._orchestrator.find_flow_run(dispatch.run_id)
+        if flow_run_id is not None:
+            await self._orchestrator.cancel_flow_run(flow_run_id)
+        async with self._deps.database.infra() as connection:
+            await queues.delete_dispatches(connection, [dispatch.key])
+
+    async def _postpone(self, dispatch: Dispatch, error: Exception) -> None:
+        attempts = dispatch.attempts + 1
+        longest = timedelta(seconds=self._deps.settings.dispatch_backoff_seconds)
+        due_time = self._deps.clock.now() + dispatch_delay(attempts, longest)
+        _log.info("dispatch postponed", run_id=dispatch.run_id, attempts=attempts, error=repr(error))
+        async with self._deps.database.infra() as connection:
+            await queues.update_dispatches(
+                connection,
+                [dispatch.key],
+                {"due_time": due_time, "attempts": attempts, "last_error": repr(error)[:1000]},
+                action=dispatch.action,
+            )

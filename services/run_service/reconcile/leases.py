@@ -1,0 +1,62 @@
+"""Ends runs whose executor has not been heard of, as long as it could have been heard."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import datetime, timedelta
+
+from run_service.domain import RunEvent, RunStatus
+from run_service.store import queues
+from run_service.store import runs as run_store
+from run_service.use_cases.dependencies import Dependencies
+from run_service.use_cases.transitions import announce, change_runs, error_json
+
+_BATCH = 200
+_ERROR = error_json("WORKER_LOST", "the worker has not been heard of for longer than its lease")
+
+
+class LeaseKeeper:
+    """One per process; those of several replicas do no harm to each other."""
+
+    def __init__(self, deps: Dependencies) -> None:
+        self._deps = deps
+        self._last_look: datetime | None = None
+
+    async def step(self) -> bool:
+        """Give up what has expired; False: nothing more has."""
+        deps = self._deps
+        now, lease = deps.clock.now(), timedelta(seconds=deps.settings.lease_seconds)
+        if self._last_look is None or now - self._last_look > lease / 2:
+            # We were not there (start, a database away, a sleeping machine): no heartbeat could be accepted.
+            async with deps.database.infra() as connection:
+                await queues.extend_all_leases(connection, now + lease)
+            self._last_look = now
+            return False
+        async with deps.database.infra() as connection:
+            expired = await queues.list_expired_leases(connection, now, _BATCH)
+        self._last_look = now
+        by_tenant: dict[str, list[str]] = defaultdict(list)
+        for tenant_id, run_id in expired:
+            by_tenant[tenant_id].append(run_id)
+        for tenant_id, run_ids in by_tenant.items():
+            await self._give_up(tenant_id, run_ids, now)
+        return len(expired) == _BATCH
+
+    async def _give_up(self, tenant_id: str, run_ids: list[str], now: datetime) -> None:
+        async with self._deps.database.transaction(tenant_id) as connection:
+            # Runs before leases, as in every transition; a heartbeat that came in between wins.
+            await run_store.lock_runs(connection, tenant_id, run_ids)
+            lost = await queues.lock_expired_leases(connection, tenant_id, run_ids, now)
+            records = await change_runs(
+                self._deps,
+                connection,
+                tenant_id,
+                lost,
+                RunEvent.FAILED,
+                only=RunStatus.RUNNING,
+                actor="run-service",
+                message=_ERROR["message"],
+                values={"error": _ERROR, "fencing_token": None},
+                flow_run="cancel",
+            )
+        announce(self._deps, tenant_id, records)

@@ -1,0 +1,52 @@
+"""Queries over the runs' timelines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from google.protobuf import json_format
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from optaic.run.v1 import run_pb2
+from run_service.store.tables import activities
+
+
+async def insert_activities(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add to timelines; an activity that is there already stays as it is."""
+    if rows:
+        await connection.execute(insert(activities).on_conflict_do_nothing(), [dict(row) for row in rows])
+
+
+async def list_activities(
+    connection: AsyncConnection,
+    tenant_id: str,
+    run_id: str,
+    *,
+    after: tuple[datetime, str] | None,
+    limit: int,
+) -> list[run_pb2.Activity]:
+    """Return a run's timeline in the order it happened."""
+    position = sa.tuple_(activities.c.create_time, activities.c.activity_id)
+    statement = (
+        sa.select(activities)
+        .where(activities.c.tenant_id == tenant_id, activities.c.run_id == run_id)
+        .order_by(activities.c.create_time, activities.c.activity_id)
+        .limit(limit)
+    )
+    if after is not None:
+        statement = statement.where(position > after)
+    return [_activity_of(row) for row in (await connection.execute(statement)).mappings()]
+
+
+def _activity_of(row: sa.RowMapping) -> run_pb2.Activity:
+    activity = run_pb2.Activity(
+        **{name: row[name] for name in ("activity_id", "run_id", "type", "actor", "message")}
+    )
+    activity.create_time.FromDatetime(row["create_time"])
+    if row["details"]:
+        json_format.ParseDict(row["details"], activity.details)
+    return activity

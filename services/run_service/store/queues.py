@@ -1,0 +1,236 @@
+"""Queries over the work queues, across tenants; what is due is claimed for a while, never held by a lock."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from run_service.store.tables import dispatches, leases, retries
+
+Key = tuple[str, str]  # tenant id, run id
+
+
+@dataclass(frozen=True)
+class Dispatch:
+    """One run to be paired, compared or cancelled in the orchestrator."""
+
+    tenant_id: str
+    run_id: str
+    action: str
+    instance_id: str
+    flow_kind: str
+    name: str
+    orchestrator_run_id: str | None
+    submit_time: datetime
+    attempts: int
+    ended_since_time: datetime | None
+
+    @property
+    def key(self) -> Key:
+        """The row's key."""
+        return (self.tenant_id, self.run_id)
+
+
+_DISPATCH_FIELDS = [dispatches.c[name] for name in Dispatch.__dataclass_fields__]
+
+
+def _due(table: sa.Table, now: datetime, limit: int) -> sa.Select[Any]:
+    return (
+        sa.select(table.c.tenant_id, table.c.run_id)
+        .where(
+            table.c.due_time <= now,
+            sa.or_(table.c.claim_expire_time.is_(None), table.c.claim_expire_time <= now),
+        )
+        .order_by(table.c.due_time)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+
+
+def _is_one_of(table: sa.Table, keys: Collection[Key]) -> sa.ColumnElement[bool]:
+    return sa.tuple_(table.c.tenant_id, table.c.run_id).in_(list(keys))
+
+
+async def claim_dispatches(
+    connection: AsyncConnection,
+    actions: Collection[str],
+    now: datetime,
+    claim_expire_time: datetime,
+    limit: int,
+) -> list[Dispatch]:
+    """Claim due dispatches; two replicas never claim the same one at once."""
+    due = _due(dispatches, now, limit).where(dispatches.c.action.in_(sorted(actions))).cte("due")
+    statement = (
+        sa.update(dispatches)
+        .where(dispatches.c.tenant_id == due.c.tenant_id, dispatches.c.run_id == due.c.run_id)
+        .values(claim_expire_time=claim_expire_time)
+        .returning(*_DISPATCH_FIELDS)
+    )
+    return [Dispatch(*row) for row in await connection.execute(statement)]
+
+
+async def update_dispatches(
+    connection: AsyncConnection,
+    keys: Collection[Key],
+    values: Mapping[str, Any],
+    *,
+    action: str | None = None,
+) -> set[Key]:
+    """Give claimed dispatches back with new values; return those that were changed.
+
+    With `action`: only those whose action is still this one, the others are just given back.
+    """
+    if not keys:
+        return set()
+    released = sa.update(dispatches).where(_is_one_of(dispatches, keys))
+    returning = (dispatches.c.tenant_id, dispatches.c.run_id)
+    if action is not None:
+        await connection.execute(released.where(dispatches.c.action != action).values(claim_expire_time=None))
+        released = released.where(dispatches.c.action == action)
+    rows = await connection.execute(
+        released.values({"claim_expire_time": None, **values}).returning(*returning)
+    )
+    return {(row.tenant_id, row.run_id) for row in rows}
+
+
+async def delete_dispatches(connection: AsyncConnection, keys: Collection[Key]) -> None:
+    """Nothing is left to do for these runs."""
+    if keys:
+        await connection.execute(sa.delete(dispatches).where(_is_one_of(dispatches, keys)))
+
+
+async def observe_dispatch(
+    connection: AsyncConnection, tenant_id: str, run_id: str, orchestrator_run_id: str, due_time: datetime
+) -> None:
+    """The run has started: from now on it is compared."""
+    await connection.execute(
+        sa.update(dispatches)
+        .where(
+            dispatches.c.tenant_id == tenant_id,
+            dispatches.c.run_id == run_id,
+            dispatches.c.action != "cancel",
+        )
+        .values(action="observe", orchestrator_run_id=orchestrator_run_id, due_time=due_time)
+    )
+
+
+async def cancel_dispatches(
+    connection: AsyncConnection, tenant_id: str, run_ids: Collection[str], now: datetime
+) -> None:
+    """Have the flow runs of ended runs cancelled."""
+    await connection.execute(
+        sa.update(dispatches)
+        .where(dispatches.c.tenant_id == tenant_id, dispatches.c.run_id.in_(run_ids))
+        .values(action="cancel", due_time=now, attempts=0)
+    )
+
+
+async def list_expired_dispatches(connection: AsyncConnection, before: datetime, limit: int) -> list[Key]:
+    """Return runs submitted before a moment that have not started."""
+    statement = (
+        sa.select(dispatches.c.tenant_id, dispatches.c.run_id)
+        .where(dispatches.c.action.in_(["create", "await"]), dispatches.c.submit_time < before)
+        .limit(limit)
+    )
+    return [(row.tenant_id, row.run_id) for row in await connection.execute(statement)]
+
+
+async def insert_lease(
+    connection: AsyncConnection, tenant_id: str, run_id: str, fencing_token: str, expire_time: datetime
+) -> None:
+    """Give an executor the run until `expire_time`; the same executor may take it again."""
+    statement = insert(leases).values(
+        tenant_id=tenant_id, run_id=run_id, fencing_token=fencing_token, expire_time=expire_time
+    )
+    await connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=[leases.c.tenant_id, leases.c.run_id], set_={"expire_time": expire_time}
+        )
+    )
+
+
+async def extend_lease(
+    connection: AsyncConnection, tenant_id: str, run_id: str, fencing_token: str, expire_time: datetime
+) -> bool:
+    """Keep the run; False: this token does not hold it."""
+    statement = (
+        sa.update(leases)
+        .where(
+            leases.c.tenant_id == tenant_id,
+            leases.c.run_id == run_id,
+            leases.c.fencing_token == fencing_token,
+        )
+        .values(expire_time=sa.func.greatest(leases.c.expire_time, expire_time))
+        .returning(sa.literal(1))
+    )
+    return (await connection.execute(statement)).first() is not None
+
+
+async def extend_all_leases(connection: AsyncConnection, expire_time: datetime) -> None:
+    """Nobody could report for a while: no lease ends before `expire_time`."""
+    await connection.execute(
+        sa.update(leases).where(leases.c.expire_time < expire_time).values(expire_time=expire_time)
+    )
+
+
+async def list_expired_leases(connection: AsyncConnection, now: datetime, limit: int) -> list[Key]:
+    """Return runs whose executor has not been heard of."""
+    statement = (
+        sa.select(leases.c.tenant_id, leases.c.run_id)
+        .where(leases.c.expire_time <= now)
+        .order_by(leases.c.expire_time)
+        .limit(limit)
+    )
+    return [(row.tenant_id, row.run_id) for row in await connection.execute(statement)]
+
+
+async def lock_expired_leases(
+    connection: AsyncConnection, tenant_id: str, run_ids: Collection[str], now: datetime
+) -> list[str]:
+    """Return those whose lease is still expired, and hold them: a heartbeat that came first wins."""
+    statement = (
+        sa.select(leases.c.run_id)
+        .where(leases.c.tenant_id == tenant_id, leases.c.run_id.in_(run_ids), leases.c.expire_time <= now)
+        .order_by(leases.c.run_id)
+        .with_for_update()
+    )
+    return list((await connection.execute(statement)).scalars())
+
+
+async def delete_leases(connection: AsyncConnection, tenant_id: str, run_ids: Collection[str]) -> None:
+    """Nobody holds these runs any more."""
+    await connection.execute(
+        sa.delete(leases).where(leases.c.tenant_id == tenant_id, leases.c.run_id.in_(run_ids))
+    )
+
+
+async def insert_retries(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Have failed runs tried again."""
+    if rows:
+        await connection.execute(insert(retries).on_conflict_do_nothing(), [dict(row) for row in rows])
+
+
+async def claim_retries(
+    connection: AsyncConnection, now: datetime, claim_expire_time: datetime, limit: int
+) -> list[Key]:
+    """Claim due retries; two replicas never claim the same one at once."""
+    due = _due(retries, now, limit).cte("due")
+    statement = (
+        sa.update(retries)
+        .where(retries.c.tenant_id == due.c.tenant_id, retries.c.run_id == due.c.run_id)
+        .values(claim_expire_time=claim_expire_time)
+        .returning(retries.c.tenant_id, retries.c.run_id)
+    )
+    return [(row.tenant_id, row.run_id) for row in await connection.execute(statement)]
+
+
+async def delete_retry(connection: AsyncConnection, tenant_id: str, run_id: str) -> bool:
+    """The failed run has its successor, or never gets one; False: there was none to come."""
+    statement = sa.delete(retries).where(retries.c.tenant_id == tenant_id, retries.c.run_id == run_id)
+    return (await connection.execute(statement.returning(sa.literal(1)))).first() is not None

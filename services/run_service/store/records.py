@@ -1,0 +1,192 @@
+"""A run as it is stored: the public message and what only this service knows of it; no queries here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from google.protobuf import json_format, struct_pb2
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from sqlalchemy import RowMapping
+
+from optaic.common.v1 import flow_pb2
+from optaic.run.v1 import run_pb2
+from run_service.domain import RetryPolicy, RunStatus
+
+_TIMES = ("submit_time", "start_time", "end_time", "scheduled_time")
+_MESSAGES = ("parameters", "metrics", "base_version", "output_version", "error")
+_PLAIN = (
+    "run_id",
+    "instance_id",
+    "instance_revision",
+    "run_number",
+    "attempt",
+    "orchestrator_run_id",
+    "progress_pct",
+    "progress_message",
+    "outputs_uri",
+    "model_artifact_version",
+    "forced",
+    "force_reason",
+    "retry_of_run_id",
+    "lineage_revision",
+    "actor",
+    "compute_fingerprint",
+)
+_IDS = ("orchestrator_run_id", "retry_of_run_id")  # absent: null in the table, empty in the message
+_ENUMS: dict[str, tuple[Any, str]] = {
+    "flow_kind": (flow_pb2.FlowKind, "FLOW_KIND_"),
+    "kind": (run_pb2.RunKind, "RUN_KIND_"),
+    "status": (run_pb2.RunStatus, "RUN_STATUS_"),
+    "trigger": (run_pb2.RunTrigger, "RUN_TRIGGER_"),
+    "mode": (run_pb2.RunMode, "RUN_MODE_"),
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run with the columns that never leave this service."""
+
+    run: run_pb2.Run
+    status: RunStatus
+    kind: str
+    flow_kind: str
+    instance_name: str
+    revision: int
+    last_event_id: str
+    fencing_token: str
+    executor: str
+    retry_policy: RetryPolicy | None
+    progress_event_time: datetime | None
+
+
+def word_of(field: str, value: int) -> str:
+    """Return the stored word of an enum field of Run: `FLOW_KIND_REFRESH` is `refresh`."""
+    enum, prefix = _ENUMS[field]
+    return str(enum.Name(value)).removeprefix(prefix).lower()
+
+
+def number_of(field: str, word: str) -> int:
+    """Return the enum number of a stored word."""
+    enum, prefix = _ENUMS[field]
+    return int(enum.Value(prefix + word.upper()))
+
+
+def time_of(moment: datetime) -> Timestamp:
+    """Return a moment as the protos have it."""
+    stamp = Timestamp()
+    stamp.FromDatetime(moment)
+    return stamp
+
+
+def datetime_of(stamp: Timestamp) -> datetime:
+    """Return a proto's moment, aware, in UTC."""
+    return stamp.ToDatetime(tzinfo=UTC)
+
+
+def json_of(message: Message) -> Any:
+    """Return a message as JSON; JSON has no NaN nor infinity, in a Struct they become null."""
+    if isinstance(message, struct_pb2.Struct):
+        return {name: _value_of(value) for name, value in message.fields.items()}
+    return json_format.MessageToDict(message, preserving_proto_field_name=True)
+
+
+def _value_of(value: struct_pb2.Value) -> Any:
+    match value.WhichOneof("kind"):
+        case "number_value":
+            return value.number_value if math.isfinite(value.number_value) else None
+        case "struct_value":
+            return json_of(value.struct_value)
+        case "list_value":
+            return [_value_of(item) for item in value.list_value.values]
+        case "string_value":
+            return value.string_value.replace("\0", "")  # PostgreSQL stores no NUL
+        case "bool_value":
+            return value.bool_value
+        case _:
+            return None
+
+
+def _get(run: Message, name: str) -> Any:
+    """Return a message field, or None where it is absent."""
+    value = getattr(run, name)
+    return value if run.HasField(name) else None
+
+
+def columns_of(run: run_pb2.Run) -> dict[str, Any]:
+    """Return the public columns of a run; JSON columns as Python values."""
+    columns: dict[str, Any] = {name: getattr(run, name) for name in _PLAIN}
+    for name in _IDS:
+        columns[name] = columns[name] or None
+    for name in _ENUMS:
+        columns[name] = word_of(name, getattr(run, name))
+    for name in _TIMES:
+        stamp = _get(run, name)
+        columns[name] = datetime_of(stamp) if stamp is not None else None
+    for name in _MESSAGES:
+        message = _get(run, name)
+        columns[name] = json_of(message) if message is not None else None
+    columns["artifacts"] = dict(run.artifacts)
+    columns["input_versions"] = [json_of(version) for version in run.input_versions]
+    return columns
+
+
+def record_of(row: RowMapping) -> Record:
+    """Return the record of a row with the column `result` beside the run's own."""
+    run = run_pb2.Run(**{name: row[name] for name in _PLAIN if row[name] is not None})
+    for name in _ENUMS:
+        setattr(run, name, number_of(name, row[name]))
+    for name in _TIMES:
+        if row[name] is not None:
+            getattr(run, name).FromDatetime(row[name])
+    for name in _MESSAGES:
+        if row[name] is not None:
+            message = getattr(run, name)
+            message.SetInParent()
+            json_format.ParseDict(row[name], message)
+    run.artifacts.update(row["artifacts"])
+    for version in row["input_versions"]:
+        json_format.ParseDict(version, run.input_versions.add())
+    if run.status == run_pb2.RUN_STATUS_COMPLETED and row["result"]:
+        result = getattr(run, row["kind"])
+        result.SetInParent()
+        fields = {name: value for name, value in row["result"].items() if value is not None}
+        json_format.ParseDict(fields, result, ignore_unknown_fields=True)
+    policy = row["retry_policy"]
+    return Record(
+        run=run,
+        status=RunStatus(row["status"]),
+        kind=row["kind"],
+        flow_kind=row["flow_kind"],
+        instance_name=row["instance_name"],
+        revision=row["revision"],
+        last_event_id=row["last_event_id"],
+        fencing_token=row["fencing_token"] or "",
+        executor=row["executor"],
+        retry_policy=retry_policy_of(policy) if policy else None,
+        progress_event_time=row["progress_event_time"],
+    )
+
+
+def retry_policy_of(stored: Mapping[str, Any]) -> RetryPolicy:
+    """Return the policy of its JSON form; see `retry_policy_json`."""
+    return RetryPolicy(
+        max_retries=stored["max_retries"],
+        is_exponential=stored["is_exponential"],
+        delay=timedelta(seconds=stored["delay_seconds"]),
+        max_delay=timedelta(seconds=stored["max_delay_seconds"]),
+    )
+
+
+def retry_policy_json(policy: RetryPolicy) -> dict[str, Any]:
+    """Return the policy as JSON."""
+    return {
+        "max_retries": policy.max_retries,
+        "is_exponential": policy.is_exponential,
+        "delay_seconds": policy.delay.total_seconds(),
+        "max_delay_seconds": policy.max_delay.total_seconds(),
+    }

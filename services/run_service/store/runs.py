@@ -1,0 +1,311 @@
+"""Queries over runs and what hangs on a single run; they guard what is final, and decide nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from google.protobuf.message import Message
+from sqlalchemy.dialects.postgresql import JSONB, UUID, insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from run_service.domain import ACTIVE, RunStatus
+from run_service.store.records import Record, json_of, record_of
+from run_service.store.tables import extensions, flows, runs
+
+# A CASE evaluates only the branch it takes: one look into one extension table per run.
+_RESULT = sa.case(
+    {
+        kind: sa.select(sa.func.to_jsonb(sa.literal_column(table.name)))
+        .select_from(table)
+        .where(table.c.tenant_id == runs.c.tenant_id, table.c.run_id == runs.c.run_id)
+        .correlate(runs)
+        .scalar_subquery()
+        for kind, table in extensions.items()
+    },
+    value=runs.c.kind,
+    else_=sa.cast(sa.null(), JSONB),
+).label("result")
+_SELECT = sa.select(runs, _RESULT)
+_ACTIVE_WORDS = sorted(ACTIVE)
+
+
+async def _records(connection: AsyncConnection, statement: sa.Executable) -> list[Record]:
+    return [record_of(row) for row in (await connection.execute(statement)).mappings()]
+
+
+async def _record(connection: AsyncConnection, statement: sa.Executable) -> Record | None:
+    row = (await connection.execute(statement)).mappings().one_or_none()
+    return None if row is None else record_of(row)
+
+
+async def get_run(connection: AsyncConnection, tenant_id: str, run_id: str) -> Record | None:
+    """Return a run."""
+    return await _record(connection, _SELECT.where(runs.c.tenant_id == tenant_id, runs.c.run_id == run_id))
+
+
+async def lock_run(connection: AsyncConnection, tenant_id: str, run_id: str) -> Record | None:
+    """Return a run and hold it until the end of the transaction."""
+    statement = _SELECT.where(runs.c.tenant_id == tenant_id, runs.c.run_id == run_id)
+    return await _record(connection, statement.with_for_update(of=runs))
+
+
+async def lock_runs(connection: AsyncConnection, tenant_id: str, run_ids: Collection[str]) -> None:
+    """Hold runs until the end of the transaction; always in one order."""
+    statement = sa.select(runs.c.run_id).where(runs.c.tenant_id == tenant_id, runs.c.run_id.in_(run_ids))
+    await connection.execute(statement.order_by(runs.c.run_id).with_for_update())
+
+
+async def list_runs_by_id(
+    connection: AsyncConnection, tenant_id: str, run_ids: Collection[str]
+) -> list[Record]:
+    """Return the runs that exist, in no order."""
+    return await _records(
+        connection, _SELECT.where(runs.c.tenant_id == tenant_id, runs.c.run_id.in_(run_ids))
+    )
+
+
+async def list_revisions(
+    connection: AsyncConnection, tenant_id: str, run_ids: Collection[str]
+) -> Sequence[tuple[str, int]]:
+    """Return run id and revision of the runs that exist."""
+    statement = sa.select(runs.c.run_id, runs.c.revision).where(
+        runs.c.tenant_id == tenant_id, runs.c.run_id.in_(run_ids)
+    )
+    return [(row.run_id, row.revision) for row in await connection.execute(statement)]
+
+
+async def get_active_run(
+    connection: AsyncConnection, tenant_id: str, instance_id: str, flow_kind: str
+) -> Record | None:
+    """Return the flow's pending or running run."""
+    return await _record(
+        connection,
+        _SELECT.where(
+            runs.c.tenant_id == tenant_id,
+            runs.c.instance_id == instance_id,
+            runs.c.flow_kind == flow_kind,
+            runs.c.status.in_(_ACTIVE_WORDS),
+        ),
+    )
+
+
+async def list_active_run_ids(
+    connection: AsyncConnection, tenant_id: str, instance_ids: Collection[str]
+) -> list[str]:
+    """Return the active runs of instances."""
+    statement = sa.select(runs.c.run_id).where(
+        runs.c.tenant_id == tenant_id,
+        runs.c.instance_id.in_(instance_ids),
+        runs.c.status.in_(_ACTIVE_WORDS),
+    )
+    return list((await connection.execute(statement)).scalars())
+
+
+async def get_adopted_run(
+    connection: AsyncConnection, tenant_id: str, orchestrator_run_id: str
+) -> Record | None:
+    """Return the run that is paired with a flow run."""
+    return await _record(
+        connection,
+        _SELECT.where(runs.c.tenant_id == tenant_id, runs.c.orchestrator_run_id == orchestrator_run_id),
+    )
+
+
+async def get_run_of_tick(
+    connection: AsyncConnection, tenant_id: str, instance_id: str, flow_kind: str, scheduled_time: datetime
+) -> Record | None:
+    """Return the run that was adopted for a tick of the flow's schedule."""
+    return await _record(
+        connection,
+        _SELECT.where(
+            runs.c.tenant_id == tenant_id,
+            runs.c.instance_id == instance_id,
+            runs.c.flow_kind == flow_kind,
+            runs.c.scheduled_time == scheduled_time,
+        ),
+    )
+
+
+async def list_newest_runs(
+    connection: AsyncConnection, tenant_id: str, wanted: Sequence[tuple[str, str]]
+) -> list[Record]:
+    """Return for each flow (instance id, flow kind) its newest run and its newest completed one."""
+    listed = sa.func.unnest(
+        sa.cast([instance_id for instance_id, _ in wanted], sa.ARRAY(UUID(as_uuid=False))),
+        sa.cast([flow_kind for _, flow_kind in wanted], sa.ARRAY(sa.Text)),
+    ).table_valued(
+        sa.column("instance_id", UUID(as_uuid=False)), sa.column("flow_kind", sa.Text), name="listed"
+    )
+    of_flow = (
+        sa.select(runs.c.run_id)
+        .where(
+            runs.c.tenant_id == tenant_id,
+            runs.c.instance_id == listed.c.instance_id,
+            runs.c.flow_kind == listed.c.flow_kind,
+            runs.c.run_number > 0,
+        )
+        .order_by(runs.c.run_number.desc())
+        .limit(1)
+    )
+    newest = of_flow.lateral("newest")
+    completed = of_flow.where(runs.c.status == RunStatus.COMPLETED).lateral("completed")
+    ids = sa.union_all(
+        sa.select(newest.c.run_id).select_from(listed.join(newest, sa.true())),
+        sa.select(completed.c.run_id).select_from(listed.join(completed, sa.true())),
+    ).subquery()
+    return await _records(
+        connection,
+        _SELECT.where(runs.c.tenant_id == tenant_id, runs.c.run_id.in_(sa.select(ids.c.run_id))),
+    )
+
+
+async def list_runs(
+    connection: AsyncConnection,
+    tenant_id: str,
+    *,
+    instance_id: str,
+    flow_kind: str,
+    statuses: Collection[str],
+    before_run_id: str,
+    limit: int,
+) -> list[Record]:
+    """Return runs, newest first; empty filters select everything."""
+    statement = _SELECT.where(runs.c.tenant_id == tenant_id).order_by(runs.c.run_id.desc()).limit(limit)
+    if instance_id:
+        statement = statement.where(runs.c.instance_id == instance_id)
+    if flow_kind:
+        statement = statement.where(runs.c.flow_kind == flow_kind)
+    if statuses:
+        statement = statement.where(runs.c.status.in_(statuses))
+    if before_run_id:
+        statement = statement.where(runs.c.run_id < before_run_id)
+    return await _records(connection, statement)
+
+
+async def update_runs(
+    connection: AsyncConnection,
+    tenant_id: str,
+    event_ids: Mapping[str, str],
+    sources: Collection[RunStatus],
+    values: Mapping[str, Any],
+) -> list[Record]:
+    """Change those of the runs (run id -> event id) that are in one of `sources`; return them as they are then."""
+    listed = sa.func.unnest(
+        sa.cast(list(event_ids), sa.ARRAY(UUID(as_uuid=False))),
+        sa.cast(list(event_ids.values()), sa.ARRAY(UUID(as_uuid=False))),
+    ).table_valued(
+        sa.column("run_id", UUID(as_uuid=False)), sa.column("event_id", UUID(as_uuid=False)), name="listed"
+    )
+    statement = (
+        sa.update(runs)
+        .where(
+            runs.c.tenant_id == tenant_id,
+            runs.c.run_id == listed.c.run_id,
+            runs.c.status.in_(sorted(sources)),  # what has ended is never changed, whoever asks
+        )
+        .values(last_event_id=listed.c.event_id, revision=runs.c.revision + 1, **values)
+        .returning(*runs.c, _RESULT)
+    )
+    return await _records(connection, statement)
+
+
+async def update_progress(
+    connection: AsyncConnection,
+    tenant_id: str,
+    run_id: str,
+    *,
+    progress_pct: float | None,
+    progress_message: str,
+    event_time: datetime | None,
+) -> Record | None:
+    """Move the progress of a running run, never back; None where nothing changed."""
+    values: dict[str, Any] = {"revision": runs.c.revision + 1}
+    changes = []
+    if progress_pct is not None:
+        values["progress_pct"] = sa.func.greatest(runs.c.progress_pct, progress_pct)
+        changes.append(runs.c.progress_pct < progress_pct)
+    if progress_message:
+        values["progress_message"] = progress_message
+        changes.append(runs.c.progress_message != progress_message)
+    if event_time is not None:
+        values["progress_event_time"] = event_time
+    statement = (
+        sa.update(runs)
+        .where(
+            runs.c.tenant_id == tenant_id,
+            runs.c.run_id == run_id,
+            runs.c.status == RunStatus.RUNNING,
+            sa.or_(*changes),
+        )
+        .values(values)
+        .returning(*runs.c, _RESULT)
+    )
+    return await _record(connection, statement)
+
+
+async def set_orchestrator_run(
+    connection: AsyncConnection, tenant_id: str, run_id: str, orchestrator_run_id: str
+) -> None:
+    """Pair a pending run with its flow run; one that is paired already stays as it is."""
+    await connection.execute(
+        sa.update(runs)
+        .where(
+            runs.c.tenant_id == tenant_id,
+            runs.c.run_id == run_id,
+            runs.c.status == RunStatus.PENDING,
+            runs.c.orchestrator_run_id.is_(None),
+        )
+        .values(orchestrator_run_id=orchestrator_run_id, revision=runs.c.revision + 1)
+    )
+
+
+async def clear_orchestrator_runs(
+    connection: AsyncConnection, tenant_id: str, run_ids: Collection[str]
+) -> None:
+    """Part pending runs from flow runs that are gone."""
+    await connection.execute(
+        sa.update(runs)
+        .where(runs.c.tenant_id == tenant_id, runs.c.run_id.in_(run_ids), runs.c.status == RunStatus.PENDING)
+        .values(orchestrator_run_id=None, revision=runs.c.revision + 1)
+    )
+
+
+async def update_result(
+    connection: AsyncConnection, tenant_id: str, run_id: str, kind: str, result: Message
+) -> None:
+    """Write what the run's kind adds."""
+    table = extensions[kind]
+    values = {
+        name: (int(value) if isinstance(table.c[name].type, sa.BigInteger) else value)
+        for name, value in _fields_of(result).items()
+    }
+    if values:
+        statement = (
+            sa.update(table).where(table.c.tenant_id == tenant_id, table.c.run_id == run_id).values(values)
+        )
+        await connection.execute(statement)
+
+
+def _fields_of(result: Message) -> dict[str, Any]:
+    fields: dict[str, Any] = json_of(result)
+    return fields
+
+
+async def mark_flows_deleted(
+    connection: AsyncConnection, tenant_id: str, listed: Collection[tuple[str, str]]
+) -> None:
+    """Refuse runs of flows (instance id, flow kind) from now on; waits for admissions under way."""
+    rows = [
+        {"tenant_id": tenant_id, "instance_id": instance_id, "flow_kind": flow_kind, "is_deleted": True}
+        for instance_id, flow_kind in sorted(listed)
+    ]
+    statement = insert(flows).values(rows)
+    await connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=[flows.c.tenant_id, flows.c.instance_id, flows.c.flow_kind],
+            set_={"is_deleted": True},
+        )
+    )

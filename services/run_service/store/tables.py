@@ -1,0 +1,237 @@
+"""The tables of run-service as SQLAlchemy sees them; migrations, not this module, create them in production."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+
+from servicekit import schema
+from servicekit.schema import UUID_TEXT
+
+metadata = sa.MetaData(naming_convention=schema.metadata.naming_convention)
+_TIME = sa.DateTime(timezone=True)
+_ACTIVE = sa.text("status in ('pending', 'running')")
+
+
+def _tenant() -> sa.Column[str]:
+    return sa.Column("tenant_id", sa.Text, primary_key=True)
+
+
+def _text(name: str) -> sa.Column[str]:
+    return sa.Column(name, sa.Text, nullable=False, server_default="")
+
+
+# The counter of a flow's runs; its row lock puts the admissions of one flow in a row.
+flows = sa.Table(
+    "flows",
+    metadata,
+    _tenant(),
+    sa.Column("instance_id", UUID_TEXT, primary_key=True),
+    sa.Column("flow_kind", sa.Text, primary_key=True),
+    sa.Column("last_run_number", sa.BigInteger, nullable=False, server_default="0"),
+    # Prevents a run admitted from an old snapshot after its instance's deletion was requested.
+    sa.Column("is_deleted", sa.Boolean, nullable=False, server_default=sa.false()),
+)
+
+runs = sa.Table(
+    "runs",
+    metadata,
+    _tenant(),
+    sa.Column("run_id", UUID_TEXT, primary_key=True),
+    sa.Column("instance_id", UUID_TEXT, nullable=False),
+    sa.Column("instance_revision", sa.BigInteger, nullable=False),
+    _text("instance_name"),
+    sa.Column("flow_kind", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    # 0: refused at the gate, never a member of the flow's sequence.
+    sa.Column("run_number", sa.BigInteger, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("trigger", sa.Text, nullable=False),
+    sa.Column("mode", sa.Text, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("orchestrator_run_id", UUID_TEXT),
+    sa.Column("progress_pct", sa.Double, nullable=False, server_default="0"),
+    _text("progress_message"),
+    sa.Column("submit_time", _TIME, nullable=False),
+    sa.Column("start_time", _TIME),
+    sa.Column("end_time", _TIME),
+    sa.Column("parameters", JSONB),
+    sa.Column("metrics", JSONB),
+    sa.Column("artifacts", JSONB, nullable=False, server_default="{}"),
+    _text("outputs_uri"),
+    sa.Column("input_versions", JSONB, nullable=False, server_default="[]"),
+    sa.Column("base_version", JSONB),
+    sa.Column("output_version", JSONB),
+    _text("model_artifact_version"),
+    sa.Column("error", JSONB),
+    sa.Column("forced", sa.Boolean, nullable=False),
+    _text("force_reason"),
+    sa.Column("retry_of_run_id", UUID_TEXT),
+    sa.Column("lineage_revision", sa.BigInteger, nullable=False),
+    _text("actor"),
+    sa.Column("scheduled_time", _TIME),
+    _text("compute_fingerprint"),
+    # Counts the changes of the row: a watcher never goes back.
+    sa.Column("revision", sa.BigInteger, nullable=False, server_default="1"),
+    # The event of the last transition, for lineage-service to recognise it when it comes again.
+    sa.Column("last_event_id", UUID_TEXT, nullable=False),
+    sa.Column("fencing_token", UUID_TEXT),
+    _text("executor"),
+    sa.Column("retry_policy", JSONB),
+    sa.Column("progress_event_time", _TIME),
+    sa.CheckConstraint("status in ('pending', 'running', 'completed', 'failed', 'cancelled')", name="status"),
+    # Prevents an ended run without an end, and an end of a run that is active.
+    sa.CheckConstraint("(status in ('pending', 'running')) = (end_time is null)", name="end_time"),
+    # Prevents two active runs of one flow.
+    sa.Index(
+        "uq_runs_active", "tenant_id", "instance_id", "flow_kind", unique=True, postgresql_where=_ACTIVE
+    ),
+    # Prevents two runs of a flow with one number.
+    sa.Index(
+        "uq_runs_run_number",
+        "tenant_id",
+        "instance_id",
+        "flow_kind",
+        "run_number",
+        unique=True,
+        postgresql_where=sa.text("run_number > 0"),
+    ),
+    # Prevents one flow run from being adopted twice.
+    sa.Index(
+        "uq_runs_orchestrator_run_id",
+        "tenant_id",
+        "orchestrator_run_id",
+        unique=True,
+        postgresql_where=sa.text("orchestrator_run_id is not null"),
+    ),
+    # Prevents one tick of a schedule from being run twice.
+    sa.Index(
+        "uq_runs_scheduled_time",
+        "tenant_id",
+        "instance_id",
+        "flow_kind",
+        "scheduled_time",
+        unique=True,
+        postgresql_where=sa.text("scheduled_time is not null"),
+    ),
+    sa.Index("ix_runs_instance_id", "tenant_id", "instance_id", "run_id"),
+)
+
+
+def _extension(name: str, *columns: sa.Column[Any]) -> sa.Table:
+    return sa.Table(
+        name,
+        metadata,
+        _tenant(),
+        sa.Column("run_id", UUID_TEXT, primary_key=True),
+        *columns,
+        sa.ForeignKeyConstraint(["tenant_id", "run_id"], ["runs.tenant_id", "runs.run_id"]),
+    )
+
+
+def _of(kind: type[sa.types.TypeEngine[Any]], *names: str) -> list[sa.Column[Any]]:
+    return [sa.Column(name, kind) for name in names]
+
+
+# Run kind -> what its result adds; the columns are the fields of the proto's result message.
+extensions: dict[str, sa.Table] = {
+    "pipeline": _extension(
+        "pipeline_runs",
+        *_of(sa.BigInteger, "rows_fetched", "rows_inserted", "rows_updated"),
+        *_of(sa.Text, "last_data_date"),
+    ),
+    "experiment": _extension(
+        "experiment_runs",
+        *_of(sa.BigInteger, "row_count"),
+        *_of(sa.Double, "nan_share", "mean", "std", "min", "max", "skewness", "kurtosis"),
+    ),
+    "backtest": _extension(
+        "backtest_runs",
+        *_of(sa.Text, "first_date", "last_date"),
+        *_of(sa.BigInteger, "session_count", "execution_count"),
+    ),
+    "portfolio_optimization": _extension(
+        "portfolio_optimization_runs",
+        *_of(sa.Text, "decision_date", "solver_status"),
+        *_of(sa.BigInteger, "asset_count"),
+    ),
+    "training": _extension(
+        "training_runs",
+        *_of(sa.Text, "model_uri", "mlflow_run_id"),
+        *_of(sa.BigInteger, "train_row_count", "validation_row_count"),
+    ),
+    "inference": _extension(
+        "inference_runs",
+        *_of(sa.BigInteger, "prediction_count"),
+        *_of(sa.Double, "mean", "std", "mean_confidence"),
+    ),
+    "monitoring": _extension(
+        "monitoring_runs",
+        *_of(sa.Double, "drift_share"),
+        *_of(sa.BigInteger, "alert_count"),
+        *_of(sa.Text, "report_uri"),
+    ),
+}
+
+activities = sa.Table(
+    "activities",
+    metadata,
+    _tenant(),
+    sa.Column("run_id", UUID_TEXT, primary_key=True),
+    sa.Column("activity_id", UUID_TEXT, primary_key=True),
+    sa.Column("type", sa.Text, nullable=False),
+    _text("actor"),
+    _text("message"),
+    sa.Column("details", JSONB),
+    sa.Column("create_time", _TIME, nullable=False),
+    sa.ForeignKeyConstraint(["tenant_id", "run_id"], ["runs.tenant_id", "runs.run_id"]),
+)
+
+# Work queue: what has to be made so in the orchestrator. One row while there is something to do.
+dispatches = sa.Table(
+    "dispatches",
+    metadata,
+    _tenant(),
+    sa.Column("run_id", UUID_TEXT, primary_key=True),
+    # create -> await (dispatched, not started) -> observe (running); any -> cancel
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("instance_id", UUID_TEXT, nullable=False),
+    sa.Column("flow_kind", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("orchestrator_run_id", UUID_TEXT),
+    sa.Column("submit_time", _TIME, nullable=False),
+    sa.Column("due_time", _TIME, nullable=False),
+    sa.Column("claim_expire_time", _TIME),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    # Since when the orchestrator has been saying that it ended, and how.
+    sa.Column("ended_since_time", _TIME),
+    _text("last_error"),
+    sa.CheckConstraint("action in ('create', 'await', 'observe', 'cancel')", name="action"),
+    sa.Index("ix_dispatches_due_time", "due_time"),
+)
+
+# Work queue: the executors that hold a run, and until when.
+leases = sa.Table(
+    "leases",
+    metadata,
+    _tenant(),
+    sa.Column("run_id", UUID_TEXT, primary_key=True),
+    sa.Column("fencing_token", UUID_TEXT, nullable=False),
+    sa.Column("expire_time", _TIME, nullable=False),
+    sa.Index("ix_leases_expire_time", "expire_time"),
+)
+
+# Work queue: failed runs that get another attempt.
+retries = sa.Table(
+    "retries",
+    metadata,
+    _tenant(),
+    # Prevents two retries of one failed run.
+    sa.Column("run_id", UUID_TEXT, primary_key=True),
+    sa.Column("due_time", _TIME, nullable=False),
+    sa.Column("claim_expire_time", _TIME),
+    sa.Index("ix_retries_due_time", "due_time"),
+)
+
+PROTECTED = (flows, runs, activities, *extensions.values())
+QUEUES = (dispatches, leases, retries)

@@ -1,0 +1,166 @@
+"""Whether a flow may run now, and on what exactly; a read, it records nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from optaic.common.v1 import flow_pb2
+from optaic.instance.v1 import instance_pb2, schedule_pb2
+from optaic.lineage.v1 import lineage_pb2, lineage_service_pb2
+from run_service.domain import (
+    ENDED,
+    Blocking,
+    RetryPolicy,
+    RunStatus,
+    check_upstreams,
+    choose_flow,
+    instance_deleting,
+    run_kind,
+)
+from run_service.events import attached_event
+from run_service.store import runs as run_store
+from run_service.store.records import Record, word_of
+from run_service.use_cases.dependencies import Dependencies
+
+_FlowKey = tuple[str, flow_pb2.FlowKind.ValueType]
+_Answer = lineage_service_pb2.CheckUpstreamFreshnessResponse
+
+
+@dataclass(frozen=True)
+class Admission:
+    """A flow of an instance as it is, and what lineage-service says about it."""
+
+    tenant_id: str
+    instance: instance_pb2.Instance
+    flow: instance_pb2.Flow
+    flow_kind: str
+    kind: str
+    answer: _Answer = field(default_factory=_Answer)
+    # The answer knows of no run of this flow and this was not compared: a number above 1 disproves it.
+    expects_first_run: bool = False
+
+    @property
+    def retry_policy(self) -> RetryPolicy | None:
+        """What happens after this run has failed."""
+        schedule = self.instance.schedule
+        return _retry_policy(schedule.retry_policy) if schedule.HasField("retry_policy") else None
+
+    def check(self, *, force: bool) -> None:
+        """Refuse unless upstreams are ready or forced; see `domain.check_upstreams`."""
+        check_upstreams(
+            self.answer.all_ready, [_blocking(flow) for flow in self.answer.blocking], force=force
+        )
+
+
+async def find_flow(deps: Dependencies, tenant_id: str, instance_id: str, flow_kind: int) -> Admission:
+    """Load the instance and choose its flow; nothing is checked yet.
+
+    Raises:
+        NotFoundError: INSTANCE_NOT_FOUND, FLOW_NOT_FOUND.
+    """
+    instance = await deps.peers.get_instance(instance_id)
+    flows: dict[int, instance_pb2.Flow] = {flow.flow_kind: flow for flow in instance.flows}
+    chosen = choose_flow(instance_id, flows, flow_kind)
+    word = word_of("flow_kind", chosen)
+    instance_kind = instance_pb2.InstanceKind.Name(instance.kind).removeprefix("INSTANCE_KIND_").lower()
+    return Admission(tenant_id, instance, flows[chosen], word, run_kind(instance_kind, word))
+
+
+async def ask(deps: Dependencies, found: Admission, *, must_compare: bool = False) -> Admission:
+    """Ask lineage-service; where the answer rests on older runs than ours, ask again with their events.
+
+    Raises:
+        FailedPreconditionError: INSTANCE_DELETING.
+    """
+    if found.instance.state == instance_pb2.INSTANCE_STATE_DELETING:
+        raise instance_deleting(found.instance.instance_id)
+    request = lineage_service_pb2.CheckUpstreamFreshnessRequest(
+        flow=flow_pb2.FlowRef(instance_id=found.instance.instance_id, flow_kind=found.flow.flow_kind),
+        instance=found.instance,
+    )
+    answer = await deps.peers.check_upstreams(request)
+    own: _FlowKey = (found.instance.instance_id, found.flow.flow_kind)
+    known = _known_numbers(answer)
+    if not found.flow.upstreams and not answer.blocking and not known.get(own) and not must_compare:
+        return _with(found, answer, expects_first_run=True)
+    keys = sorted({own, *known, *(_key(edge.upstream) for edge in found.flow.upstreams)})
+    async with deps.database.read(found.tenant_id) as connection:
+        ours = await run_store.list_newest_runs(
+            connection,
+            found.tenant_id,
+            [(instance_id, word_of("flow_kind", kind)) for instance_id, kind in keys],
+        )
+    unknown = _unknown_to(answer, known, own, ours)
+    if unknown:
+        request.run_events.extend(
+            attached_event(record.status, record.run, record.last_event_id) for record in unknown
+        )
+        answer = await deps.peers.check_upstreams(request)
+    return _with(found, answer)
+
+
+def _with(found: Admission, answer: _Answer, *, expects_first_run: bool = False) -> Admission:
+    return Admission(
+        found.tenant_id, found.instance, found.flow, found.flow_kind, found.kind, answer, expects_first_run
+    )
+
+
+def _key(flow: flow_pb2.FlowRef) -> _FlowKey:
+    return (flow.instance_id, flow.flow_kind)
+
+
+def _known_numbers(answer: _Answer) -> dict[_FlowKey, int]:
+    known = {_key(item.flow): item.run_number for item in answer.known_runs}
+    known.update({_key(item.flow): item.run_number for item in answer.blocking})
+    return known
+
+
+def _unknown_to(
+    answer: _Answer, known: dict[_FlowKey, int], own: _FlowKey, ours: Iterable[Record]
+) -> list[Record]:
+    """Return our runs that the answer cannot rest on: newer, ended while it says active, or another output."""
+    running = {_key(item.flow) for item in answer.blocking if item.status == flow_pb2.STATUS_RUNNING}
+    outputs = {
+        (item.instance_id, item.flow_kind): (item.version_id, item.digest) for item in answer.input_versions
+    }
+    outputs[own] = (answer.base_version.version_id, answer.base_version.digest)
+    unknown = []
+    for record in ours:
+        key = (record.run.instance_id, record.run.flow_kind)
+        is_newer = record.run.run_number > known.get(key, 0)
+        has_ended_meanwhile = key in running and record.status in ENDED
+        if is_newer or has_ended_meanwhile or _has_other_output(record, outputs.get(key)):
+            unknown.append(record)
+    return unknown
+
+
+def _has_other_output(record: Record, output: tuple[str, str] | None) -> bool:
+    if output is None or record.status is not RunStatus.COMPLETED:
+        return False
+    version_id, digest = output
+    # An equal digest does not move the version: then the id is an older run's.
+    is_same = record.run.run_id == version_id or digest == record.run.output_version.digest != ""
+    return not is_same
+
+
+def _blocking(item: lineage_pb2.BlockingFlow) -> Blocking:
+    return Blocking(
+        instance_name=item.instance_name,
+        flow_kind=word_of("flow_kind", item.flow.flow_kind),
+        status=flow_pb2.Status.Name(item.status).removeprefix("STATUS_"),
+        reason=item.reason,
+        is_missing_input=item.is_missing_input,
+    )
+
+
+def _retry_policy(policy: schedule_pb2.RetryPolicy) -> RetryPolicy | None:
+    if policy.max_retries == 0:
+        return None
+    return RetryPolicy(
+        max_retries=policy.max_retries,
+        is_exponential=policy.backoff == schedule_pb2.RetryPolicy.BACKOFF_EXPONENTIAL,
+        delay=policy.delay.ToTimedelta() if policy.HasField("delay") else timedelta(seconds=30),
+        max_delay=policy.max_delay.ToTimedelta() if policy.HasField("max_delay") else timedelta(hours=1),
+    )

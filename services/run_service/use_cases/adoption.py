@@ -1,0 +1,86 @@
+"""Flow runs that Prefect started by schedule: each becomes a run when it starts, once, after admission."""
+
+from __future__ import annotations
+
+from optaic.run.v1 import run_pb2, run_report_service_pb2
+from run_service.domain import ENDED, fenced, run_not_found
+from run_service.store import runs as run_store
+from run_service.store.records import Record, datetime_of, word_of
+from run_service.use_cases.admission import Admission, ask, find_flow
+from run_service.use_cases.dependencies import Dependencies
+from run_service.use_cases.reports import start_response, start_run, take_over
+from run_service.use_cases.submission import Draft, insert_refused, insert_run
+from run_service.use_cases.transitions import announce
+from servicekit.errors import AlreadyExistsError, DomainError, FailedPreconditionError
+
+_ACTOR = "schedule"
+
+
+async def start_scheduled(
+    deps: Dependencies, tenant_id: str, request: run_report_service_pb2.StartRunRequest
+) -> run_report_service_pb2.StartRunResponse:
+    """Adopt and start; refused at the gate, the answer's run is CANCELLED.
+
+    Raises:
+        FailedPreconditionError: FENCED, another flow run has this tick.
+        UnavailableError: Admission could not be decided; ask again.
+    """
+    tick = request.scheduled
+    draft = Draft(
+        instance_id=tick.flow.instance_id,
+        flow_kind=tick.flow.flow_kind,
+        trigger=run_pb2.RUN_TRIGGER_SCHEDULE,
+        actor=_ACTOR,
+        orchestrator_run_id=request.orchestrator_run_id,
+        scheduled_time=datetime_of(tick.scheduled_time),
+    )
+    adopted = await _find(deps, tenant_id, draft)
+    if adopted is None:
+        found = await find_flow(deps, tenant_id, draft.instance_id, draft.flow_kind)
+        try:
+            admission = await ask(deps, found, must_compare=True)
+            admission.check(force=False)
+            adopted = await _adopt(deps, admission, draft, request.executor)
+        except (FailedPreconditionError, AlreadyExistsError) as refusal:
+            adopted = await _refuse(deps, found, draft, refusal)
+    if adopted.status in ENDED and not adopted.fencing_token:
+        return start_response(deps, adopted)
+    return await start_run(deps, tenant_id, adopted.run.run_id, request.orchestrator_run_id, request.executor)
+
+
+async def _find(deps: Dependencies, tenant_id: str, draft: Draft) -> Record | None:
+    """Return the run of this flow run, if it was adopted before."""
+    assert draft.scheduled_time is not None
+    async with deps.database.read(tenant_id) as connection:
+        adopted = await run_store.get_adopted_run(connection, tenant_id, draft.orchestrator_run_id)
+        if adopted is not None:
+            return adopted
+        flow_kind = word_of("flow_kind", draft.flow_kind)
+        taken = await run_store.get_run_of_tick(
+            connection, tenant_id, draft.instance_id, flow_kind, draft.scheduled_time
+        )
+    if taken is not None:
+        raise fenced(taken.run.run_id)
+    return None
+
+
+async def _adopt(deps: Dependencies, admission: Admission, draft: Draft, executor: str) -> Record:
+    tenant_id = admission.tenant_id
+    async with deps.database.transaction(tenant_id) as connection:
+        run = await insert_run(deps, connection, admission, draft)
+        record = await run_store.lock_run(connection, tenant_id, run.run_id)
+        if record is None:
+            raise run_not_found(run.run_id)
+        started = await take_over(deps, connection, tenant_id, record, draft.orchestrator_run_id, executor)
+    announce(deps, tenant_id, [started])
+    return started
+
+
+async def _refuse(deps: Dependencies, found: Admission, draft: Draft, refusal: DomainError) -> Record:
+    """Record why the tick was not run; unless the same flow run was adopted by a twin of this call."""
+    async with deps.database.transaction(found.tenant_id) as connection:
+        await insert_refused(deps, connection, found, draft, refusal)
+    adopted = await _find(deps, found.tenant_id, draft)
+    if adopted is None:
+        raise refusal
+    return adopted

@@ -1,0 +1,75 @@
+"""What clients read of runs and their timelines; nothing is changed here."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from optaic.run.v1 import run_pb2, run_service_pb2
+from run_service.domain import run_not_found
+from run_service.store import activities
+from run_service.store import runs as run_store
+from run_service.store.records import word_of
+from run_service.use_cases.dependencies import Dependencies
+from servicekit import pages
+from servicekit.context import RequestContext
+
+_DEFAULT_PAGE = 100
+
+
+async def get_run(deps: Dependencies, context: RequestContext, run_id: str) -> run_pb2.Run:
+    """Return a run."""
+    async with deps.database.read(context.tenant_id) as connection:
+        record = await run_store.get_run(connection, context.tenant_id, run_id)
+    if record is None:
+        raise run_not_found(run_id)
+    return record.run
+
+
+async def list_runs(
+    deps: Dependencies, context: RequestContext, request: run_service_pb2.ListRunsRequest
+) -> run_service_pb2.ListRunsResponse:
+    """Return a page of runs, newest first."""
+    statuses = sorted({word_of("status", status) for status in request.statuses if status})
+    digest = pages.filter_hash(request.instance_id, request.flow_kind, statuses)
+    position = pages.decode(request.page_token, digest) if request.page_token else {}
+    size = request.page_size or _DEFAULT_PAGE
+    async with deps.database.read(context.tenant_id) as connection:
+        records = await run_store.list_runs(
+            connection,
+            context.tenant_id,
+            instance_id=request.instance_id,
+            flow_kind=word_of("flow_kind", request.flow_kind) if request.flow_kind else "",
+            statuses=statuses,
+            before_run_id=position.get("run_id", ""),
+            limit=size + 1,
+        )
+    response = run_service_pb2.ListRunsResponse(runs=[record.run for record in records[:size]])
+    if len(records) > size:
+        response.next_page_token = pages.encode({"run_id": records[size - 1].run.run_id}, digest)
+    return response
+
+
+async def list_activities(
+    deps: Dependencies, context: RequestContext, request: run_service_pb2.ListActivitiesRequest
+) -> run_service_pb2.ListActivitiesResponse:
+    """Return a page of a run's timeline, in the order it happened."""
+    digest = pages.filter_hash("activities", request.run_id)
+    after = None
+    if request.page_token:
+        position = pages.decode(request.page_token, digest)
+        after = (datetime.fromisoformat(position["create_time"]), str(position["activity_id"]))
+    size = request.page_size or _DEFAULT_PAGE
+    async with deps.database.read(context.tenant_id) as connection:
+        if await run_store.get_run(connection, context.tenant_id, request.run_id) is None:
+            raise run_not_found(request.run_id)
+        found = await activities.list_activities(
+            connection, context.tenant_id, request.run_id, after=after, limit=size + 1
+        )
+    response = run_service_pb2.ListActivitiesResponse(activities=found[:size])
+    if len(found) > size:
+        last = found[size - 1]
+        moment = last.create_time.ToDatetime().isoformat() + "+00:00"
+        response.next_page_token = pages.encode(
+            {"create_time": moment, "activity_id": last.activity_id}, digest
+        )
+    return response

@@ -1,0 +1,280 @@
+"""What executors report: start, heartbeat, completion and failure; every report may be repeated."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+
+from optaic.common.v1 import flow_pb2
+from optaic.run.v1 import run_pb2, run_report_service_pb2
+from run_service.domain import (
+    ENDED,
+    RunEvent,
+    RunStatus,
+    check_executor,
+    check_fence,
+    fenced,
+    next_status,
+    run_ended,
+    run_not_found,
+)
+from run_service.events import activity_row, run_event
+from run_service.store import Connection, activities, queues
+from run_service.store import runs as run_store
+from run_service.store.records import Record, json_of
+from run_service.use_cases.dependencies import Dependencies
+from run_service.use_cases.transitions import announce, change_runs, error_json
+from servicekit import outbox
+from servicekit.context import RequestContext
+from servicekit.errors import FieldViolation, InvalidArgumentError
+
+_Response = run_report_service_pb2.StartRunResponse
+
+
+def _duration(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromTimedelta(timedelta(seconds=seconds))
+    return duration
+
+
+def _expire_time(deps: Dependencies) -> datetime:
+    return deps.clock.now() + timedelta(seconds=deps.settings.lease_seconds)
+
+
+def start_response(deps: Dependencies, record: Record) -> _Response:
+    """Return what the executor gets: the run, and its hold on it unless the run was refused."""
+    if record.status in ENDED:
+        return _Response(run=record.run)
+    return _Response(
+        run=record.run,
+        fencing_token=record.fencing_token,
+        lease=_duration(deps.settings.lease_seconds),
+        heartbeat_interval=_duration(deps.settings.heartbeat_seconds),
+    )
+
+
+async def start_run(
+    deps: Dependencies, tenant_id: str, run_id: str, orchestrator_run_id: str, executor: str
+) -> _Response:
+    """PENDING -> RUNNING; the same executor asking again gets the same answer."""
+    async with deps.database.transaction(tenant_id) as connection:
+        record = await run_store.lock_run(connection, tenant_id, run_id)
+        if record is None:
+            raise run_not_found(run_id)
+        started = await take_over(deps, connection, tenant_id, record, orchestrator_run_id, executor)
+    if started.revision != record.revision:
+        announce(deps, tenant_id, [started])
+    return start_response(deps, started)
+
+
+async def take_over(
+    deps: Dependencies,
+    connection: Connection,
+    tenant_id: str,
+    record: Record,
+    orchestrator_run_id: str,
+    executor: str,
+) -> Record:
+    """Give a locked run to its executor; the dispatcher may not have stored the pairing yet."""
+    run_id = record.run.run_id
+    if record.status in ENDED:
+        raise run_ended(run_id, record.status)
+    check_executor(run_id, record.run.orchestrator_run_id, orchestrator_run_id)
+    if record.status is RunStatus.RUNNING:
+        await queues.insert_lease(connection, tenant_id, run_id, record.fencing_token, _expire_time(deps))
+        return record
+    if not record.run.orchestrator_run_id:
+        other = await run_store.get_adopted_run(connection, tenant_id, orchestrator_run_id)
+        if other is not None:  # this flow run executes another run
+            raise fenced(run_id)
+    next_status(run_id, record.status, RunEvent.STARTED)
+    token, now = deps.ids(), deps.clock.now()
+    (started,) = await change_runs(
+        deps,
+        connection,
+        tenant_id,
+        [run_id],
+        RunEvent.STARTED,
+        actor=executor,
+        values={
+            "start_time": now,
+            "orchestrator_run_id": orchestrator_run_id,
+            "fencing_token": token,
+            "executor": executor,
+        },
+    )
+    await queues.insert_lease(connection, tenant_id, run_id, token, _expire_time(deps))
+    due_time = now + timedelta(seconds=deps.settings.observe_interval_seconds)
+    await queues.observe_dispatch(connection, tenant_id, run_id, orchestrator_run_id, due_time)
+    return started
+
+
+async def heartbeat(
+    deps: Dependencies, context: RequestContext, request: run_report_service_pb2.HeartbeatRequest
+) -> run_report_service_pb2.HeartbeatResponse:
+    """Keep the lease and move the progress, never back."""
+    tenant_id, message = context.tenant_id, request.progress_message.replace("\0", "")
+    has_progress = request.HasField("progress_pct") or bool(message)
+    moved = None
+    async with deps.database.transaction(tenant_id) as connection:
+        if has_progress:  # the run is locked before the lease, as in every transition
+            record = await _lock_held(connection, tenant_id, request.run_id, request.fencing_token)
+        is_held = await queues.extend_lease(
+            connection, tenant_id, request.run_id, request.fencing_token, _expire_time(deps)
+        )
+        if not is_held:
+            await _lock_held(connection, tenant_id, request.run_id, request.fencing_token)
+            raise fenced(request.run_id)
+        if has_progress:
+            moved = await _progress(deps, connection, tenant_id, record, request, message)
+    if moved is not None:
+        announce(deps, tenant_id, [moved])
+    return run_report_service_pb2.HeartbeatResponse(lease=_duration(deps.settings.lease_seconds))
+
+
+async def _progress(
+    deps: Dependencies,
+    connection: Connection,
+    tenant_id: str,
+    record: Record,
+    request: run_report_service_pb2.HeartbeatRequest,
+    message: str,
+) -> Record | None:
+    """Store progress; publish it unless the last event of this run's progress is too young."""
+    now, last = deps.clock.now(), record.progress_event_time
+    interval = timedelta(seconds=deps.settings.progress_interval_seconds)
+    is_told = last is None or now - last >= interval
+    moved = await run_store.update_progress(
+        connection,
+        tenant_id,
+        request.run_id,
+        progress_pct=request.progress_pct if request.HasField("progress_pct") else None,
+        progress_message=message,
+        event_time=now if is_told else None,
+    )
+    if moved is not None and is_told:
+        row = activity_row(
+            "progress",
+            tenant_id,
+            request.run_id,
+            moved.kind,
+            activity_id=deps.ids(),
+            actor=moved.executor,
+            now=now,
+            message=moved.run.progress_message,
+            details={"progress_pct": moved.run.progress_pct},
+        )
+        await activities.insert_activities(connection, [row])
+        await outbox.append(
+            connection, [run_event("progressed", tenant_id, moved.run, deps.ids(), deps.clock)]
+        )
+    return moved
+
+
+async def complete_run(
+    deps: Dependencies, context: RequestContext, request: run_report_service_pb2.CompleteRunRequest
+) -> run_pb2.Run:
+    """RUNNING -> COMPLETED; lineage-service numbers the output version."""
+    tenant_id = context.tenant_id
+    async with deps.database.transaction(tenant_id) as connection:
+        record = await _lock_reported(
+            connection, tenant_id, request.run_id, request.fencing_token, RunEvent.COMPLETED
+        )
+        if record.status in ENDED:
+            return record.run
+        result = _result_of(request, record.kind)
+        if result is not None:
+            await run_store.update_result(connection, tenant_id, request.run_id, record.kind, result)
+        output = flow_pb2.VersionRef()
+        output.CopyFrom(request.output_version)
+        output.version, output.version_id = 0, ""
+        (completed,) = await change_runs(
+            deps,
+            connection,
+            tenant_id,
+            [request.run_id],
+            RunEvent.COMPLETED,
+            actor=record.executor,
+            values={
+                "metrics": json_of(request.metrics) if request.HasField("metrics") else None,
+                "artifacts": dict(request.artifacts),
+                "outputs_uri": request.outputs_uri,
+                "output_version": json_of(output),
+                "model_artifact_version": request.model_artifact_version,
+                "progress_pct": 100.0,
+            },
+            flow_run="has_ended",
+        )
+    announce(deps, tenant_id, [completed])
+    return completed.run
+
+
+async def fail_run(
+    deps: Dependencies, context: RequestContext, request: run_report_service_pb2.FailRunRequest
+) -> run_pb2.Run:
+    """RUNNING -> FAILED, by the executor's own report."""
+    tenant_id = context.tenant_id
+    async with deps.database.transaction(tenant_id) as connection:
+        record = await _lock_reported(
+            connection, tenant_id, request.run_id, request.fencing_token, RunEvent.FAILED
+        )
+        if record.status in ENDED:
+            return record.run
+        (failed,) = await change_runs(
+            deps,
+            connection,
+            tenant_id,
+            [request.run_id],
+            RunEvent.FAILED,
+            actor=record.executor,
+            message=request.error.message[:1000].replace("\0", ""),
+            values={
+                "error": error_json(request.error.type, request.error.message, request.error.trace_uri),
+                "artifacts": dict(request.artifacts),
+            },
+            flow_run="has_ended",
+        )
+    announce(deps, tenant_id, [failed])
+    return failed.run
+
+
+async def _lock_reported(
+    connection: Connection, tenant_id: str, run_id: str, token: str, event: RunEvent
+) -> Record:
+    """Lock a run for its holder's report; one that has ended is returned only if by this very report."""
+    record = await run_store.lock_run(connection, tenant_id, run_id)
+    if record is None:
+        raise run_not_found(run_id)
+    if record.status is RunStatus.PENDING:
+        # Nobody holds it: say what is wrong rather than that the token is.
+        next_status(run_id, record.status, RunEvent.COMPLETED)
+    check_fence(run_id, record.fencing_token, token)
+    is_repeated = record.status.value == event.value
+    if not is_repeated:
+        next_status(run_id, record.status, event)
+    return record
+
+
+async def _lock_held(connection: Connection, tenant_id: str, run_id: str, token: str) -> Record:
+    """Lock a running run of this executor."""
+    record = await run_store.lock_run(connection, tenant_id, run_id)
+    if record is None:
+        raise run_not_found(run_id)
+    check_fence(run_id, record.fencing_token, token)
+    next_status(run_id, record.status, RunEvent.COMPLETED)
+    return record
+
+
+def _result_of(request: run_report_service_pb2.CompleteRunRequest, kind: str) -> Message | None:
+    name = request.WhichOneof("result")
+    if name is None:
+        return None
+    if name != kind:
+        violation = FieldViolation(name, f"the run is a {kind} run")
+        raise InvalidArgumentError(
+            "INVALID_ARGUMENT", f"the result is not one of a {kind} run", field_violations=[violation]
+        )
+    result: Message = getattr(request, name)
+    return result

@@ -1,0 +1,94 @@
+"""Live changes of runs: told in process after each commit, looked up for those made by other replicas."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
+
+from optaic.run.v1 import run_pb2
+from run_service.config import Settings
+from run_service.domain import ENDED, run_not_found
+from run_service.store import runs as run_store
+from run_service.store.records import Record
+from servicekit.database import Database
+
+
+class _Watcher:
+    """One stream: a bounded queue in which revisions only go up."""
+
+    def __init__(self, size: int) -> None:
+        self.revision = 0
+        self._queue: deque[Record] = deque(maxlen=size)
+        self._arrived = asyncio.Event()
+
+    def put(self, record: Record) -> None:
+        if record.revision > self.revision:
+            self.revision = record.revision
+            self._queue.append(record)
+            self._arrived.set()
+
+    async def get(self) -> Record:
+        while not self._queue:
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._queue.popleft()
+
+
+class Watches:
+    """All watches of this process."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._settings = settings
+        self._watchers: dict[tuple[str, str], set[_Watcher]] = {}
+
+    def publish(self, tenant_id: str, records: Iterable[Record]) -> None:
+        """Tell of committed changes."""
+        for record in records:
+            for watcher in self._watchers.get((tenant_id, record.run.run_id), ()):
+                watcher.put(record)
+
+    async def watch(self, tenant_id: str, run_id: str) -> AsyncIterator[run_pb2.Run]:
+        """Yield the run as it is, then after each change, until it has ended.
+
+        Raises:
+            NotFoundError: RUN_NOT_FOUND.
+        """
+        key, watcher = (tenant_id, run_id), _Watcher(self._settings.watch_queue_size)
+        # Registered before the read: a change in between is told, not lost.
+        self._watchers.setdefault(key, set()).add(watcher)
+        try:
+            async with self._database.read(tenant_id) as connection:
+                record = await run_store.get_run(connection, tenant_id, run_id)
+            if record is None:
+                raise run_not_found(run_id)
+            watcher.put(record)
+            while True:
+                record = await watcher.get()
+                yield record.run
+                if record.status in ENDED:
+                    return
+        finally:
+            self._watchers[key].discard(watcher)
+            if not self._watchers[key]:
+                del self._watchers[key]
+
+    async def look(self) -> bool:
+        """Read the watched runs whose revision is newer than what was told: one query per tenant."""
+        by_tenant: dict[str, set[str]] = {}
+        for tenant_id, run_id in self._watchers:
+            by_tenant.setdefault(tenant_id, set()).add(run_id)
+        for tenant_id, run_ids in by_tenant.items():
+            async with self._database.read(tenant_id) as connection:
+                revisions = await run_store.list_revisions(connection, tenant_id, run_ids)
+                moved = [
+                    run_id
+                    for run_id, revision in revisions
+                    if any(
+                        watcher.revision < revision for watcher in self._watchers.get((tenant_id, run_id), ())
+                    )
+                ]
+                if moved:
+                    self.publish(tenant_id, await run_store.list_runs_by_id(connection, tenant_id, moved))
+        return False
