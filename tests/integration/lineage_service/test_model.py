@@ -1,0 +1,215 @@
+"""The service against a brute-force model, on real PostgreSQL: random graphs, random interleavings."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator
+
+import pytest
+import uvloop
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from lineage_service.domain.flows import FlowKey, RunFact, Snapshot
+from lineage_service.domain.flows import Phase as RunPhase
+from lineage_service.use_cases import queries
+from optaic.common.v1.flow_pb2 import Status
+from lineage_service import events
+from servicekit.database import Database
+from support.lineage_model import Model, ModelCause, ModelFlow, blocking, explanations
+from support.lineage_service import FlowSummary, Lineage, lineage_database, new_tenant, pins_of
+from support.lineage_world import World
+
+_CHANGES = ("config", "revert", "label", "edges", "delete")
+_ENDS = {"complete": RunPhase.COMPLETED, "fail": RunPhase.FAILED, "cancel": RunPhase.CANCELLED}
+_STEPS = (
+    *("refresh",) * 6,
+    *("submit", "complete") * 2,
+    *("started", "fail", "cancel", "config", "revert", "edges", "edges", "label", "invalidate", "delete"),
+)
+_numbers = st.integers(0, 2**12 - 1)
+_graphs = st.lists(_numbers, min_size=1, max_size=5)
+_interleavings = st.lists(
+    st.tuples(st.sampled_from(_STEPS), _numbers, st.booleans()), min_size=1, max_size=10
+)
+_quiet = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+_phases = [Phase.explicit, Phase.generate, Phase.shrink]
+
+
+@pytest.fixture(scope="module")
+def runner(postgres_server: object) -> Iterator[asyncio.Runner]:
+    del postgres_server
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        yield runner
+
+
+@pytest.fixture(scope="module")
+def database(runner: asyncio.Runner) -> Iterator[Database]:
+    context = lineage_database()
+    yield runner.run(context.__aenter__())  # noqa: PLC2801 - one loop for all cases, hence no async with
+    runner.run(context.__aexit__(None, None, None))
+
+
+class Case:
+    """One world, told to the real service and to the model alike."""
+
+    def __init__(self, database: Database) -> None:
+        self.lineage = Lineage(database, new_tenant())
+        self.model = Model()
+        self.world = World()
+        self.pending: list[Snapshot | RunFact] = []
+
+    async def deliver(self, seed: int) -> None:
+        """Deliver what is pending, in some order."""
+        items = self.pending
+        if seed & 1:
+            random.Random(seed).shuffle(items)
+        self.pending = []
+        await self.lineage.apply(items)
+        self.model.snapshots += [item for item in items if isinstance(item, Snapshot)]
+        self.model.facts += [item for item in items if isinstance(item, RunFact)]
+        assert await self.lineage.state() == summaries(self.model.flows())
+
+    async def check(self, flow: FlowKey) -> list[RunFact]:
+        """Compare the admission; return the events of a run that is admitted, or forced."""
+        flows = self.model.flows()
+        if flow not in flows or flows[flow].spec is None or flow in self.world.active:
+            return []
+        answer = await self.lineage.check(flow)
+        found = {item.flow.key: item.flow.word.value for item in answer.blocking}
+        assert found == {key: flows[key].word for key in blocking(flows, flow)}
+        assert all(item.reason for item in answer.blocking)
+        pins = pins_of(answer)
+        expected = {edge: flows[edge[0]].version for edge in flows[flow].edges}
+        assert {(pin.upstream, pin.role): pin.version for pin in pins} == expected
+        return self.world.submit(flow, pins) if all(pin.version for pin in pins) else []
+
+    async def step(self, what: str, number: int) -> None:
+        """Let one thing happen."""
+        world = self.world
+        flow = world.flow(world.pick(number), number // 3)
+        if what in _CHANGES:
+            self.pending += world.change(what, number)
+        elif what in _ENDS:
+            self.pending += world.end(_ENDS[what], number)
+        elif what == "started":
+            self.pending += world.started(number)
+        elif what == "submit":
+            self.pending += await self.check(flow)
+        elif what == "refresh":
+            facts = await self.check(flow)
+            if facts:
+                runs = sorted(world.active)
+                self.pending += [*facts, *world.end(RunPhase.COMPLETED, runs.index(flow) * 2 + number % 2)]
+        elif what == "invalidate":
+            flows = self.model.flows()
+            if flow in flows and flows[flow].spec is not None:
+                await self.lineage.invalidate(flow)
+                self.model.invalidations[flow] = flows[flow].run_number
+
+    async def explain(self, flow: FlowKey) -> None:
+        """Compare the explanations: the same causes through the same upstreams, on paths as short."""
+        state, found = await queries.explain_staleness(self.lineage.database, self.lineage.tenant_id, flow)
+        flows = self.model.flows()
+        lengths = {}
+        for item in found:
+            cause = ModelCause(
+                item.cause.kind.name, item.cause.origin.key, item.cause.from_version, item.cause.to_version
+            )
+            direct = item.direct_upstream.key if item.direct_upstream else None
+            lengths[(cause, direct)] = len(item.path)
+            keys = [step.key for step in item.path]
+            assert (keys[0], keys[-1]) == (cause.origin, flow)
+            assert direct is None or keys[-2] == direct
+            for upstream, downstream in zip(keys, keys[1:], strict=False):
+                assert upstream in {edge[0] for edge in flows[downstream].edges}
+        assert lengths == explanations(flows, flow)
+        assert bool(state.causes) is not state.flow.is_fresh
+
+    async def replay(self) -> None:
+        """Fold the published changes: what a subscriber knows must be what is."""
+        known: dict[FlowKey, str] = {}
+        for message in await self.lineage.messages():
+            for change in message.changes:
+                assert all(index < len(message.causes) for index in change.cause_indexes)
+                assert bool(change.cause_indexes) is not change.is_fresh
+                word = Status.Name(change.status).removeprefix("STATUS_").lower()
+                known[events.flow_key(change.flow)] = word
+        for key, flow in self.model.flows().items():
+            if flow.spec is not None:
+                assert known[key] == flow.word
+
+
+def summaries(flows: dict[FlowKey, ModelFlow]) -> dict[FlowKey, FlowSummary]:
+    """Return the model's flows in the shape in which the service's are compared."""
+    return {
+        key: FlowSummary(
+            flow.word,
+            flow.is_fresh,
+            flow.version,
+            flow.version_id,
+            flow.run_number,
+            {edge: flow.consumed.get(edge, 0) for edge in flow.edges},
+        )
+        for key, flow in flows.items()
+        if flow.spec is not None
+    }
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=_quiet, phases=_phases, database=None)
+@given(graph=_graphs, interleaving=_interleavings)
+def test_every_interleaving_gives_what_the_definitions_say(
+    runner: asyncio.Runner,
+    database: Database,
+    graph: list[int],
+    interleaving: list[tuple[str, int, bool]],
+) -> None:
+    async def run() -> None:
+        case = Case(database)
+        case.pending += [case.world.create(number) for number in graph]
+        await case.deliver(0)
+        for what, number, is_delayed in interleaving:
+            await case.step(what, number)
+            if case.pending and not is_delayed:
+                await case.deliver(number)
+        if case.pending:
+            await case.deliver(1)
+        for key, flow in sorted(case.model.flows().items()):
+            if flow.spec is not None:
+                await case.explain(key)
+        await case.replay()
+
+    runner.run(run())
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=_quiet, phases=_phases, database=None)
+@given(graph=_graphs, interleaving=_interleavings, seed=st.integers(0, 2**32))
+def test_duplicates_and_any_order_of_the_same_events_give_the_same_state(
+    runner: asyncio.Runner,
+    database: Database,
+    graph: list[int],
+    interleaving: list[tuple[str, int, bool]],
+    seed: int,
+) -> None:
+    async def run() -> None:
+        case = Case(database)
+        case.pending += [case.world.create(number) for number in graph]
+        await case.deliver(0)
+        for what, number, _ in interleaving:
+            await case.step("refresh" if what == "invalidate" else what, number)
+            if case.pending:
+                await case.deliver(0)
+        everything = [*case.model.snapshots, *case.model.facts]
+        generator = random.Random(seed)
+        shuffled = everything + generator.sample(everything, len(everything) // 2)
+        generator.shuffle(shuffled)
+        other = Lineage(database, new_tenant())
+        while shuffled:
+            size = generator.randint(1, 8)
+            await other.apply(shuffled[:size])
+            shuffled = shuffled[size:]
+        assert await other.state() == summaries(case.model.flows())
+        await other.apply(everything)
+        assert await other.state() == summaries(case.model.flows())
+
+    runner.run(run())

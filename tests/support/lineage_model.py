@@ -1,0 +1,217 @@
+"""Lineage by brute force, straight from the definitions: everything is recomputed from the set of events."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from lineage_service.domain.flows import FlowKey, FlowSpec, Phase, RunFact, Snapshot
+
+ModelEdge = tuple[FlowKey, str]  # upstream and role
+
+
+@dataclass
+class ModelFlow:
+    """What the definitions say of one flow."""
+
+    name: str = ""
+    is_deleted: bool = False
+    spec: FlowSpec | None = None  # None: not defined
+    computed_fingerprint: str = ""
+    version: int = 0
+    version_id: str = ""
+    run_number: int = 0
+    is_running: bool = False
+    outcome: str = "never"
+    is_invalidated: bool = False
+    consumed: dict[ModelEdge, int] = field(default_factory=dict)
+    is_fresh: bool = False
+
+    @property
+    def edges(self) -> list[ModelEdge]:
+        return sorted({(edge.upstream, edge.role) for edge in self.spec.upstreams}) if self.spec else []
+
+    @property
+    def word(self) -> str:
+        if self.is_running:
+            return "running"
+        if self.outcome == "failed":
+            return "error"
+        if self.outcome == "never":
+            return "not_initialized"
+        return "ready" if self.is_fresh else "stale"
+
+
+class ModelCause(NamedTuple):
+    """A root cause: its kind, where it began, and, for a moved upstream, from where to where."""
+
+    kind: str
+    origin: FlowKey
+    from_version: int = 0
+    to_version: int = 0
+
+
+class Model:
+    """All events, and what follows from them."""
+
+    def __init__(self) -> None:
+        self.snapshots: list[Snapshot] = []
+        self.facts: list[RunFact] = []
+        self.invalidations: dict[FlowKey, int] = {}
+
+    def flows(self) -> dict[FlowKey, ModelFlow]:
+        """Recompute everything."""
+        newest: dict[str, Snapshot] = {}
+        for snapshot in self.snapshots:
+            known = newest.get(snapshot.instance_id)
+            if known is None or (snapshot.is_deleted, snapshot.revision) > (known.is_deleted, known.revision):
+                newest[snapshot.instance_id] = snapshot
+        flows: dict[FlowKey, ModelFlow] = {}
+        for snapshot in newest.values():
+            for spec in snapshot.flows:
+                defined = None if snapshot.is_deleted else spec
+                flows[FlowKey(snapshot.instance_id, spec.flow_kind)] = ModelFlow(
+                    snapshot.name, snapshot.is_deleted, defined
+                )
+        facts: dict[FlowKey, list[RunFact]] = {}
+        for fact in self.facts:
+            is_deleted = fact.flow.instance_id in newest and newest[fact.flow.instance_id].is_deleted
+            if not is_deleted:
+                facts.setdefault(fact.flow, []).append(fact)
+        for snapshot in newest.values():
+            for spec in snapshot.flows:
+                for edge in spec.upstreams:
+                    flows.setdefault(edge.upstream, ModelFlow())
+        numbers = {key: self._run(flows.setdefault(key, ModelFlow()), known) for key, known in facts.items()}
+        for key, known in facts.items():
+            self._consume(flows[key], known, numbers)
+        for key, run_number in self.invalidations.items():
+            completed = [fact.run_number for fact in facts.get(key, []) if fact.phase is Phase.COMPLETED]
+            flows[key].is_invalidated = max(completed, default=0) <= run_number
+        decided: dict[FlowKey, bool] = {}
+        for key, flow in flows.items():
+            flow.is_fresh = self._is_fresh(key, flows, decided)
+        return flows
+
+    @staticmethod
+    def _run(flow: ModelFlow, facts: list[RunFact]) -> dict[str, int]:
+        """Fill in what the flow's runs say; return the version that each completed run has."""
+        flow.run_number = max(fact.run_number for fact in facts)
+        flow.is_running = not any(
+            fact.run_number == flow.run_number and fact.phase is not Phase.ACTIVE for fact in facts
+        )
+        judged = [fact for fact in facts if fact.phase in {Phase.COMPLETED, Phase.FAILED}]
+        if judged:
+            last = max(judged, key=lambda fact: fact.run_number)
+            flow.outcome = "succeeded" if last.phase is Phase.COMPLETED else "failed"
+        completed = {fact.run_number: fact for fact in facts if fact.phase is Phase.COMPLETED}
+        versions: dict[str, int] = {}
+        previous = None
+        for number in sorted(completed):
+            fact = completed[number]
+            if previous is None or not fact.digest or fact.digest != previous.digest:
+                flow.version += 1
+                flow.version_id = fact.run_id
+            versions[fact.run_id] = flow.version
+            previous = fact
+        if previous is not None:
+            flow.computed_fingerprint = previous.fingerprint
+        return versions
+
+    @staticmethod
+    def _consume(flow: ModelFlow, facts: list[RunFact], numbers: dict[FlowKey, dict[str, int]]) -> None:
+        completed = [fact for fact in facts if fact.phase is Phase.COMPLETED]
+        if completed:
+            for item in max(completed, key=lambda fact: fact.run_number).inputs:
+                version = numbers.get(item.upstream, {}).get(item.version_id, 0) if item.version_id else item.version
+                flow.consumed[(item.upstream, item.role)] = version
+
+    def _is_fresh(self, key: FlowKey, flows: dict[FlowKey, ModelFlow], decided: dict[FlowKey, bool]) -> bool:
+        if key not in decided:
+            flow = flows[key]
+            has_own_cause = (
+                flow.spec is None
+                or flow.spec.fingerprint != flow.computed_fingerprint
+                or flow.is_invalidated
+            )
+            decided[key] = (
+                flow.version > 0
+                and not has_own_cause
+                and all(
+                    flow.consumed.get(edge, 0) == flows[edge[0]].version
+                    and self._is_fresh(edge[0], flows, decided)
+                    for edge in flow.edges
+                )
+            )
+        return decided[key]
+
+
+def blocking(flows: dict[FlowKey, ModelFlow], key: FlowKey) -> set[FlowKey]:
+    """Return the transitive upstreams that are not READY."""
+    above: set[FlowKey] = set()
+    queue = [key]
+    while queue:
+        for upstream, _ in flows[queue.pop()].edges:
+            if upstream not in above:
+                above.add(upstream)
+                queue.append(upstream)
+    return {upstream for upstream in above if flows[upstream].word != "ready"}
+
+
+def local_causes(flows: dict[FlowKey, ModelFlow], key: FlowKey) -> set[ModelCause]:
+    """Return a flow's own causes and those of its edges."""
+    flow = flows[key]
+    if flow.spec is None:
+        return {ModelCause("UPSTREAM_REMOVED", key)}
+    if flow.version == 0:
+        return {ModelCause("NEVER_SUCCEEDED", key)}
+    causes = set()
+    if flow.is_invalidated:
+        causes.add(ModelCause("INVALIDATED", key))
+    if flow.spec.fingerprint != flow.computed_fingerprint:
+        causes.add(ModelCause("OWN_CONFIG", key))
+        if any(edge not in flow.edges for edge in flow.consumed):
+            causes.add(ModelCause("UPSTREAM_REMOVED", key))
+    for edge in flow.edges:
+        consumed, current = flow.consumed.get(edge, 0), flows[edge[0]].version
+        if consumed != current:
+            causes.add(
+                ModelCause("UPSTREAM_MOVED", edge[0], consumed, current)
+                if consumed
+                else ModelCause("UPSTREAM_ADDED", key)
+            )
+    return causes
+
+
+def explanations(
+    flows: dict[FlowKey, ModelFlow], key: FlowKey
+) -> dict[tuple[ModelCause, FlowKey | None], int]:
+    """Return, for each root cause through each affected direct upstream, the flows on a shortest path."""
+    if flows[key].is_fresh:
+        return {}
+    found: dict[tuple[ModelCause, FlowKey | None], int] = {}
+    for cause in local_causes(flows, key):
+        if cause.kind == "UPSTREAM_MOVED":
+            found[(cause, cause.origin)] = 2
+        else:
+            found[(cause, None)] = 1
+    for upstream, _ in flows[key].edges:
+        for cause, length in _root_causes(flows, upstream).items():
+            found.setdefault((cause, upstream), length + 1)
+    return found
+
+
+def _root_causes(flows: dict[FlowKey, ModelFlow], start: FlowKey) -> dict[ModelCause, int]:
+    found: dict[ModelCause, int] = {}
+    lengths = {start: 1}
+    queue = deque([] if flows[start].is_fresh else [start])
+    while queue:
+        key = queue.popleft()
+        for cause in local_causes(flows, key):
+            found.setdefault(cause, lengths[key] + (cause.origin != key))
+        for upstream, _ in flows[key].edges:
+            if upstream not in lengths and not flows[upstream].is_fresh:
+                lengths[upstream] = lengths[key] + 1
+                queue.append(upstream)
+    return found

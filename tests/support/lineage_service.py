@@ -1,0 +1,198 @@
+"""lineage-service for tests: its use cases on a real database, and the whole service behind a real channel."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import nats
+import sqlalchemy as sa
+from google.protobuf.message import Message
+from lineage_service import app, consumers, events
+from lineage_service.config import Settings
+from lineage_service.domain.flows import FlowKey, Input, RunFact, Snapshot
+from lineage_service.store import reads
+from lineage_service.use_cases import admission, queries
+from lineage_service.use_cases.events import Services, apply_run_facts, apply_snapshots
+from nats.aio.client import Client
+from optaic.lineage.v1.lineage_events_pb2 import FlowStatusesChanged
+from optaic.lineage.v1.lineage_service_pb2_grpc import LineageServiceStub
+from servicekit import runtime
+from servicekit.clock import SystemClock
+from servicekit.consumer import insert_consumed
+from servicekit.database import Database
+from servicekit.events import Event, headers_of, make_event
+from servicekit.ids import new_id
+from servicekit.tokens import ReadTokens
+from support.polling import eventually
+from support.postgres import service_database
+
+SERVICE_TOKEN = "service-secret"
+_tenants = itertools.count()
+
+
+def new_tenant() -> str:
+    """Return a tenant that nobody has used."""
+    return f"tenant-{next(_tenants)}"
+
+
+@dataclass
+class FlowSummary:
+    """What a test compares of a flow."""
+
+    word: str
+    is_fresh: bool
+    version: int
+    version_id: str
+    run_number: int
+    consumed: dict[tuple[FlowKey, str], int]
+
+
+class Lineage:
+    """The use cases of one tenant, each in a transaction of its own, as the consumers would run them."""
+
+    def __init__(self, database: Database, tenant_id: str) -> None:
+        self.database = database
+        self.tenant_id = tenant_id
+        self.services = Services(SystemClock(), new_id)
+
+    async def apply(self, items: Sequence[Snapshot | RunFact]) -> None:
+        """Apply events: those of each kind in one batch, in their order; repeated ids are dropped."""
+        snapshots = [item for item in items if isinstance(item, Snapshot)]
+        facts = [item for item in items if isinstance(item, RunFact)]
+        if snapshots:
+            async with self.database.transaction(self.tenant_id) as connection:
+                await apply_snapshots(self.services, connection, self.tenant_id, snapshots)
+        if facts:
+            async with self.database.transaction(self.tenant_id) as connection:
+                ids = [fact.event_id for fact in facts]
+                new = await insert_consumed(connection, self.tenant_id, events.RUN_CONSUMER, ids)
+                seen: set[str] = set()
+                news = [f for f in facts if f.event_id in new and not (f.event_id in seen or seen.add(f.event_id))]  # type: ignore[func-returns-value]  # add() only remembers
+                if news:
+                    await apply_run_facts(self.services, connection, self.tenant_id, news)
+
+    async def check(self, key: FlowKey) -> admission.Answer:
+        """Ask for admission."""
+        return await admission.check_upstream_freshness(self.services, self.database, self.tenant_id, key)
+
+    async def invalidate(self, key: FlowKey) -> None:
+        """Declare a flow invalid."""
+        await queries.invalidate_flow(self.services, self.database, self.tenant_id, key, "wrong data", "", b"")
+
+    async def state(self) -> dict[FlowKey, FlowSummary]:
+        """Return all defined flows."""
+        tenant = {"tenant_id": self.tenant_id}
+        async with self.database.read(self.tenant_id) as connection:
+            ids = await connection.execute(sa.text("select flow_id from flows where tenant_id = :tenant_id"), tenant)
+            flows = {
+                flow.flow_id: flow
+                for flow in await reads.list_flows(connection, self.tenant_id, ids.scalars())
+            }
+            edges = await reads.list_edges_among(connection, self.tenant_id, list(flows))
+        summaries = {
+            flow.key: FlowSummary(
+                flow.word.value, flow.is_fresh, flow.version, flow.version_id, flow.run_number, {}
+            )
+            for flow in flows.values()
+            if flow.is_defined
+        }
+        for edge in edges:
+            downstream = flows[edge.downstream_id]
+            if downstream.is_defined:
+                key = (flows[edge.upstream_id].key, edge.role)
+                summaries[downstream.key].consumed[key] = edge.consumed_version
+        return summaries
+
+    async def messages(self) -> list[FlowStatusesChanged]:
+        """Return the FlowStatusesChanged that wait in the outbox, in order."""
+        statement = sa.text("select payload from outbox where tenant_id = :tenant_id and type = :type order by id")
+        kind = FlowStatusesChanged.DESCRIPTOR.full_name
+        async with self.database.read(self.tenant_id) as connection:
+            rows = await connection.execute(statement, {"tenant_id": self.tenant_id, "type": kind})
+            return [FlowStatusesChanged.FromString(row[0]) for row in rows]
+
+
+def pins_of(answer: admission.Answer) -> list[Input]:
+    """Return what a run admitted now reads."""
+    return [
+        Input(flow.key, role, flow.version, flow.version_id)
+        for flow, roles in answer.admission.direct
+        for role in roles
+    ]
+
+
+@contextlib.asynccontextmanager
+async def lineage_database() -> AsyncIterator[Database]:
+    """Yield a fresh database; tenants keep cases apart. The session's PostgreSQL must be running."""
+    async with service_database("lineage", "lineage_service") as urls:
+        database = Database(Settings.model_validate(urls))
+        try:
+            yield database
+        finally:
+            await database.close()
+
+
+@dataclass
+class RunningLineageService:
+    """A started service with a real channel to it and a real broker beside it."""
+
+    app: app.App
+    stub: LineageServiceStub
+    nats: Client
+    tenant_id: str = "default"
+
+    async def publish(self, service: str, message: Message, participle: str, resource_id: str) -> Event:
+        """Put an event into its stream, as the owning service's relay does."""
+        event = make_event(service, self.tenant_id, message, participle, resource_id, SystemClock(), new_id)
+        await self.resend(event)
+        return event
+
+    async def resend(self, event: Event) -> None:
+        """Put the same event into its stream again; the broker's own deduplication is evaded."""
+        headers = {**headers_of(event), "Nats-Msg-Id": new_id()}
+        await self.nats.jetstream(timeout=5).publish(event.subject, event.payload, headers=headers)
+
+    async def applied(self, *published: Event) -> None:
+        """Return when the service has applied these events."""
+        rules = {"instance": (events.INSTANCE_CONSUMER,), "run": (events.RUN_CONSUMER,)}
+        tokens = ReadTokens(self.app.database, rules)
+        await tokens.wait(self.tenant_id, [event.token for event in published], None)
+
+
+@contextlib.asynccontextmanager
+async def lineage_service(nats_url: str, **settings: Any) -> AsyncIterator[RunningLineageService]:
+    """Run the service on a fresh database. The session's PostgreSQL must be running."""
+    client = await nats.connect(nats_url)
+    for name, subject in (
+        (consumers.INSTANCE_STREAM, "optaic.*.instance.v1.>"),
+        (consumers.RUN_STREAM, "optaic.*.run.v1.>"),
+    ):
+        await client.jetstream().add_stream(name=name, subjects=[subject])
+    async with service_database("lineage", "lineage_service") as urls:
+        values = {"nats_url": nats_url, "service_token": SERVICE_TOKEN, "shutdown_grace_seconds": 0.5}
+        application = app.build(Settings.model_validate({**values, **urls, **settings}))
+        await application.broker.connect()
+        stop = asyncio.Event()
+        serving = asyncio.create_task(
+            runtime.serve(
+                stop,
+                server=application.server,
+                background=application.background,
+                close=application.close,
+            )
+        )
+        try:
+            await eventually(lambda: application.server.address or serving.done())
+            assert application.server.address, serving.exception()
+            async with grpc.aio.insecure_channel(application.server.address) as channel:
+                yield RunningLineageService(application, LineageServiceStub(channel), client)
+        finally:
+            stop.set()
+            await serving
+            await client.close()

@@ -1,0 +1,163 @@
+"""A small world of instances and runs that makes events, as instance-service and run-service would."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from lineage_service.domain.flows import EdgeSpec, FlowKey, FlowSpec, Input, Phase, RunFact, Snapshot
+
+START = datetime(2024, 1, 2, tzinfo=UTC)
+Pins = Sequence[Input]
+
+
+@dataclass
+class WorldInstance:
+    """One instance as its owner knows it; edges lead to earlier instances only, so there is no cycle."""
+
+    instance_id: str
+    name: str
+    kinds: tuple[str, ...]
+    upstreams: set[tuple[int, str]]
+    revision: int = 1
+    config: int = 0
+    is_deleted: bool = False
+
+
+@dataclass
+class ActiveRun:
+    """One run as its owner knows it."""
+
+    flow: FlowKey
+    run_id: str
+    run_number: int
+    pins: Pins
+    fingerprint: str
+
+
+@dataclass
+class World:
+    """Makes events; nothing here knows what they do to lineage."""
+
+    instances: list[WorldInstance] = field(default_factory=list)
+    active: dict[FlowKey, ActiveRun] = field(default_factory=dict)
+    run_numbers: dict[FlowKey, int] = field(default_factory=dict)
+    digests: dict[FlowKey, str] = field(default_factory=dict)
+    _ids: int = 0
+
+    def new_id(self) -> str:
+        """Return an id that is the same in every repetition of a case."""
+        self._ids += 1
+        return str(uuid.UUID(int=self._ids << 64 | 7 << 76 | 1 << 63))
+
+    def create(self, number: int) -> Snapshot:
+        """Create an instance whose upstreams and kinds follow from a number."""
+        index = len(self.instances)
+        kinds = ("training", "inference") if number % 5 == 4 else ("refresh",)
+        upstreams = {(each, "input") for each in range(index) if number >> (each + 3) & 1}
+        instance = WorldInstance(self.new_id(), f"instance_{index}", kinds, upstreams)
+        self.instances.append(instance)
+        return self.snapshot(instance)
+
+    def spec(self, instance: WorldInstance, kind: str) -> FlowSpec:
+        """Return a flow as the instance defines it; the fingerprint covers configuration and edges."""
+        edges = [
+            EdgeSpec(self.flow(self.instances[index], -1), role, 1)
+            for index, role in sorted(instance.upstreams)
+        ]
+        if kind == "inference":
+            edges.append(EdgeSpec(FlowKey(instance.instance_id, "training"), "model", 5))
+        return FlowSpec(kind, f"{instance.config}/{sorted(instance.upstreams)}", tuple(edges))
+
+    def snapshot(self, instance: WorldInstance) -> Snapshot:
+        """Return the instance as of its newest revision, as an event."""
+        flows = tuple(self.spec(instance, kind) for kind in instance.kinds)
+        return Snapshot(
+            instance.instance_id,
+            instance.revision,
+            instance.name,
+            1,
+            flows,
+            instance.is_deleted,
+            self.new_id(),
+        )
+
+    @staticmethod
+    def flow(instance: WorldInstance, number: int) -> FlowKey:
+        """Return one of the instance's flows."""
+        return FlowKey(instance.instance_id, instance.kinds[number % len(instance.kinds)])
+
+    def pick(self, number: int) -> WorldInstance:
+        """Return one of the instances."""
+        return self.instances[number % len(self.instances)]
+
+    def change(self, what: str, number: int) -> list[Snapshot]:
+        """Change an instance: `config`, `revert`, `label`, `edges` or `delete`."""
+        instance = self.pick(number)
+        if instance.is_deleted:
+            return []
+        index = self.instances.index(instance)
+        if what == "config":
+            instance.config += 1
+        elif what == "revert":
+            instance.config = 0
+        elif what == "edges" and index:
+            instance.upstreams ^= {(number // 7 % index, "input" if number & 64 else "prices")}
+        elif what == "delete":
+            instance.is_deleted = True
+        instance.revision += 1
+        return [self.snapshot(instance)]
+
+    def submit(self, flow: FlowKey, pins: Pins) -> list[RunFact]:
+        """Start a run of a flow that has none active."""
+        instance = next(each for each in self.instances if each.instance_id == flow.instance_id)
+        number = self.run_numbers[flow] = self.run_numbers.get(flow, 0) + 1
+        fingerprint = self.spec(instance, flow.flow_kind).fingerprint
+        run = self.active[flow] = ActiveRun(flow, self.new_id(), number, pins, fingerprint)
+        return [self._fact(run, Phase.ACTIVE)]
+
+    def started(self, number: int) -> list[RunFact]:
+        """Say of an active run that it is running."""
+        run = self._pick_active(number)
+        return [self._fact(run, Phase.ACTIVE)] if run else []
+
+    def end(self, phase: Phase, number: int) -> list[RunFact]:
+        """End an active run; with an odd number its content equals the one before."""
+        run = self._pick_active(number)
+        if run is None:
+            return []
+        del self.active[run.flow]
+        if phase is not Phase.COMPLETED:
+            return [self._fact(run, phase)]
+        digest = self.digests.get(run.flow, "first") if number & 1 else run.run_id
+        self.digests[run.flow] = digest
+        return [
+            RunFact(
+                run.flow,
+                run.run_id,
+                run.run_number,
+                phase,
+                START + timedelta(minutes=run.run_number),
+                fingerprint=run.fingerprint,
+                inputs=tuple(run.pins),
+                uri=f"file:///{run.run_id}",
+                physical_version=str(run.run_number),
+                digest=digest,
+                last_data_date="2024-01-02",
+                rows_processed=number,
+                event_id=self.new_id(),
+            )
+        ]
+
+    def _pick_active(self, number: int) -> ActiveRun | None:
+        runs = sorted(self.active.values(), key=lambda run: run.flow)
+        return runs[number // 2 % len(runs)] if runs else None
+
+    def _fact(self, run: ActiveRun, phase: Phase) -> RunFact:
+        submit_time = START + timedelta(minutes=run.run_number)
+        return RunFact(run.flow, run.run_id, run.run_number, phase, submit_time, event_id=self.new_id())
+
+
+Admit = Callable[[FlowKey], Pins | None]
