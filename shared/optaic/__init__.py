@@ -1,1 +1,17 @@
 """OptAIC for Python: the client, the plugin base classes and the command line; holds no service logic."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from optaic.client import AsyncClient, Client
+
+__all__ = ["AsyncClient", "Client"]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded on first use: a worker that imports a plugin needs no gRPC.
+    if name in __all__:
+        from optaic import client  # noqa: PLC0415 - the reason is above
+
+        return getattr(client, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

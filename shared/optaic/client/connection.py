@@ -1,0 +1,158 @@
+"""Calls over gRPC: identity, deadlines, request ids, read-your-writes and typed errors; it knows no resource."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import Any
+
+import grpc
+
+from optaic import errors
+from optaic.client.discovery import no_address
+
+_MAXIMUM_TOKENS = 64
+_TOKEN_SECONDS = 60.0
+_READ_TOKENS_KEY = "optaic-read-tokens"
+_WRITE_TOKEN_KEY = "optaic-write-token"  # noqa: S105 - a metadata key
+_READ_PREFIXES = ("Get", "BatchGet", "List", "Watch", "Check", "Explain", "Preview")
+_FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 5.0
+# Every mutation carries a request id, so that a repetition is recognised by the service.
+_SERVICE_CONFIG = {
+    "methodConfig": [
+        {
+            "name": [{}],
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.1s",
+                "maxBackoff": "2s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ]
+}
+_OPTIONS = (
+    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+    ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+)
+
+
+class Connection:
+    """One channel for each service, opened on first use."""
+
+    def __init__(self, addresses: Mapping[str, str], token: str, timeout: float) -> None:
+        self._addresses = dict(addresses)
+        self._token = token
+        self._timeout = timeout
+        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._written: OrderedDict[str, float] = OrderedDict()
+
+    def stub(self, service: str, make: Callable[[grpc.aio.Channel], Any]) -> Any:
+        """Return a generated stub.
+
+        Raises:
+            UnavailableError: NO_ADDRESS; nobody said where the service is.
+        """
+        channel = self._channels.get(service)
+        if channel is None:
+            if service not in self._addresses:
+                raise no_address(service)
+            channel = grpc.aio.insecure_channel(self._addresses[service], options=_OPTIONS)
+            self._channels[service] = channel
+        return make(channel)
+
+    async def call(
+        self,
+        service: str,
+        make: Callable[[grpc.aio.Channel], Any],
+        method: str,
+        request: Any,
+        *,
+        keeps_tokens: bool = True,
+        timeout: float | None = None,  # noqa: ASYNC109 - the call's deadline, which the service sees too
+    ) -> Any:
+        """Make one call; what it wrote is seen by every later read of this client.
+
+        Raises:
+            OptaicError: The service refused, or did not answer in time.
+        """
+        if "request_id" in request.DESCRIPTOR.fields_by_name and not request.request_id:
+            request.request_id = str(uuid.uuid4())
+        call = getattr(self.stub(service, make), method)(
+            request, timeout=timeout or self._timeout, metadata=self._metadata(method)
+        )
+        try:
+            response = await call
+        except grpc.aio.AioRpcError as error:
+            raise errors.from_rpc_error(error) from None
+        if keeps_tokens:
+            self._remember(await call.trailing_metadata())
+        return response
+
+    async def stream(
+        self,
+        service: str,
+        make: Callable[[grpc.aio.Channel], Any],
+        method: str,
+        next_request: Callable[[], Any],
+    ) -> AsyncGenerator[Any]:
+        """Yield a stream's answers; after a lost connection go on with `next_request()`, for ever.
+
+        Raises:
+            OptaicError: The service refused.
+        """
+        backoff = _FIRST_BACKOFF
+        while True:
+            call = getattr(self.stub(service, make), method)(next_request(), metadata=self._metadata(method))
+            try:
+                async for response in call:
+                    backoff = _FIRST_BACKOFF
+                    yield response
+            except grpc.aio.AioRpcError as error:
+                refused = errors.from_rpc_error(error)
+                if not _is_passing(refused):
+                    raise refused from None
+            else:
+                return
+            finally:
+                call.cancel()
+            await asyncio.sleep(backoff)
+            backoff = min(backoff * 2, _LONGEST_BACKOFF)
+
+    async def close(self) -> None:
+        """Close the channels."""
+        await asyncio.gather(*(channel.close() for channel in self._channels.values()))
+        self._channels.clear()
+
+    def _metadata(self, method: str) -> list[tuple[str, str]]:
+        metadata = [("authorization", f"Bearer {self._token}")] if self._token else []
+        if method.startswith(_READ_PREFIXES):
+            oldest = time.monotonic() - _TOKEN_SECONDS
+            tokens = [token for token, moment in self._written.items() if moment >= oldest]
+            if tokens:
+                metadata.append((_READ_TOKENS_KEY, ",".join(tokens)))
+        return metadata
+
+    def _remember(self, trailing: Any) -> None:
+        for key, value in trailing or ():
+            if key == _WRITE_TOKEN_KEY:
+                for token in filter(None, str(value).split(",")):
+                    self._written[token.strip()] = time.monotonic()
+                    self._written.move_to_end(token.strip())
+        while len(self._written) > _MAXIMUM_TOKENS:
+            self._written.popitem(last=False)
+
+
+def _is_passing(error: errors.OptaicError) -> bool:
+    """Return whether a stream that ended so may be resumed where it broke off."""
+    return isinstance(error, errors.UnavailableError) or error.reason == "WATCHER_TOO_SLOW"

@@ -1,0 +1,138 @@
+"""Projects and definitions."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any
+
+from optaic.client import messages
+from optaic.client.connection import Connection
+from optaic.definition.v1 import definition_pb2
+from optaic.definition.v1 import definition_service_pb2 as definition_api
+from optaic.definition.v1.definition_service_pb2_grpc import DefinitionServiceStub
+from optaic.instance.v1 import instance_pb2
+from optaic.instance.v1 import instance_service_pb2 as instance_api
+from optaic.instance.v1.instance_service_pb2_grpc import InstanceServiceStub
+
+
+async def all_pages(call: Any, request: Any, field: str) -> list[Any]:
+    """Return a listing whole, page by page."""
+    return [item async for item in each_page(call, request, field)]
+
+
+async def each_page(call: Any, request: Any, field: str) -> AsyncGenerator[Any]:
+    """Yield a listing's items, asking for the next page when it is needed."""
+    while True:
+        answer = await call(request)
+        for item in getattr(answer, field):
+            yield item
+        if not answer.next_page_token:
+            return
+        request.page_token = answer.next_page_token
+
+
+class Projects:
+    """The parents of instances."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def _call(self, method: str, request: Any) -> Any:
+        return await self._connection.call("instance", InstanceServiceStub, method, request)
+
+    async def create(
+        self, name: str, *, description: str = "", labels: Mapping[str, str] | None = None
+    ) -> instance_pb2.Project:
+        """Create a project; its name is unique in the tenant."""
+        project = instance_pb2.Project(name=name, description=description, labels=labels)
+        answer: instance_pb2.Project = await self._call(
+            "CreateProject", instance_api.CreateProjectRequest(project=project)
+        )
+        return answer
+
+    async def get(self, project_id: str = "", *, name: str = "") -> instance_pb2.Project:
+        """Return a project by id, or by name."""
+        request = instance_api.GetProjectRequest(project_id=project_id, name=name)
+        answer: instance_pb2.Project = await self._call("GetProject", request)
+        return answer
+
+    async def list(self) -> list[instance_pb2.Project]:
+        """Return all projects, in the order of names."""
+
+        async def page(request: Any) -> Any:
+            return await self._call("ListProjects", request)
+
+        return await all_pages(page, instance_api.ListProjectsRequest(page_size=1000), "projects")
+
+
+class Definitions:
+    """Reusable code, versioned."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def _call(self, method: str, request: Any) -> Any:
+        # No status and no lineage follows from a definition alone: its events are nobody's to wait for.
+        return await self._connection.call(
+            "instance", DefinitionServiceStub, method, request, keeps_tokens=False
+        )
+
+    async def list(self, kind: str | int = 0) -> list[definition_pb2.Definition]:
+        """Return all definitions, in the order of names; `kind` as `pipeline` or by number."""
+        request = definition_api.ListDefinitionsRequest(page_size=1000)
+        messages.fill(request, {"kind": kind})
+
+        async def page(request: Any) -> Any:
+            return await self._call("ListDefinitions", request)
+
+        return await all_pages(page, request, "definitions")
+
+    async def get(
+        self, definition_id: str = "", *, kind: str | int = 0, name: str = ""
+    ) -> definition_pb2.Definition:
+        """Return a definition by id, or by kind and name."""
+        request = definition_api.GetDefinitionRequest(definition_id=definition_id, name=name)
+        messages.fill(request, {"kind": kind})
+        answer: definition_pb2.Definition = await self._call("GetDefinition", request)
+        return answer
+
+    async def versions(self, definition_id: str) -> Sequence[definition_pb2.DefinitionVersion]:
+        """Return all versions, newest first."""
+        request = definition_api.ListDefinitionVersionsRequest(definition_id=definition_id, page_size=1000)
+
+        async def page(request: Any) -> Any:
+            return await self._call("ListDefinitionVersions", request)
+
+        return await all_pages(page, request, "definition_versions")
+
+    async def publish(
+        self,
+        name: str,
+        kind: str | int,
+        definition_version: Mapping[str, Any] | definition_pb2.DefinitionVersion,
+        *,
+        description: str = "",
+    ) -> definition_pb2.DefinitionVersion:
+        """Publish one immutable version; the same content again returns the existing one."""
+        request = definition_api.PublishDefinitionRequest()
+        messages.fill(
+            request,
+            {
+                "name": name,
+                "kind": kind,
+                "description": description,
+                "definition_version": definition_version,
+            },
+        )
+        answer: definition_pb2.DefinitionVersion = await self._call("PublishDefinition", request)
+        return answer
+
+    async def deprecate(
+        self, definition_version_id: str, reason: str = ""
+    ) -> definition_pb2.DefinitionVersion:
+        """Say that a version should no longer be used; instances keep working."""
+        request = definition_api.DeprecateDefinitionVersionRequest(
+            definition_version_id=definition_version_id, reason=reason
+        )
+        answer: definition_pb2.DefinitionVersion = await self._call("DeprecateDefinitionVersion", request)
+        return answer

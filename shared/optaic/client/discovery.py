@@ -1,0 +1,62 @@
+"""Where the services are: from arguments, the environment, or the state file of a running stack."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from optaic.errors import UnavailableError
+
+SERVICES = ("instance", "run", "lineage", "status")
+_FILE = "stack.json"
+_DEFAULT_STATE = ".state"
+
+
+def find_addresses(given: Mapping[str, str | None]) -> dict[str, str]:
+    """Return the address of each service that is known, the nearest source first."""
+    known = _state_endpoints()
+    addresses = {}
+    for service in SERVICES:
+        address = (
+            given.get(service) or os.environ.get(f"OPTAIC_{service.upper()}_ADDRESS") or known.get(service)
+        )
+        if address:
+            addresses[service] = str(address)
+    return addresses
+
+
+def find_token(given: str | None) -> str:
+    """Return the bearer token; empty where none is configured: a stack on this machine needs none."""
+    return given if given is not None else os.environ.get("OPTAIC_TOKEN", "")
+
+
+def no_address(service: str) -> UnavailableError:
+    """Return the error for a service whose address nobody said."""
+    return UnavailableError(
+        grpc.StatusCode.UNAVAILABLE,
+        "NO_ADDRESS",
+        f"the address of {service}-service is not known: pass {service}_address, set "
+        f"OPTAIC_{service.upper()}_ADDRESS, or start a stack here with `optaic dev up`",
+    )
+
+
+def _state_endpoints() -> dict[str, Any]:
+    configured = os.environ.get("OPTAIC_STATE")
+    folder = Path.cwd()
+    candidates = (
+        [Path(configured)] if configured else [at / _DEFAULT_STATE for at in (folder, *folder.parents)]
+    )
+    for candidate in candidates:
+        try:
+            content = json.loads((candidate / _FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        endpoints = content.get("endpoints") if isinstance(content, dict) else None
+        if isinstance(endpoints, dict):
+            return endpoints
+    return {}

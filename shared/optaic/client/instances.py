@@ -1,0 +1,210 @@
+"""Instances: configured uses of definitions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import grpc
+
+from optaic import errors
+from optaic.client import messages
+from optaic.client.connection import Connection
+from optaic.client.definitions import all_pages
+from optaic.client.references import InstanceLike, id_of
+from optaic.instance.v1 import instance_pb2
+from optaic.instance.v1 import instance_service_pb2 as api
+from optaic.instance.v1.instance_service_pb2_grpc import InstanceServiceStub
+
+Upstreams = Mapping[str, InstanceLike | Sequence[InstanceLike]]
+_BACKTEST_NAMES = ("assets_json", "signals_json", "date_range_json")
+_POLL = 0.1
+
+
+class Instances:
+    """What is configured."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def _call(self, method: str, request: Any) -> Any:
+        return await self._connection.call("instance", InstanceServiceStub, method, request)
+
+    async def create(
+        self,
+        *,
+        project: instance_pb2.Project | str,
+        name: str,
+        upstreams: Upstreams | None = None,
+        validate_only: bool = False,
+        reason: str = "",
+        **fields: Any,
+    ) -> instance_pb2.Instance:
+        """Create an instance.
+
+        Args:
+            project: The project or its id.
+            name: Unique among the project's instances.
+            upstreams: Role -> instance or instances, for example `{"input": prices}`.
+            validate_only: Check everything, store nothing.
+            reason: Recorded with the revision.
+            fields: What it is (`dataset=`, `signal=`, `backtest=`, ...) and any other field of Instance, as plain
+                values, also under the names that the outside knows (`config_json`, `schedule_json`, ...).
+
+        Raises:
+            OptaicError: For example InvalidConfigError with every violation's path.
+        """
+        instance = instance_pb2.Instance(name=name)
+        instance.project_id = project if isinstance(project, str) else project.project_id
+        messages.fill(instance, _with_upstreams(_gather_backtest(fields), upstreams))
+        request = api.CreateInstanceRequest(instance=instance, validate_only=validate_only, reason=reason)
+        answer: instance_pb2.Instance = await self._call("CreateInstance", request)
+        return answer
+
+    async def get(self, instance: InstanceLike, *, revision: int = 0) -> instance_pb2.Instance:
+        """Return an instance as it is, or as of a revision."""
+        request = api.GetInstanceRequest(instance_id=id_of(instance), revision=revision)
+        answer: instance_pb2.Instance = await self._call("GetInstance", request)
+        return answer
+
+    async def get_by_name(self, name: str, *, project: str = "") -> instance_pb2.Instance:
+        """Return the one instance of a name.
+
+        Raises:
+            NotFoundError: There is none.
+            FailedPreconditionError: AMBIGUOUS_NAME; several projects have one.
+        """
+        found = await self.list(project=project, name=name)
+        if not found:
+            raise errors.NotFoundError(
+                grpc.StatusCode.NOT_FOUND, "INSTANCE_NOT_FOUND", f"there is no instance named {name!r}"
+            )
+        if len(found) > 1:
+            ids = ", ".join(each.instance_id for each in found)
+            raise errors.FailedPreconditionError(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                "AMBIGUOUS_NAME",
+                f"several instances are named {name!r}, say which: {ids}",
+            )
+        return found[0]
+
+    async def list(
+        self,
+        *,
+        project: instance_pb2.Project | str = "",
+        name: str = "",
+        kinds: Sequence[str | int] = (),
+        labels: Mapping[str, str] | None = None,
+    ) -> list[instance_pb2.Instance]:
+        """Return instances, in the order of names; components only when their kind is asked for."""
+        request = api.ListInstancesRequest(name=name, labels=labels, page_size=1000)
+        request.project_id = project if isinstance(project, str) else project.project_id
+        messages.fill(request, {"kinds": kinds})
+
+        async def page(request: Any) -> Any:
+            return await self._call("ListInstances", request)
+
+        return await all_pages(page, request, "instances")
+
+    async def update(
+        self,
+        instance: InstanceLike,
+        changes: Mapping[str, Any] | None = None,
+        *,
+        upstreams: Upstreams | None = None,
+        etag: str = "",
+        reason: str = "",
+        validate_only: bool = False,
+        **fields: Any,
+    ) -> instance_pb2.Instance:
+        """Change what is given and nothing else; a `config` is replaced as a whole.
+
+        Args:
+            instance: The instance or its id.
+            changes: Nested values, for example `{"dataset": {"pipeline": {"config": {...}}}}`.
+            upstreams: Replaces all upstreams.
+            etag: Refuse when the instance changed since.
+            reason: Recorded with the revision.
+            validate_only: Check everything, store nothing.
+            fields: More changes, by keyword.
+
+        Raises:
+            OptaicError: For example ConflictError for a stale etag.
+        """
+        values = _with_upstreams({**(changes or {}), **fields}, upstreams)
+        changed = instance_pb2.Instance(instance_id=id_of(instance), etag=etag)
+        messages.fill(changed, values)
+        request = api.UpdateInstanceRequest(instance=changed, validate_only=validate_only, reason=reason)
+        request.update_mask.paths.extend(messages.paths(instance_pb2.Instance.DESCRIPTOR, values))
+        answer: instance_pb2.Instance = await self._call("UpdateInstance", request)
+        return answer
+
+    async def delete(
+        self, instance: InstanceLike, *, etag: str = "", reason: str = ""
+    ) -> instance_pb2.Instance:
+        """Start the deletion; the instance is gone when its deployments and lineage are."""
+        request = api.DeleteInstanceRequest(instance_id=id_of(instance), etag=etag, reason=reason)
+        answer: instance_pb2.Instance = await self._call("DeleteInstance", request)
+        return answer
+
+    async def pause(self, instance: InstanceLike, *, reason: str = "") -> instance_pb2.Instance:
+        """Stop scheduled runs."""
+        request = api.PauseInstanceRequest(instance_id=id_of(instance), reason=reason)
+        answer: instance_pb2.Instance = await self._call("PauseInstance", request)
+        return answer
+
+    async def resume(self, instance: InstanceLike, *, reason: str = "") -> instance_pb2.Instance:
+        """Let scheduled runs start again."""
+        request = api.ResumeInstanceRequest(instance_id=id_of(instance), reason=reason)
+        answer: instance_pb2.Instance = await self._call("ResumeInstance", request)
+        return answer
+
+    async def revisions(self, instance: InstanceLike) -> Sequence[instance_pb2.InstanceRevision]:
+        """Return all revisions, newest first."""
+        request = api.ListInstanceRevisionsRequest(instance_id=id_of(instance), page_size=1000)
+
+        async def page(request: Any) -> Any:
+            return await self._call("ListInstanceRevisions", request)
+
+        return await all_pages(page, request, "revisions")
+
+    async def wait_until_active(
+        self,
+        instance: InstanceLike,
+        timeout: float = 60,  # noqa: ASYNC109 - part of the public interface, as in `wait`
+    ) -> instance_pb2.Instance:
+        """Return the instance once every outside system is as desired.
+
+        Raises:
+            TimeoutError: It took longer.
+        """
+        async with asyncio.timeout(timeout):
+            while True:
+                found = await self.get(instance)
+                if found.state == instance_pb2.INSTANCE_STATE_ACTIVE:
+                    return found
+                await asyncio.sleep(_POLL)
+
+
+def _gather_backtest(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields with a backtest's known outside names (`assets_json`, ...) inside its spec."""
+    values = dict(fields)
+    if any(name in values for name in _BACKTEST_NAMES):
+        known = (*_BACKTEST_NAMES, "config_json")
+        values["backtest"] = {
+            **values.get("backtest", {}),
+            **{n: values.pop(n) for n in known if n in values},
+        }
+    return values
+
+
+def _with_upstreams(values: Mapping[str, Any], upstreams: Upstreams | None) -> dict[str, Any]:
+    if upstreams is None:
+        return dict(values)
+    references = [
+        {"resource_id": id_of(each), "role": role}
+        for role, given in upstreams.items()
+        for each in (given if isinstance(given, list | tuple) else [given])
+    ]
+    return {**values, "upstream_refs": [*values.get("upstream_refs", ()), *references]}

@@ -1,0 +1,94 @@
+"""What depends on what, and why something is out of date."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from optaic.client.connection import Connection
+from optaic.client.definitions import all_pages
+from optaic.client.references import FlowLike, flow_of
+from optaic.lineage.v1 import lineage_pb2
+from optaic.lineage.v1 import lineage_service_pb2 as api
+from optaic.lineage.v1.lineage_service_pb2_grpc import LineageServiceStub
+
+
+class Lineage:
+    """The flow-to-flow graph. A flow is given as FlowRef, or as instance (or id) and, where needed, `flow_kind`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def _call(self, method: str, request: Any) -> Any:
+        return await self._connection.call("lineage", LineageServiceStub, method, request)
+
+    async def state(self, flow: FlowLike, flow_kind: str | int | None = None) -> lineage_pb2.FlowState:
+        """Return everything known about a flow."""
+        request = api.GetFlowStateRequest(flow=await flow_of(self._connection, flow, flow_kind))
+        answer: lineage_pb2.FlowState = await self._call("GetFlowState", request)
+        return answer
+
+    async def check(
+        self, flow: FlowLike, flow_kind: str | int | None = None
+    ) -> api.CheckUpstreamFreshnessResponse:
+        """Return whether a run would be admitted now (`all_ready`), what is `blocking`, and what it would read."""
+        request = api.CheckUpstreamFreshnessRequest(flow=await flow_of(self._connection, flow, flow_kind))
+        answer: api.CheckUpstreamFreshnessResponse = await self._call("CheckUpstreamFreshness", request)
+        return answer
+
+    async def explain(
+        self, flow: FlowLike, flow_kind: str | int | None = None
+    ) -> api.ExplainStalenessResponse:
+        """Return why a flow is not fresh: every cause with one shortest path through each affected upstream."""
+        request = api.ExplainStalenessRequest(flow=await flow_of(self._connection, flow, flow_kind))
+        answer: api.ExplainStalenessResponse = await self._call("ExplainStaleness", request)
+        return answer
+
+    async def upstreams(
+        self, flow: FlowLike, flow_kind: str | int | None = None, *, max_depth: int = 0
+    ) -> list[lineage_pb2.FlowState]:
+        """Return the transitive upstreams, nearest first."""
+        reference = await flow_of(self._connection, flow, flow_kind)
+        request = api.ListUpstreamsRequest(flow=reference, max_depth=max_depth, page_size=1000)
+
+        async def page(request: Any) -> Any:
+            return await self._call("ListUpstreams", request)
+
+        return await all_pages(page, request, "flows")
+
+    async def downstreams(
+        self, flow: FlowLike, flow_kind: str | int | None = None, *, max_depth: int = 0
+    ) -> list[lineage_pb2.FlowState]:
+        """Return the transitive downstreams, nearest first."""
+        reference = await flow_of(self._connection, flow, flow_kind)
+        request = api.ListDownstreamsRequest(flow=reference, max_depth=max_depth, page_size=1000)
+
+        async def page(request: Any) -> Any:
+            return await self._call("ListDownstreams", request)
+
+        return await all_pages(page, request, "flows")
+
+    async def graph(
+        self,
+        flow: FlowLike,
+        flow_kind: str | int | None = None,
+        *,
+        upstream_depth: int = 0,
+        downstream_depth: int = 0,
+    ) -> api.GetLineageGraphResponse:
+        """Return the flows around one flow, and the edges among them."""
+        request = api.GetLineageGraphRequest(
+            flow=await flow_of(self._connection, flow, flow_kind),
+            upstream_depth=upstream_depth,
+            downstream_depth=downstream_depth,
+        )
+        answer: api.GetLineageGraphResponse = await self._call("GetLineageGraph", request)
+        return answer
+
+    async def invalidate(
+        self, flow: FlowLike, reason: str, flow_kind: str | int | None = None
+    ) -> lineage_pb2.FlowState:
+        """Declare a flow's output invalid until it runs again."""
+        reference = await flow_of(self._connection, flow, flow_kind)
+        request = api.InvalidateFlowRequest(flow=reference, reason=reason)
+        answer: lineage_pb2.FlowState = await self._call("InvalidateFlow", request)
+        return answer

@@ -1,0 +1,223 @@
+"""Runs: submitting, waiting, watching, and what came out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from google.protobuf import json_format
+
+from optaic.client import messages
+from optaic.client.connection import Connection
+from optaic.client.definitions import each_page
+from optaic.client.references import InstanceLike, id_of
+from optaic.run.v1 import run_pb2
+from optaic.run.v1 import run_service_pb2 as api
+from optaic.run.v1.run_service_pb2_grpc import RunServiceStub
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_ENDED = frozenset({run_pb2.RUN_STATUS_COMPLETED, run_pb2.RUN_STATUS_FAILED, run_pb2.RUN_STATUS_CANCELLED})
+
+
+class RunHandle:
+    """One run, as it was last seen: every field of `Run` is an attribute, also under its known outside name."""
+
+    def __init__(self, runs: Runs, run: run_pb2.Run) -> None:
+        self._runs = runs
+        self.run = run
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name == "run":
+            raise AttributeError(name)
+        return getattr(self.run, messages.our_name(name))
+
+    def __repr__(self) -> str:
+        return f"RunHandle({self.run.run_id!r}, {run_pb2.RunStatus.Name(self.run.status)})"
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self.run.run_id
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the run, as last seen, is final."""
+        return self.run.status in _ENDED
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What the run measured, as plain values."""
+        return json_format.MessageToDict(self.run.metrics)
+
+    metrics_json = metrics
+
+    async def refresh(self) -> run_pb2.Run:
+        """Look again."""
+        self.run = await self._runs.get(self.run_id)
+        return self.run
+
+    async def watch(self) -> AsyncGenerator[run_pb2.Run]:
+        """Yield the run as it is, then after each change, until it has ended; survives lost connections."""
+        async with aclosing(self._runs.watch(self.run_id)) as changes:
+            async for run in changes:
+                self.run = run
+                yield run
+
+    async def wait(self, timeout: float | None = None) -> run_pb2.Run:  # noqa: ASYNC109 - the public interface
+        """Return the run once it has ended, whatever way.
+
+        Raises:
+            TimeoutError: It took longer than `timeout` seconds; the run goes on.
+        """
+        if not self.is_ended:
+            async with asyncio.timeout(timeout):
+                async for _ in self.watch():
+                    pass
+        return self.run
+
+    async def cancel(self, reason: str = "") -> run_pb2.Run:
+        """Cancel the run; the worker stops as soon as it hears."""
+        self.run = await self._runs.cancel(self.run_id, reason)
+        return self.run
+
+    async def artifact(self, name: str) -> pl.DataFrame:
+        """Read a large output, for example `equity_curve`.
+
+        Raises:
+            KeyError: The run has no such artifact.
+        """
+        if name not in self.run.artifacts:
+            await self.refresh()
+        if name not in self.run.artifacts:
+            raise KeyError(f"run {self.run_id} has no artifact {name!r}; it has {sorted(self.run.artifacts)}")
+        return await asyncio.to_thread(_read_parquet, self.run.artifacts[name])
+
+
+class Runs:
+    """Executions of flows."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def _call(self, method: str, request: Any) -> Any:
+        return await self._connection.call("run", RunServiceStub, method, request)
+
+    async def submit(
+        self,
+        instance: InstanceLike | None = None,
+        *,
+        flow_kind: str | int = 0,
+        mode: str | int = 0,
+        parameters: Mapping[str, Any] | None = None,
+        force: bool = False,
+        force_reason: str = "",
+        request_id: str = "",
+        validate_only: bool = False,
+        **known_as: str,
+    ) -> RunHandle:
+        """Admit a run of an instance's flow.
+
+        Args:
+            instance: The instance or its id; `parent_id=` and `parent_instance_id=` are accepted too.
+            flow_kind: `refresh`, `training` or `train`, ...; left out: the default flow.
+            mode: `incremental` (the default) or `full`.
+            parameters: Passed to the plugin.
+            force: Run although upstreams are not READY; `force_reason` must say why.
+            force_reason: Recorded with the run.
+            request_id: Repeats with the same id get the first answer.
+            validate_only: Check everything, record nothing.
+            known_as: The instance's id under a known outside name.
+
+        Raises:
+            UpstreamNotReadyError: `blocking` names each flow that is not READY.
+            OptaicError: Any other refusal.
+        """
+        request = api.SubmitRunRequest(
+            force=force, force_reason=force_reason, request_id=request_id, validate_only=validate_only
+        )
+        if instance is not None:
+            request.instance_id = id_of(instance)
+        messages.fill(request, {"flow_kind": flow_kind, "mode": mode, "parameters": parameters, **known_as})
+        return RunHandle(self, await self._call("SubmitRun", request))
+
+    async def get(self, run_id: str) -> run_pb2.Run:
+        """Return a run as it is."""
+        run: run_pb2.Run = await self._call("GetRun", api.GetRunRequest(run_id=run_id))
+        return run
+
+    async def handle(self, run_id: str) -> RunHandle:
+        """Return the handle of a run that was submitted elsewhere."""
+        return RunHandle(self, await self.get(run_id))
+
+    async def list(
+        self,
+        instance: InstanceLike | None = None,
+        *,
+        flow_kind: str | int = 0,
+        statuses: Sequence[str | int] = (),
+        limit: int | None = None,
+    ) -> list[run_pb2.Run]:
+        """Return runs, newest first; at most `limit`."""
+        request = api.ListRunsRequest(page_size=min(limit or 1000, 1000))
+        if instance is not None:
+            request.instance_id = id_of(instance)
+        messages.fill(request, {"flow_kind": flow_kind, "statuses": statuses})
+
+        async def page(request: Any) -> Any:
+            return await self._call("ListRuns", request)
+
+        found: list[run_pb2.Run] = []
+        async with aclosing(each_page(page, request, "runs")) as pages:
+            async for run in pages:
+                found.append(run)
+                if limit and len(found) >= limit:
+                    break
+        return found
+
+    async def cancel(self, run_id: str, reason: str = "") -> run_pb2.Run:
+        """Cancel a run."""
+        request = api.CancelRunRequest(run_id=run_id, reason=reason)
+        run: run_pb2.Run = await self._call("CancelRun", request)
+        return run
+
+    async def retry(self, run_id: str, *, force: bool = False, force_reason: str = "") -> RunHandle:
+        """Submit a new run of the same flow, with the same mode and parameters."""
+        request = api.RetryRunRequest(run_id=run_id, force=force, force_reason=force_reason)
+        return RunHandle(self, await self._call("RetryRun", request))
+
+    async def watch(self, run_id: str) -> AsyncGenerator[run_pb2.Run]:
+        """Yield the run as it is, then after each change, until it has ended."""
+        changes = self._connection.stream(
+            "run", RunServiceStub, "WatchRun", lambda: api.WatchRunRequest(run_id=run_id)
+        )
+        async with aclosing(changes):
+            async for run in changes:
+                yield run
+                if run.status in _ENDED:
+                    return
+
+    async def activities(self, run_id: str) -> Sequence[run_pb2.Activity]:
+        """Return the run's timeline, in the order things happened."""
+        request = api.ListActivitiesRequest(run_id=run_id, page_size=1000)
+
+        async def page(request: Any) -> Any:
+            return await self._call("ListActivities", request)
+
+        return [activity async for activity in each_page(page, request, "activities")]
+
+
+def _read_parquet(uri: str) -> pl.DataFrame:
+    import polars as pl  # noqa: PLC0415 - only readers of data pay for it
+
+    return pl.read_parquet(local_path(uri))
+
+
+def local_path(uri: str) -> str:
+    """Return the path of a `file:` URI; any other URI as it is."""
+    parts = urlsplit(uri)
+    return unquote(parts.path) if parts.scheme == "file" else uri

@@ -1,0 +1,90 @@
+"""What state instances are in right now, live."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from optaic.client import messages
+from optaic.client.connection import Connection
+from optaic.client.definitions import all_pages
+from optaic.client.references import FlowLike, InstanceLike, flow_of, id_of
+from optaic.status.v1 import status_pb2
+from optaic.status.v1 import status_service_pb2 as api
+from optaic.status.v1.status_service_pb2_grpc import StatusServiceStub
+
+
+class Statuses:
+    """The status of instances and flows."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def _call(self, method: str, request: Any) -> Any:
+        return await self._connection.call("status", StatusServiceStub, method, request)
+
+    async def get(self, instance: InstanceLike) -> status_pb2.InstanceStatus:
+        """Return an instance's status."""
+        request = api.GetInstanceStatusRequest(instance_id=id_of(instance))
+        answer: status_pb2.InstanceStatus = await self._call("GetInstanceStatus", request)
+        return answer
+
+    async def flow(self, flow: FlowLike, flow_kind: str | int | None = None) -> status_pb2.FlowStatus:
+        """Return the status of one flow."""
+        reference = await flow_of(self._connection, flow, flow_kind)
+        answer: status_pb2.FlowStatus = await self._call(
+            "GetFlowStatus", api.GetFlowStatusRequest(flow=reference)
+        )
+        return answer
+
+    async def list(
+        self, *, project: str = "", statuses: Sequence[str | int] = (), kinds: Sequence[str | int] = ()
+    ) -> list[status_pb2.InstanceStatus]:
+        """Return the statuses of all instances, or of those asked for."""
+        request = api.ListInstanceStatusesRequest(project_id=project, page_size=1000)
+        messages.fill(request, {"statuses": statuses, "kinds": kinds})
+
+        async def page(request: Any) -> Any:
+            return await self._call("ListInstanceStatuses", request)
+
+        return await all_pages(page, request, "instance_statuses")
+
+    async def history(self, instance: InstanceLike) -> Sequence[status_pb2.StatusTransition]:
+        """Return an instance's transitions, newest first."""
+        request = api.GetStatusHistoryRequest(instance_id=id_of(instance), page_size=1000)
+
+        async def page(request: Any) -> Any:
+            return await self._call("GetStatusHistory", request)
+
+        return await all_pages(page, request, "transitions")
+
+    async def watch(
+        self,
+        instances: Sequence[InstanceLike] = (),
+        *,
+        project: str = "",
+        from_revision: int | None = None,
+    ) -> AsyncGenerator[api.WatchInstanceStatusesResponse]:
+        """Yield every change in order, without a gap, for ever.
+
+        Without `from_revision`: first the statuses as they are, then a message with only a revision, then every
+        change. After a lost connection it goes on after the last revision that was yielded.
+
+        Raises:
+            OutOfRangeError: REVISION_COMPACTED; begin again without `from_revision`.
+        """
+        position = from_revision
+        ids = [id_of(each) for each in instances]
+
+        def next_request() -> api.WatchInstanceStatusesRequest:
+            return api.WatchInstanceStatusesRequest(
+                instance_ids=ids, project_id=project, from_revision=position
+            )
+
+        changes = self._connection.stream("status", StatusServiceStub, "WatchInstanceStatuses", next_request)
+        async with aclosing(changes):
+            async for response in changes:
+                if not response.is_initial:
+                    position = response.revision
+                yield response
