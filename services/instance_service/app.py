@@ -1,0 +1,107 @@
+"""The composition root: builds everything and wires it; it holds no rule."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from instance_service.config import Settings
+from instance_service.consumers import STREAM, SUBJECTS, LineageConsumer
+from instance_service.grpc_api import DefinitionApi, InstanceApi
+from instance_service.ports import Deployments
+from instance_service.prefect_adapter import PrefectDeployments
+from instance_service.reconcile import DriftWatch, Reconciler
+from instance_service.use_cases.definitions import publish_builtins
+from instance_service.use_cases.environment import Environment
+from optaic.definition.v1 import definition_service_pb2 as definition_api
+from optaic.definition.v1.definition_service_pb2_grpc import add_DefinitionServiceServicer_to_server
+from optaic.instance.v1 import instance_service_pb2 as instance_api
+from optaic.instance.v1.instance_service_pb2_grpc import add_InstanceServiceServicer_to_server
+from servicekit import logging, runtime
+from servicekit.auth import Authenticator
+from servicekit.broker import Broker
+from servicekit.clock import SystemClock
+from servicekit.consumer import Consumer
+from servicekit.database import Database
+from servicekit.ids import new_id
+from servicekit.loop import Loop
+from servicekit.migrations import migrate
+from servicekit.relay import Relay
+from servicekit.server import Server
+from servicekit.tokens import ReadTokens
+
+STREAMS = {"INSTANCE_EVENTS": ("optaic.*.instance.v1.>", "optaic.*.definition.v1.>")}
+_DEFINITIONS = definition_api.DESCRIPTOR.services_by_name["DefinitionService"].full_name
+_INSTANCES = instance_api.DESCRIPTOR.services_by_name["InstanceService"].full_name
+
+
+@dataclass(frozen=True)
+class App:
+    """The parts of one process."""
+
+    environment: Environment
+    broker: Broker
+    server: Server
+    background: dict[str, Callable[[], Coroutine[Any, Any, None]]]
+
+
+def build(settings: Settings, deployments: Deployments) -> App:
+    """Wire everything; nothing is started."""
+    database = Database(settings)
+    broker = Broker(settings, STREAMS)
+    environment = Environment(database, SystemClock(), new_id, settings.activation_wait_seconds)
+    relay = Relay(database, broker)
+    reconciler = Reconciler(environment, deployments)
+    reconcile_loop = Loop("reconcile", settings.reconcile_interval_seconds, reconciler.step)
+    drift = DriftWatch(environment, deployments, reconcile_loop.wake)
+    drift_loop = Loop("drift", settings.drift_interval_seconds, drift.step)
+    database.on_appended(reconcile_loop.wake)
+    consumer = Consumer(
+        database,
+        broker,
+        name="instance-service",
+        stream=STREAM,
+        filter_subjects=SUBJECTS,
+        apply=LineageConsumer(environment).apply,
+    )
+    server = Server(
+        settings,
+        "instance-service",
+        "instance.optaic",
+        [
+            (add_DefinitionServiceServicer_to_server, DefinitionApi(environment), _DEFINITIONS),
+            (add_InstanceServiceServicer_to_server, InstanceApi(environment), _INSTANCES),
+        ],
+        Authenticator(settings),
+        ReadTokens(database, {}),
+        dependencies={"postgres": database.ping, "nats": broker.ping},
+    )
+    background = {
+        "relay": relay.run,
+        "lineage events": consumer.run,
+        "reconcile": reconcile_loop.run,
+        "drift": drift_loop.run,
+    }
+    return App(environment, broker, server, background)
+
+
+async def main(stop: asyncio.Event) -> None:
+    """Run until told to stop."""
+    settings = Settings()
+    logging.configure(settings.log_level, "instance-service")
+    await migrate(settings.database_owner_url, "instance_service")
+    deployments = PrefectDeployments(
+        settings.prefect_api_url, settings.work_pool, settings.prefect_timeout_seconds
+    )
+    app = build(settings, deployments)
+    await app.environment.database.open()
+    await publish_builtins(app.environment, settings.tenants)
+    await app.broker.connect()
+    await runtime.serve(
+        stop,
+        server=app.server,
+        background=app.background,
+        close=[deployments.close, app.broker.close, app.environment.database.close],
+    )

@@ -1,0 +1,29 @@
+"""Settings of instance-service, read from the environment once; it holds no logic."""
+
+from pydantic import Field
+
+from servicekit.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """Environment variables are the field names in upper case after `OPTAIC_`."""
+
+    prefect_api_url: str = Field(
+        default="http://127.0.0.1:4200/api", description="Prefect's API; it may be down, also at start."
+    )
+    prefect_timeout_seconds: float = Field(default=10.0, gt=0, description="Longest single call of Prefect.")
+    work_pool: str = Field(default="optaic", description="Prefect work pool that every deployment names.")
+    tenants: tuple[str, ...] = Field(
+        default=("default",), description="JSON list: the tenants that get the built-in definitions at start."
+    )
+    drift_interval_seconds: float = Field(
+        default=30.0, gt=0, description="Time between comparisons of all deployments with Prefect."
+    )
+    reconcile_interval_seconds: float = Field(
+        default=1.0, gt=0, description="Time between looks at the work queue when nothing wakes it."
+    )
+    activation_wait_seconds: float = Field(
+        default=2.0,
+        ge=0,
+        description="How long CreateInstance waits for ACTIVE, within the caller's deadline.",
+    )

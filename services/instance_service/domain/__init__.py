@@ -1,0 +1,1 @@
+"""The rules of definitions and instances: pure, standard library only; nothing here knows a wire or a table."""

@@ -1,0 +1,90 @@
+"""What a result depends on, as one digest; nothing that leaves results alone may enter it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from instance_service.domain.flows import Edge
+
+_BACKTEST_DEFAULTS: dict[str, Any] = {
+    "rebalance_frequency": "monthly",
+    "transaction_costs": 0.001,
+    "slippage_model": "none",
+    "top_n": 5,
+    "initial_capital": 1_000_000.0,
+    "primary_weight": 1.0,
+    "execution_lag": 1,
+}
+_SLIPPAGE_RATES = {"none": 0.0, "fixed": 0.0005, "linear": 0.1}
+_CONTRACT_DEFAULTS: dict[str, Any] = {
+    "min_value": None,
+    "max_value": None,
+    "neutral_value": 0.0,
+    "nan_policy": "keep",
+    "bounds_policy": "reject",
+    "index_columns": ["date", "entity"],
+}
+
+
+def canonical_json(value: object) -> str:
+    """Return the one text of a JSON value: sorted keys, no blanks, whole floats as integers."""
+    return json.dumps(
+        _plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def content_hash(content: Mapping[str, object]) -> str:
+    """Return the SHA-256 of a definition version's content, hexadecimal."""
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+
+def compute_fingerprint(flow_kind: str, settings: Mapping[str, object], edges: Iterable[Edge]) -> str:
+    """Return the SHA-256 over what a flow's results depend on.
+
+    Args:
+        flow_kind: the flow.
+        settings: component configs with content hashes, signal contract, backtest settings; defaults filled in.
+        edges: what this flow reads; only who and in which role counts.
+    """
+    reads = sorted([edge.upstream_instance_id, edge.upstream_flow_kind, edge.role] for edge in edges)
+    content = {"flow": flow_kind, "settings": settings, "edges": reads}
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+
+def signal_contract(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a contract with its defaults filled in; saying a default changes nothing."""
+    return {**_CONTRACT_DEFAULTS, **{key: value for key, value in given.items() if value not in ("", [])}}
+
+
+def backtest_settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a backtest's settings with its defaults filled in; the order of the universe does not count."""
+    config = {
+        **_BACKTEST_DEFAULTS,
+        **{key: value for key, value in given.get("config", {}).items() if value != ""},
+    }
+    model = config["slippage_model"]
+    if model == "none":  # a rate that nothing uses
+        config.pop("slippage_rate", None)
+    config.setdefault("slippage_rate", _SLIPPAGE_RATES[model])
+    assets = given.get("assets", {})
+    dates = given.get("date_range", {})
+    return {
+        "config": config,
+        "universe": sorted(assets.get("universe", ())),
+        "benchmark": assets.get("benchmark") or "equal_weight",
+        "start": dates.get("start", ""),
+        "end": dates.get("end", ""),
+    }

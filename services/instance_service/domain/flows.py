@@ -1,0 +1,112 @@
+"""Which flows an instance has, what they read, and what their deployments are called; it knows no storage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+COMPONENT_KINDS = ("pipeline", "store", "accessor")
+COMPOSED_KINDS = ("dataset", "signal")
+SUPPORTED_KINDS = (*COMPOSED_KINDS, "backtest")  # the kinds that can be created so far
+FLOW_NAME = "optaic"  # every deployment belongs to this one Prefect flow
+FLOW_TAG = "optaic"
+
+_FLOWS = {
+    "dataset": ("refresh",),
+    "signal": ("refresh",),
+    "experiment": ("preview",),
+    "model": ("training", "inference", "monitoring"),
+    "portfolio_optimizer": ("optimize",),
+    "backtest": ("backtest",),
+}
+# The flow whose output others read; a backtest has none that anything could read.
+_OUTPUT = {
+    "dataset": "refresh",
+    "signal": "refresh",
+    "experiment": "preview",
+    "model": "inference",
+    "portfolio_optimizer": "optimize",
+}
+_EDGE_KINDS = {"signal": "signal", "model": "model"}  # by the upstream's kind; else data
+_FEATURE_ROLES = ("features", "target")
+# The flow that Prefect's clock starts.
+_SCHEDULED = {**_OUTPUT, "backtest": "backtest"}
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """An instance that is read, its kind, and the role it plays."""
+
+    instance_id: str
+    kind: str
+    role: str
+
+
+@dataclass(frozen=True, order=True)
+class Edge:
+    """One flow reads another's output."""
+
+    flow_kind: str
+    upstream_instance_id: str
+    upstream_flow_kind: str
+    role: str
+    kind: str
+
+
+def flow_kinds(kind: str, *, has_monitoring: bool = False) -> tuple[str, ...]:
+    """Return the flows of an instance kind, the scheduled one not necessarily first; components have none."""
+    flows = _FLOWS.get(kind, ())
+    return (*flows, "monitoring") if has_monitoring and kind in COMPOSED_KINDS else flows
+
+
+def scheduled_flow(kind: str) -> str:
+    """Return the flow that the instance's schedule starts."""
+    return _SCHEDULED[kind]
+
+
+def has_output(kind: str) -> bool:
+    """Return whether an instance of this kind can be an upstream at all."""
+    return kind in _OUTPUT
+
+
+def derive_edges(instance_id: str, flows: Iterable[str], upstreams: Sequence[Upstream]) -> tuple[Edge, ...]:
+    """Return what each flow reads, sorted, each edge once.
+
+    Monitoring reads the instance's own output, inference its own training; all others read the upstreams.
+    """
+    own = set(flows)
+    edges: set[Edge] = set()
+    for flow in own:
+        if flow == "monitoring":
+            watched, kind = ("inference", "model") if "inference" in own else ("refresh", "data")
+            edges.add(Edge(flow, instance_id, watched, "monitored", kind))
+            continue
+        if flow == "inference":
+            edges.add(Edge(flow, instance_id, "training", "model", "model"))
+        for upstream in upstreams:
+            if flow == "inference" and upstream.role == "target":
+                continue  # what is to be predicted is read by the training only
+            edges.add(
+                Edge(flow, upstream.instance_id, _OUTPUT[upstream.kind], upstream.role, _edge_kind(upstream))
+            )
+    return tuple(sorted(edges))
+
+
+def _edge_kind(upstream: Upstream) -> str:
+    return "feature" if upstream.role in _FEATURE_ROLES else _EDGE_KINDS.get(upstream.kind, "data")
+
+
+def deployment_name(tenant_id: str, instance_id: str, flow_kind: str) -> str:
+    """Return the deterministic name of a flow's deployment."""
+    return f"{tenant_id}.{instance_id}.{flow_kind}"
+
+
+def deployment_tags(tenant_id: str, instance_id: str, flow_kind: str) -> tuple[str, ...]:
+    """Return the tags by which a deployment is found again."""
+    return (FLOW_TAG, f"tenant:{tenant_id}", f"instance:{instance_id}", f"flow:{flow_kind}")
+
+
+def parse_deployment_name(name: str) -> tuple[str, str, str] | None:
+    """Return (tenant, instance, flow kind) of a deployment name; None where it is not one of ours."""
+    parts = name.split(".")
+    return (parts[0], parts[1], parts[2]) if len(parts) == 3 and all(parts) else None  # noqa: PLR2004 - the three parts

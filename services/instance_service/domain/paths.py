@@ -1,0 +1,27 @@
+"""Paths in the graph of instances; it sees edges only."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterable
+
+
+def shortest_cycle(edges: Iterable[tuple[str, str]], start: str) -> list[str]:
+    """Return the nodes of a shortest cycle through `start`, which is first and last; empty where there is none."""
+    followers: dict[str, list[str]] = defaultdict(list)
+    for one, other in edges:
+        followers[one].append(other)
+    came_from: dict[str, str] = {}
+    queue = deque([start])
+    while queue:
+        node = queue.popleft()
+        for follower in sorted(followers[node]):
+            if follower == start:
+                path = [start, node]
+                while path[-1] != start:
+                    path.append(came_from[path[-1]])
+                return path[::-1]
+            if follower not in came_from:
+                came_from[follower] = node
+                queue.append(follower)
+    return []

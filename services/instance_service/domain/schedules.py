@@ -1,0 +1,126 @@
+"""Cron expressions, time zones and windows: what is valid, and what it means to a clock that knows only cron."""
+
+from __future__ import annotations
+
+import zoneinfo
+from collections import defaultdict
+from dataclasses import dataclass
+
+_DAY = 24 * 60
+_MONTHS = {
+    name: n
+    for n, name in enumerate(
+        ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"], start=1
+    )
+}
+_WEEKDAYS = {name: n for n, name in enumerate(["sun", "mon", "tue", "wed", "thu", "fri", "sat"])}
+_FIELDS: tuple[tuple[str, int, int, dict[str, int]], ...] = (
+    ("minute", 0, 59, {}),
+    ("hour", 0, 23, {}),
+    ("day of month", 1, 31, {}),
+    ("month", 1, 12, _MONTHS),
+    ("day of week", 0, 7, _WEEKDAYS),
+)
+_LONGEST_MONTHS = dict(enumerate((31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31), start=1))
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One rhythm of a deployment: cron, or an interval without a window."""
+
+    slug: str
+    timezone: str
+    cron: str = ""
+    interval_seconds: int = 0
+    is_active: bool = True
+
+
+class CronError(ValueError):
+    """An expression that is no cron expression; the text says which field and why."""
+
+
+def check_cron(expression: str) -> None:
+    """Check a five-field cron expression: numbers, names, ranges, lists, steps.
+
+    Raises:
+        CronError: It is not one, or it can never come true.
+    """
+    parts = expression.split()
+    if len(parts) != len(_FIELDS):
+        raise CronError(f"a cron expression has {len(_FIELDS)} fields, this one {len(parts)}")
+    values = [_cron_values(part, *field) for part, field in zip(parts, _FIELDS, strict=True)]
+    _, _, days, months, _ = values
+    is_any_weekday = parts[4] == "*"
+    if is_any_weekday and all(min(days) > _LONGEST_MONTHS[month] for month in months):
+        raise CronError("no month named has such a day")
+
+
+def _cron_values(text: str, name: str, low: int, high: int, names: dict[str, int]) -> set[int]:
+    values: set[int] = set()
+    for item in text.split(","):
+        span, has_step, step = item.partition("/")
+        if has_step and (not step.isdecimal() or not 1 <= int(step) <= high):
+            raise CronError(f"{name}: {step!r} is not a step")
+        first, has_range, last = span.partition("-")
+        if span == "*":
+            begin, end = low, high
+        else:
+            begin = _cron_number(first, name, low, high, names)
+            end = _cron_number(last, name, low, high, names) if has_range else high if has_step else begin
+        if begin > end:
+            raise CronError(f"{name}: {span!r} runs backwards")
+        values.update(range(begin, end + 1, int(step) if has_step else 1))
+    return values
+
+
+def _cron_number(text: str, name: str, low: int, high: int, names: dict[str, int]) -> int:
+    number = names.get(text.lower(), int(text) if text.isdecimal() and len(text) <= 2 else -1)  # noqa: PLR2004 - two digits
+    if not low <= number <= high:
+        raise CronError(f"{name}: {text!r} is not between {low} and {high}")
+    return number
+
+
+def is_timezone(name: str) -> bool:
+    """Return whether a name is an IANA time zone; empty means UTC."""
+    if not name:
+        return True
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
+        return False
+    return True
+
+
+def interval_problem(minutes: int, window_start: str, window_end: str, *, business_days_only: bool) -> str:
+    """Return what is wrong with an interval, or an empty text."""
+    if bool(window_start) != bool(window_end):
+        return "a window needs both its start and its end"
+    if window_start and window_start >= window_end:
+        return "the window must start before it ends"
+    if (window_start or business_days_only) and minutes >= _DAY:
+        return "an interval within a window or on business days is shorter than a day"
+    return ""
+
+
+def interval_crons(
+    minutes: int, window_start: str, window_end: str, *, business_days_only: bool
+) -> list[str]:
+    """Return cron expressions that together tick every `minutes` from the window's start to its end, each day."""
+    begin, end = _minute_of_day(window_start or "00:00"), _minute_of_day(window_end or "23:59")
+    minutes_by_hour: dict[int, list[int]] = defaultdict(list)
+    for tick in range(begin, end + 1, minutes):
+        minutes_by_hour[tick // 60].append(tick % 60)
+    hours_by_minutes: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for hour, ticks in minutes_by_hour.items():
+        hours_by_minutes[tuple(ticks)].append(hour)
+    days = "1-5" if business_days_only else "*"
+    return [f"{_join(ticks)} {_join(hours)} * * {days}" for ticks, hours in hours_by_minutes.items()]
+
+
+def _minute_of_day(text: str) -> int:
+    hours, _, minutes = text.partition(":")
+    return int(hours) * 60 + int(minutes)
+
+
+def _join(numbers: list[int] | tuple[int, ...]) -> str:
+    return ",".join(str(number) for number in numbers)

@@ -1,0 +1,64 @@
+"""What happened, as messages on subjects; whether it happened is decided elsewhere."""
+
+from __future__ import annotations
+
+from google.protobuf.message import Message
+
+from optaic.definition.v1.definition_events_pb2 import DefinitionDeprecated, DefinitionPublished
+from optaic.definition.v1.definition_pb2 import DefinitionVersion
+from optaic.instance.v1.instance_events_pb2 import (
+    InstanceActivated,
+    InstanceCreated,
+    InstanceDeleted,
+    InstanceDeletionRequested,
+    InstanceUpdated,
+)
+from optaic.instance.v1.instance_pb2 import Instance
+from servicekit.clock import Clock
+from servicekit.events import Event, make_event
+from servicekit.ids import IdSource
+
+
+class Events:
+    """Makes this service's events for one tenant."""
+
+    def __init__(self, tenant_id: str, clock: Clock, ids: IdSource) -> None:
+        self._tenant_id = tenant_id
+        self._clock = clock
+        self._ids = ids
+
+    def published(self, version: DefinitionVersion) -> Event:
+        """A definition version exists."""
+        return self._make(DefinitionPublished(definition_version=version), "published", version.definition_id)
+
+    def deprecated(self, version: DefinitionVersion, reason: str) -> Event:
+        """A definition version should no longer be used."""
+        message = DefinitionDeprecated(definition_version=version, reason=reason)
+        return self._make(message, "deprecated", version.definition_id)
+
+    def created(self, instance: Instance) -> Event:
+        """An instance exists."""
+        return self._make(InstanceCreated(instance=instance), "created", instance.instance_id)
+
+    def updated(self, instance: Instance, author: str, reason: str) -> Event:
+        """An instance has a new revision."""
+        message = InstanceUpdated(instance=instance, author=author, reason=reason)
+        return self._make(message, "updated", instance.instance_id)
+
+    def activated(self, instance: Instance) -> Event:
+        """An instance's deployments are as desired."""
+        return self._make(InstanceActivated(instance=instance), "activated", instance.instance_id)
+
+    def deletion_requested(self, instance: Instance) -> Event:
+        """An instance's finalizers are at work."""
+        message = InstanceDeletionRequested(instance=instance)
+        return self._make(message, "deletion_requested", instance.instance_id)
+
+    def deleted(self, instance: Instance) -> Event:
+        """An instance is gone."""
+        return self._make(InstanceDeleted(instance=instance), "deleted", instance.instance_id)
+
+    def _make(self, message: Message, participle: str, resource_id: str) -> Event:
+        return make_event(
+            "instance", self._tenant_id, message, participle, resource_id, self._clock, self._ids
+        )

@@ -1,0 +1,121 @@
+"""The RPCs: parse, call a use case, shape the answer; nothing is decided here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from instance_service.use_cases import definitions, instances, lifecycle, projects
+from instance_service.use_cases.environment import Environment
+from optaic.definition.v1 import definition_service_pb2 as definition_api
+from optaic.definition.v1.definition_pb2 import Definition, DefinitionVersion
+from optaic.definition.v1.definition_service_pb2_grpc import DefinitionServiceServicer
+from optaic.instance.v1 import instance_service_pb2 as instance_api
+from optaic.instance.v1.instance_pb2 import Instance, Project
+from optaic.instance.v1.instance_service_pb2_grpc import InstanceServiceServicer
+from servicekit.context import current
+
+
+class DefinitionApi(DefinitionServiceServicer):
+    """optaic.definition.v1.DefinitionService."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+
+    async def PublishDefinition(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+        self, request: definition_api.PublishDefinitionRequest, _context: Any
+    ) -> DefinitionVersion:
+        return await definitions.publish_definition(self._environment, current().tenant_id, request)
+
+    async def GetDefinition(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+        self, request: definition_api.GetDefinitionRequest, _context: Any
+    ) -> Definition:
+        return await definitions.get_definition(self._environment, current().tenant_id, request)
+
+    async def ListDefinitions(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+        self, request: definition_api.ListDefinitionsRequest, _context: Any
+    ) -> definition_api.ListDefinitionsResponse:
+        return await definitions.list_definitions(self._environment, current().tenant_id, request)
+
+    async def GetDefinitionVersion(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+        self, request: definition_api.GetDefinitionVersionRequest, _context: Any
+    ) -> DefinitionVersion:
+        return await definitions.get_version(
+            self._environment, current().tenant_id, request.definition_version_id
+        )
+
+    async def ListDefinitionVersions(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+        self, request: definition_api.ListDefinitionVersionsRequest, _context: Any
+    ) -> definition_api.ListDefinitionVersionsResponse:
+        return await definitions.list_versions(self._environment, current().tenant_id, request)
+
+    async def DeprecateDefinitionVersion(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+        self, request: definition_api.DeprecateDefinitionVersionRequest, _context: Any
+    ) -> DefinitionVersion:
+        return await definitions.deprecate_version(self._environment, current().tenant_id, request)
+
+
+class InstanceApi(InstanceServiceServicer):
+    """optaic.instance.v1.InstanceService."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+
+    async def CreateProject(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+        self, request: instance_api.CreateProjectRequest, _context: Any
+    ) -> Project:
+        return await projects.create_project(self._environment, current().tenant_id, request)
+
+    async def GetProject(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+        self, request: instance_api.GetProjectRequest, _context: Any
+    ) -> Project:
+        return await projects.get_project(self._environment, current().tenant_id, request)
+
+    async def ListProjects(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+        self, request: instance_api.ListProjectsRequest, _context: Any
+    ) -> instance_api.ListProjectsResponse:
+        return await projects.list_projects(self._environment, current().tenant_id, request)
+
+    async def CreateInstance(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+        self, request: instance_api.CreateInstanceRequest, _context: Any
+    ) -> Instance:
+        return await instances.create_instance(self._environment, request, current())
+
+    async def GetInstance(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+        self, request: instance_api.GetInstanceRequest, _context: Any
+    ) -> Instance:
+        return await instances.get_instance(self._environment, current().tenant_id, request)
+
+    async def BatchGetInstances(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+        self, request: instance_api.BatchGetInstancesRequest, _context: Any
+    ) -> instance_api.BatchGetInstancesResponse:
+        return await instances.batch_get_instances(self._environment, current().tenant_id, request)
+
+    async def ListInstances(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+        self, request: instance_api.ListInstancesRequest, _context: Any
+    ) -> instance_api.ListInstancesResponse:
+        return await instances.list_instances(self._environment, current().tenant_id, request)
+
+    async def UpdateInstance(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+        self, request: instance_api.UpdateInstanceRequest, _context: Any
+    ) -> Instance:
+        return await instances.update_instance(self._environment, request, current())
+
+    async def DeleteInstance(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+        self, request: instance_api.DeleteInstanceRequest, _context: Any
+    ) -> Instance:
+        return await lifecycle.delete_instance(self._environment, request, current())
+
+    async def PauseInstance(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+        self, request: instance_api.PauseInstanceRequest, _context: Any
+    ) -> Instance:
+        return await lifecycle.pause_instance(self._environment, request, current())
+
+    async def ResumeInstance(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+        self, request: instance_api.ResumeInstanceRequest, _context: Any
+    ) -> Instance:
+        return await lifecycle.resume_instance(self._environment, request, current())
+
+    async def ListInstanceRevisions(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+        self, request: instance_api.ListInstanceRevisionsRequest, _context: Any
+    ) -> instance_api.ListInstanceRevisionsResponse:
+        return await instances.list_revisions(self._environment, current().tenant_id, request)

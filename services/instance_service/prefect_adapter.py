@@ -1,0 +1,188 @@
+"""Prefect's deployments over plain REST; the only file that knows Prefect, and it imports none of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+import httpx
+
+from instance_service.domain.flows import FLOW_NAME, FLOW_TAG
+from instance_service.domain.schedules import Timing
+from instance_service.ports import Deployment, Ensured, OrchestratorUnavailableError
+
+_ENTRYPOINT = "worker.flow.execute"
+_PAGE = 200
+_CONCURRENCY = 4  # Prefect serves 25 to 40 writes per second, however many ask at once
+_ANCHOR = "2020-01-01T00:00:00Z"
+_PARAMETER_SCHEMA = {
+    "type": "object",
+    "properties": {name: {"type": "string"} for name in ("tenant_id", "instance_id", "flow_kind", "run_id")},
+}
+_JSON = dict[str, Any]
+
+
+class PrefectDeployments:
+    """The port `Deployments` on one Prefect server."""
+
+    def __init__(self, api_url: str, work_pool: str, timeout_seconds: float) -> None:
+        self._client = httpx.AsyncClient(
+            base_url=api_url.rstrip("/") + "/",
+            timeout=timeout_seconds,
+            limits=httpx.Limits(max_connections=2 * _CONCURRENCY),
+            trust_env=False,
+        )
+        self._work_pool = work_pool
+        self._slots = asyncio.Semaphore(_CONCURRENCY)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def ping(self) -> None:
+        """Raise OrchestratorUnavailableError where Prefect does not answer."""
+        await self._call("GET", "health")
+
+    async def ensure(self, desired: Sequence[Deployment]) -> Ensured:
+        """Create or repair; see the port."""
+        known = await self._find([deployment.name for deployment in desired])
+        ensured = Ensured()
+        wrong: list[Deployment] = []
+        for deployment in desired:
+            found = known.get(deployment.name)
+            if found is not None and self._is_as_desired(found, deployment):
+                ensured.ids[deployment.name] = found["id"]
+            else:
+                wrong.append(deployment)
+        if wrong:
+            flow = await self._call("POST", "flows/", {"name": FLOW_NAME})
+            async with asyncio.TaskGroup() as group:
+                for deployment in wrong:
+                    group.create_task(self._upsert(flow["id"], deployment, ensured))
+        return ensured
+
+    async def delete(self, names: Sequence[str]) -> None:
+        """Remove by name; see the port."""
+        for found in (await self._find(names)).values():
+            await self._call("DELETE", f"deployments/{found['id']}", missing_is_fine=True)
+
+    async def pages(self) -> AsyncIterator[Sequence[Deployment]]:
+        """Yield everything tagged as ours; see the port."""
+        offset = 0
+        while True:
+            query = {
+                "deployments": {"tags": {"all_": [FLOW_TAG]}},
+                "flows": {"name": {"any_": [FLOW_NAME]}},
+                "sort": "NAME_ASC",
+                "limit": _PAGE,
+                "offset": offset,
+            }
+            found = await self._call("POST", "deployments/filter", query)
+            yield [self._as_observed(item) for item in found]
+            if len(found) < _PAGE:
+                return
+            offset += _PAGE
+
+    async def _find(self, names: Sequence[str]) -> dict[str, _JSON]:
+        found: dict[str, _JSON] = {}
+        for begin in range(0, len(names), _PAGE):
+            query = {
+                "deployments": {"name": {"any_": list(names[begin : begin + _PAGE])}},
+                "flows": {"name": {"any_": [FLOW_NAME]}},
+                "limit": _PAGE,
+            }
+            for item in await self._call("POST", "deployments/filter", query):
+                found[item["name"]] = item
+        return found
+
+    async def _upsert(self, flow_id: str, deployment: Deployment, ensured: Ensured) -> None:
+        body = {
+            "name": deployment.name,
+            "flow_id": flow_id,
+            "entrypoint": _ENTRYPOINT,
+            "work_pool_name": self._work_pool,
+            "tags": list(deployment.tags),
+            "parameters": dict(deployment.parameters),
+            "parameter_openapi_schema": _PARAMETER_SCHEMA,
+            "enforce_parameter_schema": False,
+            "paused": deployment.is_paused,
+            "schedules": [_schedule(timing) for timing in deployment.timings],
+        }
+        try:
+            async with self._slots:
+                stored = await self._call("POST", "deployments/", body)
+        except _RefusedError as error:
+            ensured.refusals[deployment.name] = error.message
+        else:
+            ensured.ids[deployment.name] = stored["id"]
+
+    def _is_as_desired(self, found: _JSON, desired: Deployment) -> bool:
+        return (
+            _deployment(found) == desired
+            and found["entrypoint"] == _ENTRYPOINT
+            and found["work_pool_name"] == self._work_pool
+        )
+
+    def _as_observed(self, found: _JSON) -> Deployment:
+        """Return a deployment; one that runs something else or elsewhere equals no desired one."""
+        observed = _deployment(found)
+        if found["entrypoint"] == _ENTRYPOINT and found["work_pool_name"] == self._work_pool:
+            return observed
+        return Deployment(observed.name, (), ())
+
+    async def _call(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, missing_is_fine: bool = False
+    ) -> Any:
+        try:
+            response = await self._client.request(method, path, json=body)
+        except httpx.HTTPError as error:
+            raise OrchestratorUnavailableError(
+                "PrefectUnavailable", f"Prefect does not answer: {error!r}"
+            ) from error
+        if response.is_success:
+            return response.json() if response.content else None
+        text = response.text[:500]
+        if response.status_code == httpx.codes.NOT_FOUND:
+            if missing_is_fine:
+                return None
+            if "ork pool" in text:
+                message = f"Prefect has no work pool {self._work_pool!r} yet: no worker has started"
+                raise OrchestratorUnavailableError("WorkPoolMissing", message)
+        if response.is_client_error and response.status_code != httpx.codes.TOO_MANY_REQUESTS:
+            raise _RefusedError("PrefectRefused", f"{response.status_code}: {text}")
+        raise OrchestratorUnavailableError("PrefectUnavailable", f"{response.status_code}: {text}")
+
+
+class _RefusedError(OrchestratorUnavailableError):
+    """Prefect answers, and says no: repeating the same will not help by itself."""
+
+
+def _schedule(timing: Timing) -> _JSON:
+    if timing.cron:
+        clock: _JSON = {"cron": timing.cron, "timezone": timing.timezone}
+    else:
+        clock = {"interval": timing.interval_seconds, "anchor_date": _ANCHOR, "timezone": timing.timezone}
+    return {"schedule": clock, "active": timing.is_active, "slug": timing.slug}
+
+
+def _deployment(found: _JSON) -> Deployment:
+    timings = [_timing(item) for item in found["schedules"]]
+    return Deployment(
+        name=found["name"],
+        tags=tuple(found["tags"]),
+        parameters=tuple(sorted((key, value) for key, value in found["parameters"].items())),
+        timings=tuple(sorted(timings, key=lambda timing: timing.slug)),
+        is_paused=found["paused"],
+    )
+
+
+def _timing(item: _JSON) -> Timing:
+    clock = item["schedule"]
+    return Timing(
+        slug=item.get("slug") or "",
+        timezone=clock.get("timezone") or "UTC",
+        cron=clock.get("cron") or "",
+        interval_seconds=int(clock.get("interval") or 0),
+        is_active=item["active"],
+    )

@@ -1,0 +1,1 @@
+"""Tables and queries of instance-service; it decides nothing and opens no transaction."""

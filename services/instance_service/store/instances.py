@@ -1,0 +1,272 @@
+"""Queries on instances, their revisions and their extension rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from instance_service.domain.flows import COMPONENT_KINDS
+from instance_service.store import tables
+from instance_service.store.tables import instance_revisions as revisions
+from instance_service.store.tables import instances
+
+Rows = Mapping[sa.Table, Sequence[Mapping[str, Any]]]
+
+_EXTENSIONS = (
+    tables.components,
+    tables.datasets,
+    tables.signals,
+    tables.backtests,
+    tables.flow_edges,
+    tables.flows,
+)
+_RESOLVE = sa.text("""
+    select wanted.position, found.snapshot
+    from unnest(cast(:kinds as text[]), cast(:definition_ids as uuid[]), cast(:names as text[]),
+        cast(:version_ids as uuid[]), cast(:versions as text[]))
+        with ordinality as wanted (kind, definition_id, name, version_id, version, position)
+    join definitions on definitions.tenant_id = :tenant_id and definitions.kind = wanted.kind
+        and (wanted.definition_id is null or definitions.definition_id = wanted.definition_id)
+        and (wanted.name = '' or definitions.name = wanted.name)
+    join lateral (
+        select snapshot from definition_versions as candidate
+        where candidate.tenant_id = :tenant_id and candidate.definition_id = definitions.definition_id
+            and (wanted.version_id is null or candidate.definition_version_id = wanted.version_id)
+            and (wanted.version = '' or candidate.version = wanted.version)
+            and (wanted.version_id is not null or wanted.version <> '' or candidate.state = 'active')
+        order by candidate.precedence desc, candidate.definition_version_id desc limit 1
+    ) as found on true
+""")
+_ACTIVATE_FLOWS = sa.text("""
+    update flows set prefect_deployment_id = given.deployment_id
+    from unnest(cast(:flow_kinds as text[]), cast(:deployment_ids as text[])) as given (flow_kind, deployment_id)
+    where tenant_id = :tenant_id and instance_id = cast(:instance_id as uuid) and flows.flow_kind = given.flow_kind
+""")
+_REMOVE_FINALIZER = sa.text("""
+    update instances set finalizers = array_remove(finalizers, :finalizer)
+    where tenant_id = :tenant_id and instance_id = any(cast(:instance_ids as uuid[])) and state = 'deleting'
+    returning cast(instance_id as text), finalizers, snapshot
+""")
+
+
+async def insert_instances(connection: AsyncConnection, rows: Rows) -> None:
+    """Insert new instances (owners before components) with everything that belongs to them."""
+    for table in (instances, revisions, *reversed(_EXTENSIONS)):
+        if rows.get(table):
+            await connection.execute(sa.insert(table), list(rows[table]))
+
+
+async def replace_instances(
+    connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str], rows: Rows
+) -> None:
+    """Replace the extension rows of instances, update their own rows and add their new revisions."""
+    for table in _EXTENSIONS:
+        await connection.execute(
+            sa.delete(table).where(table.c.tenant_id == tenant_id, table.c.instance_id.in_(instance_ids))
+        )
+    columns = ("name", "state", "revision", "labels", "finalizers", "snapshot", "update_time")
+    await connection.execute(
+        sa.update(instances)
+        .where(
+            instances.c.tenant_id == sa.bindparam("key_tenant"),
+            instances.c.instance_id == sa.bindparam("key_id"),
+        )
+        .values({name: sa.bindparam(f"new_{name}", type_=instances.c[name].type) for name in columns}),
+        [
+            {"key_tenant": row["tenant_id"], "key_id": row["instance_id"]}
+            | {f"new_{name}": row[name] for name in columns}
+            for row in rows[instances]
+        ],
+    )
+    await insert_instances(connection, {table: rows[table] for table in rows if table is not instances})
+
+
+async def update_instance(
+    connection: AsyncConnection,
+    tenant_id: str,
+    instance_id: str,
+    **values: str | int | bytes | datetime | list[str],
+) -> None:
+    """Change columns of one instance."""
+    await connection.execute(
+        sa.update(instances)
+        .where(instances.c.tenant_id == tenant_id, instances.c.instance_id == instance_id)
+        .values(values)
+    )
+
+
+async def insert_revision(connection: AsyncConnection, row: Mapping[str, Any]) -> None:
+    """Add an immutable revision."""
+    await connection.execute(sa.insert(revisions), [row])
+
+
+async def activate_flows(
+    connection: AsyncConnection, tenant_id: str, instance_id: str, deployment_ids: Mapping[str, str]
+) -> None:
+    """Record the deployments by flow kind."""
+    parameters = {
+        "tenant_id": tenant_id,
+        "instance_id": instance_id,
+        "flow_kinds": list(deployment_ids),
+        "deployment_ids": list(deployment_ids.values()),
+    }
+    await connection.execute(_ACTIVATE_FLOWS, parameters)
+
+
+async def remove_finalizer(
+    connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str], finalizer: str
+) -> list[bytes]:
+    """Take a finalizer off instances that are being deleted; return the snapshots of those without any left."""
+    parameters = {"tenant_id": tenant_id, "instance_ids": list(instance_ids), "finalizer": finalizer}
+    rows = (await connection.execute(_REMOVE_FINALIZER, parameters)).all()
+    return [bytes(row.snapshot) for row in rows if not row.finalizers]
+
+
+async def delete_instances(connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str]) -> None:
+    """Remove instances with everything that belongs to them."""
+    await connection.execute(
+        sa.delete(instances).where(
+            instances.c.tenant_id == tenant_id, instances.c.instance_id.in_(instance_ids)
+        )
+    )
+
+
+async def get_snapshot(connection: AsyncConnection, tenant_id: str, instance_id: str) -> bytes | None:
+    """Return an instance, serialized: one row by its key."""
+    statement = sa.select(instances.c.snapshot).where(
+        instances.c.tenant_id == tenant_id, instances.c.instance_id == instance_id
+    )
+    return (await connection.execute(statement)).scalar_one_or_none()
+
+
+async def get_revision(
+    connection: AsyncConnection, tenant_id: str, instance_id: str, revision: int
+) -> bytes | None:
+    """Return an instance as of a revision, serialized."""
+    statement = sa.select(revisions.c.snapshot).where(
+        revisions.c.tenant_id == tenant_id,
+        revisions.c.instance_id == instance_id,
+        revisions.c.revision == revision,
+    )
+    return (await connection.execute(statement)).scalar_one_or_none()
+
+
+async def get_snapshots(
+    connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str]
+) -> dict[str, bytes]:
+    """Return those of the instances that exist, serialized."""
+    statement = sa.select(instances.c.instance_id, instances.c.snapshot).where(
+        instances.c.tenant_id == tenant_id, instances.c.instance_id.in_(instance_ids)
+    )
+    return {row.instance_id: bytes(row.snapshot) for row in await connection.execute(statement)}
+
+
+async def lock_instance(connection: AsyncConnection, tenant_id: str, instance_id: str) -> bytes | None:
+    """Return an instance, serialized, and keep others from changing it until the transaction ends."""
+    statement = (
+        sa.select(instances.c.snapshot)
+        .where(instances.c.tenant_id == tenant_id, instances.c.instance_id == instance_id)
+        .with_for_update()
+    )
+    return (await connection.execute(statement)).scalar_one_or_none()
+
+
+async def is_name_taken(
+    connection: AsyncConnection, tenant_id: str, project_id: str, name: str, except_id: str
+) -> bool:
+    """Return whether another live instance of the project has the name."""
+    statement = sa.select(sa.literal(1)).where(
+        instances.c.tenant_id == tenant_id,
+        instances.c.project_id == project_id,
+        instances.c.name == name,
+        instances.c.owner_instance_id.is_(None),
+        instances.c.state != "deleting",
+        instances.c.instance_id != except_id,
+    )
+    return (await connection.execute(statement.limit(1))).first() is not None
+
+
+async def list_instances(
+    connection: AsyncConnection,
+    tenant_id: str,
+    *,
+    project_id: str,
+    kinds: Sequence[str],
+    name: str,
+    labels: Mapping[str, str],
+    after: tuple[str, str] | None,
+    limit: int,
+) -> Sequence[sa.Row[Any]]:
+    """Return (name, id, serialized instance) by name, after a position (name, id)."""
+    statement = sa.select(instances.c.name, instances.c.instance_id, instances.c.snapshot).where(
+        instances.c.tenant_id == tenant_id,
+        instances.c.kind.in_(kinds) if kinds else instances.c.kind.not_in(COMPONENT_KINDS),
+    )
+    if project_id:
+        statement = statement.where(instances.c.project_id == project_id)
+    if name:
+        statement = statement.where(instances.c.name == name)
+    if labels:
+        statement = statement.where(instances.c.labels.contains(dict(labels)))
+    if after:
+        position = sa.tuple_(sa.literal(after[0]), sa.cast(after[1], sa.Uuid(as_uuid=False)))
+        statement = statement.where(sa.tuple_(instances.c.name, instances.c.instance_id) > position)
+    statement = statement.order_by(instances.c.name, instances.c.instance_id).limit(limit)
+    return (await connection.execute(statement)).all()
+
+
+async def list_revisions(
+    connection: AsyncConnection, tenant_id: str, instance_id: str, before: int | None, limit: int
+) -> Sequence[sa.Row[Any]]:
+    """Return revisions, newest first, before a number."""
+    statement = sa.select(revisions).where(
+        revisions.c.tenant_id == tenant_id, revisions.c.instance_id == instance_id
+    )
+    if before is not None:
+        statement = statement.where(revisions.c.revision < before)
+    return (await connection.execute(statement.order_by(revisions.c.revision.desc()).limit(limit))).all()
+
+
+async def resolve_versions(
+    connection: AsyncConnection, tenant_id: str, wanted: Sequence[tuple[str, str, str, str, str]]
+) -> dict[int, bytes]:
+    """Return definition versions, serialized, by the position of (kind, definition id, name, version id, version).
+
+    Empty parts leave it open; without a version it is the newest active one.
+    """
+    kinds, definition_ids, names, version_ids, versions = zip(*wanted, strict=True)
+    parameters = {
+        "tenant_id": tenant_id,
+        "kinds": list(kinds),
+        "definition_ids": [value or None for value in definition_ids],
+        "names": list(names),
+        "version_ids": [value or None for value in version_ids],
+        "versions": list(versions),
+    }
+    rows = await connection.execute(_RESOLVE, parameters)
+    return {int(row.position) - 1: bytes(row.snapshot) for row in rows}
+
+
+async def list_followers(connection: AsyncConnection, tenant_id: str, definition_id: str) -> list[str]:
+    """Return the instances with a component that follows the definition's newest version."""
+    statement = (
+        sa.select(instances.c.owner_instance_id)
+        .join(
+            tables.components,
+            sa.and_(
+                tables.components.c.tenant_id == instances.c.tenant_id,
+                tables.components.c.instance_id == instances.c.instance_id,
+            ),
+        )
+        .where(
+            instances.c.tenant_id == tenant_id,
+            tables.components.c.definition_id == definition_id,
+            tables.components.c.track_newest,
+        )
+        .distinct()
+    )
+    return list((await connection.execute(statement)).scalars())

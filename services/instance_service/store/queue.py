@@ -1,0 +1,105 @@
+"""The reconciler's work queue, across tenants; run it on the infra login unless said otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+_ENQUEUE = sa.text("""
+    insert into reconciliations (tenant_id, instance_id, due_time, attempts)
+    select :tenant_id, unnest(cast(:instance_ids as uuid[])), now(), 0
+    on conflict (tenant_id, instance_id) do update set due_time = now(), attempts = 0
+""")
+_CLAIM = sa.text("""
+    update reconciliations as claimed
+    set due_time = now() + make_interval(secs => :lease_seconds), attempts = claimed.attempts + 1
+    from (
+        select tenant_id, instance_id from reconciliations where due_time <= now()
+        order by due_time limit :limit for update skip locked
+    ) as due
+    where claimed.tenant_id = due.tenant_id and claimed.instance_id = due.instance_id
+    returning claimed.tenant_id, cast(claimed.instance_id as text), claimed.due_time, claimed.attempts
+""")
+_SETTLE = sa.text("""
+    update reconciliations set due_time = null, attempts = 0
+    from unnest(cast(:tenant_ids as text[]), cast(:instance_ids as uuid[]), cast(:leases as timestamptz[]))
+        as settled (tenant_id, instance_id, lease)
+    where reconciliations.tenant_id = settled.tenant_id and reconciliations.instance_id = settled.instance_id
+        and reconciliations.due_time = settled.lease
+""")
+_POSTPONE = sa.text("""
+    update reconciliations set due_time = now() + make_interval(secs => postponed.delay)
+    from unnest(cast(:tenant_ids as text[]), cast(:instance_ids as uuid[]), cast(:leases as timestamptz[]),
+            cast(:delays as double precision[])) as postponed (tenant_id, instance_id, lease, delay)
+    where reconciliations.tenant_id = postponed.tenant_id
+        and reconciliations.instance_id = postponed.instance_id
+        and reconciliations.due_time = postponed.lease
+""")
+_DELETE = sa.text("""
+    delete from reconciliations
+    where tenant_id = :tenant_id and instance_id = any(cast(:instance_ids as uuid[]))
+""")
+_LIST = sa.text("""
+    select tenant_id, cast(instance_id as text), due_time is null as is_settled from reconciliations
+    where (tenant_id, instance_id) > (:tenant_id, cast(:instance_id as uuid))
+    order by tenant_id, instance_id limit :limit
+""")
+FIRST_ID = "00000000-0000-0000-0000-000000000000"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to work on one instance until the lease ends."""
+
+    tenant_id: str
+    instance_id: str
+    lease: datetime
+    attempts: int
+
+
+async def enqueue(connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str]) -> None:
+    """Make instances due now; on either login."""
+    if instance_ids:
+        await connection.execute(_ENQUEUE, {"tenant_id": tenant_id, "instance_ids": list(instance_ids)})
+
+
+async def claim(connection: AsyncConnection, limit: int, lease_seconds: float) -> list[Claim]:
+    """Take what is due; nobody else gets it before the lease ends."""
+    rows = await connection.execute(_CLAIM, {"limit": limit, "lease_seconds": lease_seconds})
+    return [Claim(*row) for row in rows]
+
+
+async def settle(connection: AsyncConnection, claims: Sequence[Claim]) -> None:
+    """Declare work done; what became due again meanwhile stays due."""
+    await connection.execute(_SETTLE, _columns(claims))
+
+
+async def postpone(connection: AsyncConnection, delays: Mapping[Claim, float]) -> None:
+    """Try again after so many seconds each."""
+    parameters = {**_columns(list(delays)), "delays": list(delays.values())}
+    await connection.execute(_POSTPONE, parameters)
+
+
+async def delete(connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str]) -> None:
+    """Forget instances that are gone; on either login."""
+    await connection.execute(_DELETE, {"tenant_id": tenant_id, "instance_ids": list(instance_ids)})
+
+
+async def list_after(
+    connection: AsyncConnection, tenant_id: str, instance_id: str, limit: int
+) -> list[tuple[str, str, bool]]:
+    """Return (tenant, instance, is settled) after a position."""
+    parameters = {"tenant_id": tenant_id, "instance_id": instance_id, "limit": limit}
+    return [(row[0], row[1], row[2]) for row in await connection.execute(_LIST, parameters)]
+
+
+def _columns(claims: Sequence[Claim]) -> dict[str, list[object]]:
+    return {
+        "tenant_ids": [claim.tenant_id for claim in claims],
+        "instance_ids": [claim.instance_id for claim in claims],
+        "leases": [claim.lease for claim in claims],
+    }

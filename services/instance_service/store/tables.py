@@ -1,0 +1,164 @@
+"""The tables as the queries see them; the migrations create them."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from servicekit.schema import UUID_TEXT, metadata
+
+Connection = AsyncConnection  # what a use case passes on to the queries
+Row = sa.Row[Any]
+Table = sa.Table
+
+TIME = sa.DateTime(timezone=True)
+
+
+def _key(*names: str) -> list[sa.Column[str]]:
+    """Return the columns of a key: the tenant, then ids."""
+    return [
+        sa.Column("tenant_id", sa.Text, primary_key=True),
+        *(sa.Column(name, UUID_TEXT, primary_key=True) for name in names),
+    ]
+
+
+definitions = sa.Table(
+    "definitions",
+    metadata,
+    *_key("definition_id"),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("description", sa.Text, nullable=False),
+    sa.Column("create_time", TIME, nullable=False),
+)
+
+definition_versions = sa.Table(
+    "definition_versions",
+    metadata,
+    *_key("definition_version_id"),
+    sa.Column("definition_id", UUID_TEXT, nullable=False),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("precedence", sa.Text(collation="C"), nullable=False),
+    sa.Column("content_hash", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("snapshot", sa.LargeBinary, nullable=False),  # serialized DefinitionVersion
+    sa.Column("create_time", TIME, nullable=False),
+)
+
+projects = sa.Table(
+    "projects",
+    metadata,
+    *_key("project_id"),
+    sa.Column("name", sa.Text(collation="C"), nullable=False),
+    sa.Column("snapshot", sa.LargeBinary, nullable=False),  # serialized Project
+    sa.Column("create_time", TIME, nullable=False),
+)
+
+instances = sa.Table(
+    "instances",
+    metadata,
+    *_key("instance_id"),
+    sa.Column("project_id", UUID_TEXT, nullable=False),
+    sa.Column("name", sa.Text(collation="C"), nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("owner_instance_id", UUID_TEXT, nullable=True),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("labels", postgresql.JSONB, nullable=False),
+    sa.Column("finalizers", postgresql.ARRAY(sa.Text), nullable=False),
+    sa.Column("snapshot", sa.LargeBinary, nullable=False),  # serialized Instance
+    sa.Column("create_time", TIME, nullable=False),
+    sa.Column("update_time", TIME, nullable=False),
+)
+
+instance_revisions = sa.Table(
+    "instance_revisions",
+    metadata,
+    *_key("instance_id"),
+    sa.Column("revision", sa.BigInteger, primary_key=True),
+    sa.Column("snapshot", sa.LargeBinary, nullable=False),  # serialized Instance
+    sa.Column("author", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("create_time", TIME, nullable=False),
+)
+
+# One extension table for each kind.
+components = sa.Table(
+    "components",
+    metadata,
+    *_key("instance_id"),
+    sa.Column("definition_id", UUID_TEXT, nullable=False),
+    sa.Column("definition_version_id", UUID_TEXT, nullable=False),
+    sa.Column("track_newest", sa.Boolean, nullable=False),
+    sa.Column("config", postgresql.JSONB, nullable=False),
+)
+
+datasets = sa.Table(  # signals have a row here too: they are composed alike
+    "datasets",
+    metadata,
+    *_key("instance_id"),
+    sa.Column("pipeline_instance_id", UUID_TEXT, nullable=False),
+    sa.Column("store_instance_id", UUID_TEXT, nullable=False),
+    sa.Column("accessor_instance_id", UUID_TEXT, nullable=False),
+    sa.Column("monitoring_enabled", sa.Boolean, nullable=False),
+)
+
+signals = sa.Table(
+    "signals",
+    metadata,
+    *_key("instance_id"),
+    sa.Column("contract", postgresql.JSONB, nullable=False),
+)
+
+backtests = sa.Table(
+    "backtests",
+    metadata,
+    *_key("instance_id"),
+    sa.Column("primary_instance_id", UUID_TEXT, nullable=False),
+    sa.Column("prices_instance_id", UUID_TEXT, nullable=False),
+    sa.Column("settings", postgresql.JSONB, nullable=False),
+)
+
+flows = sa.Table(
+    "flows",
+    metadata,
+    *_key("instance_id"),
+    sa.Column("flow_kind", sa.Text, primary_key=True),
+    sa.Column("prefect_deployment_id", sa.Text, nullable=False),
+    sa.Column("compute_fingerprint", sa.Text, nullable=False),
+)
+
+flow_edges = sa.Table(
+    "flow_edges",
+    metadata,
+    *_key("instance_id"),
+    sa.Column("flow_kind", sa.Text, primary_key=True),
+    sa.Column("upstream_instance_id", UUID_TEXT, primary_key=True),
+    sa.Column("upstream_flow_kind", sa.Text, primary_key=True),
+    sa.Column("role", sa.Text, primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+)
+
+# One row for each instance with flows; due when somebody should compare it with Prefect.
+reconciliations = sa.Table(
+    "reconciliations",
+    metadata,
+    *_key("instance_id"),
+    sa.Column("due_time", TIME, nullable=True),
+    sa.Column("attempts", sa.Integer, nullable=False),
+)
+
+BUSINESS_TABLES = (
+    definitions,
+    definition_versions,
+    projects,
+    instances,
+    instance_revisions,
+    components,
+    datasets,
+    signals,
+    backtests,
+    flows,
+    flow_edges,
+)

@@ -1,0 +1,441 @@
+"""Creating, reading and updating instances; a change and its event are one transaction."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+from instance_service.domain.flows import COMPONENT_KINDS
+from instance_service.domain.paths import shortest_cycle
+from instance_service.store import graph, projects, queue
+from instance_service.store import instances as store
+from instance_service.store.tables import Connection
+from instance_service.use_cases.definitions import DEFAULT_PAGE
+from instance_service.use_cases.drafts import check_kind, draft_instance, is_same, rows_of, stamp
+from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.masks import apply_mask
+from instance_service.use_cases.shapes import dataset_of, kind_word, timestamp
+from optaic.instance.v1.instance_pb2 import (
+    INSTANCE_STATE_DELETING,
+    INSTANCE_STATE_PROVISIONING,
+    Condition,
+    Instance,
+    InstanceRevision,
+)
+from optaic.instance.v1.instance_service_pb2 import (
+    BatchGetInstancesRequest,
+    BatchGetInstancesResponse,
+    CreateInstanceRequest,
+    GetInstanceRequest,
+    ListInstanceRevisionsRequest,
+    ListInstanceRevisionsResponse,
+    ListInstancesRequest,
+    ListInstancesResponse,
+    UpdateInstanceRequest,
+)
+from servicekit import idempotency, outbox, pages
+from servicekit.context import RequestContext
+from servicekit.database import lock_tenant
+from servicekit.errors import (
+    AbortedError,
+    AlreadyExistsError,
+    FailedPreconditionError,
+    FieldViolation,
+    NotFoundError,
+    PreconditionViolation,
+)
+from servicekit.ids import is_id
+
+CONDITION = "PrefectDeploymentReady"
+_POLL = 0.1  # an activation by another replica is not announced here
+_MARGIN = 0.1  # of the caller's deadline, to answer in
+_OUTPUT_ONLY = (
+    "instance_id",
+    "kind",
+    "status_aggregation_contract",
+    "state",
+    "revision",
+    "etag",
+    "flows",
+    "conditions",
+    "create_time",
+    "update_time",
+    "owner_instance_id",
+)
+
+
+class _CheckedError(Exception):
+    """Ends a transaction of `validate_only`: everything held, and everything is rolled back."""
+
+    def __init__(self, instance: Instance) -> None:
+        super().__init__()
+        self.instance = instance
+
+
+async def create_instance(
+    environment: Environment, request: CreateInstanceRequest, context: RequestContext
+) -> Instance:
+    """Store the desired state, then wait a little for ACTIVE.
+
+    Raises:
+        NotFoundError: Project, definition or upstream.
+        AlreadyExistsError: The name is taken.
+        InvalidArgumentError: Rules are broken; every violation is listed.
+    """
+    try:
+        instance = await _insert(environment, request, context)
+    except _CheckedError as checked:
+        return checked.instance
+    return await _when_active(environment, context, instance)
+
+
+async def _insert(
+    environment: Environment, request: CreateInstanceRequest, context: RequestContext
+) -> Instance:
+    given = _without_output(request.instance)
+    tenant_id, digest = context.tenant_id, idempotency.payload_hash(request)
+    check_kind(given)
+    async with environment.database.transaction(tenant_id) as connection:
+        reply = await idempotency.replay_or_none(connection, "CreateInstance", request.request_id, digest)
+        if reply is not None:
+            return Instance.FromString(reply)
+        # No upstream may vanish, and no name be taken, between check and commit.
+        await lock_tenant(connection, tenant_id)
+        await _check_project(connection, tenant_id, given.project_id)
+        given.state = INSTANCE_STATE_PROVISIONING
+        now = timestamp(environment.clock.now())
+        given.conditions.append(
+            Condition(
+                type=CONDITION, reason="Pending", message="the deployments are being made", since_time=now
+            )
+        )
+        draft = await draft_instance(connection, environment, tenant_id, given)
+        instance = draft.instance
+        await _check_name(connection, tenant_id, instance)
+        for item in (instance, *draft.components):
+            stamp(environment, item, None)
+        rows = rows_of(tenant_id, draft, [instance, *draft.components], context.actor, request.reason)
+        await store.insert_instances(connection, rows)
+        await queue.enqueue(connection, tenant_id, [instance.instance_id])
+        await outbox.append(connection, [environment.events(tenant_id).created(instance)])
+        if request.validate_only:
+            raise _CheckedError(instance)
+        await idempotency.store(
+            connection, "CreateInstance", request.request_id, instance.SerializeToString()
+        )
+    return instance
+
+
+async def update_instance(
+    environment: Environment, request: UpdateInstanceRequest, context: RequestContext
+) -> Instance:
+    """Change the fields of the mask; what changes nothing makes no revision.
+
+    Raises:
+        NotFoundError: The instance, a definition or an upstream.
+        AbortedError: The etag is not the present one.
+        FailedPreconditionError: A cycle would close, or the instance is being deleted.
+        InvalidArgumentError: Rules are broken; every violation is listed.
+    """
+    try:
+        return await _update(environment, request, context)
+    except _CheckedError as checked:
+        return checked.instance
+
+
+async def _update(
+    environment: Environment, request: UpdateInstanceRequest, context: RequestContext
+) -> Instance:
+    tenant_id, digest = context.tenant_id, idempotency.payload_hash(request)
+    async with environment.database.transaction(tenant_id) as connection:
+        reply = await idempotency.replay_or_none(connection, "UpdateInstance", request.request_id, digest)
+        if reply is not None:
+            return Instance.FromString(reply)
+        await lock_tenant(connection, tenant_id)
+        current = await lock(connection, tenant_id, request.instance.instance_id)
+        check_etag(current, request.instance.etag)
+        check_kind(current)
+        check_not_deleting(current)
+        desired = apply_mask(current, request.instance, request.update_mask.paths)
+        instance = await _revise(
+            connection,
+            environment,
+            tenant_id,
+            current,
+            desired,
+            author=context.actor,
+            reason=request.reason,
+        )
+        if request.validate_only:
+            raise _CheckedError(instance)
+        await idempotency.store(
+            connection, "UpdateInstance", request.request_id, instance.SerializeToString()
+        )
+    return instance
+
+
+async def follow_newest(environment: Environment, tenant_id: str, instance_id: str) -> None:
+    """Move the components that ask for it to the newest version of their definition.
+
+    Raises:
+        DomainError: The instance does not fit the new version; it stays on the old one.
+    """
+    async with environment.database.transaction(tenant_id) as connection:
+        await lock_tenant(connection, tenant_id)
+        current = await lock(connection, tenant_id, instance_id)
+        if current.state != INSTANCE_STATE_DELETING:
+            reason = "follows the newest version of its definitions"
+            await _revise(
+                connection, environment, tenant_id, current, current, author="instance-service", reason=reason
+            )
+
+
+async def _revise(
+    connection: Connection,
+    environment: Environment,
+    tenant_id: str,
+    current: Instance,
+    desired: Instance,
+    *,
+    author: str,
+    reason: str,
+) -> Instance:
+    """Write `desired` as a new revision, with those components that differ; under the tenant's lock."""
+    draft = await draft_instance(connection, environment, tenant_id, desired)
+    instance = draft.instance
+    if is_same(instance, current):
+        return current
+    if instance.name != current.name:
+        await _check_name(connection, tenant_id, instance)
+    changed = [instance]
+    known = await store.get_snapshots(connection, tenant_id, [item.instance_id for item in draft.components])
+    for component in draft.components:
+        previous = Instance.FromString(known[component.instance_id])
+        if is_same(component, previous):
+            component.CopyFrom(previous)
+        else:
+            stamp(environment, component, previous)
+            changed.append(component)
+    stamp(environment, instance, current)
+    rows = rows_of(tenant_id, draft, changed, author, reason)
+    ids = [instance.instance_id, *(component.instance_id for component in draft.components)]
+    await store.replace_instances(connection, tenant_id, ids, rows)
+    await _check_cycle(connection, tenant_id, instance)
+    await queue.enqueue(connection, tenant_id, [instance.instance_id])
+    await outbox.append(connection, [environment.events(tenant_id).updated(instance, author, reason)])
+    return instance
+
+
+async def _check_cycle(connection: Connection, tenant_id: str, instance: Instance) -> None:
+    """Refuse edges that make the instance its own ancestor; the edges are already written, and rolled back."""
+    if not await graph.has_cycle(connection, tenant_id, instance.instance_id):
+        return
+    edges = await graph.list_ancestor_edges(connection, tenant_id, instance.instance_id)
+    cycle = shortest_cycle([(edge[0], edge[1]) for edge in edges], instance.instance_id)
+    raise _cycle_error(cycle, {edge[1]: edge[2] for edge in edges})
+
+
+def _cycle_error(cycle: list[str], names: dict[str, str]) -> FailedPreconditionError:
+    path = " -> ".join(names.get(instance_id, instance_id) for instance_id in cycle)
+    return FailedPreconditionError(
+        "CYCLE",
+        f"the upstreams close a cycle: {path}",
+        metadata={"path": " -> ".join(cycle)[:4096]},
+        preconditions=[
+            PreconditionViolation("CYCLE", f"{names.get(one, one)}", f"reads {names.get(other, other)}")
+            for one, other in itertools.pairwise(cycle)
+        ],
+    )
+
+
+async def get_instance(environment: Environment, tenant_id: str, request: GetInstanceRequest) -> Instance:
+    """Return the newest state, or a revision.
+
+    Raises:
+        NotFoundError: There is no such instance or revision.
+    """
+    instance_id = request.instance_id.lower()
+    async with environment.database.read(tenant_id) as connection:
+        if not request.revision:
+            snapshot = await store.get_snapshot(connection, tenant_id, instance_id)
+        else:
+            snapshot = await store.get_revision(connection, tenant_id, instance_id, request.revision)
+            if snapshot is None and await store.get_snapshot(connection, tenant_id, instance_id) is not None:
+                text = f"instance {instance_id} has no revision {request.revision}"
+                raise NotFoundError("REVISION_NOT_FOUND", text, metadata={"instance_id": instance_id})
+    if snapshot is None:
+        raise not_found([instance_id])
+    return Instance.FromString(snapshot)
+
+
+async def batch_get_instances(
+    environment: Environment, tenant_id: str, request: BatchGetInstancesRequest
+) -> BatchGetInstancesResponse:
+    """Return instances in the order asked for.
+
+    Raises:
+        NotFoundError: Naming every missing id.
+    """
+    ids = [instance_id.lower() for instance_id in request.instance_ids]
+    async with environment.database.read(tenant_id) as connection:
+        found = await store.get_snapshots(connection, tenant_id, ids)
+    if missing := [instance_id for instance_id in ids if instance_id not in found]:
+        raise not_found(missing)
+    return BatchGetInstancesResponse(
+        instances=[Instance.FromString(found[instance_id]) for instance_id in ids]
+    )
+
+
+async def list_instances(
+    environment: Environment, tenant_id: str, request: ListInstancesRequest
+) -> ListInstancesResponse:
+    """Return a page of instances in the order of names."""
+    kinds = sorted(kind_word(kind) for kind in request.kinds)
+    labels = dict(sorted(request.labels.items()))
+    selection = pages.filter_hash("instances", request.project_id, kinds, request.name, labels)
+    after = pages.decode(request.page_token, selection) if request.page_token else None
+    size = request.page_size or DEFAULT_PAGE
+    async with environment.database.read(tenant_id) as connection:
+        rows = await store.list_instances(
+            connection,
+            tenant_id,
+            project_id=request.project_id,
+            kinds=kinds,
+            name=request.name,
+            labels=labels,
+            after=(after["name"], after["id"]) if after else None,
+            limit=size + 1,
+        )
+    response = ListInstancesResponse(instances=[Instance.FromString(row.snapshot) for row in rows[:size]])
+    if len(rows) > size:
+        last = rows[size - 1]
+        response.next_page_token = pages.encode({"name": last.name, "id": last.instance_id}, selection)
+    return response
+
+
+async def list_revisions(
+    environment: Environment, tenant_id: str, request: ListInstanceRevisionsRequest
+) -> ListInstanceRevisionsResponse:
+    """Return a page of revisions, newest first.
+
+    Raises:
+        NotFoundError: There is no such instance.
+    """
+    instance_id = request.instance_id.lower()
+    selection = pages.filter_hash("revisions", instance_id)
+    before = pages.decode(request.page_token, selection)["revision"] if request.page_token else None
+    size = request.page_size or DEFAULT_PAGE
+    async with environment.database.read(tenant_id) as connection:
+        rows = await store.list_revisions(connection, tenant_id, instance_id, before, size + 1)
+    if not rows and before is None:
+        raise not_found([instance_id])
+    response = ListInstanceRevisionsResponse(
+        revisions=[
+            InstanceRevision(
+                instance=Instance.FromString(row.snapshot),
+                author=row.author,
+                reason=row.reason,
+                create_time=timestamp(row.create_time),
+            )
+            for row in rows[:size]
+        ]
+    )
+    if len(rows) > size:
+        response.next_page_token = pages.encode({"revision": rows[size - 1].revision}, selection)
+    return response
+
+
+async def _when_active(environment: Environment, context: RequestContext, instance: Instance) -> Instance:
+    """Return the instance once it is no longer provisioning, or as it is when the time is up."""
+    remaining = context.remaining()
+    limit = environment.activation_wait_seconds
+    if remaining is not None:
+        limit = min(limit, remaining - _MARGIN)
+    end = time.monotonic() + limit
+    while (seconds := end - time.monotonic()) > 0:
+        await environment.activated.wait(min(seconds, _POLL))
+        async with environment.database.read(context.tenant_id) as connection:
+            snapshot = await store.get_snapshot(connection, context.tenant_id, instance.instance_id)
+        if snapshot is None:
+            break
+        instance = Instance.FromString(snapshot)
+        if instance.state != INSTANCE_STATE_PROVISIONING:
+            break
+    return instance
+
+
+def _without_output(given: Instance) -> Instance:
+    instance = Instance()
+    instance.CopyFrom(given)
+    instance.project_id = instance.project_id.lower()
+    for name in _OUTPUT_ONLY:
+        instance.ClearField(name)  # type: ignore[arg-type]  # the stubs want literals
+    if (dataset := dataset_of(instance)) is not None:
+        for kind in COMPONENT_KINDS:
+            dataset.ClearField(f"{kind}_instance_id")  # type: ignore[arg-type]  # the stubs want literals
+    return instance
+
+
+async def _check_project(connection: Connection, tenant_id: str, project_id: str) -> None:
+    if not is_id(project_id) or await projects.get_project(connection, tenant_id, project_id) is None:
+        violation = FieldViolation("instance.project_id", "there is no such project", "PROJECT_NOT_FOUND")
+        text = f"there is no project {project_id!r}"
+        raise NotFoundError("PROJECT_NOT_FOUND", text, field_violations=[violation])
+
+
+async def _check_name(connection: Connection, tenant_id: str, instance: Instance) -> None:
+    if await store.is_name_taken(
+        connection, tenant_id, instance.project_id, instance.name, instance.instance_id
+    ):
+        violation = FieldViolation("instance.name", "is taken in this project", "NAME_TAKEN")
+        raise AlreadyExistsError(
+            "NAME_TAKEN",
+            f"the project has an instance {instance.name}",
+            metadata={"name": instance.name},
+            field_violations=[violation],
+        )
+
+
+async def lock(connection: Connection, tenant_id: str, instance_id: str) -> Instance:
+    """Return an instance that nobody else changes until the transaction ends.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    instance_id = instance_id.lower()
+    snapshot = await store.lock_instance(connection, tenant_id, instance_id) if is_id(instance_id) else None
+    if snapshot is None:
+        raise not_found([instance_id])
+    return Instance.FromString(snapshot)
+
+
+def check_etag(instance: Instance, etag: str) -> None:
+    """Refuse a stale etag; an empty one matches.
+
+    Raises:
+        AbortedError: The instance has changed since.
+    """
+    if etag and etag != instance.etag:
+        raise AbortedError(
+            "ETAG_MISMATCH",
+            f"instance {instance.name} has changed: its etag is {instance.etag}, not {etag}",
+            metadata={"etag": instance.etag},
+        )
+
+
+def check_not_deleting(instance: Instance) -> None:
+    """Refuse changes of an instance that is being deleted.
+
+    Raises:
+        FailedPreconditionError: It is.
+    """
+    if instance.state == INSTANCE_STATE_DELETING:
+        raise FailedPreconditionError("INSTANCE_DELETING", f"instance {instance.name} is being deleted")
+
+
+def not_found(instance_ids: list[str]) -> NotFoundError:
+    """Return the error that names every missing instance."""
+    text = ", ".join(instance_ids)
+    return NotFoundError(
+        "INSTANCE_NOT_FOUND", f"there is no instance {text}", metadata={"instance_ids": text[:4096]}
+    )

@@ -1,0 +1,113 @@
+"""Field masks: which paths may change, and the merge; it validates no value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+
+from instance_service.domain.flows import COMPONENT_KINDS, SUPPORTED_KINDS
+from instance_service.domain.rules import refusal
+from optaic.instance.v1.instance_pb2 import Instance
+from servicekit.errors import FieldViolation
+
+_MUTABLE = ("name", "description", "owner", "labels", "schedule", "upstream_refs", "freshness_policy")
+_OUTPUT_ONLY = tuple(f"{kind}_instance_id" for kind in COMPONENT_KINDS)
+_IDENTITY = ("definition_id", "definition_name")
+_VERSION = ("definition_version_id", "definition_version")
+
+
+def apply_mask(current: Instance, given: Instance, paths: Sequence[str]) -> Instance:
+    """Return `current` with the fields of the mask taken from `given`; `*` means every mutable field.
+
+    Raises:
+        InvalidArgumentError: A path is unknown or may not change.
+    """
+    kind = current.WhichOneof("spec")
+    assert kind is not None
+    if list(paths) == ["*"]:
+        paths = [*_MUTABLE, kind]
+    violations = [
+        FieldViolation(f"update_mask.paths[{index}]", problem, "IMMUTABLE_FIELD")
+        for index, path in enumerate(paths)
+        if (problem := _problem(path, kind))
+    ]
+    if not paths:
+        violations.append(FieldViolation("update_mask", "names no field", "INVALID_ARGUMENT"))
+    if violations:
+        raise refusal(violations)
+    result = Instance()
+    result.CopyFrom(current)
+    for path in paths:
+        _merge(result, given, path.split("."))
+    _unpin(result, paths)
+    _keep_output_only(result, current)
+    return result
+
+
+def _problem(path: str, kind: str) -> str:
+    names = path.split(".")
+    if names[0] not in (*_MUTABLE, kind) or (names[0] != kind and names[0] in SUPPORTED_KINDS):
+        return f"{names[0]!r} cannot be changed"
+    descriptor: Descriptor | None = Instance.DESCRIPTOR
+    for position, name in enumerate(names):
+        if descriptor is None or descriptor.file.package != Instance.DESCRIPTOR.file.package:
+            return f"{names[position - 1]!r} changes as a whole"
+        field = descriptor.fields_by_name.get(name)
+        if field is None:
+            return f"{path!r} is no field"
+        if name in _OUTPUT_ONLY:
+            return f"{name!r} cannot be changed"
+        descriptor = None if field.is_repeated else field.message_type
+    return ""
+
+
+def _merge(target: Any, given: Any, names: list[str]) -> None:
+    name = names[0]
+    field: FieldDescriptor = target.DESCRIPTOR.fields_by_name[name]
+    if len(names) > 1:
+        _merge(getattr(target, name), getattr(given, name), names[1:])
+        return
+    target.ClearField(name)
+    if field.is_repeated:
+        getattr(target, name).MergeFrom(getattr(given, name))
+    elif field.message_type is not None:
+        if given.HasField(name):
+            getattr(target, name).CopyFrom(getattr(given, name))
+        elif name in SUPPORTED_KINDS:
+            getattr(target, name).SetInParent()
+    elif not field.has_presence or given.HasField(name):
+        setattr(target, name, getattr(given, name))
+
+
+def _unpin(instance: Instance, paths: Sequence[str]) -> None:
+    """Drop those parts of a definition reference that a changed part has overtaken."""
+    for path in paths:
+        *parents, name = path.split(".")
+        if name in (*_IDENTITY, *_VERSION) or name == "track_newest":
+            component: Any = instance
+            for parent in parents:
+                component = getattr(component, parent)
+            overtaken = {
+                "definition_id": ("definition_name", *_VERSION),
+                "definition_name": ("definition_id", *_VERSION),
+                "definition_version_id": ("definition_version",),
+                "definition_version": ("definition_version_id",),
+            }.get(name, ())
+            siblings = {
+                other.rpartition(".")[2] for other in paths if other.rpartition(".")[0] == ".".join(parents)
+            }
+            for other in overtaken:
+                if other not in siblings:
+                    component.ClearField(other)
+
+
+def _keep_output_only(result: Instance, current: Instance) -> None:
+    kind = current.WhichOneof("spec")
+    if kind not in {"dataset", "signal"}:
+        return
+    target = result.dataset if kind == "dataset" else result.signal.dataset
+    source = current.dataset if kind == "dataset" else current.signal.dataset
+    for name in _OUTPUT_ONLY:
+        setattr(target, name, getattr(source, name))

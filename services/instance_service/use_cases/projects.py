@@ -1,0 +1,80 @@
+"""Creating and reading projects."""
+
+from __future__ import annotations
+
+from instance_service.store import projects as store
+from instance_service.use_cases.definitions import DEFAULT_PAGE
+from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.shapes import timestamp
+from optaic.instance.v1.instance_pb2 import Project
+from optaic.instance.v1.instance_service_pb2 import (
+    CreateProjectRequest,
+    GetProjectRequest,
+    ListProjectsRequest,
+    ListProjectsResponse,
+)
+from servicekit import idempotency, pages
+from servicekit.errors import AlreadyExistsError, FieldViolation, InvalidArgumentError, NotFoundError
+
+
+async def create_project(environment: Environment, tenant_id: str, request: CreateProjectRequest) -> Project:
+    """Create a project.
+
+    Raises:
+        AlreadyExistsError: The name is taken.
+    """
+    if not request.project.name:
+        violation = FieldViolation("project.name", "is required", "INVALID_ARGUMENT")
+        raise InvalidArgumentError("INVALID_ARGUMENT", "a project needs a name", field_violations=[violation])
+    digest = idempotency.payload_hash(request)
+    async with environment.database.transaction(tenant_id) as connection:
+        reply = await idempotency.replay_or_none(connection, "CreateProject", request.request_id, digest)
+        if reply is not None:
+            return Project.FromString(reply)
+        now = environment.clock.now()
+        project = Project()
+        project.CopyFrom(request.project)
+        project.project_id = environment.ids()
+        project.create_time.CopyFrom(timestamp(now))
+        row = {
+            "tenant_id": tenant_id,
+            "project_id": project.project_id,
+            "name": project.name,
+            "snapshot": project.SerializeToString(),
+            "create_time": now,
+        }
+        if not await store.insert_project(connection, row):
+            raise AlreadyExistsError(
+                "NAME_TAKEN", f"there is a project {project.name}", metadata={"name": project.name}
+            )
+        await idempotency.store(connection, "CreateProject", request.request_id, project.SerializeToString())
+    return project
+
+
+async def get_project(environment: Environment, tenant_id: str, request: GetProjectRequest) -> Project:
+    """Return a project by id or name.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    async with environment.database.read(tenant_id) as connection:
+        snapshot = await store.get_project(connection, tenant_id, request.project_id, request.name)
+    if snapshot is None:
+        which = request.project_id or request.name
+        raise NotFoundError("PROJECT_NOT_FOUND", f"there is no project {which}", metadata={"project": which})
+    return Project.FromString(snapshot)
+
+
+async def list_projects(
+    environment: Environment, tenant_id: str, request: ListProjectsRequest
+) -> ListProjectsResponse:
+    """Return a page of projects in the order of names."""
+    selection = pages.filter_hash("projects")
+    after = pages.decode(request.page_token, selection)["name"] if request.page_token else ""
+    size = request.page_size or DEFAULT_PAGE
+    async with environment.database.read(tenant_id) as connection:
+        rows = await store.list_projects(connection, tenant_id, after, size + 1)
+    response = ListProjectsResponse(projects=[Project.FromString(row.snapshot) for row in rows[:size]])
+    if len(rows) > size:
+        response.next_page_token = pages.encode({"name": rows[size - 1].name}, selection)
+    return response

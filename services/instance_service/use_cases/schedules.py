@@ -1,0 +1,97 @@
+"""Schedules: whether one is valid, and what the orchestrator's clock has to know of it."""
+
+from __future__ import annotations
+
+from instance_service.domain.flows import deployment_name, deployment_tags, scheduled_flow
+from instance_service.domain.schedules import (
+    CronError,
+    Timing,
+    check_cron,
+    interval_crons,
+    interval_problem,
+    is_timezone,
+)
+from instance_service.ports import Deployment
+from instance_service.use_cases.shapes import flow_word, kind_word
+from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_PAUSED, Instance
+from optaic.instance.v1.schedule_pb2 import Schedule
+from servicekit.errors import FieldViolation
+
+_PATH = "instance.schedule"
+
+
+def schedule_violations(schedule: Schedule) -> list[FieldViolation]:
+    """Return everything that is wrong with a schedule; an absent one is manual."""
+    problems: list[tuple[str, str]] = []
+    timing = schedule.WhichOneof("timing")
+    if timing == "cron":
+        try:
+            check_cron(schedule.cron.expression)
+        except CronError as error:
+            problems.append(("cron.expression", str(error)))
+        if not is_timezone(schedule.cron.timezone):
+            problems.append(("cron.timezone", f"{schedule.cron.timezone!r} is no IANA time zone"))
+    elif timing == "interval":
+        interval = schedule.interval
+        problem = interval_problem(
+            interval.minutes,
+            interval.window_start,
+            interval.window_end,
+            business_days_only=interval.business_days_only,
+        )
+        if problem:
+            problems.append(("interval", problem))
+        if not is_timezone(interval.timezone):
+            problems.append(("interval.timezone", f"{interval.timezone!r} is no IANA time zone"))
+    return [FieldViolation(f"{_PATH}.{field}", text, "INVALID_SCHEDULE") for field, text in problems]
+
+
+def timings_of(schedule: Schedule) -> tuple[Timing, ...]:
+    """Return the rhythms of a valid schedule, sorted; none for a manual one."""
+    is_active = schedule.enabled if schedule.HasField("enabled") else True
+    timing = schedule.WhichOneof("timing")
+    if timing == "cron":
+        cron = schedule.cron
+        return (Timing("cron", cron.timezone or "UTC", cron=cron.expression, is_active=is_active),)
+    if timing != "interval":
+        return ()
+    interval = schedule.interval
+    timezone = interval.timezone or "UTC"
+    if not (interval.window_start or interval.business_days_only):
+        seconds = interval.minutes * 60
+        return (Timing("interval", timezone, interval_seconds=seconds, is_active=is_active),)
+    crons = interval_crons(
+        interval.minutes,
+        interval.window_start,
+        interval.window_end,
+        business_days_only=interval.business_days_only,
+    )
+    return tuple(
+        Timing(f"window-{index:02d}", timezone, cron=cron, is_active=is_active)
+        for index, cron in enumerate(crons)
+    )
+
+
+def deployments_of(tenant_id: str, instance: Instance) -> list[Deployment]:
+    """Return the deployments that an instance should have: one for each flow."""
+    result = []
+    kind = kind_word(instance.kind)
+    for flow in instance.flows:
+        flow_kind = flow_word(flow.flow_kind)
+        key = (tenant_id, instance.instance_id, flow_kind)
+        parameters = {
+            "tenant_id": tenant_id,
+            "instance_id": instance.instance_id,
+            "flow_kind": flow_kind,
+            "run_id": "",
+        }
+        result.append(
+            Deployment(
+                name=deployment_name(*key),
+                tags=deployment_tags(*key),
+                parameters=tuple(sorted(parameters.items())),
+                timings=timings_of(instance.schedule) if flow_kind == scheduled_flow(kind) else (),
+                is_paused=instance.state == INSTANCE_STATE_PAUSED,
+            )
+        )
+    return result
