@@ -29,7 +29,7 @@ _RESULT = sa.case(
     else_=sa.cast(sa.null(), JSONB),
 ).label("result")
 _SELECT = sa.select(runs, _RESULT)
-_ACTIVE_WORDS = sorted(ACTIVE)
+_ACTIVE_WORDS = sorted(status.value for status in ACTIVE)  # psycopg would send an enum's name
 
 
 async def _records(connection: AsyncConnection, statement: sa.Executable) -> list[Record]:
@@ -133,11 +133,15 @@ async def list_newest_runs(
     connection: AsyncConnection, tenant_id: str, wanted: Sequence[tuple[str, str]]
 ) -> list[Record]:
     """Return for each flow (instance id, flow kind) its newest run and its newest completed one."""
-    listed = sa.func.unnest(
-        sa.cast([instance_id for instance_id, _ in wanted], sa.ARRAY(UUID(as_uuid=False))),
-        sa.cast([flow_kind for _, flow_kind in wanted], sa.ARRAY(sa.Text)),
-    ).table_valued(
-        sa.column("instance_id", UUID(as_uuid=False)), sa.column("flow_kind", sa.Text), name="listed"
+    listed = (
+        sa.func.unnest(
+            sa.cast([instance_id for instance_id, _ in wanted], sa.ARRAY(UUID(as_uuid=False))),
+            sa.cast([flow_kind for _, flow_kind in wanted], sa.ARRAY(sa.Text)),
+        )
+        .table_valued(
+            sa.column("instance_id", UUID(as_uuid=False)), sa.column("flow_kind", sa.Text), name="listed"
+        )
+        .render_derived()
     )
     of_flow = (
         sa.select(runs.c.run_id)
@@ -151,7 +155,7 @@ async def list_newest_runs(
         .limit(1)
     )
     newest = of_flow.lateral("newest")
-    completed = of_flow.where(runs.c.status == RunStatus.COMPLETED).lateral("completed")
+    completed = of_flow.where(runs.c.status == RunStatus.COMPLETED.value).lateral("completed")
     ids = sa.union_all(
         sa.select(newest.c.run_id).select_from(listed.join(newest, sa.true())),
         sa.select(completed.c.run_id).select_from(listed.join(completed, sa.true())),
@@ -193,18 +197,26 @@ async def update_runs(
     values: Mapping[str, Any],
 ) -> list[Record]:
     """Change those of the runs (run id -> event id) that are in one of `sources`; return them as they are then."""
-    listed = sa.func.unnest(
-        sa.cast(list(event_ids), sa.ARRAY(UUID(as_uuid=False))),
-        sa.cast(list(event_ids.values()), sa.ARRAY(UUID(as_uuid=False))),
-    ).table_valued(
-        sa.column("run_id", UUID(as_uuid=False)), sa.column("event_id", UUID(as_uuid=False)), name="listed"
+    listed = (
+        sa.func.unnest(
+            sa.cast(list(event_ids), sa.ARRAY(UUID(as_uuid=False))),
+            sa.cast(list(event_ids.values()), sa.ARRAY(UUID(as_uuid=False))),
+        )
+        .table_valued(
+            sa.column("run_id", UUID(as_uuid=False)),
+            sa.column("event_id", UUID(as_uuid=False)),
+            name="listed",
+        )
+        .render_derived()
     )
     statement = (
         sa.update(runs)
         .where(
             runs.c.tenant_id == tenant_id,
             runs.c.run_id == listed.c.run_id,
-            runs.c.status.in_(sorted(sources)),  # what has ended is never changed, whoever asks
+            runs.c.status.in_(
+                sorted(status.value for status in sources)
+            ),  # what has ended is never changed, whoever asks
         )
         .values(last_event_id=listed.c.event_id, revision=runs.c.revision + 1, **values)
         .returning(*runs.c, _RESULT)
@@ -237,7 +249,7 @@ async def update_progress(
         .where(
             runs.c.tenant_id == tenant_id,
             runs.c.run_id == run_id,
-            runs.c.status == RunStatus.RUNNING,
+            runs.c.status == RunStatus.RUNNING.value,
             sa.or_(*changes),
         )
         .values(values)
@@ -255,7 +267,7 @@ async def set_orchestrator_run(
         .where(
             runs.c.tenant_id == tenant_id,
             runs.c.run_id == run_id,
-            runs.c.status == RunStatus.PENDING,
+            runs.c.status == RunStatus.PENDING.value,
             runs.c.orchestrator_run_id.is_(None),
         )
         .values(orchestrator_run_id=orchestrator_run_id, revision=runs.c.revision + 1)
@@ -268,7 +280,11 @@ async def clear_orchestrator_runs(
     """Part pending runs from flow runs that are gone."""
     await connection.execute(
         sa.update(runs)
-        .where(runs.c.tenant_id == tenant_id, runs.c.run_id.in_(run_ids), runs.c.status == RunStatus.PENDING)
+        .where(
+            runs.c.tenant_id == tenant_id,
+            runs.c.run_id.in_(run_ids),
+            runs.c.status == RunStatus.PENDING.value,
+        )
         .values(orchestrator_run_id=None, revision=runs.c.revision + 1)
     )
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from optaic.run.v1 import run_pb2
@@ -27,6 +28,7 @@ _TAKE_NUMBER = sa.text("""
         set last_run_number = flows.last_run_number + 1 where not flows.is_deleted
     returning last_run_number
 """)
+_DIALECT = postgresql.dialect()
 _RUN_COLUMNS = tuple(
     column
     for column in runs.c
@@ -48,7 +50,9 @@ _OUTBOX_COLUMNS = tuple(column for column in schema.outbox.c if column.name != "
 
 def _insert(table: sa.Table, columns: list[sa.Column[Any]], prefix: str) -> str:
     names = ", ".join(column.name for column in columns)
-    values = ", ".join(f"cast(:{prefix}_{column.name} as {column.type.compile()})" for column in columns)
+    values = ", ".join(
+        f"cast(:{prefix}_{column.name} as {column.type.compile(dialect=_DIALECT)})" for column in columns
+    )
     return f"insert into {table.name} ({names}) select {values}"
 
 

@@ -36,7 +36,7 @@ async def change_runs(
     """
     now = deps.clock.now()
     target = target_of(event)
-    columns: dict[str, Any] = {"status": target, **(values or {})}
+    columns: dict[str, Any] = {"status": target.value, **(values or {})}
     if target in ENDED:
         columns["end_time"] = now
     event_ids = {run_id: deps.ids() for run_id in sorted(run_ids)}

@@ -1,0 +1,193 @@
+"""What executors report: fencing, leases, repetitions, and the timeline."""
+
+import asyncio
+import uuid
+
+import pytest
+from google.protobuf.struct_pb2 import Struct
+from run_service.use_cases import reports
+from support.run_service import RunningRunService, refused
+
+from optaic.run.v1 import run_pb2, run_report_service_pb2
+
+
+async def test_a_run_lives_from_submit_to_completion(service: RunningRunService) -> None:
+    instance = service.instances.add(kind="BACKTEST", flow_kind=7)
+    run = await service.submit(instance)
+    flow_run_id = str(uuid.uuid4())
+    started = await service.start(run.run_id, flow_run_id, executor="host:1")
+    assert started.run.status == run_pb2.RUN_STATUS_RUNNING
+    assert started.run.orchestrator_run_id == flow_run_id
+    assert started.lease.seconds == 30
+    assert started.heartbeat_interval.seconds == 5
+    service.clock.advance(1)
+    await service.heartbeat(run.run_id, started.fencing_token, progress_pct=50, progress_message="half")
+    metrics = Struct()
+    metrics.update({"sharpe_ratio": 1.5, "nan": float("nan"), "nested": {"date": "2022-12-28"}})
+    completed = await service.complete(
+        run.run_id,
+        started.fencing_token,
+        metrics=metrics,
+        artifacts={"trades": "file:///t"},
+        outputs_uri="file:///o",
+        backtest=run_pb2.BacktestResult(first_date="2015-01-02", session_count=10),
+    )
+    assert completed.status == run_pb2.RUN_STATUS_COMPLETED
+    assert completed.backtest == run_pb2.BacktestResult(first_date="2015-01-02", session_count=10)
+    assert completed.metrics["sharpe_ratio"] == 1.5
+    assert completed.metrics["nan"] is None
+    assert completed.output_version.version == 0
+    assert completed.output_version.version_id == ""
+    assert completed.progress_pct == 100
+    assert completed.HasField("end_time")
+    assert await service.get(run.run_id) == completed
+    happenings = ["submitted", "started", "progress", "completed"]
+    assert await service.activity_types(run.run_id) == [f"backtest_run.{word}" for word in happenings]
+    assert await service.outbox_types() == ["submitted", "started", "progressed", "completed"]
+
+
+async def test_every_report_may_be_repeated(service: RunningRunService) -> None:
+    run = await service.submit(service.instances.add())
+    flow_run_id = str(uuid.uuid4())
+    started = [await service.start(run.run_id, flow_run_id) for _ in range(3)]
+    assert started[0] == started[1] == started[2]
+    for _ in range(3):
+        await service.heartbeat(run.run_id, started[0].fencing_token, progress_pct=10)
+    completed = [await service.complete(run.run_id, started[0].fencing_token) for _ in range(3)]
+    assert completed[0] == completed[1] == completed[2]
+    assert await service.outbox_types() == ["submitted", "started", "progressed", "completed"]
+    second = await service.submit(service.instances.add())
+    started_second = await service.start(second.run_id)
+    failed = [await service.fail(second.run_id, started_second.fencing_token) for _ in range(3)]
+    assert failed[0] == failed[1] == failed[2]
+    assert failed[0].error == run_pb2.RunError(type="ValueError", message="no")
+
+
+async def test_concurrent_starts_of_one_executor_get_one_token(service: RunningRunService) -> None:
+    run = await service.submit(service.instances.add())
+    flow_run_id = str(uuid.uuid4())
+    answers = await asyncio.gather(*(service.start(run.run_id, flow_run_id) for _ in range(10)))
+    assert len({answer.fencing_token for answer in answers}) == 1
+    assert await service.outbox_types() == ["submitted", "started"]
+
+
+async def test_concurrent_executors_of_one_run_leave_one(service: RunningRunService) -> None:
+    run = await service.submit(service.instances.add())
+    answers = await asyncio.gather(*(service.start(run.run_id) for _ in range(10)), return_exceptions=True)
+    assert sum(isinstance(each, run_report_service_pb2.StartRunResponse) for each in answers) == 1
+
+
+async def test_the_first_end_wins(service: RunningRunService) -> None:
+    run = await service.submit(service.instances.add())
+    started = await service.start(run.run_id)
+    token = started.fencing_token
+    await service.complete(run.run_id, token)
+    async with refused("RUN_ENDED"):
+        await service.fail(run.run_id, token)
+    async with refused("RUN_ENDED"):
+        await service.heartbeat(run.run_id, token)
+    async with refused("RUN_ENDED"):
+        await service.start(run.run_id, started.run.orchestrator_run_id)
+    async with refused("RUN_ENDED"):
+        await service.cancel(run.run_id)
+    assert (await service.get(run.run_id)).status == run_pb2.RUN_STATUS_COMPLETED
+
+
+async def test_a_stranger_is_fenced(service: RunningRunService) -> None:
+    run = await service.submit(service.instances.add())
+    async with refused("RUN_NOT_STARTED"):
+        await service.complete(run.run_id, "guess")
+    await service.start(run.run_id)
+    async with refused("FENCED"):
+        await service.start(run.run_id)  # another flow run, while the lease lives
+    for report in (service.complete, service.fail):
+        async with refused("FENCED"):
+            await report(run.run_id, "another token")
+    async with refused("FENCED"):
+        await service.heartbeat(run.run_id, "01900000-0000-7000-8000-000000000000")
+    assert (await service.get(run.run_id)).status == run_pb2.RUN_STATUS_RUNNING
+
+
+async def test_a_flow_run_executes_one_run_only(service: RunningRunService) -> None:
+    first, second = await service.submit(service.instances.add()), await service.submit(service.instances.add())
+    flow_run_id = str(uuid.uuid4())
+    await service.start(first.run_id, flow_run_id)
+    async with refused("FENCED"):
+        await service.start(second.run_id, flow_run_id)
+
+
+async def test_a_worker_that_was_given_up_cannot_report(service: RunningRunService) -> None:
+    run = await service.submit(service.instances.add())
+    started = await service.start(run.run_id)
+    await service.leases.step()
+    await service.pass_time(31)
+    lost = await service.get(run.run_id)
+    assert lost.status == run_pb2.RUN_STATUS_FAILED
+    assert lost.error.type == "WORKER_LOST"
+    for report in (service.complete, service.fail):
+        async with refused("FENCED"):
+            await report(run.run_id, started.fencing_token)
+    async with refused("FENCED"):
+        await service.heartbeat(run.run_id, started.fencing_token)
+    assert await service.get(run.run_id) == lost
+
+
+async def test_without_the_fence_a_given_up_worker_is_believed(
+    service: RunningRunService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mitigation is off: the failure report of a lost worker passes as if it were the recorded one."""
+    monkeypatch.setattr(reports, "check_fence", lambda *_: None)
+    run = await service.submit(service.instances.add())
+    started = await service.start(run.run_id)
+    await service.leases.step()
+    await service.pass_time(31)
+    answer = await service.fail(run.run_id, started.fencing_token, "MyError")
+    assert answer.error.type == "WORKER_LOST"  # accepted, and silently not what was reported
+    second = await service.submit(service.instances.add())
+    await service.start(second.run_id)
+    stolen = await service.complete(second.run_id, "no token at all")
+    assert stolen.status == run_pb2.RUN_STATUS_COMPLETED  # somebody ended a run that another one executes
+
+
+async def test_heartbeats_keep_the_lease(service: RunningRunService) -> None:
+    run = await service.submit(service.instances.add())
+    started = await service.start(run.run_id)
+    await service.leases.step()
+    for _ in range(4):
+        await service.pass_time(20)
+        await service.heartbeat(run.run_id, started.fencing_token)
+    assert (await service.get(run.run_id)).status == run_pb2.RUN_STATUS_RUNNING
+
+
+async def test_a_lease_does_not_run_out_while_nobody_could_listen(service: RunningRunService) -> None:
+    run = await service.submit(service.instances.add())
+    await service.start(run.run_id)
+    await service.leases.step()
+    service.clock.advance(3600)  # the service, or the database, was away
+    await service.leases.step()
+    await service.leases.step()
+    assert (await service.get(run.run_id)).status == run_pb2.RUN_STATUS_RUNNING
+    await service.pass_time(31)
+    assert (await service.get(run.run_id)).error.type == "WORKER_LOST"
+
+
+async def test_progress_never_goes_back_and_is_told_once_a_second(service: RunningRunService) -> None:
+    run = await service.submit(service.instances.add())
+    token = (await service.start(run.run_id)).fencing_token
+    for progress in (10, 40, 20, 60):
+        await service.heartbeat(run.run_id, token, progress_pct=progress)
+    assert (await service.get(run.run_id)).progress_pct == 60
+    service.clock.advance(1)
+    await service.heartbeat(run.run_id, token, progress_message="writing")
+    run = await service.get(run.run_id)
+    assert (run.progress_pct, run.progress_message) == (60, "writing")
+    assert (await service.outbox_types()).count("progressed") == 2
+
+
+async def test_a_result_of_another_kind_is_refused(service: RunningRunService) -> None:
+    run = await service.submit(service.instances.add())
+    token = (await service.start(run.run_id)).fencing_token
+    async with refused("INVALID_ARGUMENT"):
+        await service.complete(run.run_id, token, backtest=run_pb2.BacktestResult())
+    async with refused("RUN_NOT_FOUND"):
+        await service.complete(str(uuid.uuid4()), token)

@@ -1,0 +1,238 @@
+"""SubmitRun: admission, the one active run, numbers, idempotency."""
+
+import asyncio
+
+import grpc
+from google.protobuf.struct_pb2 import Struct
+from support.run_service import Answer, Check, RunningRunService, flow_of, refused, unavailable
+
+from optaic.common.v1 import flow_pb2
+from optaic.lineage.v1 import lineage_pb2
+from optaic.run.v1 import run_pb2, run_service_pb2
+from servicekit.errors import DomainError
+from servicekit.ids import new_id
+from servicekit.status import from_rpc_error
+
+
+async def test_a_submitted_run_is_pending_with_everything_pinned(service: RunningRunService) -> None:
+    upstream = service.instances.add()
+    instance = service.instances.add(kind="SIGNAL", upstreams=[upstream])
+    pinned = flow_pb2.InputVersion(
+        role="input", instance_id=upstream.instance_id, flow_kind=1, version=3, version_id=new_id(), digest="d"
+    )
+    base = flow_pb2.VersionRef(version=2, version_id=new_id(), uri="file:///b")
+    service.lineage.answer = lambda _: Answer(
+        all_ready=True, input_versions=[pinned], base_version=base, lineage_revision=42
+    )
+    parameters = Struct()
+    parameters.update({"as_of": "2022-01-01", "n": 3})
+    run = await service.submit(instance, parameters=parameters)
+    assert run.status == run_pb2.RUN_STATUS_PENDING
+    assert (run.run_number, run.attempt, run.lineage_revision) == (1, 1, 42)
+    assert run.kind == run_pb2.RUN_KIND_PIPELINE
+    assert run.trigger == run_pb2.RUN_TRIGGER_MANUAL
+    assert run.mode == run_pb2.RUN_MODE_INCREMENTAL
+    assert run.actor == "developer"
+    assert list(run.input_versions) == [pinned]
+    assert run.base_version == base
+    assert run.compute_fingerprint == "f" * 64
+    assert await service.get(run.run_id) == run
+    assert await service.activity_types(run.run_id) == ["pipeline_run.submitted"]
+    assert await service.outbox_types() == ["submitted"]
+    assert service.lineage.requests[0].instance == instance
+
+
+async def test_fifty_submits_of_one_flow_make_one_run(service: RunningRunService) -> None:
+    instance = service.instances.add()
+    results = await asyncio.gather(*(service.submit(instance) for _ in range(50)), return_exceptions=True)
+    runs = [result for result in results if isinstance(result, run_pb2.Run)]
+    assert len(runs) == 1
+    refusals = [from_rpc_error(r) for r in results if isinstance(r, grpc.aio.AioRpcError)]
+    assert len(refusals) == 49
+    assert {refusal.reason for refusal in refusals} == {"RUN_ACTIVE"}
+    assert {refusal.code for refusal in refusals} == {"ALREADY_EXISTS"}
+    assert {refusal.metadata["run_id"] for refusal in refusals} == {runs[0].run_id}
+    assert await service.outbox_types() == ["submitted"]
+
+
+async def test_numbers_of_a_flow_have_no_gaps(service: RunningRunService) -> None:
+    instance = service.instances.add()
+    for number in (1, 2, 3):
+        run = await service.submit(instance)
+        async with refused("RUN_ACTIVE"):
+            await service.submit(instance)
+        assert run.run_number == number
+        await service.cancel(run.run_id)
+
+
+async def test_concurrent_submits_of_many_flows_are_all_admitted(service: RunningRunService) -> None:
+    instances = [service.instances.add() for _ in range(30)]
+    runs = await asyncio.gather(*(service.submit(instance) for instance in instances))
+    assert {run.run_number for run in runs} == {1}
+    assert len({run.run_id for run in runs}) == 30
+
+
+async def test_a_repeated_request_gets_the_first_answer(service: RunningRunService) -> None:
+    instance = service.instances.add()
+    first = await service.submit(instance, request_id="r1")
+    assert await service.submit(instance, request_id="r1") == first
+    await service.cancel(first.run_id)
+    assert await service.submit(instance, request_id="r1") == first
+
+    def not_ready(_: Check) -> Answer:
+        return Answer(all_ready=False, blocking=[lineage_pb2.BlockingFlow(flow=flow_of(instance))])
+
+    service.lineage.answer = not_ready
+    assert await service.submit(instance, request_id="r1") == first
+    del service.instances.by_id[instance.instance_id]
+    assert await service.submit(instance, request_id="r1") == first
+
+
+async def test_concurrent_repetitions_of_a_request_make_one_run(service: RunningRunService) -> None:
+    instance = service.instances.add()
+    runs = await asyncio.gather(*(service.submit(instance, request_id="r1") for _ in range(20)))
+    assert len({run.run_id for run in runs}) == 1
+
+
+async def test_a_request_id_with_another_payload_is_refused(service: RunningRunService) -> None:
+    await service.submit(service.instances.add(), request_id="r1")
+    async with refused("REQUEST_ID_REUSED"):
+        await service.submit(service.instances.add(), request_id="r1")
+
+
+async def test_a_refused_request_is_not_remembered(service: RunningRunService) -> None:
+    instance = service.instances.add()
+    first = await service.submit(instance)
+    async with refused("RUN_ACTIVE"):
+        await service.submit(instance, request_id="r1")
+    await service.cancel(first.run_id)
+    assert (await service.submit(instance, request_id="r1")).run_number == 2
+
+
+def _blocked(upstream_ref: flow_pb2.FlowRef, *, is_missing: bool) -> Answer:
+    status = flow_pb2.STATUS_NOT_INITIALIZED if is_missing else flow_pb2.STATUS_STALE
+    blocking = lineage_pb2.BlockingFlow(
+        flow=upstream_ref, instance_name="prices", status=status, reason="why", is_missing_input=is_missing
+    )
+    return Answer(all_ready=False, blocking=[blocking])
+
+
+async def test_upstreams_that_are_not_ready_refuse_with_every_flow(service: RunningRunService) -> None:
+    upstream = service.instances.add()
+    instance = service.instances.add(kind="SIGNAL", upstreams=[upstream])
+    service.lineage.answer = lambda _: _blocked(flow_of(upstream), is_missing=False)
+    async with refused("UPSTREAM_NOT_READY") as errors:
+        await service.submit(instance)
+    (violation,) = errors[0].preconditions
+    assert (violation.type, violation.subject, violation.description) == ("STALE", "prices/refresh", "why")
+    assert errors[0].code == "FAILED_PRECONDITION"
+    assert errors[0].metadata["blocking"] == "1"
+    assert await service.outbox_types() == []
+
+    async with refused("FORCE_REASON_REQUIRED"):
+        await service.submit(instance, force=True)
+    run = await service.submit(instance, force=True, force_reason="month end")
+    assert run.forced
+    assert run.force_reason == "month end"
+    async with refused("RUN_ACTIVE"):
+        await service.submit(instance, force=True, force_reason="month end")
+
+
+async def test_force_never_overrides_a_missing_input(service: RunningRunService) -> None:
+    upstream = service.instances.add()
+    instance = service.instances.add(kind="SIGNAL", upstreams=[upstream])
+    service.lineage.answer = lambda _: _blocked(flow_of(upstream), is_missing=True)
+    async with refused("UPSTREAM_NOT_READY"):
+        await service.submit(instance)
+    async with refused("MISSING_INPUT"):
+        await service.submit(instance, force=True, force_reason="x")
+
+
+async def test_bad_requests_are_refused_with_their_reason(service: RunningRunService) -> None:
+    async with refused("INSTANCE_NOT_FOUND") as errors:
+        await service.runs.SubmitRun(run_service_pb2.SubmitRunRequest(instance_id=new_id()))
+    assert errors[0].code == "NOT_FOUND"
+    instance = service.instances.add()
+    async with refused("FLOW_NOT_FOUND"):
+        await service.submit(instance, flow_kind=flow_pb2.FLOW_KIND_BACKTEST)
+    async with refused("INVALID_ARGUMENT"):
+        await service.runs.SubmitRun(run_service_pb2.SubmitRunRequest(instance_id="no uuid"))
+    async with refused("INSTANCE_DELETING"):
+        await service.submit(service.instances.add(state="DELETING"))
+    assert (await service.submit(service.instances.add(state="PROVISIONING"))).run_number == 1
+
+
+async def test_a_peer_that_is_away_makes_it_unavailable(service: RunningRunService) -> None:
+    service.lineage.answer = unavailable
+    instance = service.instances.add()
+    errors: list[DomainError]
+    async with refused("PEER_UNAVAILABLE") as errors:
+        await service.submit(instance)
+    assert errors[0].code == "UNAVAILABLE"
+    assert await service.outbox_types() == []
+
+
+async def test_validate_only_records_nothing(service: RunningRunService) -> None:
+    instance = service.instances.add()
+    run = await service.submit(instance, validate_only=True, request_id="r1")
+    assert run.run_id == ""
+    assert run.instance_id == instance.instance_id
+    listed = await service.runs.ListRuns(run_service_pb2.ListRunsRequest())
+    assert not listed.runs
+    await service.submit(instance)
+    async with refused("RUN_ACTIVE"):
+        await service.submit(instance, validate_only=True)
+
+
+async def test_what_lineage_does_not_know_yet_is_sent_along(service: RunningRunService) -> None:
+    """The upstream has completed here; the first answer still rests on the time before."""
+    upstream = service.instances.add()
+    instance = service.instances.add(kind="SIGNAL", upstreams=[upstream])
+    run = await service.submit(upstream)
+    started = await service.start(run.run_id)
+    completed = await service.complete(run.run_id, started.fencing_token, digest="new")
+    known = lineage_pb2.BlockingFlow(
+        flow=flow_of(upstream), instance_name="up", status=flow_pb2.STATUS_RUNNING, run_number=1
+    )
+
+    def answer(request: Check) -> Answer:
+        if not request.run_events:
+            return Answer(all_ready=False, blocking=[known])
+        pinned = flow_pb2.InputVersion(
+            instance_id=upstream.instance_id, flow_kind=1, version=1, version_id=run.run_id, digest="new"
+        )
+        return Answer(all_ready=True, input_versions=[pinned])
+
+    service.lineage.requests.clear()
+    service.lineage.answer = answer
+    admitted = await service.submit(instance)
+    assert admitted.input_versions[0].version_id == run.run_id
+    first, second = service.lineage.requests
+    assert not first.run_events
+    (attached,) = second.run_events
+    assert attached.completed.run == completed
+    assert await service.outbox_types() == ["submitted", "started", "completed", "submitted"]
+
+
+async def test_an_old_output_of_the_flow_itself_is_noticed(service: RunningRunService) -> None:
+    """The base version of an incremental run is never older than the newest completed run."""
+    instance = service.instances.add()
+    run = await service.submit(instance)
+    started = await service.start(run.run_id)
+    await service.complete(run.run_id, started.fencing_token, digest="new")
+    service.lineage.requests.clear()
+    await service.submit(instance)  # the stub knows of no run at all
+    assert [len(request.run_events) for request in service.lineage.requests] == [0, 0, 1]
+
+
+async def test_an_answer_that_rests_on_all_runs_is_not_asked_again(service: RunningRunService) -> None:
+    instance = service.instances.add()
+    run = await service.submit(instance)
+    started = await service.start(run.run_id)
+    await service.complete(run.run_id, started.fencing_token, digest="new")
+    service.lineage.requests.clear()
+    known = Answer(all_ready=True, base_version=flow_pb2.VersionRef(version=1, version_id=run.run_id))
+    known.known_runs.add(run_number=1).flow.CopyFrom(flow_of(instance))
+    service.lineage.answer = lambda _: known
+    await service.submit(instance)
+    assert len(service.lineage.requests) == 1

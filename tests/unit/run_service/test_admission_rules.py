@@ -1,0 +1,106 @@
+"""What is refused at the gate, and with which words."""
+
+from datetime import timedelta
+
+import pytest
+from run_service.domain import (
+    RUN_KINDS,
+    Blocking,
+    RetryPolicy,
+    activity_type,
+    check_executor,
+    check_fence,
+    check_force,
+    check_upstreams,
+    choose_flow,
+    dispatch_delay,
+    retry_delay,
+    run_kind,
+)
+from run_service.store.tables import extensions
+from servicekit.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
+
+_STALE = Blocking("prices", "refresh", "STALE", "moved", is_missing_input=False)
+_MISSING = Blocking("signal", "refresh", "NOT_INITIALIZED", "never ran", is_missing_input=True)
+
+
+def test_ready_upstreams_pass() -> None:
+    check_upstreams(True, [], force=False)
+
+
+def test_an_unforced_refusal_names_every_blocking_flow() -> None:
+    with pytest.raises(FailedPreconditionError) as refusal:
+        check_upstreams(False, [_STALE, _MISSING], force=False)
+    assert refusal.value.reason == "UPSTREAM_NOT_READY"
+    assert refusal.value.metadata == {"blocking": "2"}
+    assert [(v.type, v.subject, v.description) for v in refusal.value.preconditions] == [
+        ("STALE", "prices/refresh", "moved"),
+        ("NOT_INITIALIZED", "signal/refresh", "never ran"),
+    ]
+
+
+def test_force_overrides_what_is_stale() -> None:
+    check_upstreams(False, [_STALE], force=True)
+
+
+def test_force_never_overrides_a_missing_input() -> None:
+    with pytest.raises(FailedPreconditionError) as refusal:
+        check_upstreams(False, [_STALE, _MISSING], force=True)
+    assert refusal.value.reason == "MISSING_INPUT"
+    assert [v.subject for v in refusal.value.preconditions] == ["signal/refresh"]
+
+
+@pytest.mark.parametrize("reason", ["", "  "])
+def test_force_needs_a_reason(reason: str) -> None:
+    with pytest.raises(InvalidArgumentError) as refusal:
+        check_force(True, reason)
+    assert refusal.value.reason == "FORCE_REASON_REQUIRED"
+    check_force(True, "because")
+    check_force(False, "")
+
+
+def test_the_default_flow_is_the_first() -> None:
+    assert choose_flow("i", [5, 1], 0) == 1
+    assert choose_flow("i", [5, 1], 5) == 5
+    for available, wanted in (([1], 2), ([], 0)):
+        with pytest.raises(NotFoundError):
+            choose_flow("i", available, wanted)
+
+
+def test_every_run_kind_has_its_extension_table() -> None:
+    assert set(RUN_KINDS) == set(extensions)
+
+
+def test_the_run_kind_follows_from_instance_and_flow() -> None:
+    assert run_kind("signal", "refresh") == "pipeline"
+    assert run_kind("model", "monitoring") == "monitoring"
+    with pytest.raises(NotFoundError):
+        run_kind("store", "refresh")
+    assert activity_type("pipeline", "submitted") == "pipeline_run.submitted"
+
+
+def test_only_the_holder_passes_the_fence() -> None:
+    check_fence("r", "token", "token")
+    for holder in ("other", ""):
+        with pytest.raises(FailedPreconditionError) as refusal:
+            check_fence("r", holder, "token")
+        assert refusal.value.reason == "FENCED"
+    check_executor("r", "", "any")
+    check_executor("r", "same", "same")
+    with pytest.raises(FailedPreconditionError):
+        check_executor("r", "one", "other")
+
+
+@pytest.mark.parametrize(
+    ("attempt", "is_exponential", "seconds"),
+    [(1, True, 30), (2, True, 60), (3, True, 100), (3, False, 30), (4, True, None), (4, False, None)],
+)
+def test_retries_wait_longer_up_to_their_limit(attempt: int, is_exponential: bool, seconds: int | None) -> None:
+    policy = RetryPolicy(3, is_exponential, timedelta(seconds=30), timedelta(seconds=100))
+    expected = None if seconds is None else timedelta(seconds=seconds)
+    assert retry_delay(policy, attempt) == expected
+
+
+def test_dispatch_backs_off_up_to_its_limit() -> None:
+    delays = [dispatch_delay(attempts, timedelta(seconds=5)).total_seconds() for attempts in (1, 2, 3, 4, 5, 99)]
+    assert delays == [0.5, 1, 2, 4, 5, 5]

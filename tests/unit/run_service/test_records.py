@@ -1,0 +1,30 @@
+"""A run survives the way into columns and back."""
+
+import math
+from datetime import UTC, datetime
+
+from google.protobuf.struct_pb2 import Struct
+from run_service.store.records import columns_of, json_of, number_of, word_of
+
+from optaic.run.v1 import run_pb2
+
+
+def test_words_and_numbers_of_enums_belong_together() -> None:
+    assert word_of("kind", run_pb2.RUN_KIND_PORTFOLIO_OPTIMIZATION) == "portfolio_optimization"
+    assert number_of("kind", "portfolio_optimization") == run_pb2.RUN_KIND_PORTFOLIO_OPTIMIZATION
+
+
+def test_numbers_that_json_does_not_have_become_null() -> None:
+    metrics = Struct()
+    metrics.update({"a": math.nan, "b": [1.5, math.inf], "c": {"d": -math.inf, "e": "x\0y", "f": True}})
+    assert json_of(metrics) == {"a": None, "b": [1.5, None], "c": {"d": None, "e": "xy", "f": True}}
+
+
+def test_absent_messages_are_null_columns() -> None:
+    run = run_pb2.Run(flow_kind=1, kind=1, status=1, trigger=1, mode=1)
+    run.submit_time.FromDatetime(datetime(2024, 1, 2, tzinfo=UTC))
+    columns = columns_of(run)
+    assert columns["submit_time"] == datetime(2024, 1, 2, tzinfo=UTC)
+    assert columns["end_time"] is None
+    assert columns["error"] is None
+    assert columns["orchestrator_run_id"] is None
