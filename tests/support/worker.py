@@ -375,10 +375,11 @@ def running_process(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A Python process in a group of its own, ended with everything in that group."""
     log.parent.mkdir(parents=True, exist_ok=True)
+    path = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     with log.open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, *arguments],
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **environment},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path), **environment},
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,

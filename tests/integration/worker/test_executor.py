@@ -1,0 +1,170 @@
+"""The worker's process against a real Prefect server."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from optaic.common.v1 import flow_pb2
+from optaic.run.v1 import run_pb2
+from support.polling import eventually
+from support.prefect_api import PrefectApi
+from support.worker import TENANT, TOKEN, World, running_process
+
+REFRESH = flow_pb2.FLOW_KIND_REFRESH
+
+
+class Fixture:
+    """One test's pool, deployments and worker environment."""
+
+    def __init__(self, world: World, prefect: PrefectApi, url: str, folder: Path) -> None:
+        self.world, self.prefect, self.folder = world, prefect, folder
+        self.pool = f"pool-{folder.name}"
+        self.log = folder / "worker.log"
+        self.environment = {
+            "OPTAIC_INSTANCE_ADDRESS": world.address,
+            "OPTAIC_RUN_ADDRESS": world.address,
+            "OPTAIC_SERVICE_TOKEN": TOKEN,
+            "OPTAIC_DATA_ROOT": str(folder / "data"),
+            "OPTAIC_PREFECT_API_URL": url,
+            "OPTAIC_WORK_POOL": self.pool,
+            "OPTAIC_CANCELLATION_POLL_SECONDS": "0.2",
+            "PREFECT_HOME": str(folder / "prefect-home"),
+        }
+
+    @contextmanager
+    def worker(self, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Our warm worker."""
+        with running_process(["-m", "worker"], {**self.environment, **environment}, self.log) as process:
+            yield process
+
+    async def pool_exists(self) -> None:
+        """Wait for the pool that the worker makes."""
+
+        async def found() -> bool:
+            pools = await self.prefect.call("POST", "/work_pools/filter", {})
+            return any(pool["name"] == self.pool for pool in pools)
+
+        await eventually(found, 40)
+
+    async def trigger(self, **config: str | float) -> tuple[run_pb2.Run, str]:
+        """Submit a run of a probe, and its flow run."""
+        run = self.world.runs.submit(self.world.dataset(definition="probe", **config), REFRESH)
+        deployment = await self.prefect.deploy(f"{TENANT}.{run.instance_id}.refresh", self.pool)
+        return run, await self.prefect.trigger(
+            deployment,
+            tenant_id=TENANT,
+            instance_id=run.instance_id,
+            flow_kind="refresh",
+            run_id=run.run_id,
+        )
+
+    async def child(self) -> int:
+        """The process that executes the newest flow run."""
+
+        def found() -> list[str]:
+            return re.findall(r'"child": (\d+)', self.log.read_text(encoding="utf-8"))
+
+        return int((await eventually(found))[-1])
+
+
+@pytest.fixture
+def fixture(world: World, prefect: PrefectApi, prefect_url: str, tmp_path: Path) -> Fixture:
+    return Fixture(world, prefect, prefect_url, tmp_path)
+
+
+def _is_running(pid: int) -> bool:
+    """Whether it exists and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+async def test_a_flow_run_is_executed_and_both_records_agree(fixture: Fixture) -> None:
+    with fixture.worker():
+        await fixture.pool_exists()
+        run, flow_run = await fixture.trigger()
+        assert (await fixture.prefect.wait(flow_run))["type"] == "COMPLETED"
+        assert run.status == run_pb2.RUN_STATUS_COMPLETED
+        assert run.orchestrator_run_id == flow_run
+
+        failing, failed_flow_run = await fixture.trigger(behaviour="raise")
+        state = await fixture.prefect.wait(failed_flow_run)
+        assert (state["type"], state["message"]) == ("FAILED", "ZeroDivisionError: nothing to divide by")
+        assert failing.error.type == "ZeroDivisionError"
+
+        ended, refused_flow_run = await fixture.trigger(behaviour="sleep", seconds=20)
+        await fixture.prefect.wait(refused_flow_run, "RUNNING")
+        await eventually(lambda: ended.status == run_pb2.RUN_STATUS_RUNNING)
+        ended.status = run_pb2.RUN_STATUS_CANCELLED  # by run-service: the heartbeat tells
+        assert (await fixture.prefect.wait(refused_flow_run))["type"] == "CANCELLED"
+
+
+async def test_a_killed_child_is_a_crash_and_the_worker_goes_on(fixture: Fixture) -> None:
+    with fixture.worker() as worker:
+        await fixture.pool_exists()
+        run, flow_run = await fixture.trigger(behaviour="sleep", seconds=60)
+        await eventually(lambda: run.status == run_pb2.RUN_STATUS_RUNNING, 30)
+        os.kill(await fixture.child(), signal.SIGKILL)
+        assert (await fixture.prefect.wait(flow_run))["type"] == "CRASHED"
+        _, second = await fixture.trigger()
+        assert (await fixture.prefect.wait(second))["type"] == "COMPLETED"
+        assert worker.poll() is None
+
+
+async def test_cancelling_in_prefect_ends_the_process(fixture: Fixture) -> None:
+    with fixture.worker():
+        await fixture.pool_exists()
+        run, flow_run = await fixture.trigger(behaviour="sleep", seconds=60)
+        await eventually(lambda: run.status == run_pb2.RUN_STATUS_RUNNING, 30)
+        child = await fixture.child()
+        await fixture.prefect.call(
+            "POST", f"/flow_runs/{flow_run}/set_state", {"state": {"type": "CANCELLING"}}
+        )
+        assert (await fixture.prefect.wait(flow_run))["type"] == "CANCELLED"
+        await eventually(lambda: not _is_running(child))
+
+
+async def test_a_terminated_worker_fails_what_runs_and_leaves_no_process(fixture: Fixture) -> None:
+    with fixture.worker(OPTAIC_WORKER_GRACE_SECONDS="0.2") as worker:
+        await fixture.pool_exists()
+        run, _ = await fixture.trigger(behaviour="sleep", seconds=60)
+        await eventually(lambda: run.status == run_pb2.RUN_STATUS_RUNNING, 30)
+        child = await fixture.child()
+        worker.terminate()
+        await eventually(lambda: worker.poll() is not None)
+        assert worker.returncode == 0
+        assert run.error.type == "WorkerStopped"
+        await eventually(lambda: not _is_running(child))
+
+
+async def test_a_killed_worker_leaves_no_process(fixture: Fixture) -> None:
+    with fixture.worker() as worker:
+        await fixture.pool_exists()
+        run, _ = await fixture.trigger(behaviour="sleep", seconds=60)
+        await eventually(lambda: run.status == run_pb2.RUN_STATUS_RUNNING, 30)
+        child = await fixture.child()
+        worker.kill()
+        await eventually(lambda: not _is_running(child))
+
+
+async def test_prefects_own_process_worker_executes_the_same_flow(fixture: Fixture) -> None:
+    arguments = ["-m", "prefect", "worker", "start", "--pool", fixture.pool, "--type", "process"]
+    environment = {
+        **fixture.environment,
+        "PREFECT_API_URL": fixture.environment["OPTAIC_PREFECT_API_URL"],
+        "PREFECT_WORKER_QUERY_SECONDS": "0.5",
+    }
+    with running_process([*arguments, "--install-policy", "never"], environment, fixture.log):
+        await fixture.pool_exists()
+        run, flow_run = await fixture.trigger()
+        assert (await fixture.prefect.wait(flow_run, deadline=90))["type"] == "COMPLETED"
+        assert run.status == run_pb2.RUN_STATUS_COMPLETED

@@ -1,0 +1,82 @@
+"""Children of the warm forkserver."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+_PROGRAM = """
+import asyncio, json, os
+from worker.config import Settings
+settings = Settings(instance_address="unused", run_address="unused", data_root="unused")
+os.environ.update(settings.prefect_environment)
+from worker.app import PRELOAD
+from worker.children import Forkserver
+
+async def main():
+    forkserver = Forkserver(PRELOAD)
+    await forkserver.start()
+    status = open(f"/proc/{forkserver.pid}/maps").read()
+    print(json.dumps({
+        "threads": len(os.listdir(f"/proc/{forkserver.pid}/task")),
+        "loaded": [name for name in ("cygrpc", "polars", "deltalake", "sklearn") if name in status],
+        "sockets": sum("socket:" in os.readlink(f"/proc/{forkserver.pid}/fd/{fd}")
+                       for fd in os.listdir(f"/proc/{forkserver.pid}/fd")),
+    }))
+    await forkserver.stop()
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+def test_the_forkserver_has_the_libraries_loaded_no_thread_and_no_connection(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(_PROGRAM, encoding="utf-8")
+    environment = {**os.environ, "PREFECT_HOME": str(tmp_path)}
+    output = subprocess.run(
+        [sys.executable, str(program)], env=environment, capture_output=True, check=True, timeout=60
+    ).stdout
+    found = json.loads(output.splitlines()[-1])
+    assert found["threads"] == 1
+    assert set(found["loaded"]) == {"cygrpc", "polars", "deltalake", "sklearn"}
+    assert found["sockets"] == 1, "only the one that it takes orders from"
+
+
+_ENDS = """
+import asyncio, os, signal, sys, time
+from worker.children import Forkserver
+
+def leave(code):
+    os._exit(code)
+
+async def main():
+    forkserver = Forkserver([])
+    await forkserver.start()
+    codes = [await (await forkserver.run(leave, code)).wait() for code in (0, 7)]
+    child = await forkserver.run(time.sleep, 60)
+    child.send(signal.SIGKILL)
+    codes.append(await child.wait())
+    hanging = await forkserver.run(time.sleep, 60)
+    await forkserver.stop()
+    codes.append((await asyncio.wait_for(hanging.wait(), 5)) != 0)
+    again = await forkserver.run(leave, 9)
+    codes.append(await again.wait())
+    await forkserver.stop()
+    print(codes)
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+def test_exit_codes_arrive_and_children_die_with_their_forkserver(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(_ENDS, encoding="utf-8")
+    output = subprocess.run(
+        [sys.executable, str(program)], capture_output=True, check=True, timeout=60, text=True
+    ).stdout
+    assert output.strip() == "[0, 7, -9, True, 9]"
