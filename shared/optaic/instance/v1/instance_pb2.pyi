@@ -249,7 +249,7 @@ class Instance(_message.Message):
     project_id: _builtins.str
     """The project it belongs to. Immutable."""
     name: _builtins.str
-    """Unique among the project's live instances of this tenant."""
+    """Unique among the project's live instances. Required on create."""
     kind: Global___InstanceKind.ValueType
     """Output only. Follows from `spec`."""
     description: _builtins.str

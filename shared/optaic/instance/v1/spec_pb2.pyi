@@ -87,7 +87,7 @@ class DatasetSpec(_message.Message):
     """Ask for a `monitoring` flow. It does not count in the instance's status."""
     @_builtins.property
     def pipeline(self) -> Global___ComponentSpec:
-        """Brings the data in or derives it."""
+        """Brings the data in or derives it. Required on create."""
 
     @_builtins.property
     def store(self) -> Global___ComponentSpec:
@@ -126,7 +126,7 @@ class SignalSpec(_message.Message):
     CONTRACT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def dataset(self) -> Global___DatasetSpec:
-        """How the data comes about."""
+        """How the data comes about. Required on create."""
 
     @_builtins.property
     def contract(self) -> Global___SignalContract:
@@ -378,7 +378,7 @@ class BacktestSpec(_message.Message):
         PRIMARY_FIELD_NUMBER: _builtins.int
         SECONDARY_FIELD_NUMBER: _builtins.int
         primary: _builtins.str
-        """Signal instance id."""
+        """Signal instance id. Required on create."""
         @_builtins.property
         def secondary(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
             """Further signal instance ids."""
@@ -402,7 +402,9 @@ class BacktestSpec(_message.Message):
     @_builtins.property
     def assets(self) -> Global___BacktestSpec.Assets: ...
     @_builtins.property
-    def signals(self) -> Global___BacktestSpec.Signals: ...
+    def signals(self) -> Global___BacktestSpec.Signals:
+        """Required on create."""
+
     @_builtins.property
     def date_range(self) -> Global___DateRange: ...
     @_builtins.property
