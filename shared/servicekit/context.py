@@ -48,6 +48,11 @@ def current_or_none() -> RequestContext | None:
     return _current.get()
 
 
+def enter(context: RequestContext) -> None:
+    """Make `context` the current request for the rest of the running task."""
+    _current.set(context)
+
+
 @contextmanager
 def bind(context: RequestContext) -> Iterator[RequestContext]:
     """Make `context` the current request for the block."""

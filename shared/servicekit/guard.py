@@ -127,13 +127,14 @@ class Guard:
             task = asyncio.current_task()
             assert task is not None
             self._streams.add(task)
+            # Never reset: the task ends with the stream, and a generator may be closed from another context.
+            context.enter(request)
             try:
-                with context.bind(request):
-                    self._identify(request, metadata, grpc_context, None)
-                    message = self._parse(parse, raw)
-                    await self._await_writes(request)
-                    async for response in behavior(message, grpc_context):
-                        yield response
+                self._identify(request, metadata, grpc_context, None)
+                message = self._parse(parse, raw)
+                await self._await_writes(request)
+                async for response in behavior(message, grpc_context):
+                    yield response
             except asyncio.CancelledError:
                 if not self._is_stopping:
                     raise
@@ -231,8 +232,11 @@ def _domain_error(error: BaseException) -> DomainError:
 
 
 def _field_violation(violation: Any) -> FieldViolation:
+    elements = violation.field.elements if violation.field is not None else ()
     path = ".".join(
-        f"{element.field_name}[{element.index}]" if element.HasField("index") else element.field_name
-        for element in violation.field.elements
+        element.field_name
+        if element.subscript is None
+        else f"{element.field_name}[{element.subscript.value!r}]"
+        for element in elements
     )
     return FieldViolation(path, violation.message, violation.rule_id)
