@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from google.protobuf import duration_pb2, json_format, struct_pb2, timestamp_pb2
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
@@ -105,7 +105,7 @@ def _field(message_type: Any, given: str) -> FieldDescriptor:
     for name in (given, our_name(given)):
         field = message_type.fields_by_name.get(name)
         if field is not None:
-            return field
+            return cast("FieldDescriptor", field)
     known = ", ".join(sorted(message_type.fields_by_name))
     raise ValueError(f"{message_type.name} has no field {given!r}; it has {known}")
 

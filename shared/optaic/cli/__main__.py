@@ -1,0 +1,5 @@
+"""Runs the command line as a module; nothing else."""
+
+from optaic.cli import main
+
+main()

@@ -1,0 +1,18 @@
+"""All commands by noun."""
+
+import typer
+
+from optaic.cli import dev, instances, lineage, runs, status
+
+app = typer.Typer(
+    name="optaic",
+    help="The control plane of quantitative research. Addresses come from OPTAIC_*_ADDRESS, else from the stack "
+    "that `optaic dev up` started in this folder or one above.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(dev.app, name="dev", help="The stack on this machine.")
+app.add_typer(instances.app, name="instance", help="What is configured.")
+app.add_typer(runs.app, name="run", help="What runs and what came out.")
+app.add_typer(status.app, name="status", help="What state instances are in.")
+app.add_typer(lineage.app, name="lineage", help="What depends on what.")

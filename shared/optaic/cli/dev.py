@@ -1,0 +1,72 @@
+"""`optaic dev`: the stack on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import typer
+
+from optaic.cli.output import Format, OutputOption, print_json, print_table
+from optaic.cli.session import fail
+
+app = typer.Typer(no_args_is_help=True)
+_SHOWN = ("instance", "run", "lineage", "status", "prefect_ui", "nats_subscriber", "data_root")
+_NOT_READY = 3
+
+
+def _devstack(action: Callable[[Any], Any]) -> Any:
+    """Do something with the stack; a refusal is printed."""
+    try:
+        import devstack  # noqa: PLC0415 - an extra that only these commands need
+        from devstack.ports import PortTakenError  # noqa: PLC0415 - the same
+    except ImportError:
+        return fail("the stack is not installed here: pip install 'optaic[service,worker,devstack]'")
+    try:
+        return action(devstack)
+    except (devstack.StartError, devstack.StackInUseError, PortTakenError) as error:
+        return fail(str(error))
+
+
+@app.command()
+def up(output: OutputOption = Format.TABLE) -> None:
+    """Start everything in the background, and print every address."""
+
+    def start(devstack: Any) -> None:
+        settings = devstack.Settings()
+        endpoints = devstack.up(settings)
+        if output is Format.JSON:
+            values = asdict(endpoints)
+            print_json({name: values[name] for name in _SHOWN})
+        else:
+            typer.echo(devstack.describe(endpoints, devstack.State(settings.root)))
+
+    _devstack(start)
+
+
+@app.command()
+def down(output: OutputOption = Format.TABLE) -> None:
+    """Stop everything; the data stays."""
+    was_running = bool(_devstack(lambda devstack: devstack.down(devstack.Settings())))
+    if output is Format.JSON:
+        print_json({"was_running": was_running})
+    else:
+        typer.echo("stopped" if was_running else "nothing was running")
+
+
+@app.command()
+def status(output: OutputOption = Format.TABLE) -> None:
+    """Show what runs and what answers; exit status 3 unless all does."""
+    report = _devstack(lambda devstack: devstack.status(devstack.Settings()))
+    if output is Format.JSON:
+        print_json(report)
+    else:
+        typer.echo(f"{report['phase']}  {report['state']}")
+        rows = [
+            (name, str(each["pid"] or "-"), "yes" if each["answers"] else "no", str(each["log"]))
+            for name, each in report["processes"].items()
+        ]
+        print_table(("PROCESS", "PID", "ANSWERS", "LOG"), rows)
+    if report["phase"] != "ready":
+        raise typer.Exit(_NOT_READY)

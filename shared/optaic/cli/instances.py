@@ -1,0 +1,76 @@
+"""`optaic instance`: what is configured."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from optaic.cli.output import Format, OutputOption, console, moment, print_json, print_table, word
+from optaic.cli.session import InstanceArgument, ProjectOption, find_instance, find_project, run
+from optaic.client import AsyncClient
+from optaic.common.v1 import flow_pb2
+from optaic.instance.v1 import instance_pb2
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.command("list")
+def list_instances(
+    project: ProjectOption = "",
+    kind: Annotated[list[str] | None, typer.Option(help="Only this kind, for example dataset.")] = None,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """List instances in the order of names."""
+
+    async def command(client: AsyncClient) -> None:
+        found = await client.instances.list(project=await find_project(client, project), kinds=kind or ())
+        if output is Format.JSON:
+            print_json(found)
+            return
+        print_table(
+            ("NAME", "KIND", "STATE", "REVISION", "FLOWS", "ID"),
+            [
+                (
+                    each.name,
+                    word(instance_pb2.InstanceKind, each.kind).lower(),
+                    word(instance_pb2.InstanceState, each.state),
+                    str(each.revision),
+                    ", ".join(word(flow_pb2.FlowKind, flow.flow_kind).lower() for flow in each.flows),
+                    each.instance_id,
+                )
+                for each in found
+            ],
+        )
+
+    run(command)
+
+
+@app.command()
+def get(instance: InstanceArgument, project: ProjectOption = "", output: OutputOption = Format.TABLE) -> None:
+    """Show one instance."""
+
+    async def command(client: AsyncClient) -> None:
+        found = await find_instance(client, instance, project)
+        if output is Format.JSON:
+            print_json(found)
+            return
+        rows = [
+            ("name", found.name),
+            ("id", found.instance_id),
+            ("kind", word(instance_pb2.InstanceKind, found.kind).lower()),
+            ("state", word(instance_pb2.InstanceState, found.state)),
+            ("project", found.project_id),
+            ("revision", str(found.revision)),
+            ("updated", moment(found, "update_time")),
+        ]
+        rows += [
+            (f"flow {word(flow_pb2.FlowKind, flow.flow_kind).lower()}", flow.prefect_deployment_name)
+            for flow in found.flows
+        ]
+        rows += [(f"upstream {each.role}", each.resource_id) for each in found.upstream_refs]
+        rows += [(each.type, f"{each.reason}: {each.message}") for each in found.conditions]
+        for name, value in rows:
+            console().print(f"{name:<20} {value}", markup=False)
+
+    run(command)

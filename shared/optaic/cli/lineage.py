@@ -1,0 +1,52 @@
+"""`optaic lineage`: what depends on what, and why something is out of date."""
+
+from __future__ import annotations
+
+import typer
+
+from optaic.cli.output import Format, OutputOption, console, print_json, styled, word
+from optaic.cli.session import FlowOption, InstanceArgument, ProjectOption, find_instance, run
+from optaic.client import AsyncClient
+from optaic.common.v1 import flow_pb2
+from optaic.lineage.v1 import lineage_pb2
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def lineage() -> None:
+    """What depends on what, and why something is out of date."""
+
+
+@app.command()
+def explain(
+    instance: InstanceArgument,
+    flow: FlowOption = "",
+    project: ProjectOption = "",
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Say why a flow is not fresh: every cause, with one shortest path through each affected upstream."""
+
+    async def command(client: AsyncClient) -> None:
+        found = await find_instance(client, instance, project)
+        answer = await client.lineage.explain(found, flow or None)
+        if output is Format.JSON:
+            print_json(answer)
+            return
+        state = answer.flow_state
+        shown = console()
+        kind = word(flow_pb2.FlowKind, state.flow.flow_kind).lower()
+        shown.print(f"{state.instance_name}/{kind}  {styled(word(flow_pb2.Status, state.status))}")
+        if not answer.explanations:
+            shown.print("it is fresh" if state.is_fresh else "no cause is known")
+        for each in answer.explanations:
+            cause = each.cause
+            what = cause.message or word(lineage_pb2.CauseKind, cause.kind).lower().replace("_", " ")
+            if cause.kind == lineage_pb2.CAUSE_KIND_UPSTREAM_MOVED:
+                what = f"moved from version {cause.from_version} to {cause.to_version}"
+            path = " -> ".join(step.instance_name for step in each.path)
+            shown.print(f"  {cause.origin_name}: {what}", markup=False)
+            if path:
+                shown.print(f"    {path}", markup=False)
+
+    run(command)

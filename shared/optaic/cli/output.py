@@ -1,0 +1,84 @@
+"""Tables for people, JSON for programs; it knows no resource."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from rich.console import Console
+from rich.table import Table
+
+_PLAIN_WIDTH = 200
+_STYLES = {
+    "READY": "green",
+    "COMPLETED": "green",
+    "RUNNING": "cyan",
+    "PENDING": "cyan",
+    "STALE": "yellow",
+    "ERROR": "red",
+    "FAILED": "red",
+}
+
+
+class Format(StrEnum):
+    """How the answer is written."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+OutputOption = Annotated[Format, typer.Option("--output", "-o", help="How the answer is written.")]
+
+
+def console() -> Console:
+    """Return a console on the present standard output; a pipe gets wide lines instead of folded ones."""
+    return Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False, soft_wrap=False)
+
+
+def word(enum: Any, value: int) -> str:
+    """Return an enum value without its prefix, for example `READY`."""
+    prefix = enum.DESCRIPTOR.values_by_number[0].name.removesuffix("UNSPECIFIED")
+    name = str(enum.Name(value)).removeprefix(prefix)
+    return "" if name == "UNSPECIFIED" else name
+
+
+def styled(text: str) -> str:
+    """Return a status word in its colour."""
+    style = _STYLES.get(text)
+    return f"[{style}]{text}[/]" if style else text
+
+
+def moment(message: Message, field: str) -> str:
+    """Return a timestamp as local time to the second; empty where there is none."""
+    if not message.HasField(field):
+        return ""
+    return f"{getattr(message, field).ToDatetime().replace(microsecond=0).isoformat(sep=' ')}Z"
+
+
+def print_json(value: Message | Mapping[str, Any] | Sequence[Message], *, indent: int | None = 2) -> None:
+    """Write JSON with the field names of the contracts."""
+    plain: Any = _dict(value) if isinstance(value, Message) else value
+    if isinstance(value, Sequence):
+        plain = [_dict(each) for each in value]
+    sys.stdout.write(json.dumps(plain, indent=indent) + "\n")
+    sys.stdout.flush()
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write a table."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console().print(table)
+
+
+def _dict(message: Message) -> dict[str, Any]:
+    return json_format.MessageToDict(message, preserving_proto_field_name=True)

@@ -1,0 +1,130 @@
+"""`optaic run`: what runs and what came out."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from optaic.cli.output import Format, OutputOption, console, moment, print_json, print_table, styled, word
+from optaic.cli.session import FlowOption, InstanceArgument, ProjectOption, fail, find_instance, run
+from optaic.client import AsyncClient, RunHandle
+from optaic.common.v1 import flow_pb2
+from optaic.run.v1 import run_pb2
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.command()
+def submit(
+    instance: InstanceArgument,
+    flow: FlowOption = "",
+    mode: Annotated[str, typer.Option(help="incremental or full.")] = "incremental",
+    parameter: Annotated[
+        list[str] | None, typer.Option("--parameter", "-p", help="name=value; the value as JSON or text.")
+    ] = None,
+    force: Annotated[bool, typer.Option(help="Run although upstreams are not ready; with --reason.")] = False,
+    reason: Annotated[str, typer.Option(help="Why it is forced.")] = "",
+    wait: Annotated[bool, typer.Option(help="Follow it; exit status 1 unless it completes.")] = False,
+    project: ProjectOption = "",
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Submit a run."""
+
+    async def command(client: AsyncClient) -> None:
+        found = await find_instance(client, instance, project)
+        handle = await client.runs.submit(
+            found,
+            flow_kind=flow or 0,
+            mode=mode,
+            parameters=dict(_parameter(each) for each in parameter or ()),
+            force=force,
+            force_reason=reason,
+        )
+        if wait:
+            await _follow(handle, output)
+        else:
+            _show([handle.run], output)
+
+    run(command)
+
+
+@app.command()
+def watch(
+    run_id: Annotated[str, typer.Argument(help="Id of the run.", show_default=False)],
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Follow a run until it has ended; exit status 1 unless it completes."""
+
+    async def command(client: AsyncClient) -> None:
+        await _follow(await client.runs.handle(run_id), output)
+
+    run(command)
+
+
+@app.command("list")
+def list_runs(
+    instance: Annotated[str, typer.Argument(help="Only of this instance, by id or name.")] = "",
+    status: Annotated[
+        list[str] | None, typer.Option(help="Only with this status, for example failed.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most this many.")] = 20,
+    project: ProjectOption = "",
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """List runs, newest first."""
+
+    async def command(client: AsyncClient) -> None:
+        found = await find_instance(client, instance, project) if instance else None
+        _show(await client.runs.list(found, statuses=status or (), limit=limit), output)
+
+    run(command)
+
+
+async def _follow(handle: RunHandle, output: Format) -> None:
+    async for each in handle.watch():
+        if output is Format.JSON:
+            print_json(each, indent=None)
+        else:
+            status = styled(word(run_pb2.RunStatus, each.status))
+            console().print(f"{each.run_id}  {status}  {each.progress_pct:.0f}%  {each.progress_message}")
+    if handle.run.status != run_pb2.RUN_STATUS_COMPLETED:
+        error = handle.run.error
+        fail(
+            f"the run ended {word(run_pb2.RunStatus, handle.run.status)}: {error.type} {error.message}".rstrip(
+                ": "
+            )
+        )
+
+
+def _show(found: list[run_pb2.Run], output: Format) -> None:
+    if output is Format.JSON:
+        print_json(found)
+        return
+    print_table(
+        ("RUN", "FLOW", "NUMBER", "STATUS", "PROGRESS", "SUBMITTED", "ENDED", "ERROR"),
+        [
+            (
+                each.run_id,
+                word(flow_pb2.FlowKind, each.flow_kind).lower(),
+                str(each.run_number),
+                styled(word(run_pb2.RunStatus, each.status)),
+                f"{each.progress_pct:.0f}%",
+                moment(each, "submit_time"),
+                moment(each, "end_time"),
+                each.error.type,
+            )
+            for each in found
+        ],
+    )
+
+
+def _parameter(text: str) -> tuple[str, Any]:
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise ValueError(f"parameter {text!r} is not name=value")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value

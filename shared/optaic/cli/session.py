@@ -1,0 +1,74 @@
+"""One command's connection, and its refusals as clear words and exit statuses."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+import typer
+
+from optaic.client import AsyncClient
+from optaic.errors import OptaicError
+from optaic.instance.v1 import instance_pb2
+
+InstanceArgument = Annotated[str, typer.Argument(help="Id or name of the instance.", show_default=False)]
+ProjectOption = Annotated[str, typer.Option("--project", help="Id or name of the project.")]
+FlowOption = Annotated[
+    str,
+    typer.Option("--flow", help="Flow kind, for example refresh or training; left out: the default flow."),
+]
+_FAILED, _USAGE = 1, 2
+
+
+def run(command: Callable[[AsyncClient], Awaitable[None]]) -> None:
+    """Run a command with a client; a refusal is printed and ends with 1, a wrong value with 2."""
+
+    async def connected() -> None:
+        async with AsyncClient.connect() as client:
+            await command(client)
+
+    try:
+        asyncio.run(connected())
+    except OptaicError as error:
+        fail(str(error))
+    except TimeoutError as error:
+        fail(str(error) or "it took too long")
+    except (ValueError, TypeError) as error:
+        fail(str(error), status=_USAGE)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def fail(message: str, *, status: int = _FAILED) -> None:
+    """Print an error and end the process.
+
+    Raises:
+        typer.Exit: Always.
+    """
+    typer.secho(f"error: {message}", err=True, fg=typer.colors.RED)
+    raise typer.Exit(status)
+
+
+def is_id(text: str) -> bool:
+    """Return whether a text is an id; anything else is a name."""
+    try:
+        uuid.UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
+async def find_project(client: AsyncClient, text: str) -> str:
+    """Return the id of a project given by id or name; of nothing: nothing."""
+    if not text or is_id(text):
+        return text
+    return (await client.projects.get(name=text)).project_id
+
+
+async def find_instance(client: AsyncClient, text: str, project: str = "") -> instance_pb2.Instance:
+    """Return the instance given by id or name."""
+    if is_id(text):
+        return await client.instances.get(text)
+    return await client.instances.get_by_name(text, project=await find_project(client, project))

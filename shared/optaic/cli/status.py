@@ -1,0 +1,80 @@
+"""`optaic status`: what state instances are in, live."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import Annotated
+
+import typer
+
+from optaic.cli.output import Format, OutputOption, console, moment, print_json, print_table, styled, word
+from optaic.cli.session import ProjectOption, find_instance, find_project, run
+from optaic.client import AsyncClient
+from optaic.common.v1 import flow_pb2
+from optaic.status.v1 import status_pb2, status_service_pb2
+
+app = typer.Typer(no_args_is_help=True)
+InstancesArgument = Annotated[
+    list[str] | None, typer.Argument(help="Only these, by id or name; left out: all.", show_default=False)
+]
+
+
+@app.command("list")
+def list_statuses(project: ProjectOption = "", output: OutputOption = Format.TABLE) -> None:
+    """Show the status of every instance."""
+
+    async def command(client: AsyncClient) -> None:
+        found = await client.status.list(project=await find_project(client, project))
+        if output is Format.JSON:
+            print_json(found)
+            return
+        rows = [
+            (each.instance_name, styled(word(flow_pb2.Status, each.status)), _reason(each), each.instance_id)
+            for each in found
+        ]
+        print_table(("NAME", "STATUS", "WHY", "ID"), rows)
+
+    run(command)
+
+
+@app.command()
+def watch(
+    instances: InstancesArgument = None,
+    project: ProjectOption = "",
+    from_revision: Annotated[
+        int | None, typer.Option(min=0, help="Resume after this revision; left out: begin with what is.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=0, help="End after this many lines; 0: never.")] = 0,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Print a line for each change, live, until interrupted."""
+
+    async def command(client: AsyncClient) -> None:
+        project_id = await find_project(client, project)
+        wanted = [await find_instance(client, each, project) for each in instances or ()]
+        count = 0
+        changes = client.status.watch(wanted, project=project_id, from_revision=from_revision)
+        async with aclosing(changes):
+            async for change in changes:
+                if output is Format.JSON:
+                    print_json(change, indent=None)
+                elif change.HasField("instance_status"):
+                    console().print(_line(change))
+                else:
+                    continue
+                count += 1
+                if limit and count >= limit:
+                    return
+
+    run(command)
+
+
+def _line(change: status_service_pb2.WatchInstanceStatusesResponse) -> str:
+    status = change.instance_status
+    state = "DELETED" if change.is_deleted else styled(word(flow_pb2.Status, status.status))
+    return f"{moment(status, 'update_time')}  {change.revision:>8}  {status.instance_name}  {state}  {_reason(status)}"
+
+
+def _reason(status: status_pb2.InstanceStatus) -> str:
+    reasons = [cause.message for flow in status.flows for cause in flow.causes if cause.message]
+    return "; ".join(dict.fromkeys(reasons))
