@@ -6,13 +6,11 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
-import nats
 import nats.errors
 import nats.js.errors
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
 from nats.js.api import PubAck, RetentionPolicy, StorageType, StreamConfig
 
@@ -25,11 +23,14 @@ _MAXIMUM_AGE = 14 * 24 * 3600
 _DUPLICATE_WINDOW = 120
 _RETRY = 0.5
 _ACK_TIMEOUT = 5.0
+_CONNECT_TIMEOUT = 5.0
+
+Listener = Callable[[Msg], Awaitable[None]]
 _log = structlog.get_logger(__name__)
 
 
 class Broker:
-    """One lasting connection: it connects in the background and reconnects for ever.
+    """One lasting connection: it is made in the background, and made again for ever.
 
     `streams` are the streams that this service owns: name -> subjects.
     """
@@ -37,45 +38,50 @@ class Broker:
     def __init__(self, settings: ServiceSettings, streams: Mapping[str, Sequence[str]]) -> None:
         self._url = settings.nats_url
         self._streams = {**streams, DEAD_LETTERS: (f"{DEAD_LETTER_ROOT}.>",)}
-        self._client = Client()
+        self._listeners: list[tuple[str, Listener]] = []
+        self._client: Client | None = None
         self._ready = asyncio.Event()
-        self._connecting: asyncio.Task[None] | None = None
+        self._keeper: asyncio.Task[None] | None = None
 
     async def connect(self) -> None:
         """Start connecting; returns at once, because a service serves without its broker."""
-        if self._connecting is None:
-            self._connecting = asyncio.create_task(self._connect(), name="broker-connect")
+        if self._keeper is None:
+            self._keeper = asyncio.create_task(self._keep_connected(), name="broker")
 
     async def ready(self) -> None:
-        """Wait until connected for the first time and the own streams exist."""
+        """Wait until connected, with the own streams in place."""
         await self.connect()
         await self._ready.wait()
 
-    async def _connect(self) -> None:
-        await self._client.connect(
-            self._url,
-            connect_timeout=2,
-            reconnect_time_wait=_RETRY,  # type: ignore[arg-type]  # used as seconds of a sleep
-            max_reconnect_attempts=-1,
-            ping_interval=5,
-            max_outstanding_pings=2,
-            error_cb=_on_error,
-            disconnected_cb=_on_disconnect,
-            reconnected_cb=_on_reconnect,
-        )
+    async def _keep_connected(self) -> None:
+        # The client's own reconnecting is switched off: an unforeseen error would end it silently.
         while True:
             try:
-                await self.ensure_streams()
-            except (nats.errors.Error, TimeoutError) as error:
-                _log.warning("streams not ensured", error=repr(error))
-                await asyncio.sleep(_RETRY)
-            else:
-                break
-        self._ready.set()
+                async with _connected(self._url) as (client, closed):
+                    self._client = client
+                    await self.ensure_streams()
+                    for subject, listener in self._listeners:
+                        await client.subscribe(subject, cb=listener)
+                    self._ready.set()
+                    _log.info("broker connected")
+                    await closed.wait()
+                    _log.warning("broker disconnected")
+            except Exception as error:  # noqa: BLE001 - nothing may end the keeper
+                _log.warning("broker connection failed", error=repr(error))
+            finally:
+                self._ready.clear()
+                self._client = None
+            await asyncio.sleep(_RETRY)
 
     @property
     def jetstream(self) -> JetStreamContext:
-        """The JetStream API of the lasting connection."""
+        """The JetStream API of the present connection.
+
+        Raises:
+            UnavailableError: There is none just now.
+        """
+        if self._client is None:
+            raise UnavailableError("BROKER_UNAVAILABLE", "the broker is not connected")
         return self._client.jetstream(timeout=5)
 
     async def ensure_streams(self) -> None:
@@ -97,41 +103,26 @@ class Broker:
 
     @contextlib.asynccontextmanager
     async def channel(self) -> AsyncIterator[OrderedChannel]:
-        """Open a publishing connection that never reconnects: what it loses, nothing overtakes."""
-        closed = asyncio.Event()
-
-        async def on_closed() -> None:
-            closed.set()
-
-        client = await nats.connect(
-            self._url,
-            allow_reconnect=False,
-            connect_timeout=2,
-            ping_interval=5,
-            max_outstanding_pings=2,
-            error_cb=_on_error,
-            disconnected_cb=on_closed,
-            closed_cb=on_closed,
-        )
-        try:
+        """Open a publishing connection of its own, which lasts until it breaks."""
+        async with _connected(self._url) as (client, closed):
             yield OrderedChannel(client, closed)
-        finally:
-            await client.close()
 
     async def publish_live(self, subject: str, payload: bytes) -> None:
         """Send to those who listen just now; lost without a connection, by design."""
-        if self._client.is_connected:
-            await self._client.publish(subject, payload)
+        if self._client is not None:
+            with contextlib.suppress(nats.errors.Error):
+                await self._client.publish(subject, payload)
 
-    async def subscribe_core(self, subject: str, callback: Callable[[Msg], Awaitable[None]]) -> Subscription:
-        """Listen to live messages."""
-        await self.ready()
-        return await self._client.subscribe(subject, cb=callback)
+    async def subscribe_core(self, subject: str, listener: Listener) -> None:
+        """Listen to live messages, over all connections to come."""
+        self._listeners.append((subject, listener))
+        if self._ready.is_set() and self._client is not None:
+            await self._client.subscribe(subject, cb=listener)
 
     async def ping(self) -> None:
         """Raise UnavailableError where the broker does not answer."""
         try:
-            if not self._client.is_connected:
+            if self._client is None:
                 raise UnavailableError("BROKER_UNAVAILABLE", "the broker is not connected")
             await self._client.flush(timeout=2)
         except nats.errors.Error as error:
@@ -139,11 +130,39 @@ class Broker:
 
     async def close(self) -> None:
         """Close the connection."""
-        if self._connecting is not None:
-            self._connecting.cancel()
-            await asyncio.gather(self._connecting, return_exceptions=True)
-        if not self._client.is_closed:
-            await self._client.close()
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def _connected(url: str) -> AsyncIterator[tuple[Client, asyncio.Event]]:
+    """Yield a connection that never reconnects, so that nothing overtakes what it loses; and its end."""
+    closed = asyncio.Event()
+
+    async def on_closed() -> None:
+        closed.set()
+
+    client = Client()
+    try:
+        async with asyncio.timeout(_CONNECT_TIMEOUT):
+            await client.connect(
+                url,
+                allow_reconnect=False,
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
+                connect_timeout=2,
+                ping_interval=5,
+                max_outstanding_pings=2,
+                error_cb=_on_error,
+                disconnected_cb=on_closed,
+                closed_cb=on_closed,
+            )
+        yield client, closed
+    finally:
+        with contextlib.suppress(OSError, nats.errors.Error):
+            async with asyncio.timeout(_CONNECT_TIMEOUT):
+                await client.close()
 
 
 class OrderedChannel:
@@ -190,11 +209,3 @@ def _is_acknowledged(ack: asyncio.Future[PubAck]) -> bool:
 
 async def _on_error(error: Exception) -> None:
     _log.warning("broker connection", error=repr(error))
-
-
-async def _on_disconnect() -> None:
-    _log.warning("broker disconnected")
-
-
-async def _on_reconnect() -> None:
-    _log.info("broker reconnected")
