@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from optaic.cli.output import Format, OutputOption, console, moment, print_json, print_table, word
+from optaic.cli.output import Format, OutputOption, moment, print_json, print_line, print_table, word
 from optaic.cli.session import InstanceArgument, ProjectOption, find_instance, find_project, run
 from optaic.client import AsyncClient
 from optaic.common.v1 import flow_pb2
@@ -71,6 +71,6 @@ def get(instance: InstanceArgument, project: ProjectOption = "", output: OutputO
         rows += [(f"upstream {each.role}", each.resource_id) for each in found.upstream_refs]
         rows += [(each.type, f"{each.reason}: {each.message}") for each in found.conditions]
         for name, value in rows:
-            console().print(f"{name:<20} {value}", markup=False)
+            print_line(f"{name:<20}", value)
 
     run(command)

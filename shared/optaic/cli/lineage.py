@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from optaic.cli.output import Format, OutputOption, console, print_json, styled, word
+from optaic.cli.output import Format, OutputOption, print_json, print_line, word
 from optaic.cli.session import FlowOption, InstanceArgument, ProjectOption, find_instance, run
 from optaic.client import AsyncClient
 from optaic.common.v1 import flow_pb2
@@ -34,19 +34,18 @@ def explain(
             print_json(answer)
             return
         state = answer.flow_state
-        shown = console()
         kind = word(flow_pb2.FlowKind, state.flow.flow_kind).lower()
-        shown.print(f"{state.instance_name}/{kind}  {styled(word(flow_pb2.Status, state.status))}")
+        print_line(f"{state.instance_name}/{kind}", word(flow_pb2.Status, state.status))
         if not answer.explanations:
-            shown.print("it is fresh" if state.is_fresh else "no cause is known")
+            print_line("it is fresh" if state.is_fresh else "no cause is known")
         for each in answer.explanations:
             cause = each.cause
             what = cause.message or word(lineage_pb2.CauseKind, cause.kind).lower().replace("_", " ")
             if cause.kind == lineage_pb2.CAUSE_KIND_UPSTREAM_MOVED:
                 what = f"moved from version {cause.from_version} to {cause.to_version}"
             path = " -> ".join(step.instance_name for step in each.path)
-            shown.print(f"  {cause.origin_name}: {what}", markup=False)
+            print_line(f"  {cause.origin_name}: {what}")
             if path:
-                shown.print(f"    {path}", markup=False)
+                print_line(f"    {path}")
 
     run(command)

@@ -13,6 +13,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 _PLAIN_WIDTH = 200
 _STYLES = {
@@ -36,9 +37,19 @@ class Format(StrEnum):
 OutputOption = Annotated[Format, typer.Option("--output", "-o", help="How the answer is written.")]
 
 
-def console() -> Console:
+def _console() -> Console:
     """Return a console on the present standard output; a pipe gets wide lines instead of folded ones."""
-    return Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False, soft_wrap=False)
+    return Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False)
+
+
+def _text(part: str) -> Text:
+    """Return a part in its colour where it is a status word; what people wrote is never read as markup."""
+    return Text(part, style=_STYLES.get(part, ""))
+
+
+def print_line(*parts: str) -> None:
+    """Write one line, whole however long; its parts apart by two spaces."""
+    _console().print(Text("  ").join(_text(part) for part in parts), soft_wrap=True)
 
 
 def word(enum: Any, value: int) -> str:
@@ -48,14 +59,8 @@ def word(enum: Any, value: int) -> str:
     return "" if name == "UNSPECIFIED" else name
 
 
-def styled(text: str) -> str:
-    """Return a status word in its colour."""
-    style = _STYLES.get(text)
-    return f"[{style}]{text}[/]" if style else text
-
-
 def moment(message: Message, field: str) -> str:
-    """Return a timestamp as local time to the second; empty where there is none."""
+    """Return a timestamp in UTC, to the second; empty where there is none."""
     if not message.HasField(field):
         return ""
     return f"{getattr(message, field).ToDatetime().replace(microsecond=0).isoformat(sep=' ')}Z"
@@ -76,8 +81,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*row)
-    console().print(table)
+        table.add_row(*(_text(cell) for cell in row))
+    _console().print(table)
 
 
 def _dict(message: Message) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from optaic.cli.output import Format, OutputOption, console, moment, print_json, print_table, styled, word
+from optaic.cli.output import Format, OutputOption, moment, print_json, print_line, print_table, word
 from optaic.cli.session import FlowOption, InstanceArgument, ProjectOption, fail, find_instance, run
 from optaic.client import AsyncClient, RunHandle
 from optaic.common.v1 import flow_pb2
@@ -87,8 +87,8 @@ async def _follow(handle: RunHandle, output: Format) -> None:
         if output is Format.JSON:
             print_json(each, indent=None)
         else:
-            status = styled(word(run_pb2.RunStatus, each.status))
-            console().print(f"{each.run_id}  {status}  {each.progress_pct:.0f}%  {each.progress_message}")
+            status = word(run_pb2.RunStatus, each.status)
+            print_line(each.run_id, status, f"{each.progress_pct:.0f}%", each.progress_message)
     if handle.run.status != run_pb2.RUN_STATUS_COMPLETED:
         error = handle.run.error
         fail(
@@ -109,7 +109,7 @@ def _show(found: list[run_pb2.Run], output: Format) -> None:
                 each.run_id,
                 word(flow_pb2.FlowKind, each.flow_kind).lower(),
                 str(each.run_number),
-                styled(word(run_pb2.RunStatus, each.status)),
+                word(run_pb2.RunStatus, each.status),
                 f"{each.progress_pct:.0f}%",
                 moment(each, "submit_time"),
                 moment(each, "end_time"),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from optaic.cli.output import Format, OutputOption, console, moment, print_json, print_table, styled, word
+from optaic.cli.output import Format, OutputOption, moment, print_json, print_line, print_table, word
 from optaic.cli.session import ProjectOption, find_instance, find_project, run
 from optaic.client import AsyncClient
 from optaic.common.v1 import flow_pb2
@@ -29,7 +29,7 @@ def list_statuses(project: ProjectOption = "", output: OutputOption = Format.TAB
             print_json(found)
             return
         rows = [
-            (each.instance_name, styled(word(flow_pb2.Status, each.status)), _reason(each), each.instance_id)
+            (each.instance_name, word(flow_pb2.Status, each.status), _reason(each), each.instance_id)
             for each in found
         ]
         print_table(("NAME", "STATUS", "WHY", "ID"), rows)
@@ -59,7 +59,7 @@ def watch(
                 if output is Format.JSON:
                     print_json(change, indent=None)
                 elif change.HasField("instance_status"):
-                    console().print(_line(change))
+                    print_line(*_line(change))
                 else:
                     continue
                 count += 1
@@ -69,10 +69,16 @@ def watch(
     run(command)
 
 
-def _line(change: status_service_pb2.WatchInstanceStatusesResponse) -> str:
+def _line(change: status_service_pb2.WatchInstanceStatusesResponse) -> tuple[str, ...]:
     status = change.instance_status
-    state = "DELETED" if change.is_deleted else styled(word(flow_pb2.Status, status.status))
-    return f"{moment(status, 'update_time')}  {change.revision:>8}  {status.instance_name}  {state}  {_reason(status)}"
+    state = "DELETED" if change.is_deleted else word(flow_pb2.Status, status.status)
+    return (
+        moment(status, "update_time"),
+        f"{change.revision:>8}",
+        status.instance_name,
+        state,
+        _reason(status),
+    )
 
 
 def _reason(status: status_pb2.InstanceStatus) -> str:

@@ -1,0 +1,202 @@
+"""The command line against the same services: tables, JSON, clear refusals, exit statuses."""
+
+import json
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from typer.testing import CliRunner
+
+from optaic.cli.app import app
+from optaic.common.v1 import flow_pb2
+from optaic.instance.v1 import instance_pb2, instance_service_pb2
+from optaic.lineage.v1 import lineage_pb2, lineage_service_pb2
+from optaic.run.v1 import run_pb2, run_service_pb2
+from optaic.status.v1 import status_pb2, status_service_pb2
+from support.fake_services import FakeServices, refuse
+
+ID = str(uuid.UUID(int=1))
+PRICES = instance_pb2.Instance(
+    instance_id=ID,
+    name="prices",
+    kind=instance_pb2.INSTANCE_KIND_DATASET,
+    state=instance_pb2.INSTANCE_STATE_ACTIVE,
+    revision=3,
+    flows=[
+        instance_pb2.Flow(flow_kind=flow_pb2.FLOW_KIND_REFRESH, prefect_deployment_name="default.x.refresh")
+    ],
+)
+
+
+@pytest.fixture
+def optaic(addressed: FakeServices) -> FakeServices:
+    """Services that know the instance `prices`."""
+    addressed.on("GetInstance", PRICES)
+    addressed.on("ListInstances", instance_service_pb2.ListInstancesResponse(instances=[PRICES]))
+    return addressed
+
+
+def invoke(*arguments: str, status: int = 0) -> Any:
+    """Run a command line."""
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == status, result.output
+    return result
+
+
+@pytest.mark.usefixtures("optaic")
+def test_instances_are_listed() -> None:
+    table = invoke("instance", "list").stdout
+    assert "prices" in table
+    assert "dataset" in table
+    assert "ACTIVE" in table
+    assert ID in table
+    assert json.loads(invoke("instance", "list", "-o", "json").stdout)[0]["instance_id"] == ID
+
+
+@pytest.mark.parametrize("given", [ID, "prices"])
+@pytest.mark.usefixtures("optaic")
+def test_an_instance_is_shown_by_id_or_name(given: str) -> None:
+    assert "default.x.refresh" in invoke("instance", "get", given).stdout
+    assert json.loads(invoke("instance", "get", given, "-o", "json").stdout)["name"] == "prices"
+
+
+def test_an_unknown_name_is_a_clear_refusal(optaic: FakeServices) -> None:
+    optaic.on("ListInstances", instance_service_pb2.ListInstancesResponse())
+    result = invoke("instance", "get", "nothing", status=1)
+    assert "there is no instance named 'nothing'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("instance", "list", "-o", "xml"),
+        ("instance", "list", "--kind", "car"),
+        ("run", "submit"),
+        ("run", "submit", "prices", "-p", "no equals sign"),
+        ("run", "submit", "prices", "--flow", "fly"),
+        ("nothing",),
+    ],
+)
+@pytest.mark.usefixtures("optaic")
+def test_wrong_usage_ends_with_2(arguments: tuple[str, ...]) -> None:
+    invoke(*arguments, status=2)
+
+
+def test_a_run_is_submitted(optaic: FakeServices) -> None:
+    optaic.on("SubmitRun", run_pb2.Run(run_id="r", status=run_pb2.RUN_STATUS_PENDING, run_number=1))
+    shown = invoke("run", "submit", "prices", "--mode", "full", "-p", "n=3", "-p", "text=abc", "-o", "json")
+    assert json.loads(shown.stdout)[0]["run_id"] == "r"
+    request = optaic.calls("SubmitRun")[0].request
+    assert (request.instance_id, request.mode) == (ID, run_pb2.RUN_MODE_FULL)
+    assert dict(request.parameters) == {"n": 3, "text": "abc"}
+
+
+def test_a_refused_run_names_every_blocking_flow(optaic: FakeServices) -> None:
+    failure = error_details_pb2.PreconditionFailure(
+        violations=[
+            error_details_pb2.PreconditionFailure.Violation(
+                type="NOT_INITIALIZED", subject=f"{name}/refresh", description="it has never succeeded"
+            )
+            for name in ("prices", "signal")
+        ]
+    )
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    optaic.on(
+        "SubmitRun", lambda _, context: refuse(context, code, "UPSTREAM_NOT_READY", "not ready", [failure])
+    )
+    result = invoke("run", "submit", "prices", status=1)
+    assert "prices/refresh: it has never succeeded" in result.stderr
+    assert "signal/refresh" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("end", "status"), [(run_pb2.RUN_STATUS_COMPLETED, 0), (run_pb2.RUN_STATUS_FAILED, 1)]
+)
+def test_a_run_is_followed_to_its_end(
+    optaic: FakeServices, end: run_pb2.RunStatus.ValueType, status: int
+) -> None:
+    def watch(_: Any, __: grpc.ServicerContext) -> Iterator[run_pb2.Run]:
+        yield run_pb2.Run(
+            run_id="r", status=run_pb2.RUN_STATUS_RUNNING, progress_pct=40, progress_message="[reading]"
+        )
+        yield run_pb2.Run(
+            run_id="r", status=end, error=run_pb2.RunError(type="NoDataInRange", message="no rows")
+        )
+
+    optaic.on("GetRun", run_pb2.Run(run_id="r"))
+    optaic.on("WatchRun", watch)
+    result = invoke("run", "watch", "r", status=status)
+    assert "40%" in result.stdout
+    assert "[reading]" in result.stdout
+    assert ("NoDataInRange no rows" in result.stderr) == bool(status)
+    lines = invoke("run", "watch", "r", "-o", "json", status=status).stdout.splitlines()
+    assert [json.loads(line)["run_id"] for line in lines] == ["r", "r"]
+
+
+def test_runs_are_listed(optaic: FakeServices) -> None:
+    runs = [run_pb2.Run(run_id=f"r{n}", run_number=n, status=run_pb2.RUN_STATUS_COMPLETED) for n in (2, 1)]
+    optaic.on("ListRuns", run_service_pb2.ListRunsResponse(runs=runs))
+    assert "COMPLETED" in invoke("run", "list", "prices", "--status", "completed").stdout
+    request = optaic.calls("ListRuns")[0].request
+    assert (request.instance_id, list(request.statuses)) == (ID, [run_pb2.RUN_STATUS_COMPLETED])
+    assert len(json.loads(invoke("run", "list", "--limit", "1", "-o", "json").stdout)) == 1
+
+
+def test_statuses_are_watched_live(optaic: FakeServices) -> None:
+    cause = lineage_pb2.Cause(message="prices moved")
+    status = status_pb2.InstanceStatus(
+        instance_id=ID,
+        instance_name="prices",
+        status=flow_pb2.STATUS_STALE,
+        flows=[status_pb2.FlowStatus(causes=[cause])],
+    )
+
+    def watch(request: Any, _: grpc.ServicerContext) -> Iterator[Any]:
+        yield status_service_pb2.WatchInstanceStatusesResponse(revision=request.from_revision + 1)
+        yield status_service_pb2.WatchInstanceStatusesResponse(revision=8, instance_status=status)
+
+    optaic.on("WatchInstanceStatuses", watch)
+    line = invoke("status", "watch", "prices", "--from-revision", "6", "--limit", "1").stdout
+    assert "prices  STALE  prices moved" in line
+    request = optaic.calls("WatchInstanceStatuses")[0].request
+    assert (list(request.instance_ids), request.from_revision) == ([ID], 6)
+    lines = invoke(
+        "status", "watch", "--from-revision", "6", "--limit", "2", "-o", "json"
+    ).stdout.splitlines()
+    assert [json.loads(each)["revision"] for each in lines] == ["7", "8"]
+    optaic.on(
+        "ListInstanceStatuses", status_service_pb2.ListInstanceStatusesResponse(instance_statuses=[status])
+    )
+    assert "STALE" in invoke("status", "list").stdout
+
+
+def test_staleness_is_explained(optaic: FakeServices) -> None:
+    flow = flow_pb2.FlowRef(instance_id=ID, flow_kind=flow_pb2.FLOW_KIND_REFRESH)
+    cause = lineage_pb2.Cause(
+        kind=lineage_pb2.CAUSE_KIND_UPSTREAM_MOVED, origin_name="sp500", from_version=1, to_version=2
+    )
+    path = [lineage_pb2.PathStep(instance_name=name) for name in ("sp500", "momentum", "prices")]
+    answer = lineage_service_pb2.ExplainStalenessResponse(
+        flow_state=lineage_pb2.FlowState(flow=flow, instance_name="prices", status=flow_pb2.STATUS_STALE),
+        explanations=[lineage_pb2.StalenessExplanation(cause=cause, path=path)],
+    )
+    optaic.on("ExplainStaleness", answer)
+    shown = invoke("lineage", "explain", "prices").stdout
+    assert "prices/refresh  STALE" in shown
+    assert "sp500: moved from version 1 to 2" in shown
+    assert "sp500 -> momentum -> prices" in shown
+    plain = json.loads(invoke("lineage", "explain", "prices", "-o", "json").stdout)
+    assert plain["explanations"][0]["cause"]["to_version"] == "2"
+
+
+def test_without_a_stack_the_error_says_what_to_do() -> None:
+    assert "optaic dev up" in invoke("instance", "list", status=1).stderr
+
+
+def test_dev_status_of_no_stack_says_so() -> None:
+    report = json.loads(invoke("dev", "status", "-o", "json", status=3).stdout)
+    assert report["phase"] != "ready"
+    assert "nothing was running" in invoke("dev", "down").stdout

@@ -1,0 +1,129 @@
+"""Plain values under our names and the known outside ones become messages."""
+
+import datetime as dt
+
+import pytest
+from google.protobuf import json_format
+
+from optaic.client import messages
+from optaic.common.v1 import flow_pb2
+from optaic.instance.v1 import instance_pb2, schedule_pb2, spec_pb2
+
+
+@pytest.mark.parametrize(
+    ("given", "ours"),
+    [
+        ("refresh", "REFRESH"),
+        ("preview", "PREVIEW"),
+        ("train", "TRAINING"),
+        ("training", "TRAINING"),
+        ("infer", "INFERENCE"),
+        ("inference", "INFERENCE"),
+        ("monitor", "MONITORING"),
+        ("monitoring", "MONITORING"),
+        ("optimize", "OPTIMIZE"),
+        ("backtest", "BACKTEST"),
+        ("FLOW_KIND_TRAINING", "TRAINING"),
+        (3, "TRAINING"),
+    ],
+)
+def test_flow_kinds_have_several_names(given: str | int, ours: str) -> None:
+    assert messages.flow_kind(given) == flow_pb2.FlowKind.Value(f"FLOW_KIND_{ours}")
+
+
+def test_an_unknown_word_lists_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="refresh, preview"):
+        messages.flow_kind("fly")
+
+
+def test_known_outside_names_are_accepted_at_any_depth() -> None:
+    instance = instance_pb2.Instance()
+    pipeline = {"definition_resource_id": "d", "config_json": {"as_of": dt.date(2021, 12, 31), "n": (1, 2)}}
+    messages.fill(instance, {"dataset": {"pipeline": pipeline}})
+    assert instance.dataset.pipeline.definition_id == "d"
+    config = json_format.MessageToDict(instance.dataset.pipeline.config)
+    assert config == {"as_of": "2021-12-31", "n": [1, 2]}
+
+
+def test_a_config_is_free_to_use_any_name() -> None:
+    instance = instance_pb2.Instance()
+    config = {"started_at": 1, "config_json": {"parent_id": 2}}
+    messages.fill(instance, {"config_json": config})
+    assert json_format.MessageToDict(instance.config) == config
+
+
+@pytest.mark.parametrize(
+    ("given", "ours"),
+    [
+        (
+            {"type": "cron", "expression": "30 16 * * 1-5", "timezone": "UTC", "enabled": False},
+            schedule_pb2.Schedule(
+                cron=schedule_pb2.CronSchedule(expression="30 16 * * 1-5", timezone="UTC"), enabled=False
+            ),
+        ),
+        (
+            {"type": "interval", "expression": "15"},
+            schedule_pb2.Schedule(interval=schedule_pb2.IntervalSchedule(minutes=15)),
+        ),
+        ({"type": "manual"}, schedule_pb2.Schedule(manual=schedule_pb2.ManualSchedule())),
+        ({"manual": {}}, schedule_pb2.Schedule(manual=schedule_pb2.ManualSchedule())),
+        (
+            {"interval": {"minutes": 5}, "retry_policy": {"max_retries": 2, "backoff": "exponential"}},
+            schedule_pb2.Schedule(
+                interval=schedule_pb2.IntervalSchedule(minutes=5),
+                retry_policy=schedule_pb2.RetryPolicy(
+                    max_retries=2, backoff=schedule_pb2.RetryPolicy.BACKOFF_EXPONENTIAL
+                ),
+            ),
+        ),
+    ],
+)
+def test_schedules_of_both_shapes(given: dict[str, object], ours: schedule_pb2.Schedule) -> None:
+    instance = instance_pb2.Instance()
+    messages.fill(instance, {"schedule_json": given})
+    assert instance.schedule == ours
+
+
+def test_words_durations_labels_and_messages_are_taken() -> None:
+    instance = instance_pb2.Instance()
+    contract = spec_pb2.SignalContract(min_value=-3)
+    messages.fill(
+        instance,
+        {
+            "signal": {"contract": contract, "dataset": {"pipeline": {}}},
+            "freshness_policy": {"frequency": "daily", "grace": dt.timedelta(hours=2)},
+            "labels": {"team": "alpha"},
+            "description": None,
+        },
+    )
+    assert instance.signal.contract == contract
+    assert instance.signal.dataset.HasField("pipeline")
+    assert instance.freshness_policy.grace.seconds == 7200
+    assert dict(instance.labels) == {"team": "alpha"}
+
+
+def test_an_unknown_field_names_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="no field 'colour'; it has accessor"):
+        messages.fill(instance_pb2.Instance(), {"colour": "red"})
+
+
+def test_a_value_of_the_wrong_type_is_refused() -> None:
+    with pytest.raises(TypeError, match="is not a DatasetSpec"):
+        messages.fill(instance_pb2.Instance(), {"dataset": 3})
+
+
+def test_an_update_mask_goes_into_the_spec_and_takes_the_rest_as_values() -> None:
+    changes = {
+        "dataset": {"pipeline": {"config_json": {"as_of": "x"}}, "monitoring_enabled": True},
+        "backtest": {"assets": {"universe": ["A"]}, "config": {"top_n": 3}},
+        "schedule_json": {"type": "cron", "expression": "x"},
+        "labels": {"a": "b"},
+    }
+    assert messages.paths(instance_pb2.Instance.DESCRIPTOR, changes) == [
+        "dataset.pipeline.config",
+        "dataset.monitoring_enabled",
+        "backtest.assets.universe",
+        "backtest.config.top_n",
+        "schedule",
+        "labels",
+    ]

@@ -1,0 +1,154 @@
+"""Watching and waiting survive lost connections, and end when they must."""
+
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import polars as pl
+import pytest
+
+from optaic import errors
+from optaic.client import AsyncClient
+from optaic.common.v1 import flow_pb2
+from optaic.lineage.v1 import lineage_pb2
+from optaic.run.v1 import run_pb2, run_service_pb2
+from optaic.status.v1 import status_pb2, status_service_pb2
+from support.fake_services import FakeServices, refuse
+
+ID = str(uuid.UUID(int=1))
+
+
+def _change(revision: int, *, is_initial: bool = False) -> status_service_pb2.WatchInstanceStatusesResponse:
+    return status_service_pb2.WatchInstanceStatusesResponse(
+        revision=revision,
+        is_initial=is_initial,
+        instance_status=status_pb2.InstanceStatus(instance_id=ID),
+    )
+
+
+async def test_a_watch_resumes_after_the_last_revision(services: FakeServices, client: AsyncClient) -> None:
+    def watch(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        attempt = len(services.calls("WatchInstanceStatuses"))
+        if attempt == 1:
+            yield _change(0, is_initial=True)
+            yield status_service_pb2.WatchInstanceStatusesResponse(revision=5)
+            yield _change(6)
+            context.abort(grpc.StatusCode.UNAVAILABLE, "going away")
+        start = request.from_revision
+        yield _change(start + 1)
+        if attempt == 2:
+            refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "WATCHER_TOO_SLOW", "slow")
+        yield _change(start + 2)
+
+    services.on("WatchInstanceStatuses", watch)
+    revisions = [change.revision async for change in client.status.watch()]
+    assert revisions == [0, 5, 6, 7, 8, 9]
+    asked = [call.request for call in services.calls("WatchInstanceStatuses")]
+    assert [each.HasField("from_revision") for each in asked] == [False, True, True]
+    assert [each.from_revision for each in asked] == [0, 6, 7]
+
+
+async def test_a_watch_that_broke_off_at_the_beginning_begins_again(
+    services: FakeServices, client: AsyncClient
+) -> None:
+    def watch(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        yield _change(0, is_initial=True)
+        if len(services.calls("WatchInstanceStatuses")) == 1:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "going away")
+        assert not request.HasField("from_revision")
+
+    services.on("WatchInstanceStatuses", watch)
+    assert len([change async for change in client.status.watch()]) == 2
+
+
+async def test_a_compacted_revision_is_the_callers_to_handle(
+    services: FakeServices, client: AsyncClient
+) -> None:
+    services.on(
+        "WatchInstanceStatuses",
+        lambda _, context: refuse(context, grpc.StatusCode.OUT_OF_RANGE, "REVISION_COMPACTED", "gone"),
+    )
+    with pytest.raises(errors.OutOfRangeError):
+        await anext(client.status.watch(from_revision=1))
+
+
+async def test_wait_follows_a_run_to_its_end_through_a_lost_connection(
+    services: FakeServices, client: AsyncClient
+) -> None:
+    def watch(_: Any, context: grpc.ServicerContext) -> Iterator[run_pb2.Run]:
+        yield run_pb2.Run(run_id="r", status=run_pb2.RUN_STATUS_RUNNING, progress_pct=50)
+        if len(services.calls("WatchRun")) == 1:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "going away")
+        done = run_pb2.Run(run_id="r", status=run_pb2.RUN_STATUS_COMPLETED)
+        done.metrics.update({"sharpe_ratio": 1.5, "by_year": {"2021": 2}})
+        done.start_time.FromSeconds(9)
+        yield done
+
+    services.on("SubmitRun", run_pb2.Run(run_id="r", status=run_pb2.RUN_STATUS_PENDING))
+    services.on("WatchRun", watch)
+    handle = await client.runs.submit(ID)
+    run = await handle.wait(timeout=20)
+    assert run.status == run_pb2.RUN_STATUS_COMPLETED
+    assert handle.metrics == {"sharpe_ratio": 1.5, "by_year": {"2021": 2}}
+    assert handle.started_at.seconds == 9
+    assert await handle.wait() == run
+    assert len(services.calls("WatchRun")) == 2
+
+
+async def test_wait_gives_up_after_its_time_and_the_run_goes_on(
+    services: FakeServices, client: AsyncClient
+) -> None:
+    ended = threading.Event()
+
+    def watch(_: Any, context: grpc.ServicerContext) -> Iterator[run_pb2.Run]:
+        context.add_callback(ended.set)
+        yield run_pb2.Run(run_id="r", status=run_pb2.RUN_STATUS_RUNNING)
+        ended.wait(20)
+
+    services.on("GetRun", run_pb2.Run(run_id="r", status=run_pb2.RUN_STATUS_RUNNING))
+    services.on("WatchRun", watch)
+    handle = await client.runs.handle("r")
+    with pytest.raises(TimeoutError):
+        await handle.wait(timeout=0.2)
+    assert handle.status == run_pb2.RUN_STATUS_RUNNING
+    assert ended.wait(10)
+
+
+async def test_an_artifact_is_a_frame(services: FakeServices, client: AsyncClient, tmp_path: Path) -> None:
+    file = tmp_path / "equity curve.parquet"
+    pl.DataFrame({"nav": [1.0, 2.0]}).write_parquet(file)
+    services.on("GetRun", run_pb2.Run(run_id="r", artifacts={"equity_curve": file.as_uri()}))
+    handle = await client.runs.handle("r")
+    assert (await handle.artifact("equity_curve"))["nav"].to_list() == [1.0, 2.0]
+    with pytest.raises(KeyError, match="equity_curve"):
+        await handle.artifact("trades")
+
+
+async def test_data_is_read_at_its_physical_version(
+    services: FakeServices, client: AsyncClient, tmp_path: Path
+) -> None:
+    uri = tmp_path.joinpath("data").as_uri()
+    runs = []
+    for number, (closes, digest) in enumerate(([[1.0], "a"], [[1.0], "a"], [[1.0, 2.0], "b"]), start=1):
+        assert isinstance(closes, list)
+        frame = pl.DataFrame({"date": list(range(len(closes))), "close": closes})
+        frame.write_delta(str(tmp_path / "data"), mode="overwrite")
+        version = flow_pb2.VersionRef(uri=uri, physical_version=str(number - 1), digest=str(digest))
+        runs.append(run_pb2.Run(run_id=f"r{number}", run_number=number, output_version=version))
+    current = flow_pb2.VersionRef(version=2, uri=uri, physical_version="2", digest="b")
+    services.on("GetFlowState", lineage_pb2.FlowState(current_version=current))
+    services.on("ListRuns", run_service_pb2.ListRunsResponse(runs=reversed(runs)))
+    services.on("GetRun", runs[0])
+    flow = flow_pb2.FlowRef(instance_id=ID, flow_kind=flow_pb2.FLOW_KIND_REFRESH)
+    assert (await client.data.read(flow)).height == 2
+    assert (await client.data.read(flow, 2)).height == 2
+    assert (await client.data.read(flow, 1)).height == 1
+    assert (await client.data.read(flow, "r1")).height == 1
+    with pytest.raises(errors.NotFoundError, match="version 3"):
+        await client.data.read(flow, 3)
+    services.on("GetFlowState", lineage_pb2.FlowState())
+    with pytest.raises(errors.NotFoundError):
+        await client.data.read(flow)
