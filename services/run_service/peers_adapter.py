@@ -8,7 +8,7 @@ import grpc
 
 from optaic.instance.v1 import instance_pb2, instance_service_pb2, instance_service_pb2_grpc
 from optaic.lineage.v1 import lineage_service_pb2, lineage_service_pb2_grpc
-from servicekit.errors import DomainError, NotFoundError, UnavailableError
+from servicekit.errors import DomainError, InternalError, NotFoundError, UnavailableError
 from servicekit.status import from_rpc_error
 
 _Answer = lineage_service_pb2.CheckUpstreamFreshnessResponse
@@ -50,6 +50,7 @@ class Peers:
 
 
 _REASONS = {"INSTANCE_NOT_FOUND", "FLOW_NOT_FOUND"}
+_PASSING = {"UNAVAILABLE", "RESOURCE_EXHAUSTED", "ABORTED"}
 
 
 def _translate(error: grpc.aio.AioRpcError) -> DomainError:
@@ -58,5 +59,7 @@ def _translate(error: grpc.aio.AioRpcError) -> DomainError:
         return meaning
     if meaning.code == "DEADLINE_EXCEEDED":
         return meaning
-    # Whatever else a peer says about our call is not the client's fault.
-    return UnavailableError("PEER_UNAVAILABLE", f"a service that admission needs refused: {meaning.message}")
+    if meaning.code in _PASSING:
+        return UnavailableError("PEER_UNAVAILABLE", f"a service that admission needs says: {meaning.message}")
+    # Whatever else a peer says about our call is a fault of ours, not the client's.
+    return InternalError("PEER_REFUSED", f"a service that admission needs refused: {meaning.message}")

@@ -155,7 +155,7 @@ async def test_bad_requests_are_refused_with_their_reason(service: RunningRunSer
     instance = service.instances.add()
     async with refused("FLOW_NOT_FOUND"):
         await service.submit(instance, flow_kind=flow_pb2.FLOW_KIND_BACKTEST)
-    async with refused("INVALID_ARGUMENT"):
+    async with refused("VALIDATION_FAILED"):
         await service.runs.SubmitRun(run_service_pb2.SubmitRunRequest(instance_id="no uuid"))
     async with refused("INSTANCE_DELETING"):
         await service.submit(service.instances.add(state="DELETING"))
