@@ -49,7 +49,7 @@ async def _show_job(stack: devstack.Stack, console: Console) -> int:
                 backtest = await job.run()
                 screen.refresh()
         curve = await backtest.artifact("equity_curve")
-    metrics = {name: float(value) for name, value in backtest.metrics.items()}
+    metrics = dict(backtest.metrics)
     figure = OUTPUT / "equity_curve.png"
     await asyncio.to_thread(draw_equity, curve, figure, title="momentum_backtest", metrics=metrics)
     versions = await describe_versions(endpoints.prefect_api, await _describe_servers(stack))

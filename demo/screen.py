@@ -1,6 +1,6 @@
 """What the terminal shows while the job works; knows nothing of how the job works."""
 
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -80,7 +80,7 @@ class Screen:
         return Group(steps, Panel(statuses, title="live status", expand=False), *notes, events)
 
 
-def print_metrics(console: Console, metrics: dict[str, float]) -> None:
+def print_metrics(console: Console, metrics: dict[str, Any]) -> None:
     """Print the backtest's metrics as a table."""
     table = Table("metric", "value", title="momentum_backtest")
     for name in METRICS:

@@ -69,7 +69,7 @@ async def describe_versions(prefect_api_url: str, servers: dict[str, str]) -> di
 
 
 def describe_job(
-    job: Job, metrics: dict[str, float], versions: dict[str, str], figure: Path
+    job: Job, metrics: dict[str, Any], versions: dict[str, str], figure: Path
 ) -> dict[str, Any]:
     """Everything the job has to show for itself."""
     statuses = {name: job.observed.statuses[instance.instance_id] for name, instance in job.instances.items()}
