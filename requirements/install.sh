@@ -4,7 +4,7 @@ set -eu
 venv=$1 lock=$2
 
 runs() {
-    "$1" -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null
+    "$1" -c 'import ensurepip, ssl, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null
 }
 
 if [ ! -x "$venv/bin/python" ] || ! runs "$venv/bin/python"; then

@@ -26,7 +26,15 @@ _SUBJECTS: Mapping[str, tuple[str, ...]] = {
 }
 _DEAD_LETTERS = "DEAD_LETTERS"
 # The durable consumers by which the services read each other's streams.
-DURABLES = ("instance", "run", "lineage", "status")
+DURABLES = (
+    "instance-service",
+    "run-lineage",
+    "run-instance",
+    "lineage-instance-events",
+    "lineage-run-events",
+    "status-instance-events",
+    "status-lineage-events",
+)
 _READ = ("_INBOX.>", "optaic.>", "optaic-live.>")
 
 

@@ -107,8 +107,9 @@ class Process:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, self.program.stop_signal)
             await asyncio.wait({keeper}, timeout=grace)
-        keeper.cancel()
+        keeper.cancel()  # between two lives, or deaf
         await asyncio.wait({keeper})
+        self.pid = None
         # It had its grace; what is still here is a program that hangs, or what it left behind.
         await asyncio.to_thread(leftovers.end, self._state.root, self.name, 0.0)
         await self._set_phase("stopped")
@@ -123,6 +124,7 @@ class Process:
                 await child.wait()
             finally:
                 watcher.cancel()
+            self.pid = None
             if self._stopping:
                 return
             if self.ready_seconds is None:
@@ -173,8 +175,6 @@ class Process:
     async def _set_phase(self, phase: Phase) -> None:
         async with self._changed:
             self.phase = phase
-            if phase in {"stopped", "failed"}:
-                self.pid = None
             self._changed.notify_all()
 
     @contextlib.contextmanager

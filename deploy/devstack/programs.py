@@ -13,12 +13,13 @@ from devstack.processes import Program
 from devstack.state import State
 
 
-def _common(endpoints: Endpoints) -> dict[str, str]:
+def _common(settings: Settings, endpoints: Endpoints) -> dict[str, str]:
     return {
         **endpoints.addresses(),
         "OPTAIC_PREFECT_API_URL": endpoints.prefect_api,
         "OPTAIC_SERVICE_TOKEN": endpoints.service_token,
         "OPTAIC_DATA_ROOT": endpoints.data_root,
+        "OPTAIC_WORK_POOL": settings.work_pool,
     }
 
 
@@ -36,7 +37,7 @@ def make_service(
         name=f"{name}-service",
         argv=(sys.executable, "-m", f"{name}_service"),
         environment={
-            **_common(endpoints),
+            **_common(settings, endpoints),
             "OPTAIC_LISTEN": address,
             "OPTAIC_DATABASE_URL": databases["app"],
             "OPTAIC_DATABASE_OWNER_URL": databases["owner"],
@@ -57,8 +58,7 @@ def make_worker(state: State, settings: Settings, endpoints: Endpoints) -> Progr
         ),
     }
     environment = {
-        **_common(endpoints),
-        "OPTAIC_WORK_POOL": settings.work_pool,
+        **_common(settings, endpoints),
         "PREFECT_API_URL": endpoints.prefect_api,
         "PREFECT_HOME": str(state.root / "prefect-worker"),
         "PREFECT_WORKER_QUERY_SECONDS": "1",
