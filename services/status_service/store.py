@@ -11,9 +11,12 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from servicekit.schema import UUID_TEXT, metadata
+from servicekit import schema
+from servicekit.schema import UUID_TEXT
 from status_service.domain import Board, Flow, Instance
 
+# Of its own: other services have tables of the same names in theirs.
+metadata = sa.MetaData(naming_convention=schema.metadata.naming_convention)
 _TIME = sa.DateTime(timezone=True)
 _WORDS = postgresql.ARRAY(sa.Text)
 

@@ -280,7 +280,7 @@ async def test_changes_are_published_for_the_world(service: RunningStatusService
         live.append(status_pb2.InstanceStatus.FromString((await subscription.next_msg(timeout=10)).data))
         return live[-1].status == flow_pb2.STATUS_READY
 
-    await eventually(heard)  # type: ignore[arg-type]  # mypy infers no value for a union of plain and async
+    await eventually(heard)
     assert [flow_pb2.Status.Name(status.status) for status in live] == [
         "STATUS_NOT_INITIALIZED",
         "STATUS_READY",

@@ -112,7 +112,7 @@ async def test_a_compacted_revision_is_refused(postgres_server: Postgres, nats_u
             async with service.application.database.read(TENANT) as connection:
                 return (await store.get_revisions(connection, TENANT)).compacted_revision == 15
 
-        await eventually(is_compacted)  # type: ignore[arg-type]  # mypy infers no value for a union of plain and async
+        await eventually(is_compacted)
         kept = await _until(service.stub.WatchInstanceStatuses(_request(15)), 20)
         assert [each.revision for each in kept] == [16, 17, 18, 19, 20]
         for position in (14, 21):
