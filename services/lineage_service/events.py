@@ -212,10 +212,8 @@ class ChangeGroup:
     """The part of a change that stems from one run, or, with an empty id, from no single one."""
 
     run_id: str = ""
-    changes: dict[int, Change] = field(default_factory=dict)
-    causes: dict[int, list[Cause]] = field(
-        default_factory=dict
-    )  # by flow; lists are shared where they are equal
+    changes: list[Change] = field(default_factory=list)
+    causes: list[list[Cause]] = field(default_factory=list)  # beside the changes; equal lists are one list
     affected_downstream: int = 0
 
 
@@ -241,11 +239,10 @@ def _chunks(revision: int, group: ChangeGroup) -> Iterator[FlowStatusesChanged]:
     chunk, size = _head(revision, group), 0
     positions: dict[Cause, int] = {}
     indexes: dict[int, list[int]] = {}  # of a list of causes, by its identity: thousands share one
-    for change in group.changes.values():
+    for change, causes in zip(group.changes, group.causes, strict=True):
         if size > CHUNK_BYTES:
             yield chunk
             chunk, size, positions, indexes = _head(revision, group), 0, {}, {}
-        causes = group.causes.get(change.flow_id, [])
         if causes and id(causes) not in indexes:
             for cause in causes:
                 if cause not in positions:
@@ -254,9 +251,7 @@ def _chunks(revision: int, group: ChangeGroup) -> Iterator[FlowStatusesChanged]:
                     chunk.causes.append(message)
                     size += message.ByteSize() + 4
             indexes[id(causes)] = [positions[cause] for cause in causes]
-        item = _change_message(change, indexes.get(id(causes)))
-        size += item.ByteSize() + 4
-        chunk.changes.append(item)
+        size += _add_change(chunk, change, indexes.get(id(causes))).ByteSize() + 4
     if group.changes or group.run_id:
         yield chunk
 
@@ -267,7 +262,9 @@ def _head(revision: int, group: ChangeGroup) -> FlowStatusesChanged:
     )
 
 
-def _change_message(change: Change, cause_indexes: Sequence[int] | None) -> FlowStatusChange:
+def _add_change(
+    chunk: FlowStatusesChanged, change: Change, cause_indexes: Sequence[int] | None
+) -> FlowStatusChange:
     activity, outcome, status = dimensions(
         change.run_number <= change.ended_run_number, change.outcome, change.is_fresh
     )
@@ -275,7 +272,7 @@ def _change_message(change: Change, cause_indexes: Sequence[int] | None) -> Flow
     if change.last_run_time is not None:
         seconds, microseconds = divmod(change.last_run_time, _MICROSECONDS)
         last_run_time = Timestamp(seconds=seconds, nanos=microseconds * 1000)
-    return FlowStatusChange(
+    return chunk.changes.add(
         flow=FlowRef(instance_id=change.instance_id, flow_kind=kind_number(change.flow_kind)),
         status=status,
         activity=activity,
@@ -283,7 +280,7 @@ def _change_message(change: Change, cause_indexes: Sequence[int] | None) -> Flow
         is_fresh=change.is_fresh,
         cause_indexes=cause_indexes,
         run_number=change.run_number,
-        last_run_id=change.last_run_id,  # type: ignore[arg-type]  # None leaves it empty
+        last_run_id=change.last_run_id,
         last_run_time=last_run_time,
         version=change.version,
         last_data_date=change.last_data_date,

@@ -30,10 +30,12 @@ class ModelFlow:
 
     @property
     def edges(self) -> list[ModelEdge]:
+        """The connected upstreams."""
         return sorted({(edge.upstream, edge.role) for edge in self.spec.upstreams}) if self.spec else []
 
     @property
     def word(self) -> str:
+        """The one word."""
         if self.is_running:
             return "running"
         if self.outcome == "failed":
@@ -62,27 +64,21 @@ class Model:
 
     def flows(self) -> dict[FlowKey, ModelFlow]:
         """Recompute everything."""
-        newest: dict[str, Snapshot] = {}
-        for snapshot in self.snapshots:
-            known = newest.get(snapshot.instance_id)
-            if known is None or (snapshot.is_deleted, snapshot.revision) > (known.is_deleted, known.revision):
-                newest[snapshot.instance_id] = snapshot
-        flows: dict[FlowKey, ModelFlow] = {}
-        for snapshot in newest.values():
-            for spec in snapshot.flows:
-                defined = None if snapshot.is_deleted else spec
-                flows[FlowKey(snapshot.instance_id, spec.flow_kind)] = ModelFlow(
-                    snapshot.name, snapshot.is_deleted, defined
-                )
+        newest = self._newest()
+        flows = {
+            FlowKey(snapshot.instance_id, spec.flow_kind): ModelFlow(
+                snapshot.name, snapshot.is_deleted, None if snapshot.is_deleted else spec
+            )
+            for snapshot in newest.values()
+            for spec in snapshot.flows
+        }
+        for spec in [spec for snapshot in newest.values() for spec in snapshot.flows]:
+            for edge in spec.upstreams:
+                flows.setdefault(edge.upstream, ModelFlow())
         facts: dict[FlowKey, list[RunFact]] = {}
         for fact in self.facts:
-            is_deleted = fact.flow.instance_id in newest and newest[fact.flow.instance_id].is_deleted
-            if not is_deleted:
+            if fact.flow.instance_id not in newest or not newest[fact.flow.instance_id].is_deleted:
                 facts.setdefault(fact.flow, []).append(fact)
-        for snapshot in newest.values():
-            for spec in snapshot.flows:
-                for edge in spec.upstreams:
-                    flows.setdefault(edge.upstream, ModelFlow())
         numbers = {key: self._run(flows.setdefault(key, ModelFlow()), known) for key, known in facts.items()}
         for key, known in facts.items():
             self._consume(flows[key], known, numbers)
@@ -93,6 +89,14 @@ class Model:
         for key, flow in flows.items():
             flow.is_fresh = self._is_fresh(key, flows, decided)
         return flows
+
+    def _newest(self) -> dict[str, Snapshot]:
+        newest: dict[str, Snapshot] = {}
+        for snapshot in self.snapshots:
+            known = newest.get(snapshot.instance_id)
+            if known is None or (snapshot.is_deleted, snapshot.revision) > (known.is_deleted, known.revision):
+                newest[snapshot.instance_id] = snapshot
+        return newest
 
     @staticmethod
     def _run(flow: ModelFlow, facts: list[RunFact]) -> dict[str, int]:
@@ -124,16 +128,18 @@ class Model:
         completed = [fact for fact in facts if fact.phase is Phase.COMPLETED]
         if completed:
             for item in max(completed, key=lambda fact: fact.run_number).inputs:
-                version = numbers.get(item.upstream, {}).get(item.version_id, 0) if item.version_id else item.version
+                version = (
+                    numbers.get(item.upstream, {}).get(item.version_id, 0)
+                    if item.version_id
+                    else item.version
+                )
                 flow.consumed[(item.upstream, item.role)] = version
 
     def _is_fresh(self, key: FlowKey, flows: dict[FlowKey, ModelFlow], decided: dict[FlowKey, bool]) -> bool:
         if key not in decided:
             flow = flows[key]
             has_own_cause = (
-                flow.spec is None
-                or flow.spec.fingerprint != flow.computed_fingerprint
-                or flow.is_invalidated
+                flow.spec is None or flow.spec.fingerprint != flow.computed_fingerprint or flow.is_invalidated
             )
             decided[key] = (
                 flow.version > 0

@@ -13,13 +13,14 @@ import grpc
 import nats
 import sqlalchemy as sa
 from google.protobuf.message import Message
+from nats.aio.client import Client
+
 from lineage_service import app, consumers, events
 from lineage_service.config import Settings
 from lineage_service.domain.flows import FlowKey, Input, RunFact, Snapshot
 from lineage_service.store import reads
 from lineage_service.use_cases import admission, queries
 from lineage_service.use_cases.events import Services, apply_run_facts, apply_snapshots
-from nats.aio.client import Client
 from optaic.lineage.v1.lineage_events_pb2 import FlowStatusesChanged
 from optaic.lineage.v1.lineage_service_pb2_grpc import LineageServiceStub
 from servicekit import runtime
@@ -73,7 +74,9 @@ class Lineage:
                 ids = [fact.event_id for fact in facts]
                 new = await insert_consumed(connection, self.tenant_id, events.RUN_CONSUMER, ids)
                 seen: set[str] = set()
-                news = [f for f in facts if f.event_id in new and not (f.event_id in seen or seen.add(f.event_id))]  # type: ignore[func-returns-value]  # add() only remembers
+                news = [
+                    f for f in facts if f.event_id in new and not (f.event_id in seen or seen.add(f.event_id))
+                ]  # type: ignore[func-returns-value]  # add() only remembers
                 if news:
                     await apply_run_facts(self.services, connection, self.tenant_id, news)
 
@@ -83,13 +86,17 @@ class Lineage:
 
     async def invalidate(self, key: FlowKey) -> None:
         """Declare a flow invalid."""
-        await queries.invalidate_flow(self.services, self.database, self.tenant_id, key, "wrong data", "", b"")
+        await queries.invalidate_flow(
+            self.services, self.database, self.tenant_id, key, "wrong data", "", b""
+        )
 
     async def state(self) -> dict[FlowKey, FlowSummary]:
         """Return all defined flows."""
         tenant = {"tenant_id": self.tenant_id}
         async with self.database.read(self.tenant_id) as connection:
-            ids = await connection.execute(sa.text("select flow_id from flows where tenant_id = :tenant_id"), tenant)
+            ids = await connection.execute(
+                sa.text("select flow_id from flows where tenant_id = :tenant_id"), tenant
+            )
             flows = {
                 flow.flow_id: flow
                 for flow in await reads.list_flows(connection, self.tenant_id, ids.scalars())
@@ -111,7 +118,9 @@ class Lineage:
 
     async def messages(self) -> list[FlowStatusesChanged]:
         """Return the FlowStatusesChanged that wait in the outbox, in order."""
-        statement = sa.text("select payload from outbox where tenant_id = :tenant_id and type = :type order by id")
+        statement = sa.text(
+            "select payload from outbox where tenant_id = :tenant_id and type = :type order by id"
+        )
         kind = FlowStatusesChanged.DESCRIPTOR.full_name
         async with self.database.read(self.tenant_id) as connection:
             rows = await connection.execute(statement, {"tenant_id": self.tenant_id, "type": kind})

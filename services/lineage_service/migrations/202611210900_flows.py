@@ -113,6 +113,8 @@ _TABLES = (
 
 def upgrade() -> None:
     schema.create_infrastructure(op, "lineage")
+    # A propagation writes megabytes of messages that live for milliseconds: not worth compressing.
+    op.execute("alter table outbox alter column payload set storage external")
     for statement in _TABLES:
         op.execute(statement)
     for table in ("instances", "flows", "edges", "versions", "lineage_revisions"):

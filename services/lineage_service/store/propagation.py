@@ -5,14 +5,16 @@ Only under the tenant's lock: two at once would lose staleness.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lineage_service.domain.flows import Change, Move
 
-# The ids are found first and updated then: fused, the planner misjudges small answers.
+# The ids are found first and updated then: fused, the planner misjudges small answers. They travel as the text
+# of an array, one for each root: a hundred thousand ids need no parsing here.
 _FIND_STALE = sa.text("""
     with recursive stale (flow_id, root) as (
         (
@@ -36,7 +38,8 @@ _FIND_STALE = sa.text("""
         join edges e on e.tenant_id = :tenant_id and e.upstream_id = s.flow_id and e.is_connected
         join flows f on f.tenant_id = :tenant_id and f.flow_id = e.downstream_id and f.is_fresh
     )
-    select flow_id, root from stale
+    select root, count(*) filter (where flow_id <> root), cast(array_agg(flow_id) as text)
+    from stale group by root
 """)
 # `region`: flows that are not fresh and have no local cause, below a candidate that is such a flow. Within
 # it, whatever is not below a remaining cause becomes fresh.
@@ -81,32 +84,53 @@ _FIND_CONSUMERS = sa.text("""
 """)
 _CHANGE = """
     returning flow_id, cast(instance_id as text), flow_kind, is_defined, run_number, ended_run_number, outcome,
-        is_fresh, cast(last_run_id as text), cast(extract(epoch from last_run_time) * 1000000 as bigint),
+        is_fresh, cast(last_run_id as text), cast(date_part('epoch', last_run_time) * 1000000 as bigint),
         version, last_data_date, rows_processed, overdue_date
 """
 _SET_FRESH = sa.text(f"""
     update flows set is_fresh = :is_fresh, revision = :revision
-    where tenant_id = :tenant_id and flow_id = any(:flow_ids) {_CHANGE}
+    where tenant_id = :tenant_id and flow_id = any(cast(:flow_ids as bigint[])) {_CHANGE}
 """)  # noqa: S608 - a constant of ours
 _TOUCH = sa.text(f"""
     update flows set revision = :revision
-    where tenant_id = :tenant_id and flow_id = any(:flow_ids) {_CHANGE}
+    where tenant_id = :tenant_id and flow_id = any(cast(:flow_ids as bigint[])) {_CHANGE}
 """)  # noqa: S608 - a constant of ours
+
+
+NO_IDS = "{}"
+
+
+class Reach(NamedTuple):
+    """What one root makes not fresh: how many other flows, and the ids as the text of an array."""
+
+    root: int
+    affected: int
+    flow_ids: str
+
+
+def parse_ids(text: str) -> list[int]:
+    """Return the ids of an array's text."""
+    return [int(item) for item in text[1:-1].split(",") if item]
+
+
+def format_ids(flow_ids: Iterable[int]) -> str:
+    """Return the text of an array."""
+    return "{" + ",".join(map(str, flow_ids)) + "}"
 
 
 async def find_stale(
     connection: AsyncConnection, tenant_id: str, touched: Collection[int], moves: Sequence[Move]
-) -> list[tuple[int, int]]:
-    """Return the fresh flows that no longer are, each with every root: a moved flow, or the touched one itself.
+) -> list[Reach]:
+    """Return the fresh flows that no longer are, by root: a flow that moved, or one touched that is stale itself.
 
-    The pairs are bounded by roots times flows: keep both collections small.
+    The answer is bounded by roots times flows: keep both collections small.
     """
     parameters = {
         "tenant_id": tenant_id,
         "touched": list(touched),
         "moved": [move.flow_id for move in moves],
     }
-    return [(row[0], row[1]) for row in await connection.execute(_FIND_STALE, parameters)]
+    return [Reach(*row) for row in await connection.execute(_FIND_STALE, parameters)]
 
 
 async def find_fresh(
@@ -122,18 +146,11 @@ async def find_fresh(
 
 
 async def set_fresh(
-    connection: AsyncConnection, tenant_id: str, flow_ids: Sequence[int], *, is_fresh: bool, revision: int
+    connection: AsyncConnection, tenant_id: str, flow_ids: str, *, is_fresh: bool, revision: int
 ) -> list[Change]:
-    """Write the freshness of flows; return them as they are now."""
-    if not flow_ids:
-        return []
-    parameters = {
-        "tenant_id": tenant_id,
-        "flow_ids": list(flow_ids),
-        "is_fresh": is_fresh,
-        "revision": revision,
-    }
-    return list(map(Change._make, await connection.execute(_SET_FRESH, parameters)))
+    """Write the freshness of flows, given as the text of an array; return them as they are now."""
+    parameters = {"tenant_id": tenant_id, "flow_ids": flow_ids, "is_fresh": is_fresh, "revision": revision}
+    return list(map(Change._make, (await connection.execute(_SET_FRESH, parameters)).all()))
 
 
 async def touch(
@@ -141,4 +158,4 @@ async def touch(
 ) -> list[Change]:
     """Write the revision of flows that changed otherwise; return them as they are now."""
     parameters = {"tenant_id": tenant_id, "flow_ids": list(flow_ids), "revision": revision}
-    return list(map(Change._make, await connection.execute(_TOUCH, parameters)))
+    return list(map(Change._make, (await connection.execute(_TOUCH, parameters)).all()))

@@ -5,7 +5,6 @@ The state that results is a function of the set of events: neither order nor rep
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -190,18 +189,16 @@ class _Change:
         """
         if not touched and not self.event_ids:
             return
-        roots: list[tuple[int, int]] = []
-        changes: list[Change] = []
         if touched:
-            roots = await propagation.find_stale(self.connection, self.tenant_id, touched, moves)
-            stale = list({flow_id for flow_id, _ in roots})
-            changes += await self._set_fresh(stale, is_fresh=False)
+            reaches = await propagation.find_stale(self.connection, self.tenant_id, touched, moves)
+            changes = await self._set_fresh(_union(reaches), is_fresh=False)
             fresh = await propagation.find_fresh(self.connection, self.tenant_id, touched, moves)
-            changes += await self._set_fresh(fresh, is_fresh=True)
+            changes += await self._set_fresh(propagation.format_ids(fresh), is_fresh=True)
             changes += await propagation.touch(self.connection, self.tenant_id, touched, self.revision)
+            # What was written twice is told as it was written last; placeholders are nobody's business.
             told = {change.flow_id: change for change in changes if change.is_defined}
-            graph_ids = touched | {root for _, root in roots}
-            await self._fill(told, roots, graph_ids, moves, groups, owners)
+            graph = await reads.load_causes_graph(self.connection, self.tenant_id, touched)
+            _assign(touched, told, reaches, graph, moves, groups, owners)
         messages = events.change_messages(self.revision, groups, self.event_ids)
         await outbox.append(
             self.connection,
@@ -219,46 +216,55 @@ class _Change:
             ],
         )
 
-    async def _set_fresh(self, flow_ids: Sequence[int], *, is_fresh: bool) -> list[Change]:
+    async def _set_fresh(self, flow_ids: str, *, is_fresh: bool) -> list[Change]:
+        if flow_ids == propagation.NO_IDS:
+            return []
         return await propagation.set_fresh(
             self.connection, self.tenant_id, flow_ids, is_fresh=is_fresh, revision=self.revision
         )
 
-    async def _fill(
-        self,
-        told: dict[int, Change],
-        roots: Sequence[tuple[int, int]],
-        graph_ids: set[int],
-        moves: Sequence[Move],
-        groups: Sequence[events.ChangeGroup],
-        owners: dict[int, events.ChangeGroup],
-    ) -> None:
-        graph = await reads.load_causes_graph(self.connection, self.tenant_id, graph_ids)
-        own = {flow_id: _causes_of(graph.flows[flow_id], graph) for flow_id in graph_ids}
-        by_root = dict(own)
-        for move in moves:
-            cause = moved(graph.flows[move.flow_id], move.from_version, move.to_version)
-            by_root[move.flow_id] = [cause, *own[move.flow_id]]
-        roots_of: defaultdict[int, list[int]] = defaultdict(list)
-        for flow_id, root in roots:
-            if flow_id != root and flow_id in told and not told[flow_id].is_fresh:
-                roots_of[flow_id].append(root)
-                if root in owners:
-                    owners[root].affected_downstream += 1
-        shared: dict[tuple[int, ...], list[Cause]] = {}
-        for flow_id, change in told.items():
-            reached_by = roots_of.get(flow_id, [])
-            owner = owners.get(flow_id) or next(
-                (owners[root] for root in reached_by if root in owners), groups[-1]
-            )
-            owner.changes[flow_id] = change
-            if flow_id in own:
-                owner.causes[flow_id] = own[flow_id]
-            elif reached_by:
-                key = tuple(sorted(reached_by))
-                if key not in shared:
-                    shared[key] = [cause for root in key for cause in by_root[root]]
-                owner.causes[flow_id] = shared[key]
+
+def _union(reaches: Sequence[propagation.Reach]) -> str:
+    """Return all ids; those below several roots are named several times."""
+    return "{" + ",".join(reach.flow_ids[1:-1] for reach in reaches) + "}"
+
+
+def _assign(
+    touched: set[int],
+    told: dict[int, Change],
+    reaches: Sequence[propagation.Reach],
+    graph: Graph,
+    moves: Sequence[Move],
+    groups: Sequence[events.ChangeGroup],
+    owners: dict[int, events.ChangeGroup],
+) -> None:
+    """Put every change into the group of the run that led to it, with its causes."""
+    own = {flow_id: _causes_of(graph.flows[flow_id], graph) for flow_id in touched}
+    by_root = dict(own)
+    for move in moves:
+        cause = moved(graph.flows[move.flow_id], move.from_version, move.to_version)
+        by_root[move.flow_id] = [cause, *own[move.flow_id]]
+    roots_of: dict[int, tuple[int, ...]] = {}
+    for reach in reaches:
+        owners.get(reach.root, groups[-1]).affected_downstream += reach.affected
+        if len(reaches) > 1:
+            for flow_id in propagation.parse_ids(reach.flow_ids):
+                roots_of[flow_id] = (*roots_of.get(flow_id, ()), reach.root)
+    everywhere = tuple(reach.root for reach in reaches)
+    shared: dict[tuple[int, ...], list[Cause]] = {}
+    for flow_id, change in told.items():
+        if flow_id in touched:
+            group, causes = owners.get(flow_id, groups[-1]), own[flow_id]
+        elif change.is_fresh:
+            group, causes = groups[-1], []
+        else:
+            roots = roots_of.get(flow_id, everywhere)
+            group = owners.get(roots[0], groups[-1])
+            if roots not in shared:
+                shared[roots] = [cause for root in roots for cause in by_root[root]]
+            causes = shared[roots]
+        group.changes.append(change)
+        group.causes.append(causes)
 
 
 def _causes_of(flow: Flow, graph: Graph) -> list[Cause]:

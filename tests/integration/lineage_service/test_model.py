@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections.abc import Iterator
 
@@ -10,11 +11,12 @@ import pytest
 import uvloop
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+
+from lineage_service import events
 from lineage_service.domain.flows import FlowKey, RunFact, Snapshot
 from lineage_service.domain.flows import Phase as RunPhase
 from lineage_service.use_cases import queries
 from optaic.common.v1.flow_pb2 import Status
-from lineage_service import events
 from servicekit.database import Database
 from support.lineage_model import Model, ModelCause, ModelFlow, blocking, explanations
 from support.lineage_service import FlowSummary, Lineage, lineage_database, new_tenant, pins_of
@@ -46,7 +48,7 @@ def runner(postgres_server: object) -> Iterator[asyncio.Runner]:
 @pytest.fixture(scope="module")
 def database(runner: asyncio.Runner) -> Iterator[Database]:
     context = lineage_database()
-    yield runner.run(context.__aenter__())  # noqa: PLC2801 - one loop for all cases, hence no async with
+    yield runner.run(context.__aenter__())
     runner.run(context.__aexit__(None, None, None))
 
 
@@ -121,7 +123,7 @@ class Case:
             keys = [step.key for step in item.path]
             assert (keys[0], keys[-1]) == (cause.origin, flow)
             assert direct is None or keys[-2] == direct
-            for upstream, downstream in zip(keys, keys[1:], strict=False):
+            for upstream, downstream in itertools.pairwise(keys):
                 assert upstream in {edge[0] for edge in flows[downstream].edges}
         assert lengths == explanations(flows, flow)
         assert bool(state.causes) is not state.flow.is_fresh
@@ -156,7 +158,7 @@ def summaries(flows: dict[FlowKey, ModelFlow]) -> dict[FlowKey, FlowSummary]:
     }
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=_quiet, phases=_phases, database=None)
+@settings(max_examples=2000, deadline=None, suppress_health_check=_quiet, phases=_phases, database=None)
 @given(graph=_graphs, interleaving=_interleavings)
 def test_every_interleaving_gives_what_the_definitions_say(
     runner: asyncio.Runner,
@@ -174,9 +176,9 @@ def test_every_interleaving_gives_what_the_definitions_say(
                 await case.deliver(number)
         if case.pending:
             await case.deliver(1)
-        for key, flow in sorted(case.model.flows().items()):
-            if flow.spec is not None:
-                await case.explain(key)
+        flows = case.model.flows()
+        for key in [key for key in sorted(flows) if flows[key].spec and not flows[key].is_fresh][-2:]:
+            await case.explain(key)
         await case.replay()
 
     runner.run(run())

@@ -1,0 +1,159 @@
+"""Propagation: how long one completed run takes to make everything below it stale, events included.
+
+Beside it, in the same run on the same rows: a bare UPDATE of as many rows.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+import psycopg
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from bench.report import Row
+from lineage_service.config import Settings
+from lineage_service.domain.flows import FlowKey, FlowSpec, Phase, RunFact, Snapshot
+from servicekit.database import Database
+from servicekit.ids import new_id
+from support.lineage_service import Lineage, new_tenant
+from support.postgres import service_database
+
+SIZES = (10, 1_000, 100_000)
+_LAYER = 1_000
+_WIDTH = 3  # edges into each flow of a layered graph
+_START = datetime(2024, 1, 2, tzinfo=UTC)
+_ROUNDS = 3
+
+# Every flow below the origin: defined, computed at version 1 from version 1 of what is above it, fresh.
+_SEED_FLOWS = sa.text("""
+    insert into flows (tenant_id, instance_id, flow_kind, is_defined, version, version_run_number, run_number,
+        last_run_id, last_run_time, ended_run_number, outcome_run_number, outcome, completed_run_number, is_fresh)
+    select :tenant_id, gen_random_uuid(), 'refresh', true, 1, 1, 1, gen_random_uuid(), now(), 1, 1, 'succeeded',
+        1, true
+    from generate_series(1, :size)
+""")
+_SEED_FAN = sa.text("""
+    insert into edges (tenant_id, downstream_id, upstream_id, role, kind, is_connected, consumed_version)
+    select :tenant_id, flow_id, :origin, 'input', 1, true, 1 from flows
+    where tenant_id = :tenant_id and flow_id <> :origin
+""")
+_SEED_LAYERS = sa.text("""
+    with numbered as (
+        select flow_id, row_number() over (order by flow_id) - 1 as n from flows
+        where tenant_id = :tenant_id and flow_id <> :origin
+    )
+    insert into edges (tenant_id, downstream_id, upstream_id, role, kind, is_connected, consumed_version)
+    select :tenant_id, d.flow_id, coalesce(u.flow_id, :origin), 'input_' || k, 1, true, 1
+    from numbered d cross join generate_series(0, :width - 1) k
+    left join numbered u on d.n >= :layer
+        and u.n = (d.n / :layer - 1) * :layer + (d.n % :layer + k * 7) % :layer
+""")
+_BARE_UPDATE = sa.text("""
+    update flows set is_fresh = :is_fresh where tenant_id = :tenant_id and flow_id = any(:flow_ids)
+""")
+_LIST_BELOW = sa.text("select flow_id from flows where tenant_id = :tenant_id and flow_id <> :origin")
+_COUNT_FRESH = sa.text("select count(*) from flows where tenant_id = :tenant_id and is_fresh")
+_RESTORE = sa.text("""
+    update edges set consumed_version = (select version from flows where tenant_id = :tenant_id
+                                         and flow_id = :origin)
+    where tenant_id = :tenant_id and upstream_id = :origin
+""")
+_RESET = sa.text("update flows set is_fresh = true where tenant_id = :tenant_id")
+
+
+def _completed(flow: FlowKey, number: int) -> RunFact:
+    run_id = new_id()
+    return RunFact(
+        flow, run_id, number, Phase.COMPLETED, _START, fingerprint="same", digest=run_id, event_id=new_id()
+    )
+
+
+class Graph:
+    """An origin with flows below it, all fresh."""
+
+    def __init__(self, database: Database, size: int, *, is_layered: bool) -> None:
+        self._database = database
+        self._size = size
+        self._is_layered = is_layered
+        self._lineage = Lineage(database, new_tenant())
+        self._origin = FlowKey(new_id(), "refresh")
+        self._runs = 1
+        self._scope: dict[str, object] = {}
+
+    async def seed(self) -> None:
+        """Create the graph."""
+        spec = FlowSpec("refresh", "same", ())
+        await self._lineage.apply([Snapshot(self._origin.instance_id, 1, "origin", 1, (spec,))])
+        await self._lineage.apply([_completed(self._origin, 1)])
+        tenant = {"tenant_id": self._lineage.tenant_id}
+        async with self._database.transaction(self._lineage.tenant_id) as connection:
+            origin = (await connection.execute(sa.text("select flow_id from flows"))).scalar_one()
+            self._scope = {**tenant, "origin": origin}
+            await connection.execute(_SEED_FLOWS, {**tenant, "size": self._size})
+            layers = {**self._scope, "width": _WIDTH, "layer": min(_LAYER, max(self._size // 10, 1))}
+            await connection.execute(
+                _SEED_LAYERS if self._is_layered else _SEED_FAN, layers if self._is_layered else self._scope
+            )
+
+    async def propagate(self) -> float:
+        """Complete a run of the origin with new content; return how long it took until the commit."""
+        self._runs += 1
+        began = time.perf_counter()
+        await self._lineage.apply([_completed(self._origin, self._runs)])
+        elapsed = time.perf_counter() - began
+        async with self._database.transaction(self._lineage.tenant_id) as connection:
+            fresh = (await connection.execute(_COUNT_FRESH, self._scope)).scalar_one()
+            assert fresh == 1, f"{fresh} flows are fresh, only the origin should be"
+            for statement in (_RESTORE, _RESET, sa.text("delete from outbox")):
+                await connection.execute(statement, self._scope)
+        return elapsed
+
+    async def update_bare(self) -> float:
+        """Update as many rows and nothing else; return how long it took until the commit."""
+        async with self._database.read(self._lineage.tenant_id) as connection:
+            below = list((await connection.execute(_LIST_BELOW, self._scope)).scalars())
+        began = time.perf_counter()
+        async with self._database.transaction(self._lineage.tenant_id) as connection:
+            await self._set(connection, below, is_fresh=False)
+        elapsed = time.perf_counter() - began
+        async with self._database.transaction(self._lineage.tenant_id) as connection:
+            await self._set(connection, below, is_fresh=True)
+        return elapsed
+
+    async def _set(self, connection: AsyncConnection, flow_ids: list[int], *, is_fresh: bool) -> None:
+        parameters = {**self._scope, "flow_ids": flow_ids, "is_fresh": is_fresh}
+        await connection.execute(_BARE_UPDATE, parameters)
+
+
+async def _median(measured: Callable[[], Awaitable[float]], rounds: int) -> float:
+    return statistics.median([await measured() for _ in range(rounds)])
+
+
+async def measure() -> list[Row]:
+    """Measure all sizes and shapes; the session's PostgreSQL must be running."""
+    rows = []
+    async with service_database("lineage", "lineage_service") as urls:
+        database = Database(Settings.model_validate(urls))
+        for size in SIZES:
+            for is_layered in (False, True):
+                graph = Graph(database, size, is_layered=is_layered)
+                await graph.seed()
+                await _vacuum(urls["database_owner_url"])
+                bare = await _median(graph.update_bare, _ROUNDS)
+                elapsed = await _median(graph.propagate, _ROUNDS)
+                shape = "layers" if is_layered else "fan"
+                name = f"propagation to {size:,} descendants, {shape} (bare UPDATE)"
+                rows.append(Row(name, elapsed * 1000, "ms", bare * 1000, elapsed / bare))
+        await database.close()
+    return rows
+
+
+async def _vacuum(owner_url: str) -> None:
+    """Do what autovacuum would have done by now."""
+    url = owner_url.replace("+psycopg", "")
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        await connection.execute("vacuum analyze flows, edges, versions, instances")
