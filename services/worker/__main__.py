@@ -1,12 +1,11 @@
-"""Runs app, once the environment is as Prefect must find it."""
+"""Runs app, once the environment is as the libraries must find it."""
 
 import os
 
 from servicekit import runtime
+from worker import app
 from worker.config import Settings
 
 if __name__ == "__main__":
-    os.environ.update(Settings().prefect_environment)
-    from worker import app  # imports Prefect
-
+    os.environ.update(Settings().environment)
     runtime.run(app.main)

@@ -6,8 +6,6 @@ import asyncio
 
 from worker.children import Forkserver
 from worker.config import Settings
-from worker.executor import Executor
-from worker.prefect_adapter import WorkPool, quieten
 
 # What a run needs, so that a child starts with it. Modules only: data or connections must not be shared by forks.
 PRELOAD = (
@@ -28,8 +26,13 @@ PRELOAD = (
 async def main(stop: asyncio.Event) -> None:
     """Run the executor until `stop` is set."""
     settings = Settings()
-    quieten(settings.log_level)
     forkserver = Forkserver(PRELOAD)
-    await forkserver.start()
+    warming = asyncio.create_task(forkserver.start(), name="warming")
+    await asyncio.sleep(0)  # let it begin: both processes spend seconds on imports, side by side
+    from worker.executor import Executor  # noqa: PLC0415 - imports Prefect
+    from worker.prefect_adapter import WorkPool, quieten  # noqa: PLC0415 - the same
+
+    quieten(settings.log_level)
+    await warming
     async with WorkPool(settings.work_pool, settings.work_pool_type) as pool:
         await Executor(settings, pool, forkserver).run(stop)

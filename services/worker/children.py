@@ -13,13 +13,15 @@ from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG, from linux/prctl.h
+_RESTART_SECONDS = 0.2
 _context = multiprocessing.get_context("forkserver")
 
 
 class Forkserver:
     """A process that has imported `preload` and forks children in milliseconds.
 
-    It must stay free of threads (a fork copies only the thread that forks) and of gRPC connections.
+    It must stay free of gRPC connections, and of threads, since a fork copies only the one that forks. Polars has
+    one that nothing turns off: it sleeps until spilled files are to be removed, and holds no lock meanwhile.
     """
 
     def __init__(self, preload: Sequence[str]) -> None:
@@ -32,9 +34,17 @@ class Forkserver:
 
     async def run(self, target: Callable[..., None], *arguments: object) -> Child:
         """Start one child."""
-        process = _context.Process(target=_run_tied, args=(target, *arguments), daemon=True)
-        await asyncio.to_thread(process.start)  # it waits for the forkserver
-        return Child(process)
+        for is_last in (False, True):
+            process = _context.Process(target=_run_tied, args=(target, *arguments), daemon=True)
+            try:
+                await asyncio.to_thread(process.start)  # it waits for the forkserver
+            except (EOFError, ConnectionError):  # it died a moment ago; the next start makes a new one
+                if is_last:
+                    raise
+                await asyncio.sleep(_RESTART_SECONDS)
+            else:
+                return Child(process)
+        raise AssertionError("unreachable")
 
     @property
     def pid(self) -> int | None:

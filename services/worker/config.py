@@ -62,13 +62,16 @@ class Settings(BaseSettings):
         return value.rstrip("/") if "://" in value else str(Path(value).expanduser().absolute())
 
     @property
-    def prefect_environment(self) -> Mapping[str, str]:
-        """What Prefect reads from the environment, once, when it is imported for the first time."""
+    def environment(self) -> Mapping[str, str]:
+        """What libraries read from the environment, once, when they are imported for the first time."""
         return {
             "PREFECT_API_URL": self.prefect_api_url,
             "PREFECT_LOGGING_LEVEL": "WARNING",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "DO_NOT_TRACK": "1",
-            # The forkserver must have no thread; OpenBLAS starts its own when it is imported.
+            # These start threads when they are imported, which a process that forks must not have: OpenBLAS,
+            # and the allocators inside of Polars and Arrow.
             "OPENBLAS_NUM_THREADS": "1",
+            "_RJEM_MALLOC_CONF": "background_thread:false",
+            "JE_ARROW_MALLOC_CONF": "background_thread:false",
         }

@@ -52,7 +52,7 @@ class Fixture:
             pools = await self.prefect.call("POST", "/work_pools/filter", {})
             return any(pool["name"] == self.pool for pool in pools)
 
-        await eventually(found, 40)
+        await eventually(found, 90)
 
     async def trigger(self, **config: str | float) -> tuple[run_pb2.Run, str]:
         """Submit a run of a probe, and its flow run."""
