@@ -84,7 +84,7 @@ class Instances(instance_service_pb2_grpc.InstanceServiceServicer):
 
     async def GetInstance(
         self, request: instance_service_pb2.GetInstanceRequest, _: Any
-    ) -> instance_pb2.Instance:  # noqa: N802 - the RPC's name
+    ) -> instance_pb2.Instance:
         instance = self.by_id.get(request.instance_id)
         if instance is None:
             raise NotFoundError("INSTANCE_NOT_FOUND", f"there is no instance {request.instance_id}")

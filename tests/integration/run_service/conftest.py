@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 
 import pytest_asyncio
+
 from devstack.postgres import Postgres
 from support.run_service import RunningRunService, run_service
 

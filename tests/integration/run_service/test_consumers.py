@@ -1,11 +1,10 @@
 """Events of other services: deletions and consequences downstream."""
 
-from support.polling import eventually
-from support.run_service import RunningRunService, refused
-
 from optaic.instance.v1 import instance_events_pb2, instance_pb2
 from optaic.lineage.v1 import lineage_events_pb2
 from optaic.run.v1 import run_pb2
+from support.polling import eventually
+from support.run_service import RunningRunService, refused
 
 
 async def _delete(service: RunningRunService, instance: instance_pb2.Instance) -> None:

@@ -3,11 +3,10 @@
 import asyncio
 import uuid
 
+from optaic.run.v1 import run_pb2
 from run_service.ports import FlowRunState
 from run_service.reconcile.dispatching import Dispatcher
 from support.run_service import FakeOrchestrator, RunningRunService, refused
-
-from optaic.run.v1 import run_pb2
 
 
 async def _dispatched(service: RunningRunService) -> tuple[run_pb2.Run, str]:
@@ -21,7 +20,11 @@ async def test_a_submitted_run_gets_its_flow_run(service: RunningRunService) -> 
     run = await service.submit(instance)
     assert await service.dispatcher.step()
     (created,) = service.orchestrator.creations
-    assert (created.run_id, created.instance_id, created.flow_kind) == (run.run_id, instance.instance_id, "refresh")
+    assert (created.run_id, created.instance_id, created.flow_kind) == (
+        run.run_id,
+        instance.instance_id,
+        "refresh",
+    )
     assert created.tenant_id == "default"
     assert created.name == f"{instance.name}-1"
     assert (await service.get(run.run_id)).orchestrator_run_id == service.orchestrator.ids_by_run[run.run_id]
@@ -131,7 +134,9 @@ async def test_cancelling_ends_the_flow_run(service: RunningRunService) -> None:
     assert not await service.dispatcher.step()
 
 
-async def test_cancelling_finds_a_flow_run_whose_creation_was_not_answered(service: RunningRunService) -> None:
+async def test_cancelling_finds_a_flow_run_whose_creation_was_not_answered(
+    service: RunningRunService,
+) -> None:
     service.orchestrator.lost_answers = 1
     run = await service.submit(service.instances.add())
     await service.dispatcher.step()

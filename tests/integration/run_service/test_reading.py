@@ -4,15 +4,15 @@ import asyncio
 from typing import Any
 
 import pytest
-from run_service.use_cases import submission
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
+
+from optaic.run.v1 import run_pb2, run_service_pb2
+from run_service.use_cases import submission
+from servicekit.ids import new_id
 from support.polling import eventually
 from support.postgres import service_database
 from support.run_service import SERVICE_TOKEN, RunningRunService, refused, run_service
-
-from optaic.run.v1 import run_pb2, run_service_pb2
-from servicekit.ids import new_id
 
 
 async def test_runs_are_listed_newest_first_page_by_page(service: RunningRunService) -> None:
@@ -87,7 +87,14 @@ async def test_a_watch_tells_every_change_in_order_until_the_end(service: Runnin
         await service.heartbeat(run.run_id, started.fencing_token, progress_pct=progress)
     await service.complete(run.run_id, started.fencing_token)
     await watching
-    assert [(each.status, each.progress_pct) for each in seen] == [(1, 0), (2, 0), (2, 10), (2, 20), (2, 30), (3, 100)]
+    assert [(each.status, each.progress_pct) for each in seen] == [
+        (1, 0),
+        (2, 0),
+        (2, 10),
+        (2, 20),
+        (2, 30),
+        (3, 100),
+    ]
     ended: list[run_pb2.Run] = []
     await _collect(service, run.run_id, ended)
     assert ended == seen[-1:]

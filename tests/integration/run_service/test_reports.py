@@ -5,10 +5,10 @@ import uuid
 
 import pytest
 from google.protobuf.struct_pb2 import Struct
-from run_service.use_cases import reports
-from support.run_service import RunningRunService, refused
 
 from optaic.run.v1 import run_pb2, run_report_service_pb2
+from run_service.use_cases import reports
+from support.run_service import RunningRunService, refused
 
 
 async def test_a_run_lives_from_submit_to_completion(service: RunningRunService) -> None:
@@ -109,7 +109,10 @@ async def test_a_stranger_is_fenced(service: RunningRunService) -> None:
 
 
 async def test_a_flow_run_executes_one_run_only(service: RunningRunService) -> None:
-    first, second = await service.submit(service.instances.add()), await service.submit(service.instances.add())
+    first, second = (
+        await service.submit(service.instances.add()),
+        await service.submit(service.instances.add()),
+    )
     flow_run_id = str(uuid.uuid4())
     await service.start(first.run_id, flow_run_id)
     async with refused("FENCED"):

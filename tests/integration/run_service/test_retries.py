@@ -1,10 +1,9 @@
 """Failed runs are tried again: on request, and by the instance's retry policy."""
 
-from support.run_service import Answer, RunningRunService, flow_of, refused, unavailable
-
 from optaic.instance.v1 import instance_pb2
 from optaic.lineage.v1 import lineage_pb2
 from optaic.run.v1 import run_pb2, run_service_pb2
+from support.run_service import Answer, RunningRunService, flow_of, refused, unavailable
 
 
 def _with_policy(service: RunningRunService, max_retries: int = 2) -> instance_pb2.Instance:

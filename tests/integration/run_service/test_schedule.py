@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import grpc
-from support.run_service import Answer, RunningRunService, flow_of, refused, unavailable
 
 from optaic.instance.v1 import instance_pb2
 from optaic.lineage.v1 import lineage_pb2
 from optaic.run.v1 import run_pb2, run_report_service_pb2, run_service_pb2
 from servicekit.status import from_rpc_error
+from support.run_service import Answer, RunningRunService, flow_of, refused, unavailable
 
 _Response = run_report_service_pb2.StartRunResponse
 

@@ -4,7 +4,6 @@ import asyncio
 
 import grpc
 from google.protobuf.struct_pb2 import Struct
-from support.run_service import Answer, Check, RunningRunService, flow_of, refused, unavailable
 
 from optaic.common.v1 import flow_pb2
 from optaic.lineage.v1 import lineage_pb2
@@ -12,13 +11,19 @@ from optaic.run.v1 import run_pb2, run_service_pb2
 from servicekit.errors import DomainError
 from servicekit.ids import new_id
 from servicekit.status import from_rpc_error
+from support.run_service import Answer, Check, RunningRunService, flow_of, refused, unavailable
 
 
 async def test_a_submitted_run_is_pending_with_everything_pinned(service: RunningRunService) -> None:
     upstream = service.instances.add()
     instance = service.instances.add(kind="SIGNAL", upstreams=[upstream])
     pinned = flow_pb2.InputVersion(
-        role="input", instance_id=upstream.instance_id, flow_kind=1, version=3, version_id=new_id(), digest="d"
+        role="input",
+        instance_id=upstream.instance_id,
+        flow_kind=1,
+        version=3,
+        version_id=new_id(),
+        digest="d",
     )
     base = flow_pb2.VersionRef(version=2, version_id=new_id(), uri="file:///b")
     service.lineage.answer = lambda _: Answer(

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+
 from run_service.domain import (
     RUN_KINDS,
     Blocking,
@@ -95,12 +96,16 @@ def test_only_the_holder_passes_the_fence() -> None:
     ("attempt", "is_exponential", "seconds"),
     [(1, True, 30), (2, True, 60), (3, True, 100), (3, False, 30), (4, True, None), (4, False, None)],
 )
-def test_retries_wait_longer_up_to_their_limit(attempt: int, is_exponential: bool, seconds: int | None) -> None:
+def test_retries_wait_longer_up_to_their_limit(
+    attempt: int, is_exponential: bool, seconds: int | None
+) -> None:
     policy = RetryPolicy(3, is_exponential, timedelta(seconds=30), timedelta(seconds=100))
     expected = None if seconds is None else timedelta(seconds=seconds)
     assert retry_delay(policy, attempt) == expected
 
 
 def test_dispatch_backs_off_up_to_its_limit() -> None:
-    delays = [dispatch_delay(attempts, timedelta(seconds=5)).total_seconds() for attempts in (1, 2, 3, 4, 5, 99)]
+    delays = [
+        dispatch_delay(attempts, timedelta(seconds=5)).total_seconds() for attempts in (1, 2, 3, 4, 5, 99)
+    ]
     assert delays == [0.5, 1, 2, 4, 5, 5]

@@ -4,9 +4,9 @@ import math
 from datetime import UTC, datetime
 
 from google.protobuf.struct_pb2 import Struct
-from run_service.store.records import columns_of, json_of, number_of, word_of
 
 from optaic.run.v1 import run_pb2
+from run_service.store.records import columns_of, json_of, number_of, word_of
 
 
 def test_words_and_numbers_of_enums_belong_together() -> None:

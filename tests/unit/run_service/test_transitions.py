@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+
 from run_service.domain import ACTIVE, ENDED, RunEvent, RunStatus, next_status, sources_of, target_of
 from servicekit.errors import FailedPreconditionError
 
@@ -37,5 +38,5 @@ def test_only_the_listed_transitions_exist(status: RunStatus, event: RunEvent) -
 
 
 def test_every_status_is_either_active_or_ended() -> None:
-    assert ACTIVE | ENDED == set(RunStatus)
+    assert set(RunStatus) == ACTIVE | ENDED
     assert not ACTIVE & ENDED

@@ -1,0 +1,71 @@
+"""What only the adapter can meet: a server that does not answer, and one that refuses."""
+
+import uuid
+
+import pytest
+
+from run_service.config import Settings
+from run_service.ports import FlowRunRequest, OrchestratorUnavailableError
+from run_service.prefect_adapter import PrefectOrchestrator
+from support.prefect_api import prefect_api
+from support.proxy import Proxy
+
+_URL = "postgresql+psycopg://nobody@127.0.0.1:1/none"
+
+
+def _settings(api_url: str) -> Settings:
+    return Settings(
+        database_url=_URL,
+        database_owner_url=_URL,
+        database_infra_url=_URL,
+        prefect_api_url=api_url,
+        prefect_timeout_seconds=2,
+    )
+
+
+async def test_a_server_that_is_away_is_unavailable() -> None:
+    async with PrefectOrchestrator(_settings("http://127.0.0.1:1/api")) as orchestrator:
+        for call in (
+            orchestrator.find_flow_run("r"),
+            orchestrator.get_states(["x"]),
+            orchestrator.cancel_flow_run("x"),
+        ):
+            with pytest.raises(OrchestratorUnavailableError):
+                await call
+
+
+async def test_an_answer_lost_on_the_way_is_found_by_the_next_attempt(prefect_url: str) -> None:
+    """The server did what was asked; the line went deaf before its answer came through."""
+    request = FlowRunRequest("default", str(uuid.uuid4()), "refresh", str(uuid.uuid4()), "prices-1")
+    async with (
+        prefect_api(prefect_url) as api,
+        Proxy(prefect_url) as proxy,
+        PrefectOrchestrator(_settings(proxy.url)) as orchestrator,
+    ):
+        flow = await api.call("POST", "/flows/", {"name": "optaic"})
+        name = f"default.{request.instance_id}.refresh"
+        body = {"name": name, "flow_id": flow["id"], "entrypoint": "worker.flow.execute"}
+        await api.call("POST", "/deployments/", body)
+        proxy.deafen()
+        with pytest.raises(OrchestratorUnavailableError):
+            await orchestrator.create_flow_run(request)
+        proxy.heal()
+        warm = FlowRunRequest("default", request.instance_id, "refresh", str(uuid.uuid4()), "warm")
+        await orchestrator.create_flow_run(warm)  # the deployment's id is known from here on
+        proxy.deafen()
+        with pytest.raises(OrchestratorUnavailableError):
+            await orchestrator.create_flow_run(request)
+        proxy.heal()
+        flow_run_id = await orchestrator.create_flow_run(request)
+        found = await api.call(
+            "POST", "/flow_runs/filter", {"flow_runs": {"idempotency_key": {"any_": [request.run_id]}}}
+        )
+        assert [each["id"] for each in found] == [flow_run_id]
+        assert found[0]["parameters"] == {
+            "tenant_id": "default",
+            "instance_id": request.instance_id,
+            "flow_kind": "refresh",
+            "run_id": request.run_id,
+        }
+        assert found[0]["name"] == "prices-1"
+        assert set(found[0]["tags"]) >= {"optaic", "tenant:default", "flow:refresh"}
