@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+
 from devstack.postgres import Postgres
 from support.broker import NatsServer, nats_server
 from support.postgres import running_postgres

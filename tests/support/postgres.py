@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg import sql
+
 from devstack import postgres as embedded
 from devstack.state import State
-from psycopg import sql
 from servicekit.migrations import migrate
 
 ROLES_SQL = Path(__file__).parents[2] / "deploy" / "postgres" / "roles.sql"
@@ -56,7 +57,7 @@ def running_postgres() -> Iterator[embedded.Postgres]:
 
 
 @asynccontextmanager
-async def service_database(service: str, package: str) -> AsyncIterator[dict[str, str]]:
+async def service_database(service: str, package: str) -> AsyncIterator[dict[str, Any]]:
     """Yield the URLs of a fresh, migrated database as `ServiceSettings` takes them; drop it afterwards.
 
     The session's server must be running: use the fixture `postgres_server`.
@@ -66,7 +67,7 @@ async def service_database(service: str, package: str) -> AsyncIterator[dict[str
     async with await psycopg.AsyncConnection.connect(server.admin_url, autocommit=True) as connection:
         await connection.execute(_TEMPLATE_LOCK)
         if not await _exists(connection, template):
-            await _create_template(connection, server, template, service, package)
+            await _create_template(connection, template, service, package)
         await connection.execute(
             sql.SQL("create database {} template {} strategy file_copy").format(
                 sql.Identifier(name), sql.Identifier(template)
@@ -79,11 +80,9 @@ async def service_database(service: str, package: str) -> AsyncIterator[dict[str
             await connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
 
-def service_urls(host: str, service: str, database: str) -> dict[str, str]:
+def service_urls(host: str, service: str, database: str) -> dict[str, Any]:
     """Return the three logins' URLs of a database."""
-    urls = {
-        role: f"postgresql+psycopg://{service}_{role}:{_PASSWORD}@{host}/{database}" for role in _ROLES
-    }
+    urls = {role: f"postgresql+psycopg://{service}_{role}:{_PASSWORD}@{host}/{database}" for role in _ROLES}
     return {
         "database_url": urls["app"],
         "database_owner_url": urls["owner"],
@@ -97,7 +96,7 @@ def admin_url(database: str) -> str:
     return f"postgresql://postgres:{_PASSWORD}@{server.host}/{database}"
 
 
-async def create_bare_database(name: str, service: str) -> dict[str, str]:
+async def create_bare_database(name: str, service: str) -> dict[str, Any]:
     """Create a database with the logins of a service and without tables."""
     (server,) = _running
     async with await psycopg.AsyncConnection.connect(server.admin_url, autocommit=True) as connection:
@@ -112,7 +111,6 @@ async def create_bare_database(name: str, service: str) -> dict[str, str]:
 
 async def _create_template(
     connection: psycopg.AsyncConnection[Any],
-    server: embedded.Postgres,
     template: str,
     service: str,
     package: str,

@@ -5,14 +5,15 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from devstack.postgres import Postgres
 from google.protobuf.wrappers_pb2 import StringValue
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from devstack.postgres import Postgres
 from servicekit.clock import SystemClock
 from servicekit.database import Database
 from servicekit.events import Event, make_event
 from servicekit.ids import new_id
 from servicekit.settings import ServiceSettings
-from sqlalchemy.ext.asyncio import AsyncConnection
 from support.broker import NatsServer
 from support.postgres import service_database
 
@@ -21,7 +22,7 @@ STREAMS = {"SAMPLE_EVENTS": ["optaic.*.protobuf.>"]}
 
 
 @pytest.fixture
-async def urls(postgres_server: Postgres) -> AsyncIterator[dict[str, str]]:
+async def urls(postgres_server: Postgres) -> AsyncIterator[dict[str, str]]:  # noqa: ARG001 - it must run
     async with service_database("sample", SAMPLE_PACKAGE) as found:
         yield found
 
@@ -49,9 +50,7 @@ def make_settings(**values: Any) -> ServiceSettings:
 
 
 def sample_event(text: str, tenant_id: str = "acme") -> Event:
-    return make_event(
-        "sample", tenant_id, StringValue(value=text), "created", "thing", SystemClock(), new_id
-    )
+    return make_event("sample", tenant_id, StringValue(value=text), "created", "thing", SystemClock(), new_id)
 
 
 async def insert_note(connection: AsyncConnection, tenant_id: str, note_id: str, text: str = "") -> None:

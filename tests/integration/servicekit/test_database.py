@@ -5,15 +5,15 @@ import asyncio
 import psycopg
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+
+from integration.servicekit.conftest import insert_note, list_notes, make_settings, sample_event
 from servicekit.database import Database, lock_tenant
 from servicekit.errors import UnavailableError
 from servicekit.outbox import append
 from servicekit.settings import ServiceSettings
-from sqlalchemy.exc import DBAPIError
 from support.postgres import admin_url
 from support.proxy import Proxy
-
-from integration.servicekit.conftest import insert_note, list_notes, make_settings, sample_event
 
 
 async def test_a_transaction_commits_what_it_wrote(database: Database) -> None:
@@ -24,7 +24,7 @@ async def test_a_transaction_commits_what_it_wrote(database: Database) -> None:
 
 
 async def test_an_error_rolls_everything_back(database: Database) -> None:
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the failing transaction is the statement
         async with database.transaction("acme") as connection:
             await insert_note(connection, "acme", "1")
             raise ZeroDivisionError
@@ -169,7 +169,7 @@ async def test_a_database_that_is_away_is_unavailable_and_comes_back(urls: dict[
 async def test_a_connection_lost_in_the_middle_is_unavailable(urls: dict[str, str]) -> None:
     async with Proxy(urls["database_url"]) as proxy:
         database = Database(make_settings(**{**urls, "database_url": proxy.url}))
-        with pytest.raises(UnavailableError):
+        with pytest.raises(UnavailableError):  # noqa: PT012 - the failing transaction is the statement
             async with database.transaction("acme") as connection:
                 await insert_note(connection, "acme", "1")
                 proxy.cut()

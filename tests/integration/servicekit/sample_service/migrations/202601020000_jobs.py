@@ -2,6 +2,7 @@
 
 import sqlalchemy as sa
 from alembic import op
+
 from servicekit import schema
 
 revision = "202601020000"

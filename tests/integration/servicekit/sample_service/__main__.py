@@ -1,0 +1,45 @@
+"""A whole process: migrates, serves, relays; writes its address to the file it is given."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from integration.servicekit.conftest import SAMPLE_PACKAGE, STREAMS
+from integration.servicekit.echo import EchoServicer, serving_parts
+from servicekit import logging, migrations, runtime
+from servicekit.broker import Broker
+from servicekit.database import Database
+from servicekit.relay import Relay
+from servicekit.settings import ServiceSettings
+
+
+async def main(stop: asyncio.Event) -> None:
+    """Run until `stop`."""
+    settings = ServiceSettings()
+    logging.configure(settings.log_level, "sample-service")
+    await migrations.migrate(settings.database_owner_url, SAMPLE_PACKAGE)
+    database, broker = Database(settings), Broker(settings, STREAMS)
+    await database.open()
+    await broker.connect()
+    server = serving_parts(
+        EchoServicer(),
+        settings,
+        dependencies={"database": database.ping},
+        observed={"broker": broker.ping},
+    )
+
+    async def announce() -> None:
+        Path(sys.argv[1]).write_text(server.address)  # noqa: ASYNC240 - a few bytes
+        if sys.argv[2:] == ["crash"]:
+            raise ZeroDivisionError("background work crashes")
+        await asyncio.Event().wait()
+
+    await runtime.serve(
+        stop,
+        server=server,
+        background={"relay": Relay(database, broker).run, "announce": announce},
+        close=[broker.close, database.close],
+    )
+
+
+runtime.run(main)

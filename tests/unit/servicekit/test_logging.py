@@ -1,0 +1,54 @@
+"""Logs are JSON lines that name the request they belong to."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from servicekit import context
+from servicekit import logging as service_logging
+from servicekit.context import RequestContext
+
+
+@pytest.fixture
+def output(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stdout", stream)
+    service_logging.configure("info", "sample-service")
+    yield stream
+    root.handlers, root.level = handlers, level
+    structlog.reset_defaults()
+
+
+def lines(output: io.StringIO) -> list[dict[str, object]]:
+    return [json.loads(line) for line in output.getvalue().splitlines()]
+
+
+def test_a_line_names_service_request_trace_and_tenant(output: io.StringIO) -> None:
+    request = RequestContext("acme", "ada", "request-1", context.new_traceparent())
+    with context.bind(request):
+        structlog.get_logger("sample").info("done", count=3)
+    structlog.get_logger("sample").debug("not shown")
+    logging.getLogger("other").warning("from %s", "elsewhere")
+    first, second = lines(output)
+    assert first["event"] == "done"
+    assert first["service"] == "sample-service"
+    assert (first["tenant"], first["request_id"], first["count"]) == ("acme", "request-1", 3)
+    assert first["trace_id"] == request.traceparent.split("-")[1]
+    assert (second["event"], second["level"], second["service"]) == (
+        "from elsewhere",
+        "warning",
+        "sample-service",
+    )
+    assert "tenant" not in second
+
+
+def test_a_traceback_is_one_line(output: io.StringIO) -> None:
+    structlog.get_logger("sample").error("failed", exc_info=ZeroDivisionError("by zero"))
+    (line,) = lines(output)
+    assert "ZeroDivisionError" in str(line["exception"])
