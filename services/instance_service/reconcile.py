@@ -18,7 +18,9 @@ from instance_service.use_cases.instances import follow_newest
 from instance_service.use_cases.schedules import deployments_of
 from instance_service.use_cases.shapes import dataset_of, flow_word
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance
+from servicekit.context import is_tenant_id
 from servicekit.errors import DomainError
+from servicekit.ids import is_id
 
 _BATCH = 50
 _LEASE_SECONDS = 60.0
@@ -162,7 +164,7 @@ class DriftWatch:
         by_tenant: dict[str, dict[str, list[Deployment]]] = defaultdict(lambda: defaultdict(list))
         for deployment in page:
             parts = parse_deployment_name(deployment.name)
-            if parts is not None:
+            if parts is not None and is_tenant_id(parts[0]) and is_id(parts[1]):
                 by_tenant[parts[0]][parts[1]].append(deployment)
         for tenant_id, by_instance in by_tenant.items():
             instances = await lifecycle.load_instances(self._environment, tenant_id, list(by_instance))

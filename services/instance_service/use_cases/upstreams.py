@@ -38,6 +38,10 @@ async def resolve_upstreams(
         for index, ref in enumerate(instance.upstream_refs)
     ]
     if instance.WhichOneof("spec") == "backtest":
+        if not instance.backtest.signals.primary:
+            path = "instance.backtest.signals.primary"
+            violations.append(FieldViolation(path, "is required", "INVALID_SPEC"))
+            return []
         named = _backtest_refs(instance, named)
         rules: Sequence[Rule] = BACKTEST_RULES
     else:
