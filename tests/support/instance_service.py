@@ -167,11 +167,12 @@ class RunningInstanceService:
     async def until(self, instance_id: str, condition: Any) -> Instance:
         """Return the instance once a condition holds."""
 
-        async def look() -> Instance | None:
+        async def look() -> Any:
             found: Instance = await self.instances.GetInstance(GetInstanceRequest(instance_id=instance_id))
             return found if condition(found) else None
 
-        return await eventually(look)
+        reached: Instance = await eventually(look)
+        return reached
 
 
 def derived(project_id: str, name: str, *upstreams: str) -> dict[str, Any]:

@@ -1,0 +1,156 @@
+"""Pausing, deleting, and keeping deployments as they should be."""
+
+from dataclasses import replace
+from typing import Any
+
+import grpc
+
+from optaic.instance.v1 import instance_events_pb2
+from optaic.instance.v1.instance_pb2 import (
+    INSTANCE_STATE_ACTIVE,
+    INSTANCE_STATE_DEGRADED,
+    INSTANCE_STATE_DELETING,
+    INSTANCE_STATE_PAUSED,
+)
+from optaic.instance.v1.instance_service_pb2 import (
+    DeleteInstanceRequest,
+    GetInstanceRequest,
+    PauseInstanceRequest,
+    ResumeInstanceRequest,
+)
+from support.instance_service import RunningInstanceService, refusal
+from support.polling import eventually
+
+
+async def _is_gone(service: RunningInstanceService, instance_id: str) -> Any:
+    request = GetInstanceRequest(instance_id=instance_id)
+    try:
+        await service.instances.GetInstance(request)
+    except grpc.aio.AioRpcError as error:
+        return error.code() == grpc.StatusCode.NOT_FOUND
+    return False
+
+
+async def test_pausing_pauses_the_deployment_and_resuming_resumes_it(service: RunningInstanceService) -> None:
+    project = await service.project()
+    prices = await service.prices(project.project_id)
+    name = prices.flows[0].prefect_deployment_name
+    request = PauseInstanceRequest(instance_id=prices.instance_id, reason="quarter end")
+    paused = await service.instances.PauseInstance(request)
+    assert (paused.state, paused.revision) == (INSTANCE_STATE_PAUSED, 2)
+    assert await service.instances.PauseInstance(request) == paused
+    await eventually(lambda: service.deployments.stored[name][1].is_paused)
+    resumed = await service.instances.ResumeInstance(ResumeInstanceRequest(instance_id=prices.instance_id))
+    assert resumed.revision == 3
+    await service.until_active(prices.instance_id)
+    assert not service.deployments.stored[name][1].is_paused
+
+
+async def test_deletion_waits_for_its_finalizers(service: RunningInstanceService) -> None:
+    project = await service.project()
+    empty = await service.row_counts()
+    prices = await service.prices(project.project_id)
+    service.deployments.break_down()
+    request = DeleteInstanceRequest(instance_id=prices.instance_id)
+    deleting = await service.instances.DeleteInstance(request)
+    assert deleting.state == INSTANCE_STATE_DELETING
+    assert (await service.instances.DeleteInstance(request)).state == INSTANCE_STATE_DELETING
+    change = await refusal(service.update(prices.instance_id, {"owner": "x"}, "owner"))
+    assert (change.code, change.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "INSTANCE_DELETING")
+    upstream = await refusal(service.derived(project.project_id, "d", prices.instance_id))
+    assert upstream.reason == "UPSTREAM_NOT_FOUND"
+
+    await service.clear_lineage(prices.instance_id)
+    await service.until(prices.instance_id, lambda found: found.conditions)  # Prefect is still down
+    assert service.deployments.stored
+    service.deployments.recover()
+    await eventually(lambda: _is_gone(service, prices.instance_id))
+    assert not service.deployments.stored
+    assert await service.row_counts() == empty
+
+
+async def test_lineage_may_be_cleared_last(service: RunningInstanceService) -> None:
+    project = await service.project()
+    prices = await service.prices(project.project_id)
+    await service.instances.DeleteInstance(DeleteInstanceRequest(instance_id=prices.instance_id))
+    await eventually(lambda: not service.deployments.stored)
+    assert not await _is_gone(service, prices.instance_id)
+    await service.clear_lineage(prices.instance_id)
+    await eventually(lambda: _is_gone(service, prices.instance_id))
+
+
+async def test_what_others_read_is_not_deleted(service: RunningInstanceService) -> None:
+    project = await service.project()
+    prices = await service.prices(project.project_id)
+    one = await service.derived(project.project_id, "one", prices.instance_id)
+    await service.signal(project.project_id, "two", prices.instance_id)
+    request = DeleteInstanceRequest(instance_id=prices.instance_id)
+    refused = await refusal(service.instances.DeleteInstance(request))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "HAS_DEPENDANTS")
+    assert refused.preconditions == [("HAS_DEPENDANTS", "one"), ("HAS_DEPENDANTS", "two")]
+    component = DeleteInstanceRequest(instance_id=one.dataset.store_instance_id)
+    owned = await refusal(service.instances.DeleteInstance(component))
+    assert owned.preconditions == [("HAS_DEPENDANTS", "one")]
+
+
+async def test_drift_is_repaired_and_orphans_are_removed(service: RunningInstanceService) -> None:
+    project = await service.project()
+    prices = await service.prices(project.project_id)
+    name = prices.flows[0].prefect_deployment_name
+    stored = service.deployments.stored
+    desired = stored[name][1]
+    del stored[name]
+    await eventually(lambda: name in stored and stored[name][1] == desired)
+    again = await service.until(
+        prices.instance_id,
+        lambda found: found.flows[0].prefect_deployment_id == stored[name][0],
+    )
+    assert (again.state, again.revision) == (INSTANCE_STATE_ACTIVE, 1)
+    service.deployments.edit(name, is_paused=True, parameters=())
+    await eventually(lambda: stored[name][1] == desired)
+    nobody = "default.01900000-0000-7000-8000-000000000001.refresh"
+    for stranger in (nobody, "somebody-elses"):
+        stored[stranger] = ("x", replace(desired, name=stranger))
+    await eventually(lambda: nobody not in stored)
+    assert "somebody-elses" in stored
+
+
+async def test_a_change_while_prefect_is_down_degrades_until_it_returns(
+    service: RunningInstanceService,
+) -> None:
+    project = await service.project()
+    prices = await service.prices(project.project_id)
+    service.deployments.break_down()
+    await service.update(prices.instance_id, {"schedule": {"interval": {"minutes": 15}}}, "schedule")
+    degraded = await service.until(prices.instance_id, lambda found: found.state == INSTANCE_STATE_DEGRADED)
+    assert degraded.conditions[0].reason == "PrefectUnavailable"
+    service.deployments.recover()
+    active = await service.until_active(prices.instance_id)
+    assert not active.conditions
+    (timing,) = service.deployments.stored[prices.flows[0].prefect_deployment_name][1].timings
+    assert timing.interval_seconds == 900
+
+
+async def test_every_change_is_published_in_order(service: RunningInstanceService) -> None:
+    jetstream = service.nats.jetstream()
+    project = await service.project()
+    prices = await service.prices(project.project_id)
+    await service.update(prices.instance_id, {"owner": "ada"}, "owner", reason="handover")
+    await service.instances.DeleteInstance(DeleteInstanceRequest(instance_id=prices.instance_id))
+    await service.clear_lineage(prices.instance_id)
+    await eventually(lambda: _is_gone(service, prices.instance_id))
+    subject = "optaic.default.instance.v1.*." + prices.instance_id
+
+    async def published() -> Any:
+        info = await jetstream.stream_info("INSTANCE_EVENTS", subjects_filter=subject)
+        return info if info.state.subjects and len(info.state.subjects) == 5 else None
+
+    await eventually(published)
+    subscription = await jetstream.subscribe(subject, ordered_consumer=True)
+    messages = [await subscription.next_msg(timeout=5) for _ in range(5)]
+    kinds = [(message.headers or {})["ce-type"].rpartition(".")[2] for message in messages]
+    assert kinds == [
+        "InstanceCreated", "InstanceActivated", "InstanceUpdated", "InstanceDeletionRequested", "InstanceDeleted",
+    ]  # fmt: skip
+    updated = instance_events_pb2.InstanceUpdated.FromString(messages[2].data)
+    assert (updated.author, updated.reason, updated.instance.revision) == ("developer", "handover", 2)

@@ -1,0 +1,190 @@
+"""Bad input: each has its code, its typed reason and its paths, and leaves nothing behind."""
+
+from typing import Any
+
+import grpc
+import pytest
+
+from optaic.instance.v1.instance_pb2 import Instance
+from optaic.instance.v1.instance_service_pb2 import (
+    CreateInstanceRequest,
+    DeleteInstanceRequest,
+    GetInstanceRequest,
+    GetProjectRequest,
+    ListInstanceRevisionsRequest,
+)
+from support.instance_service import RunningInstanceService, derived, refusal
+
+NOBODY = "01900000-0000-7000-8000-000000000001"
+INVALID, NOT_FOUND = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
+
+
+@pytest.fixture
+async def project_id(service: RunningInstanceService) -> str:
+    """A project with one dataset, `prices`."""
+    project = await service.project()
+    await service.prices(project.project_id, "prices")
+    return project.project_id
+
+
+def _dataset(project_id: str, config: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    pipeline = {"definitionName": "sp500_prices", "config": config}
+    return {"projectId": project_id, "name": "bad", "dataset": {"pipeline": pipeline}, **fields}
+
+
+async def test_every_violation_of_a_config_is_listed_with_its_path(
+    service: RunningInstanceService, project_id: str
+) -> None:
+    before = await service.row_counts()
+    config = {"symbols": [1, "AAPL", "AAPL"], "start": "2021-02-30", "as_of": "20211231", "speed": 3}
+    refused = await refusal(service.create(_dataset(project_id, config)))
+    assert (refused.code, refused.reason) == (INVALID, "INVALID_CONFIG")
+    prefix = "instance.dataset.pipeline.config"
+    assert set(refused.fields) == {
+        f"{prefix}.symbols[0]", f"{prefix}.symbols", f"{prefix}.start", f"{prefix}.as_of", f"{prefix}.speed",
+    }  # fmt: skip
+    assert await service.row_counts() == before
+
+
+@pytest.mark.parametrize(
+    ("expression", "position"),
+    [("ZSCORE(WOBBLE(close, 3))", "position 7"), ("REF(close", "position 9"), ("close +* 2", "position 7")],
+)
+async def test_a_bad_expression_is_refused_at_its_position(
+    service: RunningInstanceService, project_id: str, expression: str, position: str
+) -> None:
+    prices = (await service.prices(project_id, "other")).instance_id
+    before = await service.row_counts()
+    given = derived(project_id, "bad", prices)
+    given["dataset"]["pipeline"]["config"]["expression"] = expression
+    refused = await refusal(service.create(given))
+    assert (refused.code, refused.reason) == (INVALID, "INVALID_EXPRESSION")
+    assert position in refused.fields["instance.dataset.pipeline.config.expression"]
+    assert await service.row_counts() == before
+
+
+@pytest.mark.parametrize(
+    ("schedule", "field"),
+    [
+        ({"cron": {"expression": "61 * * * *"}}, "cron.expression"),
+        ({"cron": {"expression": "0 0 31 feb *"}}, "cron.expression"),
+        ({"cron": {"expression": "30 16 * * 1-5", "timezone": "Mars/Base"}}, "cron.timezone"),
+        ({"interval": {"minutes": 5, "windowStart": "09:30"}}, "interval"),
+        ({"interval": {"minutes": 5, "windowStart": "10:00", "windowEnd": "09:00"}}, "interval"),
+        ({"interval": {"minutes": 1440, "businessDaysOnly": True}}, "interval"),
+        ({"interval": {"minutes": 5, "timezone": "../etc"}}, "interval.timezone"),
+    ],
+)
+async def test_a_bad_schedule_is_refused(
+    service: RunningInstanceService, project_id: str, schedule: dict[str, Any], field: str
+) -> None:
+    refused = await refusal(service.create(_dataset(project_id, {}, schedule=schedule)))
+    assert (refused.code, refused.reason) == (INVALID, "INVALID_SCHEDULE")
+    assert f"instance.schedule.{field}" in refused.fields
+
+
+async def test_unknown_ids_are_named(service: RunningInstanceService, project_id: str) -> None:
+    before = await service.row_counts()
+    unknown_project = await refusal(service.prices(NOBODY))
+    assert (unknown_project.code, unknown_project.reason) == (NOT_FOUND, "PROJECT_NOT_FOUND")
+    missing = await refusal(service.instances.GetInstance(GetInstanceRequest(instance_id=NOBODY)))
+    assert (missing.code, missing.reason) == (NOT_FOUND, "INSTANCE_NOT_FOUND")
+    project = await refusal(service.instances.GetProject(GetProjectRequest(project_id=NOBODY)))
+    assert (project.code, project.reason) == (NOT_FOUND, "PROJECT_NOT_FOUND")
+    upstream = await refusal(service.derived(project_id, "d", NOBODY))
+    assert (upstream.code, upstream.reason) == (NOT_FOUND, "UPSTREAM_NOT_FOUND")
+    assert "instance.upstream_refs[0]" in upstream.fields
+    given = _dataset(project_id, {})
+    given["dataset"]["pipeline"] = {"definitionName": "nothing"}
+    definition = await refusal(service.create(given))
+    assert (definition.code, definition.reason) == (NOT_FOUND, "DEFINITION_NOT_FOUND")
+    given["dataset"]["pipeline"] = {"definitionId": "rubbish"}
+    assert (await refusal(service.create(given))).reason == "DEFINITION_NOT_FOUND"
+    revisions = ListInstanceRevisionsRequest(instance_id=NOBODY)
+    assert (await refusal(service.instances.ListInstanceRevisions(revisions))).reason == "INSTANCE_NOT_FOUND"
+    updated = await refusal(service.update(NOBODY, {"description": "x"}, "description"))
+    assert updated.reason == "INSTANCE_NOT_FOUND"
+    assert await service.row_counts() == before
+
+
+async def test_upstreams_of_the_wrong_kind_or_number_are_refused(
+    service: RunningInstanceService, project_id: str
+) -> None:
+    prices = await service.prices(project_id, "p")
+    signal = await service.signal(project_id, "s", prices.instance_id)
+    backtest = await service.create(
+        {"projectId": project_id, "name": "b", "backtest": {"signals": {"primary": signal.instance_id}}}
+    )
+    before = await service.row_counts()
+    wrong = await refusal(service.derived(project_id, "d", backtest.instance_id))
+    assert (wrong.code, wrong.reason) == (INVALID, "WRONG_UPSTREAM_KIND")
+    assert "instance.upstream_refs[0]" in wrong.fields
+    primary = {
+        "projectId": project_id,
+        "name": "c",
+        "backtest": {"signals": {"primary": backtest.instance_id}},
+    }
+    assert (await refusal(service.create(primary))).reason == "WRONG_UPSTREAM_KIND"
+    component = await refusal(service.derived(project_id, "d", prices.dataset.store_instance_id))
+    assert component.reason == "WRONG_UPSTREAM_KIND"
+    none = await refusal(service.derived(project_id, "d"))
+    assert (none.code, none.reason) == (INVALID, "INVALID_SPEC")
+    twice = await refusal(service.derived(project_id, "d", prices.instance_id, prices.instance_id))
+    assert twice.reason == "INVALID_SPEC"
+    assert await service.row_counts() == before
+
+
+async def test_a_name_is_taken_once_and_free_after_deletion(
+    service: RunningInstanceService, project_id: str
+) -> None:
+    before = await service.row_counts()
+    taken = await refusal(service.prices(project_id, "prices"))
+    assert (taken.code, taken.reason) == (grpc.StatusCode.ALREADY_EXISTS, "NAME_TAKEN")
+    assert await service.row_counts() == before
+    twice = await refusal(service.project())
+    assert (twice.code, twice.reason) == (grpc.StatusCode.ALREADY_EXISTS, "NAME_TAKEN")
+    elsewhere = await service.project("elsewhere")
+    other = await service.prices(elsewhere.project_id, "prices")
+    await service.instances.DeleteInstance(DeleteInstanceRequest(instance_id=other.instance_id))
+    again = await service.prices(elsewhere.project_id, "prices")
+    assert again.instance_id != other.instance_id
+
+
+async def test_kinds_of_later_slices_are_not_implemented(
+    service: RunningInstanceService, project_id: str
+) -> None:
+    for kind in ("experiment", "model", "portfolioOptimizer"):
+        refused = await refusal(service.create({"projectId": project_id, "name": "x", kind: {}}))
+        assert (refused.code, refused.reason) == (grpc.StatusCode.UNIMPLEMENTED, "UNSUPPORTED_KIND")
+    component = await refusal(service.create({"projectId": project_id, "name": "x", "store": {}}))
+    assert (component.code, component.reason) == (INVALID, "UNSUPPORTED_KIND")
+
+
+async def test_what_a_creation_needs_is_asked_for(service: RunningInstanceService, project_id: str) -> None:
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({}, "instance"),
+        ({"dataset": {}}, "instance.dataset.pipeline"),
+        ({"signal": {}}, "instance.signal.dataset.pipeline"),
+        ({"backtest": {}}, "instance.backtest.signals.primary"),
+    ]
+    for given, field in cases:
+        refused = await refusal(service.create({"projectId": project_id, "name": "x", **given}))
+        assert (refused.code, refused.reason) == (INVALID, "INVALID_SPEC")
+        assert field in refused.fields
+    pipeline = {"definitionName": "sp500_prices"}
+    nameless = await refusal(service.create({"projectId": project_id, "dataset": {"pipeline": pipeline}}))
+    assert (nameless.reason, list(nameless.fields)) == ("INVALID_SPEC", ["instance.name"])
+
+
+async def test_all_mistakes_come_at_once(service: RunningInstanceService, project_id: str) -> None:
+    given = _dataset(project_id, {"speed": 1}, schedule={"cron": {"expression": "a b c d e"}})
+    given["config"] = {"misplaced": True}
+    refused = await refusal(service.create(given))
+    assert set(refused.field_reasons.values()) == {"INVALID_CONFIG", "INVALID_SCHEDULE", "INVALID_SPEC"}
+
+
+async def test_contract_rules_hold(service: RunningInstanceService, project_id: str) -> None:
+    bad = CreateInstanceRequest(instance=Instance(project_id=project_id, name="9 lives"))
+    refused = await refusal(service.instances.CreateInstance(bad))
+    assert refused.code == INVALID
+    assert "instance.name" in refused.fields

@@ -1,0 +1,179 @@
+"""Changing instances: revisions, masks, etags, fingerprints and cycles."""
+
+import grpc
+
+from optaic.definition.v1.definition_pb2 import DEFINITION_KIND_PIPELINE
+from optaic.definition.v1.definition_service_pb2 import GetDefinitionRequest, PublishDefinitionRequest
+from optaic.instance.v1.instance_service_pb2 import GetInstanceRequest, ListInstanceRevisionsRequest
+from support.instance_service import RunningInstanceService, derived, refusal
+from support.polling import eventually
+
+
+async def test_a_changed_config_makes_a_revision_of_dataset_and_component(
+    service: RunningInstanceService,
+) -> None:
+    project = await service.project()
+    prices = await service.prices(project.project_id)
+    changed = await service.update(
+        prices.instance_id,
+        {"dataset": {"pipeline": {"config": {"as_of": "2022-12-28"}}}, "etag": prices.etag},
+        "dataset.pipeline.config",
+        reason="a year later",
+    )
+    assert (changed.revision, changed.etag) == (2, "r2")
+    assert changed.dataset.pipeline.definition_version_id == prices.dataset.pipeline.definition_version_id
+    assert changed.flows[0].compute_fingerprint != prices.flows[0].compute_fingerprint
+    assert changed.flows[0].prefect_deployment_id == prices.flows[0].prefect_deployment_id
+    pipeline = await service.instances.GetInstance(
+        GetInstanceRequest(instance_id=prices.dataset.pipeline_instance_id)
+    )
+    store = await service.instances.GetInstance(
+        GetInstanceRequest(instance_id=prices.dataset.store_instance_id)
+    )
+    assert (pipeline.revision, store.revision) == (2, 1)
+    request = ListInstanceRevisionsRequest(instance_id=prices.instance_id)
+    revisions = (await service.instances.ListInstanceRevisions(request)).revisions
+    assert [(item.instance.revision, item.author, item.reason) for item in revisions] == [
+        (2, "developer", "a year later"),
+        (1, "developer", ""),
+    ]
+    first = await service.instances.GetInstance(
+        GetInstanceRequest(instance_id=prices.instance_id, revision=1)
+    )
+    assert first.dataset.pipeline.config["as_of"] == "2021-12-31"
+    gone = await refusal(
+        service.instances.GetInstance(GetInstanceRequest(instance_id=prices.instance_id, revision=9))
+    )
+    assert gone.reason == "REVISION_NOT_FOUND"
+
+
+async def test_what_leaves_results_alone_leaves_the_fingerprint_alone(
+    service: RunningInstanceService,
+) -> None:
+    project = await service.project()
+    prices = await service.prices(project.project_id)
+    given = {
+        "name": "renamed",
+        "labels": {"a": "b"},
+        "owner": "bob",
+        "description": "closes",
+        "schedule": {"cron": {"expression": "30 16 * * 1-5", "timezone": "America/New_York"}},
+        "freshnessPolicy": {"frequency": "FREQUENCY_DAILY"},
+    }
+    paths = ("name", "labels", "owner", "description", "schedule", "freshness_policy")
+    changed = await service.update(prices.instance_id, given, *paths)
+    assert changed.revision == 2
+    assert changed.flows[0].compute_fingerprint == prices.flows[0].compute_fingerprint
+    name = changed.flows[0].prefect_deployment_name
+
+    def is_scheduled() -> bool:
+        (timing,) = service.deployments.stored[name][1].timings or (None,)
+        return timing is not None and timing.cron == "30 16 * * 1-5" and timing.timezone == "America/New_York"
+
+    await eventually(is_scheduled)
+
+
+async def test_an_update_that_changes_nothing_makes_no_revision(service: RunningInstanceService) -> None:
+    project = await service.project()
+    prices = await service.prices(project.project_id)
+    before = await service.row_counts()
+    same = await service.update(prices.instance_id, {"description": ""}, "description")
+    assert same == prices
+    assert await service.row_counts() == before
+
+
+async def test_a_stale_etag_is_refused(service: RunningInstanceService) -> None:
+    project = await service.project()
+    prices = await service.prices(project.project_id)
+    await service.update(prices.instance_id, {"description": "x", "etag": prices.etag}, "description")
+    before = await service.row_counts()
+    stale = await refusal(
+        service.update(prices.instance_id, {"description": "y", "etag": prices.etag}, "description")
+    )
+    assert (stale.code, stale.reason) == (grpc.StatusCode.ABORTED, "ETAG_MISMATCH")
+    assert await service.row_counts() == before
+
+
+async def test_paths_that_may_not_change_are_named(service: RunningInstanceService) -> None:
+    project = await service.project()
+    prices = await service.prices(project.project_id)
+    paths = (
+        "project_id", "state", "flows", "dataset.pipeline_instance_id", "backtest", "nonsense",
+        "dataset.pipeline.config.as_of", "labels.team",
+    )  # fmt: skip
+    refused = await refusal(service.update(prices.instance_id, {}, "owner", *paths))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "IMMUTABLE_FIELD")
+    assert set(refused.fields) == {f"update_mask.paths[{index}]" for index in range(1, len(paths) + 1)}
+    component = await refusal(
+        service.update(prices.dataset.pipeline_instance_id, {"config": {"as_of": "2020-01-01"}}, "config")
+    )
+    assert component.reason == "UNSUPPORTED_KIND"
+
+
+async def test_a_bad_update_leaves_everything_as_it_was(service: RunningInstanceService) -> None:
+    project = await service.project()
+    prices = await service.prices(project.project_id)
+    before = await service.row_counts()
+    bad = await refusal(
+        service.update(
+            prices.instance_id, {"dataset": {"pipeline": {"config": {"as_of": 7}}}}, "dataset.pipeline.config"
+        )
+    )
+    assert (bad.reason, list(bad.fields)) == ("INVALID_CONFIG", ["instance.dataset.pipeline.config.as_of"])
+    dry = await service.update(
+        prices.instance_id, {"description": "never"}, "description", validate_only=True, request_id="dry"
+    )
+    assert dry.revision == 2
+    now = await service.instances.GetInstance(GetInstanceRequest(instance_id=prices.instance_id))
+    assert (now, await service.row_counts()) == (prices, before)
+
+
+async def test_a_cycle_is_refused_with_its_path(service: RunningInstanceService) -> None:
+    project = await service.project()
+    prices = await service.prices(project.project_id)
+    one = await service.derived(project.project_id, "one", prices.instance_id)
+    two = await service.derived(project.project_id, "two", one.instance_id)
+    three = await service.derived(project.project_id, "three", two.instance_id)
+    before = await service.row_counts()
+    closing = derived(project.project_id, "one", prices.instance_id, three.instance_id)
+    for is_dry in (True, False):
+        refused = await refusal(
+            service.update(
+                one.instance_id,
+                {"upstreamRefs": closing["upstreamRefs"]},
+                "upstream_refs",
+                validate_only=is_dry,
+            )
+        )
+        assert (refused.code, refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "CYCLE")
+        assert "one -> three -> two -> one" in refused.message
+    itself = derived(project.project_id, "one", one.instance_id)
+    own = await refusal(
+        service.update(one.instance_id, {"upstreamRefs": itself["upstreamRefs"]}, "upstream_refs")
+    )
+    assert own.reason == "INVALID_SPEC"
+    assert await service.row_counts() == before
+
+
+async def test_who_tracks_the_newest_version_follows_it(service: RunningInstanceService) -> None:
+    project = await service.project()
+    prices = await service.prices(project.project_id)
+    follower = await service.update(
+        prices.instance_id, {"dataset": {"pipeline": {"trackNewest": True}}}, "dataset.pipeline.track_newest"
+    )
+    pinned = await service.prices(project.project_id, "pinned")
+    definition = await service.definitions.GetDefinition(
+        GetDefinitionRequest(kind=DEFINITION_KIND_PIPELINE, name="sp500_prices")
+    )
+    request = PublishDefinitionRequest(
+        name="sp500_prices", kind=DEFINITION_KIND_PIPELINE, definition_version=definition.newest_version
+    )
+    request.definition_version.version = "1.10.0"
+    await service.definitions.PublishDefinition(request)
+    moved = await service.until(
+        prices.instance_id, lambda found: found.dataset.pipeline.definition_version == "1.10.0"
+    )
+    assert moved.revision == follower.revision + 1
+    assert moved.flows[0].compute_fingerprint != follower.flows[0].compute_fingerprint
+    still = await service.instances.GetInstance(GetInstanceRequest(instance_id=pinned.instance_id))
+    assert still.dataset.pipeline.definition_version == "1.0.0"
