@@ -73,10 +73,9 @@ class Lineage:
             async with self.database.transaction(self.tenant_id) as connection:
                 ids = [fact.event_id for fact in facts]
                 new = await insert_consumed(connection, self.tenant_id, events.RUN_CONSUMER, ids)
-                seen: set[str] = set()
                 news = [
-                    f for f in facts if f.event_id in new and not (f.event_id in seen or seen.add(f.event_id))
-                ]  # type: ignore[func-returns-value]  # add() only remembers
+                    fact for fact in {fact.event_id: fact for fact in facts}.values() if fact.event_id in new
+                ]
                 if news:
                     await apply_run_facts(self.services, connection, self.tenant_id, news)
 

@@ -49,12 +49,12 @@ async def check_upstream_freshness(
     Raises:
         NotFoundError: FLOW_NOT_FOUND.
     """
-    if not facts:
-        answer = await _read(database, tenant_id, key)
-        known = answer.admission.flow.instance_revision if answer else 0
-        if answer and (snapshot is None or snapshot.revision <= known):
-            return answer
-    if snapshot is not None:
+    answer = await _read(database, tenant_id, key)
+    known = answer.admission.flow.instance_revision if answer else 0
+    is_newer = snapshot is not None and snapshot.revision > known
+    if answer and not facts and not is_newer:
+        return answer
+    if snapshot is not None and is_newer:
         async with database.transaction(tenant_id) as connection:
             await apply_snapshots(services, connection, tenant_id, [snapshot])
     if facts:

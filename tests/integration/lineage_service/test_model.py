@@ -201,7 +201,7 @@ def test_duplicates_and_any_order_of_the_same_events_give_the_same_state(
             await case.step("refresh" if what == "invalidate" else what, number)
             if case.pending:
                 await case.deliver(0)
-        everything = [*case.model.snapshots, *case.model.facts]
+        everything: list[Snapshot | RunFact] = [*case.model.snapshots, *case.model.facts]
         generator = random.Random(seed)
         shuffled = everything + generator.sample(everything, len(everything) // 2)
         generator.shuffle(shuffled)
