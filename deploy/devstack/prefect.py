@@ -5,6 +5,7 @@ Spoken to over REST: importing Prefect takes two seconds and is not needed here.
 
 import asyncio
 import functools
+import ssl
 import sys
 from datetime import datetime
 from typing import Literal
@@ -46,12 +47,22 @@ def make_program(state: State, port: int, database_url: str, *, ui: bool) -> Pro
     )
 
 
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    """Made once: a client of its own would read all certificates again for every question."""
+    return ssl.create_default_context()
+
+
+def _connect(api_url: str) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=api_url, timeout=10, trust_env=False, verify=_tls())
+
+
 async def ensure_work_pool(api_url: str, name: str, executor: Executor) -> None:
     """Make the pool, retrying until the server is there; a pool of the other executor's type is replaced.
 
     For Prefect's own worker only the wrong pool is removed: the worker brings the template of its pool itself.
     """
-    async with httpx.AsyncClient(base_url=api_url, timeout=10, trust_env=False) as client:
+    async with _connect(api_url) as client:
         while True:
             try:
                 await _match_work_pool(client, name, executor)
@@ -64,7 +75,7 @@ async def ensure_work_pool(api_url: str, name: str, executor: Executor) -> None:
 async def is_polled(api_url: str, pool: str, since: datetime) -> bool:
     """Whether some worker has asked the pool for runs after `since`."""
     try:
-        async with httpx.AsyncClient(base_url=api_url, timeout=5, trust_env=False) as client:
+        async with _connect(api_url) as client:
             queue = (await client.get(f"/work_pools/{pool}/queues/default")).raise_for_status().json()
     except httpx.HTTPError:
         return False

@@ -109,9 +109,10 @@ class Stack:
         async with asyncio.TaskGroup() as group:
             broker = group.create_task(self._start_nats())
             await self._start_postgres()
-            # The worker and Prefect take seconds and retry what is not there yet; nothing waits for them.
-            group.create_task(self._start_services(broker))
+            # Prefect takes seconds; nothing waits for it.
             group.create_task(self._start_prefect())
+            await self._start_services(broker)
+            # No sooner: on two cores its imports would only delay the services, and Prefect is not there yet.
             group.create_task(self._start(programs.make_worker(self.state, self.settings, self.endpoints)))
 
     async def _start_nats(self) -> None:
