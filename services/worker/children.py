@@ -11,6 +11,7 @@ import signal
 from collections.abc import Callable, Sequence
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
+from typing import Any
 
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG, from linux/prctl.h
 _RESTART_SECONDS = 0.2
@@ -35,7 +36,7 @@ class Forkserver:
     async def run(self, target: Callable[..., None], *arguments: object) -> Child:
         """Start one child."""
         for is_last in (False, True):
-            process = _context.Process(target=_run_tied, args=(target, *arguments), daemon=True)
+            process = _context.Process(target=_run_tied, args=(target, *arguments))
             try:
                 await asyncio.to_thread(process.start)  # it waits for the forkserver
             except (EOFError, ConnectionError):  # it died a moment ago; the next start makes a new one
@@ -49,7 +50,7 @@ class Forkserver:
     @property
     def pid(self) -> int | None:
         """The forkserver's process, once started."""
-        pid: int | None = getattr(forkserver, "_forkserver")._forkserver_pid  # noqa: B009, SLF001 - multiprocessing offers no public way
+        pid: int | None = _server()._forkserver_pid  # noqa: SLF001 - there is no public way
         return pid
 
     async def stop(self) -> None:
@@ -105,7 +106,22 @@ def _run_tied(target: Callable[..., None], *arguments: object) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
     if os.getppid() != parent:  # it ended in between
         os._exit(1)
+    _let_go()
     target(*arguments)
+
+
+def _let_go() -> None:
+    """Forget the pipe by which multiprocessing lets children, too, keep the forkserver alive.
+
+    Otherwise it would not notice the end of a worker that was killed while children run.
+    """
+    server = _server()
+    os.close(server._forkserver_alive_fd)  # noqa: SLF001 - there is no public way
+    server._forkserver_alive_fd = server._forkserver_pid = server._forkserver_address = None  # noqa: SLF001 - the same
+
+
+def _server() -> Any:
+    return forkserver._forkserver  # noqa: SLF001 - the module's own instance
 
 
 def _do_nothing() -> None:

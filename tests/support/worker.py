@@ -258,7 +258,7 @@ class World:
         if self._server is not None:
             await self._server.stop()
 
-    def settings(self, data_root: Path, **changes: Any) -> Settings:
+    def settings(self, data_root: Path | str, **changes: Any) -> Settings:
         """A worker's settings for this world."""
         values: dict[str, Any] = {
             "instance_address": self.address,
@@ -355,7 +355,7 @@ def running_prefect(host: str, admin_url: str, folder: Path) -> Iterator[str]:
     arguments = ["-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", "--host", "127.0.0.1"]
     arguments += ["--port", str(port), "--log-level", "warning", "--timeout-graceful-shutdown", "2"]
     with running_process(arguments, environment, folder / "prefect.log"):
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 150
         while True:
             try:
                 with urllib.request.urlopen(f"{api_url}/health", timeout=1):  # noqa: S310 - our own server

@@ -31,8 +31,20 @@ async def world() -> AsyncIterator[World]:
     worker_plugins.gate.set()
 
 
-async def _execute(world: World, run: run_pb2.Run, root: Path, **changes: Any) -> Ending:
+async def _execute(world: World, run: run_pb2.Run, root: Path | str, **changes: Any) -> Ending:
     return await execute_run(make_ticket(run), world.settings(root, **changes))
+
+
+async def test_the_data_root_may_be_a_uri(world: World, tmp_path: Path) -> None:
+    run = world.runs.submit(world.dataset(), REFRESH)
+    root = (tmp_path / "new folder").as_uri()
+    ending = await _execute(world, run, root)
+    assert ending.outcome is Outcome.COMPLETED
+    assert run.output_version.uri.startswith(root)
+    assert pl.read_delta(run.output_version.uri).height == run.metrics["rows"]
+    failing = world.runs.submit(world.dataset(definition="probe", behaviour="raise"), REFRESH)
+    await _execute(world, failing, root)
+    assert failing.error.trace_uri.startswith(root)
 
 
 def _read_text(path: str) -> str:
