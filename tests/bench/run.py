@@ -1,0 +1,54 @@
+"""Runs every benchmark and prints one table; it sets no target."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import sys
+from pathlib import Path
+
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # started as a script: `bench` and `support` are in tests/
+
+from bench.report import Row
+from support.postgres import running_postgres
+
+BENCHMARKS = ("submit", "status_latency", "propagation")
+
+
+async def main(names: list[str]) -> list[Row]:
+    """All rows, one benchmark after the other: they share the machine."""
+    rows: list[Row] = []
+    for name in names:
+        rows += await importlib.import_module(f"bench.{name}").measure()
+    return rows
+
+
+def show(rows: list[Row]) -> None:
+    """Print the table."""
+    table = Table("figure", "value", "unit", "peer", "ratio")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in rows:
+        table.add_row(
+            row.name,
+            f"{row.value:,.2f}",
+            row.unit,
+            "" if row.peer is None else f"{row.peer:,.2f}",
+            "" if row.ratio is None else f"{row.ratio:.1f}x",
+        )
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("benchmarks", nargs="*", default=BENCHMARKS, choices=[*BENCHMARKS, []])
+    names = list(parser.parse_args().benchmarks)
+    # PostgreSQL for the benchmarks that start no service.
+    with running_postgres(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        rows = runner.run(main(names))
+    show(rows)

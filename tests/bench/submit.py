@@ -1,0 +1,119 @@
+"""SubmitRun per second against separate processes.
+
+Beside it, in the same run: a bare gRPC echo and a bare two-row transaction on the same PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psycopg
+from psycopg_pool import AsyncConnectionPool
+
+from bench.echo import METHOD
+from bench.report import Row
+from bench.stack import BenchStack, create_datasets, end, for_each, percentile, running_services
+from optaic.common.v1 import flow_pb2
+from optaic.run.v1 import run_service_pb2, run_service_pb2_grpc
+
+CONCURRENCIES = (16, 64)
+DATASETS = 1000
+_PEER_CALLS = 3000
+_WARM_UP = 50
+
+
+async def measure() -> list[Row]:
+    """Rates, and latencies at each concurrency."""
+    async with running_services() as stack:
+        instance_ids = await create_datasets(stack, DATASETS)
+        rows: list[Row] = []
+        for concurrency in CONCURRENCIES:
+            rows += await _measure(stack, instance_ids, concurrency)
+        return rows
+
+
+async def _measure(stack: BenchStack, instance_ids: Sequence[str], concurrency: int) -> list[Row]:
+    echo_rate, _ = await _echo(concurrency)
+    transaction_rate, _ = await _transactions(stack, concurrency)
+    async with grpc.aio.insecure_channel(stack.endpoints.run) as channel:
+        stub: Any = run_service_pb2_grpc.RunServiceStub(channel)
+        run_ids: list[str] = []
+
+        async def submit(instance_id: str) -> None:
+            request = run_service_pb2.SubmitRunRequest(
+                instance_id=instance_id, flow_kind=flow_pb2.FLOW_KIND_REFRESH
+            )
+            run = await stub.SubmitRun(request, metadata=stack.metadata(), timeout=30)
+            run_ids.append(run.run_id)
+
+        async def cancel(run_id: str) -> None:
+            request = run_service_pb2.CancelRunRequest(run_id=run_id, reason="benchmark")
+            await stub.CancelRun(request, metadata=stack.metadata(), timeout=30)
+
+        await for_each(submit, instance_ids[:_WARM_UP], concurrency)
+        rate, latencies = await _timed(submit, instance_ids[_WARM_UP:], concurrency)
+        # One active run for each flow: make room for the next round.
+        await for_each(cancel, run_ids, concurrency)
+    name = f"SubmitRun, {concurrency} callers"
+    return [
+        Row(f"{name} (peer: bare gRPC echo)", rate, "1/s", echo_rate, echo_rate / rate),
+        Row(
+            f"{name} (peer: bare two-row transaction)", rate, "1/s", transaction_rate, transaction_rate / rate
+        ),
+        Row(f"{name}, p50", percentile(latencies, 0.5), "ms"),
+        Row(f"{name}, p99", percentile(latencies, 0.99), "ms"),
+    ]
+
+
+async def _echo(concurrency: int) -> tuple[float, list[float]]:
+    server = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(Path(__file__).with_name("echo.py"))),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert server.stdout is not None
+    try:
+        port = int(await server.stdout.readline())
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = channel.unary_unary(METHOD)
+            return await _timed(lambda _: call(b"x" * 64), range(_PEER_CALLS), concurrency)
+    finally:
+        await end(server)
+
+
+async def _transactions(stack: BenchStack, concurrency: int) -> tuple[float, list[float]]:
+    """BEGIN, a row, its outbox row, COMMIT: what a submission cannot do without."""
+    url = stack.endpoints.postgres_admin
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        await connection.execute("drop table if exists bench_rows, bench_outbox")
+        await connection.execute("create table bench_rows (id bigserial primary key, payload bytea not null)")
+        await connection.execute("create table bench_outbox (like bench_rows including all)")
+    async with AsyncConnectionPool(url, min_size=16, open=False) as pool:
+
+        async def insert(_: int) -> None:
+            async with pool.connection() as connection, connection.transaction():
+                await connection.execute("insert into bench_rows (payload) values (%s)", [b"x" * 400])
+                await connection.execute("insert into bench_outbox (payload) values (%s)", [b"x" * 400])
+
+        return await _timed(insert, range(_PEER_CALLS), concurrency)
+
+
+async def _timed(
+    call: Callable[[Any], Awaitable[Any]], arguments: Sequence[Any], concurrency: int
+) -> tuple[float, list[float]]:
+    """Calls per second, and the seconds of each."""
+
+    async def timed(argument: Any) -> float:
+        begun = time.perf_counter()
+        await call(argument)
+        return time.perf_counter() - begun
+
+    begun = time.perf_counter()
+    latencies = await for_each(timed, arguments, concurrency)
+    return len(latencies) / (time.perf_counter() - begun), latencies
