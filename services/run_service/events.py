@@ -14,6 +14,7 @@ from run_service.domain import RunStatus, activity_type
 from servicekit.clock import Clock
 from servicekit.events import Event, make_event
 
+SERVICE = "run"
 _MESSAGES: dict[str, type[Message]] = {
     "submitted": run_events_pb2.RunSubmitted,
     "started": run_events_pb2.RunStarted,
@@ -34,7 +35,7 @@ _LAST_EVENT = {
 def run_event(happening: str, tenant_id: str, run: run_pb2.Run, event_id: str, clock: Clock) -> Event:
     """Return the event that carries the run after the change."""
     message = _MESSAGES[happening](run=run)
-    return make_event("run", tenant_id, message, happening, run.instance_id, clock, lambda: event_id)
+    return make_event(SERVICE, tenant_id, message, happening, run.instance_id, clock, lambda: event_id)
 
 
 def attached_event(

@@ -49,8 +49,10 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
 
     async def WatchRun(self, request: run_service_pb2.WatchRunRequest, _: Any) -> AsyncIterator[run_pb2.Run]:
         """Stream a run's changes until it has ended."""
-        async for run in self._deps.watches.watch(current().tenant_id, request.run_id):
-            yield run
+        context = current()
+        async for record in self._deps.watches.watch(context.tenant_id, request.run_id):
+            reading.note_end(self._deps, context, record)
+            yield record.run
 
     async def ListActivities(
         self, request: run_service_pb2.ListActivitiesRequest, _: Any

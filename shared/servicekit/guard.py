@@ -105,10 +105,7 @@ class Guard:
                 raise
             except BaseException as error:  # noqa: BLE001 - every fault must become a status
                 await self._refuse(grpc_context, request, method, error)
-            trailing = [(REQUEST_ID_KEY, request.request_id)]
-            if request.write_tokens:
-                trailing.append((WRITE_TOKEN_KEY, ",".join(request.write_tokens)))
-            grpc_context.set_trailing_metadata(trailing)
+            grpc_context.set_trailing_metadata(_trailing(request))
             if _level.isEnabledFor(logging.DEBUG):
                 with context.bind(request):
                     _log.debug("served", method=method, seconds=round(time.monotonic() - began, 6))
@@ -147,7 +144,7 @@ class Guard:
                 await self._refuse(grpc_context, request, method, error)
             finally:
                 self._streams.discard(task)
-            grpc_context.set_trailing_metadata([(REQUEST_ID_KEY, request.request_id)])
+            grpc_context.set_trailing_metadata(_trailing(request))
 
         return call
 
@@ -218,6 +215,13 @@ def _anonymous(metadata: dict[str, str]) -> RequestContext:
         traceparent=traceparent if context.is_traceparent(traceparent) else context.new_traceparent(),
         read_tokens=tuple(token.strip() for token in read_tokens.split(",") if token.strip()),
     )
+
+
+def _trailing(request: RequestContext) -> list[tuple[str, str]]:
+    trailing = [(REQUEST_ID_KEY, request.request_id)]
+    if request.write_tokens:
+        trailing.append((WRITE_TOKEN_KEY, ",".join(request.write_tokens)))
+    return trailing
 
 
 def _domain_error(error: BaseException) -> DomainError:

@@ -28,7 +28,7 @@ _TAKE_NUMBER = sa.text("""
         set last_run_number = flows.last_run_number + 1 where not flows.is_deleted
     returning last_run_number
 """)
-_DIALECT = postgresql.dialect()
+_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call] # SQLAlchemy types its constructor loosely
 _RUN_COLUMNS = tuple(
     column
     for column in runs.c

@@ -5,15 +5,25 @@ from __future__ import annotations
 from datetime import datetime
 
 from optaic.run.v1 import run_pb2, run_service_pb2
-from run_service.domain import run_not_found
+from run_service.domain import ENDED, run_not_found
+from run_service.events import SERVICE
 from run_service.store import activities
 from run_service.store import runs as run_store
-from run_service.store.records import word_of
+from run_service.store.records import Record, word_of
 from run_service.use_cases.dependencies import Dependencies
 from servicekit import pages
 from servicekit.context import RequestContext
 
 _DEFAULT_PAGE = 100
+# For so long after its end, whoever has seen a run ended also waits for what follows from it elsewhere.
+_CAUSAL_SECONDS = 300
+
+
+def note_end(deps: Dependencies, context: RequestContext, record: Record) -> None:
+    """Answer the ended run's event as a token: a later read of lineage or status then holds it."""
+    is_recent = deps.clock.now().timestamp() - record.run.end_time.ToSeconds() < _CAUSAL_SECONDS
+    if record.status in ENDED and is_recent:
+        context.write_tokens.append(f"{SERVICE}/{record.last_event_id}")
 
 
 async def get_run(deps: Dependencies, context: RequestContext, run_id: str) -> run_pb2.Run:
@@ -22,6 +32,7 @@ async def get_run(deps: Dependencies, context: RequestContext, run_id: str) -> r
         record = await run_store.get_run(connection, context.tenant_id, run_id)
     if record is None:
         raise run_not_found(run_id)
+    note_end(deps, context, record)
     return record.run
 
 

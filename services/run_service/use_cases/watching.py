@@ -6,7 +6,6 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 
-from optaic.run.v1 import run_pb2
 from run_service.config import Settings
 from run_service.domain import ENDED, run_not_found
 from run_service.store import runs as run_store
@@ -49,7 +48,7 @@ class Watches:
             for watcher in self._watchers.get((tenant_id, record.run.run_id), ()):
                 watcher.put(record)
 
-    async def watch(self, tenant_id: str, run_id: str) -> AsyncIterator[run_pb2.Run]:
+    async def watch(self, tenant_id: str, run_id: str) -> AsyncIterator[Record]:
         """Yield the run as it is, then after each change, until it has ended.
 
         Raises:
@@ -66,7 +65,7 @@ class Watches:
             watcher.put(record)
             while True:
                 record = await watcher.get()
-                yield record.run
+                yield record
                 if record.status in ENDED:
                     return
         finally:

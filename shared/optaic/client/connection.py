@@ -123,6 +123,7 @@ class Connection:
                 if not _is_passing(refused):
                     raise refused from None
             else:
+                self._remember(await call.trailing_metadata())
                 return
             finally:
                 call.cancel()
