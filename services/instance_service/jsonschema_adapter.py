@@ -44,7 +44,7 @@ _formats.checks("optaic-expression", raises=ExpressionError)(_is_expression)
 
 def schema_violations(schema: Mapping[str, Any], path: str) -> list[FieldViolation]:
     """Return what is wrong with a schema: its dialect, its shape, and references that are not local."""
-    if schema.get("$schema", _DIALECT).rstrip("#") != _DIALECT:
+    if str(schema.get("$schema", _DIALECT)).rstrip("#") != _DIALECT:
         return [FieldViolation(f"{path}.$schema", f"only {_DIALECT} is known", "INVALID_SCHEMA")]
     validator = jsonschema.Draft202012Validator(
         jsonschema.Draft202012Validator.META_SCHEMA,

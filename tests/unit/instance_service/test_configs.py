@@ -1,0 +1,106 @@
+"""JSON Schemas and configs: every violation with its path, and no way out of the schema."""
+
+from typing import Any
+
+import pytest
+
+from instance_service.domain.flows import Upstream
+from instance_service.domain.rules import Rule, upstream_violations
+from instance_service.jsonschema_adapter import config_violations, schema_violations
+
+_SCHEMA = {
+    "type": "object",
+    "properties": {
+        "symbols": {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
+        "start": {"type": "string", "format": "date"},
+        "nested": {"type": "object", "properties": {"a": {"$ref": "#/$defs/small"}}, "required": ["a", "b"]},
+        "formula": {"type": "string", "format": "optaic-expression"},
+    },
+    "required": ["start"],
+    "additionalProperties": False,
+    "$defs": {"small": {"type": "integer", "maximum": 3}},
+}
+
+
+def _fields(config: dict[str, Any], schema: dict[str, Any] = _SCHEMA) -> dict[str, str]:
+    key = repr(schema)
+    return {item.field: item.reason for item in config_violations(key, schema, config, "config")}
+
+
+def test_every_violation_has_its_path() -> None:
+    config = {
+        "symbols": ["A", 2, "A"], "start": "2021-13-01", "nested": {"a": 4}, "x": 1, "y z": 2,
+        "formula": "NOPE(close)",
+    }  # fmt: skip
+    assert _fields(config) == {
+        "config.symbols[1]": "INVALID_CONFIG",
+        "config.symbols": "INVALID_CONFIG",
+        "config.start": "INVALID_CONFIG",
+        "config.nested.a": "INVALID_CONFIG",
+        "config.nested.b": "INVALID_CONFIG",
+        "config.x": "INVALID_CONFIG",
+        "config['y z']": "INVALID_CONFIG",
+        "config.formula": "INVALID_EXPRESSION",
+    }
+    assert _fields({}) == {"config.start": "INVALID_CONFIG"}
+    assert not _fields({"start": "2021-12-31", "nested": {"a": 3.0, "b": None}, "formula": "REF(close, 1)"})
+
+
+@pytest.mark.parametrize("date", ["2021-02-29", "20211231", "2021-1-1", "today", "2021-12-31T00:00:00", ""])
+def test_dates_are_exact(date: str) -> None:
+    assert _fields({"start": date}) == {"config.start": "INVALID_CONFIG"}
+
+
+def test_a_schema_without_end_is_a_violation_not_a_crash() -> None:
+    assert _fields({}, {"$ref": "#"}) == {"config": "INVALID_CONFIG"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "path"),
+    [
+        ({"type": 3}, "s.type"),
+        ({"properties": {"a": {"pattern": "("}}}, "s.properties.a.pattern"),
+        ({"allOf": [{"$ref": "other.json"}]}, "s.allOf[0].$ref"),
+        ({"$ref": "file:///etc/passwd"}, "s.$ref"),
+        ({"$ref": "#/$defs/gone"}, "s.$ref"),
+        ({"$schema": "http://json-schema.org/draft-04/schema#"}, "s.$schema"),
+        ({"$schema": 3}, "s.$schema"),
+    ],
+)
+def test_bad_schemas_are_refused_with_their_path(schema: dict[str, Any], path: str) -> None:
+    assert [item.field for item in schema_violations(schema, "s")] == [path]
+
+
+def test_good_schemas_pass() -> None:
+    assert not schema_violations(_SCHEMA, "s")
+    assert not schema_violations({}, "s")
+    assert not schema_violations(
+        {"$id": "https://example.org/a", "$ref": "#/$defs/b", "$defs": {"b": {}}}, "s"
+    )
+
+
+def _upstreams(*given: tuple[str, str]) -> list[tuple[str, Upstream]]:
+    return [(f"[{n}]", Upstream(f"u{n}", kind, role)) for n, (kind, role) in enumerate(given)]
+
+
+def test_roles_kinds_and_counts_are_checked() -> None:
+    rules = [Rule("input", ("dataset", "signal"), 1, 2), Rule("extra")]
+    assert not upstream_violations(rules, _upstreams(("dataset", "input"), ("model", "extra")), "own")
+
+    def reasons(*given: tuple[str, str]) -> list[tuple[str, str]]:
+        return [(item.field, item.reason) for item in upstream_violations(rules, _upstreams(*given), "own")]
+
+    assert reasons() == [("instance.upstream_refs", "INVALID_SPEC")]
+    assert reasons(("model", "input")) == [("[0]", "WRONG_UPSTREAM_KIND")]
+    assert reasons(("dataset", "input"), ("backtest", "extra")) == [("[1]", "WRONG_UPSTREAM_KIND")]
+    assert reasons(("dataset", "input"), ("dataset", "odd")) == [("[1]", "INVALID_SPEC")]
+    assert reasons(*[("dataset", "input")] * 3) == [("instance.upstream_refs", "INVALID_SPEC")]
+    own = upstream_violations([], _upstreams(("dataset", "input")), "u0")
+    assert [item.reason for item in own] == ["INVALID_SPEC"]
+
+
+def test_without_rules_anything_with_output_will_do() -> None:
+    assert not upstream_violations([], _upstreams(("dataset", "any"), ("model", "other")), "own")
+    assert [item.reason for item in upstream_violations([], _upstreams(("store", "any")), "own")] == [
+        "WRONG_UPSTREAM_KIND"
+    ]

@@ -1,0 +1,93 @@
+"""Flows and the edges between them, over all kinds."""
+
+import itertools
+
+import pytest
+
+from instance_service.domain.flows import (
+    COMPONENT_KINDS,
+    Edge,
+    Upstream,
+    deployment_name,
+    derive_edges,
+    flow_kinds,
+    has_output,
+    parse_deployment_name,
+    scheduled_flow,
+)
+from instance_service.domain.paths import shortest_cycle
+
+KINDS = ("dataset", "signal", "experiment", "model", "portfolio_optimizer", "backtest")
+READABLE = KINDS[:-1]
+_OUTPUT = {
+    "dataset": "refresh", "signal": "refresh", "experiment": "preview",
+    "model": "inference", "portfolio_optimizer": "optimize",
+}  # fmt: skip
+
+
+def test_each_kind_has_its_flows_and_components_have_none() -> None:
+    assert {kind: flow_kinds(kind) for kind in KINDS} == {
+        "dataset": ("refresh",),
+        "signal": ("refresh",),
+        "experiment": ("preview",),
+        "model": ("training", "inference", "monitoring"),
+        "portfolio_optimizer": ("optimize",),
+        "backtest": ("backtest",),
+    }
+    assert all(flow_kinds(kind, has_monitoring=True) == () for kind in COMPONENT_KINDS)
+    assert flow_kinds("dataset", has_monitoring=True) == ("refresh", "monitoring")
+    assert all(scheduled_flow(kind) in flow_kinds(kind) for kind in KINDS)
+    assert [kind for kind in (*KINDS, *COMPONENT_KINDS) if has_output(kind)] == list(READABLE)
+
+
+@pytest.mark.parametrize(("kind", "upstream_kind"), list(itertools.product(KINDS, READABLE)))
+def test_every_kind_reads_the_output_flow_of_every_other(kind: str, upstream_kind: str) -> None:
+    upstream = Upstream("up", upstream_kind, "input")
+    edges = derive_edges("own", flow_kinds(kind), [upstream])
+    wanted = {"signal": "signal", "model": "model"}.get(upstream_kind, "data")
+    outward = [edge for edge in edges if edge.upstream_instance_id == "up"]
+    readers = {"training", "inference"} if kind == "model" else set(flow_kinds(kind))
+    assert {edge.flow_kind for edge in outward} == readers
+    assert {(edge.upstream_flow_kind, edge.role, edge.kind) for edge in outward} == {
+        (_OUTPUT[upstream_kind], "input", wanted)
+    }
+
+
+def test_a_model_depends_on_itself_in_order() -> None:
+    upstreams = [Upstream("f", "dataset", "features"), Upstream("t", "dataset", "target")]
+    edges = derive_edges("m", flow_kinds("model"), upstreams)
+    assert set(edges) == {
+        Edge("training", "f", "refresh", "features", "feature"),
+        Edge("training", "t", "refresh", "target", "feature"),
+        Edge("inference", "f", "refresh", "features", "feature"),
+        Edge("inference", "m", "training", "model", "model"),
+        Edge("monitoring", "m", "inference", "monitored", "model"),
+    }
+
+
+def test_monitoring_of_a_dataset_reads_its_own_refresh_only() -> None:
+    edges = derive_edges("d", flow_kinds("dataset", has_monitoring=True), [Upstream("u", "signal", "input")])
+    assert edges == (
+        Edge("monitoring", "d", "refresh", "monitored", "data"),
+        Edge("refresh", "u", "refresh", "input", "signal"),
+    )
+
+
+def test_edges_do_not_depend_on_the_order_of_upstreams() -> None:
+    upstreams = [Upstream(f"u{n}", "dataset", role) for n in range(3) for role in ("input", "prices")]
+    assert (
+        len({derive_edges("i", ("refresh",), order) for order in itertools.permutations(upstreams, 6)}) == 1
+    )
+
+
+def test_a_deployment_name_is_read_back() -> None:
+    assert parse_deployment_name(deployment_name("t", "i", "refresh")) == ("t", "i", "refresh")
+    for other in ("", "a", "a.b", "a..c", "a.b.c.d"):
+        assert parse_deployment_name(other) is None
+
+
+def test_the_shortest_cycle_is_named() -> None:
+    edges = [("a", "b"), ("b", "c"), ("c", "a"), ("b", "d"), ("d", "e"), ("e", "a")]
+    assert shortest_cycle(edges, "a") == ["a", "b", "c", "a"]
+    assert shortest_cycle([("a", "a")], "a") == ["a", "a"]
+    assert shortest_cycle([("a", "b"), ("b", "c"), ("c", "b")], "a") == []
