@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
@@ -39,4 +39,4 @@ def outbox_row(event: Event) -> dict[str, Any]:
     notes = current_notes.get()
     if notes is not None:
         notes.events.append(event)
-    return asdict(event)
+    return dict(vars(event))

@@ -11,7 +11,7 @@ import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.wrappers_pb2 import StringValue
 
-from integration.servicekit.conftest import make_settings
+from integration.servicekit.sample import make_settings
 from servicekit import client, context
 from servicekit.auth import Authenticator
 from servicekit.errors import FailedPreconditionError, NotFoundError, PreconditionViolation

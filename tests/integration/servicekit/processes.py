@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-from integration.servicekit.conftest import STREAMS
+from integration.servicekit.sample import STREAMS
 from servicekit.broker import Broker
 from servicekit.database import Database
 from servicekit.settings import ServiceSettings

@@ -7,8 +7,8 @@ import grpc
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
-from integration.servicekit.conftest import make_settings
 from integration.servicekit.echo import EchoServicer, Ruled, kit_channel, method, serving, watch
+from integration.servicekit.sample import make_settings
 from servicekit import context
 from servicekit.context import RequestContext
 from servicekit.settings import ServiceSettings

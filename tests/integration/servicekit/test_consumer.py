@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from google.protobuf.wrappers_pb2 import StringValue
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from integration.servicekit.conftest import insert_note, list_notes, sample_event
 from integration.servicekit.processes import replica, running
+from integration.servicekit.sample import insert_note, list_notes, sample_event
 from integration.servicekit.streams import count, fetch_all, jetstream, send
 from servicekit import consumer as consumer_module
 from servicekit.broker import Broker

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from integration.servicekit.conftest import insert_note, list_notes, make_settings, sample_event
+from integration.servicekit.sample import insert_note, list_notes, make_settings, sample_event
 from servicekit.database import Database, lock_tenant
 from servicekit.errors import UnavailableError
 from servicekit.outbox import append

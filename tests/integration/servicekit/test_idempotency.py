@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
-from integration.servicekit.conftest import insert_note, list_notes, sample_event
+from integration.servicekit.sample import insert_note, list_notes, sample_event
 from servicekit import context
 from servicekit.context import RequestContext
 from servicekit.database import Database

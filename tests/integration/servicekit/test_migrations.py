@@ -12,7 +12,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy.pool import NullPool
 
 from devstack.postgres import Postgres
-from integration.servicekit.conftest import SAMPLE_PACKAGE
+from integration.servicekit.sample import SAMPLE_PACKAGE
 from servicekit import migrations, schema
 from support.postgres import admin_url, create_bare_database
 

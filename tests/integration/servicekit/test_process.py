@@ -21,6 +21,7 @@ from support.polling import eventually
 
 ROOT = Path(__file__).parents[3]
 TEXT = StringValue(value="hello")
+_PATIENCE = 90.0  # starting takes seconds of processor time, and others want it too
 
 
 class ServiceProcess:
@@ -32,11 +33,13 @@ class ServiceProcess:
 
     async def address(self) -> str:
         """Return host:port once it serves."""
-        return await eventually(lambda: self._address_file.read_text() if self._address_file.exists() else "")
+        return await eventually(
+            lambda: self._address_file.read_text() if self._address_file.exists() else "", _PATIENCE
+        )
 
     async def ended(self) -> tuple[int, list[dict[str, str]]]:
         """Return its exit status and its log."""
-        output, _ = await asyncio.wait_for(self.process.communicate(), 20)
+        output, _ = await asyncio.wait_for(self.process.communicate(), _PATIENCE)
         lines = output.decode().splitlines()
         assert self.process.returncode is not None
         return self.process.returncode, [json.loads(line) for line in lines if line.startswith("{")]

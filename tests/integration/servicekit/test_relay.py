@@ -6,8 +6,8 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from integration.servicekit.conftest import STREAMS, insert_note, sample_event
 from integration.servicekit.processes import replica, running
+from integration.servicekit.sample import STREAMS, insert_note, sample_event
 from integration.servicekit.streams import count, fetch_all, texts
 from servicekit import context
 from servicekit.broker import Broker, OrderedChannel

@@ -12,8 +12,8 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from integration.servicekit.conftest import make_settings
 from integration.servicekit.echo import SERVICE, EchoServicer, Ruled, bare_channel, method, serving, watch
+from integration.servicekit.sample import make_settings
 from servicekit.errors import UnavailableError
 from servicekit.status import from_rpc_error
 from support.polling import eventually

@@ -4,8 +4,8 @@ import asyncio
 import sys
 from pathlib import Path
 
-from integration.servicekit.conftest import SAMPLE_PACKAGE, STREAMS
 from integration.servicekit.echo import EchoServicer, serving_parts
+from integration.servicekit.sample import SAMPLE_PACKAGE, STREAMS
 from servicekit import logging, migrations, runtime
 from servicekit.broker import Broker
 from servicekit.database import Database
