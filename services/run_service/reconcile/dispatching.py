@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -29,11 +29,15 @@ class Dispatcher:
     def __init__(self, deps: Dependencies, orchestrator: Orchestrator) -> None:
         self._deps = deps
         self._orchestrator = orchestrator
+        self._failures = 0
+        self._resume_time: datetime | None = None
 
     async def step(self) -> bool:
         """Do what is due; False: nothing was, or the orchestrator does not answer."""
         deps, settings = self._deps, self._deps.settings
         now = deps.clock.now()
+        if self._resume_time is not None and now < self._resume_time:
+            return False  # it did not answer a moment ago; a new run is no reason to ask again
         async with deps.database.infra() as connection:
             claimed = await queues.claim_dispatches(
                 connection,
@@ -50,7 +54,10 @@ class Dispatcher:
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome  # a fault of ours or of the database; the claims run out
-        return all(outcomes)
+        has_answered = all(outcomes)
+        self._failures = 0 if has_answered else self._failures + 1
+        self._resume_time = None if has_answered else now + self._delay(self._failures)
+        return has_answered
 
     async def _act(self, dispatch: Dispatch) -> bool:
         """Return whether the orchestrator answered."""
@@ -109,10 +116,12 @@ class Dispatcher:
         async with self._deps.database.infra() as connection:
             await queues.delete_dispatches(connection, [dispatch.key])
 
+    def _delay(self, attempts: int) -> timedelta:
+        return dispatch_delay(attempts, timedelta(seconds=self._deps.settings.dispatch_backoff_seconds))
+
     async def _postpone(self, dispatch: Dispatch, error: Exception) -> None:
         attempts = dispatch.attempts + 1
-        longest = timedelta(seconds=self._deps.settings.dispatch_backoff_seconds)
-        due_time = self._deps.clock.now() + dispatch_delay(attempts, longest)
+        due_time = self._deps.clock.now() + self._delay(attempts)
         _log.info("dispatch postponed", run_id=dispatch.run_id, attempts=attempts, error=repr(error))
         async with self._deps.database.infra() as connection:
             await queues.update_dispatches(

@@ -141,6 +141,7 @@ async def test_cancelling_finds_a_flow_run_whose_creation_was_not_answered(
     run = await service.submit(service.instances.add())
     await service.dispatcher.step()
     await service.cancel(run.run_id)
+    service.clock.advance(1)
     await service.dispatcher.step()
     assert set(service.orchestrator.flow_runs.values()) == {FlowRunState.CANCELLED}
 
