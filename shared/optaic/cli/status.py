@@ -74,7 +74,7 @@ def _line(change: status_service_pb2.WatchInstanceStatusesResponse) -> tuple[str
     state = "DELETED" if change.is_deleted else word(flow_pb2.Status, status.status)
     return (
         moment(status, "update_time"),
-        f"{change.revision:>8}",
+        f"{status.revision:>8}",
         status.instance_name,
         state,
         _reason(status),
