@@ -41,8 +41,8 @@ class Event:
 
     @property
     def token(self) -> str:
-        """The read-your-writes token: `<service>/<event id>`."""
-        return f"{self.source.removeprefix('/optaic/').removesuffix('-service')}/{self.event_id}"
+        """The read-your-writes token: `<package>/<event id>`; who consumes an event depends on its package."""
+        return f"{self.subject.split('.')[2]}/{self.event_id}"
 
 
 def make_event(

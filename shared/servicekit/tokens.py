@@ -23,7 +23,7 @@ _GET_CONSUMED = sa.text("""
 
 
 class ReadTokens:
-    """`rules`: token service -> consumers that must hold the event; a service without a rule never waits."""
+    """`rules`: package -> consumers that must hold its events; those of a package without a rule never wait."""
 
     def __init__(self, database: Database, rules: Mapping[str, tuple[str, ...]]) -> None:
         self._database = database
@@ -69,7 +69,7 @@ class ReadTokens:
         for token in tokens:
             service, _, event_id = token.partition("/")
             if not service or not is_id(event_id):
-                raise _invalid(f"{token[:100]!r} is not <service>/<event id>")
+                raise _invalid(f"{token[:100]!r} is not <package>/<event id>")
             required.update((consumer, event_id) for consumer in self._rules.get(service, ()))
         return required
 
