@@ -74,15 +74,20 @@ class Broker:
             await asyncio.sleep(_RETRY)
 
     @property
-    def jetstream(self) -> JetStreamContext:
-        """The JetStream API of the present connection.
+    def client(self) -> Client:
+        """The present connection.
 
         Raises:
             UnavailableError: There is none just now.
         """
         if self._client is None:
             raise UnavailableError("BROKER_UNAVAILABLE", "the broker is not connected")
-        return self._client.jetstream(timeout=5)
+        return self._client
+
+    @property
+    def jetstream(self) -> JetStreamContext:
+        """The JetStream API of the present connection."""
+        return self.client.jetstream(timeout=5)
 
     async def ensure_streams(self) -> None:
         """Create or update the own streams and the dead letters; safe to repeat."""
@@ -122,9 +127,7 @@ class Broker:
     async def ping(self) -> None:
         """Raise UnavailableError where the broker does not answer."""
         try:
-            if self._client is None:
-                raise UnavailableError("BROKER_UNAVAILABLE", "the broker is not connected")
-            await self._client.flush(timeout=2)
+            await self.client.flush(timeout=2)
         except nats.errors.Error as error:
             raise UnavailableError("BROKER_UNAVAILABLE", "the broker does not answer") from error
 

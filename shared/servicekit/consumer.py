@@ -6,18 +6,15 @@ It knows no meaning of an event; guards against stale ones belong to the `apply`
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-import nats.errors
 import nats.js.errors
 import sqlalchemy as sa
 import structlog
 from google.protobuf import symbol_database
 from google.protobuf.message import DecodeError, Message
 from nats.aio.msg import Msg
-from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -26,6 +23,7 @@ from servicekit.database import Database
 from servicekit.errors import UnavailableError
 from servicekit.events import Event, MalformedEventError, event_of
 from servicekit.outbox import current_notes
+from servicekit.pull import pulling
 
 _INSERT_CONSUMED = sa.text("""
     insert into consumed_events (tenant_id, consumer, event_id)
@@ -34,7 +32,7 @@ _INSERT_CONSUMED = sa.text("""
 """)
 _MAXIMUM_ATTEMPTS = 5
 _RETRY_DELAY = 0.5
-_FETCH_TIMEOUT = 2.0  # a request that a reconnect swallowed costs this long
+_APPLY_TIMEOUT = 60.0
 _LONGEST_BACKOFF = 5.0
 _log = structlog.get_logger(__name__)
 
@@ -111,14 +109,11 @@ class Consumer:
         while True:
             try:
                 await self._broker.ready()
-                subscription = await self._subscribe()
-                backoff = _RETRY_DELAY
-                try:
+                await self._ensure_consumer()
+                async with pulling(self._broker.client, self._stream, self.name, self._batch) as pull:
                     while True:
-                        await self._consume_batch(subscription)
-                finally:
-                    with contextlib.suppress(nats.errors.Error):
-                        await subscription.unsubscribe()
+                        await self._consume(await pull.next_batch())
+                        backoff = _RETRY_DELAY
             except Exception as error:  # noqa: BLE001 - nothing may end the consumer
                 _log.warning(
                     "consumer interrupted", consumer=self.name, error=repr(error), retry_seconds=backoff
@@ -126,8 +121,7 @@ class Consumer:
                 await asyncio.sleep(backoff)
                 backoff = min(backoff * 2, _LONGEST_BACKOFF)
 
-    async def _subscribe(self) -> JetStreamContext.PullSubscription:
-        jetstream = self._broker.jetstream
+    async def _ensure_consumer(self) -> None:
         config = ConsumerConfig(
             durable_name=self.name,
             ack_policy=AckPolicy.EXPLICIT,
@@ -136,14 +130,9 @@ class Consumer:
             max_deliver=-1,  # the attempts are counted here: a database that is away poisons nothing
             filter_subjects=self._filter_subjects,
         )
-        await jetstream.add_consumer(self._stream, config)
-        return await jetstream.pull_subscribe_bind(consumer=self.name, stream=self._stream)
+        await self._broker.jetstream.add_consumer(self._stream, config)
 
-    async def _consume_batch(self, subscription: JetStreamContext.PullSubscription) -> None:
-        try:
-            messages = await subscription.fetch(self._batch, timeout=_FETCH_TIMEOUT)
-        except TimeoutError:
-            return
+    async def _consume(self, messages: Sequence[Msg]) -> None:
         groups: dict[str, list[_Delivery]] = {}
         for raw in messages:
             try:
@@ -155,15 +144,22 @@ class Consumer:
                 await raw.ack()
                 continue
             groups.setdefault(received.event.tenant_id, []).append(_Delivery(received, raw))
-        for tenant_id, deliveries in groups.items():
-            await self._apply_group(tenant_id, deliveries)
+        waiting = list(groups.items())
+        while waiting:
+            try:
+                await self._apply_group(*waiting[0])
+            except (UnavailableError, TimeoutError):
+                # Nobody's fault, and no attempt: all wait until what is away has come back.
+                for _, deliveries in waiting:
+                    await _give_back(deliveries)
+                raise
+            del waiting[0]
 
     async def _apply_group(self, tenant_id: str, deliveries: Sequence[_Delivery]) -> None:
         try:
             await self._apply_in_transaction(tenant_id, [delivery.received for delivery in deliveries])
-        except UnavailableError:
-            await _give_back(deliveries)
-            raise  # run() waits before the next fetch
+        except (UnavailableError, TimeoutError):
+            raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not hold up the others
             if len(deliveries) > 1:
                 _log.warning("group failed, replayed one by one", consumer=self.name, error=repr(error))
@@ -177,7 +173,7 @@ class Consumer:
                 await delivery.raw.ack()
 
     async def _apply_in_transaction(self, tenant_id: str, batch: Sequence[Received]) -> None:
-        async with self._database.transaction(tenant_id) as connection:
+        async with asyncio.timeout(_APPLY_TIMEOUT), self._database.transaction(tenant_id) as connection:
             new = await insert_consumed(
                 connection, tenant_id, self.name, (item.event.event_id for item in batch)
             )
@@ -245,7 +241,7 @@ class Consumer:
                 received = decode_event(headers.get("optaic-subject", ""), headers, letter.data or b"")
                 if received is not None:
                     await self._apply_in_transaction(received.event.tenant_id, [received])
-            except UnavailableError:
+            except (UnavailableError, TimeoutError):
                 raise
             except Exception as error:  # noqa: BLE001 - the next letter may pass
                 failed += 1

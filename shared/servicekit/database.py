@@ -81,7 +81,9 @@ class Database:
             isolation_level="AUTOCOMMIT",
             connect_args={
                 "connect_timeout": 5,
-                "options": f"-c statement_timeout={milliseconds} -c idle_in_transaction_session_timeout=60000",
+                # The server must notice a client that vanished, or its relay's lock outlives it for hours.
+                "options": f"-c statement_timeout={milliseconds} -c idle_in_transaction_session_timeout=60000 "
+                "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3",
                 "keepalives_idle": 30,
                 "keepalives_interval": 5,
                 "keepalives_count": 3,

@@ -24,6 +24,7 @@ _PRUNE = (
     sa.text("delete from request_replies where create_time < now() - interval '1 day'"),
 )
 _PRUNE_INTERVAL = 3600.0
+_WINDOW_TIMEOUT = 30.0
 _FIRST_BACKOFF = 0.1
 _LONGEST_BACKOFF = 5.0
 _log = structlog.get_logger(__name__)
@@ -74,8 +75,10 @@ class Relay:
                 prune_due = 0.0
                 while True:
                     self._woken.clear()
-                    while await self._publish_window(connection, channel):
-                        pass
+                    is_more = True
+                    while is_more:
+                        async with asyncio.timeout(_WINDOW_TIMEOUT):
+                            is_more = await self._publish_window(connection, channel)
                     if time.monotonic() >= prune_due:
                         for statement in _PRUNE:
                             await connection.execute(statement)

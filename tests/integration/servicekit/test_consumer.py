@@ -306,6 +306,48 @@ async def test_a_broker_that_restarts_holds_nothing_up(
         assert await notes(process[0]) == ["after", "before"]
 
 
+async def test_a_lone_event_is_applied_at_once_not_when_a_batch_is_full(
+    broker_settings: ServiceSettings, applied: Applied, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("servicekit.pull._EXPIRES", 3600.0)
+    async with replica(broker_settings) as process:
+        await process[1].ready()
+        async with running(sample_consumer(process, applied).run):
+            for number in range(1, 4):
+                await publish(broker_settings.nats_url, sample_event("lone"))
+                await eventually(lambda number=number: len(applied.batches) == number)  # type: ignore[misc]  # bound in the loop
+
+
+async def test_a_consumer_that_is_deleted_is_made_again(
+    broker_settings: ServiceSettings, applied: Applied
+) -> None:
+    url = broker_settings.nats_url
+    event = sample_event("once")
+    async with replica(broker_settings) as process:
+        await process[1].ready()
+        async with running(sample_consumer(process, applied).run):
+            await publish(url, event)
+            await settled(url)
+            async with jetstream(url) as api:
+                await api.delete_consumer("SAMPLE_EVENTS", "sample-notes")
+            await publish(url, sample_event("then"))
+            await eventually(lambda: len(applied.batches) == 2)
+        assert await notes(process[0]) == ["once", "then"]
+
+
+async def test_requests_that_expire_are_made_again(
+    broker_settings: ServiceSettings, applied: Applied, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("servicekit.pull._EXPIRES", 0.05)
+    async with replica(broker_settings) as process:
+        await process[1].ready()
+        async with running(sample_consumer(process, applied, batch=3).run):
+            for first in range(0, 40, 4):
+                await publish(broker_settings.nats_url, *(sample_event(f"n{first + n:02}") for n in range(4)))
+            await settled(broker_settings.nats_url)
+        assert await notes(process[0]) == [f"n{number:02}" for number in range(40)]
+
+
 async def test_two_replicas_share_the_work_and_apply_each_event_once(
     broker_settings: ServiceSettings, applied: Applied
 ) -> None:
