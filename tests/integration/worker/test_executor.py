@@ -56,7 +56,7 @@ class Fixture:
 
     async def trigger(self, **config: str | float) -> tuple[run_pb2.Run, str]:
         """Submit a run of a probe, and its flow run."""
-        run = self.world.runs.submit(self.world.dataset(definition="probe", **config), REFRESH)
+        run = self.world.runs.submit(self.world.dataset("probe", "probe", **config), REFRESH)
         deployment = await self.prefect.deploy(f"{TENANT}.{run.instance_id}.refresh", self.pool)
         return run, await self.prefect.trigger(
             deployment,
