@@ -57,9 +57,11 @@ class PrefectDeployments:
                 wrong.append(deployment)
         if wrong:
             flow = await self._call("POST", "flows/", {"name": FLOW_NAME})
-            async with asyncio.TaskGroup() as group:
-                for deployment in wrong:
-                    group.create_task(self._upsert(flow["id"], deployment, ensured))
+            upserts = (self._upsert(flow["id"], deployment, ensured) for deployment in wrong)
+            # Not a task group: its callers would get a group of errors, and one refusal would cancel the others.
+            for problem in await asyncio.gather(*upserts, return_exceptions=True):
+                if problem is not None:
+                    raise problem
         return ensured
 
     async def delete(self, names: Sequence[str]) -> None:

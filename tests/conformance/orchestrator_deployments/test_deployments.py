@@ -1,0 +1,116 @@
+"""What every implementation of the port `Deployments` does, the real server and the fake alike."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import httpx
+import pytest
+
+from devstack import ports
+from instance_service.domain.flows import deployment_name, deployment_tags
+from instance_service.domain.schedules import Timing
+from instance_service.ports import Deployment, Deployments, OrchestratorUnavailableError
+from instance_service.prefect_adapter import PrefectDeployments
+from servicekit.ids import new_id
+
+CRON = Timing("cron", "America/New_York", cron="30 16 * * 1-5")
+INTERVAL = Timing("interval", "UTC", interval_seconds=900, is_active=False)
+
+
+def _deployment(*timings: Timing, is_paused: bool = False) -> Deployment:
+    key = ("default", new_id(), "refresh")
+    return Deployment(
+        deployment_name(*key),
+        deployment_tags(*key),
+        (("flow_kind", "refresh"), ("instance_id", key[1]), ("run_id", ""), ("tenant_id", "default")),
+        timings,
+        is_paused,
+    )
+
+
+async def _all(deployments: Deployments) -> dict[str, Deployment]:
+    return {found.name: found async for page in deployments.pages() for found in page}
+
+
+async def test_what_is_ensured_is_found_as_it_was_desired(deployments: Deployments) -> None:
+    desired = [_deployment(), _deployment(CRON), _deployment(INTERVAL), _deployment(CRON, is_paused=True)]
+    ensured = await deployments.ensure(desired)
+    assert set(ensured.ids) == {one.name for one in desired}
+    assert not ensured.refusals
+    found = await _all(deployments)
+    for one in desired:
+        assert found[one.name] == one
+
+
+async def test_ensuring_again_keeps_the_id(deployments: Deployments) -> None:
+    desired = _deployment(CRON)
+    first = await deployments.ensure([desired])
+    assert await deployments.ensure([desired]) == first
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"timings": ()},
+        {"timings": (INTERVAL,)},
+        {"timings": (replace(CRON, cron="0 9 * * *"),)},
+        {"is_paused": True},
+        {"parameters": (("run_id", "x"),)},
+    ],
+)
+async def test_what_differs_is_repaired_under_the_same_id(
+    deployments: Deployments, change: dict[str, object]
+) -> None:
+    desired = _deployment(CRON)
+    first = await deployments.ensure([desired])
+    changed = replace(desired, **change)  # type: ignore[arg-type]  # fields by name
+    assert await deployments.ensure([changed]) == first
+    assert (await _all(deployments))[desired.name] == changed
+    assert await deployments.ensure([desired]) == first
+    assert (await _all(deployments))[desired.name] == desired
+
+
+async def test_deleting_is_repeatable_and_what_was_deleted_comes_back_anew(deployments: Deployments) -> None:
+    desired = _deployment()
+    first = await deployments.ensure([desired])
+    await deployments.delete([desired.name, "not.there.refresh"])
+    await deployments.delete([desired.name])
+    assert desired.name not in await _all(deployments)
+    again = await deployments.ensure([desired])
+    assert again.ids[desired.name] != first.ids[desired.name]
+
+
+async def test_nothing_is_asked_for_nothing(deployments: Deployments) -> None:
+    assert not (await deployments.ensure([])).ids
+    await deployments.delete([])
+
+
+async def test_a_foreign_edit_in_prefect_is_seen_and_repaired(prefect_url: str) -> None:
+    adapter = PrefectDeployments(prefect_url, "optaic", 60)
+    desired = _deployment(CRON)
+    deployment_id = (await adapter.ensure([desired])).ids[desired.name]
+    async with httpx.AsyncClient(base_url=prefect_url, trust_env=False, timeout=60) as client:
+        edit = {"entrypoint": "other.flow", "tags": ["optaic"]}
+        (await client.patch(f"deployments/{deployment_id}", json=edit)).raise_for_status()
+    assert (await _all(adapter))[desired.name] != desired
+    await adapter.ensure([desired])
+    assert (await _all(adapter))[desired.name] == desired
+    await adapter.close()
+
+
+async def test_a_missing_work_pool_is_not_there_yet(prefect_url: str) -> None:
+    adapter = PrefectDeployments(prefect_url, "no-such-pool", 60)
+    with pytest.raises(OrchestratorUnavailableError) as refused:
+        await adapter.ensure([_deployment(), _deployment()])
+    await adapter.close()
+    assert refused.value.reason == "WorkPoolMissing"
+
+
+async def test_a_server_that_is_down_is_unavailable() -> None:
+    adapter = PrefectDeployments(f"http://127.0.0.1:{ports.find_free()}/api", "optaic", 2)
+    for call in (adapter.ensure([_deployment()]), adapter.delete(["a.b.c"]), _all(adapter)):
+        with pytest.raises(OrchestratorUnavailableError) as refused:
+            await call
+        assert refused.value.reason == "PrefectUnavailable"
+    await adapter.close()
