@@ -107,10 +107,11 @@ class State:
         start = leftovers.identify(known["pid"]) if known else None
         return known if start is not None and leftovers.is_same(start, known["start"]) else None
 
-    def last_failure(self) -> str:
-        """Why the last supervisor could not start its stack, if that is how it ended."""
+    def failure_of(self, pid: int | None) -> str:
+        """Why the supervisor `pid`, or with None the last one, could not start its stack; empty if it could."""
         known = read_json(self.root / _SUPERVISOR)
-        return str(known["error"]) if known.get("phase") == "failed" else ""
+        failed = known.get("phase") == "failed" and pid in {None, known["pid"]}
+        return str(known["error"]) if failed else ""
 
     def announce(self, phase: str, **facts: Any) -> None:
         """Tell other processes who supervises this folder and how far it is."""

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -95,39 +94,42 @@ def up(settings: Settings | None = None) -> Endpoints:
 
 
 async def _start(settings: Settings, state: State) -> Endpoints:
-    child = None
-    log = state.logs / "supervisor.log"
-    if state.supervisor() is None:
-        with log.open("ab") as output:
-            child = subprocess.Popen(  # noqa: ASYNC220 - it outlives this loop
-                [sys.executable, "-m", "devstack", "supervise"],
-                env={**os.environ, **_environment(settings)},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
+    pid = None if state.supervisor() else _spawn_supervisor(settings, state)
     try:
         async with asyncio.timeout(settings.start_timeout_seconds + _DOWN_SECONDS):
-            return await _wait_until_up(state, child)
-    except TimeoutError:
-        raise StartError(f"the stack is not ready; see {log}") from None
-    except BaseException:
-        if child is not None:
-            await asyncio.to_thread(_end_supervisor, state, child.pid)
+            return await _wait_until_up(state, pid)
+    except BaseException as error:
+        if pid is not None:
+            await asyncio.to_thread(_end_supervisor, state, pid)
+        if isinstance(error, TimeoutError):
+            raise StartError(f"the stack is not ready; see {state.logs / 'supervisor.log'}") from None
         raise
 
 
-async def _wait_until_up(state: State, child: subprocess.Popen[bytes] | None) -> Endpoints:
+def _spawn_supervisor(settings: Settings, state: State) -> int:
+    """Start it in a session of its own; not by `subprocess`, which complains of children that outlive their parent."""
+    log = state.logs / "supervisor.log"
+    files = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
+    argv = [sys.executable, "-m", "devstack", "supervise"]
+    return os.posix_spawn(
+        sys.executable, argv, {**os.environ, **_environment(settings)}, file_actions=files, setsid=True
+    )
+
+
+async def _wait_until_up(state: State, pid: int | None) -> Endpoints:
     while True:
-        gone = child is not None and child.poll() is not None
+        gone = pid is None or leftovers.identify(pid) is None
         supervisor = state.supervisor()
         if supervisor is not None and supervisor["phase"] == "ready":
             endpoints = Endpoints.load(state)
             assert endpoints is not None
             return endpoints
-        if gone or (child is None and supervisor is None):
-            raise StartError(state.last_failure() or read_tail(state.logs / "supervisor.log"))
+        if gone and supervisor is None:
+            raise StartError(state.failure_of(pid) or read_tail(state.logs / "supervisor.log"))
         await asyncio.sleep(_POLL_SECONDS)
 
 
@@ -156,6 +158,8 @@ def _end_supervisor(state: State, pid: int) -> None:
             if time.monotonic() > deadline:
                 os.kill(pid, signal.SIGKILL)
             time.sleep(_POLL_SECONDS / 2)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
     leftovers.end(state.root)
 
 

@@ -122,7 +122,7 @@ async def test_a_service_that_does_not_start_is_named_and_all_is_stopped(
     (standins / "run_service.py").write_text("raise SystemExit('no luck today')")
     with pytest.raises(StartError, match="no luck today"):
         await Stack(settings=settings).up()
-    assert "no luck today" in state.last_failure()
+    assert "no luck today" in state.failure_of(None)
     assert not list(leftovers.find(state.root))
     assert not state.in_use()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +82,7 @@ def test_a_pid_that_now_is_another_process_is_no_supervisor(state: State) -> Non
 
 def test_why_a_start_failed_is_remembered(state: State) -> None:
     state.announce("failed", error="no disk")
-    assert state.last_failure() == "no disk"
+    assert state.failure_of(None) == state.failure_of(os.getpid()) == "no disk"
+    assert not state.failure_of(1)
     state.announce("stopped")
-    assert not state.last_failure()
+    assert not state.failure_of(None)
