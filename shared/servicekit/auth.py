@@ -68,11 +68,11 @@ class Authenticator:
             identity = self._identities.get(hashlib.sha256(token.encode()).hexdigest())
             if identity is not None:
                 return identity
-        raise UnauthenticatedError("TOKEN_INVALID", "a valid bearer token is needed")
+        raise UnauthenticatedError("UNAUTHENTICATED", "a valid bearer token is needed")
 
 
 def _bearer(header: str) -> str:
     scheme, _, token = header.partition(" ")
     if header and scheme.lower() != "bearer":
-        raise UnauthenticatedError("TOKEN_INVALID", "authorization must be `Bearer <token>`")
+        raise UnauthenticatedError("UNAUTHENTICATED", "authorization must be `Bearer <token>`")
     return token.strip()

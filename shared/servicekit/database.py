@@ -14,7 +14,13 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from servicekit import context
-from servicekit.errors import AbortedError, DeadlineExceededError, DomainError, UnavailableError
+from servicekit.errors import (
+    AbortedError,
+    DeadlineExceededError,
+    DomainError,
+    InvalidArgumentError,
+    UnavailableError,
+)
 from servicekit.outbox import TransactionNotes, current_notes
 from servicekit.schema import TENANT_SETTING
 from servicekit.settings import ServiceSettings
@@ -50,6 +56,10 @@ def domain_error_of(error: Exception) -> DomainError | None:
     origin = error.orig if isinstance(error, DBAPIError) else error
     if not isinstance(origin, psycopg.Error):
         return None
+    if isinstance(origin, psycopg.DataError):
+        return InvalidArgumentError(
+            "INVALID_ARGUMENT", "a value cannot be stored: out of range, or not a text"
+        )
     meaning = _MEANINGS.get(origin.sqlstate or "")
     if meaning is not None:
         kind, reason, message = meaning

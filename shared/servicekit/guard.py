@@ -175,7 +175,7 @@ class Guard:
             violations = self._validator.collect_violations(message)
             if violations:
                 raise InvalidArgumentError(
-                    "VALIDATION_FAILED",
+                    "INVALID_ARGUMENT",
                     "the request breaks rules of its contract",
                     field_violations=[_field_violation(violation.proto) for violation in violations],
                 )

@@ -36,9 +36,9 @@ def decode(token: str, filter_hash: str) -> dict[str, Any]:
 
 
 def _invalid() -> InvalidArgumentError:
-    violation = FieldViolation("page_token", "not a token of this list", "PAGE_TOKEN_INVALID")
+    violation = FieldViolation("page_token", "not a token of this list", "INVALID_PAGE_TOKEN")
     return InvalidArgumentError(
-        "PAGE_TOKEN_INVALID",
+        "INVALID_PAGE_TOKEN",
         "the page token is damaged or belongs to another list",
         field_violations=[violation],
     )

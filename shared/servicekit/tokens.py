@@ -67,10 +67,10 @@ class ReadTokens:
             raise _invalid(f"at most {MAXIMUM_TOKENS} tokens")
         required: set[tuple[str, str]] = set()
         for token in tokens:
-            service, _, event_id = token.partition("/")
-            if not service or not is_id(event_id):
+            package, _, event_id = token.partition("/")
+            if not package or not is_id(event_id):
                 raise _invalid(f"{token[:100]!r} is not <package>/<event id>")
-            required.update((consumer, event_id) for consumer in self._rules.get(service, ()))
+            required.update((consumer, event_id) for consumer in self._rules.get(package, ()))
         return required
 
     async def _held(self, tenant_id: str, missing: set[tuple[str, str]]) -> set[tuple[str, str]]:
@@ -84,5 +84,5 @@ class ReadTokens:
 
 
 def _invalid(description: str) -> InvalidArgumentError:
-    violation = FieldViolation("optaic-read-tokens", description, "READ_TOKENS_INVALID")
-    return InvalidArgumentError("READ_TOKENS_INVALID", description, field_violations=[violation])
+    violation = FieldViolation("optaic-read-tokens", description, "INVALID_READ_TOKENS")
+    return InvalidArgumentError("INVALID_READ_TOKENS", description, field_violations=[violation])

@@ -12,7 +12,7 @@ from run_service.use_cases import submission
 from servicekit.ids import new_id
 from support.polling import eventually
 from support.postgres import service_database
-from support.run_service import SERVICE_TOKEN, RunningRunService, refused, run_service
+from support.run_service import REFRESH, SERVICE_TOKEN, RunningRunService, refused, run_service
 
 
 async def test_runs_are_listed_newest_first_page_by_page(service: RunningRunService) -> None:
@@ -29,16 +29,16 @@ async def test_runs_are_listed_newest_first_page_by_page(service: RunningRunServ
         request.page_token = page.next_page_token
     assert seen == [run.run_id for run in reversed(submitted)]
     one = await service.runs.ListRuns(
-        run_service_pb2.ListRunsRequest(instance_id=instances[3].instance_id, flow_kind=1)
+        run_service_pb2.ListRunsRequest(instance_id=instances[3].instance_id, flow_kind=REFRESH)
     )
     assert list(one.runs) == [submitted[3]]
     cancelled = await service.runs.ListRuns(
         run_service_pb2.ListRunsRequest(statuses=[run_pb2.RUN_STATUS_CANCELLED])
     )
     assert [run.run_id for run in cancelled.runs] == [submitted[0].run_id]
-    async with refused("PAGE_TOKEN_INVALID"):
+    async with refused("INVALID_PAGE_TOKEN"):
         await service.runs.ListRuns(
-            run_service_pb2.ListRunsRequest(page_token=request.page_token, flow_kind=1)
+            run_service_pb2.ListRunsRequest(page_token=request.page_token, flow_kind=REFRESH)
         )
 
 
@@ -74,7 +74,7 @@ async def test_unknown_runs_are_not_found(service: RunningRunService) -> None:
 
 async def _collect(service: RunningRunService, run_id: str, into: list[run_pb2.Run]) -> None:
     async for run in service.runs.WatchRun(run_service_pb2.WatchRunRequest(run_id=run_id)):
-        into.append(run)
+        into.append(run)  # noqa: PERF401 - read by others while it grows
 
 
 async def test_a_watch_tells_every_change_in_order_until_the_end(service: RunningRunService) -> None:

@@ -11,7 +11,7 @@ from optaic.run.v1 import run_pb2, run_service_pb2
 from servicekit.errors import DomainError
 from servicekit.ids import new_id
 from servicekit.status import from_rpc_error
-from support.run_service import Answer, Check, RunningRunService, flow_of, refused, unavailable
+from support.run_service import REFRESH, Answer, Check, RunningRunService, flow_of, refused, unavailable
 
 
 async def test_a_submitted_run_is_pending_with_everything_pinned(service: RunningRunService) -> None:
@@ -20,7 +20,7 @@ async def test_a_submitted_run_is_pending_with_everything_pinned(service: Runnin
     pinned = flow_pb2.InputVersion(
         role="input",
         instance_id=upstream.instance_id,
-        flow_kind=1,
+        flow_kind=REFRESH,
         version=3,
         version_id=new_id(),
         digest="d",
@@ -160,7 +160,7 @@ async def test_bad_requests_are_refused_with_their_reason(service: RunningRunSer
     instance = service.instances.add()
     async with refused("FLOW_NOT_FOUND"):
         await service.submit(instance, flow_kind=flow_pb2.FLOW_KIND_BACKTEST)
-    async with refused("VALIDATION_FAILED"):
+    async with refused("INVALID_ARGUMENT"):
         await service.runs.SubmitRun(run_service_pb2.SubmitRunRequest(instance_id="no uuid"))
     async with refused("INSTANCE_DELETING"):
         await service.submit(service.instances.add(state="DELETING"))
@@ -204,7 +204,11 @@ async def test_what_lineage_does_not_know_yet_is_sent_along(service: RunningRunS
         if not request.run_events:
             return Answer(all_ready=False, blocking=[known])
         pinned = flow_pb2.InputVersion(
-            instance_id=upstream.instance_id, flow_kind=1, version=1, version_id=run.run_id, digest="new"
+            instance_id=upstream.instance_id,
+            flow_kind=REFRESH,
+            version=1,
+            version_id=run.run_id,
+            digest="new",
         )
         return Answer(all_ready=True, input_versions=[pinned])
 

@@ -9,7 +9,12 @@ from sqlalchemy.exc import DBAPIError
 
 from integration.servicekit.sample import insert_note, list_notes, make_settings, sample_event
 from servicekit.database import Database, lock_tenant
-from servicekit.errors import UnavailableError
+from servicekit.errors import (
+    AbortedError,
+    DeadlineExceededError,
+    InvalidArgumentError,
+    UnavailableError,
+)
 from servicekit.outbox import append
 from servicekit.settings import ServiceSettings
 from support.postgres import admin_url
@@ -178,6 +183,35 @@ async def test_a_connection_lost_in_the_middle_is_unavailable(urls: dict[str, st
         async with database.read("acme") as connection:
             assert await list_notes(connection) == []
         await database.close()
+
+
+async def test_a_value_that_no_column_takes_is_the_callers_fault(database: Database) -> None:
+    with pytest.raises(InvalidArgumentError):
+        async with database.transaction("acme") as connection:
+            await insert_note(connection, "acme", "\0")
+
+
+async def test_a_deadlock_is_aborted_not_a_fault(database: Database) -> None:
+    async def lock_both(first: str, second: str, arrived: asyncio.Barrier) -> None:
+        async with database.transaction("acme") as connection:
+            await lock_tenant(connection, first)
+            await arrived.wait()
+            await lock_tenant(connection, second)
+
+    barrier = asyncio.Barrier(2)
+    results = await asyncio.gather(
+        lock_both("a", "b", barrier), lock_both("b", "a", barrier), return_exceptions=True
+    )
+    (failure,) = [result for result in results if result is not None]
+    assert isinstance(failure, AbortedError)
+
+
+async def test_a_statement_that_takes_too_long_is_cancelled(settings: ServiceSettings) -> None:
+    database = Database(settings.model_copy(update={"statement_timeout_seconds": 0.05}))
+    with pytest.raises(DeadlineExceededError):
+        async with database.transaction("acme") as connection:
+            await connection.execute(sa.text("select pg_sleep(60)"))
+    await database.close()
 
 
 async def test_a_full_pool_is_unavailable_not_an_endless_queue(settings: ServiceSettings) -> None:

@@ -85,7 +85,7 @@ async def test_a_commit_wakes_the_relay_and_gives_the_caller_its_tokens(database
                 await append(connection, [sample_event("lost")])
                 raise ZeroDivisionError
     assert woken == ["appended"]
-    assert request.write_tokens == [f"sample/{event.event_id}" for event in events]
+    assert request.write_tokens == [f"protobuf/{event.event_id}" for event in events]
 
 
 async def test_a_death_between_publishing_and_deleting_loses_and_doubles_nothing(

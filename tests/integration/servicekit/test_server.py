@@ -113,7 +113,7 @@ async def test_every_broken_rule_names_its_field(servicer: EchoServicer) -> None
     async with serving(servicer) as server, bare_channel(server.address) as channel:
         error = from_rpc_error(await failure_of(method(channel, "ruled")(request)))
         await method(channel, "ruled")(Ruled(name="xy"))
-    assert (error.code, error.reason) == ("INVALID_ARGUMENT", "VALIDATION_FAILED")
+    assert (error.code, error.reason) == ("INVALID_ARGUMENT", "INVALID_ARGUMENT")
     assert [violation.field for violation in error.field_violations] == ["name", "children[1].name"]
     assert {violation.reason for violation in error.field_violations} == {"string.min_len"}
 
@@ -172,6 +172,18 @@ async def test_a_stream_may_refuse(servicer: EchoServicer) -> None:
     async with serving(servicer) as server, bare_channel(server.address) as channel:
         error = await failure_of(watch(channel)(StringValue(value="refuse")).read())
     assert from_rpc_error(error).reason == "GONE"
+
+
+async def test_a_watcher_that_leaves_leaves_nothing_behind(
+    servicer: EchoServicer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with serving(servicer) as server, bare_channel(server.address) as channel:
+        call = watch(channel)(TEXT)
+        await call.read()
+        assert len(server._guard._streams) == 1
+        call.cancel()
+        await eventually(lambda: not server._guard._streams)
+    assert "failed" not in capsys.readouterr().out
 
 
 async def test_stopping_lets_calls_finish_and_sends_watchers_elsewhere(servicer: EchoServicer) -> None:

@@ -74,7 +74,7 @@ async def test_a_write_that_does_not_arrive_is_unavailable_at_the_deadline(datab
 async def test_what_is_no_token_is_refused(database: Database, token: str) -> None:
     with pytest.raises(InvalidArgumentError) as failure:
         await ReadTokens(database, RULES).wait("acme", [token], None)
-    assert failure.value.reason == "READ_TOKENS_INVALID"
+    assert failure.value.reason == "INVALID_READ_TOKENS"
 
 
 async def test_too_many_tokens_are_refused(database: Database) -> None:

@@ -23,7 +23,7 @@ def test_an_event_says_all_about_its_message() -> None:
     assert event.type == "google.protobuf.StringValue"
     assert event.source == "/optaic/sample-service"
     assert event.time == FakeClock().now()
-    assert event.token == f"sample/{event.event_id}"
+    assert event.token == f"protobuf/{event.event_id}"
     assert StringValue.FromString(event.payload).value == "x"
 
 
