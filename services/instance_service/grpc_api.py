@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from instance_service.use_cases import definitions, instances, lifecycle, projects
+from instance_service.use_cases import catalogue, definitions, instances, lifecycle, projects
 from instance_service.use_cases.environment import Environment
 from optaic.definition.v1 import definition_service_pb2 as definition_api
 from optaic.definition.v1.definition_pb2 import Definition, DefinitionVersion
@@ -83,17 +83,17 @@ class InstanceApi(InstanceServiceServicer):
     async def GetInstance(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: instance_api.GetInstanceRequest, _context: Any
     ) -> Instance:
-        return await instances.get_instance(self._environment, current().tenant_id, request)
+        return await catalogue.get_instance(self._environment, current().tenant_id, request)
 
     async def BatchGetInstances(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: instance_api.BatchGetInstancesRequest, _context: Any
     ) -> instance_api.BatchGetInstancesResponse:
-        return await instances.batch_get_instances(self._environment, current().tenant_id, request)
+        return await catalogue.batch_get_instances(self._environment, current().tenant_id, request)
 
     async def ListInstances(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: instance_api.ListInstancesRequest, _context: Any
     ) -> instance_api.ListInstancesResponse:
-        return await instances.list_instances(self._environment, current().tenant_id, request)
+        return await catalogue.list_instances(self._environment, current().tenant_id, request)
 
     async def UpdateInstance(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: instance_api.UpdateInstanceRequest, _context: Any
@@ -118,4 +118,4 @@ class InstanceApi(InstanceServiceServicer):
     async def ListInstanceRevisions(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: instance_api.ListInstanceRevisionsRequest, _context: Any
     ) -> instance_api.ListInstanceRevisionsResponse:
-        return await instances.list_revisions(self._environment, current().tenant_id, request)
+        return await catalogue.list_revisions(self._environment, current().tenant_id, request)

@@ -25,7 +25,7 @@ from servicekit.ids import is_id
 _BATCH = 50
 _LEASE_SECONDS = 60.0
 _FIRST_DELAY = 0.25
-_LONGEST_DELAY = 15.0
+_LONGEST_DELAY = 5.0
 _PAGE = 500
 _log = structlog.get_logger(__name__)
 

@@ -1,4 +1,4 @@
-"""Creating, reading and updating instances; a change and its event are one transaction."""
+"""Creating and updating instances; a change and its event are one transaction."""
 
 from __future__ import annotations
 
@@ -10,30 +10,21 @@ from instance_service.domain.paths import shortest_cycle
 from instance_service.store import graph, projects, queue
 from instance_service.store import instances as store
 from instance_service.store.tables import Connection
-from instance_service.use_cases.definitions import DEFAULT_PAGE
 from instance_service.use_cases.drafts import check_kind, draft_instance, is_same, rows_of, stamp
 from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.masks import apply_mask
-from instance_service.use_cases.shapes import dataset_of, kind_word, timestamp
+from instance_service.use_cases.shapes import dataset_of, timestamp
 from optaic.instance.v1.instance_pb2 import (
     INSTANCE_STATE_DELETING,
     INSTANCE_STATE_PROVISIONING,
     Condition,
     Instance,
-    InstanceRevision,
 )
 from optaic.instance.v1.instance_service_pb2 import (
-    BatchGetInstancesRequest,
-    BatchGetInstancesResponse,
     CreateInstanceRequest,
-    GetInstanceRequest,
-    ListInstanceRevisionsRequest,
-    ListInstanceRevisionsResponse,
-    ListInstancesRequest,
-    ListInstancesResponse,
     UpdateInstanceRequest,
 )
-from servicekit import idempotency, outbox, pages
+from servicekit import idempotency, outbox
 from servicekit.context import RequestContext
 from servicekit.database import lock_tenant
 from servicekit.errors import (
@@ -246,103 +237,6 @@ def _cycle_error(cycle: list[str], names: dict[str, str]) -> FailedPreconditionE
             for one, other in itertools.pairwise(cycle)
         ],
     )
-
-
-async def get_instance(environment: Environment, tenant_id: str, request: GetInstanceRequest) -> Instance:
-    """Return the newest state, or a revision.
-
-    Raises:
-        NotFoundError: There is no such instance or revision.
-    """
-    instance_id = request.instance_id.lower()
-    async with environment.database.read(tenant_id) as connection:
-        if not request.revision:
-            snapshot = await store.get_snapshot(connection, tenant_id, instance_id)
-        else:
-            snapshot = await store.get_revision(connection, tenant_id, instance_id, request.revision)
-            if snapshot is None and await store.get_snapshot(connection, tenant_id, instance_id) is not None:
-                text = f"instance {instance_id} has no revision {request.revision}"
-                raise NotFoundError("REVISION_NOT_FOUND", text, metadata={"instance_id": instance_id})
-    if snapshot is None:
-        raise not_found([instance_id])
-    return Instance.FromString(snapshot)
-
-
-async def batch_get_instances(
-    environment: Environment, tenant_id: str, request: BatchGetInstancesRequest
-) -> BatchGetInstancesResponse:
-    """Return instances in the order asked for.
-
-    Raises:
-        NotFoundError: Naming every missing id.
-    """
-    ids = [instance_id.lower() for instance_id in request.instance_ids]
-    async with environment.database.read(tenant_id) as connection:
-        found = await store.get_snapshots(connection, tenant_id, ids)
-    if missing := [instance_id for instance_id in ids if instance_id not in found]:
-        raise not_found(missing)
-    return BatchGetInstancesResponse(
-        instances=[Instance.FromString(found[instance_id]) for instance_id in ids]
-    )
-
-
-async def list_instances(
-    environment: Environment, tenant_id: str, request: ListInstancesRequest
-) -> ListInstancesResponse:
-    """Return a page of instances in the order of names."""
-    kinds = sorted(kind_word(kind) for kind in request.kinds)
-    labels = dict(sorted(request.labels.items()))
-    selection = pages.filter_hash("instances", request.project_id, kinds, request.name, labels)
-    after = pages.decode(request.page_token, selection) if request.page_token else None
-    size = request.page_size or DEFAULT_PAGE
-    async with environment.database.read(tenant_id) as connection:
-        rows = await store.list_instances(
-            connection,
-            tenant_id,
-            project_id=request.project_id,
-            kinds=kinds,
-            name=request.name,
-            labels=labels,
-            after=(after["name"], after["id"]) if after else None,
-            limit=size + 1,
-        )
-    response = ListInstancesResponse(instances=[Instance.FromString(row.snapshot) for row in rows[:size]])
-    if len(rows) > size:
-        last = rows[size - 1]
-        response.next_page_token = pages.encode({"name": last.name, "id": last.instance_id}, selection)
-    return response
-
-
-async def list_revisions(
-    environment: Environment, tenant_id: str, request: ListInstanceRevisionsRequest
-) -> ListInstanceRevisionsResponse:
-    """Return a page of revisions, newest first.
-
-    Raises:
-        NotFoundError: There is no such instance.
-    """
-    instance_id = request.instance_id.lower()
-    selection = pages.filter_hash("revisions", instance_id)
-    before = pages.decode(request.page_token, selection)["revision"] if request.page_token else None
-    size = request.page_size or DEFAULT_PAGE
-    async with environment.database.read(tenant_id) as connection:
-        rows = await store.list_revisions(connection, tenant_id, instance_id, before, size + 1)
-    if not rows and before is None:
-        raise not_found([instance_id])
-    response = ListInstanceRevisionsResponse(
-        revisions=[
-            InstanceRevision(
-                instance=Instance.FromString(row.snapshot),
-                author=row.author,
-                reason=row.reason,
-                create_time=timestamp(row.create_time),
-            )
-            for row in rows[:size]
-        ]
-    )
-    if len(rows) > size:
-        response.next_page_token = pages.encode({"revision": rows[size - 1].revision}, selection)
-    return response
 
 
 async def _when_active(environment: Environment, context: RequestContext, instance: Instance) -> Instance:

@@ -1,0 +1,118 @@
+"""Reading instances and their revisions, each answer from one snapshot; nothing is changed here."""
+
+from __future__ import annotations
+
+from instance_service.store import instances as store
+from instance_service.use_cases.definitions import DEFAULT_PAGE
+from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.instances import not_found
+from instance_service.use_cases.shapes import kind_word, timestamp
+from optaic.instance.v1.instance_pb2 import Instance, InstanceRevision
+from optaic.instance.v1.instance_service_pb2 import (
+    BatchGetInstancesRequest,
+    BatchGetInstancesResponse,
+    GetInstanceRequest,
+    ListInstanceRevisionsRequest,
+    ListInstanceRevisionsResponse,
+    ListInstancesRequest,
+    ListInstancesResponse,
+)
+from servicekit import pages
+from servicekit.errors import NotFoundError
+
+
+async def get_instance(environment: Environment, tenant_id: str, request: GetInstanceRequest) -> Instance:
+    """Return the newest state, or a revision.
+
+    Raises:
+        NotFoundError: There is no such instance or revision.
+    """
+    instance_id = request.instance_id.lower()
+    async with environment.database.read(tenant_id) as connection:
+        if not request.revision:
+            snapshot = await store.get_snapshot(connection, tenant_id, instance_id)
+        else:
+            snapshot = await store.get_revision(connection, tenant_id, instance_id, request.revision)
+            if snapshot is None and await store.get_snapshot(connection, tenant_id, instance_id) is not None:
+                text = f"instance {instance_id} has no revision {request.revision}"
+                raise NotFoundError("REVISION_NOT_FOUND", text, metadata={"instance_id": instance_id})
+    if snapshot is None:
+        raise not_found([instance_id])
+    return Instance.FromString(snapshot)
+
+
+async def batch_get_instances(
+    environment: Environment, tenant_id: str, request: BatchGetInstancesRequest
+) -> BatchGetInstancesResponse:
+    """Return instances in the order asked for.
+
+    Raises:
+        NotFoundError: Naming every missing id.
+    """
+    ids = [instance_id.lower() for instance_id in request.instance_ids]
+    async with environment.database.read(tenant_id) as connection:
+        found = await store.get_snapshots(connection, tenant_id, ids)
+    if missing := [instance_id for instance_id in ids if instance_id not in found]:
+        raise not_found(missing)
+    return BatchGetInstancesResponse(
+        instances=[Instance.FromString(found[instance_id]) for instance_id in ids]
+    )
+
+
+async def list_instances(
+    environment: Environment, tenant_id: str, request: ListInstancesRequest
+) -> ListInstancesResponse:
+    """Return a page of instances in the order of names."""
+    kinds = sorted(kind_word(kind) for kind in request.kinds)
+    labels = dict(sorted(request.labels.items()))
+    selection = pages.filter_hash("instances", request.project_id, kinds, request.name, labels)
+    after = pages.decode(request.page_token, selection) if request.page_token else None
+    size = request.page_size or DEFAULT_PAGE
+    async with environment.database.read(tenant_id) as connection:
+        rows = await store.list_instances(
+            connection,
+            tenant_id,
+            project_id=request.project_id,
+            kinds=kinds,
+            name=request.name,
+            labels=labels,
+            after=(after["name"], after["id"]) if after else None,
+            limit=size + 1,
+        )
+    response = ListInstancesResponse(instances=[Instance.FromString(row.snapshot) for row in rows[:size]])
+    if len(rows) > size:
+        last = rows[size - 1]
+        response.next_page_token = pages.encode({"name": last.name, "id": last.instance_id}, selection)
+    return response
+
+
+async def list_revisions(
+    environment: Environment, tenant_id: str, request: ListInstanceRevisionsRequest
+) -> ListInstanceRevisionsResponse:
+    """Return a page of revisions, newest first.
+
+    Raises:
+        NotFoundError: There is no such instance.
+    """
+    instance_id = request.instance_id.lower()
+    selection = pages.filter_hash("revisions", instance_id)
+    before = pages.decode(request.page_token, selection)["revision"] if request.page_token else None
+    size = request.page_size or DEFAULT_PAGE
+    async with environment.database.read(tenant_id) as connection:
+        rows = await store.list_revisions(connection, tenant_id, instance_id, before, size + 1)
+    if not rows and before is None:
+        raise not_found([instance_id])
+    response = ListInstanceRevisionsResponse(
+        revisions=[
+            InstanceRevision(
+                instance=Instance.FromString(row.snapshot),
+                author=row.author,
+                reason=row.reason,
+                create_time=timestamp(row.create_time),
+            )
+            for row in rows[:size]
+        ]
+    )
+    if len(rows) > size:
+        response.next_page_token = pages.encode({"revision": rows[size - 1].revision}, selection)
+    return response
