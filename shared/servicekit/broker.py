@@ -186,7 +186,10 @@ class OrderedChannel:
         closing = asyncio.ensure_future(self._closed.wait())
         try:
             for subject, payload, headers in messages:
-                acks.append(await self._jetstream.publish_async(subject, payload, headers=headers))
+                try:
+                    acks.append(await self._jetstream.publish_async(subject, payload, headers=headers))
+                except nats.errors.MaxPayloadError as error:  # the others are not to wait for it
+                    acks.append(_refused(error))
             everything = asyncio.ensure_future(asyncio.wait(acks, timeout=_ACK_TIMEOUT))
             await asyncio.wait({everything, closing}, return_when=asyncio.FIRST_COMPLETED)
             everything.cancel()
@@ -198,6 +201,12 @@ class OrderedChannel:
         if not any(results):
             raise UnavailableError("BROKER_UNAVAILABLE", "the broker acknowledged nothing")
         return results
+
+
+def _refused(error: Exception) -> asyncio.Future[PubAck]:
+    ack: asyncio.Future[PubAck] = asyncio.get_running_loop().create_future()
+    ack.set_exception(error)
+    return ack
 
 
 def _is_acknowledged(ack: asyncio.Future[PubAck]) -> bool:

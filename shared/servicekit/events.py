@@ -15,9 +15,11 @@ from google.protobuf.message import Message
 from servicekit import context
 from servicekit.clock import Clock
 from servicekit.context import RequestContext
+from servicekit.errors import InvalidArgumentError
 from servicekit.ids import IdSource, is_id
 
 BATCH = "batch"
+MAXIMUM_PAYLOAD = 900_000  # brokers take a megabyte by default, headers included
 _TOKEN_PATTERN = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -58,6 +60,7 @@ def make_event(
 
     Raises:
         ValueError: The tenant, participle or resource id cannot be part of a subject.
+        InvalidArgumentError: The message is larger than what the broker takes.
     """
     request = context.current_or_none()
     if isinstance(ctx_or_tenant, RequestContext):
@@ -69,6 +72,10 @@ def make_event(
     for token in (tenant_id, participle, resource_id):
         if not _TOKEN_PATTERN.fullmatch(token):
             raise ValueError(f"{token!r} cannot be part of a subject")
+    payload = message.SerializeToString()
+    if len(payload) > MAXIMUM_PAYLOAD:
+        # Once in the outbox it could never leave it.
+        raise InvalidArgumentError("TOO_LARGE", f"the resource is larger than {MAXIMUM_PAYLOAD} bytes")
     return Event(
         event_id=ids(),
         tenant_id=tenant_id,
@@ -77,7 +84,7 @@ def make_event(
         source=f"/optaic/{service}-service",
         resource_id=resource_id,
         time=clock.now(),
-        payload=message.SerializeToString(),
+        payload=payload,
         traceparent=request.traceparent if request else context.new_traceparent(),
     )
 

@@ -1,5 +1,6 @@
 """What a transaction appends is published: all of it, in order, by one relay at a time."""
 
+import dataclasses
 from typing import Any
 
 import psycopg
@@ -192,6 +193,20 @@ async def test_a_broker_that_went_deaf_is_noticed_and_nothing_is_lost(
             proxy.heal()
             await eventually(lambda: _is_empty(database))
     assert await texts(nats.url, STREAM) == ["a", "b"]
+
+
+async def test_an_event_that_the_broker_refuses_holds_nobody_up(broker_settings: ServiceSettings) -> None:
+    refused = [
+        dataclasses.replace(sample_event("huge"), payload=b"x" * 2_000_000),
+        dataclasses.replace(sample_event("nowhere"), subject="no.stream.takes.this"),
+    ]
+    async with replica(broker_settings) as (database, broker), running(Relay(database, broker).run):
+        async with database.transaction("acme") as connection:
+            await append(connection, [*refused, sample_event("a"), sample_event("b")])
+        await append_texts(database, "c")
+        await eventually(lambda: _holds(broker_settings.nats_url, 3))
+        assert await outbox_size(database) == 2  # kept for whoever repairs it
+    assert await texts(broker_settings.nats_url, STREAM) == ["a", "b", "c"]
 
 
 async def test_one_relay_works_and_another_takes_over_when_its_connection_dies(

@@ -7,6 +7,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from servicekit import context
 from servicekit.context import RequestContext
+from servicekit.errors import InvalidArgumentError
 from servicekit.events import Event, MalformedEventError, event_of, headers_of, make_event
 from servicekit.ids import new_id
 from support.clock import FakeClock
@@ -65,3 +66,8 @@ def test_an_event_that_contradicts_itself_is_malformed(change: dict[str, str]) -
     event = dataclasses.replace(event_for("acme"), **change)  # type: ignore[arg-type]  # text fields only
     with pytest.raises(MalformedEventError):
         event_of(event.subject, headers_of(event), event.payload)
+
+
+def test_what_no_broker_takes_is_refused_before_it_is_written() -> None:
+    with pytest.raises(InvalidArgumentError, match="larger"):
+        make_event("sample", "acme", StringValue(value="x" * 1_000_000), "created", "r1", FakeClock(), new_id)
