@@ -134,7 +134,7 @@ class Blocking:
     is_missing_input: bool
 
 
-def check_force(force: bool, force_reason: str) -> None:
+def check_force(force_reason: str, *, force: bool) -> None:
     """Refuse a force without a reason.
 
     Raises:
@@ -144,7 +144,7 @@ def check_force(force: bool, force_reason: str) -> None:
         raise InvalidArgumentError("FORCE_REASON_REQUIRED", "say why the run is forced")
 
 
-def check_upstreams(all_ready: bool, blocking: Sequence[Blocking], *, force: bool) -> None:
+def check_upstreams(blocking: Sequence[Blocking], *, all_ready: bool, force: bool) -> None:
     """Refuse a run whose upstreams are not ready; force overrides everything but a missing input.
 
     Raises:

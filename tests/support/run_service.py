@@ -1,5 +1,7 @@
 """run-service in this process, its peers as small servers of their own, and an orchestrator in memory."""
 
+# ruff: noqa: D102, N802 - named as the RPCs and port methods that they are
+
 from __future__ import annotations
 
 import asyncio
@@ -10,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
-import nats
 from google.protobuf.message import Message
 from nats.aio.client import Client
 
+import nats
 from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_pb2, instance_service_pb2, instance_service_pb2_grpc
 from optaic.lineage.v1 import lineage_service_pb2, lineage_service_pb2_grpc
@@ -34,7 +36,6 @@ from run_service.reconcile.observing import Observer
 from run_service.reconcile.retrying import Retrier
 from servicekit import runtime
 from servicekit.auth import Authenticator
-from servicekit.clock import Clock
 from servicekit.errors import DomainError, NotFoundError, UnavailableError
 from servicekit.events import BATCH, Event, headers_of, make_event
 from servicekit.ids import new_id
@@ -98,7 +99,7 @@ class Lineage(lineage_service_pb2_grpc.LineageServiceServicer):
         self.requests: list[Check] = []
         self.answer: Callable[[Check], Answer] = lambda _: Answer(all_ready=True, lineage_revision=7)
 
-    async def CheckUpstreamFreshness(self, request: Check, _: Any) -> Answer:  # noqa: N802 - the RPC's name
+    async def CheckUpstreamFreshness(self, request: Check, _: Any) -> Answer:
         self.requests.append(request)
         return self.answer(request)
 
@@ -299,19 +300,20 @@ async def run_service(
     *,
     has_loops: bool = False,
     urls: dict[str, str] | None = None,
-    clock: Clock | None = None,
     orchestrator: Any = None,
     **settings: Any,
 ) -> AsyncIterator[RunningRunService]:
     """Run the service with peers of its own, on a fresh database unless `urls` are given."""
     async with contextlib.AsyncExitStack() as stack:
-        if urls is None:
-            urls = await stack.enter_async_context(service_database("run", "run_service"))
-        instances, lineage = Instances(), Lineage()
+        databases: dict[str, str] = urls or await stack.enter_async_context(
+            service_database("run", "run_service")
+        )
+        # The generated classes are abstract to the type checker; at run time a missing method is unimplemented.
+        instances, lineage = Instances(), Lineage()  # type: ignore[abstract]
         addresses = {
             "instance_address": await stack.enter_async_context(
                 _peer(
-                    urls,
+                    databases,
                     "instance.optaic",
                     instance_service_pb2_grpc.add_InstanceServiceServicer_to_server,
                     instances,
@@ -320,7 +322,7 @@ async def run_service(
             ),
             "lineage_address": await stack.enter_async_context(
                 _peer(
-                    urls,
+                    databases,
                     "lineage.optaic",
                     lineage_service_pb2_grpc.add_LineageServiceServicer_to_server,
                     lineage,
@@ -332,7 +334,7 @@ async def run_service(
         stack.push_async_callback(client.close)
         for name, subjects in _PEER_STREAMS.items():
             await client.jetstream().add_stream(name=name, subjects=subjects)
-        fake_clock = clock if isinstance(clock, FakeClock) else FakeClock()
+        clock = FakeClock()
         orchestrator = orchestrator or FakeOrchestrator()
         app = await build(
             Settings.model_validate(
@@ -341,12 +343,12 @@ async def run_service(
                     "service_token": SERVICE_TOKEN,
                     "nats_url": nats_url,
                     "dispatch_interval_seconds": 0.05,
-                    **urls,
+                    **databases,
                     **addresses,
                     **settings,
                 }
             ),
-            clock=clock or fake_clock,
+            clock=clock,
             orchestrator=orchestrator,
         )
         if not has_loops:
@@ -366,7 +368,7 @@ async def run_service(
                 instances=instances,
                 lineage=lineage,
                 orchestrator=orchestrator,
-                clock=fake_clock,
+                clock=clock,
                 nats=client,
                 address=app.server.address,
             )

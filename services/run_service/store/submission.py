@@ -28,7 +28,9 @@ _TAKE_NUMBER = sa.text("""
     returning last_run_number
 """)
 _LATER_COLUMNS = {"revision", "fencing_token", "executor", "progress_event_time"}
-_DISPATCH_COLUMNS = "tenant_id, run_id, action, instance_id, flow_kind, name, orchestrator_run_id, submit_time, due_time"
+_DISPATCH_COLUMNS = (
+    "tenant_id, run_id, action, instance_id, flow_kind, name, orchestrator_run_id, submit_time, due_time"
+)
 
 
 def _names(table: sa.Table, without: set[str]) -> str:
@@ -37,7 +39,9 @@ def _names(table: sa.Table, without: set[str]) -> str:
 
 def _insert(table: sa.Table, columns: str, key: str) -> str:
     """Insert the document's part `key`; jsonb_populate_record gives each column its type."""
-    source = f"jsonb_populate_record(null::{table.name}, cast(:document as jsonb) -> '{key}')".replace("::", r"\:\:")
+    source = f"jsonb_populate_record(null::{table.name}, cast(:document as jsonb) -> '{key}')".replace(
+        "::", r"\:\:"
+    )
     return f"insert into {table.name} ({columns}) select {columns} from {source}"  # noqa: S608 - names of our own tables
 
 
@@ -62,6 +66,10 @@ def _statement(kind: str) -> sa.TextClause:
         ), dispatch as (
             {_insert(dispatches, _DISPATCH_COLUMNS, "dispatch")}
             where exists (select from inserted) and cast(:document as jsonb) ? 'dispatch'
+        ), reply as (
+            update request_replies set response = cast(:response as bytea), write_tokens = array[:write_token]
+            from inserted
+            where request_replies.tenant_id = inserted.tenant_id and method = :method and request_id = :request_id
         )
         select 1 from inserted
     """)  # noqa: S608 - names of our own tables
@@ -82,6 +90,9 @@ class Submission:
     # create: make a flow run; observe: it exists already; None: refused, there is nothing to execute.
     dispatch_action: str | None
     submit_time: datetime
+    # The claim of `servicekit.idempotency` that this run answers; without a request id there is none.
+    method: str = ""
+    request_id: str = ""
 
 
 async def take_run_number(
@@ -93,7 +104,7 @@ async def take_run_number(
 
 
 async def insert_submission(connection: AsyncConnection, tenant_id: str, submission: Submission) -> bool:
-    """Insert a run, its extension, activity, event and dispatch; False: another run is in its place."""
+    """Insert a run, its extension, activity, event, dispatch and reply; False: another run is in its place."""
     policy = submission.retry_policy
     run = {
         **columns_of(submission.run),
@@ -117,5 +128,12 @@ async def insert_submission(connection: AsyncConnection, tenant_id: str, submiss
             "submit_time": submission.submit_time,
             "due_time": submission.submit_time,
         }
-    parameters = {"document": json.dumps(document, default=datetime.isoformat), "payload": payload}
+    parameters = {
+        "document": json.dumps(document, default=datetime.isoformat),
+        "payload": payload,
+        "method": submission.method,
+        "request_id": submission.request_id,
+        "response": submission.run.SerializeToString() if submission.request_id else b"",
+        "write_token": submission.event.token,
+    }
     return (await connection.execute(_STATEMENTS[run["kind"]], parameters)).first() is not None

@@ -50,7 +50,7 @@ class Admission:
     def check(self, *, force: bool) -> None:
         """Refuse unless upstreams are ready or forced; see `domain.check_upstreams`."""
         check_upstreams(
-            self.answer.all_ready, [_blocking(flow) for flow in self.answer.blocking], force=force
+            [_blocking(flow) for flow in self.answer.blocking], all_ready=self.answer.all_ready, force=force
         )
 
 

@@ -60,7 +60,7 @@ async def submit_run(
     deps: Dependencies, context: RequestContext, request: run_service_pb2.SubmitRunRequest
 ) -> run_pb2.Run:
     """Admit and record a run; the dispatcher does the rest."""
-    check_force(request.force, request.force_reason)
+    check_force(request.force_reason, force=request.force)
     draft = Draft(
         instance_id=request.instance_id,
         flow_kind=request.flow_kind,
@@ -80,7 +80,7 @@ async def retry_run(
     deps: Dependencies, context: RequestContext, request: run_service_pb2.RetryRunRequest
 ) -> run_pb2.Run:
     """Submit an ended run's flow again; a retry that was waiting for its time is replaced by this one."""
-    check_force(request.force, request.force_reason)
+    check_force(request.force_reason, force=request.force)
     _, draft = await draft_of_retry(deps, context.tenant_id, request.run_id, context.actor)
     draft = replace(draft, force=request.force, force_reason=request.force_reason.replace("\0", ""))
     return await _submit_once(deps, context.tenant_id, draft, "RetryRun", request, request.request_id)
@@ -138,8 +138,7 @@ async def _submit_once(
                     stored = await idempotency.replay_or_none(connection, method, request_id, payload_hash)
                     if stored is not None:
                         return run_pb2.Run.FromString(stored)
-                    run = await insert_run(deps, connection, admission, draft)
-                    await idempotency.store(connection, method, request_id, run.SerializeToString())
+                    run = await insert_run(deps, connection, admission, draft, method, request_id)
             except _AnswerOutdatedError:
                 continue
             deps.wake_dispatcher()
@@ -168,9 +167,14 @@ async def _first_answer(
 
 
 async def insert_run(
-    deps: Dependencies, connection: Connection, admission: Admission, draft: Draft
+    deps: Dependencies,
+    connection: Connection,
+    admission: Admission,
+    draft: Draft,
+    method: str = "",
+    request_id: str = "",
 ) -> run_pb2.Run:
-    """Write an admitted run with its number, event, activity and dispatch.
+    """Write an admitted run with its number, event, activity and dispatch, and the reply to the request.
 
     Raises:
         AlreadyExistsError: RUN_ACTIVE.
@@ -190,6 +194,7 @@ async def insert_run(
     submission = _submission(
         deps, admission, run, "submitted", "observe" if draft.orchestrator_run_id else "create", now, ""
     )
+    submission = replace(submission, method=method, request_id=request_id)
     if not await insert_submission(connection, admission.tenant_id, submission):
         await _refuse_second(connection, admission)
         raise AssertionError("a run number was taken twice")

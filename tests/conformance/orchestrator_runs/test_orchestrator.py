@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from typing import TYPE_CHECKING
 
 import pytest
 
 from run_service.ports import DeploymentMissingError, FlowRunRequest, FlowRunState
-
-if TYPE_CHECKING:
-    from conftest import Ground
+from support.orchestrator_runs import Ground
 
 
 def _request() -> FlowRunRequest:

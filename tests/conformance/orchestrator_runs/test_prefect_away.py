@@ -4,27 +4,15 @@ import uuid
 
 import pytest
 
-from run_service.config import Settings
 from run_service.ports import FlowRunRequest, OrchestratorUnavailableError
 from run_service.prefect_adapter import PrefectOrchestrator
+from support.orchestrator_runs import settings_for
 from support.prefect_api import prefect_api
 from support.proxy import Proxy
 
-_URL = "postgresql+psycopg://nobody@127.0.0.1:1/none"
-
-
-def _settings(api_url: str) -> Settings:
-    return Settings(
-        database_url=_URL,
-        database_owner_url=_URL,
-        database_infra_url=_URL,
-        prefect_api_url=api_url,
-        prefect_timeout_seconds=2,
-    )
-
 
 async def test_a_server_that_is_away_is_unavailable() -> None:
-    async with PrefectOrchestrator(_settings("http://127.0.0.1:1/api")) as orchestrator:
+    async with PrefectOrchestrator(settings_for("http://127.0.0.1:1/api")) as orchestrator:
         for call in (
             orchestrator.find_flow_run("r"),
             orchestrator.get_states(["x"]),
@@ -40,7 +28,7 @@ async def test_an_answer_lost_on_the_way_is_found_by_the_next_attempt(prefect_ur
     async with (
         prefect_api(prefect_url) as api,
         Proxy(prefect_url) as proxy,
-        PrefectOrchestrator(_settings(proxy.url)) as orchestrator,
+        PrefectOrchestrator(settings_for(proxy.url, timeout=2)) as orchestrator,
     ):
         flow = await api.call("POST", "/flows/", {"name": "optaic"})
         name = f"default.{request.instance_id}.refresh"

@@ -6,13 +6,14 @@ import uuid
 import pytest
 from google.protobuf.struct_pb2 import Struct
 
+from optaic.common.v1 import flow_pb2
 from optaic.run.v1 import run_pb2, run_report_service_pb2
 from run_service.use_cases import reports
 from support.run_service import RunningRunService, refused
 
 
 async def test_a_run_lives_from_submit_to_completion(service: RunningRunService) -> None:
-    instance = service.instances.add(kind="BACKTEST", flow_kind=7)
+    instance = service.instances.add(kind="BACKTEST", flow_kind=flow_pb2.FLOW_KIND_BACKTEST)
     run = await service.submit(instance)
     flow_run_id = str(uuid.uuid4())
     started = await service.start(run.run_id, flow_run_id, executor="host:1")

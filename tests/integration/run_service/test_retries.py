@@ -1,5 +1,6 @@
 """Failed runs are tried again: on request, and by the instance's retry policy."""
 
+from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_pb2
 from optaic.lineage.v1 import lineage_pb2
 from optaic.run.v1 import run_pb2, run_service_pb2
@@ -61,7 +62,9 @@ async def test_a_retry_refused_at_the_gate_is_recorded(service: RunningRunServic
     instance = _with_policy(service)
     first = await service.submit(instance)
     await _fail(service, first.run_id)
-    blocking = lineage_pb2.BlockingFlow(flow=flow_of(instance), instance_name="x", status=2)
+    blocking = lineage_pb2.BlockingFlow(
+        flow=flow_of(instance), instance_name="x", status=flow_pb2.STATUS_STALE
+    )
     service.lineage.answer = lambda _: Answer(blocking=[blocking])
     service.clock.advance(30)
     await service.retrier.step()

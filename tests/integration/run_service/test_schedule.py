@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 
+from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_pb2
 from optaic.lineage.v1 import lineage_pb2
 from optaic.run.v1 import run_pb2, run_report_service_pb2, run_service_pb2
@@ -69,7 +70,9 @@ async def test_a_tick_is_run_once(service: RunningRunService) -> None:
 async def test_a_tick_refused_at_the_gate_is_recorded_as_cancelled(service: RunningRunService) -> None:
     instance, flow_run_id = service.instances.add(), _id()
     service.lineage.answer = lambda _: Answer(
-        blocking=[lineage_pb2.BlockingFlow(flow=flow_of(instance), instance_name="x", status=2)]
+        blocking=[
+            lineage_pb2.BlockingFlow(flow=flow_of(instance), instance_name="x", status=flow_pb2.STATUS_STALE)
+        ]
     )
     answer = await _tick(service, instance, flow_run_id)
     assert answer.run.status == run_pb2.RUN_STATUS_CANCELLED

@@ -26,12 +26,12 @@ _MISSING = Blocking("signal", "refresh", "NOT_INITIALIZED", "never ran", is_miss
 
 
 def test_ready_upstreams_pass() -> None:
-    check_upstreams(True, [], force=False)
+    check_upstreams([], all_ready=True, force=False)
 
 
 def test_an_unforced_refusal_names_every_blocking_flow() -> None:
     with pytest.raises(FailedPreconditionError) as refusal:
-        check_upstreams(False, [_STALE, _MISSING], force=False)
+        check_upstreams([_STALE, _MISSING], all_ready=False, force=False)
     assert refusal.value.reason == "UPSTREAM_NOT_READY"
     assert refusal.value.metadata == {"blocking": "2"}
     assert [(v.type, v.subject, v.description) for v in refusal.value.preconditions] == [
@@ -41,12 +41,12 @@ def test_an_unforced_refusal_names_every_blocking_flow() -> None:
 
 
 def test_force_overrides_what_is_stale() -> None:
-    check_upstreams(False, [_STALE], force=True)
+    check_upstreams([_STALE], all_ready=False, force=True)
 
 
 def test_force_never_overrides_a_missing_input() -> None:
     with pytest.raises(FailedPreconditionError) as refusal:
-        check_upstreams(False, [_STALE, _MISSING], force=True)
+        check_upstreams([_STALE, _MISSING], all_ready=False, force=True)
     assert refusal.value.reason == "MISSING_INPUT"
     assert [v.subject for v in refusal.value.preconditions] == ["signal/refresh"]
 
@@ -54,10 +54,10 @@ def test_force_never_overrides_a_missing_input() -> None:
 @pytest.mark.parametrize("reason", ["", "  "])
 def test_force_needs_a_reason(reason: str) -> None:
     with pytest.raises(InvalidArgumentError) as refusal:
-        check_force(True, reason)
+        check_force(reason, force=True)
     assert refusal.value.reason == "FORCE_REASON_REQUIRED"
-    check_force(True, "because")
-    check_force(False, "")
+    check_force("because", force=True)
+    check_force("", force=False)
 
 
 def test_the_default_flow_is_the_first() -> None:

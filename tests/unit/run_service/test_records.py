@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 from google.protobuf.struct_pb2 import Struct
 
+from optaic.common.v1 import flow_pb2
 from optaic.run.v1 import run_pb2
 from run_service.store.records import columns_of, json_of, number_of, word_of
 
@@ -21,7 +22,13 @@ def test_numbers_that_json_does_not_have_become_null() -> None:
 
 
 def test_absent_messages_are_null_columns() -> None:
-    run = run_pb2.Run(flow_kind=1, kind=1, status=1, trigger=1, mode=1)
+    run = run_pb2.Run(
+        flow_kind=flow_pb2.FLOW_KIND_REFRESH,
+        kind=run_pb2.RUN_KIND_PIPELINE,
+        status=run_pb2.RUN_STATUS_PENDING,
+        trigger=run_pb2.RUN_TRIGGER_MANUAL,
+        mode=run_pb2.RUN_MODE_FULL,
+    )
     run.submit_time.FromDatetime(datetime(2024, 1, 2, tzinfo=UTC))
     columns = columns_of(run)
     assert columns["submit_time"] == datetime(2024, 1, 2, tzinfo=UTC)
