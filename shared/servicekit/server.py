@@ -71,22 +71,23 @@ class Server:
         Raises:
             RuntimeError: The port is taken.
         """
-        self._server = grpc.aio.server(
+        server = grpc.aio.server(
             options=_OPTIONS, maximum_concurrent_rpcs=self._settings.maximum_concurrent_rpcs
         )
-        registrar = _Registrar(self._server, self._guard)
+        registrar = _Registrar(server, self._guard)
         for add, servicer, _ in self._servicers:
             add(servicer, registrar)
         self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection(
-            [*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
+            [*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME], server
         )
         host, _, _ = self._settings.listen.rpartition(":")
-        port = self._server.add_insecure_port(self._settings.listen)
+        port = server.add_insecure_port(self._settings.listen)
         self.address = f"{host}:{port}"
         await self._check()
-        await self._server.start()
+        await server.start()
+        self._server = server
         self._watch = asyncio.create_task(self._watch_dependencies(), name="health")
         _log.info("serving", address=self.address, services=self._names)
 

@@ -15,7 +15,9 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from integration.servicekit.echo import bare_channel, method, watch
+from integration.servicekit.echo import EchoServicer, bare_channel, method, serving, serving_parts, watch
+from integration.servicekit.sample import make_settings
+from servicekit import runtime
 from support.broker import NatsServer
 from support.polling import eventually
 
@@ -147,3 +149,18 @@ async def test_two_replicas_start_at_once(start: Start) -> None:
     for service in services:
         async with bare_channel(await service.address()) as channel:
             assert (await method(channel, "echo")(TEXT)).value == "hello"
+
+
+async def test_a_port_that_is_taken_ends_the_start_with_that_error() -> None:
+    closed: list[str] = []
+
+    async def close() -> None:
+        closed.append("database")
+
+    async with serving(EchoServicer()) as first:
+        settings = make_settings(listen=first.address)
+        with pytest.raises(RuntimeError, match="bind"):
+            await runtime.serve(
+                asyncio.Event(), server=serving_parts(EchoServicer(), settings), background={}, close=[close]
+            )
+    assert closed == ["database"]
