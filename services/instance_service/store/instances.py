@@ -24,6 +24,10 @@ _EXTENSIONS = (
     tables.flow_edges,
     tables.flows,
 )
+# On the path of every submission: a constant text is not built anew for each call.
+_GET_SNAPSHOT = sa.text("""
+    select snapshot from instances where tenant_id = :tenant_id and instance_id = cast(:instance_id as uuid)
+""")
 _RESOLVE = sa.text("""
     select wanted.position, found.snapshot
     from unnest(cast(:kinds as text[]), cast(:definition_ids as uuid[]), cast(:names as text[]),
@@ -137,10 +141,8 @@ async def delete_instances(connection: AsyncConnection, tenant_id: str, instance
 
 async def get_snapshot(connection: AsyncConnection, tenant_id: str, instance_id: str) -> bytes | None:
     """Return an instance, serialized: one row by its key."""
-    statement = sa.select(instances.c.snapshot).where(
-        instances.c.tenant_id == tenant_id, instances.c.instance_id == instance_id
-    )
-    return (await connection.execute(statement)).scalar_one_or_none()
+    parameters = {"tenant_id": tenant_id, "instance_id": instance_id}
+    return (await connection.execute(_GET_SNAPSHOT, parameters)).scalar_one_or_none()
 
 
 async def get_revision(
