@@ -149,7 +149,6 @@ def run_fact_of_event(message: Message, event_id: str) -> RunFact | None:
             Input(
                 FlowKey(_id(item.instance_id), kind_name(item.flow_kind)),
                 item.role,
-                item.version,
                 item.version_id and _id(item.version_id),
             )
             for item in run.input_versions

@@ -128,11 +128,7 @@ class Model:
         completed = [fact for fact in facts if fact.phase is Phase.COMPLETED]
         if completed:
             for item in max(completed, key=lambda fact: fact.run_number).inputs:
-                version = (
-                    numbers.get(item.upstream, {}).get(item.version_id, 0)
-                    if item.version_id
-                    else item.version
-                )
+                version = numbers.get(item.upstream, {}).get(item.version_id, 0)
                 flow.consumed[(item.upstream, item.role)] = version
 
     def _is_fresh(self, key: FlowKey, flows: dict[FlowKey, ModelFlow], decided: dict[FlowKey, bool]) -> bool:

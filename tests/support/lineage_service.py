@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
-import nats
 import sqlalchemy as sa
 from google.protobuf.message import Message
 from nats.aio.client import Client
 
+import nats
 from lineage_service import app, consumers, events
 from lineage_service.config import Settings
 from lineage_service.domain.flows import FlowKey, Input, RunFact, Snapshot
@@ -129,9 +129,7 @@ class Lineage:
 def pins_of(answer: admission.Answer) -> list[Input]:
     """Return what a run admitted now reads."""
     return [
-        Input(flow.key, role, flow.version, flow.version_id)
-        for flow, roles in answer.admission.direct
-        for role in roles
+        Input(flow.key, role, flow.version_id) for flow, roles in answer.admission.direct for role in roles
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -95,7 +95,8 @@ class World:
 
     def change(self, what: str, number: int) -> list[Snapshot]:
         """Change an instance: `config`, `revert`, `label`, `edges` or `delete`."""
-        instance = self.pick(number)
+        changed = [each for each in self.instances if each.config and not each.is_deleted]
+        instance = changed[number % len(changed)] if what == "revert" and changed else self.pick(number)
         if instance.is_deleted:
             return []
         index = self.instances.index(instance)
@@ -117,6 +118,20 @@ class World:
         fingerprint = self.spec(instance, flow.flow_kind).fingerprint
         run = self.active[flow] = ActiveRun(flow, self.new_id(), number, pins, fingerprint)
         return [self._fact(run, Phase.ACTIVE)]
+
+    def warm_up(self) -> list[RunFact]:
+        """Run every flow once, upstreams first, each reading version 1 of what is above it."""
+        facts: list[RunFact] = []
+        run_ids: dict[FlowKey, str] = {}
+        for instance in self.instances:
+            for kind in instance.kinds:
+                edges = self.spec(instance, kind).upstreams
+                pins = [Input(edge.upstream, edge.role, run_ids[edge.upstream]) for edge in edges]
+                flow = FlowKey(instance.instance_id, kind)
+                facts += self.submit(flow, pins)
+                run_ids[flow] = self.active[flow].run_id
+                facts += self.end(Phase.COMPLETED, 0)
+        return facts
 
     def started(self, number: int) -> list[RunFact]:
         """Say of an active run that it is running."""
@@ -158,6 +173,3 @@ class World:
     def _fact(self, run: ActiveRun, phase: Phase) -> RunFact:
         submit_time = START + timedelta(minutes=run.run_number)
         return RunFact(run.flow, run.run_id, run.run_number, phase, submit_time, event_id=self.new_id())
-
-
-Admit = Callable[[FlowKey], Pins | None]

@@ -90,11 +90,10 @@ class Phase(StrEnum):
 
 
 class Input(NamedTuple):
-    """What a run read of one upstream: the version, named by the run that produced it."""
+    """What a run read of one upstream: the version, named by the run that produced it; empty where none was."""
 
     upstream: FlowKey
     role: str
-    version: int
     version_id: str
 
 

@@ -30,11 +30,9 @@ _UNCONSUME = sa.text("""
 # A run that is not known here counts as nothing consumed: rather stale once too often than fresh by mistake.
 _CONSUME = sa.text("""
     insert into edges (tenant_id, downstream_id, upstream_id, role, consumed_run_id, consumed_version)
-    select :tenant_id, d.downstream_id, d.upstream_id, d.role, d.run_id,
-           case when d.run_id is null then d.version else coalesce(v.version, 0) end
+    select :tenant_id, d.downstream_id, d.upstream_id, d.role, d.run_id, coalesce(v.version, 0)
     from unnest(cast(:downstream_ids as bigint[]), cast(:upstream_ids as bigint[]), cast(:roles as text[]),
-                cast(:versions as bigint[]), cast(:run_ids as uuid[]))
-        as d(downstream_id, upstream_id, role, version, run_id)
+                cast(:run_ids as uuid[])) as d(downstream_id, upstream_id, role, run_id)
     left join versions v on v.tenant_id = :tenant_id and v.flow_id = d.upstream_id and v.run_id = d.run_id
     on conflict (tenant_id, downstream_id, upstream_id, role) do update
         set consumed_run_id = excluded.consumed_run_id, consumed_version = excluded.consumed_version
@@ -82,7 +80,6 @@ async def consume(
     if edges:
         parameters = {
             **_columns(tenant_id, edges),
-            "versions": [item.version for item in edges.values()],
             "run_ids": [item.version_id or None for item in edges.values()],
         }
         await connection.execute(_CONSUME, parameters)

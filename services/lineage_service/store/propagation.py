@@ -75,13 +75,6 @@ _FIND_FRESH = sa.text("""
     )
     select flow_id from region where flow_id not in (select flow_id from blocked)
 """)
-_FIND_CONSUMERS = sa.text("""
-    select f.flow_id from flows u
-    join edges e on e.tenant_id = :tenant_id and e.upstream_id = u.flow_id and e.is_connected
-                and e.consumed_version = u.version
-    join flows f on f.tenant_id = :tenant_id and f.flow_id = e.downstream_id and not f.is_fresh
-    where u.tenant_id = :tenant_id and u.flow_id = any(:moved)
-""")
 _CHANGE = """
     returning flow_id, cast(instance_id as text), flow_kind, is_defined, run_number, ended_run_number, outcome,
         is_fresh, cast(last_run_id as text), cast(date_part('epoch', last_run_time) * 1000000 as bigint),
@@ -133,15 +126,9 @@ async def find_stale(
     return [Reach(*row) for row in await connection.execute(_FIND_STALE, parameters)]
 
 
-async def find_fresh(
-    connection: AsyncConnection, tenant_id: str, touched: Collection[int], moves: Sequence[Move]
-) -> list[int]:
-    """Return the flows that become fresh because of what happened to the touched and moved ones."""
-    candidates = list(touched)
-    if moves:
-        parameters = {"tenant_id": tenant_id, "moved": [move.flow_id for move in moves]}
-        candidates += (await connection.execute(_FIND_CONSUMERS, parameters)).scalars()
-    parameters = {"tenant_id": tenant_id, "candidates": candidates}
+async def find_fresh(connection: AsyncConnection, tenant_id: str, candidates: Collection[int]) -> list[int]:
+    """Return the flows that become fresh because of what happened to the candidates."""
+    parameters = {"tenant_id": tenant_id, "candidates": list(candidates)}
     return list((await connection.execute(_FIND_FRESH, parameters)).scalars())
 
 

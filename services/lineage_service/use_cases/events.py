@@ -192,7 +192,7 @@ class _Change:
         if touched:
             reaches = await propagation.find_stale(self.connection, self.tenant_id, touched, moves)
             changes = await self._set_fresh(_union(reaches), is_fresh=False)
-            fresh = await propagation.find_fresh(self.connection, self.tenant_id, touched, moves)
+            fresh = await propagation.find_fresh(self.connection, self.tenant_id, touched)
             changes += await self._set_fresh(propagation.format_ids(fresh), is_fresh=True)
             changes += await propagation.touch(self.connection, self.tenant_id, touched, self.revision)
             # What was written twice is told as it was written last; placeholders are nobody's business.

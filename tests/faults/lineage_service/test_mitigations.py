@@ -57,7 +57,7 @@ async def _race(database: Database, monkeypatch: pytest.MonkeyPatch) -> bool:
     first = completed(upstream, 1)
     await lineage.apply([first])
     # It has read version 1 already and is only to be connected: fresh, if the upstream is.
-    await lineage.apply([completed(downstream, 1, Input(upstream, "input", 1, first.run_id))])
+    await lineage.apply([completed(downstream, 1, Input(upstream, "input", first.run_id))])
     assert {state.is_fresh for state in (await lineage.state()).values()} == {True}
 
     decided, go_on = asyncio.Event(), asyncio.Event()
@@ -150,7 +150,7 @@ async def test_a_run_that_completes_late_is_numbered_before_the_newer_one(databa
     await lineage.apply([snapshot(upstream), snapshot(downstream, upstream)])
     older, newer = completed(upstream, 1), completed(upstream, 2)
     await lineage.apply([newer])
-    await lineage.apply([completed(downstream, 1, Input(upstream, "input", 1, newer.run_id))])
+    await lineage.apply([completed(downstream, 1, Input(upstream, "input", newer.run_id))])
     await lineage.apply([older])
     state = await lineage.state()
     assert (state[upstream].version, state[upstream].version_id) == (2, newer.run_id)
