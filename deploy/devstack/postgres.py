@@ -174,6 +174,7 @@ class Postgres:
         self._state.create()
         if not (self.data / "PG_VERSION").exists():
             await self._create_cluster()
+        await asyncio.to_thread(self._own_cluster)
         await asyncio.to_thread(self._forget_dead_postmaster)
         await self.process.start()
         await self.process.wait_ready(_START_SECONDS)
@@ -226,6 +227,13 @@ class Postgres:
         if child.returncode:
             raise StartError(f"initdb failed: {output.decode(errors='replace')}")
         draft.rename(self.data)
+
+    def _own_cluster(self) -> None:
+        """Give root's cluster to the uid that will serve it: how root is left may differ from the last time."""
+        owner = _NOBODY if self._leave_root == "uid" else os.geteuid()
+        if os.geteuid() == 0 and self.data.stat().st_uid != owner:
+            for path in (self.data, *self.data.rglob("*")):
+                os.chown(path, owner, owner, follow_symlinks=False)
 
     def _forget_dead_postmaster(self) -> None:
         """Remove the pid file of a server that was killed, whose number may be another program's by now."""

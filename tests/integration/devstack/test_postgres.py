@@ -92,6 +92,12 @@ async def test_a_pid_file_of_a_dead_server_does_not_stop_the_next(state: State) 
         assert await ask(again.admin_url, "select 1") == 1
 
 
+async def test_a_cluster_may_be_served_another_way_the_next_time(state: State) -> None:
+    for way in [*WAYS, *reversed(WAYS)]:
+        async with Postgres(state, "secret", privileges=way) as server:
+            assert await ask(server.admin_url, "select 1") == 1
+
+
 async def test_an_interrupted_creation_is_begun_again(state: State) -> None:
     starting = asyncio.create_task(Postgres(state, "secret").start())
     await eventually((state.root / "postgres.draft").exists)
