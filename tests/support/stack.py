@@ -1,5 +1,8 @@
 """A whole embedded stack for stories over separate processes; it knows no story."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,7 +36,13 @@ class RunningStack:
 def running_stack(state: Path) -> Iterator[RunningStack]:
     """Start a stack under a supervisor of its own; stop it at the end."""
     settings = devstack.Settings(state=state)
+    tests = str(Path(__file__).parents[1])  # the worker finds `support.plugins` there
+    environment = {**os.environ, "OPTAIC_STATE": str(state), "PYTHONPATH": tests}
     try:
-        yield RunningStack(settings, devstack.up(settings))
+        # A process of its own, as from a terminal: the supervisor must not be this process's child.
+        subprocess.run([sys.executable, "-m", "devstack", "up"], env=environment, check=True, timeout=180)
+        endpoints = devstack.Endpoints.load(devstack.State(settings.root))
+        assert endpoints is not None
+        yield RunningStack(settings, endpoints)
     finally:
         devstack.down(settings)

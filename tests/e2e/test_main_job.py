@@ -1,0 +1,73 @@
+"""The main job as `make demo` runs it: it completes, it is recorded, and it can be interrupted anywhere."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def start_demo(folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "demo"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def living_below(folder: Path) -> list[str]:
+    """Command lines of processes that name the folder, or work in it."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            line = " ".join(process.cmdline())
+            if str(folder) in line or str(folder) in process.cwd():
+                found.append(line)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+def test_the_main_job_gives_what_it_promises(tmp_path: Path) -> None:
+    demo = start_demo(tmp_path)
+    output, _ = demo.communicate(timeout=180)
+    assert demo.returncode == 0, output
+    summary = json.loads((tmp_path / "build/demo/summary.json").read_text())
+    assert set(summary["statuses"].values()) == {"READY"}
+    assert [run["instance"] for run in summary["runs"]] == ["sp500_prices", "momentum_12_1", "momentum_backtest"] * 2
+    assert {run["status"] for run in summary["runs"]} == {"COMPLETED"}
+    assert summary["runs"][-1]["input_versions"] == {"sp500_prices": 2, "momentum_12_1": 2}
+    assert {"total_return", "sharpe_ratio", "max_drawdown", "turnover"} <= set(summary["metrics"])
+    assert summary["events"]["RunCompleted"] == 6
+    assert summary["events"]["InstanceCreated"] >= 3
+    assert {"equity_curve", "trades", "weights_history", "daily_returns"} <= set(summary["artifacts"])
+    assert (tmp_path / "build/demo/equity_curve.png").read_bytes().startswith(PNG)
+    assert living_below(tmp_path) == []
+
+
+@pytest.mark.parametrize("seconds", [0.7, 2.5, 9.0])
+def test_an_interrupt_at_any_point_leaves_nothing_running(tmp_path: Path, seconds: float) -> None:
+    demo = start_demo(tmp_path)
+    try:
+        # Not a wait for something: the point in time is what the case is about.
+        demo.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(demo.pid, signal.SIGINT)
+    demo.communicate(timeout=60)
+    assert demo.returncode != 0
+    deadline = time.monotonic() + 5
+    while living_below(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert living_below(tmp_path) == []

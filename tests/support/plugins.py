@@ -1,0 +1,42 @@
+"""Plugins that only tests publish: a pipeline that takes its time, and one that fails."""
+
+import datetime as dt
+import time
+from typing import cast
+
+import polars as pl
+
+from optaic.plugins import Pipeline, PipelineContext
+
+SCHEMA = {"type": "object", "properties": {"seconds": {"type": "number"}, "value": {"type": "number"}}}
+_STEP = 0.1
+
+
+def make_table(value: float) -> pl.DataFrame:
+    """One row."""
+    return pl.DataFrame({"date": [dt.date(2024, 1, 2)], "entity": ["A"], "close": [value]})
+
+
+class SlowPipeline(Pipeline):
+    """Works for `seconds`, reporting progress, then yields `value`."""
+
+    def run(self, context: PipelineContext) -> pl.DataFrame:
+        """One row, late."""
+        seconds = float(cast("float", context.config.get("seconds", 0)))
+        began = time.monotonic()
+        while (passed := time.monotonic() - began) < seconds:
+            context.progress(passed / seconds, "working")
+            time.sleep(_STEP)
+        return make_table(float(cast("float", context.config.get("value", 1))))
+
+
+class FailingPipeline(Pipeline):
+    """Fails."""
+
+    def run(self, context: PipelineContext) -> pl.DataFrame:
+        """Never.
+
+        Raises:
+            ArithmeticError: Always.
+        """
+        raise ArithmeticError(f"cannot compute {dict(context.config)}")
