@@ -8,9 +8,13 @@ import grpc
 
 from optaic.instance.v1 import instance_pb2, instance_service_pb2, instance_service_pb2_grpc
 from optaic.lineage.v1 import lineage_service_pb2, lineage_service_pb2_grpc
+from servicekit.context import current
 from servicekit.errors import DomainError, InternalError, NotFoundError, UnavailableError
+from servicekit.guard import READ_TOKENS_KEY
 from servicekit.status import from_rpc_error
 
+_LONGEST_WAIT = 1.0
+_NOT_ARRIVED = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
 _Answer = lineage_service_pb2.CheckUpstreamFreshnessResponse
 
 
@@ -38,14 +42,30 @@ class Peers:
     async def check_upstreams(self, request: lineage_service_pb2.CheckUpstreamFreshnessRequest) -> _Answer:
         """Return what blocks a flow and what a run of it would read.
 
+        What the caller wrote to instances a moment ago, and says so, counts. Where it does not arrive there, as
+        with the broker down, admission goes on without: the end of the run is compared with everything anyway.
+
         Raises:
             NotFoundError: FLOW_NOT_FOUND.
             UnavailableError: lineage-service does not answer as it should.
         """
+        written = [token for token in current().read_tokens if token.startswith("instance/")]
         try:
-            answer: _Answer = await self._lineage.CheckUpstreamFreshness(request)
+            if written:
+                try:
+                    metadata = ((READ_TOKENS_KEY, ",".join(written)),)
+                    return await self._check(request, metadata=metadata, timeout=_LONGEST_WAIT)
+                except grpc.aio.AioRpcError as error:
+                    if error.code() not in _NOT_ARRIVED:
+                        raise
+            return await self._check(request)
         except grpc.aio.AioRpcError as error:
             raise _translate(error) from error
+
+    async def _check(
+        self, request: lineage_service_pb2.CheckUpstreamFreshnessRequest, **options: Any
+    ) -> _Answer:
+        answer: _Answer = await self._lineage.CheckUpstreamFreshness(request, **options)
         return answer
 
 
