@@ -208,7 +208,7 @@ class Run(_message.Message):
     kind: Global___RunKind.ValueType
     """What kind of run."""
     run_number: _builtins.int
-    """Number of the run within its flow, from 1."""
+    """Number of the run within its flow, from 1; 0: refused at the gate, so it never belonged to the flow's sequence."""
     status: Global___RunStatus.ValueType
     trigger: Global___RunTrigger.ValueType
     mode: Global___RunMode.ValueType
