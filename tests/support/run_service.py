@@ -305,9 +305,9 @@ async def run_service(
 ) -> AsyncIterator[RunningRunService]:
     """Run the service with peers of its own, on a fresh database unless `urls` are given."""
     async with contextlib.AsyncExitStack() as stack:
-        databases: dict[str, str] = urls or await stack.enter_async_context(
-            service_database("run", "run_service")
-        )
+        databases = urls or {}
+        if not databases:
+            databases = await stack.enter_async_context(service_database("run", "run_service"))
         # The generated classes are abstract to the type checker; at run time a missing method is unimplemented.
         instances, lineage = Instances(), Lineage()  # type: ignore[abstract]
         addresses = {

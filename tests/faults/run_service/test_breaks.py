@@ -5,6 +5,7 @@ import random
 import uuid
 from collections import Counter
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -72,13 +73,16 @@ async def test_a_database_that_is_cut_loses_no_accepted_run(postgres_server: Pos
                         return
                 raise AssertionError("never accepted")
 
+            def has_more_than(count: int) -> bool:
+                return len(accepted) > count or len(accepted) == 40
+
             submitting = [asyncio.create_task(submit(f"r{number}")) for number in range(40)]
             for _ in range(3):
                 count = len(accepted)
                 proxy.cut()
                 await asyncio.sleep(0.1)  # the length of the outage, not a wait for something
                 proxy.heal()
-                await eventually(lambda count=count: len(accepted) > count or len(accepted) == 40)  # type: ignore[misc]  # a default binds the loop's value
+                await eventually(partial(has_more_than, count))
             await asyncio.gather(*submitting)
             listed = await service.runs.ListRuns(run_service_pb2.ListRunsRequest(page_size=1000))
             assert sorted(run.run_id for run in listed.runs) == sorted(accepted)
