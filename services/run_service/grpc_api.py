@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from optaic.run.v1 import (
@@ -50,9 +51,10 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
     async def WatchRun(self, request: run_service_pb2.WatchRunRequest, _: Any) -> AsyncIterator[run_pb2.Run]:
         """Stream a run's changes until it has ended."""
         context = current()
-        async for record in self._deps.watches.watch(context.tenant_id, request.run_id):
-            reading.note_end(self._deps, context, record)
-            yield record.run
+        async with aclosing(self._deps.watches.watch(context.tenant_id, request.run_id)) as records:
+            async for record in records:
+                reading.note_end(self._deps, context, record)
+                yield record.run
 
     async def ListActivities(
         self, request: run_service_pb2.ListActivitiesRequest, _: Any

@@ -48,7 +48,7 @@ class Watches:
             for watcher in self._watchers.get((tenant_id, record.run.run_id), ()):
                 watcher.put(record)
 
-    async def watch(self, tenant_id: str, run_id: str) -> AsyncIterator[Record]:
+    async def watch(self, tenant_id: str, run_id: str) -> AsyncGenerator[Record, None]:
         """Yield the run as it is, then after each change, until it has ended.
 
         Raises:
