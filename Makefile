@@ -1,7 +1,7 @@
 # Everything runs in .venv, made by `make setup` from requirements/dev.txt; no target needs root or a system package.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-faults bench up down status check proto lock clean
+.PHONY: help setup demo test test-faults bench up down status check proto baseline lock clean
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -52,7 +52,7 @@ status: ## what runs and what answers
 check: setup ## ruff, mypy --strict, import-linter, buf lint and breaking, stubs up to date; offline
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy shared services deploy
+	$(BIN)/mypy shared services deploy demo
 	$(BIN)/lint-imports
 	$(BIN)/buf lint
 	$(BIN)/buf breaking --against protos/baseline.binpb
@@ -73,6 +73,9 @@ stubs-check: stubs
 
 proto: setup stubs ## regenerate shared/optaic stubs from protos/
 	@cp -R $(PROTO_OUT)/. shared/
+
+baseline: setup ## freeze the contracts as they are: from now on buf breaking compares with them
+	$(BIN)/buf build --exclude-source-info -o protos/baseline.binpb
 
 lock: setup ## resolve pyproject.toml again, keeping what need not move
 	UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
