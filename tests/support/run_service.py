@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+import nats
 from google.protobuf.message import Message
 from nats.aio.client import Client
 
-import nats
 from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_pb2, instance_service_pb2, instance_service_pb2_grpc
 from optaic.lineage.v1 import lineage_service_pb2, lineage_service_pb2_grpc
