@@ -53,6 +53,7 @@ check: setup ## ruff, mypy --strict, import-linter, buf lint and breaking, stubs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy shared services deploy demo
+	MYPYPATH=tests $(BIN)/mypy tests
 	$(BIN)/lint-imports
 	$(BIN)/buf lint
 	$(BIN)/buf breaking --against protos/baseline.binpb
