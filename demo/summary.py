@@ -68,9 +68,7 @@ async def describe_versions(prefect_api_url: str, servers: dict[str, str]) -> di
     return {"optaic": version("optaic"), **servers, "prefect": str(prefect_version)}
 
 
-def describe_job(
-    job: Job, metrics: dict[str, Any], versions: dict[str, str], figure: Path
-) -> dict[str, Any]:
+def describe_job(job: Job, metrics: dict[str, Any], versions: dict[str, str], figure: Path) -> dict[str, Any]:
     """Everything the job has to show for itself."""
     statuses = {name: job.observed.statuses[instance.instance_id] for name, instance in job.instances.items()}
     return {

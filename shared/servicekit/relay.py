@@ -19,9 +19,9 @@ from servicekit.schema import outbox
 _RELAY_LOCK = sa.text("select pg_try_advisory_lock(hashtextextended('servicekit.relay', 0))")
 _DELETE = sa.text("delete from outbox where id = any(cast(:ids as bigint[]))")
 _PRUNE = (
-    # The longest replay is the streams' age; the longest repetition of a request is a day.
+    # The longest replay is the streams' age; a repeated request is recognised for a week.
     sa.text("delete from consumed_events where consumed_time < now() - interval '30 days'"),
-    sa.text("delete from request_replies where create_time < now() - interval '1 day'"),
+    sa.text("delete from request_replies where create_time < now() - interval '7 days'"),
 )
 _PRUNE_INTERVAL = 3600.0
 _WINDOW_TIMEOUT = 30.0

@@ -6,6 +6,8 @@ Prints one JSON object. Run with the generated stubs as the only addition to the
 import json
 import os
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import grpc
 from google.protobuf import json_format, struct_pb2
@@ -21,7 +23,7 @@ METADATA = (("authorization", "Bearer development"),)
 DEADLINE = 30
 
 
-def service(name: str, stub: type) -> object:
+def service(name: str, stub: Callable[[grpc.Channel], Any]) -> Any:
     """Return the stub of one service at the address that the environment names."""
     return stub(grpc.insecure_channel(os.environ[f"OPTAIC_{name}_ADDRESS"]))
 

@@ -143,8 +143,12 @@ async def test_a_cycle_that_two_concurrent_edits_would_close(scene: Scene) -> No
         for name in ("first", "second")
     ]
     results = await asyncio.gather(
-        scene.client.instances.update(first, {"upstream_refs": [{"resource_id": second.instance_id, "role": "input"}]}),
-        scene.client.instances.update(second, {"upstream_refs": [{"resource_id": first.instance_id, "role": "input"}]}),
+        scene.client.instances.update(
+            first, {"upstream_refs": [{"resource_id": second.instance_id, "role": "input"}]}
+        ),
+        scene.client.instances.update(
+            second, {"upstream_refs": [{"resource_id": first.instance_id, "role": "input"}]}
+        ),
         return_exceptions=True,
     )
     refusals = [result for result in results if isinstance(result, BaseException)]

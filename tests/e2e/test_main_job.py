@@ -46,7 +46,11 @@ def test_the_main_job_gives_what_it_promises(tmp_path: Path) -> None:
     assert demo.returncode == 0, output
     summary = json.loads((tmp_path / "build/demo/summary.json").read_text())
     assert set(summary["statuses"].values()) == {"READY"}
-    assert [run["instance"] for run in summary["runs"]] == ["sp500_prices", "momentum_12_1", "momentum_backtest"] * 2
+    assert [run["instance"] for run in summary["runs"]] == [
+        "sp500_prices",
+        "momentum_12_1",
+        "momentum_backtest",
+    ] * 2
     assert {run["status"] for run in summary["runs"]} == {"COMPLETED"}
     assert summary["runs"][-1]["input_versions"] == {"sp500_prices": 2, "momentum_12_1": 2}
     assert {"total_return", "sharpe_ratio", "max_drawdown", "turnover"} <= set(summary["metrics"])

@@ -1,5 +1,7 @@
 """Instances and Prefect stay paired, whatever somebody does in Prefect."""
 
+from typing import Any
+
 import httpx
 
 from optaic.client import AsyncClient
@@ -13,9 +15,10 @@ from support.stack import RunningStack
 CONFIG = {"symbols": ["AAPL"], "start": "2020-01-02", "end": "2020-03-31"}
 
 
-async def deployment(prefect: httpx.AsyncClient, instance: instance_pb2.Instance) -> dict[str, object] | None:
+async def deployment(prefect: httpx.AsyncClient, instance: instance_pb2.Instance) -> dict[str, Any] | None:
     answer = await prefect.get(f"/deployments/name/optaic/{instance.flows[0].prefect_deployment_name}")
-    return answer.json() if answer.status_code == httpx.codes.OK else None
+    found: dict[str, Any] | None = answer.json() if answer.status_code == httpx.codes.OK else None
+    return found
 
 
 async def newest_run(client: AsyncClient, instance: instance_pb2.Instance) -> run_pb2.Run | None:
@@ -24,7 +27,10 @@ async def newest_run(client: AsyncClient, instance: instance_pb2.Instance) -> ru
 
 
 async def test_a_deployment_deleted_in_prefect_comes_back(stack: RunningStack) -> None:
-    async with connected_client(stack) as client, httpx.AsyncClient(base_url=stack.endpoints.prefect_api) as prefect:
+    async with (
+        connected_client(stack) as client,
+        httpx.AsyncClient(base_url=stack.endpoints.prefect_api) as prefect,
+    ):
         project = await create_project(client, "repair")
         prices = await create_dataset(client, project, "prices", "sp500_prices", CONFIG)
         found = await deployment(prefect, prices)
@@ -40,13 +46,16 @@ async def test_a_deployment_deleted_in_prefect_comes_back(stack: RunningStack) -
 
 
 async def test_a_schedule_reaches_prefect_and_its_edits_are_undone(stack: RunningStack) -> None:
-    async with connected_client(stack) as client, httpx.AsyncClient(base_url=stack.endpoints.prefect_api) as prefect:
+    async with (
+        connected_client(stack) as client,
+        httpx.AsyncClient(base_url=stack.endpoints.prefect_api) as prefect,
+    ):
         project = await create_project(client, "schedule")
         cron = {"cron": {"expression": "30 16 * * 1-5", "timezone": "America/New_York"}}
         prices = await create_dataset(client, project, "prices", "sp500_prices", CONFIG, schedule=cron)
         found = await deployment(prefect, prices)
         assert found is not None
-        (schedule,) = found["schedules"]  # type: ignore[misc] # JSON
+        (schedule,) = found["schedules"]
         assert schedule["schedule"]["cron"] == "30 16 * * 1-5"
         assert schedule["schedule"]["timezone"] == "America/New_York"
         assert schedule["active"] is True
@@ -54,7 +63,9 @@ async def test_a_schedule_reaches_prefect_and_its_edits_are_undone(stack: Runnin
 
         async def has_interval() -> bool:
             changed = await deployment(prefect, prices)
-            return changed is not None and [s["schedule"].get("interval") for s in changed["schedules"]] == [900]  # type: ignore[attr-defined] # JSON
+            return changed is not None and [s["schedule"].get("interval") for s in changed["schedules"]] == [
+                900
+            ]
 
         await eventually(has_interval, 30)
         await prefect.patch(f"/deployments/{found['id']}", json={"paused": True})
@@ -67,7 +78,10 @@ async def test_a_schedule_reaches_prefect_and_its_edits_are_undone(stack: Runnin
 
 
 async def test_a_flow_run_that_prefect_starts_is_adopted(stack: RunningStack) -> None:
-    async with connected_client(stack) as client, httpx.AsyncClient(base_url=stack.endpoints.prefect_api) as prefect:
+    async with (
+        connected_client(stack) as client,
+        httpx.AsyncClient(base_url=stack.endpoints.prefect_api) as prefect,
+    ):
         project = await create_project(client, "adopt")
         prices = await create_dataset(client, project, "prices", "sp500_prices", CONFIG)
         answer = await prefect.post(
@@ -75,17 +89,26 @@ async def test_a_flow_run_that_prefect_starts_is_adopted(stack: RunningStack) ->
             json={"state": {"type": "SCHEDULED", "name": "Scheduled"}},
         )
         run = await eventually(lambda: newest_run(client, prices), 60, "the flow run was not adopted")
+        assert run is not None
         assert run.orchestrator_run_id == answer.json()["id"]
         assert run.trigger == run_pb2.RUN_TRIGGER_SCHEDULE
         assert len(await client.runs.list(prices)) == 1
 
 
 async def test_an_adopted_run_that_is_refused_ends_cancelled_with_its_reason(stack: RunningStack) -> None:
-    async with connected_client(stack) as client, httpx.AsyncClient(base_url=stack.endpoints.prefect_api) as prefect:
+    async with (
+        connected_client(stack) as client,
+        httpx.AsyncClient(base_url=stack.endpoints.prefect_api) as prefect,
+    ):
         project = await create_project(client, "refuse")
         prices = await create_dataset(client, project, "prices", "sp500_prices", CONFIG)
         derived = await create_dataset(
-            client, project, "derived", "expression", {"expression": "close"}, upstreams={"input": prices.instance_id}
+            client,
+            project,
+            "derived",
+            "expression",
+            {"expression": "close"},
+            upstreams={"input": prices.instance_id},
         )
         await prefect.post(
             f"/deployments/{derived.flows[0].prefect_deployment_id}/create_flow_run",
@@ -97,11 +120,15 @@ async def test_an_adopted_run_that_is_refused_ends_cancelled_with_its_reason(sta
             return runs[0] if runs and runs[0].status == run_pb2.RUN_STATUS_CANCELLED else None
 
         run = await eventually(cancelled, 60, "the refused run was not recorded")
+        assert run is not None
         assert run.error.type in {"UPSTREAM_NOT_READY", "MISSING_INPUT"}
 
 
 async def test_deletion_removes_the_deployment_and_frees_the_name(stack: RunningStack) -> None:
-    async with connected_client(stack) as client, httpx.AsyncClient(base_url=stack.endpoints.prefect_api) as prefect:
+    async with (
+        connected_client(stack) as client,
+        httpx.AsyncClient(base_url=stack.endpoints.prefect_api) as prefect,
+    ):
         project = await create_project(client, "delete")
         prices = await create_dataset(client, project, "prices", "sp500_prices", CONFIG)
         await client.instances.delete(prices)

@@ -34,7 +34,9 @@ async def test_a_running_run_is_cancelled_and_stays_so(stack: RunningStack) -> N
         assert refused.value.reason == "RUN_ENDED"
         # The worker is free again for the next run.
         await client.instances.update(slow, {"dataset": {"pipeline": {"config": {"seconds": 0}}}})
-        assert (await (await client.runs.submit(slow)).wait(timeout=60)).status == run_pb2.RUN_STATUS_COMPLETED
+        assert (
+            await (await client.runs.submit(slow)).wait(timeout=60)
+        ).status == run_pb2.RUN_STATUS_COMPLETED
 
 
 async def test_a_failed_run_says_what_failed_and_where(stack: RunningStack) -> None:
@@ -104,7 +106,12 @@ async def test_the_same_output_again_moves_no_version_and_spares_what_follows(st
         project = await create_project(client, "cutoff")
         slow = await create_dataset(client, project, "slow", "slow", {"value": 1, "seconds": 0})
         derived = await create_dataset(
-            client, project, "derived", "expression", {"expression": "close"}, upstreams={"input": slow.instance_id}
+            client,
+            project,
+            "derived",
+            "expression",
+            {"expression": "close"},
+            upstreams={"input": slow.instance_id},
         )
         for instance in (slow, derived):
             await (await client.runs.submit(instance)).wait(timeout=60)

@@ -22,7 +22,9 @@ async def connect(stack: RunningStack, refusals: list[str]) -> Nats:
 async def test_the_subscriber_reads_every_stream(stack: RunningStack) -> None:
     refusals: list[str] = []
     connection = await connect(stack, refusals)
-    subscription = await connection.jetstream().subscribe("optaic.*.definition.v1.published.>", ordered_consumer=True)
+    subscription = await connection.jetstream().subscribe(
+        "optaic.*.definition.v1.published.>", ordered_consumer=True
+    )
     message = await subscription.next_msg(timeout=10)
     assert message.headers is not None
     assert message.headers["ce-type"] == "optaic.definition.v1.DefinitionPublished"

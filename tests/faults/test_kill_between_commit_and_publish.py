@@ -1,5 +1,6 @@
 """kill -9 of each service after it has committed and before it has published: nothing is lost, nothing doubled."""
 
+import asyncio
 import os
 import signal
 import uuid
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 import nats
 import psycopg
 import pytest
+from nats.aio.msg import Msg
 
 from optaic.client import AsyncClient
 from optaic.common.v1 import flow_pb2
@@ -32,7 +34,7 @@ def silenced_relay(stack: RunningStack, service: str) -> Iterator[psycopg.Connec
     url = stack.endpoints.postgres_admin.rsplit("/", 1)[0] + f"/optaic_{service}"
     with psycopg.connect(url, autocommit=True) as connection, psycopg.connect(url, autocommit=True) as other:
         other.execute(
-            "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and granted "
+            "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and granted "  # noqa: S608 - a constant of ours
             "and database = (select oid from pg_database where datname = current_database()) "
             f"and (classid::bigint << 32 | objid::bigint) = {RELAY}"
         )
@@ -63,7 +65,7 @@ async def test_what_was_committed_is_published_after_the_kill(stack: RunningStac
     seen: Counter[tuple[str, str]] = Counter()
     broker = await nats.connect(endpoints.nats_subscriber)
 
-    async def count(message: nats.aio.msg.Msg) -> None:
+    async def count(message: Msg) -> None:
         assert message.headers is not None
         seen[message.headers["ce-type"], message.headers["ce-id"]] += 1
 
@@ -90,11 +92,11 @@ async def test_what_was_committed_is_published_after_the_kill(stack: RunningStac
             handle = await client.runs.submit(prices)
             await wait_for_outbox(connection, UNPUBLISHED[service])
             kept = {
-                str(event_id)
-                for (event_id,) in connection.execute("select event_id from outbox").fetchall()
+                str(event_id) for (event_id,) in connection.execute("select event_id from outbox").fetchall()
             }
             assert not kept & {event_id for _, event_id in seen}
-            os.kill(stack.processes()[f"{service}-service"], signal.SIGKILL)
+            processes = await asyncio.to_thread(stack.processes)
+            os.kill(processes[f"{service}-service"], signal.SIGKILL)
         await eventually(lambda: kept <= {event_id for _, event_id in seen}, 60, "events were lost")
         run = await handle.wait(timeout=60)
         assert run.status == run_pb2.RUN_STATUS_COMPLETED

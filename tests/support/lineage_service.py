@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+import nats
 import sqlalchemy as sa
 from google.protobuf.message import Message
 from nats.aio.client import Client
 
-import nats
 from lineage_service import app, consumers, events
 from lineage_service.config import Settings
 from lineage_service.domain.flows import FlowKey, Input, RunFact, Snapshot

@@ -1,7 +1,5 @@
 """Orchestrators for the suite of run-service's port, and what others do to them."""
 
-# ruff: noqa: D102 - documented at the protocol
-
 from __future__ import annotations
 
 from typing import Protocol

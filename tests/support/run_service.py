@@ -1,6 +1,6 @@
 """run-service in this process, its peers as small servers of their own, and an orchestrator in memory."""
 
-# ruff: noqa: D102, N802 - named as the RPCs and port methods that they are
+# ruff: noqa: N802 - named as the RPCs and port methods that they are
 
 from __future__ import annotations
 

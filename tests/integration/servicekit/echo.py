@@ -94,6 +94,10 @@ class EchoServicer:
         await self.gate.wait()
         return request
 
+    async def is_hanging(self, _request: StringValue, _: Any) -> StringValue:
+        """Answer "yes" once a call hangs."""
+        return StringValue(value="yes" if self.entered.is_set() else "")
+
     async def ruled(self, request: Any, _: Any) -> StringValue:
         """Answer with the request's id."""
         return StringValue(value=request.request_id)
@@ -116,7 +120,7 @@ def add_echo(servicer: EchoServicer, server: Any) -> None:
             request_deserializer=(Ruled if name == "ruled" else StringValue).FromString,
             response_serializer=StringValue.SerializeToString,
         )
-        for name in ("echo", "write", "refuse", "crash", "fail_first", "hang", "ruled")
+        for name in ("echo", "write", "refuse", "crash", "fail_first", "hang", "is_hanging", "ruled")
     }
     handlers["watch"] = grpc.unary_stream_rpc_method_handler(
         servicer.watch,

@@ -88,10 +88,14 @@ async def watching(address: str) -> AsyncIterator[grpc.aio.UnaryStreamCall]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_stops_it_gracefully(start: Start, number: signal.Signals) -> None:
-    service = await start(OPTAIC_SHUTDOWN_GRACE_SECONDS="10")
+    service = await start(OPTAIC_SHUTDOWN_GRACE_SECONDS="30")
     async with bare_channel(await service.address()) as channel:
-        hanging = asyncio.ensure_future(_answer(method(channel, "hang")(TEXT, timeout=1.0)))
-        await method(channel, "echo")(TEXT)
+        hanging = asyncio.ensure_future(_answer(method(channel, "hang")(TEXT, timeout=5.0)))
+
+        async def is_under_way() -> bool:
+            return bool((await method(channel, "is_hanging")(TEXT)).value)
+
+        await eventually(is_under_way)
         service.process.send_signal(number)
         # The call under way keeps its own deadline: it is neither cut off nor waited for in vain.
         assert await hanging is grpc.StatusCode.DEADLINE_EXCEEDED

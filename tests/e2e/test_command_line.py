@@ -1,0 +1,54 @@
+"""A researcher works from the command line."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from support.client import connected_client, create_dataset, create_project
+from support.stack import RunningStack
+
+OPTAIC = Path(sys.executable).with_name("optaic")
+
+
+def optaic(stack: RunningStack, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [OPTAIC, *arguments],
+        env={**os.environ, **stack.client_environment()},
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+
+
+async def test_run_list_watch_and_explain(stack: RunningStack) -> None:
+    config = {"symbols": ["AAPL"], "start": "2020-01-02", "end": "2020-03-31"}
+    async with connected_client(stack) as client:
+        project = await create_project(client, "cli")
+        name = f"prices-{project[-6:]}"
+        prices = await create_dataset(client, project, name, "sp500_prices", config)
+    submitted = optaic(stack, "run", "submit", name, "-o", "json")
+    assert submitted.returncode == 0, submitted.stderr
+    run_id = json.loads(submitted.stdout)["run_id"]
+    watched = optaic(stack, "run", "watch", run_id)
+    assert watched.returncode == 0, watched.stderr
+    listed = json.loads(optaic(stack, "run", "list", name, "-o", "json").stdout)
+    assert [run["status"] for run in listed] == ["RUN_STATUS_COMPLETED"]
+    shown = json.loads(optaic(stack, "instance", "get", name, "-o", "json").stdout)
+    assert shown["instance_id"] == prices.instance_id
+    assert name in optaic(stack, "instance", "list").stdout
+    explained = optaic(stack, "lineage", "explain", name, "-o", "json")
+    assert explained.returncode == 0, explained.stderr
+    assert json.loads(explained.stdout).get("explanations", []) == []
+
+
+def test_an_unknown_instance_is_said_so(stack: RunningStack) -> None:
+    refused = optaic(stack, "instance", "get", "nobody")
+    assert refused.returncode == 1
+    assert "nobody" in refused.stderr
+
+
+def test_the_stack_says_that_it_is_up(stack: RunningStack) -> None:
+    assert "ready" in optaic(stack, "dev", "status").stdout
