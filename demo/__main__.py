@@ -28,7 +28,11 @@ async def _describe_servers(stack: devstack.Stack) -> dict[str, str]:
         row = await (await connection.execute("show server_version")).fetchone()
     broker = await nats.connect(stack.endpoints.nats_subscriber)
     try:
-        return {"postgresql": str(row[0]) if row else "", "nats": str(broker.connected_server_version)}
+        version = broker.connected_server_version
+        return {
+            "postgresql": str(row[0]) if row else "",
+            "nats": f"{version.major}.{version.minor}.{version.patch}",
+        }
     finally:
         await broker.close()
 

@@ -37,7 +37,7 @@ async def _execute(world: World, run: run_pb2.Run, root: Path | str, **changes: 
 
 async def test_the_data_root_may_be_a_uri(world: World, tmp_path: Path) -> None:
     run = world.runs.submit(world.dataset(), REFRESH)
-    root = (tmp_path / "folder").as_uri()
+    root = (tmp_path / "a folder").as_uri()
     ending = await _execute(world, run, root)
     assert ending.outcome is Outcome.COMPLETED
     assert run.output_version.uri.startswith(root)
