@@ -1,6 +1,7 @@
 """One embedded stack, supervised by the process that made it: what starts after what, and what ends before what."""
 
 import asyncio
+import os
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,8 @@ from devstack.report import read_status
 from devstack.state import State
 
 Wait = Literal["services", "all"]
+
+_CORES_FOR_ALL_AT_ONCE = 4
 
 
 class Stack:
@@ -109,10 +112,13 @@ class Stack:
         async with asyncio.TaskGroup() as group:
             broker = group.create_task(self._start_nats())
             await self._start_postgres()
-            # Prefect takes seconds; nothing waits for it.
+            services = group.create_task(self._start_services(broker))
+            if _cores() < _CORES_FOR_ALL_AT_ONCE:
+                # Imports are what a start consists of. Side by side on two cores, Prefect's and the worker's would
+                # only make everybody wait for the services; after them, they are ready no later.
+                await services
             group.create_task(self._start_prefect())
-            await self._start_services(broker)
-            # No sooner: on two cores its imports would only delay the services, and Prefect is not there yet.
+            await services
             group.create_task(self._start(programs.make_worker(self.state, self.settings, self.endpoints)))
 
     async def _start_nats(self) -> None:
@@ -181,6 +187,11 @@ class Stack:
         await asyncio.to_thread(leftovers.end, self.state.root, None, 0.0)
         if self._guard is not None:
             await self._guard.dismiss()
+
+
+def _cores() -> int:
+    """How many this process may use; a container often may use fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _first_of(errors: ExceptionGroup[Exception]) -> Exception:
