@@ -14,6 +14,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import PubAck, RetentionPolicy, StorageType, StreamConfig
 
+from servicekit import tasks
 from servicekit.errors import UnavailableError
 from servicekit.settings import ServiceSettings
 
@@ -134,8 +135,7 @@ class Broker:
     async def close(self) -> None:
         """Close the connection."""
         if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
+            await tasks.end({self._keeper}, _CONNECT_TIMEOUT)
 
 
 @contextlib.asynccontextmanager

@@ -41,4 +41,5 @@ class Loop:
                 backoff = min(backoff * 2, _LONGEST_BACKOFF)
                 continue
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), self._interval)
+                async with asyncio.timeout(self._interval):
+                    await self._woken.wait()

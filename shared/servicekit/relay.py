@@ -84,7 +84,8 @@ class Relay:
                             await connection.execute(statement)
                         prune_due = time.monotonic() + _PRUNE_INTERVAL
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._woken.wait(), self._poll_seconds)
+                        async with asyncio.timeout(self._poll_seconds):
+                            await self._woken.wait()
 
     async def _publish_window(self, connection: AsyncConnection, channel: OrderedChannel) -> bool:
         """Publish the oldest rows; return whether there may be more.

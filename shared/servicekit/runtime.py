@@ -11,6 +11,7 @@ import structlog
 import uvloop
 
 from servicekit.server import Server
+from servicekit.tasks import end
 
 _STOP_TIMEOUT = 5.0
 _log = structlog.get_logger(__name__)
@@ -54,10 +55,8 @@ async def serve(
     finally:
         stopping.cancel()
         await server.stop()
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=_STOP_TIMEOUT)
+        for task in await end(tasks, _STOP_TIMEOUT):
+            _log.warning("background work does not end", name=tasks[task])
         for close_one in close:
             try:
                 async with asyncio.timeout(_STOP_TIMEOUT):

@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection
 from servicekit.auth import Authenticator
 from servicekit.guard import Guard
 from servicekit.settings import ServiceSettings
+from servicekit.tasks import end
 from servicekit.tokens import ReadTokens
 
 Registration = tuple[Callable[[Any, Any], None], object, str]
@@ -96,8 +97,7 @@ class Server:
         if self._server is None:
             return
         if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.gather(self._watch, return_exceptions=True)
+            await end({self._watch}, _CHECK_TIMEOUT)
         await self._health.enter_graceful_shutdown()
         self._guard.stop_streams()
         await self._server.stop(self._settings.shutdown_grace_seconds)

@@ -60,7 +60,8 @@ class ReadTokens:
                     metadata={"pending": str(len(missing))},
                 )
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(consumed.wait(), min(_POLL, remaining))
+                async with asyncio.timeout(min(_POLL, remaining)):
+                    await consumed.wait()
 
     def _required(self, tokens: Sequence[str]) -> set[tuple[str, str]]:
         if len(tokens) > MAXIMUM_TOKENS:

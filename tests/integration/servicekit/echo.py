@@ -94,8 +94,14 @@ class EchoServicer:
         await self.gate.wait()
         return request
 
-    async def is_hanging(self, _request: StringValue, _: Any) -> StringValue:
-        """Answer "yes" once a call hangs."""
+    async def take_long(self, request: StringValue, _: Any) -> StringValue:
+        """Answer after the seconds that the text says."""
+        self.entered.set()
+        await asyncio.sleep(float(request.value))
+        return request
+
+    async def is_under_way(self, _request: StringValue, _: Any) -> StringValue:
+        """Answer "yes" once a long call has begun."""
         return StringValue(value="yes" if self.entered.is_set() else "")
 
     async def ruled(self, request: Any, _: Any) -> StringValue:
@@ -120,7 +126,17 @@ def add_echo(servicer: EchoServicer, server: Any) -> None:
             request_deserializer=(Ruled if name == "ruled" else StringValue).FromString,
             response_serializer=StringValue.SerializeToString,
         )
-        for name in ("echo", "write", "refuse", "crash", "fail_first", "hang", "is_hanging", "ruled")
+        for name in (
+            "echo",
+            "write",
+            "refuse",
+            "crash",
+            "fail_first",
+            "hang",
+            "take_long",
+            "is_under_way",
+            "ruled",
+        )
     }
     handlers["watch"] = grpc.unary_stream_rpc_method_handler(
         servicer.watch,

@@ -1,0 +1,25 @@
+"""Ending tasks for certain; it starts none."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from typing import Any
+
+_REPEAT = 0.5
+
+
+async def end(tasks: Iterable[asyncio.Task[Any]], timeout: float) -> set[asyncio.Task[Any]]:  # noqa: ASYNC109 - what is left is returned, not raised
+    """Cancel tasks and wait for them; return those that still run after `timeout` seconds.
+
+    One request is not enough: up to Python 3.11 `asyncio.wait_for`, which the broker's client is full of,
+    loses a cancellation that comes together with the result it waits for.
+    """
+    running = {task for task in tasks if not task.done()}
+    limit = time.monotonic() + timeout
+    while running and time.monotonic() < limit:
+        for task in running:
+            task.cancel()
+        _, running = await asyncio.wait(running, timeout=min(_REPEAT, timeout))
+    return running
