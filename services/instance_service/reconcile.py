@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -17,7 +18,7 @@ from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.instances import follow_newest
 from instance_service.use_cases.schedules import deployments_of
 from instance_service.use_cases.shapes import dataset_of, flow_word
-from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance
+from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_ACTIVE, INSTANCE_STATE_DELETING, Instance
 from servicekit.context import is_tenant_id
 from servicekit.errors import DomainError
 from servicekit.ids import is_id
@@ -26,6 +27,7 @@ _BATCH = 50
 _LEASE_SECONDS = 60.0
 _FIRST_DELAY = 0.25
 _LONGEST_DELAY = 5.0
+_LONGEST_PAUSE = 2.0
 _PAGE = 500
 _log = structlog.get_logger(__name__)
 
@@ -36,9 +38,23 @@ class Reconciler:
     def __init__(self, environment: Environment, deployments: Deployments) -> None:
         self._environment = environment
         self._deployments = deployments
+        self._failures = 0
+        self._resume_time: datetime | None = None
 
     async def step(self) -> bool:
         """Work on one batch of what is due; return whether there may be more."""
+        now = self._environment.clock.now()
+        if self._resume_time is not None and now < self._resume_time:
+            return False  # it did not answer a moment ago; another instance is no reason to ask again
+        failures = self._failures
+        has_more = await self._work()
+        is_away = self._failures > failures
+        pause = min(_LONGEST_PAUSE, _FIRST_DELAY * 2 ** min(self._failures, 10))
+        self._resume_time = now + timedelta(seconds=pause) if is_away else None
+        self._failures = self._failures if is_away else 0
+        return has_more and not is_away
+
+    async def _work(self) -> bool:
         async with self._environment.database.infra() as connection:
             claims = await queue.claim(connection, _BATCH, _LEASE_SECONDS)
         if not claims:
@@ -89,7 +105,8 @@ class Reconciler:
         try:
             await self._deployments.delete(names)
         except OrchestratorUnavailableError as error:
-            await self._report(tenant_id, ids, error.reason, error.message)
+            self._failures += 1
+            await self._report(tenant_id, instances, error.reason, error.message)
             return set()
         await lifecycle.finish_deployments(self._environment, tenant_id, ids)
         return set(ids)
@@ -101,7 +118,8 @@ class Reconciler:
         try:
             ensured = await self._deployments.ensure([one for group in desired.values() for one in group])
         except OrchestratorUnavailableError as error:
-            await self._report(tenant_id, list(desired), error.reason, error.message)
+            self._failures += 1
+            await self._report(tenant_id, instances, error.reason, error.message)
             return set()
         done: set[str] = set()
         for instance in instances:
@@ -114,15 +132,20 @@ class Reconciler:
         for name in names.values():
             if name in ensured.refusals:
                 problem = ensured.refusals[name]
-                await self._report(tenant_id, [instance.instance_id], "PrefectRefused", problem)
+                await self._report(tenant_id, [instance], "PrefectRefused", problem)
                 return False
         ids = {kind: ensured.ids[name] for kind, name in names.items()}
         return await lifecycle.record_deployments(self._environment, tenant_id, instance, ids)
 
-    async def _report(self, tenant_id: str, instance_ids: Sequence[str], reason: str, message: str) -> None:
-        _log.warning("deployments not as desired", reason=reason, problem=message, count=len(instance_ids))
-        for instance_id in instance_ids:
-            await lifecycle.record_problem(self._environment, tenant_id, instance_id, reason, message)
+    async def _report(self, tenant_id: str, instances: Sequence[Instance], reason: str, message: str) -> None:
+        """Say so on each instance that does not say so already."""
+        _log.warning("deployments not as desired", reason=reason, problem=message, count=len(instances))
+        for instance in instances:
+            is_said = any(condition.reason == reason for condition in instance.conditions)
+            if instance.state == INSTANCE_STATE_ACTIVE or not is_said:
+                await lifecycle.record_problem(
+                    self._environment, tenant_id, instance.instance_id, reason, message
+                )
 
 
 def _follows(instance: Instance) -> bool:
