@@ -50,7 +50,8 @@ class Executor:
                     delay = min(2 * delay, _LONGEST_DELAY)
                     _log.warning("Prefect does not answer", error=repr(error), delay=delay)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), delay)
+                    async with asyncio.timeout(delay):  # wait_for may lose a cancellation on Python 3.11
+                        await stop.wait()
         finally:
             watch.cancel()
             await self._drain()

@@ -6,6 +6,7 @@ It knows no meaning of an event; guards against stale ones belong to the `apply`
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -32,6 +33,10 @@ _INSERT_CONSUMED = sa.text("""
 """)
 _MAXIMUM_ATTEMPTS = 5
 _RETRY_DELAY = 0.5
+# A lone event is applied at once. Where they come faster than this, they are gathered first: a transaction for
+# twenty costs little more than for one.
+_BUSY_SECONDS = 0.01
+_GATHER_SECONDS = 0.03
 _APPLY_TIMEOUT = 60.0
 _LONGEST_BACKOFF = 5.0
 _log = structlog.get_logger(__name__)
@@ -112,8 +117,13 @@ class Consumer:
                 await self._ensure_consumer()
                 async with pulling(self._broker.client, self._stream, self.name, self._batch) as pull:
                     while True:
-                        await self._consume(await pull.next_batch())
+                        began = time.monotonic()
+                        messages = await pull.next_batch()
+                        is_busy = time.monotonic() - began < _BUSY_SECONDS
+                        await self._consume(messages)
                         backoff = _RETRY_DELAY
+                        if is_busy:
+                            await asyncio.sleep(_GATHER_SECONDS)
             except Exception as error:  # noqa: BLE001 - nothing may end the consumer
                 _log.warning(
                     "consumer interrupted", consumer=self.name, error=repr(error), retry_seconds=backoff

@@ -25,6 +25,9 @@ _PRUNE = (
 )
 _PRUNE_INTERVAL = 3600.0
 _WINDOW_TIMEOUT = 30.0
+# A lone event is published at once; where commits come faster than this, they are gathered first.
+_BUSY_SECONDS = 0.005
+_GATHER_SECONDS = 0.015
 _FIRST_BACKOFF = 0.1
 _LONGEST_BACKOFF = 5.0
 _log = structlog.get_logger(__name__)
@@ -83,9 +86,12 @@ class Relay:
                         for statement in _PRUNE:
                             await connection.execute(statement)
                         prune_due = time.monotonic() + _PRUNE_INTERVAL
+                    began = time.monotonic()
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(self._poll_seconds):
                             await self._woken.wait()
+                    if time.monotonic() - began < _BUSY_SECONDS:
+                        await asyncio.sleep(_GATHER_SECONDS)
 
     async def _publish_window(self, connection: AsyncConnection, channel: OrderedChannel) -> bool:
         """Publish the oldest rows; return whether there may be more.

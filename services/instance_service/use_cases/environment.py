@@ -26,7 +26,8 @@ class Signal:
     async def wait(self, seconds: float) -> None:
         """Return when notified, or after so many seconds."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._event.wait(), seconds)
+            async with asyncio.timeout(seconds):  # wait_for may lose a cancellation on Python 3.11
+                await self._event.wait()
 
 
 @dataclass(frozen=True)
