@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 import psycopg
 import sqlalchemy as sa
 from psycopg import sql
+from psycopg_pool import AsyncConnectionPool
+from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -27,6 +30,9 @@ from servicekit.settings import ServiceSettings
 
 _LOCK_TENANT = sa.text("select pg_advisory_xact_lock(hashtextextended(:tenant_id, 0))")
 _BEGIN = b"begin isolation level read committed"
+_HOT_CONNECTIONS = 4
+_BEGIN_READ, _COMMIT = b"begin read only", b"commit"
+_SET_TENANT = b"select set_config(%s, %s, true)"
 _CONFLICT = (AbortedError, "CONCURRENT_UPDATE", "a concurrent change got in between; retry")
 _BUSY = (UnavailableError, "DATABASE_BUSY", "the database is busy; retry")
 _TOO_SLOW = (DeadlineExceededError, "STATEMENT_TIMEOUT", "a database statement took too long")
@@ -47,6 +53,12 @@ def _begin(tenant_id: str, *, read_only: bool) -> bytes:
     mode = "repeatable read read only" if read_only else "read committed"
     setting, tenant = sql.quote(TENANT_SETTING), sql.quote(tenant_id)
     return f"begin isolation level {mode}; select set_config({setting}, {tenant}, true)".encode()
+
+
+@functools.cache
+def _text_of(statement: sa.TextClause) -> bytes:
+    """Return a statement as the driver takes it."""
+    return str(statement.compile(dialect=psycopg_dialect.dialect())).encode()  # type: ignore[no-untyped-call] # SQLAlchemy types its constructor loosely
 
 
 def domain_error_of(error: Exception) -> DomainError | None:
@@ -77,11 +89,31 @@ class Database:
         self._settings = settings
         self._app = self._engine(settings.database_url, settings.pool_size)
         self._infra = self._engine(settings.database_infra_url, settings.infra_pool_size)
+        self._hot = AsyncConnectionPool(
+            settings.database_url.replace("+psycopg", "", 1),
+            kwargs={**self._connect_arguments(), "autocommit": True},
+            min_size=0,
+            max_size=_HOT_CONNECTIONS,
+            timeout=settings.pool_timeout_seconds,
+            open=False,
+        )
         self._on_appended: list[Callable[[], None]] = []
         self._on_consumed: list[Callable[[], None]] = []
 
-    def _engine(self, url: str, size: int) -> AsyncEngine:
+    def _connect_arguments(self) -> dict[str, Any]:
         milliseconds = int(self._settings.statement_timeout_seconds * 1000)
+        return {
+            "connect_timeout": 5,
+            # The server must notice a client that vanished, or its relay's lock outlives it for hours.
+            "options": f"-c statement_timeout={milliseconds} -c idle_in_transaction_session_timeout=60000 "
+            "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3",
+            "keepalives_idle": 30,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 30_000,
+        }
+
+    def _engine(self, url: str, size: int) -> AsyncEngine:
         return create_async_engine(
             url,
             pool_size=size,
@@ -89,16 +121,7 @@ class Database:
             pool_timeout=self._settings.pool_timeout_seconds,
             # The driver does not send BEGIN: `_transaction` does, together with the tenant.
             isolation_level="AUTOCOMMIT",
-            connect_args={
-                "connect_timeout": 5,
-                # The server must notice a client that vanished, or its relay's lock outlives it for hours.
-                "options": f"-c statement_timeout={milliseconds} -c idle_in_transaction_session_timeout=60000 "
-                "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3",
-                "keepalives_idle": 30,
-                "keepalives_interval": 5,
-                "keepalives_count": 3,
-                "tcp_user_timeout": 30_000,
-            },
+            connect_args=self._connect_arguments(),
         )
 
     def on_appended(self, listener: Callable[[], None]) -> None:
@@ -121,6 +144,7 @@ class Database:
 
     async def close(self) -> None:
         """Close all connections."""
+        await self._hot.close()
         await self._app.dispose()
         await self._infra.dispose()
 
@@ -140,6 +164,37 @@ class Database:
         """Open one read-only snapshot of a tenant: all statements see the same state."""
         async with _transaction(self._app, _begin(tenant_id, read_only=True)) as connection:
             yield connection
+
+    async def fetch(
+        self, tenant_id: str, statement: sa.TextClause, parameters: Mapping[str, object]
+    ) -> list[tuple[Any, ...]]:
+        """Run one read of a tenant in a single round trip: for what is read thousands of times a minute.
+
+        The same as `read` with one statement, without what SQLAlchemy and three round trips cost.
+        """
+        if not context.is_tenant_id(tenant_id):
+            raise ValueError(f"{tenant_id!r} is not a tenant id")
+        query = _text_of(statement)
+        await self._hot.open()
+        for is_last in (False, True):
+            try:
+                async with self._hot.connection() as connection:
+                    cursor = connection.cursor()
+                    async with connection.pipeline():
+                        await connection.execute(_BEGIN_READ)
+                        await connection.execute(_SET_TENANT, (TENANT_SETTING, tenant_id))
+                        await cursor.execute(query, parameters, prepare=True)
+                        await connection.execute(_COMMIT)
+                    return await cursor.fetchall()
+            except psycopg.Error as error:
+                # A connection that died in the pool is replaced once.
+                if isinstance(error, psycopg.OperationalError) and error.sqlstate is None and not is_last:
+                    continue
+                meaning = domain_error_of(error)
+                if meaning is None:
+                    raise
+                raise meaning from error
+        raise AssertionError("unreachable")
 
     @asynccontextmanager
     async def infra(self) -> AsyncIterator[AsyncConnection]:

@@ -28,10 +28,10 @@ async def get_instance(environment: Environment, tenant_id: str, request: GetIns
         NotFoundError: There is no such instance or revision.
     """
     instance_id = request.instance_id.lower()
-    async with environment.database.read(tenant_id) as connection:
-        if not request.revision:
-            snapshot = await store.get_snapshot(connection, tenant_id, instance_id)
-        else:
+    if not request.revision:
+        snapshot = await store.fetch_snapshot(environment.database, tenant_id, instance_id)
+    else:
+        async with environment.database.read(tenant_id) as connection:
             snapshot = await store.get_revision(connection, tenant_id, instance_id, request.revision)
             if snapshot is None and await store.get_snapshot(connection, tenant_id, instance_id) is not None:
                 text = f"instance {instance_id} has no revision {request.revision}"

@@ -72,6 +72,10 @@ async def check_upstream_freshness(
 
 
 async def _read(database: Database, tenant_id: str, key: FlowKey) -> Answer | None:
+    found = await reads.fetch_admission(database, tenant_id, key)
+    if found is None or not found.blocking:
+        return None if found is None else Answer(found, [])
+    # What blocks, and why, must be of one snapshot.
     async with database.read(tenant_id) as connection:
         admission = await reads.get_admission(connection, tenant_id, key)
         if admission is None:

@@ -221,3 +221,42 @@ async def test_a_full_pool_is_unavailable_not_an_endless_queue(settings: Service
             await database.ping()
     assert failure.value.reason == "DATABASE_BUSY"
     await database.close()
+
+
+_NOTES = sa.text("select id from notes where id <> :other order by id")
+
+
+async def test_a_fetch_sees_its_own_tenant_only_and_leaves_no_tenant_behind(database: Database) -> None:
+    for tenant in ("acme", "rival"):
+        async with database.transaction(tenant) as connection:
+            await insert_note(connection, tenant, f"of {tenant}")
+    for tenant in ("acme", "rival", "acme"):
+        assert await database.fetch(tenant, _NOTES, {"other": ""}) == [(f"of {tenant}",)]
+    assert await database.fetch("nobody", _NOTES, {"other": ""}) == []
+
+
+async def test_fetches_at_once_do_not_mix(database: Database) -> None:
+    tenants = [f"t{number}" for number in range(20)]
+    for tenant in tenants:
+        async with database.transaction(tenant) as connection:
+            await insert_note(connection, tenant, tenant)
+    found = await asyncio.gather(*(database.fetch(tenant, _NOTES, {"other": ""}) for tenant in tenants * 5))
+    assert found == [[(tenant,)] for tenant in tenants * 5]
+
+
+async def test_a_fetch_writes_nothing(database: Database) -> None:
+    insert = sa.text("insert into notes (tenant_id, id, text) values ('acme', :id, '') returning id")
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        await database.fetch("acme", insert, {"id": "1"})
+    assert await database.fetch("acme", _NOTES, {"other": ""}) == []
+
+
+async def test_a_fetch_survives_that_its_connections_died(database: Database, urls: dict[str, str]) -> None:
+    assert await database.fetch("acme", _NOTES, {"other": ""}) == []
+    name = urls["database_url"].rsplit("/", 1)[1]
+    async with await psycopg.AsyncConnection.connect(admin_url(name), autocommit=True) as admin:
+        await admin.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s and pid <> pg_backend_pid()",
+            [name],
+        )
+    assert await database.fetch("acme", _NOTES, {"other": ""}) == []
