@@ -9,6 +9,13 @@ from support.broker import NatsServer, nats_server
 from support.postgres import running_postgres
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file's tests in one process, and all stories in one: they share a stack."""
+    for item in items:
+        group = "stories" if "e2e" in item.path.parts else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Postgres]:
     """The session's PostgreSQL; take databases of it with `support.postgres.service_database`."""

@@ -44,6 +44,8 @@ def submit(
         )
         if wait:
             await _follow(handle, output)
+        elif output is Format.JSON:
+            print_json(handle.run)
         else:
             _show([handle.run], output)
 

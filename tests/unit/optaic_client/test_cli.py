@@ -88,7 +88,7 @@ def test_wrong_usage_ends_with_2(arguments: tuple[str, ...]) -> None:
 def test_a_run_is_submitted(optaic: FakeServices) -> None:
     optaic.on("SubmitRun", run_pb2.Run(run_id="r", status=run_pb2.RUN_STATUS_PENDING, run_number=1))
     shown = invoke("run", "submit", "prices", "--mode", "full", "-p", "n=3", "-p", "text=abc", "-o", "json")
-    assert json.loads(shown.stdout)[0]["run_id"] == "r"
+    assert json.loads(shown.stdout)["run_id"] == "r"
     request = optaic.calls("SubmitRun")[0].request
     assert (request.instance_id, request.mode) == (ID, run_pb2.RUN_MODE_FULL)
     assert dict(request.parameters) == {"n": 3, "text": "abc"}
