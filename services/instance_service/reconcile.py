@@ -24,7 +24,8 @@ from servicekit.errors import DomainError
 from servicekit.ids import is_id
 
 _BATCH = 50
-_LEASE_SECONDS = 60.0
+# A claim of a process that was killed is taken over after this; a slower one is repeated, which changes nothing.
+_LEASE_SECONDS = 10.0
 _FIRST_DELAY = 0.25
 _LONGEST_DELAY = 5.0
 _LONGEST_PAUSE = 2.0
