@@ -1,0 +1,27 @@
+"""The README's example does what it says, as it stands."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from support.stack import RunningStack
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_example_runs(stack: RunningStack, tmp_path: Path) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    finished = subprocess.run(
+        [sys.executable, "-c", example],
+        cwd=tmp_path,
+        env={**os.environ, "OPTAIC_STATE": str(stack.settings.root)},
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert "2022-12-28" in finished.stdout
+    assert "MSFT" in finished.stdout
