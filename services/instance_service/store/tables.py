@@ -6,13 +6,15 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from servicekit.schema import UUID_TEXT, metadata
+from servicekit import schema
+from servicekit.schema import UUID_TEXT
 
 Connection = AsyncConnection  # what a use case passes on to the queries
 Row = sa.Row[Any]
 Table = sa.Table
 
 TIME = sa.DateTime(timezone=True)
+metadata = sa.MetaData(naming_convention=schema.metadata.naming_convention)
 
 
 def _key(*names: str) -> list[sa.Column[str]]:

@@ -16,6 +16,7 @@ from optaic.run.v1 import run_pb2
 from support import worker_plugins
 from support.polling import eventually
 from support.worker import World, make_ticket, running_world
+from worker.builtin.delta_store import DeltaStore
 from worker.execution import Ending, Outcome, execute_run
 
 REFRESH = flow_pb2.FLOW_KIND_REFRESH
@@ -41,7 +42,8 @@ async def test_the_data_root_may_be_a_uri(world: World, tmp_path: Path) -> None:
     ending = await _execute(world, run, root)
     assert ending.outcome is Outcome.COMPLETED
     assert run.output_version.uri.startswith(root)
-    assert pl.read_delta(run.output_version.uri).height == run.metrics["rows"]
+    version = run.output_version
+    assert DeltaStore().read(version.uri, version.physical_version).height == run.metrics["rows"]
     failing = world.runs.submit(world.dataset(definition="probe", behaviour="raise"), REFRESH)
     await _execute(world, failing, root)
     assert failing.error.trace_uri.startswith(root)
