@@ -74,7 +74,8 @@ async def test_the_database_goes_away_and_comes_back(
             await service.resend(*events)
             # What the outage interrupted comes again later than what followed it, and is then old: fewer changes,
             # but in order, without a gap, and with the same end.
-            revisions, words = [], []
+            revisions: list[int] = []
+            words: list[str] = []
             async with asyncio.timeout(20):
                 while words[-1:] != ["READY"]:
                     change = await anext(watch)
