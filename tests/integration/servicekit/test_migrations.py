@@ -42,7 +42,7 @@ async def test_without_the_lock_concurrent_starters_collide(
     monkeypatch.setattr(migrations, "_LOCK", sa.text("select 1"))
     owner = bare_urls["database_owner_url"]
     results = await asyncio.gather(
-        *(migrations.migrate(owner, SAMPLE_PACKAGE) for _ in range(2)), return_exceptions=True
+        *(migrations.migrate(owner, SAMPLE_PACKAGE) for _ in range(8)), return_exceptions=True
     )
     assert any(isinstance(result, sa.exc.DBAPIError) for result in results)
 
