@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
@@ -15,7 +14,6 @@ from servicekit.server import Server
 from servicekit.tasks import end
 
 _STOP_TIMEOUT = 5.0
-_NEW_OBJECTS = 20_000
 _log = structlog.get_logger(__name__)
 
 
@@ -29,7 +27,6 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
             loop.add_signal_handler(number, stop.set)
         await main(stop)
 
-    _spare_the_collector()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(with_signals())
 
@@ -66,13 +63,6 @@ async def serve(
                     await close_one()
             except Exception as error:  # noqa: BLE001 - the others are closed all the same
                 _log.warning("close failed", error=repr(error))
-
-
-def _spare_the_collector() -> None:
-    """Leave what was imported out of every later collection, and collect after more new objects."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_NEW_OBJECTS, 20, 20)
 
 
 def _exception_of(task: asyncio.Task[Any]) -> BaseException | None:
