@@ -46,8 +46,9 @@ def show(rows: list[Row]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("benchmarks", nargs="*", default=BENCHMARKS, choices=[*BENCHMARKS, []])
-    names = list(parser.parse_args().benchmarks)
+    parser.add_argument("benchmarks", nargs="*", default="all", choices=["all", *BENCHMARKS])
+    chosen = parser.parse_args().benchmarks
+    names = [name for name in BENCHMARKS if name in chosen or "all" in chosen]
     # PostgreSQL for the benchmarks that start no service.
     with running_postgres(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         rows = runner.run(main(names))
