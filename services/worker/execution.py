@@ -34,7 +34,7 @@ from worker.reports import Progress, Reporter, RunLostError, persist
 _T = TypeVar("_T")
 _LONGEST_TYPE = 256  # characters; limits of the contract
 _LONGEST_MESSAGE = 16_384
-_FAREWELL_SECONDS = 5.0
+_FAREWELL_SECONDS = 3.0
 _log = structlog.get_logger(__name__)
 
 

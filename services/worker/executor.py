@@ -18,7 +18,7 @@ from worker.prefect_adapter import DueRun, FlowRunRefusedError, WorkPool, execut
 _LONGEST_DELAY = 5.0
 _CALL_SECONDS = 10.0  # one call to Prefect
 _RECORD_ATTEMPTS = 60
-_KILL_SECONDS = 6.0
+_KILL_SECONDS = 4.0
 _RECORD_SECONDS = 2.0
 _log = structlog.get_logger(__name__)
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
+import signal
 import socket
+from collections.abc import Iterator
 
 from prefect import flow
 from prefect.client.schemas.objects import State
@@ -31,5 +35,23 @@ async def execute(tenant_id: str, instance_id: str, flow_kind: str, run_id: str 
         scheduled_time=current.flow_run.expected_start_time,
         executor=f"{socket.gethostname()}:{os.getpid()}",
     )
-    ending = await execute_run(ticket, Settings())
+    with _cancelled_by_sigterm():
+        ending = await execute_run(ticket, Settings())
     return _STATES[ending.outcome](message=ending.message)
+
+
+@contextlib.contextmanager
+def _cancelled_by_sigterm() -> Iterator[None]:
+    """Have SIGTERM cancel the run, which then says farewell.
+
+    Prefect's own handler raises wherever the event loop happens to be, and the loop ends before anything was said.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    prefects = signal.getsignal(signal.SIGTERM)
+    loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, prefects)

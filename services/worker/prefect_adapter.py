@@ -153,9 +153,6 @@ def execute_flow_run(flow_run_json: str, entrypoint: str, log_level: str) -> Non
 
 async def _execute(flow_run: FlowRun, entrypoint: str) -> None:
     flow: Flow[..., Any] = load_flow_from_entrypoint(entrypoint, use_placeholder_flow=False)
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     running = run_flow(flow, flow_run=flow_run, return_type="state")
     if asyncio.iscoroutine(running):
         await running

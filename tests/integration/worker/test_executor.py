@@ -133,7 +133,6 @@ async def test_cancelling_in_prefect_ends_the_process(fixture: Fixture) -> None:
         await eventually(lambda: not _is_running(child))
 
 
-@pytest.mark.xfail(reason="the farewell of a stopped worker does not always arrive; open", strict=False)
 async def test_a_terminated_worker_fails_what_runs_and_leaves_no_process(fixture: Fixture) -> None:
     with fixture.worker(OPTAIC_WORKER_GRACE_SECONDS="0.2") as worker:
         await fixture.pool_exists()
