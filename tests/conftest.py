@@ -9,6 +9,7 @@ from support.broker import NatsServer, nats_server
 from support.postgres import running_postgres
 
 
+@pytest.hookimpl(tryfirst=True)  # before the scheduler reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep a file's tests in one process, and all stories in one: they share a stack."""
     for item in items:
