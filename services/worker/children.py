@@ -36,9 +36,8 @@ class Forkserver:
     async def run(self, target: Callable[..., None], *arguments: object) -> Child:
         """Start one child."""
         for is_last in (False, True):
-            process = _context.Process(target=_run_tied, args=(target, *arguments))
             try:
-                await asyncio.to_thread(process.start)  # it waits for the forkserver
+                process = await asyncio.to_thread(_start, target, arguments)  # it waits for the forkserver
             except (EOFError, ConnectionError):  # it died a moment ago; the next start makes a new one
                 if is_last:
                     raise
@@ -100,11 +99,18 @@ class Child:
         return 255 if code is None else code
 
 
-def _run_tied(target: Callable[..., None], *arguments: object) -> None:
+def _start(target: Callable[..., None], arguments: Sequence[object]) -> ForkServerProcess:
+    server = _server()
+    server.ensure_running()
+    process = _context.Process(target=_run_tied, args=(server._forkserver_pid, target, *arguments))  # noqa: SLF001 - there is no public way
+    process.start()
+    return process
+
+
+def _run_tied(forkserver_pid: int, target: Callable[..., None], *arguments: object) -> None:
     """Run in the child. The kernel kills it when the forkserver ends, which ends with the worker, however that ends."""
-    parent = os.getppid()
     ctypes.CDLL(None, use_errno=True).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended in between
+    if os.getppid() != forkserver_pid:  # it ended before it could be asked for
         os._exit(1)
     _let_go()
     target(*arguments)

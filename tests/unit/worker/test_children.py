@@ -79,7 +79,8 @@ if __name__ == "__main__":
 def test_exit_codes_arrive_and_children_die_with_their_forkserver(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(_ENDS, encoding="utf-8")
+    # A child that outlived its forkserver would keep the output open for a minute.
     output = subprocess.run(
-        [sys.executable, str(program)], capture_output=True, check=True, timeout=120, text=True
+        [sys.executable, str(program)], capture_output=True, check=True, timeout=30, text=True
     ).stdout
     assert output.strip() == "[0, 7, -9, True, 9]"
