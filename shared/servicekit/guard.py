@@ -31,6 +31,7 @@ from servicekit.errors import (
 )
 from servicekit.ids import new_id
 from servicekit.status import DETAILS_KEY, to_status
+from servicekit.texts import NUL, find_nul
 from servicekit.tokens import ReadTokens
 
 REQUEST_ID_KEY = "x-request-id"
@@ -45,6 +46,7 @@ _DOWNSTREAM_CODES = {
 }
 _log = structlog.get_logger(__name__)
 _level = logging.getLogger(__name__)
+_NUL = NUL.encode()
 
 
 class Guard:
@@ -172,12 +174,18 @@ class Guard:
         except DecodeError as error:
             raise InvalidArgumentError("MALFORMED_REQUEST", "the request is not a valid message") from error
         if isinstance(message, Message):
-            violations = self._validator.collect_violations(message)
+            violations = [
+                _field_violation(violation.proto) for violation in self._validator.collect_violations(message)
+            ]
+            if _NUL in raw:  # few messages have one anywhere, and only those are searched
+                violations += [
+                    FieldViolation(path, "must not contain NUL", "string.nul") for path in find_nul(message)
+                ]
             if violations:
                 raise InvalidArgumentError(
                     "INVALID_ARGUMENT",
                     "the request breaks rules of its contract",
-                    field_violations=[_field_violation(violation.proto) for violation in violations],
+                    field_violations=violations,
                 )
         return message
 

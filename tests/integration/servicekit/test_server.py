@@ -118,6 +118,17 @@ async def test_every_broken_rule_names_its_field(servicer: EchoServicer) -> None
     assert {violation.reason for violation in error.field_violations} == {"string.min_len"}
 
 
+async def test_a_text_with_nul_is_refused_wherever_it_stands(servicer: EchoServicer) -> None:
+    request = Ruled(name="a\0b", children=[Ruled(name="fine"), Ruled(name="xy", request_id="\0")])
+    async with serving(servicer) as server, bare_channel(server.address) as channel:
+        error = from_rpc_error(await failure_of(method(channel, "ruled")(request)))
+    assert (error.code, error.reason) == ("INVALID_ARGUMENT", "INVALID_ARGUMENT")
+    assert [(violation.field, violation.reason) for violation in error.field_violations] == [
+        ("name", "string.nul"),
+        ("children[1].request_id", "string.nul"),
+    ]
+
+
 async def test_an_unknown_token_is_refused(servicer: EchoServicer) -> None:
     async with serving(servicer) as server, bare_channel(server.address) as channel:
         error = await failure_of(
