@@ -29,7 +29,7 @@ from worker.computation import Output, Stopped, compute
 from worker.config import Settings
 from worker.locations import FlowLocation, write_text
 from worker.recipe import Recipe, list_version_ids, make_recipe
-from worker.reports import Progress, Reporter, RunLostError, persist
+from worker.reports import Progress, Reporter, RunLostError, persist, to_text
 
 _T = TypeVar("_T")
 _LONGEST_TYPE = 256  # characters; limits of the contract
@@ -243,13 +243,12 @@ def _describe(output: Output, outputs_uri: str) -> run_report_service_pb2.Comple
 
 def _name_error(error: Exception) -> tuple[str, str]:
     """Type and message as the run shows them."""
+    kind: object = ""
     if isinstance(error, PluginError):
-        kind = error.type
+        kind = getattr(error, "type", "")  # a subclass may not have called ours
     elif isinstance(error, DomainError):
         kind = error.reason
-    else:
-        kind = type(error).__name__
-    return (kind or type(error).__name__)[:_LONGEST_TYPE], str(error)[:_LONGEST_MESSAGE]
+    return to_text(kind or type(error).__name__, _LONGEST_TYPE), to_text(error, _LONGEST_MESSAGE)
 
 
 async def _in_thread(function: Callable[[], _T]) -> _T:

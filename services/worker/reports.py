@@ -57,6 +57,18 @@ async def persist(call: Callable[[], Awaitable[_T]], patience: float) -> _T:
         delay = min(2 * delay, _LONGEST_DELAY)
 
 
+def to_text(value: object, longest: int) -> str:
+    """What user code says, as a message can carry it: no NUL, no lone surrogates, not too long.
+
+    A report that is refused for its text would leave the run to its lease.
+    """
+    try:
+        text = str(value)
+    except Exception:  # noqa: BLE001 - user code, too
+        text = f"<{type(value).__name__}>"
+    return text.encode(errors="backslashreplace").decode().replace("\0", "\\0")[:longest]
+
+
 class Progress:
     """Handed to the computing thread as its callback; the event loop reads the newest news, and can stop the thread."""
 
@@ -70,7 +82,8 @@ class Progress:
         """Note news; raises Stopped once the run is not ours any more."""
         if self._stopped.is_set():
             raise Stopped
-        self._news = (fraction, message)  # one assignment: atomic between threads
+        # One assignment: atomic between threads.
+        self._news = (fraction, to_text(message, _LONGEST_MESSAGE))
         self._loop.call_soon_threadsafe(self.changed.set)
 
     def stop(self) -> None:
@@ -117,7 +130,7 @@ class Reporter:
             )
             if (news := progress.news) != sent and news is not None:
                 request.progress_pct = min(100.0, max(0.0, 100.0 * news[0]))
-                request.progress_message = news[1][:_LONGEST_MESSAGE]
+                request.progress_message = news[1]
             try:
                 await self._stub.Heartbeat(request, timeout=min(5.0, self._lease / 2))
                 sent = news

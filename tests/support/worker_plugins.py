@@ -15,8 +15,18 @@ gate = threading.Event()  # `wait` holds until a test in the same process sets i
 entered = threading.Event()
 
 
+class MuteError(PluginError):
+    """Does what an exception should not."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
 class Probe(Pipeline):
-    """`behaviour`: return a table, `raise`, `plugin_error`, `exit`, `nothing`, `wait`, `mark` or `sleep`."""
+    """`behaviour`: `table`, `raise`, `odd_texts`, `mute`, `plugin_error`, `exit`, `nothing`, `wait` or `sleep`."""
 
     def run(self, context: PipelineContext) -> pl.DataFrame:
         """One row more than before, where it does return."""
@@ -26,6 +36,11 @@ class Probe(Pipeline):
         context.progress(0.25, f"doing {behaviour}")
         if behaviour == "raise":
             raise ZeroDivisionError("nothing to divide by")
+        if behaviour == "odd_texts":
+            context.progress(0.5, "a\0b\udc80")
+            raise ValueError("no \0, no \udc80")
+        if behaviour == "mute":
+            raise MuteError
         if behaviour == "plugin_error":
             raise PluginError("the vendor has no licence", type="NoLicence")
         if behaviour == "exit":

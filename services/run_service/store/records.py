@@ -104,7 +104,7 @@ def _value_of(value: struct_pb2.Value) -> Any:
         case "list_value":
             return [_value_of(item) for item in value.list_value.values]
         case "string_value":
-            return value.string_value.replace("\0", "")  # PostgreSQL stores no NUL
+            return value.string_value
         case "bool_value":
             return value.bool_value
         case _:

@@ -135,6 +135,8 @@ async def test_the_run_sees_its_own_revision_of_the_instance(world: World, tmp_p
         ("raise", "ZeroDivisionError", "nothing to divide by"),
         ("plugin_error", "NoLicence", "the vendor has no licence"),
         ("exit", "RuntimeError", "user code raised SystemExit(3)"),
+        ("odd_texts", "ValueError", "no \\0, no \\udc80"),
+        ("mute", "MuteError", "MuteError"),
         ("nothing", "PluginInvalid", "not a polars DataFrame"),
     ],
 )
