@@ -76,7 +76,8 @@ def build(settings: Settings, deployments: Deployments) -> App:
         ],
         Authenticator(settings),
         ReadTokens(database, {}),
-        dependencies={"postgres": database.ping, "nats": broker.ping},
+        dependencies={"postgres": database.ping},
+        observed={"nats": broker.ping, "prefect": deployments.ping},
     )
     background = {
         "relay": relay.run,

@@ -40,6 +40,14 @@ class OrchestratorUnavailableError(Exception):
 class Deployments(Protocol):
     """The orchestrator's deployments of this system; every call may be repeated."""
 
+    async def ping(self) -> None:
+        """Return where it answers.
+
+        Raises:
+            OrchestratorUnavailableError: It does not.
+        """
+        ...
+
     async def ensure(self, desired: Sequence[Deployment]) -> Ensured:
         """Create what is missing and repair what differs; what is as desired is left alone.
 

@@ -41,7 +41,7 @@ class PrefectDeployments:
         await self._client.aclose()
 
     async def ping(self) -> None:
-        """Raise OrchestratorUnavailableError where Prefect does not answer."""
+        """Return where Prefect answers; see the port."""
         await self._call("GET", "health")
 
     async def ensure(self, desired: Sequence[Deployment]) -> Ensured:

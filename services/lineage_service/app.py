@@ -61,7 +61,7 @@ def build(settings: Settings) -> App:
     server = Server(
         settings,
         "lineage-service",
-        "optaic.lineage",
+        "lineage.optaic",
         [
             (
                 lineage_service_pb2_grpc.add_LineageServiceServicer_to_server,
@@ -71,8 +71,8 @@ def build(settings: Settings) -> App:
         ],
         Authenticator(settings),
         ReadTokens(database, {"instance": (events.INSTANCE_CONSUMER,), "run": (events.RUN_CONSUMER,)}),
-        dependencies={"database": database.ping},
-        observed={"broker": broker.ping},
+        dependencies={"postgres": database.ping},
+        observed={"nats": broker.ping},
     )
     return App(
         server,

@@ -99,7 +99,8 @@ async def build(
         Authenticator(settings),
         # Its own writes are there at once; what it needs of others travels with the question.
         ReadTokens(database, {}),
-        {"postgres": database.ping, "nats": broker.ping},
+        dependencies={"postgres": database.ping},
+        observed={"nats": broker.ping, "prefect": orchestrator.ping},
     )
     background: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
         "relay": Relay(database, broker).run,

@@ -42,6 +42,10 @@ class FlowRunRequest:
 class Orchestrator(Protocol):
     """Executes flows. Every method raises OrchestratorUnavailableError when there is no answer."""
 
+    async def ping(self) -> None:
+        """Return where it answers."""
+        ...
+
     async def create_flow_run(self, request: FlowRunRequest) -> str:
         """Create the run's flow run, or find the one created before; return its id.
 

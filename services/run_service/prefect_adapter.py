@@ -55,6 +55,10 @@ class PrefectOrchestrator:
         """Close the connections."""
         await self._client.aclose()
 
+    async def ping(self) -> None:
+        """See the port."""
+        _accepted(await self._call("GET", "/health"))
+
     async def create_flow_run(self, request: FlowRunRequest) -> str:
         """Create the run's flow run, or find the one created before."""
         name = f"{request.tenant_id}.{request.instance_id}.{request.flow_kind}"

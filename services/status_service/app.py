@@ -99,8 +99,8 @@ class Application:
             [registration],
             Authenticator(self.settings),
             ReadTokens(self.database, rules),
-            dependencies={"database": self.database.ping},
-            observed={"broker": self.broker.ping},
+            dependencies={"postgres": self.database.ping},
+            observed={"nats": self.broker.ping},
         )
 
     async def serve(self, stop: asyncio.Event) -> None:

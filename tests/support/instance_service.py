@@ -52,6 +52,10 @@ class FakeDeployments:
         self.outage: OrchestratorUnavailableError | None = None
         self.writes = 0
 
+    async def ping(self) -> None:
+        """Return where it answers."""
+        self._check()
+
     async def ensure(self, desired: Sequence[Deployment]) -> Ensured:
         """Create or repair."""
         self._check()

@@ -121,6 +121,9 @@ class FakeOrchestrator:
         if self.is_down:
             raise OrchestratorUnavailableError("down")
 
+    async def ping(self) -> None:
+        self._check()
+
     async def create_flow_run(self, request: FlowRunRequest) -> str:
         self._check()
         key = (request.tenant_id, request.instance_id, request.flow_kind)

@@ -43,6 +43,10 @@ async def test_what_is_ensured_is_found_as_it_was_desired(deployments: Deploymen
         assert found[one.name] == one
 
 
+async def test_a_server_that_is_there_answers(deployments: Deployments) -> None:
+    await deployments.ping()
+
+
 async def test_ensuring_again_keeps_the_id(deployments: Deployments) -> None:
     desired = _deployment(CRON)
     first = await deployments.ensure([desired])

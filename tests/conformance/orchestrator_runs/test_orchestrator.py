@@ -21,6 +21,10 @@ async def _deployed(ground: Ground) -> FlowRunRequest:
     return request
 
 
+async def test_a_server_that_is_there_answers(ground: Ground) -> None:
+    await ground.orchestrator.ping()
+
+
 async def test_without_a_deployment_nothing_is_created(ground: Ground) -> None:
     request = _request()
     with pytest.raises(DeploymentMissingError):

@@ -14,6 +14,7 @@ from support.proxy import Proxy
 async def test_a_server_that_is_away_is_unavailable() -> None:
     async with PrefectOrchestrator(settings_for("http://127.0.0.1:1/api")) as orchestrator:
         for call in (
+            orchestrator.ping(),
             orchestrator.find_flow_run("r"),
             orchestrator.get_states(["x"]),
             orchestrator.cancel_flow_run("x"),
