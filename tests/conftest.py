@@ -3,18 +3,24 @@
 from collections.abc import Iterator
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from devstack.postgres import Postgres
 from support.broker import NatsServer, nats_server
 from support.postgres import running_postgres
+from support.prefect_api import running_prefect
 
 
-@pytest.hookimpl(tryfirst=True)  # before the scheduler reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file's tests in one process, and all stories in one: they share a stack."""
-    for item in items:
-        group = "stories" if "e2e" in item.path.parts else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+class _ByFolder(LoadScopeScheduling):  # type: ignore[misc]  # untyped
+    """The tests of a folder run in one process, one after the other: they share their servers."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid.partition("::")[0].rpartition("/")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
+    """Share the tests out."""
+    return _ByFolder(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +28,13 @@ def postgres_server() -> Iterator[Postgres]:
     """The session's PostgreSQL; take databases of it with `support.postgres.service_database`."""
     with running_postgres() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def prefect_url(postgres_server: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the API of the session's Prefect server."""
+    with running_prefect(postgres_server, tmp_path_factory.mktemp("prefect")) as url:
+        yield url
 
 
 @pytest.fixture

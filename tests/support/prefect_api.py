@@ -1,15 +1,25 @@
-"""A Prefect server's REST API, as far as tests look into it."""
+"""A real Prefect server, and its REST API as far as tests look into it."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import os
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 
+from devstack import ports, prefect
+from devstack.postgres import Postgres
+from devstack.state import State
 from support.polling import eventually
 
+_DATABASE = "prefect"
+_START_SECONDS = 300  # ten, unless the machine is busy with the rest of the suite
 FINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
 
 
@@ -65,3 +75,39 @@ async def prefect_api(url: str) -> AsyncIterator[PrefectApi]:
     """A client that ignores proxies."""
     async with httpx.AsyncClient(base_url=url, timeout=10, trust_env=False) as client:
         yield PrefectApi(client)
+
+
+@contextmanager
+def running_prefect(postgres: Postgres, folder: Path) -> Iterator[str]:
+    """The server as devstack runs it, on a database of its own; yields the address of its API."""
+    with psycopg.connect(postgres.admin_url, autocommit=True) as connection:
+        connection.execute(f"create database {_DATABASE}")
+    database_url = postgres.admin_url.replace("postgresql://", "postgresql+asyncpg://").rpartition("/")[0]
+    port = ports.find_free()
+    program = prefect.make_program(State(folder), port, f"{database_url}/{_DATABASE}", ui=False)
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            program.argv, env={**os.environ, **program.environment}, stdout=log, stderr=log
+        )
+    url = f"http://{ports.HOST}:{port}/api"
+    try:
+        limit = time.monotonic() + _START_SECONDS
+        while not _is_healthy(url):
+            assert process.poll() is None, (folder / "log").read_text()[-3000:]
+            assert time.monotonic() < limit, (folder / "log").read_text()[-3000:]
+            time.sleep(0.1)
+        yield url
+    finally:
+        process.terminate()
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _is_healthy(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health", timeout=2, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False

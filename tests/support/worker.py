@@ -1,4 +1,4 @@
-"""The services as a worker sees them, in process behind a real channel; and a real Prefect server."""
+"""The services as a worker sees them, in process behind a real channel; and worker processes."""
 
 from __future__ import annotations
 
@@ -7,19 +7,12 @@ import copy
 import datetime as dt
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
-
-import psycopg
-from psycopg import sql
 
 from optaic.common.v1 import flow_pb2
 from optaic.definition.v1 import definition_pb2, definition_service_pb2_grpc
@@ -329,44 +322,6 @@ async def running_world() -> AsyncIterator[World]:
         yield world
     finally:
         await world.stop()
-
-
-@contextmanager
-def running_prefect(host: str, admin_url: str, folder: Path) -> Iterator[str]:
-    """A Prefect server of its own database; yields the address of its API."""
-    name = f"prefect_{new_id().replace('-', '')}"
-    with psycopg.connect(admin_url, autocommit=True) as connection:
-        connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
-    password = admin_url.split("//postgres:", 1)[1].split("@", 1)[0]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    api_url = f"http://127.0.0.1:{port}/api"
-    environment = {
-        "PREFECT_HOME": str(folder),
-        "PREFECT_API_URL": api_url,
-        "PREFECT_API_DATABASE_CONNECTION_URL": f"postgresql+asyncpg://postgres:{password}@{host}/{name}",
-        "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_UI_ENABLED": "false",
-        "PREFECT__SERVER_FINAL": "1",
-        "DO_NOT_TRACK": "1",
-    }
-    arguments = ["-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", "--host", "127.0.0.1"]
-    arguments += ["--port", str(port), "--log-level", "warning", "--timeout-graceful-shutdown", "2"]
-    with running_process(arguments, environment, folder / "prefect.log"):
-        deadline = time.monotonic() + 150
-        while True:
-            try:
-                with urllib.request.urlopen(f"{api_url}/health", timeout=1):  # noqa: S310 - our own server
-                    break
-            except (urllib.error.URLError, OSError):
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
-        yield api_url
-    with psycopg.connect(admin_url, autocommit=True) as connection:
-        connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
 
 @contextmanager

@@ -1,22 +1,13 @@
-"""A real Prefect server for this folder, and worker processes."""
+"""What a worker talks to."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
 
-from devstack.postgres import Postgres
 from support.prefect_api import PrefectApi, prefect_api
-from support.worker import World, running_prefect, running_world
-
-
-@pytest.fixture(scope="module")
-def prefect_url(postgres_server: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder: Path = tmp_path_factory.mktemp("prefect")
-    with running_prefect(postgres_server.host, postgres_server.admin_url, folder) as url:
-        yield url
+from support.worker import World, running_world
 
 
 @pytest.fixture
