@@ -23,7 +23,7 @@ from instance_service.domain.flows import (
     derive_edges,
     flow_kinds,
 )
-from instance_service.domain.rules import refusal
+from instance_service.domain.rules import is_date, refusal
 from instance_service.store import tables
 from instance_service.store.tables import Connection, Table
 from instance_service.use_cases.components import Composition, compose
@@ -98,7 +98,7 @@ async def draft_instance(
     kind = check_kind(instance)
     instance.kind = kind_value(kind)
     instance.instance_id = instance.instance_id or environment.ids()
-    violations = _stray_violations(instance)
+    violations = [*_stray_violations(instance), *_date_violations(instance)]
     violations.extend(schedule_violations(instance.schedule))
     composition: Composition | None = None
     if (dataset := dataset_of(instance)) is not None:
@@ -135,6 +135,16 @@ def _stray_violations(instance: Instance) -> list[FieldViolation]:
     if not instance.name:
         violations.append(FieldViolation("instance.name", "is required", "INVALID_SPEC"))
     return violations
+
+
+def _date_violations(instance: Instance) -> list[FieldViolation]:
+    """Return the dates of a backtest that no calendar has; the contract knows their shape only."""
+    given = instance.backtest.date_range
+    return [
+        FieldViolation(f"instance.backtest.date_range.{name}", f"{value} is no date", "INVALID_SPEC")
+        for name, value in (("start", given.start), ("end", given.end))
+        if value and not is_date(value)
+    ]
 
 
 def _settings(instance: Instance, composition: Composition | None) -> dict[str, object]:

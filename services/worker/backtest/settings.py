@@ -76,7 +76,7 @@ class BacktestSettings:
             rebalance_frequency=Frequency(
                 read_choice(config, "rebalance_frequency", [*Frequency], Frequency.MONTHLY)
             ),
-            transaction_costs=read_number(config, "transaction_costs", 0.001, minimum=0.0, maximum=0.5),
+            transaction_costs=read_number(config, "transaction_costs", 0.001, minimum=0.0, maximum=1.0),
             slippage_model=model,
             slippage_rate=read_number(
                 config, "slippage_rate", _DEFAULT_RATES[model], minimum=0.0, maximum=10.0

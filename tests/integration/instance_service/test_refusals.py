@@ -134,6 +134,42 @@ async def test_upstreams_of_the_wrong_kind_or_number_are_refused(
     assert await service.row_counts() == before
 
 
+@pytest.mark.parametrize(
+    ("backtest", "field"),
+    [
+        ({"dateRange": {"start": "2015-02-31"}}, "date_range.start"),
+        ({"dateRange": {"start": "2015-01-02", "end": "0000-01-01"}}, "date_range"),
+        ({"dateRange": {"end": "2015-13-01"}}, "date_range.end"),
+        ({"config": {"slippageModel": "linear", "slippageRate": 11}}, "config.slippage_rate"),
+        ({"config": {"transactionCosts": 1, "initialCapital": 0.001}}, "config.transaction_costs"),
+    ],
+)
+async def test_a_backtest_that_could_never_run_is_refused(
+    service: RunningInstanceService, project_id: str, backtest: dict[str, Any], field: str
+) -> None:
+    prices = await service.prices(project_id, "p")
+    signal = await service.signal(project_id, "s", prices.instance_id)
+    before = await service.row_counts()
+    given = {"signals": {"primary": signal.instance_id}, **backtest}
+    refused = await refusal(service.create({"projectId": project_id, "name": "b", "backtest": given}))
+    assert refused.code == INVALID
+    assert f"instance.backtest.{field}" in refused.fields
+    assert await service.row_counts() == before
+
+
+async def test_a_neutral_value_outside_the_bounds_is_refused(
+    service: RunningInstanceService, project_id: str
+) -> None:
+    prices = await service.prices(project_id, "p")
+    given = derived(project_id, "s", prices.instance_id)
+    contract = {"minValue": 1, "maxValue": 3, "nanPolicy": "NAN_POLICY_NEUTRAL"}
+    signal = {"signal": {"dataset": given.pop("dataset"), "contract": contract}, **given}
+    refused = await refusal(service.create(signal))
+    assert (refused.code, list(refused.fields)) == (INVALID, ["instance.signal.contract"])
+    contract["neutralValue"] = 2
+    assert await service.create(signal)
+
+
 async def test_a_name_is_taken_once_and_free_after_deletion(
     service: RunningInstanceService, project_id: str
 ) -> None:

@@ -46,6 +46,8 @@ def test_the_smallest_specification_is_valid() -> None:
         slippage_rate=0.1,
     )
     assert BacktestSettings.from_spec({}) == BacktestSettings()
+    # Up to what the contract admits.
+    assert BacktestSettings.from_spec({"config": {"transaction_costs": 0.7}}).transaction_costs == 0.7
 
 
 @pytest.mark.parametrize(
