@@ -80,6 +80,8 @@ def _translate(error: grpc.aio.AioRpcError) -> DomainError:
     if meaning.code == "DEADLINE_EXCEEDED":
         return meaning
     if meaning.code in _PASSING:
-        return UnavailableError("PEER_UNAVAILABLE", f"a service that admission needs says: {meaning.message}")
+        return UnavailableError(
+            "DEPENDENCY_UNAVAILABLE", f"a service that admission needs says: {meaning.message}"
+        )
     # Whatever else a peer says about our call is a fault of ours, not the client's.
-    return InternalError("PEER_REFUSED", f"a service that admission needs refused: {meaning.message}")
+    return InternalError("INTERNAL", f"a service that admission needs refused: {meaning.message}")

@@ -99,7 +99,7 @@ async def test_a_tick_during_an_active_run_is_refused(service: RunningRunService
 async def test_an_undecided_admission_records_nothing(service: RunningRunService) -> None:
     instance, flow_run_id = service.instances.add(), _id()
     ready, service.lineage.answer = service.lineage.answer, unavailable
-    async with refused("PEER_UNAVAILABLE"):
+    async with refused("DEPENDENCY_UNAVAILABLE"):
         await _tick(service, instance, flow_run_id)
     service.lineage.answer = ready
     assert (await _tick(service, instance, flow_run_id)).run.status == run_pb2.RUN_STATUS_RUNNING

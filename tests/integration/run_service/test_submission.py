@@ -171,7 +171,7 @@ async def test_a_peer_that_is_away_makes_it_unavailable(service: RunningRunServi
     service.lineage.answer = unavailable
     instance = service.instances.add()
     errors: list[DomainError]
-    async with refused("PEER_UNAVAILABLE") as errors:
+    async with refused("DEPENDENCY_UNAVAILABLE") as errors:
         await service.submit(instance)
     assert errors[0].code == "UNAVAILABLE"
     assert await service.outbox_types() == []
