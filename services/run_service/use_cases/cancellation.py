@@ -31,7 +31,7 @@ async def cancel_run(
         if record is None:
             raise run_not_found(request.run_id)
         next_status(request.run_id, record.status, RunEvent.CANCELLED)
-        reason = request.reason.replace("\0", "")
+        reason = request.reason
         (cancelled,) = await change_runs(
             deps,
             connection,

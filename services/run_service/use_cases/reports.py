@@ -115,7 +115,7 @@ async def heartbeat(
     deps: Dependencies, context: RequestContext, request: run_report_service_pb2.HeartbeatRequest
 ) -> run_report_service_pb2.HeartbeatResponse:
     """Keep the lease and move the progress, never back."""
-    tenant_id, message = context.tenant_id, request.progress_message.replace("\0", "")
+    tenant_id, message = context.tenant_id, request.progress_message
     has_progress = request.HasField("progress_pct") or bool(message)
     moved = None
     async with deps.database.transaction(tenant_id) as connection:
@@ -229,7 +229,7 @@ async def fail_run(
             [request.run_id],
             RunEvent.FAILED,
             actor=record.executor,
-            message=request.error.message[:1000].replace("\0", ""),
+            message=request.error.message[:1000],
             values={
                 "error": error_json(request.error.type, request.error.message, request.error.trace_uri),
                 "artifacts": dict(request.artifacts),

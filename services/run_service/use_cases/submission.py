@@ -69,7 +69,7 @@ async def submit_run(
         mode=request.mode or run_pb2.RUN_MODE_INCREMENTAL,
         parameters=request.parameters,
         force=request.force,
-        force_reason=request.force_reason.replace("\0", ""),  # PostgreSQL stores no NUL
+        force_reason=request.force_reason,
     )
     if request.validate_only:
         return await _validate(deps, context.tenant_id, draft)
@@ -82,7 +82,7 @@ async def retry_run(
     """Submit an ended run's flow again; a retry that was waiting for its time is replaced by this one."""
     check_force(request.force_reason, force=request.force)
     _, draft = await draft_of_retry(deps, context.tenant_id, request.run_id, context.actor)
-    draft = replace(draft, force=request.force, force_reason=request.force_reason.replace("\0", ""))
+    draft = replace(draft, force=request.force, force_reason=request.force_reason)
     return await _submit_once(deps, context.tenant_id, draft, "RetryRun", request, request.request_id)
 
 
