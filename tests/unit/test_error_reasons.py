@@ -34,6 +34,7 @@ def reasons(folder: Path) -> Iterator[tuple[str, str]]:
     """Yield the literal first argument of every typed error, also as `(kind, reason, message)`, and where it stands."""
     for path in sorted(folder.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
+            name: ast.expr
             if isinstance(node, ast.Call):
                 name, arguments = node.func, node.args
             elif isinstance(node, ast.Tuple) and len(node.elts) > 1:
