@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from servicekit import errors
 
 ROOT = Path(__file__).parents[2]
 COMMON = error_pb2.ErrorReason
-PACKAGES = {
+PACKAGES: dict[str, list[Any]] = {
     "shared/servicekit": [COMMON],
     "services/instance_service": [
         COMMON,

@@ -1,0 +1,48 @@
+"""docs/settings.md lists every setting of every program with its default, and nothing else."""
+
+import re
+from pathlib import Path
+
+import pytest
+from pydantic_settings import BaseSettings
+
+import devstack
+import instance_service.config
+import lineage_service.config
+import run_service.config
+import status_service.config
+import worker.config
+from servicekit.settings import ServiceSettings
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "settings.md"
+PROGRAMS: dict[str, type[BaseSettings]] = {
+    "The embedded stack": devstack.Settings,
+    "Every service": ServiceSettings,
+    "instance-service": instance_service.config.Settings,
+    "run-service": run_service.config.Settings,
+    "lineage-service": lineage_service.config.Settings,
+    "status-service": status_service.config.Settings,
+    "worker": worker.config.Settings,
+}
+
+
+def rows(program: str) -> list[str]:
+    """The lines of a program's table; what every service has stands once."""
+    settings = PROGRAMS[program]
+    known = ServiceSettings.model_fields if settings is not ServiceSettings else {}
+    lines = []
+    for name, field in settings.model_fields.items():
+        if issubclass(settings, ServiceSettings) and name in known:
+            continue
+        default = "required" if field.is_required() else "by machine"
+        if not field.is_required() and field.default_factory is None:
+            default = f"`{field.default}`" if field.default not in ("", None) else "none"
+        lines.append(f"| `OPTAIC_{name.upper()}` | {default} | {field.description} |")
+    return lines
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_each_setting_is_documented_with_its_default(program: str) -> None:
+    sections = re.split(r"^## ", DOCUMENT.read_text(), flags=re.MULTILINE)
+    (section,) = [each for each in sections if each.startswith(f"{program}\n")]
+    assert [line for line in section.splitlines() if line.startswith("| `")] == rows(program)
