@@ -1,7 +1,9 @@
 """What a stack looks like from outside: what runs, what answers, and how to use it; it changes nothing."""
 
 import asyncio
+import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from devstack import checks, leftovers
@@ -72,7 +74,7 @@ def describe(endpoints: Endpoints, state: State) -> str:
         f"  logs      {state.logs}",
         f"  logins    {state.root / 'stack.json'} (yours alone)",
         "Use it",
-        "  optaic instance list",
+        f"  {Path(sys.executable).with_name('optaic')} instance list",
         f"  nats --server {endpoints.nats_subscriber} subscribe 'optaic.>'",
     ]
     return "\n".join(lines)

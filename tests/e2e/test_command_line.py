@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import devstack
 from support.client import connected_client, create_dataset, create_project
 from support.stack import RunningStack
 
@@ -52,3 +53,12 @@ def test_an_unknown_instance_is_said_so(stack: RunningStack) -> None:
 
 def test_the_stack_says_that_it_is_up(stack: RunningStack) -> None:
     assert "ready" in optaic(stack, "dev", "status").stdout
+
+
+def test_what_the_stack_prints_as_a_first_command_works(stack: RunningStack, tmp_path: Path) -> None:
+    printed = devstack.describe(stack.endpoints, devstack.State(stack.settings.root))
+    (command,) = [line.split() for line in printed.splitlines() if line.endswith("instance list")]
+    finished = subprocess.run(
+        command, cwd=tmp_path, env=stack.client_environment(), capture_output=True, timeout=30, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
