@@ -66,3 +66,31 @@ class DefinitionDeprecated(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DefinitionDeprecated: _TypeAlias = DefinitionDeprecated  # noqa: Y015
+
+@_typing.final
+class DefinitionRetired(_message.Message):
+    """A version may no longer be used by new instances. Subject
+    `optaic.<tenant>.definition.v1.retired.<definition id>`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEFINITION_VERSION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Why."""
+    @_builtins.property
+    def definition_version(self) -> _definition_pb2.DefinitionVersion: ...
+    def __init__(
+        self,
+        *,
+        definition_version: _definition_pb2.DefinitionVersion | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["definition_version", b"definition_version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition_version", b"definition_version", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DefinitionRetired: _TypeAlias = DefinitionRetired  # noqa: Y015

@@ -116,6 +116,28 @@ ENFORCEMENT_WARN: Enforcement.ValueType  # 2
 """The run completes and says so."""
 Global___Enforcement: _TypeAlias = Enforcement  # noqa: Y015
 
+class _Compatibility:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CompatibilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Compatibility.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    COMPATIBILITY_UNSPECIFIED: _Compatibility.ValueType  # 0
+    COMPATIBILITY_COMPATIBLE: _Compatibility.ValueType  # 1
+    """Everything that was valid is valid."""
+    COMPATIBILITY_BREAKING: _Compatibility.ValueType  # 2
+    """Something that was valid is no longer."""
+
+class Compatibility(_Compatibility, metaclass=_CompatibilityEnumTypeWrapper):
+    """Whether what satisfied the old still satisfies the new."""
+
+COMPATIBILITY_UNSPECIFIED: Compatibility.ValueType  # 0
+COMPATIBILITY_COMPATIBLE: Compatibility.ValueType  # 1
+"""Everything that was valid is valid."""
+COMPATIBILITY_BREAKING: Compatibility.ValueType  # 2
+"""Something that was valid is no longer."""
+Global___Compatibility: _TypeAlias = Compatibility  # noqa: Y015
+
 @_typing.final
 class Definition(_message.Message):
     """A named piece of reusable code; its versions carry the content."""
@@ -185,6 +207,8 @@ class DefinitionVersion(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
+    OP_MACRO_FIELD_NUMBER: _builtins.int
+    PUBLICATION_REPORT_FIELD_NUMBER: _builtins.int
     definition_version_id: _builtins.str
     """Output only. UUID."""
     definition_id: _builtins.str
@@ -235,6 +259,14 @@ class DefinitionVersion(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Output only."""
 
+    @_builtins.property
+    def op_macro(self) -> Global___OpMacro:
+        """Only for an OP_MACRO, which has it instead of a `code_ref`."""
+
+    @_builtins.property
+    def publication_report(self) -> Global___PublicationReport:
+        """Output only. What publishing it means for others; only in the answer of PublishDefinition."""
+
     def __init__(
         self,
         *,
@@ -255,14 +287,152 @@ class DefinitionVersion(_message.Message):
         state: Global___DefinitionState.ValueType = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         description: _builtins.str = ...,
+        op_macro: Global___OpMacro | None = ...,
+        publication_report: Global___PublicationReport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "input_schema", b"input_schema", "output_schema", b"output_schema", "parameters_schema", b"parameters_schema", "status_aggregation_contract", b"status_aggregation_contract"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "input_schema", b"input_schema", "op_macro", b"op_macro", "output_schema", b"output_schema", "parameters_schema", b"parameters_schema", "publication_report", b"publication_report", "status_aggregation_contract", b"status_aggregation_contract"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_ref", b"code_ref", "compatibility_rules", b"compatibility_rules", "content_hash", b"content_hash", "create_time", b"create_time", "definition_id", b"definition_id", "definition_name", b"definition_name", "definition_version_id", b"definition_version_id", "description", b"description", "flow_specs", b"flow_specs", "guardrail_contracts", b"guardrail_contracts", "input_schema", b"input_schema", "kind", b"kind", "output_schema", b"output_schema", "parameters_schema", b"parameters_schema", "state", b"state", "status_aggregation_contract", b"status_aggregation_contract", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_ref", b"code_ref", "compatibility_rules", b"compatibility_rules", "content_hash", b"content_hash", "create_time", b"create_time", "definition_id", b"definition_id", "definition_name", b"definition_name", "definition_version_id", b"definition_version_id", "description", b"description", "flow_specs", b"flow_specs", "guardrail_contracts", b"guardrail_contracts", "input_schema", b"input_schema", "kind", b"kind", "op_macro", b"op_macro", "output_schema", b"output_schema", "parameters_schema", b"parameters_schema", "publication_report", b"publication_report", "state", b"state", "status_aggregation_contract", b"status_aggregation_contract", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DefinitionVersion: _TypeAlias = DefinitionVersion  # noqa: Y015
+
+@_typing.final
+class OpMacro(_message.Message):
+    """A saved expression over operators, usable by its definition's name inside expressions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    EXPRESSION_FIELD_NUMBER: _builtins.int
+    expression: _builtins.str
+    """For example `ZSCORE(REF(x, 21) / REF(x, 252) - 1)`."""
+    @_builtins.property
+    def parameters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of its parameters in order; the expression refers to them like to columns."""
+
+    def __init__(
+        self,
+        *,
+        parameters: _abc.Iterable[_builtins.str] | None = ...,
+        expression: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expression", b"expression", "parameters", b"parameters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpMacro: _TypeAlias = OpMacro  # noqa: Y015
+
+@_typing.final
+class PublicationReport(_message.Message):
+    """What a publication means for others."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREVIOUS_VERSION_FIELD_NUMBER: _builtins.int
+    COMPATIBILITY_FIELD_NUMBER: _builtins.int
+    SCHEMA_CHANGES_FIELD_NUMBER: _builtins.int
+    TRACKING_INSTANCES_FIELD_NUMBER: _builtins.int
+    TRACKING_INSTANCE_COUNT_FIELD_NUMBER: _builtins.int
+    previous_version: _builtins.str
+    """The version it is compared with, the newest active one before it; empty for the first."""
+    compatibility: Global___Compatibility.ValueType
+    """BREAKING if any change is."""
+    tracking_instance_count: _builtins.int
+    """How many there are."""
+    @_builtins.property
+    def schema_changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___SchemaChange]:
+        """What differs between the schemas, in the order of paths."""
+
+    @_builtins.property
+    def tracking_instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrackingInstance]:
+        """Instances that follow the newest version, at most 1,000 of them, in the order of names."""
+
+    def __init__(
+        self,
+        *,
+        previous_version: _builtins.str = ...,
+        compatibility: Global___Compatibility.ValueType = ...,
+        schema_changes: _abc.Iterable[Global___SchemaChange] | None = ...,
+        tracking_instances: _abc.Iterable[Global___TrackingInstance] | None = ...,
+        tracking_instance_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compatibility", b"compatibility", "previous_version", b"previous_version", "schema_changes", b"schema_changes", "tracking_instance_count", b"tracking_instance_count", "tracking_instances", b"tracking_instances"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublicationReport: _TypeAlias = PublicationReport  # noqa: Y015
+
+@_typing.final
+class SchemaChange(_message.Message):
+    """One difference between two schemas."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    COMPATIBILITY_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """JSON Pointer, from `/parameters_schema`, `/input_schema` or `/output_schema` on."""
+    description: _builtins.str
+    """For people."""
+    compatibility: Global___Compatibility.ValueType
+    """Whether this one breaks."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        description: _builtins.str = ...,
+        compatibility: Global___Compatibility.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compatibility", b"compatibility", "description", b"description", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SchemaChange: _TypeAlias = SchemaChange  # noqa: Y015
+
+@_typing.final
+class TrackingInstance(_message.Message):
+    """An instance that follows the newest version of a definition."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    VIOLATIONS_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    """The instance; of a component, the dataset or signal that owns it."""
+    name: _builtins.str
+    """Its name."""
+    project_id: _builtins.str
+    """The project it belongs to."""
+    @_builtins.property
+    def violations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Empty where its configuration satisfies the new version; otherwise it stays where it is."""
+
+    def __init__(
+        self,
+        *,
+        instance_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        project_id: _builtins.str = ...,
+        violations: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "name", b"name", "project_id", b"project_id", "violations", b"violations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrackingInstance: _TypeAlias = TrackingInstance  # noqa: Y015
 
 @_typing.final
 class CompatibilityRule(_message.Message):

@@ -31,6 +31,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_DEFINITION_VERSION_NOT_FOUND: _ErrorReason.ValueType  # 2
     ERROR_REASON_VERSION_CONFLICT: _ErrorReason.ValueType  # 3
     ERROR_REASON_INVALID_SCHEMA: _ErrorReason.ValueType  # 4
+    ERROR_REASON_INVALID_STATE: _ErrorReason.ValueType  # 5
+    """The version's state does not allow it."""
+    ERROR_REASON_INVALID_EXPRESSION: _ErrorReason.ValueType  # 6
+    """A macro's expression does not parse, names what is not there, or uses itself."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why DefinitionService refused."""
@@ -40,6 +44,10 @@ ERROR_REASON_DEFINITION_NOT_FOUND: ErrorReason.ValueType  # 1
 ERROR_REASON_DEFINITION_VERSION_NOT_FOUND: ErrorReason.ValueType  # 2
 ERROR_REASON_VERSION_CONFLICT: ErrorReason.ValueType  # 3
 ERROR_REASON_INVALID_SCHEMA: ErrorReason.ValueType  # 4
+ERROR_REASON_INVALID_STATE: ErrorReason.ValueType  # 5
+"""The version's state does not allow it."""
+ERROR_REASON_INVALID_EXPRESSION: ErrorReason.ValueType  # 6
+"""A macro's expression does not parse, names what is not there, or uses itself."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
@@ -51,6 +59,8 @@ class PublishDefinitionRequest(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     DEFINITION_VERSION_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DRAFT_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The definition's name, unique within its kind."""
     kind: _definition_pb2.DefinitionKind.ValueType
@@ -59,6 +69,10 @@ class PublishDefinitionRequest(_message.Message):
     """For people."""
     request_id: _builtins.str
     """Repeats of a request with this id get the first answer."""
+    draft: _builtins.bool
+    """Publish as DRAFT: nothing follows it until it is activated."""
+    validate_only: _builtins.bool
+    """Check and report, store nothing."""
     @_builtins.property
     def definition_version(self) -> _definition_pb2.DefinitionVersion:
         """The version's content; output-only fields are ignored."""
@@ -71,10 +85,12 @@ class PublishDefinitionRequest(_message.Message):
         description: _builtins.str = ...,
         definition_version: _definition_pb2.DefinitionVersion | None = ...,
         request_id: _builtins.str = ...,
+        draft: _builtins.bool = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["definition_version", b"definition_version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition_version", b"definition_version", "description", b"description", "kind", b"kind", "name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition_version", b"definition_version", "description", b"description", "draft", b"draft", "kind", b"kind", "name", b"name", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -259,3 +275,59 @@ class DeprecateDefinitionVersionRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeprecateDefinitionVersionRequest: _TypeAlias = DeprecateDefinitionVersionRequest  # noqa: Y015
+
+@_typing.final
+class ActivateDefinitionVersionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEFINITION_VERSION_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    definition_version_id: _builtins.str
+    """The version's id."""
+    reason: _builtins.str
+    """Why; recorded."""
+    request_id: _builtins.str
+    """Repeats of a request with this id get the first answer."""
+    def __init__(
+        self,
+        *,
+        definition_version_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition_version_id", b"definition_version_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ActivateDefinitionVersionRequest: _TypeAlias = ActivateDefinitionVersionRequest  # noqa: Y015
+
+@_typing.final
+class RetireDefinitionVersionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEFINITION_VERSION_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    definition_version_id: _builtins.str
+    """The version's id."""
+    reason: _builtins.str
+    """Why; recorded."""
+    request_id: _builtins.str
+    """Repeats of a request with this id get the first answer."""
+    def __init__(
+        self,
+        *,
+        definition_version_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition_version_id", b"definition_version_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetireDefinitionVersionRequest: _TypeAlias = RetireDefinitionVersionRequest  # noqa: Y015

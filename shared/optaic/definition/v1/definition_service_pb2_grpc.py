@@ -66,6 +66,16 @@ class DefinitionServiceStub:
                 request_serializer=optaic_dot_definition_dot_v1_dot_definition__service__pb2.DeprecateDefinitionVersionRequest.SerializeToString,
                 response_deserializer=optaic_dot_definition_dot_v1_dot_definition__pb2.DefinitionVersion.FromString,
                 _registered_method=True)
+        self.ActivateDefinitionVersion = channel.unary_unary(
+                '/optaic.definition.v1.DefinitionService/ActivateDefinitionVersion',
+                request_serializer=optaic_dot_definition_dot_v1_dot_definition__service__pb2.ActivateDefinitionVersionRequest.SerializeToString,
+                response_deserializer=optaic_dot_definition_dot_v1_dot_definition__pb2.DefinitionVersion.FromString,
+                _registered_method=True)
+        self.RetireDefinitionVersion = channel.unary_unary(
+                '/optaic.definition.v1.DefinitionService/RetireDefinitionVersion',
+                request_serializer=optaic_dot_definition_dot_v1_dot_definition__service__pb2.RetireDefinitionVersionRequest.SerializeToString,
+                response_deserializer=optaic_dot_definition_dot_v1_dot_definition__pb2.DefinitionVersion.FromString,
+                _registered_method=True)
 
 
 class DefinitionServiceServicer:
@@ -117,6 +127,22 @@ class DefinitionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ActivateDefinitionVersion(self, request, context):
+        """DRAFT -> ACTIVE; activating again changes nothing. From then on it is what new instances get. Errors:
+        NOT_FOUND (DEFINITION_VERSION_NOT_FOUND); FAILED_PRECONDITION (INVALID_STATE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetireDefinitionVersion(self, request, context):
+        """DEPRECATED -> RETIRED; retiring again changes nothing. New instances are refused, old ones keep working.
+        Errors: NOT_FOUND (DEFINITION_VERSION_NOT_FOUND); FAILED_PRECONDITION (INVALID_STATE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DefinitionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -148,6 +174,16 @@ def add_DefinitionServiceServicer_to_server(servicer, server):
             'DeprecateDefinitionVersion': grpc.unary_unary_rpc_method_handler(
                     servicer.DeprecateDefinitionVersion,
                     request_deserializer=optaic_dot_definition_dot_v1_dot_definition__service__pb2.DeprecateDefinitionVersionRequest.FromString,
+                    response_serializer=optaic_dot_definition_dot_v1_dot_definition__pb2.DefinitionVersion.SerializeToString,
+            ),
+            'ActivateDefinitionVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.ActivateDefinitionVersion,
+                    request_deserializer=optaic_dot_definition_dot_v1_dot_definition__service__pb2.ActivateDefinitionVersionRequest.FromString,
+                    response_serializer=optaic_dot_definition_dot_v1_dot_definition__pb2.DefinitionVersion.SerializeToString,
+            ),
+            'RetireDefinitionVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetireDefinitionVersion,
+                    request_deserializer=optaic_dot_definition_dot_v1_dot_definition__service__pb2.RetireDefinitionVersionRequest.FromString,
                     response_serializer=optaic_dot_definition_dot_v1_dot_definition__pb2.DefinitionVersion.SerializeToString,
             ),
     }
@@ -313,6 +349,60 @@ class DefinitionService:
             target,
             '/optaic.definition.v1.DefinitionService/DeprecateDefinitionVersion',
             optaic_dot_definition_dot_v1_dot_definition__service__pb2.DeprecateDefinitionVersionRequest.SerializeToString,
+            optaic_dot_definition_dot_v1_dot_definition__pb2.DefinitionVersion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ActivateDefinitionVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optaic.definition.v1.DefinitionService/ActivateDefinitionVersion',
+            optaic_dot_definition_dot_v1_dot_definition__service__pb2.ActivateDefinitionVersionRequest.SerializeToString,
+            optaic_dot_definition_dot_v1_dot_definition__pb2.DefinitionVersion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetireDefinitionVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optaic.definition.v1.DefinitionService/RetireDefinitionVersion',
+            optaic_dot_definition_dot_v1_dot_definition__service__pb2.RetireDefinitionVersionRequest.SerializeToString,
             optaic_dot_definition_dot_v1_dot_definition__pb2.DefinitionVersion.FromString,
             options,
             channel_credentials,

@@ -51,6 +51,14 @@ class DefinitionServiceStub:
     """ACTIVE -> DEPRECATED; deprecating again changes nothing. Instances keep working. Errors: NOT_FOUND
     (DEFINITION_VERSION_NOT_FOUND).
     """
+    ActivateDefinitionVersion: _grpc.UnaryUnaryMultiCallable[_definition_service_pb2.ActivateDefinitionVersionRequest, _definition_pb2.DefinitionVersion]
+    """DRAFT -> ACTIVE; activating again changes nothing. From then on it is what new instances get. Errors:
+    NOT_FOUND (DEFINITION_VERSION_NOT_FOUND); FAILED_PRECONDITION (INVALID_STATE).
+    """
+    RetireDefinitionVersion: _grpc.UnaryUnaryMultiCallable[_definition_service_pb2.RetireDefinitionVersionRequest, _definition_pb2.DefinitionVersion]
+    """DEPRECATED -> RETIRED; retiring again changes nothing. New instances are refused, old ones keep working.
+    Errors: NOT_FOUND (DEFINITION_VERSION_NOT_FOUND); FAILED_PRECONDITION (INVALID_STATE).
+    """
 
 @_typing.type_check_only
 class DefinitionServiceAsyncStub(DefinitionServiceStub):
@@ -73,6 +81,14 @@ class DefinitionServiceAsyncStub(DefinitionServiceStub):
     DeprecateDefinitionVersion: _aio.UnaryUnaryMultiCallable[_definition_service_pb2.DeprecateDefinitionVersionRequest, _definition_pb2.DefinitionVersion]  # type: ignore[assignment]
     """ACTIVE -> DEPRECATED; deprecating again changes nothing. Instances keep working. Errors: NOT_FOUND
     (DEFINITION_VERSION_NOT_FOUND).
+    """
+    ActivateDefinitionVersion: _aio.UnaryUnaryMultiCallable[_definition_service_pb2.ActivateDefinitionVersionRequest, _definition_pb2.DefinitionVersion]  # type: ignore[assignment]
+    """DRAFT -> ACTIVE; activating again changes nothing. From then on it is what new instances get. Errors:
+    NOT_FOUND (DEFINITION_VERSION_NOT_FOUND); FAILED_PRECONDITION (INVALID_STATE).
+    """
+    RetireDefinitionVersion: _aio.UnaryUnaryMultiCallable[_definition_service_pb2.RetireDefinitionVersionRequest, _definition_pb2.DefinitionVersion]  # type: ignore[assignment]
+    """DEPRECATED -> RETIRED; retiring again changes nothing. New instances are refused, old ones keep working.
+    Errors: NOT_FOUND (DEFINITION_VERSION_NOT_FOUND); FAILED_PRECONDITION (INVALID_STATE).
     """
 
 class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -129,6 +145,26 @@ class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_definition_pb2.DefinitionVersion, _abc.Awaitable[_definition_pb2.DefinitionVersion]]:
         """ACTIVE -> DEPRECATED; deprecating again changes nothing. Instances keep working. Errors: NOT_FOUND
         (DEFINITION_VERSION_NOT_FOUND).
+        """
+
+    @_abc_1.abstractmethod
+    def ActivateDefinitionVersion(
+        self,
+        request: _definition_service_pb2.ActivateDefinitionVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_definition_pb2.DefinitionVersion, _abc.Awaitable[_definition_pb2.DefinitionVersion]]:
+        """DRAFT -> ACTIVE; activating again changes nothing. From then on it is what new instances get. Errors:
+        NOT_FOUND (DEFINITION_VERSION_NOT_FOUND); FAILED_PRECONDITION (INVALID_STATE).
+        """
+
+    @_abc_1.abstractmethod
+    def RetireDefinitionVersion(
+        self,
+        request: _definition_service_pb2.RetireDefinitionVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_definition_pb2.DefinitionVersion, _abc.Awaitable[_definition_pb2.DefinitionVersion]]:
+        """DEPRECATED -> RETIRED; retiring again changes nothing. New instances are refused, old ones keep working.
+        Errors: NOT_FOUND (DEFINITION_VERSION_NOT_FOUND); FAILED_PRECONDITION (INVALID_STATE).
         """
 
 def add_DefinitionServiceServicer_to_server(servicer: DefinitionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -7,9 +7,11 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from optaic.instance.v1 import instance_pb2 as _instance_pb2
+from optaic.instance.v1 import spec_pb2 as _spec_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -45,6 +47,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_HAS_DEPENDANTS: _ErrorReason.ValueType  # 15
     ERROR_REASON_UNSUPPORTED_KIND: _ErrorReason.ValueType  # 16
     ERROR_REASON_INVALID_SPEC: _ErrorReason.ValueType  # 17
+    ERROR_REASON_CONTRACT_BROKEN: _ErrorReason.ValueType  # 18
+    """The data does not keep the promise that a signal makes."""
+    ERROR_REASON_MODEL_VERSION_NOT_FOUND: _ErrorReason.ValueType  # 19
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why InstanceService refused."""
@@ -67,6 +72,9 @@ ERROR_REASON_IMMUTABLE_FIELD: ErrorReason.ValueType  # 14
 ERROR_REASON_HAS_DEPENDANTS: ErrorReason.ValueType  # 15
 ERROR_REASON_UNSUPPORTED_KIND: ErrorReason.ValueType  # 16
 ERROR_REASON_INVALID_SPEC: ErrorReason.ValueType  # 17
+ERROR_REASON_CONTRACT_BROKEN: ErrorReason.ValueType  # 18
+"""The data does not keep the promise that a signal makes."""
+ERROR_REASON_MODEL_VERSION_NOT_FOUND: ErrorReason.ValueType  # 19
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
@@ -293,6 +301,9 @@ class ListInstancesRequest(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    DEFINITION_ID_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """Only of this project; empty means all."""
     name: _builtins.str
@@ -301,6 +312,10 @@ class ListInstancesRequest(_message.Message):
     """At most this many; 0 means 100; 1,000 at most."""
     page_token: _builtins.str
     """From the previous answer."""
+    owner: _builtins.str
+    """Only this owner."""
+    definition_id: _builtins.str
+    """Only those that use this definition, themselves or by a component."""
     @_builtins.property
     def kinds(self) -> _containers.RepeatedScalarFieldContainer[_instance_pb2.InstanceKind.ValueType]:
         """Only these kinds; empty means all but components."""
@@ -308,6 +323,10 @@ class ListInstancesRequest(_message.Message):
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Only with all of these labels."""
+
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[_instance_pb2.InstanceState.ValueType]:
+        """Only in these states; empty means all."""
 
     def __init__(
         self,
@@ -318,10 +337,13 @@ class ListInstancesRequest(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        states: _abc.Iterable[_instance_pb2.InstanceState.ValueType] | None = ...,
+        owner: _builtins.str = ...,
+        definition_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kinds", b"kinds", "labels", b"labels", "name", b"name", "page_size", b"page_size", "page_token", b"page_token", "project_id", b"project_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition_id", b"definition_id", "kinds", b"kinds", "labels", b"labels", "name", b"name", "owner", b"owner", "page_size", b"page_size", "page_token", b"page_token", "project_id", b"project_id", "states", b"states"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -399,6 +421,8 @@ class DeleteInstanceRequest(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    CASCADE_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     etag: _builtins.str
     """When given, must match."""
@@ -406,6 +430,10 @@ class DeleteInstanceRequest(_message.Message):
     """Repeats of a request with this id get the first answer."""
     reason: _builtins.str
     """Why; recorded."""
+    cascade: _builtins.bool
+    """Delete everything that depends on it too, downstream first; `conditions` show the progress."""
+    validate_only: _builtins.bool
+    """Check, change nothing."""
     def __init__(
         self,
         *,
@@ -413,10 +441,12 @@ class DeleteInstanceRequest(_message.Message):
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
         reason: _builtins.str = ...,
+        cascade: _builtins.bool = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "instance_id", b"instance_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cascade", b"cascade", "etag", b"etag", "instance_id", b"instance_id", "reason", b"reason", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -534,3 +564,221 @@ class ListInstanceRevisionsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListInstanceRevisionsResponse: _TypeAlias = ListInstanceRevisionsResponse  # noqa: Y015
+
+@_typing.final
+class DiffInstanceRevisionsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    FROM_REVISION_FIELD_NUMBER: _builtins.int
+    TO_REVISION_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    """The instance."""
+    from_revision: _builtins.int
+    """The older one."""
+    to_revision: _builtins.int
+    """The newer one; 0 means the newest."""
+    def __init__(
+        self,
+        *,
+        instance_id: _builtins.str = ...,
+        from_revision: _builtins.int = ...,
+        to_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_revision", b"from_revision", "instance_id", b"instance_id", "to_revision", b"to_revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiffInstanceRevisionsRequest: _TypeAlias = DiffInstanceRevisionsRequest  # noqa: Y015
+
+@_typing.final
+class DiffInstanceRevisionsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldChange]:
+        """In the order of paths."""
+
+    def __init__(
+        self,
+        *,
+        changes: _abc.Iterable[Global___FieldChange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiffInstanceRevisionsResponse: _TypeAlias = DiffInstanceRevisionsResponse  # noqa: Y015
+
+@_typing.final
+class FieldChange(_message.Message):
+    """One field that differs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    FROM_VALUE_FIELD_NUMBER: _builtins.int
+    TO_VALUE_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """For example `dataset.pipeline.config.as_of`, or `upstream_refs[1].role`."""
+    @_builtins.property
+    def from_value(self) -> _struct_pb2.Value:
+        """Absent where it was not set."""
+
+    @_builtins.property
+    def to_value(self) -> _struct_pb2.Value:
+        """Absent where it is no longer set."""
+
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        from_value: _struct_pb2.Value | None = ...,
+        to_value: _struct_pb2.Value | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["from_value", b"from_value", "to_value", b"to_value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_value", b"from_value", "path", b"path", "to_value", b"to_value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FieldChange: _TypeAlias = FieldChange  # noqa: Y015
+
+@_typing.final
+class PromoteDatasetRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    CONTRACT_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    """The dataset."""
+    etag: _builtins.str
+    """Refuse unless it is the present one."""
+    request_id: _builtins.str
+    """Repeats of a request with this id get the first answer."""
+    reason: _builtins.str
+    """Why; recorded."""
+    validate_only: _builtins.bool
+    """Check, change nothing."""
+    @_builtins.property
+    def contract(self) -> _spec_pb2.SignalContract:
+        """What is promised from now on."""
+
+    def __init__(
+        self,
+        *,
+        instance_id: _builtins.str = ...,
+        contract: _spec_pb2.SignalContract | None = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["contract", b"contract"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contract", b"contract", "etag", b"etag", "instance_id", b"instance_id", "reason", b"reason", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromoteDatasetRequest: _TypeAlias = PromoteDatasetRequest  # noqa: Y015
+
+@_typing.final
+class PromoteModelVersionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    """The model."""
+    model_version: _builtins.str
+    """The version in MLflow's registry."""
+    etag: _builtins.str
+    """Refuse unless it is the present one."""
+    request_id: _builtins.str
+    """Repeats of a request with this id get the first answer."""
+    reason: _builtins.str
+    """Why; recorded."""
+    validate_only: _builtins.bool
+    """Check, change nothing."""
+    def __init__(
+        self,
+        *,
+        instance_id: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "instance_id", b"instance_id", "model_version", b"model_version", "reason", b"reason", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromoteModelVersionRequest: _TypeAlias = PromoteModelVersionRequest  # noqa: Y015
+
+@_typing.final
+class ListModelPromotionsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    """The model."""
+    page_size: _builtins.int
+    """At most this many; 0 means 100; 1,000 at most."""
+    page_token: _builtins.str
+    """From the previous answer."""
+    def __init__(
+        self,
+        *,
+        instance_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListModelPromotionsRequest: _TypeAlias = ListModelPromotionsRequest  # noqa: Y015
+
+@_typing.final
+class ListModelPromotionsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROMOTIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def promotions(self) -> _containers.RepeatedCompositeFieldContainer[_spec_pb2.ModelPromotion]: ...
+    def __init__(
+        self,
+        *,
+        promotions: _abc.Iterable[_spec_pb2.ModelPromotion] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "promotions", b"promotions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListModelPromotionsResponse: _TypeAlias = ListModelPromotionsResponse  # noqa: Y015

@@ -96,6 +96,26 @@ class InstanceServiceStub:
                 request_serializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.ListInstanceRevisionsRequest.SerializeToString,
                 response_deserializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.ListInstanceRevisionsResponse.FromString,
                 _registered_method=True)
+        self.DiffInstanceRevisions = channel.unary_unary(
+                '/optaic.instance.v1.InstanceService/DiffInstanceRevisions',
+                request_serializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.DiffInstanceRevisionsRequest.SerializeToString,
+                response_deserializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.DiffInstanceRevisionsResponse.FromString,
+                _registered_method=True)
+        self.PromoteDataset = channel.unary_unary(
+                '/optaic.instance.v1.InstanceService/PromoteDataset',
+                request_serializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.PromoteDatasetRequest.SerializeToString,
+                response_deserializer=optaic_dot_instance_dot_v1_dot_instance__pb2.Instance.FromString,
+                _registered_method=True)
+        self.PromoteModelVersion = channel.unary_unary(
+                '/optaic.instance.v1.InstanceService/PromoteModelVersion',
+                request_serializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.PromoteModelVersionRequest.SerializeToString,
+                response_deserializer=optaic_dot_instance_dot_v1_dot_instance__pb2.Instance.FromString,
+                _registered_method=True)
+        self.ListModelPromotions = channel.unary_unary(
+                '/optaic.instance.v1.InstanceService/ListModelPromotions',
+                request_serializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.ListModelPromotionsRequest.SerializeToString,
+                response_deserializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.ListModelPromotionsResponse.FromString,
+                _registered_method=True)
 
 
 class InstanceServiceServicer:
@@ -193,6 +213,40 @@ class InstanceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DiffInstanceRevisions(self, request, context):
+        """Every field that differs between two revisions, in the order of paths. Errors: NOT_FOUND
+        (INSTANCE_NOT_FOUND, REVISION_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PromoteDataset(self, request, context):
+        """Turns a dataset into a signal in place, under the same id: data, versions and lineage stay, nothing is
+        computed again. The current data is checked against the contract first. Errors: NOT_FOUND
+        (INSTANCE_NOT_FOUND); ABORTED (ETAG_MISMATCH); FAILED_PRECONDITION (CONTRACT_BROKEN with every check
+        that failed, INSTANCE_DELETING); INVALID_ARGUMENT (UNSUPPORTED_KIND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PromoteModelVersion(self, request, context):
+        """Makes a version in MLflow's registry the model's champion. Promoting an earlier one reverses it. Errors:
+        NOT_FOUND (INSTANCE_NOT_FOUND, MODEL_VERSION_NOT_FOUND); ABORTED (ETAG_MISMATCH); UNAVAILABLE where
+        MLflow does not answer; INVALID_ARGUMENT (UNSUPPORTED_KIND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListModelPromotions(self, request, context):
+        """Newest first. Errors: NOT_FOUND (INSTANCE_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InstanceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -255,6 +309,26 @@ def add_InstanceServiceServicer_to_server(servicer, server):
                     servicer.ListInstanceRevisions,
                     request_deserializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.ListInstanceRevisionsRequest.FromString,
                     response_serializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.ListInstanceRevisionsResponse.SerializeToString,
+            ),
+            'DiffInstanceRevisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.DiffInstanceRevisions,
+                    request_deserializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.DiffInstanceRevisionsRequest.FromString,
+                    response_serializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.DiffInstanceRevisionsResponse.SerializeToString,
+            ),
+            'PromoteDataset': grpc.unary_unary_rpc_method_handler(
+                    servicer.PromoteDataset,
+                    request_deserializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.PromoteDatasetRequest.FromString,
+                    response_serializer=optaic_dot_instance_dot_v1_dot_instance__pb2.Instance.SerializeToString,
+            ),
+            'PromoteModelVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.PromoteModelVersion,
+                    request_deserializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.PromoteModelVersionRequest.FromString,
+                    response_serializer=optaic_dot_instance_dot_v1_dot_instance__pb2.Instance.SerializeToString,
+            ),
+            'ListModelPromotions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModelPromotions,
+                    request_deserializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.ListModelPromotionsRequest.FromString,
+                    response_serializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.ListModelPromotionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -582,6 +656,114 @@ class InstanceService:
             '/optaic.instance.v1.InstanceService/ListInstanceRevisions',
             optaic_dot_instance_dot_v1_dot_instance__service__pb2.ListInstanceRevisionsRequest.SerializeToString,
             optaic_dot_instance_dot_v1_dot_instance__service__pb2.ListInstanceRevisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiffInstanceRevisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optaic.instance.v1.InstanceService/DiffInstanceRevisions',
+            optaic_dot_instance_dot_v1_dot_instance__service__pb2.DiffInstanceRevisionsRequest.SerializeToString,
+            optaic_dot_instance_dot_v1_dot_instance__service__pb2.DiffInstanceRevisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PromoteDataset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optaic.instance.v1.InstanceService/PromoteDataset',
+            optaic_dot_instance_dot_v1_dot_instance__service__pb2.PromoteDatasetRequest.SerializeToString,
+            optaic_dot_instance_dot_v1_dot_instance__pb2.Instance.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PromoteModelVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optaic.instance.v1.InstanceService/PromoteModelVersion',
+            optaic_dot_instance_dot_v1_dot_instance__service__pb2.PromoteModelVersionRequest.SerializeToString,
+            optaic_dot_instance_dot_v1_dot_instance__pb2.Instance.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModelPromotions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optaic.instance.v1.InstanceService/ListModelPromotions',
+            optaic_dot_instance_dot_v1_dot_instance__service__pb2.ListModelPromotionsRequest.SerializeToString,
+            optaic_dot_instance_dot_v1_dot_instance__service__pb2.ListModelPromotionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

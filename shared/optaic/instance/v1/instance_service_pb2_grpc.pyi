@@ -69,6 +69,23 @@ class InstanceServiceStub:
     """PAUSED -> PROVISIONING -> ACTIVE."""
     ListInstanceRevisions: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.ListInstanceRevisionsRequest, _instance_service_pb2.ListInstanceRevisionsResponse]
     """Newest first."""
+    DiffInstanceRevisions: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.DiffInstanceRevisionsRequest, _instance_service_pb2.DiffInstanceRevisionsResponse]
+    """Every field that differs between two revisions, in the order of paths. Errors: NOT_FOUND
+    (INSTANCE_NOT_FOUND, REVISION_NOT_FOUND).
+    """
+    PromoteDataset: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.PromoteDatasetRequest, _instance_pb2.Instance]
+    """Turns a dataset into a signal in place, under the same id: data, versions and lineage stay, nothing is
+    computed again. The current data is checked against the contract first. Errors: NOT_FOUND
+    (INSTANCE_NOT_FOUND); ABORTED (ETAG_MISMATCH); FAILED_PRECONDITION (CONTRACT_BROKEN with every check
+    that failed, INSTANCE_DELETING); INVALID_ARGUMENT (UNSUPPORTED_KIND).
+    """
+    PromoteModelVersion: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.PromoteModelVersionRequest, _instance_pb2.Instance]
+    """Makes a version in MLflow's registry the model's champion. Promoting an earlier one reverses it. Errors:
+    NOT_FOUND (INSTANCE_NOT_FOUND, MODEL_VERSION_NOT_FOUND); ABORTED (ETAG_MISMATCH); UNAVAILABLE where
+    MLflow does not answer; INVALID_ARGUMENT (UNSUPPORTED_KIND).
+    """
+    ListModelPromotions: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.ListModelPromotionsRequest, _instance_service_pb2.ListModelPromotionsResponse]
+    """Newest first. Errors: NOT_FOUND (INSTANCE_NOT_FOUND)."""
 
 @_typing.type_check_only
 class InstanceServiceAsyncStub(InstanceServiceStub):
@@ -110,6 +127,23 @@ class InstanceServiceAsyncStub(InstanceServiceStub):
     """PAUSED -> PROVISIONING -> ACTIVE."""
     ListInstanceRevisions: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.ListInstanceRevisionsRequest, _instance_service_pb2.ListInstanceRevisionsResponse]  # type: ignore[assignment]
     """Newest first."""
+    DiffInstanceRevisions: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.DiffInstanceRevisionsRequest, _instance_service_pb2.DiffInstanceRevisionsResponse]  # type: ignore[assignment]
+    """Every field that differs between two revisions, in the order of paths. Errors: NOT_FOUND
+    (INSTANCE_NOT_FOUND, REVISION_NOT_FOUND).
+    """
+    PromoteDataset: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.PromoteDatasetRequest, _instance_pb2.Instance]  # type: ignore[assignment]
+    """Turns a dataset into a signal in place, under the same id: data, versions and lineage stay, nothing is
+    computed again. The current data is checked against the contract first. Errors: NOT_FOUND
+    (INSTANCE_NOT_FOUND); ABORTED (ETAG_MISMATCH); FAILED_PRECONDITION (CONTRACT_BROKEN with every check
+    that failed, INSTANCE_DELETING); INVALID_ARGUMENT (UNSUPPORTED_KIND).
+    """
+    PromoteModelVersion: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.PromoteModelVersionRequest, _instance_pb2.Instance]  # type: ignore[assignment]
+    """Makes a version in MLflow's registry the model's champion. Promoting an earlier one reverses it. Errors:
+    NOT_FOUND (INSTANCE_NOT_FOUND, MODEL_VERSION_NOT_FOUND); ABORTED (ETAG_MISMATCH); UNAVAILABLE where
+    MLflow does not answer; INVALID_ARGUMENT (UNSUPPORTED_KIND).
+    """
+    ListModelPromotions: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.ListModelPromotionsRequest, _instance_service_pb2.ListModelPromotionsResponse]  # type: ignore[assignment]
+    """Newest first. Errors: NOT_FOUND (INSTANCE_NOT_FOUND)."""
 
 class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
     """Registry of projects and instances; keeps them paired with Prefect."""
@@ -220,5 +254,46 @@ class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_instance_service_pb2.ListInstanceRevisionsResponse, _abc.Awaitable[_instance_service_pb2.ListInstanceRevisionsResponse]]:
         """Newest first."""
+
+    @_abc_1.abstractmethod
+    def DiffInstanceRevisions(
+        self,
+        request: _instance_service_pb2.DiffInstanceRevisionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_instance_service_pb2.DiffInstanceRevisionsResponse, _abc.Awaitable[_instance_service_pb2.DiffInstanceRevisionsResponse]]:
+        """Every field that differs between two revisions, in the order of paths. Errors: NOT_FOUND
+        (INSTANCE_NOT_FOUND, REVISION_NOT_FOUND).
+        """
+
+    @_abc_1.abstractmethod
+    def PromoteDataset(
+        self,
+        request: _instance_service_pb2.PromoteDatasetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_instance_pb2.Instance, _abc.Awaitable[_instance_pb2.Instance]]:
+        """Turns a dataset into a signal in place, under the same id: data, versions and lineage stay, nothing is
+        computed again. The current data is checked against the contract first. Errors: NOT_FOUND
+        (INSTANCE_NOT_FOUND); ABORTED (ETAG_MISMATCH); FAILED_PRECONDITION (CONTRACT_BROKEN with every check
+        that failed, INSTANCE_DELETING); INVALID_ARGUMENT (UNSUPPORTED_KIND).
+        """
+
+    @_abc_1.abstractmethod
+    def PromoteModelVersion(
+        self,
+        request: _instance_service_pb2.PromoteModelVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_instance_pb2.Instance, _abc.Awaitable[_instance_pb2.Instance]]:
+        """Makes a version in MLflow's registry the model's champion. Promoting an earlier one reverses it. Errors:
+        NOT_FOUND (INSTANCE_NOT_FOUND, MODEL_VERSION_NOT_FOUND); ABORTED (ETAG_MISMATCH); UNAVAILABLE where
+        MLflow does not answer; INVALID_ARGUMENT (UNSUPPORTED_KIND).
+        """
+
+    @_abc_1.abstractmethod
+    def ListModelPromotions(
+        self,
+        request: _instance_service_pb2.ListModelPromotionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_instance_service_pb2.ListModelPromotionsResponse, _abc.Awaitable[_instance_service_pb2.ListModelPromotionsResponse]]:
+        """Newest first. Errors: NOT_FOUND (INSTANCE_NOT_FOUND)."""
 
 def add_InstanceServiceServicer_to_server(servicer: InstanceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

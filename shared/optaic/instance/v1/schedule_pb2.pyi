@@ -18,6 +18,62 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _OverlapPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OverlapPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OverlapPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OVERLAP_POLICY_UNSPECIFIED: _OverlapPolicy.ValueType  # 0
+    """Means SKIP."""
+    OVERLAP_POLICY_SKIP: _OverlapPolicy.ValueType  # 1
+    """Nothing runs for this time."""
+    OVERLAP_POLICY_QUEUE_ONE: _OverlapPolicy.ValueType  # 2
+    """One run waits for the active one to end; further ones are skipped."""
+    OVERLAP_POLICY_CANCEL_PREVIOUS: _OverlapPolicy.ValueType  # 3
+    """The active run is cancelled, then the new one starts."""
+
+class OverlapPolicy(_OverlapPolicy, metaclass=_OverlapPolicyEnumTypeWrapper):
+    """What happens when it is time and a run of the flow is still active."""
+
+OVERLAP_POLICY_UNSPECIFIED: OverlapPolicy.ValueType  # 0
+"""Means SKIP."""
+OVERLAP_POLICY_SKIP: OverlapPolicy.ValueType  # 1
+"""Nothing runs for this time."""
+OVERLAP_POLICY_QUEUE_ONE: OverlapPolicy.ValueType  # 2
+"""One run waits for the active one to end; further ones are skipped."""
+OVERLAP_POLICY_CANCEL_PREVIOUS: OverlapPolicy.ValueType  # 3
+"""The active run is cancelled, then the new one starts."""
+Global___OverlapPolicy: _TypeAlias = OverlapPolicy  # noqa: Y015
+
+class _CatchUpPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CatchUpPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CatchUpPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CATCH_UP_POLICY_UNSPECIFIED: _CatchUpPolicy.ValueType  # 0
+    """Means LATEST."""
+    CATCH_UP_POLICY_LATEST: _CatchUpPolicy.ValueType  # 1
+    """One run, for the latest of them."""
+    CATCH_UP_POLICY_ALL: _CatchUpPolicy.ValueType  # 2
+    """A run for each, in order."""
+    CATCH_UP_POLICY_NONE: _CatchUpPolicy.ValueType  # 3
+    """None."""
+
+class CatchUpPolicy(_CatchUpPolicy, metaclass=_CatchUpPolicyEnumTypeWrapper):
+    """What happens with the times that passed while nothing could start."""
+
+CATCH_UP_POLICY_UNSPECIFIED: CatchUpPolicy.ValueType  # 0
+"""Means LATEST."""
+CATCH_UP_POLICY_LATEST: CatchUpPolicy.ValueType  # 1
+"""One run, for the latest of them."""
+CATCH_UP_POLICY_ALL: CatchUpPolicy.ValueType  # 2
+"""A run for each, in order."""
+CATCH_UP_POLICY_NONE: CatchUpPolicy.ValueType  # 3
+"""None."""
+Global___CatchUpPolicy: _TypeAlias = CatchUpPolicy  # noqa: Y015
+
 @_typing.final
 class Schedule(_message.Message):
     """When Prefect starts a flow by itself."""
@@ -29,8 +85,14 @@ class Schedule(_message.Message):
     MANUAL_FIELD_NUMBER: _builtins.int
     ENABLED_FIELD_NUMBER: _builtins.int
     RETRY_POLICY_FIELD_NUMBER: _builtins.int
+    OVERLAP_POLICY_FIELD_NUMBER: _builtins.int
+    CATCH_UP_POLICY_FIELD_NUMBER: _builtins.int
     enabled: _builtins.bool
     """False pauses the schedule. Absent: true."""
+    overlap_policy: Global___OverlapPolicy.ValueType
+    """What happens when it is time and a run is still active. Absent: SKIP."""
+    catch_up_policy: Global___CatchUpPolicy.ValueType
+    """What happens with the times that passed while nothing could start. Absent: LATEST."""
     @_builtins.property
     def cron(self) -> Global___CronSchedule: ...
     @_builtins.property
@@ -49,10 +111,12 @@ class Schedule(_message.Message):
         manual: Global___ManualSchedule | None = ...,
         enabled: _builtins.bool | None = ...,
         retry_policy: Global___RetryPolicy | None = ...,
+        overlap_policy: Global___OverlapPolicy.ValueType = ...,
+        catch_up_policy: Global___CatchUpPolicy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "cron", b"cron", "enabled", b"enabled", "interval", b"interval", "manual", b"manual", "retry_policy", b"retry_policy", "timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "cron", b"cron", "enabled", b"enabled", "interval", b"interval", "manual", b"manual", "retry_policy", b"retry_policy", "timing", b"timing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "catch_up_policy", b"catch_up_policy", "cron", b"cron", "enabled", b"enabled", "interval", b"interval", "manual", b"manual", "overlap_policy", b"overlap_policy", "retry_policy", b"retry_policy", "timing", b"timing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__enabled: _TypeAlias = _typing.Literal["enabled"]  # noqa: Y015
     _WhichOneofArgType__enabled: _TypeAlias = _typing.Literal["_enabled", b"_enabled"]  # noqa: Y015

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -251,7 +252,10 @@ Global___SignalContract: _TypeAlias = SignalContract  # noqa: Y015
 
 @_typing.final
 class ExperimentSpec(_message.Message):
-    """An expression over named input datasets."""
+    """A preview of an operator or macro over named input datasets: the instance's definition names it, `config`
+    gives its arguments by parameter name, each a number or an expression; each role in `upstream_refs` names
+    an input.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -288,26 +292,78 @@ class ModelSpec(_message.Message):
     MLFLOW_EXPERIMENT_ID_FIELD_NUMBER: _builtins.int
     MLFLOW_REGISTERED_MODEL_NAME_FIELD_NUMBER: _builtins.int
     EVIDENTLY_PROJECT_ID_FIELD_NUMBER: _builtins.int
+    CHAMPION_FIELD_NUMBER: _builtins.int
     mlflow_experiment_id: _builtins.str
     """Output only. Also an MLflow experiment."""
     mlflow_registered_model_name: _builtins.str
     """Output only. Set when a version is promoted."""
     evidently_project_id: _builtins.str
     """Output only. Also an Evidently project."""
+    @_builtins.property
+    def champion(self) -> Global___ModelPromotion:
+        """Output only. The promoted version, which inference reads; absent until one is promoted."""
+
     def __init__(
         self,
         *,
         mlflow_experiment_id: _builtins.str = ...,
         mlflow_registered_model_name: _builtins.str = ...,
         evidently_project_id: _builtins.str = ...,
+        champion: Global___ModelPromotion | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["champion", b"champion"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidently_project_id", b"evidently_project_id", "mlflow_experiment_id", b"mlflow_experiment_id", "mlflow_registered_model_name", b"mlflow_registered_model_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["champion", b"champion", "evidently_project_id", b"evidently_project_id", "mlflow_experiment_id", b"mlflow_experiment_id", "mlflow_registered_model_name", b"mlflow_registered_model_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelSpec: _TypeAlias = ModelSpec  # noqa: Y015
+
+@_typing.final
+class ModelPromotion(_message.Message):
+    """A decision that a model version is the one to use."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
+    AUTHOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    model_version: _builtins.str
+    """The version in MLflow's registry."""
+    run_id: _builtins.str
+    """The training run that made it."""
+    author: _builtins.str
+    """Who decided."""
+    reason: _builtins.str
+    """Why."""
+    @_builtins.property
+    def metrics(self) -> _struct_pb2.Struct:
+        """Its metrics as MLflow had them."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        model_version: _builtins.str = ...,
+        run_id: _builtins.str = ...,
+        metrics: _struct_pb2.Struct | None = ...,
+        author: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "metrics", b"metrics"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "create_time", b"create_time", "metrics", b"metrics", "model_version", b"model_version", "reason", b"reason", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelPromotion: _TypeAlias = ModelPromotion  # noqa: Y015
 
 @_typing.final
 class PortfolioOptimizerSpec(_message.Message):
