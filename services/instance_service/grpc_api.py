@@ -13,6 +13,7 @@ from optaic.instance.v1 import instance_service_pb2 as instance_api
 from optaic.instance.v1.instance_pb2 import Instance, Project
 from optaic.instance.v1.instance_service_pb2_grpc import InstanceServiceServicer
 from servicekit.context import current
+from servicekit.errors import UnimplementedError
 
 
 class DefinitionApi(DefinitionServiceServicer):
@@ -52,6 +53,18 @@ class DefinitionApi(DefinitionServiceServicer):
         self, request: definition_api.DeprecateDefinitionVersionRequest, _context: Any
     ) -> DefinitionVersion:
         return await definitions.deprecate_version(self._environment, current().tenant_id, request)
+
+    async def ActivateDefinitionVersion(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+        self, request: definition_api.ActivateDefinitionVersionRequest, _context: Any
+    ) -> DefinitionVersion:
+        del request
+        raise UnimplementedError("UNIMPLEMENTED", "ActivateDefinitionVersion is not offered yet")
+
+    async def RetireDefinitionVersion(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+        self, request: definition_api.RetireDefinitionVersionRequest, _context: Any
+    ) -> DefinitionVersion:
+        del request
+        raise UnimplementedError("UNIMPLEMENTED", "RetireDefinitionVersion is not offered yet")
 
 
 class InstanceApi(InstanceServiceServicer):
@@ -119,3 +132,27 @@ class InstanceApi(InstanceServiceServicer):
         self, request: instance_api.ListInstanceRevisionsRequest, _context: Any
     ) -> instance_api.ListInstanceRevisionsResponse:
         return await catalogue.list_revisions(self._environment, current().tenant_id, request)
+
+    async def DiffInstanceRevisions(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+        self, request: instance_api.DiffInstanceRevisionsRequest, _context: Any
+    ) -> instance_api.DiffInstanceRevisionsResponse:
+        del request
+        raise UnimplementedError("UNIMPLEMENTED", "DiffInstanceRevisions is not offered yet")
+
+    async def PromoteDataset(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+        self, request: instance_api.PromoteDatasetRequest, _context: Any
+    ) -> Instance:
+        del request
+        raise UnimplementedError("UNIMPLEMENTED", "PromoteDataset is not offered yet")
+
+    async def PromoteModelVersion(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+        self, request: instance_api.PromoteModelVersionRequest, _context: Any
+    ) -> Instance:
+        del request
+        raise UnimplementedError("UNIMPLEMENTED", "PromoteModelVersion is not offered yet")
+
+    async def ListModelPromotions(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+        self, request: instance_api.ListModelPromotionsRequest, _context: Any
+    ) -> instance_api.ListModelPromotionsResponse:
+        del request
+        raise UnimplementedError("UNIMPLEMENTED", "ListModelPromotions is not offered yet")

@@ -73,6 +73,7 @@ class Instances(instance_service_pb2_grpc.InstanceServiceServicer):
 
     CreateProject = GetProject = ListProjects = CreateInstance = ListInstances = None  # type: ignore[assignment] # never called by a worker
     UpdateInstance = DeleteInstance = PauseInstance = ResumeInstance = ListInstanceRevisions = None  # type: ignore[assignment] # the same
+    DiffInstanceRevisions = PromoteDataset = PromoteModelVersion = ListModelPromotions = None  # type: ignore[assignment] # the same
 
 
 class Definitions(definition_service_pb2_grpc.DefinitionServiceServicer):
@@ -92,6 +93,7 @@ class Definitions(definition_service_pb2_grpc.DefinitionServiceServicer):
 
     PublishDefinition = GetDefinition = ListDefinitions = None  # type: ignore[assignment] # never called by a worker
     ListDefinitionVersions = DeprecateDefinitionVersion = None  # type: ignore[assignment] # the same
+    ActivateDefinitionVersion = RetireDefinitionVersion = None  # type: ignore[assignment] # the same
 
 
 class Runs(run_report_service_pb2_grpc.RunReportServiceServicer):
