@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from google.protobuf import json_format
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 
@@ -27,7 +28,7 @@ from run_service.use_cases.admission import Admission, ask, find_flow
 from run_service.use_cases.dependencies import Dependencies
 from servicekit import idempotency
 from servicekit.context import RequestContext
-from servicekit.errors import DomainError
+from servicekit.errors import DomainError, FieldViolation, InvalidArgumentError
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ async def submit_run(
 ) -> run_pb2.Run:
     """Admit and record a run; the dispatcher does the rest."""
     check_force(request.force_reason, force=request.force)
+    _check_parameters(request.parameters)
     draft = Draft(
         instance_id=request.instance_id,
         flow_kind=request.flow_kind,
@@ -74,6 +76,17 @@ async def submit_run(
     if request.validate_only:
         return await _validate(deps, context.tenant_id, draft)
     return await _submit_once(deps, context.tenant_id, draft, "SubmitRun", request, request.request_id)
+
+
+def _check_parameters(parameters: Struct) -> None:
+    """Refuse NaN and infinity: null in their place would be another parameter."""
+    try:
+        json_format.MessageToDict(parameters)
+    except ValueError as error:
+        violation = FieldViolation("parameters", str(error), "INVALID_ARGUMENT")
+        raise InvalidArgumentError(
+            "INVALID_ARGUMENT", "the parameters hold a number that JSON has not", field_violations=[violation]
+        ) from error
 
 
 async def retry_run(

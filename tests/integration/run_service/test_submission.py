@@ -1,6 +1,7 @@
 """SubmitRun: admission, the one active run, numbers, idempotency."""
 
 import asyncio
+import math
 
 import grpc
 from google.protobuf.struct_pb2 import Struct
@@ -245,3 +246,13 @@ async def test_an_answer_that_rests_on_all_runs_is_not_asked_again(service: Runn
     service.lineage.answer = lambda _: known
     await service.submit(instance)
     assert len(service.lineage.requests) == 1
+
+
+async def test_a_parameter_that_is_no_json_is_refused(service: RunningRunService) -> None:
+    instance = service.instances.add()
+    for number in (math.nan, math.inf):
+        parameters = Struct()
+        parameters.update({"bounds": [1.0, number]})
+        async with refused("INVALID_ARGUMENT"):
+            await service.submit(instance, parameters=parameters)
+    assert not (await service.runs.ListRuns(run_service_pb2.ListRunsRequest())).runs
