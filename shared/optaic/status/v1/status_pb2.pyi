@@ -115,7 +115,11 @@ class FlowStatus(_message.Message):
     is_aggregated: _builtins.bool
     """False: it does not count in the instance's status."""
     @_builtins.property
-    def causes(self) -> _containers.RepeatedCompositeFieldContainer[_lineage_pb2.Cause]: ...
+    def causes(self) -> _containers.RepeatedCompositeFieldContainer[_lineage_pb2.Cause]:
+        """Why it was not fresh when it last changed; what has been mended upstream since may still be named.
+        ExplainStaleness has the causes of this moment.
+        """
+
     @_builtins.property
     def last_run_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
