@@ -29,14 +29,16 @@ async def append(connection: AsyncConnection, events: Sequence[Event]) -> None:
     """Write events into the transaction's outbox, in this order; their tokens go to the caller on commit."""
     if events:
         await connection.execute(sa.insert(outbox), [outbox_row(event) for event in events])
+        note(events)
 
 
 def outbox_row(event: Event) -> dict[str, Any]:
-    """Return the outbox columns of an event, for a use case that inserts it in its own statement.
+    """Return the outbox columns of an event, for a statement that inserts it along with other rows."""
+    return dict(vars(event))
 
-    The event counts as written by the open transaction: call it only for a row that is inserted.
-    """
+
+def note(events: Sequence[Event]) -> None:
+    """Count events as written by the open transaction; for a statement that inserted them by itself."""
     notes = current_notes.get()
     if notes is not None:
-        notes.events.append(event)
-    return dict(vars(event))
+        notes.events.extend(events)

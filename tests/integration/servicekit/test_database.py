@@ -8,6 +8,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from integration.servicekit.sample import insert_note, list_notes, make_settings, sample_event
+from servicekit import context
+from servicekit.context import RequestContext
 from servicekit.database import Database, lock_tenant
 from servicekit.errors import (
     AbortedError,
@@ -260,3 +262,41 @@ async def test_a_fetch_survives_that_its_connections_died(database: Database, ur
             [name],
         )
     assert await database.fetch("acme", _NOTES, {"other": ""}) == []
+
+
+_INSERT = sa.text("""
+    insert into notes (tenant_id, id, text) values (:tenant_id, :id, '') on conflict do nothing returning id
+""")
+
+
+async def test_a_write_that_returns_rows_has_written_its_events(database: Database) -> None:
+    told: list[str] = []
+    database.on_appended(lambda: told.append("appended"))
+    event, parameters = sample_event("x"), {"tenant_id": "acme", "id": "1"}
+    with context.bind(RequestContext("acme", "", "", "")) as request:
+        assert await database.write("acme", _INSERT, parameters, [event]) == [("1",)]
+        assert await database.write("acme", _INSERT, parameters, [event]) == []
+    assert (told, request.write_tokens) == (["appended"], [event.token])
+    async with database.read("acme") as connection:
+        assert await list_notes(connection) == ["1"]
+
+
+async def test_a_write_reaches_no_other_tenant(database: Database) -> None:
+    await database.write("acme", _INSERT, {"tenant_id": "acme", "id": "1"}, [])
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level security"):
+        await database.write("rival", _INSERT, {"tenant_id": "acme", "id": "2"}, [])
+    assert await database.write("rival", sa.text("delete from notes returning id"), {}, []) == []
+    async with database.read("acme") as connection:
+        assert await list_notes(connection) == ["1"]
+
+
+async def test_more_writes_at_once_than_connections_are_unavailable_not_an_endless_queue(
+    settings: ServiceSettings,
+) -> None:
+    database = Database(settings.model_copy(update={"pool_timeout_seconds": 0.05}))
+    sleep = sa.text("select 1 from (select pg_sleep(0.5)) as slept")
+    results = await asyncio.gather(
+        *(database.write("acme", sleep, {}, []) for _ in range(20)), return_exceptions=True
+    )
+    assert {getattr(result, "reason", "") for result in results} == {"", "DATABASE_BUSY"}
+    await database.close()

@@ -15,7 +15,7 @@ from servicekit.broker import Broker, OrderedChannel
 from servicekit.context import RequestContext
 from servicekit.database import Database
 from servicekit.events import event_of
-from servicekit.outbox import append, outbox_row
+from servicekit.outbox import append, note, outbox_row
 from servicekit.relay import Relay
 from servicekit.schema import outbox
 from servicekit.settings import ServiceSettings
@@ -78,6 +78,7 @@ async def test_a_commit_wakes_the_relay_and_gives_the_caller_its_tokens(database
         async with database.transaction("acme") as connection:
             await append(connection, events[:1])
             await connection.execute(sa.insert(outbox), outbox_row(events[1]))
+            note(events[1:])
             assert request.write_tokens == []  # nothing is promised before the commit
         async with database.transaction("acme") as connection:
             await insert_note(connection, "acme", "1")
