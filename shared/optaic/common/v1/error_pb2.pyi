@@ -61,6 +61,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """DEADLINE_EXCEEDED: the call took longer than its deadline; its effect is unknown."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 19
     """INTERNAL: a fault of the service itself."""
+    ERROR_REASON_UNIMPLEMENTED: _ErrorReason.ValueType  # 20
+    """UNIMPLEMENTED: laid out in the contract, and not offered yet."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused, where any service may say so: the `reason` of google.rpc.ErrorInfo is one of these, or one
@@ -106,4 +108,6 @@ ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 18
 """DEADLINE_EXCEEDED: the call took longer than its deadline; its effect is unknown."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 19
 """INTERNAL: a fault of the service itself."""
+ERROR_REASON_UNIMPLEMENTED: ErrorReason.ValueType  # 20
+"""UNIMPLEMENTED: laid out in the contract, and not offered yet."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
