@@ -1,4 +1,4 @@
-"""Writing a new run: its number, then everything about it in one statement; admission is not decided here."""
+"""Writing a new run: its number and everything about it in one statement; admission is not decided here."""
 
 from __future__ import annotations
 
@@ -8,25 +8,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from optaic.run.v1 import run_pb2
 from run_service.domain import RetryPolicy
-from run_service.store.records import columns_of, retry_policy_json
-from run_service.store.tables import activities, dispatches, extensions, runs
+from run_service.store.records import columns_of, retry_policy_json, word_of
+from run_service.store.tables import activities, dispatches, extensions, flows, runs
 from servicekit import schema
+from servicekit.database import Database
 from servicekit.events import Event
-from servicekit.outbox import outbox_row
+from servicekit.outbox import note, outbox_row
 
-# The row lock of the counter is held until the commit: admissions of one flow come one after the other.
-_TAKE_NUMBER = sa.text("""
-    insert into flows (tenant_id, instance_id, flow_kind, last_run_number)
-    values (:tenant_id, cast(:instance_id as uuid), :flow_kind, 1)
-    on conflict (tenant_id, instance_id, flow_kind) do update
-        set last_run_number = flows.last_run_number + 1 where not flows.is_deleted
-    returning last_run_number
-""")
 _LATER_COLUMNS = {"revision", "fencing_token", "executor", "progress_event_time"}
 _DISPATCH_COLUMNS = (
     "tenant_id, run_id, action, instance_id, flow_kind, name, orchestrator_run_id, submit_time, due_time"
@@ -39,37 +33,53 @@ def _names(table: sa.Table, without: set[str]) -> str:
 
 def _insert(table: sa.Table, columns: str, key: str) -> str:
     """Insert the document's part `key`; jsonb_populate_record gives each column its type."""
-    source = f"jsonb_populate_record(null::{table.name}, cast(:document as jsonb) -> '{key}')".replace(
-        "::", r"\:\:"
+    return (
+        f"insert into {table.name} ({columns}) select {columns} "  # noqa: S608 - names of our own tables
+        rf"from given, jsonb_populate_record(null\:\:{table.name}, document -> '{key}')"
     )
-    return f"insert into {table.name} ({columns}) select {columns} from {source}"  # noqa: S608 - names of our own tables
 
 
 def _statement(kind: str) -> sa.TextClause:
-    """One data-modifying CTE: where the run is not inserted (a conflict), nothing is.
+    """One data-modifying CTE: where the run is not inserted, nothing is.
 
-    One document instead of seventy parameters: the driver caches no statement of more than fifty.
+    The counter moves by one from what the admission rests on, or not at all; its row lock is held until the
+    commit, so that admissions of one flow come one after the other. One document instead of seventy parameters:
+    the driver caches no statement of more than fifty.
     """
     event = _names(schema.outbox, {"id", "payload"})
     return sa.text(rf"""
-        with inserted as (
-            {_insert(runs, _names(runs, _LATER_COLUMNS), "run")} on conflict do nothing returning tenant_id, run_id
+        with given as materialized (select cast(:document as jsonb) as document), counter as (
+            insert into flows (tenant_id, instance_id, flow_kind, last_run_number)
+            select :tenant_id, cast(:instance_id as uuid), :flow_kind, :run_number
+            where :run_number > 0 and not exists (
+                select from runs where tenant_id = :tenant_id and instance_id = cast(:instance_id as uuid)
+                and flow_kind = :flow_kind and status in ('pending', 'running'))
+            on conflict (tenant_id, instance_id, flow_kind) do update set last_run_number = excluded.last_run_number
+            where not flows.is_deleted and flows.last_run_number = excluded.last_run_number - 1
+            returning last_run_number
+        ), inserted as (
+            {_insert(runs, _names(runs, _LATER_COLUMNS), "run")}
+            where :run_number = 0 or exists (select from counter)
+            on conflict do nothing returning tenant_id, run_id, retry_of_run_id
         ), extension as (
             insert into {extensions[kind].name} (tenant_id, run_id) select tenant_id, run_id from inserted
         ), activity as (
             {_insert(activities, _names(activities, set()), "activity")} where exists (select from inserted)
         ), event as (
-            insert into outbox ({event}, payload)
-            select {event}, cast(:payload as bytea)
-            from jsonb_populate_record(null\:\:outbox, cast(:document as jsonb) -> 'event')
+            insert into outbox ({event}, payload) select {event}, cast(:payload as bytea)
+            from given, jsonb_populate_record(null\:\:outbox, document -> 'event')
             where exists (select from inserted)
         ), dispatch as (
             {_insert(dispatches, _DISPATCH_COLUMNS, "dispatch")}
-            where exists (select from inserted) and cast(:document as jsonb) ? 'dispatch'
+            where exists (select from inserted) and document ? 'dispatch'
+        ), replaced as (
+            delete from retries using inserted
+            where retries.tenant_id = inserted.tenant_id and retries.run_id = inserted.retry_of_run_id
         ), reply as (
-            update request_replies set response = cast(:response as bytea), write_tokens = array[:write_token]
-            from inserted
-            where request_replies.tenant_id = inserted.tenant_id and method = :method and request_id = :request_id
+            insert into request_replies (tenant_id, method, request_id, payload_hash, response, write_tokens)
+            select tenant_id, :method, :request_id, cast(:payload_hash as bytea), cast(:response as bytea),
+                array[:write_token]
+            from inserted where :request_id <> ''
         )
         select 1 from inserted
     """)  # noqa: S608 - names of our own tables
@@ -90,21 +100,44 @@ class Submission:
     # create: make a flow run; observe: it exists already; None: refused, there is nothing to execute.
     dispatch_action: str | None
     submit_time: datetime
-    # The claim of `servicekit.idempotency` that this run answers; without a request id there is none.
+    # The request that this run answers; without a request id nothing is remembered.
     method: str = ""
     request_id: str = ""
-
-
-async def take_run_number(
-    connection: AsyncConnection, tenant_id: str, instance_id: str, flow_kind: str
-) -> int | None:
-    """Return the flow's next run number and hold its counter; None: the instance is being deleted."""
-    parameters = {"tenant_id": tenant_id, "instance_id": instance_id, "flow_kind": flow_kind}
-    return (await connection.execute(_TAKE_NUMBER, parameters)).scalar_one_or_none()
+    payload_hash: bytes = b""
 
 
 async def insert_submission(connection: AsyncConnection, tenant_id: str, submission: Submission) -> bool:
-    """Insert a run, its extension, activity, event, dispatch and reply; False: another run is in its place."""
+    """Insert a run with everything about it; False: its number is taken, or the flow takes no run now."""
+    parameters = _parameters(tenant_id, submission)
+    is_inserted = (await connection.execute(_statement_of(submission), parameters)).first() is not None
+    if is_inserted:
+        note([submission.event])
+    return is_inserted
+
+
+async def write_submission(database: Database, tenant_id: str, submission: Submission) -> bool:
+    """Do the same as `insert_submission` in a transaction of its own, by the shortest way.
+
+    False also where the request id was answered before.
+    """
+    try:
+        return bool(
+            await database.write(
+                tenant_id,
+                _statement_of(submission),
+                _parameters(tenant_id, submission),
+                [submission.event],
+            )
+        )
+    except psycopg.errors.UniqueViolation:
+        return False
+
+
+def _statement_of(submission: Submission) -> sa.TextClause:
+    return _STATEMENTS[word_of("kind", submission.run.kind)]
+
+
+def _parameters(tenant_id: str, submission: Submission) -> dict[str, Any]:
     policy = submission.retry_policy
     run = {
         **columns_of(submission.run),
@@ -128,12 +161,26 @@ async def insert_submission(connection: AsyncConnection, tenant_id: str, submiss
             "submit_time": submission.submit_time,
             "due_time": submission.submit_time,
         }
-    parameters = {
+    return {
         "document": json.dumps(document, default=datetime.isoformat),
+        "tenant_id": tenant_id,
+        "instance_id": run["instance_id"],
+        "flow_kind": run["flow_kind"],
+        "run_number": submission.run.run_number,
         "payload": payload,
         "method": submission.method,
         "request_id": submission.request_id,
+        "payload_hash": submission.payload_hash,
         "response": submission.run.SerializeToString() if submission.request_id else b"",
         "write_token": submission.event.token,
     }
-    return (await connection.execute(_STATEMENTS[run["kind"]], parameters)).first() is not None
+
+
+async def is_flow_deleted(
+    connection: AsyncConnection, tenant_id: str, instance_id: str, flow_kind: str
+) -> bool:
+    """Return whether the flow takes no runs any more."""
+    statement = sa.select(flows.c.is_deleted).where(
+        flows.c.tenant_id == tenant_id, flows.c.instance_id == instance_id, flows.c.flow_kind == flow_kind
+    )
+    return bool((await connection.execute(statement)).scalar())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from optaic.common.v1 import flow_pb2
@@ -38,8 +38,8 @@ class Admission:
     flow_kind: str
     kind: str
     answer: _Answer = field(default_factory=_Answer)
-    # The answer knows of no run of this flow and this was not compared: a number above 1 disproves it.
-    expects_first_run: bool = False
+    # Of the run that the answer admits: where the flow has had others since, it is outdated.
+    run_number: int = 1
 
     @property
     def retry_policy(self) -> RetryPolicy | None:
@@ -84,7 +84,7 @@ async def ask(deps: Dependencies, found: Admission, *, must_compare: bool = Fals
     own: _FlowKey = (found.instance.instance_id, found.flow.flow_kind)
     known = _known_numbers(answer)
     if not found.flow.upstreams and not answer.blocking and not known.get(own) and not must_compare:
-        return _with(found, answer, expects_first_run=True)
+        return replace(found, answer=answer)
     keys = sorted({own, *known, *(_key(edge.upstream) for edge in found.flow.upstreams)})
     async with deps.database.read(found.tenant_id) as connection:
         ours = await run_store.list_newest_runs(
@@ -98,13 +98,10 @@ async def ask(deps: Dependencies, found: Admission, *, must_compare: bool = Fals
             attached_event(record.status, record.run, record.last_event_id) for record in unknown
         )
         answer = await deps.peers.check_upstreams(request)
-    return _with(found, answer)
-
-
-def _with(found: Admission, answer: _Answer, *, expects_first_run: bool = False) -> Admission:
-    return Admission(
-        found.tenant_id, found.instance, found.flow, found.flow_kind, found.kind, answer, expects_first_run
-    )
+    numbers = [
+        record.run.run_number for record in ours if (record.run.instance_id, record.run.flow_kind) == own
+    ]
+    return replace(found, answer=answer, run_number=max(numbers, default=0) + 1)
 
 
 def _key(flow: flow_pb2.FlowRef) -> _FlowKey:

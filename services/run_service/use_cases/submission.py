@@ -20,15 +20,22 @@ from run_service.domain import (
     run_not_found,
 )
 from run_service.events import activity_row, run_event
-from run_service.store import Connection, queues
+from run_service.store import Connection
 from run_service.store import runs as run_store
 from run_service.store.records import number_of, time_of
-from run_service.store.submission import Submission, insert_submission, take_run_number
+from run_service.store.submission import (
+    Submission,
+    insert_submission,
+    is_flow_deleted,
+    write_submission,
+)
 from run_service.use_cases.admission import Admission, ask, find_flow
 from run_service.use_cases.dependencies import Dependencies
 from servicekit import idempotency
 from servicekit.context import RequestContext
-from servicekit.errors import DomainError, FieldViolation, InvalidArgumentError
+from servicekit.errors import DomainError, FieldViolation, InvalidArgumentError, UnavailableError
+
+_ATTEMPTS = 3  # the first may rest on what lineage-service says alone
 
 
 @dataclass(frozen=True)
@@ -47,10 +54,6 @@ class Draft:
     retry_of_run_id: str = ""
     orchestrator_run_id: str = ""
     scheduled_time: datetime | None = None
-
-
-class _AnswerOutdatedError(Exception):
-    """The run's number shows that the flow has runs which lineage-service did not take into account."""
 
 
 class _NothingStoredError(Exception):
@@ -143,20 +146,24 @@ async def _submit_once(
     payload_hash = idempotency.payload_hash(request)
     try:
         found = await find_flow(deps, tenant_id, draft.instance_id, draft.flow_kind)
-        for must_compare in (False, True):
-            admission = await ask(deps, found, must_compare=must_compare)
+        for attempt in range(_ATTEMPTS):
+            admission = await ask(deps, found, must_compare=attempt > 0)
             admission.check(force=draft.force)
-            try:
-                async with deps.database.transaction(tenant_id) as connection:
-                    stored = await idempotency.replay_or_none(connection, method, request_id, payload_hash)
-                    if stored is not None:
-                        return run_pb2.Run.FromString(stored)
-                    run = await insert_run(deps, connection, admission, draft, method, request_id)
-            except _AnswerOutdatedError:
-                continue
-            deps.wake_dispatcher()
-            return run
-        raise AssertionError("a compared answer is never outdated")
+            submission = replace(
+                _admitted(deps, admission, draft),
+                method=method,
+                request_id=request_id,
+                payload_hash=payload_hash,
+            )
+            if await write_submission(deps.database, tenant_id, submission):
+                deps.wake_dispatcher()
+                return submission.run
+            stored = await _first_answer(deps, tenant_id, method, request_id, payload_hash)
+            if stored is not None:
+                return run_pb2.Run.FromString(stored)
+            async with deps.database.read(tenant_id) as connection:
+                await _refuse_second(connection, admission)
+        raise _overtaken(admission)
     except DomainError:
         stored = await _first_answer(deps, tenant_id, method, request_id, payload_hash)
         if stored is None:
@@ -180,40 +187,27 @@ async def _first_answer(
 
 
 async def insert_run(
-    deps: Dependencies,
-    connection: Connection,
-    admission: Admission,
-    draft: Draft,
-    method: str = "",
-    request_id: str = "",
+    deps: Dependencies, connection: Connection, admission: Admission, draft: Draft
 ) -> run_pb2.Run:
-    """Write an admitted run with its number, event, activity and dispatch, and the reply to the request.
+    """Write an admitted run with its number, event, activity and dispatch.
 
     Raises:
         AlreadyExistsError: RUN_ACTIVE.
         FailedPreconditionError: INSTANCE_DELETING.
+        UnavailableError: The flow has had another run since the admission; ask again.
     """
-    number = await take_run_number(
-        connection, admission.tenant_id, admission.instance.instance_id, admission.flow_kind
-    )
-    if number is None:
-        raise instance_deleting(admission.instance.instance_id)
-    if number > 1 and admission.expects_first_run:
-        # A second submit of an active flow is refused all the same: no need to ask again for that.
-        await _refuse_second(connection, admission)
-        raise _AnswerOutdatedError
-    now = deps.clock.now()
-    run = _new_run(admission, draft, deps.ids(), number, now)
-    submission = _submission(
-        deps, admission, run, "submitted", "observe" if draft.orchestrator_run_id else "create", now, ""
-    )
-    submission = replace(submission, method=method, request_id=request_id)
+    submission = _admitted(deps, admission, draft)
     if not await insert_submission(connection, admission.tenant_id, submission):
         await _refuse_second(connection, admission)
-        raise AssertionError("a run number was taken twice")
-    if draft.retry_of_run_id:
-        await queues.delete_retry(connection, admission.tenant_id, draft.retry_of_run_id)
-    return run
+        raise _overtaken(admission)
+    return submission.run
+
+
+def _admitted(deps: Dependencies, admission: Admission, draft: Draft) -> Submission:
+    now = deps.clock.now()
+    run = _new_run(admission, draft, deps.ids(), admission.run_number, now)
+    action = "observe" if draft.orchestrator_run_id else "create"
+    return _submission(deps, admission, run, "submitted", action, now, "")
 
 
 async def insert_refused(
@@ -231,17 +225,24 @@ async def insert_refused(
     submission = _submission(deps, found, run, "cancelled", None, now, refusal.message)
     if not await insert_submission(connection, found.tenant_id, submission):
         return None
-    if draft.retry_of_run_id:
-        await queues.delete_retry(connection, found.tenant_id, draft.retry_of_run_id)
     return run
 
 
 async def _refuse_second(connection: Connection, admission: Admission) -> None:
-    active = await run_store.get_active_run(
-        connection, admission.tenant_id, admission.instance.instance_id, admission.flow_kind
-    )
+    """Say why the flow takes no run now, if it does not."""
+    flow = (admission.tenant_id, admission.instance.instance_id, admission.flow_kind)
+    if await is_flow_deleted(connection, *flow):
+        raise instance_deleting(admission.instance.instance_id)
+    active = await run_store.get_active_run(connection, *flow)
     if active is not None:
         raise run_active(active.run.run_id, active.run.run_number)
+
+
+def _overtaken(admission: Admission) -> DomainError:
+    text = (
+        f"runs of {admission.instance.name}/{admission.flow_kind} come faster than they are admitted; retry"
+    )
+    return UnavailableError("CONCURRENT_UPDATE", text)
 
 
 def _submission(

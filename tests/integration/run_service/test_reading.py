@@ -8,11 +8,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from optaic.run.v1 import run_pb2, run_service_pb2
-from run_service.use_cases import submission
 from servicekit.ids import new_id
 from support.polling import eventually
 from support.postgres import service_database
-from support.run_service import REFRESH, SERVICE_TOKEN, RunningRunService, refused, run_service
+from support.run_service import REFRESH, SERVICE_TOKEN, TENANT, RunningRunService, refused, run_service
 
 
 async def test_runs_are_listed_newest_first_page_by_page(service: RunningRunService) -> None:
@@ -132,18 +131,13 @@ async def test_the_infrastructure_login_reads_no_runs(service: RunningRunService
             await connection.execute(text("select 1 from runs"))
 
 
-async def test_the_active_index_is_the_one_authority(
-    service: RunningRunService, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_active_index_is_the_one_authority(service: RunningRunService) -> None:
     """Even a service that forgot its checks cannot make a second active run."""
-    instance = service.instances.add()
-    await service.submit(instance)
-
-    async def nothing(*_: object) -> None:
-        pass
-
-    monkeypatch.setattr(submission, "_refuse_second", nothing)
-    async with refused("INTERNAL"):
-        await service.submit(instance)
-    listed = await service.runs.ListRuns(run_service_pb2.ListRunsRequest())
-    assert len(listed.runs) == 1
+    await service.submit(service.instances.add())
+    copy = text("""
+        insert into runs select (jsonb_populate_record(runs,
+            jsonb_build_object('run_id', gen_random_uuid(), 'run_number', run_number + 1))).* from runs
+    """)
+    with pytest.raises(DBAPIError, match="uq_runs_active"):
+        async with service.app.deps.database.transaction(TENANT) as connection:
+            await connection.execute(copy)

@@ -2,13 +2,18 @@
 
 import asyncio
 import math
+from dataclasses import replace
+from typing import Any
 
 import grpc
+import pytest
 from google.protobuf.struct_pb2 import Struct
 
 from optaic.common.v1 import flow_pb2
 from optaic.lineage.v1 import lineage_pb2
 from optaic.run.v1 import run_pb2, run_service_pb2
+from run_service.use_cases import submission
+from run_service.use_cases.admission import Admission, ask
 from servicekit.errors import DomainError
 from servicekit.ids import new_id
 from servicekit.status import from_rpc_error
@@ -69,6 +74,38 @@ async def test_numbers_of_a_flow_have_no_gaps(service: RunningRunService) -> Non
             await service.submit(instance)
         assert run.run_number == number
         await service.cancel(run.run_id)
+
+
+async def test_a_run_that_came_in_between_makes_admission_ask_again(
+    service: RunningRunService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = service.instances.add()
+
+    async def overtaken(*arguments: Any, must_compare: bool) -> Admission:
+        answer = await ask(*arguments, must_compare=must_compare)
+        monkeypatch.setattr(submission, "ask", ask)
+        await service.cancel((await service.submit(instance)).run_id)
+        service.lineage.requests.clear()
+        return answer
+
+    monkeypatch.setattr(submission, "ask", overtaken)
+    assert (await service.submit(instance)).run_number == 2
+    assert service.lineage.requests[-1].run_events  # the second answer rests on the run in between
+
+
+async def test_a_flow_whose_runs_never_let_another_in_is_unavailable(
+    service: RunningRunService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = service.instances.add()
+
+    async def outdated(*arguments: Any, must_compare: bool) -> Admission:
+        return replace(await ask(*arguments, must_compare=must_compare), run_number=1)
+
+    await service.cancel((await service.submit(instance)).run_id)
+    monkeypatch.setattr(submission, "ask", outdated)
+    async with refused("CONCURRENT_UPDATE"):
+        await service.submit(instance)
+    assert await service.outbox_types() == ["submitted", "cancelled"]
 
 
 async def test_concurrent_submits_of_many_flows_are_all_admitted(service: RunningRunService) -> None:
