@@ -210,6 +210,26 @@ class Instance(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class MacroVersionIdsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
@@ -244,6 +264,7 @@ class Instance(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     OWNER_INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    MACRO_VERSION_IDS_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     """Output only. UUID."""
     project_id: _builtins.str
@@ -334,6 +355,12 @@ class Instance(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """Output only."""
 
+    @_builtins.property
+    def macro_version_ids(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Output only. The macros that expressions in `config` use, also within other macros: by name in upper case
+        the definition version that is meant. Datasets and signals have them in their components.
+        """
+
     def __init__(
         self,
         *,
@@ -371,10 +398,11 @@ class Instance(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         owner_instance_id: _builtins.str = ...,
+        macro_version_ids: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["accessor", b"accessor", "backtest", b"backtest", "config", b"config", "create_time", b"create_time", "dataset", b"dataset", "experiment", b"experiment", "freshness_policy", b"freshness_policy", "model", b"model", "pipeline", b"pipeline", "portfolio_optimizer", b"portfolio_optimizer", "schedule", b"schedule", "signal", b"signal", "spec", b"spec", "status_aggregation_contract", b"status_aggregation_contract", "store", b"store", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accessor", b"accessor", "backtest", b"backtest", "conditions", b"conditions", "config", b"config", "create_time", b"create_time", "dataset", b"dataset", "definition_id", b"definition_id", "definition_name", b"definition_name", "definition_version", b"definition_version", "definition_version_id", b"definition_version_id", "description", b"description", "etag", b"etag", "experiment", b"experiment", "flows", b"flows", "freshness_policy", b"freshness_policy", "instance_id", b"instance_id", "kind", b"kind", "labels", b"labels", "model", b"model", "name", b"name", "owner", b"owner", "owner_instance_id", b"owner_instance_id", "pipeline", b"pipeline", "portfolio_optimizer", b"portfolio_optimizer", "project_id", b"project_id", "revision", b"revision", "schedule", b"schedule", "signal", b"signal", "spec", b"spec", "state", b"state", "status_aggregation_contract", b"status_aggregation_contract", "store", b"store", "track_newest", b"track_newest", "update_time", b"update_time", "upstream_refs", b"upstream_refs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accessor", b"accessor", "backtest", b"backtest", "conditions", b"conditions", "config", b"config", "create_time", b"create_time", "dataset", b"dataset", "definition_id", b"definition_id", "definition_name", b"definition_name", "definition_version", b"definition_version", "definition_version_id", b"definition_version_id", "description", b"description", "etag", b"etag", "experiment", b"experiment", "flows", b"flows", "freshness_policy", b"freshness_policy", "instance_id", b"instance_id", "kind", b"kind", "labels", b"labels", "macro_version_ids", b"macro_version_ids", "model", b"model", "name", b"name", "owner", b"owner", "owner_instance_id", b"owner_instance_id", "pipeline", b"pipeline", "portfolio_optimizer", b"portfolio_optimizer", "project_id", b"project_id", "revision", b"revision", "schedule", b"schedule", "signal", b"signal", "spec", b"spec", "state", b"state", "status_aggregation_contract", b"status_aggregation_contract", "store", b"store", "track_newest", b"track_newest", "update_time", b"update_time", "upstream_refs", b"upstream_refs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["dataset", "signal", "experiment", "model", "portfolio_optimizer", "backtest", "pipeline", "store", "accessor"]  # noqa: Y015
     _WhichOneofArgType_spec: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015

@@ -27,13 +27,15 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1doptaic/instance/v1/spec.proto\x12\x12optaic.instance.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb9\x01\n\rComponentSpec\x12\x15\n\rdefinition_id\x18\x01 \x01(\t\x12\x1d\n\x15\x64\x65\x66inition_version_id\x18\x02 \x01(\t\x12\x17\n\x0f\x64\x65\x66inition_name\x18\x03 \x01(\t\x12\x1a\n\x12\x64\x65\x66inition_version\x18\x04 \x01(\t\x12\x14\n\x0ctrack_newest\x18\x05 \x01(\x08\x12\'\n\x06\x63onfig\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\"\x9c\x02\n\x0b\x44\x61tasetSpec\x12\x33\n\x08pipeline\x18\x01 \x01(\x0b\x32!.optaic.instance.v1.ComponentSpec\x12\x30\n\x05store\x18\x02 \x01(\x0b\x32!.optaic.instance.v1.ComponentSpec\x12\x33\n\x08\x61\x63\x63\x65ssor\x18\x03 \x01(\x0b\x32!.optaic.instance.v1.ComponentSpec\x12\x1c\n\x14pipeline_instance_id\x18\x04 \x01(\t\x12\x19\n\x11store_instance_id\x18\x05 \x01(\t\x12\x1c\n\x14\x61\x63\x63\x65ssor_instance_id\x18\x06 \x01(\t\x12\x1a\n\x12monitoring_enabled\x18\x07 \x01(\x08\"t\n\nSignalSpec\x12\x30\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x1f.optaic.instance.v1.DatasetSpec\x12\x34\n\x08\x63ontract\x18\x02 \x01(\x0b\x32\".optaic.instance.v1.SignalContract\"\xd0\x07\n\x0eSignalContract\x12\x1f\n\tmin_value\x18\x01 \x01(\x01\x42\x07\xbaH\x04\x12\x02@\x01H\x00\x88\x01\x01\x12\x1f\n\tmax_value\x18\x02 \x01(\x01\x42\x07\xbaH\x04\x12\x02@\x01H\x01\x88\x01\x01\x12\x1e\n\rneutral_value\x18\x03 \x01(\x01\x42\x07\xbaH\x04\x12\x02@\x01\x12J\n\nnan_policy\x18\x04 \x01(\x0e\x32,.optaic.instance.v1.SignalContract.NanPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12P\n\rbounds_policy\x18\x05 \x01(\x0e\x32/.optaic.instance.v1.SignalContract.BoundsPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x1f\n\rindex_columns\x18\x06 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x18\x01\"d\n\x0c\x42oundsPolicy\x12\x1d\n\x19\x42OUNDS_POLICY_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42OUNDS_POLICY_REJECT\x10\x01\x12\x1b\n\x17\x42OUNDS_POLICY_WINSORIZE\x10\x02\"~\n\tNanPolicy\x12\x1a\n\x16NAN_POLICY_UNSPECIFIED\x10\x00\x12\x13\n\x0fNAN_POLICY_KEEP\x10\x01\x12\x13\n\x0fNAN_POLICY_DROP\x10\x02\x12\x16\n\x12NAN_POLICY_NEUTRAL\x10\x03\x12\x13\n\x0fNAN_POLICY_FAIL\x10\x04:\x9a\x03\xbaH\x96\x03\x1a\x91\x01\n\x16signal_contract.bounds\x12%min_value must not be above max_value\x1aP!has(this.min_value) || !has(this.max_value) || this.min_value <= this.max_value\x1a\xff\x01\n\x17signal_contract.neutral\x12Gneutral_value must lie within the bounds where missing values become it\x1a\x9a\x01this.nan_policy != 3 || ((!has(this.min_value) || this.min_value <= this.neutral_value) && (!has(this.max_value) || this.neutral_value <= this.max_value))B\x0c\n\n_min_valueB\x0c\n\n_max_value\"U\n\x0e\x45xperimentSpec\x12\x10\n\x08universe\x18\x01 \x03(\t\x12\x31\n\ndate_range\x18\x02 \x01(\x0b\x32\x1d.optaic.instance.v1.DateRange\"\xa3\x01\n\tModelSpec\x12\x1c\n\x14mlflow_experiment_id\x18\x01 \x01(\t\x12$\n\x1cmlflow_registered_model_name\x18\x02 \x01(\t\x12\x1c\n\x14\x65vidently_project_id\x18\x03 \x01(\t\x12\x34\n\x08\x63hampion\x18\x04 \x01(\x0b\x32\".optaic.instance.v1.ModelPromotion\"\xb2\x01\n\x0eModelPromotion\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12(\n\x07metrics\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0e\n\x06\x61uthor\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"F\n\x16PortfolioOptimizerSpec\x12,\n\x0b\x63onstraints\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\"\x87\x03\n\x0c\x42\x61\x63ktestSpec\x12\x37\n\x06\x61ssets\x18\x01 \x01(\x0b\x32\'.optaic.instance.v1.BacktestSpec.Assets\x12\x39\n\x07signals\x18\x02 \x01(\x0b\x32(.optaic.instance.v1.BacktestSpec.Signals\x12\x31\n\ndate_range\x18\x03 \x01(\x0b\x32\x1d.optaic.instance.v1.DateRange\x12\x32\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\".optaic.instance.v1.BacktestConfig\x1aM\n\x06\x41ssets\x12&\n\x08universe\x18\x01 \x03(\tB\x14\xbaH\x11\x92\x01\x0e\x10\x90N\x18\x01\"\x07r\x05\x10\x01\x18\x80\x01\x12\x1b\n\tbenchmark\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x1aM\n\x07Signals\x12\x1c\n\x07primary\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12$\n\tsecondary\x18\x02 \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x10@\x18\x01\"\x05r\x03\xb0\x01\x01\"\x8f\x04\n\x0e\x42\x61\x63ktestConfig\x12<\n\x13rebalance_frequency\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1aR\x00R\x05\x64\x61ilyR\x06weeklyR\x07monthly\x12\x37\n\x11transaction_costs\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x11\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00H\x00\x88\x01\x01\x12\x34\n\x0eslippage_model\x18\x03 \x01(\tB\x1c\xbaH\x19r\x17R\x00R\x04noneR\x05\x66ixedR\x06linear\x12\x33\n\rslippage_rate\x18\x04 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00$@)\x00\x00\x00\x00\x00\x00\x00\x00H\x01\x88\x01\x01\x12\x1e\n\x05top_n\x18\x05 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N(\x01H\x02\x88\x01\x01\x12\x35\n\x0finitial_capital\x18\x06 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x34&\xf5k\x0c\x43){\x14\xaeG\xe1z\x84?H\x03\x88\x01\x01\x12\x34\n\x0eprimary_weight\x18\x07 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00H\x04\x88\x01\x01\x12#\n\rexecution_lag\x18\x08 \x01(\x05\x42\x07\xbaH\x04\x1a\x02\x08\x01H\x05\x88\x01\x01\x42\x14\n\x12_transaction_costsB\x10\n\x0e_slippage_rateB\x08\n\x06_top_nB\x12\n\x10_initial_capitalB\x11\n\x0f_primary_weightB\x10\n\x0e_execution_lag\"\xeb\x01\n\tDateRange\x12\x35\n\x05start\x18\x01 \x01(\tB&\xbaH#r!2\x1f^$|^[0-9]{4}-[0-9]{2}-[0-9]{2}$\x12\x33\n\x03\x65nd\x18\x02 \x01(\tB&\xbaH#r!2\x1f^$|^[0-9]{4}-[0-9]{2}-[0-9]{2}$:r\xbaHo\x1am\n\x10\x64\x61te_range.order\x12\x1bstart must not be after end\x1a<this.start == \'\' || this.end == \'\' || this.start <= this.end\"\x0e\n\x0cPipelineSpec\"\x0b\n\tStoreSpec\"\x0e\n\x0c\x41\x63\x63\x65ssorSpecb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1doptaic/instance/v1/spec.proto\x12\x12optaic.instance.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc4\x02\n\rComponentSpec\x12\x15\n\rdefinition_id\x18\x01 \x01(\t\x12\x1d\n\x15\x64\x65\x66inition_version_id\x18\x02 \x01(\t\x12\x17\n\x0f\x64\x65\x66inition_name\x18\x03 \x01(\t\x12\x1a\n\x12\x64\x65\x66inition_version\x18\x04 \x01(\t\x12\x14\n\x0ctrack_newest\x18\x05 \x01(\x08\x12\'\n\x06\x63onfig\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12Q\n\x11macro_version_ids\x18\x07 \x03(\x0b\x32\x36.optaic.instance.v1.ComponentSpec.MacroVersionIdsEntry\x1a\x36\n\x14MacroVersionIdsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x9c\x02\n\x0b\x44\x61tasetSpec\x12\x33\n\x08pipeline\x18\x01 \x01(\x0b\x32!.optaic.instance.v1.ComponentSpec\x12\x30\n\x05store\x18\x02 \x01(\x0b\x32!.optaic.instance.v1.ComponentSpec\x12\x33\n\x08\x61\x63\x63\x65ssor\x18\x03 \x01(\x0b\x32!.optaic.instance.v1.ComponentSpec\x12\x1c\n\x14pipeline_instance_id\x18\x04 \x01(\t\x12\x19\n\x11store_instance_id\x18\x05 \x01(\t\x12\x1c\n\x14\x61\x63\x63\x65ssor_instance_id\x18\x06 \x01(\t\x12\x1a\n\x12monitoring_enabled\x18\x07 \x01(\x08\"t\n\nSignalSpec\x12\x30\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x1f.optaic.instance.v1.DatasetSpec\x12\x34\n\x08\x63ontract\x18\x02 \x01(\x0b\x32\".optaic.instance.v1.SignalContract\"\xd0\x07\n\x0eSignalContract\x12\x1f\n\tmin_value\x18\x01 \x01(\x01\x42\x07\xbaH\x04\x12\x02@\x01H\x00\x88\x01\x01\x12\x1f\n\tmax_value\x18\x02 \x01(\x01\x42\x07\xbaH\x04\x12\x02@\x01H\x01\x88\x01\x01\x12\x1e\n\rneutral_value\x18\x03 \x01(\x01\x42\x07\xbaH\x04\x12\x02@\x01\x12J\n\nnan_policy\x18\x04 \x01(\x0e\x32,.optaic.instance.v1.SignalContract.NanPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12P\n\rbounds_policy\x18\x05 \x01(\x0e\x32/.optaic.instance.v1.SignalContract.BoundsPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x1f\n\rindex_columns\x18\x06 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x18\x01\"d\n\x0c\x42oundsPolicy\x12\x1d\n\x19\x42OUNDS_POLICY_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42OUNDS_POLICY_REJECT\x10\x01\x12\x1b\n\x17\x42OUNDS_POLICY_WINSORIZE\x10\x02\"~\n\tNanPolicy\x12\x1a\n\x16NAN_POLICY_UNSPECIFIED\x10\x00\x12\x13\n\x0fNAN_POLICY_KEEP\x10\x01\x12\x13\n\x0fNAN_POLICY_DROP\x10\x02\x12\x16\n\x12NAN_POLICY_NEUTRAL\x10\x03\x12\x13\n\x0fNAN_POLICY_FAIL\x10\x04:\x9a\x03\xbaH\x96\x03\x1a\x91\x01\n\x16signal_contract.bounds\x12%min_value must not be above max_value\x1aP!has(this.min_value) || !has(this.max_value) || this.min_value <= this.max_value\x1a\xff\x01\n\x17signal_contract.neutral\x12Gneutral_value must lie within the bounds where missing values become it\x1a\x9a\x01this.nan_policy != 3 || ((!has(this.min_value) || this.min_value <= this.neutral_value) && (!has(this.max_value) || this.neutral_value <= this.max_value))B\x0c\n\n_min_valueB\x0c\n\n_max_value\"U\n\x0e\x45xperimentSpec\x12\x10\n\x08universe\x18\x01 \x03(\t\x12\x31\n\ndate_range\x18\x02 \x01(\x0b\x32\x1d.optaic.instance.v1.DateRange\"\xa3\x01\n\tModelSpec\x12\x1c\n\x14mlflow_experiment_id\x18\x01 \x01(\t\x12$\n\x1cmlflow_registered_model_name\x18\x02 \x01(\t\x12\x1c\n\x14\x65vidently_project_id\x18\x03 \x01(\t\x12\x34\n\x08\x63hampion\x18\x04 \x01(\x0b\x32\".optaic.instance.v1.ModelPromotion\"\xb2\x01\n\x0eModelPromotion\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12(\n\x07metrics\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0e\n\x06\x61uthor\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"F\n\x16PortfolioOptimizerSpec\x12,\n\x0b\x63onstraints\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\"\x87\x03\n\x0c\x42\x61\x63ktestSpec\x12\x37\n\x06\x61ssets\x18\x01 \x01(\x0b\x32\'.optaic.instance.v1.BacktestSpec.Assets\x12\x39\n\x07signals\x18\x02 \x01(\x0b\x32(.optaic.instance.v1.BacktestSpec.Signals\x12\x31\n\ndate_range\x18\x03 \x01(\x0b\x32\x1d.optaic.instance.v1.DateRange\x12\x32\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\".optaic.instance.v1.BacktestConfig\x1aM\n\x06\x41ssets\x12&\n\x08universe\x18\x01 \x03(\tB\x14\xbaH\x11\x92\x01\x0e\x10\x90N\x18\x01\"\x07r\x05\x10\x01\x18\x80\x01\x12\x1b\n\tbenchmark\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x1aM\n\x07Signals\x12\x1c\n\x07primary\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12$\n\tsecondary\x18\x02 \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x10@\x18\x01\"\x05r\x03\xb0\x01\x01\"\x8f\x04\n\x0e\x42\x61\x63ktestConfig\x12<\n\x13rebalance_frequency\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1aR\x00R\x05\x64\x61ilyR\x06weeklyR\x07monthly\x12\x37\n\x11transaction_costs\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x11\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00H\x00\x88\x01\x01\x12\x34\n\x0eslippage_model\x18\x03 \x01(\tB\x1c\xbaH\x19r\x17R\x00R\x04noneR\x05\x66ixedR\x06linear\x12\x33\n\rslippage_rate\x18\x04 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00$@)\x00\x00\x00\x00\x00\x00\x00\x00H\x01\x88\x01\x01\x12\x1e\n\x05top_n\x18\x05 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N(\x01H\x02\x88\x01\x01\x12\x35\n\x0finitial_capital\x18\x06 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x34&\xf5k\x0c\x43){\x14\xaeG\xe1z\x84?H\x03\x88\x01\x01\x12\x34\n\x0eprimary_weight\x18\x07 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00H\x04\x88\x01\x01\x12#\n\rexecution_lag\x18\x08 \x01(\x05\x42\x07\xbaH\x04\x1a\x02\x08\x01H\x05\x88\x01\x01\x42\x14\n\x12_transaction_costsB\x10\n\x0e_slippage_rateB\x08\n\x06_top_nB\x12\n\x10_initial_capitalB\x11\n\x0f_primary_weightB\x10\n\x0e_execution_lag\"\xeb\x01\n\tDateRange\x12\x35\n\x05start\x18\x01 \x01(\tB&\xbaH#r!2\x1f^$|^[0-9]{4}-[0-9]{2}-[0-9]{2}$\x12\x33\n\x03\x65nd\x18\x02 \x01(\tB&\xbaH#r!2\x1f^$|^[0-9]{4}-[0-9]{2}-[0-9]{2}$:r\xbaHo\x1am\n\x10\x64\x61te_range.order\x12\x1bstart must not be after end\x1a<this.start == \'\' || this.end == \'\' || this.start <= this.end\"\x0e\n\x0cPipelineSpec\"\x0b\n\tStoreSpec\"\x0e\n\x0c\x41\x63\x63\x65ssorSpecb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'optaic.instance.v1.spec_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_COMPONENTSPEC_MACROVERSIONIDSENTRY']._loaded_options = None
+  _globals['_COMPONENTSPEC_MACROVERSIONIDSENTRY']._serialized_options = b'8\001'
   _globals['_SIGNALCONTRACT'].fields_by_name['min_value']._loaded_options = None
   _globals['_SIGNALCONTRACT'].fields_by_name['min_value']._serialized_options = b'\272H\004\022\002@\001'
   _globals['_SIGNALCONTRACT'].fields_by_name['max_value']._loaded_options = None
@@ -79,39 +81,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DATERANGE']._loaded_options = None
   _globals['_DATERANGE']._serialized_options = b'\272Ho\032m\n\020date_range.order\022\033start must not be after end\032<this.start == \'\' || this.end == \'\' || this.start <= this.end'
   _globals['_COMPONENTSPEC']._serialized_start=146
-  _globals['_COMPONENTSPEC']._serialized_end=331
-  _globals['_DATASETSPEC']._serialized_start=334
-  _globals['_DATASETSPEC']._serialized_end=618
-  _globals['_SIGNALSPEC']._serialized_start=620
-  _globals['_SIGNALSPEC']._serialized_end=736
-  _globals['_SIGNALCONTRACT']._serialized_start=739
-  _globals['_SIGNALCONTRACT']._serialized_end=1715
-  _globals['_SIGNALCONTRACT_BOUNDSPOLICY']._serialized_start=1046
-  _globals['_SIGNALCONTRACT_BOUNDSPOLICY']._serialized_end=1146
-  _globals['_SIGNALCONTRACT_NANPOLICY']._serialized_start=1148
-  _globals['_SIGNALCONTRACT_NANPOLICY']._serialized_end=1274
-  _globals['_EXPERIMENTSPEC']._serialized_start=1717
-  _globals['_EXPERIMENTSPEC']._serialized_end=1802
-  _globals['_MODELSPEC']._serialized_start=1805
-  _globals['_MODELSPEC']._serialized_end=1968
-  _globals['_MODELPROMOTION']._serialized_start=1971
-  _globals['_MODELPROMOTION']._serialized_end=2149
-  _globals['_PORTFOLIOOPTIMIZERSPEC']._serialized_start=2151
-  _globals['_PORTFOLIOOPTIMIZERSPEC']._serialized_end=2221
-  _globals['_BACKTESTSPEC']._serialized_start=2224
-  _globals['_BACKTESTSPEC']._serialized_end=2615
-  _globals['_BACKTESTSPEC_ASSETS']._serialized_start=2459
-  _globals['_BACKTESTSPEC_ASSETS']._serialized_end=2536
-  _globals['_BACKTESTSPEC_SIGNALS']._serialized_start=2538
-  _globals['_BACKTESTSPEC_SIGNALS']._serialized_end=2615
-  _globals['_BACKTESTCONFIG']._serialized_start=2618
-  _globals['_BACKTESTCONFIG']._serialized_end=3145
-  _globals['_DATERANGE']._serialized_start=3148
-  _globals['_DATERANGE']._serialized_end=3383
-  _globals['_PIPELINESPEC']._serialized_start=3385
-  _globals['_PIPELINESPEC']._serialized_end=3399
-  _globals['_STORESPEC']._serialized_start=3401
-  _globals['_STORESPEC']._serialized_end=3412
-  _globals['_ACCESSORSPEC']._serialized_start=3414
-  _globals['_ACCESSORSPEC']._serialized_end=3428
+  _globals['_COMPONENTSPEC']._serialized_end=470
+  _globals['_COMPONENTSPEC_MACROVERSIONIDSENTRY']._serialized_start=416
+  _globals['_COMPONENTSPEC_MACROVERSIONIDSENTRY']._serialized_end=470
+  _globals['_DATASETSPEC']._serialized_start=473
+  _globals['_DATASETSPEC']._serialized_end=757
+  _globals['_SIGNALSPEC']._serialized_start=759
+  _globals['_SIGNALSPEC']._serialized_end=875
+  _globals['_SIGNALCONTRACT']._serialized_start=878
+  _globals['_SIGNALCONTRACT']._serialized_end=1854
+  _globals['_SIGNALCONTRACT_BOUNDSPOLICY']._serialized_start=1185
+  _globals['_SIGNALCONTRACT_BOUNDSPOLICY']._serialized_end=1285
+  _globals['_SIGNALCONTRACT_NANPOLICY']._serialized_start=1287
+  _globals['_SIGNALCONTRACT_NANPOLICY']._serialized_end=1413
+  _globals['_EXPERIMENTSPEC']._serialized_start=1856
+  _globals['_EXPERIMENTSPEC']._serialized_end=1941
+  _globals['_MODELSPEC']._serialized_start=1944
+  _globals['_MODELSPEC']._serialized_end=2107
+  _globals['_MODELPROMOTION']._serialized_start=2110
+  _globals['_MODELPROMOTION']._serialized_end=2288
+  _globals['_PORTFOLIOOPTIMIZERSPEC']._serialized_start=2290
+  _globals['_PORTFOLIOOPTIMIZERSPEC']._serialized_end=2360
+  _globals['_BACKTESTSPEC']._serialized_start=2363
+  _globals['_BACKTESTSPEC']._serialized_end=2754
+  _globals['_BACKTESTSPEC_ASSETS']._serialized_start=2598
+  _globals['_BACKTESTSPEC_ASSETS']._serialized_end=2675
+  _globals['_BACKTESTSPEC_SIGNALS']._serialized_start=2677
+  _globals['_BACKTESTSPEC_SIGNALS']._serialized_end=2754
+  _globals['_BACKTESTCONFIG']._serialized_start=2757
+  _globals['_BACKTESTCONFIG']._serialized_end=3284
+  _globals['_DATERANGE']._serialized_start=3287
+  _globals['_DATERANGE']._serialized_end=3522
+  _globals['_PIPELINESPEC']._serialized_start=3524
+  _globals['_PIPELINESPEC']._serialized_end=3538
+  _globals['_STORESPEC']._serialized_start=3540
+  _globals['_STORESPEC']._serialized_end=3551
+  _globals['_ACCESSORSPEC']._serialized_start=3553
+  _globals['_ACCESSORSPEC']._serialized_end=3567
 # @@protoc_insertion_point(module_scope)

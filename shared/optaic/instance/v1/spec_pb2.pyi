@@ -27,12 +27,33 @@ class ComponentSpec(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MacroVersionIdsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     DEFINITION_ID_FIELD_NUMBER: _builtins.int
     DEFINITION_VERSION_ID_FIELD_NUMBER: _builtins.int
     DEFINITION_NAME_FIELD_NUMBER: _builtins.int
     DEFINITION_VERSION_FIELD_NUMBER: _builtins.int
     TRACK_NEWEST_FIELD_NUMBER: _builtins.int
     CONFIG_FIELD_NUMBER: _builtins.int
+    MACRO_VERSION_IDS_FIELD_NUMBER: _builtins.int
     definition_id: _builtins.str
     """Either the id, or `definition_name`."""
     definition_version_id: _builtins.str
@@ -47,6 +68,12 @@ class ComponentSpec(_message.Message):
     def config(self) -> _struct_pb2.Struct:
         """Satisfies the version's `parameters_schema`."""
 
+    @_builtins.property
+    def macro_version_ids(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Output only. The macros that expressions in `config` use, also within other macros: by name in upper case
+        the definition version that is meant.
+        """
+
     def __init__(
         self,
         *,
@@ -56,10 +83,11 @@ class ComponentSpec(_message.Message):
         definition_version: _builtins.str = ...,
         track_newest: _builtins.bool = ...,
         config: _struct_pb2.Struct | None = ...,
+        macro_version_ids: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "definition_id", b"definition_id", "definition_name", b"definition_name", "definition_version", b"definition_version", "definition_version_id", b"definition_version_id", "track_newest", b"track_newest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "definition_id", b"definition_id", "definition_name", b"definition_name", "definition_version", b"definition_version", "definition_version_id", b"definition_version_id", "macro_version_ids", b"macro_version_ids", "track_newest", b"track_newest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

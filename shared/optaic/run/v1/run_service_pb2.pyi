@@ -42,6 +42,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_FENCED: _ErrorReason.ValueType  # 11
     """The executor was given up; somebody else, or nobody, has the run."""
     ERROR_REASON_RUN_NOT_STARTED: _ErrorReason.ValueType  # 12
+    ERROR_REASON_UNSUPPORTED_FLOW: _ErrorReason.ValueType  # 13
+    """No worker computes flows of this kind yet."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why RunService or RunReportService refused."""
@@ -60,6 +62,8 @@ ERROR_REASON_RUN_NOT_ENDED: ErrorReason.ValueType  # 10
 ERROR_REASON_FENCED: ErrorReason.ValueType  # 11
 """The executor was given up; somebody else, or nobody, has the run."""
 ERROR_REASON_RUN_NOT_STARTED: ErrorReason.ValueType  # 12
+ERROR_REASON_UNSUPPORTED_FLOW: ErrorReason.ValueType  # 13
+"""No worker computes flows of this kind yet."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

@@ -82,7 +82,7 @@ class RunServiceServicer:
         PENDING and answers; it is dispatched to Prefect right after, or once the deployment exists. Errors:
         NOT_FOUND (INSTANCE_NOT_FOUND, FLOW_NOT_FOUND); FAILED_PRECONDITION (UPSTREAM_NOT_READY with one violation
         for each blocking flow, MISSING_INPUT, INSTANCE_DELETING); ALREADY_EXISTS (RUN_ACTIVE naming the run,
-        REQUEST_ID_REUSED); INVALID_ARGUMENT (FORCE_REASON_REQUIRED).
+        REQUEST_ID_REUSED); INVALID_ARGUMENT (FORCE_REASON_REQUIRED); UNIMPLEMENTED (UNSUPPORTED_FLOW).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
