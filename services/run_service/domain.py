@@ -13,6 +13,7 @@ from servicekit.errors import (
     InvalidArgumentError,
     NotFoundError,
     PreconditionViolation,
+    UnimplementedError,
 )
 
 
@@ -89,6 +90,7 @@ _KINDS = {
     ("backtest", "backtest"): "backtest",
 }
 RUN_KINDS = tuple(dict.fromkeys(_KINDS.values()))
+_COMPUTED = frozenset({"refresh", "backtest"})  # flow kinds that the worker executes
 
 
 def run_kind(instance_kind: str, flow_kind: str) -> str:
@@ -101,6 +103,20 @@ def run_kind(instance_kind: str, flow_kind: str) -> str:
     if kind is None:
         raise NotFoundError("FLOW_NOT_FOUND", f"a {instance_kind} instance has no {flow_kind} flow")
     return kind
+
+
+def check_computed(flow_kind: str) -> None:
+    """Refuse a flow that no worker executes: a run of it could only fail.
+
+    Raises:
+        UnimplementedError: UNSUPPORTED_FLOW.
+    """
+    if flow_kind not in _COMPUTED:
+        raise UnimplementedError(
+            "UNSUPPORTED_FLOW",
+            f"{flow_kind} flows are not computed yet",
+            metadata={"flow_kind": flow_kind},
+        )
 
 
 def choose_flow(instance_id: str, available: Collection[int], wanted: int) -> int:

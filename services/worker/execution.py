@@ -23,7 +23,7 @@ from optaic.instance.v1 import instance_service_pb2, instance_service_pb2_grpc
 from optaic.plugins import PluginError
 from optaic.run.v1 import run_pb2, run_report_service_pb2, run_report_service_pb2_grpc
 from servicekit import client, context
-from servicekit.errors import DomainError, FailedPreconditionError, NotFoundError
+from servicekit.errors import DomainError, FailedPreconditionError, NotFoundError, UnimplementedError
 from servicekit.ids import new_id
 from worker.computation import Output, Stopped, compute
 from worker.config import Settings
@@ -109,7 +109,7 @@ class _Execution:
     async def run(self) -> Ending:
         try:
             started = await self._start()
-        except (FailedPreconditionError, NotFoundError) as error:
+        except (FailedPreconditionError, NotFoundError, UnimplementedError) as error:
             return Ending(Outcome.CANCELLED, f"{error.reason}: {error.message}")
         run = started.run
         if run.status != run_pb2.RUN_STATUS_RUNNING:

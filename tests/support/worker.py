@@ -19,7 +19,7 @@ from optaic.definition.v1 import definition_pb2, definition_service_pb2_grpc
 from optaic.instance.v1 import instance_pb2, instance_service_pb2, instance_service_pb2_grpc, spec_pb2
 from optaic.run.v1 import run_pb2, run_report_service_pb2, run_report_service_pb2_grpc
 from servicekit.auth import Authenticator
-from servicekit.errors import FailedPreconditionError, NotFoundError
+from servicekit.errors import FailedPreconditionError, NotFoundError, UnimplementedError
 from servicekit.ids import new_id
 from servicekit.server import Server
 from servicekit.settings import ServiceSettings
@@ -107,6 +107,7 @@ class Runs(run_report_service_pb2_grpc.RunReportServiceServicer):
         self.ticks: list[Any] = []
         self.refusal = ""  # reason with which scheduled ticks are refused at the gate
         self.is_fenced = False
+        self.is_unsupported = False
 
     def submit(
         self,
@@ -143,6 +144,8 @@ class Runs(run_report_service_pb2_grpc.RunReportServiceServicer):
 
     async def StartRun(self, request: Any, _: Any) -> Any:  # noqa: N802 - the contract's name
         """PENDING -> RUNNING."""
+        if self.is_unsupported:
+            raise UnimplementedError("UNSUPPORTED_FLOW", "not computed yet")
         if request.WhichOneof("target") == "scheduled":
             self.ticks.append(request.scheduled)
             flow = request.scheduled.flow

@@ -14,6 +14,7 @@ from run_service.domain import (
     Blocking,
     RetryPolicy,
     RunStatus,
+    check_computed,
     check_upstreams,
     choose_flow,
     instance_deleting,
@@ -55,16 +56,18 @@ class Admission:
 
 
 async def find_flow(deps: Dependencies, tenant_id: str, instance_id: str, flow_kind: int) -> Admission:
-    """Load the instance and choose its flow; nothing is checked yet.
+    """Load the instance and choose its flow; whether it may run is not checked yet.
 
     Raises:
         NotFoundError: INSTANCE_NOT_FOUND, FLOW_NOT_FOUND.
+        UnimplementedError: UNSUPPORTED_FLOW.
     """
     instance = await deps.peers.get_instance(instance_id)
     flows: dict[int, instance_pb2.Flow] = {flow.flow_kind: flow for flow in instance.flows}
     chosen = choose_flow(instance_id, flows, flow_kind)
     word = word_of("flow_kind", chosen)
     instance_kind = instance_pb2.InstanceKind.Name(instance.kind).removeprefix("INSTANCE_KIND_").lower()
+    check_computed(word)
     return Admission(tenant_id, instance, flows[chosen], word, run_kind(instance_kind, word))
 
 

@@ -96,6 +96,14 @@ async def test_a_tick_during_an_active_run_is_refused(service: RunningRunService
     assert following.run.status == run_pb2.RUN_STATUS_RUNNING
 
 
+async def test_a_tick_of_a_flow_that_nothing_computes_records_nothing(service: RunningRunService) -> None:
+    instance = service.instances.add(kind="MODEL", flow_kind=flow_pb2.FLOW_KIND_INFERENCE)
+    async with refused("UNSUPPORTED_FLOW"):
+        await _tick(service, instance, _id())
+    assert not (await service.runs.ListRuns(run_service_pb2.ListRunsRequest())).runs
+    assert await service.outbox_types() == []
+
+
 async def test_an_undecided_admission_records_nothing(service: RunningRunService) -> None:
     instance, flow_run_id = service.instances.add(), _id()
     ready, service.lineage.answer = service.lineage.answer, unavailable

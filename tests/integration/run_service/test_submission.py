@@ -66,6 +66,31 @@ async def test_fifty_submits_of_one_flow_make_one_run(service: RunningRunService
     assert await service.outbox_types() == ["submitted"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "flow_kind"),
+    [
+        ("DATASET", flow_pb2.FLOW_KIND_MONITORING),
+        ("EXPERIMENT", flow_pb2.FLOW_KIND_PREVIEW),
+        ("MODEL", flow_pb2.FLOW_KIND_TRAINING),
+        ("MODEL", flow_pb2.FLOW_KIND_INFERENCE),
+        ("MODEL", flow_pb2.FLOW_KIND_MONITORING),
+        ("PORTFOLIO_OPTIMIZER", flow_pb2.FLOW_KIND_OPTIMIZE),
+    ],
+)
+async def test_a_flow_that_nothing_computes_is_refused_and_leaves_no_trace(
+    service: RunningRunService, kind: str, flow_kind: flow_pb2.FlowKind.ValueType
+) -> None:
+    instance = service.instances.add(kind=kind, flow_kind=flow_kind)
+    for _ in range(2):
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await service.submit(instance, request_id="once")
+        error = from_rpc_error(refusal.value)
+        assert (error.code, error.reason) == ("UNIMPLEMENTED", "UNSUPPORTED_FLOW")
+    assert not (await service.runs.ListRuns(run_service_pb2.ListRunsRequest())).runs
+    assert await service.outbox_types() == []
+    assert not service.lineage.requests
+
+
 async def test_numbers_of_a_flow_have_no_gaps(service: RunningRunService) -> None:
     instance = service.instances.add()
     for number in (1, 2, 3):

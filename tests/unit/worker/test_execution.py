@@ -221,6 +221,15 @@ async def test_a_tick_refused_at_the_gate_ends_quietly_with_its_reason(world: Wo
     assert not _list(tmp_path)
 
 
+async def test_a_tick_of_a_flow_that_is_not_computed_ends_quietly(world: World, tmp_path: Path) -> None:
+    ticket = make_ticket(
+        run_pb2.Run(instance_id=world.dataset().instance_id, flow_kind=flow_pb2.FLOW_KIND_TRAINING), run_id=""
+    )
+    world.runs.is_unsupported = True
+    ending = await execute_run(ticket, world.settings(tmp_path))
+    assert ending == Ending(Outcome.CANCELLED, "UNSUPPORTED_FLOW: not computed yet")
+
+
 async def test_a_run_that_ended_before_it_started_ends_quietly(world: World, tmp_path: Path) -> None:
     run = world.runs.submit(world.dataset(), REFRESH)
     run.status = run_pb2.RUN_STATUS_CANCELLED
