@@ -15,12 +15,11 @@ from instance_service.store import queue
 from instance_service.store.queue import Claim
 from instance_service.use_cases import lifecycle
 from instance_service.use_cases.environment import Environment
-from instance_service.use_cases.instances import follow_newest
+from instance_service.use_cases.revisions import follow_newest
 from instance_service.use_cases.schedules import deployments_of
-from instance_service.use_cases.shapes import dataset_of, flow_word
+from instance_service.use_cases.shapes import flow_word
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_ACTIVE, INSTANCE_STATE_DELETING, Instance
 from servicekit.context import is_tenant_id
-from servicekit.errors import DomainError
 from servicekit.ids import is_id
 
 _BATCH = 50
@@ -78,25 +77,14 @@ class Reconciler:
     async def _reconcile(self, tenant_id: str, claims: Sequence[Claim]) -> list[Claim]:
         """Work on instances of one tenant; return the claims that are as desired now."""
         ids = [claim.instance_id for claim in claims]
+        await follow_newest(self._environment, tenant_id, ids)
         instances = await lifecycle.load_instances(self._environment, tenant_id, ids)
-        for instance in list(instances.values()):
-            if _follows(instance):
-                await self._follow(tenant_id, instance)
-                instances |= await lifecycle.load_instances(
-                    self._environment, tenant_id, [instance.instance_id]
-                )
         doomed = [item for item in instances.values() if item.state == INSTANCE_STATE_DELETING]
         live = [item for item in instances.values() if item.state != INSTANCE_STATE_DELETING]
         done = {instance_id for instance_id in ids if instance_id not in instances}
         done |= await self._remove(tenant_id, doomed)
         done |= await self._ensure(tenant_id, live)
         return [claim for claim in claims if claim.instance_id in done]
-
-    async def _follow(self, tenant_id: str, instance: Instance) -> None:
-        try:
-            await follow_newest(self._environment, tenant_id, instance.instance_id)
-        except DomainError as error:
-            _log.warning("newest version does not fit", instance_id=instance.instance_id, error=repr(error))
 
     async def _remove(self, tenant_id: str, instances: Sequence[Instance]) -> set[str]:
         if not instances:
@@ -147,13 +135,6 @@ class Reconciler:
                 await lifecycle.record_problem(
                     self._environment, tenant_id, instance.instance_id, reason, message
                 )
-
-
-def _follows(instance: Instance) -> bool:
-    dataset = dataset_of(instance)
-    return dataset is not None and any(
-        component.track_newest for component in (dataset.pipeline, dataset.store, dataset.accessor)
-    )
 
 
 def _delay(attempts: int) -> float:

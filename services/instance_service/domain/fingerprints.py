@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from instance_service.domain.flows import Edge
+from instance_service.domain.flows import COMPOSED_KINDS, Edge
 
 _BACKTEST_DEFAULTS: dict[str, Any] = {
     "rebalance_frequency": "monthly",
@@ -62,6 +62,18 @@ def compute_fingerprint(flow_kind: str, settings: Mapping[str, object], edges: I
     reads = sorted([edge.upstream_instance_id, edge.upstream_flow_kind, edge.role] for edge in edges)
     content = {"flow": flow_kind, "settings": settings, "edges": reads}
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+
+def flow_settings(
+    instance_kind: str, flow_kind: str, settings: Mapping[str, object], champion: str
+) -> Mapping[str, object]:
+    """Return what of an instance's settings a flow's results depend on.
+
+    The monitoring of a dataset or signal is fixed; a model's inference depends on the version that was promoted.
+    """
+    if flow_kind == "monitoring" and instance_kind in COMPOSED_KINDS:
+        return {}
+    return {**settings, "champion": champion} if flow_kind == "inference" and champion else settings
 
 
 def signal_contract(given: Mapping[str, Any]) -> dict[str, Any]:

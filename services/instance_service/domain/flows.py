@@ -7,7 +7,16 @@ from dataclasses import dataclass
 
 COMPONENT_KINDS = ("pipeline", "store", "accessor")
 COMPOSED_KINDS = ("dataset", "signal")
-SUPPORTED_KINDS = (*COMPOSED_KINDS, "backtest")  # the kinds that can be created so far
+# The kinds of definition that an instance or component of a kind may name, the likelier one first.
+DEFINITION_KINDS = {
+    "pipeline": ("pipeline",),
+    "store": ("store",),
+    "accessor": ("accessor",),
+    "experiment": ("op", "op_macro"),
+    "model": ("ml_module",),
+    "portfolio_optimizer": ("portfolio_optimizer",),
+}
+DEFINED_KINDS = ("experiment", "model", "portfolio_optimizer")  # they name their definition themselves
 FLOW_NAME = "optaic"  # every deployment belongs to this one Prefect flow
 FLOW_TAG = "optaic"
 

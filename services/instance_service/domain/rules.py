@@ -25,7 +25,13 @@ BACKTEST_RULES = (
     Rule("signal", ("signal", "dataset"), 1, 1),
     Rule("secondary_signal", ("signal", "dataset")),
     Rule("prices", ("dataset",), 0, 1),
+    Rule("optimizer", ("portfolio_optimizer",), 0, 1),
 )
+# What holds for a kind whose definition says nothing about upstreams.
+DEFAULT_RULES = {
+    "model": (Rule("features", ("dataset", "signal"), 1), Rule("target", ("dataset", "signal"), 0, 1)),
+    "portfolio_optimizer": (Rule("signal", ("signal",), 1), Rule("covariance", ("dataset",), 0, 1)),
+}
 
 
 def upstream_violations(

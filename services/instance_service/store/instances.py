@@ -22,6 +22,9 @@ _EXTENSIONS = (
     tables.datasets,
     tables.signals,
     tables.backtests,
+    tables.experiments,
+    tables.models,
+    tables.portfolio_optimizers,
     tables.flow_edges,
     tables.flows,
 )
@@ -45,6 +48,20 @@ _RESOLVE = sa.text("""
             and (wanted.version_id is not null or wanted.version <> '' or candidate.state = 'active')
         order by candidate.precedence desc, candidate.definition_version_id desc limit 1
     ) as found on true
+""")
+_LAGGING = sa.text("""
+    select distinct cast(coalesce(instances.owner_instance_id, instances.instance_id) as text)
+    from instances join components
+        on components.tenant_id = :tenant_id and components.instance_id = instances.instance_id
+    where instances.tenant_id = :tenant_id and components.track_newest
+        and (instances.instance_id = any(cast(:instance_ids as uuid[]))
+            or instances.owner_instance_id = any(cast(:instance_ids as uuid[])))
+        and components.definition_version_id <> (
+            select candidate.definition_version_id from definition_versions as candidate
+            where candidate.tenant_id = :tenant_id and candidate.definition_id = components.definition_id
+                and candidate.state = 'active'
+            order by candidate.precedence desc, candidate.definition_version_id desc limit 1
+        )
 """)
 _ACTIVATE_FLOWS = sa.text("""
     update flows set prefect_deployment_id = given.deployment_id
@@ -185,6 +202,25 @@ async def lock_instance(connection: AsyncConnection, tenant_id: str, instance_id
     return (await connection.execute(statement)).scalar_one_or_none()
 
 
+async def lock_instances(
+    connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str]
+) -> list[bytes]:
+    """Return those of the instances that exist, serialized, kept from others until the transaction ends."""
+    statement = (
+        sa.select(instances.c.snapshot)
+        .where(instances.c.tenant_id == tenant_id, instances.c.instance_id.in_(instance_ids))
+        .order_by(instances.c.instance_id)
+        .with_for_update()
+    )
+    return [bytes(snapshot) for snapshot in (await connection.execute(statement)).scalars()]
+
+
+async def list_lagging(connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str]) -> list[str]:
+    """Return those of the instances that follow newest versions and have an older one."""
+    parameters = {"tenant_id": tenant_id, "instance_ids": list(instance_ids)}
+    return list((await connection.execute(_LAGGING, parameters)).scalars())
+
+
 async def is_name_taken(
     connection: AsyncConnection, tenant_id: str, project_id: str, name: str, except_id: str
 ) -> bool:
@@ -262,9 +298,9 @@ async def resolve_versions(
 
 
 async def list_followers(connection: AsyncConnection, tenant_id: str, definition_id: str) -> list[str]:
-    """Return the instances with a component that follows the definition's newest version."""
+    """Return the instances that follow the definition's newest version, themselves or by a component."""
     statement = (
-        sa.select(instances.c.owner_instance_id)
+        sa.select(sa.func.coalesce(instances.c.owner_instance_id, instances.c.instance_id))
         .join(
             tables.components,
             sa.and_(

@@ -86,7 +86,7 @@ instance_revisions = sa.Table(
 )
 
 # One extension table for each kind.
-components = sa.Table(
+components = sa.Table(  # experiments, models and optimizers have a row here too: they name a definition alike
     "components",
     metadata,
     *_key("instance_id"),
@@ -120,6 +120,29 @@ backtests = sa.Table(
     sa.Column("primary_instance_id", UUID_TEXT, nullable=False),
     sa.Column("prices_instance_id", UUID_TEXT, nullable=False),
     sa.Column("settings", postgresql.JSONB, nullable=False),
+)
+
+experiments = sa.Table(
+    "experiments",
+    metadata,
+    *_key("instance_id"),
+    sa.Column("preview", postgresql.JSONB, nullable=False),
+)
+
+models = sa.Table(
+    "models",
+    metadata,
+    *_key("instance_id"),
+    sa.Column("mlflow_experiment_id", sa.Text, nullable=False),
+    sa.Column("mlflow_registered_model_name", sa.Text, nullable=False),
+    sa.Column("evidently_project_id", sa.Text, nullable=False),
+)
+
+portfolio_optimizers = sa.Table(
+    "portfolio_optimizers",
+    metadata,
+    *_key("instance_id"),
+    sa.Column("constraints", postgresql.JSONB, nullable=False),
 )
 
 flows = sa.Table(
@@ -161,6 +184,9 @@ BUSINESS_TABLES = (
     datasets,
     signals,
     backtests,
+    experiments,
+    models,
+    portfolio_optimizers,
     flows,
     flow_edges,
 )

@@ -1,6 +1,6 @@
-"""A complete instance out of what a client gave: components, upstreams, flows, fingerprints and rows.
+"""A complete instance out of what a client gave: definitions, upstreams, flows and fingerprints.
 
-It reads and checks within the caller's transaction, and writes nothing.
+`prepare` says what must be looked up, `gather` does so for any number at once, `complete` applies the rules.
 """
 
 from __future__ import annotations
@@ -8,15 +8,20 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC
 from typing import Any
 
 from google.protobuf import json_format
+from google.protobuf.struct_pb2 import Struct
 
-from instance_service.domain.fingerprints import backtest_settings, compute_fingerprint, signal_contract
+from instance_service.domain.fingerprints import (
+    backtest_settings,
+    compute_fingerprint,
+    flow_settings,
+    signal_contract,
+)
 from instance_service.domain.flows import (
     COMPONENT_KINDS,
-    SUPPORTED_KINDS,
+    DEFINED_KINDS,
     Edge,
     Upstream,
     deployment_name,
@@ -24,14 +29,20 @@ from instance_service.domain.flows import (
     flow_kinds,
 )
 from instance_service.domain.rules import is_date, refusal
-from instance_service.store import tables
-from instance_service.store.tables import Connection, Table
-from instance_service.use_cases.components import Composition, compose
+from instance_service.store.tables import Connection
 from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.references import (
+    Reference,
+    Use,
+    Versions,
+    complete_references,
+    load_versions,
+    references_of,
+    resolve,
+)
 from instance_service.use_cases.schedules import schedule_violations
 from instance_service.use_cases.shapes import (
     dataset_of,
-    edges_of,
     etag_of,
     flow_edge,
     flow_value,
@@ -39,20 +50,51 @@ from instance_service.use_cases.shapes import (
     json_of,
     kind_value,
     kind_word,
-    state_word,
     timestamp,
 )
-from instance_service.use_cases.upstreams import resolve_upstreams
-from optaic.definition.v1.definition_pb2 import StatusAggregationContract
+from instance_service.use_cases.upstreams import (
+    Known,
+    Named,
+    derive_prices,
+    load_known,
+    load_price_sources,
+    named_upstreams,
+    resolve_upstreams,
+)
+from optaic.definition.v1.definition_pb2 import DefinitionVersion, StatusAggregationContract
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_ACTIVE, Instance
 from optaic.instance.v1.spec_pb2 import DatasetSpec, SignalContract
-from servicekit.errors import FieldViolation, InvalidArgumentError, UnimplementedError
+from servicekit.errors import FieldViolation, InvalidArgumentError
 
-FINALIZERS = ["deployments", "lineage"]
 _STATUS_PRIORITY = ("ERROR", "STALE", "RUNNING", "READY")
-_OF_COMPONENTS = ("definition_id", "definition_version_id", "definition_name", "definition_version")
+_OF_DEFINED = ("definition_id", "definition_version_id", "definition_name", "definition_version")
 _NOT_COMPARED = ("revision", "etag", "update_time", "create_time", "state")
-Rows = dict[Table, list[Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Pending:
+    """What a client gave, with ids made where missing, and what must be looked up to complete it."""
+
+    instance: Instance
+    kind: str
+    references: Sequence[Reference]
+    named: Sequence[Named]
+    kept: frozenset[str]  # the definition versions that the instance has already
+    violations: list[FieldViolation]
+
+    @property
+    def is_referenced(self) -> bool:
+        """Whether every definition is named."""
+        return all(reference.is_named for reference in self.references)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was found: definition versions, upstreams, and where backtests by id could take prices from."""
+
+    versions: Versions
+    known: Known
+    price_sources: Mapping[str, Sequence[tuple[str, bool]]]
 
 
 @dataclass(frozen=True)
@@ -61,7 +103,7 @@ class Draft:
 
     instance: Instance
     components: tuple[Instance, ...]
-    settings: Mapping[str, object]
+    settings: Mapping[str, Any]
     upstreams: tuple[Upstream, ...]
 
 
@@ -70,7 +112,6 @@ def check_kind(instance: Instance) -> str:
 
     Raises:
         InvalidArgumentError: There is none, or it is a component's.
-        UnimplementedError: Instances of this kind cannot be made yet.
     """
     kind = instance.WhichOneof("spec")
     if kind is None:
@@ -79,13 +120,15 @@ def check_kind(instance: Instance) -> str:
         text = "a component is created and changed through its dataset or signal"
         violation = FieldViolation(f"instance.{kind}", text, "UNSUPPORTED_KIND")
         raise InvalidArgumentError("UNSUPPORTED_KIND", text, field_violations=[violation])
-    if kind not in SUPPORTED_KINDS:
-        raise UnimplementedError("UNSUPPORTED_KIND", f"instances of kind {kind} are not offered yet")
     return kind
 
 
 async def draft_instance(
-    connection: Connection, environment: Environment, tenant_id: str, given: Instance
+    connection: Connection,
+    environment: Environment,
+    tenant_id: str,
+    given: Instance,
+    current: Instance | None = None,
 ) -> Draft:
     """Return `given` completed: ids made where missing, versions pinned, flows derived.
 
@@ -93,69 +136,145 @@ async def draft_instance(
         NotFoundError: A definition or an upstream does not exist.
         InvalidArgumentError: Rules are broken; every violation is listed.
     """
+    pending = prepare(environment, given, current)
+    return complete(tenant_id, pending, await gather(connection, tenant_id, [pending]))
+
+
+def prepare(environment: Environment, given: Instance, current: Instance | None = None) -> Pending:
+    """Return a copy of `given` that is ready to be looked up; it reads nothing.
+
+    Raises:
+        InvalidArgumentError: It has no kind, or a component's.
+    """
     instance = Instance()
     instance.CopyFrom(given)
     kind = check_kind(instance)
     instance.kind = kind_value(kind)
     instance.instance_id = instance.instance_id or environment.ids()
-    violations = [*_stray_violations(instance), *_date_violations(instance)]
-    violations.extend(schedule_violations(instance.schedule))
-    composition: Composition | None = None
     if (dataset := dataset_of(instance)) is not None:
         for component in COMPONENT_KINDS:
             field = f"{component}_instance_id"
             setattr(dataset, field, getattr(dataset, field) or environment.ids())
-        path = "instance.dataset" if kind == "dataset" else "instance.signal.dataset"
-        composition = await compose(connection, tenant_id, dataset, path, violations)
-    version = composition.pipeline if composition else None
-    upstreams = await resolve_upstreams(connection, tenant_id, instance, version, violations)
+    references = references_of(instance)
+    violations = [
+        *_stray_violations(instance, kind),
+        *_date_violations(instance, kind),
+        *schedule_violations(instance.schedule),
+        *complete_references(references),
+    ]
+    kept = frozenset(one.spec.definition_version_id for one in references_of(current)) if current else None
+    return Pending(instance, kind, references, named_upstreams(instance), kept or frozenset(), violations)
+
+
+async def gather(connection: Connection, tenant_id: str, pending: Sequence[Pending]) -> Facts:
+    """Look everything up, for all of them at once."""
+    return Facts(
+        await load_versions(
+            connection, tenant_id, [reference for one in pending for reference in one.references]
+        ),
+        await load_known(connection, tenant_id, [named for one in pending for named in one.named]),
+        {
+            one.instance.instance_id: await load_price_sources(connection, tenant_id, one.instance, one.named)
+            for one in pending
+            if one.kind == "backtest"
+        },
+    )
+
+
+def complete(tenant_id: str, pending: Pending, facts: Facts) -> Draft:
+    """Apply every rule.
+
+    Raises:
+        NotFoundError: A definition or an upstream does not exist.
+        InvalidArgumentError: Rules are broken; every violation is listed.
+    """
+    instance, violations = pending.instance, [*pending.violations]
+    uses: list[Use] = []
+    if pending.is_referenced:
+        uses = resolve(pending.references, facts.versions, pending.kept, violations)
+    version = uses[0].version if uses else None
+    upstreams = resolve_upstreams(instance, version, pending.named, facts.known, violations)
+    if pending.kind == "backtest":
+        sources = facts.price_sources[instance.instance_id]
+        upstreams.extend(derive_prices(sources, upstreams, violations))
+    settings = _settings(instance, pending.kind, uses, violations)
     if violations:
         raise refusal(violations)
-    settings = _settings(instance, composition)
+    _set_status_contract(instance, version)
+    dataset = dataset_of(instance)
+    _set_flows(instance, tenant_id, dataset, settings, upstreams)
+    return Draft(instance, tuple(_components(instance, dataset)), settings, tuple(upstreams))
+
+
+def _set_status_contract(instance: Instance, version: DefinitionVersion | None) -> None:
     contract = version.status_aggregation_contract if version else StatusAggregationContract()
     instance.status_aggregation_contract.CopyFrom(contract)
     if not contract.aggregation_method:
         instance.status_aggregation_contract.aggregation_method = "min_severity"
     if not contract.status_priority:
         instance.status_aggregation_contract.status_priority.extend(_STATUS_PRIORITY)
-    _set_flows(instance, tenant_id, dataset, settings, upstreams)
-    return Draft(instance, tuple(_components(instance, dataset)), settings, tuple(upstreams))
 
 
-def _stray_violations(instance: Instance) -> list[FieldViolation]:
+def _stray_violations(instance: Instance, kind: str) -> list[FieldViolation]:
     """Return the fields that this kind does not have."""
     violations: list[FieldViolation] = []
-    strays = [name for name in (*_OF_COMPONENTS, "track_newest") if getattr(instance, name)]
-    if instance.HasField("config"):
-        strays.append("config")
-    text = "a backtest has no definition; its settings are in `backtest`"
-    if dataset_of(instance) is not None:
-        text = "belongs to the components of a dataset or signal"
-    violations.extend(FieldViolation(f"instance.{name}", text, "INVALID_SPEC") for name in strays)
+    if kind not in DEFINED_KINDS:
+        strays = [name for name in (*_OF_DEFINED, "track_newest") if getattr(instance, name)]
+        if instance.HasField("config"):
+            strays.append("config")
+        text = "a backtest has no definition; its settings are in `backtest`"
+        if dataset_of(instance) is not None:
+            text = "belongs to the components of a dataset or signal"
+        violations.extend(FieldViolation(f"instance.{name}", text, "INVALID_SPEC") for name in strays)
     if not instance.name:
         violations.append(FieldViolation("instance.name", "is required", "INVALID_SPEC"))
     return violations
 
 
-def _date_violations(instance: Instance) -> list[FieldViolation]:
-    """Return the dates of a backtest that no calendar has; the contract knows their shape only."""
-    given = instance.backtest.date_range
+def _date_violations(instance: Instance, kind: str) -> list[FieldViolation]:
+    """Return the dates that no calendar has; the contract knows their shape only."""
+    if kind not in {"backtest", "experiment"}:
+        return []
+    given = getattr(instance, kind).date_range
     return [
-        FieldViolation(f"instance.backtest.date_range.{name}", f"{value} is no date", "INVALID_SPEC")
+        FieldViolation(f"instance.{kind}.date_range.{name}", f"{value} is no date", "INVALID_SPEC")
         for name, value in (("start", given.start), ("end", given.end))
         if value and not is_date(value)
     ]
 
 
-def _settings(instance: Instance, composition: Composition | None) -> dict[str, object]:
+def _settings(
+    instance: Instance, kind: str, uses: Sequence[Use], violations: list[FieldViolation]
+) -> dict[str, Any]:
     """Return what affects the results of the instance's flows, with defaults filled in."""
-    if composition is None:
+    if kind == "backtest":
         given = json_format.MessageToDict(instance.backtest, preserving_proto_field_name=True)
         return {"backtest": backtest_settings(given)}
-    settings: dict[str, object] = {"components": composition.settings()}
-    if instance.WhichOneof("spec") == "signal":
-        settings["contract"] = signal_contract(contract_words(instance.signal.contract))
+    if kind not in DEFINED_KINDS:
+        settings: dict[str, Any] = {"components": {use.reference.slot: use.settings() for use in uses}}
+        if kind == "signal":
+            settings["contract"] = signal_contract(contract_words(instance.signal.contract))
+        return settings
+    settings = {name: value for use in uses for name, value in use.settings().items()}
+    if kind == "experiment":
+        dates = instance.experiment.date_range
+        settings["preview"] = {
+            "universe": sorted(set(instance.experiment.universe)),
+            "start": dates.start,
+            "end": dates.end,
+        }
+    if kind == "portfolio_optimizer":
+        settings["constraints"] = _constraints(instance.portfolio_optimizer.constraints, violations)
     return settings
+
+
+def _constraints(given: Struct, violations: list[FieldViolation]) -> dict[str, Any]:
+    try:
+        return json_of(given)
+    except ValueError as error:
+        path = "instance.portfolio_optimizer.constraints"
+        violations.append(FieldViolation(path, str(error), "INVALID_SPEC"))
+        return {}
 
 
 def contract_words(contract: SignalContract) -> dict[str, Any]:
@@ -185,20 +304,20 @@ def _set_flows(
     upstreams: Sequence[Upstream],
 ) -> None:
     deployment_ids = {flow_word(flow.flow_kind): flow.prefect_deployment_id for flow in instance.flows}
-    kinds = flow_kinds(
-        kind_word(instance.kind), has_monitoring=dataset is not None and dataset.monitoring_enabled
-    )
+    own = kind_word(instance.kind)
+    kinds = flow_kinds(own, has_monitoring=dataset is not None and dataset.monitoring_enabled)
+    champion = instance.model.champion.model_version
     edges: dict[str, list[Edge]] = defaultdict(list)
     for edge in derive_edges(instance.instance_id, kinds, upstreams):
         edges[edge.flow_kind].append(edge)
     del instance.flows[:]
     for kind in kinds:
-        own_settings = {} if kind == "monitoring" else settings
+        relevant = flow_settings(own, kind, settings, champion)
         instance.flows.add(
             flow_kind=flow_value(kind),
             prefect_deployment_id=deployment_ids.get(kind, ""),
             prefect_deployment_name=deployment_name(tenant_id, instance.instance_id, kind),
-            compute_fingerprint=compute_fingerprint(kind, own_settings, edges[kind]),
+            compute_fingerprint=compute_fingerprint(kind, relevant, edges[kind]),
             upstreams=[flow_edge(edge) for edge in edges[kind]],
         )
 
@@ -248,83 +367,3 @@ def stamp(environment: Environment, instance: Instance, previous: Instance | Non
     instance.etag = etag_of(instance.revision)
     instance.create_time.CopyFrom(previous.create_time if previous else now)
     instance.update_time.CopyFrom(now)
-
-
-def rows_of(tenant_id: str, draft: Draft, changed: Sequence[Instance], author: str, reason: str) -> Rows:
-    """Return the rows of a stamped draft; `changed` are the owner and those components that need a revision."""
-    rows: Rows = defaultdict(list)
-    instance = draft.instance
-    key = {"tenant_id": tenant_id, "instance_id": instance.instance_id}
-    rows[tables.instances].extend(instance_row(tenant_id, item) for item in changed)
-    rows[tables.instance_revisions].extend(revision_row(tenant_id, item, author, reason) for item in changed)
-    for component in draft.components:
-        rows[tables.components].append(
-            {
-                "tenant_id": tenant_id,
-                "instance_id": component.instance_id,
-                "definition_id": component.definition_id,
-                "definition_version_id": component.definition_version_id,
-                "track_newest": component.track_newest,
-                "config": json_of(component.config),
-            }
-        )
-    if (dataset := dataset_of(instance)) is not None:
-        ids = {f"{kind}_instance_id": getattr(dataset, f"{kind}_instance_id") for kind in COMPONENT_KINDS}
-        rows[tables.datasets].append({**key, **ids, "monitoring_enabled": dataset.monitoring_enabled})
-    if instance.WhichOneof("spec") == "signal":
-        rows[tables.signals].append({**key, "contract": draft.settings["contract"]})
-    if instance.WhichOneof("spec") == "backtest":
-        (prices,) = (upstream.instance_id for upstream in draft.upstreams if upstream.role == "prices")
-        rows[tables.backtests].append(
-            {
-                **key,
-                "primary_instance_id": instance.backtest.signals.primary,
-                "prices_instance_id": prices,
-                "settings": draft.settings["backtest"],
-            }
-        )
-    for flow in instance.flows:
-        rows[tables.flows].append(
-            {
-                **key,
-                "flow_kind": flow_word(flow.flow_kind),
-                "prefect_deployment_id": flow.prefect_deployment_id,
-                "compute_fingerprint": flow.compute_fingerprint,
-            }
-        )
-        rows[tables.flow_edges].extend(
-            {"tenant_id": tenant_id, **edge} for edge in edges_of(instance.instance_id, flow)
-        )
-    return rows
-
-
-def instance_row(tenant_id: str, instance: Instance) -> dict[str, Any]:
-    """Return the row of an instance."""
-    return {
-        "tenant_id": tenant_id,
-        "instance_id": instance.instance_id,
-        "project_id": instance.project_id,
-        "name": instance.name,
-        "kind": kind_word(instance.kind),
-        "owner_instance_id": instance.owner_instance_id or None,
-        "state": state_word(instance.state),
-        "revision": instance.revision,
-        "labels": dict(instance.labels),
-        "finalizers": [] if instance.owner_instance_id else FINALIZERS,
-        "snapshot": instance.SerializeToString(),
-        "create_time": instance.create_time.ToDatetime(tzinfo=UTC),
-        "update_time": instance.update_time.ToDatetime(tzinfo=UTC),
-    }
-
-
-def revision_row(tenant_id: str, instance: Instance, author: str, reason: str) -> dict[str, Any]:
-    """Return the row of an instance's present revision."""
-    return {
-        "tenant_id": tenant_id,
-        "instance_id": instance.instance_id,
-        "revision": instance.revision,
-        "snapshot": instance.SerializeToString(),
-        "author": author,
-        "reason": reason,
-        "create_time": instance.update_time.ToDatetime(tzinfo=UTC),
-    }

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 
 from instance_service.domain.flows import COMPONENT_KINDS
-from instance_service.domain.paths import shortest_cycle
-from instance_service.store import graph, projects, queue
 from instance_service.store import instances as store
+from instance_service.store import projects, queue
 from instance_service.store.tables import Connection
-from instance_service.use_cases.drafts import check_kind, draft_instance, is_same, rows_of, stamp
+from instance_service.use_cases.drafts import check_kind, draft_instance, is_same, stamp
 from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.masks import apply_mask
+from instance_service.use_cases.revisions import Change, check_name, write_changes
+from instance_service.use_cases.rows import rows_of
 from instance_service.use_cases.shapes import dataset_of, timestamp
 from optaic.instance.v1.instance_pb2 import (
     INSTANCE_STATE_DELETING,
@@ -29,11 +29,9 @@ from servicekit.context import RequestContext
 from servicekit.database import lock_tenant
 from servicekit.errors import (
     AbortedError,
-    AlreadyExistsError,
     FailedPreconditionError,
     FieldViolation,
     NotFoundError,
-    PreconditionViolation,
 )
 from servicekit.ids import is_id
 
@@ -102,7 +100,7 @@ async def _insert(
         )
         draft = await draft_instance(connection, environment, tenant_id, given)
         instance = draft.instance
-        await _check_name(connection, tenant_id, instance)
+        await check_name(connection, tenant_id, instance)
         for item in (instance, *draft.components):
             stamp(environment, item, None)
         rows = rows_of(tenant_id, draft, [instance, *draft.components], context.actor, request.reason)
@@ -148,95 +146,19 @@ async def _update(
         check_kind(current)
         check_not_deleting(current)
         desired = apply_mask(current, request.instance, request.update_mask.paths)
-        instance = await _revise(
-            connection,
-            environment,
-            tenant_id,
-            current,
-            desired,
-            author=context.actor,
-            reason=request.reason,
-        )
+        draft = await draft_instance(connection, environment, tenant_id, desired, current)
+        if is_same(draft.instance, current):
+            instance = current
+        else:
+            instance = draft.instance
+            change = Change(current, draft, request.reason)
+            await write_changes(connection, environment, tenant_id, context.actor, [change])
         if request.validate_only:
             raise _CheckedError(instance)
         await idempotency.store(
             connection, "UpdateInstance", request.request_id, instance.SerializeToString()
         )
     return instance
-
-
-async def follow_newest(environment: Environment, tenant_id: str, instance_id: str) -> None:
-    """Move the components that ask for it to the newest version of their definition.
-
-    Raises:
-        DomainError: The instance does not fit the new version; it stays on the old one.
-    """
-    async with environment.database.transaction(tenant_id) as connection:
-        await lock_tenant(connection, tenant_id)
-        current = await lock(connection, tenant_id, instance_id)
-        if current.state != INSTANCE_STATE_DELETING:
-            reason = "follows the newest version of its definitions"
-            await _revise(
-                connection, environment, tenant_id, current, current, author="instance-service", reason=reason
-            )
-
-
-async def _revise(
-    connection: Connection,
-    environment: Environment,
-    tenant_id: str,
-    current: Instance,
-    desired: Instance,
-    *,
-    author: str,
-    reason: str,
-) -> Instance:
-    """Write `desired` as a new revision, with those components that differ; under the tenant's lock."""
-    draft = await draft_instance(connection, environment, tenant_id, desired)
-    instance = draft.instance
-    if is_same(instance, current):
-        return current
-    if instance.name != current.name:
-        await _check_name(connection, tenant_id, instance)
-    changed = [instance]
-    known = await store.get_snapshots(connection, tenant_id, [item.instance_id for item in draft.components])
-    for component in draft.components:
-        previous = Instance.FromString(known[component.instance_id])
-        if is_same(component, previous):
-            component.CopyFrom(previous)
-        else:
-            stamp(environment, component, previous)
-            changed.append(component)
-    stamp(environment, instance, current)
-    rows = rows_of(tenant_id, draft, changed, author, reason)
-    ids = [instance.instance_id, *(component.instance_id for component in draft.components)]
-    await store.replace_instances(connection, tenant_id, ids, rows)
-    await _check_cycle(connection, tenant_id, instance)
-    await queue.enqueue(connection, tenant_id, [instance.instance_id])
-    await outbox.append(connection, [environment.events(tenant_id).updated(instance, author, reason)])
-    return instance
-
-
-async def _check_cycle(connection: Connection, tenant_id: str, instance: Instance) -> None:
-    """Refuse edges that make the instance its own ancestor; the edges are already written, and rolled back."""
-    if not await graph.has_cycle(connection, tenant_id, instance.instance_id):
-        return
-    edges = await graph.list_ancestor_edges(connection, tenant_id, instance.instance_id)
-    cycle = shortest_cycle([(edge[0], edge[1]) for edge in edges], instance.instance_id)
-    raise _cycle_error(cycle, {edge[1]: edge[2] for edge in edges})
-
-
-def _cycle_error(cycle: list[str], names: dict[str, str]) -> FailedPreconditionError:
-    path = " -> ".join(names.get(instance_id, instance_id) for instance_id in cycle)
-    return FailedPreconditionError(
-        "CYCLE",
-        f"the upstreams close a cycle: {path}",
-        metadata={"path": " -> ".join(cycle)[:4096]},
-        preconditions=[
-            PreconditionViolation("CYCLE", f"{names.get(one, one)}", f"reads {names.get(other, other)}")
-            for one, other in itertools.pairwise(cycle)
-        ],
-    )
 
 
 async def _when_active(environment: Environment, context: RequestContext, instance: Instance) -> Instance:
@@ -267,6 +189,9 @@ def _without_output(given: Instance) -> Instance:
     if (dataset := dataset_of(instance)) is not None:
         for kind in COMPONENT_KINDS:
             dataset.ClearField(f"{kind}_instance_id")  # type: ignore[arg-type]  # the stubs want literals
+    if instance.WhichOneof("spec") == "model":
+        instance.model.Clear()  # all of it is output
+        instance.model.SetInParent()
     return instance
 
 
@@ -275,19 +200,6 @@ async def _check_project(connection: Connection, tenant_id: str, project_id: str
         violation = FieldViolation("instance.project_id", "there is no such project", "PROJECT_NOT_FOUND")
         text = f"there is no project {project_id!r}"
         raise NotFoundError("PROJECT_NOT_FOUND", text, field_violations=[violation])
-
-
-async def _check_name(connection: Connection, tenant_id: str, instance: Instance) -> None:
-    if await store.is_name_taken(
-        connection, tenant_id, instance.project_id, instance.name, instance.instance_id
-    ):
-        violation = FieldViolation("instance.name", "is taken in this project", "NAME_TAKEN")
-        raise AlreadyExistsError(
-            "NAME_TAKEN",
-            f"the project has an instance {instance.name}",
-            metadata={"name": instance.name},
-            field_violations=[violation],
-        )
 
 
 async def lock(connection: Connection, tenant_id: str, instance_id: str) -> Instance:

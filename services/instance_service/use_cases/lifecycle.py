@@ -9,9 +9,10 @@ from typing import Any
 from instance_service.store import graph, queue
 from instance_service.store import instances as store
 from instance_service.store.tables import Connection
-from instance_service.use_cases.drafts import revision_row, stamp
+from instance_service.use_cases.drafts import stamp
 from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.instances import CONDITION, check_etag, check_not_deleting, lock
+from instance_service.use_cases.rows import revision_row
 from instance_service.use_cases.shapes import flow_word, state_word, timestamp
 from optaic.instance.v1.instance_pb2 import (
     INSTANCE_STATE_ACTIVE,

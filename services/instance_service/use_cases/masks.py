@@ -7,15 +7,17 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from instance_service.domain.flows import COMPONENT_KINDS, SUPPORTED_KINDS
+from instance_service.domain.flows import COMPONENT_KINDS, DEFINED_KINDS
 from instance_service.domain.rules import refusal
 from optaic.instance.v1.instance_pb2 import Instance
 from servicekit.errors import FieldViolation
 
 _MUTABLE = ("name", "description", "owner", "labels", "schedule", "upstream_refs", "freshness_policy")
-_OUTPUT_ONLY = tuple(f"{kind}_instance_id" for kind in COMPONENT_KINDS)
+_COMPONENT_IDS = tuple(f"{kind}_instance_id" for kind in COMPONENT_KINDS)
 _IDENTITY = ("definition_id", "definition_name")
 _VERSION = ("definition_version_id", "definition_version")
+_REFERENCE = (*_IDENTITY, *_VERSION, "track_newest", "config")
+_OUTPUT_ONLY = {*_COMPONENT_IDS, "macro_version_ids"}
 
 
 def apply_mask(current: Instance, given: Instance, paths: Sequence[str]) -> Instance:
@@ -26,12 +28,17 @@ def apply_mask(current: Instance, given: Instance, paths: Sequence[str]) -> Inst
     """
     kind = current.WhichOneof("spec")
     assert kind is not None
+    mutable = (
+        *_MUTABLE,
+        *(_REFERENCE if kind in DEFINED_KINDS else ()),
+        *(() if kind == "model" else (kind,)),
+    )
     if list(paths) == ["*"]:
-        paths = [*_MUTABLE, kind]
+        paths = mutable
     violations = [
         FieldViolation(f"update_mask.paths[{index}]", problem, "IMMUTABLE_FIELD")
         for index, path in enumerate(paths)
-        if (problem := _problem(path, kind))
+        if (problem := _problem(path, mutable))
     ]
     if not paths:
         violations.append(FieldViolation("update_mask", "names no field", "INVALID_ARGUMENT"))
@@ -46,9 +53,9 @@ def apply_mask(current: Instance, given: Instance, paths: Sequence[str]) -> Inst
     return result
 
 
-def _problem(path: str, kind: str) -> str:
+def _problem(path: str, mutable: Sequence[str]) -> str:
     names = path.split(".")
-    if names[0] not in (*_MUTABLE, kind) or (names[0] != kind and names[0] in SUPPORTED_KINDS):
+    if names[0] not in mutable:
         return f"{names[0]!r} cannot be changed"
     descriptor: Descriptor | None = Instance.DESCRIPTOR
     for position, name in enumerate(names):
@@ -75,7 +82,7 @@ def _merge(target: Any, given: Any, names: list[str]) -> None:
     elif field.message_type is not None:
         if given.HasField(name):
             getattr(target, name).CopyFrom(getattr(given, name))
-        elif name in SUPPORTED_KINDS:
+        elif field.containing_oneof is not None:  # an empty spec is still a spec
             getattr(target, name).SetInParent()
     elif not field.has_presence or given.HasField(name):
         setattr(target, name, getattr(given, name))
@@ -109,5 +116,5 @@ def _keep_output_only(result: Instance, current: Instance) -> None:
         return
     target = result.dataset if kind == "dataset" else result.signal.dataset
     source = current.dataset if kind == "dataset" else current.signal.dataset
-    for name in _OUTPUT_ONLY:
+    for name in _COMPONENT_IDS:
         setattr(target, name, getattr(source, name))

@@ -1,11 +1,13 @@
-"""What an instance reads: looks its upstreams up, checks their kinds, derives those that a spec implies."""
+"""What an instance reads: its upstreams' kinds, and those upstreams that a spec implies."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
 from instance_service.domain.flows import Upstream
-from instance_service.domain.rules import BACKTEST_RULES, Rule, upstream_violations
+from instance_service.domain.rules import BACKTEST_RULES, DEFAULT_RULES, Rule, upstream_violations
 from instance_service.store import graph
 from instance_service.store import instances as store
 from instance_service.store.tables import Connection
@@ -16,101 +18,128 @@ from servicekit.errors import FieldViolation, NotFoundError
 from servicekit.ids import is_id
 
 _SIGNAL_ROLES = ("signal", "secondary_signal")
-_NAMED = list[tuple[str, str, str]]  # field path, instance id, role
+Known: TypeAlias = Mapping[str, Instance]
 
 
-async def resolve_upstreams(
-    connection: Connection,
-    tenant_id: str,
-    instance: Instance,
-    version: DefinitionVersion | None,
-    violations: list[FieldViolation],
-) -> list[Upstream]:
-    """Return everything the instance reads; broken rules are recorded.
+@dataclass(frozen=True)
+class Named:
+    """An upstream that an instance names, and where."""
 
-    Raises:
-        NotFoundError: An upstream does not exist, or is being deleted.
-    """
+    path: str
+    instance_id: str
+    role: str
+
+
+def named_upstreams(instance: Instance) -> list[Named]:
+    """Return the upstreams that an instance names, ids in lower case; a backtest implies some."""
     for ref in instance.upstream_refs:
         ref.resource_id = ref.resource_id.lower()
-    named: _NAMED = [
-        (f"instance.upstream_refs[{index}]", ref.resource_id, ref.role)
+    named = [
+        Named(f"instance.upstream_refs[{index}]", ref.resource_id, ref.role)
         for index, ref in enumerate(instance.upstream_refs)
     ]
     if instance.WhichOneof("spec") == "backtest":
-        if not instance.backtest.signals.primary:
-            path = "instance.backtest.signals.primary"
-            violations.append(FieldViolation(path, "is required", "INVALID_SPEC"))
-            return []
-        named = _backtest_refs(instance, named)
-        rules: Sequence[Rule] = BACKTEST_RULES
-    else:
-        rules = [
-            Rule(rule.role, tuple(rule.instance_kinds), rule.min_count, rule.max_count)
-            for rule in (version.compatibility_rules if version else ())
-        ]
-    found = await _look_up(connection, tenant_id, named)
-    upstreams = [
-        (path, Upstream(resource_id, kind_word(found[resource_id].kind), role))
-        for path, resource_id, role in named
-    ]
-    violations.extend(upstream_violations(rules, upstreams, instance.instance_id))
-    result = [upstream for _, upstream in upstreams]
-    if instance.WhichOneof("spec") == "backtest" and not any(
-        upstream.role == "prices" for upstream in result
-    ):
-        result.extend(await _derive_prices(connection, tenant_id, instance, violations))
-    return result
+        return _backtest_refs(instance, named) if instance.backtest.signals.primary else []
+    return named
 
 
-def _backtest_refs(instance: Instance, named: _NAMED) -> _NAMED:
+def _backtest_refs(instance: Instance, named: Sequence[Named]) -> list[Named]:
     """Return the refs, those that `signals` and `universe` imply, each once."""
     spec = instance.backtest
     spec.signals.primary = spec.signals.primary.lower()
     for index, signal_id in enumerate(spec.signals.secondary):
         spec.signals.secondary[index] = signal_id.lower()
-    result: _NAMED = [("instance.backtest.signals.primary", spec.signals.primary, "signal")]
+    result = [Named("instance.backtest.signals.primary", spec.signals.primary, "signal")]
     result.extend(
-        (f"instance.backtest.signals.secondary[{index}]", signal_id, "secondary_signal")
+        Named(f"instance.backtest.signals.secondary[{index}]", signal_id, "secondary_signal")
         for index, signal_id in enumerate(spec.signals.secondary)
     )
-    implied = {signal_id for _, signal_id, _ in result}
+    implied = {one.instance_id for one in result}
     # A signal that is named again in upstream_refs is the same edge.
-    result.extend(ref for ref in named if not (ref[2] in _SIGNAL_ROLES and ref[1] in implied))
-    prices = {resource_id for _, resource_id, role in named if role == "prices"}
+    result.extend(one for one in named if not (one.role in _SIGNAL_ROLES and one.instance_id in implied))
+    prices = {one.instance_id for one in named if one.role == "prices"}
     for index, entity in enumerate(spec.assets.universe):
         if is_id(entity.lower()) and entity.lower() not in prices:
-            result.append((f"instance.backtest.assets.universe[{index}]", entity.lower(), "prices"))
+            result.append(Named(f"instance.backtest.assets.universe[{index}]", entity.lower(), "prices"))
     return result
 
 
-async def _look_up(connection: Connection, tenant_id: str, named: _NAMED) -> dict[str, Instance]:
-    snapshots = await store.get_snapshots(connection, tenant_id, sorted({ref[1] for ref in named}))
-    found = {instance_id: Instance.FromString(snapshot) for instance_id, snapshot in snapshots.items()}
+async def load_known(connection: Connection, tenant_id: str, named: Iterable[Named]) -> dict[str, Instance]:
+    """Return those of the named instances that exist: one query for all."""
+    snapshots = await store.get_snapshots(connection, tenant_id, sorted({one.instance_id for one in named}))
+    return {instance_id: Instance.FromString(snapshot) for instance_id, snapshot in snapshots.items()}
+
+
+def resolve_upstreams(
+    instance: Instance,
+    version: DefinitionVersion | None,
+    named: Sequence[Named],
+    known: Known,
+    violations: list[FieldViolation],
+) -> list[Upstream]:
+    """Return everything the instance names; broken rules are recorded.
+
+    Raises:
+        NotFoundError: An upstream does not exist, or is being deleted.
+    """
+    kind = instance.WhichOneof("spec") or ""
+    if kind == "backtest" and not instance.backtest.signals.primary:
+        path = "instance.backtest.signals.primary"
+        violations.append(FieldViolation(path, "is required", "INVALID_SPEC"))
+        return []
+    _check_known(named, known)
+    upstreams = [
+        (one.path, Upstream(one.instance_id, kind_word(known[one.instance_id].kind), one.role))
+        for one in named
+    ]
+    violations.extend(upstream_violations(_rules(kind, version), upstreams, instance.instance_id))
+    return [upstream for _, upstream in upstreams]
+
+
+def _rules(kind: str, version: DefinitionVersion | None) -> Sequence[Rule]:
+    if kind == "backtest":
+        return BACKTEST_RULES
+    given = [
+        Rule(rule.role, tuple(rule.instance_kinds), rule.min_count, rule.max_count)
+        for rule in (version.compatibility_rules if version else ())
+    ]
+    return given or (DEFAULT_RULES.get(kind, ()) if version else ())
+
+
+def _check_known(named: Sequence[Named], known: Known) -> None:
     violations = []
-    for path, resource_id, _ in named:
-        instance = found.get(resource_id)
+    for one in named:
+        instance = known.get(one.instance_id)
         if instance is None:
-            text = f"there is no instance {resource_id}"
-            violations.append(FieldViolation(path, text, "UPSTREAM_NOT_FOUND"))
+            text = f"there is no instance {one.instance_id}"
+            violations.append(FieldViolation(one.path, text, "UPSTREAM_NOT_FOUND"))
         elif instance.state == INSTANCE_STATE_DELETING:
             text = f"instance {instance.name} is being deleted"
-            violations.append(FieldViolation(path, text, "UPSTREAM_NOT_FOUND"))
+            violations.append(FieldViolation(one.path, text, "UPSTREAM_NOT_FOUND"))
     if violations:
         text = "; ".join(violation.description for violation in violations)
         raise NotFoundError("UPSTREAM_NOT_FOUND", text, field_violations=violations)
-    return found
 
 
-async def _derive_prices(
-    connection: Connection, tenant_id: str, instance: Instance, violations: list[FieldViolation]
+async def load_price_sources(
+    connection: Connection, tenant_id: str, instance: Instance, named: Sequence[Named]
+) -> list[tuple[str, bool]]:
+    """Return the datasets from which a backtest that names no prices could take them; see `derive_prices`."""
+    primary = instance.backtest.signals.primary
+    if not primary or any(one.role == "prices" for one in named):
+        return []
+    return await graph.list_dataset_ancestors(connection, tenant_id, primary)
+
+
+def derive_prices(
+    sources: Sequence[tuple[str, bool]], upstreams: Sequence[Upstream], violations: list[FieldViolation]
 ) -> list[Upstream]:
     """Return the one dataset from which the primary signal comes; of several, the one that reads nothing."""
-    primary = instance.backtest.signals.primary
-    ancestors = await graph.list_dataset_ancestors(connection, tenant_id, primary)
-    candidates = [dataset_id for dataset_id, _ in ancestors]
+    if not upstreams or any(upstream.role == "prices" for upstream in upstreams):
+        return []
+    candidates = [dataset_id for dataset_id, _ in sources]
     if len(candidates) > 1:
-        candidates = [dataset_id for dataset_id, is_root in ancestors if is_root]
+        candidates = [dataset_id for dataset_id, is_root in sources if is_root]
     if len(candidates) == 1:
         return [Upstream(candidates[0], "dataset", "prices")]
     problem = "several datasets" if candidates else "no dataset"

@@ -186,12 +186,7 @@ async def test_a_name_is_taken_once_and_free_after_deletion(
     assert again.instance_id != other.instance_id
 
 
-async def test_kinds_of_later_slices_are_not_implemented(
-    service: RunningInstanceService, project_id: str
-) -> None:
-    for kind in ("experiment", "model", "portfolioOptimizer"):
-        refused = await refusal(service.create({"projectId": project_id, "name": "x", kind: {}}))
-        assert (refused.code, refused.reason) == (grpc.StatusCode.UNIMPLEMENTED, "UNSUPPORTED_KIND")
+async def test_components_come_with_their_dataset(service: RunningInstanceService, project_id: str) -> None:
     component = await refusal(service.create({"projectId": project_id, "name": "x", "store": {}}))
     assert (component.code, component.reason) == (INVALID, "UNSUPPORTED_KIND")
 
@@ -202,6 +197,9 @@ async def test_what_a_creation_needs_is_asked_for(service: RunningInstanceServic
         ({"dataset": {}}, "instance.dataset.pipeline"),
         ({"signal": {}}, "instance.signal.dataset.pipeline"),
         ({"backtest": {}}, "instance.backtest.signals.primary"),
+        ({"experiment": {}}, "instance"),
+        ({"model": {}}, "instance"),
+        ({"portfolioOptimizer": {}}, "instance"),
     ]
     for given, field in cases:
         refused = await refusal(service.create({"projectId": project_id, "name": "x", **given}))

@@ -1,0 +1,204 @@
+"""Which definition versions an instance uses: pins them and checks configs; it stores nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from google.protobuf.struct_pb2 import Struct
+
+from instance_service.domain.flows import COMPONENT_KINDS, DEFINED_KINDS, DEFINITION_KINDS
+from instance_service.jsonschema_adapter import config_violations
+from instance_service.store import instances as store
+from instance_service.store.tables import Connection
+from instance_service.use_cases.shapes import dataset_of, json_of
+from optaic.definition.v1.definition_pb2 import (
+    DEFINITION_STATE_DRAFT,
+    DEFINITION_STATE_RETIRED,
+    DefinitionVersion,
+)
+from optaic.instance.v1.instance_pb2 import Instance
+from optaic.instance.v1.spec_pb2 import ComponentSpec
+from servicekit.errors import FieldViolation, NotFoundError
+from servicekit.ids import is_id
+
+_DEFAULT_NAMES = {"store": "delta", "accessor": "simple"}
+Wanted: TypeAlias = tuple[str, str, str, str, str]  # kind, definition id, name, version id, version
+Versions: TypeAlias = Mapping[Wanted, DefinitionVersion]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A place where an instance names a definition: a component's spec, or the instance itself."""
+
+    slot: str  # the component's or instance's kind
+    path: str
+    spec: ComponentSpec | Instance
+
+    @property
+    def wanted(self) -> list[Wanted]:
+        """What may be meant, the likelier one first; nothing where an id is none."""
+        spec = self.spec
+        if any(id_ and not is_id(id_) for id_ in (spec.definition_id, spec.definition_version_id)):
+            return []
+        return [
+            (
+                kind,
+                spec.definition_id.lower(),
+                spec.definition_name,
+                spec.definition_version_id.lower(),
+                spec.definition_version,
+            )
+            for kind in DEFINITION_KINDS[self.slot]
+        ]
+
+    @property
+    def is_named(self) -> bool:
+        """Whether it says which definition is meant."""
+        spec = self.spec
+        return bool(spec.definition_id or spec.definition_name or spec.definition_version_id)
+
+
+@dataclass(frozen=True)
+class Use:
+    """A resolved reference."""
+
+    reference: Reference
+    version: DefinitionVersion
+    config: Mapping[str, Any]
+
+    def settings(self) -> dict[str, object]:
+        """Return what affects results."""
+        return {"definition": self.version.content_hash, "config": self.config}
+
+
+def references_of(instance: Instance) -> list[Reference]:
+    """Return every place where an instance of its kind names a definition; a backtest has none."""
+    kind = instance.WhichOneof("spec")
+    if (dataset := dataset_of(instance)) is not None:
+        path = "instance.dataset" if kind == "dataset" else "instance.signal.dataset"
+        return [Reference(slot, f"{path}.{slot}", getattr(dataset, slot)) for slot in COMPONENT_KINDS]
+    return [Reference(kind, "instance", instance)] if kind in DEFINED_KINDS else []
+
+
+def complete_references(references: Iterable[Reference]) -> list[FieldViolation]:
+    """Fill in what a reference leaves to the default; who follows the newest version names none."""
+    violations = []
+    for reference in references:
+        spec = reference.spec
+        if spec.track_newest:
+            spec.ClearField("definition_version_id")
+            spec.ClearField("definition_version")
+        if not reference.is_named:
+            spec.definition_name = _DEFAULT_NAMES.get(reference.slot, "")
+        if not reference.is_named:
+            text = "definition_id or definition_name is required"
+            violations.append(FieldViolation(reference.path, text, "INVALID_SPEC"))
+    return violations
+
+
+async def load_versions(
+    connection: Connection, tenant_id: str, references: Iterable[Reference]
+) -> dict[Wanted, DefinitionVersion]:
+    """Return the versions that references may mean, as far as they exist: one query for all."""
+    wanted = sorted({one for reference in references if reference.is_named for one in reference.wanted})
+    if not wanted:
+        return {}
+    found = await store.resolve_versions(connection, tenant_id, wanted)
+    return {wanted[position]: DefinitionVersion.FromString(row) for position, row in found.items()}
+
+
+def resolve(
+    references: Sequence[Reference],
+    versions: Versions,
+    kept: frozenset[str],
+    violations: list[FieldViolation],
+) -> list[Use]:
+    """Pin the references, in place, and check their configs; violations are recorded.
+
+    Args:
+        references: of one instance; all must be named.
+        versions: what `load_versions` found.
+        kept: ids of the versions that the instance has already, whatever became of them.
+        violations: grows.
+
+    Raises:
+        NotFoundError: A definition or version does not exist.
+    """
+    found = [
+        next((versions[one] for one in reference.wanted if one in versions), None) for reference in references
+    ]
+    missing = [reference for reference, version in zip(references, found, strict=True) if version is None]
+    if missing:
+        raise _not_found(missing)
+    return [
+        _use(reference, version, kept, violations)
+        for reference, version in zip(references, found, strict=True)
+        if version is not None
+    ]
+
+
+def _use(
+    reference: Reference, version: DefinitionVersion, kept: frozenset[str], violations: list[FieldViolation]
+) -> Use:
+    spec, where = reference.spec, f"{reference.path}.config"
+    config: dict[str, Any] = {}
+    try:
+        config = json_of(spec.config)
+        schema = json_of(version.parameters_schema)
+    except ValueError as error:
+        violations.append(FieldViolation(where, str(error), "INVALID_CONFIG"))
+    else:
+        violations.extend(config_violations(version.content_hash, schema, config, where))
+    if version.definition_version_id not in kept:
+        if version.state == DEFINITION_STATE_RETIRED:
+            violations.append(FieldViolation(reference.path, "this version is retired", "INVALID_SPEC"))
+        if version.state == DEFINITION_STATE_DRAFT:
+            text = "this version is a draft: activate it first"
+            violations.append(FieldViolation(reference.path, text, "INVALID_SPEC"))
+    spec.definition_id = version.definition_id
+    spec.definition_name = version.definition_name
+    spec.definition_version_id = version.definition_version_id
+    spec.definition_version = version.version
+    if not spec.HasField("config"):
+        spec.config.CopyFrom(Struct())
+    return Use(reference, version, config)
+
+
+def describe_changes(current: Instance, changed: Instance) -> str:
+    """Say for people which definitions and configurations of an instance differ, and what else may."""
+    parts = []
+    for before, after in zip(references_of(current), references_of(changed), strict=True):
+        old, new = before.spec, after.spec
+        if old.definition_id != new.definition_id:
+            parts.append(f"{after.slot} {old.definition_name} gave way to {new.definition_name}")
+        elif old.definition_version_id != new.definition_version_id:
+            versions = f"{old.definition_version} to {new.definition_version}"
+            parts.append(f"definition {new.definition_name} moved from version {versions}")
+        if old.config != new.config:
+            parts.append(
+                f"the config of its {after.slot} changed" if new is not changed else "its config changed"
+            )
+    if list(current.upstream_refs) != list(changed.upstream_refs):
+        parts.append("its upstreams changed")
+    return "; ".join(parts) or "its settings changed"
+
+
+def _not_found(missing: Iterable[Reference]) -> NotFoundError:
+    violations = [
+        FieldViolation(
+            reference.path,
+            f"there is no {' or '.join(DEFINITION_KINDS[reference.slot])} definition {_described(reference)}",
+            "DEFINITION_NOT_FOUND",
+        )
+        for reference in missing
+    ]
+    text = "; ".join(violation.description for violation in violations)
+    return NotFoundError("DEFINITION_NOT_FOUND", text, field_violations=violations)
+
+
+def _described(reference: Reference) -> str:
+    spec = reference.spec
+    parts = (spec.definition_name, spec.definition_id, spec.definition_version, spec.definition_version_id)
+    return " ".join(part for part in parts if part)

@@ -1,0 +1,118 @@
+"""The rows of an instance, its components and its kind's extension; it reads and decides nothing."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import UTC
+from typing import Any
+
+from instance_service.domain.flows import COMPONENT_KINDS, DEFINED_KINDS
+from instance_service.store import tables
+from instance_service.store.tables import Table
+from instance_service.use_cases.drafts import Draft
+from instance_service.use_cases.shapes import dataset_of, edges_of, flow_word, json_of, kind_word, state_word
+from optaic.instance.v1.instance_pb2 import Instance
+
+_EXTENSIONS = {
+    "signal": tables.signals,
+    "experiment": tables.experiments,
+    "model": tables.models,
+    "portfolio_optimizer": tables.portfolio_optimizers,
+    "backtest": tables.backtests,
+}
+_HANDLES = ("mlflow_experiment_id", "mlflow_registered_model_name", "evidently_project_id")
+FINALIZERS = ["deployments", "lineage"]
+Rows = dict[Table, list[Mapping[str, Any]]]
+
+
+def rows_of(tenant_id: str, draft: Draft, changed: Sequence[Instance], author: str, reason: str) -> Rows:
+    """Return the rows of a stamped draft; `changed` are the owner and those components that need a revision."""
+    rows: Rows = defaultdict(list)
+    instance = draft.instance
+    key = {"tenant_id": tenant_id, "instance_id": instance.instance_id}
+    rows[tables.instances].extend(instance_row(tenant_id, item) for item in changed)
+    rows[tables.instance_revisions].extend(revision_row(tenant_id, item, author, reason) for item in changed)
+    kind = kind_word(instance.kind)
+    defined = draft.components or ([instance] if kind in DEFINED_KINDS else [])
+    rows[tables.components].extend(
+        {
+            "tenant_id": tenant_id,
+            "instance_id": one.instance_id,
+            "definition_id": one.definition_id,
+            "definition_version_id": one.definition_version_id,
+            "track_newest": one.track_newest,
+            "config": json_of(one.config),
+        }
+        for one in defined
+    )
+    if (dataset := dataset_of(instance)) is not None:
+        ids = {f"{slot}_instance_id": getattr(dataset, f"{slot}_instance_id") for slot in COMPONENT_KINDS}
+        rows[tables.datasets].append({**key, **ids, "monitoring_enabled": dataset.monitoring_enabled})
+    if kind in _EXTENSIONS:
+        rows[_EXTENSIONS[kind]].append({**key, **_extension(kind, draft)})
+    for flow in instance.flows:
+        rows[tables.flows].append(
+            {
+                **key,
+                "flow_kind": flow_word(flow.flow_kind),
+                "prefect_deployment_id": flow.prefect_deployment_id,
+                "compute_fingerprint": flow.compute_fingerprint,
+            }
+        )
+        rows[tables.flow_edges].extend(
+            {"tenant_id": tenant_id, **edge} for edge in edges_of(instance.instance_id, flow)
+        )
+    return rows
+
+
+def _extension(kind: str, draft: Draft) -> dict[str, Any]:
+    """Return what only instances of this kind have."""
+    instance, settings = draft.instance, draft.settings
+    match kind:
+        case "signal":
+            return {"contract": settings["contract"]}
+        case "experiment":
+            return {"preview": settings["preview"]}
+        case "portfolio_optimizer":
+            return {"constraints": settings["constraints"]}
+        case "model":
+            return {name: getattr(instance.model, name) for name in _HANDLES}
+    (prices,) = (upstream.instance_id for upstream in draft.upstreams if upstream.role == "prices")
+    return {
+        "primary_instance_id": instance.backtest.signals.primary,
+        "prices_instance_id": prices,
+        "settings": settings["backtest"],
+    }
+
+
+def instance_row(tenant_id: str, instance: Instance) -> dict[str, Any]:
+    """Return the row of an instance."""
+    return {
+        "tenant_id": tenant_id,
+        "instance_id": instance.instance_id,
+        "project_id": instance.project_id,
+        "name": instance.name,
+        "kind": kind_word(instance.kind),
+        "owner_instance_id": instance.owner_instance_id or None,
+        "state": state_word(instance.state),
+        "revision": instance.revision,
+        "labels": dict(instance.labels),
+        "finalizers": [] if instance.owner_instance_id else FINALIZERS,
+        "snapshot": instance.SerializeToString(),
+        "create_time": instance.create_time.ToDatetime(tzinfo=UTC),
+        "update_time": instance.update_time.ToDatetime(tzinfo=UTC),
+    }
+
+
+def revision_row(tenant_id: str, instance: Instance, author: str, reason: str) -> dict[str, Any]:
+    """Return the row of an instance's present revision."""
+    return {
+        "tenant_id": tenant_id,
+        "instance_id": instance.instance_id,
+        "revision": instance.revision,
+        "snapshot": instance.SerializeToString(),
+        "author": author,
+        "reason": reason,
+        "create_time": instance.update_time.ToDatetime(tzinfo=UTC),
+    }

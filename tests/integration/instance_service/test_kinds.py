@@ -1,0 +1,237 @@
+"""Experiments, models, optimizers, and backtests with one: definitions, configs, rules, edges and fingerprints."""
+
+from typing import Any, NamedTuple
+
+import grpc
+import pytest
+
+from optaic.common.v1.flow_pb2 import FlowKind
+from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_ACTIVE, EdgeKind, Instance
+from optaic.instance.v1.instance_service_pb2 import GetInstanceRequest
+from support.definitions import MODEL_CONFIG, experiment, model, optimizer, publish
+from support.instance_service import RunningInstanceService, refusal
+
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+
+
+class World(NamedTuple):
+    """A project with a dataset and a signal."""
+
+    project_id: str
+    prices: str
+    signal: str
+
+
+@pytest.fixture
+async def world(service: RunningInstanceService) -> World:
+    """Definitions of the three kinds, and something to read."""
+    for name in ("blend", "linear", "halves"):
+        await publish(service, name)
+    project = await service.project()
+    prices = await service.prices(project.project_id)
+    signal = await service.signal(project.project_id, "signal", prices.instance_id)
+    return World(project.project_id, prices.instance_id, signal.instance_id)
+
+
+def _edges(instance: Instance) -> dict[str, set[tuple[str, str, str, str]]]:
+    """Return (upstream, its flow, role, kind) by flow, in words."""
+    return {
+        FlowKind.Name(flow.flow_kind).removeprefix("FLOW_KIND_").lower(): {
+            (
+                edge.upstream.instance_id,
+                FlowKind.Name(edge.upstream.flow_kind).removeprefix("FLOW_KIND_").lower(),
+                edge.role,
+                EdgeKind.Name(edge.kind).removeprefix("EDGE_KIND_").lower(),
+            )
+            for edge in flow.upstreams
+        }
+        for flow in instance.flows
+    }
+
+
+def _fingerprints(instance: Instance) -> list[str]:
+    return [flow.compute_fingerprint for flow in instance.flows]
+
+
+async def test_an_experiment_previews_its_inputs(service: RunningInstanceService, world: World) -> None:
+    created = await service.create(experiment(world.project_id, "e", world.prices, world.signal))
+    assert created.state == INSTANCE_STATE_ACTIVE
+    assert (created.definition_name, created.definition_version) == ("blend", "1.0.0")
+    assert _edges(created) == {
+        "preview": {(world.prices, "refresh", "input", "data"), (world.signal, "refresh", "input", "signal")}
+    }
+
+
+async def test_a_model_has_three_flows_that_read_each_other(
+    service: RunningInstanceService, world: World
+) -> None:
+    created = await service.create(model(world.project_id, "m", world.signal, world.prices))
+    own = created.instance_id
+    assert _edges(created) == {
+        "training": {
+            (world.signal, "refresh", "features", "feature"),
+            (world.prices, "refresh", "target", "feature"),
+        },
+        "inference": {
+            (world.signal, "refresh", "features", "feature"),
+            (own, "training", "model", "model"),
+        },
+        "monitoring": {(own, "inference", "monitored", "model")},
+    }
+    assert all(flow.prefect_deployment_id for flow in created.flows)
+
+
+async def test_a_backtest_may_have_an_optimizer(service: RunningInstanceService, world: World) -> None:
+    made = await service.create(optimizer(world.project_id, "o", world.signal, world.prices))
+    assert _edges(made) == {
+        "optimize": {
+            (world.signal, "refresh", "signal", "signal"),
+            (world.prices, "refresh", "covariance", "data"),
+        }
+    }
+    given: dict[str, Any] = {
+        "projectId": world.project_id,
+        "name": "b",
+        "backtest": {"signals": {"primary": world.signal}},
+    }
+    plain = await service.create({**given, "name": "plain"})
+    given["upstreamRefs"] = [{"resourceId": made.instance_id, "role": "optimizer"}]
+    created = await service.create(given)
+    assert _edges(created)["backtest"] == {
+        *_edges(plain)["backtest"],
+        (made.instance_id, "optimize", "optimizer", "data"),
+    }
+    assert _fingerprints(created) != _fingerprints(plain)
+
+
+@pytest.mark.parametrize(
+    ("given", "reason", "fields"),
+    [
+        (
+            {"config": {"features": [{"name": 7}], "target": {"horizon": 0}, "beta": 1}},
+            "INVALID_CONFIG",
+            {
+                "instance.config.features[0].name",
+                "instance.config.features[0].expression",
+                "instance.config.target.expression",
+                "instance.config.target.horizon",
+                "instance.config.beta",
+            },
+        ),
+        ({"definitionName": ""}, "INVALID_SPEC", {"instance"}),
+        ({"definitionName": "nothing"}, "DEFINITION_NOT_FOUND", {"instance"}),
+        ({"definitionName": "halves"}, "DEFINITION_NOT_FOUND", {"instance"}),
+        ({"definitionVersion": "9.9.9"}, "DEFINITION_NOT_FOUND", {"instance"}),
+        ({"definitionId": "rubbish"}, "DEFINITION_NOT_FOUND", {"instance"}),
+        ({"upstreamRefs": []}, "INVALID_SPEC", {"instance.upstream_refs"}),
+    ],
+)
+async def test_a_bad_model_is_refused_at_the_place(
+    service: RunningInstanceService, world: World, given: dict[str, Any], reason: str, fields: set[str]
+) -> None:
+    before = await service.row_counts()
+    refused = await refusal(service.create({**model(world.project_id, "m", world.prices), **given}))
+    assert (refused.reason, set(refused.fields)) == (reason, fields)
+    assert await service.row_counts() == before
+
+
+async def test_a_bad_expression_in_a_model_is_refused_at_its_position(
+    service: RunningInstanceService, world: World
+) -> None:
+    config = {**MODEL_CONFIG, "features": [{"name": "f", "expression": "ZSCORE(WOBBLE(close, 3))"}]}
+    refused = await refusal(service.create(model(world.project_id, "m", world.prices, config=config)))
+    assert (refused.code, refused.reason) == (INVALID, "INVALID_EXPRESSION")
+    assert "position 7" in refused.fields["instance.config.features[0].expression"]
+
+
+async def test_compatibility_rules_hold_on_creation_and_update(
+    service: RunningInstanceService, world: World
+) -> None:
+    roles = [(world.signal, "features"), (world.signal, "target"), (world.prices, "nonsense")]
+    refs = [{"resourceId": upstream, "role": role} for upstream, role in roles]
+    bad = await refusal(service.create({**model(world.project_id, "m", world.prices), "upstreamRefs": refs}))
+    assert bad.field_reasons == {
+        "instance.upstream_refs[1]": "WRONG_UPSTREAM_KIND",
+        "instance.upstream_refs[2]": "INVALID_SPEC",
+    }
+    made = await service.create(model(world.project_id, "m", world.prices))
+    others = [await service.derived(world.project_id, f"d{n}", world.prices) for n in range(3)]
+    many = [{"resourceId": other.instance_id, "role": "features"} for other in others]
+    before = await service.row_counts()
+    refused = await refusal(service.update(made.instance_id, {"upstreamRefs": many}, "upstream_refs"))
+    assert "1 to 2" in refused.fields["instance.upstream_refs"]
+    assert await service.row_counts() == before
+    # A definition that says nothing about upstreams leaves it to the kind.
+    wrong = await refusal(service.create(optimizer(world.project_id, "o", world.prices)))
+    assert wrong.field_reasons == {"instance.upstream_refs[0]": "WRONG_UPSTREAM_KIND"}
+
+
+async def test_a_config_is_checked_against_the_pinned_version_on_update(
+    service: RunningInstanceService, world: World
+) -> None:
+    made = await service.create(model(world.project_id, "m", world.prices))
+    await publish(service, "linear", "2.0.0", parametersSchema={"type": "object", "maxProperties": 0})
+    wider = {**MODEL_CONFIG, "alpha": 0.5}
+    changed = await service.update(made.instance_id, {"config": wider}, "config")
+    assert (changed.definition_version, changed.revision) == ("1.0.0", 2)
+    assert all(now != then for now, then in zip(_fingerprints(changed), _fingerprints(made), strict=True))
+    moved = await refusal(
+        service.update(made.instance_id, {"definitionVersion": "2.0.0"}, "definition_version")
+    )
+    assert (moved.reason, set(moved.fields)) == ("INVALID_CONFIG", {"instance.config"})
+    both = await service.update(
+        made.instance_id, {"definitionVersion": "2.0.0", "config": {}}, "definition_version", "config"
+    )
+    assert (both.definition_version, both.definition_id) == ("2.0.0", made.definition_id)
+
+
+async def test_what_a_client_says_of_handles_is_ignored(
+    service: RunningInstanceService, world: World
+) -> None:
+    given = model(world.project_id, "m", world.prices)
+    given["model"] = {"mlflowExperimentId": "7", "champion": {"modelVersion": "3"}}
+    made = await service.create(given)
+    assert not made.model.mlflow_experiment_id
+    assert not made.model.HasField("champion")
+    refused = await refusal(service.update(made.instance_id, given, "model.mlflow_experiment_id"))
+    assert refused.reason == "IMMUTABLE_FIELD"
+    whole = await service.update(made.instance_id, {**given, "name": "n"}, "*")
+    assert (whole.name, whole.model) == ("n", made.model)
+
+
+async def test_swapping_a_component_makes_a_revision_and_keeps_the_others(
+    service: RunningInstanceService, world: World
+) -> None:
+    made = await service.derived(world.project_id, "d", world.prices)
+    pipeline = {"definitionName": "sp500_prices", "config": {"as_of": "2021-12-31"}}
+    changed = await service.update(
+        made.instance_id,
+        {"dataset": {"pipeline": pipeline}, "upstreamRefs": []},
+        "dataset.pipeline",
+        "upstream_refs",
+        reason="from the source",
+    )
+    assert (changed.instance_id, changed.revision) == (made.instance_id, 2)
+    assert changed.dataset.pipeline.definition_name == "sp500_prices"
+    for name in ("pipeline_instance_id", "store_instance_id", "accessor_instance_id"):
+        assert getattr(changed.dataset, name) == getattr(made.dataset, name)
+    assert changed.dataset.store == made.dataset.store
+    component = await service.instances.GetInstance(
+        GetInstanceRequest(instance_id=made.dataset.pipeline_instance_id)
+    )
+    assert (component.revision, component.definition_name) == (2, "sp500_prices")
+
+
+async def test_what_leaves_results_alone_leaves_every_flow_alone(
+    service: RunningInstanceService, world: World
+) -> None:
+    made = await service.create(model(world.project_id, "m", world.prices))
+    given = {
+        "labels": {"a": "b"},
+        "owner": "bob",
+        "description": "x",
+        "schedule": {"cron": {"expression": "0 3 * * *"}},
+    }
+    changed = await service.update(made.instance_id, given, *given)
+    assert changed.revision == 2
+    assert _fingerprints(changed) == _fingerprints(made)
