@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import re
 from collections.abc import Mapping
 
@@ -11,6 +10,7 @@ from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, wr
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from optaic.plugins import Store, StoredVersion, VersionNotFound, WriteConflict
+from worker.builtin.change import Change, last_date
 from worker.builtin.digest import canonicalize, compute_digest
 from worker.builtin.parameters import read_names
 
@@ -39,7 +39,7 @@ class DeltaStore(Store):
         content = canonicalize(table, self._keys)
         digest = compute_digest(content)
         base = None if base_version is None else self.read(uri, base_version)
-        change = _Change(content, base, self._keys)
+        change = Change(content, base, self._keys)
         if base is not None and base_version is not None and compute_digest(base) == digest:
             version = int(base_version)
         else:
@@ -51,7 +51,7 @@ class DeltaStore(Store):
             row_count=content.height,
             rows_inserted=change.inserted.height,
             rows_updated=change.updated_count,
-            last_data_date=_last_date(content),
+            last_data_date=last_date(content),
         )
 
     def read(self, uri: str, physical_version: str) -> pl.DataFrame:
@@ -68,23 +68,7 @@ class DeltaStore(Store):
         return table.sort([key for key in self._keys if key in table.columns])
 
 
-class _Change:
-    """How a new content differs from its base."""
-
-    def __init__(self, content: pl.DataFrame, base: pl.DataFrame | None, keys: list[str]) -> None:
-        if base is None or not set(keys) <= set(base.columns):
-            self.inserted, self.updated_count, self.is_addition = content, 0, False
-            return
-        self.inserted = content.join(base, on=keys, how="anti")
-        kept = content.height - self.inserted.height
-        unchanged = 0
-        if dict(content.schema) == dict(base.schema):
-            unchanged = content.join(base, on=content.columns, how="semi", nulls_equal=True).height
-        self.updated_count = kept - unchanged
-        self.is_addition = unchanged == base.height
-
-
-def _commit(content: pl.DataFrame, change: _Change, base_version: int | None, uri: str) -> int:
+def _commit(content: pl.DataFrame, change: Change, base_version: int | None, uri: str) -> int:
     """The version that now holds the content: appended where the head is the base, else written whole."""
     for _ in range(_ATTEMPTS):
         try:
@@ -117,10 +101,3 @@ def _commit(content: pl.DataFrame, change: _Change, base_version: int | None, ur
             raise
         return expected
     raise WriteConflict(f"{uri}: other writers committed first {_ATTEMPTS} times in a row")
-
-
-def _last_date(content: pl.DataFrame) -> dt.date | None:
-    if "date" not in content.columns or content.schema["date"] not in {pl.Date, pl.Datetime}:
-        return None
-    last = content.select(pl.col("date").cast(pl.Date).max()).item()
-    return last if isinstance(last, dt.date) else None

@@ -26,16 +26,32 @@ class SimpleAccessor(Accessor):
     ) -> pl.DataFrame:
         """Rows of one version."""
         table = store.read(uri, physical_version)
-        keys = [key for key in ("date", "entity") if key in table.columns]
-        wanted = [*keys, *(column for column in columns or table.columns if column not in keys)]
-        conditioned = [("entity", entities), ("date", start), ("date", end)]
-        needed = [*wanted, *(column for column, condition in conditioned if condition is not None)]
-        if missing := sorted(set(needed) - set(table.columns)):
-            raise SchemaMismatch(f"no column {', '.join(missing)} (there are {', '.join(table.columns)})")
-        if entities is not None:
-            table = table.filter(pl.col("entity").is_in(list(entities)))
-        if start is not None:
-            table = table.filter(pl.col("date") >= pl.lit(start))
-        if end is not None:
-            table = table.filter(pl.col("date") <= pl.lit(end))
-        return table.select(wanted)
+        return select_rows(table, columns=columns, entities=entities, start=start, end=end)
+
+
+def select_rows(
+    table: pl.DataFrame,
+    *,
+    columns: Sequence[str] | None,
+    entities: Sequence[str] | None,
+    start: dt.date | None,
+    end: dt.date | None,
+) -> pl.DataFrame:
+    """The rows and columns of a table that a reader asks for; None selects everything.
+
+    Raises:
+        SchemaMismatch: a named column does not exist.
+    """
+    keys = [key for key in ("date", "entity") if key in table.columns]
+    wanted = [*keys, *(column for column in columns or table.columns if column not in keys)]
+    conditioned = [("entity", entities), ("date", start), ("date", end)]
+    needed = [*wanted, *(column for column, condition in conditioned if condition is not None)]
+    if missing := sorted(set(needed) - set(table.columns)):
+        raise SchemaMismatch(f"no column {', '.join(missing)} (there are {', '.join(table.columns)})")
+    if entities is not None:
+        table = table.filter(pl.col("entity").is_in(list(entities)))
+    if start is not None:
+        table = table.filter(pl.col("date") >= pl.lit(start))
+    if end is not None:
+        table = table.filter(pl.col("date") <= pl.lit(end))
+    return table.select(wanted)

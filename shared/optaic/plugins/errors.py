@@ -37,6 +37,22 @@ class SchemaMismatch(PluginError):
     """A table lacks a column, has one of a wrong type, or repeats or lacks a key."""
 
 
+class SourceNotFound(PluginError):
+    """What is to be read does not exist."""
+
+
+class SourceUnavailable(PluginError):
+    """What is to be read cannot be reached, or not opened."""
+
+
+class UnparsableData(PluginError):
+    """What was read is not what it should be: no such file format, no dates."""
+
+
+class InvalidQuery(PluginError):
+    """A database refuses the query, or has no such table."""
+
+
 class UnknownEntity(PluginError):
     """A named entity (symbol) does not exist in the source."""
 

@@ -7,10 +7,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 from deltalake import DeltaTable, write_deltalake
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from optaic.plugins import SchemaMismatch, VersionNotFound, WriteConflict
+from optaic.plugins import VersionNotFound, WriteConflict
 from worker.builtin.delta_store import DeltaStore
 from worker.builtin.digest import canonicalize, compute_digest
 
@@ -80,13 +78,6 @@ def test_a_leftover_after_the_pinned_version_is_never_built_upon(uri: str) -> No
     assert (stored.physical_version, stored.rows_inserted) == ("2", 2)
     assert store.read(uri, stored.physical_version).equals(prices(4))
     assert stored.digest == compute_digest(canonicalize(prices(4), ["date", "entity"]))
-
-
-def test_a_leftover_of_a_first_run_is_never_built_upon(uri: str) -> None:
-    store = DeltaStore()
-    store.write(prices(9), None, uri)  # reported to nobody: the flow still has no version
-    stored = store.write(prices(2), None, uri)
-    assert store.read(uri, stored.physical_version).equals(prices(2))
 
 
 def commit_rows_behind(uri: str, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
@@ -163,16 +154,6 @@ def test_equal_content_keeps_the_pinned_version(uri: str) -> None:
     assert DeltaTable(uri).version() == 1
 
 
-def test_columns_may_change(uri: str) -> None:
-    store = DeltaStore()
-    first = store.write(prices(3), None, uri)
-    wider = prices(3).with_columns(volume=pl.lit(7, pl.Int32)).drop("close")
-    second = store.write(wider, first.physical_version, uri)
-    assert second.rows_updated == 6
-    assert store.read(uri, "1").schema == {"date": pl.Date, "entity": pl.String, "volume": pl.Int64}
-    assert store.read(uri, "0").columns == ["date", "entity", "close"]
-
-
 def test_versions_do_not_expire(uri: str) -> None:
     """Checkpoints clean logs up by default; recorded runs name old versions for ever."""
     store = DeltaStore()
@@ -192,56 +173,6 @@ def test_an_unknown_version_is_a_typed_error(uri: str, version: str) -> None:
         store.read(uri, version)
     with pytest.raises(VersionNotFound):
         store.write(prices(1), version, uri)
-
-
-def test_a_place_without_a_table_is_a_typed_error(uri: str) -> None:
-    with pytest.raises(VersionNotFound):
-        DeltaStore().read(uri, "0")
-
-
-@pytest.mark.parametrize(
-    "table",
-    [
-        prices(2).drop("entity"),
-        prices(2).vstack(prices(1)),
-        prices(2).with_columns(entity=pl.lit(None, pl.String)),
-        prices(2).with_columns(extra=pl.lit([1.0])),
-    ],
-    ids=["no key", "repeated key", "null key", "nested column"],
-)
-def test_what_cannot_be_kept_leaves_nothing_behind(uri: str, table: pl.DataFrame) -> None:
-    with pytest.raises(SchemaMismatch):
-        DeltaStore().write(table, None, uri)
-    assert not Path(uri).exists()
-
-
-def test_other_keys_can_be_configured(uri: str) -> None:
-    table = pl.DataFrame({"name": ["b", "a"], "x": [1.0, 2.0]})
-    store = DeltaStore({"keys": ["name"]})
-    stored = store.write(table, None, uri)
-    assert stored.last_data_date is None
-    assert store.read(uri, "0")["name"].to_list() == ["a", "b"]
-
-
-values = st.one_of(st.none(), st.floats(allow_nan=True, allow_infinity=True))
-tables = st.lists(
-    st.tuples(st.dates(), st.text(max_size=3), values, st.integers(-9, 9), st.booleans()), max_size=8
-)
-SCHEMA = {"date": pl.Date, "entity": pl.String, "x": pl.Float64, "n": pl.Int32, "flag": pl.Boolean}
-
-
-@settings(max_examples=60, deadline=None)
-@given(rows=tables, seed=st.integers(0, 9))
-def test_digest_survives_storage_and_order(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[object, ...]], seed: int
-) -> None:
-    place = str(tmp_path_factory.mktemp("delta") / "data")
-    table = pl.DataFrame(rows, schema=SCHEMA, orient="row").unique(["date", "entity"])
-    shuffled = table.sample(fraction=1.0, shuffle=True, seed=seed).select("n", "flag", "x", "entity", "date")
-    keys = ["date", "entity"]
-    stored = DeltaStore().write(table, None, place)
-    assert compute_digest(canonicalize(shuffled, keys)) == stored.digest
-    assert compute_digest(canonicalize(DeltaStore().read(place, "0"), keys)) == stored.digest
 
 
 def test_digest_is_the_same_on_every_machine() -> None:

@@ -1,0 +1,32 @@
+"""How a dataset's new content differs from the version it was built on; it touches no storage."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import polars as pl
+
+
+class Change:
+    """How a new content differs from its base."""
+
+    def __init__(self, content: pl.DataFrame, base: pl.DataFrame | None, keys: list[str]) -> None:
+        if base is None or not set(keys) <= set(base.columns):
+            self.inserted, self.updated_count, self.is_addition = content, 0, False
+            return
+        self.inserted = content.join(base, on=keys, how="anti")
+        kept = content.height - self.inserted.height
+        unchanged = 0
+        if dict(content.schema) == dict(base.schema):
+            unchanged = content.join(base, on=content.columns, how="semi", nulls_equal=True).height
+        self.updated_count = kept - unchanged
+        self.is_addition = unchanged == base.height
+
+
+def last_date(content: pl.DataFrame) -> dt.date | None:
+    """The last day of a table; None where it has no `date` or no rows."""
+    kind = content.schema.get("date")
+    if not (kind == pl.Date or isinstance(kind, pl.Datetime)):
+        return None
+    last = content.select(pl.col("date").cast(pl.Date).max()).item()
+    return last if isinstance(last, dt.date) else None

@@ -1,0 +1,44 @@
+"""The accessor `field`: one column of a dataset with its keys; it changes no value."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+
+from optaic.plugins import Accessor, InvalidConfig, SchemaMismatch, Store
+from worker.builtin.parameters import read_text
+from worker.builtin.simple_accessor import select_rows
+
+_KEYS = ("date", "entity")
+
+
+class FieldAccessor(Accessor):
+    """The column `field`, called `output` where that is given."""
+
+    def __init__(self, config: Mapping[str, object] | None = None) -> None:
+        super().__init__(config)
+        self._field = read_text(self.config, "field")
+        self._output = read_text(self.config, "output", self._field)
+        if self._output in _KEYS and self._output != self._field:
+            raise InvalidConfig(f"output: {self._output!r} is a key's name")
+
+    def read(
+        self,
+        store: Store,
+        uri: str,
+        physical_version: str,
+        *,
+        columns: Sequence[str] | None = None,
+        entities: Sequence[str] | None = None,
+        start: dt.date | None = None,
+        end: dt.date | None = None,
+    ) -> pl.DataFrame:
+        """`date, entity` as far as there are, and the field."""
+        table = store.read(uri, physical_version)
+        if self._field not in table.columns:
+            raise SchemaMismatch(f"no column {self._field} (there are {', '.join(table.columns)})")
+        keys = [pl.col(key) for key in _KEYS if key in table.columns and key != self._field]
+        one = table.select(*keys, pl.col(self._field).alias(self._output))
+        return select_rows(one, columns=columns, entities=entities, start=start, end=end)

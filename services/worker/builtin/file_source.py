@@ -1,0 +1,103 @@
+"""The pipeline `file`: one Parquet or CSV file by its fsspec URL; it lists no folder and writes nothing."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+
+import fsspec
+import polars as pl
+
+from optaic.plugins import (
+    InvalidConfig,
+    Pipeline,
+    PipelineContext,
+    SourceNotFound,
+    SourceUnavailable,
+    UnparsableData,
+)
+from worker.builtin.parameters import Config, read_choice, read_section, read_text
+from worker.builtin.secrets import Secrets
+from worker.builtin.tidy import check_columns, cut, read_date_columns, read_mapping, read_range, tidy
+
+_SUFFIXES = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv"}
+
+
+class FilePipeline(Pipeline):
+    """The rows of `url` from `start` to `end`, none later than `as_of`, under the names that `columns` gives."""
+
+    def run(self, context: PipelineContext) -> pl.DataFrame:
+        """One row for each of the file's.
+
+        Raises:
+            InvalidConfig: the URL's protocol is not known here, or a parameter is malformed.
+            SourceNotFound: there is no such file.
+            SourceUnavailable: it cannot be read.
+            SchemaMismatch: a column is missing.
+            UnparsableData: it is no such file, or a date is none.
+            NoDataInRange: nothing lies in the range.
+        """
+        config = context.config
+        url = read_text(config, "url")  # as configured: what messages show
+        mapping, dates = read_mapping(config), read_date_columns(config)
+        file_format = _choose_format(config, url)
+        context.progress(0.1, f"reading {url}")
+        content = _fetch(url, read_section(config, "storage_options"))
+        context.progress(0.5, f"parsing {len(content)} bytes")
+        try:
+            if file_format == "parquet":
+                table = pl.read_parquet(io.BytesIO(content))
+            else:
+                table = _read_csv(content, read_text(config, "separator", ","), mapping, dates, url)
+        except pl.exceptions.PolarsError as error:
+            raise UnparsableData(f"{url} is no readable {file_format} file: {error}") from error
+        table = tidy(table, mapping, dates, str(config.get("date_format") or ""), url)
+        bounds = read_range(config, context.date_range)
+        if bounds.start or bounds.end:
+            check_columns(["date"], table.columns, url)
+        table = cut(table, bounds, url)
+        context.progress(1.0, f"{table.height} rows")
+        return table
+
+
+def _choose_format(config: Config, url: str) -> str:
+    ending = next((name for suffix, name in _SUFFIXES.items() if url.lower().endswith(suffix)), "")
+    if not ending and not config.get("format"):
+        raise InvalidConfig(f"format: say parquet or csv; the ending of {url} does not")
+    return read_choice(config, "format", ("parquet", "csv"), ending)
+
+
+def _fetch(url: str, options: Config) -> bytes:
+    secrets = Secrets()
+    filled = {
+        name: secrets.fill(value, f"storage_options.{name}") if isinstance(value, str) else value
+        for name, value in options.items()
+    }
+    address = secrets.fill(url, "url")
+    try:
+        with fsspec.open(address, "rb", **filled) as stream:
+            content: bytes = stream.read()
+    except FileNotFoundError:
+        raise SourceNotFound(f"there is no file {url}") from None
+    except (ImportError, ValueError) as error:
+        raise InvalidConfig(f"url: {secrets.redact(error)}") from None
+    except Exception as error:  # noqa: BLE001 - each protocol's library has errors of its own
+        raise SourceUnavailable(f"{url} cannot be read: {secrets.redact(error)}") from None
+    return content
+
+
+def _read_csv(
+    content: bytes, separator: str, mapping: Mapping[str, str], dates: Sequence[str], url: str
+) -> pl.DataFrame:
+    """Names and dates stay text: `0700` is no number."""
+    header = pl.read_csv(io.BytesIO(content), separator=separator, n_rows=0).columns
+    check_columns(list(mapping.values()), header, url)
+    texts = {mapping.get(name, name) for name in ("entity", *dates)}
+    return pl.read_csv(
+        io.BytesIO(content),
+        separator=separator,
+        columns=list(dict.fromkeys(mapping.values())) or None,
+        schema_overrides={name: pl.String for name in header if name in texts},
+        infer_schema_length=None,
+        try_parse_dates=False,
+    )

@@ -1,0 +1,107 @@
+"""The store `parquet`: a folder for each version, published by its manifest; it keeps no order of versions.
+
+A version is called by its content's digest, so writing the same content again, also by two writers at once, gives the
+same version. It exists from the moment its manifest does, which is put in place as the last thing and at once.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Mapping
+
+import polars as pl
+from pyarrow import fs  # type: ignore[import-untyped] # it ships no type information
+
+from optaic.plugins import Store, StoredVersion, VersionNotFound
+from worker.builtin.change import Change, last_date
+from worker.builtin.digest import canonicalize, compute_digest
+from worker.builtin.parameters import read_choice, read_names
+
+_VERSION = re.compile(r"[0-9a-f]{64}")
+_COMPRESSIONS = ("zstd", "snappy", "lz4", "uncompressed")
+_DATA, _MANIFEST = "data.parquet", "manifest.json"
+_FORMAT = 1
+
+
+class ParquetStore(Store):
+    """Versions as plain Parquet files. Config: `keys` (`date`, `entity`) and `compression` (`zstd`)."""
+
+    def __init__(self, config: Mapping[str, object] | None = None) -> None:
+        super().__init__(config)
+        self._keys = list(read_names(self.config, "keys") or ("date", "entity"))
+        self._compression = read_choice(self.config, "compression", _COMPRESSIONS, "zstd")
+
+    def write(self, table: pl.DataFrame, base_version: str | None, uri: str) -> StoredVersion:
+        """Publish exactly `table`; where its content is a version already, that one."""
+        content = canonicalize(table, self._keys)
+        change = Change(content, None if base_version is None else self.read(uri, base_version), self._keys)
+        digest = compute_digest(content)
+        folder = _Folder(uri, digest)
+        if folder.read_manifest() is None:
+            folder.publish(content, self._compression)
+        return StoredVersion(
+            uri=uri,
+            physical_version=digest,
+            digest=digest,
+            row_count=content.height,
+            rows_inserted=change.inserted.height,
+            rows_updated=change.updated_count,
+            last_data_date=last_date(content),
+        )
+
+    def read(self, uri: str, physical_version: str) -> pl.DataFrame:
+        """One version, sorted by key."""
+        if not _VERSION.fullmatch(physical_version):
+            raise VersionNotFound(f"{physical_version!r} is not the digest of a version")
+        folder = _Folder(uri, physical_version)
+        manifest = folder.read_manifest()
+        if manifest is None:
+            raise VersionNotFound(f"{uri} has no version {physical_version}")
+        table = folder.read_data(str(manifest["file"]))
+        if table.height != manifest["row_count"]:
+            raise VersionNotFound(f"version {physical_version} of {uri} is damaged: rows are missing")
+        return table.sort([key for key in self._keys if key in table.columns])
+
+
+class _Folder:
+    """Where one version lies."""
+
+    def __init__(self, uri: str, version: str) -> None:
+        self._files, place = fs.FileSystem.from_uri(uri)
+        self._path = f"{place}/{version}"
+
+    def publish(self, content: pl.DataFrame, compression: str) -> None:
+        """Write the data, then the manifest that makes it a version."""
+        self._files.create_dir(self._path, recursive=True)
+        # A name of its own for each attempt: nobody overwrites what a manifest names.
+        name = f"{uuid.uuid4()}-{_DATA}"
+        with self._files.open_output_stream(f"{self._path}/{name}") as stream:
+            content.write_parquet(stream, compression=compression)  # type: ignore[arg-type]  # checked before
+        manifest = {"format": _FORMAT, "file": name, "row_count": content.height, "columns": content.columns}
+        draft = f"{self._path}/{name}.{_MANIFEST}"
+        with self._files.open_output_stream(draft) as stream:
+            stream.write(json.dumps(manifest).encode())
+        self._files.move(draft, f"{self._path}/{_MANIFEST}")
+
+    def read_manifest(self) -> dict[str, object] | None:
+        """The manifest; None where there is no such version."""
+        try:
+            with self._files.open_input_stream(f"{self._path}/{_MANIFEST}") as stream:
+                manifest: dict[str, object] = json.loads(stream.read())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return manifest
+
+    def read_data(self, name: str) -> pl.DataFrame:
+        """The data file.
+
+        Raises:
+            VersionNotFound: somebody removed or damaged it.
+        """
+        try:
+            with self._files.open_input_file(f"{self._path}/{name}") as stream:
+                return pl.read_parquet(stream)
+        except (FileNotFoundError, pl.exceptions.PolarsError) as error:
+            raise VersionNotFound(f"{self._path} cannot be read: {error}") from error

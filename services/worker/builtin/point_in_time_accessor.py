@@ -1,0 +1,51 @@
+"""The accessor `point_in_time`: what was known on a date, the newest knowledge for each key; it changes no value."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+
+from optaic.plugins import Accessor, SchemaMismatch, Store
+from worker.builtin.parameters import read_date, read_names, read_text
+from worker.builtin.simple_accessor import select_rows
+
+
+class PointInTimeAccessor(Accessor):
+    """Of each key's rows the one that became known last, but not after `as_of`; without it, of all.
+
+    Config: `as_of`, `knowledge_column` (`knowledge_date`) and `keys` (`date`, `entity`). The store must keep every
+    state of knowledge: its keys include the knowledge column.
+    """
+
+    def __init__(self, config: Mapping[str, object] | None = None) -> None:
+        super().__init__(config)
+        self._knowledge = read_text(self.config, "knowledge_column", "knowledge_date")
+        self._as_of = read_date(self.config, "as_of")
+        self._keys = list(read_names(self.config, "keys") or ("date", "entity"))
+
+    def read(
+        self,
+        store: Store,
+        uri: str,
+        physical_version: str,
+        *,
+        columns: Sequence[str] | None = None,
+        entities: Sequence[str] | None = None,
+        start: dt.date | None = None,
+        end: dt.date | None = None,
+    ) -> pl.DataFrame:
+        """One row per key, sorted by key."""
+        table = store.read(uri, physical_version)
+        if missing := sorted({self._knowledge, *self._keys} - set(table.columns)):
+            raise SchemaMismatch(f"no column {', '.join(missing)} (there are {', '.join(table.columns)})")
+        kind = table.schema[self._knowledge]
+        is_dated = kind == pl.Date or isinstance(kind, pl.Datetime)
+        if not is_dated or table[self._knowledge].null_count():
+            raise SchemaMismatch(f"{self._knowledge!r} must say for each row when it became known, as a date")
+        known = table
+        if self._as_of is not None:
+            known = table.filter(pl.col(self._knowledge).cast(pl.Date) <= pl.lit(self._as_of))
+        newest = known.sort(*self._keys, self._knowledge).unique(self._keys, keep="last", maintain_order=True)
+        return select_rows(newest, columns=columns, entities=entities, start=start, end=end)

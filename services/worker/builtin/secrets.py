@@ -1,0 +1,55 @@
+"""Placeholders like `${OPTAIC_SECRET_WAREHOUSE}` in a configuration; the worker's environment fills them in.
+
+Configurations are stored and shown; what they hold in clear is no secret. Only variables of this prefix may be named:
+a configuration must not be able to send the worker's other credentials to a place of its choice.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+
+from optaic.plugins import InvalidConfig
+
+PREFIX = "OPTAIC_SECRET_"
+_PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
+
+
+def has_placeholder(text: str) -> bool:
+    """Whether something is left to the worker's environment."""
+    return _PLACEHOLDER.search(text) is not None
+
+
+class Secrets:
+    """Fills placeholders in, and takes what it filled in out of texts again."""
+
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        self._environment = environment
+        self._used: set[str] = set()
+
+    def fill(self, text: str, field: str) -> str:
+        """The text with every placeholder's value.
+
+        Raises:
+            InvalidConfig: a variable is not set, or must not be named.
+        """
+
+        def value_of(match: re.Match[str]) -> str:
+            name = match[1]
+            if not name.startswith(PREFIX):
+                raise InvalidConfig(f"{field}: ${{{name}}} cannot be read, only variables named {PREFIX}...")
+            if name not in self._environment:
+                raise InvalidConfig(f"{field}: the worker's environment has no {name}")
+            value = self._environment[name]
+            self._used.add(value)
+            return value
+
+        return _PLACEHOLDER.sub(value_of, text)
+
+    def redact(self, error: BaseException) -> str:
+        """An error's text without what was filled in: drivers like to repeat what they were given."""
+        text = str(error)
+        for value in sorted(self._used, key=len, reverse=True):
+            text = text.replace(value, "***") if value else text
+        return text

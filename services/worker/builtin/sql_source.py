@@ -1,0 +1,146 @@
+"""The pipeline `sql`: a table or query of any database that SQLAlchemy speaks to; it changes nothing there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+import sqlalchemy as sa
+from sqlalchemy import exc
+
+from optaic.plugins import (
+    InvalidConfig,
+    InvalidQuery,
+    Pipeline,
+    PipelineContext,
+    SchemaMismatch,
+    SourceUnavailable,
+)
+from worker.builtin.parameters import Config, read_names, read_text
+from worker.builtin.secrets import PREFIX, Secrets, has_placeholder
+from worker.builtin.tidy import check_columns, cut, read_date_columns, read_mapping, tidy
+
+_PASSWORDS = ("password", "passwd", "pwd")
+
+
+class SqlPipeline(Pipeline):
+    """Rows of `table` or `query`; with a `cursor`, an incremental refresh reads only what came after the last one."""
+
+    def run(self, context: PipelineContext) -> pl.DataFrame:
+        """One row for each of the source's; incrementally, merged by `keys` into the base version.
+
+        Raises:
+            InvalidConfig: a parameter is malformed, or the database's driver is not installed.
+            InvalidQuery: there is no such table or column, or the query is none.
+            SourceUnavailable: the database does not answer.
+            SchemaMismatch: a column is missing, or its type changed so that old and new rows do not go together.
+            UnparsableData: a date is none.
+            NoDataInRange: there is no row.
+        """
+        config = context.config
+        mapping, dates = read_mapping(config), read_date_columns(config)
+        cursor = str(config.get("cursor") or "")
+        kept = _name_of_cursor(cursor, mapping)
+        base = context.previous if cursor else None
+        if base is not None and kept not in base.columns:
+            base = None  # made by another query: start afresh
+        bounds = context.date_range
+        if base is not None and (bounds.start or bounds.end):
+            raise InvalidConfig("a date range needs mode FULL: rows left out now would never be read")
+        last = None if base is None else base[kept].max()
+        source = read_text(config, "table") if config.get("table") else "the query"
+        context.progress(0.1, f"reading {source}" + ("" if last is None else f" from {kept} {last!s} on"))
+        table = _fetch(config, _select(config, cursor, last), source)
+        if cursor:
+            check_columns([cursor], table.columns, source)
+        table = tidy(table, mapping, dates, str(config.get("date_format") or ""), source)
+        context.progress(0.8, f"{table.height} rows read")
+        if base is not None:
+            table = _merge(base, table, list(read_names(config, "keys") or ("date", "entity")), source)
+        return cut(table, bounds, source)
+
+
+def _name_of_cursor(cursor: str, mapping: Mapping[str, str]) -> str:
+    """The result's name of the cursor: the base version must hold it."""
+    if not cursor or not mapping:
+        return cursor
+    names = [name for name, source in mapping.items() if source == cursor]
+    if not names:
+        raise InvalidConfig(
+            f"columns: must keep the cursor {cursor!r}, or the next refresh cannot go on from it"
+        )
+    return names[0]
+
+
+def _select(config: Config, cursor: str, last: object) -> sa.Select[Any]:
+    """From the last cursor on, itself included: rows may have been added under the same one since."""
+    if config.get("table"):
+        schema, _, name = read_text(config, "table").rpartition(".")
+        rows: sa.FromClause = sa.table(name, schema=schema or None)
+    else:
+        # Escaped: a colon in the text is no parameter.
+        text = read_text(config, "query").strip().rstrip(";").replace(":", "\\:")
+        rows = sa.text(text).columns().subquery("source")
+    statement = sa.select(sa.text("*")).select_from(rows)
+    if last is not None:
+        statement = statement.where(sa.column(cursor) >= sa.bindparam("last", last))
+    return statement
+
+
+def _fetch(config: Config, statement: sa.Select[Any], source: str) -> pl.DataFrame:
+    secrets = Secrets()
+    try:
+        engine = sa.create_engine(_read_url(config, secrets), poolclass=sa.NullPool)
+    except (exc.ArgumentError, exc.NoSuchModuleError, ImportError) as error:
+        raise InvalidConfig(f"url: {secrets.redact(error)}") from None
+    try:
+        connection = engine.connect()
+    except exc.SQLAlchemyError as error:
+        raise SourceUnavailable(f"the database does not answer: {_reason(error, secrets)}") from None
+    with connection:
+        try:
+            return pl.read_database(statement, connection, infer_schema_length=None)
+        except exc.DBAPIError as error:
+            if error.connection_invalidated:
+                raise SourceUnavailable(f"the connection was lost: {_reason(error, secrets)}") from None
+            raise InvalidQuery(f"{source}: {_reason(error, secrets)}") from None
+
+
+def _read_url(config: Config, secrets: Secrets) -> sa.URL:
+    """The database's address. Filled in after parsing: a password may hold any character."""
+    text = read_text(config, "url")
+    if "://" not in text:  # all of it is left to the environment
+        return sa.make_url(secrets.fill(text, "url"))
+    url = sa.make_url(text)
+    given = [url.password, *(value for name, value in url.query.items() if name.lower() in _PASSWORDS)]
+    if any(value and not has_placeholder(str(value)) for value in given):
+        raise InvalidConfig(f"url: a password is given as ${{{PREFIX}...}}, never in clear")
+
+    def fill(value: str | None) -> str | None:
+        return None if value is None else secrets.fill(value, "url")
+
+    return url.set(
+        username=fill(url.username),
+        password=fill(url.password),
+        host=fill(url.host),
+        database=fill(url.database),
+        query={name: secrets.fill(str(value), "url") for name, value in url.query.items()},
+    )
+
+
+def _reason(error: exc.SQLAlchemyError, secrets: Secrets) -> str:
+    """What the driver says, without the statement."""
+    return secrets.redact(getattr(error, "orig", None) or error).strip()
+
+
+def _merge(base: pl.DataFrame, new: pl.DataFrame, keys: list[str], source: str) -> pl.DataFrame:
+    check_columns(keys, new.columns, source)
+    check_columns(base.columns, new.columns, source)
+    for name, old in base.schema.items():
+        kind = new.schema[name]
+        if not (kind == old or pl.Null in {kind, old} or (kind.is_numeric() and old.is_numeric())):
+            text = f"{source}: column {name!r} was {old} and is {kind} now; refresh in full"
+            raise SchemaMismatch(text)
+    both = pl.concat([base, new.select(base.columns)], how="vertical_relaxed")
+    return both.unique(keys, keep="last", maintain_order=True)

@@ -1,0 +1,99 @@
+"""From a source's table to one that a store keeps: columns renamed, dates parsed, rows cut; it reads no source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+
+from optaic.plugins import DateRange, InvalidConfig, NoDataInRange, SchemaMismatch, UnparsableData
+from worker.builtin.parameters import Config, read_date, read_names, read_section
+
+_ISO = "%Y-%m-%d"
+
+
+def read_mapping(config: Config) -> Mapping[str, str]:
+    """`columns`: the result's names and the source's; empty keeps all under their own."""
+    mapping = read_section(config, "columns")
+    for name, source in mapping.items():
+        if not isinstance(source, str) or not source:
+            raise InvalidConfig(f"columns.{name}: must be the name of a column of the source")
+    return {name: str(source) for name, source in mapping.items()}
+
+
+def read_range(config: Config, date_range: DateRange) -> DateRange:
+    """The dates that both a configuration (`start`, `end`, `as_of`) and a run allow."""
+    starts = [date for date in (read_date(config, "start"), date_range.start) if date]
+    ends = [date for date in (read_date(config, "end"), read_date(config, "as_of"), date_range.end) if date]
+    return DateRange(max(starts, default=None), min(ends, default=None))
+
+
+def read_date_columns(config: Config) -> tuple[str, ...]:
+    """`dates`: the result's columns that hold dates."""
+    return read_names(config, "dates") or ("date",)
+
+
+def check_columns(wanted: Sequence[str], found: Sequence[str], source: str) -> None:
+    """Refuse a source that lacks columns.
+
+    Raises:
+        SchemaMismatch: naming all of them.
+    """
+    if missing := [name for name in wanted if name not in found]:
+        raise SchemaMismatch(f"{source} has no column {', '.join(missing)} (it has {', '.join(found)})")
+
+
+def tidy(
+    table: pl.DataFrame, mapping: Mapping[str, str], dates: Sequence[str], date_format: str, source: str
+) -> pl.DataFrame:
+    """The table under the result's names, with dates as dates and decimals as floats.
+
+    Raises:
+        SchemaMismatch: a column is missing.
+        UnparsableData: a date is none.
+    """
+    check_columns(list(mapping.values()), table.columns, source)
+    if mapping:
+        table = table.select(pl.col(given).alias(name) for name, given in mapping.items())
+    check_columns(dates, table.columns, source)
+    table = table.with_columns(pl.selectors.decimal().cast(pl.Float64))
+    if "entity" in table.columns:
+        table = table.with_columns(pl.col("entity").cast(pl.String))
+    return table.with_columns(_to_date(table[name], date_format, source) for name in dates)
+
+
+def cut(table: pl.DataFrame, dates: DateRange, source: str) -> pl.DataFrame:
+    """The rows whose `date` lies in a range.
+
+    Raises:
+        NoDataInRange: there is none.
+    """
+    if dates.start is not None:
+        table = table.filter(pl.col("date") >= pl.lit(dates.start))
+    if dates.end is not None:
+        table = table.filter(pl.col("date") <= pl.lit(dates.end))
+    if table.is_empty():
+        raise NoDataInRange(
+            f"{source} has no row from {dates.start or 'its start'} to {dates.end or 'its end'}"
+        )
+    return table
+
+
+def _to_date(column: pl.Series, date_format: str, source: str) -> pl.Series:
+    if column.dtype in {pl.Date, pl.Null} or isinstance(column.dtype, pl.Datetime):
+        return column.cast(pl.Date)
+    if not (column.dtype == pl.String or column.dtype.is_integer()):
+        raise UnparsableData(f"{source}: column {column.name!r} holds no dates but {column.dtype}")
+    texts = column.cast(pl.String)
+    try:
+        parsed = texts.str.to_date(date_format or _ISO, strict=False)
+    except pl.exceptions.ComputeError as error:
+        raise InvalidConfig(f"date_format: {date_format!r} is no format of dates: {error}") from error
+    wrong = (parsed.is_null() & texts.is_not_null()).arg_true()
+    if wrong.len():
+        row = wrong[0]
+        raise UnparsableData(
+            f"{source}: {wrong.len()} values of {column.name!r} are no dates like {date_format or _ISO}, "
+            f"for example {texts[row]!r} in row {row + 1}"
+        )
+    return parsed

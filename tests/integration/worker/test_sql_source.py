@@ -1,0 +1,196 @@
+"""The pipeline that reads a database: real SQLite and PostgreSQL."""
+
+import datetime as dt
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import psycopg
+import pytest
+import sqlalchemy as sa
+from psycopg import sql
+
+from devstack.postgres import Postgres
+from optaic.plugins import (
+    DateRange,
+    InvalidConfig,
+    InvalidQuery,
+    Mode,
+    NoDataInRange,
+    PipelineContext,
+    SchemaMismatch,
+    SourceUnavailable,
+    UnparsableData,
+)
+from worker.builtin.sql_source import SqlPipeline
+
+DAYS = [dt.date(2020, 1, day) for day in range(1, 6)]
+PASSWORD = "secret"
+
+
+@dataclass
+class Database:
+    """A database with the table `prices (day, ticker, px, seq)`."""
+
+    url: str  # as it is configured
+    engine: sa.Engine
+
+    def insert(self, *rows: tuple[dt.date, str, float | None, int]) -> None:
+        with self.engine.begin() as connection:
+            for day, ticker, px, seq in rows:
+                connection.execute(
+                    sa.text("insert into prices values (:day, :ticker, :px, :seq)"),
+                    {"day": day.isoformat(), "ticker": ticker, "px": px, "seq": seq},
+                )
+
+    def execute(self, statement: str) -> None:
+        with self.engine.begin() as connection:
+            connection.execute(sa.text(statement))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Database]:
+    name = f"source_{uuid.uuid4().hex[:12]}"
+    if request.param == "sqlite":
+        url = shown = f"sqlite:///{tmp_path}/{name}.db"
+    else:
+        server: Postgres = request.getfixturevalue("postgres_server")
+        with psycopg.connect(server.admin_url, autocommit=True) as connection:
+            connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+        url = f"postgresql+psycopg://postgres:{PASSWORD}@{server.host}/{name}"
+        shown = url.replace(PASSWORD, "${OPTAIC_SECRET_SOURCE}")
+        monkeypatch.setenv("OPTAIC_SECRET_SOURCE", PASSWORD)
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    found = Database(shown, engine)
+    found.execute("create table prices (day date, ticker text, px numeric(10, 2), seq bigint)")
+    found.insert((DAYS[0], "a", 1.25, 1), (DAYS[0], "b", None, 2), (DAYS[1], "a", 3.5, 3))
+    yield found
+    if request.param == "postgresql":
+        with psycopg.connect(server.admin_url, autocommit=True) as connection:
+            connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+COLUMNS = {"date": "day", "entity": "ticker", "close": "px", "seq": "seq"}
+
+
+def run(
+    database: Database,
+    previous: pl.DataFrame | None = None,
+    *,
+    mode: Mode = Mode.INCREMENTAL,
+    within: DateRange | None = None,
+    **options: object,
+) -> pl.DataFrame:
+    config: dict[str, object] = {"url": database.url, "columns": COLUMNS, **options}
+    if "query" not in config:
+        config.setdefault("table", "prices")
+    context = PipelineContext(
+        config=config, mode=mode, previous_reader=lambda: previous, date_range=within or DateRange()
+    )
+    return SqlPipeline().run(context).sort("date", "entity")
+
+
+def test_a_table_is_read_under_other_names(database: Database) -> None:
+    found = run(database)
+    assert found.rows() == [(DAYS[0], "a", 1.25, 1), (DAYS[0], "b", None, 2), (DAYS[1], "a", 3.5, 3)]
+    assert found.schema == {"date": pl.Date, "entity": pl.String, "close": pl.Float64, "seq": pl.Int64}
+
+
+def test_a_query_is_read(database: Database) -> None:
+    query = "select day, ticker, px, seq from prices where ticker <> ' :x' and ticker like '%a%' ; "
+    assert run(database, query=query)["entity"].to_list() == ["a", "a"]
+
+
+def test_an_incremental_refresh_reads_from_the_last_cursor_on_and_merges(database: Database) -> None:
+    first = run(database, cursor="seq")
+    # What lies before the cursor is not read again: the proof is that it may vanish.
+    database.execute("delete from prices where seq < 3")
+    database.insert((DAYS[0], "b", 7.0, 4), (DAYS[2], "a", 9.0, 5))
+    second = run(database, first, cursor="seq")
+    assert second.rows() == [
+        (DAYS[0], "a", 1.25, 1),
+        (DAYS[0], "b", 7.0, 4),  # corrected
+        (DAYS[1], "a", 3.5, 3),
+        (DAYS[2], "a", 9.0, 5),
+    ]
+    assert run(database, second, cursor="seq").equals(second)  # nothing new
+
+
+def test_rows_that_came_later_under_the_same_cursor_are_not_lost(database: Database) -> None:
+    first = run(database, cursor="day")
+    database.insert((DAYS[1], "b", 4.0, 4))
+    assert run(database, first, cursor="day").height == 4
+
+
+def test_a_full_refresh_reads_everything(database: Database) -> None:
+    first = run(database, cursor="seq")
+    database.execute("delete from prices where seq < 3")
+    assert run(database, first, cursor="seq", mode=Mode.FULL)["seq"].to_list() == [3]
+    assert run(database, first)["seq"].to_list() == [3]  # without a cursor, always
+
+
+def test_a_base_of_another_query_is_not_merged_with(database: Database) -> None:
+    assert run(database, pl.DataFrame({"x": [1]}), cursor="seq").height == 3
+
+
+def test_rows_that_do_not_fit_the_old_ones_are_refused(database: Database) -> None:
+    first = run(database, cursor="seq").with_columns(close=pl.lit("a text"))
+    with pytest.raises(SchemaMismatch, match="in full"):
+        run(database, first, cursor="seq")
+
+
+def test_a_date_range_cuts_a_full_refresh_only(database: Database) -> None:
+    assert run(database, mode=Mode.FULL, within=DateRange(DAYS[1], None)).height == 1
+    with pytest.raises(InvalidConfig, match="FULL"):
+        run(database, run(database, cursor="seq"), cursor="seq", within=DateRange(DAYS[1], None))
+
+
+def test_what_the_database_lacks_is_a_typed_error(database: Database) -> None:
+    for options in ({"table": "volumes"}, {"query": "selec 1"}, {"cursor": "nope", "columns": {}}):
+        with pytest.raises((InvalidQuery, SchemaMismatch)):
+            run(database, pl.DataFrame({"nope": [1]}), **options)
+    with pytest.raises(SchemaMismatch, match="volume"):
+        run(database, columns={**COLUMNS, "v": "volume"})
+    with pytest.raises(InvalidConfig, match="cursor"):
+        run(database, cursor="seq", columns={"date": "day"})
+    with pytest.raises(UnparsableData, match="entity"):
+        run(database, dates=["entity"])
+    database.execute("delete from prices")
+    with pytest.raises(NoDataInRange):
+        run(database)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg://u:clear@localhost/x",
+        "postgresql+psycopg://u@localhost/x?password=clear",
+        "nodialect://x",
+        "${OPTAIC_SECRET_NONE}",
+        "postgresql+psycopg://u:${PATH}@localhost/x",
+        "no url",
+    ],
+)
+def test_a_url_that_cannot_be_used_is_a_typed_error(url: str) -> None:
+    with pytest.raises(InvalidConfig, match="url") as refusal:
+        run(Database(url, sa.create_engine("sqlite://")))
+    assert "clear@" not in str(refusal.value)
+
+
+def test_the_whole_url_may_be_a_secret(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPTAIC_SECRET_URL", database.url.replace("${OPTAIC_SECRET_SOURCE}", PASSWORD))
+    assert run(Database("${OPTAIC_SECRET_URL}", database.engine)).height == 3
+
+
+def test_a_wrong_password_is_a_typed_error_that_does_not_show_it(
+    postgres_server: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPTAIC_SECRET_SOURCE", "w/r@o:ng")
+    url = f"postgresql+psycopg://postgres:${{OPTAIC_SECRET_SOURCE}}@{postgres_server.host}/postgres"
+    with pytest.raises(SourceUnavailable, match="password") as refusal:
+        run(Database(url, sa.create_engine("sqlite://")))
+    assert "w/r@o:ng" not in str(refusal.value)

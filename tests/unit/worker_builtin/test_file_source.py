@@ -1,0 +1,166 @@
+"""The pipeline that reads a file by its URL: real files, and an error with a type for each thing that can be wrong."""
+
+import datetime as dt
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from optaic.plugins import (
+    DateRange,
+    InvalidConfig,
+    NoDataInRange,
+    PipelineContext,
+    PluginError,
+    SchemaMismatch,
+    SourceNotFound,
+    SourceUnavailable,
+    UnparsableData,
+)
+from worker.builtin.file_source import FilePipeline
+
+DAYS = [dt.date(2020, 1, day) for day in (1, 2, 3)]
+TABLE = pl.DataFrame({"date": DAYS, "entity": ["0700", "a", "b"], "close": [1.0, None, 3.5]})
+
+
+def run(url: object, *, within: DateRange | None = None, **options: object) -> pl.DataFrame:
+    config = {"url": str(url), **options}
+    return FilePipeline().run(PipelineContext(config=config, date_range=within or DateRange()))
+
+
+@pytest.fixture(params=["parquet", "csv"])
+def file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    path = tmp_path / f"prices.{request.param}"
+    getattr(TABLE, f"write_{request.param}")(path)
+    return path
+
+
+@pytest.mark.parametrize("how", [str, Path.as_uri], ids=["path", "url"])
+def test_a_file_is_read_as_it_is(file: Path, how: Callable[[Path], str]) -> None:
+    assert run(how(file)).equals(TABLE)
+
+
+def test_a_chained_url_reads_inside_an_archive(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("prices.csv", TABLE.write_csv())
+    assert run(f"zip://prices.csv::{(tmp_path / 'a.zip').as_uri()}", format="csv").equals(TABLE)
+
+
+def test_the_format_can_be_said(file: Path) -> None:
+    bare = file.rename(file.with_name("prices"))
+    with pytest.raises(InvalidConfig, match="format"):
+        run(bare)
+    assert run(bare, format=file.suffix[1:]).equals(TABLE)
+
+
+def test_columns_are_chosen_and_renamed(tmp_path: Path) -> None:
+    path = tmp_path / "prices.csv"
+    path.write_text("day;ticker;px;junk\n02.01.2020;007;1,5;x\n03.01.2020;008;2;y\n")
+    found = run(
+        path,
+        separator=";",
+        columns={"date": "day", "entity": "ticker", "note": "junk"},
+        date_format="%d.%m.%Y",
+    )
+    assert found.rows() == [(DAYS[1], "007", "x"), (DAYS[2], "008", "y")]
+    assert found.columns == ["date", "entity", "note"]
+
+
+def test_dates_may_be_whole_numbers_or_times(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    frame = pl.DataFrame({"date": [20200101], "known": [dt.datetime(2020, 1, 2, 12)]})  # noqa: DTZ001 - as files have it
+    frame.write_parquet(path)
+    found = run(path, date_format="%Y%m%d", dates=["date", "known"])
+    assert found.rows() == [(DAYS[0], DAYS[1])]
+
+
+@pytest.mark.parametrize(
+    ("options", "within", "expected"),
+    [
+        ({}, DateRange(), 3),
+        ({"start": "2020-01-02"}, DateRange(), 2),
+        ({"end": "2020-01-02"}, DateRange(), 2),
+        ({"as_of": "2020-01-01", "end": "2020-01-03"}, DateRange(), 1),
+        ({"start": "2020-01-02"}, DateRange(None, DAYS[1]), 1),
+        ({}, DateRange(DAYS[2], None), 1),
+    ],
+)
+def test_dates_bound_the_rows(file: Path, options: dict[str, str], within: DateRange, expected: int) -> None:
+    assert run(file, within=within, **options).height == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "options"),
+    [
+        (SchemaMismatch, "price, volume", {"columns": {"date": "date", "x": "price", "y": "volume"}}),
+        (SchemaMismatch, "known", {"dates": ["known"]}),
+        (NoDataInRange, "2021", {"start": "2021-01-01"}),
+        (InvalidConfig, "start", {"start": "yesterday"}),
+        (InvalidConfig, "columns.x", {"columns": {"x": 3}}),
+        (UnparsableData, "close", {"dates": ["close"]}),
+    ],
+)
+def test_what_the_file_lacks_is_a_typed_error(
+    file: Path, kind: type[PluginError], text: str, options: dict[str, Any]
+) -> None:
+    with pytest.raises(kind, match=text):
+        run(file, **options)
+
+
+def test_an_unparsable_date_is_shown_with_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("date,entity\n2020-01-01,a\n2020-02-30,b\nsoon,c\n")
+    with pytest.raises(UnparsableData, match=r"2 values of 'date'.*'2020-02-30' in row 2"):
+        run(path)
+
+
+def test_a_missing_date_is_not_taken_for_an_unparsable_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("date,entity\n2020-01-01,a\n,b\n")
+    assert run(path)["date"].to_list() == [DAYS[0], None]
+
+
+def test_a_missing_file_is_a_typed_error(tmp_path: Path) -> None:
+    for url in (tmp_path / "none.csv", (tmp_path / "none.parquet").as_uri(), "memory://none.csv"):
+        with pytest.raises(SourceNotFound, match="none"):
+            run(url)
+
+
+def test_a_folder_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(SourceUnavailable):
+        run(tmp_path, format="csv")
+
+
+@pytest.mark.parametrize("url", ["nope://x.csv", "s3://bucket/x.csv"])
+def test_an_unknown_protocol_is_a_typed_error(url: str) -> None:
+    with pytest.raises(InvalidConfig, match="url"):
+        run(url)
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_a_file_of_another_kind_is_a_typed_error(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"a.{ending}"
+    path.write_bytes(b"" if ending == "csv" else b"PAR0 no such thing")
+    with pytest.raises(UnparsableData):
+        run(path)
+
+
+def test_secrets_come_from_the_workers_environment(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPTAIC_SECRET_PLACE", str(file))
+    monkeypatch.setenv("OTHER", "x")
+    assert run("${OPTAIC_SECRET_PLACE}", format=file.suffix[1:]).height == 3
+    with pytest.raises(InvalidConfig, match="OPTAIC_SECRET_NONE"):
+        run("${OPTAIC_SECRET_NONE}", format="csv")
+    with pytest.raises(InvalidConfig, match="OTHER"):
+        run(file, storage_options={"key": "${OTHER}"})
+
+
+def test_a_secret_never_shows_in_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPTAIC_SECRET_PLACE", str(tmp_path))
+    with pytest.raises(SourceUnavailable) as refusal:
+        run("${OPTAIC_SECRET_PLACE}", format="csv")
+    assert str(tmp_path) not in str(refusal.value)
+    assert refusal.value.__suppress_context__
