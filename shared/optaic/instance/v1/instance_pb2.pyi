@@ -447,6 +447,7 @@ class Flow(_message.Message):
     PREFECT_DEPLOYMENT_NAME_FIELD_NUMBER: _builtins.int
     COMPUTE_FINGERPRINT_FIELD_NUMBER: _builtins.int
     UPSTREAMS_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_CHANGE_FIELD_NUMBER: _builtins.int
     flow_kind: _flow_pb2.FlowKind.ValueType
     """What it does."""
     prefect_deployment_id: _builtins.str
@@ -455,6 +456,8 @@ class Flow(_message.Message):
     """Its name in Prefect, deterministic."""
     compute_fingerprint: _builtins.str
     """SHA-256 over what affects results: configuration, edges, definition content hashes."""
+    fingerprint_change: _builtins.str
+    """What changed the fingerprint last, for people; empty since creation."""
     @_builtins.property
     def upstreams(self) -> _containers.RepeatedCompositeFieldContainer[Global___FlowEdge]:
         """Upstream flows it reads."""
@@ -467,10 +470,11 @@ class Flow(_message.Message):
         prefect_deployment_name: _builtins.str = ...,
         compute_fingerprint: _builtins.str = ...,
         upstreams: _abc.Iterable[Global___FlowEdge] | None = ...,
+        fingerprint_change: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_fingerprint", b"compute_fingerprint", "flow_kind", b"flow_kind", "prefect_deployment_id", b"prefect_deployment_id", "prefect_deployment_name", b"prefect_deployment_name", "upstreams", b"upstreams"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_fingerprint", b"compute_fingerprint", "fingerprint_change", b"fingerprint_change", "flow_kind", b"flow_kind", "prefect_deployment_id", b"prefect_deployment_id", "prefect_deployment_name", b"prefect_deployment_name", "upstreams", b"upstreams"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
