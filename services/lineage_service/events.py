@@ -97,6 +97,7 @@ def snapshot_of(instance: Instance, *, is_deleted: bool = False, event_id: str =
             kind_name(flow.flow_kind),
             flow.compute_fingerprint,
             tuple(EdgeSpec(flow_key(edge.upstream), edge.role, edge.kind) for edge in flow.upstreams),
+            flow.fingerprint_change,
         )
         for flow in instance.flows
     )

@@ -82,6 +82,7 @@ _KINDS = {
     ("dataset", "refresh"): "pipeline",
     ("dataset", "monitoring"): "monitoring",
     ("signal", "refresh"): "pipeline",
+    ("signal", "monitoring"): "monitoring",
     ("experiment", "preview"): "experiment",
     ("model", "training"): "training",
     ("model", "inference"): "inference",
@@ -91,6 +92,7 @@ _KINDS = {
 }
 RUN_KINDS = tuple(dict.fromkeys(_KINDS.values()))
 _COMPUTED = frozenset({"refresh", "backtest"})  # flow kinds that the worker executes
+_OPTIMIZER = "optimizer"  # the role in a backtest that the worker's procedure does not know yet
 
 
 def run_kind(instance_kind: str, flow_kind: str) -> str:
@@ -105,16 +107,16 @@ def run_kind(instance_kind: str, flow_kind: str) -> str:
     return kind
 
 
-def check_computed(flow_kind: str) -> None:
-    """Refuse a flow that no worker executes: a run of it could only fail.
+def check_computed(flow_kind: str, roles: Collection[str]) -> None:
+    """Refuse a flow that no worker executes as it is: a run of it could only fail, or pretend.
 
     Raises:
         UnimplementedError: UNSUPPORTED_FLOW.
     """
-    if flow_kind not in _COMPUTED:
+    if flow_kind not in _COMPUTED or _OPTIMIZER in roles:
         raise UnimplementedError(
             "UNSUPPORTED_FLOW",
-            f"{flow_kind} flows are not computed yet",
+            f"{flow_kind} flows {'with an optimizer ' if _OPTIMIZER in roles else ''}are not computed yet",
             metadata={"flow_kind": flow_kind},
         )
 

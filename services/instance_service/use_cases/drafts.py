@@ -36,6 +36,7 @@ from instance_service.use_cases.references import (
     Use,
     Versions,
     complete_references,
+    describe_changes,
     load_versions,
     references_of,
     resolve,
@@ -46,7 +47,6 @@ from instance_service.use_cases.shapes import (
     etag_of,
     flow_edge,
     flow_value,
-    flow_word,
     json_of,
     kind_value,
     kind_word,
@@ -79,7 +79,7 @@ class Pending:
     kind: str
     references: Sequence[Reference]
     named: Sequence[Named]
-    kept: frozenset[str]  # the definition versions that the instance has already
+    current: Instance | None
     violations: list[FieldViolation]
 
     @property
@@ -162,8 +162,7 @@ def prepare(environment: Environment, given: Instance, current: Instance | None 
         *schedule_violations(instance.schedule),
         *complete_references(references),
     ]
-    kept = frozenset(one.spec.definition_version_id for one in references_of(current)) if current else None
-    return Pending(instance, kind, references, named_upstreams(instance), kept or frozenset(), violations)
+    return Pending(instance, kind, references, named_upstreams(instance), current, violations)
 
 
 async def gather(connection: Connection, tenant_id: str, pending: Sequence[Pending]) -> Facts:
@@ -191,7 +190,7 @@ def complete(tenant_id: str, pending: Pending, facts: Facts) -> Draft:
     instance, violations = pending.instance, [*pending.violations]
     uses: list[Use] = []
     if pending.is_referenced:
-        uses = resolve(pending.references, facts.versions, pending.kept, violations)
+        uses = resolve(pending.references, facts.versions, pending.current, violations)
     version = uses[0].version if uses else None
     upstreams = resolve_upstreams(instance, version, pending.named, facts.known, violations)
     if pending.kind == "backtest":
@@ -202,7 +201,7 @@ def complete(tenant_id: str, pending: Pending, facts: Facts) -> Draft:
         raise refusal(violations)
     _set_status_contract(instance, version)
     dataset = dataset_of(instance)
-    _set_flows(instance, tenant_id, dataset, settings, upstreams)
+    _set_flows(instance, pending.current, tenant_id, settings, upstreams)
     return Draft(instance, tuple(_components(instance, dataset)), settings, tuple(upstreams))
 
 
@@ -298,13 +297,13 @@ def contract_words(contract: SignalContract) -> dict[str, Any]:
 
 def _set_flows(
     instance: Instance,
+    current: Instance | None,
     tenant_id: str,
-    dataset: DatasetSpec | None,
     settings: Mapping[str, object],
     upstreams: Sequence[Upstream],
 ) -> None:
-    deployment_ids = {flow_word(flow.flow_kind): flow.prefect_deployment_id for flow in instance.flows}
-    own = kind_word(instance.kind)
+    before = {flow.flow_kind: flow for flow in current.flows} if current else {}
+    own, dataset = kind_word(instance.kind), dataset_of(instance)
     kinds = flow_kinds(own, has_monitoring=dataset is not None and dataset.monitoring_enabled)
     champion = instance.model.champion.model_version
     edges: dict[str, list[Edge]] = defaultdict(list)
@@ -313,13 +312,20 @@ def _set_flows(
     del instance.flows[:]
     for kind in kinds:
         relevant = flow_settings(own, kind, settings, champion)
-        instance.flows.add(
+        flow = instance.flows.add(
             flow_kind=flow_value(kind),
-            prefect_deployment_id=deployment_ids.get(kind, ""),
             prefect_deployment_name=deployment_name(tenant_id, instance.instance_id, kind),
             compute_fingerprint=compute_fingerprint(kind, relevant, edges[kind]),
             upstreams=[flow_edge(edge) for edge in edges[kind]],
         )
+        previous = before.get(flow.flow_kind)
+        if current is not None and previous is not None:
+            flow.prefect_deployment_id = previous.prefect_deployment_id
+            flow.fingerprint_change = (
+                previous.fingerprint_change
+                if previous.compute_fingerprint == flow.compute_fingerprint
+                else describe_changes(current, instance)
+            )
 
 
 def _components(instance: Instance, dataset: DatasetSpec | None) -> list[Instance]:

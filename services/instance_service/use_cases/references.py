@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -112,7 +112,7 @@ async def load_versions(
 def resolve(
     references: Sequence[Reference],
     versions: Versions,
-    kept: frozenset[str],
+    current: Instance | None,
     violations: list[FieldViolation],
 ) -> list[Use]:
     """Pin the references, in place, and check their configs; violations are recorded.
@@ -120,12 +120,13 @@ def resolve(
     Args:
         references: of one instance; all must be named.
         versions: what `load_versions` found.
-        kept: ids of the versions that the instance has already, whatever became of them.
+        current: what the instance was so far; it keeps its versions, whatever became of them.
         violations: grows.
 
     Raises:
         NotFoundError: A definition or version does not exist.
     """
+    kept = {one.spec.definition_version_id for one in references_of(current)} if current else set()
     found = [
         next((versions[one] for one in reference.wanted if one in versions), None) for reference in references
     ]
@@ -140,7 +141,7 @@ def resolve(
 
 
 def _use(
-    reference: Reference, version: DefinitionVersion, kept: frozenset[str], violations: list[FieldViolation]
+    reference: Reference, version: DefinitionVersion, kept: Collection[str], violations: list[FieldViolation]
 ) -> Use:
     spec, where = reference.spec, f"{reference.path}.config"
     config: dict[str, Any] = {}

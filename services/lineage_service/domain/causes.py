@@ -85,9 +85,9 @@ def local_causes(graph: Graph, flow: Flow) -> list[Cause]:
         causes.append(Cause(CauseKind.OVERDUE, flow, message))
     has_other_config = flow.fingerprint != flow.computed_fingerprint
     if has_other_config:
-        causes.append(
-            Cause(CauseKind.OWN_CONFIG, flow, f"the configuration of {name} changed since it was computed")
-        )
+        what = f": {flow.fingerprint_change}" if flow.fingerprint_change else ""
+        message = f"the configuration of {name} changed since it was computed{what}"
+        causes.append(Cause(CauseKind.OWN_CONFIG, flow, message))
     for edge in graph.edges_into(flow):
         cause = _edge_cause(graph.flows[edge.upstream_id], flow, edge, has_other_config=has_other_config)
         if cause is not None and cause not in causes:

@@ -65,6 +65,7 @@ class FlowSpec(NamedTuple):
     flow_kind: str
     fingerprint: str
     upstreams: tuple[EdgeSpec, ...]
+    fingerprint_change: str = ""
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,7 @@ class Flow:
     is_deleted: bool
     is_defined: bool
     fingerprint: str
+    fingerprint_change: str
     computed_fingerprint: str
     version: int
     version_id: str

@@ -35,9 +35,11 @@ _GET_IDS = sa.text("""
     join flows f on f.tenant_id = :tenant_id and f.instance_id = d.instance_id and f.flow_kind = d.flow_kind
 """)
 _DEFINE = sa.text("""
-    update flows f set is_defined = d.flow_kind is not null, fingerprint = coalesce(d.fingerprint, '')
+    update flows f set is_defined = d.flow_kind is not null, fingerprint = coalesce(d.fingerprint, ''),
+        fingerprint_change = coalesce(d.fingerprint_change, '')
     from flows g left join unnest(cast(:instance_ids as uuid[]), cast(:flow_kinds as text[]),
-                                  cast(:fingerprints as text[])) as d(instance_id, flow_kind, fingerprint)
+                                  cast(:fingerprints as text[]), cast(:changes as text[]))
+            as d(instance_id, flow_kind, fingerprint, fingerprint_change)
         on d.instance_id = g.instance_id and d.flow_kind = g.flow_kind
     where g.tenant_id = :tenant_id and g.instance_id = any(cast(:applied as uuid[]))
       and f.tenant_id = :tenant_id and f.flow_id = g.flow_id
@@ -150,6 +152,7 @@ async def define_flows(
         "instance_ids": [instance_id for instance_id, _ in defined],
         "flow_kinds": [flow.flow_kind for _, flow in defined],
         "fingerprints": [flow.fingerprint for _, flow in defined],
+        "changes": [flow.fingerprint_change for _, flow in defined],
     }
     return list((await connection.execute(_DEFINE, parameters)).scalars())
 

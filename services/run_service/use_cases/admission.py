@@ -67,7 +67,7 @@ async def find_flow(deps: Dependencies, tenant_id: str, instance_id: str, flow_k
     chosen = choose_flow(instance_id, flows, flow_kind)
     word = word_of("flow_kind", chosen)
     instance_kind = instance_pb2.InstanceKind.Name(instance.kind).removeprefix("INSTANCE_KIND_").lower()
-    check_computed(word)
+    check_computed(word, [edge.role for edge in flows[chosen].upstreams])
     return Admission(tenant_id, instance, flows[chosen], word, run_kind(instance_kind, word))
 
 

@@ -1,12 +1,14 @@
 """Two that do the same at once: exactly one wins, and nothing is doubled."""
 
 import asyncio
+import os
 
 import grpc
 import pytest
 
 from devstack.postgres import Postgres
 from instance_service.use_cases import instances as use_cases
+from instance_service.use_cases import revisions
 from optaic.definition.v1.definition_service_pb2 import ListDefinitionsRequest
 from servicekit.ids import new_id
 from servicekit.migrations import migrate
@@ -20,7 +22,7 @@ from support.instance_service import (
 from support.postgres import create_bare_database, service_database
 
 pytestmark = pytest.mark.faults
-_PAIRS = 50
+_PAIRS = 1000 if os.environ.get("OPTAIC_FAULTS") == "full" else 25
 
 
 async def _close_cycles(service: RunningInstanceService, pairs: int) -> list[list[str]]:
@@ -57,7 +59,7 @@ async def test_without_the_lock_a_cycle_closes(
     """The mitigation off: both edits check before either has committed."""
     del postgres_server
     meeting = asyncio.Barrier(2)
-    check = use_cases._check_cycle
+    check = revisions._check_cycle
 
     async def check_together(*arguments: object) -> None:
         await check(*arguments)  # type: ignore[arg-type]  # passed on as they are
@@ -67,7 +69,7 @@ async def test_without_the_lock_a_cycle_closes(
         return None
 
     monkeypatch.setattr(use_cases, "lock_tenant", lock_nothing)
-    monkeypatch.setattr(use_cases, "_check_cycle", check_together)
+    monkeypatch.setattr(revisions, "_check_cycle", check_together)
     async with instance_service(nats_url, drift_interval_seconds=60) as service:
         assert await _close_cycles(service, 1) == [["accepted", "accepted"]]
 
@@ -85,9 +87,22 @@ async def test_of_many_creations_of_one_name_one_wins(postgres_server: Postgres,
                 return ""
 
         made = [
-            instance_id for instance_id in await asyncio.gather(*(create() for _ in range(8))) if instance_id
+            instance_id for instance_id in await asyncio.gather(*(create() for _ in range(50))) if instance_id
         ]
         assert len(made) == 1
+        assert (await service.row_counts())["instances"] == 4  # with its components
+
+
+async def test_of_many_repetitions_of_one_request_one_creates(
+    postgres_server: Postgres, nats_url: str
+) -> None:
+    del postgres_server
+    async with instance_service(nats_url) as service:
+        project = await service.project()
+        dataset = {"pipeline": {"definitionName": "sp500_prices"}}
+        given = {"projectId": project.project_id, "name": "prices", "dataset": dataset}
+        made = await asyncio.gather(*(service.create(given, request_id="same") for _ in range(50)))
+        assert len({instance.instance_id for instance in made}) == 1
         assert (await service.row_counts())["instances"] == 4  # with its components
 
 

@@ -5,6 +5,7 @@ import grpc
 from optaic.definition.v1.definition_pb2 import DEFINITION_KIND_PIPELINE
 from optaic.definition.v1.definition_service_pb2 import GetDefinitionRequest, PublishDefinitionRequest
 from optaic.instance.v1.instance_service_pb2 import GetInstanceRequest, ListInstanceRevisionsRequest
+from support.definitions import model, optimizer, publish
 from support.instance_service import RunningInstanceService, derived, refusal
 from support.polling import eventually
 
@@ -161,6 +162,7 @@ async def test_who_tracks_the_newest_version_follows_it(service: RunningInstance
     follower = await service.update(
         prices.instance_id, {"dataset": {"pipeline": {"trackNewest": True}}}, "dataset.pipeline.track_newest"
     )
+    assert follower.flows[0].compute_fingerprint == prices.flows[0].compute_fingerprint
     pinned = await service.prices(project.project_id, "pinned")
     definition = await service.definitions.GetDefinition(
         GetDefinitionRequest(kind=DEFINITION_KIND_PIPELINE, name="sp500_prices")
@@ -174,6 +176,45 @@ async def test_who_tracks_the_newest_version_follows_it(service: RunningInstance
         prices.instance_id, lambda found: found.dataset.pipeline.definition_version == "1.10.0"
     )
     assert moved.revision == follower.revision + 1
-    assert moved.flows[0].compute_fingerprint != follower.flows[0].compute_fingerprint
+    (flow,) = moved.flows
+    assert flow.compute_fingerprint != follower.flows[0].compute_fingerprint
+    what = "definition sp500_prices moved from version 1.0.0 to 1.10.0"
+    assert flow.fingerprint_change == what
+    listed = await service.instances.ListInstanceRevisions(
+        ListInstanceRevisionsRequest(instance_id=prices.instance_id)
+    )
+    newest = listed.revisions[0]
+    assert (newest.author, newest.reason) == ("instance-service", f"follows newest versions: {what}")
+    labelled = await service.update(prices.instance_id, {"labels": {"a": "b"}}, "labels")
+    assert labelled.flows[0].fingerprint_change == what
     still = await service.instances.GetInstance(GetInstanceRequest(instance_id=pinned.instance_id))
     assert still.dataset.pipeline.definition_version == "1.0.0"
+
+
+async def test_all_who_track_a_definition_move_with_an_event_each_and_who_does_not_fit_stays(
+    service: RunningInstanceService,
+) -> None:
+    for name in ("linear", "halves"):
+        await publish(service, name)
+    project_id = (await service.project()).project_id
+    prices = (await service.prices(project_id)).instance_id
+    signal = (await service.signal(project_id, "signal", prices)).instance_id
+    given = [optimizer(project_id, f"o{number}", signal, trackNewest=True) for number in range(12)]
+    trackers = [await service.create(one) for one in given]
+    misfit = await service.create(
+        optimizer(project_id, "misfit", signal, trackNewest=True, config={"risk_aversion": 2})
+    )
+    follower = await service.create(model(project_id, "m", prices, trackNewest=True))
+    subscription = await service.nats.subscribe("optaic.*.instance.v1.updated.*")
+    strict = {"type": "object", "maxProperties": 0}
+    await publish(service, "halves", "2.0.0", parametersSchema=strict)
+    updated = [await subscription.next_msg(timeout=30) for _ in trackers]
+    assert {message.subject.rpartition(".")[2] for message in updated} == {
+        tracker.instance_id for tracker in trackers
+    }
+    for tracker in trackers:
+        found = await service.until_active(tracker.instance_id)
+        assert (found.definition_version, found.revision) == ("2.0.0", 2)
+    for other in (misfit, follower):
+        found = await service.until_active(other.instance_id)
+        assert (found.definition_version, found.revision) == ("1.0.0", 1)

@@ -35,11 +35,16 @@ def ref(instance_id: str) -> FlowRef:
 
 
 def instance(
-    instance_id: str, upstreams: Sequence[tuple[str, str]] = (), revision: int = 1, config: str = "a"
+    instance_id: str,
+    upstreams: Sequence[tuple[str, str]] = (),
+    revision: int = 1,
+    config: str = "a",
+    change: str = "",
 ) -> instance_pb2.Instance:
     flow = instance_pb2.Flow(
         flow_kind=ref(instance_id).flow_kind,
         compute_fingerprint=config,
+        fingerprint_change=change,
         upstreams=[
             instance_pb2.FlowEdge(upstream=ref(upstream), role=role, kind=instance_pb2.EDGE_KIND_DATA)
             for upstream, role in upstreams
@@ -174,6 +179,13 @@ async def test_the_main_job_is_refused_run_made_stale_and_explained(main: Main) 
     expected = zip(("sp500_prices", "momentum_12_1"), through, strict=True)
     config = {("OWN_CONFIG", "sp500_prices", direct, tuple(path)) for direct, path in expected}
     assert {(*item[:3], tuple(item[3])) for item in await main.explain(BACKTEST)} == config
+
+    moved_on = "definition sp500_prices moved from version 1.0.0 to 2.0.0"
+    await main.tell_instance(instance(PRICES, revision=3, config="b", change=moved_on), "updated")
+    (blocking,) = (await main.check(MOMENTUM)).blocking
+    assert blocking.reason == (
+        f"stale: the configuration of sp500_prices changed since it was computed: {moved_on}"
+    )
 
     await main.execute(PRICES, config="b")
     assert await main.statuses() == ["READY", "STALE", "STALE"]

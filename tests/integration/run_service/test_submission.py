@@ -91,6 +91,13 @@ async def test_a_flow_that_nothing_computes_is_refused_and_leaves_no_trace(
     assert not service.lineage.requests
 
 
+async def test_a_backtest_with_an_optimizer_is_refused(service: RunningRunService) -> None:
+    instance = service.instances.add(kind="BACKTEST", flow_kind=flow_pb2.FLOW_KIND_BACKTEST)
+    instance.flows[0].upstreams.add(role="optimizer").upstream.instance_id = new_id()
+    async with refused("UNSUPPORTED_FLOW"):
+        await service.submit(instance)
+
+
 async def test_numbers_of_a_flow_have_no_gaps(service: RunningRunService) -> None:
     instance = service.instances.add()
     for number in (1, 2, 3):
