@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import httpx
 
 from demo.observer import Observed
-from optaic.client import AsyncClient, RunHandle
-from optaic.common.v1 import flow_pb2
+from optaic.client import AsyncClient, RunHandle, word
 from optaic.errors import UpstreamNotReadyError
 from optaic.instance.v1 import instance_pb2
 from optaic.lineage.v1 import lineage_pb2
@@ -32,11 +31,6 @@ def expect(condition: bool, promise: str) -> None:
     """
     if not condition:
         raise StepFailedError(f"expected {promise}")
-
-
-def status_word(status: flow_pb2.Status.ValueType) -> str:
-    """A status as people say it, for example `READY`."""
-    return flow_pb2.Status.Name(status).removeprefix("STATUS_")
 
 
 @dataclass
@@ -96,8 +90,8 @@ class Job:
         async with self.step("Run momentum_backtest again: all READY"):
             last = await self.execute("momentum_backtest")
             for name, instance in self.instances.items():
-                word = self.observed.statuses[instance.instance_id]
-                expect(word == "READY", f"{name} READY at the end, it is {word}")
+                status = self.observed.statuses[instance.instance_id]
+                expect(status == "READY", f"{name} READY at the end, it is {status}")
         return last
 
     @asynccontextmanager
@@ -165,9 +159,10 @@ class Job:
                     answer.json()["name"] == instance.flows[0].prefect_deployment_name,
                     f"the deployment of {name} to have its deterministic name",
                 )
-                word = status_word((await self.client.status.get(instance.instance_id)).status)
+                status = word(await self.client.status.get(instance.instance_id), "status")
                 expect(
-                    word == "NOT_INITIALIZED", f"{name} NOT_INITIALIZED before its first run, it is {word}"
+                    status == "NOT_INITIALIZED",
+                    f"{name} NOT_INITIALIZED before its first run, it is {status}",
                 )
 
     async def try_backtest_too_early(self) -> None:
@@ -240,8 +235,8 @@ class Job:
         moved = (1, status.flows[0].version)
         expect(moved == (1, 2), f"prices to move from version 1 to 2, got {moved}")
         for name in ("momentum_12_1", "momentum_backtest"):
-            word = status_word((await self.client.status.get(self.instances[name].instance_id)).status)
-            expect(word == "STALE", f"{name} to stay STALE, it is {word}")
+            standing = word(await self.client.status.get(self.instances[name].instance_id), "status")
+            expect(standing == "STALE", f"{name} to stay STALE, it is {standing}")
         causes = await self.explain("momentum_backtest")
         for cause, _ in causes:
             expect(

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 import nats
 from nats.aio.msg import Msg
 
-from optaic.client import AsyncClient
-from optaic.common.v1 import flow_pb2
+from optaic.client import AsyncClient, word
 
 
 @dataclass
@@ -68,9 +67,7 @@ async def observe(
         async for change in client.status.watch():
             if change.HasField("instance_status"):
                 status = change.instance_status
-                observed.see_status(
-                    status.instance_id, flow_pb2.Status.Name(status.status).removeprefix("STATUS_")
-                )
+                observed.see_status(status.instance_id, word(status, "status"))
                 on_change()
 
     async def count(message: Msg) -> None:

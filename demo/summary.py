@@ -10,7 +10,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from demo.job import Job
-from optaic.common.v1 import flow_pb2
+from optaic.client import word
 from optaic.instance.v1 import instance_pb2
 from optaic.run.v1 import run_pb2
 
@@ -24,7 +24,7 @@ def _describe_run(name: str, run: run_pb2.Run) -> dict[str, Any]:
     return {
         "run_id": run.run_id,
         "instance": name,
-        "status": run_pb2.RunStatus.Name(run.status).removeprefix("RUN_STATUS_"),
+        "status": word(run, "status"),
         "run_number": run.run_number,
         "orchestrator_run_id": run.orchestrator_run_id,
         "submit_time": times["submit_time"],
@@ -43,16 +43,16 @@ def _describe_instance(instance: instance_pb2.Instance, status: str) -> dict[str
     components = instance.signal.dataset if instance.HasField("signal") else instance.dataset
     pipeline = components.pipeline
     return {
-        "kind": instance_pb2.InstanceKind.Name(instance.kind).removeprefix("INSTANCE_KIND_"),
+        "kind": word(instance, "kind"),
         "name": instance.name,
         "id": instance.instance_id,
-        "state": instance_pb2.InstanceState.Name(instance.state).removeprefix("INSTANCE_STATE_"),
+        "state": word(instance, "state"),
         "definition": None
         if instance.HasField("backtest")
         else {"name": pipeline.definition_name, "version": pipeline.definition_version},
         "flows": [
             {
-                "kind": flow_pb2.FlowKind.Name(flow.flow_kind).removeprefix("FLOW_KIND_"),
+                "kind": word(flow, "flow_kind"),
                 "prefect_deployment_id": flow.prefect_deployment_id,
                 "status": status,
             }

@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from optaic.client import AsyncClient, Client
+    from optaic.client import AsyncClient, Client, word
 
-__all__ = ["AsyncClient", "Client"]
+__all__ = ["AsyncClient", "Client", "word"]
 
 
 def __getattr__(name: str) -> Any:

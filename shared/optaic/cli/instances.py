@@ -6,11 +6,9 @@ from typing import Annotated
 
 import typer
 
-from optaic.cli.output import Format, OutputOption, moment, print_json, print_line, print_table, word
+from optaic.cli.output import Format, OutputOption, moment, print_json, print_line, print_table
 from optaic.cli.session import InstanceArgument, ProjectOption, find_instance, find_project, run
-from optaic.client import AsyncClient
-from optaic.common.v1 import flow_pb2
-from optaic.instance.v1 import instance_pb2
+from optaic.client import AsyncClient, word
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -33,10 +31,10 @@ def list_instances(
             [
                 (
                     each.name,
-                    word(instance_pb2.InstanceKind, each.kind).lower(),
-                    word(instance_pb2.InstanceState, each.state),
+                    word(each, "kind").lower(),
+                    word(each, "state"),
                     str(each.revision),
-                    ", ".join(word(flow_pb2.FlowKind, flow.flow_kind).lower() for flow in each.flows),
+                    ", ".join(word(flow, "flow_kind").lower() for flow in each.flows),
                     each.instance_id,
                 )
                 for each in found
@@ -58,15 +56,14 @@ def get(instance: InstanceArgument, project: ProjectOption = "", output: OutputO
         rows = [
             ("name", found.name),
             ("id", found.instance_id),
-            ("kind", word(instance_pb2.InstanceKind, found.kind).lower()),
-            ("state", word(instance_pb2.InstanceState, found.state)),
+            ("kind", word(found, "kind").lower()),
+            ("state", word(found, "state")),
             ("project", found.project_id),
             ("revision", str(found.revision)),
             ("updated", moment(found, "update_time")),
         ]
         rows += [
-            (f"flow {word(flow_pb2.FlowKind, flow.flow_kind).lower()}", flow.prefect_deployment_name)
-            for flow in found.flows
+            (f"flow {word(flow, 'flow_kind').lower()}", flow.prefect_deployment_name) for flow in found.flows
         ]
         rows += [(f"upstream {each.role}", each.resource_id) for each in found.upstream_refs]
         rows += [(each.type, f"{each.reason}: {each.message}") for each in found.conditions]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from optaic.cli.output import Format, OutputOption, print_json, print_line, word
+from optaic.cli.output import Format, OutputOption, print_json, print_line
 from optaic.cli.session import FlowOption, InstanceArgument, ProjectOption, find_instance, run
-from optaic.client import AsyncClient
-from optaic.common.v1 import flow_pb2
+from optaic.client import AsyncClient, word
 from optaic.lineage.v1 import lineage_pb2
 
 app = typer.Typer(no_args_is_help=True)
@@ -34,13 +33,13 @@ def explain(
             print_json(answer)
             return
         state = answer.flow_state
-        kind = word(flow_pb2.FlowKind, state.flow.flow_kind).lower()
-        print_line(f"{state.instance_name}/{kind}", word(flow_pb2.Status, state.status))
+        kind = word(state.flow, "flow_kind").lower()
+        print_line(f"{state.instance_name}/{kind}", word(state, "status"))
         if not answer.explanations:
             print_line("it is fresh" if state.is_fresh else "no cause is known")
         for each in answer.explanations:
             cause = each.cause
-            what = cause.message or word(lineage_pb2.CauseKind, cause.kind).lower().replace("_", " ")
+            what = cause.message or word(cause, "kind").lower().replace("_", " ")
             if cause.kind == lineage_pb2.CAUSE_KIND_UPSTREAM_MOVED:
                 what = f"moved from version {cause.from_version} to {cause.to_version}"
             path = " -> ".join(step.instance_name for step in each.path)

@@ -52,13 +52,6 @@ def print_line(*parts: str) -> None:
     _console().print(Text("  ").join(_text(part) for part in parts), soft_wrap=True)
 
 
-def word(enum: Any, value: int) -> str:
-    """Return an enum value without its prefix, for example `READY`."""
-    prefix = enum.DESCRIPTOR.values_by_number[0].name.removesuffix("UNSPECIFIED")
-    name = str(enum.Name(value)).removeprefix(prefix)
-    return "" if name == "UNSPECIFIED" else name
-
-
 def moment(message: Message, field: str) -> str:
     """Return a timestamp in UTC, to the second; empty where there is none."""
     if not message.HasField(field):

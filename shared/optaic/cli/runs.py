@@ -7,10 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from optaic.cli.output import Format, OutputOption, moment, print_json, print_line, print_table, word
+from optaic.cli.output import Format, OutputOption, moment, print_json, print_line, print_table
 from optaic.cli.session import FlowOption, InstanceArgument, ProjectOption, fail, find_instance, run
-from optaic.client import AsyncClient, RunHandle
-from optaic.common.v1 import flow_pb2
+from optaic.client import AsyncClient, RunHandle, word
 from optaic.run.v1 import run_pb2
 
 app = typer.Typer(no_args_is_help=True)
@@ -89,15 +88,11 @@ async def _follow(handle: RunHandle, output: Format) -> None:
         if output is Format.JSON:
             print_json(each, indent=None)
         else:
-            status = word(run_pb2.RunStatus, each.status)
+            status = word(each, "status")
             print_line(each.run_id, status, f"{each.progress_pct:.0f}%", each.progress_message)
     if handle.run.status != run_pb2.RUN_STATUS_COMPLETED:
         error = handle.run.error
-        fail(
-            f"the run ended {word(run_pb2.RunStatus, handle.run.status)}: {error.type} {error.message}".rstrip(
-                ": "
-            )
-        )
+        fail(f"the run ended {word(handle.run, 'status')}: {error.type} {error.message}".rstrip(": "))
 
 
 def _show(found: list[run_pb2.Run], output: Format) -> None:
@@ -109,9 +104,9 @@ def _show(found: list[run_pb2.Run], output: Format) -> None:
         [
             (
                 each.run_id,
-                word(flow_pb2.FlowKind, each.flow_kind).lower(),
+                word(each, "flow_kind").lower(),
                 str(each.run_number),
-                word(run_pb2.RunStatus, each.status),
+                word(each, "status"),
                 f"{each.progress_pct:.0f}%",
                 moment(each, "submit_time"),
                 moment(each, "end_time"),

@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from optaic.cli.output import Format, OutputOption, moment, print_json, print_line, print_table, word
+from optaic.cli.output import Format, OutputOption, moment, print_json, print_line, print_table
 from optaic.cli.session import ProjectOption, find_instance, find_project, run
-from optaic.client import AsyncClient
-from optaic.common.v1 import flow_pb2
+from optaic.client import AsyncClient, word
 from optaic.status.v1 import status_pb2, status_service_pb2
 
 app = typer.Typer(no_args_is_help=True)
@@ -28,10 +27,7 @@ def list_statuses(project: ProjectOption = "", output: OutputOption = Format.TAB
         if output is Format.JSON:
             print_json(found)
             return
-        rows = [
-            (each.instance_name, word(flow_pb2.Status, each.status), _reason(each), each.instance_id)
-            for each in found
-        ]
+        rows = [(each.instance_name, word(each, "status"), _reason(each), each.instance_id) for each in found]
         print_table(("NAME", "STATUS", "WHY", "ID"), rows)
 
     run(command)
@@ -71,7 +67,7 @@ def watch(
 
 def _line(change: status_service_pb2.WatchInstanceStatusesResponse) -> tuple[str, ...]:
     status = change.instance_status
-    state = "DELETED" if change.is_deleted else word(flow_pb2.Status, status.status)
+    state = "DELETED" if change.is_deleted else word(status, "status")
     return (
         moment(status, "update_time"),
         f"{status.revision:>8}",

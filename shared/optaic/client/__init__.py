@@ -1,7 +1,8 @@
 """The client: what a researcher's program calls; it holds no rule of any service."""
 
 from optaic.client.asynchronous import AsyncClient
+from optaic.client.messages import word
 from optaic.client.runs import RunHandle
 from optaic.client.synchronous import Client
 
-__all__ = ["AsyncClient", "Client", "RunHandle"]
+__all__ = ["AsyncClient", "Client", "RunHandle", "word"]

@@ -180,3 +180,16 @@ def _enum(enum: EnumDescriptor, value: str | int) -> int:
         words = ", ".join(each.name.removeprefix(prefix).lower() for each in enum.values[1:])
         raise ValueError(f"{value!r} is not a {enum.name}: {words}")
     return int(found.number)
+
+
+def word(message: Message, field: str) -> str:
+    """Return the value of an enum field as people say it, for example `READY`; empty where it is not set.
+
+    Raises:
+        KeyError: The message has no such field.
+    """
+    enum = message.DESCRIPTOR.fields_by_name[field].enum_type
+    assert enum is not None, f"{field} is no enum"
+    prefix = enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
+    name = enum.values_by_number[getattr(message, field)].name.removeprefix(prefix)
+    return "" if name == "UNSPECIFIED" else str(name)
