@@ -8,7 +8,6 @@ from datetime import UTC
 from functools import lru_cache
 
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from lineage_service.domain.causes import Cause, CauseKind
 from lineage_service.domain.flows import (
@@ -265,25 +264,25 @@ def _head(revision: int, group: ChangeGroup) -> FlowStatusesChanged:
 def _add_change(
     chunk: FlowStatusesChanged, change: Change, cause_indexes: Sequence[int] | None
 ) -> FlowStatusChange:
-    activity, outcome, status = dimensions(
+    # In place: building from arguments takes twice the time, and a propagation has a hundred thousand of them.
+    message = chunk.changes.add()
+    flow = message.flow
+    flow.instance_id = change.instance_id
+    flow.flow_kind = kind_number(change.flow_kind)
+    message.activity, message.outcome, message.status = dimensions(
         change.run_number <= change.ended_run_number, change.outcome, change.is_fresh
     )
-    last_run_time = None
+    message.is_fresh = change.is_fresh
+    if cause_indexes:
+        message.cause_indexes.extend(cause_indexes)
+    message.run_number = change.run_number
+    message.last_run_id = change.last_run_id or ""
     if change.last_run_time is not None:
-        seconds, microseconds = divmod(change.last_run_time, _MICROSECONDS)
-        last_run_time = Timestamp(seconds=seconds, nanos=microseconds * 1000)
-    return chunk.changes.add(
-        flow=FlowRef(instance_id=change.instance_id, flow_kind=kind_number(change.flow_kind)),
-        status=status,
-        activity=activity,
-        outcome=outcome,
-        is_fresh=change.is_fresh,
-        cause_indexes=cause_indexes,
-        run_number=change.run_number,
-        last_run_id=change.last_run_id,
-        last_run_time=last_run_time,
-        version=change.version,
-        last_data_date=change.last_data_date,
-        rows_processed=change.rows_processed,
-        freshness_status=freshness_status(change.overdue_date),
-    )
+        time = message.last_run_time
+        time.seconds, microseconds = divmod(change.last_run_time, _MICROSECONDS)
+        time.nanos = microseconds * 1000
+    message.version = change.version
+    message.last_data_date = change.last_data_date
+    message.rows_processed = change.rows_processed
+    message.freshness_status = freshness_status(change.overdue_date)
+    return message

@@ -49,17 +49,18 @@ _TABLES = (
         invalidated_reason text not null default '',
         -- The date that should be there by now, where the newest one is older; empty: not overdue.
         overdue_date text not null default '',
-        has_own_cause boolean not null generated always as (
+        -- Virtual: a stored one makes PostgreSQL parse the expression again for every row of an update.
+        has_own_cause boolean generated always as (
             not is_defined or version = 0 or fingerprint <> computed_fingerprint
             or completed_run_number <= invalidated_run_number or overdue_date <> ''
-        ) stored,
+        ) virtual,
         is_fresh boolean not null default false,
         revision bigint not null default 0,
         constraint pk_flows primary key (tenant_id, flow_id),
         -- Prevents a flow from having two states.
         constraint uq_flows_tenant_id_instance_id_flow_kind unique (tenant_id, instance_id, flow_kind),
         constraint ck_flows_outcome check (outcome in ('never', 'succeeded', 'failed'))
-    ) with (fillfactor = 60) -- room for the new tuple on the same page: a propagation touches no index
+    ) with (fillfactor = 45) -- room for every row's new tuple on the same page: a propagation touches no index
     """,
     """
     create table edges (

@@ -24,7 +24,7 @@ _FIND_STALE = sa.text("""
                         and e.consumed_version <> u.version
             join flows f on f.tenant_id = :tenant_id and f.flow_id = e.downstream_id and f.is_fresh
             where u.tenant_id = :tenant_id and u.flow_id = any(:moved)
-            union
+            union all
             select f.flow_id, f.flow_id from flows f
             where f.tenant_id = :tenant_id and f.flow_id = any(:touched) and f.is_fresh
               and (f.has_own_cause or exists (
@@ -34,15 +34,18 @@ _FIND_STALE = sa.text("""
                   and (not u.is_fresh or e.consumed_version <> u.version)))
         )
         union
-        select e.downstream_id, s.root from stale s
-        join edges e on e.tenant_id = :tenant_id and e.upstream_id = s.flow_id and e.is_connected
-        join flows f on f.tenant_id = :tenant_id and f.flow_id = e.downstream_id and f.is_fresh
+        select d.flow_id, d.root from (
+            select distinct e.downstream_id, s.root from stale s
+            join edges e on e.tenant_id = :tenant_id and e.upstream_id = s.flow_id and e.is_connected
+        ) d (flow_id, root)
+        join flows f on f.tenant_id = :tenant_id and f.flow_id = d.flow_id and f.is_fresh
     )
     select root, count(*) filter (where flow_id <> root), cast(array_agg(flow_id) as text)
     from stale group by root
 """)
 # `region`: flows that are not fresh and have no local cause, below a candidate that is such a flow. Within
-# it, whatever is not below a remaining cause becomes fresh.
+# it, whatever is not below a remaining cause becomes fresh. `offset 0` keeps the planner from starting at all
+# flows that are not fresh, which it believes to be few.
 _FIND_FRESH = sa.text("""
     with recursive region (flow_id, version) as (
         select f.flow_id, f.version from flows f
@@ -53,16 +56,18 @@ _FIND_FRESH = sa.text("""
             where e.tenant_id = :tenant_id and e.downstream_id = f.flow_id and e.is_connected
               and e.consumed_version <> u.version)
         union
-        select f.flow_id, f.version from region r
-        join edges e on e.tenant_id = :tenant_id and e.upstream_id = r.flow_id and e.is_connected
-                    and e.consumed_version = r.version
-        join flows f on f.tenant_id = :tenant_id and f.flow_id = e.downstream_id and not f.is_fresh
-                    and not f.has_own_cause
-        where not exists (
-            select from edges x
-            join flows u on u.tenant_id = :tenant_id and u.flow_id = x.upstream_id
-            where x.tenant_id = :tenant_id and x.downstream_id = f.flow_id and x.is_connected
-              and x.consumed_version <> u.version)
+        select d.flow_id, d.version from region r cross join lateral (
+            select f.flow_id, f.version from edges e
+            join flows f on f.tenant_id = :tenant_id and f.flow_id = e.downstream_id and not f.is_fresh
+                        and not f.has_own_cause
+            where e.tenant_id = :tenant_id and e.upstream_id = r.flow_id and e.is_connected
+              and e.consumed_version = r.version and not exists (
+                select from edges x
+                join flows u on u.tenant_id = :tenant_id and u.flow_id = x.upstream_id
+                where x.tenant_id = :tenant_id and x.downstream_id = f.flow_id and x.is_connected
+                  and x.consumed_version <> u.version)
+            offset 0
+        ) d
     ), blocked (flow_id) as (
         select r.flow_id from region r
         join edges e on e.tenant_id = :tenant_id and e.downstream_id = r.flow_id and e.is_connected
@@ -137,7 +142,7 @@ async def set_fresh(
 ) -> list[Change]:
     """Write the freshness of flows, given as the text of an array; return them as they are now."""
     parameters = {"tenant_id": tenant_id, "flow_ids": flow_ids, "is_fresh": is_fresh, "revision": revision}
-    return list(map(Change._make, (await connection.execute(_SET_FRESH, parameters)).all()))
+    return list(map(Change._make, await connection.execute(_SET_FRESH, parameters)))
 
 
 async def touch(
@@ -145,4 +150,4 @@ async def touch(
 ) -> list[Change]:
     """Write the revision of flows that changed otherwise; return them as they are now."""
     parameters = {"tenant_id": tenant_id, "flow_ids": list(flow_ids), "revision": revision}
-    return list(map(Change._make, (await connection.execute(_TOUCH, parameters)).all()))
+    return list(map(Change._make, await connection.execute(_TOUCH, parameters)))
