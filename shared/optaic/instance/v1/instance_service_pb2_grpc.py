@@ -214,8 +214,9 @@ class InstanceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DiffInstanceRevisions(self, request, context):
-        """Every field that differs between two revisions, in the order of paths. Errors: NOT_FOUND
-        (INSTANCE_NOT_FOUND, REVISION_NOT_FOUND).
+        """Every field that differs between two revisions, in the order of paths; not number, etag, times and
+        conditions, nor what outside systems call things. Errors: NOT_FOUND (INSTANCE_NOT_FOUND,
+        REVISION_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

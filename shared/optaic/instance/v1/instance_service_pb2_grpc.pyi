@@ -70,8 +70,9 @@ class InstanceServiceStub:
     ListInstanceRevisions: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.ListInstanceRevisionsRequest, _instance_service_pb2.ListInstanceRevisionsResponse]
     """Newest first."""
     DiffInstanceRevisions: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.DiffInstanceRevisionsRequest, _instance_service_pb2.DiffInstanceRevisionsResponse]
-    """Every field that differs between two revisions, in the order of paths. Errors: NOT_FOUND
-    (INSTANCE_NOT_FOUND, REVISION_NOT_FOUND).
+    """Every field that differs between two revisions, in the order of paths; not number, etag, times and
+    conditions, nor what outside systems call things. Errors: NOT_FOUND (INSTANCE_NOT_FOUND,
+    REVISION_NOT_FOUND).
     """
     PromoteDataset: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.PromoteDatasetRequest, _instance_pb2.Instance]
     """Turns a dataset into a signal in place, under the same id: data, versions and lineage stay, nothing is
@@ -128,8 +129,9 @@ class InstanceServiceAsyncStub(InstanceServiceStub):
     ListInstanceRevisions: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.ListInstanceRevisionsRequest, _instance_service_pb2.ListInstanceRevisionsResponse]  # type: ignore[assignment]
     """Newest first."""
     DiffInstanceRevisions: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.DiffInstanceRevisionsRequest, _instance_service_pb2.DiffInstanceRevisionsResponse]  # type: ignore[assignment]
-    """Every field that differs between two revisions, in the order of paths. Errors: NOT_FOUND
-    (INSTANCE_NOT_FOUND, REVISION_NOT_FOUND).
+    """Every field that differs between two revisions, in the order of paths; not number, etag, times and
+    conditions, nor what outside systems call things. Errors: NOT_FOUND (INSTANCE_NOT_FOUND,
+    REVISION_NOT_FOUND).
     """
     PromoteDataset: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.PromoteDatasetRequest, _instance_pb2.Instance]  # type: ignore[assignment]
     """Turns a dataset into a signal in place, under the same id: data, versions and lineage stay, nothing is
@@ -261,8 +263,9 @@ class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _instance_service_pb2.DiffInstanceRevisionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_instance_service_pb2.DiffInstanceRevisionsResponse, _abc.Awaitable[_instance_service_pb2.DiffInstanceRevisionsResponse]]:
-        """Every field that differs between two revisions, in the order of paths. Errors: NOT_FOUND
-        (INSTANCE_NOT_FOUND, REVISION_NOT_FOUND).
+        """Every field that differs between two revisions, in the order of paths; not number, etag, times and
+        conditions, nor what outside systems call things. Errors: NOT_FOUND (INSTANCE_NOT_FOUND,
+        REVISION_NOT_FOUND).
         """
 
     @_abc_1.abstractmethod
