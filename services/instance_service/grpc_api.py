@@ -136,8 +136,7 @@ class InstanceApi(InstanceServiceServicer):
     async def DiffInstanceRevisions(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: instance_api.DiffInstanceRevisionsRequest, _context: Any
     ) -> instance_api.DiffInstanceRevisionsResponse:
-        del request
-        raise UnimplementedError("UNIMPLEMENTED", "DiffInstanceRevisions is not offered yet")
+        return await catalogue.diff_revisions(self._environment, current().tenant_id, request)
 
     async def PromoteDataset(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: instance_api.PromoteDatasetRequest, _context: Any

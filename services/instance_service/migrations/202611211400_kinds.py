@@ -1,4 +1,4 @@
-"""Make room for experiments, models and portfolio optimizers; never edited once released."""
+"""Make room for experiments, models and portfolio optimizers, and find instances by more; never edited once released."""
 
 from alembic import op
 
@@ -14,9 +14,25 @@ _EXTENSIONS = {
         evidently_project_id text not null""",
     "portfolio_optimizers": "constraints jsonb not null",
 }
+_FILTERS = (
+    """alter table instances
+        add column owner text collate "C" not null default '',
+        add column definition_ids uuid[] not null default '{}'""",
+    # What belongs to no other instance is what people list, page by page in the order of names.
+    *(
+        f"""create index ix_instances_{column} on instances (tenant_id, {column}, name, instance_id)
+            where owner_instance_id is null"""
+        for column in ("project_id", "owner", "state")
+    ),
+    "create index ix_instances_top on instances (tenant_id, name, instance_id) where owner_instance_id is null",
+    "create index ix_instances_labels on instances using gin (labels jsonb_path_ops)",
+    "create index ix_instances_definition_ids on instances using gin (definition_ids)",
+)
 
 
 def upgrade() -> None:
+    for statement in _FILTERS:
+        op.execute(statement)
     for table, columns in _EXTENSIONS.items():
         op.execute(f"""
             create table {table} (

@@ -9,7 +9,6 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from instance_service.domain.flows import COMPONENT_KINDS
 from instance_service.store import tables
 from instance_service.store.tables import instance_revisions as revisions
 from instance_service.store.tables import instances
@@ -90,7 +89,9 @@ async def replace_instances(
         await connection.execute(
             sa.delete(table).where(table.c.tenant_id == tenant_id, table.c.instance_id.in_(instance_ids))
         )
-    columns = ("name", "state", "revision", "labels", "finalizers", "snapshot", "update_time")
+    columns = (
+        "name", "owner", "state", "revision", "labels", "definition_ids", "finalizers", "snapshot", "update_time",
+    )  # fmt: skip
     await connection.execute(
         sa.update(instances)
         .where(
@@ -244,13 +245,16 @@ async def list_instances(
     kinds: Sequence[str],
     name: str,
     labels: Mapping[str, str],
+    states: Sequence[str],
+    owner: str,
+    definition_id: str,
     after: tuple[str, str] | None,
     limit: int,
 ) -> Sequence[sa.Row[Any]]:
     """Return (name, id, serialized instance) by name, after a position (name, id)."""
     statement = sa.select(instances.c.name, instances.c.instance_id, instances.c.snapshot).where(
         instances.c.tenant_id == tenant_id,
-        instances.c.kind.in_(kinds) if kinds else instances.c.kind.not_in(COMPONENT_KINDS),
+        instances.c.kind.in_(kinds) if kinds else instances.c.owner_instance_id.is_(None),
     )
     if project_id:
         statement = statement.where(instances.c.project_id == project_id)
@@ -258,6 +262,12 @@ async def list_instances(
         statement = statement.where(instances.c.name == name)
     if labels:
         statement = statement.where(instances.c.labels.contains(dict(labels)))
+    if states:
+        statement = statement.where(instances.c.state.in_(states))
+    if owner:
+        statement = statement.where(instances.c.owner == owner)
+    if definition_id:
+        statement = statement.where(instances.c.definition_ids.contains([definition_id]))
     if after:
         position = sa.tuple_(sa.literal(after[0]), sa.cast(after[1], sa.Uuid(as_uuid=False)))
         statement = statement.where(sa.tuple_(instances.c.name, instances.c.instance_id) > position)

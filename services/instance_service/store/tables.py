@@ -67,7 +67,9 @@ instances = sa.Table(
     sa.Column("owner_instance_id", UUID_TEXT, nullable=True),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("owner", sa.Text(collation="C"), nullable=False),
     sa.Column("labels", postgresql.JSONB, nullable=False),
+    sa.Column("definition_ids", postgresql.ARRAY(UUID_TEXT), nullable=False),  # its own and its components'
     sa.Column("finalizers", postgresql.ARRAY(sa.Text), nullable=False),
     sa.Column("snapshot", sa.LargeBinary, nullable=False),  # serialized Instance
     sa.Column("create_time", TIME, nullable=False),

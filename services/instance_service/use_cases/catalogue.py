@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.struct_pb2 import Value
+
+from instance_service.domain.revision_diff import ABSENT, differences
 from instance_service.store import instances as store
 from instance_service.use_cases.definitions import DEFAULT_PAGE
 from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.instances import not_found
-from instance_service.use_cases.shapes import kind_word, timestamp
+from instance_service.use_cases.shapes import kind_word, state_word, timestamp
 from optaic.instance.v1.instance_pb2 import Instance, InstanceRevision
 from optaic.instance.v1.instance_service_pb2 import (
     BatchGetInstancesRequest,
     BatchGetInstancesResponse,
+    DiffInstanceRevisionsRequest,
+    DiffInstanceRevisionsResponse,
+    FieldChange,
     GetInstanceRequest,
     ListInstanceRevisionsRequest,
     ListInstanceRevisionsResponse,
@@ -41,6 +50,34 @@ async def get_instance(environment: Environment, tenant_id: str, request: GetIns
     return Instance.FromString(snapshot)
 
 
+async def diff_revisions(
+    environment: Environment, tenant_id: str, request: DiffInstanceRevisionsRequest
+) -> DiffInstanceRevisionsResponse:
+    """Return every field that differs between two revisions.
+
+    Raises:
+        NotFoundError: There is no such instance or revision.
+    """
+    instance_id = request.instance_id
+    before, after = [
+        await get_instance(
+            environment, tenant_id, GetInstanceRequest(instance_id=instance_id, revision=revision)
+        )
+        for revision in (request.from_revision, request.to_revision)
+    ]
+    found = differences(*(MessageToDict(one, preserving_proto_field_name=True) for one in (before, after)))
+    return DiffInstanceRevisionsResponse(
+        changes=[
+            FieldChange(path=one.path, from_value=_value(one.before), to_value=_value(one.after))
+            for one in found
+        ]
+    )
+
+
+def _value(given: Any) -> Value | None:
+    return None if given is ABSENT else ParseDict(given, Value())
+
+
 async def batch_get_instances(
     environment: Environment, tenant_id: str, request: BatchGetInstancesRequest
 ) -> BatchGetInstancesResponse:
@@ -65,7 +102,9 @@ async def list_instances(
     """Return a page of instances in the order of names."""
     kinds = sorted(kind_word(kind) for kind in request.kinds)
     labels = dict(sorted(request.labels.items()))
-    selection = pages.filter_hash("instances", request.project_id, kinds, request.name, labels)
+    states = sorted(state_word(state) for state in request.states)
+    filters = (request.project_id, kinds, request.name, labels, states, request.owner, request.definition_id)
+    selection = pages.filter_hash("instances", *filters)
     after = pages.decode(request.page_token, selection) if request.page_token else None
     size = request.page_size or DEFAULT_PAGE
     async with environment.database.read(tenant_id) as connection:
@@ -76,6 +115,9 @@ async def list_instances(
             kinds=kinds,
             name=request.name,
             labels=labels,
+            states=states,
+            owner=request.owner,
+            definition_id=request.definition_id,
             after=(after["name"], after["id"]) if after else None,
             limit=size + 1,
         )

@@ -11,6 +11,7 @@ from instance_service.domain.flows import COMPONENT_KINDS, DEFINED_KINDS
 from instance_service.store import tables
 from instance_service.store.tables import Table
 from instance_service.use_cases.drafts import Draft
+from instance_service.use_cases.references import references_of
 from instance_service.use_cases.shapes import dataset_of, edges_of, flow_word, json_of, kind_word, state_word
 from optaic.instance.v1.instance_pb2 import Instance
 
@@ -97,7 +98,11 @@ def instance_row(tenant_id: str, instance: Instance) -> dict[str, Any]:
         "owner_instance_id": instance.owner_instance_id or None,
         "state": state_word(instance.state),
         "revision": instance.revision,
+        "owner": instance.owner,
         "labels": dict(instance.labels),
+        "definition_ids": sorted(
+            {one.spec.definition_id for one in references_of(instance)} or {instance.definition_id} - {""}
+        ),
         "finalizers": [] if instance.owner_instance_id else FINALIZERS,
         "snapshot": instance.SerializeToString(),
         "create_time": instance.create_time.ToDatetime(tzinfo=UTC),

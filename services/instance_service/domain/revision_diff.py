@@ -1,0 +1,58 @@
+"""What differs between two revisions, field by field; it knows JSON only."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from itertools import zip_longest
+from typing import Any, NamedTuple
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# Number, etag and times of the revision itself, and what outside systems call things: no revision is made of it.
+_NOT_COMPARED = frozenset({"revision", "etag", "create_time", "update_time", "conditions"})
+_HANDLES = frozenset({"prefect_deployment_id"})
+
+
+class Absent(Enum):
+    """Says that a field is not set; `None` is JSON's null."""
+
+    ABSENT = "absent"
+
+
+ABSENT = Absent.ABSENT
+
+
+class FieldDifference(NamedTuple):
+    """One field that differs, and its values."""
+
+    path: str
+    before: Any
+    after: Any
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[FieldDifference]:
+    """Return every field that differs between two snapshots of an instance, in the order of paths."""
+    return list(_compare("", _content(before), _content(after)))
+
+
+def _content(snapshot: Mapping[str, Any]) -> dict[str, Any]:
+    content = {key: value for key, value in snapshot.items() if key not in _NOT_COMPARED}
+    if "flows" in content:
+        content["flows"] = [
+            {key: value for key, value in flow.items() if key not in _HANDLES} for flow in content["flows"]
+        ]
+    return content
+
+
+def _compare(path: str, before: Any, after: Any) -> Iterator[FieldDifference]:
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for key in sorted({*before, *after}):
+            named = f".{key}" if path else key
+            where = path + (named if _NAME.fullmatch(key) else f"[{key!r}]")
+            yield from _compare(where, before.get(key, ABSENT), after.get(key, ABSENT))
+    elif isinstance(before, list) and isinstance(after, list):
+        for index, (one, other) in enumerate(zip_longest(before, after, fillvalue=ABSENT)):
+            yield from _compare(f"{path}[{index}]", one, other)
+    elif before != after or isinstance(before, bool) != isinstance(after, bool):
+        yield FieldDifference(path, before, after)
