@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from optaic.definition.v1 import definition_pb2 as optaic_dot_definition_dot_v1_dot_definition__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,optaic/definition/v1/definition_events.proto\x12\x14optaic.definition.v1\x1a%optaic/definition/v1/definition.proto\"Z\n\x13\x44\x65\x66initionPublished\x12\x43\n\x12\x64\x65\x66inition_version\x18\x01 \x01(\x0b\x32\'.optaic.definition.v1.DefinitionVersion\"k\n\x14\x44\x65\x66initionDeprecated\x12\x43\n\x12\x64\x65\x66inition_version\x18\x01 \x01(\x0b\x32\'.optaic.definition.v1.DefinitionVersion\x12\x0e\n\x06reason\x18\x02 \x01(\t\"h\n\x11\x44\x65\x66initionRetired\x12\x43\n\x12\x64\x65\x66inition_version\x18\x01 \x01(\x0b\x32\'.optaic.definition.v1.DefinitionVersion\x12\x0e\n\x06reason\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,optaic/definition/v1/definition_events.proto\x12\x14optaic.definition.v1\x1a%optaic/definition/v1/definition.proto\"j\n\x13\x44\x65\x66initionPublished\x12\x43\n\x12\x64\x65\x66inition_version\x18\x01 \x01(\x0b\x32\'.optaic.definition.v1.DefinitionVersion\x12\x0e\n\x06reason\x18\x02 \x01(\t\"k\n\x14\x44\x65\x66initionDeprecated\x12\x43\n\x12\x64\x65\x66inition_version\x18\x01 \x01(\x0b\x32\'.optaic.definition.v1.DefinitionVersion\x12\x0e\n\x06reason\x18\x02 \x01(\t\"h\n\x11\x44\x65\x66initionRetired\x12\x43\n\x12\x64\x65\x66inition_version\x18\x01 \x01(\x0b\x32\'.optaic.definition.v1.DefinitionVersion\x12\x0e\n\x06reason\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,9 +33,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'optaic.definition.v1.defini
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DEFINITIONPUBLISHED']._serialized_start=109
-  _globals['_DEFINITIONPUBLISHED']._serialized_end=199
-  _globals['_DEFINITIONDEPRECATED']._serialized_start=201
-  _globals['_DEFINITIONDEPRECATED']._serialized_end=308
-  _globals['_DEFINITIONRETIRED']._serialized_start=310
-  _globals['_DEFINITIONRETIRED']._serialized_end=414
+  _globals['_DEFINITIONPUBLISHED']._serialized_end=215
+  _globals['_DEFINITIONDEPRECATED']._serialized_start=217
+  _globals['_DEFINITIONDEPRECATED']._serialized_end=324
+  _globals['_DEFINITIONRETIRED']._serialized_start=326
+  _globals['_DEFINITIONRETIRED']._serialized_end=430
 # @@protoc_insertion_point(module_scope)

@@ -19,21 +19,25 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class DefinitionPublished(_message.Message):
-    """A new version exists. Subject `optaic.<tenant>.definition.v1.published.<definition id>`."""
+    """A new version exists, or a draft is active now. Subject `optaic.<tenant>.definition.v1.published.<definition id>`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DEFINITION_VERSION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Why the draft was activated; empty for a new version."""
     @_builtins.property
     def definition_version(self) -> _definition_pb2.DefinitionVersion: ...
     def __init__(
         self,
         *,
         definition_version: _definition_pb2.DefinitionVersion | None = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["definition_version", b"definition_version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition_version", b"definition_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition_version", b"definition_version", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -72,11 +72,11 @@ class _DefinitionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Defin
     DESCRIPTOR: _descriptor.EnumDescriptor
     DEFINITION_STATE_UNSPECIFIED: _DefinitionState.ValueType  # 0
     DEFINITION_STATE_DRAFT: _DefinitionState.ValueType  # 1
-    """DRAFT -> ACTIVE"""
+    """DRAFT -> ACTIVE. Never the newest; an instance may name it, to try it."""
     DEFINITION_STATE_ACTIVE: _DefinitionState.ValueType  # 2
     """ACTIVE -> DEPRECATED"""
     DEFINITION_STATE_DEPRECATED: _DefinitionState.ValueType  # 3
-    """DEPRECATED -> RETIRED. New instances get a warning."""
+    """DEPRECATED -> RETIRED. Never the newest; an instance may still name it."""
     DEFINITION_STATE_RETIRED: _DefinitionState.ValueType  # 4
     """Final. New instances are refused; old ones keep working."""
 
@@ -85,11 +85,11 @@ class DefinitionState(_DefinitionState, metaclass=_DefinitionStateEnumTypeWrappe
 
 DEFINITION_STATE_UNSPECIFIED: DefinitionState.ValueType  # 0
 DEFINITION_STATE_DRAFT: DefinitionState.ValueType  # 1
-"""DRAFT -> ACTIVE"""
+"""DRAFT -> ACTIVE. Never the newest; an instance may name it, to try it."""
 DEFINITION_STATE_ACTIVE: DefinitionState.ValueType  # 2
 """ACTIVE -> DEPRECATED"""
 DEFINITION_STATE_DEPRECATED: DefinitionState.ValueType  # 3
-"""DEPRECATED -> RETIRED. New instances get a warning."""
+"""DEPRECATED -> RETIRED. Never the newest; an instance may still name it."""
 DEFINITION_STATE_RETIRED: DefinitionState.ValueType  # 4
 """Final. New instances are refused; old ones keep working."""
 Global___DefinitionState: _TypeAlias = DefinitionState  # noqa: Y015

@@ -84,8 +84,9 @@ class DefinitionServiceServicer:
 
     def PublishDefinition(self, request, context):
         """Publishes one version, creating the definition with its first version. The same content again
-        returns the existing version. Errors: ALREADY_EXISTS (VERSION_CONFLICT) for other content under
-        the same version; INVALID_ARGUMENT (INVALID_SCHEMA) for a bad JSON Schema, with its path.
+        returns the existing version, in the state that it has. Errors: ALREADY_EXISTS (VERSION_CONFLICT) for
+        other content under the same version; INVALID_ARGUMENT (INVALID_SCHEMA) for a bad JSON Schema,
+        (INVALID_EXPRESSION) for a macro's expression, (INVALID_ARGUMENT) for the rest, each with its path.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -121,7 +122,7 @@ class DefinitionServiceServicer:
 
     def DeprecateDefinitionVersion(self, request, context):
         """ACTIVE -> DEPRECATED; deprecating again changes nothing. Instances keep working. Errors: NOT_FOUND
-        (DEFINITION_VERSION_NOT_FOUND).
+        (DEFINITION_VERSION_NOT_FOUND); FAILED_PRECONDITION (INVALID_STATE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

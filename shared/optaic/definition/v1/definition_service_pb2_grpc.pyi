@@ -36,8 +36,9 @@ class DefinitionServiceStub:
     def __new__(cls, channel: _aio.Channel) -> DefinitionServiceAsyncStub: ...
     PublishDefinition: _grpc.UnaryUnaryMultiCallable[_definition_service_pb2.PublishDefinitionRequest, _definition_pb2.DefinitionVersion]
     """Publishes one version, creating the definition with its first version. The same content again
-    returns the existing version. Errors: ALREADY_EXISTS (VERSION_CONFLICT) for other content under
-    the same version; INVALID_ARGUMENT (INVALID_SCHEMA) for a bad JSON Schema, with its path.
+    returns the existing version, in the state that it has. Errors: ALREADY_EXISTS (VERSION_CONFLICT) for
+    other content under the same version; INVALID_ARGUMENT (INVALID_SCHEMA) for a bad JSON Schema,
+    (INVALID_EXPRESSION) for a macro's expression, (INVALID_ARGUMENT) for the rest, each with its path.
     """
     GetDefinition: _grpc.UnaryUnaryMultiCallable[_definition_service_pb2.GetDefinitionRequest, _definition_pb2.Definition]
     """Errors: NOT_FOUND (DEFINITION_NOT_FOUND)."""
@@ -49,7 +50,7 @@ class DefinitionServiceStub:
     """Newest first."""
     DeprecateDefinitionVersion: _grpc.UnaryUnaryMultiCallable[_definition_service_pb2.DeprecateDefinitionVersionRequest, _definition_pb2.DefinitionVersion]
     """ACTIVE -> DEPRECATED; deprecating again changes nothing. Instances keep working. Errors: NOT_FOUND
-    (DEFINITION_VERSION_NOT_FOUND).
+    (DEFINITION_VERSION_NOT_FOUND); FAILED_PRECONDITION (INVALID_STATE).
     """
     ActivateDefinitionVersion: _grpc.UnaryUnaryMultiCallable[_definition_service_pb2.ActivateDefinitionVersionRequest, _definition_pb2.DefinitionVersion]
     """DRAFT -> ACTIVE; activating again changes nothing. From then on it is what new instances get. Errors:
@@ -67,8 +68,9 @@ class DefinitionServiceAsyncStub(DefinitionServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     PublishDefinition: _aio.UnaryUnaryMultiCallable[_definition_service_pb2.PublishDefinitionRequest, _definition_pb2.DefinitionVersion]  # type: ignore[assignment]
     """Publishes one version, creating the definition with its first version. The same content again
-    returns the existing version. Errors: ALREADY_EXISTS (VERSION_CONFLICT) for other content under
-    the same version; INVALID_ARGUMENT (INVALID_SCHEMA) for a bad JSON Schema, with its path.
+    returns the existing version, in the state that it has. Errors: ALREADY_EXISTS (VERSION_CONFLICT) for
+    other content under the same version; INVALID_ARGUMENT (INVALID_SCHEMA) for a bad JSON Schema,
+    (INVALID_EXPRESSION) for a macro's expression, (INVALID_ARGUMENT) for the rest, each with its path.
     """
     GetDefinition: _aio.UnaryUnaryMultiCallable[_definition_service_pb2.GetDefinitionRequest, _definition_pb2.Definition]  # type: ignore[assignment]
     """Errors: NOT_FOUND (DEFINITION_NOT_FOUND)."""
@@ -80,7 +82,7 @@ class DefinitionServiceAsyncStub(DefinitionServiceStub):
     """Newest first."""
     DeprecateDefinitionVersion: _aio.UnaryUnaryMultiCallable[_definition_service_pb2.DeprecateDefinitionVersionRequest, _definition_pb2.DefinitionVersion]  # type: ignore[assignment]
     """ACTIVE -> DEPRECATED; deprecating again changes nothing. Instances keep working. Errors: NOT_FOUND
-    (DEFINITION_VERSION_NOT_FOUND).
+    (DEFINITION_VERSION_NOT_FOUND); FAILED_PRECONDITION (INVALID_STATE).
     """
     ActivateDefinitionVersion: _aio.UnaryUnaryMultiCallable[_definition_service_pb2.ActivateDefinitionVersionRequest, _definition_pb2.DefinitionVersion]  # type: ignore[assignment]
     """DRAFT -> ACTIVE; activating again changes nothing. From then on it is what new instances get. Errors:
@@ -101,8 +103,9 @@ class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_definition_pb2.DefinitionVersion, _abc.Awaitable[_definition_pb2.DefinitionVersion]]:
         """Publishes one version, creating the definition with its first version. The same content again
-        returns the existing version. Errors: ALREADY_EXISTS (VERSION_CONFLICT) for other content under
-        the same version; INVALID_ARGUMENT (INVALID_SCHEMA) for a bad JSON Schema, with its path.
+        returns the existing version, in the state that it has. Errors: ALREADY_EXISTS (VERSION_CONFLICT) for
+        other content under the same version; INVALID_ARGUMENT (INVALID_SCHEMA) for a bad JSON Schema,
+        (INVALID_EXPRESSION) for a macro's expression, (INVALID_ARGUMENT) for the rest, each with its path.
         """
 
     @_abc_1.abstractmethod
@@ -144,7 +147,7 @@ class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_definition_pb2.DefinitionVersion, _abc.Awaitable[_definition_pb2.DefinitionVersion]]:
         """ACTIVE -> DEPRECATED; deprecating again changes nothing. Instances keep working. Errors: NOT_FOUND
-        (DEFINITION_VERSION_NOT_FOUND).
+        (DEFINITION_VERSION_NOT_FOUND); FAILED_PRECONDITION (INVALID_STATE).
         """
 
     @_abc_1.abstractmethod
