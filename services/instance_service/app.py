@@ -13,7 +13,7 @@ from instance_service.grpc_api import DefinitionApi, InstanceApi
 from instance_service.ports import Deployments
 from instance_service.prefect_adapter import PrefectDeployments
 from instance_service.reconcile import DriftWatch, Reconciler
-from instance_service.use_cases.definitions import publish_builtins
+from instance_service.use_cases.definitions.plugins import publish_plugins
 from instance_service.use_cases.environment import Environment
 from optaic.definition.v1 import definition_service_pb2 as definition_api
 from optaic.definition.v1.definition_service_pb2_grpc import add_DefinitionServiceServicer_to_server
@@ -98,7 +98,7 @@ async def main(stop: asyncio.Event) -> None:
     )
     app = build(settings, deployments)
     await app.environment.database.open()
-    await publish_builtins(app.environment, settings.tenants)
+    await publish_plugins(app.environment, settings.tenants)
     await app.broker.connect()
     await runtime.serve(
         stop,

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from google.protobuf.message import Message
 
-from optaic.definition.v1.definition_events_pb2 import DefinitionDeprecated, DefinitionPublished
+from optaic.definition.v1.definition_events_pb2 import (
+    DefinitionDeprecated,
+    DefinitionPublished,
+    DefinitionRetired,
+)
 from optaic.definition.v1.definition_pb2 import DefinitionVersion
 from optaic.instance.v1.instance_events_pb2 import (
     InstanceActivated,
@@ -27,14 +31,20 @@ class Events:
         self._clock = clock
         self._ids = ids
 
-    def published(self, version: DefinitionVersion) -> Event:
-        """A definition version exists."""
-        return self._make(DefinitionPublished(definition_version=version), "published", version.definition_id)
+    def published(self, version: DefinitionVersion, reason: str = "") -> Event:
+        """A definition version exists, or a draft became active."""
+        message = DefinitionPublished(definition_version=version, reason=reason)
+        return self._make(message, "published", version.definition_id)
 
     def deprecated(self, version: DefinitionVersion, reason: str) -> Event:
         """A definition version should no longer be used."""
         message = DefinitionDeprecated(definition_version=version, reason=reason)
         return self._make(message, "deprecated", version.definition_id)
+
+    def retired(self, version: DefinitionVersion, reason: str) -> Event:
+        """No new instance gets a definition version."""
+        message = DefinitionRetired(definition_version=version, reason=reason)
+        return self._make(message, "retired", version.definition_id)
 
     def created(self, instance: Instance) -> Event:
         """An instance exists."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from instance_service.use_cases import catalogue, definitions, instances, lifecycle, projects
+from instance_service.use_cases import catalogue, instances, lifecycle, projects
+from instance_service.use_cases.definitions import publication, reading, states
 from instance_service.use_cases.environment import Environment
 from optaic.definition.v1 import definition_service_pb2 as definition_api
 from optaic.definition.v1.definition_pb2 import Definition, DefinitionVersion
@@ -25,46 +26,44 @@ class DefinitionApi(DefinitionServiceServicer):
     async def PublishDefinition(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: definition_api.PublishDefinitionRequest, _context: Any
     ) -> DefinitionVersion:
-        return await definitions.publish_definition(self._environment, current().tenant_id, request)
+        return await publication.publish_definition(self._environment, current().tenant_id, request)
 
     async def GetDefinition(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: definition_api.GetDefinitionRequest, _context: Any
     ) -> Definition:
-        return await definitions.get_definition(self._environment, current().tenant_id, request)
+        return await reading.get_definition(self._environment, current().tenant_id, request)
 
     async def ListDefinitions(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: definition_api.ListDefinitionsRequest, _context: Any
     ) -> definition_api.ListDefinitionsResponse:
-        return await definitions.list_definitions(self._environment, current().tenant_id, request)
+        return await reading.list_definitions(self._environment, current().tenant_id, request)
 
     async def GetDefinitionVersion(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: definition_api.GetDefinitionVersionRequest, _context: Any
     ) -> DefinitionVersion:
-        return await definitions.get_version(
+        return await reading.get_version(
             self._environment, current().tenant_id, request.definition_version_id
         )
 
     async def ListDefinitionVersions(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: definition_api.ListDefinitionVersionsRequest, _context: Any
     ) -> definition_api.ListDefinitionVersionsResponse:
-        return await definitions.list_versions(self._environment, current().tenant_id, request)
+        return await reading.list_versions(self._environment, current().tenant_id, request)
 
     async def DeprecateDefinitionVersion(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: definition_api.DeprecateDefinitionVersionRequest, _context: Any
     ) -> DefinitionVersion:
-        return await definitions.deprecate_version(self._environment, current().tenant_id, request)
+        return await states.deprecate_version(self._environment, current().tenant_id, request)
 
     async def ActivateDefinitionVersion(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: definition_api.ActivateDefinitionVersionRequest, _context: Any
     ) -> DefinitionVersion:
-        del request
-        raise UnimplementedError("UNIMPLEMENTED", "ActivateDefinitionVersion is not offered yet")
+        return await states.activate_version(self._environment, current().tenant_id, request)
 
     async def RetireDefinitionVersion(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: definition_api.RetireDefinitionVersionRequest, _context: Any
     ) -> DefinitionVersion:
-        del request
-        raise UnimplementedError("UNIMPLEMENTED", "RetireDefinitionVersion is not offered yet")
+        return await states.retire_version(self._environment, current().tenant_id, request)
 
 
 class InstanceApi(InstanceServiceServicer):

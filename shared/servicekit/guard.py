@@ -14,24 +14,22 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
-import protovalidate
 import structlog
 from google.protobuf.message import DecodeError, Message
 
 from servicekit import context
 from servicekit.auth import Authenticator
 from servicekit.context import RequestContext
+from servicekit.contracts import check_contract
 from servicekit.errors import (
     DeadlineExceededError,
     DomainError,
-    FieldViolation,
     InternalError,
     InvalidArgumentError,
     UnavailableError,
 )
 from servicekit.ids import new_id
 from servicekit.status import DETAILS_KEY, to_status
-from servicekit.texts import NUL, find_nul
 from servicekit.tokens import ReadTokens
 
 REQUEST_ID_KEY = "x-request-id"
@@ -46,7 +44,6 @@ _DOWNSTREAM_CODES = {
 }
 _log = structlog.get_logger(__name__)
 _level = logging.getLogger(__name__)
-_NUL = NUL.encode()
 
 
 class Guard:
@@ -63,7 +60,6 @@ class Guard:
         self._authenticator = authenticator
         self._read_tokens = read_tokens
         self._default_deadline_seconds = default_deadline_seconds
-        self._validator = protovalidate.Validator()
         self._streams: set[asyncio.Task[Any]] = set()
         self._is_stopping = False
 
@@ -174,19 +170,7 @@ class Guard:
         except DecodeError as error:
             raise InvalidArgumentError("MALFORMED_REQUEST", "the request is not a valid message") from error
         if isinstance(message, Message):
-            violations = [
-                _field_violation(violation.proto) for violation in self._validator.collect_violations(message)
-            ]
-            if _NUL in raw:  # few messages have one anywhere, and only those are searched
-                violations += [
-                    FieldViolation(path, "must not contain NUL", "string.nul") for path in find_nul(message)
-                ]
-            if violations:
-                raise InvalidArgumentError(
-                    "INVALID_ARGUMENT",
-                    "the request breaks rules of its contract",
-                    field_violations=violations,
-                )
+            check_contract(message, raw)
         return message
 
     async def _await_writes(self, request: RequestContext) -> None:
@@ -241,14 +225,3 @@ def _domain_error(error: BaseException) -> DomainError:
     if isinstance(error, grpc.aio.AioRpcError) and error.code() in _DOWNSTREAM_CODES:
         return UnavailableError("DEPENDENCY_UNAVAILABLE", "a service that is needed does not answer; retry")
     return InternalError("INTERNAL", "internal error")
-
-
-def _field_violation(violation: Any) -> FieldViolation:
-    elements = violation.field.elements if violation.field is not None else ()
-    path = ".".join(
-        element.field_name
-        if element.subscript is None
-        else f"{element.field_name}[{element.subscript.value!r}]"
-        for element in elements
-    )
-    return FieldViolation(path, violation.message, violation.rule_id)

@@ -19,7 +19,7 @@ from nats.aio.client import Client
 from instance_service.app import App, build
 from instance_service.config import Settings
 from instance_service.ports import Deployment, Ensured, OrchestratorUnavailableError
-from instance_service.use_cases.definitions import publish_builtins
+from instance_service.use_cases.definitions.plugins import publish_plugins
 from optaic.definition.v1.definition_service_pb2_grpc import DefinitionServiceStub
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_ACTIVE, Instance, Project
 from optaic.instance.v1.instance_service_pb2 import (
@@ -256,7 +256,7 @@ async def running(
         **settings,
     }
     app = build(Settings.model_validate(values), deployments)
-    await publish_builtins(app.environment, (TENANT,))
+    await publish_plugins(app.environment, (TENANT,))
     await app.broker.connect()
     stop = asyncio.Event()
     serving = asyncio.create_task(

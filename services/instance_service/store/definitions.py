@@ -18,6 +18,25 @@ _NEWEST = sa.text("""
     order by definition_id, precedence desc, definition_version_id desc
 """)
 
+_PREVIOUS = sa.text("""
+    select snapshot from definition_versions
+    where tenant_id = :tenant_id and definition_id = cast(:definition_id as uuid) and state = 'active'
+        and precedence < :precedence
+    order by precedence desc, definition_version_id desc limit 1
+""")
+# A component is listed under the name of the instance that owns it.
+_TRACKING = sa.text("""
+    select cast(owner.instance_id as text), owner.name, cast(owner.project_id as text) as project_id,
+        components.config, cast(count(*) over () as integer) as total
+    from components
+    join instances as part on part.tenant_id = components.tenant_id and part.instance_id = components.instance_id
+    join instances as owner on owner.tenant_id = part.tenant_id
+        and owner.instance_id = coalesce(part.owner_instance_id, part.instance_id)
+    where components.tenant_id = :tenant_id and components.definition_id = cast(:definition_id as uuid)
+        and components.track_newest and owner.state <> 'deleting'
+    order by owner.name, owner.instance_id limit :limit
+""")
+
 
 async def insert_definition(connection: AsyncConnection, row: dict[str, Any]) -> str:
     """Create a definition unless its kind and name exist; return the id that counts."""
@@ -61,13 +80,30 @@ async def get_definition_by_name(
 
 
 async def list_definitions(
-    connection: AsyncConnection, tenant_id: str, kind: str, after: tuple[str, str] | None, limit: int
+    connection: AsyncConnection,
+    tenant_id: str,
+    *,
+    kind: str,
+    state: str,
+    name_prefix: str,
+    after: tuple[str, str] | None,
+    limit: int,
 ) -> Sequence[sa.Row[Any]]:
-    """Return definitions by name after a position (name, id)."""
+    """Return definitions by name after a position (name, id); empty filters select all."""
     name = definitions.c.name.collate("C")
     statement = sa.select(definitions).where(definitions.c.tenant_id == tenant_id)
     if kind:
         statement = statement.where(definitions.c.kind == kind)
+    if state:
+        statement = statement.where(
+            sa.exists().where(
+                versions.c.tenant_id == tenant_id,
+                versions.c.definition_id == definitions.c.definition_id,
+                versions.c.state == state,
+            )
+        )
+    if name_prefix:
+        statement = statement.where(name.startswith(name_prefix, autoescape=True))
     if after:
         position = sa.tuple_(sa.literal(after[0]), sa.cast(after[1], sa.Uuid(as_uuid=False)))
         statement = statement.where(sa.tuple_(name, definitions.c.definition_id) > position)
@@ -83,6 +119,22 @@ async def newest_versions(
     return {row[0]: bytes(row[1]) for row in rows}
 
 
+async def previous_version(
+    connection: AsyncConnection, tenant_id: str, definition_id: str, precedence: str
+) -> bytes | None:
+    """Return the newest active version before a precedence, serialized."""
+    parameters = {"tenant_id": tenant_id, "definition_id": definition_id, "precedence": precedence}
+    return (await connection.execute(_PREVIOUS, parameters)).scalar_one_or_none()
+
+
+async def list_tracking(
+    connection: AsyncConnection, tenant_id: str, definition_id: str, limit: int
+) -> Sequence[sa.Row[Any]]:
+    """Return (instance id, name, project id, config, how many in all) of what follows a definition, by name."""
+    parameters = {"tenant_id": tenant_id, "definition_id": definition_id, "limit": limit}
+    return (await connection.execute(_TRACKING, parameters)).all()
+
+
 async def get_version(
     connection: AsyncConnection,
     tenant_id: str,
@@ -90,7 +142,6 @@ async def get_version(
     definition_version_id: str = "",
     definition_id: str = "",
     version: str = "",
-    is_locked: bool = False,
 ) -> sa.Row[Any] | None:
     """Return a version's row by its id, or by definition and semantic version."""
     statement = sa.select(versions).where(versions.c.tenant_id == tenant_id)
@@ -100,8 +151,6 @@ async def get_version(
         statement = statement.where(versions.c.definition_id == definition_id)
     if version:
         statement = statement.where(versions.c.version == version)
-    if is_locked:
-        statement = statement.with_for_update()
     return (await connection.execute(statement)).one_or_none()
 
 

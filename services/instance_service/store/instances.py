@@ -34,8 +34,8 @@ _GET_SNAPSHOT = sa.text("""
 _RESOLVE = sa.text("""
     select wanted.position, found.snapshot
     from unnest(cast(:kinds as text[]), cast(:definition_ids as uuid[]), cast(:names as text[]),
-        cast(:version_ids as uuid[]), cast(:versions as text[]))
-        with ordinality as wanted (kind, definition_id, name, version_id, version, position)
+        cast(:version_ids as uuid[]), cast(:versions as text[]), cast(:held_ids as uuid[]))
+        with ordinality as wanted (kind, definition_id, name, version_id, version, held_id, position)
     join definitions on definitions.tenant_id = :tenant_id and definitions.kind = wanted.kind
         and (wanted.definition_id is null or definitions.definition_id = wanted.definition_id)
         and (wanted.name = '' or definitions.name = wanted.name)
@@ -44,7 +44,9 @@ _RESOLVE = sa.text("""
         where candidate.tenant_id = :tenant_id and candidate.definition_id = definitions.definition_id
             and (wanted.version_id is null or candidate.definition_version_id = wanted.version_id)
             and (wanted.version = '' or candidate.version = wanted.version)
-            and (wanted.version_id is not null or wanted.version <> '' or candidate.state = 'active')
+            and (wanted.version_id is not null or wanted.version <> '' or candidate.state = 'active'
+                -- Who follows the newest never goes back, whatever becomes of the version.
+                or (candidate.definition_version_id = wanted.held_id and candidate.state <> 'draft'))
         order by candidate.precedence desc, candidate.definition_version_id desc limit 1
     ) as found on true
 """)
@@ -288,13 +290,13 @@ async def list_revisions(
 
 
 async def resolve_versions(
-    connection: AsyncConnection, tenant_id: str, wanted: Sequence[tuple[str, str, str, str, str]]
+    connection: AsyncConnection, tenant_id: str, wanted: Sequence[tuple[str, str, str, str, str, str]]
 ) -> dict[int, bytes]:
-    """Return definition versions, serialized, by the position of (kind, definition id, name, version id, version).
+    """Return versions, serialized, by the position of (kind, definition id, name, version id, version, held id).
 
-    Empty parts leave it open; without a version it is the newest active one.
+    Empty parts leave it open; without a version it is the newest active one, or the held one if that is newer.
     """
-    kinds, definition_ids, names, version_ids, versions = zip(*wanted, strict=True)
+    kinds, definition_ids, names, version_ids, versions, held_ids = zip(*wanted, strict=True)
     parameters = {
         "tenant_id": tenant_id,
         "kinds": list(kinds),
@@ -302,6 +304,7 @@ async def resolve_versions(
         "names": list(names),
         "version_ids": [value or None for value in version_ids],
         "versions": list(versions),
+        "held_ids": [value or None for value in held_ids],
     }
     rows = await connection.execute(_RESOLVE, parameters)
     return {int(row.position) - 1: bytes(row.snapshot) for row in rows}

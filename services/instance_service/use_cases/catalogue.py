@@ -9,7 +9,7 @@ from google.protobuf.struct_pb2 import Value
 
 from instance_service.domain.revision_diff import ABSENT, differences
 from instance_service.store import instances as store
-from instance_service.use_cases.definitions import DEFAULT_PAGE
+from instance_service.use_cases.definitions.reading import DEFAULT_PAGE
 from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.instances import not_found
 from instance_service.use_cases.shapes import kind_word, state_word, timestamp

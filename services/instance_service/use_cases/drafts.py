@@ -155,7 +155,7 @@ def prepare(environment: Environment, given: Instance, current: Instance | None 
         for component in COMPONENT_KINDS:
             field = f"{component}_instance_id"
             setattr(dataset, field, getattr(dataset, field) or environment.ids())
-    references = references_of(instance)
+    references = references_of(instance, current)
     violations = [
         *_stray_violations(instance, kind),
         *_date_violations(instance, kind),
@@ -190,7 +190,7 @@ def complete(tenant_id: str, pending: Pending, facts: Facts) -> Draft:
     instance, violations = pending.instance, [*pending.violations]
     uses: list[Use] = []
     if pending.is_referenced:
-        uses = resolve(pending.references, facts.versions, pending.current, violations)
+        uses = resolve(pending.references, facts.versions, violations)
     version = uses[0].version if uses else None
     upstreams = resolve_upstreams(instance, version, pending.named, facts.known, violations)
     if pending.kind == "backtest":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from instance_service.store import projects as store
-from instance_service.use_cases.definitions import DEFAULT_PAGE
+from instance_service.use_cases.definitions.reading import DEFAULT_PAGE
 from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.shapes import timestamp
 from optaic.instance.v1.instance_pb2 import Project

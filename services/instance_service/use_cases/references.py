@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -13,18 +13,15 @@ from instance_service.jsonschema_adapter import config_violations
 from instance_service.store import instances as store
 from instance_service.store.tables import Connection
 from instance_service.use_cases.shapes import dataset_of, json_of
-from optaic.definition.v1.definition_pb2 import (
-    DEFINITION_STATE_DRAFT,
-    DEFINITION_STATE_RETIRED,
-    DefinitionVersion,
-)
+from optaic.definition.v1.definition_pb2 import DEFINITION_STATE_RETIRED, DefinitionVersion
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.instance.v1.spec_pb2 import ComponentSpec
 from servicekit.errors import FieldViolation, NotFoundError
 from servicekit.ids import is_id
 
 _DEFAULT_NAMES = {"store": "delta", "accessor": "simple"}
-Wanted: TypeAlias = tuple[str, str, str, str, str]  # kind, definition id, name, version id, version
+# Kind, definition id, name, version id, version, and the version that a follower has already.
+Wanted: TypeAlias = tuple[str, str, str, str, str, str]
 Versions: TypeAlias = Mapping[Wanted, DefinitionVersion]
 
 
@@ -35,6 +32,7 @@ class Reference:
     slot: str  # the component's or instance's kind
     path: str
     spec: ComponentSpec | Instance
+    held_id: str = ""  # of the version that the instance has there already, whatever became of it
 
     @property
     def wanted(self) -> list[Wanted]:
@@ -49,6 +47,7 @@ class Reference:
                 spec.definition_name,
                 spec.definition_version_id.lower(),
                 spec.definition_version,
+                self.held_id if spec.track_newest else "",
             )
             for kind in DEFINITION_KINDS[self.slot]
         ]
@@ -73,13 +72,20 @@ class Use:
         return {"definition": self.version.content_hash, "config": self.config}
 
 
-def references_of(instance: Instance) -> list[Reference]:
-    """Return every place where an instance of its kind names a definition; a backtest has none."""
+def references_of(instance: Instance, current: Instance | None = None) -> list[Reference]:
+    """Return every place where an instance of its kind names a definition; a backtest has none.
+
+    `current` is the instance as it is, when it is not new.
+    """
     kind = instance.WhichOneof("spec")
+    held = {one.slot: one.spec.definition_version_id for one in references_of(current)} if current else {}
     if (dataset := dataset_of(instance)) is not None:
         path = "instance.dataset" if kind == "dataset" else "instance.signal.dataset"
-        return [Reference(slot, f"{path}.{slot}", getattr(dataset, slot)) for slot in COMPONENT_KINDS]
-    return [Reference(kind, "instance", instance)] if kind in DEFINED_KINDS else []
+        return [
+            Reference(slot, f"{path}.{slot}", getattr(dataset, slot), held.get(slot, ""))
+            for slot in COMPONENT_KINDS
+        ]
+    return [Reference(kind, "instance", instance, held.get(kind, ""))] if kind in DEFINED_KINDS else []
 
 
 def complete_references(references: Iterable[Reference]) -> list[FieldViolation]:
@@ -112,7 +118,6 @@ async def load_versions(
 def resolve(
     references: Sequence[Reference],
     versions: Versions,
-    current: Instance | None,
     violations: list[FieldViolation],
 ) -> list[Use]:
     """Pin the references, in place, and check their configs; violations are recorded.
@@ -120,13 +125,11 @@ def resolve(
     Args:
         references: of one instance; all must be named.
         versions: what `load_versions` found.
-        current: what the instance was so far; it keeps its versions, whatever became of them.
         violations: grows.
 
     Raises:
         NotFoundError: A definition or version does not exist.
     """
-    kept = {one.spec.definition_version_id for one in references_of(current)} if current else set()
     found = [
         next((versions[one] for one in reference.wanted if one in versions), None) for reference in references
     ]
@@ -134,15 +137,13 @@ def resolve(
     if missing:
         raise _not_found(missing)
     return [
-        _use(reference, version, kept, violations)
+        _use(reference, version, violations)
         for reference, version in zip(references, found, strict=True)
         if version is not None
     ]
 
 
-def _use(
-    reference: Reference, version: DefinitionVersion, kept: Collection[str], violations: list[FieldViolation]
-) -> Use:
+def _use(reference: Reference, version: DefinitionVersion, violations: list[FieldViolation]) -> Use:
     spec, where = reference.spec, f"{reference.path}.config"
     config: dict[str, Any] = {}
     try:
@@ -152,12 +153,11 @@ def _use(
         violations.append(FieldViolation(where, str(error), "INVALID_CONFIG"))
     else:
         violations.extend(config_violations(version.content_hash, schema, config, where))
-    if version.definition_version_id not in kept:
-        if version.state == DEFINITION_STATE_RETIRED:
-            violations.append(FieldViolation(reference.path, "this version is retired", "INVALID_SPEC"))
-        if version.state == DEFINITION_STATE_DRAFT:
-            text = "this version is a draft: activate it first"
-            violations.append(FieldViolation(reference.path, text, "INVALID_SPEC"))
+    # A draft only an exact version can mean: who names it wants to try it.
+    if version.state == DEFINITION_STATE_RETIRED and version.definition_version_id != reference.held_id:
+        name = "definition_version_id" if spec.definition_version_id else "definition_version"
+        text = f"version {version.version} of {version.definition_name} is retired"
+        violations.append(FieldViolation(f"{reference.path}.{name}", text, "INVALID_SPEC"))
     spec.definition_id = version.definition_id
     spec.definition_name = version.definition_name
     spec.definition_version_id = version.definition_version_id

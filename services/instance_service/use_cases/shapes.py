@@ -11,7 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from instance_service.domain.flows import Edge
 from optaic.common.v1.flow_pb2 import FlowKind
-from optaic.definition.v1.definition_pb2 import DefinitionKind
+from optaic.definition.v1.definition_pb2 import DefinitionKind, DefinitionState
 from optaic.instance.v1.instance_pb2 import EdgeKind, Flow, FlowEdge, Instance, InstanceKind, InstanceState
 from optaic.instance.v1.spec_pb2 import DatasetSpec
 
@@ -29,6 +29,11 @@ def kind_value(word: str) -> InstanceKind.ValueType:
 def definition_kind_word(kind: DefinitionKind.ValueType) -> str:
     """Return a definition kind in lower case, as stored; empty where unspecified."""
     return DefinitionKind.Name(kind).removeprefix("DEFINITION_KIND_").lower() if kind else ""
+
+
+def definition_state_word(state: DefinitionState.ValueType) -> str:
+    """Return a version's state in lower case, as stored; empty where unspecified."""
+    return DefinitionState.Name(state).removeprefix("DEFINITION_STATE_").lower() if state else ""
 
 
 def state_word(state: InstanceState.ValueType) -> str:

@@ -8,7 +8,9 @@ from google.protobuf import json_format
 
 from optaic.definition.v1.definition_pb2 import (
     DEFINITION_KIND_PIPELINE,
+    DEFINITION_STATE_ACTIVE,
     DEFINITION_STATE_DEPRECATED,
+    DEFINITION_STATE_DRAFT,
 )
 from optaic.definition.v1.definition_service_pb2 import (
     DeprecateDefinitionVersionRequest,
@@ -92,6 +94,20 @@ async def test_the_newest_version_is_the_highest_active_one(service: RunningInst
     assert await service.definitions.DeprecateDefinitionVersion(deprecate) == deprecated
     named = GetDefinitionRequest(kind=DEFINITION_KIND_PIPELINE, name="mine")
     assert (await service.definitions.GetDefinition(named)).newest_version.version == "1.10.0"
+
+
+async def test_definitions_are_listed_by_state_and_name(service: RunningInstanceService) -> None:
+    await service.definitions.PublishDefinition(_request(draft=True))
+    await service.definitions.PublishDefinition(_request(name="min_e"))
+
+    async def names(**fields: Any) -> list[str]:
+        listed = await service.definitions.ListDefinitions(ListDefinitionsRequest(**fields))
+        return [item.name for item in listed.definitions]
+
+    assert await names(state=DEFINITION_STATE_DRAFT) == ["mine"]
+    assert await names(name_prefix="min") == ["min_e", "mine"]
+    assert await names(name_prefix="min_") == ["min_e"]
+    assert await names(name_prefix="min", state=DEFINITION_STATE_ACTIVE) == ["min_e"]
 
 
 async def test_unknown_definitions_are_not_found(service: RunningInstanceService) -> None:

@@ -1,0 +1,76 @@
+"""Definitions that installed packages ship: finds their manifests and publishes them; it imports none of their code."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint, distributions
+from pathlib import Path
+
+import structlog
+from google.protobuf import json_format
+
+from instance_service.use_cases.definitions.publication import publish_definition
+from instance_service.use_cases.environment import Environment
+from optaic.definition.v1.definition_service_pb2 import PublishDefinitionRequest
+from servicekit.contracts import check_contract
+from servicekit.errors import DomainError
+
+GROUP = "optaic.definitions"
+_log = structlog.get_logger(__name__)
+
+
+async def publish_plugins(environment: Environment, tenants: tuple[str, ...]) -> None:
+    """Publish what installed packages ship, the built-in library among them; two replicas may do so at once.
+
+    What does not work is logged and left out: no package may keep this service from starting.
+    """
+    requests = list(_requests())
+    for tenant_id in tenants:
+        for manifest, request in requests:
+            try:
+                await publish_definition(environment, tenant_id, request)
+            except DomainError as error:
+                _log.error("definition refused", manifest=manifest, tenant=tenant_id, error=repr(error))
+
+
+def _requests() -> Iterator[tuple[str, PublishDefinitionRequest]]:
+    """Yield every readable manifest with where it lies, packages in the order of their names."""
+    for plugin in _plugins():
+        try:
+            manifests = [path for folder in _folders(plugin) for path in sorted(folder.glob("*.json"))]
+        except Exception as error:  # noqa: BLE001 - the finders of other packages may raise anything
+            _log.error("package refused", plugin=plugin.name, package=plugin.value, error=repr(error))
+            continue
+        if not manifests:
+            _log.error("package without definitions", plugin=plugin.name, package=plugin.value)
+        for manifest in manifests:
+            try:
+                request = json_format.Parse(manifest.read_text("utf-8"), PublishDefinitionRequest())
+                check_contract(request)
+            except (OSError, ValueError, json_format.ParseError, DomainError) as error:
+                _log.error("manifest refused", manifest=str(manifest), error=repr(error))
+            else:
+                yield str(manifest), request
+
+
+def _plugins() -> list[EntryPoint]:
+    """Return the entry points of our group; of a distribution that is there twice, what Python would import."""
+    found: dict[str, list[EntryPoint]] = {}
+    for distribution in distributions():
+        try:
+            if plugins := list(distribution.entry_points.select(group=GROUP)):
+                found.setdefault(distribution.name, plugins)
+        except Exception as error:  # noqa: BLE001 - damaged metadata of any package whatsoever
+            _log.error("damaged package", path=str(distribution.locate_file("")), error=repr(error))
+    return [plugin for name in sorted(found) for plugin in sorted(found[name], key=lambda each: each.name)]
+
+
+def _folders(plugin: EntryPoint) -> list[Path]:
+    """Return where the package that an entry point names lies.
+
+    Only its top package is looked up, and nothing is imported: that would run its code in this service.
+    """
+    top, *rest = plugin.value.split(".")
+    spec = importlib.util.find_spec(top)
+    return [Path(location, *rest) for location in spec.submodule_search_locations or ()] if spec else []

@@ -1,0 +1,141 @@
+"""Reading definitions and their versions; it changes nothing."""
+
+from __future__ import annotations
+
+from instance_service.store import definitions as store
+from instance_service.store.tables import Row
+from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.shapes import definition_kind_word, definition_state_word, timestamp
+from optaic.definition.v1.definition_pb2 import Definition, DefinitionKind, DefinitionVersion
+from optaic.definition.v1.definition_service_pb2 import (
+    GetDefinitionRequest,
+    ListDefinitionsRequest,
+    ListDefinitionsResponse,
+    ListDefinitionVersionsRequest,
+    ListDefinitionVersionsResponse,
+)
+from servicekit import pages
+from servicekit.errors import FieldViolation, InvalidArgumentError, NotFoundError
+
+DEFAULT_PAGE = 100
+
+
+async def get_definition(
+    environment: Environment, tenant_id: str, request: GetDefinitionRequest
+) -> Definition:
+    """Return a definition with its newest active version.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    kind = definition_kind_word(request.kind)
+    if not request.definition_id and not (kind and request.name):
+        violation = FieldViolation("definition_id", "give the id, or kind and name", "INVALID_ARGUMENT")
+        raise InvalidArgumentError("INVALID_ARGUMENT", violation.description, field_violations=[violation])
+    async with environment.database.read(tenant_id) as connection:
+        if request.definition_id:
+            row = await store.get_definition(connection, tenant_id, request.definition_id)
+        else:
+            row = await store.get_definition_by_name(connection, tenant_id, kind, request.name)
+        if row is None:
+            raise _definition_not_found(request.definition_id or f"{kind} {request.name}")
+        newest = await store.newest_versions(connection, tenant_id, [row.definition_id])
+    return _definition(row, newest)
+
+
+async def list_definitions(
+    environment: Environment, tenant_id: str, request: ListDefinitionsRequest
+) -> ListDefinitionsResponse:
+    """Return a page of definitions in the order of names."""
+    kind, state = definition_kind_word(request.kind), definition_state_word(request.state)
+    selection = pages.filter_hash("definitions", kind, state, request.name_prefix)
+    after = pages.decode(request.page_token, selection) if request.page_token else None
+    size = request.page_size or DEFAULT_PAGE
+    async with environment.database.read(tenant_id) as connection:
+        rows = await store.list_definitions(
+            connection,
+            tenant_id,
+            kind=kind,
+            state=state,
+            name_prefix=request.name_prefix,
+            after=(after["name"], after["id"]) if after else None,
+            limit=size + 1,
+        )
+        newest = await store.newest_versions(connection, tenant_id, [row.definition_id for row in rows])
+    response = ListDefinitionsResponse(definitions=[_definition(row, newest) for row in rows[:size]])
+    if len(rows) > size:
+        last = rows[size - 1]
+        response.next_page_token = pages.encode({"name": last.name, "id": last.definition_id}, selection)
+    return response
+
+
+def _definition(row: Row, newest: dict[str, bytes]) -> Definition:
+    snapshot = newest.get(row.definition_id)
+    return Definition(
+        definition_id=row.definition_id,
+        name=row.name,
+        kind=DefinitionKind.Value(f"DEFINITION_KIND_{row.kind.upper()}"),
+        description=row.description,
+        newest_version=DefinitionVersion.FromString(snapshot) if snapshot else None,
+        create_time=timestamp(row.create_time),
+    )
+
+
+async def get_version(
+    environment: Environment, tenant_id: str, definition_version_id: str
+) -> DefinitionVersion:
+    """Return a version.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    async with environment.database.read(tenant_id) as connection:
+        row = await store.get_version(connection, tenant_id, definition_version_id=definition_version_id)
+    if row is None:
+        raise version_not_found(definition_version_id)
+    return DefinitionVersion.FromString(row.snapshot)
+
+
+async def list_versions(
+    environment: Environment, tenant_id: str, request: ListDefinitionVersionsRequest
+) -> ListDefinitionVersionsResponse:
+    """Return a page of versions, newest first.
+
+    Raises:
+        NotFoundError: There is no such definition.
+    """
+    selection = pages.filter_hash("definition_versions", request.definition_id)
+    after = pages.decode(request.page_token, selection) if request.page_token else None
+    size = request.page_size or DEFAULT_PAGE
+    async with environment.database.read(tenant_id) as connection:
+        if await store.get_definition(connection, tenant_id, request.definition_id) is None:
+            raise _definition_not_found(request.definition_id)
+        rows = await store.list_versions(
+            connection,
+            tenant_id,
+            request.definition_id,
+            (after["precedence"], after["id"]) if after else None,
+            size + 1,
+        )
+    versions = [DefinitionVersion.FromString(row.snapshot) for row in rows[:size]]
+    response = ListDefinitionVersionsResponse(definition_versions=versions)
+    if len(rows) > size:
+        last = rows[size - 1]
+        position = {"precedence": last.precedence, "id": last.definition_version_id}
+        response.next_page_token = pages.encode(position, selection)
+    return response
+
+
+def _definition_not_found(which: str) -> NotFoundError:
+    return NotFoundError(
+        "DEFINITION_NOT_FOUND", f"there is no definition {which}", metadata={"definition": which}
+    )
+
+
+def version_not_found(which: str) -> NotFoundError:
+    """Return the error that names the missing version."""
+    return NotFoundError(
+        "DEFINITION_VERSION_NOT_FOUND",
+        f"there is no definition version {which}",
+        metadata={"definition_version_id": which},
+    )

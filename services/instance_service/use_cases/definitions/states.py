@@ -1,0 +1,137 @@
+"""A version's life, DRAFT -> ACTIVE -> DEPRECATED -> RETIRED, one step at a time and never back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from instance_service.events import Events
+from instance_service.store import definitions as store
+from instance_service.use_cases.definitions.following import wake_followers
+from instance_service.use_cases.definitions.reading import version_not_found
+from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.shapes import definition_state_word
+from optaic.definition.v1.definition_pb2 import (
+    DEFINITION_STATE_ACTIVE,
+    DEFINITION_STATE_DEPRECATED,
+    DEFINITION_STATE_DRAFT,
+    DEFINITION_STATE_RETIRED,
+    DefinitionState,
+    DefinitionVersion,
+)
+from optaic.definition.v1.definition_service_pb2 import (
+    ActivateDefinitionVersionRequest,
+    DeprecateDefinitionVersionRequest,
+    RetireDefinitionVersionRequest,
+)
+from servicekit import idempotency, outbox
+from servicekit.database import lock_tenant
+from servicekit.errors import FailedPreconditionError
+from servicekit.events import Event
+
+Request = (
+    ActivateDefinitionVersionRequest | DeprecateDefinitionVersionRequest | RetireDefinitionVersionRequest
+)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One step: the RPC that takes it, from where to where, and what it says."""
+
+    method: str
+    source: DefinitionState.ValueType
+    target: DefinitionState.ValueType
+    event: Callable[[Events, DefinitionVersion, str], Event]
+
+
+_ACTIVATE = _Step(
+    "ActivateDefinitionVersion",
+    DEFINITION_STATE_DRAFT,
+    DEFINITION_STATE_ACTIVE,
+    Events.published,
+)
+_DEPRECATE = _Step(
+    "DeprecateDefinitionVersion", DEFINITION_STATE_ACTIVE, DEFINITION_STATE_DEPRECATED, Events.deprecated
+)
+_RETIRE = _Step(
+    "RetireDefinitionVersion", DEFINITION_STATE_DEPRECATED, DEFINITION_STATE_RETIRED, Events.retired
+)
+
+
+async def activate_version(
+    environment: Environment, tenant_id: str, request: ActivateDefinitionVersionRequest
+) -> DefinitionVersion:
+    """DRAFT -> ACTIVE: instances may follow it now.
+
+    Raises:
+        NotFoundError: There is none.
+        FailedPreconditionError: It is past that.
+    """
+    return await _take(environment, tenant_id, request, _ACTIVATE)
+
+
+async def deprecate_version(
+    environment: Environment, tenant_id: str, request: DeprecateDefinitionVersionRequest
+) -> DefinitionVersion:
+    """ACTIVE -> DEPRECATED: it is nobody's newest any more.
+
+    Raises:
+        NotFoundError: There is none.
+        FailedPreconditionError: It is a draft, or retired.
+    """
+    return await _take(environment, tenant_id, request, _DEPRECATE)
+
+
+async def retire_version(
+    environment: Environment, tenant_id: str, request: RetireDefinitionVersionRequest
+) -> DefinitionVersion:
+    """DEPRECATED -> RETIRED: no new instance gets it.
+
+    Raises:
+        NotFoundError: There is none.
+        FailedPreconditionError: It is not deprecated.
+    """
+    return await _take(environment, tenant_id, request, _RETIRE)
+
+
+async def _take(environment: Environment, tenant_id: str, request: Request, step: _Step) -> DefinitionVersion:
+    digest = idempotency.payload_hash(request)
+    async with environment.database.transaction(tenant_id) as connection:
+        reply = await idempotency.replay_or_none(connection, step.method, request.request_id, digest)
+        if reply is not None:
+            return DefinitionVersion.FromString(reply)
+        # Prevents an instance that is being made from getting a version that is being retired, and one that
+        # begins to follow from missing a version that is being activated.
+        await lock_tenant(connection, tenant_id)
+        row = await store.get_version(
+            connection, tenant_id, definition_version_id=request.definition_version_id
+        )
+        if row is None:
+            raise version_not_found(request.definition_version_id)
+        version = DefinitionVersion.FromString(row.snapshot)
+        if version.state != step.target:
+            if version.state != step.source:
+                raise _invalid_state(version, step)
+            version.state = step.target
+            await store.update_version_state(
+                connection,
+                tenant_id,
+                version.definition_version_id,
+                definition_state_word(version.state),
+                version.SerializeToString(),
+            )
+            event = step.event(environment.events(tenant_id), version, request.reason)
+            if step is _ACTIVATE:
+                await wake_followers(connection, tenant_id, version.definition_id)
+            await outbox.append(connection, [event])
+        await idempotency.store(connection, step.method, request.request_id, version.SerializeToString())
+    return version
+
+
+def _invalid_state(version: DefinitionVersion, step: _Step) -> FailedPreconditionError:
+    present, wanted = definition_state_word(version.state), definition_state_word(step.source)
+    return FailedPreconditionError(
+        "INVALID_STATE",
+        f"version {version.version} of {version.definition_name} is {present}, not {wanted}",
+        metadata={"state": present},
+    )

@@ -1,0 +1,47 @@
+"""Whether a message keeps the rules of its contract, wherever it comes from; it knows no message."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import protovalidate
+from google.protobuf.message import Message
+
+from servicekit.errors import FieldViolation, InvalidArgumentError
+from servicekit.texts import NUL, find_nul
+
+_NUL = NUL.encode()
+
+
+def check_contract(message: Message, raw: bytes | None = None) -> None:
+    """Refuse a message that breaks a rule; `raw`, where known, is what it was parsed from.
+
+    Raises:
+        InvalidArgumentError: Every violation is listed with its path.
+    """
+    violations = [_field_violation(violation.proto) for violation in _validator().collect_violations(message)]
+    if raw is None or _NUL in raw:  # few messages have one anywhere, and only those are searched
+        violations += [
+            FieldViolation(path, "must not contain NUL", "string.nul") for path in find_nul(message)
+        ]
+    if violations:
+        raise InvalidArgumentError(
+            "INVALID_ARGUMENT", "the request breaks rules of its contract", field_violations=violations
+        )
+
+
+@functools.cache
+def _validator() -> protovalidate.Validator:
+    return protovalidate.Validator()
+
+
+def _field_violation(violation: Any) -> FieldViolation:
+    elements = violation.field.elements if violation.field is not None else ()
+    path = ".".join(
+        element.field_name
+        if element.subscript is None
+        else f"{element.field_name}[{element.subscript.value!r}]"
+        for element in elements
+    )
+    return FieldViolation(path, violation.message, violation.rule_id)

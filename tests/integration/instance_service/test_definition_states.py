@@ -1,0 +1,190 @@
+"""The life of a definition version, and what each state means for instances."""
+
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf import json_format
+
+from optaic.definition.v1 import definition_events_pb2
+from optaic.definition.v1 import definition_service_pb2 as api
+from optaic.definition.v1.definition_pb2 import (
+    DEFINITION_KIND_PIPELINE,
+    DEFINITION_STATE_ACTIVE,
+    DEFINITION_STATE_DEPRECATED,
+    DEFINITION_STATE_DRAFT,
+    DEFINITION_STATE_RETIRED,
+    DefinitionVersion,
+)
+from support.instance_service import RunningInstanceService, refusal
+from support.polling import eventually
+
+STEPS = {
+    "activate": (api.ActivateDefinitionVersionRequest, DEFINITION_STATE_DRAFT, DEFINITION_STATE_ACTIVE),
+    "deprecate": (
+        api.DeprecateDefinitionVersionRequest,
+        DEFINITION_STATE_ACTIVE,
+        DEFINITION_STATE_DEPRECATED,
+    ),
+    "retire": (api.RetireDefinitionVersionRequest, DEFINITION_STATE_DEPRECATED, DEFINITION_STATE_RETIRED),
+}
+
+
+async def publish(service: RunningInstanceService, version: str, **fields: Any) -> DefinitionVersion:
+    given = {
+        "name": "mine",
+        "kind": "DEFINITION_KIND_PIPELINE",
+        "definitionVersion": {"version": version, "codeRef": "mine.pipelines:Mine"},
+        **fields,
+    }
+    request = json_format.ParseDict(given, api.PublishDefinitionRequest())
+    published: DefinitionVersion = await service.definitions.PublishDefinition(request)
+    return published
+
+
+async def take(
+    service: RunningInstanceService, step: str, version: DefinitionVersion, **fields: Any
+) -> DefinitionVersion:
+    request = STEPS[step][0](definition_version_id=version.definition_version_id, **fields)
+    moved: DefinitionVersion = await getattr(service.definitions, f"{step.capitalize()}DefinitionVersion")(
+        request
+    )
+    return moved
+
+
+def dataset(project_id: str, name: str, **pipeline: Any) -> dict[str, Any]:
+    return {
+        "projectId": project_id,
+        "name": name,
+        "dataset": {"pipeline": {"definitionName": "mine", **pipeline}},
+    }
+
+
+@pytest.mark.parametrize("steps_before", range(4))
+async def test_every_step_in_every_state(service: RunningInstanceService, steps_before: int) -> None:
+    version = await publish(service, "1.0.0", draft=True)
+    for step in list(STEPS)[:steps_before]:
+        version = await take(service, step, version)
+    for step, (_, source, target) in STEPS.items():
+        if version.state in {source, target}:
+            continue
+        refused = await refusal(take(service, step, version))
+        assert (refused.code, refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "INVALID_STATE"), step
+    if steps_before:
+        again = list(STEPS)[steps_before - 1]
+        assert await take(service, again, version) == version  # once more changes nothing
+
+
+async def test_a_step_is_idempotent_by_its_request_id(service: RunningInstanceService) -> None:
+    version = await publish(service, "1.0.0", draft=True)
+    first = await take(service, "activate", version, request_id="a")
+    await take(service, "deprecate", version)
+    assert await take(service, "activate", version, request_id="a") == first
+    other = await refusal(take(service, "activate", version, request_id="a", reason="another"))
+    assert other.reason == "REQUEST_ID_REUSED"
+
+
+async def test_every_step_is_told(service: RunningInstanceService) -> None:
+    heard: list[Any] = []
+
+    async def hear(message: Any) -> None:
+        name = message.headers["ce-type"].rpartition(".")[2]
+        if name.startswith("Definition"):
+            event = getattr(definition_events_pb2, name).FromString(message.data)
+            if event.definition_version.definition_name == "mine":
+                heard.append((name, event.definition_version.state, event.reason or ""))
+
+    await service.nats.subscribe("optaic.default.definition.v1.>", cb=hear)
+    await service.nats.flush()
+    version = await publish(service, "1.0.0", draft=True)
+    for step in STEPS:
+        await take(service, step, version, reason=f"to {step}")
+    await eventually(lambda: len(heard) == 4)
+    assert heard == [
+        ("DefinitionPublished", DEFINITION_STATE_DRAFT, ""),
+        ("DefinitionPublished", DEFINITION_STATE_ACTIVE, "to activate"),
+        ("DefinitionDeprecated", DEFINITION_STATE_DEPRECATED, "to deprecate"),
+        ("DefinitionRetired", DEFINITION_STATE_RETIRED, "to retire"),
+    ]
+
+
+async def test_a_draft_is_never_the_newest_but_can_be_named(service: RunningInstanceService) -> None:
+    project_id = (await service.project()).project_id
+    await publish(service, "1.0.0")
+    draft = await publish(service, "2.0.0", draft=True)
+    assert draft.state == DEFINITION_STATE_DRAFT
+    named = api.GetDefinitionRequest(kind=DEFINITION_KIND_PIPELINE, name="mine")
+    assert (await service.definitions.GetDefinition(named)).newest_version.version == "1.0.0"
+    newest = await service.create(dataset(project_id, "newest", trackNewest=True))
+    assert newest.dataset.pipeline.definition_version == "1.0.0"
+    pinned = await service.create(dataset(project_id, "pinned", definitionVersion="2.0.0"))
+    assert pinned.dataset.pipeline.definition_version_id == draft.definition_version_id
+    await take(service, "activate", draft)
+    await service.until(
+        newest.instance_id, lambda found: found.dataset.pipeline.definition_version == "2.0.0"
+    )
+
+
+async def test_only_drafts_are_no_newest_at_all(service: RunningInstanceService) -> None:
+    project_id = (await service.project()).project_id
+    await publish(service, "1.0.0", draft=True)
+    refused = await refusal(service.create(dataset(project_id, "one")))
+    assert (refused.reason, list(refused.fields)) == (
+        "DEFINITION_NOT_FOUND",
+        ["instance.dataset.pipeline"],
+    )
+
+
+async def test_a_retired_version_refuses_new_instances_and_breaks_no_old_one(
+    service: RunningInstanceService,
+) -> None:
+    project_id = (await service.project()).project_id
+    version = await publish(service, "1.0.0")
+    old = await service.create(dataset(project_id, "old"))
+    following = await service.create(dataset(project_id, "following", trackNewest=True))
+    await take(service, "deprecate", version)
+    late = await service.create(dataset(project_id, "late", definitionVersion="1.0.0"))
+    await take(service, "retire", version)
+    for pin, field in (
+        ({"definitionVersion": "1.0.0"}, "definition_version"),
+        ({"definitionVersionId": version.definition_version_id}, "definition_version_id"),
+    ):
+        refused = await refusal(service.create(dataset(project_id, "new", **pin)))
+        assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_SPEC")
+        assert list(refused.fields) == [f"instance.dataset.pipeline.{field}"]
+    for instance in (old, following, late):
+        updated = await service.update(instance.instance_id, {"description": "still works"}, "description")
+        assert updated.dataset.pipeline.definition_version == "1.0.0"
+    # Others must not begin to use it either.
+    prices = await service.prices(project_id)
+    pipeline = {"definitionName": "mine", "definitionVersion": "1.0.0"}
+    moved = service.update(prices.instance_id, {"dataset": {"pipeline": pipeline}}, "dataset.pipeline")
+    assert (await refusal(moved)).reason == "INVALID_SPEC"
+
+
+async def test_who_follows_never_goes_back(service: RunningInstanceService) -> None:
+    project_id = (await service.project()).project_id
+    await publish(service, "1.0.0")
+    newest = await publish(service, "2.0.0")
+    following = await service.create(dataset(project_id, "following", trackNewest=True))
+    await take(service, "deprecate", newest)
+    updated = await service.update(following.instance_id, {"description": "changed"}, "description")
+    assert updated.dataset.pipeline.definition_version == "2.0.0"
+    fresh = await service.create(dataset(project_id, "fresh", trackNewest=True))
+    assert fresh.dataset.pipeline.definition_version == "1.0.0"
+
+
+async def test_a_dry_run_stores_nothing(service: RunningInstanceService) -> None:
+    checked = await publish(service, "1.0.0", validateOnly=True, requestId="a")
+    assert (checked.version, checked.state) == ("1.0.0", DEFINITION_STATE_ACTIVE)
+    named = api.GetDefinitionRequest(kind=DEFINITION_KIND_PIPELINE, name="mine")
+    assert (await refusal(service.definitions.GetDefinition(named))).reason == "DEFINITION_NOT_FOUND"
+    published = await publish(service, "1.0.0", requestId="b")
+    assert published.content_hash == checked.content_hash
+
+
+async def test_the_same_content_comes_back_in_the_state_that_it_has(service: RunningInstanceService) -> None:
+    draft = await publish(service, "1.0.0", draft=True)
+    assert (await publish(service, "1.0.0")).state == DEFINITION_STATE_DRAFT
+    await take(service, "activate", draft)
+    assert (await publish(service, "1.0.0", draft=True)).state == DEFINITION_STATE_ACTIVE
