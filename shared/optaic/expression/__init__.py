@@ -4,8 +4,9 @@
 """
 
 from optaic.expression.errors import ExpressionError, Reason
+from optaic.expression.macros import Macro
 from optaic.expression.operators import OPERATORS
-from optaic.expression.parser import MAX_DEPTH, MAX_LENGTH, MAX_NODES, parse
+from optaic.expression.parser import MAX_DEPTH, MAX_LENGTH, MAX_NODES, check_macro, list_called, parse
 from optaic.expression.signature import Parameter, Scope, Signature
 from optaic.expression.tree import Binary, Call, Column, Expression, Negate, Node, Number
 
@@ -19,6 +20,7 @@ __all__ = [
     "Column",
     "Expression",
     "ExpressionError",
+    "Macro",
     "Negate",
     "Node",
     "Number",
@@ -26,5 +28,7 @@ __all__ = [
     "Reason",
     "Scope",
     "Signature",
+    "check_macro",
+    "list_called",
     "parse",
 ]

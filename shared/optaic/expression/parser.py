@@ -1,12 +1,16 @@
-"""Text to syntax tree by precedence climbing; it evaluates nothing and its work is bounded by the text's length."""
+"""Text to syntax tree by precedence climbing, macros expanded; it evaluates nothing and its work is bounded."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from types import MappingProxyType
 from typing import Never
 
 from optaic.expression.errors import ExpressionError, Reason, suggest
 from optaic.expression.lexer import Kind, Token, tokenize
+from optaic.expression.macros import Macro
 from optaic.expression.operators import OPERATORS
 from optaic.expression.signature import Parameter, Signature
 from optaic.expression.tree import Binary, Call, Column, Expression, Negate, Node, Number, children
@@ -33,33 +37,104 @@ _NEGATION = 4  # -x^2 is -(x^2), -x*y is (-x)*y
 _POWER = 5
 
 
-def parse(text: str, operators: Mapping[str, Signature] = OPERATORS) -> Expression:
-    """The tree of an expression.
+_NO_MACROS: Mapping[str, Macro] = MappingProxyType({})
+
+
+def parse(
+    text: str, operators: Mapping[str, Signature] = OPERATORS, macros: Mapping[str, Macro] = _NO_MACROS
+) -> Expression:
+    """The tree of an expression; a call of a macro is replaced by what the macro says.
 
     Args:
         text: for example `ZSCORE(REF(close, 21) / REF(close, 252) - 1)`.
         operators: what may be called, by upper-case name.
+        macros: what may be called besides, by upper-case name.
 
     Raises:
-        ExpressionError: with the position of the first mistake.
+        ExpressionError: with the position of the first mistake; one inside a macro is where the macro is called.
     """
+    _check_length(text)
+    return Expression(_Parser(text, tokenize(text), _Pass(operators, macros)).parse(), text)
+
+
+def check_macro(
+    macro: Macro, operators: Mapping[str, Signature] = OPERATORS, macros: Mapping[str, Macro] = _NO_MACROS
+) -> None:
+    """Refuse a macro that no call could make sense of; the position is one in the macro's own text.
+
+    Raises:
+        ExpressionError: its names are no names, or its text is no expression over its parameters.
+    """
+    if macro.mistake:
+        raise ExpressionError(Reason.INVALID_NAME, macro.mistake, 0, macro.text)
+    if macro.name in operators:
+        message = f"{macro.name} is an operator's name"
+        raise ExpressionError(Reason.INVALID_NAME, message, 0, macro.text)
+    _check_length(macro.text)
+    open_arguments = {name: Column(name) for name in macro.parameters}
+    frame = _Frame(open_arguments, path=(macro.name,), is_open=True)
+    _Parser(macro.text, tokenize(macro.text), _Pass(operators, {**macros, macro.name: macro}), frame).parse()
+
+
+def list_called(text: str, operators: Mapping[str, Signature] = OPERATORS) -> tuple[str, ...]:
+    """What a text calls that is no operator, in upper case, each once; the text need not be a valid expression.
+
+    Raises:
+        ExpressionError: a character outside the language.
+    """
+    tokens = tokenize(text[:MAX_LENGTH])
+    names = [
+        token.text.upper()
+        for token, following in pairwise(tokens)
+        if token.kind is Kind.NAME and following.text == "("
+    ]
+    return tuple(dict.fromkeys(name for name in names if name not in operators))
+
+
+def _check_length(text: str) -> None:
     if len(text) > MAX_LENGTH:
         message = f"an expression has at most {MAX_LENGTH} characters, this one {len(text)}"
         raise ExpressionError(Reason.TOO_LONG, message, MAX_LENGTH, text)
-    return Expression(_Parser(text, operators).parse(), text)
+
+
+@dataclass
+class _Pass:
+    """What the parsers of one expression and of the macros in it share: the bounds hold for all of them together.
+
+    A node may be used several times, where a macro uses a parameter so; depth and size are those of the tree.
+    """
+
+    operators: Mapping[str, Signature]
+    macros: Mapping[str, Macro]
+    made: int = 0  # nodes and calls of macros, also those that a macro drops
+    nesting: int = 0
+    measures: dict[int, tuple[int, int, Node]] = field(
+        default_factory=dict
+    )  # id -> depth, size, and kept alive
+    tokens: dict[str, list[Token]] = field(default_factory=dict)  # of macros, by name
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Where a macro's text is parsed for: what its parameters are, and the call's place in the outermost text."""
+
+    arguments: Mapping[str, Node] = field(default_factory=dict)
+    path: tuple[str, ...] = ()  # macros under way, the outermost first
+    position: int | None = None
+    is_open: bool = False  # parameters stand for anything, numbers too
 
 
 class _Parser:
     """One pass over one text's tokens."""
 
-    def __init__(self, text: str, operators: Mapping[str, Signature]) -> None:
+    def __init__(
+        self, text: str, tokens: Sequence[Token], shared: _Pass, frame: _Frame | None = None
+    ) -> None:
         self._text = text
-        self._operators = operators
-        self._tokens = tokenize(text)
+        self._tokens = tokens
+        self._shared = shared
+        self._frame = frame or _Frame()
         self._next = 0
-        self._nesting = 0
-        self._nodes = 0
-        self._depths: dict[int, int] = {}  # id of a node of this pass -> levels below and including it
 
     def parse(self) -> Node:
         if self._peek().kind is Kind.END:
@@ -71,18 +146,18 @@ class _Parser:
         return root
 
     def _expression(self, weakest: int) -> Node:
-        self._nesting += 1
-        if self._nesting > MAX_DEPTH:
+        self._shared.nesting += 1
+        if self._shared.nesting > MAX_DEPTH:
             self._fail(Reason.TOO_DEEP, f"nested more than {MAX_DEPTH} levels deep", self._peek())
         left = self._operand()
         while (binding := self._binding()) > weakest:
             token = self._take()
             right = self._expression(binding - 1 if binding == _POWER else binding)
-            left = self._keep(Binary(token.text, left, right, token.position), token)
+            left = self._keep(Binary(token.text, left, right, self._at(token)), token)
             if binding == _COMPARISON and self._binding() == _COMPARISON:
                 message = "comparisons do not chain: multiply two of them, (a < b) * (b < c)"
                 self._fail(Reason.UNEXPECTED_TOKEN, message, self._peek())
-        self._nesting -= 1
+        self._shared.nesting -= 1
         return left
 
     def _binding(self) -> int:
@@ -92,7 +167,7 @@ class _Parser:
     def _operand(self) -> Node:
         token = self._take()
         if token.kind is Kind.NUMBER:
-            return self._keep(Number(token.value, token.position), token)
+            return self._keep(Number(token.value, self._at(token)), token)
         if token.kind is Kind.NAME:
             return self._call(token) if self._peek().text == "(" else self._column(token)
         if token.text == "(":
@@ -103,22 +178,28 @@ class _Parser:
             is_power = token.text == "*" and self._tokens[self._next - 2].text == "*"
             hint = "; a power is written ^" if is_power else ""
             self._unexpected(token, f"a number, a column, an operator or '('{hint}")
-        return self._keep(Negate(self._expression(_NEGATION), token.position), token)
+        return self._keep(Negate(self._expression(_NEGATION), self._at(token)), token)
 
     def _column(self, token: Token) -> Node:
+        if (argument := self._frame.arguments.get(token.text)) is not None:
+            # An open parameter has not been counted yet; counting twice does no harm.
+            return self._keep(argument, token) if self._frame.is_open else argument
         if token.text != token.text.lower():
-            if token.text.upper() in self._operators:
-                usage = self._operators[token.text.upper()].usage
-                self._fail(
-                    Reason.WRONG_ARGUMENT_COUNT, f"operator {token.text} needs arguments: {usage}", token
-                )
+            shared, name = self._shared, token.text.upper()
+            if (called := shared.operators.get(name) or shared.macros.get(name)) is not None:
+                message = f"{token.text} needs arguments: {called.usage}"
+                self._fail(Reason.WRONG_ARGUMENT_COUNT, message, token)
             self._fail(Reason.INVALID_NAME, f"column names are lower case: {token.text.lower()!r}", token)
-        return self._keep(Column(token.text, token.position), token)
+        return self._keep(Column(token.text, self._at(token)), token)
 
     def _call(self, token: Token) -> Node:
-        signature = self._operators.get(token.text.upper())
+        shared, name = self._shared, token.text.upper()
+        signature = shared.operators.get(name)
+        if signature is None and name in shared.macros:
+            return self._expand(shared.macros[name], token)
         if signature is None:
-            message = f"unknown operator {token.text!r}: {suggest(token.text, self._operators)}"
+            known = {**shared.operators, **shared.macros}
+            message = f"unknown operator {token.text!r}: {suggest(token.text, known)}"
             self._fail(Reason.UNKNOWN_OPERATOR, message, token)
         self._take()  # the parenthesis
         values: list[Node] = []
@@ -143,7 +224,34 @@ class _Parser:
         for parameter in signature.parameters[len(parameters) :]:
             assert parameter.default is not None
             parameters.append(parameter.default)
-        return self._keep(Call(signature, tuple(values), tuple(parameters), token.position), token)
+        return self._keep(Call(signature, tuple(values), tuple(parameters), self._at(token)), token)
+
+    def _expand(self, macro: Macro, token: Token) -> Node:
+        """What a macro says, its parameters replaced by the call's arguments."""
+        self._take()  # the parenthesis
+        arguments: list[Node] = []
+        while self._peek().text != ")":
+            if arguments:
+                self._expect(",", f"or ')' in {macro.usage}")
+            arguments.append(self._expression(0))
+        if len(arguments) != len(macro.parameters):
+            message = f"{macro.usage} needs {len(macro.parameters)} arguments, {len(arguments)} given"
+            self._fail(Reason.WRONG_ARGUMENT_COUNT, message, token)
+        self._take()
+        path = (*self._frame.path, macro.name)
+        if macro.name in self._frame.path:
+            self._fail(Reason.RECURSIVE_MACRO, f"macro {macro.name} uses itself: {' > '.join(path)}", token)
+        self._count(token)
+        given = dict(zip(macro.parameters, arguments, strict=True))
+        frame = _Frame(given, path, self._at(token), is_open=self._frame.is_open)
+        try:
+            tokens = self._shared.tokens.get(macro.name)
+            if tokens is None:
+                _check_length(macro.text)
+                tokens = self._shared.tokens[macro.name] = tokenize(macro.text)
+            return _Parser(macro.text, tokens, self._shared, frame).parse()
+        except ExpressionError as error:
+            self._fail(error.reason, f"in {macro.usage}: {error.message}", token)
 
     def _parameter(self, signature: Signature, parameter: Parameter) -> float:
         """A literal, since what an operator looks back on must be known without data."""
@@ -152,29 +260,54 @@ class _Parser:
         token = first
         if first.text == "-":
             sign, token = -1.0, self._take()
-        if token.kind is not Kind.NUMBER:
-            if token.kind is Kind.END:
-                self._unexpected(token, "a number")
-            self._fail(
-                Reason.WRONG_ARGUMENT, f"{parameter.name} of {signature.usage} must be a number", token
-            )
+        if token.kind is Kind.END:
+            self._unexpected(token, "a number")
+        value = self._literal(token)
+        if value is None:
+            message = f"{parameter.name} of {signature.usage} must be a number"
+            self._fail(Reason.WRONG_ARGUMENT, message, token)
         if self._peek().text not in {",", ")"} and self._peek().kind is not Kind.END:
             message = f"{parameter.name} of {signature.usage} must be a plain number"
             self._fail(Reason.WRONG_ARGUMENT, message, self._peek())
-        if refusal := parameter.refuse(sign * token.value):
+        if self._frame.is_open and token.kind is Kind.NAME:
+            return parameter.minimum
+        if refusal := parameter.refuse(sign * value):
             self._fail(Reason.WRONG_ARGUMENT, f"{parameter.name} of {signature.usage} {refusal}", first)
-        return sign * token.value
+        return sign * value
+
+    def _literal(self, token: Token) -> float | None:
+        """The number that a token is, or that a macro's parameter was given."""
+        if token.kind is Kind.NUMBER:
+            return token.value
+        node = self._frame.arguments.get(token.text) if token.kind is Kind.NAME else None
+        if node is not None and self._frame.is_open:
+            return 0.0
+        if isinstance(node, Negate) and isinstance(node.operand, Number):
+            return -node.operand.value
+        return node.value if isinstance(node, Number) else None
 
     def _keep(self, node: Node, token: Token) -> Node:
-        """Count a finished node. Prevents trees that a recursive walk, a hash or a repr could not survive."""
-        self._nodes += 1
-        if self._nodes > MAX_NODES:
+        """Measure a finished node. Prevents trees that a recursive walk, a hash or a repr could not survive."""
+        self._count(token)
+        below = [self._shared.measures[id(child)] for child in children(node)]
+        depth = 1 + max((depth for depth, _, _ in below), default=0)
+        size = 1 + sum(size for _, size, _ in below)
+        if size > MAX_NODES:
             self._fail(Reason.TOO_COMPLEX, f"more than {MAX_NODES} operations and operands", token)
-        depth = 1 + max((self._depths[id(child)] for child in children(node)), default=0)
         if depth > MAX_DEPTH:
             self._fail(Reason.TOO_DEEP, f"more than {MAX_DEPTH} levels of operations", token)
-        self._depths[id(node)] = depth
+        self._shared.measures[id(node)] = (depth, size, node)
         return node
+
+    def _count(self, token: Token) -> None:
+        """Bound the work, whatever becomes of its result."""
+        self._shared.made += 1
+        if self._shared.made > MAX_NODES:
+            self._fail(Reason.TOO_COMPLEX, f"more than {MAX_NODES} operations and operands", token)
+
+    def _at(self, token: Token) -> int:
+        """Where a node stands in the outermost text."""
+        return token.position if self._frame.position is None else self._frame.position
 
     def _peek(self) -> Token:
         return self._tokens[self._next]

@@ -1,0 +1,38 @@
+"""Saved expressions that may be called by name; they become part of the tree that calls them, so nothing runs them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_NAME = re.compile(r"[A-Z][A-Z0-9_]*")
+_PARAMETER = re.compile(r"[a-z][a-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class Macro:
+    """An expression over its parameters.
+
+    A call gives each parameter an expression; what stands where an operator takes a number must be given a number.
+    """
+
+    name: str  # upper case
+    parameters: tuple[str, ...]
+    text: str
+
+    @property
+    def usage(self) -> str:
+        """The call as people write it."""
+        return f"{self.name}({', '.join(self.parameters)})"
+
+    @property
+    def mistake(self) -> str:
+        """What is wrong with the name or the parameters; empty when nothing is."""
+        if not _NAME.fullmatch(self.name):
+            return f"a macro's name is upper case, letters, digits and _, not {self.name!r}"
+        for parameter in self.parameters:
+            if not _PARAMETER.fullmatch(parameter):
+                return f"a parameter's name is lower case, letters, digits and _, not {parameter!r}"
+        if len(set(self.parameters)) < len(self.parameters):
+            return "two parameters have the same name"
+        return ""
