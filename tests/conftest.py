@@ -8,6 +8,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from devstack.postgres import Postgres
 from support.broker import NatsServer, nats_server
+from support.mlflow_api import running_mlflow
 from support.postgres import running_postgres
 from support.prefect_api import running_prefect
 
@@ -41,6 +42,13 @@ def postgres_server() -> Iterator[Postgres]:
 def prefect_url(postgres_server: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of the API of the session's Prefect server."""
     with running_prefect(postgres_server, tmp_path_factory.mktemp("prefect")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def mlflow_url(postgres_server: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the session's MLflow server."""
+    with running_mlflow(postgres_server, tmp_path_factory.mktemp("mlflow")) as url:
         yield url
 
 

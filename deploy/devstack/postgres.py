@@ -123,17 +123,30 @@ async def create_service_database(
 
 async def create_prefect_database(admin_url: str, password: str) -> str:
     """Make Prefect's login and its database; safe to repeat. Answers the URL for Prefect's driver."""
-    login = sql.Identifier("prefect")
-    await create_database(admin_url, "prefect")
-    async with _connect(admin_url, "prefect") as connection:
-        found = await connection.execute("select 1 from pg_roles where rolname = 'prefect'")
+    return await _create_tool_database(admin_url, "prefect", password, "asyncpg", "pg_trgm")
+
+
+async def create_mlflow_database(admin_url: str, password: str) -> str:
+    """Make MLflow's login and its database; safe to repeat. Answers the URL for MLflow's driver."""
+    return await _create_tool_database(admin_url, "mlflow", password, "psycopg")
+
+
+async def _create_tool_database(
+    admin_url: str, name: str, password: str, driver: str, *extensions: str
+) -> str:
+    login = sql.Identifier(name)
+    await create_database(admin_url, name)
+    async with _connect(admin_url, name) as connection:
+        found = await connection.execute("select 1 from pg_roles where rolname = %s", [name])
         verb = sql.SQL("alter" if await found.fetchone() else "create")
         await connection.execute(
             sql.SQL("{} role {} login password {}").format(verb, login, sql.Literal(password))
         )
         await connection.execute(sql.SQL("grant all on schema public to {}").format(login))
-        await connection.execute("create extension if not exists pg_trgm")
-    return make_url(host_of(admin_url), "prefect", password, "prefect", "postgresql+asyncpg")
+        for extension in extensions:
+            statement = sql.SQL("create extension if not exists {}").format(sql.Identifier(extension))
+            await connection.execute(statement)
+    return make_url(host_of(admin_url), name, password, name, f"postgresql+{driver}")
 
 
 class Postgres:

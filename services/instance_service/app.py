@@ -9,10 +9,19 @@ from typing import Any
 
 from instance_service.config import Settings
 from instance_service.consumers import STREAM, SUBJECTS, LineageConsumer
+from instance_service.evidently_adapter import EvidentlyProjects
 from instance_service.grpc_api import DefinitionApi, InstanceApi
-from instance_service.ports import Deployments
+from instance_service.mlflow_adapter import MlflowExperiments
+from instance_service.ports import Deployments, Experiments, Projects
 from instance_service.prefect_adapter import PrefectDeployments
-from instance_service.reconcile import DriftWatch, Reconciler
+from instance_service.reconcile import (
+    DeploymentPairing,
+    DriftWatch,
+    ExperimentPairing,
+    Pairing,
+    ProjectPairing,
+    Reconciler,
+)
 from instance_service.use_cases.definitions.plugins import publish_plugins
 from instance_service.use_cases.environment import Environment
 from optaic.definition.v1 import definition_service_pb2 as definition_api
@@ -45,17 +54,32 @@ class App:
     broker: Broker
     server: Server
     background: dict[str, Callable[[], Coroutine[Any, Any, None]]]
+    close: list[Callable[[], Coroutine[Any, Any, None]]]
 
 
-def build(settings: Settings, deployments: Deployments) -> App:
+@dataclass(frozen=True)
+class Outside:
+    """The outside systems, by their ports."""
+
+    deployments: Deployments
+    experiments: Experiments
+    projects: Projects
+
+
+def build(settings: Settings, outside: Outside) -> App:
     """Wire everything; nothing is started."""
     database = Database(settings)
     broker = Broker(settings, STREAMS)
     environment = Environment(database, SystemClock(), new_id, settings.activation_wait_seconds)
     relay = Relay(database, broker)
-    reconciler = Reconciler(environment, deployments)
+    pairings: list[Pairing] = [
+        DeploymentPairing(outside.deployments),
+        ExperimentPairing(outside.experiments),
+        ProjectPairing(outside.projects),
+    ]
+    reconciler = Reconciler(environment, pairings)
     reconcile_loop = Loop("reconcile", settings.reconcile_interval_seconds, reconciler.step)
-    drift = DriftWatch(environment, deployments, reconcile_loop.wake)
+    drift = DriftWatch(environment, pairings, reconcile_loop.wake)
     drift_loop = Loop("drift", settings.drift_interval_seconds, drift.step)
     database.on_appended(reconcile_loop.wake)
     consumer = Consumer(
@@ -77,7 +101,12 @@ def build(settings: Settings, deployments: Deployments) -> App:
         Authenticator(settings),
         ReadTokens(database, {}),
         dependencies={"postgres": database.ping},
-        observed={"nats": broker.ping, "prefect": deployments.ping},
+        observed={
+            "nats": broker.ping,
+            "prefect": outside.deployments.ping,
+            "mlflow": outside.experiments.ping,
+            "evidently": outside.projects.ping,
+        },
     )
     background = {
         "relay": relay.run,
@@ -85,7 +114,7 @@ def build(settings: Settings, deployments: Deployments) -> App:
         "reconcile": reconcile_loop.run,
         "drift": drift_loop.run,
     }
-    return App(environment, broker, server, background)
+    return App(environment, broker, server, background, [reconciler.close])
 
 
 async def main(stop: asyncio.Event) -> None:
@@ -96,7 +125,9 @@ async def main(stop: asyncio.Event) -> None:
     deployments = PrefectDeployments(
         settings.prefect_api_url, settings.work_pool, settings.prefect_timeout_seconds
     )
-    app = build(settings, deployments)
+    experiments = MlflowExperiments(settings.mlflow_url, settings.mlflow_timeout_seconds)
+    projects = EvidentlyProjects(settings.evidently_workspace, settings.evidently_timeout_seconds)
+    app = build(settings, Outside(deployments, experiments, projects))
     await app.environment.database.open()
     await publish_plugins(app.environment, settings.tenants)
     await app.broker.connect()
@@ -104,5 +135,11 @@ async def main(stop: asyncio.Event) -> None:
         stop,
         server=app.server,
         background=app.background,
-        close=[deployments.close, app.broker.close, app.environment.database.close],
+        close=[
+            *app.close,
+            deployments.close,
+            experiments.close,
+            app.broker.close,
+            app.environment.database.close,
+        ],
     )

@@ -1,5 +1,7 @@
 """Settings of instance-service, read from the environment once; it holds no logic."""
 
+from pathlib import Path
+
 from pydantic import Field
 
 from servicekit.settings import ServiceSettings
@@ -13,6 +15,17 @@ class Settings(ServiceSettings):
     )
     prefect_timeout_seconds: float = Field(default=10.0, gt=0, description="Longest single call of Prefect.")
     work_pool: str = Field(default="optaic", description="Prefect work pool that every deployment names.")
+    mlflow_url: str = Field(
+        default="http://127.0.0.1:5000", description="MLflow's server; it may be down, also at start."
+    )
+    mlflow_timeout_seconds: float = Field(default=5.0, gt=0, description="Longest single call of MLflow.")
+    evidently_workspace: Path = Field(
+        default=Path("workspace"),
+        description="Folder of Evidently's workspace, shared with the worker and Evidently's UI; never made here.",
+    )
+    evidently_timeout_seconds: float = Field(
+        default=5.0, gt=0, description="Longest single use of the workspace."
+    )
     tenants: tuple[str, ...] = Field(
         default=("default",), description="JSON list: the tenants that get the built-in definitions at start."
     )

@@ -1,10 +1,10 @@
-"""What this service needs of an orchestrator; no tool's name or type belongs here."""
+"""What this service needs of outside systems; no tool's name or type belongs here."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from instance_service.domain.schedules import Timing
 
@@ -21,6 +21,32 @@ class Deployment:
 
 
 @dataclass(frozen=True)
+class Experiment:
+    """A model as the tracking server should know it: where its runs go, and which version is its champion."""
+
+    name: str  # also its name in the registry
+    title: str
+    champion: str = ""
+
+
+@dataclass(frozen=True)
+class MonitoringProject:
+    """An instance as the monitoring workspace should know it."""
+
+    name: str
+    title: str
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A version in the registry: whether it can be used, and the run that made it."""
+
+    is_ready: bool
+    run_id: str
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Ensured:
     """What came of a batch: ids by name, and why others were refused, by name."""
 
@@ -28,8 +54,8 @@ class Ensured:
     refusals: dict[str, str] = field(default_factory=dict)
 
 
-class OrchestratorUnavailableError(Exception):
-    """The orchestrator does not answer, or is not set up yet; `reason` is CamelCase, for a condition."""
+class OutsideUnavailableError(Exception):
+    """An outside system does not answer, or is not set up yet; `reason` is CamelCase, for a condition."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -37,37 +63,65 @@ class OrchestratorUnavailableError(Exception):
         self.message = message
 
 
-class Deployments(Protocol):
-    """The orchestrator's deployments of this system; every call may be repeated."""
+class Counterpart(Protocol):
+    """Something that an outside system should hold; its name says whose it is."""
+
+    @property
+    def name(self) -> str:
+        """Deterministic and unique."""
+        ...
+
+
+T = TypeVar("T", bound=Counterpart)
+
+
+class Counterparts(Protocol[T]):
+    """All things of one kind that an outside system holds for this service; every call may be repeated."""
 
     async def ping(self) -> None:
         """Return where it answers.
 
         Raises:
-            OrchestratorUnavailableError: It does not.
+            OutsideUnavailableError: It does not.
         """
         ...
 
-    async def ensure(self, desired: Sequence[Deployment]) -> Ensured:
+    async def ensure(self, desired: Sequence[T]) -> Ensured:
         """Create what is missing and repair what differs; what is as desired is left alone.
 
         Raises:
-            OrchestratorUnavailableError: It does not answer.
+            OutsideUnavailableError: It does not answer.
         """
         ...
 
     async def delete(self, names: Sequence[str]) -> None:
-        """Remove deployments; what is not there is fine.
+        """Remove, or archive; what is not there is fine.
 
         Raises:
-            OrchestratorUnavailableError: It does not answer.
+            OutsideUnavailableError: It does not answer.
         """
         ...
 
-    def pages(self) -> AsyncIterator[Sequence[Deployment]]:
-        """Yield all deployments of this system as they are, in bounded pages.
+    def pages(self) -> AsyncIterator[Sequence[T]]:
+        """Yield everything of this service as it is, in bounded pages.
 
         Raises:
-            OrchestratorUnavailableError: It does not answer.
+            OutsideUnavailableError: It does not answer.
+        """
+        ...
+
+
+Deployments = Counterparts[Deployment]
+Projects = Counterparts[MonitoringProject]
+
+
+class Experiments(Counterparts[Experiment], Protocol):
+    """The tracking server's experiments, and what its registry knows."""
+
+    async def find_version(self, name: str, version: str) -> ModelVersion | None:
+        """Return a version of a model in the registry.
+
+        Raises:
+            OutsideUnavailableError: It does not answer.
         """
         ...

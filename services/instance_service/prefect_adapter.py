@@ -10,7 +10,7 @@ import httpx
 
 from instance_service.domain.flows import FLOW_NAME, FLOW_TAG
 from instance_service.domain.schedules import Timing
-from instance_service.ports import Deployment, Ensured, OrchestratorUnavailableError
+from instance_service.ports import Deployment, Ensured, OutsideUnavailableError
 
 _ENTRYPOINT = "worker.flow.execute"
 _PAGE = 200
@@ -139,7 +139,7 @@ class PrefectDeployments:
         try:
             response = await self._client.request(method, path, json=body)
         except httpx.HTTPError as error:
-            raise OrchestratorUnavailableError(
+            raise OutsideUnavailableError(
                 "PrefectUnavailable", f"Prefect does not answer: {error!r}"
             ) from error
         if response.is_success:
@@ -150,13 +150,13 @@ class PrefectDeployments:
                 return None
             if "ork pool" in text:
                 message = f"Prefect has no work pool {self._work_pool!r} yet: no worker has started"
-                raise OrchestratorUnavailableError("WorkPoolMissing", message)
+                raise OutsideUnavailableError("WorkPoolMissing", message)
         if response.is_client_error and response.status_code != httpx.codes.TOO_MANY_REQUESTS:
             raise _RefusedError("PrefectRefused", f"{response.status_code}: {text}")
-        raise OrchestratorUnavailableError("PrefectUnavailable", f"{response.status_code}: {text}")
+        raise OutsideUnavailableError("PrefectUnavailable", f"{response.status_code}: {text}")
 
 
-class _RefusedError(OrchestratorUnavailableError):
+class _RefusedError(OutsideUnavailableError):
     """Prefect answers, and says no: repeating the same will not help by itself."""
 
 

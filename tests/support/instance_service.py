@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -16,9 +16,8 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from nats.aio.client import Client
 
-from instance_service.app import App, build
+from instance_service.app import App, Outside, build
 from instance_service.config import Settings
-from instance_service.ports import Deployment, Ensured, OrchestratorUnavailableError
 from instance_service.use_cases.definitions.plugins import publish_plugins
 from optaic.definition.v1.definition_service_pb2_grpc import DefinitionServiceStub
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_ACTIVE, Instance, Project
@@ -34,6 +33,7 @@ from servicekit import runtime
 from servicekit.clock import SystemClock
 from servicekit.events import headers_of, make_event
 from servicekit.ids import new_id
+from support.counterparts import FakeDeployments, FakeExperiments, FakeProjects
 from support.polling import eventually
 from support.postgres import service_database
 
@@ -45,65 +45,14 @@ _TABLES = (
 )  # fmt: skip
 
 
-class FakeDeployments:
-    """The port `Deployments` in memory; the conformance suite holds it to what the real server does."""
-
-    def __init__(self) -> None:
-        self.stored: dict[str, tuple[str, Deployment]] = {}
-        self.outage: OrchestratorUnavailableError | None = None
-        self.writes = 0
-
-    async def ping(self) -> None:
-        """Return where it answers."""
-        self._check()
-
-    async def ensure(self, desired: Sequence[Deployment]) -> Ensured:
-        """Create or repair."""
-        self._check()
-        ensured = Ensured()
-        for deployment in desired:
-            found = self.stored.get(deployment.name)
-            if found is None or found[1] != deployment:
-                self.writes += 1
-                self.stored[deployment.name] = (found[0] if found else new_id(), deployment)
-            ensured.ids[deployment.name] = self.stored[deployment.name][0]
-        return ensured
-
-    async def delete(self, names: Sequence[str]) -> None:
-        """Remove by name."""
-        self._check()
-        for name in names:
-            self.stored.pop(name, None)
-
-    async def pages(self) -> AsyncIterator[Sequence[Deployment]]:
-        """Yield everything in one page."""
-        self._check()
-        yield [deployment for _, deployment in self.stored.values()]
-
-    def edit(self, name: str, **changes: Any) -> None:
-        """Change a deployment behind the service's back."""
-        deployment_id, deployment = self.stored[name]
-        self.stored[name] = (deployment_id, replace(deployment, **changes))
-
-    def break_down(self) -> None:
-        """Answer nothing any more."""
-        self.outage = OrchestratorUnavailableError("PrefectUnavailable", "Prefect does not answer")
-
-    def recover(self) -> None:
-        """Answer again."""
-        self.outage = None
-
-    def _check(self) -> None:
-        if self.outage is not None:
-            raise self.outage
-
-
 @dataclass
 class RunningInstanceService:
     """A started service, stubs on a real channel to it, and a real broker beside it."""
 
     app: App
     deployments: FakeDeployments
+    experiments: FakeExperiments
+    projects: FakeProjects
     definitions: DefinitionServiceStub
     instances: InstanceServiceStub
     nats: Client
@@ -241,7 +190,12 @@ async def instance_service(nats_url: str, **settings: Any) -> AsyncIterator[Runn
 
 @contextlib.asynccontextmanager
 async def running(
-    nats_url: str, urls: dict[str, str], deployments: Any, **settings: Any
+    nats_url: str,
+    urls: dict[str, str],
+    deployments: Any,
+    experiments: Any = None,
+    projects: Any = None,
+    **settings: Any,
 ) -> AsyncIterator[RunningInstanceService]:
     """Run one replica of the service on a database that is there."""
     client = await nats.connect(nats_url)
@@ -255,7 +209,9 @@ async def running(
         "nats_url": nats_url,
         **settings,
     }
-    app = build(Settings.model_validate(values), deployments)
+    experiments = experiments or FakeExperiments()
+    projects = projects or FakeProjects()
+    app = build(Settings.model_validate(values), Outside(deployments, experiments, projects))
     await publish_plugins(app.environment, (TENANT,))
     await app.broker.connect()
     stop = asyncio.Event()
@@ -264,7 +220,7 @@ async def running(
             stop,
             server=app.server,
             background=app.background,
-            close=[app.broker.close, app.environment.database.close],
+            close=[*app.close, app.broker.close, app.environment.database.close],
         )
     )
     try:
@@ -274,6 +230,8 @@ async def running(
             yield RunningInstanceService(
                 app,
                 deployments,
+                experiments,
+                projects,
                 DefinitionServiceStub(channel),
                 InstanceServiceStub(channel),
                 client,

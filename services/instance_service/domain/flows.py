@@ -19,6 +19,10 @@ DEFINITION_KINDS = {
 DEFINED_KINDS = ("experiment", "model", "portfolio_optimizer")  # they name their definition themselves
 FLOW_NAME = "optaic"  # every deployment belongs to this one Prefect flow
 FLOW_TAG = "optaic"
+# The outside systems that hold something for an instance, by what they hold; each is a finalizer.
+DEPLOYMENTS = "deployments"
+EXPERIMENT = "mlflow"
+PROJECT = "evidently"
 
 _FLOWS = {
     "dataset": ("refresh",),
@@ -68,6 +72,15 @@ def flow_kinds(kind: str, *, has_monitoring: bool = False) -> tuple[str, ...]:
     return (*flows, "monitoring") if has_monitoring and kind in COMPOSED_KINDS else flows
 
 
+def pairings_of(kind: str, *, is_monitored: bool = False) -> tuple[str, ...]:
+    """Return the outside systems that hold something for an instance of this kind; components have none."""
+    if kind not in _FLOWS:
+        return ()
+    if kind == "model":
+        return (DEPLOYMENTS, EXPERIMENT, PROJECT)
+    return (DEPLOYMENTS, PROJECT) if is_monitored else (DEPLOYMENTS,)
+
+
 def scheduled_flow(kind: str) -> str:
     """Return the flow that the instance's schedule starts."""
     return _SCHEDULED[kind]
@@ -115,7 +128,12 @@ def deployment_tags(tenant_id: str, instance_id: str, flow_kind: str) -> tuple[s
     return (FLOW_TAG, f"tenant:{tenant_id}", f"instance:{instance_id}", f"flow:{flow_kind}")
 
 
-def parse_deployment_name(name: str) -> tuple[str, str, str] | None:
-    """Return (tenant, instance, flow kind) of a deployment name; None where it is not one of ours."""
+def counterpart_name(tenant_id: str, instance_id: str) -> str:
+    """Return the deterministic name of what an outside system holds for an instance as a whole."""
+    return f"{tenant_id}.{instance_id}"
+
+
+def parse_name(name: str) -> tuple[str, str] | None:
+    """Return (tenant, instance) of a name that this service gave; None where it is not one of ours."""
     parts = name.split(".")
-    return (parts[0], parts[1], parts[2]) if len(parts) == 3 and all(parts) else None  # noqa: PLR2004 - the three parts
+    return (parts[0], parts[1]) if len(parts) in {2, 3} and all(parts) else None

@@ -124,6 +124,18 @@ async def update_instance(
     )
 
 
+async def update_model(
+    connection: AsyncConnection, tenant_id: str, instance_id: str, handles: Mapping[str, str]
+) -> None:
+    """Change what outside systems call a model."""
+    table = tables.models
+    await connection.execute(
+        sa.update(table)
+        .where(table.c.tenant_id == tenant_id, table.c.instance_id == instance_id)
+        .values(dict(handles))
+    )
+
+
 async def insert_revision(connection: AsyncConnection, row: Mapping[str, Any]) -> None:
     """Add an immutable revision."""
     await connection.execute(sa.insert(revisions), [row])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC
 from typing import Any
 
@@ -11,16 +11,13 @@ from instance_service.store import instances as store
 from instance_service.store.tables import Connection
 from instance_service.use_cases.drafts import stamp
 from instance_service.use_cases.environment import Environment
-from instance_service.use_cases.instances import CONDITION, check_etag, check_not_deleting, lock
+from instance_service.use_cases.instances import check_etag, check_not_deleting, lock
 from instance_service.use_cases.rows import revision_row
-from instance_service.use_cases.shapes import flow_word, state_word, timestamp
+from instance_service.use_cases.shapes import state_word
 from optaic.instance.v1.instance_pb2 import (
-    INSTANCE_STATE_ACTIVE,
-    INSTANCE_STATE_DEGRADED,
     INSTANCE_STATE_DELETING,
     INSTANCE_STATE_PAUSED,
     INSTANCE_STATE_PROVISIONING,
-    Condition,
     Instance,
 )
 from optaic.instance.v1.instance_service_pb2 import (
@@ -186,67 +183,12 @@ async def load_instances(
     return {instance_id: Instance.FromString(snapshot) for instance_id, snapshot in found.items()}
 
 
-async def record_deployments(
-    environment: Environment, tenant_id: str, observed: Instance, deployment_ids: Mapping[str, str]
-) -> bool:
-    """Record the deployments (flow kind -> id) of an instance; return False where it changed meanwhile.
-
-    PROVISIONING | DEGRADED -> ACTIVE.
-    """
-    async with environment.database.transaction(tenant_id) as connection:
-        snapshot = await store.lock_instance(connection, tenant_id, observed.instance_id)
-        if snapshot is None:
-            return True
-        instance = Instance.FromString(snapshot)
-        if instance.revision != observed.revision:
-            return False
-        before = (instance.state, [flow.prefect_deployment_id for flow in instance.flows])
-        for flow in instance.flows:
-            flow.prefect_deployment_id = deployment_ids[flow_word(flow.flow_kind)]
-        if instance.state in {INSTANCE_STATE_PROVISIONING, INSTANCE_STATE_DEGRADED}:
-            instance.state = INSTANCE_STATE_ACTIVE
-        had_conditions = bool(instance.conditions)
-        del instance.conditions[:]
-        after = (instance.state, [flow.prefect_deployment_id for flow in instance.flows])
-        if before == after and not had_conditions:
-            return True
-        await store.activate_flows(connection, tenant_id, instance.instance_id, deployment_ids)
-        await _write(connection, tenant_id, instance)
-        if before != after:
-            await outbox.append(connection, [environment.events(tenant_id).activated(instance)])
-    environment.activated.notify()
-    return True
-
-
-async def record_problem(
-    environment: Environment, tenant_id: str, instance_id: str, reason: str, message: str
+async def finish(
+    environment: Environment, tenant_id: str, instance_ids: Sequence[str], finalizer: str
 ) -> None:
-    """Say on the instance why its deployments are not as desired. ACTIVE -> DEGRADED."""
+    """One outside system holds nothing any more for instances that are being deleted."""
     async with environment.database.transaction(tenant_id) as connection:
-        snapshot = await store.lock_instance(connection, tenant_id, instance_id)
-        if snapshot is None:
-            return
-        instance = Instance.FromString(snapshot)
-        if instance.state == INSTANCE_STATE_ACTIVE:
-            instance.state = INSTANCE_STATE_DEGRADED
-        elif any(condition.reason == reason for condition in instance.conditions):
-            return
-        del instance.conditions[:]
-        instance.conditions.append(
-            Condition(
-                type=CONDITION,
-                reason=reason,
-                message=message,
-                since_time=timestamp(environment.clock.now()),
-            )
-        )
-        await _write(connection, tenant_id, instance)
-
-
-async def finish_deployments(environment: Environment, tenant_id: str, instance_ids: Sequence[str]) -> None:
-    """The deployments of instances that are being deleted are gone."""
-    async with environment.database.transaction(tenant_id) as connection:
-        await remove_finalizer(connection, environment, tenant_id, instance_ids, "deployments")
+        await remove_finalizer(connection, environment, tenant_id, instance_ids, finalizer)
 
 
 async def remove_finalizer(

@@ -11,6 +11,7 @@ from instance_service.domain.flows import COMPONENT_KINDS, DEFINED_KINDS
 from instance_service.store import tables
 from instance_service.store.tables import Table
 from instance_service.use_cases.drafts import Draft
+from instance_service.use_cases.pairing import HANDLES, pairings_of
 from instance_service.use_cases.references import references_of
 from instance_service.use_cases.shapes import dataset_of, edges_of, flow_word, json_of, kind_word, state_word
 from optaic.instance.v1.instance_pb2 import Instance
@@ -22,8 +23,7 @@ _EXTENSIONS = {
     "portfolio_optimizer": tables.portfolio_optimizers,
     "backtest": tables.backtests,
 }
-_HANDLES = ("mlflow_experiment_id", "mlflow_registered_model_name", "evidently_project_id")
-FINALIZERS = ["deployments", "lineage"]
+_LINEAGE = "lineage"  # the finalizer that lineage-service takes off
 Rows = dict[Table, list[Mapping[str, Any]]]
 
 
@@ -78,7 +78,7 @@ def _extension(kind: str, draft: Draft) -> dict[str, Any]:
         case "portfolio_optimizer":
             return {"constraints": settings["constraints"]}
         case "model":
-            return {name: getattr(instance.model, name) for name in _HANDLES}
+            return {name: getattr(instance.model, name) for name in HANDLES}
     (prices,) = (upstream.instance_id for upstream in draft.upstreams if upstream.role == "prices")
     return {
         "primary_instance_id": instance.backtest.signals.primary,
@@ -103,7 +103,7 @@ def instance_row(tenant_id: str, instance: Instance) -> dict[str, Any]:
         "definition_ids": sorted(
             {one.spec.definition_id for one in references_of(instance)} or {instance.definition_id} - {""}
         ),
-        "finalizers": [] if instance.owner_instance_id else FINALIZERS,
+        "finalizers": [] if instance.owner_instance_id else [*pairings_of(instance), _LINEAGE],
         "snapshot": instance.SerializeToString(),
         "create_time": instance.create_time.ToDatetime(tzinfo=UTC),
         "update_time": instance.update_time.ToDatetime(tzinfo=UTC),

@@ -9,7 +9,7 @@ import pytest
 from devstack.prefect import ensure_work_pool
 from instance_service.ports import Deployments
 from instance_service.prefect_adapter import PrefectDeployments
-from support.instance_service import FakeDeployments
+from support.counterparts import FakeDeployments
 
 _POOL = "optaic"
 

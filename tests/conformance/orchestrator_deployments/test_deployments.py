@@ -10,7 +10,7 @@ import pytest
 from devstack import ports
 from instance_service.domain.flows import deployment_name, deployment_tags
 from instance_service.domain.schedules import Timing
-from instance_service.ports import Deployment, Deployments, OrchestratorUnavailableError
+from instance_service.ports import Deployment, Deployments, OutsideUnavailableError
 from instance_service.prefect_adapter import PrefectDeployments
 from servicekit.ids import new_id
 
@@ -105,7 +105,7 @@ async def test_a_foreign_edit_in_prefect_is_seen_and_repaired(prefect_url: str) 
 
 async def test_a_missing_work_pool_is_not_there_yet(prefect_url: str) -> None:
     adapter = PrefectDeployments(prefect_url, "no-such-pool", 60)
-    with pytest.raises(OrchestratorUnavailableError) as refused:
+    with pytest.raises(OutsideUnavailableError) as refused:
         await adapter.ensure([_deployment(), _deployment()])
     await adapter.close()
     assert refused.value.reason == "WorkPoolMissing"
@@ -114,7 +114,7 @@ async def test_a_missing_work_pool_is_not_there_yet(prefect_url: str) -> None:
 async def test_a_server_that_is_down_is_unavailable() -> None:
     adapter = PrefectDeployments(f"http://127.0.0.1:{ports.find_free()}/api", "optaic", 2)
     for call in (adapter.ensure([_deployment()]), adapter.delete(["a.b.c"]), _all(adapter)):
-        with pytest.raises(OrchestratorUnavailableError) as refused:
+        with pytest.raises(OutsideUnavailableError) as refused:
             await call
         assert refused.value.reason == "PrefectUnavailable"
     await adapter.close()

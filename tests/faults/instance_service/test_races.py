@@ -12,8 +12,8 @@ from instance_service.use_cases import revisions
 from optaic.definition.v1.definition_service_pb2 import ListDefinitionsRequest
 from servicekit.ids import new_id
 from servicekit.migrations import migrate
+from support.counterparts import FakeDeployments
 from support.instance_service import (
-    FakeDeployments,
     RunningInstanceService,
     derived,
     instance_service,

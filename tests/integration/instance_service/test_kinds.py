@@ -191,7 +191,9 @@ async def test_what_a_client_says_of_handles_is_ignored(
     given = model(world.project_id, "m", world.prices)
     given["model"] = {"mlflowExperimentId": "7", "champion": {"modelVersion": "3"}}
     made = await service.create(given)
-    assert not made.model.mlflow_experiment_id
+    assert (
+        made.model.mlflow_experiment_id == service.experiments.stored[f"default.{made.instance_id}"][0] != "7"
+    )
     assert not made.model.HasField("champion")
     refused = await refusal(service.update(made.instance_id, given, "model.mlflow_experiment_id"))
     assert refused.reason == "IMMUTABLE_FIELD"

@@ -1,0 +1,144 @@
+"""Evidently's workspace as files, in the format of the pinned version; it imports none of it.
+
+`<workspace>/<project id>/metadata.json` is a project. Evidently takes seconds and 280 MB to import, and its local
+workspace has no server in between: whoever writes these files has made a project.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from instance_service.domain.flows import parse_name
+from instance_service.ports import Ensured, MonitoringProject, OutsideUnavailableError
+
+_FILE = "metadata.json"
+_VERSION = "2"
+_MARK = "optaic:"  # of a project's description: by it ours are told from others
+_DOOMED = ".deleted-"
+_DRAFT = ".new-"
+_LONGEST_SECONDS = 60.0  # of one write
+_PAGE = 500
+_T = TypeVar("_T")
+
+
+class EvidentlyProjects:
+    """The port `Projects` on one workspace. A project has the id of its instance: none can be there twice."""
+
+    def __init__(self, workspace: Path, timeout_seconds: float) -> None:
+        self._workspace = workspace
+        self._timeout_seconds = timeout_seconds
+
+    async def ping(self) -> None:
+        """Return where the workspace is there; see the port."""
+        await self._run(self._check)
+
+    async def ensure(self, desired: Sequence[MonitoringProject]) -> Ensured:
+        """Create or repair; see the port."""
+
+        def work() -> dict[str, str]:
+            self._check()
+            return {project.name: self._ensure(project) for project in desired}
+
+        return Ensured(await self._run(work))
+
+    async def delete(self, names: Sequence[str]) -> None:
+        """Remove with everything in it; see the port."""
+
+        def work() -> None:
+            self._check()
+            for name in names:
+                self._delete(_id(name))
+
+        await self._run(work)
+
+    async def pages(self) -> AsyncIterator[Sequence[MonitoringProject]]:
+        """Yield every project of ours; see the port."""
+        ids = await self._run(self._list)
+        for begin in range(0, len(ids), _PAGE):
+            read = functools.partial(self._read_all, ids[begin : begin + _PAGE])
+            yield await self._run(read)
+
+    async def _run(self, work: Callable[[], _T]) -> _T:
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                return await asyncio.to_thread(work)
+        except OSError as error:  # TimeoutError too
+            text = f"the workspace {self._workspace} cannot be used: {error!r}"
+            raise OutsideUnavailableError("EvidentlyUnavailable", text) from error
+
+    def _check(self) -> None:
+        """Never makes the workspace: where a volume is not mounted, an empty folder would look like one."""
+        if not os.access(self._workspace, os.R_OK | os.W_OK | os.X_OK):
+            raise FileNotFoundError(self._workspace)
+
+    def _list(self) -> list[str]:
+        names = [path.name for path in self._workspace.iterdir()]
+        for name in names:
+            if name.startswith((_DOOMED, _DRAFT)) and self._is_old(name):  # what did not end
+                shutil.rmtree(self._workspace / name, ignore_errors=True)
+        return sorted(name for name in names if (self._workspace / name / _FILE).is_file())
+
+    def _read_all(self, ids: Sequence[str]) -> list[MonitoringProject]:
+        return [found for one in ids if (found := self._read(one)) is not None]
+
+    def _is_old(self, name: str) -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            return time.time() - (self._workspace / name).stat().st_mtime > _LONGEST_SECONDS
+        return False
+
+    def _read(self, project_id: str) -> MonitoringProject | None:
+        """Return a project of ours; one that is not as we write it has another title than any that is desired."""
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            content = json.loads((self._workspace / project_id / _FILE).read_text(encoding="utf-8"))
+            name = str(content.get("description") or "").removeprefix(_MARK)
+            if parse_name(name) is not None and _id(name) == project_id:
+                project = MonitoringProject(name, content["name"])
+                return project if content == _content(project) else replace(project, title="")
+        return None
+
+    def _ensure(self, project: MonitoringProject) -> str:
+        project_id = _id(project.name)
+        if self._read(project_id) != project:
+            # Written beside, then put in place: a project is there with its file, or not at all.
+            draft = self._workspace / f"{_DRAFT}{project_id}-{uuid.uuid4()}"
+            draft.mkdir()
+            (draft / _FILE).write_text(json.dumps(_content(project), indent=2), encoding="utf-8")
+            folder = self._workspace / project_id
+            if folder.is_dir():
+                (draft / _FILE).replace(folder / _FILE)
+                draft.rmdir()
+            else:
+                draft.replace(folder)
+        return project_id
+
+    def _delete(self, project_id: str) -> None:
+        doomed = self._workspace / f"{_DOOMED}{project_id}"
+        with contextlib.suppress(FileNotFoundError):
+            (self._workspace / project_id).replace(doomed)  # at once, for whoever looks at it
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _id(name: str) -> str:
+    """Return the project's id: that of the instance."""
+    return name.rpartition(".")[2]
+
+
+def _content(project: MonitoringProject) -> dict[str, str | None]:
+    return {
+        "id": _id(project.name),
+        "name": project.title,
+        "description": f"{_MARK}{project.name}",
+        "org_id": None,
+        "version": _VERSION,
+    }

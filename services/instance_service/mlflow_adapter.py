@@ -1,0 +1,233 @@
+"""MLflow's experiments and registry over plain REST; the only file that knows MLflow, and it imports none of it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import httpx
+
+from instance_service.ports import Ensured, Experiment, ModelVersion, OutsideUnavailableError
+
+CHAMPION = "champion"
+_TAG = "optaic.name"  # by it an experiment is found again, whatever it is called by now
+_PAGE = 1000
+_CONCURRENCY = 4
+_JSON = dict[str, Any]
+_MISSING = "RESOURCE_DOES_NOT_EXIST"
+_EXISTS = "RESOURCE_ALREADY_EXISTS"
+
+
+@dataclass(frozen=True)
+class _Found:
+    """An experiment as it is."""
+
+    id: str
+    observed: Experiment
+    is_archived: bool
+
+
+class MlflowExperiments:
+    """The port `Experiments` on one MLflow server."""
+
+    def __init__(self, url: str, timeout_seconds: float) -> None:
+        self._client = httpx.AsyncClient(
+            base_url=url.rstrip("/") + "/",
+            timeout=timeout_seconds,
+            limits=httpx.Limits(max_connections=2 * _CONCURRENCY),
+            trust_env=False,
+        )
+        self._slots = asyncio.Semaphore(_CONCURRENCY)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def ping(self) -> None:
+        """Return where MLflow answers; see the port."""
+        await self._send("GET", "health")
+
+    async def ensure(self, desired: Sequence[Experiment]) -> Ensured:
+        """Create, restore or repair; see the port. Two reads, whatever the batch's size."""
+        ensured = Ensured()
+        known = await self._find([experiment.name for experiment in desired])
+        repairs = []
+        for experiment in desired:
+            found = known[experiment.name]
+            if len(found) == 1 and not found[0].is_archived and found[0].observed == experiment:
+                ensured.ids[experiment.name] = found[0].id
+            else:
+                repairs.append(self._repair(experiment, found, ensured))
+        # Not a task group: its callers would get a group of errors, and one refusal would cancel the others.
+        for problem in await asyncio.gather(*repairs, return_exceptions=True):
+            if problem is not None:
+                raise problem
+        return ensured
+
+    async def delete(self, names: Sequence[str]) -> None:
+        """Archive experiments and take their champions' alias; see the port."""
+        for name, found in (await self._find(names)).items():
+            for one in found:
+                if not one.is_archived:
+                    body = {"experiment_id": one.id}
+                    await self._call("POST", "experiments/delete", body, fine=_MISSING)
+            if found and found[0].observed.champion:
+                await self._set_champion(name, "")
+
+    async def pages(self) -> AsyncIterator[Sequence[Experiment]]:
+        """Yield every experiment of ours that is not archived; see the port."""
+        champions = await self._champions("")
+        async for page in self._search("", "ACTIVE_ONLY"):
+            yield [_with_champion(one, champions).observed for one in page]
+
+    async def find_version(self, name: str, version: str) -> ModelVersion | None:
+        """Return a version with its run's metrics; see the port."""
+        query = {"name": name, "version": version}
+        # A version that is no number cannot exist; MLflow would call it a bad request.
+        found = (
+            await self._call("GET", "model-versions/get", query, fine=_MISSING)
+            if version.isdecimal()
+            else None
+        )
+        if found is None:
+            return None
+        run_id = found["model_version"].get("run_id", "")
+        run = await self._call("GET", "runs/get", {"run_id": run_id}, fine=_MISSING) if run_id else None
+        metrics = run["run"]["data"].get("metrics", []) if run else []
+        return ModelVersion(
+            is_ready=found["model_version"].get("status", "READY") == "READY",
+            run_id=run_id,
+            metrics={metric["key"]: float(metric["value"]) for metric in metrics},
+        )
+
+    async def _find(self, names: Sequence[str]) -> dict[str, list[_Found]]:
+        """Return all experiments with these names, the one that counts first."""
+        found: dict[str, list[_Found]] = defaultdict(list)
+        if not names:
+            return found
+        wanted, prefix = set(names), _common_prefix(min(names), max(names))
+        champions = await self._champions(prefix)
+        async for page in self._search(prefix, "ALL"):
+            for one in page:
+                if one.observed.name in wanted:
+                    found[one.observed.name].append(_with_champion(one, champions))
+        for group in found.values():
+            group.sort(key=lambda one: (one.is_archived, int(one.id)))
+        return found
+
+    async def _search(self, prefix: str, view: str) -> AsyncIterator[list[_Found]]:
+        query: _JSON = {
+            "filter": f"tags.`{_TAG}` LIKE '{prefix}%'",
+            "view_type": view,
+            "max_results": _PAGE,
+        }
+        while True:
+            answer = await self._call("POST", "experiments/search", query)
+            yield [_found(item) for item in answer.get("experiments", [])]
+            if not answer.get("next_page_token"):
+                return
+            query["page_token"] = answer["next_page_token"]
+
+    async def _champions(self, prefix: str) -> dict[str, str]:
+        """Return the champion's version by the model's name in the registry."""
+        query: _JSON = {"filter": f"name LIKE '{prefix}%'", "max_results": _PAGE}
+        champions: dict[str, str] = {}
+        while True:
+            answer = await self._call("GET", "registered-models/search", query)
+            for model in answer.get("registered_models", []):
+                for alias in model.get("aliases", []):
+                    if alias["alias"] == CHAMPION:
+                        champions[model["name"]] = alias["version"]
+            if not answer.get("next_page_token"):
+                return champions
+            query["page_token"] = answer["next_page_token"]
+
+    async def _repair(self, desired: Experiment, found: Sequence[_Found], ensured: Ensured) -> None:
+        async with self._slots:
+            try:
+                one = found[0] if found else await self._create(desired)
+                if one.is_archived:
+                    await self._call("POST", "experiments/restore", {"experiment_id": one.id})
+                if one.observed.title != desired.title:
+                    body = {"experiment_id": one.id, "new_name": desired.title}
+                    await self._call("POST", "experiments/update", body)
+                for twin in found[1:]:
+                    if not twin.is_archived:
+                        await self._call("POST", "experiments/delete", {"experiment_id": twin.id})
+                ensured.ids[desired.name] = one.id
+                if one.observed.champion != desired.champion:
+                    await self._set_champion(desired.name, desired.champion)
+            except _RefusedError as error:
+                ensured.refusals[desired.name] = error.message
+
+    async def _create(self, desired: Experiment) -> _Found:
+        tags = [{"key": _TAG, "value": desired.name}]
+        created = await self._call(
+            "POST", "experiments/create", {"name": desired.title, "tags": tags}, fine=_EXISTS
+        )
+        if created is not None:
+            return _Found(created["experiment_id"], replace(desired, champion=""), is_archived=False)
+        # A twin of this call made it, or it lost its tag.
+        answer = await self._call("GET", "experiments/get-by-name", {"experiment_name": desired.title})
+        found = _found(answer["experiment"])
+        body = {"experiment_id": found.id, "key": _TAG, "value": desired.name}
+        await self._call("POST", "experiments/set-experiment-tag", body)
+        return _with_champion(
+            replace(found, observed=replace(found.observed, name=desired.name)),
+            await self._champions(desired.name),
+        )
+
+    async def _set_champion(self, name: str, version: str) -> None:
+        body = {"name": name, "alias": CHAMPION, "version": version}
+        if version:
+            await self._call("POST", "registered-models/alias", body)
+        else:
+            del body["version"]
+            await self._call("DELETE", "registered-models/alias", body, fine=_MISSING)
+
+    async def _call(self, method: str, path: str, content: Mapping[str, Any], *, fine: str = "") -> Any:
+        """Return the answer's JSON; None where the refusal is the one that is fine."""
+        response = await self._send(method, f"api/2.0/mlflow/{path}", content)
+        if response.is_success:
+            return response.json()
+        text = response.text[:500]
+        if response.is_client_error and response.status_code != httpx.codes.TOO_MANY_REQUESTS:
+            code = response.json().get("error_code") if "json" in response.headers["content-type"] else ""
+            if fine and code == fine:
+                return None
+            raise _RefusedError("MlflowRefused", f"{response.status_code}: {text}")
+        raise OutsideUnavailableError("MlflowUnavailable", f"{response.status_code}: {text}")
+
+    async def _send(self, method: str, path: str, content: Mapping[str, Any] | None = None) -> httpx.Response:
+        try:
+            if method == "GET":
+                return await self._client.request(method, path, params=content)
+            return await self._client.request(method, path, json=content)
+        except httpx.HTTPError as error:
+            text = f"MLflow does not answer: {error!r}"
+            raise OutsideUnavailableError("MlflowUnavailable", text) from error
+
+
+class _RefusedError(OutsideUnavailableError):
+    """MLflow answers, and says no: repeating the same will not help by itself."""
+
+
+def _common_prefix(low: str, high: str) -> str:
+    """Return what all texts between two begin with. Ids begin with their time: those of a batch share much."""
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(low, high, strict=False))
+    return "".join(one for one, _ in same)
+
+
+def _found(item: _JSON) -> _Found:
+    tags = {tag["key"]: tag["value"] for tag in item.get("tags", [])}
+    observed = Experiment(tags.get(_TAG, ""), item["name"])
+    return _Found(item["experiment_id"], observed, is_archived=item["lifecycle_stage"] == "deleted")
+
+
+def _with_champion(found: _Found, champions: Mapping[str, str]) -> _Found:
+    champion = champions.get(found.observed.name, "")
+    return replace(found, observed=replace(found.observed, champion=champion))

@@ -1,0 +1,19 @@
+"""The level-triggered loops that make outside systems match the instances; they never decide what is desired."""
+
+from instance_service.reconcile.drift import DriftWatch
+from instance_service.reconcile.pairings import (
+    DeploymentPairing,
+    ExperimentPairing,
+    Pairing,
+    ProjectPairing,
+)
+from instance_service.reconcile.reconciler import Reconciler
+
+__all__ = [
+    "DeploymentPairing",
+    "DriftWatch",
+    "ExperimentPairing",
+    "Pairing",
+    "ProjectPairing",
+    "Reconciler",
+]

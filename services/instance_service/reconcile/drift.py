@@ -1,0 +1,108 @@
+"""Compares all that outside systems hold with all instances: makes due what differs, removes what is nobody's."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from instance_service.domain.flows import parse_name
+from instance_service.ports import Counterpart, OutsideUnavailableError
+from instance_service.reconcile.pairings import Pairing
+from instance_service.store import queue
+from instance_service.use_cases import lifecycle
+from instance_service.use_cases.environment import Environment
+from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING
+from servicekit.context import is_tenant_id
+from servicekit.ids import is_id
+
+_PAGE = 500
+_log = structlog.get_logger(__name__)
+
+
+class DriftWatch:
+    """Looks at one system after the other; one that does not answer is left for the next time."""
+
+    def __init__(
+        self, environment: Environment, pairings: Sequence[Pairing], found: Callable[[], None] = lambda: None
+    ) -> None:
+        self._environment = environment
+        self._pairings = pairings
+        self._found = found
+
+    async def step(self) -> bool:
+        """Compare everything once; there is nothing left to do until the next interval."""
+        seen: dict[str, set[str]] = {}
+        for system in self._pairings:
+            names: set[str] = set()
+            try:
+                async for page in system.port.pages():
+                    names.update(one.name for one in page)
+                    await self._compare_page(system, page)
+            except OutsideUnavailableError as error:
+                _log.info("drift not checked", reason=error.reason, problem=error.message)
+            else:
+                seen[system.finalizer] = names
+        if seen:
+            await self._find_missing(seen)
+        return False
+
+    async def _compare_page(self, system: Pairing, page: Sequence[Counterpart]) -> None:
+        by_tenant: dict[str, dict[str, list[Counterpart]]] = defaultdict(lambda: defaultdict(list))
+        for one in page:
+            parts = parse_name(one.name)
+            if parts is not None and is_tenant_id(parts[0]) and is_id(parts[1]):
+                by_tenant[parts[0]][parts[1]].append(one)
+        for tenant_id, by_instance in by_tenant.items():
+            instances = await lifecycle.load_instances(self._environment, tenant_id, list(by_instance))
+            orphans: list[str] = []
+            drifted: list[str] = []
+            for instance_id, observed in by_instance.items():
+                instance = instances.get(instance_id)
+                desired = (
+                    {one.name: one for one in system.desired(tenant_id, instance)}
+                    if instance is not None
+                    else {}
+                )
+                orphans.extend(one.name for one in observed if one.name not in desired)
+                if any(one.name in desired and one != desired[one.name] for one in observed):
+                    drifted.append(instance_id)
+            if orphans:
+                _log.warning("removed what belongs to nobody", names=orphans)
+                await system.port.delete(orphans)
+            await self._make_due(tenant_id, drifted)
+
+    async def _find_missing(self, seen: dict[str, set[str]]) -> None:
+        tenant_id, instance_id = "", queue.FIRST_ID
+        systems = [system for system in self._pairings if system.finalizer in seen]
+        while True:
+            async with self._environment.database.infra() as connection:
+                rows = await queue.list_after(connection, tenant_id, instance_id, _PAGE)
+            if not rows:
+                return
+            tenant_id, instance_id, _ = rows[-1]
+            settled: dict[str, list[str]] = defaultdict(list)
+            for tenant, instance, is_settled in rows:
+                if is_settled:
+                    settled[tenant].append(instance)
+            for tenant, ids in settled.items():
+                instances = await lifecycle.load_instances(self._environment, tenant, ids)
+                missing = [
+                    item.instance_id
+                    for item in instances.values()
+                    if item.state != INSTANCE_STATE_DELETING
+                    and any(
+                        one.name not in seen[system.finalizer]
+                        for system in systems
+                        for one in system.desired(tenant, item)
+                    )
+                ]
+                await self._make_due(tenant, missing)
+
+    async def _make_due(self, tenant_id: str, instance_ids: Sequence[str]) -> None:
+        if instance_ids:
+            _log.warning("outside systems differ", tenant=tenant_id, instance_ids=list(instance_ids))
+            async with self._environment.database.infra() as connection:
+                await queue.enqueue(connection, tenant_id, instance_ids)
+            self._found()

@@ -1,0 +1,102 @@
+"""The outside systems as the reconciler sees them: what each should hold for an instance, and what it answered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from instance_service.domain.flows import DEPLOYMENTS, EXPERIMENT, PROJECT, counterpart_name
+from instance_service.ports import (
+    Counterpart,
+    Counterparts,
+    Deployments,
+    Experiment,
+    Experiments,
+    MonitoringProject,
+    Projects,
+)
+from instance_service.use_cases.pairing import pairings_of
+from instance_service.use_cases.schedules import deployments_of
+from optaic.instance.v1.instance_pb2 import Instance
+
+
+class Pairing(Protocol):
+    """One outside system: `finalizer` names what it holds, `condition` what it says about an instance."""
+
+    finalizer: str
+    condition: str
+
+    @property
+    def port(self) -> Counterparts[Any]:
+        """Return the system."""
+        ...
+
+    def desired(self, tenant_id: str, instance: Instance) -> Sequence[Counterpart]:
+        """Return what the system should hold for an instance; nothing where it does not concern it."""
+        ...
+
+    def record(self, instance: Instance, ids: Mapping[str, str]) -> None:
+        """Put the system's ids, by name, where they belong in the instance."""
+        ...
+
+
+class DeploymentPairing:
+    """The orchestrator: a deployment for each flow."""
+
+    finalizer = DEPLOYMENTS
+    condition = "PrefectDeploymentReady"
+
+    def __init__(self, port: Deployments) -> None:
+        self.port = port
+
+    def desired(self, tenant_id: str, instance: Instance) -> Sequence[Counterpart]:
+        """See the protocol."""
+        return deployments_of(tenant_id, instance)
+
+    def record(self, instance: Instance, ids: Mapping[str, str]) -> None:
+        """See the protocol."""
+        for flow in instance.flows:
+            flow.prefect_deployment_id = ids[flow.prefect_deployment_name]
+
+
+class ExperimentPairing:
+    """The tracking server: an experiment for each model, and its champion in the registry."""
+
+    finalizer = EXPERIMENT
+    condition = "MlflowExperimentReady"
+
+    def __init__(self, port: Experiments) -> None:
+        self.port = port
+
+    def desired(self, tenant_id: str, instance: Instance) -> Sequence[Counterpart]:
+        """See the protocol."""
+        if self.finalizer not in pairings_of(instance):
+            return ()
+        name = counterpart_name(tenant_id, instance.instance_id)
+        title = f"{instance.name}.{instance.instance_id}"
+        return (Experiment(name, title, instance.model.champion.model_version),)
+
+    def record(self, instance: Instance, ids: Mapping[str, str]) -> None:
+        """See the protocol."""
+        (instance.model.mlflow_experiment_id,) = ids.values()
+
+
+class ProjectPairing:
+    """The monitoring workspace: a project for each instance that is monitored."""
+
+    finalizer = PROJECT
+    condition = "EvidentlyProjectReady"
+
+    def __init__(self, port: Projects) -> None:
+        self.port = port
+
+    def desired(self, tenant_id: str, instance: Instance) -> Sequence[Counterpart]:
+        """See the protocol."""
+        if self.finalizer not in pairings_of(instance):
+            return ()
+        return (MonitoringProject(counterpart_name(tenant_id, instance.instance_id), instance.name),)
+
+    def record(self, instance: Instance, ids: Mapping[str, str]) -> None:
+        """See the protocol; a dataset's project has the dataset's id, and no field of its own."""
+        if instance.WhichOneof("spec") == "model":
+            (instance.model.evidently_project_id,) = ids.values()

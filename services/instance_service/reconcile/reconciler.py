@@ -1,0 +1,241 @@
+"""Works off the queue: whatever is due is compared with the outside systems and repaired."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+
+from instance_service.domain.flows import DEPLOYMENTS
+from instance_service.ports import Counterpart, Ensured, OutsideUnavailableError
+from instance_service.reconcile.pairings import Pairing
+from instance_service.store import queue
+from instance_service.store.queue import Claim
+from instance_service.use_cases import lifecycle, pairing
+from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.pairing import Verdict
+from instance_service.use_cases.revisions import follow_newest
+from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance
+
+_BATCH = 100
+# A claim of a process that was killed is taken over after this; a slower one is repeated, which changes nothing.
+_LEASE_SECONDS = 10.0
+_FIRST_DELAY = 0.25
+_LONGEST_DELAY = 5.0
+_LONGEST_PAUSE = 2.0
+_PATIENCE = 0.5  # for the batch before of the same systems
+_log = structlog.get_logger(__name__)
+
+
+@dataclass
+class _Gate:
+    """Whether an outside system may be asked: it may not for a moment after it did not answer."""
+
+    failures: int = 0
+    resume_time: datetime | None = None
+    error: OutsideUnavailableError | None = None
+
+    def is_closed(self, now: datetime) -> bool:
+        return self.resume_time is not None and now < self.resume_time
+
+    def close(self, now: datetime, error: OutsideUnavailableError) -> None:
+        pause = min(_LONGEST_PAUSE, _FIRST_DELAY * 2 ** min(self.failures, 10))
+        self.failures, self.error = self.failures + 1, error
+        self.resume_time = now + timedelta(seconds=pause)
+
+    def open(self) -> None:
+        self.failures, self.resume_time, self.error = 0, None, None
+
+
+class Reconciler:
+    """One replica's worker.
+
+    Instances that need only the orchestrator are worked on at once. Those that need another system too are worked
+    on beside, one batch for each set of systems, so that one which hangs holds up nobody else.
+    """
+
+    def __init__(self, environment: Environment, pairings: Sequence[Pairing]) -> None:
+        self._environment = environment
+        self._pairings = pairings
+        self._gates = {each.finalizer: _Gate() for each in pairings}
+        self._beside: dict[frozenset[str], asyncio.Task[None]] = {}
+
+    async def close(self) -> None:
+        """End the work that goes on beside; what it had claimed is due again after the lease."""
+        tasks = list(self._beside.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def step(self) -> bool:
+        """Work on one batch of what is due; return whether there may be more."""
+        orchestrator = self._gates[DEPLOYMENTS]
+        if orchestrator.is_closed(self._environment.clock.now()):
+            return False  # it did not answer a moment ago; another instance is no reason to ask again
+        async with self._environment.database.infra() as connection:
+            claims = await queue.claim(connection, _BATCH, _LEASE_SECONDS)
+        by_tenant: dict[str, list[Claim]] = defaultdict(list)
+        for claim in claims:
+            by_tenant[claim.tenant_id].append(claim)
+        for tenant_id, group in by_tenant.items():
+            await self._work(tenant_id, group)
+        return len(claims) == _BATCH and not orchestrator.is_closed(self._environment.clock.now())
+
+    async def _work(self, tenant_id: str, claims: Sequence[Claim]) -> None:
+        ids = [claim.instance_id for claim in claims]
+        await follow_newest(self._environment, tenant_id, ids)
+        instances = await lifecycle.load_instances(self._environment, tenant_id, ids)
+        groups: dict[frozenset[str], list[Claim]] = defaultdict(list)
+        for claim in claims:
+            instance = instances.get(claim.instance_id)
+            concerned = [
+                each.finalizer
+                for each in self._pairings
+                if instance is not None and each.desired(tenant_id, instance)
+            ]
+            groups[frozenset(concerned)].append(claim)
+        for systems, group in sorted(groups.items(), key=lambda item: len(item[0])):
+            if systems <= {DEPLOYMENTS}:
+                await self._settle(tenant_id, group, instances)
+            else:
+                await self._settle_beside(systems, tenant_id, group, instances)
+
+    async def _settle_beside(
+        self,
+        systems: frozenset[str],
+        tenant_id: str,
+        claims: Sequence[Claim],
+        instances: dict[str, Instance],
+    ) -> None:
+        if systems in self._beside:
+            await asyncio.wait({self._beside[systems]}, timeout=_PATIENCE)
+        if systems in self._beside:
+            await self._write([], claims)
+            return
+        task = asyncio.create_task(self._settle(tenant_id, claims, instances))
+        self._beside[systems] = task
+        task.add_done_callback(functools.partial(self._forget, systems))
+
+    def _forget(self, systems: frozenset[str], task: asyncio.Task[None]) -> None:
+        del self._beside[systems]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("pairing failed; tried again after the lease", problem=repr(error))
+
+    async def _settle(self, tenant_id: str, claims: Sequence[Claim], instances: dict[str, Instance]) -> None:
+        """Work on instances that need the same systems, and give their claims back."""
+        present = [instances[claim.instance_id] for claim in claims if claim.instance_id in instances]
+        doomed = [item for item in present if item.state == INSTANCE_STATE_DELETING]
+        live = [item for item in present if item.state != INSTANCE_STATE_DELETING]
+        done = {claim.instance_id for claim in claims if claim.instance_id not in instances}
+        done |= await self._remove(tenant_id, doomed)
+        done |= await self._ensure(tenant_id, live)
+        await self._write(
+            [claim for claim in claims if claim.instance_id in done],
+            [claim for claim in claims if claim.instance_id not in done],
+        )
+
+    async def _write(self, done: Sequence[Claim], postponed: Iterable[Claim]) -> None:
+        delays = {claim: _delay(claim.attempts) for claim in postponed}
+        async with self._environment.database.infra() as connection:
+            if done:
+                await queue.settle(connection, done)
+            if delays:
+                await queue.postpone(connection, delays)
+
+    async def _remove(self, tenant_id: str, instances: Sequence[Instance]) -> set[str]:
+        """Remove what each system holds; return the instances of which none holds anything any more."""
+        outcomes = await asyncio.gather(
+            *(self._remove_from(each, tenant_id, instances) for each in self._pairings)
+        )
+        if not all(outcomes):
+            return set()
+        return {instance.instance_id for instance in instances}
+
+    async def _remove_from(self, system: Pairing, tenant_id: str, instances: Sequence[Instance]) -> bool:
+        ids = [item.instance_id for item in instances if system.desired(tenant_id, item)]
+        names = [one.name for item in instances for one in system.desired(tenant_id, item)]
+        if not names:
+            return True
+        error = await self._ask(system, names)
+        if error is None:
+            await lifecycle.finish(self._environment, tenant_id, ids, system.finalizer)
+            return True
+        for instance in instances:
+            await self._record(tenant_id, instance, [Verdict(system.condition, problem=error)])
+        return False
+
+    async def _ask(self, system: Pairing, names: Sequence[str]) -> OutsideUnavailableError | None:
+        gate, now = self._gates[system.finalizer], self._environment.clock.now()
+        if gate.is_closed(now):
+            return gate.error
+        try:
+            await system.port.delete(names)
+        except OutsideUnavailableError as error:
+            gate.close(now, error)
+            return error
+        gate.open()
+        return None
+
+    async def _ensure(self, tenant_id: str, instances: Sequence[Instance]) -> set[str]:
+        """Make every system hold what it should; return the instances of which each now does."""
+        verdicts: dict[str, list[Verdict]] = defaultdict(list)
+        outcomes = await asyncio.gather(
+            *(self._ensure_in(each, tenant_id, instances) for each in self._pairings)
+        )
+        for outcome in outcomes:
+            for instance_id, verdict in outcome.items():
+                verdicts[instance_id].append(verdict)
+        return {
+            instance.instance_id
+            for instance in instances
+            if await self._record(tenant_id, instance, verdicts[instance.instance_id])
+        }
+
+    async def _ensure_in(
+        self, system: Pairing, tenant_id: str, instances: Sequence[Instance]
+    ) -> dict[str, Verdict]:
+        desired = {item.instance_id: system.desired(tenant_id, item) for item in instances}
+        desired = {instance_id: things for instance_id, things in desired.items() if things}
+        if not desired:
+            return {}
+        gate, now = self._gates[system.finalizer], self._environment.clock.now()
+        if gate.is_closed(now):
+            return dict.fromkeys(desired, Verdict(system.condition, problem=gate.error))
+        try:
+            ensured = await system.port.ensure([one for things in desired.values() for one in things])
+        except OutsideUnavailableError as error:
+            gate.close(now, error)
+            return dict.fromkeys(desired, Verdict(system.condition, problem=error))
+        gate.open()
+        return {instance_id: _verdict(system, things, ensured) for instance_id, things in desired.items()}
+
+    async def _record(self, tenant_id: str, instance: Instance, verdicts: Sequence[Verdict]) -> bool:
+        for verdict in verdicts:
+            if verdict.problem is not None and pairing.is_news(instance, verdict):
+                _log.warning(
+                    "not as desired",
+                    instance_id=instance.instance_id,
+                    reason=verdict.problem.reason,
+                    problem=verdict.problem.message,
+                )
+        return await pairing.record(self._environment, tenant_id, instance, verdicts)
+
+
+def _verdict(system: Pairing, things: Sequence[Counterpart], ensured: Ensured) -> Verdict:
+    refusals = [ensured.refusals[one.name] for one in things if one.name in ensured.refusals]
+    if refusals:
+        reason = system.condition.removesuffix("Ready") + "Refused"
+        return Verdict(system.condition, problem=OutsideUnavailableError(reason, refusals[0]))
+    ids = {one.name: ensured.ids[one.name] for one in things}
+    return Verdict(system.condition, apply=lambda instance: system.record(instance, ids))
+
+
+def _delay(attempts: int) -> float:
+    """Return the seconds until the next attempt: doubled each time, spread so that replicas do not meet."""
+    return float(min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(attempts, 10)) * random.uniform(0.75, 1.25))  # noqa: S311 - no secret

@@ -1,0 +1,132 @@
+"""What the reconciler found out about an instance, written into it; the state follows from the conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from instance_service.domain import flows
+from instance_service.ports import OutsideUnavailableError
+from instance_service.store import instances as store
+from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.shapes import dataset_of, flow_word, kind_word, state_word, timestamp
+from optaic.instance.v1.instance_pb2 import (
+    INSTANCE_STATE_ACTIVE,
+    INSTANCE_STATE_DEGRADED,
+    INSTANCE_STATE_PROVISIONING,
+    Condition,
+    Instance,
+)
+from servicekit import outbox
+
+HANDLES = ("mlflow_experiment_id", "mlflow_registered_model_name", "evidently_project_id")
+_READY = "Ready"  # how a condition that tells of an outside system ends
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One outside system about one instance: as desired, with ids to apply, or not, and why."""
+
+    condition: str
+    apply: Callable[[Instance], None] | None = None
+    problem: OutsideUnavailableError | None = None
+
+
+def pairings_of(instance: Instance) -> tuple[str, ...]:
+    """Return the outside systems that hold something for an instance."""
+    dataset = dataset_of(instance)
+    is_monitored = dataset is not None and dataset.monitoring_enabled
+    return flows.pairings_of(kind_word(instance.kind), is_monitored=is_monitored)
+
+
+async def record(
+    environment: Environment, tenant_id: str, observed: Instance, verdicts: Sequence[Verdict]
+) -> bool:
+    """Write verdicts on an instance as it was observed; return whether nothing is left to do for it."""
+    is_done = all(verdict.problem is None for verdict in verdicts)
+    now = timestamp(environment.clock.now())
+    if _judged(observed, verdicts, now) == observed:
+        return is_done
+    async with environment.database.transaction(tenant_id) as connection:
+        snapshot = await store.lock_instance(connection, tenant_id, observed.instance_id)
+        if snapshot is None:
+            return True
+        current = Instance.FromString(snapshot)
+        if current.revision != observed.revision:
+            return False
+        instance = _judged(current, verdicts, now)
+        if instance == current:
+            return is_done
+        await store.activate_flows(
+            connection,
+            tenant_id,
+            instance.instance_id,
+            {flow_word(flow.flow_kind): flow.prefect_deployment_id for flow in instance.flows},
+        )
+        await store.update_instance(
+            connection,
+            tenant_id,
+            instance.instance_id,
+            state=state_word(instance.state),
+            snapshot=instance.SerializeToString(),
+            update_time=instance.update_time.ToDatetime(tzinfo=UTC),
+        )
+        if instance.WhichOneof("spec") == "model":
+            handles = {name: getattr(instance.model, name) for name in HANDLES}
+            await store.update_model(connection, tenant_id, instance.instance_id, handles)
+        if is_done and _news(instance) != _news(current):
+            await outbox.append(connection, [environment.events(tenant_id).activated(instance)])
+    environment.activated.notify()
+    return is_done
+
+
+def is_news(instance: Instance, verdict: Verdict) -> bool:
+    """Return whether the instance does not say so already."""
+    assert verdict.problem is not None
+    return all(condition.reason != verdict.problem.reason for condition in instance.conditions)
+
+
+def _judged(instance: Instance, verdicts: Sequence[Verdict], now: Timestamp) -> Instance:
+    result = Instance()
+    result.CopyFrom(instance)
+    for verdict in verdicts:
+        if verdict.problem is not None:
+            _complain(result, verdict.condition, verdict.problem, now)
+        else:
+            kept = [each for each in result.conditions if each.type != verdict.condition]
+            del result.conditions[:]
+            result.conditions.extend(kept)
+            if verdict.apply is not None:
+                verdict.apply(result)
+    is_ready = not any(condition.type.endswith(_READY) for condition in result.conditions)
+    if is_ready and result.state in {INSTANCE_STATE_PROVISIONING, INSTANCE_STATE_DEGRADED}:
+        result.state = INSTANCE_STATE_ACTIVE
+    elif not is_ready and result.state == INSTANCE_STATE_ACTIVE:
+        result.state = INSTANCE_STATE_DEGRADED
+    return result
+
+
+def _complain(instance: Instance, kind: str, problem: OutsideUnavailableError, now: Timestamp) -> None:
+    """Say what is wrong; where something was already, it is so since then."""
+    for condition in instance.conditions:
+        if condition.type == kind:
+            if condition.reason != problem.reason:
+                condition.reason, condition.message = problem.reason, problem.message
+            return
+    instance.conditions.append(
+        Condition(type=kind, reason=problem.reason, message=problem.message, since_time=now)
+    )
+
+
+def _news(instance: Instance) -> tuple[object, ...]:
+    """Return what others want to hear about: conditions come and go without an event."""
+    model = instance.model
+    return (
+        instance.state,
+        [flow.prefect_deployment_id for flow in instance.flows],
+        model.mlflow_experiment_id,
+        model.evidently_project_id,
+    )

@@ -1,0 +1,136 @@
+"""What every implementation of the port `Experiments` does, the real server and the fake alike."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from devstack import ports
+from instance_service.domain.flows import counterpart_name
+from instance_service.mlflow_adapter import MlflowExperiments
+from instance_service.ports import Experiment, Experiments, OutsideUnavailableError
+from servicekit.ids import new_id
+from support.mlflow_api import mlflow_api
+
+if TYPE_CHECKING:
+    from conformance.experiments.conftest import Ground
+
+
+def _experiment() -> Experiment:
+    instance_id = new_id()
+    return Experiment(counterpart_name("default", instance_id), f"alpha.{instance_id}")
+
+
+async def _all(experiments: Experiments) -> dict[str, Experiment]:
+    return {found.name: found async for page in experiments.pages() for found in page}
+
+
+async def test_what_is_ensured_is_found_as_it_was_desired(ground: Ground) -> None:
+    await ground.experiments.ping()
+    desired = [_experiment() for _ in range(3)]
+    ensured = await ground.experiments.ensure(desired)
+    assert set(ensured.ids) == {one.name for one in desired}
+    assert len(set(ensured.ids.values())) == 3
+    found = await _all(ground.experiments)
+    assert [found[one.name] for one in desired] == desired
+    assert await ground.experiments.ensure(desired) == ensured
+
+
+async def test_another_title_keeps_the_id(ground: Ground) -> None:
+    desired = _experiment()
+    first = await ground.experiments.ensure([desired])
+    renamed = replace(desired, title=f"beta.{desired.title}")
+    assert await ground.experiments.ensure([renamed]) == first
+    assert (await _all(ground.experiments))[desired.name] == renamed
+
+
+async def test_a_champion_is_set_moved_and_taken(ground: Ground) -> None:
+    desired = _experiment()
+    (experiment_id,) = (await ground.experiments.ensure([desired])).ids.values()
+    versions = [await ground.register(desired.name, experiment_id) for _ in range(2)]
+    for champion in (*versions, versions[0], ""):
+        wanted = replace(desired, champion=champion)
+        assert not (await ground.experiments.ensure([wanted])).refusals
+        assert (await _all(ground.experiments))[desired.name] == wanted
+
+
+async def test_a_champion_that_is_not_there_is_refused_for_it_alone(ground: Ground) -> None:
+    desired, other = replace(_experiment(), champion="7"), _experiment()
+    ensured = await ground.experiments.ensure([desired, other])
+    assert set(ensured.refusals) == {desired.name}
+    assert other.name in ensured.ids
+
+
+async def test_what_is_archived_comes_back_with_its_runs(ground: Ground) -> None:
+    desired = _experiment()
+    first = await ground.experiments.ensure([desired])
+    await ground.experiments.delete([desired.name, "default.0"])
+    await ground.experiments.delete([desired.name])
+    assert desired.name not in await _all(ground.experiments)
+    assert await ground.experiments.ensure([desired]) == first
+    assert desired.name in await _all(ground.experiments)
+
+
+async def test_a_version_has_its_runs_metrics(ground: Ground) -> None:
+    desired = _experiment()
+    (experiment_id,) = (await ground.experiments.ensure([desired])).ids.values()
+    version = await ground.register(desired.name, experiment_id)
+    found = await ground.experiments.find_version(desired.name, version)
+    assert found is not None
+    assert (found.is_ready, dict(found.metrics)) == (True, {"rmse": 0.5})
+    assert found.run_id
+    for unknown in ("99", "none"):
+        assert await ground.experiments.find_version(desired.name, unknown) is None
+    assert await ground.experiments.find_version("default.0", "1") is None
+
+
+async def test_nothing_is_asked_for_nothing(ground: Ground) -> None:
+    assert not (await ground.experiments.ensure([])).ids
+    await ground.experiments.delete([])
+
+
+async def test_twins_make_one_experiment(mlflow_url: str) -> None:
+    adapters = [MlflowExperiments(mlflow_url, 60) for _ in range(4)]
+    desired = _experiment()
+    answers = await asyncio.gather(*(adapter.ensure([desired]) for adapter in adapters))
+    assert len({answer.ids[desired.name] for answer in answers}) == 1
+    async with mlflow_api(mlflow_url) as api:
+        assert len(await api.live(desired.title)) == 1
+    for adapter in adapters:
+        await adapter.close()
+
+
+async def test_a_foreign_edit_is_seen_and_repaired(mlflow_url: str) -> None:
+    adapter = MlflowExperiments(mlflow_url, 60)
+    desired = _experiment()
+    first = await adapter.ensure([desired])
+    experiment_id = first.ids[desired.name]
+    async with mlflow_api(mlflow_url) as api:
+        await api.call("POST", "experiments/update", experiment_id=experiment_id, new_name=new_id())
+        assert (await _all(adapter))[desired.name] != desired
+        assert await adapter.ensure([desired]) == first
+        body = {"experiment_id": experiment_id, "key": "optaic.name", "value": "nobody"}
+        await api.call("POST", "experiments/set-experiment-tag", **body)
+        assert desired.name not in await _all(adapter)
+        assert await adapter.ensure([desired]) == first  # by its name
+        assert (await _all(adapter))[desired.name] == desired
+    await adapter.close()
+
+
+async def test_a_server_that_is_down_is_unavailable() -> None:
+    adapter = MlflowExperiments(f"http://127.0.0.1:{ports.find_free()}", 2)
+    calls = (
+        adapter.ping(),
+        adapter.ensure([_experiment()]),
+        adapter.delete(["default.0"]),
+        _all(adapter),
+        adapter.find_version("default.0", "1"),
+    )
+    for call in calls:
+        with pytest.raises(OutsideUnavailableError) as refused:
+            await call
+        assert refused.value.reason == "MlflowUnavailable"
+    await adapter.close()

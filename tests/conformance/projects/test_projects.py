@@ -1,0 +1,124 @@
+"""What every implementation of the port `Projects` does, the workspace's files and the fake alike."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from instance_service.domain.flows import counterpart_name
+from instance_service.evidently_adapter import EvidentlyProjects
+from instance_service.ports import MonitoringProject, OutsideUnavailableError, Projects
+from servicekit.ids import new_id
+from support.counterparts import FakeProjects
+
+# What the real library sees in a workspace, and that it can use a project of ours as one of its own.
+_OPEN = """
+import json, sys
+from evidently.ui.workspace import Workspace
+workspace = Workspace.create(sys.argv[1])
+projects = [project for project in workspace.list_projects()]
+for project in projects:
+    project.description = project.description + "!"
+    project.save()
+print(json.dumps({str(one.id): [one.name, workspace.get_project(one.id).description] for one in projects}))
+workspace.delete_project(sys.argv[2])
+"""
+
+
+@pytest.fixture(params=["fake", "evidently"])
+def projects(request: pytest.FixtureRequest, tmp_path: Path) -> Projects:
+    """The port, by each of its implementations."""
+    return FakeProjects() if request.param == "fake" else EvidentlyProjects(tmp_path, 10)
+
+
+def _project(title: str = "alpha") -> MonitoringProject:
+    return MonitoringProject(counterpart_name("default", new_id()), title)
+
+
+async def _all(projects: Projects) -> dict[str, MonitoringProject]:
+    return {found.name: found async for page in projects.pages() for found in page}
+
+
+async def test_what_is_ensured_is_found_as_it_was_desired(projects: Projects) -> None:
+    await projects.ping()
+    desired = [_project(), _project(), _project("Börse \u20ac")]
+    ensured = await projects.ensure(desired)
+    assert ensured.ids == {one.name: one.name.rpartition(".")[2] for one in desired}
+    assert await _all(projects) == {one.name: one for one in desired}
+    assert await projects.ensure(desired) == ensured
+    renamed = replace(desired[0], title="beta")
+    await projects.ensure([renamed])
+    assert (await _all(projects))[renamed.name] == renamed
+
+
+async def test_deleting_is_repeatable(projects: Projects) -> None:
+    desired = _project()
+    await projects.ensure([desired])
+    await projects.delete([desired.name, counterpart_name("default", new_id())])
+    await projects.delete([desired.name])
+    assert not await _all(projects)
+    await projects.ensure([desired])
+    assert desired.name in await _all(projects)
+    await projects.delete([])
+
+
+async def test_twins_make_one_project(tmp_path: Path) -> None:
+    adapters = [EvidentlyProjects(tmp_path, 10) for _ in range(8)]
+    desired = _project()
+    await asyncio.gather(*(adapter.ensure([desired]) for adapter in adapters), return_exceptions=True)
+    assert (await adapters[0].ensure([desired])).ids
+    assert await _all(adapters[0]) == {desired.name: desired}
+    names = await asyncio.to_thread(os.listdir, tmp_path)
+    assert [name for name in names if not name.startswith(".")] == [desired.name.rpartition(".")[2]]
+
+
+async def test_foreign_edits_are_seen_and_foreign_projects_left_alone(tmp_path: Path) -> None:
+    adapter, desired = EvidentlyProjects(tmp_path, 10), _project()
+    await adapter.ensure([desired])
+    file = tmp_path / desired.name.rpartition(".")[2] / "metadata.json"
+    for change in ({"name": "other"}, {"description": None}, {"version": "1"}):
+        file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+        assert (await _all(adapter)).get(desired.name) != desired
+        await adapter.ensure([desired])
+        assert await _all(adapter) == {desired.name: desired}
+    file.write_text("{")
+    await adapter.ensure([desired])
+    assert await _all(adapter) == {desired.name: desired}
+    foreign = tmp_path / new_id()
+    foreign.mkdir()
+    (foreign / "metadata.json").write_text(json.dumps({"id": foreign.name, "name": "theirs"}))
+    assert set(await _all(adapter)) == {desired.name}
+
+
+async def test_a_workspace_that_is_not_there_is_unavailable_and_not_made(tmp_path: Path) -> None:
+    adapter = EvidentlyProjects(tmp_path / "unmounted", 10)
+    for call in (adapter.ping(), adapter.ensure([_project()]), adapter.delete(["default.0"]), _all(adapter)):
+        with pytest.raises(OutsideUnavailableError) as refused:
+            await call
+        assert refused.value.reason == "EvidentlyUnavailable"
+    assert not (tmp_path / "unmounted").exists()
+
+
+async def test_the_real_library_reads_and_writes_what_is_written_here(tmp_path: Path) -> None:
+    adapter = EvidentlyProjects(tmp_path, 10)
+    kept, doomed = _project("kept"), _project("doomed")
+    ids = (await adapter.ensure([kept, doomed])).ids
+    command = [sys.executable, "-W", "ignore", "-c", _OPEN, str(tmp_path), ids[doomed.name]]
+    opened = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
+    assert opened.returncode == 0, opened.stderr
+    assert json.loads(opened.stdout) == {
+        ids[one.name]: [one.title, f"optaic:{one.name}!"] for one in (kept, doomed)
+    }
+    assert await _all(adapter) == {}  # one is gone, the other was edited: both are repaired
+    await adapter.ensure([kept, doomed])
+    assert await _all(adapter) == {kept.name: kept, doomed.name: doomed}
+    shutil.rmtree(tmp_path / ids[kept.name])
+    assert set(await _all(adapter)) == {doomed.name}

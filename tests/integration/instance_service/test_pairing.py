@@ -1,0 +1,133 @@
+"""Several outside systems: each has its condition and its finalizer, and none holds up what does not need it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from instance_service.ports import Ensured, MonitoringProject
+from optaic.instance.v1.instance_pb2 import (
+    INSTANCE_STATE_ACTIVE,
+    INSTANCE_STATE_DEGRADED,
+    INSTANCE_STATE_DELETING,
+    INSTANCE_STATE_PROVISIONING,
+    Instance,
+)
+from optaic.instance.v1.instance_service_pb2 import DeleteInstanceRequest
+from support.instance_service import RunningInstanceService
+from support.polling import eventually
+
+
+async def _monitored(service: RunningInstanceService, project_id: str, name: str = "watched") -> Instance:
+    pipeline = {"definitionName": "sp500_prices", "config": {"as_of": "2021-12-31"}}
+    dataset = {"pipeline": pipeline, "monitoringEnabled": True}
+    return await service.create({"projectId": project_id, "name": name, "dataset": dataset})
+
+
+def _condition(instance: Instance) -> list[tuple[str, str]]:
+    return [(condition.type, condition.reason) for condition in instance.conditions]
+
+
+async def test_a_monitored_dataset_has_a_project_as_long_as_it_is_monitored(
+    service: RunningInstanceService,
+) -> None:
+    project = await service.project()
+    plain = await service.prices(project.project_id)
+    watched = await _monitored(service, project.project_id)
+    await service.until_active(watched.instance_id)
+    name = f"default.{watched.instance_id}"
+    assert service.projects.stored == {name: (watched.instance_id, MonitoringProject(name, "watched"))}
+    await service.update(watched.instance_id, {"name": "renamed"}, "name")
+    await eventually(lambda: service.projects.stored[name][1].title == "renamed")
+    change = {"dataset": {"monitoringEnabled": False}}
+    await service.update(watched.instance_id, change, "dataset.monitoring_enabled")
+    await eventually(lambda: not service.projects.stored)
+    assert plain.instance_id not in str(service.projects.stored)
+
+
+async def test_a_system_that_is_down_degrades_who_needs_it_and_nobody_else(
+    service: RunningInstanceService,
+) -> None:
+    project = await service.project()
+    first = await _monitored(service, project.project_id, "first")
+    await service.until_active(first.instance_id)
+    service.projects.break_down()
+    service.projects.stored.clear()
+    second = await _monitored(service, project.project_id, "second")
+    plain = await service.prices(project.project_id)
+    assert plain.state == INSTANCE_STATE_ACTIVE
+    said = [("EvidentlyProjectReady", "EvidentlyUnavailable")]
+    found = await service.until(second.instance_id, lambda one: _condition(one) == said)
+    assert found.state == INSTANCE_STATE_PROVISIONING
+    assert all(flow.prefect_deployment_id for flow in found.flows)  # runs are dispatched meanwhile
+    await service.update(first.instance_id, {"name": "other"}, "name")
+    degraded = await service.until(first.instance_id, lambda one: one.state == INSTANCE_STATE_DEGRADED)
+    assert _condition(degraded) == said
+    since = degraded.conditions[0].since_time
+    calls = service.projects.calls
+    await eventually(lambda: service.projects.calls > calls + 2)
+    again = await service.until(first.instance_id, lambda _: True)
+    assert again.conditions[0].since_time == since
+    service.projects.recover()
+    for one in (first, second):
+        assert not (await service.until_active(one.instance_id)).conditions
+    assert len(service.projects.stored) == 2
+
+
+async def test_a_system_that_hangs_holds_up_nobody_who_does_not_need_it(
+    service: RunningInstanceService,
+) -> None:
+    project = await service.project()
+    healthy, asked, answer = service.projects.ensure, asyncio.Event(), asyncio.Event()
+
+    async def hang(desired: Sequence[MonitoringProject]) -> Ensured:
+        asked.set()
+        await answer.wait()
+        return await healthy(desired)
+
+    service.projects.ensure = hang  # type: ignore[method-assign]
+    watched = await _monitored(service, project.project_id)
+    await asked.wait()
+    plain = await service.prices(project.project_id)
+    assert plain.state == INSTANCE_STATE_ACTIVE
+    found = await service.until(watched.instance_id, lambda _: True)
+    assert found.state == INSTANCE_STATE_PROVISIONING
+    answer.set()
+    await service.until_active(watched.instance_id)
+
+
+async def test_each_system_has_its_finalizer(service: RunningInstanceService) -> None:
+    project = await service.project()
+    watched = await _monitored(service, project.project_id)
+    await service.until_active(watched.instance_id)
+    service.projects.break_down()
+    await service.instances.DeleteInstance(DeleteInstanceRequest(instance_id=watched.instance_id))
+    await service.clear_lineage(watched.instance_id)
+    await eventually(lambda: not service.deployments.stored)
+    said = ("EvidentlyProjectReady", "EvidentlyUnavailable")
+    found = await service.until(watched.instance_id, lambda one: said in _condition(one))
+    assert found.state == INSTANCE_STATE_DELETING
+    again = await _monitored(service, project.project_id)  # the name is free meanwhile
+    service.projects.recover()
+
+    async def gone() -> bool:
+        return (await service.row_counts())["instances"] == 4  # the new one and its components
+
+    await eventually(gone)
+    await service.until_active(again.instance_id)
+    assert set(service.projects.stored) == {f"default.{again.instance_id}"}
+
+
+async def test_drift_is_repaired_and_what_is_nobodys_removed(service: RunningInstanceService) -> None:
+    project = await service.project()
+    watched = await _monitored(service, project.project_id)
+    await service.until_active(watched.instance_id)
+    name = f"default.{watched.instance_id}"
+    service.projects.edit(name, title="hacked")
+    await eventually(lambda: service.projects.stored[name][1].title == "watched")
+    del service.projects.stored[name]
+    await eventually(lambda: name in service.projects.stored)
+    orphan = f"default.{project.project_id}"
+    service.projects.stored[orphan] = (project.project_id, MonitoringProject(orphan, "nobody"))
+    await eventually(lambda: orphan not in service.projects.stored)
+    assert name in service.projects.stored
