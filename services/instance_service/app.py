@@ -96,7 +96,11 @@ def build(settings: Settings, outside: Outside) -> App:
         "instance.optaic",
         [
             (add_DefinitionServiceServicer_to_server, DefinitionApi(environment), _DEFINITIONS),
-            (add_InstanceServiceServicer_to_server, InstanceApi(environment), _INSTANCES),
+            (
+                add_InstanceServiceServicer_to_server,
+                InstanceApi(environment, outside.experiments),
+                _INSTANCES,
+            ),
         ],
         Authenticator(settings),
         ReadTokens(database, {}),

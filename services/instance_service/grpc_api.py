@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from instance_service.use_cases import catalogue, instances, lifecycle, projects
+from instance_service.ports import Experiments
+from instance_service.use_cases import catalogue, instances, lifecycle, projects, promotion
 from instance_service.use_cases.definitions import publication, reading, states
 from instance_service.use_cases.environment import Environment
 from optaic.definition.v1 import definition_service_pb2 as definition_api
@@ -69,8 +70,9 @@ class DefinitionApi(DefinitionServiceServicer):
 class InstanceApi(InstanceServiceServicer):
     """optaic.instance.v1.InstanceService."""
 
-    def __init__(self, environment: Environment) -> None:
+    def __init__(self, environment: Environment, experiments: Experiments) -> None:
         self._environment = environment
+        self._experiments = experiments
 
     async def CreateProject(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: instance_api.CreateProjectRequest, _context: Any
@@ -146,11 +148,9 @@ class InstanceApi(InstanceServiceServicer):
     async def PromoteModelVersion(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: instance_api.PromoteModelVersionRequest, _context: Any
     ) -> Instance:
-        del request
-        raise UnimplementedError("UNIMPLEMENTED", "PromoteModelVersion is not offered yet")
+        return await promotion.promote_model_version(self._environment, self._experiments, request, current())
 
     async def ListModelPromotions(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: instance_api.ListModelPromotionsRequest, _context: Any
     ) -> instance_api.ListModelPromotionsResponse:
-        del request
-        raise UnimplementedError("UNIMPLEMENTED", "ListModelPromotions is not offered yet")
+        return await promotion.list_model_promotions(self._environment, current().tenant_id, request)

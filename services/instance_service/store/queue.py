@@ -43,6 +43,10 @@ _DELETE = sa.text("""
     delete from reconciliations
     where tenant_id = :tenant_id and instance_id = any(cast(:instance_ids as uuid[]))
 """)
+_UNSETTLED = sa.text("""
+    select 1 from reconciliations
+    where tenant_id = :tenant_id and instance_id = cast(:instance_id as uuid) and due_time is not null
+""")
 _LIST = sa.text("""
     select tenant_id, cast(instance_id as text), due_time is null as is_settled from reconciliations
     where (tenant_id, instance_id) > (:tenant_id, cast(:instance_id as uuid))
@@ -87,6 +91,12 @@ async def postpone(connection: AsyncConnection, delays: Mapping[Claim, float]) -
 async def delete(connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str]) -> None:
     """Forget instances that are gone; on either login."""
     await connection.execute(_DELETE, {"tenant_id": tenant_id, "instance_ids": list(instance_ids)})
+
+
+async def is_settled(connection: AsyncConnection, tenant_id: str, instance_id: str) -> bool:
+    """Return whether nothing is left to do for an instance; on either login."""
+    parameters = {"tenant_id": tenant_id, "instance_id": instance_id}
+    return (await connection.execute(_UNSETTLED, parameters)).first() is None
 
 
 async def list_after(

@@ -140,6 +140,14 @@ models = sa.Table(
     sa.Column("evidently_project_id", sa.Text, nullable=False),
 )
 
+model_promotions = sa.Table(
+    "model_promotions",
+    metadata,
+    *_key("instance_id"),
+    sa.Column("revision", sa.BigInteger, primary_key=True),
+    sa.Column("snapshot", sa.LargeBinary, nullable=False),  # serialized ModelPromotion
+)
+
 portfolio_optimizers = sa.Table(
     "portfolio_optimizers",
     metadata,
@@ -188,6 +196,7 @@ BUSINESS_TABLES = (
     backtests,
     experiments,
     models,
+    model_promotions,
     portfolio_optimizers,
     flows,
     flow_edges,

@@ -1,0 +1,206 @@
+"""Which version of a model is the champion: decided and recorded here, carried out by the reconciler.
+
+The registry is only read here. The decision is one transaction; the alias in the registry follows from it, also when
+a reply is lost or somebody edits it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+from instance_service.domain.flows import counterpart_name
+from instance_service.ports import Experiments, OutsideUnavailableError
+from instance_service.store import instances as store
+from instance_service.store import promotions, queue
+from instance_service.use_cases.definitions.reading import DEFAULT_PAGE
+from instance_service.use_cases.drafts import draft_instance
+from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.instances import check_etag, check_not_deleting, lock, not_found
+from instance_service.use_cases.revisions import Change, write_changes
+from instance_service.use_cases.shapes import timestamp
+from optaic.instance.v1.instance_pb2 import Instance
+from optaic.instance.v1.instance_service_pb2 import (
+    ListModelPromotionsRequest,
+    ListModelPromotionsResponse,
+    PromoteModelVersionRequest,
+)
+from optaic.instance.v1.spec_pb2 import ModelPromotion
+from servicekit import idempotency, pages
+from servicekit.context import RequestContext
+from servicekit.database import lock_tenant
+from servicekit.errors import InvalidArgumentError, NotFoundError, UnavailableError
+
+_METHOD = "PromoteModelVersion"
+_POLL = 0.1  # what another replica has carried out is not announced here
+_MARGIN = 0.1  # of the caller's deadline, to answer in
+
+
+class _NothingStoredError(Exception):
+    """The request id is new: the claim on it is rolled back."""
+
+
+class _CheckedError(Exception):
+    """Ends a transaction of `validate_only`: everything held, and everything is rolled back."""
+
+    def __init__(self, instance: Instance) -> None:
+        super().__init__()
+        self.instance = instance
+
+
+async def promote_model_version(
+    environment: Environment,
+    experiments: Experiments,
+    request: PromoteModelVersionRequest,
+    context: RequestContext,
+) -> Instance:
+    """Make a version the champion, then wait a little until the registry says so too.
+
+    Raises:
+        NotFoundError: The instance, or the version with its metrics.
+        AbortedError: The etag is not the present one.
+        FailedPreconditionError: It is being deleted.
+        InvalidArgumentError: It is no model.
+        UnavailableError: The registry does not answer; nothing was changed.
+    """
+    tenant_id = context.tenant_id
+    answered = await _first_answer(environment, tenant_id, request)
+    if answered is not None:
+        return answered
+    current = await _load(environment, tenant_id, request.instance_id)
+    _check(current, request)
+    promotion = await _look_up(experiments, tenant_id, current, request.model_version)
+    promotion.author, promotion.reason = context.actor, request.reason
+    try:
+        instance = await _decide(environment, request, context, promotion)
+    except _CheckedError as checked:
+        return checked.instance
+    return await _when_settled(environment, context, instance)
+
+
+async def _decide(
+    environment: Environment,
+    request: PromoteModelVersionRequest,
+    context: RequestContext,
+    promotion: ModelPromotion,
+) -> Instance:
+    """Write the decision; what is the champion already makes none."""
+    tenant_id = context.tenant_id
+    async with environment.database.transaction(tenant_id) as connection:
+        reply = await idempotency.replay_or_none(
+            connection, _METHOD, request.request_id, idempotency.payload_hash(request)
+        )
+        if reply is not None:
+            return Instance.FromString(reply)
+        await lock_tenant(connection, tenant_id)
+        current = await lock(connection, tenant_id, request.instance_id)
+        _check(current, request)
+        desired = Instance()
+        desired.CopyFrom(current)
+        if current.model.champion.model_version != request.model_version:
+            promotion.create_time.CopyFrom(timestamp(environment.clock.now()))
+            desired.model.champion.CopyFrom(promotion)
+            desired.model.mlflow_registered_model_name = counterpart_name(tenant_id, current.instance_id)
+            draft = await draft_instance(connection, environment, tenant_id, desired, current)
+            desired = draft.instance
+            change = Change(current, draft, request.reason)
+            await write_changes(connection, environment, tenant_id, context.actor, [change])
+            await promotions.insert_promotion(
+                connection, tenant_id, desired.instance_id, desired.revision, promotion.SerializeToString()
+            )
+        if request.validate_only:
+            raise _CheckedError(desired)
+        await idempotency.store(connection, _METHOD, request.request_id, desired.SerializeToString())
+    return desired
+
+
+async def list_model_promotions(
+    environment: Environment, tenant_id: str, request: ListModelPromotionsRequest
+) -> ListModelPromotionsResponse:
+    """Return a page of promotions, newest first.
+
+    Raises:
+        NotFoundError: There is no such instance.
+    """
+    instance_id = request.instance_id.lower()
+    selection = pages.filter_hash("promotions", instance_id)
+    before = pages.decode(request.page_token, selection)["revision"] if request.page_token else None
+    size = request.page_size or DEFAULT_PAGE
+    await _load(environment, tenant_id, instance_id)
+    async with environment.database.read(tenant_id) as connection:
+        rows = await promotions.list_promotions(connection, tenant_id, instance_id, before, size + 1)
+    response = ListModelPromotionsResponse(
+        promotions=[ModelPromotion.FromString(row.snapshot) for row in rows[:size]]
+    )
+    if len(rows) > size:
+        response.next_page_token = pages.encode({"revision": rows[size - 1].revision}, selection)
+    return response
+
+
+async def _first_answer(
+    environment: Environment, tenant_id: str, request: PromoteModelVersionRequest
+) -> Instance | None:
+    """Return what a repeated request was answered, also where the registry is away by now."""
+    try:
+        async with environment.database.transaction(tenant_id) as connection:
+            reply = await idempotency.replay_or_none(
+                connection, _METHOD, request.request_id, idempotency.payload_hash(request)
+            )
+            if reply is None:
+                raise _NothingStoredError  # noqa: TRY301 - rolls the claim on the id back
+    except _NothingStoredError:
+        return None
+    return Instance.FromString(reply)
+
+
+async def _load(environment: Environment, tenant_id: str, instance_id: str) -> Instance:
+    snapshot = await store.fetch_snapshot(environment.database, tenant_id, instance_id.lower())
+    if snapshot is None:
+        raise not_found([instance_id])
+    return Instance.FromString(snapshot)
+
+
+def _check(instance: Instance, request: PromoteModelVersionRequest) -> None:
+    if instance.WhichOneof("spec") != "model":
+        raise InvalidArgumentError("UNSUPPORTED_KIND", f"{instance.name} is no model")
+    check_etag(instance, request.etag)
+    check_not_deleting(instance)
+
+
+async def _look_up(
+    experiments: Experiments, tenant_id: str, instance: Instance, version: str
+) -> ModelPromotion:
+    name = counterpart_name(tenant_id, instance.instance_id)
+    try:
+        found = await experiments.find_version(name, version)
+    except OutsideUnavailableError as error:
+        raise UnavailableError("DEPENDENCY_UNAVAILABLE", error.message) from error
+    problem = ""
+    if found is None:
+        problem = "does not exist"
+    elif not found.is_ready:
+        problem = "is not ready"
+    elif not found.metrics:
+        problem = "has no metrics: nobody could say why it should be used"
+    if found is None or problem:
+        text = f"version {version} of the registered model {name} {problem}"
+        raise NotFoundError("MODEL_VERSION_NOT_FOUND", text, metadata={"registered_model": name})
+    promotion = ModelPromotion(model_version=version, run_id=found.run_id)
+    promotion.metrics.update({key: value for key, value in found.metrics.items() if math.isfinite(value)})
+    return promotion
+
+
+async def _when_settled(environment: Environment, context: RequestContext, instance: Instance) -> Instance:
+    """Return the instance once outside systems agree, or as it is when the time is up."""
+    remaining = context.remaining()
+    limit = environment.activation_wait_seconds
+    if remaining is not None:
+        limit = min(limit, remaining - _MARGIN)
+    end = time.monotonic() + limit
+    while (seconds := end - time.monotonic()) > 0:
+        async with environment.database.read(context.tenant_id) as connection:
+            is_settled = await queue.is_settled(connection, context.tenant_id, instance.instance_id)
+        if is_settled:
+            break
+        await environment.activated.wait(min(seconds, _POLL))
+    return await _load(environment, context.tenant_id, instance.instance_id)

@@ -1,0 +1,168 @@
+"""A model's champion: checked in the registry, recorded with who and why, carried out and kept so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import pytest
+
+from instance_service.ports import Ensured, ModelVersion, OutsideUnavailableError
+from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DEGRADED, Instance
+from optaic.instance.v1.instance_service_pb2 import (
+    DeleteInstanceRequest,
+    ListInstanceRevisionsRequest,
+    ListModelPromotionsRequest,
+    PromoteModelVersionRequest,
+)
+from support.definitions import model, publish
+from support.instance_service import RunningInstanceService, refusal
+from support.polling import eventually
+
+
+@pytest.fixture
+async def made(service: RunningInstanceService) -> Instance:
+    """A model with two versions in the registry."""
+    project = await service.project()
+    await publish(service, "linear")
+    prices = await service.prices(project.project_id)
+    created = await service.create(model(project.project_id, "m", prices.instance_id))
+    created = await service.until_active(created.instance_id)
+    for version in ("1", "2"):
+        service.experiments.versions[_name(created), version] = ModelVersion(
+            is_ready=True, run_id=f"run-{version}", metrics={"rmse": 0.5, "broken": float("nan")}
+        )
+    return created
+
+
+def _name(instance: Instance) -> str:
+    return f"default.{instance.instance_id}"
+
+
+async def _promote(
+    service: RunningInstanceService, instance: Instance, version: str, **fields: Any
+) -> Instance:
+    request = PromoteModelVersionRequest(
+        instance_id=instance.instance_id, model_version=version, reason=f"try {version}", **fields
+    )
+    promoted: Instance = await service.instances.PromoteModelVersion(request)
+    return promoted
+
+
+async def _promotions(service: RunningInstanceService, instance: Instance, **fields: Any) -> list[str]:
+    request = ListModelPromotionsRequest(instance_id=instance.instance_id, **fields)
+    answer = await service.instances.ListModelPromotions(request)
+    return [promotion.model_version for promotion in answer.promotions]
+
+
+def _champion(service: RunningInstanceService, instance: Instance) -> str:
+    return service.experiments.stored[_name(instance)][1].champion
+
+
+def _inference(instance: Instance) -> str:
+    (flow,) = (flow for flow in instance.flows if flow.prefect_deployment_name.endswith(".inference"))
+    return flow.compute_fingerprint
+
+
+async def test_a_model_is_paired_with_an_experiment_and_a_project(
+    service: RunningInstanceService, made: Instance
+) -> None:
+    experiment_id, experiment = service.experiments.stored[_name(made)]
+    assert made.model.mlflow_experiment_id == experiment_id
+    assert experiment.title == f"m.{made.instance_id}"
+    assert made.model.evidently_project_id == service.projects.stored[_name(made)][0] == made.instance_id
+    assert not made.model.mlflow_registered_model_name
+    await service.instances.DeleteInstance(DeleteInstanceRequest(instance_id=made.instance_id))
+    await service.clear_lineage(made.instance_id)
+    await eventually(lambda: not service.experiments.stored and not service.projects.stored)
+    assert service.experiments.archived == {_name(made): experiment_id}
+
+
+async def test_a_promotion_is_a_revision_with_who_and_why(
+    service: RunningInstanceService, made: Instance
+) -> None:
+    promoted = await _promote(service, made, "2")
+    assert promoted.revision == made.revision + 1
+    assert promoted.model.mlflow_registered_model_name == _name(made)
+    champion = promoted.model.champion
+    assert (champion.model_version, champion.run_id, champion.author) == ("2", "run-2", "developer")
+    assert (champion.reason, dict(champion.metrics)) == ("try 2", {"rmse": 0.5})
+    assert champion.HasField("create_time")
+    assert _champion(service, made) == "2"
+    assert _inference(promoted) != _inference(made)
+    listed = await service.instances.ListInstanceRevisions(
+        ListInstanceRevisionsRequest(instance_id=made.instance_id)
+    )
+    assert (listed.revisions[0].author, listed.revisions[0].reason) == ("developer", "try 2")
+
+
+async def test_promoting_an_earlier_version_reverses_it(
+    service: RunningInstanceService, made: Instance
+) -> None:
+    first = await _promote(service, made, "1")
+    await _promote(service, made, "2")
+    back = await _promote(service, made, "1")
+    assert (_champion(service, made), _inference(back)) == ("1", _inference(first))
+    again = await _promote(service, made, "1")
+    assert again.revision == back.revision
+    assert await _promotions(service, made) == ["1", "2", "1"]
+    page = await service.instances.ListModelPromotions(
+        ListModelPromotionsRequest(instance_id=made.instance_id, page_size=2)
+    )
+    assert await _promotions(service, made, page_size=2, page_token=page.next_page_token) == ["1"]
+
+
+async def test_a_request_is_carried_out_once(service: RunningInstanceService, made: Instance) -> None:
+    first = await _promote(service, made, "1", request_id="once")
+    await _promote(service, made, "2")
+    service.experiments.break_down()
+    again = await _promote(service, made, "1", request_id="once")
+    assert again.revision == first.revision
+    reused = await refusal(_promote(service, made, "2", request_id="once"))
+    assert reused.reason == "REQUEST_ID_REUSED"
+    service.experiments.recover()
+    assert await _promotions(service, made) == ["2", "1"]
+
+
+async def test_what_is_refused_changes_nothing(service: RunningInstanceService, made: Instance) -> None:
+    service.experiments.versions[_name(made), "3"] = ModelVersion(is_ready=True, run_id="", metrics={})
+    before = await service.row_counts()
+    for version in ("3", "4", "none"):
+        unknown = await refusal(_promote(service, made, version))
+        assert (unknown.code, unknown.reason) == (grpc.StatusCode.NOT_FOUND, "MODEL_VERSION_NOT_FOUND")
+    stale = await refusal(_promote(service, made, "1", etag="r99"))
+    assert stale.reason == "ETAG_MISMATCH"
+    checked = await _promote(service, made, "1", validate_only=True, request_id="dry")
+    assert checked.model.champion.model_version == "1"
+    service.experiments.break_down()
+    away = await refusal(_promote(service, made, "1", request_id="away"))
+    assert (away.code, away.reason) == (grpc.StatusCode.UNAVAILABLE, "DEPENDENCY_UNAVAILABLE")
+    service.experiments.recover()
+    assert await service.row_counts() == before
+    assert (await _promote(service, made, "1", request_id="away")).model.champion.model_version == "1"
+    other = await service.prices(made.project_id, "other")
+    assert (await refusal(_promote(service, other, "1"))).reason == "UNSUPPORTED_KIND"
+
+
+async def test_a_decision_survives_a_registry_that_goes_away_before_the_alias_is_set(
+    service: RunningInstanceService, made: Instance
+) -> None:
+    healthy = service.experiments.ensure
+
+    async def fail(_: Any) -> Ensured:
+        raise OutsideUnavailableError("MlflowUnavailable", "gone")
+
+    service.experiments.ensure = fail  # type: ignore[method-assign]
+    promoted = await _promote(service, made, "2")
+    assert promoted.model.champion.model_version == "2"
+    await service.until(made.instance_id, lambda one: one.state == INSTANCE_STATE_DEGRADED)
+    assert _champion(service, made) == ""
+    service.experiments.ensure = healthy  # type: ignore[method-assign]
+    await service.until_active(made.instance_id)
+    assert _champion(service, made) == "2"
+
+
+async def test_an_edited_alias_is_repaired(service: RunningInstanceService, made: Instance) -> None:
+    await _promote(service, made, "2")
+    service.experiments.edit(_name(made), champion="1")
+    await eventually(lambda: _champion(service, made) == "2")
