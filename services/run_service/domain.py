@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 
 from servicekit.errors import (
     AlreadyExistsError,
     FailedPreconditionError,
+    FieldViolation,
     InvalidArgumentError,
     NotFoundError,
     PreconditionViolation,
@@ -92,6 +93,7 @@ _KINDS = {
 }
 RUN_KINDS = tuple(dict.fromkeys(_KINDS.values()))
 _COMPUTED = frozenset({"refresh", "backtest"})  # flow kinds that the worker executes
+_PARAMETERS = {"refresh": ("start", "end", "data_date")}  # by flow kind; all of them dates
 _OPTIMIZER = "optimizer"  # the role in a backtest that the worker's procedure does not know yet
 
 
@@ -119,6 +121,33 @@ def check_computed(flow_kind: str, roles: Collection[str]) -> None:
             f"{flow_kind} flows {'with an optimizer ' if _OPTIMIZER in roles else ''}are not computed yet",
             metadata={"flow_kind": flow_kind},
         )
+
+
+def check_parameters(flow_kind: str, parameters: Mapping[str, object]) -> None:
+    """Refuse what is no parameter of the flow: configuration belongs to the instance, where lineage sees it move.
+
+    Raises:
+        InvalidArgumentError: INVALID_ARGUMENT, naming every parameter that is unknown or no date.
+    """
+    known = _PARAMETERS.get(flow_kind, ())
+    violations = []
+    dates: dict[str, date] = {}
+    for name, value in sorted(parameters.items()):
+        if name not in known:
+            allowed = f"only {', '.join(known)}" if known else "it takes none"
+            text = f"is no parameter of a {flow_kind} flow, {allowed}; configure the instance instead"
+            violations.append(FieldViolation(f"parameters.{name}", text, "INVALID_ARGUMENT"))
+            continue
+        try:
+            dates[name] = datetime.strptime(str(value), "%Y-%m-%d").date()  # noqa: DTZ007 - a date has no zone
+        except ValueError:
+            text = f"{value!r} is no date, YYYY-MM-DD"
+            violations.append(FieldViolation(f"parameters.{name}", text, "INVALID_ARGUMENT"))
+    if "start" in dates and "end" in dates and dates["start"] > dates["end"]:
+        violations.append(FieldViolation("parameters.start", "is after end", "INVALID_ARGUMENT"))
+    if violations:
+        text = "; ".join(f"{violation.field} {violation.description}" for violation in violations)
+        raise InvalidArgumentError("INVALID_ARGUMENT", text, field_violations=violations)
 
 
 def choose_flow(instance_id: str, available: Collection[int], wanted: int) -> int:

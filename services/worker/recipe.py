@@ -19,7 +19,6 @@ from worker.backtest.settings import BacktestSettings
 from worker.builtin.parameters import read_date, read_text
 from worker.builtin.signal_guard import BoundsPolicy, NanPolicy, SignalContract
 
-_DATE_PARAMETERS = ("start", "end", "data_date")
 Versions = Mapping[str, definition_pb2.DefinitionVersion]  # by definition version id
 
 
@@ -130,10 +129,9 @@ def make_recipe(
         )
     parameters = to_mapping(run.parameters)
     pipeline, store, accessor = _read_components(dataset, versions)
-    config = {**pipeline.config, **{k: v for k, v in parameters.items() if k not in _DATE_PARAMETERS}}
     is_signal = instance.HasField("signal")
     return PipelineRecipe(
-        pipeline=Component(pipeline.code_ref, config),
+        pipeline=pipeline,
         store=store,
         accessor=accessor,
         inputs=inputs,
@@ -145,7 +143,7 @@ def make_recipe(
             if run.base_version.physical_version
             else None
         ),
-        contract=_read_contract(instance.signal.contract, config) if is_signal else None,
+        contract=_read_contract(instance.signal.contract, pipeline.config) if is_signal else None,
     )
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from google.protobuf import json_format
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 
@@ -14,6 +13,7 @@ from optaic.run.v1 import run_pb2, run_service_pb2
 from run_service.domain import (
     ENDED,
     check_force,
+    check_parameters,
     instance_deleting,
     run_active,
     run_not_ended,
@@ -33,7 +33,7 @@ from run_service.use_cases.admission import Admission, ask, find_flow
 from run_service.use_cases.dependencies import Dependencies
 from servicekit import idempotency
 from servicekit.context import RequestContext
-from servicekit.errors import DomainError, FieldViolation, InvalidArgumentError, UnavailableError
+from servicekit.errors import DomainError, UnavailableError
 
 _ATTEMPTS = 3  # the first may rest on what lineage-service says alone
 
@@ -65,7 +65,6 @@ async def submit_run(
 ) -> run_pb2.Run:
     """Admit and record a run; the dispatcher does the rest."""
     check_force(request.force_reason, force=request.force)
-    _check_parameters(request.parameters)
     draft = Draft(
         instance_id=request.instance_id,
         flow_kind=request.flow_kind,
@@ -79,17 +78,6 @@ async def submit_run(
     if request.validate_only:
         return await _validate(deps, context.tenant_id, draft)
     return await _submit_once(deps, context.tenant_id, draft, "SubmitRun", request, request.request_id)
-
-
-def _check_parameters(parameters: Struct) -> None:
-    """Refuse NaN and infinity: null in their place would be another parameter."""
-    try:
-        json_format.MessageToDict(parameters)
-    except ValueError as error:
-        violation = FieldViolation("parameters", str(error), "INVALID_ARGUMENT")
-        raise InvalidArgumentError(
-            "INVALID_ARGUMENT", "the parameters hold a number that JSON has not", field_violations=[violation]
-        ) from error
 
 
 async def retry_run(
@@ -130,9 +118,7 @@ async def draft_of_retry(deps: Dependencies, tenant_id: str, run_id: str, actor:
 
 async def _validate(deps: Dependencies, tenant_id: str, draft: Draft) -> run_pb2.Run:
     """Check everything, record nothing; the answer has neither id nor number."""
-    admission = await ask(
-        deps, await find_flow(deps, tenant_id, draft.instance_id, draft.flow_kind), must_compare=True
-    )
+    admission = await ask(deps, await _find(deps, tenant_id, draft), must_compare=True)
     admission.check(force=draft.force)
     async with deps.database.read(tenant_id) as connection:
         await _refuse_second(connection, admission)
@@ -145,7 +131,7 @@ async def _submit_once(
     """Submit, or give the first answer to a repeated request, also where it would be refused by now."""
     payload_hash = idempotency.payload_hash(request)
     try:
-        found = await find_flow(deps, tenant_id, draft.instance_id, draft.flow_kind)
+        found = await _find(deps, tenant_id, draft)
         for attempt in range(_ATTEMPTS):
             admission = await ask(deps, found, must_compare=attempt > 0)
             admission.check(force=draft.force)
@@ -169,6 +155,12 @@ async def _submit_once(
         if stored is None:
             raise
         return run_pb2.Run.FromString(stored)
+
+
+async def _find(deps: Dependencies, tenant_id: str, draft: Draft) -> Admission:
+    found = await find_flow(deps, tenant_id, draft.instance_id, draft.flow_kind)
+    check_parameters(found.flow_kind, dict(draft.parameters))
+    return found
 
 
 async def _first_answer(

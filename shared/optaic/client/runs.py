@@ -126,7 +126,7 @@ class Runs:
             instance: The instance or its id; `parent_id=` and `parent_instance_id=` are accepted too.
             flow_kind: `refresh`, `training` or `train`, ...; left out: the default flow.
             mode: `incremental` (the default) or `full`.
-            parameters: Passed to the plugin.
+            parameters: Of a refresh: `start`, `end`, `data_date`.
             force: Run although upstreams are not READY; `force_reason` must say why.
             force_reason: Recorded with the run.
             request_id: Repeats with the same id get the first answer.

@@ -36,7 +36,7 @@ async def test_a_submitted_run_is_pending_with_everything_pinned(service: Runnin
         all_ready=True, input_versions=[pinned], base_version=base, lineage_revision=42
     )
     parameters = Struct()
-    parameters.update({"as_of": "2022-01-01", "n": 3})
+    parameters.update({"start": "2022-01-01"})
     run = await service.submit(instance, parameters=parameters)
     assert run.status == run_pb2.RUN_STATUS_PENDING
     assert (run.run_number, run.attempt, run.lineage_revision) == (1, 1, 42)
@@ -317,11 +317,12 @@ async def test_an_answer_that_rests_on_all_runs_is_not_asked_again(service: Runn
     assert len(service.lineage.requests) == 1
 
 
-async def test_a_parameter_that_is_no_json_is_refused(service: RunningRunService) -> None:
+async def test_what_is_no_parameter_of_the_flow_is_refused_by_name(service: RunningRunService) -> None:
     instance = service.instances.add()
-    for number in (math.nan, math.inf):
-        parameters = Struct()
-        parameters.update({"bounds": [1.0, number]})
-        async with refused("INVALID_ARGUMENT"):
-            await service.submit(instance, parameters=parameters)
+    parameters = Struct()
+    parameters.update({"as_of": "2022-01-01", "end": math.nan, "data_date": "soon", "start": "2022-01-01"})
+    async with refused("INVALID_ARGUMENT") as refusals:
+        await service.submit(instance, parameters=parameters)
+    fields = [violation.field for violation in refusals[0].field_violations]
+    assert fields == ["parameters.as_of", "parameters.data_date", "parameters.end"]
     assert not (await service.runs.ListRuns(run_service_pb2.ListRunsRequest())).runs
