@@ -93,7 +93,9 @@ class SubmitRunRequest(_message.Message):
     """Check everything, record nothing."""
     @_builtins.property
     def parameters(self) -> _struct_pb2.Struct:
-        """Passed to the plugin."""
+        """Of a refresh: `start`, `end` and `data_date`, as YYYY-MM-DD; other flows take none. What the data is,
+        belongs to the instance's `config`. Errors: INVALID_ARGUMENT naming each that is unknown or no date.
+        """
 
     def __init__(
         self,
