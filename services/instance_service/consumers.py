@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from instance_service.store.tables import Connection
+from instance_service.use_cases.deletion import remove_finalizer
 from instance_service.use_cases.environment import Environment
-from instance_service.use_cases.lifecycle import remove_finalizer
 from optaic.lineage.v1.lineage_events_pb2 import LineageCleared
 from servicekit.consumer import Received
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from instance_service.ports import Experiments
-from instance_service.use_cases import catalogue, instances, lifecycle, projects, promotion
+from instance_service.use_cases import catalogue, deletion, instances, lifecycle, projects, promotion
 from instance_service.use_cases.definitions import publication, reading, states
 from instance_service.use_cases.environment import Environment
 from optaic.definition.v1 import definition_service_pb2 as definition_api
@@ -117,7 +117,7 @@ class InstanceApi(InstanceServiceServicer):
     async def DeleteInstance(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: instance_api.DeleteInstanceRequest, _context: Any
     ) -> Instance:
-        return await lifecycle.delete_instance(self._environment, request, current())
+        return await deletion.delete_instance(self._environment, request, current())
 
     async def PauseInstance(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: instance_api.PauseInstanceRequest, _context: Any

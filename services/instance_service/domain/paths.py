@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Iterable
+from graphlib import TopologicalSorter
+
+
+def downstream_first(start: str, edges: Iterable[tuple[str, str]]) -> list[str]:
+    """Return `start` and the nodes of (reader, read) edges, every reader before what it reads; `start` is last."""
+    readers: dict[str, set[str]] = {start: set()}
+    for reader, read in edges:
+        readers.setdefault(read, set()).add(reader)
+    return list(TopologicalSorter(readers).static_order())
 
 
 def shortest_cycle(edges: Iterable[tuple[str, str]], start: str) -> list[str]:

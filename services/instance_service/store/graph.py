@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -47,13 +46,30 @@ _DATASET_ANCESTORS = sa.text("""
         on instances.tenant_id = :tenant_id and instances.instance_id = ancestors.instance_id
     where instances.kind = 'dataset' and instances.instance_id <> cast(:instance_id as uuid)
 """)
-_DEPENDANTS = sa.text("""
-    select distinct cast(instances.instance_id as text) as instance_id, instances.name, instances.kind
+_DESCENDANT_EDGES = sa.text("""
+    with recursive descendants (instance_id) as (
+        select cast(:instance_id as uuid)
+        union
+        select edge.instance_id from flow_edges as edge
+        join descendants on edge.tenant_id = :tenant_id and edge.upstream_instance_id = descendants.instance_id
+    )
+    select distinct cast(edge.instance_id as text), cast(edge.upstream_instance_id as text)
+    from flow_edges as edge
+    join descendants on edge.tenant_id = :tenant_id and edge.upstream_instance_id = descendants.instance_id
+    where edge.instance_id <> edge.upstream_instance_id
+""")
+_FREED = sa.text("""
+    select distinct cast(instances.instance_id as text)
     from flow_edges as edge join instances
-        on instances.tenant_id = :tenant_id and instances.instance_id = edge.instance_id
-    where edge.tenant_id = :tenant_id and edge.upstream_instance_id = cast(:instance_id as uuid)
-        and edge.instance_id <> edge.upstream_instance_id and instances.state <> 'deleting'
-    order by instances.name
+        on instances.tenant_id = :tenant_id and instances.instance_id = edge.upstream_instance_id
+    where edge.tenant_id = :tenant_id and edge.instance_id = any(cast(:instance_ids as uuid[]))
+        and instances.state = 'deleting' and not instances.instance_id = any(cast(:instance_ids as uuid[]))
+        and not exists (
+            select from flow_edges as other where other.tenant_id = :tenant_id
+                and other.upstream_instance_id = instances.instance_id
+                and other.instance_id <> instances.instance_id
+                and not other.instance_id = any(cast(:instance_ids as uuid[]))
+        )
 """)
 
 
@@ -79,9 +95,15 @@ async def list_dataset_ancestors(
     return [(row[0], row[1]) for row in await connection.execute(_DATASET_ANCESTORS, parameters)]
 
 
-async def list_dependants(
+async def list_descendant_edges(
     connection: AsyncConnection, tenant_id: str, instance_id: str
-) -> Sequence[sa.Row[Any]]:
-    """Return (id, name, kind) of the live instances that read the instance, by name."""
+) -> list[tuple[str, str]]:
+    """Return (reader, read) between an instance and everything that reads it, however far away."""
     parameters = {"tenant_id": tenant_id, "instance_id": instance_id}
-    return (await connection.execute(_DEPENDANTS, parameters)).all()
+    return [(row[0], row[1]) for row in await connection.execute(_DESCENDANT_EDGES, parameters)]
+
+
+async def list_freed(connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str]) -> list[str]:
+    """Return the instances under deletion that only the given ones read."""
+    parameters = {"tenant_id": tenant_id, "instance_ids": list(instance_ids)}
+    return list((await connection.execute(_FREED, parameters)).scalars())

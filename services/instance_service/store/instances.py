@@ -69,6 +69,11 @@ _ACTIVATE_FLOWS = sa.text("""
     from unnest(cast(:flow_kinds as text[]), cast(:deployment_ids as text[])) as given (flow_kind, deployment_id)
     where tenant_id = :tenant_id and instance_id = cast(:instance_id as uuid) and flows.flow_kind = given.flow_kind
 """)
+_UPDATE_SNAPSHOTS = sa.text("""
+    update instances set snapshot = given.snapshot
+    from unnest(cast(:ids as uuid[]), cast(:snapshots as bytea[])) as given (instance_id, snapshot)
+    where instances.tenant_id = :tenant_id and instances.instance_id = given.instance_id
+""")
 _REMOVE_FINALIZER = sa.text("""
     update instances set finalizers = array_remove(finalizers, :finalizer)
     where tenant_id = :tenant_id and instance_id = any(cast(:instance_ids as uuid[])) and state = 'deleting'
@@ -91,6 +96,12 @@ async def replace_instances(
         await connection.execute(
             sa.delete(table).where(table.c.tenant_id == tenant_id, table.c.instance_id.in_(instance_ids))
         )
+    await update_rows(connection, rows[instances])
+    await insert_instances(connection, {table: rows[table] for table in rows if table is not instances})
+
+
+async def update_rows(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write instances' own rows anew."""
     columns = (
         "name", "owner", "state", "revision", "labels", "definition_ids", "finalizers", "snapshot", "update_time",
     )  # fmt: skip
@@ -104,10 +115,20 @@ async def replace_instances(
         [
             {"key_tenant": row["tenant_id"], "key_id": row["instance_id"]}
             | {f"new_{name}": row[name] for name in columns}
-            for row in rows[instances]
+            for row in rows
         ],
     )
-    await insert_instances(connection, {table: rows[table] for table in rows if table is not instances})
+
+
+async def update_snapshots(
+    connection: AsyncConnection, tenant_id: str, snapshots: Mapping[str, bytes]
+) -> None:
+    """Replace the snapshots of instances by id; nothing else changes."""
+    if snapshots:
+        parameters = {
+            "tenant_id": tenant_id, "ids": list(snapshots), "snapshots": list(snapshots.values())
+        }  # fmt: skip
+        await connection.execute(_UPDATE_SNAPSHOTS, parameters)
 
 
 async def update_instance(
@@ -136,9 +157,9 @@ async def update_model(
     )
 
 
-async def insert_revision(connection: AsyncConnection, row: Mapping[str, Any]) -> None:
-    """Add an immutable revision."""
-    await connection.execute(sa.insert(revisions), [row])
+async def insert_revisions(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add immutable revisions."""
+    await connection.execute(sa.insert(revisions), list(rows))
 
 
 async def activate_flows(
@@ -156,11 +177,11 @@ async def activate_flows(
 
 async def remove_finalizer(
     connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str], finalizer: str
-) -> list[bytes]:
-    """Take a finalizer off instances that are being deleted; return the snapshots of those without any left."""
+) -> list[tuple[bytes, list[str]]]:
+    """Take a finalizer off instances that are being deleted; return their snapshots and what is left on them."""
     parameters = {"tenant_id": tenant_id, "instance_ids": list(instance_ids), "finalizer": finalizer}
     rows = (await connection.execute(_REMOVE_FINALIZER, parameters)).all()
-    return [bytes(row.snapshot) for row in rows if not row.finalizers]
+    return [(bytes(row.snapshot), row.finalizers) for row in rows]
 
 
 async def delete_instances(connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str]) -> None:

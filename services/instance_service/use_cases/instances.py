@@ -53,7 +53,7 @@ _OUTPUT_ONLY = (
 )
 
 
-class _CheckedError(Exception):
+class CheckedError(Exception):
     """Ends a transaction of `validate_only`: everything held, and everything is rolled back."""
 
     def __init__(self, instance: Instance) -> None:
@@ -73,7 +73,7 @@ async def create_instance(
     """
     try:
         instance = await _insert(environment, request, context)
-    except _CheckedError as checked:
+    except CheckedError as checked:
         return checked.instance
     return await _when_active(environment, context, instance)
 
@@ -108,7 +108,7 @@ async def _insert(
         await queue.enqueue(connection, tenant_id, [instance.instance_id])
         await outbox.append(connection, [environment.events(tenant_id).created(instance)])
         if request.validate_only:
-            raise _CheckedError(instance)
+            raise CheckedError(instance)
         await idempotency.store(
             connection, "CreateInstance", request.request_id, instance.SerializeToString()
         )
@@ -128,7 +128,7 @@ async def update_instance(
     """
     try:
         return await _update(environment, request, context)
-    except _CheckedError as checked:
+    except CheckedError as checked:
         return checked.instance
 
 
@@ -154,7 +154,7 @@ async def _update(
             change = Change(current, draft, request.reason)
             await write_changes(connection, environment, tenant_id, context.actor, [change])
         if request.validate_only:
-            raise _CheckedError(instance)
+            raise CheckedError(instance)
         await idempotency.store(
             connection, "UpdateInstance", request.request_id, instance.SerializeToString()
         )

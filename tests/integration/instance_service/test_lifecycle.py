@@ -11,6 +11,8 @@ from optaic.instance.v1.instance_pb2 import (
     INSTANCE_STATE_DEGRADED,
     INSTANCE_STATE_DELETING,
     INSTANCE_STATE_PAUSED,
+    Condition,
+    Instance,
 )
 from optaic.instance.v1.instance_service_pb2 import (
     DeleteInstanceRequest,
@@ -29,6 +31,11 @@ async def _is_gone(service: RunningInstanceService, instance_id: str) -> Any:
     except grpc.aio.AioRpcError as error:
         return error.code() == grpc.StatusCode.NOT_FOUND
     return False
+
+
+def _condition(instance: Instance, kind: str) -> Condition:
+    """Return the condition of a type; an empty one where there is none."""
+    return next((condition for condition in instance.conditions if condition.type == kind), Condition())
 
 
 async def test_pausing_pauses_the_deployment_and_resuming_resumes_it(service: RunningInstanceService) -> None:
@@ -61,7 +68,10 @@ async def test_deletion_waits_for_its_finalizers(service: RunningInstanceService
     assert upstream.reason == "UPSTREAM_NOT_FOUND"
 
     await service.clear_lineage(prices.instance_id)
-    await service.until(prices.instance_id, lambda found: found.conditions)  # Prefect is still down
+    await service.until(
+        prices.instance_id,
+        lambda found: _condition(found, "PrefectDeploymentReady").reason == "PrefectUnavailable",
+    )
     assert service.deployments.stored
     service.deployments.recover()
     await eventually(lambda: _is_gone(service, prices.instance_id))
@@ -91,6 +101,76 @@ async def test_what_others_read_is_not_deleted(service: RunningInstanceService) 
     component = DeleteInstanceRequest(instance_id=one.dataset.store_instance_id)
     owned = await refusal(service.instances.DeleteInstance(component))
     assert owned.preconditions == [("HAS_DEPENDANTS", "one")]
+
+
+async def test_a_cascade_deletes_what_reads_it_first(service: RunningInstanceService) -> None:
+    project_id = (await service.project()).project_id
+    empty = await service.row_counts()
+    prices = await service.prices(project_id)
+    one = await service.derived(project_id, "one", prices.instance_id)
+    two = await service.signal(project_id, "two", prices.instance_id, one.instance_id)
+    test = await service.create(
+        {"projectId": project_id, "name": "test", "backtest": {"signals": {"primary": two.instance_id}},
+         "upstreamRefs": [{"resourceId": prices.instance_id, "role": "prices"}]}
+    )  # fmt: skip
+    made = [prices, one, two, test]
+    before = await service.row_counts()
+    request = DeleteInstanceRequest(instance_id=prices.instance_id, cascade=True, validate_only=True)
+    dry = await service.instances.DeleteInstance(request)
+    assert dry.state == INSTANCE_STATE_DELETING
+    assert await service.row_counts() == before
+    subscription = await service.nats.subscribe("optaic.*.instance.v1.*.*")
+    request.validate_only = False
+    request.request_id = "once"
+    deleting = await service.instances.DeleteInstance(request)
+    assert await service.instances.DeleteInstance(request) == deleting
+    (condition,) = deleting.conditions
+    assert (condition.type, condition.message.partition(",")[0]) == ("Deleting", "waits for: dependants")
+    await eventually(lambda: not service.deployments.stored)
+    for instance in (prices, one, two):
+        await service.clear_lineage(instance.instance_id)
+    last = await service.until(
+        prices.instance_id, lambda found: _condition(found, "Deleting").message == "waits for: dependants"
+    )
+    assert _condition(last, "Deleting").since_time == condition.since_time
+    assert await _is_gone(service, test.instance_id) is False
+    await service.clear_lineage(test.instance_id)
+    await eventually(lambda: _is_gone(service, prices.instance_id))
+    assert await service.row_counts() == {**empty, "request_replies": empty["request_replies"] + 1}
+    said = []
+    while len(said) < 2 * len(made):
+        *_, what, instance_id = (await subscription.next_msg(timeout=5)).subject.split(".")
+        said.append((what, instance_id))
+    order = [test.instance_id, two.instance_id, one.instance_id, prices.instance_id]
+    for what in ("deletion_requested", "deleted"):
+        assert [instance_id for kind, instance_id in said if kind == what] == order
+
+
+async def test_what_is_read_goes_after_a_reader_that_is_going_already(
+    service: RunningInstanceService,
+) -> None:
+    project_id = (await service.project()).project_id
+    prices = await service.prices(project_id)
+    one = await service.derived(project_id, "one", prices.instance_id)
+    for instance in (one, prices):
+        await service.instances.DeleteInstance(DeleteInstanceRequest(instance_id=instance.instance_id))
+    again = await service.prices(project_id)  # its name is free at once
+    assert again.instance_id != prices.instance_id
+    await service.clear_lineage(prices.instance_id)
+    await service.until(
+        prices.instance_id, lambda found: _condition(found, "Deleting").message == "waits for: dependants"
+    )
+    await service.clear_lineage(one.instance_id)
+    await eventually(lambda: _is_gone(service, prices.instance_id))
+
+
+async def test_a_deletion_with_a_stale_etag_is_refused(service: RunningInstanceService) -> None:
+    project_id = (await service.project()).project_id
+    prices = await service.prices(project_id)
+    request = DeleteInstanceRequest(instance_id=prices.instance_id, etag="r9", cascade=True)
+    assert (await refusal(service.instances.DeleteInstance(request))).reason == "ETAG_MISMATCH"
+    active = await service.until_active(prices.instance_id)
+    assert not active.conditions
 
 
 async def test_drift_is_repaired_and_orphans_are_removed(service: RunningInstanceService) -> None:

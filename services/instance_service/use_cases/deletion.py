@@ -1,0 +1,180 @@
+"""Deleting instances, alone or with all that depends on them; who goes last takes the rows along.
+
+An instance is gone only after everything that reads it: until then it has the finalizer `dependants`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from instance_service.domain.paths import downstream_first
+from instance_service.store import graph, queue
+from instance_service.store import instances as store
+from instance_service.store.tables import Connection
+from instance_service.use_cases.drafts import stamp
+from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.instances import CheckedError, check_etag, lock
+from instance_service.use_cases.rows import instance_row, revision_row
+from instance_service.use_cases.shapes import timestamp
+from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Condition, Instance
+from optaic.instance.v1.instance_service_pb2 import DeleteInstanceRequest
+from servicekit import idempotency, outbox
+from servicekit.context import RequestContext
+from servicekit.database import lock_tenant
+from servicekit.errors import FailedPreconditionError, PreconditionViolation
+
+_METHOD = "DeleteInstance"
+_CONDITION = "Deleting"
+_DEPENDANTS = "dependants"  # the finalizer that the last dependant takes off
+
+
+async def delete_instance(
+    environment: Environment, request: DeleteInstanceRequest, context: RequestContext
+) -> Instance:
+    """Start the deletion, or return the one under way.
+
+    Raises:
+        NotFoundError: There is none.
+        AbortedError: The etag is not the present one.
+        FailedPreconditionError: Others depend on it and are not to go with it; each is named.
+    """
+    try:
+        return await _delete(environment, request, context)
+    except CheckedError as checked:
+        return checked.instance
+
+
+async def _delete(
+    environment: Environment, request: DeleteInstanceRequest, context: RequestContext
+) -> Instance:
+    tenant_id, digest = context.tenant_id, idempotency.payload_hash(request)
+    async with environment.database.transaction(tenant_id) as connection:
+        reply = await idempotency.replay_or_none(connection, _METHOD, request.request_id, digest)
+        if reply is not None:
+            return Instance.FromString(reply)
+        # Nobody may start to depend on what is being deleted.
+        await lock_tenant(connection, tenant_id)
+        instance = await lock(connection, tenant_id, request.instance_id)
+        check_etag(instance, request.etag)
+        if instance.state != INSTANCE_STATE_DELETING:
+            instance = await _condemn(connection, environment, request, context, instance)
+        if request.validate_only:
+            raise CheckedError(instance)
+        await idempotency.store(connection, _METHOD, request.request_id, instance.SerializeToString())
+    return instance
+
+
+async def _condemn(
+    connection: Connection,
+    environment: Environment,
+    request: DeleteInstanceRequest,
+    context: RequestContext,
+    instance: Instance,
+) -> Instance:
+    """Make a revision in the state DELETING of the instance and, with `cascade`, of all that depends on it."""
+    tenant_id, start = context.tenant_id, instance.instance_id
+    if instance.owner_instance_id:
+        await _refuse_component(connection, tenant_id, instance)
+    edges = await graph.list_descendant_edges(connection, tenant_id, start)
+    order = downstream_first(start, edges)
+    found = await store.lock_instances(connection, tenant_id, order)
+    known = {one.instance_id: one for one in map(Instance.FromString, found)}
+    live = [known[one] for one in order if known[one].state != INSTANCE_STATE_DELETING]
+    if len(live) > 1 and not request.cascade:
+        direct = {reader for reader, upstream in edges if upstream == start}
+        _refuse(instance, [one for one in live if one.instance_id in direct])
+    read = {upstream for _, upstream in edges}
+    rows = []
+    for one in live:
+        previous = Instance()
+        previous.CopyFrom(one)
+        one.state = INSTANCE_STATE_DELETING
+        stamp(environment, one, previous)
+        row = instance_row(tenant_id, one)
+        if one.instance_id in read:
+            row["finalizers"] = [_DEPENDANTS, *row["finalizers"]]
+        _say(environment, one, row["finalizers"])
+        rows.append({**row, "snapshot": one.SerializeToString()})
+    await store.update_rows(connection, rows)
+    revisions = [revision_row(tenant_id, one, context.actor, request.reason) for one in live]
+    await store.insert_revisions(connection, revisions)
+    await queue.enqueue(connection, tenant_id, [one.instance_id for one in live])
+    events = environment.events(tenant_id)
+    await outbox.append(connection, [events.deletion_requested(one) for one in live])
+    return known[start]
+
+
+async def _refuse_component(connection: Connection, tenant_id: str, component: Instance) -> None:
+    owner = await store.get_snapshot(connection, tenant_id, component.owner_instance_id)
+    assert owner is not None
+    name = Instance.FromString(owner).name
+    _raise(component, [(name, f"is composed of it ({component.owner_instance_id})")])
+
+
+def _refuse(instance: Instance, readers: Sequence[Instance]) -> None:
+    # A reader's own readers are live too, so that of several live ones at least one reads directly.
+    named = [
+        (one.name, f"{one.WhichOneof('spec')} {one.instance_id} reads it")
+        for one in sorted(readers, key=lambda one: one.name)
+        if one.instance_id != instance.instance_id
+    ]
+    _raise(instance, named)
+
+
+def _raise(instance: Instance, dependants: Sequence[tuple[str, str]]) -> None:
+    names = ", ".join(name for name, _ in dependants)
+    raise FailedPreconditionError(
+        "HAS_DEPENDANTS",
+        f"{instance.name} has dependants: {names}",
+        metadata={"count": str(len(dependants))},
+        preconditions=[PreconditionViolation("HAS_DEPENDANTS", *dependant) for dependant in dependants],
+    )
+
+
+def _say(environment: Environment, instance: Instance, finalizers: Sequence[str]) -> None:
+    """Say on the instance what its deletion waits for; since when stays as it is."""
+    message = f"waits for: {', '.join(finalizers)}"
+    for condition in instance.conditions:
+        if condition.type == _CONDITION:
+            condition.message = message
+            return
+    now = timestamp(environment.clock.now())
+    condition = Condition(type=_CONDITION, reason="FinalizersAtWork", message=message, since_time=now)
+    instance.conditions.append(condition)
+
+
+async def remove_finalizer(
+    connection: Connection,
+    environment: Environment,
+    tenant_id: str,
+    instance_ids: Sequence[str],
+    finalizer: str,
+) -> None:
+    """Take a finalizer off; who has none left is gone, which may free what it read."""
+    # Prevents two readers that go at once from each seeing the other still there.
+    await lock_tenant(connection, tenant_id)
+    while instance_ids:
+        states = await store.remove_finalizer(connection, tenant_id, instance_ids, finalizer)
+        gone = [Instance.FromString(snapshot) for snapshot, finalizers in states if not finalizers]
+        waiting = [(Instance.FromString(snapshot), left) for snapshot, left in states if left]
+        for instance, left in waiting:
+            _say(environment, instance, left)
+        await store.update_snapshots(
+            connection, tenant_id, {one.instance_id: one.SerializeToString() for one, _ in waiting}
+        )
+        ids = [instance.instance_id for instance in gone]
+        instance_ids, finalizer = await _bury(connection, environment, tenant_id, gone, ids), _DEPENDANTS
+
+
+async def _bury(
+    connection: Connection, environment: Environment, tenant_id: str, gone: Sequence[Instance], ids: list[str]
+) -> list[str]:
+    """Remove instances; return those that waited for them and now wait for no reader any more."""
+    if not gone:
+        return []
+    freed = await graph.list_freed(connection, tenant_id, ids)
+    await store.delete_instances(connection, tenant_id, ids)
+    await queue.delete(connection, tenant_id, ids)
+    events = environment.events(tenant_id)
+    await outbox.append(connection, [events.deleted(instance) for instance in gone])
+    return freed
