@@ -131,7 +131,14 @@ async def ensure_flows(
         "instance_ids": [key.instance_id for key in unique],
         "flow_kinds": [key.flow_kind for key in unique],
     }
+    ids = await _get_ids(connection, parameters)
+    if len(ids) == len(unique):
+        return ids
     await connection.execute(_INSERT_MISSING, parameters)
+    return await _get_ids(connection, parameters)
+
+
+async def _get_ids(connection: AsyncConnection, parameters: Mapping[str, object]) -> dict[FlowKey, int]:
     rows = await connection.execute(_GET_IDS, parameters)
     return {FlowKey(row[0], row[1]): row[2] for row in rows}
 

@@ -107,8 +107,11 @@ async def apply_run_facts(
     await lock_tenant(connection, tenant_id)
     revision = await flows.next_revision(connection, tenant_id)
     deleted = await flows.list_deleted(connection, tenant_id, {fact.flow.instance_id for fact in facts})
-    for start in range(0, len(facts), _FACTS_AT_ONCE):
-        part = facts[start : start + _FACTS_AT_ONCE]
+    # Freshness moves with what completes, and with nothing else that a run does.
+    moves_freshness = any(fact.phase is Phase.COMPLETED for fact in facts)
+    size = _FACTS_AT_ONCE if moves_freshness else len(facts)
+    for start in range(0, len(facts), size):
+        part = facts[start : start + size]
         live = [fact for fact in part if fact.flow.instance_id not in deleted]
         keys = {key for fact in live for key in (fact.flow, *(item.upstream for item in fact.inputs))}
         ids = await flows.ensure_flows(connection, tenant_id, keys)
@@ -117,7 +120,7 @@ async def apply_run_facts(
         # A flow with several runs in one part is told with the newest.
         groups = {fact.run_id: events.ChangeGroup(run_id=fact.run_id) for fact in part}
         owners = {ids[fact.flow]: groups[fact.run_id] for fact in sorted(live, key=_run_number)}
-        await change.tell(touched, moves, list(groups.values()), owners)
+        await change.tell(touched, moves, list(groups.values()), owners, moves_freshness=moves_freshness)
 
 
 def _run_number(fact: RunFact) -> int:
@@ -182,6 +185,8 @@ class _Change:
         moves: Sequence[Move],
         groups: Sequence[events.ChangeGroup],
         owners: dict[int, events.ChangeGroup],
+        *,
+        moves_freshness: bool = True,
     ) -> None:
         """Propagate, and append the messages; `owners` are the groups of the flows that runs touched.
 
@@ -190,10 +195,13 @@ class _Change:
         if not touched and not self.event_ids:
             return
         if touched:
-            reaches = await propagation.find_stale(self.connection, self.tenant_id, touched, moves)
-            changes = await self._set_fresh(_union(reaches), is_fresh=False)
-            fresh = await propagation.find_fresh(self.connection, self.tenant_id, touched)
-            changes += await self._set_fresh(propagation.format_ids(fresh), is_fresh=True)
+            reaches: list[propagation.Reach] = []
+            changes: list[Change] = []
+            if moves_freshness:
+                reaches = await propagation.find_stale(self.connection, self.tenant_id, touched, moves)
+                changes += await self._set_fresh(_union(reaches), is_fresh=False)
+                fresh = await propagation.find_fresh(self.connection, self.tenant_id, touched)
+                changes += await self._set_fresh(propagation.format_ids(fresh), is_fresh=True)
             changes += await propagation.touch(self.connection, self.tenant_id, touched, self.revision)
             # What was written twice is told as it was written last; placeholders are nobody's business.
             told = {change.flow_id: change for change in changes if change.is_defined}
