@@ -86,10 +86,19 @@ class Instances(instance_service_pb2_grpc.InstanceServiceServicer):
     async def GetInstance(
         self, request: instance_service_pb2.GetInstanceRequest, _: Any
     ) -> instance_pb2.Instance:
-        instance = self.by_id.get(request.instance_id)
-        if instance is None:
-            raise NotFoundError("INSTANCE_NOT_FOUND", f"there is no instance {request.instance_id}")
-        return instance
+        return self._get(request.instance_id)
+
+    async def BatchGetInstances(
+        self, request: instance_service_pb2.BatchGetInstancesRequest, _: Any
+    ) -> instance_service_pb2.BatchGetInstancesResponse:
+        return instance_service_pb2.BatchGetInstancesResponse(
+            instances=[self._get(instance_id) for instance_id in request.instance_ids]
+        )
+
+    def _get(self, instance_id: str) -> instance_pb2.Instance:
+        if instance_id not in self.by_id:
+            raise NotFoundError("INSTANCE_NOT_FOUND", f"there is no instance {instance_id}")
+        return self.by_id[instance_id]
 
 
 class Lineage(lineage_service_pb2_grpc.LineageServiceServicer):

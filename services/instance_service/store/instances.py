@@ -28,8 +28,9 @@ _EXTENSIONS = (
     tables.flows,
 )
 # On the path of every submission: a constant text is not built anew for each call.
-_GET_SNAPSHOT = sa.text("""
-    select snapshot from instances where tenant_id = :tenant_id and instance_id = cast(:instance_id as uuid)
+_GET_SNAPSHOTS = sa.text("""
+    select cast(instance_id as text), snapshot from instances
+    where tenant_id = :tenant_id and instance_id = any(cast(:instance_ids as uuid[]))
 """)
 _RESOLVE = sa.text("""
     select wanted.position, found.snapshot
@@ -194,16 +195,24 @@ async def delete_instances(connection: AsyncConnection, tenant_id: str, instance
 
 
 async def get_snapshot(connection: AsyncConnection, tenant_id: str, instance_id: str) -> bytes | None:
-    """Return an instance, serialized: one row by its key."""
-    parameters = {"tenant_id": tenant_id, "instance_id": instance_id}
-    return (await connection.execute(_GET_SNAPSHOT, parameters)).scalar_one_or_none()
+    """Return an instance, serialized."""
+    return (await get_snapshots(connection, tenant_id, [instance_id])).get(instance_id)
 
 
-async def fetch_snapshot(database: Database, tenant_id: str, instance_id: str) -> bytes | None:
-    """Return the same as `get_snapshot`, by the shortest way: every submission asks."""
-    parameters = {"tenant_id": tenant_id, "instance_id": instance_id}
-    rows = await database.fetch(tenant_id, _GET_SNAPSHOT, parameters)
-    return rows[0][0] if rows else None
+async def get_snapshots(
+    connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str]
+) -> dict[str, bytes]:
+    """Return those of the instances that exist, serialized."""
+    parameters = {"tenant_id": tenant_id, "instance_ids": list(instance_ids)}
+    return {row[0]: bytes(row[1]) for row in await connection.execute(_GET_SNAPSHOTS, parameters)}
+
+
+async def fetch_snapshots(
+    database: Database, tenant_id: str, instance_ids: Sequence[str]
+) -> dict[str, bytes]:
+    """Return the same as `get_snapshots`, by the shortest way: every submission asks."""
+    parameters = {"tenant_id": tenant_id, "instance_ids": instance_ids}
+    return dict(await database.fetch(tenant_id, _GET_SNAPSHOTS, parameters))
 
 
 async def get_revision(
@@ -216,16 +225,6 @@ async def get_revision(
         revisions.c.revision == revision,
     )
     return (await connection.execute(statement)).scalar_one_or_none()
-
-
-async def get_snapshots(
-    connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str]
-) -> dict[str, bytes]:
-    """Return those of the instances that exist, serialized."""
-    statement = sa.select(instances.c.instance_id, instances.c.snapshot).where(
-        instances.c.tenant_id == tenant_id, instances.c.instance_id.in_(instance_ids)
-    )
-    return {row.instance_id: bytes(row.snapshot) for row in await connection.execute(statement)}
 
 
 async def lock_instance(connection: AsyncConnection, tenant_id: str, instance_id: str) -> bytes | None:

@@ -38,7 +38,8 @@ async def get_instance(environment: Environment, tenant_id: str, request: GetIns
     """
     instance_id = request.instance_id.lower()
     if not request.revision:
-        snapshot = await store.fetch_snapshot(environment.database, tenant_id, instance_id)
+        found = await store.fetch_snapshots(environment.database, tenant_id, [instance_id])
+        snapshot = found.get(instance_id)
     else:
         async with environment.database.read(tenant_id) as connection:
             snapshot = await store.get_revision(connection, tenant_id, instance_id, request.revision)
@@ -87,8 +88,7 @@ async def batch_get_instances(
         NotFoundError: Naming every missing id.
     """
     ids = [instance_id.lower() for instance_id in request.instance_ids]
-    async with environment.database.read(tenant_id) as connection:
-        found = await store.get_snapshots(connection, tenant_id, ids)
+    found = await store.fetch_snapshots(environment.database, tenant_id, ids)
     if missing := [instance_id for instance_id in ids if instance_id not in found]:
         raise not_found(missing)
     return BatchGetInstancesResponse(

@@ -10,6 +10,7 @@ import pytest
 from google.protobuf.struct_pb2 import Struct
 
 from optaic.common.v1 import flow_pb2
+from optaic.instance.v1 import instance_pb2
 from optaic.lineage.v1 import lineage_pb2
 from optaic.run.v1 import run_pb2, run_service_pb2
 from run_service.use_cases import submission
@@ -145,6 +146,22 @@ async def test_concurrent_submits_of_many_flows_are_all_admitted(service: Runnin
     runs = await asyncio.gather(*(service.submit(instance) for instance in instances))
     assert {run.run_number for run in runs} == {1}
     assert len({run.run_id for run in runs}) == 30
+
+
+async def test_a_missing_instance_refuses_nobody_who_asks_at_the_same_time(
+    service: RunningRunService,
+) -> None:
+    known = [service.instances.add() for _ in range(10)]
+    unknown = [instance_pb2.Instance(instance_id=new_id()) for _ in range(10)]
+    results = await asyncio.gather(
+        *(service.submit(instance) for pair in zip(known, unknown, strict=True) for instance in pair),
+        return_exceptions=True,
+    )
+    assert [run.instance_id for run in results if isinstance(run, run_pb2.Run)] == [
+        instance.instance_id for instance in known
+    ]
+    refusals = [from_rpc_error(r) for r in results if isinstance(r, grpc.aio.AioRpcError)]
+    assert [refusal.reason for refusal in refusals] == ["INSTANCE_NOT_FOUND"] * 10
 
 
 async def test_a_repeated_request_gets_the_first_answer(service: RunningRunService) -> None:

@@ -1,0 +1,64 @@
+"""Reads that are asked for at the same time share one, and nobody gets what was true before it asked."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from servicekit.joining import Joined
+
+
+class Source:
+    """Answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.reads: list[list[str]] = []
+        self.answers: list[asyncio.Future[None]] = []
+
+    async def read(self, keys: Sequence[str]) -> dict[str, str]:
+        self.reads.append(list(keys))
+        self.answers.append(asyncio.get_running_loop().create_future())
+        await self.answers[-1]
+        return {key: f"{key}{len(self.reads)}" for key in keys if key != "nothing"}
+
+
+async def _settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_who_asks_during_a_read_shares_the_next_one() -> None:
+    source = Source()
+    joined = Joined(source.read)
+    first = asyncio.create_task(joined.read("a"))
+    await _settle()
+    others = [asyncio.create_task(joined.read(key)) for key in ("a", "b", "a", "nothing")]
+    await _settle()
+    assert source.reads == [["a"]]
+    source.answers[0].set_result(None)
+    assert await first == "a1"
+    await _settle()
+    assert source.reads[1:] == [["a", "b", "nothing"]]
+    source.answers[1].set_result(None)
+    assert await asyncio.gather(*others) == ["a2", "b2", "a2", None]
+
+
+@pytest.mark.parametrize("is_cancelled", [True, False])
+async def test_a_read_that_fails_is_the_failure_of_one(is_cancelled: bool) -> None:
+    source = Source()
+    joined = Joined(source.read)
+    before, first, second = (asyncio.create_task(joined.read(key)) for key in ("x", "a", "b"))
+    await _settle()
+    source.answers[0].set_result(None)
+    assert await before == "x1"
+    await _settle()
+    if is_cancelled:
+        first.cancel()
+    else:
+        source.answers[1].set_exception(ConnectionError())
+    with pytest.raises(asyncio.CancelledError if is_cancelled else ConnectionError):
+        await first
+    await _settle()
+    assert source.reads[1:] == [["a", "b"], ["a", "b"]]
+    source.answers[2].set_result(None)
+    assert await second == "b3"
