@@ -24,6 +24,7 @@ class Settings(BaseSettings):
         default=0, ge=0, le=65535, description="NATS monitoring over HTTP; 0: free."
     )
     prefect_port: int = Field(default=0, ge=0, le=65535, description="Prefect API and UI; 0: a free port.")
+    mlflow_port: int = Field(default=0, ge=0, le=65535, description="MLflow API and UI; 0: a free port.")
     instance_port: int = Field(
         default=0, ge=0, le=65535, description="gRPC of instance-service; 0: a free port."
     )
@@ -43,6 +44,13 @@ class Settings(BaseSettings):
     )
     prefect_api_url: str = Field(
         default="", description="http://host:port/api to use instead of the embedded one."
+    )
+
+    mlflow_url: str = Field(
+        default="", description="http://host:port of an MLflow server to use instead of the embedded one."
+    )
+    evidently_workspace: str = Field(
+        default="", description="Folder of Evidently's workspace; empty: in the state."
     )
 
     executor: Literal["warm", "process"] = Field(

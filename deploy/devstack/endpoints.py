@@ -1,7 +1,7 @@
 """Where everything of one stack is reached and by which login; derived, never guessed by anybody else."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 from devstack import nats, ports, postgres
@@ -19,6 +19,8 @@ class Endpoints:
     status: str
     prefect_api: str
     prefect_ui: str
+    mlflow: str
+    evidently_workspace: str
     nats: str
     nats_subscriber: str
     nats_subscriber_user: str
@@ -40,6 +42,8 @@ class Endpoints:
             **{service: f"{ports.HOST}:{chosen[service]}" for service in SERVICES},
             prefect_api=prefect,
             prefect_ui=prefect.removesuffix("/api"),
+            mlflow=settings.mlflow_url.rstrip("/") or f"http://{ports.HOST}:{chosen['mlflow']}",
+            evidently_workspace=settings.evidently_workspace or str(state.root / "evidently"),
             nats=settings.nats_url or f"nats://{ports.HOST}:{chosen['nats']}",
             nats_subscriber=settings.nats_url or subscriber,
             nats_subscriber_user="" if settings.nats_url else nats.SUBSCRIBER,
@@ -55,9 +59,10 @@ class Endpoints:
 
     @classmethod
     def load(cls, state: State) -> Self | None:
-        """Those of the last start; None before the first."""
+        """Those of the last start; None before the first of this version."""
         known: dict[str, Any] = state.load().get("endpoints", {})
-        return cls(**known) if known else None
+        names = {field.name for field in fields(cls)}
+        return cls(**known) if set(known) == names else None
 
     def save(self, state: State) -> None:
         """Remember them for other processes."""

@@ -17,6 +17,8 @@ def _common(settings: Settings, endpoints: Endpoints) -> dict[str, str]:
     return {
         **endpoints.addresses(),
         "OPTAIC_PREFECT_API_URL": endpoints.prefect_api,
+        "OPTAIC_MLFLOW_URL": endpoints.mlflow,
+        "OPTAIC_EVIDENTLY_WORKSPACE": endpoints.evidently_workspace,
         "OPTAIC_SERVICE_TOKEN": endpoints.service_token,
         "OPTAIC_DATA_ROOT": endpoints.data_root,
         "OPTAIC_WORK_POOL": settings.work_pool,

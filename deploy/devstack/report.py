@@ -31,6 +31,7 @@ async def read_status(state: State) -> dict[str, Any]:
     answers = {
         "postgres": checks.postgres_accepts(endpoints.postgres_admin),
         "prefect": checks.http_answers(prefect, "/api/health"),
+        "mlflow": checks.http_answers(endpoints.mlflow.partition("//")[2], "/health"),
         **{f"{name}-service": checks.grpc_serves(getattr(endpoints, name)) for name in SERVICES},
     }
     if endpoints.nats_monitor:
@@ -65,6 +66,11 @@ def describe(endpoints: Endpoints, state: State) -> str:
         "Prefect",
         f"  UI        {endpoints.prefect_ui}",
         f"  API       {endpoints.prefect_api}",
+        "MLflow, a little later than the rest",
+        f"  UI, API   {endpoints.mlflow}",
+        "Evidently",
+        f"  workspace {endpoints.evidently_workspace}",
+        f"  UI        {Path(sys.executable).with_name('evidently')} ui --workspace {endpoints.evidently_workspace}",
         "NATS, read-only login",
         f"  server    nats://{host}",
         f"  user      {endpoints.nats_subscriber_user}",

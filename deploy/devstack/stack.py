@@ -2,14 +2,15 @@
 
 import asyncio
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any, Literal
 
-from devstack import leftovers, nats, ports, postgres, prefect, programs
+from devstack import leftovers, mlflow, nats, ports, postgres, prefect, programs
 from devstack.config import SERVICES, Settings
 from devstack.endpoints import Endpoints
-from devstack.processes import Guard, Process, Program
+from devstack.processes import Guard, Process, Program, StartError
 from devstack.report import read_status
 from devstack.state import State
 
@@ -19,7 +20,7 @@ _CORES_FOR_ALL_AT_ONCE = 4
 
 
 class Stack:
-    """PostgreSQL, NATS, Prefect, the four services and the worker.
+    """PostgreSQL, NATS, Prefect, MLflow, the four services and the worker.
 
     `up` may be called once; whatever happens in it, nothing is left running unless it returns.
     """
@@ -36,6 +37,7 @@ class Stack:
         self._started = 0.0
         self._services = asyncio.Event()
         self._rest: asyncio.Task[None] | None = None
+        self._late: asyncio.Task[None] | None = None
 
     @property
     def endpoints(self) -> Endpoints:
@@ -100,6 +102,7 @@ class Stack:
             "nats": settings.nats_port,
             "nats_monitor": settings.nats_monitor_port,
             "prefect": settings.prefect_port,
+            "mlflow": settings.mlflow_port,
             **{name: int(getattr(settings, f"{name}_port")) for name in SERVICES},
         }
         self._ports = ports.assign(wanted, remembered)
@@ -107,6 +110,7 @@ class Stack:
         self._secrets = state.secrets()
         self._endpoints = Endpoints.derive(settings, state, self._ports, self._secrets)
         self._endpoints.save(state)
+        Path(self._endpoints.evidently_workspace).mkdir(parents=True, exist_ok=True)
 
     async def _start_all(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -120,6 +124,7 @@ class Stack:
             group.create_task(self._start_prefect())
             await services
             group.create_task(self._start(programs.make_worker(self.state, self.settings, self.endpoints)))
+        self._late = asyncio.create_task(self._start_mlflow(), name="stack-late")
 
     async def _start_nats(self) -> None:
         if not self.settings.nats_url:
@@ -165,6 +170,16 @@ class Stack:
         )
         self._note("work pool")
 
+    async def _start_mlflow(self) -> None:
+        """Last, and nobody waits: its imports would make everybody else later, and models can wait for it."""
+        if self.settings.mlflow_url:
+            return
+        url = await postgres.create_mlflow_database(self.endpoints.postgres_admin, self._secrets["mlflow"])
+        try:
+            await self._start(mlflow.make_program(self.state, self._ports["mlflow"], url))
+        except StartError as error:
+            sys.stderr.write(f"{error}\n")  # models say so too, and nothing else needs it
+
     async def _start(self, program: Program) -> None:
         process = self.processes[program.name] = Process(self.state, program)
         await process.start()
@@ -175,13 +190,15 @@ class Stack:
         self.seconds[name] = round(time.monotonic() - self._started, 2)
 
     async def _stop_all(self) -> None:
-        if self._rest is not None:
-            self._rest.cancel()
-            await asyncio.wait({self._rest})
+        starting = {task for task in (self._rest, self._late) if task is not None}
+        for task in starting:
+            task.cancel()
+        if starting:
+            await asyncio.wait(starting)
         services = [f"{name}-service" for name in SERVICES]
         grace = self.settings.stop_timeout_seconds
         # The worker reports to the services, they write to the servers.
-        for names in (["worker"], services, ["prefect", "nats"], ["postgres"]):
+        for names in (["worker"], services, ["prefect", "mlflow", "nats"], ["postgres"]):
             running = [self.processes[name] for name in names if name in self.processes]
             await asyncio.gather(*(process.stop(grace) for process in running))
         await asyncio.to_thread(leftovers.end, self.state.root, None, 0.0)

@@ -19,6 +19,7 @@ _LOCK_SECONDS = 30.0
 _SECRETS = (
     "postgres",
     "prefect",
+    "mlflow",
     *(f"{service}_{role}" for service in SERVICES for role in ("owner", "app", "infra")),
     *(f"nats_{user}" for user in (*SERVICES, "subscriber")),
     "service_token",

@@ -15,7 +15,7 @@ from support.stack import RunningStack
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 OBSERVED = {
-    "instance": ["nats", "prefect"],
+    "instance": ["evidently", "mlflow", "nats", "prefect"],
     "run": ["nats", "prefect"],
     "lineage": ["nats"],
     "status": ["nats"],

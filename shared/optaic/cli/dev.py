@@ -12,7 +12,17 @@ from optaic.cli.output import Format, OutputOption, print_json, print_table
 from optaic.cli.session import fail
 
 app = typer.Typer(no_args_is_help=True)
-_SHOWN = ("instance", "run", "lineage", "status", "prefect_ui", "nats_subscriber", "data_root")
+_SHOWN = (
+    "instance",
+    "run",
+    "lineage",
+    "status",
+    "prefect_ui",
+    "mlflow",
+    "evidently_workspace",
+    "nats_subscriber",
+    "data_root",
+)
 _NOT_READY = 3
 
 
