@@ -402,7 +402,9 @@ class PortfolioOptimizerSpec(_message.Message):
     CONSTRAINTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def constraints(self) -> _struct_pb2.Struct:
-        """Limits on the weights, as the definition's schema names them."""
+        """Limits on the weights, as `$defs.constraints` of the definition version's `parameters_schema` has them;
+        without that there are none.
+        """
 
     def __init__(
         self,
