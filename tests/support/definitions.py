@@ -53,7 +53,10 @@ MANIFESTS: dict[str, dict[str, Any]] = {
     },
     "halves": {
         "kind": "DEFINITION_KIND_PORTFOLIO_OPTIMIZER",
-        "parametersSchema": _object([], risk_aversion={"type": "number", "exclusiveMinimum": 0}),
+        "parametersSchema": {
+            **_object([], risk_aversion={"type": "number", "exclusiveMinimum": 0}),
+            "$defs": {"constraints": _object([], max_weight={"type": "number", "maximum": 1})},
+        },
     },
 }
 MODEL_CONFIG = {

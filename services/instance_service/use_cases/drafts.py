@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf import json_format
-from google.protobuf.struct_pb2 import Struct
 
 from instance_service.domain.fingerprints import (
     backtest_settings,
@@ -35,6 +34,7 @@ from instance_service.use_cases.references import (
     Reference,
     Use,
     Versions,
+    check_constraints,
     complete_references,
     describe_changes,
     load_versions,
@@ -47,7 +47,6 @@ from instance_service.use_cases.shapes import (
     etag_of,
     flow_edge,
     flow_value,
-    json_of,
     kind_value,
     kind_word,
     timestamp,
@@ -263,17 +262,11 @@ def _settings(
             "end": dates.end,
         }
     if kind == "portfolio_optimizer":
-        settings["constraints"] = _constraints(instance.portfolio_optimizer.constraints, violations)
+        limits = instance.portfolio_optimizer.constraints
+        settings["constraints"] = {}
+        for use in uses:
+            settings["constraints"] = check_constraints(use, limits, violations)
     return settings
-
-
-def _constraints(given: Struct, violations: list[FieldViolation]) -> dict[str, Any]:
-    try:
-        return json_of(given)
-    except ValueError as error:
-        path = "instance.portfolio_optimizer.constraints"
-        violations.append(FieldViolation(path, str(error), "INVALID_SPEC"))
-        return {}
 
 
 def contract_words(contract: SignalContract) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from optaic.instance.v1.spec_pb2 import ComponentSpec
 from servicekit.errors import FieldViolation, NotFoundError
 from servicekit.ids import is_id
 
+_NO_CONSTRAINTS = {"additionalProperties": False}
 _DEFAULT_NAMES = {"store": "delta", "accessor": "simple"}
 # Kind, definition id, name, version id, version, and the version that a follower has already.
 Wanted: TypeAlias = tuple[str, str, str, str, str, str]
@@ -167,6 +168,22 @@ def _use(reference: Reference, version: DefinitionVersion, violations: list[Fiel
     return Use(reference, version, config)
 
 
+def check_constraints(use: Use, given: Struct, violations: list[FieldViolation]) -> dict[str, Any]:
+    """Return an optimizer's constraints, checked as `$defs.constraints` of its definition's schema has them."""
+    path = "instance.portfolio_optimizer.constraints"
+    try:
+        constraints = json_of(given)
+        schema = json_of(use.version.parameters_schema)
+    except ValueError as error:
+        violations.append(FieldViolation(path, str(error), "INVALID_CONFIG"))
+        return {}
+    known = {"$ref": "#/$defs/constraints"} if "constraints" in schema.get("$defs", {}) else _NO_CONSTRAINTS
+    part = {**known, "$defs": schema.get("$defs", {})}
+    key = f"{use.version.content_hash}#constraints"
+    violations.extend(config_violations(key, part, constraints, path))
+    return constraints
+
+
 def describe_changes(current: Instance, changed: Instance) -> str:
     """Say for people which definitions and configurations of an instance differ, and what else may."""
     parts = []
@@ -183,6 +200,9 @@ def describe_changes(current: Instance, changed: Instance) -> str:
             )
     if list(current.upstream_refs) != list(changed.upstream_refs):
         parts.append("its upstreams changed")
+    promoted = changed.model.champion.model_version
+    if promoted != current.model.champion.model_version:
+        parts.append(f"model version {promoted} was promoted")
     return "; ".join(parts) or "its settings changed"
 
 

@@ -166,6 +166,30 @@ async def test_compatibility_rules_hold_on_creation_and_update(
     assert wrong.field_reasons == {"instance.upstream_refs[0]": "WRONG_UPSTREAM_KIND"}
 
 
+async def test_constraints_are_checked_as_the_definition_has_them(
+    service: RunningInstanceService, world: World
+) -> None:
+    given = optimizer(world.project_id, "o", world.signal)
+    plain = await service.create(given)
+    bad = {"portfolioOptimizer": {"constraints": {"max_weight": 2, "speed": 1}}}
+    path = "instance.portfolio_optimizer.constraints"
+    for call in (
+        service.create({**given, **bad, "name": "bad"}),
+        service.update(plain.instance_id, bad, "portfolio_optimizer.constraints"),
+    ):
+        refused = await refusal(call)
+        assert refused.field_reasons == {
+            f"{path}.max_weight": "INVALID_CONFIG",
+            f"{path}.speed": "INVALID_CONFIG",
+        }
+    good = {"portfolioOptimizer": {"constraints": {"max_weight": 0.1}}}
+    limited = await service.update(plain.instance_id, good, "portfolio_optimizer.constraints")
+    assert _fingerprints(limited) != _fingerprints(plain)
+    await publish(service, "halves", "2.0.0", parametersSchema={"type": "object"})
+    none = await refusal(service.create({**given, **good, "name": "none"}))
+    assert none.field_reasons == {f"{path}.max_weight": "INVALID_CONFIG"}
+
+
 async def test_a_config_is_checked_against_the_pinned_version_on_update(
     service: RunningInstanceService, world: World
 ) -> None:
