@@ -127,6 +127,19 @@ async def previous_version(
     return (await connection.execute(_PREVIOUS, parameters)).scalar_one_or_none()
 
 
+async def is_surpassed(
+    connection: AsyncConnection, tenant_id: str, definition_id: str, precedence: str
+) -> bool:
+    """Return whether there is an active version of a higher precedence."""
+    statement = sa.select(sa.literal(1)).where(
+        versions.c.tenant_id == tenant_id,
+        versions.c.definition_id == definition_id,
+        versions.c.state == "active",
+        versions.c.precedence > precedence,
+    )
+    return (await connection.execute(statement.limit(1))).first() is not None
+
+
 async def list_tracking(
     connection: AsyncConnection, tenant_id: str, definition_id: str, limit: int
 ) -> Sequence[sa.Row[Any]]:

@@ -9,6 +9,8 @@ from google.protobuf import json_format
 from optaic.definition.v1 import definition_events_pb2
 from optaic.definition.v1 import definition_service_pb2 as api
 from optaic.definition.v1.definition_pb2 import (
+    COMPATIBILITY_BREAKING,
+    COMPATIBILITY_COMPATIBLE,
     DEFINITION_KIND_PIPELINE,
     DEFINITION_STATE_ACTIVE,
     DEFINITION_STATE_DEPRECATED,
@@ -188,3 +190,43 @@ async def test_the_same_content_comes_back_in_the_state_that_it_has(service: Run
     assert (await publish(service, "1.0.0")).state == DEFINITION_STATE_DRAFT
     await take(service, "activate", draft)
     assert (await publish(service, "1.0.0", draft=True)).state == DEFINITION_STATE_ACTIVE
+
+
+async def test_a_publication_says_what_it_breaks_and_for_whom(service: RunningInstanceService) -> None:
+    project_id = (await service.project()).project_id
+
+    def version(number: str, **properties: Any) -> dict[str, Any]:
+        schema = {"type": "object", "properties": properties, "additionalProperties": False}
+        return {"version": number, "codeRef": "mine.pipelines:Mine", "parametersSchema": schema}
+
+    old, new = {"a": {"type": "integer"}, "b": {}}, {"a": {"type": "integer", "maximum": 3}, "b": {}, "c": {}}
+    first = (await publish(service, "", definitionVersion=version("1.0.0", **old))).publication_report
+    assert (first.previous_version, list(first.schema_changes)) == ("", [])
+    for name, value in (("fits", 3), ("breaks", 4)):
+        await service.create(dataset(project_id, name, trackNewest=True, config={"a": value}))
+    await service.create(dataset(project_id, "pinned", config={"a": 4}))
+    second = version("2.0.0", **new)
+    checked = await publish(service, "", definitionVersion=second, validateOnly=True)
+    published = await publish(service, "", definitionVersion=second)
+    report = published.publication_report
+    assert report == checked.publication_report
+    assert report.previous_version == "1.0.0"
+    assert report.compatibility == COMPATIBILITY_BREAKING
+    assert [(change.path, change.compatibility) for change in report.schema_changes] == [
+        ("/parameters_schema/properties/a/maximum", COMPATIBILITY_BREAKING),
+        ("/parameters_schema/properties/c", COMPATIBILITY_COMPATIBLE),
+    ]
+    assert report.tracking_instance_count == 2
+    assert [
+        (one.name, [text.partition(":")[0] for text in one.violations]) for one in report.tracking_instances
+    ] == [
+        ("breaks", ["config.a"]),
+        ("fits", []),
+    ]
+    assert all(one.instance_id and one.project_id == project_id for one in report.tracking_instances)
+    # Nobody would follow a version that is not the newest; it is compared with the one before it.
+    patch = (await publish(service, "", definitionVersion=version("1.0.1", **old))).publication_report
+    assert (patch.previous_version, patch.compatibility) == ("1.0.0", COMPATIBILITY_COMPATIBLE)
+    assert patch.tracking_instance_count == 0
+    stored = api.GetDefinitionVersionRequest(definition_version_id=published.definition_version_id)
+    assert not (await service.definitions.GetDefinitionVersion(stored)).HasField("publication_report")

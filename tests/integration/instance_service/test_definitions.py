@@ -1,5 +1,7 @@
 """Publishing and reading definitions."""
 
+import json
+from importlib import resources
 from typing import Any
 
 import grpc
@@ -40,8 +42,12 @@ def _request(
 
 
 async def test_the_built_ins_are_there(service: RunningInstanceService) -> None:
-    listed = await service.definitions.ListDefinitions(ListDefinitionsRequest())
-    assert [item.name for item in listed.definitions] == ["delta", "expression", "simple", "sp500_prices"]
+    listed = await service.definitions.ListDefinitions(ListDefinitionsRequest(page_size=1000))
+    folder = resources.files("instance_service") / "builtin"
+    shipped = [
+        json.loads(entry.read_text())["name"] for entry in folder.iterdir() if entry.name.endswith(".json")
+    ]
+    assert [item.name for item in listed.definitions] == sorted(shipped)
     assert all(item.newest_version.version == "1.0.0" for item in listed.definitions)
 
 

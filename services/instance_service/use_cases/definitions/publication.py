@@ -10,7 +10,7 @@ from instance_service.domain.versions import precedence
 from instance_service.jsonschema_adapter import schema_violations
 from instance_service.store import definitions as store
 from instance_service.store.tables import Connection
-from instance_service.use_cases.definitions.following import wake_followers
+from instance_service.use_cases.definitions.following import SCHEMAS, report, wake_followers
 from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.shapes import (
     definition_kind_word,
@@ -29,7 +29,6 @@ from servicekit.database import lock_tenant
 from servicekit.errors import AlreadyExistsError, FieldViolation
 
 _METHOD = "PublishDefinition"
-_SCHEMAS = ("parameters_schema", "input_schema", "output_schema")
 # What a version is called and who made it when is not its content.
 _NOT_CONTENT = (
     "definition_version_id",
@@ -75,6 +74,7 @@ async def _publish_once(
         if reply is not None:
             return DefinitionVersion.FromString(reply)
         version = await _publish(connection, environment, tenant_id, request, version)
+        version.publication_report.CopyFrom(await report(connection, tenant_id, version))
         if request.validate_only:
             raise _CheckedError(version)
         await idempotency.store(connection, _METHOD, request.request_id, version.SerializeToString())
@@ -130,7 +130,7 @@ def _complete(request: PublishDefinitionRequest) -> DefinitionVersion:
         for name in ("version", "code_ref")
         if not getattr(version, name)
     ]
-    for name in _SCHEMAS:
+    for name in SCHEMAS:
         path = f"definition_version.{name}"
         try:
             schema = json_of(getattr(version, name))
