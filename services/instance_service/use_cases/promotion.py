@@ -154,10 +154,11 @@ async def _first_answer(
 
 
 async def _load(environment: Environment, tenant_id: str, instance_id: str) -> Instance:
-    snapshot = await store.fetch_snapshot(environment.database, tenant_id, instance_id.lower())
-    if snapshot is None:
+    instance_id = instance_id.lower()
+    found = await store.fetch_snapshots(environment.database, tenant_id, [instance_id])
+    if instance_id not in found:
         raise not_found([instance_id])
-    return Instance.FromString(snapshot)
+    return Instance.FromString(found[instance_id])
 
 
 def _check(instance: Instance, request: PromoteModelVersionRequest) -> None:

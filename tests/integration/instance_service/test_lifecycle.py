@@ -137,7 +137,7 @@ async def test_a_cascade_deletes_what_reads_it_first(service: RunningInstanceSer
     await service.clear_lineage(test.instance_id)
     await eventually(lambda: _is_gone(service, prices.instance_id))
     assert await service.row_counts() == {**empty, "request_replies": empty["request_replies"] + 1}
-    said = []
+    said: list[tuple[str, str]] = []
     while len(said) < 2 * len(made):
         *_, what, instance_id = (await subscription.next_msg(timeout=5)).subject.split(".")
         said.append((what, instance_id))

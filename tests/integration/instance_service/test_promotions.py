@@ -152,7 +152,7 @@ async def test_a_decision_survives_a_registry_that_goes_away_before_the_alias_is
     async def fail(_: Any) -> Ensured:
         raise OutsideUnavailableError("MlflowUnavailable", "gone")
 
-    service.experiments.ensure = fail  # type: ignore[method-assign]
+    service.experiments.ensure = fail  # type: ignore[method-assign, assignment]
     promoted = await _promote(service, made, "2")
     assert promoted.model.champion.model_version == "2"
     await service.until(made.instance_id, lambda one: one.state == INSTANCE_STATE_DEGRADED)
