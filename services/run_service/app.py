@@ -18,6 +18,7 @@ from run_service.reconcile.dispatching import Dispatcher
 from run_service.reconcile.leases import LeaseKeeper
 from run_service.reconcile.observing import Observer
 from run_service.reconcile.retrying import Retrier
+from run_service.reconcile.ticking import Ticker
 from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.watching import Watches
 from servicekit import client, logging, migrations, runtime
@@ -78,6 +79,7 @@ async def build(
         Loop("observation", settings.dispatch_interval_seconds, Observer(deps, orchestrator).step),
         Loop("leases", settings.lease_interval_seconds, LeaseKeeper(deps).step),
         Loop("retries", settings.retry_interval_seconds, Retrier(deps).step),
+        Loop("ticks", settings.tick_interval_seconds, Ticker(deps).step),
         Loop("watches", settings.watch_poll_seconds, watches.look),
     ]
     server = Server(

@@ -52,6 +52,15 @@ class Settings(ServiceSettings):
     retry_interval_seconds: float = Field(
         default=1.0, gt=0, description="Time between looks at the due retries."
     )
+    tick_grace_seconds: float = Field(
+        default=120.0, gt=0, description="A schedule's tick that comes later than this is caught up with."
+    )
+    tick_settle_seconds: float = Field(
+        default=5.0, ge=0, description="How long late ticks wait for each other, so that the latest is known."
+    )
+    tick_interval_seconds: float = Field(
+        default=1.0, gt=0, description="Time between looks at waiting ticks."
+    )
     watch_poll_seconds: float = Field(
         default=0.5, gt=0, description="How late a watch may hear of a change made by another replica."
     )

@@ -34,6 +34,7 @@ from run_service.reconcile.dispatching import Dispatcher
 from run_service.reconcile.leases import LeaseKeeper
 from run_service.reconcile.observing import Observer
 from run_service.reconcile.retrying import Retrier
+from run_service.reconcile.ticking import Ticker
 from servicekit import runtime
 from servicekit.auth import Authenticator
 from servicekit.errors import DomainError, NotFoundError, UnavailableError
@@ -195,6 +196,7 @@ class RunningRunService:
         self.observer = Observer(self.app.deps, self.orchestrator)
         self.leases = LeaseKeeper(self.app.deps)
         self.retrier = Retrier(self.app.deps)
+        self.ticker = Ticker(self.app.deps)
 
     async def submit(self, instance: instance_pb2.Instance, **fields: Any) -> run_pb2.Run:
         run: run_pb2.Run = await self.runs.SubmitRun(

@@ -233,5 +233,18 @@ retries = sa.Table(
     sa.Index("ix_retries_due_time", "due_time"),
 )
 
+# Work queue: ticks of schedules whose turn has not come.
+ticks = sa.Table(
+    "ticks",
+    metadata,
+    _tenant(),
+    sa.Column("instance_id", UUID_TEXT, primary_key=True),
+    sa.Column("flow_kind", sa.Text, primary_key=True),
+    sa.Column("scheduled_time", _TIME, primary_key=True),
+    sa.Column("orchestrator_run_id", UUID_TEXT, nullable=False),
+    sa.Column("due_time", _TIME, nullable=False),
+    sa.Index("ix_ticks_due_time", "due_time"),
+)
+
 PROTECTED = (flows, runs, activities, *extensions.values())
-QUEUES = (dispatches, leases, retries)
+QUEUES = (dispatches, leases, retries, ticks)

@@ -6,14 +6,13 @@ from optaic.run.v1 import run_pb2, run_report_service_pb2
 from run_service.domain import ENDED, fenced, run_not_found
 from run_service.store import runs as run_store
 from run_service.store.records import Record, datetime_of, word_of
+from run_service.use_cases import ticks
 from run_service.use_cases.admission import Admission, ask, find_flow
 from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.reports import start_response, start_run, take_over
 from run_service.use_cases.submission import Draft, insert_refused, insert_run
 from run_service.use_cases.transitions import announce
 from servicekit.errors import AlreadyExistsError, DomainError, FailedPreconditionError
-
-_ACTOR = "schedule"
 
 
 async def start_scheduled(
@@ -30,22 +29,46 @@ async def start_scheduled(
         instance_id=tick.flow.instance_id,
         flow_kind=tick.flow.flow_kind,
         trigger=run_pb2.RUN_TRIGGER_SCHEDULE,
-        actor=_ACTOR,
+        actor=ticks.ACTOR,
         orchestrator_run_id=request.orchestrator_run_id,
         scheduled_time=datetime_of(tick.scheduled_time),
     )
     adopted = await _find(deps, tenant_id, draft)
     if adopted is None:
         found = await find_flow(deps, tenant_id, draft.instance_id, draft.flow_kind)
-        try:
-            admission = await ask(deps, found, must_compare=True)
-            admission.check(force=False)
-            adopted = await _adopt(deps, admission, draft, request.executor)
-        except (FailedPreconditionError, AlreadyExistsError) as refusal:
-            adopted = await _refuse(deps, found, draft, refusal)
+        decided = await _decide(deps, found, draft, request.executor)
+        if isinstance(decided, run_pb2.Run):
+            return run_report_service_pb2.StartRunResponse(run=decided)
+        adopted = decided
     if adopted.status in ENDED and not adopted.fencing_token:
         return start_response(deps, adopted)
     return await start_run(deps, tenant_id, adopted.run.run_id, request.orchestrator_run_id, request.executor)
+
+
+async def _decide(deps: Dependencies, found: Admission, draft: Draft, executor: str) -> Record | run_pb2.Run:
+    """Return the tick's run, started or refused; or what to say of a tick that waits."""
+    try:
+        ticks.check_not_paused(found)
+        ticks.check_in_time(deps, found, draft)
+        wait = ticks.make_wait if ticks.is_late(deps, draft) else ticks.give_way
+        if waiting := await wait(deps, found, draft):
+            return waiting
+        try:
+            return await _admit(deps, found, draft, executor)
+        except AlreadyExistsError:
+            if waiting := await ticks.make_wait(deps, found, draft, is_overlap=True):
+                return waiting
+            if not await ticks.cancel_previous(deps, found):
+                raise
+            return await _admit(deps, found, draft, executor)
+    except (FailedPreconditionError, AlreadyExistsError) as error:
+        return await _refuse(deps, found, draft, error)
+
+
+async def _admit(deps: Dependencies, found: Admission, draft: Draft, executor: str) -> Record:
+    admission = await ask(deps, found, must_compare=True)
+    admission.check(force=False)
+    return await _adopt(deps, admission, draft, executor)
 
 
 async def _find(deps: Dependencies, tenant_id: str, draft: Draft) -> Record | None:

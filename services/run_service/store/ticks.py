@@ -1,0 +1,76 @@
+"""Queries over the ticks that wait, by flow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from run_service.store.tables import ticks
+
+FlowKey = tuple[str, str, str]  # tenant, instance, flow kind
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A time at which a flow should have started, and the flow run that came for it."""
+
+    scheduled_time: datetime
+    orchestrator_run_id: str
+
+
+async def insert_tick(connection: AsyncConnection, flow: FlowKey, tick: Tick, due_time: datetime) -> None:
+    """Have a tick wait; one that does already goes on waiting."""
+    tenant_id, instance_id, flow_kind = flow
+    row = {"tenant_id": tenant_id, "instance_id": instance_id, "flow_kind": flow_kind, "due_time": due_time}
+    row |= {"scheduled_time": tick.scheduled_time, "orchestrator_run_id": tick.orchestrator_run_id}
+    await connection.execute(insert(ticks).values(row).on_conflict_do_nothing())
+
+
+async def list_ticks(connection: AsyncConnection, flow: FlowKey) -> list[Tick]:
+    """Return what waits for a flow, in order."""
+    statement = sa.select(ticks.c.scheduled_time, ticks.c.orchestrator_run_id).where(_of(flow))
+    rows = await connection.execute(statement.order_by(ticks.c.scheduled_time))
+    return [Tick(row.scheduled_time, str(row.orchestrator_run_id)) for row in rows]
+
+
+async def delete_tick(connection: AsyncConnection, flow: FlowKey, scheduled_time: datetime) -> bool:
+    """A tick waits no more; False: it did not."""
+    statement = sa.delete(ticks).where(_of(flow), ticks.c.scheduled_time == scheduled_time)
+    return (await connection.execute(statement.returning(sa.literal(1)))).first() is not None
+
+
+async def claim_flows(
+    connection: AsyncConnection, now: datetime, claim_expire_time: datetime, limit: int
+) -> list[FlowKey]:
+    """Take flows with a tick that is due; nobody else gets it before the claim expires. On the infra login."""
+    due = (
+        sa.select(ticks.c.tenant_id, ticks.c.instance_id, ticks.c.flow_kind, ticks.c.scheduled_time)
+        .where(ticks.c.due_time <= now)
+        .order_by(ticks.c.due_time)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .cte("due")
+    )
+    statement = (
+        sa.update(ticks)
+        .where(*(ticks.c[name] == due.c[name] for name in due.c.keys()))  # noqa: SIM118 - columns have no iterator
+        .values(due_time=claim_expire_time)
+        .returning(ticks.c.tenant_id, ticks.c.instance_id, ticks.c.flow_kind)
+    )
+    return sorted({(row[0], str(row[1]), row[2]) for row in await connection.execute(statement)})
+
+
+async def postpone(connection: AsyncConnection, flow: FlowKey, due_time: datetime) -> None:
+    """Look at a flow's ticks again later."""
+    await connection.execute(sa.update(ticks).where(_of(flow)).values(due_time=due_time))
+
+
+def _of(flow: FlowKey) -> sa.ColumnElement[bool]:
+    tenant_id, instance_id, flow_kind = flow
+    return sa.and_(
+        ticks.c.tenant_id == tenant_id, ticks.c.instance_id == instance_id, ticks.c.flow_kind == flow_kind
+    )
