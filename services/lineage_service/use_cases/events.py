@@ -198,6 +198,7 @@ class _Change:
             reaches: list[propagation.Reach] = []
             changes: list[Change] = []
             if moves_freshness:
+                await propagation.look_up(self.connection)
                 reaches = await propagation.find_stale(self.connection, self.tenant_id, touched, moves)
                 changes += await self._set_fresh(_union(reaches), is_fresh=False)
                 fresh = await propagation.find_fresh(self.connection, self.tenant_id, touched)
