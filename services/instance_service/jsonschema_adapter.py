@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 import jsonschema
@@ -13,6 +15,9 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
+from instance_service.domain.fingerprints import canonical_json
+from instance_service.domain.schema_bounds import entanglements, excess
+from instance_service.re2_adapter import check_pattern, is_match
 from optaic.expression import ExpressionError, parse
 from servicekit.errors import FieldViolation
 
@@ -20,6 +25,8 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _REFERENCES = ("$ref", "$dynamicRef")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _MAXIMUM_VIOLATIONS = 100
+_MOST_HOPS = 20_000  # references followed for one config
+_hops: ContextVar[list[int]] = ContextVar("hops")
 _NAME = re.compile(r"[A-Za-z_$][A-Za-z0-9_$-]*")
 _formats = jsonschema.FormatChecker()
 
@@ -38,23 +45,104 @@ def _is_expression(value: object) -> bool:
     return True
 
 
+def _is_pattern(value: object) -> bool:
+    if isinstance(value, str):
+        check_pattern(value)
+    return True
+
+
+_formats.checks("regex", raises=ValueError)(_is_pattern)
 _formats.checks("date", raises=ValueError)(_is_date)
 _formats.checks("optaic-expression", raises=ExpressionError)(_is_expression)
+
+
+class _TooCostlyError(RecursionError):
+    """One config was led through more references than any sensible schema has."""
+
+
+def _reference(validator: Any, reference: str, instance: object, schema: Mapping[str, Any]) -> Iterator[Any]:
+    budget = _hops.get()
+    budget[0] -= 1
+    if budget[0] < 0:
+        raise _TooCostlyError
+    yield from jsonschema.Draft202012Validator.VALIDATORS["$ref"](validator, reference, instance, schema)
+
+
+def _pattern(_validator: Any, pattern: str, instance: object, _schema: Mapping[str, Any]) -> Iterator[Any]:
+    if isinstance(instance, str) and not is_match(pattern, instance):
+        yield jsonschema.ValidationError(f"{instance!r} does not match {pattern!r}")
+
+
+def _pattern_properties(
+    validator: Any, patterns: Mapping[str, Any], instance: object, _schema: Mapping[str, Any]
+) -> Iterator[Any]:
+    if isinstance(instance, Mapping):
+        for pattern, subschema in patterns.items():
+            for name, value in instance.items():
+                if is_match(pattern, name):
+                    yield from validator.descend(value, subschema, path=name, schema_path=pattern)
+
+
+def _additional_properties(
+    validator: Any, rest: object, instance: object, schema: Mapping[str, Any]
+) -> Iterator[Any]:
+    if isinstance(instance, Mapping):
+        extras = _extras(instance, schema)
+        if rest is False and extras:
+            yield jsonschema.ValidationError(f"{', '.join(map(repr, extras))} not known")
+        elif rest is not False:
+            for name in extras:
+                yield from validator.descend(instance[name], rest, path=name)
+
+
+def _extras(instance: Mapping[str, Any], schema: Mapping[str, Any]) -> list[str]:
+    """Return the names that neither a property nor a pattern of the schema speaks of."""
+    known, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
+    return [
+        name
+        for name in instance
+        if name not in known and not any(is_match(pattern, name) for pattern in patterns)
+    ]
+
+
+def _unique_items(
+    _validator: Any, is_wanted: bool, instance: object, _schema: Mapping[str, Any]
+) -> Iterator[Any]:
+    if is_wanted and isinstance(instance, list) and len(set(map(canonical_json, instance))) < len(instance):
+        yield jsonschema.ValidationError(f"{str(instance)[:200]} has non-unique elements")
+
+
+# What looks for patterns, or takes time out of proportion, is done here.
+_Validator = jsonschema.validators.extend(
+    jsonschema.Draft202012Validator,
+    {
+        "$ref": _reference,
+        "pattern": _pattern,
+        "patternProperties": _pattern_properties,
+        "additionalProperties": _additional_properties,
+        "uniqueItems": _unique_items,
+    },
+)
 
 
 def schema_violations(schema: Mapping[str, Any], path: str) -> list[FieldViolation]:
     """Return what is wrong with a schema: its dialect, its shape, and references that are not local."""
     if str(schema.get("$schema", _DIALECT)).rstrip("#") != _DIALECT:
         return [FieldViolation(f"{path}.$schema", f"only {_DIALECT} is known", "INVALID_SCHEMA")]
-    validator = jsonschema.Draft202012Validator(
-        jsonschema.Draft202012Validator.META_SCHEMA,
-        format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER,
-    )
+    if too_much := excess(schema):
+        return [FieldViolation(_path(path, too_much[0]), too_much[1], "INVALID_SCHEMA")]
+    meta_schema = jsonschema.Draft202012Validator.META_SCHEMA
+    validator = jsonschema.Draft202012Validator(meta_schema, format_checker=_formats)
     violations = [
-        FieldViolation(_path(path, error.absolute_path), error.message[:500], "INVALID_SCHEMA")
+        FieldViolation(
+            _path(path, error.absolute_path), str(error.cause or error.message)[:500], "INVALID_SCHEMA"
+        )
         for error in _bounded(validator.iter_errors(schema))
     ]
-    return violations or list(_reference_violations(schema, path))
+    return violations or [
+        *_reference_violations(schema, path),
+        *(FieldViolation(_path(path, at), text, "INVALID_SCHEMA") for at, text in entanglements(schema)),
+    ]
 
 
 def _reference_violations(schema: Mapping[str, Any], path: str) -> Iterator[FieldViolation]:
@@ -62,8 +150,9 @@ def _reference_violations(schema: Mapping[str, Any], path: str) -> Iterator[Fiel
     resolver = Registry().with_resource(resource.id() or "", resource).resolver(resource.id() or "")
     for at, reference in _references(schema, ()):
         where = _path(path, at)
-        if not reference.startswith("#"):
-            yield FieldViolation(where, "only references within the schema are known", "INVALID_SCHEMA")
+        if reference != "#" and not reference.startswith("#/"):
+            text = "only references within the schema are known, JSON Pointers like #/$defs/name"
+            yield FieldViolation(where, text, "INVALID_SCHEMA")
             continue
         try:
             resolver.lookup(reference)
@@ -110,7 +199,7 @@ class _Schema:
 
 @functools.lru_cache(maxsize=512)
 def _validator(_content_hash: str, schema: _Schema) -> Any:
-    return jsonschema.Draft202012Validator(dict(schema.schema), format_checker=_formats, registry=Registry())
+    return _Validator(dict(schema.schema), format_checker=_formats, registry=Registry())
 
 
 def _violations(error: Any, path: str) -> Iterator[FieldViolation]:
@@ -125,22 +214,18 @@ def _violations(error: Any, path: str) -> Iterator[FieldViolation]:
         named = next((name for name in missing if error.message.startswith(repr(name))), "")
         yield FieldViolation(_path(where, [named]) if named else where, "is required", "INVALID_CONFIG")
     elif error.validator == "additionalProperties" and error.validator_value is False:
-        known = set(error.schema.get("properties", {}))
-        patterns = error.schema.get("patternProperties", {})
-        for name in error.instance:
-            if name not in known and not any(re.search(pattern, name) for pattern in patterns):
-                yield FieldViolation(_path(where, [name]), "is not known", "INVALID_CONFIG")
+        for name in _extras(error.instance, error.schema):
+            yield FieldViolation(_path(where, [name]), "is not known", "INVALID_CONFIG")
     else:
         yield FieldViolation(where, error.message[:500], "INVALID_CONFIG")
 
 
 def _bounded(errors: Iterable[Any]) -> list[Any]:
-    found: list[Any] = []
-    for error in errors:
-        found.append(error)
-        if len(found) == _MAXIMUM_VIOLATIONS:
-            break
-    return found
+    token = _hops.set([_MOST_HOPS])
+    try:
+        return list(itertools.islice(errors, _MAXIMUM_VIOLATIONS))
+    finally:
+        _hops.reset(token)
 
 
 def _path(prefix: str, parts: Iterable[str | int]) -> str:

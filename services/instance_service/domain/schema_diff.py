@@ -134,17 +134,17 @@ class _Comparison:
         for _ in range(_MOST_HOPS):
             if isinstance(node, bool) or node.keys() - _ANNOTATIONS != {"$ref"}:
                 break
-            target = _target(root, node["$ref"])
-            if target is None:
+            found = target(root, node["$ref"])
+            if found is None:
                 break
-            node, path = target, node["$ref"].removeprefix("#")
+            node, path = found, node["$ref"].removeprefix("#")
         return node, path
 
     def _references(self, old: Any, new: Any, path: str) -> None:
         """Compare what references demand beside other keywords."""
         if "$ref" in old or "$ref" in new:
             found = [
-                _target(root, node["$ref"]) if "$ref" in node else True
+                target(root, node["$ref"]) if "$ref" in node else True
                 for root, node in zip(self._roots, (old, new), strict=True)
             ]
             if found[0] is None or found[1] is None:
@@ -336,8 +336,8 @@ def _limit(schema: Mapping[str, Any], names: Sequence[str], sign: int) -> tuple[
     return None if tightest == (0, False) and names[0] in _LOWER else tightest
 
 
-def _target(root: Schema, reference: str) -> Any:
-    """Return what a JSON Pointer within the schema leads to; None where it does not."""
+def target(root: Schema, reference: str) -> Any:
+    """Return the subschema that a JSON Pointer within the schema leads to; None where it leads to none."""
     node: Any = root
     if not reference.startswith("#") or (len(reference) > 1 and reference[1] != "/"):
         return None

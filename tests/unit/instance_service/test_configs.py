@@ -1,5 +1,6 @@
 """JSON Schemas and configs: every violation with its path, and no way out of the schema."""
 
+import time
 from typing import Any
 
 import pytest
@@ -104,3 +105,84 @@ def test_without_rules_anything_with_output_will_do() -> None:
     assert [item.reason for item in upstream_violations([], _upstreams(("store", "any")), "own")] == [
         "WRONG_UPSTREAM_KIND"
     ]
+
+
+def _doubling(levels: int) -> dict[str, Any]:
+    """A small schema whose every level holds a value against the next one twice."""
+    links = {
+        str(n): {"allOf": [{"$ref": f"#/$defs/{n + 1}"}, {"$ref": f"#/$defs/{n + 1}"}]} for n in range(levels)
+    }
+    return {"$ref": "#/$defs/0", "$defs": {**links, str(levels): {}}}
+
+
+def _nested(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {}
+    for _ in range(levels):
+        schema = {"items": schema}
+    return schema
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        (_nested(33), "32 levels"),
+        ({"enum": ["x" * 70_000]}, "65536 bytes"),
+        ({"properties": {str(n): {} for n in range(6_000)}}, "5000 values"),
+        (_doubling(30), "1000 subschemas"),
+        ({"$ref": "#"}, "without end"),
+        ({"allOf": [{"$ref": "#/$defs/a"}], "$defs": {"a": {"not": {"$ref": "#"}}}}, "without end"),
+        ({"$ref": "#a", "$defs": {"x": {"$anchor": "a", "$ref": "#a"}}}, "JSON Pointers"),
+        ({"$dynamicRef": "#"}, "only $ref"),
+        ({"$defs": {"a": {"$id": "https://example.org/b"}}}, "$id"),
+        ({"pattern": "a" * 1_001}, "1000 characters"),
+        ({"pattern": r"(a)\1"}, "invalid escape"),
+        ({"pattern": "(?=a)b"}, "invalid perl"),
+        ({"patternProperties": {"(?<!a)b": {}}}, "invalid perl"),
+        ({"pattern": "((a{1,999}){1,999})"}, "s.pattern"),
+        ({"unevaluatedProperties": False, "patternProperties": {"a": {}}}, "do not go together"),
+    ],
+)
+def test_what_would_cost_too_much_is_refused(schema: dict[str, Any], text: str) -> None:
+    found = schema_violations(schema, "s")
+    assert found
+    assert {item.reason for item in found} == {"INVALID_SCHEMA"}
+    assert any(text in f"{item.field}: {item.description}" for item in found), found
+
+
+def test_a_tree_of_any_depth_is_no_circle() -> None:
+    assert not schema_violations({"properties": {"next": {"$ref": "#"}, "not": {"$ref": "#"}}}, "s")
+
+
+def test_no_pattern_keeps_the_service_busy() -> None:
+    text = "a" * 50_000 + "!"
+    schema = {
+        "properties": {"a": {"pattern": "^(a+)+$"}, "b": {"format": "regex"}},
+        "patternProperties": {"^(b+)+$": {"type": "integer"}},
+        "additionalProperties": False,
+    }
+    assert not schema_violations(schema, "s")
+    began = time.monotonic()
+    config = {"a": text, "b" * 50_000 + "!": 1, "bb": "x", "b": "("}
+    assert set(_fields(config, schema)) == {
+        "config.a",
+        "config['" + "b" * 50_000 + "!']",
+        "config.bb",
+        "config.b",
+    }
+    assert time.monotonic() - began < 2  # Python's own engine would take longer than the universe is old
+
+
+def test_no_recursion_keeps_the_service_busy() -> None:
+    twice = {"allOf": [{"properties": {"a": {"$ref": "#"}}}, {"properties": {"a": {"$ref": "#"}}}]}
+    assert not schema_violations(twice, "s")
+    config: dict[str, Any] = {}
+    for _ in range(40):
+        config = {"a": config}
+    assert _fields(config, twice) == {"config": "INVALID_CONFIG"}
+
+
+def test_equal_items_are_found_in_time() -> None:
+    items = [{"n": n} for n in range(20_000)]
+    assert not _fields({"a": items}, {"properties": {"a": {"uniqueItems": True}}})
+    assert not _fields({"a": [1, True, 0, False]}, {"properties": {"a": {"uniqueItems": True}}})
+    assert _fields({"a": [*items, {"n": 0}]}, {"properties": {"a": {"uniqueItems": True}}})

@@ -7,15 +7,14 @@ from google.protobuf import json_format
 from instance_service.domain.fingerprints import content_hash
 from instance_service.domain.rules import refusal
 from instance_service.domain.versions import precedence
-from instance_service.jsonschema_adapter import schema_violations
 from instance_service.store import definitions as store
 from instance_service.store.tables import Connection
-from instance_service.use_cases.definitions.following import SCHEMAS, report, wake_followers
+from instance_service.use_cases.definitions.content import content_violations
+from instance_service.use_cases.definitions.following import report, wake_followers
 from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.shapes import (
     definition_kind_word,
     definition_state_word,
-    json_of,
     timestamp,
 )
 from optaic.definition.v1.definition_pb2 import (
@@ -125,23 +124,16 @@ async def _publish(
 def _complete(request: PublishDefinitionRequest) -> DefinitionVersion:
     version = DefinitionVersion()
     version.CopyFrom(request.definition_version)
+    version.definition_name = request.name
+    version.kind = request.kind
     violations = [
         FieldViolation(f"definition_version.{name}", "is required", "INVALID_ARGUMENT")
         for name in ("version", "code_ref")
         if not getattr(version, name)
     ]
-    for name in SCHEMAS:
-        path = f"definition_version.{name}"
-        try:
-            schema = json_of(getattr(version, name))
-        except ValueError as error:
-            violations.append(FieldViolation(path, str(error), "INVALID_SCHEMA"))
-        else:
-            violations.extend(schema_violations(schema, path))
+    violations.extend(content_violations(version, "definition_version"))
     if violations:
         raise refusal(violations)
-    version.definition_name = request.name
-    version.kind = request.kind
     content = DefinitionVersion()
     content.CopyFrom(version)
     for name in _NOT_CONTENT:

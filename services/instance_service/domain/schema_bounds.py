@@ -1,0 +1,95 @@
+"""How large and how entangled a JSON Schema may be, so that no schema can keep this service busy; it validates nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeAlias
+
+from instance_service.domain.fingerprints import canonical_json
+from instance_service.domain.schema_diff import Schema, target
+
+MOST_BYTES = 64 * 1024
+MOST_LEVELS = 32
+MOST_NODES = 5_000
+MOST_ALTERNATIVES = 1_000  # subschemas that one value is held against, references followed
+_LONGEST_CHAIN = 100  # of references and combinations; well below Python's recursion limit
+_REFUSED = ("$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$recursiveAnchor")
+_DATA = ("const", "enum", "default", "examples")  # values, not schemas
+_PARTS = ("not", "if", "then", "else")
+_LISTS = ("allOf", "anyOf", "oneOf")
+Path: TypeAlias = tuple[str | int, ...]
+
+
+def excess(schema: Mapping[str, Any]) -> tuple[Path, str] | None:
+    """Return where a schema is too large, and why; None where it is not."""
+    size = 0
+    for count, (path, _) in enumerate(_nodes(schema, ()), 1):
+        if len(path) > MOST_LEVELS:
+            return path[:MOST_LEVELS], f"a schema is at most {MOST_LEVELS} levels deep"
+        if count > MOST_NODES:
+            return (), f"a schema has at most {MOST_NODES} values"
+    size = len(canonical_json(schema).encode())
+    if size > MOST_BYTES:
+        return (), f"a schema has at most {MOST_BYTES} bytes, this one {size}"
+    return None
+
+
+def entanglements(schema: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
+    """Yield what makes checking a value costly, or go on without end, and where; the schema is not too large."""
+    costs: dict[int, int] = {}
+    keywords: set[str] = set()
+    for path, node in _nodes(schema, ()):
+        if not isinstance(node, Mapping):
+            continue
+        keywords |= node.keys()
+        for name in _REFUSED:
+            if name in node:
+                yield (*path, name), "only $ref is known"
+        if path and isinstance(node.get("$id"), str) and path[-1] != "properties":
+            yield (*path, "$id"), "only the whole schema has an $id"
+        cost = _cost(schema, node, costs, 0)
+        if cost > MOST_ALTERNATIVES:
+            text = f"refers to itself without end, or one value is held against more than {MOST_ALTERNATIVES} subschemas"
+            yield path, text
+            return
+    if "unevaluatedProperties" in keywords and "patternProperties" in keywords:
+        yield (), "unevaluatedProperties and patternProperties do not go together"
+
+
+def _nodes(node: object, path: Path) -> Iterator[tuple[Path, object]]:
+    pending: list[tuple[Path, object]] = [(path, node)]
+    while pending:
+        at, current = pending.pop()
+        yield at, current
+        if isinstance(current, Mapping):
+            pending.extend(((*at, key), value) for key, value in current.items() if key not in _DATA)
+        elif isinstance(current, list):
+            pending.extend(((*at, index), value) for index, value in enumerate(current))
+
+
+def _cost(root: Schema, node: object, costs: dict[int, int], level: int) -> int:
+    """Return how many subschemas a value meets at this node; anything above the limit where there is no end."""
+    if not isinstance(node, Mapping):
+        return 1
+    key = id(node)
+    if key not in costs:
+        costs[key] = MOST_ALTERNATIVES + 1  # what leads back here has no end
+        if level > _LONGEST_CHAIN:
+            return costs[key]
+        costs[key] = min(
+            1 + sum(_cost(root, part, costs, level + 1) for part in _parts(root, node)),
+            MOST_ALTERNATIVES + 1,
+        )
+    return costs[key]
+
+
+def _parts(root: Schema, node: Mapping[str, Any]) -> Iterator[object]:
+    """Yield the subschemas that are held against the same value as the node."""
+    if isinstance(node.get("$ref"), str):
+        yield target(root, node["$ref"])
+    yield from (node[name] for name in _PARTS if name in node)
+    for name in _LISTS:
+        if isinstance(node.get(name), list):
+            yield from node[name]
+    if isinstance(node.get("dependentSchemas"), Mapping):
+        yield from node["dependentSchemas"].values()

@@ -1,0 +1,57 @@
+"""Everything a definition version carries, checked before it is stored; it reads nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from instance_service.domain.contracts import (
+    CHECKS,
+    Guardrail,
+    flow_violations,
+    guardrail_violations,
+    rule_violations,
+)
+from instance_service.domain.rules import Rule
+from instance_service.jsonschema_adapter import config_violations, schema_violations
+from instance_service.use_cases.definitions.following import SCHEMAS
+from instance_service.use_cases.shapes import definition_kind_word, flow_word, json_of
+from optaic.definition.v1.definition_pb2 import DefinitionVersion
+from servicekit.errors import FieldViolation
+
+
+def content_violations(version: DefinitionVersion, path: str) -> Iterator[FieldViolation]:
+    """Yield what is wrong with a version's schemas, rules, checks and flows; its kind is set."""
+    kind = definition_kind_word(version.kind)
+    for name in SCHEMAS:
+        where = f"{path}.{name}"
+        try:
+            schema = json_of(getattr(version, name))
+        except ValueError as error:
+            yield FieldViolation(where, str(error), "INVALID_SCHEMA")
+        else:
+            yield from schema_violations(schema, where)
+    rules = [
+        Rule(rule.role, tuple(rule.instance_kinds), rule.min_count, rule.max_count)
+        for rule in version.compatibility_rules
+    ]
+    yield from rule_violations(kind, rules, f"{path}.compatibility_rules")
+    yield from _guardrail_violations(kind, version, f"{path}.guardrail_contracts")
+    flows = [flow_word(flow.flow_kind) for flow in version.flow_specs]
+    yield from flow_violations(kind, flows, f"{path}.flow_specs")
+
+
+def _guardrail_violations(kind: str, version: DefinitionVersion, path: str) -> Iterator[FieldViolation]:
+    guardrails = []
+    for index, contract in enumerate(version.guardrail_contracts):
+        where = f"{path}[{index}].parameters"
+        try:
+            parameters = json_of(contract.parameters)
+        except ValueError as error:
+            yield FieldViolation(where, str(error), "INVALID_ARGUMENT")
+            continue
+        guardrails.append(Guardrail(contract.name, contract.check, parameters, bool(contract.enforcement)))
+        if contract.check in CHECKS:
+            key = f"guardrail {contract.check}"
+            for violation in config_violations(key, CHECKS[contract.check], parameters, where):
+                yield FieldViolation(violation.field, violation.description, "INVALID_ARGUMENT")
+    yield from guardrail_violations(kind, guardrails, path)

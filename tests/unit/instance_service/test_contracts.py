@@ -1,0 +1,67 @@
+"""Rules, checks and flows of a definition version."""
+
+import pytest
+
+from instance_service.domain.contracts import (
+    CHECKS,
+    Guardrail,
+    flow_violations,
+    guardrail_violations,
+    rule_violations,
+)
+from instance_service.domain.rules import Rule
+from instance_service.jsonschema_adapter import schema_violations
+
+
+@pytest.mark.parametrize(
+    ("kind", "rules", "fields"),
+    [
+        ("pipeline", [Rule("input", ("dataset", "signal"), 1, 2), Rule("other")], []),
+        ("pipeline", [Rule("input"), Rule("input")], ["r[1].role"]),
+        ("pipeline", [Rule("input", (), 2, 1)], ["r[0].max_count"]),
+        ("pipeline", [Rule("input", (), 2, 0)], []),
+        ("op", [Rule("input", ("dataset", "backtest", "Dataset"))], ["r[0].instance_kinds[1]", "r[0].instance_kinds[2]"]),
+        ("op", [Rule("input", ("dataset", "dataset"))], ["r[0].instance_kinds[1]"]),
+        ("store", [Rule("input")], ["r"]),
+    ],
+)  # fmt: skip
+def test_rules_for_upstreams(kind: str, rules: list[Rule], fields: list[str]) -> None:
+    assert [item.field for item in rule_violations(kind, rules, "r")] == fields
+
+
+@pytest.mark.parametrize(
+    ("kind", "guardrails", "fields"),
+    [
+        ("pipeline", [Guardrail("a", "signal_bounds", {"min": 0, "max": 1}, has_enforcement=True)], []),
+        ("pipeline", [Guardrail("a", "signal_bounds", {"min": 2, "max": 1}, has_enforcement=True)], ["g[0].parameters.max"]),
+        ("pipeline", [Guardrail("a", "freshness", {}, has_enforcement=True)] * 2, ["g[1].name"]),
+        ("pipeline", [Guardrail("a", "odd", {}, has_enforcement=True)], ["g[0].check"]),
+        ("pipeline", [Guardrail("a", "leverage", {}, has_enforcement=True)], ["g[0].check"]),
+        ("portfolio_optimizer", [Guardrail("a", "leverage", {}, has_enforcement=False)], ["g[0].enforcement"]),
+    ],
+)  # fmt: skip
+def test_guardrails(kind: str, guardrails: list[Guardrail], fields: list[str]) -> None:
+    assert [item.field for item in guardrail_violations(kind, guardrails, "g")] == fields
+
+
+@pytest.mark.parametrize(
+    ("kind", "flows", "fields"),
+    [
+        ("pipeline", ["refresh", "monitoring"], []),
+        ("pipeline", ["refresh", "refresh"], ["f[1].flow_kind"]),
+        ("pipeline", ["training"], ["f[0].flow_kind"]),
+        ("ml_module", ["training", "inference", "monitoring"], []),
+        ("op", ["preview"], []),
+        ("op_macro", ["preview"], []),
+        ("portfolio_optimizer", ["optimize"], []),
+        ("store", ["refresh"], ["f[0].flow_kind"]),
+        ("accessor", ["refresh"], ["f[0].flow_kind"]),
+    ],
+)
+def test_flows(kind: str, flows: list[str], fields: list[str]) -> None:
+    assert [item.field for item in flow_violations(kind, flows, "f")] == fields
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_the_parameters_of_checks_are_schemas(check: str) -> None:
+    assert not schema_violations(CHECKS[check], "s")
