@@ -2,7 +2,7 @@
 
 import typer
 
-from optaic.cli import dev, instances, lineage, runs, status
+from optaic.cli import definitions, dev, instances, lineage, runs, status
 
 app = typer.Typer(
     name="optaic",
@@ -12,6 +12,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(dev.app, name="dev", help="The stack on this machine.")
+app.add_typer(definitions.app, name="definition", help="Reusable code, versioned.")
 app.add_typer(instances.app, name="instance", help="What is configured.")
 app.add_typer(runs.app, name="run", help="What runs and what came out.")
 app.add_typer(status.app, name="status", help="What state instances are in.")

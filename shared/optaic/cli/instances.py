@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
+from google.protobuf import json_format
+from google.protobuf.struct_pb2 import Value
 
 from optaic.cli.output import Format, OutputOption, moment, print_json, print_line, print_table
 from optaic.cli.session import InstanceArgument, ProjectOption, find_instance, find_project, run
@@ -71,3 +74,60 @@ def get(instance: InstanceArgument, project: ProjectOption = "", output: OutputO
             print_line(f"{name:<20}", value)
 
     run(command)
+
+
+@app.command()
+def diff(
+    instance: InstanceArgument,
+    from_revision: Annotated[int, typer.Argument(min=1, help="The older one.", show_default=False)],
+    to_revision: Annotated[int, typer.Argument(min=0, help="The newer one; 0: the newest.")] = 0,
+    project: ProjectOption = "",
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Show every field that differs between two revisions."""
+
+    async def command(client: AsyncClient) -> None:
+        found = await find_instance(client, instance, project)
+        changes = await client.instances.diff(found, from_revision, to_revision)
+        if output is Format.JSON:
+            print_json(changes)
+            return
+        print_table(
+            ("FIELD", "FROM", "TO"),
+            [
+                (
+                    each.path,
+                    _value(each.from_value) if each.HasField("from_value") else "",
+                    _value(each.to_value) if each.HasField("to_value") else "",
+                )
+                for each in changes
+            ],
+        )
+
+    run(command)
+
+
+@app.command()
+def delete(
+    instance: InstanceArgument,
+    cascade: Annotated[bool, typer.Option(help="Delete everything that reads it, too.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Check, change nothing.")] = False,
+    reason: Annotated[str, typer.Option(help="Why; recorded.")] = "",
+    project: ProjectOption = "",
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Start the deletion of an instance."""
+
+    async def command(client: AsyncClient) -> None:
+        found = await find_instance(client, instance, project)
+        answer = await client.instances.delete(found, reason=reason, cascade=cascade, validate_only=dry_run)
+        if output is Format.JSON:
+            print_json(answer)
+        else:
+            print_line(answer.name, word(answer, "state"))
+
+    run(command)
+
+
+def _value(value: Value) -> str:
+    return json.dumps(json_format.MessageToDict(value))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+import yaml
 
 from optaic.client import AsyncClient
 from optaic.errors import OptaicError
@@ -15,6 +17,9 @@ from optaic.instance.v1 import instance_pb2
 
 InstanceArgument = Annotated[str, typer.Argument(help="Id or name of the instance.", show_default=False)]
 ProjectOption = Annotated[str, typer.Option("--project", help="Id or name of the project.")]
+FileOption = Annotated[
+    Path, typer.Option("--file", "-f", exists=True, dir_okay=False, help="YAML or JSON.", show_default=False)
+]
 FlowOption = Annotated[
     str,
     typer.Option("--flow", help="Flow kind, for example refresh or training; left out: the default flow."),
@@ -49,6 +54,18 @@ def fail(message: str, *, status: int = _FAILED) -> None:
     """
     typer.secho(f"error: {message}", err=True, fg=typer.colors.RED)
     raise typer.Exit(status)
+
+
+def read_yaml(path: Path) -> list[Any]:
+    """Return the documents of a YAML file.
+
+    Raises:
+        ValueError: It is not YAML.
+    """
+    try:
+        return [each for each in yaml.safe_load_all(path.read_text(encoding="utf-8")) if each is not None]
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {error}") from None
 
 
 def is_id(text: str) -> bool:

@@ -20,7 +20,18 @@ _TOKEN_SECONDS = 60.0
 _READ_TOKENS_KEY = "optaic-read-tokens"
 _WRITE_TOKEN_KEY = "optaic-write-token"  # noqa: S105 - a metadata key
 # A submission reads, too: whether upstreams are ready.
-_READ_PREFIXES = ("Get", "BatchGet", "List", "Watch", "Check", "Explain", "Preview", "Submit", "Retry")
+_READ_PREFIXES = (
+    "Get",
+    "BatchGet",
+    "List",
+    "Watch",
+    "Check",
+    "Diff",
+    "Explain",
+    "Preview",
+    "Submit",
+    "Retry",
+)
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 5.0
 # Every mutation carries a request id, so that a repetition is recognised by the service.
 _SERVICE_CONFIG = {

@@ -112,9 +112,15 @@ class Definitions:
         definition_version: Mapping[str, Any] | definition_pb2.DefinitionVersion,
         *,
         description: str = "",
+        draft: bool = False,
+        validate_only: bool = False,
     ) -> definition_pb2.DefinitionVersion:
-        """Publish one immutable version; the same content again returns the existing one."""
-        request = definition_api.PublishDefinitionRequest()
+        """Publish one immutable version; the same content again returns the existing one.
+
+        The answer's `publication_report` says what differs from the version before it, whether that breaks, and
+        which instances follow. Nothing follows a `draft` until it is activated; `validate_only` stores nothing.
+        """
+        request = definition_api.PublishDefinitionRequest(draft=draft, validate_only=validate_only)
         messages.fill(
             request,
             {
@@ -127,6 +133,16 @@ class Definitions:
         answer: definition_pb2.DefinitionVersion = await self._call("PublishDefinition", request)
         return answer
 
+    async def activate(
+        self, definition_version_id: str, reason: str = ""
+    ) -> definition_pb2.DefinitionVersion:
+        """Make a draft what new instances get, and what followers follow."""
+        request = definition_api.ActivateDefinitionVersionRequest(
+            definition_version_id=definition_version_id, reason=reason
+        )
+        answer: definition_pb2.DefinitionVersion = await self._call("ActivateDefinitionVersion", request)
+        return answer
+
     async def deprecate(
         self, definition_version_id: str, reason: str = ""
     ) -> definition_pb2.DefinitionVersion:
@@ -135,4 +151,12 @@ class Definitions:
             definition_version_id=definition_version_id, reason=reason
         )
         answer: definition_pb2.DefinitionVersion = await self._call("DeprecateDefinitionVersion", request)
+        return answer
+
+    async def retire(self, definition_version_id: str, reason: str = "") -> definition_pb2.DefinitionVersion:
+        """Refuse a deprecated version to new instances; old ones keep working."""
+        request = definition_api.RetireDefinitionVersionRequest(
+            definition_version_id=definition_version_id, reason=reason
+        )
+        answer: definition_pb2.DefinitionVersion = await self._call("RetireDefinitionVersion", request)
         return answer

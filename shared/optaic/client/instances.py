@@ -13,7 +13,8 @@ from optaic.client import messages
 from optaic.client.connection import Connection
 from optaic.client.definitions import all_pages
 from optaic.client.references import InstanceLike, id_of
-from optaic.instance.v1 import instance_pb2
+from optaic.definition.v1 import definition_pb2
+from optaic.instance.v1 import instance_pb2, spec_pb2
 from optaic.instance.v1 import instance_service_pb2 as api
 from optaic.instance.v1.instance_service_pb2_grpc import InstanceServiceStub
 
@@ -96,11 +97,18 @@ class Instances:
         name: str = "",
         kinds: Sequence[str | int] = (),
         labels: Mapping[str, str] | None = None,
+        states: Sequence[str | int] = (),
+        owner: str = "",
+        definition: definition_pb2.Definition | str = "",
     ) -> list[instance_pb2.Instance]:
-        """Return instances, in the order of names; components only when their kind is asked for."""
-        request = api.ListInstancesRequest(name=name, labels=labels, page_size=1000)
+        """Return instances, in the order of names; components only when their kind is asked for.
+
+        `definition`, or its id, finds what uses it, itself or by a component.
+        """
+        request = api.ListInstancesRequest(name=name, labels=labels, owner=owner, page_size=1000)
         request.project_id = project if isinstance(project, str) else project.project_id
-        messages.fill(request, {"kinds": kinds})
+        request.definition_id = definition if isinstance(definition, str) else definition.definition_id
+        messages.fill(request, {"kinds": kinds, "states": states})
 
         async def page(request: Any) -> Any:
             return await self._call("ListInstances", request)
@@ -141,10 +149,28 @@ class Instances:
         return answer
 
     async def delete(
-        self, instance: InstanceLike, *, etag: str = "", reason: str = ""
+        self,
+        instance: InstanceLike,
+        *,
+        etag: str = "",
+        reason: str = "",
+        cascade: bool = False,
+        validate_only: bool = False,
     ) -> instance_pb2.Instance:
-        """Start the deletion; the instance is gone when its deployments and lineage are."""
-        request = api.DeleteInstanceRequest(instance_id=id_of(instance), etag=etag, reason=reason)
+        """Start the deletion; the instance is gone when its deployments and lineage are.
+
+        `cascade` deletes everything that reads it, too; `validate_only` changes nothing.
+
+        Raises:
+            FailedPreconditionError: HAS_DEPENDANTS; `blocking` names each.
+        """
+        request = api.DeleteInstanceRequest(
+            instance_id=id_of(instance),
+            etag=etag,
+            reason=reason,
+            cascade=cascade,
+            validate_only=validate_only,
+        )
         answer: instance_pb2.Instance = await self._call("DeleteInstance", request)
         return answer
 
@@ -168,6 +194,45 @@ class Instances:
             return await self._call("ListInstanceRevisions", request)
 
         return await all_pages(page, request, "revisions")
+
+    async def diff(
+        self, instance: InstanceLike, from_revision: int, to_revision: int = 0
+    ) -> Sequence[api.FieldChange]:
+        """Return every field that differs between two revisions, in the order of paths; 0 means the newest."""
+        request = api.DiffInstanceRevisionsRequest(
+            instance_id=id_of(instance), from_revision=from_revision, to_revision=to_revision
+        )
+        answer: api.DiffInstanceRevisionsResponse = await self._call("DiffInstanceRevisions", request)
+        return answer.changes
+
+    async def promote_model_version(
+        self,
+        instance: InstanceLike,
+        model_version: str | int,
+        *,
+        etag: str = "",
+        reason: str = "",
+        validate_only: bool = False,
+    ) -> instance_pb2.Instance:
+        """Make a version in MLflow's registry the model's champion; promoting an earlier one reverses it."""
+        request = api.PromoteModelVersionRequest(
+            instance_id=id_of(instance),
+            model_version=str(model_version),
+            etag=etag,
+            reason=reason,
+            validate_only=validate_only,
+        )
+        answer: instance_pb2.Instance = await self._call("PromoteModelVersion", request)
+        return answer
+
+    async def model_promotions(self, instance: InstanceLike) -> Sequence[spec_pb2.ModelPromotion]:
+        """Return all promotions of a model's versions, newest first."""
+        request = api.ListModelPromotionsRequest(instance_id=id_of(instance), page_size=1000)
+
+        async def page(request: Any) -> Any:
+            return await self._call("ListModelPromotions", request)
+
+        return await all_pages(page, request, "promotions")
 
     async def wait_until_active(
         self,

@@ -11,7 +11,7 @@ from optaic import errors
 from optaic.client import AsyncClient, connection
 from optaic.common.v1 import flow_pb2
 from optaic.definition.v1 import definition_pb2
-from optaic.instance.v1 import instance_pb2, instance_service_pb2
+from optaic.instance.v1 import instance_pb2, instance_service_pb2, spec_pb2
 from optaic.lineage.v1 import lineage_service_pb2
 from optaic.run.v1 import run_pb2
 from optaic.status.v1 import status_pb2
@@ -243,3 +243,68 @@ async def test_a_run_may_be_submitted_for_a_parent_id(services: FakeServices, cl
     request = services.calls("SubmitRun")[0].request
     assert request.instance_id == ID
     assert request.flow_kind == flow_pb2.FLOW_KIND_INFERENCE
+
+
+async def test_a_publication_may_be_a_draft_or_a_check_and_moves_through_its_states(
+    services: FakeServices, client: AsyncClient
+) -> None:
+    report = definition_pb2.PublicationReport(previous_version="1.0.0")
+    answer = definition_pb2.DefinitionVersion(publication_report=report)
+    for method in ("PublishDefinition", "ActivateDefinitionVersion", "RetireDefinitionVersion"):
+        services.on(method, answer)
+    published = await client.definitions.publish(
+        "d", "pipeline", {"version": "1.1.0"}, draft=True, validate_only=True
+    )
+    assert published.publication_report.previous_version == "1.0.0"
+    request = services.calls("PublishDefinition")[0].request
+    assert (request.draft, request.validate_only) == (True, True)
+    await client.definitions.activate(ID, "tried")
+    await client.definitions.retire(ID, "unsafe")
+    assert [(each.request.definition_version_id, each.request.reason) for each in services.seen[1:]] == [
+        (ID, "tried"),
+        (ID, "unsafe"),
+    ]
+
+
+async def test_instances_are_found_by_state_owner_and_definition(
+    services: FakeServices, client: AsyncClient
+) -> None:
+    services.on("ListInstances", instance_service_pb2.ListInstancesResponse())
+    definition = definition_pb2.Definition(definition_id=ID)
+    await client.instances.list(states=["active"], owner="o", definition=definition)
+    request = services.calls("ListInstances")[0].request
+    assert list(request.states) == [instance_pb2.INSTANCE_STATE_ACTIVE]
+    assert (request.owner, request.definition_id) == ("o", ID)
+
+
+async def test_deletions_cascade_and_revisions_are_compared(
+    services: FakeServices, client: AsyncClient
+) -> None:
+    services.on("DeleteInstance", instance_pb2.Instance())
+    change = instance_service_pb2.FieldChange(path="labels.team")
+    services.on("DiffInstanceRevisions", instance_service_pb2.DiffInstanceRevisionsResponse(changes=[change]))
+    await client.instances.delete(ID, cascade=True, validate_only=True)
+    request = services.calls("DeleteInstance")[0].request
+    assert (request.cascade, request.validate_only) == (True, True)
+    assert [each.path for each in await client.instances.diff(ID, 1, 3)] == ["labels.team"]
+    request = services.calls("DiffInstanceRevisions")[0].request
+    assert (request.from_revision, request.to_revision) == (1, 3)
+
+
+async def test_a_model_version_is_promoted_and_promotions_are_listed(
+    services: FakeServices, client: AsyncClient
+) -> None:
+    promotion = spec_pb2.ModelPromotion(model_version="3")
+    services.on("PromoteModelVersion", instance_pb2.Instance())
+    services.on(
+        "ListModelPromotions", instance_service_pb2.ListModelPromotionsResponse(promotions=[promotion])
+    )
+    await client.instances.promote_model_version(ID, 3, reason="better", etag="r1", validate_only=True)
+    request = services.calls("PromoteModelVersion")[0].request
+    assert (request.model_version, request.reason, request.etag, request.validate_only) == (
+        "3",
+        "better",
+        "r1",
+        True,
+    )
+    assert [each.model_version for each in await client.instances.model_promotions(ID)] == ["3"]

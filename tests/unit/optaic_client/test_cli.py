@@ -3,6 +3,7 @@
 import json
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 from optaic.cli.app import app
 from optaic.common.v1 import flow_pb2
+from optaic.definition.v1 import definition_pb2, definition_service_pb2
 from optaic.instance.v1 import instance_pb2, instance_service_pb2
 from optaic.lineage.v1 import lineage_pb2, lineage_service_pb2
 from optaic.run.v1 import run_pb2, run_service_pb2
@@ -200,3 +202,76 @@ def test_dev_status_of_no_stack_says_so() -> None:
     report = json.loads(invoke("dev", "status", "-o", "json", status=3).stdout)
     assert report["phase"] != "ready"
     assert "nothing was running" in invoke("dev", "down").stdout
+
+
+DEFINITION = definition_pb2.Definition(
+    definition_id=ID,
+    name="smooth",
+    kind=definition_pb2.DEFINITION_KIND_PIPELINE,
+    newest_version=definition_pb2.DefinitionVersion(version="1.1.0"),
+)
+
+
+def test_definitions_are_listed_and_shown(optaic: FakeServices) -> None:
+    optaic.on("ListDefinitions", definition_service_pb2.ListDefinitionsResponse(definitions=[DEFINITION]))
+    optaic.on("GetDefinition", DEFINITION)
+    version = definition_pb2.DefinitionVersion(
+        version="1.1.0", state=definition_pb2.DEFINITION_STATE_DEPRECATED
+    )
+    optaic.on(
+        "ListDefinitionVersions",
+        definition_service_pb2.ListDefinitionVersionsResponse(definition_versions=[version]),
+    )
+    table = invoke("definition", "list", "--kind", "pipeline").stdout
+    assert "smooth" in table
+    assert "1.1.0" in table
+    for given in (("smooth",), (ID,), ("smooth", "--kind", "pipeline")):
+        assert "DEPRECATED" in invoke("definition", "get", *given).stdout
+    assert json.loads(invoke("definition", "get", ID, "-o", "json").stdout)["name"] == "smooth"
+    assert "--kind" in invoke("definition", "get", "rough", status=2).stderr
+
+
+def test_a_definition_is_published_from_a_file_and_says_what_breaks(
+    optaic: FakeServices, tmp_path: Path
+) -> None:
+    report = definition_pb2.PublicationReport(
+        previous_version="1.0.0",
+        compatibility=definition_pb2.COMPATIBILITY_BREAKING,
+        schema_changes=[definition_pb2.SchemaChange(path="/parameters_schema/required", description="more")],
+        tracking_instances=[definition_pb2.TrackingInstance(name="prices", violations=["n is required"])],
+        tracking_instance_count=2,
+    )
+    optaic.on("PublishDefinition", definition_pb2.DefinitionVersion(publication_report=report))
+    file = tmp_path / "smooth.yaml"
+    file.write_text("name: smooth\nkind: pipeline\ndefinition_version: {version: 1.1.0}\n")
+    shown = invoke("definition", "publish", "-f", str(file), "--draft", "--dry-run").stdout
+    assert "breaking  with version 1.0.0" in shown
+    assert "/parameters_schema/required  more" in shown
+    assert "follows: prices  n is required" in shown
+    assert "and 1 more" in shown
+    request = optaic.calls("PublishDefinition")[0].request
+    assert (request.name, request.definition_version.version) == ("smooth", "1.1.0")
+    assert (request.draft, request.validate_only) == (True, True)
+    file.write_text("name: smooth\nkind: pipeline\ndefinition_version: {version: 1.1.0}\ndraft: true\n")
+    assert "draft" in invoke("definition", "publish", "-f", str(file), status=2).stderr
+
+
+def test_revisions_are_compared(optaic: FakeServices) -> None:
+    change = instance_service_pb2.FieldChange(path="labels.team", to_value={"string_value": "alpha"})
+    optaic.on("DiffInstanceRevisions", instance_service_pb2.DiffInstanceRevisionsResponse(changes=[change]))
+    shown = invoke("instance", "diff", "prices", "1").stdout
+    assert "labels.team" in shown
+    assert '"alpha"' in shown
+    assert json.loads(invoke("instance", "diff", "prices", "1", "2", "-o", "json").stdout) == [
+        {"path": "labels.team", "to_value": "alpha"}
+    ]
+
+
+def test_an_instance_is_deleted_with_all_that_reads_it(optaic: FakeServices) -> None:
+    optaic.on(
+        "DeleteInstance", instance_pb2.Instance(name="prices", state=instance_pb2.INSTANCE_STATE_DELETING)
+    )
+    shown = invoke("instance", "delete", "prices", "--cascade", "--reason", "old").stdout
+    assert "prices  DELETING" in shown
+    request = optaic.calls("DeleteInstance")[0].request
+    assert (request.cascade, request.validate_only, request.reason) == (True, False, "old")

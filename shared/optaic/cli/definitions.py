@@ -1,0 +1,119 @@
+"""`optaic definition`: reusable code, versioned."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from optaic.cli.output import Format, OutputOption, moment, print_json, print_line, print_table
+from optaic.cli.session import FileOption, is_id, read_yaml, run
+from optaic.client import AsyncClient, word
+from optaic.definition.v1 import definition_pb2, definition_service_pb2
+
+app = typer.Typer(no_args_is_help=True)
+_PUBLISHED = {field.name for field in definition_service_pb2.PublishDefinitionRequest.DESCRIPTOR.fields[:4]}
+
+
+@app.command("list")
+def list_definitions(
+    kind: Annotated[str, typer.Option(help="Only this kind, for example pipeline.")] = "",
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """List definitions in the order of names."""
+
+    async def command(client: AsyncClient) -> None:
+        found = await client.definitions.list(kind or 0)
+        if output is Format.JSON:
+            print_json(found)
+            return
+        print_table(
+            ("NAME", "KIND", "NEWEST", "DESCRIPTION", "ID"),
+            [
+                (
+                    each.name,
+                    word(each, "kind").lower(),
+                    each.newest_version.version,
+                    each.description,
+                    each.definition_id,
+                )
+                for each in found
+            ],
+        )
+
+    run(command)
+
+
+@app.command()
+def get(
+    definition: Annotated[str, typer.Argument(help="Id or name of the definition.", show_default=False)],
+    kind: Annotated[str, typer.Option(help="Its kind, where several have the name.")] = "",
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Show one definition and its versions."""
+
+    async def command(client: AsyncClient) -> None:
+        found = await _find(client, definition, kind)
+        if output is Format.JSON:
+            print_json(found)
+            return
+        rows = [
+            ("name", found.name),
+            ("id", found.definition_id),
+            ("kind", word(found, "kind").lower()),
+            ("description", found.description),
+        ]
+        for name, value in rows:
+            print_line(f"{name:<20}", value)
+        for each in await client.definitions.versions(found.definition_id):
+            print_line(f"{f'version {each.version}':<20}", word(each, "state"), moment(each, "create_time"))
+
+    run(command)
+
+
+@app.command()
+def publish(
+    file: FileOption,
+    draft: Annotated[bool, typer.Option(help="Nothing follows it until it is activated.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Check and report, store nothing.")] = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Publish the version in a file: name, kind, description, definition_version; says what that breaks."""
+
+    async def command(client: AsyncClient) -> None:
+        (content,) = read_yaml(file) or [None]
+        if not isinstance(content, dict) or not {"name", "kind", "definition_version"} <= set(content):
+            raise ValueError(f"{file} must give name, kind and definition_version")
+        if unknown := sorted(set(content) - _PUBLISHED):
+            raise ValueError(f"{file} has unknown fields: {', '.join(map(str, unknown))}")
+        published = await client.definitions.publish(**content, draft=draft, validate_only=dry_run)
+        if output is Format.JSON:
+            print_json(published)
+            return
+        print_line(published.definition_name, published.version, word(published, "state"))
+        _show(published.publication_report)
+
+    run(command)
+
+
+def _show(report: definition_pb2.PublicationReport) -> None:
+    if report.previous_version:
+        print_line(word(report, "compatibility").lower(), f"with version {report.previous_version}")
+    for change in report.schema_changes:
+        print_line(change.path, change.description, word(change, "compatibility").lower())
+    for each in report.tracking_instances:
+        print_line(f"follows: {each.name}", "; ".join(each.violations) or "fits")
+    if hidden := report.tracking_instance_count - len(report.tracking_instances):
+        print_line(f"and {hidden} more follow")
+
+
+async def _find(client: AsyncClient, text: str, kind: str) -> Any:
+    if is_id(text):
+        return await client.definitions.get(text)
+    if kind:
+        return await client.definitions.get(kind=kind, name=text)
+    found = [each for each in await client.definitions.list() if each.name == text]
+    if len(found) != 1:
+        kinds = ", ".join(word(each, "kind").lower() for each in found) or "none"
+        raise ValueError(f"give --kind: the kinds of definitions named {text!r} are: {kinds}")
+    return found[0]
