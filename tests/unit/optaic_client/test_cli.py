@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf import struct_pb2
 from google.rpc import error_details_pb2
 from typer.testing import CliRunner
 
@@ -257,7 +258,9 @@ def test_a_definition_is_published_from_a_file_and_says_what_breaks(
 
 
 def test_revisions_are_compared(optaic: FakeServices) -> None:
-    change = instance_service_pb2.FieldChange(path="labels.team", to_value={"string_value": "alpha"})
+    change = instance_service_pb2.FieldChange(
+        path="labels.team", to_value=struct_pb2.Value(string_value="alpha")
+    )
     optaic.on("DiffInstanceRevisions", instance_service_pb2.DiffInstanceRevisionsResponse(changes=[change]))
     shown = invoke("instance", "diff", "prices", "1").stdout
     assert "labels.team" in shown
