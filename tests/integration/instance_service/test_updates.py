@@ -1,5 +1,7 @@
 """Changing instances: revisions, masks, etags, fingerprints and cycles."""
 
+import os
+
 import grpc
 
 from optaic.definition.v1.definition_pb2 import DEFINITION_KIND_PIPELINE
@@ -8,6 +10,8 @@ from optaic.instance.v1.instance_service_pb2 import GetInstanceRequest, ListInst
 from support.definitions import model, optimizer, publish
 from support.instance_service import RunningInstanceService, derived, refusal
 from support.polling import eventually
+
+_TRACKERS = 1000 if os.environ.get("OPTAIC_FAULTS") == "full" else 12
 
 
 async def test_a_changed_config_makes_a_revision_of_dataset_and_component(
@@ -199,7 +203,7 @@ async def test_all_who_track_a_definition_move_with_an_event_each_and_who_does_n
     project_id = (await service.project()).project_id
     prices = (await service.prices(project_id)).instance_id
     signal = (await service.signal(project_id, "signal", prices)).instance_id
-    given = [optimizer(project_id, f"o{number}", signal, trackNewest=True) for number in range(12)]
+    given = [optimizer(project_id, f"o{number}", signal, trackNewest=True) for number in range(_TRACKERS)]
     trackers = [await service.create(one) for one in given]
     misfit = await service.create(
         optimizer(project_id, "misfit", signal, trackNewest=True, config={"risk_aversion": 2})
