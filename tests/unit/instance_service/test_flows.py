@@ -12,10 +12,10 @@ from instance_service.domain.flows import (
     derive_edges,
     flow_kinds,
     has_output,
-    parse_deployment_name,
+    parse_name,
     scheduled_flow,
 )
-from instance_service.domain.paths import shortest_cycle
+from instance_service.domain.paths import downstream_first, shortest_cycle
 
 KINDS = ("dataset", "signal", "experiment", "model", "portfolio_optimizer", "backtest")
 READABLE = KINDS[:-1]
@@ -81,9 +81,17 @@ def test_edges_do_not_depend_on_the_order_of_upstreams() -> None:
 
 
 def test_a_deployment_name_is_read_back() -> None:
-    assert parse_deployment_name(deployment_name("t", "i", "refresh")) == ("t", "i", "refresh")
-    for other in ("", "a", "a.b", "a..c", "a.b.c.d"):
-        assert parse_deployment_name(other) is None
+    assert parse_name(deployment_name("t", "i", "refresh")) == ("t", "i")
+    for other in ("", "a", ".", "a..c"):
+        assert parse_name(other) is None
+
+
+def test_readers_come_before_what_they_read() -> None:
+    assert downstream_first("a", []) == ["a"]
+    edges = [("b", "a"), ("c", "a"), ("c", "b"), ("d", "c"), ("d", "a")]
+    assert downstream_first("a", edges) == ["d", "c", "b", "a"]
+    chain = [(str(number + 1), str(number)) for number in range(5000)]
+    assert downstream_first("0", chain) == [str(number) for number in range(5000, -1, -1)]
 
 
 def test_the_shortest_cycle_is_named() -> None:
