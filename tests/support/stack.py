@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import devstack
+from support.example_package import install_example_package
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,12 @@ class RunningStack:
 def running_stack(state: Path) -> Iterator[RunningStack]:
     """Start a stack under a supervisor of its own; stop it at the end."""
     settings = devstack.Settings(state=state)
-    tests = str(Path(__file__).parents[1])  # the worker finds `support.plugins` there
-    environment = {**os.environ, "OPTAIC_STATE": str(state), "PYTHONPATH": tests}
+    # The worker finds `support.plugins` among the tests, and all processes another team's package beside the project.
+    paths = [
+        str(Path(__file__).parents[1]),
+        str(install_example_package(state.with_name(f"{state.name}-packages"))),
+    ]
+    environment = {**os.environ, "OPTAIC_STATE": str(state), "PYTHONPATH": os.pathsep.join(paths)}
     try:
         # A process of its own, as from a terminal: the supervisor must not be this process's child.
         subprocess.run([sys.executable, "-m", "devstack", "up"], env=environment, check=True, timeout=180)

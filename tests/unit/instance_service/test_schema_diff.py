@@ -145,9 +145,9 @@ def _schemas(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     )
 
 
-_LEAVES = st.one_of(st.booleans(), _schemas(st.booleans()))
-_SCHEMAS = _schemas(st.one_of(_LEAVES, _schemas(_LEAVES)))
-_PLAIN = st.sampled_from([{}, {"type": "integer"}, {"maximum": 1}, {"maximum": 2}, {"required": ["a"]}])
+_LEAVES: st.SearchStrategy[Any] = st.one_of(st.booleans(), _schemas(st.booleans()))
+_SCHEMAS: st.SearchStrategy[dict[str, Any]] = _schemas(st.one_of(_LEAVES, _schemas(_LEAVES)))
+_PLAIN: st.SearchStrategy[dict[str, Any]] = st.sampled_from([{}, {"type": "integer"}, {"maximum": 1}, {"maximum": 2}, {"required": ["a"]}])
 
 
 @st.composite

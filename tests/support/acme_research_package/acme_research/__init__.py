@@ -1,0 +1,1 @@
+"""An ordinary package of another team."""
