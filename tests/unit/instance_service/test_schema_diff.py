@@ -147,7 +147,9 @@ def _schemas(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 _LEAVES: st.SearchStrategy[Any] = st.one_of(st.booleans(), _schemas(st.booleans()))
 _SCHEMAS: st.SearchStrategy[dict[str, Any]] = _schemas(st.one_of(_LEAVES, _schemas(_LEAVES)))
-_PLAIN: st.SearchStrategy[dict[str, Any]] = st.sampled_from([{}, {"type": "integer"}, {"maximum": 1}, {"maximum": 2}, {"required": ["a"]}])
+_PLAIN: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
+    [{}, {"type": "integer"}, {"maximum": 1}, {"maximum": 2}, {"required": ["a"]}]
+)
 
 
 @st.composite
@@ -158,7 +160,7 @@ def _pairs(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
         if not isinstance(node, dict) or draw(st.integers(0, 3)) == 0:
             return draw(_LEAVES)
         copy = dict(node)
-        if copy and draw(st.booleans()):
+        if draw(st.booleans()) and copy:
             name = draw(st.sampled_from(sorted(copy)))
             if isinstance(copy[name], dict) and name not in {"properties", "patternProperties"}:
                 copy[name] = changed(copy[name])
