@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # started as a script: `benc
 from bench.report import Row
 from support.postgres import running_postgres
 
-BENCHMARKS = ("submit", "status_latency", "propagation")
+BENCHMARKS = ("submit", "status_latency", "propagation", "reconciler")
 
 
 async def main(names: list[str]) -> list[Row]:

@@ -31,7 +31,8 @@ class FakeCounterparts(Generic[T]):
 
     async def ping(self) -> None:
         """Return where it answers."""
-        self._check()
+        if self.outage is not None:
+            raise self.outage
 
     async def ensure(self, desired: Sequence[T]) -> Ensured:
         """Create or repair."""

@@ -99,6 +99,12 @@ async def is_settled(connection: AsyncConnection, tenant_id: str, instance_id: s
     return (await connection.execute(_UNSETTLED, parameters)).first() is None
 
 
+async def count_unsettled(connection: AsyncConnection) -> int:
+    """Return for how many instances something is left to do."""
+    statement = sa.text("select count(*) from reconciliations where due_time is not null")
+    return int((await connection.execute(statement)).scalar_one())
+
+
 async def list_after(
     connection: AsyncConnection, tenant_id: str, instance_id: str, limit: int
 ) -> list[tuple[str, str, bool]]:

@@ -1,0 +1,107 @@
+"""A TCP proxy that understands HTTP just enough to strike at a chosen request."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Literal, Self
+from urllib.parse import urlsplit
+
+Fault = Literal["down", "slow", "500", "lost"]
+_BUSY = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+_END = b"\r\n\r\n"
+
+
+class HttpFaults:
+    """`async with HttpFaults(url) as proxy`: use `proxy.url`, then `strike`.
+
+    down: the connection breaks before the server hears of the request; slow: the answer never comes, nor does the
+    server hear; 500: the server says that it failed, and did nothing; lost: it did it, and the answer is lost.
+    """
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._host, self._port, self._path = parts.hostname or "", parts.port or 0, parts.path
+        self._fault: Fault = "down"
+        self._passing = 0
+        self._striking = 0
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.struck = 0
+        self.url = ""
+
+    def strike(self, fault: Fault, *, after: int, times: int) -> None:
+        """Let so many requests pass, spoil so many, let all others pass."""
+        self._fault, self._passing, self._striking, self.struck = fault, after, times, 0
+
+    def heal(self) -> None:
+        """Let everything pass."""
+        self._striking = 0
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}{self._path}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.wait_closed()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                await self._serve(reader, writer)
+        finally:
+            self._tasks.discard(task)
+            writer.transport.abort() if writer.transport.is_closing() else writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One request for each connection: the answer says that it is the last."""
+        head = await reader.readuntil(_END)
+        lines = head.removesuffix(_END).split(b"\r\n")
+        fields = {
+            name.strip().lower(): value.strip() for name, _, value in (x.partition(b":") for x in lines[1:])
+        }
+        body = await reader.readexactly(int(fields.get(b"content-length", b"0")))
+        fault = self._next()
+        if fault == "down":
+            writer.transport.abort()
+            return
+        if fault == "slow":
+            await reader.read()  # until the client has had enough
+            return
+        if fault == "500":
+            writer.write(_BUSY)
+            await writer.drain()
+            return
+        kept = [line for line in lines[1:] if not line.lower().startswith(b"connection:")]
+        request = b"\r\n".join([lines[0], *kept, b"Connection: close"]) + _END + body
+        there, back = await asyncio.open_connection(self._host, self._port)
+        try:
+            back.write(request)
+            await back.drain()
+            answer = await there.read()
+        finally:
+            back.close()
+        if fault == "lost":
+            writer.transport.abort()
+            return
+        writer.write(answer)
+        await writer.drain()
+
+    def _next(self) -> Fault | None:
+        if self._passing > 0:
+            self._passing -= 1
+            return None
+        if self._striking > 0:
+            self._striking -= 1
+            self.struck += 1
+            return self._fault
+        return None
