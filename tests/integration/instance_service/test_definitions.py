@@ -8,6 +8,7 @@ import grpc
 import pytest
 from google.protobuf import json_format
 
+from instance_service.use_cases.definitions.plugins import read_manifest
 from optaic.definition.v1.definition_pb2 import (
     DEFINITION_KIND_PIPELINE,
     DEFINITION_STATE_ACTIVE,
@@ -45,9 +46,12 @@ async def test_the_built_ins_are_there(service: RunningInstanceService) -> None:
     listed = await service.definitions.ListDefinitions(ListDefinitionsRequest(page_size=1000))
     folder = resources.files("instance_service") / "builtin"
     shipped = [
-        json.loads(entry.read_text())["name"] for entry in folder.iterdir() if entry.name.endswith(".json")
+        one.name
+        for entry in folder.iterdir()
+        if entry.name.endswith(".json")
+        for one in read_manifest(entry.read_text())
     ]
-    assert [item.name for item in listed.definitions] == sorted(shipped)
+    assert sorted(item.name for item in listed.definitions) == sorted(shipped)
     assert all(item.newest_version.version == "1.0.0" for item in listed.definitions)
 
 

@@ -12,6 +12,7 @@ from optaic.expression import (
     Binary,
     Call,
     Column,
+    Expression,
     ExpressionError,
     Macro,
     Negate,
@@ -27,8 +28,8 @@ from optaic.expression.compiler import evaluate
 def macros(**texts: str) -> dict[str, Macro]:
     """From `NAME="x, y: text"`."""
     found = {}
-    for name, given in texts.items():
-        parameters, _, text = given.partition(":")
+    for name, written in texts.items():
+        parameters, _, text = written.partition(":")
         names = tuple(part.strip() for part in parameters.split(",") if part.strip())
         found[name] = Macro(name, names, text.strip())
     return found
@@ -88,7 +89,7 @@ def test_an_expanded_expression_computes_the_same() -> None:
         ("1 + MOMENTUM(close, 2.5, 1)", Reason.WRONG_ARGUMENT, 4, "whole number"),
         ("1 + BACK(close, 3)", Reason.WRONG_ARGUMENT, 4, "between"),
         ("1 + TWICE(a b)", Reason.UNEXPECTED_TOKEN, 12, r"TWICE\(x\)"),
-        ("1 + TWICE(a", Reason.UNEXPECTED_END, 11, ""),
+        ("1 + TWICE(a", Reason.UNEXPECTED_END, 11, "the end"),
         ("1 + TWICE(FOUR())", Reason.WRONG_ARGUMENT_COUNT, 10, "FOUR"),
         ("1 + LOOP(a)", Reason.RECURSIVE_MACRO, 4, "LOOP > POOL > LOOP"),
         ("1 + SELF()", Reason.RECURSIVE_MACRO, 4, "SELF > SELF"),
@@ -217,20 +218,23 @@ def test_any_library_gives_a_bounded_tree_or_a_typed_error(
     text: str, bodies: dict[str, tuple[tuple[str, ...], str]]
 ) -> None:
     library = {name: Macro(name, parameters, body) for name, (parameters, body) in bodies.items()}
+    found: Expression | ExpressionError
     try:
-        expression = parse(text, macros=library)
+        found = parse(text, macros=library)
     except ExpressionError as error:
-        assert error.text == text
-        assert 0 <= error.position <= len(text)
-        assert str(error)
+        found = error
+    if isinstance(found, ExpressionError):
+        assert found.text == text
+        assert 0 <= found.position <= len(text)
+        assert str(found)
         return
-    nodes = list(expression.walk())
+    nodes = list(found.walk())
     assert len(nodes) <= MAX_NODES
     for node in nodes:
         assert isinstance(node, Number | Column | Negate | Binary | Call)
         assert 0 <= node.position < len(text)
-    hash(expression)
-    repr(expression)
+    hash(found)
+    repr(found)
 
 
 @settings(max_examples=300, deadline=None)
@@ -239,6 +243,7 @@ def test_any_library_gives_a_bounded_tree_or_a_typed_error(
 )
 def test_garbage_is_a_typed_error_at_most(garbage: str, body: str) -> None:
     library = {"A": Macro("A", ("x",), body), "B": Macro("B", (), "x")}
+    positions = []
     for attempt in (
         lambda: parse(garbage, macros=library),
         lambda: check_macro(library["A"], macros=library),
@@ -246,4 +251,5 @@ def test_garbage_is_a_typed_error_at_most(garbage: str, body: str) -> None:
         try:
             attempt()
         except ExpressionError as error:
-            assert 0 <= error.position <= max(len(garbage), len(body))
+            positions.append(error.position)
+    assert all(0 <= position <= max(len(garbage), len(body)) for position in positions)
