@@ -220,7 +220,7 @@ class DefinitionVersion(_message.Message):
     version: _builtins.str
     """Semantic version, for example 1.2.0."""
     code_ref: _builtins.str
-    """Importable entry point, `package.module:Attribute`."""
+    """Importable entry point, `package.module:Attribute`. Required unless it is an OP_MACRO."""
     content_hash: _builtins.str
     """Output only. SHA-256 of the content, hexadecimal."""
     state: Global___DefinitionState.ValueType
