@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import functools
 import itertools
+import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any
 
 import jsonschema
@@ -18,7 +21,7 @@ from referencing.jsonschema import DRAFT202012
 from instance_service.domain.fingerprints import canonical_json
 from instance_service.domain.schema_bounds import entanglements, excess
 from instance_service.re2_adapter import check_pattern, is_match
-from optaic.expression import ExpressionError, parse
+from optaic.expression import ExpressionError, Macro, list_called, parse
 from servicekit.errors import FieldViolation
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -28,7 +31,11 @@ _MAXIMUM_VIOLATIONS = 100
 _MOST_HOPS = 20_000  # references followed for one config
 _hops: ContextVar[list[int]] = ContextVar("hops")
 _NAME = re.compile(r"[A-Za-z_$][A-Za-z0-9_$-]*")
+_EXPRESSION = "optaic-expression"
+_NO_MACROS: Mapping[str, Macro] = MappingProxyType({})
 _formats = jsonschema.FormatChecker()
+# What is done with an expression that a validator meets: validators are kept, macros differ from call to call.
+_on_expression: ContextVar[Callable[[str], object]] = ContextVar("on_expression", default=parse)
 
 
 def _is_date(value: object) -> bool:
@@ -41,7 +48,7 @@ def _is_date(value: object) -> bool:
 
 def _is_expression(value: object) -> bool:
     if isinstance(value, str):
-        parse(value)
+        _on_expression.get()(value)
     return True
 
 
@@ -53,7 +60,7 @@ def _is_pattern(value: object) -> bool:
 
 _formats.checks("regex", raises=ValueError)(_is_pattern)
 _formats.checks("date", raises=ValueError)(_is_date)
-_formats.checks("optaic-expression", raises=ExpressionError)(_is_expression)
+_formats.checks(_EXPRESSION, raises=ExpressionError)(_is_expression)
 
 
 class _TooCostlyError(RecursionError):
@@ -173,15 +180,49 @@ def _references(node: object, at: tuple[str | int, ...]) -> Iterator[tuple[tuple
 
 
 def config_violations(
-    content_hash: str, schema: Mapping[str, Any], config: Mapping[str, Any], path: str
+    content_hash: str,
+    schema: Mapping[str, Any],
+    config: Mapping[str, Any],
+    path: str,
+    macros: Mapping[str, Macro] | None = _NO_MACROS,
 ) -> list[FieldViolation]:
-    """Return every violation of a config against its definition version's schema, each with its path."""
+    """Return every violation of a config against its definition version's schema, each with its path.
+
+    `macros` are what its expressions may call, by name; None leaves those that call something unchecked.
+    """
+
+    def check(text: str) -> None:
+        if macros is not None or not list_called(text):
+            parse(text, macros=macros or {})
+
     try:
-        errors = _bounded(_validator(content_hash, _Schema(schema)).iter_errors(dict(config)))
+        errors = _errors(content_hash, schema, config, check)
     except RecursionError:
         return [FieldViolation(path, "the schema refers to itself without end", "INVALID_CONFIG")]
     violations = [violation for error in errors for violation in _violations(error, path)]
     return sorted(violations, key=lambda violation: (violation.field, violation.description))
+
+
+def expressions_of(content_hash: str, schema: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+    """Return the texts of a config that the schema says are expressions, good or bad."""
+    found: list[str] = []
+    if config and _has_expressions(content_hash, _Schema(schema)):
+        with contextlib.suppress(RecursionError):
+            _errors(content_hash, schema, config, found.append)
+    return found
+
+
+def _errors(
+    content_hash: str,
+    schema: Mapping[str, Any],
+    config: Mapping[str, Any],
+    on_expression: Callable[[str], object],
+) -> list[Any]:
+    token = _on_expression.set(on_expression)
+    try:
+        return _bounded(_validator(content_hash, _Schema(schema)).iter_errors(dict(config)))
+    finally:
+        _on_expression.reset(token)
 
 
 class _Schema:
@@ -195,6 +236,11 @@ class _Schema:
 
     def __hash__(self) -> int:
         return 0
+
+
+@functools.lru_cache(maxsize=512)
+def _has_expressions(_content_hash: str, schema: _Schema) -> bool:
+    return _EXPRESSION in json.dumps(schema.schema)
 
 
 @functools.lru_cache(maxsize=512)

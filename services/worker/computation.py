@@ -66,6 +66,7 @@ def _refresh(recipe: PipelineRecipe, location: FlowLocation, progress: Progress)
         mode=recipe.mode,
         date_range=recipe.date_range,
         data_date=recipe.data_date,
+        macros=recipe.macros,
         progress=lambda fraction, message: progress(0.02 + 0.83 * _clamp(fraction), message),
         previous_reader=lambda: None if recipe.base is None else _read(recipe.base),
     )

@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 
 from optaic.common.v1 import flow_pb2
 from optaic.definition.v1 import definition_pb2
+from optaic.expression import Macro
 from optaic.instance.v1 import instance_pb2, spec_pb2
 from optaic.plugins import DateRange, InvalidConfig, MissingInput, Mode, PluginError
 from optaic.run.v1 import run_pb2
@@ -65,6 +66,7 @@ class PipelineRecipe:
     data_date: dt.date | None
     base: StoredData | None  # the flow's own output at admission
     contract: SignalContract | None
+    macros: Mapping[str, Macro]
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ Recipe = PipelineRecipe | BacktestRecipe
 
 
 def list_version_ids(instances: Sequence[instance_pb2.Instance]) -> list[str]:
-    """The definition versions that these instances' components are pinned to, each once.
+    """The definition versions that these instances' components, and their macros, are pinned to, each once.
 
     Raises:
         PluginError: `ComponentUnpinned`, when a component names no version.
@@ -96,6 +98,7 @@ def list_version_ids(instances: Sequence[instance_pb2.Instance]) -> list[str]:
                     type="ComponentUnpinned",
                 )
             found[component.definition_version_id] = None
+        found.update(dict.fromkeys(sorted(dataset.pipeline.macro_version_ids.values())))
     return list(found)
 
 
@@ -144,6 +147,7 @@ def make_recipe(
             else None
         ),
         contract=_read_contract(instance.signal.contract, pipeline.config) if is_signal else None,
+        macros=_read_macros(dataset.pipeline.macro_version_ids, versions),
     )
 
 
@@ -160,6 +164,11 @@ def _read_components(
         for given in (dataset.pipeline, dataset.store, dataset.accessor)
     )
     return pipeline, store, accessor
+
+
+def _read_macros(version_ids: Mapping[str, str], versions: Versions) -> dict[str, Macro]:
+    saved = {name: versions[version_id].op_macro for name, version_id in version_ids.items()}
+    return {name: Macro(name, tuple(macro.parameters), macro.expression) for name, macro in saved.items()}
 
 
 def _read_inputs(

@@ -30,6 +30,7 @@ from instance_service.domain.flows import (
 from instance_service.domain.rules import is_date, refusal
 from instance_service.store.tables import Connection
 from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.macros import MacroVersions
 from instance_service.use_cases.references import (
     Reference,
     Use,
@@ -37,6 +38,7 @@ from instance_service.use_cases.references import (
     check_constraints,
     complete_references,
     describe_changes,
+    load_called,
     load_versions,
     references_of,
     resolve,
@@ -89,9 +91,10 @@ class Pending:
 
 @dataclass(frozen=True)
 class Facts:
-    """What was found: definition versions, upstreams, and where backtests by id could take prices from."""
+    """What was found: definitions, macros, upstreams, and where backtests by id could take prices from."""
 
     versions: Versions
+    macros: Mapping[int, MacroVersions]
     known: Known
     price_sources: Mapping[str, Sequence[tuple[str, bool]]]
 
@@ -166,10 +169,11 @@ def prepare(environment: Environment, given: Instance, current: Instance | None 
 
 async def gather(connection: Connection, tenant_id: str, pending: Sequence[Pending]) -> Facts:
     """Look everything up, for all of them at once."""
+    references = [reference for one in pending for reference in one.references]
+    versions = await load_versions(connection, tenant_id, references)
     return Facts(
-        await load_versions(
-            connection, tenant_id, [reference for one in pending for reference in one.references]
-        ),
+        versions,
+        await load_called(connection, tenant_id, references, versions),
         await load_known(connection, tenant_id, [named for one in pending for named in one.named]),
         {
             one.instance.instance_id: await load_price_sources(connection, tenant_id, one.instance, one.named)
@@ -189,7 +193,7 @@ def complete(tenant_id: str, pending: Pending, facts: Facts) -> Draft:
     instance, violations = pending.instance, [*pending.violations]
     uses: list[Use] = []
     if pending.is_referenced:
-        uses = resolve(pending.references, facts.versions, violations)
+        uses = resolve(pending.references, facts.versions, facts.macros, violations)
     version = uses[0].version if uses else None
     upstreams = resolve_upstreams(instance, version, pending.named, facts.known, violations)
     if pending.kind == "backtest":
@@ -338,6 +342,7 @@ def _components(instance: Instance, dataset: DatasetSpec | None) -> list[Instanc
             definition_version=spec.definition_version,
             track_newest=spec.track_newest,
             config=spec.config,
+            macro_version_ids=spec.macro_version_ids,
             state=INSTANCE_STATE_ACTIVE,
             owner_instance_id=instance.instance_id,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from google.protobuf.struct_pb2 import Struct
@@ -12,6 +12,7 @@ from instance_service.domain.flows import COMPONENT_KINDS, DEFINED_KINDS, DEFINI
 from instance_service.jsonschema_adapter import config_violations
 from instance_service.store import instances as store
 from instance_service.store.tables import Connection
+from instance_service.use_cases.macros import Calls, MacroVersions, calls_of, load_macros, macro_of
 from instance_service.use_cases.shapes import dataset_of, json_of
 from optaic.definition.v1.definition_pb2 import DEFINITION_STATE_RETIRED, DefinitionVersion
 from optaic.instance.v1.instance_pb2 import Instance
@@ -34,6 +35,8 @@ class Reference:
     path: str
     spec: ComponentSpec | Instance
     held_id: str = ""  # of the version that the instance has there already, whatever became of it
+    # Macro versions that stay, by name: a configuration that was not written anew means what it meant.
+    held_macros: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def wanted(self) -> list[Wanted]:
@@ -67,10 +70,14 @@ class Use:
     reference: Reference
     version: DefinitionVersion
     config: Mapping[str, Any]
+    macros: MacroVersions
 
     def settings(self) -> dict[str, object]:
         """Return what affects results."""
-        return {"definition": self.version.content_hash, "config": self.config}
+        settings: dict[str, object] = {"definition": self.version.content_hash, "config": self.config}
+        if self.macros:
+            settings["macros"] = {name: version.content_hash for name, version in self.macros.items()}
+        return settings
 
 
 def references_of(instance: Instance, current: Instance | None = None) -> list[Reference]:
@@ -79,14 +86,18 @@ def references_of(instance: Instance, current: Instance | None = None) -> list[R
     `current` is the instance as it is, when it is not new.
     """
     kind = instance.WhichOneof("spec")
-    held = {one.slot: one.spec.definition_version_id for one in references_of(current)} if current else {}
+    held = {one.slot: one.spec for one in references_of(current)} if current else {}
+
+    def reference(slot: str, path: str, spec: ComponentSpec | Instance) -> Reference:
+        if (own := held.get(slot)) is None:
+            return Reference(slot, path, spec)
+        macros = dict(own.macro_version_ids) if own.config == spec.config else {}
+        return Reference(slot, path, spec, own.definition_version_id, macros)
+
     if (dataset := dataset_of(instance)) is not None:
         path = "instance.dataset" if kind == "dataset" else "instance.signal.dataset"
-        return [
-            Reference(slot, f"{path}.{slot}", getattr(dataset, slot), held.get(slot, ""))
-            for slot in COMPONENT_KINDS
-        ]
-    return [Reference(kind, "instance", instance, held.get(kind, ""))] if kind in DEFINED_KINDS else []
+        return [reference(slot, f"{path}.{slot}", getattr(dataset, slot)) for slot in COMPONENT_KINDS]
+    return [reference(kind, "instance", instance)] if kind in DEFINED_KINDS else []
 
 
 def complete_references(references: Iterable[Reference]) -> list[FieldViolation]:
@@ -116,9 +127,34 @@ async def load_versions(
     return {wanted[position]: DefinitionVersion.FromString(row) for position, row in found.items()}
 
 
+async def load_called(
+    connection: Connection, tenant_id: str, references: Sequence[Reference], versions: Versions
+) -> dict[int, MacroVersions]:
+    """Return the macros that the references' configurations use, by the identity of their spec."""
+    calling: list[tuple[Reference, Calls]] = []
+    for one in references:
+        version = _find(one, versions)
+        if version is not None and (names := _names(version, one)):
+            calling.append((one, Calls(names, one.held_macros)))
+    found = await load_macros(connection, tenant_id, [calls for _, calls in calling])
+    return {id(one.spec): macros for (one, _), macros in zip(calling, found, strict=True)}
+
+
+def _names(version: DefinitionVersion, reference: Reference) -> tuple[str, ...]:
+    try:
+        return calls_of(version, json_of(reference.spec.config))
+    except ValueError:  # a number that JSON has not; the check of the configuration says so
+        return ()
+
+
+def _find(reference: Reference, versions: Versions) -> DefinitionVersion | None:
+    return next((versions[one] for one in reference.wanted if one in versions), None)
+
+
 def resolve(
     references: Sequence[Reference],
     versions: Versions,
+    macros: Mapping[int, MacroVersions],
     violations: list[FieldViolation],
 ) -> list[Use]:
     """Pin the references, in place, and check their configs; violations are recorded.
@@ -126,25 +162,29 @@ def resolve(
     Args:
         references: of one instance; all must be named.
         versions: what `load_versions` found.
+        macros: what `load_called` found.
         violations: grows.
 
     Raises:
         NotFoundError: A definition or version does not exist.
     """
-    found = [
-        next((versions[one] for one in reference.wanted if one in versions), None) for reference in references
-    ]
+    found = [_find(reference, versions) for reference in references]
     missing = [reference for reference, version in zip(references, found, strict=True) if version is None]
     if missing:
         raise _not_found(missing)
     return [
-        _use(reference, version, violations)
+        _use(reference, version, macros.get(id(reference.spec), {}), violations)
         for reference, version in zip(references, found, strict=True)
         if version is not None
     ]
 
 
-def _use(reference: Reference, version: DefinitionVersion, violations: list[FieldViolation]) -> Use:
+def _use(
+    reference: Reference,
+    version: DefinitionVersion,
+    macros: MacroVersions,
+    violations: list[FieldViolation],
+) -> Use:
     spec, where = reference.spec, f"{reference.path}.config"
     config: dict[str, Any] = {}
     try:
@@ -153,7 +193,8 @@ def _use(reference: Reference, version: DefinitionVersion, violations: list[Fiel
     except ValueError as error:
         violations.append(FieldViolation(where, str(error), "INVALID_CONFIG"))
     else:
-        violations.extend(config_violations(version.content_hash, schema, config, where))
+        callable_macros = {name: macro_of(called) for name, called in macros.items()}
+        violations.extend(config_violations(version.content_hash, schema, config, where, callable_macros))
     # A draft only an exact version can mean: who names it wants to try it.
     if version.state == DEFINITION_STATE_RETIRED and version.definition_version_id != reference.held_id:
         name = "definition_version_id" if spec.definition_version_id else "definition_version"
@@ -163,9 +204,11 @@ def _use(reference: Reference, version: DefinitionVersion, violations: list[Fiel
     spec.definition_name = version.definition_name
     spec.definition_version_id = version.definition_version_id
     spec.definition_version = version.version
+    spec.ClearField("macro_version_ids")
+    spec.macro_version_ids.update({name: called.definition_version_id for name, called in macros.items()})
     if not spec.HasField("config"):
         spec.config.CopyFrom(Struct())
-    return Use(reference, version, config)
+    return Use(reference, version, config, macros)
 
 
 def check_constraints(use: Use, given: Struct, violations: list[FieldViolation]) -> dict[str, Any]:

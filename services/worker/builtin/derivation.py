@@ -44,7 +44,7 @@ class ExpressionPipeline(Pipeline):
         tables = context.tables("input")
         context.progress(0.1, "reading inputs")
         try:
-            expression = parse(text)
+            expression = parse(text, macros=context.macros)
             joined = join_inputs(expression, tables)
             context.progress(0.5, "evaluating")
             result = evaluate(expression, joined, output=output)

@@ -9,6 +9,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from optaic.expression.macros import Macro
 from optaic.plugins.errors import MissingInput
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class PipelineContext:
     inputs: Mapping[str, tuple[InputTable, ...]] = field(default_factory=dict)  # by role
     mode: Mode = Mode.INCREMENTAL
     date_range: DateRange = DateRange()
+    macros: Mapping[str, Macro] = field(default_factory=dict)  # what expressions may call, by upper-case name
     data_date: dt.date | None = None  # the day that the data should reach, where a schedule gives one
     # Fraction 0 to 1 and a short message. It raises to stop the run: let that exception pass.
     progress: Callable[[float, str], None] = field(default=_ignore_progress, repr=False, compare=False)

@@ -1,5 +1,6 @@
 """The manifests of the built-in library: each names code that loads, and a schema that says what it means."""
 
+import json
 from collections.abc import Callable
 from importlib import resources
 from typing import Any
@@ -8,23 +9,30 @@ import pytest
 from google.protobuf import json_format
 
 from instance_service.jsonschema_adapter import config_violations, schema_violations
-from optaic.definition.v1.definition_pb2 import DefinitionKind
+from instance_service.use_cases.definitions.plugins import read_manifest
+from optaic.definition.v1.definition_pb2 import DEFINITION_KIND_OP_MACRO, DefinitionKind
 from optaic.definition.v1.definition_service_pb2 import PublishDefinitionRequest
-from optaic.plugins import Accessor, Pipeline, Store, load
+from optaic.expression import OPERATORS, Macro, check_macro, parse
+from optaic.plugins import Accessor, Operator, Pipeline, Store, load
+from servicekit.contracts import check_contract
+from worker.builtin import language
 
 _FOLDER = resources.files("instance_service") / "builtin"
-_NAMES = sorted(entry.name for entry in _FOLDER.iterdir() if entry.name.endswith(".json"))
-_BASES: dict[str, Callable[..., object]] = {"PIPELINE": Pipeline, "STORE": Store, "ACCESSOR": Accessor}
-_FIRST = {
-    "delta.json",
-    "expression.json",
-    "simple.json",
-    "sp500_prices.json",
-}  # published before descriptions were
+_FILES = sorted(entry.name for entry in _FOLDER.iterdir() if entry.name.endswith(".json"))
+_ALL = {one.name: one for file in _FILES for one in read_manifest((_FOLDER / file).read_text("utf-8"))}
+_NAMES = sorted(_ALL)
+_BASES: dict[str, Callable[..., object]] = {
+    "PIPELINE": Pipeline,
+    "STORE": Store,
+    "ACCESSOR": Accessor,
+    "OP": Operator,
+}
+_FIRST = {"delta", "expression", "simple", "sp500_prices"}  # published before descriptions were
 
 
-def _read(name: str) -> PublishDefinitionRequest:
-    return json_format.Parse((_FOLDER / name).read_text("utf-8"), PublishDefinitionRequest())
+def _macro(request: PublishDefinitionRequest) -> Macro:
+    saved = request.definition_version.op_macro
+    return Macro(request.name, tuple(saved.parameters), saved.expression)
 
 
 def _plain(struct: Any) -> dict[str, Any]:
@@ -32,21 +40,25 @@ def _plain(struct: Any) -> dict[str, Any]:
 
 
 def _violations(name: str, config: dict[str, Any]) -> set[str]:
-    schema = _plain(_read(f"{name}.json").definition_version.parameters_schema)
+    schema = _plain(_ALL[name].definition_version.parameters_schema)
     return {item.field for item in config_violations(name, schema, config, "config")}
 
 
 @pytest.mark.parametrize("name", _NAMES)
 def test_the_code_of_a_manifest_loads(name: str) -> None:
-    request = _read(name)
-    assert name == f"{request.name}.json"
+    request = _ALL[name]
+    check_contract(request)
+    if request.kind == DEFINITION_KIND_OP_MACRO:
+        assert not request.definition_version.code_ref
+        check_macro(_macro(request))
+        return
     kind = DefinitionKind.Name(request.kind).removeprefix("DEFINITION_KIND_")
     load(request.definition_version.code_ref, _BASES[kind])
 
 
 @pytest.mark.parametrize("name", _NAMES)
 def test_the_schemas_of_a_manifest_are_schemas_with_descriptions(name: str) -> None:
-    version = _read(name).definition_version
+    version = _ALL[name].definition_version
     for schema in (version.parameters_schema, version.input_schema, version.output_schema):
         assert not schema_violations(_plain(schema), "schema")
     properties = _plain(version.parameters_schema).get("properties", {})
@@ -93,3 +105,35 @@ def test_a_files_secrets_are_refused_in_clear() -> None:
     }
     assert _violations("file", {"url": "ftp://me:hunter2@host/a.csv"}) == {"config.url"}
     assert not _violations("file", {"url": "/data/a.csv", "columns": {"date": "Day of trade"}})
+
+
+def test_the_manifests_of_the_language_are_those_of_its_table() -> None:
+    for file, manifests in (
+        ("operators.json", language.operator_manifests()),
+        ("macros.json", language.macro_manifests()),
+    ):
+        assert json.loads((_FOLDER / file).read_text("utf-8")) == manifests
+
+
+@pytest.mark.parametrize("name", sorted(OPERATORS))
+def test_an_operators_class_is_the_operator(name: str) -> None:
+    found = load(_ALL[name].definition_version.code_ref, _BASES["OP"])
+    assert issubclass(found, Operator)
+    assert found.signature() == OPERATORS[name]
+
+
+def test_an_operators_arguments_are_checked_like_a_call() -> None:
+    assert not _violations("REF", {"x": "close / open", "n": 3})
+    assert _violations("REF", {"x": "close /", "n": -1}) == {"config.x", "config.n"}
+    assert _violations("REF", {"x": "close"}) == {"config.n"}
+    assert _violations("CORR", {"x": "close", "y": 1, "n": 2, "z": 1}) == {"config.z"}
+    assert not _violations("WINSORIZE", {"x": "close"})
+    assert _violations("WINSORIZE", {"x": "close", "p": 0.6}) == {"config.p"}
+
+
+@pytest.mark.parametrize("name", sorted(language.MACROS))
+def test_a_macros_smallest_arguments_make_an_expression(name: str) -> None:
+    macro = language.MACROS[name]
+    schema = _plain(_ALL[name].definition_version.parameters_schema)["properties"]
+    arguments = [f"{schema[p]['minimum']:g}" if "minimum" in schema[p] else "close" for p in macro.parameters]
+    parse(f"{name}({', '.join(arguments)})", macros=language.MACROS)

@@ -70,7 +70,7 @@ def _report(
 
 
 def _tracking(content_hash: str, schema: Mapping[str, Any], row: Row) -> TrackingInstance:
-    violations = config_violations(content_hash, schema, row.config, "config")
+    violations = config_violations(content_hash, schema, row.config, "config", None)
     return TrackingInstance(
         instance_id=row.instance_id,
         name=row.name,

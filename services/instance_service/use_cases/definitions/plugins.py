@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
@@ -46,12 +47,27 @@ def _requests() -> Iterator[tuple[str, PublishDefinitionRequest]]:
             _log.error("package without definitions", plugin=plugin.name, package=plugin.value)
         for manifest in manifests:
             try:
-                request = json_format.Parse(manifest.read_text("utf-8"), PublishDefinitionRequest())
-                check_contract(request)
+                requests = read_manifest(manifest.read_text("utf-8"))
+                for request in requests:
+                    check_contract(request)
             except (OSError, ValueError, json_format.ParseError, DomainError) as error:
                 _log.error("manifest refused", manifest=str(manifest), error=repr(error))
             else:
-                yield str(manifest), request
+                yield from ((str(manifest), request) for request in requests)
+
+
+def read_manifest(text: str) -> list[PublishDefinitionRequest]:
+    """Return the definitions of a manifest: one, or a list of them, each after what it uses.
+
+    Raises:
+        ValueError: It is no JSON.
+        json_format.ParseError: It is no definition.
+    """
+    given = json.loads(text)
+    return [
+        json_format.ParseDict(one, PublishDefinitionRequest())
+        for one in (given if isinstance(given, list) else [given])
+    ]
 
 
 def _plugins() -> list[EntryPoint]:

@@ -12,12 +12,14 @@ from instance_service.store.tables import Connection
 from instance_service.use_cases.definitions.content import content_violations
 from instance_service.use_cases.definitions.following import report, wake_followers
 from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.macros import check_publication, shape_violations
 from instance_service.use_cases.shapes import (
     definition_kind_word,
     definition_state_word,
     timestamp,
 )
 from optaic.definition.v1.definition_pb2 import (
+    DEFINITION_KIND_OP_MACRO,
     DEFINITION_STATE_ACTIVE,
     DEFINITION_STATE_DRAFT,
     DefinitionVersion,
@@ -114,6 +116,8 @@ async def _publish(
         "snapshot": version.SerializeToString(),
     }
     if await store.insert_version(connection, row):
+        if version.kind == DEFINITION_KIND_OP_MACRO:
+            await check_publication(connection, tenant_id, version)
         if version.state == DEFINITION_STATE_ACTIVE:
             await wake_followers(connection, tenant_id, version.definition_id)
         await outbox.append(connection, [environment.events(tenant_id).published(version)])
@@ -126,11 +130,9 @@ def _complete(request: PublishDefinitionRequest) -> DefinitionVersion:
     version.CopyFrom(request.definition_version)
     version.definition_name = request.name
     version.kind = request.kind
-    violations = [
-        FieldViolation(f"definition_version.{name}", "is required", "INVALID_ARGUMENT")
-        for name in ("version", "code_ref")
-        if not getattr(version, name)
-    ]
+    violations = shape_violations(version)
+    if not version.version:
+        violations.append(FieldViolation("definition_version.version", "is required", "INVALID_ARGUMENT"))
     violations.extend(content_violations(version, "definition_version"))
     if violations:
         raise refusal(violations)
