@@ -23,6 +23,7 @@ from servicekit.errors import FailedPreconditionError, NotFoundError, Unimplemen
 from servicekit.ids import new_id
 from servicekit.server import Server
 from servicekit.settings import ServiceSettings
+from worker.builtin.language import MACROS
 from worker.config import Settings
 from worker.execution import Ticket
 
@@ -36,6 +37,7 @@ CODE = {
     "probe": "support.worker_plugins:Probe",
 }
 _VERSION_IDS = {name: new_id() for name in CODE}
+_MACRO_IDS = {name: new_id() for name in MACROS}
 _SYMBOLS = ["AAPL", "AMD", "BAC", "BBY", "CVX", "GE"]
 
 
@@ -88,6 +90,14 @@ class Definitions(definition_service_pb2_grpc.DefinitionServiceServicer):
                     definition_name=name,
                     code_ref=CODE[name],
                     version="1.0.0",
+                )
+        for name, version_id in _MACRO_IDS.items():
+            if version_id == request.definition_version_id:
+                macro = definition_pb2.OpMacro(
+                    parameters=MACROS[name].parameters, expression=MACROS[name].text
+                )
+                return definition_pb2.DefinitionVersion(
+                    definition_version_id=version_id, definition_name=name, op_macro=macro
                 )
         raise NotFoundError("DEFINITION_VERSION_NOT_FOUND", request.definition_version_id)
 
@@ -276,10 +286,12 @@ class World:
         fill_composition(instance.dataset, definition, config)
         return self.instances.put(instance)
 
-    def signal(self, expression: str = "ZSCORE(REF(close, 21) / REF(close, 252) - 1)") -> Any:
-        """A signal within [-1.5, 1.5]."""
+    def signal(self, expression: str = "ZSCORE(REF(close, 21) / REF(close, 252) - 1)", *macros: str) -> Any:
+        """A signal within [-1.5, 1.5]; its expression calls these macros."""
         instance = instance_pb2.Instance(name="momentum", kind=instance_pb2.INSTANCE_KIND_SIGNAL)
         fill_composition(instance.signal.dataset, "expression", {"expression": expression})
+        pinned = {name: _MACRO_IDS[name] for name in macros}
+        instance.signal.dataset.pipeline.macro_version_ids.update(pinned)
         instance.signal.contract.min_value, instance.signal.contract.max_value = -1.5, 1.5
         instance.signal.contract.bounds_policy = spec_pb2.SignalContract.BOUNDS_POLICY_WINSORIZE
         return self.instances.put(instance)

@@ -57,6 +57,20 @@ def _list(folder: Path) -> list[Path]:
     return list(folder.iterdir())
 
 
+async def test_an_expression_may_call_the_macros_that_it_is_pinned_to(world: World, tmp_path: Path) -> None:
+    prices = world.runs.submit(world.dataset(), REFRESH)
+    await _execute(world, prices, tmp_path)
+    digests = []
+    for signal in (world.signal(), world.signal("MOMENTUM(close, 252, 21)", "MOMENTUM")):
+        run = world.runs.submit(signal, REFRESH, {"input": prices})
+        assert (await _execute(world, run, tmp_path)).outcome is Outcome.COMPLETED
+        digests.append(run.output_version.digest)
+    assert digests[0] == digests[1]
+    unpinned = world.runs.submit(world.signal("MOMENTUM(close, 252, 21)"), REFRESH, {"input": prices})
+    await _execute(world, unpinned, tmp_path)
+    assert unpinned.error.type == "InvalidExpression"
+
+
 async def test_the_chain_reads_pinned_versions_although_newer_ones_exist(
     world: World, tmp_path: Path
 ) -> None:
