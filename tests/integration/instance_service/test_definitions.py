@@ -1,6 +1,5 @@
 """Publishing and reading definitions."""
 
-import json
 from importlib import resources
 from typing import Any
 
