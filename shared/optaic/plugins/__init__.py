@@ -1,6 +1,15 @@
 """The abstract base classes of user code and how `code_ref` names it; it runs nothing and imports no data library."""
 
-from optaic.plugins.base import Accessor, Operator, Pipeline, Store, StoredVersion
+from optaic.plugins.base import (
+    Accessor,
+    Allocation,
+    MLModule,
+    Operator,
+    Optimizer,
+    Pipeline,
+    Store,
+    StoredVersion,
+)
 from optaic.plugins.context import DateRange, InputTable, Mode, PipelineContext
 from optaic.plugins.errors import (
     GuardrailViolated,
@@ -9,6 +18,8 @@ from optaic.plugins.errors import (
     InvalidQuery,
     MissingInput,
     NoDataInRange,
+    NoSolution,
+    NotFitted,
     PluginError,
     PluginInvalid,
     PluginNotFound,
@@ -24,16 +35,21 @@ from optaic.plugins.loading import load
 
 __all__ = [
     "Accessor",
+    "Allocation",
     "DateRange",
     "GuardrailViolated",
     "InputTable",
     "InvalidConfig",
     "InvalidExpression",
     "InvalidQuery",
+    "MLModule",
     "MissingInput",
     "Mode",
     "NoDataInRange",
+    "NoSolution",
+    "NotFitted",
     "Operator",
+    "Optimizer",
     "Pipeline",
     "PipelineContext",
     "PluginError",

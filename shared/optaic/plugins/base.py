@@ -101,6 +101,71 @@ class Accessor(ABC):
         """
 
 
+class MLModule(ABC):
+    """A model that learns a number from features. Made once per run from the model instance's config."""
+
+    def __init__(self, config: Mapping[str, object] | None = None) -> None:
+        self.config = dict(config or {})
+
+    @abstractmethod
+    def fit(self, features: pl.DataFrame, target: pl.Series) -> None:
+        """Learn.
+
+        Args:
+            features: a numeric column for each feature, in the order of the configuration; null where absent.
+            target: as many values; rows where it is null teach nothing.
+
+        Raises:
+            InvalidConfig: a parameter has a value that the model cannot work with.
+            NoDataInRange: too little is left to learn from.
+            SchemaMismatch: the columns are not the configured features.
+        """
+
+    @abstractmethod
+    def predict(self, features: pl.DataFrame) -> pl.DataFrame:
+        """`prediction` and `confidence` (Float64), a row for each of the features'; null where it cannot say.
+
+        Raises:
+            NotFitted: it has not learnt yet.
+            SchemaMismatch: the columns are not those it learnt from.
+        """
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """What an optimizer decides on one date."""
+
+    weights: Mapping[str, float]  # by entity, in the order of names
+    diagnostics: Mapping[str, float | str]
+
+
+class Optimizer(ABC):
+    """Turns scores into weights. Made once per run from the optimizer instance's config and constraints."""
+
+    def __init__(
+        self,
+        config: Mapping[str, object] | None = None,
+        constraints: Mapping[str, object] | None = None,
+    ) -> None:
+        self.config = dict(config or {})
+        self.constraints = dict(constraints or {})
+
+    @abstractmethod
+    def optimize(self, scores: Mapping[str, float], returns: pl.DataFrame) -> Allocation:
+        """The weights of the entities that have a score.
+
+        Args:
+            scores: the combined signal on the date, by entity; higher is better.
+            returns: `date` and a column of returns for each entity, up to and including the date.
+
+        Raises:
+            InvalidConfig: a parameter or constraint has a value that it cannot work with.
+            NoDataInRange: there are no scores, or too few returns.
+            NoSolution: no weights satisfy the constraints.
+            SchemaMismatch: an entity has no returns.
+        """
+
+
 class Operator(ABC):
     """An operator of the expression language.
 

@@ -61,6 +61,14 @@ class GuardrailViolated(PluginError):
     """Produced data breaks a contract that blocks."""
 
 
+class NotFitted(PluginError):
+    """A model is asked before it has learnt."""
+
+
+class NoSolution(PluginError):
+    """Nothing satisfies all constraints."""
+
+
 class VersionNotFound(PluginError):
     """A store does not hold the asked version."""
 

@@ -114,9 +114,11 @@ async def test_definitions_are_listed_by_state_and_name(service: RunningInstance
         return [item.name for item in listed.definitions]
 
     assert await names(state=DEFINITION_STATE_DRAFT) == ["mine"]
-    assert await names(name_prefix="min") == ["min_e", "mine"]
+    assert await names(name_prefix="min", kind=DEFINITION_KIND_PIPELINE) == ["min_e", "mine"]
     assert await names(name_prefix="min_") == ["min_e"]
-    assert await names(name_prefix="min", state=DEFINITION_STATE_ACTIVE) == ["min_e"]
+    assert await names(name_prefix="min", kind=DEFINITION_KIND_PIPELINE, state=DEFINITION_STATE_ACTIVE) == [
+        "min_e"
+    ]
 
 
 async def test_unknown_definitions_are_not_found(service: RunningInstanceService) -> None:

@@ -9,11 +9,12 @@ import pytest
 from google.protobuf import json_format
 
 from instance_service.jsonschema_adapter import config_violations, schema_violations
+from instance_service.use_cases.definitions.content import content_violations
 from instance_service.use_cases.definitions.plugins import read_manifest
 from optaic.definition.v1.definition_pb2 import DEFINITION_KIND_OP_MACRO, DefinitionKind
 from optaic.definition.v1.definition_service_pb2 import PublishDefinitionRequest
 from optaic.expression import OPERATORS, Macro, check_macro, parse
-from optaic.plugins import Accessor, Operator, Pipeline, Store, load
+from optaic.plugins import Accessor, MLModule, Operator, Optimizer, Pipeline, Store, load
 from servicekit.contracts import check_contract
 from worker.builtin import language
 
@@ -26,6 +27,8 @@ _BASES: dict[str, Callable[..., object]] = {
     "STORE": Store,
     "ACCESSOR": Accessor,
     "OP": Operator,
+    "ML_MODULE": MLModule,
+    "PORTFOLIO_OPTIMIZER": Optimizer,
 }
 _FIRST = {"delta", "expression", "simple", "sp500_prices"}  # published before descriptions were
 
@@ -59,6 +62,8 @@ def test_the_code_of_a_manifest_loads(name: str) -> None:
 @pytest.mark.parametrize("name", _NAMES)
 def test_the_schemas_of_a_manifest_are_schemas_with_descriptions(name: str) -> None:
     version = _ALL[name].definition_version
+    version.kind = _ALL[name].kind
+    assert not list(content_violations(version, "definition_version"))
     for schema in (version.parameters_schema, version.input_schema, version.output_schema):
         assert not schema_violations(_plain(schema), "schema")
     properties = _plain(version.parameters_schema).get("properties", {})
@@ -137,3 +142,19 @@ def test_a_macros_smallest_arguments_make_an_expression(name: str) -> None:
     schema = _plain(_ALL[name].definition_version.parameters_schema)["properties"]
     arguments = [f"{schema[p]['minimum']:g}" if "minimum" in schema[p] else "close" for p in macro.parameters]
     parse(f"{name}({', '.join(arguments)})", macros=language.MACROS)
+
+
+def test_a_models_features_are_checked() -> None:
+    feature = {"name": "momentum", "expression": "REF(close, 1)", "transforms": [{"name": "standardize"}]}
+    target = {"expression": "PCT(close, 5)", "horizon": 5}
+    for name in ("ridge", "hist_gradient_boosting", "logistic_classifier"):
+        assert not _violations(name, {"features": [feature], "target": target})
+        assert _violations(name, {"features": [], "target": {}}) == {
+            "config.features",
+            "config.target.expression",
+        }
+        bad = {**feature, "expression": "REF(close", "transforms": [{"name": "square"}]}
+        assert _violations(name, {"features": [bad], "target": target}) == {
+            "config.features[0].expression",
+            "config.features[0].transforms[0].name",
+        }

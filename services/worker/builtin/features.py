@@ -1,0 +1,103 @@
+"""Features and target of a model, out of its configuration and its inputs; it trains nothing.
+
+Expressions are evaluated over all history and never look ahead. What a transform has to learn (a mean, a quantile)
+belongs to the model: it is learnt from the rows that the model learns from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from optaic.expression import ExpressionError, Macro, parse
+from optaic.expression.compiler import evaluate
+from optaic.plugins import InputTable, InvalidConfig, InvalidExpression
+from worker.builtin.derivation import join_inputs
+from worker.builtin.parameters import Config, read_choice, read_number, read_section, read_text, read_whole
+
+TRANSFORMS = ("standardize", "winsorize", "fill_median")
+_KEYS = ["date", "entity"]
+
+
+@dataclass(frozen=True)
+class Transform:
+    """A step that a feature goes through before the model sees it."""
+
+    name: str
+    share: float = 0.01  # of a winsorization: what is cut on either side
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One column that a model learns from."""
+
+    name: str
+    expression: str
+    transforms: tuple[Transform, ...] = ()
+
+
+def read_features(config: Config) -> tuple[Feature, ...]:
+    """`features`: a list of `{name, expression, transforms}`, each name once."""
+    given = config.get("features")
+    if not isinstance(given, list | tuple) or not given:
+        raise InvalidConfig("features: must be a list that is not empty")
+    features = tuple(_read_feature(item, f"features[{position}]") for position, item in enumerate(given))
+    names = [feature.name for feature in features]
+    if len(set(names)) < len(names) or set(names) & set(_KEYS):
+        raise InvalidConfig("features: each name once, and neither date nor entity")
+    return features
+
+
+def _read_feature(given: object, path: str) -> Feature:
+    if not isinstance(given, Mapping):
+        raise InvalidConfig(f"{path}: must be an object")
+    steps = given.get("transforms") or ()
+    if not isinstance(steps, list | tuple) or not all(isinstance(step, Mapping) for step in steps):
+        raise InvalidConfig(f"{path}.transforms: must be a list of objects")
+    transforms = tuple(
+        Transform(
+            read_choice(step, "name", TRANSFORMS, ""),
+            read_number(step, "share", 0.01, minimum=0.0, maximum=0.49),
+        )
+        for step in steps
+    )
+    return Feature(read_text(given, "name"), read_text(given, "expression"), transforms)
+
+
+def build_features(
+    features: Sequence[Feature], tables: Sequence[InputTable], macros: Mapping[str, Macro]
+) -> pl.DataFrame:
+    """`date, entity` and a column for each feature, sorted; null where a feature has no value.
+
+    Raises:
+        InvalidExpression: an expression does not parse, or names what no table has.
+    """
+    built: pl.DataFrame | None = None
+    for feature in features:
+        column = _evaluate(feature.expression, tables, macros, feature.name)
+        built = column if built is None else built.join(column, on=_KEYS, how="full", coalesce=True)
+    assert built is not None
+    return built.sort(_KEYS)
+
+
+def build_target(config: Config, tables: Sequence[InputTable], macros: Mapping[str, Macro]) -> pl.DataFrame:
+    """`date, entity, target`: the value of `target.expression` as it will be `target.horizon` sessions later."""
+    section = read_section(config, "target")
+    horizon = read_whole(section, "horizon", 1, minimum=1, maximum=10_000)
+    later = _evaluate(read_text(section, "expression"), tables, macros, "target")
+    sessions = later.select(pl.col("date").unique().sort())
+    ahead = sessions.select("date", pl.col("date").shift(-horizon).alias("later"))
+    known = ahead.join(later.rename({"date": "later"}), on="later")
+    return known.select("date", "entity", "target").sort(_KEYS)
+
+
+def _evaluate(
+    text: str, tables: Sequence[InputTable], macros: Mapping[str, Macro], output: str
+) -> pl.DataFrame:
+    try:
+        expression = parse(text, macros=macros)
+        return evaluate(expression, join_inputs(expression, tables), output=output)
+    except ExpressionError as error:
+        raise InvalidExpression(f"{output}: {error}") from error

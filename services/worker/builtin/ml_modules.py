@@ -1,0 +1,178 @@
+"""Models on scikit-learn: its estimators behind its own pipeline of transforms; they read and store nothing."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import polars as pl
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from optaic.plugins import MLModule, NoDataInRange, NotFitted, SchemaMismatch
+from worker.builtin.features import Transform, read_features
+from worker.builtin.parameters import read_number, read_whole
+
+_FEWEST = 2  # rows: one has no spread
+
+
+class Winsorizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]  # untyped
+    """Clips to the quantiles of what it was fitted on; what is absent stays so."""
+
+    def __init__(self, share: float = 0.01) -> None:
+        self.share = share
+
+    def fit(self, values: Any, target: Any = None) -> Winsorizer:
+        """Learn the quantiles of each column."""
+        del target
+        self.n_features_in_ = values.shape[1]
+        self.low_, self.high_ = np.nanquantile(values, [self.share, 1.0 - self.share], axis=0)
+        return self
+
+    def transform(self, values: Any) -> Any:
+        """The values, clipped."""
+        return np.clip(values, self.low_, self.high_)
+
+
+class ScikitModule(MLModule):
+    """What the models share: the features' transforms, rows that are complete, frames in and out."""
+
+    takes_nulls: ClassVar[bool] = False  # whether absent features are something that it can learn from
+
+    def __init__(self, config: Mapping[str, object] | None = None) -> None:
+        super().__init__(config)
+        self._features = read_features(self.config)
+        self._pipeline = Pipeline([("features", self._transforms()), ("model", self._estimator())])
+        self._is_fitted = False
+
+    @abstractmethod
+    def _estimator(self) -> Any:
+        """The configured estimator."""
+
+    @abstractmethod
+    def _say(self, values: Any) -> tuple[Any, Any]:
+        """Predictions and confidences; None: it has none."""
+
+    def _labels(self, target: pl.Series) -> Any:
+        """What the estimator learns of the target."""
+        return target.to_numpy()
+
+    def fit(self, features: pl.DataFrame, target: pl.Series) -> None:
+        """Learn from the rows that have a target and, unless nulls say something, every feature."""
+        values = self._read(features)
+        wanted = target.cast(pl.Float64)
+        usable = self._usable(values) & wanted.is_finite().fill_null(value=False).to_numpy()
+        if usable.sum() < _FEWEST:
+            raise NoDataInRange(f"only {usable.sum()} of {len(usable)} rows have target and features")
+        self._learn(values[usable], self._labels(wanted.filter(pl.Series(usable))))
+        self._is_fitted = True
+
+    def _learn(self, values: Any, labels: Any) -> None:
+        self._pipeline.fit(values, labels)
+
+    def predict(self, features: pl.DataFrame) -> pl.DataFrame:
+        """`prediction` and `confidence`."""
+        if not self._is_fitted:
+            raise NotFitted("the model has not been trained")
+        values = self._read(features)
+        usable = self._usable(values)
+        said: list[Any] = [np.full(len(usable), np.nan), np.full(len(usable), np.nan)]
+        if usable.any():
+            for column, found in zip(said, self._say(values[usable]), strict=True):
+                if found is not None:
+                    column[usable] = found
+        return pl.DataFrame({"prediction": said[0], "confidence": said[1]}).fill_nan(None)
+
+    def _transforms(self) -> Any:
+        steps = [
+            (feature.name, make_pipeline(*map(_make_step, feature.transforms) or ["passthrough"]), [position])
+            if feature.transforms
+            else (feature.name, "passthrough", [position])
+            for position, feature in enumerate(self._features)
+        ]
+        return ColumnTransformer(steps)
+
+    def _read(self, features: pl.DataFrame) -> Any:
+        names = [feature.name for feature in self._features]
+        if missing := [name for name in names if name not in features.columns]:
+            raise SchemaMismatch(f"no feature {', '.join(missing)} (there are {', '.join(features.columns)})")
+        values = features.select(pl.col(name).cast(pl.Float64) for name in names).to_numpy()
+        return np.where(np.isfinite(values), values, np.nan)
+
+    def _usable(self, values: Any) -> Any:
+        if self.takes_nulls:
+            return np.ones(len(values), dtype=bool)
+        filled = [
+            any(step.name == "fill_median" for step in feature.transforms) for feature in self._features
+        ]
+        return (np.isfinite(values) | np.array(filled)).all(axis=1)
+
+
+class RidgeModule(ScikitModule):
+    """Linear regression with an L2 penalty. Config: `alpha`."""
+
+    def _estimator(self) -> Any:
+        return Ridge(alpha=read_number(self.config, "alpha", 1.0, minimum=0.0))
+
+    def _say(self, values: Any) -> tuple[Any, Any]:
+        return self._pipeline.predict(values), None
+
+
+class HistGradientBoostingModule(ScikitModule):
+    """Gradient boosted trees over histograms; absent features are a branch of their own."""
+
+    takes_nulls = True
+
+    def _estimator(self) -> Any:
+        config = self.config
+        return HistGradientBoostingRegressor(
+            learning_rate=read_number(config, "learning_rate", 0.1, minimum=1e-6, maximum=1.0),
+            max_iter=read_whole(config, "max_iter", 100, minimum=1, maximum=10_000),
+            max_leaf_nodes=read_whole(config, "max_leaf_nodes", 31, minimum=2, maximum=10_000),
+            min_samples_leaf=read_whole(config, "min_samples_leaf", 20, minimum=1, maximum=1_000_000),
+            l2_regularization=read_number(config, "l2_regularization", 0.0, minimum=0.0),
+            early_stopping=False,  # it would hold back rows at random, those of tomorrow too
+            random_state=read_whole(config, "seed", 0, minimum=0, maximum=2**31 - 1),
+        )
+
+    def _say(self, values: Any) -> tuple[Any, Any]:
+        return self._pipeline.predict(values), None
+
+
+class LogisticModule(ScikitModule):
+    """Whether the target will lie above `threshold`: its probability, and how sure that is."""
+
+    def _estimator(self) -> Any:
+        config = self.config
+        return LogisticRegression(
+            C=read_number(config, "c", 1.0, minimum=1e-9),
+            max_iter=read_whole(config, "max_iter", 1_000, minimum=1, maximum=100_000),
+            class_weight="balanced" if config.get("balanced") is True else None,
+        )
+
+    def _labels(self, target: pl.Series) -> Any:
+        return (target > read_number(self.config, "threshold", 0.0)).to_numpy()
+
+    def _learn(self, values: Any, labels: Any) -> None:
+        if labels.all() or not labels.any():
+            raise NoDataInRange("the target is never on the other side of the threshold")
+        super()._learn(values, labels)
+
+    def _say(self, values: Any) -> tuple[Any, Any]:
+        above = self._pipeline.predict_proba(values)[:, 1]
+        return above, np.maximum(above, 1.0 - above)
+
+
+def _make_step(transform: Transform) -> Any:
+    if transform.name == "standardize":
+        return StandardScaler()
+    if transform.name == "winsorize":
+        return Winsorizer(transform.share)
+    return SimpleImputer(strategy="median", keep_empty_features=True)

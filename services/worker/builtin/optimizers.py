@@ -1,0 +1,209 @@
+"""Optimizers on skfolio: scores choose the entities, past returns give their risk; they read and store nothing."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import polars as pl
+from skfolio import RiskMeasure
+from skfolio.moments import BaseMu
+from skfolio.optimization import (
+    EqualWeighted,
+    HierarchicalRiskParity,
+    MeanRisk,
+    ObjectiveFunction,
+    RiskBudgeting,
+)
+from skfolio.prior import EmpiricalPrior
+
+from optaic.plugins import Allocation, InvalidConfig, NoDataInRange, NoSolution, Optimizer, SchemaMismatch
+from worker.builtin.parameters import read_choice, read_number, read_whole
+
+_SESSIONS_A_YEAR = 252
+_FEWEST_RETURNS = 20
+_CONSTRAINTS = ("min_weight", "max_weight")
+_RISK_MEASURES = {
+    "variance": RiskMeasure.VARIANCE,
+    "semi_variance": RiskMeasure.SEMI_VARIANCE,
+    "cvar": RiskMeasure.CVAR,
+}
+
+
+class GivenMu(BaseMu):  # type: ignore[misc]  # untyped
+    """Expected returns that come from elsewhere, where skfolio would estimate them from the past."""
+
+    def __init__(self, mu: Sequence[float] = ()) -> None:
+        self.mu = mu
+
+    def fit(self, X: Any, y: Any = None) -> GivenMu:  # noqa: N803 - scikit-learn's names
+        """Nothing is learnt."""
+        del X, y
+        self.mu_ = np.asarray(self.mu, dtype=float)
+        return self
+
+
+class SkfolioOptimizer(Optimizer):
+    """What the optimizers share: choosing entities, the returns that count, checking what came out.
+
+    Config: `top_n` (all that have a score) and `lookback` (252 sessions). Constraints: `min_weight` (0), `max_weight`
+    (1). The weights sum to 1.
+    """
+
+    constraints_known: ClassVar[tuple[str, ...]] = _CONSTRAINTS
+
+    @abstractmethod
+    def _estimator(self, scores: Any, returns: Any) -> Any:
+        """The configured estimator for the chosen entities."""
+
+    def optimize(self, scores: Mapping[str, float], returns: pl.DataFrame) -> Allocation:
+        """The chosen entities' weights."""
+        if unknown := sorted(set(self.constraints) - set(self.constraints_known)):
+            known = ", ".join(self.constraints_known) or "none"
+            raise InvalidConfig(f"constraints: {', '.join(unknown)} not known, only {known}")
+        chosen = self._choose(scores)
+        low, high = self._limits()
+        if low * len(chosen) > 1.0 + 1e-9 or high * len(chosen) < 1.0 - 1e-9:
+            raise NoSolution(f"{len(chosen)} weights between {low:g} and {high:g} cannot sum to 1")
+        past = self._past(returns, chosen)
+        alone = len(chosen) == 1
+        weights = np.ones(1) if alone else self._solve([scores[name] for name in chosen], past)
+        daily = past @ weights
+        return Allocation(
+            weights={name: float(weight) for name, weight in zip(chosen, weights, strict=True)},
+            diagnostics={
+                "sessions": float(len(past)),
+                "volatility": float(daily.std(ddof=1) * np.sqrt(_SESSIONS_A_YEAR)),
+                "effective_count": float(1.0 / np.square(weights).sum()),
+                "concentration": float(np.abs(weights).max()),
+                "gross_exposure": float(np.abs(weights).sum()),
+                "net_exposure": float(weights.sum()),
+            },
+        )
+
+    def _choose(self, scores: Mapping[str, float]) -> list[str]:
+        known = [name for name, score in scores.items() if score is not None and np.isfinite(score)]
+        if not known:
+            raise NoDataInRange("no entity has a score")
+        count = read_whole(self.config, "top_n", len(known), minimum=1, maximum=100_000)
+        return sorted(sorted(known, key=lambda name: (-scores[name], name))[:count])
+
+    def _past(self, returns: pl.DataFrame, chosen: Sequence[str]) -> Any:
+        if missing := [name for name in chosen if name not in returns.columns]:
+            raise SchemaMismatch(f"no returns of {', '.join(missing)}")
+        lookback = read_whole(self.config, "lookback", 252, minimum=_FEWEST_RETURNS, maximum=100_000)
+        table = returns.sort("date").tail(lookback).select(pl.col(name).cast(pl.Float64) for name in chosen)
+        past = table.drop_nulls().to_numpy()
+        past = past[np.isfinite(past).all(axis=1)]
+        if len(past) < _FEWEST_RETURNS:
+            raise NoDataInRange(f"only {len(past)} sessions have returns of all chosen entities")
+        return past
+
+    def _limits(self) -> tuple[float, float]:
+        low = read_number(self.constraints, "min_weight", 0.0, minimum=-1.0, maximum=1.0)
+        high = read_number(self.constraints, "max_weight", 1.0, minimum=-1.0, maximum=1.0)
+        if low > high:
+            raise InvalidConfig("constraints.min_weight: is above max_weight")
+        return low, high
+
+    def _solve(self, scores: Sequence[float], past: Any) -> Any:
+        estimator = self._estimator(np.asarray(scores, dtype=float), past)
+        try:
+            estimator.fit(past)
+        except Exception as error:  # solvers and skfolio raise types of their own for what has no solution
+            raise NoSolution(f"{type(error).__name__}: {error}") from error
+        weights = np.asarray(estimator.weights_, dtype=float)
+        if not np.isfinite(weights).all():
+            raise NoSolution("the solver found no weights")
+        return weights
+
+
+class MeanVarianceOptimizer(SkfolioOptimizer):
+    """Expected return against variance; a score of 1 means an expected return of `skill` standard deviations.
+
+    Config: `risk_aversion` (1) and `skill` (0.05), the assumed correlation of scores and later returns.
+    """
+
+    def _estimator(self, scores: Any, returns: Any) -> Any:
+        spread = scores.std(ddof=1)
+        standard = (scores - scores.mean()) / spread if spread > 0 else np.zeros(len(scores))
+        skill = read_number(self.config, "skill", 0.05, minimum=0.0, maximum=1.0)
+        low, high = self._limits()
+        return MeanRisk(
+            objective_function=ObjectiveFunction.MAXIMIZE_UTILITY,
+            risk_measure=RiskMeasure.VARIANCE,
+            risk_aversion=read_number(self.config, "risk_aversion", 1.0, minimum=1e-6, maximum=1e6),
+            prior_estimator=EmpiricalPrior(
+                mu_estimator=GivenMu(skill * standard * returns.std(axis=0, ddof=1))
+            ),
+            min_weights=low,
+            max_weights=high,
+        )
+
+
+class MinimumCVaROptimizer(SkfolioOptimizer):
+    """The least expected loss in the worst sessions. Config: `beta` (0.95)."""
+
+    def _estimator(self, scores: Any, returns: Any) -> Any:
+        del scores, returns
+        low, high = self._limits()
+        return MeanRisk(
+            objective_function=ObjectiveFunction.MINIMIZE_RISK,
+            risk_measure=RiskMeasure.CVAR,
+            cvar_beta=read_number(self.config, "beta", 0.95, minimum=0.5, maximum=0.999),
+            min_weights=low,
+            max_weights=high,
+        )
+
+
+class RiskBudgetingOptimizer(SkfolioOptimizer):
+    """Every entity contributes the same risk. Config: `risk_measure` (variance). No shorts."""
+
+    def _estimator(self, scores: Any, returns: Any) -> Any:
+        del scores, returns
+        low, high = self._limits()
+        if low < 0:
+            raise InvalidConfig("constraints.min_weight: risk budgets know no shorts")
+        return RiskBudgeting(risk_measure=_read_risk_measure(self.config), min_weights=low, max_weights=high)
+
+
+class HierarchicalRiskParityOptimizer(SkfolioOptimizer):
+    """Risk split down a tree of entities that move alike. Config: `risk_measure` (variance). No shorts."""
+
+    def _estimator(self, scores: Any, returns: Any) -> Any:
+        del scores, returns
+        low, high = self._limits()
+        if low < 0:
+            raise InvalidConfig("constraints.min_weight: the hierarchy knows no shorts")
+        return HierarchicalRiskParity(
+            risk_measure=_read_risk_measure(self.config), min_weights=low, max_weights=high
+        )
+
+
+class EqualWeightOptimizer(SkfolioOptimizer):
+    """The same weight for each chosen entity; there is nothing to constrain."""
+
+    constraints_known = ()
+
+    def _estimator(self, scores: Any, returns: Any) -> Any:
+        del scores, returns
+        return EqualWeighted()
+
+
+def returns_of(prices: pl.DataFrame, column: str = "close") -> pl.DataFrame:
+    """`date` and a column of simple returns for each entity, out of `date, entity, <column>`.
+
+    Raises:
+        SchemaMismatch: a column is missing.
+    """
+    if missing := [name for name in ("date", "entity", column) if name not in prices.columns]:
+        raise SchemaMismatch(f"no column {', '.join(missing)} (there are {', '.join(prices.columns)})")
+    wide = prices.pivot(on="entity", index="date", values=column).sort("date")
+    closes = pl.exclude("date").cast(pl.Float64)
+    return wide.select("date", closes / closes.shift(1) - 1.0).slice(1)
+
+
+def _read_risk_measure(config: Mapping[str, object]) -> RiskMeasure:
+    return _RISK_MEASURES[read_choice(config, "risk_measure", tuple(_RISK_MEASURES), "variance")]
