@@ -2,7 +2,7 @@
 
 import typer
 
-from optaic.cli import definitions, dev, instances, lineage, runs, status
+from optaic.cli import apply, definitions, dev, instances, lineage, runs, status
 
 app = typer.Typer(
     name="optaic",
@@ -17,3 +17,6 @@ app.add_typer(instances.app, name="instance", help="What is configured.")
 app.add_typer(runs.app, name="run", help="What runs and what came out.")
 app.add_typer(status.app, name="status", help="What state instances are in.")
 app.add_typer(lineage.app, name="lineage", help="What depends on what.")
+app.command("apply")(apply.apply)
+app.command("diff")(apply.diff)
+app.command("export")(apply.export)

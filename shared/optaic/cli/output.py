@@ -64,7 +64,12 @@ def print_json(value: Message | Mapping[str, Any] | Sequence[Message], *, indent
     plain: Any = _dict(value) if isinstance(value, Message) else value
     if isinstance(value, Sequence):
         plain = [_dict(each) for each in value]
-    sys.stdout.write(json.dumps(plain, indent=indent) + "\n")
+    print_json_value(plain, indent=indent)
+
+
+def print_json_value(value: Any, *, indent: int | None = 2) -> None:
+    """Write JSON of plain values."""
+    sys.stdout.write(json.dumps(value, indent=indent) + "\n")
     sys.stdout.flush()
 
 

@@ -1,0 +1,188 @@
+"""Reading what exists and doing what a plan says, through the client."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Collection, Sequence
+from typing import Any, NamedTuple
+
+from optaic.apply import fields, references
+from optaic.apply.documents import DefinitionEntry, Document
+from optaic.apply.plan import Action, Existing, Verb
+from optaic.client import AsyncClient
+from optaic.definition.v1 import definition_pb2
+from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance
+
+REASON = "applied"
+
+
+class Done(NamedTuple):
+    """An action that was done, or checked; `is_checked` is False where a dry run cannot check it yet."""
+
+    action: Action
+    is_checked: bool
+
+
+def projects_of(documents: Sequence[Document]) -> set[str]:
+    """Return the projects that documents name."""
+    return {each.project for each in documents if each.project}
+
+
+def definitions_of(documents: Sequence[Document]) -> set[tuple[int, str]]:
+    """Return the kinds and names of the definitions that documents publish."""
+    requests = [entry.request for document in documents for entry in document.definitions]
+    return {(each.kind, each.name) for each in requests}
+
+
+async def read_existing(
+    client: AsyncClient,
+    projects: Collection[str] | None = None,
+    definitions: Collection[tuple[int, str]] | None = None,
+) -> Existing:
+    """Return what there is of some projects, and the versions of some definitions; None means all."""
+    ids = {
+        each.name: each.project_id
+        for each in await client.projects.list()
+        if projects is None or each.name in projects
+    }
+    versions: dict[tuple[int, str], Sequence[definition_pb2.DefinitionVersion]] = {}
+    descriptions = {}
+    for each in await client.definitions.list():
+        key = (int(each.kind), each.name)
+        is_asked_for = definitions is None or key in definitions
+        versions[key] = await client.definitions.versions(each.definition_id) if is_asked_for else ()
+        descriptions[key] = each.description
+    instances = [
+        instance
+        for project_id in ids.values()
+        for instance in await client.instances.list(project=project_id)
+        if instance.state != INSTANCE_STATE_DELETING
+    ]
+    return Existing(ids, versions, descriptions, instances)
+
+
+async def execute(
+    client: AsyncClient, actions: Sequence[Action], existing: Existing, *, dry_run: bool = False
+) -> AsyncGenerator[Done]:
+    """Do what a plan says, in order, and yield each action when it is done.
+
+    Args:
+        client: The connection.
+        actions: The plan.
+        existing: What the plan was made of.
+        dry_run: Let the service check everything that it can check yet, and change nothing.
+
+    Raises:
+        OptaicError: The service refused; what was done until then stays, and the next plan goes on from there.
+    """
+    work = _Work(client, existing, dry_run)
+    for action in actions:
+        yield Done(action, await work.do(action))
+
+
+class _Work:
+    """The ids of what exists and of what was made on the way."""
+
+    def __init__(self, client: AsyncClient, existing: Existing, dry_run: bool) -> None:
+        self._client = client
+        self._dry_run = dry_run
+        self._projects = dict(existing.projects)
+        self._instances = {key: each.instance_id for key, each in existing.named().items()}
+        self._versions = {
+            (key, each.version): each.definition_version_id
+            for key, versions in existing.definitions.items()
+            for each in versions
+        }
+        self._published: set[str] = set()  # names that a dry run would have published
+
+    async def do(self, action: Action) -> bool:
+        """Do or check one thing; return whether it was."""
+        if action.kind == "project":
+            return await self._create_project(action)
+        if isinstance(action.desired, DefinitionEntry):
+            return await self._move_definition(action, action.desired)
+        if action.verb is Verb.DELETE:
+            return await self._delete(action)
+        assert isinstance(action.desired, Instance)
+        return await self._write(action, action.desired)
+
+    async def _create_project(self, action: Action) -> bool:
+        if self._dry_run:
+            return False
+        self._projects[action.name] = (await self._client.projects.create(action.name)).project_id
+        return True
+
+    async def _move_definition(self, action: Action, entry: DefinitionEntry) -> bool:
+        request, calls = entry.request, self._client.definitions
+        key = ((int(request.kind), request.name), request.definition_version.version)
+        if action.verb is Verb.PUBLISH:
+            # Macros use each other by name: after the first that is only pretended, the others cannot be checked.
+            if self._dry_run and self._published:
+                return False
+            self._published.add(request.name)
+            version = await calls.publish(
+                request.name,
+                request.kind,
+                request.definition_version,
+                description=request.description,
+                draft=entry.state == "draft",
+                validate_only=self._dry_run,
+            )
+            self._versions[key] = version.definition_version_id
+            return True
+        if self._dry_run:
+            return False
+        move = {Verb.ACTIVATE: calls.activate, Verb.DEPRECATE: calls.deprecate, Verb.RETIRE: calls.retire}
+        await move[action.verb](self._versions[key], REASON)
+        return True
+
+    async def _write(self, action: Action, desired: Instance) -> bool:
+        project_id = self._projects.get(action.project)
+        # A definition may be named by an expression in a config, too.
+        text = str(desired).lower()
+        is_early = self._dry_run and any(name.lower() in text for name in self._published)
+        unknown = [
+            name
+            for name in references.read_names(desired)
+            if (action.project, name) not in self._instances and not references.is_id(name)
+        ]
+        if project_id is None or unknown or is_early:
+            return False
+        instance = Instance()
+        instance.CopyFrom(desired)
+        references.rename(instance, lambda name, _: self._instances.get((action.project, name), name))
+        if action.current is None:
+            values = {each.name: fields.value_at(instance, each.name) for each, _ in instance.ListFields()}
+            answer = await self._client.instances.create(
+                project=project_id, validate_only=self._dry_run, reason=REASON, **values
+            )
+            if not self._dry_run:
+                self._instances[action.project, action.name] = answer.instance_id
+            return True
+        await self._client.instances.update(
+            action.current,
+            _nested(instance, action.mask),
+            etag=action.current.etag,
+            reason=REASON,
+            validate_only=self._dry_run,
+        )
+        return True
+
+    async def _delete(self, action: Action) -> bool:
+        assert action.current is not None
+        # What reads it goes first, or reads something else by then: a dry run would be told that it is still read.
+        if self._dry_run:
+            return False
+        await self._client.instances.delete(action.current, etag=action.current.etag, reason=REASON)
+        return True
+
+
+def _nested(instance: Instance, mask: Sequence[str]) -> dict[str, Any]:
+    """Return the fields of a mask as the client takes changes."""
+    changes: dict[str, Any] = {}
+    for path in mask:
+        *parents, name = path.split(".")
+        inner = changes
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[name] = fields.value_at(instance, path)
+    return changes

@@ -1,0 +1,186 @@
+"""Names between documents and instances: resolved, brought into order, and filled in where left to a default."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
+from typing import Any, TypeAlias
+
+from optaic.apply import fields
+from optaic.apply.documents import MANAGER, Document, InstanceEntry
+from optaic.definition.v1.definition_pb2 import DefinitionKind
+from optaic.errors import Violation
+from optaic.instance.v1.instance_pb2 import Instance
+from optaic.instance.v1.schedule_pb2 import ManualSchedule, Schedule
+
+Key: TypeAlias = tuple[str, str]  # project and name
+_DEFAULTS = {"store": "delta", "accessor": "simple"}
+_COMPONENTS = ("pipeline", "store", "accessor")
+_KINDS = {
+    "pipeline": ("PIPELINE",),
+    "store": ("STORE",),
+    "accessor": ("ACCESSOR",),
+    "experiment": ("OP", "OP_MACRO"),
+    "model": ("ML_MODULE",),
+    "portfolio_optimizer": ("PORTFOLIO_OPTIMIZER",),
+}
+_UUID_LENGTH = 36
+
+
+def rename(instance: Instance, name_of: Callable[[str, str], str]) -> None:
+    """Replace every reference to another instance; `name_of` gets it and its path in a document."""
+    for reference in instance.upstream_refs:
+        reference.resource_id = name_of(reference.resource_id, f"upstreams.{reference.role}")
+    if instance.WhichOneof("spec") == "backtest" and instance.backtest.HasField("signals"):
+        signals = instance.backtest.signals
+        if signals.primary:
+            signals.primary = name_of(signals.primary, "backtest.signals.primary")
+        for index, each in enumerate(signals.secondary):
+            signals.secondary[index] = name_of(each, f"backtest.signals.secondary[{index}]")
+
+
+def read_names(instance: Instance) -> list[str]:
+    """Return the names of all instances that an instance refers to."""
+    found: list[str] = []
+
+    def note(name: str, _: str) -> str:
+        found.append(name)
+        return name
+
+    copy = Instance()
+    copy.CopyFrom(instance)
+    rename(copy, note)
+    return found
+
+
+def named_instance(
+    project: str,
+    entry: InstanceEntry,
+    wanted: Mapping[Key, Any],
+    current: Mapping[Key, Instance],
+    pruned: Collection[Key],
+    problems: list[Violation],
+) -> Instance:
+    """Return an entry's instance with every reference as a name, an id only of another project's instance."""
+    names = {each.instance_id: name for (_, name), each in current.items() if _ == project}
+
+    def name_of(text: str, where: str) -> str:
+        key = (project, names.get(text, text))
+        if key in wanted or (key in current and key not in pruned):
+            return key[1]
+        if is_id(text) and key not in pruned:
+            return text
+        why = "is to be deleted" if key in pruned else f"is no instance of project {project!r}"
+        problems.append(Violation(f"{entry.path}.{where}", f"{text!r} {why}", "UNKNOWN_REFERENCE"))
+        return text
+
+    instance = Instance()
+    instance.CopyFrom(entry.instance)
+    rename(instance, name_of)
+    return instance
+
+
+def is_id(text: str) -> bool:
+    """Return whether a text has the form of an id."""
+    return len(text) == _UUID_LENGTH and text.count("-") == 4  # noqa: PLR2004 - as UUIDs are written
+
+
+def as_document(instance: Instance, instances: Iterable[Instance]) -> Instance:
+    """Return an instance as a document says it: names for ids, nothing that is output."""
+    names = {each.instance_id: each.name for each in instances if each.project_id == instance.project_id}
+    copy = Instance()
+    copy.CopyFrom(instance)
+    fields.keep_given(copy)
+    copy.labels.pop(MANAGER, None)
+    rename(copy, lambda text, _: names.get(text, text))
+    _sort_upstreams(copy)
+    for _, spec in definition_users(copy):
+        if spec.track_newest:
+            spec.ClearField("definition_version")
+    return copy
+
+
+def definition_users(instance: Instance) -> list[tuple[str, Any]]:
+    """Return every place where an instance names a definition: its path, and what holds the name."""
+    kind = instance.WhichOneof("spec")
+    if kind in ("dataset", "signal"):
+        path = "dataset" if kind == "dataset" else "signal.dataset"
+        dataset = instance.dataset if kind == "dataset" else instance.signal.dataset
+        given = {field.name: value for field, value in dataset.ListFields()}
+        return [(f"{path}.{each}", given[each]) for each in _COMPONENTS if each in given]
+    return [(kind, instance)] if kind in _KINDS else []
+
+
+def completed(instance: Instance, current: Instance | None) -> Instance:
+    """Return an instance with what it leaves to defaults; a version that it does not name stays."""
+    copy = Instance()
+    copy.CopyFrom(instance)
+    kind = copy.WhichOneof("spec")
+    if kind in ("dataset", "signal"):
+        dataset = copy.dataset if kind == "dataset" else copy.signal.dataset
+        for slot, name in _DEFAULTS.items():
+            component = getattr(dataset, slot)
+            component.SetInParent()
+            component.definition_name = component.definition_name or name
+    held = dict(definition_users(current)) if current is not None else {}
+    for path, spec in definition_users(copy):
+        before = held.get(path)
+        if spec.track_newest:
+            spec.ClearField("definition_version")
+        elif before and not spec.definition_version and before.definition_name == spec.definition_name:
+            spec.definition_version = before.definition_version
+    if copy.schedule == Schedule(manual=ManualSchedule()):
+        copy.ClearField("schedule")
+    _sort_upstreams(copy)
+    return copy
+
+
+def _sort_upstreams(instance: Instance) -> None:
+    """Order upstreams by role, as a document has them; those of one role keep their order."""
+    ordered = sorted(instance.upstream_refs, key=lambda each: each.role)
+    del instance.upstream_refs[:]
+    instance.upstream_refs.extend(ordered)
+
+
+def check_definitions(
+    documents: Sequence[Document], known: Collection[tuple[int, str]], problems: list[Violation]
+) -> None:
+    """Record every definition that is neither there nor in the documents."""
+    requests = [entry.request for document in documents for entry in document.definitions]
+    all_known = {*known, *((each.kind, each.name) for each in requests)}
+    for entry in (entry for document in documents for entry in document.instances):
+        for path, spec in definition_users(entry.instance):
+            kinds = _KINDS[path.rpartition(".")[2]]
+            where = f"{entry.path}.{path}.definition_name" if "." in path else f"{entry.path}.definition_name"
+            name = spec.definition_name
+            is_known = any(
+                (DefinitionKind.Value(f"DEFINITION_KIND_{kind}"), name) in all_known for kind in kinds
+            )
+            if not name and path.rpartition(".")[2] not in _DEFAULTS:
+                problems.append(Violation(where, "is required", "REQUIRED"))
+            elif name and not is_known:
+                words = " or ".join(kinds).lower()
+                problems.append(Violation(where, f"there is no {words} {name!r}", "UNKNOWN_REFERENCE"))
+
+
+def in_order(
+    instances: Mapping[Key, Instance],
+    wanted: Mapping[Key, tuple[Document, InstanceEntry]],
+    problems: list[Violation],
+) -> list[Key]:
+    """Return all instances, each after those that it reads; a cycle is recorded at an entry that is part of it.
+
+    Those that no document has count, too: what they read must not close a cycle even for a moment.
+    """
+    sorter: TopologicalSorter[Key] = TopologicalSorter()
+    for (project, name), instance in instances.items():
+        reads = [(project, each) for each in read_names(instance)]
+        sorter.add((project, name), *(each for each in reads if each in instances))
+    try:
+        return list(sorter.static_order())
+    except CycleError as error:
+        cycle: list[Key] = error.args[1]
+        text = " -> ".join(name for _, name in reversed(cycle))
+        path = next((wanted[each][1].path for each in cycle if each in wanted), "documents")
+        problems.append(Violation(f"{path}.upstreams", f"closes a cycle: {text}", "CYCLE"))
+        return []

@@ -1,0 +1,127 @@
+"""`optaic apply`, `diff` and `export`: definitions and instances by file."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from optaic.apply.documents import Document, read_documents
+from optaic.apply.execution import definitions_of, execute, projects_of, read_existing
+from optaic.apply.export import UNMANAGED, export_documents
+from optaic.apply.plan import Action, Existing, make_plan
+from optaic.cli.output import Format, OutputOption, print_json_value, print_line
+from optaic.cli.session import FileOption, is_id, read_yaml, run
+from optaic.client import AsyncClient
+
+AdoptOption = Annotated[
+    bool, typer.Option("--adopt", help="Also change what another manages, and manage it from now on.")
+]
+PruneOption = Annotated[
+    bool, typer.Option("--prune", help="Delete what the manager made and the file no longer has.")
+]
+
+
+def apply(
+    file: FileOption,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, change nothing.")] = False,
+    adopt: AdoptOption = False,
+    prune: PruneOption = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Make definitions and instances as a file says; what is so already gets no revision."""
+
+    async def command(client: AsyncClient) -> None:
+        existing, actions = await _plan(client, file, adopt=adopt, prune=prune)
+        shown = []
+        async for done in execute(client, actions, existing, dry_run=dry_run):
+            note = "" if done.is_checked else "not checked: it needs what is not there yet"
+            if output is Format.JSON:
+                shown.append({**_plain(done.action), "checked": done.is_checked})
+            else:
+                _show(done.action, note)
+        _end(shown, actions, output)
+
+    run(command)
+
+
+def diff(
+    file: FileOption,
+    adopt: AdoptOption = False,
+    prune: PruneOption = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Show what `optaic apply` would do, field by field."""
+
+    async def command(client: AsyncClient) -> None:
+        _, actions = await _plan(client, file, adopt=adopt, prune=prune)
+        if output is Format.TABLE:
+            for action in actions:
+                _show(action, "")
+        _end([_plain(each) for each in actions], actions, output)
+
+    run(command)
+
+
+def export(
+    project: Annotated[str, typer.Option("--project", help="Only this one, by id or name.")] = "",
+    manager: Annotated[str, typer.Option(help="The manager of what nobody manages.")] = UNMANAGED,
+    definitions: Annotated[bool, typer.Option(help="With the definitions that are used.")] = True,
+) -> None:
+    """Write what exists as a file for `optaic apply`; applied as it is, it changes nothing."""
+
+    async def command(client: AsyncClient) -> None:
+        names = None
+        if project:
+            found = await (
+                client.projects.get(project) if is_id(project) else client.projects.get(name=project)
+            )
+            names = {found.name}
+        existing = await read_existing(client, names, None if definitions else ())
+        documents = export_documents(
+            existing, manager=manager, definitions=definitions, only_used=names is not None
+        )
+        yaml.safe_dump_all(documents, sys.stdout, sort_keys=False, allow_unicode=True, width=110)
+
+    run(command)
+
+
+async def _plan(
+    client: AsyncClient, file: Path, *, adopt: bool, prune: bool
+) -> tuple[Existing, list[Action]]:
+    documents: list[Document] = read_documents(read_yaml(file))
+    existing = await read_existing(client, projects_of(documents), definitions_of(documents))
+    return existing, make_plan(documents, existing, adopt=adopt, prune=prune)
+
+
+def _show(action: Action, note: str) -> None:
+    print_line(f"{action.verb:<10}", f"{action.kind:<10}", action.name, *([note] if note else []))
+    for each in action.changes:
+        print_line(f"    {each.path}:", f"{_value(each.before)} -> {_value(each.after)}")
+
+
+def _end(shown: Iterable[dict[str, Any]], actions: list[Action], output: Format) -> None:
+    if output is Format.JSON:
+        print_json_value(list(shown))
+    elif not actions:
+        print_line("nothing to do")
+
+
+def _plain(action: Action) -> dict[str, Any]:
+    return {
+        "verb": str(action.verb),
+        "kind": action.kind,
+        "project": action.project,
+        "name": action.name,
+        "path": action.path,
+        "changes": [each.__dict__ for each in action.changes],
+    }
+
+
+def _value(value: Any) -> str:
+    return "(not set)" if value is None else json.dumps(value, default=str)

@@ -1,0 +1,174 @@
+"""The client's calls over dictionaries, with the service's rules on references: any moment must be allowed."""
+
+from __future__ import annotations
+
+import uuid
+from graphlib import TopologicalSorter
+from typing import Any, cast
+
+from optaic.apply.references import definition_users, read_names
+from optaic.client import AsyncClient, messages
+from optaic.definition.v1 import definition_pb2
+from optaic.instance.v1 import instance_pb2
+
+
+def _id() -> str:
+    return str(uuid.uuid4())
+
+
+class Memory:
+    """What there is, and a client of it."""
+
+    def __init__(self, *pipelines: str) -> None:
+        self.projects = _Projects()
+        self.definitions = _Definitions()
+        self.instances = _Instances()
+        for kind, names in (("pipeline", pipelines), ("store", ("delta",)), ("accessor", ("simple",))):
+            for name in names:
+                self.definitions.add(name, kind, {"version": "1.0.0", "code_ref": "a:B"})
+
+    @property
+    def client(self) -> AsyncClient:
+        """The part of a client that is used."""
+        return cast("AsyncClient", self)
+
+    def live(self) -> dict[str, instance_pb2.Instance]:
+        """Return all instances by name."""
+        return {each.name: each for each in self.instances.by_id.values()}
+
+    def instance(self, name: str) -> instance_pb2.Instance:
+        """Return one, to look at or to change behind everybody's back."""
+        return self.live()[name]
+
+
+class _Projects:
+    def __init__(self) -> None:
+        self.all: list[instance_pb2.Project] = []
+
+    async def list(self) -> Any:
+        return self.all
+
+    async def create(self, name: str) -> instance_pb2.Project:
+        self.all.append(instance_pb2.Project(project_id=_id(), name=name))
+        return self.all[-1]
+
+
+class _Definitions:
+    def __init__(self) -> None:
+        self.all: dict[str, list[definition_pb2.DefinitionVersion]] = {}
+
+    def add(self, name: str, kind: Any, version: Any, state: int = 2) -> definition_pb2.DefinitionVersion:
+        made = definition_pb2.DefinitionVersion()
+        messages.fill(made, {"kind": kind, "definition_name": name, "definition_version_id": _id()})
+        content = definition_pb2.DefinitionVersion()
+        messages.fill(content, version) if isinstance(version, dict) else content.CopyFrom(version)
+        made.MergeFrom(content)
+        made.state = cast("Any", state)
+        self.all.setdefault(name, []).append(made)
+        return made
+
+    async def list(self) -> Any:
+        return [
+            definition_pb2.Definition(definition_id=name, name=name, kind=versions[0].kind)
+            for name, versions in self.all.items()
+        ]
+
+    async def versions(self, definition_id: str) -> Any:
+        return self.all[definition_id]
+
+    async def publish(
+        self, name: str, kind: Any, version: Any, *, description: str, draft: bool, validate_only: bool
+    ) -> definition_pb2.DefinitionVersion:
+        del description
+        made = self.add(name, kind, version, 1 if draft else 2)
+        if validate_only:
+            self.all[name].remove(made)
+            if not self.all[name]:
+                del self.all[name]
+        return made
+
+    async def activate(self, definition_version_id: str, reason: str) -> None:
+        self._move(definition_version_id, 2, reason)
+
+    async def deprecate(self, definition_version_id: str, reason: str) -> None:
+        self._move(definition_version_id, 3, reason)
+
+    async def retire(self, definition_version_id: str, reason: str) -> None:
+        self._move(definition_version_id, 4, reason)
+
+    def _move(self, definition_version_id: str, state: int, reason: str) -> None:
+        assert reason
+        (version,) = [
+            each
+            for versions in self.all.values()
+            for each in versions
+            if each.definition_version_id == definition_version_id
+        ]
+        assert version.state == state - 1
+        version.state = cast("Any", state)
+
+
+class _Instances:
+    def __init__(self) -> None:
+        self.by_id: dict[str, instance_pb2.Instance] = {}
+
+    async def list(self, *, project: str) -> Any:
+        return [each for each in self.by_id.values() if each.project_id == project]
+
+    async def create(
+        self, *, project: str, validate_only: bool, reason: str, **fields: Any
+    ) -> instance_pb2.Instance:
+        assert reason
+        instance = instance_pb2.Instance(instance_id=_id(), project_id=project, revision=1, etag="r1")
+        messages.fill(instance, fields)
+        for _, spec in definition_users(instance):
+            spec.definition_version = spec.definition_version or "1.0.0"
+            spec.config.SetInParent()
+        self._check(instance)
+        if not validate_only:
+            self.by_id[instance.instance_id] = instance
+        return instance
+
+    async def update(
+        self, current: instance_pb2.Instance, changes: Any, *, etag: str, reason: str, validate_only: bool
+    ) -> None:
+        assert reason
+        assert etag == current.etag
+        changed = instance_pb2.Instance()
+        changed.CopyFrom(current)
+        given = instance_pb2.Instance()
+        messages.fill(given, changes)
+        for path in messages.paths(instance_pb2.Instance.DESCRIPTOR, changes):
+            *parents, name = path.split(".")
+            target: Any = changed
+            source: Any = given
+            for parent in parents:
+                target, source = getattr(target, parent), getattr(source, parent)
+            target.ClearField(name)
+            part = type(source)()
+            part.CopyFrom(source)
+            for field, _ in source.ListFields():
+                if field.name != name:
+                    part.ClearField(field.name)
+            target.MergeFrom(part)
+            if name == "definition_name":
+                target.definition_version = "1.0.0"
+        assert changed != current, "a change that changes nothing"
+        changed.revision += 1
+        changed.etag = f"r{changed.revision}"
+        self._check(changed)
+        if not validate_only:
+            self.by_id[changed.instance_id] = changed
+
+    async def delete(self, current: instance_pb2.Instance, *, etag: str, reason: str) -> None:
+        assert reason
+        assert etag == current.etag
+        readers = [each.name for each in self.by_id.values() if current.instance_id in read_names(each)]
+        assert not readers, "others read it"
+        del self.by_id[current.instance_id]
+
+    def _check(self, instance: instance_pb2.Instance) -> None:
+        after = {**self.by_id, instance.instance_id: instance}
+        assert set(read_names(instance)) <= set(after), "an unknown upstream"
+        sorter = TopologicalSorter({key: read_names(each) for key, each in after.items()})
+        sorter.prepare()  # raises for a cycle
