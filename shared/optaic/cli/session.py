@@ -56,6 +56,21 @@ def fail(message: str, *, status: int = _FAILED) -> None:
     raise typer.Exit(status)
 
 
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key that is there twice, where YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{key.value!r} is there twice", problem_mark=key.start_mark
+                )
+            if isinstance(key, yaml.ScalarNode):
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> list[Any]:
     """Return the documents of a YAML file.
 
@@ -63,7 +78,7 @@ def read_yaml(path: Path) -> list[Any]:
         ValueError: It is not YAML.
     """
     try:
-        return [each for each in yaml.safe_load_all(path.read_text(encoding="utf-8")) if each is not None]
+        return [each for each in yaml.load_all(path.read_text(encoding="utf-8"), _Loader) if each is not None]
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not YAML: {error}") from None
 

@@ -278,3 +278,29 @@ def test_an_instance_is_deleted_with_all_that_reads_it(optaic: FakeServices) -> 
     assert "prices  DELETING" in shown
     request = optaic.calls("DeleteInstance")[0].request
     assert (request.cascade, request.validate_only, request.reason) == (True, False, "old")
+
+
+def test_a_file_is_compared_and_its_mistakes_are_told_with_their_paths(
+    optaic: FakeServices, tmp_path: Path
+) -> None:
+    project = instance_pb2.Project(project_id=ID, name="desk")
+    optaic.on("ListProjects", instance_service_pb2.ListProjectsResponse(projects=[project]))
+    pipeline = definition_pb2.Definition(name="file", kind=definition_pb2.DEFINITION_KIND_PIPELINE)
+    optaic.on("ListDefinitions", definition_service_pb2.ListDefinitionsResponse(definitions=[pipeline]))
+    optaic.on("ListInstances", instance_service_pb2.ListInstancesResponse())
+    optaic.on("CreateInstance", lambda request, _: request.instance)
+    file = tmp_path / "desk.yaml"
+    content = "{name: raw, dataset: {pipeline: {definition_name: file}}}"
+    file.write_text(f"project: desk\nmanager: me\ninstances: [{content}]\n")
+    (action,) = json.loads(invoke("diff", "-f", str(file), "-o", "json").stdout)
+    assert (action["verb"], action["name"], action["path"]) == ("create", "raw", "documents[0].instances[0]")
+    assert "create" in invoke("apply", "-f", str(file), "--dry-run").stdout
+    request = optaic.calls("CreateInstance")[0].request
+    assert request.validate_only
+    assert request.instance.labels["optaic/manager"] == "me"
+    assert invoke("export", "--no-definitions").stdout == ""
+    file.write_text(f"project: desk\nmanager: me\ninstances: [{content.replace('file', 'fiel')}]\n")
+    refused = invoke("apply", "-f", str(file), status=1).stderr
+    assert "documents[0].instances[0].dataset.pipeline.definition_name" in refused
+    file.write_text("project: desk\nproject: lab\n")
+    assert "'project' is there twice" in invoke("diff", "-f", str(file), status=2).stderr
