@@ -11,10 +11,10 @@ from rich.console import Console
 
 import devstack
 from demo.equity_figure import draw_equity
-from demo.job import Job, StepFailedError
+from demo.job import Job, StepFailedError, Tools
 from demo.observer import observe
 from demo.screen import Screen, print_metrics
-from demo.summary import describe_job, describe_versions, write_summary
+from demo.summary import describe_instances, describe_job, describe_versions, write_summary
 from optaic.client import AsyncClient
 from optaic.errors import OptaicError
 
@@ -46,18 +46,20 @@ async def _show_job(stack: devstack.Stack, console: Console) -> int:
         status_address=endpoints.status,
         token="development",  # noqa: S106 - the development identity's well-known token
     ) as client:
+        tools = Tools(endpoints.prefect_api, endpoints.mlflow, Path(endpoints.evidently_workspace))
         with Screen(console) as screen:
             async with observe(client, endpoints.nats_subscriber, screen.refresh) as observed:
-                job = Job(client, observed, endpoints.prefect_api, screen.refresh)
+                job = Job(client, observed, tools, screen.refresh)
                 screen.follow(job)
                 backtest = await job.run()
                 screen.refresh()
         curve = await backtest.artifact("equity_curve")
+        instances = await describe_instances(job)
     metrics = dict(backtest.metrics)
     figure = OUTPUT / "equity_curve.png"
     await asyncio.to_thread(draw_equity, curve, figure, title="momentum_backtest", metrics=metrics)
-    versions = await describe_versions(endpoints.prefect_api, await _describe_servers(stack))
-    write_summary(describe_job(job, metrics, versions, figure), OUTPUT / "summary.json")
+    versions = await describe_versions(tools, await _describe_servers(stack))
+    write_summary(describe_job(job, instances, metrics, versions, figure), OUTPUT / "summary.json")
     print_metrics(console, metrics)
     console.print(f"{OUTPUT / 'summary.json'}\n{figure}")
     return 0
@@ -79,7 +81,7 @@ def main() -> int:
     async def job(stack: devstack.Stack) -> int:
         return await _show_job(stack, console)
 
-    console.print("Starting PostgreSQL, NATS, Prefect, four services and a worker ...")
+    console.print("Starting PostgreSQL, NATS, Prefect, MLflow, four services and a worker ...")
     try:
         return devstack.run(job, settings)
     except (StepFailedError, OptaicError, TimeoutError, devstack.StartError) as error:

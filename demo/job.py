@@ -4,6 +4,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import httpx
 
@@ -42,16 +43,28 @@ class Step:
     is_done: bool = False
 
 
+@dataclass(frozen=True)
+class Tools:
+    """Where the tools are that instances are paired with."""
+
+    prefect_api_url: str
+    mlflow_url: str
+    evidently_workspace: Path
+
+
 @dataclass
 class Job:
     """The main job over a running stack; `run` does it all."""
 
     client: AsyncClient
     observed: Observed
-    prefect_api_url: str
+    tools: Tools
     on_change: Callable[[], None]
     steps: list[Step] = field(default_factory=list)
     instances: dict[str, instance_pb2.Instance] = field(default_factory=dict)
+    """Those of the main job, by name."""
+    others: dict[str, instance_pb2.Instance] = field(default_factory=dict)
+    """One of each other kind, by name."""
     runs: list[tuple[str, run_pb2.Run]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What each step found worth saying."""
@@ -92,6 +105,8 @@ class Job:
             for name, instance in self.instances.items():
                 status = self.observed.statuses[instance.instance_id]
                 expect(status == "READY", f"{name} READY at the end, it is {status}")
+        async with self.step("One of every other kind, paired with Prefect, MLflow, Evidently"):
+            await self.create_every_kind()
         return last
 
     @asynccontextmanager
@@ -148,7 +163,7 @@ class Job:
 
     async def check_pairing(self) -> None:
         """Each instance has its flow, each flow its deployment in Prefect's own API, each status is NOT_INITIALIZED."""
-        async with httpx.AsyncClient(base_url=self.prefect_api_url, timeout=10) as prefect:
+        async with httpx.AsyncClient(base_url=self.tools.prefect_api_url, timeout=10) as prefect:
             for name in self.instances:
                 instance = await self.client.instances.wait_until_active(self.instances[name].instance_id)
                 self.instances[name] = instance
@@ -195,7 +210,7 @@ class Job:
         await self.until_words(instance_id, seen_before, "READY")
         words = self.observed.words(instance_id, seen_before)
         expect(words == ["RUNNING", "READY"], f"{name} to go RUNNING, READY; seen {words}")
-        async with httpx.AsyncClient(base_url=self.prefect_api_url, timeout=10) as prefect:
+        async with httpx.AsyncClient(base_url=self.tools.prefect_api_url, timeout=10) as prefect:
             answer = await prefect.get(f"/flow_runs/{run.orchestrator_run_id}")
             expect(answer.status_code == httpx.codes.OK, f"the run of {name} to be a Prefect flow run")
         return handle
@@ -265,3 +280,54 @@ class Job:
             (explanation.cause, [step.instance_name for step in explanation.path])
             for explanation in answer.explanations
         ]
+
+    async def create_every_kind(self) -> None:
+        """An experiment, a model and an optimizer on the prices and the signal, each ACTIVE with its handles in place."""
+        prices, signal = self.instances["sp500_prices"], self.instances["momentum_12_1"]
+        momentum = await self.client.instances.create(
+            project=prices.project_id,
+            name="momentum_preview",
+            experiment={"date_range": {"start": "2020-01-02"}},
+            definition_name="MOMENTUM",
+            config={"x": "close", "long": 252, "short": 21},
+            upstreams={"input": prices},
+        )
+        model = await self.client.instances.create(
+            project=prices.project_id,
+            name="next_month",
+            model={},
+            definition_name="ridge",
+            config={
+                "features": [{"name": "momentum", "expression": "value"}],
+                "target": {"expression": "PCT(close, 21)", "horizon": 21},
+            },
+            upstreams={"features": signal, "target": prices},
+        )
+        optimizer = await self.client.instances.create(
+            project=prices.project_id,
+            name="min_cvar",
+            portfolio_optimizer={},
+            definition_name="minimum_cvar",
+            upstreams={"signal": signal, "covariance": prices},
+        )
+        for created in (momentum, model, optimizer):
+            instance = await self.client.instances.wait_until_active(created.instance_id)
+            self.others[instance.name] = instance
+        await self.check_handles(self.others[model.name])
+
+    async def check_handles(self, model: instance_pb2.Instance) -> None:
+        """Each flow's deployment is in Prefect; the model's experiment in MLflow, its project in Evidently's workspace."""
+        async with httpx.AsyncClient(timeout=10) as http:
+            for name, instance in self.others.items():
+                for flow in instance.flows:
+                    url = f"{self.tools.prefect_api_url}/deployments/{flow.prefect_deployment_id}"
+                    is_there = (await http.get(url)).is_success
+                    expect(is_there, f"{word(flow, 'flow_kind')} of {name} to have a deployment in Prefect")
+            url = f"{self.tools.mlflow_url}/api/2.0/mlflow/experiments/get"
+            answer = await http.get(url, params={"experiment_id": model.model.mlflow_experiment_id})
+            expect(answer.is_success, f"{model.name} to have an experiment in MLflow")
+            experiment = answer.json()["experiment"]["name"]
+        project = model.model.evidently_project_id
+        is_there = (self.tools.evidently_workspace / project).is_dir()
+        expect(bool(project) and is_there, f"{model.name} to have a project in Evidently's workspace")
+        self.notes.append(f"{model.name}: MLflow experiment {experiment}, Evidently project {project}")

@@ -9,10 +9,11 @@ import httpx
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from demo.job import Job
+from demo.job import Job, Tools
 from optaic.client import word
 from optaic.instance.v1 import instance_pb2
 from optaic.run.v1 import run_pb2
+from optaic.status.v1 import status_pb2
 
 
 def _seconds(begin: Timestamp, end: Timestamp) -> float:
@@ -39,41 +40,61 @@ def _describe_run(name: str, run: run_pb2.Run) -> dict[str, Any]:
     }
 
 
-def _describe_instance(instance: instance_pb2.Instance, status: str) -> dict[str, Any]:
+async def describe_instances(job: Job) -> list[dict[str, Any]]:
+    """Every instance of the job: what it is, how it is paired, and how its flows are."""
+    return [
+        _describe_instance(instance, await job.client.status.get(instance.instance_id))
+        for instance in (*job.instances.values(), *job.others.values())
+    ]
+
+
+def _describe_instance(instance: instance_pb2.Instance, status: status_pb2.InstanceStatus) -> dict[str, Any]:
     components = instance.signal.dataset if instance.HasField("signal") else instance.dataset
-    pipeline = components.pipeline
-    return {
+    definition = components.pipeline if components.HasField("pipeline") else instance
+    words = {flow.flow_kind: word(flow, "status") for flow in status.flows}
+    described = {
         "kind": word(instance, "kind"),
         "name": instance.name,
         "id": instance.instance_id,
         "state": word(instance, "state"),
         "definition": None
         if instance.HasField("backtest")
-        else {"name": pipeline.definition_name, "version": pipeline.definition_version},
+        else {"name": definition.definition_name, "version": definition.definition_version},
         "flows": [
             {
                 "kind": word(flow, "flow_kind"),
                 "prefect_deployment_id": flow.prefect_deployment_id,
-                "status": status,
+                "status": words.get(flow.flow_kind, ""),
             }
             for flow in instance.flows
         ],
     }
+    if instance.HasField("model"):
+        described["mlflow_experiment_id"] = instance.model.mlflow_experiment_id
+        described["evidently_project_id"] = instance.model.evidently_project_id
+    return described
 
 
-async def describe_versions(prefect_api_url: str, servers: dict[str, str]) -> dict[str, str]:
+async def describe_versions(tools: Tools, servers: dict[str, str]) -> dict[str, str]:
     """Versions of all that took part: the servers as they say themselves, and ours."""
-    async with httpx.AsyncClient(base_url=prefect_api_url, timeout=10) as prefect:
-        prefect_version = (await prefect.get("/admin/version")).json()
-    return {"optaic": version("optaic"), **servers, "prefect": str(prefect_version)}
+    async with httpx.AsyncClient(timeout=10) as http:
+        prefect = (await http.get(f"{tools.prefect_api_url}/admin/version")).json()
+        mlflow = (await http.get(f"{tools.mlflow_url}/version")).text
+    return {"optaic": version("optaic"), **servers, "prefect": str(prefect), "mlflow": mlflow.strip()}
 
 
-def describe_job(job: Job, metrics: dict[str, Any], versions: dict[str, str], figure: Path) -> dict[str, Any]:
+def describe_job(
+    job: Job,
+    instances: list[dict[str, Any]],
+    metrics: dict[str, Any],
+    versions: dict[str, str],
+    figure: Path,
+) -> dict[str, Any]:
     """Everything the job has to show for itself."""
     statuses = {name: job.observed.statuses[instance.instance_id] for name, instance in job.instances.items()}
     return {
         "versions": versions,
-        "instances": [_describe_instance(each, statuses[name]) for name, each in job.instances.items()],
+        "instances": instances,
         "instance_ids": {name: instance.instance_id for name, instance in job.instances.items()},
         "runs": [_describe_run(name, run) for name, run in job.runs],
         "statuses": statuses,

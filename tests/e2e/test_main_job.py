@@ -54,6 +54,17 @@ def test_the_main_job_gives_what_it_promises(tmp_path: Path) -> None:
     assert {run["status"] for run in summary["runs"]} == {"COMPLETED"}
     assert summary["runs"][-1]["input_versions"] == {"sp500_prices": 2, "momentum_12_1": 2}
     assert {"total_return", "sharpe_ratio", "max_drawdown", "turnover"} <= set(summary["metrics"])
+    assert [instance["kind"] for instance in summary["instances"]] == [
+        *("DATASET", "SIGNAL", "BACKTEST", "EXPERIMENT", "MODEL", "PORTFOLIO_OPTIMIZER")
+    ]
+    assert {instance["state"] for instance in summary["instances"]} == {"ACTIVE"}
+    assert all(
+        flow["prefect_deployment_id"] for instance in summary["instances"] for flow in instance["flows"]
+    )
+    (model,) = (instance for instance in summary["instances"] if instance["kind"] == "MODEL")
+    assert [flow["kind"] for flow in model["flows"]] == ["TRAINING", "INFERENCE", "MONITORING"]
+    assert model["mlflow_experiment_id"]
+    assert model["evidently_project_id"]
     assert summary["events"]["RunCompleted"] == 6
     assert summary["events"]["InstanceCreated"] >= 3
     assert {"equity_curve", "trades", "weights_history", "daily_returns"} <= set(summary["artifacts"])
