@@ -45,7 +45,7 @@ async def running_services() -> AsyncIterator[BenchStack]:
     with tempfile.TemporaryDirectory(prefix="optaic-bench-", ignore_cleanup_errors=True) as folder:
         state = _make_state(Path(folder))
         chosen = ports.assign(
-            dict.fromkeys(("nats", "nats_monitor", "prefect", "postgres", *SERVICES), 0), {}
+            dict.fromkeys(("nats", "nats_monitor", "prefect", "mlflow", "postgres", *SERVICES), 0), {}
         )
         passwords = state.secrets()
         # Nothing listens where Prefect would be: runs stay pending.
