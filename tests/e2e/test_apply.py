@@ -13,6 +13,11 @@ from support.stack import RunningStack
 OPTAIC = Path(sys.executable).with_name("optaic")
 FILE = """
 definitions:
+  - name: HALF_{id}
+    kind: op_macro
+    definition_version:
+      version: 1.0.0
+      op_macro: {{parameters: [x], expression: x / 2}}
   - name: calm_{id}
     kind: pipeline
     state: deprecated
@@ -31,7 +36,7 @@ instances:
   - name: halved
     owner: alice
     signal:
-      dataset: {{pipeline: {{definition_name: expression, config: {{expression: close / 2}}}}}}
+      dataset: {{pipeline: {{definition_name: expression, config: {{expression: HALF_{id}(close)}}}}}}
       contract: {{nan_policy: drop}}
     upstreams: {{input: prices}}
   - name: prices
@@ -60,7 +65,7 @@ def optaic(stack: RunningStack, *arguments: str, status: int = 0) -> str:
 async def test_what_is_applied_is_exported_changed_and_pruned_by_file(
     stack: RunningStack, tmp_path: Path
 ) -> None:
-    name = uuid.uuid4().hex[:8]
+    name = uuid.uuid4().hex[:8].upper()
     file = tmp_path / "desk.yaml"
     content = FILE.format(id=name)
     file.write_text(content)
@@ -68,7 +73,15 @@ async def test_what_is_applied_is_exported_changed_and_pruned_by_file(
 
     dry = json.loads(optaic(stack, "apply", "-f", str(file), "--dry-run", "-o", "json"))
     names = [each["name"] for each in dry]
-    assert names == [project, f"calm_{name} 1.0.0", "prices", "halved", "backtest", f"calm_{name} 1.0.0"]
+    assert names == [
+        project,
+        f"HALF_{name} 1.0.0",
+        f"calm_{name} 1.0.0",
+        "prices",
+        "halved",
+        "backtest",
+        f"calm_{name} 1.0.0",
+    ]
     assert optaic(stack, "apply", "-f", str(file)).count("create") == 4
     assert "nothing to do" in optaic(stack, "diff", "-f", str(file), "--prune")
 
