@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import grpc
@@ -30,22 +31,27 @@ class LineageApi(lineage_service_pb2_grpc.LineageServiceServicer):
     async def CheckUpstreamFreshness(  # noqa: N802, D102 - named and described by the contract
         self, request: lineage_service_pb2.CheckUpstreamFreshnessRequest, _context: Context
     ) -> lineage_service_pb2.CheckUpstreamFreshnessResponse:
-        caller = context.current()
-        if not caller.is_service and (request.HasField("instance") or request.run_events):
-            raise PermissionDeniedError("PERMISSION_DENIED", "only services may attach what they know")
-        facts = [
-            events.run_fact_of_event(getattr(item, item.WhichOneof("event") or ""), item.event_id)
-            for item in request.run_events
-        ]
-        answer = await admission.check_upstream_freshness(
-            self._services,
-            self._database,
-            caller.tenant_id,
-            events.flow_key(request.flow),
-            events.snapshot_of(request.instance) if request.HasField("instance") else None,
-            [fact for fact in facts if fact is not None],
+        return (await self._check([request]))[0]
+
+    async def BatchCheckUpstreamFreshness(  # noqa: N802, D102 - named and described by the contract
+        self, request: lineage_service_pb2.BatchCheckUpstreamFreshnessRequest, _context: Context
+    ) -> lineage_service_pb2.BatchCheckUpstreamFreshnessResponse:
+        return lineage_service_pb2.BatchCheckUpstreamFreshnessResponse(
+            responses=await self._check(request.requests)
         )
-        return _admission_message(answer)
+
+    async def _check(
+        self, requests: Sequence[lineage_service_pb2.CheckUpstreamFreshnessRequest]
+    ) -> list[lineage_service_pb2.CheckUpstreamFreshnessResponse]:
+        caller = context.current()
+        if not caller.is_service and any(
+            request.HasField("instance") or request.run_events for request in requests
+        ):
+            raise PermissionDeniedError("PERMISSION_DENIED", "only services may attach what they know")
+        answers = await admission.check_upstream_freshness(
+            self._services, self._database, caller.tenant_id, [_question(request) for request in requests]
+        )
+        return [_admission_message(answer) for answer in answers]
 
     async def GetFlowState(  # noqa: N802, D102 - named and described by the contract
         self, request: lineage_service_pb2.GetFlowStateRequest, _context: Context
@@ -157,6 +163,18 @@ class LineageApi(lineage_service_pb2_grpc.LineageServiceServicer):
             idempotency.payload_hash(request),
         )
         return _state_message(state)
+
+
+def _question(request: lineage_service_pb2.CheckUpstreamFreshnessRequest) -> admission.Question:
+    facts = [
+        events.run_fact_of_event(getattr(item, item.WhichOneof("event") or ""), item.event_id)
+        for item in request.run_events
+    ]
+    return admission.Question(
+        events.flow_key(request.flow),
+        events.snapshot_of(request.instance) if request.HasField("instance") else None,
+        [fact for fact in facts if fact is not None],
+    )
 
 
 def _version_message(flow: Flow) -> VersionRef:

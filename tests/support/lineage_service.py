@@ -81,7 +81,10 @@ class Lineage:
 
     async def check(self, key: FlowKey) -> admission.Answer:
         """Ask for admission."""
-        return await admission.check_upstream_freshness(self.services, self.database, self.tenant_id, key)
+        (answer,) = await admission.check_upstream_freshness(
+            self.services, self.database, self.tenant_id, [admission.Question(key)]
+        )
+        return answer
 
     async def invalidate(self, key: FlowKey) -> None:
         """Declare a flow invalid."""

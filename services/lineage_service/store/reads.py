@@ -40,29 +40,31 @@ _FIND_IDS = sa.text("""
     join flows f on f.tenant_id = :tenant_id and f.instance_id = d.instance_id and f.flow_kind = d.flow_kind
     where f.is_defined
 """)
-# The flow itself, its direct upstreams with their roles, and every transitive upstream that is not READY.
-_GET_ADMISSION = sa.text(f"""
-    with recursive me as materialized (
-        select flow_id from flows where tenant_id = :tenant_id and instance_id = cast(:instance_id as uuid)
-            and flow_kind = :flow_kind and is_defined
-    ), upstreams (flow_id) as (
-        select e.upstream_id from me
-        join edges e on e.tenant_id = :tenant_id and e.downstream_id = me.flow_id and e.is_connected
+# Each flow itself, its direct upstreams with their roles, and every transitive upstream that is not READY.
+_GET_ADMISSIONS = sa.text(f"""
+    with recursive roots as materialized (
+        select f.flow_id
+        from unnest(cast(:instance_ids as uuid[]), cast(:flow_kinds as text[])) as d(instance_id, flow_kind)
+        join flows f on f.tenant_id = :tenant_id and f.instance_id = d.instance_id and f.flow_kind = d.flow_kind
+                    and f.is_defined
+    ), upstreams (root, flow_id) as (
+        select r.flow_id, e.upstream_id from roots r
+        join edges e on e.tenant_id = :tenant_id and e.downstream_id = r.flow_id and e.is_connected
         union
-        select e.upstream_id from upstreams u
+        select u.root, e.upstream_id from upstreams u
         join edges e on e.tenant_id = :tenant_id and e.downstream_id = u.flow_id and e.is_connected
-    ), members as (
-        select flow_id, true as is_own from me union all select flow_id, false from upstreams
+    ), members (root, flow_id) as (
+        select flow_id, flow_id from roots union all select root, flow_id from upstreams
     )
-    select (select revision from lineage_revisions where tenant_id = :tenant_id), m.is_own, r.roles, {_COLUMNS}
+    select m.root, (select revision from lineage_revisions where tenant_id = :tenant_id), r.roles, {_COLUMNS}
     from members m
     join ({_TABLES}) on f.tenant_id = :tenant_id and f.flow_id = m.flow_id
     left join lateral (
-        select array_agg(e.role order by e.role) as roles from me
-        join edges e on e.tenant_id = :tenant_id and e.downstream_id = me.flow_id and e.is_connected
-                    and e.upstream_id = m.flow_id
+        select array_agg(e.role order by e.role) as roles from edges e
+        where e.tenant_id = :tenant_id and e.downstream_id = m.root and e.upstream_id = m.flow_id
+          and e.is_connected
     ) r on true
-    where m.is_own or r.roles is not null or not f.is_fresh or f.run_number > f.ended_run_number
+    where m.flow_id = m.root or r.roles is not null or not f.is_fresh or f.run_number > f.ended_run_number
        or f.outcome <> 'succeeded'
 """)  # noqa: S608 - constants of ours
 _LIST_EDGES_ABOVE = sa.text("""
@@ -131,41 +133,47 @@ async def find_ids(
     connection: AsyncConnection, tenant_id: str, keys: Collection[FlowKey]
 ) -> dict[FlowKey, int]:
     """Return the ids of those flows that are defined."""
-    parameters = {
+    rows = await connection.execute(_FIND_IDS, _keys(tenant_id, keys))
+    return {FlowKey(row[0], row[1]): row[2] for row in rows}
+
+
+async def get_admissions(
+    connection: AsyncConnection, tenant_id: str, keys: Collection[FlowKey]
+) -> dict[FlowKey, Admission]:
+    """Return what decides about runs of those of the flows that there are, in one statement."""
+    return _admissions(await connection.execute(_GET_ADMISSIONS, _keys(tenant_id, keys)))
+
+
+async def fetch_admissions(
+    database: Database, tenant_id: str, keys: Collection[FlowKey]
+) -> dict[FlowKey, Admission]:
+    """Return the same as `get_admissions`, by the shortest way: every submission asks."""
+    return _admissions(await database.fetch(tenant_id, _GET_ADMISSIONS, _keys(tenant_id, keys)))
+
+
+def _keys(tenant_id: str, keys: Collection[FlowKey]) -> dict[str, object]:
+    return {
         "tenant_id": tenant_id,
         "instance_ids": [key.instance_id for key in keys],
         "flow_kinds": [key.flow_kind for key in keys],
     }
-    return {FlowKey(row[0], row[1]): row[2] for row in await connection.execute(_FIND_IDS, parameters)}
 
 
-async def get_admission(connection: AsyncConnection, tenant_id: str, key: FlowKey) -> Admission | None:
-    """Return what decides about a run of the flow, in one statement; None where there is no such flow."""
-    return _admission(await connection.execute(_GET_ADMISSION, {"tenant_id": tenant_id, **key._asdict()}))
-
-
-async def fetch_admission(database: Database, tenant_id: str, key: FlowKey) -> Admission | None:
-    """Return the same as `get_admission`, by the shortest way: every submission asks."""
-    return _admission(
-        await database.fetch(tenant_id, _GET_ADMISSION, {"tenant_id": tenant_id, **key._asdict()})
-    )
-
-
-def _admission(rows: Iterable[Sequence[Any]]) -> Admission | None:
-    own: Flow | None = None
-    revision = 0
-    direct: list[tuple[Flow, list[str]]] = []
-    blocking: list[Flow] = []
-    for row in rows:
-        flow = Flow(*row[3:])
-        if row[1]:
-            revision, own = row[0] or 0, flow
-            continue
-        if row[2]:
-            direct.append((flow, row[2]))
+def _admissions(rows: Iterable[Sequence[Any]]) -> dict[FlowKey, Admission]:
+    found: dict[int, Admission] = {}
+    others: list[tuple[int, Flow, list[str] | None]] = []
+    for root, revision, roles, *columns in rows:
+        flow = Flow(*columns)
+        if flow.flow_id == root:
+            found[root] = Admission(revision or 0, flow, [], [])
+        else:
+            others.append((root, flow, roles))
+    for root, flow, roles in others:
+        if roles:
+            found[root].direct.append((flow, roles))
         if flow.word != "ready":
-            blocking.append(flow)
-    return None if own is None else Admission(revision, own, direct, blocking)
+            found[root].blocking.append(flow)
+    return {admission.flow.key: admission for admission in found.values()}
 
 
 async def load_causes_graph(connection: AsyncConnection, tenant_id: str, flow_ids: Collection[int]) -> Graph:

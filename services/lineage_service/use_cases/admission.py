@@ -34,26 +34,44 @@ class Answer:
     blocking: list[Blocking]
 
 
-async def check_upstream_freshness(
-    services: Services,
-    database: Database,
-    tenant_id: str,
-    key: FlowKey,
-    snapshot: Snapshot | None = None,
-    facts: Sequence[RunFact] = (),
-) -> Answer:
-    """Answer from one snapshot, after what the caller knows and we may not has been applied.
+@dataclass(frozen=True)
+class Question:
+    """May a run of the flow start? With what the caller knows and we may not."""
 
-    In the usual case nothing is news, and the answer is a single read.
+    key: FlowKey
+    snapshot: Snapshot | None = None
+    facts: Sequence[RunFact] = ()
+
+
+async def check_upstream_freshness(
+    services: Services, database: Database, tenant_id: str, questions: Sequence[Question]
+) -> list[Answer]:
+    """Answer each from one snapshot, after what the caller knows and we may not has been applied.
+
+    In the usual case nothing is news, and the answer to all of them is a single read.
 
     Raises:
         NotFoundError: FLOW_NOT_FOUND.
     """
-    answer = await _read(database, tenant_id, key)
-    known = answer.admission.flow.instance_revision if answer else 0
+    found = await reads.fetch_admissions(database, tenant_id, [question.key for question in questions])
+    return [
+        await _answer(services, database, tenant_id, question, found.get(question.key))
+        for question in questions
+    ]
+
+
+async def _answer(
+    services: Services,
+    database: Database,
+    tenant_id: str,
+    question: Question,
+    admission: reads.Admission | None,
+) -> Answer:
+    snapshot, facts = question.snapshot, question.facts
+    known = admission.flow.instance_revision if admission else 0
     is_newer = snapshot is not None and snapshot.revision > known
-    if answer and not facts and not is_newer:
-        return answer
+    if admission and not facts and not is_newer:
+        return await _explained(database, tenant_id, admission)
     if snapshot is not None and is_newer:
         async with database.transaction(tenant_id) as connection:
             await apply_snapshots(services, connection, tenant_id, [snapshot])
@@ -65,21 +83,23 @@ async def check_upstream_freshness(
             news = [fact for fact in facts if fact.event_id in new]
             if news:
                 await apply_run_facts(services, connection, tenant_id, news)
-    answer = await _read(database, tenant_id, key)
-    if answer is None:
-        raise flow_not_found(key)
-    return answer
+    found = await reads.fetch_admissions(database, tenant_id, [question.key])
+    if question.key not in found:
+        raise flow_not_found(question.key)
+    return await _explained(database, tenant_id, found[question.key])
 
 
-async def _read(database: Database, tenant_id: str, key: FlowKey) -> Answer | None:
-    found = await reads.fetch_admission(database, tenant_id, key)
-    if found is None or not found.blocking:
-        return None if found is None else Answer(found, [])
+async def _explained(database: Database, tenant_id: str, admission: reads.Admission) -> Answer:
+    """Add what blocks, and why."""
+    if not admission.blocking:
+        return Answer(admission, [])
+    key = admission.flow.key
     # What blocks, and why, must be of one snapshot.
     async with database.read(tenant_id) as connection:
-        admission = await reads.get_admission(connection, tenant_id, key)
-        if admission is None:
-            return None
+        found = await reads.get_admissions(connection, tenant_id, [key])
+        if key not in found:
+            raise flow_not_found(key)
+        admission = found[key]
         if not admission.blocking:
             return Answer(admission, [])
         ids = [flow.flow_id for flow in admission.blocking]

@@ -202,6 +202,46 @@ class CheckUpstreamFreshnessResponse(_message.Message):
 Global___CheckUpstreamFreshnessResponse: _TypeAlias = CheckUpstreamFreshnessResponse  # noqa: Y015
 
 @_typing.final
+class BatchCheckUpstreamFreshnessRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___CheckUpstreamFreshnessRequest]: ...
+    def __init__(
+        self,
+        *,
+        requests: _abc.Iterable[Global___CheckUpstreamFreshnessRequest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchCheckUpstreamFreshnessRequest: _TypeAlias = BatchCheckUpstreamFreshnessRequest  # noqa: Y015
+
+@_typing.final
+class BatchCheckUpstreamFreshnessResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESPONSES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def responses(self) -> _containers.RepeatedCompositeFieldContainer[Global___CheckUpstreamFreshnessResponse]: ...
+    def __init__(
+        self,
+        *,
+        responses: _abc.Iterable[Global___CheckUpstreamFreshnessResponse] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["responses", b"responses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchCheckUpstreamFreshnessResponse: _TypeAlias = BatchCheckUpstreamFreshnessResponse  # noqa: Y015
+
+@_typing.final
 class GetFlowStateRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -41,6 +41,11 @@ class LineageServiceStub:
                 request_serializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.CheckUpstreamFreshnessRequest.SerializeToString,
                 response_deserializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.CheckUpstreamFreshnessResponse.FromString,
                 _registered_method=True)
+        self.BatchCheckUpstreamFreshness = channel.unary_unary(
+                '/optaic.lineage.v1.LineageService/BatchCheckUpstreamFreshness',
+                request_serializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.BatchCheckUpstreamFreshnessRequest.SerializeToString,
+                response_deserializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.BatchCheckUpstreamFreshnessResponse.FromString,
+                _registered_method=True)
         self.GetFlowState = channel.unary_unary(
                 '/optaic.lineage.v1.LineageService/GetFlowState',
                 request_serializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.GetFlowStateRequest.SerializeToString,
@@ -85,6 +90,13 @@ class LineageServiceServicer:
     def CheckUpstreamFreshness(self, request, context):
         """Answers from one snapshot whether every transitive upstream is READY, what blocks, and exactly which
         versions a run admitted now would read. A read: it locks nothing. Errors: NOT_FOUND (FLOW_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchCheckUpstreamFreshness(self, request, context):
+        """The same for several flows, in the order asked for. Errors: NOT_FOUND (FLOW_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -148,6 +160,11 @@ def add_LineageServiceServicer_to_server(servicer, server):
                     servicer.CheckUpstreamFreshness,
                     request_deserializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.CheckUpstreamFreshnessRequest.FromString,
                     response_serializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.CheckUpstreamFreshnessResponse.SerializeToString,
+            ),
+            'BatchCheckUpstreamFreshness': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchCheckUpstreamFreshness,
+                    request_deserializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.BatchCheckUpstreamFreshnessRequest.FromString,
+                    response_serializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.BatchCheckUpstreamFreshnessResponse.SerializeToString,
             ),
             'GetFlowState': grpc.unary_unary_rpc_method_handler(
                     servicer.GetFlowState,
@@ -213,6 +230,33 @@ class LineageService:
             '/optaic.lineage.v1.LineageService/CheckUpstreamFreshness',
             optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.CheckUpstreamFreshnessRequest.SerializeToString,
             optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.CheckUpstreamFreshnessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchCheckUpstreamFreshness(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optaic.lineage.v1.LineageService/BatchCheckUpstreamFreshness',
+            optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.BatchCheckUpstreamFreshnessRequest.SerializeToString,
+            optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.BatchCheckUpstreamFreshnessResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,6 +38,8 @@ class LineageServiceStub:
     """Answers from one snapshot whether every transitive upstream is READY, what blocks, and exactly which
     versions a run admitted now would read. A read: it locks nothing. Errors: NOT_FOUND (FLOW_NOT_FOUND).
     """
+    BatchCheckUpstreamFreshness: _grpc.UnaryUnaryMultiCallable[_lineage_service_pb2.BatchCheckUpstreamFreshnessRequest, _lineage_service_pb2.BatchCheckUpstreamFreshnessResponse]
+    """The same for several flows, in the order asked for. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
     GetFlowState: _grpc.UnaryUnaryMultiCallable[_lineage_service_pb2.GetFlowStateRequest, _lineage_pb2.FlowState]
     """Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
     ListUpstreams: _grpc.UnaryUnaryMultiCallable[_lineage_service_pb2.ListUpstreamsRequest, _lineage_service_pb2.ListUpstreamsResponse]
@@ -66,6 +68,8 @@ class LineageServiceAsyncStub(LineageServiceStub):
     """Answers from one snapshot whether every transitive upstream is READY, what blocks, and exactly which
     versions a run admitted now would read. A read: it locks nothing. Errors: NOT_FOUND (FLOW_NOT_FOUND).
     """
+    BatchCheckUpstreamFreshness: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.BatchCheckUpstreamFreshnessRequest, _lineage_service_pb2.BatchCheckUpstreamFreshnessResponse]  # type: ignore[assignment]
+    """The same for several flows, in the order asked for. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
     GetFlowState: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.GetFlowStateRequest, _lineage_pb2.FlowState]  # type: ignore[assignment]
     """Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
     ListUpstreams: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.ListUpstreamsRequest, _lineage_service_pb2.ListUpstreamsResponse]  # type: ignore[assignment]
@@ -97,6 +101,14 @@ class LineageServiceServicer(metaclass=_abc_1.ABCMeta):
         """Answers from one snapshot whether every transitive upstream is READY, what blocks, and exactly which
         versions a run admitted now would read. A read: it locks nothing. Errors: NOT_FOUND (FLOW_NOT_FOUND).
         """
+
+    @_abc_1.abstractmethod
+    def BatchCheckUpstreamFreshness(
+        self,
+        request: _lineage_service_pb2.BatchCheckUpstreamFreshnessRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lineage_service_pb2.BatchCheckUpstreamFreshnessResponse, _abc.Awaitable[_lineage_service_pb2.BatchCheckUpstreamFreshnessResponse]]:
+        """The same for several flows, in the order asked for. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
 
     @_abc_1.abstractmethod
     def GetFlowState(
