@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 import grpc
@@ -11,56 +11,61 @@ import grpc
 from optaic.instance.v1 import instance_pb2, instance_service_pb2, instance_service_pb2_grpc
 from optaic.lineage.v1 import lineage_service_pb2, lineage_service_pb2_grpc
 from servicekit.context import current
-from servicekit.errors import DomainError, InternalError, NotFoundError, UnavailableError
+from servicekit.errors import (
+    DeadlineExceededError,
+    DomainError,
+    InternalError,
+    NotFoundError,
+    UnavailableError,
+)
 from servicekit.guard import READ_TOKENS_KEY
 from servicekit.joining import Joined
 from servicekit.status import from_rpc_error
 
 _LONGEST_WAIT = 1.0
-_NOT_ARRIVED = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+_Instance = instance_pb2.Instance
+_Check = lineage_service_pb2.CheckUpstreamFreshnessRequest
 _Answer = lineage_service_pb2.CheckUpstreamFreshnessResponse
 
 
 class Peers:
-    """The services that admission asks; the current request's tenant travels along."""
+    """The services that admission asks; the current request's tenant travels along.
+
+    Who asks while others of the tenant are asking shares a call with them: a call costs more than its answer.
+    """
 
     def __init__(self, instance_channel: Any, lineage_channel: Any) -> None:
         self._instances: Any = instance_service_pb2_grpc.InstanceServiceStub(instance_channel)
         self._lineage: Any = lineage_service_pb2_grpc.LineageServiceStub(lineage_channel)
-        self._joined = defaultdict[str, Joined[instance_pb2.Instance]](lambda: Joined(self._get_instances))
+        self._joined_instances = defaultdict[str, Joined[str, _Instance]](lambda: Joined(self._get_instances))
+        self._joined_checks = defaultdict[str, Joined[_Check, _Answer]](lambda: Joined(self._check_many))
 
-    async def get_instance(self, instance_id: str) -> instance_pb2.Instance:
-        """Return the newest revision; those who ask at the same time share a call.
+    async def get_instance(self, instance_id: str) -> _Instance:
+        """Return the newest revision.
 
         Raises:
             NotFoundError: INSTANCE_NOT_FOUND.
             UnavailableError: instance-service does not answer as it should.
         """
-        instance = await self._joined[current().tenant_id].read(instance_id)
+        instance = await self._joined_instances[current().tenant_id].read(instance_id, instance_id)
         return instance or await self._get_instance(instance_id)
 
-    async def _get_instances(self, instance_ids: Sequence[str]) -> dict[str, instance_pb2.Instance]:
-        """Return instances by one call; none at all where one is missing: each is asked for alone then."""
+    async def _get_instances(self, instance_ids: Mapping[str, str]) -> dict[str, _Instance]:
         if len(instance_ids) == 1:
-            return {instance_ids[0]: await self._get_instance(instance_ids[0])}
+            return {instance_id: await self._get_instance(instance_id) for instance_id in instance_ids}
         request = instance_service_pb2.BatchGetInstancesRequest(instance_ids=instance_ids)
-        try:
-            answer = await self._instances.BatchGetInstances(request)
-        except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.NOT_FOUND:
-                return {}
-            raise _translate(error) from error
-        return dict(zip(instance_ids, answer.instances, strict=True))
+        answer = await _all_or_none(self._instances.BatchGetInstances(request))
+        return dict(zip(instance_ids, answer.instances, strict=True)) if answer else {}
 
-    async def _get_instance(self, instance_id: str) -> instance_pb2.Instance:
+    async def _get_instance(self, instance_id: str) -> _Instance:
         request = instance_service_pb2.GetInstanceRequest(instance_id=instance_id)
         try:
-            instance: instance_pb2.Instance = await self._instances.GetInstance(request)
+            instance: _Instance = await self._instances.GetInstance(request)
         except grpc.aio.AioRpcError as error:
             raise _translate(error) from error
         return instance
 
-    async def check_upstreams(self, request: lineage_service_pb2.CheckUpstreamFreshnessRequest) -> _Answer:
+    async def check_upstreams(self, request: _Check) -> _Answer:
         """Return what blocks a flow and what a run of it would read.
 
         What the caller wrote to instances a moment ago, and says so, counts. Where it does not arrive there, as
@@ -70,24 +75,43 @@ class Peers:
             NotFoundError: FLOW_NOT_FOUND.
             UnavailableError: lineage-service does not answer as it should.
         """
-        written = [token for token in current().read_tokens if token.startswith("instance/")]
+        context = current()
+        written = [token for token in context.read_tokens if token.startswith("instance/")]
+        if not written and not request.run_events:
+            key = f"{request.flow.instance_id}/{request.flow.flow_kind}/{request.instance.revision}"
+            answer = await self._joined_checks[context.tenant_id].read(key, request)
+            return answer or await self._check(request)
+        if written:
+            try:
+                metadata = ((READ_TOKENS_KEY, ",".join(written)),)
+                return await self._check(request, metadata=metadata, timeout=_LONGEST_WAIT)
+            except (UnavailableError, DeadlineExceededError):
+                pass
+        return await self._check(request)
+
+    async def _check_many(self, requests: Mapping[str, _Check]) -> dict[str, _Answer]:
+        if len(requests) == 1:
+            return {key: await self._check(request) for key, request in requests.items()}
+        request = lineage_service_pb2.BatchCheckUpstreamFreshnessRequest(requests=requests.values())
+        answer = await _all_or_none(self._lineage.BatchCheckUpstreamFreshness(request))
+        return dict(zip(requests, answer.responses, strict=True)) if answer else {}
+
+    async def _check(self, request: _Check, **options: Any) -> _Answer:
         try:
-            if written:
-                try:
-                    metadata = ((READ_TOKENS_KEY, ",".join(written)),)
-                    return await self._check(request, metadata=metadata, timeout=_LONGEST_WAIT)
-                except grpc.aio.AioRpcError as error:
-                    if error.code() not in _NOT_ARRIVED:
-                        raise
-            return await self._check(request)
+            answer: _Answer = await self._lineage.CheckUpstreamFreshness(request, **options)
         except grpc.aio.AioRpcError as error:
             raise _translate(error) from error
-
-    async def _check(
-        self, request: lineage_service_pb2.CheckUpstreamFreshnessRequest, **options: Any
-    ) -> _Answer:
-        answer: _Answer = await self._lineage.CheckUpstreamFreshness(request, **options)
         return answer
+
+
+async def _all_or_none(call: Awaitable[Any]) -> Any:
+    """Return the answer of a call for several; None where something was not found: each asks for itself then."""
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.NOT_FOUND:
+            return None
+        raise _translate(error) from error
 
 
 _REASONS = {"INSTANCE_NOT_FOUND", "FLOW_NOT_FOUND"}

@@ -3,36 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-T = TypeVar("T")
+Q = TypeVar("Q")
+A = TypeVar("A")
+_LARGEST = 64  # keys of one read
 
 
 @dataclass
-class _Batch(Generic[T]):
-    keys: set[str] = field(default_factory=set)
-    answers: Mapping[str, T] | None = None
+class _Batch(Generic[Q, A]):
+    questions: dict[str, Q] = field(default_factory=dict)
+    answers: Mapping[str, A] | None = None
 
 
-class Joined(Generic[T]):
+class Joined(Generic[Q, A]):
     """One read at a time; it begins after all whom it answers have asked, so nobody gets what was true before.
 
-    The first of a batch reads for all of it, under its own marks and deadline; where it fails, the next one does.
+    The first of a batch reads for all of it, under its own marks and deadline. Where it fails, the others are left
+    without an answer, like one that `read_many` has nothing for: each reads for itself then.
     """
 
-    def __init__(self, read_many: Callable[[Sequence[str]], Awaitable[Mapping[str, T]]]) -> None:
+    def __init__(self, read_many: Callable[[Mapping[str, Q]], Awaitable[Mapping[str, A]]]) -> None:
         self._read_many = read_many
         self._lock = asyncio.Lock()
-        self._next = _Batch[T]()
+        self._next = _Batch[Q, A]()
 
-    async def read(self, key: str) -> T | None:
-        """Return what `read_many` answers for `key`; None where that is nothing."""
+    async def read(self, key: str, question: Q) -> A | None:
+        """Return the answer for `key`, or None; equal keys, equal questions."""
+        if len(self._next.questions) >= _LARGEST:
+            self._next = _Batch()
         batch = self._next
-        batch.keys.add(key)
+        batch.questions[key] = question
         async with self._lock:
             if batch.answers is None:
-                self._next = _Batch()
-                batch.answers = await self._read_many(sorted(batch.keys))
+                if self._next is batch:
+                    self._next = _Batch()
+                batch.answers = {}
+                batch.answers = await self._read_many(batch.questions)
         return batch.answers.get(key)

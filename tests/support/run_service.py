@@ -113,6 +113,14 @@ class Lineage(lineage_service_pb2_grpc.LineageServiceServicer):
         self.requests.append(request)
         return self.answer(request)
 
+    async def BatchCheckUpstreamFreshness(
+        self, request: lineage_service_pb2.BatchCheckUpstreamFreshnessRequest, _: Any
+    ) -> lineage_service_pb2.BatchCheckUpstreamFreshnessResponse:
+        self.requests.extend(request.requests)
+        return lineage_service_pb2.BatchCheckUpstreamFreshnessResponse(
+            responses=[self.answer(each) for each in request.requests]
+        )
+
 
 class FakeOrchestrator:
     """Implements `run_service.ports.Orchestrator` as Prefect behaves; held to it by the conformance suite."""
