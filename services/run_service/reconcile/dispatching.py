@@ -44,7 +44,8 @@ class Dispatcher:
                 {"create", "cancel"},
                 now,
                 now + timedelta(seconds=settings.dispatch_claim_seconds),
-                settings.dispatch_concurrency,
+                # Away, one that asks is enough to see that it has come back.
+                1 if self._failures else settings.dispatch_concurrency,
             )
         if not claimed:
             return False
