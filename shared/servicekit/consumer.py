@@ -35,9 +35,9 @@ _MAXIMUM_ATTEMPTS = 5
 _RETRY_DELAY = 0.5
 # A lone event is applied at once. Where they come faster than this, they are gathered for a multiple of the time
 # that the last batch took: a transaction for twenty costs little more than for one, and a machine that is busy
-# spends no more than a third of a consumer's time on transactions.
+# spends no more than a quarter of a consumer's time on transactions.
 _BUSY_SECONDS = 0.01
-_GATHER_FACTOR, _LONGEST_GATHERING = 2.0, 0.15
+_GATHER_FACTOR, _LONGEST_GATHERING = 3.0, 0.25
 _APPLY_TIMEOUT = 60.0
 _LONGEST_BACKOFF = 5.0
 _log = structlog.get_logger(__name__)

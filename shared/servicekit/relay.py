@@ -27,7 +27,7 @@ _PRUNE_INTERVAL = 3600.0
 _WINDOW_TIMEOUT = 30.0
 # A lone event is published at once; where commits come faster than this, they are gathered first.
 _BUSY_SECONDS = 0.005
-_GATHER_SECONDS = 0.015
+_GATHER_SECONDS = 0.03
 _FIRST_BACKOFF = 0.1
 _LONGEST_BACKOFF = 5.0
 _log = structlog.get_logger(__name__)
