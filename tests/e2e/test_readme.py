@@ -22,6 +22,6 @@ def test_the_example_runs(stack: RunningStack, tmp_path: Path) -> None:
         timeout=90,
         check=False,
     )
-    assert finished.returncode == 0, finished.stderr
+    assert finished.returncode == 0, finished.stdout + finished.stderr
     assert "2022-12-28" in finished.stdout
     assert "MSFT" in finished.stdout

@@ -196,10 +196,9 @@ class Runs:
             "run", RunServiceStub, "WatchRun", lambda: api.WatchRunRequest(run_id=run_id)
         )
         async with aclosing(changes):
+            # To the stream's own end, a moment after the run's: it carries the token by which later reads hold it.
             async for run in changes:
                 yield run
-                if run.status in _ENDED:
-                    return
 
     async def activities(self, run_id: str) -> Sequence[run_pb2.Activity]:
         """Return the run's timeline, in the order things happened."""

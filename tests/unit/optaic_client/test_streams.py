@@ -98,6 +98,20 @@ async def test_wait_follows_a_run_to_its_end_through_a_lost_connection(
     assert len(services.calls("WatchRun")) == 2
 
 
+async def test_what_is_read_after_a_wait_holds_the_end_of_the_run(
+    services: FakeServices, client: AsyncClient
+) -> None:
+    def watch(_: Any, context: grpc.ServicerContext) -> Iterator[run_pb2.Run]:
+        yield run_pb2.Run(run_id="r", status=run_pb2.RUN_STATUS_COMPLETED)
+        context.set_trailing_metadata([("optaic-write-token", "run/end")])
+
+    services.on("GetRun", run_pb2.Run(run_id="r", status=run_pb2.RUN_STATUS_RUNNING))
+    services.on("WatchRun", watch)
+    await (await client.runs.handle("r")).wait(timeout=20)
+    await client.runs.get("r")
+    assert "run/end" in services.seen[-1].metadata["optaic-read-tokens"]
+
+
 async def test_wait_gives_up_after_its_time_and_the_run_goes_on(
     services: FakeServices, client: AsyncClient
 ) -> None:
