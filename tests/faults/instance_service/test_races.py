@@ -116,7 +116,8 @@ async def test_two_replicas_start_at_once_and_share_the_work(
     deployments = FakeDeployments()
     async with running(nats_url, urls, deployments) as one, running(nats_url, urls, deployments) as two:
         listed = await two.definitions.ListDefinitions(ListDefinitionsRequest())
-        assert len(listed.definitions) == 4
+        published = [(definition.kind, definition.name) for definition in listed.definitions]
+        assert len(published) == len(set(published)) > 0
         project = await one.project()
         made = await asyncio.gather(
             *((one if number % 2 else two).prices(project.project_id, f"p{number}") for number in range(10))
