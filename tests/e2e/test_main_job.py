@@ -42,7 +42,7 @@ def living_below(folder: Path) -> list[str]:
 
 def test_the_main_job_gives_what_it_promises(tmp_path: Path) -> None:
     demo = start_demo(tmp_path)
-    output, _ = demo.communicate(timeout=180)
+    output, _ = demo.communicate(timeout=400)  # a minute, unless the machine is busy
     assert demo.returncode == 0, output
     summary = json.loads((tmp_path / "build/demo/summary.json").read_text())
     assert set(summary["statuses"].values()) == {"READY"}
@@ -80,7 +80,7 @@ def test_an_interrupt_at_any_point_leaves_nothing_running(tmp_path: Path, second
         demo.wait(timeout=seconds)
     except subprocess.TimeoutExpired:
         os.killpg(demo.pid, signal.SIGINT)
-    demo.communicate(timeout=60)
+    demo.communicate(timeout=120)
     assert demo.returncode != 0
     deadline = time.monotonic() + 5
     while living_below(tmp_path) and time.monotonic() < deadline:

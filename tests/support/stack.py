@@ -45,7 +45,7 @@ def running_stack(state: Path) -> Iterator[RunningStack]:
     environment = {**os.environ, "OPTAIC_STATE": str(state), "PYTHONPATH": os.pathsep.join(paths)}
     try:
         # A process of its own, as from a terminal: the supervisor must not be this process's child.
-        subprocess.run([sys.executable, "-m", "devstack", "up"], env=environment, check=True, timeout=180)
+        subprocess.run([sys.executable, "-m", "devstack", "up"], env=environment, check=True, timeout=400)
         endpoints = devstack.Endpoints.load(devstack.State(settings.root))
         assert endpoints is not None
         yield RunningStack(settings, endpoints)
