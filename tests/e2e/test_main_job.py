@@ -19,7 +19,7 @@ def start_demo(folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "demo"],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OPTAIC_START_TIMEOUT_SECONDS": "360"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

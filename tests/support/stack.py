@@ -42,7 +42,12 @@ def running_stack(state: Path) -> Iterator[RunningStack]:
         str(Path(__file__).parents[1]),
         str(install_example_package(state.with_name(f"{state.name}-packages"))),
     ]
-    environment = {**os.environ, "OPTAIC_STATE": str(state), "PYTHONPATH": os.pathsep.join(paths)}
+    environment = {
+        **os.environ,
+        "OPTAIC_STATE": str(state),
+        "OPTAIC_START_TIMEOUT_SECONDS": "360",  # a minute, unless the machine is busy
+        "PYTHONPATH": os.pathsep.join(paths),
+    }
     try:
         # A process of its own, as from a terminal: the supervisor must not be this process's child.
         subprocess.run([sys.executable, "-m", "devstack", "up"], env=environment, check=True, timeout=400)
