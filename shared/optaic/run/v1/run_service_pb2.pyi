@@ -44,6 +44,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_RUN_NOT_STARTED: _ErrorReason.ValueType  # 12
     ERROR_REASON_UNSUPPORTED_FLOW: _ErrorReason.ValueType  # 13
     """No worker computes flows of this kind yet."""
+    ERROR_REASON_INSTANCE_PAUSED: _ErrorReason.ValueType  # 14
+    """What became of a tick of the schedule; types of the errors of cancelled runs."""
+    ERROR_REASON_TICK_MISSED: _ErrorReason.ValueType  # 15
+    ERROR_REASON_TICK_SKIPPED: _ErrorReason.ValueType  # 16
+    ERROR_REASON_TICK_SUPERSEDED: _ErrorReason.ValueType  # 17
+    ERROR_REASON_TICK_WAITING: _ErrorReason.ValueType  # 18
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why RunService or RunReportService refused."""
@@ -64,6 +70,12 @@ ERROR_REASON_FENCED: ErrorReason.ValueType  # 11
 ERROR_REASON_RUN_NOT_STARTED: ErrorReason.ValueType  # 12
 ERROR_REASON_UNSUPPORTED_FLOW: ErrorReason.ValueType  # 13
 """No worker computes flows of this kind yet."""
+ERROR_REASON_INSTANCE_PAUSED: ErrorReason.ValueType  # 14
+"""What became of a tick of the schedule; types of the errors of cancelled runs."""
+ERROR_REASON_TICK_MISSED: ErrorReason.ValueType  # 15
+ERROR_REASON_TICK_SKIPPED: ErrorReason.ValueType  # 16
+ERROR_REASON_TICK_SUPERSEDED: ErrorReason.ValueType  # 17
+ERROR_REASON_TICK_WAITING: ErrorReason.ValueType  # 18
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
