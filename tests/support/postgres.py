@@ -23,6 +23,14 @@ ROLES_SQL = Path(__file__).parents[2] / "deploy" / "postgres" / "roles.sql"
 _ROLES = ("owner", "app", "infra")
 _PASSWORD = "secret"
 _TEMPLATE_LOCK = "select pg_advisory_lock(hashtext('template'))"
+_SETTINGS = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    # Creating and dropping a database wait for every server process, also for one whose client went silent while it
+    # logged in: by default for a minute.
+    "authentication_timeout": "10",
+}
 _running: list[embedded.Postgres] = []
 
 
@@ -42,8 +50,8 @@ def running_postgres() -> Iterator[embedded.Postgres]:
     try:
         run(server.start)
         with psycopg.connect(server.admin_url, autocommit=True) as connection:
-            for setting in ("fsync", "synchronous_commit", "full_page_writes"):
-                connection.execute(f"alter system set {setting} = off")
+            for setting, value in _SETTINGS.items():
+                connection.execute(f"alter system set {setting} = {value}")
             connection.execute("select pg_reload_conf()")
         _running.append(server)
         yield server
