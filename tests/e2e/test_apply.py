@@ -59,7 +59,7 @@ def optaic(stack: RunningStack, *arguments: str, status: int = 0) -> str:
         check=False,
     )
     assert finished.returncode == status, finished.stderr + finished.stdout
-    return finished.stdout if status == 0 else finished.stderr
+    return finished.stdout or finished.stderr
 
 
 async def test_what_is_applied_is_exported_changed_and_pruned_by_file(
@@ -100,7 +100,7 @@ async def test_what_is_applied_is_exported_changed_and_pruned_by_file(
             "primary: halved", "primary: halved, secondary: [prices]"
         )
     )
-    shown = optaic(stack, "diff", "-f", str(file))
+    shown = optaic(stack, "diff", "-f", str(file), status=1)
     assert 'dataset.pipeline.config.symbols[1]:  (not set) -> "MSFT"' in shown
     assert 'backtest.signals.secondary:  (not set) -> ["prices"]' in shown
     optaic(stack, "apply", "-f", str(file), "--dry-run")

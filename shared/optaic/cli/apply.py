@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import yaml
 
-from optaic.apply.documents import Document, read_documents
+from optaic.apply.documents import read_documents
 from optaic.apply.execution import definitions_of, execute, projects_of, read_existing
 from optaic.apply.export import UNMANAGED, export_documents
-from optaic.apply.plan import Action, Existing, make_plan
+from optaic.apply.plan import Action, make_plan
 from optaic.cli.output import Format, OutputOption, print_json_value, print_line
 from optaic.cli.session import FileOption, is_id, read_yaml, run
 from optaic.client import AsyncClient
@@ -37,15 +36,7 @@ def apply(
     """Make definitions and instances as a file says; what is so already gets no revision."""
 
     async def command(client: AsyncClient) -> None:
-        existing, actions = await _plan(client, file, adopt=adopt, prune=prune)
-        shown = []
-        async for done in execute(client, actions, existing, dry_run=dry_run):
-            note = "" if done.is_checked else "not checked: it needs what is not there yet"
-            if output is Format.JSON:
-                shown.append({**_plain(done.action), "checked": done.is_checked})
-            else:
-                _show(done.action, note)
-        _end(shown, actions, output)
+        await _carry_out(client, file, output, adopt=adopt, prune=prune, dry_run=dry_run)
 
     run(command)
 
@@ -56,16 +47,13 @@ def diff(
     prune: PruneOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Show what `optaic apply` would do, field by field."""
+    """Show what `optaic apply` would do, field by field; ends with 1 where that is anything, with 2 on errors."""
 
     async def command(client: AsyncClient) -> None:
-        _, actions = await _plan(client, file, adopt=adopt, prune=prune)
-        if output is Format.TABLE:
-            for action in actions:
-                _show(action, "")
-        _end([_plain(each) for each in actions], actions, output)
+        if await _carry_out(client, file, output, adopt=adopt, prune=prune, dry_run=True):
+            raise typer.Exit(1)
 
-    run(command)
+    run(command, failed=2)
 
 
 def export(
@@ -91,25 +79,31 @@ def export(
     run(command)
 
 
-async def _plan(
-    client: AsyncClient, file: Path, *, adopt: bool, prune: bool
-) -> tuple[Existing, list[Action]]:
-    documents: list[Document] = read_documents(read_yaml(file))
+async def _carry_out(
+    client: AsyncClient, file: Path, output: Format, *, adopt: bool, prune: bool, dry_run: bool
+) -> list[Action]:
+    """Do, or with `dry_run` check, what makes everything as the file says; show it, and return it."""
+    documents = read_documents(read_yaml(file))
     existing = await read_existing(client, projects_of(documents), definitions_of(documents))
-    return existing, make_plan(documents, existing, adopt=adopt, prune=prune)
+    actions = make_plan(documents, existing, adopt=adopt, prune=prune)
+    shown = []
+    async for done in execute(client, actions, existing, dry_run=dry_run):
+        note = "" if done.is_checked else "not checked: it needs what is not there yet"
+        if output is Format.JSON:
+            shown.append({**_plain(done.action), "checked": done.is_checked})
+        else:
+            _show(done.action, note)
+    if output is Format.JSON:
+        print_json_value(shown)
+    elif not actions:
+        print_line("nothing to do")
+    return actions
 
 
 def _show(action: Action, note: str) -> None:
     print_line(f"{action.verb:<10}", f"{action.kind:<10}", action.name, *([note] if note else []))
     for each in action.changes:
         print_line(f"    {each.path}:", f"{_value(each.before)} -> {_value(each.after)}")
-
-
-def _end(shown: Iterable[dict[str, Any]], actions: list[Action], output: Format) -> None:
-    if output is Format.JSON:
-        print_json_value(list(shown))
-    elif not actions:
-        print_line("nothing to do")
 
 
 def _plain(action: Action) -> dict[str, Any]:

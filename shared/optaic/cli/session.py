@@ -27,8 +27,8 @@ FlowOption = Annotated[
 _FAILED, _USAGE = 1, 2
 
 
-def run(command: Callable[[AsyncClient], Awaitable[None]]) -> None:
-    """Run a command with a client; a refusal is printed and ends with 1, a wrong value with 2."""
+def run(command: Callable[[AsyncClient], Awaitable[None]], *, failed: int = _FAILED) -> None:
+    """Run a command with a client; a refusal is printed and ends with `failed`, a wrong value with 2."""
 
     async def connected() -> None:
         async with AsyncClient.connect() as client:
@@ -37,9 +37,9 @@ def run(command: Callable[[AsyncClient], Awaitable[None]]) -> None:
     try:
         asyncio.run(connected())
     except OptaicError as error:
-        fail(str(error))
+        fail(str(error), status=failed)
     except TimeoutError as error:
-        fail(str(error) or "it took too long")
+        fail(str(error) or "it took too long", status=failed)
     except (ValueError, TypeError) as error:
         fail(str(error), status=_USAGE)
     except KeyboardInterrupt:

@@ -292,15 +292,18 @@ def test_a_file_is_compared_and_its_mistakes_are_told_with_their_paths(
     file = tmp_path / "desk.yaml"
     content = "{name: raw, dataset: {pipeline: {definition_name: file}}}"
     file.write_text(f"project: desk\nmanager: me\ninstances: [{content}]\n")
-    (action,) = json.loads(invoke("diff", "-f", str(file), "-o", "json").stdout)
+    (action,) = json.loads(invoke("diff", "-f", str(file), "-o", "json", status=1).stdout)
     assert (action["verb"], action["name"], action["path"]) == ("create", "raw", "documents[0].instances[0]")
     assert "create" in invoke("apply", "-f", str(file), "--dry-run").stdout
-    request = optaic.calls("CreateInstance")[0].request
-    assert request.validate_only
-    assert request.instance.labels["optaic/manager"] == "me"
+    requests = [call.request for call in optaic.calls("CreateInstance")]
+    assert [request.validate_only for request in requests] == [True, True]
+    assert requests[0].instance.labels["optaic/manager"] == "me"
     assert invoke("export", "--no-definitions").stdout == ""
     file.write_text(f"project: desk\nmanager: me\ninstances: [{content.replace('file', 'fiel')}]\n")
     refused = invoke("apply", "-f", str(file), status=1).stderr
     assert "documents[0].instances[0].dataset.pipeline.definition_name" in refused
+    invoke("diff", "-f", str(file), status=2)
+    file.write_text("project: desk\nmanager: me\ninstances: []\n")
+    assert invoke("diff", "-f", str(file)).stdout == "nothing to do\n"
     file.write_text("project: desk\nproject: lab\n")
     assert "'project' is there twice" in invoke("diff", "-f", str(file), status=2).stderr
