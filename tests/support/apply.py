@@ -6,9 +6,12 @@ import uuid
 from graphlib import TopologicalSorter
 from typing import Any, cast
 
+import grpc
+
 from optaic.apply.references import definition_users, read_names
 from optaic.client import AsyncClient, messages
 from optaic.definition.v1 import definition_pb2
+from optaic.errors import Blocking, ConflictError, FailedPreconditionError
 from optaic.instance.v1 import instance_pb2
 
 
@@ -87,16 +90,16 @@ class _Definitions:
                 del self.all[name]
         return made
 
-    async def activate(self, definition_version_id: str, reason: str) -> None:
-        self._move(definition_version_id, 2, reason)
+    async def activate(self, definition_version_id: str, reason: str, *, validate_only: bool) -> None:
+        self._move(definition_version_id, 2, reason, validate_only)
 
-    async def deprecate(self, definition_version_id: str, reason: str) -> None:
-        self._move(definition_version_id, 3, reason)
+    async def deprecate(self, definition_version_id: str, reason: str, *, validate_only: bool) -> None:
+        self._move(definition_version_id, 3, reason, validate_only)
 
-    async def retire(self, definition_version_id: str, reason: str) -> None:
-        self._move(definition_version_id, 4, reason)
+    async def retire(self, definition_version_id: str, reason: str, *, validate_only: bool) -> None:
+        self._move(definition_version_id, 4, reason, validate_only)
 
-    def _move(self, definition_version_id: str, state: int, reason: str) -> None:
+    def _move(self, definition_version_id: str, state: int, reason: str, validate_only: bool) -> None:
         assert reason
         (version,) = [
             each
@@ -105,7 +108,8 @@ class _Definitions:
             if each.definition_version_id == definition_version_id
         ]
         assert version.state == state - 1
-        version.state = cast("Any", state)
+        if not validate_only:
+            version.state = cast("Any", state)
 
 
 class _Instances:
@@ -160,12 +164,23 @@ class _Instances:
         if not validate_only:
             self.by_id[changed.instance_id] = changed
 
-    async def delete(self, current: instance_pb2.Instance, *, etag: str, reason: str) -> None:
+    async def delete(
+        self, current: instance_pb2.Instance, *, etag: str, reason: str, validate_only: bool
+    ) -> None:
         assert reason
-        assert etag == current.etag
-        readers = [each.name for each in self.by_id.values() if current.instance_id in read_names(each)]
-        assert not readers, "others read it"
-        del self.by_id[current.instance_id]
+        if etag != self.by_id[current.instance_id].etag:
+            raise ConflictError(grpc.StatusCode.ABORTED, "ETAG_MISMATCH", "it has changed")
+        readers = [each for each in self.by_id.values() if current.instance_id in read_names(each)]
+        assert validate_only or not readers, "others read it"
+        if readers:
+            code = grpc.StatusCode.FAILED_PRECONDITION
+            blocking = [
+                Blocking("HAS_DEPENDANTS", each.name, f"dataset {each.instance_id} reads it")
+                for each in readers
+            ]
+            raise FailedPreconditionError(code, "HAS_DEPENDANTS", "others read it", blocking=blocking)
+        if not validate_only:
+            del self.by_id[current.instance_id]
 
     def _check(self, instance: instance_pb2.Instance) -> None:
         after = {**self.by_id, instance.instance_id: instance}

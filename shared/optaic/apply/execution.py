@@ -10,6 +10,7 @@ from optaic.apply.documents import DefinitionEntry, Document
 from optaic.apply.plan import Action, Existing, Verb
 from optaic.client import AsyncClient
 from optaic.definition.v1 import definition_pb2
+from optaic.errors import FailedPreconditionError
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance
 
 REASON = "applied"
@@ -92,7 +93,10 @@ class _Work:
             for key, versions in existing.definitions.items()
             for each in versions
         }
-        self._published: set[str] = set()  # names that a dry run would have published
+        self._published: set[str] = set()  # names
+        self._moved: set[str] = set()  # versions that a dry run would have moved
+        # What is read by those whom a dry run would have changed or deleted, by their ids.
+        self._reads: dict[str, list[str]] = {}
 
     async def do(self, action: Action) -> bool:
         """Do or check one thing; return whether it was."""
@@ -116,9 +120,10 @@ class _Work:
         key = ((int(request.kind), request.name), request.definition_version.version)
         if action.verb is Verb.PUBLISH:
             # Macros use each other by name: after the first that is only pretended, the others cannot be checked.
-            if self._dry_run and self._published:
-                return False
+            is_first = not self._published
             self._published.add(request.name)
+            if self._dry_run and not is_first:
+                return False
             version = await calls.publish(
                 request.name,
                 request.kind,
@@ -129,10 +134,13 @@ class _Work:
             )
             self._versions[key] = version.definition_version_id
             return True
-        if self._dry_run:
+        version_id = self._versions.get(key, "")
+        # Only the first step of several can be checked: the next one begins where it leads to.
+        if self._dry_run and (request.name in self._published or version_id in self._moved):
             return False
+        self._moved.add(version_id)
         move = {Verb.ACTIVATE: calls.activate, Verb.DEPRECATE: calls.deprecate, Verb.RETIRE: calls.retire}
-        await move[action.verb](self._versions[key], REASON)
+        await move[action.verb](version_id, REASON, validate_only=self._dry_run)
         return True
 
     async def _write(self, action: Action, desired: Instance) -> bool:
@@ -145,11 +153,13 @@ class _Work:
             for name in references.read_names(desired)
             if (action.project, name) not in self._instances and not references.is_id(name)
         ]
-        if project_id is None or unknown or is_early:
-            return False
         instance = Instance()
         instance.CopyFrom(desired)
         references.rename(instance, lambda name, _: self._instances.get((action.project, name), name))
+        if action.current is not None:
+            self._reads[action.current.instance_id] = references.read_names(instance)
+        if project_id is None or unknown or is_early:
+            return False
         if action.current is None:
             values = {each.name: fields.value_at(instance, each.name) for each, _ in instance.ListFields()}
             answer = await self._client.instances.create(
@@ -169,11 +179,35 @@ class _Work:
 
     async def _delete(self, action: Action) -> bool:
         assert action.current is not None
-        # What reads it goes first, or reads something else by then: a dry run would be told that it is still read.
-        if self._dry_run:
-            return False
-        await self._client.instances.delete(action.current, etag=action.current.etag, reason=REASON)
+        try:
+            await self._client.instances.delete(
+                action.current, etag=action.current.etag, reason=REASON, validate_only=self._dry_run
+            )
+        except FailedPreconditionError as error:
+            if not (self._dry_run and error.reason == "HAS_DEPENDANTS"):
+                raise
+            self._check_readers(action.current, error)
+        self._reads[action.current.instance_id] = []
         return True
+
+    def _check_readers(self, instance: Instance, refused: FailedPreconditionError) -> None:
+        """Let a refused dry run pass where none of the readers that it names would still read the instance.
+
+        Raises:
+            FailedPreconditionError: HAS_DEPENDANTS, naming those that would.
+        """
+        staying = [
+            each
+            for each in refused.blocking
+            if all(
+                instance.instance_id in reads
+                for reader_id, reads in self._reads.items()
+                if reader_id in each.description
+            )
+        ]
+        if staying:
+            text = f"{instance.name} is read by others, which stay"
+            raise FailedPreconditionError(refused.code, refused.reason, text, blocking=staying)
 
 
 def _nested(instance: Instance, mask: Sequence[str]) -> dict[str, Any]:

@@ -134,29 +134,31 @@ class Definitions:
         return answer
 
     async def activate(
-        self, definition_version_id: str, reason: str = ""
+        self, definition_version_id: str, reason: str = "", *, validate_only: bool = False
     ) -> definition_pb2.DefinitionVersion:
         """Make a draft what new instances get, and what followers follow."""
         request = definition_api.ActivateDefinitionVersionRequest(
-            definition_version_id=definition_version_id, reason=reason
+            definition_version_id=definition_version_id, reason=reason, validate_only=validate_only
         )
         answer: definition_pb2.DefinitionVersion = await self._call("ActivateDefinitionVersion", request)
         return answer
 
     async def deprecate(
-        self, definition_version_id: str, reason: str = ""
+        self, definition_version_id: str, reason: str = "", *, validate_only: bool = False
     ) -> definition_pb2.DefinitionVersion:
         """Say that a version should no longer be used; instances keep working."""
         request = definition_api.DeprecateDefinitionVersionRequest(
-            definition_version_id=definition_version_id, reason=reason
+            definition_version_id=definition_version_id, reason=reason, validate_only=validate_only
         )
         answer: definition_pb2.DefinitionVersion = await self._call("DeprecateDefinitionVersion", request)
         return answer
 
-    async def retire(self, definition_version_id: str, reason: str = "") -> definition_pb2.DefinitionVersion:
+    async def retire(
+        self, definition_version_id: str, reason: str = "", *, validate_only: bool = False
+    ) -> definition_pb2.DefinitionVersion:
         """Refuse a deprecated version to new instances; old ones keep working."""
         request = definition_api.RetireDefinitionVersionRequest(
-            definition_version_id=definition_version_id, reason=reason
+            definition_version_id=definition_version_id, reason=reason, validate_only=validate_only
         )
         answer: definition_pb2.DefinitionVersion = await self._call("RetireDefinitionVersion", request)
         return answer

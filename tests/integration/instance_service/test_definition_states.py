@@ -77,6 +77,14 @@ async def test_every_step_in_every_state(service: RunningInstanceService, steps_
         assert await take(service, again, version) == version  # once more changes nothing
 
 
+async def test_a_step_can_be_checked_without_being_taken(service: RunningInstanceService) -> None:
+    version = await publish(service, "1.0.0", draft=True)
+    assert (await take(service, "activate", version, validate_only=True)).state == DEFINITION_STATE_ACTIVE
+    refused = await refusal(take(service, "deprecate", version, validate_only=True))
+    assert refused.reason == "INVALID_STATE"
+    assert (await publish(service, "1.0.0")).state == DEFINITION_STATE_DRAFT
+
+
 async def test_a_step_is_idempotent_by_its_request_id(service: RunningInstanceService) -> None:
     version = await publish(service, "1.0.0", draft=True)
     first = await take(service, "activate", version, request_id="a")

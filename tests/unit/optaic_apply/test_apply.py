@@ -15,7 +15,7 @@ from optaic.apply.documents import MANAGER, read_documents
 from optaic.apply.execution import execute, read_existing
 from optaic.apply.export import export_documents
 from optaic.apply.plan import Action, make_plan
-from optaic.errors import ConflictError, InvalidArgumentError
+from optaic.errors import ConflictError, FailedPreconditionError, InvalidArgumentError
 from support.apply import Memory
 
 PRICES = {"name": "prices", "dataset": {"pipeline": {"definition_name": "file", "config": {"url": "a"}}}}
@@ -227,6 +227,57 @@ async def test_a_dry_run_changes_nothing(memory: Memory) -> None:
     assert len(await apply(memory, file, dry_run=True)) == 4
     assert memory.live() == {}
     assert said(await apply(memory, file)) == said(await apply(Memory("file"), file, dry_run=True))
+
+
+async def test_a_dry_run_checks_deletions_against_those_who_would_be_left(memory: Memory) -> None:
+    other = {**HALVED, "name": "other"}
+    await apply(memory, document(PRICES, HALVED, other))
+    # One reader goes, the other reads something else by then.
+    freed = document({**other, "upstreams": {"input": "more"}}, {**PRICES, "name": "more"})
+    before = copy.deepcopy(memory.live())
+    assert said(await apply(memory, freed, prune=True, dry_run=True))[-2:] == [
+        "delete halved",
+        "delete prices",
+    ]
+    assert memory.live() == before
+    # A reader in a project that no document speaks of stays.
+    stranger = copy.deepcopy(memory.instance("halved"))
+    stranger.instance_id, stranger.project_id, stranger.name = "stranger", "elsewhere", "stranger"
+    memory.instances.by_id["stranger"] = stranger
+    with pytest.raises(FailedPreconditionError) as caught:
+        await apply(memory, freed, prune=True, dry_run=True)
+    assert [each.subject for each in caught.value.blocking] == ["stranger"]
+
+
+async def test_a_dry_run_refuses_to_delete_what_has_changed_since(memory: Memory) -> None:
+    await apply(memory, document(PRICES))
+    existing = await read_existing(memory.client)
+    actions = make_plan(read_documents([document()]), copy.deepcopy(existing), prune=True)
+    memory.instance("prices").etag = "r2"
+    with pytest.raises(ConflictError):
+        [each async for each in execute(memory.client, actions, existing, dry_run=True)]
+
+
+async def test_a_dry_run_checks_the_first_step_of_a_definition_only(memory: Memory) -> None:
+    await apply(memory, {"definitions": [{**SMOOTH, "state": "draft"}]})
+    existing = await read_existing(memory.client)
+    actions = make_plan(read_documents([{"definitions": [{**SMOOTH, "state": "retired"}]}]), existing)
+    done = [each async for each in execute(memory.client, actions, existing, dry_run=True)]
+    assert [(str(each.action.verb), each.is_checked) for each in done] == [
+        ("activate", True),
+        ("deprecate", False),
+        ("retire", False),
+    ]
+    assert await plan(memory, {"definitions": [{**SMOOTH, "state": "draft"}]}) == []
+
+
+async def test_a_dry_run_knows_all_that_it_would_publish(memory: Memory) -> None:
+    second = {**SMOOTH, "name": "rough", "state": "deprecated"}
+    reader = {"name": "x", "dataset": {"pipeline": {"definition_name": "rough"}}}
+    actions = await apply(memory, document(reader, definitions=[SMOOTH, second]), dry_run=True)
+    assert said(actions) == [
+        "create p", "publish smooth 1.0.0", "publish rough 1.0.0", "create x", "deprecate rough 1.0.0",
+    ]  # fmt: skip
 
 
 # Any upstreams among the instances before in a hidden order: no cycle, though the file may have any order.

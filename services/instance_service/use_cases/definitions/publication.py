@@ -42,7 +42,7 @@ _NOT_CONTENT = (
 )
 
 
-class _CheckedError(Exception):
+class CheckedError(Exception):
     """Ends a transaction of `validate_only`: everything held, and everything is rolled back."""
 
     def __init__(self, version: DefinitionVersion) -> None:
@@ -61,7 +61,7 @@ async def publish_definition(
     """
     try:
         return await _publish_once(environment, tenant_id, request)
-    except _CheckedError as checked:
+    except CheckedError as checked:
         return checked.version
 
 
@@ -77,7 +77,7 @@ async def _publish_once(
         version = await _publish(connection, environment, tenant_id, request, version)
         version.publication_report.CopyFrom(await report(connection, tenant_id, version))
         if request.validate_only:
-            raise _CheckedError(version)
+            raise CheckedError(version)
         await idempotency.store(connection, _METHOD, request.request_id, version.SerializeToString())
     return version
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from instance_service.events import Events
 from instance_service.store import definitions as store
 from instance_service.use_cases.definitions.following import wake_followers
+from instance_service.use_cases.definitions.publication import CheckedError
 from instance_service.use_cases.definitions.reading import version_not_found
 from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.shapes import definition_state_word
@@ -95,6 +96,15 @@ async def retire_version(
 
 
 async def _take(environment: Environment, tenant_id: str, request: Request, step: _Step) -> DefinitionVersion:
+    try:
+        return await _take_once(environment, tenant_id, request, step)
+    except CheckedError as checked:
+        return checked.version
+
+
+async def _take_once(
+    environment: Environment, tenant_id: str, request: Request, step: _Step
+) -> DefinitionVersion:
     digest = idempotency.payload_hash(request)
     async with environment.database.transaction(tenant_id) as connection:
         reply = await idempotency.replay_or_none(connection, step.method, request.request_id, digest)
@@ -124,6 +134,8 @@ async def _take(environment: Environment, tenant_id: str, request: Request, step
             if step is _ACTIVATE:
                 await wake_followers(connection, tenant_id, version.definition_id)
             await outbox.append(connection, [event])
+        if request.validate_only:
+            raise CheckedError(version)
         await idempotency.store(connection, step.method, request.request_id, version.SerializeToString())
     return version
 
