@@ -72,6 +72,8 @@ def _describe_instance(instance: instance_pb2.Instance, status: status_pb2.Insta
     if instance.HasField("model"):
         described["mlflow_experiment_id"] = instance.model.mlflow_experiment_id
         described["evidently_project_id"] = instance.model.evidently_project_id
+    if components.monitoring_enabled:
+        described["evidently_project_id"] = components.evidently_project_id
     return described
 
 

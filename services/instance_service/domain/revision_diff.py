@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Number, etag and times of the revision itself, and what outside systems call things: no revision is made of it.
 _NOT_COMPARED = frozenset({"revision", "etag", "create_time", "update_time", "conditions"})
-_HANDLES = frozenset({"prefect_deployment_id"})
+_HANDLES = frozenset({"prefect_deployment_id", "mlflow_experiment_id", "evidently_project_id"})
+_WITH_HANDLES = ("flows", "model", "dataset", "signal")
 
 
 class Absent(Enum):
@@ -38,11 +39,18 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Fie
 
 def _content(snapshot: Mapping[str, Any]) -> dict[str, Any]:
     content = {key: value for key, value in snapshot.items() if key not in _NOT_COMPARED}
-    if "flows" in content:
-        content["flows"] = [
-            {key: value for key, value in flow.items() if key not in _HANDLES} for flow in content["flows"]
-        ]
-    return content
+    return {key: _plain(value) if key in _WITH_HANDLES else value for key, value in content.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Return a part without what outside systems call things; a config holds what it holds."""
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    if not isinstance(value, Mapping):
+        return value
+    return {
+        key: each if key == "config" else _plain(each) for key, each in value.items() if key not in _HANDLES
+    }
 
 
 def _compare(path: str, before: Any, after: Any) -> Iterator[FieldDifference]:

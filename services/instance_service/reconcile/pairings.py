@@ -17,6 +17,7 @@ from instance_service.ports import (
 )
 from instance_service.use_cases.pairing import pairings_of
 from instance_service.use_cases.schedules import deployments_of
+from instance_service.use_cases.shapes import dataset_of
 from optaic.instance.v1.instance_pb2 import Instance
 
 
@@ -97,6 +98,6 @@ class ProjectPairing:
         return (MonitoringProject(counterpart_name(tenant_id, instance.instance_id), instance.name),)
 
     def record(self, instance: Instance, ids: Mapping[str, str]) -> None:
-        """See the protocol; a dataset's project has the dataset's id, and no field of its own."""
-        if instance.WhichOneof("spec") == "model":
-            (instance.model.evidently_project_id,) = ids.values()
+        """See the protocol."""
+        owner = dataset_of(instance) or instance.model
+        (owner.evidently_project_id,) = ids.values()

@@ -204,6 +204,8 @@ def complete(tenant_id: str, pending: Pending, facts: Facts) -> Draft:
         raise refusal(violations)
     _set_status_contract(instance, version)
     dataset = dataset_of(instance)
+    if dataset is not None and not dataset.monitoring_enabled:
+        dataset.ClearField("evidently_project_id")
     _set_flows(instance, pending.current, tenant_id, settings, upstreams)
     return Draft(instance, tuple(_components(instance, dataset)), settings, tuple(upstreams))
 

@@ -189,6 +189,7 @@ def _without_output(given: Instance) -> Instance:
     if (dataset := dataset_of(instance)) is not None:
         for kind in COMPONENT_KINDS:
             dataset.ClearField(f"{kind}_instance_id")  # type: ignore[arg-type]  # the stubs want literals
+        dataset.ClearField("evidently_project_id")
     if instance.WhichOneof("spec") == "model":
         instance.model.Clear()  # all of it is output
         instance.model.SetInParent()

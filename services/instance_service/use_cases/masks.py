@@ -17,7 +17,8 @@ _COMPONENT_IDS = tuple(f"{kind}_instance_id" for kind in COMPONENT_KINDS)
 _IDENTITY = ("definition_id", "definition_name")
 _VERSION = ("definition_version_id", "definition_version")
 _REFERENCE = (*_IDENTITY, *_VERSION, "track_newest", "config")
-_OUTPUT_ONLY = {*_COMPONENT_IDS, "macro_version_ids"}
+_OF_DATASET = (*_COMPONENT_IDS, "evidently_project_id")
+_OUTPUT_ONLY = {*_OF_DATASET, "macro_version_ids"}
 
 
 def apply_mask(current: Instance, given: Instance, paths: Sequence[str]) -> Instance:
@@ -116,5 +117,5 @@ def _keep_output_only(result: Instance, current: Instance) -> None:
         return
     target = result.dataset if kind == "dataset" else result.signal.dataset
     source = current.dataset if kind == "dataset" else current.signal.dataset
-    for name in _COMPONENT_IDS:
+    for name in _OF_DATASET:
         setattr(target, name, getattr(source, name))

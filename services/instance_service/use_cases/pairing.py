@@ -123,10 +123,10 @@ def _complain(instance: Instance, kind: str, problem: OutsideUnavailableError, n
 
 def _news(instance: Instance) -> tuple[object, ...]:
     """Return what others want to hear about: conditions come and go without an event."""
-    model = instance.model
+    model, dataset = instance.model, dataset_of(instance)
     return (
         instance.state,
         [flow.prefect_deployment_id for flow in instance.flows],
         model.mlflow_experiment_id,
-        model.evidently_project_id,
+        (dataset or model).evidently_project_id,
     )

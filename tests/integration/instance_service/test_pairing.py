@@ -34,13 +34,19 @@ async def test_a_monitored_dataset_has_a_project_as_long_as_it_is_monitored(
     project = await service.project()
     plain = await service.prices(project.project_id)
     watched = await _monitored(service, project.project_id)
-    await service.until_active(watched.instance_id)
+    watched = await service.until_active(watched.instance_id)
+    assert watched.dataset.evidently_project_id == watched.instance_id
     name = f"default.{watched.instance_id}"
     assert service.projects.stored == {name: (watched.instance_id, MonitoringProject(name, "watched"))}
-    await service.update(watched.instance_id, {"name": "renamed"}, "name")
+    dataset = {"pipeline": {"definitionName": "sp500_prices"}, "monitoringEnabled": True}
+    renamed = await service.update(
+        watched.instance_id, {"name": "renamed", "dataset": dataset}, "name", "dataset"
+    )
+    assert renamed.dataset.evidently_project_id == watched.instance_id
     await eventually(lambda: service.projects.stored[name][1].title == "renamed")
     change = {"dataset": {"monitoringEnabled": False}}
-    await service.update(watched.instance_id, change, "dataset.monitoring_enabled")
+    plainer = await service.update(watched.instance_id, change, "dataset.monitoring_enabled")
+    assert not plainer.dataset.evidently_project_id
     await eventually(lambda: not service.projects.stored)
     assert plain.instance_id not in str(service.projects.stored)
 

@@ -31,6 +31,16 @@ from instance_service.domain.revision_diff import ABSENT, differences
             {"flows": [{"flow_kind": "F", "prefect_deployment_id": "d", "compute_fingerprint": "b"}]},
             [("flows[0].compute_fingerprint", "a", "b")],
         ),
+        (
+            {"signal": {"dataset": {"evidently_project_id": ""}}, "model": {"mlflow_experiment_id": ""}},
+            {"signal": {"dataset": {"evidently_project_id": "x"}}, "model": {"mlflow_experiment_id": "7"}},
+            [],
+        ),
+        (
+            {"dataset": {"pipeline": {"config": {"evidently_project_id": "x"}}}},
+            {"dataset": {"pipeline": {"config": {"evidently_project_id": "y"}}}},
+            [("dataset.pipeline.config.evidently_project_id", "x", "y")],
+        ),
     ],
 )
 def test_every_field_that_differs_is_named_in_order(
