@@ -106,6 +106,7 @@ class DatasetSpec(_message.Message):
     STORE_INSTANCE_ID_FIELD_NUMBER: _builtins.int
     ACCESSOR_INSTANCE_ID_FIELD_NUMBER: _builtins.int
     MONITORING_ENABLED_FIELD_NUMBER: _builtins.int
+    EVIDENTLY_PROJECT_ID_FIELD_NUMBER: _builtins.int
     pipeline_instance_id: _builtins.str
     """Output only. The component instance."""
     store_instance_id: _builtins.str
@@ -114,6 +115,8 @@ class DatasetSpec(_message.Message):
     """Output only. The component instance."""
     monitoring_enabled: _builtins.bool
     """Ask for a `monitoring` flow. It does not count in the instance's status."""
+    evidently_project_id: _builtins.str
+    """Output only. While `monitoring_enabled`: also an Evidently project."""
     @_builtins.property
     def pipeline(self) -> Global___ComponentSpec:
         """Brings the data in or derives it. Required on create."""
@@ -136,10 +139,11 @@ class DatasetSpec(_message.Message):
         store_instance_id: _builtins.str = ...,
         accessor_instance_id: _builtins.str = ...,
         monitoring_enabled: _builtins.bool = ...,
+        evidently_project_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["accessor", b"accessor", "pipeline", b"pipeline", "store", b"store"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accessor", b"accessor", "accessor_instance_id", b"accessor_instance_id", "monitoring_enabled", b"monitoring_enabled", "pipeline", b"pipeline", "pipeline_instance_id", b"pipeline_instance_id", "store", b"store", "store_instance_id", b"store_instance_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accessor", b"accessor", "accessor_instance_id", b"accessor_instance_id", "evidently_project_id", b"evidently_project_id", "monitoring_enabled", b"monitoring_enabled", "pipeline", b"pipeline", "pipeline_instance_id", b"pipeline_instance_id", "store", b"store", "store_instance_id", b"store_instance_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
