@@ -39,7 +39,7 @@ from support.postgres import service_database
 
 TENANT = "default"
 _TABLES = (
-    "projects", "instances", "instance_revisions", "components", "datasets", "signals", "backtests",
+    "projects", "instances", "instance_revisions", "components", "macro_uses", "datasets", "signals", "backtests",
     "experiments", "models", "portfolio_optimizers",
     "flows", "flow_edges", "reconciliations", "request_replies",
 )  # fmt: skip

@@ -89,8 +89,8 @@ class Reconciler:
 
     async def _work(self, tenant_id: str, claims: Sequence[Claim]) -> None:
         ids = [claim.instance_id for claim in claims]
-        await follow_newest(self._environment, tenant_id, ids)
         instances = await lifecycle.load_instances(self._environment, tenant_id, ids)
+        instances |= await follow_newest(self._environment, tenant_id, instances)
         groups: dict[frozenset[str], list[Claim]] = defaultdict(list)
         for claim in claims:
             instance = instances.get(claim.instance_id)

@@ -24,18 +24,6 @@ _PREVIOUS = sa.text("""
         and precedence < :precedence
     order by precedence desc, definition_version_id desc limit 1
 """)
-# A component is listed under the name of the instance that owns it.
-_TRACKING = sa.text("""
-    select cast(owner.instance_id as text), owner.name, cast(owner.project_id as text) as project_id,
-        components.config, cast(count(*) over () as integer) as total
-    from components
-    join instances as part on part.tenant_id = components.tenant_id and part.instance_id = components.instance_id
-    join instances as owner on owner.tenant_id = part.tenant_id
-        and owner.instance_id = coalesce(part.owner_instance_id, part.instance_id)
-    where components.tenant_id = :tenant_id and components.definition_id = cast(:definition_id as uuid)
-        and components.track_newest and owner.state <> 'deleting'
-    order by owner.name, owner.instance_id limit :limit
-""")
 
 
 async def insert_definition(connection: AsyncConnection, row: dict[str, Any]) -> str:
@@ -138,14 +126,6 @@ async def is_surpassed(
         versions.c.precedence > precedence,
     )
     return (await connection.execute(statement.limit(1))).first() is not None
-
-
-async def list_tracking(
-    connection: AsyncConnection, tenant_id: str, definition_id: str, limit: int
-) -> Sequence[sa.Row[Any]]:
-    """Return (instance id, name, project id, config, how many in all) of what follows a definition, by name."""
-    parameters = {"tenant_id": tenant_id, "definition_id": definition_id, "limit": limit}
-    return (await connection.execute(_TRACKING, parameters)).all()
 
 
 async def get_version(

@@ -17,6 +17,7 @@ from servicekit.database import Database
 Rows = Mapping[sa.Table, Sequence[Mapping[str, Any]]]
 
 _EXTENSIONS = (
+    tables.macro_uses,
     tables.components,
     tables.datasets,
     tables.signals,
@@ -50,20 +51,6 @@ _RESOLVE = sa.text("""
                 or (candidate.definition_version_id = wanted.held_id and candidate.state <> 'draft'))
         order by candidate.precedence desc, candidate.definition_version_id desc limit 1
     ) as found on true
-""")
-_LAGGING = sa.text("""
-    select distinct cast(coalesce(instances.owner_instance_id, instances.instance_id) as text)
-    from instances join components
-        on components.tenant_id = :tenant_id and components.instance_id = instances.instance_id
-    where instances.tenant_id = :tenant_id and components.track_newest
-        and (instances.instance_id = any(cast(:instance_ids as uuid[]))
-            or instances.owner_instance_id = any(cast(:instance_ids as uuid[])))
-        and components.definition_version_id <> (
-            select candidate.definition_version_id from definition_versions as candidate
-            where candidate.tenant_id = :tenant_id and candidate.definition_id = components.definition_id
-                and candidate.state = 'active'
-            order by candidate.precedence desc, candidate.definition_version_id desc limit 1
-        )
 """)
 _ACTIVATE_FLOWS = sa.text("""
     update flows set prefect_deployment_id = given.deployment_id
@@ -250,12 +237,6 @@ async def lock_instances(
     return [bytes(snapshot) for snapshot in (await connection.execute(statement)).scalars()]
 
 
-async def list_lagging(connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str]) -> list[str]:
-    """Return those of the instances that follow newest versions and have an older one."""
-    parameters = {"tenant_id": tenant_id, "instance_ids": list(instance_ids)}
-    return list((await connection.execute(_LAGGING, parameters)).scalars())
-
-
 async def is_name_taken(
     connection: AsyncConnection, tenant_id: str, project_id: str, name: str, except_id: str
 ) -> bool:
@@ -340,24 +321,3 @@ async def resolve_versions(
     }
     rows = await connection.execute(_RESOLVE, parameters)
     return {int(row.position) - 1: bytes(row.snapshot) for row in rows}
-
-
-async def list_followers(connection: AsyncConnection, tenant_id: str, definition_id: str) -> list[str]:
-    """Return the instances that follow the definition's newest version, themselves or by a component."""
-    statement = (
-        sa.select(sa.func.coalesce(instances.c.owner_instance_id, instances.c.instance_id))
-        .join(
-            tables.components,
-            sa.and_(
-                tables.components.c.tenant_id == instances.c.tenant_id,
-                tables.components.c.instance_id == instances.c.instance_id,
-            ),
-        )
-        .where(
-            instances.c.tenant_id == tenant_id,
-            tables.components.c.definition_id == definition_id,
-            tables.components.c.track_newest,
-        )
-        .distinct()
-    )
-    return list((await connection.execute(statement)).scalars())

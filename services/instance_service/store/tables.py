@@ -98,6 +98,12 @@ components = sa.Table(  # experiments, models and optimizers have a row here too
     sa.Column("config", postgresql.JSONB, nullable=False),
 )
 
+macro_uses = sa.Table(  # which macro versions the expressions in a component's config use
+    "macro_uses",
+    metadata,
+    *_key("instance_id", "definition_version_id"),
+)
+
 datasets = sa.Table(  # signals have a row here too: they are composed alike
     "datasets",
     metadata,
@@ -191,6 +197,7 @@ BUSINESS_TABLES = (
     instances,
     instance_revisions,
     components,
+    macro_uses,
     datasets,
     signals,
     backtests,

@@ -11,12 +11,13 @@ from instance_service.domain.paths import downstream_first
 from instance_service.store import graph, queue
 from instance_service.store import instances as store
 from instance_service.store.tables import Connection
+from instance_service.use_cases.conditions import say
 from instance_service.use_cases.drafts import stamp
 from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.instances import CheckedError, check_etag, lock
 from instance_service.use_cases.rows import instance_row, revision_row
 from instance_service.use_cases.shapes import timestamp
-from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Condition, Instance
+from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance
 from optaic.instance.v1.instance_service_pb2 import DeleteInstanceRequest
 from servicekit import idempotency, outbox
 from servicekit.context import RequestContext
@@ -134,13 +135,7 @@ def _raise(instance: Instance, dependants: Sequence[tuple[str, str]]) -> None:
 def _say(environment: Environment, instance: Instance, finalizers: Sequence[str]) -> None:
     """Say on the instance what its deletion waits for; since when stays as it is."""
     message = f"waits for: {', '.join(finalizers)}"
-    for condition in instance.conditions:
-        if condition.type == _CONDITION:
-            condition.message = message
-            return
-    now = timestamp(environment.clock.now())
-    condition = Condition(type=_CONDITION, reason="FinalizersAtWork", message=message, since_time=now)
-    instance.conditions.append(condition)
+    say(instance, _CONDITION, "FinalizersAtWork", message, timestamp(environment.clock.now()))
 
 
 async def remove_finalizer(

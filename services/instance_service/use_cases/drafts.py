@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf import json_format
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from instance_service.domain.fingerprints import (
     backtest_settings,
@@ -29,6 +30,7 @@ from instance_service.domain.flows import (
 )
 from instance_service.domain.rules import is_date, refusal
 from instance_service.store.tables import Connection
+from instance_service.use_cases.conditions import FOLLOWS_NEWEST, say_outdated, withdraw
 from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.macros import MacroVersions
 from instance_service.use_cases.references import (
@@ -69,7 +71,7 @@ from servicekit.errors import FieldViolation, InvalidArgumentError
 
 _STATUS_PRIORITY = ("ERROR", "STALE", "RUNNING", "READY")
 _OF_DEFINED = ("definition_id", "definition_version_id", "definition_name", "definition_version")
-_NOT_COMPARED = ("revision", "etag", "update_time", "create_time", "state")
+_NOT_COMPARED = ("revision", "etag", "update_time", "create_time", "state", "conditions")
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class Pending:
     named: Sequence[Named]
     current: Instance | None
     violations: list[FieldViolation]
+    now: Timestamp
 
     @property
     def is_referenced(self) -> bool:
@@ -107,6 +110,7 @@ class Draft:
     components: tuple[Instance, ...]
     settings: Mapping[str, Any]
     upstreams: tuple[Upstream, ...]
+    changes: str  # for people: what differs from the instance as it is
 
 
 def check_kind(instance: Instance) -> str:
@@ -164,7 +168,8 @@ def prepare(environment: Environment, given: Instance, current: Instance | None 
         *schedule_violations(instance.schedule),
         *complete_references(references),
     ]
-    return Pending(instance, kind, references, named_upstreams(instance), current, violations)
+    now = timestamp(environment.clock.now())
+    return Pending(instance, kind, references, named_upstreams(instance), current, violations, now)
 
 
 async def gather(connection: Connection, tenant_id: str, pending: Sequence[Pending]) -> Facts:
@@ -206,8 +211,11 @@ def complete(tenant_id: str, pending: Pending, facts: Facts) -> Draft:
     dataset = dataset_of(instance)
     if dataset is not None and not dataset.monitoring_enabled:
         dataset.ClearField("evidently_project_id")
-    _set_flows(instance, pending.current, tenant_id, settings, upstreams)
-    return Draft(instance, tuple(_components(instance, dataset)), settings, tuple(upstreams))
+    changes = describe_changes(pending.current, instance, uses) if pending.current else ""
+    _set_flows(instance, pending.current, tenant_id, settings, upstreams, changes)
+    withdraw(instance, FOLLOWS_NEWEST)
+    say_outdated(instance, [version for use in uses for version in use.versions()], pending.now)
+    return Draft(instance, tuple(_components(instance, dataset)), settings, tuple(upstreams), changes)
 
 
 def _set_status_contract(instance: Instance, version: DefinitionVersion | None) -> None:
@@ -300,6 +308,7 @@ def _set_flows(
     tenant_id: str,
     settings: Mapping[str, object],
     upstreams: Sequence[Upstream],
+    changes: str,
 ) -> None:
     before = {flow.flow_kind: flow for flow in current.flows} if current else {}
     own, dataset = kind_word(instance.kind), dataset_of(instance)
@@ -323,7 +332,7 @@ def _set_flows(
             flow.fingerprint_change = (
                 previous.fingerprint_change
                 if previous.compute_fingerprint == flow.compute_fingerprint
-                else describe_changes(current, instance)
+                else changes
             )
 
 

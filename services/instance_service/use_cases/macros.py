@@ -24,10 +24,15 @@ _MOST = 256  # macros that one configuration may use; what uses more is refused 
 
 @dataclass(frozen=True)
 class Calls:
-    """What one configuration calls, and the versions that it is pinned to already, by name."""
+    """What one configuration calls, and the versions that it has already, by name: pinned, or left for newer ones."""
 
     names: tuple[str, ...]
-    pinned: Mapping[str, str]
+    held: Mapping[str, str]
+    follows: bool = False
+
+    def key(self, name: str) -> tuple[str, str, bool]:
+        """Return what decides which version a name means."""
+        return name, self.held.get(name, ""), self.follows
 
 
 MacroVersions = Mapping[str, DefinitionVersion]  # by name in upper case
@@ -84,7 +89,7 @@ async def check_publication(connection: Connection, tenant_id: str, version: Def
         InvalidArgumentError: Its expression does not parse, calls what is not there, or uses itself.
     """
     macro = macro_of(version)
-    (found,) = await load_macros(connection, tenant_id, [Calls(_called([macro.text]), {})])
+    found = await load_inner(connection, tenant_id, version)
     try:
         check_macro(macro, macros={name: macro_of(called) for name, called in found.items()})
     except ExpressionError as error:
@@ -95,30 +100,35 @@ async def check_publication(connection: Connection, tenant_id: str, version: Def
         raise refusal([FieldViolation(field, text, "INVALID_EXPRESSION")]) from error
 
 
+async def load_inner(
+    connection: Connection, tenant_id: str, version: DefinitionVersion
+) -> dict[str, DefinitionVersion]:
+    """Return the macros that a macro uses, by name."""
+    calls = Calls(_called([version.op_macro.expression]), {})
+    (found,) = await load_macros(connection, tenant_id, [calls])
+    return found
+
+
 async def load_macros(
     connection: Connection, tenant_id: str, calls: Sequence[Calls]
 ) -> list[dict[str, DefinitionVersion]]:
     """Return for each configuration the macros that it uses, also those within other macros.
 
-    A pinned name keeps its version; any other means the newest active one. What does not exist is left out.
+    A pinned name keeps its version; any other means the newest active one, or the held one where that is newer.
+    What does not exist is left out.
     """
     found: list[dict[str, DefinitionVersion]] = [{} for _ in calls]
-    known: dict[tuple[str, str], DefinitionVersion | None] = {}
+    known: dict[tuple[str, str, bool], DefinitionVersion | None] = {}
     wanted = [set(one.names) for one in calls]
     asked: list[set[str]] = [set() for _ in calls]
     while any(wanted):
         keys = sorted(
-            {
-                (name, one.pinned.get(name, ""))
-                for one, names in zip(calls, wanted, strict=True)
-                for name in names
-            }
-            - set(known)
+            {one.key(name) for one, names in zip(calls, wanted, strict=True) for name in names} - set(known)
         )
         known.update(await _load(connection, tenant_id, keys))
         for one, names, seen, macros in zip(calls, wanted, asked, found, strict=True):
             seen.update(names)
-            versions = [known[name, one.pinned.get(name, "")] for name in sorted(names)]
+            versions = [known[one.key(name)] for name in sorted(names)]
             macros.update({version.definition_name: version for version in versions if version is not None})
             inner = _called(version.op_macro.expression for version in versions if version is not None)
             names.clear()
@@ -128,13 +138,15 @@ async def load_macros(
 
 
 async def _load(
-    connection: Connection, tenant_id: str, keys: Sequence[tuple[str, str]]
-) -> dict[tuple[str, str], DefinitionVersion | None]:
+    connection: Connection, tenant_id: str, keys: Sequence[tuple[str, str, bool]]
+) -> dict[tuple[str, str, bool], DefinitionVersion | None]:
     if not keys:
         return {}
-    rows = await store.resolve_versions(
-        connection, tenant_id, [("op_macro", "", name, version_id, "", "") for name, version_id in keys]
-    )
+    wanted = [
+        ("op_macro", "", name, "" if follows else held_id, "", held_id if follows else "")
+        for name, held_id, follows in keys
+    ]
+    rows = await store.resolve_versions(connection, tenant_id, wanted)
     return {
         key: DefinitionVersion.FromString(rows[position]) if position in rows else None
         for position, key in enumerate(keys)

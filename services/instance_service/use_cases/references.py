@@ -13,7 +13,7 @@ from instance_service.jsonschema_adapter import config_violations
 from instance_service.store import instances as store
 from instance_service.store.tables import Connection
 from instance_service.use_cases.macros import Calls, MacroVersions, calls_of, load_macros, macro_of
-from instance_service.use_cases.shapes import dataset_of, json_of
+from instance_service.use_cases.shapes import dataset_of, definition_state_word, json_of
 from optaic.definition.v1.definition_pb2 import DEFINITION_STATE_RETIRED, DefinitionVersion
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.instance.v1.spec_pb2 import ComponentSpec
@@ -35,7 +35,8 @@ class Reference:
     path: str
     spec: ComponentSpec | Instance
     held_id: str = ""  # of the version that the instance has there already, whatever became of it
-    # Macro versions that stay, by name: a configuration that was not written anew means what it meant.
+    # Macro versions that it has, by name: a configuration that was not written anew means what it meant, and who
+    # follows the newest never goes back.
     held_macros: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -79,6 +80,13 @@ class Use:
             settings["macros"] = {name: version.content_hash for name, version in self.macros.items()}
         return settings
 
+    def versions(self) -> list[tuple[str, str, str]]:
+        """Return (definition, version, state) of all that is used, macros among it."""
+        return [
+            (one.definition_name, one.version, definition_state_word(one.state))
+            for one in (self.version, *self.macros.values())
+        ]
+
 
 def references_of(instance: Instance, current: Instance | None = None) -> list[Reference]:
     """Return every place where an instance of its kind names a definition; a backtest has none.
@@ -91,7 +99,8 @@ def references_of(instance: Instance, current: Instance | None = None) -> list[R
     def reference(slot: str, path: str, spec: ComponentSpec | Instance) -> Reference:
         if (own := held.get(slot)) is None:
             return Reference(slot, path, spec)
-        macros = dict(own.macro_version_ids) if own.config == spec.config else {}
+        is_held = spec.track_newest or own.config == spec.config
+        macros = dict(own.macro_version_ids) if is_held else {}
         return Reference(slot, path, spec, own.definition_version_id, macros)
 
     if (dataset := dataset_of(instance)) is not None:
@@ -135,7 +144,7 @@ async def load_called(
     for one in references:
         version = _find(one, versions)
         if version is not None and (names := _names(version, one)):
-            calling.append((one, Calls(names, one.held_macros)))
+            calling.append((one, Calls(names, one.held_macros, one.spec.track_newest)))
     found = await load_macros(connection, tenant_id, [calls for _, calls in calling])
     return {id(one.spec): macros for (one, _), macros in zip(calling, found, strict=True)}
 
@@ -227,8 +236,9 @@ def check_constraints(use: Use, given: Struct, violations: list[FieldViolation])
     return constraints
 
 
-def describe_changes(current: Instance, changed: Instance) -> str:
-    """Say for people which definitions and configurations of an instance differ, and what else may."""
+def describe_changes(current: Instance, changed: Instance, uses: Sequence[Use] = ()) -> str:
+    """Say for people which definitions, macros and configurations of an instance differ, and what else may."""
+    numbers = {one.definition_version_id: one.version for use in uses for one in use.macros.values()}
     parts = []
     for before, after in zip(references_of(current), references_of(changed), strict=True):
         old, new = before.spec, after.spec
@@ -237,6 +247,11 @@ def describe_changes(current: Instance, changed: Instance) -> str:
         elif old.definition_version_id != new.definition_version_id:
             versions = f"{old.definition_version} to {new.definition_version}"
             parts.append(f"definition {new.definition_name} moved from version {versions}")
+        parts.extend(
+            f"macro {name} moved to version {numbers.get(version_id, version_id)}"
+            for name, version_id in sorted(new.macro_version_ids.items())
+            if old.macro_version_ids.get(name, version_id) != version_id
+        )
         if old.config != new.config:
             parts.append(
                 f"the config of its {after.slot} changed" if new is not changed else "its config changed"

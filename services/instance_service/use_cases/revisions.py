@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import structlog
-
 from instance_service.domain.paths import shortest_cycle
-from instance_service.store import graph, queue
+from instance_service.store import following, graph, queue
 from instance_service.store import instances as store
 from instance_service.store.tables import Connection
+from instance_service.use_cases.conditions import FOLLOWS_NEWEST, say, say_outdated, withdraw
 from instance_service.use_cases.drafts import Draft, complete, gather, is_same, prepare, stamp
 from instance_service.use_cases.environment import Environment
-from instance_service.use_cases.references import describe_changes
 from instance_service.use_cases.rows import Rows, rows_of
+from instance_service.use_cases.shapes import timestamp
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance
 from servicekit import outbox
 from servicekit.database import lock_tenant
@@ -29,7 +28,6 @@ from servicekit.errors import (
 )
 
 _AUTHOR = "instance-service"
-_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -85,31 +83,78 @@ async def write_changes(
     )
 
 
-async def follow_newest(environment: Environment, tenant_id: str, instance_ids: Sequence[str]) -> None:
-    """Move those instances that follow newest versions and lag behind; who does not fit stays where it is."""
+async def follow_newest(
+    environment: Environment, tenant_id: str, instances: Mapping[str, Instance]
+) -> dict[str, Instance]:
+    """Move those that follow newest versions and lag behind, and let all say what is to say about their versions.
+
+    Who does not fit the newest stays where it is and says why. Returned are those that differ now.
+    """
+    outdated: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
     async with environment.database.read(tenant_id) as connection:
-        lagging = await store.list_lagging(connection, tenant_id, instance_ids)
-    if not lagging:
-        return
+        rows = await following.list_remarkable(connection, tenant_id, list(instances))
+    lagging = {row.instance_id for row in rows if row.lags}
+    for row in rows:
+        outdated[row.instance_id].append((row.name, row.version, row.state))
+    now = timestamp(environment.clock.now())
+
+    def noted(instance: Instance) -> Instance:
+        result = Instance()
+        result.CopyFrom(instance)
+        say_outdated(result, outdated[instance.instance_id], now)
+        if instance.instance_id not in lagging:
+            withdraw(result, FOLLOWS_NEWEST)
+        return result
+
+    due = lagging | {
+        key
+        for key, instance in instances.items()
+        if (key in outdated or instance.conditions) and noted(instance) != instance
+    }
+    if not due:
+        return {}
     async with environment.database.transaction(tenant_id) as connection:
         await lock_tenant(connection, tenant_id)
-        snapshots = await store.lock_instances(connection, tenant_id, lagging)
-        current = [Instance.FromString(snapshot) for snapshot in snapshots]
+        current = map(Instance.FromString, await store.lock_instances(connection, tenant_id, sorted(due)))
         live = [instance for instance in current if instance.state != INSTANCE_STATE_DELETING]
-        pending = [prepare(environment, instance, instance) for instance in live]
-        facts = await gather(connection, tenant_id, pending)
+        drafts = await _newest_drafts(
+            connection, environment, tenant_id, [one for one in live if one.instance_id in lagging]
+        )
         changes: list[Change] = []
-        for instance, one in zip(live, pending, strict=True):
-            try:
-                draft = complete(tenant_id, one, facts)
-            except DomainError as error:
-                problem = repr(error)
-                _log.warning("newest version does not fit", instance_id=instance.instance_id, error=problem)
+        said: dict[str, Instance] = {}
+        for instance in live:
+            draft = drafts.get(instance.instance_id)
+            if isinstance(draft, Draft) and not is_same(draft.instance, instance):
+                changes.append(Change(instance, draft, f"follows newest versions: {draft.changes}"))
                 continue
-            if not is_same(draft.instance, instance):
-                reason = f"follows newest versions: {describe_changes(instance, draft.instance)}"
-                changes.append(Change(instance, draft, reason))
+            result = draft.instance if isinstance(draft, Draft) else noted(instance)
+            if isinstance(draft, DomainError):
+                say(result, FOLLOWS_NEWEST, "NewestDoesNotFit", _problems(draft), now)
+            if list(result.conditions) != list(instance.conditions):
+                said[instance.instance_id] = result
+        snapshots = {key: instance.SerializeToString() for key, instance in said.items()}
+        await store.update_snapshots(connection, tenant_id, snapshots)
         await write_changes(connection, environment, tenant_id, _AUTHOR, changes)
+    return said | {change.current.instance_id: change.draft.instance for change in changes}
+
+
+async def _newest_drafts(
+    connection: Connection, environment: Environment, tenant_id: str, instances: Sequence[Instance]
+) -> dict[str, Draft | DomainError]:
+    """Return by id what each would be with the newest versions, or why it cannot."""
+    pending = [prepare(environment, instance, instance) for instance in instances]
+    facts = await gather(connection, tenant_id, pending)
+    result: dict[str, Draft | DomainError] = {}
+    for one in pending:
+        try:
+            result[one.instance.instance_id] = complete(tenant_id, one, facts)
+        except DomainError as error:
+            result[one.instance.instance_id] = error
+    return result
+
+
+def _problems(error: DomainError) -> str:
+    return "; ".join(f"{each.field}: {each.description}" for each in error.field_violations) or str(error)
 
 
 async def check_name(connection: Connection, tenant_id: str, instance: Instance) -> None:

@@ -47,6 +47,11 @@ def rows_of(tenant_id: str, draft: Draft, changed: Sequence[Instance], author: s
         }
         for one in defined
     )
+    rows[tables.macro_uses].extend(
+        {"tenant_id": tenant_id, "instance_id": one.instance_id, "definition_version_id": version_id}
+        for one in defined
+        for version_id in one.macro_version_ids.values()
+    )
     if (dataset := dataset_of(instance)) is not None:
         ids = {f"{slot}_instance_id": getattr(dataset, f"{slot}_instance_id") for slot in COMPONENT_KINDS}
         rows[tables.datasets].append({**key, **ids, "monitoring_enabled": dataset.monitoring_enabled})

@@ -18,6 +18,7 @@ from optaic.definition.v1.definition_pb2 import (
     DEFINITION_STATE_RETIRED,
     DefinitionVersion,
 )
+from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_ACTIVE, Instance
 from support.instance_service import RunningInstanceService, refusal
 from support.polling import eventually
 
@@ -238,3 +239,67 @@ async def test_a_publication_says_what_it_breaks_and_for_whom(service: RunningIn
     assert patch.tracking_instance_count == 0
     stored = api.GetDefinitionVersionRequest(definition_version_id=published.definition_version_id)
     assert not (await service.definitions.GetDefinitionVersion(stored)).HasField("publication_report")
+
+
+def _says(instance: Instance) -> list[tuple[str, str, str]]:
+    return [(one.type, one.reason, one.message) for one in instance.conditions]
+
+
+async def test_who_uses_a_deprecated_version_says_so(service: RunningInstanceService) -> None:
+    project_id = (await service.project()).project_id
+    old, new = await publish(service, "1.0.0"), await publish(service, "2.0.0")
+    before = await service.create(dataset(project_id, "before", definitionVersion="1.0.0"))
+    other = await service.create(dataset(project_id, "other"))
+    said = [("DefinitionDeprecated", "VersionDeprecated", "version 1.0.0 of mine is deprecated")]
+    await take(service, "deprecate", old)
+    told = await service.until(before.instance_id, lambda found: _says(found) == said)
+    assert (told.state, told.revision) == (INSTANCE_STATE_ACTIVE, 1)
+    given = dataset(project_id, "late", definitionVersion="1.0.0")
+    pending = "PrefectDeploymentReady"
+    dry = await service.create(given, validate_only=True)
+    assert [one for one in _says(dry) if one[0] != pending] == said
+    late = await service.create(given)
+    assert [one for one in _says(late) if one[0] != pending] == said
+    labelled = await service.update(before.instance_id, {"labels": {"a": "b"}}, "labels")
+    assert list(labelled.conditions) == list(told.conditions)
+    await take(service, "retire", old)
+    said = [("DefinitionDeprecated", "VersionRetired", "version 1.0.0 of mine is retired")]
+    retired = await service.until(before.instance_id, lambda found: _says(found) == said)
+    assert retired.conditions[0].since_time == told.conditions[0].since_time
+    pipeline = {"pipeline": {"definitionVersionId": new.definition_version_id}}
+    moved = await service.update(
+        before.instance_id, {"dataset": pipeline}, "dataset.pipeline.definition_version_id"
+    )
+    assert not _says(moved)
+    assert not _says(await service.until_active(other.instance_id))
+
+
+async def test_a_follower_that_does_not_fit_says_so_until_it_does(service: RunningInstanceService) -> None:
+    project_id = (await service.project()).project_id
+
+    def limited(number: str, **rules: Any) -> dict[str, Any]:
+        schema = {"type": "object", "properties": {"a": {"type": "integer", **rules}}}
+        return {"version": number, "codeRef": "mine.pipelines:Mine", "parametersSchema": schema}
+
+    await publish(service, "", definitionVersion=limited("1.0.0"))
+    made = [
+        await service.create(dataset(project_id, name, trackNewest=True, config={"a": 4}))
+        for name in ("one", "two")
+    ]
+    for instance in made:
+        await service.until_active(instance.instance_id)
+    newest = await publish(service, "", definitionVersion=limited("2.0.0", maximum=3))
+    for instance in made:
+        stuck = await service.until(instance.instance_id, _says)
+        ((kind, reason, message),) = _says(stuck)
+        assert (kind, reason) == ("FollowsNewest", "NewestDoesNotFit")
+        assert message.startswith("instance.dataset.pipeline.config.a: 4 is greater than")
+        assert (stuck.state, stuck.revision) == (INSTANCE_STATE_ACTIVE, 1)
+        assert stuck.dataset.pipeline.definition_version == "1.0.0"
+    # It fits, because it was changed, or because there is nothing to follow any more.
+    changed = {"dataset": {"pipeline": {"config": {"a": 3}}}}
+    fits = await service.update(made[0].instance_id, changed, "dataset.pipeline.config")
+    assert (fits.dataset.pipeline.definition_version, _says(fits)) == ("2.0.0", [])
+    await take(service, "deprecate", newest)
+    relieved = await service.until(made[1].instance_id, lambda found: not found.conditions)
+    assert relieved.revision == 1

@@ -6,7 +6,10 @@ import pytest
 from google.protobuf import json_format
 
 from optaic.definition.v1.definition_pb2 import DEFINITION_KIND_OP_MACRO, DefinitionVersion
-from optaic.definition.v1.definition_service_pb2 import PublishDefinitionRequest
+from optaic.definition.v1.definition_service_pb2 import (
+    DeprecateDefinitionVersionRequest,
+    PublishDefinitionRequest,
+)
 from optaic.instance.v1.instance_pb2 import Instance
 from support.instance_service import RunningInstanceService, derived, refusal
 
@@ -164,3 +167,37 @@ async def test_a_macro_has_an_expression_and_no_code(service: RunningInstanceSer
     request = json_format.ParseDict(given, PublishDefinitionRequest())
     refused = await refusal(service.definitions.PublishDefinition(request))
     assert "definition_version.op_macro" in refused.fields
+
+
+async def test_who_follows_the_newest_follows_the_macros_that_it_calls(
+    service: RunningInstanceService,
+) -> None:
+    await publish(service, "INNER", "x * 2", "x")
+    await publish(service, "OUTER", "INNER(x) + 1", "x")
+    project_id, prices = await _prices(service)
+    given = using(project_id, "OUTER(close)", prices, name="following")
+    given["dataset"]["pipeline"]["trackNewest"] = True
+    following = await service.create(given)
+    pinned = await service.create(using(project_id, "OUTER(close)", prices, name="pinned"))
+    await service.until_active(following.instance_id)
+    report = await publish(service, "INNER", "x * 3", "x", version="1.1.0")
+    assert [one.name for one in report.publication_report.tracking_instances] == ["following"]
+    moved = await service.until(following.instance_id, lambda found: found.revision == 2)
+    assert pins(moved) == {**pins(following), "INNER": report.definition_version_id}
+    assert moved.flows[0].fingerprint_change == "macro INNER moved to version 1.1.0"
+    assert moved.flows[0].compute_fingerprint != following.flows[0].compute_fingerprint
+    assert pins(await service.until_active(pinned.instance_id)) == pins(pinned)
+    # It never goes back, and does not follow what does not fit.
+    await service.definitions.DeprecateDefinitionVersion(
+        DeprecateDefinitionVersionRequest(definition_version_id=report.definition_version_id)
+    )
+    outdated = await service.until(following.instance_id, lambda found: found.conditions)
+    assert (outdated.revision, pins(outdated)) == (2, pins(moved))
+    assert outdated.conditions[0].message == "version 1.1.0 of INNER is deprecated"
+    broken = await publish(service, "OUTER", "x + y", "x", "y", version="2.0.0")
+    (tracking,) = broken.publication_report.tracking_instances
+    assert tracking.violations[0].startswith(_EXPRESSION)
+    stuck = await service.until(
+        following.instance_id, lambda found: any(one.type == "FollowsNewest" for one in found.conditions)
+    )
+    assert (stuck.revision, pins(stuck)) == (2, pins(moved))

@@ -3,37 +3,56 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeAlias
 
 from instance_service.domain.schema_diff import diff
 from instance_service.domain.versions import precedence
 from instance_service.jsonschema_adapter import config_violations
 from instance_service.store import definitions as store
-from instance_service.store import instances as instance_store
+from instance_service.store import following as users
 from instance_service.store import queue
 from instance_service.store.tables import Connection, Row
+from instance_service.use_cases.drafts import complete, gather, prepare
+from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.macros import load_inner
 from instance_service.use_cases.shapes import json_of
 from optaic.definition.v1.definition_pb2 import (
     COMPATIBILITY_BREAKING,
     COMPATIBILITY_COMPATIBLE,
+    DEFINITION_KIND_OP_MACRO,
     DefinitionVersion,
     PublicationReport,
     SchemaChange,
     TrackingInstance,
 )
+from optaic.instance.v1.instance_pb2 import Instance
+from servicekit.errors import DomainError, FieldViolation
 
 SCHEMAS = ("parameters_schema", "input_schema", "output_schema")
 MOST_LISTED = 1_000
+_Check: TypeAlias = Callable[[Row], Sequence[FieldViolation]]
 
 
 async def wake_followers(connection: Connection, tenant_id: str, definition_id: str) -> None:
     """Have every instance that follows the definition looked at."""
-    followers = await instance_store.list_followers(connection, tenant_id, definition_id)
-    await queue.enqueue(connection, tenant_id, followers)
+    await queue.enqueue(
+        connection, tenant_id, await users.list_followers(connection, tenant_id, definition_id)
+    )
 
 
-async def report(connection: Connection, tenant_id: str, version: DefinitionVersion) -> PublicationReport:
+async def wake_users(connection: Connection, tenant_id: str, version: DefinitionVersion) -> None:
+    """Have every instance looked at that uses a version, or follows its definition."""
+    await wake_followers(connection, tenant_id, version.definition_id)
+    found = await users.list_users(connection, tenant_id, version.definition_version_id)
+    await queue.enqueue(connection, tenant_id, found)
+
+
+async def report(
+    connection: Connection, environment: Environment, tenant_id: str, version: DefinitionVersion
+) -> PublicationReport:
     """Return what a version changes, against the newest active one before it, and who would follow it."""
     rank = precedence(version.version)
     previous = DefinitionVersion.FromString(
@@ -41,13 +60,19 @@ async def report(connection: Connection, tenant_id: str, version: DefinitionVers
     )
     rows: Sequence[Row] = ()
     if not await store.is_surpassed(connection, tenant_id, version.definition_id, rank):
-        rows = await store.list_tracking(connection, tenant_id, version.definition_id, MOST_LISTED)
+        rows = await users.list_tracking(connection, tenant_id, version.definition_id, MOST_LISTED)
+    if version.kind == DEFINITION_KIND_OP_MACRO:
+        check = await _trial(connection, environment, tenant_id, version, rows)
+    else:
+        check = functools.partial(
+            _config_violations, version.content_hash, json_of(version.parameters_schema)
+        )
     # A thousand configs against a large schema take a while: the loop has other callers.
-    return await asyncio.to_thread(_report, previous, version, rows)
+    return await asyncio.to_thread(_report, previous, version, rows, check)
 
 
 def _report(
-    previous: DefinitionVersion, version: DefinitionVersion, rows: Sequence[Row]
+    previous: DefinitionVersion, version: DefinitionVersion, rows: Sequence[Row], check: _Check
 ) -> PublicationReport:
     changes = [
         SchemaChange(
@@ -59,21 +84,46 @@ def _report(
         for change in diff(json_of(getattr(previous, name)), json_of(getattr(version, name)))
     ]
     is_breaking = any(change.compatibility == COMPATIBILITY_BREAKING for change in changes)
-    schema = json_of(version.parameters_schema)
     return PublicationReport(
         previous_version=previous.version,
         compatibility=COMPATIBILITY_BREAKING if is_breaking else COMPATIBILITY_COMPATIBLE,
         schema_changes=changes,
-        tracking_instances=[_tracking(version.content_hash, schema, row) for row in rows],
+        tracking_instances=[
+            TrackingInstance(
+                instance_id=row.instance_id,
+                name=row.name,
+                project_id=row.project_id,
+                violations=[f"{violation.field}: {violation.description}" for violation in check(row)],
+            )
+            for row in rows
+        ],
         tracking_instance_count=rows[0].total if rows else 0,
     )
 
 
-def _tracking(content_hash: str, schema: Mapping[str, Any], row: Row) -> TrackingInstance:
-    violations = config_violations(content_hash, schema, row.config, "config", None)
-    return TrackingInstance(
-        instance_id=row.instance_id,
-        name=row.name,
-        project_id=row.project_id,
-        violations=[f"{violation.field}: {violation.description}" for violation in violations],
-    )
+def _config_violations(content_hash: str, schema: Mapping[str, Any], row: Row) -> Sequence[FieldViolation]:
+    return config_violations(content_hash, schema, row.config, "config", None)
+
+
+async def _trial(
+    connection: Connection,
+    environment: Environment,
+    tenant_id: str,
+    macro: DefinitionVersion,
+    rows: Sequence[Row],
+) -> _Check:
+    """Return what tells how an instance that calls a macro breaks rules with the given version of it."""
+    instances = {row.instance_id: Instance.FromString(row.snapshot) for row in rows}
+    pending = {key: prepare(environment, instance, instance) for key, instance in instances.items()}
+    facts = await gather(connection, tenant_id, list(pending.values()))
+    known = {**await load_inner(connection, tenant_id, macro), macro.definition_name: macro}
+    facts = replace(facts, macros={key: {**found, **known} for key, found in facts.macros.items()})
+
+    def check(row: Row) -> Sequence[FieldViolation]:
+        try:
+            complete(tenant_id, pending[row.instance_id], facts)
+        except DomainError as error:
+            return error.field_violations
+        return ()
+
+    return check

@@ -75,7 +75,7 @@ async def _publish_once(
         if reply is not None:
             return DefinitionVersion.FromString(reply)
         version = await _publish(connection, environment, tenant_id, request, version)
-        version.publication_report.CopyFrom(await report(connection, tenant_id, version))
+        version.publication_report.CopyFrom(await report(connection, environment, tenant_id, version))
         if request.validate_only:
             raise CheckedError(version)
         await idempotency.store(connection, _METHOD, request.request_id, version.SerializeToString())

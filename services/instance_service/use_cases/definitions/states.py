@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from instance_service.events import Events
 from instance_service.store import definitions as store
-from instance_service.use_cases.definitions.following import wake_followers
+from instance_service.use_cases.definitions.following import wake_followers, wake_users
 from instance_service.use_cases.definitions.publication import CheckedError
 from instance_service.use_cases.definitions.reading import version_not_found
 from instance_service.use_cases.environment import Environment
@@ -133,6 +133,8 @@ async def _take_once(
             event = step.event(environment.events(tenant_id), version, request.reason)
             if step is _ACTIVATE:
                 await wake_followers(connection, tenant_id, version.definition_id)
+            else:
+                await wake_users(connection, tenant_id, version)
             await outbox.append(connection, [event])
         if request.validate_only:
             raise CheckedError(version)

@@ -1,0 +1,47 @@
+"""Conditions: what an instance says about itself, and since when; they come and go without a revision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from optaic.instance.v1.instance_pb2 import Condition, Instance
+
+FOLLOWS_NEWEST = "FollowsNewest"
+_DEPRECATED = "DefinitionDeprecated"
+_LONGEST = 1000
+
+
+def say(instance: Instance, kind: str, reason: str, message: str, now: Timestamp) -> None:
+    """Say something, or say it anew: since when stays as it is."""
+    message = message if len(message) <= _LONGEST else f"{message[: _LONGEST - 3]}..."
+    for condition in instance.conditions:
+        if condition.type == kind:
+            condition.reason, condition.message = reason, message
+            return
+    instance.conditions.append(Condition(type=kind, reason=reason, message=message, since_time=now))
+
+
+def withdraw(instance: Instance, kind: str) -> None:
+    """Say it no more."""
+    kept = [condition for condition in instance.conditions if condition.type != kind]
+    if len(kept) < len(instance.conditions):
+        del instance.conditions[:]
+        instance.conditions.extend(kept)
+
+
+def says(instance: Instance, kind: str) -> bool:
+    """Return whether an instance says it."""
+    return any(condition.type == kind for condition in instance.conditions)
+
+
+def say_outdated(instance: Instance, versions: Iterable[tuple[str, str, str]], now: Timestamp) -> None:
+    """Say which of the (definition, version, state) in use should not be used any more; nothing where none."""
+    outdated = sorted({one for one in versions if one[2] in {"deprecated", "retired"}})
+    if not outdated:
+        withdraw(instance, _DEPRECATED)
+        return
+    is_retired = any(state == "retired" for _, _, state in outdated)
+    text = "; ".join(f"version {version} of {name} is {state}" for name, version, state in outdated)
+    say(instance, _DEPRECATED, "VersionRetired" if is_retired else "VersionDeprecated", text, now)
