@@ -288,7 +288,7 @@ class Instance(_message.Message):
     definition_version: _builtins.str
     """Semantic version of the definition."""
     track_newest: _builtins.bool
-    """Follow newly published versions. Omitted: stay pinned."""
+    """Follow newly published versions, of the definition and of the macros that `config` calls. Omitted: stay pinned."""
     state: Global___InstanceState.ValueType
     """Output only."""
     revision: _builtins.int
@@ -345,7 +345,7 @@ class Instance(_message.Message):
 
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Condition]:
-        """Output only. What is not as desired, and since when."""
+        """Output only. What is not as it should be, and since when."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -523,7 +523,7 @@ class Condition(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     SINCE_TIME_FIELD_NUMBER: _builtins.int
     type: _builtins.str
-    """For example `PrefectDeploymentReady`."""
+    """For example `PrefectDeploymentReady`, `Deleting`, `DefinitionDeprecated`, `FollowsNewest`."""
     reason: _builtins.str
     """CamelCase, for programs."""
     message: _builtins.str

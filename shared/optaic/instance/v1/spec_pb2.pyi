@@ -63,7 +63,7 @@ class ComponentSpec(_message.Message):
     definition_version: _builtins.str
     """Semantic version."""
     track_newest: _builtins.bool
-    """Follow newly published versions."""
+    """Follow newly published versions, of the definition and of the macros that `config` calls."""
     @_builtins.property
     def config(self) -> _struct_pb2.Struct:
         """Satisfies the version's `parameters_schema`."""
