@@ -135,7 +135,7 @@ class _Instances:
 
     async def update(
         self, current: instance_pb2.Instance, changes: Any, *, etag: str, reason: str, validate_only: bool
-    ) -> None:
+    ) -> instance_pb2.Instance:
         assert reason
         assert etag == current.etag
         changed = instance_pb2.Instance()
@@ -163,6 +163,7 @@ class _Instances:
         self._check(changed)
         if not validate_only:
             self.by_id[changed.instance_id] = changed
+        return changed
 
     async def delete(
         self, current: instance_pb2.Instance, *, etag: str, reason: str, validate_only: bool

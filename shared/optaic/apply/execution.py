@@ -14,13 +14,18 @@ from optaic.errors import FailedPreconditionError
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance
 
 REASON = "applied"
+_WARNINGS = ("DefinitionDeprecated",)
 
 
 class Done(NamedTuple):
-    """An action that was done, or checked; `is_checked` is False where a dry run cannot check it yet."""
+    """An action that was done, or checked; `is_checked` is False where a dry run cannot check it yet.
+
+    `warnings` are what the service says about it though it did not refuse.
+    """
 
     action: Action
     is_checked: bool
+    warnings: tuple[str, ...] = ()
 
 
 def projects_of(documents: Sequence[Document]) -> set[str]:
@@ -77,7 +82,8 @@ async def execute(
     """
     work = _Work(client, existing, dry_run)
     for action in actions:
-        yield Done(action, await work.do(action))
+        is_checked = await work.do(action)
+        yield Done(action, is_checked, tuple(work.warnings))
 
 
 class _Work:
@@ -94,12 +100,14 @@ class _Work:
             for each in versions
         }
         self._published: set[str] = set()  # names
+        self.warnings: list[str] = []  # about what was done last
         self._moved: set[str] = set()  # versions that a dry run would have moved
         # What is read by those whom a dry run would have changed or deleted, by their ids.
         self._reads: dict[str, list[str]] = {}
 
     async def do(self, action: Action) -> bool:
         """Do or check one thing; return whether it was."""
+        self.warnings = []
         if action.kind == "project":
             return await self._create_project(action)
         if isinstance(action.desired, DefinitionEntry):
@@ -167,15 +175,20 @@ class _Work:
             )
             if not self._dry_run:
                 self._instances[action.project, action.name] = answer.instance_id
+            self._note(answer)
             return True
-        await self._client.instances.update(
+        answer = await self._client.instances.update(
             action.current,
             _nested(instance, action.mask),
             etag=action.current.etag,
             reason=REASON,
             validate_only=self._dry_run,
         )
+        self._note(answer)
         return True
+
+    def _note(self, answer: Instance) -> None:
+        self.warnings = [each.message for each in answer.conditions if each.type in _WARNINGS]
 
     async def _delete(self, action: Action) -> bool:
         assert action.current is not None

@@ -15,7 +15,7 @@ from optaic.apply.execution import definitions_of, execute, projects_of, read_ex
 from optaic.apply.export import UNMANAGED, export_documents
 from optaic.apply.plan import Action, make_plan
 from optaic.cli.output import Format, OutputOption, print_json_value, print_line
-from optaic.cli.session import FileOption, is_id, read_yaml, run
+from optaic.cli.session import FileOption, is_id, read_yaml, run, warn
 from optaic.client import AsyncClient
 
 AdoptOption = Annotated[
@@ -88,9 +88,11 @@ async def _carry_out(
     actions = make_plan(documents, existing, adopt=adopt, prune=prune)
     shown = []
     async for done in execute(client, actions, existing, dry_run=dry_run):
+        for text in done.warnings:
+            warn(f"{done.action.name}: {text}")
         note = "" if done.is_checked else "not checked: it needs what is not there yet"
         if output is Format.JSON:
-            shown.append({**_plain(done.action), "checked": done.is_checked})
+            shown.append({**_plain(done.action), "checked": done.is_checked, "warnings": list(done.warnings)})
         else:
             _show(done.action, note)
     if output is Format.JSON:

@@ -46,6 +46,11 @@ def run(command: Callable[[AsyncClient], Awaitable[None]], *, failed: int = _FAI
         raise typer.Exit(130) from None
 
 
+def warn(message: str) -> None:
+    """Print what is no error, but worth knowing."""
+    typer.secho(f"warning: {message}", err=True, fg=typer.colors.YELLOW)
+
+
 def fail(message: str, *, status: int = _FAILED) -> None:
     """Print an error and end the process.
 

@@ -4,7 +4,7 @@ import json
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -288,13 +288,22 @@ def test_a_file_is_compared_and_its_mistakes_are_told_with_their_paths(
     pipeline = definition_pb2.Definition(name="file", kind=definition_pb2.DEFINITION_KIND_PIPELINE)
     optaic.on("ListDefinitions", definition_service_pb2.ListDefinitionsResponse(definitions=[pipeline]))
     optaic.on("ListInstances", instance_service_pb2.ListInstancesResponse())
-    optaic.on("CreateInstance", lambda request, _: request.instance)
+
+    def created(request: Any, _: Any) -> instance_pb2.Instance:
+        text = "version 1.0.0 of file is deprecated"
+        request.instance.conditions.add(type="DefinitionDeprecated", message=text)
+        request.instance.conditions.add(type="PrefectDeploymentReady", message="no news")
+        return cast("instance_pb2.Instance", request.instance)
+
+    optaic.on("CreateInstance", created)
     file = tmp_path / "desk.yaml"
     content = "{name: raw, dataset: {pipeline: {definition_name: file}}}"
     file.write_text(f"project: desk\nmanager: me\ninstances: [{content}]\n")
     (action,) = json.loads(invoke("diff", "-f", str(file), "-o", "json", status=1).stdout)
     assert (action["verb"], action["name"], action["path"]) == ("create", "raw", "documents[0].instances[0]")
-    assert "create" in invoke("apply", "-f", str(file), "--dry-run").stdout
+    checked = invoke("apply", "-f", str(file), "--dry-run")
+    assert "create" in checked.stdout
+    assert checked.stderr == "warning: raw: version 1.0.0 of file is deprecated\n"
     requests = [call.request for call in optaic.calls("CreateInstance")]
     assert [request.validate_only for request in requests] == [True, True]
     assert requests[0].instance.labels["optaic/manager"] == "me"
