@@ -17,6 +17,7 @@ from servicekit.database import Database
 Rows = Mapping[sa.Table, Sequence[Mapping[str, Any]]]
 
 _EXTENSIONS = (
+    tables.instance_terms,
     tables.macro_uses,
     tables.components,
     tables.datasets,
@@ -91,7 +92,7 @@ async def replace_instances(
 async def update_rows(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write instances' own rows anew."""
     columns = (
-        "name", "owner", "state", "revision", "labels", "definition_ids", "finalizers", "snapshot", "update_time",
+        "name", "owner", "state", "revision", "finalizers", "snapshot", "update_time",
     )  # fmt: skip
     await connection.execute(
         sa.update(instances)
@@ -250,44 +251,6 @@ async def is_name_taken(
         instances.c.instance_id != except_id,
     )
     return (await connection.execute(statement.limit(1))).first() is not None
-
-
-async def list_instances(
-    connection: AsyncConnection,
-    tenant_id: str,
-    *,
-    project_id: str,
-    kinds: Sequence[str],
-    name: str,
-    labels: Mapping[str, str],
-    states: Sequence[str],
-    owner: str,
-    definition_id: str,
-    after: tuple[str, str] | None,
-    limit: int,
-) -> Sequence[sa.Row[Any]]:
-    """Return (name, id, serialized instance) by name, after a position (name, id)."""
-    statement = sa.select(instances.c.name, instances.c.instance_id, instances.c.snapshot).where(
-        instances.c.tenant_id == tenant_id,
-        instances.c.kind.in_(kinds) if kinds else instances.c.owner_instance_id.is_(None),
-    )
-    if project_id:
-        statement = statement.where(instances.c.project_id == project_id)
-    if name:
-        statement = statement.where(instances.c.name == name)
-    if labels:
-        statement = statement.where(instances.c.labels.contains(dict(labels)))
-    if states:
-        statement = statement.where(instances.c.state.in_(states))
-    if owner:
-        statement = statement.where(instances.c.owner == owner)
-    if definition_id:
-        statement = statement.where(instances.c.definition_ids.contains([definition_id]))
-    if after:
-        position = sa.tuple_(sa.literal(after[0]), sa.cast(after[1], sa.Uuid(as_uuid=False)))
-        statement = statement.where(sa.tuple_(instances.c.name, instances.c.instance_id) > position)
-    statement = statement.order_by(instances.c.name, instances.c.instance_id).limit(limit)
-    return (await connection.execute(statement)).all()
 
 
 async def list_revisions(

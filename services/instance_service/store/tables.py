@@ -68,8 +68,6 @@ instances = sa.Table(
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("revision", sa.BigInteger, nullable=False),
     sa.Column("owner", sa.Text(collation="C"), nullable=False),
-    sa.Column("labels", postgresql.JSONB, nullable=False),
-    sa.Column("definition_ids", postgresql.ARRAY(UUID_TEXT), nullable=False),  # its own and its components'
     sa.Column("finalizers", postgresql.ARRAY(sa.Text), nullable=False),
     sa.Column("snapshot", sa.LargeBinary, nullable=False),  # serialized Instance
     sa.Column("create_time", TIME, nullable=False),
@@ -85,6 +83,16 @@ instance_revisions = sa.Table(
     sa.Column("author", sa.Text, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("create_time", TIME, nullable=False),
+)
+
+# By what an instance is found: the definitions it uses, itself or by a component, and digests of its labels.
+instance_terms = sa.Table(
+    "instance_terms",
+    metadata,
+    sa.Column("tenant_id", sa.Text, primary_key=True),
+    sa.Column("term", UUID_TEXT, primary_key=True),
+    sa.Column("name", sa.Text(collation="C"), primary_key=True),  # lists are in the order of names
+    sa.Column("instance_id", UUID_TEXT, primary_key=True),
 )
 
 # One extension table for each kind.
@@ -196,6 +204,7 @@ BUSINESS_TABLES = (
     projects,
     instances,
     instance_revisions,
+    instance_terms,
     components,
     macro_uses,
     datasets,

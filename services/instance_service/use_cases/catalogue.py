@@ -9,6 +9,7 @@ from google.protobuf.struct_pb2 import Value
 
 from instance_service.domain.revision_diff import ABSENT, differences
 from instance_service.store import instances as store
+from instance_service.store import listing
 from instance_service.use_cases.definitions.reading import DEFAULT_PAGE
 from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.instances import not_found
@@ -100,27 +101,17 @@ async def list_instances(
     environment: Environment, tenant_id: str, request: ListInstancesRequest
 ) -> ListInstancesResponse:
     """Return a page of instances in the order of names."""
-    kinds = sorted(kind_word(kind) for kind in request.kinds)
+    kinds = sorted({kind_word(kind) for kind in request.kinds})
     labels = dict(sorted(request.labels.items()))
-    states = sorted(state_word(state) for state in request.states)
+    states = sorted({state_word(state) for state in request.states})
     filters = (request.project_id, kinds, request.name, labels, states, request.owner, request.definition_id)
     selection = pages.filter_hash("instances", *filters)
+    wanted = listing.Selection(*filters)
     after = pages.decode(request.page_token, selection) if request.page_token else None
     size = request.page_size or DEFAULT_PAGE
     async with environment.database.read(tenant_id) as connection:
-        rows = await store.list_instances(
-            connection,
-            tenant_id,
-            project_id=request.project_id,
-            kinds=kinds,
-            name=request.name,
-            labels=labels,
-            states=states,
-            owner=request.owner,
-            definition_id=request.definition_id,
-            after=(after["name"], after["id"]) if after else None,
-            limit=size + 1,
-        )
+        position = (after["name"], after["id"]) if after else None
+        rows = await listing.list_instances(connection, tenant_id, wanted, position, size + 1)
     response = ListInstancesResponse(instances=[Instance.FromString(row.snapshot) for row in rows[:size]])
     if len(rows) > size:
         last = rows[size - 1]

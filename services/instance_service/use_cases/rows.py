@@ -9,6 +9,7 @@ from typing import Any
 
 from instance_service.domain.flows import COMPONENT_KINDS, DEFINED_KINDS
 from instance_service.store import tables
+from instance_service.store.listing import label_term
 from instance_service.store.tables import Table
 from instance_service.use_cases.drafts import Draft
 from instance_service.use_cases.pairing import HANDLES, pairings_of
@@ -34,6 +35,11 @@ def rows_of(tenant_id: str, draft: Draft, changed: Sequence[Instance], author: s
     key = {"tenant_id": tenant_id, "instance_id": instance.instance_id}
     rows[tables.instances].extend(instance_row(tenant_id, item) for item in changed)
     rows[tables.instance_revisions].extend(revision_row(tenant_id, item, author, reason) for item in changed)
+    rows[tables.instance_terms].extend(
+        {"tenant_id": tenant_id, "term": term, "name": item.name, "instance_id": item.instance_id}
+        for item in (instance, *draft.components)
+        for term in _terms_of(item)
+    )
     kind = kind_word(instance.kind)
     defined = draft.components or ([instance] if kind in DEFINED_KINDS else [])
     rows[tables.components].extend(
@@ -104,15 +110,16 @@ def instance_row(tenant_id: str, instance: Instance) -> dict[str, Any]:
         "state": state_word(instance.state),
         "revision": instance.revision,
         "owner": instance.owner,
-        "labels": dict(instance.labels),
-        "definition_ids": sorted(
-            {one.spec.definition_id for one in references_of(instance)} or {instance.definition_id} - {""}
-        ),
         "finalizers": [] if instance.owner_instance_id else [*pairings_of(instance), _LINEAGE],
         "snapshot": instance.SerializeToString(),
         "create_time": instance.create_time.ToDatetime(tzinfo=UTC),
         "update_time": instance.update_time.ToDatetime(tzinfo=UTC),
     }
+
+
+def _terms_of(instance: Instance) -> set[str]:
+    used = {one.spec.definition_id for one in references_of(instance)} or {instance.definition_id} - {""}
+    return used | {label_term(key, value) for key, value in instance.labels.items()}
 
 
 def revision_row(tenant_id: str, instance: Instance, author: str, reason: str) -> dict[str, Any]:

@@ -53,7 +53,19 @@ async def test_instances_are_found_by_state_owner_definition_and_labels(
         ({"definitionId": derived.instance_id}, []),
         ({"labels": {"team": "a"}}, ["one", "two"]),
         ({"labels": {"team": "a", "tier": "1"}}, ["one"]),
+        ({"labels": {"team": "b"}}, []),
+        ({"labels": {"team": "a"}, "definitionId": one.dataset.store.definition_id}, ["one", "two"]),
         ({"projectId": project_id, "kinds": ["INSTANCE_KIND_MODEL"]}, ["four"]),
+        ({"projectId": linear.definition_id}, []),
+        ({"name": "two", "kinds": ["INSTANCE_KIND_DATASET", "INSTANCE_KIND_MODEL"]}, ["two"]),
+        ({"kinds": ["INSTANCE_KIND_DATASET"] * 2 + ["INSTANCE_KIND_MODEL"]}, ["four", "one", "three", "two"]),
+        (
+            {
+                "kinds": ["INSTANCE_KIND_DATASET", "INSTANCE_KIND_PIPELINE"],
+                "states": ["INSTANCE_STATE_ACTIVE", "INSTANCE_STATE_PAUSED"],
+            },
+            ["one", "one.pipeline", "three", "three.pipeline", "two", "two.pipeline"],
+        ),
         (
             {"definitionId": one.dataset.pipeline.definition_id, "kinds": ["INSTANCE_KIND_PIPELINE"]},
             ["one.pipeline", "two.pipeline"],
@@ -61,8 +73,16 @@ async def test_instances_are_found_by_state_owner_definition_and_labels(
     ]
     for filters, names in expected:
         assert await _names(service, filters, page_size) == names, filters
-    await service.update(two.instance_id, {"owner": "ann"}, "owner")
-    assert await _names(service, {"owner": "ann"}, page_size) == ["one", "three", "two"]
+    await service.update(
+        two.instance_id, {"owner": "ann", "name": "deux", "labels": {"team": "b"}}, "owner", "name", "labels"
+    )
+    for filters, names in (
+        ({"owner": "ann"}, ["deux", "one", "three"]),
+        ({"labels": {"team": "a"}}, ["one"]),
+        ({"labels": {"team": "b"}}, ["deux"]),
+        ({"definitionId": one.dataset.pipeline.definition_id}, ["deux", "one"]),
+    ):
+        assert await _names(service, filters, page_size) == names, filters
 
 
 async def test_a_page_token_belongs_to_its_filters(service: RunningInstanceService) -> None:
