@@ -448,6 +448,7 @@ class Flow(_message.Message):
     COMPUTE_FINGERPRINT_FIELD_NUMBER: _builtins.int
     UPSTREAMS_FIELD_NUMBER: _builtins.int
     FINGERPRINT_CHANGE_FIELD_NUMBER: _builtins.int
+    VERIFIED_OUTPUT_FIELD_NUMBER: _builtins.int
     flow_kind: _flow_pb2.FlowKind.ValueType
     """What it does."""
     prefect_deployment_id: _builtins.str
@@ -462,6 +463,10 @@ class Flow(_message.Message):
     def upstreams(self) -> _containers.RepeatedCompositeFieldContainer[Global___FlowEdge]:
         """Upstream flows it reads."""
 
+    @_builtins.property
+    def verified_output(self) -> Global___VerifiedOutput:
+        """Output that another configuration computed and that was found to be right for this one, too. Absent: none was."""
+
     def __init__(
         self,
         *,
@@ -471,14 +476,41 @@ class Flow(_message.Message):
         compute_fingerprint: _builtins.str = ...,
         upstreams: _abc.Iterable[Global___FlowEdge] | None = ...,
         fingerprint_change: _builtins.str = ...,
+        verified_output: Global___VerifiedOutput | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["verified_output", b"verified_output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_fingerprint", b"compute_fingerprint", "fingerprint_change", b"fingerprint_change", "flow_kind", b"flow_kind", "prefect_deployment_id", b"prefect_deployment_id", "prefect_deployment_name", b"prefect_deployment_name", "upstreams", b"upstreams"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_fingerprint", b"compute_fingerprint", "fingerprint_change", b"fingerprint_change", "flow_kind", b"flow_kind", "prefect_deployment_id", b"prefect_deployment_id", "prefect_deployment_name", b"prefect_deployment_name", "upstreams", b"upstreams", "verified_output", b"verified_output"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Flow: _TypeAlias = Flow  # noqa: Y015
+
+@_typing.final
+class VerifiedOutput(_message.Message):
+    """One run's output was checked, and is as if it had been computed with a fingerprint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_NUMBER_FIELD_NUMBER: _builtins.int
+    COMPUTE_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    run_number: _builtins.int
+    """The run that made it, by its number within the flow."""
+    compute_fingerprint: _builtins.str
+    """The fingerprint for which it was checked; with any other one it says nothing."""
+    def __init__(
+        self,
+        *,
+        run_number: _builtins.int = ...,
+        compute_fingerprint: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_fingerprint", b"compute_fingerprint", "run_number", b"run_number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifiedOutput: _TypeAlias = VerifiedOutput  # noqa: Y015
 
 @_typing.final
 class FlowEdge(_message.Message):

@@ -50,6 +50,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_CONTRACT_BROKEN: _ErrorReason.ValueType  # 18
     """The data does not keep the promise that a signal makes."""
     ERROR_REASON_MODEL_VERSION_NOT_FOUND: _ErrorReason.ValueType  # 19
+    ERROR_REASON_NO_OUTPUT: _ErrorReason.ValueType  # 20
+    """The dataset has never been refreshed."""
+    ERROR_REASON_OUTPUT_NOT_PROFILED: _ErrorReason.ValueType  # 21
+    """Nobody knows what the newest output holds; a refresh tells."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why InstanceService refused."""
@@ -75,6 +79,10 @@ ERROR_REASON_INVALID_SPEC: ErrorReason.ValueType  # 17
 ERROR_REASON_CONTRACT_BROKEN: ErrorReason.ValueType  # 18
 """The data does not keep the promise that a signal makes."""
 ERROR_REASON_MODEL_VERSION_NOT_FOUND: ErrorReason.ValueType  # 19
+ERROR_REASON_NO_OUTPUT: ErrorReason.ValueType  # 20
+"""The dataset has never been refreshed."""
+ERROR_REASON_OUTPUT_NOT_PROFILED: ErrorReason.ValueType  # 21
+"""Nobody knows what the newest output holds; a refresh tells."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

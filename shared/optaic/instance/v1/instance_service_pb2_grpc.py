@@ -224,9 +224,11 @@ class InstanceServiceServicer:
 
     def PromoteDataset(self, request, context):
         """Turns a dataset into a signal in place, under the same id: data, versions and lineage stay, nothing is
-        computed again. The current data is checked against the contract first. Errors: NOT_FOUND
-        (INSTANCE_NOT_FOUND); ABORTED (ETAG_MISMATCH); FAILED_PRECONDITION (CONTRACT_BROKEN with every check
-        that failed, INSTANCE_DELETING); INVALID_ARGUMENT (UNSUPPORTED_KIND).
+        computed again. The newest output must keep the contract as it stands, so that enforcing it would change
+        nothing, and what reads the dataset must take a signal. Errors: NOT_FOUND (INSTANCE_NOT_FOUND); ABORTED
+        (ETAG_MISMATCH); FAILED_PRECONDITION (NO_OUTPUT, OUTPUT_NOT_PROFILED, CONTRACT_BROKEN with every check that
+        failed, WRONG_UPSTREAM_KIND naming every reader that takes no signal, INSTANCE_DELETING); INVALID_ARGUMENT
+        (UNSUPPORTED_KIND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -76,9 +76,11 @@ class InstanceServiceStub:
     """
     PromoteDataset: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.PromoteDatasetRequest, _instance_pb2.Instance]
     """Turns a dataset into a signal in place, under the same id: data, versions and lineage stay, nothing is
-    computed again. The current data is checked against the contract first. Errors: NOT_FOUND
-    (INSTANCE_NOT_FOUND); ABORTED (ETAG_MISMATCH); FAILED_PRECONDITION (CONTRACT_BROKEN with every check
-    that failed, INSTANCE_DELETING); INVALID_ARGUMENT (UNSUPPORTED_KIND).
+    computed again. The newest output must keep the contract as it stands, so that enforcing it would change
+    nothing, and what reads the dataset must take a signal. Errors: NOT_FOUND (INSTANCE_NOT_FOUND); ABORTED
+    (ETAG_MISMATCH); FAILED_PRECONDITION (NO_OUTPUT, OUTPUT_NOT_PROFILED, CONTRACT_BROKEN with every check that
+    failed, WRONG_UPSTREAM_KIND naming every reader that takes no signal, INSTANCE_DELETING); INVALID_ARGUMENT
+    (UNSUPPORTED_KIND).
     """
     PromoteModelVersion: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.PromoteModelVersionRequest, _instance_pb2.Instance]
     """Makes a version in MLflow's registry the model's champion. Promoting an earlier one reverses it. Errors:
@@ -135,9 +137,11 @@ class InstanceServiceAsyncStub(InstanceServiceStub):
     """
     PromoteDataset: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.PromoteDatasetRequest, _instance_pb2.Instance]  # type: ignore[assignment]
     """Turns a dataset into a signal in place, under the same id: data, versions and lineage stay, nothing is
-    computed again. The current data is checked against the contract first. Errors: NOT_FOUND
-    (INSTANCE_NOT_FOUND); ABORTED (ETAG_MISMATCH); FAILED_PRECONDITION (CONTRACT_BROKEN with every check
-    that failed, INSTANCE_DELETING); INVALID_ARGUMENT (UNSUPPORTED_KIND).
+    computed again. The newest output must keep the contract as it stands, so that enforcing it would change
+    nothing, and what reads the dataset must take a signal. Errors: NOT_FOUND (INSTANCE_NOT_FOUND); ABORTED
+    (ETAG_MISMATCH); FAILED_PRECONDITION (NO_OUTPUT, OUTPUT_NOT_PROFILED, CONTRACT_BROKEN with every check that
+    failed, WRONG_UPSTREAM_KIND naming every reader that takes no signal, INSTANCE_DELETING); INVALID_ARGUMENT
+    (UNSUPPORTED_KIND).
     """
     PromoteModelVersion: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.PromoteModelVersionRequest, _instance_pb2.Instance]  # type: ignore[assignment]
     """Makes a version in MLflow's registry the model's champion. Promoting an earlier one reverses it. Errors:
@@ -275,9 +279,11 @@ class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_instance_pb2.Instance, _abc.Awaitable[_instance_pb2.Instance]]:
         """Turns a dataset into a signal in place, under the same id: data, versions and lineage stay, nothing is
-        computed again. The current data is checked against the contract first. Errors: NOT_FOUND
-        (INSTANCE_NOT_FOUND); ABORTED (ETAG_MISMATCH); FAILED_PRECONDITION (CONTRACT_BROKEN with every check
-        that failed, INSTANCE_DELETING); INVALID_ARGUMENT (UNSUPPORTED_KIND).
+        computed again. The newest output must keep the contract as it stands, so that enforcing it would change
+        nothing, and what reads the dataset must take a signal. Errors: NOT_FOUND (INSTANCE_NOT_FOUND); ABORTED
+        (ETAG_MISMATCH); FAILED_PRECONDITION (NO_OUTPUT, OUTPUT_NOT_PROFILED, CONTRACT_BROKEN with every check that
+        failed, WRONG_UPSTREAM_KIND naming every reader that takes no signal, INSTANCE_DELETING); INVALID_ARGUMENT
+        (UNSUPPORTED_KIND).
         """
 
     @_abc_1.abstractmethod

@@ -381,11 +381,16 @@ class PipelineResult(_message.Message):
     ROWS_INSERTED_FIELD_NUMBER: _builtins.int
     ROWS_UPDATED_FIELD_NUMBER: _builtins.int
     LAST_DATA_DATE_FIELD_NUMBER: _builtins.int
+    OUTPUT_PROFILE_FIELD_NUMBER: _builtins.int
     rows_fetched: _builtins.int
     rows_inserted: _builtins.int
     rows_updated: _builtins.int
     last_data_date: _builtins.str
     """YYYY-MM-DD."""
+    @_builtins.property
+    def output_profile(self) -> Global___OutputProfile:
+        """What the new version holds, all of it; absent where it would take more than 64 kB."""
+
     def __init__(
         self,
         *,
@@ -393,14 +398,104 @@ class PipelineResult(_message.Message):
         rows_inserted: _builtins.int = ...,
         rows_updated: _builtins.int = ...,
         last_data_date: _builtins.str = ...,
+        output_profile: Global___OutputProfile | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["output_profile", b"output_profile"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_data_date", b"last_data_date", "rows_fetched", b"rows_fetched", "rows_inserted", b"rows_inserted", "rows_updated", b"rows_updated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_data_date", b"last_data_date", "output_profile", b"output_profile", "rows_fetched", b"rows_fetched", "rows_inserted", b"rows_inserted", "rows_updated", b"rows_updated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PipelineResult: _TypeAlias = PipelineResult  # noqa: Y015
+
+@_typing.final
+class OutputProfile(_message.Message):
+    """What one version of a dataset or signal holds, exactly."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROW_COUNT_FIELD_NUMBER: _builtins.int
+    KEY_COLUMNS_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    row_count: _builtins.int
+    @_builtins.property
+    def key_columns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Columns that identify a row; none where nothing is known to."""
+
+    @_builtins.property
+    def columns(self) -> _containers.RepeatedCompositeFieldContainer[Global___ColumnProfile]:
+        """In their order."""
+
+    def __init__(
+        self,
+        *,
+        row_count: _builtins.int = ...,
+        key_columns: _abc.Iterable[_builtins.str] | None = ...,
+        columns: _abc.Iterable[Global___ColumnProfile] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "key_columns", b"key_columns", "row_count", b"row_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OutputProfile: _TypeAlias = OutputProfile  # noqa: Y015
+
+@_typing.final
+class ColumnProfile(_message.Message):
+    """One column of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    IS_NUMERIC_FIELD_NUMBER: _builtins.int
+    NULL_COUNT_FIELD_NUMBER: _builtins.int
+    NAN_COUNT_FIELD_NUMBER: _builtins.int
+    INFINITE_COUNT_FIELD_NUMBER: _builtins.int
+    MIN_VALUE_FIELD_NUMBER: _builtins.int
+    MAX_VALUE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    type: _builtins.str
+    """For people, for example `Float64`."""
+    is_numeric: _builtins.bool
+    """Whether its values are numbers."""
+    null_count: _builtins.int
+    """Absent values."""
+    nan_count: _builtins.int
+    """Values that are NaN; they are not null."""
+    infinite_count: _builtins.int
+    """Values that are infinite."""
+    min_value: _builtins.float
+    """Smallest finite number; absent where there is none."""
+    max_value: _builtins.float
+    """Largest finite number; absent where there is none."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        type: _builtins.str = ...,
+        is_numeric: _builtins.bool = ...,
+        null_count: _builtins.int = ...,
+        nan_count: _builtins.int = ...,
+        infinite_count: _builtins.int = ...,
+        min_value: _builtins.float | None = ...,
+        max_value: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_value", b"_max_value", "_min_value", b"_min_value", "max_value", b"max_value", "min_value", b"min_value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_value", b"_max_value", "_min_value", b"_min_value", "infinite_count", b"infinite_count", "is_numeric", b"is_numeric", "max_value", b"max_value", "min_value", b"min_value", "name", b"name", "nan_count", b"nan_count", "null_count", b"null_count", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_value: _TypeAlias = _typing.Literal["max_value"]  # noqa: Y015
+    _WhichOneofArgType__max_value: _TypeAlias = _typing.Literal["_max_value", b"_max_value"]  # noqa: Y015
+    _WhichOneofReturnType__min_value: _TypeAlias = _typing.Literal["min_value"]  # noqa: Y015
+    _WhichOneofArgType__min_value: _TypeAlias = _typing.Literal["_min_value", b"_min_value"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_value) -> _WhichOneofReturnType__max_value | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_value) -> _WhichOneofReturnType__min_value | None: ...
+
+Global___ColumnProfile: _TypeAlias = ColumnProfile  # noqa: Y015
 
 @_typing.final
 class ExperimentResult(_message.Message):
