@@ -97,6 +97,8 @@ def snapshot_of(instance: Instance, *, is_deleted: bool = False, event_id: str =
             flow.compute_fingerprint,
             tuple(EdgeSpec(flow_key(edge.upstream), edge.role, edge.kind) for edge in flow.upstreams),
             flow.fingerprint_change,
+            flow.verified_output.run_number,
+            flow.verified_output.compute_fingerprint,
         )
         for flow in instance.flows
     )

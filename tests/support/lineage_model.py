@@ -19,6 +19,7 @@ class ModelFlow:
     is_deleted: bool = False
     spec: FlowSpec | None = None  # None: not defined
     computed_fingerprint: str = ""
+    completed_run_number: int = 0
     version: int = 0
     version_id: str = ""
     run_number: int = 0
@@ -32,6 +33,16 @@ class ModelFlow:
     def edges(self) -> list[ModelEdge]:
         """The connected upstreams."""
         return sorted({(edge.upstream, edge.role) for edge in self.spec.upstreams}) if self.spec else []
+
+    @property
+    def has_other_config(self) -> bool:
+        """Whether the newest output belongs to another configuration, and nobody has verified it for this one."""
+        assert self.spec is not None
+        is_verified = (
+            self.spec.verified_fingerprint == self.spec.fingerprint
+            and self.spec.verified_run_number == self.completed_run_number
+        )
+        return self.spec.fingerprint != self.computed_fingerprint and not is_verified
 
     @property
     def word(self) -> str:
@@ -121,6 +132,7 @@ class Model:
             previous = fact
         if previous is not None:
             flow.computed_fingerprint = previous.fingerprint
+            flow.completed_run_number = previous.run_number
         return versions
 
     @staticmethod
@@ -134,9 +146,7 @@ class Model:
     def _is_fresh(self, key: FlowKey, flows: dict[FlowKey, ModelFlow], decided: dict[FlowKey, bool]) -> bool:
         if key not in decided:
             flow = flows[key]
-            has_own_cause = (
-                flow.spec is None or flow.spec.fingerprint != flow.computed_fingerprint or flow.is_invalidated
-            )
+            has_own_cause = flow.spec is None or flow.has_other_config or flow.is_invalidated
             decided[key] = (
                 flow.version > 0
                 and not has_own_cause
@@ -171,7 +181,7 @@ def local_causes(flows: dict[FlowKey, ModelFlow], key: FlowKey) -> set[ModelCaus
     causes = set()
     if flow.is_invalidated:
         causes.add(ModelCause("INVALIDATED", key))
-    if flow.spec.fingerprint != flow.computed_fingerprint:
+    if flow.has_other_config:
         causes.add(ModelCause("OWN_CONFIG", key))
         if any(edge not in flow.edges for edge in flow.consumed):
             causes.add(ModelCause("UPSTREAM_REMOVED", key))

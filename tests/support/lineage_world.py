@@ -23,7 +23,10 @@ class WorldInstance:
     upstreams: set[tuple[int, str]]
     revision: int = 1
     config: int = 0
+    contract: int = 0
     is_deleted: bool = False
+    # By flow kind: the run whose output was checked, and the fingerprint for which.
+    verified: dict[str, tuple[int, str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -45,6 +48,7 @@ class World:
     active: dict[FlowKey, ActiveRun] = field(default_factory=dict)
     run_numbers: dict[FlowKey, int] = field(default_factory=dict)
     digests: dict[FlowKey, str] = field(default_factory=dict)
+    completed: dict[FlowKey, list[ActiveRun]] = field(default_factory=dict)
     _ids: int = 0
 
     def new_id(self) -> str:
@@ -69,7 +73,8 @@ class World:
         ]
         if kind == "inference":
             edges.append(EdgeSpec(FlowKey(instance.instance_id, "training"), "model", 5))
-        return FlowSpec(kind, f"{instance.config}/{sorted(instance.upstreams)}", tuple(edges))
+        fingerprint = f"{instance.config}/{sorted(instance.upstreams)}/{instance.contract}"
+        return FlowSpec(kind, fingerprint, tuple(edges), "", *instance.verified.get(kind, (0, "")))
 
     def snapshot(self, instance: WorldInstance) -> Snapshot:
         """Return the instance as of its newest revision, as an event."""
@@ -94,7 +99,7 @@ class World:
         return self.instances[number % len(self.instances)]
 
     def change(self, what: str, number: int) -> list[Snapshot]:
-        """Change an instance: `config`, `revert`, `label`, `edges` or `delete`."""
+        """Change an instance: `config`, `revert`, `label`, `edges`, `promote` or `delete`."""
         changed = [each for each in self.instances if each.config and not each.is_deleted]
         instance = changed[number % len(changed)] if what == "revert" and changed else self.pick(number)
         if instance.is_deleted:
@@ -106,10 +111,22 @@ class World:
             instance.config = 0
         elif what == "edges" and index:
             instance.upstreams ^= {(number // 7 % index, "input" if number & 64 else "prices")}
+        elif what == "promote":
+            self._promote(instance, number)
         elif what == "delete":
             instance.is_deleted = True
         instance.revision += 1
         return [self.snapshot(instance)]
+
+    def _promote(self, instance: WorldInstance, number: int) -> None:
+        """Add a contract that one of the newest outputs keeps; whoever checks may know of an older one only."""
+        before = {kind: self.spec(instance, kind).fingerprint for kind in instance.kinds}
+        instance.contract += 1
+        for kind in instance.kinds:
+            known = self.completed.get(FlowKey(instance.instance_id, kind), [])[-1 - (number >> 7 & 1) :]
+            if known and known[0].fingerprint == before[kind]:
+                fingerprint = self.spec(instance, kind).fingerprint
+                instance.verified[kind] = (known[0].run_number, fingerprint)
 
     def submit(self, flow: FlowKey, pins: Pins) -> list[RunFact]:
         """Start a run of a flow that has none active."""
@@ -146,6 +163,7 @@ class World:
         del self.active[run.flow]
         if phase is not Phase.COMPLETED:
             return [self._fact(run, phase)]
+        self.completed.setdefault(run.flow, []).append(run)
         digest = self.digests.get(run.flow, "first") if number & 1 else run.run_id
         self.digests[run.flow] = digest
         return [

@@ -83,22 +83,23 @@ def local_causes(graph: Graph, flow: Flow) -> list[Cause]:
     if flow.overdue_date:
         message = f"{name} has data up to {flow.last_data_date or 'no date'}, expected {flow.overdue_date}"
         causes.append(Cause(CauseKind.OVERDUE, flow, message))
-    has_other_config = flow.fingerprint != flow.computed_fingerprint
-    if has_other_config:
+    if flow.has_other_config:
         what = f": {flow.fingerprint_change}" if flow.fingerprint_change else ""
         message = f"the configuration of {name} changed since it was computed{what}"
         causes.append(Cause(CauseKind.OWN_CONFIG, flow, message))
     for edge in graph.edges_into(flow):
-        cause = _edge_cause(graph.flows[edge.upstream_id], flow, edge, has_other_config=has_other_config)
+        cause = _edge_cause(graph.flows[edge.upstream_id], flow, edge)
         if cause is not None and cause not in causes:
             causes.append(cause)
     return causes
 
 
-def _edge_cause(upstream: Flow, flow: Flow, edge: Edge, *, has_other_config: bool) -> Cause | None:
+def _edge_cause(upstream: Flow, flow: Flow, edge: Edge) -> Cause | None:
     upstream_name = upstream.instance_name or upstream.instance_id
     if not edge.is_connected:
-        if not has_other_config:  # the fingerprint covers the edges: it was computed without this one, too
+        if (
+            not flow.has_other_config
+        ):  # the fingerprint covers the edges: it was computed without this one, too
             return None
         message = f"{upstream_name} was disconnected from {flow.instance_name} since it was computed"
         return Cause(CauseKind.UPSTREAM_REMOVED, flow, message)

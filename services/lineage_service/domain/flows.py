@@ -66,6 +66,9 @@ class FlowSpec(NamedTuple):
     fingerprint: str
     upstreams: tuple[EdgeSpec, ...]
     fingerprint_change: str = ""
+    # The output of this run was checked, and is as if it had been computed with that fingerprint.
+    verified_run_number: int = 0
+    verified_fingerprint: str = ""
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,8 @@ class Flow:
     fingerprint: str
     fingerprint_change: str
     computed_fingerprint: str
+    verified_run_number: int
+    verified_fingerprint: str
     version: int
     version_id: str
     uri: str
@@ -206,6 +211,14 @@ class Flow:
     def word(self) -> Word:
         """The one word."""
         return word_of(self.activity, Outcome(self.outcome), self.is_fresh)
+
+    @property
+    def has_other_config(self) -> bool:
+        """Its newest output was neither computed with its configuration nor found to be right for it."""
+        if self.fingerprint == self.computed_fingerprint:
+            return False
+        verified = (self.verified_fingerprint, self.verified_run_number)
+        return verified != (self.fingerprint, self.completed_run_number)
 
     @property
     def is_invalidated(self) -> bool:

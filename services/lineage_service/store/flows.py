@@ -36,10 +36,14 @@ _GET_IDS = sa.text("""
 """)
 _DEFINE = sa.text("""
     update flows f set is_defined = d.flow_kind is not null, fingerprint = coalesce(d.fingerprint, ''),
-        fingerprint_change = coalesce(d.fingerprint_change, '')
+        fingerprint_change = coalesce(d.fingerprint_change, ''),
+        verified_run_number = coalesce(d.verified_run_number, 0),
+        verified_fingerprint = coalesce(d.verified_fingerprint, '')
     from flows g left join unnest(cast(:instance_ids as uuid[]), cast(:flow_kinds as text[]),
-                                  cast(:fingerprints as text[]), cast(:changes as text[]))
-            as d(instance_id, flow_kind, fingerprint, fingerprint_change)
+                                  cast(:fingerprints as text[]), cast(:changes as text[]),
+                                  cast(:verified_run_numbers as bigint[]), cast(:verified_fingerprints as text[]))
+            as d(instance_id, flow_kind, fingerprint, fingerprint_change, verified_run_number,
+                 verified_fingerprint)
         on d.instance_id = g.instance_id and d.flow_kind = g.flow_kind
     where g.tenant_id = :tenant_id and g.instance_id = any(cast(:applied as uuid[]))
       and f.tenant_id = :tenant_id and f.flow_id = g.flow_id
@@ -160,6 +164,8 @@ async def define_flows(
         "flow_kinds": [flow.flow_kind for _, flow in defined],
         "fingerprints": [flow.fingerprint for _, flow in defined],
         "changes": [flow.fingerprint_change for _, flow in defined],
+        "verified_run_numbers": [flow.verified_run_number for _, flow in defined],
+        "verified_fingerprints": [flow.verified_fingerprint for _, flow in defined],
     }
     return list((await connection.execute(_DEFINE, parameters)).scalars())
 

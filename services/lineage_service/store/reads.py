@@ -15,7 +15,8 @@ from servicekit.database import Database
 _COLUMNS = """
     f.flow_id, cast(f.instance_id as text), f.flow_kind, coalesce(i.name, ''), coalesce(i.kind, 0),
     coalesce(i.revision, 0), coalesce(i.is_deleted, false), f.is_defined, f.fingerprint,
-    f.fingerprint_change, f.computed_fingerprint, f.version, coalesce(cast(v.run_id as text), ''), coalesce(v.uri, ''), coalesce(v.physical_version, ''),
+    f.fingerprint_change, f.computed_fingerprint, f.verified_run_number, f.verified_fingerprint, f.version,
+    coalesce(cast(v.run_id as text), ''), coalesce(v.uri, ''), coalesce(v.physical_version, ''),
     coalesce(v.digest, ''), f.last_data_date, f.run_number, coalesce(cast(f.last_run_id as text), ''),
     f.last_run_time, f.ended_run_number, f.outcome_run_number, f.outcome, f.completed_run_number,
     f.rows_processed, f.invalidated_run_number, f.invalidated_reason, f.overdue_date, f.is_fresh, f.revision

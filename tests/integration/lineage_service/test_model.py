@@ -23,12 +23,12 @@ from support.lineage_model import Model, ModelCause, ModelFlow, blocking, explan
 from support.lineage_service import FlowSummary, Lineage, lineage_database, new_tenant, pins_of
 from support.lineage_world import World
 
-_CHANGES = ("config", "revert", "label", "edges", "delete")
+_CHANGES = ("config", "revert", "label", "edges", "promote", "delete")
 _ENDS = {"complete": RunPhase.COMPLETED, "fail": RunPhase.FAILED, "cancel": RunPhase.CANCELLED}
 _STEPS = (
     *("refresh",) * 6,
     *("submit", "complete") * 2,
-    *("config", "revert") * 3,
+    *("config", "revert", "promote") * 3,
     *("edges",) * 3,
     *("started", "fail", "cancel", "label", "invalidate", "delete"),
 )

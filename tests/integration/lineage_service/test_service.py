@@ -40,6 +40,7 @@ def instance(
     revision: int = 1,
     config: str = "a",
     change: str = "",
+    verified: int = 0,
 ) -> instance_pb2.Instance:
     flow = instance_pb2.Flow(
         flow_kind=ref(instance_id).flow_kind,
@@ -50,6 +51,8 @@ def instance(
             for upstream, role in upstreams
         ],
     )
+    if verified:
+        flow.verified_output.run_number, flow.verified_output.compute_fingerprint = verified, config
     return instance_pb2.Instance(
         instance_id=instance_id,
         name=NAMES.get(instance_id, "other"),
@@ -318,6 +321,24 @@ async def test_an_invalidated_flow_is_stale_until_it_runs_again(main: Main) -> N
     assert await main.service.stub.InvalidateFlow(request) == state
     assert (await main.statuses())[:2] == ["STALE", "STALE"]
     await main.execute(PRICES)
+    assert await main.status(PRICES) == "READY"
+
+
+async def test_a_verified_output_counts_as_computed_with_the_present_configuration(main: Main) -> None:
+    await main.create()
+    await main.execute(PRICES)
+    await main.execute(MOMENTUM)
+    await main.tell_instance(instance(PRICES, revision=2, config="b", verified=1), "updated")
+    assert (await main.statuses())[:2] == ["READY", "READY"]
+    await main.tell_instance(instance(PRICES, revision=3, config="c", verified=0), "updated")
+    assert (await main.statuses())[:2] == ["STALE", "STALE"]
+    await main.tell_instance(instance(PRICES, revision=4, config="b", verified=1), "updated")
+    assert (await main.statuses())[:2] == ["READY", "READY"]
+    # A run that was under way with the old configuration is not the one that was verified.
+    await main.execute(PRICES, config="a")
+    assert await main.status(PRICES) == "STALE"
+    assert [item[:2] for item in await main.explain(PRICES)] == [("OWN_CONFIG", "sp500_prices")]
+    await main.execute(PRICES, config="b")
     assert await main.status(PRICES) == "READY"
 
 

@@ -10,7 +10,7 @@ from servicekit.ids import new_id
 ORIGIN = Flow(
     flow_id=1, instance_id=new_id(), flow_kind="refresh", instance_name="prices", instance_kind=1,
     instance_revision=1, is_deleted=False, is_defined=True, fingerprint="", fingerprint_change="",
-    computed_fingerprint="", version=2, version_id=new_id(), uri="", physical_version="", digest="", last_data_date="", run_number=2, last_run_id="",
+    computed_fingerprint="", verified_run_number=0, verified_fingerprint="", version=2, version_id=new_id(), uri="", physical_version="", digest="", last_data_date="", run_number=2, last_run_id="",
     last_run_time=None, ended_run_number=2, outcome_run_number=2, outcome="succeeded", completed_run_number=2,
     rows_processed=0, invalidated_run_number=-1, invalidated_reason="", overdue_date="", is_fresh=True, revision=7,
 )  # fmt: skip
