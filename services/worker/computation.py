@@ -16,6 +16,7 @@ from worker import backtest
 from worker.builtin.digest import canonicalize, compute_digest
 from worker.builtin.signal_guard import guard_signal
 from worker.locations import FlowLocation, write_table
+from worker.profile import describe
 from worker.recipe import BacktestRecipe, Input, PipelineRecipe, Recipe, StoredData
 
 Progress = Callable[[float, str], None]
@@ -95,7 +96,13 @@ def _refresh(recipe: PipelineRecipe, location: FlowLocation, progress: Progress)
         last_data_date=last,
         metrics={**metrics, "rows": stored.row_count, **rows, "last_data_date": last or None},
         artifacts={"data": stored.uri},
-        result=run_pb2.PipelineResult(rows_fetched=table.height, last_data_date=last, **rows),
+        result=run_pb2.PipelineResult(
+            rows_fetched=table.height,
+            last_data_date=last,
+            # A version holds exactly the table that was written.
+            output_profile=describe(table, stored.keys),
+            **rows,
+        ),
     )
 
 

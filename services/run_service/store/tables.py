@@ -139,6 +139,7 @@ extensions: dict[str, sa.Table] = {
         "pipeline_runs",
         *_of(sa.BigInteger, "rows_fetched", "rows_inserted", "rows_updated"),
         *_of(sa.Text, "last_data_date"),
+        *_of(JSONB, "output_profile"),
     ),
     "experiment": _extension(
         "experiment_runs",

@@ -52,6 +52,7 @@ class DeltaStore(Store):
             rows_inserted=change.inserted.height,
             rows_updated=change.updated_count,
             last_data_date=last_date(content),
+            keys=tuple(self._keys),
         )
 
     def read(self, uri: str, physical_version: str) -> pl.DataFrame:

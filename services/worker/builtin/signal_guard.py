@@ -68,7 +68,7 @@ def guard_signal(table: pl.DataFrame, contract: SignalContract) -> GuardedSignal
     """Enforce a signal's contract. NaN counts as absent; infinity as outside any bound.
 
     Raises:
-        SchemaMismatch: a column is absent or of a wrong type, or index rows repeat.
+        SchemaMismatch: a column is absent or of a wrong type, or the index has nulls or repeats.
         GuardrailViolated: values are absent (policy `fail`) or outside the bounds (policy `reject`).
     """
     name = contract.value_column
@@ -112,6 +112,9 @@ def _check_schema(table: pl.DataFrame, contract: SignalContract) -> None:
     if not (kind.is_numeric() or kind == pl.Null):
         raise SchemaMismatch(f"signal column {contract.value_column!r} is not numeric but {kind}")
     index = list(contract.index_columns)
+    for column in index:
+        if table[column].null_count():
+            raise SchemaMismatch(f"signal column {column!r} belongs to the index and has nulls")
     if index and table.height and table.select(pl.struct(index).is_duplicated().any()).item():
         raise SchemaMismatch(f"signal has several rows for one {', '.join(index)}")
 

@@ -42,6 +42,7 @@ class StoredVersion:
     rows_inserted: int  # rows whose key the base version lacks
     rows_updated: int  # rows whose key the base version has with other values
     last_data_date: dt.date | None  # None when the table has no `date` column or no rows
+    keys: tuple[str, ...] = ()  # columns without nulls that identify a row; empty where the store knows none
 
 
 class Store(ABC):

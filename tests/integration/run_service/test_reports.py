@@ -47,6 +47,20 @@ async def test_a_run_lives_from_submit_to_completion(service: RunningRunService)
     assert await service.outbox_types() == ["submitted", "started", "progressed", "completed"]
 
 
+async def test_what_an_output_holds_is_kept_and_told(service: RunningRunService) -> None:
+    run = await service.submit(service.instances.add())
+    started = await service.start(run.run_id)
+    value = run_pb2.ColumnProfile(
+        name="value", type="Float64", is_numeric=True, null_count=2**40, min_value=0.0
+    )
+    columns = [run_pb2.ColumnProfile(name="date", type="Date"), value]
+    held = run_pb2.OutputProfile(row_count=3, key_columns=["date"], columns=columns)
+    result = run_pb2.PipelineResult(rows_fetched=3, output_profile=held)
+    completed = await service.complete(run.run_id, started.fencing_token, pipeline=result)
+    assert completed.pipeline == result
+    assert (await service.get(run.run_id)).pipeline.output_profile == held
+
+
 async def test_every_report_may_be_repeated(service: RunningRunService) -> None:
     run = await service.submit(service.instances.add())
     flow_run_id = str(uuid.uuid4())
