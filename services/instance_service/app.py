@@ -7,8 +7,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from instance_service import consumers
 from instance_service.config import Settings
-from instance_service.consumers import STREAM, SUBJECTS, LineageConsumer
 from instance_service.evidently_adapter import EvidentlyProjects
 from instance_service.grpc_api import DefinitionApi, InstanceApi
 from instance_service.mlflow_adapter import MlflowExperiments
@@ -82,13 +82,21 @@ def build(settings: Settings, outside: Outside) -> App:
     drift = DriftWatch(environment, pairings, reconcile_loop.wake)
     drift_loop = Loop("drift", settings.drift_interval_seconds, drift.step)
     database.on_appended(reconcile_loop.wake)
-    consumer = Consumer(
+    lineage_events = Consumer(
         database,
         broker,
-        name="instance-service",
-        stream=STREAM,
-        filter_subjects=SUBJECTS,
-        apply=LineageConsumer(environment).apply,
+        name=consumers.LINEAGE_CONSUMER,
+        stream=consumers.LINEAGE_STREAM,
+        filter_subjects=consumers.LINEAGE_SUBJECTS,
+        apply=consumers.LineageConsumer(environment).apply,
+    )
+    run_events = Consumer(
+        database,
+        broker,
+        name=consumers.RUN_CONSUMER,
+        stream=consumers.RUN_STREAM,
+        filter_subjects=consumers.RUN_SUBJECTS,
+        apply=consumers.apply_run_events,
     )
     server = Server(
         settings,
@@ -98,7 +106,12 @@ def build(settings: Settings, outside: Outside) -> App:
             (add_DefinitionServiceServicer_to_server, DefinitionApi(environment), _DEFINITIONS),
             (
                 add_InstanceServiceServicer_to_server,
-                InstanceApi(environment, outside.experiments),
+                InstanceApi(
+                    environment,
+                    outside.experiments,
+                    # Not for every call: only a promotion reads what runs have told.
+                    ReadTokens(database, {"run": (consumers.RUN_CONSUMER,)}),
+                ),
                 _INSTANCES,
             ),
         ],
@@ -114,7 +127,8 @@ def build(settings: Settings, outside: Outside) -> App:
     )
     background = {
         "relay": relay.run,
-        "lineage events": consumer.run,
+        "lineage events": lineage_events.run,
+        "run events": run_events.run,
         "reconcile": reconcile_loop.run,
         "drift": drift_loop.run,
     }

@@ -7,11 +7,19 @@ from collections.abc import Sequence
 from instance_service.store.tables import Connection
 from instance_service.use_cases.deletion import remove_finalizer
 from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.outputs import record_outputs
 from optaic.lineage.v1.lineage_events_pb2 import LineageCleared
+from optaic.run.v1.run_events_pb2 import RunCompleted
 from servicekit.consumer import Received
 
-STREAM = "LINEAGE_EVENTS"
-SUBJECTS = ("optaic.*.lineage.v1.cleared.*",)
+LINEAGE_CONSUMER, LINEAGE_STREAM = "instance-service", "LINEAGE_EVENTS"
+LINEAGE_SUBJECTS = ("optaic.*.lineage.v1.cleared.*",)
+RUN_CONSUMER, RUN_STREAM = "instance-run-events", "RUN_EVENTS"
+# Every event that a caller's read token may name: who waits for a token must not wait for ever.
+RUN_SUBJECTS = tuple(
+    f"optaic.*.run.v1.{participle}.*"
+    for participle in ("submitted", "started", "completed", "failed", "cancelled")
+)
 
 
 class LineageConsumer:
@@ -26,3 +34,9 @@ class LineageConsumer:
             received.message.instance_id for received in batch if isinstance(received.message, LineageCleared)
         ]
         await remove_finalizer(connection, self._environment, tenant_id, cleared, "lineage")
+
+
+async def apply_run_events(connection: Connection, tenant_id: str, batch: Sequence[Received]) -> None:
+    """Keep what the newest outputs hold."""
+    completed = [received.message.run for received in batch if isinstance(received.message, RunCompleted)]
+    await record_outputs(connection, tenant_id, completed)

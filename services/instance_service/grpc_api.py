@@ -6,6 +6,7 @@ from typing import Any
 
 from instance_service.ports import Experiments
 from instance_service.use_cases import catalogue, deletion, instances, lifecycle, projects, promotion
+from instance_service.use_cases.dataset_promotion import promote_dataset
 from instance_service.use_cases.definitions import publication, reading, states
 from instance_service.use_cases.environment import Environment
 from optaic.definition.v1 import definition_service_pb2 as definition_api
@@ -15,7 +16,7 @@ from optaic.instance.v1 import instance_service_pb2 as instance_api
 from optaic.instance.v1.instance_pb2 import Instance, Project
 from optaic.instance.v1.instance_service_pb2_grpc import InstanceServiceServicer
 from servicekit.context import current
-from servicekit.errors import UnimplementedError
+from servicekit.tokens import ReadTokens
 
 
 class DefinitionApi(DefinitionServiceServicer):
@@ -70,9 +71,10 @@ class DefinitionApi(DefinitionServiceServicer):
 class InstanceApi(InstanceServiceServicer):
     """optaic.instance.v1.InstanceService."""
 
-    def __init__(self, environment: Environment, experiments: Experiments) -> None:
+    def __init__(self, environment: Environment, experiments: Experiments, run_events: ReadTokens) -> None:
         self._environment = environment
         self._experiments = experiments
+        self._run_events = run_events
 
     async def CreateProject(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: instance_api.CreateProjectRequest, _context: Any
@@ -142,8 +144,7 @@ class InstanceApi(InstanceServiceServicer):
     async def PromoteDataset(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: instance_api.PromoteDatasetRequest, _context: Any
     ) -> Instance:
-        del request
-        raise UnimplementedError("UNIMPLEMENTED", "PromoteDataset is not offered yet")
+        return await promote_dataset(self._environment, self._run_events, request, current())
 
     async def PromoteModelVersion(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: instance_api.PromoteModelVersionRequest, _context: Any

@@ -29,6 +29,8 @@ from optaic.instance.v1.instance_service_pb2 import (
 )
 from optaic.instance.v1.instance_service_pb2_grpc import InstanceServiceStub
 from optaic.lineage.v1.lineage_events_pb2 import LineageCleared
+from optaic.run.v1.run_events_pb2 import RunCompleted, RunSubmitted
+from optaic.run.v1.run_pb2 import Run
 from servicekit import runtime
 from servicekit.clock import SystemClock
 from servicekit.events import headers_of, make_event
@@ -41,7 +43,7 @@ TENANT = "default"
 _TABLES = (
     "projects", "instances", "instance_revisions", "components", "macro_uses", "datasets", "signals", "backtests",
     "experiments", "models", "portfolio_optimizers",
-    "flows", "flow_edges", "reconciliations", "request_replies",
+    "flows", "flow_edges", "outputs", "reconciliations", "request_replies",
 )  # fmt: skip
 
 
@@ -101,8 +103,19 @@ class RunningInstanceService:
     async def clear_lineage(self, instance_id: str, tenant_id: str = TENANT) -> None:
         """Say what lineage-service says when nothing of an instance is left."""
         message = LineageCleared(instance_id=instance_id)
-        event = make_event("lineage", tenant_id, message, "cleared", instance_id, SystemClock(), new_id)
+        await self._publish("lineage", tenant_id, message, "cleared", instance_id)
+
+    async def tell_run(self, run: Run, participle: str = "completed", tenant_id: str = TENANT) -> str:
+        """Say what run-service says of a run; return the token of the event."""
+        message = (RunCompleted if participle == "completed" else RunSubmitted)(run=run)
+        return await self._publish("run", tenant_id, message, participle, run.instance_id)
+
+    async def _publish(
+        self, service: str, tenant_id: str, message: Message, participle: str, instance_id: str
+    ) -> str:
+        event = make_event(service, tenant_id, message, participle, instance_id, SystemClock(), new_id)
         await self.nats.jetstream().publish(event.subject, event.payload, headers=headers_of(event))
+        return event.token
 
     async def row_counts(self) -> dict[str, int]:
         """Return how many rows each table has, past all policies."""
@@ -199,7 +212,9 @@ async def running(
 ) -> AsyncIterator[RunningInstanceService]:
     """Run one replica of the service on a database that is there."""
     client = await nats.connect(nats_url)
-    await client.jetstream().add_stream(name="LINEAGE_EVENTS", subjects=["optaic.*.lineage.v1.>"])
+    for service in ("lineage", "run"):
+        name, subjects = f"{service.upper()}_EVENTS", [f"optaic.*.{service}.v1.>"]
+        await client.jetstream().add_stream(name=name, subjects=subjects)
     values = {
         "shutdown_grace_seconds": 0.5,
         "service_token": "service-secret",

@@ -34,6 +34,11 @@ DEFAULT_RULES = {
 }
 
 
+def takes(rules: Iterable[Rule], role: str, kind: str) -> bool:
+    """Return whether an upstream that plays a role may be of a kind."""
+    return all(not rule.kinds or kind in rule.kinds for rule in rules if rule.role == role)
+
+
 def upstream_violations(
     rules: Sequence[Rule], upstreams: Iterable[tuple[str, Upstream]], owner_id: str
 ) -> list[FieldViolation]:

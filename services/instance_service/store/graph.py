@@ -71,6 +71,20 @@ _FREED = sa.text("""
                 and not other.instance_id = any(cast(:instance_ids as uuid[]))
         )
 """)
+# With the definition that says in which roles the reader takes which kinds: its own, or its pipeline's.
+_READERS = sa.text("""
+    select edge.role, reader.snapshot, version.snapshot
+    from (select distinct instance_id, role from flow_edges
+          where tenant_id = :tenant_id and upstream_instance_id = cast(:instance_id as uuid)
+              and instance_id <> cast(:instance_id as uuid)) as edge
+    join instances as reader on reader.tenant_id = :tenant_id and reader.instance_id = edge.instance_id
+    left join datasets on datasets.tenant_id = :tenant_id and datasets.instance_id = reader.instance_id
+    left join components on components.tenant_id = :tenant_id
+        and components.instance_id = coalesce(datasets.pipeline_instance_id, reader.instance_id)
+    left join definition_versions as version on version.tenant_id = :tenant_id
+        and version.definition_version_id = components.definition_version_id
+    where reader.state <> 'deleting' order by reader.name, reader.instance_id, edge.role
+""")
 
 
 async def has_cycle(connection: AsyncConnection, tenant_id: str, instance_id: str) -> bool:
@@ -101,6 +115,14 @@ async def list_descendant_edges(
     """Return (reader, read) between an instance and everything that reads it, however far away."""
     parameters = {"tenant_id": tenant_id, "instance_id": instance_id}
     return [(row[0], row[1]) for row in await connection.execute(_DESCENDANT_EDGES, parameters)]
+
+
+async def list_readers(
+    connection: AsyncConnection, tenant_id: str, instance_id: str
+) -> list[tuple[str, bytes, bytes | None]]:
+    """Return (role, reader, definition version of its rules), serialized, of what reads an instance and is to stay."""
+    parameters = {"tenant_id": tenant_id, "instance_id": instance_id}
+    return [(row[0], row[1], row[2]) for row in await connection.execute(_READERS, parameters)]
 
 
 async def list_freed(connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str]) -> list[str]:

@@ -92,7 +92,7 @@ async def replace_instances(
 async def update_rows(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write instances' own rows anew."""
     columns = (
-        "name", "owner", "state", "revision", "finalizers", "snapshot", "update_time",
+        "name", "kind", "owner", "state", "revision", "finalizers", "snapshot", "update_time",
     )  # fmt: skip
     await connection.execute(
         sa.update(instances)

@@ -189,6 +189,16 @@ flow_edges = sa.Table(
     sa.Column("kind", sa.Text, nullable=False),
 )
 
+outputs = sa.Table(  # of each refresh the newest, as its run told of it
+    "outputs",
+    metadata,
+    *_key("instance_id"),
+    sa.Column("flow_kind", sa.Text, primary_key=True),
+    sa.Column("run_number", sa.BigInteger, nullable=False),
+    sa.Column("compute_fingerprint", sa.Text, nullable=False),
+    sa.Column("profile", sa.LargeBinary, nullable=True),  # serialized OutputProfile
+)
+
 # One row for each instance with flows; due when somebody should compare it with Prefect.
 reconciliations = sa.Table(
     "reconciliations",
@@ -216,4 +226,5 @@ BUSINESS_TABLES = (
     portfolio_optimizers,
     flows,
     flow_edges,
+    outputs,
 )

@@ -329,6 +329,8 @@ def _set_flows(
         previous = before.get(flow.flow_kind)
         if current is not None and previous is not None:
             flow.prefect_deployment_id = previous.prefect_deployment_id
+            if previous.HasField("verified_output"):  # it names the fingerprint for which it holds
+                flow.verified_output.CopyFrom(previous.verified_output)
             flow.fingerprint_change = (
                 previous.fingerprint_change
                 if previous.compute_fingerprint == flow.compute_fingerprint

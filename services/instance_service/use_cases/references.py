@@ -240,6 +240,8 @@ def describe_changes(current: Instance, changed: Instance, uses: Sequence[Use] =
     """Say for people which definitions, macros and configurations of an instance differ, and what else may."""
     numbers = {one.definition_version_id: one.version for use in uses for one in use.macros.values()}
     parts = []
+    if current.kind != changed.kind:
+        parts.append(f"it became a {changed.WhichOneof('spec')}")
     for before, after in zip(references_of(current), references_of(changed), strict=True):
         old, new = before.spec, after.spec
         if old.definition_id != new.definition_id:

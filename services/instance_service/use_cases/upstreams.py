@@ -92,11 +92,12 @@ def resolve_upstreams(
         (one.path, Upstream(one.instance_id, kind_word(known[one.instance_id].kind), one.role))
         for one in named
     ]
-    violations.extend(upstream_violations(_rules(kind, version), upstreams, instance.instance_id))
+    violations.extend(upstream_violations(rules_of(kind, version), upstreams, instance.instance_id))
     return [upstream for _, upstream in upstreams]
 
 
-def _rules(kind: str, version: DefinitionVersion | None) -> Sequence[Rule]:
+def rules_of(kind: str, version: DefinitionVersion | None) -> Sequence[Rule]:
+    """Return what an instance of a kind may read, by its definition version; a backtest has none."""
     if kind == "backtest":
         return BACKTEST_RULES
     given = [

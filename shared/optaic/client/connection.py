@@ -19,7 +19,7 @@ _MAXIMUM_TOKENS = 64
 _TOKEN_SECONDS = 60.0
 _READ_TOKENS_KEY = "optaic-read-tokens"
 _WRITE_TOKEN_KEY = "optaic-write-token"  # noqa: S105 - a metadata key
-# A submission reads, too: whether upstreams are ready.
+# A submission reads, too: whether upstreams are ready. A promotion reads what the newest run has told.
 _READ_PREFIXES = (
     "Get",
     "BatchGet",
@@ -29,6 +29,7 @@ _READ_PREFIXES = (
     "Diff",
     "Explain",
     "Preview",
+    "PromoteDataset",
     "Submit",
     "Retry",
 )

@@ -1,0 +1,111 @@
+"""Whether data keeps a signal's contract as it stands, judged by its profile; it reads no data.
+
+It refuses everything that enforcing the contract would refuse or alter, so that the next refresh finds the same to be
+right: `worker.builtin.signal_guard` has the rules, and a property test holds the two together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_PATH = "contract"
+
+
+@dataclass(frozen=True)
+class Column:
+    """What one column holds; the extremes are those of its finite numbers."""
+
+    name: str
+    type: str = "Float64"
+    is_numeric: bool = True
+    null_count: int = 0
+    nan_count: int = 0
+    infinite_count: int = 0
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a version holds; `keys` are known to identify its rows."""
+
+    row_count: int
+    keys: Sequence[str]
+    columns: Mapping[str, Column]
+
+
+@dataclass(frozen=True)
+class Breach:
+    """One check that failed: the field of the contract that demands it, and the column that does not keep it."""
+
+    path: str
+    column: str
+    description: str
+
+
+def find_breaches(profile: Profile, contract: Mapping[str, Any], value_column: str) -> list[Breach]:
+    """Return every check that fails.
+
+    Args:
+        profile: of the data.
+        contract: with its defaults filled in, see `fingerprints.signal_contract`.
+        value_column: where the signal's values are.
+    """
+    return [
+        *_index_breaches(profile, contract["index_columns"]),
+        *_value_breaches(profile, contract, value_column),
+    ]
+
+
+def _index_breaches(profile: Profile, index: Sequence[str]) -> Iterator[Breach]:
+    path = f"{_PATH}.index_columns"
+    missing = [name for name in index if name not in profile.columns]
+    for name in missing:
+        yield Breach(path, name, f"there is no column {name!r}, only {_names(profile.columns)}")
+    for name in index:
+        if name not in missing and (count := profile.columns[name].null_count):
+            yield Breach(path, name, f"column {name!r} belongs to the index and has {count} nulls")
+    is_unique = profile.row_count <= 1 or (profile.keys and set(profile.keys) <= set(index))
+    if not (missing or is_unique):
+        known = (
+            f"only that {_names(profile.keys)} together do" if profile.keys else "nor of any other columns"
+        )
+        text = f"it is not known that {_names(index)} identify a row, {known}"
+        yield Breach(path, ", ".join(index), text)
+
+
+def _value_breaches(profile: Profile, contract: Mapping[str, Any], name: str) -> Iterator[Breach]:
+    column = profile.columns.get(name)
+    if column is None:
+        text = f"there is no column {name!r} with the values, only {_names(profile.columns)}"
+        yield Breach(_PATH, name, text)
+        return
+    if not column.is_numeric:
+        yield Breach(_PATH, name, f"column {name!r} is not numeric but {column.type}")
+        return
+    if column.null_count and contract["nan_policy"] != "keep":
+        effect = {
+            "fail": "which it must not have",
+            "drop": "and their rows would be dropped",
+            "neutral": "which would become the neutral value",
+        }[contract["nan_policy"]]
+        yield Breach(f"{_PATH}.nan_policy", name, f"{column.null_count} values are null, {effect}")
+    if column.nan_count:
+        text = f"{column.nan_count} values are NaN: what a signal does not know is null"
+        yield Breach(f"{_PATH}.nan_policy", name, text)
+    if column.infinite_count:
+        yield Breach(_PATH, name, f"{column.infinite_count} values are infinite")
+    effect = (
+        "and would be set to the bound" if contract["bounds_policy"] == "winsorize" else "outside the bounds"
+    )
+    low, high = contract["min_value"], contract["max_value"]
+    if low is not None and column.minimum is not None and column.minimum < low:
+        yield Breach(f"{_PATH}.min_value", name, f"the smallest value is {column.minimum:.17g}, {effect}")
+    if high is not None and column.maximum is not None and column.maximum > high:
+        yield Breach(f"{_PATH}.max_value", name, f"the largest value is {column.maximum:.17g}, {effect}")
+
+
+def _names(names: Sequence[str] | Mapping[str, Any]) -> str:
+    return ", ".join(names) or "none at all"

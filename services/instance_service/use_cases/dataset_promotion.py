@@ -1,0 +1,160 @@
+"""Turning a dataset into a signal in place: what its newest output holds is judged, nothing is computed.
+
+The output is declared verified for the fingerprint that the contract makes, so that lineage-service finds it as fresh
+as before; a run that completes with the old fingerprint in between is not what was verified, and makes it stale.
+"""
+
+from __future__ import annotations
+
+from instance_service.domain.fingerprints import compute_fingerprint
+from instance_service.domain.flows import derive_edges
+from instance_service.domain.promises import Breach, find_breaches
+from instance_service.domain.rules import takes
+from instance_service.store import graph, outputs
+from instance_service.store.outputs import Output
+from instance_service.store.tables import Connection
+from instance_service.use_cases.drafts import Draft, draft_instance
+from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.instances import CheckedError, check_etag, check_not_deleting, lock
+from instance_service.use_cases.outputs import profile_of
+from instance_service.use_cases.revisions import Change, write_changes
+from instance_service.use_cases.upstreams import rules_of
+from optaic.common.v1.flow_pb2 import FLOW_KIND_REFRESH
+from optaic.definition.v1.definition_pb2 import DefinitionVersion
+from optaic.instance.v1.instance_pb2 import Instance
+from optaic.instance.v1.instance_service_pb2 import PromoteDatasetRequest
+from servicekit import idempotency
+from servicekit.context import RequestContext
+from servicekit.database import lock_tenant
+from servicekit.errors import (
+    FailedPreconditionError,
+    FieldViolation,
+    InvalidArgumentError,
+    PreconditionViolation,
+)
+from servicekit.tokens import ReadTokens
+
+_METHOD = "PromoteDataset"
+_FLOW = "refresh"
+_DEFAULT_COLUMN = "value"  # where a pipeline without the parameter `output` puts a signal's values
+
+
+async def promote_dataset(
+    environment: Environment, run_events: ReadTokens, request: PromoteDatasetRequest, context: RequestContext
+) -> Instance:
+    """Add a contract that the newest output keeps as it stands.
+
+    `run_events` waits for the runs that the caller has seen.
+
+    Raises:
+        NotFoundError: There is none.
+        AbortedError: The etag is not the present one.
+        FailedPreconditionError: There is no known output, it does not keep the contract, or a reader takes no signal.
+        InvalidArgumentError: It is no dataset.
+    """
+    await run_events.wait(context.tenant_id, context.read_tokens, context.deadline)
+    try:
+        return await _promote(environment, request, context)
+    except CheckedError as checked:
+        return checked.instance
+
+
+async def _promote(
+    environment: Environment, request: PromoteDatasetRequest, context: RequestContext
+) -> Instance:
+    tenant_id, digest = context.tenant_id, idempotency.payload_hash(request)
+    async with environment.database.transaction(tenant_id) as connection:
+        reply = await idempotency.replay_or_none(connection, _METHOD, request.request_id, digest)
+        if reply is not None:
+            return Instance.FromString(reply)
+        # Nobody may start to read the dataset as what it no longer is.
+        await lock_tenant(connection, tenant_id)
+        current = await lock(connection, tenant_id, request.instance_id)
+        if current.WhichOneof("spec") != "dataset":
+            raise InvalidArgumentError("UNSUPPORTED_KIND", f"{current.name} is no dataset")
+        check_etag(current, request.etag)
+        check_not_deleting(current)
+        output = await _get_output(connection, tenant_id, current)
+        draft = await draft_instance(
+            connection, environment, tenant_id, _as_signal(current, request), current
+        )
+        refused = await _list_refusing(connection, tenant_id, current.instance_id)
+        _refuse(current, _breaches(output, draft), refused)
+        _verify(current, draft, output)
+        change = Change(current, draft, request.reason)
+        await write_changes(connection, environment, tenant_id, context.actor, [change])
+        if request.validate_only:
+            raise CheckedError(draft.instance)
+        await idempotency.store(connection, _METHOD, request.request_id, draft.instance.SerializeToString())
+    return draft.instance
+
+
+async def _get_output(connection: Connection, tenant_id: str, instance: Instance) -> Output:
+    output = await outputs.get_output(connection, tenant_id, instance.instance_id, _FLOW)
+    if output is None:
+        text = f"{instance.name} has no output that could be checked: refresh it first"
+        raise FailedPreconditionError("NO_OUTPUT", text)
+    if output.profile is None:
+        text = f"nobody knows what run {output.run_number} of {instance.name} has written: refresh it first"
+        raise FailedPreconditionError("OUTPUT_NOT_PROFILED", text)
+    return output
+
+
+def _as_signal(current: Instance, request: PromoteDatasetRequest) -> Instance:
+    desired = Instance()
+    desired.CopyFrom(current)
+    desired.signal.dataset.CopyFrom(current.dataset)
+    desired.signal.contract.CopyFrom(request.contract)
+    return desired
+
+
+def _breaches(output: Output, draft: Draft) -> list[Breach]:
+    assert output.profile is not None
+    given = draft.instance.signal.dataset.pipeline.config.fields
+    column = (given["output"].string_value if "output" in given else "") or _DEFAULT_COLUMN
+    return find_breaches(profile_of(output.profile), draft.settings["contract"], column)
+
+
+async def _list_refusing(
+    connection: Connection, tenant_id: str, instance_id: str
+) -> list[PreconditionViolation]:
+    """Return the readers that take no signal in the role in which they read the dataset."""
+    refusing = []
+    for role, snapshot, version in await graph.list_readers(connection, tenant_id, instance_id):
+        reader = Instance.FromString(snapshot)
+        kind = reader.WhichOneof("spec") or ""
+        rules = rules_of(kind, None if version is None else DefinitionVersion.FromString(version))
+        if not takes(rules, role, "signal"):
+            text = f"reads it in the role {role!r}, which takes no signal ({kind} {reader.instance_id})"
+            refusing.append(PreconditionViolation("WRONG_UPSTREAM_KIND", reader.name, text))
+    return refusing
+
+
+def _refuse(instance: Instance, breaches: list[Breach], refusing: list[PreconditionViolation]) -> None:
+    broken = [PreconditionViolation("CONTRACT_BROKEN", one.column, one.description) for one in breaches]
+    if not (violations := [*broken, *refusing]):
+        return
+    texts = [
+        *(one.description for one in breaches),
+        *(f"{one.subject} {one.description}" for one in refusing),
+    ]
+    raise FailedPreconditionError(
+        violations[0].type,
+        f"{instance.name} cannot become a signal: {'; '.join(texts)}",
+        field_violations=[FieldViolation(one.path, one.description, "CONTRACT_BROKEN") for one in breaches],
+        preconditions=violations,
+    )
+
+
+def _verify(current: Instance, draft: Draft, output: Output) -> None:
+    """Say that the output is right for the new fingerprint, if it was for the old one."""
+    without = {name: value for name, value in draft.settings.items() if name != "contract"}
+    edges = derive_edges(current.instance_id, [_FLOW], draft.upstreams)
+    (flow,) = (flow for flow in draft.instance.flows if flow.flow_kind == FLOW_KIND_REFRESH)
+    if compute_fingerprint(_FLOW, without, edges) == output.compute_fingerprint:
+        flow.verified_output.run_number = output.run_number
+        flow.verified_output.compute_fingerprint = flow.compute_fingerprint
+        return
+    # It is stale, and stays so: what made it stale is still to be told.
+    (before,) = (flow.fingerprint_change for flow in current.flows if flow.flow_kind == FLOW_KIND_REFRESH)
+    flow.fingerprint_change = "; ".join(filter(None, (before, flow.fingerprint_change)))
