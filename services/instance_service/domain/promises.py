@@ -63,27 +63,23 @@ def _index_breaches(profile: Profile, index: Sequence[str]) -> Iterator[Breach]:
     path = f"{_PATH}.index_columns"
     missing = [name for name in index if name not in profile.columns]
     for name in missing:
-        yield Breach(path, name, f"there is no column {name!r}, only {_names(profile.columns)}")
+        yield Breach(path, name, _absent(profile))
     for name in index:
         if name not in missing and (count := profile.columns[name].null_count):
-            yield Breach(path, name, f"column {name!r} belongs to the index and has {count} nulls")
+            yield Breach(path, name, f"belongs to the index and has {count} nulls")
     is_unique = profile.row_count <= 1 or (profile.keys and set(profile.keys) <= set(index))
     if not (missing or is_unique):
-        known = (
-            f"only that {_names(profile.keys)} together do" if profile.keys else "nor of any other columns"
-        )
-        text = f"it is not known that {_names(index)} identify a row, {known}"
-        yield Breach(path, ", ".join(index), text)
+        known = f"only that {', '.join(profile.keys)} do" if profile.keys else "nor of any other columns"
+        yield Breach(path, ", ".join(index), f"it is not known that they identify a row, {known}")
 
 
 def _value_breaches(profile: Profile, contract: Mapping[str, Any], name: str) -> Iterator[Breach]:
     column = profile.columns.get(name)
     if column is None:
-        text = f"there is no column {name!r} with the values, only {_names(profile.columns)}"
-        yield Breach(_PATH, name, text)
+        yield Breach(_PATH, name, f"should hold the values; {_absent(profile)}")
         return
     if not column.is_numeric:
-        yield Breach(_PATH, name, f"column {name!r} is not numeric but {column.type}")
+        yield Breach(_PATH, name, f"is not numeric but {column.type}")
         return
     if column.null_count and contract["nan_policy"] != "keep":
         effect = {
@@ -102,10 +98,10 @@ def _value_breaches(profile: Profile, contract: Mapping[str, Any], name: str) ->
     )
     low, high = contract["min_value"], contract["max_value"]
     if low is not None and column.minimum is not None and column.minimum < low:
-        yield Breach(f"{_PATH}.min_value", name, f"the smallest value is {column.minimum:.17g}, {effect}")
+        yield Breach(f"{_PATH}.min_value", name, f"the smallest value is {column.minimum!r}, {effect}")
     if high is not None and column.maximum is not None and column.maximum > high:
-        yield Breach(f"{_PATH}.max_value", name, f"the largest value is {column.maximum:.17g}, {effect}")
+        yield Breach(f"{_PATH}.max_value", name, f"the largest value is {column.maximum!r}, {effect}")
 
 
-def _names(names: Sequence[str] | Mapping[str, Any]) -> str:
-    return ", ".join(names) or "none at all"
+def _absent(profile: Profile) -> str:
+    return f"there is no such column, only {', '.join(profile.columns) or 'none at all'}"

@@ -131,19 +131,17 @@ async def _list_refusing(
 
 
 def _refuse(instance: Instance, breaches: list[Breach], refusing: list[PreconditionViolation]) -> None:
-    broken = [PreconditionViolation("CONTRACT_BROKEN", one.column, one.description) for one in breaches]
-    if not (violations := [*broken, *refusing]):
-        return
-    texts = [
-        *(one.description for one in breaches),
-        *(f"{one.subject} {one.description}" for one in refusing),
+    broken = [
+        FieldViolation(one.path, f"{one.column}: {one.description}", "CONTRACT_BROKEN") for one in breaches
     ]
-    raise FailedPreconditionError(
-        violations[0].type,
-        f"{instance.name} cannot become a signal: {'; '.join(texts)}",
-        field_violations=[FieldViolation(one.path, one.description, "CONTRACT_BROKEN") for one in breaches],
-        preconditions=violations,
-    )
+    if not (broken or refusing):
+        return
+    reason = "CONTRACT_BROKEN" if broken else "WRONG_UPSTREAM_KIND"
+    problems = [f"{len(broken)} checks of the contract fail"] if broken else []
+    if refusing:
+        problems.append(f"{', '.join(one.subject for one in refusing)} cannot read one")
+    text = f"{instance.name} cannot become a signal: {', and '.join(problems)}"
+    raise FailedPreconditionError(reason, text, field_violations=broken, preconditions=refusing)
 
 
 def _verify(current: Instance, draft: Draft, output: Output) -> None:

@@ -188,7 +188,7 @@ def _instance(
         return [Action(Verb.CREATE, "instance", name, entry.path, project, desired=created)]
     desired, as_is = references.completed(desired, as_is), references.completed(as_is, as_is)
     if (old := as_is.WhichOneof("spec")) != desired.WhichOneof("spec"):
-        text = f"is a {old}; what an instance is cannot change"
+        text = f"is a {old}; what an instance is cannot change, but a dataset can be promoted to a signal"
         conflicts.append(Violation(entry.path, text, "KIND_CHANGED"))
         return []
     owner = current.labels.get(MANAGER, "")

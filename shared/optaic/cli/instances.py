@@ -129,5 +129,42 @@ def delete(
     run(command)
 
 
+@app.command()
+def promote(
+    instance: InstanceArgument,
+    min_value: Annotated[float | None, typer.Option(help="Smallest value; left out: unbounded.")] = None,
+    max_value: Annotated[float | None, typer.Option(help="Largest value; left out: unbounded.")] = None,
+    neutral_value: Annotated[float, typer.Option(help='What "no opinion" is.')] = 0.0,
+    nan_policy: Annotated[str, typer.Option(help="keep, drop, neutral or fail.")] = "keep",
+    bounds_policy: Annotated[str, typer.Option(help="reject or winsorize.")] = "reject",
+    index_column: Annotated[
+        list[str] | None, typer.Option(help="Identifies a row; left out: date and entity.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option(help="Check, change nothing.")] = False,
+    reason: Annotated[str, typer.Option(help="Why; recorded.")] = "",
+    project: ProjectOption = "",
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Turn a dataset into a signal in place; its data must keep the contract already."""
+    contract = {
+        "min_value": min_value,
+        "max_value": max_value,
+        "neutral_value": neutral_value,
+        "nan_policy": nan_policy,
+        "bounds_policy": bounds_policy,
+        "index_columns": index_column or [],
+    }
+
+    async def command(client: AsyncClient) -> None:
+        found = await find_instance(client, instance, project)
+        answer = await client.instances.promote_dataset(found, contract, reason=reason, validate_only=dry_run)
+        if output is Format.JSON:
+            print_json(answer)
+        else:
+            print_line(answer.name, word(answer, "kind").lower(), word(answer, "state"))
+
+    run(command)
+
+
 def _value(value: Value) -> str:
     return json.dumps(json_format.MessageToDict(value))

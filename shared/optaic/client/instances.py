@@ -205,6 +205,28 @@ class Instances:
         answer: api.DiffInstanceRevisionsResponse = await self._call("DiffInstanceRevisions", request)
         return answer.changes
 
+    async def promote_dataset(
+        self,
+        instance: InstanceLike,
+        contract: Mapping[str, Any] | spec_pb2.SignalContract | None = None,
+        *,
+        etag: str = "",
+        reason: str = "",
+        validate_only: bool = False,
+    ) -> instance_pb2.Instance:
+        """Turn a dataset into a signal in place; its newest output must keep the contract as it stands.
+
+        Raises:
+            FailedPreconditionError: For example CONTRACT_BROKEN; `violations` has every check that failed, `blocking`
+                also what reads the dataset and takes no signal.
+        """
+        request = api.PromoteDatasetRequest(
+            instance_id=id_of(instance), etag=etag, reason=reason, validate_only=validate_only
+        )
+        messages.fill(request, {"contract": contract or {}})
+        answer: instance_pb2.Instance = await self._call("PromoteDataset", request)
+        return answer
+
     async def promote_model_version(
         self,
         instance: InstanceLike,

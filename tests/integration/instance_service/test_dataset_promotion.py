@@ -129,10 +129,8 @@ async def test_what_may_not_be_promoted_is_refused_and_nothing_is_written(
     strict.index_columns.append("desk")
     broken = await refusal(promote(service, scores, strict, [token], request_id="x"))
     assert (broken.code, broken.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "CONTRACT_BROKEN")
-    assert broken.preconditions == [
-        ("CONTRACT_BROKEN", "desk"),
-        *[("CONTRACT_BROKEN", "value")] * 4,
-    ]
+    assert broken.fields["contract.min_value"] == "value: the smallest value is -9.0, outside the bounds"
+    assert broken.message == "scores cannot become a signal: 5 checks of the contract fail"
     assert set(broken.fields) == {
         "contract.index_columns",
         "contract.nan_policy",
@@ -200,6 +198,7 @@ async def test_readers_must_take_a_signal(service: RunningInstanceService, score
         ("WRONG_UPSTREAM_KIND", "backtest"),
         ("WRONG_UPSTREAM_KIND", "fussy"),
     ]
+    assert refused.message == "scores cannot become a signal: backtest, fussy cannot read one"
     for reader in (backtest, fussy):
         await service.instances.DeleteInstance(DeleteInstanceRequest(instance_id=reader.instance_id))
     promoted = await promote(service, scores)

@@ -291,6 +291,26 @@ async def test_deletions_cascade_and_revisions_are_compared(
     assert (request.from_revision, request.to_revision) == (1, 3)
 
 
+async def test_a_dataset_is_promoted_and_the_run_that_was_seen_is_named(
+    services: FakeServices, client: AsyncClient
+) -> None:
+    services.on("SubmitRun", run_pb2.Run(), write_token="run/c")
+    services.on("PromoteDataset", instance_pb2.Instance())
+    await client.runs.submit(ID)
+    contract = {"min_value": -3, "nan_policy": "fail", "index_columns": ["date"]}
+    await client.instances.promote_dataset(ID, contract, reason="good", etag="r1", validate_only=True)
+    (call,) = services.calls("PromoteDataset")
+    assert call.metadata["optaic-read-tokens"] == "run/c"
+    expected = spec_pb2.SignalContract(
+        min_value=-3, nan_policy=spec_pb2.SignalContract.NAN_POLICY_FAIL, index_columns=["date"]
+    )
+    assert call.request.contract == expected
+    assert (call.request.reason, call.request.etag, call.request.validate_only) == ("good", "r1", True)
+    assert uuid.UUID(call.request.request_id)
+    await client.instances.promote_dataset(ID)
+    assert services.seen[-1].request.HasField("contract")
+
+
 async def test_a_model_version_is_promoted_and_promotions_are_listed(
     services: FakeServices, client: AsyncClient
 ) -> None:

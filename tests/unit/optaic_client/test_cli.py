@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from optaic.cli.app import app
 from optaic.common.v1 import flow_pb2
 from optaic.definition.v1 import definition_pb2, definition_service_pb2
-from optaic.instance.v1 import instance_pb2, instance_service_pb2
+from optaic.instance.v1 import instance_pb2, instance_service_pb2, spec_pb2
 from optaic.lineage.v1 import lineage_pb2, lineage_service_pb2
 from optaic.run.v1 import run_pb2, run_service_pb2
 from optaic.status.v1 import status_pb2, status_service_pb2
@@ -316,3 +316,35 @@ def test_a_file_is_compared_and_its_mistakes_are_told_with_their_paths(
     assert invoke("diff", "-f", str(file)).stdout == "nothing to do\n"
     file.write_text("project: desk\nproject: lab\n")
     assert "'project' is there twice" in invoke("diff", "-f", str(file), status=2).stderr
+
+
+def test_a_dataset_is_promoted(optaic: FakeServices) -> None:
+    signal = instance_pb2.Instance(name="prices", kind=instance_pb2.INSTANCE_KIND_SIGNAL)
+    optaic.on("PromoteDataset", signal)
+    flags = (
+        "--min-value",
+        "-3",
+        "--nan-policy",
+        "fail",
+        "--index-column",
+        "date",
+        "--dry-run",
+        "--reason",
+        "good",
+    )
+    assert "signal" in invoke("instance", "promote", "prices", *flags).stdout
+    (call,) = optaic.calls("PromoteDataset")
+    assert call.request == instance_service_pb2.PromoteDatasetRequest(
+        instance_id=ID,
+        contract=spec_pb2.SignalContract(
+            min_value=-3,
+            neutral_value=0,
+            nan_policy=spec_pb2.SignalContract.NAN_POLICY_FAIL,
+            bounds_policy=spec_pb2.SignalContract.BOUNDS_POLICY_REJECT,
+            index_columns=["date"],
+        ),
+        request_id=call.request.request_id,
+        reason="good",
+        validate_only=True,
+    )
+    invoke("instance", "promote", "prices", "--nan-policy", "perhaps", status=2)
