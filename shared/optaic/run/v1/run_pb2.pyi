@@ -389,7 +389,9 @@ class PipelineResult(_message.Message):
     """YYYY-MM-DD."""
     @_builtins.property
     def output_profile(self) -> Global___OutputProfile:
-        """What the new version holds, all of it; absent where it would take more than 64 kB."""
+        """What the new version holds, all of it; absent in lists, and where it would take more than
+        64 kB.
+        """
 
     def __init__(
         self,
