@@ -44,8 +44,16 @@ def attached_event(
     """Return a run's last event for lineage-service, which may not have received it yet."""
     happening = _LAST_EVENT[status]
     attached = lineage_service_pb2.AttachedRunEvent(event_id=event_id)
-    getattr(attached, happening).run.CopyFrom(run)
+    told = getattr(attached, happening).run
+    told.CopyFrom(run)
+    forget_profile(told)
     return attached
+
+
+def forget_profile(run: run_pb2.Run) -> None:
+    """Leave out what the output of a refresh holds; the run is changed in place."""
+    if run.HasField("pipeline"):
+        run.pipeline.ClearField("output_profile")
 
 
 def activity_row(

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from optaic.run.v1 import run_pb2, run_service_pb2
 from run_service.domain import ENDED, run_not_found
-from run_service.events import SERVICE
+from run_service.events import SERVICE, forget_profile
 from run_service.store import activities
 from run_service.store import runs as run_store
 from run_service.store.records import Record, word_of
@@ -55,6 +55,8 @@ async def list_runs(
             limit=size + 1,
         )
     response = run_service_pb2.ListRunsResponse(runs=[record.run for record in records[:size]])
+    for run in response.runs:
+        forget_profile(run)  # a page of them could be too large to be received
     if len(records) > size:
         response.next_page_token = pages.encode({"run_id": records[size - 1].run.run_id}, digest)
     return response

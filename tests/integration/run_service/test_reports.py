@@ -7,7 +7,7 @@ import pytest
 from google.protobuf.struct_pb2 import Struct
 
 from optaic.common.v1 import flow_pb2
-from optaic.run.v1 import run_pb2, run_report_service_pb2
+from optaic.run.v1 import run_pb2, run_report_service_pb2, run_service_pb2
 from run_service.use_cases import reports
 from support.run_service import RunningRunService, refused
 
@@ -59,6 +59,8 @@ async def test_what_an_output_holds_is_kept_and_told(service: RunningRunService)
     completed = await service.complete(run.run_id, started.fencing_token, pipeline=result)
     assert completed.pipeline == result
     assert (await service.get(run.run_id)).pipeline.output_profile == held
+    (listed,) = (await service.runs.ListRuns(run_service_pb2.ListRunsRequest())).runs
+    assert listed.pipeline == run_pb2.PipelineResult(rows_fetched=3)
 
 
 async def test_every_report_may_be_repeated(service: RunningRunService) -> None:
