@@ -49,6 +49,7 @@ def test_a_first_version_says_what_it_holds(make: Callable[..., Store], uri: str
     stored = make().write(prices(3).sample(fraction=1.0, shuffle=True, seed=3), None, uri)
     assert (stored.uri, stored.row_count, stored.rows_inserted, stored.rows_updated) == (uri, 6, 6, 0)
     assert stored.last_data_date == dt.date(2020, 1, 3)
+    assert stored.keys == tuple(KEYS)
     assert stored.digest == digest_of(prices(3))
     assert make().read(uri, stored.physical_version).equals(prices(3))
 

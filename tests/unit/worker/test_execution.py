@@ -18,6 +18,7 @@ from support.polling import eventually
 from support.worker import World, make_ticket, running_world
 from worker.builtin.delta_store import DeltaStore
 from worker.execution import Ending, Outcome, execute_run
+from worker.profile import describe
 
 REFRESH = flow_pb2.FLOW_KIND_REFRESH
 BACKTEST = flow_pb2.FLOW_KIND_BACKTEST
@@ -43,7 +44,9 @@ async def test_the_data_root_may_be_a_uri(world: World, tmp_path: Path) -> None:
     assert ending.outcome is Outcome.COMPLETED
     assert run.output_version.uri.startswith(root)
     version = run.output_version
-    assert DeltaStore().read(version.uri, version.physical_version).height == run.metrics["rows"]
+    stored = DeltaStore().read(version.uri, version.physical_version)
+    assert stored.height == run.metrics["rows"]
+    assert run.pipeline.output_profile == describe(stored, ("date", "entity"))
     failing = world.runs.submit(world.dataset(definition="probe", behaviour="raise"), REFRESH)
     await _execute(world, failing, root)
     assert failing.error.trace_uri.startswith(root)
