@@ -64,12 +64,7 @@ class HttpFaults:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One request for each connection: the answer says that it is the last."""
-        head = await reader.readuntil(_END)
-        lines = head.removesuffix(_END).split(b"\r\n")
-        fields = {
-            name.strip().lower(): value.strip() for name, _, value in (x.partition(b":") for x in lines[1:])
-        }
-        body = await reader.readexactly(int(fields.get(b"content-length", b"0")))
+        request = await read_request(reader)
         fault = self._next()
         if fault == "down":
             writer.transport.abort()
@@ -81,8 +76,6 @@ class HttpFaults:
             writer.write(_BUSY)
             await writer.drain()
             return
-        kept = [line for line in lines[1:] if not line.lower().startswith(b"connection:")]
-        request = b"\r\n".join([lines[0], *kept, b"Connection: close"]) + _END + body
         there, back = await asyncio.open_connection(self._host, self._port)
         try:
             back.write(request)
@@ -105,3 +98,15 @@ class HttpFaults:
             self.struck += 1
             return self._fault
         return None
+
+
+async def read_request(reader: asyncio.StreamReader) -> bytes:
+    """Return one request, which says that it is the connection's last."""
+    head = await reader.readuntil(_END)
+    lines = head.removesuffix(_END).split(b"\r\n")
+    fields = {
+        name.strip().lower(): value.strip() for name, _, value in (x.partition(b":") for x in lines[1:])
+    }
+    body = await reader.readexactly(int(fields.get(b"content-length", b"0")))
+    kept = [line for line in lines[1:] if not line.lower().startswith(b"connection:")]
+    return b"\r\n".join([lines[0], *kept, b"Connection: close"]) + _END + body

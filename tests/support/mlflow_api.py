@@ -101,7 +101,13 @@ def running_mlflow(postgres: Postgres, folder: Path) -> Iterator[str]:
 
 
 def _is_healthy(url: str) -> bool:
+    """Its stores are made by whoever asks first; of two that ask at once, one is told of an internal error."""
+    asked = ("health", "api/2.0/mlflow/experiments/search", "api/2.0/mlflow/registered-models/search")
+    parameters = {"max_results": 1}
     try:
-        return httpx.get(f"{url}/health", timeout=2, trust_env=False).is_success
+        return all(
+            httpx.get(f"{url}/{path}", params=parameters, timeout=10, trust_env=False).is_success
+            for path in asked
+        )
     except httpx.HTTPError:
         return False
