@@ -164,7 +164,7 @@ class Reconciler:
             return True
         error = await self._ask(system, names)
         if error is None:
-            await lifecycle.finish(self._environment, tenant_id, ids, system.finalizer)
+            await lifecycle.finish(self._environment, tenant_id, ids, system.finalizer, system.condition)
             return True
         for instance in instances:
             await self._record(tenant_id, instance, [Verdict(system.condition, problem=error)])

@@ -11,7 +11,7 @@ from instance_service.domain.paths import downstream_first
 from instance_service.store import graph, queue
 from instance_service.store import instances as store
 from instance_service.store.tables import Connection
-from instance_service.use_cases.conditions import say
+from instance_service.use_cases.conditions import say, withdraw
 from instance_service.use_cases.drafts import stamp
 from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.instances import CheckedError, check_etag, lock
@@ -144,8 +144,9 @@ async def remove_finalizer(
     tenant_id: str,
     instance_ids: Sequence[str],
     finalizer: str,
+    condition: str = "",
 ) -> None:
-    """Take a finalizer off; who has none left is gone, which may free what it read."""
+    """Take a finalizer off, with the condition of its system; who has none left is gone, which may free what it read."""
     # Prevents two readers that go at once from each seeing the other still there.
     await lock_tenant(connection, tenant_id)
     while instance_ids:
@@ -153,6 +154,7 @@ async def remove_finalizer(
         gone = [Instance.FromString(snapshot) for snapshot, finalizers in states if not finalizers]
         waiting = [(Instance.FromString(snapshot), left) for snapshot, left in states if left]
         for instance, left in waiting:
+            withdraw(instance, condition)
             _say(environment, instance, left)
         await store.update_snapshots(
             connection, tenant_id, {one.instance_id: one.SerializeToString() for one, _ in waiting}

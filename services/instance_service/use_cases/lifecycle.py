@@ -138,8 +138,8 @@ async def load_instances(
 
 
 async def finish(
-    environment: Environment, tenant_id: str, instance_ids: Sequence[str], finalizer: str
+    environment: Environment, tenant_id: str, instance_ids: Sequence[str], finalizer: str, condition: str
 ) -> None:
-    """One outside system holds nothing any more for instances that are being deleted."""
+    """One outside system holds nothing any more for instances that are being deleted; its condition goes."""
     async with environment.database.transaction(tenant_id) as connection:
-        await remove_finalizer(connection, environment, tenant_id, instance_ids, finalizer)
+        await remove_finalizer(connection, environment, tenant_id, instance_ids, finalizer, condition)

@@ -82,8 +82,16 @@ async def test_deletion_waits_for_its_finalizers(service: RunningInstanceService
 async def test_lineage_may_be_cleared_last(service: RunningInstanceService) -> None:
     project = await service.project()
     prices = await service.prices(project.project_id)
+    service.deployments.break_down()
     await service.instances.DeleteInstance(DeleteInstanceRequest(instance_id=prices.instance_id))
+    stuck = await service.until(
+        prices.instance_id, lambda found: _condition(found, "PrefectDeploymentReady").reason
+    )
+    assert _condition(stuck, "Deleting").message == "waits for: deployments, lineage"
+    service.deployments.recover()
     await eventually(lambda: not service.deployments.stored)
+    left = await service.until(prices.instance_id, lambda found: len(found.conditions) == 1)
+    assert _condition(left, "Deleting").message == "waits for: lineage"
     assert not await _is_gone(service, prices.instance_id)
     await service.clear_lineage(prices.instance_id)
     await eventually(lambda: _is_gone(service, prices.instance_id))
