@@ -19,7 +19,7 @@ from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
 from instance_service.domain.fingerprints import canonical_json
-from instance_service.domain.schema_bounds import entanglements, excess
+from instance_service.domain.schema_bounds import ASCENDING, entanglements, excess, misuses
 from instance_service.re2_adapter import check_pattern, is_match
 from optaic.expression import ExpressionError, Macro, list_called, parse
 from servicekit.errors import FieldViolation
@@ -119,6 +119,20 @@ def _unique_items(
         yield jsonschema.ValidationError(f"{str(instance)[:200]} has non-unique elements")
 
 
+def _ascending(
+    _validator: Any, names: Iterable[str], instance: object, _schema: Mapping[str, Any]
+) -> Iterator[Any]:
+    """Dates as texts and numbers compare; anything else is the business of other keywords."""
+    if not isinstance(instance, Mapping):
+        return
+    for kind in (str, (int, float)):
+        given = [name for name in names if isinstance(instance.get(name), kind)]
+        for before, after in itertools.pairwise(given):
+            if instance[after] < instance[before]:
+                text = f"{instance[after]!r} is before {before}, {instance[before]!r}"
+                yield jsonschema.ValidationError(text, path=[after])
+
+
 # What looks for patterns, or takes time out of proportion, is done here.
 _Validator = jsonschema.validators.extend(
     jsonschema.Draft202012Validator,
@@ -128,6 +142,7 @@ _Validator = jsonschema.validators.extend(
         "patternProperties": _pattern_properties,
         "additionalProperties": _additional_properties,
         "uniqueItems": _unique_items,
+        ASCENDING: _ascending,
     },
 )
 
@@ -148,7 +163,10 @@ def schema_violations(schema: Mapping[str, Any], path: str) -> list[FieldViolati
     ]
     return violations or [
         *_reference_violations(schema, path),
-        *(FieldViolation(_path(path, at), text, "INVALID_SCHEMA") for at, text in entanglements(schema)),
+        *(
+            FieldViolation(_path(path, at), text, "INVALID_SCHEMA")
+            for at, text in (*misuses(schema), *entanglements(schema))
+        ),
     ]
 
 

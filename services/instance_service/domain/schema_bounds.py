@@ -13,8 +13,10 @@ MOST_LEVELS = 32
 MOST_NODES = 5_000
 MOST_ALTERNATIVES = 1_000  # subschemas that one value is held against, references followed
 _LONGEST_CHAIN = 100  # of references and combinations; well below Python's recursion limit
+ASCENDING = "x-optaic-ascending"  # our own keyword: properties of which none may be less than one before it
 _REFUSED = ("$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$recursiveAnchor")
 _DATA = ("const", "enum", "default", "examples")  # values, not schemas
+_NAMES = (("properties",), ("patternProperties",), ("$defs",))  # below these, keys are no keywords
 _PARTS = ("not", "if", "then", "else")
 _LISTS = ("allOf", "anyOf", "oneOf")
 Path: TypeAlias = tuple[str | int, ...]
@@ -32,6 +34,15 @@ def excess(schema: Mapping[str, Any]) -> tuple[Path, str] | None:
     if size > MOST_BYTES:
         return (), f"a schema has at most {MOST_BYTES} bytes, this one {size}"
     return None
+
+
+def misuses(schema: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
+    """Yield where our own keyword is not what it should be."""
+    for path, node in _nodes(schema, ()):
+        if isinstance(node, Mapping) and ASCENDING in node and path[-1:] not in _NAMES:
+            names = node[ASCENDING]
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                yield (*path, ASCENDING), "is a list of names of properties"
 
 
 def entanglements(schema: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:

@@ -92,6 +92,10 @@ def resolve_upstreams(
         (one.path, Upstream(one.instance_id, kind_word(known[one.instance_id].kind), one.role))
         for one in named
     ]
+    if version is not None and version.reads_nothing:
+        text = f"{version.definition_name} reads nothing"
+        violations.extend(FieldViolation(one.path, text, "INVALID_SPEC") for one in named)
+        return []
     violations.extend(upstream_violations(rules_of(kind, version), upstreams, instance.instance_id))
     return [upstream for _, upstream in upstreams]
 

@@ -52,6 +52,7 @@ _GIVEN: dict[str, Collection[str]] = {
         "status_aggregation_contract",
         "description",
         "op_macro",
+        "reads_nothing",
     ),
 }
 _OURS = "optaic."

@@ -52,6 +52,24 @@ def test_dates_are_exact(date: str) -> None:
     assert _fields({"start": date}) == {"config.start": "INVALID_CONFIG"}
 
 
+@pytest.mark.parametrize(
+    ("config", "wrong"),
+    [
+        ({}, set()),
+        ({"a": "2020-01-01", "b": "2020-01-01"}, set()),
+        ({"a": "2020-01-02", "b": "2020-01-01"}, {"config.b"}),
+        ({"a": 3, "c": 2.5}, {"config.c"}),
+        ({"a": 1, "b": 2, "c": 3}, set()),
+        ({"a": 3, "b": 2, "c": 1}, {"config.b", "config.c"}),
+        ({"a": 3, "b": "2", "c": None}, set()),
+    ],
+)
+def test_properties_that_ascend_are_held_to_it(config: dict[str, Any], wrong: set[str]) -> None:
+    schema = {"x-optaic-ascending": ["a", "b", "c"], "properties": {"x-optaic-ascending": {"type": "string"}}}
+    assert not schema_violations(schema, "s")
+    assert set(_fields(config, schema)) == wrong
+
+
 def test_a_schema_without_end_is_a_violation_not_a_crash() -> None:
     assert _fields({}, {"$ref": "#"}) == {"config": "INVALID_CONFIG"}
 
@@ -66,6 +84,8 @@ def test_a_schema_without_end_is_a_violation_not_a_crash() -> None:
         ({"$ref": "#/$defs/gone"}, "s.$ref"),
         ({"$schema": "http://json-schema.org/draft-04/schema#"}, "s.$schema"),
         ({"$schema": 3}, "s.$schema"),
+        ({"properties": {"a": {"x-optaic-ascending": "b"}}}, "s.properties.a.x-optaic-ascending"),
+        ({"allOf": [{"x-optaic-ascending": ["b", 1]}]}, "s.allOf[0].x-optaic-ascending"),
     ],
 )
 def test_bad_schemas_are_refused_with_their_path(schema: dict[str, Any], path: str) -> None:

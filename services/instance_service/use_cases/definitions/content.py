@@ -35,6 +35,9 @@ def content_violations(version: DefinitionVersion, path: str) -> Iterator[FieldV
         for rule in version.compatibility_rules
     ]
     yield from rule_violations(kind, rules, f"{path}.compatibility_rules")
+    if rules and version.reads_nothing:
+        text = "what reads nothing has no rules for upstreams"
+        yield FieldViolation(f"{path}.compatibility_rules", text, "INVALID_ARGUMENT")
     yield from _guardrail_violations(kind, version, f"{path}.guardrail_contracts")
     flows = [flow_word(flow.flow_kind) for flow in version.flow_specs]
     yield from flow_violations(kind, flows, f"{path}.flow_specs")
