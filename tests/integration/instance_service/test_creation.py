@@ -22,7 +22,7 @@ async def test_a_dataset_is_composed_provisioned_and_active(service: RunningInst
     prices = await service.prices(project.project_id, labels={"team": "quant"}, owner="ada")
     assert prices.state == INSTANCE_STATE_ACTIVE
     assert (prices.revision, prices.etag, list(prices.conditions)) == (1, "r1", [])
-    assert prices.dataset.pipeline.definition_version == "1.0.0"
+    assert prices.dataset.pipeline.definition_version == "1.1.0"
     assert (prices.dataset.store.definition_name, prices.dataset.accessor.definition_name) == (
         "delta",
         "simple",

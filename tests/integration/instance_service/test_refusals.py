@@ -4,7 +4,9 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf import json_format
 
+from optaic.definition.v1.definition_service_pb2 import PublishDefinitionRequest
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.instance.v1.instance_service_pb2 import (
     CreateInstanceRequest,
@@ -222,3 +224,20 @@ async def test_contract_rules_hold(service: RunningInstanceService, project_id: 
     refused = await refusal(service.instances.CreateInstance(bad))
     assert refused.code == INVALID
     assert "instance.name" in refused.fields
+
+
+async def test_what_reads_nothing_has_no_upstreams(service: RunningInstanceService, project_id: str) -> None:
+    prices = await service.prices(project_id)
+    reference = {"resourceId": prices.instance_id, "role": "input"}
+    refused = await refusal(service.create(_dataset(project_id, {}, upstreamRefs=[reference])))
+    assert refused.fields == {"instance.upstream_refs[0]": "sp500_prices reads nothing"}
+    version = {
+        "version": "1.0.0",
+        "codeRef": "a:B",
+        "readsNothing": True,
+        "compatibilityRules": [{"role": "x"}],
+    }
+    given = {"name": "torn", "kind": "DEFINITION_KIND_PIPELINE", "definitionVersion": version}
+    request = json_format.ParseDict(given, PublishDefinitionRequest())
+    torn = await refusal(service.definitions.PublishDefinition(request))
+    assert list(torn.fields) == ["definition_version.compatibility_rules"]

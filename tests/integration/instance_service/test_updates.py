@@ -182,7 +182,7 @@ async def test_who_tracks_the_newest_version_follows_it(service: RunningInstance
     assert moved.revision == follower.revision + 1
     (flow,) = moved.flows
     assert flow.compute_fingerprint != follower.flows[0].compute_fingerprint
-    what = "definition sp500_prices moved from version 1.0.0 to 1.10.0"
+    what = "definition sp500_prices moved from version 1.1.0 to 1.10.0"
     assert flow.fingerprint_change == what
     listed = await service.instances.ListInstanceRevisions(
         ListInstanceRevisionsRequest(instance_id=prices.instance_id)
@@ -192,7 +192,7 @@ async def test_who_tracks_the_newest_version_follows_it(service: RunningInstance
     labelled = await service.update(prices.instance_id, {"labels": {"a": "b"}}, "labels")
     assert labelled.flows[0].fingerprint_change == what
     still = await service.instances.GetInstance(GetInstanceRequest(instance_id=pinned.instance_id))
-    assert still.dataset.pipeline.definition_version == "1.0.0"
+    assert still.dataset.pipeline.definition_version == "1.1.0"
 
 
 async def test_all_who_track_a_definition_move_with_an_event_each_and_who_does_not_fit_stays(

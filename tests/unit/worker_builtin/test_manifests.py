@@ -30,7 +30,6 @@ _BASES: dict[str, Callable[..., object]] = {
     "ML_MODULE": MLModule,
     "PORTFOLIO_OPTIMIZER": Optimizer,
 }
-_FIRST = {"delta", "expression", "simple", "sp500_prices"}  # published before descriptions were
 
 
 def _macro(request: PublishDefinitionRequest) -> Macro:
@@ -67,8 +66,7 @@ def test_the_schemas_of_a_manifest_are_schemas_with_descriptions(name: str) -> N
     for schema in (version.parameters_schema, version.input_schema, version.output_schema):
         assert not schema_violations(_plain(schema), "schema")
     properties = _plain(version.parameters_schema).get("properties", {})
-    if name not in _FIRST:
-        assert all(described.get("description") for described in properties.values())
+    assert all(described.get("description") for described in properties.values())
 
 
 @pytest.mark.parametrize(
@@ -95,6 +93,13 @@ def test_a_database_may_be_named_without_its_password(url: str) -> None:
 )
 def test_a_password_in_clear_is_refused(url: str) -> None:
     assert _violations("sql", {"url": url, "table": "prices"}) == {"config.url"}
+
+
+def test_the_dates_of_prices_are_in_order() -> None:
+    good = {"start": "2020-01-02", "end": "2020-01-02", "as_of": "2021-01-01"}
+    assert not _violations("sp500_prices", good)
+    assert _violations("sp500_prices", {"start": "2020-01-02", "end": "2020-01-01"}) == {"config.end"}
+    assert _violations("sp500_prices", {"start": "2020-01-02", "as_of": "2019-12-31"}) == {"config.as_of"}
 
 
 def test_either_a_table_or_a_query_is_read() -> None:
