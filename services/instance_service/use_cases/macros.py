@@ -15,7 +15,7 @@ from optaic.definition.v1.definition_pb2 import (
     DefinitionKind,
     DefinitionVersion,
 )
-from optaic.expression import ExpressionError, Macro, check_macro, list_called
+from optaic.expression import OPERATORS, ExpressionError, Macro, check_macro, list_called
 from servicekit.errors import FieldViolation
 
 _INVALID = "INVALID_ARGUMENT"
@@ -95,8 +95,9 @@ async def check_publication(connection: Connection, tenant_id: str, version: Def
     except ExpressionError as error:
         text = f"{error.reason}: {error.message} (line {error.line}, column {error.column})"
         field = "definition_version.op_macro.expression"
-        if macro.mistake:
-            field = "name" if macro.name != macro.name.upper() else "definition_version.op_macro.parameters"
+        if macro.mistake or macro.name in OPERATORS:
+            is_named = macro.name == macro.name.upper() and macro.name not in OPERATORS
+            field = "definition_version.op_macro.parameters" if is_named else "name"
         raise refusal([FieldViolation(field, text, "INVALID_EXPRESSION")]) from error
 
 
