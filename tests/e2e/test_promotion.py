@@ -2,6 +2,10 @@
 
 import pytest
 
+from optaic.apply.documents import read_documents
+from optaic.apply.execution import read_existing
+from optaic.apply.export import export_documents
+from optaic.apply.plan import make_plan
 from optaic.client import AsyncClient, word
 from optaic.errors import FailedPreconditionError
 from optaic.instance.v1 import instance_pb2
@@ -58,6 +62,10 @@ async def test_a_dataset_becomes_a_signal_in_place(stack: RunningStack) -> None:
         assert len(await client.runs.list(changes)) == 1
         (found,) = await client.instances.list(project=project, kinds=["signal"])
         assert found.signal.contract.max_value == 0.5
+        existing = await read_existing(client, {(await client.projects.get(project)).name}, None)
+        documents = export_documents(existing, definitions=False)
+        assert [entry["name"] for entry in documents[0]["instances"] if "signal" in entry] == ["changes"]
+        assert make_plan(read_documents(documents), existing) == []
 
         assert (await refresh(client, changes)).status == run_pb2.RUN_STATUS_COMPLETED
         assert [await state(client, each) for each in (changes, reader)] == [("READY", 1)] * 2
