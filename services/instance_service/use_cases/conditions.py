@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from optaic.instance.v1.instance_pb2 import Condition, Instance
+from servicekit.errors import DomainError
 
 FOLLOWS_NEWEST = "FollowsNewest"
 _DEPRECATED = "DefinitionDeprecated"
@@ -31,9 +32,10 @@ def withdraw(instance: Instance, kind: str) -> None:
         instance.conditions.extend(kept)
 
 
-def says(instance: Instance, kind: str) -> bool:
-    """Return whether an instance says it."""
-    return any(condition.type == kind for condition in instance.conditions)
+def say_stuck(instance: Instance, error: DomainError, now: Timestamp) -> None:
+    """Say why an instance cannot follow the newest version."""
+    problems = [f"{each.field}: {each.description}" for each in error.field_violations]
+    say(instance, FOLLOWS_NEWEST, "NewestDoesNotFit", "; ".join(problems) or error.message, now)
 
 
 def say_outdated(instance: Instance, versions: Iterable[tuple[str, str, str]], now: Timestamp) -> None:

@@ -30,7 +30,7 @@ from instance_service.domain.flows import (
 )
 from instance_service.domain.rules import is_date, refusal
 from instance_service.store.tables import Connection
-from instance_service.use_cases.conditions import FOLLOWS_NEWEST, say_outdated, withdraw
+from instance_service.use_cases.conditions import FOLLOWS_NEWEST, say_outdated, say_stuck, withdraw
 from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.macros import MacroVersions
 from instance_service.use_cases.references import (
@@ -47,6 +47,7 @@ from instance_service.use_cases.references import (
 )
 from instance_service.use_cases.schedules import schedule_violations
 from instance_service.use_cases.shapes import (
+    contract_words,
     dataset_of,
     etag_of,
     flow_edge,
@@ -66,8 +67,8 @@ from instance_service.use_cases.upstreams import (
 )
 from optaic.definition.v1.definition_pb2 import DefinitionVersion, StatusAggregationContract
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_ACTIVE, Instance
-from optaic.instance.v1.spec_pb2 import DatasetSpec, SignalContract
-from servicekit.errors import FieldViolation, InvalidArgumentError
+from optaic.instance.v1.spec_pb2 import DatasetSpec
+from servicekit.errors import DomainError, FieldViolation, InvalidArgumentError
 
 _STATUS_PRIORITY = ("ERROR", "STALE", "RUNNING", "READY")
 _OF_DEFINED = ("definition_id", "definition_version_id", "definition_name", "definition_version")
@@ -90,6 +91,11 @@ class Pending:
     def is_referenced(self) -> bool:
         """Whether every definition is named."""
         return all(reference.is_named for reference in self.references)
+
+    @property
+    def stays(self) -> bool:
+        """Whether it keeps a version though it follows the newest."""
+        return any(reference.stays for reference in self.references)
 
 
 @dataclass(frozen=True)
@@ -138,15 +144,27 @@ async def draft_instance(
 ) -> Draft:
     """Return `given` completed: ids made where missing, versions pinned, flows derived.
 
+    What cannot follow the newest version can be changed all the same: it stays where it is, and says why.
+
     Raises:
         NotFoundError: A definition or an upstream does not exist.
         InvalidArgumentError: Rules are broken; every violation is listed.
     """
     pending = prepare(environment, given, current)
-    return complete(tenant_id, pending, await gather(connection, tenant_id, [pending]))
+    try:
+        return complete(tenant_id, pending, await gather(connection, tenant_id, [pending]))
+    except DomainError as error:
+        pending = prepare(environment, given, current, stays=True)
+        if not pending.stays:
+            raise
+        draft = complete(tenant_id, pending, await gather(connection, tenant_id, [pending]))
+        say_stuck(draft.instance, error, pending.now)
+        return draft
 
 
-def prepare(environment: Environment, given: Instance, current: Instance | None = None) -> Pending:
+def prepare(
+    environment: Environment, given: Instance, current: Instance | None = None, *, stays: bool = False
+) -> Pending:
     """Return a copy of `given` that is ready to be looked up; it reads nothing.
 
     Raises:
@@ -161,7 +179,7 @@ def prepare(environment: Environment, given: Instance, current: Instance | None 
         for component in COMPONENT_KINDS:
             field = f"{component}_instance_id"
             setattr(dataset, field, getattr(dataset, field) or environment.ids())
-    references = references_of(instance, current)
+    references = references_of(instance, current, stays=stays)
     violations = [
         *_stray_violations(instance, kind),
         *_date_violations(instance, kind),
@@ -213,7 +231,8 @@ def complete(tenant_id: str, pending: Pending, facts: Facts) -> Draft:
         dataset.ClearField("evidently_project_id")
     changes = describe_changes(pending.current, instance, uses) if pending.current else ""
     _set_flows(instance, pending.current, tenant_id, settings, upstreams, changes)
-    withdraw(instance, FOLLOWS_NEWEST)
+    if not pending.stays:
+        withdraw(instance, FOLLOWS_NEWEST)
     say_outdated(instance, [version for use in uses for version in use.versions()], pending.now)
     return Draft(instance, tuple(_components(instance, dataset)), settings, tuple(upstreams), changes)
 
@@ -281,25 +300,6 @@ def _settings(
         for use in uses:
             settings["constraints"] = check_constraints(use, limits, violations)
     return settings
-
-
-def contract_words(contract: SignalContract) -> dict[str, Any]:
-    """Return what a signal contract says, with enums in lower case; what it leaves open is left out."""
-    given: dict[str, Any] = {
-        "index_columns": sorted(contract.index_columns),
-        "neutral_value": contract.neutral_value,
-    }
-    for bound in ("min_value", "max_value"):
-        if contract.HasField(bound):
-            given[bound] = getattr(contract, bound)
-    if contract.nan_policy:
-        given["nan_policy"] = (
-            SignalContract.NanPolicy.Name(contract.nan_policy).removeprefix("NAN_POLICY_").lower()
-        )
-    if contract.bounds_policy:
-        name = SignalContract.BoundsPolicy.Name(contract.bounds_policy)
-        given["bounds_policy"] = name.removeprefix("BOUNDS_POLICY_").lower()
-    return given
 
 
 def _set_flows(

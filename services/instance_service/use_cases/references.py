@@ -22,6 +22,9 @@ from servicekit.ids import is_id
 
 _NO_CONSTRAINTS = {"additionalProperties": False}
 _DEFAULT_NAMES = {"store": "delta", "accessor": "simple"}
+_REFERENCE = (
+    "definition_id", "definition_name", "definition_version_id", "definition_version", "track_newest", "config"
+)  # fmt: skip
 # Kind, definition id, name, version id, version, and the version that a follower has already.
 Wanted: TypeAlias = tuple[str, str, str, str, str, str]
 Versions: TypeAlias = Mapping[Wanted, DefinitionVersion]
@@ -38,6 +41,7 @@ class Reference:
     # Macro versions that it has, by name: a configuration that was not written anew means what it meant, and who
     # follows the newest never goes back.
     held_macros: Mapping[str, str] = field(default_factory=dict)
+    stays: bool = False  # it follows the newest version, but not now
 
     @property
     def wanted(self) -> list[Wanted]:
@@ -88,10 +92,13 @@ class Use:
         ]
 
 
-def references_of(instance: Instance, current: Instance | None = None) -> list[Reference]:
+def references_of(
+    instance: Instance, current: Instance | None = None, *, stays: bool = False
+) -> list[Reference]:
     """Return every place where an instance of its kind names a definition; a backtest has none.
 
-    `current` is the instance as it is, when it is not new.
+    `current` is the instance as it is, when it is not new; with `stays`, what follows the newest version and is as
+    it was keeps its version.
     """
     kind = instance.WhichOneof("spec")
     held = {one.slot: one.spec for one in references_of(current)} if current else {}
@@ -101,7 +108,9 @@ def references_of(instance: Instance, current: Instance | None = None) -> list[R
             return Reference(slot, path, spec)
         is_held = spec.track_newest or own.config == spec.config
         macros = dict(own.macro_version_ids) if is_held else {}
-        return Reference(slot, path, spec, own.definition_version_id, macros)
+        is_same = all(getattr(spec, name) == getattr(own, name) for name in _REFERENCE)
+        is_staying = stays and spec.track_newest and is_same
+        return Reference(slot, path, spec, own.definition_version_id, macros, is_staying)
 
     if (dataset := dataset_of(instance)) is not None:
         path = "instance.dataset" if kind == "dataset" else "instance.signal.dataset"
@@ -114,7 +123,7 @@ def complete_references(references: Iterable[Reference]) -> list[FieldViolation]
     violations = []
     for reference in references:
         spec = reference.spec
-        if spec.track_newest:
+        if spec.track_newest and not reference.stays:
             spec.ClearField("definition_version_id")
             spec.ClearField("definition_version")
         if not reference.is_named:
@@ -144,7 +153,7 @@ async def load_called(
     for one in references:
         version = _find(one, versions)
         if version is not None and (names := _names(version, one)):
-            calling.append((one, Calls(names, one.held_macros, one.spec.track_newest)))
+            calling.append((one, Calls(names, one.held_macros, one.spec.track_newest and not one.stays)))
     found = await load_macros(connection, tenant_id, [calls for _, calls in calling])
     return {id(one.spec): macros for (one, _), macros in zip(calling, found, strict=True)}
 

@@ -11,7 +11,7 @@ from instance_service.domain.paths import shortest_cycle
 from instance_service.store import following, graph, queue
 from instance_service.store import instances as store
 from instance_service.store.tables import Connection
-from instance_service.use_cases.conditions import FOLLOWS_NEWEST, say, say_outdated, withdraw
+from instance_service.use_cases.conditions import FOLLOWS_NEWEST, say_outdated, say_stuck, withdraw
 from instance_service.use_cases.drafts import Draft, complete, gather, is_same, prepare, stamp
 from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.rows import Rows, rows_of
@@ -129,7 +129,7 @@ async def follow_newest(
                 continue
             result = draft.instance if isinstance(draft, Draft) else noted(instance)
             if isinstance(draft, DomainError):
-                say(result, FOLLOWS_NEWEST, "NewestDoesNotFit", _problems(draft), now)
+                say_stuck(result, draft, now)
             if list(result.conditions) != list(instance.conditions):
                 said[instance.instance_id] = result
         snapshots = {key: instance.SerializeToString() for key, instance in said.items()}
@@ -151,10 +151,6 @@ async def _newest_drafts(
         except DomainError as error:
             result[one.instance.instance_id] = error
     return result
-
-
-def _problems(error: DomainError) -> str:
-    return "; ".join(f"{each.field}: {each.description}" for each in error.field_violations) or str(error)
 
 
 async def check_name(connection: Connection, tenant_id: str, instance: Instance) -> None:

@@ -13,7 +13,7 @@ from instance_service.domain.flows import Edge
 from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.definition.v1.definition_pb2 import DefinitionKind, DefinitionState
 from optaic.instance.v1.instance_pb2 import EdgeKind, Flow, FlowEdge, Instance, InstanceKind, InstanceState
-from optaic.instance.v1.spec_pb2 import DatasetSpec
+from optaic.instance.v1.spec_pb2 import DatasetSpec, SignalContract
 
 
 def kind_word(kind: InstanceKind.ValueType) -> str:
@@ -49,6 +49,25 @@ def flow_word(kind: FlowKind.ValueType) -> str:
 def flow_value(word: str) -> FlowKind.ValueType:
     """Return the flow kind of a stored word."""
     return FlowKind.Value(f"FLOW_KIND_{word.upper()}")
+
+
+def contract_words(contract: SignalContract) -> dict[str, Any]:
+    """Return what a signal contract says, with enums in lower case; what it leaves open is left out."""
+    given: dict[str, Any] = {
+        "index_columns": sorted(contract.index_columns),
+        "neutral_value": contract.neutral_value,
+    }
+    for bound in ("min_value", "max_value"):
+        if contract.HasField(bound):
+            given[bound] = getattr(contract, bound)
+    if contract.nan_policy:
+        given["nan_policy"] = (
+            SignalContract.NanPolicy.Name(contract.nan_policy).removeprefix("NAN_POLICY_").lower()
+        )
+    if contract.bounds_policy:
+        name = SignalContract.BoundsPolicy.Name(contract.bounds_policy)
+        given["bounds_policy"] = name.removeprefix("BOUNDS_POLICY_").lower()
+    return given
 
 
 def json_of(struct: Struct) -> dict[str, Any]:

@@ -296,6 +296,13 @@ async def test_a_follower_that_does_not_fit_says_so_until_it_does(service: Runni
         assert message.startswith("instance.dataset.pipeline.config.a: 4 is greater than")
         assert (stuck.state, stuck.revision) == (INSTANCE_STATE_ACTIVE, 1)
         assert stuck.dataset.pipeline.definition_version == "1.0.0"
+    # What has nothing to do with its version can be changed meanwhile, and what has must fit the newest.
+    labelled = await service.update(made[0].instance_id, {"labels": {"a": "b"}}, "labels")
+    assert (labelled.revision, labelled.dataset.pipeline.definition_version) == (2, "1.0.0")
+    assert list(labelled.conditions)[-1].type == "FollowsNewest"
+    wrong = {"dataset": {"pipeline": {"config": {"a": 5}}}}
+    refused = await refusal(service.update(made[0].instance_id, wrong, "dataset.pipeline.config"))
+    assert list(refused.fields) == ["instance.dataset.pipeline.config.a"]
     # It fits, because it was changed, or because there is nothing to follow any more.
     changed = {"dataset": {"pipeline": {"config": {"a": 3}}}}
     fits = await service.update(made[0].instance_id, changed, "dataset.pipeline.config")

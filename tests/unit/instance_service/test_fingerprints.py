@@ -15,7 +15,7 @@ from instance_service.domain.fingerprints import (
     signal_contract,
 )
 from instance_service.domain.flows import Edge
-from instance_service.use_cases.drafts import contract_words
+from instance_service.use_cases.shapes import contract_words
 from optaic.instance.v1.spec_pb2 import SignalContract
 
 _EDGES = [Edge("refresh", f"u{n}", "refresh", role, "data") for n in range(2) for role in ("input", "prices")]
