@@ -1,69 +1,157 @@
-"""The reconciler over many unchanged instances: seconds, and how often it asks the outside system.
+"""The reconciler over many unchanged instances, and the comparison of all that Prefect holds: seconds and calls.
 
-The orchestrator is in memory: what is measured is our own work, and how many calls it would cost.
+Instances are copied by SQL in our database, their deployments by SQL in Prefect's. Beside them, in the same run:
+the same pages, asked of the same server by a bare client.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
-from google.protobuf import json_format
+import httpx
+import psycopg
 
+from bench.population import Template, copy_id, multiply, name_of
 from bench.report import Row
+from bench.stack import BenchStack, running_services
+from instance_service.domain.flows import FLOW_NAME, FLOW_TAG
+from instance_service.prefect_adapter import PrefectDeployments
+from instance_service.reconcile import DeploymentPairing, DriftWatch
 from instance_service.store import queue
 from optaic.instance.v1.instance_pb2 import Instance
-from optaic.instance.v1.instance_service_pb2 import CreateInstanceRequest
 from support.broker import nats_server
-from support.counterparts import FakeDeployments
 from support.instance_service import TENANT, RunningInstanceService, running
-from support.postgres import service_database
+from support.postgres import admin_url, service_database
 
-SIZE = 10_000
-_AT_ONCE = 6  # fewer than the service has connections
 _POLL_SECONDS = 0.02
+_BATCH, _PAGE = 100, 200  # what the reconciler and the comparison ask for at once
+_COLUMNS = "select column_name, data_type from information_schema.columns where table_name = 'deployment'"
 
 
-async def measure() -> list[Row]:
-    """Seconds and calls for `SIZE` instances that are as desired."""
-    deployments = FakeDeployments()
-    async with service_database("instance", "instance_service") as urls:
+class _Counted(PrefectDeployments):
+    """Counts what Prefect is asked."""
+
+    calls: int = 0
+    writes: int = 0
+
+    async def _call(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, missing_is_fine: bool = False
+    ) -> Any:
+        self.calls += 1
+        self.writes += not path.endswith("/filter")
+        return await super()._call(method, path, body, missing_is_fine=missing_is_fine)
+
+
+async def measure(size: int = 10_000) -> list[Row]:
+    """Seconds and calls for `size` instances that are as desired."""
+    async with (
+        running_services((), has_prefect=True) as stack,
+        service_database("instance", "instance_service") as urls,
+    ):
+        deployments = _Counted(stack.endpoints.prefect_api, "optaic", 60)
+        # Neither a comparison nor a wait may add calls of its own.
+        settings = {"drift_interval_seconds": 3600, "activation_wait_seconds": 60}
         with nats_server() as nats:
-            # Neither drift nor a start-up interval may add calls of their own.
-            settings = {"drift_interval_seconds": 3600, "activation_wait_seconds": 0}
             async with running(nats.url, urls, deployments, **settings) as service:
-                ids = await _populate(service)
-                await _settled(service)
-                calls, writes = deployments.calls, deployments.writes
-                begin = time.perf_counter()
-                async with service.app.environment.database.infra() as connection:
-                    await queue.enqueue(connection, TENANT, ids)
-                await _settled(service)
-                seconds = time.perf_counter() - begin
-    assert deployments.writes == writes, "an unchanged instance was written"
-    return [
-        Row(f"reconciler, {SIZE:,} unchanged instances", seconds, "s"),
-        Row(f"reconciler, {SIZE:,} unchanged instances", deployments.calls - calls, "calls"),
-    ]
+                names = await _populate(stack, service, urls, size)
+                watch = DriftWatch(service.app.environment, [DeploymentPairing(deployments)])
+                rows = []
+                async with httpx.AsyncClient(base_url=stack.endpoints.prefect_api, timeout=60) as bare:
+                    for title, work, pages in (
+                        ("reconciler", lambda: _reconcile(service), _named(names)),
+                        ("comparison with Prefect", watch.step, _paged(size)),
+                    ):
+                        calls, writes = deployments.calls, deployments.writes
+                        seconds = await _timed(work)
+                        calls = deployments.calls - calls
+                        assert deployments.writes == writes, "an unchanged deployment was written"
+                        peer = await _timed(lambda pages=pages: _read(bare, pages))  # type: ignore[misc] # bound at once
+                        name = f"{title}, {size:,} unchanged instances"
+                        rows.append(Row(f"{name} (peer: bare reads)", seconds, "s", peer, seconds / peer))
+                        rows.append(Row(name, calls, "calls", len(pages), calls / len(pages)))
+        await deployments.close()
+    return rows
 
 
-async def _populate(service: RunningInstanceService) -> list[str]:
-    project = await service.project()
-    slots = asyncio.Semaphore(_AT_ONCE)
-
-    async def create(number: int) -> str:
-        pipeline = {"definitionName": "sp500_prices", "config": {"as_of": "2021-12-31"}}
-        given = {"projectId": project.project_id, "name": f"d{number}", "dataset": {"pipeline": pipeline}}
-        async with slots:
-            request = CreateInstanceRequest(instance=json_format.ParseDict(given, Instance()))
-            return str((await service.instances.CreateInstance(request)).instance_id)
-
-    return list(await asyncio.gather(*(create(number) for number in range(SIZE))))
+async def _timed(work: Callable[[], Awaitable[Any]]) -> float:
+    begun = time.perf_counter()
+    await work()
+    return time.perf_counter() - begun
 
 
-async def _settled(service: RunningInstanceService) -> None:
+async def _reconcile(service: RunningInstanceService) -> None:
+    """Make everything due, and return when it is settled."""
+    async with service.app.environment.database.infra() as connection:
+        known = await queue.list_after(connection, "", queue.FIRST_ID, 10_000_000)
+        await queue.enqueue(connection, TENANT, [instance_id for _, instance_id, _ in known])
     while True:
         async with service.app.environment.database.infra() as connection:
             if not await queue.count_unsettled(connection):
                 return
         await asyncio.sleep(_POLL_SECONDS)
+
+
+def _named(names: Sequence[str]) -> list[dict[str, Any]]:
+    return [
+        {"deployments": {"name": {"any_": names[begin : begin + _BATCH]}}, "limit": _PAGE}
+        for begin in range(0, len(names), _BATCH)
+    ]
+
+
+def _paged(size: int) -> list[dict[str, Any]]:
+    query = {"deployments": {"tags": {"all_": [FLOW_TAG]}}, "sort": "NAME_ASC", "limit": _PAGE}
+    # The last page tells that it is the last one by being short.
+    return [{**query, "offset": offset} for offset in range(0, size + 1, _PAGE)]
+
+
+async def _read(client: httpx.AsyncClient, queries: Sequence[dict[str, Any]]) -> None:
+    for query in queries:
+        answer = await client.post(
+            "/deployments/filter", json={**query, "flows": {"name": {"any_": [FLOW_NAME]}}}
+        )
+        answer.raise_for_status()
+
+
+async def _populate(
+    stack: BenchStack, service: RunningInstanceService, urls: Mapping[str, str], size: int
+) -> list[str]:
+    """Create one instance through the API, and the others with their deployments by SQL; all deployments' names."""
+    project = await service.project()
+    original = await service.prices(project.project_id, name_of(0))
+    original = await service.until_active(original.instance_id)
+    while True:
+        async with service.app.environment.database.infra() as connection:
+            if not await queue.count_unsettled(connection):
+                break
+        await asyncio.sleep(_POLL_SECONDS)
+    await multiply(
+        admin_url(urls["database_owner_url"].rpartition("/")[2]), [Template(original.instance_id, size - 1)]
+    )
+    url = f"{stack.endpoints.postgres_admin.rpartition('/')[0]}/prefect"
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        await _copy_deployment(connection, original, size - 1)
+        found = await connection.execute("select name from deployment order by name")
+        names = [row[0] for row in await found.fetchall()]
+    assert len(names) == size
+    return names
+
+
+async def _copy_deployment(connection: psycopg.AsyncConnection[Any], original: Instance, copies: int) -> None:
+    columns = await (await connection.execute(_COLUMNS)).fetchall()
+    instance_id, (flow,) = original.instance_id, original.flows
+    changed = {"id": copy_id("id")}
+    for column, kind in columns:
+        if column in {"name", "parameters"}:
+            text = f"replace({column}::text, '{instance_id}', {copy_id(repr(instance_id))}::text)"
+            changed[column] = f"({text})::{kind}"
+    names = ", ".join(column for column, _ in columns)
+    copied = ", ".join(changed.get(column, column) for column, _ in columns)
+    statement = f"""
+        insert into deployment ({names}) select {copied}
+        from deployment cross join generate_series(1, %s) as number where id = %s
+    """  # noqa: S608 - columns of Prefect's own
+    await connection.execute(statement.encode(), (copies, flow.prefect_deployment_id))
+    await connection.execute("vacuum (analyze) deployment")

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import importlib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import uvloop
@@ -17,14 +18,16 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # started as a script: `benc
 from bench.report import Row
 from support.postgres import running_postgres
 
-BENCHMARKS = ("submit", "status_latency", "propagation", "reconciler")
+BENCHMARKS = ("submit", "status_latency", "propagation", "create", "catalogue", "reconciler")
+SIZES = {"create": 300, "catalogue": 1_000_000, "reconciler": 10_000}  # instances; where it can be chosen
 
 
-async def main(names: list[str]) -> list[Row]:
+async def main(names: list[str], sizes: Mapping[str, int]) -> list[Row]:
     """All rows, one benchmark after the other: they share the machine."""
     rows: list[Row] = []
     for name in names:
-        rows += await importlib.import_module(f"bench.{name}").measure()
+        arguments = [sizes[name]] if name in sizes else []
+        rows += await importlib.import_module(f"bench.{name}").measure(*arguments)
     return rows
 
 
@@ -47,9 +50,14 @@ def show(rows: list[Row]) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("benchmarks", nargs="*", default="all", choices=["all", *BENCHMARKS])
-    chosen = parser.parse_args().benchmarks
-    names = [name for name in BENCHMARKS if name in chosen or "all" in chosen]
+    for name, size in SIZES.items():
+        parser.add_argument(
+            f"--{name}", type=int, default=size, metavar="INSTANCES", help=f"default {size:,}"
+        )
+    arguments = parser.parse_args()
+    names = [name for name in BENCHMARKS if name in arguments.benchmarks or "all" in arguments.benchmarks]
+    sizes = {name: getattr(arguments, name) for name in SIZES}
     # PostgreSQL for the benchmarks that start no service.
     with running_postgres(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        rows = runner.run(main(names))
+        rows = runner.run(main(names, sizes))
     show(rows)

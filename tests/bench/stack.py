@@ -1,20 +1,23 @@
-"""The four services as separate processes on their own servers, without Prefect and worker; it measures nothing."""
+"""Services as separate processes on their own servers, with Prefect where asked for, and what all measurements share."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import secrets
+import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
 
-from devstack import nats, ports, postgres, programs
+from bench.echo import METHOD
+from devstack import nats, ports, postgres, prefect, programs
 from devstack.config import SERVICES, Settings
 from devstack.endpoints import Endpoints
 from devstack.processes import Process
@@ -32,6 +35,7 @@ class BenchStack:
     """Where its parts are."""
 
     endpoints: Endpoints
+    databases: Mapping[str, Mapping[str, str]]  # by service, the URL of each login
 
     def metadata(self, *, as_service: bool = False) -> tuple[tuple[str, str], ...]:
         """Identity of a call."""
@@ -40,31 +44,64 @@ class BenchStack:
 
 
 @asynccontextmanager
-async def running_services() -> AsyncIterator[BenchStack]:
-    """Start PostgreSQL (with fsync, as in life), NATS and the services; stop them and forget their data."""
+async def running_services(
+    names: Sequence[str] = SERVICES,
+    *,
+    has_prefect: bool = False,
+    environment: Mapping[str, str] | None = None,
+) -> AsyncIterator[BenchStack]:
+    """Start PostgreSQL (with fsync, as in life), NATS and services; stop them and forget their data."""
     with tempfile.TemporaryDirectory(prefix="optaic-bench-", ignore_cleanup_errors=True) as folder:
         state = _make_state(Path(folder))
         chosen = ports.assign(
             dict.fromkeys(("nats", "nats_monitor", "prefect", "mlflow", "postgres", *SERVICES), 0), {}
         )
         passwords = state.secrets()
-        # Nothing listens where Prefect would be: runs stay pending.
         settings = Settings(state=Path(folder))
         endpoints = Endpoints.derive(settings, state, chosen, passwords)
         server = postgres.Postgres(state, passwords["postgres"], chosen["postgres"])
-        broker = Process(state, nats.make_program(state, chosen["nats"], chosen["nats_monitor"], passwords))
+        tools = [Process(state, nats.make_program(state, chosen["nats"], chosen["nats_monitor"], passwords))]
         services: list[Process] = []
+        databases = {}
         try:
-            await asyncio.gather(server.start(), _start(broker))
-            for name in SERVICES:
-                databases = await postgres.create_service_database(endpoints.postgres_admin, name, passwords)
-                program = programs.make_service(name, settings, endpoints, passwords, databases)
+            await asyncio.gather(server.start(), _start(tools[0]))
+            if has_prefect:  # without it nothing listens there: runs stay pending, instances provisioning
+                url = await postgres.create_prefect_database(endpoints.postgres_admin, passwords["prefect"])
+                orchestrator = prefect.make_program(state, chosen["prefect"], url, ui=False)
+                tools.append(Process(state, orchestrator))
+                await _start(tools[-1])
+                await prefect.ensure_work_pool(endpoints.prefect_api, settings.work_pool, "warm")
+            for name in names:
+                databases[name] = await postgres.create_service_database(
+                    endpoints.postgres_admin, name, passwords
+                )
+                program = programs.make_service(name, settings, endpoints, passwords, databases[name])
+                program = replace(program, environment={**program.environment, **(environment or {})})
                 services.append(Process(state, program))
             await asyncio.gather(*(_start(service) for service in services))
-            yield BenchStack(endpoints)
+            yield BenchStack(endpoints, databases)
         finally:
             await asyncio.gather(*(service.stop(_STOP_SECONDS) for service in services))
-            await asyncio.gather(broker.stop(_STOP_SECONDS), server.stop())
+            await asyncio.gather(*(tool.stop(_STOP_SECONDS) for tool in tools), server.stop())
+
+
+@asynccontextmanager
+async def echo() -> AsyncIterator[Callable[[bytes], Awaitable[bytes]]]:
+    """Start the bare server; yield a call that gets its own bytes back."""
+    server = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(Path(__file__).with_name("echo.py"))),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert server.stdout is not None
+    try:
+        port = int(await server.stdout.readline())
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield channel.unary_unary(METHOD)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            server.terminate()
+        await server.wait()
 
 
 def _make_state(folder: Path) -> State:
@@ -125,8 +162,16 @@ def percentile(seconds: Sequence[float], share: float) -> float:
     return 1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-async def end(process: asyncio.subprocess.Process) -> None:
-    """Stop a process."""
-    with contextlib.suppress(ProcessLookupError):
-        process.terminate()
-    await process.wait()
+async def timed(
+    call: Callable[[Any], Awaitable[Any]], arguments: Sequence[Any], concurrency: int
+) -> tuple[float, list[float]]:
+    """Calls per second, and the seconds of each."""
+
+    async def one(argument: Any) -> float:
+        begun = time.perf_counter()
+        await call(argument)
+        return time.perf_counter() - begun
+
+    begun = time.perf_counter()
+    latencies = await for_each(one, arguments, concurrency)
+    return len(latencies) / (time.perf_counter() - begun), latencies

@@ -5,20 +5,15 @@ Beside it, in the same run: a bare gRPC echo and a bare two-row transaction on t
 
 from __future__ import annotations
 
-import asyncio
-import sys
-import time
-from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
 import psycopg
 from psycopg_pool import AsyncConnectionPool
 
-from bench.echo import METHOD
 from bench.report import Row
-from bench.stack import BenchStack, create_datasets, end, for_each, percentile, running_services
+from bench.stack import BenchStack, create_datasets, echo, for_each, percentile, running_services, timed
 from optaic.common.v1 import flow_pb2
 from optaic.run.v1 import run_service_pb2, run_service_pb2_grpc
 
@@ -39,7 +34,8 @@ async def measure() -> list[Row]:
 
 
 async def _measure(stack: BenchStack, instance_ids: Sequence[str], concurrency: int) -> list[Row]:
-    echo_rate, _ = await _echo(concurrency)
+    async with echo() as call:
+        echo_rate, _ = await timed(lambda _: call(b"x" * 64), range(_PEER_CALLS), concurrency)
     transaction_rate, _ = await _transactions(stack, concurrency)
     async with grpc.aio.insecure_channel(stack.endpoints.run) as channel:
         stub: Any = run_service_pb2_grpc.RunServiceStub(channel)
@@ -66,7 +62,7 @@ async def _measure(stack: BenchStack, instance_ids: Sequence[str], concurrency: 
             await stub.CancelRun(request, metadata=stack.metadata(), timeout=30)
 
         await for_each(submit, instance_ids[:_WARM_UP], concurrency)
-        rate, latencies = await _timed(submit, instance_ids[_WARM_UP:], concurrency)
+        rate, latencies = await timed(submit, instance_ids[_WARM_UP:], concurrency)
         # One active run for each flow: make room for the next round.
         await for_each(cancel, run_ids, concurrency)
     name = f"SubmitRun, {concurrency} callers"
@@ -79,22 +75,6 @@ async def _measure(stack: BenchStack, instance_ids: Sequence[str], concurrency: 
         Row(f"{name}, p99", percentile(latencies, 0.99), "ms"),
         Row(f"{name}, refused as overload and repeated", len(refusals), "calls"),
     ]
-
-
-async def _echo(concurrency: int) -> tuple[float, list[float]]:
-    server = await asyncio.create_subprocess_exec(
-        *(sys.executable, str(Path(__file__).with_name("echo.py"))),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert server.stdout is not None
-    try:
-        port = int(await server.stdout.readline())
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            call = channel.unary_unary(METHOD)
-            return await _timed(lambda _: call(b"x" * 64), range(_PEER_CALLS), concurrency)
-    finally:
-        await end(server)
 
 
 async def _transactions(stack: BenchStack, concurrency: int) -> tuple[float, list[float]]:
@@ -111,19 +91,4 @@ async def _transactions(stack: BenchStack, concurrency: int) -> tuple[float, lis
                 await connection.execute("insert into bench_rows (payload) values (%s)", [b"x" * 400])
                 await connection.execute("insert into bench_outbox (payload) values (%s)", [b"x" * 400])
 
-        return await _timed(insert, range(_PEER_CALLS), concurrency)
-
-
-async def _timed(
-    call: Callable[[Any], Awaitable[Any]], arguments: Sequence[Any], concurrency: int
-) -> tuple[float, list[float]]:
-    """Calls per second, and the seconds of each."""
-
-    async def timed(argument: Any) -> float:
-        begun = time.perf_counter()
-        await call(argument)
-        return time.perf_counter() - begun
-
-    begun = time.perf_counter()
-    latencies = await for_each(timed, arguments, concurrency)
-    return len(latencies) / (time.perf_counter() - begun), latencies
+        return await timed(insert, range(_PEER_CALLS), concurrency)
