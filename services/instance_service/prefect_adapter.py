@@ -35,6 +35,7 @@ class PrefectDeployments:
         )
         self._work_pool = work_pool
         self._slots = asyncio.Semaphore(_CONCURRENCY)
+        self._flow_id = ""  # of the one flow that all deployments are of, while nothing goes wrong
 
     async def close(self) -> None:
         """Close the connections."""
@@ -56,12 +57,17 @@ class PrefectDeployments:
             else:
                 wrong.append(deployment)
         if wrong:
-            flow = await self._call("POST", "flows/", {"name": FLOW_NAME})
-            upserts = (self._upsert(flow["id"], deployment, ensured) for deployment in wrong)
+            remembered, self._flow_id = self._flow_id, ""
+            flow_id = remembered or (await self._call("POST", "flows/", {"name": FLOW_NAME}))["id"]
+            upserts = (self._upsert(flow_id, deployment, ensured) for deployment in wrong)
             # Not a task group: its callers would get a group of errors, and one refusal would cancel the others.
             for problem in await asyncio.gather(*upserts, return_exceptions=True):
                 if problem is not None:
                     raise problem
+            if not ensured.refusals:
+                self._flow_id = flow_id
+            elif remembered:
+                return await self.ensure(desired)  # somebody may have deleted the flow: it is asked for now
         return ensured
 
     async def delete(self, names: Sequence[str]) -> None:

@@ -58,7 +58,9 @@ class ServiceSettings(BaseSettings):
         default=6, gt=1, description="Connections for relay, reconcilers and health; the relay keeps one."
     )
     pool_timeout_seconds: float = Field(
-        default=5.0, gt=0, description="Wait for a free connection; then the call gets UNAVAILABLE."
+        default=30.0,
+        gt=0,
+        description="Wait for a free connection, within the call's deadline; then the call gets UNAVAILABLE.",
     )
     statement_timeout_seconds: float = Field(default=30.0, gt=0, description="Longest single SQL statement.")
     health_interval_seconds: float = Field(

@@ -166,8 +166,8 @@ class Reconciler:
         if error is None:
             await lifecycle.finish(self._environment, tenant_id, ids, system.finalizer, system.condition)
             return True
-        for instance in instances:
-            await self._record(tenant_id, instance, [Verdict(system.condition, problem=error)])
+        verdict = Verdict(system.condition, problem=error)
+        await self._record(tenant_id, [(instance, [verdict]) for instance in instances])
         return False
 
     async def _ask(self, system: Pairing, names: Sequence[str]) -> OutsideUnavailableError | None:
@@ -191,11 +191,7 @@ class Reconciler:
         for outcome in outcomes:
             for instance_id, verdict in outcome.items():
                 verdicts[instance_id].append(verdict)
-        return {
-            instance.instance_id
-            for instance in instances
-            if await self._record(tenant_id, instance, verdicts[instance.instance_id])
-        }
+        return await self._record(tenant_id, [(each, verdicts[each.instance_id]) for each in instances])
 
     async def _ensure_in(
         self, system: Pairing, tenant_id: str, instances: Sequence[Instance]
@@ -215,16 +211,17 @@ class Reconciler:
         gate.open()
         return {instance_id: _verdict(system, things, ensured) for instance_id, things in desired.items()}
 
-    async def _record(self, tenant_id: str, instance: Instance, verdicts: Sequence[Verdict]) -> bool:
-        for verdict in verdicts:
-            if verdict.problem is not None and pairing.is_news(instance, verdict):
-                _log.warning(
-                    "not as desired",
-                    instance_id=instance.instance_id,
-                    reason=verdict.problem.reason,
-                    problem=verdict.problem.message,
-                )
-        return await pairing.record(self._environment, tenant_id, instance, verdicts)
+    async def _record(self, tenant_id: str, found: Sequence[tuple[Instance, Sequence[Verdict]]]) -> set[str]:
+        for instance, verdicts in found:
+            for verdict in verdicts:
+                if verdict.problem is not None and pairing.is_news(instance, verdict):
+                    _log.warning(
+                        "not as desired",
+                        instance_id=instance.instance_id,
+                        reason=verdict.problem.reason,
+                        problem=verdict.problem.message,
+                    )
+        return await pairing.record(self._environment, tenant_id, found)
 
 
 def _verdict(system: Pairing, things: Sequence[Counterpart], ensured: Ensured) -> Verdict:

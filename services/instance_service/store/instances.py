@@ -53,10 +53,18 @@ _RESOLVE = sa.text("""
         order by candidate.precedence desc, candidate.definition_version_id desc limit 1
     ) as found on true
 """)
-_ACTIVATE_FLOWS = sa.text("""
+_UPDATE_STATES = sa.text("""
+    update instances set state = given.state, snapshot = given.snapshot
+    from unnest(cast(:ids as uuid[]), cast(:states as text[]), cast(:snapshots as bytea[]))
+        as given (instance_id, state, snapshot)
+    where instances.tenant_id = :tenant_id and instances.instance_id = given.instance_id
+""")
+_UPDATE_FLOWS = sa.text("""
     update flows set prefect_deployment_id = given.deployment_id
-    from unnest(cast(:flow_kinds as text[]), cast(:deployment_ids as text[])) as given (flow_kind, deployment_id)
-    where tenant_id = :tenant_id and instance_id = cast(:instance_id as uuid) and flows.flow_kind = given.flow_kind
+    from unnest(cast(:ids as uuid[]), cast(:flow_kinds as text[]), cast(:deployment_ids as text[]))
+        as given (instance_id, flow_kind, deployment_id)
+    where flows.tenant_id = :tenant_id and flows.instance_id = given.instance_id
+        and flows.flow_kind = given.flow_kind and flows.prefect_deployment_id <> given.deployment_id
 """)
 _UPDATE_SNAPSHOTS = sa.text("""
     update instances set snapshot = given.snapshot
@@ -151,17 +159,24 @@ async def insert_revisions(connection: AsyncConnection, rows: Sequence[Mapping[s
     await connection.execute(sa.insert(revisions), list(rows))
 
 
-async def activate_flows(
-    connection: AsyncConnection, tenant_id: str, instance_id: str, deployment_ids: Mapping[str, str]
+async def update_states(
+    connection: AsyncConnection, tenant_id: str, given: Sequence[tuple[str, str, bytes]]
 ) -> None:
-    """Record the deployments by flow kind."""
+    """Write (instance, state, snapshot); nothing else changes."""
+    ids, states, snapshots = map(list, zip(*given, strict=True))
+    parameters = {"tenant_id": tenant_id, "ids": ids, "states": states, "snapshots": snapshots}
+    await connection.execute(_UPDATE_STATES, parameters)
+
+
+async def update_flows(
+    connection: AsyncConnection, tenant_id: str, given: Sequence[tuple[str, str, str]]
+) -> None:
+    """Record (instance, flow kind, deployment)."""
+    ids, flow_kinds, deployment_ids = map(list, zip(*given, strict=True))
     parameters = {
-        "tenant_id": tenant_id,
-        "instance_id": instance_id,
-        "flow_kinds": list(deployment_ids),
-        "deployment_ids": list(deployment_ids.values()),
-    }
-    await connection.execute(_ACTIVATE_FLOWS, parameters)
+        "tenant_id": tenant_id, "ids": ids, "flow_kinds": flow_kinds, "deployment_ids": deployment_ids
+    }  # fmt: skip
+    await connection.execute(_UPDATE_FLOWS, parameters)
 
 
 async def remove_finalizer(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 
 from instance_service.events import Events
@@ -11,23 +13,48 @@ from servicekit.clock import Clock
 from servicekit.database import Database
 from servicekit.ids import IdSource
 
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
+
 
 class Signal:
-    """Wakes everybody who waits for something to have happened in this process."""
+    """Wakes those who wait for something to have happened to one instance in this process."""
 
     def __init__(self) -> None:
-        self._event = asyncio.Event()
+        self._listeners: dict[str, set[asyncio.Event]] = defaultdict(set)
 
-    def notify(self) -> None:
-        """Wake them; who comes later waits for the next time."""
-        self._event.set()
-        self._event = asyncio.Event()
+    def notify(self, instance_id: str) -> None:
+        """Wake who listens to an instance."""
+        for event in self._listeners.get(instance_id, ()):
+            event.set()
 
-    async def wait(self, seconds: float) -> None:
-        """Return when notified, or after so many seconds."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):  # wait_for may lose a cancellation on Python 3.11
-                await self._event.wait()
+    @contextlib.contextmanager
+    def listening(self, instance_id: str) -> Iterator[Callable[[float], Awaitable[None]]]:
+        """Lend a function that returns when it is time to look, or after so many seconds.
+
+        It is time when notified, and now and then besides: what another replica does is not announced here.
+        """
+        event, pause = asyncio.Event(), _FIRST_PAUSE
+
+        async def wait(seconds: float) -> None:
+            nonlocal pause
+            try:
+                async with asyncio.timeout(
+                    min(seconds, pause)
+                ):  # wait_for may lose a cancellation on Python 3.11
+                    await event.wait()
+            except TimeoutError:
+                pause = min(pause * 2, _LONGEST_PAUSE)
+            else:
+                event.clear()
+                pause = _FIRST_PAUSE
+
+        self._listeners[instance_id].add(event)
+        try:
+            yield wait
+        finally:
+            self._listeners[instance_id].discard(event)
+            if not self._listeners[instance_id]:
+                del self._listeners[instance_id]
 
 
 @dataclass(frozen=True)

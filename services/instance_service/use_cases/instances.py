@@ -36,7 +36,6 @@ from servicekit.errors import (
 from servicekit.ids import is_id
 
 CONDITION = "PrefectDeploymentReady"
-_POLL = 0.1  # an activation by another replica is not announced here
 _MARGIN = 0.1  # of the caller's deadline, to answer in
 _OUTPUT_ONLY = (
     "instance_id",
@@ -168,15 +167,16 @@ async def _when_active(environment: Environment, context: RequestContext, instan
     if remaining is not None:
         limit = min(limit, remaining - _MARGIN)
     end = time.monotonic() + limit
-    while (seconds := end - time.monotonic()) > 0:
-        await environment.activated.wait(min(seconds, _POLL))
-        async with environment.database.read(context.tenant_id) as connection:
-            snapshot = await store.get_snapshot(connection, context.tenant_id, instance.instance_id)
-        if snapshot is None:
-            break
-        instance = Instance.FromString(snapshot)
-        if instance.state != INSTANCE_STATE_PROVISIONING:
-            break
+    with environment.activated.listening(instance.instance_id) as wait:
+        while (seconds := end - time.monotonic()) > 0:
+            await wait(seconds)
+            async with environment.database.read(context.tenant_id) as connection:
+                snapshot = await store.get_snapshot(connection, context.tenant_id, instance.instance_id)
+            if snapshot is None:
+                break
+            instance = Instance.FromString(snapshot)
+            if instance.state != INSTANCE_STATE_PROVISIONING:
+                break
     return instance
 
 

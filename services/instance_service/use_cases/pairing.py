@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from instance_service.domain import flows
 from instance_service.ports import OutsideUnavailableError
 from instance_service.store import instances as store
+from instance_service.store.tables import Connection
 from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.shapes import dataset_of, flow_word, kind_word, state_word, timestamp
 from optaic.instance.v1.instance_pb2 import (
@@ -43,44 +43,63 @@ def pairings_of(instance: Instance) -> tuple[str, ...]:
 
 
 async def record(
-    environment: Environment, tenant_id: str, observed: Instance, verdicts: Sequence[Verdict]
-) -> bool:
-    """Write verdicts on an instance as it was observed; return whether nothing is left to do for it."""
-    is_done = all(verdict.problem is None for verdict in verdicts)
+    environment: Environment, tenant_id: str, found: Sequence[tuple[Instance, Sequence[Verdict]]]
+) -> set[str]:
+    """Write verdicts on instances as they were observed; return those for which nothing is left to do."""
+    done = {
+        observed.instance_id
+        for observed, verdicts in found
+        if all(verdict.problem is None for verdict in verdicts)
+    }
     now = timestamp(environment.clock.now())
-    if _judged(observed, verdicts, now) == observed:
-        return is_done
+    changing = [one for one in found if _judged(*one, now) != one[0]]
+    if not changing:
+        return done
+    ids = [observed.instance_id for observed, _ in changing]
     async with environment.database.transaction(tenant_id) as connection:
-        snapshot = await store.lock_instance(connection, tenant_id, observed.instance_id)
-        if snapshot is None:
-            return True
-        current = Instance.FromString(snapshot)
-        if current.revision != observed.revision:
-            return False
-        instance = _judged(current, verdicts, now)
-        if instance == current:
-            return is_done
-        await store.activate_flows(
-            connection,
-            tenant_id,
-            instance.instance_id,
-            {flow_word(flow.flow_kind): flow.prefect_deployment_id for flow in instance.flows},
-        )
-        await store.update_instance(
-            connection,
-            tenant_id,
-            instance.instance_id,
-            state=state_word(instance.state),
-            snapshot=instance.SerializeToString(),
-            update_time=instance.update_time.ToDatetime(tzinfo=UTC),
-        )
-        if instance.WhichOneof("spec") == "model":
-            handles = {name: getattr(instance.model, name) for name in HANDLES}
-            await store.update_model(connection, tenant_id, instance.instance_id, handles)
-        if is_done and _news(instance) != _news(current):
-            await outbox.append(connection, [environment.events(tenant_id).activated(instance)])
-    environment.activated.notify()
-    return is_done
+        snapshots = await store.lock_instances(connection, tenant_id, ids)
+        present = {one.instance_id: one for one in map(Instance.FromString, snapshots)}
+        changed: list[Instance] = []
+        news: list[Instance] = []
+        for observed, verdicts in changing:
+            current = present.get(observed.instance_id)
+            if current is None:
+                done.add(observed.instance_id)  # it is gone
+            elif current.revision != observed.revision:
+                done.discard(observed.instance_id)
+            elif (instance := _judged(current, verdicts, now)) != current:
+                changed.append(instance)
+                if instance.instance_id in done and _news(instance) != _news(current):
+                    news.append(instance)
+        await _write(connection, tenant_id, changed)
+        events = environment.events(tenant_id)
+        await outbox.append(connection, [events.activated(instance) for instance in news])
+    for instance_id in ids:
+        environment.activated.notify(instance_id)
+    return done
+
+
+async def _write(connection: Connection, tenant_id: str, instances: Sequence[Instance]) -> None:
+    if not instances:
+        return
+    await store.update_states(
+        connection,
+        tenant_id,
+        [(one.instance_id, state_word(one.state), one.SerializeToString()) for one in instances],
+    )
+    await store.update_flows(
+        connection,
+        tenant_id,
+        [
+            (one.instance_id, flow_word(flow.flow_kind), flow.prefect_deployment_id)
+            for one in instances
+            for flow in one.flows
+        ],
+    )
+    for one in instances:
+        if one.WhichOneof("spec") == "model":
+            handles = {name: getattr(one.model, name) for name in HANDLES}
+            await store.update_model(connection, tenant_id, one.instance_id, handles)
 
 
 def is_news(instance: Instance, verdict: Verdict) -> bool:

@@ -32,7 +32,6 @@ from servicekit.database import lock_tenant
 from servicekit.errors import InvalidArgumentError, NotFoundError, UnavailableError
 
 _METHOD = "PromoteModelVersion"
-_POLL = 0.1  # what another replica has carried out is not announced here
 _MARGIN = 0.1  # of the caller's deadline, to answer in
 
 
@@ -198,10 +197,11 @@ async def _when_settled(environment: Environment, context: RequestContext, insta
     if remaining is not None:
         limit = min(limit, remaining - _MARGIN)
     end = time.monotonic() + limit
-    while (seconds := end - time.monotonic()) > 0:
-        async with environment.database.read(context.tenant_id) as connection:
-            is_settled = await queue.is_settled(connection, context.tenant_id, instance.instance_id)
-        if is_settled:
-            break
-        await environment.activated.wait(min(seconds, _POLL))
+    with environment.activated.listening(instance.instance_id) as wait:
+        while (seconds := end - time.monotonic()) > 0:
+            async with environment.database.read(context.tenant_id) as connection:
+                is_settled = await queue.is_settled(connection, context.tenant_id, instance.instance_id)
+            if is_settled:
+                break
+            await wait(seconds)
     return await _load(environment, context.tenant_id, instance.instance_id)

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from devstack import ports
+from devstack.prefect import ensure_work_pool
 from instance_service.domain.flows import deployment_name, deployment_tags
 from instance_service.domain.schedules import Timing
 from instance_service.ports import Deployment, Deployments, OutsideUnavailableError
@@ -100,6 +101,21 @@ async def test_a_foreign_edit_in_prefect_is_seen_and_repaired(prefect_url: str) 
     assert (await _all(adapter))[desired.name] != desired
     await adapter.ensure([desired])
     assert (await _all(adapter))[desired.name] == desired
+    await adapter.close()
+
+
+async def test_a_flow_that_was_deleted_in_prefect_is_made_again(prefect_url: str) -> None:
+    await ensure_work_pool(prefect_url, "optaic", "warm")
+    adapter = PrefectDeployments(prefect_url, "optaic", 60)
+    desired = [_deployment()]
+    name = desired[0].name
+    async with httpx.AsyncClient(base_url=f"{prefect_url}/", trust_env=False) as client:
+        before = (await adapter.ensure(desired)).ids[name]
+        found = (await client.get(f"deployments/{before}")).raise_for_status().json()
+        (await client.delete(f"flows/{found['flow_id']}")).raise_for_status()
+    ensured = await adapter.ensure(desired)
+    assert not ensured.refusals
+    assert ensured.ids[name] != before
     await adapter.close()
 
 
