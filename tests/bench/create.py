@@ -113,7 +113,7 @@ class _World:
         """Return when nothing is left to do for any instance."""
         while True:
             found = await self.database.execute(
-                "select from reconciliations where due_time is not null limit 1"
+                "select 1 from reconciliations where due_time is not null limit 1"
             )
             if not await found.fetchone():
                 return

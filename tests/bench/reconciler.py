@@ -144,7 +144,7 @@ async def _copy_deployment(connection: psycopg.AsyncConnection[Any], original: I
     instance_id, (flow,) = original.instance_id, original.flows
     changed = {"id": copy_id("id")}
     for column, kind in columns:
-        if column in {"name", "parameters"}:
+        if column in {"name", "parameters", "tags"}:  # wherever the instance is named
             text = f"replace({column}::text, '{instance_id}', {copy_id(repr(instance_id))}::text)"
             changed[column] = f"({text})::{kind}"
     names = ", ".join(column for column, _ in columns)
