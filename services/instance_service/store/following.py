@@ -36,33 +36,38 @@ _TRACKING = sa.text(f"""
     where owner.state <> 'deleting'
     order by owner.name, owner.instance_id limit :limit
 """)  # noqa: S608 - constants
-# Of all versions that instances, their components and the macros of these use: what is worth a look.
+# Of all versions that instances, their components and the macros of these use: what is worth a look. It begins with the
+# parts of those instances and looks the rest up by key, however many instances there are.
 _REMARKABLE = sa.text("""
-    select distinct cast(used.instance_id as text) as instance_id, definitions.name, held.version, held.state, used.lags
-    from (
-        select coalesce(instances.owner_instance_id, instances.instance_id) as instance_id,
-            uses.definition_version_id, components.track_newest and exists (
-                select from definition_versions as held join definition_versions as newer
-                    on newer.tenant_id = :tenant_id and newer.definition_id = held.definition_id
-                    and newer.state = 'active' and (newer.precedence, newer.definition_version_id)
-                        > (held.precedence, held.definition_version_id)
-                where held.tenant_id = :tenant_id and held.definition_version_id = uses.definition_version_id
-            ) as lags
-        from instances
-        join components on components.tenant_id = :tenant_id and components.instance_id = instances.instance_id
-        join lateral (
-            select components.definition_version_id
-            union all
-            select macro_uses.definition_version_id from macro_uses
-            where macro_uses.tenant_id = :tenant_id and macro_uses.instance_id = components.instance_id
-        ) as uses on true
-        where instances.tenant_id = :tenant_id and (instances.instance_id = any(cast(:instance_ids as uuid[]))
-            or instances.owner_instance_id = any(cast(:instance_ids as uuid[])))
-    ) as used
-    join definition_versions as held on held.tenant_id = :tenant_id
-        and held.definition_version_id = used.definition_version_id
+    with parts as materialized (
+        select instance_id, coalesce(owner_instance_id, instance_id) as owner_id from instances
+        where tenant_id = :tenant_id and instance_id = any(cast(:instance_ids as uuid[]))
+        union
+        select instance_id, owner_instance_id from instances
+        where tenant_id = :tenant_id and owner_instance_id = any(cast(:instance_ids as uuid[]))
+    )
+    select distinct cast(parts.owner_id as text) as instance_id, definitions.name, held.version, held.state, held.lags
+    from parts
+    join lateral (
+        select definition_version_id, track_newest from components
+        where tenant_id = :tenant_id and instance_id = parts.instance_id
+        union all
+        select macro_uses.definition_version_id, components.track_newest
+        from macro_uses join components
+            on components.tenant_id = :tenant_id and components.instance_id = parts.instance_id
+        where macro_uses.tenant_id = :tenant_id and macro_uses.instance_id = parts.instance_id
+    ) as used on true
+    join lateral (
+        select version.definition_id, version.version, version.state, used.track_newest and exists (
+            select from definition_versions as newer
+            where newer.tenant_id = :tenant_id and newer.definition_id = version.definition_id
+                and newer.state = 'active' and (newer.precedence, newer.definition_version_id)
+                    > (version.precedence, version.definition_version_id)
+        ) as lags
+        from definition_versions as version
+        where version.tenant_id = :tenant_id and version.definition_version_id = used.definition_version_id
+    ) as held on held.lags or held.state in ('deprecated', 'retired')
     join definitions on definitions.tenant_id = :tenant_id and definitions.definition_id = held.definition_id
-    where used.lags or held.state in ('deprecated', 'retired')
 """)
 _USERS = sa.text("""
     select distinct cast(coalesce(part.owner_instance_id, part.instance_id) as text)
