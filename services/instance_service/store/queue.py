@@ -39,6 +39,10 @@ _POSTPONE = sa.text("""
         and reconciliations.instance_id = postponed.instance_id
         and reconciliations.due_time = postponed.lease
 """)
+_REPEAT = sa.text("""
+    update reconciliations set due_time = now() + make_interval(secs => :delay)
+    where tenant_id = :tenant_id and instance_id = any(cast(:instance_ids as uuid[]))
+""")
 _DELETE = sa.text("""
     delete from reconciliations
     where tenant_id = :tenant_id and instance_id = any(cast(:instance_ids as uuid[]))
@@ -86,6 +90,15 @@ async def postpone(connection: AsyncConnection, delays: Mapping[Claim, float]) -
     """Try again after so many seconds each."""
     parameters = {**_columns(list(delays)), "delays": list(delays.values())}
     await connection.execute(_POSTPONE, parameters)
+
+
+async def repeat(
+    connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str], delay: float
+) -> None:
+    """Make instances due again, whoever has claimed them: what was found before counts no more; on either login."""
+    if instance_ids:
+        parameters = {"tenant_id": tenant_id, "instance_ids": list(instance_ids), "delay": delay}
+        await connection.execute(_REPEAT, parameters)
 
 
 async def delete(connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str]) -> None:

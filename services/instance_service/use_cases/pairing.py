@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from instance_service.domain import flows
 from instance_service.ports import OutsideUnavailableError
 from instance_service.store import instances as store
+from instance_service.store import queue
 from instance_service.store.tables import Connection
 from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.shapes import dataset_of, flow_word, kind_word, state_word, timestamp
@@ -23,6 +24,7 @@ from optaic.instance.v1.instance_pb2 import (
 from servicekit import outbox
 
 HANDLES = ("mlflow_experiment_id", "mlflow_registered_model_name", "evidently_project_id")
+_REPEAT_SECONDS = 0.5
 _READY = "Ready"  # how a condition that tells of an outside system ends
 
 
@@ -72,6 +74,9 @@ async def record(
                 if instance.instance_id in done and _news(instance) != _news(current):
                     news.append(instance)
         await _write(connection, tenant_id, changed)
+        # Prevents who claimed one since, and saw it before this complaint, from declaring that nothing is left to do.
+        complained = [one.instance_id for one in changed if one.instance_id not in done]
+        await queue.repeat(connection, tenant_id, complained, _REPEAT_SECONDS)
         events = environment.events(tenant_id)
         await outbox.append(connection, [events.activated(instance) for instance in news])
     for instance_id in ids:

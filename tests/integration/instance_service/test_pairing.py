@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 
-from instance_service.ports import Ensured, MonitoringProject
+import sqlalchemy as sa
+
+from instance_service.ports import Ensured, MonitoringProject, OutsideUnavailableError
+from instance_service.store import queue
+from instance_service.use_cases.pairing import Verdict, record
 from optaic.instance.v1.instance_pb2 import (
     INSTANCE_STATE_ACTIVE,
     INSTANCE_STATE_DEGRADED,
@@ -14,7 +19,7 @@ from optaic.instance.v1.instance_pb2 import (
     Instance,
 )
 from optaic.instance.v1.instance_service_pb2 import DeleteInstanceRequest
-from support.instance_service import RunningInstanceService
+from support.instance_service import TENANT, RunningInstanceService
 from support.polling import eventually
 
 
@@ -137,3 +142,21 @@ async def test_drift_is_repaired_and_what_is_nobodys_removed(service: RunningIns
     service.projects.stored[orphan] = (project.project_id, MonitoringProject(orphan, "nobody"))
     await eventually(lambda: orphan not in service.projects.stored)
     assert name in service.projects.stored
+
+
+async def test_a_complaint_that_comes_late_is_looked_into_again(service: RunningInstanceService) -> None:
+    prices = await service.prices((await service.project()).project_id)
+    seen = await service.until_active(prices.instance_id)
+    environment = service.app.environment
+    slow = Verdict("PrefectDeploymentReady", problem=OutsideUnavailableError("PrefectUnavailable", "late"))
+    quick = Verdict("PrefectDeploymentReady")
+    lease = datetime.now(UTC) + timedelta(hours=1)
+    async with environment.database.infra() as connection:
+        await connection.execute(sa.text("update reconciliations set due_time = :lease"), {"lease": lease})
+    # Who works on it since then saw it as it was before this.
+    assert not await record(environment, TENANT, [(seen, [slow])])
+    assert await record(environment, TENANT, [(seen, [quick])])
+    async with environment.database.infra() as connection:
+        await queue.settle(connection, [queue.Claim(TENANT, seen.instance_id, lease, 1)])
+    healed = await service.until_active(prices.instance_id)
+    assert not healed.conditions
