@@ -13,8 +13,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from devstack.launch import die_with_parent
-
 _DEADLINE = 60.0
 _CHANGES = ("os.mkdir", "os.rename", "os.rmdir", "os.remove")
 _processes = multiprocessing.get_context("forkserver")
@@ -66,7 +64,7 @@ class KillableService:
 
 def _run(environment: dict[str, str], gate_port: int, log: str) -> None:
     """Be the service: in a child process, which asks at the gate before each change of the workspace."""
-    die_with_parent(os.getppid(), signal.SIGKILL)
+    threading.Thread(target=_end_with_the_tests, daemon=True).start()
     with open(log, "ab") as file:  # noqa: PTH123 - a descriptor is wanted
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -76,6 +74,14 @@ def _run(environment: dict[str, str], gate_port: int, log: str) -> None:
     from servicekit.runtime import run  # noqa: PLC0415 - the same
 
     run(main)
+
+
+def _end_with_the_tests() -> None:
+    """End when they have, however they did: the forkserver in between waits for its children."""
+    tests = multiprocessing.parent_process()
+    assert tests is not None
+    tests.join()
+    os._exit(1)
 
 
 def _ask_at(port: int, folder: str) -> None:

@@ -23,7 +23,7 @@ _VERSION = "definition_version"
 _MACRO = f"{_VERSION}.op_macro"
 _TERMS = ["x", "n", "2", "REF(x, 3)", "RANK(x)", "ONCE(x)", "TWICE(x)", "(x + 1)", "-x"]
 _BAD_TERMS = [
-    "",  # nothing between two operators
+    "*",
     "x x",
     "(",
     "x)",
