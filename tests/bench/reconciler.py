@@ -40,8 +40,9 @@ class _Counted(PrefectDeployments):
     async def _call(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, *, missing_is_fine: bool = False
     ) -> Any:
-        self.calls += 1
-        self.writes += not path.endswith("/filter")
+        if path != "health":  # which is asked by the clock
+            self.calls += 1
+            self.writes += not path.endswith("/filter")
         return await super()._call(method, path, body, missing_is_fine=missing_is_fine)
 
 
