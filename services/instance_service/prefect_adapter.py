@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,6 @@ from instance_service.domain.flows import FLOW_NAME, FLOW_TAG
 from instance_service.domain.schedules import Timing
 from instance_service.ports import Deployment, Ensured, OutsideUnavailableError
 
-_ENTRYPOINT = "worker.flow.execute"
 _PAGE = 200
 _CONCURRENCY = 4  # Prefect serves 25 to 40 writes per second, however many ask at once
 _ANCHOR = "2020-01-01T00:00:00Z"
@@ -21,6 +21,15 @@ _PARAMETER_SCHEMA = {
     "properties": {name: {"type": "string"} for name in ("tenant_id", "instance_id", "flow_kind", "run_id")},
 }
 _JSON = dict[str, Any]
+# The same of every deployment, sent and compared: an edit of any of these changes what runs, or whether it does.
+_FIXED: _JSON = {
+    "entrypoint": "worker.flow.execute",
+    "path": None,
+    "pull_steps": None,
+    "work_queue_name": "default",
+    "job_variables": {},
+    "enforce_parameter_schema": False,
+}
 
 
 class PrefectDeployments:
@@ -34,6 +43,7 @@ class PrefectDeployments:
             trust_env=False,
         )
         self._work_pool = work_pool
+        self._fixed = _FIXED | {"work_pool_name": work_pool}
         self._slots = asyncio.Semaphore(_CONCURRENCY)
         self._flow_id = ""  # of the one flow that all deployments are of, while nothing goes wrong
 
@@ -52,14 +62,17 @@ class PrefectDeployments:
         wrong: list[Deployment] = []
         for deployment in desired:
             found = known.get(deployment.name)
-            if found is not None and self._is_as_desired(found, deployment):
+            if found is not None and self._as_observed(found) == deployment:
                 ensured.ids[deployment.name] = found["id"]
             else:
                 wrong.append(deployment)
         if wrong:
             remembered, self._flow_id = self._flow_id, ""
             flow_id = remembered or (await self._call("POST", "flows/", {"name": FLOW_NAME}))["id"]
-            upserts = (self._upsert(flow_id, deployment, ensured) for deployment in wrong)
+            upserts = (
+                self._upsert(_body(flow_id, deployment, known.get(deployment.name)), ensured)
+                for deployment in wrong
+            )
             # Not a task group: its callers would get a group of errors, and one refusal would cancel the others.
             for problem in await asyncio.gather(*upserts, return_exceptions=True):
                 if problem is not None:
@@ -104,40 +117,21 @@ class PrefectDeployments:
                 found[item["name"]] = item
         return found
 
-    async def _upsert(self, flow_id: str, deployment: Deployment, ensured: Ensured) -> None:
-        body = {
-            "name": deployment.name,
-            "flow_id": flow_id,
-            "entrypoint": _ENTRYPOINT,
-            "work_pool_name": self._work_pool,
-            "tags": list(deployment.tags),
-            "parameters": dict(deployment.parameters),
-            "parameter_openapi_schema": _PARAMETER_SCHEMA,
-            "enforce_parameter_schema": False,
-            "paused": deployment.is_paused,
-            "schedules": [_schedule(timing) for timing in deployment.timings],
-        }
+    async def _upsert(self, body: _JSON, ensured: Ensured) -> None:
         try:
             async with self._slots:
-                stored = await self._call("POST", "deployments/", body)
+                stored = await self._call("POST", "deployments/", self._fixed | body)
         except _RefusedError as error:
-            ensured.refusals[deployment.name] = error.message
+            ensured.refusals[body["name"]] = error.message
         else:
-            ensured.ids[deployment.name] = stored["id"]
-
-    def _is_as_desired(self, found: _JSON, desired: Deployment) -> bool:
-        return (
-            _deployment(found) == desired
-            and found["entrypoint"] == _ENTRYPOINT
-            and found["work_pool_name"] == self._work_pool
-        )
+            ensured.ids[body["name"]] = stored["id"]
 
     def _as_observed(self, found: _JSON) -> Deployment:
-        """Return a deployment; one that runs something else or elsewhere equals no desired one."""
+        """Return a deployment; one edited in what no desired one differs in equals none of them."""
         observed = _deployment(found)
-        if found["entrypoint"] == _ENTRYPOINT and found["work_pool_name"] == self._work_pool:
-            return observed
-        return Deployment(observed.name, (), ())
+        is_fixed = all(found.get(field) == value for field, value in self._fixed.items())
+        is_plain = not found.get("global_concurrency_limit") and all(map(_is_plain, found["schedules"]))
+        return observed if is_fixed and is_plain else Deployment(observed.name, (), ())
 
     async def _call(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, *, missing_is_fine: bool = False
@@ -166,6 +160,24 @@ class _RefusedError(OutsideUnavailableError):
     """Prefect answers, and says no: repeating the same will not help by itself."""
 
 
+def _body(flow_id: str, desired: Deployment, found: _JSON | None) -> _JSON:
+    """Return what a deployment is made of, or made of again."""
+    body: _JSON = {
+        "name": desired.name,
+        "flow_id": flow_id,
+        "tags": list(desired.tags),
+        "parameters": dict(desired.parameters),
+        "parameter_openapi_schema": _PARAMETER_SCHEMA,
+        "paused": desired.is_paused,
+        "schedules": [_schedule(timing) for timing in desired.timings],
+        "concurrency_limit": None,  # Prefect deletes the limit with it, which must be nobody else's
+    }
+    limit = found and found.get("global_concurrency_limit")
+    if found and limit and limit["name"] != f"deployment:{found['id']}":
+        body["global_concurrency_limit_id"] = None
+    return body
+
+
 def _schedule(timing: Timing) -> _JSON:
     if timing.cron:
         clock: _JSON = {"cron": timing.cron, "timezone": timing.timezone}
@@ -182,6 +194,18 @@ def _deployment(found: _JSON) -> Deployment:
         parameters=tuple(sorted((key, value) for key, value in found["parameters"].items())),
         timings=tuple(sorted(timings, key=lambda timing: timing.slug)),
         is_paused=found["paused"],
+    )
+
+
+def _is_plain(item: _JSON) -> bool:
+    """Return whether a schedule is nothing but its timing."""
+    clock = item["schedule"]
+    return (
+        not item.get("parameters")  # they would overrule the deployment's: another instance might run
+        and item.get("max_scheduled_runs") is None
+        and clock.get("day_or", True)
+        and clock.get("interval", 0) % 1 == 0
+        and dt.datetime.fromisoformat(clock.get("anchor_date", _ANCHOR)) == dt.datetime.fromisoformat(_ANCHOR)
     )
 
 

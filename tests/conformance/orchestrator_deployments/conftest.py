@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from devstack.prefect import ensure_work_pool
 from instance_service.ports import Deployments
 from instance_service.prefect_adapter import PrefectDeployments
 from support.counterparts import FakeDeployments
+from support.prefect_api import prefect_api
 
 _POOL = "optaic"
 
@@ -27,3 +29,19 @@ async def deployments(request: pytest.FixtureRequest) -> AsyncIterator[Deploymen
         yield adapter
     finally:
         await adapter.close()
+
+
+@pytest.fixture
+async def edit(
+    request: pytest.FixtureRequest, deployments: Deployments
+) -> AsyncIterator[Callable[[str, str, dict[str, Any]], Awaitable[object]]]:
+    """Changes a deployment, by name and id, as a user of Prefect does; in the fake it is then just not as desired."""
+    if isinstance(deployments, FakeDeployments):
+
+        async def edit_fake(name: str, _deployment_id: str, _changes: dict[str, Any]) -> None:
+            deployments.edit(name, tags=())
+
+        yield edit_fake
+        return
+    async with prefect_api(request.getfixturevalue("prefect_url")) as api:
+        yield lambda _, deployment_id, changes: api.call("PATCH", f"/deployments/{deployment_id}", changes)

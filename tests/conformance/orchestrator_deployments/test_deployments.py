@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Any
 
 import httpx
 import pytest
@@ -14,9 +16,16 @@ from instance_service.domain.schedules import Timing
 from instance_service.ports import Deployment, Deployments, OutsideUnavailableError
 from instance_service.prefect_adapter import PrefectDeployments
 from servicekit.ids import new_id
+from support.prefect_api import prefect_api
 
+Edit = Callable[[str, str, dict[str, Any]], Awaitable[object]]
 CRON = Timing("cron", "America/New_York", cron="30 16 * * 1-5")
 INTERVAL = Timing("interval", "UTC", interval_seconds=900, is_active=False)
+CLOCK = {"cron": CRON.cron, "timezone": CRON.timezone}
+
+
+def _schedule(**changes: Any) -> dict[str, Any]:
+    return {"slug": CRON.slug, "active": True, "schedule": CLOCK} | changes
 
 
 def _deployment(*timings: Timing, is_paused: bool = False) -> Deployment:
@@ -91,16 +100,61 @@ async def test_nothing_is_asked_for_nothing(deployments: Deployments) -> None:
     await deployments.delete([])
 
 
-async def test_a_foreign_edit_in_prefect_is_seen_and_repaired(prefect_url: str) -> None:
-    adapter = PrefectDeployments(prefect_url, "optaic", 60)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"entrypoint": "other.flow", "tags": ["optaic"]},
+        {"path": "/elsewhere"},
+        {"pull_steps": [{"prefect.deployments.steps.set_working_directory": {"directory": "/elsewhere"}}]},
+        {"work_queue_name": "aside"},
+        {"job_variables": {"env": {"A": "1"}}},
+        {"concurrency_limit": 1},
+        {"enforce_parameter_schema": True},
+        {"schedules": [_schedule(parameters={"instance_id": "another"})]},
+        {"schedules": [_schedule(max_scheduled_runs=1)]},
+        {"schedules": [_schedule(schedule=CLOCK | {"day_or": False})]},
+        {"schedules": [_schedule(schedule={"rrule": "FREQ=DAILY"})]},
+    ],
+    ids="-".join,
+)
+async def test_a_foreign_edit_is_seen_and_repaired_under_the_same_id(
+    deployments: Deployments, edit: Edit, changes: dict[str, Any]
+) -> None:
     desired = _deployment(CRON)
+    first = await deployments.ensure([desired])
+    await edit(desired.name, first.ids[desired.name], changes)
+    assert (await _all(deployments))[desired.name] != desired
+    assert await deployments.ensure([desired]) == first
+    assert (await _all(deployments))[desired.name] == desired
+
+
+@pytest.mark.parametrize("clock", [{"anchor_date": "2020-01-01T00:07:00Z"}, {"interval": 900.5}])
+async def test_a_shifted_interval_is_seen_and_repaired(
+    deployments: Deployments, edit: Edit, clock: dict[str, Any]
+) -> None:
+    desired = _deployment(INTERVAL)
+    first = await deployments.ensure([desired])
+    shifted = {"interval": 900, "anchor_date": "2020-01-01T00:00:00Z", "timezone": "UTC"} | clock
+    changes = {"schedules": [{"slug": INTERVAL.slug, "active": False, "schedule": shifted}]}
+    await edit(desired.name, first.ids[desired.name], changes)
+    assert (await _all(deployments))[desired.name] != desired
+    assert await deployments.ensure([desired]) == first
+    assert (await _all(deployments))[desired.name] == desired
+
+
+async def test_a_limit_that_others_share_outlives_its_removal_from_a_deployment(prefect_url: str) -> None:
+    await ensure_work_pool(prefect_url, "optaic", "warm")
+    adapter = PrefectDeployments(prefect_url, "optaic", 60)
+    desired = _deployment()
     deployment_id = (await adapter.ensure([desired])).ids[desired.name]
-    async with httpx.AsyncClient(base_url=prefect_url, trust_env=False, timeout=60) as client:
-        edit = {"entrypoint": "other.flow", "tags": ["optaic"]}
-        (await client.patch(f"deployments/{deployment_id}", json=edit)).raise_for_status()
-    assert (await _all(adapter))[desired.name] != desired
-    await adapter.ensure([desired])
-    assert (await _all(adapter))[desired.name] == desired
+    async with prefect_api(prefect_url) as api:
+        limit = await api.call("POST", "/v2/concurrency_limits/", {"name": new_id(), "limit": 3})
+        change = {"global_concurrency_limit_id": limit["id"]}
+        await api.call("PATCH", f"/deployments/{deployment_id}", change)
+        assert (await _all(adapter))[desired.name] != desired
+        await adapter.ensure([desired])
+        assert (await _all(adapter))[desired.name] == desired
+        assert (await api.call("GET", f"/v2/concurrency_limits/{limit['id']}"))["limit"] == 3
     await adapter.close()
 
 
