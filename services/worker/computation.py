@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import functools
 import math
 from collections.abc import Callable, Mapping
@@ -15,7 +16,9 @@ from optaic.run.v1 import run_pb2
 from worker import backtest
 from worker.builtin.digest import canonicalize, compute_digest
 from worker.builtin.signal_guard import guard_signal
+from worker.guardrails import check_guardrails
 from worker.locations import FlowLocation, write_table
+from worker.output_schema import check_output
 from worker.profile import describe
 from worker.recipe import BacktestRecipe, Input, PipelineRecipe, Recipe, StoredData
 
@@ -77,12 +80,18 @@ def _refresh(recipe: PipelineRecipe, location: FlowLocation, progress: Progress)
             f"{recipe.pipeline.code_ref} returned {type(table).__name__}, not a polars DataFrame",
             type="PluginInvalid",
         )
+    check_output(table, recipe.output_schema)
     metrics: dict[str, float | str | None] = {}
     if recipe.contract is not None:
         progress(0.86, "checking the signal's contract")
         guarded = guard_signal(table, recipe.contract)
         table = guarded.table
         metrics |= {"null_values": guarded.null_count, "winsorized_values": guarded.winsorized_count}
+    if recipe.guardrails:
+        progress(0.88, "checking guardrails")
+        as_of = recipe.data_date or dt.datetime.now(dt.UTC).date()
+        warnings = check_guardrails(table, recipe.guardrails, as_of)
+        metrics |= {f"guardrail.{name}": text for name, text in warnings.items()}
     progress(0.9, f"writing {table.height} rows")
     # A base elsewhere (the data root was moved) cannot be extended in place.
     base = recipe.base if recipe.base is not None and recipe.base.uri == location.data_uri else None

@@ -19,6 +19,7 @@ from optaic.run.v1 import run_pb2
 from worker.backtest.settings import BacktestSettings
 from worker.builtin.parameters import read_date, read_text
 from worker.builtin.signal_guard import BoundsPolicy, NanPolicy, SignalContract
+from worker.guardrails import Guardrail
 
 Versions = Mapping[str, definition_pb2.DefinitionVersion]  # by definition version id
 
@@ -67,6 +68,8 @@ class PipelineRecipe:
     base: StoredData | None  # the flow's own output at admission
     contract: SignalContract | None
     macros: Mapping[str, Macro]
+    output_schema: Mapping[str, Any]
+    guardrails: tuple[Guardrail, ...]
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,7 @@ def make_recipe(
     parameters = to_mapping(run.parameters)
     pipeline, store, accessor = _read_components(dataset, versions)
     is_signal = instance.HasField("signal")
+    version = versions[dataset.pipeline.definition_version_id]
     return PipelineRecipe(
         pipeline=pipeline,
         store=store,
@@ -148,6 +152,8 @@ def make_recipe(
         ),
         contract=_read_contract(instance.signal.contract, pipeline.config) if is_signal else None,
         macros=_read_macros(dataset.pipeline.macro_version_ids, versions),
+        output_schema=to_mapping(version.output_schema),
+        guardrails=_read_guardrails(version, pipeline.config),
     )
 
 
@@ -169,6 +175,21 @@ def _read_components(
 def _read_macros(version_ids: Mapping[str, str], versions: Versions) -> dict[str, Macro]:
     saved = {name: versions[version_id].op_macro for name, version_id in version_ids.items()}
     return {name: Macro(name, tuple(macro.parameters), macro.expression) for name, macro in saved.items()}
+
+
+def _read_guardrails(
+    version: definition_pb2.DefinitionVersion, config: Mapping[str, object]
+) -> tuple[Guardrail, ...]:
+    own = {"signal_bounds": {"column": read_text(config, "output", "value")}}
+    return tuple(
+        Guardrail(
+            contract.name,
+            contract.check,
+            {**own.get(contract.check, {}), **to_mapping(contract.parameters)},
+            blocks=contract.enforcement == definition_pb2.ENFORCEMENT_BLOCK,
+        )
+        for contract in version.guardrail_contracts
+    )
 
 
 def _read_inputs(

@@ -81,16 +81,21 @@ class Instances(instance_service_pb2_grpc.InstanceServiceServicer):
 class Definitions(definition_service_pb2_grpc.DefinitionServiceServicer):
     """definition-service: the built-in definitions."""
 
+    def __init__(self) -> None:
+        self.content: dict[str, definition_pb2.DefinitionVersion] = {}  # what a test adds to one, by name
+
     async def GetDefinitionVersion(self, request: Any, _: Any) -> Any:  # noqa: N802 - the contract's name
         """A built-in definition."""
         for name, version_id in _VERSION_IDS.items():
             if version_id == request.definition_version_id:
-                return definition_pb2.DefinitionVersion(
+                version = definition_pb2.DefinitionVersion(
                     definition_version_id=version_id,
                     definition_name=name,
                     code_ref=CODE[name],
                     version="1.0.0",
                 )
+                version.MergeFrom(self.content.get(name, definition_pb2.DefinitionVersion()))
+                return version
         for name, version_id in _MACRO_IDS.items():
             if version_id == request.definition_version_id:
                 macro = definition_pb2.OpMacro(
@@ -226,6 +231,7 @@ class World:
 
     def __init__(self) -> None:
         self.instances = Instances()
+        self.definitions = Definitions()
         self.runs = Runs(self.instances)
         self.address = ""
         self._server: Server | None = None
@@ -248,7 +254,7 @@ class World:
             ),
             (
                 definition_service_pb2_grpc.add_DefinitionServiceServicer_to_server,
-                Definitions(),
+                self.definitions,
                 "optaic.definition.v1.DefinitionService",
             ),
             (

@@ -36,7 +36,7 @@ CHECKS: dict[str, dict[str, Any]] = {
     "point_in_time": _parameters(column=_COLUMN),
     "freshness": _parameters("max_age_days", max_age_days={"type": "integer", "minimum": 0}),
 }
-_OF_WEIGHTS = ("weights_sum", "weights_limits", "leverage")
+OF_WEIGHTS = ("weights_sum", "weights_limits", "leverage")
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,8 @@ def rule_violations(kind: str, rules: Sequence[Rule], path: str) -> Iterator[Fie
 
 def guardrail_violations(kind: str, guardrails: Sequence[Guardrail], path: str) -> Iterator[FieldViolation]:
     """Yield what is wrong with the checks of a definition kind, their parameters' schemas apart."""
+    if guardrails and kind in {"store", "accessor"}:
+        yield _violation(path, f"a {kind} produces no data")
     seen: set[str] = set()
     for index, guardrail in enumerate(guardrails):
         where = f"{path}[{index}]"
@@ -80,7 +82,7 @@ def guardrail_violations(kind: str, guardrails: Sequence[Guardrail], path: str) 
         seen.add(guardrail.name)
         if guardrail.check not in CHECKS:
             yield _violation(f"{where}.check", f"{guardrail.check!r} is none of {', '.join(sorted(CHECKS))}")
-        elif guardrail.check in _OF_WEIGHTS and kind != "portfolio_optimizer":
+        elif guardrail.check in OF_WEIGHTS and kind != "portfolio_optimizer":
             yield _violation(f"{where}.check", f"a {kind} has no weights")
         if not guardrail.has_enforcement:
             yield _violation(f"{where}.enforcement", "is required")

@@ -38,6 +38,7 @@ def test_rules_for_upstreams(kind: str, rules: list[Rule], fields: list[str]) ->
         ("pipeline", [Guardrail("a", "odd", {}, has_enforcement=True)], ["g[0].check"]),
         ("pipeline", [Guardrail("a", "leverage", {}, has_enforcement=True)], ["g[0].check"]),
         ("portfolio_optimizer", [Guardrail("a", "leverage", {}, has_enforcement=False)], ["g[0].enforcement"]),
+        ("store", [Guardrail("a", "freshness", {}, has_enforcement=True)], ["g"]),
     ],
 )  # fmt: skip
 def test_guardrails(kind: str, guardrails: list[Guardrail], fields: list[str]) -> None:

@@ -12,6 +12,12 @@ import polars as pl
 import pytest
 
 from optaic.common.v1 import flow_pb2
+from optaic.definition.v1.definition_pb2 import (
+    ENFORCEMENT_BLOCK,
+    ENFORCEMENT_WARN,
+    DefinitionVersion,
+    Enforcement,
+)
 from optaic.run.v1 import run_pb2
 from support import worker_plugins
 from support.polling import eventually
@@ -216,6 +222,42 @@ async def test_a_run_that_is_lost_stops_at_once_and_publishes_nothing(
     assert ending.outcome is Outcome.CANCELLED
     worker_plugins.gate.set()
     assert not run.HasField("output_version")
+    assert not (tmp_path / "acme" / run.instance_id / "refresh" / "data").exists()
+
+
+@pytest.mark.parametrize("enforcement", [ENFORCEMENT_BLOCK, ENFORCEMENT_WARN])
+async def test_a_guardrail_of_the_pipeline_is_held(
+    world: World, tmp_path: Path, enforcement: Enforcement
+) -> None:
+    content = DefinitionVersion()
+    contract = content.guardrail_contracts.add(name="small", check="signal_bounds", enforcement=enforcement)
+    contract.parameters["max"] = 0.5
+    content.guardrail_contracts.add(name="there", check="required_columns", enforcement=ENFORCEMENT_BLOCK)
+    content.guardrail_contracts[1].parameters["columns"] = ["value"]
+    world.definitions.content["probe"] = content
+    run = world.runs.submit(world.dataset(definition="probe"), REFRESH)
+    ending = await _execute(world, run, tmp_path)
+    text = "1 values of 'value' outside [, 0.5], for example {'date': datetime.date(2020, 1, 1)"
+    if enforcement == ENFORCEMENT_WARN:
+        assert ending.outcome is Outcome.COMPLETED
+        assert str(run.metrics["guardrail.small"]).startswith(text)
+        assert "guardrail.there" not in run.metrics
+    else:
+        assert ending.outcome is Outcome.FAILED
+        assert run.error.type == "GuardrailViolated"
+        assert run.error.message.startswith(f"guardrail 'small' (signal_bounds): {text}")
+        assert not run.HasField("output_version")
+        assert not (tmp_path / "acme" / run.instance_id / "refresh" / "data").exists()
+
+
+async def test_a_table_is_what_the_pipeline_says_it_yields(world: World, tmp_path: Path) -> None:
+    content = DefinitionVersion()
+    content.output_schema["required"] = ["close"]
+    world.definitions.content["probe"] = content
+    run = world.runs.submit(world.dataset(definition="probe"), REFRESH)
+    await _execute(world, run, tmp_path)
+    assert run.error.type == "SchemaMismatch"
+    assert "no column 'close'" in run.error.message
     assert not (tmp_path / "acme" / run.instance_id / "refresh" / "data").exists()
 
 

@@ -1,0 +1,132 @@
+"""What a pipeline's definition promises of its table, judged before anything is written; pure functions on tables.
+
+`docs/definitions.md` has the rules. What cannot be judged, for want of a column, counts as broken.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from optaic.plugins import GuardrailViolated, PluginError
+
+_LONGEST = 1_000  # characters of what is said of one
+_DATE = "date"
+
+
+@dataclass(frozen=True)
+class Guardrail:
+    """A check as a definition version demands it."""
+
+    name: str
+    check: str
+    parameters: Mapping[str, Any]
+    blocks: bool
+
+
+def check_guardrails(table: pl.DataFrame, guardrails: Iterable[Guardrail], as_of: dt.date) -> dict[str, str]:
+    """Return what those that only warn find, by name.
+
+    Args:
+        table: the whole content of the new version.
+        guardrails: of the pipeline's definition.
+        as_of: the day for which it was made.
+
+    Raises:
+        GuardrailViolated: naming every one that blocks and is broken.
+    """
+    warnings, blocking = {}, []
+    for one in guardrails:
+        if one.check not in _CHECKS:
+            raise PluginError(
+                f"guardrail {one.name!r}: a refresh knows no check {one.check!r}", type="UnsupportedGuardrail"
+            )
+        problem = _CHECKS[one.check](table, one.parameters, as_of)
+        if problem and one.blocks:
+            blocking.append(f"guardrail {one.name!r} ({one.check}): {problem[:_LONGEST]}")
+        elif problem:
+            warnings[one.name] = problem[:_LONGEST]
+    if blocking:
+        raise GuardrailViolated("; ".join(blocking))
+    return warnings
+
+
+def _required_columns(table: pl.DataFrame, parameters: Mapping[str, Any], _: dt.date) -> str:
+    missing = [name for name in parameters["columns"] if name not in table.columns]
+    return "; ".join(_absent(name, table.columns) for name in missing)
+
+
+def _signal_bounds(table: pl.DataFrame, parameters: Mapping[str, Any], _: dt.date) -> str:
+    """Absent values and NaN are within any bounds, infinity within none."""
+    name, low, high = parameters.get("column", "value"), parameters.get("min"), parameters.get("max")
+    if name not in table.columns:
+        return _absent(name, table.columns)
+    kind = table.schema[name]
+    if not (kind.is_numeric() or kind == pl.Null):
+        return f"column {name!r} is not numeric but {kind}"
+    value = pl.col(name).cast(pl.Float64).fill_nan(None)
+    outside = value.is_infinite()
+    if low is not None:
+        outside |= value < low
+    if high is not None:
+        outside |= value > high
+    return _found(table, outside, f"values of {name!r} outside [{_number(low)}, {_number(high)}]")
+
+
+def _point_in_time(table: pl.DataFrame, parameters: Mapping[str, Any], as_of: dt.date) -> str:
+    name = parameters.get("column", "knowledge_date")  # as the accessor `point_in_time` has it
+    if name not in table.columns:
+        return _absent(name, table.columns)
+    if not _is_dated(table, name):
+        return f"column {name!r} says of no row when it was known: it is {table.schema[name]}"
+    known = pl.col(name).cast(pl.Date)
+    problems = [
+        _found(table, known.is_null(), f"rows without {name!r}"),
+        _found(table, known > as_of, f"rows known after {as_of} only"),
+    ]
+    if _DATE in table.columns and name != _DATE and _is_dated(table, _DATE):
+        problems.append(
+            _found(table, known < pl.col(_DATE).cast(pl.Date), f"rows known before their {_DATE}")
+        )
+    return ", ".join(problem for problem in problems if problem)
+
+
+def _freshness(table: pl.DataFrame, parameters: Mapping[str, Any], as_of: dt.date) -> str:
+    if _DATE not in table.columns:
+        return _absent(_DATE, table.columns)
+    newest = table[_DATE].cast(pl.Date).max() if _is_dated(table, _DATE) else None
+    if not isinstance(newest, dt.date):
+        return "no row has a date"
+    age, most = (as_of - newest).days, int(parameters["max_age_days"])
+    return (
+        f"the newest date, {newest}, is {age} days before {as_of}, {most} are allowed" if age > most else ""
+    )
+
+
+_CHECKS: Mapping[str, Callable[[pl.DataFrame, Mapping[str, Any], dt.date], str]] = {
+    "required_columns": _required_columns,
+    "signal_bounds": _signal_bounds,
+    "point_in_time": _point_in_time,
+    "freshness": _freshness,
+}
+
+
+def _is_dated(table: pl.DataFrame, name: str) -> bool:
+    return isinstance(table.schema[name], (pl.Date, pl.Datetime))
+
+
+def _found(table: pl.DataFrame, condition: pl.Expr, what: str) -> str:
+    rows = table.filter(condition)
+    return f"{rows.height} {what}, for example {rows.row(0, named=True)}" if rows.height else ""
+
+
+def _absent(name: str, columns: Iterable[str]) -> str:
+    return f"there is no column {name!r}, only {', '.join(map(repr, columns)) or 'none at all'}"
+
+
+def _number(bound: float | None) -> str:
+    return "" if bound is None else f"{bound:g}"

@@ -1,0 +1,59 @@
+"""Whether a table is what its pipeline's definition says it yields: columns and types, no values; it reads nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import polars as pl
+
+from optaic.plugins import SchemaMismatch
+
+_TEXTS = (pl.String, pl.Categorical, pl.Enum)
+_TIMES = (pl.Date, pl.Datetime, pl.Time)
+# The types of columns that hold what JSON Schema calls by these names; dates are texts in JSON.
+_TYPES: Mapping[str, Callable[[pl.DataType], bool]] = {
+    "string": lambda kind: isinstance(kind, (*_TEXTS, *_TIMES)),
+    "number": lambda kind: kind.is_numeric(),
+    "integer": lambda kind: kind.is_integer(),
+    "boolean": lambda kind: kind == pl.Boolean,
+    "array": lambda kind: isinstance(kind, (pl.List, pl.Array)),
+    "object": lambda kind: isinstance(kind, pl.Struct),
+    "null": lambda _: False,  # a column of nothing else fits every type
+}
+_FORMATS: Mapping[str, type[pl.DataType]] = {"date": pl.Date, "date-time": pl.Datetime}
+
+
+def check_output(table: pl.DataFrame, schema: Mapping[str, Any]) -> None:
+    """Hold a table's columns and their types against the schema of a row; its values are not looked at.
+
+    Raises:
+        SchemaMismatch: naming every column that is absent, of another type, or not known.
+    """
+    if problems := list(_column_problems(table.schema, schema)):
+        raise SchemaMismatch(f"the table is not what `output_schema` says: {'; '.join(problems)}")
+
+
+def _column_problems(columns: Mapping[str, pl.DataType], schema: Mapping[str, Any]) -> Iterator[str]:
+    properties = schema.get("properties", {})
+    for name in schema.get("required", ()):
+        if name not in columns:
+            yield f"there is no column {name!r}, only {', '.join(map(repr, columns)) or 'none at all'}"
+    for name, kind in columns.items():
+        if name in properties:
+            if not _fits(kind, properties[name]):
+                yield f"column {name!r} is {kind}"
+        elif schema.get("additionalProperties") is False and not schema.get("patternProperties"):
+            yield f"column {name!r} is not known"
+
+
+def _fits(kind: pl.DataType, described: Mapping[str, Any] | bool) -> bool:
+    if isinstance(described, bool) or "type" not in described or kind == pl.Null:
+        return described is not False
+    given = described["type"]
+    names = [given] if isinstance(given, str) else given
+    if "string" in names and described.get("format") in _FORMATS:
+        others = [name for name in names if name != "string"]
+        wanted = _FORMATS[described["format"]]
+        return isinstance(kind, wanted) or any(_TYPES[name](kind) for name in others)
+    return any(_TYPES[name](kind) for name in names)

@@ -1,0 +1,121 @@
+"""What a pipeline's definition promises of its table."""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+from typing import Any
+
+import polars as pl
+import pytest
+
+from instance_service.domain.contracts import CHECKS, OF_WEIGHTS
+from optaic.plugins import GuardrailViolated, PluginError, SchemaMismatch
+from worker.guardrails import Guardrail, check_guardrails
+from worker.output_schema import check_output
+
+_TODAY = dt.date(2024, 1, 10)
+
+
+def _day(day: int) -> dt.date:
+    return dt.date(2024, 1, day)
+
+
+def _table(**columns: Any) -> pl.DataFrame:
+    rows = {"date": [_day(8), _day(9)], "entity": ["A", "B"], "value": [1.0, -1.0]}
+    return pl.DataFrame({**rows, "knowledge_date": [_day(9), _day(10)], **columns})
+
+
+_NAN, _INF = float("nan"), float("inf")
+_TEXTS = ["x", "y"]
+# Check, parameters, a table that keeps it, and one that breaks it with a part of what is said.
+_CASES: list[tuple[str, dict[str, Any], pl.DataFrame, pl.DataFrame, str]] = [
+    ("required_columns", {"columns": ["value", "date"]}, _table(), _table().drop("value"), "no column 'value'"),
+    ("signal_bounds", {"min": -1, "max": 1}, _table(), _table(value=[0.0, -1.5]), "1 values of 'value' outside [-1, 1], for example {'date': datetime.date(2024, 1, 9), 'entity': 'B'"),
+    ("signal_bounds", {"max": 1}, _table(value=[_NAN, None]), _table(value=[0.0, 2.0]), "'value': 2.0"),
+    ("signal_bounds", {"min": 0}, _table(value=[None, None]), _table(value=[0.0, _INF]), "'value': inf"),
+    ("signal_bounds", {"min": 0, "column": "score"}, _table(score=[0, 1]), _table(), "no column 'score'"),
+    ("signal_bounds", {"min": 0}, _table().clear(), _table(value=_TEXTS), "not numeric"),
+    ("point_in_time", {}, _table(), _table(knowledge_date=[_day(9), None]), "1 rows without 'knowledge_date'"),
+    ("point_in_time", {}, _table(knowledge_date=[_day(8), _day(9)]), _table(knowledge_date=[_day(9), _day(11)]), "1 rows known after 2024-01-10 only"),
+    ("point_in_time", {}, _table().drop("date"), _table(knowledge_date=[_day(7), _day(10)]), "1 rows known before their date"),
+    ("point_in_time", {"column": "since"}, _table(since=[dt.datetime(2024, 1, 9, 8, tzinfo=dt.UTC)] * 2), _table(), "no column 'since'"),
+    ("point_in_time", {"column": "date"}, _table(), _table(date=_TEXTS), "says of no row"),
+    ("freshness", {"max_age_days": 1.0}, _table(), _table(date=[_day(7), _day(8)]), "2024-01-08, is 2 days before 2024-01-10"),
+    ("freshness", {"max_age_days": 0}, _table(date=[None, _day(10)]), _table().clear(), "no row has a date"),
+    ("freshness", {"max_age_days": 0}, _table(date=[_day(11), _day(10)]), _table().drop("date"), "no column 'date'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("case", "blocks"), list(itertools.product(_CASES, (True, False))))
+def test_every_check_blocks_or_warns(
+    case: tuple[str, dict[str, Any], pl.DataFrame, pl.DataFrame, str], *, blocks: bool
+) -> None:
+    check, parameters, good, bad, text = case
+    guardrails = [Guardrail("mine", check, parameters, blocks=blocks)]
+    assert check_guardrails(good, guardrails, _TODAY) == {}
+    if blocks:
+        with pytest.raises(GuardrailViolated) as refused:
+            check_guardrails(bad, guardrails, _TODAY)
+        assert refused.value.message.startswith(f"guardrail 'mine' ({check}): ")
+        assert text in refused.value.message
+    else:
+        (warning,) = check_guardrails(bad, guardrails, _TODAY).items()
+        assert warning[0] == "mine"
+        assert text in warning[1]
+
+
+def test_every_check_of_a_pipeline_is_known_here() -> None:
+    assert {case[0] for case in _CASES} == set(CHECKS) - set(OF_WEIGHTS)
+    with pytest.raises(PluginError, match="no check 'of tomorrow'") as refused:
+        check_guardrails(_table(), [Guardrail("a", "of tomorrow", {}, blocks=False)], _TODAY)
+    assert refused.value.type == "UnsupportedGuardrail"
+
+
+def test_everything_that_blocks_is_named_at_once() -> None:
+    names = ("one", "two")
+    guardrails = [Guardrail(name, "required_columns", {"columns": [name]}, blocks=True) for name in names]
+    with pytest.raises(GuardrailViolated, match=r"'one'.*; guardrail 'two'"):
+        check_guardrails(_table(), guardrails, _TODAY)
+
+
+def _properties(**described: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": described}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {},
+        _properties(date={"type": "string", "format": "date"}, entity={"type": ["string", "null"]}),
+        _properties(value={"type": "number"}, absent={"type": "string"}, date={"type": "string"}),
+        _properties(value={"description": "anything"}, entity=True, date={"$ref": "#/$defs/date"}),
+        {**_properties(date=True, entity=True, value=True), "additionalProperties": False},
+        {"required": ["date", "value"], "additionalProperties": False, "patternProperties": {"^[a-z_]+$": True}},
+    ],
+)  # fmt: skip
+def test_a_table_that_fits_its_schema_passes(schema: dict[str, Any]) -> None:
+    check_output(_table().drop("knowledge_date"), schema)
+    nothing = (
+        _table().drop("knowledge_date").with_columns(pl.lit(None).alias(name) for name in ("date", "value"))
+    )
+    check_output(nothing, schema)
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        ({"required": ["close"]}, "there is no column 'close'"),
+        (_properties(value={"type": ["string", "null"]}), "column 'value' is Float64"),
+        (_properties(value={"type": "integer"}), "column 'value' is Float64"),
+        (_properties(entity={"type": "string", "format": "date"}), "column 'entity' is String"),
+        (_properties(entity=False), "column 'entity' is String"),
+        (
+            {**_properties(date=True, entity=True), "additionalProperties": False},
+            "column 'value' is not known",
+        ),
+    ],
+)
+def test_a_table_that_does_not_is_refused(schema: dict[str, Any], text: str) -> None:
+    with pytest.raises(SchemaMismatch, match=text):
+        check_output(_table(), schema)
