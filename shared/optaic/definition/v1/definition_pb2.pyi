@@ -104,7 +104,7 @@ class _EnforcementEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Enforceme
     ENFORCEMENT_BLOCK: _Enforcement.ValueType  # 1
     """The run fails and nothing is published."""
     ENFORCEMENT_WARN: _Enforcement.ValueType  # 2
-    """The run completes and says so."""
+    """The run completes and says so, in its metrics under `guardrail.<name>`."""
 
 class Enforcement(_Enforcement, metaclass=_EnforcementEnumTypeWrapper):
     """What happens when a guardrail is broken."""
@@ -113,7 +113,7 @@ ENFORCEMENT_UNSPECIFIED: Enforcement.ValueType  # 0
 ENFORCEMENT_BLOCK: Enforcement.ValueType  # 1
 """The run fails and nothing is published."""
 ENFORCEMENT_WARN: Enforcement.ValueType  # 2
-"""The run completes and says so."""
+"""The run completes and says so, in its metrics under `guardrail.<name>`."""
 Global___Enforcement: _TypeAlias = Enforcement  # noqa: Y015
 
 class _Compatibility:
@@ -236,11 +236,13 @@ class DefinitionVersion(_message.Message):
 
     @_builtins.property
     def input_schema(self) -> _struct_pb2.Struct:
-        """JSON Schema of what the code reads; empty means anything."""
+        """JSON Schema of a row of what the code reads, for people and the publication report; empty means anything."""
 
     @_builtins.property
     def output_schema(self) -> _struct_pb2.Struct:
-        """JSON Schema of what the code yields; empty means anything."""
+        """JSON Schema of a row of what the code yields; empty means anything. A refresh fails where the table that its
+        pipeline yields has other columns, or types of columns; of other kinds it is for people and the publication report.
+        """
 
     @_builtins.property
     def compatibility_rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___CompatibilityRule]:
@@ -248,7 +250,7 @@ class DefinitionVersion(_message.Message):
 
     @_builtins.property
     def guardrail_contracts(self) -> _containers.RepeatedCompositeFieldContainer[Global___GuardrailContract]:
-        """Checks on produced data."""
+        """Checks on produced data; a STORE and an ACCESSOR have none."""
 
     @_builtins.property
     def flow_specs(self) -> _containers.RepeatedCompositeFieldContainer[Global___FlowSpec]:
