@@ -141,9 +141,18 @@ async def main(stop: asyncio.Event) -> None:
     logging.configure(settings.log_level, "instance-service")
     await migrate(settings.database_owner_url, "instance_service")
     deployments = PrefectDeployments(
-        settings.prefect_api_url, settings.work_pool, settings.prefect_timeout_seconds
+        settings.prefect_api_url,
+        settings.work_pool,
+        settings.prefect_timeout_seconds,
+        settings.prefect_api_key,
     )
-    experiments = MlflowExperiments(settings.mlflow_url, settings.mlflow_timeout_seconds)
+    experiments = MlflowExperiments(
+        settings.mlflow_url,
+        settings.mlflow_timeout_seconds,
+        token=settings.mlflow_token,
+        username=settings.mlflow_username,
+        password=settings.mlflow_password,
+    )
     projects = EvidentlyProjects(settings.evidently_workspace, settings.evidently_timeout_seconds)
     app = build(settings, Outside(deployments, experiments, projects))
     await app.environment.database.open()

@@ -13,11 +13,21 @@ class Settings(ServiceSettings):
     prefect_api_url: str = Field(
         default="http://127.0.0.1:4200/api", description="Prefect's API; it may be down, also at start."
     )
+    prefect_api_key: str = Field(
+        default="", repr=False, description="Bearer token for Prefect; empty: none is sent."
+    )
     prefect_timeout_seconds: float = Field(default=10.0, gt=0, description="Longest single call of Prefect.")
     work_pool: str = Field(default="optaic", description="Prefect work pool that every deployment names.")
     mlflow_url: str = Field(
         default="http://127.0.0.1:5000", description="MLflow's server; it may be down, also at start."
     )
+    mlflow_token: str = Field(
+        default="", repr=False, description="Bearer token for MLflow; empty: none is sent."
+    )
+    mlflow_username: str = Field(
+        default="", description="User of MLflow's basic authentication, which goes before the token."
+    )
+    mlflow_password: str = Field(default="", repr=False, description="That user's password.")
     mlflow_timeout_seconds: float = Field(default=5.0, gt=0, description="Longest single call of MLflow.")
     evidently_workspace: Path = Field(
         default=Path("workspace"),
@@ -30,7 +40,9 @@ class Settings(ServiceSettings):
         default=("default",), description="JSON list: the tenants that get the built-in definitions at start."
     )
     drift_interval_seconds: float = Field(
-        default=30.0, gt=0, description="Time between comparisons of all deployments with Prefect."
+        default=30.0,
+        gt=0,
+        description="Time between comparisons of all instances with Prefect, MLflow and Evidently.",
     )
     reconcile_interval_seconds: float = Field(
         default=1.0, gt=0, description="Time between looks at the work queue when nothing wakes it."

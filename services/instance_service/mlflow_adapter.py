@@ -34,10 +34,14 @@ class _Found:
 class MlflowExperiments:
     """The port `Experiments` on one MLflow server."""
 
-    def __init__(self, url: str, timeout_seconds: float) -> None:
+    def __init__(
+        self, url: str, timeout_seconds: float, *, token: str = "", username: str = "", password: str = ""
+    ) -> None:
         self._client = httpx.AsyncClient(
             base_url=url.rstrip("/") + "/",
             timeout=timeout_seconds,
+            headers={"authorization": f"Bearer {token}"} if token else {},
+            auth=(username, password) if username else None,
             limits=httpx.Limits(max_connections=2 * _CONCURRENCY),
             trust_env=False,
         )
@@ -195,6 +199,11 @@ class MlflowExperiments:
         if response.is_success:
             return response.json()
         text = response.text[:500]
+        if response.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
+            message = (
+                f"MLflow does not accept OPTAIC_MLFLOW_TOKEN or _USERNAME: {response.status_code}: {text}"
+            )
+            raise OutsideUnavailableError("MlflowUnauthorized", message)
         if response.is_client_error and response.status_code != httpx.codes.TOO_MANY_REQUESTS:
             code = response.json().get("error_code") if "json" in response.headers["content-type"] else ""
             if fine and code == fine:

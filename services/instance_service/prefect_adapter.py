@@ -35,10 +35,11 @@ _FIXED: _JSON = {
 class PrefectDeployments:
     """The port `Deployments` on one Prefect server."""
 
-    def __init__(self, api_url: str, work_pool: str, timeout_seconds: float) -> None:
+    def __init__(self, api_url: str, work_pool: str, timeout_seconds: float, api_key: str = "") -> None:
         self._client = httpx.AsyncClient(
             base_url=api_url.rstrip("/") + "/",
             timeout=timeout_seconds,
+            headers={"authorization": f"Bearer {api_key}"} if api_key else {},
             limits=httpx.Limits(max_connections=2 * _CONCURRENCY),
             trust_env=False,
         )
@@ -151,6 +152,9 @@ class PrefectDeployments:
             if "ork pool" in text:
                 message = f"Prefect has no work pool {self._work_pool!r} yet: no worker has started"
                 raise OutsideUnavailableError("WorkPoolMissing", message)
+        if response.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
+            message = f"Prefect does not accept OPTAIC_PREFECT_API_KEY: {response.status_code}: {text}"
+            raise OutsideUnavailableError("PrefectUnauthorized", message)
         if response.is_client_error and response.status_code != httpx.codes.TOO_MANY_REQUESTS:
             raise _RefusedError("PrefectRefused", f"{response.status_code}: {text}")
         raise OutsideUnavailableError("PrefectUnavailable", f"{response.status_code}: {text}")

@@ -25,6 +25,9 @@ class Settings(BaseSettings):
     log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
 
     prefect_api_url: str = Field(default="http://127.0.0.1:4200/api", description="Prefect's API.")
+    prefect_api_key: str = Field(
+        default="", repr=False, description="Bearer token for Prefect; empty: none is sent."
+    )
     work_pool: str = Field(
         default="optaic", min_length=1, description="Work pool that is polled; made if absent."
     )
@@ -66,6 +69,7 @@ class Settings(BaseSettings):
         """What libraries read from the environment, once, when they are imported for the first time."""
         return {
             "PREFECT_API_URL": self.prefect_api_url,
+            **({"PREFECT_API_KEY": self.prefect_api_key} if self.prefect_api_key else {}),
             "PREFECT_LOGGING_LEVEL": "WARNING",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "DO_NOT_TRACK": "1",

@@ -13,6 +13,7 @@ from instance_service.domain.flows import counterpart_name
 from instance_service.mlflow_adapter import MlflowExperiments
 from instance_service.ports import Experiment, Experiments, OutsideUnavailableError
 from servicekit.ids import new_id
+from support.guarded import guarded
 from support.mlflow_api import mlflow_api
 
 if TYPE_CHECKING:
@@ -118,6 +119,29 @@ async def test_a_foreign_edit_is_seen_and_repaired(mlflow_url: str) -> None:
         assert await adapter.ensure([desired]) == first  # by its name
         assert (await _all(adapter))[desired.name] == desired
     await adapter.close()
+
+
+@pytest.mark.parametrize(
+    ("header", "credentials"),
+    [
+        ("Bearer secret", {"token": "secret"}),
+        ("Basic dXNlcjpzZWNyZXQ=", {"username": "user", "password": "secret"}),
+        ("Basic dXNlcjpzZWNyZXQ=", {"username": "user", "password": "secret", "token": "other"}),
+    ],
+)
+async def test_a_server_behind_authentication_gets_credentials_and_is_told_apart_from_others(
+    header: str, credentials: dict[str, str]
+) -> None:
+    async with guarded(header, "{}") as url:
+        adapter = MlflowExperiments(url, 2, **credentials)
+        assert not await _all(adapter)
+        await adapter.close()
+        for wrong in ({}, {"token": "wrong"}, {"username": "user", "password": "wrong"}):
+            adapter = MlflowExperiments(url, 2, **wrong)
+            with pytest.raises(OutsideUnavailableError) as refused:
+                await adapter.ensure([_experiment()])
+            assert refused.value.reason == "MlflowUnauthorized"
+            await adapter.close()
 
 
 async def test_a_server_that_is_down_is_unavailable() -> None:

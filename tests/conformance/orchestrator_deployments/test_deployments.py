@@ -16,6 +16,7 @@ from instance_service.domain.schedules import Timing
 from instance_service.ports import Deployment, Deployments, OutsideUnavailableError
 from instance_service.prefect_adapter import PrefectDeployments
 from servicekit.ids import new_id
+from support.guarded import guarded
 from support.prefect_api import prefect_api
 
 Edit = Callable[[str, str, dict[str, Any]], Awaitable[object]]
@@ -179,6 +180,19 @@ async def test_a_missing_work_pool_is_not_there_yet(prefect_url: str) -> None:
         await adapter.ensure([_deployment(), _deployment()])
     await adapter.close()
     assert refused.value.reason == "WorkPoolMissing"
+
+
+async def test_a_server_behind_authentication_gets_the_key_and_is_told_apart_from_others() -> None:
+    async with guarded("Bearer secret", "[]") as url:
+        adapter = PrefectDeployments(f"{url}/api", "optaic", 2, "secret")
+        assert not await _all(adapter)
+        await adapter.close()
+        for key in ("", "wrong"):
+            adapter = PrefectDeployments(f"{url}/api", "optaic", 2, key)
+            with pytest.raises(OutsideUnavailableError) as refused:
+                await adapter.ensure([_deployment()])
+            assert refused.value.reason == "PrefectUnauthorized"
+            await adapter.close()
 
 
 async def test_a_server_that_is_down_is_unavailable() -> None:
