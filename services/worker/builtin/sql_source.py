@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import datetime as dt
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -19,9 +21,11 @@ from optaic.plugins import (
 )
 from worker.builtin.parameters import Config, read_names, read_text
 from worker.builtin.secrets import PREFIX, Secrets, has_placeholder
-from worker.builtin.tidy import check_columns, cut, read_date_columns, read_mapping, tidy
+from worker.builtin.tidy import ISO, check_columns, cut, read_date_columns, read_mapping, tidy
 
 _PASSWORDS = ("password", "passwd", "pwd")
+# Formats whose texts and numbers grow with the date: the larger unit first, each of a fixed width.
+_SORTED = re.compile(r"[^%]*(%F|%Y[^%]*%m[^%]*%d)[^%]*(%H[^%]*(%M[^%]*(%S[^%]*)?)?|%T[^%]*)?")
 
 
 class SqlPipeline(Pipeline):
@@ -31,7 +35,8 @@ class SqlPipeline(Pipeline):
         """One row for each of the source's; incrementally, merged by `keys` into the base version.
 
         Raises:
-            InvalidConfig: a parameter is malformed, or the database's driver is not installed.
+            InvalidConfig: a parameter is malformed, the database's driver is not installed, or the cursor holds
+                dates as texts or numbers that do not sort as dates do.
             InvalidQuery: there is no such table or column, or the query is none.
             SourceUnavailable: the database does not answer.
             SchemaMismatch: a column is missing, or its type changed so that old and new rows do not go together.
@@ -40,8 +45,9 @@ class SqlPipeline(Pipeline):
         """
         config = context.config
         mapping, dates = read_mapping(config), read_date_columns(config)
+        date_format = str(config.get("date_format") or "") or ISO
         cursor = str(config.get("cursor") or "")
-        kept = _name_of_cursor(cursor, mapping)
+        kept = _name_of_cursor(cursor, mapping, dates)
         base = context.previous if cursor else None
         if base is not None and kept not in base.columns:
             base = None  # made by another query: start afresh
@@ -51,18 +57,21 @@ class SqlPipeline(Pipeline):
         last = None if base is None else base[kept].max()
         source = read_text(config, "table") if config.get("table") else "the query"
         context.progress(0.1, f"reading {source}" + ("" if last is None else f" from {kept} {last!s} on"))
-        table = _fetch(config, _select(config, cursor, last), source)
+        table = _fetch(config, cursor, last, date_format if kept in dates else "", source)
         if cursor:
             check_columns([cursor], table.columns, source)
-        table = tidy(table, mapping, dates, str(config.get("date_format") or ""), source)
+            if kept in dates and _is_written(table[cursor]) and not _SORTED.fullmatch(date_format):
+                text = f"{cursor!r} holds dates as {date_format}, which do not sort as dates do"
+                raise InvalidConfig(f"cursor: {text}; take a column that grows, or none")
+        table = tidy(table, mapping, dates, date_format, source)
         context.progress(0.8, f"{table.height} rows read")
         if base is not None:
             table = _merge(base, table, list(read_names(config, "keys") or ("date", "entity")), source)
         return cut(table, bounds, source)
 
 
-def _name_of_cursor(cursor: str, mapping: Mapping[str, str]) -> str:
-    """The result's name of the cursor: the base version must hold it."""
+def _name_of_cursor(cursor: str, mapping: Mapping[str, str], dates: Sequence[str]) -> str:
+    """The result's name of the cursor: the base version must hold it, as the source does if it can."""
     if not cursor or not mapping:
         return cursor
     names = [name for name, source in mapping.items() if source == cursor]
@@ -70,11 +79,16 @@ def _name_of_cursor(cursor: str, mapping: Mapping[str, str]) -> str:
         raise InvalidConfig(
             f"columns: must keep the cursor {cursor!r}, or the next refresh cannot go on from it"
         )
-    return names[0]
+    return next((name for name in names if name not in dates), names[0])
 
 
-def _select(config: Config, cursor: str, last: object) -> sa.Select[Any]:
-    """From the last cursor on, itself included: rows may have been added under the same one since."""
+def _is_written(dates: pl.Series) -> bool:
+    """Whether they are texts or numbers and no dates."""
+    return dates.dtype == pl.String or dates.dtype.is_integer()
+
+
+def _select(config: Config, *columns: str) -> sa.Select[Any]:
+    """Columns of the source; all if none is named."""
     if config.get("table"):
         schema, _, name = read_text(config, "table").rpartition(".")
         rows: sa.FromClause = sa.table(name, schema=schema or None)
@@ -82,13 +96,42 @@ def _select(config: Config, cursor: str, last: object) -> sa.Select[Any]:
         # Escaped: a colon in the text is no parameter.
         text = read_text(config, "query").strip().rstrip(";").replace(":", "\\:")
         rows = sa.text(text).columns().subquery("source")
-    statement = sa.select(sa.text("*")).select_from(rows)
+    wanted: list[sa.ColumnClause[Any]] = [sa.column(name) for name in columns]
+    return (sa.select(*wanted) if wanted else sa.select(sa.text("*"))).select_from(rows)
+
+
+def _read(
+    connection: sa.Connection, config: Config, cursor: str, last: object, date_format: str
+) -> pl.DataFrame:
+    """From the last cursor on, itself included: rows may have been added under the same one since.
+
+    A row without a cursor may be new whenever it is seen.
+    """
+    statement = _select(config)
     if last is not None:
-        statement = statement.where(sa.column(cursor) >= sa.bindparam("last", last))
-    return statement
+        if isinstance(last, dt.date) and date_format:
+            last = _write(last, connection.scalar(_some(config, cursor)), date_format)
+        column: sa.ColumnClause[Any] = sa.column(cursor)
+        statement = statement.where((column >= sa.bindparam("last", last)) | column.is_(None))
+    return pl.read_database(statement, connection, infer_schema_length=None)
 
 
-def _fetch(config: Config, statement: sa.Select[Any], source: str) -> pl.DataFrame:
+def _some(config: Config, cursor: str) -> sa.Select[Any]:
+    """Any one value of the cursor."""
+    return _select(config, cursor).where(sa.column(cursor).is_not(None)).limit(1)
+
+
+def _write(date: dt.date, like: object, date_format: str) -> object:
+    """A date as the source writes its own, of which one is given: only so do they compare."""
+    if isinstance(like, str | int):
+        text = date.strftime(date_format)
+        return text if isinstance(like, str) else int(text)
+    if isinstance(like, dt.datetime) and like.tzinfo is not None:
+        return date - dt.timedelta(days=1)  # the day began earlier where the database's zone is west of ours
+    return date
+
+
+def _fetch(config: Config, cursor: str, last: object, date_format: str, source: str) -> pl.DataFrame:
     secrets = Secrets()
     try:
         engine = sa.create_engine(_read_url(config, secrets), poolclass=sa.NullPool)
@@ -100,7 +143,7 @@ def _fetch(config: Config, statement: sa.Select[Any], source: str) -> pl.DataFra
         raise SourceUnavailable(f"the database does not answer: {_reason(error, secrets)}") from None
     with connection:
         try:
-            return pl.read_database(statement, connection, infer_schema_length=None)
+            return _read(connection, config, cursor, last, date_format)
         except exc.DBAPIError as error:
             if error.connection_invalidated:
                 raise SourceUnavailable(f"the connection was lost: {_reason(error, secrets)}") from None

@@ -9,7 +9,7 @@ import polars as pl
 from optaic.plugins import DateRange, InvalidConfig, NoDataInRange, SchemaMismatch, UnparsableData
 from worker.builtin.parameters import Config, read_date, read_names, read_section
 
-_ISO = "%Y-%m-%d"
+ISO = "%Y-%m-%d"
 
 
 def read_mapping(config: Config) -> Mapping[str, str]:
@@ -46,7 +46,7 @@ def check_columns(wanted: Sequence[str], found: Sequence[str], source: str) -> N
 def tidy(
     table: pl.DataFrame, mapping: Mapping[str, str], dates: Sequence[str], date_format: str, source: str
 ) -> pl.DataFrame:
-    """The table under the result's names, with dates as dates and decimals as floats.
+    """The table under the result's names, with dates as dates, decimals as floats and times of a zone as UTC's.
 
     Raises:
         SchemaMismatch: a column is missing.
@@ -59,7 +59,9 @@ def tidy(
     table = table.with_columns(pl.selectors.decimal().cast(pl.Float64))
     if "entity" in table.columns:
         table = table.with_columns(pl.col("entity").cast(pl.String))
-    return table.with_columns(_to_date(table[name], date_format, source) for name in dates)
+    table = table.with_columns(_to_date(table[name], date_format, source) for name in dates)
+    # As stores keep them: the zone of a database's session would make every refresh differ from the last.
+    return table.with_columns(pl.selectors.datetime(time_zone="*").dt.convert_time_zone("UTC"))
 
 
 def cut(table: pl.DataFrame, dates: DateRange, source: str) -> pl.DataFrame:
@@ -86,14 +88,14 @@ def _to_date(column: pl.Series, date_format: str, source: str) -> pl.Series:
         raise UnparsableData(f"{source}: column {column.name!r} holds no dates but {column.dtype}")
     texts = column.cast(pl.String)
     try:
-        parsed = texts.str.to_date(date_format or _ISO, strict=False)
+        parsed = texts.str.to_date(date_format or ISO, strict=False)
     except pl.exceptions.ComputeError as error:
         raise InvalidConfig(f"date_format: {date_format!r} is no format of dates: {error}") from error
     wrong = (parsed.is_null() & texts.is_not_null()).arg_true()
     if wrong.len():
         row = wrong[0]
         raise UnparsableData(
-            f"{source}: {wrong.len()} values of {column.name!r} are no dates like {date_format or _ISO}, "
+            f"{source}: {wrong.len()} values of {column.name!r} are no dates like {date_format or ISO}, "
             f"for example {texts[row]!r} in row {row + 1}"
         )
     return parsed

@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import psycopg
@@ -24,6 +25,7 @@ from optaic.plugins import (
     SourceUnavailable,
     UnparsableData,
 )
+from worker.builtin.digest import canonicalize
 from worker.builtin.sql_source import SqlPipeline
 
 DAYS = [dt.date(2020, 1, day) for day in range(1, 6)]
@@ -45,9 +47,9 @@ class Database:
                     {"day": day.isoformat(), "ticker": ticker, "px": px, "seq": seq},
                 )
 
-    def execute(self, statement: str) -> None:
+    def execute(self, statement: str, **values: object) -> None:
         with self.engine.begin() as connection:
-            connection.execute(sa.text(statement))
+            connection.execute(sa.text(statement), values)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -194,3 +196,99 @@ def test_a_wrong_password_is_a_typed_error_that_does_not_show_it(
     with pytest.raises(SourceUnavailable, match="password") as refusal:
         run(Database(url, sa.create_engine("sqlite://")))
     assert "w/r@o:ng" not in str(refusal.value)
+
+
+def refresh(database: Database, previous: pl.DataFrame | None = None, **options: object) -> pl.DataFrame:
+    """By the cursor `day` of the table `dated (day, ticker, px)`, through what a store does to a table."""
+    columns = {"date": "day", "entity": "ticker", "px": "px"}
+    given: dict[str, Any] = {"table": "dated", "columns": columns, "cursor": "day", **options}
+    return canonicalize(run(database, previous, **given), ["date", "entity"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "written"),
+    [
+        ("integer", "%Y%m%d"),
+        ("varchar(20)", "%Y%m%d"),
+        ("varchar(20)", "%Y/%m/%d"),
+        ("varchar(20)", "%F"),
+        ("varchar(20)", "%Y-%m-%d %H:%M:%S"),
+        ("varchar(20)", ""),
+        ("date", ""),
+        ("date", "%d.%m.%Y"),  # for other columns: this one holds dates
+        ("timestamp", ""),
+        ("timestamp with time zone", ""),
+    ],
+)
+def test_a_cursor_of_dates_reads_on_however_the_source_writes_them(
+    database: Database, kind: str, written: str
+) -> None:
+    is_typed = kind.startswith(("date", "timestamp"))
+    if database.engine.dialect.name == "sqlite" and is_typed:
+        kind, written, is_typed = "text", "%Y-%m-%d", False
+    database.execute(f"create table dated (day {kind}, ticker text, px float)")
+
+    def insert(day: dt.date, px: float) -> None:
+        value: object = day
+        if not is_typed:
+            value = day.strftime(written or "%Y-%m-%d")
+            value = int(value) if kind == "integer" else value
+        database.execute("insert into dated values (:day, 'a', :px)", day=value, px=px)
+
+    options: dict[str, Any] = {"date_format": written} if written else {}
+    insert(DAYS[0], 1.0)
+    insert(DAYS[1], 2.0)
+    found = refresh(database, **options)
+    database.execute("update dated set px = 7.0 where px = 1.0")  # before the last: not read again
+    for number, day in enumerate(DAYS[2:], 3):
+        insert(day, float(number))
+        found = refresh(database, found, **options)
+    # Times of a zone are read again from a day before on.
+    first = 7.0 if "zone" in kind else 1.0
+    assert found.rows() == list(zip(DAYS, "aaaaa", (first, 2.0, 3.0, 4.0, 5.0), strict=True))
+
+
+@pytest.mark.parametrize("written", ["%d.%m.%Y", "%m/%d/%Y", "%y%m%d", "%Y%d%m", "%-Y-%m-%d"])
+def test_a_cursor_whose_dates_do_not_sort_is_refused_at_once(database: Database, written: str) -> None:
+    database.execute("create table dated (day text, ticker text, px float)")
+    database.execute("insert into dated values (:day, 'a', 1.0)", day=DAYS[0].strftime(written))
+    with pytest.raises(InvalidConfig, match="cursor: 'day' holds dates as"):
+        refresh(database, date_format=written)
+    assert refresh(database, date_format=written, cursor=None).height == 1
+
+
+def test_times_of_any_zone_read_on(database: Database) -> None:
+    if database.engine.dialect.name == "sqlite":
+        pytest.skip("it has no zones")
+    with database.engine.connect() as connection:
+        name = connection.scalar(sa.text("select current_database()"))
+    database.execute(f"alter database \"{name}\" set timezone to 'America/New_York'")
+    database.engine.dispose()
+    database.execute("create table dated (day timestamptz, ticker text, px float, seen timestamptz)")
+    columns = {"date": "day", "entity": "ticker", "px": "px", "seen": "seen"}
+    found = None
+    for px, hour in enumerate(("01:00", "02:00", "03:00"), 1):  # still the day before in New York
+        time = dt.datetime.fromisoformat(f"2020-01-02 {hour}Z")
+        database.execute(
+            "insert into dated values (:time, :entity, :px, :time)", time=time, entity=hour, px=px
+        )
+        found = refresh(database, found, columns=columns)
+        assert found.height == px
+        by_time = refresh(database, found, columns=columns, cursor="seen")
+        assert by_time.equals(found)
+
+
+def test_rows_without_a_cursor_are_read_always(database: Database) -> None:
+    first = run(database, cursor="seq")
+    database.execute("insert into prices values ('2020-01-03', 'a', 9.0, null)")
+    second = run(database, first, cursor="seq")
+    assert second.height == 4
+    database.execute("update prices set px = 8.0 where seq is null")
+    assert run(database, second, cursor="seq")["close"].to_list() == [1.25, None, 3.5, 8.0]
+
+
+@pytest.mark.parametrize("cursor", ["seq", "day"])
+def test_a_source_that_became_empty_changes_nothing(database: Database, cursor: str) -> None:
+    first = run(database, cursor=cursor)
+    database.execute("delete from prices")
+    assert run(database, first, cursor=cursor).equals(first)
