@@ -616,10 +616,12 @@ class FreshnessPolicy(_message.Message):
     GRACE_FIELD_NUMBER: _builtins.int
     frequency: Global___FreshnessPolicy.Frequency.ValueType
     exchange_calendar: _builtins.str
-    """Exchange calendar whose business days count, for example XNYS; empty: Monday to Friday."""
+    """Exchange calendar whose business days count, by its ISO 10383 code, for example XNYS; empty: Monday to
+    Friday. One that is not known is refused (INVALID_SCHEDULE).
+    """
     @_builtins.property
     def grace(self) -> _duration_pb2.Duration:
-        """How long after the due moment it is not yet overdue."""
+        """How long after the due moment it is not yet overdue; a year at most."""
 
     def __init__(
         self,

@@ -123,7 +123,7 @@ class InstanceServiceServicer:
     """
 
     def CreateProject(self, request, context):
-        """Errors: ALREADY_EXISTS (NAME_TAKEN).
+        """Errors: ALREADY_EXISTS (NAME_TAKEN); INVALID_ARGUMENT (TOO_LARGE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -144,10 +144,12 @@ class InstanceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateInstance(self, request, context):
-        """Stores the desired state, then waits for ACTIVE, 2 seconds at most and within the caller's deadline;
-        otherwise answers PROVISIONING. Errors: NOT_FOUND (PROJECT_NOT_FOUND, DEFINITION_NOT_FOUND,
+        """Stores the desired state, then waits for ACTIVE up to the caller's deadline (less a tenth of it, between 0.1
+        and 1 second, to answer in; 2 seconds without a deadline); otherwise answers PROVISIONING. A repeated request
+        waits in the same way and gets the revision that the first one has made, in its newest state; where there is
+        a later revision, as it was stored. Errors: NOT_FOUND (PROJECT_NOT_FOUND, DEFINITION_NOT_FOUND,
         UPSTREAM_NOT_FOUND); ALREADY_EXISTS (NAME_TAKEN); INVALID_ARGUMENT (INVALID_CONFIG
-        with every violation's path, WRONG_UPSTREAM_KIND, INVALID_EXPRESSION, INVALID_SCHEDULE).
+        with every violation's path, WRONG_UPSTREAM_KIND, INVALID_EXPRESSION, INVALID_SCHEDULE; TOO_LARGE above 512 kB).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -35,16 +35,18 @@ class InstanceServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> InstanceServiceAsyncStub: ...
     CreateProject: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.CreateProjectRequest, _instance_pb2.Project]
-    """Errors: ALREADY_EXISTS (NAME_TAKEN)."""
+    """Errors: ALREADY_EXISTS (NAME_TAKEN); INVALID_ARGUMENT (TOO_LARGE)."""
     GetProject: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.GetProjectRequest, _instance_pb2.Project]
     """Errors: NOT_FOUND (PROJECT_NOT_FOUND)."""
     ListProjects: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.ListProjectsRequest, _instance_service_pb2.ListProjectsResponse]
     """In the order of names."""
     CreateInstance: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.CreateInstanceRequest, _instance_pb2.Instance]
-    """Stores the desired state, then waits for ACTIVE, 2 seconds at most and within the caller's deadline;
-    otherwise answers PROVISIONING. Errors: NOT_FOUND (PROJECT_NOT_FOUND, DEFINITION_NOT_FOUND,
+    """Stores the desired state, then waits for ACTIVE up to the caller's deadline (less a tenth of it, between 0.1
+    and 1 second, to answer in; 2 seconds without a deadline); otherwise answers PROVISIONING. A repeated request
+    waits in the same way and gets the revision that the first one has made, in its newest state; where there is
+    a later revision, as it was stored. Errors: NOT_FOUND (PROJECT_NOT_FOUND, DEFINITION_NOT_FOUND,
     UPSTREAM_NOT_FOUND); ALREADY_EXISTS (NAME_TAKEN); INVALID_ARGUMENT (INVALID_CONFIG
-    with every violation's path, WRONG_UPSTREAM_KIND, INVALID_EXPRESSION, INVALID_SCHEDULE).
+    with every violation's path, WRONG_UPSTREAM_KIND, INVALID_EXPRESSION, INVALID_SCHEDULE; TOO_LARGE above 512 kB).
     """
     GetInstance: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.GetInstanceRequest, _instance_pb2.Instance]
     """The newest revision, or the one asked for. Errors: NOT_FOUND (INSTANCE_NOT_FOUND,
@@ -96,16 +98,18 @@ class InstanceServiceAsyncStub(InstanceServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateProject: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.CreateProjectRequest, _instance_pb2.Project]  # type: ignore[assignment]
-    """Errors: ALREADY_EXISTS (NAME_TAKEN)."""
+    """Errors: ALREADY_EXISTS (NAME_TAKEN); INVALID_ARGUMENT (TOO_LARGE)."""
     GetProject: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.GetProjectRequest, _instance_pb2.Project]  # type: ignore[assignment]
     """Errors: NOT_FOUND (PROJECT_NOT_FOUND)."""
     ListProjects: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.ListProjectsRequest, _instance_service_pb2.ListProjectsResponse]  # type: ignore[assignment]
     """In the order of names."""
     CreateInstance: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.CreateInstanceRequest, _instance_pb2.Instance]  # type: ignore[assignment]
-    """Stores the desired state, then waits for ACTIVE, 2 seconds at most and within the caller's deadline;
-    otherwise answers PROVISIONING. Errors: NOT_FOUND (PROJECT_NOT_FOUND, DEFINITION_NOT_FOUND,
+    """Stores the desired state, then waits for ACTIVE up to the caller's deadline (less a tenth of it, between 0.1
+    and 1 second, to answer in; 2 seconds without a deadline); otherwise answers PROVISIONING. A repeated request
+    waits in the same way and gets the revision that the first one has made, in its newest state; where there is
+    a later revision, as it was stored. Errors: NOT_FOUND (PROJECT_NOT_FOUND, DEFINITION_NOT_FOUND,
     UPSTREAM_NOT_FOUND); ALREADY_EXISTS (NAME_TAKEN); INVALID_ARGUMENT (INVALID_CONFIG
-    with every violation's path, WRONG_UPSTREAM_KIND, INVALID_EXPRESSION, INVALID_SCHEDULE).
+    with every violation's path, WRONG_UPSTREAM_KIND, INVALID_EXPRESSION, INVALID_SCHEDULE; TOO_LARGE above 512 kB).
     """
     GetInstance: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.GetInstanceRequest, _instance_pb2.Instance]  # type: ignore[assignment]
     """The newest revision, or the one asked for. Errors: NOT_FOUND (INSTANCE_NOT_FOUND,
@@ -160,7 +164,7 @@ class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _instance_service_pb2.CreateProjectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_instance_pb2.Project, _abc.Awaitable[_instance_pb2.Project]]:
-        """Errors: ALREADY_EXISTS (NAME_TAKEN)."""
+        """Errors: ALREADY_EXISTS (NAME_TAKEN); INVALID_ARGUMENT (TOO_LARGE)."""
 
     @_abc_1.abstractmethod
     def GetProject(
@@ -184,10 +188,12 @@ class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _instance_service_pb2.CreateInstanceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_instance_pb2.Instance, _abc.Awaitable[_instance_pb2.Instance]]:
-        """Stores the desired state, then waits for ACTIVE, 2 seconds at most and within the caller's deadline;
-        otherwise answers PROVISIONING. Errors: NOT_FOUND (PROJECT_NOT_FOUND, DEFINITION_NOT_FOUND,
+        """Stores the desired state, then waits for ACTIVE up to the caller's deadline (less a tenth of it, between 0.1
+        and 1 second, to answer in; 2 seconds without a deadline); otherwise answers PROVISIONING. A repeated request
+        waits in the same way and gets the revision that the first one has made, in its newest state; where there is
+        a later revision, as it was stored. Errors: NOT_FOUND (PROJECT_NOT_FOUND, DEFINITION_NOT_FOUND,
         UPSTREAM_NOT_FOUND); ALREADY_EXISTS (NAME_TAKEN); INVALID_ARGUMENT (INVALID_CONFIG
-        with every violation's path, WRONG_UPSTREAM_KIND, INVALID_EXPRESSION, INVALID_SCHEDULE).
+        with every violation's path, WRONG_UPSTREAM_KIND, INVALID_EXPRESSION, INVALID_SCHEDULE; TOO_LARGE above 512 kB).
         """
 
     @_abc_1.abstractmethod

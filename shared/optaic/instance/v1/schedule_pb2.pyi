@@ -242,11 +242,11 @@ class RetryPolicy(_message.Message):
     backoff: Global___RetryPolicy.Backoff.ValueType
     @_builtins.property
     def delay(self) -> _duration_pb2.Duration:
-        """Before the first retry. Absent: 30 seconds."""
+        """Before the first retry; a week at most. Absent: 30 seconds."""
 
     @_builtins.property
     def max_delay(self) -> _duration_pb2.Duration:
-        """The delay grows to this at most. Absent: one hour."""
+        """The delay grows to this at most; a week at most. Absent: one hour."""
 
     def __init__(
         self,

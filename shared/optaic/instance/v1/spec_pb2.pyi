@@ -285,8 +285,8 @@ Global___SignalContract: _TypeAlias = SignalContract  # noqa: Y015
 @_typing.final
 class ExperimentSpec(_message.Message):
     """A preview of an operator or macro over named input datasets: the instance's definition names it, `config`
-    gives its arguments by parameter name, each a number or an expression; each role in `upstream_refs` names
-    an input.
+    gives its arguments by parameter name, each a number or an expression; the upstreams in the role `input`,
+    datasets or signals and at least one, are what it reads.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
