@@ -29,6 +29,7 @@ BACKTEST_RULES = (
 )
 # What holds for a kind whose definition says nothing about upstreams.
 DEFAULT_RULES = {
+    "experiment": (Rule("input", ("dataset", "signal"), 1),),
     "model": (Rule("features", ("dataset", "signal"), 1), Rule("target", ("dataset", "signal"), 0, 1)),
     "portfolio_optimizer": (Rule("signal", ("signal",), 1), Rule("covariance", ("dataset",), 0, 1)),
 }
