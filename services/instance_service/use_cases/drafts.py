@@ -45,7 +45,7 @@ from instance_service.use_cases.references import (
     references_of,
     resolve,
 )
-from instance_service.use_cases.schedules import schedule_violations
+from instance_service.use_cases.schedules import freshness_violations, schedule_violations
 from instance_service.use_cases.shapes import (
     contract_words,
     dataset_of,
@@ -184,6 +184,7 @@ def prepare(
         *_stray_violations(instance, kind),
         *_date_violations(instance, kind),
         *schedule_violations(instance.schedule),
+        *freshness_violations(instance.freshness_policy),
         *complete_references(references),
     ]
     now = timestamp(environment.clock.now())

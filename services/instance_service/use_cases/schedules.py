@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from instance_service.domain.calendars import is_calendar
 from instance_service.domain.flows import deployment_name, deployment_tags, scheduled_flow
 from instance_service.domain.schedules import (
     CronError,
@@ -13,7 +14,7 @@ from instance_service.domain.schedules import (
 )
 from instance_service.ports import Deployment
 from instance_service.use_cases.shapes import flow_word, kind_word
-from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_PAUSED, Instance
+from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_PAUSED, FreshnessPolicy, Instance
 from optaic.instance.v1.schedule_pb2 import Schedule
 from servicekit.errors import FieldViolation
 
@@ -44,6 +45,14 @@ def schedule_violations(schedule: Schedule) -> list[FieldViolation]:
         if not is_timezone(interval.timezone):
             problems.append(("interval.timezone", f"{interval.timezone!r} is no IANA time zone"))
     return [FieldViolation(f"{_PATH}.{field}", text, "INVALID_SCHEDULE") for field, text in problems]
+
+
+def freshness_violations(policy: FreshnessPolicy) -> list[FieldViolation]:
+    """Return what is wrong with a freshness policy that its contract does not see."""
+    if is_calendar(policy.exchange_calendar):
+        return []
+    text = f"{policy.exchange_calendar!r} is no known exchange calendar; XNYS, for example, is one"
+    return [FieldViolation("instance.freshness_policy.exchange_calendar", text, "INVALID_SCHEDULE")]
 
 
 def timings_of(schedule: Schedule) -> tuple[Timing, ...]:
