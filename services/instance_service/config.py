@@ -50,5 +50,6 @@ class Settings(ServiceSettings):
     activation_wait_seconds: float = Field(
         default=2.0,
         ge=0,
-        description="How long CreateInstance waits for ACTIVE, within the caller's deadline.",
+        description="How long CreateInstance waits for ACTIVE where the caller gives no deadline, "
+        "and PromoteModelVersion for MLflow, within the deadline.",
     )

@@ -26,6 +26,7 @@ class RequestContext:
     read_tokens: tuple[str, ...] = ()
     write_tokens: list[str] = field(default_factory=list)
     deadline: float | None = None  # on the monotonic clock
+    has_own_deadline: bool = False  # the caller's; otherwise it is the server's default
 
     def remaining(self) -> float | None:
         """Return the seconds left for the caller, never negative; None where there is no deadline."""

@@ -157,6 +157,7 @@ class Guard:
         request.tenant_id, request.actor = identity.tenant_id, identity.actor
         request.is_service = identity.is_service
         remaining = grpc_context.time_remaining()
+        request.has_own_deadline = remaining is not None
         if remaining is None:
             remaining = default_deadline_seconds
         if remaining is not None:

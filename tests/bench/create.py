@@ -33,10 +33,10 @@ _FIELDS = ("tenant_id", "instance_id", "flow_kind", "run_id")
 async def measure(count: int = 300) -> list[Row]:
     """Rates and latencies of `count` creations for each number of callers; a third of them for one caller."""
     rows: list[Row] = []
-    async with _world(wait_seconds=0) as world:
+    async with _world(patience=None) as world:
         for callers in CALLERS:
             rows += await _accepted(world, count, callers)
-    async with _world(wait_seconds=_PATIENCE) as world:
+    async with _world(patience=_PATIENCE) as world:
         for callers in CALLERS:
             rows += await _active(world, count, callers)
     return rows
@@ -96,6 +96,7 @@ class _World:
     prefect: httpx.AsyncClient
     flow_id: str
     database: psycopg.AsyncConnection[Any]
+    patience: float | None  # with each creation; None: it is not waited for
 
     async def create(self, _: int) -> Any:
         instance = instance_pb2.Instance(project_id=self.project_id, name=f"d{secrets.token_hex(6)}")
@@ -103,7 +104,7 @@ class _World:
         request = instance_service_pb2.CreateInstanceRequest(
             instance=instance, request_id=secrets.token_hex(8)
         )
-        return await self.stub.CreateInstance(request, metadata=self.metadata, timeout=_PATIENCE)
+        return await self.stub.CreateInstance(request, metadata=self.metadata, timeout=self.patience)
 
     async def create_active(self, number: int) -> None:
         created = await self.create(number)
@@ -141,9 +142,9 @@ class _World:
 
 
 @asynccontextmanager
-async def _world(*, wait_seconds: float) -> AsyncIterator[_World]:
+async def _world(*, patience: float | None) -> AsyncIterator[_World]:
     async with (
-        running_services(("instance",), has_prefect=True, environment={_WAIT: str(wait_seconds)}) as stack,
+        running_services(("instance",), has_prefect=True, environment={_WAIT: "0"}) as stack,
         grpc.aio.insecure_channel(stack.endpoints.instance) as channel,
         httpx.AsyncClient(base_url=f"{stack.endpoints.prefect_api}/", timeout=60, trust_env=False) as prefect,
         await psycopg.AsyncConnection.connect(_infra_url(stack), autocommit=True) as database,
@@ -154,7 +155,7 @@ async def _world(*, wait_seconds: float) -> AsyncIterator[_World]:
             metadata=stack.metadata(),
         )
         flow = (await prefect.post("flows/", json={"name": "bench"})).raise_for_status().json()
-        world = _World(stub, stack.metadata(), project.project_id, prefect, flow["id"], database)
+        world = _World(stub, stack.metadata(), project.project_id, prefect, flow["id"], database, patience)
         await timed(world.create, range(_WARM_UP), 4)
         await world.settled()
         await world.deploy(_WARM_UP, 4)

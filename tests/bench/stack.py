@@ -129,11 +129,11 @@ async def create_datasets(stack: BenchStack, count: int) -> list[str]:
         async def create(number: int) -> str:
             instance = instance_pb2.Instance(project_id=project.project_id, name=f"dataset_{number}")
             instance.dataset.pipeline.definition_name = "sp500_prices"
-            # Its deadline cuts the wait for a deployment that never comes; the instance is stored before it.
+            # Without a deadline it does not wait for a deployment that never comes for long.
             request = instance_service_pb2.CreateInstanceRequest(
                 instance=instance, request_id=f"{name}-{number}"
             )
-            created = await stub.CreateInstance(request, metadata=stack.metadata(), timeout=30)
+            created = await stub.CreateInstance(request, metadata=stack.metadata())
             return str(created.instance_id)
 
         return await for_each(create, range(count), _SEEDERS)

@@ -15,7 +15,13 @@ from instance_service.store.outputs import Output
 from instance_service.store.tables import Connection
 from instance_service.use_cases.drafts import Draft, draft_instance
 from instance_service.use_cases.environment import Environment
-from instance_service.use_cases.instances import CheckedError, check_etag, check_not_deleting, lock
+from instance_service.use_cases.instances import (
+    CheckedError,
+    check_etag,
+    check_not_deleting,
+    lock,
+    unsupported_kind,
+)
 from instance_service.use_cases.outputs import profile_of
 from instance_service.use_cases.revisions import Change, write_changes
 from instance_service.use_cases.upstreams import rules_of
@@ -29,7 +35,6 @@ from servicekit.database import lock_tenant
 from servicekit.errors import (
     FailedPreconditionError,
     FieldViolation,
-    InvalidArgumentError,
     PreconditionViolation,
 )
 from servicekit.tokens import ReadTokens
@@ -71,7 +76,7 @@ async def _promote(
         await lock_tenant(connection, tenant_id)
         current = await lock(connection, tenant_id, request.instance_id)
         if current.WhichOneof("spec") != "dataset":
-            raise InvalidArgumentError("UNSUPPORTED_KIND", f"{current.name} is no dataset")
+            raise unsupported_kind(f"{current.name} is no dataset")
         check_etag(current, request.etag)
         check_not_deleting(current)
         output = await _get_output(connection, tenant_id, current)

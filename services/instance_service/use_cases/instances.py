@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
+import contextlib
+import math
 
 from instance_service.domain.flows import COMPONENT_KINDS
 from instance_service.store import instances as store
@@ -31,12 +33,13 @@ from servicekit.errors import (
     AbortedError,
     FailedPreconditionError,
     FieldViolation,
+    InvalidArgumentError,
     NotFoundError,
 )
 from servicekit.ids import is_id
 
 CONDITION = "PrefectDeploymentReady"
-_MARGIN = 0.1  # of the caller's deadline, to answer in
+_MARGIN, _LONGEST_MARGIN = 0.1, 1.0  # seconds of the caller's deadline, to answer in
 _OUTPUT_ONLY = (
     "instance_id",
     "kind",
@@ -63,7 +66,7 @@ class CheckedError(Exception):
 async def create_instance(
     environment: Environment, request: CreateInstanceRequest, context: RequestContext
 ) -> Instance:
-    """Store the desired state, then wait a little for ACTIVE.
+    """Store the desired state, then wait for ACTIVE: who does not say how long, a little.
 
     Raises:
         NotFoundError: Project, definition or upstream.
@@ -162,22 +165,34 @@ async def _update(
 
 async def _when_active(environment: Environment, context: RequestContext, instance: Instance) -> Instance:
     """Return the instance once it is no longer provisioning, or as it is when the time is up."""
-    remaining = context.remaining()
-    limit = environment.activation_wait_seconds
-    if remaining is not None:
-        limit = min(limit, remaining - _MARGIN)
-    end = time.monotonic() + limit
-    with environment.activated.listening(instance.instance_id) as wait:
-        while (seconds := end - time.monotonic()) > 0:
-            await wait(seconds)
-            async with environment.database.read(context.tenant_id) as connection:
-                snapshot = await store.get_snapshot(connection, context.tenant_id, instance.instance_id)
-            if snapshot is None:
-                break
-            instance = Instance.FromString(snapshot)
-            if instance.state != INSTANCE_STATE_PROVISIONING:
-                break
+    seconds = environment.activation_wait_seconds
+    if context.has_own_deadline:
+        seconds = time_to_wait(context)
+    # Whatever else takes long at the end, the caller gets an answer.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            with environment.activated.listening(instance.instance_id) as wait:
+                while instance.state == INSTANCE_STATE_PROVISIONING:
+                    await wait(seconds)
+                    found = await same_revision(environment, context.tenant_id, instance)
+                    if found is None:
+                        break
+                    instance = found
     return instance
+
+
+def time_to_wait(context: RequestContext) -> float:
+    """Return the seconds that a call may wait: an answer takes a while to arrive, the longer the busier all are."""
+    remaining = context.remaining()
+    return math.inf if remaining is None else remaining - min(max(remaining / 10, _MARGIN), _LONGEST_MARGIN)
+
+
+async def same_revision(environment: Environment, tenant_id: str, instance: Instance) -> Instance | None:
+    """Return the newest state of the revision that a call has made; None where there is a later one, or nothing."""
+    async with environment.database.read(tenant_id) as connection:
+        snapshot = await store.get_snapshot(connection, tenant_id, instance.instance_id)
+    found = None if snapshot is None else Instance.FromString(snapshot)
+    return found if found is not None and found.revision == instance.revision else None
 
 
 def _without_output(given: Instance) -> Instance:
@@ -238,6 +253,12 @@ def check_not_deleting(instance: Instance) -> None:
     """
     if instance.state == INSTANCE_STATE_DELETING:
         raise FailedPreconditionError("INSTANCE_DELETING", f"instance {instance.name} is being deleted")
+
+
+def unsupported_kind(text: str) -> InvalidArgumentError:
+    """Return the error of a method that is not for the kind of the instance that it names."""
+    violation = FieldViolation("instance_id", text, "UNSUPPORTED_KIND")
+    return InvalidArgumentError("UNSUPPORTED_KIND", text, field_violations=[violation])
 
 
 def not_found(instance_ids: list[str]) -> NotFoundError:

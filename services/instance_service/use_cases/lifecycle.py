@@ -12,7 +12,7 @@ from instance_service.store.tables import Connection
 from instance_service.use_cases.deletion import remove_finalizer
 from instance_service.use_cases.drafts import stamp
 from instance_service.use_cases.environment import Environment
-from instance_service.use_cases.instances import check_etag, check_not_deleting, lock
+from instance_service.use_cases.instances import check_etag, check_not_deleting, lock, unsupported_kind
 from instance_service.use_cases.rows import revision_row
 from instance_service.use_cases.shapes import state_word
 from optaic.instance.v1.instance_pb2 import (
@@ -27,7 +27,6 @@ from optaic.instance.v1.instance_service_pb2 import (
 from servicekit import idempotency, outbox
 from servicekit.context import RequestContext
 from servicekit.database import lock_tenant
-from servicekit.errors import InvalidArgumentError
 
 Request = PauseInstanceRequest | ResumeInstanceRequest
 
@@ -88,7 +87,7 @@ async def _once(
         check_etag(instance, request.etag)
         if instance.owner_instance_id:
             text = "a component has no flow: pause or resume the instance that owns it"
-            raise InvalidArgumentError("UNSUPPORTED_KIND", text)
+            raise unsupported_kind(text)
         await change(connection, instance)
         await idempotency.store(connection, method, request.request_id, instance.SerializeToString())
     return instance

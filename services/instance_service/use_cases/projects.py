@@ -17,15 +17,31 @@ from servicekit import idempotency, pages
 from servicekit.errors import AlreadyExistsError, FieldViolation, InvalidArgumentError, NotFoundError
 
 
+class _CheckedError(Exception):
+    """Ends a transaction of `validate_only`: everything held, and everything is rolled back."""
+
+    def __init__(self, project: Project) -> None:
+        super().__init__()
+        self.project = project
+
+
 async def create_project(environment: Environment, tenant_id: str, request: CreateProjectRequest) -> Project:
     """Create a project.
 
     Raises:
         AlreadyExistsError: The name is taken.
+        InvalidArgumentError: It has no name, or is too large.
     """
     if not request.project.name:
         violation = FieldViolation("project.name", "is required", "INVALID_ARGUMENT")
         raise InvalidArgumentError("INVALID_ARGUMENT", "a project needs a name", field_violations=[violation])
+    try:
+        return await _insert(environment, tenant_id, request)
+    except _CheckedError as checked:
+        return checked.project
+
+
+async def _insert(environment: Environment, tenant_id: str, request: CreateProjectRequest) -> Project:
     digest = idempotency.payload_hash(request)
     async with environment.database.transaction(tenant_id) as connection:
         reply = await idempotency.replay_or_none(connection, "CreateProject", request.request_id, digest)
@@ -44,9 +60,15 @@ async def create_project(environment: Environment, tenant_id: str, request: Crea
             "create_time": now,
         }
         if not await store.insert_project(connection, row):
+            violation = FieldViolation("project.name", "is taken", "NAME_TAKEN")
             raise AlreadyExistsError(
-                "NAME_TAKEN", f"there is a project {project.name}", metadata={"name": project.name}
+                "NAME_TAKEN",
+                f"there is a project {project.name}",
+                metadata={"name": project.name},
+                field_violations=[violation],
             )
+        if request.validate_only:
+            raise _CheckedError(project)
         await idempotency.store(connection, "CreateProject", request.request_id, project.SerializeToString())
     return project
 

@@ -16,7 +16,15 @@ from instance_service.store import promotions, queue
 from instance_service.use_cases.definitions.reading import DEFAULT_PAGE
 from instance_service.use_cases.drafts import draft_instance
 from instance_service.use_cases.environment import Environment
-from instance_service.use_cases.instances import check_etag, check_not_deleting, lock, not_found
+from instance_service.use_cases.instances import (
+    check_etag,
+    check_not_deleting,
+    lock,
+    not_found,
+    same_revision,
+    time_to_wait,
+    unsupported_kind,
+)
 from instance_service.use_cases.revisions import Change, write_changes
 from instance_service.use_cases.shapes import timestamp
 from optaic.instance.v1.instance_pb2 import Instance
@@ -29,10 +37,9 @@ from optaic.instance.v1.spec_pb2 import ModelPromotion
 from servicekit import idempotency, pages
 from servicekit.context import RequestContext
 from servicekit.database import lock_tenant
-from servicekit.errors import InvalidArgumentError, NotFoundError, UnavailableError
+from servicekit.errors import FieldViolation, NotFoundError, UnavailableError
 
 _METHOD = "PromoteModelVersion"
-_MARGIN = 0.1  # of the caller's deadline, to answer in
 
 
 class _NothingStoredError(Exception):
@@ -65,7 +72,7 @@ async def promote_model_version(
     tenant_id = context.tenant_id
     answered = await _first_answer(environment, tenant_id, request)
     if answered is not None:
-        return answered
+        return await same_revision(environment, tenant_id, answered) or answered
     current = await _load(environment, tenant_id, request.instance_id)
     _check(current, request)
     promotion = await _look_up(experiments, tenant_id, current, request.model_version)
@@ -162,7 +169,7 @@ async def _load(environment: Environment, tenant_id: str, instance_id: str) -> I
 
 def _check(instance: Instance, request: PromoteModelVersionRequest) -> None:
     if instance.WhichOneof("spec") != "model":
-        raise InvalidArgumentError("UNSUPPORTED_KIND", f"{instance.name} is no model")
+        raise unsupported_kind(f"{instance.name} is no model")
     check_etag(instance, request.etag)
     check_not_deleting(instance)
 
@@ -184,7 +191,13 @@ async def _look_up(
         problem = "has no metrics: nobody could say why it should be used"
     if found is None or problem:
         text = f"version {version} of the registered model {name} {problem}"
-        raise NotFoundError("MODEL_VERSION_NOT_FOUND", text, metadata={"registered_model": name})
+        violation = FieldViolation("model_version", problem, "MODEL_VERSION_NOT_FOUND")
+        raise NotFoundError(
+            "MODEL_VERSION_NOT_FOUND",
+            text,
+            metadata={"registered_model": name},
+            field_violations=[violation],
+        )
     promotion = ModelPromotion(model_version=version, run_id=found.run_id)
     promotion.metrics.update({key: value for key, value in found.metrics.items() if math.isfinite(value)})
     return promotion
@@ -192,11 +205,7 @@ async def _look_up(
 
 async def _when_settled(environment: Environment, context: RequestContext, instance: Instance) -> Instance:
     """Return the instance once outside systems agree, or as it is when the time is up."""
-    remaining = context.remaining()
-    limit = environment.activation_wait_seconds
-    if remaining is not None:
-        limit = min(limit, remaining - _MARGIN)
-    end = time.monotonic() + limit
+    end = time.monotonic() + min(environment.activation_wait_seconds, time_to_wait(context))
     with environment.activated.listening(instance.instance_id) as wait:
         while (seconds := end - time.monotonic()) > 0:
             async with environment.database.read(context.tenant_id) as connection:
@@ -204,4 +213,4 @@ async def _when_settled(environment: Environment, context: RequestContext, insta
             if is_settled:
                 break
             await wait(seconds)
-    return await _load(environment, context.tenant_id, instance.instance_id)
+    return await same_revision(environment, context.tenant_id, instance) or instance

@@ -16,6 +16,7 @@ from instance_service.use_cases.drafts import Draft, complete, gather, is_same, 
 from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.rows import Rows, rows_of
 from instance_service.use_cases.shapes import timestamp
+from instance_service.use_cases.upstreams import named_upstreams
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance
 from servicekit import outbox
 from servicekit.database import lock_tenant
@@ -182,6 +183,8 @@ async def _check_cycle(connection: Connection, tenant_id: str, instance: Instanc
     edges = await graph.list_ancestor_edges(connection, tenant_id, instance.instance_id)
     cycle = shortest_cycle([(edge[0], edge[1]) for edge in edges], instance.instance_id)
     names = {edge[1]: edge[2] for edge in edges}
+    read = cycle[1]
+    closing = [one.path for one in named_upstreams(instance) if one.instance_id == read]
     path = " -> ".join(names.get(instance_id, instance_id) for instance_id in cycle)
     raise FailedPreconditionError(
         "CYCLE",
@@ -190,5 +193,9 @@ async def _check_cycle(connection: Connection, tenant_id: str, instance: Instanc
         preconditions=[
             PreconditionViolation("CYCLE", f"{names.get(one, one)}", f"reads {names.get(other, other)}")
             for one, other in itertools.pairwise(cycle)
+        ],
+        field_violations=[
+            FieldViolation(where, f"closes a cycle: {path}", "CYCLE")
+            for where in closing or ["instance.upstream_refs"]
         ],
     )

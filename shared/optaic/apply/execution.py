@@ -14,6 +14,7 @@ from optaic.errors import FailedPreconditionError
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance
 
 REASON = "applied"
+_PATIENCE = 5.0  # with each creation: nobody here needs it to be ACTIVE already
 _WARNINGS = ("DefinitionDeprecated",)
 
 
@@ -171,7 +172,7 @@ class _Work:
         if action.current is None:
             values = {each.name: fields.value_at(instance, each.name) for each, _ in instance.ListFields()}
             answer = await self._client.instances.create(
-                project=project_id, validate_only=self._dry_run, reason=REASON, **values
+                project=project_id, validate_only=self._dry_run, reason=REASON, timeout=_PATIENCE, **values
             )
             if not self._dry_run:
                 self._instances[action.project, action.name] = answer.instance_id

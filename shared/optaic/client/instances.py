@@ -29,8 +29,8 @@ class Instances:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def _call(self, method: str, request: Any) -> Any:
-        return await self._connection.call("instance", InstanceServiceStub, method, request)
+    async def _call(self, method: str, request: Any, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - see `create`
+        return await self._connection.call("instance", InstanceServiceStub, method, request, timeout=timeout)
 
     async def create(
         self,
@@ -40,9 +40,10 @@ class Instances:
         upstreams: Upstreams | None = None,
         validate_only: bool = False,
         reason: str = "",
+        timeout: float | None = None,  # noqa: ASYNC109 - the call's deadline, which the service sees too
         **fields: Any,
     ) -> instance_pb2.Instance:
-        """Create an instance.
+        """Create an instance; the service waits for ACTIVE within the call's deadline.
 
         Args:
             project: The project or its id.
@@ -50,6 +51,8 @@ class Instances:
             upstreams: Role -> instance or instances, for example `{"input": prices}`.
             validate_only: Check everything, store nothing.
             reason: Recorded with the revision.
+            timeout: The deadline of this call in seconds, instead of the client's: while an outside system is
+                away, the answer comes shortly before it and says PROVISIONING.
             fields: What it is (`dataset=`, `signal=`, `backtest=`, ...) and any other field of Instance, as plain
                 values, also under the names that the outside knows (`config_json`, `schedule_json`, ...).
 
@@ -60,7 +63,7 @@ class Instances:
         instance.project_id = project if isinstance(project, str) else project.project_id
         messages.fill(instance, _with_upstreams(_gather_backtest(fields), upstreams))
         request = api.CreateInstanceRequest(instance=instance, validate_only=validate_only, reason=reason)
-        answer: instance_pb2.Instance = await self._call("CreateInstance", request)
+        answer: instance_pb2.Instance = await self._call("CreateInstance", request, timeout)
         return answer
 
     async def get(self, instance: InstanceLike, *, revision: int = 0) -> instance_pb2.Instance:

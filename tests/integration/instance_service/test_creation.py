@@ -1,20 +1,27 @@
 """Creating instances: what is stored, derived, provisioned and answered."""
 
+import asyncio
+
 import grpc
 
+from devstack.postgres import Postgres
 from optaic.common.v1.flow_pb2 import FLOW_KIND_BACKTEST, FLOW_KIND_MONITORING, FLOW_KIND_REFRESH
 from optaic.instance.v1.instance_pb2 import (
     INSTANCE_KIND_PIPELINE,
     INSTANCE_KIND_SIGNAL,
     INSTANCE_STATE_ACTIVE,
     INSTANCE_STATE_PROVISIONING,
+    Instance,
 )
 from optaic.instance.v1.instance_service_pb2 import (
     BatchGetInstancesRequest,
+    CreateInstanceRequest,
     GetInstanceRequest,
     ListInstancesRequest,
+    PauseInstanceRequest,
 )
-from support.instance_service import RunningInstanceService, derived, refusal
+from support.instance_service import RunningInstanceService, derived, instance_service, refusal
+from support.polling import eventually
 
 
 async def test_a_dataset_is_composed_provisioned_and_active(service: RunningInstanceService) -> None:
@@ -125,6 +132,43 @@ async def test_a_repeated_request_gets_the_first_instance(service: RunningInstan
     assert await service.create(given, request_id="r-1") == one
     refused = await refusal(service.create({**given, "name": "other"}, request_id="r-1"))
     assert (refused.code, refused.reason) == (grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED")
+
+
+async def test_a_repeated_request_is_told_of_its_own_revision_only(service: RunningInstanceService) -> None:
+    project = await service.project()
+    pipeline = {"definitionName": "sp500_prices"}
+    given = {"projectId": project.project_id, "name": "d", "dataset": {"pipeline": pipeline}}
+    one = await service.create(given, request_id="r-1")
+    await service.until_active(one.instance_id)
+    await service.update(one.instance_id, {"owner": "bob"}, "owner")
+    again = await service.create(given, request_id="r-1")
+    assert (again.instance_id, again.revision, again.owner) == (one.instance_id, 1, "")
+    await service.instances.PauseInstance(PauseInstanceRequest(instance_id=one.instance_id))
+    again = await service.create(given, request_id="r-1")
+    assert (again.revision, again.state) == (1, INSTANCE_STATE_PROVISIONING)
+
+
+async def test_creation_waits_up_to_the_callers_deadline(postgres_server: Postgres, nats_url: str) -> None:
+    del postgres_server
+    # Who gives no deadline does not wait at all.
+    async with instance_service(nats_url, activation_wait_seconds=0) as service:
+        project = await service.project()
+        service.deployments.break_down()
+        request = CreateInstanceRequest(instance=Instance(project_id=project.project_id, name="hasty"))
+        request.instance.dataset.pipeline.definition_name = "sp500_prices"
+        hasty = await service.instances.CreateInstance(request, timeout=0.5)
+        assert hasty.state == INSTANCE_STATE_PROVISIONING
+        request.instance.name = "patient"
+        patient = asyncio.ensure_future(service.instances.CreateInstance(request, timeout=60))
+
+        async def is_waiting() -> bool:
+            listed = await service.instances.ListInstances(ListInstancesRequest(name="patient"))
+            return any(each.conditions[0].reason == "PrefectUnavailable" for each in listed.instances)
+
+        await eventually(is_waiting)
+        assert not patient.done()
+        service.deployments.recover()
+        assert (await patient).state == INSTANCE_STATE_ACTIVE
 
 
 async def test_validate_only_stores_nothing(service: RunningInstanceService) -> None:

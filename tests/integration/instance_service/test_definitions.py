@@ -60,6 +60,7 @@ async def test_the_same_content_again_is_the_same_version(service: RunningInstan
     assert again == first
     conflict = await refusal(service.definitions.PublishDefinition(_request(schema={"type": "object"})))
     assert (conflict.code, conflict.reason) == (grpc.StatusCode.ALREADY_EXISTS, "VERSION_CONFLICT")
+    assert list(conflict.fields) == ["definition_version.version"]
 
 
 @pytest.mark.parametrize(

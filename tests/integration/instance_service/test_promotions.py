@@ -130,6 +130,7 @@ async def test_what_is_refused_changes_nothing(service: RunningInstanceService, 
     for version in ("3", "4", "none"):
         unknown = await refusal(_promote(service, made, version))
         assert (unknown.code, unknown.reason) == (grpc.StatusCode.NOT_FOUND, "MODEL_VERSION_NOT_FOUND")
+        assert list(unknown.fields) == ["model_version"]
     stale = await refusal(_promote(service, made, "1", etag="r99"))
     assert stale.reason == "ETAG_MISMATCH"
     checked = await _promote(service, made, "1", validate_only=True, request_id="dry")
@@ -141,7 +142,8 @@ async def test_what_is_refused_changes_nothing(service: RunningInstanceService, 
     assert await service.row_counts() == before
     assert (await _promote(service, made, "1", request_id="away")).model.champion.model_version == "1"
     other = await service.prices(made.project_id, "other")
-    assert (await refusal(_promote(service, other, "1"))).reason == "UNSUPPORTED_KIND"
+    unsupported = await refusal(_promote(service, other, "1"))
+    assert (unsupported.reason, list(unsupported.fields)) == ("UNSUPPORTED_KIND", ["instance_id"])
 
 
 async def test_a_decision_survives_a_registry_that_goes_away_before_the_alias_is_set(

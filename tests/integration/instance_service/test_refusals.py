@@ -7,9 +7,10 @@ import pytest
 from google.protobuf import json_format
 
 from optaic.definition.v1.definition_service_pb2 import PublishDefinitionRequest
-from optaic.instance.v1.instance_pb2 import Instance
+from optaic.instance.v1.instance_pb2 import Instance, Project
 from optaic.instance.v1.instance_service_pb2 import (
     CreateInstanceRequest,
+    CreateProjectRequest,
     DeleteInstanceRequest,
     GetInstanceRequest,
     GetProjectRequest,
@@ -83,6 +84,27 @@ async def test_a_bad_schedule_is_refused(
     refused = await refusal(service.create(_dataset(project_id, {}, schedule=schedule)))
     assert (refused.code, refused.reason) == (INVALID, "INVALID_SCHEDULE")
     assert f"instance.schedule.{field}" in refused.fields
+
+
+@pytest.mark.parametrize(
+    ("fields", "path"),
+    [
+        ({"freshnessPolicy": {"exchangeCalendar": "NO_SUCH"}}, "freshness_policy.exchange_calendar"),
+        ({"freshnessPolicy": {"exchangeCalendar": "XNYZ"}}, "freshness_policy.exchange_calendar"),
+        ({"freshnessPolicy": {"grace": "-86400s"}}, "freshness_policy.grace"),
+        ({"schedule": {"retryPolicy": {"delay": "-60s"}}}, "schedule.retry_policy.delay"),
+        ({"schedule": {"retryPolicy": {"maxDelay": "-1s"}}}, "schedule.retry_policy.max_delay"),
+        ({"schedule": {"retryPolicy": {"delay": "604801s"}}}, "schedule.retry_policy.delay"),
+    ],
+)
+async def test_times_that_make_no_sense_are_refused(
+    service: RunningInstanceService, project_id: str, fields: dict[str, Any], path: str
+) -> None:
+    for name, needed in (("freshnessPolicy", {"frequency": "FREQUENCY_DAILY"}), ("schedule", {"manual": {}})):
+        if name in fields:
+            fields = {name: {**needed, **fields[name]}}
+    refused = await refusal(service.create(_dataset(project_id, {}, **fields)))
+    assert (refused.code, list(refused.fields)) == (INVALID, [f"instance.{path}"])
 
 
 async def test_unknown_ids_are_named(service: RunningInstanceService, project_id: str) -> None:
@@ -224,6 +246,35 @@ async def test_contract_rules_hold(service: RunningInstanceService, project_id: 
     refused = await refusal(service.instances.CreateInstance(bad))
     assert refused.code == INVALID
     assert "instance.name" in refused.fields
+
+
+async def test_an_experiment_reads_datasets_or_signals_as_its_input(
+    service: RunningInstanceService, project_id: str
+) -> None:
+    given = {"projectId": project_id, "name": "e", "experiment": {}, "definitionName": "REF"}
+    given["config"] = {"x": "close", "n": 1}
+    none = await refusal(service.create(given))
+    assert (none.code, list(none.fields)) == (INVALID, ["instance.upstream_refs"])
+    refs = [{"resourceId": (await service.prices(project_id)).instance_id, "role": "whatever"}]
+    odd = await refusal(service.create({**given, "upstreamRefs": refs}))
+    assert "instance.upstream_refs[0]" in odd.fields
+    refs[0]["role"] = "input"
+    assert (await service.create({**given, "upstreamRefs": refs})).revision == 1
+
+
+async def test_a_project_is_checked_without_being_stored(
+    service: RunningInstanceService, project_id: str
+) -> None:
+    before = await service.row_counts()
+    request = CreateProjectRequest(project=Project(name="other"), validate_only=True, request_id="dry")
+    checked = await service.instances.CreateProject(request)
+    assert checked.name == "other"
+    assert await service.row_counts() == before
+    name = (await service.instances.GetProject(GetProjectRequest(project_id=project_id))).name
+    for is_dry in (True, False):
+        request = CreateProjectRequest(project=Project(name=name), validate_only=is_dry)
+        taken = await refusal(service.instances.CreateProject(request))
+        assert (taken.reason, list(taken.fields)) == ("NAME_TAKEN", ["project.name"])
 
 
 async def test_what_reads_nothing_has_no_upstreams(service: RunningInstanceService, project_id: str) -> None:

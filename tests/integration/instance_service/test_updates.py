@@ -152,6 +152,7 @@ async def test_a_cycle_is_refused_with_its_path(service: RunningInstanceService)
         )
         assert (refused.code, refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "CYCLE")
         assert "one -> three -> two -> one" in refused.message
+        assert list(refused.fields) == ["instance.upstream_refs[1]"]
     itself = derived(project.project_id, "one", one.instance_id)
     own = await refusal(
         service.update(one.instance_id, {"upstreamRefs": itself["upstreamRefs"]}, "upstream_refs")

@@ -151,9 +151,13 @@ async def _existing(connection: Connection, tenant_id: str, version: DefinitionV
     )
     assert row is not None
     if row.content_hash != version.content_hash:
+        violation = FieldViolation(
+            "definition_version.version", "exists with other content", "VERSION_CONFLICT"
+        )
         raise AlreadyExistsError(
             "VERSION_CONFLICT",
             f"version {version.version} of {version.definition_name} exists with other content",
             metadata={"definition_version_id": row.definition_version_id, "content_hash": row.content_hash},
+            field_violations=[violation],
         )
     return DefinitionVersion.FromString(row.snapshot)
