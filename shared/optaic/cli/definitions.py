@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
 from optaic.cli.output import Format, OutputOption, moment, print_json, print_line, print_table
-from optaic.cli.session import FileOption, is_id, read_yaml, run
+from optaic.cli.session import DryRunOption, FileOption, ReasonOption, is_id, read_yaml, run
 from optaic.client import AsyncClient, word
 from optaic.definition.v1 import definition_pb2, definition_service_pb2
 
 app = typer.Typer(no_args_is_help=True)
+DefinitionArgument = Annotated[str, typer.Argument(help="Id or name of the definition.", show_default=False)]
+KindOption = Annotated[str, typer.Option("--kind", help="Its kind, where several have the name.")]
+_STEPS = {
+    "activate": "Make a draft what new instances get, and what followers follow.",
+    "deprecate": "Say that a version should no longer be used; instances keep working.",
+    "retire": "Refuse a deprecated version to new instances; old ones keep working.",
+}
 _PUBLISHED = {field.name for field in definition_service_pb2.PublishDefinitionRequest.DESCRIPTOR.fields[:4]}
 
 
@@ -45,11 +53,7 @@ def list_definitions(
 
 
 @app.command()
-def get(
-    definition: Annotated[str, typer.Argument(help="Id or name of the definition.", show_default=False)],
-    kind: Annotated[str, typer.Option(help="Its kind, where several have the name.")] = "",
-    output: OutputOption = Format.TABLE,
-) -> None:
+def get(definition: DefinitionArgument, kind: KindOption = "", output: OutputOption = Format.TABLE) -> None:
     """Show one definition and its versions."""
 
     async def command(client: AsyncClient) -> None:
@@ -96,6 +100,35 @@ def publish(
     run(command)
 
 
+def _make_step(name: str) -> Callable[..., None]:
+    """Return the command that takes a version to its next state."""
+
+    def step(
+        definition: DefinitionArgument,
+        version: Annotated[str, typer.Argument(help="For example 1.0.0.", show_default=False)],
+        kind: KindOption = "",
+        dry_run: DryRunOption = False,
+        reason: ReasonOption = "",
+        output: OutputOption = Format.TABLE,
+    ) -> None:
+        async def command(client: AsyncClient) -> None:
+            found = await _find_version(client, definition, version, kind)
+            take = getattr(client.definitions, name)
+            answer = await take(found.definition_version_id, reason, validate_only=dry_run)
+            if output is Format.JSON:
+                print_json(answer)
+            else:
+                print_line(answer.definition_name, answer.version, word(answer, "state"))
+
+        run(command)
+
+    return step
+
+
+for _name, _help in _STEPS.items():
+    app.command(_name, help=_help)(_make_step(_name))
+
+
 def _show(report: definition_pb2.PublicationReport) -> None:
     if report.previous_version:
         print_line(word(report, "compatibility").lower(), f"with version {report.previous_version}")
@@ -117,3 +150,15 @@ async def _find(client: AsyncClient, text: str, kind: str) -> Any:
         kinds = ", ".join(word(each, "kind").lower() for each in found) or "none"
         raise ValueError(f"give --kind: the kinds of definitions named {text!r} are: {kinds}")
     return found[0]
+
+
+async def _find_version(
+    client: AsyncClient, definition: str, version: str, kind: str
+) -> definition_pb2.DefinitionVersion:
+    found = await _find(client, definition, kind)
+    versions = await client.definitions.versions(found.definition_id)
+    for each in versions:
+        if each.version == version:
+            return each
+    known = ", ".join(each.version for each in versions)
+    raise ValueError(f"{found.name} has no version {version!r}; it has: {known}")

@@ -10,8 +10,18 @@ from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Value
 
 from optaic.cli.output import Format, OutputOption, moment, print_json, print_line, print_table
-from optaic.cli.session import InstanceArgument, ProjectOption, find_instance, find_project, run
+from optaic.cli.session import (
+    DryRunOption,
+    EtagOption,
+    InstanceArgument,
+    ProjectOption,
+    ReasonOption,
+    find_instance,
+    find_project,
+    run,
+)
 from optaic.client import AsyncClient, word
+from optaic.instance.v1 import instance_pb2
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -63,6 +73,7 @@ def get(instance: InstanceArgument, project: ProjectOption = "", output: OutputO
             ("state", word(found, "state")),
             ("project", found.project_id),
             ("revision", str(found.revision)),
+            ("etag", found.etag),
             ("updated", moment(found, "update_time")),
         ]
         rows += [
@@ -72,6 +83,34 @@ def get(instance: InstanceArgument, project: ProjectOption = "", output: OutputO
         rows += [(each.type, f"{each.reason}: {each.message}") for each in found.conditions]
         for name, value in rows:
             print_line(f"{name:<20}", value)
+
+    run(command)
+
+
+@app.command()
+def revisions(
+    instance: InstanceArgument, project: ProjectOption = "", output: OutputOption = Format.TABLE
+) -> None:
+    """List what an instance was, newest first; `diff` compares two of them."""
+
+    async def command(client: AsyncClient) -> None:
+        found = await client.instances.revisions(await find_instance(client, instance, project))
+        if output is Format.JSON:
+            print_json(found)
+            return
+        print_table(
+            ("REVISION", "STATE", "AUTHOR", "TIME", "REASON"),
+            [
+                (
+                    str(each.instance.revision),
+                    word(each.instance, "state"),
+                    each.author,
+                    moment(each, "create_time"),
+                    each.reason,
+                )
+                for each in found
+            ],
+        )
 
     run(command)
 
@@ -108,11 +147,46 @@ def diff(
 
 
 @app.command()
+def pause(
+    instance: InstanceArgument,
+    etag: EtagOption = "",
+    reason: ReasonOption = "",
+    project: ProjectOption = "",
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Stop scheduled runs; submitted ones go on."""
+
+    async def command(client: AsyncClient) -> None:
+        found = await find_instance(client, instance, project)
+        _show(await client.instances.pause(found, etag=etag, reason=reason), output)
+
+    run(command)
+
+
+@app.command()
+def resume(
+    instance: InstanceArgument,
+    etag: EtagOption = "",
+    reason: ReasonOption = "",
+    project: ProjectOption = "",
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Let scheduled runs start again."""
+
+    async def command(client: AsyncClient) -> None:
+        found = await find_instance(client, instance, project)
+        _show(await client.instances.resume(found, etag=etag, reason=reason), output)
+
+    run(command)
+
+
+@app.command()
 def delete(
     instance: InstanceArgument,
     cascade: Annotated[bool, typer.Option(help="Delete everything that reads it, too.")] = False,
-    dry_run: Annotated[bool, typer.Option(help="Check, change nothing.")] = False,
-    reason: Annotated[str, typer.Option(help="Why; recorded.")] = "",
+    dry_run: DryRunOption = False,
+    etag: EtagOption = "",
+    reason: ReasonOption = "",
     project: ProjectOption = "",
     output: OutputOption = Format.TABLE,
 ) -> None:
@@ -120,11 +194,10 @@ def delete(
 
     async def command(client: AsyncClient) -> None:
         found = await find_instance(client, instance, project)
-        answer = await client.instances.delete(found, reason=reason, cascade=cascade, validate_only=dry_run)
-        if output is Format.JSON:
-            print_json(answer)
-        else:
-            print_line(answer.name, word(answer, "state"))
+        answer = await client.instances.delete(
+            found, etag=etag, reason=reason, cascade=cascade, validate_only=dry_run
+        )
+        _show(answer, output)
 
     run(command)
 
@@ -140,8 +213,9 @@ def promote(
     index_column: Annotated[
         list[str] | None, typer.Option(help="Identifies a row; left out: date and entity.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option(help="Check, change nothing.")] = False,
-    reason: Annotated[str, typer.Option(help="Why; recorded.")] = "",
+    dry_run: DryRunOption = False,
+    etag: EtagOption = "",
+    reason: ReasonOption = "",
     project: ProjectOption = "",
     output: OutputOption = Format.TABLE,
 ) -> None:
@@ -157,13 +231,69 @@ def promote(
 
     async def command(client: AsyncClient) -> None:
         found = await find_instance(client, instance, project)
-        answer = await client.instances.promote_dataset(found, contract, reason=reason, validate_only=dry_run)
-        if output is Format.JSON:
-            print_json(answer)
-        else:
-            print_line(answer.name, word(answer, "kind").lower(), word(answer, "state"))
+        answer = await client.instances.promote_dataset(
+            found, contract, etag=etag, reason=reason, validate_only=dry_run
+        )
+        _show(answer, output, word(answer, "kind").lower())
 
     run(command)
+
+
+@app.command()
+def promote_model(
+    instance: InstanceArgument,
+    version: Annotated[str, typer.Argument(help="The version in MLflow's registry.", show_default=False)],
+    dry_run: DryRunOption = False,
+    etag: EtagOption = "",
+    reason: ReasonOption = "",
+    project: ProjectOption = "",
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Make a version the model's champion; promoting an earlier one reverses it."""
+
+    async def command(client: AsyncClient) -> None:
+        found = await find_instance(client, instance, project)
+        answer = await client.instances.promote_model_version(
+            found, version, etag=etag, reason=reason, validate_only=dry_run
+        )
+        _show(answer, output, f"champion {answer.model.champion.model_version}")
+
+    run(command)
+
+
+@app.command()
+def promotions(
+    instance: InstanceArgument, project: ProjectOption = "", output: OutputOption = Format.TABLE
+) -> None:
+    """List which versions a model had as champion, newest first."""
+
+    async def command(client: AsyncClient) -> None:
+        found = await client.instances.model_promotions(await find_instance(client, instance, project))
+        if output is Format.JSON:
+            print_json(found)
+            return
+        print_table(
+            ("VERSION", "AUTHOR", "TIME", "METRICS", "REASON"),
+            [
+                (
+                    each.model_version,
+                    each.author,
+                    moment(each, "create_time"),
+                    ", ".join(f"{name}={value:g}" for name, value in each.metrics.items()),
+                    each.reason,
+                )
+                for each in found
+            ],
+        )
+
+    run(command)
+
+
+def _show(instance: instance_pb2.Instance, output: Format, *news: str) -> None:
+    if output is Format.JSON:
+        print_json(instance)
+    else:
+        print_line(instance.name, *news, word(instance, "state"))
 
 
 def _value(value: Value) -> str:

@@ -24,6 +24,9 @@ FlowOption = Annotated[
     str,
     typer.Option("--flow", help="Flow kind, for example refresh or training; left out: the default flow."),
 ]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Check, change nothing.")]
+EtagOption = Annotated[str, typer.Option("--etag", help="Refuse when the instance changed since.")]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why; recorded.")]
 _FAILED, _USAGE = 1, 2
 
 

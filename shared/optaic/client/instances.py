@@ -177,15 +177,19 @@ class Instances:
         answer: instance_pb2.Instance = await self._call("DeleteInstance", request)
         return answer
 
-    async def pause(self, instance: InstanceLike, *, reason: str = "") -> instance_pb2.Instance:
+    async def pause(
+        self, instance: InstanceLike, *, etag: str = "", reason: str = ""
+    ) -> instance_pb2.Instance:
         """Stop scheduled runs."""
-        request = api.PauseInstanceRequest(instance_id=id_of(instance), reason=reason)
+        request = api.PauseInstanceRequest(instance_id=id_of(instance), etag=etag, reason=reason)
         answer: instance_pb2.Instance = await self._call("PauseInstance", request)
         return answer
 
-    async def resume(self, instance: InstanceLike, *, reason: str = "") -> instance_pb2.Instance:
+    async def resume(
+        self, instance: InstanceLike, *, etag: str = "", reason: str = ""
+    ) -> instance_pb2.Instance:
         """Let scheduled runs start again."""
-        request = api.ResumeInstanceRequest(instance_id=id_of(instance), reason=reason)
+        request = api.ResumeInstanceRequest(instance_id=id_of(instance), etag=etag, reason=reason)
         answer: instance_pb2.Instance = await self._call("ResumeInstance", request)
         return answer
 

@@ -274,10 +274,81 @@ def test_an_instance_is_deleted_with_all_that_reads_it(optaic: FakeServices) -> 
     optaic.on(
         "DeleteInstance", instance_pb2.Instance(name="prices", state=instance_pb2.INSTANCE_STATE_DELETING)
     )
-    shown = invoke("instance", "delete", "prices", "--cascade", "--reason", "old").stdout
+    shown = invoke("instance", "delete", "prices", "--cascade", "--reason", "old", "--etag", "e").stdout
     assert "prices  DELETING" in shown
     request = optaic.calls("DeleteInstance")[0].request
     assert (request.cascade, request.validate_only, request.reason) == (True, False, "old")
+    assert request.etag == "e"
+
+
+@pytest.mark.parametrize("verb", ["pause", "resume"])
+def test_scheduled_runs_are_stopped_and_started(optaic: FakeServices, verb: str) -> None:
+    method = f"{verb.capitalize()}Instance"
+    optaic.on(method, instance_pb2.Instance(name="prices", state=instance_pb2.INSTANCE_STATE_PAUSED))
+    flags = ("--etag", "e", "--reason", "holidays")
+    assert "prices  PAUSED" in invoke("instance", verb, "prices", *flags).stdout
+    assert json.loads(invoke("instance", verb, ID, "-o", "json").stdout)["name"] == "prices"
+    request = optaic.calls(method)[0].request
+    assert (request.instance_id, request.etag, request.reason) == (ID, "e", "holidays")
+
+
+def test_revisions_are_listed_with_the_numbers_that_diff_takes(optaic: FakeServices) -> None:
+    revision = instance_pb2.InstanceRevision(
+        instance=instance_pb2.Instance(revision=7), author="ann", reason="moved"
+    )
+    answer = instance_service_pb2.ListInstanceRevisionsResponse(revisions=[revision])
+    optaic.on("ListInstanceRevisions", answer)
+    shown = invoke("instance", "revisions", "prices").stdout
+    assert all(word in shown for word in ("7", "ann", "moved"))
+    (plain,) = json.loads(invoke("instance", "revisions", "prices", "-o", "json").stdout)
+    assert plain["instance"]["revision"] == "7"
+
+
+def test_a_model_version_is_promoted_and_promotions_are_listed(optaic: FakeServices) -> None:
+    champion = spec_pb2.ModelPromotion(model_version="4", author="ann", reason="better")
+    champion.metrics["rmse"] = 0.5
+    model = instance_pb2.Instance(name="prices", model=spec_pb2.ModelSpec(champion=champion))
+    optaic.on("PromoteModelVersion", model)
+    flags = ("--etag", "e", "--reason", "better", "--dry-run")
+    assert "champion 4" in invoke("instance", "promote-model", "prices", "4", *flags).stdout
+    (call,) = optaic.calls("PromoteModelVersion")
+    assert call.request == instance_service_pb2.PromoteModelVersionRequest(
+        instance_id=ID,
+        model_version="4",
+        etag="e",
+        reason="better",
+        validate_only=True,
+        request_id=call.request.request_id,
+    )
+    answer = instance_service_pb2.ListModelPromotionsResponse(promotions=[champion])
+    optaic.on("ListModelPromotions", answer)
+    shown = invoke("instance", "promotions", "prices").stdout
+    assert all(word in shown for word in ("4", "ann", "rmse=0.5", "better"))
+    (plain,) = json.loads(invoke("instance", "promotions", "prices", "-o", "json").stdout)
+    assert plain["model_version"] == "4"
+
+
+@pytest.mark.parametrize("step", ["activate", "deprecate", "retire"])
+def test_a_version_of_a_definition_takes_its_steps(optaic: FakeServices, step: str) -> None:
+    optaic.on("ListDefinitions", definition_service_pb2.ListDefinitionsResponse(definitions=[DEFINITION]))
+    versions = [
+        definition_pb2.DefinitionVersion(
+            definition_version_id=str(uuid.UUID(int=number)),
+            definition_name="smooth",
+            version=f"1.{number}.0",
+        )
+        for number in (2, 1)
+    ]
+    answer = definition_service_pb2.ListDefinitionVersionsResponse(definition_versions=versions)
+    optaic.on("ListDefinitionVersions", answer)
+    method = f"{step.capitalize()}DefinitionVersion"
+    optaic.on(method, versions[1])
+    shown = invoke("definition", step, "smooth", "1.1.0", "--reason", "so", "--dry-run").stdout
+    assert "smooth  1.1.0" in shown
+    request = optaic.calls(method)[0].request
+    assert request.definition_version_id == versions[1].definition_version_id
+    assert (request.reason, request.validate_only) == ("so", True)
+    assert "1.2.0, 1.1.0" in invoke("definition", step, "smooth", "9", status=2).stderr
 
 
 def test_a_file_is_compared_and_its_mistakes_are_told_with_their_paths(
