@@ -22,6 +22,7 @@ from instance_service.reconcile import (
     ProjectPairing,
     Reconciler,
 )
+from instance_service.store import installation
 from instance_service.use_cases.definitions.plugins import publish_plugins
 from instance_service.use_cases.environment import Environment
 from optaic.definition.v1 import definition_service_pb2 as definition_api
@@ -66,16 +67,24 @@ class Outside:
     projects: Projects
 
 
-def build(settings: Settings, outside: Outside) -> App:
-    """Wire everything; nothing is started."""
+async def build(settings: Settings, outside: Outside) -> App:
+    """Wire everything; nothing is started, but the first time the database learns which installation it is.
+
+    Raises:
+        UnavailableError: The database does not answer.
+    """
     database = Database(settings)
+    async with database.infra() as connection:
+        installation_id = await installation.get_or_create(connection, new_id())
     broker = Broker(settings, STREAMS)
-    environment = Environment(database, SystemClock(), new_id, settings.activation_wait_seconds)
+    environment = Environment(
+        database, SystemClock(), new_id, installation_id, settings.activation_wait_seconds
+    )
     relay = Relay(database, broker)
     pairings: list[Pairing] = [
-        DeploymentPairing(outside.deployments),
-        ExperimentPairing(outside.experiments),
-        ProjectPairing(outside.projects),
+        DeploymentPairing(outside.deployments, installation_id),
+        ExperimentPairing(outside.experiments, installation_id),
+        ProjectPairing(outside.projects, installation_id),
     ]
     reconciler = Reconciler(environment, pairings)
     reconcile_loop = Loop("reconcile", settings.reconcile_interval_seconds, reconciler.step)
@@ -154,7 +163,7 @@ async def main(stop: asyncio.Event) -> None:
         password=settings.mlflow_password,
     )
     projects = EvidentlyProjects(settings.evidently_workspace, settings.evidently_timeout_seconds)
-    app = build(settings, Outside(deployments, experiments, projects))
+    app = await build(settings, Outside(deployments, experiments, projects))
     await app.environment.database.open()
     await publish_plugins(app.environment, settings.tenants)
     await app.broker.connect()

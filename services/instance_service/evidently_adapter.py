@@ -24,7 +24,9 @@ from instance_service.ports import Ensured, MonitoringProject, OutsideUnavailabl
 
 _FILE = "metadata.json"
 _VERSION = "2"
-_MARK = "optaic:"  # of a project's description: by it ours are told from others
+_MARK = (
+    "optaic:"  # of a project's description, then `<installation id>:<name>`: by it ours are told from others
+)
 _DOOMED = ".deleted-"
 _DRAFT = ".new-"
 _LONGEST_SECONDS = 60.0  # of one write
@@ -62,12 +64,12 @@ class EvidentlyProjects:
 
         await self._run(work)
 
-    async def pages(self) -> AsyncIterator[Sequence[MonitoringProject]]:
-        """Yield every project of ours; see the port."""
+    async def pages(self, installation_id: str) -> AsyncIterator[Sequence[MonitoringProject]]:
+        """Yield every project of an installation; see the port."""
         ids = await self._run(self._list)
         for begin in range(0, len(ids), _PAGE):
             read = functools.partial(self._read_all, ids[begin : begin + _PAGE])
-            yield await self._run(read)
+            yield [found for found in await self._run(read) if found.installation_id == installation_id]
 
     async def _run(self, work: Callable[[], _T]) -> _T:
         try:
@@ -101,9 +103,10 @@ class EvidentlyProjects:
         """Return a project of ours; one that is not as we write it has another title than any that is desired."""
         with contextlib.suppress(FileNotFoundError, ValueError):
             content = json.loads((self._workspace / project_id / _FILE).read_text(encoding="utf-8"))
-            name = str(content.get("description") or "").removeprefix(_MARK)
+            mark = str(content.get("description") or "").removeprefix(_MARK)
+            installation_id, _, name = mark.rpartition(":")
             if parse_name(name) is not None and _id(name) == project_id:
-                project = MonitoringProject(name, content["name"])
+                project = MonitoringProject(name, content["name"], installation_id)
                 return project if content == _content(project) else replace(project, title="")
         return None
 
@@ -138,7 +141,7 @@ def _content(project: MonitoringProject) -> dict[str, str | None]:
     return {
         "id": _id(project.name),
         "name": project.title,
-        "description": f"{_MARK}{project.name}",
+        "description": f"{_MARK}{project.installation_id}:{project.name}",
         "org_id": None,
         "version": _VERSION,
     }

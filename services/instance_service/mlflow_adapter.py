@@ -15,6 +15,7 @@ from instance_service.ports import Ensured, Experiment, ModelVersion, OutsideUna
 
 CHAMPION = "champion"
 _TAG = "optaic.name"  # by it an experiment is found again, whatever it is called by now
+_INSTALLATION = "optaic.installation"
 _PAGE = 1000
 _CONCURRENCY = 4
 _JSON = dict[str, Any]
@@ -82,10 +83,10 @@ class MlflowExperiments:
             if found and found[0].observed.champion:
                 await self._set_champion(name, "")
 
-    async def pages(self) -> AsyncIterator[Sequence[Experiment]]:
-        """Yield every experiment of ours that is not archived; see the port."""
+    async def pages(self, installation_id: str) -> AsyncIterator[Sequence[Experiment]]:
+        """Yield every experiment of an installation that is not archived; see the port."""
         champions = await self._champions("")
-        async for page in self._search("", "ACTIVE_ONLY"):
+        async for page in self._search(f"tags.`{_INSTALLATION}` = '{installation_id}'", "ACTIVE_ONLY"):
             yield [_with_champion(one, champions).observed for one in page]
 
     async def find_version(self, name: str, version: str) -> ModelVersion | None:
@@ -115,7 +116,7 @@ class MlflowExperiments:
             return found
         wanted, prefix = set(names), _common_prefix(min(names), max(names))
         champions = await self._champions(prefix)
-        async for page in self._search(prefix, "ALL"):
+        async for page in self._search(f"tags.`{_TAG}` LIKE '{prefix}%'", "ALL"):
             for one in page:
                 if one.observed.name in wanted:
                     found[one.observed.name].append(_with_champion(one, champions))
@@ -123,12 +124,8 @@ class MlflowExperiments:
             group.sort(key=lambda one: (one.is_archived, int(one.id)))
         return found
 
-    async def _search(self, prefix: str, view: str) -> AsyncIterator[list[_Found]]:
-        query: _JSON = {
-            "filter": f"tags.`{_TAG}` LIKE '{prefix}%'",
-            "view_type": view,
-            "max_results": _PAGE,
-        }
+    async def _search(self, condition: str, view: str) -> AsyncIterator[list[_Found]]:
+        query: _JSON = {"filter": condition, "view_type": view, "max_results": _PAGE}
         while True:
             answer = await self._call("POST", "experiments/search", query)
             yield [_found(item) for item in answer.get("experiments", [])]
@@ -159,6 +156,9 @@ class MlflowExperiments:
                 if one.observed.title != desired.title:
                     body = {"experiment_id": one.id, "new_name": desired.title}
                     await self._call("POST", "experiments/update", body)
+                for key, value in _tags(desired).items() - _tags(one.observed).items():
+                    body = {"experiment_id": one.id, "key": key, "value": value}
+                    await self._call("POST", "experiments/set-experiment-tag", body)
                 for twin in found[1:]:
                     if not twin.is_archived:
                         await self._call("POST", "experiments/delete", {"experiment_id": twin.id})
@@ -169,7 +169,7 @@ class MlflowExperiments:
                 ensured.refusals[desired.name] = error.message
 
     async def _create(self, desired: Experiment) -> _Found:
-        tags = [{"key": _TAG, "value": desired.name}]
+        tags = [{"key": key, "value": value} for key, value in _tags(desired).items()]
         created = await self._call(
             "POST", "experiments/create", {"name": desired.title, "tags": tags}, fine=_EXISTS
         )
@@ -178,12 +178,8 @@ class MlflowExperiments:
         # A twin of this call made it, or it lost its tag.
         answer = await self._call("GET", "experiments/get-by-name", {"experiment_name": desired.title})
         found = _found(answer["experiment"])
-        body = {"experiment_id": found.id, "key": _TAG, "value": desired.name}
-        await self._call("POST", "experiments/set-experiment-tag", body)
-        return _with_champion(
-            replace(found, observed=replace(found.observed, name=desired.name)),
-            await self._champions(desired.name),
-        )
+        champion = (await self._champions(desired.name)).get(desired.name, "")
+        return replace(found, observed=replace(found.observed, champion=champion))
 
     async def _set_champion(self, name: str, version: str) -> None:
         body = {"name": name, "alias": CHAMPION, "version": version}
@@ -231,9 +227,13 @@ def _common_prefix(low: str, high: str) -> str:
     return "".join(one for one, _ in same)
 
 
+def _tags(experiment: Experiment) -> dict[str, str]:
+    return {_TAG: experiment.name, _INSTALLATION: experiment.installation_id}
+
+
 def _found(item: _JSON) -> _Found:
     tags = {tag["key"]: tag["value"] for tag in item.get("tags", [])}
-    observed = Experiment(tags.get(_TAG, ""), item["name"])
+    observed = Experiment(tags.get(_TAG, ""), item["name"], installation_id=tags.get(_INSTALLATION, ""))
     return _Found(item["experiment_id"], observed, is_archived=item["lifecycle_stage"] == "deleted")
 
 

@@ -27,6 +27,7 @@ class Experiment:
     name: str  # also its name in the registry
     title: str
     champion: str = ""
+    installation_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class MonitoringProject:
 
     name: str
     title: str
+    installation_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,10 @@ class OutsideUnavailableError(Exception):
 
 
 class Counterpart(Protocol):
-    """Something that an outside system should hold; its name says whose it is."""
+    """Something that an outside system should hold; its name says for which instance.
+
+    It also carries the id of its installation: others that use the same system leave it alone.
+    """
 
     @property
     def name(self) -> str:
@@ -102,8 +107,8 @@ class Counterparts(Protocol[T]):
         """
         ...
 
-    def pages(self) -> AsyncIterator[Sequence[T]]:
-        """Yield everything of this service as it is, in bounded pages.
+    def pages(self, installation_id: str) -> AsyncIterator[Sequence[T]]:
+        """Yield everything of an installation as it is, in bounded pages; what lost its id is not found.
 
         Raises:
             OutsideUnavailableError: It does not answer.

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from instance_service.domain.flows import FLOW_NAME, FLOW_TAG
+from instance_service.domain.flows import FLOW_NAME, FLOW_TAG, installation_tag
 from instance_service.domain.schedules import Timing
 from instance_service.ports import Deployment, Ensured, OutsideUnavailableError
 
@@ -89,12 +89,12 @@ class PrefectDeployments:
         for found in (await self._find(names)).values():
             await self._call("DELETE", f"deployments/{found['id']}", missing_is_fine=True)
 
-    async def pages(self) -> AsyncIterator[Sequence[Deployment]]:
-        """Yield everything tagged as ours; see the port."""
+    async def pages(self, installation_id: str) -> AsyncIterator[Sequence[Deployment]]:
+        """Yield everything tagged with the installation; see the port."""
         offset = 0
         while True:
             query = {
-                "deployments": {"tags": {"all_": [FLOW_TAG]}},
+                "deployments": {"tags": {"all_": [FLOW_TAG, installation_tag(installation_id)]}},
                 "flows": {"name": {"any_": [FLOW_NAME]}},
                 "sort": "NAME_ASC",
                 "limit": _PAGE,

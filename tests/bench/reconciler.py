@@ -58,7 +58,9 @@ async def measure(size: int = 10_000) -> list[Row]:
         with nats_server() as nats:
             async with running(nats.url, urls, deployments, **settings) as service:
                 names = await _populate(stack, service, urls, size)
-                watch = DriftWatch(service.app.environment, [DeploymentPairing(deployments)])
+                environment = service.app.environment
+                pairing = DeploymentPairing(deployments, environment.installation_id)
+                watch = DriftWatch(environment, [pairing])
                 rows = []
                 async with httpx.AsyncClient(base_url=stack.endpoints.prefect_api, timeout=60) as bare:
                     for title, work, pages in (

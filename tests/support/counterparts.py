@@ -52,10 +52,10 @@ class FakeCounterparts(Generic[T]):
         for name in names:
             self.stored.pop(name, None)
 
-    async def pages(self) -> AsyncIterator[Sequence[T]]:
-        """Yield everything in one page."""
+    async def pages(self, installation_id: str) -> AsyncIterator[Sequence[T]]:
+        """Yield everything of an installation in one page."""
         self._check()
-        yield [one for _, one in self.stored.values()]
+        yield [one for _, one in self.stored.values() if installation_id in self._marks(one)]
 
     def edit(self, name: str, **changes: Any) -> None:
         """Change something behind the service's back."""
@@ -74,6 +74,9 @@ class FakeCounterparts(Generic[T]):
         del one
         return new_id()
 
+    def _marks(self, one: Any) -> Sequence[str]:
+        return (one.installation_id,)
+
     def _check(self) -> None:
         self.calls += 1
         if self.outage is not None:
@@ -84,6 +87,9 @@ class FakeDeployments(FakeCounterparts[Deployment]):
     """The port `Deployments`."""
 
     tool = "Prefect"
+
+    def _marks(self, one: Deployment) -> Sequence[str]:
+        return [tag.removeprefix("installation:") for tag in one.tags]
 
 
 class FakeExperiments(FakeCounterparts[Experiment]):

@@ -226,7 +226,7 @@ async def running(
     }
     experiments = experiments or FakeExperiments()
     projects = projects or FakeProjects()
-    app = build(Settings.model_validate(values), Outside(deployments, experiments, projects))
+    app = await build(Settings.model_validate(values), Outside(deployments, experiments, projects))
     await publish_plugins(app.environment, (TENANT,))
     await app.broker.connect()
     stop = asyncio.Event()

@@ -123,9 +123,22 @@ def deployment_name(tenant_id: str, instance_id: str, flow_kind: str) -> str:
     return f"{tenant_id}.{instance_id}.{flow_kind}"
 
 
-def deployment_tags(tenant_id: str, instance_id: str, flow_kind: str) -> tuple[str, ...]:
+def deployment_tags(
+    installation_id: str, tenant_id: str, instance_id: str, flow_kind: str
+) -> tuple[str, ...]:
     """Return the tags by which a deployment is found again."""
-    return (FLOW_TAG, f"tenant:{tenant_id}", f"instance:{instance_id}", f"flow:{flow_kind}")
+    return (
+        FLOW_TAG,
+        installation_tag(installation_id),
+        f"tenant:{tenant_id}",
+        f"instance:{instance_id}",
+        f"flow:{flow_kind}",
+    )
+
+
+def installation_tag(installation_id: str) -> str:
+    """Return the tag of all deployments of an installation."""
+    return f"installation:{installation_id}"
 
 
 def counterpart_name(tenant_id: str, instance_id: str) -> str:

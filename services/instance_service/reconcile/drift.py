@@ -1,4 +1,7 @@
-"""Compares all that outside systems hold with all instances: makes due what differs, removes what is nobody's."""
+"""Compares all that outside systems hold with all instances: makes due what differs, removes what is nobody's.
+
+What other installations keep in the same systems is never looked at.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ class DriftWatch:
         for system in self._pairings:
             names: set[str] = set()
             try:
-                async for page in system.port.pages():
+                async for page in system.port.pages(self._environment.installation_id):
                     names.update(one.name for one in page)
                     await self._compare_page(system, page)
             except OutsideUnavailableError as error:

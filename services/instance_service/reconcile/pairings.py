@@ -47,12 +47,13 @@ class DeploymentPairing:
     finalizer = DEPLOYMENTS
     condition = "PrefectDeploymentReady"
 
-    def __init__(self, port: Deployments) -> None:
+    def __init__(self, port: Deployments, installation_id: str) -> None:
         self.port = port
+        self._installation_id = installation_id
 
     def desired(self, tenant_id: str, instance: Instance) -> Sequence[Counterpart]:
         """See the protocol."""
-        return deployments_of(tenant_id, instance)
+        return deployments_of(self._installation_id, tenant_id, instance)
 
     def record(self, instance: Instance, ids: Mapping[str, str]) -> None:
         """See the protocol."""
@@ -66,8 +67,9 @@ class ExperimentPairing:
     finalizer = EXPERIMENT
     condition = "MlflowExperimentReady"
 
-    def __init__(self, port: Experiments) -> None:
+    def __init__(self, port: Experiments, installation_id: str) -> None:
         self.port = port
+        self._installation_id = installation_id
 
     def desired(self, tenant_id: str, instance: Instance) -> Sequence[Counterpart]:
         """See the protocol."""
@@ -75,7 +77,8 @@ class ExperimentPairing:
             return ()
         name = counterpart_name(tenant_id, instance.instance_id)
         title = f"{instance.name}.{instance.instance_id}"
-        return (Experiment(name, title, instance.model.champion.model_version),)
+        champion = instance.model.champion.model_version
+        return (Experiment(name, title, champion, self._installation_id),)
 
     def record(self, instance: Instance, ids: Mapping[str, str]) -> None:
         """See the protocol."""
@@ -88,14 +91,16 @@ class ProjectPairing:
     finalizer = PROJECT
     condition = "EvidentlyProjectReady"
 
-    def __init__(self, port: Projects) -> None:
+    def __init__(self, port: Projects, installation_id: str) -> None:
         self.port = port
+        self._installation_id = installation_id
 
     def desired(self, tenant_id: str, instance: Instance) -> Sequence[Counterpart]:
         """See the protocol."""
         if self.finalizer not in pairings_of(instance):
             return ()
-        return (MonitoringProject(counterpart_name(tenant_id, instance.instance_id), instance.name),)
+        name = counterpart_name(tenant_id, instance.instance_id)
+        return (MonitoringProject(name, instance.name, self._installation_id),)
 
     def record(self, instance: Instance, ids: Mapping[str, str]) -> None:
         """See the protocol."""

@@ -59,11 +59,12 @@ class Signal:
 
 @dataclass(frozen=True)
 class Environment:
-    """Database, time and ids, and the signal that a reconciler has activated something."""
+    """Database, time and ids, which installation this is, and the signal that something was activated."""
 
     database: Database
     clock: Clock
     ids: IdSource
+    installation_id: str
     activation_wait_seconds: float = 2.0
     activated: Signal = field(default_factory=Signal)
 

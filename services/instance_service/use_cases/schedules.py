@@ -81,7 +81,7 @@ def timings_of(schedule: Schedule) -> tuple[Timing, ...]:
     )
 
 
-def deployments_of(tenant_id: str, instance: Instance) -> list[Deployment]:
+def deployments_of(installation_id: str, tenant_id: str, instance: Instance) -> list[Deployment]:
     """Return the deployments that an instance should have: one for each flow."""
     result = []
     kind = kind_word(instance.kind)
@@ -97,7 +97,7 @@ def deployments_of(tenant_id: str, instance: Instance) -> list[Deployment]:
         result.append(
             Deployment(
                 name=deployment_name(*key),
-                tags=deployment_tags(*key),
+                tags=deployment_tags(installation_id, *key),
                 parameters=tuple(sorted(parameters.items())),
                 timings=timings_of(instance.schedule) if flow_kind == scheduled_flow(kind) else (),
                 is_paused=instance.state == INSTANCE_STATE_PAUSED,

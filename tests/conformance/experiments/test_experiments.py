@@ -20,13 +20,17 @@ if TYPE_CHECKING:
     from conformance.experiments.conftest import Ground
 
 
-def _experiment() -> Experiment:
+INSTALLATION = new_id()
+
+
+def _experiment(installation_id: str = INSTALLATION) -> Experiment:
     instance_id = new_id()
-    return Experiment(counterpart_name("default", instance_id), f"alpha.{instance_id}")
+    name = counterpart_name("default", instance_id)
+    return Experiment(name, f"alpha.{instance_id}", installation_id=installation_id)
 
 
-async def _all(experiments: Experiments) -> dict[str, Experiment]:
-    return {found.name: found async for page in experiments.pages() for found in page}
+async def _all(experiments: Experiments, installation_id: str = INSTALLATION) -> dict[str, Experiment]:
+    return {found.name: found async for page in experiments.pages(installation_id) for found in page}
 
 
 async def test_what_is_ensured_is_found_as_it_was_desired(ground: Ground) -> None:
@@ -46,6 +50,20 @@ async def test_another_title_keeps_the_id(ground: Ground) -> None:
     renamed = replace(desired, title=f"beta.{desired.title}")
     assert await ground.experiments.ensure([renamed]) == first
     assert (await _all(ground.experiments))[desired.name] == renamed
+
+
+async def test_each_installation_finds_its_own_and_adopts_by_name(ground: Ground) -> None:
+    other = new_id()
+    ours, theirs = _experiment(), _experiment(other)
+    ids = (await ground.experiments.ensure([ours, theirs])).ids
+    found = await _all(ground.experiments)
+    assert found[ours.name] == ours
+    assert theirs.name not in found
+    assert await _all(ground.experiments, other) == {theirs.name: theirs}
+    adopted = replace(theirs, installation_id=INSTALLATION)
+    assert (await ground.experiments.ensure([adopted])).ids == {theirs.name: ids[theirs.name]}
+    assert (await _all(ground.experiments))[theirs.name] == adopted
+    assert not await _all(ground.experiments, other)
 
 
 async def test_a_champion_is_set_moved_and_taken(ground: Ground) -> None:

@@ -29,19 +29,22 @@ def _schedule(**changes: Any) -> dict[str, Any]:
     return {"slug": CRON.slug, "active": True, "schedule": CLOCK} | changes
 
 
-def _deployment(*timings: Timing, is_paused: bool = False) -> Deployment:
+INSTALLATION = new_id()
+
+
+def _deployment(*timings: Timing, is_paused: bool = False, installation_id: str = INSTALLATION) -> Deployment:
     key = ("default", new_id(), "refresh")
     return Deployment(
         deployment_name(*key),
-        deployment_tags(*key),
+        deployment_tags(installation_id, *key),
         (("flow_kind", "refresh"), ("instance_id", key[1]), ("run_id", ""), ("tenant_id", "default")),
         timings,
         is_paused,
     )
 
 
-async def _all(deployments: Deployments) -> dict[str, Deployment]:
-    return {found.name: found async for page in deployments.pages() for found in page}
+async def _all(deployments: Deployments, installation_id: str = INSTALLATION) -> dict[str, Deployment]:
+    return {found.name: found async for page in deployments.pages(installation_id) for found in page}
 
 
 async def test_what_is_ensured_is_found_as_it_was_desired(deployments: Deployments) -> None:
@@ -52,6 +55,20 @@ async def test_what_is_ensured_is_found_as_it_was_desired(deployments: Deploymen
     found = await _all(deployments)
     for one in desired:
         assert found[one.name] == one
+
+
+async def test_each_installation_finds_its_own_and_adopts_by_name(deployments: Deployments) -> None:
+    other = new_id()
+    ours, theirs = _deployment(), _deployment(installation_id=other)
+    ids = (await deployments.ensure([ours, theirs])).ids
+    found = await _all(deployments)
+    assert found[ours.name] == ours
+    assert theirs.name not in found
+    assert await _all(deployments, other) == {theirs.name: theirs}
+    adopted = replace(theirs, tags=tuple(tag.replace(other, INSTALLATION) for tag in theirs.tags))
+    assert (await deployments.ensure([adopted])).ids == {theirs.name: ids[theirs.name]}
+    assert (await _all(deployments))[theirs.name] == adopted
+    assert not await _all(deployments, other)
 
 
 async def test_a_server_that_is_there_answers(deployments: Deployments) -> None:
@@ -124,7 +141,7 @@ async def test_a_foreign_edit_is_seen_and_repaired_under_the_same_id(
     desired = _deployment(CRON)
     first = await deployments.ensure([desired])
     await edit(desired.name, first.ids[desired.name], changes)
-    assert (await _all(deployments))[desired.name] != desired
+    assert (await _all(deployments)).get(desired.name) != desired
     assert await deployments.ensure([desired]) == first
     assert (await _all(deployments))[desired.name] == desired
 
@@ -138,7 +155,7 @@ async def test_a_shifted_interval_is_seen_and_repaired(
     shifted = {"interval": 900, "anchor_date": "2020-01-01T00:00:00Z", "timezone": "UTC"} | clock
     changes = {"schedules": [{"slug": INTERVAL.slug, "active": False, "schedule": shifted}]}
     await edit(desired.name, first.ids[desired.name], changes)
-    assert (await _all(deployments))[desired.name] != desired
+    assert (await _all(deployments)).get(desired.name) != desired
     assert await deployments.ensure([desired]) == first
     assert (await _all(deployments))[desired.name] == desired
 

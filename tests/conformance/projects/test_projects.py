@@ -39,12 +39,15 @@ def projects(request: pytest.FixtureRequest, tmp_path: Path) -> Projects:
     return FakeProjects() if request.param == "fake" else EvidentlyProjects(tmp_path, 10)
 
 
-def _project(title: str = "alpha") -> MonitoringProject:
-    return MonitoringProject(counterpart_name("default", new_id()), title)
+INSTALLATION = new_id()
 
 
-async def _all(projects: Projects) -> dict[str, MonitoringProject]:
-    return {found.name: found async for page in projects.pages() for found in page}
+def _project(title: str = "alpha", installation_id: str = INSTALLATION) -> MonitoringProject:
+    return MonitoringProject(counterpart_name("default", new_id()), title, installation_id)
+
+
+async def _all(projects: Projects, installation_id: str = INSTALLATION) -> dict[str, MonitoringProject]:
+    return {found.name: found async for page in projects.pages(installation_id) for found in page}
 
 
 async def test_what_is_ensured_is_found_as_it_was_desired(projects: Projects) -> None:
@@ -68,6 +71,18 @@ async def test_deleting_is_repeatable(projects: Projects) -> None:
     await projects.ensure([desired])
     assert desired.name in await _all(projects)
     await projects.delete([])
+
+
+async def test_each_installation_finds_its_own_and_adopts_by_name(projects: Projects) -> None:
+    other = new_id()
+    ours, theirs = _project(), _project(installation_id=other)
+    ids = (await projects.ensure([ours, theirs])).ids
+    assert await _all(projects) == {ours.name: ours}
+    assert await _all(projects, other) == {theirs.name: theirs}
+    adopted = replace(theirs, installation_id=INSTALLATION)
+    assert (await projects.ensure([adopted])).ids == {theirs.name: ids[theirs.name]}
+    assert await _all(projects) == {ours.name: ours, adopted.name: adopted}
+    assert not await _all(projects, other)
 
 
 async def test_twins_make_one_project(tmp_path: Path) -> None:
@@ -115,7 +130,7 @@ async def test_the_real_library_reads_and_writes_what_is_written_here(tmp_path: 
     opened = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
     assert opened.returncode == 0, opened.stderr
     assert json.loads(opened.stdout) == {
-        ids[one.name]: [one.title, f"optaic:{one.name}!"] for one in (kept, doomed)
+        ids[one.name]: [one.title, f"optaic:{INSTALLATION}:{one.name}!"] for one in (kept, doomed)
     }
     assert await _all(adapter) == {}  # one is gone, the other was edited: both are repaired
     await adapter.ensure([kept, doomed])

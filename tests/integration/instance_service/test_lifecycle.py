@@ -197,10 +197,12 @@ async def test_drift_is_repaired_and_orphans_are_removed(service: RunningInstanc
     service.deployments.edit(name, is_paused=True, parameters=())
     await eventually(lambda: stored[name][1] == desired)
     nobody = "default.01900000-0000-7000-8000-000000000001.refresh"
+    unmarked = "default.01900000-0000-7000-8000-000000000002.refresh"
+    stored[unmarked] = ("x", replace(desired, name=unmarked, tags=("optaic",)))
     for stranger in (nobody, "somebody-elses"):
         stored[stranger] = ("x", replace(desired, name=stranger))
     await eventually(lambda: nobody not in stored)
-    assert "somebody-elses" in stored
+    assert {"somebody-elses", unmarked} < set(stored)
 
 
 async def test_a_change_while_prefect_is_down_degrades_until_it_returns(

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
+from devstack.postgres import Postgres
 from instance_service.ports import Ensured, MonitoringProject, OutsideUnavailableError
 from instance_service.store import queue
 from instance_service.use_cases.pairing import Verdict, record
@@ -19,8 +20,11 @@ from optaic.instance.v1.instance_pb2 import (
     Instance,
 )
 from optaic.instance.v1.instance_service_pb2 import DeleteInstanceRequest
-from support.instance_service import TENANT, RunningInstanceService
+from support.counterparts import FakeDeployments, FakeExperiments, FakeProjects
+from support.definitions import model, publish
+from support.instance_service import TENANT, RunningInstanceService, running
 from support.polling import eventually
+from support.postgres import service_database
 
 
 async def _monitored(service: RunningInstanceService, project_id: str, name: str = "watched") -> Instance:
@@ -42,7 +46,12 @@ async def test_a_monitored_dataset_has_a_project_as_long_as_it_is_monitored(
     watched = await service.until_active(watched.instance_id)
     assert watched.dataset.evidently_project_id == watched.instance_id
     name = f"default.{watched.instance_id}"
-    assert service.projects.stored == {name: (watched.instance_id, MonitoringProject(name, "watched"))}
+    assert service.projects.stored == {
+        name: (
+            watched.instance_id,
+            MonitoringProject(name, "watched", service.app.environment.installation_id),
+        )
+    }
     dataset = {"pipeline": {"definitionName": "sp500_prices"}, "monitoringEnabled": True}
     renamed = await service.update(
         watched.instance_id, {"name": "renamed", "dataset": dataset}, "name", "dataset"
@@ -139,7 +148,11 @@ async def test_drift_is_repaired_and_what_is_nobodys_removed(service: RunningIns
     del service.projects.stored[name]
     await eventually(lambda: name in service.projects.stored)
     orphan = f"default.{project.project_id}"
-    service.projects.stored[orphan] = (project.project_id, MonitoringProject(orphan, "nobody"))
+    installation_id = service.app.environment.installation_id
+    service.projects.stored[orphan] = (
+        project.project_id,
+        MonitoringProject(orphan, "nobody", installation_id),
+    )
     await eventually(lambda: orphan not in service.projects.stored)
     assert name in service.projects.stored
 
@@ -160,3 +173,33 @@ async def test_a_complaint_that_comes_late_is_looked_into_again(service: Running
         await queue.settle(connection, [queue.Claim(TENANT, seen.instance_id, lease, 1)])
     healed = await service.until_active(prices.instance_id)
     assert not healed.conditions
+
+
+async def test_installations_that_share_the_outside_systems_leave_each_other_alone(
+    postgres_server: Postgres, nats_url: str
+) -> None:
+    del postgres_server
+    outside = FakeDeployments(), FakeExperiments(), FakeProjects()
+    async with (
+        service_database("instance", "instance_service") as one,
+        service_database("instance", "instance_service") as two,
+    ):
+        async with running(nats_url, one, *outside) as production:
+            project = await production.project()
+            watched = await _monitored(production, project.project_id)
+            await publish(production, "linear")
+            learned = await production.create(model(project.project_id, "m", watched.instance_id))
+            for instance in (watched, learned):
+                await production.until_active(instance.instance_id)
+            stored = [dict(system.stored) for system in outside]
+            assert all(stored)
+            orphan = f"default.{project.project_id}"
+            async with running(nats_url, two, *outside) as staging:
+                installation_id = staging.app.environment.installation_id
+                assert installation_id != production.app.environment.installation_id
+                thing = MonitoringProject(orphan, "nobody", installation_id)
+                outside[2].stored[orphan] = (project.project_id, thing)
+                await eventually(lambda: orphan not in outside[2].stored)  # it has looked at everything
+            assert [dict(system.stored) for system in outside] == stored
+        async with running(nats_url, two, *outside) as again:
+            assert again.app.environment.installation_id == installation_id
