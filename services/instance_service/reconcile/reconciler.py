@@ -196,20 +196,24 @@ class Reconciler:
     async def _ensure_in(
         self, system: Pairing, tenant_id: str, instances: Sequence[Instance]
     ) -> dict[str, Verdict]:
-        desired = {item.instance_id: system.desired(tenant_id, item) for item in instances}
-        desired = {instance_id: things for instance_id, things in desired.items() if things}
+        wanted = {item.instance_id: system.desired(tenant_id, item) for item in instances}
+        desired = {instance_id: things for instance_id, things in wanted.items() if things}
+        # Of what does not concern an instance (any more), nothing is to be said; its remains are for the drift watch.
+        verdicts = dict.fromkeys(wanted.keys() - desired.keys(), Verdict(system.condition))
         if not desired:
-            return {}
+            return verdicts
         gate, now = self._gates[system.finalizer], self._environment.clock.now()
         if gate.is_closed(now):
-            return dict.fromkeys(desired, Verdict(system.condition, problem=gate.error))
+            return verdicts | dict.fromkeys(desired, Verdict(system.condition, problem=gate.error))
         try:
             ensured = await system.port.ensure([one for things in desired.values() for one in things])
         except OutsideUnavailableError as error:
             gate.close(now, error)
-            return dict.fromkeys(desired, Verdict(system.condition, problem=error))
+            return verdicts | dict.fromkeys(desired, Verdict(system.condition, problem=error))
         gate.open()
-        return {instance_id: _verdict(system, things, ensured) for instance_id, things in desired.items()}
+        return verdicts | {
+            instance_id: _verdict(system, things, ensured) for instance_id, things in desired.items()
+        }
 
     async def _record(self, tenant_id: str, found: Sequence[tuple[Instance, Sequence[Verdict]]]) -> set[str]:
         for instance, verdicts in found:

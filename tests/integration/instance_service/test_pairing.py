@@ -94,6 +94,26 @@ async def test_a_system_that_is_down_degrades_who_needs_it_and_nobody_else(
     assert len(service.projects.stored) == 2
 
 
+async def test_a_system_that_no_longer_concerns_an_instance_is_not_complained_of(
+    service: RunningInstanceService,
+) -> None:
+    project = await service.project()
+    first = await _monitored(service, project.project_id, "first")
+    await service.until_active(first.instance_id)
+    service.projects.break_down()
+    second = await _monitored(service, project.project_id, "second")
+    await service.update(first.instance_id, {"name": "other"}, "name")
+    change = {"dataset": {"monitoringEnabled": False}}
+    for one, state in ((first, INSTANCE_STATE_DEGRADED), (second, INSTANCE_STATE_PROVISIONING)):
+        found = await service.until(one.instance_id, lambda each: each.conditions)
+        assert found.state == state
+        await service.update(one.instance_id, change, "dataset.monitoring_enabled")
+        assert not (await service.until_active(one.instance_id)).conditions
+    assert service.projects.stored
+    service.projects.recover()
+    await eventually(lambda: not service.projects.stored)
+
+
 async def test_a_system_that_hangs_holds_up_nobody_who_does_not_need_it(
     service: RunningInstanceService,
 ) -> None:
