@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from instance_service.domain.flows import DEFINITION_KINDS, flow_kinds, has_output
+from instance_service.domain.flows import DEFINITION_KINDS, flow_kinds, has_output, watched_flow
 from instance_service.domain.rules import Rule
 from servicekit.errors import FieldViolation
 
@@ -92,10 +92,8 @@ def guardrail_violations(kind: str, guardrails: Sequence[Guardrail], path: str) 
 
 
 def flow_violations(kind: str, flows: Sequence[str], path: str) -> Iterator[FieldViolation]:
-    """Yield the flows that an instance of a definition kind cannot have, or has twice."""
-    owner = {"pipeline": "dataset"}.get(kind) or next(
-        (instance for instance, kinds in DEFINITION_KINDS.items() if kind in kinds), ""
-    )
+    """Yield the flows that an instance of a definition kind cannot have, has twice, or cannot have alone."""
+    owner = owner_kind(kind)
     known = flow_kinds(owner, has_monitoring=kind == "pipeline")
     for index, flow in enumerate(flows):
         if flow not in known:
@@ -103,6 +101,17 @@ def flow_violations(kind: str, flows: Sequence[str], path: str) -> Iterator[Fiel
             yield _violation(f"{path}[{index}].flow_kind", text)
         elif flow in flows[:index]:
             yield _violation(f"{path}[{index}].flow_kind", f"{flow} is there already")
+        elif (
+            needed := {"monitoring": watched_flow(known), "inference": "training"}.get(flow, flow)
+        ) not in flows:
+            yield _violation(f"{path}[{index}].flow_kind", f"{flow} reads {needed}, which is not there")
+
+
+def owner_kind(kind: str) -> str:
+    """Return the likeliest kind of instance that has the flows of a definition kind; empty where it gives none."""
+    if kind == "pipeline":
+        return "dataset"
+    return next((instance for instance, kinds in DEFINITION_KINDS.items() if kind in kinds), "")
 
 
 def _violation(field: str, description: str) -> FieldViolation:

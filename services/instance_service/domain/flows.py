@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 COMPONENT_KINDS = ("pipeline", "store", "accessor")
@@ -66,9 +66,13 @@ class Edge:
     kind: str
 
 
-def flow_kinds(kind: str, *, has_monitoring: bool = False) -> tuple[str, ...]:
-    """Return the flows of an instance kind, the scheduled one not necessarily first; components have none."""
-    flows = _FLOWS.get(kind, ())
+def flow_kinds(kind: str, named: Collection[str] = (), *, has_monitoring: bool = False) -> tuple[str, ...]:
+    """Return the flows of an instance kind, the scheduled one not necessarily first; components have none.
+
+    Of those that the kind may have only the ones that its definition names, if it names any. To be monitored is up
+    to each dataset or signal: that takes nothing from the pipeline.
+    """
+    flows = tuple(flow for flow in _FLOWS.get(kind, ()) if not named or flow in named)
     return (*flows, "monitoring") if has_monitoring and kind in COMPOSED_KINDS else flows
 
 
@@ -79,6 +83,11 @@ def pairings_of(kind: str, *, is_monitored: bool = False) -> tuple[str, ...]:
     if kind == "model":
         return (DEPLOYMENTS, EXPERIMENT, PROJECT)
     return (DEPLOYMENTS, PROJECT) if is_monitored else (DEPLOYMENTS,)
+
+
+def watched_flow(flows: Collection[str]) -> str:
+    """Return the one of an instance's flows whose output its monitoring watches."""
+    return "inference" if "inference" in flows else "refresh"
 
 
 def scheduled_flow(kind: str) -> str:
@@ -100,7 +109,8 @@ def derive_edges(instance_id: str, flows: Iterable[str], upstreams: Sequence[Ups
     edges: set[Edge] = set()
     for flow in own:
         if flow == "monitoring":
-            watched, kind = ("inference", "model") if "inference" in own else ("refresh", "data")
+            watched = watched_flow(own)
+            kind = "model" if watched == "inference" else "data"
             edges.add(Edge(flow, instance_id, watched, "monitored", kind))
             continue
         if flow == "inference":

@@ -26,12 +26,12 @@ from instance_service.domain.flows import (
     Upstream,
     deployment_name,
     derive_edges,
-    flow_kinds,
 )
 from instance_service.domain.rules import is_date, refusal
 from instance_service.store.tables import Connection
 from instance_service.use_cases.conditions import FOLLOWS_NEWEST, say_outdated, say_stuck, withdraw
 from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.flows import flows_of, output_violations
 from instance_service.use_cases.macros import MacroVersions
 from instance_service.use_cases.references import (
     Reference,
@@ -224,6 +224,8 @@ def complete(tenant_id: str, pending: Pending, facts: Facts) -> Draft:
         sources = facts.price_sources[instance.instance_id]
         upstreams.extend(derive_prices(sources, upstreams, violations))
     settings = _settings(instance, pending.kind, uses, violations)
+    flows = flows_of(instance, version)
+    violations.extend(output_violations(instance, pending.current, version, flows))
     if violations:
         raise refusal(violations)
     _set_status_contract(instance, version)
@@ -231,7 +233,7 @@ def complete(tenant_id: str, pending: Pending, facts: Facts) -> Draft:
     if dataset is not None and not dataset.monitoring_enabled:
         dataset.ClearField("evidently_project_id")
     changes = describe_changes(pending.current, instance, uses) if pending.current else ""
-    _set_flows(instance, pending.current, tenant_id, settings, upstreams, changes)
+    _set_flows(instance, pending.current, flows, tenant_id, settings, upstreams, changes)
     if not pending.stays:
         withdraw(instance, FOLLOWS_NEWEST)
     say_outdated(instance, [version for use in uses for version in use.versions()], pending.now)
@@ -306,14 +308,14 @@ def _settings(
 def _set_flows(
     instance: Instance,
     current: Instance | None,
+    kinds: Sequence[str],
     tenant_id: str,
     settings: Mapping[str, object],
     upstreams: Sequence[Upstream],
     changes: str,
 ) -> None:
     before = {flow.flow_kind: flow for flow in current.flows} if current else {}
-    own, dataset = kind_word(instance.kind), dataset_of(instance)
-    kinds = flow_kinds(own, has_monitoring=dataset is not None and dataset.monitoring_enabled)
+    own = kind_word(instance.kind)
     champion = instance.model.champion.model_version
     edges: dict[str, list[Edge]] = defaultdict(list)
     for edge in derive_edges(instance.instance_id, kinds, upstreams):

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from instance_service.domain.flows import Upstream
+from instance_service.domain.flows import Upstream, has_output, scheduled_flow
 from instance_service.domain.rules import BACKTEST_RULES, DEFAULT_RULES, Rule, upstream_violations
 from instance_service.store import graph
 from instance_service.store import instances as store
 from instance_service.store.tables import Connection
+from instance_service.use_cases.flows import output_flow
 from instance_service.use_cases.shapes import kind_word
 from optaic.definition.v1.definition_pb2 import DefinitionVersion
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance
@@ -97,6 +98,10 @@ def resolve_upstreams(
         violations.extend(FieldViolation(one.path, text, "INVALID_SPEC") for one in named)
         return []
     violations.extend(upstream_violations(rules_of(kind, version), upstreams, instance.instance_id))
+    for one, (_, upstream) in zip(named, upstreams, strict=True):
+        if has_output(upstream.kind) and not output_flow(known[one.instance_id]):
+            text = f"{known[one.instance_id].name} has no {scheduled_flow(upstream.kind)} that could be read"
+            violations.append(FieldViolation(one.path, text, "WRONG_UPSTREAM_KIND"))
     return [upstream for _, upstream in upstreams]
 
 

@@ -261,3 +261,57 @@ async def test_what_leaves_results_alone_leaves_every_flow_alone(
     changed = await service.update(made.instance_id, given, *given)
     assert changed.revision == 2
     assert _fingerprints(changed) == _fingerprints(made)
+
+
+async def test_a_definition_says_which_flows_there_are(service: RunningInstanceService, world: World) -> None:
+    fitting = [{"flowKind": "FLOW_KIND_TRAINING"}]
+    await publish(service, "linear", "2.0.0", flowSpecs=fitting)
+    fitted = await service.create(model(world.project_id, "fitted", world.prices))
+    assert _edges(fitted) == {"training": {(world.prices, "refresh", "features", "feature")}}
+    # Nobody can read what it does not yield, nor can a clock start it.
+    reading = optimizer(world.project_id, "o", fitted.instance_id)
+    await publish(
+        service, "halves", "2.0.0", compatibilityRules=[{"role": "signal", "instanceKinds": ["model"]}]
+    )
+    refused = await refusal(service.create(reading))
+    assert (refused.code, set(refused.fields)) == (INVALID, {"instance.upstream_refs[0]"})
+    daily = {"schedule": {"cron": {"expression": "0 6 * * *"}}}
+    refused = await refusal(service.create(model(world.project_id, "daily", world.prices, **daily)))
+    assert (refused.code, set(refused.fields)) == (INVALID, {"instance.schedule"})
+    # What others may read does not go away.
+    both = {"definitionVersion": "3.0.0"}
+    await publish(service, "linear", "3.0.0", flowSpecs=[*fitting, {"flowKind": "FLOW_KIND_INFERENCE"}])
+    full = await service.create(model(world.project_id, "full", world.prices, **both))
+    assert set(_edges(full)) == {"training", "inference"}
+    assert (
+        await service.create(
+            {**reading, "upstreamRefs": [{"resourceId": full.instance_id, "role": "signal"}]}
+        )
+    ).flows
+    refused = await refusal(
+        service.update(full.instance_id, {"definitionVersion": "2.0.0"}, "definition_version")
+    )
+    assert (refused.code, set(refused.fields)) == (INVALID, {"instance.definition_version"})
+    monitored = await service.update(full.instance_id, {"definitionVersion": "1.0.0"}, "definition_version")
+    assert set(_edges(monitored)) == {"training", "inference", "monitoring"}
+    back = await service.update(full.instance_id, both, "definition_version")
+    assert set(_edges(back)) == {"training", "inference"}
+    await service.until(
+        full.instance_id,
+        lambda _: (
+            {
+                flow
+                for *_, instance, flow in (name.split(".") for name in service.deployments.stored)
+                if instance == full.instance_id
+            }
+            == {"training", "inference"}
+        ),
+    )
+
+
+async def test_a_pipeline_does_not_decide_that_datasets_are_monitored(
+    service: RunningInstanceService,
+) -> None:
+    watching = [{"flowKind": "FLOW_KIND_REFRESH"}, {"flowKind": "FLOW_KIND_MONITORING", "isDefault": True}]
+    refused = await refusal(publish(service, "blend", kind="DEFINITION_KIND_PIPELINE", flowSpecs=watching))
+    assert (refused.code, set(refused.fields)) == (INVALID, {"definition_version.flow_specs[1].is_default"})

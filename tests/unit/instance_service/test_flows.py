@@ -40,6 +40,15 @@ def test_each_kind_has_its_flows_and_components_have_none() -> None:
     assert [kind for kind in (*KINDS, *COMPONENT_KINDS) if has_output(kind)] == list(READABLE)
 
 
+def test_a_definition_says_which_of_them() -> None:
+    assert flow_kinds("model", ["training"]) == ("training",)
+    assert flow_kinds("model", ["inference", "training"]) == ("training", "inference")
+    assert flow_kinds("signal", ["refresh"], has_monitoring=True) == ("refresh", "monitoring")
+    assert flow_kinds("dataset", ["refresh", "monitoring"]) == ("refresh",)
+    edges = derive_edges("m", flow_kinds("model", ["training"]), [Upstream("f", "dataset", "features")])
+    assert edges == (Edge("training", "f", "refresh", "features", "feature"),)
+
+
 @pytest.mark.parametrize(("kind", "upstream_kind"), list(itertools.product(KINDS, READABLE)))
 def test_every_kind_reads_the_output_flow_of_every_other(kind: str, upstream_kind: str) -> None:
     upstream = Upstream("up", upstream_kind, "input")

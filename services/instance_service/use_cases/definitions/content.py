@@ -15,6 +15,7 @@ from instance_service.domain.rules import Rule
 from instance_service.jsonschema_adapter import config_violations, schema_violations
 from instance_service.use_cases.definitions.following import SCHEMAS
 from instance_service.use_cases.shapes import definition_kind_word, flow_word, json_of
+from optaic.common.v1.flow_pb2 import FLOW_KIND_MONITORING
 from optaic.definition.v1.definition_pb2 import DefinitionVersion
 from servicekit.errors import FieldViolation
 
@@ -41,6 +42,10 @@ def content_violations(version: DefinitionVersion, path: str) -> Iterator[FieldV
     yield from _guardrail_violations(kind, version, f"{path}.guardrail_contracts")
     flows = [flow_word(flow.flow_kind) for flow in version.flow_specs]
     yield from flow_violations(kind, flows, f"{path}.flow_specs")
+    for index, flow in enumerate(version.flow_specs):
+        if kind == "pipeline" and flow.flow_kind == FLOW_KIND_MONITORING and flow.is_default:
+            text = "a dataset or signal asks for it, with `monitoring_enabled`"
+            yield FieldViolation(f"{path}.flow_specs[{index}].is_default", text, "INVALID_ARGUMENT")
 
 
 def _guardrail_violations(kind: str, version: DefinitionVersion, path: str) -> Iterator[FieldViolation]:
