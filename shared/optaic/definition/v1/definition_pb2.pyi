@@ -254,7 +254,7 @@ class DefinitionVersion(_message.Message):
 
     @_builtins.property
     def flow_specs(self) -> _containers.RepeatedCompositeFieldContainer[Global___FlowSpec]:
-        """Which flows an instance of it gets."""
+        """Which flows an instance of it gets; empty means those that its kind has by default."""
 
     @_builtins.property
     def status_aggregation_contract(self) -> Global___StatusAggregationContract:
@@ -516,7 +516,9 @@ Global___GuardrailContract: _TypeAlias = GuardrailContract  # noqa: Y015
 
 @_typing.final
 class FlowSpec(_message.Message):
-    """A flow that every instance of the definition gets."""
+    """A flow that instances of the definition get. It comes with the flows that it reads: inference with training,
+    monitoring with inference or refresh.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -525,7 +527,9 @@ class FlowSpec(_message.Message):
     flow_kind: _flow_pb2.FlowKind.ValueType
     """What the flow does."""
     is_default: _builtins.bool
-    """False: the instance asks for it."""
+    """False: a dataset or signal that wants it asks for it, as for `monitoring` with `monitoring_enabled`. What cannot be
+    asked for every instance has.
+    """
     def __init__(
         self,
         *,
