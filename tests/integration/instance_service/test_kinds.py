@@ -275,7 +275,7 @@ async def test_a_definition_says_which_flows_there_are(service: RunningInstanceS
     )
     refused = await refusal(service.create(reading))
     assert (refused.code, set(refused.fields)) == (INVALID, {"instance.upstream_refs[0]"})
-    daily = {"schedule": {"cron": {"expression": "0 6 * * *"}}}
+    daily: dict[str, Any] = {"schedule": {"cron": {"expression": "0 6 * * *"}}}
     refused = await refusal(service.create(model(world.project_id, "daily", world.prices, **daily)))
     assert (refused.code, set(refused.fields)) == (INVALID, {"instance.schedule"})
     # What others may read does not go away.
