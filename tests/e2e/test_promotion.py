@@ -4,7 +4,7 @@ import pytest
 
 from optaic.apply.documents import read_documents
 from optaic.apply.execution import read_existing
-from optaic.apply.export import export_documents
+from optaic.apply.export import Definitions, export_documents
 from optaic.apply.plan import make_plan
 from optaic.client import AsyncClient, word
 from optaic.errors import FailedPreconditionError
@@ -63,7 +63,7 @@ async def test_a_dataset_becomes_a_signal_in_place(stack: RunningStack) -> None:
         (found,) = await client.instances.list(project=project, kinds=["signal"])
         assert found.signal.contract.max_value == 0.5
         existing = await read_existing(client, {(await client.projects.get(project)).name}, None)
-        documents = export_documents(existing, definitions=False)
+        documents = export_documents(existing, definitions=Definitions.NONE)
         assert [entry["name"] for entry in documents[0]["instances"] if "signal" in entry] == ["changes"]
         assert make_plan(read_documents(documents), existing) == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from enum import StrEnum
 from typing import Any
 
 from optaic.apply import references
@@ -12,18 +13,26 @@ from optaic.definition.v1 import definition_pb2
 from optaic.instance.v1.instance_pb2 import Instance
 
 UNMANAGED = "export"
+_BUILTIN = "worker.builtin."
+
+
+class Definitions(StrEnum):
+    """Which versions of definitions are exported."""
+
+    NONE = "none"
+    USED = "used"  # by the instances, and not brought by the service itself
+    ALL = "all"
 
 
 def export_documents(
-    existing: Existing, *, manager: str = UNMANAGED, definitions: bool = True, only_used: bool = False
+    existing: Existing, *, manager: str = UNMANAGED, definitions: Definitions = Definitions.USED
 ) -> list[dict[str, Any]]:
     """Return the definitions in one document, then one for each project and manager.
 
     Args:
         existing: What there is.
         manager: Of what nobody manages.
-        definitions: Whether definitions are told.
-        only_used: Only the versions that the instances use.
+        definitions: Which versions of definitions are told.
     """
     documents: dict[tuple[str, str], list[dict[str, Any]]] = {}
     as_is = {key: references.as_document(each, existing.instances) for key, each in existing.named().items()}
@@ -31,23 +40,36 @@ def export_documents(
     for key in references.in_order(as_is, {}, []):
         documents.setdefault((key[0], owners[key] or manager), []).append(entry_of(as_is[key]))
     found: list[dict[str, Any]] = []
-    if definitions and (entries := _definitions(existing, _used(existing.instances) if only_used else None)):
+    if entries := _definitions(existing, definitions):
         found.append({"definitions": entries})
     for (project, owner), entries in sorted(documents.items()):
         found.append({"project": project, "manager": owner, "instances": entries})
     return found
 
 
-def _definitions(existing: Existing, used: set[str] | None) -> list[dict[str, Any]]:
+def _definitions(existing: Existing, which: Definitions) -> list[dict[str, Any]]:
     """Return versions, oldest first: a macro comes after those that it uses."""
+    used = _used(existing.instances) if which is Definitions.USED else set()
     versions = [
         (version, existing.descriptions.get(key, ""))
         for key, each in existing.definitions.items()
         for version in each
-        if used is None or version.definition_version_id in used
+        if which is Definitions.ALL
+        or (version.definition_version_id in used and not _comes_by_itself(version, each))
     ]
     versions.sort(key=lambda each: _age(each[0]))
     return [definition_entry_of(version, description) for version, description in versions]
+
+
+def _comes_by_itself(
+    version: definition_pb2.DefinitionVersion, versions: Iterable[definition_pb2.DefinitionVersion]
+) -> bool:
+    """Return whether any service brings a version as it is: of the built-in ones only the newest are shipped."""
+    return (
+        version.code_ref.startswith(_BUILTIN)
+        and version.state == definition_pb2.DEFINITION_STATE_ACTIVE
+        and version.definition_version_id == max(versions, key=_age).definition_version_id
+    )
 
 
 def _age(version: definition_pb2.DefinitionVersion) -> tuple[int, int, str]:

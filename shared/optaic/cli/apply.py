@@ -12,7 +12,7 @@ import yaml
 
 from optaic.apply.documents import read_documents
 from optaic.apply.execution import definitions_of, execute, projects_of, read_existing
-from optaic.apply.export import UNMANAGED, export_documents
+from optaic.apply.export import UNMANAGED, Definitions, export_documents
 from optaic.apply.plan import Action, make_plan
 from optaic.cli.output import Format, OutputOption, print_json_value, print_line
 from optaic.cli.session import FileOption, is_id, read_yaml, run, warn
@@ -59,7 +59,9 @@ def diff(
 def export(
     project: Annotated[str, typer.Option("--project", help="Only this one, by id or name.")] = "",
     manager: Annotated[str, typer.Option(help="The manager of what nobody manages.")] = UNMANAGED,
-    definitions: Annotated[bool, typer.Option(help="With the definitions that are used.")] = True,
+    definitions: Annotated[
+        Definitions, typer.Option(help="Which versions: used ones, but for built-in ones; all; or none.")
+    ] = Definitions.USED,
 ) -> None:
     """Write what exists as a file for `optaic apply`; applied as it is, it changes nothing."""
 
@@ -70,10 +72,8 @@ def export(
                 client.projects.get(project) if is_id(project) else client.projects.get(name=project)
             )
             names = {found.name}
-        existing = await read_existing(client, names, None if definitions else ())
-        documents = export_documents(
-            existing, manager=manager, definitions=definitions, only_used=names is not None
-        )
+        existing = await read_existing(client, names, () if definitions is Definitions.NONE else None)
+        documents = export_documents(existing, manager=manager, definitions=definitions)
         yaml.safe_dump_all(documents, sys.stdout, sort_keys=False, allow_unicode=True, width=110)
 
     run(command)

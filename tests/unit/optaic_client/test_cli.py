@@ -378,7 +378,7 @@ def test_a_file_is_compared_and_its_mistakes_are_told_with_their_paths(
     requests = [call.request for call in optaic.calls("CreateInstance")]
     assert [request.validate_only for request in requests] == [True, True]
     assert requests[0].instance.labels["optaic/manager"] == "me"
-    assert invoke("export", "--no-definitions").stdout == ""
+    assert invoke("export", "--definitions", "none").stdout == ""
     file.write_text(f"project: desk\nmanager: me\ninstances: [{content.replace('file', 'fiel')}]\n")
     refused = invoke("apply", "-f", str(file), status=1).stderr
     assert "documents[0].instances[0].dataset.pipeline.definition_name" in refused
