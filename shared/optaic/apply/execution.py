@@ -81,7 +81,7 @@ async def execute(
     Raises:
         OptaicError: The service refused; what was done until then stays, and the next plan goes on from there.
     """
-    work = _Work(client, existing, dry_run)
+    work = _Work(client, existing, actions, dry_run)
     for action in actions:
         is_checked = await work.do(action)
         yield Done(action, is_checked, tuple(work.warnings))
@@ -90,11 +90,15 @@ async def execute(
 class _Work:
     """The ids of what exists and of what was made on the way."""
 
-    def __init__(self, client: AsyncClient, existing: Existing, dry_run: bool) -> None:
+    def __init__(
+        self, client: AsyncClient, existing: Existing, actions: Sequence[Action], dry_run: bool
+    ) -> None:
         self._client = client
         self._dry_run = dry_run
         self._projects = dict(existing.projects)
         self._instances = {key: each.instance_id for key, each in existing.named().items()}
+        planned = {(a.project, a.name): a.desired for a in actions if isinstance(a.desired, Instance)}
+        self._datasets = references.datasets_of({**existing.named(), **planned})
         self._versions = {
             (key, each.version): each.definition_version_id
             for key, versions in existing.definitions.items()
@@ -157,14 +161,15 @@ class _Work:
         # A definition may be named by an expression in a config, too.
         text = str(desired).lower()
         is_early = self._dry_run and any(name.lower() in text for name in self._published)
-        unknown = [
-            name
-            for name in references.read_names(desired)
-            if (action.project, name) not in self._instances and not references.is_id(name)
-        ]
+        reads = references.read_keys(action.project, desired, self._datasets)
+        unknown = [key for key in reads if key not in self._instances and not references.is_id(key[1])]
         instance = Instance()
         instance.CopyFrom(desired)
-        references.rename(instance, lambda name, _: self._instances.get((action.project, name), name))
+        references.rename(
+            instance,
+            lambda name, _: self._instances.get((action.project, name), name),
+            lambda text: (action.project, text) in self._datasets,
+        )
         if action.current is not None:
             self._reads[action.current.instance_id] = references.read_names(instance)
         if project_id is None or unknown or is_early:

@@ -96,8 +96,11 @@ def make_plan(
     }
     pruned = _pruned(documents, wanted, current) if prune else {}
     problems: list[Violation] = []
+    datasets = references.datasets_of(
+        {**current, **{key: entry.instance for key, (_, entry) in wanted.items()}}
+    )
     desired = {
-        key: references.named_instance(key[0], entry, wanted, current, pruned, problems)
+        key: references.named_instance(key[0], entry, wanted, current, pruned, datasets, problems)
         for key, (_, entry) in wanted.items()
     }
     references.check_definitions(documents, existing.definitions, problems)
@@ -233,10 +236,11 @@ def _pruned(
 
 def _held(pruned: Mapping[Key, str], instances: Mapping[Key, Instance]) -> list[Violation]:
     """Return the instances that are to go while others of the project, which stay, read them."""
+    datasets = references.datasets_of(instances)
     return [
-        Violation(pruned[project, name], f"{name} is to be deleted, and {reader} reads it", "HAS_DEPENDANTS")
+        Violation(pruned[key], f"{key[1]} is to be deleted, and {reader} reads it", "HAS_DEPENDANTS")
         for (project, reader), instance in instances.items()
         if (project, reader) not in pruned
-        for name in references.read_names(instance)
-        if (project, name) in pruned
+        for key in references.read_keys(project, instance, datasets)
+        if key in pruned
     ]

@@ -27,11 +27,35 @@ _KINDS = {
 _UUID_LENGTH = 36
 
 
-def rename(instance: Instance, name_of: Callable[[str, str], str]) -> None:
-    """Replace every reference to another instance; `name_of` gets it and its path in a document."""
+def is_id(text: str) -> bool:
+    """Return whether a text has the form of an id."""
+    return len(text) == _UUID_LENGTH and text.count("-") == 4  # noqa: PLR2004 - as UUIDs are written
+
+
+def datasets_of(instances: Mapping[Key, Instance]) -> set[Key]:
+    """Return those that a universe may name: the others of its texts are entities."""
+    return {key for key, each in instances.items() if each.WhichOneof("spec") == "dataset"}
+
+
+def rename(
+    instance: Instance,
+    name_of: Callable[[str, str], str],
+    is_dataset: Callable[[str], bool] = is_id,
+) -> None:
+    """Replace every reference to another instance; `name_of` gets it and its path in a document.
+
+    `is_dataset` tells the references in a backtest's universe from entities.
+    """
     for reference in instance.upstream_refs:
         reference.resource_id = name_of(reference.resource_id, f"upstreams.{reference.role}")
-    if instance.WhichOneof("spec") == "backtest" and instance.backtest.HasField("signals"):
+    if instance.WhichOneof("spec") != "backtest":
+        return
+    if instance.backtest.HasField("assets"):
+        universe = instance.backtest.assets.universe
+        for index, each in enumerate(universe):
+            if is_dataset(each):
+                universe[index] = name_of(each, f"backtest.assets.universe[{index}]")
+    if instance.backtest.HasField("signals"):
         signals = instance.backtest.signals
         if signals.primary:
             signals.primary = name_of(signals.primary, "backtest.signals.primary")
@@ -39,7 +63,7 @@ def rename(instance: Instance, name_of: Callable[[str, str], str]) -> None:
             signals.secondary[index] = name_of(each, f"backtest.signals.secondary[{index}]")
 
 
-def read_names(instance: Instance) -> list[str]:
+def read_names(instance: Instance, is_dataset: Callable[[str], bool] = is_id) -> list[str]:
     """Return the names of all instances that an instance refers to."""
     found: list[str] = []
 
@@ -49,8 +73,16 @@ def read_names(instance: Instance) -> list[str]:
 
     copy = Instance()
     copy.CopyFrom(instance)
-    rename(copy, note)
+    rename(copy, note, is_dataset)
     return found
+
+
+def read_keys(project: str, instance: Instance, datasets: Collection[Key]) -> list[Key]:
+    """Return what an instance of a project refers to there."""
+    return [
+        (project, name)
+        for name in read_names(instance, lambda text: is_id(text) or (project, text) in datasets)
+    ]
 
 
 def named_instance(
@@ -59,13 +91,14 @@ def named_instance(
     wanted: Mapping[Key, Any],
     current: Mapping[Key, Instance],
     pruned: Collection[Key],
+    datasets: Collection[Key],
     problems: list[Violation],
 ) -> Instance:
     """Return an entry's instance with every reference as a name, an id only of another project's instance."""
     names = {each.instance_id: name for (_, name), each in current.items() if _ == project}
 
     def name_of(text: str, where: str) -> str:
-        key = (project, names.get(text, text))
+        key = (project, names.get(text.lower(), text))
         if key in wanted or (key in current and key not in pruned):
             return key[1]
         if is_id(text) and key not in pruned:
@@ -76,13 +109,8 @@ def named_instance(
 
     instance = Instance()
     instance.CopyFrom(entry.instance)
-    rename(instance, name_of)
+    rename(instance, name_of, lambda text: is_id(text) or (project, text) in datasets)
     return instance
-
-
-def is_id(text: str) -> bool:
-    """Return whether a text has the form of an id."""
-    return len(text) == _UUID_LENGTH and text.count("-") == 4  # noqa: PLR2004 - as UUIDs are written
 
 
 def as_document(instance: Instance, instances: Iterable[Instance]) -> Instance:
@@ -92,7 +120,7 @@ def as_document(instance: Instance, instances: Iterable[Instance]) -> Instance:
     copy.CopyFrom(instance)
     fields.keep_given(copy)
     copy.labels.pop(MANAGER, None)
-    rename(copy, lambda text, _: names.get(text, text))
+    rename(copy, lambda text, _: names.get(text.lower(), text))
     _sort_upstreams(copy)
     for _, spec in definition_users(copy):
         if spec.track_newest:
@@ -173,9 +201,9 @@ def in_order(
     Those that no document has count, too: what they read must not close a cycle even for a moment.
     """
     sorter: TopologicalSorter[Key] = TopologicalSorter()
-    for (project, name), instance in instances.items():
-        reads = [(project, each) for each in read_names(instance)]
-        sorter.add((project, name), *(each for each in reads if each in instances))
+    datasets = datasets_of(instances)
+    for key, instance in instances.items():
+        sorter.add(key, *(each for each in read_keys(key[0], instance, datasets) if each in instances))
     try:
         return list(sorter.static_order())
     except CycleError as error:

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from optaic.apply.documents import MANAGER, read_documents
 from optaic.apply.execution import execute, read_existing
-from optaic.apply.export import export_documents
+from optaic.apply.export import Definitions, export_documents
 from optaic.apply.plan import Action, make_plan
+from optaic.definition.v1 import definition_pb2
 from optaic.errors import ConflictError, FailedPreconditionError, InvalidArgumentError
 from support.apply import Memory
 
@@ -278,6 +279,70 @@ async def test_a_dry_run_knows_all_that_it_would_publish(memory: Memory) -> None
     assert said(actions) == [
         "create p", "publish smooth 1.0.0", "publish rough 1.0.0", "create x", "deprecate rough 1.0.0",
     ]  # fmt: skip
+
+
+def traded(*universe: str) -> dict[str, Any]:
+    assets = {"universe": list(universe)}
+    return {"name": "SPY", "backtest": {"signals": {"primary": "halved"}, "assets": assets}}
+
+
+async def test_a_dataset_in_a_universe_is_a_reference_and_an_entity_is_none(memory: Memory) -> None:
+    # An entity may be called like the backtest, or like any other instance that is no dataset.
+    file = document(traded("raw", "AAPL", "SPY", "halved"), HALVED, PRICES, {**PRICES, "name": "raw"})
+    done = said(await apply(memory, file))
+    assert done.index("create raw") < done.index("create SPY")
+    universe = memory.instance("SPY").backtest.assets.universe
+    assert universe == [memory.instance("raw").instance_id, "AAPL", "SPY", "halved"]
+    assert await plan(memory, file, prune=True) == []
+    exported = export_documents(await read_existing(memory.client))
+    (found,) = [each for each in exported[-1]["instances"] if each["name"] == "SPY"]
+    assert found["backtest"]["assets"]["universe"] == ["raw", "AAPL", "SPY", "halved"]
+    assert await plan(memory, *exported, prune=True) == []
+    with pytest.raises(InvalidArgumentError) as refused:
+        await plan(memory, document(traded("raw"), HALVED, PRICES), prune=True)
+    assert [each.field for each in refused.value.violations] == [
+        "documents[0].instances[0].backtest.assets.universe[0]"
+    ]
+    memory.instance("SPY").labels[MANAGER] = "other"
+    with pytest.raises(ConflictError) as caught:
+        await plan(memory, document(PRICES, HALVED), prune=True)
+    assert [each.reason for each in caught.value.violations] == ["HAS_DEPENDANTS"]
+
+
+async def test_a_dry_run_cannot_check_a_universe_whose_dataset_is_not_there_yet(memory: Memory) -> None:
+    await apply(memory, document(PRICES, HALVED))
+    existing = await read_existing(memory.client)
+    file = document(PRICES, HALVED, {**PRICES, "name": "raw"}, traded("raw", "AAPL"))
+    actions = make_plan(read_documents([file]), existing)
+    done = [each async for each in execute(memory.client, actions, existing, dry_run=True)]
+    assert [(each.action.name, each.is_checked) for each in done] == [("raw", True), ("SPY", False)]
+
+
+async def test_definitions_are_exported_that_are_used_and_do_not_come_by_themselves(memory: Memory) -> None:
+    def add(version: str, kind: str = "pipeline", name: str = "prices", **more: Any) -> str:
+        content = {"version": version, "code_ref": "worker.builtin.prices:Prices", **more}
+        return memory.definitions.add(name, kind, content).definition_version_id
+
+    old, new = add("1.0.0", create_time={"seconds": 1}), add("1.1.0", create_time={"seconds": 2})
+    unused = add("1.0.0", name="unused", code_ref="a:B")
+    await apply(memory, document(PRICES))
+    spec = memory.instance("prices").dataset.pipeline
+
+    async def exported(which: Definitions = Definitions.USED) -> list[str]:
+        documents = export_documents(await read_existing(memory.client), definitions=which)
+        entries = documents[0].get("definitions", ())
+        return [f"{each['name']} {each['definition_version']['version']}" for each in entries]
+
+    spec.definition_version_id = new
+    assert await exported() == []
+    memory.definitions.all["prices"][1].state = definition_pb2.DEFINITION_STATE_DEPRECATED
+    assert await exported() == ["prices 1.1.0"]
+    spec.definition_version_id = old  # a service begun anew has only the newest
+    assert await exported() == ["prices 1.0.0"]
+    spec.definition_version_id = unused
+    assert await exported() == ["unused 1.0.0"]
+    assert {"prices 1.1.0", "unused 1.0.0", "file 1.0.0"} <= set(await exported(Definitions.ALL))
+    assert await exported(Definitions.NONE) == []
 
 
 # Any upstreams among the instances before in a hidden order: no cycle, though the file may have any order.
