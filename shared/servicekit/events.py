@@ -15,11 +15,12 @@ from google.protobuf.message import Message
 from servicekit import context
 from servicekit.clock import Clock
 from servicekit.context import RequestContext
-from servicekit.errors import InvalidArgumentError
+from servicekit.errors import FieldViolation, InvalidArgumentError
 from servicekit.ids import IdSource, is_id
 
 BATCH = "batch"
 MAXIMUM_PAYLOAD = 900_000  # brokers take a megabyte by default, headers included
+MAXIMUM_RESOURCE = 512_000  # it must still fit when services have added to it, and be deleted
 _TOKEN_PATTERN = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -87,6 +88,19 @@ def make_event(
         payload=payload,
         traceparent=request.traceparent if request else context.new_traceparent(),
     )
+
+
+def check_size(resource: Message, path: str) -> None:
+    """Refuse a resource of which some later event might be larger than what the broker takes.
+
+    Raises:
+        InvalidArgumentError: It is too large.
+    """
+    size = resource.ByteSize()
+    if size > MAXIMUM_RESOURCE:
+        text = f"takes {size} bytes, and may take {MAXIMUM_RESOURCE}"
+        violation = FieldViolation(path, text, "TOO_LARGE")
+        raise InvalidArgumentError("TOO_LARGE", f"{path}: {text}", field_violations=[violation])
 
 
 def headers_of(event: Event) -> dict[str, str]:

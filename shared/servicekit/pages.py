@@ -3,9 +3,13 @@
 import base64
 import hashlib
 import json
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from servicekit.errors import FieldViolation, InvalidArgumentError
+
+T = TypeVar("T")
+_MOST_BYTES = 3_000_000  # clients take four megabytes by default
 
 
 def filter_hash(*parts: object) -> str:
@@ -33,6 +37,16 @@ def decode(token: str, filter_hash: str) -> dict[str, Any]:
     if found_hash != filter_hash or not isinstance(values, dict):
         raise _invalid()
     return values
+
+
+def fit(rows: Sequence[T], size: int, weigh: Callable[[T], int]) -> Sequence[T]:
+    """Return the rows of one page: `size` at most, and no more bytes than any client takes, but always one."""
+    total = 0
+    for count, row in enumerate(rows[:size]):
+        total += weigh(row)
+        if count and total > _MOST_BYTES:
+            return rows[:count]
+    return rows[:size]
 
 
 def _invalid() -> InvalidArgumentError:

@@ -112,9 +112,10 @@ async def list_instances(
     async with environment.database.read(tenant_id) as connection:
         position = (after["name"], after["id"]) if after else None
         rows = await listing.list_instances(connection, tenant_id, wanted, position, size + 1)
-    response = ListInstancesResponse(instances=[Instance.FromString(row.snapshot) for row in rows[:size]])
-    if len(rows) > size:
-        last = rows[size - 1]
+    page = pages.fit(rows, size, lambda row: len(row.snapshot))
+    response = ListInstancesResponse(instances=[Instance.FromString(row.snapshot) for row in page])
+    if len(rows) > len(page):
+        last = page[-1]
         response.next_page_token = pages.encode({"name": last.name, "id": last.instance_id}, selection)
     return response
 
@@ -135,6 +136,7 @@ async def list_revisions(
         rows = await store.list_revisions(connection, tenant_id, instance_id, before, size + 1)
     if not rows and before is None:
         raise not_found([instance_id])
+    page = pages.fit(rows, size, lambda row: len(row.snapshot))
     response = ListInstanceRevisionsResponse(
         revisions=[
             InstanceRevision(
@@ -143,9 +145,9 @@ async def list_revisions(
                 reason=row.reason,
                 create_time=timestamp(row.create_time),
             )
-            for row in rows[:size]
+            for row in page
         ]
     )
-    if len(rows) > size:
-        response.next_page_token = pages.encode({"revision": rows[size - 1].revision}, selection)
+    if len(rows) > len(page):
+        response.next_page_token = pages.encode({"revision": page[-1].revision}, selection)
     return response

@@ -16,12 +16,17 @@ _LONGEST = 1000
 
 def say(instance: Instance, kind: str, reason: str, message: str, now: Timestamp) -> None:
     """Say something, or say it anew: since when stays as it is."""
-    message = message if len(message) <= _LONGEST else f"{message[: _LONGEST - 3]}..."
+    message = shortened(message)
     for condition in instance.conditions:
         if condition.type == kind:
             condition.reason, condition.message = reason, message
             return
     instance.conditions.append(Condition(type=kind, reason=reason, message=message, since_time=now))
+
+
+def shortened(message: str) -> str:
+    """Return what a condition holds of a message: an instance must not grow by what outside systems say."""
+    return message if len(message) <= _LONGEST else f"{message[: _LONGEST - 3]}..."
 
 
 def withdraw(instance: Instance, kind: str) -> None:

@@ -69,6 +69,7 @@ from optaic.definition.v1.definition_pb2 import DefinitionVersion, StatusAggrega
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_ACTIVE, Instance
 from optaic.instance.v1.spec_pb2 import DatasetSpec
 from servicekit.errors import DomainError, FieldViolation, InvalidArgumentError
+from servicekit.events import check_size
 
 _STATUS_PRIORITY = ("ERROR", "STALE", "RUNNING", "READY")
 _OF_DEFINED = ("definition_id", "definition_version_id", "definition_name", "definition_version")
@@ -237,6 +238,7 @@ def complete(tenant_id: str, pending: Pending, facts: Facts) -> Draft:
     if not pending.stays:
         withdraw(instance, FOLLOWS_NEWEST)
     say_outdated(instance, [version for use in uses for version in use.versions()], pending.now)
+    check_size(instance, "instance")
     return Draft(instance, tuple(_components(instance, dataset)), settings, tuple(upstreams), changes)
 
 

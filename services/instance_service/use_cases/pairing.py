@@ -12,6 +12,7 @@ from instance_service.ports import OutsideUnavailableError
 from instance_service.store import instances as store
 from instance_service.store import queue
 from instance_service.store.tables import Connection
+from instance_service.use_cases.conditions import shortened
 from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.shapes import dataset_of, flow_word, kind_word, state_word, timestamp
 from optaic.instance.v1.instance_pb2 import (
@@ -135,14 +136,13 @@ def _judged(instance: Instance, verdicts: Sequence[Verdict], now: Timestamp) -> 
 
 def _complain(instance: Instance, kind: str, problem: OutsideUnavailableError, now: Timestamp) -> None:
     """Say what is wrong; where something was already, it is so since then."""
+    message = shortened(problem.message)
     for condition in instance.conditions:
         if condition.type == kind:
             if condition.reason != problem.reason:
-                condition.reason, condition.message = problem.reason, problem.message
+                condition.reason, condition.message = problem.reason, message
             return
-    instance.conditions.append(
-        Condition(type=kind, reason=problem.reason, message=problem.message, since_time=now)
-    )
+    instance.conditions.append(Condition(type=kind, reason=problem.reason, message=message, since_time=now))
 
 
 def _news(instance: Instance) -> tuple[object, ...]:

@@ -15,6 +15,7 @@ from optaic.instance.v1.instance_service_pb2 import (
 )
 from servicekit import idempotency, pages
 from servicekit.errors import AlreadyExistsError, FieldViolation, InvalidArgumentError, NotFoundError
+from servicekit.events import check_size
 
 
 class _CheckedError(Exception):
@@ -35,6 +36,7 @@ async def create_project(environment: Environment, tenant_id: str, request: Crea
     if not request.project.name:
         violation = FieldViolation("project.name", "is required", "INVALID_ARGUMENT")
         raise InvalidArgumentError("INVALID_ARGUMENT", "a project needs a name", field_violations=[violation])
+    check_size(request.project, "project")
     try:
         return await _insert(environment, tenant_id, request)
     except _CheckedError as checked:
@@ -96,7 +98,8 @@ async def list_projects(
     size = request.page_size or DEFAULT_PAGE
     async with environment.database.read(tenant_id) as connection:
         rows = await store.list_projects(connection, tenant_id, after, size + 1)
-    response = ListProjectsResponse(projects=[Project.FromString(row.snapshot) for row in rows[:size]])
-    if len(rows) > size:
-        response.next_page_token = pages.encode({"name": rows[size - 1].name}, selection)
+    page = pages.fit(rows, size, lambda row: len(row.snapshot))
+    response = ListProjectsResponse(projects=[Project.FromString(row.snapshot) for row in page])
+    if len(rows) > len(page):
+        response.next_page_token = pages.encode({"name": page[-1].name}, selection)
     return response

@@ -135,11 +135,12 @@ async def list_model_promotions(
     await _load(environment, tenant_id, instance_id)
     async with environment.database.read(tenant_id) as connection:
         rows = await promotions.list_promotions(connection, tenant_id, instance_id, before, size + 1)
+    page = pages.fit(rows, size, lambda row: len(row.snapshot))
     response = ListModelPromotionsResponse(
-        promotions=[ModelPromotion.FromString(row.snapshot) for row in rows[:size]]
+        promotions=[ModelPromotion.FromString(row.snapshot) for row in page]
     )
-    if len(rows) > size:
-        response.next_page_token = pages.encode({"revision": rows[size - 1].revision}, selection)
+    if len(rows) > len(page):
+        response.next_page_token = pages.encode({"revision": page[-1].revision}, selection)
     return response
 
 

@@ -54,11 +54,12 @@ async def list_runs(
             before_run_id=position.get("run_id", ""),
             limit=size + 1,
         )
-    response = run_service_pb2.ListRunsResponse(runs=[record.run for record in records[:size]])
-    for run in response.runs:
-        forget_profile(run)  # a page of them could be too large to be received
-    if len(records) > size:
-        response.next_page_token = pages.encode({"run_id": records[size - 1].run.run_id}, digest)
+    for record in records:
+        forget_profile(record.run)  # a page of them would be few runs
+    page = pages.fit(records, size, lambda record: record.run.ByteSize())
+    response = run_service_pb2.ListRunsResponse(runs=[record.run for record in page])
+    if len(records) > len(page):
+        response.next_page_token = pages.encode({"run_id": page[-1].run.run_id}, digest)
     return response
 
 

@@ -39,3 +39,10 @@ def test_a_forged_token_is_refused(json: bytes) -> None:
 
 def test_a_token_is_safe_in_a_url() -> None:
     assert pages.encode({"x": "ÿþ?~>" * 20}, FILTER).replace("-", "").replace("_", "").isalnum()
+
+
+def test_a_page_ends_before_it_is_too_large() -> None:
+    assert pages.fit([1, 2, 3], 2, lambda _: 1) == [1, 2]
+    assert pages.fit([1, 2, 3], 3, lambda _: 1_400_000) == [1, 2]
+    assert pages.fit([1, 2], 2, lambda _: 5_000_000) == [1]
+    assert pages.fit([], 2, lambda _: 1) == []

@@ -28,6 +28,7 @@ from optaic.definition.v1.definition_service_pb2 import PublishDefinitionRequest
 from servicekit import idempotency, outbox
 from servicekit.database import lock_tenant
 from servicekit.errors import AlreadyExistsError, FieldViolation
+from servicekit.events import check_size
 
 _METHOD = "PublishDefinition"
 # What a version is called and who made it when is not its content.
@@ -136,6 +137,7 @@ def _complete(request: PublishDefinitionRequest) -> DefinitionVersion:
     violations.extend(content_violations(version, "definition_version"))
     if violations:
         raise refusal(violations)
+    check_size(version, "definition_version")
     content = DefinitionVersion()
     content.CopyFrom(version)
     for name in _NOT_CONTENT:

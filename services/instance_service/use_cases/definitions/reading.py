@@ -62,9 +62,10 @@ async def list_definitions(
             limit=size + 1,
         )
         newest = await store.newest_versions(connection, tenant_id, [row.definition_id for row in rows])
-    response = ListDefinitionsResponse(definitions=[_definition(row, newest) for row in rows[:size]])
-    if len(rows) > size:
-        last = rows[size - 1]
+    page = pages.fit(rows, size, lambda row: len(newest.get(row.definition_id, b"")))
+    response = ListDefinitionsResponse(definitions=[_definition(row, newest) for row in page])
+    if len(rows) > len(page):
+        last = page[-1]
         response.next_page_token = pages.encode({"name": last.name, "id": last.definition_id}, selection)
     return response
 
@@ -117,10 +118,11 @@ async def list_versions(
             (after["precedence"], after["id"]) if after else None,
             size + 1,
         )
-    versions = [DefinitionVersion.FromString(row.snapshot) for row in rows[:size]]
+    page = pages.fit(rows, size, lambda row: len(row.snapshot))
+    versions = [DefinitionVersion.FromString(row.snapshot) for row in page]
     response = ListDefinitionVersionsResponse(definition_versions=versions)
-    if len(rows) > size:
-        last = rows[size - 1]
+    if len(rows) > len(page):
+        last = page[-1]
         position = {"precedence": last.precedence, "id": last.definition_version_id}
         response.next_page_token = pages.encode(position, selection)
     return response

@@ -1,0 +1,61 @@
+"""What is large is refused, or lives like anything else."""
+
+from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Project
+from optaic.instance.v1.instance_service_pb2 import (
+    CreateProjectRequest,
+    DeleteInstanceRequest,
+    ListInstanceRevisionsRequest,
+    ListInstancesRequest,
+    PauseInstanceRequest,
+)
+from support.instance_service import RunningInstanceService, refusal
+
+
+async def test_large_instances_are_listed_in_shorter_pages_and_live_like_others(
+    service: RunningInstanceService,
+) -> None:
+    project = await service.project()
+    note = "x" * 505_000
+    made = [await service.prices(project.project_id, f"n{n}", labels={"note": note}) for n in range(9)]
+    found: list[str] = []
+    page = ListInstancesRequest(project_id=project.project_id, page_size=100)
+    while True:
+        answer = await service.instances.ListInstances(page)
+        assert answer.ByteSize() < 4_000_000
+        found += [item.name for item in answer.instances]
+        if not answer.next_page_token:
+            break
+        page.page_token = answer.next_page_token
+    assert found == [item.name for item in made]
+
+    one = made[0].instance_id
+    await service.until_active(one)
+    for number in range(8):
+        await service.update(one, {"owner": f"o{number}"}, "owner")
+    revisions: list[int] = []
+    history = ListInstanceRevisionsRequest(instance_id=one)
+    while True:
+        part = await service.instances.ListInstanceRevisions(history)
+        revisions += [item.instance.revision for item in part.revisions]
+        if not part.next_page_token:
+            break
+        history.page_token = part.next_page_token
+    assert revisions == list(range(9, 0, -1))
+    await service.instances.PauseInstance(PauseInstanceRequest(instance_id=one))
+    deleting = await service.instances.DeleteInstance(DeleteInstanceRequest(instance_id=one))
+    assert deleting.state == INSTANCE_STATE_DELETING
+
+
+async def test_what_is_too_large_is_refused_while_it_can_still_be_changed(
+    service: RunningInstanceService,
+) -> None:
+    project = await service.project()
+    labels = {"note": "x" * 512_000}
+    created = await refusal(service.prices(project.project_id, labels=labels))
+    assert (created.reason, created.field_reasons) == ("TOO_LARGE", {"instance": "TOO_LARGE"})
+    prices = await service.prices(project.project_id)
+    updated = await refusal(service.update(prices.instance_id, {"labels": labels}, "labels"))
+    assert (updated.reason, list(updated.fields)) == ("TOO_LARGE", ["instance"])
+    request = CreateProjectRequest(project=Project(name="large", labels=labels))
+    large = await refusal(service.instances.CreateProject(request))
+    assert (large.reason, list(large.fields)) == ("TOO_LARGE", ["project"])
