@@ -66,7 +66,12 @@ MODEL_CONFIG = {
 
 
 async def publish(
-    service: RunningInstanceService, name: str, version: str = "1.0.0", **changes: Any
+    service: RunningInstanceService,
+    name: str,
+    version: str = "1.0.0",
+    *,
+    draft: bool = False,
+    **changes: Any,
 ) -> DefinitionVersion:
     """Publish one of the definitions above."""
     manifest = {**MANIFESTS[name], **changes}
@@ -78,6 +83,7 @@ async def publish(
     request = json_format.ParseDict(
         {"name": name, "kind": manifest["kind"], "definitionVersion": content}, PublishDefinitionRequest()
     )
+    request.draft = draft
     published: DefinitionVersion = await service.definitions.PublishDefinition(request)
     return published
 

@@ -127,7 +127,7 @@ class _Comparison:
             if canonical_json(old.get(name)) != canonical_json(new.get(name)) or (name in old) != (
                 name in new
             ):
-                self._add(f"{path}/{_token(name)}", "a keyword that is not known changed", is_breaking=True)
+                self._add(f"{path}/{token(name)}", "a keyword that is not known changed", is_breaking=True)
 
     def _follow(self, node: Any, root: Schema, path: str) -> tuple[Any, str]:
         """Return what a node that is nothing but a reference stands for, and where that lies."""
@@ -208,7 +208,7 @@ class _Comparison:
         rest = (old.get("additionalProperties", True), new.get("additionalProperties", True))
         patterns = (old.get("patternProperties", {}), new.get("patternProperties", {}))
         for name in sorted(before.keys() | after.keys()):
-            where = f"{path}/properties/{_token(name)}"
+            where = f"{path}/properties/{token(name)}"
             if name in before and name in after:
                 self.compare(before[name], after[name], where)
             elif name in after:
@@ -218,7 +218,7 @@ class _Comparison:
             else:
                 self._summarize("property removed", before[name], rest[1], where)
         for pattern in sorted(patterns[0].keys() | patterns[1].keys()):
-            where = f"{path}/patternProperties/{_token(pattern)}"
+            where = f"{path}/patternProperties/{token(pattern)}"
             if pattern in patterns[0] and pattern in patterns[1]:
                 self.compare(patterns[0][pattern], patterns[1][pattern], where)
             elif pattern in patterns[1]:
@@ -352,5 +352,6 @@ def target(root: Schema, reference: str) -> Any:
     return node if isinstance(node, Mapping | bool) else None
 
 
-def _token(name: str) -> str:
+def token(name: str) -> str:
+    """Return a name as a JSON Pointer has it."""
     return name.replace("~", "~0").replace("/", "~1")

@@ -40,6 +40,7 @@ from instance_service.use_cases.references import (
     check_constraints,
     complete_references,
     describe_changes,
+    follow,
     load_called,
     load_versions,
     references_of,
@@ -192,10 +193,17 @@ def prepare(
     return Pending(instance, kind, references, named_upstreams(instance), current, violations, now)
 
 
-async def gather(connection: Connection, tenant_id: str, pending: Sequence[Pending]) -> Facts:
-    """Look everything up, for all of them at once."""
+async def gather(
+    connection: Connection,
+    tenant_id: str,
+    pending: Sequence[Pending],
+    newest: DefinitionVersion | None = None,
+) -> Facts:
+    """Look everything up, for all of them at once; `newest` is taken for the newest of its definition."""
     references = [reference for one in pending for reference in one.references]
     versions = await load_versions(connection, tenant_id, references)
+    if newest is not None:
+        versions.update(follow(references, newest))
     return Facts(
         versions,
         await load_called(connection, tenant_id, references, versions),

@@ -145,6 +145,16 @@ async def load_versions(
     return {wanted[position]: DefinitionVersion.FromString(row) for position, row in found.items()}
 
 
+def follow(references: Iterable[Reference], newest: DefinitionVersion) -> dict[Wanted, DefinitionVersion]:
+    """Return what the references mean that follow a definition, if this is its newest version."""
+    return {
+        one: newest
+        for reference in references
+        if reference.spec.track_newest and reference.spec.definition_id == newest.definition_id
+        for one in reference.wanted
+    }
+
+
 async def load_called(
     connection: Connection, tenant_id: str, references: Sequence[Reference], versions: Versions
 ) -> dict[int, MacroVersions]:
@@ -238,11 +248,16 @@ def check_constraints(use: Use, given: Struct, violations: list[FieldViolation])
     except ValueError as error:
         violations.append(FieldViolation(path, str(error), "INVALID_CONFIG"))
         return {}
-    known = {"$ref": "#/$defs/constraints"} if "constraints" in schema.get("$defs", {}) else _NO_CONSTRAINTS
-    part = {**known, "$defs": schema.get("$defs", {})}
     key = f"{use.version.content_hash}#constraints"
-    violations.extend(config_violations(key, part, constraints, path))
+    violations.extend(config_violations(key, constraints_schema(schema), constraints, path))
     return constraints
+
+
+def constraints_schema(parameters_schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema of an optimizer's constraints."""
+    parts = parameters_schema.get("$defs", {})
+    known = {"$ref": "#/$defs/constraints"} if "constraints" in parts else _NO_CONSTRAINTS
+    return {**known, "$defs": parts}
 
 
 def describe_changes(current: Instance, changed: Instance, uses: Sequence[Use] = ()) -> str:

@@ -229,7 +229,7 @@ async def test_a_publication_says_what_it_breaks_and_for_whom(service: RunningIn
     assert [
         (one.name, [text.partition(":")[0] for text in one.violations]) for one in report.tracking_instances
     ] == [
-        ("breaks", ["config.a"]),
+        ("breaks", ["instance.dataset.pipeline.config.a"]),
         ("fits", []),
     ]
     assert all(one.instance_id and one.project_id == project_id for one in report.tracking_instances)

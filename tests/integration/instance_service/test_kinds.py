@@ -6,9 +6,10 @@ import grpc
 import pytest
 
 from optaic.common.v1.flow_pb2 import FlowKind
+from optaic.definition.v1.definition_pb2 import COMPATIBILITY_BREAKING, COMPATIBILITY_COMPATIBLE
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_ACTIVE, EdgeKind, Instance
 from optaic.instance.v1.instance_service_pb2 import GetInstanceRequest
-from support.definitions import MODEL_CONFIG, experiment, model, optimizer, publish
+from support.definitions import MANIFESTS, MODEL_CONFIG, experiment, model, optimizer, publish
 from support.instance_service import RunningInstanceService, refusal
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -315,3 +316,46 @@ async def test_a_pipeline_does_not_decide_that_datasets_are_monitored(
     watching = [{"flowKind": "FLOW_KIND_REFRESH"}, {"flowKind": "FLOW_KIND_MONITORING", "isDefault": True}]
     refused = await refusal(publish(service, "blend", kind="DEFINITION_KIND_PIPELINE", flowSpecs=watching))
     assert (refused.code, set(refused.fields)) == (INVALID, {"definition_version.flow_specs[1].is_default"})
+
+
+async def test_a_publication_judges_its_followers_as_following_does(
+    service: RunningInstanceService, world: World
+) -> None:
+    follower = await service.create(model(world.project_id, "m", world.prices, trackNewest=True))
+    limited = optimizer(world.project_id, "o", world.signal, trackNewest=True)
+    limited["portfolioOptimizer"] = {"constraints": {"max_weight": 0.8}}
+    await service.create(limited)
+    five = [{"role": "features", "minCount": 5}]
+    training = [{"flowKind": "FLOW_KIND_TRAINING"}]
+    broken = await publish(service, "linear", "2.0.0", compatibilityRules=five, flowSpecs=training)
+    report = broken.publication_report
+    assert report.compatibility == COMPATIBILITY_BREAKING
+    assert {(change.path, change.compatibility) for change in report.schema_changes} == {
+        ("/compatibility_rules/features/instance_kinds", COMPATIBILITY_COMPATIBLE),
+        ("/compatibility_rules/features/min_count", COMPATIBILITY_BREAKING),
+        ("/compatibility_rules/features/max_count", COMPATIBILITY_COMPATIBLE),
+        ("/compatibility_rules/target", COMPATIBILITY_BREAKING),
+        ("/flow_specs/inference", COMPATIBILITY_BREAKING),
+        ("/flow_specs/monitoring", COMPATIBILITY_BREAKING),
+    }
+    (tracking,) = report.tracking_instances
+    # What the condition of the follower then says is what was foretold.
+    stuck = await service.until(follower.instance_id, lambda found: found.conditions)
+    assert (stuck.definition_version, stuck.conditions[0].type) == ("1.0.0", "FollowsNewest")
+    assert stuck.conditions[0].message == "; ".join(tracking.violations)
+    assert [text.partition(":")[0] for text in tracking.violations] == [
+        "instance.upstream_refs",
+        "instance.definition_version",
+    ]
+    schema = {
+        **MANIFESTS["halves"]["parametersSchema"],
+        "$defs": {"constraints": {"properties": {"max_weight": {"maximum": 0.5}}}},
+    }
+    draft = await publish(service, "halves", "2.0.0", parametersSchema=schema, draft=True)
+    report = draft.publication_report
+    assert ("/parameters_schema/$defs/constraints/properties/max_weight/maximum", COMPATIBILITY_BREAKING) in {
+        (change.path, change.compatibility) for change in report.schema_changes
+    }
+    assert [text.partition(":")[0] for text in report.tracking_instances[0].violations] == [
+        "instance.portfolio_optimizer.constraints.max_weight"
+    ]

@@ -13,7 +13,7 @@ from instance_service.domain.contracts import (
 )
 from instance_service.domain.rules import Rule
 from instance_service.jsonschema_adapter import config_violations, schema_violations
-from instance_service.use_cases.definitions.following import SCHEMAS
+from instance_service.use_cases.definitions.changes import SCHEMAS
 from instance_service.use_cases.shapes import definition_kind_word, flow_word, json_of
 from optaic.common.v1.flow_pb2 import FLOW_KIND_MONITORING
 from optaic.definition.v1.definition_pb2 import DefinitionVersion

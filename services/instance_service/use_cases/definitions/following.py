@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from instance_service.domain.schema_diff import diff
 from instance_service.domain.versions import precedence
-from instance_service.jsonschema_adapter import config_violations
 from instance_service.store import definitions as store
 from instance_service.store import following as users
 from instance_service.store import queue
 from instance_service.store.tables import Connection, Row
-from instance_service.use_cases.drafts import complete, gather, prepare
+from instance_service.use_cases.definitions.changes import version_changes
+from instance_service.use_cases.drafts import Pending, complete, gather, prepare
 from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.macros import load_inner
-from instance_service.use_cases.shapes import json_of
 from optaic.definition.v1.definition_pb2 import (
     COMPATIBILITY_BREAKING,
     COMPATIBILITY_COMPATIBLE,
@@ -31,7 +28,6 @@ from optaic.definition.v1.definition_pb2 import (
 from optaic.instance.v1.instance_pb2 import Instance
 from servicekit.errors import DomainError, FieldViolation
 
-SCHEMAS = ("parameters_schema", "input_schema", "output_schema")
 MOST_LISTED = 1_000
 _Check: TypeAlias = Callable[[Row], Sequence[FieldViolation]]
 
@@ -61,13 +57,8 @@ async def report(
     rows: Sequence[Row] = ()
     if not await store.is_surpassed(connection, tenant_id, version.definition_id, rank):
         rows = await users.list_tracking(connection, tenant_id, version.definition_id, MOST_LISTED)
-    if version.kind == DEFINITION_KIND_OP_MACRO:
-        check = await _trial(connection, environment, tenant_id, version, rows)
-    else:
-        check = functools.partial(
-            _config_violations, version.content_hash, json_of(version.parameters_schema)
-        )
-    # A thousand configs against a large schema take a while: the loop has other callers.
+    check = await _trial(connection, environment, tenant_id, version, rows)
+    # A thousand instances against a large schema take a while: the loop has other callers.
     return await asyncio.to_thread(_report, previous, version, rows, check)
 
 
@@ -76,12 +67,11 @@ def _report(
 ) -> PublicationReport:
     changes = [
         SchemaChange(
-            path=f"/{name}{change.path}",
+            path=change.path,
             description=change.description,
             compatibility=COMPATIBILITY_BREAKING if change.is_breaking else COMPATIBILITY_COMPATIBLE,
         )
-        for name in (SCHEMAS if previous.version else ())
-        for change in diff(json_of(getattr(previous, name)), json_of(getattr(version, name)))
+        for change in (version_changes(previous, version) if previous.version else ())
     ]
     is_breaking = any(change.compatibility == COMPATIBILITY_BREAKING for change in changes)
     return PublicationReport(
@@ -101,23 +91,24 @@ def _report(
     )
 
 
-def _config_violations(content_hash: str, schema: Mapping[str, Any], row: Row) -> Sequence[FieldViolation]:
-    return config_violations(content_hash, schema, row.config, "config", None)
-
-
 async def _trial(
     connection: Connection,
     environment: Environment,
     tenant_id: str,
-    macro: DefinitionVersion,
+    version: DefinitionVersion,
     rows: Sequence[Row],
 ) -> _Check:
-    """Return what tells how an instance that calls a macro breaks rules with the given version of it."""
-    instances = {row.instance_id: Instance.FromString(row.snapshot) for row in rows}
-    pending = {key: prepare(environment, instance, instance) for key, instance in instances.items()}
-    facts = await gather(connection, tenant_id, list(pending.values()))
-    known = {**await load_inner(connection, tenant_id, macro), macro.definition_name: macro}
-    facts = replace(facts, macros={key: {**found, **known} for key, found in facts.macros.items()})
+    """Return what tells how an instance breaks rules with a version, of its definition or of a macro that it calls."""
+
+    def prepare_all() -> dict[str, Pending]:
+        instances = [Instance.FromString(row.snapshot) for row in rows]
+        return {one.instance_id: prepare(environment, one, one) for one in instances}
+
+    pending = await asyncio.to_thread(prepare_all)
+    facts = await gather(connection, tenant_id, list(pending.values()), version)
+    if version.kind == DEFINITION_KIND_OP_MACRO:
+        known = {**await load_inner(connection, tenant_id, version), version.definition_name: version}
+        facts = replace(facts, macros={key: {**found, **known} for key, found in facts.macros.items()})
 
     def check(row: Row) -> Sequence[FieldViolation]:
         try:

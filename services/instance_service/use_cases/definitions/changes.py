@@ -1,0 +1,67 @@
+"""What a version changes against another of its definition; it reads nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from instance_service.domain.contracts import owner_kind
+from instance_service.domain.fingerprints import canonical_json
+from instance_service.domain.flows import flow_kinds
+from instance_service.domain.schema_diff import Change, diff
+from instance_service.domain.version_diff import (
+    Check,
+    Rules,
+    check_changes,
+    flow_changes,
+    output_changes,
+    rule_changes,
+)
+from instance_service.use_cases.references import constraints_schema
+from instance_service.use_cases.shapes import definition_kind_word, flow_word, json_of
+from instance_service.use_cases.upstreams import rules_of
+from optaic.definition.v1.definition_pb2 import (
+    DEFINITION_KIND_PORTFOLIO_OPTIMIZER,
+    ENFORCEMENT_BLOCK,
+    DefinitionVersion,
+)
+
+SCHEMAS = ("parameters_schema", "input_schema", "output_schema")
+
+
+def version_changes(old: DefinitionVersion, new: DefinitionVersion) -> list[Change]:
+    """Return every difference that matters to instances or to who reads them, schema by schema, then the rest."""
+    owner = owner_kind(definition_kind_word(new.kind))
+    return [
+        *_schema_changes(old, new),
+        *rule_changes(_rules(owner, old), _rules(owner, new)),
+        *check_changes(_checks(old), _checks(new)),
+        *flow_changes(_flows(owner, old), _flows(owner, new)),
+    ]
+
+
+def _schema_changes(old: DefinitionVersion, new: DefinitionVersion) -> Iterator[Change]:
+    for name in SCHEMAS:
+        before, after = (json_of(getattr(version, name)) for version in (old, new))
+        changes = output_changes(before, after) if name == "output_schema" else diff(before, after)
+        if name == "parameters_schema" and new.kind == DEFINITION_KIND_PORTFOLIO_OPTIMIZER:
+            changes.extend(diff(constraints_schema(before), constraints_schema(after)))
+        yield from (replace(change, path=f"/{name}{change.path}") for change in dict.fromkeys(changes))
+
+
+def _rules(owner: str, version: DefinitionVersion) -> Rules:
+    return None if version.reads_nothing else rules_of(owner, version)
+
+
+def _flows(owner: str, version: DefinitionVersion) -> tuple[str, ...]:
+    return flow_kinds(owner, [flow_word(flow.flow_kind) for flow in version.flow_specs])
+
+
+def _checks(version: DefinitionVersion) -> dict[str, Check]:
+    return {
+        contract.name: Check(
+            canonical_json([contract.check, json_of(contract.parameters)]),
+            blocks=contract.enforcement == ENFORCEMENT_BLOCK,
+        )
+        for contract in version.guardrail_contracts
+    }
