@@ -124,18 +124,20 @@ class _CompatibilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Compati
     DESCRIPTOR: _descriptor.EnumDescriptor
     COMPATIBILITY_UNSPECIFIED: _Compatibility.ValueType  # 0
     COMPATIBILITY_COMPATIBLE: _Compatibility.ValueType  # 1
-    """Everything that was valid is valid."""
+    """Everything that fitted fits."""
     COMPATIBILITY_BREAKING: _Compatibility.ValueType  # 2
-    """Something that was valid is no longer."""
+    """Something that fitted does no longer."""
 
 class Compatibility(_Compatibility, metaclass=_CompatibilityEnumTypeWrapper):
-    """Whether what satisfied the old still satisfies the new."""
+    """Whether what fitted the old version still fits the new one; of what is yielded, whether the new yields only what the
+    old might have.
+    """
 
 COMPATIBILITY_UNSPECIFIED: Compatibility.ValueType  # 0
 COMPATIBILITY_COMPATIBLE: Compatibility.ValueType  # 1
-"""Everything that was valid is valid."""
+"""Everything that fitted fits."""
 COMPATIBILITY_BREAKING: Compatibility.ValueType  # 2
-"""Something that was valid is no longer."""
+"""Something that fitted does no longer."""
 Global___Compatibility: _TypeAlias = Compatibility  # noqa: Y015
 
 @_typing.final
@@ -351,7 +353,7 @@ class PublicationReport(_message.Message):
     """How many there are."""
     @_builtins.property
     def schema_changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___SchemaChange]:
-        """What differs between the schemas, in the order of paths."""
+        """What differs: between the schemas, in the order of paths, then between rules for upstreams, guardrails and flows."""
 
     @_builtins.property
     def tracking_instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrackingInstance]:
@@ -376,7 +378,7 @@ Global___PublicationReport: _TypeAlias = PublicationReport  # noqa: Y015
 
 @_typing.final
 class SchemaChange(_message.Message):
-    """One difference between two schemas."""
+    """One difference between two versions."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -384,7 +386,9 @@ class SchemaChange(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     COMPATIBILITY_FIELD_NUMBER: _builtins.int
     path: _builtins.str
-    """JSON Pointer, from `/parameters_schema`, `/input_schema` or `/output_schema` on."""
+    """JSON Pointer, from `/parameters_schema`, `/input_schema` or `/output_schema` on. Else `/reads_nothing`, or
+    `/compatibility_rules`, `/guardrail_contracts` or `/flow_specs` and a role, a name or a flow.
+    """
     description: _builtins.str
     """For people."""
     compatibility: Global___Compatibility.ValueType
@@ -422,7 +426,7 @@ class TrackingInstance(_message.Message):
     """The project it belongs to."""
     @_builtins.property
     def violations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Empty where its configuration satisfies the new version; otherwise it stays where it is."""
+        """What keeps it from the new version, as its condition `FollowsNewest` will say; empty where it fits."""
 
     def __init__(
         self,
