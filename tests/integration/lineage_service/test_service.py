@@ -324,6 +324,20 @@ async def test_an_invalidated_flow_is_stale_until_it_runs_again(main: Main) -> N
     assert await main.status(PRICES) == "READY"
 
 
+async def test_a_paused_instance_becomes_stale_and_fresh_like_any_other(main: Main) -> None:
+    await main.create()
+    await main.execute(PRICES)
+    await main.execute(MOMENTUM)
+    paused = instance(MOMENTUM, [(PRICES, "input")], revision=2)
+    paused.state = instance_pb2.INSTANCE_STATE_PAUSED
+    await main.tell_instance(paused, "updated")
+    assert await main.status(MOMENTUM) == "READY"
+    await main.execute(PRICES)
+    assert await main.status(MOMENTUM) == "STALE"
+    await main.execute(MOMENTUM)  # somebody asked for it
+    assert await main.status(MOMENTUM) == "READY"
+
+
 async def test_a_verified_output_counts_as_computed_with_the_present_configuration(main: Main) -> None:
     await main.create()
     await main.execute(PRICES)

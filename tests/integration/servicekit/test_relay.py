@@ -252,6 +252,11 @@ async def test_old_inbox_rows_and_replies_are_pruned_by_the_leader(
         await connection.execute(
             "insert into consumed_events values ('acme', 'c', gen_random_uuid(), now() - interval '31 days')"
         )
+        await connection.execute(
+            "insert into request_replies (tenant_id, method, request_id, payload_hash, create_time) "
+            "select 'acme', 'm', format('%s days', age), '', now() - make_interval(days => age) "
+            "from unnest(array[6, 8]) as age"
+        )
         await connection.execute("insert into consumed_events values ('acme', 'c', gen_random_uuid())")
         async with replica(broker_settings) as (database, broker), running(Relay(database, broker).run):
 
@@ -260,3 +265,14 @@ async def test_old_inbox_rows_and_replies_are_pruned_by_the_leader(
                 return await rows.fetchone() == (1,)
 
             await eventually(is_pruned)
+
+            async def replies() -> list[Any]:
+                found = await connection.execute("select request_id from request_replies")
+                return [request_id for (request_id,) in await found.fetchall()]
+
+            # What is kept for less than the promised week would be executed twice.
+            async def is_one_left() -> bool:
+                return len(await replies()) < 2
+
+            await eventually(is_one_left)
+            assert await replies() == ["6 days"]

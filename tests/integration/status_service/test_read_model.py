@@ -88,6 +88,18 @@ async def test_an_instance_may_come_before_its_flows(service: RunningStatusServi
     assert [flow.outcome for flow in status.flows] == [lineage_pb2.FLOW_OUTCOME_NEVER]
 
 
+async def test_a_paused_instance_has_the_status_of_its_flows(service: RunningStatusService) -> None:
+    instance_id = new_id()
+    created = _created(instance_id, state="PAUSED")
+    stale = flow_change(instance_id, "STALE", version=1)
+    await service.applied(*await service.publish(created, flow_statuses(1, stale)))
+    status = await _status(service, instance_id)
+    assert (status.status, status.instance_state) == (
+        flow_pb2.STATUS_STALE,
+        instance_pb2.INSTANCE_STATE_PAUSED,
+    )
+
+
 async def test_the_contract_of_the_instance_orders_the_severities(service: RunningStatusService) -> None:
     instance_id = new_id()
     kinds = ("TRAINING", "INFERENCE")
