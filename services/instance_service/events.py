@@ -22,6 +22,8 @@ from servicekit.clock import Clock
 from servicekit.events import Event, make_event
 from servicekit.ids import IdSource
 
+SELF = "instance-service"  # the author of what nobody asked for
+
 
 class Events:
     """Makes this service's events for one tenant."""
@@ -51,7 +53,7 @@ class Events:
         return self._make(InstanceCreated(instance=instance), "created", instance.instance_id)
 
     def updated(self, instance: Instance, author: str, reason: str) -> Event:
-        """An instance has a new revision."""
+        """An instance has a new revision, or has become DEGRADED."""
         message = InstanceUpdated(instance=instance, author=author, reason=reason)
         return self._make(message, "updated", instance.instance_id)
 

@@ -55,7 +55,7 @@ class Instance:
     instance_id: str
     revision: int
     update_time: datetime
-    # Orders the events of one revision: created, updated, activated, deletion requested, deleted.
+    # Orders the events of one revision and time: created, updated, activated, deletion requested, deleted.
     event_rank: int
     name: str
     project_id: str

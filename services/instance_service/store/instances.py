@@ -54,9 +54,9 @@ _RESOLVE = sa.text("""
     ) as found on true
 """)
 _UPDATE_STATES = sa.text("""
-    update instances set state = given.state, snapshot = given.snapshot
-    from unnest(cast(:ids as uuid[]), cast(:states as text[]), cast(:snapshots as bytea[]))
-        as given (instance_id, state, snapshot)
+    update instances set state = given.state, update_time = given.update_time, snapshot = given.snapshot
+    from unnest(cast(:ids as uuid[]), cast(:states as text[]), cast(:times as timestamptz[]),
+            cast(:snapshots as bytea[])) as given (instance_id, state, update_time, snapshot)
     where instances.tenant_id = :tenant_id and instances.instance_id = given.instance_id
 """)
 _UPDATE_FLOWS = sa.text("""
@@ -160,11 +160,13 @@ async def insert_revisions(connection: AsyncConnection, rows: Sequence[Mapping[s
 
 
 async def update_states(
-    connection: AsyncConnection, tenant_id: str, given: Sequence[tuple[str, str, bytes]]
+    connection: AsyncConnection, tenant_id: str, given: Sequence[tuple[str, str, datetime, bytes]]
 ) -> None:
-    """Write (instance, state, snapshot); nothing else changes."""
-    ids, states, snapshots = map(list, zip(*given, strict=True))
-    parameters = {"tenant_id": tenant_id, "ids": ids, "states": states, "snapshots": snapshots}
+    """Write (instance, state, update time, snapshot); nothing else changes."""
+    ids, states, times, snapshots = map(list, zip(*given, strict=True))
+    parameters = {
+        "tenant_id": tenant_id, "ids": ids, "states": states, "times": times, "snapshots": snapshots
+    }  # fmt: skip
     await connection.execute(_UPDATE_STATES, parameters)
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from instance_service.domain import flows
+from instance_service.events import SELF
 from instance_service.ports import OutsideUnavailableError
 from instance_service.store import instances as store
 from instance_service.store import queue
 from instance_service.store.tables import Connection
-from instance_service.use_cases.conditions import shortened
+from instance_service.use_cases.conditions import say, shortened, withdraw
 from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.shapes import dataset_of, flow_word, kind_word, state_word, timestamp
 from optaic.instance.v1.instance_pb2 import (
@@ -23,9 +26,11 @@ from optaic.instance.v1.instance_pb2 import (
     Instance,
 )
 from servicekit import outbox
+from servicekit.events import Event
 
 HANDLES = ("mlflow_experiment_id", "mlflow_registered_model_name", "evidently_project_id")
 _REPEAT_SECONDS = 0.5
+_DETAIL = re.compile(r"(?=[\w:.+-]*\d)[\w:.+-]{5,}")  # a word that looks like a time, an address or an id
 _READY = "Ready"  # how a condition that tells of an outside system ends
 
 
@@ -63,7 +68,9 @@ async def record(
         snapshots = await store.lock_instances(connection, tenant_id, ids)
         present = {one.instance_id: one for one in map(Instance.FromString, snapshots)}
         changed: list[Instance] = []
-        news: list[Instance] = []
+        complained: list[str] = []
+        news: list[Event] = []
+        events = environment.events(tenant_id)
         for observed, verdicts in changing:
             current = present.get(observed.instance_id)
             if current is None:
@@ -72,14 +79,17 @@ async def record(
                 done.discard(observed.instance_id)
             elif (instance := _judged(current, verdicts, now)) != current:
                 changed.append(instance)
-                if instance.instance_id in done and _news(instance) != _news(current):
-                    news.append(instance)
+                if instance.instance_id not in done and not any(map(_is_outside, current.conditions)):
+                    complained.append(instance.instance_id)
+                if instance.state == INSTANCE_STATE_DEGRADED != current.state:
+                    reasons = ", ".join(one.reason for one in instance.conditions if _is_outside(one))
+                    news.append(events.updated(instance, SELF, reasons))
+                elif instance.instance_id in done and _news(instance) != _news(current):
+                    news.append(events.activated(instance))
         await _write(connection, tenant_id, changed)
-        # Prevents who claimed one since, and saw it before this complaint, from declaring that nothing is left to do.
-        complained = [one.instance_id for one in changed if one.instance_id not in done]
+        # Prevents who claimed one since, and saw it before its first complaint, from declaring that nothing is left to do.
         await queue.repeat(connection, tenant_id, complained, _REPEAT_SECONDS)
-        events = environment.events(tenant_id)
-        await outbox.append(connection, [events.activated(instance) for instance in news])
+        await outbox.append(connection, news)
     for instance_id in ids:
         environment.activated.notify(instance_id)
     return done
@@ -91,7 +101,15 @@ async def _write(connection: Connection, tenant_id: str, instances: Sequence[Ins
     await store.update_states(
         connection,
         tenant_id,
-        [(one.instance_id, state_word(one.state), one.SerializeToString()) for one in instances],
+        [
+            (
+                one.instance_id,
+                state_word(one.state),
+                one.update_time.ToDatetime(tzinfo=UTC),
+                one.SerializeToString(),
+            )
+            for one in instances
+        ],
     )
     await store.update_flows(
         connection,
@@ -121,32 +139,39 @@ def _judged(instance: Instance, verdicts: Sequence[Verdict], now: Timestamp) -> 
         if verdict.problem is not None:
             _complain(result, verdict.condition, verdict.problem, now)
         else:
-            kept = [each for each in result.conditions if each.type != verdict.condition]
-            del result.conditions[:]
-            result.conditions.extend(kept)
+            withdraw(result, verdict.condition)
             if verdict.apply is not None:
                 verdict.apply(result)
-    is_ready = not any(condition.type.endswith(_READY) for condition in result.conditions)
+    is_ready = not any(map(_is_outside, result.conditions))
     if is_ready and result.state in {INSTANCE_STATE_PROVISIONING, INSTANCE_STATE_DEGRADED}:
         result.state = INSTANCE_STATE_ACTIVE
     elif not is_ready and result.state == INSTANCE_STATE_ACTIVE:
         result.state = INSTANCE_STATE_DEGRADED
+    if result.state != instance.state:
+        # No revision, but readers of events tell by it what came last: it ascends whatever the clocks say.
+        nanoseconds = max(now.ToNanoseconds(), instance.update_time.ToNanoseconds() + 1000)
+        result.update_time.FromNanoseconds(nanoseconds)
     return result
 
 
+def _is_outside(condition: Condition) -> bool:
+    """Return whether a condition tells of an outside system."""
+    return condition.type.endswith(_READY)
+
+
 def _complain(instance: Instance, kind: str, problem: OutsideUnavailableError, now: Timestamp) -> None:
-    """Say what is wrong; where something was already, it is so since then."""
-    message = shortened(problem.message)
-    for condition in instance.conditions:
-        if condition.type == kind:
-            if condition.reason != problem.reason:
-                condition.reason, condition.message = problem.reason, message
-            return
-    instance.conditions.append(Condition(type=kind, reason=problem.reason, message=message, since_time=now))
+    """Say what is wrong, unless the same was said but for a time, a port or an id: nobody needs a write for those."""
+    said = [(one.reason, _gist(one.message)) for one in instance.conditions if one.type == kind]
+    if said != [(problem.reason, _gist(problem.message))]:
+        say(instance, kind, problem.reason, problem.message, now)
+
+
+def _gist(message: str) -> str:
+    return _DETAIL.sub("", shortened(message))
 
 
 def _news(instance: Instance) -> tuple[object, ...]:
-    """Return what others want to hear about: conditions come and go without an event."""
+    """Return of what is well again what others want to hear: conditions come and go without an event."""
     model, dataset = instance.model, dataset_of(instance)
     return (
         instance.state,

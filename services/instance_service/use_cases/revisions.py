@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from instance_service.domain.paths import shortest_cycle
+from instance_service.events import SELF
 from instance_service.store import following, graph, queue
 from instance_service.store import instances as store
 from instance_service.store.tables import Connection
@@ -27,8 +28,6 @@ from servicekit.errors import (
     FieldViolation,
     PreconditionViolation,
 )
-
-_AUTHOR = "instance-service"
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,7 @@ async def follow_newest(
                 said[instance.instance_id] = result
         snapshots = {key: instance.SerializeToString() for key, instance in said.items()}
         await store.update_snapshots(connection, tenant_id, snapshots)
-        await write_changes(connection, environment, tenant_id, _AUTHOR, changes)
+        await write_changes(connection, environment, tenant_id, SELF, changes)
     return said | {change.current.instance_id: change.draft.instance for change in changes}
 
 

@@ -195,6 +195,27 @@ async def test_a_complaint_that_comes_late_is_looked_into_again(service: Running
     assert not healed.conditions
 
 
+async def test_a_message_is_renewed_when_it_says_something_else(service: RunningInstanceService) -> None:
+    prices = await service.prices((await service.project()).project_id)
+    first = await service.until_active(prices.instance_id)
+
+    async def complain(message: str) -> Instance:
+        seen = await service.until(first.instance_id, lambda _: True)
+        problem = OutsideUnavailableError("ElsewhereDown", message)  # of no system that would be well again
+        await record(service.app.environment, TENANT, [(seen, [Verdict("ElsewhereReady", problem=problem)])])
+        return await service.until(first.instance_id, lambda _: True)
+
+    said = await complain("no answer from 127.0.0.1:4711 at 17:01:02.5")
+    assert said.state == INSTANCE_STATE_DEGRADED
+    assert said.update_time.ToNanoseconds() > first.update_time.ToNanoseconds()
+    assert await complain("no answer from 127.0.0.1:4712 at 17:01:03.7") == said
+    for message in ("version 3 is gone", "version 4 is gone", "x" * 5000):
+        (condition,) = (await complain(message)).conditions
+        assert condition.message[:900] == message[:900]
+        assert condition.since_time == said.conditions[0].since_time
+    assert (await complain("x" * 4000)).update_time == said.update_time
+
+
 async def test_installations_that_share_the_outside_systems_leave_each_other_alone(
     postgres_server: Postgres, nats_url: str
 ) -> None:
