@@ -43,7 +43,9 @@ Global___InstanceCreated: _TypeAlias = InstanceCreated  # noqa: Y015
 
 @_typing.final
 class InstanceUpdated(_message.Message):
-    """An instance has a new revision. Subject `optaic.<tenant>.instance.v1.updated.<instance id>`."""
+    """An instance has a new revision; or it has become DEGRADED, which is none: the revision is the same and `update_time`
+    later. Subject `optaic.<tenant>.instance.v1.updated.<instance id>`.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -51,9 +53,9 @@ class InstanceUpdated(_message.Message):
     AUTHOR_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     author: _builtins.str
-    """Who."""
+    """Who; `instance-service` where nobody asked for it."""
     reason: _builtins.str
-    """Why."""
+    """Why; of DEGRADED the reasons of the conditions."""
     @_builtins.property
     def instance(self) -> _instance_pb2.Instance:
         """After the change."""
@@ -75,7 +77,7 @@ Global___InstanceUpdated: _TypeAlias = InstanceUpdated  # noqa: Y015
 
 @_typing.final
 class InstanceActivated(_message.Message):
-    """Every outside system is as desired. Subject `optaic.<tenant>.instance.v1.activated.<instance id>`."""
+    """Every outside system is as desired, for the first time or again; the revision is the same. Subject `optaic.<tenant>.instance.v1.activated.<instance id>`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -353,7 +353,7 @@ class Instance(_message.Message):
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """Output only."""
+        """Output only. Of the newest revision, or of the change of `state` since then."""
 
     @_builtins.property
     def macro_version_ids(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
