@@ -8,6 +8,8 @@ from optaic.instance.v1.instance_service_pb2 import (
     ListInstancesRequest,
     PauseInstanceRequest,
 )
+from servicekit.events import MAXIMUM_RESOURCE
+from support.definitions import model, publish
 from support.instance_service import RunningInstanceService, refusal
 
 
@@ -59,3 +61,25 @@ async def test_what_is_too_large_is_refused_while_it_can_still_be_changed(
     request = CreateProjectRequest(project=Project(name="large", labels=labels))
     large = await refusal(service.instances.CreateProject(request))
     assert (large.reason, list(large.fields)) == ("TOO_LARGE", ["project"])
+
+
+async def test_who_would_outgrow_the_limit_stays_and_holds_nobody_up(service: RunningInstanceService) -> None:
+    await publish(service, "linear", "1.0.0")
+    project = await service.project()
+    prices = await service.prices(project.project_id)
+    made = [
+        await service.create(model(project.project_id, name, prices.instance_id, trackNewest=True))
+        for name in ("large", "other")
+    ]
+    large, other = [await service.until_active(one.instance_id) for one in made]
+    note = "x" * (MAXIMUM_RESOURCE - large.ByteSize() - 40)
+    large = await service.update(large.instance_id, {"labels": {"note": note}}, "labels")
+    assert MAXIMUM_RESOURCE - 40 < large.ByteSize() < MAXIMUM_RESOURCE
+    await publish(service, "linear", "2.0.0", parametersSchema={"type": "object"})
+    await service.until(other.instance_id, lambda found: found.definition_version == "2.0.0")
+    stuck = await service.until(large.instance_id, lambda found: len(found.conditions) == 1)
+    assert (stuck.definition_version, stuck.conditions[0].reason) == ("1.0.0", "NewestDoesNotFit")
+    assert "512000" in stuck.conditions[0].message
+    await service.update(large.instance_id, {"labels": {}}, "labels")
+    moved = await service.until(large.instance_id, lambda found: not found.conditions)
+    assert moved.definition_version == "2.0.0"
