@@ -53,6 +53,7 @@ async def test_what_is_too_large_is_refused_while_it_can_still_be_changed(
 ) -> None:
     project = await service.project()
     labels = {"note": "x" * 512_000}
+    note = "x" * 512
     created = await refusal(service.prices(project.project_id, labels=labels))
     assert (created.reason, created.field_reasons) == ("TOO_LARGE", {"instance": "TOO_LARGE"})
     prices = await service.prices(project.project_id)
@@ -61,6 +62,14 @@ async def test_what_is_too_large_is_refused_while_it_can_still_be_changed(
     request = CreateProjectRequest(project=Project(name="large", labels=labels))
     large = await refusal(service.instances.CreateProject(request))
     assert (large.reason, list(large.fields)) == ("TOO_LARGE", ["project"])
+    guardrail = {
+        "name": "complete",
+        "check": "required_columns",
+        "parameters": {"columns": [f"{number}{note}" for number in range(1000)]},
+        "enforcement": "ENFORCEMENT_BLOCK",
+    }
+    published = await refusal(publish(service, "linear", "1.0.0", guardrailContracts=[guardrail]))
+    assert (published.reason, list(published.fields)) == ("TOO_LARGE", ["definition_version"])
 
 
 async def test_who_would_outgrow_the_limit_stays_and_holds_nobody_up(service: RunningInstanceService) -> None:
