@@ -212,6 +212,7 @@ class DefinitionVersion(_message.Message):
     OP_MACRO_FIELD_NUMBER: _builtins.int
     PUBLICATION_REPORT_FIELD_NUMBER: _builtins.int
     READS_NOTHING_FIELD_NUMBER: _builtins.int
+    OP_FIELD_NUMBER: _builtins.int
     definition_version_id: _builtins.str
     """Output only. UUID."""
     definition_id: _builtins.str
@@ -274,6 +275,10 @@ class DefinitionVersion(_message.Message):
     def publication_report(self) -> Global___PublicationReport:
         """Output only. What publishing it means for others; only in the answer of PublishDefinition."""
 
+    @_builtins.property
+    def op(self) -> Global___Op:
+        """How expressions call an OP by its definition's name. Required of an OP, but not of the language's own operators."""
+
     def __init__(
         self,
         *,
@@ -297,14 +302,47 @@ class DefinitionVersion(_message.Message):
         op_macro: Global___OpMacro | None = ...,
         publication_report: Global___PublicationReport | None = ...,
         reads_nothing: _builtins.bool = ...,
+        op: Global___Op | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "input_schema", b"input_schema", "op_macro", b"op_macro", "output_schema", b"output_schema", "parameters_schema", b"parameters_schema", "publication_report", b"publication_report", "status_aggregation_contract", b"status_aggregation_contract"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "input_schema", b"input_schema", "op", b"op", "op_macro", b"op_macro", "output_schema", b"output_schema", "parameters_schema", b"parameters_schema", "publication_report", b"publication_report", "status_aggregation_contract", b"status_aggregation_contract"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_ref", b"code_ref", "compatibility_rules", b"compatibility_rules", "content_hash", b"content_hash", "create_time", b"create_time", "definition_id", b"definition_id", "definition_name", b"definition_name", "definition_version_id", b"definition_version_id", "description", b"description", "flow_specs", b"flow_specs", "guardrail_contracts", b"guardrail_contracts", "input_schema", b"input_schema", "kind", b"kind", "op_macro", b"op_macro", "output_schema", b"output_schema", "parameters_schema", b"parameters_schema", "publication_report", b"publication_report", "reads_nothing", b"reads_nothing", "state", b"state", "status_aggregation_contract", b"status_aggregation_contract", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_ref", b"code_ref", "compatibility_rules", b"compatibility_rules", "content_hash", b"content_hash", "create_time", b"create_time", "definition_id", b"definition_id", "definition_name", b"definition_name", "definition_version_id", b"definition_version_id", "description", b"description", "flow_specs", b"flow_specs", "guardrail_contracts", b"guardrail_contracts", "input_schema", b"input_schema", "kind", b"kind", "op", b"op", "op_macro", b"op_macro", "output_schema", b"output_schema", "parameters_schema", b"parameters_schema", "publication_report", b"publication_report", "reads_nothing", b"reads_nothing", "state", b"state", "status_aggregation_contract", b"status_aggregation_contract", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DefinitionVersion: _TypeAlias = DefinitionVersion  # noqa: Y015
+
+@_typing.final
+class Op(_message.Message):
+    """The arguments of an operator: `NAME(value, ..., number, ...)`. The class that `code_ref` names takes the same."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    NUMBERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the sub-expressions that come first, in order."""
+
+    @_builtins.property
+    def numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the numbers that follow them, in order; those with a default come last. The property of the same name in
+        `parameters_schema` has their type, `integer` or `number`, and may have `minimum`, `maximum` and `default`.
+        """
+
+    def __init__(
+        self,
+        *,
+        values: _abc.Iterable[_builtins.str] | None = ...,
+        numbers: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["numbers", b"numbers", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Op: _TypeAlias = Op  # noqa: Y015
 
 @_typing.final
 class OpMacro(_message.Message):

@@ -34,7 +34,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_INVALID_STATE: _ErrorReason.ValueType  # 5
     """The version's state does not allow it."""
     ERROR_REASON_INVALID_EXPRESSION: _ErrorReason.ValueType  # 6
-    """A macro's expression does not parse, names what is not there, or uses itself."""
+    """A macro's expression does not parse, names what is not there, or uses itself; or expressions could not call the
+    macro or operator.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why DefinitionService refused."""
@@ -47,7 +49,9 @@ ERROR_REASON_INVALID_SCHEMA: ErrorReason.ValueType  # 4
 ERROR_REASON_INVALID_STATE: ErrorReason.ValueType  # 5
 """The version's state does not allow it."""
 ERROR_REASON_INVALID_EXPRESSION: ErrorReason.ValueType  # 6
-"""A macro's expression does not parse, names what is not there, or uses itself."""
+"""A macro's expression does not parse, names what is not there, or uses itself; or expressions could not call the
+macro or operator.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

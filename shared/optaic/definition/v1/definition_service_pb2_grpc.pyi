@@ -38,7 +38,8 @@ class DefinitionServiceStub:
     """Publishes one version, creating the definition with its first version. The same content again
     returns the existing version, in the state that it has. Errors: ALREADY_EXISTS (VERSION_CONFLICT) for
     other content under the same version; INVALID_ARGUMENT (INVALID_SCHEMA) for a bad JSON Schema,
-    (INVALID_EXPRESSION) for a macro's expression, (INVALID_ARGUMENT) for the rest, each with its path.
+    (INVALID_EXPRESSION) for a macro's expression, and for a name or arguments that no expression could call an
+    operator or macro by; (INVALID_ARGUMENT) for the rest, each with its path.
     """
     GetDefinition: _grpc.UnaryUnaryMultiCallable[_definition_service_pb2.GetDefinitionRequest, _definition_pb2.Definition]
     """Errors: NOT_FOUND (DEFINITION_NOT_FOUND)."""
@@ -70,7 +71,8 @@ class DefinitionServiceAsyncStub(DefinitionServiceStub):
     """Publishes one version, creating the definition with its first version. The same content again
     returns the existing version, in the state that it has. Errors: ALREADY_EXISTS (VERSION_CONFLICT) for
     other content under the same version; INVALID_ARGUMENT (INVALID_SCHEMA) for a bad JSON Schema,
-    (INVALID_EXPRESSION) for a macro's expression, (INVALID_ARGUMENT) for the rest, each with its path.
+    (INVALID_EXPRESSION) for a macro's expression, and for a name or arguments that no expression could call an
+    operator or macro by; (INVALID_ARGUMENT) for the rest, each with its path.
     """
     GetDefinition: _aio.UnaryUnaryMultiCallable[_definition_service_pb2.GetDefinitionRequest, _definition_pb2.Definition]  # type: ignore[assignment]
     """Errors: NOT_FOUND (DEFINITION_NOT_FOUND)."""
@@ -105,7 +107,8 @@ class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Publishes one version, creating the definition with its first version. The same content again
         returns the existing version, in the state that it has. Errors: ALREADY_EXISTS (VERSION_CONFLICT) for
         other content under the same version; INVALID_ARGUMENT (INVALID_SCHEMA) for a bad JSON Schema,
-        (INVALID_EXPRESSION) for a macro's expression, (INVALID_ARGUMENT) for the rest, each with its path.
+        (INVALID_EXPRESSION) for a macro's expression, and for a name or arguments that no expression could call an
+        operator or macro by; (INVALID_ARGUMENT) for the rest, each with its path.
         """
 
     @_abc_1.abstractmethod

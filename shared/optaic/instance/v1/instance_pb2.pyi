@@ -357,8 +357,8 @@ class Instance(_message.Message):
 
     @_builtins.property
     def macro_version_ids(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Output only. The macros that expressions in `config` use, also within other macros: by name in upper case
-        the definition version that is meant. Datasets and signals have them in their components.
+        """Output only. The macros, and the operators of other packages, that expressions in `config` use, also within
+        macros: by name in upper case the definition version that is meant. Datasets and signals have them in their components.
         """
 
     def __init__(
