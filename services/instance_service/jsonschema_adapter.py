@@ -21,7 +21,7 @@ from referencing.jsonschema import DRAFT202012
 from instance_service.domain.fingerprints import canonical_json
 from instance_service.domain.schema_bounds import ASCENDING, entanglements, excess, misuses
 from instance_service.re2_adapter import check_pattern, is_match
-from optaic.expression import ExpressionError, Macro, list_called, parse
+from optaic.expression import OPERATORS, ExpressionError, Macro, Signature, list_called, parse
 from servicekit.errors import FieldViolation
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -203,15 +203,17 @@ def config_violations(
     config: Mapping[str, Any],
     path: str,
     macros: Mapping[str, Macro] | None = _NO_MACROS,
+    operators: Mapping[str, Signature] = OPERATORS,
 ) -> list[FieldViolation]:
     """Return every violation of a config against its definition version's schema, each with its path.
 
-    `macros` are what its expressions may call, by name; None leaves those that call something unchecked.
+    `macros` and `operators` are what its expressions may call, by name; without macros (None), those that call what is
+    no operator are left unchecked.
     """
 
     def check(text: str) -> None:
-        if macros is not None or not list_called(text):
-            parse(text, macros=macros or {})
+        if macros is not None or not list_called(text, operators):
+            parse(text, operators, macros or {})
 
     try:
         errors = _errors(content_hash, schema, config, check)

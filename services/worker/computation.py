@@ -11,7 +11,17 @@ from itertools import groupby
 
 import polars as pl
 
-from optaic.plugins import Accessor, InputTable, Pipeline, PipelineContext, PluginError, Store, load
+from optaic.plugins import (
+    Accessor,
+    InputTable,
+    Operator,
+    Pipeline,
+    PipelineContext,
+    PluginError,
+    PluginInvalid,
+    Store,
+    load,
+)
 from optaic.run.v1 import run_pb2
 from worker import backtest
 from worker.builtin.digest import canonicalize, compute_digest
@@ -71,6 +81,7 @@ def _refresh(recipe: PipelineRecipe, location: FlowLocation, progress: Progress)
         date_range=recipe.date_range,
         data_date=recipe.data_date,
         macros=recipe.macros,
+        operators={name: _load_operator(name, code_ref) for name, code_ref in recipe.operators.items()},
         progress=lambda fraction, message: progress(0.02 + 0.83 * _clamp(fraction), message),
         previous_reader=lambda: None if recipe.base is None else _read(recipe.base),
     )
@@ -113,6 +124,13 @@ def _refresh(recipe: PipelineRecipe, location: FlowLocation, progress: Progress)
             **rows,
         ),
     )
+
+
+def _load_operator(name: str, code_ref: str) -> Operator:
+    found = load(code_ref, Operator)()
+    if (own := found.signature().name) != name:
+        raise PluginInvalid(f"{code_ref} is the operator {own}, not {name} as its definition says")
+    return found
 
 
 def _backtest(recipe: BacktestRecipe, outputs_uri: str, run_id: str, progress: Progress) -> Output:

@@ -68,6 +68,7 @@ class PipelineRecipe:
     base: StoredData | None  # the flow's own output at admission
     contract: SignalContract | None
     macros: Mapping[str, Macro]
+    operators: Mapping[str, str]  # code_refs of those that are not the language's own, by name
     output_schema: Mapping[str, Any]
     guardrails: tuple[Guardrail, ...]
 
@@ -85,7 +86,7 @@ Recipe = PipelineRecipe | BacktestRecipe
 
 
 def list_version_ids(instances: Sequence[instance_pb2.Instance]) -> list[str]:
-    """The definition versions that these instances' components, and their macros, are pinned to, each once.
+    """The definition versions that these instances' components, and what they call, are pinned to, each once.
 
     Raises:
         PluginError: `ComponentUnpinned`, when a component names no version.
@@ -135,6 +136,7 @@ def make_recipe(
         )
     parameters = to_mapping(run.parameters)
     pipeline, store, accessor = _read_components(dataset, versions)
+    called = {name: versions[version_id] for name, version_id in dataset.pipeline.macro_version_ids.items()}
     is_signal = instance.HasField("signal")
     version = versions[dataset.pipeline.definition_version_id]
     return PipelineRecipe(
@@ -151,7 +153,8 @@ def make_recipe(
             else None
         ),
         contract=_read_contract(instance.signal.contract, pipeline.config) if is_signal else None,
-        macros=_read_macros(dataset.pipeline.macro_version_ids, versions),
+        macros=_read_macros(called),
+        operators={name: version.code_ref for name, version in called.items() if version.code_ref},
         output_schema=to_mapping(version.output_schema),
         guardrails=_read_guardrails(version, pipeline.config),
     )
@@ -172,8 +175,8 @@ def _read_components(
     return pipeline, store, accessor
 
 
-def _read_macros(version_ids: Mapping[str, str], versions: Versions) -> dict[str, Macro]:
-    saved = {name: versions[version_id].op_macro for name, version_id in version_ids.items()}
+def _read_macros(called: Versions) -> dict[str, Macro]:
+    saved = {name: version.op_macro for name, version in called.items() if version.HasField("op_macro")}
     return {name: Macro(name, tuple(macro.parameters), macro.expression) for name, macro in saved.items()}
 
 

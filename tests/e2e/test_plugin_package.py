@@ -15,3 +15,11 @@ async def test_a_definition_of_an_installed_package_works_like_our_own(stack: Ru
         assert run.status == run_pb2.RUN_STATUS_COMPLETED, run.error
         frame = await client.data.read(ramp, run.run_id)
         assert frame["close"].to_list() == [0, 2, 4, 6, 8]
+        config = {"expression": "-ACME_GAP(-close, 2)"}
+        gap = await create_dataset(
+            client, project, "gap", "expression", config, upstreams={"input": ramp.instance_id}
+        )
+        run = await (await client.runs.submit(gap)).wait(timeout=60)
+        assert run.status == run_pb2.RUN_STATUS_COMPLETED, run.error
+        frame = await client.data.read(gap, run.run_id)
+        assert frame["value"].to_list() == [None, -2, -2, -2, -2]

@@ -23,8 +23,9 @@ def _object(required: list[str], **properties: Any) -> dict[str, Any]:
 
 
 MANIFESTS: dict[str, dict[str, Any]] = {
-    "blend": {
+    "BLEND": {
         "kind": "DEFINITION_KIND_OP",
+        "op": {"values": ["x"], "numbers": ["n"]},
         "parametersSchema": _object(
             ["x"], x=_EXPRESSION, n={"type": "integer", "minimum": 1, "maximum": 250}
         ),
@@ -94,7 +95,7 @@ def experiment(project_id: str, name: str, *inputs: str, **fields: Any) -> dict[
         "projectId": project_id,
         "name": name,
         "experiment": {},
-        "definitionName": "blend",
+        "definitionName": "BLEND",
         "config": {"x": "close", "n": 5},
         "upstreamRefs": [{"resourceId": upstream, "role": "input"} for upstream in inputs],
         **fields,

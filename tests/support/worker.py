@@ -34,6 +34,8 @@ CODE = {
     "expression": "worker.builtin.derivation:ExpressionPipeline",
     "delta": "worker.builtin.delta_store:DeltaStore",
     "simple": "worker.builtin.simple_accessor:SimpleAccessor",
+    "TWICE": "support.worker_plugins:Twice",
+    "MISNAMED": "support.worker_plugins:Twice",
     "probe": "support.worker_plugins:Probe",
 }
 _VERSION_IDS = {name: new_id() for name in CODE}
@@ -293,10 +295,10 @@ class World:
         return self.instances.put(instance)
 
     def signal(self, expression: str = "ZSCORE(REF(close, 21) / REF(close, 252) - 1)", *macros: str) -> Any:
-        """A signal within [-1.5, 1.5]; its expression calls these macros."""
+        """A signal within [-1.5, 1.5]; its expression calls these macros and operators."""
         instance = instance_pb2.Instance(name="momentum", kind=instance_pb2.INSTANCE_KIND_SIGNAL)
         fill_composition(instance.signal.dataset, "expression", {"expression": expression})
-        pinned = {name: _MACRO_IDS[name] for name in macros}
+        pinned = {name: (_MACRO_IDS | _VERSION_IDS)[name] for name in macros}
         instance.signal.dataset.pipeline.macro_version_ids.update(pinned)
         instance.signal.contract.min_value, instance.signal.contract.max_value = -1.5, 1.5
         instance.signal.contract.bounds_policy = spec_pb2.SignalContract.BOUNDS_POLICY_WINSORIZE

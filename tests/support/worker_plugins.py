@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
 
-from optaic.plugins import Pipeline, PipelineContext, PluginError
+from optaic.expression import Scope
+from optaic.plugins import Operator, Pipeline, PipelineContext, PluginError
 
 gate = threading.Event()  # `wait` holds until a test in the same process sets it
 entered = threading.Event()
@@ -57,3 +59,15 @@ class Probe(Pipeline):
         count = 1 if previous is None else previous.height + 1
         dates = pl.date_range(pl.date(2020, 1, 1), pl.date(2020, 1, count), eager=True)
         return pl.DataFrame({"date": dates, "entity": ["A"] * count, "value": [1.0] * count})
+
+
+class Twice(Operator):
+    """An operator of the tests."""
+
+    name = "TWICE"
+    scope = Scope.ELEMENTWISE
+
+    def compile(self, values: Sequence[pl.Expr], parameters: Sequence[float]) -> pl.Expr:
+        """Two of it."""
+        del parameters
+        return values[0] * 2

@@ -1,4 +1,4 @@
-"""Macros: what may be published as one, and which versions the expressions of a configuration mean."""
+"""Macros and operators: what may be published as one, and which versions the expressions of a configuration mean."""
 
 from __future__ import annotations
 
@@ -7,19 +7,23 @@ from dataclasses import dataclass
 
 from instance_service.domain.rules import refusal
 from instance_service.jsonschema_adapter import expressions_of
+from instance_service.store import definitions
 from instance_service.store import instances as store
 from instance_service.store.tables import Connection
-from instance_service.use_cases.shapes import json_of
+from instance_service.use_cases.operators import op_violations, signature_of
+from instance_service.use_cases.shapes import definition_kind_word, json_of
 from optaic.definition.v1.definition_pb2 import (
+    DEFINITION_KIND_OP,
     DEFINITION_KIND_OP_MACRO,
     DefinitionKind,
     DefinitionVersion,
 )
-from optaic.expression import OPERATORS, ExpressionError, Macro, check_macro, list_called
+from optaic.expression import OPERATORS, ExpressionError, Macro, Signature, check_macro, list_called
 from servicekit.errors import FieldViolation
 
 _INVALID = "INVALID_ARGUMENT"
 _MOST = 256  # macros that one configuration may use; what uses more is refused as unknown
+CALLABLE = {DEFINITION_KIND_OP: "op", DEFINITION_KIND_OP_MACRO: "op_macro"}  # by name, in expressions
 
 
 @dataclass(frozen=True)
@@ -35,13 +39,21 @@ class Calls:
         return name, self.held.get(name, ""), self.follows
 
 
-MacroVersions = Mapping[str, DefinitionVersion]  # by name in upper case
+# Macros, and operators that are not the language's own, by name in upper case.
+MacroVersions = Mapping[str, DefinitionVersion]
 
 
 def macro_of(version: DefinitionVersion) -> Macro:
     """Return the macro that a version of an OP_MACRO is."""
     saved = version.op_macro
     return Macro(version.definition_name, tuple(saved.parameters), saved.expression)
+
+
+def library_of(found: MacroVersions) -> tuple[dict[str, Signature], dict[str, Macro]]:
+    """Return the operators and the macros that expressions may call, the language's own among them."""
+    operators = {name: signature_of(version) for name, version in found.items() if version.HasField("op")}
+    macros = {name: macro_of(version) for name, version in found.items() if version.HasField("op_macro")}
+    return {**OPERATORS, **operators}, macros
 
 
 def calls_of(version: DefinitionVersion, config: Mapping[str, object]) -> tuple[str, ...]:
@@ -75,7 +87,7 @@ def shape_violations(version: DefinitionVersion) -> list[FieldViolation]:
     ]
     if not is_there:
         violations.append(FieldViolation(f"definition_version.{wanted}", "is required", _INVALID))
-    return violations
+    return [*violations, *op_violations(version)]
 
 
 def _word(version: DefinitionVersion) -> str:
@@ -83,15 +95,24 @@ def _word(version: DefinitionVersion) -> str:
 
 
 async def check_publication(connection: Connection, tenant_id: str, version: DefinitionVersion) -> None:
-    """Refuse a macro that no expression could use.
+    """Refuse a macro or an operator that no expression could use.
 
     Raises:
-        InvalidArgumentError: Its expression does not parse, calls what is not there, or uses itself.
+        InvalidArgumentError: A macro's expression does not parse, calls what is not there, or uses itself; or a macro
+            and an operator would have one name.
     """
+    for kind in CALLABLE.values():
+        if kind != definition_kind_word(version.kind) and await definitions.get_definition_by_name(
+            connection, tenant_id, kind, version.definition_name
+        ):
+            text = f"there is a definition {version.definition_name} of the kind {kind.upper()}"
+            raise refusal([FieldViolation("name", text, "INVALID_EXPRESSION")])
+    if version.kind != DEFINITION_KIND_OP_MACRO:
+        return
     macro = macro_of(version)
-    found = await load_inner(connection, tenant_id, version)
+    operators, macros = library_of(await load_inner(connection, tenant_id, version))
     try:
-        check_macro(macro, macros={name: macro_of(called) for name, called in found.items()})
+        check_macro(macro, operators, macros)
     except ExpressionError as error:
         text = f"{error.reason}: {error.message} (line {error.line}, column {error.column})"
         field = "definition_version.op_macro.expression"
@@ -104,7 +125,7 @@ async def check_publication(connection: Connection, tenant_id: str, version: Def
 async def load_inner(
     connection: Connection, tenant_id: str, version: DefinitionVersion
 ) -> dict[str, DefinitionVersion]:
-    """Return the macros that a macro uses, by name."""
+    """Return what a macro uses, by name."""
     calls = Calls(_called([version.op_macro.expression]), {})
     (found,) = await load_macros(connection, tenant_id, [calls])
     return found
@@ -113,7 +134,7 @@ async def load_inner(
 async def load_macros(
     connection: Connection, tenant_id: str, calls: Sequence[Calls]
 ) -> list[dict[str, DefinitionVersion]]:
-    """Return for each configuration the macros that it uses, also those within other macros.
+    """Return for each configuration the macros and operators that it uses, also those within macros.
 
     A pinned name keeps its version; any other means the newest active one, or the held one where that is newer.
     What does not exist is left out.
@@ -144,11 +165,14 @@ async def _load(
     if not keys:
         return {}
     wanted = [
-        ("op_macro", "", name, "" if follows else held_id, "", held_id if follows else "")
+        (kind, "", name, "" if follows else held_id, "", held_id if follows else "")
         for name, held_id, follows in keys
+        for kind in CALLABLE.values()
     ]
     rows = await store.resolve_versions(connection, tenant_id, wanted)
-    return {
-        key: DefinitionVersion.FromString(rows[position]) if position in rows else None
-        for position, key in enumerate(keys)
-    }
+    known: dict[tuple[str, str, bool], DefinitionVersion | None] = dict.fromkeys(keys)
+    for position, row in sorted(rows.items()):
+        version = DefinitionVersion.FromString(row)
+        if version.HasField("op") or version.HasField("op_macro"):
+            known[keys[position // len(CALLABLE)]] = version
+    return known

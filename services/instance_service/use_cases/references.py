@@ -12,7 +12,7 @@ from instance_service.domain.flows import COMPONENT_KINDS, DEFINED_KINDS, DEFINI
 from instance_service.jsonschema_adapter import config_violations
 from instance_service.store import instances as store
 from instance_service.store.tables import Connection
-from instance_service.use_cases.macros import Calls, MacroVersions, calls_of, load_macros, macro_of
+from instance_service.use_cases.macros import Calls, MacroVersions, calls_of, library_of, load_macros
 from instance_service.use_cases.shapes import dataset_of, definition_state_word, json_of
 from optaic.definition.v1.definition_pb2 import DEFINITION_STATE_RETIRED, DefinitionVersion
 from optaic.instance.v1.instance_pb2 import Instance
@@ -221,8 +221,10 @@ def _use(
     except ValueError as error:
         violations.append(FieldViolation(where, str(error), "INVALID_CONFIG"))
     else:
-        callable_macros = {name: macro_of(called) for name, called in macros.items()}
-        violations.extend(config_violations(version.content_hash, schema, config, where, callable_macros))
+        operators, callable_macros = library_of(macros)
+        violations.extend(
+            config_violations(version.content_hash, schema, config, where, callable_macros, operators)
+        )
     # A draft only an exact version can mean: who names it wants to try it.
     if version.state == DEFINITION_STATE_RETIRED and version.definition_version_id != reference.held_id:
         name = "definition_version_id" if spec.definition_version_id else "definition_version"
@@ -262,7 +264,7 @@ def constraints_schema(parameters_schema: Mapping[str, Any]) -> dict[str, Any]:
 
 def describe_changes(current: Instance, changed: Instance, uses: Sequence[Use] = ()) -> str:
     """Say for people which definitions, macros and configurations of an instance differ, and what else may."""
-    numbers = {one.definition_version_id: one.version for use in uses for one in use.macros.values()}
+    called = {one.definition_version_id: one for use in uses for one in use.macros.values()}
     parts = []
     if current.kind != changed.kind:
         parts.append(f"it became a {changed.WhichOneof('spec')}")
@@ -274,7 +276,7 @@ def describe_changes(current: Instance, changed: Instance, uses: Sequence[Use] =
             versions = f"{old.definition_version} to {new.definition_version}"
             parts.append(f"definition {new.definition_name} moved from version {versions}")
         parts.extend(
-            f"macro {name} moved to version {numbers.get(version_id, version_id)}"
+            _describe_move(name, version_id, called.get(version_id))
             for name, version_id in sorted(new.macro_version_ids.items())
             if old.macro_version_ids.get(name, version_id) != version_id
         )
@@ -288,6 +290,11 @@ def describe_changes(current: Instance, changed: Instance, uses: Sequence[Use] =
     if promoted != current.model.champion.model_version:
         parts.append(f"model version {promoted} was promoted")
     return "; ".join(parts) or "its settings changed"
+
+
+def _describe_move(name: str, version_id: str, version: DefinitionVersion | None) -> str:
+    word = "operator" if version is not None and version.HasField("op") else "macro"
+    return f"{word} {name} moved to version {version.version if version is not None else version_id}"
 
 
 def _not_found(missing: Iterable[Reference]) -> NotFoundError:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from optaic.expression import Expression, ExpressionError, parse
-from optaic.expression.compiler import evaluate
+from optaic.expression import OPERATORS, Expression, ExpressionError, parse
+from optaic.expression.compiler import IMPLEMENTATIONS, evaluate
 from optaic.plugins import (
     InputTable,
     InvalidExpression,
@@ -44,10 +44,12 @@ class ExpressionPipeline(Pipeline):
         tables = context.tables("input")
         context.progress(0.1, "reading inputs")
         try:
-            expression = parse(text, macros=context.macros)
+            signatures = {name: operator.signature() for name, operator in context.operators.items()}
+            expression = parse(text, {**OPERATORS, **signatures}, context.macros)
             joined = join_inputs(expression, tables)
             context.progress(0.5, "evaluating")
-            result = evaluate(expression, joined, output=output)
+            compiled = {name: operator.compile for name, operator in context.operators.items()}
+            result = evaluate(expression, joined, output=output, operators={**IMPLEMENTATIONS, **compiled})
         except ExpressionError as error:
             raise InvalidExpression(str(error)) from error
         start, end = context.date_range.start, context.date_range.end

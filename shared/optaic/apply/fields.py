@@ -53,6 +53,7 @@ _GIVEN: dict[str, Collection[str]] = {
         "description",
         "op_macro",
         "reads_nothing",
+        "op",
     ),
 }
 _OURS = "optaic."

@@ -15,6 +15,8 @@ from optaic.plugins.errors import MissingInput
 if TYPE_CHECKING:
     import polars as pl
 
+    from optaic.plugins.base import Operator
+
 
 class Mode(StrEnum):
     """How much a run computes."""
@@ -68,6 +70,8 @@ class PipelineContext:
     mode: Mode = Mode.INCREMENTAL
     date_range: DateRange = DateRange()
     macros: Mapping[str, Macro] = field(default_factory=dict)  # what expressions may call, by upper-case name
+    # Operators that expressions may call besides the language's own, by name.
+    operators: Mapping[str, Operator] = field(default_factory=dict)
     data_date: dt.date | None = None  # the day that the data should reach, where a schedule gives one
     # Fraction 0 to 1 and a short message. It raises to stop the run: let that exception pass.
     progress: Callable[[float, str], None] = field(default=_ignore_progress, repr=False, compare=False)

@@ -122,6 +122,8 @@ async def _publish(service: RunningInstanceService, kind: str) -> None:
         version["opMacro"] = {"parameters": ["x"], "expression": "RANK(x)"}
     else:
         version["codeRef"] = "nowhere:Nothing"
+    if kind == "OP":
+        version["op"] = {"values": ["formula"], "numbers": ["count"]}
     given = {
         "name": f"STRICT_{kind}",
         "kind": f"DEFINITION_KIND_{kind}",

@@ -26,7 +26,7 @@ class World(NamedTuple):
 @pytest.fixture
 async def world(service: RunningInstanceService) -> World:
     """Definitions of the three kinds, and something to read."""
-    for name in ("blend", "linear", "halves"):
+    for name in ("BLEND", "linear", "halves"):
         await publish(service, name)
     project = await service.project()
     prices = await service.prices(project.project_id)
@@ -57,7 +57,7 @@ def _fingerprints(instance: Instance) -> list[str]:
 async def test_an_experiment_previews_its_inputs(service: RunningInstanceService, world: World) -> None:
     created = await service.create(experiment(world.project_id, "e", world.prices, world.signal))
     assert created.state == INSTANCE_STATE_ACTIVE
-    assert (created.definition_name, created.definition_version) == ("blend", "1.0.0")
+    assert (created.definition_name, created.definition_version) == ("BLEND", "1.0.0")
     assert _edges(created) == {
         "preview": {(world.prices, "refresh", "input", "data"), (world.signal, "refresh", "input", "signal")}
     }
@@ -314,7 +314,7 @@ async def test_a_pipeline_does_not_decide_that_datasets_are_monitored(
     service: RunningInstanceService,
 ) -> None:
     watching = [{"flowKind": "FLOW_KIND_REFRESH"}, {"flowKind": "FLOW_KIND_MONITORING", "isDefault": True}]
-    refused = await refusal(publish(service, "blend", kind="DEFINITION_KIND_PIPELINE", flowSpecs=watching))
+    refused = await refusal(publish(service, "halves", kind="DEFINITION_KIND_PIPELINE", flowSpecs=watching))
     assert (refused.code, set(refused.fields)) == (INVALID, {"definition_version.flow_specs[1].is_default"})
 
 

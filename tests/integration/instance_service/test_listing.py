@@ -57,7 +57,7 @@ async def service(postgres_server: Postgres, nats_url: str) -> AsyncIterator[Run
 @pytest.fixture
 async def needle(service: RunningInstanceService) -> dict[str, str]:
     """Many datasets and, in a project of their own, a few paused experiments; what the few are found by."""
-    await publish(service, "blend")
+    await publish(service, "BLEND")
     large, small = await service.project(), await service.project("small")
     prices = await service.prices(large.project_id, f"{name_of(0)}.prices", labels={"team": "a"}, owner="ann")
     given = experiment(small.project_id, f"{name_of(0)}.few", prices.instance_id)

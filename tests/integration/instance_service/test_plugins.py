@@ -10,7 +10,7 @@ import structlog
 from instance_service.use_cases.definitions.plugins import publish_plugins
 from optaic.definition.v1.definition_service_pb2 import ListDefinitionsRequest
 from support.example_package import install_example_package
-from support.instance_service import RunningInstanceService
+from support.instance_service import RunningInstanceService, derived, refusal
 
 _GOOD: dict[str, Any] = {
     "name": "foreign_good",
@@ -105,3 +105,13 @@ async def test_the_example_package_is_found_where_it_is_installed(
     listed = await service.definitions.ListDefinitions(ListDefinitionsRequest(name_prefix="acme"))
     (version,) = [item.newest_version for item in listed.definitions]
     assert (version.definition_name, version.code_ref) == ("acme_ramp", "acme_research.pipelines:Ramp")
+    # Its operator can be called by name.
+    project_id = (await service.project()).project_id
+    prices = await service.prices(project_id)
+    given = derived(project_id, "derived", prices.instance_id)
+    given["dataset"]["pipeline"]["config"]["expression"] = "RANK(acme_gap(close, 5))"
+    created = await service.create(given)
+    assert list(created.dataset.pipeline.macro_version_ids) == ["ACME_GAP"]
+    given["dataset"]["pipeline"]["config"]["expression"] = "ACME_GAP(close, 0)"
+    refused = await refusal(service.create({**given, "name": "other"}))
+    assert "between 1 and 1000" in refused.fields["instance.dataset.pipeline.config.expression"]

@@ -75,6 +75,22 @@ async def test_an_expression_may_call_the_macros_that_it_is_pinned_to(world: Wor
     assert unpinned.error.type == "InvalidExpression"
 
 
+async def test_an_expression_may_call_the_operators_that_it_is_pinned_to(
+    world: World, tmp_path: Path
+) -> None:
+    prices = world.runs.submit(world.dataset(), REFRESH)
+    await _execute(world, prices, tmp_path)
+    digests = []
+    for signal in (world.signal("RANK(close * 2) * 2"), world.signal("twice(RANK(TWICE(close)))", "TWICE")):
+        run = world.runs.submit(signal, REFRESH, {"input": prices})
+        assert (await _execute(world, run, tmp_path)).outcome is Outcome.COMPLETED, run.error
+        digests.append(run.output_version.digest)
+    assert digests[0] == digests[1]
+    misnamed = world.runs.submit(world.signal("MISNAMED(close)", "MISNAMED"), REFRESH, {"input": prices})
+    await _execute(world, misnamed, tmp_path)
+    assert misnamed.error.type == "PluginInvalid"
+
+
 async def test_the_chain_reads_pinned_versions_although_newer_ones_exist(
     world: World, tmp_path: Path
 ) -> None:

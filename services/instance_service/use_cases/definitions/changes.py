@@ -17,6 +17,7 @@ from instance_service.domain.version_diff import (
     output_changes,
     rule_changes,
 )
+from instance_service.use_cases.operators import signature_of
 from instance_service.use_cases.references import constraints_schema
 from instance_service.use_cases.shapes import definition_kind_word, flow_word, json_of
 from instance_service.use_cases.upstreams import rules_of
@@ -37,6 +38,7 @@ def version_changes(old: DefinitionVersion, new: DefinitionVersion) -> list[Chan
         *rule_changes(_rules(owner, old), _rules(owner, new)),
         *check_changes(_checks(old), _checks(new)),
         *flow_changes(_flows(owner, old), _flows(owner, new)),
+        *_call_changes(old, new),
     ]
 
 
@@ -47,6 +49,18 @@ def _schema_changes(old: DefinitionVersion, new: DefinitionVersion) -> Iterator[
         if name == "parameters_schema" and new.kind == DEFINITION_KIND_PORTFOLIO_OPTIMIZER:
             changes.extend(diff(constraints_schema(before), constraints_schema(after)))
         yield from (replace(change, path=f"/{name}{change.path}") for change in dict.fromkeys(changes))
+
+
+def _call_changes(old: DefinitionVersion, new: DefinitionVersion) -> Iterator[Change]:
+    """What expressions call by name: its arguments are told by their places."""
+    if old.HasField("op") and new.HasField("op") and old.op != new.op:
+        before, after = signature_of(old), signature_of(new)
+        is_kept = list(new.op.numbers[: len(old.op.numbers)]) == list(old.op.numbers)
+        fits = is_kept and before.values == after.values and before.fewest >= after.fewest
+        yield Change("/op", f"called {after.usage}, no longer {before.usage}", is_breaking=not fits)
+    given, taken = (len(version.op_macro.parameters) for version in (old, new))
+    if given != taken:
+        yield Change("/op_macro/parameters", f"takes {taken} arguments, no longer {given}", is_breaking=True)
 
 
 def _rules(owner: str, version: DefinitionVersion) -> Rules:

@@ -15,11 +15,10 @@ from instance_service.store.tables import Connection, Row
 from instance_service.use_cases.definitions.changes import version_changes
 from instance_service.use_cases.drafts import Pending, complete, gather, prepare
 from instance_service.use_cases.environment import Environment
-from instance_service.use_cases.macros import load_inner
+from instance_service.use_cases.macros import CALLABLE, load_inner
 from optaic.definition.v1.definition_pb2 import (
     COMPATIBILITY_BREAKING,
     COMPATIBILITY_COMPATIBLE,
-    DEFINITION_KIND_OP_MACRO,
     DefinitionVersion,
     PublicationReport,
     SchemaChange,
@@ -98,7 +97,7 @@ async def _trial(
     version: DefinitionVersion,
     rows: Sequence[Row],
 ) -> _Check:
-    """Return what tells how an instance breaks rules with a version, of its definition or of a macro that it calls."""
+    """Return what tells how an instance breaks rules with a version, of its definition or of what it calls by name."""
 
     def prepare_all() -> dict[str, Pending]:
         instances = [Instance.FromString(row.snapshot) for row in rows]
@@ -106,7 +105,7 @@ async def _trial(
 
     pending = await asyncio.to_thread(prepare_all)
     facts = await gather(connection, tenant_id, list(pending.values()), version)
-    if version.kind == DEFINITION_KIND_OP_MACRO:
+    if version.kind in CALLABLE:
         known = {**await load_inner(connection, tenant_id, version), version.definition_name: version}
         facts = replace(facts, macros={key: {**found, **known} for key, found in facts.macros.items()})
 

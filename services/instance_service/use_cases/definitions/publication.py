@@ -12,14 +12,13 @@ from instance_service.store.tables import Connection
 from instance_service.use_cases.definitions.content import content_violations
 from instance_service.use_cases.definitions.following import report, wake_followers
 from instance_service.use_cases.environment import Environment
-from instance_service.use_cases.macros import check_publication, shape_violations
+from instance_service.use_cases.macros import CALLABLE, check_publication, shape_violations
 from instance_service.use_cases.shapes import (
     definition_kind_word,
     definition_state_word,
     timestamp,
 )
 from optaic.definition.v1.definition_pb2 import (
-    DEFINITION_KIND_OP_MACRO,
     DEFINITION_STATE_ACTIVE,
     DEFINITION_STATE_DRAFT,
     DefinitionVersion,
@@ -117,7 +116,7 @@ async def _publish(
         "snapshot": version.SerializeToString(),
     }
     if await store.insert_version(connection, row):
-        if version.kind == DEFINITION_KIND_OP_MACRO:
+        if version.kind in CALLABLE:
             await check_publication(connection, tenant_id, version)
         if version.state == DEFINITION_STATE_ACTIVE:
             await wake_followers(connection, tenant_id, version.definition_id)

@@ -1,0 +1,95 @@
+"""Operators that definitions add to the expression language: their arguments, and what is wrong with them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import Any
+
+from instance_service.use_cases.shapes import json_of
+from optaic.definition.v1.definition_pb2 import DEFINITION_KIND_OP, DefinitionVersion
+from optaic.expression import OPERATORS, Parameter, Scope, Signature
+from servicekit.errors import FieldViolation
+
+_NAME = re.compile(r"[A-Z][A-Z0-9_]*")
+
+
+def signature_of(version: DefinitionVersion) -> Signature:
+    """Return how expressions call an operator."""
+    described = _properties(version)
+    numbers = tuple(_number(name, described.get(name)) for name in version.op.numbers)
+    # Which rows it works over is for the class to say; no parser asks.
+    return Signature(version.definition_name, Scope.ELEMENTWISE, len(version.op.values), numbers)
+
+
+def op_violations(version: DefinitionVersion) -> Iterator[FieldViolation]:
+    """Yield why no expression could call an operator; nothing for other kinds."""
+    path = "definition_version.op"
+    if version.kind != DEFINITION_KIND_OP:
+        if version.HasField("op"):
+            yield FieldViolation(path, "only an OP has it", "INVALID_ARGUMENT")
+        return
+    name = version.definition_name
+    if name in OPERATORS:  # ours, from the built-in library
+        if version.HasField("op"):
+            yield FieldViolation("name", f"{name} is an operator of the language", "INVALID_EXPRESSION")
+        return
+    if not _NAME.fullmatch(name):
+        text = f"an operator's name is upper case, letters, digits and _, not {name!r}"
+        yield FieldViolation("name", text, "INVALID_EXPRESSION")
+    if not version.HasField("op"):
+        yield FieldViolation(path, "is required: how do expressions call it?", "INVALID_ARGUMENT")
+        return
+    if not version.op.values:
+        yield FieldViolation(f"{path}.values", "an operator takes one value at least", "INVALID_EXPRESSION")
+    for index, number in enumerate(version.op.numbers):
+        if number in version.op.values:
+            text = f"{number} is a value already"
+            yield FieldViolation(f"{path}.numbers[{index}]", text, "INVALID_EXPRESSION")
+    yield from _number_violations(version, path)
+
+
+def _number_violations(version: DefinitionVersion, path: str) -> Iterator[FieldViolation]:
+    try:
+        described = _properties(version)
+    except ValueError:
+        return  # the check of the schema says so
+    for index, name in enumerate(version.op.numbers):
+        given = described.get(name)
+        if not isinstance(given, Mapping) or given.get("type") not in {"integer", "number"}:
+            text = f"parameters_schema has no property {name} of the type integer or number"
+            yield FieldViolation(f"{path}.numbers[{index}]", text, "INVALID_EXPRESSION")
+            continue
+        number = _number(name, given)
+        if number.default is not None and (wrong := number.refuse(number.default)):
+            where = f"definition_version.parameters_schema.properties.{name}.default"
+            yield FieldViolation(where, wrong, "INVALID_EXPRESSION")
+    numbers = [_number(name, described.get(name)) for name in version.op.numbers]
+    for index, (before, after) in enumerate(pairwise(numbers), 1):
+        if before.default is not None and after.default is None:
+            text = f"{after.name} must be given, so it comes before {before.name}"
+            yield FieldViolation(f"{path}.numbers[{index}]", text, "INVALID_EXPRESSION")
+
+
+def _properties(version: DefinitionVersion) -> Mapping[str, Any]:
+    found = json_of(version.parameters_schema).get("properties")
+    return found if isinstance(found, Mapping) else {}
+
+
+def _number(name: str, described: object) -> Parameter:
+    given = described if isinstance(described, Mapping) else {}
+
+    def read(key: str) -> float | None:
+        value = given.get(key)
+        return float(value) if isinstance(value, int | float) else None
+
+    minimum, maximum = read("minimum"), read("maximum")
+    return Parameter(
+        name,
+        -math.inf if minimum is None else minimum,
+        math.inf if maximum is None else maximum,
+        given.get("type") == "integer",
+        read("default"),
+    )
