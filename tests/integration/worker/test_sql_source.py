@@ -246,6 +246,7 @@ def test_a_cursor_of_dates_reads_on_however_the_source_writes_them(
     # Times of a zone are read again from a day before on.
     first = 7.0 if "zone" in kind else 1.0
     assert found.rows() == list(zip(DAYS, "aaaaa", (first, 2.0, 3.0, 4.0, 5.0), strict=True))
+    assert refresh(database, found, table="", query="select * from dated", **options).equals(found)
 
 
 @pytest.mark.parametrize("written", ["%d.%m.%Y", "%m/%d/%Y", "%y%m%d", "%Y%d%m", "%-Y-%m-%d"])
