@@ -16,12 +16,12 @@ from instance_service.store.tables import Connection
 from instance_service.use_cases.drafts import Draft, draft_instance
 from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.instances import (
-    CheckedError,
     check_etag,
     check_not_deleting,
     lock,
     unsupported_kind,
 )
+from instance_service.use_cases.mutation import mutate
 from instance_service.use_cases.outputs import profile_of
 from instance_service.use_cases.revisions import Change, write_changes
 from instance_service.use_cases.upstreams import rules_of
@@ -29,9 +29,7 @@ from optaic.common.v1.flow_pb2 import FLOW_KIND_REFRESH
 from optaic.definition.v1.definition_pb2 import DefinitionVersion
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.instance.v1.instance_service_pb2 import PromoteDatasetRequest
-from servicekit import idempotency
 from servicekit.context import RequestContext
-from servicekit.database import lock_tenant
 from servicekit.errors import (
     FailedPreconditionError,
     FieldViolation,
@@ -39,7 +37,6 @@ from servicekit.errors import (
 )
 from servicekit.tokens import ReadTokens
 
-_METHOD = "PromoteDataset"
 _FLOW = "refresh"
 _DEFAULT_COLUMN = "value"  # where a pipeline without the parameter `output` puts a signal's values
 
@@ -58,22 +55,9 @@ async def promote_dataset(
         InvalidArgumentError: It is no dataset.
     """
     await run_events.wait(context.tenant_id, context.read_tokens, context.deadline)
-    try:
-        return await _promote(environment, request, context)
-    except CheckedError as checked:
-        return checked.instance
+    tenant_id = context.tenant_id
 
-
-async def _promote(
-    environment: Environment, request: PromoteDatasetRequest, context: RequestContext
-) -> Instance:
-    tenant_id, digest = context.tenant_id, idempotency.payload_hash(request)
-    async with environment.database.transaction(tenant_id) as connection:
-        reply = await idempotency.replay_or_none(connection, _METHOD, request.request_id, digest)
-        if reply is not None:
-            return Instance.FromString(reply)
-        # Nobody may start to read the dataset as what it no longer is.
-        await lock_tenant(connection, tenant_id)
+    async def promote(connection: Connection) -> Instance:
         current = await lock(connection, tenant_id, request.instance_id)
         if current.WhichOneof("spec") != "dataset":
             raise unsupported_kind(f"{current.name} is no dataset")
@@ -88,10 +72,9 @@ async def _promote(
         _verify(current, draft, output)
         change = Change(current, draft, request.reason)
         await write_changes(connection, environment, tenant_id, context.actor, [change])
-        if request.validate_only:
-            raise CheckedError(draft.instance)
-        await idempotency.store(connection, _METHOD, request.request_id, draft.instance.SerializeToString())
-    return draft.instance
+        return draft.instance
+
+    return await mutate(environment, tenant_id, request, Instance, promote)
 
 
 async def _get_output(connection: Connection, tenant_id: str, instance: Instance) -> Output:

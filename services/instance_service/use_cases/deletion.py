@@ -14,17 +14,17 @@ from instance_service.store.tables import Connection
 from instance_service.use_cases.conditions import say, withdraw
 from instance_service.use_cases.drafts import stamp
 from instance_service.use_cases.environment import Environment
-from instance_service.use_cases.instances import CheckedError, check_etag, lock
+from instance_service.use_cases.instances import check_etag, lock
+from instance_service.use_cases.mutation import mutate
 from instance_service.use_cases.rows import instance_row, revision_row
 from instance_service.use_cases.shapes import timestamp
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance
 from optaic.instance.v1.instance_service_pb2 import DeleteInstanceRequest
-from servicekit import idempotency, outbox
+from servicekit import outbox
 from servicekit.context import RequestContext
 from servicekit.database import lock_tenant
 from servicekit.errors import FailedPreconditionError, PreconditionViolation
 
-_METHOD = "DeleteInstance"
 _CONDITION = "Deleting"
 _DEPENDANTS = "dependants"  # the finalizer that the last dependant takes off
 
@@ -39,30 +39,15 @@ async def delete_instance(
         AbortedError: The etag is not the present one.
         FailedPreconditionError: Others depend on it and are not to go with it; each is named.
     """
-    try:
-        return await _delete(environment, request, context)
-    except CheckedError as checked:
-        return checked.instance
 
-
-async def _delete(
-    environment: Environment, request: DeleteInstanceRequest, context: RequestContext
-) -> Instance:
-    tenant_id, digest = context.tenant_id, idempotency.payload_hash(request)
-    async with environment.database.transaction(tenant_id) as connection:
-        reply = await idempotency.replay_or_none(connection, _METHOD, request.request_id, digest)
-        if reply is not None:
-            return Instance.FromString(reply)
-        # Nobody may start to depend on what is being deleted.
-        await lock_tenant(connection, tenant_id)
-        instance = await lock(connection, tenant_id, request.instance_id)
+    async def delete(connection: Connection) -> Instance:
+        instance = await lock(connection, context.tenant_id, request.instance_id)
         check_etag(instance, request.etag)
-        if instance.state != INSTANCE_STATE_DELETING:
-            instance = await _condemn(connection, environment, request, context, instance)
-        if request.validate_only:
-            raise CheckedError(instance)
-        await idempotency.store(connection, _METHOD, request.request_id, instance.SerializeToString())
-    return instance
+        if instance.state == INSTANCE_STATE_DELETING:
+            return instance
+        return await _condemn(connection, environment, request, context, instance)
+
+    return await mutate(environment, context.tenant_id, request, Instance, delete)
 
 
 async def _condemn(

@@ -13,6 +13,7 @@ from instance_service.store.tables import Connection
 from instance_service.use_cases.drafts import check_kind, draft_instance, is_same, stamp
 from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.masks import apply_mask
+from instance_service.use_cases.mutation import mutate
 from instance_service.use_cases.revisions import Change, check_name, write_changes
 from instance_service.use_cases.rows import rows_of
 from instance_service.use_cases.shapes import dataset_of, timestamp
@@ -26,9 +27,8 @@ from optaic.instance.v1.instance_service_pb2 import (
     CreateInstanceRequest,
     UpdateInstanceRequest,
 )
-from servicekit import idempotency, outbox
+from servicekit import outbox
 from servicekit.context import RequestContext
-from servicekit.database import lock_tenant
 from servicekit.errors import (
     AbortedError,
     FailedPreconditionError,
@@ -55,14 +55,6 @@ _OUTPUT_ONLY = (
 )
 
 
-class CheckedError(Exception):
-    """Ends a transaction of `validate_only`: everything held, and everything is rolled back."""
-
-    def __init__(self, instance: Instance) -> None:
-        super().__init__()
-        self.instance = instance
-
-
 async def create_instance(
     environment: Environment, request: CreateInstanceRequest, context: RequestContext
 ) -> Instance:
@@ -73,25 +65,10 @@ async def create_instance(
         AlreadyExistsError: The name is taken.
         InvalidArgumentError: Rules are broken; every violation is listed.
     """
-    try:
-        instance = await _insert(environment, request, context)
-    except CheckedError as checked:
-        return checked.instance
-    return await _when_active(environment, context, instance)
-
-
-async def _insert(
-    environment: Environment, request: CreateInstanceRequest, context: RequestContext
-) -> Instance:
-    given = _without_output(request.instance)
-    tenant_id, digest = context.tenant_id, idempotency.payload_hash(request)
+    tenant_id, given = context.tenant_id, _without_output(request.instance)
     check_kind(given)
-    async with environment.database.transaction(tenant_id) as connection:
-        reply = await idempotency.replay_or_none(connection, "CreateInstance", request.request_id, digest)
-        if reply is not None:
-            return Instance.FromString(reply)
-        # No upstream may vanish, and no name be taken, between check and commit.
-        await lock_tenant(connection, tenant_id)
+
+    async def insert(connection: Connection) -> Instance:
         await _check_project(connection, tenant_id, given.project_id)
         given.state = INSTANCE_STATE_PROVISIONING
         now = timestamp(environment.clock.now())
@@ -109,12 +86,10 @@ async def _insert(
         await store.insert_instances(connection, rows)
         await queue.enqueue(connection, tenant_id, [instance.instance_id])
         await outbox.append(connection, [environment.events(tenant_id).created(instance)])
-        if request.validate_only:
-            raise CheckedError(instance)
-        await idempotency.store(
-            connection, "CreateInstance", request.request_id, instance.SerializeToString()
-        )
-    return instance
+        return instance
+
+    created = await mutate(environment, tenant_id, request, Instance, insert)
+    return created if request.validate_only else await _when_active(environment, context, created)
 
 
 async def update_instance(
@@ -128,21 +103,9 @@ async def update_instance(
         FailedPreconditionError: A cycle would close, or the instance is being deleted.
         InvalidArgumentError: Rules are broken; every violation is listed.
     """
-    try:
-        return await _update(environment, request, context)
-    except CheckedError as checked:
-        return checked.instance
+    tenant_id = context.tenant_id
 
-
-async def _update(
-    environment: Environment, request: UpdateInstanceRequest, context: RequestContext
-) -> Instance:
-    tenant_id, digest = context.tenant_id, idempotency.payload_hash(request)
-    async with environment.database.transaction(tenant_id) as connection:
-        reply = await idempotency.replay_or_none(connection, "UpdateInstance", request.request_id, digest)
-        if reply is not None:
-            return Instance.FromString(reply)
-        await lock_tenant(connection, tenant_id)
+    async def update(connection: Connection) -> Instance:
         current = await lock(connection, tenant_id, request.instance.instance_id)
         check_etag(current, request.instance.etag)
         check_kind(current)
@@ -150,17 +113,12 @@ async def _update(
         desired = apply_mask(current, request.instance, request.update_mask.paths)
         draft = await draft_instance(connection, environment, tenant_id, desired, current)
         if is_same(draft.instance, current):
-            instance = current
-        else:
-            instance = draft.instance
-            change = Change(current, draft, request.reason)
-            await write_changes(connection, environment, tenant_id, context.actor, [change])
-        if request.validate_only:
-            raise CheckedError(instance)
-        await idempotency.store(
-            connection, "UpdateInstance", request.request_id, instance.SerializeToString()
-        )
-    return instance
+            return current
+        change = Change(current, draft, request.reason)
+        await write_changes(connection, environment, tenant_id, context.actor, [change])
+        return draft.instance
+
+    return await mutate(environment, tenant_id, request, Instance, update)
 
 
 async def _when_active(environment: Environment, context: RequestContext, instance: Instance) -> Instance:

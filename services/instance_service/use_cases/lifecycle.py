@@ -13,6 +13,7 @@ from instance_service.use_cases.deletion import remove_finalizer
 from instance_service.use_cases.drafts import stamp
 from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.instances import check_etag, check_not_deleting, lock, unsupported_kind
+from instance_service.use_cases.mutation import mutate
 from instance_service.use_cases.rows import revision_row
 from instance_service.use_cases.shapes import state_word
 from optaic.instance.v1.instance_pb2 import (
@@ -24,9 +25,8 @@ from optaic.instance.v1.instance_service_pb2 import (
     PauseInstanceRequest,
     ResumeInstanceRequest,
 )
-from servicekit import idempotency, outbox
+from servicekit import outbox
 from servicekit.context import RequestContext
-from servicekit.database import lock_tenant
 
 Request = PauseInstanceRequest | ResumeInstanceRequest
 
@@ -47,7 +47,7 @@ async def pause_instance(
         if instance.state != INSTANCE_STATE_PAUSED:
             await _move(connection, environment, request, context, instance, INSTANCE_STATE_PAUSED)
 
-    return await _once(environment, "PauseInstance", request, context, pause)
+    return await _once(environment, request, context, pause)
 
 
 async def resume_instance(
@@ -66,31 +66,27 @@ async def resume_instance(
         if instance.state == INSTANCE_STATE_PAUSED:
             await _move(connection, environment, request, context, instance, INSTANCE_STATE_PROVISIONING)
 
-    return await _once(environment, "ResumeInstance", request, context, resume)
+    return await _once(environment, request, context, resume)
 
 
 async def _once(
     environment: Environment,
-    method: str,
     request: Request,
     context: RequestContext,
     change: Callable[[Connection, Instance], Any],
 ) -> Instance:
     """Run `change` on the locked instance, in place, unless the request was answered before."""
-    tenant_id, digest = context.tenant_id, idempotency.payload_hash(request)
-    async with environment.database.transaction(tenant_id) as connection:
-        reply = await idempotency.replay_or_none(connection, method, request.request_id, digest)
-        if reply is not None:
-            return Instance.FromString(reply)
-        await lock_tenant(connection, tenant_id)
-        instance = await lock(connection, tenant_id, request.instance_id)
+
+    async def apply(connection: Connection) -> Instance:
+        instance = await lock(connection, context.tenant_id, request.instance_id)
         check_etag(instance, request.etag)
         if instance.owner_instance_id:
             text = "a component has no flow: pause or resume the instance that owns it"
             raise unsupported_kind(text)
         await change(connection, instance)
-        await idempotency.store(connection, method, request.request_id, instance.SerializeToString())
-    return instance
+        return instance
+
+    return await mutate(environment, context.tenant_id, request, Instance, apply)
 
 
 async def _move(

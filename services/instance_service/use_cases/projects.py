@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from instance_service.store import projects as store
+from instance_service.store.tables import Connection
 from instance_service.use_cases.definitions.reading import DEFAULT_PAGE
 from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.mutation import mutate
 from instance_service.use_cases.shapes import timestamp
 from optaic.instance.v1.instance_pb2 import Project
 from optaic.instance.v1.instance_service_pb2 import (
@@ -13,17 +15,9 @@ from optaic.instance.v1.instance_service_pb2 import (
     ListProjectsRequest,
     ListProjectsResponse,
 )
-from servicekit import idempotency, pages
+from servicekit import pages
 from servicekit.errors import AlreadyExistsError, FieldViolation, InvalidArgumentError, NotFoundError
 from servicekit.events import check_size
-
-
-class _CheckedError(Exception):
-    """Ends a transaction of `validate_only`: everything held, and everything is rolled back."""
-
-    def __init__(self, project: Project) -> None:
-        super().__init__()
-        self.project = project
 
 
 async def create_project(environment: Environment, tenant_id: str, request: CreateProjectRequest) -> Project:
@@ -37,18 +31,8 @@ async def create_project(environment: Environment, tenant_id: str, request: Crea
         violation = FieldViolation("project.name", "is required", "INVALID_ARGUMENT")
         raise InvalidArgumentError("INVALID_ARGUMENT", "a project needs a name", field_violations=[violation])
     check_size(request.project, "project")
-    try:
-        return await _insert(environment, tenant_id, request)
-    except _CheckedError as checked:
-        return checked.project
 
-
-async def _insert(environment: Environment, tenant_id: str, request: CreateProjectRequest) -> Project:
-    digest = idempotency.payload_hash(request)
-    async with environment.database.transaction(tenant_id) as connection:
-        reply = await idempotency.replay_or_none(connection, "CreateProject", request.request_id, digest)
-        if reply is not None:
-            return Project.FromString(reply)
+    async def insert(connection: Connection) -> Project:
         now = environment.clock.now()
         project = Project()
         project.CopyFrom(request.project)
@@ -69,10 +53,9 @@ async def _insert(environment: Environment, tenant_id: str, request: CreateProje
                 metadata={"name": project.name},
                 field_violations=[violation],
             )
-        if request.validate_only:
-            raise _CheckedError(project)
-        await idempotency.store(connection, "CreateProject", request.request_id, project.SerializeToString())
-    return project
+        return project
+
+    return await mutate(environment, tenant_id, request, Project, insert)
 
 
 async def get_project(environment: Environment, tenant_id: str, request: GetProjectRequest) -> Project:

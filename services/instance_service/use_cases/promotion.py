@@ -13,6 +13,7 @@ from instance_service.domain.flows import counterpart_name
 from instance_service.ports import Experiments, OutsideUnavailableError
 from instance_service.store import instances as store
 from instance_service.store import promotions, queue
+from instance_service.store.tables import Connection
 from instance_service.use_cases.definitions.reading import DEFAULT_PAGE
 from instance_service.use_cases.drafts import draft_instance
 from instance_service.use_cases.environment import Environment
@@ -25,6 +26,7 @@ from instance_service.use_cases.instances import (
     time_to_wait,
     unsupported_kind,
 )
+from instance_service.use_cases.mutation import mutate
 from instance_service.use_cases.revisions import Change, write_changes
 from instance_service.use_cases.shapes import timestamp
 from optaic.instance.v1.instance_pb2 import Instance
@@ -36,7 +38,6 @@ from optaic.instance.v1.instance_service_pb2 import (
 from optaic.instance.v1.spec_pb2 import ModelPromotion
 from servicekit import idempotency, pages
 from servicekit.context import RequestContext
-from servicekit.database import lock_tenant
 from servicekit.errors import FieldViolation, NotFoundError, UnavailableError
 
 _METHOD = "PromoteModelVersion"
@@ -44,14 +45,6 @@ _METHOD = "PromoteModelVersion"
 
 class _NothingStoredError(Exception):
     """The request id is new: the claim on it is rolled back."""
-
-
-class _CheckedError(Exception):
-    """Ends a transaction of `validate_only`: everything held, and everything is rolled back."""
-
-    def __init__(self, instance: Instance) -> None:
-        super().__init__()
-        self.instance = instance
 
 
 async def promote_model_version(
@@ -77,11 +70,8 @@ async def promote_model_version(
     _check(current, request)
     promotion = await _look_up(experiments, tenant_id, current, request.model_version)
     promotion.author, promotion.reason = context.actor, request.reason
-    try:
-        instance = await _decide(environment, request, context, promotion)
-    except _CheckedError as checked:
-        return checked.instance
-    return await _when_settled(environment, context, instance)
+    instance = await _decide(environment, request, context, promotion)
+    return instance if request.validate_only else await _when_settled(environment, context, instance)
 
 
 async def _decide(
@@ -92,13 +82,8 @@ async def _decide(
 ) -> Instance:
     """Write the decision; what is the champion already makes none."""
     tenant_id = context.tenant_id
-    async with environment.database.transaction(tenant_id) as connection:
-        reply = await idempotency.replay_or_none(
-            connection, _METHOD, request.request_id, idempotency.payload_hash(request)
-        )
-        if reply is not None:
-            return Instance.FromString(reply)
-        await lock_tenant(connection, tenant_id)
+
+    async def decide(connection: Connection) -> Instance:
         current = await lock(connection, tenant_id, request.instance_id)
         _check(current, request)
         desired = Instance()
@@ -114,10 +99,9 @@ async def _decide(
             await promotions.insert_promotion(
                 connection, tenant_id, desired.instance_id, desired.revision, promotion.SerializeToString()
             )
-        if request.validate_only:
-            raise _CheckedError(desired)
-        await idempotency.store(connection, _METHOD, request.request_id, desired.SerializeToString())
-    return desired
+        return desired
+
+    return await mutate(environment, tenant_id, request, Instance, decide)
 
 
 async def list_model_promotions(

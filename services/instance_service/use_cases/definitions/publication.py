@@ -13,6 +13,7 @@ from instance_service.use_cases.definitions.content import content_violations
 from instance_service.use_cases.definitions.following import report, wake_followers
 from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.macros import CALLABLE, check_publication, shape_violations
+from instance_service.use_cases.mutation import mutate
 from instance_service.use_cases.shapes import (
     definition_kind_word,
     definition_state_word,
@@ -24,12 +25,10 @@ from optaic.definition.v1.definition_pb2 import (
     DefinitionVersion,
 )
 from optaic.definition.v1.definition_service_pb2 import PublishDefinitionRequest
-from servicekit import idempotency, outbox
-from servicekit.database import lock_tenant
+from servicekit import outbox
 from servicekit.errors import AlreadyExistsError, FieldViolation
 from servicekit.events import check_size
 
-_METHOD = "PublishDefinition"
 # What a version is called and who made it when is not its content.
 _NOT_CONTENT = (
     "definition_version_id",
@@ -42,14 +41,6 @@ _NOT_CONTENT = (
 )
 
 
-class CheckedError(Exception):
-    """Ends a transaction of `validate_only`: everything held, and everything is rolled back."""
-
-    def __init__(self, version: DefinitionVersion) -> None:
-        super().__init__()
-        self.version = version
-
-
 async def publish_definition(
     environment: Environment, tenant_id: str, request: PublishDefinitionRequest
 ) -> DefinitionVersion:
@@ -59,27 +50,14 @@ async def publish_definition(
         AlreadyExistsError: The version exists with other content.
         InvalidArgumentError: The content breaks rules; every violation is listed.
     """
-    try:
-        return await _publish_once(environment, tenant_id, request)
-    except CheckedError as checked:
-        return checked.version
+    given = _complete(request)
 
-
-async def _publish_once(
-    environment: Environment, tenant_id: str, request: PublishDefinitionRequest
-) -> DefinitionVersion:
-    version = _complete(request)
-    digest = idempotency.payload_hash(request)
-    async with environment.database.transaction(tenant_id) as connection:
-        reply = await idempotency.replay_or_none(connection, _METHOD, request.request_id, digest)
-        if reply is not None:
-            return DefinitionVersion.FromString(reply)
-        version = await _publish(connection, environment, tenant_id, request, version)
+    async def publish(connection: Connection) -> DefinitionVersion:
+        version = await _publish(connection, environment, tenant_id, request, given)
         version.publication_report.CopyFrom(await report(connection, environment, tenant_id, version))
-        if request.validate_only:
-            raise CheckedError(version)
-        await idempotency.store(connection, _METHOD, request.request_id, version.SerializeToString())
-    return version
+        return version
+
+    return await mutate(environment, tenant_id, request, DefinitionVersion, publish)
 
 
 async def _publish(
@@ -89,8 +67,6 @@ async def _publish(
     request: PublishDefinitionRequest,
     version: DefinitionVersion,
 ) -> DefinitionVersion:
-    # Prevents an instance that is just beginning to follow the definition from missing the version.
-    await lock_tenant(connection, tenant_id)
     now = environment.clock.now()
     key = {"tenant_id": tenant_id, "create_time": now}
     version.definition_id = await store.insert_definition(

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from instance_service.events import Events
 from instance_service.store import definitions as store
+from instance_service.store.tables import Connection
 from instance_service.use_cases.definitions.following import wake_followers, wake_users
-from instance_service.use_cases.definitions.publication import CheckedError
 from instance_service.use_cases.definitions.reading import version_not_found
 from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.mutation import mutate
 from instance_service.use_cases.shapes import definition_state_word
 from optaic.definition.v1.definition_pb2 import (
     DEFINITION_STATE_ACTIVE,
@@ -25,8 +26,7 @@ from optaic.definition.v1.definition_service_pb2 import (
     DeprecateDefinitionVersionRequest,
     RetireDefinitionVersionRequest,
 )
-from servicekit import idempotency, outbox
-from servicekit.database import lock_tenant
+from servicekit import outbox
 from servicekit.errors import FailedPreconditionError
 from servicekit.events import Event
 
@@ -37,26 +37,20 @@ Request = (
 
 @dataclass(frozen=True)
 class _Step:
-    """One step: the RPC that takes it, from where to where, and what it says."""
+    """One step: from where to where, and what it says."""
 
-    method: str
     source: DefinitionState.ValueType
     target: DefinitionState.ValueType
     event: Callable[[Events, DefinitionVersion, str], Event]
 
 
 _ACTIVATE = _Step(
-    "ActivateDefinitionVersion",
     DEFINITION_STATE_DRAFT,
     DEFINITION_STATE_ACTIVE,
     Events.published,
 )
-_DEPRECATE = _Step(
-    "DeprecateDefinitionVersion", DEFINITION_STATE_ACTIVE, DEFINITION_STATE_DEPRECATED, Events.deprecated
-)
-_RETIRE = _Step(
-    "RetireDefinitionVersion", DEFINITION_STATE_DEPRECATED, DEFINITION_STATE_RETIRED, Events.retired
-)
+_DEPRECATE = _Step(DEFINITION_STATE_ACTIVE, DEFINITION_STATE_DEPRECATED, Events.deprecated)
+_RETIRE = _Step(DEFINITION_STATE_DEPRECATED, DEFINITION_STATE_RETIRED, Events.retired)
 
 
 async def activate_version(
@@ -96,23 +90,7 @@ async def retire_version(
 
 
 async def _take(environment: Environment, tenant_id: str, request: Request, step: _Step) -> DefinitionVersion:
-    try:
-        return await _take_once(environment, tenant_id, request, step)
-    except CheckedError as checked:
-        return checked.version
-
-
-async def _take_once(
-    environment: Environment, tenant_id: str, request: Request, step: _Step
-) -> DefinitionVersion:
-    digest = idempotency.payload_hash(request)
-    async with environment.database.transaction(tenant_id) as connection:
-        reply = await idempotency.replay_or_none(connection, step.method, request.request_id, digest)
-        if reply is not None:
-            return DefinitionVersion.FromString(reply)
-        # Prevents an instance that is being made from getting a version that is being retired, and one that
-        # begins to follow from missing a version that is being activated.
-        await lock_tenant(connection, tenant_id)
+    async def take(connection: Connection) -> DefinitionVersion:
         row = await store.get_version(
             connection, tenant_id, definition_version_id=request.definition_version_id
         )
@@ -136,10 +114,9 @@ async def _take_once(
             else:
                 await wake_users(connection, tenant_id, version)
             await outbox.append(connection, [event])
-        if request.validate_only:
-            raise CheckedError(version)
-        await idempotency.store(connection, step.method, request.request_id, version.SerializeToString())
-    return version
+        return version
+
+    return await mutate(environment, tenant_id, request, DefinitionVersion, take)
 
 
 def _invalid_state(version: DefinitionVersion, step: _Step) -> FailedPreconditionError:
