@@ -9,10 +9,11 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any, Self
-from urllib.parse import urlsplit, urlunsplit
+from typing import Any
+from urllib.parse import urlsplit
 
 from support.http_faults import read_request
+from support.listener import Listener
 
 _WRITE = re.compile(rb"(?:insert into|update|delete from) (\w+)", re.IGNORECASE)
 _WRITTEN = (b"INSERT", b"UPDATE", b"DELETE")
@@ -51,42 +52,12 @@ class Moments:
                 raise ConnectionAbortedError(moment)
 
 
-class Gate:
-    """A listener on a free port; what it does with a connection is its kind's."""
+class Gate(Listener):
+    """Counts the moments that pass through it."""
 
     def __init__(self, moments: Moments) -> None:
+        super().__init__()
         self._moments = moments
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.port = 0
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            # Cancelled is only who is being closed for good.
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-                await self._serve(reader, writer)
-        finally:
-            self._tasks.discard(task)
-            writer.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        raise NotImplementedError
 
 
 class FileGate(Gate):
@@ -108,8 +79,7 @@ class ServerGate(Gate):
 
     @property
     def url(self) -> str:
-        credentials, at, _ = self._parts.netloc.rpartition("@")
-        return urlunsplit(self._parts._replace(netloc=f"{credentials}{at}127.0.0.1:{self.port}"))
+        return self.instead_of(self._parts)
 
     @contextlib.asynccontextmanager
     async def _connected(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:

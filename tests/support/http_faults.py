@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from typing import Literal, Self
+from typing import Literal
 from urllib.parse import urlsplit
+
+from support.listener import Listener
 
 Fault = Literal["down", "slow", "500", "lost"]
 _BUSY = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _END = b"\r\n\r\n"
 
 
-class HttpFaults:
+class HttpFaults(Listener):
     """`async with HttpFaults(url) as proxy`: use `proxy.url`, then `strike`.
 
     down: the connection breaks before the server hears of the request; slow: the answer never comes, nor does the
@@ -20,15 +21,17 @@ class HttpFaults:
     """
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        self._host, self._port, self._path = parts.hostname or "", parts.port or 0, parts.path
+        super().__init__()
+        self._parts = urlsplit(url)
         self._fault: Fault = "down"
         self._passing = 0
         self._striking = 0
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
         self.struck = 0
-        self.url = ""
+
+    @property
+    def url(self) -> str:
+        """The address to use instead of the server's."""
+        return self.instead_of(self._parts)
 
     def strike(self, fault: Fault, *, after: int, times: int) -> None:
         """Let so many requests pass, spoil so many, let all others pass."""
@@ -37,30 +40,6 @@ class HttpFaults:
     def heal(self) -> None:
         """Let everything pass."""
         self._striking = 0
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}{self._path}"
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-                await self._serve(reader, writer)
-        finally:
-            self._tasks.discard(task)
-            writer.transport.abort() if writer.transport.is_closing() else writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One request for each connection: the answer says that it is the last."""
@@ -76,7 +55,7 @@ class HttpFaults:
             writer.write(_BUSY)
             await writer.drain()
             return
-        there, back = await asyncio.open_connection(self._host, self._port)
+        there, back = await asyncio.open_connection(self._parts.hostname, self._parts.port)
         try:
             back.write(request)
             await back.drain()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Self
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
+
+from support.listener import Listener
 
 
-class Proxy:
+class Proxy(Listener):
     """`async with Proxy("nats://127.0.0.1:4222") as proxy`: use `proxy.url`, then break the connection.
 
     `cut` closes what is open and refuses what comes, `stall` holds bytes back in both directions, `deafen`
@@ -16,31 +17,18 @@ class Proxy:
     """
 
     def __init__(self, url: str) -> None:
+        super().__init__()
         self._parts = urlsplit(url)
-        self._server: asyncio.Server | None = None
         self._passing = asyncio.Event()
         self._passing.set()
         self._is_cut = False
         self._is_deaf = False
         self._writers: set[asyncio.StreamWriter] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.url = ""
 
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        port = self._server.sockets[0].getsockname()[1]
-        credentials, at, _ = self._parts.netloc.rpartition("@")
-        self.url = urlunsplit(self._parts._replace(netloc=f"{credentials}{at}127.0.0.1:{port}"))
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        self._close_connections()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
+    @property
+    def url(self) -> str:
+        """The address to use instead of the server's."""
+        return self.instead_of(self._parts)
 
     def cut(self) -> None:
         """Close all connections, and refuse new ones."""
@@ -64,13 +52,10 @@ class Proxy:
         for writer in self._writers:
             writer.transport.abort()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._is_cut:
             writer.transport.abort()
             return
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
         self._writers.add(writer)
         try:
             server_reader, server_writer = await asyncio.open_connection(
@@ -88,7 +73,6 @@ class Proxy:
             for each in (writer, server_writer):
                 self._writers.discard(each)
                 each.transport.abort()
-            self._tasks.discard(task)
 
     async def _pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_answer: bool
