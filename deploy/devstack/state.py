@@ -103,9 +103,10 @@ class State:
         return descriptor
 
     def supervisor(self) -> dict[str, Any] | None:
-        """What the living supervisor of this folder last said of itself; None when there is none."""
+        """What the supervisor at work on this folder last said of itself; None when there is none."""
         known = read_json(self.root / _SUPERVISOR)
-        start = leftovers.identify(known["pid"]) if known else None
+        is_at_work = known and known["phase"] != "stopped"  # a program may outlive its stack
+        start = leftovers.identify(known["pid"]) if is_at_work else None
         return known if start is not None and leftovers.is_same(start, known["start"]) else None
 
     def failure_of(self, pid: int | None) -> str:

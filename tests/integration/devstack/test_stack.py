@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from devstack import Settings, Stack, StackInUseError, StartError, checks, leftovers
+from devstack import Endpoints, Settings, Stack, StackInUseError, StartError, checks, leftovers
 from devstack.report import read_status
 from devstack.state import State
 from support.polling import eventually
@@ -29,7 +29,9 @@ def devstack(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-m", "devstack", *arguments], **options)
 
 
-async def test_everything_comes_up_and_goes_down(settings: Settings, state: State) -> None:
+async def test_everything_comes_up_goes_down_and_resumes_in_the_background(
+    settings: Settings, state: State
+) -> None:
     stack = Stack(settings=settings)
     await stack.up(wait="services")
     try:
@@ -53,22 +55,15 @@ async def test_everything_comes_up_and_goes_down(settings: Settings, state: Stat
         await stack.down()
     assert not list(leftovers.find(state.root))
     assert (await read_status(state))["phase"] == "stopped"
-    first = stack.endpoints
 
-    again = Stack(settings=settings)
-    await again.up(wait="services")
-    await again.down()
-    assert again.endpoints == first, "a second start must resume with the addresses and data of the first"
-
-
-@pytest.mark.usefixtures("settings")
-async def test_up_in_the_background_is_idempotent_and_down_stops_it(state: State) -> None:
+    # Once more, in the background, with the data of before.
     for _ in range(2):
         with devstack("up", stdout=subprocess.PIPE) as child:
             output = (await asyncio.to_thread(child.communicate))[0].decode()
         assert child.returncode == 0
         assert "subscriber" in output
         assert "gRPC" in output
+    assert Endpoints.load(state) == stack.endpoints
     supervisor = state.supervisor()
     assert supervisor is not None
     with devstack("status", "--json", stdout=subprocess.PIPE) as child:

@@ -196,7 +196,7 @@ def test_every_interleaving_gives_what_the_definitions_say(
 
 
 @settings(
-    max_examples=max(_CASES // 7, 1),
+    max_examples=max(_CASES // 14, 1),
     deadline=None,
     suppress_health_check=_quiet,
     phases=_phases,

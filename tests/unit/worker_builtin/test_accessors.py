@@ -64,17 +64,18 @@ def test_without_a_date_the_newest_knowledge_counts() -> None:
     assert known(None)["eps"].to_list() == [1.1, 2.0, 3.0]
 
 
+_values = st.integers(-(2**63), 2**63 - 1)
+
+
 @given(
     rows=st.lists(
-        st.tuples(st.sampled_from(DAYS), st.sampled_from("ab"), st.sampled_from(DAYS), st.integers()),
+        st.tuples(st.sampled_from(DAYS), st.sampled_from("ab"), st.sampled_from(DAYS), _values),
         unique_by=lambda row: row[:3],
     ),
     as_of=st.sampled_from(DAYS),
 )
 def test_against_a_loop(rows: list[tuple[dt.date, str, dt.date, int]], as_of: dt.date) -> None:
-    table = pl.DataFrame(
-        rows, schema={**{k: REPORTS.schema[k] for k in KEYS}, "eps": pl.Int128}, orient="row"
-    )
+    table = pl.DataFrame(rows, schema={**{k: REPORTS.schema[k] for k in KEYS}, "eps": pl.Int64}, orient="row")
     expected: dict[tuple[dt.date, str], tuple[dt.date, int]] = {}
     for date, entity, knowledge, value in rows:
         if knowledge <= as_of and knowledge >= expected.get((date, entity), (dt.date.min, 0))[0]:
