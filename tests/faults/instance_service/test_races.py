@@ -7,8 +7,7 @@ import grpc
 import pytest
 
 from devstack.postgres import Postgres
-from instance_service.use_cases import instances as use_cases
-from instance_service.use_cases import revisions
+from instance_service.use_cases import mutation, revisions
 from optaic.definition.v1.definition_service_pb2 import ListDefinitionsRequest
 from servicekit.ids import new_id
 from servicekit.migrations import migrate
@@ -68,7 +67,7 @@ async def test_without_the_lock_a_cycle_closes(
     async def lock_nothing(*_: object) -> None:
         return None
 
-    monkeypatch.setattr(use_cases, "lock_tenant", lock_nothing)
+    monkeypatch.setattr(mutation, "lock_tenant", lock_nothing)
     monkeypatch.setattr(revisions, "_check_cycle", check_together)
     async with instance_service(nats_url, drift_interval_seconds=60) as service:
         assert await _close_cycles(service, 1) == [["accepted", "accepted"]]
