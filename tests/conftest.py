@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from importlib.metadata import entry_points
 
 import pytest
+import structlog
 from xdist.scheduler import LoadScopeScheduling
 
 from devstack.postgres import Postgres
@@ -24,6 +25,9 @@ def pytest_configure() -> None:
     """Say at once what would otherwise show as a hundred missing definitions."""
     if "builtin" not in entry_points(group="optaic.definitions").names:
         pytest.exit("the installed project is older than pyproject.toml: run make setup", returncode=4)
+    # The default draws every traceback with the values of its variables: half a second of the loop's time each.
+    renderer = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], renderer])
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:

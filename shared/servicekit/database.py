@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import QueuePool
 
 from servicekit import context
 from servicekit.errors import (
@@ -261,8 +262,13 @@ async def _transaction(engine: AsyncEngine, begin: bytes) -> AsyncIterator[Async
 
 
 async def _begun(engine: AsyncEngine, begin: bytes) -> AsyncConnection:
-    """Return a connection in a new transaction; a connection that died in the pool is replaced once."""
-    for is_last in (False, True):
+    """Return a connection in a new transaction; those that died in the pool are replaced.
+
+    One by one: a pool that is disposed of forgets, and never closes, what others have taken from it.
+    """
+    pool = engine.pool
+    assert isinstance(pool, QueuePool)
+    for others in range(pool.size(), -1, -1):
         connection = await engine.connect()
         try:
             raw = await connection.get_raw_connection()
@@ -272,9 +278,8 @@ async def _begun(engine: AsyncEngine, begin: bytes) -> AsyncConnection:
         except psycopg.OperationalError:
             await connection.invalidate()
             await connection.close()
-            if is_last:
+            if not others:
                 raise
-            await engine.dispose()  # its neighbours in the pool are as old
         except BaseException:
             await connection.invalidate()
             await connection.close()
