@@ -16,6 +16,7 @@ from nats.aio.msg import Msg
 from optaic.client import AsyncClient
 from optaic.common.v1 import flow_pb2
 from optaic.run.v1 import run_pb2
+from support.broker import listen
 from support.polling import eventually
 from support.stack import RunningStack
 
@@ -65,7 +66,7 @@ async def counting(url: str) -> AsyncIterator[Counter[tuple[str, str]]]:
 
     broker = await nats.connect(url)
     try:
-        await broker.subscribe("optaic.>", cb=count)
+        await listen(broker, "optaic.>", cb=count)
         yield seen
     finally:
         await broker.close()

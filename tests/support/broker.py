@@ -12,6 +12,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from nats.aio.client import Client
+from nats.aio.subscription import Subscription
 
 from devstack import launch, ports
 
@@ -67,3 +71,15 @@ def nats_server() -> Iterator[NatsServer]:
     finally:
         server.kill()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+async def listen(client: Client, subject: str, **options: Any) -> Subscription:
+    """Subscribe, and return when the server knows: what anybody publishes from now on is heard.
+
+    The client's `flush` sends its ping past what still waits to be written, the subscription, so that its answer proves
+    nothing. By then all of that is written, and a second ping follows it.
+    """
+    subscription = await client.subscribe(subject, **options)
+    await client.flush()
+    await client.flush()
+    return subscription

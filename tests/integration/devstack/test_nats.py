@@ -17,6 +17,7 @@ from devstack import nats as embedded
 from devstack import ports
 from devstack.processes import Process
 from devstack.state import State
+from support.broker import listen
 from support.polling import eventually
 
 RUN = "optaic.default.run.v1.completed.7"
@@ -109,16 +110,14 @@ async def test_the_subscriber_reads_history_and_what_follows(broker: Broker, str
         )
         (message,) = await pulled.fetch(1, timeout=5)
         await message.ack_sync(timeout=5)
-        plain = await reader.subscribe("optaic.>")
-        await reader.flush()
+        plain = await listen(reader, "optaic.>")
         await writer.jetstream(timeout=5).publish(RUN, b"next")
         assert (await plain.next_msg(timeout=5)).data == b"next"
 
 
 async def test_the_subscriber_hears_live_statuses(broker: Broker) -> None:
     async with broker.login("subscriber") as reader, broker.login("status") as writer:
-        live = await reader.subscribe("optaic-live.default.status.7")
-        await reader.flush()
+        live = await listen(reader, "optaic-live.default.status.7")
         await writer.publish("optaic-live.default.status.7", b"READY")
         assert (await live.next_msg(timeout=5)).data == b"READY"
 
@@ -128,8 +127,7 @@ async def test_the_subscriber_hears_live_statuses(broker: Broker) -> None:
 )
 async def test_the_subscriber_publishes_nothing(broker: Broker, subject: str) -> None:
     async with broker.login("subscriber") as reader, broker.login("run") as other:
-        heard = await other.subscribe("optaic.>")
-        await other.flush()
+        heard = await listen(other, "optaic.>")
         assert await refused(reader, subject)
         await reader.publish(subject, b"forged")
         await reader.flush()

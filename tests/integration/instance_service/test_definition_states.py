@@ -19,6 +19,7 @@ from optaic.definition.v1.definition_pb2 import (
     DefinitionVersion,
 )
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_ACTIVE, Instance
+from support.broker import listen
 from support.instance_service import RunningInstanceService, refusal
 from support.polling import eventually
 
@@ -105,8 +106,7 @@ async def test_every_step_is_told(service: RunningInstanceService) -> None:
             if event.definition_version.definition_name == "mine":
                 heard.append((name, event.definition_version.state, event.reason or ""))
 
-    await service.nats.subscribe("optaic.default.definition.v1.>", cb=hear)
-    await service.nats.flush()
+    await listen(service.nats, "optaic.default.definition.v1.>", cb=hear)
     version = await publish(service, "1.0.0", draft=True)
     for step in STEPS:
         await take(service, step, version, reason=f"to {step}")

@@ -20,6 +20,7 @@ from optaic.instance.v1.instance_service_pb2 import (
     PauseInstanceRequest,
     ResumeInstanceRequest,
 )
+from support.broker import listen
 from support.instance_service import RunningInstanceService, refusal
 from support.polling import eventually
 
@@ -127,7 +128,7 @@ async def test_a_cascade_deletes_what_reads_it_first(service: RunningInstanceSer
     dry = await service.instances.DeleteInstance(request)
     assert dry.state == INSTANCE_STATE_DELETING
     assert await service.row_counts() == before
-    subscription = await service.nats.subscribe("optaic.*.instance.v1.*.*")
+    subscription = await listen(service.nats, "optaic.*.instance.v1.*.*")
     request.validate_only = False
     request.request_id = "once"
     deleting = await service.instances.DeleteInstance(request)

@@ -7,6 +7,7 @@ import grpc
 from optaic.definition.v1.definition_pb2 import DEFINITION_KIND_PIPELINE
 from optaic.definition.v1.definition_service_pb2 import GetDefinitionRequest, PublishDefinitionRequest
 from optaic.instance.v1.instance_service_pb2 import GetInstanceRequest, ListInstanceRevisionsRequest
+from support.broker import listen
 from support.definitions import model, optimizer, publish
 from support.instance_service import RunningInstanceService, derived, refusal
 from support.polling import eventually
@@ -210,7 +211,7 @@ async def test_all_who_track_a_definition_move_with_an_event_each_and_who_does_n
         optimizer(project_id, "misfit", signal, trackNewest=True, config={"risk_aversion": 2})
     )
     follower = await service.create(model(project_id, "m", prices, trackNewest=True))
-    subscription = await service.nats.subscribe("optaic.*.instance.v1.updated.*")
+    subscription = await listen(service.nats, "optaic.*.instance.v1.updated.*")
     strict = {"type": "object", "maxProperties": 0}
     await publish(service, "halves", "2.0.0", parametersSchema=strict)
     updated = [await subscription.next_msg(timeout=30) for _ in trackers]

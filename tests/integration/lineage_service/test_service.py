@@ -17,6 +17,7 @@ from optaic.lineage.v1 import lineage_service_pb2 as api
 from optaic.run.v1 import run_events_pb2, run_pb2
 from servicekit.events import Event
 from servicekit.ids import new_id
+from support.broker import listen
 from support.lineage_service import SERVICE_TOKEN, RunningLineageService, lineage_service
 
 PRICES, MOMENTUM, BACKTEST = (new_id() for _ in range(3))
@@ -358,7 +359,7 @@ async def test_a_verified_output_counts_as_computed_with_the_present_configurati
 
 async def test_events_tell_of_every_change_and_deletion_is_answered(main: Main) -> None:
     await main.create()
-    subscription = await main.service.nats.subscribe("optaic.default.lineage.v1.>")
+    subscription = await listen(main.service.nats, "optaic.default.lineage.v1.>")
     event = await main.tell_run(
         run_events_pb2.RunCompleted(run=with_output(run(PRICES, 1))), "completed", PRICES
     )

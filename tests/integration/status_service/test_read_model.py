@@ -13,6 +13,7 @@ from optaic.lineage.v1 import lineage_pb2
 from optaic.status.v1 import status_events_pb2, status_pb2
 from optaic.status.v1 import status_service_pb2 as api
 from servicekit.ids import new_id
+from support.broker import listen
 from support.polling import eventually
 from support.status_service import (
     PROJECT,
@@ -283,7 +284,7 @@ async def test_a_reader_waits_for_its_own_writes(service: RunningStatusService) 
 async def test_changes_are_published_for_the_world(service: RunningStatusService) -> None:
     instance_id = new_id()
     live: list[status_pb2.InstanceStatus] = []
-    subscription = await service.nats.subscribe(f"optaic-live.{TENANT}.status.{instance_id}")
+    subscription = await listen(service.nats, f"optaic-live.{TENANT}.status.{instance_id}")
     await service.applied(*await service.publish(_created(instance_id)))
     events = await service.publish(flow_statuses(1, flow_change(instance_id, "READY", version=1)))
     await service.applied(*events)
