@@ -10,10 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 # The components that follow a definition, their own or a macro that their expressions call.
 _FOLLOWING = """
-    select instance_id, config from components
+    select instance_id from components
     where tenant_id = :tenant_id and definition_id = cast(:definition_id as uuid) and track_newest
     union all
-    select components.instance_id, components.config from definition_versions as macro
+    select components.instance_id from definition_versions as macro
     join macro_uses on macro_uses.tenant_id = :tenant_id
         and macro_uses.definition_version_id = macro.definition_version_id
     join components on components.tenant_id = :tenant_id and components.instance_id = macro_uses.instance_id
@@ -28,7 +28,7 @@ _FOLLOWERS = sa.text(f"""
 """)  # noqa: S608 - constants
 _TRACKING = sa.text(f"""
     select cast(owner.instance_id as text), owner.name, cast(owner.project_id as text) as project_id,
-        following.config, owner.snapshot, cast(count(*) over () as integer) as total
+        owner.snapshot, cast(count(*) over () as integer) as total
     from ({_FOLLOWING}) as following
     join instances as part on part.tenant_id = :tenant_id and part.instance_id = following.instance_id
     join instances as owner on owner.tenant_id = :tenant_id
@@ -91,7 +91,7 @@ async def list_followers(connection: AsyncConnection, tenant_id: str, definition
 async def list_tracking(
     connection: AsyncConnection, tenant_id: str, definition_id: str, limit: int
 ) -> Sequence[sa.Row[Any]]:
-    """Return (instance id, name, project id, config, snapshot, how many in all) of the followers, by name."""
+    """Return (instance id, name, project id, snapshot, how many in all) of the followers, by name."""
     parameters = {"tenant_id": tenant_id, "definition_id": definition_id, "limit": limit}
     return (await connection.execute(_TRACKING, parameters)).all()
 

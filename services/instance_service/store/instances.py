@@ -66,6 +66,13 @@ _UPDATE_FLOWS = sa.text("""
     where flows.tenant_id = :tenant_id and flows.instance_id = given.instance_id
         and flows.flow_kind = given.flow_kind and flows.prefect_deployment_id <> given.deployment_id
 """)
+_UPDATE_MODELS = sa.text("""
+    update models set mlflow_experiment_id = given.experiment_id,
+        mlflow_registered_model_name = given.registered_name, evidently_project_id = given.project_id
+    from unnest(cast(:ids as uuid[]), cast(:experiment_ids as text[]), cast(:registered_names as text[]),
+            cast(:project_ids as text[])) as given (instance_id, experiment_id, registered_name, project_id)
+    where models.tenant_id = :tenant_id and models.instance_id = given.instance_id
+""")
 _UPDATE_SNAPSHOTS = sa.text("""
     update instances set snapshot = given.snapshot
     from unnest(cast(:ids as uuid[]), cast(:snapshots as bytea[])) as given (instance_id, snapshot)
@@ -142,18 +149,6 @@ async def update_instance(
     )
 
 
-async def update_model(
-    connection: AsyncConnection, tenant_id: str, instance_id: str, handles: Mapping[str, str]
-) -> None:
-    """Change what outside systems call a model."""
-    table = tables.models
-    await connection.execute(
-        sa.update(table)
-        .where(table.c.tenant_id == tenant_id, table.c.instance_id == instance_id)
-        .values(dict(handles))
-    )
-
-
 async def insert_revisions(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Add immutable revisions."""
     await connection.execute(sa.insert(revisions), list(rows))
@@ -179,6 +174,16 @@ async def update_flows(
         "tenant_id": tenant_id, "ids": ids, "flow_kinds": flow_kinds, "deployment_ids": deployment_ids
     }  # fmt: skip
     await connection.execute(_UPDATE_FLOWS, parameters)
+
+
+async def update_models(
+    connection: AsyncConnection, tenant_id: str, given: Sequence[tuple[str, str, str, str]]
+) -> None:
+    """Record what outside systems call models: (instance, MLflow experiment, registered model, Evidently project)."""
+    columns = zip(*given, strict=True)
+    names = ("ids", "experiment_ids", "registered_names", "project_ids")
+    parameters = {name: list(values) for name, values in zip(names, columns, strict=True)}
+    await connection.execute(_UPDATE_MODELS, {"tenant_id": tenant_id, **parameters})
 
 
 async def remove_finalizer(

@@ -120,10 +120,18 @@ async def _write(connection: Connection, tenant_id: str, instances: Sequence[Ins
             for flow in one.flows
         ],
     )
-    for one in instances:
-        if one.WhichOneof("spec") == "model":
-            handles = {name: getattr(one.model, name) for name in HANDLES}
-            await store.update_model(connection, tenant_id, one.instance_id, handles)
+    models = [
+        (
+            one.instance_id,
+            one.model.mlflow_experiment_id,
+            one.model.mlflow_registered_model_name,
+            one.model.evidently_project_id,
+        )
+        for one in instances
+        if one.WhichOneof("spec") == "model"
+    ]
+    if models:
+        await store.update_models(connection, tenant_id, models)
 
 
 def is_news(instance: Instance, verdict: Verdict) -> bool:
