@@ -24,9 +24,7 @@ from instance_service.ports import Ensured, MonitoringProject, OutsideUnavailabl
 
 _FILE = "metadata.json"
 _VERSION = "2"
-_MARK = (
-    "optaic:"  # of a project's description, then `<installation id>:<name>`: by it ours are told from others
-)
+_MARK = "optaic:"  # begins a description, `<installation id>:<name>` follows: by it ours are told from others
 _DOOMED = ".deleted-"
 _DRAFT = ".new-"
 _LONGEST_SECONDS = 60.0  # of one write

@@ -105,9 +105,8 @@ class Consumer:
         self._apply = apply
         self._batch = batch
         self._committed = committed
-        self._attempts: dict[
-            int, int
-        ] = {}  # stream sequence -> attempts that failed by the event's own fault
+        # Stream sequence -> attempts that failed by the event's own fault.
+        self._attempts: dict[int, int] = {}
 
     async def run(self) -> None:
         """Consume for ever, whatever breaks."""

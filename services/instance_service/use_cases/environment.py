@@ -38,9 +38,8 @@ class Signal:
         async def wait(seconds: float) -> None:
             nonlocal pause
             try:
-                async with asyncio.timeout(
-                    min(seconds, pause)
-                ):  # wait_for may lose a cancellation on Python 3.11
+                # Not wait_for, which may lose a cancellation on Python 3.11.
+                async with asyncio.timeout(min(seconds, pause)):
                     await event.wait()
             except TimeoutError:
                 pause = min(pause * 2, _LONGEST_PAUSE)

@@ -97,9 +97,8 @@ def local_causes(graph: Graph, flow: Flow) -> list[Cause]:
 def _edge_cause(upstream: Flow, flow: Flow, edge: Edge) -> Cause | None:
     upstream_name = upstream.instance_name or upstream.instance_id
     if not edge.is_connected:
-        if (
-            not flow.has_other_config
-        ):  # the fingerprint covers the edges: it was computed without this one, too
+        # The fingerprint covers the edges: it was computed without this one, too.
+        if not flow.has_other_config:
             return None
         message = f"{upstream_name} was disconnected from {flow.instance_name} since it was computed"
         return Cause(CauseKind.UPSTREAM_REMOVED, flow, message)
