@@ -24,7 +24,7 @@ from servicekit.database import Database
 from servicekit.errors import UnavailableError
 from servicekit.events import Event, MalformedEventError, event_of
 from servicekit.outbox import current_notes
-from servicekit.pull import pulling
+from servicekit.pull import ACK_WAIT, pulling
 
 _INSERT_CONSUMED = sa.text("""
     insert into consumed_events (tenant_id, consumer, event_id)
@@ -136,7 +136,7 @@ class Consumer:
         config = ConsumerConfig(
             durable_name=self.name,
             ack_policy=AckPolicy.EXPLICIT,
-            ack_wait=30,
+            ack_wait=ACK_WAIT,
             max_ack_pending=1024,
             max_deliver=-1,  # the attempts are counted here: a database that is away poisons nothing
             filter_subjects=self._filter_subjects,
@@ -155,22 +155,14 @@ class Consumer:
                 await raw.ack()
                 continue
             groups.setdefault(received.event.tenant_id, []).append(_Delivery(received, raw))
-        waiting = list(groups.items())
-        while waiting:
-            try:
-                await self._apply_group(*waiting[0])
-            except (UnavailableError, TimeoutError):
-                # Nobody's fault, and no attempt: all wait until what is away has come back.
-                for _, deliveries in waiting:
-                    await _give_back(deliveries)
-                raise
-            del waiting[0]
+        for tenant_id, deliveries in groups.items():
+            await self._apply_group(tenant_id, deliveries)
 
     async def _apply_group(self, tenant_id: str, deliveries: Sequence[_Delivery]) -> None:
         try:
             await self._apply_in_transaction(tenant_id, [delivery.received for delivery in deliveries])
         except (UnavailableError, TimeoutError):
-            raise
+            raise  # nobody's fault, and no attempt: everything waits until what is away has come back
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not hold up the others
             if len(deliveries) > 1:
                 _log.warning("group failed, replayed one by one", consumer=self.name, error=repr(error))
@@ -260,11 +252,6 @@ class Consumer:
             else:
                 replayed += 1
                 await jetstream.delete_msg(DEAD_LETTERS, letter.seq)
-
-
-async def _give_back(deliveries: Sequence[_Delivery]) -> None:
-    for delivery in deliveries:
-        await delivery.raw.nak(delay=_RETRY_DELAY)
 
 
 def decode(raw: Msg) -> Received | None:

@@ -1,10 +1,12 @@
 """Takes batches from a durable pull consumer: what is there at once, else the first message the moment it comes.
 
-It acknowledges nothing; the client's own `fetch` would hold a lone message back until its batch is full.
+The client's own `fetch` would hold a lone message back until its batch is full. Acknowledging is the caller's; what it
+leaves unacknowledged stays its own while the pull lasts, and is the next one's as soon as it ends.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -12,8 +14,9 @@ from contextlib import asynccontextmanager, suppress
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 
+# How long a message may be nobody's when a process has died with it.
+ACK_WAIT = 5.0
 _EXPIRES = 5.0
 _SLACK = 2.0  # a request that is this late was lost
 _STATUS = "Status"
@@ -27,12 +30,18 @@ class PullError(ConnectionError):
 class Pull:
     """One request is open at a time; the broker fills it as messages come."""
 
-    def __init__(self, client: Client, inbox: Subscription, stream: str, consumer: str, batch: int) -> None:
+    def __init__(self, client: Client, stream: str, consumer: str, batch: int) -> None:
         self._client = client
-        self._inbox = inbox
         self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
         self._batch = batch
+        self.inbox = client.new_inbox()
+        self._arrived: asyncio.Queue[Msg] = asyncio.Queue()  # at most what the open request allows
+        self._taken: list[Msg] = []
         self._open = 0  # messages that the open request still allows
+
+    async def receive(self, message: Msg) -> None:
+        """Take what the broker delivers to the inbox."""
+        self._arrived.put_nowait(message)
 
     async def next_batch(self) -> list[Msg]:
         """Return at least one message, or none after some seconds.
@@ -43,34 +52,57 @@ class Pull:
         """
         if self._open <= 0:
             request = {"batch": self._batch, "expires": int(_EXPIRES * 1e9)}
-            await self._client.publish(self._subject, json.dumps(request).encode(), reply=self._inbox.subject)
+            await self._client.publish(self._subject, json.dumps(request).encode(), reply=self.inbox)
             self._open = self._batch
-        messages: list[Msg] = []
+        self._taken = []
         try:
-            self._take(await self._inbox.next_msg(timeout=_EXPIRES + _SLACK), messages)
-            while self._inbox.pending_msgs and len(messages) < self._batch:
-                self._take(await self._inbox.next_msg(timeout=_SLACK), messages)
-        except nats.errors.TimeoutError:
+            async with asyncio.timeout(_EXPIRES + _SLACK):
+                self._take(await self._arrived.get())
+        except TimeoutError:
             self._open = 0
-        return messages
+        while not self._arrived.empty() and len(self._taken) < self._batch:
+            self._take(self._arrived.get_nowait())
+        return self._taken
 
-    def _take(self, message: Msg, messages: list[Msg]) -> None:
+    def _take(self, message: Msg) -> None:
         status = (message.headers or {}).get(_STATUS)
         if status is None:
             self._open -= 1
-            messages.append(message)
+            self._taken.append(message)
         elif status in _REQUEST_ENDED:
             self._open = 0
         else:
             raise PullError(f"the broker answers {status} {message.headers}")
 
+    async def keep(self) -> None:
+        """Tell the broker again and again that the batch is being worked on, however long that takes."""
+        while True:
+            await asyncio.sleep(ACK_WAIT / 3)
+            with suppress(nats.errors.Error):  # without a connection there is nobody to tell
+                for message in self._taken:
+                    if not message.is_acked:
+                        await message.in_progress()
+
+    async def give_back(self) -> None:
+        """Let the broker deliver at once, to whoever asks next, what was not acknowledged."""
+        while not self._arrived.empty():
+            with suppress(PullError):
+                self._take(self._arrived.get_nowait())
+        for message in self._taken:
+            if not message.is_acked:
+                await message.nak()
+
 
 @asynccontextmanager
 async def pulling(client: Client, stream: str, consumer: str, batch: int) -> AsyncIterator[Pull]:
-    """Open a pull on an existing consumer."""
-    inbox = await client.subscribe(client.new_inbox())
+    """Open a pull on an existing consumer, which waits `ACK_WAIT` for acknowledgements."""
+    pull = Pull(client, stream, consumer, batch)
+    inbox = await client.subscribe(pull.inbox, cb=pull.receive)
+    keeping = asyncio.create_task(pull.keep())
     try:
-        yield Pull(client, inbox, stream, consumer, batch)
+        yield pull
     finally:
+        keeping.cancel()
         with suppress(nats.errors.Error):
             await inbox.unsubscribe()
+            await pull.give_back()
