@@ -7,11 +7,13 @@ workspace has no server in between: whoever writes these files has made a projec
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import functools
 import json
 import os
 import shutil
+import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -29,6 +31,7 @@ _DOOMED = ".deleted-"
 _DRAFT = ".new-"
 _LONGEST_SECONDS = 60.0  # of one write
 _PAGE = 500
+_MOST_THREADS = 8  # with those that hang; a workspace that answers keeps four busy at most
 _T = TypeVar("_T")
 
 
@@ -38,6 +41,7 @@ class EvidentlyProjects:
     def __init__(self, workspace: Path, timeout_seconds: float) -> None:
         self._workspace = workspace
         self._timeout_seconds = timeout_seconds
+        self._threads: set[threading.Thread] = set()
 
     async def ping(self) -> None:
         """Return where the workspace is there; see the port."""
@@ -70,9 +74,22 @@ class EvidentlyProjects:
             yield [found for found in await self._run(read) if found.installation_id == installation_id]
 
     async def _run(self, work: Callable[[], _T]) -> _T:
+        """Work in a thread, for a while: where a mount hangs, so does the thread, and nothing can end it.
+
+        So it is none that others of the process wait for, nor its end: neither `to_thread` nor any executor.
+        """
+        self._threads = {thread for thread in self._threads if thread.is_alive()}
+        if len(self._threads) >= _MOST_THREADS:
+            text = f"the workspace {self._workspace} hangs: it holds {_MOST_THREADS} threads"
+            raise OutsideUnavailableError("EvidentlyUnavailable", text)
+        outcome: concurrent.futures.Future[_T] = concurrent.futures.Future()
+        outcome.set_running_or_notify_cancel()  # whoever gives up takes nothing back
+        thread = threading.Thread(target=_settle, args=(outcome, work), name="evidently", daemon=True)
+        self._threads.add(thread)
+        thread.start()
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                return await asyncio.to_thread(work)
+                return await asyncio.wrap_future(outcome)
         except OSError as error:  # TimeoutError too
             text = f"the workspace {self._workspace} cannot be used: {error!r}"
             raise OutsideUnavailableError("EvidentlyUnavailable", text) from error
@@ -128,6 +145,13 @@ class EvidentlyProjects:
         with contextlib.suppress(FileNotFoundError):
             (self._workspace / project_id).replace(doomed)  # at once, for whoever looks at it
         shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _settle(outcome: concurrent.futures.Future[_T], work: Callable[[], _T]) -> None:
+    try:
+        outcome.set_result(work())
+    except BaseException as error:  # noqa: BLE001 - whoever waits gets it
+        outcome.set_exception(error)
 
 
 def _id(name: str) -> str:

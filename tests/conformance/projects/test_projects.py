@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from instance_service.evidently_adapter import EvidentlyProjects
 from instance_service.ports import MonitoringProject, OutsideUnavailableError, Projects
 from servicekit.ids import new_id
 from support.counterparts import FakeProjects
+from support.polling import eventually
 
 # What the real library sees in a workspace, and that it can use a project of ours as one of its own.
 _OPEN = """
@@ -120,6 +122,57 @@ async def test_a_workspace_that_is_not_there_is_unavailable_and_not_made(tmp_pat
             await call
         assert refused.value.reason == "EvidentlyUnavailable"
     assert not (tmp_path / "unmounted").exists()
+
+
+# Does not answer as a mount that hangs does not: whoever opens the file waits until somebody writes into it.
+_HANG = """
+import asyncio, sys
+from pathlib import Path
+from instance_service.evidently_adapter import EvidentlyProjects
+from instance_service.ports import MonitoringProject, OutsideUnavailableError
+async def main():
+    try:
+        await EvidentlyProjects(Path(sys.argv[1]), 0.05).ensure([MonitoringProject(sys.argv[2], "a")])
+    except OutsideUnavailableError:
+        print("unavailable", flush=True)
+asyncio.run(main())
+"""
+
+
+async def test_a_workspace_that_hangs_takes_a_few_threads_of_its_own_and_no_more(tmp_path: Path) -> None:
+    adapter, desired = EvidentlyProjects(tmp_path, 0.02), _project()
+    file = tmp_path / desired.name.rpartition(".")[2] / "metadata.json"
+    file.parent.mkdir()
+    os.mkfifo(file)
+    problems = []
+    for _ in range(60):
+        with pytest.raises(OutsideUnavailableError) as refused:
+            await adapter.ensure([desired])
+        problems.append(refused.value.message)
+    assert sum("TimeoutError" in problem for problem in problems) == 8
+    assert "hangs" in problems[-1]
+    async with asyncio.timeout(10):
+        assert await asyncio.to_thread(int) == 0, "the threads of all others are free"
+    os.close(os.open(file, os.O_WRONLY | os.O_NONBLOCK))  # it goes on
+
+    async def works() -> bool:
+        with contextlib.suppress(OutsideUnavailableError):
+            return desired.name in await _all(adapter)
+        return False
+
+    await eventually(works, 10)
+
+
+async def test_a_workspace_that_hangs_does_not_hold_up_the_end_of_the_process(tmp_path: Path) -> None:
+    desired = _project()
+    file = tmp_path / desired.name.rpartition(".")[2] / "metadata.json"
+    file.parent.mkdir()
+    os.mkfifo(file)
+    command = [sys.executable, "-c", _HANG, str(tmp_path), desired.name]
+    ended = await asyncio.to_thread(
+        subprocess.run, command, capture_output=True, text=True, check=True, timeout=30
+    )
+    assert ended.stdout == "unavailable\n"
 
 
 async def test_the_real_library_reads_and_writes_what_is_written_here(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import functools
 import itertools
 import os
 import random
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -53,7 +54,14 @@ class FaultyProjects(EvidentlyProjects):
     def __init__(self, workspace: Path) -> None:
         super().__init__(workspace, _EVIDENTLY_TIMEOUT)
         self._faults = HttpFaults("")
-        self.strike, self.heal = self._faults.strike, self._faults.heal
+        self.strike = self._faults.strike
+        self._healed = threading.Event()
+
+    def heal(self) -> None:
+        """Let everything pass, also what hangs."""
+        self._faults.heal()
+        self._healed.set()
+        self._healed = threading.Event()
 
     @property
     def struck(self) -> int:
@@ -61,10 +69,12 @@ class FaultyProjects(EvidentlyProjects):
 
     async def _run(self, work: Callable[[], _T]) -> _T:
         fault = self._faults._next()
-        if fault == "slow":
-            await asyncio.sleep(_EVIDENTLY_TIMEOUT)  # as long as the adapter has patience
         if fault is None:
             return await super()._run(work)
+        if fault == "slow":
+            await super()._run(
+                self._healed.wait
+            )  # longer than the adapter has patience, in a thread of its own
         if fault == "lost":
             await super()._run(work)
         raise OutsideUnavailableError("EvidentlyUnavailable", fault)
