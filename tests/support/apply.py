@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import uuid
+from collections.abc import Mapping, Sequence
 from graphlib import TopologicalSorter
 from typing import Any, cast
 
 import grpc
 
+from optaic.apply.documents import read_documents
+from optaic.apply.execution import Done, execute, read_existing
+from optaic.apply.plan import Action, make_plan
 from optaic.apply.references import definition_users, read_names
 from optaic.client import AsyncClient, messages
 from optaic.definition.v1 import definition_pb2
@@ -24,8 +29,8 @@ class Memory:
 
     def __init__(self, *pipelines: str) -> None:
         self.projects = _Projects()
-        self.definitions = _Definitions()
         self.instances = _Instances()
+        self.definitions = _Definitions(self.instances)
         for kind, names in (("pipeline", pipelines), ("store", ("delta",)), ("accessor", ("simple",))):
             for name in names:
                 self.definitions.add(name, kind, {"version": "1.0.0", "code_ref": "a:B"})
@@ -57,7 +62,8 @@ class _Projects:
 
 
 class _Definitions:
-    def __init__(self) -> None:
+    def __init__(self, instances: _Instances) -> None:
+        self._instances = instances
         self.all: dict[str, list[definition_pb2.DefinitionVersion]] = {}
 
     def add(self, name: str, kind: Any, version: Any, state: int = 2) -> definition_pb2.DefinitionVersion:
@@ -88,6 +94,8 @@ class _Definitions:
             self.all[name].remove(made)
             if not self.all[name]:
                 del self.all[name]
+        elif not draft:
+            self._instances.follow(name)
         return made
 
     async def activate(self, definition_version_id: str, reason: str, *, validate_only: bool) -> None:
@@ -110,11 +118,31 @@ class _Definitions:
         assert version.state == state - 1
         if not validate_only:
             version.state = cast("Any", state)
+            if state == 2:
+                self._instances.follow(version.definition_name)
 
 
 class _Instances:
     def __init__(self) -> None:
         self.by_id: dict[str, instance_pb2.Instance] = {}
+
+    def follow(self, definition_name: str) -> None:
+        """Give a new revision to all that follow a definition, as the service does a while after a publication."""
+        for each in list(self.by_id.values()):
+            users = [spec for _, spec in definition_users(each)]
+            if any(spec.track_newest and spec.definition_name == definition_name for spec in users):
+                self.touch(each)
+
+    def touch(self, instance: instance_pb2.Instance, **changes: Any) -> None:
+        """Change an instance behind everybody's back."""
+        changed = copy.deepcopy(instance)
+        messages.fill(changed, changes)
+        changed.revision += 1
+        changed.etag = f"r{changed.revision}"
+        self.by_id[changed.instance_id] = changed
+
+    async def get(self, instance: instance_pb2.Instance) -> instance_pb2.Instance:
+        return self.by_id[instance.instance_id]
 
     async def list(self, *, project: str) -> Any:
         return [each for each in self.by_id.values() if each.project_id == project]
@@ -145,6 +173,7 @@ class _Instances:
     ) -> instance_pb2.Instance:
         assert reason
         assert etag == current.etag
+        self._check_etag(current)
         changed = instance_pb2.Instance()
         changed.CopyFrom(current)
         given = instance_pb2.Instance()
@@ -176,8 +205,8 @@ class _Instances:
         self, current: instance_pb2.Instance, *, etag: str, reason: str, validate_only: bool
     ) -> None:
         assert reason
-        if etag != self.by_id[current.instance_id].etag:
-            raise ConflictError(grpc.StatusCode.ABORTED, "ETAG_MISMATCH", "it has changed")
+        assert etag == current.etag
+        self._check_etag(current)
         readers = [each for each in self.by_id.values() if current.instance_id in read_names(each)]
         assert validate_only or not readers, "others read it"
         if readers:
@@ -190,8 +219,60 @@ class _Instances:
         if not validate_only:
             del self.by_id[current.instance_id]
 
+    def _check_etag(self, current: instance_pb2.Instance) -> None:
+        if current.etag != self.by_id[current.instance_id].etag:
+            raise ConflictError(grpc.StatusCode.ABORTED, "ETAG_MISMATCH", "it has changed")
+
     def _check(self, instance: instance_pb2.Instance) -> None:
         after = {**self.by_id, instance.instance_id: instance}
         assert set(read_names(instance)) <= set(after), "an unknown upstream"
         sorter = TopologicalSorter({key: read_names(each) for key, each in after.items()})
         sorter.prepare()  # raises for a cycle
+
+
+PRICES = {"name": "prices", "dataset": {"pipeline": {"definition_name": "file", "config": {"url": "a"}}}}
+HALVED = {
+    "name": "halved",
+    "signal": {"dataset": {"pipeline": {"definition_name": "file"}}},
+    "upstreams": {"input": "prices"},
+}
+BACKTEST = {"name": "backtest", "backtest": {"signals": {"primary": "halved", "secondary": ["prices"]}}}
+SMOOTH = {
+    "name": "smooth",
+    "kind": "pipeline",
+    "definition_version": {"version": "1.0.0", "code_ref": "a:B"},
+}
+
+
+def document(*instances: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """Return a document of instances."""
+    return {"project": "p", "manager": "m", "instances": list(instances), **more}
+
+
+def traded(*universe: str) -> dict[str, Any]:
+    """Return a backtest over a universe."""
+    assets = {"universe": list(universe)}
+    return {"name": "SPY", "backtest": {"signals": {"primary": "halved"}, "assets": assets}}
+
+
+def said(actions: Sequence[Action]) -> list[str]:
+    """Return actions as words."""
+    return [f"{each.verb} {each.name}" for each in actions]
+
+
+async def plan(memory: Memory, *values: Any, **options: bool) -> list[Action]:
+    """Return what would make everything as documents say."""
+    existing = await read_existing(memory.client)
+    return make_plan(read_documents(copy.deepcopy(values)), existing, **options)
+
+
+async def apply(memory: Memory, *values: Any, dry_run: bool = False, **options: bool) -> list[Action]:
+    """Make everything as documents say, and return what was done."""
+    return [each.action for each in await done(memory, *values, dry_run=dry_run, **options)]
+
+
+async def done(memory: Memory, *values: Any, dry_run: bool = False, **options: bool) -> list[Done]:
+    """Do the same, and return what became of it."""
+    existing = copy.deepcopy(await read_existing(memory.client))
+    actions = make_plan(read_documents(copy.deepcopy(values)), existing, **options)
+    return [each async for each in execute(memory.client, actions, existing, dry_run=dry_run)]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 from optaic.apply import fields, references
-from optaic.apply.documents import DefinitionEntry, Document
+from optaic.apply.documents import MANAGER, DefinitionEntry, Document
 from optaic.apply.plan import Action, Existing, Verb
 from optaic.client import AsyncClient
 from optaic.definition.v1 import definition_pb2
-from optaic.errors import FailedPreconditionError
+from optaic.errors import ConflictError, FailedPreconditionError
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance
 
 REASON = "applied"
@@ -183,25 +183,51 @@ class _Work:
                 self._instances[action.project, action.name] = answer.instance_id
             self._note(answer)
             return True
-        answer = await self._client.instances.update(
-            action.current,
-            _nested(instance, action.mask),
-            etag=action.current.etag,
-            reason=REASON,
-            validate_only=self._dry_run,
-        )
-        self._note(answer)
+
+        async def update(current: Instance) -> None:
+            answer = await self._client.instances.update(
+                current,
+                _nested(instance, action.mask),
+                etag=current.etag,
+                reason=REASON,
+                validate_only=self._dry_run,
+            )
+            self._note(answer)
+
+        await self._write_as_read(action.current, update)
         return True
+
+    async def _write_as_read(self, current: Instance, write: Callable[[Instance], Awaitable[None]]) -> None:
+        """Write with an instance's etag; again where only what this run published gave the instance another.
+
+        Raises:
+            ConflictError: ETAG_MISMATCH; somebody else changed it since it was read.
+        """
+        as_read, patience = _told(current), len(self._published) + len(self._moved)
+        while True:
+            try:
+                return await write(current)
+            except ConflictError as error:
+                if self._dry_run or error.reason != "ETAG_MISMATCH" or not patience:
+                    raise
+                patience -= 1
+                current = await self._client.instances.get(current)
+                if _told(current) != as_read:
+                    raise
 
     def _note(self, answer: Instance) -> None:
         self.warnings = [each.message for each in answer.conditions if each.type in _WARNINGS]
 
     async def _delete(self, action: Action) -> bool:
         assert action.current is not None
-        try:
+
+        async def delete(current: Instance) -> None:
             await self._client.instances.delete(
-                action.current, etag=action.current.etag, reason=REASON, validate_only=self._dry_run
+                current, etag=current.etag, reason=REASON, validate_only=self._dry_run
             )
+
+        try:
+            await self._write_as_read(action.current, delete)
         except FailedPreconditionError as error:
             if not (self._dry_run and error.reason == "HAS_DEPENDANTS"):
                 raise
@@ -227,6 +253,11 @@ class _Work:
         if staying:
             text = f"{instance.name} is read by others, which stay"
             raise FailedPreconditionError(refused.code, refused.reason, text, blocking=staying)
+
+
+def _told(instance: Instance) -> tuple[Instance, str]:
+    """Return what a document tells of an instance, and who manages it."""
+    return references.as_document(instance, ()), instance.labels.get(MANAGER, "")
 
 
 def _nested(instance: Instance, mask: Sequence[str]) -> dict[str, Any]:

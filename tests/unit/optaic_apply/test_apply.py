@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import pytest
@@ -12,49 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optaic.apply.documents import MANAGER, read_documents
-from optaic.apply.execution import execute, read_existing
+from optaic.apply.execution import read_existing
 from optaic.apply.export import Definitions, export_documents
-from optaic.apply.plan import Action, make_plan
 from optaic.definition.v1 import definition_pb2
-from optaic.errors import ConflictError, FailedPreconditionError, InvalidArgumentError
-from support.apply import Memory
-
-PRICES = {"name": "prices", "dataset": {"pipeline": {"definition_name": "file", "config": {"url": "a"}}}}
-HALVED = {
-    "name": "halved",
-    "signal": {"dataset": {"pipeline": {"definition_name": "file"}}},
-    "upstreams": {"input": "prices"},
-}
-BACKTEST = {"name": "backtest", "backtest": {"signals": {"primary": "halved", "secondary": ["prices"]}}}
-SMOOTH = {
-    "name": "smooth",
-    "kind": "pipeline",
-    "definition_version": {"version": "1.0.0", "code_ref": "a:B"},
-}
-
-
-def document(*instances: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    return {"project": "p", "manager": "m", "instances": list(instances), **more}
-
-
-async def plan(memory: Memory, *values: Any, adopt: bool = False, prune: bool = False) -> list[Action]:
-    existing = await read_existing(memory.client)
-    return make_plan(read_documents(copy.deepcopy(values)), existing, adopt=adopt, prune=prune)
-
-
-async def apply(memory: Memory, *values: Any, dry_run: bool = False, **options: bool) -> list[Action]:
-    existing = await read_existing(memory.client)
-    actions = make_plan(read_documents(copy.deepcopy(values)), existing, **options)
-    return [each.action async for each in execute(memory.client, actions, existing, dry_run=dry_run)]
-
-
-def said(actions: Sequence[Action]) -> list[str]:
-    return [f"{each.verb} {each.name}" for each in actions]
-
-
-@pytest.fixture
-def memory() -> Memory:
-    return Memory("file", "sql")
+from optaic.errors import ConflictError, InvalidArgumentError
+from support.apply import BACKTEST, HALVED, PRICES, SMOOTH, Memory, apply, document, plan, said, traded
 
 
 @pytest.mark.parametrize(
@@ -223,69 +184,6 @@ async def test_definitions_are_published_once_and_move_forward_only(memory: Memo
         assert [each.reason for each in caught.value.violations] == [reason]
 
 
-async def test_a_dry_run_changes_nothing(memory: Memory) -> None:
-    file = document(PRICES, HALVED, definitions=[SMOOTH])
-    assert len(await apply(memory, file, dry_run=True)) == 4
-    assert memory.live() == {}
-    assert said(await apply(memory, file)) == said(await apply(Memory("file"), file, dry_run=True))
-
-
-async def test_a_dry_run_checks_deletions_against_those_who_would_be_left(memory: Memory) -> None:
-    other = {**HALVED, "name": "other"}
-    await apply(memory, document(PRICES, HALVED, other))
-    # One reader goes, the other reads something else by then.
-    freed = document({**other, "upstreams": {"input": "more"}}, {**PRICES, "name": "more"})
-    before = copy.deepcopy(memory.live())
-    assert said(await apply(memory, freed, prune=True, dry_run=True))[-2:] == [
-        "delete halved",
-        "delete prices",
-    ]
-    assert memory.live() == before
-    # A reader in a project that no document speaks of stays.
-    stranger = copy.deepcopy(memory.instance("halved"))
-    stranger.instance_id, stranger.project_id, stranger.name = "stranger", "elsewhere", "stranger"
-    memory.instances.by_id["stranger"] = stranger
-    with pytest.raises(FailedPreconditionError) as caught:
-        await apply(memory, freed, prune=True, dry_run=True)
-    assert [each.subject for each in caught.value.blocking] == ["stranger"]
-
-
-async def test_a_dry_run_refuses_to_delete_what_has_changed_since(memory: Memory) -> None:
-    await apply(memory, document(PRICES))
-    existing = await read_existing(memory.client)
-    actions = make_plan(read_documents([document()]), copy.deepcopy(existing), prune=True)
-    memory.instance("prices").etag = "r2"
-    with pytest.raises(ConflictError):
-        [each async for each in execute(memory.client, actions, existing, dry_run=True)]
-
-
-async def test_a_dry_run_checks_the_first_step_of_a_definition_only(memory: Memory) -> None:
-    await apply(memory, {"definitions": [{**SMOOTH, "state": "draft"}]})
-    existing = await read_existing(memory.client)
-    actions = make_plan(read_documents([{"definitions": [{**SMOOTH, "state": "retired"}]}]), existing)
-    done = [each async for each in execute(memory.client, actions, existing, dry_run=True)]
-    assert [(str(each.action.verb), each.is_checked) for each in done] == [
-        ("activate", True),
-        ("deprecate", False),
-        ("retire", False),
-    ]
-    assert await plan(memory, {"definitions": [{**SMOOTH, "state": "draft"}]}) == []
-
-
-async def test_a_dry_run_knows_all_that_it_would_publish(memory: Memory) -> None:
-    second = {**SMOOTH, "name": "rough", "state": "deprecated"}
-    reader = {"name": "x", "dataset": {"pipeline": {"definition_name": "rough"}}}
-    actions = await apply(memory, document(reader, definitions=[SMOOTH, second]), dry_run=True)
-    assert said(actions) == [
-        "create p", "publish smooth 1.0.0", "publish rough 1.0.0", "create x", "deprecate rough 1.0.0",
-    ]  # fmt: skip
-
-
-def traded(*universe: str) -> dict[str, Any]:
-    assets = {"universe": list(universe)}
-    return {"name": "SPY", "backtest": {"signals": {"primary": "halved"}, "assets": assets}}
-
-
 async def test_a_dataset_in_a_universe_is_a_reference_and_an_entity_is_none(memory: Memory) -> None:
     # An entity may be called like the backtest, or like any other instance that is no dataset.
     file = document(traded("raw", "AAPL", "SPY", "halved"), HALVED, PRICES, {**PRICES, "name": "raw"})
@@ -307,15 +205,6 @@ async def test_a_dataset_in_a_universe_is_a_reference_and_an_entity_is_none(memo
     with pytest.raises(ConflictError) as caught:
         await plan(memory, document(PRICES, HALVED), prune=True)
     assert [each.reason for each in caught.value.violations] == ["HAS_DEPENDANTS"]
-
-
-async def test_a_dry_run_cannot_check_a_universe_whose_dataset_is_not_there_yet(memory: Memory) -> None:
-    await apply(memory, document(PRICES, HALVED))
-    existing = await read_existing(memory.client)
-    file = document(PRICES, HALVED, {**PRICES, "name": "raw"}, traded("raw", "AAPL"))
-    actions = make_plan(read_documents([file]), existing)
-    done = [each async for each in execute(memory.client, actions, existing, dry_run=True)]
-    assert [(each.action.name, each.is_checked) for each in done] == [("raw", True), ("SPY", False)]
 
 
 async def test_definitions_are_exported_that_are_used_and_do_not_come_by_themselves(memory: Memory) -> None:

@@ -1,0 +1,108 @@
+"""Doing what a plan says, and checking it in dry runs."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from optaic.apply.documents import MANAGER, read_documents
+from optaic.apply.execution import execute, read_existing
+from optaic.apply.plan import make_plan
+from optaic.errors import ConflictError, FailedPreconditionError
+from support.apply import HALVED, PRICES, SMOOTH, Memory, apply, document, done, plan, said, traded
+
+
+async def test_a_dry_run_changes_nothing(memory: Memory) -> None:
+    file = document(PRICES, HALVED, definitions=[SMOOTH])
+    assert len(await apply(memory, file, dry_run=True)) == 4
+    assert memory.live() == {}
+    assert said(await apply(memory, file)) == said(await apply(Memory("file"), file, dry_run=True))
+
+
+async def test_a_dry_run_checks_deletions_against_those_who_would_be_left(memory: Memory) -> None:
+    other = {**HALVED, "name": "other"}
+    await apply(memory, document(PRICES, HALVED, other))
+    # One reader goes, the other reads something else by then.
+    freed = document({**other, "upstreams": {"input": "more"}}, {**PRICES, "name": "more"})
+    before = copy.deepcopy(memory.live())
+    assert said(await apply(memory, freed, prune=True, dry_run=True))[-2:] == [
+        "delete halved",
+        "delete prices",
+    ]
+    assert memory.live() == before
+    # A reader in a project that no document speaks of stays.
+    stranger = copy.deepcopy(memory.instance("halved"))
+    stranger.instance_id, stranger.project_id, stranger.name = "stranger", "elsewhere", "stranger"
+    memory.instances.by_id["stranger"] = stranger
+    with pytest.raises(FailedPreconditionError) as caught:
+        await apply(memory, freed, prune=True, dry_run=True)
+    assert [each.subject for each in caught.value.blocking] == ["stranger"]
+
+
+async def test_a_dry_run_refuses_to_delete_what_has_changed_since(memory: Memory) -> None:
+    await apply(memory, document(PRICES))
+    existing = await read_existing(memory.client)
+    actions = make_plan(read_documents([document()]), copy.deepcopy(existing), prune=True)
+    memory.instance("prices").etag = "r2"
+    with pytest.raises(ConflictError):
+        [each async for each in execute(memory.client, actions, existing, dry_run=True)]
+
+
+async def test_a_dry_run_checks_the_first_step_of_a_definition_only(memory: Memory) -> None:
+    await apply(memory, {"definitions": [{**SMOOTH, "state": "draft"}]})
+    found = await done(memory, {"definitions": [{**SMOOTH, "state": "retired"}]}, dry_run=True)
+    assert [(str(each.action.verb), each.is_checked) for each in found] == [
+        ("activate", True),
+        ("deprecate", False),
+        ("retire", False),
+    ]
+    assert await plan(memory, {"definitions": [{**SMOOTH, "state": "draft"}]}) == []
+
+
+async def test_a_dry_run_knows_all_that_it_would_publish(memory: Memory) -> None:
+    second = {**SMOOTH, "name": "rough", "state": "deprecated"}
+    reader = {"name": "x", "dataset": {"pipeline": {"definition_name": "rough"}}}
+    actions = await apply(memory, document(reader, definitions=[SMOOTH, second]), dry_run=True)
+    assert said(actions) == [
+        "create p", "publish smooth 1.0.0", "publish rough 1.0.0", "create x", "deprecate rough 1.0.0",
+    ]  # fmt: skip
+
+
+async def test_a_dry_run_cannot_check_a_universe_whose_dataset_is_not_there_yet(memory: Memory) -> None:
+    await apply(memory, document(PRICES, HALVED))
+    file = document(PRICES, HALVED, {**PRICES, "name": "raw"}, traded("raw", "AAPL"))
+    found = await done(memory, file, dry_run=True)
+    assert [(each.action.name, each.is_checked) for each in found] == [("raw", True), ("SPY", False)]
+
+
+NEWER = {**SMOOTH, "definition_version": {"version": "1.1.0", "code_ref": "a:C"}}
+FOLLOWING = {"name": "x", "dataset": {"pipeline": {"definition_name": "smooth", "track_newest": True}}}
+
+
+@pytest.mark.parametrize("state", ["active", "draft"])
+async def test_a_version_and_what_follows_it_change_together(memory: Memory, state: str) -> None:
+    other = {**FOLLOWING, "name": "y"}
+    await apply(memory, document(FOLLOWING, other, definitions=[SMOOTH]))
+    if state == "draft":
+        await apply(memory, {"definitions": [{**NEWER, "state": "draft"}]})
+    # Both have a new revision, by the publication, when the change and the deletion come.
+    file = document({**FOLLOWING, "owner": "alice"}, definitions=[{**NEWER, "state": "active"}])
+    assert said(await apply(memory, file, prune=True))[1:] == ["change x", "delete y"]
+    assert memory.instance("x").owner == "alice"
+    assert await plan(memory, file, prune=True) == []
+
+
+async def test_what_somebody_else_changes_meanwhile_is_not_overwritten(memory: Memory) -> None:
+    await apply(memory, document(FOLLOWING, definitions=[SMOOTH]))
+    existing = copy.deepcopy(await read_existing(memory.client))
+    for changes in ({"owner": "bob"}, {"labels": {MANAGER: "other"}}):
+        number = memory.instance("x").revision
+        file = document({**FOLLOWING, "description": "d"}, definitions=[{**NEWER, "definition_version": {
+            "version": f"1.{number}.0", "code_ref": "a:C"}}])  # fmt: skip
+        actions = make_plan(read_documents([file]), existing)
+        memory.instances.touch(memory.instance("x"), **changes)
+        with pytest.raises(ConflictError) as caught:
+            [each async for each in execute(memory.client, actions, existing)]
+        assert caught.value.reason == "ETAG_MISMATCH"
+        assert not memory.instance("x").description
