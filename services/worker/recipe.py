@@ -17,7 +17,7 @@ from optaic.instance.v1 import instance_pb2, spec_pb2
 from optaic.plugins import DateRange, InvalidConfig, MissingInput, Mode, PluginError
 from optaic.run.v1 import run_pb2
 from worker.backtest.settings import BacktestSettings
-from worker.builtin.parameters import read_date, read_text
+from worker.builtin.parameters import read_date
 from worker.builtin.signal_guard import BoundsPolicy, NanPolicy, SignalContract
 from worker.guardrails import Guardrail
 
@@ -183,7 +183,7 @@ def _read_macros(called: Versions) -> dict[str, Macro]:
 def _read_guardrails(
     version: definition_pb2.DefinitionVersion, config: Mapping[str, object]
 ) -> tuple[Guardrail, ...]:
-    own = {"signal_bounds": {"column": read_text(config, "output", "value")}}
+    own = {"signal_bounds": {"column": _value_column(config)}}
     return tuple(
         Guardrail(
             contract.name,
@@ -249,10 +249,16 @@ def _read_contract(contract: spec_pb2.SignalContract, config: Mapping[str, objec
             nan_policy=NanPolicy.KEEP if nan == "unspecified" else NanPolicy(nan),
             bounds_policy=BoundsPolicy.REJECT if bounds == "unspecified" else BoundsPolicy(bounds),
             index_columns=tuple(contract.index_columns) or ("date", "entity"),
-            value_column=read_text(config, "output", "value"),
+            value_column=_value_column(config),
         )
     except ValueError as error:
         raise InvalidConfig(f"the signal's contract: {error}") from error
+
+
+def _value_column(config: Mapping[str, object]) -> str:
+    """Return where a pipeline puts its values: `output`, where it means that by the word."""
+    output = config.get("output")
+    return output if isinstance(output, str) and output else "value"
 
 
 def _scheduled_date(run: run_pb2.Run) -> dt.date | None:

@@ -260,6 +260,20 @@ async def test_a_guardrail_of_the_pipeline_is_held(world: World, tmp_path: Path,
         assert not (tmp_path / "acme" / run.instance_id / "refresh" / "data").exists()
 
 
+@pytest.mark.parametrize("output", [{"format": "csv"}, True, 3, ""])
+@pytest.mark.parametrize("is_held", [True, False])
+async def test_what_a_pipeline_calls_output_need_be_no_column(
+    world: World, tmp_path: Path, output: object, *, is_held: bool
+) -> None:
+    content = DefinitionVersion()
+    if is_held:
+        content.guardrail_contracts.add(name="a", check="signal_bounds", enforcement=ENFORCEMENT_BLOCK)
+        content.guardrail_contracts[0].parameters["max"] = 1
+    world.definitions.content["probe"] = content
+    run = world.runs.submit(world.dataset(definition="probe", output=output), REFRESH)
+    assert (await _execute(world, run, tmp_path)).outcome is Outcome.COMPLETED
+
+
 async def test_a_table_is_what_the_pipeline_says_it_yields(world: World, tmp_path: Path) -> None:
     content = DefinitionVersion()
     content.output_schema["required"] = ["close"]
