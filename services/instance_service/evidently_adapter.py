@@ -32,6 +32,8 @@ _DRAFT = ".new-"
 _LONGEST_SECONDS = 60.0  # of one write
 _PAGE = 500
 _MOST_THREADS = 8  # with those that hang; a workspace that answers keeps four busy at most
+# Says something about one project, and nothing about the workspace.
+_AT_FAULT = (PermissionError, NotADirectoryError, IsADirectoryError)
 _T = TypeVar("_T")
 
 
@@ -50,11 +52,17 @@ class EvidentlyProjects:
     async def ensure(self, desired: Sequence[MonitoringProject]) -> Ensured:
         """Create or repair; see the port."""
 
-        def work() -> dict[str, str]:
+        def work() -> Ensured:
             self._check()
-            return {project.name: self._ensure(project) for project in desired}
+            ensured = Ensured()
+            for project in desired:
+                try:
+                    ensured.ids[project.name] = self._ensure(project)
+                except _AT_FAULT as error:
+                    ensured.refusals[project.name] = f"its folder cannot be written: {error!r}"
+            return ensured
 
-        return Ensured(await self._run(work))
+        return await self._run(work)
 
     async def delete(self, names: Sequence[str]) -> None:
         """Remove with everything in it; see the port."""
@@ -104,7 +112,7 @@ class EvidentlyProjects:
         for name in names:
             if name.startswith((_DOOMED, _DRAFT)) and self._is_old(name):  # what did not end
                 shutil.rmtree(self._workspace / name, ignore_errors=True)
-        return sorted(name for name in names if (self._workspace / name / _FILE).is_file())
+        return sorted(names)
 
     def _read_all(self, ids: Sequence[str]) -> list[MonitoringProject]:
         return [found for one in ids if (found := self._read(one)) is not None]
@@ -116,12 +124,14 @@ class EvidentlyProjects:
 
     def _read(self, project_id: str) -> MonitoringProject | None:
         """Return a project of ours; one that is not as we write it has another title than any that is desired."""
-        with contextlib.suppress(FileNotFoundError, ValueError):
+        with contextlib.suppress(FileNotFoundError, ValueError, *_AT_FAULT):
             content = json.loads((self._workspace / project_id / _FILE).read_text(encoding="utf-8"))
+            if not isinstance(content, dict):
+                return None
             mark = str(content.get("description") or "").removeprefix(_MARK)
             installation_id, _, name = mark.rpartition(":")
             if parse_name(name) is not None and _id(name) == project_id:
-                project = MonitoringProject(name, content["name"], installation_id)
+                project = MonitoringProject(name, str(content.get("name")), installation_id)
                 return project if content == _content(project) else replace(project, title="")
         return None
 

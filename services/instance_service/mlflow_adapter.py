@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -193,7 +194,7 @@ class MlflowExperiments:
         """Return the answer's JSON; None where the refusal is the one that is fine."""
         response = await self._send(method, f"api/2.0/mlflow/{path}", content)
         if response.is_success:
-            return response.json()
+            return _read_json(response)
         text = response.text[:500]
         if response.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
             message = (
@@ -201,8 +202,7 @@ class MlflowExperiments:
             )
             raise OutsideUnavailableError("MlflowUnauthorized", message)
         if response.is_client_error and response.status_code != httpx.codes.TOO_MANY_REQUESTS:
-            code = response.json().get("error_code") if "json" in response.headers["content-type"] else ""
-            if fine and code == fine:
+            if fine and _error_code(response) == fine:
                 return None
             raise _RefusedError("MlflowRefused", f"{response.status_code}: {text}")
         raise OutsideUnavailableError("MlflowUnavailable", f"{response.status_code}: {text}")
@@ -225,6 +225,23 @@ def _common_prefix(low: str, high: str) -> str:
     """Return what all texts between two begin with. Ids begin with their time: those of a batch share much."""
     same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(low, high, strict=False))
     return "".join(one for one, _ in same)
+
+
+def _read_json(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError as error:  # a proxy's page, say
+        text = f"this is no answer of MLflow: {response.status_code}: {response.text[:500]}"
+        raise OutsideUnavailableError("MlflowUnavailable", text) from error
+
+
+def _error_code(response: httpx.Response) -> str:
+    """Return MLflow's word for what is wrong; nothing where somebody else answers in its place."""
+    with contextlib.suppress(ValueError):
+        content = response.json()
+        if isinstance(content, dict):
+            return str(content.get("error_code", ""))
+    return ""
 
 
 def _tags(experiment: Experiment) -> dict[str, str]:

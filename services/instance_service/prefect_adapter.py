@@ -144,7 +144,7 @@ class PrefectDeployments:
                 "PrefectUnavailable", f"Prefect does not answer: {error!r}"
             ) from error
         if response.is_success:
-            return response.json() if response.content else None
+            return _read_json(response) if response.content else None
         text = response.text[:500]
         if response.status_code == httpx.codes.NOT_FOUND:
             if missing_is_fine:
@@ -162,6 +162,14 @@ class PrefectDeployments:
 
 class _RefusedError(OutsideUnavailableError):
     """Prefect answers, and says no: repeating the same will not help by itself."""
+
+
+def _read_json(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError as error:  # a proxy's page, say
+        text = f"this is no answer of Prefect: {response.status_code}: {response.text[:500]}"
+        raise OutsideUnavailableError("PrefectUnavailable", text) from error
 
 
 def _body(flow_id: str, desired: Deployment, found: _JSON | None) -> _JSON:

@@ -25,7 +25,7 @@ _log = structlog.get_logger(__name__)
 
 
 class DriftWatch:
-    """Looks at one system after the other; one that does not answer is left for the next time."""
+    """Looks at one system after the other; one that fails is left for the next time."""
 
     def __init__(
         self, environment: Environment, pairings: Sequence[Pairing], found: Callable[[], None] = lambda: None
@@ -45,6 +45,8 @@ class DriftWatch:
                     await self._compare_page(system, page)
             except OutsideUnavailableError as error:
                 _log.info("drift not checked", reason=error.reason, problem=error.message)
+            except Exception:  # noqa: BLE001 - what one system holds is no reason to leave the others unchecked
+                _log.exception("drift not checked", system=system.finalizer)
             else:
                 seen[system.finalizer] = names
         if seen:

@@ -176,9 +176,10 @@ class Reconciler:
             return gate.error
         try:
             await system.port.delete(names)
-        except OutsideUnavailableError as error:
-            gate.close(now, error)
-            return error
+        except Exception as error:  # noqa: BLE001 - see _problem
+            problem = _problem(system, error)
+            gate.close(now, problem)
+            return problem
         gate.open()
         return None
 
@@ -207,9 +208,10 @@ class Reconciler:
             return verdicts | dict.fromkeys(desired, Verdict(system.condition, problem=gate.error))
         try:
             ensured = await system.port.ensure([one for things in desired.values() for one in things])
-        except OutsideUnavailableError as error:
-            gate.close(now, error)
-            return verdicts | dict.fromkeys(desired, Verdict(system.condition, problem=error))
+        except Exception as error:  # noqa: BLE001 - see _problem
+            problem = _problem(system, error)
+            gate.close(now, problem)
+            return verdicts | dict.fromkeys(desired, Verdict(system.condition, problem=problem))
         gate.open()
         return verdicts | {
             instance_id: _verdict(system, things, ensured) for instance_id, things in desired.items()
@@ -226,6 +228,15 @@ class Reconciler:
                         problem=verdict.problem.message,
                     )
         return await pairing.record(self._environment, tenant_id, found)
+
+
+def _problem(system: Pairing, error: Exception) -> OutsideUnavailableError:
+    """Return what a condition says: an answer that nobody can read is no reason to say nothing."""
+    if isinstance(error, OutsideUnavailableError):
+        return error
+    _log.error("an answer of unexpected form", system=system.finalizer, exc_info=error)
+    reason = system.condition.removesuffix("Ready") + "Unreadable"
+    return OutsideUnavailableError(reason, f"an answer of unexpected form: {error!r}")
 
 
 def _verdict(system: Pairing, things: Sequence[Counterpart], ensured: Ensured) -> Verdict:

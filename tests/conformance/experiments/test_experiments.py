@@ -13,7 +13,7 @@ from instance_service.domain.flows import counterpart_name
 from instance_service.mlflow_adapter import MlflowExperiments
 from instance_service.ports import Experiment, Experiments, OutsideUnavailableError
 from servicekit.ids import new_id
-from support.guarded import guarded
+from support.guarded import JSON, Answer, answering, guarded
 from support.mlflow_api import mlflow_api
 
 if TYPE_CHECKING:
@@ -160,6 +160,31 @@ async def test_a_server_behind_authentication_gets_credentials_and_is_told_apart
                 await adapter.ensure([_experiment()])
             assert refused.value.reason == "MlflowUnauthorized"
             await adapter.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer("<html>log in</html>", type="text/html"),
+        Answer("", 404, ""),
+        Answer("{", 400, JSON),
+        Answer("[]", 400, JSON),
+        Answer("<html>", 500, "text/html"),
+    ],
+)
+async def test_what_is_no_answer_of_mlflow_is_unavailable(answer: Answer) -> None:
+    async with answering(lambda _: answer) as url:
+        adapter = MlflowExperiments(url, 2)
+        calls = (
+            adapter.ensure([_experiment()]),
+            adapter.delete(["default.0"]),
+            _all(adapter),
+            adapter.find_version("default.0", "1"),
+        )
+        for call in calls:
+            with pytest.raises(OutsideUnavailableError):
+                await call
+        await adapter.close()
 
 
 async def test_a_server_that_is_down_is_unavailable() -> None:

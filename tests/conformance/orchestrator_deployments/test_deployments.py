@@ -16,7 +16,7 @@ from instance_service.domain.schedules import Timing
 from instance_service.ports import Deployment, Deployments, OutsideUnavailableError
 from instance_service.prefect_adapter import PrefectDeployments
 from servicekit.ids import new_id
-from support.guarded import guarded
+from support.guarded import Answer, answering, guarded
 from support.prefect_api import prefect_api
 
 Edit = Callable[[str, str, dict[str, Any]], Awaitable[object]]
@@ -210,6 +210,18 @@ async def test_a_server_behind_authentication_gets_the_key_and_is_told_apart_fro
                 await adapter.ensure([_deployment()])
             assert refused.value.reason == "PrefectUnauthorized"
             await adapter.close()
+
+
+@pytest.mark.parametrize(
+    "answer", [Answer("<html>log in</html>", type="text/html"), Answer("{", 500), Answer("", 404, "")]
+)
+async def test_what_is_no_answer_of_prefect_is_unavailable(answer: Answer) -> None:
+    async with answering(lambda _: answer) as url:
+        adapter = PrefectDeployments(f"{url}/api", "optaic", 2)
+        for call in (adapter.ensure([_deployment()]), adapter.delete(["a.b.c"]), _all(adapter)):
+            with pytest.raises(OutsideUnavailableError):
+                await call
+        await adapter.close()
 
 
 async def test_a_server_that_is_down_is_unavailable() -> None:

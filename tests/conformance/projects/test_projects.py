@@ -101,18 +101,49 @@ async def test_foreign_edits_are_seen_and_foreign_projects_left_alone(tmp_path: 
     adapter, desired = EvidentlyProjects(tmp_path, 10), _project()
     await adapter.ensure([desired])
     file = tmp_path / desired.name.rpartition(".")[2] / "metadata.json"
-    for change in ({"name": "other"}, {"description": None}, {"version": "1"}):
+    changes: list[dict[str, object]] = [
+        {"name": "other"},
+        {"name": None},
+        {"name": 3},
+        {"description": None},
+        {"version": "1"},
+    ]
+    for change in changes:
         file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
         assert (await _all(adapter)).get(desired.name) != desired
         await adapter.ensure([desired])
         assert await _all(adapter) == {desired.name: desired}
-    file.write_text("{")
-    await adapter.ensure([desired])
-    assert await _all(adapter) == {desired.name: desired}
+    without_name = {key: value for key, value in json.loads(file.read_text()).items() if key != "name"}
+    for text in ("{", "", "[]", "5", "null", json.dumps(without_name)):
+        file.write_text(text)
+        assert (await _all(adapter)).get(desired.name) != desired
+        await adapter.ensure([desired])
+        assert await _all(adapter) == {desired.name: desired}
     foreign = tmp_path / new_id()
     foreign.mkdir()
     (foreign / "metadata.json").write_text(json.dumps({"id": foreign.name, "name": "theirs"}))
     assert set(await _all(adapter)) == {desired.name}
+
+
+async def test_a_folder_that_cannot_be_used_is_told_of_its_project_and_of_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = EvidentlyProjects(tmp_path, 10)
+    desired = folder, forbidden, good = [_project() for _ in range(3)]
+    ids = (await adapter.ensure([forbidden])).ids
+    (tmp_path / folder.name.rpartition(".")[2] / "metadata.json").mkdir(parents=True)
+    read = Path.read_text
+
+    def refuse(path: Path, encoding: str) -> str:  # root may read everything, and tests may run as root
+        if ids[forbidden.name] in path.parts:
+            raise PermissionError(path)
+        return read(path, encoding)
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    ensured = await adapter.ensure(desired)
+    assert set(ensured.refusals) == {folder.name}
+    assert "IsADirectoryError" in ensured.refusals[folder.name]
+    assert await _all(adapter) == {good.name: good}
 
 
 async def test_a_workspace_that_is_not_there_is_unavailable_and_not_made(tmp_path: Path) -> None:

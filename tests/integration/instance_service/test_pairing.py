@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import NoReturn
 
 import sqlalchemy as sa
 
@@ -134,6 +135,35 @@ async def test_a_system_that_hangs_holds_up_nobody_who_does_not_need_it(
     assert found.state == INSTANCE_STATE_PROVISIONING
     answer.set()
     await service.until_active(watched.instance_id)
+
+
+async def test_an_answer_that_nobody_can_read_is_told_and_stops_nobody_else(
+    service: RunningInstanceService,
+) -> None:
+    project = await service.project()
+    watched = await _monitored(service, project.project_id)
+    plain = await service.prices(project.project_id)
+    for one in (watched, plain):
+        await service.until_active(one.instance_id)
+    projects = service.projects
+    healthy = projects.ensure, projects.delete, projects.pages
+
+    def garble(*_: object) -> NoReturn:
+        message = "name"
+        raise KeyError(message)
+
+    projects.ensure = projects.delete = projects.pages = garble  # type: ignore[assignment, method-assign]
+    deployment = plain.flows[0].prefect_deployment_name
+    del service.deployments.stored[deployment]
+    await eventually(lambda: deployment in service.deployments.stored)
+    await service.update(watched.instance_id, {"name": "renamed"}, "name")
+    said = ("EvidentlyProjectReady", "EvidentlyProjectUnreadable")
+    await service.until(watched.instance_id, lambda one: said in _condition(one))
+    await service.instances.DeleteInstance(DeleteInstanceRequest(instance_id=watched.instance_id))
+    await service.clear_lineage(watched.instance_id)
+    await eventually(lambda: set(service.deployments.stored) == {deployment})
+    projects.ensure, projects.delete, projects.pages = healthy  # type: ignore[method-assign]
+    await eventually(lambda: not projects.stored)
 
 
 async def test_each_system_has_its_finalizer(service: RunningInstanceService) -> None:
