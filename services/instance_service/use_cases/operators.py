@@ -14,6 +14,10 @@ from optaic.expression import OPERATORS, Parameter, Scope, Signature
 from servicekit.errors import FieldViolation
 
 _NAME = re.compile(r"[A-Z][A-Z0-9_]*")
+_HELD = {"type", "minimum", "maximum"}  # what a call's numbers are held against
+_SAID = {
+    "$comment", "default", "deprecated", "description", "examples", "format", "readOnly", "title", "writeOnly"
+}  # fmt: skip
 
 
 def signature_of(version: DefinitionVersion) -> Signature:
@@ -58,19 +62,32 @@ def _number_violations(version: DefinitionVersion, path: str) -> Iterator[FieldV
         return  # the check of the schema says so
     for index, name in enumerate(version.op.numbers):
         given = described.get(name)
-        if not isinstance(given, Mapping) or given.get("type") not in {"integer", "number"}:
+        if not isinstance(given, Mapping) or given.get("type") not in ("integer", "number"):
             text = f"parameters_schema has no property {name} of the type integer or number"
             yield FieldViolation(f"{path}.numbers[{index}]", text, "INVALID_EXPRESSION")
             continue
-        number = _number(name, given)
-        if number.default is not None and (wrong := number.refuse(number.default)):
-            where = f"definition_version.parameters_schema.properties.{name}.default"
-            yield FieldViolation(where, wrong, "INVALID_EXPRESSION")
+        where = f"definition_version.parameters_schema.properties.{name}"
+        for keyword, wrong in _property_violations(name, given):
+            yield FieldViolation(f"{where}.{keyword}", wrong, "INVALID_EXPRESSION")
     numbers = [_number(name, described.get(name)) for name in version.op.numbers]
     for index, (before, after) in enumerate(pairwise(numbers), 1):
         if before.default is not None and after.default is None:
             text = f"{after.name} must be given, so it comes before {before.name}"
             yield FieldViolation(f"{path}.numbers[{index}]", text, "INVALID_EXPRESSION")
+
+
+def _property_violations(name: str, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield (keyword, why) of what no call could keep to, or would be held against."""
+    for keyword in sorted(given.keys() - _HELD - _SAID):
+        if not keyword.startswith("x-"):
+            yield keyword, "a call's numbers are held against type, minimum and maximum only"
+    number = _number(name, given)
+    if number.minimum > number.maximum:
+        yield "minimum", f"is more than the maximum, {number.maximum:g}"
+    elif "default" in given and (number.default is None or isinstance(given["default"], bool)):
+        yield "default", "must be a number"
+    elif number.default is not None and (wrong := number.refuse(number.default)):
+        yield "default", wrong
 
 
 def _properties(version: DefinitionVersion) -> Mapping[str, Any]:

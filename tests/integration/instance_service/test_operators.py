@@ -16,6 +16,7 @@ from optaic.instance.v1.instance_pb2 import Instance
 from support.instance_service import RunningInstanceService, derived, refusal
 
 _EXPRESSION = "instance.dataset.pipeline.config.expression"
+_PROPERTIES = "definition_version.parameters_schema.properties"
 _N = {"type": "integer", "minimum": 1, "maximum": 100}
 _P = {"type": "number", "minimum": 0, "default": 0.5}
 
@@ -62,7 +63,8 @@ async def _prices(service: RunningInstanceService) -> tuple[str, str]:
 
 
 async def test_an_operator_is_called_by_name_and_pinned(service: RunningInstanceService) -> None:
-    first = await publish(service, numbers={"n": _N, "p": _P})
+    said = {"title": "n", "description": "sessions", "examples": [3], "x-widget": "slider"}
+    first = await publish(service, numbers={"n": {**_N, **said}, "p": _P})
     project_id, prices = await _prices(service)
     created = await service.create(using(project_id, "tilt(close, 3) + TILT(RANK(close), 3, 1)", prices))
     assert pins(created) == {"TILT": first.definition_version_id}
@@ -164,11 +166,16 @@ async def test_who_follows_the_newest_follows_the_operators_that_it_calls(
         ),
         ({"op": {"values": ["x"], "numbers": ["n"]}}, "definition_version.op.numbers[0]"),
         ({"numbers": {"n": {"type": "string"}}}, "definition_version.op.numbers[0]"),
+        ({"numbers": {"n": {"type": ["integer", "null"]}}}, "definition_version.op.numbers[0]"),
+        ({"numbers": {"n": {"type": {}}}}, "definition_version.op.numbers[0]"),
         ({"numbers": {"p": _P, "n": _N}}, "definition_version.op.numbers[1]"),
-        (
-            {"numbers": {"n": {**_N, "default": 0}}},
-            "definition_version.parameters_schema.properties.n.default",
-        ),
+        ({"numbers": {"n": {**_N, "default": 0}}}, f"{_PROPERTIES}.n.default"),
+        ({"numbers": {"n": {**_N, "default": "x"}}}, f"{_PROPERTIES}.n.default"),
+        ({"numbers": {"n": {**_N, "default": True}}}, f"{_PROPERTIES}.n.default"),
+        ({"numbers": {"n": {**_N, "minimum": 101}}}, f"{_PROPERTIES}.n.minimum"),
+        ({"numbers": {"p": {**_P, "exclusiveMinimum": 0}}}, f"{_PROPERTIES}.p.exclusiveMinimum"),
+        ({"numbers": {"n": {**_N, "enum": [1, 2]}}}, f"{_PROPERTIES}.n.enum"),
+        ({"numbers": {"n": {**_N, "allOf": [{"maximum": 3}]}}}, f"{_PROPERTIES}.n.allOf"),
         ({"codeRef": ""}, "definition_version.code_ref"),
     ],
 )

@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 import structlog
 
+from instance_service.use_cases.definitions import plugins
 from instance_service.use_cases.definitions.plugins import publish_plugins
+from instance_service.use_cases.definitions.publication import publish_definition
+from optaic.definition.v1.definition_pb2 import DefinitionVersion
 from optaic.definition.v1.definition_service_pb2 import ListDefinitionsRequest
 from support.example_package import install_example_package
 from support.instance_service import RunningInstanceService, derived, refusal
@@ -76,6 +79,8 @@ async def test_no_code_of_a_package_is_run(service: RunningInstanceService, site
         ({"a.json": b"{"}, {}, "manifest refused"),
         ({"a.json": b"\xff\xfe"}, {}, "manifest refused"),
         ({"a.json": b'{"odd": 1}'}, {}, "manifest refused"),
+        ({"a.json": b"[1]"}, {}, "manifest refused"),
+        ({"a.json": b"[" * 100_000}, {}, "manifest refused"),
         ({"a.json": json.dumps({**_GOOD, "name": "not a name"}).encode()}, {}, "manifest refused"),
         (
             {"a.json": json.dumps({**_GOOD, "name": "foreign_bad", "definition_version": _BAD}).encode()},
@@ -95,6 +100,21 @@ async def test_a_bad_package_is_logged_and_skipped(
     names, errors = await _publish(service)
     assert names == ["foreign_good"]
     assert [error["event"] for error in errors] == [event]
+
+
+async def test_a_fault_of_ours_keeps_nobody_from_starting(
+    service: RunningInstanceService, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def publish(*given: Any, **fields: Any) -> DefinitionVersion:
+        if given[-1].name == "foreign_odd":
+            raise TypeError("unhashable")
+        return await publish_definition(*given, **fields)
+
+    monkeypatch.setattr(plugins, "publish_definition", publish)
+    site.install("odd", {"a.json": json.dumps([{**_GOOD, "name": "foreign_odd"}, _GOOD]).encode()})
+    names, errors = await _publish(service)
+    assert names == ["foreign_good"]
+    assert [error["error"] for error in errors] == ["TypeError('unhashable')"]
 
 
 async def test_the_example_package_is_found_where_it_is_installed(

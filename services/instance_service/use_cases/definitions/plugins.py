@@ -15,7 +15,6 @@ from instance_service.use_cases.definitions.publication import publish_definitio
 from instance_service.use_cases.environment import Environment
 from optaic.definition.v1.definition_service_pb2 import PublishDefinitionRequest
 from servicekit.contracts import check_contract
-from servicekit.errors import DomainError
 
 GROUP = "optaic.definitions"
 _log = structlog.get_logger(__name__)
@@ -31,7 +30,7 @@ async def publish_plugins(environment: Environment, tenants: tuple[str, ...]) ->
         for manifest, request in requests:
             try:
                 await publish_definition(environment, tenant_id, request)
-            except DomainError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, others need the service
                 _log.error("definition refused", manifest=manifest, tenant=tenant_id, error=repr(error))
 
 
@@ -50,7 +49,7 @@ def _requests() -> Iterator[tuple[str, PublishDefinitionRequest]]:
                 requests = read_manifest(manifest.read_text("utf-8"))
                 for request in requests:
                     check_contract(request)
-            except (OSError, ValueError, json_format.ParseError, DomainError) as error:
+            except Exception as error:  # noqa: BLE001 - a file of another package may hold anything
                 _log.error("manifest refused", manifest=str(manifest), error=repr(error))
             else:
                 yield from ((str(manifest), request) for request in requests)
