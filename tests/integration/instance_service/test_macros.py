@@ -5,9 +5,15 @@ from typing import Any
 import pytest
 from google.protobuf import json_format
 
-from optaic.definition.v1.definition_pb2 import DEFINITION_KIND_OP_MACRO, DefinitionVersion
+from optaic.definition.v1.definition_pb2 import (
+    DEFINITION_KIND_OP_MACRO,
+    DEFINITION_STATE_DRAFT,
+    DefinitionVersion,
+)
 from optaic.definition.v1.definition_service_pb2 import (
+    ActivateDefinitionVersionRequest,
     DeprecateDefinitionVersionRequest,
+    GetDefinitionVersionRequest,
     PublishDefinitionRequest,
 )
 from optaic.instance.v1.instance_pb2 import Instance
@@ -23,10 +29,12 @@ async def publish(
     expression: str,
     *parameters: str,
     version: str = "1.0.0",
+    draft: bool = False,
     **fields: Any,
 ) -> DefinitionVersion:
     given: dict[str, Any] = {
         "name": name,
+        "draft": draft,
         "kind": DEFINITION_KIND_OP_MACRO,
         "definitionVersion": {
             "version": version,
@@ -158,6 +166,31 @@ async def test_two_macros_cannot_come_to_use_each_other(service: RunningInstance
     await publish(service, "TWO", "ONE(x)", "x")
     refused = await refusal(publish(service, "ONE", "TWO(x)", "x", version="2.0.0"))
     assert "RECURSIVE_MACRO" in refused.fields["definition_version.op_macro.expression"]
+
+
+async def test_a_draft_that_nothing_could_use_any_more_is_not_activated(
+    service: RunningInstanceService,
+) -> None:
+    async def activate(draft: DefinitionVersion) -> DefinitionVersion:
+        request = ActivateDefinitionVersionRequest(definition_version_id=draft.definition_version_id)
+        activated: DefinitionVersion = await service.definitions.ActivateDefinitionVersion(request)
+        return activated
+
+    await publish(service, "ONE", "x", "x")
+    await publish(service, "TWO", "x", "x")
+    one = await publish(service, "ONE", "TWO(x)", "x", version="2.0.0", draft=True)
+    two = await publish(service, "TWO", "ONE(x)", "x", version="2.0.0", draft=True)
+    await activate(one)
+    refused = await refusal(activate(two))
+    assert refused.reason == "INVALID_EXPRESSION"
+    assert "RECURSIVE_MACRO" in refused.fields["definition_version.op_macro.expression"]
+    stored = GetDefinitionVersionRequest(definition_version_id=two.definition_version_id)
+    assert (await service.definitions.GetDefinitionVersion(stored)).state == DEFINITION_STATE_DRAFT
+    # What it calls takes another argument since it was published.
+    outer = await publish(service, "OUTER", "TWO(x)", "x", draft=True)
+    await publish(service, "TWO", "x + y", "x", "y", version="3.0.0")
+    refused = await refusal(activate(outer))
+    assert "WRONG_ARGUMENT_COUNT" in refused.fields["definition_version.op_macro.expression"]
 
 
 async def test_a_macro_has_an_expression_and_no_code(service: RunningInstanceService) -> None:

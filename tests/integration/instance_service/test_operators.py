@@ -150,6 +150,12 @@ async def test_who_follows_the_newest_follows_the_operators_that_it_calls(
     optional = await publish(service, version="4.0.0", numbers={"n": _N, "m": _N, "p": _P})
     (change,) = [one for one in optional.publication_report.schema_changes if one.path == "/op"]
     assert change.compatibility == COMPATIBILITY_COMPATIBLE
+    required = await publish(service, version="5.0.0", numbers={"n": _N, "m": _N, "p": {"type": "number"}})
+    (change,) = [one for one in required.publication_report.schema_changes if one.path == "/op"]
+    assert (change.description, change.compatibility) == (
+        "called TILT(x, n, m, p), no longer TILT(x, n, m, p=0.5)",
+        COMPATIBILITY_BREAKING,
+    )
 
 
 @pytest.mark.parametrize(

@@ -53,11 +53,12 @@ def _schema_changes(old: DefinitionVersion, new: DefinitionVersion) -> Iterator[
 
 def _call_changes(old: DefinitionVersion, new: DefinitionVersion) -> Iterator[Change]:
     """What expressions call by name: its arguments are told by their places."""
-    if old.HasField("op") and new.HasField("op") and old.op != new.op:
+    if old.HasField("op") and new.HasField("op"):
         before, after = signature_of(old), signature_of(new)
         is_kept = list(new.op.numbers[: len(old.op.numbers)]) == list(old.op.numbers)
         fits = is_kept and before.values == after.values and before.fewest >= after.fewest
-        yield Change("/op", f"called {after.usage}, no longer {before.usage}", is_breaking=not fits)
+        if before.usage != after.usage:  # defaults among it, which the schema has
+            yield Change("/op", f"called {after.usage}, no longer {before.usage}", is_breaking=not fits)
     given, taken = (len(version.op_macro.parameters) for version in (old, new))
     if given != taken:
         yield Change("/op_macro/parameters", f"takes {taken} arguments, no longer {given}", is_breaking=True)

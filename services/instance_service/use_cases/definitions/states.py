@@ -11,6 +11,7 @@ from instance_service.store.tables import Connection
 from instance_service.use_cases.definitions.following import wake_followers, wake_users
 from instance_service.use_cases.definitions.reading import version_not_found
 from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.macros import CALLABLE, check_publication
 from instance_service.use_cases.mutation import mutate
 from instance_service.use_cases.shapes import definition_state_word
 from optaic.definition.v1.definition_pb2 import (
@@ -61,6 +62,7 @@ async def activate_version(
     Raises:
         NotFoundError: There is none.
         FailedPreconditionError: It is past that.
+        InvalidArgumentError: It is a macro or an operator that could not be published now.
     """
     return await _take(environment, tenant_id, request, _ACTIVATE)
 
@@ -108,6 +110,8 @@ async def _take(environment: Environment, tenant_id: str, request: Request, step
                 definition_state_word(version.state),
                 version.SerializeToString(),
             )
+            if step is _ACTIVATE and version.kind in CALLABLE:  # what it calls may have changed since
+                await check_publication(connection, tenant_id, version)
             event = step.event(environment.events(tenant_id), version, request.reason)
             if step is _ACTIVATE:
                 await wake_followers(connection, tenant_id, version.definition_id)
