@@ -327,7 +327,8 @@ class Op(_message.Message):
     @_builtins.property
     def numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the numbers that follow them, in order; those with a default come last. The property of the same name in
-        `parameters_schema` has their type, `integer` or `number`, and may have `minimum`, `maximum` and `default`.
+        `parameters_schema` has their type, `integer` or `number`, and may have `minimum`, `maximum` and `default`, nothing
+        else that limits values.
         """
 
     def __init__(
@@ -425,7 +426,8 @@ class SchemaChange(_message.Message):
     COMPATIBILITY_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """JSON Pointer, from `/parameters_schema`, `/input_schema` or `/output_schema` on. Else `/reads_nothing`, or
-    `/compatibility_rules`, `/guardrail_contracts` or `/flow_specs` and a role, a name or a flow.
+    `/compatibility_rules`, `/guardrail_contracts` or `/flow_specs` and a role, a name or a flow; `/op` or
+    `/op_macro/parameters`, how expressions call it.
     """
     description: _builtins.str
     """For people."""

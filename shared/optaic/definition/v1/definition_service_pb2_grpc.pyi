@@ -55,7 +55,8 @@ class DefinitionServiceStub:
     """
     ActivateDefinitionVersion: _grpc.UnaryUnaryMultiCallable[_definition_service_pb2.ActivateDefinitionVersionRequest, _definition_pb2.DefinitionVersion]
     """DRAFT -> ACTIVE; activating again changes nothing. From then on it is what new instances get. Errors:
-    NOT_FOUND (DEFINITION_VERSION_NOT_FOUND); FAILED_PRECONDITION (INVALID_STATE).
+    NOT_FOUND (DEFINITION_VERSION_NOT_FOUND); FAILED_PRECONDITION (INVALID_STATE); INVALID_ARGUMENT
+    (INVALID_EXPRESSION) for a macro or operator that could not be published now, as PublishDefinition says it.
     """
     RetireDefinitionVersion: _grpc.UnaryUnaryMultiCallable[_definition_service_pb2.RetireDefinitionVersionRequest, _definition_pb2.DefinitionVersion]
     """DEPRECATED -> RETIRED; retiring again changes nothing. New instances are refused, old ones keep working.
@@ -88,7 +89,8 @@ class DefinitionServiceAsyncStub(DefinitionServiceStub):
     """
     ActivateDefinitionVersion: _aio.UnaryUnaryMultiCallable[_definition_service_pb2.ActivateDefinitionVersionRequest, _definition_pb2.DefinitionVersion]  # type: ignore[assignment]
     """DRAFT -> ACTIVE; activating again changes nothing. From then on it is what new instances get. Errors:
-    NOT_FOUND (DEFINITION_VERSION_NOT_FOUND); FAILED_PRECONDITION (INVALID_STATE).
+    NOT_FOUND (DEFINITION_VERSION_NOT_FOUND); FAILED_PRECONDITION (INVALID_STATE); INVALID_ARGUMENT
+    (INVALID_EXPRESSION) for a macro or operator that could not be published now, as PublishDefinition says it.
     """
     RetireDefinitionVersion: _aio.UnaryUnaryMultiCallable[_definition_service_pb2.RetireDefinitionVersionRequest, _definition_pb2.DefinitionVersion]  # type: ignore[assignment]
     """DEPRECATED -> RETIRED; retiring again changes nothing. New instances are refused, old ones keep working.
@@ -160,7 +162,8 @@ class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_definition_pb2.DefinitionVersion, _abc.Awaitable[_definition_pb2.DefinitionVersion]]:
         """DRAFT -> ACTIVE; activating again changes nothing. From then on it is what new instances get. Errors:
-        NOT_FOUND (DEFINITION_VERSION_NOT_FOUND); FAILED_PRECONDITION (INVALID_STATE).
+        NOT_FOUND (DEFINITION_VERSION_NOT_FOUND); FAILED_PRECONDITION (INVALID_STATE); INVALID_ARGUMENT
+        (INVALID_EXPRESSION) for a macro or operator that could not be published now, as PublishDefinition says it.
         """
 
     @_abc_1.abstractmethod
