@@ -29,7 +29,7 @@ _SETTINGS = {
     "full_page_writes": "off",
     # Creating and dropping a database wait for every server process, also for one whose client went silent while it
     # logged in: by default for a minute.
-    "authentication_timeout": "10",
+    "authentication_timeout": "3",
 }
 _running: list[embedded.Postgres] = []
 

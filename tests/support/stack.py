@@ -46,6 +46,7 @@ def running_stack(state: Path) -> Iterator[RunningStack]:
         **os.environ,
         "OPTAIC_STATE": str(state),
         "OPTAIC_START_TIMEOUT_SECONDS": "360",  # a minute, unless the machine is busy
+        "OPTAIC_DRIFT_INTERVAL_SECONDS": "2",  # what somebody does in Prefect is undone while a story waits
         "PYTHONPATH": os.pathsep.join(paths),
     }
     try:

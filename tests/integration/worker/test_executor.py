@@ -66,13 +66,15 @@ class Fixture:
             run_id=run.run_id,
         )
 
-    async def child(self) -> int:
-        """The process that executes the newest flow run."""
+    async def child(self, flow_run: str) -> int:
+        """The process that executes a flow run."""
 
         def found() -> list[str]:
-            return re.findall(r'"child": (\d+)', self.log.read_text(encoding="utf-8"))
+            lines = self.log.read_text(encoding="utf-8").splitlines()
+            taken = (re.search(r'"child": (\d+)', line) for line in lines if flow_run in line)
+            return [match[1] for match in taken if match]
 
-        return int((await eventually(found))[-1])
+        return int((await eventually(found))[0])
 
 
 @pytest.fixture
@@ -88,57 +90,63 @@ def _is_running(pid: int) -> bool:
         return False
 
 
-async def test_a_flow_run_is_executed_and_both_records_agree(fixture: Fixture) -> None:
-    with fixture.worker():
-        await fixture.pool_exists()
-        run, flow_run = await fixture.trigger()
-        assert (await fixture.prefect.wait(flow_run))["type"] == "COMPLETED"
-        assert run.status == run_pb2.RUN_STATUS_COMPLETED
-        assert run.orchestrator_run_id == flow_run
-
-        failing, failed_flow_run = await fixture.trigger(behaviour="raise")
-        state = await fixture.prefect.wait(failed_flow_run)
-        assert (state["type"], state["message"]) == ("FAILED", "ZeroDivisionError: nothing to divide by")
-        assert failing.error.type == "ZeroDivisionError"
-
-        ended, refused_flow_run = await fixture.trigger(behaviour="sleep", seconds=20)
-        await fixture.prefect.wait(refused_flow_run, "RUNNING")
-        await eventually(lambda: ended.status == run_pb2.RUN_STATUS_RUNNING)
-        ended.status = run_pb2.RUN_STATUS_CANCELLED  # by run-service: the heartbeat tells
-        assert (await fixture.prefect.wait(refused_flow_run))["type"] == "CANCELLED"
-
-
-async def test_a_killed_child_is_a_crash_and_the_worker_goes_on(fixture: Fixture) -> None:
+async def test_one_worker_outlives_whatever_happens_to_its_runs(fixture: Fixture) -> None:
     with fixture.worker() as worker:
         await fixture.pool_exists()
-        run, flow_run = await fixture.trigger(behaviour="sleep", seconds=60)
-        await eventually(lambda: run.status == run_pb2.RUN_STATUS_RUNNING, 30)
-        os.kill(await fixture.child(), signal.SIGKILL)
-        assert (await fixture.prefect.wait(flow_run))["type"] == "CRASHED"
-        _, second = await fixture.trigger()
-        assert (await fixture.prefect.wait(second))["type"] == "COMPLETED"
+        await _both_records_agree_on_a_run(fixture)
+        await _both_records_agree_on_a_failure(fixture)
+        await _a_run_that_run_service_has_cancelled_ends(fixture)
+        await _cancelling_in_prefect_ends_the_process(fixture)
+        await _a_killed_child_is_a_crash(fixture)
+        await _both_records_agree_on_a_run(fixture)
         assert worker.poll() is None
 
 
-async def test_cancelling_in_prefect_ends_the_process(fixture: Fixture) -> None:
-    with fixture.worker():
-        await fixture.pool_exists()
-        run, flow_run = await fixture.trigger(behaviour="sleep", seconds=60)
-        await eventually(lambda: run.status == run_pb2.RUN_STATUS_RUNNING, 30)
-        child = await fixture.child()
-        await fixture.prefect.call(
-            "POST", f"/flow_runs/{flow_run}/set_state", {"state": {"type": "CANCELLING"}}
-        )
-        assert (await fixture.prefect.wait(flow_run))["type"] == "CANCELLED"
-        await eventually(lambda: not _is_running(child))
+async def _both_records_agree_on_a_run(fixture: Fixture) -> None:
+    run, flow_run = await fixture.trigger()
+    assert (await fixture.prefect.wait(flow_run))["type"] == "COMPLETED"
+    assert run.status == run_pb2.RUN_STATUS_COMPLETED
+    assert run.orchestrator_run_id == flow_run
+
+
+async def _both_records_agree_on_a_failure(fixture: Fixture) -> None:
+    run, flow_run = await fixture.trigger(behaviour="raise")
+    state = await fixture.prefect.wait(flow_run)
+    assert (state["type"], state["message"]) == ("FAILED", "ZeroDivisionError: nothing to divide by")
+    assert run.error.type == "ZeroDivisionError"
+
+
+async def _a_run_that_run_service_has_cancelled_ends(fixture: Fixture) -> None:
+    run, flow_run = await fixture.trigger(behaviour="sleep", seconds=20)
+    await fixture.prefect.wait(flow_run, "RUNNING")
+    await eventually(lambda: run.status == run_pb2.RUN_STATUS_RUNNING)
+    run.status = run_pb2.RUN_STATUS_CANCELLED  # by run-service: the heartbeat tells
+    assert (await fixture.prefect.wait(flow_run))["type"] == "CANCELLED"
+
+
+async def _cancelling_in_prefect_ends_the_process(fixture: Fixture) -> None:
+    run, flow_run = await fixture.trigger(behaviour="sleep", seconds=60)
+    await eventually(lambda: run.status == run_pb2.RUN_STATUS_RUNNING, 30)
+    child = await fixture.child(flow_run)
+    state = {"state": {"type": "CANCELLING"}}
+    await fixture.prefect.call("POST", f"/flow_runs/{flow_run}/set_state", state)
+    assert (await fixture.prefect.wait(flow_run))["type"] == "CANCELLED"
+    await eventually(lambda: not _is_running(child))
+
+
+async def _a_killed_child_is_a_crash(fixture: Fixture) -> None:
+    run, flow_run = await fixture.trigger(behaviour="sleep", seconds=60)
+    await eventually(lambda: run.status == run_pb2.RUN_STATUS_RUNNING, 30)
+    os.kill(await fixture.child(flow_run), signal.SIGKILL)
+    assert (await fixture.prefect.wait(flow_run))["type"] == "CRASHED"
 
 
 async def test_a_terminated_worker_fails_what_runs_and_leaves_no_process(fixture: Fixture) -> None:
     with fixture.worker(OPTAIC_WORKER_GRACE_SECONDS="0.2") as worker:
         await fixture.pool_exists()
-        run, _ = await fixture.trigger(behaviour="sleep", seconds=60)
+        run, flow_run = await fixture.trigger(behaviour="sleep", seconds=60)
         await eventually(lambda: run.status == run_pb2.RUN_STATUS_RUNNING, 30)
-        child = await fixture.child()
+        child = await fixture.child(flow_run)
         worker.terminate()
         await eventually(lambda: worker.poll() is not None)
         assert worker.returncode == 0
@@ -149,9 +157,9 @@ async def test_a_terminated_worker_fails_what_runs_and_leaves_no_process(fixture
 async def test_a_killed_worker_leaves_no_process(fixture: Fixture) -> None:
     with fixture.worker() as worker:
         await fixture.pool_exists()
-        run, _ = await fixture.trigger(behaviour="sleep", seconds=60)
+        run, flow_run = await fixture.trigger(behaviour="sleep", seconds=60)
         await eventually(lambda: run.status == run_pb2.RUN_STATUS_RUNNING, 30)
-        child = await fixture.child()
+        child = await fixture.child(flow_run)
         worker.kill()
         await eventually(lambda: not _is_running(child))
 
