@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import uuid
+from collections.abc import Callable, Collection
+from typing import Any, Protocol
 
 from run_service.config import Settings
-from run_service.ports import FlowRunState, Orchestrator
+from run_service.ports import (
+    DeploymentMissingError,
+    FlowRunRequest,
+    FlowRunState,
+    Orchestrator,
+    OrchestratorUnavailableError,
+)
 from run_service.prefect_adapter import PrefectOrchestrator
 from support.prefect_api import PrefectApi
-from support.run_service import FakeOrchestrator
 
 
 class Ground(Protocol):
@@ -30,6 +37,63 @@ class Ground(Protocol):
     async def delete(self, flow_run_id: str) -> None:
         """Delete a flow run."""
         ...
+
+
+class FakeOrchestrator:
+    """Implements `run_service.ports.Orchestrator` as Prefect behaves; held to it by the conformance suite."""
+
+    def __init__(self) -> None:
+        self.has_every_deployment = True
+        self.deployments: set[tuple[str, str, str]] = set()
+        self.flow_runs: dict[str, FlowRunState] = {}
+        self.ids_by_run: dict[str, str] = {}
+        self.creations: list[FlowRunRequest] = []
+        self.is_down = False
+        self.lost_answers = 0  # that many creations take effect, and nobody hears of it
+        self.before_answer: Callable[[str], Any] | None = None
+
+    def _check(self) -> None:
+        if self.is_down:
+            raise OrchestratorUnavailableError("down")
+
+    async def ping(self) -> None:
+        self._check()
+
+    async def create_flow_run(self, request: FlowRunRequest) -> str:
+        self._check()
+        key = (request.tenant_id, request.instance_id, request.flow_kind)
+        if not self.has_every_deployment and key not in self.deployments:
+            raise DeploymentMissingError(str(key))
+        if request.run_id not in self.ids_by_run:
+            flow_run_id = str(uuid.uuid4())
+            self.ids_by_run[request.run_id] = flow_run_id
+            self.flow_runs[flow_run_id] = FlowRunState.ACTIVE
+            self.creations.append(request)
+        flow_run_id = self.ids_by_run[request.run_id]
+        if self.lost_answers:
+            self.lost_answers -= 1
+            raise OrchestratorUnavailableError("the answer was lost")
+        if self.before_answer is not None:
+            await self.before_answer(flow_run_id)
+        return flow_run_id
+
+    async def find_flow_run(self, run_id: str) -> str | None:
+        self._check()
+        return self.ids_by_run.get(run_id)
+
+    async def get_states(self, flow_run_ids: Collection[str]) -> dict[str, FlowRunState]:
+        self._check()
+        return {each: self.flow_runs[each] for each in flow_run_ids if each in self.flow_runs}
+
+    async def cancel_flow_run(self, flow_run_id: str) -> None:
+        self._check()
+        if self.flow_runs.get(flow_run_id) is FlowRunState.ACTIVE:
+            self.flow_runs[flow_run_id] = FlowRunState.CANCELLED
+
+    def delete_flow_run(self, flow_run_id: str) -> None:
+        """Somebody deletes it in the orchestrator; its idempotency key is free again."""
+        del self.flow_runs[flow_run_id]
+        self.ids_by_run = {run: each for run, each in self.ids_by_run.items() if each != flow_run_id}
 
 
 class FakeGround:

@@ -15,10 +15,11 @@ import pytest
 from devstack.postgres import Postgres
 from optaic.instance.v1 import instance_events_pb2
 from optaic.run.v1 import run_pb2, run_service_pb2
+from support.orchestrator_runs import FakeOrchestrator
 from support.polling import eventually
 from support.postgres import service_database
 from support.proxy import Proxy
-from support.run_service import FakeOrchestrator, RunningRunService, run_service
+from support.run_service import RunningRunService, run_service
 
 pytestmark = pytest.mark.faults
 

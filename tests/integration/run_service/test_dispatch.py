@@ -6,7 +6,8 @@ import uuid
 from optaic.run.v1 import run_pb2
 from run_service.ports import FlowRunState
 from run_service.reconcile.dispatching import Dispatcher
-from support.run_service import FakeOrchestrator, RunningRunService, refused
+from support.orchestrator_runs import FakeOrchestrator
+from support.run_service import RunningRunService, refused
 
 
 async def _dispatched(service: RunningRunService) -> tuple[run_pb2.Run, str]:

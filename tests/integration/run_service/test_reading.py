@@ -11,7 +11,8 @@ from optaic.run.v1 import run_pb2, run_service_pb2
 from servicekit.ids import new_id
 from support.polling import eventually
 from support.postgres import service_database
-from support.run_service import REFRESH, SERVICE_TOKEN, TENANT, RunningRunService, refused, run_service
+from support.run_peers import REFRESH, SERVICE_TOKEN
+from support.run_service import TENANT, RunningRunService, refused, run_service
 
 
 async def test_runs_are_listed_newest_first_page_by_page(service: RunningRunService) -> None:

@@ -4,7 +4,8 @@ from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_pb2
 from optaic.lineage.v1 import lineage_pb2
 from optaic.run.v1 import run_pb2, run_service_pb2
-from support.run_service import Answer, RunningRunService, flow_of, refused, unavailable
+from support.run_peers import Answer, flow_of, unavailable
+from support.run_service import RunningRunService, refused
 
 
 def _with_policy(service: RunningRunService, max_retries: int = 2) -> instance_pb2.Instance:

@@ -12,7 +12,8 @@ from optaic.instance.v1 import instance_pb2
 from optaic.lineage.v1 import lineage_pb2
 from optaic.run.v1 import run_pb2, run_report_service_pb2, run_service_pb2
 from servicekit.status import from_rpc_error
-from support.run_service import Answer, RunningRunService, flow_of, refused, unavailable
+from support.run_peers import Answer, flow_of, unavailable
+from support.run_service import RunningRunService, refused
 
 _Response = run_report_service_pb2.StartRunResponse
 

@@ -18,7 +18,8 @@ from run_service.use_cases.admission import Admission, ask
 from servicekit.errors import DomainError
 from servicekit.ids import new_id
 from servicekit.status import from_rpc_error
-from support.run_service import REFRESH, Answer, Check, RunningRunService, flow_of, refused, unavailable
+from support.run_peers import REFRESH, Answer, Check, flow_of, unavailable
+from support.run_service import RunningRunService, refused
 
 
 async def test_a_submitted_run_is_pending_with_everything_pinned(service: RunningRunService) -> None:

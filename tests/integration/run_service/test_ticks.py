@@ -11,7 +11,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from optaic.instance.v1 import instance_pb2, schedule_pb2
 from optaic.run.v1 import run_pb2, run_report_service_pb2, run_service_pb2
 from run_service.reconcile.ticking import Ticker
-from support.run_service import RunningRunService, flow_of
+from support.run_peers import flow_of
+from support.run_service import RunningRunService
 
 _Response = run_report_service_pb2.StartRunResponse
 _START = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)  # the clock's

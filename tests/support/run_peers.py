@@ -1,0 +1,127 @@
+"""The services that run-service asks, as small servers that know what a test tells them."""
+
+# ruff: noqa: N802 - named as the RPCs that they are
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Collection
+from typing import Any
+
+from optaic.common.v1 import flow_pb2
+from optaic.instance.v1 import instance_pb2, instance_service_pb2, instance_service_pb2_grpc
+from optaic.lineage.v1 import lineage_service_pb2, lineage_service_pb2_grpc
+from servicekit.auth import Authenticator
+from servicekit.errors import NotFoundError, UnavailableError
+from servicekit.ids import new_id
+from servicekit.server import Server
+from servicekit.settings import ServiceSettings
+
+SERVICE_TOKEN = "service-secret"
+REFRESH = flow_pb2.FLOW_KIND_REFRESH
+
+Answer = lineage_service_pb2.CheckUpstreamFreshnessResponse
+Check = lineage_service_pb2.CheckUpstreamFreshnessRequest
+
+
+class Instances(instance_service_pb2_grpc.InstanceServiceServicer):
+    """Knows the instances that a test adds."""
+
+    def __init__(self) -> None:
+        self.by_id: dict[str, instance_pb2.Instance] = {}
+
+    def add(
+        self,
+        *,
+        kind: str = "DATASET",
+        flow_kind: flow_pb2.FlowKind.ValueType = REFRESH,
+        upstreams: Collection[instance_pb2.Instance] = (),
+        state: str = "ACTIVE",
+    ) -> instance_pb2.Instance:
+        """Add an instance with one flow."""
+        instance = instance_pb2.Instance(
+            instance_id=new_id(),
+            name=f"i{len(self.by_id)}",
+            kind=instance_pb2.InstanceKind.Value(f"INSTANCE_KIND_{kind}"),
+            state=instance_pb2.InstanceState.Value(f"INSTANCE_STATE_{state}"),
+            revision=1,
+        )
+        flow = instance.flows.add(flow_kind=flow_kind, compute_fingerprint="f" * 64)
+        for upstream in upstreams:
+            flow.upstreams.add(role="input").upstream.CopyFrom(flow_of(upstream))
+        self.by_id[instance.instance_id] = instance
+        return instance
+
+    async def GetInstance(
+        self, request: instance_service_pb2.GetInstanceRequest, _: Any
+    ) -> instance_pb2.Instance:
+        return self._get(request.instance_id)
+
+    async def BatchGetInstances(
+        self, request: instance_service_pb2.BatchGetInstancesRequest, _: Any
+    ) -> instance_service_pb2.BatchGetInstancesResponse:
+        return instance_service_pb2.BatchGetInstancesResponse(
+            instances=[self._get(instance_id) for instance_id in request.instance_ids]
+        )
+
+    def _get(self, instance_id: str) -> instance_pb2.Instance:
+        if instance_id not in self.by_id:
+            raise NotFoundError("INSTANCE_NOT_FOUND", f"there is no instance {instance_id}")
+        return self.by_id[instance_id]
+
+
+class Lineage(lineage_service_pb2_grpc.LineageServiceServicer):
+    """Answers what a test says; everything is ready unless it says otherwise."""
+
+    def __init__(self) -> None:
+        self.requests: list[Check] = []
+        self.answer: Callable[[Check], Answer] = lambda _: Answer(all_ready=True, lineage_revision=7)
+
+    async def CheckUpstreamFreshness(self, request: Check, _: Any) -> Answer:
+        self.requests.append(request)
+        return self.answer(request)
+
+    async def BatchCheckUpstreamFreshness(
+        self, request: lineage_service_pb2.BatchCheckUpstreamFreshnessRequest, _: Any
+    ) -> lineage_service_pb2.BatchCheckUpstreamFreshnessResponse:
+        self.requests.extend(request.requests)
+        return lineage_service_pb2.BatchCheckUpstreamFreshnessResponse(
+            responses=[self.answer(each) for each in request.requests]
+        )
+
+
+def flow_of(instance: instance_pb2.Instance) -> flow_pb2.FlowRef:
+    """The instance's first flow."""
+    return flow_pb2.FlowRef(instance_id=instance.instance_id, flow_kind=instance.flows[0].flow_kind)
+
+
+def unavailable(_: Check) -> Answer:
+    """Lineage-service has a bad day."""
+    raise UnavailableError("DATABASE_UNAVAILABLE", "retry")
+
+
+@contextlib.asynccontextmanager
+async def running_peers(urls: dict[str, str]) -> AsyncIterator[tuple[Instances, Lineage, dict[str, str]]]:
+    """Serve both; also yield their addresses as run-service's settings."""
+    # The generated classes are abstract to the type checker; at run time a missing method is unimplemented.
+    instances, lineage = Instances(), Lineage()  # type: ignore[abstract]
+    settings = ServiceSettings.model_validate(
+        {**urls, "service_token": SERVICE_TOKEN, "shutdown_grace_seconds": 0.1}
+    )
+    add_instances = instance_service_pb2_grpc.add_InstanceServiceServicer_to_server
+    add_lineage = lineage_service_pb2_grpc.add_LineageServiceServicer_to_server
+    servers = {
+        "instance_address": _server(settings, add_instances, instances, "instance"),
+        "lineage_address": _server(settings, add_lineage, lineage, "lineage"),
+    }
+    async with contextlib.AsyncExitStack() as stack:
+        for server in servers.values():
+            await server.start()
+            stack.push_async_callback(server.stop)
+        yield instances, lineage, {name: server.address for name, server in servers.items()}
+
+
+def _server(settings: ServiceSettings, add: Any, servicer: object, word: str) -> Server:
+    service = f"optaic.{word}.v1.{word.capitalize()}Service"
+    domain = f"{word}.optaic"
+    return Server(settings, domain, domain, [(add, servicer, service)], Authenticator(settings))
