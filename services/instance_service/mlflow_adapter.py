@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import re
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from instance_service.ports import Ensured, Experiment, ModelVersion, OutsideUna
 CHAMPION = "champion"
 _TAG = "optaic.name"  # by it an experiment is found again, whatever it is called by now
 _INSTALLATION = "optaic.installation"
+_VERSION = re.compile("[1-9][0-9]{0,8}")
 _PAGE = 1000
 _CONCURRENCY = 4
 _JSON = dict[str, Any]
@@ -96,7 +98,7 @@ class MlflowExperiments:
         # A version that is no number cannot exist; MLflow would call it a bad request.
         found = (
             await self._call("GET", "model-versions/get", query, fine=_MISSING)
-            if version.isdecimal()
+            if _VERSION.fullmatch(version)
             else None
         )
         if found is None:

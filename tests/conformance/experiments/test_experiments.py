@@ -101,7 +101,8 @@ async def test_a_version_has_its_runs_metrics(ground: Ground) -> None:
     assert found is not None
     assert (found.is_ready, dict(found.metrics)) == (True, {"rmse": 0.5})
     assert found.run_id
-    for unknown in ("99", "none"):
+    # None but the registry's own spelling: another one for the same number would never be what it answers.
+    for unknown in ("99", "none", "", "0", "01", "+1", "1 ", "\u0661", "99999999999999999999"):
         assert await ground.experiments.find_version(desired.name, unknown) is None
     assert await ground.experiments.find_version("default.0", "1") is None
 
