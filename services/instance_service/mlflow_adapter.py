@@ -24,6 +24,7 @@ _CONCURRENCY = 4
 _JSON = dict[str, Any]
 _MISSING = "RESOURCE_DOES_NOT_EXIST"
 _EXISTS = "RESOURCE_ALREADY_EXISTS"
+_CREDENTIALS = "OPTAIC_MLFLOW_TOKEN or _USERNAME"
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class MlflowExperiments:
     async def find_version(self, name: str, version: str) -> ModelVersion | None:
         """Return a version with its run's metrics; see the port."""
         query = {"name": name, "version": version}
-        # A version that is no number cannot exist; MLflow would call it a bad request.
+        # Nothing else can exist, and what MLflow takes for the same number ("01") would never be what it answers.
         found = (
             await self._call("GET", "model-versions/get", query, fine=_MISSING)
             if _VERSION.fullmatch(version)
@@ -198,11 +199,12 @@ class MlflowExperiments:
         if response.is_success:
             return _read_json(response)
         text = response.text[:500]
-        if response.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
-            message = (
-                f"MLflow does not accept OPTAIC_MLFLOW_TOKEN or _USERNAME: {response.status_code}: {text}"
-            )
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            message = f"MLflow does not accept {_CREDENTIALS}: {response.status_code}: {text}"
             raise OutsideUnavailableError("MlflowUnauthorized", message)
+        if response.status_code == httpx.codes.FORBIDDEN:  # of one experiment, and not of its neighbours
+            message = f"MLflow does not allow this to {_CREDENTIALS}: {response.status_code}: {text}"
+            raise _RefusedError("MlflowUnauthorized", message)
         if response.is_client_error and response.status_code != httpx.codes.TOO_MANY_REQUESTS:
             if fine and _error_code(response) == fine:
                 return None

@@ -20,6 +20,7 @@ _PARAMETER_SCHEMA = {
     "type": "object",
     "properties": {name: {"type": "string"} for name in ("tenant_id", "instance_id", "flow_kind", "run_id")},
 }
+_CREDENTIALS = "OPTAIC_PREFECT_API_KEY"
 _JSON = dict[str, Any]
 # The same of every deployment, sent and compared: an edit of any of these changes what runs, or whether it does.
 _FIXED: _JSON = {
@@ -152,9 +153,12 @@ class PrefectDeployments:
             if "ork pool" in text:
                 message = f"Prefect has no work pool {self._work_pool!r} yet: no worker has started"
                 raise OutsideUnavailableError("WorkPoolMissing", message)
-        if response.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
-            message = f"Prefect does not accept OPTAIC_PREFECT_API_KEY: {response.status_code}: {text}"
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            message = f"Prefect does not accept {_CREDENTIALS}: {response.status_code}: {text}"
             raise OutsideUnavailableError("PrefectUnauthorized", message)
+        if response.status_code == httpx.codes.FORBIDDEN:  # of one deployment, and not of its neighbours
+            message = f"Prefect does not allow this to {_CREDENTIALS}: {response.status_code}: {text}"
+            raise _RefusedError("PrefectUnauthorized", message)
         if response.is_client_error and response.status_code != httpx.codes.TOO_MANY_REQUESTS:
             raise _RefusedError("PrefectRefused", f"{response.status_code}: {text}")
         raise OutsideUnavailableError("PrefectUnavailable", f"{response.status_code}: {text}")

@@ -13,7 +13,7 @@ from instance_service.domain.flows import counterpart_name
 from instance_service.mlflow_adapter import MlflowExperiments
 from instance_service.ports import Experiment, Experiments, OutsideUnavailableError
 from servicekit.ids import new_id
-from support.guarded import JSON, Answer, answering, guarded
+from support.guarded import JSON, Answer, Asked, answering, guarded
 from support.mlflow_api import mlflow_api
 
 if TYPE_CHECKING:
@@ -161,6 +161,31 @@ async def test_a_server_behind_authentication_gets_credentials_and_is_told_apart
                 await adapter.ensure([_experiment()])
             assert refused.value.reason == "MlflowUnauthorized"
             await adapter.close()
+
+
+async def test_one_that_is_forbidden_is_refused_alone() -> None:
+    forbidden, allowed = _experiment(), _experiment()
+
+    def answer(asked: Asked) -> Answer:
+        if forbidden.name in asked.body and asked.path.endswith("/create"):
+            return Answer("{}", 403)
+        return Answer('{"experiment_id": "1"}')
+
+    async with answering(answer) as url:
+        adapter = MlflowExperiments(url, 2)
+        ensured = await adapter.ensure([forbidden, allowed])
+        await adapter.close()
+    assert set(ensured.ids) == {allowed.name}
+    assert "OPTAIC_MLFLOW_TOKEN" in ensured.refusals[forbidden.name]
+
+
+async def test_who_may_read_nothing_is_told_so() -> None:
+    async with answering(lambda _: Answer("{}", 403)) as url:
+        adapter = MlflowExperiments(url, 2)
+        with pytest.raises(OutsideUnavailableError) as refused:
+            await adapter.ensure([_experiment()])
+        await adapter.close()
+    assert refused.value.reason == "MlflowUnauthorized"
 
 
 @pytest.mark.parametrize(

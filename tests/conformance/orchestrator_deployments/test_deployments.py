@@ -16,7 +16,7 @@ from instance_service.domain.schedules import Timing
 from instance_service.ports import Deployment, Deployments, OutsideUnavailableError
 from instance_service.prefect_adapter import PrefectDeployments
 from servicekit.ids import new_id
-from support.guarded import Answer, answering, guarded
+from support.guarded import Answer, Asked, answering, guarded
 from support.prefect_api import prefect_api
 
 Edit = Callable[[str, str, dict[str, Any]], Awaitable[object]]
@@ -210,6 +210,31 @@ async def test_a_server_behind_authentication_gets_the_key_and_is_told_apart_fro
                 await adapter.ensure([_deployment()])
             assert refused.value.reason == "PrefectUnauthorized"
             await adapter.close()
+
+
+async def test_one_that_is_forbidden_is_refused_alone() -> None:
+    forbidden, allowed = _deployment(), _deployment()
+
+    def answer(asked: Asked) -> Answer:
+        if forbidden.name in asked.body and asked.path == "/api/deployments/":
+            return Answer("{}", 403)
+        return Answer("[]" if asked.path.endswith("/filter") else '{"id": "1"}')
+
+    async with answering(answer) as url:
+        adapter = PrefectDeployments(f"{url}/api", "optaic", 2)
+        ensured = await adapter.ensure([forbidden, allowed])
+        await adapter.close()
+    assert set(ensured.ids) == {allowed.name}
+    assert "OPTAIC_PREFECT_API_KEY" in ensured.refusals[forbidden.name]
+
+
+async def test_who_may_read_nothing_is_told_so() -> None:
+    async with answering(lambda _: Answer("{}", 403)) as url:
+        adapter = PrefectDeployments(f"{url}/api", "optaic", 2)
+        with pytest.raises(OutsideUnavailableError) as refused:
+            await adapter.ensure([_deployment()])
+        await adapter.close()
+    assert refused.value.reason == "PrefectUnauthorized"
 
 
 @pytest.mark.parametrize(
