@@ -78,7 +78,13 @@ async def build(settings: Settings, outside: Outside) -> App:
         installation_id = await installation.get_or_create(connection, new_id())
     broker = Broker(settings, STREAMS)
     environment = Environment(
-        database, SystemClock(), new_id, installation_id, settings.activation_wait_seconds
+        database,
+        SystemClock(),
+        new_id,
+        installation_id,
+        settings.activation_wait_seconds,
+        # Who waits must not be the reason for which others are refused.
+        places=asyncio.Semaphore(settings.maximum_concurrent_rpcs // 2),
     )
     relay = Relay(database, broker)
     pairings: list[Pairing] = [
@@ -133,6 +139,7 @@ async def build(settings: Settings, outside: Outside) -> App:
             "mlflow": outside.experiments.ping,
             "evidently": outside.projects.ping,
         },
+        on_stop=environment.activated.close,
     )
     background = {
         "relay": relay.run,

@@ -40,7 +40,8 @@ class Server:
     """Serves `servicers`: (generated add function, servicer, full service name).
 
     While one of `dependencies` fails, health is NOT_SERVING overall and per service. Those of `observed`
-    are shown under `dependency/<name>` like the others, and take nothing out of service.
+    are shown under `dependency/<name>` like the others, and take nothing out of service. `on_stop` tells
+    calls that wait to answer: they get the grace, like all.
     """
 
     def __init__(
@@ -53,11 +54,13 @@ class Server:
         read_tokens: ReadTokens | None = None,
         dependencies: Mapping[str, Check] | None = None,
         observed: Mapping[str, Check] | None = None,
+        on_stop: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._service_name = service_name
         self._dependencies = dict(dependencies or {})
         self._observed = dict(observed or {})
+        self._on_stop = on_stop
         self._names = [name for _, _, name in servicers]
         self._guard = Guard(error_domain, authenticator, read_tokens, settings.default_deadline_seconds)
         self._servicers = servicers
@@ -100,6 +103,7 @@ class Server:
             await end({self._watch}, _CHECK_TIMEOUT)
         await self._health.enter_graceful_shutdown()
         self._guard.stop_streams()
+        self._on_stop()
         await self._server.stop(self._settings.shutdown_grace_seconds)
         self._server = None
         _log.info("stopped", address=self.address)

@@ -13,7 +13,7 @@ from servicekit.clock import Clock
 from servicekit.database import Database
 from servicekit.ids import IdSource
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 
 
 class Signal:
@@ -21,6 +21,13 @@ class Signal:
 
     def __init__(self) -> None:
         self._listeners: dict[str, set[asyncio.Event]] = defaultdict(set)
+        self.is_closed = False
+
+    def close(self) -> None:
+        """Wake all: nobody is to wait any more."""
+        self.is_closed = True
+        for instance_id in self._listeners:
+            self.notify(instance_id)
 
     def notify(self, instance_id: str) -> None:
         """Wake who listens to an instance."""
@@ -58,7 +65,7 @@ class Signal:
 
 @dataclass(frozen=True)
 class Environment:
-    """Database, time and ids, which installation this is, and the signal that something was activated."""
+    """Database, time and ids, which installation this is, and how calls wait for an instance to be activated."""
 
     database: Database
     clock: Clock
@@ -66,6 +73,7 @@ class Environment:
     installation_id: str
     activation_wait_seconds: float = 2.0
     activated: Signal = field(default_factory=Signal)
+    places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(500))  # of calls that wait
 
     def events(self, tenant_id: str) -> Events:
         """Return the maker of a tenant's events."""

@@ -31,6 +31,7 @@ from servicekit import outbox
 from servicekit.context import RequestContext
 from servicekit.errors import (
     AbortedError,
+    DomainError,
     FailedPreconditionError,
     FieldViolation,
     InvalidArgumentError,
@@ -122,20 +123,26 @@ async def update_instance(
 
 
 async def _when_active(environment: Environment, context: RequestContext, instance: Instance) -> Instance:
-    """Return the instance once it is no longer provisioning, or as it is when the time is up."""
+    """Return the instance once it is no longer provisioning, or as it is when the time is up.
+
+    It exists: whatever fails meanwhile, the caller gets an answer.
+    """
+    if environment.places.locked():
+        return instance
     seconds = environment.activation_wait_seconds
     if context.has_own_deadline:
         seconds = time_to_wait(context)
-    # Whatever else takes long at the end, the caller gets an answer.
+    activated = environment.activated
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            with environment.activated.listening(instance.instance_id) as wait:
-                while instance.state == INSTANCE_STATE_PROVISIONING:
+        async with environment.places, asyncio.timeout(seconds):
+            with activated.listening(instance.instance_id) as wait:
+                while instance.state == INSTANCE_STATE_PROVISIONING and not activated.is_closed:
                     await wait(seconds)
-                    found = await same_revision(environment, context.tenant_id, instance)
-                    if found is None:
-                        break
-                    instance = found
+                    with contextlib.suppress(DomainError):  # the database's
+                        found = await same_revision(environment, context.tenant_id, instance)
+                        if found is None:
+                            break
+                        instance = found
     return instance
 
 
@@ -147,8 +154,8 @@ def time_to_wait(context: RequestContext) -> float:
 
 async def same_revision(environment: Environment, tenant_id: str, instance: Instance) -> Instance | None:
     """Return the newest state of the revision that a call has made; None where there is a later one, or nothing."""
-    async with environment.database.read(tenant_id) as connection:
-        snapshot = await store.get_snapshot(connection, tenant_id, instance.instance_id)
+    instance_id = instance.instance_id
+    snapshot = (await store.fetch_snapshots(environment.database, tenant_id, [instance_id])).get(instance_id)
     found = None if snapshot is None else Instance.FromString(snapshot)
     return found if found is not None and found.revision == instance.revision else None
 

@@ -3,6 +3,7 @@
 import asyncio
 
 import grpc
+import pytest
 
 from devstack.postgres import Postgres
 from optaic.common.v1.flow_pb2 import FLOW_KIND_BACKTEST, FLOW_KIND_MONITORING, FLOW_KIND_REFRESH
@@ -20,6 +21,7 @@ from optaic.instance.v1.instance_service_pb2 import (
     ListInstancesRequest,
     PauseInstanceRequest,
 )
+from servicekit.errors import UnavailableError
 from support.instance_service import RunningInstanceService, derived, instance_service, refusal
 from support.polling import eventually
 
@@ -148,6 +150,23 @@ async def test_a_repeated_request_is_told_of_its_own_revision_only(service: Runn
     assert (again.revision, again.state) == (1, INSTANCE_STATE_PROVISIONING)
 
 
+async def _begin(service: RunningInstanceService, project_id: str, name: str) -> asyncio.Future[Instance]:
+    """Return a creation that waits for a Prefect that is down."""
+    request = CreateInstanceRequest(instance=Instance(project_id=project_id, name=name))
+    request.instance.dataset.pipeline.definition_name = "sp500_prices"
+    creation: asyncio.Future[Instance] = asyncio.ensure_future(
+        service.instances.CreateInstance(request, timeout=60)
+    )
+
+    async def is_waiting() -> bool:
+        listed = await service.instances.ListInstances(ListInstancesRequest(name=name))
+        return any(each.conditions[0].reason == "PrefectUnavailable" for each in listed.instances)
+
+    await eventually(is_waiting)
+    assert not creation.done()
+    return creation
+
+
 async def test_creation_waits_up_to_the_callers_deadline(postgres_server: Postgres, nats_url: str) -> None:
     del postgres_server
     # Who gives no deadline does not wait at all.
@@ -158,17 +177,54 @@ async def test_creation_waits_up_to_the_callers_deadline(postgres_server: Postgr
         request.instance.dataset.pipeline.definition_name = "sp500_prices"
         hasty = await service.instances.CreateInstance(request, timeout=0.5)
         assert hasty.state == INSTANCE_STATE_PROVISIONING
-        request.instance.name = "patient"
-        patient = asyncio.ensure_future(service.instances.CreateInstance(request, timeout=60))
-
-        async def is_waiting() -> bool:
-            listed = await service.instances.ListInstances(ListInstancesRequest(name="patient"))
-            return any(each.conditions[0].reason == "PrefectUnavailable" for each in listed.instances)
-
-        await eventually(is_waiting)
-        assert not patient.done()
+        patient = await _begin(service, project.project_id, "patient")
         service.deployments.recover()
         assert (await patient).state == INSTANCE_STATE_ACTIVE
+
+
+async def test_who_waits_is_answered_when_the_server_stops(postgres_server: Postgres, nats_url: str) -> None:
+    del postgres_server
+    async with instance_service(nats_url, shutdown_grace_seconds=20) as service:
+        project = await service.project()
+        service.deployments.break_down()
+        patient = await _begin(service, project.project_id, "patient")
+        await service.app.server.stop()
+        assert (await patient).state == INSTANCE_STATE_PROVISIONING
+
+
+async def test_a_database_that_fails_meanwhile_does_not_end_the_wait(
+    service: RunningInstanceService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = await service.project()
+    service.deployments.break_down()
+    database, failed = service.app.environment.database, asyncio.Event()
+    patient = await _begin(service, project.project_id, "patient")
+
+    async def fail(*_: object) -> None:
+        failed.set()
+        raise UnavailableError("DATABASE_BUSY", "no database connection became free in time")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "fetch", fail)
+        async with asyncio.timeout(30):
+            await failed.wait()
+    service.deployments.recover()
+    assert (await patient).state == INSTANCE_STATE_ACTIVE
+
+
+async def test_who_waits_leaves_places_to_others(postgres_server: Postgres, nats_url: str) -> None:
+    del postgres_server
+    async with instance_service(nats_url, maximum_concurrent_rpcs=4) as service:
+        project = await service.project()
+        service.deployments.break_down()
+        waiting = [await _begin(service, project.project_id, name) for name in ("a", "b")]
+        request = CreateInstanceRequest(instance=Instance(project_id=project.project_id, name="c"))
+        request.instance.dataset.pipeline.definition_name = "sp500_prices"
+        third = await service.instances.CreateInstance(request, timeout=60)
+        assert third.state == INSTANCE_STATE_PROVISIONING
+        assert not any(one.done() for one in waiting)
+        service.deployments.recover()
+        assert {(await one).state for one in waiting} == {INSTANCE_STATE_ACTIVE}
 
 
 async def test_validate_only_stores_nothing(service: RunningInstanceService) -> None:
