@@ -98,7 +98,7 @@ class _Work:
         self._projects = dict(existing.projects)
         self._instances = {key: each.instance_id for key, each in existing.named().items()}
         planned = {(a.project, a.name): a.desired for a in actions if isinstance(a.desired, Instance)}
-        self._datasets = references.datasets_of({**existing.named(), **planned})
+        self._known = references.Known.of(existing.named(), planned)
         self._versions = {
             (key, each.version): each.definition_version_id
             for key, versions in existing.definitions.items()
@@ -161,14 +161,14 @@ class _Work:
         # A definition may be named by an expression in a config, too.
         text = str(desired).lower()
         is_early = self._dry_run and any(name.lower() in text for name in self._published)
-        reads = references.read_keys(action.project, desired, self._datasets)
+        reads = references.read_keys(action.project, desired, self._known)
         unknown = [key for key in reads if key not in self._instances and not references.is_id(key[1])]
         instance = Instance()
         instance.CopyFrom(desired)
         references.rename(
             instance,
             lambda name, _: self._instances.get((action.project, name), name),
-            lambda text: (action.project, text) in self._datasets,
+            lambda text: self._known.is_dataset(action.project, text),
         )
         if action.current is not None:
             self._reads[action.current.instance_id] = references.read_names(instance)
@@ -257,7 +257,7 @@ class _Work:
 
 def _told(instance: Instance) -> tuple[Instance, str]:
     """Return what a document tells of an instance, and who manages it."""
-    return references.as_document(instance, ()), instance.labels.get(MANAGER, "")
+    return references.as_document(instance, "", references.Known({}, ())), instance.labels.get(MANAGER, "")
 
 
 def _nested(instance: Instance, mask: Sequence[str]) -> dict[str, Any]:

@@ -35,9 +35,11 @@ def export_documents(
         definitions: Which versions of definitions are told.
     """
     documents: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    as_is = {key: references.as_document(each, existing.instances) for key, each in existing.named().items()}
-    owners = {key: each.labels.get(MANAGER, "") for key, each in existing.named().items()}
-    for key in references.in_order(as_is, {}, []):
+    current = existing.named()
+    known = references.Known.of(current, {})
+    as_is = {key: references.as_document(each, key[0], known) for key, each in current.items()}
+    owners = {key: each.labels.get(MANAGER, "") for key, each in current.items()}
+    for key in references.in_order(as_is, {}, known, []):
         documents.setdefault((key[0], owners[key] or manager), []).append(entry_of(as_is[key]))
     found: list[dict[str, Any]] = []
     if entries := _definitions(existing, definitions):

@@ -11,7 +11,7 @@ import grpc
 
 from optaic.apply import fields, references
 from optaic.apply.documents import MANAGER, STATES, DefinitionEntry, Document, InstanceEntry, refuse
-from optaic.apply.references import Key
+from optaic.apply.references import Key, Known
 from optaic.definition.v1 import definition_pb2
 from optaic.errors import ConflictError, Violation
 from optaic.instance.v1.instance_pb2 import Instance
@@ -96,16 +96,14 @@ def make_plan(
     }
     pruned = _pruned(documents, wanted, current) if prune else {}
     problems: list[Violation] = []
-    datasets = references.datasets_of(
-        {**current, **{key: entry.instance for key, (_, entry) in wanted.items()}}
-    )
+    known = Known.of(current, {key: entry.instance for key, (_, entry) in wanted.items()})
     desired = {
-        key: references.named_instance(key[0], entry, wanted, current, pruned, datasets, problems)
+        key: references.named_instance(key[0], entry, wanted, current, pruned, known, problems)
         for key, (_, entry) in wanted.items()
     }
     references.check_definitions(documents, existing.definitions, problems)
-    as_is = {key: references.as_document(each, existing.instances) for key, each in current.items()}
-    order = references.in_order({**as_is, **desired}, wanted, problems)
+    as_is = {key: references.as_document(each, key[0], known) for key, each in current.items()}
+    order = references.in_order({**as_is, **desired}, wanted, known, problems)
     refuse(problems)
 
     conflicts: list[Violation] = []
@@ -116,7 +114,7 @@ def make_plan(
         instances += _instance(
             document, entry, desired[key], (current.get(key), as_is.get(key)), adopt, conflicts
         )
-    conflicts += _held(pruned, {**as_is, **desired})
+    conflicts += _held(pruned, {**as_is, **desired}, known)
     deleted = [
         Action(Verb.DELETE, "instance", key[1], pruned[key], key[0], current=current[key])
         for key in reversed(order)
@@ -234,13 +232,12 @@ def _pruned(
     return found
 
 
-def _held(pruned: Mapping[Key, str], instances: Mapping[Key, Instance]) -> list[Violation]:
-    """Return the instances that are to go while others of the project, which stay, read them."""
-    datasets = references.datasets_of(instances)
+def _held(pruned: Mapping[Key, str], instances: Mapping[Key, Instance], known: Known) -> list[Violation]:
+    """Return the instances that are to go while others, which stay, read them."""
     return [
         Violation(pruned[key], f"{key[1]} is to be deleted, and {reader} reads it", "HAS_DEPENDANTS")
         for (project, reader), instance in instances.items()
         if (project, reader) not in pruned
-        for key in references.read_keys(project, instance, datasets)
+        for key in references.read_keys(project, instance, known)
         if key in pruned
     ]

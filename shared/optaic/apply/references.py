@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, TypeAlias
 
@@ -32,9 +33,29 @@ def is_id(text: str) -> bool:
     return len(text) == _UUID_LENGTH and text.count("-") == 4  # noqa: PLR2004 - as UUIDs are written
 
 
-def datasets_of(instances: Mapping[Key, Instance]) -> set[Key]:
-    """Return those that a universe may name: the others of its texts are entities."""
-    return {key for key, each in instances.items() if each.WhichOneof("spec") == "dataset"}
+@dataclass(frozen=True)
+class Known:
+    """What a reference may mean: an id any instance that was read, a text in a universe a dataset or an entity."""
+
+    ids: Mapping[str, Key]
+    datasets: Collection[Key]
+
+    @classmethod
+    def of(cls, current: Mapping[Key, Instance], planned: Mapping[Key, Instance]) -> Known:
+        """Return what is known of what exists and of what is planned."""
+        together = {**current, **planned}
+        return cls(
+            {each.instance_id: key for key, each in current.items()},
+            {key for key, each in together.items() if each.WhichOneof("spec") == "dataset"},
+        )
+
+    def key(self, project: str, text: str) -> Key:
+        """Return what a reference of a project's instance means."""
+        return self.ids.get(text.lower(), (project, text))
+
+    def is_dataset(self, project: str, text: str) -> bool:
+        """Return whether a text in a universe is a reference: the others are entities."""
+        return is_id(text) or (project, text) in self.datasets
 
 
 def rename(
@@ -77,12 +98,10 @@ def read_names(instance: Instance, is_dataset: Callable[[str], bool] = is_id) ->
     return found
 
 
-def read_keys(project: str, instance: Instance, datasets: Collection[Key]) -> list[Key]:
-    """Return what an instance of a project refers to there."""
-    return [
-        (project, name)
-        for name in read_names(instance, lambda text: is_id(text) or (project, text) in datasets)
-    ]
+def read_keys(project: str, instance: Instance, known: Known) -> list[Key]:
+    """Return what an instance of a project refers to, there or elsewhere."""
+    names = read_names(instance, lambda text: known.is_dataset(project, text))
+    return [known.key(project, name) for name in names]
 
 
 def named_instance(
@@ -91,16 +110,15 @@ def named_instance(
     wanted: Mapping[Key, Any],
     current: Mapping[Key, Instance],
     pruned: Collection[Key],
-    datasets: Collection[Key],
+    known: Known,
     problems: list[Violation],
 ) -> Instance:
     """Return an entry's instance with every reference as a name, an id only of another project's instance."""
-    names = {each.instance_id: name for (_, name), each in current.items() if _ == project}
 
     def name_of(text: str, where: str) -> str:
-        key = (project, names.get(text.lower(), text))
+        key = known.key(project, text)
         if key in wanted or (key in current and key not in pruned):
-            return key[1]
+            return key[1] if key[0] == project else text
         if is_id(text) and key not in pruned:
             return text
         why = "is to be deleted" if key in pruned else f"is no instance of project {project!r}"
@@ -109,18 +127,22 @@ def named_instance(
 
     instance = Instance()
     instance.CopyFrom(entry.instance)
-    rename(instance, name_of, lambda text: is_id(text) or (project, text) in datasets)
+    rename(instance, name_of, lambda text: known.is_dataset(project, text))
     return instance
 
 
-def as_document(instance: Instance, instances: Iterable[Instance]) -> Instance:
-    """Return an instance as a document says it: names for ids, nothing that is output."""
-    names = {each.instance_id: each.name for each in instances if each.project_id == instance.project_id}
+def as_document(instance: Instance, project: str, known: Known) -> Instance:
+    """Return an instance as a document of its project says it: names for ids, nothing that is output."""
+
+    def name_of(text: str, _: str) -> str:
+        key = known.key(project, text)
+        return key[1] if key[0] == project else text
+
     copy = Instance()
     copy.CopyFrom(instance)
     fields.keep_given(copy)
     copy.labels.pop(MANAGER, None)
-    rename(copy, lambda text, _: names.get(text.lower(), text))
+    rename(copy, name_of)
     _sort_upstreams(copy)
     for _, spec in definition_users(copy):
         if spec.track_newest:
@@ -194,6 +216,7 @@ def check_definitions(
 def in_order(
     instances: Mapping[Key, Instance],
     wanted: Mapping[Key, tuple[Document, InstanceEntry]],
+    known: Known,
     problems: list[Violation],
 ) -> list[Key]:
     """Return all instances, each after those that it reads; a cycle is recorded at an entry that is part of it.
@@ -201,9 +224,8 @@ def in_order(
     Those that no document has count, too: what they read must not close a cycle even for a moment.
     """
     sorter: TopologicalSorter[Key] = TopologicalSorter()
-    datasets = datasets_of(instances)
     for key, instance in instances.items():
-        sorter.add(key, *(each for each in read_keys(key[0], instance, datasets) if each in instances))
+        sorter.add(key, *(each for each in read_keys(key[0], instance, known) if each in instances))
     try:
         return list(sorter.static_order())
     except CycleError as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -13,8 +15,10 @@ from hypothesis import strategies as st
 from optaic.apply.documents import MANAGER, read_documents
 from optaic.apply.execution import read_existing
 from optaic.apply.export import Definitions, export_documents
+from optaic.apply.plan import make_plan
 from optaic.definition.v1 import definition_pb2
 from optaic.errors import ConflictError, InvalidArgumentError
+from optaic.instance.v1.instance_pb2 import Instance
 from support.apply import BACKTEST, HALVED, PRICES, SMOOTH, Memory, apply, document, plan, said, traded
 
 
@@ -232,6 +236,23 @@ async def test_definitions_are_exported_that_are_used_and_do_not_come_by_themsel
     assert await exported() == ["unused 1.0.0"]
     assert {"prices 1.1.0", "unused 1.0.0", "file 1.0.0"} <= set(await exported(Definitions.ALL))
     assert await exported(Definitions.NONE) == []
+
+
+async def test_a_plan_goes_through_what_exists_only_a_few_times(memory: Memory) -> None:
+    rounds = 0
+
+    class Counted(list[Instance]):
+        def __iter__(self) -> Iterator[Instance]:
+            nonlocal rounds
+            rounds += 1
+            return super().__iter__()
+
+    entries = [{**PRICES, "name": f"n{number}"} for number in range(30)]
+    await apply(memory, document(*entries))
+    existing = await read_existing(memory.client)
+    existing = replace(existing, instances=Counted(existing.instances))
+    assert make_plan(read_documents([document(*entries)]), existing) == []
+    assert rounds < 10
 
 
 # Any upstreams among the instances before in a hidden order: no cycle, though the file may have any order.

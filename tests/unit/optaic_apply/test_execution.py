@@ -106,3 +106,25 @@ async def test_what_somebody_else_changes_meanwhile_is_not_overwritten(memory: M
             [each async for each in execute(memory.client, actions, existing)]
         assert caught.value.reason == "ETAG_MISMATCH"
         assert not memory.instance("x").description
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+@pytest.mark.parametrize("projects", [("a", "z"), ("z", "a")])
+async def test_projects_that_read_each_other_are_pruned_together(
+    memory: Memory, projects: tuple[str, str], dry_run: bool
+) -> None:
+    for project in projects:
+        await memory.projects.create(project)
+    await apply(memory, document(PRICES, project="z"))
+    prices = memory.instance("prices").instance_id
+    await apply(memory, document({**HALVED, "upstreams": {"input": prices}}, project="a"))
+    empty = [document(project=each) for each in projects]
+    assert said(await apply(memory, *empty, prune=True, dry_run=dry_run)) == [
+        "delete halved",
+        "delete prices",
+    ]
+    # Where the reader stays, nothing is begun.
+    if dry_run:
+        with pytest.raises(ConflictError) as caught:
+            await plan(memory, document(project="z"), document(project="a", manager="other"), prune=True)
+        assert [each.reason for each in caught.value.violations] == ["HAS_DEPENDANTS"]
