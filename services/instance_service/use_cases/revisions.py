@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from instance_service.store import following, graph, queue
 from instance_service.store import instances as store
 from instance_service.store.tables import Connection
 from instance_service.use_cases.conditions import FOLLOWS_NEWEST, say_outdated, say_stuck, withdraw
-from instance_service.use_cases.drafts import Draft, complete, gather, is_same, prepare, stamp
+from instance_service.use_cases.drafts import Draft, Pending, complete, gather, is_same, prepare, stamp
 from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.rows import Rows, rows_of
 from instance_service.use_cases.shapes import timestamp
@@ -142,15 +143,24 @@ async def _newest_drafts(
     connection: Connection, environment: Environment, tenant_id: str, instances: Sequence[Instance]
 ) -> dict[str, Draft | DomainError]:
     """Return by id what each would be with the newest versions, or why it cannot."""
-    pending = [prepare(environment, instance, instance) for instance in instances]
+
+    def prepare_all() -> list[Pending]:
+        return [prepare(environment, instance, instance) for instance in instances]
+
+    # A hundred of them against large schemas take a while: the loop has other callers.
+    pending = await asyncio.to_thread(prepare_all)
     facts = await gather(connection, tenant_id, pending)
-    result: dict[str, Draft | DomainError] = {}
-    for one in pending:
-        try:
-            result[one.instance.instance_id] = complete(tenant_id, one, facts)
-        except DomainError as error:
-            result[one.instance.instance_id] = error
-    return result
+
+    def complete_all() -> dict[str, Draft | DomainError]:
+        result: dict[str, Draft | DomainError] = {}
+        for one in pending:
+            try:
+                result[one.instance.instance_id] = complete(tenant_id, one, facts)
+            except DomainError as error:
+                result[one.instance.instance_id] = error
+        return result
+
+    return await asyncio.to_thread(complete_all)
 
 
 async def check_name(connection: Connection, tenant_id: str, instance: Instance) -> None:

@@ -1,11 +1,15 @@
 """The life of a definition version, and what each state means for instances."""
 
+import asyncio
+import threading
 from typing import Any
 
 import grpc
 import pytest
 from google.protobuf import json_format
 
+from instance_service.use_cases import drafts, revisions
+from instance_service.use_cases.definitions import following, publication
 from optaic.definition.v1 import definition_events_pb2
 from optaic.definition.v1 import definition_service_pb2 as api
 from optaic.definition.v1.definition_pb2 import (
@@ -17,6 +21,7 @@ from optaic.definition.v1.definition_pb2 import (
     DEFINITION_STATE_DRAFT,
     DEFINITION_STATE_RETIRED,
     DefinitionVersion,
+    PublicationReport,
 )
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_ACTIVE, Instance
 from support.broker import listen
@@ -239,6 +244,74 @@ async def test_a_publication_says_what_it_breaks_and_for_whom(service: RunningIn
     assert patch.tracking_instance_count == 0
     stored = api.GetDefinitionVersionRequest(definition_version_id=published.definition_version_id)
     assert not (await service.definitions.GetDefinitionVersion(stored)).HasField("publication_report")
+
+
+async def test_a_report_fits_an_answer(
+    service: RunningInstanceService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project_id = (await service.project()).project_id
+    names = [f"k{n}" for n in range(12)]
+
+    def version(number: str, **rules: Any) -> dict[str, Any]:
+        schema = {"type": "object", "properties": {name: {"type": "integer", **rules} for name in names}}
+        return {"version": number, "codeRef": "mine.pipelines:Mine", "parametersSchema": schema}
+
+    await publish(service, "", definitionVersion=version("1.0.0"))
+    for name in ("one", "two", "three"):
+        given = dataset(project_id, name, trackNewest=True, config=dict.fromkeys(names, 1))
+        await service.create(given)
+    second = version("2.0.0", maximum=0)
+    whole = (await publish(service, "", definitionVersion=second, validateOnly=True)).publication_report
+    for tracking in whole.tracking_instances:
+        assert (len(tracking.violations), tracking.violations[-1]) == (11, "and 2 more")
+    most = sum(tracking.ByteSize() for tracking in whole.tracking_instances[:2])
+    monkeypatch.setattr(following, "_MOST_BYTES", most)
+    cut = (await publish(service, "", definitionVersion=second, validateOnly=True)).publication_report
+    assert list(cut.tracking_instances) == list(whole.tracking_instances[:2])
+    assert list(cut.schema_changes) == list(whole.schema_changes)
+    assert (cut.tracking_instance_count, cut.compatibility) == (3, COMPATIBILITY_BREAKING)
+
+
+async def test_nobody_would_follow_what_is_past(service: RunningInstanceService) -> None:
+    project_id = (await service.project()).project_id
+    await publish(service, "1.0.0")
+    newest = await publish(service, "2.0.0")
+    await take(service, "deprecate", newest)
+    await service.create(dataset(project_id, "following", trackNewest=True))
+    for step in ("deprecate", "retire"):
+        await take(service, step, newest)
+        report = (await publish(service, "2.0.0")).publication_report
+        assert (report.previous_version, report.tracking_instance_count) == ("1.0.0", 0)
+
+
+async def test_a_dry_run_holds_up_nobody_while_it_judges(
+    service: RunningInstanceService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def report(*given: Any) -> PublicationReport:
+        await asyncio.wait_for(service.project("beside"), 5)
+        return await following.report(*given)
+
+    monkeypatch.setattr(publication, "report", report)
+    assert (await publish(service, "1.0.0", validateOnly=True)).HasField("publication_report")
+
+
+async def test_who_follows_is_judged_beside_other_callers(
+    service: RunningInstanceService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = set()
+
+    def complete(*given: Any) -> drafts.Draft:
+        threads.add(threading.current_thread())
+        return drafts.complete(*given)
+
+    monkeypatch.setattr(revisions, "complete", complete)
+    project_id = (await service.project()).project_id
+    await publish(service, "1.0.0")
+    instance = await service.create(dataset(project_id, "following", trackNewest=True))
+    await publish(service, "2.0.0")
+    await service.until(instance.instance_id, lambda found: found.revision == 2)
+    assert threads
+    assert threading.current_thread() not in threads
 
 
 def _says(instance: Instance) -> list[tuple[str, str, str]]:

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 import structlog
 
-from instance_service.use_cases.definitions import plugins
+from instance_service.use_cases.definitions import plugins, publication
 from instance_service.use_cases.definitions.plugins import publish_plugins
-from instance_service.use_cases.definitions.publication import publish_definition
 from optaic.definition.v1.definition_pb2 import DefinitionVersion
 from optaic.definition.v1.definition_service_pb2 import ListDefinitionsRequest
 from support.example_package import install_example_package
@@ -108,13 +107,21 @@ async def test_a_fault_of_ours_keeps_nobody_from_starting(
     async def publish(*given: Any, **fields: Any) -> DefinitionVersion:
         if given[-1].name == "foreign_odd":
             raise TypeError("unhashable")
-        return await publish_definition(*given, **fields)
+        return await publication.publish_definition(*given, **fields)
 
     monkeypatch.setattr(plugins, "publish_definition", publish)
     site.install("odd", {"a.json": json.dumps([{**_GOOD, "name": "foreign_odd"}, _GOOD]).encode()})
     names, errors = await _publish(service)
     assert names == ["foreign_good"]
     assert [error["error"] for error in errors] == ["TypeError('unhashable')"]
+
+
+async def test_a_start_judges_no_followers(
+    service: RunningInstanceService, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publication, "report", None)  # nobody reads it
+    site.install("good", {"a.json": json.dumps(_GOOD).encode()})
+    assert await _publish(service) == (["foreign_good"], [])
 
 
 async def test_the_example_package_is_found_where_it_is_installed(

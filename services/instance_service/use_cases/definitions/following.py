@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import bisect
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from instance_service.domain.versions import precedence
 from instance_service.store import definitions as store
@@ -19,6 +21,8 @@ from instance_service.use_cases.macros import CALLABLE, load_inner
 from optaic.definition.v1.definition_pb2 import (
     COMPATIBILITY_BREAKING,
     COMPATIBILITY_COMPATIBLE,
+    DEFINITION_STATE_ACTIVE,
+    DEFINITION_STATE_DRAFT,
     DefinitionVersion,
     PublicationReport,
     SchemaChange,
@@ -28,7 +32,11 @@ from optaic.instance.v1.instance_pb2 import Instance
 from servicekit.errors import DomainError, FieldViolation
 
 MOST_LISTED = 1_000
+_COMING = (DEFINITION_STATE_DRAFT, DEFINITION_STATE_ACTIVE)  # who follows may get these
+_MOST_REASONS = 10  # why one instance does not fit
+_MOST_BYTES = 1_500_000  # of either list: clients take answers of four megabytes by default
 _Check: TypeAlias = Callable[[Row], Sequence[FieldViolation]]
+_Item = TypeVar("_Item", SchemaChange, TrackingInstance)
 
 
 async def wake_followers(connection: Connection, tenant_id: str, definition_id: str) -> None:
@@ -54,7 +62,9 @@ async def report(
         await store.previous_version(connection, tenant_id, version.definition_id, rank) or b""
     )
     rows: Sequence[Row] = ()
-    if not await store.is_surpassed(connection, tenant_id, version.definition_id, rank):
+    if version.state in _COMING and not await store.is_surpassed(
+        connection, tenant_id, version.definition_id, rank
+    ):
         rows = await users.list_tracking(connection, tenant_id, version.definition_id, MOST_LISTED)
     check = await _trial(connection, environment, tenant_id, version, rows)
     # A thousand instances against a large schema take a while: the loop has other callers.
@@ -73,21 +83,33 @@ def _report(
         for change in (version_changes(previous, version) if previous.version else ())
     ]
     is_breaking = any(change.compatibility == COMPATIBILITY_BREAKING for change in changes)
+    tracking = [
+        TrackingInstance(
+            instance_id=row.instance_id,
+            name=row.name,
+            project_id=row.project_id,
+            violations=_reasons(check(row)),
+        )
+        for row in rows
+    ]
     return PublicationReport(
         previous_version=previous.version,
         compatibility=COMPATIBILITY_BREAKING if is_breaking else COMPATIBILITY_COMPATIBLE,
-        schema_changes=changes,
-        tracking_instances=[
-            TrackingInstance(
-                instance_id=row.instance_id,
-                name=row.name,
-                project_id=row.project_id,
-                violations=[f"{violation.field}: {violation.description}" for violation in check(row)],
-            )
-            for row in rows
-        ],
+        schema_changes=_fitting(changes),
+        tracking_instances=_fitting(tracking),
         tracking_instance_count=rows[0].total if rows else 0,
     )
+
+
+def _reasons(violations: Sequence[FieldViolation]) -> list[str]:
+    texts = [f"{violation.field}: {violation.description}"[:500] for violation in violations[:_MOST_REASONS]]
+    more = len(violations) - len(texts)
+    return [*texts, f"and {more} more"] if more else texts
+
+
+def _fitting(items: Sequence[_Item]) -> Sequence[_Item]:
+    sizes = list(itertools.accumulate(item.ByteSize() for item in items))
+    return items[: bisect.bisect_right(sizes, _MOST_BYTES)]
 
 
 async def _trial(

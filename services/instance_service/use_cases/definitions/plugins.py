@@ -29,7 +29,7 @@ async def publish_plugins(environment: Environment, tenants: tuple[str, ...]) ->
     for tenant_id in tenants:
         for manifest, request in requests:
             try:
-                await publish_definition(environment, tenant_id, request)
+                await publish_definition(environment, tenant_id, request, is_reported=False)
             except Exception as error:  # noqa: BLE001 - whatever it is, others need the service
                 _log.error("definition refused", manifest=manifest, tenant=tenant_id, error=repr(error))
 

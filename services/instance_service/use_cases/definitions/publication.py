@@ -42,9 +42,15 @@ _NOT_CONTENT = (
 
 
 async def publish_definition(
-    environment: Environment, tenant_id: str, request: PublishDefinitionRequest
+    environment: Environment,
+    tenant_id: str,
+    request: PublishDefinitionRequest,
+    *,
+    is_reported: bool = True,
 ) -> DefinitionVersion:
     """Publish one version, as DRAFT where asked; what exists with the same content is returned as it is.
+
+    The answer says what the version means for its followers, unless nobody reads that: it takes a while.
 
     Raises:
         AlreadyExistsError: The version exists with other content.
@@ -54,10 +60,15 @@ async def publish_definition(
 
     async def publish(connection: Connection) -> DefinitionVersion:
         version = await _publish(connection, environment, tenant_id, request, given)
-        version.publication_report.CopyFrom(await report(connection, environment, tenant_id, version))
+        if is_reported and not request.validate_only:
+            version.publication_report.CopyFrom(await report(connection, environment, tenant_id, version))
         return version
 
-    return await mutate(environment, tenant_id, request, DefinitionVersion, publish)
+    version = await mutate(environment, tenant_id, request, DefinitionVersion, publish)
+    if request.validate_only:  # nothing was written, so nobody need wait until it is judged
+        async with environment.database.read(tenant_id) as connection:
+            version.publication_report.CopyFrom(await report(connection, environment, tenant_id, version))
+    return version
 
 
 async def _publish(
