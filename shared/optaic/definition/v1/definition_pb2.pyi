@@ -392,11 +392,13 @@ class PublicationReport(_message.Message):
     """How many there are."""
     @_builtins.property
     def schema_changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___SchemaChange]:
-        """What differs: between the schemas, in the order of paths, then between rules for upstreams, guardrails and flows."""
+        """What differs: between the schemas, in the order of paths, then between rules for upstreams, guardrails and flows.
+        As many as an answer takes.
+        """
 
     @_builtins.property
     def tracking_instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrackingInstance]:
-        """Instances that follow the newest version, at most 1,000 of them, in the order of names."""
+        """Instances that follow the newest version, in the order of names: at most 1,000, and as many as an answer takes."""
 
     def __init__(
         self,
@@ -466,7 +468,9 @@ class TrackingInstance(_message.Message):
     """The project it belongs to."""
     @_builtins.property
     def violations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What keeps it from the new version, as its condition `FollowsNewest` will say; empty where it fits."""
+        """What keeps it from the new version, as its condition `FollowsNewest` will say; empty where it fits. After
+        ten, how many more there are.
+        """
 
     def __init__(
         self,
