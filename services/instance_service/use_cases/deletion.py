@@ -14,7 +14,7 @@ from instance_service.store.tables import Connection
 from instance_service.use_cases.conditions import say, withdraw
 from instance_service.use_cases.drafts import stamp
 from instance_service.use_cases.environment import Environment
-from instance_service.use_cases.instances import check_etag, lock
+from instance_service.use_cases.instances import check_etag, not_found
 from instance_service.use_cases.mutation import mutate
 from instance_service.use_cases.rows import instance_row, revision_row
 from instance_service.use_cases.shapes import timestamp
@@ -41,11 +41,20 @@ async def delete_instance(
     """
 
     async def delete(connection: Connection) -> Instance:
-        instance = await lock(connection, context.tenant_id, request.instance_id)
+        tenant_id, start = context.tenant_id, request.instance_id.lower()
+        edges = await graph.list_descendant_edges(connection, tenant_id, start)
+        order = downstream_first(start, edges)
+        # All at once: verdicts are written for many instances too, and without the tenant's lock.
+        found = await store.lock_instances(connection, tenant_id, order)
+        known = {one.instance_id: one for one in map(Instance.FromString, found)}
+        if start not in known:
+            raise not_found([start])
+        instance = known[start]
         check_etag(instance, request.etag)
-        if instance.state == INSTANCE_STATE_DELETING:
-            return instance
-        return await _condemn(connection, environment, request, context, instance)
+        if instance.state != INSTANCE_STATE_DELETING:
+            descendants = [known[one] for one in order]
+            await _condemn(connection, environment, request, context, descendants, edges)
+        return instance
 
     return await mutate(environment, context.tenant_id, request, Instance, delete)
 
@@ -55,17 +64,15 @@ async def _condemn(
     environment: Environment,
     request: DeleteInstanceRequest,
     context: RequestContext,
-    instance: Instance,
-) -> Instance:
-    """Make a revision in the state DELETING of the instance and, with `cascade`, of all that depends on it."""
-    tenant_id, start = context.tenant_id, instance.instance_id
+    descendants: Sequence[Instance],
+    edges: Sequence[tuple[str, str]],
+) -> None:
+    """Make a revision in the state DELETING of the last and, with `cascade`, of all that depends on it."""
+    tenant_id, instance = context.tenant_id, descendants[-1]
+    start = instance.instance_id
     if instance.owner_instance_id:
         await _refuse_component(connection, tenant_id, instance)
-    edges = await graph.list_descendant_edges(connection, tenant_id, start)
-    order = downstream_first(start, edges)
-    found = await store.lock_instances(connection, tenant_id, order)
-    known = {one.instance_id: one for one in map(Instance.FromString, found)}
-    live = [known[one] for one in order if known[one].state != INSTANCE_STATE_DELETING]
+    live = [one for one in descendants if one.state != INSTANCE_STATE_DELETING]
     if len(live) > 1 and not request.cascade:
         direct = {reader for reader, upstream in edges if upstream == start}
         _refuse(instance, [one for one in live if one.instance_id in direct])
@@ -87,7 +94,6 @@ async def _condemn(
     await queue.enqueue(connection, tenant_id, [one.instance_id for one in live])
     events = environment.events(tenant_id)
     await outbox.append(connection, [events.deletion_requested(one) for one in live])
-    return known[start]
 
 
 async def _refuse_component(connection: Connection, tenant_id: str, component: Instance) -> None:
@@ -135,6 +141,8 @@ async def remove_finalizer(
     # Prevents two readers that go at once from each seeing the other still there.
     await lock_tenant(connection, tenant_id)
     while instance_ids:
+        # In the order in which verdicts are written.
+        await store.lock_instances(connection, tenant_id, instance_ids)
         states = await store.remove_finalizer(connection, tenant_id, instance_ids, finalizer)
         gone = [Instance.FromString(snapshot) for snapshot, finalizers in states if not finalizers]
         waiting = [(Instance.FromString(snapshot), left) for snapshot, left in states if left]

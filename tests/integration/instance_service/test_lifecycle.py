@@ -1,10 +1,16 @@
 """Pausing, deleting, and keeping deployments as they should be."""
 
+import asyncio
+from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
 
 import grpc
+import sqlalchemy as sa
 
+from instance_service.store import instances as store
+from instance_service.store import queue
+from instance_service.use_cases.deletion import remove_finalizer
 from optaic.instance.v1 import instance_events_pb2
 from optaic.instance.v1.instance_pb2 import (
     INSTANCE_STATE_ACTIVE,
@@ -21,7 +27,7 @@ from optaic.instance.v1.instance_service_pb2 import (
     ResumeInstanceRequest,
 )
 from support.broker import listen
-from support.instance_service import RunningInstanceService, refusal
+from support.instance_service import TENANT, RunningInstanceService, refusal
 from support.polling import eventually
 
 
@@ -171,6 +177,77 @@ async def test_what_is_read_goes_after_a_reader_that_is_going_already(
     )
     await service.clear_lineage(one.instance_id)
     await eventually(lambda: _is_gone(service, prices.instance_id))
+
+
+async def _goes_on_beside_a_verdict(
+    service: RunningInstanceService, first: str, second: str, change: Coroutine[Any, Any, Any]
+) -> None:
+    """Fail where a change gets into a deadlock with who locks instances in the order of ids."""
+    database = service.app.environment.database
+
+    async def is_blocked() -> bool:
+        async with database.read(TENANT) as connection:
+            found = await connection.execute(
+                sa.text("select from pg_stat_activity where cardinality(pg_blocking_pids(pid)) > 0")
+            )
+            return found.first() is not None
+
+    async with database.transaction(TENANT) as connection:
+        await store.lock_instances(connection, TENANT, [first])
+        changing = asyncio.create_task(change)
+        await eventually(is_blocked)
+        await store.lock_instances(connection, TENANT, [second])
+    await changing
+
+
+async def test_a_cascade_and_verdicts_on_many_get_along(service: RunningInstanceService) -> None:
+    project_id = (await service.project()).project_id
+    prices = await service.prices(project_id)
+    one = await service.derived(project_id, "one", prices.instance_id)
+    two = await service.prices(project_id, "two")
+    for each in (one, two):
+        await service.until_active(each.instance_id)
+    await service.update(
+        one.instance_id,
+        {"upstreamRefs": [{"resourceId": two.instance_id, "role": "input"}]},
+        "upstream_refs",
+    )
+    await eventually(lambda: _is_settled(service, one.instance_id))
+    assert one.instance_id < two.instance_id
+    request = DeleteInstanceRequest(instance_id=two.instance_id, cascade=True, validate_only=True)
+
+    async def delete() -> None:
+        await service.instances.DeleteInstance(request)
+
+    await _goes_on_beside_a_verdict(service, one.instance_id, two.instance_id, delete())
+
+
+async def test_finalizers_and_verdicts_on_many_get_along(service: RunningInstanceService) -> None:
+    project_id = (await service.project()).project_id
+    made = [await service.prices(project_id, name) for name in ("one", "two")]
+    ids = [each.instance_id for each in made]
+    service.deployments.break_down()
+    for instance_id in reversed(ids):  # in which order the rows lie then
+        await service.instances.DeleteInstance(DeleteInstanceRequest(instance_id=instance_id))
+        await service.until(
+            instance_id,
+            lambda found: _condition(found, "PrefectDeploymentReady").reason == "PrefectUnavailable",
+        )
+    environment = service.app.environment
+
+    async def finish() -> None:
+        async with environment.database.transaction(TENANT) as connection:
+            # As the planner may decide at any time.
+            await connection.execute(sa.text("set local enable_indexscan = off"))
+            await connection.execute(sa.text("set local enable_bitmapscan = off"))
+            await remove_finalizer(connection, environment, TENANT, ids, "nothing")
+
+    await _goes_on_beside_a_verdict(service, *ids, finish())
+
+
+async def _is_settled(service: RunningInstanceService, instance_id: str) -> bool:
+    async with service.app.environment.database.read(TENANT) as connection:
+        return await queue.is_settled(connection, TENANT, instance_id)
 
 
 async def test_a_deletion_with_a_stale_etag_is_refused(service: RunningInstanceService) -> None:
