@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from optaic.client import AsyncClient
+from optaic.instance.v1 import instance_service_pb2
+from support.command_line import PRICES
 from support.fake_services import FakeServices, fake_services
 
 _VARIABLES = [f"OPTAIC_{each}_ADDRESS" for each in ("INSTANCE", "RUN", "LINEAGE", "STATUS")]
@@ -40,3 +42,11 @@ async def client(addressed: FakeServices) -> AsyncIterator[AsyncClient]:
     del addressed
     async with AsyncClient.connect(token="secret") as connected:
         yield connected
+
+
+@pytest.fixture
+def optaic(addressed: FakeServices) -> FakeServices:
+    """Services that know the instance `prices`."""
+    addressed.on("GetInstance", PRICES)
+    addressed.on("ListInstances", instance_service_pb2.ListInstancesResponse(instances=[PRICES]))
+    return addressed

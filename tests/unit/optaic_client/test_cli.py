@@ -1,52 +1,21 @@
 """The command line against the same services: tables, JSON, clear refusals, exit statuses."""
 
 import json
-import uuid
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import grpc
 import pytest
 from google.protobuf import struct_pb2
 from google.rpc import error_details_pb2
-from typer.testing import CliRunner
 
-from optaic.cli.app import app
 from optaic.common.v1 import flow_pb2
-from optaic.definition.v1 import definition_pb2, definition_service_pb2
 from optaic.instance.v1 import instance_pb2, instance_service_pb2, spec_pb2
 from optaic.lineage.v1 import lineage_pb2, lineage_service_pb2
 from optaic.run.v1 import run_pb2, run_service_pb2
 from optaic.status.v1 import status_pb2, status_service_pb2
+from support.command_line import ID, invoke
 from support.fake_services import FakeServices, refuse
-
-ID = str(uuid.UUID(int=1))
-PRICES = instance_pb2.Instance(
-    instance_id=ID,
-    name="prices",
-    kind=instance_pb2.INSTANCE_KIND_DATASET,
-    state=instance_pb2.INSTANCE_STATE_ACTIVE,
-    revision=3,
-    flows=[
-        instance_pb2.Flow(flow_kind=flow_pb2.FLOW_KIND_REFRESH, prefect_deployment_name="default.x.refresh")
-    ],
-)
-
-
-@pytest.fixture
-def optaic(addressed: FakeServices) -> FakeServices:
-    """Services that know the instance `prices`."""
-    addressed.on("GetInstance", PRICES)
-    addressed.on("ListInstances", instance_service_pb2.ListInstancesResponse(instances=[PRICES]))
-    return addressed
-
-
-def invoke(*arguments: str, status: int = 0) -> Any:
-    """Run a command line."""
-    result = CliRunner().invoke(app, arguments)
-    assert result.exit_code == status, result.output
-    return result
 
 
 @pytest.mark.usefixtures("optaic")
@@ -205,58 +174,6 @@ def test_dev_status_of_no_stack_says_so() -> None:
     assert "nothing was running" in invoke("dev", "down").stdout
 
 
-DEFINITION = definition_pb2.Definition(
-    definition_id=ID,
-    name="smooth",
-    kind=definition_pb2.DEFINITION_KIND_PIPELINE,
-    newest_version=definition_pb2.DefinitionVersion(version="1.1.0"),
-)
-
-
-def test_definitions_are_listed_and_shown(optaic: FakeServices) -> None:
-    optaic.on("ListDefinitions", definition_service_pb2.ListDefinitionsResponse(definitions=[DEFINITION]))
-    optaic.on("GetDefinition", DEFINITION)
-    version = definition_pb2.DefinitionVersion(
-        version="1.1.0", state=definition_pb2.DEFINITION_STATE_DEPRECATED
-    )
-    optaic.on(
-        "ListDefinitionVersions",
-        definition_service_pb2.ListDefinitionVersionsResponse(definition_versions=[version]),
-    )
-    table = invoke("definition", "list", "--kind", "pipeline").stdout
-    assert "smooth" in table
-    assert "1.1.0" in table
-    for given in (("smooth",), (ID,), ("smooth", "--kind", "pipeline")):
-        assert "DEPRECATED" in invoke("definition", "get", *given).stdout
-    assert json.loads(invoke("definition", "get", ID, "-o", "json").stdout)["name"] == "smooth"
-    assert "--kind" in invoke("definition", "get", "rough", status=2).stderr
-
-
-def test_a_definition_is_published_from_a_file_and_says_what_breaks(
-    optaic: FakeServices, tmp_path: Path
-) -> None:
-    report = definition_pb2.PublicationReport(
-        previous_version="1.0.0",
-        compatibility=definition_pb2.COMPATIBILITY_BREAKING,
-        schema_changes=[definition_pb2.SchemaChange(path="/parameters_schema/required", description="more")],
-        tracking_instances=[definition_pb2.TrackingInstance(name="prices", violations=["n is required"])],
-        tracking_instance_count=2,
-    )
-    optaic.on("PublishDefinition", definition_pb2.DefinitionVersion(publication_report=report))
-    file = tmp_path / "smooth.yaml"
-    file.write_text("name: smooth\nkind: pipeline\ndefinition_version: {version: 1.1.0}\n")
-    shown = invoke("definition", "publish", "-f", str(file), "--draft", "--dry-run").stdout
-    assert "breaking  with version 1.0.0" in shown
-    assert "/parameters_schema/required  more" in shown
-    assert "follows: prices  n is required" in shown
-    assert "and 1 more" in shown
-    request = optaic.calls("PublishDefinition")[0].request
-    assert (request.name, request.definition_version.version) == ("smooth", "1.1.0")
-    assert (request.draft, request.validate_only) == (True, True)
-    file.write_text("name: smooth\nkind: pipeline\ndefinition_version: {version: 1.1.0}\ndraft: true\n")
-    assert "draft" in invoke("definition", "publish", "-f", str(file), status=2).stderr
-
-
 def test_revisions_are_compared(optaic: FakeServices) -> None:
     change = instance_service_pb2.FieldChange(
         path="labels.team", to_value=struct_pb2.Value(string_value="alpha")
@@ -326,67 +243,6 @@ def test_a_model_version_is_promoted_and_promotions_are_listed(optaic: FakeServi
     assert all(word in shown for word in ("4", "ann", "rmse=0.5", "better"))
     (plain,) = json.loads(invoke("instance", "promotions", "prices", "-o", "json").stdout)
     assert plain["model_version"] == "4"
-
-
-@pytest.mark.parametrize("step", ["activate", "deprecate", "retire"])
-def test_a_version_of_a_definition_takes_its_steps(optaic: FakeServices, step: str) -> None:
-    optaic.on("ListDefinitions", definition_service_pb2.ListDefinitionsResponse(definitions=[DEFINITION]))
-    versions = [
-        definition_pb2.DefinitionVersion(
-            definition_version_id=str(uuid.UUID(int=number)),
-            definition_name="smooth",
-            version=f"1.{number}.0",
-        )
-        for number in (2, 1)
-    ]
-    answer = definition_service_pb2.ListDefinitionVersionsResponse(definition_versions=versions)
-    optaic.on("ListDefinitionVersions", answer)
-    method = f"{step.capitalize()}DefinitionVersion"
-    optaic.on(method, versions[1])
-    shown = invoke("definition", step, "smooth", "1.1.0", "--reason", "so", "--dry-run").stdout
-    assert "smooth  1.1.0" in shown
-    request = optaic.calls(method)[0].request
-    assert request.definition_version_id == versions[1].definition_version_id
-    assert (request.reason, request.validate_only) == ("so", True)
-    assert "1.2.0, 1.1.0" in invoke("definition", step, "smooth", "9", status=2).stderr
-
-
-def test_a_file_is_compared_and_its_mistakes_are_told_with_their_paths(
-    optaic: FakeServices, tmp_path: Path
-) -> None:
-    project = instance_pb2.Project(project_id=ID, name="desk")
-    optaic.on("ListProjects", instance_service_pb2.ListProjectsResponse(projects=[project]))
-    pipeline = definition_pb2.Definition(name="file", kind=definition_pb2.DEFINITION_KIND_PIPELINE)
-    optaic.on("ListDefinitions", definition_service_pb2.ListDefinitionsResponse(definitions=[pipeline]))
-    optaic.on("ListInstances", instance_service_pb2.ListInstancesResponse())
-
-    def created(request: Any, _: Any) -> instance_pb2.Instance:
-        text = "version 1.0.0 of file is deprecated"
-        request.instance.conditions.add(type="DefinitionDeprecated", message=text)
-        request.instance.conditions.add(type="PrefectDeploymentReady", message="no news")
-        return cast("instance_pb2.Instance", request.instance)
-
-    optaic.on("CreateInstance", created)
-    file = tmp_path / "desk.yaml"
-    content = "{name: raw, dataset: {pipeline: {definition_name: file}}}"
-    file.write_text(f"project: desk\nmanager: me\ninstances: [{content}]\n")
-    (action,) = json.loads(invoke("diff", "-f", str(file), "-o", "json", status=1).stdout)
-    assert (action["verb"], action["name"], action["path"]) == ("create", "raw", "documents[0].instances[0]")
-    checked = invoke("apply", "-f", str(file), "--dry-run")
-    assert "create" in checked.stdout
-    assert checked.stderr == "warning: raw: version 1.0.0 of file is deprecated\n"
-    requests = [call.request for call in optaic.calls("CreateInstance")]
-    assert [request.validate_only for request in requests] == [True, True]
-    assert requests[0].instance.labels["optaic/manager"] == "me"
-    assert invoke("export", "--definitions", "none").stdout == ""
-    file.write_text(f"project: desk\nmanager: me\ninstances: [{content.replace('file', 'fiel')}]\n")
-    refused = invoke("apply", "-f", str(file), status=1).stderr
-    assert "documents[0].instances[0].dataset.pipeline.definition_name" in refused
-    invoke("diff", "-f", str(file), status=2)
-    file.write_text("project: desk\nmanager: me\ninstances: []\n")
-    assert invoke("diff", "-f", str(file)).stdout == "nothing to do\n"
-    file.write_text("project: desk\nproject: lab\n")
-    assert "'project' is there twice" in invoke("diff", "-f", str(file), status=2).stderr
 
 
 def test_a_dataset_is_promoted(optaic: FakeServices) -> None:
