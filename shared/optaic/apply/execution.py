@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
-from optaic.apply import fields, references
+from optaic.apply import fields, references, refusals
 from optaic.apply.documents import MANAGER, DefinitionEntry, Document
 from optaic.apply.plan import Action, Existing, Verb
 from optaic.client import AsyncClient
 from optaic.definition.v1 import definition_pb2
-from optaic.errors import ConflictError, FailedPreconditionError
+from optaic.errors import ConflictError, FailedPreconditionError, OptaicError
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance
 
 REASON = "applied"
@@ -80,11 +80,20 @@ async def execute(
 
     Raises:
         OptaicError: The service refused; what was done until then stays, and the next plan goes on from there.
+            A dry run goes on at once, and raises at its end what was refused.
     """
     work = _Work(client, existing, actions, dry_run)
+    refused: list[tuple[Action, OptaicError]] = []
     for action in actions:
-        is_checked = await work.do(action)
-        yield Done(action, is_checked, tuple(work.warnings))
+        try:
+            is_checked = await work.do(action)
+        except OptaicError as error:
+            if not (dry_run and isinstance(error, refusals.REFUSALS)):
+                raise refusals.placed(action, error) from error
+            refused.append((action, error))
+        else:
+            yield Done(action, is_checked, tuple(work.warnings))
+    refusals.refuse_all(refused)
 
 
 class _Work:

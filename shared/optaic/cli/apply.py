@@ -87,17 +87,18 @@ async def _carry_out(
     existing = await read_existing(client, projects_of(documents), definitions_of(documents))
     actions = make_plan(documents, existing, adopt=adopt, prune=prune)
     shown = []
-    async for done in execute(client, actions, existing, dry_run=dry_run):
-        for text in done.warnings:
-            warn(f"{done.action.name}: {text}")
-        note = "" if done.is_checked else "not checked: it needs what is not there yet"
-        if output is Format.JSON:
+    try:
+        async for done in execute(client, actions, existing, dry_run=dry_run):
+            for text in done.warnings:
+                warn(f"{done.action.name}: {text}")
             shown.append({**_plain(done.action), "checked": done.is_checked, "warnings": list(done.warnings)})
-        else:
-            _show(done.action, note)
-    if output is Format.JSON:
-        print_json_value(shown)
-    elif not actions:
+            if output is Format.TABLE:
+                note = "" if done.is_checked else "not checked: it needs what is not there yet"
+                _show(done.action, note)
+    finally:  # also where one is refused: what was done before it stays
+        if output is Format.JSON:
+            print_json_value(shown)
+    if output is Format.TABLE and not actions:
         print_line("nothing to do")
     return actions
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
+import grpc
 import pytest
 
 from optaic.apply.documents import MANAGER, read_documents
 from optaic.apply.execution import execute, read_existing
 from optaic.apply.plan import make_plan
-from optaic.errors import ConflictError, FailedPreconditionError
+from optaic.errors import (
+    ConflictError,
+    FailedPreconditionError,
+    InvalidConfigError,
+    UnavailableError,
+    Violation,
+)
 from support.apply import HALVED, PRICES, SMOOTH, Memory, apply, document, done, plan, said, traded
 
 
@@ -128,3 +136,73 @@ async def test_projects_that_read_each_other_are_pruned_together(
         with pytest.raises(ConflictError) as caught:
             await plan(memory, document(project="z"), document(project="a", manager="other"), prune=True)
         assert [each.reason for each in caught.value.violations] == ["HAS_DEPENDANTS"]
+
+
+def _refuse(memory: Memory, monkeypatch: pytest.MonkeyPatch, *fields: str) -> None:
+    """Refuse every instance whose name begins with an n, for some of its fields."""
+    create = memory.instances.create
+
+    async def refusing(**values: Any) -> Any:
+        if values["name"].startswith("n"):
+            found = [Violation(f"instance.{field}", "is wrong", "INVALID_SPEC") for field in fields]
+            code = grpc.StatusCode.INVALID_ARGUMENT
+            raise InvalidConfigError(code, "INVALID_CONFIG", "the configuration breaks rules", found)
+        return await create(**values)
+
+    monkeypatch.setattr(memory.instances, "create", refusing)
+
+
+@pytest.mark.parametrize(
+    ("field", "path"),
+    [
+        ("dataset.pipeline.config.url", "dataset.pipeline.config.url"),
+        ("upstream_refs[1].resource_id", "upstreams.prices"),
+        ("upstream_refs", "upstreams"),
+    ],
+)
+async def test_a_refusal_says_whose_it_is_and_where(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch, field: str, path: str
+) -> None:
+    _refuse(memory, monkeypatch, field)
+    upstreams = {"input": "a", "prices": "a"}
+    with pytest.raises(InvalidConfigError) as caught:
+        await apply(
+            memory, document({**PRICES, "name": "n", "upstreams": upstreams}, {**PRICES, "name": "a"})
+        )
+    assert [each.field for each in caught.value.violations] == [f"documents[0].instances[0].{path}"]
+    assert "instance n (documents[0].instances[0])" in str(caught.value)
+    assert set(memory.live()) == {"a"}
+
+
+async def test_a_dry_run_tells_all_refusals_at_once(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    await apply(memory, document(PRICES))
+    names = ("n1", "a", "n2", "n3")
+    file = document(*({**PRICES, "name": name} for name in names), {**PRICES, "owner": "alice"})
+    existing = copy.deepcopy(await read_existing(memory.client))
+    actions = make_plan(read_documents([file]), existing)
+    memory.instances.touch(memory.instance("prices"))
+    _refuse(memory, monkeypatch, "name", "dataset")
+    found = []
+    with pytest.raises(ConflictError) as caught:  # noqa: PT012 - those before it count
+        async for each in execute(memory.client, actions, existing, dry_run=True):
+            found.append(each.action.name)  # noqa: PERF401 - it raises
+    assert found == ["a"]
+    assert caught.value.reason == "APPLY_CONFLICT"
+    assert sorted(each.field for each in caught.value.violations) == [
+        *(f"documents[0].instances[{n}].{field}" for n in (0, 2, 3) for field in ("dataset", "name")),
+        "documents[0].instances[4]",
+    ]
+
+
+async def test_a_dry_run_ends_where_nobody_answers(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    async def absent(**values: Any) -> None:
+        calls.append(values["name"])
+        raise UnavailableError(grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE", "nobody there")
+
+    monkeypatch.setattr(memory.instances, "create", absent)
+    await memory.projects.create("p")
+    with pytest.raises(UnavailableError):
+        await apply(memory, document(PRICES, {**PRICES, "name": "more"}), dry_run=True)
+    assert len(calls) == 1

@@ -5,12 +5,13 @@ import uuid
 from pathlib import Path
 from typing import Any, cast
 
+import grpc
 import pytest
 
 from optaic.definition.v1 import definition_pb2, definition_service_pb2
 from optaic.instance.v1 import instance_pb2, instance_service_pb2
 from support.command_line import ID, invoke
-from support.fake_services import FakeServices
+from support.fake_services import FakeServices, refuse
 
 DEFINITION = definition_pb2.Definition(
     definition_id=ID,
@@ -123,3 +124,19 @@ def test_a_file_is_compared_and_its_mistakes_are_told_with_their_paths(
     assert invoke("diff", "-f", str(file)).stdout == "nothing to do\n"
     file.write_text("project: desk\nproject: lab\n")
     assert "'project' is there twice" in invoke("diff", "-f", str(file), status=2).stderr
+
+
+def test_what_was_done_is_shown_also_where_the_next_is_refused(optaic: FakeServices, tmp_path: Path) -> None:
+    optaic.on("ListProjects", instance_service_pb2.ListProjectsResponse())
+    optaic.on("CreateProject", instance_pb2.Project(project_id=ID, name="desk"))
+    pipeline = definition_pb2.Definition(name="file", kind=definition_pb2.DEFINITION_KIND_PIPELINE)
+    optaic.on("ListDefinitions", definition_service_pb2.ListDefinitionsResponse(definitions=[pipeline]))
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    optaic.on("CreateInstance", lambda _, context: refuse(context, code, "INVALID_SPEC", "no", []))
+    file = tmp_path / "desk.yaml"
+    file.write_text(
+        "{project: desk, manager: me, instances: [{name: raw, dataset: {pipeline: {definition_name: file}}}]}"
+    )
+    result = invoke("apply", "-f", str(file), "-o", "json", status=1)
+    assert [each["name"] for each in json.loads(result.stdout)] == ["desk"]
+    assert "instance raw (documents[0].instances[0]): no" in result.stderr
