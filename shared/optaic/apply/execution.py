@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance
 
 REASON = "applied"
 _PATIENCE = 5.0  # with each creation: nobody here needs it to be ACTIVE already
+_NAMES_NOTHING = ("name", "description", "owner", "labels", "upstream_refs")  # of definitions
 _WARNINGS = ("DefinitionDeprecated",)
 
 
@@ -113,7 +115,7 @@ class _Work:
             for key, versions in existing.definitions.items()
             for each in versions
         }
-        self._published: set[str] = set()  # names
+        self._published: list[str] = []  # names, of versions that were activated, too
         self.warnings: list[str] = []  # about what was done last
         self._moved: set[str] = set()  # versions that a dry run would have moved
         # What is read by those whom a dry run would have changed or deleted, by their ids.
@@ -141,10 +143,10 @@ class _Work:
         request, calls = entry.request, self._client.definitions
         key = ((int(request.kind), request.name), request.definition_version.version)
         if action.verb is Verb.PUBLISH:
-            # Macros use each other by name: after the first that is only pretended, the others cannot be checked.
-            is_first = not self._published
-            self._published.add(request.name)
-            if self._dry_run and not is_first:
+            # Macros use each other by name: what names one that is only pretended cannot be checked.
+            is_early = self._is_early(request.definition_version.op_macro.expression)
+            self._published.append(request.name)
+            if is_early:
                 return False
             version = await calls.publish(
                 request.name,
@@ -161,15 +163,24 @@ class _Work:
         if self._dry_run and (request.name in self._published or version_id in self._moved):
             return False
         self._moved.add(version_id)
+        if action.verb is Verb.ACTIVATE:
+            self._published.append(request.name)
         move = {Verb.ACTIVATE: calls.activate, Verb.DEPRECATE: calls.deprecate, Verb.RETIRE: calls.retire}
         await move[action.verb](version_id, REASON, validate_only=self._dry_run)
         return True
 
+    def _is_early(self, value: Any) -> bool:
+        """Return whether a text anywhere in plain values names what a dry run only pretends to have published."""
+        if not self._dry_run or not self._published:
+            return False
+        words = re.compile(rf"(?<!\w)({'|'.join(map(re.escape, self._published))})(?!\w)", re.IGNORECASE)
+        return any(words.search(text) for text in fields.texts(value))
+
     async def _write(self, action: Action, desired: Instance) -> bool:
         project_id = self._projects.get(action.project)
         # A definition may be named by an expression in a config, too.
-        text = str(desired).lower()
-        is_early = self._dry_run and any(name.lower() in text for name in self._published)
+        texts = {key: value for key, value in fields.plain(desired).items() if key not in _NAMES_NOTHING}
+        is_early = self._is_early(texts)
         reads = references.read_keys(action.project, desired, self._known)
         unknown = [key for key in reads if key not in self._instances and not references.is_id(key[1])]
         instance = Instance()
@@ -212,7 +223,7 @@ class _Work:
         Raises:
             ConflictError: ETAG_MISMATCH; somebody else changed it since it was read.
         """
-        as_read, patience = _told(current), len(self._published) + len(self._moved)
+        as_read, patience = _told(current), len(self._published)
         while True:
             try:
                 return await write(current)

@@ -221,6 +221,18 @@ def leaves(path: str, before: Any, after: Any) -> Iterator[tuple[str, Any, Any]]
         yield path, before, after
 
 
+def texts(value: Any) -> Iterator[str]:
+    """Yield every text in a plain value, as deep as it goes; keys are none."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from texts(each)
+    elif _is_list(value):
+        for each in value:
+            yield from texts(each)
+
+
 def _value(message: Message, field: FieldDescriptor) -> Any:
     """Return a field's value to compare; a message with nothing in it says no more than none."""
     if not field.is_repeated and field.has_presence and not message.HasField(field.name):

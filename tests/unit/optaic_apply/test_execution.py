@@ -206,3 +206,36 @@ async def test_a_dry_run_ends_where_nobody_answers(memory: Memory, monkeypatch: 
     with pytest.raises(UnavailableError):
         await apply(memory, document(PRICES, {**PRICES, "name": "more"}), dry_run=True)
     assert len(calls) == 1
+
+
+def _macro(name: str, expression: str) -> dict[str, Any]:
+    macro = {"parameters": ["x"], "expression": expression}
+    return {"name": name, "kind": "op_macro", "definition_version": {"version": "1.0.0", "op_macro": macro}}
+
+
+def _expression(name: str, expression: str) -> dict[str, Any]:
+    # Labels, owners and the like name nothing.
+    pipeline = {"definition_name": "file", "config": {"steps": [{"url": expression}]}}
+    return {"name": name, "dataset": {"pipeline": pipeline}, "owner": "HALF", "labels": {"team": "A"}}
+
+
+async def test_a_dry_run_leaves_out_only_what_names_what_is_planned(memory: Memory) -> None:
+    definitions = [
+        SMOOTH,
+        {**SMOOTH, "name": "rough"},
+        _macro("HALF", "x / 2"),
+        _macro("A", "HALFTIME(x)"),
+        _macro("QUARTER", "half(\nHALF(x))"),
+    ]
+    await memory.projects.create("p")
+    instances = [_expression("b", "AHALF(1)"), _expression("c", "1 +\nHALF(close)"), _expression("d", "A")]
+    found = await done(memory, document(*instances, definitions=definitions), dry_run=True)
+    assert [each.action.name.split()[0] for each in found if not each.is_checked] == ["QUARTER", "c", "d"]
+
+
+async def test_a_dry_run_cannot_check_what_uses_a_draft_that_is_to_be_active(memory: Memory) -> None:
+    await apply(memory, document(definitions=[{**SMOOTH, "state": "draft"}]))
+    reader = {"name": "x", "dataset": {"pipeline": {"definition_name": "smooth"}}}
+    file = document(reader, definitions=[{**SMOOTH, "state": "active"}])
+    found = await done(memory, file, dry_run=True)
+    assert [(each.action.name, each.is_checked) for each in found] == [("smooth 1.0.0", True), ("x", False)]
