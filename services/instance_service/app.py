@@ -160,7 +160,8 @@ async def main(stop: asyncio.Event) -> None:
         settings.prefect_api_url,
         settings.work_pool,
         settings.prefect_timeout_seconds,
-        settings.prefect_api_key,
+        api_key=settings.prefect_api_key,
+        auth_string=settings.prefect_auth_string,
     )
     experiments = MlflowExperiments(
         settings.mlflow_url,

@@ -14,7 +14,14 @@ class Settings(ServiceSettings):
         default="http://127.0.0.1:4200/api", description="Prefect's API; it may be down, also at start."
     )
     prefect_api_key: str = Field(
-        default="", repr=False, description="Bearer token for Prefect; empty: none is sent."
+        default="",
+        repr=False,
+        description="Key for Prefect Cloud, sent as a bearer token; empty: none is sent.",
+    )
+    prefect_auth_string: str = Field(
+        default="",
+        repr=False,
+        description="PREFECT_SERVER_API_AUTH_STRING of a Prefect server of one's own; goes before the key.",
     )
     prefect_timeout_seconds: float = Field(default=10.0, gt=0, description="Longest single call of Prefect.")
     work_pool: str = Field(default="optaic", description="Prefect work pool that every deployment names.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import datetime as dt
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
@@ -20,7 +21,7 @@ _PARAMETER_SCHEMA = {
     "type": "object",
     "properties": {name: {"type": "string"} for name in ("tenant_id", "instance_id", "flow_kind", "run_id")},
 }
-_CREDENTIALS = "OPTAIC_PREFECT_API_KEY"
+_CREDENTIALS = "OPTAIC_PREFECT_API_KEY or _AUTH_STRING"
 _JSON = dict[str, Any]
 # The same of every deployment, sent and compared: an edit of any of these changes what runs, or whether it does.
 _FIXED: _JSON = {
@@ -36,11 +37,19 @@ _FIXED: _JSON = {
 class PrefectDeployments:
     """The port `Deployments` on one Prefect server."""
 
-    def __init__(self, api_url: str, work_pool: str, timeout_seconds: float, api_key: str = "") -> None:
+    def __init__(
+        self,
+        api_url: str,
+        work_pool: str,
+        timeout_seconds: float,
+        *,
+        api_key: str = "",
+        auth_string: str = "",
+    ) -> None:
         self._client = httpx.AsyncClient(
             base_url=api_url.rstrip("/") + "/",
             timeout=timeout_seconds,
-            headers={"authorization": f"Bearer {api_key}"} if api_key else {},
+            headers=_authorization(api_key, auth_string),
             limits=httpx.Limits(max_connections=2 * _CONCURRENCY),
             trust_env=False,
         )
@@ -166,6 +175,13 @@ class PrefectDeployments:
 
 class _RefusedError(OutsideUnavailableError):
     """Prefect answers, and says no: repeating the same will not help by itself."""
+
+
+def _authorization(api_key: str, auth_string: str) -> dict[str, str]:
+    """Return the header by which Prefect's own server, with the text, or Prefect Cloud, with the key, knows us."""
+    if auth_string:
+        return {"authorization": f"Basic {base64.b64encode(auth_string.encode()).decode()}"}
+    return {"authorization": f"Bearer {api_key}"} if api_key else {}
 
 
 def _read_json(response: httpx.Response) -> Any:

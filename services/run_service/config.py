@@ -15,7 +15,14 @@ class Settings(ServiceSettings):
         description="Prefect's REST API; it may be away, runs wait for it.",
     )
     prefect_api_key: str = Field(
-        default="", repr=False, description="Bearer token for Prefect; empty: none is sent."
+        default="",
+        repr=False,
+        description="Key for Prefect Cloud, sent as a bearer token; empty: none is sent.",
+    )
+    prefect_auth_string: str = Field(
+        default="",
+        repr=False,
+        description="PREFECT_SERVER_API_AUTH_STRING of a Prefect server of one's own; goes before the key.",
     )
     prefect_timeout_seconds: float = Field(default=10.0, gt=0, description="Longest single call to Prefect.")
     lease_seconds: float = Field(

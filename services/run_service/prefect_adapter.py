@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Collection
 from typing import Any, Self
 
@@ -36,11 +37,10 @@ class PrefectOrchestrator:
     """The port `Orchestrator` on a Prefect server or Prefect Cloud."""
 
     def __init__(self, settings: Settings) -> None:
-        headers = {"authorization": f"Bearer {settings.prefect_api_key}"} if settings.prefect_api_key else {}
         self._client = httpx.AsyncClient(
             base_url=settings.prefect_api_url.rstrip("/"),
             timeout=settings.prefect_timeout_seconds,
-            headers=headers,
+            headers=_authorization(settings.prefect_api_key, settings.prefect_auth_string),
             trust_env=False,
         )
         self._deployment_ids: dict[str, str] = {}
@@ -145,6 +145,13 @@ class PrefectOrchestrator:
         if response.status_code >= _SERVER_ERROR or response.status_code == _TOO_MANY:
             raise OrchestratorUnavailableError(f"{response.status_code}: {response.text[:500]}")
         return response
+
+
+def _authorization(api_key: str, auth_string: str) -> dict[str, str]:
+    """Return the header by which Prefect's own server, with the text, or Prefect Cloud, with the key, knows us."""
+    if auth_string:
+        return {"authorization": f"Basic {base64.b64encode(auth_string.encode()).decode()}"}
+    return {"authorization": f"Bearer {api_key}"} if api_key else {}
 
 
 def _accepted(response: httpx.Response) -> Any:

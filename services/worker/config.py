@@ -26,7 +26,14 @@ class Settings(BaseSettings):
 
     prefect_api_url: str = Field(default="http://127.0.0.1:4200/api", description="Prefect's API.")
     prefect_api_key: str = Field(
-        default="", repr=False, description="Bearer token for Prefect; empty: none is sent."
+        default="",
+        repr=False,
+        description="Key for Prefect Cloud, sent as a bearer token; empty: none is sent.",
+    )
+    prefect_auth_string: str = Field(
+        default="",
+        repr=False,
+        description="PREFECT_SERVER_API_AUTH_STRING of a Prefect server of one's own; goes before the key.",
     )
     work_pool: str = Field(
         default="optaic", min_length=1, description="Work pool that is polled; made if absent."
@@ -70,6 +77,7 @@ class Settings(BaseSettings):
         return {
             "PREFECT_API_URL": self.prefect_api_url,
             **({"PREFECT_API_KEY": self.prefect_api_key} if self.prefect_api_key else {}),
+            **({"PREFECT_API_AUTH_STRING": self.prefect_auth_string} if self.prefect_auth_string else {}),
             "PREFECT_LOGGING_LEVEL": "WARNING",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "DO_NOT_TRACK": "1",

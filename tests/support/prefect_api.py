@@ -82,12 +82,19 @@ def running_prefect(postgres: Postgres, folder: Path) -> Iterator[str]:
     """The server as devstack runs it, on a database of its own; yields the address of its API."""
     with psycopg.connect(postgres.admin_url, autocommit=True) as connection:
         connection.execute(f"create database {_DATABASE}")
+    with another_prefect(postgres, folder) as url:
+        yield url
+
+
+@contextmanager
+def another_prefect(postgres: Postgres, folder: Path, **environment: str) -> Iterator[str]:
+    """One more server on that database, set up otherwise; yields the address of its API."""
     database_url = postgres.admin_url.replace("postgresql://", "postgresql+asyncpg://").rpartition("/")[0]
     port = ports.find_free()
     program = prefect.make_program(State(folder), port, f"{database_url}/{_DATABASE}", ui=False)
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            program.argv, env={**os.environ, **program.environment}, stdout=log, stderr=log
+            program.argv, env={**os.environ, **program.environment, **environment}, stdout=log, stderr=log
         )
     url = f"http://{ports.HOST}:{port}/api"
     try:

@@ -201,11 +201,11 @@ async def test_a_missing_work_pool_is_not_there_yet(prefect_url: str) -> None:
 
 async def test_a_server_behind_authentication_gets_the_key_and_is_told_apart_from_others() -> None:
     async with guarded("Bearer secret", "[]") as url:
-        adapter = PrefectDeployments(f"{url}/api", "optaic", 2, "secret")
+        adapter = PrefectDeployments(f"{url}/api", "optaic", 2, api_key="secret")
         assert not await _all(adapter)
         await adapter.close()
         for key in ("", "wrong"):
-            adapter = PrefectDeployments(f"{url}/api", "optaic", 2, key)
+            adapter = PrefectDeployments(f"{url}/api", "optaic", 2, api_key=key)
             with pytest.raises(OutsideUnavailableError) as refused:
                 await adapter.ensure([_deployment()])
             assert refused.value.reason == "PrefectUnauthorized"

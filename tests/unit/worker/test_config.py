@@ -3,13 +3,12 @@
 from worker.config import Settings
 
 
-def _environment(prefect_api_key: str) -> dict[str, str]:
-    settings = Settings(
-        instance_address="a:1", run_address="a:2", data_root="/data", prefect_api_key=prefect_api_key
-    )
-    return dict(settings.environment)
+def _environment(**settings: str) -> dict[str, str]:
+    given = Settings(instance_address="a:1", run_address="a:2", data_root="/data").model_copy(update=settings)
+    return dict(given.environment)
 
 
-def test_prefect_gets_the_key_that_is_given_and_none_otherwise() -> None:
-    assert _environment("secret")["PREFECT_API_KEY"] == "secret"
-    assert "PREFECT_API_KEY" not in _environment("")
+def test_prefect_gets_the_credentials_that_are_given_and_none_otherwise() -> None:
+    assert _environment(prefect_api_key="secret")["PREFECT_API_KEY"] == "secret"
+    assert _environment(prefect_auth_string="a:b")["PREFECT_API_AUTH_STRING"] == "a:b"
+    assert not {"PREFECT_API_KEY", "PREFECT_API_AUTH_STRING"} & set(_environment())
