@@ -23,6 +23,7 @@ _PAGE = 200  # Prefect's limit
 _CACHE_SIZE = 10_000
 _NOT_FOUND = 404
 _BAD_REQUEST = 400
+_UNAUTHORIZED = 401
 _TOO_MANY = 429
 _SERVER_ERROR = 500
 _STATES = {
@@ -144,6 +145,9 @@ class PrefectOrchestrator:
             raise OrchestratorUnavailableError(repr(error)) from error
         if response.status_code >= _SERVER_ERROR or response.status_code == _TOO_MANY:
             raise OrchestratorUnavailableError(f"{response.status_code}: {response.text[:500]}")
+        if response.status_code == _UNAUTHORIZED:
+            text = f"OPTAIC_PREFECT_API_KEY or _AUTH_STRING is not accepted: {response.text[:500]}"
+            raise OrchestratorUnavailableError(text)
         return response
 
 
@@ -157,4 +161,8 @@ def _authorization(api_key: str, auth_string: str) -> dict[str, str]:
 def _accepted(response: httpx.Response) -> Any:
     if response.status_code >= _BAD_REQUEST:
         raise OrchestratorRefusedError(f"{response.status_code}: {response.text[:500]}")
-    return response.json()
+    try:
+        return response.json()
+    except ValueError as error:  # a proxy's page, say
+        text = f"this is no answer of Prefect: {response.status_code}: {response.text[:500]}"
+        raise OrchestratorUnavailableError(text) from error

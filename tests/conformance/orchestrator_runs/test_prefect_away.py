@@ -6,6 +6,7 @@ import pytest
 
 from run_service.ports import FlowRunRequest, OrchestratorUnavailableError
 from run_service.prefect_adapter import PrefectOrchestrator
+from support.guarded import Answer, answering
 from support.orchestrator_runs import settings_for
 from support.prefect_api import prefect_api
 from support.proxy import Proxy
@@ -15,6 +16,26 @@ async def test_a_server_that_is_away_is_unavailable() -> None:
     async with PrefectOrchestrator(settings_for("http://127.0.0.1:1/api")) as orchestrator:
         for call in (
             orchestrator.ping(),
+            orchestrator.find_flow_run("r"),
+            orchestrator.get_states(["x"]),
+            orchestrator.cancel_flow_run("x"),
+        ):
+            with pytest.raises(OrchestratorUnavailableError):
+                await call
+
+
+@pytest.mark.parametrize(
+    "answer", [Answer("<html>log in</html>", type="text/html"), Answer("{}", 401), Answer("", 502, "")]
+)
+async def test_what_is_no_answer_of_prefect_is_unavailable(answer: Answer) -> None:
+    request = FlowRunRequest("default", str(uuid.uuid4()), "refresh", str(uuid.uuid4()), "prices-1")
+    async with (
+        answering(lambda _: answer) as url,
+        PrefectOrchestrator(settings_for(f"{url}/api")) as orchestrator,
+    ):
+        for call in (
+            orchestrator.ping(),
+            orchestrator.create_flow_run(request),
             orchestrator.find_flow_run("r"),
             orchestrator.get_states(["x"]),
             orchestrator.cancel_flow_run("x"),
