@@ -16,7 +16,7 @@ from optaic.apply.plan import Action, make_plan
 from optaic.apply.references import definition_users, read_names
 from optaic.client import AsyncClient, messages
 from optaic.definition.v1 import definition_pb2
-from optaic.errors import Blocking, ConflictError, FailedPreconditionError
+from optaic.errors import Blocking, ConflictError, DeadlineExceededError, FailedPreconditionError
 from optaic.instance.v1 import instance_pb2
 
 
@@ -125,6 +125,10 @@ class _Definitions:
 class _Instances:
     def __init__(self) -> None:
         self.by_id: dict[str, instance_pb2.Instance] = {}
+        self.state = instance_pb2.INSTANCE_STATE_ACTIVE  # of what is created
+        self.slow = 0  # as many creations, and repetitions of them, are not answered in time
+        self.timeouts: list[float | None] = []
+        self._replies: dict[str, instance_pb2.Instance] = {}
 
     def follow(self, definition_name: str) -> None:
         """Give a new revision to all that follow a definition, as the service does a while after a publication."""
@@ -153,11 +157,14 @@ class _Instances:
         project: str,
         validate_only: bool,
         reason: str,
-        timeout: float,  # noqa: ASYNC109 - as the client's
+        request_id: str,
+        timeout: float | None,  # noqa: ASYNC109 - as the client's
         **fields: Any,
     ) -> instance_pb2.Instance:
         assert reason
-        assert timeout <= 5, "nobody waits half a minute for each instance while Prefect is away"
+        self.timeouts.append(timeout)
+        if request_id in self._replies:
+            return self._answer(self._replies[request_id])
         instance = instance_pb2.Instance(instance_id=_id(), project_id=project, revision=1, etag="r1")
         messages.fill(instance, fields)
         for _, spec in definition_users(instance):
@@ -166,6 +173,14 @@ class _Instances:
         self._check(instance)
         if not validate_only:
             self.by_id[instance.instance_id] = instance
+            self._replies[request_id] = instance
+            instance.state = self.state
+        return self._answer(instance)
+
+    def _answer(self, instance: instance_pb2.Instance) -> instance_pb2.Instance:
+        if self.slow:
+            self.slow -= 1
+            raise DeadlineExceededError(grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", "too late")
         return instance
 
     async def update(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
@@ -11,11 +13,12 @@ from optaic.apply.documents import MANAGER, DefinitionEntry, Document
 from optaic.apply.plan import Action, Existing, Verb
 from optaic.client import AsyncClient
 from optaic.definition.v1 import definition_pb2
-from optaic.errors import ConflictError, FailedPreconditionError, OptaicError
-from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance
+from optaic.errors import ConflictError, DeadlineExceededError, FailedPreconditionError, OptaicError
+from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, INSTANCE_STATE_PROVISIONING, Instance
 
 REASON = "applied"
-_PATIENCE = 5.0  # with each creation: nobody here needs it to be ACTIVE already
+# Seconds for a creation: nobody here needs it to be ACTIVE already, the less while an outside system is away.
+_PATIENCE, _SHORT_PATIENCE = 5.0, 1.0
 _NAMES_NOTHING = ("name", "description", "owner", "labels", "upstream_refs")  # of definitions
 _WARNINGS = ("DefinitionDeprecated",)
 
@@ -115,6 +118,7 @@ class _Work:
             for key, versions in existing.definitions.items()
             for each in versions
         }
+        self._patience = _PATIENCE
         self._published: list[str] = []  # names, of versions that were activated, too
         self.warnings: list[str] = []  # about what was done last
         self._moved: set[str] = set()  # versions that a dry run would have moved
@@ -195,10 +199,7 @@ class _Work:
         if project_id is None or unknown or is_early:
             return False
         if action.current is None:
-            values = {each.name: fields.value_at(instance, each.name) for each, _ in instance.ListFields()}
-            answer = await self._client.instances.create(
-                project=project_id, validate_only=self._dry_run, reason=REASON, timeout=_PATIENCE, **values
-            )
+            answer = await self._create(project_id, instance)
             if not self._dry_run:
                 self._instances[action.project, action.name] = answer.instance_id
             self._note(answer)
@@ -216,6 +217,31 @@ class _Work:
 
         await self._write_as_read(action.current, update)
         return True
+
+    async def _create(self, project_id: str, instance: Instance) -> Instance:
+        """Create an instance; a service that is too busy to answer soon is asked the same again, with more time."""
+        values = {each.name: fields.value_at(instance, each.name) for each, _ in instance.ListFields()}
+        request_id = str(uuid.uuid4())
+
+        async def create(timeout: float | None) -> Instance:  # noqa: ASYNC109 - the call's deadline
+            return await self._client.instances.create(
+                project=project_id,
+                validate_only=self._dry_run,
+                reason=REASON,
+                request_id=request_id,
+                timeout=timeout,
+                **values,
+            )
+
+        for patience in (self._patience, _PATIENCE):
+            with contextlib.suppress(DeadlineExceededError):
+                answer = await create(patience)
+                break
+        else:
+            answer = await create(None)
+        is_away = not self._dry_run and answer.state == INSTANCE_STATE_PROVISIONING
+        self._patience = _SHORT_PATIENCE if is_away else _PATIENCE
+        return answer
 
     async def _write_as_read(self, current: Instance, write: Callable[[Instance], Awaitable[None]]) -> None:
         """Write with an instance's etag; again where only what this run published gave the instance another.

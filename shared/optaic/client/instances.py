@@ -40,6 +40,7 @@ class Instances:
         upstreams: Upstreams | None = None,
         validate_only: bool = False,
         reason: str = "",
+        request_id: str = "",
         timeout: float | None = None,  # noqa: ASYNC109 - the call's deadline, which the service sees too
         **fields: Any,
     ) -> instance_pb2.Instance:
@@ -51,6 +52,7 @@ class Instances:
             upstreams: Role -> instance or instances, for example `{"input": prices}`.
             validate_only: Check everything, store nothing.
             reason: Recorded with the revision.
+            request_id: Repeats with the same id get the first answer.
             timeout: The deadline of this call in seconds, instead of the client's: while an outside system is
                 away, the answer comes shortly before it and says PROVISIONING.
             fields: What it is (`dataset=`, `signal=`, `backtest=`, ...) and any other field of Instance, as plain
@@ -62,7 +64,9 @@ class Instances:
         instance = instance_pb2.Instance(name=name)
         instance.project_id = project if isinstance(project, str) else project.project_id
         messages.fill(instance, _with_upstreams(_gather_backtest(fields), upstreams))
-        request = api.CreateInstanceRequest(instance=instance, validate_only=validate_only, reason=reason)
+        request = api.CreateInstanceRequest(
+            instance=instance, validate_only=validate_only, reason=reason, request_id=request_id
+        )
         answer: instance_pb2.Instance = await self._call("CreateInstance", request, timeout)
         return answer
 

@@ -13,11 +13,13 @@ from optaic.apply.execution import execute, read_existing
 from optaic.apply.plan import make_plan
 from optaic.errors import (
     ConflictError,
+    DeadlineExceededError,
     FailedPreconditionError,
     InvalidConfigError,
     UnavailableError,
     Violation,
 )
+from optaic.instance.v1 import instance_pb2
 from support.apply import HALVED, PRICES, SMOOTH, Memory, apply, document, done, plan, said, traded
 
 
@@ -239,3 +241,27 @@ async def test_a_dry_run_cannot_check_what_uses_a_draft_that_is_to_be_active(mem
     file = document(reader, definitions=[{**SMOOTH, "state": "active"}])
     found = await done(memory, file, dry_run=True)
     assert [(each.action.name, each.is_checked) for each in found] == [("smooth 1.0.0", True), ("x", False)]
+
+
+async def test_who_is_away_is_not_waited_for_again_and_again(memory: Memory) -> None:
+    def entries(prefix: str) -> list[dict[str, Any]]:
+        return [{**PRICES, "name": f"{prefix}{number}"} for number in range(10)]
+
+    await apply(memory, document(*entries("a")))
+    assert memory.instances.timeouts == [5.0] * 10
+    memory.instances.timeouts.clear()
+    memory.instances.state = instance_pb2.INSTANCE_STATE_PROVISIONING
+    await apply(memory, document(*entries("b")))
+    assert sum(each or 30 for each in memory.instances.timeouts) < 20
+
+
+@pytest.mark.parametrize("slow", [1, 2])
+async def test_a_creation_that_is_not_answered_in_time_is_asked_for_again(memory: Memory, slow: int) -> None:
+    memory.instances.slow = slow
+    file = document(PRICES, HALVED)
+    assert said(await apply(memory, file)) == ["create p", "create prices", "create halved"]
+    assert len(memory.instances.by_id) == 2
+    assert await plan(memory, file) == []
+    memory.instances.slow = 9
+    with pytest.raises(DeadlineExceededError):
+        await apply(memory, document(PRICES, HALVED, {**PRICES, "name": "more"}))

@@ -68,6 +68,9 @@ async def test_every_call_has_the_token_and_every_mutation_a_request_id(
     (call,) = services.calls("CreateProject")
     assert call.metadata["authorization"] == "Bearer secret"
     assert uuid.UUID(call.request.request_id)
+    services.on("CreateInstance", instance_pb2.Instance())
+    await client.instances.create(project="p", name="x", dataset={}, request_id="mine")
+    assert services.calls("CreateInstance")[0].request.request_id == "mine"
 
 
 async def test_an_unavailable_service_is_tried_again(services: FakeServices, client: AsyncClient) -> None:
