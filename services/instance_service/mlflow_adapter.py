@@ -6,10 +6,9 @@ import asyncio
 import contextlib
 import itertools
 import re
-from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import httpx
 
@@ -22,6 +21,7 @@ _VERSION = re.compile("[1-9][0-9]{0,8}")
 _PAGE = 1000
 _CONCURRENCY = 4
 _JSON = dict[str, Any]
+_Search: TypeAlias = Callable[[str, str], Awaitable[_JSON]]  # by what names begin with, and the page's token
 _MISSING = "RESOURCE_DOES_NOT_EXIST"
 _EXISTS = "RESOURCE_ALREADY_EXISTS"
 _CREDENTIALS = "OPTAIC_MLFLOW_TOKEN or _USERNAME"
@@ -61,7 +61,7 @@ class MlflowExperiments:
         await self._send("GET", "health")
 
     async def ensure(self, desired: Sequence[Experiment]) -> Ensured:
-        """Create, restore or repair; see the port. Two reads, whatever the batch's size."""
+        """Create, restore or repair; see the port. Two reads for what is of about the same age."""
         ensured = Ensured()
         known = await self._find([experiment.name for experiment in desired])
         repairs = []
@@ -89,9 +89,15 @@ class MlflowExperiments:
 
     async def pages(self, installation_id: str) -> AsyncIterator[Sequence[Experiment]]:
         """Yield every experiment of an installation that is not archived; see the port."""
-        champions = await self._champions("")
-        async for page in self._search(f"tags.`{_INSTALLATION}` = '{installation_id}'", "ACTIVE_ONLY"):
+        champions = _aliases(await self._read([""], self._search_models))
+        condition, token = f"tags.`{_INSTALLATION}` = '{installation_id}'", ""
+        while True:
+            answer = await self._search(condition, "ACTIVE_ONLY", token)
+            page = map(_found, answer.get("experiments", []))
             yield [_with_champion(one, champions).observed for one in page]
+            token = answer.get("next_page_token", "")
+            if not token:
+                return
 
     async def find_version(self, name: str, version: str) -> ModelVersion | None:
         """Return a version with its run's metrics; see the port."""
@@ -115,41 +121,51 @@ class MlflowExperiments:
 
     async def _find(self, names: Sequence[str]) -> dict[str, list[_Found]]:
         """Return all experiments with these names, the one that counts first."""
-        found: dict[str, list[_Found]] = defaultdict(list)
-        if not names:
+        found: dict[str, list[_Found]] = {name: [] for name in sorted(names)}
+        if not found:
             return found
-        wanted, prefix = set(names), _common_prefix(min(names), max(names))
-        champions = await self._champions(prefix)
-        async for page in self._search(f"tags.`{_TAG}` LIKE '{prefix}%'", "ALL"):
-            for one in page:
-                if one.observed.name in wanted:
-                    found[one.observed.name].append(_with_champion(one, champions))
+        wanted = list(found)
+        champions = _aliases(await self._read(wanted, self._search_models))
+        answers = await self._read(wanted, self._search_by_name)
+        # By id: what was created meanwhile may shift one to the next page, and it is no twin of itself.
+        items = {item["experiment_id"]: item for answer in answers for item in answer.get("experiments", [])}
+        for one in map(_found, items.values()):
+            if one.observed.name in found:
+                found[one.observed.name].append(_with_champion(one, champions))
         for group in found.values():
             group.sort(key=lambda one: (one.is_archived, int(one.id)))
         return found
 
-    async def _search(self, condition: str, view: str) -> AsyncIterator[list[_Found]]:
-        query: _JSON = {"filter": condition, "view_type": view, "max_results": _PAGE}
-        while True:
-            answer = await self._call("POST", "experiments/search", query)
-            yield [_found(item) for item in answer.get("experiments", [])]
-            if not answer.get("next_page_token"):
-                return
-            query["page_token"] = answer["next_page_token"]
+    async def _read(self, names: Sequence[str], search: _Search) -> list[_JSON]:
+        """Return what has these names, which are sorted, among others.
 
-    async def _champions(self, prefix: str) -> dict[str, str]:
-        """Return the champion's version by the model's name in the registry."""
-        query: _JSON = {"filter": f"name LIKE '{prefix}%'", "max_results": _PAGE}
-        champions: dict[str, str] = {}
+        MLflow takes what names begin with, and no list of them. Ids begin with their time: those of a batch mostly
+        share much. Where more than a page of others share it too, as of an old one and a new one, each part that
+        shares more is read by itself.
+        """
+        answers, token, prefix = [], "", _common_prefix(names[0], names[-1])
         while True:
-            answer = await self._call("GET", "registered-models/search", query)
-            for model in answer.get("registered_models", []):
-                for alias in model.get("aliases", []):
-                    if alias["alias"] == CHAMPION:
-                        champions[model["name"]] = alias["version"]
-            if not answer.get("next_page_token"):
-                return champions
-            query["page_token"] = answer["next_page_token"]
+            answer = await search(prefix, token)
+            token = answer.get("next_page_token", "")
+            if token and len(names) > 1:
+                parts = itertools.groupby(names, key=lambda name: name[: len(prefix) + 1])
+                return [answer for _, part in parts for answer in await self._read([*part], search)]
+            answers.append(answer)
+            if not token:
+                return answers
+
+    async def _search_by_name(self, prefix: str, token: str) -> _JSON:
+        return await self._search(f"tags.`{_TAG}` LIKE '{prefix}%'", "ALL", token)
+
+    async def _search(self, condition: str, view: str, token: str) -> _JSON:
+        query = {"filter": condition, "view_type": view, "max_results": _PAGE, "page_token": token}
+        answer: _JSON = await self._call("POST", "experiments/search", query)
+        return answer
+
+    async def _search_models(self, prefix: str, token: str) -> _JSON:
+        query = {"filter": f"name LIKE '{prefix}%'", "max_results": _PAGE, "page_token": token}
+        answer: _JSON = await self._call("GET", "registered-models/search", query)
+        return answer
 
     async def _repair(self, desired: Experiment, found: Sequence[_Found], ensured: Ensured) -> None:
         async with self._slots:
@@ -182,7 +198,7 @@ class MlflowExperiments:
         # A twin of this call made it, or it lost its tag.
         answer = await self._call("GET", "experiments/get-by-name", {"experiment_name": desired.title})
         found = _found(answer["experiment"])
-        champion = (await self._champions(desired.name)).get(desired.name, "")
+        champion = _aliases(await self._read([desired.name], self._search_models)).get(desired.name, "")
         return replace(found, observed=replace(found.observed, champion=champion))
 
     async def _set_champion(self, name: str, version: str) -> None:
@@ -226,9 +242,20 @@ class _RefusedError(OutsideUnavailableError):
 
 
 def _common_prefix(low: str, high: str) -> str:
-    """Return what all texts between two begin with. Ids begin with their time: those of a batch share much."""
+    """Return what all texts between two begin with."""
     same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(low, high, strict=False))
     return "".join(one for one, _ in same)
+
+
+def _aliases(answers: Iterable[_JSON]) -> dict[str, str]:
+    """Return the champion's version by the model's name in the registry."""
+    models = [model for answer in answers for model in answer.get("registered_models", [])]
+    return {
+        model["name"]: alias["version"]
+        for model in models
+        for alias in model.get("aliases", [])
+        if alias["alias"] == CHAMPION
+    }
 
 
 def _read_json(response: httpx.Response) -> Any:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from devstack import ports
+from instance_service import mlflow_adapter
 from instance_service.domain.flows import counterpart_name
 from instance_service.mlflow_adapter import MlflowExperiments
 from instance_service.ports import Experiment, Experiments, OutsideUnavailableError
@@ -17,6 +18,10 @@ from support.guarded import JSON, Answer, Asked, answering, guarded
 from support.mlflow_api import mlflow_api
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import httpx
+
     from conformance.experiments.conftest import Ground
 
 
@@ -105,6 +110,36 @@ async def test_a_version_has_its_runs_metrics(ground: Ground) -> None:
     for unknown in ("99", "none", "", "0", "01", "+1", "1 ", "\u0661", "99999999999999999999"):
         assert await ground.experiments.find_version(desired.name, unknown) is None
     assert await ground.experiments.find_version("default.0", "1") is None
+
+
+async def test_what_is_looked_for_is_read_and_not_all_that_is_as_old(
+    mlflow_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mlflow_adapter, "_PAGE", 5)  # as if there were thousands
+    installation = new_id()
+    old_id = f"00{new_id()[2:]}"
+    old = Experiment(counterpart_name("default", old_id), f"alpha.{old_id}", "", installation)
+    desired = [old, *(_experiment(installation) for _ in range(40))]
+    adapter = MlflowExperiments(mlflow_url, 60)
+    ensured = await adapter.ensure(desired)
+    assert len(set(ensured.ids.values())) == len(desired)
+    asked: list[str] = []
+    send = adapter._send
+
+    async def count(method: str, path: str, content: Mapping[str, Any] | None = None) -> httpx.Response:
+        asked.append(path.rpartition("/")[2])
+        return await send(method, path, content)
+
+    monkeypatch.setattr(adapter, "_send", count)
+    two = await adapter.ensure([desired[-1], old])
+    assert two.ids == {one.name: ensured.ids[one.name] for one in (desired[-1], old)}
+    assert asked.count("search") == len(asked) <= 6  # of each kind once in vain, then by name
+    assert await adapter.ensure(desired) == ensured
+    assert set(asked) == {"search"}, "nothing was repaired"
+    assert await _all(adapter, installation) == {one.name: one for one in desired}
+    await adapter.delete([one.name for one in desired])
+    assert not await _all(adapter, installation)
+    await adapter.close()
 
 
 async def test_nothing_is_asked_for_nothing(ground: Ground) -> None:
