@@ -53,6 +53,7 @@ _OUTPUT_ONLY = (
     "create_time",
     "update_time",
     "owner_instance_id",
+    "macro_version_ids",
 )
 
 

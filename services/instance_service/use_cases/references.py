@@ -22,9 +22,6 @@ from servicekit.ids import is_id
 
 _NO_CONSTRAINTS = {"additionalProperties": False}
 _DEFAULT_NAMES = {"store": "delta", "accessor": "simple"}
-_REFERENCE = (
-    "definition_id", "definition_name", "definition_version_id", "definition_version", "track_newest", "config"
-)  # fmt: skip
 # Kind, definition id, name, version id, version, and the version that a follower has already.
 Wanted: TypeAlias = tuple[str, str, str, str, str, str]
 Versions: TypeAlias = Mapping[Wanted, DefinitionVersion]
@@ -38,6 +35,7 @@ class Reference:
     path: str
     spec: ComponentSpec | Instance
     held_id: str = ""  # of the version that the instance has there already, whatever became of it
+    held_version: str = ""
     # Macro versions that it has, by name: a configuration that was not written anew means what it meant, and who
     # follows the newest never goes back.
     held_macros: Mapping[str, str] = field(default_factory=dict)
@@ -108,9 +106,10 @@ def references_of(
             return Reference(slot, path, spec)
         is_held = spec.track_newest or own.config == spec.config
         macros = dict(own.macro_version_ids) if is_held else {}
-        is_same = all(getattr(spec, name) == getattr(own, name) for name in _REFERENCE)
-        is_staying = stays and spec.track_newest and is_same
-        return Reference(slot, path, spec, own.definition_version_id, macros, is_staying)
+        is_staying = stays and _is_following_still(slot, spec, own)
+        return Reference(
+            slot, path, spec, own.definition_version_id, own.definition_version, macros, is_staying
+        )
 
     if (dataset := dataset_of(instance)) is not None:
         path = "instance.dataset" if kind == "dataset" else "instance.signal.dataset"
@@ -118,20 +117,48 @@ def references_of(
     return [reference(kind, "instance", instance)] if kind in DEFINED_KINDS else []
 
 
+def _is_following_still(slot: str, spec: ComponentSpec | Instance, own: ComponentSpec | Instance) -> bool:
+    """Return whether a reference follows what the instance follows already, however little of it is said."""
+    named = spec.definition_name
+    if not (named or spec.definition_id or spec.definition_version_id):
+        named = _DEFAULT_NAMES.get(slot, "")
+    return (
+        spec.track_newest
+        and own.track_newest
+        and spec.config == own.config
+        and named in {"", own.definition_name}
+        and spec.definition_id in {"", own.definition_id}
+    )
+
+
 def complete_references(references: Iterable[Reference]) -> list[FieldViolation]:
-    """Fill in what a reference leaves to the default; who follows the newest version names none."""
+    """Fill in what a reference leaves to the default; who follows the newest version names none, but the held one."""
     violations = []
     for reference in references:
         spec = reference.spec
-        if spec.track_newest and not reference.stays:
-            spec.ClearField("definition_version_id")
-            spec.ClearField("definition_version")
+        if spec.track_newest:
+            violations.extend(_version_violations(reference))
+            spec.definition_version_id = reference.held_id if reference.stays else ""
+            spec.definition_version = ""
         if not reference.is_named:
             spec.definition_name = _DEFAULT_NAMES.get(reference.slot, "")
         if not reference.is_named:
             text = "definition_id or definition_name is required"
             violations.append(FieldViolation(reference.path, text, "INVALID_SPEC"))
     return violations
+
+
+def _version_violations(reference: Reference) -> list[FieldViolation]:
+    spec, text = reference.spec, "who follows the newest version (track_newest) names no other"
+    given = {
+        "definition_version_id": (spec.definition_version_id, reference.held_id),
+        "definition_version": (spec.definition_version, reference.held_version),
+    }
+    return [
+        FieldViolation(f"{reference.path}.{name}", text, "INVALID_SPEC")
+        for name, (wanted, held) in given.items()
+        if wanted not in {"", held}
+    ]
 
 
 async def load_versions(

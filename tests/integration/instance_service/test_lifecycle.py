@@ -242,7 +242,7 @@ async def test_finalizers_and_verdicts_on_many_get_along(service: RunningInstanc
             await connection.execute(sa.text("set local enable_bitmapscan = off"))
             await remove_finalizer(connection, environment, TENANT, ids, "nothing")
 
-    await _goes_on_beside_a_verdict(service, *ids, finish())
+    await _goes_on_beside_a_verdict(service, ids[0], ids[1], finish())
 
 
 async def _is_settled(service: RunningInstanceService, instance_id: str) -> bool:

@@ -224,3 +224,69 @@ async def test_all_who_track_a_definition_move_with_an_event_each_and_who_does_n
     for other in (misfit, follower):
         found = await service.until_active(other.instance_id)
         assert (found.definition_version, found.revision) == ("1.0.0", 1)
+
+
+async def test_who_cannot_follow_is_changed_by_those_who_say_it_all_anew(
+    service: RunningInstanceService,
+) -> None:
+    await publish(service, "linear", compatibilityRules=[{"role": "features", "minCount": 1}])
+    project_id = (await service.project()).project_id
+    prices = (await service.prices(project_id)).instance_id
+    given = model(project_id, "m", prices, trackNewest=True)
+    made = await service.create(given)
+    await publish(service, "linear", "2.0.0", compatibilityRules=[{"role": "features", "minCount": 5}])
+    await service.until(made.instance_id, lambda found: found.conditions)
+    as_read = {"definitionId": made.definition_id, "definitionVersion": "1.0.0"}
+    by_id = {"definitionVersionId": made.definition_version_id}
+    names = "definition_name,track_newest,config,labels"
+    for number, (more, mask) in enumerate([({}, "*"), (as_read, "*"), (by_id, "*"), ({}, names)]):
+        labels = {"number": str(number)}
+        anew = {**given, **more, "labels": labels}
+        changed = await service.update(made.instance_id, anew, *mask.split(","))
+        assert (changed.revision, changed.definition_version) == (2 + number, "1.0.0")
+        assert dict(changed.labels) == labels
+        assert changed.definition_id == made.definition_id
+        assert [condition.reason for condition in changed.conditions] == ["NewestDoesNotFit"]
+    other = await refusal(service.update(made.instance_id, {**given, "config": {"alpha": 2}}, "*"))
+    assert "instance.upstream_refs" in other.fields
+
+
+async def test_who_follows_names_no_other_version_than_the_held_one(service: RunningInstanceService) -> None:
+    project_id = (await service.project()).project_id
+    pipeline = {"definitionName": "sp500_prices", "trackNewest": True, "definitionVersion": "9.9.9"}
+    given = {"projectId": project_id, "name": "d", "dataset": {"pipeline": pipeline}}
+    refused = await refusal(service.create(given))
+    assert refused.field_reasons == {"instance.dataset.pipeline.definition_version": "INVALID_SPEC"}
+    del pipeline["definitionVersion"]
+    made = await service.create(given)
+    version = made.dataset.pipeline.definition_version
+    path = "dataset.pipeline.definition_version"
+    for number in ("7.7.7", version):
+        update = service.update(
+            made.instance_id, {"dataset": {"pipeline": {"definitionVersion": number}}}, path
+        )
+        if number == version:
+            assert (await update).revision == 1
+        else:
+            refused = await refusal(update)
+            assert refused.field_reasons == {f"instance.{path}": "INVALID_SPEC"}
+    pipeline["definitionVersionId"] = project_id
+    refused = await refusal(service.update(made.instance_id, given, "dataset.pipeline"))
+    assert refused.field_reasons == {"instance.dataset.pipeline.definition_version_id": "INVALID_SPEC"}
+    pipeline["definitionVersionId"] = made.dataset.pipeline.definition_version_id
+    assert (await service.update(made.instance_id, given, "dataset.pipeline")).revision == 1
+
+
+async def test_which_macros_are_used_is_not_for_the_caller_to_say(service: RunningInstanceService) -> None:
+    project_id = (await service.project()).project_id
+    stray = {"A": project_id}
+    pipeline = {"definitionName": "sp500_prices", "macroVersionIds": stray}
+    given = {
+        "projectId": project_id,
+        "name": "d",
+        "macroVersionIds": stray,
+        "dataset": {"pipeline": pipeline},
+    }
+    made = await service.create(given)
+    assert not made.macro_version_ids
+    assert not made.dataset.pipeline.macro_version_ids
