@@ -288,7 +288,9 @@ class Instance(_message.Message):
     definition_version: _builtins.str
     """Semantic version of the definition."""
     track_newest: _builtins.bool
-    """Follow newly published versions, of the definition and of the macros that `config` calls. Omitted: stay pinned."""
+    """Follow newly published versions, of the definition and of the macros that `config` calls; a version named
+    beside must be the one that is held. Omitted: stay pinned.
+    """
     state: Global___InstanceState.ValueType
     """Output only."""
     revision: _builtins.int

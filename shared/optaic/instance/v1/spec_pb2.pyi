@@ -63,7 +63,9 @@ class ComponentSpec(_message.Message):
     definition_version: _builtins.str
     """Semantic version."""
     track_newest: _builtins.bool
-    """Follow newly published versions, of the definition and of the macros that `config` calls."""
+    """Follow newly published versions, of the definition and of the macros that `config` calls; a version named
+    beside must be the one that is held. Omitted: stay pinned.
+    """
     @_builtins.property
     def config(self) -> _struct_pb2.Struct:
         """Satisfies the version's `parameters_schema`."""
