@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, cast
@@ -20,6 +21,9 @@ from optaic.definition.v1 import definition_pb2
 from optaic.errors import ConflictError, InvalidArgumentError
 from optaic.instance.v1.instance_pb2 import Instance
 from support.apply import BACKTEST, HALVED, PRICES, SMOOTH, Memory, apply, document, plan, said, traded
+
+ENDLESS: list[Any] = []
+ENDLESS.append(ENDLESS)
 
 
 @pytest.mark.parametrize(
@@ -43,6 +47,35 @@ from support.apply import BACKTEST, HALVED, PRICES, SMOOTH, Memory, apply, docum
         (
             document({**PRICES, "freshness_policy": {"frequency": "hourly"}}),
             "documents[0].instances[0].freshness_policy.frequency",
+            "INVALID_VALUE",
+        ),
+        *[
+            (
+                document({**PRICES, "schedule": {"manual": {}, "overlap_policy": policy}}),
+                "documents[0].instances[0].schedule.overlap_policy",
+                "INVALID_VALUE",
+            )
+            for policy in (7, True, 1.5, "never", ["skip"])
+        ],
+        *[
+            (
+                document({"name": "x", "dataset": {"pipeline": {"config": {"a": [{"b": number}]}}}}),
+                "documents[0].instances[0].dataset.pipeline.config",
+                "INVALID_VALUE",
+            )
+            for number in (math.nan, math.inf, 10**400, ENDLESS)
+        ],
+        *[
+            (
+                document({**PRICES, "freshness_policy": {"frequency": "daily", "grace": grace}}),
+                "documents[0].instances[0].freshness_policy.grace",
+                "INVALID_VALUE",
+            )
+            for grace in (math.nan, math.inf, 1e300, "soon")
+        ],
+        (
+            document({"name": "x", "signal": {"contract": {"min_value": -math.inf}}}),
+            "documents[0].instances[0].signal.contract.min_value",
             "INVALID_VALUE",
         ),
         (document({**PRICES, "upstreams": ["a"]}), "documents[0].instances[0].upstreams", "INVALID_VALUE"),
