@@ -143,9 +143,7 @@ def _check(field: FieldDescriptor, value: Any) -> None:
     for each in _numbers(value):
         if not math.isfinite(each):
             raise ValueError(f"{each} is no finite number")
-        if field.enum_type is not None and (
-            isinstance(each, bool) or each not in field.enum_type.values_by_number
-        ):
+        if field.enum_type is not None and each not in field.enum_type.values_by_number:
             raise ValueError(f"{each!r} is not a {field.enum_type.name}")
 
 

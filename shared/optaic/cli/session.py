@@ -67,7 +67,9 @@ def fail(message: str, *, status: int = _FAILED) -> None:
 class _Loader(yaml.SafeLoader):
     """Safe YAML that refuses a key that is there twice, where YAML would silently keep the last."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        # As it is written: construction puts what `<<` merges beside the keys that replace it.
+        node = super().compose_mapping_node(anchor)
         seen: set[Any] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
@@ -76,7 +78,7 @@ class _Loader(yaml.SafeLoader):
                 )
             if isinstance(key, yaml.ScalarNode):
                 seen.add(key.value)
-        return super().construct_mapping(node, deep)
+        return node
 
 
 def read_yaml(path: Path) -> list[Any]:

@@ -8,6 +8,7 @@ from typing import Any, cast
 import grpc
 import pytest
 
+from optaic.cli.session import read_yaml
 from optaic.definition.v1 import definition_pb2, definition_service_pb2
 from optaic.instance.v1 import instance_pb2, instance_service_pb2
 from support.command_line import ID, invoke
@@ -140,3 +141,15 @@ def test_what_was_done_is_shown_also_where_the_next_is_refused(optaic: FakeServi
     result = invoke("apply", "-f", str(file), "-o", "json", status=1)
     assert [each["name"] for each in json.loads(result.stdout)] == ["desk"]
     assert "instance raw (documents[0].instances[0]): no" in result.stderr
+
+
+def test_maps_that_are_merged_may_replace_keys_and_are_merged_again(tmp_path: Path) -> None:
+    file = tmp_path / "desk.yaml"
+    file.write_text("base: &base {x: 0, y: 0}\na: &a {<<: *base, x: 1}\nb: {<<: *a, y: 2}\nc: {d: *a}\n")
+    (found,) = read_yaml(file)
+    assert (found["a"], found["b"]) == ({"x": 1, "y": 0}, {"x": 1, "y": 2})
+    assert found["c"] == {"d": found["a"]}
+    for text in ("a: {x: 1, x: 2}", "a: [{<<: {x: 1}, y: 1, y: 2}]", "a: 1\nb: 1\na: 1"):
+        file.write_text(text)
+        with pytest.raises(ValueError, match="is there twice"):
+            read_yaml(file)
