@@ -246,8 +246,16 @@ def complete(tenant_id: str, pending: Pending, facts: Facts) -> Draft:
     if not pending.stays:
         withdraw(instance, FOLLOWS_NEWEST)
     say_outdated(instance, [version for use in uses for version in use.versions()], pending.now)
-    check_size(instance, "instance")
+    _check_size(instance)
     return Draft(instance, tuple(_components(instance, dataset)), settings, tuple(upstreams), changes)
+
+
+def _check_size(instance: Instance) -> None:
+    """Refuse what is too large; conditions come and go, and nobody can help what they say."""
+    lasting = Instance()
+    lasting.CopyFrom(instance)
+    lasting.ClearField("conditions")
+    check_size(lasting, "instance")
 
 
 def _set_status_contract(instance: Instance, version: DefinitionVersion | None) -> None:

@@ -72,6 +72,18 @@ async def test_what_is_too_large_is_refused_while_it_can_still_be_changed(
     assert (published.reason, list(published.fields)) == ("TOO_LARGE", ["definition_version"])
 
 
+async def test_what_is_said_of_a_large_instance_does_not_count(service: RunningInstanceService) -> None:
+    project = await service.project()
+    made = await service.until_active((await service.prices(project.project_id)).instance_id)
+    note = "x" * (MAXIMUM_RESOURCE - made.ByteSize() - 40)
+    service.deployments.break_down()
+    await service.update(made.instance_id, {"labels": {"note": note}}, "labels")
+    degraded = await service.until(made.instance_id, lambda found: found.conditions)
+    assert degraded.ByteSize() > MAXIMUM_RESOURCE
+    changed = await service.update(made.instance_id, {"owner": "ada"}, "owner")
+    assert (changed.owner, list(changed.conditions)) == ("ada", list(degraded.conditions))
+
+
 async def test_who_would_outgrow_the_limit_stays_and_holds_nobody_up(service: RunningInstanceService) -> None:
     await publish(service, "linear", "1.0.0")
     project = await service.project()
