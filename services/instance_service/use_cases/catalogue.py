@@ -28,7 +28,9 @@ from optaic.instance.v1.instance_service_pb2 import (
     ListInstancesResponse,
 )
 from servicekit import pages
-from servicekit.errors import NotFoundError
+from servicekit.errors import FieldViolation, InvalidArgumentError, NotFoundError
+
+_MOST_BYTES = 15_000_000  # of an answer that is no page; our clients take 16 megabytes
 
 
 async def get_instance(environment: Environment, tenant_id: str, request: GetInstanceRequest) -> Instance:
@@ -87,11 +89,19 @@ async def batch_get_instances(
 
     Raises:
         NotFoundError: Naming every missing id.
+        InvalidArgumentError: Together they are larger than an answer may be.
     """
     ids = [instance_id.lower() for instance_id in request.instance_ids]
     found = await store.fetch_snapshots(environment.database, tenant_id, ids)
     if missing := [instance_id for instance_id in ids if instance_id not in found]:
         raise not_found(missing)
+    size = sum(len(found[instance_id]) for instance_id in ids)
+    if size > _MOST_BYTES:
+        text = (
+            f"{len(ids)} instances take {size} bytes, more than the {_MOST_BYTES} of an answer: ask for fewer"
+        )
+        violation = FieldViolation("instance_ids", text, "TOO_LARGE")
+        raise InvalidArgumentError("TOO_LARGE", text, field_violations=[violation])
     return BatchGetInstancesResponse(
         instances=[Instance.FromString(found[instance_id]) for instance_id in ids]
     )

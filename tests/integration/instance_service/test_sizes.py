@@ -1,7 +1,10 @@
 """What is large is refused, or lives like anything else."""
 
+import grpc
+
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Project
 from optaic.instance.v1.instance_service_pb2 import (
+    BatchGetInstancesRequest,
     CreateProjectRequest,
     DeleteInstanceRequest,
     ListInstanceRevisionsRequest,
@@ -29,6 +32,14 @@ async def test_large_instances_are_listed_in_shorter_pages_and_live_like_others(
             break
         page.page_token = answer.next_page_token
     assert found == [item.name for item in made]
+
+    ids = [item.instance_id for item in made]
+    batch = BatchGetInstancesRequest(instance_ids=ids * 4)
+    refused = await refusal(service.instances.BatchGetInstances(batch))
+    assert (refused.code, refused.field_reasons) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        {"instance_ids": "TOO_LARGE"},
+    )
 
     one = made[0].instance_id
     await service.until_active(one)
