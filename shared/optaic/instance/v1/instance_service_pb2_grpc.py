@@ -145,7 +145,8 @@ class InstanceServiceServicer:
 
     def CreateInstance(self, request, context):
         """Stores the desired state, then waits for ACTIVE up to the caller's deadline (less a tenth of it, between 0.1
-        and 1 second, to answer in; 2 seconds without a deadline); otherwise answers PROVISIONING. A repeated request
+        and 1 second, to answer in; 2 seconds without a deadline); otherwise answers PROVISIONING, which it does at
+        once when the service stops, or when half of the calls that it serves at a time are waiting. A repeated request
         waits in the same way and gets the revision that the first one has made, in its newest state; where there is
         a later revision, as it was stored. Errors: NOT_FOUND (PROJECT_NOT_FOUND, DEFINITION_NOT_FOUND,
         UPSTREAM_NOT_FOUND); ALREADY_EXISTS (NAME_TAKEN); INVALID_ARGUMENT (INVALID_CONFIG
@@ -164,7 +165,9 @@ class InstanceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def BatchGetInstances(self, request, context):
-        """In the order of the ids given. Errors: NOT_FOUND (INSTANCE_NOT_FOUND) naming every missing id.
+        """In the order of the ids given. Not cut: whose client takes 4 MB, as gRPC's do unless told otherwise, asks for so
+        few large ones (512 kB at most) at once. Errors: NOT_FOUND (INSTANCE_NOT_FOUND) naming every missing id;
+        INVALID_ARGUMENT (TOO_LARGE) above 15 MB.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

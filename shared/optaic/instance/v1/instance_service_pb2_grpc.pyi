@@ -42,7 +42,8 @@ class InstanceServiceStub:
     """In the order of names."""
     CreateInstance: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.CreateInstanceRequest, _instance_pb2.Instance]
     """Stores the desired state, then waits for ACTIVE up to the caller's deadline (less a tenth of it, between 0.1
-    and 1 second, to answer in; 2 seconds without a deadline); otherwise answers PROVISIONING. A repeated request
+    and 1 second, to answer in; 2 seconds without a deadline); otherwise answers PROVISIONING, which it does at
+    once when the service stops, or when half of the calls that it serves at a time are waiting. A repeated request
     waits in the same way and gets the revision that the first one has made, in its newest state; where there is
     a later revision, as it was stored. Errors: NOT_FOUND (PROJECT_NOT_FOUND, DEFINITION_NOT_FOUND,
     UPSTREAM_NOT_FOUND); ALREADY_EXISTS (NAME_TAKEN); INVALID_ARGUMENT (INVALID_CONFIG
@@ -53,7 +54,10 @@ class InstanceServiceStub:
     REVISION_NOT_FOUND).
     """
     BatchGetInstances: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.BatchGetInstancesRequest, _instance_service_pb2.BatchGetInstancesResponse]
-    """In the order of the ids given. Errors: NOT_FOUND (INSTANCE_NOT_FOUND) naming every missing id."""
+    """In the order of the ids given. Not cut: whose client takes 4 MB, as gRPC's do unless told otherwise, asks for so
+    few large ones (512 kB at most) at once. Errors: NOT_FOUND (INSTANCE_NOT_FOUND) naming every missing id;
+    INVALID_ARGUMENT (TOO_LARGE) above 15 MB.
+    """
     ListInstances: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.ListInstancesRequest, _instance_service_pb2.ListInstancesResponse]
     """In the order of names; components only when asked for by kind."""
     UpdateInstance: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.UpdateInstanceRequest, _instance_pb2.Instance]
@@ -105,7 +109,8 @@ class InstanceServiceAsyncStub(InstanceServiceStub):
     """In the order of names."""
     CreateInstance: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.CreateInstanceRequest, _instance_pb2.Instance]  # type: ignore[assignment]
     """Stores the desired state, then waits for ACTIVE up to the caller's deadline (less a tenth of it, between 0.1
-    and 1 second, to answer in; 2 seconds without a deadline); otherwise answers PROVISIONING. A repeated request
+    and 1 second, to answer in; 2 seconds without a deadline); otherwise answers PROVISIONING, which it does at
+    once when the service stops, or when half of the calls that it serves at a time are waiting. A repeated request
     waits in the same way and gets the revision that the first one has made, in its newest state; where there is
     a later revision, as it was stored. Errors: NOT_FOUND (PROJECT_NOT_FOUND, DEFINITION_NOT_FOUND,
     UPSTREAM_NOT_FOUND); ALREADY_EXISTS (NAME_TAKEN); INVALID_ARGUMENT (INVALID_CONFIG
@@ -116,7 +121,10 @@ class InstanceServiceAsyncStub(InstanceServiceStub):
     REVISION_NOT_FOUND).
     """
     BatchGetInstances: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.BatchGetInstancesRequest, _instance_service_pb2.BatchGetInstancesResponse]  # type: ignore[assignment]
-    """In the order of the ids given. Errors: NOT_FOUND (INSTANCE_NOT_FOUND) naming every missing id."""
+    """In the order of the ids given. Not cut: whose client takes 4 MB, as gRPC's do unless told otherwise, asks for so
+    few large ones (512 kB at most) at once. Errors: NOT_FOUND (INSTANCE_NOT_FOUND) naming every missing id;
+    INVALID_ARGUMENT (TOO_LARGE) above 15 MB.
+    """
     ListInstances: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.ListInstancesRequest, _instance_service_pb2.ListInstancesResponse]  # type: ignore[assignment]
     """In the order of names; components only when asked for by kind."""
     UpdateInstance: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.UpdateInstanceRequest, _instance_pb2.Instance]  # type: ignore[assignment]
@@ -189,7 +197,8 @@ class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_instance_pb2.Instance, _abc.Awaitable[_instance_pb2.Instance]]:
         """Stores the desired state, then waits for ACTIVE up to the caller's deadline (less a tenth of it, between 0.1
-        and 1 second, to answer in; 2 seconds without a deadline); otherwise answers PROVISIONING. A repeated request
+        and 1 second, to answer in; 2 seconds without a deadline); otherwise answers PROVISIONING, which it does at
+        once when the service stops, or when half of the calls that it serves at a time are waiting. A repeated request
         waits in the same way and gets the revision that the first one has made, in its newest state; where there is
         a later revision, as it was stored. Errors: NOT_FOUND (PROJECT_NOT_FOUND, DEFINITION_NOT_FOUND,
         UPSTREAM_NOT_FOUND); ALREADY_EXISTS (NAME_TAKEN); INVALID_ARGUMENT (INVALID_CONFIG
@@ -212,7 +221,10 @@ class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _instance_service_pb2.BatchGetInstancesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_instance_service_pb2.BatchGetInstancesResponse, _abc.Awaitable[_instance_service_pb2.BatchGetInstancesResponse]]:
-        """In the order of the ids given. Errors: NOT_FOUND (INSTANCE_NOT_FOUND) naming every missing id."""
+        """In the order of the ids given. Not cut: whose client takes 4 MB, as gRPC's do unless told otherwise, asks for so
+        few large ones (512 kB at most) at once. Errors: NOT_FOUND (INSTANCE_NOT_FOUND) naming every missing id;
+        INVALID_ARGUMENT (TOO_LARGE) above 15 MB.
+        """
 
     @_abc_1.abstractmethod
     def ListInstances(
