@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from run_service.domain import ACTIVE, RunStatus
 from run_service.store.records import Record, json_of, record_of
 from run_service.store.tables import extensions, flows, runs
+from servicekit.database import Database
 
 # A CASE evaluates only the branch it takes: one look into one extension table per run.
 _RESULT = sa.case(
@@ -29,7 +31,29 @@ _RESULT = sa.case(
     else_=sa.cast(sa.null(), JSONB),
 ).label("result")
 _SELECT = sa.select(runs, _RESULT)
+_OF_FLOW = """
+    select run_id, run_number, status, coalesce(output_version ->> 'digest', '') as digest from runs
+    where tenant_id = :tenant_id and instance_id = listed.instance_id and flow_kind = listed.flow_kind and run_number > 0
+"""
+_NEWEST = "order by run_number desc limit 1"
+_LIST_NEWEST = sa.text(f"""
+    select cast(listed.instance_id as text), listed.flow_kind, cast(run_id as text), run_number, status, digest
+    from unnest(cast(:instance_ids as uuid[]), cast(:flow_kinds as text[])) as listed (instance_id, flow_kind)
+    cross join lateral (({_OF_FLOW} {_NEWEST}) union ({_OF_FLOW} and status = 'completed' {_NEWEST})) as newest
+""")  # noqa: S608 - constants
 _ACTIVE_WORDS = sorted(status.value for status in ACTIVE)  # psycopg would send an enum's name
+
+
+@dataclass(frozen=True)
+class NewestRun:
+    """What admission compares with what lineage-service says of a flow; asked for with every submission."""
+
+    instance_id: str
+    flow_kind: str
+    run_id: str
+    run_number: int
+    status: RunStatus
+    digest: str  # of its output; empty where it has none
 
 
 async def _records(connection: AsyncConnection, statement: sa.Executable) -> list[Record]:
@@ -130,40 +154,20 @@ async def get_run_of_tick(
 
 
 async def list_newest_runs(
-    connection: AsyncConnection, tenant_id: str, wanted: Sequence[tuple[str, str]]
-) -> list[Record]:
+    database: Database, tenant_id: str, wanted: Sequence[tuple[str, str]]
+) -> list[NewestRun]:
     """Return for each flow (instance id, flow kind) its newest run and its newest completed one."""
-    listed = (
-        sa.func.unnest(
-            sa.cast([instance_id for instance_id, _ in wanted], sa.ARRAY(UUID(as_uuid=False))),
-            sa.cast([flow_kind for _, flow_kind in wanted], sa.ARRAY(sa.Text)),
+    parameters = {
+        "tenant_id": tenant_id,
+        "instance_ids": [instance_id for instance_id, _ in wanted],
+        "flow_kinds": [flow_kind for _, flow_kind in wanted],
+    }
+    return [
+        NewestRun(instance_id, flow_kind, run_id, run_number, RunStatus(status), digest)
+        for instance_id, flow_kind, run_id, run_number, status, digest in await database.fetch(
+            tenant_id, _LIST_NEWEST, parameters
         )
-        .table_valued(
-            sa.column("instance_id", UUID(as_uuid=False)), sa.column("flow_kind", sa.Text), name="listed"
-        )
-        .render_derived()
-    )
-    of_flow = (
-        sa.select(runs.c.run_id)
-        .where(
-            runs.c.tenant_id == tenant_id,
-            runs.c.instance_id == listed.c.instance_id,
-            runs.c.flow_kind == listed.c.flow_kind,
-            runs.c.run_number > 0,
-        )
-        .order_by(runs.c.run_number.desc())
-        .limit(1)
-    )
-    newest = of_flow.lateral("newest")
-    completed = of_flow.where(runs.c.status == RunStatus.COMPLETED.value).lateral("completed")
-    ids = sa.union_all(
-        sa.select(newest.c.run_id).select_from(listed.join(newest, sa.true())),
-        sa.select(completed.c.run_id).select_from(listed.join(completed, sa.true())),
-    ).subquery()
-    return await _records(
-        connection,
-        _SELECT.where(runs.c.tenant_id == tenant_id, runs.c.run_id.in_(sa.select(ids.c.run_id))),
-    )
+    ]
 
 
 async def list_runs(

@@ -22,7 +22,8 @@ from run_service.domain import (
 )
 from run_service.events import attached_event
 from run_service.store import runs as run_store
-from run_service.store.records import Record, word_of
+from run_service.store.records import number_of, word_of
+from run_service.store.runs import NewestRun
 from run_service.use_cases.dependencies import Dependencies
 
 _FlowKey = tuple[str, flow_pb2.FlowKind.ValueType]
@@ -89,26 +90,26 @@ async def ask(deps: Dependencies, found: Admission, *, must_compare: bool = Fals
     if not found.flow.upstreams and not answer.blocking and not known.get(own) and not must_compare:
         return replace(found, answer=answer)
     keys = sorted({own, *known, *(_key(edge.upstream) for edge in found.flow.upstreams)})
-    async with deps.database.read(found.tenant_id) as connection:
-        ours = await run_store.list_newest_runs(
-            connection,
-            found.tenant_id,
-            [(instance_id, word_of("flow_kind", kind)) for instance_id, kind in keys],
-        )
+    flows = [(instance_id, word_of("flow_kind", kind)) for instance_id, kind in keys]
+    ours = await run_store.list_newest_runs(deps.database, found.tenant_id, flows)
     unknown = _unknown_to(answer, known, own, ours)
     if unknown:
+        async with deps.database.read(found.tenant_id) as connection:
+            records = await run_store.list_runs_by_id(connection, found.tenant_id, unknown)
         request.run_events.extend(
-            attached_event(record.status, record.run, record.last_event_id) for record in unknown
+            attached_event(record.status, record.run, record.last_event_id) for record in records
         )
         answer = await deps.peers.check_upstreams(request)
-    numbers = [
-        record.run.run_number for record in ours if (record.run.instance_id, record.run.flow_kind) == own
-    ]
+    numbers = [newest.run_number for newest in ours if _flow_key(newest) == own]
     return replace(found, answer=answer, run_number=max(numbers, default=0) + 1)
 
 
 def _key(flow: flow_pb2.FlowRef) -> _FlowKey:
     return (flow.instance_id, flow.flow_kind)
+
+
+def _flow_key(run: NewestRun) -> _FlowKey:
+    return (run.instance_id, number_of("flow_kind", run.flow_kind))  # type: ignore[return-value]  # of this enum
 
 
 def _known_numbers(answer: _Answer) -> dict[_FlowKey, int]:
@@ -118,30 +119,30 @@ def _known_numbers(answer: _Answer) -> dict[_FlowKey, int]:
 
 
 def _unknown_to(
-    answer: _Answer, known: dict[_FlowKey, int], own: _FlowKey, ours: Iterable[Record]
-) -> list[Record]:
+    answer: _Answer, known: dict[_FlowKey, int], own: _FlowKey, ours: Iterable[NewestRun]
+) -> set[str]:
     """Return our runs that the answer cannot rest on: newer, ended while it says active, or another output."""
     running = {_key(item.flow) for item in answer.blocking if item.status == flow_pb2.STATUS_RUNNING}
     outputs = {
         (item.instance_id, item.flow_kind): (item.version_id, item.digest) for item in answer.input_versions
     }
     outputs[own] = (answer.base_version.version_id, answer.base_version.digest)
-    unknown = []
-    for record in ours:
-        key = (record.run.instance_id, record.run.flow_kind)
-        is_newer = record.run.run_number > known.get(key, 0)
-        has_ended_meanwhile = key in running and record.status in ENDED
-        if is_newer or has_ended_meanwhile or _has_other_output(record, outputs.get(key)):
-            unknown.append(record)
+    unknown = set()
+    for run in ours:
+        key = _flow_key(run)
+        is_newer = run.run_number > known.get(key, 0)
+        has_ended_meanwhile = key in running and run.status in ENDED
+        if is_newer or has_ended_meanwhile or _has_other_output(run, outputs.get(key)):
+            unknown.add(run.run_id)
     return unknown
 
 
-def _has_other_output(record: Record, output: tuple[str, str] | None) -> bool:
-    if output is None or record.status is not RunStatus.COMPLETED:
+def _has_other_output(run: NewestRun, output: tuple[str, str] | None) -> bool:
+    if output is None or run.status is not RunStatus.COMPLETED:
         return False
     version_id, digest = output
     # An equal digest does not move the version: then the id is an older run's.
-    is_same = record.run.run_id == version_id or digest == record.run.output_version.digest != ""
+    is_same = run.run_id == version_id or digest == run.digest != ""
     return not is_same
 
 
