@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 
@@ -21,6 +22,7 @@ from optaic.instance.v1.instance_pb2 import (
     Instance,
 )
 from optaic.instance.v1.instance_service_pb2 import DeleteInstanceRequest
+from support.clock import FakeClock
 from support.counterparts import FakeDeployments, FakeExperiments, FakeProjects
 from support.definitions import model, publish
 from support.instance_service import TENANT, RunningInstanceService, running
@@ -223,6 +225,40 @@ async def test_a_complaint_that_comes_late_is_looked_into_again(service: Running
         await queue.settle(connection, [queue.Claim(TENANT, seen.instance_id, lease, 1)])
     healed = await service.until_active(prices.instance_id)
     assert not healed.conditions
+
+
+async def test_what_was_found_out_about_an_older_revision_is_not_written(
+    service: RunningInstanceService,
+) -> None:
+    prices = await service.prices((await service.project()).project_id)
+    seen = await service.until_active(prices.instance_id)
+    await service.update(seen.instance_id, {"owner": "ada"}, "owner")
+    changed = await service.until_active(seen.instance_id)
+
+    def rename(instance: Instance) -> None:
+        instance.name = "outdated"
+
+    well = Verdict("ElsewhereReady", apply=rename)
+    ill = Verdict("ElsewhereReady", problem=OutsideUnavailableError("ElsewhereDown", "late"))
+    for verdict in (well, ill):
+        assert await record(service.app.environment, TENANT, [(seen, [verdict])]) == set()
+    assert await service.until(seen.instance_id, lambda _: True) == changed
+
+
+async def test_changes_of_the_state_ascend_though_the_clock_goes_back(
+    service: RunningInstanceService,
+) -> None:
+    prices = await service.prices((await service.project()).project_id)
+    last = await service.until_active(prices.instance_id)
+    past = FakeClock(datetime(2000, 1, 1, tzinfo=UTC))
+    environment = replace(service.app.environment, clock=past)
+    down = OutsideUnavailableError("ElsewhereDown", "says nothing")
+    for problem, state in ((down, INSTANCE_STATE_DEGRADED), (None, INSTANCE_STATE_ACTIVE)):
+        await record(environment, TENANT, [(last, [Verdict("ElsewhereReady", problem=problem)])])
+        found = await service.until(last.instance_id, lambda _: True)
+        assert (found.state, found.revision) == (state, last.revision)
+        assert found.update_time.ToNanoseconds() > last.update_time.ToNanoseconds()
+        last = found
 
 
 async def test_a_message_is_renewed_when_it_says_something_else(service: RunningInstanceService) -> None:
