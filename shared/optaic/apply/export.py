@@ -10,7 +10,7 @@ from optaic.apply import references
 from optaic.apply.documents import MANAGER, definition_entry_of, entry_of
 from optaic.apply.plan import Existing
 from optaic.definition.v1 import definition_pb2
-from optaic.instance.v1.instance_pb2 import Instance
+from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_PAUSED, Instance
 
 UNMANAGED = "export"
 _BUILTIN = "worker.builtin."
@@ -47,6 +47,15 @@ def export_documents(
     for (project, owner), entries in sorted(documents.items()):
         found.append({"project": project, "manager": owner, "instances": entries})
     return found
+
+
+def unsaid(existing: Existing) -> list[str]:
+    """Return what is so and no document says."""
+    return [
+        f"{project}/{name} is paused, which a file does not say: made of it elsewhere, it runs as scheduled"
+        for (project, name), instance in sorted(existing.named().items())
+        if instance.state == INSTANCE_STATE_PAUSED
+    ]
 
 
 def _definitions(existing: Existing, which: Definitions) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ import yaml
 
 from optaic.apply.documents import read_documents
 from optaic.apply.execution import definitions_of, execute, projects_of, read_existing
-from optaic.apply.export import UNMANAGED, Definitions, export_documents
+from optaic.apply.export import UNMANAGED, Definitions, export_documents, unsaid
 from optaic.apply.plan import Action, make_plan
 from optaic.cli.output import Format, OutputOption, print_json_value, print_line
 from optaic.cli.session import FileOption, is_id, read_yaml, run, warn
@@ -73,6 +73,8 @@ def export(
             )
             names = {found.name}
         existing = await read_existing(client, names, () if definitions is Definitions.NONE else None)
+        for text in unsaid(existing):
+            warn(text)
         documents = export_documents(existing, manager=manager, definitions=definitions)
         yaml.safe_dump_all(documents, sys.stdout, sort_keys=False, allow_unicode=True, width=110)
 

@@ -153,3 +153,19 @@ def test_maps_that_are_merged_may_replace_keys_and_are_merged_again(tmp_path: Pa
         file.write_text(text)
         with pytest.raises(ValueError, match="is there twice"):
             read_yaml(file)
+
+
+def test_an_export_says_what_no_file_can_say(optaic: FakeServices) -> None:
+    project = instance_pb2.Project(project_id=ID, name="desk")
+    optaic.on("ListProjects", instance_service_pb2.ListProjectsResponse(projects=[project]))
+    optaic.on("ListDefinitions", definition_service_pb2.ListDefinitionsResponse())
+    paused = instance_pb2.INSTANCE_STATE_PAUSED
+    instances = [
+        instance_pb2.Instance(project_id=ID, instance_id="1", name="halted", state=paused),
+        instance_pb2.Instance(project_id=ID, instance_id="2", name="running"),
+    ]
+    optaic.on("ListInstances", instance_service_pb2.ListInstancesResponse(instances=instances))
+    result = invoke("export")
+    assert "halted" in result.stdout
+    assert result.stderr.startswith("warning: desk/halted is paused")
+    assert "running" not in result.stderr
