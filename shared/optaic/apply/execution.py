@@ -193,6 +193,7 @@ class _Work:
             instance,
             lambda name, _: self._instances.get((action.project, name), name),
             lambda text: self._known.is_dataset(action.project, text),
+            references.bare_entity,
         )
         if action.current is not None:
             self._reads[action.current.instance_id] = references.read_names(instance)

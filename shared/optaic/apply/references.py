@@ -26,11 +26,17 @@ _KINDS = {
     "portfolio_optimizer": ("PORTFOLIO_OPTIMIZER",),
 }
 _UUID_LENGTH = 36
+_ENTITY = "entity:"  # before an entity in a universe where a dataset of the project has the same name
 
 
 def is_id(text: str) -> bool:
     """Return whether a text has the form of an id."""
     return len(text) == _UUID_LENGTH and text.count("-") == 4  # noqa: PLR2004 - as UUIDs are written
+
+
+def bare_entity(text: str) -> str:
+    """Return an entity of a document as the services know it."""
+    return text.removeprefix(_ENTITY)
 
 
 @dataclass(frozen=True)
@@ -57,15 +63,21 @@ class Known:
         """Return whether a text in a universe is a reference: the others are entities."""
         return is_id(text) or (project, text) in self.datasets
 
+    def entity(self, project: str, text: str) -> str:
+        """Return an entity as a document of a project says it."""
+        is_marked = (project, text) in self.datasets or text.startswith(_ENTITY)
+        return _ENTITY + text if is_marked else text
+
 
 def rename(
     instance: Instance,
     name_of: Callable[[str, str], str],
     is_dataset: Callable[[str], bool] = is_id,
+    entity_of: Callable[[str], str] = str,
 ) -> None:
     """Replace every reference to another instance; `name_of` gets it and its path in a document.
 
-    `is_dataset` tells the references in a backtest's universe from entities.
+    `is_dataset` tells the references in a backtest's universe from entities, which `entity_of` replaces.
     """
     for reference in instance.upstream_refs:
         reference.resource_id = name_of(reference.resource_id, f"upstreams.{reference.role}")
@@ -74,8 +86,8 @@ def rename(
     if instance.backtest.HasField("assets"):
         universe = instance.backtest.assets.universe
         for index, each in enumerate(universe):
-            if is_dataset(each):
-                universe[index] = name_of(each, f"backtest.assets.universe[{index}]")
+            where = f"backtest.assets.universe[{index}]"
+            universe[index] = name_of(each, where) if is_dataset(each) else entity_of(each)
     if instance.backtest.HasField("signals"):
         signals = instance.backtest.signals
         if signals.primary:
@@ -127,7 +139,12 @@ def named_instance(
 
     instance = Instance()
     instance.CopyFrom(entry.instance)
-    rename(instance, name_of, lambda text: known.is_dataset(project, text))
+    rename(
+        instance,
+        name_of,
+        lambda text: known.is_dataset(project, text),
+        lambda text: known.entity(project, bare_entity(text)),
+    )
     return instance
 
 
@@ -142,7 +159,7 @@ def as_document(instance: Instance, project: str, known: Known) -> Instance:
     copy.CopyFrom(instance)
     fields.keep_given(copy)
     copy.labels.pop(MANAGER, None)
-    rename(copy, name_of)
+    rename(copy, name_of, entity_of=lambda text: known.entity(project, text))
     _sort_upstreams(copy)
     for _, spec in definition_users(copy):
         if spec.track_newest:

@@ -244,6 +244,31 @@ async def test_a_dataset_in_a_universe_is_a_reference_and_an_entity_is_none(memo
     assert [each.reason for each in caught.value.violations] == ["HAS_DEPENDANTS"]
 
 
+async def test_an_entity_is_not_taken_for_a_dataset_that_is_called_so_later(memory: Memory) -> None:
+    await apply(memory, document(traded("AAPL", "SPY"), HALVED, PRICES))
+    aapl = {**PRICES, "name": "AAPL"}
+    file = document(traded("AAPL", "entity:SPY"), HALVED, PRICES, aapl)
+    # The name means the dataset from now on, and that is told.
+    assert [each.path for action in await plan(memory, file) for each in action.changes] == [
+        "backtest.assets.universe[0]"
+    ]
+    marked = document(traded("entity:AAPL", "SPY"), HALVED, PRICES, aapl)
+    assert said(await apply(memory, marked)) == ["create AAPL"]
+    assert memory.instance("SPY").backtest.assets.universe == ["AAPL", "SPY"]
+    assert await plan(memory, marked) == []
+    exported = export_documents(await read_existing(memory.client))
+    (found,) = [each for each in exported[-1]["instances"] if each["name"] == "SPY"]
+    assert found["backtest"]["assets"]["universe"] == ["entity:AAPL", "SPY"]
+    assert await plan(memory, *exported) == []
+    # Nobody reads the dataset yet.
+    memory.instance("SPY").labels[MANAGER] = "other"
+    assert said(await plan(memory, document(HALVED, PRICES), prune=True)) == ["delete AAPL"]
+    memory.instance("SPY").labels[MANAGER] = "m"
+    await apply(memory, file)
+    assert memory.instance("SPY").backtest.assets.universe == [memory.instance("AAPL").instance_id, "SPY"]
+    assert await plan(memory, file) == []
+
+
 async def test_definitions_are_exported_that_are_used_and_do_not_come_by_themselves(memory: Memory) -> None:
     def add(version: str, kind: str = "pipeline", name: str = "prices", **more: Any) -> str:
         content = {"version": version, "code_ref": "worker.builtin.prices:Prices", **more}
