@@ -18,8 +18,12 @@ from nats.aio.msg import Msg
 # How long a message may be nobody's when a process has died with it.
 ACK_WAIT = 5.0
 _EXPIRES = 5.0
-_SLACK = 2.0  # a request that is this late was lost
+_HEARTBEAT = (
+    1.0  # while there is nothing to deliver the broker says so; when it does not, the request was lost
+)
+_SILENCE = 2.5 * _HEARTBEAT
 _STATUS = "Status"
+_ALIVE = "100"
 _REQUEST_ENDED = {"404", "408"}  # no messages; expired
 
 
@@ -44,19 +48,23 @@ class Pull:
         self._arrived.put_nowait(message)
 
     async def next_batch(self) -> list[Msg]:
-        """Return at least one message, or none after some seconds.
+        """Return at least one message, or none after a second or two.
 
         Raises:
             PullError: The consumer is gone.
             nats.errors.Error: The connection is gone.
         """
         if self._open <= 0:
-            request = {"batch": self._batch, "expires": int(_EXPIRES * 1e9)}
+            request = {
+                "batch": self._batch,
+                "expires": int(_EXPIRES * 1e9),
+                "idle_heartbeat": int(_HEARTBEAT * 1e9),
+            }
             await self._client.publish(self._subject, json.dumps(request).encode(), reply=self.inbox)
             self._open = self._batch
         self._taken = []
         try:
-            async with asyncio.timeout(_EXPIRES + _SLACK):
+            async with asyncio.timeout(_SILENCE):
                 self._take(await self._arrived.get())
         except TimeoutError:
             self._open = 0
@@ -71,7 +79,7 @@ class Pull:
             self._taken.append(message)
         elif status in _REQUEST_ENDED:
             self._open = 0
-        else:
+        elif status != _ALIVE:
             raise PullError(f"the broker answers {status} {message.headers}")
 
     async def keep(self) -> None:

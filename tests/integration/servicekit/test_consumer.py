@@ -339,6 +339,7 @@ async def test_requests_that_expire_are_made_again(
     broker_settings: ServiceSettings, applied: Applied, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("servicekit.pull._EXPIRES", 0.05)
+    monkeypatch.setattr("servicekit.pull._HEARTBEAT", 0.02)  # the broker wants several within one request
     async with replica(broker_settings) as process:
         await process[1].ready()
         async with running(sample_consumer(process, applied, batch=3).run):
