@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from optaic.apply.documents import read_documents
 from optaic.apply.execution import execute, read_existing
 from optaic.apply.plan import make_plan
 from optaic.client import AsyncClient
+from optaic.errors import ConflictError
 from support.instance_service import RunningInstanceService
 
 
@@ -55,3 +58,31 @@ async def test_a_version_comes_with_the_new_parameters_of_those_who_follow_it(
         assert make_plan(read_documents([newer]), existing) == []
         configs = [dict(each.dataset.pipeline.config) for each in existing.instances]
         assert configs == [{"n": 1, "m": 2}, {"n": 1}]
+
+
+async def test_all_that_the_service_refuses_is_told_with_its_place(service: RunningInstanceService) -> None:
+    async with AsyncClient.connect(
+        instance_address=service.app.server.address, token="development"
+    ) as client:
+        project = await client.projects.create("desk")
+        raw = await service.prices(project.project_id, "raw")
+        prices = {"definition_name": "sp500_prices", "config": {"as_of": "2021-12-31"}}
+        file = {
+            "project": "desk",
+            "manager": "m",
+            "definitions": [{"name": "mine", "kind": "pipeline", "definition_version": {"version": "1"}}],
+            "instances": [
+                {"name": "good", "dataset": {"pipeline": prices}},
+                {"name": "a", "dataset": {"pipeline": {**prices, "config": {"as_of": 3}}}},
+                {"name": "b", "dataset": {"pipeline": prices}, "upstreams": {"input": raw.instance_id}},
+            ],
+        }
+        existing = await read_existing(client)
+        actions = make_plan(read_documents([file]), existing)
+        with pytest.raises(ConflictError) as caught:
+            [each async for each in execute(client, actions, existing, dry_run=True)]
+        assert [each.field for each in caught.value.violations] == [
+            "documents[0].definitions[0].definition_version.version",
+            "documents[0].instances[1].dataset.pipeline.config.as_of",
+            "documents[0].instances[2].upstreams.input",
+        ]
