@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from servicekit.errors import FieldViolation, InvalidArgumentError
 
 T = TypeVar("T")
-_MOST_BYTES = 3_000_000  # clients take four megabytes by default
+MOST_BYTES = 3_000_000  # clients take four megabytes by default
 
 
 def filter_hash(*parts: object) -> str:
@@ -44,7 +44,7 @@ def fit(rows: Sequence[T], size: int, weigh: Callable[[T], int]) -> Sequence[T]:
     total = 0
     for count, row in enumerate(rows[:size]):
         total += weigh(row)
-        if count and total > _MOST_BYTES:
+        if count and total > MOST_BYTES:
             return rows[:count]
     return rows[:size]
 

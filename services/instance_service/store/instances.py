@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from instance_service.store import tables
+from instance_service.store.listing import within_bytes
 from instance_service.store.tables import instance_revisions as revisions
 from instance_service.store.tables import instances
 from servicekit.database import Database
@@ -284,7 +285,8 @@ async def list_revisions(
     )
     if before is not None:
         statement = statement.where(revisions.c.revision < before)
-    return (await connection.execute(statement.order_by(revisions.c.revision.desc()).limit(limit))).all()
+    page = statement.order_by(revisions.c.revision.desc()).limit(limit)
+    return (await connection.execute(within_bytes(page, "revision", is_descending=True))).all()
 
 
 async def resolve_versions(

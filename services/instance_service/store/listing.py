@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from instance_service.domain.flows import COMPONENT_KINDS
 from instance_service.store.tables import instance_terms, instances
+from servicekit.pages import MOST_BYTES
 from servicekit.schema import UUID_TEXT
 
 # What is rare and what is common wants another plan, and a prepared statement would end up with one for all.
@@ -48,7 +49,21 @@ async def list_instances(
 ) -> Sequence[sa.Row[Any]]:
     """Return (name, id, serialized instance) by name, after a position (name, id)."""
     await connection.execute(_PLAN_ANEW)
-    return (await connection.execute(page_of(tenant_id, wanted, after, limit))).all()
+    page = within_bytes(page_of(tenant_id, wanted, after, limit), "name", "instance_id")
+    return (await connection.execute(page)).all()
+
+
+def within_bytes(page: sa.Select[Any], *order: str, is_descending: bool = False) -> sa.Select[Any]:
+    """Return the query of a page that is read no further than to the first snapshot that does not fit on it."""
+
+    def ordered(rows: sa.Subquery) -> list[sa.ColumnElement[Any]]:
+        return [rows.c[name].desc() if is_descending else rows.c[name] for name in order]
+
+    rows = page.subquery()
+    size = sa.func.octet_length(rows.c.snapshot)
+    before = sa.func.sum(size).over(order_by=ordered(rows), rows=(None, -1))
+    weighed = sa.select(rows, sa.func.coalesce(before, 0).label("before")).subquery()
+    return sa.select(weighed).where(weighed.c.before <= MOST_BYTES).order_by(*ordered(weighed))
 
 
 def page_of(

@@ -2,6 +2,8 @@
 
 import grpc
 
+from instance_service.store import instances as store
+from instance_service.store import listing
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Project
 from optaic.instance.v1.instance_service_pb2 import (
     BatchGetInstancesRequest,
@@ -13,7 +15,7 @@ from optaic.instance.v1.instance_service_pb2 import (
 )
 from servicekit.events import MAXIMUM_RESOURCE
 from support.definitions import model, publish
-from support.instance_service import RunningInstanceService, refusal
+from support.instance_service import TENANT, RunningInstanceService, refusal
 
 
 async def test_large_instances_are_listed_in_shorter_pages_and_live_like_others(
@@ -54,6 +56,14 @@ async def test_large_instances_are_listed_in_shorter_pages_and_live_like_others(
             break
         history.page_token = part.next_page_token
     assert revisions == list(range(9, 0, -1))
+    async with service.app.environment.database.read(
+        TENANT
+    ) as connection:  # read is no more than is answered
+        selection = listing.Selection(project_id=project.project_id)
+        rows = await listing.list_instances(connection, TENANT, selection, None, 101)
+        assert [row.name for row in rows] == found[:6]
+        rows = await store.list_revisions(connection, TENANT, one, None, 101)
+        assert [row.revision for row in rows] == revisions[:6]
     await service.instances.PauseInstance(PauseInstanceRequest(instance_id=one))
     deleting = await service.instances.DeleteInstance(DeleteInstanceRequest(instance_id=one))
     assert deleting.state == INSTANCE_STATE_DELETING
