@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,23 +14,18 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from instance_service.domain.fingerprints import (
     backtest_settings,
-    compute_fingerprint,
-    flow_settings,
     signal_contract,
 )
 from instance_service.domain.flows import (
     COMPONENT_KINDS,
     DEFINED_KINDS,
-    Edge,
     Upstream,
-    deployment_name,
-    derive_edges,
 )
 from instance_service.domain.rules import is_date, refusal
 from instance_service.store.tables import Connection
 from instance_service.use_cases.conditions import FOLLOWS_NEWEST, say_outdated, say_stuck, withdraw
 from instance_service.use_cases.environment import Environment
-from instance_service.use_cases.flows import flows_of, output_violations
+from instance_service.use_cases.flows import flows_of, output_violations, set_flows
 from instance_service.use_cases.macros import MacroVersions
 from instance_service.use_cases.references import (
     Reference,
@@ -51,10 +45,7 @@ from instance_service.use_cases.shapes import (
     contract_words,
     dataset_of,
     etag_of,
-    flow_edge,
-    flow_value,
     kind_value,
-    kind_word,
     timestamp,
 )
 from instance_service.use_cases.upstreams import (
@@ -242,7 +233,7 @@ def complete(tenant_id: str, pending: Pending, facts: Facts) -> Draft:
     if dataset is not None and not dataset.monitoring_enabled:
         dataset.ClearField("evidently_project_id")
     changes = describe_changes(pending.current, instance, uses) if pending.current else ""
-    _set_flows(instance, pending.current, flows, tenant_id, settings, upstreams, changes)
+    set_flows(instance, pending.current, flows, tenant_id, settings, upstreams, changes)
     if not pending.stays:
         withdraw(instance, FOLLOWS_NEWEST)
     say_outdated(instance, [version for use in uses for version in use.versions()], pending.now)
@@ -321,42 +312,6 @@ def _settings(
         for use in uses:
             settings["constraints"] = check_constraints(use, limits, violations)
     return settings
-
-
-def _set_flows(
-    instance: Instance,
-    current: Instance | None,
-    kinds: Sequence[str],
-    tenant_id: str,
-    settings: Mapping[str, object],
-    upstreams: Sequence[Upstream],
-    changes: str,
-) -> None:
-    before = {flow.flow_kind: flow for flow in current.flows} if current else {}
-    own = kind_word(instance.kind)
-    champion = instance.model.champion.model_version
-    edges: dict[str, list[Edge]] = defaultdict(list)
-    for edge in derive_edges(instance.instance_id, kinds, upstreams):
-        edges[edge.flow_kind].append(edge)
-    del instance.flows[:]
-    for kind in kinds:
-        relevant = flow_settings(own, kind, settings, champion)
-        flow = instance.flows.add(
-            flow_kind=flow_value(kind),
-            prefect_deployment_name=deployment_name(tenant_id, instance.instance_id, kind),
-            compute_fingerprint=compute_fingerprint(kind, relevant, edges[kind]),
-            upstreams=[flow_edge(edge) for edge in edges[kind]],
-        )
-        previous = before.get(flow.flow_kind)
-        if current is not None and previous is not None:
-            flow.prefect_deployment_id = previous.prefect_deployment_id
-            if previous.HasField("verified_output"):  # it names the fingerprint for which it holds
-                flow.verified_output.CopyFrom(previous.verified_output)
-            flow.fingerprint_change = (
-                previous.fingerprint_change
-                if previous.compute_fingerprint == flow.compute_fingerprint
-                else changes
-            )
 
 
 def _components(instance: Instance, dataset: DatasetSpec | None) -> list[Instance]:

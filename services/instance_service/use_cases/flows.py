@@ -1,11 +1,20 @@
-"""Which flows an instance has, by its definition, and what depends on one being there; it stores nothing."""
+"""Which flows an instance has, what each reads and computes, and what depends on one being there; it stores nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 
-from instance_service.domain.flows import flow_kinds, scheduled_flow
-from instance_service.use_cases.shapes import dataset_of, flow_word, kind_word
+from instance_service.domain.fingerprints import compute_fingerprint, flow_settings
+from instance_service.domain.flows import (
+    Edge,
+    Upstream,
+    deployment_name,
+    derive_edges,
+    flow_kinds,
+    scheduled_flow,
+)
+from instance_service.use_cases.shapes import dataset_of, flow_edge, flow_value, flow_word, kind_word
 from optaic.definition.v1.definition_pb2 import DefinitionVersion
 from optaic.instance.v1.instance_pb2 import Instance
 from servicekit.errors import FieldViolation
@@ -39,3 +48,40 @@ def output_violations(
     if current is not None and output_flow(current):
         text = f"{lacking}, which others may read"
         yield FieldViolation("instance.definition_version", text, "INVALID_SPEC")
+
+
+def set_flows(
+    instance: Instance,
+    current: Instance | None,
+    kinds: Sequence[str],
+    tenant_id: str,
+    settings: Mapping[str, object],
+    upstreams: Sequence[Upstream],
+    changes: str,
+) -> None:
+    """Give an instance its flows with edges and fingerprints; what `current` has of the same flow is kept."""
+    before = {flow.flow_kind: flow for flow in current.flows} if current else {}
+    own = kind_word(instance.kind)
+    champion = instance.model.champion.model_version
+    edges: dict[str, list[Edge]] = defaultdict(list)
+    for edge in derive_edges(instance.instance_id, kinds, upstreams):
+        edges[edge.flow_kind].append(edge)
+    del instance.flows[:]
+    for kind in kinds:
+        relevant = flow_settings(own, kind, settings, champion)
+        flow = instance.flows.add(
+            flow_kind=flow_value(kind),
+            prefect_deployment_name=deployment_name(tenant_id, instance.instance_id, kind),
+            compute_fingerprint=compute_fingerprint(kind, relevant, edges[kind]),
+            upstreams=[flow_edge(edge) for edge in edges[kind]],
+        )
+        previous = before.get(flow.flow_kind)
+        if current is not None and previous is not None:
+            flow.prefect_deployment_id = previous.prefect_deployment_id
+            if previous.HasField("verified_output"):  # it names the fingerprint for which it holds
+                flow.verified_output.CopyFrom(previous.verified_output)
+            flow.fingerprint_change = (
+                previous.fingerprint_change
+                if previous.compute_fingerprint == flow.compute_fingerprint
+                else changes
+            )
