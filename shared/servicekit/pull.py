@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -39,19 +40,21 @@ class Pull:
         self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
         self._batch = batch
         self.inbox = client.new_inbox()
-        self._arrived: asyncio.Queue[Msg] = asyncio.Queue()  # at most what the open request allows
+        self._arrived: deque[Msg] = deque()  # at most what the open request allows, and heartbeats
+        self._has_arrived = asyncio.Event()
         self._taken: list[Msg] = []
         self._open = 0  # messages that the open request still allows
 
     async def receive(self, message: Msg) -> None:
         """Take what the broker delivers to the inbox."""
-        self._arrived.put_nowait(message)
+        self._arrived.append(message)
+        self._has_arrived.set()
 
     async def next_batch(self) -> list[Msg]:
         """Return at least one message, or none after a second or two.
 
         Raises:
-            PullError: The consumer is gone.
+            PullError: The consumer is gone, or the broker has forgotten the request.
             nats.errors.Error: The connection is gone.
         """
         if self._open <= 0:
@@ -65,11 +68,13 @@ class Pull:
         self._taken = []
         try:
             async with asyncio.timeout(_SILENCE):
-                self._take(await self._arrived.get())
+                await self._has_arrived.wait()
         except TimeoutError:
-            self._open = 0
-        while not self._arrived.empty() and len(self._taken) < self._batch:
-            self._take(self._arrived.get_nowait())
+            raise PullError("the broker is silent") from None
+        while self._arrived and len(self._taken) < self._batch:
+            self._take(self._arrived.popleft())
+        if not self._arrived:
+            self._has_arrived.clear()
         return self._taken
 
     def _take(self, message: Msg) -> None:
@@ -82,23 +87,25 @@ class Pull:
         elif status != _ALIVE:
             raise PullError(f"the broker answers {status} {message.headers}")
 
+    def _unacknowledged(self) -> list[Msg]:
+        """Return what is worked on and what waits for that; the broker's own words need no answer."""
+        return [
+            message for message in (*self._taken, *self._arrived) if message.reply and not message.is_acked
+        ]
+
     async def keep(self) -> None:
-        """Tell the broker again and again that the batch is being worked on, however long that takes."""
+        """Tell the broker again and again that all of it is being worked on, however long that takes."""
         while True:
             await asyncio.sleep(ACK_WAIT / 3)
             with suppress(nats.errors.Error):  # without a connection there is nobody to tell
-                for message in self._taken:
-                    if not message.is_acked:
+                for message in self._unacknowledged():
+                    if not message.is_acked:  # meanwhile
                         await message.in_progress()
 
     async def give_back(self) -> None:
         """Let the broker deliver at once, to whoever asks next, what was not acknowledged."""
-        while not self._arrived.empty():
-            with suppress(PullError):
-                self._take(self._arrived.get_nowait())
-        for message in self._taken:
-            if not message.is_acked:
-                await message.nak()
+        for message in self._unacknowledged():
+            await message.nak()
 
 
 @asynccontextmanager

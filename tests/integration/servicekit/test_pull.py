@@ -12,7 +12,7 @@ from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig
 
 from servicekit import pull as pull_module
-from servicekit.pull import Pull, pulling
+from servicekit.pull import Pull, PullError, pulling
 from support.broker import listen
 from support.polling import eventually
 
@@ -80,9 +80,20 @@ async def test_what_takes_long_is_delivered_to_nobody_else(
         async with pulling(client, STREAM, CONSUMER, batch=8) as pull:
             await publish(client, 1)
             (message,) = await pull.next_batch()
-            await eventually(lambda: said[b"+WPI"] >= 4)  # longer than the broker waits
+            await publish(client, 2, 3)  # these wait until the first is done
+            await eventually(lambda: said[b"+WPI"] >= 12)  # longer than the broker waits
             info = await client.jetstream().consumer_info(STREAM, CONSUMER)
-            assert (info.num_ack_pending, info.num_redelivered) == (1, 0)
+            assert (info.num_ack_pending, info.num_redelivered) == (3, 0)
             await message.ack()
-            await eventually(lambda: said[b""] == 1)
+            assert await take(pull, 2) == [2, 3]
+            await eventually(lambda: said[b""] == 3)
             assert said.keys() == {b"+WPI", b""}
+
+
+async def test_a_request_that_the_broker_forgets_ends_the_pull(
+    nats_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pull_module, "_SILENCE", 0.2)  # heartbeats come later than that
+    async with numbers(nats_url, ack_wait=3600) as client, pulling(client, STREAM, CONSUMER, batch=8) as pull:
+        with pytest.raises(PullError, match="silent"):
+            await pull.next_batch()
