@@ -266,7 +266,7 @@ def _head(revision: int, group: ChangeGroup) -> FlowStatusesChanged:
 def _add_change(
     chunk: FlowStatusesChanged, change: Change, cause_indexes: Sequence[int] | None
 ) -> FlowStatusChange:
-    # In place: building from arguments takes twice the time, and a propagation has a hundred thousand of them.
+    # In place, and nothing that is its default: a propagation has a hundred thousand of them.
     message = chunk.changes.add()
     flow = message.flow
     flow.instance_id = change.instance_id
@@ -274,17 +274,22 @@ def _add_change(
     message.activity, message.outcome, message.status = dimensions(
         change.run_number <= change.ended_run_number, change.outcome, change.is_fresh
     )
-    message.is_fresh = change.is_fresh
+    if change.is_fresh:
+        message.is_fresh = True
     if cause_indexes:
         message.cause_indexes.extend(cause_indexes)
     message.run_number = change.run_number
-    message.last_run_id = change.last_run_id or ""
+    if change.last_run_id:
+        message.last_run_id = change.last_run_id
     if change.last_run_time is not None:
         time = message.last_run_time
         time.seconds, microseconds = divmod(change.last_run_time, _MICROSECONDS)
         time.nanos = microseconds * 1000
     message.version = change.version
-    message.last_data_date = change.last_data_date
-    message.rows_processed = change.rows_processed
-    message.freshness_status = freshness_status(change.overdue_date)
+    if change.last_data_date:
+        message.last_data_date = change.last_data_date
+    if change.rows_processed:
+        message.rows_processed = change.rows_processed
+    if change.overdue_date:
+        message.freshness_status = freshness_status(change.overdue_date)
     return message
