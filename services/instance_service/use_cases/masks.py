@@ -1,4 +1,4 @@
-"""Field masks: which paths may change, and the merge; it validates no value."""
+"""Field masks: which paths may change, and the merge; of the values it judges none but a version asked for alone."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from instance_service.domain.flows import COMPONENT_KINDS, DEFINED_KINDS
 from instance_service.domain.rules import refusal
+from instance_service.use_cases.references import NAMES_NO_OTHER
 from optaic.instance.v1.instance_pb2 import Instance
 from servicekit.errors import FieldViolation
 
@@ -25,7 +26,7 @@ def apply_mask(current: Instance, given: Instance, paths: Sequence[str]) -> Inst
     """Return `current` with the fields of the mask taken from `given`; `*` means every mutable field.
 
     Raises:
-        InvalidArgumentError: A path is unknown or may not change.
+        InvalidArgumentError: A path is unknown or may not change, or asks who follows the newest version for another.
     """
     kind = current.WhichOneof("spec")
     assert kind is not None
@@ -49,6 +50,8 @@ def apply_mask(current: Instance, given: Instance, paths: Sequence[str]) -> Inst
     result.CopyFrom(current)
     for path in paths:
         _merge(result, given, path.split("."))
+    if strays := _stray_versions(result, current, paths):
+        raise refusal(strays)
     _unpin(result, paths)
     _keep_output_only(result, current)
     return result
@@ -89,14 +92,30 @@ def _merge(target: Any, given: Any, names: list[str]) -> None:
         setattr(target, name, getattr(given, name))
 
 
+def _stray_versions(result: Instance, current: Instance, paths: Sequence[str]) -> list[FieldViolation]:
+    """Return the versions that come to nothing; where `track_newest` is said too, they may be what was once read."""
+    strays = []
+    for path in paths:
+        *parents, name = path.split(".")
+        if name in _VERSION and ".".join((*parents, "track_newest")) not in paths:
+            after, before = _at(result, parents), _at(current, parents)
+            if after.track_newest and getattr(after, name) not in {"", getattr(before, name)}:
+                strays.append(FieldViolation(f"instance.{path}", NAMES_NO_OTHER, "INVALID_SPEC"))
+    return strays
+
+
+def _at(message: Any, names: Sequence[str]) -> Any:
+    for name in names:
+        message = getattr(message, name)
+    return message
+
+
 def _unpin(instance: Instance, paths: Sequence[str]) -> None:
     """Drop those parts of a definition reference that a changed part has overtaken."""
     for path in paths:
         *parents, name = path.split(".")
         if name in (*_IDENTITY, *_VERSION) or name == "track_newest":
-            component: Any = instance
-            for parent in parents:
-                component = getattr(component, parent)
+            component = _at(instance, parents)
             overtaken = {
                 "definition_id": ("definition_name", *_VERSION),
                 "definition_name": ("definition_id", *_VERSION),

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from google.protobuf.struct_pb2 import Struct
 
 from instance_service.domain.flows import COMPONENT_KINDS, DEFINED_KINDS, DEFINITION_KINDS
+from instance_service.domain.versions import precedence
 from instance_service.jsonschema_adapter import config_violations
 from instance_service.store import instances as store
 from instance_service.store.tables import Connection
@@ -20,6 +21,9 @@ from optaic.instance.v1.spec_pb2 import ComponentSpec
 from servicekit.errors import FieldViolation, NotFoundError
 from servicekit.ids import is_id
 
+NAMES_NO_OTHER = (
+    "who follows the newest version (track_newest) names no other: leave the version out, or read again"
+)
 _NO_CONSTRAINTS = {"additionalProperties": False}
 _DEFAULT_NAMES = {"store": "delta", "accessor": "simple"}
 # Kind, definition id, name, version id, version, and the version that a follower has already.
@@ -34,12 +38,14 @@ class Reference:
     slot: str  # the component's or instance's kind
     path: str
     spec: ComponentSpec | Instance
-    held_id: str = ""  # of the version that the instance has there already, whatever became of it
-    held_version: str = ""
+    # What the instance has there already, whatever became of that version.
+    held: ComponentSpec | Instance = field(default_factory=ComponentSpec)
     # Macro versions that it has, by name: a configuration that was not written anew means what it meant, and who
     # follows the newest never goes back.
     held_macros: Mapping[str, str] = field(default_factory=dict)
     stays: bool = False  # it follows the newest version, but not now
+    # Another version than the held one that it names though it follows the newest, by field: as somebody once read it.
+    beside: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def wanted(self) -> list[Wanted]:
@@ -54,10 +60,23 @@ class Reference:
                 spec.definition_name,
                 spec.definition_version_id.lower(),
                 spec.definition_version,
-                self.held_id if spec.track_newest else "",
+                self.held.definition_version_id if spec.track_newest else "",
             )
             for kind in DEFINITION_KINDS[self.slot]
         ]
+
+    @property
+    def wanted_beside(self) -> dict[str, list[Wanted]]:
+        """What `beside` may mean, by field; nothing where an id is none."""
+        by_id = "definition_version_id"
+        return {
+            name: [
+                (*one[:3], value.lower() if name == by_id else "", "" if name == by_id else value, "")
+                for one in self.wanted
+                if name != by_id or is_id(value)
+            ]
+            for name, value in self.beside.items()
+        }
 
     @property
     def is_named(self) -> bool:
@@ -103,13 +122,11 @@ def references_of(
 
     def reference(slot: str, path: str, spec: ComponentSpec | Instance) -> Reference:
         if (own := held.get(slot)) is None:
-            return Reference(slot, path, spec)
+            return Reference(slot, path, spec, beside=_beside(spec, ComponentSpec()))
         is_held = spec.track_newest or own.config == spec.config
         macros = dict(own.macro_version_ids) if is_held else {}
         is_staying = stays and _is_following_still(slot, spec, own)
-        return Reference(
-            slot, path, spec, own.definition_version_id, own.definition_version, macros, is_staying
-        )
+        return Reference(slot, path, spec, own, macros, is_staying, _beside(spec, own))
 
     if (dataset := dataset_of(instance)) is not None:
         path = "instance.dataset" if kind == "dataset" else "instance.signal.dataset"
@@ -119,9 +136,9 @@ def references_of(
 
 def _is_following_still(slot: str, spec: ComponentSpec | Instance, own: ComponentSpec | Instance) -> bool:
     """Return whether a reference follows what the instance follows already, however little of it is said."""
-    named = spec.definition_name
-    if not (named or spec.definition_id or spec.definition_version_id):
-        named = _DEFAULT_NAMES.get(slot, "")
+    named: str | None = spec.definition_name
+    if not (named or spec.definition_id or spec.definition_version_id == own.definition_version_id):
+        named = _DEFAULT_NAMES.get(slot)
     return (
         spec.track_newest
         and own.track_newest
@@ -131,14 +148,26 @@ def _is_following_still(slot: str, spec: ComponentSpec | Instance, own: Componen
     )
 
 
+def _beside(spec: ComponentSpec | Instance, held: ComponentSpec | Instance) -> dict[str, str]:
+    if not spec.track_newest:
+        return {}
+    given = {
+        "definition_version_id": (spec.definition_version_id, held.definition_version_id),
+        "definition_version": (spec.definition_version, held.definition_version),
+    }
+    return {name: wanted for name, (wanted, held) in given.items() if wanted not in {"", held}}
+
+
 def complete_references(references: Iterable[Reference]) -> list[FieldViolation]:
-    """Fill in what a reference leaves to the default; who follows the newest version names none, but the held one."""
+    """Fill in what a reference leaves to the default; a version is not for who follows the newest to say."""
     violations = []
     for reference in references:
-        spec = reference.spec
+        spec, held = reference.spec, reference.held
         if spec.track_newest:
-            violations.extend(_version_violations(reference))
-            spec.definition_version_id = reference.held_id if reference.stays else ""
+            is_held = spec.definition_version_id == held.definition_version_id
+            if is_held and not (spec.definition_id or spec.definition_name):
+                spec.definition_id = held.definition_id
+            spec.definition_version_id = held.definition_version_id if reference.stays else ""
             spec.definition_version = ""
         if not reference.is_named:
             spec.definition_name = _DEFAULT_NAMES.get(reference.slot, "")
@@ -148,24 +177,19 @@ def complete_references(references: Iterable[Reference]) -> list[FieldViolation]
     return violations
 
 
-def _version_violations(reference: Reference) -> list[FieldViolation]:
-    spec, text = reference.spec, "who follows the newest version (track_newest) names no other"
-    given = {
-        "definition_version_id": (spec.definition_version_id, reference.held_id),
-        "definition_version": (spec.definition_version, reference.held_version),
-    }
-    return [
-        FieldViolation(f"{reference.path}.{name}", text, "INVALID_SPEC")
-        for name, (wanted, held) in given.items()
-        if wanted not in {"", held}
-    ]
-
-
 async def load_versions(
     connection: Connection, tenant_id: str, references: Iterable[Reference]
 ) -> dict[Wanted, DefinitionVersion]:
     """Return the versions that references may mean, as far as they exist: one query for all."""
-    wanted = sorted({one for reference in references if reference.is_named for one in reference.wanted})
+    wanted = sorted(
+        {
+            one
+            for reference in references
+            if reference.is_named
+            for meant in (reference.wanted, *reference.wanted_beside.values())
+            for one in meant
+        }
+    )
     if not wanted:
         return {}
     found = await store.resolve_versions(connection, tenant_id, wanted)
@@ -203,7 +227,11 @@ def _names(version: DefinitionVersion, reference: Reference) -> tuple[str, ...]:
 
 
 def _find(reference: Reference, versions: Versions) -> DefinitionVersion | None:
-    return next((versions[one] for one in reference.wanted if one in versions), None)
+    return _first(reference.wanted, versions)
+
+
+def _first(wanted: Iterable[Wanted], versions: Versions) -> DefinitionVersion | None:
+    return next((versions[one] for one in wanted if one in versions), None)
 
 
 def resolve(
@@ -227,10 +255,26 @@ def resolve(
     missing = [reference for reference, version in zip(references, found, strict=True) if version is None]
     if missing:
         raise _not_found(missing)
+    for reference, version in zip(references, found, strict=True):
+        if version is not None:
+            violations.extend(_beside_violations(reference, version, versions))
     return [
         _use(reference, version, macros.get(id(reference.spec), {}), violations)
         for reference, version in zip(references, found, strict=True)
         if version is not None
+    ]
+
+
+def _beside_violations(
+    reference: Reference, version: DefinitionVersion, versions: Versions
+) -> list[FieldViolation]:
+    """Refuse what nobody can have read: no version of the definition, or one above what is followed."""
+    rank = precedence(version.version)
+    found = {name: _first(wanted, versions) for name, wanted in reference.wanted_beside.items()}
+    return [
+        FieldViolation(f"{reference.path}.{name}", NAMES_NO_OTHER, "INVALID_SPEC")
+        for name, named in found.items()
+        if named is None or named.definition_id != version.definition_id or precedence(named.version) > rank
     ]
 
 
@@ -253,7 +297,10 @@ def _use(
             config_violations(version.content_hash, schema, config, where, callable_macros, operators)
         )
     # A draft only an exact version can mean: who names it wants to try it.
-    if version.state == DEFINITION_STATE_RETIRED and version.definition_version_id != reference.held_id:
+    if (
+        version.state == DEFINITION_STATE_RETIRED
+        and version.definition_version_id != reference.held.definition_version_id
+    ):
         name = "definition_version_id" if spec.definition_version_id else "definition_version"
         text = f"version {version.version} of {version.definition_name} is retired"
         violations.append(FieldViolation(f"{reference.path}.{name}", text, "INVALID_SPEC"))

@@ -1,8 +1,10 @@
 """Changing instances: revisions, masks, etags, fingerprints and cycles."""
 
 import os
+from typing import Any
 
 import grpc
+from google.protobuf import json_format
 
 from optaic.definition.v1.definition_pb2 import DEFINITION_KIND_PIPELINE
 from optaic.definition.v1.definition_service_pb2 import GetDefinitionRequest, PublishDefinitionRequest
@@ -251,7 +253,9 @@ async def test_who_cannot_follow_is_changed_by_those_who_say_it_all_anew(
     assert "instance.upstream_refs" in other.fields
 
 
-async def test_who_follows_names_no_other_version_than_the_held_one(service: RunningInstanceService) -> None:
+async def test_who_follows_names_no_version_that_nobody_can_have_read(
+    service: RunningInstanceService,
+) -> None:
     project_id = (await service.project()).project_id
     pipeline = {"definitionName": "sp500_prices", "trackNewest": True, "definitionVersion": "9.9.9"}
     given = {"projectId": project_id, "name": "d", "dataset": {"pipeline": pipeline}}
@@ -275,6 +279,59 @@ async def test_who_follows_names_no_other_version_than_the_held_one(service: Run
     assert refused.field_reasons == {"instance.dataset.pipeline.definition_version_id": "INVALID_SPEC"}
     pipeline["definitionVersionId"] = made.dataset.pipeline.definition_version_id
     assert (await service.update(made.instance_id, given, "dataset.pipeline")).revision == 1
+
+
+async def test_a_version_beside_track_newest_may_be_what_was_once_read(
+    service: RunningInstanceService,
+) -> None:
+    first = await publish(service, "linear", "1.0.0")
+    project_id = (await service.project()).project_id
+    prices = (await service.prices(project_id)).instance_id
+    made = await service.until_active(
+        (await service.create(model(project_id, "m", prices, trackNewest=True))).instance_id
+    )
+    read = json_format.MessageToDict(made, preserving_proto_field_name=True)
+    second = await publish(service, "linear", "2.0.0")
+    await service.until(made.instance_id, lambda found: found.definition_version == "2.0.0")
+    # Read, modify, write; and a copy.
+    anew = ("definition_id", "definition_version_id", "definition_version", "track_newest", "config", "owner")
+    for owner, paths in (("ada", ["*"]), ("bob", anew)):
+        changed = await service.update(made.instance_id, {**read, "etag": "", "owner": owner}, *paths)
+        assert (changed.owner, changed.definition_version) == (owner, "2.0.0")
+        assert changed.definition_version_id == second.definition_version_id
+    copy = await service.create({**read, "name": "copy"})
+    assert copy.definition_version_id == second.definition_version_id
+    # What was not read, or is asked for by itself.
+    await publish(service, "linear", "3.0.0-rc.1", draft=True)
+    other = await publish(service, "halves")
+    number, by_id = "definition_version", "definition_version_id"
+    for name, value, mask in (
+        (number, "3.0.0-rc.1", "*"),
+        (number, "9.9.9", "*"),
+        (by_id, other.definition_version_id, "*"),
+        (number, "1.0.0", number),
+        (by_id, first.definition_version_id, by_id),
+    ):
+        refused = await refusal(service.update(made.instance_id, {**read, "etag": "", name: value}, mask))
+        path = f"instance.{name}"
+        assert refused.field_reasons == {path: "INVALID_SPEC"}
+        assert "leave the version out, or read again" in refused.fields[path]
+
+
+async def test_who_follows_still_says_what(service: RunningInstanceService) -> None:
+    made = await service.prices((await service.project()).project_id)
+    follow = {"dataset": {"pipeline": {"trackNewest": True}}}
+    made = await service.update(made.instance_id, follow, "dataset.pipeline.track_newest")
+    anew: dict[str, Any] = {"trackNewest": True, "config": {"as_of": "2021-12-31"}}
+    for more in ({}, {"definitionVersion": made.dataset.pipeline.definition_version}):
+        given = {"dataset": {"pipeline": {**anew, **more}}}
+        refused = await refusal(service.update(made.instance_id, given, "dataset"))
+        assert refused.field_reasons == {"instance.dataset.pipeline": "INVALID_SPEC"}
+    by_id = {"definitionVersionId": made.dataset.pipeline.definition_version_id}
+    given = {"dataset": {"pipeline": {**anew, **by_id}}, "owner": "ada"}
+    changed = await service.update(made.instance_id, given, "dataset", "owner")
+    assert (changed.owner, changed.dataset) == ("ada", made.dataset)
+    assert "FollowsNewest" not in [condition.type for condition in changed.conditions]
 
 
 async def test_which_macros_are_used_is_not_for_the_caller_to_say(service: RunningInstanceService) -> None:
