@@ -289,7 +289,7 @@ class Instance(_message.Message):
     """Semantic version of the definition."""
     track_newest: _builtins.bool
     """Follow newly published versions, of the definition and of the macros that `config` calls; a version named
-    beside must be the one that is held. Omitted: stay pinned.
+    beside is taken for what was once read, and must exist at or below the newest. Omitted: stay pinned.
     """
     state: Global___InstanceState.ValueType
     """Output only."""

@@ -64,7 +64,7 @@ class ComponentSpec(_message.Message):
     """Semantic version."""
     track_newest: _builtins.bool
     """Follow newly published versions, of the definition and of the macros that `config` calls; a version named
-    beside must be the one that is held. Omitted: stay pinned.
+    beside is taken for what was once read, and must exist at or below the newest. Omitted: stay pinned.
     """
     @_builtins.property
     def config(self) -> _struct_pb2.Struct:
