@@ -64,15 +64,20 @@ class EvidentlyProjects:
 
         return await self._run(work)
 
-    async def delete(self, names: Sequence[str]) -> None:
+    async def delete(self, names: Sequence[str]) -> dict[str, str]:
         """Remove with everything in it; see the port."""
 
-        def work() -> None:
+        def work() -> dict[str, str]:
             self._check()
+            refusals = {}
             for name in names:
-                self._delete(_id(name))
+                try:
+                    self._delete(_id(name))
+                except _AT_FAULT as error:
+                    refusals[name] = f"its folder cannot be removed: {error!r}"
+            return refusals
 
-        await self._run(work)
+        return await self._run(work)
 
     async def pages(self, installation_id: str) -> AsyncIterator[Sequence[MonitoringProject]]:
         """Yield every project of an installation; see the port."""
@@ -141,13 +146,15 @@ class EvidentlyProjects:
             # Written beside, then put in place: a project is there with its file, or not at all.
             draft = self._workspace / f"{_DRAFT}{project_id}-{uuid.uuid4()}"
             draft.mkdir()
-            (draft / _FILE).write_text(json.dumps(_content(project), indent=2), encoding="utf-8")
-            folder = self._workspace / project_id
-            if folder.is_dir():
-                (draft / _FILE).replace(folder / _FILE)
-                draft.rmdir()
-            else:
-                draft.replace(folder)
+            try:
+                (draft / _FILE).write_text(json.dumps(_content(project), indent=2), encoding="utf-8")
+                folder = self._workspace / project_id
+                if folder.is_dir():
+                    (draft / _FILE).replace(folder / _FILE)
+                else:
+                    draft.replace(folder)
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)  # or each repetition would leave one more
         return project_id
 
     def _delete(self, project_id: str) -> None:

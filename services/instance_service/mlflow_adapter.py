@@ -77,15 +77,15 @@ class MlflowExperiments:
                 raise problem
         return ensured
 
-    async def delete(self, names: Sequence[str]) -> None:
+    async def delete(self, names: Sequence[str]) -> dict[str, str]:
         """Archive experiments and take their champions' alias; see the port."""
+        refusals = {}
         for name, found in (await self._find(names)).items():
-            for one in found:
-                if not one.is_archived:
-                    body = {"experiment_id": one.id}
-                    await self._call("POST", "experiments/delete", body, fine=_MISSING)
-            if found and found[0].observed.champion:
-                await self._set_champion(name, "")
+            try:
+                await self._archive(name, found)
+            except _RefusedError as error:
+                refusals[name] = error.message
+        return refusals
 
     async def pages(self, installation_id: str) -> AsyncIterator[Sequence[Experiment]]:
         """Yield every experiment of an installation that is not archived; see the port."""
@@ -187,6 +187,13 @@ class MlflowExperiments:
                     await self._set_champion(desired.name, desired.champion)
             except _RefusedError as error:
                 ensured.refusals[desired.name] = error.message
+
+    async def _archive(self, name: str, found: Sequence[_Found]) -> None:
+        for one in found:
+            if not one.is_archived:
+                await self._call("POST", "experiments/delete", {"experiment_id": one.id}, fine=_MISSING)
+        if found and found[0].observed.champion:
+            await self._set_champion(name, "")
 
     async def _create(self, desired: Experiment) -> _Found:
         tags = [{"key": key, "value": value} for key, value in _tags(desired).items()]

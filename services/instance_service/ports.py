@@ -99,8 +99,8 @@ class Counterparts(Protocol[T]):
         """
         ...
 
-    async def delete(self, names: Sequence[str]) -> None:
-        """Remove, or archive; what is not there is fine.
+    async def delete(self, names: Sequence[str]) -> dict[str, str]:
+        """Remove, or archive; what is not there is fine. Return why some were refused, by name: the others are gone.
 
         Raises:
             OutsideUnavailableError: It does not answer.

@@ -94,10 +94,15 @@ class PrefectDeployments:
                 return await self.ensure(desired)  # somebody may have deleted the flow: it is asked for now
         return ensured
 
-    async def delete(self, names: Sequence[str]) -> None:
+    async def delete(self, names: Sequence[str]) -> dict[str, str]:
         """Remove by name; see the port."""
-        for found in (await self._find(names)).values():
-            await self._call("DELETE", f"deployments/{found['id']}", missing_is_fine=True)
+        refusals = {}
+        for name, found in (await self._find(names)).items():
+            try:
+                await self._call("DELETE", f"deployments/{found['id']}", missing_is_fine=True)
+            except _RefusedError as error:
+                refusals[name] = error.message
+        return refusals
 
     async def pages(self, installation_id: str) -> AsyncIterator[Sequence[Deployment]]:
         """Yield everything tagged with the installation; see the port."""

@@ -26,6 +26,7 @@ class FakeCounterparts(Generic[T]):
     def __init__(self) -> None:
         self.stored: dict[str, tuple[str, T]] = {}
         self.outage: OutsideUnavailableError | None = None
+        self.kept: set[str] = set()
         self.writes = 0
         self.calls = 0
 
@@ -46,11 +47,12 @@ class FakeCounterparts(Generic[T]):
             ensured.ids[one.name] = self.stored[one.name][0]
         return ensured
 
-    async def delete(self, names: Sequence[str]) -> None:
-        """Remove by name."""
+    async def delete(self, names: Sequence[str]) -> dict[str, str]:
+        """Remove by name, but for what is to be kept."""
         self._check()
-        for name in names:
+        for name in set(names) - self.kept:
             self.stored.pop(name, None)
+        return dict.fromkeys(self.kept.intersection(names), "this one is kept")
 
     async def pages(self, installation_id: str) -> AsyncIterator[Sequence[T]]:
         """Yield everything of an installation in one page."""
@@ -110,12 +112,11 @@ class FakeExperiments(FakeCounterparts[Experiment]):
         ensured.refusals.update({one.name: "no such version" for one in desired if one not in known})
         return ensured
 
-    async def delete(self, names: Sequence[str]) -> None:
+    async def delete(self, names: Sequence[str]) -> dict[str, str]:
         """Archive."""
-        for name in names:
-            if name in self.stored:
-                self.archived[name] = self.stored[name][0]
-        await super().delete(names)
+        for name in self.stored.keys() & set(names) - self.kept:
+            self.archived[name] = self.stored[name][0]
+        return await super().delete(names)
 
     async def find_version(self, name: str, version: str) -> ModelVersion | None:
         """Return a version."""

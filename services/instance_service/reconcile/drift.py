@@ -73,10 +73,13 @@ class DriftWatch:
                 orphans.extend(one.name for one in observed if one.name not in desired)
                 if any(one.name in desired and one != desired[one.name] for one in observed):
                     drifted.append(instance_id)
-            if orphans:
-                _log.warning("removed what belongs to nobody", names=orphans)
-                await system.port.delete(orphans)
             await self._make_due(tenant_id, drifted)
+            if orphans:
+                refusals = await system.port.delete(orphans)
+                if removed := [name for name in orphans if name not in refusals]:
+                    _log.warning("removed what belongs to nobody", names=removed)
+                if refusals:
+                    _log.warning("cannot remove what belongs to nobody", refusals=refusals)
 
     async def _find_missing(self, seen: dict[str, set[str]]) -> None:
         tenant_id, instance_id = "", queue.FIRST_ID

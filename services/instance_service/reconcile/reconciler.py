@@ -150,38 +150,44 @@ class Reconciler:
 
     async def _remove(self, tenant_id: str, instances: Sequence[Instance]) -> set[str]:
         """Remove what each system holds; return the instances of which none holds anything any more."""
-        outcomes = await asyncio.gather(
+        held = await asyncio.gather(
             *(self._remove_from(each, tenant_id, instances) for each in self._pairings)
         )
-        if not all(outcomes):
-            return set()
-        return {instance.instance_id for instance in instances}
+        return {instance.instance_id for instance in instances}.difference(*held)
 
-    async def _remove_from(self, system: Pairing, tenant_id: str, instances: Sequence[Instance]) -> bool:
-        ids = [item.instance_id for item in instances if system.desired(tenant_id, item)]
-        names = [one.name for item in instances for one in system.desired(tenant_id, item)]
-        if not names:
-            return True
-        error = await self._ask(system, names)
-        if error is None:
-            await lifecycle.finish(self._environment, tenant_id, ids, system.finalizer, system.condition)
-            return True
-        verdict = Verdict(system.condition, problem=error)
-        await self._record(tenant_id, [(instance, [verdict]) for instance in instances])
-        return False
+    async def _remove_from(self, system: Pairing, tenant_id: str, instances: Sequence[Instance]) -> set[str]:
+        """Remove what a system holds; return the instances of which it still holds something."""
+        names = {
+            item.instance_id: [one.name for one in system.desired(tenant_id, item)] for item in instances
+        }
+        verdicts = await self._delete_from(system, [name for each in names.values() for name in each])
+        held = [
+            (item, problems[:1])
+            for item in instances
+            if (problems := [verdicts[name] for name in names[item.instance_id] if name in verdicts])
+        ]
+        await self._record(tenant_id, held)
+        left = {item.instance_id for item, _ in held}
+        gone = [each for each in names if names[each] and each not in left]
+        if gone:
+            await lifecycle.finish(self._environment, tenant_id, gone, system.finalizer, system.condition)
+        return left
 
-    async def _ask(self, system: Pairing, names: Sequence[str]) -> OutsideUnavailableError | None:
+    async def _delete_from(self, system: Pairing, names: Sequence[str]) -> dict[str, Verdict]:
+        """Return what is to be said of those that could not be removed."""
         gate, now = self._gates[system.finalizer], self._environment.clock.now()
+        if not names:
+            return {}
         if gate.is_closed(now):
-            return gate.error
+            return dict.fromkeys(names, Verdict(system.condition, problem=gate.error))
         try:
-            await system.port.delete(names)
+            refusals = await system.port.delete(names)
         except Exception as error:  # noqa: BLE001 - see _problem
             problem = _problem(system, error)
             gate.close(now, problem)
-            return problem
+            return dict.fromkeys(names, Verdict(system.condition, problem=problem))
         gate.open()
-        return None
+        return {name: _refused(system, text) for name, text in refusals.items()}
 
     async def _ensure(self, tenant_id: str, instances: Sequence[Instance]) -> set[str]:
         """Make every system hold what it should; return the instances of which each now does."""
@@ -242,10 +248,14 @@ def _problem(system: Pairing, error: Exception) -> OutsideUnavailableError:
 def _verdict(system: Pairing, things: Sequence[Counterpart], ensured: Ensured) -> Verdict:
     refusals = [ensured.refusals[one.name] for one in things if one.name in ensured.refusals]
     if refusals:
-        reason = system.condition.removesuffix("Ready") + "Refused"
-        return Verdict(system.condition, problem=OutsideUnavailableError(reason, refusals[0]))
+        return _refused(system, refusals[0])
     ids = {one.name: ensured.ids[one.name] for one in things}
     return Verdict(system.condition, apply=lambda instance: system.record(instance, ids))
+
+
+def _refused(system: Pairing, text: str) -> Verdict:
+    reason = system.condition.removesuffix("Ready") + "Refused"
+    return Verdict(system.condition, problem=OutsideUnavailableError(reason, text))
 
 
 def _delay(attempts: int) -> float:

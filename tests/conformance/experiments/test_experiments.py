@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -91,8 +92,8 @@ async def test_a_champion_that_is_not_there_is_refused_for_it_alone(ground: Grou
 async def test_what_is_archived_comes_back_with_its_runs(ground: Ground) -> None:
     desired = _experiment()
     first = await ground.experiments.ensure([desired])
-    await ground.experiments.delete([desired.name, "default.0"])
-    await ground.experiments.delete([desired.name])
+    assert not await ground.experiments.delete([desired.name, "default.0"])
+    assert not await ground.experiments.delete([desired.name])
     assert desired.name not in await _all(ground.experiments)
     assert await ground.experiments.ensure([desired]) == first
     assert desired.name in await _all(ground.experiments)
@@ -214,13 +215,43 @@ async def test_one_that_is_forbidden_is_refused_alone() -> None:
     assert "OPTAIC_MLFLOW_TOKEN" in ensured.refusals[forbidden.name]
 
 
+async def test_one_that_may_not_be_removed_is_refused_alone() -> None:
+    forbidden, allowed = _experiment(), _experiment()
+    stored = {
+        str(number): {
+            "experiment_id": str(number),
+            "name": one.title,
+            "lifecycle_stage": "active",
+            "tags": [{"key": "optaic.name", "value": one.name}],
+        }
+        for number, one in enumerate((forbidden, allowed))
+    }
+
+    def answer(asked: Asked) -> Answer:
+        if asked.path.endswith("/delete"):
+            experiment_id = json.loads(asked.body)["experiment_id"]
+            if experiment_id == "0":
+                return Answer("{}", 403)
+            del stored[experiment_id]
+        return Answer(json.dumps({"experiments": [*stored.values()]}))
+
+    async with answering(answer) as url:
+        adapter = MlflowExperiments(url, 2)
+        refusals = await adapter.delete([forbidden.name, allowed.name])
+        await adapter.close()
+    assert set(refusals) == {forbidden.name}
+    assert "OPTAIC_MLFLOW_TOKEN" in refusals[forbidden.name]
+    assert set(stored) == {"0"}
+
+
 async def test_who_may_read_nothing_is_told_so() -> None:
     async with answering(lambda _: Answer("{}", 403)) as url:
         adapter = MlflowExperiments(url, 2)
-        with pytest.raises(OutsideUnavailableError) as refused:
-            await adapter.ensure([_experiment()])
+        for call in (adapter.ensure([_experiment()]), adapter.delete(["default.0"])):
+            with pytest.raises(OutsideUnavailableError) as refused:
+                await call
+            assert refused.value.reason == "MlflowUnauthorized"
         await adapter.close()
-    assert refused.value.reason == "MlflowUnauthorized"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -106,8 +107,8 @@ async def test_what_differs_is_repaired_under_the_same_id(
 async def test_deleting_is_repeatable_and_what_was_deleted_comes_back_anew(deployments: Deployments) -> None:
     desired = _deployment()
     first = await deployments.ensure([desired])
-    await deployments.delete([desired.name, "not.there.refresh"])
-    await deployments.delete([desired.name])
+    assert not await deployments.delete([desired.name, "not.there.refresh"])
+    assert not await deployments.delete([desired.name])
     assert desired.name not in await _all(deployments)
     again = await deployments.ensure([desired])
     assert again.ids[desired.name] != first.ids[desired.name]
@@ -228,13 +229,34 @@ async def test_one_that_is_forbidden_is_refused_alone() -> None:
     assert "OPTAIC_PREFECT_API_KEY" in ensured.refusals[forbidden.name]
 
 
+async def test_one_that_may_not_be_removed_is_refused_alone() -> None:
+    stored = {"forbidden": _deployment(), "allowed": _deployment()}
+    names = [one.name for one in stored.values()]
+
+    def answer(asked: Asked) -> Answer:
+        if asked.path.endswith("/forbidden"):
+            return Answer("{}", 403)
+        if asked.path.endswith("/allowed"):
+            del stored["allowed"]
+        return Answer(json.dumps([{"id": key, "name": one.name} for key, one in stored.items()]))
+
+    async with answering(answer) as url:
+        adapter = PrefectDeployments(f"{url}/api", "optaic", 2)
+        refusals = await adapter.delete(names)
+        await adapter.close()
+    assert set(refusals) == {names[0]}
+    assert "OPTAIC_PREFECT_API_KEY" in refusals[names[0]]
+    assert set(stored) == {"forbidden"}
+
+
 async def test_who_may_read_nothing_is_told_so() -> None:
     async with answering(lambda _: Answer("{}", 403)) as url:
         adapter = PrefectDeployments(f"{url}/api", "optaic", 2)
-        with pytest.raises(OutsideUnavailableError) as refused:
-            await adapter.ensure([_deployment()])
+        for call in (adapter.ensure([_deployment()]), adapter.delete(["a.b.c"])):
+            with pytest.raises(OutsideUnavailableError) as refused:
+                await call
+            assert refused.value.reason == "PrefectUnauthorized"
         await adapter.close()
-    assert refused.value.reason == "PrefectUnauthorized"
 
 
 @pytest.mark.parametrize(

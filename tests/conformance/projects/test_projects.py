@@ -67,8 +67,8 @@ async def test_what_is_ensured_is_found_as_it_was_desired(projects: Projects) ->
 async def test_deleting_is_repeatable(projects: Projects) -> None:
     desired = _project()
     await projects.ensure([desired])
-    await projects.delete([desired.name, counterpart_name("default", new_id())])
-    await projects.delete([desired.name])
+    assert not await projects.delete([desired.name, counterpart_name("default", new_id())])
+    assert not await projects.delete([desired.name])
     assert not await _all(projects)
     await projects.ensure([desired])
     assert desired.name in await _all(projects)
@@ -129,9 +129,10 @@ async def test_a_folder_that_cannot_be_used_is_told_of_its_project_and_of_no_oth
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     adapter = EvidentlyProjects(tmp_path, 10)
-    desired = folder, forbidden, good = [_project() for _ in range(3)]
+    desired = folder, file, forbidden, good = [_project() for _ in range(4)]
     ids = (await adapter.ensure([forbidden])).ids
     (tmp_path / folder.name.rpartition(".")[2] / "metadata.json").mkdir(parents=True)
+    (tmp_path / file.name.rpartition(".")[2]).touch()
     read = Path.read_text
 
     def refuse(path: Path, encoding: str) -> str:  # root may read everything, and tests may run as root
@@ -141,9 +142,32 @@ async def test_a_folder_that_cannot_be_used_is_told_of_its_project_and_of_no_oth
 
     monkeypatch.setattr(Path, "read_text", refuse)
     ensured = await adapter.ensure(desired)
-    assert set(ensured.refusals) == {folder.name}
+    assert set(ensured.refusals) == {folder.name, file.name}
     assert "IsADirectoryError" in ensured.refusals[folder.name]
+    assert "NotADirectoryError" in ensured.refusals[file.name]
+    names = await asyncio.to_thread(os.listdir, tmp_path)
+    assert not [name for name in names if name.startswith(".")], "nothing is left of what was begun"
     assert await _all(adapter) == {good.name: good}
+
+
+async def test_one_that_may_not_be_removed_is_refused_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = EvidentlyProjects(tmp_path, 10)
+    forbidden, allowed = _project(), _project()
+    ids = (await adapter.ensure([forbidden, allowed])).ids
+    replace_file = Path.replace
+
+    def refuse(path: Path, target: Path) -> Path:  # root may move everything, and tests may run as root
+        if path.name == ids[forbidden.name]:
+            raise PermissionError(path)
+        return replace_file(path, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    refusals = await adapter.delete([forbidden.name, allowed.name])
+    assert set(refusals) == {forbidden.name}
+    assert "PermissionError" in refusals[forbidden.name]
+    assert await _all(adapter) == {forbidden.name: forbidden}
 
 
 async def test_a_workspace_that_is_not_there_is_unavailable_and_not_made(tmp_path: Path) -> None:

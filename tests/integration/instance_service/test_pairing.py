@@ -8,11 +8,14 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 
+import pytest
 import sqlalchemy as sa
 
 from devstack.postgres import Postgres
 from instance_service.ports import Ensured, MonitoringProject, OutsideUnavailableError
 from instance_service.store import queue
+from instance_service.use_cases import pairing
+from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.pairing import Verdict, record
 from optaic.instance.v1.instance_pb2 import (
     INSTANCE_STATE_ACTIVE,
@@ -188,6 +191,79 @@ async def test_each_system_has_its_finalizer(service: RunningInstanceService) ->
     await eventually(gone)
     await service.until_active(again.instance_id)
     assert set(service.projects.stored) == {f"default.{again.instance_id}"}
+
+
+async def test_what_may_not_be_removed_is_told_of_its_instance_and_of_no_other(
+    service: RunningInstanceService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: set[str] = set()
+
+    async def listen(
+        environment: Environment, tenant_id: str, found: Sequence[tuple[Instance, Sequence[Verdict]]]
+    ) -> set[str]:
+        told.update(one.name for one, verdicts in found if any(each.problem for each in verdicts))
+        return await record(environment, tenant_id, found)
+
+    monkeypatch.setattr(pairing, "record", listen)
+    project = await service.project()
+    doomed, other = [await _monitored(service, project.project_id, name) for name in ("doomed", "other")]
+    plain, bystander = [await service.prices(project.project_id, name) for name in ("plain", "bystander")]
+    for one in (doomed, other, plain, bystander):
+        await service.until_active(one.instance_id)
+    systems = service.deployments, service.projects
+    for system in systems:
+        system.kept.update(name for name in system.stored if doomed.instance_id in name)
+
+    async def delete(one: Instance) -> None:
+        await service.instances.DeleteInstance(DeleteInstanceRequest(instance_id=one.instance_id))
+
+    def holds(one: Instance) -> bool:
+        return any(one.instance_id in name for system in systems for name in system.stored)
+
+    await delete(doomed)
+    said = {
+        ("PrefectDeploymentReady", "PrefectDeploymentRefused"),
+        ("EvidentlyProjectReady", "EvidentlyProjectRefused"),
+    }
+    await service.until(doomed.instance_id, lambda one: said <= set(_condition(one)))
+    await delete(other)
+    await delete(plain)
+    schedule = {"cron": {"expression": "1 1 * * *", "timezone": "UTC"}}
+    await service.update(bystander.instance_id, {"schedule": schedule}, "schedule")
+    deployment = bystander.flows[0].prefect_deployment_name
+    await eventually(lambda: service.deployments.stored[deployment][1].timings)
+    await eventually(lambda: not holds(other) and not holds(plain))
+    assert holds(doomed)
+    assert told == {"doomed"}
+    for system in systems:
+        system.kept.clear()
+    await eventually(lambda: not holds(doomed))
+
+
+async def test_an_orphan_that_may_not_be_removed_hides_no_other_drift(
+    service: RunningInstanceService,
+) -> None:
+    project = await service.project()
+    watched, lost = [await _monitored(service, project.project_id, name) for name in ("watched", "lost")]
+    for one in (watched, lost):
+        await service.until_active(one.instance_id)
+    orphan = f"default.{project.project_id}"
+    stranger = MonitoringProject(orphan, "nobody", service.app.environment.installation_id)
+    service.projects.kept.add(orphan)
+    service.projects.stored = {orphan: (project.project_id, stranger), **service.projects.stored}
+    name = f"default.{watched.instance_id}"
+    service.projects.edit(name, title="hacked")
+    del service.projects.stored[f"default.{lost.instance_id}"]
+    await eventually(lambda: service.projects.stored[name][1].title == "watched")
+    await eventually(lambda: f"default.{lost.instance_id}" in service.projects.stored)
+    assert orphan in service.projects.stored
+
+    async def fail(_: Sequence[str]) -> NoReturn:
+        raise OutsideUnavailableError("EvidentlyUnavailable", "it answers to all but this")
+
+    service.projects.delete = fail  # type: ignore[assignment, method-assign]
+    service.projects.edit(name, title="hacked")
+    await eventually(lambda: service.projects.stored[name][1].title == "watched")
 
 
 async def test_drift_is_repaired_and_what_is_nobodys_removed(service: RunningInstanceService) -> None:
