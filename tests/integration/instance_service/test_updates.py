@@ -324,7 +324,7 @@ async def test_who_follows_still_says_what(service: RunningInstanceService) -> N
     made = await service.update(made.instance_id, follow, "dataset.pipeline.track_newest")
     anew: dict[str, Any] = {"trackNewest": True, "config": {"as_of": "2021-12-31"}}
     for more in ({}, {"definitionVersion": made.dataset.pipeline.definition_version}):
-        given = {"dataset": {"pipeline": {**anew, **more}}}
+        given: dict[str, Any] = {"dataset": {"pipeline": {**anew, **more}}}
         refused = await refusal(service.update(made.instance_id, given, "dataset"))
         assert refused.field_reasons == {"instance.dataset.pipeline": "INVALID_SPEC"}
     by_id = {"definitionVersionId": made.dataset.pipeline.definition_version_id}
