@@ -105,11 +105,14 @@ class Peers:
 
 
 async def _all_or_none(call: Awaitable[Any]) -> Any:
-    """Return the answer of a call for several; None where something was not found: each asks for itself then."""
+    """Return the answer of a call for several; None where only all together cannot have one.
+
+    That is where one of them is not found, or they are too large together: each asks for itself then.
+    """
     try:
         return await call
     except grpc.aio.AioRpcError as error:
-        if error.code() is grpc.StatusCode.NOT_FOUND:
+        if error.code() is grpc.StatusCode.NOT_FOUND or from_rpc_error(error).reason == "TOO_LARGE":
             return None
         raise _translate(error) from error
 

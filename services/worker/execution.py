@@ -19,7 +19,7 @@ import structlog
 
 from optaic.common.v1 import flow_pb2
 from optaic.definition.v1 import definition_service_pb2, definition_service_pb2_grpc
-from optaic.instance.v1 import instance_service_pb2, instance_service_pb2_grpc
+from optaic.instance.v1 import instance_pb2, instance_service_pb2, instance_service_pb2_grpc
 from optaic.plugins import PluginError
 from optaic.run.v1 import run_pb2, run_report_service_pb2, run_report_service_pb2_grpc
 from servicekit import client, context
@@ -35,6 +35,7 @@ _T = TypeVar("_T")
 _LONGEST_TYPE = 256  # characters; limits of the contract
 _LONGEST_MESSAGE = 16_384
 _FAREWELL_SECONDS = 3.0
+_MOST_INSTANCES = 25  # of one answer: as large as they may be, they are no more than a message takes
 _log = structlog.get_logger(__name__)
 
 
@@ -172,12 +173,13 @@ class _Execution:
             instance_id=run.instance_id, revision=run.instance_revision
         )
         upstream_ids = list(dict.fromkeys(pinned.instance_id for pinned in run.input_versions))
-        upstreams_request = instance_service_pb2.BatchGetInstancesRequest(instance_ids=upstream_ids)
         instance = await persist(lambda: self._instances.GetInstance(instance_request), patience)
-        upstreams = []
-        if upstream_ids:
-            answer = await persist(lambda: self._instances.BatchGetInstances(upstreams_request), patience)
-            upstreams = list(answer.instances)
+        upstreams: list[instance_pb2.Instance] = []
+        for start in range(0, len(upstream_ids), _MOST_INSTANCES):
+            some_ids = upstream_ids[start : start + _MOST_INSTANCES]
+            upstreams_request = instance_service_pb2.BatchGetInstancesRequest(instance_ids=some_ids)
+            read = functools.partial(self._instances.BatchGetInstances, upstreams_request)
+            upstreams.extend((await persist(read, patience)).instances)
         requests = [
             definition_service_pb2.GetDefinitionVersionRequest(definition_version_id=version_id)
             for version_id in list_version_ids([instance, *upstreams])

@@ -12,7 +12,7 @@ from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_pb2, instance_service_pb2, instance_service_pb2_grpc
 from optaic.lineage.v1 import lineage_service_pb2, lineage_service_pb2_grpc
 from servicekit.auth import Authenticator
-from servicekit.errors import NotFoundError, UnavailableError
+from servicekit.errors import InvalidArgumentError, NotFoundError, UnavailableError
 from servicekit.ids import new_id
 from servicekit.server import Server
 from servicekit.settings import ServiceSettings
@@ -29,6 +29,8 @@ class Instances(instance_service_pb2_grpc.InstanceServiceServicer):
 
     def __init__(self) -> None:
         self.by_id: dict[str, instance_pb2.Instance] = {}
+        self.most = 64  # of one answer, as if they were large
+        self.refused = 0  # how often more were asked for
 
     def add(
         self,
@@ -60,6 +62,9 @@ class Instances(instance_service_pb2_grpc.InstanceServiceServicer):
     async def BatchGetInstances(
         self, request: instance_service_pb2.BatchGetInstancesRequest, _: Any
     ) -> instance_service_pb2.BatchGetInstancesResponse:
+        if len(request.instance_ids) > self.most:
+            self.refused += 1
+            raise InvalidArgumentError("TOO_LARGE", "ask for fewer")
         return instance_service_pb2.BatchGetInstancesResponse(
             instances=[self._get(instance_id) for instance_id in request.instance_ids]
         )

@@ -19,7 +19,7 @@ from optaic.definition.v1 import definition_pb2, definition_service_pb2_grpc
 from optaic.instance.v1 import instance_pb2, instance_service_pb2, instance_service_pb2_grpc, spec_pb2
 from optaic.run.v1 import run_pb2, run_report_service_pb2, run_report_service_pb2_grpc
 from servicekit.auth import Authenticator
-from servicekit.errors import FailedPreconditionError, NotFoundError, UnimplementedError
+from servicekit.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError, UnimplementedError
 from servicekit.ids import new_id
 from servicekit.server import Server
 from servicekit.settings import ServiceSettings
@@ -48,6 +48,7 @@ class Instances(instance_service_pb2_grpc.InstanceServiceServicer):
 
     def __init__(self) -> None:
         self.stored: dict[str, dict[int, instance_pb2.Instance]] = {}
+        self.most = 25  # of one answer, as if all were as large as they may be
 
     def put(self, instance: instance_pb2.Instance) -> instance_pb2.Instance:
         """Store the next revision."""
@@ -72,6 +73,8 @@ class Instances(instance_service_pb2_grpc.InstanceServiceServicer):
 
     async def BatchGetInstances(self, request: Any, _: Any) -> Any:  # noqa: N802 - the contract's name
         """The newest revisions."""
+        if len(request.instance_ids) > self.most:
+            raise InvalidArgumentError("TOO_LARGE", "ask for fewer")
         found = [self.newest(instance_id) for instance_id in request.instance_ids]
         return instance_service_pb2.BatchGetInstancesResponse(instances=found)
 

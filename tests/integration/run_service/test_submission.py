@@ -55,6 +55,14 @@ async def test_a_submitted_run_is_pending_with_everything_pinned(service: Runnin
     assert service.lineage.requests[0].instance == instance
 
 
+async def test_submits_at_once_do_not_fail_for_being_large_together(service: RunningRunService) -> None:
+    service.instances.most = 1
+    instances = [service.instances.add() for _ in range(8)]
+    runs = await asyncio.gather(*(service.submit(instance) for instance in instances))
+    assert [run.instance_id for run in runs] == [instance.instance_id for instance in instances]
+    assert service.instances.refused
+
+
 async def test_fifty_submits_of_one_flow_make_one_run(service: RunningRunService) -> None:
     instance = service.instances.add()
     results = await asyncio.gather(*(service.submit(instance) for _ in range(50)), return_exceptions=True)

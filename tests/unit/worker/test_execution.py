@@ -130,6 +130,19 @@ async def test_the_chain_reads_pinned_versions_although_newer_ones_exist(
     assert run.metrics["total_return"] == pytest.approx(curve["nav"][-1] / 1_000_000 - 1)
 
 
+async def test_any_number_of_large_upstreams_is_read(world: World, tmp_path: Path) -> None:
+    prices = world.runs.submit(world.dataset(), REFRESH)
+    await _execute(world, prices, tmp_path)
+    signal = world.signal()
+    refresh = world.runs.submit(signal, REFRESH, {"input": prices})
+    await _execute(world, refresh, tmp_path)
+    run = world.runs.submit(world.backtest(signal), BACKTEST, {"signal": refresh, "prices": prices})
+    for number in range(world.instances.most):
+        extra = run.input_versions.add(role="other", version=1, physical_version="0")
+        extra.instance_id = world.dataset(f"other{number}").instance_id
+    assert (await _execute(world, run, tmp_path)).outcome is Outcome.COMPLETED, run.error
+
+
 async def test_the_same_content_gives_the_same_digest_and_no_new_version(
     world: World, tmp_path: Path
 ) -> None:
