@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
+import httpx
+import psycopg
 
 from bench.echo import METHOD
 from devstack import nats, ports, postgres, prefect, programs
@@ -23,6 +25,7 @@ from devstack.endpoints import Endpoints
 from devstack.processes import Process
 from devstack.state import State
 from optaic.instance.v1 import instance_pb2, instance_service_pb2, instance_service_pb2_grpc
+from support.polling import eventually
 
 _T = TypeVar("_T")
 _START_SECONDS = 90.0
@@ -137,6 +140,29 @@ async def create_datasets(stack: BenchStack, count: int) -> list[str]:
             return str(created.instance_id)
 
         return await for_each(create, range(count), _SEEDERS)
+
+
+async def at_rest(stack: BenchStack) -> None:
+    """Wait until every event has left its outbox and reached its consumers: what came before is not measured."""
+
+    async def is_at_rest() -> bool:
+        for name in stack.databases:
+            url = f"{stack.endpoints.postgres_admin.rsplit('/', 1)[0]}/optaic_{name}"
+            async with await psycopg.AsyncConnection.connect(url) as connection:
+                found = await connection.execute("select from outbox limit 1")
+                if await found.fetchone() is not None:
+                    return False
+        async with httpx.AsyncClient(base_url=stack.endpoints.nats_monitor) as monitor:
+            report = (await monitor.get("/jsz", params={"consumers": "true"})).json()
+        consumers = [
+            consumer
+            for account in report.get("account_details", ())
+            for stream in account.get("stream_detail", ())
+            for consumer in stream.get("consumer_detail", ())
+        ]
+        return not any(consumer["num_pending"] or consumer["num_ack_pending"] for consumer in consumers)
+
+    await eventually(is_at_rest, 60)
 
 
 async def for_each(

@@ -13,7 +13,16 @@ import psycopg
 from psycopg_pool import AsyncConnectionPool
 
 from bench.report import Row
-from bench.stack import BenchStack, create_datasets, echo, for_each, percentile, running_services, timed
+from bench.stack import (
+    BenchStack,
+    at_rest,
+    create_datasets,
+    echo,
+    for_each,
+    percentile,
+    running_services,
+    timed,
+)
 from optaic.common.v1 import flow_pb2
 from optaic.run.v1 import run_service_pb2, run_service_pb2_grpc
 
@@ -63,6 +72,7 @@ async def _measure(stack: BenchStack, instance_ids: Sequence[str], concurrency: 
             await stub.CancelRun(request, metadata=stack.metadata(), timeout=30)
 
         await for_each(submit, instance_ids[:_WARM_UP], concurrency)
+        await at_rest(stack)
         rate, latencies = await timed(submit, instance_ids[_WARM_UP:], concurrency)
         # One active run for each flow: make room for the next round.
         await for_each(cancel, run_ids, concurrency)
