@@ -11,6 +11,7 @@ STAMP := $(VENV)/.installed
 # a version manager does not run and is passed over.
 PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3)
 PROTO_OUT := $(VENV)/proto
+VALIDATE  := third_party/protovalidate
 ARGS  ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -58,16 +59,18 @@ check: setup ## ruff, mypy --strict, import-linter, buf lint and breaking, stubs
 	MYPYPATH=tests $(BIN)/mypy tests
 	$(BIN)/lint-imports
 	$(BIN)/buf lint
-	$(BIN)/buf breaking --against protos/baseline.binpb
+	$(BIN)/buf breaking protos --exclude-imports --against protos/baseline.binpb
 	@$(MAKE) --no-print-directory stubs-check
 
 .PHONY: stubs stubs-check
 stubs:
 	@rm -rf $(PROTO_OUT) && mkdir -p $(PROTO_OUT)
-	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m grpc_tools.protoc -I protos --python_out=$(PROTO_OUT) \
-		--mypy_out=quiet:$(PROTO_OUT) $$(cd protos && find . -name '*.proto' | sed 's|^\./||' | sort)
-	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m grpc_tools.protoc -I protos --grpc_python_out=$(PROTO_OUT) \
-		--mypy_grpc_out=quiet:$(PROTO_OUT) $$(cd protos && find . -name '*_service.proto' | sed 's|^\./||' | sort)
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m grpc_tools.protoc -I protos -I $(VALIDATE) \
+		--python_out=$(PROTO_OUT) --mypy_out=quiet:$(PROTO_OUT) buf/validate/validate.proto \
+		$$(cd protos && find . -name '*.proto' | sed 's|^\./||' | sort)
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m grpc_tools.protoc -I protos -I $(VALIDATE) \
+		--grpc_python_out=$(PROTO_OUT) --mypy_grpc_out=quiet:$(PROTO_OUT) \
+		$$(cd protos && find . -name '*_service.proto' | sed 's|^\./||' | sort)
 
 stubs-check: stubs
 	@cd $(PROTO_OUT) && find . -type f | sort | while read -r file; do \
@@ -78,7 +81,7 @@ proto: setup stubs ## regenerate shared/optaic stubs from protos/
 	@cp -R $(PROTO_OUT)/. shared/
 
 baseline: setup ## freeze the contracts as they are: from now on buf breaking compares with them
-	$(BIN)/buf build --exclude-source-info -o protos/baseline.binpb
+	$(BIN)/buf build protos --exclude-source-info -o protos/baseline.binpb
 
 lock: setup ## resolve pyproject.toml again, keeping what need not move
 	UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \

@@ -21,8 +21,11 @@ def test_stubs_from_the_protos_alone_are_enough(stack: RunningStack, tmp_path: P
             "-m",
             "grpc_tools.protoc",
             "-I.",
+            "-I../third_party/protovalidate",
             f"--python_out={tmp_path}",
             f"--grpc_python_out={tmp_path}",
+            # Other languages have a public package of these; Python's is made here.
+            "buf/validate/validate.proto",
             *files,
         ],
         cwd=protos,
