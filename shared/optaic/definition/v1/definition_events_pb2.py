@@ -25,13 +25,14 @@ _sym_db = _symbol_database.Default()
 from optaic.definition.v1 import definition_pb2 as optaic_dot_definition_dot_v1_dot_definition__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,optaic/definition/v1/definition_events.proto\x12\x14optaic.definition.v1\x1a%optaic/definition/v1/definition.proto\"j\n\x13\x44\x65\x66initionPublished\x12\x43\n\x12\x64\x65\x66inition_version\x18\x01 \x01(\x0b\x32\'.optaic.definition.v1.DefinitionVersion\x12\x0e\n\x06reason\x18\x02 \x01(\t\"k\n\x14\x44\x65\x66initionDeprecated\x12\x43\n\x12\x64\x65\x66inition_version\x18\x01 \x01(\x0b\x32\'.optaic.definition.v1.DefinitionVersion\x12\x0e\n\x06reason\x18\x02 \x01(\t\"h\n\x11\x44\x65\x66initionRetired\x12\x43\n\x12\x64\x65\x66inition_version\x18\x01 \x01(\x0b\x32\'.optaic.definition.v1.DefinitionVersion\x12\x0e\n\x06reason\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,optaic/definition/v1/definition_events.proto\x12\x14optaic.definition.v1\x1a%optaic/definition/v1/definition.proto\"j\n\x13\x44\x65\x66initionPublished\x12\x43\n\x12\x64\x65\x66inition_version\x18\x01 \x01(\x0b\x32\'.optaic.definition.v1.DefinitionVersion\x12\x0e\n\x06reason\x18\x02 \x01(\t\"k\n\x14\x44\x65\x66initionDeprecated\x12\x43\n\x12\x64\x65\x66inition_version\x18\x01 \x01(\x0b\x32\'.optaic.definition.v1.DefinitionVersion\x12\x0e\n\x06reason\x18\x02 \x01(\t\"h\n\x11\x44\x65\x66initionRetired\x12\x43\n\x12\x64\x65\x66inition_version\x18\x01 \x01(\x0b\x32\'.optaic.definition.v1.DefinitionVersion\x12\x0e\n\x06reason\x18\x02 \x01(\tBd\n\x18\x64\x65v.optaic.definition.v1P\x01Z/optaic.dev/go/optaic/definition/v1;definitionv1\xaa\x02\x14Optaic.Definition.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'optaic.definition.v1.definition_events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\030dev.optaic.definition.v1P\001Z/optaic.dev/go/optaic/definition/v1;definitionv1\252\002\024Optaic.Definition.V1'
   _globals['_DEFINITIONPUBLISHED']._serialized_start=109
   _globals['_DEFINITIONPUBLISHED']._serialized_end=215
   _globals['_DEFINITIONDEPRECATED']._serialized_start=217

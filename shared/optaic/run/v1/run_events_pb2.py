@@ -25,13 +25,14 @@ _sym_db = _symbol_database.Default()
 from optaic.run.v1 import run_pb2 as optaic_dot_run_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eoptaic/run/v1/run_events.proto\x12\roptaic.run.v1\x1a\x17optaic/run/v1/run.proto\"/\n\x0cRunSubmitted\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x12.optaic.run.v1.Run\"-\n\nRunStarted\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x12.optaic.run.v1.Run\"0\n\rRunProgressed\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x12.optaic.run.v1.Run\"/\n\x0cRunCompleted\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x12.optaic.run.v1.Run\",\n\tRunFailed\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x12.optaic.run.v1.Run\"/\n\x0cRunCancelled\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x12.optaic.run.v1.Runb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eoptaic/run/v1/run_events.proto\x12\roptaic.run.v1\x1a\x17optaic/run/v1/run.proto\"/\n\x0cRunSubmitted\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x12.optaic.run.v1.Run\"-\n\nRunStarted\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x12.optaic.run.v1.Run\"0\n\rRunProgressed\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x12.optaic.run.v1.Run\"/\n\x0cRunCompleted\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x12.optaic.run.v1.Run\",\n\tRunFailed\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x12.optaic.run.v1.Run\"/\n\x0cRunCancelled\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x12.optaic.run.v1.RunBH\n\x11\x64\x65v.optaic.run.v1P\x01Z!optaic.dev/go/optaic/run/v1;runv1\xaa\x02\rOptaic.Run.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'optaic.run.v1.run_events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\021dev.optaic.run.v1P\001Z!optaic.dev/go/optaic/run/v1;runv1\252\002\rOptaic.Run.V1'
   _globals['_RUNSUBMITTED']._serialized_start=74
   _globals['_RUNSUBMITTED']._serialized_end=121
   _globals['_RUNSTARTED']._serialized_start=123

@@ -25,13 +25,14 @@ _sym_db = _symbol_database.Default()
 from optaic.status.v1 import status_pb2 as optaic_dot_status_dot_v1_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$optaic/status/v1/status_events.proto\x12\x10optaic.status.v1\x1a\x1doptaic/status/v1/status.proto\"\xa3\x01\n\x17InstanceStatusesChanged\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12;\n\x11instance_statuses\x18\x02 \x03(\x0b\x32 .optaic.status.v1.InstanceStatus\x12\x1c\n\x14\x64\x65leted_instance_ids\x18\x03 \x03(\t\x12\x1b\n\x13\x63\x61used_by_event_ids\x18\x04 \x03(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$optaic/status/v1/status_events.proto\x12\x10optaic.status.v1\x1a\x1doptaic/status/v1/status.proto\"\xa3\x01\n\x17InstanceStatusesChanged\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12;\n\x11instance_statuses\x18\x02 \x03(\x0b\x32 .optaic.status.v1.InstanceStatus\x12\x1c\n\x14\x64\x65leted_instance_ids\x18\x03 \x03(\t\x12\x1b\n\x13\x63\x61used_by_event_ids\x18\x04 \x03(\tBT\n\x14\x64\x65v.optaic.status.v1P\x01Z\'optaic.dev/go/optaic/status/v1;statusv1\xaa\x02\x10Optaic.Status.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'optaic.status.v1.status_events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\024dev.optaic.status.v1P\001Z\'optaic.dev/go/optaic/status/v1;statusv1\252\002\020Optaic.Status.V1'
   _globals['_INSTANCESTATUSESCHANGED']._serialized_start=90
   _globals['_INSTANCESTATUSESCHANGED']._serialized_end=253
 # @@protoc_insertion_point(module_scope)
