@@ -133,6 +133,11 @@ class VersionRef(_message.Message):
     PHYSICAL_VERSION_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     LAST_DATA_DATE_FIELD_NUMBER: _builtins.int
+    COMPUTE_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    READERS_HASH_FIELD_NUMBER: _builtins.int
+    INSTANCE_REVISION_FIELD_NUMBER: _builtins.int
+    IS_PARTIAL_RANGE_FIELD_NUMBER: _builtins.int
+    BASE_READERS_HASH_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Logical number, 1 for the first successful run; 0 means "no output yet"."""
     version_id: _builtins.str
@@ -142,9 +147,23 @@ class VersionRef(_message.Message):
     physical_version: _builtins.str
     """The store's own version at that place, for example a Delta Lake version."""
     digest: _builtins.str
-    """SHA-256 of the content in canonical order, hexadecimal; equal digests mean equal content."""
+    """SHA-256 of the content in canonical order, hexadecimal; equal digests mean equal content. The version moves with
+    the digest and with `readers_hash`.
+    """
     last_data_date: _builtins.str
     """The newest date in the data, YYYY-MM-DD; empty when the data has no date."""
+    compute_fingerprint: _builtins.str
+    """The compute fingerprint that it was computed with, or was found to be right for; empty where nobody knows."""
+    readers_hash: _builtins.str
+    """SHA-256 over how it is read: content hashes and configurations of store and accessor. Empty: nobody recorded it,
+    or it is not read through them.
+    """
+    instance_revision: _builtins.int
+    """The revision of the instance at which it was computed, and is read; 0: nobody knows."""
+    is_partial_range: _builtins.bool
+    """Of what a run builds on: the newest run had a range of dates, so the next one without computes everything."""
+    base_readers_hash: _builtins.str
+    """Of a new output: the readers hash of what it was built on, which may not have been recorded then."""
     def __init__(
         self,
         *,
@@ -154,10 +173,15 @@ class VersionRef(_message.Message):
         physical_version: _builtins.str = ...,
         digest: _builtins.str = ...,
         last_data_date: _builtins.str = ...,
+        compute_fingerprint: _builtins.str = ...,
+        readers_hash: _builtins.str = ...,
+        instance_revision: _builtins.int = ...,
+        is_partial_range: _builtins.bool = ...,
+        base_readers_hash: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "last_data_date", b"last_data_date", "physical_version", b"physical_version", "uri", b"uri", "version", b"version", "version_id", b"version_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_readers_hash", b"base_readers_hash", "compute_fingerprint", b"compute_fingerprint", "digest", b"digest", "instance_revision", b"instance_revision", "is_partial_range", b"is_partial_range", "last_data_date", b"last_data_date", "physical_version", b"physical_version", "readers_hash", b"readers_hash", "uri", b"uri", "version", b"version", "version_id", b"version_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -178,6 +202,8 @@ class InputVersion(_message.Message):
     URI_FIELD_NUMBER: _builtins.int
     PHYSICAL_VERSION_FIELD_NUMBER: _builtins.int
     INSTANCE_NAME_FIELD_NUMBER: _builtins.int
+    INSTANCE_REVISION_FIELD_NUMBER: _builtins.int
+    READERS_HASH_FIELD_NUMBER: _builtins.int
     role: _builtins.str
     """The role the upstream plays, for example `input`, `prices`, `signal`."""
     instance_id: _builtins.str
@@ -196,6 +222,12 @@ class InputVersion(_message.Message):
     """The store's own version there."""
     instance_name: _builtins.str
     """Name of the upstream instance, for people."""
+    instance_revision: _builtins.int
+    """The revision of the upstream instance at which it is read: with that store, accessor and configuration.
+    0, of runs admitted before it was recorded: the newest.
+    """
+    readers_hash: _builtins.str
+    """SHA-256 over how it is read; see `VersionRef`."""
     def __init__(
         self,
         *,
@@ -208,10 +240,12 @@ class InputVersion(_message.Message):
         uri: _builtins.str = ...,
         physical_version: _builtins.str = ...,
         instance_name: _builtins.str = ...,
+        instance_revision: _builtins.int = ...,
+        readers_hash: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "flow_kind", b"flow_kind", "instance_id", b"instance_id", "instance_name", b"instance_name", "physical_version", b"physical_version", "role", b"role", "uri", b"uri", "version", b"version", "version_id", b"version_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "flow_kind", b"flow_kind", "instance_id", b"instance_id", "instance_name", b"instance_name", "instance_revision", b"instance_revision", "physical_version", b"physical_version", "readers_hash", b"readers_hash", "role", b"role", "uri", b"uri", "version", b"version", "version_id", b"version_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

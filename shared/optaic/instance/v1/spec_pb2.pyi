@@ -109,6 +109,7 @@ class DatasetSpec(_message.Message):
     ACCESSOR_INSTANCE_ID_FIELD_NUMBER: _builtins.int
     MONITORING_ENABLED_FIELD_NUMBER: _builtins.int
     EVIDENTLY_PROJECT_ID_FIELD_NUMBER: _builtins.int
+    MAX_DELETED_SHARE_FIELD_NUMBER: _builtins.int
     pipeline_instance_id: _builtins.str
     """Output only. The component instance."""
     store_instance_id: _builtins.str
@@ -119,6 +120,12 @@ class DatasetSpec(_message.Message):
     """Ask for a `monitoring` flow. It does not count in the instance's status."""
     evidently_project_id: _builtins.str
     """Output only. While `monitoring_enabled`: also an Evidently project."""
+    max_deleted_share: _builtins.float
+    """How many of the keys there are a refresh may remove, as a share; one that would remove more fails and changes
+    nothing, unless its run allows the deletion. It judges what reads no upstream and has at least 20 keys, and not
+    the first refresh after a change of the configuration. Absent on create: 0.5; 1: never judged. Absent on update:
+    as it was. Instances made before there was one have none, and are not judged. It makes nothing stale.
+    """
     @_builtins.property
     def pipeline(self) -> Global___ComponentSpec:
         """Brings the data in or derives it. Required on create."""
@@ -142,12 +149,15 @@ class DatasetSpec(_message.Message):
         accessor_instance_id: _builtins.str = ...,
         monitoring_enabled: _builtins.bool = ...,
         evidently_project_id: _builtins.str = ...,
+        max_deleted_share: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accessor", b"accessor", "pipeline", b"pipeline", "store", b"store"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_deleted_share", b"_max_deleted_share", "accessor", b"accessor", "max_deleted_share", b"max_deleted_share", "pipeline", b"pipeline", "store", b"store"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accessor", b"accessor", "accessor_instance_id", b"accessor_instance_id", "evidently_project_id", b"evidently_project_id", "monitoring_enabled", b"monitoring_enabled", "pipeline", b"pipeline", "pipeline_instance_id", b"pipeline_instance_id", "store", b"store", "store_instance_id", b"store_instance_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_deleted_share", b"_max_deleted_share", "accessor", b"accessor", "accessor_instance_id", b"accessor_instance_id", "evidently_project_id", b"evidently_project_id", "max_deleted_share", b"max_deleted_share", "monitoring_enabled", b"monitoring_enabled", "pipeline", b"pipeline", "pipeline_instance_id", b"pipeline_instance_id", "store", b"store", "store_instance_id", b"store_instance_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_deleted_share: _TypeAlias = _typing.Literal["max_deleted_share"]  # noqa: Y015
+    _WhichOneofArgType__max_deleted_share: _TypeAlias = _typing.Literal["_max_deleted_share", b"_max_deleted_share"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_deleted_share) -> _WhichOneofReturnType__max_deleted_share | None: ...
 
 Global___DatasetSpec: _TypeAlias = DatasetSpec  # noqa: Y015
 

@@ -111,6 +111,8 @@ class _CauseKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CauseKind.V
     """Somebody declared it invalid."""
     CAUSE_KIND_NEVER_SUCCEEDED: _CauseKind.ValueType  # 7
     """It has never succeeded."""
+    CAUSE_KIND_PARTIAL_RANGE: _CauseKind.ValueType  # 8
+    """Its newest run read its upstreams for a range of dates only; a run without a range clears it."""
 
 class CauseKind(_CauseKind, metaclass=_CauseKindEnumTypeWrapper):
     """Why a flow is not fresh."""
@@ -130,6 +132,8 @@ CAUSE_KIND_INVALIDATED: CauseKind.ValueType  # 6
 """Somebody declared it invalid."""
 CAUSE_KIND_NEVER_SUCCEEDED: CauseKind.ValueType  # 7
 """It has never succeeded."""
+CAUSE_KIND_PARTIAL_RANGE: CauseKind.ValueType  # 8
+"""Its newest run read its upstreams for a range of dates only; a run without a range clears it."""
 Global___CauseKind: _TypeAlias = CauseKind  # noqa: Y015
 
 @_typing.final
@@ -276,7 +280,9 @@ class Edge(_message.Message):
     role: _builtins.str
     kind: _instance_pb2.EdgeKind.ValueType
     consumed_version: _builtins.int
-    """The upstream's version that the downstream last consumed; 0 means none."""
+    """The upstream's version that the downstream last consumed as a whole; 0 means none. A run of a range of dates
+    consumes nothing as a whole.
+    """
     @_builtins.property
     def upstream(self) -> _flow_pb2.FlowRef: ...
     @_builtins.property

@@ -190,6 +190,9 @@ class Run(_message.Message):
     ACTOR_FIELD_NUMBER: _builtins.int
     SCHEDULED_TIME_FIELD_NUMBER: _builtins.int
     COMPUTE_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    IS_PARTIAL_RANGE_FIELD_NUMBER: _builtins.int
+    ALLOW_DELETION_FIELD_NUMBER: _builtins.int
+    ALLOW_DELETION_REASON_FIELD_NUMBER: _builtins.int
     PIPELINE_FIELD_NUMBER: _builtins.int
     EXPERIMENT_FIELD_NUMBER: _builtins.int
     BACKTEST_FIELD_NUMBER: _builtins.int
@@ -236,6 +239,14 @@ class Run(_message.Message):
     """Who asked for it."""
     compute_fingerprint: _builtins.str
     """The flow's compute fingerprint that it ran with."""
+    is_partial_range: _builtins.bool
+    """Its `parameters` name a range of dates (`start`, `end` or both): it computes that range only, and everything
+    outside stays as it was.
+    """
+    allow_deletion: _builtins.bool
+    """It may remove more than its dataset's `max_deleted_share` allows."""
+    allow_deletion_reason: _builtins.str
+    """Why it may."""
     @_builtins.property
     def submit_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -323,6 +334,9 @@ class Run(_message.Message):
         actor: _builtins.str = ...,
         scheduled_time: _timestamp_pb2.Timestamp | None = ...,
         compute_fingerprint: _builtins.str = ...,
+        is_partial_range: _builtins.bool = ...,
+        allow_deletion: _builtins.bool = ...,
+        allow_deletion_reason: _builtins.str = ...,
         pipeline: Global___PipelineResult | None = ...,
         experiment: Global___ExperimentResult | None = ...,
         backtest: Global___BacktestResult | None = ...,
@@ -333,7 +347,7 @@ class Run(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["backtest", b"backtest", "base_version", b"base_version", "end_time", b"end_time", "error", b"error", "experiment", b"experiment", "inference", b"inference", "metrics", b"metrics", "monitoring", b"monitoring", "output_version", b"output_version", "parameters", b"parameters", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "result", b"result", "scheduled_time", b"scheduled_time", "start_time", b"start_time", "submit_time", b"submit_time", "training", b"training"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "artifacts", b"artifacts", "attempt", b"attempt", "backtest", b"backtest", "base_version", b"base_version", "compute_fingerprint", b"compute_fingerprint", "end_time", b"end_time", "error", b"error", "experiment", b"experiment", "flow_kind", b"flow_kind", "force_reason", b"force_reason", "forced", b"forced", "inference", b"inference", "input_versions", b"input_versions", "instance_id", b"instance_id", "instance_revision", b"instance_revision", "kind", b"kind", "lineage_revision", b"lineage_revision", "metrics", b"metrics", "mode", b"mode", "model_artifact_version", b"model_artifact_version", "monitoring", b"monitoring", "orchestrator_run_id", b"orchestrator_run_id", "output_version", b"output_version", "outputs_uri", b"outputs_uri", "parameters", b"parameters", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "progress_message", b"progress_message", "progress_pct", b"progress_pct", "result", b"result", "retry_of_run_id", b"retry_of_run_id", "run_id", b"run_id", "run_number", b"run_number", "scheduled_time", b"scheduled_time", "start_time", b"start_time", "status", b"status", "submit_time", b"submit_time", "training", b"training", "trigger", b"trigger"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "allow_deletion", b"allow_deletion", "allow_deletion_reason", b"allow_deletion_reason", "artifacts", b"artifacts", "attempt", b"attempt", "backtest", b"backtest", "base_version", b"base_version", "compute_fingerprint", b"compute_fingerprint", "end_time", b"end_time", "error", b"error", "experiment", b"experiment", "flow_kind", b"flow_kind", "force_reason", b"force_reason", "forced", b"forced", "inference", b"inference", "input_versions", b"input_versions", "instance_id", b"instance_id", "instance_revision", b"instance_revision", "is_partial_range", b"is_partial_range", "kind", b"kind", "lineage_revision", b"lineage_revision", "metrics", b"metrics", "mode", b"mode", "model_artifact_version", b"model_artifact_version", "monitoring", b"monitoring", "orchestrator_run_id", b"orchestrator_run_id", "output_version", b"output_version", "outputs_uri", b"outputs_uri", "parameters", b"parameters", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "progress_message", b"progress_message", "progress_pct", b"progress_pct", "result", b"result", "retry_of_run_id", b"retry_of_run_id", "run_id", b"run_id", "run_number", b"run_number", "scheduled_time", b"scheduled_time", "start_time", b"start_time", "status", b"status", "submit_time", b"submit_time", "training", b"training", "trigger", b"trigger"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["pipeline", "experiment", "backtest", "portfolio_optimization", "training", "inference", "monitoring"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
@@ -382,11 +396,17 @@ class PipelineResult(_message.Message):
     ROWS_UPDATED_FIELD_NUMBER: _builtins.int
     LAST_DATA_DATE_FIELD_NUMBER: _builtins.int
     OUTPUT_PROFILE_FIELD_NUMBER: _builtins.int
+    ROWS_DELETED_FIELD_NUMBER: _builtins.int
     rows_fetched: _builtins.int
+    """What was read from the source, or computed; not what was kept of the version before."""
     rows_inserted: _builtins.int
+    """Rows whose key the version before lacks."""
     rows_updated: _builtins.int
+    """Rows whose key the version before has with other values."""
     last_data_date: _builtins.str
     """YYYY-MM-DD."""
+    rows_deleted: _builtins.int
+    """Rows of the version before whose key the new one lacks."""
     @_builtins.property
     def output_profile(self) -> Global___OutputProfile:
         """What the new version holds, all of it; absent in lists, and where it would take more than
@@ -401,10 +421,11 @@ class PipelineResult(_message.Message):
         rows_updated: _builtins.int = ...,
         last_data_date: _builtins.str = ...,
         output_profile: Global___OutputProfile | None = ...,
+        rows_deleted: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["output_profile", b"output_profile"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_data_date", b"last_data_date", "output_profile", b"output_profile", "rows_fetched", b"rows_fetched", "rows_inserted", b"rows_inserted", "rows_updated", b"rows_updated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_data_date", b"last_data_date", "output_profile", b"output_profile", "rows_deleted", b"rows_deleted", "rows_fetched", b"rows_fetched", "rows_inserted", b"rows_inserted", "rows_updated", b"rows_updated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

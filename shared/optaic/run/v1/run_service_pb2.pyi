@@ -50,6 +50,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_TICK_SKIPPED: _ErrorReason.ValueType  # 16
     ERROR_REASON_TICK_SUPERSEDED: _ErrorReason.ValueType  # 17
     ERROR_REASON_TICK_WAITING: _ErrorReason.ValueType  # 18
+    ERROR_REASON_FULL_RANGE_REQUIRED: _ErrorReason.ValueType  # 19
+    """The configuration changed since the flow was computed: a range of dates would leave the rest to the old one."""
+    ERROR_REASON_ALLOW_DELETION_REASON_REQUIRED: _ErrorReason.ValueType  # 20
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why RunService or RunReportService refused."""
@@ -76,6 +79,9 @@ ERROR_REASON_TICK_MISSED: ErrorReason.ValueType  # 15
 ERROR_REASON_TICK_SKIPPED: ErrorReason.ValueType  # 16
 ERROR_REASON_TICK_SUPERSEDED: ErrorReason.ValueType  # 17
 ERROR_REASON_TICK_WAITING: ErrorReason.ValueType  # 18
+ERROR_REASON_FULL_RANGE_REQUIRED: ErrorReason.ValueType  # 19
+"""The configuration changed since the flow was computed: a range of dates would leave the rest to the old one."""
+ERROR_REASON_ALLOW_DELETION_REASON_REQUIRED: ErrorReason.ValueType  # 20
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
@@ -90,6 +96,8 @@ class SubmitRunRequest(_message.Message):
     FORCE_REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    ALLOW_DELETION_FIELD_NUMBER: _builtins.int
+    ALLOW_DELETION_REASON_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     flow_kind: _flow_pb2.FlowKind.ValueType
     """Which flow; unspecified means the instance's only or default one."""
@@ -103,10 +111,15 @@ class SubmitRunRequest(_message.Message):
     """Repeats of a request with this id get the first answer."""
     validate_only: _builtins.bool
     """Check everything, record nothing."""
+    allow_deletion: _builtins.bool
+    """Let this run remove more keys than the dataset's `max_deleted_share` allows."""
+    allow_deletion_reason: _builtins.str
+    """Why; required with `allow_deletion`."""
     @_builtins.property
     def parameters(self) -> _struct_pb2.Struct:
         """Of a refresh: `start`, `end` and `data_date`, as YYYY-MM-DD; other flows take none. What the data is,
-        belongs to the instance's `config`. Errors: INVALID_ARGUMENT naming each that is unknown or no date.
+        belongs to the instance's `config`. With `start` or `end`, both included, only rows of that range are inserted,
+        updated and deleted; what lies outside stays. Errors: INVALID_ARGUMENT naming each that is unknown or no date.
         """
 
     def __init__(
@@ -120,10 +133,12 @@ class SubmitRunRequest(_message.Message):
         force_reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        allow_deletion: _builtins.bool = ...,
+        allow_deletion_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["flow_kind", b"flow_kind", "force", b"force", "force_reason", b"force_reason", "instance_id", b"instance_id", "mode", b"mode", "parameters", b"parameters", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_deletion", b"allow_deletion", "allow_deletion_reason", b"allow_deletion_reason", "flow_kind", b"flow_kind", "force", b"force", "force_reason", b"force_reason", "instance_id", b"instance_id", "mode", b"mode", "parameters", b"parameters", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

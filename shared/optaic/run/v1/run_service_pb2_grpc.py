@@ -81,8 +81,9 @@ class RunServiceServicer:
         """Checks that every transitive upstream flow is READY, pins the input versions, records the run as
         PENDING and answers; it is dispatched to Prefect right after, or once the deployment exists. Errors:
         NOT_FOUND (INSTANCE_NOT_FOUND, FLOW_NOT_FOUND); FAILED_PRECONDITION (UPSTREAM_NOT_READY with one violation
-        for each blocking flow, MISSING_INPUT, INSTANCE_DELETING); ALREADY_EXISTS (RUN_ACTIVE naming the run,
-        REQUEST_ID_REUSED); INVALID_ARGUMENT (FORCE_REASON_REQUIRED); UNIMPLEMENTED (UNSUPPORTED_FLOW).
+        for each blocking flow, MISSING_INPUT, INSTANCE_DELETING, FULL_RANGE_REQUIRED); ALREADY_EXISTS (RUN_ACTIVE naming the run,
+        REQUEST_ID_REUSED); INVALID_ARGUMENT (FORCE_REASON_REQUIRED, ALLOW_DELETION_REASON_REQUIRED); UNIMPLEMENTED
+        (UNSUPPORTED_FLOW).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -111,8 +112,8 @@ class RunServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RetryRun(self, request, context):
-        """A new run of the same flow, with its own admission and the same mode and parameters. Errors: as
-        SubmitRun; FAILED_PRECONDITION (RUN_NOT_ENDED).
+        """A new run of the same flow, with its own admission and the same mode and parameters; what was forced or
+        allowed for one run is not for its retry. Errors: as SubmitRun; FAILED_PRECONDITION (RUN_NOT_ENDED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,8 +38,9 @@ class RunServiceStub:
     """Checks that every transitive upstream flow is READY, pins the input versions, records the run as
     PENDING and answers; it is dispatched to Prefect right after, or once the deployment exists. Errors:
     NOT_FOUND (INSTANCE_NOT_FOUND, FLOW_NOT_FOUND); FAILED_PRECONDITION (UPSTREAM_NOT_READY with one violation
-    for each blocking flow, MISSING_INPUT, INSTANCE_DELETING); ALREADY_EXISTS (RUN_ACTIVE naming the run,
-    REQUEST_ID_REUSED); INVALID_ARGUMENT (FORCE_REASON_REQUIRED); UNIMPLEMENTED (UNSUPPORTED_FLOW).
+    for each blocking flow, MISSING_INPUT, INSTANCE_DELETING, FULL_RANGE_REQUIRED); ALREADY_EXISTS (RUN_ACTIVE naming the run,
+    REQUEST_ID_REUSED); INVALID_ARGUMENT (FORCE_REASON_REQUIRED, ALLOW_DELETION_REASON_REQUIRED); UNIMPLEMENTED
+    (UNSUPPORTED_FLOW).
     """
     GetRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_pb2.Run]
     """Errors: NOT_FOUND (RUN_NOT_FOUND)."""
@@ -50,8 +51,8 @@ class RunServiceStub:
     FAILED_PRECONDITION (RUN_ENDED).
     """
     RetryRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.RetryRunRequest, _run_pb2.Run]
-    """A new run of the same flow, with its own admission and the same mode and parameters. Errors: as
-    SubmitRun; FAILED_PRECONDITION (RUN_NOT_ENDED).
+    """A new run of the same flow, with its own admission and the same mode and parameters; what was forced or
+    allowed for one run is not for its retry. Errors: as SubmitRun; FAILED_PRECONDITION (RUN_NOT_ENDED).
     """
     WatchRun: _grpc.UnaryStreamMultiCallable[_run_service_pb2.WatchRunRequest, _run_pb2.Run]
     """The run as it is, then after each change, until it has ended. Errors: NOT_FOUND (RUN_NOT_FOUND)."""
@@ -67,8 +68,9 @@ class RunServiceAsyncStub(RunServiceStub):
     """Checks that every transitive upstream flow is READY, pins the input versions, records the run as
     PENDING and answers; it is dispatched to Prefect right after, or once the deployment exists. Errors:
     NOT_FOUND (INSTANCE_NOT_FOUND, FLOW_NOT_FOUND); FAILED_PRECONDITION (UPSTREAM_NOT_READY with one violation
-    for each blocking flow, MISSING_INPUT, INSTANCE_DELETING); ALREADY_EXISTS (RUN_ACTIVE naming the run,
-    REQUEST_ID_REUSED); INVALID_ARGUMENT (FORCE_REASON_REQUIRED); UNIMPLEMENTED (UNSUPPORTED_FLOW).
+    for each blocking flow, MISSING_INPUT, INSTANCE_DELETING, FULL_RANGE_REQUIRED); ALREADY_EXISTS (RUN_ACTIVE naming the run,
+    REQUEST_ID_REUSED); INVALID_ARGUMENT (FORCE_REASON_REQUIRED, ALLOW_DELETION_REASON_REQUIRED); UNIMPLEMENTED
+    (UNSUPPORTED_FLOW).
     """
     GetRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_pb2.Run]  # type: ignore[assignment]
     """Errors: NOT_FOUND (RUN_NOT_FOUND)."""
@@ -79,8 +81,8 @@ class RunServiceAsyncStub(RunServiceStub):
     FAILED_PRECONDITION (RUN_ENDED).
     """
     RetryRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.RetryRunRequest, _run_pb2.Run]  # type: ignore[assignment]
-    """A new run of the same flow, with its own admission and the same mode and parameters. Errors: as
-    SubmitRun; FAILED_PRECONDITION (RUN_NOT_ENDED).
+    """A new run of the same flow, with its own admission and the same mode and parameters; what was forced or
+    allowed for one run is not for its retry. Errors: as SubmitRun; FAILED_PRECONDITION (RUN_NOT_ENDED).
     """
     WatchRun: _aio.UnaryStreamMultiCallable[_run_service_pb2.WatchRunRequest, _run_pb2.Run]  # type: ignore[assignment]
     """The run as it is, then after each change, until it has ended. Errors: NOT_FOUND (RUN_NOT_FOUND)."""
@@ -99,8 +101,9 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         """Checks that every transitive upstream flow is READY, pins the input versions, records the run as
         PENDING and answers; it is dispatched to Prefect right after, or once the deployment exists. Errors:
         NOT_FOUND (INSTANCE_NOT_FOUND, FLOW_NOT_FOUND); FAILED_PRECONDITION (UPSTREAM_NOT_READY with one violation
-        for each blocking flow, MISSING_INPUT, INSTANCE_DELETING); ALREADY_EXISTS (RUN_ACTIVE naming the run,
-        REQUEST_ID_REUSED); INVALID_ARGUMENT (FORCE_REASON_REQUIRED); UNIMPLEMENTED (UNSUPPORTED_FLOW).
+        for each blocking flow, MISSING_INPUT, INSTANCE_DELETING, FULL_RANGE_REQUIRED); ALREADY_EXISTS (RUN_ACTIVE naming the run,
+        REQUEST_ID_REUSED); INVALID_ARGUMENT (FORCE_REASON_REQUIRED, ALLOW_DELETION_REASON_REQUIRED); UNIMPLEMENTED
+        (UNSUPPORTED_FLOW).
         """
 
     @_abc_1.abstractmethod
@@ -135,8 +138,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.RetryRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_pb2.Run, _abc.Awaitable[_run_pb2.Run]]:
-        """A new run of the same flow, with its own admission and the same mode and parameters. Errors: as
-        SubmitRun; FAILED_PRECONDITION (RUN_NOT_ENDED).
+        """A new run of the same flow, with its own admission and the same mode and parameters; what was forced or
+        allowed for one run is not for its retry. Errors: as SubmitRun; FAILED_PRECONDITION (RUN_NOT_ENDED).
         """
 
     @_abc_1.abstractmethod
