@@ -24,6 +24,7 @@ from optaic.plugins import (
 )
 from optaic.run.v1 import run_pb2
 from worker import backtest
+from worker.builtin.column_names import check_column_names
 from worker.builtin.digest import canonicalize, compute_digest
 from worker.builtin.signal_guard import guard_signal
 from worker.guardrails import check_guardrails
@@ -91,6 +92,7 @@ def _refresh(recipe: PipelineRecipe, location: FlowLocation, progress: Progress)
             f"{recipe.pipeline.code_ref} returned {type(table).__name__}, not a polars DataFrame",
             type="PluginInvalid",
         )
+    check_column_names(table.columns)
     check_output(table, recipe.output_schema)
     metrics: dict[str, float | str | None] = {}
     if recipe.contract is not None:

@@ -37,6 +37,7 @@ CODE = {
     "TWICE": "support.worker_plugins:Twice",
     "MISNAMED": "support.worker_plugins:Twice",
     "probe": "support.worker_plugins:Probe",
+    "odd_column": "support.worker_plugins:OddColumn",
 }
 _VERSION_IDS = {name: new_id() for name in CODE}
 _MACRO_IDS = {name: new_id() for name in MACROS}

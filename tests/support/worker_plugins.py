@@ -61,6 +61,14 @@ class Probe(Pipeline):
         return pl.DataFrame({"date": dates, "entity": ["A"] * count, "value": [1.0] * count})
 
 
+class OddColumn(Pipeline):
+    """A table whose third column is called as `column` says."""
+
+    def run(self, context: PipelineContext) -> pl.DataFrame:
+        """No rows."""
+        return pl.DataFrame({"date": [], "entity": [], str(context.config["column"]): []})
+
+
 class Twice(Operator):
     """An operator of the tests."""
 

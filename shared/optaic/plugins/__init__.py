@@ -13,6 +13,7 @@ from optaic.plugins.base import (
 from optaic.plugins.context import DateRange, InputTable, Mode, PipelineContext
 from optaic.plugins.errors import (
     GuardrailViolated,
+    InvalidColumnName,
     InvalidConfig,
     InvalidExpression,
     InvalidQuery,
@@ -39,6 +40,7 @@ __all__ = [
     "DateRange",
     "GuardrailViolated",
     "InputTable",
+    "InvalidColumnName",
     "InvalidConfig",
     "InvalidExpression",
     "InvalidQuery",

@@ -37,6 +37,10 @@ class SchemaMismatch(PluginError):
     """A table lacks a column, has one of a wrong type, or repeats or lacks a key."""
 
 
+class InvalidColumnName(PluginError):
+    """A table has a column whose name a store or a message cannot carry."""
+
+
 class SourceNotFound(PluginError):
     """What is to be read does not exist."""
 

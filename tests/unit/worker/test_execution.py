@@ -200,6 +200,17 @@ async def test_a_failure_is_reported_with_type_message_and_traceback(
     assert message in _read_text(run.error.trace_uri)
 
 
+@pytest.mark.parametrize("column", ["no\0te", ""])
+async def test_a_column_whose_name_cannot_be_kept_fails_the_run_and_publishes_nothing(
+    world: World, tmp_path: Path, column: str
+) -> None:
+    run = world.runs.submit(world.dataset(definition="odd_column", column=column), REFRESH)
+    assert (await _execute(world, run, tmp_path)).outcome is Outcome.FAILED
+    assert run.error.type == "InvalidColumnName"
+    assert f"column 3{' has no name' if not column else ''}" in run.error.message
+    assert not (tmp_path / "acme" / run.instance_id / "refresh" / "data").exists()
+
+
 async def test_values_outside_the_contract_fail_the_run_and_publish_nothing(
     world: World, tmp_path: Path
 ) -> None:

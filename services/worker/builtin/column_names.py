@@ -1,0 +1,33 @@
+"""Which names a table's columns may have, so that every store, schema and event can carry them; it reads no table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from optaic.plugins import InvalidColumnName
+
+_LONGEST = 1000  # characters
+
+
+def check_column_names(names: Sequence[str]) -> None:
+    """Refuse names that some store or message cannot carry.
+
+    Raises:
+        InvalidColumnName: naming each such column by its place, and what is wrong with its name.
+    """
+    if problems := [text for place, name in enumerate(names, 1) if (text := _problem(place, name))]:
+        raise InvalidColumnName(f"{'; '.join(problems)}; rename these columns")
+
+
+def _problem(place: int, name: str) -> str:
+    if not name:
+        return f"column {place} has no name"
+    if "\0" in name:  # Arrow takes it for the end of the text, and then ends the process
+        return f"column {place}, {name!r}, has the character NUL in its name"
+    if any("\ud800" <= character <= "\udfff" for character in name):
+        return f"column {place}, {name!r}, has half of a surrogate pair in its name"
+    if len(name) > _LONGEST:
+        return (
+            f"column {place}, {name[:40]!r}..., has a name of {len(name)} characters; {_LONGEST} are allowed"
+        )
+    return ""
