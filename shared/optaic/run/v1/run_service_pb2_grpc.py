@@ -120,7 +120,8 @@ class RunServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchRun(self, request, context):
-        """The run as it is, then after each change, until it has ended. Errors: NOT_FOUND (RUN_NOT_FOUND).
+        """The run as it is, then after each change, until it has ended. Where nothing changed for 10 seconds (a setting),
+        the run as it was last told: who acts on changes compares. Errors: NOT_FOUND (RUN_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

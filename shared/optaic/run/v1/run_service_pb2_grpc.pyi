@@ -55,7 +55,9 @@ class RunServiceStub:
     allowed for one run is not for its retry. Errors: as SubmitRun; FAILED_PRECONDITION (RUN_NOT_ENDED).
     """
     WatchRun: _grpc.UnaryStreamMultiCallable[_run_service_pb2.WatchRunRequest, _run_pb2.Run]
-    """The run as it is, then after each change, until it has ended. Errors: NOT_FOUND (RUN_NOT_FOUND)."""
+    """The run as it is, then after each change, until it has ended. Where nothing changed for 10 seconds (a setting),
+    the run as it was last told: who acts on changes compares. Errors: NOT_FOUND (RUN_NOT_FOUND).
+    """
     ListActivities: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListActivitiesRequest, _run_service_pb2.ListActivitiesResponse]
     """In the order they happened. Errors: NOT_FOUND (RUN_NOT_FOUND)."""
 
@@ -85,7 +87,9 @@ class RunServiceAsyncStub(RunServiceStub):
     allowed for one run is not for its retry. Errors: as SubmitRun; FAILED_PRECONDITION (RUN_NOT_ENDED).
     """
     WatchRun: _aio.UnaryStreamMultiCallable[_run_service_pb2.WatchRunRequest, _run_pb2.Run]  # type: ignore[assignment]
-    """The run as it is, then after each change, until it has ended. Errors: NOT_FOUND (RUN_NOT_FOUND)."""
+    """The run as it is, then after each change, until it has ended. Where nothing changed for 10 seconds (a setting),
+    the run as it was last told: who acts on changes compares. Errors: NOT_FOUND (RUN_NOT_FOUND).
+    """
     ListActivities: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListActivitiesRequest, _run_service_pb2.ListActivitiesResponse]  # type: ignore[assignment]
     """In the order they happened. Errors: NOT_FOUND (RUN_NOT_FOUND)."""
 
@@ -148,7 +152,9 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.WatchRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_run_pb2.Run], _abc.AsyncIterator[_run_pb2.Run]]:
-        """The run as it is, then after each change, until it has ended. Errors: NOT_FOUND (RUN_NOT_FOUND)."""
+        """The run as it is, then after each change, until it has ended. Where nothing changed for 10 seconds (a setting),
+        the run as it was last told: who acts on changes compares. Errors: NOT_FOUND (RUN_NOT_FOUND).
+        """
 
     @_abc_1.abstractmethod
     def ListActivities(

@@ -235,7 +235,7 @@ class WatchInstanceStatusesResponse(_message.Message):
     """True: it is one of the statuses as they were at the beginning."""
     @_builtins.property
     def instance_status(self) -> _status_pb2.InstanceStatus:
-        """Absent: only the revision moved, or the initial statuses are complete."""
+        """Absent: only the revision moved, the initial statuses are complete, or nothing happened for a while."""
 
     def __init__(
         self,
