@@ -127,7 +127,8 @@ def run_fact_of_event(message: Message, event_id: str) -> RunFact | None:
     if phase is None:
         return None
     run = message.run  # type: ignore[attr-defined]  # all of them have one
-    if run.run_number < 1:
+    # A run that was refused has the number 0: it belongs to no sequence and moves nothing.
+    if run.run_number < (0 if phase is Phase.CANCELLED else 1):
         raise InvalidArgumentError("INVALID_EVENT", f"run {run.run_id} has no number")
     fact = RunFact(
         FlowKey(_id(run.instance_id), kind_name(run.flow_kind)),

@@ -71,6 +71,11 @@ class Settings(ServiceSettings):
     watch_poll_seconds: float = Field(
         default=0.5, gt=0, description="How late a watch may hear of a change made by another replica."
     )
+    watch_bookmark_seconds: float = Field(
+        default=10.0,
+        gt=0,
+        description="A watch that has had nothing to tell for so long is told the run again, unchanged.",
+    )
     watch_queue_size: int = Field(
         default=64,
         gt=0,

@@ -36,7 +36,10 @@ class Application:
         self.database = Database(settings)
         self.broker = Broker(settings, {events.STREAM: events.SUBJECTS})
         self.feed = ChangeFeed(
-            self.database, poll_seconds=settings.watch_poll_seconds, buffer_size=settings.watch_buffer
+            self.database,
+            poll_seconds=settings.watch_poll_seconds,
+            buffer_size=settings.watch_buffer,
+            bookmark_seconds=settings.watch_bookmark_seconds,
         )
         publishers: list[StatusPublisher] = [NatsStatusPublisher(self.broker)]
         self._close = [self.broker.close, self.database.close]

@@ -19,6 +19,11 @@ class Settings(ServiceSettings):
         gt=0,
         description="How soon a change applied by another replica is seen; own ones at once.",
     )
+    watch_bookmark_seconds: float = Field(
+        default=10,
+        gt=0,
+        description="A watch that has had nothing to tell for so long gets a message with only the revision.",
+    )
     compaction_interval_seconds: float = Field(
         default=60, gt=0, description="Time between two looks for changes that need not be kept."
     )

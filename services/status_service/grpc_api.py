@@ -90,6 +90,9 @@ class StatusServicer(StatusServiceServicer):
             yield api.WatchInstanceStatusesResponse(revision=position)
         instance_ids = frozenset(request.instance_ids)
         async for changes in self._feed.follow(tenant_id, position):
+            if not changes:  # a bookmark
+                yield api.WatchInstanceStatusesResponse(revision=position)
+                continue
             told = position
             for change in changes:
                 if _concerns(change, instance_ids, request.project_id) and change.revision > seen.get(

@@ -38,10 +38,13 @@ class _TenantFeed:
 class ChangeFeed:
     """Reads the log once for each tenant that is watched, woken by commits here and by a short poll."""
 
-    def __init__(self, database: Database, *, poll_seconds: float, buffer_size: int) -> None:
+    def __init__(
+        self, database: Database, *, poll_seconds: float, buffer_size: int, bookmark_seconds: float
+    ) -> None:
         self._database = database
         self._poll_seconds = poll_seconds
         self._buffer_size = buffer_size
+        self._bookmark_seconds = bookmark_seconds
         self._tenants: dict[str, _TenantFeed] = {}
 
     def wake(self) -> None:
@@ -51,7 +54,7 @@ class ChangeFeed:
             feed.loop.wake()
 
     async def follow(self, tenant_id: str, position: int) -> AsyncIterator[Sequence[store.ChangeRow]]:
-        """Yield every change after a revision, in order, for ever; never an empty sequence.
+        """Yield every change after a revision, in order, for ever; an empty sequence when none came for a while.
 
         Raises:
             OutOfRangeError: REVISION_COMPACTED; the log does not reach back to the position.
@@ -67,7 +70,12 @@ class ChangeFeed:
                 position = changes[-1].revision
                 yield changes
             while True:
-                await follower.woken.wait()
+                try:
+                    async with asyncio.timeout(self._bookmark_seconds):
+                        await follower.woken.wait()
+                except TimeoutError:
+                    yield ()
+                    continue
                 follower.woken.clear()
                 if follower.failure is not None:
                     raise follower.failure

@@ -10,10 +10,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import nats.js.errors
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 
@@ -55,6 +56,12 @@ class NatsServer:
             self._process.wait()
             self._process = None
 
+    def lose_storage(self) -> None:
+        """Crash, lose the disk, and come back empty."""
+        self.kill()
+        shutil.rmtree(self._folder / "jetstream")
+        self.start()
+
     def _accepts(self) -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self._port)) == 0
@@ -71,6 +78,20 @@ def nats_server() -> Iterator[NatsServer]:
     finally:
         server.kill()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+_STREAMS = {
+    "INSTANCE_EVENTS": ["optaic.*.instance.v1.>", "optaic.*.definition.v1.>"],
+    "RUN_EVENTS": ["optaic.*.run.v1.>"],
+    "LINEAGE_EVENTS": ["optaic.*.lineage.v1.>"],
+}
+
+
+async def ensure_streams(client: Client, *names: str) -> None:
+    """Create the streams of services that a test does without; those that are there stay as they are."""
+    for name in names:
+        with suppress(nats.js.errors.BadRequestError):  # its owner has made it, with more settings
+            await client.jetstream().add_stream(name=name, subjects=_STREAMS[name])
 
 
 async def listen(client: Client, subject: str, **options: Any) -> Subscription:

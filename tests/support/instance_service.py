@@ -35,6 +35,7 @@ from servicekit import runtime
 from servicekit.clock import SystemClock
 from servicekit.events import headers_of, make_event
 from servicekit.ids import new_id
+from support.broker import ensure_streams
 from support.counterparts import FakeDeployments, FakeExperiments, FakeProjects
 from support.polling import eventually
 from support.postgres import service_database
@@ -212,9 +213,7 @@ async def running(
 ) -> AsyncIterator[RunningInstanceService]:
     """Run one replica of the service on a database that is there."""
     client = await nats.connect(nats_url)
-    for service in ("lineage", "run"):
-        name, subjects = f"{service.upper()}_EVENTS", [f"optaic.*.{service}.v1.>"]
-        await client.jetstream().add_stream(name=name, subjects=subjects)
+    await ensure_streams(client, "LINEAGE_EVENTS", "RUN_EVENTS")
     values = {
         "shutdown_grace_seconds": 0.5,
         "service_token": "service-secret",

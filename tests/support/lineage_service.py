@@ -30,6 +30,7 @@ from servicekit.database import Database
 from servicekit.events import Event, headers_of, make_event
 from servicekit.ids import new_id
 from servicekit.tokens import ReadTokens
+from support.broker import ensure_streams
 from support.polling import eventually
 from support.postgres import service_database
 
@@ -178,11 +179,7 @@ class RunningLineageService:
 async def lineage_service(nats_url: str, **settings: Any) -> AsyncIterator[RunningLineageService]:
     """Run the service on a fresh database. The session's PostgreSQL must be running."""
     client = await nats.connect(nats_url)
-    for name, subject in (
-        (consumers.INSTANCE_STREAM, "optaic.*.instance.v1.>"),
-        (consumers.RUN_STREAM, "optaic.*.run.v1.>"),
-    ):
-        await client.jetstream().add_stream(name=name, subjects=[subject])
+    await ensure_streams(client, consumers.INSTANCE_STREAM, consumers.RUN_STREAM)
     async with service_database("lineage", "lineage_service") as urls:
         values = {"nats_url": nats_url, "service_token": SERVICE_TOKEN, "shutdown_grace_seconds": 0.5}
         application = app.build(Settings.model_validate({**values, **urls, **settings}))

@@ -31,6 +31,7 @@ from servicekit.errors import DomainError
 from servicekit.events import BATCH, Event, headers_of, make_event
 from servicekit.ids import new_id
 from servicekit.status import from_rpc_error
+from support.broker import ensure_streams
 from support.clock import FakeClock
 from support.orchestrator_runs import FakeOrchestrator
 from support.polling import eventually
@@ -38,7 +39,6 @@ from support.postgres import service_database
 from support.run_peers import SERVICE_TOKEN, Instances, Lineage, running_peers
 
 TENANT = "default"
-_PEER_STREAMS = {"INSTANCE_EVENTS": ["optaic.*.instance.v1.>"], "LINEAGE_EVENTS": ["optaic.*.lineage.v1.>"]}
 
 
 @dataclass
@@ -175,8 +175,7 @@ async def run_service(
         instances, lineage, addresses = await stack.enter_async_context(running_peers(databases))
         client = await nats.connect(nats_url)
         stack.push_async_callback(client.close)
-        for name, subjects in _PEER_STREAMS.items():
-            await client.jetstream().add_stream(name=name, subjects=subjects)
+        await ensure_streams(client, "INSTANCE_EVENTS", "LINEAGE_EVENTS")
         clock = FakeClock()
         orchestrator = orchestrator or FakeOrchestrator()
         app = await build(

@@ -26,16 +26,13 @@ from servicekit.tokens import ReadTokens
 from status_service import consumers
 from status_service.app import Application
 from status_service.config import Settings
+from support.broker import ensure_streams
 from support.polling import eventually
 from support.postgres import service_database
 
 TENANT = "default"
 PROJECT = "01900000-0000-7000-8000-000000000001"
 START = datetime(2024, 1, 2, tzinfo=UTC)
-_STREAMS = {
-    "INSTANCE_EVENTS": ["optaic.*.instance.v1.>", "optaic.*.definition.v1.>"],
-    "LINEAGE_EVENTS": ["optaic.*.lineage.v1.>"],
-}
 _PARTICIPLES = {
     instance_events_pb2.InstanceCreated: "created",
     instance_events_pb2.InstanceUpdated: "updated",
@@ -147,13 +144,6 @@ class RunningStatusService:
                 await tokens.wait(tenant_id, mine[start : start + 64], None)
 
 
-async def _create_streams(nats_url: str) -> Client:
-    client = await nats.connect(nats_url)
-    for name, subjects in _STREAMS.items():
-        await client.jetstream().add_stream(name=name, subjects=subjects)
-    return client
-
-
 @contextlib.asynccontextmanager
 async def status_service(nats_url: str, **settings: Any) -> AsyncIterator[RunningStatusService]:
     """Run the service on a fresh database. The session's PostgreSQL must be running."""
@@ -169,7 +159,8 @@ async def running(
     nats_url: str, urls: dict[str, str], **settings: Any
 ) -> AsyncIterator[RunningStatusService]:
     """Run one replica of the service on a database that is there."""
-    client = await _create_streams(nats_url)
+    client = await nats.connect(nats_url)
+    await ensure_streams(client, "INSTANCE_EVENTS", "LINEAGE_EVENTS")
     application = Application(
         Settings.model_validate(
             {

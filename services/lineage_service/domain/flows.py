@@ -103,7 +103,10 @@ class Input(NamedTuple):
 
 @dataclass(frozen=True)
 class RunFact:
-    """One run event; only a completed one carries what follows `submit_time`."""
+    """One run event; only a completed one carries what follows `submit_time`.
+
+    A run that was refused has the number 0: it belongs to no flow's sequence.
+    """
 
     flow: FlowKey
     run_id: str

@@ -112,7 +112,8 @@ async def apply_run_facts(
     size = _FACTS_AT_ONCE if moves_freshness else len(facts)
     for start in range(0, len(facts), size):
         part = facts[start : start + size]
-        live = [fact for fact in part if fact.flow.instance_id not in deleted]
+        # Runs that were refused change nothing; it is told all the same that their events were applied.
+        live = [fact for fact in part if fact.run_number and fact.flow.instance_id not in deleted]
         keys = {key for fact in live for key in (fact.flow, *(item.upstream for item in fact.inputs))}
         ids = await flows.ensure_flows(connection, tenant_id, keys)
         touched, moves = await _advance(services, connection, tenant_id, live, ids)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable
 
@@ -49,7 +50,7 @@ class Watches:
                 watcher.put(record)
 
     async def watch(self, tenant_id: str, run_id: str) -> AsyncGenerator[Record, None]:
-        """Yield the run as it is, then after each change, until it has ended.
+        """Yield the run as it is, then after each change, until it has ended; unchanged where nothing comes for a while.
 
         Raises:
             NotFoundError: RUN_NOT_FOUND.
@@ -64,7 +65,9 @@ class Watches:
                 raise run_not_found(run_id)
             watcher.put(record)
             while True:
-                record = await watcher.get()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._settings.watch_bookmark_seconds):
+                        record = await watcher.get()
                 yield record
                 if record.status in ENDED:
                     return

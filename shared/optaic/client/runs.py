@@ -195,10 +195,13 @@ class Runs:
         changes = self._connection.stream(
             "run", RunServiceStub, "WatchRun", lambda: api.WatchRunRequest(run_id=run_id)
         )
+        told = None
         async with aclosing(changes):
             # To the stream's own end, a moment after the run's: it carries the token by which later reads hold it.
             async for run in changes:
-                yield run
+                if run != told:  # else a bookmark: nothing has changed
+                    yield run
+                told = run
 
     async def activities(self, run_id: str) -> Sequence[run_pb2.Activity]:
         """Return the run's timeline, in the order things happened."""

@@ -69,7 +69,8 @@ class Statuses:
         """Yield every change in order, without a gap, for ever.
 
         Without `from_revision`: first the statuses as they are, then a message with only a revision, then every
-        change. After a lost connection it goes on after the last revision that was yielded.
+        change. After a lost connection it goes on after the last revision that was yielded. What the service says
+        when nothing has happened is not yielded.
 
         Raises:
             OutOfRangeError: REVISION_COMPACTED; begin again without `from_revision`.
@@ -86,5 +87,7 @@ class Statuses:
         async with aclosing(changes):
             async for response in changes:
                 if not response.is_initial:
+                    if response.revision == position and not response.HasField("instance_status"):
+                        continue  # a bookmark
                     position = response.revision
                 yield response

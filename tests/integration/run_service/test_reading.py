@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from devstack.postgres import Postgres
 from optaic.run.v1 import run_pb2, run_service_pb2
 from servicekit.ids import new_id
 from support.polling import eventually
@@ -142,3 +143,17 @@ async def test_the_active_index_is_the_one_authority(service: RunningRunService)
     with pytest.raises(DBAPIError, match="uq_runs_active"):
         async with service.app.deps.database.transaction(TENANT) as connection:
             await connection.execute(copy)
+
+
+async def test_a_watch_of_a_run_that_does_not_change_tells_it_again(
+    postgres_server: Postgres, nats_url: str
+) -> None:
+    del postgres_server
+    async with run_service(nats_url, watch_bookmark_seconds=0.05) as service:
+        run = await service.submit(service.instances.add())
+        watch = aiter(service.runs.WatchRun(run_service_pb2.WatchRunRequest(run_id=run.run_id)))
+        assert [await anext(watch) for _ in range(3)] == [run] * 3
+        await service.cancel(run.run_id)
+        told = [each async for each in watch]
+        assert told[-1].status == run_pb2.RUN_STATUS_CANCELLED
+        assert all(each == run for each in told[:-1])

@@ -255,3 +255,22 @@ async def test_without_the_revision_lock_two_writers_would_collide(
     may_commit.set()
     results = await asyncio.gather(*racing, return_exceptions=True)
     assert [type(each).__name__ for each in results if each is not None] == ["IntegrityError"]
+
+
+async def test_a_watch_without_changes_says_its_revision_again_and_again(
+    postgres_server: Postgres, nats_url: str
+) -> None:
+    del postgres_server
+    async with status_service(nats_url, watch_bookmark_seconds=0.05) as service:
+        await service.applied(*await service.publish(*[_created(new_id()) for _ in range(2)]))
+        watch = aiter(service.stub.WatchInstanceStatuses(_request(2)))
+        for _ in range(3):
+            bookmark = await anext(watch)
+            assert (bookmark.revision, bookmark.HasField("instance_status")) == (2, False)
+        await service.publish(_created(new_id()))
+        async for response in watch:
+            if response.HasField("instance_status"):
+                break
+            assert response.revision == 2
+        assert response.revision == 3
+        assert (await anext(watch)).revision == 3

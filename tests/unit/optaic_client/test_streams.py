@@ -166,3 +166,33 @@ async def test_data_is_read_at_its_physical_version(
     services.on("GetFlowState", lineage_pb2.FlowState())
     with pytest.raises(errors.NotFoundError):
         await client.data.read(flow)
+
+
+async def test_bookmarks_of_an_idle_watch_are_no_changes(services: FakeServices, client: AsyncClient) -> None:
+    def watch(_: Any, __: grpc.ServicerContext) -> Iterator[Any]:
+        for revision in (5, 5, 6, 6, 6, 7):  # 6 and 7 changed what this watch does not ask for
+            yield status_service_pb2.WatchInstanceStatusesResponse(revision=revision)
+        yield _change(8)
+        yield status_service_pb2.WatchInstanceStatusesResponse(revision=8)
+
+    services.on("WatchInstanceStatuses", watch)
+    seen = [change async for change in client.status.watch(from_revision=5)]
+    assert [change.revision for change in seen] == [6, 7, 8]
+    assert seen[-1].HasField("instance_status")
+
+
+async def test_a_run_told_again_unchanged_is_no_change(services: FakeServices, client: AsyncClient) -> None:
+    running = run_pb2.Run(run_id="r", status=run_pb2.RUN_STATUS_RUNNING)
+
+    def watch(_: Any, context: grpc.ServicerContext) -> Iterator[run_pb2.Run]:
+        yield running
+        yield running
+        if len(services.calls("WatchRun")) == 1:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "going away")
+        yield run_pb2.Run(run_id="r", status=run_pb2.RUN_STATUS_COMPLETED)
+
+    services.on("WatchRun", watch)
+    assert [run.status async for run in client.runs.watch("r")] == [
+        run_pb2.RUN_STATUS_RUNNING,
+        run_pb2.RUN_STATUS_COMPLETED,
+    ]
