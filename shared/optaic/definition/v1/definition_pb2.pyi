@@ -384,6 +384,7 @@ class PublicationReport(_message.Message):
     SCHEMA_CHANGES_FIELD_NUMBER: _builtins.int
     TRACKING_INSTANCES_FIELD_NUMBER: _builtins.int
     TRACKING_INSTANCE_COUNT_FIELD_NUMBER: _builtins.int
+    SCHEMA_NOTES_FIELD_NUMBER: _builtins.int
     previous_version: _builtins.str
     """The version it is compared with, the newest active one before it; empty for the first."""
     compatibility: Global___Compatibility.ValueType
@@ -400,6 +401,10 @@ class PublicationReport(_message.Message):
     def tracking_instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrackingInstance]:
         """Instances that follow the newest version, in the order of names: at most 1,000, and as many as an answer takes."""
 
+    @_builtins.property
+    def schema_notes(self) -> _containers.RepeatedCompositeFieldContainer[Global___SchemaNote]:
+        """What the schemas say and nothing checks, in the order of paths; as many as an answer takes."""
+
     def __init__(
         self,
         *,
@@ -408,14 +413,41 @@ class PublicationReport(_message.Message):
         schema_changes: _abc.Iterable[Global___SchemaChange] | None = ...,
         tracking_instances: _abc.Iterable[Global___TrackingInstance] | None = ...,
         tracking_instance_count: _builtins.int = ...,
+        schema_notes: _abc.Iterable[Global___SchemaNote] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compatibility", b"compatibility", "previous_version", b"previous_version", "schema_changes", b"schema_changes", "tracking_instance_count", b"tracking_instance_count", "tracking_instances", b"tracking_instances"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compatibility", b"compatibility", "previous_version", b"previous_version", "schema_changes", b"schema_changes", "schema_notes", b"schema_notes", "tracking_instance_count", b"tracking_instance_count", "tracking_instances", b"tracking_instances"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PublicationReport: _TypeAlias = PublicationReport  # noqa: Y015
+
+@_typing.final
+class SchemaNote(_message.Message):
+    """Something in a schema that is allowed, but does not do what it may seem to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """JSON Pointer, from `/parameters_schema`, `/input_schema` or `/output_schema` on."""
+    description: _builtins.str
+    """For people."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        description: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SchemaNote: _TypeAlias = SchemaNote  # noqa: Y015
 
 @_typing.final
 class SchemaChange(_message.Message):
