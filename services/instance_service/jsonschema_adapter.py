@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import functools
 import itertools
 import json
@@ -18,7 +17,9 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
+from instance_service.domain.decimals import is_multiple
 from instance_service.domain.fingerprints import canonical_json
+from instance_service.domain.formats import FORMATS
 from instance_service.domain.schema_bounds import ASCENDING, entanglements, excess, misuses
 from instance_service.re2_adapter import check_pattern, is_match
 from optaic.expression import OPERATORS, ExpressionError, Macro, Signature, list_called, parse
@@ -26,24 +27,17 @@ from servicekit.errors import FieldViolation
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _REFERENCES = ("$ref", "$dynamicRef")
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _MAXIMUM_VIOLATIONS = 100
 _MOST_HOPS = 20_000  # references followed for one config
 _hops: ContextVar[list[int]] = ContextVar("hops")
 _NAME = re.compile(r"[A-Za-z_$][A-Za-z0-9_$-]*")
 _EXPRESSION = "optaic-expression"
 _NO_MACROS: Mapping[str, Macro] = MappingProxyType({})
-_formats = jsonschema.FormatChecker()
+# Of schemas only patterns are judged by their format. Both begin empty: what else the library would check depends on
+# the packages that are installed.
+_formats, _schema_formats = jsonschema.FormatChecker(()), jsonschema.FormatChecker(())
 # What is done with an expression that a validator meets: validators are kept, macros differ from call to call.
 _on_expression: ContextVar[Callable[[str], object]] = ContextVar("on_expression", default=parse)
-
-
-def _is_date(value: object) -> bool:
-    if isinstance(value, str):
-        if not _DATE.fullmatch(value):
-            raise ValueError("it is not YYYY-MM-DD")
-        dt.date.fromisoformat(value)
-    return True
 
 
 def _is_expression(value: object) -> bool:
@@ -58,9 +52,16 @@ def _is_pattern(value: object) -> bool:
     return True
 
 
-_formats.checks("regex", raises=ValueError)(_is_pattern)
-_formats.checks("date", raises=ValueError)(_is_date)
+def _kept(is_kept: Callable[[str], bool]) -> Callable[[object], bool]:
+    return lambda value: not isinstance(value, str) or is_kept(value)
+
+
+for _checker in (_formats, _schema_formats):
+    _checker.checks("regex", raises=ValueError)(_is_pattern)
 _formats.checks(_EXPRESSION, raises=ExpressionError)(_is_expression)
+for _name, _format in FORMATS.items():
+    _formats.checks(_name)(_kept(_format.is_kept))
+KNOWN_FORMATS = frozenset(_formats.checkers)
 
 
 class _TooCostlyError(RecursionError):
@@ -112,6 +113,15 @@ def _extras(instance: Mapping[str, Any], schema: Mapping[str, Any]) -> list[str]
     ]
 
 
+def _multiple_of(
+    _validator: Any, factor: float, instance: object, _schema: Mapping[str, Any]
+) -> Iterator[Any]:
+    if isinstance(instance, bool) or not isinstance(instance, int | float):
+        return
+    if not is_multiple(instance, factor):
+        yield jsonschema.ValidationError(f"{instance!r} is not a multiple of {factor!r}")
+
+
 def _unique_items(
     _validator: Any, is_wanted: bool, instance: object, _schema: Mapping[str, Any]
 ) -> Iterator[Any]:
@@ -141,6 +151,7 @@ _Validator = jsonschema.validators.extend(
         "pattern": _pattern,
         "patternProperties": _pattern_properties,
         "additionalProperties": _additional_properties,
+        "multipleOf": _multiple_of,
         "uniqueItems": _unique_items,
         ASCENDING: _ascending,
     },
@@ -154,7 +165,7 @@ def schema_violations(schema: Mapping[str, Any], path: str) -> list[FieldViolati
     if too_much := excess(schema):
         return [FieldViolation(_path(path, too_much[0]), too_much[1], "INVALID_SCHEMA")]
     meta_schema = jsonschema.Draft202012Validator.META_SCHEMA
-    validator = jsonschema.Draft202012Validator(meta_schema, format_checker=_formats)
+    validator = jsonschema.Draft202012Validator(meta_schema, format_checker=_schema_formats)
     violations = [
         FieldViolation(
             _path(path, error.absolute_path), str(error.cause or error.message)[:500], "INVALID_SCHEMA"
@@ -282,6 +293,10 @@ def _violations(error: Any, path: str) -> Iterator[FieldViolation]:
     elif error.validator == "additionalProperties" and error.validator_value is False:
         for name in _extras(error.instance, error.schema):
             yield FieldViolation(_path(where, [name]), "is not known", "INVALID_CONFIG")
+    elif error.validator == "format" and error.validator_value in FORMATS:
+        wanted = FORMATS[error.validator_value]
+        text = f"{error.instance[:200]!r} is not {wanted.rule}, for example {wanted.example}"
+        yield FieldViolation(where, text, "INVALID_CONFIG")
     else:
         yield FieldViolation(where, error.message[:500], "INVALID_CONFIG")
 

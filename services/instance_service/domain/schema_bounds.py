@@ -45,6 +45,13 @@ def misuses(schema: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
                 yield (*path, ASCENDING), "is a list of names of properties"
 
 
+def formats(schema: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
+    """Yield the formats that a schema asks for, and where."""
+    for path, node in _nodes(schema, ()):
+        if isinstance(node, Mapping) and path[-1:] not in _NAMES and isinstance(node.get("format"), str):
+            yield (*path, "format"), node["format"]
+
+
 def entanglements(schema: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
     """Yield what makes checking a value costly, or go on without end, and where; the schema is not too large."""
     costs: dict[int, int] = {}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 from urllib.parse import unquote
 
+from instance_service.domain.decimals import is_multiple
 from instance_service.domain.fingerprints import canonical_json
 
 Schema: TypeAlias = Mapping[str, Any] | bool
@@ -187,8 +188,7 @@ class _Comparison:
             self._bound(f"{path}/{name}", _limit(old, (name,), -1), _limit(new, (name,), -1))
         before, after = old.get("multipleOf"), new.get("multipleOf")
         if before != after:
-            is_integral = all(isinstance(value, int) for value in (before, after))
-            is_wider = after is None or (is_integral and before % after == 0)
+            is_wider = after is None or (before is not None and is_multiple(before, after))
             self._add(f"{path}/multipleOf", f"{before} became {after}", is_breaking=not is_wider)
 
     def _bound(self, path: str, before: tuple[float, bool] | None, after: tuple[float, bool] | None) -> None:

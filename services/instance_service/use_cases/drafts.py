@@ -176,7 +176,11 @@ def prepare(
     violations = [
         *_stray_violations(instance, kind),
         *_date_violations(instance, kind),
-        *schedule_violations(instance.schedule),
+        *(
+            []
+            if current and current.schedule == instance.schedule
+            else schedule_violations(instance.schedule)
+        ),
         *freshness_violations(instance.freshness_policy),
         *complete_references(references),
     ]
@@ -223,7 +227,7 @@ def complete(tenant_id: str, pending: Pending, facts: Facts) -> Draft:
     if pending.kind == "backtest":
         sources = facts.price_sources[instance.instance_id]
         upstreams.extend(derive_prices(sources, upstreams, violations))
-    settings = _settings(instance, pending.kind, uses, violations)
+    settings = _settings(instance, pending.current, uses, violations)
     flows = flows_of(instance, version)
     violations.extend(output_violations(instance, pending.current, version, flows))
     if violations:
@@ -287,9 +291,10 @@ def _date_violations(instance: Instance, kind: str) -> list[FieldViolation]:
 
 
 def _settings(
-    instance: Instance, kind: str, uses: Sequence[Use], violations: list[FieldViolation]
+    instance: Instance, current: Instance | None, uses: Sequence[Use], violations: list[FieldViolation]
 ) -> dict[str, Any]:
     """Return what affects the results of the instance's flows, with defaults filled in."""
+    kind = instance.WhichOneof("spec") or ""
     if kind == "backtest":
         given = json_format.MessageToDict(instance.backtest, preserving_proto_field_name=True)
         return {"backtest": backtest_settings(given)}
@@ -308,9 +313,10 @@ def _settings(
         }
     if kind == "portfolio_optimizer":
         limits = instance.portfolio_optimizer.constraints
+        held = current.portfolio_optimizer.constraints if current else None
         settings["constraints"] = {}
         for use in uses:
-            settings["constraints"] = check_constraints(use, limits, violations)
+            settings["constraints"] = check_constraints(use, limits, held, violations)
     return settings
 
 

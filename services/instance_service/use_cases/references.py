@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -77,6 +77,10 @@ class Reference:
             ]
             for name, value in self.beside.items()
         }
+
+    def holds(self, version: DefinitionVersion) -> bool:
+        """Whether the instance has this version there already."""
+        return bool(self.held.definition_version_id == version.definition_version_id)
 
     @property
     def is_named(self) -> bool:
@@ -293,14 +297,12 @@ def _use(
         violations.append(FieldViolation(where, str(error), "INVALID_CONFIG"))
     else:
         operators, callable_macros = library_of(macros)
+        problems = config_violations(version.content_hash, schema, config, where, callable_macros, operators)
         violations.extend(
-            config_violations(version.content_hash, schema, config, where, callable_macros, operators)
+            _news(problems, is_held=reference.holds(version) and reference.held.config == spec.config)
         )
     # A draft only an exact version can mean: who names it wants to try it.
-    if (
-        version.state == DEFINITION_STATE_RETIRED
-        and version.definition_version_id != reference.held.definition_version_id
-    ):
+    if version.state == DEFINITION_STATE_RETIRED and not reference.holds(version):
         name = "definition_version_id" if spec.definition_version_id else "definition_version"
         text = f"version {version.version} of {version.definition_name} is retired"
         violations.append(FieldViolation(f"{reference.path}.{name}", text, "INVALID_SPEC"))
@@ -315,8 +317,18 @@ def _use(
     return Use(reference, version, config, macros)
 
 
-def check_constraints(use: Use, given: Struct, violations: list[FieldViolation]) -> dict[str, Any]:
-    """Return an optimizer's constraints, checked as `$defs.constraints` of its definition's schema has them."""
+def _news(problems: Iterable[FieldViolation], *, is_held: bool) -> Iterator[FieldViolation]:
+    """Yield what is to be said of a configuration: one that was accepted stays right, only macros move below it."""
+    return (each for each in problems if not is_held or each.reason == "INVALID_EXPRESSION")
+
+
+def check_constraints(
+    use: Use, given: Struct, held: Struct | None, violations: list[FieldViolation]
+) -> dict[str, Any]:
+    """Return an optimizer's constraints, checked as `$defs.constraints` of its definition's schema has them.
+
+    `held` is what it has already.
+    """
     path = "instance.portfolio_optimizer.constraints"
     try:
         constraints = json_of(given)
@@ -325,7 +337,8 @@ def check_constraints(use: Use, given: Struct, violations: list[FieldViolation])
         violations.append(FieldViolation(path, str(error), "INVALID_CONFIG"))
         return {}
     key = f"{use.version.content_hash}#constraints"
-    violations.extend(config_violations(key, constraints_schema(schema), constraints, path))
+    problems = config_violations(key, constraints_schema(schema), constraints, path)
+    violations.extend(_news(problems, is_held=use.reference.holds(use.version) and held == given))
     return constraints
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from optaic.cli.output import Format, OutputOption, moment, print_json, print_line, print_table
-from optaic.cli.session import DryRunOption, FileOption, ReasonOption, is_id, read_yaml, run
+from optaic.cli.session import DryRunOption, FileOption, ReasonOption, is_id, read_yaml, run, warn
 from optaic.client import AsyncClient, word
 from optaic.definition.v1 import definition_pb2, definition_service_pb2
 
@@ -134,6 +134,8 @@ def _show(report: definition_pb2.PublicationReport) -> None:
         print_line(word(report, "compatibility").lower(), f"with version {report.previous_version}")
     for change in report.schema_changes:
         print_line(change.path, change.description, word(change, "compatibility").lower())
+    for note in report.schema_notes:
+        warn(f"{note.path}: {note.description}")
     for each in report.tracking_instances:
         print_line(f"follows: {each.name}", "; ".join(each.violations) or "fits")
     if hidden := report.tracking_instance_count - len(report.tracking_instances):

@@ -4,8 +4,10 @@ import os
 from typing import Any
 
 import grpc
+import pytest
 from google.protobuf import json_format
 
+from instance_service import jsonschema_adapter
 from optaic.definition.v1.definition_pb2 import DEFINITION_KIND_PIPELINE
 from optaic.definition.v1.definition_service_pb2 import GetDefinitionRequest, PublishDefinitionRequest
 from optaic.instance.v1.instance_service_pb2 import GetInstanceRequest, ListInstanceRevisionsRequest
@@ -347,3 +349,30 @@ async def test_which_macros_are_used_is_not_for_the_caller_to_say(service: Runni
     made = await service.create(given)
     assert not made.macro_version_ids
     assert not made.dataset.pipeline.macro_version_ids
+
+
+async def test_a_config_that_was_accepted_stays_right_until_it_is_changed(
+    service: RunningInstanceService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = await service.project()
+    schema = {"properties": {"host": {"type": "string", "format": "hostname"}, "n": {"multipleOf": 0.01}}}
+    content = {"version": "1.0.0", "code_ref": "a.b:C", "parameters_schema": schema}
+    request = PublishDefinitionRequest(kind=DEFINITION_KIND_PIPELINE, name="remote")
+    json_format.ParseDict(content, request.definition_version)
+    await service.definitions.PublishDefinition(request)
+    given = {"definitionName": "remote", "config": {"host": "-bad-", "n": 4.02}}
+    with monkeypatch.context() as earlier:  # a release that did not check this format
+        earlier.delitem(jsonschema_adapter._formats.checkers, "hostname")
+        made = await service.create(
+            {"projectId": project.project_id, "name": "a", "dataset": {"pipeline": given}}
+        )
+    changed = await service.update(made.instance_id, {"description": "x"}, "description")
+    assert changed.revision == 2
+    refused = await refusal(
+        service.update(
+            made.instance_id,
+            {"dataset": {"pipeline": {"config": {"host": "-bad-", "n": 0.29}}}},
+            "dataset.pipeline.config",
+        )
+    )
+    assert list(refused.fields) == ["instance.dataset.pipeline.config.host"]

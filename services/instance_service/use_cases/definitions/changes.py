@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from dataclasses import replace
 
 from instance_service.domain.contracts import owner_kind
 from instance_service.domain.fingerprints import canonical_json
 from instance_service.domain.flows import flow_kinds
-from instance_service.domain.schema_diff import Change, diff
+from instance_service.domain.schema_bounds import formats
+from instance_service.domain.schema_diff import Change, diff, token
 from instance_service.domain.version_diff import (
     Check,
     Rules,
@@ -17,6 +19,7 @@ from instance_service.domain.version_diff import (
     output_changes,
     rule_changes,
 )
+from instance_service.jsonschema_adapter import KNOWN_FORMATS
 from instance_service.use_cases.operators import signature_of
 from instance_service.use_cases.references import constraints_schema
 from instance_service.use_cases.shapes import definition_kind_word, flow_word, json_of
@@ -40,6 +43,19 @@ def version_changes(old: DefinitionVersion, new: DefinitionVersion) -> list[Chan
         *flow_changes(_flows(owner, old), _flows(owner, new)),
         *_call_changes(old, new),
     ]
+
+
+def unchecked_formats(version: DefinitionVersion) -> list[tuple[str, str]]:
+    """Return what the version's schemas ask for by `format` and nothing checks: by JSON Pointer, said for people."""
+    found = []
+    for name in SCHEMAS:
+        for path, word in sorted(formats(json_of(getattr(version, name))), key=str):
+            if word not in KNOWN_FORMATS:
+                near = difflib.get_close_matches(word, KNOWN_FORMATS, 1)
+                hint = f"; {near[0]!r} is one" if near else ""
+                text = f"{word[:100]!r} is no format of JSON Schema 2020-12, so it checks nothing{hint}"
+                found.append(("".join(f"/{token(str(part))}" for part in (name, *path)), text))
+    return found
 
 
 def _schema_changes(old: DefinitionVersion, new: DefinitionVersion) -> Iterator[Change]:

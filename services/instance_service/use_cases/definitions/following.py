@@ -14,7 +14,7 @@ from instance_service.store import definitions as store
 from instance_service.store import following as users
 from instance_service.store import queue
 from instance_service.store.tables import Connection, Row
-from instance_service.use_cases.definitions.changes import version_changes
+from instance_service.use_cases.definitions.changes import unchecked_formats, version_changes
 from instance_service.use_cases.drafts import Pending, complete, gather, prepare
 from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.macros import CALLABLE, load_inner
@@ -26,6 +26,7 @@ from optaic.definition.v1.definition_pb2 import (
     DefinitionVersion,
     PublicationReport,
     SchemaChange,
+    SchemaNote,
     TrackingInstance,
 )
 from optaic.instance.v1.instance_pb2 import Instance
@@ -36,7 +37,7 @@ _COMING = (DEFINITION_STATE_DRAFT, DEFINITION_STATE_ACTIVE)  # who follows may g
 _MOST_REASONS = 10  # why one instance does not fit
 _MOST_BYTES = 1_500_000  # of either list: clients take answers of four megabytes by default
 _Check: TypeAlias = Callable[[Row], Sequence[FieldViolation]]
-_Item = TypeVar("_Item", SchemaChange, TrackingInstance)
+_Item = TypeVar("_Item", SchemaChange, SchemaNote, TrackingInstance)
 
 
 async def wake_followers(connection: Connection, tenant_id: str, definition_id: str) -> None:
@@ -98,6 +99,9 @@ def _report(
         schema_changes=_fitting(changes),
         tracking_instances=_fitting(tracking),
         tracking_instance_count=rows[0].total if rows else 0,
+        schema_notes=_fitting(
+            [SchemaNote(path=path, description=text) for path, text in unchecked_formats(version)]
+        ),
     )
 
 
