@@ -185,6 +185,9 @@ def _version_message(flow: Flow) -> VersionRef:
         physical_version=flow.physical_version,
         digest=flow.digest,
         last_data_date=flow.last_data_date,
+        compute_fingerprint=flow.right_fingerprint,
+        readers_hash=flow.readers_hash,
+        instance_revision=flow.computed_revision or flow.instance_revision,
     )
 
 
@@ -236,6 +239,9 @@ def _admission_message(
                 uri=flow.uri,
                 physical_version=flow.physical_version,
                 instance_name=flow.instance_name,
+                # Of a version that was made before anybody recorded it: as it is configured now.
+                instance_revision=flow.computed_revision or flow.instance_revision,
+                readers_hash=flow.readers_hash,
             )
             for flow, roles in direct
             for role in roles

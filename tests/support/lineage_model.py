@@ -20,6 +20,10 @@ class ModelFlow:
     spec: FlowSpec | None = None  # None: not defined
     computed_fingerprint: str = ""
     completed_run_number: int = 0
+    computed_revision: int = 0
+    readers_hash: str = ""
+    full_run_number: int = 0  # the newest completed run of all dates
+    is_partial: bool = False
     version: int = 0
     version_id: str = ""
     run_number: int = 0
@@ -43,6 +47,12 @@ class ModelFlow:
             and self.spec.verified_run_number == self.completed_run_number
         )
         return self.spec.fingerprint != self.computed_fingerprint and not is_verified
+
+    @property
+    def right_fingerprint(self) -> str:
+        """The configuration for which the newest output is right."""
+        assert self.spec is not None
+        return self.computed_fingerprint if self.has_other_config else self.spec.fingerprint
 
     @property
     def word(self) -> str:
@@ -94,8 +104,7 @@ class Model:
         for key, known in facts.items():
             self._consume(flows[key], known, numbers)
         for key, run_number in self.invalidations.items():
-            completed = [fact.run_number for fact in facts.get(key, []) if fact.phase is Phase.COMPLETED]
-            flows[key].is_invalidated = max(completed, default=0) <= run_number
+            flows[key].is_invalidated = flows[key].full_run_number <= run_number
         decided: dict[FlowKey, bool] = {}
         for key, flow in flows.items():
             flow.is_fresh = self._is_fresh(key, flows, decided)
@@ -125,7 +134,12 @@ class Model:
         previous = None
         for number in sorted(completed):
             fact = completed[number]
-            if previous is None or not fact.digest or fact.digest != previous.digest:
+            if (
+                previous is None
+                or not fact.digest
+                or fact.digest != previous.digest
+                or _reads_differ(previous, fact)
+            ):
                 flow.version += 1
                 flow.version_id = fact.run_id
             versions[fact.run_id] = flow.version
@@ -133,20 +147,29 @@ class Model:
         if previous is not None:
             flow.computed_fingerprint = previous.fingerprint
             flow.completed_run_number = previous.run_number
+            flow.computed_revision = previous.instance_revision
+            flow.readers_hash = previous.readers_hash
+        for number in sorted(completed):
+            if not completed[number].is_partial_range:
+                flow.full_run_number, flow.is_partial = number, False
+            elif completed[number].inputs:
+                flow.is_partial = True
         return versions
 
     @staticmethod
     def _consume(flow: ModelFlow, facts: list[RunFact], numbers: dict[FlowKey, dict[str, int]]) -> None:
-        completed = [fact for fact in facts if fact.phase is Phase.COMPLETED]
-        if completed:
-            for item in max(completed, key=lambda fact: fact.run_number).inputs:
+        whole = [fact for fact in facts if fact.phase is Phase.COMPLETED and not fact.is_partial_range]
+        if whole:
+            for item in max(whole, key=lambda fact: fact.run_number).inputs:
                 version = numbers.get(item.upstream, {}).get(item.version_id, 0)
                 flow.consumed[(item.upstream, item.role)] = version
 
     def _is_fresh(self, key: FlowKey, flows: dict[FlowKey, ModelFlow], decided: dict[FlowKey, bool]) -> bool:
         if key not in decided:
             flow = flows[key]
-            has_own_cause = flow.spec is None or flow.has_other_config or flow.is_invalidated
+            has_own_cause = (
+                flow.spec is None or flow.has_other_config or flow.is_invalidated or flow.is_partial
+            )
             decided[key] = (
                 flow.version > 0
                 and not has_own_cause
@@ -157,6 +180,12 @@ class Model:
                 )
             )
         return decided[key]
+
+
+def _reads_differ(previous: RunFact, fact: RunFact) -> bool:
+    """Whether two outputs are known to be read in different ways."""
+    before = previous.readers_hash or fact.base_readers_hash
+    return bool(before and fact.readers_hash) and before != fact.readers_hash
 
 
 def blocking(flows: dict[FlowKey, ModelFlow], key: FlowKey) -> set[FlowKey]:
@@ -185,14 +214,14 @@ def local_causes(flows: dict[FlowKey, ModelFlow], key: FlowKey) -> set[ModelCaus
         causes.add(ModelCause("OWN_CONFIG", key))
         if any(edge not in flow.edges for edge in flow.consumed):
             causes.add(ModelCause("UPSTREAM_REMOVED", key))
+    if flow.is_partial:
+        causes.add(ModelCause("PARTIAL_RANGE", key))
     for edge in flow.edges:
         consumed, current = flow.consumed.get(edge, 0), flows[edge[0]].version
-        if consumed != current:
-            causes.add(
-                ModelCause("UPSTREAM_MOVED", edge[0], consumed, current)
-                if consumed
-                else ModelCause("UPSTREAM_ADDED", key)
-            )
+        if consumed and consumed != current:
+            causes.add(ModelCause("UPSTREAM_MOVED", edge[0], consumed, current))
+        elif consumed != current and not flow.is_partial:
+            causes.add(ModelCause("UPSTREAM_ADDED", key))
     return causes
 
 

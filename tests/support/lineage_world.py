@@ -24,6 +24,7 @@ class WorldInstance:
     revision: int = 1
     config: int = 0
     contract: int = 0
+    accessor: int = 0
     is_deleted: bool = False
     # By flow kind: the run whose output was checked, and the fingerprint for which.
     verified: dict[str, tuple[int, str]] = field(default_factory=dict)
@@ -38,6 +39,9 @@ class ActiveRun:
     run_number: int
     pins: Pins
     fingerprint: str
+    revision: int
+    readers_hash: str
+    is_partial_range: bool
 
 
 @dataclass
@@ -73,7 +77,9 @@ class World:
         ]
         if kind == "inference":
             edges.append(EdgeSpec(FlowKey(instance.instance_id, "training"), "model", 5))
-        fingerprint = f"{instance.config}/{sorted(instance.upstreams)}/{instance.contract}"
+        fingerprint = (
+            f"{instance.config}/{sorted(instance.upstreams)}/{instance.contract}/{instance.accessor}"
+        )
         return FlowSpec(kind, fingerprint, tuple(edges), "", *instance.verified.get(kind, (0, "")))
 
     def snapshot(self, instance: WorldInstance) -> Snapshot:
@@ -99,16 +105,18 @@ class World:
         return self.instances[number % len(self.instances)]
 
     def change(self, what: str, number: int) -> list[Snapshot]:
-        """Change an instance: `config`, `revert`, `label`, `edges`, `promote` or `delete`."""
-        changed = [each for each in self.instances if each.config and not each.is_deleted]
+        """Change an instance: `config`, `accessor`, `revert`, `label`, `edges`, `promote` or `delete`."""
+        changed = [each for each in self.instances if (each.config or each.accessor) and not each.is_deleted]
         instance = changed[number % len(changed)] if what == "revert" and changed else self.pick(number)
         if instance.is_deleted:
             return []
         index = self.instances.index(instance)
         if what == "config":
             instance.config += 1
+        elif what == "accessor":
+            instance.accessor += 1
         elif what == "revert":
-            instance.config = 0
+            instance.config = instance.accessor = 0
         elif what == "edges" and index:
             instance.upstreams ^= {(number // 7 % index, "input" if number & 64 else "prices")}
         elif what == "promote":
@@ -128,12 +136,21 @@ class World:
                 fingerprint = self.spec(instance, kind).fingerprint
                 instance.verified[kind] = (known[0].run_number, fingerprint)
 
-    def submit(self, flow: FlowKey, pins: Pins) -> list[RunFact]:
+    def submit(self, flow: FlowKey, pins: Pins, *, is_partial_range: bool = False) -> list[RunFact]:
         """Start a run of a flow that has none active."""
         instance = next(each for each in self.instances if each.instance_id == flow.instance_id)
         number = self.run_numbers[flow] = self.run_numbers.get(flow, 0) + 1
         fingerprint = self.spec(instance, flow.flow_kind).fingerprint
-        run = self.active[flow] = ActiveRun(flow, self.new_id(), number, pins, fingerprint)
+        run = self.active[flow] = ActiveRun(
+            flow,
+            self.new_id(),
+            number,
+            pins,
+            fingerprint,
+            instance.revision,
+            f"accessor {instance.accessor}",
+            is_partial_range,
+        )
         return [self._fact(run, Phase.ACTIVE)]
 
     def warm_up(self) -> list[RunFact]:
@@ -156,14 +173,20 @@ class World:
         return [self._fact(run, Phase.ACTIVE)] if run else []
 
     def end(self, phase: Phase, number: int) -> list[RunFact]:
-        """End an active run; with an odd number its content equals the one before."""
+        """End an active run; with an odd number its content equals the one before.
+
+        Every second pair of numbers is of a worker that does not record how an output is read.
+        """
         run = self._pick_active(number)
         if run is None:
             return []
         del self.active[run.flow]
         if phase is not Phase.COMPLETED:
             return [self._fact(run, phase)]
-        self.completed.setdefault(run.flow, []).append(run)
+        before = self.completed.setdefault(run.flow, [])
+        is_recorded = not number & 4
+        base_readers_hash = before[-1].readers_hash if before and is_recorded else ""
+        before.append(run)
         digest = self.digests.get(run.flow, "first") if number & 1 else run.run_id
         self.digests[run.flow] = digest
         return [
@@ -181,6 +204,10 @@ class World:
                 last_data_date="2024-01-02",
                 rows_processed=number,
                 event_id=self.new_id(),
+                is_partial_range=run.is_partial_range,
+                instance_revision=run.revision,
+                readers_hash=run.readers_hash if is_recorded else "",
+                base_readers_hash=base_readers_hash,
             )
         ]
 

@@ -20,6 +20,7 @@ class CauseKind(IntEnum):
     OVERDUE = 5
     INVALIDATED = 6
     NEVER_SUCCEEDED = 7
+    PARTIAL_RANGE = 8
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,12 @@ def local_causes(graph: Graph, flow: Flow) -> list[Cause]:
         what = f": {flow.fingerprint_change}" if flow.fingerprint_change else ""
         message = f"the configuration of {name} changed since it was computed{what}"
         causes.append(Cause(CauseKind.OWN_CONFIG, flow, message))
+    if flow.is_partial:
+        message = (
+            f"run {flow.partial_run_number} of {name} read its upstreams for a range of dates only; "
+            "a run without a range reads all of them"
+        )
+        causes.append(Cause(CauseKind.PARTIAL_RANGE, flow, message))
     for edge in graph.edges_into(flow):
         cause = _edge_cause(graph.flows[edge.upstream_id], flow, edge)
         if cause is not None and cause not in causes:
@@ -105,6 +112,8 @@ def _edge_cause(upstream: Flow, flow: Flow, edge: Edge) -> Cause | None:
     if edge.consumed_version == upstream.version:
         return None
     if edge.consumed_version == 0:
+        if flow.is_partial:  # it has been read, if not as a whole
+            return None
         message = f"{flow.instance_name} has not read {upstream_name} yet"
         return Cause(CauseKind.UPSTREAM_ADDED, flow, message)
     return moved(upstream, edge.consumed_version, upstream.version)

@@ -121,6 +121,12 @@ class RunFact:
     last_data_date: str = ""
     rows_processed: int = 0
     event_id: str = ""
+    # It computed a range of dates only: what lies outside was not read, nor made valid.
+    is_partial_range: bool = False
+    instance_revision: int = 0
+    # How its output is read, and how the output before is read, by whoever computed both; empty where nobody did.
+    readers_hash: str = ""
+    base_readers_hash: str = ""
 
 
 class Progress(NamedTuple):
@@ -135,6 +141,12 @@ class Progress(NamedTuple):
     completed_run_number: int = 0
     computed_fingerprint: str = ""
     rows_processed: int = 0
+    # Of the newest completed run: the revision that it ran, and how its output is read.
+    computed_revision: int = 0
+    readers_hash: str = ""
+    # The newest completed run of all dates, and the newest that read its upstreams for a range of them only.
+    full_run_number: int = 0
+    partial_run_number: int = 0
 
 
 def advance(progress: Progress, fact: RunFact) -> Progress:
@@ -154,7 +166,13 @@ def advance(progress: Progress, fact: RunFact) -> Progress:
             completed_run_number=number,
             computed_fingerprint=fact.fingerprint,
             rows_processed=fact.rows_processed,
+            computed_revision=fact.instance_revision,
+            readers_hash=fact.readers_hash,
         )
+    if fact.phase is Phase.COMPLETED and not fact.is_partial_range and number > progress.full_run_number:
+        progress = progress._replace(full_run_number=number)
+    if fact.phase is Phase.COMPLETED and fact.is_partial_range and fact.inputs:
+        progress = progress._replace(partial_run_number=max(number, progress.partial_run_number))
     return progress
 
 
@@ -199,6 +217,10 @@ class Flow:
     overdue_date: str
     is_fresh: bool
     revision: int
+    computed_revision: int
+    readers_hash: str
+    full_run_number: int
+    partial_run_number: int
 
     @property
     def key(self) -> FlowKey:
@@ -225,8 +247,18 @@ class Flow:
 
     @property
     def is_invalidated(self) -> bool:
-        """Declared invalid, and no later run has completed since."""
-        return self.completed_run_number <= self.invalidated_run_number
+        """Declared invalid, and no later run of all dates has completed since."""
+        return self.full_run_number <= self.invalidated_run_number
+
+    @property
+    def is_partial(self) -> bool:
+        """It has read its upstreams for a range of dates only, since it last read all of them."""
+        return self.partial_run_number > self.full_run_number
+
+    @property
+    def right_fingerprint(self) -> str:
+        """The configuration for which its newest output is right."""
+        return self.computed_fingerprint if self.has_other_config else self.fingerprint
 
 
 class Edge(NamedTuple):

@@ -69,7 +69,7 @@ async def consume(
     inputs: Mapping[int, Collection[Input]],
     ids: Mapping[FlowKey, int],
 ) -> None:
-    """Store what the newest completed run of each flow (a key of `inputs`) read, in place of what was stored."""
+    """Store what the newest completed run of all dates of each flow (a key of `inputs`) read, in place of that before."""
     edges = {
         (downstream_id, ids[item.upstream], item.role): item
         for downstream_id, items in inputs.items()

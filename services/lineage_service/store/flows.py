@@ -63,26 +63,33 @@ _FORGET_RUNS = sa.text("""
     update flows set computed_fingerprint = '', version = 0, version_run_number = 0, last_data_date = '',
         run_number = 0, last_run_id = null, last_run_time = null, ended_run_number = 0, outcome_run_number = 0,
         outcome = 'never', completed_run_number = 0, rows_processed = 0, invalidated_run_number = -1,
-        invalidated_reason = '', overdue_date = ''
+        invalidated_reason = '', overdue_date = '', computed_revision = 0, readers_hash = '', full_run_number = 0,
+        partial_run_number = 0
     where tenant_id = :tenant_id and flow_id = any(:flow_ids)
 """)
 _GET_PROGRESS = sa.text("""
     select flow_id, run_number, coalesce(cast(last_run_id as text), ''), last_run_time, ended_run_number,
-           outcome_run_number, outcome, completed_run_number, computed_fingerprint, rows_processed
+           outcome_run_number, outcome, completed_run_number, computed_fingerprint, rows_processed,
+           computed_revision, readers_hash, coalesce(full_run_number, completed_run_number), partial_run_number
     from flows where tenant_id = :tenant_id and flow_id = any(:flow_ids)
 """)
 _SET_PROGRESS = sa.text("""
     update flows f set run_number = d.run_number, last_run_id = d.last_run_id, last_run_time = d.last_run_time,
         ended_run_number = d.ended_run_number, outcome_run_number = d.outcome_run_number, outcome = d.outcome,
         completed_run_number = d.completed_run_number, computed_fingerprint = d.computed_fingerprint,
-        rows_processed = d.rows_processed
+        rows_processed = d.rows_processed, computed_revision = d.computed_revision,
+        readers_hash = d.readers_hash, full_run_number = d.full_run_number,
+        partial_run_number = d.partial_run_number
     from unnest(cast(:flow_ids as bigint[]), cast(:run_numbers as bigint[]), cast(:last_run_ids as uuid[]),
                 cast(:last_run_times as timestamptz[]), cast(:ended_run_numbers as bigint[]),
                 cast(:outcome_run_numbers as bigint[]), cast(:outcomes as text[]),
                 cast(:completed_run_numbers as bigint[]), cast(:computed_fingerprints as text[]),
-                cast(:rows_processed as bigint[]))
+                cast(:rows_processed as bigint[]), cast(:computed_revisions as bigint[]),
+                cast(:readers_hashes as text[]), cast(:full_run_numbers as bigint[]),
+                cast(:partial_run_numbers as bigint[]))
         as d(flow_id, run_number, last_run_id, last_run_time, ended_run_number, outcome_run_number, outcome,
-             completed_run_number, computed_fingerprint, rows_processed)
+             completed_run_number, computed_fingerprint, rows_processed, computed_revision, readers_hash,
+             full_run_number, partial_run_number)
     where f.tenant_id = :tenant_id and f.flow_id = d.flow_id
 """)
 _INVALIDATE = sa.text("""
@@ -201,6 +208,10 @@ async def set_progress(connection: AsyncConnection, tenant_id: str, progress: Ma
         "completed_run_numbers": [value.completed_run_number for value in values],
         "computed_fingerprints": [value.computed_fingerprint for value in values],
         "rows_processed": [value.rows_processed for value in values],
+        "computed_revisions": [value.computed_revision for value in values],
+        "readers_hashes": [value.readers_hash for value in values],
+        "full_run_numbers": [value.full_run_number for value in values],
+        "partial_run_numbers": [value.partial_run_number for value in values],
     }
     await connection.execute(_SET_PROGRESS, parameters)
 

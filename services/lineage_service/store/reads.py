@@ -19,7 +19,8 @@ _COLUMNS = """
     coalesce(cast(v.run_id as text), ''), coalesce(v.uri, ''), coalesce(v.physical_version, ''),
     coalesce(v.digest, ''), f.last_data_date, f.run_number, coalesce(cast(f.last_run_id as text), ''),
     f.last_run_time, f.ended_run_number, f.outcome_run_number, f.outcome, f.completed_run_number,
-    f.rows_processed, f.invalidated_run_number, f.invalidated_reason, f.overdue_date, f.is_fresh, f.revision
+    f.rows_processed, f.invalidated_run_number, f.invalidated_reason, f.overdue_date, f.is_fresh, f.revision,
+    f.computed_revision, f.readers_hash, coalesce(f.full_run_number, f.completed_run_number), f.partial_run_number
 """
 _TABLES = """
     flows f

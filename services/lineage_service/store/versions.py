@@ -12,17 +12,21 @@ from lineage_service.domain.flows import Move, RunFact
 
 _INSERT = sa.text("""
     insert into versions (tenant_id, flow_id, run_number, version, run_id, uri, physical_version, digest,
-                          last_data_date, create_time)
+                          last_data_date, readers_hash, base_readers_hash, create_time)
     select :tenant_id, d.flow_id, d.run_number, 0, d.run_id, d.uri, d.physical_version, d.digest,
-           d.last_data_date, :create_time
+           d.last_data_date, d.readers_hash, d.base_readers_hash, :create_time
     from unnest(cast(:flow_ids as bigint[]), cast(:run_numbers as bigint[]), cast(:run_ids as uuid[]),
                 cast(:uris as text[]), cast(:physical_versions as text[]), cast(:digests as text[]),
-                cast(:last_data_dates as text[]))
-        as d(flow_id, run_number, run_id, uri, physical_version, digest, last_data_date)
+                cast(:last_data_dates as text[]), cast(:readers_hashes as text[]),
+                cast(:base_readers_hashes as text[]))
+        as d(flow_id, run_number, run_id, uri, physical_version, digest, last_data_date, readers_hash,
+             base_readers_hash)
     on conflict do nothing
     returning flow_id, run_number
 """)
 # From the predecessor of the oldest new run on; in the usual case that is two rows. An empty digest equals none.
+# How the predecessor is read was not always recorded: then its successor says so, and where nobody knows, the content
+# decides alone.
 _NUMBER = sa.text("""
     with starts as (
         select d.flow_id, p.run_number, coalesce(p.version, 1) as version
@@ -35,7 +39,10 @@ _NUMBER = sa.text("""
     ), moves as (
         select v.flow_id, v.run_number, s.version as start,
                case when lag(v.run_number) over runs is null then 0
-                    when v.digest <> '' and v.digest = lag(v.digest) over runs then 0 else 1 end as step
+                    when v.digest <> '' and v.digest = lag(v.digest) over runs
+                         and (v.readers_hash = '' or coalesce(nullif(lag(v.readers_hash) over runs, ''),
+                                                              v.base_readers_hash) in ('', v.readers_hash))
+                    then 0 else 1 end as step
         from starts s join versions v on v.tenant_id = :tenant_id and v.flow_id = s.flow_id
                                      and v.run_number >= coalesce(s.run_number, 0)
         window runs as (partition by v.flow_id order by v.run_number)
@@ -97,6 +104,8 @@ async def add_versions(
         "physical_versions": [fact.physical_version for _, fact in completed],
         "digests": [fact.digest for _, fact in completed],
         "last_data_dates": [fact.last_data_date for _, fact in completed],
+        "readers_hashes": [fact.readers_hash for _, fact in completed],
+        "base_readers_hashes": [fact.base_readers_hash for _, fact in completed],
         "create_time": create_time,
     }
     oldest: dict[int, int] = {}

@@ -142,12 +142,12 @@ async def _advance(
     """Store what the facts add; return the flows that they touch, and those whose version moved."""
     known = await flows.get_progress(connection, tenant_id, {ids[fact.flow] for fact in facts})
     now = dict(known)
-    newest_completed: dict[int, RunFact] = {}
+    newest_full: dict[int, RunFact] = {}
     for fact in facts:
         flow_id = ids[fact.flow]
         before, now[flow_id] = now[flow_id], advance(now[flow_id], fact)
-        if now[flow_id].completed_run_number != before.completed_run_number:
-            newest_completed[flow_id] = fact
+        if now[flow_id].full_run_number != before.full_run_number:
+            newest_full[flow_id] = fact
     changed = {flow_id: now[flow_id] for flow_id in known if now[flow_id] != known[flow_id]}
     await flows.set_progress(connection, tenant_id, changed)
     completed = [(ids[fact.flow], fact) for fact in facts if fact.phase is Phase.COMPLETED]
@@ -155,8 +155,8 @@ async def _advance(
     resolved: list[int] = []
     if completed:
         moves, resolved = await versions.add_versions(connection, tenant_id, completed, services.clock.now())
-    if newest_completed:
-        inputs = {flow_id: fact.inputs for flow_id, fact in newest_completed.items()}
+    if newest_full:
+        inputs = {flow_id: fact.inputs for flow_id, fact in newest_full.items()}
         await edges.consume(connection, tenant_id, inputs, ids)
     return {*changed, *resolved, *(move.flow_id for move in moves)}, moves
 

@@ -23,10 +23,11 @@ from support.lineage_model import Model, ModelCause, ModelFlow, blocking, explan
 from support.lineage_service import FlowSummary, Lineage, lineage_database, new_tenant, pins_of
 from support.lineage_world import World
 
-_CHANGES = ("config", "revert", "label", "edges", "promote", "delete")
+_CHANGES = ("config", "accessor", "revert", "label", "edges", "promote", "delete")
 _ENDS = {"complete": RunPhase.COMPLETED, "fail": RunPhase.FAILED, "cancel": RunPhase.CANCELLED}
 _STEPS = (
     *("refresh",) * 6,
+    *("range", "accessor") * 2,
     *("submit", "complete") * 2,
     *("config", "revert", "promote") * 3,
     *("edges",) * 3,
@@ -84,7 +85,7 @@ class Case:
         self.model.facts += [item for item in items if isinstance(item, RunFact)]
         assert await self.lineage.state() == summaries(self.model.flows())
 
-    async def check(self, flow: FlowKey) -> list[RunFact]:
+    async def check(self, flow: FlowKey, *, is_partial_range: bool = False) -> list[RunFact]:
         """Compare the admission; return the events of a run that is admitted, or forced."""
         flows = self.model.flows()
         if flow not in flows or flows[flow].spec is None or flow in self.world.active:
@@ -96,7 +97,15 @@ class Case:
         pins = pins_of(answer)
         expected = {edge: flows[edge[0]].version_id for edge in flows[flow].edges}
         assert {(pin.upstream, pin.role): pin.version_id for pin in pins} == expected
-        return self.world.submit(flow, pins) if all(pin.version_id for pin in pins) else []
+        admission = answer.admission
+        assert {
+            upstream.key: (upstream.computed_revision, upstream.readers_hash)
+            for upstream, _ in admission.direct
+        } == {key: (flows[key].computed_revision, flows[key].readers_hash) for key, _ in flows[flow].edges}
+        assert admission.flow.right_fingerprint == flows[flow].right_fingerprint
+        if not all(pin.version_id for pin in pins):
+            return []
+        return self.world.submit(flow, pins, is_partial_range=is_partial_range)
 
     async def step(self, what: str, number: int) -> None:
         """Let one thing happen."""
@@ -110,8 +119,8 @@ class Case:
             self.pending += world.started(number)
         elif what == "submit":
             self.pending += await self.check(flow)
-        elif what == "refresh":
-            facts = await self.check(flow)
+        elif what in {"refresh", "range"}:
+            facts = await self.check(flow, is_partial_range=what == "range")
             if facts:
                 position = sorted(world.active).index(flow)
                 self.pending += [*facts, *world.end(RunPhase.COMPLETED, position * 2 + number % 2)]

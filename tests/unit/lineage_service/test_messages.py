@@ -13,6 +13,7 @@ ORIGIN = Flow(
     computed_fingerprint="", verified_run_number=0, verified_fingerprint="", version=2, version_id=new_id(), uri="", physical_version="", digest="", last_data_date="", run_number=2, last_run_id="",
     last_run_time=None, ended_run_number=2, outcome_run_number=2, outcome="succeeded", completed_run_number=2,
     rows_processed=0, invalidated_run_number=-1, invalidated_reason="", overdue_date="", is_fresh=True, revision=7,
+    computed_revision=1, readers_hash="", full_run_number=2, partial_run_number=0,
 )  # fmt: skip
 CONTRACT_BYTES = 256_000
 
