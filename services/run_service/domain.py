@@ -94,6 +94,7 @@ _KINDS = {
 RUN_KINDS = tuple(dict.fromkeys(_KINDS.values()))
 _COMPUTED = frozenset({"refresh", "backtest"})  # flow kinds that the worker executes
 _PARAMETERS = {"refresh": ("start", "end", "data_date")}  # by flow kind; all of them dates
+_RANGE = ("start", "end")  # those that leave dates out
 _OPTIMIZER = "optimizer"  # the role in a backtest that the worker's procedure does not know yet
 
 
@@ -150,6 +151,31 @@ def check_parameters(flow_kind: str, parameters: Mapping[str, object]) -> None:
         raise InvalidArgumentError("INVALID_ARGUMENT", text, field_violations=violations)
 
 
+def is_partial_range(parameters: Collection[str]) -> bool:
+    """Return whether a run with these parameters leaves dates out."""
+    return any(name in parameters for name in _RANGE)
+
+
+def check_full_range(instance_name: str, computed_with: str, fingerprint: str) -> None:
+    """Refuse a range of dates for an output that another configuration computed: the rest would stay as that made it.
+
+    `computed_with` is empty where there is no output yet: then the range is all that there will be.
+
+    Raises:
+        FailedPreconditionError: FULL_RANGE_REQUIRED.
+    """
+    if computed_with and computed_with != fingerprint:
+        text = (
+            f"the configuration of {instance_name} changed since it was computed: a range of dates would leave "
+            "the others as the old one made them; submit a run without start and end"
+        )
+        raise FailedPreconditionError(
+            "FULL_RANGE_REQUIRED",
+            text,
+            preconditions=[PreconditionViolation("FULL_RANGE_REQUIRED", instance_name, text)],
+        )
+
+
 def choose_flow(instance_id: str, available: Collection[int], wanted: int) -> int:
     """Return the flow kind to run: the wanted one or, for 0, the default, which is the lowest in number.
 
@@ -189,6 +215,23 @@ def check_force(force_reason: str, *, force: bool) -> None:
     """
     if force and not force_reason.strip():
         raise InvalidArgumentError("FORCE_REASON_REQUIRED", "say why the run is forced")
+
+
+def check_allow_deletion(reason: str, *, allow_deletion: bool) -> None:
+    """Refuse to let a run delete without a reason.
+
+    Raises:
+        InvalidArgumentError: ALLOW_DELETION_REASON_REQUIRED.
+    """
+    if allow_deletion and not reason.strip():
+        text = "say why the run may delete"
+        raise InvalidArgumentError(
+            "ALLOW_DELETION_REASON_REQUIRED",
+            text,
+            field_violations=[
+                FieldViolation("allow_deletion_reason", text, "ALLOW_DELETION_REASON_REQUIRED")
+            ],
+        )
 
 
 def check_upstreams(blocking: Sequence[Blocking], *, all_ready: bool, force: bool) -> None:

@@ -36,6 +36,9 @@ _PLAIN = (
     "lineage_revision",
     "actor",
     "compute_fingerprint",
+    "is_partial_range",
+    "allow_deletion",
+    "allow_deletion_reason",
 )
 _IDS = ("orchestrator_run_id", "retry_of_run_id")  # absent: null in the table, empty in the message
 _ENUMS: dict[str, tuple[Any, str]] = {

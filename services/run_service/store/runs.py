@@ -32,12 +32,16 @@ _RESULT = sa.case(
 ).label("result")
 _SELECT = sa.select(runs, _RESULT)
 _OF_FLOW = """
-    select run_id, run_number, status, coalesce(output_version ->> 'digest', '') as digest from runs
+    select run_id, run_number, status, coalesce(output_version ->> 'digest', '') as digest,
+        coalesce(output_version ->> 'readers_hash', '') as readers_hash, compute_fingerprint, instance_revision,
+        is_partial_range
+    from runs
     where tenant_id = :tenant_id and instance_id = listed.instance_id and flow_kind = listed.flow_kind and run_number > 0
 """
 _NEWEST = "order by run_number desc limit 1"
 _LIST_NEWEST = sa.text(f"""
-    select cast(listed.instance_id as text), listed.flow_kind, cast(run_id as text), run_number, status, digest
+    select cast(listed.instance_id as text), listed.flow_kind, cast(run_id as text), run_number, status, digest,
+        readers_hash, compute_fingerprint, instance_revision, is_partial_range
     from unnest(cast(:instance_ids as uuid[]), cast(:flow_kinds as text[])) as listed (instance_id, flow_kind)
     cross join lateral (({_OF_FLOW} {_NEWEST}) union ({_OF_FLOW} and status = 'completed' {_NEWEST})) as newest
 """)  # noqa: S608 - constants
@@ -54,6 +58,10 @@ class NewestRun:
     run_number: int
     status: RunStatus
     digest: str  # of its output; empty where it has none
+    readers_hash: str  # how its output is read; empty where nobody recorded it
+    compute_fingerprint: str
+    instance_revision: int
+    is_partial_range: bool
 
 
 async def _records(connection: AsyncConnection, statement: sa.Executable) -> list[Record]:
@@ -163,8 +171,8 @@ async def list_newest_runs(
         "flow_kinds": [flow_kind for _, flow_kind in wanted],
     }
     return [
-        NewestRun(instance_id, flow_kind, run_id, run_number, RunStatus(status), digest)
-        for instance_id, flow_kind, run_id, run_number, status, digest in await database.fetch(
+        NewestRun(instance_id, flow_kind, run_id, run_number, RunStatus(status), *rest)
+        for instance_id, flow_kind, run_id, run_number, status, *rest in await database.fetch(
             tenant_id, _LIST_NEWEST, parameters
         )
     ]

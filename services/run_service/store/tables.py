@@ -71,6 +71,9 @@ runs = sa.Table(
     _text("actor"),
     sa.Column("scheduled_time", _TIME),
     _text("compute_fingerprint"),
+    sa.Column("is_partial_range", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("allow_deletion", sa.Boolean, nullable=False, server_default=sa.false()),
+    _text("allow_deletion_reason"),
     # Counts the changes of the row: a watcher never goes back.
     sa.Column("revision", sa.BigInteger, nullable=False, server_default="1"),
     # The event of the last transition, for lineage-service to recognise it when it comes again.
@@ -137,7 +140,7 @@ def _of(kind: type[sa.types.TypeEngine[Any]], *names: str) -> list[sa.Column[Any
 extensions: dict[str, sa.Table] = {
     "pipeline": _extension(
         "pipeline_runs",
-        *_of(sa.BigInteger, "rows_fetched", "rows_inserted", "rows_updated"),
+        *_of(sa.BigInteger, "rows_fetched", "rows_inserted", "rows_updated", "rows_deleted"),
         *_of(sa.Text, "last_data_date"),
         *_of(JSONB, "output_profile"),
     ),

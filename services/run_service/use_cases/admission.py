@@ -15,6 +15,7 @@ from run_service.domain import (
     RetryPolicy,
     RunStatus,
     check_computed,
+    check_full_range,
     check_upstreams,
     choose_flow,
     instance_deleting,
@@ -42,6 +43,8 @@ class Admission:
     answer: _Answer = field(default_factory=_Answer)
     # Of the run that the answer admits: where the flow has had others since, it is outdated.
     run_number: int = 1
+    # The flow's newest run that completed; None where none did.
+    newest_completed: NewestRun | None = None
 
     @property
     def retry_policy(self) -> RetryPolicy | None:
@@ -49,8 +52,11 @@ class Admission:
         schedule = self.instance.schedule
         return _retry_policy(schedule.retry_policy) if schedule.HasField("retry_policy") else None
 
-    def check(self, *, force: bool) -> None:
-        """Refuse unless upstreams are ready or forced; see `domain.check_upstreams`."""
+    def check(self, *, force: bool, is_partial_range: bool) -> None:
+        """Refuse unless upstreams are ready or forced, and a range where it is not enough; see `domain`."""
+        if is_partial_range:
+            computed_with = self.answer.base_version.compute_fingerprint
+            check_full_range(self.instance.name, computed_with, self.flow.compute_fingerprint)
         check_upstreams(
             [_blocking(flow) for flow in self.answer.blocking], all_ready=self.answer.all_ready, force=force
         )
@@ -92,7 +98,7 @@ async def ask(deps: Dependencies, found: Admission, *, must_compare: bool = Fals
     keys = sorted({own, *known, *(_key(edge.upstream) for edge in found.flow.upstreams)})
     flows = [(instance_id, word_of("flow_kind", kind)) for instance_id, kind in keys]
     ours = await run_store.list_newest_runs(deps.database, found.tenant_id, flows)
-    unknown = _unknown_to(answer, known, own, ours)
+    unknown = _unknown_to(answer, known, own, ours, found.flow.compute_fingerprint)
     if unknown:
         async with deps.database.read(found.tenant_id) as connection:
             records = await run_store.list_runs_by_id(connection, found.tenant_id, unknown)
@@ -101,7 +107,13 @@ async def ask(deps: Dependencies, found: Admission, *, must_compare: bool = Fals
         )
         answer = await deps.peers.check_upstreams(request)
     numbers = [newest.run_number for newest in ours if _flow_key(newest) == own]
-    return replace(found, answer=answer, run_number=max(numbers, default=0) + 1)
+    completed = [each for each in ours if _flow_key(each) == own and each.status is RunStatus.COMPLETED]
+    return replace(
+        found,
+        answer=answer,
+        run_number=max(numbers, default=0) + 1,
+        newest_completed=max(completed, key=lambda run: run.run_number, default=None),
+    )
 
 
 def _key(flow: flow_pb2.FlowRef) -> _FlowKey:
@@ -119,31 +131,43 @@ def _known_numbers(answer: _Answer) -> dict[_FlowKey, int]:
 
 
 def _unknown_to(
-    answer: _Answer, known: dict[_FlowKey, int], own: _FlowKey, ours: Iterable[NewestRun]
+    answer: _Answer,
+    known: dict[_FlowKey, int],
+    own: _FlowKey,
+    ours: Iterable[NewestRun],
+    fingerprint: str,
 ) -> set[str]:
     """Return our runs that the answer cannot rest on: newer, ended while it says active, or another output."""
     running = {_key(item.flow) for item in answer.blocking if item.status == flow_pb2.STATUS_RUNNING}
+    base = answer.base_version
     outputs = {
-        (item.instance_id, item.flow_kind): (item.version_id, item.digest) for item in answer.input_versions
+        (item.instance_id, item.flow_kind): (item.version_id, item.digest, item.readers_hash)
+        for item in answer.input_versions
     }
-    outputs[own] = (answer.base_version.version_id, answer.base_version.digest)
+    outputs[own] = (base.version_id, base.digest, base.readers_hash)
     unknown = set()
     for run in ours:
         key = _flow_key(run)
         is_newer = run.run_number > known.get(key, 0)
         has_ended_meanwhile = key in running and run.status in ENDED
-        if is_newer or has_ended_meanwhile or _has_other_output(run, outputs.get(key)):
+        # Equal content may have been computed with another configuration than it says.
+        is_recomputed = (
+            key == own
+            and run.status is RunStatus.COMPLETED
+            and base.compute_fingerprint not in {"", fingerprint, run.compute_fingerprint}
+        )
+        if is_newer or has_ended_meanwhile or is_recomputed or _has_other_output(run, outputs.get(key)):
             unknown.add(run.run_id)
     return unknown
 
 
-def _has_other_output(run: NewestRun, output: tuple[str, str] | None) -> bool:
+def _has_other_output(run: NewestRun, output: tuple[str, str, str] | None) -> bool:
     if output is None or run.status is not RunStatus.COMPLETED:
         return False
-    version_id, digest = output
-    # An equal digest does not move the version: then the id is an older run's.
+    version_id, digest, readers_hash = output
+    # An equal digest, read alike, does not move the version: then the id is an older run's.
     is_same = run.run_id == version_id or digest == run.digest != ""
-    return not is_same
+    return not is_same or readers_hash != run.readers_hash
 
 
 def _blocking(item: lineage_pb2.BlockingFlow) -> Blocking:

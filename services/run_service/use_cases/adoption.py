@@ -67,7 +67,7 @@ async def _decide(deps: Dependencies, found: Admission, draft: Draft, executor: 
 
 async def _admit(deps: Dependencies, found: Admission, draft: Draft, executor: str) -> Record:
     admission = await ask(deps, found, must_compare=True)
-    admission.check(force=False)
+    draft.check(admission)
     return await _adopt(deps, admission, draft, executor)
 
 

@@ -41,7 +41,7 @@ async def _retry(deps: Dependencies, tenant_id: str, run_id: str) -> None:
     found = await find_flow(deps, tenant_id, draft.instance_id, draft.flow_kind)
     try:
         admission = await ask(deps, found, must_compare=True)
-        admission.check(force=False)
+        draft.check(admission)
         async with deps.database.transaction(tenant_id) as connection:
             if not await queues.delete_retry(connection, tenant_id, run_id):
                 raise _SupersededError

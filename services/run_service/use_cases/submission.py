@@ -12,9 +12,11 @@ from google.protobuf.struct_pb2 import Struct
 from optaic.run.v1 import run_pb2, run_service_pb2
 from run_service.domain import (
     ENDED,
+    check_allow_deletion,
     check_force,
     check_parameters,
     instance_deleting,
+    is_partial_range,
     run_active,
     run_not_ended,
     run_not_found,
@@ -54,6 +56,17 @@ class Draft:
     retry_of_run_id: str = ""
     orchestrator_run_id: str = ""
     scheduled_time: datetime | None = None
+    allow_deletion: bool = False
+    allow_deletion_reason: str = ""
+
+    @property
+    def is_partial_range(self) -> bool:
+        """Whether it leaves dates out."""
+        return is_partial_range(self.parameters.fields)
+
+    def check(self, admission: Admission) -> None:
+        """Refuse what may not run now, or not so."""
+        admission.check(force=self.force, is_partial_range=self.is_partial_range)
 
 
 class _NothingStoredError(Exception):
@@ -65,6 +78,7 @@ async def submit_run(
 ) -> run_pb2.Run:
     """Admit and record a run; the dispatcher does the rest."""
     check_force(request.force_reason, force=request.force)
+    check_allow_deletion(request.allow_deletion_reason, allow_deletion=request.allow_deletion)
     draft = Draft(
         instance_id=request.instance_id,
         flow_kind=request.flow_kind,
@@ -74,6 +88,8 @@ async def submit_run(
         parameters=request.parameters,
         force=request.force,
         force_reason=request.force_reason,
+        allow_deletion=request.allow_deletion,
+        allow_deletion_reason=request.allow_deletion_reason,
     )
     if request.validate_only:
         return await _validate(deps, context.tenant_id, draft)
@@ -119,7 +135,7 @@ async def draft_of_retry(deps: Dependencies, tenant_id: str, run_id: str, actor:
 async def _validate(deps: Dependencies, tenant_id: str, draft: Draft) -> run_pb2.Run:
     """Check everything, record nothing; the answer has neither id nor number."""
     admission = await ask(deps, await _find(deps, tenant_id, draft), must_compare=True)
-    admission.check(force=draft.force)
+    draft.check(admission)
     async with deps.database.read(tenant_id) as connection:
         await _refuse_second(connection, admission)
     return _new_run(admission, draft, "", 0, deps.clock.now())
@@ -134,7 +150,7 @@ async def _submit_once(
         found = await _find(deps, tenant_id, draft)
         for attempt in range(_ATTEMPTS):
             admission = await ask(deps, found, must_compare=attempt > 0)
-            admission.check(force=draft.force)
+            draft.check(admission)
             submission = replace(
                 _admitted(deps, admission, draft),
                 method=method,
@@ -249,6 +265,9 @@ def _submission(
     details: dict[str, Any] | None = {"type": run.error.type} if run.HasField("error") else None
     if run.forced:
         details = {**(details or {}), "forced": True, "force_reason": run.force_reason}
+    if run.allow_deletion:
+        allowed = {"allow_deletion": True, "allow_deletion_reason": run.allow_deletion_reason}
+        details = {**(details or {}), **allowed}
     return Submission(
         run=run,
         instance_name=admission.instance.name,
@@ -290,12 +309,18 @@ def _new_run(admission: Admission, draft: Draft, run_id: str, number: int, now: 
         lineage_revision=admission.answer.lineage_revision,
         actor=draft.actor,
         compute_fingerprint=admission.flow.compute_fingerprint,
+        is_partial_range=draft.is_partial_range,
+        allow_deletion=draft.allow_deletion,
+        allow_deletion_reason=draft.allow_deletion_reason,
     )
     run.kind = number_of("kind", admission.kind)  # type: ignore[assignment]  # the number of a word of this enum
     if draft.parameters.fields:
         run.parameters.CopyFrom(draft.parameters)
     if admission.answer.HasField("base_version"):
         run.base_version.CopyFrom(admission.answer.base_version)
+        if (newest := admission.newest_completed) is not None:
+            run.base_version.instance_revision = newest.instance_revision
+            run.base_version.is_partial_range = newest.is_partial_range
     if draft.scheduled_time is not None:
         run.scheduled_time.CopyFrom(time_of(draft.scheduled_time))
     return run

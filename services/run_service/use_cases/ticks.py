@@ -185,7 +185,7 @@ async def _submit(deps: Dependencies, found: Admission, draft: Draft) -> None:
 
 async def _insert(deps: Dependencies, found: Admission, draft: Draft, scheduled_time: datetime) -> None:
     admission = await ask(deps, found, must_compare=True)
-    admission.check(force=False)
+    draft.check(admission)
     async with deps.database.transaction(found.tenant_id) as connection:
         if not await store.delete_tick(connection, _key(found), scheduled_time):
             return

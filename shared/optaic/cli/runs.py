@@ -24,7 +24,13 @@ def submit(
         list[str] | None, typer.Option("--parameter", "-p", help="name=value; the value as JSON or text.")
     ] = None,
     force: Annotated[bool, typer.Option(help="Run although upstreams are not ready; with --reason.")] = False,
-    reason: Annotated[str, typer.Option(help="Why it is forced.")] = "",
+    allow_deletion: Annotated[
+        bool,
+        typer.Option(
+            "--allow-deletion", help="Let it remove more than max_deleted_share allows; with --reason."
+        ),
+    ] = False,
+    reason: Annotated[str, typer.Option(help="Why it is forced, or may delete.")] = "",
     wait: Annotated[bool, typer.Option(help="Follow it; exit status 1 unless it completes.")] = False,
     project: ProjectOption = "",
     output: OutputOption = Format.TABLE,
@@ -39,7 +45,9 @@ def submit(
             mode=mode,
             parameters=dict(_parameter(each) for each in parameter or ()),
             force=force,
-            force_reason=reason,
+            force_reason=reason if force else "",
+            allow_deletion=allow_deletion,
+            allow_deletion_reason=reason if allow_deletion else "",
         )
         if wait:
             await _follow(handle, output)

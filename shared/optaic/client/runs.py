@@ -116,6 +116,8 @@ class Runs:
         parameters: Mapping[str, Any] | None = None,
         force: bool = False,
         force_reason: str = "",
+        allow_deletion: bool = False,
+        allow_deletion_reason: str = "",
         request_id: str = "",
         validate_only: bool = False,
         **known_as: str,
@@ -126,9 +128,12 @@ class Runs:
             instance: The instance or its id; `parent_id=` and `parent_instance_id=` are accepted too.
             flow_kind: `refresh`, `training` or `train`, ...; left out: the default flow.
             mode: `incremental` (the default) or `full`.
-            parameters: Of a refresh: `start`, `end`, `data_date`.
+            parameters: Of a refresh: `start`, `end`, `data_date`. With `start` or `end`, what lies outside stays.
             force: Run although upstreams are not READY; `force_reason` must say why.
             force_reason: Recorded with the run.
+            allow_deletion: Let it remove more than the dataset's `max_deleted_share` allows;
+                `allow_deletion_reason` must say why.
+            allow_deletion_reason: Recorded with the run.
             request_id: Repeats with the same id get the first answer.
             validate_only: Check everything, record nothing.
             known_as: The instance's id under a known outside name.
@@ -138,7 +143,12 @@ class Runs:
             OptaicError: Any other refusal.
         """
         request = api.SubmitRunRequest(
-            force=force, force_reason=force_reason, request_id=request_id, validate_only=validate_only
+            force=force,
+            force_reason=force_reason,
+            allow_deletion=allow_deletion,
+            allow_deletion_reason=allow_deletion_reason,
+            request_id=request_id,
+            validate_only=validate_only,
         )
         if instance is not None:
             request.instance_id = id_of(instance)
