@@ -20,6 +20,7 @@ from optaic.plugins import (
     PluginError,
     PluginInvalid,
     Store,
+    day_in,
     load,
 )
 from optaic.run.v1 import run_pb2
@@ -31,7 +32,7 @@ from worker.guardrails import check_guardrails
 from worker.locations import FlowLocation, write_table
 from worker.output_schema import check_output
 from worker.profile import describe
-from worker.recipe import BacktestRecipe, Input, PipelineRecipe, Recipe, StoredData
+from worker.recipe import BacktestRecipe, Component, Input, PipelineRecipe, Recipe, StoredData
 
 Progress = Callable[[float, str], None]
 
@@ -70,7 +71,7 @@ def compute(recipe: Recipe, location: FlowLocation, run_id: str, progress: Progr
 
 def _refresh(recipe: PipelineRecipe, location: FlowLocation, progress: Progress) -> Output:
     pipeline = load(recipe.pipeline.code_ref, Pipeline)()
-    store = load(recipe.store.code_ref, Store)(recipe.store.config)
+    store = _make_store(recipe.store, recipe.timezone)
     by_role = sorted(recipe.inputs, key=lambda given: given.role)  # stable: the order within a role stays
     context = PipelineContext(
         config=recipe.pipeline.config,
@@ -80,6 +81,7 @@ def _refresh(recipe: PipelineRecipe, location: FlowLocation, progress: Progress)
         },
         mode=recipe.mode,
         date_range=recipe.date_range,
+        timezone=recipe.timezone,
         data_date=recipe.data_date,
         macros=recipe.macros,
         operators={name: _load_operator(name, code_ref) for name, code_ref in recipe.operators.items()},
@@ -102,7 +104,7 @@ def _refresh(recipe: PipelineRecipe, location: FlowLocation, progress: Progress)
         metrics |= {"null_values": guarded.null_count, "winsorized_values": guarded.winsorized_count}
     if recipe.guardrails:
         progress(0.88, "checking guardrails")
-        as_of = recipe.data_date or dt.datetime.now(dt.UTC).date()
+        as_of = recipe.data_date or day_in(dt.datetime.now(dt.UTC), recipe.timezone)
         warnings = check_guardrails(table, recipe.guardrails, as_of)
         metrics |= {f"guardrail.{name}": text for name, text in warnings.items()}
     progress(0.9, f"writing {table.height} rows")
@@ -177,8 +179,14 @@ def _open_input(given: Input) -> InputTable:
     )
 
 
+def _make_store(component: Component, timezone: str) -> Store:
+    store = load(component.code_ref, Store)(component.config)
+    store.timezone = timezone
+    return store
+
+
 def _read(data: StoredData) -> pl.DataFrame:
-    store = load(data.store.code_ref, Store)(data.store.config)
+    store = _make_store(data.store, data.timezone)
     accessor = load(data.accessor.code_ref, Accessor)(data.accessor.config)
     return accessor.read(store, data.uri, data.physical_version)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from optaic.plugins import GuardrailViolated, PluginError
+from optaic.plugins import GuardrailViolated, PluginError, is_dated, take_days, zone_of
 
 _LONGEST = 1_000  # characters of what is said of one
 _DATE = "date"
@@ -83,22 +83,20 @@ def _point_in_time(table: pl.DataFrame, parameters: Mapping[str, Any], as_of: dt
         return _absent(name, table.columns)
     if not _is_dated(table, name):
         return f"column {name!r} says of no row when it was known: it is {table.schema[name]}"
-    known = pl.col(name).cast(pl.Date)
+    known = _days(table, name)
     problems = [
         _found(table, known.is_null(), f"rows without {name!r}"),
         _found(table, known > as_of, f"rows known after {as_of} only"),
     ]
     if _DATE in table.columns and name != _DATE and _is_dated(table, _DATE):
-        problems.append(
-            _found(table, known < pl.col(_DATE).cast(pl.Date), f"rows known before their {_DATE}")
-        )
+        problems.append(_found(table, known < _days(table, _DATE), f"rows known before their {_DATE}"))
     return ", ".join(problem for problem in problems if problem)
 
 
 def _freshness(table: pl.DataFrame, parameters: Mapping[str, Any], as_of: dt.date) -> str:
     if _DATE not in table.columns:
         return _absent(_DATE, table.columns)
-    newest = table[_DATE].cast(pl.Date).max() if _is_dated(table, _DATE) else None
+    newest = _days(table, _DATE).max() if _is_dated(table, _DATE) else None
     if not isinstance(newest, dt.date):
         return "no row has a date"
     age, most = (as_of - newest).days, int(parameters["max_age_days"])
@@ -116,10 +114,14 @@ _CHECKS: Mapping[str, Callable[[pl.DataFrame, Mapping[str, Any], dt.date], str]]
 
 
 def _is_dated(table: pl.DataFrame, name: str) -> bool:
-    return isinstance(table.schema[name], (pl.Date, pl.Datetime))
+    return is_dated(table.schema[name])
 
 
-def _found(table: pl.DataFrame, condition: pl.Expr, what: str) -> str:
+def _days(table: pl.DataFrame, name: str) -> pl.Series:
+    return take_days(table[name], zone_of(table[name]))
+
+
+def _found(table: pl.DataFrame, condition: pl.Expr | pl.Series, what: str) -> str:
     rows = table.filter(condition)
     return f"{rows.height} {what}, for example {rows.row(0, named=True)}" if rows.height else ""
 

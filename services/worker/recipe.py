@@ -14,7 +14,8 @@ from optaic.common.v1 import flow_pb2
 from optaic.definition.v1 import definition_pb2
 from optaic.expression import Macro
 from optaic.instance.v1 import instance_pb2, spec_pb2
-from optaic.plugins import DateRange, InvalidConfig, MissingInput, Mode, PluginError
+from optaic.plugins import DateRange, InvalidConfig, MissingInput, Mode, PluginError, day_in
+from optaic.plugins.days import UTC
 from optaic.run.v1 import run_pb2
 from worker.backtest.settings import BacktestSettings
 from worker.builtin.parameters import read_date
@@ -40,6 +41,7 @@ class StoredData:
     accessor: Component
     uri: str
     physical_version: str
+    timezone: str = UTC  # the dataset's
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class PipelineRecipe:
     inputs: tuple[Input, ...]
     mode: Mode
     date_range: DateRange
+    timezone: str  # the dataset's
     data_date: dt.date | None
     base: StoredData | None  # the flow's own output at admission
     contract: SignalContract | None
@@ -139,6 +142,7 @@ def make_recipe(
     called = {name: versions[version_id] for name, version_id in dataset.pipeline.macro_version_ids.items()}
     is_signal = instance.HasField("signal")
     version = versions[dataset.pipeline.definition_version_id]
+    timezone = dataset.timezone or UTC
     return PipelineRecipe(
         pipeline=pipeline,
         store=store,
@@ -146,9 +150,10 @@ def make_recipe(
         inputs=inputs,
         mode=Mode.FULL if run.mode == run_pb2.RUN_MODE_FULL else Mode.INCREMENTAL,
         date_range=DateRange(read_date(parameters, "start"), read_date(parameters, "end")),
-        data_date=read_date(parameters, "data_date") or _scheduled_date(run),
+        timezone=timezone,
+        data_date=read_date(parameters, "data_date") or _scheduled_date(run, timezone),
         base=(
-            StoredData(store, accessor, run.base_version.uri, run.base_version.physical_version)
+            StoredData(store, accessor, run.base_version.uri, run.base_version.physical_version, timezone)
             if run.base_version.physical_version
             else None
         ),
@@ -207,7 +212,7 @@ def _read_inputs(
         if dataset is None:
             raise MissingInput(f"{upstream.name} ({pinned.role}) is neither a dataset nor a signal")
         _, store, accessor = _read_components(dataset, versions)
-        data = StoredData(store, accessor, pinned.uri, pinned.physical_version)
+        data = StoredData(store, accessor, pinned.uri, pinned.physical_version, dataset.timezone or UTC)
         inputs.append(
             Input(pinned.role, upstream.name, pinned.instance_id, pinned.version, pinned.digest, data)
         )
@@ -261,7 +266,7 @@ def _value_column(config: Mapping[str, object]) -> str:
     return output if isinstance(output, str) and output else "value"
 
 
-def _scheduled_date(run: run_pb2.Run) -> dt.date | None:
+def _scheduled_date(run: run_pb2.Run, timezone: str) -> dt.date | None:
     if not run.HasField("scheduled_time"):
         return None
-    return run.scheduled_time.ToDatetime(dt.UTC).date()
+    return day_in(run.scheduled_time.ToDatetime(dt.UTC), timezone)

@@ -22,6 +22,7 @@ from instance_service.domain.flows import (
     Upstream,
 )
 from instance_service.domain.rules import is_date, refusal
+from instance_service.domain.schedules import is_timezone
 from instance_service.store.tables import Connection
 from instance_service.use_cases.conditions import FOLLOWS_NEWEST, say_outdated, say_stuck, withdraw
 from instance_service.use_cases.environment import Environment
@@ -176,6 +177,7 @@ def prepare(
     violations = [
         *_stray_violations(instance, kind),
         *_date_violations(instance, kind),
+        *_timezone_violations(instance, kind),
         *(
             []
             if current and current.schedule == instance.schedule
@@ -290,6 +292,15 @@ def _date_violations(instance: Instance, kind: str) -> list[FieldViolation]:
     ]
 
 
+def _timezone_violations(instance: Instance, kind: str) -> list[FieldViolation]:
+    dataset = dataset_of(instance)
+    if dataset is None or is_timezone(dataset.timezone):
+        return []
+    path = "instance.signal.dataset.timezone" if kind == "signal" else "instance.dataset.timezone"
+    text = f"{dataset.timezone!r} is no IANA time zone; name one like Asia/Tokyo"
+    return [FieldViolation(path, text, "INVALID_SPEC")]
+
+
 def _settings(
     instance: Instance, current: Instance | None, uses: Sequence[Use], violations: list[FieldViolation]
 ) -> dict[str, Any]:
@@ -302,6 +313,9 @@ def _settings(
         settings: dict[str, Any] = {"components": {use.reference.slot: use.settings() for use in uses}}
         if kind == "signal":
             settings["contract"] = signal_contract(contract_words(instance.signal.contract))
+        dataset = dataset_of(instance)
+        if dataset is not None and dataset.timezone not in {"", "UTC"}:  # saying the default changes nothing
+            settings["timezone"] = dataset.timezone
         return settings
     settings = {name: value for use in uses for name, value in use.settings().items()}
     if kind == "experiment":

@@ -371,6 +371,9 @@ def describe_changes(current: Instance, changed: Instance, uses: Sequence[Use] =
             parts.append(
                 f"the config of its {after.slot} changed" if new is not changed else "its config changed"
             )
+    zones = [dataset.timezone if (dataset := dataset_of(each)) else "" for each in (current, changed)]
+    if zones[0] != zones[1]:
+        parts.append(f"its time zone {zones[0] or 'UTC'} gave way to {zones[1] or 'UTC'}")
     if list(current.upstream_refs) != list(changed.upstream_refs):
         parts.append("its upstreams changed")
     promoted = changed.model.champion.model_version

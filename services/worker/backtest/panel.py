@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from optaic.plugins import MissingInput, NoDataInRange, SchemaMismatch, UnknownEntity
+from optaic.plugins import MissingInput, NoDataInRange, SchemaMismatch, UnknownEntity, take_days, zone_of
 from worker.backtest.settings import EQUAL_WEIGHT, BacktestSettings
 
 Matrix = npt.NDArray[np.float64]
@@ -96,7 +96,8 @@ def _clean(table: pl.DataFrame, column: str, name: str) -> pl.DataFrame:
         if needed not in table.columns:
             raise SchemaMismatch(f"{name}: no column {needed!r} (there are {', '.join(table.columns)})")
     value = pl.col(column).cast(pl.Float64)
-    rows = table.select(pl.col("date").cast(pl.Date), "entity", value).filter(pl.col(column).is_finite())
+    days = take_days(table["date"], zone_of(table["date"]))
+    rows = table.select(days, "entity", value).filter(pl.col(column).is_finite())
     if rows.select(pl.struct("date", "entity").is_duplicated().any()).item():
         raise SchemaMismatch(f"{name}: several rows for one date and entity")
     return rows

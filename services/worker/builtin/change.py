@@ -6,6 +6,8 @@ import datetime as dt
 
 import polars as pl
 
+from optaic.plugins import is_dated, take_days, zone_of
+
 
 class Change:
     """How a new content differs from its base."""
@@ -25,8 +27,7 @@ class Change:
 
 def last_date(content: pl.DataFrame) -> dt.date | None:
     """The last day of a table; None where it has no `date` or no rows."""
-    kind = content.schema.get("date")
-    if not (kind == pl.Date or isinstance(kind, pl.Datetime)):
+    if not is_dated(content.schema.get("date")):
         return None
-    last = content.select(pl.col("date").cast(pl.Date).max()).item()
+    last = take_days(content["date"], zone_of(content["date"])).max()
     return last if isinstance(last, dt.date) else None

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 import polars as pl
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
@@ -13,6 +14,7 @@ from optaic.plugins import Store, StoredVersion, VersionNotFound, WriteConflict
 from worker.builtin.change import Change, last_date
 from worker.builtin.digest import canonicalize, compute_digest
 from worker.builtin.parameters import read_names
+from worker.builtin.zones import Zones, to_utc, to_zones, zones_of
 
 _ATTEMPTS = 8
 _VERSION = re.compile(r"[0-9]{1,18}")
@@ -25,6 +27,7 @@ _CONFIGURATION: Mapping[str, str | None] = {
     "delta.logRetentionDuration": "interval 36500 days",
     "delta.deletedFileRetentionDuration": "interval 36500 days",
 }
+_ZONE = "optaic.zone"  # in a field's metadata: Delta itself keeps instants without saying whose clock they were on
 
 
 class DeltaStore(Store):
@@ -38,12 +41,15 @@ class DeltaStore(Store):
         """Commit exactly `table`; the base version itself is returned when it already holds that content."""
         content = canonicalize(table, self._keys)
         digest = compute_digest(content)
-        base = None if base_version is None else self.read(uri, base_version)
+        base = None if base_version is None else to_utc(self.read(uri, base_version))
         change = Change(content, base, self._keys)
+        zones = zones_of(table)
         if base is not None and base_version is not None and compute_digest(base) == digest:
             version = int(base_version)
         else:
-            version = _commit(content, change, None if base_version is None else int(base_version), uri)
+            version = _commit(
+                content, zones, change, None if base_version is None else int(base_version), uri
+            )
         return StoredVersion(
             uri=uri,
             physical_version=str(version),
@@ -51,7 +57,7 @@ class DeltaStore(Store):
             row_count=content.height,
             rows_inserted=change.inserted.height,
             rows_updated=change.updated_count,
-            last_data_date=last_date(content),
+            last_data_date=last_date(table),
             keys=tuple(self._keys),
         )
 
@@ -66,17 +72,33 @@ class DeltaStore(Store):
         # Not by polars' own reader: it takes the escapes of a URI, as of a space, for the file's name.
         table = pl.from_arrow(snapshot.to_pyarrow_table())
         assert isinstance(table, pl.DataFrame)
+        table = to_zones(table, _read_zones(snapshot), self.timezone)
         return table.sort([key for key in self._keys if key in table.columns])
 
 
-def _commit(content: pl.DataFrame, change: Change, base_version: int | None, uri: str) -> int:
+def _read_zones(snapshot: DeltaTable) -> dict[str, str]:
+    """The zones that were written beside the columns; none where an older release wrote them."""
+    metadata = {field.name: field.metadata for field in snapshot.schema().fields}
+    return {name: str(known[_ZONE]) for name, known in metadata.items() if _ZONE in known}
+
+
+def _with_zones(content: pl.DataFrame, zones: Zones) -> pa.Table:
+    table = content.to_arrow()
+    fields = [
+        field.with_metadata({_ZONE: zones[field.name]}) if field.name in zones else field
+        for field in table.schema
+    ]
+    return pa.Table.from_arrays(table.columns, schema=pa.schema(fields))
+
+
+def _commit(content: pl.DataFrame, zones: Zones, change: Change, base_version: int | None, uri: str) -> int:
     """The version that now holds the content: appended where the head is the base, else written whole."""
     for _ in range(_ATTEMPTS):
         try:
             if not DeltaTable.is_deltatable(uri):
                 write_deltalake(
                     uri,
-                    content,
+                    _with_zones(content, zones),
                     mode="error",
                     configuration=_CONFIGURATION,
                     commit_properties=_ON_HEAD_ONLY,
@@ -85,10 +107,11 @@ def _commit(content: pl.DataFrame, change: Change, base_version: int | None, uri
                 return 0
             head = DeltaTable(uri)
             expected = head.version() + 1
-            is_append = change.is_addition and head.version() == base_version
+            # An appendix says nothing of zones: it has to have those of what it is added to.
+            is_append = change.is_addition and head.version() == base_version and _read_zones(head) == zones
             write_deltalake(
                 head,
-                change.inserted if is_append else content,
+                change.inserted if is_append else _with_zones(content, zones),
                 mode="append" if is_append else "overwrite",
                 schema_mode=None if is_append else "overwrite",
                 commit_properties=_ON_HEAD_ONLY,

@@ -18,6 +18,7 @@ from optaic.plugins import (
     SchemaMismatch,
 )
 from worker.builtin.parameters import read_text
+from worker.builtin.simple_accessor import between
 
 _KEYS = ["date", "entity"]
 
@@ -53,10 +54,7 @@ class ExpressionPipeline(Pipeline):
         except ExpressionError as error:
             raise InvalidExpression(str(error)) from error
         start, end = context.date_range.start, context.date_range.end
-        if start is not None:
-            result = result.filter(pl.col("date") >= pl.lit(start))
-        if end is not None:
-            result = result.filter(pl.col("date") <= pl.lit(end))
+        result = between(result, start, end)
         if result.is_empty():
             raise NoDataInRange(
                 f"the inputs have no row from {start or 'their start'} to {end or 'their end'}"
@@ -87,6 +85,7 @@ def join_inputs(expression: Expression, tables: Sequence[InputTable]) -> pl.Data
     }
     expression.check_columns(owners, shared)
     joined: pl.DataFrame | None = None
+    first = tables[0].frame["date"]
     for table in tables:
         wanted = [
             pl.col(column).alias(name)
@@ -94,17 +93,24 @@ def join_inputs(expression: Expression, tables: Sequence[InputTable]) -> pl.Data
             for t, column in owners[name]
             if t is table
         ]
-        part = table.frame.select(*_KEYS, *wanted)
+        part = table.frame.select(*_KEYS, *wanted).with_columns(_on_clock_of(table.frame["date"], first))
         joined = part if joined is None else joined.join(part, on=_KEYS, how="full", coalesce=True)
     assert joined is not None
     return joined
+
+
+def _on_clock_of(times: pl.Series, first: pl.Series) -> pl.Series:
+    """The same instants in the zone of the first input's: rows belong together by instant, whoever's clock says it."""
+    zones = [getattr(each.dtype, "time_zone", None) for each in (times, first)]
+    return times if None in zones else times.dt.convert_time_zone(str(zones[1]))
 
 
 def _check_keys(table: InputTable, first: InputTable) -> None:
     for key in _KEYS:
         if key not in table.frame.columns:
             raise SchemaMismatch(f"input {table.name!r} has no column {key!r}")
-        kind, expected = table.frame.schema[key], first.frame.schema[key]
+        expected = first.frame.schema[key]
+        kind = _on_clock_of(table.frame[key], first.frame[key]).dtype
         if kind != expected:
             raise SchemaMismatch(f"{key!r} is {kind} in {table.name!r} but {expected} in {first.name!r}")
     if table.frame.select(pl.struct(_KEYS).is_duplicated().any()).item():

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from optaic.plugins import SchemaMismatch
+from optaic.plugins.days import check_times
 
 _TEXTS = (pl.String, pl.Categorical, pl.Enum)
 
@@ -20,7 +21,10 @@ _TEXTS = (pl.String, pl.Categorical, pl.Enum)
 def canonicalize(table: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
     """The table with storage types (Int64, Float64, String, Boolean, Date, Datetime in microseconds), sorted by key.
 
+    Times of a zone become UTC's; what zone that was is no part of the content.
+
     Raises:
+        OutOfRange: a date or a time lies outside of the years 1 to 9999.
         SchemaMismatch: a key is absent, null or repeated, or a column's type cannot be kept.
     """
     missing = [key for key in keys if key not in table.columns]
@@ -28,6 +32,8 @@ def canonicalize(table: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
         raise SchemaMismatch(
             f"the table has no key column {', '.join(missing)} (it has {', '.join(table.columns)})"
         )
+    for column in table.iter_columns():
+        check_times(column)
     cast = table.select(_storage_type(name, kind) for name, kind in table.schema.items())
     for key in keys:
         if cast[key].null_count():

@@ -17,6 +17,7 @@ from optaic.plugins import (
     UnparsableData,
 )
 from worker.builtin.parameters import Config, read_choice, read_section, read_text
+from worker.builtin.parquet_file import read_parquet
 from worker.builtin.secrets import Secrets
 from worker.builtin.tidy import check_columns, cut, read_date_columns, read_mapping, read_range, tidy
 
@@ -46,7 +47,8 @@ class FilePipeline(Pipeline):
         context.progress(0.5, f"parsing {len(content)} bytes")
         try:
             if file_format == "parquet":
-                table = pl.read_parquet(io.BytesIO(content))
+                days = [mapping.get(name, name) for name in dates]
+                table = read_parquet(content, context.timezone, list(mapping.values()), days, url)
             else:
                 table = _read_csv(content, read_text(config, "separator", ","), mapping, dates, url)
         except pl.exceptions.PolarsError as error:

@@ -1,15 +1,17 @@
 """The store `parquet`: a folder for each version, published by its manifest; it keeps no order of versions.
 
-A version is called by its content's digest, so writing the same content again, also by two writers at once, gives the
-same version. It exists from the moment its manifest does, which is put in place as the last thing and at once.
+A version is called by its content's digest, and by the zones of its columns where they have any, so writing the same
+again, also by two writers at once, gives the same version. It exists from the moment its manifest does, which is put in place as the last thing and at once.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import uuid
 from collections.abc import Mapping
+from typing import Any
 
 import polars as pl
 from pyarrow import fs  # type: ignore[import-untyped] # it ships no type information
@@ -18,8 +20,9 @@ from optaic.plugins import Store, StoredVersion, VersionNotFound
 from worker.builtin.change import Change, last_date
 from worker.builtin.digest import canonicalize, compute_digest
 from worker.builtin.parameters import read_choice, read_names
+from worker.builtin.zones import Zones, to_utc, to_zones, zones_of
 
-_VERSION = re.compile(r"[0-9a-f]{64}")
+_VERSION = re.compile(r"([0-9a-f]{64})(-[0-9a-f]{16})?")
 _COMPRESSIONS = ("zstd", "snappy", "lz4", "uncompressed")
 _DATA, _MANIFEST = "data.parquet", "manifest.json"
 _FORMAT = 1
@@ -36,26 +39,27 @@ class ParquetStore(Store):
     def write(self, table: pl.DataFrame, base_version: str | None, uri: str) -> StoredVersion:
         """Publish exactly `table`; where its content is a version already, that one."""
         content = canonicalize(table, self._keys)
-        change = Change(content, None if base_version is None else self.read(uri, base_version), self._keys)
+        base = None if base_version is None else to_utc(self.read(uri, base_version))
+        change = Change(content, base, self._keys)
         digest = compute_digest(content)
-        folder = _Folder(uri, digest)
-        if folder.read_manifest() is None:
-            folder.publish(content, self._compression)
+        if base_version is not None and _read_digest(base_version) == digest:
+            version = base_version
+        else:
+            version = _publish(content, zones_of(table), digest, uri, self._compression)
         return StoredVersion(
             uri=uri,
-            physical_version=digest,
+            physical_version=version,
             digest=digest,
             row_count=content.height,
             rows_inserted=change.inserted.height,
             rows_updated=change.updated_count,
-            last_data_date=last_date(content),
+            last_data_date=last_date(table),
             keys=tuple(self._keys),
         )
 
     def read(self, uri: str, physical_version: str) -> pl.DataFrame:
         """One version, sorted by key."""
-        if not _VERSION.fullmatch(physical_version):
-            raise VersionNotFound(f"{physical_version!r} is not the digest of a version")
+        _read_digest(physical_version)
         folder = _Folder(uri, physical_version)
         manifest = folder.read_manifest()
         if manifest is None:
@@ -63,7 +67,24 @@ class ParquetStore(Store):
         table = folder.read_data(str(manifest["file"]))
         if table.height != manifest["row_count"]:
             raise VersionNotFound(f"version {physical_version} of {uri} is damaged: rows are missing")
+        table = to_zones(table, manifest.get("zones", {}), self.timezone)
         return table.sort([key for key in self._keys if key in table.columns])
+
+
+def _publish(content: pl.DataFrame, zones: Zones, digest: str, uri: str, compression: str) -> str:
+    """The version that holds this content and these zones: one that is there, or a new one."""
+    mark = hashlib.sha256(json.dumps(zones, sort_keys=True).encode()).hexdigest()[:16]
+    version = f"{digest}-{mark}" if zones else digest
+    folder = _Folder(uri, version)
+    if folder.read_manifest() is None:
+        folder.publish(content, zones, compression)
+    return version
+
+
+def _read_digest(version: str) -> str:
+    if not (found := _VERSION.fullmatch(version)):
+        raise VersionNotFound(f"{version!r} is not the digest of a version")
+    return found[1]
 
 
 class _Folder:
@@ -73,24 +94,30 @@ class _Folder:
         self._files, place = fs.FileSystem.from_uri(uri)
         self._path = f"{place}/{version}"
 
-    def publish(self, content: pl.DataFrame, compression: str) -> None:
+    def publish(self, content: pl.DataFrame, zones: Zones, compression: str) -> None:
         """Write the data, then the manifest that makes it a version."""
         self._files.create_dir(self._path, recursive=True)
         # A name of its own for each attempt: nobody overwrites what a manifest names.
         name = f"{uuid.uuid4()}-{_DATA}"
         with self._files.open_output_stream(f"{self._path}/{name}") as stream:
             content.write_parquet(stream, compression=compression)  # type: ignore[arg-type]  # checked before
-        manifest = {"format": _FORMAT, "file": name, "row_count": content.height, "columns": content.columns}
+        manifest = {
+            "format": _FORMAT,
+            "file": name,
+            "row_count": content.height,
+            "columns": content.columns,
+            "zones": zones,
+        }
         draft = f"{self._path}/{name}.{_MANIFEST}"
         with self._files.open_output_stream(draft) as stream:
             stream.write(json.dumps(manifest).encode())
         self._files.move(draft, f"{self._path}/{_MANIFEST}")
 
-    def read_manifest(self) -> dict[str, object] | None:
+    def read_manifest(self) -> dict[str, Any] | None:
         """The manifest; None where there is no such version."""
         try:
             with self._files.open_input_stream(f"{self._path}/{_MANIFEST}") as stream:
-                manifest: dict[str, object] = json.loads(stream.read())
+                manifest: dict[str, Any] = json.loads(stream.read())
         except (FileNotFoundError, NotADirectoryError):
             return None
         return manifest

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from optaic.plugins import Accessor, SchemaMismatch, Store
+from optaic.plugins import Accessor, SchemaMismatch, Store, is_dated, take_days, zone_of
 from worker.builtin.parameters import read_date, read_names, read_text
 from worker.builtin.simple_accessor import select_rows
 
@@ -40,12 +40,11 @@ class PointInTimeAccessor(Accessor):
         table = store.read(uri, physical_version)
         if missing := sorted({self._knowledge, *self._keys} - set(table.columns)):
             raise SchemaMismatch(f"no column {', '.join(missing)} (there are {', '.join(table.columns)})")
-        kind = table.schema[self._knowledge]
-        is_dated = kind == pl.Date or isinstance(kind, pl.Datetime)
-        if not is_dated or table[self._knowledge].null_count():
+        since = table[self._knowledge]
+        if not is_dated(since.dtype) or since.null_count():
             raise SchemaMismatch(f"{self._knowledge!r} must say for each row when it became known, as a date")
         known = table
         if self._as_of is not None:
-            known = table.filter(pl.col(self._knowledge).cast(pl.Date) <= pl.lit(self._as_of))
+            known = table.filter(take_days(since, zone_of(since)) <= self._as_of)
         newest = known.sort(*self._keys, self._knowledge).unique(self._keys, keep="last", maintain_order=True)
         return select_rows(newest, columns=columns, entities=entities, start=start, end=end)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from optaic.plugins import NoDataInRange, Pipeline, PipelineContext, UnknownEntity
+from optaic.plugins import NoDataInRange, Pipeline, PipelineContext, UnknownEntity, take_days, zone_of
 from worker.builtin.parameters import read_date, read_names
 
 
@@ -21,7 +21,11 @@ def load_closes() -> pl.DataFrame:
     date, *symbols = wide.columns
     long = wide.unpivot(symbols, index=date, variable_name="entity", value_name="close")
     return (
-        long.select(pl.col(date).cast(pl.Date).alias("date"), "entity", pl.col("close").cast(pl.Float64))
+        long.select(
+            take_days(long[date], zone_of(long[date])).alias("date"),
+            "entity",
+            pl.col("close").cast(pl.Float64),
+        )
         .filter(pl.col("close").is_finite())
         .sort("date", "entity")
     )

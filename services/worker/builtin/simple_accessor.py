@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from optaic.plugins import Accessor, SchemaMismatch, Store
+from optaic.plugins import Accessor, SchemaMismatch, Store, take_days, zone_of
 
 
 class SimpleAccessor(Accessor):
@@ -50,8 +50,18 @@ def select_rows(
         raise SchemaMismatch(f"no column {', '.join(missing)} (there are {', '.join(table.columns)})")
     if entities is not None:
         table = table.filter(pl.col("entity").is_in(list(entities)))
+    return between(table, start, end).select(wanted)
+
+
+def between(table: pl.DataFrame, start: dt.date | None, end: dt.date | None) -> pl.DataFrame:
+    """The rows whose `date` is a day from `start` to `end`, both included; None is unbounded.
+
+    Raises:
+        SchemaMismatch: there is a bound, and `date` holds neither dates nor times.
+    """
+    if start is None and end is None:
+        return table
+    days = take_days(table["date"], zone_of(table["date"]))
     if start is not None:
-        table = table.filter(pl.col("date") >= pl.lit(start))
-    if end is not None:
-        table = table.filter(pl.col("date") <= pl.lit(end))
-    return table.select(wanted)
+        table, days = table.filter(days >= start), days.filter(days >= start)
+    return table if end is None else table.filter(days <= end)

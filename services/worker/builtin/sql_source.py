@@ -22,6 +22,7 @@ from optaic.plugins import (
 from worker.builtin.parameters import Config, read_names, read_text
 from worker.builtin.secrets import PREFIX, Secrets, has_placeholder
 from worker.builtin.tidy import ISO, check_columns, cut, read_date_columns, read_mapping, tidy
+from worker.builtin.zones import to_zones, zones_of
 
 _PASSWORDS = ("password", "passwd", "pwd")
 # Formats whose texts and numbers grow with the date: the larger unit first, each of a fixed width.
@@ -63,6 +64,8 @@ class SqlPipeline(Pipeline):
             if kept in dates and _is_written(table[cursor]) and not _SORTED.fullmatch(date_format):
                 text = f"{cursor!r} holds dates as {date_format}, which do not sort as dates do"
                 raise InvalidConfig(f"cursor: {text}; take a column that grows, or none")
+        # A database gives instants in the zone of its session, which says nothing of them.
+        table = to_zones(table, {}, context.timezone)
         table = tidy(table, mapping, dates, date_format, source)
         context.progress(0.8, f"{table.height} rows read")
         if base is not None:
@@ -127,7 +130,9 @@ def _write(date: dt.date, like: object, date_format: str) -> object:
         text = date.strftime(date_format)
         return text if isinstance(like, str) else int(text)
     if isinstance(like, dt.datetime) and like.tzinfo is not None:
-        return date - dt.timedelta(days=1)  # the day began earlier where the database's zone is west of ours
+        # The day began up to 26 hours earlier: ours may be UTC+14, and the database's session, which reads this
+        # date, at UTC-12. What was read already is read again.
+        return date - dt.timedelta(days=2)
     return date
 
 
@@ -180,6 +185,7 @@ def _reason(error: exc.SQLAlchemyError, secrets: Secrets) -> str:
 def _merge(base: pl.DataFrame, new: pl.DataFrame, keys: list[str], source: str) -> pl.DataFrame:
     check_columns(keys, new.columns, source)
     check_columns(base.columns, new.columns, source)
+    base = to_zones(base, zones_of(new), "UTC")
     for name, old in base.schema.items():
         kind = new.schema[name]
         if not (kind == old or pl.Null in {kind, old} or (kind.is_numeric() and old.is_numeric())):

@@ -6,8 +6,18 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from optaic.plugins import DateRange, InvalidConfig, NoDataInRange, SchemaMismatch, UnparsableData
+from optaic.plugins import (
+    DateRange,
+    InvalidConfig,
+    NoDataInRange,
+    SchemaMismatch,
+    UnparsableData,
+    is_dated,
+    take_days,
+    zone_of,
+)
 from worker.builtin.parameters import Config, read_date, read_names, read_section
+from worker.builtin.simple_accessor import between
 
 ISO = "%Y-%m-%d"
 
@@ -46,9 +56,12 @@ def check_columns(wanted: Sequence[str], found: Sequence[str], source: str) -> N
 def tidy(
     table: pl.DataFrame, mapping: Mapping[str, str], dates: Sequence[str], date_format: str, source: str
 ) -> pl.DataFrame:
-    """The table under the result's names, with dates as dates, decimals as floats and times of a zone as UTC's.
+    """The table under the result's names, with dates as dates and decimals as floats.
+
+    The date of a time is the day in its column's zone.
 
     Raises:
+        OutOfRange: a date lies outside of the years 1 to 9999.
         SchemaMismatch: a column is missing.
         UnparsableData: a date is none.
     """
@@ -59,9 +72,7 @@ def tidy(
     table = table.with_columns(pl.selectors.decimal().cast(pl.Float64))
     if "entity" in table.columns:
         table = table.with_columns(pl.col("entity").cast(pl.String))
-    table = table.with_columns(_to_date(table[name], date_format, source) for name in dates)
-    # As stores keep them: the zone of a database's session would make every refresh differ from the last.
-    return table.with_columns(pl.selectors.datetime(time_zone="*").dt.convert_time_zone("UTC"))
+    return table.with_columns(_to_date(table[name], date_format, source) for name in dates)
 
 
 def cut(table: pl.DataFrame, dates: DateRange, source: str) -> pl.DataFrame:
@@ -70,10 +81,7 @@ def cut(table: pl.DataFrame, dates: DateRange, source: str) -> pl.DataFrame:
     Raises:
         NoDataInRange: there is none.
     """
-    if dates.start is not None:
-        table = table.filter(pl.col("date") >= pl.lit(dates.start))
-    if dates.end is not None:
-        table = table.filter(pl.col("date") <= pl.lit(dates.end))
+    table = between(table, dates.start, dates.end)
     if table.is_empty():
         raise NoDataInRange(
             f"{source} has no row from {dates.start or 'its start'} to {dates.end or 'its end'}"
@@ -82,8 +90,8 @@ def cut(table: pl.DataFrame, dates: DateRange, source: str) -> pl.DataFrame:
 
 
 def _to_date(column: pl.Series, date_format: str, source: str) -> pl.Series:
-    if column.dtype in {pl.Date, pl.Null} or isinstance(column.dtype, pl.Datetime):
-        return column.cast(pl.Date)
+    if column.dtype == pl.Null or is_dated(column.dtype):
+        return take_days(column, zone_of(column))
     if not (column.dtype == pl.String or column.dtype.is_integer()):
         raise UnparsableData(f"{source}: column {column.name!r} holds no dates but {column.dtype}")
     texts = column.cast(pl.String)

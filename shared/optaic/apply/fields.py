@@ -39,7 +39,13 @@ _GIVEN: dict[str, Collection[str]] = {
         "track_newest",
         "config",
     ),
-    spec_pb2.DatasetSpec.DESCRIPTOR.full_name: ("pipeline", "store", "accessor", "monitoring_enabled"),
+    spec_pb2.DatasetSpec.DESCRIPTOR.full_name: (
+        "pipeline",
+        "store",
+        "accessor",
+        "monitoring_enabled",
+        "timezone",
+    ),
     spec_pb2.ModelSpec.DESCRIPTOR.full_name: (),
     definition_pb2.DefinitionVersion.DESCRIPTOR.full_name: (
         "version",

@@ -11,6 +11,7 @@ from optaic.plugins.base import (
     StoredVersion,
 )
 from optaic.plugins.context import DateRange, InputTable, Mode, PipelineContext
+from optaic.plugins.days import day_in, is_dated, take_days, zone_of
 from optaic.plugins.errors import (
     GuardrailViolated,
     InvalidColumnName,
@@ -21,6 +22,7 @@ from optaic.plugins.errors import (
     NoDataInRange,
     NoSolution,
     NotFitted,
+    OutOfRange,
     PluginError,
     PluginInvalid,
     PluginNotFound,
@@ -52,6 +54,7 @@ __all__ = [
     "NotFitted",
     "Operator",
     "Optimizer",
+    "OutOfRange",
     "Pipeline",
     "PipelineContext",
     "PluginError",
@@ -66,5 +69,9 @@ __all__ = [
     "UnparsableData",
     "VersionNotFound",
     "WriteConflict",
+    "day_in",
+    "is_dated",
     "load",
+    "take_days",
+    "zone_of",
 ]

@@ -46,7 +46,14 @@ class StoredVersion:
 
 
 class Store(ABC):
-    """Keeps one dataset physically, with immutable versions. Made once per run from the store instance's config."""
+    """Keeps one dataset physically, with immutable versions. Made once per run from the store instance's config.
+
+    It gives back the instants that it was given, and the zone of each column: a day is one of a zone.
+    """
+
+    timezone: str = (
+        "UTC"  # the dataset's, set by who made the store: the zone of instants that were kept without one
+    )
 
     def __init__(self, config: Mapping[str, object] | None = None) -> None:
         self.config = dict(config or {})

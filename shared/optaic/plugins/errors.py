@@ -49,6 +49,10 @@ class SourceUnavailable(PluginError):
     """What is to be read cannot be reached, or not opened."""
 
 
+class OutOfRange(PluginError):
+    """A number or a time is larger or smaller than can be kept; nothing is rounded to fit."""
+
+
 class UnparsableData(PluginError):
     """What was read is not what it should be: no such file format, no dates."""
 

@@ -86,6 +86,17 @@ async def test_a_bad_schedule_is_refused(
     assert f"instance.schedule.{field}" in refused.fields
 
 
+@pytest.mark.parametrize("timezone", ["Mars/Base", "EST5", "+09:00", "localtime", "../etc/passwd"])
+async def test_a_time_zone_that_no_calendar_has_is_refused(
+    service: RunningInstanceService, project_id: str, timezone: str
+) -> None:
+    given = _dataset(project_id, {})
+    given["dataset"]["timezone"] = timezone
+    refused = await refusal(service.create(given))
+    assert (refused.code, list(refused.fields)) == (INVALID, ["instance.dataset.timezone"])
+    assert f"{timezone!r} is no IANA time zone" in refused.fields["instance.dataset.timezone"]
+
+
 @pytest.mark.parametrize(
     ("fields", "path"),
     [

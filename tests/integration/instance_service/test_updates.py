@@ -57,6 +57,23 @@ async def test_a_changed_config_makes_a_revision_of_dataset_and_component(
     assert gone.reason == "REVISION_NOT_FOUND"
 
 
+async def test_a_time_zone_is_part_of_what_is_computed_and_saying_utc_is_not(
+    service: RunningInstanceService,
+) -> None:
+    project = await service.project()
+    prices = await service.prices(project.project_id)
+    fingerprints = [prices.flows[0].compute_fingerprint]
+    for timezone in ("UTC", "Asia/Tokyo", ""):
+        changed = await service.update(
+            prices.instance_id, {"dataset": {"timezone": timezone}}, "dataset.timezone"
+        )
+        assert changed.dataset.timezone == timezone
+        fingerprints.append(changed.flows[0].compute_fingerprint)
+        if timezone == "Asia/Tokyo":
+            assert changed.flows[0].fingerprint_change == "its time zone UTC gave way to Asia/Tokyo"
+    assert [each == fingerprints[0] for each in fingerprints] == [True, True, False, True]
+
+
 async def test_what_leaves_results_alone_leaves_the_fingerprint_alone(
     service: RunningInstanceService,
 ) -> None:

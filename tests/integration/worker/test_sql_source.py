@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import polars as pl
 import psycopg
@@ -85,13 +86,18 @@ def run(
     *,
     mode: Mode = Mode.INCREMENTAL,
     within: DateRange | None = None,
+    timezone: str = "UTC",
     **options: object,
 ) -> pl.DataFrame:
     config: dict[str, object] = {"url": database.url, "columns": COLUMNS, **options}
     if "query" not in config:
         config.setdefault("table", "prices")
     context = PipelineContext(
-        config=config, mode=mode, previous_reader=lambda: previous, date_range=within or DateRange()
+        config=config,
+        mode=mode,
+        previous_reader=lambda: previous,
+        date_range=within or DateRange(),
+        timezone=timezone,
     )
     return SqlPipeline().run(context).sort("date", "entity")
 
@@ -243,7 +249,7 @@ def test_a_cursor_of_dates_reads_on_however_the_source_writes_them(
     for number, day in enumerate(DAYS[2:], 3):
         insert(day, float(number))
         found = refresh(database, found, **options)
-    # Times of a zone are read again from a day before on.
+    # Times of a zone are read again from two days before on.
     first = 7.0 if "zone" in kind else 1.0
     assert found.rows() == list(zip(DAYS, "aaaaa", (first, 2.0, 3.0, 4.0, 5.0), strict=True))
     assert refresh(database, found, table="", query="select * from dated", **options).equals(found)
@@ -277,6 +283,32 @@ def test_times_of_any_zone_read_on(database: Database) -> None:
         assert found.height == px
         by_time = refresh(database, found, columns=columns, cursor="seen")
         assert by_time.equals(found)
+
+
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/New_York", "Pacific/Kiritimati", "Etc/GMT+12"])
+@pytest.mark.parametrize("session", ["UTC", "Pacific/Kiritimati", "Etc/GMT+12"])
+def test_instants_have_the_days_of_the_dataset_whatever_zone_the_session_has(
+    database: Database, zone: str, session: str
+) -> None:
+    if database.engine.dialect.name == "sqlite":
+        pytest.skip("it has no zones")
+    with database.engine.connect() as connection:
+        name = connection.scalar(sa.text("select current_database()"))
+    database.execute(f"alter database \"{name}\" set timezone to '{session}'")
+    database.engine.dispose()
+    database.execute("create table dated (day timestamptz, ticker text, px float)")
+    columns = {"date": "day", "entity": "ticker", "px": "px", "seen": "day"}
+    options: dict[str, Any] = {"table": "dated", "columns": columns, "cursor": "day", "dates": ["date"]}
+    found = None
+    for px, day in enumerate(DAYS, 1):
+        midnight = dt.datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(zone))
+        database.execute("insert into dated values (:day, 'a', :px)", day=midnight, px=px)
+        found = run(database, found, timezone=zone, **options)
+        assert found["date"].to_list() == DAYS[:px]
+        assert found.schema["seen"] == pl.Datetime("us", zone)
+    by_day = {**options, "columns": {"date": "day", "entity": "ticker", "px": "px"}}
+    known = run(database, None, timezone=zone, **by_day).head(3)
+    assert run(database, known, timezone=zone, **by_day)["date"].to_list() == DAYS
 
 
 def test_rows_without_a_cursor_are_read_always(database: Database) -> None:

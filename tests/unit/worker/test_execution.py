@@ -284,6 +284,23 @@ async def test_a_guardrail_of_the_pipeline_is_held(world: World, tmp_path: Path,
         assert not (tmp_path / "acme" / run.instance_id / "refresh" / "data").exists()
 
 
+@pytest.mark.parametrize(("timezone", "day"), [("", "2026-01-02"), ("Asia/Tokyo", "2026-01-03")])
+async def test_the_day_of_a_tick_is_one_of_the_datasets_zone(
+    world: World, tmp_path: Path, timezone: str, day: str
+) -> None:
+    content = DefinitionVersion()
+    content.guardrail_contracts.add(name="fresh", check="freshness", enforcement=ENFORCEMENT_WARN)
+    content.guardrail_contracts[0].parameters["max_age_days"] = 0
+    world.definitions.content["probe"] = content
+    dataset = world.dataset(definition="probe")
+    dataset.dataset.timezone = timezone
+    never = world.runs.submit(world.instances.put(dataset), REFRESH)
+    ticket = make_ticket(never, run_id="")  # 16:30 in UTC
+    assert (await execute_run(ticket, world.settings(tmp_path))).outcome is Outcome.COMPLETED
+    *_, run = world.runs.stored.values()
+    assert f"days before {day}, 0 are allowed" in str(run.metrics["guardrail.fresh"])
+
+
 @pytest.mark.parametrize("output", [{"format": "csv"}, True, 3, ""])
 @pytest.mark.parametrize("is_held", [True, False])
 async def test_what_a_pipeline_calls_output_need_be_no_column(

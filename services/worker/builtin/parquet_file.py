@@ -1,0 +1,92 @@
+"""One Parquet file as a table whose instants know their zone; it opens nothing."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import re
+from collections.abc import Collection, Sequence
+
+import polars as pl
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+from pyarrow import parquet as pq
+
+from optaic.plugins import SchemaMismatch
+from optaic.plugins.days import check_times
+from worker.builtin.zones import to_zones
+
+_OFFSET = re.compile(r"([+-])(\d\d):?(\d\d)")
+_ARROW_SCHEMA = (
+    "ARROW:schema"  # what zone a column has; without it a file says of instants that they are some, no more
+)
+
+
+def read_parquet(
+    content: bytes, timezone: str, columns: Collection[str], dates: Collection[str], source: str
+) -> pl.DataFrame:
+    """The file's table.
+
+    Args:
+        content: the file.
+        timezone: the zone of instants where the file says none.
+        columns: those that matter; empty: all.
+        dates: those of which only the day does.
+        source: what the file is called.
+
+    Raises:
+        SchemaMismatch: a column's zone is none that is known here.
+        polars.exceptions.PolarsError: it is no readable file.
+    """
+    try:
+        schema = pq.read_schema(io.BytesIO(content))
+    except (pa.ArrowException, OSError) as error:
+        raise pl.exceptions.ComputeError(str(error)) from error
+    odd = [field.name for field in schema if pa.types.is_timestamp(field.type) and not _is_known(field.type)]
+    table = _read_odd(content, odd, columns, dates, source) if odd else pl.read_parquet(io.BytesIO(content))
+    has_zones = _ARROW_SCHEMA in pl.read_parquet_metadata(io.BytesIO(content))
+    return table if has_zones else to_zones(table, {}, timezone)
+
+
+def _read_odd(
+    content: bytes, odd: Sequence[str], columns: Collection[str], dates: Collection[str], source: str
+) -> pl.DataFrame:
+    """The table of a file some of whose columns have zones that polars has not; of these the ones that matter."""
+    read = pq.read_table(io.BytesIO(content))
+    matter = [name for name in odd if not columns or name in columns]
+    if lost := [name for name in matter if name not in dates]:
+        raise _refuse(read.column(lost[0]), lost[0], source)
+    table = pl.from_arrow(read.drop_columns(odd))
+    assert isinstance(table, pl.DataFrame)
+    table = table.with_columns(_show_days(read.column(name), name, source) for name in matter)
+    return table.select(name for name in read.column_names if name in table.columns)
+
+
+def _is_known(kind: pa.TimestampType) -> bool:
+    """Whether polars has the zone; what it has not ends its reader's process or thread."""
+    try:
+        pl.from_arrow(pa.array([], kind))
+    except pl.exceptions.PolarsError:
+        return False
+    return True
+
+
+def _show_days(column: pa.ChunkedArray, name: str, source: str) -> pl.Series:
+    """What a clock with the column's offset shows.
+
+    Raises:
+        OutOfRange: a time lies outside of the years 1 to 9999.
+        SchemaMismatch: its zone is no offset.
+    """
+    if not (found := _OFFSET.fullmatch(column.type.tz)):
+        raise _refuse(column, name, source)
+    offset = dt.timedelta(hours=int(found[2]), minutes=int(found[3]))
+    instants = pl.Series(name, pl.from_arrow(column.cast(pa.timestamp(column.type.unit))))
+    check_times(instants)
+    return instants - offset if found[1] == "-" else instants + offset
+
+
+def _refuse(column: pa.ChunkedArray, name: str, source: str) -> SchemaMismatch:
+    return SchemaMismatch(
+        f"{source}: column {name!r} has the zone {column.type.tz!r}, which is none of the calendar's: write it with one "
+        "like Asia/Kathmandu, or name the column in `dates` where only its days are wanted"
+    )
