@@ -110,6 +110,7 @@ class DatasetSpec(_message.Message):
     MONITORING_ENABLED_FIELD_NUMBER: _builtins.int
     EVIDENTLY_PROJECT_ID_FIELD_NUMBER: _builtins.int
     MAX_DELETED_SHARE_FIELD_NUMBER: _builtins.int
+    TIMEZONE_FIELD_NUMBER: _builtins.int
     pipeline_instance_id: _builtins.str
     """Output only. The component instance."""
     store_instance_id: _builtins.str
@@ -125,6 +126,10 @@ class DatasetSpec(_message.Message):
     nothing, unless its run allows the deletion. It judges what reads no upstream and has at least 20 keys, and not
     the first refresh after a change of the configuration. Absent on create: 0.5; 1: never judged. Absent on update:
     as it was. Instances made before there was one have none, and are not judged. It makes nothing stale.
+    """
+    timezone: _builtins.str
+    """The IANA zone, such as `Asia/Tokyo`, whose days the data has: of instants whose source says no zone, and of the
+    runs themselves (a tick, today). Empty means UTC. A column that has a zone keeps its own.
     """
     @_builtins.property
     def pipeline(self) -> Global___ComponentSpec:
@@ -150,10 +155,11 @@ class DatasetSpec(_message.Message):
         monitoring_enabled: _builtins.bool = ...,
         evidently_project_id: _builtins.str = ...,
         max_deleted_share: _builtins.float | None = ...,
+        timezone: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_deleted_share", b"_max_deleted_share", "accessor", b"accessor", "max_deleted_share", b"max_deleted_share", "pipeline", b"pipeline", "store", b"store"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_deleted_share", b"_max_deleted_share", "accessor", b"accessor", "accessor_instance_id", b"accessor_instance_id", "evidently_project_id", b"evidently_project_id", "max_deleted_share", b"max_deleted_share", "monitoring_enabled", b"monitoring_enabled", "pipeline", b"pipeline", "pipeline_instance_id", b"pipeline_instance_id", "store", b"store", "store_instance_id", b"store_instance_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_deleted_share", b"_max_deleted_share", "accessor", b"accessor", "accessor_instance_id", b"accessor_instance_id", "evidently_project_id", b"evidently_project_id", "max_deleted_share", b"max_deleted_share", "monitoring_enabled", b"monitoring_enabled", "pipeline", b"pipeline", "pipeline_instance_id", b"pipeline_instance_id", "store", b"store", "store_instance_id", b"store_instance_id", "timezone", b"timezone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_deleted_share: _TypeAlias = _typing.Literal["max_deleted_share"]  # noqa: Y015
     _WhichOneofArgType__max_deleted_share: _TypeAlias = _typing.Literal["_max_deleted_share", b"_max_deleted_share"]  # noqa: Y015
