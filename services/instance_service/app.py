@@ -19,6 +19,7 @@ from instance_service.reconcile import (
     DriftWatch,
     ExperimentPairing,
     Pairing,
+    PlanWatch,
     ProjectPairing,
     Reconciler,
 )
@@ -94,7 +95,8 @@ async def build(settings: Settings, outside: Outside) -> App:
     ]
     reconciler = Reconciler(environment, pairings)
     reconcile_loop = Loop("reconcile", settings.reconcile_interval_seconds, reconciler.step)
-    drift = DriftWatch(environment, pairings, reconcile_loop.wake)
+    plans = PlanWatch(environment, outside.deployments, settings.planning_grace_seconds)
+    drift = DriftWatch(environment, pairings, reconcile_loop.wake, plans)
     drift_loop = Loop("drift", settings.drift_interval_seconds, drift.step)
     database.on_appended(reconcile_loop.wake)
     lineage_events = Consumer(

@@ -51,6 +51,11 @@ class Settings(ServiceSettings):
         gt=0,
         description="Time between comparisons of all instances with Prefect, MLflow and Evidently.",
     )
+    planning_grace_seconds: float = Field(
+        default=120.0,
+        gt=0,
+        description="How long Prefect may have planned nothing of an enabled schedule before its instance says so.",
+    )
     reconcile_interval_seconds: float = Field(
         default=1.0, gt=0, description="Time between looks at the work queue when nothing wakes it."
     )

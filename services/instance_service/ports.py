@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
@@ -116,8 +117,19 @@ class Counterparts(Protocol[T]):
         ...
 
 
-Deployments = Counterparts[Deployment]
 Projects = Counterparts[MonitoringProject]
+
+
+class Deployments(Counterparts[Deployment], Protocol):
+    """The orchestrator's deployments, and what it plans of them."""
+
+    async def planned(self, names: Sequence[str], after: dt.datetime) -> set[str]:
+        """Return those of which it has planned a run for a moment after another.
+
+        Raises:
+            OutsideUnavailableError: It does not answer.
+        """
+        ...
 
 
 class Experiments(Counterparts[Experiment], Protocol):

@@ -121,13 +121,22 @@ class PrefectDeployments:
                 return
             offset += _PAGE
 
-    async def _find(self, names: Sequence[str]) -> dict[str, _JSON]:
+    async def planned(self, names: Sequence[str], after: dt.datetime) -> set[str]:
+        """Ask for deployments by their runs; see the port."""
+        runs = {
+            "state": {"type": {"any_": ["SCHEDULED"]}},
+            "expected_start_time": {"after_": after.isoformat()},
+        }
+        return set(await self._find(names, flow_runs=runs))
+
+    async def _find(self, names: Sequence[str], **filters: _JSON) -> dict[str, _JSON]:
         found: dict[str, _JSON] = {}
         for begin in range(0, len(names), _PAGE):
             query = {
                 "deployments": {"name": {"any_": list(names[begin : begin + _PAGE])}},
                 "flows": {"name": {"any_": [FLOW_NAME]}},
                 "limit": _PAGE,
+                **filters,
             }
             for item in await self._call("POST", "deployments/filter", query):
                 found[item["name"]] = item

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import functools
 import zoneinfo
 from collections import defaultdict
@@ -22,6 +23,8 @@ _FIELDS: tuple[tuple[str, int, int, dict[str, int]], ...] = (
     ("month", 1, 12, _MONTHS),
     ("day of week", 0, 7, _WEEKDAYS),
 )
+_SATURDAY = 6
+_SHORTEST_MONTH = 28
 _LONGEST_MONTHS = dict(enumerate((31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31), start=1))
 
 
@@ -40,20 +43,100 @@ class CronError(ValueError):
     """An expression that is no cron expression; the text says which field and why."""
 
 
+@dataclass(frozen=True)
+class _Days:
+    """The days on which a cron expression comes true, as Prefect means it."""
+
+    days: frozenset[int]
+    months: frozenset[int]
+    weekdays: frozenset[int]  # 0 is Sunday
+    is_any_day: bool
+    is_any_weekday: bool
+
+    def has(self, day: dt.date) -> bool:
+        """Return whether it comes true on a day: where both are restricted, either will do."""
+        if day.month not in self.months:
+            return False
+        is_day, is_weekday = day.day in self.days, day.isoweekday() % 7 in self.weekdays
+        if self.is_any_day or self.is_any_weekday:
+            return (is_day or self.is_any_day) and (is_weekday or self.is_any_weekday)
+        return is_day or is_weekday
+
+
 def check_cron(expression: str) -> None:
     """Check a five-field cron expression: numbers, names, ranges, lists, steps.
 
+    What passes comes true at least once in any ten years, whatever the zone: a time that a changing clock skips happens
+    all the same.
+
     Raises:
-        CronError: It is not one, or it can never come true.
+        CronError: It is not one, or Prefect would never come to a time of it.
     """
+    days = _days(expression)
+    if not days.is_any_day and all(min(days.days) > _LONGEST_MONTHS[month] for month in days.months):
+        text = f"{expression!r} never comes: no month named has such a day of month"
+        if not days.is_any_weekday:
+            # It takes day of month and weekday apart, and stops at the one that never comes.
+            text += "; beside it the day of week does not count: to run on that, write * for the day of month"
+        raise CronError(text)
+
+
+def cron_parts(expression: str) -> list[str]:
+    """Return expressions that together tell Prefect what a valid one says.
+
+    Of one that names a day after the 28th and one of the first three, Prefect leaves out the latter in March: those
+    days are told apart.
+    """
+    days = _days(expression)
+    late = {day for day in days.days if day > _SHORTEST_MONTH}
+    if days.is_any_day or not late or min(days.days) > max(_LONGEST_MONTHS.values()) - _SHORTEST_MONTH:
+        return [expression]
+    minute, hour, _, month, weekday = expression.split()
+    # Days of the week count once, beside the early days.
+    weekday = "*" if days.is_any_weekday else weekday
+    early = f"{minute} {hour} {_join(sorted(days.days - late))} {month} {weekday}"
+    rest = f"{minute} {hour} {_join(sorted(late))} {month} *"
+    return [early, rest] if is_possible(rest) else [early]
+
+
+def comes_within(expression: str, first: dt.date, count: int) -> bool:
+    """Return whether an expression comes true on any of so many days; one that is none never does."""
+    try:
+        days = _days(expression)
+    except CronError:
+        return False
+    return any(days.has(first + dt.timedelta(days=number)) for number in range(count))
+
+
+def is_possible(expression: str) -> bool:
+    """Return whether an expression ever comes true."""
+    try:
+        check_cron(expression)
+    except CronError:
+        return False
+    return True
+
+
+def _days(expression: str) -> _Days:
     parts = expression.split()
     if len(parts) != len(_FIELDS):
-        raise CronError(f"a cron expression has {len(_FIELDS)} fields, this one {len(parts)}")
-    values = [_cron_values(part, *field) for part, field in zip(parts, _FIELDS, strict=True)]
-    _, _, days, months, _ = values
-    is_any_weekday = parts[4] == "*"
-    if is_any_weekday and all(min(days) > _LONGEST_MONTHS[month] for month in months):
-        raise CronError("no month named has such a day")
+        raise CronError(f"a cron expression has {len(_FIELDS)} fields, {expression[:100]!r} has {len(parts)}")
+    try:
+        _, _, days, months, weekdays = (
+            _cron_values(part, *field) for part, field in zip(parts, _FIELDS, strict=True)
+        )
+    except CronError as error:
+        raise CronError(f"{expression!r}: {error}") from None
+    _, _, day, _, weekday = parts
+    every_day, every_weekday = len(days) == _LONGEST_MONTHS[1], len({one % 7 for one in weekdays}) == 7  # noqa: PLR2004 - a week
+    return _Days(
+        frozenset(days),
+        frozenset(months),
+        frozenset(one % 7 for one in weekdays),
+        # As Prefect takes them: all days, where the other field has a star, are as good as one.
+        "*" in day.split(",") or (every_day and "*" in weekday),
+        "*" in weekday.split(",") or (every_weekday and "*" in day),
+    )
 
 
 def _cron_values(text: str, name: str, low: int, high: int, names: dict[str, int]) -> set[int]:
@@ -67,9 +150,19 @@ def _cron_values(text: str, name: str, low: int, high: int, names: dict[str, int
             begin, end = low, high
         else:
             begin = _cron_number(first, name, low, high, names)
-            end = _cron_number(last, name, low, high, names) if has_range else high if has_step else begin
+            # From a number on, a step goes to the field's end; weekdays end with Saturday there.
+            last_of_all = _SATURDAY if names is _WEEKDAYS else high
+            end = (
+                _cron_number(last, name, low, high, names)
+                if has_range
+                else last_of_all
+                if has_step
+                else begin
+            )
         if begin > end:
             raise CronError(f"{name}: {span!r} runs backwards")
+        if begin == end and (has_range or has_step):
+            raise CronError(f"{name}: {item!r} means every one to Prefect, write {first!r} alone")
         values.update(range(begin, end + 1, int(step) if has_step else 1))
     return values
 

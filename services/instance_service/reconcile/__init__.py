@@ -7,6 +7,7 @@ from instance_service.reconcile.pairings import (
     Pairing,
     ProjectPairing,
 )
+from instance_service.reconcile.plans import PlanWatch
 from instance_service.reconcile.reconciler import Reconciler
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "DriftWatch",
     "ExperimentPairing",
     "Pairing",
+    "PlanWatch",
     "ProjectPairing",
     "Reconciler",
 ]

@@ -13,10 +13,11 @@ import structlog
 from instance_service.domain.flows import parse_name
 from instance_service.ports import Counterpart, OutsideUnavailableError
 from instance_service.reconcile.pairings import Pairing
+from instance_service.reconcile.plans import PlanWatch
 from instance_service.store import queue
 from instance_service.use_cases import lifecycle
 from instance_service.use_cases.environment import Environment
-from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING
+from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance
 from servicekit.context import is_tenant_id
 from servicekit.ids import is_id
 
@@ -28,11 +29,16 @@ class DriftWatch:
     """Looks at one system after the other; one that fails is left for the next time."""
 
     def __init__(
-        self, environment: Environment, pairings: Sequence[Pairing], found: Callable[[], None] = lambda: None
+        self,
+        environment: Environment,
+        pairings: Sequence[Pairing],
+        found: Callable[[], None] = lambda: None,
+        plans: PlanWatch | None = None,
     ) -> None:
         self._environment = environment
         self._pairings = pairings
         self._found = found
+        self._plans = plans
 
     async def step(self) -> bool:
         """Compare everything once; there is nothing left to do until the next interval."""
@@ -42,18 +48,27 @@ class DriftWatch:
             try:
                 async for page in system.port.pages(self._environment.installation_id):
                     names.update(one.name for one in page)
-                    await self._compare_page(system, page)
+                    compared = await self._compare_page(system, page)
+                    if self._plans is not None and self._plans.port is system.port:
+                        await self._plans.look(compared)
             except OutsideUnavailableError as error:
                 _log.info("drift not checked", reason=error.reason, problem=error.message)
             except Exception:  # noqa: BLE001 - what one system holds is no reason to leave the others unchecked
                 _log.exception("drift not checked", system=system.finalizer)
             else:
                 seen[system.finalizer] = names
+                if self._plans is not None and self._plans.port is system.port:
+                    parts = map(parse_name, names)
+                    self._plans.forget_others({each[1] for each in parts if each is not None})
         if seen:
             await self._find_missing(seen)
         return False
 
-    async def _compare_page(self, system: Pairing, page: Sequence[Counterpart]) -> None:
+    async def _compare_page(
+        self, system: Pairing, page: Sequence[Counterpart]
+    ) -> dict[tuple[str, str], Instance]:
+        """Compare, and return the instances, by tenant and id, that the page is of."""
+        compared: dict[tuple[str, str], Instance] = {}
         by_tenant: dict[str, dict[str, list[Counterpart]]] = defaultdict(lambda: defaultdict(list))
         for one in page:
             parts = parse_name(one.name)
@@ -61,6 +76,7 @@ class DriftWatch:
                 by_tenant[parts[0]][parts[1]].append(one)
         for tenant_id, by_instance in by_tenant.items():
             instances = await lifecycle.load_instances(self._environment, tenant_id, list(by_instance))
+            compared.update({(tenant_id, each): instance for each, instance in instances.items()})
             orphans: list[str] = []
             drifted: list[str] = []
             for instance_id, observed in by_instance.items():
@@ -80,6 +96,7 @@ class DriftWatch:
                     _log.warning("removed what belongs to nobody", names=removed)
                 if refusals:
                     _log.warning("cannot remove what belongs to nobody", refusals=refusals)
+        return compared
 
     async def _find_missing(self, seen: dict[str, set[str]]) -> None:
         tenant_id, instance_id = "", queue.FIRST_ID

@@ -10,6 +10,7 @@ from optaic.instance.v1.instance_pb2 import Condition, Instance
 from servicekit.errors import DomainError
 
 FOLLOWS_NEWEST = "FollowsNewest"
+SCHEDULE_PLANNED = "SchedulePlanned"
 _DEPRECATED = "DefinitionDeprecated"
 _LONGEST = 1000
 

@@ -24,7 +24,13 @@ from instance_service.domain.flows import (
 from instance_service.domain.rules import is_date, refusal
 from instance_service.domain.schedules import is_timezone
 from instance_service.store.tables import Connection
-from instance_service.use_cases.conditions import FOLLOWS_NEWEST, say_outdated, say_stuck, withdraw
+from instance_service.use_cases.conditions import (
+    FOLLOWS_NEWEST,
+    SCHEDULE_PLANNED,
+    say_outdated,
+    say_stuck,
+    withdraw,
+)
 from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.flows import flows_of, output_violations, set_flows
 from instance_service.use_cases.macros import MacroVersions
@@ -242,6 +248,8 @@ def complete(tenant_id: str, pending: Pending, facts: Facts) -> Draft:
     set_flows(instance, pending.current, flows, tenant_id, settings, upstreams, changes)
     if not pending.stays:
         withdraw(instance, FOLLOWS_NEWEST)
+    if pending.current and pending.current.schedule != instance.schedule:
+        withdraw(instance, SCHEDULE_PLANNED)
     say_outdated(instance, [version for use in uses for version in use.versions()], pending.now)
     _check_size(instance)
     return Draft(instance, tuple(_components(instance, dataset)), settings, tuple(upstreams), changes)

@@ -8,6 +8,7 @@ from instance_service.domain.schedules import (
     CronError,
     Timing,
     check_cron,
+    cron_parts,
     interval_crons,
     interval_problem,
     is_timezone,
@@ -61,7 +62,15 @@ def timings_of(schedule: Schedule) -> tuple[Timing, ...]:
     timing = schedule.WhichOneof("timing")
     if timing == "cron":
         cron = schedule.cron
-        return (Timing("cron", cron.timezone or "UTC", cron=cron.expression, is_active=is_active),)
+        return tuple(
+            Timing(
+                "-".join(["cron", "late"][: 1 + index]),
+                cron.timezone or "UTC",
+                cron=part,
+                is_active=is_active,
+            )
+            for index, part in enumerate(cron_parts(cron.expression))
+        )
     if timing != "interval":
         return ()
     interval = schedule.interval

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -17,7 +18,9 @@ from instance_service.domain.schedules import Timing
 from instance_service.ports import Deployment, Deployments, OutsideUnavailableError
 from instance_service.prefect_adapter import PrefectDeployments
 from servicekit.ids import new_id
+from support.counterparts import FakeDeployments
 from support.guarded import Answer, Asked, answering, guarded
+from support.polling import eventually
 from support.prefect_api import prefect_api
 
 Edit = Callable[[str, str, dict[str, Any]], Awaitable[object]]
@@ -278,3 +281,19 @@ async def test_a_server_that_is_down_is_unavailable() -> None:
             await call
         assert refused.value.reason == "PrefectUnavailable"
     await adapter.close()
+
+
+async def test_what_is_planned_is_told_from_what_is_not(deployments: Deployments) -> None:
+    scheduled, manual, stopped = _deployment(CRON), _deployment(), _deployment(INTERVAL)
+    await deployments.ensure([scheduled, manual, stopped])
+    if isinstance(deployments, FakeDeployments):
+        deployments.unplanned.update({manual.name, stopped.name})
+    names, now = [scheduled.name, manual.name, stopped.name, _deployment().name], dt.datetime.now(dt.UTC)
+
+    async def is_planned() -> bool:
+        return await deployments.planned(names, now) == {scheduled.name}
+
+    await eventually(is_planned)
+    if not isinstance(deployments, FakeDeployments):
+        assert await deployments.planned(names, now + dt.timedelta(days=1000)) == set()
+    assert await deployments.planned([], now) == set()

@@ -1,19 +1,27 @@
 """Cron expressions, time zones, windows, and semantic versions."""
 
+import datetime as dt
 import itertools
+import random
+from typing import Any
 
 import pytest
+from prefect._vendor.croniter import CroniterBadDateError, croniter
 
 from instance_service.domain.schedules import (
     CronError,
     check_cron,
+    comes_within,
+    cron_parts,
     interval_crons,
     interval_problem,
     is_timezone,
 )
 from instance_service.domain.versions import precedence
-from instance_service.use_cases.schedules import timings_of
+from instance_service.use_cases.schedules import schedule_violations, timings_of
 from optaic.instance.v1.schedule_pb2 import CronSchedule, IntervalSchedule, ManualSchedule, Schedule
+
+_clock: Any = croniter  # it has no types
 
 
 @pytest.mark.parametrize(
@@ -48,11 +56,91 @@ def test_good_expressions_pass(expression: str) -> None:
         ("²  * * * *", "minute"),
         ("0 0 31 4,6 *", "no month"),
         ("0 0 30 feb *", "no month"),
+        ("0 0 30 2 *", "'0 0 30 2 \\*' never comes"),
+        ("0 0 31 4,6,9,11 *", "never comes"),
+        ("0 0 31 2 1", "write \\* for the day of month"),
+        ("48 14 31 jun sun", "the day of week does not count"),
+        ("0 0 30-31 2 mon-fri", "never comes"),
+        ("0 9 3-3 * *", "every one"),
+        ("59/5 * * * *", "write '59' alone"),
+        ("0 9 * * 7/2", "backwards"),
     ],
 )
 def test_bad_expressions_are_refused_by_field(expression: str, word: str) -> None:
     with pytest.raises(CronError, match=word):
         check_cron(expression)
+
+
+@pytest.mark.parametrize("begin", ["2026-11-27 12:30", "2096-03-01", "2028-02-29"])
+def test_what_is_taken_means_to_prefect_what_it_says_and_comes_within_ten_years(begin: str) -> None:
+    start = dt.datetime.fromisoformat(begin)
+    rng = random.Random(begin)
+    taken = refused = 0
+    for _ in range(400):
+        days, months, weekdays = _field(rng, 1, 31), _field(rng, 1, 12), _field(rng, 0, 7)
+        expression = f"30 12 {days} {months} {weekdays}"
+        try:
+            check_cron(expression)
+        except CronError as error:
+            refused += 1
+            if "never comes" in str(error):
+                with pytest.raises(CroniterBadDateError):
+                    _clock(expression, start).get_next(dt.datetime)
+            continue
+        taken += 1
+        planned: set[dt.datetime] = set()
+        for part in cron_parts(expression):
+            clock = _clock(part, start)
+            planned.update(clock.get_next(dt.datetime) for _ in range(8))
+        upcoming = sorted(planned)[:8]
+        assert upcoming[0] - start <= dt.timedelta(days=3653), expression
+        # Day by day, as the expression says it.
+        named = [start.date() + dt.timedelta(days=n) for n in range((upcoming[-1] - start).days + 2)]
+        said = [
+            moment
+            for day in named
+            if comes_within(expression, day, 1)
+            and (moment := dt.datetime.combine(day, dt.time(12, 30))) > start
+        ]
+        assert said[:8] == upcoming, expression
+    assert taken > 200
+    assert refused > 20
+
+
+def _field(rng: random.Random, low: int, high: int) -> str:
+    if rng.random() < 0.3:
+        return "*"
+    items = []
+    for _ in range(rng.choice([1, 1, 1, 2, 3])):
+        first, last = sorted((rng.randint(low, high), rng.randint(low, high)))
+        step = rng.randint(1, high)
+        texts = [f"{first}", f"*/{step}", f"{first}-{last}", f"{first}-{last}/{step}", f"{first}/{step}", "*"]
+        items.append(rng.choices(texts, [40, 15, 15, 10, 10, 10])[0])
+    return ",".join(items)
+
+
+@pytest.mark.parametrize(
+    ("expression", "parts"),
+    [
+        ("0 9 * * 1", ["0 9 * * 1"]),
+        ("0 0 31 * *", ["0 0 31 * *"]),
+        ("0 0 1,31 * *", ["0 0 1 * *", "0 0 31 * *"]),
+        ("0 0 1,30 2 1", ["0 0 1 2 1"]),
+        ("0 0 */10 * 1", ["0 0 1,11,21 * 1", "0 0 31 * *"]),
+    ],
+)
+def test_days_at_both_ends_of_a_month_are_told_apart(expression: str, parts: list[str]) -> None:
+    assert cron_parts(expression) == parts
+    timings = timings_of(Schedule(cron=CronSchedule(expression=expression)))
+    assert [timing.cron for timing in timings] == parts
+    assert [timing.slug for timing in timings] == ["cron", "cron-late"][: len(parts)]
+
+
+def test_a_refused_expression_is_named_with_its_field() -> None:
+    schedule = Schedule(cron=CronSchedule(expression="0 0 31 2 1", timezone="Asia/Tokyo"))
+    (violation,) = schedule_violations(schedule)
+    assert (violation.field, violation.reason) == ("instance.schedule.cron.expression", "INVALID_SCHEDULE")
+    assert "'0 0 31 2 1' never comes" in violation.description
 
 
 def test_time_zones_are_iana_names() -> None:

@@ -1,0 +1,95 @@
+"""Whether the orchestrator plans what enabled schedules ask for: an instance of which it plans nothing says so."""
+
+from __future__ import annotations
+
+import datetime as dt
+import zoneinfo
+from collections import defaultdict
+from collections.abc import Mapping
+
+import structlog
+
+from instance_service.domain.flows import deployment_name, scheduled_flow
+from instance_service.domain.schedules import Timing, comes_within, is_possible
+from instance_service.ports import Deployments, OutsideUnavailableError
+from instance_service.use_cases import pairing
+from instance_service.use_cases.conditions import SCHEDULE_PLANNED
+from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.pairing import Verdict
+from instance_service.use_cases.schedules import timings_of
+from instance_service.use_cases.shapes import kind_word
+from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_ACTIVE, Instance
+
+_NOTHING = "NothingPlanned"
+# Prefect plans 100 days ahead unless it is set otherwise: of a time farther away than this nothing need be planned yet.
+_DAYS_AHEAD = 30
+_log = structlog.get_logger(__name__)
+
+
+class PlanWatch:
+    """Remembers since when nothing is planned of which flow; it asks once for each page of deployments."""
+
+    def __init__(self, environment: Environment, port: Deployments, grace_seconds: float) -> None:
+        self._environment = environment
+        self.port = port
+        self._grace = dt.timedelta(seconds=grace_seconds)
+        self._since: dict[str, dt.datetime] = {}
+
+    async def look(self, instances: Mapping[tuple[str, str], Instance]) -> None:
+        """Judge instances, by tenant and id, whose deployments the orchestrator holds.
+
+        Raises:
+            OutsideUnavailableError: It does not answer.
+        """
+        now = self._environment.clock.now()
+        expecting = {
+            key: deployment_name(*key, scheduled_flow(kind_word(instance.kind)))
+            for key, instance in instances.items()
+            if _is_expecting(instance, now)
+        }
+        planned = await self.port.planned(sorted(expecting.values()), now) if expecting else set()
+        found: dict[str, list[tuple[Instance, list[Verdict]]]] = defaultdict(list)
+        for (tenant_id, instance_id), instance in instances.items():
+            name = expecting.get((tenant_id, instance_id))
+            problem = None
+            if name is None or name in planned:
+                self._since.pop(instance_id, None)
+            else:
+                since = self._since.setdefault(instance_id, now)
+                if now - since < self._grace:
+                    continue
+                problem = OutsideUnavailableError(_NOTHING, _message(instance))
+            is_said = any(each.type == SCHEDULE_PLANNED for each in instance.conditions)
+            if is_said or problem is not None:
+                found[tenant_id].append((instance, [Verdict(SCHEDULE_PLANNED, problem=problem)]))
+            if problem is not None and not is_said:
+                _log.warning("nothing planned", instance_id=instance_id, problem=problem.message)
+        for tenant_id, verdicts in found.items():
+            await pairing.record(self._environment, tenant_id, verdicts)
+
+    def forget_others(self, instance_ids: set[str]) -> None:
+        """Keep no memory of what is gone."""
+        self._since = {key: since for key, since in self._since.items() if key in instance_ids}
+
+
+def _is_expecting(instance: Instance, now: dt.datetime) -> bool:
+    """Return whether something should be planned: of what never comes, too, since somebody expects it."""
+    if instance.state != INSTANCE_STATE_ACTIVE:
+        return False
+    timings = [timing for timing in timings_of(instance.schedule) if timing.is_active]
+    return any(_comes_soon(timing, now) for timing in timings)
+
+
+def _comes_soon(timing: Timing, now: dt.datetime) -> bool:
+    if not timing.cron:
+        return dt.timedelta(seconds=timing.interval_seconds) < dt.timedelta(days=_DAYS_AHEAD)
+    today = now.astimezone(zoneinfo.ZoneInfo(timing.timezone)).date()
+    tomorrow = today + dt.timedelta(days=1)
+    return comes_within(timing.cron, tomorrow, _DAYS_AHEAD) or not is_possible(timing.cron)
+
+
+def _message(instance: Instance) -> str:
+    expression = instance.schedule.cron.expression
+    if expression and not is_possible(expression):
+        return f"Prefect plans no run of {expression!r}, which never comes: give it another schedule"
+    return "Prefect plans no run of this enabled schedule: look whether its scheduler works, and at its log"
