@@ -21,6 +21,7 @@ from optaic.plugins import (
 )
 from worker.builtin.parameters import Config, read_names, read_text
 from worker.builtin.secrets import PREFIX, Secrets, has_placeholder
+from worker.builtin.sql_text import trim
 from worker.builtin.tidy import ISO, check_columns, cut, read_date_columns, read_mapping, tidy
 from worker.builtin.zones import to_zones, zones_of
 
@@ -90,15 +91,15 @@ def _is_written(dates: pl.Series) -> bool:
     return dates.dtype == pl.String or dates.dtype.is_integer()
 
 
-def _select(config: Config, *columns: str) -> sa.Select[Any]:
+def _select(config: Config, dialect: str, *columns: str) -> sa.Select[Any]:
     """Columns of the source; all if none is named."""
     if config.get("table"):
         schema, _, name = read_text(config, "table").rpartition(".")
         rows: sa.FromClause = sa.table(name, schema=schema or None)
     else:
-        # Escaped: a colon in the text is no parameter.
-        text = read_text(config, "query").strip().rstrip(";").replace(":", "\\:")
-        rows = sa.text(text).columns().subquery("source")
+        # Escaped: a colon in the text is no parameter. On lines of its own: it may end in what opens a comment.
+        text = trim(read_text(config, "query"), dialect).replace(":", "\\:")
+        rows = sa.text(f"\n{text}\n").columns().subquery("source")
     wanted: list[sa.ColumnClause[Any]] = [sa.column(name) for name in columns]
     return (sa.select(*wanted) if wanted else sa.select(sa.text("*"))).select_from(rows)
 
@@ -110,18 +111,19 @@ def _read(
 
     A row without a cursor may be new whenever it is seen.
     """
-    statement = _select(config)
+    dialect = connection.dialect.name
+    statement = _select(config, dialect)
     if last is not None:
         if isinstance(last, dt.date) and date_format:
-            last = _write(last, connection.scalar(_some(config, cursor)), date_format)
+            last = _write(last, connection.scalar(_some(config, dialect, cursor)), date_format)
         column: sa.ColumnClause[Any] = sa.column(cursor)
         statement = statement.where((column >= sa.bindparam("last", last)) | column.is_(None))
     return pl.read_database(statement, connection, infer_schema_length=None)
 
 
-def _some(config: Config, cursor: str) -> sa.Select[Any]:
+def _some(config: Config, dialect: str, cursor: str) -> sa.Select[Any]:
     """Any one value of the cursor."""
-    return _select(config, cursor).where(sa.column(cursor).is_not(None)).limit(1)
+    return _select(config, dialect, cursor).where(sa.column(cursor).is_not(None)).limit(1)
 
 
 def _write(date: dt.date, like: object, date_format: str) -> object:

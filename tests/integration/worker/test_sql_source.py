@@ -108,6 +108,35 @@ def test_a_table_is_read_under_other_names(database: Database) -> None:
     assert found.schema == {"date": pl.Date, "entity": pl.String, "close": pl.Float64, "seq": pl.Int64}
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        "select {} from prices -- only stocks",
+        "select {} from prices\n-- order by date",
+        "select {} from prices; -- done",
+        "-- head\nselect {} from prices /* tail */ ;",
+        "select {} from prices where ticker <> ';--' --",
+        "with p as (select * from prices -- all\n) select {} from p;\n;",
+    ],
+)
+def test_a_query_may_end_in_a_comment(database: Database, query: str) -> None:
+    text = query.format("day, ticker, px, seq")
+    first = run(database, query=text, cursor="seq")
+    assert first["seq"].to_list() == [1, 2, 3]
+    assert run(database, first, query=text, cursor="seq").equals(first)
+
+
+@pytest.mark.parametrize(
+    "query", ["select 1; delete from prices", "-- select day from prices", "select 1 /*"]
+)
+def test_a_query_that_is_not_one_statement_is_refused_and_changes_nothing(
+    database: Database, query: str
+) -> None:
+    with pytest.raises(InvalidQuery, match=r"^the query: "):
+        run(database, query=query)
+    assert run(database).height == 3
+
+
 def test_a_query_is_read(database: Database) -> None:
     query = "select day, ticker, px, seq from prices where ticker <> ' :x' and ticker like '%a%' ; "
     assert run(database, query=query)["entity"].to_list() == ["a", "a"]
