@@ -132,6 +132,93 @@ RUN_MODE_FULL: RunMode.ValueType  # 2
 """Everything."""
 Global___RunMode: _TypeAlias = RunMode  # noqa: Y015
 
+class _CodeCheck:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CodeCheckEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CodeCheck.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CODE_CHECK_UNSPECIFIED: _CodeCheck.ValueType  # 0
+    """Means REFUSE."""
+    CODE_CHECK_REFUSE: _CodeCheck.ValueType  # 1
+    """The run fails as CODE_CHANGED before anything is computed."""
+    CODE_CHECK_WARN: _CodeCheck.ValueType  # 2
+    """The run goes on and says so."""
+
+class CodeCheck(_CodeCheck, metaclass=_CodeCheckEnumTypeWrapper):
+    """What becomes of a run whose code is not the code on record."""
+
+CODE_CHECK_UNSPECIFIED: CodeCheck.ValueType  # 0
+"""Means REFUSE."""
+CODE_CHECK_REFUSE: CodeCheck.ValueType  # 1
+"""The run fails as CODE_CHANGED before anything is computed."""
+CODE_CHECK_WARN: CodeCheck.ValueType  # 2
+"""The run goes on and says so."""
+Global___CodeCheck: _TypeAlias = CodeCheck  # noqa: Y015
+
+@_typing.final
+class PluginCode(_message.Message):
+    """The code of one definition version as a worker has it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEFINITION_VERSION_ID_FIELD_NUMBER: _builtins.int
+    DEFINITION_NAME_FIELD_NUMBER: _builtins.int
+    DEFINITION_VERSION_FIELD_NUMBER: _builtins.int
+    CODE_REF_FIELD_NUMBER: _builtins.int
+    DISTRIBUTION_FIELD_NUMBER: _builtins.int
+    DISTRIBUTION_VERSION_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
+    GIT_REVISION_FIELD_NUMBER: _builtins.int
+    IS_BUILTIN_FIELD_NUMBER: _builtins.int
+    CHECK_FIELD_NUMBER: _builtins.int
+    EXPECTED_HASH_FIELD_NUMBER: _builtins.int
+    definition_version_id: _builtins.str
+    definition_name: _builtins.str
+    """The definition's name, for people."""
+    definition_version: _builtins.str
+    """Its semantic version, for people."""
+    code_ref: _builtins.str
+    """What was imported, `package.module:Attribute`."""
+    distribution: _builtins.str
+    """The installed package that the code belongs to; empty where it belongs to none."""
+    distribution_version: _builtins.str
+    """Its version; of what is built in, the release."""
+    hash: _builtins.str
+    """SHA-256, hexadecimal, of the module that `code_ref` names and the modules of the same package that it imports;
+    empty where there is no such module.
+    """
+    git_revision: _builtins.str
+    """The git commit of the sources that were run, where there is one."""
+    is_builtin: _builtins.bool
+    """It belongs to OptAIC itself: recorded, never refused."""
+    check: Global___CodeCheck.ValueType
+    """Decided by the worker, which knows how the package is installed."""
+    expected_hash: _builtins.str
+    """Output only. The hash on record where this is another one; else empty."""
+    def __init__(
+        self,
+        *,
+        definition_version_id: _builtins.str = ...,
+        definition_name: _builtins.str = ...,
+        definition_version: _builtins.str = ...,
+        code_ref: _builtins.str = ...,
+        distribution: _builtins.str = ...,
+        distribution_version: _builtins.str = ...,
+        hash: _builtins.str = ...,
+        git_revision: _builtins.str = ...,
+        is_builtin: _builtins.bool = ...,
+        check: Global___CodeCheck.ValueType = ...,
+        expected_hash: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "code_ref", b"code_ref", "definition_name", b"definition_name", "definition_version", b"definition_version", "definition_version_id", b"definition_version_id", "distribution", b"distribution", "distribution_version", b"distribution_version", "expected_hash", b"expected_hash", "git_revision", b"git_revision", "hash", b"hash", "is_builtin", b"is_builtin"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PluginCode: _TypeAlias = PluginCode  # noqa: Y015
+
 @_typing.final
 class Run(_message.Message):
     """One execution of one flow of an instance; immutable once ended."""
@@ -193,6 +280,7 @@ class Run(_message.Message):
     IS_PARTIAL_RANGE_FIELD_NUMBER: _builtins.int
     ALLOW_DELETION_FIELD_NUMBER: _builtins.int
     ALLOW_DELETION_REASON_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
     PIPELINE_FIELD_NUMBER: _builtins.int
     EXPERIMENT_FIELD_NUMBER: _builtins.int
     BACKTEST_FIELD_NUMBER: _builtins.int
@@ -286,6 +374,10 @@ class Run(_message.Message):
         """The nominal time of a scheduled run."""
 
     @_builtins.property
+    def code(self) -> _containers.RepeatedCompositeFieldContainer[Global___PluginCode]:
+        """The code that its worker ran, by definition version; empty until it is known."""
+
+    @_builtins.property
     def pipeline(self) -> Global___PipelineResult: ...
     @_builtins.property
     def experiment(self) -> Global___ExperimentResult: ...
@@ -337,6 +429,7 @@ class Run(_message.Message):
         is_partial_range: _builtins.bool = ...,
         allow_deletion: _builtins.bool = ...,
         allow_deletion_reason: _builtins.str = ...,
+        code: _abc.Iterable[Global___PluginCode] | None = ...,
         pipeline: Global___PipelineResult | None = ...,
         experiment: Global___ExperimentResult | None = ...,
         backtest: Global___BacktestResult | None = ...,
@@ -347,7 +440,7 @@ class Run(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["backtest", b"backtest", "base_version", b"base_version", "end_time", b"end_time", "error", b"error", "experiment", b"experiment", "inference", b"inference", "metrics", b"metrics", "monitoring", b"monitoring", "output_version", b"output_version", "parameters", b"parameters", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "result", b"result", "scheduled_time", b"scheduled_time", "start_time", b"start_time", "submit_time", b"submit_time", "training", b"training"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "allow_deletion", b"allow_deletion", "allow_deletion_reason", b"allow_deletion_reason", "artifacts", b"artifacts", "attempt", b"attempt", "backtest", b"backtest", "base_version", b"base_version", "compute_fingerprint", b"compute_fingerprint", "end_time", b"end_time", "error", b"error", "experiment", b"experiment", "flow_kind", b"flow_kind", "force_reason", b"force_reason", "forced", b"forced", "inference", b"inference", "input_versions", b"input_versions", "instance_id", b"instance_id", "instance_revision", b"instance_revision", "is_partial_range", b"is_partial_range", "kind", b"kind", "lineage_revision", b"lineage_revision", "metrics", b"metrics", "mode", b"mode", "model_artifact_version", b"model_artifact_version", "monitoring", b"monitoring", "orchestrator_run_id", b"orchestrator_run_id", "output_version", b"output_version", "outputs_uri", b"outputs_uri", "parameters", b"parameters", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "progress_message", b"progress_message", "progress_pct", b"progress_pct", "result", b"result", "retry_of_run_id", b"retry_of_run_id", "run_id", b"run_id", "run_number", b"run_number", "scheduled_time", b"scheduled_time", "start_time", b"start_time", "status", b"status", "submit_time", b"submit_time", "training", b"training", "trigger", b"trigger"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "allow_deletion", b"allow_deletion", "allow_deletion_reason", b"allow_deletion_reason", "artifacts", b"artifacts", "attempt", b"attempt", "backtest", b"backtest", "base_version", b"base_version", "code", b"code", "compute_fingerprint", b"compute_fingerprint", "end_time", b"end_time", "error", b"error", "experiment", b"experiment", "flow_kind", b"flow_kind", "force_reason", b"force_reason", "forced", b"forced", "inference", b"inference", "input_versions", b"input_versions", "instance_id", b"instance_id", "instance_revision", b"instance_revision", "is_partial_range", b"is_partial_range", "kind", b"kind", "lineage_revision", b"lineage_revision", "metrics", b"metrics", "mode", b"mode", "model_artifact_version", b"model_artifact_version", "monitoring", b"monitoring", "orchestrator_run_id", b"orchestrator_run_id", "output_version", b"output_version", "outputs_uri", b"outputs_uri", "parameters", b"parameters", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "progress_message", b"progress_message", "progress_pct", b"progress_pct", "result", b"result", "retry_of_run_id", b"retry_of_run_id", "run_id", b"run_id", "run_number", b"run_number", "scheduled_time", b"scheduled_time", "start_time", b"start_time", "status", b"status", "submit_time", b"submit_time", "training", b"training", "trigger", b"trigger"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["pipeline", "experiment", "backtest", "portfolio_optimization", "training", "inference", "monitoring"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
@@ -727,7 +820,7 @@ class Activity(_message.Message):
     run_id: _builtins.str
     type: _builtins.str
     """`pipeline_run.submitted`, `.started`, `.progress`, `.completed`, `.failed`, `.cancelled`,
-    `.affected_downstream`; likewise for each run kind.
+    `.affected_downstream`, `.code_changed`; likewise for each run kind.
     """
     actor: _builtins.str
     """Who did it."""

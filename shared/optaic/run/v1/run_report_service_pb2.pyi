@@ -31,6 +31,7 @@ class StartRunRequest(_message.Message):
     SCHEDULED_FIELD_NUMBER: _builtins.int
     ORCHESTRATOR_RUN_ID_FIELD_NUMBER: _builtins.int
     EXECUTOR_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """A run that was submitted."""
     orchestrator_run_id: _builtins.str
@@ -41,6 +42,10 @@ class StartRunRequest(_message.Message):
     def scheduled(self) -> Global___ScheduledTick:
         """A flow run that Prefect started by schedule."""
 
+    @_builtins.property
+    def code(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.PluginCode]:
+        """The code that it is about to run, each definition version once."""
+
     def __init__(
         self,
         *,
@@ -48,10 +53,11 @@ class StartRunRequest(_message.Message):
         scheduled: Global___ScheduledTick | None = ...,
         orchestrator_run_id: _builtins.str = ...,
         executor: _builtins.str = ...,
+        code: _abc.Iterable[_run_pb2.PluginCode] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id", "scheduled", b"scheduled", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["executor", b"executor", "orchestrator_run_id", b"orchestrator_run_id", "run_id", b"run_id", "scheduled", b"scheduled", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "executor", b"executor", "orchestrator_run_id", b"orchestrator_run_id", "run_id", b"run_id", "scheduled", b"scheduled", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["run_id", "scheduled"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
@@ -101,7 +107,7 @@ class StartRunResponse(_message.Message):
     """Sent with every report of this executor."""
     @_builtins.property
     def run(self) -> _run_pb2.Run:
-        """With its pins; CANCELLED when an adopted run was refused."""
+        """With its pins; CANCELLED when an adopted run was refused, FAILED when its code was."""
 
     @_builtins.property
     def lease(self) -> _duration_pb2.Duration:

@@ -65,8 +65,11 @@ class RunReportServiceServicer:
     def StartRun(self, request, context):
         """PENDING -> RUNNING; gives the executor its fencing token and lease. A flow run that Prefect started by
         schedule is adopted: its Run record is made here, after admission; refused at the gate it ends
-        CANCELLED, and the answer's run says so. The same executor asking again gets the same answer. Errors:
-        NOT_FOUND (RUN_NOT_FOUND); FAILED_PRECONDITION (RUN_ENDED, FENCED).
+        CANCELLED, and the answer's run says so. The same executor asking again gets the same answer. It asks again with
+        the run's `code`, once it has read what the run is configured with, and computes nothing before that answer: the
+        first run of a definition version puts the hash of its code on record; a run with another hash ends FAILED
+        (CODE_CHANGED), and the answer's run says so. Errors: NOT_FOUND (RUN_NOT_FOUND); FAILED_PRECONDITION (RUN_ENDED,
+        FENCED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

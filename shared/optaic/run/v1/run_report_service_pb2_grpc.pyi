@@ -37,8 +37,11 @@ class RunReportServiceStub:
     StartRun: _grpc.UnaryUnaryMultiCallable[_run_report_service_pb2.StartRunRequest, _run_report_service_pb2.StartRunResponse]
     """PENDING -> RUNNING; gives the executor its fencing token and lease. A flow run that Prefect started by
     schedule is adopted: its Run record is made here, after admission; refused at the gate it ends
-    CANCELLED, and the answer's run says so. The same executor asking again gets the same answer. Errors:
-    NOT_FOUND (RUN_NOT_FOUND); FAILED_PRECONDITION (RUN_ENDED, FENCED).
+    CANCELLED, and the answer's run says so. The same executor asking again gets the same answer. It asks again with
+    the run's `code`, once it has read what the run is configured with, and computes nothing before that answer: the
+    first run of a definition version puts the hash of its code on record; a run with another hash ends FAILED
+    (CODE_CHANGED), and the answer's run says so. Errors: NOT_FOUND (RUN_NOT_FOUND); FAILED_PRECONDITION (RUN_ENDED,
+    FENCED).
     """
     Heartbeat: _grpc.UnaryUnaryMultiCallable[_run_report_service_pb2.HeartbeatRequest, _run_report_service_pb2.HeartbeatResponse]
     """Keeps the lease and reports progress. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED), upon which the
@@ -57,8 +60,11 @@ class RunReportServiceAsyncStub(RunReportServiceStub):
     StartRun: _aio.UnaryUnaryMultiCallable[_run_report_service_pb2.StartRunRequest, _run_report_service_pb2.StartRunResponse]  # type: ignore[assignment]
     """PENDING -> RUNNING; gives the executor its fencing token and lease. A flow run that Prefect started by
     schedule is adopted: its Run record is made here, after admission; refused at the gate it ends
-    CANCELLED, and the answer's run says so. The same executor asking again gets the same answer. Errors:
-    NOT_FOUND (RUN_NOT_FOUND); FAILED_PRECONDITION (RUN_ENDED, FENCED).
+    CANCELLED, and the answer's run says so. The same executor asking again gets the same answer. It asks again with
+    the run's `code`, once it has read what the run is configured with, and computes nothing before that answer: the
+    first run of a definition version puts the hash of its code on record; a run with another hash ends FAILED
+    (CODE_CHANGED), and the answer's run says so. Errors: NOT_FOUND (RUN_NOT_FOUND); FAILED_PRECONDITION (RUN_ENDED,
+    FENCED).
     """
     Heartbeat: _aio.UnaryUnaryMultiCallable[_run_report_service_pb2.HeartbeatRequest, _run_report_service_pb2.HeartbeatResponse]  # type: ignore[assignment]
     """Keeps the lease and reports progress. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED), upon which the
@@ -80,8 +86,11 @@ class RunReportServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_run_report_service_pb2.StartRunResponse, _abc.Awaitable[_run_report_service_pb2.StartRunResponse]]:
         """PENDING -> RUNNING; gives the executor its fencing token and lease. A flow run that Prefect started by
         schedule is adopted: its Run record is made here, after admission; refused at the gate it ends
-        CANCELLED, and the answer's run says so. The same executor asking again gets the same answer. Errors:
-        NOT_FOUND (RUN_NOT_FOUND); FAILED_PRECONDITION (RUN_ENDED, FENCED).
+        CANCELLED, and the answer's run says so. The same executor asking again gets the same answer. It asks again with
+        the run's `code`, once it has read what the run is configured with, and computes nothing before that answer: the
+        first run of a definition version puts the hash of its code on record; a run with another hash ends FAILED
+        (CODE_CHANGED), and the answer's run says so. Errors: NOT_FOUND (RUN_NOT_FOUND); FAILED_PRECONDITION (RUN_ENDED,
+        FENCED).
         """
 
     @_abc_1.abstractmethod

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from optaic.common.v1 import flow_pb2 as _flow_pb2
@@ -53,6 +54,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_FULL_RANGE_REQUIRED: _ErrorReason.ValueType  # 19
     """The configuration changed since the flow was computed: a range of dates would leave the rest to the old one."""
     ERROR_REASON_ALLOW_DELETION_REASON_REQUIRED: _ErrorReason.ValueType  # 20
+    ERROR_REASON_CODE_CHANGED: _ErrorReason.ValueType  # 22
+    """The worker's code is not the code on record; type of the error of a failed run."""
+    ERROR_REASON_DEFINITION_VERSION_NOT_FOUND: _ErrorReason.ValueType  # 23
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why RunService or RunReportService refused."""
@@ -82,6 +86,9 @@ ERROR_REASON_TICK_WAITING: ErrorReason.ValueType  # 18
 ERROR_REASON_FULL_RANGE_REQUIRED: ErrorReason.ValueType  # 19
 """The configuration changed since the flow was computed: a range of dates would leave the rest to the old one."""
 ERROR_REASON_ALLOW_DELETION_REASON_REQUIRED: ErrorReason.ValueType  # 20
+ERROR_REASON_CODE_CHANGED: ErrorReason.ValueType  # 22
+"""The worker's code is not the code on record; type of the error of a failed run."""
+ERROR_REASON_DEFINITION_VERSION_NOT_FOUND: ErrorReason.ValueType  # 23
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
@@ -353,3 +360,143 @@ class ListActivitiesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListActivitiesResponse: _TypeAlias = ListActivitiesResponse  # noqa: Y015
+
+@_typing.final
+class AcceptCodeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEFINITION_VERSION_ID_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    definition_version_id: _builtins.str
+    hash: _builtins.str
+    """SHA-256, hexadecimal, as the refused run says it."""
+    reason: _builtins.str
+    """Why; recorded."""
+    request_id: _builtins.str
+    """Repeats of a request with this id get the first answer."""
+    validate_only: _builtins.bool
+    """Check everything, record nothing."""
+    def __init__(
+        self,
+        *,
+        definition_version_id: _builtins.str = ...,
+        hash: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition_version_id", b"definition_version_id", "hash", b"hash", "reason", b"reason", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcceptCodeRequest: _TypeAlias = AcceptCodeRequest  # noqa: Y015
+
+@_typing.final
+class CodeHash(_message.Message):
+    """One hash that was put on record as the code of a definition version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEFINITION_VERSION_ID_FIELD_NUMBER: _builtins.int
+    DEFINITION_NAME_FIELD_NUMBER: _builtins.int
+    DEFINITION_VERSION_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    definition_version_id: _builtins.str
+    definition_name: _builtins.str
+    """The definition's name."""
+    definition_version: _builtins.str
+    """Its semantic version."""
+    number: _builtins.int
+    """From 1 within the definition version; the highest is the one that counts."""
+    hash: _builtins.str
+    """SHA-256, hexadecimal."""
+    run_id: _builtins.str
+    """The run that had it first; empty where it was accepted."""
+    actor: _builtins.str
+    """Who accepted it, or the worker of the first run."""
+    reason: _builtins.str
+    """Why it was accepted."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        definition_version_id: _builtins.str = ...,
+        definition_name: _builtins.str = ...,
+        definition_version: _builtins.str = ...,
+        number: _builtins.int = ...,
+        hash: _builtins.str = ...,
+        run_id: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "create_time", b"create_time", "definition_name", b"definition_name", "definition_version", b"definition_version", "definition_version_id", b"definition_version_id", "hash", b"hash", "number", b"number", "reason", b"reason", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CodeHash: _TypeAlias = CodeHash  # noqa: Y015
+
+@_typing.final
+class ListCodeHashesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEFINITION_VERSION_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    definition_version_id: _builtins.str
+    """Only of this one; empty means all."""
+    page_size: _builtins.int
+    """At most this many; 0 means 100; 1,000 at most."""
+    page_token: _builtins.str
+    """From the previous answer."""
+    def __init__(
+        self,
+        *,
+        definition_version_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition_version_id", b"definition_version_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCodeHashesRequest: _TypeAlias = ListCodeHashesRequest  # noqa: Y015
+
+@_typing.final
+class ListCodeHashesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_HASHES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def code_hashes(self) -> _containers.RepeatedCompositeFieldContainer[Global___CodeHash]: ...
+    def __init__(
+        self,
+        *,
+        code_hashes: _abc.Iterable[Global___CodeHash] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_hashes", b"code_hashes", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCodeHashesResponse: _TypeAlias = ListCodeHashesResponse  # noqa: Y015

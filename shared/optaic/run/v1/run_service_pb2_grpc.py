@@ -71,6 +71,16 @@ class RunServiceStub:
                 request_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.ListActivitiesRequest.SerializeToString,
                 response_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.ListActivitiesResponse.FromString,
                 _registered_method=True)
+        self.AcceptCode = channel.unary_unary(
+                '/optaic.run.v1.RunService/AcceptCode',
+                request_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.AcceptCodeRequest.SerializeToString,
+                response_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.CodeHash.FromString,
+                _registered_method=True)
+        self.ListCodeHashes = channel.unary_unary(
+                '/optaic.run.v1.RunService/ListCodeHashes',
+                request_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.ListCodeHashesRequest.SerializeToString,
+                response_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.ListCodeHashesResponse.FromString,
+                _registered_method=True)
 
 
 class RunServiceServicer:
@@ -134,6 +144,24 @@ class RunServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AcceptCode(self, request, context):
+        """Puts another hash on record as the code of a definition version: runs with it are started from now on, runs with
+        any other are refused. Nothing becomes stale: who accepts says that the code means the same. The hash that is on
+        record already changes nothing. Errors: NOT_FOUND (DEFINITION_VERSION_NOT_FOUND); ALREADY_EXISTS
+        (REQUEST_ID_REUSED); INVALID_ARGUMENT for a version without code; ABORTED (CONCURRENT_UPDATE) when somebody else accepts at
+        the same moment.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCodeHashes(self, request, context):
+        """What is and was on record: of each definition version the newest first, which is the one that counts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RunServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -171,6 +199,16 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.ListActivities,
                     request_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.ListActivitiesRequest.FromString,
                     response_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.ListActivitiesResponse.SerializeToString,
+            ),
+            'AcceptCode': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcceptCode,
+                    request_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.AcceptCodeRequest.FromString,
+                    response_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.CodeHash.SerializeToString,
+            ),
+            'ListCodeHashes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCodeHashes,
+                    request_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.ListCodeHashesRequest.FromString,
+                    response_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.ListCodeHashesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -363,6 +401,60 @@ class RunService:
             '/optaic.run.v1.RunService/ListActivities',
             optaic_dot_run_dot_v1_dot_run__service__pb2.ListActivitiesRequest.SerializeToString,
             optaic_dot_run_dot_v1_dot_run__service__pb2.ListActivitiesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcceptCode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optaic.run.v1.RunService/AcceptCode',
+            optaic_dot_run_dot_v1_dot_run__service__pb2.AcceptCodeRequest.SerializeToString,
+            optaic_dot_run_dot_v1_dot_run__service__pb2.CodeHash.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCodeHashes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optaic.run.v1.RunService/ListCodeHashes',
+            optaic_dot_run_dot_v1_dot_run__service__pb2.ListCodeHashesRequest.SerializeToString,
+            optaic_dot_run_dot_v1_dot_run__service__pb2.ListCodeHashesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -60,6 +60,15 @@ class RunServiceStub:
     """
     ListActivities: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListActivitiesRequest, _run_service_pb2.ListActivitiesResponse]
     """In the order they happened. Errors: NOT_FOUND (RUN_NOT_FOUND)."""
+    AcceptCode: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.AcceptCodeRequest, _run_service_pb2.CodeHash]
+    """Puts another hash on record as the code of a definition version: runs with it are started from now on, runs with
+    any other are refused. Nothing becomes stale: who accepts says that the code means the same. The hash that is on
+    record already changes nothing. Errors: NOT_FOUND (DEFINITION_VERSION_NOT_FOUND); ALREADY_EXISTS
+    (REQUEST_ID_REUSED); INVALID_ARGUMENT for a version without code; ABORTED (CONCURRENT_UPDATE) when somebody else accepts at
+    the same moment.
+    """
+    ListCodeHashes: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListCodeHashesRequest, _run_service_pb2.ListCodeHashesResponse]
+    """What is and was on record: of each definition version the newest first, which is the one that counts."""
 
 @_typing.type_check_only
 class RunServiceAsyncStub(RunServiceStub):
@@ -92,6 +101,15 @@ class RunServiceAsyncStub(RunServiceStub):
     """
     ListActivities: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListActivitiesRequest, _run_service_pb2.ListActivitiesResponse]  # type: ignore[assignment]
     """In the order they happened. Errors: NOT_FOUND (RUN_NOT_FOUND)."""
+    AcceptCode: _aio.UnaryUnaryMultiCallable[_run_service_pb2.AcceptCodeRequest, _run_service_pb2.CodeHash]  # type: ignore[assignment]
+    """Puts another hash on record as the code of a definition version: runs with it are started from now on, runs with
+    any other are refused. Nothing becomes stale: who accepts says that the code means the same. The hash that is on
+    record already changes nothing. Errors: NOT_FOUND (DEFINITION_VERSION_NOT_FOUND); ALREADY_EXISTS
+    (REQUEST_ID_REUSED); INVALID_ARGUMENT for a version without code; ABORTED (CONCURRENT_UPDATE) when somebody else accepts at
+    the same moment.
+    """
+    ListCodeHashes: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListCodeHashesRequest, _run_service_pb2.ListCodeHashesResponse]  # type: ignore[assignment]
+    """What is and was on record: of each definition version the newest first, which is the one that counts."""
 
 class RunServiceServicer(metaclass=_abc_1.ABCMeta):
     """Runs, for those who ask for them and watch them."""
@@ -163,5 +181,26 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.ListActivitiesResponse, _abc.Awaitable[_run_service_pb2.ListActivitiesResponse]]:
         """In the order they happened. Errors: NOT_FOUND (RUN_NOT_FOUND)."""
+
+    @_abc_1.abstractmethod
+    def AcceptCode(
+        self,
+        request: _run_service_pb2.AcceptCodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.CodeHash, _abc.Awaitable[_run_service_pb2.CodeHash]]:
+        """Puts another hash on record as the code of a definition version: runs with it are started from now on, runs with
+        any other are refused. Nothing becomes stale: who accepts says that the code means the same. The hash that is on
+        record already changes nothing. Errors: NOT_FOUND (DEFINITION_VERSION_NOT_FOUND); ALREADY_EXISTS
+        (REQUEST_ID_REUSED); INVALID_ARGUMENT for a version without code; ABORTED (CONCURRENT_UPDATE) when somebody else accepts at
+        the same moment.
+        """
+
+    @_abc_1.abstractmethod
+    def ListCodeHashes(
+        self,
+        request: _run_service_pb2.ListCodeHashesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.ListCodeHashesResponse, _abc.Awaitable[_run_service_pb2.ListCodeHashesResponse]]:
+        """What is and was on record: of each definition version the newest first, which is the one that counts."""
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
