@@ -28,6 +28,7 @@ from servicekit.errors import FieldViolation
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _REFERENCES = ("$ref", "$dynamicRef")
 _MAXIMUM_VIOLATIONS = 100
+_LARGEST_WHOLE = 2**53 - 1
 _MOST_HOPS = 20_000  # references followed for one config
 _hops: ContextVar[list[int]] = ContextVar("hops")
 _NAME = re.compile(r"[A-Za-z_$][A-Za-z0-9_$-]*")
@@ -66,6 +67,16 @@ KNOWN_FORMATS = frozenset(_formats.checkers)
 
 class _TooCostlyError(RecursionError):
     """One config was led through more references than any sensible schema has."""
+
+
+def _type(validator: Any, names: Any, instance: object, schema: Mapping[str, Any]) -> Iterator[Any]:
+    """Numbers come as doubles: one as large as this may be another than the one that was meant."""
+    is_whole = "integer" in names and "number" not in names  # one name, or a list of them
+    if is_whole and isinstance(instance, float) and instance.is_integer() and abs(instance) > _LARGEST_WHOLE:
+        text = f"{instance:.0f} is not carried exactly, whole numbers go from -{_LARGEST_WHOLE} to {_LARGEST_WHOLE}"
+        yield jsonschema.ValidationError(f"{text}; the definition must take such a number as a text")
+    else:
+        yield from jsonschema.Draft202012Validator.VALIDATORS["type"](validator, names, instance, schema)
 
 
 def _reference(validator: Any, reference: str, instance: object, schema: Mapping[str, Any]) -> Iterator[Any]:
@@ -148,6 +159,7 @@ _Validator = jsonschema.validators.extend(
     jsonschema.Draft202012Validator,
     {
         "$ref": _reference,
+        "type": _type,
         "pattern": _pattern,
         "patternProperties": _pattern_properties,
         "additionalProperties": _additional_properties,

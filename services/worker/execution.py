@@ -190,7 +190,8 @@ class _Execution:
                 for request in requests
             )
         )
-        return make_recipe(run, instance, upstreams, {v.definition_version_id: v for v in versions})
+        by_id = {version.definition_version_id: version for version in versions}
+        return await asyncio.to_thread(make_recipe, run, instance, upstreams, by_id)
 
     async def _fail(self, run: run_pb2.Run, reporter: Reporter, error: Exception) -> Ending:
         kind, message = _name_error(error)

@@ -9,6 +9,7 @@ from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Struct
 
 from optaic.common.v1 import flow_pb2
 from optaic.definition.v1 import definition_pb2
@@ -16,6 +17,7 @@ from optaic.expression import Macro
 from optaic.instance.v1 import instance_pb2, spec_pb2
 from optaic.plugins import DateRange, InvalidConfig, MissingInput, Mode, PluginError, day_in
 from optaic.plugins.days import UTC
+from optaic.plugins.numbers import type_numbers
 from optaic.run.v1 import run_pb2
 from worker.backtest.settings import BacktestSettings
 from worker.builtin.parameters import read_date
@@ -23,6 +25,7 @@ from worker.builtin.signal_guard import BoundsPolicy, NanPolicy, SignalContract
 from worker.guardrails import Guardrail
 
 Versions = Mapping[str, definition_pb2.DefinitionVersion]  # by definition version id
+_ANYTHING: Mapping[str, Any] = {}  # the schema that says nothing
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,7 @@ def make_recipe(
         raise PluginError(
             f"this worker does not execute the flow {flow} of {instance.name}", type="UnsupportedFlow"
         )
-    parameters = to_mapping(run.parameters)
+    parameters = _read_struct(run.parameters)
     pipeline, store, accessor = _read_components(dataset, versions)
     called = {name: versions[version_id] for name, version_id in dataset.pipeline.macro_version_ids.items()}
     is_signal = instance.HasField("signal")
@@ -174,10 +177,20 @@ def _read_components(
     dataset: spec_pb2.DatasetSpec, versions: Versions
 ) -> tuple[Component, Component, Component]:
     pipeline, store, accessor = (
-        Component(versions[given.definition_version_id].code_ref, to_mapping(given.config))
+        _read_component(versions[given.definition_version_id], given.config)
         for given in (dataset.pipeline, dataset.store, dataset.accessor)
     )
     return pipeline, store, accessor
+
+
+def _read_component(version: definition_pb2.DefinitionVersion, config: Struct) -> Component:
+    return Component(version.code_ref, _read_struct(config, to_mapping(version.parameters_schema)))
+
+
+def _read_struct(given: Struct, schema: Mapping[str, Any] = _ANYTHING) -> dict[str, Any]:
+    """Plain values, their numbers as the schema calls them."""
+    values: dict[str, Any] = type_numbers(to_mapping(given), schema)
+    return values
 
 
 def _read_macros(called: Versions) -> dict[str, Macro]:
@@ -193,7 +206,7 @@ def _read_guardrails(
         Guardrail(
             contract.name,
             contract.check,
-            {**own.get(contract.check, {}), **to_mapping(contract.parameters)},
+            {**own.get(contract.check, {}), **_read_struct(contract.parameters)},
             blocks=contract.enforcement == definition_pb2.ENFORCEMENT_BLOCK,
         )
         for contract in version.guardrail_contracts

@@ -38,6 +38,8 @@ CODE = {
     "MISNAMED": "support.worker_plugins:Twice",
     "probe": "support.worker_plugins:Probe",
     "odd_column": "support.worker_plugins:OddColumn",
+    "BACK": "support.worker_plugins:Back",
+    "countdown": "support.worker_plugins:Countdown",
 }
 _VERSION_IDS = {name: new_id() for name in CODE}
 _MACRO_IDS = {name: new_id() for name in MACROS}

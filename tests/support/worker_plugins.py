@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import sys
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
-from optaic.expression import Scope
+from optaic.expression import Parameter, Scope
 from optaic.plugins import Operator, Pipeline, PipelineContext, PluginError
 
 gate = threading.Event()  # `wait` holds until a test in the same process sets it
@@ -79,3 +81,29 @@ class Twice(Operator):
         """Two of it."""
         del parameters
         return values[0] * 2
+
+
+class Countdown(Pipeline):
+    """As many rows as `days` says, which Python counts with whole numbers only."""
+
+    def run(self, context: PipelineContext) -> pl.DataFrame:
+        """The types of all numbers of the configuration, in words, on each row."""
+        config: Any = context.config
+        words = ", ".join(f"{name} {type(value).__name__}" for name, value in sorted(config.items()))
+        dates = [dt.date(2020, 1, 1) + dt.timedelta(days=day) for day in range(config["days"])]
+        return pl.DataFrame({"date": dates, "entity": ["A"] * len(dates), "words": [words] * len(dates)})
+
+
+class Back(Operator):
+    """What was n sessions ago; polars shifts by whole numbers only."""
+
+    name = "BACK"
+    scope = Scope.TIME_SERIES
+    parameters = (Parameter("n", minimum=1, maximum=10), Parameter("by", 0, 1, is_integer=False, default=1))
+
+    def compile(self, values: Sequence[pl.Expr], parameters: Sequence[float]) -> pl.Expr:
+        """Multiplied."""
+        n, by = parameters
+        assert isinstance(n, int)
+        assert isinstance(by, float)
+        return values[0].shift(n) * by

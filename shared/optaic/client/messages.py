@@ -138,13 +138,26 @@ def _fill_message(message: Message, value: Any) -> None:
         raise TypeError(f"{value!r} is not a {message.DESCRIPTOR.name}")
 
 
-def _plain(value: Any) -> Any:
-    """Return JSON: dates as ISO text, tuples as lists."""
+def _plain(value: Any, path: str = "") -> Any:
+    """Return JSON: dates as ISO text, tuples as lists.
+
+    Raises:
+        ValueError: A whole number is so large that a Struct, which has doubles only, would hold another one.
+    """
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): _plain(each, f"{path}.{key}" if path else str(key)) for key, each in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(each) for each in value]
+        return [_plain(each, f"{path}[{index}]") for index, each in enumerate(value)]
+    if isinstance(value, int) and not _is_double(value):
+        raise ValueError(f"{path}: {value} is not carried exactly, it lies beyond 2^53; give it as a text")
     return value.isoformat() if isinstance(value, dt.date) else value
+
+
+def _is_double(value: int) -> bool:
+    try:
+        return int(float(value)) == value
+    except OverflowError:
+        return False
 
 
 def _schedule(value: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -214,8 +214,14 @@ def _compute(node: Node, operands: Sequence[_Value], operators: Mapping[str, Imp
         window = _WINDOWS.get(node.signature.scope)
         if window is not None:  # a literal, too, exists only where the entity has a row
             exprs = [pl.when(is_present).then(expr) for expr in exprs]
-        raw = operators[node.signature.name](exprs, node.parameters)
+        raw = operators[node.signature.name](exprs, _type(node))
         raw = raw if window is None else raw.over(window)
     else:
         raw = _INFIX[node.symbol](*exprs) if isinstance(node, Binary) else -exprs[0]
     return pl.when(is_present & raw.is_finite()).then(raw)
+
+
+def _type(node: Call) -> tuple[float, ...]:
+    """A call's numbers, `int` where the operator says that they are whole."""
+    declared = zip(node.signature.parameters, node.parameters, strict=True)
+    return tuple(int(value) if parameter.is_integer else float(value) for parameter, value in declared)

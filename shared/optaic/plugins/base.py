@@ -194,4 +194,9 @@ class Operator(ABC):
 
     @abstractmethod
     def compile(self, values: Sequence[pl.Expr], parameters: Sequence[float]) -> pl.Expr:
-        """One polars expression of the length of its inputs (or a scalar), without `over`."""
+        """One polars expression of the length of its inputs (or a scalar), without `over`.
+
+        Args:
+            values: the sub-expressions.
+            parameters: the numbers that follow them; those that are declared whole are `int`.
+        """

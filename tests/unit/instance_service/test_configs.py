@@ -4,10 +4,12 @@ import time
 from typing import Any
 
 import pytest
+from google.protobuf.struct_pb2 import Struct
 
 from instance_service.domain.flows import Upstream
 from instance_service.domain.rules import Rule, upstream_violations
 from instance_service.jsonschema_adapter import config_violations, schema_violations
+from instance_service.use_cases.shapes import json_of
 
 _SCHEMA = {
     "type": "object",
@@ -21,6 +23,20 @@ _SCHEMA = {
     "additionalProperties": False,
     "$defs": {"small": {"type": "integer", "maximum": 3}},
 }
+_WHOLE = {
+    "properties": {
+        "n": {"type": ["integer", "null"]},
+        "items": {"items": {"$ref": "#/$defs/whole"}},
+        "real": {"type": "number"},
+    },
+    "$defs": {"whole": {"type": "integer"}},
+}
+
+
+def to_struct(values: dict[str, Any]) -> Struct:
+    struct = Struct()
+    struct.update(values)
+    return struct
 
 
 def _fields(config: dict[str, Any], schema: dict[str, Any] = _SCHEMA) -> dict[str, str]:
@@ -45,6 +61,23 @@ def test_every_violation_has_its_path() -> None:
     }
     assert _fields({}) == {"config.start": "INVALID_CONFIG"}
     assert not _fields({"start": "2021-12-31", "nested": {"a": 3.0, "b": None}, "formula": "REF(close, 1)"})
+
+
+@pytest.mark.parametrize("number", [2**53 - 1, -(2**53) + 1, 0, 300])
+def test_whole_numbers_up_to_what_is_carried_exactly_are_taken(number: int) -> None:
+    config = json_of(to_struct({"n": number, "items": [number]}))
+    assert not _fields(config, _WHOLE)
+
+
+@pytest.mark.parametrize("number", [2**53, -(2**53), 2**53 + 1, 10**20])
+def test_a_whole_number_that_is_not_carried_exactly_is_refused_by_its_place(number: int) -> None:
+    config = json_of(to_struct({"n": number, "items": [1, number], "free": number, "real": number}))
+    found = config_violations("whole", _WHOLE, config, "config")
+    assert {each.field: each.reason for each in found} == {
+        "config.n": "INVALID_CONFIG",
+        "config.items[1]": "INVALID_CONFIG",
+    }
+    assert "9007199254740991" in found[0].description
 
 
 @pytest.mark.parametrize("date", ["2021-02-29", "20211231", "2021-1-1", "today", "2021-12-31T00:00:00", ""])

@@ -112,6 +112,12 @@ def test_a_value_of_the_wrong_type_is_refused() -> None:
         messages.fill(instance_pb2.Instance(), {"dataset": 3})
 
 
+@pytest.mark.parametrize("number", [2**53 + 1, -(2**63) + 1, 10**400])
+def test_a_whole_number_that_a_struct_would_change_is_refused_by_its_place(number: int) -> None:
+    with pytest.raises(ValueError, match=r"^limits\[1\]\.shares: -?\d+ is not carried exactly"):
+        messages.fill(spec_pb2.ComponentSpec(), {"config": {"limits": [1, {"shares": number}], "n": 2**53}})
+
+
 def test_an_update_mask_goes_into_the_spec_and_takes_the_rest_as_values() -> None:
     changes = {
         "dataset": {"pipeline": {"config_json": {"as_of": "x"}}, "monitoring_enabled": True},

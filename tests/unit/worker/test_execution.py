@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from google.protobuf.struct_pb2 import Struct
 
 from optaic.common.v1 import flow_pb2
 from optaic.definition.v1.definition_pb2 import ENFORCEMENT_BLOCK, ENFORCEMENT_WARN, DefinitionVersion
@@ -53,6 +54,12 @@ async def test_the_data_root_may_be_a_uri(world: World, tmp_path: Path) -> None:
     assert failing.error.trace_uri.startswith(root)
 
 
+def to_struct(values: dict[str, Any]) -> Struct:
+    struct = Struct()
+    struct.update(values)
+    return struct
+
+
 def _read_text(path: str) -> str:
     return Path(path).read_text(encoding="utf-8")
 
@@ -89,6 +96,27 @@ async def test_an_expression_may_call_the_operators_that_it_is_pinned_to(
     misnamed = world.runs.submit(world.signal("MISNAMED(close)", "MISNAMED"), REFRESH, {"input": prices})
     await _execute(world, misnamed, tmp_path)
     assert misnamed.error.type == "PluginInvalid"
+
+
+async def test_whole_numbers_arrive_whole_where_the_schema_says_so(world: World, tmp_path: Path) -> None:
+    schema = {"properties": {"days": {"type": "integer"}, "rate": {"type": "number"}}}
+    world.definitions.content["countdown"] = DefinitionVersion(parameters_schema=to_struct(schema))
+    dataset = world.dataset(definition="countdown", days=300, rate=2, free=7)
+    run = world.runs.submit(dataset, REFRESH)
+    assert (await _execute(world, run, tmp_path)).outcome is Outcome.COMPLETED, run.error
+    version = run.output_version
+    stored = DeltaStore().read(version.uri, version.physical_version)
+    assert stored.height == 300
+    assert stored["words"].unique().to_list() == ["days int, free int, rate float"]
+
+
+async def test_an_operator_gets_its_whole_numbers_whole(world: World, tmp_path: Path) -> None:
+    prices = world.runs.submit(world.dataset(), REFRESH)
+    await _execute(world, prices, tmp_path)
+    signal = world.runs.submit(
+        world.signal("BACK(close, 2, 0) + BACK(close, 1)", "BACK"), REFRESH, {"input": prices}
+    )
+    assert (await _execute(world, signal, tmp_path)).outcome is Outcome.COMPLETED, signal.error
 
 
 async def test_the_chain_reads_pinned_versions_although_newer_ones_exist(

@@ -1,0 +1,181 @@
+"""Numbers of a configuration as its JSON Schema calls them; it checks nothing, and reads no messages.
+
+Protobuf's Struct carries every number as a double, so that 300 comes out as 300.0. A run gives what a schema calls an
+integer to a plugin as `int`; whoever calls a plugin without a run gets the same by `type_numbers`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeAlias
+
+import jsonschema
+import re2
+from referencing import Registry
+from referencing.jsonschema import DRAFT202012
+
+LARGEST_WHOLE = 2**53 - 1  # beyond it a double does not tell neighbours apart
+Schema: TypeAlias = Mapping[str, Any]
+
+
+def type_numbers(value: Any, schema: Schema) -> Any:
+    """A value of JSON, with every number of the type that its schema gives it.
+
+    A whole number is an `int` where a part of the schema that applies to it says `integer`, and where none says
+    `number`, as JSON has it; it is a `float` where `number` alone is said. Any other number is a `float`. Where a
+    schema has alternatives (`anyOf`, `oneOf`, `if`), those apply that the value satisfies. Without a word of a schema
+    a whole number stays a `float` beyond 2^53 - 1, where nobody can tell which it was.
+
+    Raises:
+        referencing.exceptions.Unresolvable: a `$ref` leads nowhere.
+    """
+    return _Typing(schema).apply(value, [schema])
+
+
+class _Typing:
+    def __init__(self, schema: Schema) -> None:
+        self._validator = _Validator(dict(schema), registry=Registry())
+        resource = DRAFT202012.create_resource(dict(schema))
+        identity = resource.id() or ""
+        self._resolver = Registry().with_resource(identity, resource).resolver(identity)
+
+    def apply(self, value: Any, schemas: list[Any]) -> Any:
+        """The value, typed by the schemas that it is held against."""
+        if isinstance(value, bool) or not isinstance(value, int | float | Mapping | list | tuple):
+            return value
+        parts = list(self._parts(value, schemas))
+        if isinstance(value, Mapping):
+            return {
+                name: self.apply(each, self._of_property(value, name, parts)) for name, each in value.items()
+            }
+        if isinstance(value, list | tuple):
+            return [self.apply(each, self._of_item(value, index, parts)) for index, each in enumerate(value)]
+        return _type_number(value, {word for part in parts for word in _types(part)})
+
+    def _parts(self, value: Any, schemas: list[Any]) -> Iterator[Schema]:
+        """Every subschema that applies to the value itself, each once."""
+        pending, seen = list(schemas), set()
+        while pending:
+            schema = pending.pop()
+            if not isinstance(schema, Mapping) or id(schema) in seen:
+                continue
+            seen.add(id(schema))
+            yield schema
+            if "$ref" in schema:
+                pending.append(self._resolver.lookup(schema["$ref"]).contents)
+            pending.extend(schema.get("allOf", ()))
+            for keyword in ("anyOf", "oneOf"):
+                pending.extend(each for each in schema.get(keyword, ()) if self._fits(value, each))
+            if "if" in schema:
+                is_met = self._fits(value, schema["if"])
+                pending.extend([schema["if"], schema.get("then")] if is_met else [schema.get("else")])
+            if isinstance(value, Mapping):
+                dependent = schema.get("dependentSchemas", {})
+                pending.extend(each for name, each in dependent.items() if name in value)
+
+    def _of_property(self, value: Mapping[str, Any], name: str, parts: list[Schema]) -> list[Any]:
+        found = [each for part in parts for each in _named(part, name)]
+        return found + self._unevaluated(
+            "unevaluatedProperties", value, parts, lambda part: bool(_named(part, name))
+        )
+
+    def _of_item(self, value: list[Any] | tuple[Any, ...], index: int, parts: list[Schema]) -> list[Any]:
+        found = [each for part in parts for each in self._placed(part, index, value[index])]
+        return found + self._unevaluated(
+            "unevaluatedItems", value, parts, lambda part: bool(self._placed(part, index, value[index]))
+        )
+
+    def _unevaluated(
+        self, keyword: str, value: Any, parts: list[Schema], evaluates: Callable[[Schema], bool]
+    ) -> list[Any]:
+        """What is said of a member that no other keyword of the same part, or below it, speaks of."""
+        return [
+            part[keyword]
+            for part in parts
+            if keyword in part
+            and not any(
+                evaluates(other) or (other is not part and keyword in other)
+                for other in self._parts(value, [part])
+            )
+        ]
+
+    def _placed(self, schema: Schema, index: int, item: Any) -> list[Any]:
+        first = schema.get("prefixItems", [])
+        found = [first[index]] if index < len(first) else [schema["items"]] if "items" in schema else []
+        if "contains" in schema and self._fits(item, schema["contains"]):
+            found.append(schema["contains"])
+        return found
+
+    def _fits(self, value: Any, schema: Any) -> bool:
+        return bool(self._validator.evolve(schema=schema).is_valid(value))
+
+
+def _type_number(value: float, words: set[str]) -> float:
+    is_whole = isinstance(value, int) or value.is_integer()
+    if is_whole and "integer" in words:
+        return int(value)
+    if is_whole and "number" not in words:
+        return int(value) if isinstance(value, int) or abs(value) <= LARGEST_WHOLE else value
+    try:
+        return float(value)
+    except OverflowError:  # no double is that large; it was never carried by one
+        return value
+
+
+def _types(schema: Schema) -> tuple[str, ...]:
+    given = schema.get("type", ())
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _named(schema: Schema, name: str) -> list[Any]:
+    """What an object's schema says of one property."""
+    properties = schema.get("properties", {})
+    found = [properties[name]] if name in properties else []
+    found.extend(
+        each for pattern, each in schema.get("patternProperties", {}).items() if _matches(pattern, name)
+    )
+    return found or ([schema["additionalProperties"]] if "additionalProperties" in schema else [])
+
+
+@functools.lru_cache(maxsize=1_024)
+def _compiled(pattern: str) -> Any:
+    return re2.compile(pattern)
+
+
+def _matches(pattern: str, text: str) -> bool:
+    """Patterns are RE2's, as where definitions are published."""
+    return _compiled(pattern).search(text) is not None
+
+
+def _pattern(_validator: Any, pattern: str, value: object, _schema: Schema) -> Iterator[Any]:
+    if isinstance(value, str) and not _matches(pattern, value):
+        yield jsonschema.ValidationError(pattern)
+
+
+def _pattern_properties(
+    validator: Any, patterns: Mapping[str, Any], value: object, _schema: Schema
+) -> Iterator[Any]:
+    if isinstance(value, Mapping):
+        for pattern, schema in patterns.items():
+            for name, each in value.items():
+                if _matches(pattern, name):
+                    yield from validator.descend(each, schema)
+
+
+def _additional_properties(validator: Any, rest: object, value: object, schema: Schema) -> Iterator[Any]:
+    if isinstance(value, Mapping):
+        known = {key: schema[key] for key in ("properties", "patternProperties") if key in schema}
+        for name, each in value.items():
+            if not _named(known, name):
+                yield from validator.descend(each, rest)
+
+
+_Validator = jsonschema.validators.extend(
+    jsonschema.Draft202012Validator,
+    {
+        "pattern": _pattern,
+        "patternProperties": _pattern_properties,
+        "additionalProperties": _additional_properties,
+    },
+)
