@@ -46,6 +46,9 @@ TRANSITIONS: dict[tuple[RunStatus, RunEvent], RunStatus] = {
     (RunStatus.RUNNING, RunEvent.CANCELLED): RunStatus.CANCELLED,
 }
 
+CODE_CHANGED = "CODE_CHANGED"  # a run's error where its worker has other code than is on record
+NOT_RETRIED = frozenset({CODE_CHANGED})  # types of errors that the next attempt would end with, too
+
 ACTIVE = frozenset({RunStatus.PENDING, RunStatus.RUNNING})
 ENDED = frozenset(RunStatus) - ACTIVE
 

@@ -15,7 +15,7 @@ from optaic.run.v1 import (
     run_service_pb2,
     run_service_pb2_grpc,
 )
-from run_service.use_cases import adoption, cancellation, reading, reports, submission
+from run_service.use_cases import adoption, cancellation, code, reading, reports, submission
 from run_service.use_cases.dependencies import Dependencies
 from servicekit.context import current
 
@@ -62,6 +62,18 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
         """Return a page of a run's timeline."""
         return await reading.list_activities(self._deps, current(), request)
 
+    async def AcceptCode(
+        self, request: run_service_pb2.AcceptCodeRequest, _: Any
+    ) -> run_service_pb2.CodeHash:
+        """Put another hash on record."""
+        return await code.accept_code(self._deps, current(), request)
+
+    async def ListCodeHashes(
+        self, request: run_service_pb2.ListCodeHashesRequest, _: Any
+    ) -> run_service_pb2.ListCodeHashesResponse:
+        """Return a page of what is and was on record."""
+        return await code.list_code_hashes(self._deps, current(), request)
+
 
 class RunReportServicer(run_report_service_pb2_grpc.RunReportServiceServicer):
     """Runs, for those who execute them."""
@@ -77,7 +89,7 @@ class RunReportServicer(run_report_service_pb2_grpc.RunReportServiceServicer):
         if request.WhichOneof("target") == "scheduled":
             return await adoption.start_scheduled(self._deps, tenant_id, request)
         return await reports.start_run(
-            self._deps, tenant_id, request.run_id, request.orchestrator_run_id, request.executor
+            self._deps, tenant_id, request.run_id, request.orchestrator_run_id, request.executor, request.code
         )
 
     async def Heartbeat(

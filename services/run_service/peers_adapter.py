@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 
+from optaic.definition.v1 import definition_pb2, definition_service_pb2, definition_service_pb2_grpc
 from optaic.instance.v1 import instance_pb2, instance_service_pb2, instance_service_pb2_grpc
 from optaic.lineage.v1 import lineage_service_pb2, lineage_service_pb2_grpc
 from servicekit.context import current
@@ -36,6 +37,7 @@ class Peers:
 
     def __init__(self, instance_channel: Any, lineage_channel: Any) -> None:
         self._instances: Any = instance_service_pb2_grpc.InstanceServiceStub(instance_channel)
+        self._definitions: Any = definition_service_pb2_grpc.DefinitionServiceStub(instance_channel)
         self._lineage: Any = lineage_service_pb2_grpc.LineageServiceStub(lineage_channel)
         self._joined_instances = defaultdict[str, Joined[str, _Instance]](lambda: Joined(self._get_instances))
         self._joined_checks = defaultdict[str, Joined[_Check, _Answer]](lambda: Joined(self._check_many))
@@ -64,6 +66,20 @@ class Peers:
         except grpc.aio.AioRpcError as error:
             raise _translate(error) from error
         return instance
+
+    async def get_definition_version(self, version_id: str) -> definition_pb2.DefinitionVersion:
+        """Return a definition version.
+
+        Raises:
+            NotFoundError: DEFINITION_VERSION_NOT_FOUND.
+            UnavailableError: instance-service does not answer as it should.
+        """
+        request = definition_service_pb2.GetDefinitionVersionRequest(definition_version_id=version_id)
+        try:
+            version: definition_pb2.DefinitionVersion = await self._definitions.GetDefinitionVersion(request)
+        except grpc.aio.AioRpcError as error:
+            raise _translate(error) from error
+        return version
 
     async def check_upstreams(self, request: _Check) -> _Answer:
         """Return what blocks a flow and what a run of it would read.
@@ -117,7 +133,7 @@ async def _all_or_none(call: Awaitable[Any]) -> Any:
         raise _translate(error) from error
 
 
-_REASONS = {"INSTANCE_NOT_FOUND", "FLOW_NOT_FOUND"}
+_REASONS = {"INSTANCE_NOT_FOUND", "FLOW_NOT_FOUND", "DEFINITION_VERSION_NOT_FOUND"}
 _PASSING = {"UNAVAILABLE", "RESOURCE_EXHAUSTED", "ABORTED"}
 
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from typing import Any
 
 from optaic.common.v1 import flow_pb2
+from optaic.definition.v1 import definition_pb2, definition_service_pb2, definition_service_pb2_grpc
 from optaic.instance.v1 import instance_pb2, instance_service_pb2, instance_service_pb2_grpc
 from optaic.lineage.v1 import lineage_service_pb2, lineage_service_pb2_grpc
 from servicekit.auth import Authenticator
@@ -29,6 +30,7 @@ class Instances(instance_service_pb2_grpc.InstanceServiceServicer):
 
     def __init__(self) -> None:
         self.by_id: dict[str, instance_pb2.Instance] = {}
+        self.definitions = Definitions()  # type: ignore[abstract] # at run time a missing method is unimplemented
         self.most = 64  # of one answer, as if they were large
         self.refused = 0  # how often more were asked for
 
@@ -75,6 +77,28 @@ class Instances(instance_service_pb2_grpc.InstanceServiceServicer):
         return self.by_id[instance_id]
 
 
+class Definitions(definition_service_pb2_grpc.DefinitionServiceServicer):
+    """Knows the definition versions that a test adds."""
+
+    def __init__(self) -> None:
+        self.by_id: dict[str, definition_pb2.DefinitionVersion] = {}
+
+    def add(self, name: str, code_ref: str = "acme.module:Class") -> definition_pb2.DefinitionVersion:
+        """Add a version."""
+        version = definition_pb2.DefinitionVersion(
+            definition_version_id=new_id(), definition_name=name, version="1.0.0", code_ref=code_ref
+        )
+        self.by_id[version.definition_version_id] = version
+        return version
+
+    async def GetDefinitionVersion(
+        self, request: definition_service_pb2.GetDefinitionVersionRequest, _: Any
+    ) -> definition_pb2.DefinitionVersion:
+        if request.definition_version_id not in self.by_id:
+            raise NotFoundError("DEFINITION_VERSION_NOT_FOUND", request.definition_version_id)
+        return self.by_id[request.definition_version_id]
+
+
 class Lineage(lineage_service_pb2_grpc.LineageServiceServicer):
     """Answers what a test says; everything is ready unless it says otherwise."""
 
@@ -114,10 +138,18 @@ async def running_peers(urls: dict[str, str]) -> AsyncIterator[tuple[Instances, 
         {**urls, "service_token": SERVICE_TOKEN, "shutdown_grace_seconds": 0.1}
     )
     add_instances = instance_service_pb2_grpc.add_InstanceServiceServicer_to_server
+    add_definitions = definition_service_pb2_grpc.add_DefinitionServiceServicer_to_server
     add_lineage = lineage_service_pb2_grpc.add_LineageServiceServicer_to_server
     servers = {
-        "instance_address": _server(settings, add_instances, instances, "instance"),
-        "lineage_address": _server(settings, add_lineage, lineage, "lineage"),
+        "instance_address": _server(
+            settings,
+            "instance",
+            (add_instances, instances, "optaic.instance.v1.InstanceService"),
+            (add_definitions, instances.definitions, "optaic.definition.v1.DefinitionService"),
+        ),
+        "lineage_address": _server(
+            settings, "lineage", (add_lineage, lineage, "optaic.lineage.v1.LineageService")
+        ),
     }
     async with contextlib.AsyncExitStack() as stack:
         for server in servers.values():
@@ -126,7 +158,6 @@ async def running_peers(urls: dict[str, str]) -> AsyncIterator[tuple[Instances, 
         yield instances, lineage, {name: server.address for name, server in servers.items()}
 
 
-def _server(settings: ServiceSettings, add: Any, servicer: object, word: str) -> Server:
-    service = f"optaic.{word}.v1.{word.capitalize()}Service"
+def _server(settings: ServiceSettings, word: str, *servicers: tuple[Any, object, str]) -> Server:
     domain = f"{word}.optaic"
-    return Server(settings, domain, domain, [(add, servicer, service)], Authenticator(settings))
+    return Server(settings, domain, domain, list(servicers), Authenticator(settings))

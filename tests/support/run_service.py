@@ -80,11 +80,14 @@ class RunningRunService:
         return run
 
     async def start(
-        self, run_id: str, flow_run_id: str = "", executor: str = "worker"
+        self, run_id: str, flow_run_id: str = "", executor: str = "worker", **fields: Any
     ) -> run_report_service_pb2.StartRunResponse:
         response: run_report_service_pb2.StartRunResponse = await self.reports.StartRun(
             run_report_service_pb2.StartRunRequest(
-                run_id=run_id, orchestrator_run_id=flow_run_id or str(uuid.uuid4()), executor=executor
+                run_id=run_id,
+                orchestrator_run_id=flow_run_id or str(uuid.uuid4()),
+                executor=executor,
+                **fields,
             )
         )
         return response

@@ -135,6 +135,7 @@ def columns_of(run: run_pb2.Run) -> dict[str, Any]:
         columns[name] = json_of(message) if message is not None else None
     columns["artifacts"] = dict(run.artifacts)
     columns["input_versions"] = [json_of(version) for version in run.input_versions]
+    columns["code"] = [json_of(each) for each in run.code]
     return columns
 
 
@@ -154,6 +155,8 @@ def record_of(row: RowMapping) -> Record:
     run.artifacts.update(row["artifacts"])
     for version in row["input_versions"]:
         json_format.ParseDict(version, run.input_versions.add())
+    for each in row["code"]:
+        json_format.ParseDict(each, run.code.add(), ignore_unknown_fields=True)
     if run.status == run_pb2.RUN_STATUS_COMPLETED and row["result"]:
         result = getattr(run, row["kind"])
         result.SetInParent()

@@ -270,6 +270,23 @@ async def update_progress(
     return await _record(connection, statement)
 
 
+async def update_code(
+    connection: AsyncConnection, tenant_id: str, run_id: str, code: Sequence[Mapping[str, Any]]
+) -> Record | None:
+    """Write what code a running run executes."""
+    return await _record(
+        connection,
+        sa.update(runs)
+        .where(
+            runs.c.tenant_id == tenant_id,
+            runs.c.run_id == run_id,
+            runs.c.status == RunStatus.RUNNING.value,
+        )
+        .values(code=list(code), revision=runs.c.revision + 1)
+        .returning(*runs.c, _RESULT),
+    )
+
+
 async def set_orchestrator_run(
     connection: AsyncConnection, tenant_id: str, run_id: str, orchestrator_run_id: str
 ) -> None:

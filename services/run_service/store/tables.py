@@ -74,6 +74,7 @@ runs = sa.Table(
     sa.Column("is_partial_range", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("allow_deletion", sa.Boolean, nullable=False, server_default=sa.false()),
     _text("allow_deletion_reason"),
+    sa.Column("code", JSONB, nullable=False, server_default="[]"),
     # Counts the changes of the row: a watcher never goes back.
     sa.Column("revision", sa.BigInteger, nullable=False, server_default="1"),
     # The event of the last transition, for lineage-service to recognise it when it comes again.
@@ -191,6 +192,23 @@ activities = sa.Table(
     sa.ForeignKeyConstraint(["tenant_id", "run_id"], ["runs.tenant_id", "runs.run_id"]),
 )
 
+# What the code of a definition version is: numbered from 1, the highest counts.
+code_hashes = sa.Table(
+    "code_hashes",
+    metadata,
+    _tenant(),
+    # Prevents two first runs from putting two hashes on record.
+    sa.Column("definition_version_id", UUID_TEXT, primary_key=True),
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("hash", sa.Text, nullable=False),
+    _text("definition_name"),
+    _text("definition_version"),
+    sa.Column("run_id", UUID_TEXT),
+    _text("actor"),
+    _text("reason"),
+    sa.Column("create_time", _TIME, nullable=False),
+)
+
 # Work queue: what has to be made so in the orchestrator. One row while there is something to do.
 dispatches = sa.Table(
     "dispatches",
@@ -250,5 +268,5 @@ ticks = sa.Table(
     sa.Index("ix_ticks_due_time", "due_time"),
 )
 
-PROTECTED = (flows, runs, activities, *extensions.values())
+PROTECTED = (flows, runs, activities, code_hashes, *extensions.values())
 QUEUES = (dispatches, leases, retries, ticks)

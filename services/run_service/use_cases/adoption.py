@@ -42,7 +42,9 @@ async def start_scheduled(
         adopted = decided
     if adopted.status in ENDED and not adopted.fencing_token:
         return start_response(deps, adopted)
-    return await start_run(deps, tenant_id, adopted.run.run_id, request.orchestrator_run_id, request.executor)
+    return await start_run(
+        deps, tenant_id, adopted.run.run_id, request.orchestrator_run_id, request.executor, request.code
+    )
 
 
 async def _decide(deps: Dependencies, found: Admission, draft: Draft, executor: str) -> Record | run_pb2.Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from google.protobuf.duration_pb2 import Duration
@@ -24,6 +25,7 @@ from run_service.events import activity_row, run_event
 from run_service.store import Connection, activities, queues
 from run_service.store import runs as run_store
 from run_service.store.records import Record, json_of
+from run_service.use_cases import code
 from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.transitions import announce, change_runs, error_json
 from servicekit import outbox
@@ -56,14 +58,26 @@ def start_response(deps: Dependencies, record: Record) -> _Response:
 
 
 async def start_run(
-    deps: Dependencies, tenant_id: str, run_id: str, orchestrator_run_id: str, executor: str
+    deps: Dependencies,
+    tenant_id: str,
+    run_id: str,
+    orchestrator_run_id: str,
+    executor: str,
+    plugins: Sequence[run_pb2.PluginCode] = (),
 ) -> _Response:
-    """PENDING -> RUNNING; the same executor asking again gets the same answer."""
+    """PENDING -> RUNNING; the same executor asking again gets the same answer.
+
+    RUNNING -> FAILED where the code that it says it will run is not the code on record.
+    """
     async with deps.database.transaction(tenant_id) as connection:
         record = await run_store.lock_run(connection, tenant_id, run_id)
         if record is None:
             raise run_not_found(run_id)
+        if plugins and code.is_refused(record, orchestrator_run_id):
+            return start_response(deps, record)
         started = await take_over(deps, connection, tenant_id, record, orchestrator_run_id, executor)
+        if plugins:
+            started = await code.state_code(deps, connection, tenant_id, started, plugins)
     if started.revision != record.revision:
         announce(deps, tenant_id, [started])
     return start_response(deps, started)
@@ -190,6 +204,7 @@ async def complete_run(
         output = flow_pb2.VersionRef()
         output.CopyFrom(request.output_version)
         output.version, output.version_id = 0, ""
+        has_metrics, changed = request.HasField("metrics"), code.changed_metrics(record.run)
         (completed,) = await change_runs(
             deps,
             connection,
@@ -198,7 +213,7 @@ async def complete_run(
             RunEvent.COMPLETED,
             actor=record.executor,
             values={
-                "metrics": json_of(request.metrics) if request.HasField("metrics") else None,
+                "metrics": {**json_of(request.metrics), **changed} if has_metrics or changed else None,
                 "artifacts": dict(request.artifacts),
                 "outputs_uri": request.outputs_uri,
                 "output_version": json_of(output),

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
-from run_service.domain import ENDED, RunEvent, RunStatus, retry_delay, sources_of, target_of
+from run_service.domain import (
+    ENDED,
+    NOT_RETRIED,
+    RunEvent,
+    RunStatus,
+    retry_delay,
+    sources_of,
+    target_of,
+)
 from run_service.events import activity_row, run_event
 from run_service.store import Connection, activities, queues
 from run_service.store import runs as run_store
@@ -82,6 +90,8 @@ async def change_runs(
 def _retries(tenant_id: str, records: Collection[Record], deps: Dependencies) -> list[dict[str, Any]]:
     now, rows = deps.clock.now(), []
     for record in records:
+        if record.run.error.type in NOT_RETRIED:
+            continue
         delay = retry_delay(record.retry_policy, record.run.attempt) if record.retry_policy else None
         if delay is not None:
             rows.append({"tenant_id": tenant_id, "run_id": record.run.run_id, "due_time": now + delay})

@@ -112,7 +112,7 @@ def _make_step(name: str) -> Callable[..., None]:
         output: OutputOption = Format.TABLE,
     ) -> None:
         async def command(client: AsyncClient) -> None:
-            found = await _find_version(client, definition, version, kind)
+            found = await find_version(client, definition, version, kind)
             take = getattr(client.definitions, name)
             answer = await take(found.definition_version_id, reason, validate_only=dry_run)
             if output is Format.JSON:
@@ -154,9 +154,10 @@ async def _find(client: AsyncClient, text: str, kind: str) -> Any:
     return found[0]
 
 
-async def _find_version(
+async def find_version(
     client: AsyncClient, definition: str, version: str, kind: str
 ) -> definition_pb2.DefinitionVersion:
+    """Return a version of the definition given by id or name."""
     found = await _find(client, definition, kind)
     versions = await client.definitions.versions(found.definition_id)
     for each in versions:

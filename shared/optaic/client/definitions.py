@@ -13,6 +13,8 @@ from optaic.definition.v1.definition_service_pb2_grpc import DefinitionServiceSt
 from optaic.instance.v1 import instance_pb2
 from optaic.instance.v1 import instance_service_pb2 as instance_api
 from optaic.instance.v1.instance_service_pb2_grpc import InstanceServiceStub
+from optaic.run.v1 import run_service_pb2 as run_api
+from optaic.run.v1.run_service_pb2_grpc import RunServiceStub
 
 
 async def all_pages(call: Any, request: Any, field: str) -> list[Any]:
@@ -162,3 +164,35 @@ class Definitions:
         )
         answer: definition_pb2.DefinitionVersion = await self._call("RetireDefinitionVersion", request)
         return answer
+
+    async def accept_code(
+        self,
+        definition_version_id: str,
+        hash: str,  # noqa: A002 - the field's name
+        reason: str,
+        *,
+        request_id: str = "",
+        validate_only: bool = False,
+    ) -> run_api.CodeHash:
+        """Say that changed code means the same: runs with this hash start from now on, with any other they fail.
+
+        The hash is the one that the refused run shows (`run.code`); nothing becomes stale.
+        """
+        request = run_api.AcceptCodeRequest(
+            definition_version_id=definition_version_id,
+            hash=hash,
+            reason=reason,
+            request_id=request_id,
+            validate_only=validate_only,
+        )
+        answer: run_api.CodeHash = await self._connection.call("run", RunServiceStub, "AcceptCode", request)
+        return answer
+
+    async def code_hashes(self, definition_version_id: str = "") -> Sequence[run_api.CodeHash]:
+        """Return what is and was on record as the code of a version, or of all; of each the newest, which counts, first."""
+        request = run_api.ListCodeHashesRequest(definition_version_id=definition_version_id, page_size=1000)
+
+        async def page(request: Any) -> Any:
+            return await self._connection.call("run", RunServiceStub, "ListCodeHashes", request)
+
+        return await all_pages(page, request, "code_hashes")

@@ -11,6 +11,7 @@ import pytest
 from optaic.cli.session import read_yaml
 from optaic.definition.v1 import definition_pb2, definition_service_pb2
 from optaic.instance.v1 import instance_pb2, instance_service_pb2
+from optaic.run.v1 import run_service_pb2
 from support.command_line import ID, invoke
 from support.fake_services import FakeServices, refuse
 
@@ -169,3 +170,34 @@ def test_an_export_says_what_no_file_can_say(optaic: FakeServices) -> None:
     assert "halted" in result.stdout
     assert result.stderr.startswith("warning: desk/halted is paused")
     assert "running" not in result.stderr
+
+
+def test_changed_code_is_accepted_and_the_record_shown(optaic: FakeServices) -> None:
+    version = definition_pb2.DefinitionVersion(version="1.1.0", definition_version_id=ID)
+    versions = definition_service_pb2.ListDefinitionVersionsResponse(definition_versions=[version])
+    optaic.on("GetDefinition", DEFINITION)
+    optaic.on("ListDefinitionVersions", versions)
+    kept = run_service_pb2.CodeHash(
+        definition_version_id=ID,
+        definition_name="smooth",
+        definition_version="1.1.0",
+        number=1,
+        hash="a" * 64,
+    )
+    kept.run_id = "the-first-run"
+    accepted = run_service_pb2.CodeHash(number=2, hash="b" * 64, reason="only comments", actor="ann")
+    optaic.on("AcceptCode", accepted)
+    optaic.on("ListCodeHashes", run_service_pb2.ListCodeHashesResponse(code_hashes=[accepted, kept]))
+    options = ("--hash", "b" * 64, "--reason", "only comments")
+    assert "b" * 64 in invoke("code", "accept", ID, "1.1.0", *options, "--dry-run").stdout
+    (call,) = optaic.calls("AcceptCode")
+    given = call.request
+    assert (given.definition_version_id, given.hash, given.reason) == (ID, "b" * 64, "only comments")
+    assert given.validate_only
+    table = invoke("code", "list", ID, "1.1.0").stdout
+    assert "only comments" in table
+    assert "first run, the-first-run" in table
+    assert json.loads(invoke("code", "list", "-o", "json").stdout)[0]["number"] == "2"
+    listed = [each.request.definition_version_id for each in optaic.calls("ListCodeHashes")]
+    assert listed == [ID, ""]
+    assert "--reason" in invoke("code", "accept", ID, "1.1.0", "--hash", "b" * 64, status=2).stderr

@@ -1,0 +1,270 @@
+"""The code that runs execute, held against what is on record for their definition versions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from optaic.definition.v1 import definition_pb2
+from optaic.run.v1 import run_pb2, run_service_pb2
+from run_service.domain import CODE_CHANGED, RunEvent, RunStatus
+from run_service.events import activity_row
+from run_service.store import Connection, activities, code_hashes
+from run_service.store import runs as run_store
+from run_service.store.records import Record, datetime_of, json_of
+from run_service.use_cases.dependencies import Dependencies
+from run_service.use_cases.transitions import change_runs, error_json
+from servicekit import idempotency, pages
+from servicekit.context import RequestContext
+from servicekit.errors import AbortedError, FieldViolation, InvalidArgumentError
+
+_DEFAULT_PAGE = 100
+_SHOWN = 10  # plugins that one message names
+_Code = Sequence[run_pb2.PluginCode]
+
+
+def is_refused(record: Record, orchestrator_run_id: str) -> bool:
+    """Return whether the run has ended because of the code that this very executor said."""
+    run = record.run
+    return (
+        record.status is RunStatus.FAILED
+        and run.error.type == CODE_CHANGED
+        and run.orchestrator_run_id == orchestrator_run_id
+    )
+
+
+async def state_code(
+    deps: Dependencies, connection: Connection, tenant_id: str, record: Record, code: _Code
+) -> Record:
+    """Keep with a locked, running run the code that it is about to execute, or fail it for that.
+
+    Raises:
+        InvalidArgumentError: It names a definition version twice.
+    """
+    ids = [each.definition_version_id for each in code]
+    if len(set(ids)) < len(ids):
+        twice = next(index for index, one in enumerate(ids) if one in ids[:index])
+        violation = FieldViolation(f"code[{twice}].definition_version_id", "is named twice")
+        raise InvalidArgumentError(
+            "INVALID_ARGUMENT", "each definition version has one code", field_violations=[violation]
+        )
+    told = await _compare(deps, connection, tenant_id, record, code)
+    if any(_is_refused(each) for each in told):
+        message = _refusal(record.executor, [each for each in told if _is_refused(each)])
+        (failed,) = await change_runs(
+            deps,
+            connection,
+            tenant_id,
+            [record.run.run_id],
+            RunEvent.FAILED,
+            actor=record.executor,
+            message=message[:1000],
+            values={"code": [json_of(each) for each in told], "error": error_json(CODE_CHANGED, message)},
+            flow_run="has_ended",
+        )
+        return failed
+    if told == list(record.run.code):
+        return record
+    stated = await run_store.update_code(
+        connection, tenant_id, record.run.run_id, [json_of(each) for each in told]
+    )
+    await activities.insert_activities(connection, _warnings(deps, tenant_id, record, told))
+    return stated or record
+
+
+async def _compare(
+    deps: Dependencies, connection: Connection, tenant_id: str, record: Record, code: _Code
+) -> list[run_pb2.PluginCode]:
+    """Return the code with what is expected of it; put on record what has none, unless the run is refused."""
+    compared = [each.definition_version_id for each in code if each.hash and not each.is_builtin]
+    expected = await code_hashes.list_newest_hashes(connection, tenant_id, compared)
+    told = _expect(code, expected)
+    first = [each for each in code if each.definition_version_id in set(compared) - expected.keys()]
+    if not first or any(_is_refused(each) for each in told):
+        return told
+    rows = [_first_row(deps, tenant_id, record, each) for each in first]
+    attempt = await connection.begin_nested()
+    if await code_hashes.insert_hashes(connection, rows) < len(rows):
+        # Another first run came in between: its hash counts now.
+        told = _expect(code, await code_hashes.list_newest_hashes(connection, tenant_id, compared))
+    if any(_is_refused(each) for each in told):
+        await attempt.rollback()  # a refused run puts nothing on record
+    else:
+        await attempt.commit()
+    return told
+
+
+def _expect(code: _Code, expected: dict[str, str]) -> list[run_pb2.PluginCode]:
+    told = []
+    for each in code:
+        one = run_pb2.PluginCode()
+        one.CopyFrom(each)
+        wanted = expected.get(each.definition_version_id, each.hash)
+        one.expected_hash = wanted if wanted != each.hash else ""
+        told.append(one)
+    return told
+
+
+def _is_refused(code: run_pb2.PluginCode) -> bool:
+    return bool(code.expected_hash) and code.check != run_pb2.CODE_CHECK_WARN
+
+
+def _first_row(
+    deps: Dependencies, tenant_id: str, record: Record, code: run_pb2.PluginCode
+) -> dict[str, Any]:
+    return {
+        "tenant_id": tenant_id,
+        "definition_version_id": code.definition_version_id,
+        "number": 1,
+        "hash": code.hash,
+        "definition_name": code.definition_name,
+        "definition_version": code.definition_version,
+        "run_id": record.run.run_id,
+        "actor": record.executor,
+        "reason": "",
+        "create_time": deps.clock.now(),
+    }
+
+
+def _describe(code: run_pb2.PluginCode) -> str:
+    name = f"{code.definition_name} {code.definition_version}".strip() or code.definition_version_id
+    return f"{name} ({code.code_ref}): {code.hash} instead of {code.expected_hash}"
+
+
+def _refusal(worker: str, refused: _Code) -> str:
+    shown = "; ".join(_describe(each) for each in refused[:_SHOWN])
+    more = f"; and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
+    first = refused[0]
+    name = f"{first.definition_name} {first.definition_version}"
+    return (
+        f"worker {worker} has other code than is on record for {shown}{more}. Publish the changed code as a new version"
+        " of the definition (a higher `version` in its manifest) and move the instance to it; or, where it means the"
+        f" same, accept it: optaic code accept {name} --hash {first.hash} --reason '...'"
+    )
+
+
+def _warnings(deps: Dependencies, tenant_id: str, record: Record, told: _Code) -> list[dict[str, Any]]:
+    known = {(each.definition_version_id, each.hash) for each in record.run.code}
+    return [
+        activity_row(
+            "code_changed",
+            tenant_id,
+            record.run.run_id,
+            record.kind,
+            activity_id=deps.ids(),
+            actor=record.executor,
+            now=deps.clock.now(),
+            message=f"other code than is on record: {_describe(each)}",
+            details={"definition_version_id": each.definition_version_id, "hash": each.hash},
+        )
+        for each in told
+        if each.expected_hash and (each.definition_version_id, each.hash) not in known
+    ]
+
+
+def changed_metrics(run: run_pb2.Run) -> dict[str, str]:
+    """Return what a run's metrics say of code that is not the code on record."""
+    return {
+        f"code_changed.{each.definition_name}": _describe(each) for each in run.code if each.expected_hash
+    }
+
+
+async def accept_code(
+    deps: Dependencies, context: RequestContext, request: run_service_pb2.AcceptCodeRequest
+) -> run_service_pb2.CodeHash:
+    """Put another hash on record.
+
+    Raises:
+        NotFoundError: DEFINITION_VERSION_NOT_FOUND.
+        InvalidArgumentError: The version has no code.
+        AbortedError: CONCURRENT_UPDATE, somebody else accepts at the same moment.
+        UnavailableError: instance-service does not answer as it should.
+    """
+    tenant_id, payload_hash = context.tenant_id, idempotency.payload_hash(request)
+    version = await deps.peers.get_definition_version(request.definition_version_id)
+    if not version.code_ref:
+        text = f"{version.definition_name} {version.version} has no code: it is a saved expression"
+        violation = FieldViolation("definition_version_id", text)
+        raise InvalidArgumentError("INVALID_ARGUMENT", text, field_violations=[violation])
+    async with deps.database.transaction(tenant_id) as connection:
+        stored = await idempotency.replay_or_none(connection, "AcceptCode", request.request_id, payload_hash)
+        if stored is not None:
+            return run_service_pb2.CodeHash.FromString(stored)
+        newest = await code_hashes.get_newest_hash(connection, tenant_id, request.definition_version_id)
+        if newest is not None and newest.hash == request.hash:
+            accepted = newest
+        else:
+            accepted = _acceptance(deps, context, request, version, newest.number if newest else 0)
+            if request.validate_only:
+                return accepted
+            if not await code_hashes.insert_hashes(connection, [_row_of(tenant_id, accepted)]):
+                raise AbortedError(
+                    "CONCURRENT_UPDATE", "the code on record has changed a moment ago; look again"
+                )
+        await idempotency.store(connection, "AcceptCode", request.request_id, accepted.SerializeToString())
+    return accepted
+
+
+def _acceptance(
+    deps: Dependencies,
+    context: RequestContext,
+    request: run_service_pb2.AcceptCodeRequest,
+    version: definition_pb2.DefinitionVersion,
+    last_number: int,
+) -> run_service_pb2.CodeHash:
+    accepted = run_service_pb2.CodeHash(
+        definition_version_id=version.definition_version_id,
+        definition_name=version.definition_name,
+        definition_version=version.version,
+        number=last_number + 1,
+        hash=request.hash,
+        actor=context.actor,
+        reason=request.reason,
+    )
+    accepted.create_time.FromDatetime(deps.clock.now())
+    return accepted
+
+
+def _row_of(tenant_id: str, accepted: run_service_pb2.CodeHash) -> dict[str, Any]:
+    names = (
+        "definition_version_id",
+        "number",
+        "hash",
+        "definition_name",
+        "definition_version",
+        "actor",
+        "reason",
+    )
+    values = {name: getattr(accepted, name) for name in names}
+    return {
+        **values,
+        "tenant_id": tenant_id,
+        "run_id": None,
+        "create_time": datetime_of(accepted.create_time),
+    }
+
+
+async def list_code_hashes(
+    deps: Dependencies, context: RequestContext, request: run_service_pb2.ListCodeHashesRequest
+) -> run_service_pb2.ListCodeHashesResponse:
+    """Return a page of what is and was on record."""
+    digest = pages.filter_hash("code_hashes", request.definition_version_id)
+    after = None
+    if request.page_token:
+        position = pages.decode(request.page_token, digest)
+        after = (str(position["definition_version_id"]), int(position["number"]))
+    size = request.page_size or _DEFAULT_PAGE
+    async with deps.database.read(context.tenant_id) as connection:
+        found = await code_hashes.list_hashes(
+            connection,
+            context.tenant_id,
+            definition_version_id=request.definition_version_id,
+            after=after,
+            limit=size + 1,
+        )
+    page = pages.fit(found, size, lambda each: each.ByteSize())
+    response = run_service_pb2.ListCodeHashesResponse(code_hashes=page)
+    if len(found) > len(page):
+        last = {"definition_version_id": page[-1].definition_version_id, "number": page[-1].number}
+        response.next_page_token = pages.encode(last, digest)
+    return response

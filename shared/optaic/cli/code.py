@@ -1,0 +1,82 @@
+"""`optaic code`: what the code of definition versions is on record as."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from optaic.cli.definitions import DefinitionArgument, KindOption, find_version
+from optaic.cli.output import Format, OutputOption, moment, print_json, print_line, print_table
+from optaic.cli.session import DryRunOption, ReasonOption, run
+from optaic.client import AsyncClient
+from optaic.run.v1 import run_service_pb2
+
+app = typer.Typer(no_args_is_help=True)
+VersionArgument = Annotated[str, typer.Argument(help="For example 1.0.0.", show_default=False)]
+
+
+@app.command("list")
+def list_hashes(
+    definition: Annotated[str, typer.Argument(help="Only of this definition, by id or name.")] = "",
+    version: Annotated[str, typer.Argument(help="Its version; required with a definition.")] = "",
+    kind: KindOption = "",
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """List what is and was on record: the highest number of a definition version counts."""
+
+    async def command(client: AsyncClient) -> None:
+        version_id = ""
+        if definition:
+            version_id = (await find_version(client, definition, version, kind)).definition_version_id
+        found = await client.definitions.code_hashes(version_id)
+        if output is Format.JSON:
+            print_json(found)
+        else:
+            _show(found)
+
+    run(command)
+
+
+@app.command()
+def accept(
+    definition: DefinitionArgument,
+    version: VersionArgument,
+    hash_: Annotated[str, typer.Option("--hash", help="The new hash, as the refused run says it.")],
+    reason: ReasonOption,
+    kind: KindOption = "",
+    dry_run: DryRunOption = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Say that changed code means the same: it runs from now on, and only it; nothing becomes stale."""
+
+    async def command(client: AsyncClient) -> None:
+        found = await find_version(client, definition, version, kind)
+        accepted = await client.definitions.accept_code(
+            found.definition_version_id, hash_, reason, validate_only=dry_run
+        )
+        if output is Format.JSON:
+            print_json(accepted)
+        else:
+            print_line(accepted.definition_name, accepted.definition_version, accepted.hash)
+
+    run(command)
+
+
+def _show(found: Sequence[run_service_pb2.CodeHash]) -> None:
+    print_table(
+        ("DEFINITION", "VERSION", "NUMBER", "HASH", "BY", "WHEN", "WHY"),
+        [
+            (
+                each.definition_name or each.definition_version_id,
+                each.definition_version,
+                str(each.number),
+                each.hash,
+                each.actor,
+                moment(each, "create_time"),
+                each.reason or (f"first run, {each.run_id}" if each.run_id else ""),
+            )
+            for each in found
+        ],
+    )
