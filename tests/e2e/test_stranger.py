@@ -7,36 +7,21 @@ import sys
 from pathlib import Path
 
 from optaic.common.v1 import flow_pb2
+from support.clients_page import Workshop, commands_of
 from support.stack import RunningStack
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_stubs_from_the_protos_alone_are_enough(stack: RunningStack, tmp_path: Path) -> None:
-    protos = ROOT / "protos"
-    files = sorted(str(path.relative_to(protos)) for path in protos.rglob("*.proto"))
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "grpc_tools.protoc",
-            "-I.",
-            "-I../third_party/protovalidate",
-            f"--python_out={tmp_path}",
-            f"--grpc_python_out={tmp_path}",
-            # Other languages have a public package of these; Python's is made here.
-            "buf/validate/validate.proto",
-            *files,
-        ],
-        cwd=protos,
-        check=True,
-        timeout=60,
-    )
+    workshop = Workshop(tmp_path)
+    workshop.run(commands_of("Python"))
+    stubs = tmp_path / "gen"
     # The project is installed here; a stranger does not have it, so its folders leave the path first.
     ours = [str(ROOT / folder) for folder in ("shared", "services", "deploy")]
     without_ours = (
         "import runpy, sys; "
-        f"sys.path = [{str(tmp_path)!r}] + [path for path in sys.path if path not in {ours!r}]; "
+        f"sys.path = [{str(stubs)!r}] + [path for path in sys.path if path not in {ours!r}]; "
         f"runpy.run_path({str(Path(__file__).parent / 'stranger_program.py')!r}, run_name='__main__')"
     )
     finished = subprocess.run(
@@ -50,7 +35,7 @@ def test_stubs_from_the_protos_alone_are_enough(stack: RunningStack, tmp_path: P
     )
     assert finished.returncode == 0, finished.stderr
     answer = json.loads(finished.stdout)
-    assert answer["stubs"].startswith(str(tmp_path))
+    assert answer["stubs"].startswith(str(stubs))
     assert {"sp500_prices", "expression", "delta", "simple"} <= set(answer["definitions"])
     assert answer["before"] == flow_pb2.STATUS_NOT_INITIALIZED
     assert answer["run"]["status"] == "RUN_STATUS_COMPLETED"
