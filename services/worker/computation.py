@@ -118,7 +118,7 @@ def _refresh(recipe: PipelineRecipe, location: FlowLocation, progress: Progress)
         physical_version=stored.physical_version,
         digest=stored.digest,
         last_data_date=last,
-        metrics={**metrics, "rows": stored.row_count, **rows, "last_data_date": last or None},
+        metrics={**metrics, **stored.notes, "rows": stored.row_count, **rows, "last_data_date": last or None},
         artifacts={"data": stored.uri},
         result=run_pb2.PipelineResult(
             rows_fetched=table.height,

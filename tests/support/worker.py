@@ -32,6 +32,7 @@ TOKEN = "worker-token"
 CODE = {
     "sp500_prices": "worker.builtin.prices:SP500Prices",
     "expression": "worker.builtin.derivation:ExpressionPipeline",
+    "file": "worker.builtin.file_source:FilePipeline",
     "delta": "worker.builtin.delta_store:DeltaStore",
     "simple": "worker.builtin.simple_accessor:SimpleAccessor",
     "TWICE": "support.worker_plugins:Twice",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from optaic.plugins import InvalidColumnName
 
@@ -15,8 +15,18 @@ def check_column_names(names: Sequence[str]) -> None:
     Raises:
         InvalidColumnName: naming each such column by its place, and what is wrong with its name.
     """
-    if problems := [text for place, name in enumerate(names, 1) if (text := _problem(place, name))]:
+    problems = [text for place, name in enumerate(names, 1) if (text := _problem(place, name))]
+    if problems := [*problems, *_twins(names)]:
         raise InvalidColumnName(f"{'; '.join(problems)}; rename these columns")
+
+
+def _twins(names: Sequence[str]) -> Iterator[str]:
+    """Names that many a store and database takes for one."""
+    first: dict[str, tuple[int, str]] = {}
+    for place, name in enumerate(names, 1):
+        other, known = first.setdefault(name.lower(), (place, name))
+        if other != place:
+            yield f"columns {other} and {place}, {known!r} and {name!r}, differ in capital letters only"
 
 
 def _problem(place: int, name: str) -> str:
@@ -24,6 +34,8 @@ def _problem(place: int, name: str) -> str:
         return f"column {place} has no name"
     if "\0" in name:  # Arrow takes it for the end of the text, and then ends the process
         return f"column {place}, {name!r}, has the character NUL in its name"
+    if name == "*" or (name.startswith("^") and name.endswith("$")):  # polars: columns of such names get lost
+        return f"column {place}, {name!r}, is called what reads as a pattern of names"
     if any("\ud800" <= character <= "\udfff" for character in name):
         return f"column {place}, {name!r}, has half of a surrogate pair in its name"
     if len(name) > _LONGEST:

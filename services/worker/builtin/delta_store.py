@@ -13,7 +13,9 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from optaic.plugins import Store, StoredVersion, VersionNotFound, WriteConflict
 from worker.builtin.change import Change, last_date
 from worker.builtin.digest import canonicalize, compute_digest
+from worker.builtin.limits import note_finer_times
 from worker.builtin.parameters import read_names
+from worker.builtin.store_errors import typed
 from worker.builtin.zones import Zones, to_utc, to_zones, zones_of
 
 _ATTEMPTS = 8
@@ -37,6 +39,7 @@ class DeltaStore(Store):
         super().__init__(config)
         self._keys = list(read_names(self.config, "keys") or ("date", "entity"))
 
+    @typed
     def write(self, table: pl.DataFrame, base_version: str | None, uri: str) -> StoredVersion:
         """Commit exactly `table`; the base version itself is returned when it already holds that content."""
         content = canonicalize(table, self._keys)
@@ -59,8 +62,10 @@ class DeltaStore(Store):
             rows_updated=change.updated_count,
             last_data_date=last_date(table),
             keys=tuple(self._keys),
+            notes=note_finer_times(table),
         )
 
+    @typed
     def read(self, uri: str, physical_version: str) -> pl.DataFrame:
         """One version, sorted by key."""
         if not _VERSION.fullmatch(physical_version):
@@ -70,7 +75,10 @@ class DeltaStore(Store):
         except (DeltaError, TableNotFoundError) as error:
             raise VersionNotFound(f"{uri} has no readable version {physical_version}: {error}") from error
         # Not by polars' own reader: it takes the escapes of a URI, as of a space, for the file's name.
-        table = pl.from_arrow(snapshot.to_pyarrow_table())
+        try:
+            table = pl.from_arrow(snapshot.to_pyarrow_table())
+        except (FileNotFoundError, pa.ArrowException) as error:
+            raise VersionNotFound(f"version {physical_version} of {uri} cannot be read: {error}") from error
         assert isinstance(table, pl.DataFrame)
         table = to_zones(table, _read_zones(snapshot), self.timezone)
         return table.sort([key for key in self._keys if key in table.columns])

@@ -13,7 +13,8 @@ import numpy as np
 import polars as pl
 
 from optaic.plugins import SchemaMismatch
-from optaic.plugins.days import check_times
+from worker.builtin.column_names import check_column_names
+from worker.builtin.limits import check_values
 
 _TEXTS = (pl.String, pl.Categorical, pl.Enum)
 
@@ -24,7 +25,8 @@ def canonicalize(table: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
     Times of a zone become UTC's; what zone that was is no part of the content.
 
     Raises:
-        OutOfRange: a date or a time lies outside of the years 1 to 9999.
+        InvalidColumnName: a column has no name, or one that not every store keeps.
+        OutOfRange: a date or a time lies outside of the years 1 to 9999, or a whole number takes more than 64 bits.
         SchemaMismatch: a key is absent, null or repeated, or a column's type cannot be kept.
     """
     missing = [key for key in keys if key not in table.columns]
@@ -32,8 +34,8 @@ def canonicalize(table: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
         raise SchemaMismatch(
             f"the table has no key column {', '.join(missing)} (it has {', '.join(table.columns)})"
         )
-    for column in table.iter_columns():
-        check_times(column)
+    check_column_names(table.columns)
+    check_values(table)
     cast = table.select(_storage_type(name, kind) for name, kind in table.schema.items())
     for key in keys:
         if cast[key].null_count():

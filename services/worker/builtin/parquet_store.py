@@ -19,7 +19,9 @@ from pyarrow import fs  # type: ignore[import-untyped] # it ships no type inform
 from optaic.plugins import Store, StoredVersion, VersionNotFound
 from worker.builtin.change import Change, last_date
 from worker.builtin.digest import canonicalize, compute_digest
+from worker.builtin.limits import note_finer_times
 from worker.builtin.parameters import read_choice, read_names
+from worker.builtin.store_errors import typed
 from worker.builtin.zones import Zones, to_utc, to_zones, zones_of
 
 _VERSION = re.compile(r"([0-9a-f]{64})(-[0-9a-f]{16})?")
@@ -36,6 +38,7 @@ class ParquetStore(Store):
         self._keys = list(read_names(self.config, "keys") or ("date", "entity"))
         self._compression = read_choice(self.config, "compression", _COMPRESSIONS, "zstd")
 
+    @typed
     def write(self, table: pl.DataFrame, base_version: str | None, uri: str) -> StoredVersion:
         """Publish exactly `table`; where its content is a version already, that one."""
         content = canonicalize(table, self._keys)
@@ -55,8 +58,10 @@ class ParquetStore(Store):
             rows_updated=change.updated_count,
             last_data_date=last_date(table),
             keys=tuple(self._keys),
+            notes=note_finer_times(table),
         )
 
+    @typed
     def read(self, uri: str, physical_version: str) -> pl.DataFrame:
         """One version, sorted by key."""
         _read_digest(physical_version)

@@ -155,6 +155,8 @@ def _fetch(config: Config, cursor: str, last: object, date_format: str, source: 
             if error.connection_invalidated:
                 raise SourceUnavailable(f"the connection was lost: {_reason(error, secrets)}") from None
             raise InvalidQuery(f"{source}: {_reason(error, secrets)}") from None
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+            raise SchemaMismatch(f"{source}: its columns make no table: {error}") from error
 
 
 def _read_url(config: Config, secrets: Secrets) -> sa.URL:

@@ -67,7 +67,9 @@ def tidy(
     """
     check_columns(list(mapping.values()), table.columns, source)
     if mapping:
-        table = table.select(pl.col(given).alias(name) for name, given in mapping.items())
+        # By exact names: `pl.col` takes `*` and `^...$` for patterns.
+        exact = pl.selectors.by_name
+        table = table.select(exact(given).as_expr().alias(name) for name, given in mapping.items())
     check_columns(dates, table.columns, source)
     table = table.with_columns(pl.selectors.decimal().cast(pl.Float64))
     if "entity" in table.columns:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from optaic.expression.signature import Parameter, Scope, Signature
@@ -43,6 +43,9 @@ class StoredVersion:
     rows_updated: int  # rows whose key the base version has with other values
     last_data_date: dt.date | None  # None when the table has no `date` column or no rows
     keys: tuple[str, ...] = ()  # columns without nulls that identify a row; empty where the store knows none
+    notes: Mapping[str, str] = field(
+        default_factory=dict
+    )  # what it kept otherwise than given: the run's metrics
 
 
 class Store(ABC):
@@ -69,7 +72,11 @@ class Store(ABC):
             uri: where the dataset lives; the same for all its versions.
 
         Raises:
+            InvalidColumnName: a column has no name, or one that cannot be kept.
+            OutOfRange: a value is too large or too small to be kept as it is.
             SchemaMismatch: the table cannot be kept.
+            StoreRefused: the library under the store says so.
+            StoreUnavailable: the place cannot be written.
             VersionNotFound: the base version is gone.
             WriteConflict: other writers kept winning.
         """
@@ -79,6 +86,8 @@ class Store(ABC):
         """The content of one version, in canonical order (sorted by key).
 
         Raises:
+            StoreRefused: the library under the store cannot read what is there.
+            StoreUnavailable: the place cannot be read.
             VersionNotFound: there is no such version.
         """
 

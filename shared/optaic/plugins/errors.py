@@ -77,6 +77,14 @@ class NoSolution(PluginError):
     """Nothing satisfies all constraints."""
 
 
+class StoreRefused(PluginError):
+    """The library under a store takes a table, or what is stored, for wrong; the message is its own."""
+
+
+class StoreUnavailable(PluginError):
+    """Where a dataset is stored cannot be read or written: it is full, forbidden or away."""
+
+
 class VersionNotFound(PluginError):
     """A store does not hold the asked version."""
 

@@ -312,6 +312,17 @@ async def test_a_guardrail_of_the_pipeline_is_held(world: World, tmp_path: Path,
         assert not (tmp_path / "acme" / run.instance_id / "refresh" / "data").exists()
 
 
+async def test_what_a_store_keeps_otherwise_is_told_in_the_metrics(world: World, tmp_path: Path) -> None:
+    times = pl.Series([1_001], dtype=pl.Int64).cast(pl.Datetime("ns"))
+    pl.DataFrame({"date": ["2024-01-02"], "entity": ["a"], "seen": times}).write_parquet(
+        tmp_path / "a.parquet"
+    )
+    dataset = world.dataset(definition="file", url=str(tmp_path / "a.parquet"))
+    run = world.runs.submit(dataset, REFRESH)
+    assert (await _execute(world, run, tmp_path)).outcome is Outcome.COMPLETED, run.error
+    assert run.metrics["cut_times.seen"] == "1 times were cut to microseconds"
+
+
 @pytest.mark.parametrize(("timezone", "day"), [("", "2026-01-02"), ("Asia/Tokyo", "2026-01-03")])
 async def test_the_day_of_a_tick_is_one_of_the_datasets_zone(
     world: World, tmp_path: Path, timezone: str, day: str

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from pyarrow import fs  # type: ignore[import-untyped] # it ships no type information
 
-from optaic.plugins import InvalidConfig, VersionNotFound
+from optaic.plugins import InvalidConfig, StoreUnavailable, VersionNotFound
 from worker.builtin.parquet_store import ParquetStore
 
 TABLE = pl.DataFrame({"date": [dt.date(2020, 1, 1)], "entity": ["a"], "close": [1.0]})
@@ -61,7 +61,7 @@ def test_a_writer_that_dies_publishes_nothing_and_the_next_one_can(
 
     with monkeypatch.context() as patch:
         patch.setattr(fs, "FileSystem", Files)
-        with pytest.raises(OSError, match="disk full"):
+        with pytest.raises(StoreUnavailable, match="disk full"):
             ParquetStore().write(TABLE, None, str(place))
     with pytest.raises(VersionNotFound):
         ParquetStore().read(str(place), version)

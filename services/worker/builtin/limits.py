@@ -1,0 +1,43 @@
+"""What of a table's numbers and times a store can keep; it changes none."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from optaic.plugins import OutOfRange
+from optaic.plugins.days import check_times
+
+_LONGER = (pl.UInt64, pl.Int128, pl.UInt128)
+
+
+def check_values(table: pl.DataFrame) -> None:
+    """Refuse whole numbers of more than 64 bits, and dates and times that no calendar has.
+
+    Raises:
+        OutOfRange: naming the column, a row and its value.
+    """
+    for column in table.iter_columns():
+        check_times(column)
+        if column.dtype not in _LONGER:
+            continue
+        wrong = (column.cast(pl.Int64, strict=False).is_null() & column.is_not_null()).arg_true()
+        if wrong.len():
+            row = wrong[0]
+            raise OutOfRange(
+                f"column {column.name!r}: {wrong.len()} whole numbers lie outside of -2^63 to 2^63 - 1, for example "
+                f"{column[row]} in row {row + 1}"
+            )
+
+
+def note_finer_times(table: pl.DataFrame) -> dict[str, str]:
+    """Which columns tell times more finely than in microseconds, which is what stores keep."""
+    counts = {
+        column.name: int((column.to_physical() % 1000 != 0).sum())
+        for column in table.iter_columns()
+        if getattr(column.dtype, "time_unit", "") == "ns"
+    }
+    return {
+        f"cut_times.{name}": f"{count} times were cut to microseconds"
+        for name, count in counts.items()
+        if count
+    }

@@ -1,0 +1,43 @@
+"""What the libraries under a store raise, as the errors that every store has; it decides nothing."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import polars as pl
+from deltalake.exceptions import TableNotFoundError
+
+from optaic.plugins import PluginError, StoreRefused, StoreUnavailable
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def typed(operation: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
+    """Have an operation of a store raise our errors only.
+
+    Raises:
+        StoreUnavailable: the place cannot be read or written: it is full, locked, away.
+        StoreRefused: the library under the store takes something for wrong.
+    """
+
+    @functools.wraps(operation)
+    def guarded(*args: _Parameters.args, **options: _Parameters.kwargs) -> _Result:
+        try:
+            return operation(*args, **options)
+        except PluginError:
+            raise
+        except (OSError, TableNotFoundError) as error:
+            raise StoreUnavailable(_say(error)) from error
+        except (Exception, pl.exceptions.PanicException) as error:
+            raise StoreRefused(_say(error)) from error
+
+    return guarded
+
+
+def _say(error: BaseException) -> str:
+    return f"{type(error).__name__}: {_COLOURS.sub('', str(error))}"
