@@ -14,12 +14,15 @@ import polars as pl
 from optaic.plugins import (
     Accessor,
     InputTable,
+    NoDataInRange,
     Operator,
     Pipeline,
     PipelineContext,
     PluginError,
     PluginInvalid,
     Store,
+    StoredVersion,
+    VersionNotFound,
     day_in,
     load,
 )
@@ -28,13 +31,16 @@ from worker import backtest
 from worker.builtin.column_names import check_column_names
 from worker.builtin.digest import canonicalize, compute_digest
 from worker.builtin.signal_guard import guard_signal
+from worker.comparison import check_deletions, count_changes
 from worker.guardrails import check_guardrails
 from worker.locations import FlowLocation, write_table
 from worker.output_schema import check_output
 from worker.profile import describe
+from worker.ranges import count_inside, put_in_place
 from worker.recipe import BacktestRecipe, Component, Input, PipelineRecipe, Recipe, StoredData
 
 Progress = Callable[[float, str], None]
+_Reader = Callable[[], pl.DataFrame | None]
 
 
 class Stopped(BaseException):
@@ -49,9 +55,11 @@ class Output:
     physical_version: str
     digest: str
     last_data_date: str  # YYYY-MM-DD or empty
-    metrics: Mapping[str, float | str | None]
+    metrics: Mapping[str, object]
     artifacts: Mapping[str, str]  # name -> URI
     result: run_pb2.PipelineResult | run_pb2.BacktestResult
+    readers_hash: str = ""  # how it is read; empty where that is not by store and accessor
+    base_readers_hash: str = ""
 
 
 def compute(recipe: Recipe, location: FlowLocation, run_id: str, progress: Progress) -> Output:
@@ -72,6 +80,8 @@ def compute(recipe: Recipe, location: FlowLocation, run_id: str, progress: Progr
 def _refresh(recipe: PipelineRecipe, location: FlowLocation, progress: Progress) -> Output:
     pipeline = load(recipe.pipeline.code_ref, Pipeline)()
     store = _make_store(recipe.store, recipe.timezone)
+    reported: dict[str, object] = {}
+    base_content = functools.cache(lambda: _read_base(recipe, location, reported))
     by_role = sorted(recipe.inputs, key=lambda given: given.role)  # stable: the order within a role stays
     context = PipelineContext(
         config=recipe.pipeline.config,
@@ -86,17 +96,24 @@ def _refresh(recipe: PipelineRecipe, location: FlowLocation, progress: Progress)
         macros=recipe.macros,
         operators={name: _load_operator(name, code_ref) for name, code_ref in recipe.operators.items()},
         progress=lambda fraction, message: progress(0.02 + 0.83 * _clamp(fraction), message),
-        previous_reader=lambda: None if recipe.base is None else _read(recipe.base),
+        previous_reader=lambda: None if recipe.is_partial_range else base_content(),
+        report=reported.__setitem__,
     )
-    table = pipeline.run(context)
-    if not isinstance(table, pl.DataFrame):
-        raise PluginError(
-            f"{recipe.pipeline.code_ref} returned {type(table).__name__}, not a polars DataFrame",
-            type="PluginInvalid",
-        )
-    check_column_names(table.columns)
-    check_output(table, recipe.output_schema)
-    metrics: dict[str, float | str | None] = {}
+    table = _run(recipe, pipeline, context, base_content)
+    fetched = reported.pop("rows_fetched", table.height)
+    rows_fetched = fetched if isinstance(fetched, int) else table.height
+    if recipe.is_partial_range:
+        progress(0.85, "putting the range in place")
+        merged = put_in_place(table, base_content(), recipe.date_range, allow_deletion=recipe.allow_deletion)
+        table = merged.table
+        reported |= {
+            "range_start": str(recipe.date_range.start or ""),
+            "range_end": str(recipe.date_range.end or ""),
+            "rows_outside_range": merged.dropped_count,
+        }
+        if merged.new_columns:
+            reported["columns_new_in_range"] = list(merged.new_columns)
+    metrics: dict[str, object] = {}
     if recipe.contract is not None:
         progress(0.86, "checking the signal's contract")
         guarded = guard_signal(table, recipe.contract)
@@ -107,27 +124,96 @@ def _refresh(recipe: PipelineRecipe, location: FlowLocation, progress: Progress)
         as_of = recipe.data_date or day_in(dt.datetime.now(dt.UTC), recipe.timezone)
         warnings = check_guardrails(table, recipe.guardrails, as_of)
         metrics |= {f"guardrail.{name}": text for name, text in warnings.items()}
+    if recipe.max_deleted_share is not None and (content := base_content()) is not None:
+        progress(0.89, "checking what would be deleted")
+        check_deletions(content, table, store.key_columns(), recipe.max_deleted_share)
     progress(0.9, f"writing {table.height} rows")
-    # A base elsewhere (the data root was moved) cannot be extended in place.
+    # A base elsewhere (the data root was moved), or of another store, cannot be extended in place.
     base = recipe.base if recipe.base is not None and recipe.base.uri == location.data_uri else None
+    if base is not None and (base.store, base.timezone) != (recipe.store, recipe.timezone):
+        base = None
     stored = store.write(table, base.physical_version if base else None, location.data_uri)
     last = stored.last_data_date.isoformat() if stored.last_data_date else ""
-    rows = {"rows_inserted": stored.rows_inserted, "rows_updated": stored.rows_updated}
+    rows = _count_rows(recipe, stored, table, base_content, is_extended=base is not None)
     return Output(
         uri=stored.uri,
         physical_version=stored.physical_version,
         digest=stored.digest,
         last_data_date=last,
-        metrics={**metrics, **stored.notes, "rows": stored.row_count, **rows, "last_data_date": last or None},
+        metrics={
+            **reported,
+            **metrics,
+            **stored.notes,
+            "rows": stored.row_count,
+            "rows_fetched": rows_fetched,
+            **rows,
+            "last_data_date": last or None,
+        },
         artifacts={"data": stored.uri},
+        readers_hash=recipe.readers_hash,
+        base_readers_hash=recipe.base_readers_hash,
         result=run_pb2.PipelineResult(
-            rows_fetched=table.height,
+            rows_fetched=rows_fetched,
             last_data_date=last,
             # A version holds exactly the table that was written.
             output_profile=describe(table, stored.keys),
             **rows,
         ),
     )
+
+
+def _run(
+    recipe: PipelineRecipe, pipeline: Pipeline, context: PipelineContext, base_content: _Reader
+) -> pl.DataFrame:
+    """What the pipeline makes. That there is nothing in a range is no failure where rows of it may go."""
+    try:
+        table = pipeline.run(context)
+    except NoDataInRange:
+        if not recipe.is_partial_range or count_inside(base_content(), recipe.date_range) == 0:
+            raise
+        return pl.DataFrame()
+    if not isinstance(table, pl.DataFrame):
+        raise PluginError(
+            f"{recipe.pipeline.code_ref} returned {type(table).__name__}, not a polars DataFrame",
+            type="PluginInvalid",
+        )
+    check_column_names(table.columns)
+    check_output(table, recipe.output_schema)
+    return table
+
+
+def _read_base(
+    recipe: PipelineRecipe, location: FlowLocation, reported: dict[str, object]
+) -> pl.DataFrame | None:
+    """The whole content of the version before, by the store that keeps it; no accessor chooses from it."""
+    base = recipe.base
+    if base is None:
+        return None
+    try:
+        return _make_store(base.store, base.timezone).read(base.uri, base.physical_version)
+    except VersionNotFound as error:
+        if recipe.is_partial_range or base.uri == location.data_uri:
+            raise
+        reported["base"] = f"not compared: the version before lies at {base.uri}, and cannot be read: {error}"
+        return None
+
+
+def _count_rows(
+    recipe: PipelineRecipe,
+    stored: StoredVersion,
+    table: pl.DataFrame,
+    base_content: _Reader,
+    *,
+    is_extended: bool,
+) -> dict[str, int]:
+    """What came, changed and went, as the store counts it or, where it cannot, by comparison."""
+    rows = {"rows_inserted": stored.rows_inserted, "rows_updated": stored.rows_updated}
+    if recipe.base is None or (is_extended and stored.rows_deleted is not None):
+        return {**rows, "rows_deleted": stored.rows_deleted or 0}
+    if (content := base_content()) is None:
+        return {**rows, "rows_deleted": 0}
+    compared = count_changes(content, table, stored.keys)
+    return {**rows, "rows_deleted": compared["rows_deleted"]} if is_extended else compared
 
 
 def _load_operator(name: str, code_ref: str) -> Operator:

@@ -167,22 +167,17 @@ class _Execution:
         return Ending(Outcome.COMPLETED, f"{output.physical_version} at {output.uri}")
 
     async def _read_recipe(self, run: run_pb2.Run) -> Recipe:
-        """The instance at the run's revision, its upstreams, and the code that all of them are pinned to."""
+        """The instance at the run's revision, its upstreams at theirs, and the code that all of them are pinned to."""
         patience = self._settings.start_patience_seconds
-        instance_request = instance_service_pb2.GetInstanceRequest(
-            instance_id=run.instance_id, revision=run.instance_revision
-        )
-        upstream_ids = list(dict.fromkeys(pinned.instance_id for pinned in run.input_versions))
-        instance = await persist(lambda: self._instances.GetInstance(instance_request), patience)
-        upstreams: list[instance_pb2.Instance] = []
-        for start in range(0, len(upstream_ids), _MOST_INSTANCES):
-            some_ids = upstream_ids[start : start + _MOST_INSTANCES]
-            upstreams_request = instance_service_pb2.BatchGetInstancesRequest(instance_ids=some_ids)
-            read = functools.partial(self._instances.BatchGetInstances, upstreams_request)
-            upstreams.extend((await persist(read, patience)).instances)
+        instance = await self._get_instance(run.instance_id, run.instance_revision)
+        base_instance = None
+        if run.base_version.instance_revision not in {0, run.instance_revision}:
+            base_instance = await self._get_instance(run.instance_id, run.base_version.instance_revision)
+        upstreams = await self._read_upstreams(run)
+        instances = [instance, *upstreams, *([base_instance] if base_instance is not None else [])]
         requests = [
             definition_service_pb2.GetDefinitionVersionRequest(definition_version_id=version_id)
-            for version_id in list_version_ids([instance, *upstreams])
+            for version_id in list_version_ids(instances)
         ]
         versions = await asyncio.gather(
             *(
@@ -191,7 +186,34 @@ class _Execution:
             )
         )
         by_id = {version.definition_version_id: version for version in versions}
-        return await asyncio.to_thread(make_recipe, run, instance, upstreams, by_id)
+        return await asyncio.to_thread(make_recipe, run, instance, upstreams, by_id, base_instance)
+
+    async def _get_instance(self, instance_id: str, revision: int) -> instance_pb2.Instance:
+        request = instance_service_pb2.GetInstanceRequest(instance_id=instance_id, revision=revision)
+        found: instance_pb2.Instance = await persist(
+            lambda: self._instances.GetInstance(request), self._settings.start_patience_seconds
+        )
+        return found
+
+    async def _read_upstreams(self, run: run_pb2.Run) -> list[instance_pb2.Instance]:
+        """Each as it is pinned: the newest revisions come together, what has changed since comes by itself."""
+        pinned = {each.instance_id: each.instance_revision for each in run.input_versions}
+        upstream_ids = list(pinned)
+        upstreams: list[instance_pb2.Instance] = []
+        for start in range(0, len(upstream_ids), _MOST_INSTANCES):
+            some_ids = upstream_ids[start : start + _MOST_INSTANCES]
+            request = instance_service_pb2.BatchGetInstancesRequest(instance_ids=some_ids)
+            read = functools.partial(self._instances.BatchGetInstances, request)
+            newest = (await persist(read, self._settings.start_patience_seconds)).instances
+            upstreams += await asyncio.gather(
+                *(self._at_revision(instance, pinned[instance.instance_id]) for instance in newest)
+            )
+        return upstreams
+
+    async def _at_revision(self, newest: instance_pb2.Instance, revision: int) -> instance_pb2.Instance:
+        if revision in {0, newest.revision}:
+            return newest
+        return await self._get_instance(newest.instance_id, revision)
 
     async def _fail(self, run: run_pb2.Run, reporter: Reporter, error: Exception) -> Ending:
         kind, message = _name_error(error)
@@ -231,12 +253,14 @@ def _describe(output: Output, outputs_uri: str) -> run_report_service_pb2.Comple
             physical_version=output.physical_version,
             digest=output.digest,
             last_data_date=output.last_data_date,
+            readers_hash=output.readers_hash,
+            base_readers_hash=output.base_readers_hash,
         ),
     )
     for name, value in output.metrics.items():
         # JSON has no NaN and no infinity.
         is_number = not isinstance(value, float) or math.isfinite(value)
-        request.metrics[name] = value if is_number else None
+        request.metrics[name] = cast("Any", value) if is_number else None
     if isinstance(output.result, run_pb2.BacktestResult):
         request.backtest.CopyFrom(output.result)
     else:

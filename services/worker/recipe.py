@@ -23,6 +23,7 @@ from worker.backtest.settings import BacktestSettings
 from worker.builtin.parameters import read_date
 from worker.builtin.signal_guard import BoundsPolicy, NanPolicy, SignalContract
 from worker.guardrails import Guardrail
+from worker.readers import hash_readers
 
 Versions = Mapping[str, definition_pb2.DefinitionVersion]  # by definition version id
 _ANYTHING: Mapping[str, Any] = {}  # the schema that says nothing
@@ -77,6 +78,17 @@ class PipelineRecipe:
     operators: Mapping[str, str]  # code_refs of those that are not the language's own, by name
     output_schema: Mapping[str, Any]
     guardrails: tuple[Guardrail, ...]
+    readers_hash: str
+    base_readers_hash: (
+        str  # of the base, as it was configured then; empty where it is recorded, or there is none
+    )
+    max_deleted_share: float | None  # None: how much is deleted is not judged
+    allow_deletion: bool
+
+    @property
+    def is_partial_range(self) -> bool:
+        """Whether what lies outside of `date_range` stays."""
+        return bool(self.date_range.start or self.date_range.end)
 
 
 @dataclass(frozen=True)
@@ -125,8 +137,16 @@ def make_recipe(
     instance: instance_pb2.Instance,
     upstreams: Sequence[instance_pb2.Instance],
     versions: Versions,
+    base_instance: instance_pb2.Instance | None = None,
 ) -> Recipe:
     """What `run` computes.
+
+    Args:
+        run: with its pins.
+        instance: at the run's revision.
+        upstreams: each at the revision that is pinned.
+        versions: what all of them are pinned to.
+        base_instance: at the revision at which the base version was made, where that is another one.
 
     Raises:
         PluginError: by type; `UnsupportedFlow` when the flow is not one that this worker executes.
@@ -141,6 +161,12 @@ def make_recipe(
             f"this worker does not execute the flow {flow} of {instance.name}", type="UnsupportedFlow"
         )
     parameters = _read_struct(run.parameters)
+    date_range = DateRange(read_date(parameters, "start"), read_date(parameters, "end"))
+    base_dataset = (find_dataset(base_instance) if base_instance is not None else None) or dataset
+    # After runs of a range, nobody knows what lies between: the next one of all dates starts afresh.
+    is_fresh_start = run.base_version.is_partial_range and not (date_range.start or date_range.end)
+    is_full = run.mode == run_pb2.RUN_MODE_FULL or is_fresh_start
+    has_base = bool(run.base_version.physical_version)
     pipeline, store, accessor = _read_components(dataset, versions)
     called = {name: versions[version_id] for name, version_id in dataset.pipeline.macro_version_ids.items()}
     is_signal = instance.HasField("signal")
@@ -151,13 +177,18 @@ def make_recipe(
         store=store,
         accessor=accessor,
         inputs=inputs,
-        mode=Mode.FULL if run.mode == run_pb2.RUN_MODE_FULL else Mode.INCREMENTAL,
-        date_range=DateRange(read_date(parameters, "start"), read_date(parameters, "end")),
+        mode=Mode.FULL if is_full else Mode.INCREMENTAL,
+        date_range=date_range,
         timezone=timezone,
         data_date=read_date(parameters, "data_date") or _scheduled_date(run, timezone),
         base=(
-            StoredData(store, accessor, run.base_version.uri, run.base_version.physical_version, timezone)
-            if run.base_version.physical_version
+            StoredData(
+                *_read_components(base_dataset, versions)[1:],
+                run.base_version.uri,
+                run.base_version.physical_version,
+                base_dataset.timezone or UTC,
+            )
+            if has_base
             else None
         ),
         contract=_read_contract(instance.signal.contract, pipeline.config) if is_signal else None,
@@ -165,6 +196,12 @@ def make_recipe(
         operators={name: version.code_ref for name, version in called.items() if version.code_ref},
         output_schema=to_mapping(version.output_schema),
         guardrails=_read_guardrails(version, pipeline.config),
+        readers_hash=_hash_readers(dataset, versions),
+        base_readers_hash=(
+            _hash_readers(base_dataset, versions) if has_base and not run.base_version.readers_hash else ""
+        ),
+        max_deleted_share=_read_share(run, dataset),
+        allow_deletion=run.allow_deletion,
     )
 
 
@@ -193,6 +230,26 @@ def _read_struct(given: Struct, schema: Mapping[str, Any] = _ANYTHING) -> dict[s
     return values
 
 
+def _hash_readers(dataset: spec_pb2.DatasetSpec, versions: Versions) -> str:
+    readers: dict[str, Mapping[str, Any]] = {
+        slot: {
+            "definition": versions[given.definition_version_id].content_hash,
+            "config": to_mapping(given.config),
+        }
+        for slot, given in (("store", dataset.store), ("accessor", dataset.accessor))
+    }
+    if dataset.timezone:  # whose clock times without a zone are read on
+        readers["dataset"] = {"timezone": dataset.timezone}
+    return hash_readers(readers)
+
+
+def _read_share(run: run_pb2.Run, dataset: spec_pb2.DatasetSpec) -> float | None:
+    """Return how much may go; None where that says nothing: it derives from upstreams, or is configured anew."""
+    is_same_config = run.base_version.compute_fingerprint == run.compute_fingerprint
+    is_judged = dataset.HasField("max_deleted_share") and is_same_config and not run.input_versions
+    return dataset.max_deleted_share if is_judged and not run.allow_deletion else None
+
+
 def _read_macros(called: Versions) -> dict[str, Macro]:
     saved = {name: version.op_macro for name, version in called.items() if version.HasField("op_macro")}
     return {name: Macro(name, tuple(macro.parameters), macro.expression) for name, macro in saved.items()}
@@ -219,16 +276,16 @@ def _read_inputs(
     inputs = []
     for pinned in run.input_versions:
         upstream = upstreams[pinned.instance_id]
+        # As it is called by those who configured the reader, whatever it was called when it was computed.
+        name = pinned.instance_name or upstream.name
         dataset = find_dataset(upstream)
         if not pinned.physical_version:
-            raise MissingInput(f"{upstream.name} ({pinned.role}) has no output to read")
+            raise MissingInput(f"{name} ({pinned.role}) has no output to read")
         if dataset is None:
-            raise MissingInput(f"{upstream.name} ({pinned.role}) is neither a dataset nor a signal")
+            raise MissingInput(f"{name} ({pinned.role}) is neither a dataset nor a signal")
         _, store, accessor = _read_components(dataset, versions)
         data = StoredData(store, accessor, pinned.uri, pinned.physical_version, dataset.timezone or UTC)
-        inputs.append(
-            Input(pinned.role, upstream.name, pinned.instance_id, pinned.version, pinned.digest, data)
-        )
+        inputs.append(Input(pinned.role, name, pinned.instance_id, pinned.version, pinned.digest, data))
     return tuple(inputs)
 
 

@@ -31,10 +31,12 @@ TENANT = "acme"
 TOKEN = "worker-token"
 CODE = {
     "sp500_prices": "worker.builtin.prices:SP500Prices",
-    "expression": "worker.builtin.derivation:ExpressionPipeline",
     "file": "worker.builtin.file_source:FilePipeline",
+    "expression": "worker.builtin.derivation:ExpressionPipeline",
     "delta": "worker.builtin.delta_store:DeltaStore",
+    "parquet": "worker.builtin.parquet_store:ParquetStore",
     "simple": "worker.builtin.simple_accessor:SimpleAccessor",
+    "field": "worker.builtin.field_accessor:FieldAccessor",
     "TWICE": "support.worker_plugins:Twice",
     "MISNAMED": "support.worker_plugins:Twice",
     "probe": "support.worker_plugins:Probe",
@@ -102,6 +104,7 @@ class Definitions(definition_service_pb2_grpc.DefinitionServiceServicer):
                     definition_name=name,
                     code_ref=CODE[name],
                     version="1.0.0",
+                    content_hash=f"hash of {name}",
                 )
                 version.MergeFrom(self.content.get(name, definition_pb2.DefinitionVersion()))
                 return version
@@ -160,9 +163,14 @@ class Runs(run_report_service_pb2_grpc.RunReportServiceServicer):
                 digest=output.digest,
                 uri=output.uri,
                 physical_version=output.physical_version,
+                instance_revision=upstream.instance_revision,
+                readers_hash=output.readers_hash,
             )
         if base is not None:
             run.base_version.CopyFrom(base.output_version)
+            run.base_version.compute_fingerprint = base.compute_fingerprint
+            run.base_version.instance_revision = base.instance_revision
+            run.base_version.is_partial_range = base.is_partial_range
         self.stored[run.run_id] = run
         return run
 
@@ -327,9 +335,16 @@ def fill_composition(dataset: Any, definition: str, config: Mapping[str, Any]) -
         (dataset.store, "delta"),
         (dataset.accessor, "simple"),
     ):
-        component.definition_name = name
-        component.definition_version_id = _VERSION_IDS[name]
+        pin(component, name)
     dataset.pipeline.config.update(config)
+
+
+def pin(component: Any, name: str, **config: Any) -> None:
+    """Pin a component to a built-in definition."""
+    component.definition_name = name
+    component.definition_version_id = _VERSION_IDS[name]
+    component.ClearField("config")
+    component.config.update(config)
 
 
 def make_ticket(run: run_pb2.Run, *, run_id: str | None = None) -> Ticket:

@@ -15,6 +15,7 @@ class Change:
     def __init__(self, content: pl.DataFrame, base: pl.DataFrame | None, keys: list[str]) -> None:
         if base is None or not set(keys) <= set(base.columns):
             self.inserted, self.updated_count, self.is_addition = content, 0, False
+            self.deleted_count = 0 if base is None else base.height
             return
         self.inserted = content.join(base, on=keys, how="anti")
         kept = content.height - self.inserted.height
@@ -22,6 +23,7 @@ class Change:
         if dict(content.schema) == dict(base.schema):
             unchanged = content.join(base, on=content.columns, how="semi", nulls_equal=True).height
         self.updated_count = kept - unchanged
+        self.deleted_count = base.height - kept  # a key is in each of them once
         self.is_addition = unchanged == base.height
 
 

@@ -59,7 +59,12 @@ class ParquetStore(Store):
             last_data_date=last_date(table),
             keys=tuple(self._keys),
             notes=note_finer_times(table),
+            rows_deleted=change.deleted_count,
         )
+
+    def key_columns(self) -> tuple[str, ...]:
+        """As configured."""
+        return tuple(self._keys)
 
     @typed
     def read(self, uri: str, physical_version: str) -> pl.DataFrame:

@@ -25,6 +25,7 @@ from worker.builtin.sql_text import trim
 from worker.builtin.tidy import ISO, check_columns, cut, read_date_columns, read_mapping, tidy
 from worker.builtin.zones import to_zones, zones_of
 
+_UNSEEN = "not looked for: a refresh with a cursor reads what came after it; mode FULL finds what is gone"
 _PASSWORDS = ("password", "passwd", "pwd")
 # Formats whose texts and numbers grow with the date: the larger unit first, each of a fixed width.
 _SORTED = re.compile(r"[^%]*(%F|%Y[^%]*%m[^%]*%d)[^%]*(%H[^%]*(%M[^%]*(%S[^%]*)?)?|%T[^%]*)?")
@@ -50,12 +51,11 @@ class SqlPipeline(Pipeline):
         date_format = str(config.get("date_format") or "") or ISO
         cursor = str(config.get("cursor") or "")
         kept = _name_of_cursor(cursor, mapping, dates)
-        base = context.previous if cursor else None
+        bounds = context.date_range
+        # A range of dates is read as a whole: the cursor tells nothing of what changed or went within it.
+        base = context.previous if cursor and not (bounds.start or bounds.end) else None
         if base is not None and kept not in base.columns:
             base = None  # made by another query: start afresh
-        bounds = context.date_range
-        if base is not None and (bounds.start or bounds.end):
-            raise InvalidConfig("a date range needs mode FULL: rows left out now would never be read")
         last = None if base is None else base[kept].max()
         source = read_text(config, "table") if config.get("table") else "the query"
         context.progress(0.1, f"reading {source}" + ("" if last is None else f" from {kept} {last!s} on"))
@@ -69,7 +69,9 @@ class SqlPipeline(Pipeline):
         table = to_zones(table, {}, context.timezone)
         table = tidy(table, mapping, dates, date_format, source)
         context.progress(0.8, f"{table.height} rows read")
+        context.report("rows_fetched", table.height)
         if base is not None:
+            context.report("deletions", _UNSEEN)
             table = _merge(base, table, list(read_names(config, "keys") or ("date", "entity")), source)
         return cut(table, bounds, source)
 

@@ -13,6 +13,7 @@ from optaic.plugins.base import (
 from optaic.plugins.context import DateRange, InputTable, Mode, PipelineContext
 from optaic.plugins.days import day_in, is_dated, take_days, zone_of
 from optaic.plugins.errors import (
+    DeletionRefused,
     GuardrailViolated,
     InvalidColumnName,
     InvalidConfig,
@@ -42,6 +43,7 @@ __all__ = [
     "Accessor",
     "Allocation",
     "DateRange",
+    "DeletionRefused",
     "GuardrailViolated",
     "InputTable",
     "InvalidColumnName",

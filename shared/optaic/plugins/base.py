@@ -24,7 +24,8 @@ class Pipeline(ABC):
         """The whole content of the new version: one row per key, by convention `date` (Date) and `entity` (String).
 
         In incremental mode `context.previous` holds the last version: extend it, where that is cheaper than
-        starting afresh, and return the result of both.
+        starting afresh, and return the result of both. With a `context.date_range` it holds nothing: return the rows
+        of that range; the rest of the last version stays as it is, and rows outside are dropped.
 
         Raises:
             PluginError: with the type that the run shall show, for example NoDataInRange or InvalidConfig.
@@ -43,9 +44,11 @@ class StoredVersion:
     rows_updated: int  # rows whose key the base version has with other values
     last_data_date: dt.date | None  # None when the table has no `date` column or no rows
     keys: tuple[str, ...] = ()  # columns without nulls that identify a row; empty where the store knows none
-    notes: Mapping[str, str] = field(
-        default_factory=dict
-    )  # what it kept otherwise than given: the run's metrics
+    # What it kept otherwise than given: the run's metrics.
+    notes: Mapping[str, str] = field(default_factory=dict)
+    rows_deleted: int | None = (
+        None  # rows of the base version whose key is gone; None: the worker counts them
+    )
 
 
 class Store(ABC):
@@ -60,6 +63,14 @@ class Store(ABC):
 
     def __init__(self, config: Mapping[str, object] | None = None) -> None:
         self.config = dict(config or {})
+
+    def key_columns(self) -> tuple[str, ...]:
+        """Columns that identify a row; override it where that is not what `keys` of the config names.
+
+        The worker compares a refresh with the version before by them: how much would be deleted.
+        """
+        given = self.config.get("keys")
+        return tuple(map(str, given)) if isinstance(given, list | tuple) and given else ("date", "entity")
 
     @abstractmethod
     def write(self, table: pl.DataFrame, base_version: str | None, uri: str) -> StoredVersion:

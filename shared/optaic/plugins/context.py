@@ -61,6 +61,10 @@ def _no_previous() -> pl.DataFrame | None:
     return None
 
 
+def _ignore_report(name: str, value: object) -> None:
+    del name, value
+
+
 @dataclass(frozen=True)
 class PipelineContext:
     """Everything that one run of a pipeline may depend on."""
@@ -79,10 +83,17 @@ class PipelineContext:
     previous_reader: Callable[[], pl.DataFrame | None] = field(
         default=_no_previous, repr=False, compare=False
     )
+    # Adds to what the run says it has measured: a name, and a number, a text, or a mapping or list of them.
+    # `rows_fetched` says how many rows were read where that is not the height of the table.
+    report: Callable[[str, object], None] = field(default=_ignore_report, repr=False, compare=False)
 
     @cached_property
     def previous(self) -> pl.DataFrame | None:
-        """The last version's table (the pinned one, never a failed run's leftover); None in full mode or at first."""
+        """The last version's whole content (the pinned one, never a failed run's leftover).
+
+        None at first, in full mode, and in a run of a range of dates; also in the first run after such a one: what
+        lies between is not known to have been read.
+        """
         return None if self.mode is Mode.FULL else self.previous_reader()
 
     def tables(self, role: str) -> tuple[InputTable, ...]:

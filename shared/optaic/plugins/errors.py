@@ -69,6 +69,10 @@ class GuardrailViolated(PluginError):
     """Produced data breaks a contract that blocks."""
 
 
+class DeletionRefused(PluginError):
+    """A refresh would delete more than it may; nothing was written."""
+
+
 class NotFitted(PluginError):
     """A model is asked before it has learnt."""
 

@@ -180,10 +180,28 @@ def test_rows_that_do_not_fit_the_old_ones_are_refused(database: Database) -> No
         run(database, first, cursor="seq")
 
 
-def test_a_date_range_cuts_a_full_refresh_only(database: Database) -> None:
-    assert run(database, mode=Mode.FULL, within=DateRange(DAYS[1], None)).height == 1
-    with pytest.raises(InvalidConfig, match="FULL"):
-        run(database, run(database, cursor="seq"), cursor="seq", within=DateRange(DAYS[1], None))
+def test_a_date_range_is_read_as_a_whole_whatever_the_cursor_says(database: Database) -> None:
+    first = run(database, cursor="seq")
+    database.execute("update prices set px = 8 where seq = 1")  # the cursor would not see it
+    for options in ({}, {"cursor": "seq"}):
+        for mode in Mode:
+            found = run(database, first, mode=mode, within=DateRange(DAYS[0], DAYS[0]), **options)
+            assert found.rows() == [(DAYS[0], "a", 8.0, 1), (DAYS[0], "b", None, 2)]
+
+
+def test_what_was_fetched_and_what_was_not_looked_for_is_reported(database: Database) -> None:
+    first = run(database, cursor="seq")
+    database.insert((DAYS[2], "a", 9.0, 4))
+    said: dict[str, object] = {}
+    config = {"url": database.url, "columns": COLUMNS, "table": "prices", "cursor": "seq"}
+    context = PipelineContext(config=config, previous_reader=lambda: first, report=said.__setitem__)
+    assert SqlPipeline().run(context).height == 4
+    assert said["rows_fetched"] == 2, "the last one again, and the new one; not what was known before"
+    assert "not looked for" in str(said["deletions"])
+    said.clear()
+    full = PipelineContext(config=config, mode=Mode.FULL, report=said.__setitem__)
+    SqlPipeline().run(full)
+    assert said == {"rows_fetched": 4}
 
 
 def test_what_the_database_lacks_is_a_typed_error(database: Database) -> None:

@@ -1,0 +1,136 @@
+"""A refresh of a range of dates: what was computed takes the place of the same dates, all else stays; no storage here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from optaic.plugins import DateRange, NoDataInRange, SchemaMismatch, take_days, zone_of
+
+_DATE = "date"
+_TEXTS = (pl.Categorical, pl.Enum)
+_LARGEST_EXACT = 2**53  # beyond it a float does not tell whole numbers apart
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The whole content after the refresh, and what that took."""
+
+    table: pl.DataFrame
+    dropped_count: int  # rows that were computed, but lie outside the range
+    new_columns: tuple[str, ...]  # absent outside the range
+
+
+def put_in_place(
+    part: pl.DataFrame, base: pl.DataFrame | None, dates: DateRange, *, allow_deletion: bool
+) -> Merged:
+    """Return the version before with the rows of a range replaced; rows outside stay exactly as they are.
+
+    Args:
+        part: what was computed; of no rows, its columns do not count.
+        base: the version before; None at first, then the range is all there is.
+        dates: the range.
+        allow_deletion: whether every row of the range may go.
+
+    Raises:
+        NoDataInRange: nothing was computed for the range.
+        SchemaMismatch: a table has no `date`, or a column that lacks, or is of a type that does not go with the rest.
+    """
+    inside = part if part.is_empty() else _inside(part, dates)
+    dropped_count = part.height - inside.height
+    if inside.is_empty():
+        _check_emptied(base, dates, allow_deletion=allow_deletion)
+        assert base is not None
+        inside = base.clear()
+    if base is None:
+        return Merged(inside, dropped_count, ())
+    conformed = _conform(inside, base, dates)
+    new_columns = tuple(name for name in conformed.columns if name not in base.columns)
+    outside = base.filter(~_is_inside(base, dates)).with_columns(
+        pl.lit(None, dtype=conformed.schema[name]).alias(name) for name in new_columns
+    )
+    return Merged(
+        pl.concat([outside, conformed.select(outside.columns)], how="vertical"), dropped_count, new_columns
+    )
+
+
+def count_inside(base: pl.DataFrame | None, dates: DateRange) -> int:
+    """Return how many rows of the version before lie in a range."""
+    return 0 if base is None else _inside(base, dates).height
+
+
+def _check_emptied(base: pl.DataFrame | None, dates: DateRange, *, allow_deletion: bool) -> None:
+    where = f"from {dates.start or 'the start'} to {dates.end or 'the end'}"
+    count = count_inside(base, dates)
+    if count == 0:
+        raise NoDataInRange(f"there is no row {where}")
+    if not allow_deletion:
+        raise NoDataInRange(
+            f"there is no row {where}, where the version before has {count}; nothing was written. If they are really "
+            "gone, submit the run with allow_deletion and a reason"
+        )
+
+
+def _inside(table: pl.DataFrame, dates: DateRange) -> pl.DataFrame:
+    if _DATE not in table.columns:
+        text = f"a range of dates needs a column {_DATE!r}; there are {', '.join(table.columns) or 'none'}"
+        raise SchemaMismatch(text)
+    return table.filter(_is_inside(table, dates))
+
+
+def _is_inside(table: pl.DataFrame, dates: DateRange) -> pl.Series:
+    """Which rows lie in the range; one without a date does not."""
+    days = take_days(table[_DATE], zone_of(table[_DATE]))
+    is_inside = days.is_not_null()
+    if dates.start is not None:
+        is_inside &= days >= dates.start
+    if dates.end is not None:
+        is_inside &= days <= dates.end
+    return is_inside.fill_null(value=False)
+
+
+def _conform(part: pl.DataFrame, base: pl.DataFrame, dates: DateRange) -> pl.DataFrame:
+    """The part with the types that the other rows have: what differs in form only is made alike."""
+    if missing := [name for name in base.columns if name not in part.columns]:
+        raise SchemaMismatch(
+            f"the rows from {dates.start or 'the start'} to {dates.end or 'the end'} have no column "
+            f"{', '.join(missing)}, which the others have; refresh without a range"
+        )
+    columns = []
+    for column in part.iter_columns():
+        wanted = base.schema.get(column.name)
+        found = column if wanted is None else _cast(column, wanted)
+        if found is None:
+            raise SchemaMismatch(
+                f"column {column.name!r} is {column.dtype} in the range and {wanted} outside it; refresh without a range"
+            )
+        columns.append(found)
+    return pl.DataFrame(columns)
+
+
+def _cast(column: pl.Series, wanted: pl.DataType) -> pl.Series | None:
+    """The same values in another type; None where a value would become another one."""
+    given = column.dtype
+    if given in {wanted, pl.Null} or (isinstance(given, _TEXTS) and wanted == pl.String):
+        return column.cast(wanted)
+    if isinstance(given, pl.Datetime) and isinstance(wanted, pl.Datetime):
+        return _cast_times(column, given.time_zone, wanted)
+    return _cast_numbers(column, wanted) if given.is_numeric() and wanted.is_numeric() else None
+
+
+def _cast_times(column: pl.Series, zone: str | None, wanted: pl.Datetime) -> pl.Series | None:
+    if (zone is None) is not (wanted.time_zone is None):
+        return None
+    moved = column if wanted.time_zone is None else column.dt.convert_time_zone(wanted.time_zone)
+    return moved.dt.cast_time_unit(wanted.time_unit)
+
+
+def _cast_numbers(column: pl.Series, wanted: pl.DataType) -> pl.Series | None:
+    if column.dtype.is_integer() and wanted.is_float() and (column.abs() > _LARGEST_EXACT).any():
+        return None
+    cast = column.cast(wanted, strict=False)
+    is_same = cast.null_count() == column.null_count() and cast.cast(column.dtype, strict=False).equals(
+        column
+    )
+    return cast if is_same else None

@@ -1,0 +1,29 @@
+"""How a dataset's versions are read, as one digest: what readers see is content and the way it is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+
+def hash_readers(readers: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the SHA-256 over content hashes and configurations, by component; the same on every machine.
+
+    A number is the same number whether it is written 1 or 1.0, as in the compute fingerprint.
+    """
+    text = json.dumps(
+        _plain(readers), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

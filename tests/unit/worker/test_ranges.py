@@ -1,0 +1,180 @@
+"""A range of dates put in place of the same dates, and how much a refresh takes away: pure functions on tables."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from optaic.plugins import DateRange, DeletionRefused, NoDataInRange, SchemaMismatch
+from worker.comparison import check_deletions, count_changes, count_deleted
+from worker.ranges import put_in_place
+from worker.readers import hash_readers
+
+KEYS = ("date", "entity")
+DAY = dt.date(2024, 1, 1)
+_rows = st.dictionaries(
+    st.tuples(st.integers(0, 9), st.sampled_from("ab")), st.sampled_from([1.5, 2.5, None]), max_size=14
+)
+_bounds = st.one_of(st.none(), st.integers(-1, 10))
+
+
+def _day(number: int) -> dt.date:
+    return DAY + dt.timedelta(days=number)
+
+
+def _table(rows: dict[tuple[int, str], float | None]) -> pl.DataFrame:
+    schema = {"date": pl.Date, "entity": pl.String, "value": pl.Float64}
+    listed = [(_day(day), entity, value) for (day, entity), value in rows.items()]
+    return pl.DataFrame(listed, schema=schema, orient="row")
+
+
+def _range(start: int | None, end: int | None) -> DateRange:
+    return DateRange(*(None if each is None else _day(each) for each in (start, end)))
+
+
+@given(before=_rows, computed=_rows, start=_bounds, end=_bounds)
+def test_only_rows_of_the_range_change_and_those_become_what_was_computed(
+    before: dict[tuple[int, str], float | None],
+    computed: dict[tuple[int, str], float | None],
+    start: int | None,
+    end: int | None,
+) -> None:
+    dates = _range(start, end)
+
+    def is_inside(key: tuple[int, str]) -> bool:
+        return _day(key[0]) in dates
+
+    wanted = {key: value for key, value in before.items() if not is_inside(key)}
+    inside = {key: value for key, value in computed.items() if is_inside(key)}
+    try:
+        merged = put_in_place(_table(computed), _table(before), dates, allow_deletion=True)
+    except NoDataInRange:
+        assert not inside
+        assert not any(map(is_inside, before))
+        return
+    assert merged.table.sort(KEYS).equals(_table(wanted | inside).sort(KEYS))
+    assert merged.dropped_count == len(computed) - len(inside)
+    counted = count_changes(_table(before), merged.table, KEYS)
+    now = wanted | inside
+    assert counted == {
+        "rows_inserted": len(now.keys() - before.keys()),
+        "rows_updated": sum(before[key] != now[key] for key in now.keys() & before.keys()),
+        "rows_deleted": len(before.keys() - now.keys()),
+    }
+
+
+def test_a_range_in_which_everything_is_gone_is_emptied_only_where_it_may_be() -> None:
+    before = _table({(0, "a"): 1.0, (1, "a"): 2.0})
+    gone = DateRange(_day(1), None)
+    for nothing in (pl.DataFrame(), before.clear(), before.head(1)):
+        with pytest.raises(NoDataInRange, match="allow_deletion"):
+            put_in_place(nothing, before, gone, allow_deletion=False)
+        assert put_in_place(nothing, before, gone, allow_deletion=True).table.equals(before.head(1))
+        for base in (None, before):
+            with pytest.raises(NoDataInRange, match="there is no row from 2024-01-09"):
+                put_in_place(nothing, base, DateRange(_day(8), None), allow_deletion=True)
+
+
+def test_rows_without_a_date_lie_in_no_range() -> None:
+    before = pl.DataFrame({"date": [_day(0), None], "id": [1, 2]})
+    part = pl.DataFrame({"date": [_day(0), None], "id": [3, 4]})
+    merged = put_in_place(part, before, DateRange(_day(0), _day(0)), allow_deletion=False)
+    assert merged.table.sort("id").rows() == [(None, 2), (_day(0), 3)]
+    assert merged.dropped_count == 1
+
+
+_BASE = pl.DataFrame(
+    {"date": [_day(0), _day(1)], "n": [1, 2], "x": [0.5, 1.5], "t": ["a", "b"]},
+    schema_overrides={"n": pl.Int64},
+)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "kind"),
+    [
+        ("n", [7], pl.Int32),
+        ("n", [7.0], pl.Float64),
+        ("x", [7], pl.Int64),
+        ("x", [0.5], pl.Float32),
+        ("x", [None], pl.Null),
+        ("t", ["c"], pl.Categorical),
+    ],
+)
+def test_what_differs_in_form_only_is_made_alike(column: str, values: list[Any], kind: Any) -> None:
+    part = _BASE.tail(1).with_columns(pl.Series(column, values, dtype=kind))
+    merged = put_in_place(part, _BASE, DateRange(_day(1), None), allow_deletion=False).table
+    assert merged.schema == _BASE.schema
+    assert merged.head(1).equals(_BASE.head(1))
+    assert merged[column][1] == values[0]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("n", 7.5), ("n", float("inf")), ("n", "7"), ("x", 2**53 + 1), ("x", "0.5"), ("t", 7), ("t", _day(0))],
+)
+def test_what_would_become_another_value_is_refused_by_column_and_types(column: str, value: Any) -> None:
+    part = _BASE.tail(1).with_columns(pl.Series(column, [value]))
+    with pytest.raises(SchemaMismatch, match=rf"column '{column}' is .* in the range and .* without a range"):
+        put_in_place(part, _BASE, DateRange(_day(1), None), allow_deletion=False)
+
+
+def test_columns_that_come_are_absent_outside_and_columns_that_lack_are_refused() -> None:
+    dates = DateRange(_day(1), None)
+    merged = put_in_place(_BASE.tail(1).with_columns(new=pl.lit(3)), _BASE, dates, allow_deletion=False)
+    assert merged.new_columns == ("new",)
+    assert merged.table["new"].to_list() == [None, 3]
+    assert merged.table.drop("new").equals(_BASE)
+    with pytest.raises(SchemaMismatch, match="no column x"):
+        put_in_place(_BASE.tail(1).drop("x"), _BASE, dates, allow_deletion=False)
+    with pytest.raises(SchemaMismatch, match="needs a column 'date'"):
+        put_in_place(_BASE.drop("date"), _BASE, dates, allow_deletion=False)
+    with pytest.raises(SchemaMismatch, match="column 'date' holds no dates but String"):
+        put_in_place(_BASE.with_columns(date=pl.lit("2024")), _BASE, dates, allow_deletion=False)
+
+
+@given(known=st.integers(0, 45), deleted=st.integers(0, 45), share=st.sampled_from([0.0, 0.25, 0.5, 1.0]))
+def test_more_than_the_share_of_at_least_twenty_keys_is_refused(
+    known: int, deleted: int, share: float
+) -> None:
+    deleted = min(deleted, known)
+    before = pl.DataFrame({"id": list(range(known)), "x": [1.0] * known}, schema={"id": int, "x": float})
+    after = before.tail(known - deleted).with_columns(x=pl.lit(2.0))
+    if known >= 20 and deleted > share * known:
+        with pytest.raises(DeletionRefused, match=rf"delete {deleted} of {known} keys \(id\)") as refusal:
+            check_deletions(before, after, ["id"], share)
+        assert "--allow-deletion --reason" in str(refusal.value)
+    else:
+        check_deletions(before, after, ["id"], share)
+
+
+def test_keys_are_compared_by_value_and_absent_ones_by_number_of_rows() -> None:
+    before = pl.DataFrame({"id": [1, 2, 3], "x": [1, 1, 1]})
+    after = pl.DataFrame({"id": pl.Series([2, 3, 4], dtype=pl.Int16), "x": [1, 2, 1]})
+    assert count_deleted(before, after, ["id"]) == 1
+    assert count_changes(before, after, ["id"]) == {"rows_inserted": 1, "rows_updated": 1, "rows_deleted": 1}
+    assert count_deleted(before, after.head(1), ["nowhere"]) == 2
+    assert count_deleted(before.head(1), after, []) == 0
+
+
+def test_the_hash_of_readers_depends_on_what_is_said_and_not_on_how() -> None:
+    readers: dict[str, Any] = {
+        "store": {"definition": "a", "config": {"keys": ["x"], "n": 1.0}},
+        "accessor": {"config": {}},
+    }
+    same: dict[str, Any] = {
+        "accessor": {"config": {}},
+        "store": {"config": {"n": 1, "keys": ["x"]}, "definition": "a"},
+    }
+    assert hash_readers(readers) == hash_readers(same)
+    others: tuple[dict[str, Any], ...] = (
+        {**readers, "store": {**readers["store"], "definition": "b"}},
+        {**readers, "accessor": {"config": {"field": "x"}}},
+        {"store": readers["accessor"], "accessor": readers["store"]},
+    )
+    for other in others:
+        assert hash_readers(other) != hash_readers(readers)
