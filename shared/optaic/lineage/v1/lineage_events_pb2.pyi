@@ -23,7 +23,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class FlowStatusesChanged(_message.Message):
-    """States of flows changed, or a version moved. In chunks of at most 256 kB; all chunks of one change carry the
+    """States of flows changed, a version moved, or the causes of a flow are others than before. In chunks of at most 256 kB; all chunks of one change carry the
     same revision. Subject `optaic.<tenant>.lineage.v1.flow_statuses_changed.batch`.
     """
 
@@ -107,7 +107,7 @@ class FlowStatusChange(_message.Message):
     def flow(self) -> _flow_pb2.FlowRef: ...
     @_builtins.property
     def cause_indexes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Positions in the message's `causes`."""
+        """Positions in the message's `causes`: all that begin in the flow or in its direct edges, 8 at most."""
 
     @_builtins.property
     def last_run_time(self) -> _timestamp_pb2.Timestamp: ...

@@ -113,6 +113,10 @@ class _CauseKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CauseKind.V
     """It has never succeeded."""
     CAUSE_KIND_PARTIAL_RANGE: _CauseKind.ValueType  # 8
     """Its newest run read its upstreams for a range of dates only; a run without a range clears it."""
+    CAUSE_KIND_UPSTREAM_NOT_FRESH: _CauseKind.ValueType  # 9
+    """An upstream has the version that was consumed, and is not fresh itself. States and statuses say so;
+    ExplainStaleness has what it began with instead.
+    """
 
 class CauseKind(_CauseKind, metaclass=_CauseKindEnumTypeWrapper):
     """Why a flow is not fresh."""
@@ -134,6 +138,10 @@ CAUSE_KIND_NEVER_SUCCEEDED: CauseKind.ValueType  # 7
 """It has never succeeded."""
 CAUSE_KIND_PARTIAL_RANGE: CauseKind.ValueType  # 8
 """Its newest run read its upstreams for a range of dates only; a run without a range clears it."""
+CAUSE_KIND_UPSTREAM_NOT_FRESH: CauseKind.ValueType  # 9
+"""An upstream has the version that was consumed, and is not fresh itself. States and statuses say so;
+ExplainStaleness has what it began with instead.
+"""
 Global___CauseKind: _TypeAlias = CauseKind  # noqa: Y015
 
 @_typing.final
@@ -165,7 +173,7 @@ class Cause(_message.Message):
     """For people."""
     @_builtins.property
     def origin(self) -> _flow_pb2.FlowRef:
-        """The flow in which it began: for UPSTREAM_MOVED the upstream that moved, else the flow that has it."""
+        """The flow in which it began: for UPSTREAM_MOVED and UPSTREAM_NOT_FRESH the upstream, else the flow that has it."""
 
     def __init__(
         self,
@@ -230,7 +238,7 @@ class FlowState(_message.Message):
     def flow(self) -> _flow_pb2.FlowRef: ...
     @_builtins.property
     def causes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cause]:
-        """Own causes, and those of its edges; empty when fresh."""
+        """What begins in it or in its direct edges, 8 at most; empty when fresh. ExplainStaleness goes to the roots."""
 
     @_builtins.property
     def current_version(self) -> _flow_pb2.VersionRef:

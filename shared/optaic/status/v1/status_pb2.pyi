@@ -116,8 +116,8 @@ class FlowStatus(_message.Message):
     """False: it does not count in the instance's status."""
     @_builtins.property
     def causes(self) -> _containers.RepeatedCompositeFieldContainer[_lineage_pb2.Cause]:
-        """Why it was not fresh when it last changed; what has been mended upstream since may still be named.
-        ExplainStaleness has the causes of this moment.
+        """Why it is not fresh, as far as it begins in the flow or in its direct edges, 8 causes at most: an upstream that
+        moved, or that is not fresh itself. ExplainStaleness goes to the roots.
         """
 
     @_builtins.property
