@@ -13,6 +13,7 @@ from lineage_service.domain.causes import Cause, CauseKind
 from lineage_service.domain.flows import (
     Change,
     EdgeSpec,
+    Flow,
     FlowKey,
     FlowSpec,
     Input,
@@ -177,15 +178,15 @@ def flow_ref(instance_id: str, flow_kind: str) -> FlowRef:
 def cause_message(cause: Cause) -> lineage_pb2.Cause:
     """Return the protobuf cause."""
     origin = cause.origin
-    is_overdue = cause.kind is CauseKind.OVERDUE
+    overdue = origin if cause.kind is CauseKind.OVERDUE and isinstance(origin, Flow) else None
     return lineage_pb2.Cause(
         kind=cause.kind.value,  # type: ignore[arg-type]  # the domain numbers them alike; a test compares
         origin=flow_ref(origin.instance_id, origin.flow_kind),
         origin_name=origin.instance_name,
         from_version=cause.from_version,
         to_version=cause.to_version,
-        expected_data_date=origin.overdue_date if is_overdue else "",
-        last_data_date=origin.last_data_date if is_overdue else "",
+        expected_data_date=overdue.overdue_date if overdue else "",
+        last_data_date=overdue.last_data_date if overdue else "",
         message=cause.message,
     )
 

@@ -225,6 +225,15 @@ def local_causes(flows: dict[FlowKey, ModelFlow], key: FlowKey) -> set[ModelCaus
     return causes
 
 
+def state_causes(flows: dict[FlowKey, ModelFlow], key: FlowKey) -> list[set[ModelCause]]:
+    """Return what a flow's state may show: what begins in it or in its edges, else one upstream that is not fresh."""
+    if flows[key].is_fresh:
+        return [set()]
+    causes = local_causes(flows, key)
+    stale = {edge[0] for edge in flows[key].edges if not flows[edge[0]].is_fresh}
+    return [causes] if causes else [{ModelCause("UPSTREAM_NOT_FRESH", upstream)} for upstream in stale]
+
+
 def explanations(
     flows: dict[FlowKey, ModelFlow], key: FlowKey
 ) -> dict[tuple[ModelCause, FlowKey | None], int]:

@@ -119,15 +119,24 @@ class Lineage:
                 summaries[downstream.key].consumed[key] = edge.consumed_version
         return summaries
 
-    async def messages(self) -> list[FlowStatusesChanged]:
-        """Return the FlowStatusesChanged that wait in the outbox, in order."""
+    async def messages(self, after: int = 0) -> list[FlowStatusesChanged]:
+        """Return the FlowStatusesChanged that wait in the outbox, in order, from a lineage revision on."""
         statement = sa.text(
             "select payload from outbox where tenant_id = :tenant_id and type = :type order by id"
         )
         kind = FlowStatusesChanged.DESCRIPTOR.full_name
         async with self.database.read(self.tenant_id) as connection:
             rows = await connection.execute(statement, {"tenant_id": self.tenant_id, "type": kind})
-            return [FlowStatusesChanged.FromString(row[0]) for row in rows]
+            messages = [FlowStatusesChanged.FromString(row[0]) for row in rows]
+        return [message for message in messages if message.revision > after]
+
+    async def states(self) -> dict[FlowKey, queries.State]:
+        """Return what GetFlowState answers of all defined flows, computed afresh."""
+        statement = sa.text("select flow_id from flows where tenant_id = :tenant_id and is_defined")
+        async with self.database.read(self.tenant_id) as connection:
+            ids = (await connection.execute(statement, {"tenant_id": self.tenant_id})).scalars()
+            states = await queries.list_states(connection, self.tenant_id, list(ids))
+        return {state.flow.key: state for state in states}
 
 
 def pins_of(answer: admission.Answer) -> list[Input]:

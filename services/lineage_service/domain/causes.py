@@ -1,4 +1,4 @@
-"""Why a flow is not fresh: local causes, root causes with shortest paths, and their texts; no input or output."""
+"""Why a flow is not fresh: causes of its own and of its edges, root causes with shortest paths; no input or output."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
-from lineage_service.domain.flows import Edge, Flow, Word
+from lineage_service.domain.flows import Edge, Flow, Upstream, Word
+
+CAUSES_TOLD = 8  # of one flow
 
 
 class CauseKind(IntEnum):
@@ -21,14 +23,15 @@ class CauseKind(IntEnum):
     INVALIDATED = 6
     NEVER_SUCCEEDED = 7
     PARTIAL_RANGE = 8
+    UPSTREAM_NOT_FRESH = 9
 
 
 @dataclass(frozen=True)
 class Cause:
-    """One reason, where it began: for UPSTREAM_MOVED in the upstream that moved, else in the flow itself."""
+    """One reason, where it began: for UPSTREAM_MOVED and UPSTREAM_NOT_FRESH in the upstream, else in the flow itself."""
 
     kind: CauseKind
-    origin: Flow
+    origin: Flow | Upstream
     message: str
     from_version: int = 0
     to_version: int = 0
@@ -39,8 +42,8 @@ class Explanation:
     """A cause and one shortest path from its origin to the flow, both included."""
 
     cause: Cause
-    path: tuple[Flow, ...]
-    direct_upstream: Flow | None = None
+    path: tuple[Flow | Upstream, ...]
+    direct_upstream: Flow | Upstream | None = None
 
 
 class Graph:
@@ -62,14 +65,41 @@ class Graph:
         return [self.flows[upstream_id] for upstream_id in ids]
 
 
-def moved(upstream: Flow, from_version: int, to_version: int) -> Cause:
+def moved(upstream: Flow | Upstream, from_version: int, to_version: int) -> Cause:
     """Return the cause of an edge whose upstream has moved on."""
     message = f"{upstream.instance_name} moved from version {from_version} to version {to_version}"
     return Cause(CauseKind.UPSTREAM_MOVED, upstream, message, from_version, to_version)
 
 
+def not_fresh(upstream: Flow | Upstream) -> Cause:
+    """Return the cause of an edge whose upstream is what was consumed, but is not fresh itself."""
+    name = upstream.instance_name or upstream.instance_id
+    if upstream.is_deleted:
+        what = "was deleted"
+    elif not upstream.is_defined:
+        what = "is not known yet"
+    else:
+        what = "is not fresh" if upstream.version else "has no output yet"
+    return Cause(CauseKind.UPSTREAM_NOT_FRESH, upstream, f"{name} {what}")
+
+
+def state_causes(graph: Graph, flow: Flow) -> list[Cause]:
+    """Return why a flow is not fresh, as its state shows it: what begins in it or in its direct edges, and no more.
+
+    Where that is nothing, it is an upstream that is not fresh: of several the one that has been so for longest, so that
+    what becomes of the others changes nothing here. The graph must hold the direct upstreams.
+    """
+    if flow.is_fresh:
+        return []
+    causes = local_causes(graph, flow)
+    stale = [upstream for upstream in graph.upstreams_of(flow) if not upstream.is_fresh]
+    if causes or not stale:
+        return causes[:CAUSES_TOLD]
+    return [not_fresh(min(stale, key=lambda upstream: (upstream.stale_revision, upstream.flow_id)))]
+
+
 def local_causes(graph: Graph, flow: Flow) -> list[Cause]:
-    """Return the flow's own causes and those of its edges."""
+    """Return the flow's own causes and those of its edges, of which root causes are made."""
     name = flow.instance_name
     if flow.is_deleted or not flow.is_defined:
         what = "was deleted" if flow.is_deleted else "is not defined"
@@ -139,8 +169,8 @@ def find_causes(graph: Graph, start: Flow, limit: int | None = None) -> list[Exp
     return list(found.values())[:limit]
 
 
-def _path(cause: Cause, holder: Flow, below: dict[int, Flow | None]) -> tuple[Flow, ...]:
-    path = [cause.origin] if cause.origin.flow_id != holder.flow_id else []
+def _path(cause: Cause, holder: Flow, below: dict[int, Flow | None]) -> tuple[Flow | Upstream, ...]:
+    path: list[Flow | Upstream] = [cause.origin] if cause.origin.flow_id != holder.flow_id else []
     step: Flow | None = holder
     while step is not None:
         path.append(step)

@@ -221,6 +221,8 @@ class Flow:
     readers_hash: str
     full_run_number: int
     partial_run_number: int
+    # Since which revision it has been not fresh, where it is not; 0: since before that was kept.
+    stale_revision: int
 
     @property
     def key(self) -> FlowKey:
@@ -259,6 +261,23 @@ class Flow:
     def right_fingerprint(self) -> str:
         """The configuration for which its newest output is right."""
         return self.computed_fingerprint if self.has_other_config else self.fingerprint
+
+
+class Upstream(NamedTuple):
+    """What a cause says of a flow; where there are many, it is read without the rest."""
+
+    flow_id: int
+    instance_id: str
+    flow_kind: str
+    instance_name: str
+    is_deleted: bool
+    is_defined: bool
+    version: int
+
+    @property
+    def key(self) -> FlowKey:
+        """Its identity."""
+        return FlowKey(self.instance_id, self.flow_kind)
 
 
 class Edge(NamedTuple):

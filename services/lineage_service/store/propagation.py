@@ -104,13 +104,50 @@ _FIND_FRESH = sa.text("""
     )
     select flow_id from region where flow_id not in (select flow_id from blocked)
 """)
+# Who is not fresh for other reasons, and reads what changed: freshness stops there, the causes do not.
+_LIST_READERS = sa.text("""
+    select f.flow_id from (
+        select distinct e.downstream_id
+        from unnest(cast(:flow_ids as bigint[])) as changed (flow_id) cross join lateral (
+            select e.downstream_id from edges e
+            where e.tenant_id = :tenant_id and e.upstream_id = changed.flow_id and e.is_connected
+            offset 0
+        ) e
+    ) d (flow_id) cross join lateral (
+        select f.flow_id from flows f
+        where f.tenant_id = :tenant_id and f.flow_id = d.flow_id and not f.is_fresh and f.is_defined
+          and f.version > 0 and f.revision <> :revision
+        offset 0
+    ) f
+""")
+_LIST_BEHIND = sa.text("""
+    select e.upstream_id, e.consumed_version, cast(array_agg(distinct e.downstream_id) as text)
+    from edges e
+    where e.tenant_id = :tenant_id and e.upstream_id = any(:moved) and e.is_connected
+      and e.consumed_version <> (select u.version from flows u
+                                 where u.tenant_id = :tenant_id and u.flow_id = e.upstream_id)
+    group by e.upstream_id, e.consumed_version
+    order by e.upstream_id, e.consumed_version
+""")
+# Of flows that have just become stale: none of their upstreams has been so for longer.
+_LIST_BELOW = sa.text("""
+    select e.upstream_id, cast(array_agg(d.flow_id) as text)
+    from unnest(cast(:flow_ids as bigint[])) as d (flow_id) cross join lateral (
+        select e.upstream_id from edges e
+        where e.tenant_id = :tenant_id and e.downstream_id = d.flow_id and e.is_connected
+          and (select not u.is_fresh from flows u
+               where u.tenant_id = :tenant_id and u.flow_id = e.upstream_id)
+        order by e.upstream_id limit 1
+    ) e
+    group by e.upstream_id
+""")
 _CHANGE = """
     returning flow_id, cast(instance_id as text), flow_kind, is_defined, run_number, ended_run_number, outcome,
         is_fresh, cast(last_run_id as text), cast(date_part('epoch', last_run_time) * 1000000 as bigint),
         version, last_data_date, rows_processed, overdue_date
 """
 _SET_FRESH = sa.text(f"""
-    update flows set is_fresh = :is_fresh, revision = :revision
+    update flows set is_fresh = :is_fresh, revision = :revision, stale_revision = :revision
     where tenant_id = :tenant_id and flow_id = any(cast(:flow_ids as bigint[])) {_CHANGE}
 """)  # noqa: S608 - a constant of ours
 _TOUCH = sa.text(f"""
@@ -164,6 +201,37 @@ async def find_fresh(connection: AsyncConnection, tenant_id: str, candidates: Co
     """Return the flows that become fresh because of what happened to the candidates."""
     parameters = {"tenant_id": tenant_id, "candidates": list(candidates)}
     return list((await connection.execute(_FIND_FRESH, parameters)).scalars())
+
+
+async def list_readers(
+    connection: AsyncConnection, tenant_id: str, flow_ids: Iterable[int], revision: int
+) -> set[int]:
+    """Return the direct downstreams of flows that have output and are not fresh, but for those written at this revision."""
+    parameters = {"tenant_id": tenant_id, "flow_ids": format_ids(flow_ids), "revision": revision}
+    return set((await connection.execute(_LIST_READERS, parameters)).scalars())
+
+
+class Behind(NamedTuple):
+    """A flow that moved, a version of it that was consumed, and the ids of those who did, as the text of an array."""
+
+    upstream_id: int
+    consumed_version: int
+    flow_ids: str
+
+
+async def list_behind(connection: AsyncConnection, tenant_id: str, moves: Collection[Move]) -> list[Behind]:
+    """Return who has not consumed the current version of flows that moved."""
+    parameters = {"tenant_id": tenant_id, "moved": [move.flow_id for move in moves]}
+    return [Behind(*row) for row in await connection.execute(_LIST_BEHIND, parameters)]
+
+
+async def list_below(connection: AsyncConnection, tenant_id: str, flow_ids: Iterable[int]) -> dict[int, str]:
+    """Return, for flows that have just become stale, the first upstream of each that is itself not fresh.
+
+    By upstream, with the ids as the text of an array.
+    """
+    parameters = {"tenant_id": tenant_id, "flow_ids": format_ids(flow_ids)}
+    return {row[0]: row[1] for row in await connection.execute(_LIST_BELOW, parameters)}
 
 
 async def set_fresh(

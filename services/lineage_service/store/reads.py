@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lineage_service.domain.causes import Graph
-from lineage_service.domain.flows import Edge, Flow, FlowKey
+from lineage_service.domain.flows import Edge, Flow, FlowKey, Upstream
 from servicekit.database import Database
 
 _COLUMNS = """
@@ -20,7 +20,8 @@ _COLUMNS = """
     coalesce(v.digest, ''), f.last_data_date, f.run_number, coalesce(cast(f.last_run_id as text), ''),
     f.last_run_time, f.ended_run_number, f.outcome_run_number, f.outcome, f.completed_run_number,
     f.rows_processed, f.invalidated_run_number, f.invalidated_reason, f.overdue_date, f.is_fresh, f.revision,
-    f.computed_revision, f.readers_hash, coalesce(f.full_run_number, f.completed_run_number), f.partial_run_number
+    f.computed_revision, f.readers_hash, coalesce(f.full_run_number, f.completed_run_number), f.partial_run_number,
+    f.stale_revision
 """
 _TABLES = """
     flows f
@@ -31,6 +32,12 @@ _TABLES = """
 _LIST = sa.text(f"""
     select {_COLUMNS} from {_TABLES} where f.tenant_id = :tenant_id and f.flow_id = any(:flow_ids)
 """)  # noqa: S608 - constants of ours
+_LIST_UPSTREAMS = sa.text("""
+    select f.flow_id, cast(f.instance_id as text), f.flow_kind, coalesce(i.name, ''),
+           coalesce(i.is_deleted, false), f.is_defined, f.version
+    from flows f left join instances i on i.tenant_id = f.tenant_id and i.instance_id = f.instance_id
+    where f.tenant_id = :tenant_id and f.flow_id = any(:flow_ids)
+""")
 _GET = sa.text(f"""
     select {_COLUMNS} from {_TABLES}
     where f.tenant_id = :tenant_id and f.instance_id = cast(:instance_id as uuid) and f.flow_kind = :flow_kind
@@ -79,6 +86,10 @@ _LIST_EDGES_ABOVE = sa.text("""
     )
     select e.upstream_id, e.downstream_id, e.role, e.kind, e.is_connected, e.consumed_version
     from above a join edges e on e.tenant_id = :tenant_id and e.downstream_id = a.flow_id
+""")
+_LIST_EDGES_INTO = sa.text("""
+    select e.upstream_id, e.downstream_id, e.role, e.kind, e.is_connected, e.consumed_version
+    from edges e where e.tenant_id = :tenant_id and e.downstream_id = any(:flow_ids)
 """)
 _LIST_UPSTREAM_PAIRS = sa.text("""
     with recursive closure (flow_id) as (
@@ -131,6 +142,14 @@ async def list_flows(connection: AsyncConnection, tenant_id: str, flow_ids: Iter
     return [Flow(*row) for row in rows]
 
 
+async def list_upstreams(
+    connection: AsyncConnection, tenant_id: str, flow_ids: Iterable[int]
+) -> dict[int, Upstream]:
+    """Return of flows what causes say of them, by their ids."""
+    rows = await connection.execute(_LIST_UPSTREAMS, {"tenant_id": tenant_id, "flow_ids": list(flow_ids)})
+    return {row[0]: Upstream._make(row) for row in rows}
+
+
 async def find_ids(
     connection: AsyncConnection, tenant_id: str, keys: Collection[FlowKey]
 ) -> dict[FlowKey, int]:
@@ -180,8 +199,19 @@ def _admissions(rows: Iterable[Sequence[Any]]) -> dict[FlowKey, Admission]:
 
 async def load_causes_graph(connection: AsyncConnection, tenant_id: str, flow_ids: Collection[int]) -> Graph:
     """Return the flows, the not fresh flows above them, and the direct upstreams of all these."""
+    return await _load_graph(connection, tenant_id, flow_ids, _LIST_EDGES_ABOVE)
+
+
+async def load_direct_graph(connection: AsyncConnection, tenant_id: str, flow_ids: Collection[int]) -> Graph:
+    """Return the flows and their direct upstreams."""
+    return await _load_graph(connection, tenant_id, flow_ids, _LIST_EDGES_INTO)
+
+
+async def _load_graph(
+    connection: AsyncConnection, tenant_id: str, flow_ids: Collection[int], edges_of: sa.TextClause
+) -> Graph:
     parameters = {"tenant_id": tenant_id, "flow_ids": list(flow_ids)}
-    edges = [Edge(*row) for row in await connection.execute(_LIST_EDGES_ABOVE, parameters)]
+    edges = [Edge(*row) for row in await connection.execute(edges_of, parameters)]
     members = {*flow_ids, *(edge.upstream_id for edge in edges), *(edge.downstream_id for edge in edges)}
     return Graph(await list_flows(connection, tenant_id, members), edges)
 

@@ -5,15 +5,17 @@ The state that results is a function of the set of events: neither order nor rep
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lineage_service import events
-from lineage_service.domain.causes import Cause, Graph, find_causes, moved
-from lineage_service.domain.flows import Change, Flow, FlowKey, Move, Phase, RunFact, Snapshot, advance
+from lineage_service.domain.causes import Cause
+from lineage_service.domain.flows import Change, FlowKey, Move, Phase, RunFact, Snapshot, advance
 from lineage_service.store import edges, flows, propagation, reads, versions
+from lineage_service.use_cases.causes import find_spread_causes, find_state_causes
 from optaic.lineage.v1.lineage_events_pb2 import LineageCleared
 from servicekit import outbox
 from servicekit.clock import Clock
@@ -23,7 +25,6 @@ from servicekit.ids import IdSource
 
 # Roots are carried along every propagation: their number times the number of flows bounds its cost.
 _FACTS_AT_ONCE = 16
-_CAUSES_TOLD = 8
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,12 @@ async def apply_snapshots(
 ) -> None:
     """Apply instances as of their newest revisions; older and repeated ones change nothing."""
     await lock_tenant(connection, tenant_id)
-    revision = await flows.next_revision(connection, tenant_id)
     for start in range(0, len(snapshots), _FACTS_AT_ONCE):
         part = snapshots[start : start + _FACTS_AT_ONCE]
+        revision = await flows.next_revision(connection, tenant_id)  # two parts may tell of one flow
         touched = await _define(connection, tenant_id, _newest(part))
         change = _Change(services, connection, tenant_id, revision, _event_ids(part))
-        await change.tell(touched, [], [events.ChangeGroup()], {})
+        await change.tell(touched, [], [events.ChangeGroup()], {}, is_redefined=True)
         cleared = dict.fromkeys(item.instance_id for item in part if item.is_deleted)
         await outbox.append(
             connection,
@@ -105,13 +106,13 @@ async def apply_run_facts(
 ) -> None:
     """Apply what is said of runs; older and repeated news, and news of deleted instances, change nothing."""
     await lock_tenant(connection, tenant_id)
-    revision = await flows.next_revision(connection, tenant_id)
     deleted = await flows.list_deleted(connection, tenant_id, {fact.flow.instance_id for fact in facts})
     # Freshness moves with what completes, and with nothing else that a run does.
     moves_freshness = any(fact.phase is Phase.COMPLETED for fact in facts)
     size = _FACTS_AT_ONCE if moves_freshness else len(facts)
     for start in range(0, len(facts), size):
         part = facts[start : start + size]
+        revision = await flows.next_revision(connection, tenant_id)  # two parts may tell of one flow
         # Runs that were refused change nothing; it is told all the same that their events were applied.
         live = [fact for fact in part if fact.run_number and fact.flow.instance_id not in deleted]
         keys = {key for fact in live for key in (fact.flow, *(item.upstream for item in fact.inputs))}
@@ -188,6 +189,7 @@ class _Change:
         owners: dict[int, events.ChangeGroup],
         *,
         moves_freshness: bool = True,
+        is_redefined: bool = False,
     ) -> None:
         """Propagate, and append the messages; `owners` are the groups of the flows that runs touched.
 
@@ -198,17 +200,25 @@ class _Change:
         if touched:
             reaches: list[propagation.Reach] = []
             changes: list[Change] = []
+            redefined = touched if is_redefined else {move.flow_id for move in moves}
             if moves_freshness:
                 await propagation.look_up(self.connection)
                 reaches = await propagation.find_stale(self.connection, self.tenant_id, touched, moves)
                 changes += await self._set_fresh(_union(reaches), is_fresh=False)
                 fresh = await propagation.find_fresh(self.connection, self.tenant_id, touched)
                 changes += await self._set_fresh(propagation.format_ids(fresh), is_fresh=True)
-            changes += await propagation.touch(self.connection, self.tenant_id, touched, self.revision)
+                redefined = redefined.union(fresh)
+            spread = {change.flow_id for change in changes if not change.is_fresh} - touched
+            changes += await self._touch(touched)
+            readers = await self._list_readers(redefined)
+            changes += await self._touch(readers)
             # What was written twice is told as it was written last; placeholders are nobody's business.
             told = {change.flow_id: change for change in changes if change.is_defined}
-            graph = await reads.load_causes_graph(self.connection, self.tenant_id, touched)
-            _assign(touched, told, reaches, graph, moves, groups, owners)
+            causes = await find_spread_causes(self.connection, self.tenant_id, spread, moves)
+            causes |= await find_state_causes(
+                self.connection, self.tenant_id, (touched & told.keys()) | readers
+            )
+            _assign(told, causes, reaches, groups, owners)
         messages = events.change_messages(self.revision, groups, self.event_ids)
         await outbox.append(
             self.connection,
@@ -226,6 +236,17 @@ class _Change:
             ],
         )
 
+    async def _touch(self, flow_ids: AbstractSet[int]) -> list[Change]:
+        if not flow_ids:
+            return []
+        return await propagation.touch(self.connection, self.tenant_id, flow_ids, self.revision)
+
+    async def _list_readers(self, flow_ids: AbstractSet[int]) -> set[int]:
+        """Return who is not fresh already, and whose causes name these: by version, freshness or what they are."""
+        if not flow_ids:
+            return set()
+        return await propagation.list_readers(self.connection, self.tenant_id, flow_ids, self.revision)
+
     async def _set_fresh(self, flow_ids: str, *, is_fresh: bool) -> list[Change]:
         if flow_ids == propagation.NO_IDS:
             return []
@@ -240,42 +261,22 @@ def _union(reaches: Sequence[propagation.Reach]) -> str:
 
 
 def _assign(
-    touched: set[int],
-    told: dict[int, Change],
+    told: Mapping[int, Change],
+    causes: Mapping[int, list[Cause]],
     reaches: Sequence[propagation.Reach],
-    graph: Graph,
-    moves: Sequence[Move],
     groups: Sequence[events.ChangeGroup],
     owners: dict[int, events.ChangeGroup],
 ) -> None:
     """Put every change into the group of the run that led to it, with its causes."""
-    own = {flow_id: _causes_of(graph.flows[flow_id], graph) for flow_id in touched}
-    by_root = dict(own)
-    for move in moves:
-        cause = moved(graph.flows[move.flow_id], move.from_version, move.to_version)
-        by_root[move.flow_id] = [cause, *own[move.flow_id]]
-    roots_of: dict[int, tuple[int, ...]] = {}
+    group_of: dict[int, events.ChangeGroup] = {}
     for reach in reaches:
-        owners.get(reach.root, groups[-1]).affected_downstream += reach.affected
-        if len(reaches) > 1:
+        group = owners.get(reach.root, groups[-1])
+        group.affected_downstream += reach.affected
+        if len(groups) > 1:
             for flow_id in propagation.parse_ids(reach.flow_ids):
-                roots_of[flow_id] = (*roots_of.get(flow_id, ()), reach.root)
-    everywhere = tuple(reach.root for reach in reaches)
-    shared: dict[tuple[int, ...], list[Cause]] = {}
+                group_of.setdefault(flow_id, group)
+    group_of.update(owners)
     for flow_id, change in told.items():
-        if flow_id in touched:
-            group, causes = owners.get(flow_id, groups[-1]), own[flow_id]
-        elif change.is_fresh:
-            group, causes = groups[-1], []
-        else:
-            roots = roots_of.get(flow_id, everywhere)
-            group = owners.get(roots[0], groups[-1])
-            if roots not in shared:
-                shared[roots] = [cause for root in roots for cause in by_root[root]]
-            causes = shared[roots]
+        group = group_of.get(flow_id, groups[-1])
         group.changes.append(change)
-        group.causes.append(causes)
-
-
-def _causes_of(flow: Flow, graph: Graph) -> list[Cause]:
-    return [found.cause for found in find_causes(graph, flow, _CAUSES_TOLD)]
+        group.causes.append(causes.get(flow_id, []))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lineage_service.domain.causes import Cause, Explanation, explain, find_causes
+from lineage_service.domain.causes import Cause, Explanation, explain, state_causes
 from lineage_service.domain.flows import Edge, Flow, FlowKey
 from lineage_service.domain.order import adjacency, distances, execution_levels
 from lineage_service.store import flows, reads
@@ -18,7 +18,6 @@ from servicekit.errors import NotFoundError
 
 _DEFAULT_PAGE = 1_000
 _GRAPH_LIMIT = 10_000
-_CAUSES_TOLD = 8
 
 
 @dataclass(frozen=True)
@@ -55,14 +54,11 @@ async def _get(connection: AsyncConnection, tenant_id: str, key: FlowKey) -> Flo
     return flow
 
 
-async def _states(connection: AsyncConnection, tenant_id: str, flow_ids: Sequence[int]) -> list[State]:
+async def list_states(connection: AsyncConnection, tenant_id: str, flow_ids: Sequence[int]) -> list[State]:
     """Return the states in the order of the ids."""
-    graph = await reads.load_causes_graph(connection, tenant_id, flow_ids)
-    states = []
-    for flow_id in flow_ids:
-        flow = graph.flows[flow_id]
-        states.append(State(flow, [found.cause for found in find_causes(graph, flow, _CAUSES_TOLD)]))
-    return states
+    graph = await reads.load_direct_graph(connection, tenant_id, flow_ids)
+    found = [graph.flows[flow_id] for flow_id in flow_ids]
+    return [State(flow, state_causes(graph, flow)) for flow in found]
 
 
 async def get_flow_state(database: Database, tenant_id: str, key: FlowKey) -> State:
@@ -73,7 +69,7 @@ async def get_flow_state(database: Database, tenant_id: str, key: FlowKey) -> St
     """
     async with database.read(tenant_id) as connection:
         flow = await _get(connection, tenant_id, key)
-        return (await _states(connection, tenant_id, [flow.flow_id]))[0]
+        return (await list_states(connection, tenant_id, [flow.flow_id]))[0]
 
 
 async def _nearest_first(
@@ -110,7 +106,7 @@ async def list_neighbours(
         order = await _nearest_first(connection, tenant_id, flow.flow_id, max_depth, is_upstream=is_upstream)
         rest = [place for place in order if place > after]
         page = rest[:size]
-        states = await _states(connection, tenant_id, [flow_id for _, flow_id in page])
+        states = await list_states(connection, tenant_id, [flow_id for _, flow_id in page])
     if len(rest) <= size:
         return states, ""
     depth, flow_id = page[-1]
@@ -131,7 +127,7 @@ async def get_lineage_graph(
         below = await _nearest_first(connection, tenant_id, flow.flow_id, downstream_depth, is_upstream=False)
         order = [flow.flow_id, *(flow_id for _, flow_id in sorted(above + below))]
         ids = order[:_GRAPH_LIMIT]
-        states = await _states(connection, tenant_id, ids)
+        states = await list_states(connection, tenant_id, ids)
         edges = await reads.list_edges_among(connection, tenant_id, ids)
     keys = {state.flow.flow_id: state.flow.key for state in states}
     return Neighbourhood(states, edges, keys, len(order) > len(ids))
@@ -167,8 +163,7 @@ async def explain_staleness(
         found = await _get(connection, tenant_id, key)
         graph = await reads.load_causes_graph(connection, tenant_id, [found.flow_id])
     flow = graph.flows[found.flow_id]
-    causes = [item.cause for item in find_causes(graph, flow, _CAUSES_TOLD)]
-    return State(flow, causes), explain(graph, flow)
+    return State(flow, state_causes(graph, flow)), explain(graph, flow)
 
 
 async def invalidate_flow(
@@ -196,4 +191,4 @@ async def invalidate_flow(
             await apply_invalidation(services, connection, tenant_id, flow_id)
             await idempotency.store(connection, "InvalidateFlow", request_id, b"")
         flow = await _get(connection, tenant_id, key)
-        return (await _states(connection, tenant_id, [flow.flow_id]))[0]
+        return (await list_states(connection, tenant_id, [flow.flow_id]))[0]

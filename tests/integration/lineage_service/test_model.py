@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 import uvloop
@@ -14,12 +14,15 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from lineage_service import events
+from lineage_service.domain.causes import CAUSES_TOLD
 from lineage_service.domain.flows import FlowKey, RunFact, Snapshot
 from lineage_service.domain.flows import Phase as RunPhase
 from lineage_service.use_cases import queries
 from optaic.common.v1.flow_pb2 import Status
+from optaic.lineage.v1 import lineage_pb2
+from optaic.lineage.v1.lineage_events_pb2 import FlowStatusesChanged
 from servicekit.database import Database
-from support.lineage_model import Model, ModelCause, ModelFlow, blocking, explanations
+from support.lineage_model import Model, ModelCause, ModelFlow, blocking, explanations, state_causes
 from support.lineage_service import FlowSummary, Lineage, lineage_database, new_tenant, pins_of
 from support.lineage_world import World
 
@@ -66,6 +69,7 @@ class Case:
         self.model = Model()
         self.world = World()
         self.pending: list[Snapshot | RunFact] = []
+        self.told = Told()
 
     async def begin(self, graph: list[int], is_warm: bool) -> None:
         """Create the instances, and let every flow run once where the case says so."""
@@ -83,7 +87,20 @@ class Case:
         await self.lineage.apply(items)
         self.model.snapshots += [item for item in items if isinstance(item, Snapshot)]
         self.model.facts += [item for item in items if isinstance(item, RunFact)]
-        assert await self.lineage.state() == summaries(self.model.flows())
+        flows = self.model.flows()
+        assert await self.lineage.state() == summaries(flows)
+        await self.compare_told(flows)
+
+    async def compare_told(self, flows: dict[FlowKey, ModelFlow]) -> None:
+        """Compare what a subscriber knows by now with what is, the causes included."""
+        self.told.take(await self.lineage.messages(after=self.told.revision))
+        for key, state in (await self.lineage.states()).items():
+            causes = [events.cause_message(cause) for cause in state.causes]
+            assert self.told.causes[key] == causes, key
+            assert self.told.words[key] == flows[key].word
+            found = {_summary(cause) for cause in causes}
+            assert len(found) == len(causes) < CAUSES_TOLD
+            assert found in state_causes(flows, key)
 
     async def check(self, flow: FlowKey, *, is_partial_range: bool = False) -> list[RunFact]:
         """Compare the admission; return the events of a run that is admitted, or forced."""
@@ -129,6 +146,7 @@ class Case:
             if flow in flows and flows[flow].spec is not None:
                 await self.lineage.invalidate(flow)
                 self.model.invalidations[flow] = flows[flow].run_number
+                await self.compare_told(self.model.flows())
 
     async def explain(self, flow: FlowKey) -> None:
         """Compare the explanations: the same causes through the same upstreams, on paths as short."""
@@ -149,18 +167,33 @@ class Case:
         assert lengths == explanations(flows, flow)
         assert bool(state.causes) is not state.flow.is_fresh
 
-    async def replay(self) -> None:
-        """Fold the published changes: what a subscriber knows must be what is."""
-        known: dict[FlowKey, str] = {}
-        for message in await self.lineage.messages():
+
+class Told:
+    """What a subscriber knows: each change folded in, those of a revision that it has passed left out."""
+
+    def __init__(self) -> None:
+        self.revision = 0
+        self.words: dict[FlowKey, str] = {}
+        self.causes: dict[FlowKey, list[lineage_pb2.Cause]] = {}
+        self._revisions: dict[FlowKey, int] = {}
+
+    def take(self, messages: Sequence[FlowStatusesChanged]) -> None:
+        """Fold messages in, as status-service does."""
+        for message in messages:
+            self.revision = max(self.revision, message.revision)
             for change in message.changes:
+                key = events.flow_key(change.flow)
                 assert all(index < len(message.causes) for index in change.cause_indexes)
                 assert bool(change.cause_indexes) is not change.is_fresh
-                word = Status.Name(change.status).removeprefix("STATUS_").lower()
-                known[events.flow_key(change.flow)] = word
-        for key, flow in self.model.flows().items():
-            if flow.spec is not None:
-                assert known[key] == flow.word
+                if message.revision > self._revisions.get(key, 0):
+                    self._revisions[key] = message.revision
+                    self.words[key] = Status.Name(change.status).removeprefix("STATUS_").lower()
+                    self.causes[key] = [message.causes[index] for index in change.cause_indexes]
+
+
+def _summary(cause: lineage_pb2.Cause) -> ModelCause:
+    kind = lineage_pb2.CauseKind.Name(cause.kind).removeprefix("CAUSE_KIND_")
+    return ModelCause(kind, events.flow_key(cause.origin), cause.from_version, cause.to_version)
 
 
 def summaries(flows: dict[FlowKey, ModelFlow]) -> dict[FlowKey, FlowSummary]:
@@ -199,7 +232,6 @@ def test_every_interleaving_gives_what_the_definitions_say(
         flows = case.model.flows()
         for key in [key for key in sorted(flows) if flows[key].spec and not flows[key].is_fresh][-2:]:
             await case.explain(key)
-        await case.replay()
 
     runner.run(run())
 

@@ -14,6 +14,7 @@ ORIGIN = Flow(
     last_run_time=None, ended_run_number=2, outcome_run_number=2, outcome="succeeded", completed_run_number=2,
     rows_processed=0, invalidated_run_number=-1, invalidated_reason="", overdue_date="", is_fresh=True, revision=7,
     computed_revision=1, readers_hash="", full_run_number=2, partial_run_number=0,
+    stale_revision=0,
 )  # fmt: skip
 CONTRACT_BYTES = 256_000
 
