@@ -104,13 +104,13 @@ _FIND_FRESH = sa.text("""
     )
     select flow_id from region where flow_id not in (select flow_id from blocked)
 """)
-# Who is not fresh for other reasons, and reads what changed: freshness stops there, the causes do not.
+# Who is not fresh for other reasons, and reads, or has read, what changed: freshness stops there, the causes do not.
 _LIST_READERS = sa.text("""
     select f.flow_id from (
         select distinct e.downstream_id
         from unnest(cast(:flow_ids as bigint[])) as changed (flow_id) cross join lateral (
             select e.downstream_id from edges e
-            where e.tenant_id = :tenant_id and e.upstream_id = changed.flow_id and e.is_connected
+            where e.tenant_id = :tenant_id and e.upstream_id = changed.flow_id
             offset 0
         ) e
     ) d (flow_id) cross join lateral (
