@@ -238,7 +238,10 @@ def _hash_readers(dataset: spec_pb2.DatasetSpec, versions: Versions) -> str:
         }
         for slot, given in (("store", dataset.store), ("accessor", dataset.accessor))
     }
-    if dataset.timezone:  # whose clock times without a zone are read on
+    if dataset.timezone not in {
+        "",
+        UTC,
+    }:  # whose clock times without a zone are read on; the default changes nothing
         readers["dataset"] = {"timezone": dataset.timezone}
     return hash_readers(readers)
 

@@ -70,6 +70,7 @@ from optaic.instance.v1.spec_pb2 import DatasetSpec
 from servicekit.errors import DomainError, FieldViolation, InvalidArgumentError
 from servicekit.events import check_size
 
+_MAX_DELETED_SHARE = 0.5
 _STATUS_PRIORITY = ("ERROR", "STALE", "RUNNING", "READY")
 _OF_DEFINED = ("definition_id", "definition_version_id", "definition_name", "definition_version")
 _NOT_COMPARED = ("revision", "etag", "update_time", "create_time", "state", "conditions")
@@ -179,6 +180,7 @@ def prepare(
         for component in COMPONENT_KINDS:
             field = f"{component}_instance_id"
             setattr(dataset, field, getattr(dataset, field) or environment.ids())
+        _complete_share(dataset, dataset_of(current) if current is not None else None)
     references = references_of(instance, current, stays=stays)
     violations = [
         *_stray_violations(instance, kind),
@@ -194,6 +196,16 @@ def prepare(
     ]
     now = timestamp(environment.clock.now())
     return Pending(instance, kind, references, named_upstreams(instance), current, violations, now)
+
+
+def _complete_share(dataset: DatasetSpec, current: DatasetSpec | None) -> None:
+    """Fill in how much a refresh may delete: new instances have the default, others what they had, if they had any."""
+    if dataset.HasField("max_deleted_share"):
+        return
+    if current is None:
+        dataset.max_deleted_share = _MAX_DELETED_SHARE
+    elif current.HasField("max_deleted_share"):
+        dataset.max_deleted_share = current.max_deleted_share
 
 
 async def gather(

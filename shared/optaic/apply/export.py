@@ -40,7 +40,9 @@ def export_documents(
     as_is = {key: references.as_document(each, key[0], known) for key, each in current.items()}
     owners = {key: each.labels.get(MANAGER, "") for key, each in current.items()}
     for key in references.in_order(as_is, {}, known, []):
-        documents.setdefault((key[0], owners[key] or manager), []).append(entry_of(as_is[key]))
+        documents.setdefault((key[0], owners[key] or manager), []).append(
+            entry_of(references.without_defaults(as_is[key]))
+        )
     found: list[dict[str, Any]] = []
     if entries := _definitions(existing, definitions):
         found.append({"definitions": entries})
@@ -51,11 +53,23 @@ def export_documents(
 
 def unsaid(existing: Existing) -> list[str]:
     """Return what is so and no document says."""
-    return [
+    named = sorted(existing.named().items())
+    paused = [
         f"{project}/{name} is paused, which a file does not say: made of it elsewhere, it runs as scheduled"
-        for (project, name), instance in sorted(existing.named().items())
+        for (project, name), instance in named
         if instance.state == INSTANCE_STATE_PAUSED
     ]
+    unjudged = [
+        f"{project}/{name}"
+        for (project, name), instance in named
+        if (dataset := references.dataset_of(instance)) and not dataset.HasField("max_deleted_share")
+    ]
+    if unjudged:
+        text = (
+            "have no max_deleted_share, being older than it; made of a file elsewhere, they have the default"
+        )
+        return [*paused, f"{', '.join(unjudged)} {text}"]
+    return paused
 
 
 def _definitions(existing: Existing, which: Definitions) -> list[dict[str, Any]]:

@@ -45,6 +45,7 @@ _GIVEN: dict[str, Collection[str]] = {
         "accessor",
         "monitoring_enabled",
         "timezone",
+        "max_deleted_share",
     ),
     spec_pb2.ModelSpec.DESCRIPTOR.full_name: (),
     definition_pb2.DefinitionVersion.DESCRIPTOR.full_name: (

@@ -13,9 +13,11 @@ from optaic.definition.v1.definition_pb2 import DefinitionKind
 from optaic.errors import Violation
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.instance.v1.schedule_pb2 import ManualSchedule, Schedule
+from optaic.instance.v1.spec_pb2 import DatasetSpec
 
 Key: TypeAlias = tuple[str, str]  # project and name
 _DEFAULTS = {"store": "delta", "accessor": "simple"}
+_DEFAULT_SHARE = 0.5  # of `max_deleted_share`, of all but the instances that were made before there was one
 _COMPONENTS = ("pipeline", "store", "accessor")
 _KINDS = {
     "pipeline": ("PIPELINE",),
@@ -167,6 +169,23 @@ def as_document(instance: Instance, project: str, known: Known) -> Instance:
     return copy
 
 
+def dataset_of(instance: Instance) -> DatasetSpec | None:
+    """Return the composition of a dataset or signal."""
+    kind = instance.WhichOneof("spec")
+    if kind == "signal":
+        return instance.signal.dataset
+    return instance.dataset if kind == "dataset" else None
+
+
+def without_defaults(instance: Instance) -> Instance:
+    """Return an instance without what it would have anyway, made of a document."""
+    copy = Instance()
+    copy.CopyFrom(instance)
+    if (dataset := dataset_of(copy)) is not None and dataset.max_deleted_share == _DEFAULT_SHARE:
+        dataset.ClearField("max_deleted_share")
+    return copy
+
+
 def definition_users(instance: Instance) -> list[tuple[str, Any]]:
     """Return every place where an instance names a definition: its path, and what holds the name."""
     kind = instance.WhichOneof("spec")
@@ -182,20 +201,22 @@ def completed(instance: Instance, current: Instance | None) -> Instance:
     """Return an instance with what it leaves to defaults; a version that it does not name stays."""
     copy = Instance()
     copy.CopyFrom(instance)
-    kind = copy.WhichOneof("spec")
-    if kind in ("dataset", "signal"):
-        dataset = copy.dataset if kind == "dataset" else copy.signal.dataset
+    if (dataset := dataset_of(copy)) is not None:
         for slot, name in _DEFAULTS.items():
             component = getattr(dataset, slot)
             component.SetInParent()
             component.definition_name = component.definition_name or name
+        before = dataset_of(current) if current is not None else None
+        is_judged = before is not None and before.HasField("max_deleted_share")
+        if is_judged and not dataset.HasField("max_deleted_share"):
+            dataset.max_deleted_share = _DEFAULT_SHARE
     held = dict(definition_users(current)) if current is not None else {}
     for path, spec in definition_users(copy):
-        before = held.get(path)
+        own = held.get(path)
         if spec.track_newest:
             spec.ClearField("definition_version")
-        elif before and not spec.definition_version and before.definition_name == spec.definition_name:
-            spec.definition_version = before.definition_version
+        elif own and not spec.definition_version and own.definition_name == spec.definition_name:
+            spec.definition_version = own.definition_version
     if copy.schedule == Schedule(manual=ManualSchedule()):
         copy.ClearField("schedule")
     _sort_upstreams(copy)
