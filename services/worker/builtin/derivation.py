@@ -16,9 +16,9 @@ from optaic.plugins import (
     Pipeline,
     PipelineContext,
     SchemaMismatch,
+    between,
 )
 from worker.builtin.parameters import read_text
-from worker.builtin.simple_accessor import between
 
 _KEYS = ["date", "entity"]
 

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from optaic.plugins import Accessor, InvalidConfig, SchemaMismatch, Store
+from optaic.plugins import Accessor, InvalidConfig, SchemaMismatch, Store, select_rows
 from worker.builtin.parameters import read_text
-from worker.builtin.simple_accessor import select_rows
 
 _KEYS = ("date", "entity")
 

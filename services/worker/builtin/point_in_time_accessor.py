@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from optaic.plugins import Accessor, SchemaMismatch, Store, is_dated, take_days, zone_of
+from optaic.plugins import Accessor, SchemaMismatch, Store, is_dated, select_rows, take_days, zone_of
 from worker.builtin.parameters import read_date, read_names, read_text
-from worker.builtin.simple_accessor import select_rows
 
 
 class PointInTimeAccessor(Accessor):

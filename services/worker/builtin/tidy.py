@@ -12,12 +12,12 @@ from optaic.plugins import (
     NoDataInRange,
     SchemaMismatch,
     UnparsableData,
+    between,
     is_dated,
     take_days,
     zone_of,
 )
 from worker.builtin.parameters import Config, read_date, read_names, read_section
-from worker.builtin.simple_accessor import between
 
 ISO = "%Y-%m-%d"
 

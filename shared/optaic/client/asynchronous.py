@@ -26,7 +26,7 @@ class AsyncClient:
         self.runs = Runs(connection)
         self.lineage = Lineage(connection)
         self.status = Statuses(connection)
-        self.data = Data(connection, self.lineage, self.runs)
+        self.data = Data(connection, self.instances, self.lineage, self.runs)
 
     @classmethod
     def connect(

@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 from google.protobuf import json_format
 
 from optaic.client import messages
 from optaic.client.connection import Connection
 from optaic.client.definitions import each_page
+from optaic.client.reading import Selection, read_artifact
 from optaic.client.references import InstanceLike, id_of
 from optaic.run.v1 import run_pb2
 from optaic.run.v1 import run_service_pb2 as api
@@ -95,7 +95,8 @@ class RunHandle:
             await self.refresh()
         if name not in self.run.artifacts:
             raise KeyError(f"run {self.run_id} has no artifact {name!r}; it has {sorted(self.run.artifacts)}")
-        return await asyncio.to_thread(_read_parquet, self.run.artifacts[name])
+        uri = self.run.artifacts[name]
+        return await asyncio.to_thread(read_artifact, f"run {self.run_id}, {name}", uri, Selection())
 
 
 class Runs:
@@ -221,15 +222,3 @@ class Runs:
             return await self._call("ListActivities", request)
 
         return [activity async for activity in each_page(page, request, "activities")]
-
-
-def _read_parquet(uri: str) -> pl.DataFrame:
-    import polars as pl  # noqa: PLC0415 - only readers of data pay for it
-
-    return pl.read_parquet(local_path(uri))
-
-
-def local_path(uri: str) -> str:
-    """Return the path of a `file:` URI; any other URI as it is."""
-    parts = urlsplit(uri)
-    return unquote(parts.path) if parts.scheme == "file" else uri

@@ -38,6 +38,7 @@ from optaic.plugins.errors import (
     WriteConflict,
 )
 from optaic.plugins.loading import load
+from optaic.plugins.selection import between, select_rows
 
 __all__ = [
     "Accessor",
@@ -75,9 +76,11 @@ __all__ = [
     "UnparsableData",
     "VersionNotFound",
     "WriteConflict",
+    "between",
     "day_in",
     "is_dated",
     "load",
+    "select_rows",
     "take_days",
     "zone_of",
 ]

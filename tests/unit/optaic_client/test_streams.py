@@ -12,9 +12,7 @@ import pytest
 
 from optaic import errors
 from optaic.client import AsyncClient
-from optaic.common.v1 import flow_pb2
-from optaic.lineage.v1 import lineage_pb2
-from optaic.run.v1 import run_pb2, run_service_pb2
+from optaic.run.v1 import run_pb2
 from optaic.status.v1 import status_pb2, status_service_pb2
 from support.fake_services import FakeServices, refuse
 
@@ -139,33 +137,6 @@ async def test_an_artifact_is_a_frame(services: FakeServices, client: AsyncClien
     assert (await handle.artifact("equity_curve"))["nav"].to_list() == [1.0, 2.0]
     with pytest.raises(KeyError, match="equity_curve"):
         await handle.artifact("trades")
-
-
-async def test_data_is_read_at_its_physical_version(
-    services: FakeServices, client: AsyncClient, tmp_path: Path
-) -> None:
-    uri = tmp_path.joinpath("data").as_uri()
-    runs = []
-    for number, (closes, digest) in enumerate(([[1.0], "a"], [[1.0], "a"], [[1.0, 2.0], "b"]), start=1):
-        assert isinstance(closes, list)
-        frame = pl.DataFrame({"date": list(range(len(closes))), "close": closes})
-        frame.write_delta(str(tmp_path / "data"), mode="overwrite")
-        version = flow_pb2.VersionRef(uri=uri, physical_version=str(number - 1), digest=str(digest))
-        runs.append(run_pb2.Run(run_id=f"r{number}", run_number=number, output_version=version))
-    current = flow_pb2.VersionRef(version=2, uri=uri, physical_version="2", digest="b")
-    services.on("GetFlowState", lineage_pb2.FlowState(current_version=current))
-    services.on("ListRuns", run_service_pb2.ListRunsResponse(runs=reversed(runs)))
-    services.on("GetRun", runs[0])
-    flow = flow_pb2.FlowRef(instance_id=ID, flow_kind=flow_pb2.FLOW_KIND_REFRESH)
-    assert (await client.data.read(flow)).height == 2
-    assert (await client.data.read(flow, 2)).height == 2
-    assert (await client.data.read(flow, 1)).height == 1
-    assert (await client.data.read(flow, "r1")).height == 1
-    with pytest.raises(errors.NotFoundError, match="version 3"):
-        await client.data.read(flow, 3)
-    services.on("GetFlowState", lineage_pb2.FlowState())
-    with pytest.raises(errors.NotFoundError):
-        await client.data.read(flow)
 
 
 async def test_bookmarks_of_an_idle_watch_are_no_changes(services: FakeServices, client: AsyncClient) -> None:

@@ -1,0 +1,195 @@
+"""Tables out of stores and files, by the plugins that are installed here; it blocks, and calls no service."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+import grpc
+
+from optaic import errors
+from optaic.plugins import Accessor, PluginError, Store, load, select_rows
+from optaic.plugins import errors as plugin_errors
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Date = dt.date | str
+_CODES: Mapping[type[PluginError], tuple[type[errors.OptaicError], grpc.StatusCode, str]] = {
+    plugin_errors.VersionNotFound: (errors.NotFoundError, grpc.StatusCode.NOT_FOUND, "VERSION_NOT_FOUND"),
+    plugin_errors.SchemaMismatch: (
+        errors.InvalidArgumentError,
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "SCHEMA_MISMATCH",
+    ),
+    plugin_errors.StoreUnavailable: (
+        errors.UnavailableError,
+        grpc.StatusCode.UNAVAILABLE,
+        "STORE_UNAVAILABLE",
+    ),
+    plugin_errors.PluginNotFound: (
+        errors.FailedPreconditionError,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "PLUGIN_NOT_INSTALLED",
+    ),
+    plugin_errors.PluginInvalid: (
+        errors.FailedPreconditionError,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "PLUGIN_NOT_INSTALLED",
+    ),
+}
+_UNREADABLE = (errors.FailedPreconditionError, grpc.StatusCode.FAILED_PRECONDITION, "DATA_NOT_READABLE")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What of a table is wanted; None is everything, dates are inclusive."""
+
+    columns: Sequence[str] | None = None
+    entities: Sequence[str] | None = None
+    start: dt.date | None = None
+    end: dt.date | None = None
+
+    @classmethod
+    def of(
+        cls,
+        columns: Sequence[str] | None,
+        entities: Sequence[str] | None,
+        start: Date | None,
+        end: Date | None,
+    ) -> Selection:
+        """Return what a caller gave, checked.
+
+        Raises:
+            InvalidArgumentError: Something is no list of names or no date, or the dates run backwards.
+        """
+        found = cls(
+            _names("columns", columns),
+            _names("entities", entities),
+            _date("start", start),
+            _date("end", end),
+        )
+        if found.start and found.end and found.start > found.end:
+            raise _invalid("start", f"{found.start} is after end, {found.end}")
+        return found
+
+    def arguments(self) -> dict[str, Any]:
+        """Return it as an accessor takes it."""
+        return {"columns": self.columns, "entities": self.entities, "start": self.start, "end": self.end}
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A component of a dataset: its code, and its configuration with the schema of that."""
+
+    code_ref: str
+    config: Mapping[str, Any]
+    schema: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One version of a dataset, and how it is read."""
+
+    name: str  # the dataset's, for people
+    store: Plugin
+    accessor: Plugin
+    timezone: str
+    uri: str
+    physical_version: str
+
+
+def read_stored(stored: Stored, wanted: Selection) -> pl.DataFrame:
+    """Return rows of a version through its store and accessor.
+
+    Raises:
+        OptaicError: They are not installed here, or cannot give what is wanted.
+    """
+    with _explained(stored.name):
+        from optaic.plugins.numbers import type_numbers  # noqa: PLC0415 - the extra `data` brings what it needs
+
+        made: list[Any] = []
+        for plugin, base in ((stored.store, Store), (stored.accessor, Accessor)):
+            kind: Any = load(plugin.code_ref, base)
+            made.append(kind(type_numbers(dict(plugin.config), plugin.schema)))
+        store, accessor = made
+        if stored.timezone:
+            store.timezone = stored.timezone
+        table: pl.DataFrame = accessor.read(store, stored.uri, stored.physical_version, **wanted.arguments())
+        return table
+
+
+def read_artifact(name: str, uri: str, wanted: Selection) -> pl.DataFrame:
+    """Return rows of a Parquet file that a run has written.
+
+    Raises:
+        OptaicError: It cannot be read, or has not what is wanted.
+    """
+    with _explained(name):
+        import polars as pl  # noqa: PLC0415 - only readers of data pay for it
+
+        try:
+            table = pl.read_parquet(local_path(uri))
+        except pl.exceptions.PolarsError as error:
+            raise plugin_errors.StoreRefused(f"{uri} is no readable Parquet file: {error}") from error
+        return select_rows(table, **wanted.arguments())
+
+
+def local_path(uri: str) -> str:
+    """Return the path of a `file:` URI; any other URI as it is."""
+    parts = urlsplit(uri)
+    return unquote(parts.path) if parts.scheme == "file" else uri
+
+
+@contextlib.contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Have what plugins and libraries raise come out as the client's errors."""
+    try:
+        yield
+    except PluginError as error:
+        kinds = (found for kind, found in _CODES.items() if isinstance(error, kind))
+        kind, code, reason = next(kinds, _UNREADABLE)
+        hint = ""
+        if reason == "PLUGIN_NOT_INSTALLED":
+            hint = "; install the package that has it (ours: optaic[data]), as where the runs are executed"
+        raise kind(code, reason, f"{name}: {error}{hint}") from error
+    except ImportError as error:
+        kind, code, reason = _CODES[plugin_errors.PluginNotFound]
+        raise kind(code, reason, f"{name}: {error}; install optaic[data]") from error
+    except FileNotFoundError as error:
+        kind, code, reason = _CODES[plugin_errors.VersionNotFound]
+        raise kind(code, reason, f"{name}: its data is not there any more: {error}") from error
+    except OSError as error:
+        kind, code, reason = _CODES[plugin_errors.StoreUnavailable]
+        raise kind(code, reason, f"{name}: its data cannot be reached from here: {error}") from error
+
+
+def _names(field: str, given: Sequence[str] | None) -> Sequence[str] | None:
+    if given is None:
+        return None
+    names = [] if isinstance(given, str) else list(given)
+    if isinstance(given, str) or not all(isinstance(name, str) for name in names):
+        raise _invalid(field, f"must be a list of names, not {given!r}")
+    return names
+
+
+def _date(field: str, given: Date | None) -> dt.date | None:
+    if given is None or (isinstance(given, dt.date) and not isinstance(given, dt.datetime)):
+        return given
+    with contextlib.suppress(ValueError):
+        if isinstance(given, str):
+            return dt.date.fromisoformat(given)
+    raise _invalid(field, f"must be a date like 2022-12-28, not {given!r}")
+
+
+def _invalid(field: str, text: str) -> errors.InvalidArgumentError:
+    return errors.InvalidArgumentError(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "INVALID_ARGUMENT",
+        f"{field}: {text}",
+        [errors.Violation(field, text)],
+    )

@@ -1,0 +1,53 @@
+"""Rows and columns of a table as readers ask for them: what accessors do, and clients with other outputs."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from optaic.plugins.days import take_days, zone_of
+from optaic.plugins.errors import SchemaMismatch
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+def select_rows(
+    table: pl.DataFrame,
+    *,
+    columns: Sequence[str] | None,
+    entities: Sequence[str] | None,
+    start: dt.date | None,
+    end: dt.date | None,
+) -> pl.DataFrame:
+    """The rows and columns of a table that a reader asks for; None selects everything.
+
+    Raises:
+        SchemaMismatch: a named column does not exist.
+    """
+    keys = [key for key in ("date", "entity") if key in table.columns]
+    wanted = [*keys, *(name for name in dict.fromkeys(columns or table.columns) if name not in keys)]
+    conditioned = [("entity", entities), ("date", start), ("date", end)]
+    needed = [*wanted, *(column for column, condition in conditioned if condition is not None)]
+    if missing := sorted(set(needed) - set(table.columns)):
+        raise SchemaMismatch(f"no column {', '.join(missing)} (there are {', '.join(table.columns)})")
+    import polars as pl  # noqa: PLC0415 - whoever only imports plugins needs no data library
+
+    if entities is not None:
+        table = table.filter(pl.col("entity").is_in(list(entities)))
+    return between(table, start, end).select(wanted)
+
+
+def between(table: pl.DataFrame, start: dt.date | None, end: dt.date | None) -> pl.DataFrame:
+    """The rows whose `date` is a day from `start` to `end`, both included; None is unbounded.
+
+    Raises:
+        SchemaMismatch: there is a bound, and `date` holds neither dates nor times.
+    """
+    if start is None and end is None:
+        return table
+    days = take_days(table["date"], zone_of(table["date"]))
+    if start is not None:
+        table, days = table.filter(days >= start), days.filter(days >= start)
+    return table if end is None else table.filter(days <= end)
