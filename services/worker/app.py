@@ -20,6 +20,7 @@ PRELOAD = (
     "pandas",
     "pyarrow.parquet",
     "skfolio.datasets",
+    "worker.loaded_code",
 )
 
 

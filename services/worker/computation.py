@@ -94,7 +94,7 @@ def _refresh(recipe: PipelineRecipe, location: FlowLocation, progress: Progress)
         timezone=recipe.timezone,
         data_date=recipe.data_date,
         macros=recipe.macros,
-        operators={name: _load_operator(name, code_ref) for name, code_ref in recipe.operators.items()},
+        operators={name: _load_operator(name, found.code_ref) for name, found in recipe.operators.items()},
         progress=lambda fraction, message: progress(0.02 + 0.83 * _clamp(fraction), message),
         previous_reader=lambda: None if recipe.is_partial_range else base_content(),
         report=reported.__setitem__,

@@ -8,6 +8,8 @@ from typing import Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+CodeCheck = Literal["auto", "refuse", "warn"]
+
 
 class Settings(BaseSettings):
     """Environment variables are the field names in upper case after `OPTAIC_`."""
@@ -56,6 +58,11 @@ class Settings(BaseSettings):
         description="Time for runs under way after SIGTERM; then they are failed and ended.",
     )
 
+    code_check: CodeCheck = Field(
+        default="auto",
+        description="What becomes of a run whose plugin has other code than is on record for its definition version: "
+        "refuse, warn, or auto: warn of editable installs, refuse others.",
+    )
     start_patience_seconds: float = Field(
         default=120.0, ge=0, description="How long a start, and reading the configuration, is tried again."
     )

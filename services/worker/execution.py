@@ -25,10 +25,11 @@ from optaic.run.v1 import run_pb2, run_report_service_pb2, run_report_service_pb
 from servicekit import client, context
 from servicekit.errors import DomainError, FailedPreconditionError, NotFoundError, UnimplementedError
 from servicekit.ids import new_id
+from worker.code_statement import state_code
 from worker.computation import Output, Stopped, compute
 from worker.config import Settings
 from worker.locations import FlowLocation, write_text
-from worker.recipe import Recipe, list_version_ids, make_recipe
+from worker.recipe import Recipe, list_plugins, list_version_ids, make_recipe
 from worker.reports import Progress, Reporter, RunLostError, persist, to_text
 
 _T = TypeVar("_T")
@@ -157,6 +158,8 @@ class _Execution:
     async def _work(self, run: run_pb2.Run, reporter: Reporter, progress: Progress) -> Ending:
         try:
             recipe = await self._read_recipe(run)
+            if refused := await self._state_code(run, recipe, reporter):
+                return refused
             output = await _in_thread(lambda: compute(recipe, self._location, run.run_id, progress))
             await reporter.complete(_describe(output, self._location.outputs_uri(run.run_id)))
         except (RunLostError, Stopped) as error:
@@ -165,6 +168,21 @@ class _Execution:
             return await self._fail(run, reporter, error)
         _log.info("run completed", run_id=run.run_id)
         return Ending(Outcome.COMPLETED, f"{output.physical_version} at {output.uri}")
+
+    async def _state_code(self, run: run_pb2.Run, recipe: Recipe, reporter: Reporter) -> Ending | None:
+        """Say which code the run will execute, before it does; an ending where that is refused."""
+        code = await asyncio.to_thread(state_code, list_plugins(recipe), self._settings.code_check)
+        request = run_report_service_pb2.StartRunRequest(
+            run_id=run.run_id,
+            orchestrator_run_id=self._ticket.orchestrator_run_id,
+            executor=self._ticket.executor,
+            code=code,
+        )
+        answered = (await reporter.state_code(request)).run
+        if answered.status == run_pb2.RUN_STATUS_RUNNING:
+            return None
+        _log.warning("code refused", run_id=run.run_id, error=answered.error.message)
+        return Ending(Outcome.FAILED, f"{answered.error.type}: {answered.error.message}")
 
     async def _read_recipe(self, run: run_pb2.Run) -> Recipe:
         """The instance at the run's revision, its upstreams at theirs, and the code that all of them are pinned to."""

@@ -30,10 +30,19 @@ _ANYTHING: Mapping[str, Any] = {}  # the schema that says nothing
 
 
 @dataclass(frozen=True)
-class Component:
-    """A plugin and its configuration."""
+class Plugin:
+    """The code of a definition version."""
 
     code_ref: str
+    definition_version_id: str
+    definition_name: str
+    definition_version: str
+
+
+@dataclass(frozen=True)
+class Component(Plugin):
+    """A plugin and its configuration."""
+
     config: Mapping[str, object]
 
 
@@ -75,7 +84,7 @@ class PipelineRecipe:
     base: StoredData | None  # the flow's own output at admission
     contract: SignalContract | None
     macros: Mapping[str, Macro]
-    operators: Mapping[str, str]  # code_refs of those that are not the language's own, by name
+    operators: Mapping[str, Plugin]  # those that are not the language's own, by name
     output_schema: Mapping[str, Any]
     guardrails: tuple[Guardrail, ...]
     readers_hash: str
@@ -193,7 +202,7 @@ def make_recipe(
         ),
         contract=_read_contract(instance.signal.contract, pipeline.config) if is_signal else None,
         macros=_read_macros(called),
-        operators={name: version.code_ref for name, version in called.items() if version.code_ref},
+        operators={name: Plugin(*_name(version)) for name, version in called.items() if version.code_ref},
         output_schema=to_mapping(version.output_schema),
         guardrails=_read_guardrails(version, pipeline.config),
         readers_hash=_hash_readers(dataset, versions),
@@ -203,6 +212,18 @@ def make_recipe(
         max_deleted_share=_read_share(run, dataset),
         allow_deletion=run.allow_deletion,
     )
+
+
+def list_plugins(recipe: Recipe) -> list[Plugin]:
+    """All code that a recipe executes, each definition version once."""
+    used: list[Plugin] = []
+    if isinstance(recipe, PipelineRecipe):
+        used += [recipe.pipeline, recipe.store, recipe.accessor, *recipe.operators.values()]
+        inputs = recipe.inputs
+    else:
+        inputs = (recipe.prices, *recipe.signals)
+    used += [plugin for given in inputs for plugin in (given.data.store, given.data.accessor)]
+    return list({plugin.definition_version_id: plugin for plugin in used}.values())
 
 
 def to_mapping(message: Message) -> dict[str, Any]:
@@ -221,7 +242,11 @@ def _read_components(
 
 
 def _read_component(version: definition_pb2.DefinitionVersion, config: Struct) -> Component:
-    return Component(version.code_ref, _read_struct(config, to_mapping(version.parameters_schema)))
+    return Component(*_name(version), _read_struct(config, to_mapping(version.parameters_schema)))
+
+
+def _name(version: definition_pb2.DefinitionVersion) -> tuple[str, str, str, str]:
+    return version.code_ref, version.definition_version_id, version.definition_name, version.version
 
 
 def _read_struct(given: Struct, schema: Mapping[str, Any] = _ANYTHING) -> dict[str, Any]:

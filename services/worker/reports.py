@@ -158,6 +158,23 @@ class Reporter:
         request.run_id, request.fencing_token = self._run_id, self._fencing_token
         await self._end(lambda: self._stub.FailRun(request))
 
+    async def state_code(
+        self, request: run_report_service_pb2.StartRunRequest
+    ) -> run_report_service_pb2.StartRunResponse:
+        """Ask for the run once more, with the code that it will execute; raises as `complete`.
+
+        A refusal is the run's end: while this asks, only its own answer counts.
+        """
+        self.is_ending = True
+        try:
+            return await persist(lambda: self._stub.StartRun(request), self._patience)
+        except DomainError as error:
+            if error.reason in _LOST:
+                raise RunLostError(f"{error.reason}: {error.message}") from error
+            raise
+        finally:
+            self.is_ending = False
+
     async def _end(self, call: Callable[[], Awaitable[object]]) -> None:
         self.is_ending = True
         try:

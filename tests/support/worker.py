@@ -135,6 +135,7 @@ class Runs(run_report_service_pb2_grpc.RunReportServiceServicer):
         self.refusal = ""  # reason with which scheduled ticks are refused at the gate
         self.is_fenced = False
         self.is_unsupported = False
+        self.refused_code: set[str] = set()  # definitions whose code is not the code on record
 
     def submit(
         self,
@@ -191,6 +192,13 @@ class Runs(run_report_service_pb2_grpc.RunReportServiceServicer):
             run = self._find(request.run_id)
         if run.status not in {run_pb2.RUN_STATUS_PENDING, run_pb2.RUN_STATUS_RUNNING}:
             raise FailedPreconditionError("RUN_ENDED", "the run has ended")
+        if request.code:
+            del run.code[:]
+            run.code.extend(request.code)
+            if refused := [each for each in run.code if each.definition_name in self.refused_code]:
+                run.status = run_pb2.RUN_STATUS_FAILED
+                run.error.type, run.error.message = "CODE_CHANGED", refused[0].definition_name
+                return run_report_service_pb2.StartRunResponse(run=run)
         run.status = run_pb2.RUN_STATUS_RUNNING
         run.orchestrator_run_id = request.orchestrator_run_id
         answer = run_report_service_pb2.StartRunResponse(run=run, fencing_token=f"token-{run.run_id}")

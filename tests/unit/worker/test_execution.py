@@ -365,6 +365,54 @@ async def test_a_table_is_what_the_pipeline_says_it_yields(world: World, tmp_pat
     assert not (tmp_path / "acme" / run.instance_id / "refresh" / "data").exists()
 
 
+async def test_a_run_says_the_code_of_all_that_it_executes(world: World, tmp_path: Path) -> None:
+    prices = world.runs.submit(world.dataset(), REFRESH)
+    await _execute(world, prices, tmp_path)
+    assert {code.definition_name: code.is_builtin for code in prices.code} == {
+        "sp500_prices": True,
+        "delta": True,
+        "simple": True,
+    }
+    assert {code.distribution for code in prices.code} == {"optaic"}
+    signal = world.runs.submit(world.signal("TWICE(close)", "TWICE"), REFRESH, {"input": prices})
+    await _execute(world, signal, tmp_path)
+    assert signal.status == run_pb2.RUN_STATUS_COMPLETED
+    said = {code.definition_name: code for code in signal.code}
+    assert set(said) == {"expression", "TWICE", "delta", "simple"}
+    twice = said["TWICE"]
+    assert (twice.code_ref, twice.definition_version, twice.is_builtin) == (
+        "support.worker_plugins:Twice",
+        "1.0.0",
+        False,
+    )
+    assert len({code.hash for code in signal.code}) == 4
+    assert twice.check == run_pb2.CODE_CHECK_REFUSE
+    backtest = world.runs.submit(
+        world.backtest(world.signal()), BACKTEST, {"prices": prices, "signal": signal}
+    )
+    backtest.input_versions[1].instance_id = world.instances.newest(
+        backtest.instance_id
+    ).backtest.signals.primary
+    await _execute(world, backtest, tmp_path)
+    assert {code.definition_name for code in backtest.code} == {"delta", "simple"}
+
+
+@pytest.mark.parametrize("by_schedule", [False, True])
+async def test_code_that_is_refused_is_not_executed(
+    world: World, tmp_path: Path, *, by_schedule: bool
+) -> None:
+    world.runs.refused_code = {"probe"}
+    mark = tmp_path / "mark"
+    dataset = world.dataset(definition="probe", mark=str(mark))
+    run = world.runs.submit(dataset, REFRESH)
+    ticket = make_ticket(run, run_id="" if by_schedule else None)
+    ending = await execute_run(ticket, world.settings(tmp_path))
+    ran = list(world.runs.stored.values())[-1]
+    assert (ran.status, ran.error.type) == (run_pb2.RUN_STATUS_FAILED, "CODE_CHANGED")
+    assert ending == Ending(Outcome.FAILED, "CODE_CHANGED: probe")
+    assert not mark.exists()
+
+
 async def test_a_tick_of_the_schedule_is_adopted_at_its_nominal_time(world: World, tmp_path: Path) -> None:
     dataset = world.dataset()
     ticket = make_ticket(run_pb2.Run(instance_id=dataset.instance_id, flow_kind=REFRESH), run_id="")

@@ -1,0 +1,88 @@
+"""What the code of a plugin is: its package, its release, the hash of its sources; it imports no plugin."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import optaic
+from worker.distributions import find_distribution, is_below, is_shared, read_commit
+from worker.module_graph import ModuleGraph
+
+_OWN = "optaic"  # the package that this module belongs to
+_OWN_FOLDERS = tuple(Path(each).parent.resolve() for each in (__file__, optaic.__file__))
+
+
+def _read_release() -> str:
+    try:
+        return metadata.version(_OWN)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+_RELEASE = _read_release()  # when this module was loaded, as what is built in was
+
+
+@dataclass(frozen=True)
+class CodeIdentity:
+    """The code that a `code_ref` names, as it lies there now; empty where nothing is known."""
+
+    hash: str = ""  # of its module and the modules of the same package that it imports
+    distribution: str = ""
+    version: str = ""
+    git_revision: str = ""
+    is_editable: bool = False
+    is_builtin: bool = False
+
+
+def identify(code_ref: str) -> CodeIdentity:
+    """Say what code would be imported now; where there is none, an empty hash."""
+    name = code_ref.partition(":")[0]
+    graph = ModuleGraph()
+    place = graph.find(name)
+    path = place.path if place is not None else None
+    if path is None:
+        return CodeIdentity()
+    if any(path.resolve().is_relative_to(folder) for folder in _OWN_FOLDERS):
+        return _identify_builtin(name)
+    root = _find_root(path, name, is_package=bool(place and place.folders))
+    found = find_distribution(path, root)
+    is_source = found is None or found.is_editable
+    return CodeIdentity(
+        hash=graph.hash(name, found.owns if found else _owner(path, root)),
+        distribution=found.name if found else "",
+        version=found.version if found else "",
+        git_revision=read_commit(path.parent) if is_source else (found.commit if found else ""),
+        is_editable=found is not None and found.is_editable,
+    )
+
+
+@functools.cache
+def _identify_builtin(name: str) -> CodeIdentity:
+    """Once in a process, and in those that are forked from it: it loads what is built in once, too."""
+    digest = ModuleGraph().hash(name, lambda path: any(map(path.resolve().is_relative_to, _OWN_FOLDERS)))
+    is_installed = "site-packages" in _OWN_FOLDERS[0].parts
+    return CodeIdentity(
+        digest,
+        _OWN,
+        _RELEASE,
+        git_revision="" if is_installed else read_commit(_OWN_FOLDERS[0]),
+        is_builtin=True,
+    )
+
+
+def _find_root(path: Path, name: str, *, is_package: bool) -> Path:
+    """The folder in which Python found the outermost package of a module."""
+    return path.parents[name.count(".") + is_package]
+
+
+def _owner(path: Path, root: Path) -> Callable[[Path], bool]:
+    """Whether a file goes with one that belongs to no package: all that lies in the same folder of the path does.
+
+    Where packages are installed into that folder, only what has the same outermost module.
+    """
+    top = root / path.relative_to(root).parts[0]
+    return lambda each: is_below(each, top if is_shared(root) else root)

@@ -1,0 +1,11 @@
+"""Imported once by the process that children are forked from: what is built in is identified as it was loaded.
+
+So a child has it at once, and says what it runs also after other files were put in place of those.
+"""
+
+from worker.app import PRELOAD
+from worker.code_identity import identify
+
+for _name in PRELOAD:
+    if _name.startswith("worker.builtin."):
+        identify(f"{_name}:")

@@ -1,0 +1,189 @@
+"""Which modules a module imports, and a hash of their sources; it reads files and imports nothing."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from importlib.machinery import BYTECODE_SUFFIXES, SOURCE_SUFFIXES
+from importlib.util import resolve_name
+from pathlib import Path
+
+_BOM = b"\xef\xbb\xbf"
+_PYC_HEADER = 16  # bytes: when and of what it was compiled
+_LOADERS = frozenset({"import_module", "__import__"})
+_MOST_FILES = 8_192  # that are remembered
+
+
+@dataclass(frozen=True)
+class Module:
+    """One file, as far as it matters here."""
+
+    digest: str
+    imports: tuple[str, ...]  # names, some of which may be no modules but what a module holds
+    exports: tuple[str, ...]  # what its `__all__` lists
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a module is: its file, and below which folders its submodules are."""
+
+    path: Path | None  # None: a namespace package, or nothing that is kept in a file
+    folders: tuple[str, ...] = ()
+
+
+@dataclass
+class ModuleGraph:
+    """Places of modules, found as Python would find them, but without importing their packages."""
+
+    _places: dict[str, Place | None] = field(default_factory=dict)
+
+    def find(self, name: str) -> Place | None:
+        """Where a module is; None where there is none."""
+        if name not in self._places:
+            self._places[name] = self._find(name)
+        return self._places[name]
+
+    def _find(self, name: str) -> Place | None:
+        parent, _, last = name.rpartition(".")
+        folders: list[str] | None = None
+        if parent:
+            package = self.find(parent)
+            if package is None or not package.folders:
+                return None
+            folders = list(package.folders)
+        for finder in sys.meta_path:
+            find_spec = getattr(finder, "find_spec", None)
+            try:
+                spec = find_spec(name, folders) if find_spec is not None else None
+            except KeyError:  # a namespace package within one that was not imported
+                return _namespace(last, folders)
+            if spec is not None and spec.has_location and spec.origin is not None:
+                return Place(Path(spec.origin), tuple(spec.submodule_search_locations or ()))
+            if spec is not None:
+                is_namespace = spec.submodule_search_locations is not None
+                return _namespace(last, folders) if is_namespace else Place(None)
+        return None
+
+    def hash(self, name: str, is_own: Callable[[Path], bool]) -> str:
+        """A hash of a module and of all that it imports, also within functions, as far as `is_own` says so of the file.
+
+        It depends on names and sources only: neither where they lie, nor on times, nor on how lines end.
+        """
+        digests: dict[str, str] = {}
+        pending, seen = [name], set[str]()
+        while pending:
+            wanted = pending.pop()
+            if wanted in seen:
+                continue
+            seen.add(wanted)
+            parts = wanted.split(".")
+            # Importing a module executes its packages first.
+            for each in (".".join(parts[: count + 1]) for count in range(len(parts))):
+                module = None if each in digests else self._read(each, is_own)
+                if module is not None:
+                    digests[each] = module.digest
+                    pending.extend(self._resolve(module.imports, is_own))
+        lines = "".join(f"{each}\n{digest}\n" for each, digest in sorted(digests.items()))
+        return hashlib.sha256(lines.encode()).hexdigest() if digests else ""
+
+    def _read(self, name: str, is_own: Callable[[Path], bool]) -> Module | None:
+        place = self.find(name)
+        if place is None or place.path is None or not is_own(place.path):
+            return None
+        try:
+            state = place.path.stat()
+            known = (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+            return _read_file(place.path, name, bool(place.folders), known)
+        except OSError:
+            return None
+
+    def _resolve(self, imports: tuple[str, ...], is_own: Callable[[Path], bool]) -> Iterator[str]:
+        """What is imported by `*` from a package may be its submodules."""
+        for name in imports:
+            if not name.endswith(".*"):
+                yield name
+            elif (package := self._read(name[:-2], is_own)) is not None:
+                yield from (f"{name[:-1]}{exported}" for exported in package.exports)
+
+
+def _namespace(last: str, folders: list[str] | None) -> Place:
+    """A package of folders only; its own list of them would want its parent to be imported."""
+    around = sys.path if folders is None else folders
+    return Place(None, tuple(path for each in around if Path(path := f"{each}/{last}").is_dir()))
+
+
+@functools.lru_cache(maxsize=_MOST_FILES)
+def _read_file(path: Path, name: str, is_package: bool, known: tuple[int, ...]) -> Module:
+    """What a file holds; `known` changes with the file."""
+    del known
+    content = path.read_bytes()
+    if path.suffix in BYTECODE_SUFFIXES:
+        content = content[_PYC_HEADER:]
+    if path.suffix not in SOURCE_SUFFIXES:
+        return Module(hashlib.sha256(content).hexdigest(), (), ())
+    content = content.removeprefix(_BOM).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    digest = hashlib.sha256(content).hexdigest()
+    try:
+        tree = ast.parse(content)
+        package = name if is_package else name.rpartition(".")[0]
+        return Module(digest, tuple(dict.fromkeys(_list_imports(tree, package))), tuple(_list_exports(tree)))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return Module(digest, (), ())  # whoever imports it will say so
+
+
+def _list_imports(tree: ast.AST, package: str) -> Iterator[str]:
+    pending = [tree]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = _absolute("." * node.level + (node.module or ""), package)
+            if base:
+                yield base
+                yield from (f"{base}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and (named := _loaded(node)):
+            if base := _absolute(named, package):
+                yield base
+        elif isinstance(node, ast.If) and _is_for_checkers(node.test):
+            pending.extend(node.orelse)
+            continue
+        pending.extend(ast.iter_child_nodes(node))
+
+
+def _absolute(name: str, package: str) -> str:
+    try:
+        return resolve_name(name, package).removesuffix(".") if name else ""
+    except ImportError:  # beyond the outermost package
+        return ""
+
+
+def _loaded(call: ast.Call) -> str:
+    """The name of `importlib.import_module("name")` and the like, where it is written there."""
+    function = call.func
+    name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+    first = call.args[0] if call.args and name in _LOADERS else None
+    return first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else ""
+
+
+def _is_for_checkers(test: ast.expr) -> bool:
+    name = test.attr if isinstance(test, ast.Attribute) else getattr(test, "id", "")
+    return name == "TYPE_CHECKING"
+
+
+def _list_exports(tree: ast.Module) -> Iterator[str]:
+    for node in tree.body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if not any(isinstance(target, ast.Name) and target.id == "__all__" for target in targets):
+            continue
+        value = getattr(node, "value", None)
+        if isinstance(value, ast.List | ast.Tuple):
+            yield from (
+                each.value
+                for each in value.elts
+                if isinstance(each, ast.Constant) and isinstance(each.value, str)
+            )
