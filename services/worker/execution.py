@@ -112,7 +112,7 @@ class _Execution:
         try:
             started = await self._start()
         except (FailedPreconditionError, NotFoundError, UnimplementedError) as error:
-            return Ending(Outcome.CANCELLED, f"{error.reason}: {error.message}")
+            return Ending(_outcome_after(error), f"{error.reason}: {error.message}")
         run = started.run
         if run.status != run_pb2.RUN_STATUS_RUNNING:
             return Ending(Outcome.CANCELLED, f"{run.error.type}: {run.error.message}")
@@ -129,7 +129,9 @@ class _Execution:
                 working.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await working
-                return Ending(Outcome.CANCELLED, "the run ended, or was given up, while it was executed")
+                return Ending(
+                    _outcome_after(reporter.refusal), "the run ended, or was given up, while it was executed"
+                )
             return await working
         except asyncio.CancelledError:
             progress.stop()
@@ -162,8 +164,10 @@ class _Execution:
                 return refused
             output = await _in_thread(lambda: compute(recipe, self._location, run.run_id, progress))
             await reporter.complete(_describe(output, self._location.outputs_uri(run.run_id)))
-        except (RunLostError, Stopped) as error:
-            return Ending(Outcome.CANCELLED, str(error) or "stopped")
+        except RunLostError as error:
+            return Ending(_outcome_after(error.refusal), str(error))
+        except Stopped:
+            return Ending(Outcome.CANCELLED, "stopped")
         except Exception as error:  # noqa: BLE001 - whatever user code raises is what the run reports
             return await self._fail(run, reporter, error)
         _log.info("run completed", run_id=run.run_id)
@@ -250,7 +254,7 @@ class _Execution:
         try:
             await reporter.fail(request)
         except RunLostError as lost:
-            return Ending(Outcome.CANCELLED, str(lost))
+            return Ending(_outcome_after(lost.refusal), str(lost))
         return Ending(Outcome.FAILED, f"{kind}: {message}")
 
     async def _say_farewell(self, reporter: Reporter) -> None:
@@ -260,6 +264,12 @@ class _Execution:
         with contextlib.suppress(RunLostError, DomainError, TimeoutError):
             async with asyncio.timeout(_FAREWELL_SECONDS):
                 await reporter.fail(request)
+
+
+def _outcome_after(refusal: DomainError | None) -> Outcome:
+    """How the flow run ends whose report was refused: as its run did, or CANCELLED where another one has the run."""
+    status = refusal.metadata.get("status", "") if refusal is not None else ""
+    return {"completed": Outcome.COMPLETED, "failed": Outcome.FAILED}.get(status, Outcome.CANCELLED)
 
 
 def _describe(output: Output, outputs_uri: str) -> run_report_service_pb2.CompleteRunRequest:

@@ -38,6 +38,10 @@ _log = structlog.get_logger(__name__)
 class RunLostError(Exception):
     """The run ended, or is somebody else's; this executor has nothing more to say."""
 
+    def __init__(self, refusal: DomainError) -> None:
+        super().__init__(f"{refusal.reason}: {refusal.message}")
+        self.refusal = refusal
+
 
 async def persist(call: Callable[[], Awaitable[_T]], patience: float) -> _T:
     """Repeat a call that is safe to repeat while the service is away, for `patience` seconds.
@@ -107,6 +111,7 @@ class Reporter:
     ) -> None:
         self._stub = stub
         self._patience = patience
+        self.refusal: DomainError | None = None  # by which a heartbeat learned that the run is lost
         self.is_ending = False  # the end was sent at least once; only its own answer counts from then on
         self._run_id, self._fencing_token = started.run.run_id, started.fencing_token
         self._lease = max(0.5, started.lease.ToTimedelta().total_seconds())
@@ -138,6 +143,7 @@ class Reporter:
                 refusal = from_rpc_error(error)
                 if refusal.reason in _LOST:
                     _log.warning("run lost", run_id=self._run_id, reason=refusal.reason)
+                    self.refusal = refusal
                     return
                 # While run-service is away no lease runs out.
                 _log.warning("heartbeat failed", error=repr(refusal))
@@ -181,5 +187,5 @@ class Reporter:
             await persist(call, self._patience)
         except DomainError as error:
             if error.reason in _LOST:
-                raise RunLostError(f"{error.reason}: {error.message}") from error
+                raise RunLostError(error) from error
             raise
