@@ -46,6 +46,7 @@ class Program:
     environment: Mapping[str, str] = field(default_factory=dict)
     stop_signal: Signals = SIGTERM
     leave_root: LeaveRoot = "no"
+    farewell_seconds: float = 1.0  # what it leaves behind when it dies has so long to end by itself
 
 
 def environment_of_child(extra: Mapping[str, str]) -> dict[str, str]:
@@ -132,7 +133,7 @@ class Process:
             if time.monotonic() - started > _STEADY_SECONDS:
                 backoff = _FIRST_BACKOFF_SECONDS
             self._note(f"exited with {child.returncode}")
-            await asyncio.to_thread(leftovers.end, self._state.root, self.name, 1.0)
+            await asyncio.to_thread(leftovers.end, self._state.root, self.name, self.program.farewell_seconds)
             if early_deaths >= _EARLY_DEATHS:
                 await self._set_phase("failed")
                 return

@@ -68,4 +68,5 @@ def make_worker(state: State, settings: Settings, endpoints: Endpoints) -> Progr
     }
     # A worker listens on no port; Prefect knows when it was last asked for work.
     ready = functools.partial(prefect.is_polled, endpoints.prefect_api, settings.work_pool, datetime.now(UTC))
-    return Program("worker", commands[settings.executor], ready, environment)
+    # Runs that outlive it report that they were stopped, and tell Prefect.
+    return Program("worker", commands[settings.executor], ready, environment, farewell_seconds=5.0)
