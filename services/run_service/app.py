@@ -15,9 +15,11 @@ from run_service.peers_adapter import Peers
 from run_service.ports import Orchestrator
 from run_service.prefect_adapter import PrefectOrchestrator
 from run_service.reconcile.dispatching import Dispatcher
+from run_service.reconcile.ending import Ender
 from run_service.reconcile.leases import LeaseKeeper
 from run_service.reconcile.observing import Observer
 from run_service.reconcile.retrying import Retrier
+from run_service.reconcile.sweeping import Sweeper
 from run_service.reconcile.ticking import Ticker
 from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.watching import Watches
@@ -73,10 +75,13 @@ async def build(
         orchestrator = prefect = PrefectOrchestrator(settings)
         close.append(prefect.close)
     dispatcher = Loop("dispatches", settings.dispatch_interval_seconds, Dispatcher(deps, orchestrator).step)
-    deps.wake_dispatcher = dispatcher.wake
+    ender = Loop("endings", settings.dispatch_interval_seconds, Ender(deps, orchestrator).step)
+    deps.wake_dispatcher, deps.wake_ender = dispatcher.wake, ender.wake
     loops = [
         dispatcher,
+        ender,
         Loop("observation", settings.dispatch_interval_seconds, Observer(deps, orchestrator).step),
+        Loop("sweep", settings.sweep_interval_seconds, Sweeper(deps, orchestrator).step),
         Loop("leases", settings.lease_interval_seconds, LeaseKeeper(deps).step),
         Loop("retries", settings.retry_interval_seconds, Retrier(deps).step),
         Loop("ticks", settings.tick_interval_seconds, Ticker(deps).step),

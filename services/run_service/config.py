@@ -40,13 +40,23 @@ class Settings(ServiceSettings):
         default=0.5, gt=0, description="Time between looks at the dispatches when nobody announced one."
     )
     dispatch_claim_seconds: float = Field(
-        default=60.0, gt=0, description="A dispatch claimed by a replica that died is taken over after this."
+        default=20.0, gt=0, description="A dispatch claimed by a replica that died is taken over after this."
     )
     dispatch_backoff_seconds: float = Field(
         default=5.0, gt=0, description="Longest wait between two attempts to dispatch a run."
     )
     dispatch_expiry_seconds: float = Field(
         default=86_400.0, gt=0, description="A run pending for longer fails as DISPATCH_EXPIRED."
+    )
+    start_timeout_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        description="A run that a worker has claimed and not started for so long is dispatched again.",
+    )
+    dispatch_limit: int = Field(
+        default=3,
+        gt=0,
+        description="Flow runs of one run that workers may claim without starting it; then it is WORKER_LOST.",
     )
     observe_interval_seconds: float = Field(
         default=5.0, gt=0, description="Time between two comparisons of an active run with Prefect's view."
@@ -55,6 +65,14 @@ class Settings(ServiceSettings):
         default=10.0,
         ge=0,
         description="How long a run may stay active after its flow run has ended in Prefect.",
+    )
+    end_settle_seconds: float = Field(
+        default=600.0,
+        ge=0,
+        description="How long the flow run of a run that a worker did not end itself is compared after its end.",
+    )
+    sweep_interval_seconds: float = Field(
+        default=10.0, gt=0, description="Time between looks at all that is under way in Prefect."
     )
     retry_interval_seconds: float = Field(
         default=1.0, gt=0, description="Time between looks at the due retries."

@@ -2,8 +2,10 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from enum import StrEnum
+from datetime import datetime
 from typing import Protocol
+
+from run_service.domain.pairing import FlowRunState
 
 
 class DeploymentMissingError(Exception):
@@ -18,25 +20,39 @@ class OrchestratorRefusedError(Exception):
     """The orchestrator understood the call and refuses it."""
 
 
-class FlowRunState(StrEnum):
-    """The orchestrator's view of a flow run, as far as it matters here."""
-
-    ACTIVE = "ACTIVE"
-    COMPLETED = "COMPLETED"
-    FAILED = "FAILED"
-    CRASHED = "CRASHED"
-    CANCELLED = "CANCELLED"
-
-
 @dataclass(frozen=True)
 class FlowRunRequest:
-    """What is to be executed; the run id makes repetitions harmless."""
+    """What is to be executed; the key makes repetitions harmless."""
 
     tenant_id: str
     instance_id: str
     flow_kind: str
     run_id: str
     name: str
+    number: int = 1  # of the run's flow runs; the second takes the place of the first
+
+    @property
+    def key(self) -> str:
+        """Names the flow run for ever."""
+        return idempotency_key(self.run_id, self.number)
+
+
+def idempotency_key(run_id: str, number: int) -> str:
+    """Return the key of a run's flow run; the first one's is the run id alone."""
+    return run_id if number == 1 else f"{run_id}.{number}"
+
+
+@dataclass(frozen=True)
+class FlowRun:
+    """A flow run as the orchestrator lists it; nothing of it is sure to be ours."""
+
+    flow_run_id: str
+    state: FlowRunState
+    tenant_id: str
+    instance_id: str
+    flow_kind: str
+    run_id: str  # empty: the orchestrator's schedule made it
+    scheduled_time: datetime  # the nominal time
 
 
 class Orchestrator(Protocol):
@@ -55,14 +71,18 @@ class Orchestrator(Protocol):
         """
         ...
 
-    async def find_flow_run(self, run_id: str) -> str | None:
-        """Return the id of the flow run created for a run, or None."""
+    async def find_flow_run(self, key: str) -> str | None:
+        """Return the id of the flow run that was created with a key, or None."""
         ...
 
     async def get_states(self, flow_run_ids: Collection[str]) -> dict[str, FlowRunState]:
         """Return the states by flow-run id; one that was deleted is absent."""
         ...
 
-    async def cancel_flow_run(self, flow_run_id: str) -> None:
-        """Make a flow run CANCELLED at once; one that has ended or is gone stays as it is."""
+    async def list_under_way(self) -> list[FlowRun]:
+        """Return every flow run of our flow that a worker has taken and that has not ended."""
+        ...
+
+    async def end_flow_run(self, flow_run_id: str, state: FlowRunState, message: str) -> None:
+        """Make a flow run COMPLETED, FAILED or CANCELLED at once, however it is; one that is gone stays so."""
         ...

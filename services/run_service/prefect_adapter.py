@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
+import uuid
 from collections.abc import Collection
+from datetime import datetime
 from typing import Any, Self
 
 import httpx
 
 from run_service.config import Settings
+from run_service.domain.pairing import FlowRunState
 from run_service.ports import (
     DeploymentMissingError,
+    FlowRun,
     FlowRunRequest,
-    FlowRunState,
     OrchestratorRefusedError,
     OrchestratorUnavailableError,
 )
@@ -26,12 +30,18 @@ _BAD_REQUEST = 400
 _UNAUTHORIZED = 401
 _TOO_MANY = 429
 _SERVER_ERROR = 500
+# Whatever else there is or will be, for example PAUSED, waits for somebody.
 _STATES = {
+    "PENDING": FlowRunState.CLAIMED,
+    "RUNNING": FlowRunState.RUNNING,
+    "CANCELLING": FlowRunState.CANCELLING,
     "COMPLETED": FlowRunState.COMPLETED,
     "FAILED": FlowRunState.FAILED,
     "CRASHED": FlowRunState.CRASHED,
     "CANCELLED": FlowRunState.CANCELLED,
 }
+_UNDER_WAY = ["PENDING", "RUNNING", "CANCELLING"]
+_LONGEST_MESSAGE = 1000  # characters
 
 
 class PrefectOrchestrator:
@@ -65,7 +75,7 @@ class PrefectOrchestrator:
         name = f"{request.tenant_id}.{request.instance_id}.{request.flow_kind}"
         body = {
             "name": request.name,
-            "idempotency_key": request.run_id,
+            "idempotency_key": request.key,
             "parameters": {
                 "tenant_id": request.tenant_id,
                 "instance_id": request.instance_id,
@@ -90,9 +100,9 @@ class PrefectOrchestrator:
             return await self.create_flow_run(request)  # it was made anew under another id
         return str(_accepted(response)["id"])
 
-    async def find_flow_run(self, run_id: str) -> str | None:
-        """Return the id of the flow run created for a run, or None."""
-        body = {"flow_runs": {"idempotency_key": {"any_": [run_id]}}, "limit": 1}
+    async def find_flow_run(self, key: str) -> str | None:
+        """Return the id of the flow run that was created with a key, or None."""
+        body = {"flow_runs": {"idempotency_key": {"any_": [key]}}, "limit": 1}
         found = _accepted(await self._call("POST", "/flow_runs/filter", body))
         return str(found[0]["id"]) if found else None
 
@@ -101,20 +111,32 @@ class PrefectOrchestrator:
         ids = sorted(flow_run_ids)
         pages = [ids[start : start + _PAGE] for start in range(0, len(ids), _PAGE)]
         answers = await asyncio.gather(*(self._list(page) for page in pages))
-        return {
-            flow_run["id"]: _STATES.get(flow_run["state_type"], FlowRunState.ACTIVE)
-            for answer in answers
-            for flow_run in answer
-        }
+        return {flow_run["id"]: _state_of(flow_run) for answer in answers for flow_run in answer}
 
-    async def cancel_flow_run(self, flow_run_id: str) -> None:
-        """Make a flow run CANCELLED at once; one that has ended or is gone stays as it is."""
-        # `force` would also overwrite an end: look first.
-        states = await self.get_states([flow_run_id])
-        if states.get(flow_run_id) is not FlowRunState.ACTIVE:
-            return
+    async def list_under_way(self) -> list[FlowRun]:
+        """Return every flow run of our flow that a worker has taken and that has not ended."""
+        listed: list[FlowRun] = []
+        body: dict[str, Any] = {
+            "flows": {"name": {"any_": [_FLOW]}},
+            "flow_runs": {"state": {"type": {"any_": _UNDER_WAY}}},
+            "sort": "ID_DESC",
+            "limit": _PAGE,
+        }
+        for offset in itertools.count(0, _PAGE):
+            page = _accepted(await self._call("POST", "/flow_runs/filter", {**body, "offset": offset}))
+            listed += [flow_run for found in page if (flow_run := _flow_run_of(found)) is not None]
+            if len(page) < _PAGE:
+                break
+        return listed
+
+    async def end_flow_run(self, flow_run_id: str, state: FlowRunState, message: str) -> None:
+        """Make a flow run COMPLETED, FAILED or CANCELLED at once, however it is; one that is gone stays so."""
         body = {
-            "state": {"type": "CANCELLED", "name": "Cancelled", "message": "the run was ended"},
+            "state": {
+                "type": state.value,
+                "name": state.value.title(),
+                "message": message[:_LONGEST_MESSAGE],
+            },
             "force": True,
         }
         response = await self._call("POST", f"/flow_runs/{flow_run_id}/set_state", body)
@@ -149,6 +171,26 @@ class PrefectOrchestrator:
             text = f"OPTAIC_PREFECT_API_KEY or _AUTH_STRING is not accepted: {response.text[:500]}"
             raise OrchestratorUnavailableError(text)
         return response
+
+
+def _state_of(flow_run: dict[str, Any]) -> FlowRunState:
+    return _STATES.get(flow_run["state_type"], FlowRunState.WAITING)
+
+
+def _flow_run_of(found: dict[str, Any]) -> FlowRun | None:
+    """Return a listed flow run; None where its parameters are not those of our deployments."""
+    given = found["parameters"]
+    names = ("tenant_id", "instance_id", "flow_kind")
+    values = [given.get(name) for name in names] + [given.get("run_id", ""), found["expected_start_time"]]
+    if not all(isinstance(value, str) for value in values):
+        return None
+    tenant_id, instance_id, flow_kind, run_id, time = values
+    try:
+        ids = [str(uuid.UUID(value)) if value else "" for value in (found["id"], instance_id, run_id)]
+        scheduled_time = datetime.fromisoformat(time)
+    except ValueError:
+        return None
+    return FlowRun(ids[0], _state_of(found), tenant_id, ids[1], flow_kind, ids[2], scheduled_time)
 
 
 def _authorization(api_key: str, auth_string: str) -> dict[str, str]:

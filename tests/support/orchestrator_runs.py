@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Collection
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from run_service.config import Settings
+from run_service.domain.pairing import UNDER_WAY, FlowRunState
 from run_service.ports import (
     DeploymentMissingError,
+    FlowRun,
     FlowRunRequest,
-    FlowRunState,
     Orchestrator,
     OrchestratorUnavailableError,
 )
 from run_service.prefect_adapter import PrefectOrchestrator
 from support.prefect_api import PrefectApi
+
+_WORDS = {FlowRunState.WAITING: "SCHEDULED", FlowRunState.CLAIMED: "PENDING"}  # Prefect's
 
 
 class Ground(Protocol):
@@ -30,8 +35,12 @@ class Ground(Protocol):
         """Make the deployment of a flow; again: under another id."""
         ...
 
-    async def end(self, flow_run_id: str, state: FlowRunState) -> None:
-        """Let a flow run end by itself."""
+    async def set(self, flow_run_id: str, state: FlowRunState) -> None:
+        """Let a worker, or somebody in the orchestrator, bring a flow run into a state."""
+        ...
+
+    async def schedule(self, tenant_id: str, instance_id: str, flow_kind: str) -> str:
+        """Make a flow run as the orchestrator's clock does: without a run; return its id."""
         ...
 
     async def delete(self, flow_run_id: str) -> None:
@@ -46,7 +55,9 @@ class FakeOrchestrator:
         self.has_every_deployment = True
         self.deployments: set[tuple[str, str, str]] = set()
         self.flow_runs: dict[str, FlowRunState] = {}
-        self.ids_by_run: dict[str, str] = {}
+        self.messages: dict[str, str] = {}  # with which it was ended
+        self.listed: dict[str, FlowRun] = {}
+        self.ids_by_key: dict[str, str] = {}
         self.creations: list[FlowRunRequest] = []
         self.is_down = False
         self.lost_answers = 0  # that many creations take effect, and nobody hears of it
@@ -64,12 +75,11 @@ class FakeOrchestrator:
         key = (request.tenant_id, request.instance_id, request.flow_kind)
         if not self.has_every_deployment and key not in self.deployments:
             raise DeploymentMissingError(str(key))
-        if request.run_id not in self.ids_by_run:
-            flow_run_id = str(uuid.uuid4())
-            self.ids_by_run[request.run_id] = flow_run_id
-            self.flow_runs[flow_run_id] = FlowRunState.ACTIVE
+        if request.key not in self.ids_by_key:
+            flow_run_id = self.add(*key, run_id=request.run_id)
+            self.ids_by_key[request.key] = flow_run_id
             self.creations.append(request)
-        flow_run_id = self.ids_by_run[request.run_id]
+        flow_run_id = self.ids_by_key[request.key]
         if self.lost_answers:
             self.lost_answers -= 1
             raise OrchestratorUnavailableError("the answer was lost")
@@ -77,23 +87,49 @@ class FakeOrchestrator:
             await self.before_answer(flow_run_id)
         return flow_run_id
 
-    async def find_flow_run(self, run_id: str) -> str | None:
+    async def find_flow_run(self, key: str) -> str | None:
         self._check()
-        return self.ids_by_run.get(run_id)
+        return self.ids_by_key.get(key)
 
     async def get_states(self, flow_run_ids: Collection[str]) -> dict[str, FlowRunState]:
         self._check()
         return {each: self.flow_runs[each] for each in flow_run_ids if each in self.flow_runs}
 
-    async def cancel_flow_run(self, flow_run_id: str) -> None:
+    async def list_under_way(self) -> list[FlowRun]:
         self._check()
-        if self.flow_runs.get(flow_run_id) is FlowRunState.ACTIVE:
-            self.flow_runs[flow_run_id] = FlowRunState.CANCELLED
+        return [
+            replace(self.listed[each], state=state)
+            for each, state in self.flow_runs.items()
+            if state in UNDER_WAY
+        ]
+
+    async def end_flow_run(self, flow_run_id: str, state: FlowRunState, message: str) -> None:
+        self._check()
+        if flow_run_id in self.flow_runs:
+            self.flow_runs[flow_run_id] = state
+            self.messages[flow_run_id] = message
+
+    def add(
+        self,
+        tenant_id: str,
+        instance_id: str,
+        flow_kind: str,
+        *,
+        run_id: str = "",
+        scheduled_time: datetime = datetime(2024, 1, 2, 3, 4, tzinfo=UTC),
+    ) -> str:
+        """Add a flow run that waits; return its id."""
+        flow_run_id = str(uuid.uuid4())
+        self.flow_runs[flow_run_id] = FlowRunState.WAITING
+        self.listed[flow_run_id] = FlowRun(
+            flow_run_id, FlowRunState.WAITING, tenant_id, instance_id, flow_kind, run_id, scheduled_time
+        )
+        return flow_run_id
 
     def delete_flow_run(self, flow_run_id: str) -> None:
         """Somebody deletes it in the orchestrator; its idempotency key is free again."""
         del self.flow_runs[flow_run_id]
-        self.ids_by_run = {run: each for run, each in self.ids_by_run.items() if each != flow_run_id}
+        self.ids_by_key = {key: each for key, each in self.ids_by_key.items() if each != flow_run_id}
 
 
 class FakeGround:
@@ -106,8 +142,11 @@ class FakeGround:
     async def deploy(self, tenant_id: str, instance_id: str, flow_kind: str) -> None:
         self.orchestrator.deployments.add((tenant_id, instance_id, flow_kind))
 
-    async def end(self, flow_run_id: str, state: FlowRunState) -> None:
+    async def set(self, flow_run_id: str, state: FlowRunState) -> None:
         self.orchestrator.flow_runs[flow_run_id] = state
+
+    async def schedule(self, tenant_id: str, instance_id: str, flow_kind: str) -> str:
+        return self.orchestrator.add(tenant_id, instance_id, flow_kind)
 
     async def delete(self, flow_run_id: str) -> None:
         self.orchestrator.delete_flow_run(flow_run_id)
@@ -123,18 +162,24 @@ class PrefectGround:
     async def deploy(self, tenant_id: str, instance_id: str, flow_kind: str) -> None:
         name = f"{tenant_id}.{instance_id}.{flow_kind}"
         flow = await self._api.call("POST", "/flows/", {"name": "optaic"})
-        body = {"deployments": {"name": {"any_": [name]}}}
-        for old in await self._api.call("POST", "/deployments/filter", body):
+        named = {"deployments": {"name": {"any_": [name]}}}
+        for old in await self._api.call("POST", "/deployments/filter", named):
             await self._api.call("DELETE", f"/deployments/{old['id']}")
-        await self._api.call(
-            "POST",
-            "/deployments/",
-            {"name": name, "flow_id": flow["id"], "entrypoint": "worker.flow.execute"},
-        )
+        parameters = {"tenant_id": tenant_id, "instance_id": instance_id, "flow_kind": flow_kind}
+        body = {"name": name, "flow_id": flow["id"], "entrypoint": "worker.flow.execute"}
+        await self._api.call("POST", "/deployments/", {**body, "parameters": parameters})
 
-    async def end(self, flow_run_id: str, state: FlowRunState) -> None:
-        body = {"state": {"type": state.value, "name": state.value.title()}, "force": True}
+    async def set(self, flow_run_id: str, state: FlowRunState) -> None:
+        if state is FlowRunState.CANCELLING:  # one that waits would be CANCELLED at once
+            await self.set(flow_run_id, FlowRunState.RUNNING)
+        word = _WORDS.get(state, state.value)
+        body = {"state": {"type": word, "name": word.title()}, "force": True}
         await self._api.call("POST", f"/flow_runs/{flow_run_id}/set_state", body)
+
+    async def schedule(self, tenant_id: str, instance_id: str, flow_kind: str) -> str:
+        name = f"{tenant_id}.{instance_id}.{flow_kind}"
+        deployment = await self._api.call("GET", f"/deployments/name/optaic/{name}")
+        return await self._api.trigger(deployment["id"])
 
     async def delete(self, flow_run_id: str) -> None:
         await self._api.call("DELETE", f"/flow_runs/{flow_run_id}")

@@ -22,9 +22,11 @@ from optaic.run.v1.run_service_pb2_grpc import RunServiceStub
 from run_service.app import App, build
 from run_service.config import Settings
 from run_service.reconcile.dispatching import Dispatcher
+from run_service.reconcile.ending import Ender
 from run_service.reconcile.leases import LeaseKeeper
 from run_service.reconcile.observing import Observer
 from run_service.reconcile.retrying import Retrier
+from run_service.reconcile.sweeping import Sweeper
 from run_service.reconcile.ticking import Ticker
 from servicekit import runtime
 from servicekit.errors import DomainError
@@ -59,6 +61,8 @@ class RunningRunService:
     def __post_init__(self) -> None:
         self.dispatcher = Dispatcher(self.app.deps, self.orchestrator)
         self.observer = Observer(self.app.deps, self.orchestrator)
+        self.ender = Ender(self.app.deps, self.orchestrator)
+        self.sweeper = Sweeper(self.app.deps, self.orchestrator)
         self.leases = LeaseKeeper(self.app.deps)
         self.retrier = Retrier(self.app.deps)
         self.ticker = Ticker(self.app.deps)

@@ -265,24 +265,26 @@ def _blocked(reason: str, text: str, flows: Sequence[Blocking]) -> FailedPrecond
     )
 
 
-def check_executor(run_id: str, paired_with: str, orchestrator_run_id: str) -> None:
-    """Refuse a flow run that is not the one the run is paired with; an unpaired run takes the first.
+def check_executor(
+    run_id: str, paired_with: str, orchestrator_run_id: str, superseded: Collection[str] = ()
+) -> None:
+    """Refuse a flow run that is not the one the run is paired with; an unpaired run takes the first that never had it.
 
     Raises:
         FailedPreconditionError: FENCED.
     """
-    if paired_with and paired_with != orchestrator_run_id:
+    if orchestrator_run_id in superseded or (paired_with and paired_with != orchestrator_run_id):
         raise fenced(run_id)
 
 
-def check_fence(run_id: str, holder: str, token: str) -> None:
+def check_fence(run_id: str, holder: str, token: str, status: RunStatus | None = None) -> None:
     """Refuse the report of an executor that does not hold the run; `holder` is empty once it was given up.
 
     Raises:
-        FailedPreconditionError: FENCED.
+        FailedPreconditionError: FENCED, with the status where given: so the executor's flow run can end as the run did.
     """
     if holder != token:
-        raise fenced(run_id)
+        raise fenced(run_id, status)
 
 
 @dataclass(frozen=True)
@@ -343,8 +345,7 @@ def instance_deleting(instance_id: str) -> FailedPreconditionError:
     )
 
 
-def fenced(run_id: str) -> FailedPreconditionError:
+def fenced(run_id: str, status: RunStatus | None = None) -> FailedPreconditionError:
     """Return the refusal FENCED."""
-    return FailedPreconditionError(
-        "FENCED", f"this executor does not hold run {run_id}", metadata={"run_id": run_id}
-    )
+    metadata = {"run_id": run_id} | ({"status": status.value} if status is not None else {})
+    return FailedPreconditionError("FENCED", f"this executor does not hold run {run_id}", metadata=metadata)

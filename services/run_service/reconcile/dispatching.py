@@ -1,4 +1,4 @@
-"""Makes the orchestrator hold a flow run for each pending run, and none for a cancelled one."""
+"""Makes the orchestrator hold a flow run for each pending run."""
 
 from __future__ import annotations
 
@@ -7,24 +7,28 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from run_service.domain import ACTIVE, dispatch_delay
+from run_service.domain import ACTIVE, ENDED, dispatch_delay
+from run_service.domain.pairing import FlowRunState
 from run_service.ports import (
     DeploymentMissingError,
     FlowRunRequest,
     Orchestrator,
     OrchestratorRefusedError,
     OrchestratorUnavailableError,
+    idempotency_key,
 )
-from run_service.store import queues
+from run_service.store import endings, queues
 from run_service.store import runs as run_store
 from run_service.store.queues import Dispatch
+from run_service.store.records import Record
 from run_service.use_cases.dependencies import Dependencies
+from run_service.use_cases.ending import ending_of, make_ending
 
 _log = structlog.get_logger(__name__)
 
 
 class Dispatcher:
-    """Creates and cancels flow runs, a bounded number at once."""
+    """Creates flow runs, and looks for those that may have been created; a bounded number at once."""
 
     def __init__(self, deps: Dependencies, orchestrator: Orchestrator) -> None:
         self._deps = deps
@@ -66,7 +70,7 @@ class Dispatcher:
             if dispatch.action == "create":
                 await self._create(dispatch)
             else:
-                await self._cancel(dispatch)
+                await self._find(dispatch)
         except OrchestratorUnavailableError as error:
             await self._postpone(dispatch, error)
             return False
@@ -83,6 +87,7 @@ class Dispatcher:
                 flow_kind=dispatch.flow_kind,
                 run_id=dispatch.run_id,
                 name=dispatch.name,
+                number=dispatch.number,
             )
         )
         due_time = deps.clock.now() + timedelta(seconds=deps.settings.observe_interval_seconds)
@@ -96,26 +101,50 @@ class Dispatcher:
                     "orchestrator_run_id": flow_run_id,
                     "due_time": due_time,
                     "attempts": 0,
-                    "ended_since_time": None,
+                    "seen_state": "",
+                    "seen_since_time": None,
                     "last_error": "",
                 },
                 action="create",
             )
             record = await run_store.get_run(connection, tenant_id, dispatch.run_id)
-        if record is None or record.status not in ACTIVE or record.run.orchestrator_run_id != flow_run_id:
-            # It ended, or somebody else's flow run took it, while ours was being made.
-            await self._orchestrator.cancel_flow_run(flow_run_id)
-        else:
+            is_pair = record is not None and record.run.orchestrator_run_id == flow_run_id
+            if (
+                not is_pair
+            ):  # the run ended, or somebody else's flow run took it, while this one was being made
+                await endings.insert_endings(connection, [self._ending(dispatch, flow_run_id, record)])
+        if not is_pair:
+            deps.wake_ender()
+        elif record is not None and record.status in ACTIVE:
             deps.watches.publish(tenant_id, [record])
 
-    async def _cancel(self, dispatch: Dispatch) -> None:
+    async def _find(self, dispatch: Dispatch) -> None:
+        """The run has ended; where a flow run was made for it, that has to end alike."""
+        deps, tenant_id = self._deps, dispatch.tenant_id
         flow_run_id = dispatch.orchestrator_run_id
         if flow_run_id is None:  # perhaps one was made, and only the answer was lost
-            flow_run_id = await self._orchestrator.find_flow_run(dispatch.run_id)
-        if flow_run_id is not None:
-            await self._orchestrator.cancel_flow_run(flow_run_id)
-        async with self._deps.database.infra() as connection:
+            key = idempotency_key(dispatch.run_id, dispatch.number)
+            flow_run_id = await self._orchestrator.find_flow_run(key)
+        async with deps.database.transaction(tenant_id) as connection:
             await queues.delete_dispatches(connection, [dispatch.key])
+            if flow_run_id is not None:
+                record = await run_store.get_run(connection, tenant_id, dispatch.run_id)
+                await endings.insert_endings(connection, [self._ending(dispatch, flow_run_id, record)])
+        deps.wake_ender()
+
+    def _ending(self, dispatch: Dispatch, flow_run_id: str, record: Record | None) -> endings.Ending:
+        """As the run has ended, unless it is another flow run's."""
+        is_its_own = record is not None and record.run.orchestrator_run_id in {"", flow_run_id}
+        if record is not None and is_its_own and record.status in ENDED:
+            return ending_of(self._deps, dispatch.tenant_id, record, flow_run_id=flow_run_id)
+        return make_ending(
+            self._deps,
+            dispatch.tenant_id,
+            flow_run_id,
+            FlowRunState.CANCELLED,
+            "the run has another flow run",
+            run_id=dispatch.run_id,
+        )
 
     def _delay(self, attempts: int) -> timedelta:
         return dispatch_delay(attempts, timedelta(seconds=self._deps.settings.dispatch_backoff_seconds))

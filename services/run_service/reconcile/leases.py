@@ -57,6 +57,5 @@ class LeaseKeeper:
                 actor="run-service",
                 message=_ERROR["message"],
                 values={"error": _ERROR, "fencing_token": None},
-                flow_run="cancel",
             )
         announce(self._deps, tenant_id, records)

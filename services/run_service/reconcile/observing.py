@@ -9,28 +9,33 @@ from datetime import datetime, timedelta
 import structlog
 
 from run_service.domain import RunStatus
-from run_service.ports import FlowRunState, Orchestrator, OrchestratorUnavailableError
+from run_service.domain.pairing import FlowRunState, Patience, Step, next_step
+from run_service.ports import Orchestrator, OrchestratorUnavailableError
 from run_service.store import queues
-from run_service.store import runs as run_store
 from run_service.store.queues import Dispatch, Key
+from run_service.use_cases.cancellation import cancel_as_orchestrator
 from run_service.use_cases.dependencies import Dependencies
+from run_service.use_cases.redispatch import dispatch_again
 from run_service.use_cases.transitions import fail_runs
 
 _BATCH = 200
+_ABSENT = "ABSENT"  # as it is stored
 _log = structlog.get_logger(__name__)
 
 
 class Observer:
-    """Ends runs whose flow run has ended, dispatches anew those whose flow run is gone, expires old ones."""
+    """Does what `next_step` says of each run; expires old ones."""
 
     def __init__(self, deps: Dependencies, orchestrator: Orchestrator) -> None:
         self._deps = deps
         self._orchestrator = orchestrator
+        self._last_look: datetime | None = None
 
     async def step(self) -> bool:
         """Compare one batch; False: nothing more is due."""
         deps = self._deps
         now = deps.clock.now()
+        await self._notice_absence(now)
         await self._expire(now)
         async with deps.database.infra() as connection:
             claimed = await queues.claim_dispatches(
@@ -53,67 +58,80 @@ class Observer:
         await self._compare(claimed, states, now)
         return len(claimed) == _BATCH
 
+    async def _notice_absence(self, now: datetime) -> None:
+        """While we were away no worker could start a run: what it has claimed gets its time once more."""
+        longest = timedelta(seconds=self._deps.settings.start_timeout_seconds) / 2
+        if self._last_look is None or now - self._last_look > longest:
+            async with self._deps.database.infra() as connection:
+                await queues.forget_ages(connection, now)
+        self._last_look = now
+
     async def _release(self, dispatches: Iterable[Dispatch], now: datetime) -> None:
+        """Give them back; while the orchestrator is away no worker gets on."""
         due_time = now + timedelta(seconds=self._deps.settings.observe_interval_seconds)
         async with self._deps.database.infra() as connection:
             await queues.update_dispatches(
-                connection, [item.key for item in dispatches], {"due_time": due_time}
+                connection, [item.key for item in dispatches], {"due_time": due_time, "seen_state": ""}
             )
 
     async def _compare(
         self, claimed: Iterable[Dispatch], states: dict[str, FlowRunState], now: datetime
     ) -> None:
-        grace = timedelta(seconds=self._deps.settings.orchestrator_grace_seconds)
-        going_on: list[Key] = []
-        just_ended: list[Key] = []
-        waiting: list[Dispatch] = []
-        gone: list[Dispatch] = []
-        over: dict[tuple[str, FlowRunState], list[str]] = defaultdict(list)
+        settings = self._deps.settings
+        patience = Patience(
+            start=timedelta(seconds=settings.start_timeout_seconds),
+            report=timedelta(seconds=settings.orchestrator_grace_seconds),
+        )
+        unchanged: list[Key] = []
+        changed: dict[str, list[Key]] = defaultdict(list)
+        by_step: dict[Step, list[Dispatch]] = defaultdict(list)
         for dispatch in claimed:
             state = states.get(dispatch.orchestrator_run_id or "")
-            if state is None and dispatch.action == "await":
-                gone.append(dispatch)
-            elif state is None or state is FlowRunState.ACTIVE:
-                going_on.append(dispatch.key)  # a started one without a flow run is the lease's matter
-            elif dispatch.ended_since_time is None:
-                just_ended.append(dispatch.key)
-            elif now - dispatch.ended_since_time < grace:
-                waiting.append(dispatch)
+            is_same = dispatch.seen_state == (state or _ABSENT) and dispatch.seen_since_time is not None
+            step = next_step(
+                RunStatus.PENDING if dispatch.action == "await" else RunStatus.RUNNING,
+                state,
+                now - (dispatch.seen_since_time or now) if is_same else timedelta(0),
+                is_last=dispatch.number >= settings.dispatch_limit,
+                patience=patience,
+            )
+            if step is not Step.KEEP:
+                by_step[step].append(dispatch)
+            elif is_same:
+                unchanged.append(dispatch.key)
             else:
-                over[dispatch.tenant_id, state].append(dispatch.run_id)
-        interval = timedelta(seconds=self._deps.settings.observe_interval_seconds)
+                changed[state.value if state is not None else _ABSENT].append(dispatch.key)
+        due_time = now + timedelta(seconds=settings.observe_interval_seconds)
         async with self._deps.database.infra() as connection:
-            await queues.update_dispatches(
-                connection, going_on, {"due_time": now + interval, "ended_since_time": None}
-            )
-            await queues.update_dispatches(
-                connection, just_ended, {"due_time": now + grace, "ended_since_time": now}
-            )
-            await queues.update_dispatches(
-                connection, [item.key for item in waiting], {"due_time": now + grace}
-            )
-        await self._dispatch_again(gone, now)
-        for (tenant_id, state), run_ids in over.items():
-            await fail_runs(
-                self._deps,
-                tenant_id,
-                run_ids,
-                f"ORCHESTRATOR_{state}",
-                f"the flow run ended as {state} without a report of the run's end",
-                flow_run="has_ended",
-            )
+            await queues.update_dispatches(connection, unchanged, {"due_time": due_time})
+            for word, keys in changed.items():
+                values = {"due_time": due_time, "seen_state": word, "seen_since_time": now}
+                await queues.update_dispatches(connection, keys, values)
+        for step, dispatches in by_step.items():
+            for tenant_id, some in _by_tenant(dispatches).items():
+                await self._take(step, tenant_id, some, states)
 
-    async def _dispatch_again(self, gone: Iterable[Dispatch], now: datetime) -> None:
-        by_tenant: dict[str, list[Key]] = defaultdict(list)
-        for dispatch in gone:
-            by_tenant[dispatch.tenant_id].append(dispatch.key)
-        for tenant_id, keys in by_tenant.items():
-            _log.warning("flow runs are gone, dispatched again", tenant=tenant_id, runs=len(keys))
-            async with self._deps.database.transaction(tenant_id) as connection:
-                await run_store.clear_orchestrator_runs(connection, tenant_id, [run_id for _, run_id in keys])
-                values = {"action": "create", "orchestrator_run_id": None, "due_time": now, "attempts": 0}
-                await queues.update_dispatches(connection, keys, values, action="await")
-            self._deps.wake_dispatcher()
+    async def _take(
+        self, step: Step, tenant_id: str, dispatches: list[Dispatch], states: dict[str, FlowRunState]
+    ) -> None:
+        run_ids = [dispatch.run_id for dispatch in dispatches]
+        if step is Step.CANCEL:
+            await cancel_as_orchestrator(self._deps, tenant_id, run_ids)
+        elif step is Step.DISPATCH_AGAIN:
+            await dispatch_again(self._deps, tenant_id, dispatches, states)
+        elif step is Step.GIVE_UP:
+            text = (
+                f"workers have claimed {self._deps.settings.dispatch_limit} flow runs of it in turn, and none has started it"
+                f" within {self._deps.settings.start_timeout_seconds:g} s; see the workers' logs, then run it again"
+            )
+            await fail_runs(self._deps, tenant_id, run_ids, "WORKER_LOST", text, only=RunStatus.PENDING)
+        else:
+            by_state: dict[FlowRunState, list[str]] = defaultdict(list)
+            for dispatch in dispatches:
+                by_state[states[dispatch.orchestrator_run_id or ""]].append(dispatch.run_id)
+            for state, some in by_state.items():
+                text = f"the flow run ended as {state} without a report of the run's end"
+                await fail_runs(self._deps, tenant_id, some, f"ORCHESTRATOR_{state}", text)
 
     async def _expire(self, now: datetime) -> None:
         """Give up runs that nobody started for too long."""
@@ -131,5 +149,11 @@ class Observer:
                 "DISPATCH_EXPIRED",
                 "the run was not started in time",
                 only=RunStatus.PENDING,
-                flow_run="cancel",
             )
+
+
+def _by_tenant(dispatches: Iterable[Dispatch]) -> dict[str, list[Dispatch]]:
+    by_tenant: dict[str, list[Dispatch]] = defaultdict(list)
+    for dispatch in dispatches:
+        by_tenant[dispatch.tenant_id].append(dispatch)
+    return by_tenant

@@ -29,7 +29,9 @@ class Dispatch:
     orchestrator_run_id: str | None
     submit_time: datetime
     attempts: int
-    ended_since_time: datetime | None
+    number: int
+    seen_state: str
+    seen_since_time: datetime | None
 
     @property
     def key(self) -> Key:
@@ -99,6 +101,22 @@ async def update_dispatches(
     return {(row.tenant_id, row.run_id) for row in rows}
 
 
+async def renew_dispatches(
+    connection: AsyncConnection, keys: Collection[Key], now: datetime, *, is_next: bool
+) -> None:
+    """Have runs that wait for their start dispatched anew: by the next of their flow runs, or by the same once more."""
+    values = {
+        "action": "create",
+        "orchestrator_run_id": None,
+        "due_time": now,
+        "attempts": 0,
+        "number": dispatches.c.number + (1 if is_next else 0),
+        "seen_state": "",
+        "seen_since_time": None,
+    }
+    await update_dispatches(connection, keys, values, action="await")
+
+
 async def delete_dispatches(connection: AsyncConnection, keys: Collection[Key]) -> None:
     """Nothing is left to do for these runs."""
     if keys:
@@ -123,11 +141,18 @@ async def observe_dispatch(
 async def cancel_dispatches(
     connection: AsyncConnection, tenant_id: str, run_ids: Collection[str], now: datetime
 ) -> None:
-    """Have the flow runs of ended runs cancelled."""
+    """Have the flow runs of ended runs looked for, where it is not known whether any was made."""
     await connection.execute(
         sa.update(dispatches)
         .where(dispatches.c.tenant_id == tenant_id, dispatches.c.run_id.in_(run_ids))
         .values(action="cancel", due_time=now, attempts=0)
+    )
+
+
+async def forget_ages(connection: AsyncConnection, now: datetime) -> None:
+    """Nobody could look, or start a run, for a while: what the orchestrator says counts from now on."""
+    await connection.execute(
+        sa.update(dispatches).where(dispatches.c.seen_since_time < now).values(seen_since_time=now)
     )
 
 

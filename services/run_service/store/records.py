@@ -65,6 +65,7 @@ class Record:
     executor: str
     retry_policy: RetryPolicy | None
     progress_event_time: datetime | None
+    superseded_run_ids: frozenset[str] = frozenset()
 
 
 def word_of(field: str, value: int) -> str:
@@ -175,6 +176,7 @@ def record_of(row: RowMapping) -> Record:
         executor=row["executor"],
         retry_policy=retry_policy_of(policy) if policy else None,
         progress_event_time=row["progress_event_time"],
+        superseded_run_ids=frozenset(row["superseded_run_ids"]),
     )
 
 

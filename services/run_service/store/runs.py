@@ -146,6 +146,16 @@ async def get_adopted_run(
     )
 
 
+async def list_runs_of_flow_runs(
+    connection: AsyncConnection, tenant_id: str, orchestrator_run_ids: Collection[str]
+) -> list[Record]:
+    """Return the runs that are paired with one of the flow runs, in no order."""
+    return await _records(
+        connection,
+        _SELECT.where(runs.c.tenant_id == tenant_id, runs.c.orchestrator_run_id.in_(orchestrator_run_ids)),
+    )
+
+
 async def get_run_of_tick(
     connection: AsyncConnection, tenant_id: str, instance_id: str, flow_kind: str, scheduled_time: datetime
 ) -> Record | None:
@@ -303,19 +313,26 @@ async def set_orchestrator_run(
     )
 
 
-async def clear_orchestrator_runs(
+async def part_from_flow_runs(
     connection: AsyncConnection, tenant_id: str, run_ids: Collection[str]
-) -> None:
-    """Part pending runs from flow runs that are gone."""
-    await connection.execute(
+) -> list[Record]:
+    """Part pending runs from their flow runs, whose reports are refused from now on; return those that were parted."""
+    statement = (
         sa.update(runs)
         .where(
             runs.c.tenant_id == tenant_id,
             runs.c.run_id.in_(run_ids),
             runs.c.status == RunStatus.PENDING.value,
+            runs.c.orchestrator_run_id.is_not(None),
         )
-        .values(orchestrator_run_id=None, revision=runs.c.revision + 1)
+        .values(
+            superseded_run_ids=sa.func.array_append(runs.c.superseded_run_ids, runs.c.orchestrator_run_id),
+            orchestrator_run_id=None,
+            revision=runs.c.revision + 1,
+        )
+        .returning(*runs.c, _RESULT)
     )
+    return await _records(connection, statement)
 
 
 async def update_result(

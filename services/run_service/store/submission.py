@@ -21,7 +21,7 @@ from servicekit.database import Database
 from servicekit.events import Event
 from servicekit.outbox import note, outbox_row
 
-_LATER_COLUMNS = {"revision", "fencing_token", "executor", "progress_event_time"}
+_LATER_COLUMNS = {"revision", "fencing_token", "executor", "progress_event_time", "superseded_run_ids"}
 _DISPATCH_COLUMNS = (
     "tenant_id, run_id, action, instance_id, flow_kind, name, orchestrator_run_id, submit_time, due_time"
 )

@@ -83,6 +83,8 @@ runs = sa.Table(
     _text("executor"),
     sa.Column("retry_policy", JSONB),
     sa.Column("progress_event_time", _TIME),
+    # Flow runs that had the run and lost it: what they report late is refused.
+    sa.Column("superseded_run_ids", sa.ARRAY(UUID_TEXT), nullable=False, server_default="{}"),
     sa.CheckConstraint("status in ('pending', 'running', 'completed', 'failed', 'cancelled')", name="status"),
     # Prevents an ended run without an end, and an end of a run that is active.
     sa.CheckConstraint("(status in ('pending', 'running')) = (end_time is null)", name="end_time"),
@@ -215,7 +217,8 @@ dispatches = sa.Table(
     metadata,
     _tenant(),
     sa.Column("run_id", UUID_TEXT, primary_key=True),
-    # create -> await (dispatched, not started) -> observe (running); any -> cancel
+    # create -> await (dispatched, not started) -> observe (running); create -> cancel: the run has ended, and
+    # whether a flow run was made for it is to be found out.
     sa.Column("action", sa.Text, nullable=False),
     sa.Column("instance_id", UUID_TEXT, nullable=False),
     sa.Column("flow_kind", sa.Text, nullable=False),
@@ -225,11 +228,33 @@ dispatches = sa.Table(
     sa.Column("due_time", _TIME, nullable=False),
     sa.Column("claim_expire_time", _TIME),
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
-    # Since when the orchestrator has been saying that it ended, and how.
-    sa.Column("ended_since_time", _TIME),
+    # Of the run's flow runs: the second takes the place of the first, which no worker started.
+    sa.Column("number", sa.Integer, nullable=False, server_default="1"),
+    # What the orchestrator says of the flow run, and since when.
+    _text("seen_state"),
+    sa.Column("seen_since_time", _TIME),
     _text("last_error"),
     sa.CheckConstraint("action in ('create', 'await', 'observe', 'cancel')", name="action"),
     sa.Index("ix_dispatches_due_time", "due_time"),
+)
+
+# Work queue: flow runs that have to end in the orchestrator, and how.
+endings = sa.Table(
+    "endings",
+    metadata,
+    _tenant(),
+    sa.Column("orchestrator_run_id", UUID_TEXT, primary_key=True),
+    sa.Column("run_id", UUID_TEXT),
+    sa.Column("state", sa.Text, nullable=False),
+    _text("message"),
+    # Until then it is looked at again although it has ended rightly: a worker that comes late may change it.
+    sa.Column("settle_time", _TIME, nullable=False),
+    sa.Column("due_time", _TIME, nullable=False),
+    sa.Column("claim_expire_time", _TIME),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    _text("last_error"),
+    sa.CheckConstraint("state in ('COMPLETED', 'FAILED', 'CANCELLED')", name="state"),
+    sa.Index("ix_endings_due_time", "due_time"),
 )
 
 # Work queue: the executors that hold a run, and until when.
@@ -269,4 +294,4 @@ ticks = sa.Table(
 )
 
 PROTECTED = (flows, runs, activities, code_hashes, *extensions.values())
-QUEUES = (dispatches, leases, retries, ticks)
+QUEUES = (dispatches, endings, leases, retries, ticks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from optaic.run.v1 import run_pb2, run_report_service_pb2
 from run_service.domain import ENDED, fenced, run_not_found
+from run_service.store import endings
 from run_service.store import runs as run_store
 from run_service.store.records import Record, datetime_of, word_of
 from run_service.use_cases import ticks
@@ -15,13 +16,17 @@ from run_service.use_cases.transitions import announce
 from servicekit.errors import AlreadyExistsError, DomainError, FailedPreconditionError
 
 
+class _TooLateError(Exception):
+    """The flow run has to end: its tick waits for another one, or was counted as missed."""
+
+
 async def start_scheduled(
     deps: Dependencies, tenant_id: str, request: run_report_service_pb2.StartRunRequest
 ) -> run_report_service_pb2.StartRunResponse:
     """Adopt and start; refused at the gate, the answer's run is CANCELLED.
 
     Raises:
-        FailedPreconditionError: FENCED, another flow run has this tick.
+        FailedPreconditionError: FENCED, another flow run has this tick, or gets it.
         UnavailableError: Admission could not be decided; ask again.
     """
     tick = request.scheduled
@@ -36,7 +41,11 @@ async def start_scheduled(
     adopted = await _find(deps, tenant_id, draft)
     if adopted is None:
         found = await find_flow(deps, tenant_id, draft.instance_id, draft.flow_kind)
-        decided = await _decide(deps, found, draft, request.executor)
+        try:
+            decided = await _decide(deps, found, draft, request.executor)
+        except _TooLateError:
+            text = f"flow run {draft.orchestrator_run_id} was given up before it started; its tick is another one's"
+            raise FailedPreconditionError("FENCED", text) from None
         if isinstance(decided, run_pb2.Run):
             return run_report_service_pb2.StartRunResponse(run=decided)
         adopted = decided
@@ -92,6 +101,9 @@ async def _find(deps: Dependencies, tenant_id: str, draft: Draft) -> Record | No
 async def _adopt(deps: Dependencies, admission: Admission, draft: Draft, executor: str) -> Record:
     tenant_id = admission.tenant_id
     async with deps.database.transaction(tenant_id) as connection:
+        await endings.lock_flow_run(connection, draft.orchestrator_run_id)
+        if await endings.is_ending(connection, tenant_id, draft.orchestrator_run_id):
+            raise _TooLateError
         run = await insert_run(deps, connection, admission, draft)
         record = await run_store.lock_run(connection, tenant_id, run.run_id)
         if record is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from optaic.instance.v1 import instance_events_pb2, instance_pb2
 from optaic.run.v1 import run_pb2, run_service_pb2
@@ -15,6 +15,8 @@ from run_service.use_cases.transitions import announce, change_runs, error_json
 from servicekit import idempotency
 from servicekit.consumer import Received
 from servicekit.context import RequestContext
+
+ORCHESTRATOR = "prefect"  # the actor of what somebody did there
 
 
 async def cancel_run(
@@ -41,13 +43,29 @@ async def cancel_run(
             actor=context.actor,
             message=reason,
             values={"error": error_json("CANCELLED", reason or "on request")},
-            flow_run="cancel",
         )
         await idempotency.store(
             connection, "CancelRun", request.request_id, cancelled.run.SerializeToString()
         )
     announce(deps, tenant_id, [cancelled])
     return cancelled.run
+
+
+async def cancel_as_orchestrator(deps: Dependencies, tenant_id: str, run_ids: Collection[str]) -> None:
+    """PENDING | RUNNING -> CANCELLED, where somebody has cancelled the flow run in Prefect; as by CancelRun."""
+    message = "the flow run was cancelled in Prefect"
+    async with deps.database.transaction(tenant_id) as connection:
+        cancelled = await change_runs(
+            deps,
+            connection,
+            tenant_id,
+            run_ids,
+            RunEvent.CANCELLED,
+            actor=ORCHESTRATOR,
+            message=message,
+            values={"error": error_json("CANCELLED", message)},
+        )
+    announce(deps, tenant_id, cancelled)
 
 
 async def cancel_deleted(
@@ -78,7 +96,6 @@ async def cancel_deleted(
         actor="instance-service",
         message=message,
         values={"error": error_json("INSTANCE_DELETING", message)},
-        flow_run="cancel",
     )
 
 

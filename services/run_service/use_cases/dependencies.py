@@ -28,3 +28,4 @@ class Dependencies:
     clock: Clock
     ids: IdSource
     wake_dispatcher: Callable[[], None] = _nobody
+    wake_ender: Callable[[], None] = _nobody

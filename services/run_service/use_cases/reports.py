@@ -93,9 +93,9 @@ async def take_over(
 ) -> Record:
     """Give a locked run to its executor; the dispatcher may not have stored the pairing yet."""
     run_id = record.run.run_id
-    if record.status in ENDED:
+    check_executor(run_id, record.run.orchestrator_run_id, orchestrator_run_id, record.superseded_run_ids)
+    if record.status in ENDED:  # after the check: only its own flow run learns how to end
         raise run_ended(run_id, record.status)
-    check_executor(run_id, record.run.orchestrator_run_id, orchestrator_run_id)
     if record.status is RunStatus.RUNNING:
         await queues.insert_lease(connection, tenant_id, run_id, record.fencing_token, _expire_time(deps))
         return record
@@ -220,7 +220,7 @@ async def complete_run(
                 "model_artifact_version": request.model_artifact_version,
                 "progress_pct": 100.0,
             },
-            flow_run="has_ended",
+            flow_run="ends_itself",
         )
     announce(deps, tenant_id, [completed])
     return completed.run
@@ -249,7 +249,7 @@ async def fail_run(
                 "error": error_json(request.error.type, request.error.message, request.error.trace_uri),
                 "artifacts": dict(request.artifacts),
             },
-            flow_run="has_ended",
+            flow_run="ends_itself",
         )
     announce(deps, tenant_id, [failed])
     return failed.run
@@ -265,7 +265,7 @@ async def _lock_reported(
     if record.status is RunStatus.PENDING:
         # Nobody holds it: say what is wrong rather than that the token is.
         next_status(run_id, record.status, RunEvent.COMPLETED)
-    check_fence(run_id, record.fencing_token, token)
+    check_fence(run_id, record.fencing_token, token, record.status)
     is_repeated = record.status.value == event.value
     if not is_repeated:
         next_status(run_id, record.status, event)
@@ -277,7 +277,7 @@ async def _lock_held(connection: Connection, tenant_id: str, run_id: str, token:
     record = await run_store.lock_run(connection, tenant_id, run_id)
     if record is None:
         raise run_not_found(run_id)
-    check_fence(run_id, record.fencing_token, token)
+    check_fence(run_id, record.fencing_token, token, record.status)
     next_status(run_id, record.status, RunEvent.COMPLETED)
     return record
 

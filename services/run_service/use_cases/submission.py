@@ -21,9 +21,11 @@ from run_service.domain import (
     run_not_ended,
     run_not_found,
 )
+from run_service.domain.pairing import FlowRunState
 from run_service.events import activity_row, run_event
 from run_service.store import Connection
 from run_service.store import runs as run_store
+from run_service.store.endings import insert_endings
 from run_service.store.records import number_of, time_of
 from run_service.store.submission import (
     Submission,
@@ -33,6 +35,7 @@ from run_service.store.submission import (
 )
 from run_service.use_cases.admission import Admission, ask, find_flow
 from run_service.use_cases.dependencies import Dependencies
+from run_service.use_cases.ending import make_ending
 from servicekit import idempotency
 from servicekit.context import RequestContext
 from servicekit.errors import DomainError, UnavailableError
@@ -233,6 +236,17 @@ async def insert_refused(
     submission = _submission(deps, found, run, "cancelled", None, now, refusal.message)
     if not await insert_submission(connection, found.tenant_id, submission):
         return None
+    if draft.orchestrator_run_id:
+        ending = make_ending(
+            deps,
+            found.tenant_id,
+            draft.orchestrator_run_id,
+            FlowRunState.CANCELLED,
+            f"{refusal.reason}: {refusal.message}",
+            run_id=run.run_id,
+            manner="ends_itself",
+        )
+        await insert_endings(connection, [ending])
     return run
 
 

@@ -127,7 +127,6 @@ async def cancel_previous(deps: Dependencies, found: Admission) -> bool:
             actor=ACTOR,
             message=message,
             values={"error": error_json("CANCELLED", message)},
-            flow_run="cancel",
         )
     announce(deps, tenant_id, records)
     return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from run_service.domain import (
     ENDED,
@@ -19,10 +19,8 @@ from run_service.store import Connection, activities, queues
 from run_service.store import runs as run_store
 from run_service.store.records import Record
 from run_service.use_cases.dependencies import Dependencies
+from run_service.use_cases.ending import Manner, end_flow_runs
 from servicekit import outbox
-
-# What becomes of the flow run: it goes on or has ended by itself, or it must be cancelled.
-FlowRunFate = Literal["goes_on", "has_ended", "cancel"]
 
 
 async def change_runs(
@@ -35,12 +33,12 @@ async def change_runs(
     actor: str,
     message: str = "",
     values: Mapping[str, Any] | None = None,
-    flow_run: FlowRunFate = "goes_on",
+    flow_run: Manner = "must_end",
     only: RunStatus | None = None,
 ) -> list[Record]:
     """Make the transition for those runs in which it is possible (or only from one status); return them, to be published after the commit.
 
-    Locks runs before leases before dispatches, as everything here does.
+    Locks runs before leases before dispatches, as everything here does. The flow run of a run that ends follows it.
     """
     now = deps.clock.now()
     target = target_of(event)
@@ -78,10 +76,7 @@ async def change_runs(
     )
     if target in ENDED:
         await queues.delete_leases(connection, tenant_id, changed)
-    if flow_run == "has_ended":
-        await queues.delete_dispatches(connection, [(tenant_id, run_id) for run_id in changed])
-    elif flow_run == "cancel":
-        await queues.cancel_dispatches(connection, tenant_id, changed, now)
+        await end_flow_runs(deps, connection, tenant_id, records, flow_run)
     if event is RunEvent.FAILED:
         await queues.insert_retries(connection, _retries(tenant_id, records, deps))
     return records
@@ -111,7 +106,6 @@ async def fail_runs(
     kind: str,
     message: str,
     *,
-    flow_run: FlowRunFate,
     only: RunStatus | None = None,
 ) -> list[Record]:
     """Give runs up, in a transaction of their own: their executors are fenced from now on."""
@@ -125,7 +119,6 @@ async def fail_runs(
             actor="run-service",
             message=message,
             values={"error": error_json(kind, message), "fencing_token": None},
-            flow_run=flow_run,
             only=only,
         )
     announce(deps, tenant_id, records)
@@ -133,7 +126,8 @@ async def fail_runs(
 
 
 def announce(deps: Dependencies, tenant_id: str, records: Collection[Record]) -> None:
-    """Tell watchers and the dispatcher of committed changes."""
+    """Tell watchers of committed changes, and those who bring ends to the orchestrator."""
     deps.watches.publish(tenant_id, records)
     if any(record.status in ENDED for record in records):
         deps.wake_dispatcher()
+        deps.wake_ender()

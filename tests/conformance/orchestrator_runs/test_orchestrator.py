@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from dataclasses import replace
 
 import pytest
 
-from run_service.ports import DeploymentMissingError, FlowRunRequest, FlowRunState
+from run_service.domain.pairing import TERMINAL, UNDER_WAY, FlowRunState
+from run_service.ports import DeploymentMissingError, FlowRunRequest
 from support.orchestrator_runs import Ground
 
 
@@ -47,26 +49,65 @@ async def test_runs_of_one_flow_are_told_apart(ground: Ground) -> None:
     other = FlowRunRequest("default", request.instance_id, "refresh", str(uuid.uuid4()), "prices-2")
     ids = await asyncio.gather(*(ground.orchestrator.create_flow_run(each) for each in (request, other)))
     assert len(set(ids)) == 2
-    assert await ground.orchestrator.get_states(ids) == dict.fromkeys(ids, FlowRunState.ACTIVE)
+    assert await ground.orchestrator.get_states(ids) == dict.fromkeys(ids, FlowRunState.WAITING)
 
 
-@pytest.mark.parametrize("state", sorted(set(FlowRunState) - {FlowRunState.ACTIVE}))
-async def test_how_a_flow_run_ended_is_told(ground: Ground, state: FlowRunState) -> None:
+@pytest.mark.parametrize("state", FlowRunState)
+async def test_the_state_of_a_flow_run_is_told(ground: Ground, state: FlowRunState) -> None:
     request = await _deployed(ground)
     flow_run_id = await ground.orchestrator.create_flow_run(request)
-    await ground.end(flow_run_id, state)
-    assert await ground.orchestrator.get_states([flow_run_id]) == {flow_run_id: state}
-    await ground.orchestrator.cancel_flow_run(flow_run_id)
+    await ground.set(flow_run_id, state)
     assert await ground.orchestrator.get_states([flow_run_id]) == {flow_run_id: state}
 
 
-async def test_a_waiting_flow_run_is_cancelled_at_once(ground: Ground) -> None:
+@pytest.mark.parametrize("wanted", sorted(TERMINAL - {FlowRunState.CRASHED}))
+async def test_a_flow_run_ends_as_it_has_to_however_it_is(ground: Ground, wanted: FlowRunState) -> None:
     request = await _deployed(ground)
     flow_run_id = await ground.orchestrator.create_flow_run(request)
-    for _ in range(2):
-        await ground.orchestrator.cancel_flow_run(flow_run_id)
+    for state in FlowRunState:
+        await ground.set(flow_run_id, state)
+        for _ in range(2):
+            await ground.orchestrator.end_flow_run(flow_run_id, wanted, "why")
+        assert await ground.orchestrator.get_states([flow_run_id]) == {flow_run_id: wanted}
+
+
+async def test_a_worker_may_begin_a_flow_run_again_that_has_ended(ground: Ground) -> None:
+    """So an end is compared for a while after it was set."""
+    flow_run_id = await ground.orchestrator.create_flow_run(await _deployed(ground))
+    await ground.orchestrator.end_flow_run(flow_run_id, FlowRunState.FAILED, "why")
+    await ground.set(flow_run_id, FlowRunState.RUNNING)
     states = await ground.orchestrator.get_states([flow_run_id])
-    assert states == {flow_run_id: FlowRunState.CANCELLED}
+    assert states == {flow_run_id: FlowRunState.RUNNING}
+
+
+async def test_the_second_flow_run_of_a_run_is_another_one(ground: Ground) -> None:
+    request = await _deployed(ground)
+    first = await ground.orchestrator.create_flow_run(request)
+    again = replace(request, number=2)
+    second = await ground.orchestrator.create_flow_run(again)
+    assert second != first
+    assert await ground.orchestrator.create_flow_run(again) == second
+    assert await ground.orchestrator.find_flow_run(again.key) == second
+    assert await ground.orchestrator.find_flow_run(request.key) == first
+
+
+@pytest.mark.parametrize("state", FlowRunState)
+async def test_what_is_under_way_is_listed_whoever_made_it(ground: Ground, state: FlowRunState) -> None:
+    request = await _deployed(ground)
+    made = await ground.orchestrator.create_flow_run(request)
+    scheduled = await ground.schedule(request.tenant_id, request.instance_id, request.flow_kind)
+    for flow_run_id in (made, scheduled):
+        await ground.set(flow_run_id, state)
+    listed = [
+        each for each in await ground.orchestrator.list_under_way() if each.instance_id == request.instance_id
+    ]
+    assert {(each.flow_run_id, each.run_id) for each in listed} == (
+        {(made, request.run_id), (scheduled, "")} if state in UNDER_WAY else set()
+    )
+    assert all(
+        (each.tenant_id, each.flow_kind, each.state) == ("default", "refresh", state) for each in listed
+    )
+    assert all(each.scheduled_time.tzinfo is not None for each in listed)
 
 
 async def test_a_deleted_flow_run_is_absent_and_can_be_made_again(ground: Ground) -> None:
@@ -75,7 +116,7 @@ async def test_a_deleted_flow_run_is_absent_and_can_be_made_again(ground: Ground
     await ground.delete(flow_run_id)
     assert await ground.orchestrator.get_states([flow_run_id]) == {}
     assert await ground.orchestrator.find_flow_run(request.run_id) is None
-    await ground.orchestrator.cancel_flow_run(flow_run_id)
+    await ground.orchestrator.end_flow_run(flow_run_id, FlowRunState.CANCELLED, "why")
     again = await ground.orchestrator.create_flow_run(request)
     assert again != flow_run_id
 

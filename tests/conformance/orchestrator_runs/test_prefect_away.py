@@ -4,6 +4,7 @@ import uuid
 
 import pytest
 
+from run_service.domain.pairing import FlowRunState
 from run_service.ports import FlowRunRequest, OrchestratorUnavailableError
 from run_service.prefect_adapter import PrefectOrchestrator
 from support.guarded import Answer, answering
@@ -18,7 +19,8 @@ async def test_a_server_that_is_away_is_unavailable() -> None:
             orchestrator.ping(),
             orchestrator.find_flow_run("r"),
             orchestrator.get_states(["x"]),
-            orchestrator.cancel_flow_run("x"),
+            orchestrator.list_under_way(),
+            orchestrator.end_flow_run("x", FlowRunState.CANCELLED, "why"),
         ):
             with pytest.raises(OrchestratorUnavailableError):
                 await call
@@ -38,7 +40,8 @@ async def test_what_is_no_answer_of_prefect_is_unavailable(answer: Answer) -> No
             orchestrator.create_flow_run(request),
             orchestrator.find_flow_run("r"),
             orchestrator.get_states(["x"]),
-            orchestrator.cancel_flow_run("x"),
+            orchestrator.list_under_way(),
+            orchestrator.end_flow_run("x", FlowRunState.CANCELLED, "why"),
         ):
             with pytest.raises(OrchestratorUnavailableError):
                 await call

@@ -3,8 +3,10 @@
 import asyncio
 import uuid
 
+import sqlalchemy as sa
+
 from optaic.run.v1 import run_pb2
-from run_service.ports import FlowRunState
+from run_service.domain.pairing import FlowRunState
 from run_service.reconcile.dispatching import Dispatcher
 from support.orchestrator_runs import FakeOrchestrator
 from support.run_service import RunningRunService, refused
@@ -28,7 +30,7 @@ async def test_a_submitted_run_gets_its_flow_run(service: RunningRunService) -> 
     )
     assert created.tenant_id == "default"
     assert created.name == f"{instance.name}-1"
-    assert (await service.get(run.run_id)).orchestrator_run_id == service.orchestrator.ids_by_run[run.run_id]
+    assert (await service.get(run.run_id)).orchestrator_run_id == service.orchestrator.ids_by_key[run.run_id]
     assert not await service.dispatcher.step()
 
 
@@ -73,7 +75,7 @@ async def test_a_lost_answer_does_not_double_the_flow_run(service: RunningRunSer
     assert (await service.get(run.run_id)).orchestrator_run_id == ""
     service.clock.advance(5)
     await service.dispatcher.step()
-    assert (await service.get(run.run_id)).orchestrator_run_id == service.orchestrator.ids_by_run[run.run_id]
+    assert (await service.get(run.run_id)).orchestrator_run_id == service.orchestrator.ids_by_key[run.run_id]
     assert len(service.orchestrator.flow_runs) == 1
 
 
@@ -91,7 +93,7 @@ async def test_a_dispatch_claimed_by_a_dead_replica_is_taken_over(service: Runni
     assert not await service.dispatcher.step()
     service.clock.advance(61)
     await service.dispatcher.step()
-    assert (await service.get(run.run_id)).orchestrator_run_id == service.orchestrator.ids_by_run[run.run_id]
+    assert (await service.get(run.run_id)).orchestrator_run_id == service.orchestrator.ids_by_key[run.run_id]
     assert len(service.orchestrator.flow_runs) == 1
 
 
@@ -105,8 +107,8 @@ async def test_an_executor_may_start_before_the_pairing_is_stored(service: Runni
     await service.dispatcher.step()
     running = await service.get(run.run_id)
     assert running.status == run_pb2.RUN_STATUS_RUNNING
-    assert running.orchestrator_run_id == service.orchestrator.ids_by_run[run.run_id]
-    assert service.orchestrator.flow_runs[running.orchestrator_run_id] is FlowRunState.ACTIVE
+    assert running.orchestrator_run_id == service.orchestrator.ids_by_key[run.run_id]
+    assert service.orchestrator.flow_runs[running.orchestrator_run_id] is FlowRunState.WAITING
 
 
 async def test_a_run_cancelled_while_it_is_dispatched_leaves_no_flow_run(service: RunningRunService) -> None:
@@ -117,6 +119,7 @@ async def test_a_run_cancelled_while_it_is_dispatched_leaves_no_flow_run(service
 
     service.orchestrator.before_answer = cancel
     await service.dispatcher.step()
+    await service.ender.step()
     assert set(service.orchestrator.flow_runs.values()) == {FlowRunState.CANCELLED}
     while await service.dispatcher.step():
         pass
@@ -128,8 +131,9 @@ async def test_cancelling_ends_the_flow_run(service: RunningRunService) -> None:
     assert cancelled.status == run_pb2.RUN_STATUS_CANCELLED
     assert cancelled.error == run_pb2.RunError(type="CANCELLED", message="wrong date")
     assert await service.cancel(run.run_id, reason="wrong date", request_id="c1") == cancelled
-    await service.dispatcher.step()
+    await service.ender.step()
     assert service.orchestrator.flow_runs[flow_run_id] is FlowRunState.CANCELLED
+    assert service.orchestrator.messages[flow_run_id] == "CANCELLED: wrong date"
     async with refused("RUN_ENDED"):
         await service.start(run.run_id, flow_run_id)
     assert not await service.dispatcher.step()
@@ -144,6 +148,7 @@ async def test_cancelling_finds_a_flow_run_whose_creation_was_not_answered(
     await service.cancel(run.run_id)
     service.clock.advance(1)
     await service.dispatcher.step()
+    await service.ender.step()
     assert set(service.orchestrator.flow_runs.values()) == {FlowRunState.CANCELLED}
 
 
@@ -154,7 +159,7 @@ async def test_a_flow_run_deleted_while_pending_is_made_again(service: RunningRu
     await service.observer.step()
     await service.dispatcher.step()
     again = (await service.get(run.run_id)).orchestrator_run_id
-    assert again == service.orchestrator.ids_by_run[run.run_id] != flow_run_id
+    assert again == service.orchestrator.ids_by_key[run.run_id] != flow_run_id
     async with refused("FENCED"):
         await service.start(run.run_id, flow_run_id)  # an executor that still had the first one
     assert (await service.start(run.run_id, again)).run.status == run_pb2.RUN_STATUS_RUNNING
@@ -214,13 +219,35 @@ async def test_an_orchestrator_that_is_down_ends_no_run(service: RunningRunServi
     assert (await service.get(run.run_id)).status == run_pb2.RUN_STATUS_RUNNING
 
 
-async def test_a_lost_worker_s_flow_run_is_cancelled(service: RunningRunService) -> None:
+async def test_a_lost_worker_s_flow_run_fails_like_its_run(service: RunningRunService) -> None:
     run, flow_run_id = await _dispatched(service)
     await service.start(run.run_id, flow_run_id)
     await service.leases.step()
     await service.pass_time(31)
+    await service.ender.step()
+    assert service.orchestrator.flow_runs[flow_run_id] is FlowRunState.FAILED
+
+
+async def test_an_end_that_the_release_before_left_to_be_brought_is_the_run_s_own(
+    service: RunningRunService,
+) -> None:
+    """That release cancelled the flow run, however the run had ended."""
+    run, flow_run_id = await _dispatched(service)
+    started = await service.start(run.run_id, flow_run_id)
+    await service.fail(run.run_id, started.fencing_token)
+    async with service.app.deps.database.infra() as connection:
+        await connection.execute(sa.text("delete from endings"))
+        await connection.execute(
+            sa.text("""
+                insert into dispatches (tenant_id, run_id, action, instance_id, flow_kind, name, orchestrator_run_id,
+                    submit_time, due_time)
+                values ('default', :run_id, 'cancel', :instance_id, 'refresh', 'x', :flow_run_id, now(), '2024-01-01')
+            """),
+            {"run_id": run.run_id, "instance_id": run.instance_id, "flow_run_id": flow_run_id},
+        )
     await service.dispatcher.step()
-    assert service.orchestrator.flow_runs[flow_run_id] is FlowRunState.CANCELLED
+    await service.ender.step()
+    assert service.orchestrator.flow_runs[flow_run_id] is FlowRunState.FAILED
 
 
 async def test_runs_go_through_the_loops_by_themselves(live_service: RunningRunService) -> None:

@@ -1,0 +1,89 @@
+"""Brings the ends of runs to their flow runs, and looks whether they stay so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from datetime import datetime, timedelta
+
+import structlog
+
+from run_service.domain.pairing import Closing, close
+from run_service.ports import Orchestrator, OrchestratorRefusedError, OrchestratorUnavailableError
+from run_service.store import endings
+from run_service.store.endings import Ending
+from run_service.use_cases.dependencies import Dependencies
+
+_BATCH = 200
+_LONGEST_DELAY = timedelta(seconds=60)
+_log = structlog.get_logger(__name__)
+
+
+class Ender:
+    """Works off the flow runs that have to end; one that has ended rightly is looked at ever more rarely, then no more."""
+
+    def __init__(self, deps: Dependencies, orchestrator: Orchestrator) -> None:
+        self._deps = deps
+        self._orchestrator = orchestrator
+
+    async def step(self) -> bool:
+        """Compare one batch; False: nothing more is due, or the orchestrator does not answer."""
+        deps, settings = self._deps, self._deps.settings
+        now = deps.clock.now()
+        claim_expire_time = now + timedelta(seconds=settings.dispatch_claim_seconds)
+        async with deps.database.infra() as connection:
+            claimed = await endings.claim_endings(connection, now, claim_expire_time, _BATCH)
+        if not claimed:
+            return False
+        try:
+            states = await self._orchestrator.get_states([each.orchestrator_run_id for each in claimed])
+        except OrchestratorUnavailableError as error:
+            await self._postpone(claimed, now, error)
+            return False
+        by_closing: dict[Closing, list[Ending]] = {closing: [] for closing in Closing}
+        for each in claimed:
+            closing = close(
+                each.state, states.get(each.orchestrator_run_id), is_settled=now >= each.settle_time
+            )
+            by_closing[closing].append(each)
+        async with deps.database.infra() as connection:
+            await endings.delete_endings(connection, [each.key for each in by_closing[Closing.DONE]])
+        await self._look_again(by_closing[Closing.LOOK_AGAIN], now)
+        return await self._set_all(by_closing[Closing.SET], now) and len(claimed) == _BATCH
+
+    async def _set_all(self, wanted: Collection[Ending], now: datetime) -> bool:
+        """Return whether the orchestrator answered all."""
+        limit = asyncio.Semaphore(self._deps.settings.dispatch_concurrency)
+
+        async def set_one(each: Ending) -> Exception | None:
+            async with limit:
+                try:
+                    await self._orchestrator.end_flow_run(each.orchestrator_run_id, each.state, each.message)
+                except (OrchestratorUnavailableError, OrchestratorRefusedError) as error:
+                    return error
+            return None
+
+        errors = await asyncio.gather(*(set_one(each) for each in wanted))
+        done = [each for each, error in zip(wanted, errors, strict=True) if error is None]
+        await self._look_again(done, now)
+        failed = [each for each, error in zip(wanted, errors, strict=True) if error is not None]
+        for error in [error for error in errors if error is not None][:1]:
+            await self._postpone(failed, now, error)
+        return not any(isinstance(error, OrchestratorUnavailableError) for error in errors)
+
+    async def _look_again(self, some: Collection[Ending], now: datetime) -> None:
+        """Give them back; the pauses double."""
+        shortest = timedelta(seconds=self._deps.settings.observe_interval_seconds)
+        async with self._deps.database.infra() as connection:
+            for attempts in {each.attempts for each in some}:
+                keys = [each.key for each in some if each.attempts == attempts]
+                delay = min(shortest * (1 << min(attempts, 16)), _LONGEST_DELAY)
+                values = {"due_time": now + delay, "attempts": attempts + 1, "last_error": ""}
+                await endings.update_endings(connection, keys, values)
+
+    async def _postpone(self, some: Collection[Ending], now: datetime, error: Exception) -> None:
+        _log.info("ends of flow runs postponed", flow_runs=len(some), error=repr(error))
+        due_time = now + timedelta(seconds=self._deps.settings.dispatch_backoff_seconds)
+        values = {"due_time": due_time, "last_error": repr(error)[:1000]}
+        async with self._deps.database.infra() as connection:
+            await endings.update_endings(connection, [each.key for each in some], values)

@@ -1,0 +1,119 @@
+"""Looks at all that is under way in the orchestrator, and ends what nobody here waits for.
+
+So ends what has no row in a queue: flow runs of the schedule that were claimed and never started, those that a late
+worker began again after their run had ended, and those of runs that ended before ends were brought there.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection
+from datetime import datetime, timedelta
+
+import structlog
+
+from run_service.domain import ACTIVE
+from run_service.domain.pairing import FlowRunState
+from run_service.ports import FlowRun, Orchestrator, OrchestratorUnavailableError
+from run_service.store import endings
+from run_service.store import runs as run_store
+from run_service.store.endings import Ending
+from run_service.store.records import Record
+from run_service.use_cases.dependencies import Dependencies
+from run_service.use_cases.ending import ending_of, make_ending
+from run_service.use_cases.lost_ticks import lose_tick
+from servicekit.errors import DomainError, NotFoundError
+
+_log = structlog.get_logger(__name__)
+
+
+class Sweeper:
+    """Costs what is under way: one listing, and two queries for each tenant in it."""
+
+    def __init__(self, deps: Dependencies, orchestrator: Orchestrator) -> None:
+        self._deps = deps
+        self._orchestrator = orchestrator
+        # Flow runs without a run, and since when they are seen; as many as are under way. Anew with each process:
+        # while none was there, no worker could start them.
+        self._unknown_since: dict[str, datetime] = {}
+
+    async def step(self) -> bool:
+        """Look once; False: the next look can wait."""
+        try:
+            under_way = await self._orchestrator.list_under_way()
+        except OrchestratorUnavailableError as error:
+            _log.info("orchestrator not swept", error=repr(error))
+            self._unknown_since.clear()  # no worker gets on, either
+            return False
+        by_tenant: dict[str, list[FlowRun]] = defaultdict(list)
+        for flow_run in under_way:
+            by_tenant[flow_run.tenant_id].append(flow_run)
+        unknown: list[FlowRun] = []
+        for tenant_id, flow_runs in by_tenant.items():
+            unknown += await self._sweep(tenant_id, flow_runs)
+        await self._lose(unknown)
+        return False
+
+    async def _sweep(self, tenant_id: str, flow_runs: Collection[FlowRun]) -> list[FlowRun]:
+        """End those whose run does not go on with them; return those of the schedule without a run."""
+        deps = self._deps
+        async with deps.database.read(tenant_id) as connection:
+            ids = {flow_run.flow_run_id for flow_run in flow_runs}
+            paired = await run_store.list_runs_of_flow_runs(connection, tenant_id, ids)
+            run_ids = {flow_run.run_id for flow_run in flow_runs if flow_run.run_id}
+            named = await run_store.list_runs_by_id(connection, tenant_id, run_ids)
+        by_flow_run = {record.run.orchestrator_run_id: record for record in paired}
+        by_run = {record.run.run_id: record for record in named}
+        wanted: list[Ending] = []
+        unknown: list[FlowRun] = []
+        for flow_run in flow_runs:
+            record = by_flow_run.get(flow_run.flow_run_id) or by_run.get(flow_run.run_id)
+            if record is not None:
+                wanted += self._ending(flow_run, record)
+            elif not flow_run.run_id:
+                unknown.append(flow_run)
+            # A run that we do not know is another installation's.
+        if wanted:
+            async with deps.database.transaction(tenant_id) as connection:
+                await endings.insert_endings(connection, wanted)
+            deps.wake_ender()
+        return unknown
+
+    def _ending(self, flow_run: FlowRun, record: Record) -> list[Ending]:
+        tenant_id, flow_run_id = flow_run.tenant_id, flow_run.flow_run_id
+        paired_with = record.run.orchestrator_run_id
+        if flow_run_id in record.superseded_run_ids or paired_with not in {"", flow_run_id}:
+            text = "the run has another flow run"
+            return [
+                make_ending(
+                    self._deps,
+                    tenant_id,
+                    flow_run_id,
+                    FlowRunState.CANCELLED,
+                    text,
+                    run_id=record.run.run_id,
+                )
+            ]
+        if record.status in ACTIVE:
+            return []
+        return [ending_of(self._deps, tenant_id, record, flow_run_id=flow_run_id)]
+
+    async def _lose(self, unknown: Collection[FlowRun]) -> None:
+        now = self._deps.clock.now()
+        patience = timedelta(seconds=self._deps.settings.start_timeout_seconds)
+        self._unknown_since = {
+            flow_run.flow_run_id: self._unknown_since.get(flow_run.flow_run_id, now) for flow_run in unknown
+        }
+        for flow_run in unknown:
+            is_lost = now - self._unknown_since[flow_run.flow_run_id] >= patience
+            if not is_lost and flow_run.state is not FlowRunState.CANCELLING:
+                continue
+            try:
+                await lose_tick(self._deps, flow_run)
+            except (
+                NotFoundError,
+                ValueError,
+            ) as error:  # another installation's, or its instance was deleted
+                _log.info("flow run left alone", flow_run_id=flow_run.flow_run_id, error=repr(error))
+            except DomainError as error:  # not decided: the next look tries again
+                _log.warning("tick not settled", flow_run_id=flow_run.flow_run_id, error=repr(error))

@@ -1,0 +1,112 @@
+"""Queries over the flow runs that have to end in the orchestrator; a row stays until it is seen to have ended so."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from run_service.domain.pairing import FlowRunState
+from run_service.store.tables import endings
+
+Key = tuple[str, str]  # tenant id, flow-run id
+_LOCK = sa.text("select pg_advisory_xact_lock(hashtextextended('run_service.flow_run:' || :id, 0))")
+
+
+@dataclass(frozen=True)
+class Ending:
+    """One flow run, how it has to end, and why."""
+
+    tenant_id: str
+    orchestrator_run_id: str
+    run_id: str | None  # None: it never had a run
+    state: FlowRunState
+    message: str
+    settle_time: datetime  # until then it is looked at again, although it has ended rightly
+    due_time: datetime
+    attempts: int = 0
+
+    @property
+    def key(self) -> Key:
+        """The row's key."""
+        return (self.tenant_id, self.orchestrator_run_id)
+
+
+_FIELDS = [endings.c[name] for name in Ending.__dataclass_fields__]
+
+
+async def insert_endings(connection: AsyncConnection, wanted: Collection[Ending]) -> None:
+    """Have flow runs ended; how one has to end is decided once."""
+    # psycopg would send an enum's name.
+    rows = [
+        {**{name: getattr(each, name) for name in Ending.__dataclass_fields__}, "state": each.state.value}
+        for each in wanted
+    ]
+    if rows:
+        await connection.execute(insert(endings).on_conflict_do_nothing(), rows)
+
+
+async def is_ending(connection: AsyncConnection, tenant_id: str, orchestrator_run_id: str) -> bool:
+    """Return whether a flow run has to end."""
+    statement = sa.select(sa.literal(1)).where(_is_one_of([(tenant_id, orchestrator_run_id)]))
+    return (await connection.execute(statement)).first() is not None
+
+
+async def lock_flow_run(connection: AsyncConnection, orchestrator_run_id: str) -> None:
+    """Serialize with whoever gives this flow run a run, or ends it, until the end of the transaction.
+
+    A statement of its own: the next statement must take its snapshot after the lock is held.
+    """
+    await connection.execute(_LOCK, {"id": orchestrator_run_id})
+
+
+async def claim_endings(
+    connection: AsyncConnection, now: datetime, claim_expire_time: datetime, limit: int
+) -> list[Ending]:
+    """Claim what is due; two replicas never claim the same one at once. On the infra login."""
+    due = (
+        sa.select(endings.c.tenant_id, endings.c.orchestrator_run_id)
+        .where(
+            endings.c.due_time <= now,
+            sa.or_(endings.c.claim_expire_time.is_(None), endings.c.claim_expire_time <= now),
+        )
+        .order_by(endings.c.due_time)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .cte("due")
+    )
+    statement = (
+        sa.update(endings)
+        .where(
+            endings.c.tenant_id == due.c.tenant_id,
+            endings.c.orchestrator_run_id == due.c.orchestrator_run_id,
+        )
+        .values(claim_expire_time=claim_expire_time)
+        .returning(*_FIELDS)
+    )
+    rows = (await connection.execute(statement)).mappings()
+    return [Ending(**{**row, "state": FlowRunState(row["state"])}) for row in rows]
+
+
+async def update_endings(
+    connection: AsyncConnection, keys: Collection[Key], values: Mapping[str, Any]
+) -> None:
+    """Give claimed ones back with new values."""
+    if keys:
+        statement = sa.update(endings).where(_is_one_of(keys))
+        await connection.execute(statement.values({"claim_expire_time": None, **values}))
+
+
+async def delete_endings(connection: AsyncConnection, keys: Collection[Key]) -> None:
+    """These have ended as they had to."""
+    if keys:
+        await connection.execute(sa.delete(endings).where(_is_one_of(keys)))
+
+
+def _is_one_of(keys: Collection[Key]) -> sa.ColumnElement[bool]:
+    return sa.tuple_(endings.c.tenant_id, endings.c.orchestrator_run_id).in_(list(keys))

@@ -1,0 +1,84 @@
+"""What an ended run means for its flow run: it has to end alike, whoever dies meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from typing import Literal
+
+from optaic.run.v1 import run_pb2
+from run_service.domain.pairing import FlowRunState, end_of
+from run_service.store import Connection, queues
+from run_service.store.endings import Ending, insert_endings
+from run_service.store.records import Record
+from run_service.use_cases.dependencies import Dependencies
+
+# Whether the executor ends the flow run itself, a moment after it reported the run's end, or nobody does.
+Manner = Literal["ends_itself", "must_end"]
+
+
+async def end_flow_runs(
+    deps: Dependencies,
+    connection: Connection,
+    tenant_id: str,
+    records: Collection[Record],
+    manner: Manner,
+) -> None:
+    """Have the flow runs of runs that have just ended brought to the same end."""
+    paired = [record for record in records if record.run.orchestrator_run_id]
+    unpaired = [record.run.run_id for record in records if not record.run.orchestrator_run_id]
+    await queues.delete_dispatches(connection, [(tenant_id, record.run.run_id) for record in paired])
+    await insert_endings(connection, [ending_of(deps, tenant_id, record, manner) for record in paired])
+    if unpaired:  # perhaps a flow run was made, and only the answer was lost
+        await queues.cancel_dispatches(connection, tenant_id, unpaired, deps.clock.now())
+
+
+def ending_of(
+    deps: Dependencies,
+    tenant_id: str,
+    record: Record,
+    manner: Manner = "must_end",
+    flow_run_id: str = "",
+) -> Ending:
+    """Return how the flow run of an ended run has to end; another one than the run is paired with where given."""
+    return make_ending(
+        deps,
+        tenant_id,
+        flow_run_id or record.run.orchestrator_run_id,
+        end_of(record.status),
+        _message(record.run),
+        run_id=record.run.run_id,
+        manner=manner,
+    )
+
+
+def make_ending(
+    deps: Dependencies,
+    tenant_id: str,
+    flow_run_id: str,
+    state: FlowRunState,
+    message: str,
+    *,
+    run_id: str | None = None,
+    manner: Manner = "must_end",
+) -> Ending:
+    """Return how a flow run has to end."""
+    now: datetime = deps.clock.now()
+    settings = deps.settings
+    wait = settings.observe_interval_seconds if manner == "ends_itself" else 0
+    settle = wait if manner == "ends_itself" else settings.end_settle_seconds
+    return Ending(
+        tenant_id=tenant_id,
+        orchestrator_run_id=flow_run_id,
+        run_id=run_id,
+        state=state,
+        message=message,
+        settle_time=now + timedelta(seconds=settle),
+        due_time=now + timedelta(seconds=wait),
+    )
+
+
+def _message(run: run_pb2.Run) -> str:
+    if run.HasField("error"):
+        return f"{run.error.type}: {run.error.message}"[:1000]
+    return "the run has ended"

@@ -1,0 +1,78 @@
+"""Ticks whose flow run a worker has claimed and never started: the tick waits for another one, or is counted as missed."""
+
+from __future__ import annotations
+
+from optaic.instance.v1 import schedule_pb2
+from optaic.run.v1 import run_pb2
+from run_service.domain.pairing import FlowRunState
+from run_service.ports import FlowRun
+from run_service.store import endings, ticks
+from run_service.store import runs as run_store
+from run_service.store.records import number_of
+from run_service.store.ticks import Tick
+from run_service.use_cases.admission import find_flow
+from run_service.use_cases.dependencies import Dependencies
+from run_service.use_cases.ending import make_ending
+from run_service.use_cases.submission import Draft, insert_refused
+from run_service.use_cases.ticks import ACTOR
+from servicekit import context
+from servicekit.context import RequestContext
+from servicekit.errors import DomainError, FailedPreconditionError
+
+_NONE = schedule_pb2.CATCH_UP_POLICY_NONE
+
+
+async def lose_tick(deps: Dependencies, flow_run: FlowRun) -> None:
+    """End a flow run that the schedule made and nobody starts, or that was cancelled in Prefect before it started.
+
+    Raises:
+        NotFoundError: INSTANCE_NOT_FOUND, FLOW_NOT_FOUND: it is not ours.
+        UnavailableError: Not decided; ask again.
+        ValueError: There is no flow kind of this name: it is not ours.
+    """
+    tenant_id = flow_run.tenant_id
+    request = RequestContext(tenant_id, ACTOR, deps.ids(), context.new_traceparent(), is_service=True)
+    with context.bind(request):
+        number = number_of("flow_kind", flow_run.flow_kind)
+        found = await find_flow(deps, tenant_id, flow_run.instance_id, number)
+    draft = Draft(
+        instance_id=flow_run.instance_id,
+        flow_kind=found.flow.flow_kind,
+        trigger=run_pb2.RUN_TRIGGER_SCHEDULE,
+        actor=ACTOR,
+        orchestrator_run_id=flow_run.flow_run_id,
+        scheduled_time=flow_run.scheduled_time,
+    )
+    flow = (tenant_id, flow_run.instance_id, found.flow_kind)
+    why = _refusal(flow_run, catches_up=found.instance.schedule.catch_up_policy != _NONE)
+    async with deps.database.transaction(tenant_id) as connection:
+        await endings.lock_flow_run(connection, flow_run.flow_run_id)
+        if await run_store.get_adopted_run(connection, tenant_id, flow_run.flow_run_id) is not None:
+            return  # started, or refused, just now
+        ending = make_ending(
+            deps,
+            tenant_id,
+            flow_run.flow_run_id,
+            FlowRunState.CANCELLED,
+            why.message if why is not None else "no worker started it; another flow run takes its place",
+        )
+        await endings.insert_endings(connection, [ending])
+        if await run_store.get_run_of_tick(connection, *flow, flow_run.scheduled_time) is None:
+            if why is None:
+                tick = Tick(flow_run.scheduled_time, flow_run.flow_run_id)
+                await ticks.insert_tick(connection, flow, tick, deps.clock.now())
+            else:
+                await insert_refused(deps, connection, found, draft, why)
+    deps.wake_ender()
+
+
+def _refusal(flow_run: FlowRun, *, catches_up: bool) -> DomainError | None:
+    """Return why the tick is not run; None: it is."""
+    if flow_run.state is FlowRunState.CANCELLING:
+        return FailedPreconditionError("TICK_CANCELLED", "the tick's flow run was cancelled in Prefect")
+    if catches_up:
+        return None
+    text = (
+        "a worker claimed the tick's flow run and did not start it, and the schedule catches up with nothing"
+    )
+    return FailedPreconditionError("TICK_MISSED", text)
