@@ -820,7 +820,8 @@ class Activity(_message.Message):
     run_id: _builtins.str
     type: _builtins.str
     """`pipeline_run.submitted`, `.started`, `.progress`, `.completed`, `.failed`, `.cancelled`,
-    `.affected_downstream`, `.code_changed`; likewise for each run kind.
+    `.affected_downstream`, `.code_changed`, `.dispatched_again` (another flow run took the place of one that no worker
+    started); likewise for each run kind.
     """
     actor: _builtins.str
     """Who did it."""

@@ -57,6 +57,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_CODE_CHANGED: _ErrorReason.ValueType  # 22
     """The worker's code is not the code on record; type of the error of a failed run."""
     ERROR_REASON_DEFINITION_VERSION_NOT_FOUND: _ErrorReason.ValueType  # 23
+    ERROR_REASON_TICK_CANCELLED: _ErrorReason.ValueType  # 26
+    """The tick's flow run was cancelled in Prefect before it started."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why RunService or RunReportService refused."""
@@ -89,6 +91,8 @@ ERROR_REASON_ALLOW_DELETION_REASON_REQUIRED: ErrorReason.ValueType  # 20
 ERROR_REASON_CODE_CHANGED: ErrorReason.ValueType  # 22
 """The worker's code is not the code on record; type of the error of a failed run."""
 ERROR_REASON_DEFINITION_VERSION_NOT_FOUND: ErrorReason.ValueType  # 23
+ERROR_REASON_TICK_CANCELLED: ErrorReason.ValueType  # 26
+"""The tick's flow run was cancelled in Prefect before it started."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
