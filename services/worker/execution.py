@@ -115,7 +115,9 @@ class _Execution:
             return Ending(_outcome_after(error), f"{error.reason}: {error.message}")
         run = started.run
         if run.status != run_pb2.RUN_STATUS_RUNNING:
-            return Ending(Outcome.CANCELLED, f"{run.error.type}: {run.error.message}")
+            is_failed = run.status == run_pb2.RUN_STATUS_FAILED  # for the code that it would have run
+            outcome = Outcome.FAILED if is_failed else Outcome.CANCELLED
+            return Ending(outcome, f"{run.error.type}: {run.error.message}")
         _log.info("run started", run_id=run.run_id, instance_id=run.instance_id, number=run.run_number)
         reporter = Reporter(self._runs, started, self._settings.report_patience_seconds)
         progress = Progress()

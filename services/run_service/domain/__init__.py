@@ -265,15 +265,20 @@ def _blocked(reason: str, text: str, flows: Sequence[Blocking]) -> FailedPrecond
     )
 
 
+def is_executor(paired_with: str, orchestrator_run_id: str, superseded: Collection[str] = ()) -> bool:
+    """Return whether a flow run is the one the run is paired with; an unpaired run takes the first that never had it."""
+    return orchestrator_run_id not in superseded and paired_with in {"", orchestrator_run_id}
+
+
 def check_executor(
     run_id: str, paired_with: str, orchestrator_run_id: str, superseded: Collection[str] = ()
 ) -> None:
-    """Refuse a flow run that is not the one the run is paired with; an unpaired run takes the first that never had it.
+    """Refuse a flow run that is not the run's.
 
     Raises:
         FailedPreconditionError: FENCED.
     """
-    if orchestrator_run_id in superseded or (paired_with and paired_with != orchestrator_run_id):
+    if not is_executor(paired_with, orchestrator_run_id, superseded):
         raise fenced(run_id)
 
 
@@ -315,11 +320,10 @@ def run_not_found(run_id: str) -> NotFoundError:
     return NotFoundError("RUN_NOT_FOUND", f"there is no run {run_id}", metadata={"run_id": run_id})
 
 
-def run_ended(run_id: str, status: RunStatus) -> FailedPreconditionError:
-    """Return the refusal RUN_ENDED."""
-    return FailedPreconditionError(
-        "RUN_ENDED", f"run {run_id} has ended: {status}", metadata={"run_id": run_id, "status": status}
-    )
+def run_ended(run_id: str, status: RunStatus, *, is_told: bool = True) -> FailedPreconditionError:
+    """Return the refusal RUN_ENDED; a flow run that is not the run's is not told the status, to end alike."""
+    metadata = {"run_id": run_id} | ({"status": status.value} if is_told else {})
+    return FailedPreconditionError("RUN_ENDED", f"run {run_id} has ended: {status}", metadata=metadata)
 
 
 def run_not_ended(run_id: str) -> FailedPreconditionError:

@@ -60,7 +60,7 @@ async def state_code(
             actor=record.executor,
             message=message[:1000],
             values={"code": [json_of(each) for each in told], "error": error_json(CODE_CHANGED, message)},
-            flow_run="has_ended",
+            flow_run="ends_itself",
         )
         return failed
     if told == list(record.run.code):

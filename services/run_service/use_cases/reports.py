@@ -17,6 +17,7 @@ from run_service.domain import (
     check_executor,
     check_fence,
     fenced,
+    is_executor,
     next_status,
     run_ended,
     run_not_found,
@@ -93,9 +94,10 @@ async def take_over(
 ) -> Record:
     """Give a locked run to its executor; the dispatcher may not have stored the pairing yet."""
     run_id = record.run.run_id
-    check_executor(run_id, record.run.orchestrator_run_id, orchestrator_run_id, record.superseded_run_ids)
-    if record.status in ENDED:  # after the check: only its own flow run learns how to end
-        raise run_ended(run_id, record.status)
+    pairing = (record.run.orchestrator_run_id, orchestrator_run_id, record.superseded_run_ids)
+    if record.status in ENDED:
+        raise run_ended(run_id, record.status, is_told=is_executor(*pairing))
+    check_executor(run_id, *pairing)
     if record.status is RunStatus.RUNNING:
         await queues.insert_lease(connection, tenant_id, run_id, record.fencing_token, _expire_time(deps))
         return record
