@@ -134,7 +134,7 @@ def _instance(value: Any, path: str, problems: list[Violation]) -> InstanceEntry
         problems.append(Violation(f"{path}.upstream_refs", text, "UNKNOWN_FIELD"))
     fields.fill(instance, value, path, problems)
     _add_upstreams(instance, upstreams, f"{path}.upstreams", problems)
-    if not instance.name:
+    if not instance.name and value.get("name", "") == "":
         problems.append(Violation(f"{path}.name", "is required", "REQUIRED"))
     if not any(name in value for name in fields.SPECS):
         text = f"must say what it is: {', '.join(fields.SPECS)}"

@@ -132,37 +132,19 @@ def _set(message: Message, field: FieldDescriptor, value: Any, path: str, proble
     if value is None:
         problems.append(Violation(path, "has no value; leave it out, or write {}", "INVALID_VALUE"))
         return
+    scalars = [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, float)]
+    if infinite := next((each for each in scalars if not math.isfinite(each)), None):
+        problems.append(Violation(path, f"must be a finite number, not {infinite}", "INVALID_VALUE"))
+        return
     try:
-        _check(field, value)
         messages.fill(message, {field.name: value})
-    except (ValueError, TypeError, AttributeError, ArithmeticError, json_format.ParseError) as error:
-        problems.append(Violation(path, str(error), "INVALID_VALUE"))
+    except messages.FieldError as error:
+        inside = error.path.removeprefix(field.name)
+        if field.is_repeated and not _is_map(field):
+            inside = inside.removeprefix("[0]")  # the caller gives items one by one
+        problems.append(Violation(f"{path}{inside}", error.text, "INVALID_VALUE"))
     except RecursionError:
         problems.append(Violation(path, "is nested too deep", "INVALID_VALUE"))
-
-
-def _check(field: FieldDescriptor, value: Any) -> None:
-    """Refuse what a message takes, but nobody can mean.
-
-    Raises:
-        ValueError: There is a number that is not finite, or an enum has no such number.
-    """
-    for each in _numbers(value):
-        if not math.isfinite(each):
-            raise ValueError(f"{each} is no finite number")
-        if field.enum_type is not None and each not in field.enum_type.values_by_number:
-            raise ValueError(f"{each!r} is not a {field.enum_type.name}")
-
-
-def _numbers(value: Any) -> Iterator[float]:
-    if isinstance(value, int | float):
-        yield value
-    elif isinstance(value, Mapping):
-        for each in value.values():
-            yield from _numbers(each)
-    elif _is_list(value):
-        for each in value:
-            yield from _numbers(each)
 
 
 def plain(message: Message) -> dict[str, Any]:

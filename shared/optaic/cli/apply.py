@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
+from optaic.apply import yaml_text
 from optaic.apply.documents import read_documents
 from optaic.apply.execution import definitions_of, execute, projects_of, read_existing
 from optaic.apply.export import UNMANAGED, Definitions, export_documents, unsaid
-from optaic.apply.plan import Action, make_plan
+from optaic.apply.plan import Action, Existing, make_plan
 from optaic.cli.output import Format, OutputOption, print_json_value, print_line
-from optaic.cli.session import FileOption, is_id, read_yaml, run, warn
+from optaic.cli.session import FileOption, is_id, placing, read_yaml, run, warn
 from optaic.client import AsyncClient
 
 AdoptOption = Annotated[
@@ -76,7 +76,7 @@ def export(
         for text in unsaid(existing):
             warn(text)
         documents = export_documents(existing, manager=manager, definitions=definitions)
-        yaml.safe_dump_all(documents, sys.stdout, sort_keys=False, allow_unicode=True, width=110)
+        yaml_text.write(documents, sys.stdout)
 
     run(command)
 
@@ -85,9 +85,21 @@ async def _carry_out(
     client: AsyncClient, file: Path, output: Format, *, adopt: bool, prune: bool, dry_run: bool
 ) -> list[Action]:
     """Do, or with `dry_run` check, what makes everything as the file says; show it, and return it."""
-    documents = read_documents(read_yaml(file))
-    existing = await read_existing(client, projects_of(documents), definitions_of(documents))
-    actions = make_plan(documents, existing, adopt=adopt, prune=prune)
+    found = read_yaml(file)
+    with placing(found):
+        documents = read_documents(found.values)
+        existing = await read_existing(client, projects_of(documents), definitions_of(documents))
+        actions = make_plan(documents, existing, adopt=adopt, prune=prune)
+        await _execute(client, actions, existing, output, dry_run=dry_run)
+    if output is Format.TABLE and not actions:
+        print_line("nothing to do")
+    return actions
+
+
+async def _execute(
+    client: AsyncClient, actions: list[Action], existing: Existing, output: Format, *, dry_run: bool
+) -> None:
+    """Do what a plan says, and show each step when it is done."""
     shown = []
     try:
         async for done in execute(client, actions, existing, dry_run=dry_run):
@@ -100,9 +112,6 @@ async def _carry_out(
     finally:  # also where one is refused: what was done before it stays
         if output is Format.JSON:
             print_json_value(shown)
-    if output is Format.TABLE and not actions:
-        print_line("nothing to do")
-    return actions
 
 
 def _show(action: Action, note: str) -> None:

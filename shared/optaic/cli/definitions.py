@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from optaic.cli.output import Format, OutputOption, moment, print_json, print_line, print_table
-from optaic.cli.session import DryRunOption, FileOption, ReasonOption, is_id, read_yaml, run, warn
+from optaic.cli.session import DryRunOption, FileOption, ReasonOption, is_id, placing, read_yaml, run, warn
 from optaic.client import AsyncClient, word
 from optaic.definition.v1 import definition_pb2, definition_service_pb2
 
@@ -85,12 +85,14 @@ def publish(
     """Publish the version in a file: name, kind, description, definition_version; says what that breaks."""
 
     async def command(client: AsyncClient) -> None:
-        (content,) = read_yaml(file) or [None]
+        found = read_yaml(file)
+        content = found.values[0] if len(found.values) == 1 else None
         if not isinstance(content, dict) or not {"name", "kind", "definition_version"} <= set(content):
             raise ValueError(f"{file} must give name, kind and definition_version")
         if unknown := sorted(set(content) - _PUBLISHED):
             raise ValueError(f"{file} has unknown fields: {', '.join(map(str, unknown))}")
-        published = await client.definitions.publish(**content, draft=draft, validate_only=dry_run)
+        with placing(found, "documents[0]."):
+            published = await client.definitions.publish(**content, draft=draft, validate_only=dry_run)
         if output is Format.JSON:
             print_json(published)
             return

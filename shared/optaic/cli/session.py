@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-import yaml
 
+from optaic.apply import yaml_text
 from optaic.client import AsyncClient
-from optaic.errors import OptaicError
+from optaic.client.values import FieldError
+from optaic.errors import OptaicError, Violation
 from optaic.instance.v1 import instance_pb2
 
 InstanceArgument = Annotated[str, typer.Argument(help="Id or name of the instance.", show_default=False)]
@@ -64,33 +66,43 @@ def fail(message: str, *, status: int = _FAILED) -> None:
     raise typer.Exit(status)
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key that is there twice, where YAML would silently keep the last."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        # As it is written: construction puts what `<<` merges beside the keys that replace it.
-        node = super().compose_mapping_node(anchor)
-        seen: set[Any] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.MarkedYAMLError(
-                    problem=f"{key.value!r} is there twice", problem_mark=key.start_mark
-                )
-            if isinstance(key, yaml.ScalarNode):
-                seen.add(key.value)
-        return node
-
-
-def read_yaml(path: Path) -> list[Any]:
-    """Return the documents of a YAML file.
+def read_yaml(path: Path) -> yaml_text.Documents:
+    """Return the documents of a YAML file, and where everything stands.
 
     Raises:
-        ValueError: It is not YAML.
+        ValueError: It is not YAML, or not text.
     """
     try:
-        return [each for each in yaml.load_all(path.read_text(encoding="utf-8"), _Loader) if each is not None]
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {error}") from None
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text: byte {error.start} is no character") from None
+    return yaml_text.read(text, str(path))
+
+
+@contextlib.contextmanager
+def placing(found: yaml_text.Documents, within: str = "") -> Iterator[None]:
+    """Tell of what is refused inside where it stands in the file; `within` leads the paths of a single document.
+
+    Raises:
+        OptaicError: The same, each violation with its place.
+        ValueError: A field does not take its value.
+    """
+    try:
+        yield
+    except OptaicError as error:
+        violations = [
+            Violation(
+                each.field,
+                f"{each.description} ({found.where(within + each.field, each.reason)})",
+                each.reason,
+            )
+            for each in error.violations
+        ]
+        raise type(error)(
+            error.code, error.reason, error.message, violations, error.metadata, error.blocking
+        ) from None
+    except FieldError as error:
+        raise ValueError(f"{error} ({found.where(within + error.path, 'INVALID_VALUE')})") from None
 
 
 def is_id(text: str) -> bool:

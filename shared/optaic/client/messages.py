@@ -7,10 +7,21 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from google.protobuf import duration_pb2, json_format, struct_pb2, timestamp_pb2
-from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from optaic.common.v1 import flow_pb2
+from optaic.client.values import (
+    FieldError,
+    checked_text,
+    described,
+    flow_kind,
+    plain_json,
+    scalar,
+    span,
+    wrong,
+)
+
+__all__ = ["FieldError", "fill", "flow_kind", "our_name", "paths", "word"]
 
 # Known outside -> ours. A name that a message has itself is never renamed.
 _KNOWN_AS = {
@@ -31,7 +42,6 @@ _KNOWN_AS = {
     "submitted_at": "submit_time",
     "last_run_at": "last_run_time",
 }
-_FLOW_KINDS = {"train": "TRAINING", "infer": "INFERENCE", "monitor": "MONITORING"}
 _SPECS = ("dataset", "signal", "experiment", "model", "portfolio_optimizer", "backtest")
 
 
@@ -40,36 +50,44 @@ def our_name(name: str) -> str:
     return _KNOWN_AS.get(name, name)
 
 
-def flow_kind(value: str | int) -> flow_pb2.FlowKind.ValueType:
-    """Return the flow kind of `train`, `training`, `FLOW_KIND_TRAINING` or its number.
-
-    Raises:
-        ValueError: There is no such flow kind.
-    """
-    if isinstance(value, str):
-        value = _FLOW_KINDS.get(value.lower(), value)
-    return flow_pb2.FlowKind.ValueType(_enum(flow_pb2.FlowKind.DESCRIPTOR, value))
-
-
 def fill(message: Message, values: Mapping[str, Any]) -> None:
     """Set a message's fields from plain values.
 
     Raises:
         ValueError: A field does not exist, or a value does not fit it.
-        TypeError: A value is of another type altogether.
     """
     for given, value in values.items():
         field = _field(message.DESCRIPTOR, given)
         if value is None:
             continue
-        if field.message_type is not None and field.message_type.GetOptions().map_entry:
-            getattr(message, field.name).update(value)
-        elif field.is_repeated:
-            _extend(getattr(message, field.name), field, value)
-        elif field.message_type is not None:
-            _fill_message(getattr(message, field.name), value)
-        else:
-            setattr(message, field.name, _scalar(field, value))
+        try:
+            _fill_field(message, field, value)
+        except FieldError as error:
+            raise error.below(given) from None
+
+
+def _fill_field(message: Message, field: FieldDescriptor, value: Any) -> None:
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        if not isinstance(value, Mapping):
+            raise wrong(value, "a mapping")
+        inner = field.message_type.fields_by_name["value"]
+        target = getattr(message, field.name)
+        for key, each in value.items():
+            if not isinstance(key, str):
+                raise FieldError(f"has a key that is no text, but {described(key)}")
+            try:
+                if inner.message_type is not None:
+                    _fill_message(target[checked_text(key)], each)
+                else:
+                    target[checked_text(key)] = scalar(inner, each)
+            except FieldError as error:
+                raise error.below(key) from None
+    elif field.is_repeated:
+        _extend(getattr(message, field.name), field, value)
+    elif field.message_type is not None:
+        _fill_message(getattr(message, field.name), value)
+    else:
+        setattr(message, field.name, scalar(field, value))
 
 
 def paths(message_type: Any, values: Mapping[str, Any]) -> list[str]:
@@ -110,12 +128,17 @@ def _field(message_type: Any, given: str) -> FieldDescriptor:
     raise ValueError(f"{message_type.name} has no field {given!r}; it has {known}")
 
 
-def _extend(repeated: Any, field: FieldDescriptor, values: Iterable[Any]) -> None:
-    for value in values:
-        if field.message_type is not None:
-            _fill_message(repeated.add(), value)
-        else:
-            repeated.append(_scalar(field, value))
+def _extend(repeated: Any, field: FieldDescriptor, values: Any) -> None:
+    if isinstance(values, str | Mapping) or not isinstance(values, Iterable):
+        raise wrong(values, "a list")
+    for index, value in enumerate(values):
+        try:
+            if field.message_type is not None:
+                _fill_message(repeated.add(), value)
+            else:
+                repeated.append(scalar(field, value))
+        except FieldError as error:
+            raise error.below(f"[{index}]") from None
 
 
 def _fill_message(message: Message, value: Any) -> None:
@@ -126,38 +149,20 @@ def _fill_message(message: Message, value: Any) -> None:
     elif isinstance(message, timestamp_pb2.Timestamp) and isinstance(value, dt.datetime):
         message.FromDatetime(value)
     elif isinstance(message, duration_pb2.Duration):
-        span = value if isinstance(value, dt.timedelta) else dt.timedelta(seconds=float(value))
-        message.FromTimedelta(span)
+        message.FromTimedelta(span(value))
     elif isinstance(message, struct_pb2.Struct):
-        json_format.ParseDict(_plain(value), message)
+        if not isinstance(value, Mapping):
+            raise wrong(value, "a mapping")
+        try:
+            json_format.ParseDict(plain_json(value), message)
+        except json_format.ParseError:  # all else is checked by then
+            raise FieldError("is nested too deep") from None
     elif isinstance(value, Mapping):
         if message.DESCRIPTOR.name == "Schedule":
             value = _schedule(value)
         fill(message, value)
     else:
-        raise TypeError(f"{value!r} is not a {message.DESCRIPTOR.name}")
-
-
-def _plain(value: Any, path: str = "") -> Any:
-    """Return JSON: dates as ISO text, tuples as lists.
-
-    Raises:
-        ValueError: A whole number is so large that a Struct, which has doubles only, would hold another one.
-    """
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each, f"{path}.{key}" if path else str(key)) for key, each in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(each, f"{path}[{index}]") for index, each in enumerate(value)]
-    if isinstance(value, int) and not _is_double(value):
-        raise ValueError(f"{path}: {value} is not carried exactly, it lies beyond 2^53; give it as a text")
-    return value.isoformat() if isinstance(value, dt.date) else value
-
-
-def _is_double(value: int) -> bool:
-    try:
-        return int(float(value)) == value
-    except OverflowError:
-        return False
+        raise wrong(value, "a mapping")
 
 
 def _schedule(value: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -170,29 +175,11 @@ def _schedule(value: Mapping[str, Any]) -> Mapping[str, Any]:
     if kind == "manual":
         timing = {}
     elif kind == "interval" and "expression" in timing:
-        timing["minutes"] = int(timing.pop("expression"))
+        minutes = str(timing.pop("expression"))
+        if not minutes.isdecimal():
+            raise wrong(minutes, "a number of minutes").below("expression")
+        timing["minutes"] = int(minutes)
     return {kind: timing, **{key: value[key] for key in common if key in value}}
-
-
-def _scalar(field: FieldDescriptor, value: Any) -> Any:
-    if field.enum_type is None:
-        return value.isoformat() if isinstance(value, dt.date) else value
-    if field.enum_type is flow_pb2.FlowKind.DESCRIPTOR:
-        return flow_kind(value)
-    return _enum(field.enum_type, value)
-
-
-def _enum(enum: EnumDescriptor, value: str | int) -> int:
-    """Return an enum's number; text may leave out the prefix and be in lower case."""
-    if isinstance(value, int):
-        return value
-    prefix = enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
-    name = value.upper()
-    found = enum.values_by_name.get(name) or enum.values_by_name.get(prefix + name)
-    if found is None:
-        words = ", ".join(each.name.removeprefix(prefix).lower() for each in enum.values[1:])
-        raise ValueError(f"{value!r} is not a {enum.name}: {words}")
-    return int(found.number)
 
 
 def word(message: Message, field: str) -> str:

@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 import pytest
-from prefect._vendor.croniter import CroniterBadDateError, croniter
+from prefect._vendor.croniter.croniter import CroniterBadDateError, croniter
 
 from instance_service.domain.schedules import (
     CronError,

@@ -60,10 +60,19 @@ ENDLESS.append(ENDLESS)
         *[
             (
                 document({"name": "x", "dataset": {"pipeline": {"config": {"a": [{"b": number}]}}}}),
-                "documents[0].instances[0].dataset.pipeline.config",
+                f"documents[0].instances[0].dataset.pipeline.config{where}",
                 "INVALID_VALUE",
             )
-            for number in (math.nan, math.inf, 10**400, ENDLESS)
+            for number, where in (
+                (math.nan, ".a[0].b"),
+                (math.inf, ".a[0].b"),
+                (10**400, ".a[0].b"),
+                (2**53 + 1, ".a[0].b"),
+                ({1: "x"}, ".a[0].b"),
+                (b"x", ".a[0].b"),
+                ("\ud800", ".a[0].b"),
+                (ENDLESS, ""),
+            )
         ],
         *[
             (

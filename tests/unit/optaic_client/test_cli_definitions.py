@@ -147,7 +147,7 @@ def test_what_was_done_is_shown_also_where_the_next_is_refused(optaic: FakeServi
 def test_maps_that_are_merged_may_replace_keys_and_are_merged_again(tmp_path: Path) -> None:
     file = tmp_path / "desk.yaml"
     file.write_text("base: &base {x: 0, y: 0}\na: &a {<<: *base, x: 1}\nb: {<<: *a, y: 2}\nc: {d: *a}\n")
-    (found,) = read_yaml(file)
+    (found,) = read_yaml(file).values
     assert (found["a"], found["b"]) == ({"x": 1, "y": 0}, {"x": 1, "y": 2})
     assert found["c"] == {"d": found["a"]}
     for text in ("a: {x: 1, x: 2}", "a: [{<<: {x: 1}, y: 1, y: 2}]", "a: 1\nb: 1\na: 1"):
