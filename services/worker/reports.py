@@ -176,7 +176,7 @@ class Reporter:
             return await persist(lambda: self._stub.StartRun(request), self._patience)
         except DomainError as error:
             if error.reason in _LOST:
-                raise RunLostError(f"{error.reason}: {error.message}") from error
+                raise RunLostError(error) from error
             raise
         finally:
             self.is_ending = False
