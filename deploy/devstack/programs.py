@@ -61,6 +61,7 @@ def make_worker(state: State, settings: Settings, endpoints: Endpoints) -> Progr
     }
     environment = {
         **_common(settings, endpoints),
+        "OPTAIC_RUN_OUTPUT_FOLDER": str(state.logs / "runs"),
         "PREFECT_API_URL": endpoints.prefect_api,
         "PREFECT_HOME": str(state.root / "prefect-worker"),
         "PREFECT_WORKER_QUERY_SECONDS": "1",

@@ -13,6 +13,7 @@ PRELOAD = (
     "prefect.client.orchestration",
     "worker.prefect_adapter",
     "worker.flow",
+    "worker.child",
     "worker.builtin.delta_store",
     "worker.builtin.derivation",
     "worker.builtin.prices",

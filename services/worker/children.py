@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -13,7 +12,8 @@ from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
-_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG, from linux/prctl.h
+from worker import process_tree
+
 _RESTART_SECONDS = 0.2
 _context = multiprocessing.get_context("forkserver")
 
@@ -109,9 +109,7 @@ def _start(target: Callable[..., None], arguments: Sequence[object]) -> ForkServ
 
 def _run_tied(forkserver_pid: int, target: Callable[..., None], *arguments: object) -> None:
     """Run in the child. The kernel kills it when the forkserver ends, which ends with the worker, however that ends."""
-    ctypes.CDLL(None, use_errno=True).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-    if os.getppid() != forkserver_pid:  # it ended before it could be asked for
-        os._exit(1)
+    process_tree.die_with_parent(forkserver_pid)
     _let_go()
     target(*arguments)
 

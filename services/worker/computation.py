@@ -43,10 +43,6 @@ Progress = Callable[[float, str], None]
 _Reader = Callable[[], pl.DataFrame | None]
 
 
-class Stopped(BaseException):
-    """The run is no longer ours. No Exception: user code that catches those must not swallow it."""
-
-
 @dataclass(frozen=True)
 class Output:
     """What a run produced."""
@@ -65,11 +61,8 @@ class Output:
 def compute(recipe: Recipe, location: FlowLocation, run_id: str, progress: Progress) -> Output:
     """Execute a recipe.
 
-    `progress` raises `Stopped` once the run is no longer ours; it is asked again right before anything is written.
-
     Raises:
         PluginError: typed by what went wrong; and whatever else user code raises.
-        Stopped: nothing more was written.
     """
     progress(0.01, "loading plugins")
     if isinstance(recipe, PipelineRecipe):

@@ -1,6 +1,7 @@
 """Settings of the worker, read from the environment once; no other module of the worker reads it."""
 
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -70,6 +71,17 @@ class Settings(BaseSettings):
         default=900.0,
         ge=0,
         description="How long the end of a run is reported again while run-service is away.",
+    )
+
+    run_output_folder: str = Field(
+        default_factory=lambda: f"{tempfile.gettempdir()}/optaic-{os.getuid()}/run-output",
+        description="Folder on this machine for what runs print, a file for each.",
+    )
+    run_output_bytes: int = Field(
+        default=8 * 1024 * 1024, gt=0, description="Of what one run prints, so much is kept: the newest."
+    )
+    run_output_runs: int = Field(
+        default=100, gt=0, description="Runs whose output is kept; that of older ones is removed."
     )
 
     @field_validator("data_root")

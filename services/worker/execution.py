@@ -1,40 +1,34 @@
-"""Executes one run: starts it, computes in a thread, keeps its lease, reports its end; it knows no orchestrator."""
+"""Executes one run: starts it, has it computed elsewhere, keeps its lease, reports its end; no user code runs here."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import datetime as dt
 import functools
-import math
-import threading
-import traceback
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import structlog
 
 from optaic.common.v1 import flow_pb2
 from optaic.definition.v1 import definition_service_pb2, definition_service_pb2_grpc
 from optaic.instance.v1 import instance_pb2, instance_service_pb2, instance_service_pb2_grpc
-from optaic.plugins import PluginError
 from optaic.run.v1 import run_pb2, run_report_service_pb2, run_report_service_pb2_grpc
 from servicekit import client, context
 from servicekit.errors import DomainError, FailedPreconditionError, NotFoundError, UnimplementedError
 from servicekit.ids import new_id
+from worker.child import Task
 from worker.code_statement import state_code
-from worker.computation import Output, Stopped, compute
 from worker.config import Settings
+from worker.failures import Failure, describe_error
+from worker.isolation import Isolation, Result, StartGuardian, start_guardian
 from worker.locations import FlowLocation, write_text
 from worker.recipe import Recipe, list_plugins, list_version_ids, make_recipe
-from worker.reports import Progress, Reporter, RunLostError, persist, to_text
+from worker.reports import Progress, Reporter, RunLostError, persist
+from worker.run_output import OutputLimits
 
-_T = TypeVar("_T")
-_LONGEST_TYPE = 256  # characters; limits of the contract
-_LONGEST_MESSAGE = 16_384
 _FAREWELL_SECONDS = 3.0
 _MOST_INSTANCES = 25  # of one answer: as large as they may be, they are no more than a message takes
 _log = structlog.get_logger(__name__)
@@ -69,8 +63,8 @@ class Ticket:
     executor: str
 
 
-async def execute_run(ticket: Ticket, settings: Settings) -> Ending:
-    """Execute a run to its end.
+async def execute_run(ticket: Ticket, settings: Settings, start: StartGuardian = start_guardian) -> Ending:
+    """Execute a run to its end; nothing that it started is left then.
 
     Raises:
         DomainError: run-service refused what should not be refused, or was away for too long.
@@ -82,15 +76,21 @@ async def execute_run(ticket: Ticket, settings: Settings) -> Ending:
         client.connect(settings.instance_address, token_source=lambda: settings.service_token) as instances,
     ):
         with context.bind(request):
-            return await _Execution(ticket, settings, runs, instances).run()
+            return await _Execution(ticket, settings, start, runs, instances).run()
 
 
 class _Execution:
     def __init__(
-        self, ticket: Ticket, settings: Settings, runs: client.Channel, instances: client.Channel
+        self,
+        ticket: Ticket,
+        settings: Settings,
+        start: StartGuardian,
+        runs: client.Channel,
+        instances: client.Channel,
     ) -> None:
         self._ticket = ticket
         self._settings = settings
+        self._start_guardian = start
         # At run time there is one stub class for both ways to call.
         self._runs = cast(
             "run_report_service_pb2_grpc.RunReportServiceAsyncStub",
@@ -126,9 +126,7 @@ class _Execution:
         try:
             await asyncio.wait({keeping, working}, return_when=asyncio.FIRST_COMPLETED)
             if not (working.done() or reporter.is_ending):
-                # Raised inside the thread by its next look; the thread itself ends with the process.
-                progress.stop()
-                working.cancel()
+                working.cancel()  # which kills what computes
                 with contextlib.suppress(asyncio.CancelledError):
                     await working
                 return Ending(
@@ -136,7 +134,6 @@ class _Execution:
                 )
             return await working
         except asyncio.CancelledError:
-            progress.stop()
             working.cancel()
             await asyncio.shield(self._say_farewell(reporter))
             raise
@@ -164,16 +161,36 @@ class _Execution:
             recipe = await self._read_recipe(run)
             if refused := await self._state_code(run, recipe, reporter):
                 return refused
-            output = await _in_thread(lambda: compute(recipe, self._location, run.run_id, progress))
-            await reporter.complete(_describe(output, self._location.outputs_uri(run.run_id)))
+            answer = await self._compute(recipe, run, progress)
+            if isinstance(answer, Failure):
+                return await self._fail(run, reporter, answer)
+            await reporter.complete(answer)
         except RunLostError as error:
             return Ending(_outcome_after(error.refusal), str(error))
-        except Stopped:
-            return Ending(Outcome.CANCELLED, "stopped")
-        except Exception as error:  # noqa: BLE001 - whatever user code raises is what the run reports
-            return await self._fail(run, reporter, error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the run must end and say so
+            return await self._fail(run, reporter, describe_error(error))
         _log.info("run completed", run_id=run.run_id)
-        return Ending(Outcome.COMPLETED, f"{output.physical_version} at {output.uri}")
+        version = answer.output_version
+        return Ending(Outcome.COMPLETED, f"{version.physical_version} at {version.uri}")
+
+    async def _compute(self, recipe: Recipe, run: run_pb2.Run, progress: Progress) -> Result | Failure:
+        """Have a child compute; when this returns, no process of the run is left."""
+        settings = self._settings
+        limits = OutputLimits(
+            f"{settings.run_output_folder}/{run.run_id}.log",
+            settings.run_output_bytes,
+            settings.run_output_runs,
+        )
+        async with Isolation(self._start_guardian, limits) as isolation:
+            task = Task(recipe, self._location, run.run_id, settings.log_level)
+            answer = await isolation.compute(task, progress.tell)
+        report = isolation.report
+        counts = {"output_bytes_dropped": report.dropped_bytes, "processes_left": report.left_processes}
+        if found := {name: count for name, count in counts.items() if count}:
+            _log.warning("cut short", run_id=run.run_id, output=limits.file, **found)
+            if not isinstance(answer, Failure):
+                answer.metrics.update(found)
+        return answer
 
     async def _state_code(self, run: run_pb2.Run, recipe: Recipe, reporter: Reporter) -> Ending | None:
         """Say which code the run will execute, before it does; an ending where that is refused."""
@@ -239,25 +256,24 @@ class _Execution:
             return newest
         return await self._get_instance(newest.instance_id, revision)
 
-    async def _fail(self, run: run_pb2.Run, reporter: Reporter, error: Exception) -> Ending:
-        kind, message = _name_error(error)
-        _log.warning("run failed", run_id=run.run_id, type=kind, error=message)
+    async def _fail(self, run: run_pb2.Run, reporter: Reporter, failure: Failure) -> Ending:
+        _log.warning("run failed", run_id=run.run_id, type=failure.type, error=failure.message)
         request = run_report_service_pb2.FailRunRequest(
-            error=run_pb2.RunError(type=kind, message=message),
+            error=run_pb2.RunError(type=failure.type or "Error", message=failure.message),
         )
-        trace_uri = f"{self._location.outputs_uri(run.run_id)}traceback.txt"
-        text = "".join(traceback.format_exception(error))
-        try:
-            await asyncio.to_thread(write_text, trace_uri, text)
-        except OSError as failure:  # a full disk may be why the run failed
-            _log.warning("traceback not written", uri=trace_uri, error=repr(failure))
-        else:
-            request.error.trace_uri = request.artifacts["traceback"] = trace_uri
+        if failure.trace:
+            trace_uri = f"{self._location.outputs_uri(run.run_id)}traceback.txt"
+            try:
+                await asyncio.to_thread(write_text, trace_uri, failure.trace)
+            except OSError as error:  # a full disk may be why the run failed
+                _log.warning("traceback not written", uri=trace_uri, error=repr(error))
+            else:
+                request.error.trace_uri = request.artifacts["traceback"] = trace_uri
         try:
             await reporter.fail(request)
         except RunLostError as lost:
             return Ending(_outcome_after(lost.refusal), str(lost))
-        return Ending(Outcome.FAILED, f"{kind}: {message}")
+        return Ending(Outcome.FAILED, f"{failure.type}: {failure.message}")
 
     async def _say_farewell(self, reporter: Reporter) -> None:
         request = run_report_service_pb2.FailRunRequest(
@@ -272,66 +288,3 @@ def _outcome_after(refusal: DomainError | None) -> Outcome:
     """How the flow run ends whose report was refused: as its run did, or CANCELLED where another one has the run."""
     status = refusal.metadata.get("status", "") if refusal is not None else ""
     return {"completed": Outcome.COMPLETED, "failed": Outcome.FAILED}.get(status, Outcome.CANCELLED)
-
-
-def _describe(output: Output, outputs_uri: str) -> run_report_service_pb2.CompleteRunRequest:
-    request = run_report_service_pb2.CompleteRunRequest(
-        artifacts=output.artifacts,
-        outputs_uri=outputs_uri,
-        output_version=flow_pb2.VersionRef(
-            uri=output.uri,
-            physical_version=output.physical_version,
-            digest=output.digest,
-            last_data_date=output.last_data_date,
-            readers_hash=output.readers_hash,
-            base_readers_hash=output.base_readers_hash,
-        ),
-    )
-    for name, value in output.metrics.items():
-        # JSON has no NaN and no infinity.
-        is_number = not isinstance(value, float) or math.isfinite(value)
-        request.metrics[name] = cast("Any", value) if is_number else None
-    if isinstance(output.result, run_pb2.BacktestResult):
-        request.backtest.CopyFrom(output.result)
-    else:
-        request.pipeline.CopyFrom(output.result)
-    return request
-
-
-def _name_error(error: Exception) -> tuple[str, str]:
-    """Type and message as the run shows them."""
-    kind: object = ""
-    if isinstance(error, PluginError):
-        kind = getattr(error, "type", "")  # a subclass may not have called ours
-    elif isinstance(error, DomainError):
-        kind = error.reason
-    return to_text(kind or type(error).__name__, _LONGEST_TYPE), to_text(error, _LONGEST_MESSAGE)
-
-
-async def _in_thread(function: Callable[[], _T]) -> _T:
-    """Run a blocking function in a daemon thread: nothing waits for it when it was given up, not even exit."""
-    loop = asyncio.get_running_loop()
-    finished: asyncio.Future[tuple[_T | None, BaseException | None]] = loop.create_future()
-
-    def settle(result: _T | None, error: BaseException | None) -> None:
-        if not finished.done():
-            finished.set_result((result, error))
-
-    def work() -> None:
-        result: _T | None = None
-        caught: BaseException | None = None
-        try:
-            result = function()
-        except BaseException as error:  # noqa: BLE001 - carried to whoever waits
-            caught = error
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(settle, result, caught)
-
-    run = contextvars.copy_context().run
-    threading.Thread(target=run, args=(work,), name="compute", daemon=True).start()
-    result, error = await finished
-    if isinstance(error, Exception | Stopped):
-        raise error
-    if error is not None:  # SystemExit and the like would end the executor instead of the run
-        raise RuntimeError(f"user code raised {error!r}") from error
-    return result  # type: ignore[return-value] # without an error it is the function's result

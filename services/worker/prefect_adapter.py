@@ -30,6 +30,7 @@ from prefect.states import Cancelled, Crashed, Pending
 from prefect.utilities.engine import propose_state
 
 from servicekit import logging as service_logging
+from worker import isolation
 
 DueRun: TypeAlias = FlowRun
 _log = structlog.get_logger(__name__)
@@ -137,6 +138,7 @@ class WorkPool:
 
 def execute_flow_run(flow_run_json: str, entrypoint: str, log_level: str) -> None:
     """Execute a claimed flow run in this process, a fresh child; SIGTERM cancels it."""
+    isolation.prepare()
     flow_run = FlowRun.model_validate_json(flow_run_json)
     os.environ["PREFECT__FLOW_RUN_ID"] = str(flow_run.id)
     quieten(log_level)
@@ -147,6 +149,8 @@ def execute_flow_run(flow_run_json: str, entrypoint: str, log_level: str) -> Non
         _log.info("flow run not executed", flow_run_id=str(flow_run.id), reason=str(error))
     except (asyncio.CancelledError, KeyboardInterrupt):
         code = 128 + signal.SIGTERM
+    finally:
+        isolation.end_leftovers()
     if code:
         raise SystemExit(code)
 

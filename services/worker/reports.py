@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import threading
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -15,7 +14,6 @@ import structlog
 from optaic.run.v1 import run_report_service_pb2, run_report_service_pb2_grpc
 from servicekit.errors import DomainError
 from servicekit.status import from_rpc_error
-from worker.computation import Stopped
 
 _T = TypeVar("_T")
 _TRANSIENT = frozenset(
@@ -61,43 +59,20 @@ async def persist(call: Callable[[], Awaitable[_T]], patience: float) -> _T:
         delay = min(2 * delay, _LONGEST_DELAY)
 
 
-def to_text(value: object, longest: int) -> str:
-    """What user code says, as a message can carry it: no NUL, no lone surrogates, not too long.
-
-    A report that is refused for its text would leave the run to its lease.
-    """
-    try:
-        text = str(value)
-    except Exception:  # noqa: BLE001 - user code, too
-        text = f"<{type(value).__name__}>"
-    return text.encode(errors="backslashreplace").decode().replace("\0", "\\0")[:longest]
-
-
 class Progress:
-    """Handed to the computing thread as its callback; the event loop reads the newest news, and can stop the thread."""
+    """The newest news of what is computed, between who hears it and who reports it."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._stopped = threading.Event()
-        self._news: tuple[float, str] | None = None
+        self.news: tuple[float, str] | None = None  # percent and message
         self.changed = asyncio.Event()
 
-    def __call__(self, fraction: float, message: str) -> None:
-        """Note news; raises Stopped once the run is not ours any more."""
-        if self._stopped.is_set():
-            raise Stopped
-        # One assignment: atomic between threads.
-        self._news = (fraction, to_text(message, _LONGEST_MESSAGE))
-        self._loop.call_soon_threadsafe(self.changed.set)
-
-    def stop(self) -> None:
-        """Make the next call raise."""
-        self._stopped.set()
-
-    @property
-    def news(self) -> tuple[float, str] | None:
-        """The newest fraction and message."""
-        return self._news
+    def tell(self, news: run_report_service_pb2.HeartbeatRequest) -> None:
+        """Take what the child says; only what a report can carry is passed on."""
+        self.news = (
+            min(100.0, max(0.0, news.progress_pct)),
+            news.progress_message[:_LONGEST_MESSAGE],
+        )
+        self.changed.set()
 
 
 class Reporter:
@@ -134,8 +109,7 @@ class Reporter:
                 run_id=self._run_id, fencing_token=self._fencing_token
             )
             if (news := progress.news) != sent and news is not None:
-                request.progress_pct = min(100.0, max(0.0, 100.0 * news[0]))
-                request.progress_message = news[1]
+                request.progress_pct, request.progress_message = news
             try:
                 await self._stub.Heartbeat(request, timeout=min(5.0, self._lease / 2))
                 sent = news

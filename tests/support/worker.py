@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import copy
 import datetime as dt
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from optaic.common.v1 import flow_pb2
 from optaic.definition.v1 import definition_pb2, definition_service_pb2_grpc
@@ -24,8 +27,10 @@ from servicekit.ids import new_id
 from servicekit.server import Server
 from servicekit.settings import ServiceSettings
 from worker.builtin.language import MACROS
+from worker.children import Child, Forkserver
 from worker.config import Settings
 from worker.execution import Ticket
+from worker.guardian import Line, guard, make_lines
 
 TENANT = "acme"
 TOKEN = "worker-token"
@@ -40,6 +45,7 @@ CODE = {
     "TWICE": "support.worker_plugins:Twice",
     "MISNAMED": "support.worker_plugins:Twice",
     "probe": "support.worker_plugins:Probe",
+    "dying": "support.dying_plugins:Dying",
     "odd_column": "support.worker_plugins:OddColumn",
     "BACK": "support.worker_plugins:Back",
     "countdown": "support.worker_plugins:Countdown",
@@ -251,10 +257,40 @@ class Runs(run_report_service_pb2_grpc.RunReportServiceServicer):
         return self.stored[run_id]
 
 
+def _be_guardian(orders: socket.socket, work: socket.socket) -> None:
+    guard(Line(orders, work))
+
+
+class Guardians:
+    """Starts guardians of runs from a warm process, as the executor does."""
+
+    _forkserver = Forkserver(
+        ["worker.guardian", "worker.child", "worker.builtin.prices", "support.worker_plugins"]
+    )
+
+    def __init__(self) -> None:
+        self._started: list[Child] = []
+
+    async def start(self) -> Line:
+        """One more."""
+        ours, guardians = make_lines()
+        try:
+            child = await self._forkserver.run(_be_guardian, guardians.orders, guardians.work)
+        finally:
+            guardians.close()
+        self._started.append(child)
+        return ours
+
+    async def wait(self) -> None:
+        """Return when all have ended, as each does with its run."""
+        await asyncio.gather(*(child.wait() for child in self._started))
+
+
 class World:
     """Both services on one port; they can be away for a while."""
 
     def __init__(self) -> None:
+        self.guardians = Guardians()
         self.instances = Instances()
         self.definitions = Definitions()
         self.runs = Runs(self.instances)
@@ -304,6 +340,7 @@ class World:
             "run_address": self.address,
             "service_token": TOKEN,
             "data_root": str(data_root),
+            "run_output_folder": f"{urlsplit(str(data_root)).path}/run-output",
             "start_patience_seconds": 5,
             "report_patience_seconds": 20,
         }
@@ -377,6 +414,7 @@ async def running_world() -> AsyncIterator[World]:
         yield world
     finally:
         await world.stop()
+        await asyncio.wait_for(world.guardians.wait(), 30)
 
 
 @contextmanager

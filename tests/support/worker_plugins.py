@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
-import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,12 @@ import polars as pl
 from optaic.expression import Parameter, Scope
 from optaic.plugins import Operator, Pipeline, PipelineContext, PluginError
 
-gate = threading.Event()  # `wait` holds until a test in the same process sets it
-entered = threading.Event()
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Return when it holds, or after 20 s."""
+    limit = time.monotonic() + 20
+    while not condition() and time.monotonic() < limit:
+        time.sleep(0.02)
 
 
 class MuteError(PluginError):
@@ -52,8 +55,9 @@ class Probe(Pipeline):
         if behaviour == "nothing":
             return None  # type: ignore[return-value] # the mistake under test
         if behaviour == "wait":
-            entered.set()
-            gate.wait(20)
+            gate = Path(str(context.config["gate"]))
+            gate.with_suffix(".entered").touch()
+            wait_until(gate.exists)
         if behaviour == "sleep":
             time.sleep(float(str(context.config["seconds"])))
         context.progress(0.75, "nearly there")

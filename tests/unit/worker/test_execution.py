@@ -15,7 +15,6 @@ from google.protobuf.struct_pb2 import Struct
 from optaic.common.v1 import flow_pb2
 from optaic.definition.v1.definition_pb2 import ENFORCEMENT_BLOCK, ENFORCEMENT_WARN, DefinitionVersion
 from optaic.run.v1 import run_pb2
-from support import worker_plugins
 from support.polling import eventually
 from support.worker import World, make_ticket, running_world
 from worker.builtin.delta_store import DeltaStore
@@ -28,15 +27,12 @@ BACKTEST = flow_pb2.FLOW_KIND_BACKTEST
 
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
-    worker_plugins.gate.clear()
-    worker_plugins.entered.clear()
     async with running_world() as running:
         yield running
-    worker_plugins.gate.set()
 
 
 async def _execute(world: World, run: run_pb2.Run, root: Path | str, **changes: Any) -> Ending:
-    return await execute_run(make_ticket(run), world.settings(root, **changes))
+    return await execute_run(make_ticket(run), world.settings(root, **changes), world.guardians.start)
 
 
 async def test_the_data_root_may_be_a_uri(world: World, tmp_path: Path) -> None:
@@ -260,12 +256,14 @@ async def test_an_instance_that_is_gone_fails_the_run(world: World, tmp_path: Pa
 
 
 async def test_progress_is_reported_while_it_computes(world: World, tmp_path: Path) -> None:
-    run = world.runs.submit(world.dataset(definition="probe", behaviour="wait"), REFRESH)
+    run = world.runs.submit(
+        world.dataset(definition="probe", behaviour="wait", gate=str(tmp_path / "gate")), REFRESH
+    )
     task = asyncio.create_task(_execute(world, run, tmp_path))
     await eventually(lambda: any(message == "doing wait" for _, message in world.runs.progress))
     beats = world.runs.heartbeats
     await eventually(lambda: world.runs.heartbeats > beats + 2, message="the lease is kept without news")
-    worker_plugins.gate.set()
+    (tmp_path / "gate").touch()
     assert (await task).outcome is Outcome.COMPLETED
     assert world.runs.progress == sorted(world.runs.progress)
 
@@ -274,16 +272,17 @@ async def test_progress_is_reported_while_it_computes(world: World, tmp_path: Pa
 async def test_a_run_that_is_lost_stops_at_once_and_publishes_nothing(
     world: World, tmp_path: Path, how: str
 ) -> None:
-    run = world.runs.submit(world.dataset(definition="probe", behaviour="wait"), REFRESH)
+    run = world.runs.submit(
+        world.dataset(definition="probe", behaviour="wait", gate=str(tmp_path / "gate")), REFRESH
+    )
     task = asyncio.create_task(_execute(world, run, tmp_path))
-    await eventually(worker_plugins.entered.is_set)
+    await eventually((tmp_path / "gate.entered").exists)
     if how == "fenced":
         world.runs.is_fenced = True
     else:
         run.status = run_pb2.RUN_STATUS_CANCELLED
-    ending = await asyncio.wait_for(task, 5)  # although the thread still hangs
+    ending = await task  # although the child still hangs
     assert ending.outcome is Outcome.CANCELLED
-    worker_plugins.gate.set()
     assert not run.HasField("output_version")
     assert not (tmp_path / "acme" / run.instance_id / "refresh" / "data").exists()
 
@@ -335,7 +334,8 @@ async def test_the_day_of_a_tick_is_one_of_the_datasets_zone(
     dataset.dataset.timezone = timezone
     never = world.runs.submit(world.instances.put(dataset), REFRESH)
     ticket = make_ticket(never, run_id="")  # 16:30 in UTC
-    assert (await execute_run(ticket, world.settings(tmp_path))).outcome is Outcome.COMPLETED
+    ending = await execute_run(ticket, world.settings(tmp_path), world.guardians.start)
+    assert ending.outcome is Outcome.COMPLETED
     *_, run = world.runs.stored.values()
     assert f"days before {day}, 0 are allowed" in str(run.metrics["guardrail.fresh"])
 
@@ -406,7 +406,7 @@ async def test_code_that_is_refused_is_not_executed(
     dataset = world.dataset(definition="probe", mark=str(mark))
     run = world.runs.submit(dataset, REFRESH)
     ticket = make_ticket(run, run_id="" if by_schedule else None)
-    ending = await execute_run(ticket, world.settings(tmp_path))
+    ending = await execute_run(ticket, world.settings(tmp_path), world.guardians.start)
     ran = list(world.runs.stored.values())[-1]
     assert (ran.status, ran.error.type) == (run_pb2.RUN_STATUS_FAILED, "CODE_CHANGED")
     assert ending == Ending(Outcome.FAILED, "CODE_CHANGED: probe")
@@ -416,7 +416,7 @@ async def test_code_that_is_refused_is_not_executed(
 async def test_a_tick_of_the_schedule_is_adopted_at_its_nominal_time(world: World, tmp_path: Path) -> None:
     dataset = world.dataset()
     ticket = make_ticket(run_pb2.Run(instance_id=dataset.instance_id, flow_kind=REFRESH), run_id="")
-    ending = await execute_run(ticket, world.settings(tmp_path))
+    ending = await execute_run(ticket, world.settings(tmp_path), world.guardians.start)
     assert ending.outcome is Outcome.COMPLETED
     (tick,) = world.runs.ticks
     assert tick.scheduled_time.ToDatetime(dt.UTC) == ticket.scheduled_time
@@ -427,7 +427,7 @@ async def test_a_tick_refused_at_the_gate_ends_quietly_with_its_reason(world: Wo
     world.runs.refusal = "UPSTREAM_NOT_READY"
     dataset = world.dataset()
     ticket = make_ticket(run_pb2.Run(instance_id=dataset.instance_id, flow_kind=REFRESH), run_id="")
-    ending = await execute_run(ticket, world.settings(tmp_path))
+    ending = await execute_run(ticket, world.settings(tmp_path), world.guardians.start)
     assert ending == Ending(Outcome.CANCELLED, "UPSTREAM_NOT_READY: refused at the gate")
     assert not _list(tmp_path)
 
@@ -437,7 +437,7 @@ async def test_a_tick_of_a_flow_that_is_not_computed_ends_quietly(world: World, 
         run_pb2.Run(instance_id=world.dataset().instance_id, flow_kind=flow_pb2.FLOW_KIND_TRAINING), run_id=""
     )
     world.runs.is_unsupported = True
-    ending = await execute_run(ticket, world.settings(tmp_path))
+    ending = await execute_run(ticket, world.settings(tmp_path), world.guardians.start)
     assert ending == Ending(Outcome.CANCELLED, "UNSUPPORTED_FLOW: not computed yet")
 
 
@@ -449,11 +449,13 @@ async def test_a_run_that_ended_before_it_started_ends_quietly(world: World, tmp
 
 
 async def test_nothing_is_lost_while_run_service_is_away(world: World, tmp_path: Path) -> None:
-    run = world.runs.submit(world.dataset(definition="probe", behaviour="wait"), REFRESH)
+    run = world.runs.submit(
+        world.dataset(definition="probe", behaviour="wait", gate=str(tmp_path / "gate")), REFRESH
+    )
     task = asyncio.create_task(_execute(world, run, tmp_path))
-    await eventually(worker_plugins.entered.is_set)
+    await eventually((tmp_path / "gate.entered").exists)
     await world.stop()
-    worker_plugins.gate.set()
+    (tmp_path / "gate").touch()
     data = tmp_path / "acme" / run.instance_id / "refresh" / "data" / "_delta_log"
     await eventually(data.exists, message="it computes on")
     assert run.status == run_pb2.RUN_STATUS_RUNNING
@@ -463,9 +465,11 @@ async def test_nothing_is_lost_while_run_service_is_away(world: World, tmp_path:
 
 
 async def test_a_stopped_worker_says_so(world: World, tmp_path: Path) -> None:
-    run = world.runs.submit(world.dataset(definition="probe", behaviour="wait"), REFRESH)
+    run = world.runs.submit(
+        world.dataset(definition="probe", behaviour="wait", gate=str(tmp_path / "gate")), REFRESH
+    )
     task = asyncio.create_task(_execute(world, run, tmp_path))
-    await eventually(worker_plugins.entered.is_set)
+    await eventually((tmp_path / "gate.entered").exists)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

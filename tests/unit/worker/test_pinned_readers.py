@@ -28,7 +28,7 @@ async def world() -> AsyncIterator[World]:
 
 
 async def _execute(world: World, run: run_pb2.Run, root: Path) -> run_pb2.Run:
-    await execute_run(make_ticket(run), world.settings(root))
+    await execute_run(make_ticket(run), world.settings(root), world.guardians.start)
     return run
 
 

@@ -1,0 +1,91 @@
+"""The child of a run: the one process that executes user code; it speaks to no service, only to who gave it the task."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import pickle
+import socket
+import sys
+import threading
+from dataclasses import dataclass
+from typing import Any, cast
+
+import structlog
+
+from optaic.common.v1 import flow_pb2
+from optaic.run.v1 import run_pb2, run_report_service_pb2
+from servicekit import logging as service_logging
+from worker import frames
+from worker.computation import Output, compute
+from worker.failures import describe_error, to_text
+from worker.locations import FlowLocation
+from worker.recipe import Recipe
+
+_LONGEST_PROGRESS = 1024  # characters; the contract's limit
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a child computes."""
+
+    recipe: Recipe
+    location: FlowLocation
+    run_id: str
+    log_level: str
+
+
+def run(work: socket.socket) -> None:
+    """Compute the one task that arrives, and answer with its result or its failure."""
+    order = frames.receive(work)
+    if order is None:
+        return
+    task: Task = pickle.loads(order[1])  # noqa: S301 - it comes from the process that started this one
+    service_logging.configure(task.log_level, "worker")
+    structlog.contextvars.bind_contextvars(run_id=task.run_id)
+    sending = threading.Lock()  # user code may tell progress from any thread
+
+    def send(kind: frames.Kind, payload: bytes) -> None:
+        with contextlib.suppress(OSError, ValueError):  # what was printed comes before what is said
+            sys.stdout.flush()
+        with sending:
+            work.sendall(frames.pack(kind, payload))
+
+    def tell(fraction: float, message: str) -> None:
+        news = run_report_service_pb2.HeartbeatRequest(
+            progress_pct=min(100.0, max(0.0, 100.0 * fraction)),
+            progress_message=to_text(message, _LONGEST_PROGRESS),
+        )
+        send(frames.Kind.PROGRESS, news.SerializeToString())
+
+    try:
+        output = compute(task.recipe, task.location, task.run_id, tell)
+        request = _describe(output, task.location.outputs_uri(task.run_id))
+    except BaseException as error:  # noqa: BLE001 - whatever user code raises is what the run reports
+        send(frames.Kind.FAILURE, describe_error(error).pack())
+    else:
+        send(frames.Kind.RESULT, request.SerializeToString())
+
+
+def _describe(output: Output, outputs_uri: str) -> run_report_service_pb2.CompleteRunRequest:
+    request = run_report_service_pb2.CompleteRunRequest(
+        artifacts=output.artifacts,
+        outputs_uri=outputs_uri,
+        output_version=flow_pb2.VersionRef(
+            uri=output.uri,
+            physical_version=output.physical_version,
+            digest=output.digest,
+            last_data_date=output.last_data_date,
+            readers_hash=output.readers_hash,
+            base_readers_hash=output.base_readers_hash,
+        ),
+    )
+    for name, value in output.metrics.items():
+        # JSON has no NaN and no infinity.
+        is_number = not isinstance(value, float) or math.isfinite(value)
+        request.metrics[name] = cast("Any", value) if is_number else None
+    if isinstance(output.result, run_pb2.BacktestResult):
+        request.backtest.CopyFrom(output.result)
+    else:
+        request.pipeline.CopyFrom(output.result)
+    return request

@@ -1,0 +1,128 @@
+"""Why a run failed, in words that a report can carry; it reports nothing."""
+
+from __future__ import annotations
+
+import json
+import signal
+import traceback
+from dataclasses import asdict, dataclass
+from typing import Self
+
+from optaic.plugins import PluginError
+from servicekit.errors import DomainError
+
+_LONGEST_TYPE = 256  # characters; limits of the contract
+_LONGEST_MESSAGE = 16_384
+_LONGEST_TRACE = 1_000_000
+_MEANINGS = {
+    "MemoryError": "the process could not get the memory that it asked for",
+    "KeyboardInterrupt": "the process was interrupted",
+    "AssertionError": "an assertion does not hold",
+    "NotImplementedError": "the code is not written yet",
+    "RecursionError": "a function calls itself too often",
+    "TimeoutError": "something took longer than it may",
+}
+_SIGNALS = {
+    signal.SIGKILL: ", probably out of memory",
+    signal.SIGSEGV: ": native code used memory that is not its own",
+    signal.SIGBUS: ": native code used memory that is not there, as below a mapped file on a full disk",
+    signal.SIGABRT: ": native code gave up",
+    signal.SIGILL: ": native code was built for another processor",
+    signal.SIGFPE: ": native code divided by zero",
+    signal.SIGTERM: ": somebody asked it to end",
+    signal.SIGXCPU: ": it used more processor time than it may",
+}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Type and message as the run shows them, and the traceback; empty where there is none."""
+
+    type: str
+    message: str
+    trace: str
+
+    def pack(self) -> bytes:
+        """As bytes."""
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """From bytes that come from user code's process.
+
+        Raises:
+            ValueError: they say something else.
+        """
+        found = json.loads(data)
+        if not isinstance(found, dict):
+            raise ValueError("no failure")  # noqa: TRY004 - the caller knows one error
+        texts = [to_text(found.get(name, ""), longest) for name, longest in _LIMITS.items()]
+        return cls(*texts)
+
+
+_LIMITS = {"type": _LONGEST_TYPE, "message": _LONGEST_MESSAGE, "trace": _LONGEST_TRACE}
+
+
+def to_text(value: object, longest: int) -> str:
+    """What user code says, as a message can carry it: no NUL, no lone surrogates, not too long.
+
+    A report that is refused for its text would leave the run to its lease.
+    """
+    try:
+        text = str(value)
+    except Exception:  # noqa: BLE001 - user code, too
+        text = f"<{type(value).__name__}>"
+    return text.encode(errors="backslashreplace").decode().replace("\0", "\\0")[:longest]
+
+
+def describe_error(error: BaseException) -> Failure:
+    """What was raised."""
+    if not isinstance(error, Exception):  # SystemExit and the like
+        cause, error = error, RuntimeError(f"user code raised {error!r}")
+        error.__cause__ = cause
+    trace = to_text("".join(traceback.format_exception(error)), _LONGEST_TRACE)
+    kind: object = ""
+    if isinstance(error, PluginError):
+        kind = getattr(error, "type", "")  # a subclass may not have called ours
+    elif isinstance(error, DomainError):
+        kind = error.reason
+    message = to_text(error, _LONGEST_MESSAGE)
+    if not message.strip():
+        message = to_text(_say_what_is_known(error), _LONGEST_MESSAGE)
+    return Failure(to_text(kind or type(error).__name__, _LONGEST_TYPE), message, trace)
+
+
+def _say_what_is_known(error: Exception) -> str:
+    """Of an exception that has no message."""
+    named = next((_MEANINGS[base.__name__] for base in type(error).__mro__ if base.__name__ in _MEANINGS), "")
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f", raised at line {frames[-1].lineno} of {frames[-1].filename}" if frames else ""
+    return f"{type(error).__name__}{f': {named}' if named else ' without a message'}{place}"
+
+
+def describe_death(exit_code: int | None, tail: str, fault: str) -> Failure:
+    """What ended a process that did not say so itself.
+
+    `exit_code` is negative after a signal and None where nobody knows it; `tail` is the last of its output, `fault` what
+    Python's faulthandler wrote.
+    """
+    kind = "PROCESS_KILLED"
+    if exit_code is None:
+        what = "the process that computes the run, and the one that watches over it, were killed"
+    elif exit_code < 0:
+        what = f"the process was killed by {_name_signal(-exit_code)}"
+    else:
+        kind = "PROCESS_EXITED"
+        what = f"the process ended itself with exit code {exit_code} before it returned a result"
+    places = [line.strip() for line in fault.splitlines() if line.startswith("  File ")]
+    where = f", at {places[0]}" if places else ""
+    said = f"; the last lines of its output:\n{tail}" if tail else "; it printed nothing"
+    return Failure(kind, to_text(f"{what}{where}{said}", _LONGEST_MESSAGE), to_text(fault, _LONGEST_TRACE))
+
+
+def _name_signal(number: int) -> str:
+    try:
+        found = signal.Signals(number)
+    except ValueError:
+        return f"signal {number}"
+    return found.name + _SIGNALS.get(found, "")

@@ -1,0 +1,151 @@
+"""The computation of a run in processes of its own, as its executor sees them; it reports nothing to any service."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pickle
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from typing import Self
+
+import structlog
+from google.protobuf.message import DecodeError
+
+from optaic.run.v1 import run_report_service_pb2
+from worker import frames, process_tree
+from worker.child import Task
+from worker.failures import Failure, describe_death
+from worker.frames import Frame, Kind
+from worker.guardian import Line, Report, guard, make_lines
+from worker.run_output import OutputLimits
+
+_END_SECONDS = 15.0  # more than a guardian takes to give up
+_AFTERMATH_SECONDS = 1.0
+_UNKNOWN = Report(exit_code=None, tail="", fault="", dropped_bytes=0, left_processes=0)
+_log = structlog.get_logger(__name__)
+
+Result = run_report_service_pb2.CompleteRunRequest
+OnProgress = Callable[[run_report_service_pb2.HeartbeatRequest], None]
+StartGuardian = Callable[[], Awaitable[Line]]
+
+_prepared: list[Line] = []
+
+
+def prepare() -> None:
+    """Fork a guardian now, for the one run that this process executes: it must have neither threads nor connections."""
+    ours, guardians = make_lines()
+    if os.fork() == 0:
+        ours.close()
+        guard(guardians)
+    guardians.close()
+    process_tree.adopt_orphans()  # what a guardian leaves that is killed itself
+    _prepared.append(ours)
+
+
+def end_leftovers() -> None:
+    """Let nothing live on after this process, which executed its run: a guardian may have been killed."""
+    process_tree.end_descendants(process_tree.reap, _END_SECONDS)
+
+
+async def start_guardian() -> Line:
+    """The guardian that was prepared; where there is none, as below Prefect's own worker, a new process."""
+    if _prepared:
+        return _prepared.pop()
+    ours, guardians = make_lines()
+    numbers = guardians.orders.fileno(), guardians.work.fileno()
+    # Numbers that neither has: who is to inherit them gets them, and no other process that is started meanwhile.
+    given = [max(numbers) + place for place in (1, 2)]
+    argv = [sys.executable, "-m", "worker.guardian", *map(str, given)]
+    # It imports what this process can: a deployment may have more places than the environment names.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    actions = [(os.POSIX_SPAWN_DUP2, *pair) for pair in zip(numbers, given, strict=True)]
+    try:
+        # Not by `subprocess`, which complains of children that outlive their parent, as a guardian may.
+        await asyncio.to_thread(os.posix_spawn, sys.executable, argv, environment, file_actions=actions)
+    finally:
+        guardians.close()
+    return ours
+
+
+class Isolation:
+    """The processes of one run; leaving the block ends them all."""
+
+    def __init__(self, start: StartGuardian, limits: OutputLimits) -> None:
+        self._start = start
+        self._limits = limits
+        self._reporting: asyncio.Task[Report] | None = None
+        self._writers: list[asyncio.StreamWriter] = []
+        self.report = _UNKNOWN  # known once the block is left, or the child has died
+
+    async def __aenter__(self) -> Self:
+        line = await self._start()
+        self._orders, orders = await asyncio.open_connection(sock=line.orders)
+        self._work, work = await asyncio.open_connection(sock=line.work)
+        self._writers = [orders, work]
+        orders.write(frames.pack(Kind.START, json.dumps(asdict(self._limits)).encode()))
+        self._reporting = asyncio.create_task(self._read_report(), name="guardian")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._reporting is not None
+        orders, work = self._writers
+        orders.write_eof()  # which is the order to end everything
+        await asyncio.wait({self._reporting}, timeout=_END_SECONDS)
+        if self._reporting.done():
+            self.report = self._reporting.result()
+        else:
+            self._reporting.cancel()
+            _log.error("processes of the run do not end", output=self._limits.file)
+        for writer in (orders, work):
+            writer.close()
+
+    async def compute(self, task: Task, on_progress: OnProgress) -> Result | Failure:
+        """Have the child compute; what it answers, or what ended it."""
+        assert self._reporting is not None
+        self._writers[1].write(frames.pack(Kind.TASK, pickle.dumps(task)))
+        answering = asyncio.create_task(self._read_answer(on_progress), name="child")
+        try:
+            await asyncio.wait({answering, self._reporting}, return_when=asyncio.FIRST_COMPLETED)
+            if not answering.done():  # what it said last may still be on its way
+                await asyncio.wait({answering}, timeout=_AFTERMATH_SECONDS)
+            answer = answering.result() if answering.done() else None
+            if answer is not None:
+                return answer
+            # It has closed its end: it is dying, or user code closed what is not its own.
+            await asyncio.wait({self._reporting}, timeout=_AFTERMATH_SECONDS)
+            if not self._reporting.done():
+                self._writers[0].write_eof()
+                await asyncio.wait({self._reporting}, timeout=_END_SECONDS)
+            self.report = self._reporting.result() if self._reporting.done() else _UNKNOWN
+            return describe_death(self.report.exit_code, self.report.tail, self.report.fault)
+        finally:
+            answering.cancel()
+
+    async def _read_report(self) -> Report:
+        frame = await frames.read(self._orders)
+        return _UNKNOWN if frame is None else Report(**json.loads(frame[1]))
+
+    async def _read_answer(self, on_progress: OnProgress) -> Result | Failure | None:
+        while (frame := await frames.read(self._work)) is not None:
+            try:
+                answer = _understand(frame, on_progress)
+            except (DecodeError, ValueError) as error:
+                return Failure("PluginInvalid", f"the child sent what is no message: {error!r}", "")
+            if answer is not None:
+                return answer
+        return None
+
+
+def _understand(frame: Frame, on_progress: OnProgress) -> Result | Failure | None:
+    kind, payload = frame
+    if kind == Kind.RESULT:
+        return Result.FromString(payload)
+    if kind == Kind.FAILURE:
+        return Failure.unpack(payload)
+    if kind != Kind.PROGRESS:
+        raise ValueError(f"a message of kind {kind}")
+    on_progress(run_report_service_pb2.HeartbeatRequest.FromString(payload))
+    return None

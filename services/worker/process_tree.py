@@ -1,0 +1,69 @@
+"""The processes below this one: how they are found and ended, whatever session they moved to; it runs none of them."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+import psutil
+
+_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG, from linux/prctl.h
+_SET_CHILD_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER
+_POLL_SECONDS = 0.01
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends, however that ends; only Linux can."""
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it ended before it could be asked for
+        os._exit(1)
+
+
+def adopt_orphans() -> bool:
+    """Become the parent of every descendant whose own parent ends; False where the system cannot do that."""
+    if sys.platform != "linux":
+        return False
+    return bool(ctypes.CDLL(None, use_errno=True).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
+
+
+def end_descendants(reap: Callable[[], None], within: float) -> set[int]:
+    """Kill every process below this one, and what they start meanwhile; who they were.
+
+    `reap` waits, without blocking, for children that have ended. Gives up after `within` seconds: a process that
+    waits for a device cannot be killed.
+    """
+    killed: set[int] = set()
+    limit = time.monotonic() + within
+    while time.monotonic() < limit:
+        reap()
+        # Whoever is found may have started others before it was killed: look until there is nobody.
+        living = [process for process in psutil.Process().children(recursive=True) if _is_living(process)]
+        if not living:
+            break
+        for process in living:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+                killed.add(process.pid)
+        time.sleep(_POLL_SECONDS)
+    return killed
+
+
+def reap() -> None:
+    """Take the exit codes of children that have ended, for a process that wants none of them."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def _is_living(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False

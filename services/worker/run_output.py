@@ -1,0 +1,110 @@
+"""What one run's processes print: the newest of it in a bounded file, the last lines at hand; it reads no process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+_TAIL_BYTES = 16 * 1024
+_TAIL_LINES = 20
+_LONGEST_LINE = 500  # characters
+
+
+@dataclass(frozen=True)
+class OutputLimits:
+    """Where a run's output goes, and how much of it is kept."""
+
+    file: str  # made with the first byte
+    bytes: int  # of one run
+    runs: int  # older runs' files are removed
+
+
+class RunOutput:
+    """Takes bytes; keeps the newest in a file and its predecessor `<file>.1`, each half as long as a run may write.
+
+    A file that cannot be written costs its content, never the run: what is lost is counted.
+    """
+
+    def __init__(self, limits: OutputLimits) -> None:
+        self._limits = limits
+        self._path = Path(limits.file)
+        self._descriptor: int | None = None
+        self._length = 0  # of the present file
+        self._before = 0  # of its predecessor
+        self._tail = b""
+        self.dropped = 0  # bytes that were printed and are in no file
+
+    def write(self, data: bytes) -> None:
+        """Take what was printed."""
+        self._tail = (self._tail + data)[-_TAIL_BYTES:]
+        try:
+            self._append(data)
+        except OSError:  # no space, no right: the run goes on
+            self.dropped += len(data)
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    @property
+    def tail(self) -> str:
+        """The last lines."""
+        lines = self._tail.decode(errors="replace").rstrip().splitlines()[-_TAIL_LINES:]
+        return "\n".join(line[:_LONGEST_LINE] for line in lines)
+
+    def _append(self, data: bytes) -> None:
+        half = max(1, self._limits.bytes // 2)
+        if self._descriptor is None:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _remove_old(self._path.parent, self._limits.runs)
+            self._descriptor = self._open()
+        elif self._length + len(data) > half:
+            self._rotate()
+        if len(data) > half:  # more at once than there is room for
+            self.dropped += len(data) - half
+            data = data[-half:]
+        _write(self._descriptor, data)
+        self._length += len(data)
+
+    def _rotate(self) -> None:
+        """The present file becomes the predecessor, whose content is dropped."""
+        assert self._descriptor is not None
+        os.close(self._descriptor)
+        self._descriptor = None
+        self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+        self.dropped += self._before
+        self._before, self._length = self._length, 0
+        self._descriptor = self._open()
+        if self.dropped:
+            note = (
+                f"[optaic: {self.dropped} bytes printed before those in {self._path.name}.1 were dropped]\n"
+            )
+            _write(self._descriptor, note.encode())
+
+    def _open(self) -> int:
+        # Never through a link: the folder may be one that others write into as well.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open(self._path, flags, 0o600)
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def _remove_old(folder: Path, kept: int) -> None:
+    """Remove the files of the runs that printed longest ago, so that with the next there are `kept`."""
+    by_run: dict[str, float] = {}
+    for path in folder.iterdir():
+        with contextlib.suppress(OSError):
+            name = path.name.removesuffix(".1")
+            by_run[name] = max(by_run.get(name, 0.0), path.stat().st_mtime)
+    newest_first = sorted(by_run, key=lambda name: by_run[name], reverse=True)
+    for name in newest_first[max(0, kept - 1) :]:
+        for path in (folder / name, folder / f"{name}.1"):
+            with contextlib.suppress(OSError):
+                path.unlink()

@@ -1,0 +1,82 @@
+"""Pipelines that end their process, hold it, fill its output, or leave processes behind; imported by `code_ref`."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import polars as pl
+
+from optaic.plugins import Pipeline, PipelineContext
+
+
+def _hold_the_interpreter(_: PipelineContext) -> None:
+    ctypes.PyDLL(None).sleep(600)  # no other thread of this process runs meanwhile
+
+
+def _read_nowhere(_: PipelineContext) -> None:
+    ctypes.string_at(0)
+
+
+def _ask_for_too_much(_: PipelineContext) -> None:
+    raise MemoryError
+
+
+def _print_much(context: PipelineContext) -> None:
+    for number in range(int(float(str(context.config["lines"])))):
+        os.write(1, f"{number:099}\n".encode())  # as native code does
+
+
+def _leave_daemons(context: PipelineContext) -> None:
+    """A child, one in a session of its own, and one whose parent has ended."""
+    folder = Path(str(context.config["folder"]))
+    command = "echo $$ > {}; exec sleep 600"
+    for name in ("other", "session"):
+        place = folder / f"{name}.pid"
+        subprocess.Popen(["sh", "-c", command.format(place)], start_new_session=name == "session")  # noqa: S607 - a known command
+    if not os.fork():
+        os.setsid()
+        if not os.fork():
+            os.execvp("sh", ["sh", "-c", command.format(folder / "daemon.pid")])  # noqa: S606, S607 - the same
+        os._exit(0)
+    while not all((folder / f"{name}.pid").exists() for name in ("other", "session", "daemon")):
+        time.sleep(0.01)
+    sys.stdout.write("daemons are there\n")
+    how = str(context.config.get("then", "return"))
+    if how != "return":
+        HOWS[how](context)
+
+
+HOWS: Mapping[str, Callable[[PipelineContext], None]] = {
+    "exit 0": lambda _: os._exit(0),
+    "exit 7": lambda _: os._exit(7),
+    "SIGKILL": lambda _: os.kill(os.getpid(), signal.SIGKILL),
+    "SIGTERM": lambda _: os.kill(os.getpid(), signal.SIGTERM),
+    "SIGSEGV": _read_nowhere,
+    "SIGABRT": lambda _: os.abort(),
+    "kill the guardian": lambda _: os.kill(os.getppid(), signal.SIGKILL),
+    "hold": _hold_the_interpreter,
+    "memory": _ask_for_too_much,
+    "print": _print_much,
+    "daemons": _leave_daemons,
+}
+
+
+class Dying(Pipeline):
+    """Does `how`; leaves a file `pid` in `folder` first."""
+
+    def run(self, context: PipelineContext) -> pl.DataFrame:
+        """One row, where it does return."""
+        if folder := context.config.get("folder"):
+            draft = Path(str(folder)) / "draft"
+            draft.write_text(f"{os.getpid()}\n", encoding="ascii")
+            draft.rename(Path(str(folder)) / "child.pid")
+        sys.stdout.write("".join(f"line {number}\n" for number in range(1, 31)))
+        HOWS[str(context.config["how"])](context)
+        return pl.DataFrame({"date": [pl.Series(["2020-01-01"]).str.to_date()[0]], "entity": ["A"]})

@@ -1,0 +1,185 @@
+"""What ends a run's process, what it leaves behind, and what is said of it: real processes, run-service a fake."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from optaic.common.v1 import flow_pb2
+from optaic.run.v1 import run_pb2
+from support.polling import eventually
+from support.worker import World, make_ticket, running_world
+from worker.execution import Ending, Outcome, execute_run
+
+REFRESH = flow_pb2.FLOW_KIND_REFRESH
+DAEMONS = ("other", "session", "daemon")
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    async with running_world() as running:
+        yield running
+
+
+def _submit(world: World, folder: Path, how: str, **config: Any) -> run_pb2.Run:
+    dataset = world.dataset(definition="dying", how=how, folder=str(folder), **config)
+    return world.runs.submit(dataset, REFRESH)
+
+
+async def _execute(world: World, run: run_pb2.Run, folder: Path, **changes: Any) -> Ending:
+    return await execute_run(make_ticket(run), world.settings(folder, **changes), world.guardians.start)
+
+
+def _read_text(path: str) -> str:
+    return Path(path).read_text(encoding="utf-8")
+
+
+def _read_pid(folder: Path, name: str) -> int:
+    return int((folder / f"{name}.pid").read_text(encoding="ascii") or 0)
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether it does not exist, or is a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+async def _nothing_lives(folder: Path, *names: str) -> None:
+    for name in names:
+        pid = _read_pid(folder, name)
+        assert pid
+        await eventually(functools.partial(_has_ended, pid), message=f"{name} ends")
+
+
+@pytest.mark.parametrize(
+    ("how", "kind", "said"),
+    [
+        ("exit 0", "PROCESS_EXITED", "ended itself with exit code 0 before it returned a result"),
+        ("exit 7", "PROCESS_EXITED", "ended itself with exit code 7 before it returned a result"),
+        ("SIGKILL", "PROCESS_KILLED", "was killed by SIGKILL, probably out of memory"),
+        ("SIGTERM", "PROCESS_KILLED", "was killed by SIGTERM"),
+        ("SIGSEGV", "PROCESS_KILLED", "was killed by SIGSEGV"),
+        ("SIGABRT", "PROCESS_KILLED", "was killed by SIGABRT"),
+        ("kill the guardian", "PROCESS_KILLED", "the one that watches over it"),
+    ],
+)
+async def test_what_ended_the_process_is_said_with_the_last_lines_of_its_output(
+    world: World, tmp_path: Path, how: str, kind: str, said: str
+) -> None:
+    run = _submit(world, tmp_path, how)
+    ending = await _execute(world, run, tmp_path)
+    assert ending.outcome is Outcome.FAILED
+    assert run.status == run_pb2.RUN_STATUS_FAILED
+    assert run.error.type == kind
+    assert said in run.error.message
+    if how != "kill the guardian":  # who has the output
+        lines = run.error.message.splitlines()
+        assert "line 30" in lines
+        assert "line 1" not in lines, "twenty lines are kept"
+    if how == "SIGSEGV":
+        assert "in string_at" in run.error.message, "where it happened"
+        assert "dying_plugins.py" in _read_text(run.error.trace_uri)
+    await _nothing_lives(tmp_path, "child")
+
+
+async def test_an_exception_without_a_message_gets_one(world: World, tmp_path: Path) -> None:
+    run = _submit(world, tmp_path, "memory")
+    await _execute(world, run, tmp_path)
+    assert run.error.type == "MemoryError"
+    assert "could not get the memory" in run.error.message
+    assert "dying_plugins.py" in run.error.message
+
+
+async def test_the_lease_is_kept_while_user_code_holds_the_interpreter(world: World, tmp_path: Path) -> None:
+    run = _submit(world, tmp_path, "hold")
+    task = asyncio.create_task(_execute(world, run, tmp_path))
+    await eventually((tmp_path / "child.pid").exists)
+    beats = world.runs.heartbeats
+    await eventually(lambda: world.runs.heartbeats > beats + 10)
+    assert not task.done()
+    # It holds the interpreter for ten minutes, and still can be cancelled.
+    run.status = run_pb2.RUN_STATUS_CANCELLED
+    assert (await task).outcome is Outcome.CANCELLED
+    await _nothing_lives(tmp_path, "child")
+
+
+@pytest.mark.parametrize("then", ["return", "memory", "exit 7", "SIGKILL"])
+async def test_all_that_a_run_started_ends_with_it(world: World, tmp_path: Path, then: str) -> None:
+    run = _submit(world, tmp_path, "daemons", then=then)
+    ending = await _execute(world, run, tmp_path)
+    assert ending.outcome is (Outcome.COMPLETED if then == "return" else Outcome.FAILED)
+    for name in DAEMONS:
+        assert _has_ended(_read_pid(tmp_path, name)), "before the run's end is reported"
+    if then == "return":
+        assert run.metrics["processes_left"] == len(DAEMONS)
+
+
+@pytest.mark.parametrize("how", ["cancelled", "stopped", "guardian asked to end"])
+async def test_all_that_a_run_started_ends_when_the_run_is_ended(
+    world: World, tmp_path: Path, how: str
+) -> None:
+    run = _submit(world, tmp_path, "daemons", then="hold")
+    task = asyncio.create_task(_execute(world, run, tmp_path))
+    await eventually(lambda: all((tmp_path / f"{name}.pid").exists() for name in DAEMONS))
+    await eventually(lambda: all(_read_pid(tmp_path, name) for name in DAEMONS))
+    if how == "cancelled":
+        run.status = run_pb2.RUN_STATUS_CANCELLED
+    elif how == "stopped":
+        task.cancel()
+    else:
+        os.kill(_parent(_read_pid(tmp_path, "child")), signal.SIGTERM)  # in vain
+        run.status = run_pb2.RUN_STATUS_CANCELLED
+    await asyncio.wait({task})
+    await _nothing_lives(tmp_path, "child", *DAEMONS)
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[1])
+
+
+async def test_output_is_bounded_and_what_is_dropped_is_counted(world: World, tmp_path: Path) -> None:
+    run = _submit(world, tmp_path, "print", lines=5000)
+    ending = await _execute(world, run, tmp_path, run_output_bytes=100_000)
+    assert ending.outcome is Outcome.COMPLETED
+    files = sorted((tmp_path / "run-output").iterdir())
+    assert [file.name for file in files] == [f"{run.run_id}.log", f"{run.run_id}.log.1"]
+    kept = "".join(file.read_text(encoding="utf-8") for file in reversed(files))
+    assert len(kept) < 110_000
+    assert f"{4999:099}\n" in kept
+    assert f"{0:099}\n" not in kept
+    dropped = int(float(str(run.metrics["output_bytes_dropped"])))
+    assert f"[optaic: {dropped} bytes printed before" in kept
+    printed = 5000 * 100 + sum(len(f"line {number}\n") for number in range(1, 31))
+    own = [line for line in kept.splitlines(keepends=True) if not line.startswith("[optaic:")]
+    assert dropped + len("".join(own)) == printed
+
+
+async def test_the_output_of_old_runs_is_removed(world: World, tmp_path: Path) -> None:
+    folder = tmp_path / "run-output"
+    folder.mkdir()
+    for number in range(5):
+        for name in (f"old-{number}.log", f"old-{number}.log.1"):
+            (folder / name).touch()
+            os.utime(folder / name, (number, number))
+    run = _submit(world, tmp_path, "print", lines=1)
+    await _execute(world, run, tmp_path, run_output_runs=3)
+    names = {file.name for file in folder.iterdir()}
+    assert names == {f"{run.run_id}.log"} | {
+        f"old-{number}.log{end}" for number in (3, 4) for end in ("", ".1")
+    }
+
+
+async def test_output_that_cannot_be_written_does_not_fail_the_run(world: World, tmp_path: Path) -> None:
+    (tmp_path / "run-output").touch()  # no folder
+    run = _submit(world, tmp_path, "print", lines=10)
+    assert (await _execute(world, run, tmp_path)).outcome is Outcome.COMPLETED
+    assert float(str(run.metrics["output_bytes_dropped"])) > 1000
