@@ -47,6 +47,7 @@ def attached_event(
     told = getattr(attached, happening).run
     told.CopyFrom(run)
     forget_profile(told)
+    told.ClearField("code")
     return attached
 
 

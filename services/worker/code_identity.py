@@ -13,7 +13,8 @@ from worker.distributions import find_distribution, is_below, is_shared, read_co
 from worker.module_graph import ModuleGraph
 
 _OWN = "optaic"  # the package that this module belongs to
-_OWN_FOLDERS = tuple(Path(each).parent.resolve() for each in (__file__, optaic.__file__))
+_WORKER, _PUBLIC = (Path(each).parent.resolve() for each in (__file__, optaic.__file__))
+_COMPUTING = (_WORKER, _PUBLIC / "expression", _PUBLIC / "plugins")  # what of it a plugin may execute
 
 
 def _read_release() -> str:
@@ -46,7 +47,7 @@ def identify(code_ref: str) -> CodeIdentity:
     path = place.path if place is not None else None
     if path is None:
         return CodeIdentity()
-    if any(path.resolve().is_relative_to(folder) for folder in _OWN_FOLDERS):
+    if any(map(path.resolve().is_relative_to, (_WORKER, _PUBLIC))):
         return _identify_builtin(name)
     root = _find_root(path, name, is_package=bool(place and place.folders))
     found = find_distribution(path, root)
@@ -63,13 +64,12 @@ def identify(code_ref: str) -> CodeIdentity:
 @functools.cache
 def _identify_builtin(name: str) -> CodeIdentity:
     """Once in a process, and in those that are forked from it: it loads what is built in once, too."""
-    digest = ModuleGraph().hash(name, lambda path: any(map(path.resolve().is_relative_to, _OWN_FOLDERS)))
-    is_installed = "site-packages" in _OWN_FOLDERS[0].parts
+    digest = ModuleGraph().hash(name, lambda path: any(map(path.resolve().is_relative_to, _COMPUTING)))
     return CodeIdentity(
         digest,
         _OWN,
         _RELEASE,
-        git_revision="" if is_installed else read_commit(_OWN_FOLDERS[0]),
+        git_revision="" if "site-packages" in _WORKER.parts else read_commit(_WORKER),
         is_builtin=True,
     )
 

@@ -57,11 +57,10 @@ def _find_installed(path: Path, root: Path) -> Distribution | None:
     ]
     folders = {each.parent for each in modules} - {root}
     return Distribution(
-        found.metadata["Name"],
-        found.version,
+        *_name(found),
         tuple(sorted(folder for folder in folders if not folders.intersection(folder.parents))),
         frozenset(each for each in modules if each.parent == root),
-        commit=_read_origin(found).get("vcs_info", {}).get("commit_id", ""),
+        commit=_read_installed_commit(found),
     )
 
 
@@ -93,7 +92,7 @@ def _find_editable(path: Path, root: Path) -> Distribution | None:
         roots, has_finder = _read_paths(found)
         if root in roots or has_finder:
             folders = tuple(sorted(roots)) if root in roots else (project,)
-            return Distribution(found.metadata["Name"], found.version, folders, frozenset(), is_editable=True)
+            return Distribution(*_name(found), folders, frozenset(), is_editable=True)
     return None
 
 
@@ -102,7 +101,10 @@ def _read_paths(found: metadata.Distribution) -> tuple[set[Path], bool]:
     roots, has_finder = set[Path](), False
     for each in found.files or ():
         if each.suffix == ".pth":
-            lines = Path(str(each.locate())).read_text(encoding="utf-8").splitlines()
+            try:
+                lines = Path(str(each.locate())).read_text(encoding="utf-8").splitlines()
+            except (OSError, UnicodeDecodeError):  # Python passes it over, too
+                continue
             has_finder = has_finder or any(line.startswith("import") for line in lines)
             roots.update(Path(line) for line in lines if line and not line.startswith(("import", "#")))
     return roots, has_finder
@@ -120,8 +122,19 @@ def _find_unrecorded(path: Path, root: Path) -> Distribution | None:
             owned = [root / each for each in names if (root / each).is_dir()]
             files = frozenset(root / f"{each}.py" for each in names)
             is_editable = root.name not in _INSTALLED
-            return Distribution(found.metadata["Name"], found.version, tuple(owned), files, is_editable)
+            return Distribution(*_name(found), tuple(owned), files, is_editable)
     return None
+
+
+def _name(found: metadata.Distribution) -> tuple[str, str]:
+    """Name and version; empty where its metadata is damaged."""
+    return found.metadata["Name"] or "", found.metadata["Version"] or ""
+
+
+def _read_installed_commit(found: metadata.Distribution) -> str:
+    source = _read_origin(found).get("vcs_info", {})
+    commit = str(source.get("commit_id", ""))
+    return commit if source.get("vcs") == "git" and _COMMIT.fullmatch(commit) else ""
 
 
 def _read_origin(found: metadata.Distribution) -> dict[str, Any]:

@@ -8,13 +8,14 @@ import hashlib
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from importlib.machinery import BYTECODE_SUFFIXES, SOURCE_SUFFIXES
+from importlib.machinery import BYTECODE_SUFFIXES, SOURCE_SUFFIXES, all_suffixes
 from importlib.util import resolve_name
 from pathlib import Path
 
 _BOM = b"\xef\xbb\xbf"
 _PYC_HEADER = 16  # bytes: when and of what it was compiled
 _LOADERS = frozenset({"import_module", "__import__"})
+_COMPUTED = "**"  # stands for all modules of a package
 _MOST_FILES = 8_192  # that are remembered
 
 
@@ -102,12 +103,25 @@ class ModuleGraph:
             return None
 
     def _resolve(self, imports: tuple[str, ...], is_own: Callable[[Path], bool]) -> Iterator[str]:
-        """What is imported by `*` from a package may be its submodules."""
+        """What is imported by `*` from a package may be its submodules, and by a computed name any of them."""
         for name in imports:
-            if not name.endswith(".*"):
+            package, _, last = name.rpartition(".")
+            if last == _COMPUTED:
+                yield from self._list_below(package, is_own)
+            elif last != "*":
                 yield name
-            elif (package := self._read(name[:-2], is_own)) is not None:
-                yield from (f"{name[:-1]}{exported}" for exported in package.exports)
+            elif (module := self._read(package, is_own)) is not None:
+                yield from (f"{package}.{exported}" for exported in module.exports)
+
+    def _list_below(self, package: str, is_own: Callable[[Path], bool]) -> Iterator[str]:
+        place = self.find(package)
+        for folder in place.folders if place is not None else ():
+            for path in Path(folder).rglob("*"):
+                if path.name.endswith(tuple(all_suffixes())) and is_own(path):
+                    last = path.name.partition(".")[0]
+                    parts = (*path.parent.relative_to(folder).parts, *([last] if last != "__init__" else []))
+                    if all(part.isidentifier() and part != "__pycache__" for part in parts):
+                        yield ".".join((package, *parts))
 
 
 def _namespace(last: str, folders: list[str] | None) -> Place:
@@ -147,8 +161,9 @@ def _list_imports(tree: ast.AST, package: str) -> Iterator[str]:
                 yield base
                 yield from (f"{base}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Call) and (named := _loaded(node)):
-            if base := _absolute(named, package):
-                yield base
+            base = package.partition(".")[0] if named == _COMPUTED else _absolute(named, package)
+            if base:
+                yield f"{base}.{_COMPUTED}" if named == _COMPUTED else base
         elif isinstance(node, ast.If) and _is_for_checkers(node.test):
             pending.extend(node.orelse)
             continue
@@ -163,11 +178,13 @@ def _absolute(name: str, package: str) -> str:
 
 
 def _loaded(call: ast.Call) -> str:
-    """The name of `importlib.import_module("name")` and the like, where it is written there."""
+    """The name that `importlib.import_module` and the like are called with, or what stands for one that is computed."""
     function = call.func
     name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
-    first = call.args[0] if call.args and name in _LOADERS else None
-    return first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else ""
+    if name not in _LOADERS:
+        return ""
+    first = call.args[0] if call.args else None
+    return first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else _COMPUTED
 
 
 def _is_for_checkers(test: ast.expr) -> bool:

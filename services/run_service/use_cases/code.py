@@ -131,13 +131,16 @@ def _describe(code: run_pb2.PluginCode) -> str:
     return f"{name} ({code.code_ref}): {code.hash} instead of {code.expected_hash}"
 
 
+def _describe_all(changed: _Code) -> str:
+    shown = "; ".join(_describe(each) for each in changed[:_SHOWN])
+    return shown + (f"; and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else "")
+
+
 def _refusal(worker: str, refused: _Code) -> str:
-    shown = "; ".join(_describe(each) for each in refused[:_SHOWN])
-    more = f"; and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
     first = refused[0]
     name = f"{first.definition_name} {first.definition_version}"
     return (
-        f"worker {worker} has other code than is on record for {shown}{more}. Publish the changed code as a new version"
+        f"worker {worker} has other code than is on record for {_describe_all(refused)}. Publish the changed code as a new version"
         " of the definition (a higher `version` in its manifest) and move the instance to it; or, where it means the"
         f" same, accept it: optaic code accept {name} --hash {first.hash} --reason '...'"
     )
@@ -164,9 +167,8 @@ def _warnings(deps: Dependencies, tenant_id: str, record: Record, told: _Code) -
 
 def changed_metrics(run: run_pb2.Run) -> dict[str, str]:
     """Return what a run's metrics say of code that is not the code on record."""
-    return {
-        f"code_changed.{each.definition_name}": _describe(each) for each in run.code if each.expected_hash
-    }
+    changed = [each for each in run.code if each.expected_hash]
+    return {"code_changed": _describe_all(changed)} if changed else {}
 
 
 async def accept_code(

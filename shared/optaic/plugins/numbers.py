@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
 from typing import Any, TypeAlias
 
 import jsonschema
@@ -148,6 +149,13 @@ def _matches(pattern: str, text: str) -> bool:
     return _compiled(pattern).search(text) is not None
 
 
+def _multiple_of(_validator: Any, divisor: float, value: object, _schema: Schema) -> Iterator[Any]:
+    """Of decimal numbers, as they are written."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and (Fraction(repr(value)) / Fraction(repr(divisor))).denominator != 1:
+        yield jsonschema.ValidationError(f"{divisor}")
+
+
 def _pattern(_validator: Any, pattern: str, value: object, _schema: Schema) -> Iterator[Any]:
     if isinstance(value, str) and not _matches(pattern, value):
         yield jsonschema.ValidationError(pattern)
@@ -174,6 +182,7 @@ def _additional_properties(validator: Any, rest: object, value: object, schema: 
 _Validator = jsonschema.validators.extend(
     jsonschema.Draft202012Validator,
     {
+        "multipleOf": _multiple_of,
         "pattern": _pattern,
         "patternProperties": _pattern_properties,
         "additionalProperties": _additional_properties,

@@ -135,6 +135,16 @@ CASES: dict[str, tuple[Any, Any, Any]] = {
         {"n": {"key": "low", "n": 1}},
         {"n": {"key": "low", "n": 1.0}},
     ),
+    "alternatives by cents": (
+        {
+            "anyOf": [
+                {"properties": {"price": {"type": "number", "multipleOf": 0.01}, "lots": NUMBER}},
+                {"properties": {"price": {"type": "string"}, "lots": INTEGER}},
+            ]
+        },
+        {"price": 4.02, "lots": 3},
+        {"price": 4.02, "lots": 3.0},
+    ),
     "if and then": (
         {"if": {"properties": {"whole": {"const": True}}}, "then": of(n=INTEGER), "else": of(n=NUMBER)},
         {"whole": True, "n": 3},

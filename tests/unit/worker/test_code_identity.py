@@ -144,6 +144,18 @@ def test_the_hash_is_the_same_wherever_and_however_the_sources_lie(
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize(
+    "name", sorted(set(SOURCES) - {"acme_tools.py", "acme_other/__init__.py", "acme_lab/data.json"})
+)
+def test_a_computed_name_may_be_any_module_of_the_package(site: Path, name: str) -> None:
+    install(site)
+    put(site, {"acme_lab/plain.py": "import importlib\nimportlib.import_module('acme_lab.' + input())\n"})
+    before = identify(REF)
+    with (site / name).open("a", encoding="utf-8") as file:
+        file.write("# a word\n")
+    assert identify(REF).hash != before.hash
+
+
 def test_a_module_that_was_added_to_an_installed_package_counts(site: Path) -> None:
     install(site)
     put(site, {"acme_lab/curves.py": "from acme_lab import added\n"})
