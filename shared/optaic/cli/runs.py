@@ -45,7 +45,7 @@ def submit(
             mode=mode,
             parameters=dict(_parameter(each) for each in parameter or ()),
             force=force,
-            force_reason=reason if force else "",
+            force_reason=reason if force or not allow_deletion else "",
             allow_deletion=allow_deletion,
             allow_deletion_reason=reason if allow_deletion else "",
         )

@@ -57,6 +57,17 @@ def test_wrong_usage_ends_with_2(arguments: tuple[str, ...]) -> None:
     invoke(*arguments, status=2)
 
 
+def test_a_run_may_be_forced_or_let_delete_for_a_reason(optaic: FakeServices) -> None:
+    optaic.on("SubmitRun", run_pb2.Run(run_id=ID))
+    for flags in (("--force",), ("--allow-deletion",), ("--force", "--allow-deletion")):
+        invoke("run", "submit", "prices", *flags, "--reason", "moved")
+        request = optaic.calls("SubmitRun")[-1].request
+        assert request.force is ("--force" in flags)
+        assert request.allow_deletion is ("--allow-deletion" in flags)
+        assert request.force_reason == ("moved" if request.force else "")
+        assert request.allow_deletion_reason == ("moved" if request.allow_deletion else "")
+
+
 def test_a_run_is_submitted(optaic: FakeServices) -> None:
     optaic.on("SubmitRun", run_pb2.Run(run_id="r", status=run_pb2.RUN_STATUS_PENDING, run_number=1))
     shown = invoke("run", "submit", "prices", "--mode", "full", "-p", "n=3", "-p", "text=abc", "-o", "json")
