@@ -2,6 +2,7 @@
 
 import datetime as dt
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,22 @@ def test_a_delta_version_of_an_older_release_has_the_zone_of_the_dataset(tmp_pat
     store.timezone = "Asia/Tokyo"
     assert SimpleAccessor().read(store, uri, "0", start=DAYS[2], end=DAYS[2]).height == 1
     assert store.write(kept, "0", uri).physical_version == "0"  # nothing moves by itself
+
+
+def test_a_parquet_version_of_an_older_release_has_the_zone_of_the_dataset(tmp_path: Path) -> None:
+    kept = bars("Asia/Tokyo", 0).with_columns(pl.col("date").dt.convert_time_zone("UTC"))
+    stored = ParquetStore().write(kept, None, str(tmp_path))
+    # As it was written then: called by its digest alone, without a word of zones.
+    folder = (tmp_path / stored.physical_version).rename(tmp_path / stored.digest)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["zones"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    store = ParquetStore()
+    assert store.read(str(tmp_path), stored.digest).equals(kept)
+    store.timezone = "Asia/Tokyo"
+    found = SimpleAccessor().read(store, str(tmp_path), stored.digest, start=DAYS[2], end=DAYS[2])
+    assert found["close"].to_list() == [3.0]
+    assert store.write(kept, stored.digest, str(tmp_path)).physical_version == stored.digest
 
 
 @pytest.mark.parametrize("make", STORES.values(), ids=STORES)
