@@ -37,6 +37,7 @@ from worker.locations import FlowLocation, write_table
 from worker.output_schema import check_output
 from worker.profile import describe
 from worker.ranges import count_inside, put_in_place
+from worker.readers import add_zones
 from worker.recipe import BacktestRecipe, Component, Input, PipelineRecipe, Recipe, StoredData
 
 Progress = Callable[[float, str], None]
@@ -143,7 +144,7 @@ def _refresh(recipe: PipelineRecipe, location: FlowLocation, progress: Progress)
             "last_data_date": last or None,
         },
         artifacts={"data": stored.uri},
-        readers_hash=recipe.readers_hash,
+        readers_hash=add_zones(recipe.readers_hash, stored.zones, recipe.timezone),
         base_readers_hash=recipe.base_readers_hash,
         result=run_pb2.PipelineResult(
             rows_fetched=rows_fetched,

@@ -19,6 +19,12 @@ def hash_readers(readers: Mapping[str, Mapping[str, Any]]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def add_zones(readers_hash: str, zones: Mapping[str, str], timezone: str) -> str:
+    """Return the digest of readers who see days of these zones, by column; those of the dataset's are nothing new."""
+    others = {name: zone for name, zone in zones.items() if zone != timezone}
+    return hash_readers({"readers": {"hash": readers_hash}, "zones": others}) if others else readers_hash
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)

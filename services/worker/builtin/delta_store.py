@@ -44,10 +44,12 @@ class DeltaStore(Store):
         """Commit exactly `table`; the base version itself is returned when it already holds that content."""
         content = canonicalize(table, self._keys)
         digest = compute_digest(content)
-        base = None if base_version is None else to_utc(self.read(uri, base_version))
+        given = None if base_version is None else self.read(uri, base_version)
+        base = None if given is None else to_utc(given)
         change = Change(content, base, self._keys)
         zones = zones_of(table)
-        if base is not None and base_version is not None and compute_digest(base) == digest:
+        is_same = base is not None and compute_digest(base) == digest
+        if base_version is not None and is_same and given is not None and zones_of(given) == zones:
             version = int(base_version)
         else:
             version = _commit(
@@ -63,6 +65,7 @@ class DeltaStore(Store):
             last_data_date=last_date(table),
             keys=tuple(self._keys),
             notes=note_finer_times(table),
+            zones=zones,
             rows_deleted=change.deleted_count,
         )
 

@@ -42,13 +42,14 @@ class ParquetStore(Store):
     def write(self, table: pl.DataFrame, base_version: str | None, uri: str) -> StoredVersion:
         """Publish exactly `table`; where its content is a version already, that one."""
         content = canonicalize(table, self._keys)
-        base = None if base_version is None else to_utc(self.read(uri, base_version))
-        change = Change(content, base, self._keys)
-        digest = compute_digest(content)
-        if base_version is not None and _read_digest(base_version) == digest:
+        given = None if base_version is None else self.read(uri, base_version)
+        change = Change(content, None if given is None else to_utc(given), self._keys)
+        digest, zones = compute_digest(content), zones_of(table)
+        is_same = base_version is not None and _read_digest(base_version) == digest
+        if base_version is not None and is_same and given is not None and zones_of(given) == zones:
             version = base_version
         else:
-            version = _publish(content, zones_of(table), digest, uri, self._compression)
+            version = _publish(content, zones, digest, uri, self._compression)
         return StoredVersion(
             uri=uri,
             physical_version=version,
@@ -59,6 +60,7 @@ class ParquetStore(Store):
             last_data_date=last_date(table),
             keys=tuple(self._keys),
             notes=note_finer_times(table),
+            zones=zones,
             rows_deleted=change.deleted_count,
         )
 

@@ -46,6 +46,8 @@ class StoredVersion:
     keys: tuple[str, ...] = ()  # columns without nulls that identify a row; empty where the store knows none
     # What it kept otherwise than given: the run's metrics.
     notes: Mapping[str, str] = field(default_factory=dict)
+    # The zone of each column that has one, where the store gives it back: days are read by it.
+    zones: Mapping[str, str] = field(default_factory=dict)
     rows_deleted: int | None = (
         None  # rows of the base version whose key is gone; None: the worker counts them
     )

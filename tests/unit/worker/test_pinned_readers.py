@@ -106,6 +106,21 @@ async def test_another_accessor_is_another_reader_of_the_same_content(world: Wor
     assert unrecorded.output_version.base_readers_hash == hashes[0]
 
 
+async def test_who_reads_days_of_another_zone_reads_something_else(world: World, tmp_path: Path) -> None:
+    """A release that kept no zones filed these times in UTC: the next refresh moves the version, and one more none."""
+    times = pl.Series([1_719_788_400_000_000], dtype=pl.Int64).cast(pl.Datetime("us", "UTC"))
+    table = pl.DataFrame({"date": ["2024-07-01"], "entity": ["a"], "seen": times})
+    hashes, run = [], None
+    dataset = world.dataset("london", definition="file", url=str(tmp_path / "a.parquet"))
+    for zone in ("UTC", "Europe/London", "Europe/London"):
+        table.with_columns(table["seen"].dt.convert_time_zone(zone)).write_parquet(tmp_path / "a.parquet")
+        run = await _completed(world, world.runs.submit(dataset, REFRESH, base=run), tmp_path)
+        hashes.append((run.output_version.digest, run.output_version.readers_hash))
+    assert hashes[0][0] == hashes[1][0]
+    assert hashes[0][1] != hashes[1][1]
+    assert hashes[1] == hashes[2]
+
+
 async def test_another_store_reads_what_the_old_one_wrote(world: World, tmp_path: Path) -> None:
     prices = _file(world, tmp_path)
     first = await _completed(world, world.runs.submit(prices, REFRESH), tmp_path)

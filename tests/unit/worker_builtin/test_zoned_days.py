@@ -146,15 +146,33 @@ def test_a_column_may_move_to_another_zone(tmp_path: Path, make: Callable[..., S
     assert store.read(uri, base).schema == first.schema
 
 
+@pytest.mark.parametrize("make", STORES.values(), ids=STORES)
+def test_the_same_instants_in_another_zone_are_the_same_content_kept_anew(
+    tmp_path: Path, make: Callable[..., Store]
+) -> None:
+    """An older version keeps its days, the newer one has those of the other zone."""
+    uri, store, first = str(tmp_path / "data"), make(), bars("UTC", 0)
+    base = store.write(first, None, uri)
+    moved = first.with_columns(pl.col("date").dt.convert_time_zone("America/New_York"))
+    stored = store.write(moved, base.physical_version, uri)
+    assert (stored.digest, stored.rows_inserted, stored.rows_updated) == (base.digest, 0, 0)
+    assert stored.physical_version != base.physical_version
+    assert (base.zones, stored.zones) == ({"date": "UTC"}, {"date": "America/New_York"})
+    assert store.read(uri, base.physical_version).schema == first.schema
+    assert store.read(uri, stored.physical_version).schema == moved.schema
+    again = store.write(moved, stored.physical_version, uri)
+    assert again.physical_version == stored.physical_version
+
+
 def test_a_delta_version_of_an_older_release_has_the_zone_of_the_dataset(tmp_path: Path) -> None:
     uri = str(tmp_path / "data")
     kept = bars("Asia/Tokyo", 0).with_columns(pl.col("date").dt.convert_time_zone("UTC"))
     kept.write_delta(uri)
     store = DeltaStore()
     assert store.read(uri, "0").equals(kept)
+    assert store.write(kept, "0", uri).physical_version == "0"  # nothing moves by itself
     store.timezone = "Asia/Tokyo"
     assert SimpleAccessor().read(store, uri, "0", start=DAYS[2], end=DAYS[2]).height == 1
-    assert store.write(kept, "0", uri).physical_version == "0"  # nothing moves by itself
 
 
 def test_a_parquet_version_of_an_older_release_has_the_zone_of_the_dataset(tmp_path: Path) -> None:
@@ -167,10 +185,10 @@ def test_a_parquet_version_of_an_older_release_has_the_zone_of_the_dataset(tmp_p
     (folder / "manifest.json").write_text(json.dumps(manifest))
     store = ParquetStore()
     assert store.read(str(tmp_path), stored.digest).equals(kept)
+    assert store.write(kept, stored.digest, str(tmp_path)).physical_version == stored.digest
     store.timezone = "Asia/Tokyo"
     found = SimpleAccessor().read(store, str(tmp_path), stored.digest, start=DAYS[2], end=DAYS[2])
     assert found["close"].to_list() == [3.0]
-    assert store.write(kept, stored.digest, str(tmp_path)).physical_version == stored.digest
 
 
 @pytest.mark.parametrize("make", STORES.values(), ids=STORES)
