@@ -183,6 +183,7 @@ class ListRunsRequest(_message.Message):
     STATUSES_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    INSTANCE_IDS_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     """Only of this instance; empty means all."""
     flow_kind: _flow_pb2.FlowKind.ValueType
@@ -195,6 +196,10 @@ class ListRunsRequest(_message.Message):
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[_run_pb2.RunStatus.ValueType]:
         """Only with these statuses; empty means all."""
 
+    @_builtins.property
+    def instance_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only of these instances, and of `instance_id`; empty means all."""
+
     def __init__(
         self,
         *,
@@ -203,10 +208,11 @@ class ListRunsRequest(_message.Message):
         statuses: _abc.Iterable[_run_pb2.RunStatus.ValueType] | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        instance_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["flow_kind", b"flow_kind", "instance_id", b"instance_id", "page_size", b"page_size", "page_token", b"page_token", "statuses", b"statuses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flow_kind", b"flow_kind", "instance_id", b"instance_id", "instance_ids", b"instance_ids", "page_size", b"page_size", "page_token", b"page_token", "statuses", b"statuses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
