@@ -148,8 +148,8 @@ class _Instances:
     async def get(self, instance: instance_pb2.Instance) -> instance_pb2.Instance:
         return self.by_id[instance.instance_id]
 
-    async def list(self, *, project: str) -> Any:
-        return [each for each in self.by_id.values() if each.project_id == project]
+    async def list(self, *, project: instance_pb2.Project) -> Any:
+        return [each for each in self.by_id.values() if each.project_id == project.project_id]
 
     async def create(
         self,

@@ -192,7 +192,7 @@ async def list_runs(
     connection: AsyncConnection,
     tenant_id: str,
     *,
-    instance_id: str,
+    instance_ids: Collection[str],
     flow_kind: str,
     statuses: Collection[str],
     before_run_id: str,
@@ -200,8 +200,8 @@ async def list_runs(
 ) -> list[Record]:
     """Return runs, newest first; empty filters select everything."""
     statement = _SELECT.where(runs.c.tenant_id == tenant_id).order_by(runs.c.run_id.desc()).limit(limit)
-    if instance_id:
-        statement = statement.where(runs.c.instance_id == instance_id)
+    if instance_ids:
+        statement = statement.where(runs.c.instance_id.in_(instance_ids))
     if flow_kind:
         statement = statement.where(runs.c.flow_kind == flow_kind)
     if statuses:

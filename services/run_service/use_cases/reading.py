@@ -41,14 +41,17 @@ async def list_runs(
 ) -> run_service_pb2.ListRunsResponse:
     """Return a page of runs, newest first."""
     statuses = sorted({word_of("status", status) for status in request.statuses if status})
-    digest = pages.filter_hash(request.instance_id, request.flow_kind, statuses)
+    instance_ids = sorted({*request.instance_ids, *([request.instance_id] if request.instance_id else [])})
+    # As it was before there were several, so that pages begun then go on.
+    several = [instance_ids] if len(instance_ids) > 1 else []
+    digest = pages.filter_hash("".join(instance_ids[:1]), request.flow_kind, statuses, *several)
     position = pages.decode(request.page_token, digest) if request.page_token else {}
     size = request.page_size or _DEFAULT_PAGE
     async with deps.database.read(context.tenant_id) as connection:
         records = await run_store.list_runs(
             connection,
             context.tenant_id,
-            instance_id=request.instance_id,
+            instance_ids=instance_ids,
             flow_kind=word_of("flow_kind", request.flow_kind) if request.flow_kind else "",
             statuses=statuses,
             before_run_id=position.get("run_id", ""),

@@ -51,11 +51,7 @@ async def read_existing(
     definitions: Collection[tuple[int, str]] | None = None,
 ) -> Existing:
     """Return what there is of some projects, and the versions of some definitions; None means all."""
-    ids = {
-        each.name: each.project_id
-        for each in await client.projects.list()
-        if projects is None or each.name in projects
-    }
+    listed = [each for each in await client.projects.list() if projects is None or each.name in projects]
     versions: dict[tuple[int, str], Sequence[definition_pb2.DefinitionVersion]] = {}
     descriptions = {}
     for each in await client.definitions.list():
@@ -65,11 +61,11 @@ async def read_existing(
         descriptions[key] = each.description
     instances = [
         instance
-        for project_id in ids.values()
-        for instance in await client.instances.list(project=project_id)
+        for project in listed
+        for instance in await client.instances.list(project=project)
         if instance.state != INSTANCE_STATE_DELETING
     ]
-    return Existing(ids, versions, descriptions, instances)
+    return Existing({each.name: each.project_id for each in listed}, versions, descriptions, instances)
 
 
 async def execute(

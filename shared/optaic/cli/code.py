@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from optaic.cli.definitions import DefinitionArgument, KindOption, find_version
+from optaic.cli.definitions import DefinitionArgument, KindOption, check_kind, find_version
 from optaic.cli.output import Format, OutputOption, moment, print_json, print_line, print_table
 from optaic.cli.session import DryRunOption, ReasonOption, run
 from optaic.client import AsyncClient
@@ -28,6 +28,9 @@ def list_hashes(
 
     async def command(client: AsyncClient) -> None:
         version_id = ""
+        check_kind(kind)
+        if not definition and (version or kind):
+            raise ValueError("a version and --kind say nothing without a definition")
         if definition:
             version_id = (await find_version(client, definition, version, kind)).definition_version_id
         found = await client.definitions.code_hashes(version_id)

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any
 
+import grpc
 import typer
 
 from optaic.cli.output import Format, OutputOption, moment, print_json, print_line, print_table
 from optaic.cli.session import DryRunOption, FileOption, ReasonOption, is_id, placing, read_yaml, run, warn
 from optaic.client import AsyncClient, word
+from optaic.client.existence import near
+from optaic.client.messages import fill
 from optaic.definition.v1 import definition_pb2, definition_service_pb2
+from optaic.errors import NotFoundError
 
 app = typer.Typer(no_args_is_help=True)
 DefinitionArgument = Annotated[str, typer.Argument(help="Id or name of the definition.", show_default=False)]
@@ -144,14 +148,33 @@ def _show(report: definition_pb2.PublicationReport) -> None:
         print_line(f"and {hidden} more follow")
 
 
+def check_kind(kind: str) -> int:
+    """Return the number of a kind of definitions; 0 where none is given.
+
+    Raises:
+        ValueError: There is no such kind.
+    """
+    asked = definition_service_pb2.GetDefinitionRequest()
+    fill(asked, {"kind": kind or 0})
+    return int(asked.kind)
+
+
 async def _find(client: AsyncClient, text: str, kind: str) -> Any:
+    wanted = check_kind(kind)
     if is_id(text):
-        return await client.definitions.get(text)
+        given = await client.definitions.get(text)
+        if wanted and given.kind != wanted:
+            raise ValueError(f"definition {text} is no {kind}, it is a {word(given, 'kind').lower()}")
+        return given
     if kind:
         return await client.definitions.get(kind=kind, name=text)
-    found = [each for each in await client.definitions.list() if each.name == text]
+    listed = await client.definitions.list()
+    found = [each for each in listed if each.name == text]
+    if not found:
+        text = f"there is no definition named {text!r}{near(text, [each.name for each in listed])}"
+        raise NotFoundError(grpc.StatusCode.NOT_FOUND, "DEFINITION_NOT_FOUND", text)
     if len(found) != 1:
-        kinds = ", ".join(word(each, "kind").lower() for each in found) or "none"
+        kinds = ", ".join(word(each, "kind").lower() for each in found)
         raise ValueError(f"give --kind: the kinds of definitions named {text!r} are: {kinds}")
     return found[0]
 

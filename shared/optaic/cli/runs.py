@@ -8,8 +8,17 @@ from typing import Annotated, Any
 import typer
 
 from optaic.cli.output import Format, OutputOption, moment, print_json, print_line, print_table
-from optaic.cli.session import FlowOption, InstanceArgument, ProjectOption, fail, find_instance, run
+from optaic.cli.session import (
+    FlowOption,
+    InstanceArgument,
+    ProjectOption,
+    fail,
+    find_instance,
+    find_project,
+    run,
+)
 from optaic.client import AsyncClient, RunHandle, word
+from optaic.instance.v1 import instance_pb2
 from optaic.run.v1 import run_pb2
 
 app = typer.Typer(no_args_is_help=True)
@@ -74,7 +83,9 @@ def watch(
 
 @app.command("list")
 def list_runs(
-    instance: Annotated[str, typer.Argument(help="Only of this instance, by id or name.")] = "",
+    instance: Annotated[
+        str, typer.Argument(help="Only of this instance, by id or name; left out: of the project, or of all.")
+    ] = "",
     status: Annotated[
         list[str] | None, typer.Option(help="Only with this status, for example failed.")
     ] = None,
@@ -85,8 +96,15 @@ def list_runs(
     """List runs, newest first."""
 
     async def command(client: AsyncClient) -> None:
-        found = await find_instance(client, instance, project) if instance else None
-        _show(await client.runs.list(found, statuses=status or (), limit=limit), output)
+        instances: list[instance_pb2.Instance] = []
+        if instance:
+            instances = [await find_instance(client, instance, project)]
+        elif project:
+            instances = await client.instances.list(project=await find_project(client, project))
+            if not instances:
+                _show([], output)
+                return
+        _show(await client.runs.list(instances=instances, statuses=status or (), limit=limit), output)
 
     run(command)
 

@@ -9,12 +9,13 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
+import grpc
 import typer
 
 from optaic.apply import yaml_text
 from optaic.client import AsyncClient
 from optaic.client.values import FieldError
-from optaic.errors import OptaicError, Violation
+from optaic.errors import NotFoundError, OptaicError, Violation
 from optaic.instance.v1 import instance_pb2
 
 InstanceArgument = Annotated[str, typer.Argument(help="Id or name of the instance.", show_default=False)]
@@ -115,14 +116,27 @@ def is_id(text: str) -> bool:
 
 
 async def find_project(client: AsyncClient, text: str) -> str:
-    """Return the id of a project given by id or name; of nothing: nothing."""
-    if not text or is_id(text):
-        return text
-    return (await client.projects.get(name=text)).project_id
+    """Return the id of a project given by id or name; of nothing: nothing.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    if not text:
+        return ""
+    return (await (client.projects.get(text) if is_id(text) else client.projects.get(name=text))).project_id
 
 
 async def find_instance(client: AsyncClient, text: str, project: str = "") -> instance_pb2.Instance:
-    """Return the instance given by id or name."""
-    if is_id(text):
-        return await client.instances.get(text)
-    return await client.instances.get_by_name(text, project=await find_project(client, project))
+    """Return the instance given by id or name.
+
+    Raises:
+        NotFoundError: There is none, or none in the project.
+    """
+    project_id = await find_project(client, project)
+    if not is_id(text):
+        return await client.instances.get_by_name(text, project=project_id)
+    found = await client.instances.get(text)
+    if project_id and found.project_id != project_id:
+        message = f"instance {text} is in project {found.project_id}, not in {project}"
+        raise NotFoundError(grpc.StatusCode.NOT_FOUND, "INSTANCE_NOT_FOUND", message)
+    return found

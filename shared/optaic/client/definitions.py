@@ -7,9 +7,11 @@ from typing import Any
 
 from optaic.client import messages
 from optaic.client.connection import Connection
+from optaic.client.existence import PAGE, near, with_hint
 from optaic.definition.v1 import definition_pb2
 from optaic.definition.v1 import definition_service_pb2 as definition_api
 from optaic.definition.v1.definition_service_pb2_grpc import DefinitionServiceStub
+from optaic.errors import NotFoundError
 from optaic.instance.v1 import instance_pb2
 from optaic.instance.v1 import instance_service_pb2 as instance_api
 from optaic.instance.v1.instance_service_pb2_grpc import InstanceServiceStub
@@ -55,7 +57,13 @@ class Projects:
     async def get(self, project_id: str = "", *, name: str = "") -> instance_pb2.Project:
         """Return a project by id, or by name."""
         request = instance_api.GetProjectRequest(project_id=project_id, name=name)
-        answer: instance_pb2.Project = await self._call("GetProject", request)
+        try:
+            answer: instance_pb2.Project = await self._call("GetProject", request)
+        except NotFoundError as error:
+            if not name:
+                raise
+            listed = await self._call("ListProjects", instance_api.ListProjectsRequest(page_size=PAGE))
+            raise with_hint(error, near(name, [each.name for each in listed.projects])) from None
         return answer
 
     async def list(self) -> list[instance_pb2.Project]:
@@ -95,7 +103,14 @@ class Definitions:
         """Return a definition by id, or by kind and name."""
         request = definition_api.GetDefinitionRequest(definition_id=definition_id, name=name)
         messages.fill(request, {"kind": kind})
-        answer: definition_pb2.Definition = await self._call("GetDefinition", request)
+        try:
+            answer: definition_pb2.Definition = await self._call("GetDefinition", request)
+        except NotFoundError as error:
+            if not name:
+                raise
+            listed = definition_api.ListDefinitionsRequest(kind=request.kind, page_size=PAGE)
+            found = (await self._call("ListDefinitions", listed)).definitions
+            raise with_hint(error, near(name, [each.name for each in found])) from None
         return answer
 
     async def versions(self, definition_id: str) -> Sequence[definition_pb2.DefinitionVersion]:

@@ -12,6 +12,7 @@ from optaic import errors
 from optaic.client import messages
 from optaic.client.connection import Connection
 from optaic.client.definitions import all_pages
+from optaic.client.existence import PAGE, near, require_definition, require_project
 from optaic.client.references import InstanceLike, id_of
 from optaic.definition.v1 import definition_pb2
 from optaic.instance.v1 import instance_pb2, spec_pb2
@@ -85,9 +86,13 @@ class Instances:
         """
         found = await self.list(project=project, name=name)
         if not found:
-            raise errors.NotFoundError(
-                grpc.StatusCode.NOT_FOUND, "INSTANCE_NOT_FOUND", f"there is no instance named {name!r}"
+            listed = await self._call(
+                "ListInstances", api.ListInstancesRequest(project_id=project, page_size=PAGE)
             )
+            text = (
+                f"there is no instance named {name!r}{near(name, [each.name for each in listed.instances])}"
+            )
+            raise errors.NotFoundError(grpc.StatusCode.NOT_FOUND, "INSTANCE_NOT_FOUND", text)
         if len(found) > 1:
             ids = ", ".join(each.instance_id for each in found)
             raise errors.FailedPreconditionError(
@@ -111,6 +116,9 @@ class Instances:
         """Return instances, in the order of names; components only when their kind is asked for.
 
         `definition`, or its id, finds what uses it, itself or by a component.
+
+        Raises:
+            NotFoundError: There is no such project or definition.
         """
         request = api.ListInstancesRequest(name=name, labels=labels, owner=owner, page_size=1000)
         request.project_id = project if isinstance(project, str) else project.project_id
@@ -120,7 +128,11 @@ class Instances:
         async def page(request: Any) -> Any:
             return await self._call("ListInstances", request)
 
-        return await all_pages(page, request, "instances")
+        found = await all_pages(page, request, "instances")
+        if not found:  # who has the message has looked
+            await require_project(self._connection, project if isinstance(project, str) else "")
+            await require_definition(self._connection, definition if isinstance(definition, str) else "")
+        return found
 
     async def update(
         self,

@@ -12,6 +12,7 @@ from google.protobuf import json_format
 from optaic.client import messages
 from optaic.client.connection import Connection
 from optaic.client.definitions import each_page
+from optaic.client.existence import require_instances
 from optaic.client.reading import Selection, read_artifact
 from optaic.client.references import InstanceLike, id_of
 from optaic.run.v1 import run_pb2
@@ -21,7 +22,12 @@ from optaic.run.v1.run_service_pb2_grpc import RunServiceStub
 if TYPE_CHECKING:
     import polars as pl
 
+_MOST_INSTANCES = 1000  # of one listing
 _ENDED = frozenset({run_pb2.RUN_STATUS_COMPLETED, run_pb2.RUN_STATUS_FAILED, run_pb2.RUN_STATUS_CANCELLED})
+
+
+def _run_id(run: run_pb2.Run) -> str:
+    return run.run_id
 
 
 class RunHandle:
@@ -172,13 +178,33 @@ class Runs:
         flow_kind: str | int = 0,
         statuses: Sequence[str | int] = (),
         limit: int | None = None,
+        instances: Sequence[InstanceLike] = (),
     ) -> list[run_pb2.Run]:
-        """Return runs, newest first; at most `limit`."""
-        request = api.ListRunsRequest(page_size=min(limit or 1000, 1000))
-        if instance is not None:
-            request.instance_id = id_of(instance)
-        messages.fill(request, {"flow_kind": flow_kind, "statuses": statuses})
+        """Return runs, newest first; at most `limit`, and only of an instance, or of several.
 
+        Raises:
+            NotFoundError: There is no such instance, and no run of it is left.
+        """
+        if instance is not None:
+            instances = [instance, *instances]
+        request = api.ListRunsRequest(page_size=min(limit or 1000, 1000))
+        messages.fill(request, {"flow_kind": flow_kind, "statuses": statuses})
+        ids = list(dict.fromkeys(id_of(each) for each in instances))
+        found: list[run_pb2.Run] = []
+        for begin in range(0, len(ids) or 1, _MOST_INSTANCES):
+            request.page_token = ""
+            del request.instance_ids[:]
+            if len(ids) == 1:
+                request.instance_id = ids[0]
+            else:
+                request.instance_ids.extend(ids[begin : begin + _MOST_INSTANCES])
+            found += await self._list(request, limit)
+        if not found:
+            await require_instances(self._connection, instances)
+        # Ids of runs ascend in time: this is the services' order, too.
+        return found if len(ids) <= _MOST_INSTANCES else sorted(found, key=_run_id, reverse=True)[:limit]
+
+    async def _list(self, request: Any, limit: int | None) -> Sequence[run_pb2.Run]:
         async def page(request: Any) -> Any:
             return await self._call("ListRuns", request)
 

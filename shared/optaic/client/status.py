@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 from optaic.client import messages
 from optaic.client.connection import Connection
 from optaic.client.definitions import all_pages
+from optaic.client.existence import require_instances, require_project
 from optaic.client.references import FlowLike, InstanceLike, flow_of, id_of
+from optaic.errors import UnavailableError
 from optaic.status.v1 import status_pb2
 from optaic.status.v1 import status_service_pb2 as api
 from optaic.status.v1.status_service_pb2_grpc import StatusServiceStub
@@ -41,14 +44,21 @@ class Statuses:
     async def list(
         self, *, project: str = "", statuses: Sequence[str | int] = (), kinds: Sequence[str | int] = ()
     ) -> list[status_pb2.InstanceStatus]:
-        """Return the statuses of all instances, or of those asked for."""
+        """Return the statuses of all instances, or of those asked for.
+
+        Raises:
+            NotFoundError: There is no such project.
+        """
         request = api.ListInstanceStatusesRequest(project_id=project, page_size=1000)
         messages.fill(request, {"statuses": statuses, "kinds": kinds})
 
         async def page(request: Any) -> Any:
             return await self._call("ListInstanceStatuses", request)
 
-        return await all_pages(page, request, "instance_statuses")
+        found = await all_pages(page, request, "instance_statuses")
+        if not found:
+            await require_project(self._connection, project)
+        return found
 
     async def history(self, instance: InstanceLike) -> Sequence[status_pb2.StatusTransition]:
         """Return an instance's transitions, newest first."""
@@ -73,8 +83,12 @@ class Statuses:
         when nothing has happened is not yielded.
 
         Raises:
+            NotFoundError: There is no such instance or project.
             OutOfRangeError: REVISION_COMPACTED; begin again without `from_revision`.
         """
+        with contextlib.suppress(UnavailableError):  # then nobody can say, and the watch itself waits
+            await require_project(self._connection, project)
+            await require_instances(self._connection, instances)
         position = from_revision
         ids = [id_of(each) for each in instances]
 

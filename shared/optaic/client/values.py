@@ -58,7 +58,7 @@ def scalar(field: FieldDescriptor, value: Any) -> Any:
         return (
             flow_kind(value)
             if field.enum_type is flow_pb2.FlowKind.DESCRIPTOR
-            else _enum(field.enum_type, value)
+            else _enum(field.enum_type, value, is_one_of_many=field.is_repeated)
         )
     value = _unboxed(value)
     kind = field.cpp_type
@@ -97,16 +97,17 @@ def _whole_number(kind: int, value: float) -> int:
     return int(value)
 
 
-def _enum(enum: EnumDescriptor, value: Any) -> int:
+def _enum(enum: EnumDescriptor, value: Any, *, is_one_of_many: bool = False) -> int:
     """Return an enum's number; text may leave out the prefix and be in lower case."""
     value = _unboxed(value)
     prefix = enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
-    if isinstance(value, int) and not isinstance(value, bool) and value in enum.values_by_number:
-        return value
+    is_number = isinstance(value, int) and not isinstance(value, bool) and value in enum.values_by_number
+    if is_number and (value or not is_one_of_many):  # of many, none at all is no choice
+        return int(value)
     if isinstance(value, str):
         name = value.upper()
         found = enum.values_by_name.get(name) or enum.values_by_name.get(prefix + name)
-        if found is not None:
+        if found is not None and found.number:
             return int(found.number)
     words = [each.name.removeprefix(prefix).lower() for each in enum.values if each.number]
     near = difflib.get_close_matches(value.lower(), words, 1) if isinstance(value, str) else []

@@ -43,6 +43,22 @@ async def test_runs_are_listed_newest_first_page_by_page(service: RunningRunServ
         )
 
 
+async def test_runs_of_several_instances_are_listed_in_one_order(service: RunningRunService) -> None:
+    instances = [service.instances.add() for _ in range(3)]
+    submitted = [await service.submit(instance) for instance in instances]
+    request = run_service_pb2.ListRunsRequest(
+        instance_id=instances[0].instance_id, instance_ids=[instances[2].instance_id], page_size=1
+    )
+    first = await service.runs.ListRuns(request)
+    request.page_token = first.next_page_token
+    second = await service.runs.ListRuns(request)
+    assert [*first.runs, *second.runs] == [submitted[2], submitted[0]]
+    assert not second.next_page_token
+    request.instance_ids[0] = instances[1].instance_id
+    async with refused("INVALID_PAGE_TOKEN"):
+        await service.runs.ListRuns(request)
+
+
 async def test_a_timeline_is_listed_page_by_page(service: RunningRunService) -> None:
     run = await service.submit(service.instances.add())
     started = await service.start(run.run_id)

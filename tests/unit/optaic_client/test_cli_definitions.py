@@ -39,7 +39,10 @@ def test_definitions_are_listed_and_shown(optaic: FakeServices) -> None:
     for given in (("smooth",), (ID,), ("smooth", "--kind", "pipeline")):
         assert "DEPRECATED" in invoke("definition", "get", *given).stdout
     assert json.loads(invoke("definition", "get", ID, "-o", "json").stdout)["name"] == "smooth"
-    assert "--kind" in invoke("definition", "get", "rough", status=2).stderr
+    assert (
+        "no definition named 'rough'; there is smooth"
+        in invoke("definition", "get", "rough", status=1).stderr
+    )
 
 
 def test_a_definition_is_published_from_a_file_and_says_what_breaks(
