@@ -14,6 +14,7 @@ import polars as pl
 
 from optaic.expression.signature import Scope
 from optaic.expression.tree import Binary, Call, Column, Expression, Negate, Node, Number, children
+from optaic.expression.windows import rolling_correlation, rolling_deviation, rolling_mean, rolling_sum
 from optaic.plugins.errors import SchemaMismatch
 
 Implementation: TypeAlias = Callable[[Sequence[pl.Expr], Sequence[float]], pl.Expr]
@@ -23,26 +24,28 @@ _DATE, _ENTITY, _IS_PRESENT = "date", "entity", "is_present"
 _WINDOWS = {Scope.TIME_SERIES: _ENTITY, Scope.CROSS_SECTION: _DATE}
 
 
-def _spread(values: Sequence[pl.Expr], parameters: Sequence[float]) -> pl.Expr:
-    """Rolling deviation; exactly 0 for equal values, where rounding would leave a residue to divide by."""
-    x, n = values[0], int(parameters[0])
-    is_flat = x.rolling_max(n, min_samples=n) == x.rolling_min(n, min_samples=n)
-    return pl.when(is_flat).then(0.0).otherwise(x.rolling_std(n, min_samples=n, ddof=1))
+def _windowed(compute: Callable[[pl.Series, int], pl.Series]) -> Implementation:
+    """A function of one series over the last n values."""
+
+    def implementation(values: Sequence[pl.Expr], parameters: Sequence[float]) -> pl.Expr:
+        n = int(parameters[0])
+        return values[0].map_batches(lambda x: compute(x, n), return_dtype=pl.Float64)
+
+    return implementation
 
 
 def _correlation(values: Sequence[pl.Expr], parameters: Sequence[float]) -> pl.Expr:
-    """Rolling Pearson correlation; null where either side is flat.
-
-    Both sides are taken relative to the entity's first value, because polars subtracts products of means and would
-    lose the digits that large levels occupy. A later row never changes an earlier result.
-    """
     n = int(parameters[0])
-    is_pair = values[0].is_not_null() & values[1].is_not_null()
-    x, y = (pl.when(is_pair).then(value) for value in values)
-    flat = [side.rolling_max(n, min_samples=n) == side.rolling_min(n, min_samples=n) for side in (x, y)]
-    shifted = [side - side.drop_nulls().first() for side in (x, y)]
-    correlation = pl.rolling_corr(shifted[0], shifted[1], window_size=n, min_samples=n)
-    return pl.when(~(flat[0] | flat[1])).then(correlation.clip(-1.0, 1.0))
+    pairs = pl.struct(x=values[0], y=values[1])
+    return pairs.map_batches(
+        lambda pair: rolling_correlation(pair.struct.field("x"), pair.struct.field("y"), n),
+        return_dtype=pl.Float64,
+    )
+
+
+def _extreme(find: Callable[..., pl.Expr]) -> Implementation:
+    """The smallest or largest of n values. Adding 0 gives both zeros one sign, else their order would decide it."""
+    return lambda v, p: find(v[0] + 0.0, int(p[0]), min_samples=int(p[0]))
 
 
 def _zscore(values: Sequence[pl.Expr], _: Sequence[float]) -> pl.Expr:
@@ -55,11 +58,11 @@ IMPLEMENTATIONS: Mapping[str, Implementation] = {
     "REF": lambda v, p: v[0].shift(int(p[0])),
     "DELTA": lambda v, p: v[0] - v[0].shift(int(p[0])),
     "PCT": lambda v, p: v[0] / v[0].shift(int(p[0])) - 1.0,
-    "MEAN": lambda v, p: v[0].rolling_mean(int(p[0]), min_samples=int(p[0])),
-    "STD": _spread,
-    "MIN": lambda v, p: v[0].rolling_min(int(p[0]), min_samples=int(p[0])),
-    "MAX": lambda v, p: v[0].rolling_max(int(p[0]), min_samples=int(p[0])),
-    "SUM": lambda v, p: v[0].rolling_sum(int(p[0]), min_samples=int(p[0])),
+    "MEAN": _windowed(rolling_mean),
+    "STD": _windowed(rolling_deviation),
+    "MIN": _extreme(pl.Expr.rolling_min),
+    "MAX": _extreme(pl.Expr.rolling_max),
+    "SUM": _windowed(rolling_sum),
     "EMA": lambda v, p: v[0].ewm_mean(span=p[0], adjust=False, ignore_nulls=True, min_samples=int(p[0])),
     "CORR": _correlation,
     "RANK": lambda v, _: v[0].rank("average") / v[0].count(),

@@ -1,0 +1,166 @@
+"""Sums and moments over the last n values of a series, each a function of those n values alone, bit for bit.
+
+Blocks of 1, 2, 4, ... values are merged pairwise, and a window of n values is the blocks that n is the sum of, the
+largest first and newest. So the order of the operations follows from n only: what lies outside a window changes
+nothing in it, not even the last bit, and a slice of a series gives what the whole series gives. A running sum, as
+`rolling_mean` keeps it, has neither property.
+
+Sums are kept as an unevaluated pair of numbers, about 106 bits (T. J. Dekker, A floating-point technique for extending
+the available precision, 1971). Moments are merged as T. F. Chan, G. H. Golub and R. J. LeVeque give it (Algorithms for
+computing the sample variance, 1983); the difference of means that they need is taken from the pairs, so that it keeps
+its digits however large the level is.
+
+Every function takes series of equal length and returns one of that length: null where one of the n values is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import polars as pl
+
+_SPLITTER = 134_217_729.0  # 2^27 + 1: halves the 53 bits of a number
+
+
+def rolling_sum(x: pl.Series, n: int) -> pl.Series:
+    """Sums of n values, rounded once."""
+    return _over_window(_Sum.of(x), n).high
+
+
+def rolling_mean(x: pl.Series, n: int) -> pl.Series:
+    """Arithmetic means of n values."""
+    return rolling_sum(x, n) / n
+
+
+def rolling_deviation(x: pl.Series, n: int) -> pl.Series:
+    """Sample standard deviations (ddof 1) of n values; exactly 0 where all of them are equal."""
+    moments = _over_window(_Moments.of(x), n)
+    deviation = (moments.squares / (n - 1)).sqrt()
+    return deviation.zip_with(~_is_flat(x, n), pl.Series([0.0])).alias(x.name)
+
+
+def rolling_correlation(x: pl.Series, y: pl.Series, n: int) -> pl.Series:
+    """Pearson correlations of n pairs, within -1 and 1; null where x or y is constant, or a value is absent."""
+    is_pair = x.is_not_null() & y.is_not_null()
+    absent = pl.Series([None], dtype=pl.Float64)
+    x, y = x.zip_with(is_pair, absent), y.zip_with(is_pair, absent)
+    pairs = _over_window(_Comoments.of(x, y), n)
+    correlation = pairs.products / (pairs.x.squares.sqrt() * pairs.y.squares.sqrt())
+    is_constant = _is_flat(x, n) | _is_flat(y, n)
+    return correlation.clip(-1.0, 1.0).zip_with(~is_constant, absent).alias(x.name)
+
+
+def _is_flat(x: pl.Series, n: int) -> pl.Series:
+    return (x.rolling_max(n, min_samples=n) == x.rolling_min(n, min_samples=n)).fill_null(value=False)
+
+
+@dataclass(frozen=True)
+class _Sum:
+    """Sums of `count` values: `high + low`, of which `high` is the rounded sum."""
+
+    count: int
+    high: pl.Series
+    low: pl.Series
+
+    @classmethod
+    def of(cls, x: pl.Series) -> _Sum:
+        return cls(1, x, x - x)
+
+    def shift(self, places: int) -> _Sum:
+        return _Sum(self.count, self.high.shift(places), self.low.shift(places))
+
+    def merge(self, other: _Sum) -> _Sum:
+        total, error = _add(self.high, other.high)
+        error = error + (self.low + other.low)
+        high = total + error
+        return _Sum(self.count + other.count, high, error - (high - total))
+
+    def distance(self, other: _Sum) -> pl.Series:
+        """The difference of the means, times the product of both counts."""
+        first, first_error = _scale(self.high, other.count)
+        second, second_error = _scale(other.high, self.count)
+        difference, error = _add(first, -second)
+        low = self.low * other.count - other.low * self.count
+        return difference + (error + ((first_error - second_error) + low))
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """Sums, and sums of the squares of the distances from the mean."""
+
+    sum: _Sum
+    squares: pl.Series
+
+    @classmethod
+    def of(cls, x: pl.Series) -> _Moments:
+        return cls(_Sum.of(x), x - x)
+
+    def shift(self, places: int) -> _Moments:
+        return _Moments(self.sum.shift(places), self.squares.shift(places))
+
+    def merge(self, other: _Moments) -> _Moments:
+        distance = self.sum.distance(other.sum)
+        between = distance * distance / _weight(self.sum, other.sum)
+        return _Moments(self.sum.merge(other.sum), self.squares + other.squares + between)
+
+
+@dataclass(frozen=True)
+class _Comoments:
+    """Moments of two series, and sums of the products of their distances from their means."""
+
+    x: _Moments
+    y: _Moments
+    products: pl.Series
+
+    @classmethod
+    def of(cls, x: pl.Series, y: pl.Series) -> _Comoments:
+        return cls(_Moments.of(x), _Moments.of(y), x - x)
+
+    def shift(self, places: int) -> _Comoments:
+        return _Comoments(self.x.shift(places), self.y.shift(places), self.products.shift(places))
+
+    def merge(self, other: _Comoments) -> _Comoments:
+        distances = self.x.sum.distance(other.x.sum) * self.y.sum.distance(other.y.sum)
+        between = distances / _weight(self.x.sum, other.x.sum)
+        products = self.products + other.products + between
+        return _Comoments(self.x.merge(other.x), self.y.merge(other.y), products)
+
+
+_Block = TypeVar("_Block", _Sum, _Moments, _Comoments)
+
+
+def _over_window(block: _Block, n: int) -> _Block:
+    """Merge blocks of one value to windows of n."""
+    blocks = [(1, block)]
+    while 2 * blocks[-1][0] <= n:
+        size, largest = blocks[-1]
+        blocks.append((2 * size, largest.shift(size).merge(largest)))
+    covered, window = blocks.pop()
+    for size, smaller in reversed(blocks):
+        if covered + size <= n:
+            window = smaller.shift(covered).merge(window)
+            covered += size
+    return window
+
+
+def _weight(left: _Sum, right: _Sum) -> float:
+    """What the product of two distances is divided by: it holds the product of both counts twice, and wants it once."""
+    return float(left.count * right.count * (left.count + right.count))
+
+
+def _add(a: pl.Series, b: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """The rounded sum and the exact rounding error (D. E. Knuth, TAOCP 2, 4.2.2, theorem B)."""
+    total = a + b
+    part = total - a
+    return total, (a - (total - part)) + (b - part)
+
+
+def _scale(a: pl.Series, count: int) -> tuple[pl.Series, pl.Series]:
+    """The product with a small whole number as a rounded number and its exact rounding error."""
+    if count & (count - 1) == 0:  # a power of two: nothing is rounded
+        scaled = a * float(count)
+        return scaled, scaled - scaled
+    wide = a * _SPLITTER
+    high = wide - (wide - a)
+    return _add(high * float(count), (a - high) * float(count))

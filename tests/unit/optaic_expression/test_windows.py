@@ -1,0 +1,139 @@
+"""Rolling operators over series that are hard to compute with, against exact arithmetic and against their own slices."""
+
+import datetime as dt
+import itertools
+import math
+from fractions import Fraction
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from optaic.expression import parse
+from optaic.expression.compiler import evaluate
+
+_LENGTH = 120
+_FIRST = dt.date(2020, 1, 1)
+_WINDOWS = (2, 3, 7, 20, 64, 100)
+_OPERATORS = ("SUM(x, {n})", "MEAN(x, {n})", "STD(x, {n})", "MIN(x, {n})", "MAX(x, {n})", "CORR(x, y, {n})")
+
+
+def make_series() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Pairs of series by what makes them hard."""
+    rng = np.random.default_rng(7)
+
+    def noise() -> np.ndarray:
+        return rng.normal(size=_LENGTH)
+
+    def decay() -> np.ndarray:
+        return np.asarray(5e9 * np.exp(np.cumsum(-0.2 + 0.03 * noise())))
+
+    def mixed() -> np.ndarray:
+        return np.asarray(noise() * 10.0 ** rng.integers(-12, 12, _LENGTH))
+
+    return {
+        "prices": (100 * np.exp(np.cumsum(0.01 * noise())), 50 * np.exp(np.cumsum(0.02 * noise()))),
+        "decay by ten orders of magnitude": (decay(), decay()),
+        "small moves on a large level": (1e12 + noise(), 1e12 - noise()),
+        "a spike before the window": (np.concatenate([[1e15], noise()[1:]]), noise()),
+        "sums that cancel": (np.where(np.arange(_LENGTH) % 2, 1e16, -1e16) + noise(), noise()),
+        "all magnitudes": (mixed(), mixed()),
+    }
+
+
+def compute(text: str, x: np.ndarray, y: np.ndarray, first: int = 0) -> list[float | None]:
+    """An expression over one entity, whose series begin at a session."""
+    table = pl.DataFrame(
+        {
+            "date": [_FIRST + dt.timedelta(days=day) for day in range(first, len(x))],
+            "entity": "a",
+            "x": x[first:],
+            "y": y[first:],
+        }
+    )
+    return evaluate(parse(text), table)["value"].to_list()
+
+
+def exactly(name: str, x: list[float], y: list[float]) -> float | None:
+    """One window in exact arithmetic, by two passes; rounded at the end."""
+    n, a, b = len(x), [Fraction(value) for value in x], [Fraction(value) for value in y]
+    if name in {"SUM", "MEAN"}:
+        return float(sum(a) / (n if name == "MEAN" else 1))
+    if name in {"MIN", "MAX"}:
+        return float(min(a) if name == "MIN" else max(a))
+    from_mean = [value - sum(a, Fraction()) / n for value in a]
+    squares = sum((value * value for value in from_mean), Fraction())
+    if name == "STD":
+        return _root(squares / (n - 1))
+    others = [value - sum(b, Fraction()) / n for value in b]
+    product = sum((first * second for first, second in zip(from_mean, others, strict=True)), Fraction())
+    other_squares = sum((value * value for value in others), Fraction())
+    if not squares or not other_squares:
+        return None
+    return math.copysign(_root(product * product / (squares * other_squares)), product)
+
+
+def _root(value: Fraction) -> float:
+    """A square root to the last digit but one, however large or small the value is."""
+    scale = 2 ** (2 * ((value.denominator.bit_length() - value.numerator.bit_length()) // 2 + 64))
+    return float(Fraction(math.isqrt(int(value * scale)), math.isqrt(scale)))
+
+
+def to_bits(value: float | None) -> str:
+    """What tells two numbers apart, also two zeros."""
+    return "absent" if value is None else value.hex()
+
+
+@pytest.mark.parametrize("text", _OPERATORS)
+@pytest.mark.parametrize("case", sorted(make_series()))
+def test_a_window_is_right_whatever_lies_outside_it(case: str, text: str) -> None:
+    x, y = make_series()[case]
+    name = text.partition("(")[0]
+    for n in _WINDOWS:
+        found = compute(text.format(n=n), x, y)
+        for end in range(n - 1, _LENGTH, 4):
+            window = slice(end - n + 1, end + 1)
+            expected = exactly(name, x[window].tolist(), y[window].tolist())
+            assert found[end] == pytest.approx(expected, rel=1e-10, abs=0), (n, end)
+
+
+@pytest.mark.parametrize("text", _OPERATORS)
+@pytest.mark.parametrize("case", sorted(make_series()))
+def test_a_slice_gives_bit_for_bit_what_the_whole_series_gives(case: str, text: str) -> None:
+    x, y = make_series()[case]
+    for n, first in itertools.product(_WINDOWS, (1, 5, 19)):
+        whole, part = compute(text.format(n=n), x, y), compute(text.format(n=n), x, y, first)
+        assert part[n - 1 :] == whole[first + n - 1 :], (n, first)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40),
+    st.integers(2, 12),
+    st.lists(st.floats(-1e12, 1e12), max_size=20),
+)
+def test_what_came_before_a_window_changes_no_bit_of_it(
+    values: list[float], n: int, before: list[float]
+) -> None:
+    alone, behind = np.array(values), np.array([*before, *values])
+    for text in (operator.format(n=n) for operator in _OPERATORS):
+        expected = compute(text, alone, -alone)[n - 1 :]
+        found = compute(text, behind, -behind)[len(before) + n - 1 :]
+        assert list(map(to_bits, found)) == list(map(to_bits, expected)), text
+
+
+def test_the_deviation_of_equal_values_is_zero_and_their_correlation_is_absent() -> None:
+    for value, n in itertools.product((0.1, 1e17 / 3, -7.7e-9), (2, 3, 7, 100)):
+        x = np.full(_LENGTH, value)
+        assert set(compute(f"STD(x, {n})", x, x)[n - 1 :]) == {0.0}
+        assert set(compute(f"CORR(x, y, {n})", x, np.arange(_LENGTH))) == {None}
+
+
+def test_an_absent_value_makes_the_windows_that_hold_it_absent_and_no_other() -> None:
+    x = np.arange(20.0)
+    x[7] = np.nan
+    for text in (operator.format(n=4) for operator in _OPERATORS):
+        found = compute(text, x, np.sqrt(np.arange(20.0)))
+        assert [day for day, value in enumerate(found) if value is None] == [0, 1, 2, 7, 8, 9, 10], text
