@@ -63,6 +63,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INTERNAL: a fault of the service itself."""
     ERROR_REASON_UNIMPLEMENTED: _ErrorReason.ValueType  # 20
     """UNIMPLEMENTED: laid out in the contract, and not offered yet."""
+    ERROR_REASON_DATABASE_FULL: _ErrorReason.ValueType  # 21
+    """RESOURCE_EXHAUSTED: the database has no room on its disk; nothing was written. Retry when an operator has made room."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused, where any service may say so: the `reason` of google.rpc.ErrorInfo is one of these, or one
@@ -110,4 +112,6 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 19
 """INTERNAL: a fault of the service itself."""
 ERROR_REASON_UNIMPLEMENTED: ErrorReason.ValueType  # 20
 """UNIMPLEMENTED: laid out in the contract, and not offered yet."""
+ERROR_REASON_DATABASE_FULL: ErrorReason.ValueType  # 21
+"""RESOURCE_EXHAUSTED: the database has no room on its disk; nothing was written. Retry when an operator has made room."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
