@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
 import nats.errors
@@ -25,6 +26,7 @@ _DUPLICATE_WINDOW = 120
 _RETRY = 0.5
 _ACK_TIMEOUT = 5.0
 _CONNECT_TIMEOUT = 5.0
+_REFUSAL_COUNTS = 60.0  # then another replica may have published, which this one does not see
 
 Listener = Callable[[Msg], Awaitable[None]]
 _log = structlog.get_logger(__name__)
@@ -43,6 +45,7 @@ class Broker:
         self._client: Client | None = None
         self._ready = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
+        self._refused_time = -_REFUSAL_COUNTS  # when streams took no message
 
     async def connect(self) -> None:
         """Start connecting; returns at once, because a service serves without its broker."""
@@ -111,7 +114,11 @@ class Broker:
     async def channel(self) -> AsyncIterator[OrderedChannel]:
         """Open a publishing connection of its own, which lasts until it breaks."""
         async with _connected(self._url) as (client, closed):
-            yield OrderedChannel(client, closed)
+            yield OrderedChannel(client, closed, self._note)
+
+    def _note(self, *, takes_messages: bool) -> None:
+        """Remember whether streams take messages: a broker whose disk was full answers everything else."""
+        self._refused_time = -_REFUSAL_COUNTS if takes_messages else time.monotonic()
 
     async def publish_live(self, subject: str, payload: bytes) -> None:
         """Send to those who listen just now; lost without a connection, by design."""
@@ -126,7 +133,9 @@ class Broker:
             await self._client.subscribe(subject, cb=listener)
 
     async def ping(self) -> None:
-        """Raise UnavailableError where the broker does not answer."""
+        """Raise UnavailableError where the broker does not answer, or took no message when it was last given some."""
+        if time.monotonic() < self._refused_time + _REFUSAL_COUNTS:
+            raise UnavailableError("BROKER_UNAVAILABLE", "the broker's streams take no messages")
         try:
             await self.client.flush(timeout=2)
         except nats.errors.Error as error:
@@ -171,7 +180,8 @@ async def _connected(url: str) -> AsyncIterator[tuple[Client, asyncio.Event]]:
 class OrderedChannel:
     """Publishes windows of messages, in order, and says which were acknowledged."""
 
-    def __init__(self, client: Client, closed: asyncio.Event) -> None:
+    def __init__(self, client: Client, closed: asyncio.Event, note: Callable[..., None]) -> None:
+        self._note = note
         self._client = client
         self._jetstream = client.jetstream(timeout=5)
         self._closed = closed
@@ -198,6 +208,8 @@ class OrderedChannel:
         finally:
             closing.cancel()
             results = [_is_acknowledged(ack) for ack in acks]
+        if not self._closed.is_set():
+            self._note(takes_messages=any(results))
         if not any(results):
             raise UnavailableError("BROKER_UNAVAILABLE", "the broker acknowledged nothing")
         return results

@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 import sqlalchemy as sa
+import structlog
 from psycopg import sql
 from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 from sqlalchemy.exc import DBAPIError
@@ -22,6 +23,7 @@ from servicekit.errors import (
     DeadlineExceededError,
     DomainError,
     InvalidArgumentError,
+    ResourceExhaustedError,
     UnavailableError,
 )
 from servicekit.events import Event
@@ -31,18 +33,32 @@ from servicekit.sessions import Sessions
 from servicekit.settings import ServiceSettings
 
 _LOCK_TENANT = sa.text("select pg_advisory_xact_lock(hashtextextended(:tenant_id, 0))")
+_log = structlog.get_logger(__name__)
 _BEGIN = b"begin isolation level read committed"
 _HOT_CONNECTIONS = 4
 _CONFLICT = (AbortedError, "CONCURRENT_UPDATE", "a concurrent change got in between; retry")
 _BUSY = (UnavailableError, "DATABASE_BUSY", "the database is busy; retry")
 _TOO_SLOW = (DeadlineExceededError, "STATEMENT_TIMEOUT", "a database statement took too long")
+_AWAY = (UnavailableError, "DATABASE_UNAVAILABLE", "the database does not answer; retry")
+_FULL = (ResourceExhaustedError, "DATABASE_FULL", "the database has no room on its disk; retry when there is")
 _MEANINGS: dict[str, tuple[type[DomainError], str, str]] = {
     "40001": _CONFLICT,  # serialization failure
     "40P01": _CONFLICT,  # deadlock
     "55P03": _BUSY,  # lock not available
+    "53000": _BUSY,  # insufficient resources
+    "53100": _FULL,
+    "53200": _BUSY,  # out of memory
     "53300": _BUSY,  # too many connections
+    "53400": _BUSY,  # a configured limit
     "57014": _TOO_SLOW,  # cancelled by statement_timeout
+    "58000": _AWAY,  # system error
+    "58030": _AWAY,  # input or output error
 }
+# Sorts more than fits into the memory that it gets, so that the server has to write it to its disk; leaves nothing.
+_SMALL_MEMORY = sa.text("set local work_mem = '64kB'")
+_WRITE_PROBE = sa.text(
+    "select count(*) from (select repeat(md5(n::text), 32) as line from generate_series(1, 4000) n order by 1) x"
+)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -78,7 +94,8 @@ def domain_error_of(error: Exception) -> DomainError | None:
         return kind(reason, message)
     is_lost = origin.sqlstate is None or origin.sqlstate.startswith(("08", "57P"))
     if is_lost and isinstance(origin, psycopg.OperationalError | psycopg.InterfaceError):
-        return UnavailableError("DATABASE_UNAVAILABLE", "the database does not answer; retry")
+        kind, reason, message = _AWAY
+        return kind(reason, message)
     return None
 
 
@@ -93,6 +110,7 @@ class Database:
         self._writes = self._sessions("")
         self._on_appended: list[Callable[[], None]] = []
         self._on_consumed: list[Callable[[], None]] = []
+        self._is_full = False  # a write found no room, and none has been seen since
 
     def _connect_arguments(self) -> dict[str, Any]:
         milliseconds = int(self._settings.statement_timeout_seconds * 1000)
@@ -150,9 +168,30 @@ class Database:
         await self._infra.dispose()
 
     async def ping(self) -> None:
-        """Raise UnavailableError where the database does not answer to requests."""
-        async with _transaction(self._app, _BEGIN):
-            pass
+        """Ask whether requests can be served.
+
+        Raises:
+            UnavailableError: The database does not answer.
+            ResourceExhaustedError: A write found no room, and there still is none.
+        """
+        async with self._seen(), _transaction(self._app, _BEGIN) as connection:
+            if self._is_full:
+                await connection.execute(_SMALL_MEMORY)
+                await connection.execute(_WRITE_PROBE)
+        if self._is_full:
+            self._is_full = False
+            _log.info("the database has room again")
+
+    @asynccontextmanager
+    async def _seen(self) -> AsyncIterator[None]:
+        """Remember that a write found no room, for `ping`."""
+        try:
+            yield
+        except ResourceExhaustedError as error:
+            if error.reason == _FULL[1] and not self._is_full:
+                self._is_full = True
+                _log.error("the database has no room", cause=repr(error.__cause__))
+            raise
 
     @asynccontextmanager
     async def transaction(self, tenant_id: str) -> AsyncIterator[AsyncConnection]:
@@ -173,7 +212,8 @@ class Database:
 
         The same as `read` with one statement, without what SQLAlchemy and three round trips cost.
         """
-        return await _execute(self._reads, tenant_id, statement, parameters)
+        async with self._seen():
+            return await _execute(self._reads, tenant_id, statement, parameters)
 
     async def write(
         self,
@@ -186,7 +226,8 @@ class Database:
 
         Where the statement returns rows, it has written `events` into the outbox as well.
         """
-        rows = await _execute(self._writes, tenant_id, statement, parameters)
+        async with self._seen():
+            rows = await _execute(self._writes, tenant_id, statement, parameters)
         if rows:
             self._note(events)
         return rows
@@ -209,7 +250,7 @@ class Database:
     @asynccontextmanager
     async def _noted(self, engine: AsyncEngine, begin: bytes) -> AsyncIterator[AsyncConnection]:
         notes = TransactionNotes()
-        async with _transaction(engine, begin) as connection:
+        async with self._seen(), _transaction(engine, begin) as connection:
             token = current_notes.set(notes)
             try:
                 yield connection
