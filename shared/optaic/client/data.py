@@ -92,7 +92,7 @@ class Data:
             raise errors.NotFoundError(
                 grpc.StatusCode.NOT_FOUND,
                 "OUTPUT_NOT_FOUND",
-                f"{instance.name} has no output {name!r}; this version has {', '.join(sorted(artifacts)) or 'none'}",
+                f"{instance.name} has no output {name!r}; it has {', '.join(sorted(artifacts)) or 'none'} at this version",
             )
         return await asyncio.to_thread(read_artifact, f"{instance.name}, {name}", artifacts[name], wanted)
 

@@ -136,7 +136,8 @@ def read_artifact(name: str, uri: str, wanted: Selection) -> pl.DataFrame:
             table = pl.read_parquet(local_path(uri))
         except pl.exceptions.PolarsError as error:
             raise plugin_errors.StoreRefused(f"{uri} is no readable Parquet file: {error}") from error
-        return select_rows(table, **wanted.arguments())
+        found = select_rows(table, **wanted.arguments())
+        return found if wanted.columns else found.select(table.columns)
 
 
 def local_path(uri: str) -> str:

@@ -256,7 +256,7 @@ async def test_instants_without_a_zone_have_the_days_of_the_dataset(
 
 async def test_every_output_of_a_backtest_is_read(world: World, client: AsyncClient, tmp_path: Path) -> None:
     curve = pl.DataFrame({"date": DAYS, "nav": [1.0, 2.0, 3.0, 4.0]})
-    trades = pl.DataFrame({"date": [DAYS[1]] * 2, "entity": ["a", "b"], "quantity": [1.0, -1.0]})
+    trades = pl.DataFrame({"date": [DAYS[1]] * 2, "quantity": [1.0, -1.0], "entity": ["a", "b"]})
     first = world.backtest(tmp_path, equity_curve=curve.head(1), trades=trades.head(1))
     world.backtest(tmp_path, equity_curve=curve, trades=trades, weights_history=trades, daily_returns=curve)
     assert (await client.data.read(ID)).equals(curve)
@@ -273,7 +273,7 @@ async def test_every_output_of_a_backtest_is_read(world: World, client: AsyncCli
     one = await client.data.read(ID, output="trades", entities=["b"], columns=["quantity"])
     assert one.rows() == [(DAYS[1], "b", -1.0)]
     with pytest.raises(
-        errors.NotFoundError, match="no output 'orders'; this version has daily_returns, equity_curve"
+        errors.NotFoundError, match="no output 'orders'; it has daily_returns, equity_curve"
     ) as refused:
         await client.data.read(ID, output="orders")
     assert refused.value.reason == "OUTPUT_NOT_FOUND"
@@ -293,7 +293,7 @@ async def test_what_is_not_there_is_said(world: World, client: AsyncClient) -> N
         await client.data.read(ID, OTHER)
     with pytest.raises(errors.NotFoundError, match="no instance named 'price'"):
         await client.data.read("price")
-    with pytest.raises(errors.NotFoundError, match="no output 'trades'; this version has data"):
+    with pytest.raises(errors.NotFoundError, match="no output 'trades'; it has data"):
         await client.data.read(ID, output="trades")
     run.instance_id = OTHER
     with pytest.raises(errors.NotFoundError, match=f"has not got the version {run.run_id}"):
