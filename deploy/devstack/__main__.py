@@ -73,6 +73,8 @@ def _status(settings: devstack.Settings, *, as_json: bool) -> int:
         for name, process in report["processes"].items():
             answer = "answers" if process["answers"] else "silent"
             sys.stdout.write(f"  {name:<18} {process['pid'] or '-':>8}  {answer:<8} {process['log']}\n")
+            if process["intervention"]:
+                sys.stdout.write(f"{'':<21}{process['intervention']}\n")
     return 0 if report["phase"] == "ready" else 3
 
 

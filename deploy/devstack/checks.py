@@ -1,4 +1,4 @@
-"""Questions whether a server answers; each returns a bool and never raises."""
+"""Questions whether a server answers: each returns a bool, or what is wrong, empty where nothing is; none raises."""
 
 import asyncio
 import contextlib
@@ -8,20 +8,44 @@ import psycopg
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 _TIMEOUT_SECONDS = 2.0
+_PATIENT_SECONDS = 10.0  # before a server counts as silent: the machine may be busy
 _OK = b" 200 "
+_LONGEST_ANSWER = 1000  # bytes
 
 
 async def http_answers(host: str, path: str) -> bool:
-    """Whether GET answers 200. By hand: a client library costs more time to import than this start takes."""
+    """Whether GET answers 200."""
+    return not await find_http_problem(host, path, _TIMEOUT_SECONDS)
+
+
+async def find_http_problem(host: str, path: str, seconds: float = _PATIENT_SECONDS) -> str:
+    """What GET answers other than 200. By hand: a client library costs more time to import than this start takes."""
     name, _, port = host.partition(":")
     try:
-        async with asyncio.timeout(_TIMEOUT_SECONDS):
+        async with asyncio.timeout(seconds):
             reader, writer = await asyncio.open_connection(name, int(port))
             with contextlib.closing(writer):
                 writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
-                return _OK in await reader.readline()
-    except (OSError, TimeoutError):
-        return False
+                status = await reader.readline()
+                if _OK in status:
+                    return ""
+                content = await reader.read(_LONGEST_ANSWER)
+    except (OSError, TimeoutError) as error:
+        return f"{path}: {error!r}"
+    body = content.partition(b"\r\n\r\n")[2]
+    return f"{path}: {status.decode(errors='replace').strip()} {body.decode(errors='replace').strip()}"
+
+
+async def find_grpc_problem(address: str) -> str:
+    """What keeps the standard health service from answering at all; that it is NOT_SERVING is an answer."""
+    async with grpc.aio.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            await health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(), timeout=_PATIENT_SECONDS
+            )
+        except grpc.aio.AioRpcError as error:
+            return f"health: {error.code().name} {error.details()}"
+    return ""
 
 
 async def grpc_serves(address: str) -> bool:
@@ -44,3 +68,14 @@ async def postgres_accepts(url: str) -> bool:
     except (psycopg.Error, OSError, TimeoutError):
         return False
     return True
+
+
+async def find_postgres_problem(url: str) -> str:
+    """What keeps the server from answering a login at all; that it recovers, or has too many of them, is an answer."""
+    try:
+        async with asyncio.timeout(_PATIENT_SECONDS):
+            connection = await psycopg.AsyncConnection.connect(url, connect_timeout=int(_PATIENT_SECONDS))
+            await connection.close()
+    except (psycopg.Error, OSError, TimeoutError) as error:
+        return "" if "FATAL:" in str(error) else f"login: {error!r}"
+    return ""

@@ -33,4 +33,5 @@ def make_program(state: State, port: int, database_url: str) -> Program:
             "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
         },
         ready=functools.partial(checks.http_answers, f"{ports.HOST}:{port}", "/health"),
+        find_problem=functools.partial(checks.find_http_problem, f"{ports.HOST}:{port}", "/health"),
     )

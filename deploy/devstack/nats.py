@@ -68,4 +68,7 @@ def make_program(state: State, port: int, monitor_port: int, passwords: Mapping[
         ready=functools.partial(
             checks.http_answers, f"{ports.HOST}:{monitor_port}", "/healthz?js-enabled-only=true"
         ),
+        # The whole of it: a stream that once found its disk full takes no message until the server is restarted,
+        # while JetStream is enabled and answers for its accounts.
+        find_problem=functools.partial(checks.find_http_problem, f"{ports.HOST}:{monitor_port}", "/healthz"),
     )

@@ -172,6 +172,7 @@ class Postgres:
                     *("-c", "max_connections=300"),
                 ),
                 ready=functools.partial(checks.postgres_accepts, self.admin_url),
+                find_problem=functools.partial(checks.find_postgres_problem, self.admin_url),
                 stop_signal=signal.SIGINT,  # fast shutdown; SIGTERM would wait for the clients
                 leave_root=self._leave_root,
             ),

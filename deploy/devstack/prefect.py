@@ -44,6 +44,7 @@ def make_program(state: State, port: int, database_url: str, *, ui: bool) -> Pro
             "PREFECT_UI_STATIC_DIRECTORY": str(home / "ui"),
         },
         ready=functools.partial(checks.http_answers, f"{ports.HOST}:{port}", "/api/health"),
+        find_problem=functools.partial(checks.find_http_problem, f"{ports.HOST}:{port}", "/api/health"),
     )
 
 

@@ -11,11 +11,13 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from signal import SIGTERM, Signals
+from signal import SIGKILL, SIGTERM, Signals
 from typing import Literal
 
 from devstack import leftovers
+from devstack.liveness import Liveness, Patience
 from devstack.state import State, write_private
 
 Phase = Literal["stopped", "starting", "ready", "restarting", "failed"]
@@ -30,6 +32,7 @@ _STEADY_SECONDS = 10.0
 _EARLY_DEATHS = 5
 _LOG_BYTES = 16 * 1024 * 1024
 _TAIL_LINES = 15
+_END_SECONDS = 10.0
 
 
 class StartError(RuntimeError):
@@ -47,6 +50,8 @@ class Program:
     stop_signal: Signals = SIGTERM
     leave_root: LeaveRoot = "no"
     farewell_seconds: float = 1.0  # what it leaves behind when it dies has so long to end by itself
+    # What is wrong with its answers once it was ready, empty where nothing is; None: it is not asked.
+    find_problem: Callable[[], Awaitable[str]] | None = None
 
 
 def environment_of_child(extra: Mapping[str, str]) -> dict[str, str]:
@@ -67,8 +72,9 @@ def read_tail(log: Path) -> str:
 class Process:
     """One program kept running between `start` and `stop`."""
 
-    def __init__(self, state: State, program: Program) -> None:
+    def __init__(self, state: State, program: Program, patience: Patience | None = None) -> None:
         self.program = program
+        self._liveness = Liveness(patience or Patience())
         self.name = program.name
         self.log = state.logs / f"{program.name}.log"
         self.phase: Phase = "stopped"
@@ -79,6 +85,7 @@ class Process:
         self._keeper: asyncio.Task[None] | None = None
         self._changed = asyncio.Condition()
         self._stopping = False
+        self._is_given_up = False
 
     async def start(self) -> None:
         """Start it and keep it running; returns once the program exists, before it is ready."""
@@ -120,7 +127,7 @@ class Process:
         early_deaths = 0
         while True:
             started = time.monotonic()
-            watcher = asyncio.create_task(self._watch_ready(started), name=f"ready-{self.name}")
+            watcher = asyncio.create_task(self._watch(started), name=f"watch-{self.name}")
             try:
                 await child.wait()
             finally:
@@ -165,13 +172,45 @@ class Process:
         _record(self._state.root, self.name, child.pid)
         return child
 
-    async def _watch_ready(self, started: float) -> None:
+    async def _watch(self, started: float) -> None:
+        """See one life of the program become ready, and then answer; end it when it is silent for too long."""
         pause = _FIRST_POLL_SECONDS
         while not await self.program.ready():
+            if self.restarts:  # its first start has a deadline of its own
+                await self._judge()
             await asyncio.sleep(pause)
             pause = min(pause * 1.2, _LONGEST_POLL_SECONDS)
         self.ready_seconds = time.monotonic() - started
         await self._set_phase("ready")
+        while self.program.find_problem is not None:
+            await asyncio.sleep(self._liveness.patience.interval_seconds)
+            await self._judge()
+
+    async def _judge(self) -> None:
+        problem = await self.program.find_problem() if self.program.find_problem is not None else ""
+        now = time.monotonic()
+        silent = self._liveness.silent_seconds(now)
+        verdict = self._liveness.judge(problem, now)
+        if verdict == "give up" and not self._is_given_up:
+            await self._intervene(f"left as it is, after too many restarts within an hour: {problem}")
+        self._is_given_up = verdict == "give up"
+        if verdict == "restart":
+            await self._intervene(f"restarted, it had not answered for {silent:.0f} s: {problem}")
+            await self._end()
+
+    async def _end(self) -> None:
+        """End this life, politely first; whoever keeps the program then starts the next one."""
+        for number in (self.program.stop_signal, SIGKILL):
+            if self.pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.pid, number)
+            await asyncio.sleep(_END_SECONDS)  # ended by its end
+
+    async def _intervene(self, what: str) -> None:
+        """Say what is done to it and why, in its log and for `status`."""
+        self._note(what)
+        time_ = datetime.now(UTC).isoformat(timespec="seconds")
+        await asyncio.to_thread(self._state.note_intervention, self.name, f"{time_} {what}")
 
     async def _set_phase(self, phase: Phase) -> None:
         async with self._changed:

@@ -47,6 +47,7 @@ def make_service(
             "OPTAIC_NATS_URL": settings.nats_url or own_nats,
         },
         ready=functools.partial(checks.grpc_serves, address),
+        find_problem=functools.partial(checks.find_grpc_problem, address),
     )
 
 

@@ -14,7 +14,7 @@ from devstack.state import State
 
 
 async def read_status(state: State) -> dict[str, Any]:
-    """Phase, supervisor, one entry per process (pid, whether it answers now, its log), endpoints."""
+    """Phase, supervisor, one entry per process (pid, whether it answers now, its log, what was done to it), endpoints."""
     supervisor = state.supervisor()
     endpoints = Endpoints.load(state)
     report: dict[str, Any] = {
@@ -38,11 +38,13 @@ async def read_status(state: State) -> dict[str, Any]:
         answers["nats"] = checks.http_answers(endpoints.nats_monitor.partition("//")[2], "/healthz")
     answered = dict(zip(answers, await asyncio.gather(*answers.values()), strict=True))
     records = await asyncio.to_thread(_living, state)
+    interventions = state.interventions()
     for name in sorted({*answered, *records}):
         report["processes"][name] = {
             "pid": records.get(name),
             "answers": answered.get(name, name in records),
             "log": str(state.logs / f"{name}.log"),
+            "intervention": interventions.get(name, ""),
         }
     return report
 

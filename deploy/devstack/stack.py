@@ -96,6 +96,7 @@ class Stack:
 
     def _prepare(self) -> None:
         settings, state = self.settings, self.state
+        state.forget_interventions()
         remembered = state.load().get("ports", {})
         wanted = {
             "postgres": settings.postgres_port,

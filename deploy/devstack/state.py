@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import secrets
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from devstack import leftovers
 from devstack.config import SERVICES
 
 _FILE = "stack.json"
+_INTERVENTIONS = "interventions.json"
+_writing = threading.Lock()
 _SUPERVISOR = "supervisor.json"
 _LOCK_POLL_SECONDS = 0.05
 _LOCK_SECONDS = 30.0
@@ -120,6 +123,19 @@ class State:
         pid = os.getpid()
         values = {"pid": pid, "start": leftovers.identify(pid), "phase": phase, **facts}
         write_private(self.root / _SUPERVISOR, json.dumps(values))
+
+    def note_intervention(self, name: str, what: str) -> None:
+        """Remember what the supervisor last did to a program, and why."""
+        with _writing:
+            write_private(self.root / _INTERVENTIONS, json.dumps({**self.interventions(), name: what}))
+
+    def interventions(self) -> dict[str, str]:
+        """What was last done, by program, since this stack was started."""
+        return {name: str(what) for name, what in read_json(self.root / _INTERVENTIONS).items()}
+
+    def forget_interventions(self) -> None:
+        """A new stack begins."""
+        (self.root / _INTERVENTIONS).unlink(missing_ok=True)
 
     def load(self) -> dict[str, Any]:
         """What is remembered: `ports`, `secrets`, `endpoints`."""
