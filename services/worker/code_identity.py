@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -47,7 +47,7 @@ def identify(code_ref: str) -> CodeIdentity:
     path = place.path if place is not None else None
     if path is None:
         return CodeIdentity()
-    if any(map(path.resolve().is_relative_to, (_WORKER, _PUBLIC))):
+    if _is_below(path, (_WORKER, _PUBLIC)):
         return _identify_builtin(name)
     root = _find_root(path, name, is_package=bool(place and place.folders))
     found = find_distribution(path, root)
@@ -64,7 +64,7 @@ def identify(code_ref: str) -> CodeIdentity:
 @functools.cache
 def _identify_builtin(name: str) -> CodeIdentity:
     """Once in a process, and in those that are forked from it: it loads what is built in once, too."""
-    digest = ModuleGraph().hash(name, lambda path: any(map(path.resolve().is_relative_to, _COMPUTING)))
+    digest = ModuleGraph().hash(name, lambda path: _is_below(path, _COMPUTING))
     return CodeIdentity(
         digest,
         _OWN,
@@ -72,6 +72,11 @@ def _identify_builtin(name: str) -> CodeIdentity:
         git_revision="" if "site-packages" in _WORKER.parts else read_commit(_WORKER),
         is_builtin=True,
     )
+
+
+def _is_below(path: Path, folders: Iterable[Path]) -> bool:
+    """Whether a file lies below one of some folders; an installer may have put a link there."""
+    return any(map((path.parent.resolve() / path.name).is_relative_to, folders))
 
 
 def _find_root(path: Path, name: str, *, is_package: bool) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
@@ -34,9 +34,9 @@ class Plugin:
     """The code of a definition version."""
 
     code_ref: str
-    definition_version_id: str
-    definition_name: str
-    definition_version: str
+    definition_version_id: str = field(default="", kw_only=True)  # empty: of none
+    definition_name: str = field(default="", kw_only=True)
+    definition_version: str = field(default="", kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,11 @@ def make_recipe(
         ),
         contract=_read_contract(instance.signal.contract, pipeline.config) if is_signal else None,
         macros=_read_macros(called),
-        operators={name: Plugin(*_name(version)) for name, version in called.items() if version.code_ref},
+        operators={
+            name: Plugin(version.code_ref, **_name(version))
+            for name, version in called.items()
+            if version.code_ref
+        },
         output_schema=to_mapping(version.output_schema),
         guardrails=_read_guardrails(version, pipeline.config),
         readers_hash=_hash_readers(dataset, versions),
@@ -242,11 +246,16 @@ def _read_components(
 
 
 def _read_component(version: definition_pb2.DefinitionVersion, config: Struct) -> Component:
-    return Component(*_name(version), _read_struct(config, to_mapping(version.parameters_schema)))
+    values = _read_struct(config, to_mapping(version.parameters_schema))
+    return Component(version.code_ref, values, **_name(version))
 
 
-def _name(version: definition_pb2.DefinitionVersion) -> tuple[str, str, str, str]:
-    return version.code_ref, version.definition_version_id, version.definition_name, version.version
+def _name(version: definition_pb2.DefinitionVersion) -> dict[str, str]:
+    return {
+        "definition_version_id": version.definition_version_id,
+        "definition_name": version.definition_name,
+        "definition_version": version.version,
+    }
 
 
 def _read_struct(given: Struct, schema: Mapping[str, Any] = _ANYTHING) -> dict[str, Any]:

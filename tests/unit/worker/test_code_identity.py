@@ -14,6 +14,7 @@ import pytest
 from optaic.run.v1 import run_pb2
 from worker.code_identity import CodeIdentity, identify
 from worker.code_statement import state_code
+from worker.config import CodeCheck
 from worker.distributions import read_commit
 from worker.recipe import Plugin
 
@@ -299,7 +300,7 @@ def test_editable_packages_are_warned_of_unless_set_otherwise(
     site: Path,
     project: Path,
     monkeypatch: pytest.MonkeyPatch,
-    setting: str,
+    setting: CodeCheck,
     *,
     is_editable: bool,
     expected: str,
@@ -311,7 +312,14 @@ def test_editable_packages_are_warned_of_unless_set_otherwise(
         monkeypatch.syspath_prepend(str(project / "src"))
     else:
         install(site)
-    (code,) = state_code([Plugin(REF, "the-id", "acme_ramp", "1.0.0")], setting)  # type: ignore[arg-type] # one of them
+    (code,) = state_code(
+        [
+            Plugin(
+                REF, definition_version_id="the-id", definition_name="acme_ramp", definition_version="1.0.0"
+            )
+        ],
+        setting,
+    )
     assert (code.definition_version_id, code.definition_name, code.definition_version) == (
         "the-id",
         "acme_ramp",
