@@ -66,6 +66,7 @@ class Child:
 
     def __init__(self, process: ForkServerProcess) -> None:
         self._process = process
+        self.was_sent_a_signal = False  # by `send`; an end that follows is no surprise
         self._ended = asyncio.get_running_loop().create_task(self._watch(), name=f"child-{process.pid}")
 
     @property
@@ -80,6 +81,7 @@ class Child:
     def send(self, number: signal.Signals) -> None:
         """Send a signal, unless it has ended."""
         if self.pid is not None and not self._ended.done():
+            self.was_sent_a_signal = True
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime as dt
 import functools
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -12,7 +11,6 @@ from typing import Any, cast
 
 import structlog
 
-from optaic.common.v1 import flow_pb2
 from optaic.definition.v1 import definition_service_pb2, definition_service_pb2_grpc
 from optaic.instance.v1 import instance_pb2, instance_service_pb2, instance_service_pb2_grpc
 from optaic.run.v1 import run_pb2, run_report_service_pb2, run_report_service_pb2_grpc
@@ -28,6 +26,7 @@ from worker.locations import FlowLocation, write_text
 from worker.recipe import Recipe, list_plugins, list_version_ids, make_recipe
 from worker.reports import Progress, Reporter, RunLostError, persist
 from worker.run_output import OutputLimits
+from worker.ticket import Ticket
 
 _FAREWELL_SECONDS = 3.0
 _MOST_INSTANCES = 25  # of one answer: as large as they may be, they are no more than a message takes
@@ -48,19 +47,6 @@ class Ending:
 
     outcome: Outcome
     message: str
-
-
-@dataclass(frozen=True)
-class Ticket:
-    """What the orchestrator hands to an executor."""
-
-    tenant_id: str
-    instance_id: str
-    flow_kind: str  # lower case, without prefix
-    run_id: str  # empty: the orchestrator's schedule started it
-    orchestrator_run_id: str
-    scheduled_time: dt.datetime  # the nominal time
-    executor: str
 
 
 async def execute_run(ticket: Ticket, settings: Settings, start: StartGuardian = start_guardian) -> Ending:
@@ -142,18 +128,7 @@ class _Execution:
             await asyncio.gather(keeping, return_exceptions=True)
 
     async def _start(self) -> run_report_service_pb2.StartRunResponse:
-        ticket = self._ticket
-        request = run_report_service_pb2.StartRunRequest(
-            orchestrator_run_id=ticket.orchestrator_run_id, executor=ticket.executor
-        )
-        if ticket.run_id:
-            request.run_id = ticket.run_id
-        else:
-            request.scheduled.flow.instance_id = ticket.instance_id
-            request.scheduled.flow.flow_kind = flow_pb2.FlowKind.Value(
-                f"FLOW_KIND_{ticket.flow_kind.upper()}"
-            )
-            request.scheduled.scheduled_time.FromDatetime(ticket.scheduled_time)
+        request = self._ticket.make_request()
         return await persist(lambda: self._runs.StartRun(request), self._settings.start_patience_seconds)
 
     async def _work(self, run: run_pb2.Run, reporter: Reporter, progress: Progress) -> Ending:

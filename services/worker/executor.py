@@ -13,7 +13,8 @@ import structlog
 
 from worker.children import Child, Forkserver
 from worker.config import Settings
-from worker.prefect_adapter import DueRun, FlowRunRefusedError, WorkPool, execute_flow_run
+from worker.deaths import report_death
+from worker.prefect_adapter import DueRun, FlowRunRefusedError, WorkPool, execute_flow_run, make_ticket
 
 _LONGEST_DELAY = 5.0
 _CALL_SECONDS = 10.0  # one call to Prefect
@@ -96,8 +97,16 @@ class Executor:
         finally:
             self._children.pop(flow_run.id, None)
         _log.info("child ended", flow_run_id=str(flow_run.id), exit_code=code)
-        if code:
+        if not code:
+            return
+        if child.was_sent_a_signal:
             await self._record(lambda: self._pool.record_death(flow_run.id, code))
+            return
+        # Nobody but this process knows what ended it.
+        await asyncio.gather(
+            report_death(make_ticket(flow_run), self._settings, code),
+            self._record(lambda: self._pool.record_death(flow_run.id, code)),
+        )
 
     async def _watch_cancellations(self) -> None:
         while True:

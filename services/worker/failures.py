@@ -100,11 +100,11 @@ def _say_what_is_known(error: Exception) -> str:
     return f"{type(error).__name__}{f': {named}' if named else ' without a message'}{place}"
 
 
-def describe_death(exit_code: int | None, tail: str, fault: str) -> Failure:
+def describe_death(exit_code: int | None, tail: str | None, fault: str) -> Failure:
     """What ended a process that did not say so itself.
 
-    `exit_code` is negative after a signal and None where nobody knows it; `tail` is the last of its output, `fault` what
-    Python's faulthandler wrote.
+    `exit_code` is negative after a signal and None where nobody knows it; `tail` is the last of its output,
+    None where nobody knows it, `fault` what Python's faulthandler wrote.
     """
     kind = "PROCESS_KILLED"
     if exit_code is None:
@@ -116,7 +116,9 @@ def describe_death(exit_code: int | None, tail: str, fault: str) -> Failure:
         what = f"the process ended itself with exit code {exit_code} before it returned a result"
     places = [line.strip() for line in fault.splitlines() if line.startswith("  File ")]
     where = f", at {places[0]}" if places else ""
-    said = f"; the last lines of its output:\n{tail}" if tail else "; it printed nothing"
+    said = (
+        f"; the last lines of its output:\n{tail}" if tail else "" if tail is None else "; it printed nothing"
+    )
     return Failure(kind, to_text(f"{what}{where}{said}", _LONGEST_MESSAGE), to_text(fault, _LONGEST_TRACE))
 
 

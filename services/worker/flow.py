@@ -15,7 +15,8 @@ from prefect.context import FlowRunContext
 from prefect.states import Cancelled, Completed, Failed
 
 from worker.config import Settings
-from worker.execution import Outcome, Ticket, execute_run
+from worker.execution import Outcome, execute_run
+from worker.ticket import Ticket
 
 _STATES = {Outcome.COMPLETED: Completed, Outcome.FAILED: Failed, Outcome.CANCELLED: Cancelled}
 

@@ -8,6 +8,7 @@ import datetime as dt
 import logging
 import os
 import signal
+import socket
 from collections.abc import Collection, Sequence
 from typing import Any, Self, TypeAlias
 from uuid import UUID
@@ -30,7 +31,7 @@ from prefect.states import Cancelled, Crashed, Pending
 from prefect.utilities.engine import propose_state
 
 from servicekit import logging as service_logging
-from worker import isolation
+from worker.ticket import Ticket
 
 DueRun: TypeAlias = FlowRun
 _log = structlog.get_logger(__name__)
@@ -136,8 +137,28 @@ class WorkPool:
             await propose_state(self._client, Crashed(message=message), flow_run_id=flow_run_id)
 
 
+def make_ticket(flow_run: FlowRun) -> Ticket:
+    """What the flow run's process was told, for who speaks in its place.
+
+    Raises:
+        KeyError: it is no flow run of ours.
+    """
+    given = flow_run.parameters
+    return Ticket(
+        tenant_id=given["tenant_id"],
+        instance_id=given["instance_id"],
+        flow_kind=given["flow_kind"],
+        run_id=given.get("run_id", ""),
+        orchestrator_run_id=str(flow_run.id),
+        scheduled_time=flow_run.expected_start_time or dt.datetime.now(dt.UTC),
+        executor=f"{socket.gethostname()}:{os.getpid()}",
+    )
+
+
 def execute_flow_run(flow_run_json: str, entrypoint: str, log_level: str) -> None:
     """Execute a claimed flow run in this process, a fresh child; SIGTERM cancels it."""
+    from worker import isolation  # noqa: PLC0415 - imports what computes, which the executor does not need
+
     isolation.prepare()
     flow_run = FlowRun.model_validate_json(flow_run_json)
     os.environ["PREFECT__FLOW_RUN_ID"] = str(flow_run.id)

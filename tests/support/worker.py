@@ -29,8 +29,8 @@ from servicekit.settings import ServiceSettings
 from worker.builtin.language import MACROS
 from worker.children import Child, Forkserver
 from worker.config import Settings
-from worker.execution import Ticket
 from worker.guardian import Line, guard, make_lines
+from worker.ticket import Ticket
 
 TENANT = "acme"
 TOKEN = "worker-token"

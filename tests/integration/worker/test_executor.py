@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import signal
@@ -55,9 +56,9 @@ class Fixture:
 
         await eventually(found, 90)
 
-    async def trigger(self, **config: str | float) -> tuple[run_pb2.Run, str]:
-        """Submit a run of a probe, and its flow run."""
-        run = self.world.runs.submit(self.world.dataset("probe", "probe", **config), REFRESH)
+    async def trigger(self, definition: str = "probe", **config: str | float) -> tuple[run_pb2.Run, str]:
+        """Submit a run of a probe, or of another pipeline, and its flow run."""
+        run = self.world.runs.submit(self.world.dataset("dataset", definition, **config), REFRESH)
         deployment = await self.prefect.deploy(f"{TENANT}.{run.instance_id}.refresh", self.pool)
         return run, await self.prefect.trigger(
             deployment,
@@ -91,6 +92,10 @@ def _is_running(pid: int) -> bool:
         return False
 
 
+def _has_ended(pid: int) -> bool:
+    return not _is_running(pid)
+
+
 async def test_one_worker_outlives_whatever_happens_to_its_runs(fixture: Fixture) -> None:
     with fixture.worker() as worker:
         await fixture.pool_exists()
@@ -98,7 +103,8 @@ async def test_one_worker_outlives_whatever_happens_to_its_runs(fixture: Fixture
         await _both_records_agree_on_a_failure(fixture)
         await _a_run_that_run_service_has_cancelled_ends(fixture)
         await _cancelling_in_prefect_ends_the_process(fixture)
-        await _a_killed_child_is_a_crash(fixture)
+        await _what_ended_a_run_is_said(fixture)
+        await _a_killed_flow_run_is_a_crash_and_says_so(fixture)
         await _both_records_agree_on_a_run(fixture)
         assert worker.poll() is None
 
@@ -135,11 +141,23 @@ async def _cancelling_in_prefect_ends_the_process(fixture: Fixture) -> None:
     await eventually(lambda: not _is_running(child))
 
 
-async def _a_killed_child_is_a_crash(fixture: Fixture) -> None:
+async def _what_ended_a_run_is_said(fixture: Fixture) -> None:
+    run, flow_run = await fixture.trigger("dying", how="exit 7")
+    state = await fixture.prefect.wait(flow_run)
+    assert run.error.type == "PROCESS_EXITED"
+    assert "exit code 7" in run.error.message
+    assert state["type"] == "FAILED"
+    assert state["message"] == f"PROCESS_EXITED: {run.error.message}"
+
+
+async def _a_killed_flow_run_is_a_crash_and_says_so(fixture: Fixture) -> None:
     run, flow_run = await fixture.trigger(behaviour="sleep", seconds=60)
     await eventually(lambda: run.status == run_pb2.RUN_STATUS_RUNNING, 30)
     os.kill(await fixture.child(flow_run), signal.SIGKILL)
     assert (await fixture.prefect.wait(flow_run))["type"] == "CRASHED"
+    await eventually(lambda: run.status == run_pb2.RUN_STATUS_FAILED)
+    assert run.error.type == "PROCESS_KILLED"
+    assert "SIGKILL" in run.error.message
 
 
 async def test_a_terminated_worker_fails_what_runs_and_leaves_no_process(fixture: Fixture) -> None:
@@ -156,13 +174,18 @@ async def test_a_terminated_worker_fails_what_runs_and_leaves_no_process(fixture
 
 
 async def test_a_killed_worker_leaves_no_process(fixture: Fixture) -> None:
+    names = ("child", "other", "session", "daemon")
+    files = [fixture.folder / f"{name}.pid" for name in names]
     with fixture.worker() as worker:
         await fixture.pool_exists()
-        run, flow_run = await fixture.trigger(behaviour="sleep", seconds=60)
-        await eventually(lambda: run.status == run_pb2.RUN_STATUS_RUNNING, 30)
-        child = await fixture.child(flow_run)
+        _, flow_run = await fixture.trigger("dying", how="daemons", then="hold", folder=str(fixture.folder))
+        await eventually(lambda: all(file.exists() and file.read_text() for file in files), 30)
+        flow_process = await fixture.child(flow_run)
         worker.kill()
-        await eventually(lambda: not _is_running(child))
+        await eventually(lambda: not _is_running(flow_process))
+        for file in files:
+            pid = int(file.read_text(encoding="ascii"))
+            await eventually(functools.partial(_has_ended, pid), message=file.name)
 
 
 async def test_prefects_own_process_worker_executes_the_same_flow(fixture: Fixture) -> None:
@@ -177,3 +200,6 @@ async def test_prefects_own_process_worker_executes_the_same_flow(fixture: Fixtu
         run, flow_run = await fixture.trigger()
         assert (await fixture.prefect.wait(flow_run, deadline=90))["type"] == "COMPLETED"
         assert run.status == run_pb2.RUN_STATUS_COMPLETED
+        run, flow_run = await fixture.trigger("dying", how="SIGKILL")
+        assert (await fixture.prefect.wait(flow_run, deadline=90))["type"] == "FAILED"
+        assert run.error.type == "PROCESS_KILLED"
