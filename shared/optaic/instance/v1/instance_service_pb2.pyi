@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from optaic.definition.v1 import definition_service_pb2 as _definition_service_pb2
 from optaic.instance.v1 import instance_pb2 as _instance_pb2
 from optaic.instance.v1 import spec_pb2 as _spec_pb2
 import builtins as _builtins
@@ -54,6 +55,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The dataset has never been refreshed."""
     ERROR_REASON_OUTPUT_NOT_PROFILED: _ErrorReason.ValueType  # 21
     """Nobody knows what the newest output holds; a refresh tells."""
+    ERROR_REASON_REHEARSAL_TOO_LONG: _ErrorReason.ValueType  # 22
+    """So many changes cannot be rehearsed at once."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why InstanceService refused."""
@@ -83,6 +86,8 @@ ERROR_REASON_NO_OUTPUT: ErrorReason.ValueType  # 20
 """The dataset has never been refreshed."""
 ERROR_REASON_OUTPUT_NOT_PROFILED: ErrorReason.ValueType  # 21
 """Nobody knows what the newest output holds; a refresh tells."""
+ERROR_REASON_REHEARSAL_TOO_LONG: ErrorReason.ValueType  # 22
+"""So many changes cannot be rehearsed at once."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
@@ -794,3 +799,207 @@ class ListModelPromotionsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListModelPromotionsResponse: _TypeAlias = ListModelPromotionsResponse  # noqa: Y015
+
+@_typing.final
+class RehearseChangesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Change]:
+        """In the order in which they would be made. Their own contracts are judged with them, one by one."""
+
+    def __init__(
+        self,
+        *,
+        changes: _abc.Iterable[Global___Change] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RehearseChangesRequest: _TypeAlias = RehearseChangesRequest  # noqa: Y015
+
+@_typing.final
+class Change(_message.Message):
+    """One call that would change something. `request_id` and `validate_only` do not count."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CREATE_PROJECT_FIELD_NUMBER: _builtins.int
+    PUBLISH_DEFINITION_FIELD_NUMBER: _builtins.int
+    ACTIVATE_DEFINITION_VERSION_FIELD_NUMBER: _builtins.int
+    DEPRECATE_DEFINITION_VERSION_FIELD_NUMBER: _builtins.int
+    RETIRE_DEFINITION_VERSION_FIELD_NUMBER: _builtins.int
+    CREATE_INSTANCE_FIELD_NUMBER: _builtins.int
+    UPDATE_INSTANCE_FIELD_NUMBER: _builtins.int
+    DELETE_INSTANCE_FIELD_NUMBER: _builtins.int
+    ASSUMED_ID_FIELD_NUMBER: _builtins.int
+    assumed_id: _builtins.str
+    """The id, made by the caller, that what this change creates has to those after it: of the project, the instance or
+    the definition version.
+    """
+    @_builtins.property
+    def create_project(self) -> Global___CreateProjectRequest: ...
+    @_builtins.property
+    def publish_definition(self) -> _definition_service_pb2.PublishDefinitionRequest: ...
+    @_builtins.property
+    def activate_definition_version(self) -> _definition_service_pb2.ActivateDefinitionVersionRequest: ...
+    @_builtins.property
+    def deprecate_definition_version(self) -> _definition_service_pb2.DeprecateDefinitionVersionRequest: ...
+    @_builtins.property
+    def retire_definition_version(self) -> _definition_service_pb2.RetireDefinitionVersionRequest: ...
+    @_builtins.property
+    def create_instance(self) -> Global___CreateInstanceRequest: ...
+    @_builtins.property
+    def update_instance(self) -> Global___UpdateInstanceRequest: ...
+    @_builtins.property
+    def delete_instance(self) -> Global___DeleteInstanceRequest: ...
+    def __init__(
+        self,
+        *,
+        create_project: Global___CreateProjectRequest | None = ...,
+        publish_definition: _definition_service_pb2.PublishDefinitionRequest | None = ...,
+        activate_definition_version: _definition_service_pb2.ActivateDefinitionVersionRequest | None = ...,
+        deprecate_definition_version: _definition_service_pb2.DeprecateDefinitionVersionRequest | None = ...,
+        retire_definition_version: _definition_service_pb2.RetireDefinitionVersionRequest | None = ...,
+        create_instance: Global___CreateInstanceRequest | None = ...,
+        update_instance: Global___UpdateInstanceRequest | None = ...,
+        delete_instance: Global___DeleteInstanceRequest | None = ...,
+        assumed_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activate_definition_version", b"activate_definition_version", "change", b"change", "create_instance", b"create_instance", "create_project", b"create_project", "delete_instance", b"delete_instance", "deprecate_definition_version", b"deprecate_definition_version", "publish_definition", b"publish_definition", "retire_definition_version", b"retire_definition_version", "update_instance", b"update_instance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activate_definition_version", b"activate_definition_version", "assumed_id", b"assumed_id", "change", b"change", "create_instance", b"create_instance", "create_project", b"create_project", "delete_instance", b"delete_instance", "deprecate_definition_version", b"deprecate_definition_version", "publish_definition", b"publish_definition", "retire_definition_version", b"retire_definition_version", "update_instance", b"update_instance"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["create_project", "publish_definition", "activate_definition_version", "deprecate_definition_version", "retire_definition_version", "create_instance", "update_instance", "delete_instance"]  # noqa: Y015
+    _WhichOneofArgType_change: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_change) -> _WhichOneofReturnType_change | None: ...
+
+Global___Change: _TypeAlias = Change  # noqa: Y015
+
+@_typing.final
+class RehearseChangesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERDICTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChangeVerdict]:
+        """One for each change, in their order."""
+
+    def __init__(
+        self,
+        *,
+        verdicts: _abc.Iterable[Global___ChangeVerdict] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["verdicts", b"verdicts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RehearseChangesResponse: _TypeAlias = RehearseChangesResponse  # noqa: Y015
+
+@_typing.final
+class ChangeVerdict(_message.Message):
+    """What would come of one change."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    VIOLATIONS_FIELD_NUMBER: _builtins.int
+    BLOCKING_FIELD_NUMBER: _builtins.int
+    CONDITIONS_FIELD_NUMBER: _builtins.int
+    code: _builtins.int
+    """The canonical code (google.rpc.Code) of the refusal; 0 where there is none."""
+    reason: _builtins.str
+    """As an ErrorInfo would have it."""
+    message: _builtins.str
+    """For people."""
+    @_builtins.property
+    def violations(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChangeViolation]:
+        """Every field that breaks a rule, by its path within the change's request."""
+
+    @_builtins.property
+    def blocking(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChangeBlocking]:
+        """Every fact that must change first."""
+
+    @_builtins.property
+    def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_instance_pb2.Condition]:
+        """What the instance would say about itself."""
+
+    def __init__(
+        self,
+        *,
+        code: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        violations: _abc.Iterable[Global___ChangeViolation] | None = ...,
+        blocking: _abc.Iterable[Global___ChangeBlocking] | None = ...,
+        conditions: _abc.Iterable[_instance_pb2.Condition] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocking", b"blocking", "code", b"code", "conditions", b"conditions", "message", b"message", "reason", b"reason", "violations", b"violations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeVerdict: _TypeAlias = ChangeVerdict  # noqa: Y015
+
+@_typing.final
+class ChangeViolation(_message.Message):
+    """One field that breaks a rule."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    field: _builtins.str
+    description: _builtins.str
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        field: _builtins.str = ...,
+        description: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "field", b"field", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeViolation: _TypeAlias = ChangeViolation  # noqa: Y015
+
+@_typing.final
+class ChangeBlocking(_message.Message):
+    """One fact that must change first: `type` is its reason, `subject` names it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    subject: _builtins.str
+    description: _builtins.str
+    def __init__(
+        self,
+        *,
+        type: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        description: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "subject", b"subject", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeBlocking: _TypeAlias = ChangeBlocking  # noqa: Y015

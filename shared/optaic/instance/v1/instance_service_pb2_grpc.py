@@ -116,6 +116,11 @@ class InstanceServiceStub:
                 request_serializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.ListModelPromotionsRequest.SerializeToString,
                 response_deserializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.ListModelPromotionsResponse.FromString,
                 _registered_method=True)
+        self.RehearseChanges = channel.unary_unary(
+                '/optaic.instance.v1.InstanceService/RehearseChanges',
+                request_serializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.RehearseChangesRequest.SerializeToString,
+                response_deserializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.RehearseChangesResponse.FromString,
+                _registered_method=True)
 
 
 class InstanceServiceServicer:
@@ -255,6 +260,16 @@ class InstanceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RehearseChanges(self, request, context):
+        """Makes changes one after the other, each upon what those before have made, says what each would be refused for,
+        and takes all of it back: nothing is stored, published or told to anybody. A change that is refused does not keep
+        those after it from being judged: where it can, it is taken as if its own mistakes were not there. Errors:
+        INVALID_ARGUMENT (REHEARSAL_TOO_LONG) where they take more than 20 seconds: give fewer at a time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InstanceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -337,6 +352,11 @@ def add_InstanceServiceServicer_to_server(servicer, server):
                     servicer.ListModelPromotions,
                     request_deserializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.ListModelPromotionsRequest.FromString,
                     response_serializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.ListModelPromotionsResponse.SerializeToString,
+            ),
+            'RehearseChanges': grpc.unary_unary_rpc_method_handler(
+                    servicer.RehearseChanges,
+                    request_deserializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.RehearseChangesRequest.FromString,
+                    response_serializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.RehearseChangesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -772,6 +792,33 @@ class InstanceService:
             '/optaic.instance.v1.InstanceService/ListModelPromotions',
             optaic_dot_instance_dot_v1_dot_instance__service__pb2.ListModelPromotionsRequest.SerializeToString,
             optaic_dot_instance_dot_v1_dot_instance__service__pb2.ListModelPromotionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RehearseChanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optaic.instance.v1.InstanceService/RehearseChanges',
+            optaic_dot_instance_dot_v1_dot_instance__service__pb2.RehearseChangesRequest.SerializeToString,
+            optaic_dot_instance_dot_v1_dot_instance__service__pb2.RehearseChangesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -95,6 +95,12 @@ class InstanceServiceStub:
     """
     ListModelPromotions: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.ListModelPromotionsRequest, _instance_service_pb2.ListModelPromotionsResponse]
     """Newest first. Errors: NOT_FOUND (INSTANCE_NOT_FOUND)."""
+    RehearseChanges: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.RehearseChangesRequest, _instance_service_pb2.RehearseChangesResponse]
+    """Makes changes one after the other, each upon what those before have made, says what each would be refused for,
+    and takes all of it back: nothing is stored, published or told to anybody. A change that is refused does not keep
+    those after it from being judged: where it can, it is taken as if its own mistakes were not there. Errors:
+    INVALID_ARGUMENT (REHEARSAL_TOO_LONG) where they take more than 20 seconds: give fewer at a time.
+    """
 
 @_typing.type_check_only
 class InstanceServiceAsyncStub(InstanceServiceStub):
@@ -162,6 +168,12 @@ class InstanceServiceAsyncStub(InstanceServiceStub):
     """
     ListModelPromotions: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.ListModelPromotionsRequest, _instance_service_pb2.ListModelPromotionsResponse]  # type: ignore[assignment]
     """Newest first. Errors: NOT_FOUND (INSTANCE_NOT_FOUND)."""
+    RehearseChanges: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.RehearseChangesRequest, _instance_service_pb2.RehearseChangesResponse]  # type: ignore[assignment]
+    """Makes changes one after the other, each upon what those before have made, says what each would be refused for,
+    and takes all of it back: nothing is stored, published or told to anybody. A change that is refused does not keep
+    those after it from being judged: where it can, it is taken as if its own mistakes were not there. Errors:
+    INVALID_ARGUMENT (REHEARSAL_TOO_LONG) where they take more than 20 seconds: give fewer at a time.
+    """
 
 class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
     """Registry of projects and instances; keeps them paired with Prefect."""
@@ -322,5 +334,17 @@ class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_instance_service_pb2.ListModelPromotionsResponse, _abc.Awaitable[_instance_service_pb2.ListModelPromotionsResponse]]:
         """Newest first. Errors: NOT_FOUND (INSTANCE_NOT_FOUND)."""
+
+    @_abc_1.abstractmethod
+    def RehearseChanges(
+        self,
+        request: _instance_service_pb2.RehearseChangesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_instance_service_pb2.RehearseChangesResponse, _abc.Awaitable[_instance_service_pb2.RehearseChangesResponse]]:
+        """Makes changes one after the other, each upon what those before have made, says what each would be refused for,
+        and takes all of it back: nothing is stored, published or told to anybody. A change that is refused does not keep
+        those after it from being judged: where it can, it is taken as if its own mistakes were not there. Errors:
+        INVALID_ARGUMENT (REHEARSAL_TOO_LONG) where they take more than 20 seconds: give fewer at a time.
+        """
 
 def add_InstanceServiceServicer_to_server(servicer: InstanceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
