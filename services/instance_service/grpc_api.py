@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from instance_service.ports import Experiments
-from instance_service.use_cases import catalogue, deletion, instances, lifecycle, projects, promotion
+from instance_service.use_cases import (
+    catalogue,
+    deletion,
+    instances,
+    lifecycle,
+    projects,
+    promotion,
+    rehearsal,
+)
 from instance_service.use_cases.dataset_promotion import promote_dataset
 from instance_service.use_cases.definitions import publication, reading, states
 from instance_service.use_cases.environment import Environment
@@ -120,6 +128,11 @@ class InstanceApi(InstanceServiceServicer):
         self, request: instance_api.DeleteInstanceRequest, _context: Any
     ) -> Instance:
         return await deletion.delete_instance(self._environment, request, current())
+
+    async def RehearseChanges(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+        self, request: instance_api.RehearseChangesRequest, _context: Any
+    ) -> instance_api.RehearseChangesResponse:
+        return await rehearsal.rehearse_changes(self._environment, request, current())
 
     async def PauseInstance(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: instance_api.PauseInstanceRequest, _context: Any

@@ -155,8 +155,27 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> OptaicError:
         elif detail.Is(error_details_pb2.PreconditionFailure.DESCRIPTOR):
             failure = error_details_pb2.PreconditionFailure.FromString(detail.value)
             blocking += [Blocking(each.type, each.subject, each.description) for each in failure.violations]
+    return _typed(code, reason, error.details() or code.name, violations, metadata, blocking)
+
+
+def make_error(
+    code: int, reason: str, message: str, violations: Sequence[Violation], blocking: Sequence[Blocking]
+) -> OptaicError:
+    """Return the typed error of a refusal that an answer tells, by its canonical code (google.rpc.Code)."""
+    status = next((each for each in grpc.StatusCode if each.value[0] == code), grpc.StatusCode.UNKNOWN)
+    return _typed(status, reason, message, violations, {}, blocking)
+
+
+def _typed(
+    code: grpc.StatusCode,
+    reason: str,
+    message: str,
+    violations: Sequence[Violation],
+    metadata: Mapping[str, str],
+    blocking: Sequence[Blocking],
+) -> OptaicError:
     kind = _BY_REASON.get(reason) or _BY_CODE.get(code, OptaicError)
-    return kind(code, reason, error.details() or code.name, violations, metadata, blocking)
+    return kind(code, reason, message, violations, metadata, blocking)
 
 
 def _details(error: grpc.aio.AioRpcError) -> list[status_pb2.Status]:

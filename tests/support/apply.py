@@ -10,14 +10,22 @@ from typing import Any, cast
 
 import grpc
 
+from optaic.apply import fields
 from optaic.apply.documents import read_documents
-from optaic.apply.execution import Done, execute, read_existing
+from optaic.apply.execution import Done, execute, nested, read_existing
 from optaic.apply.plan import Action, make_plan
 from optaic.apply.references import definition_users, read_names
 from optaic.client import AsyncClient, messages
 from optaic.definition.v1 import definition_pb2
-from optaic.errors import Blocking, ConflictError, DeadlineExceededError, FailedPreconditionError
+from optaic.errors import (
+    Blocking,
+    ConflictError,
+    DeadlineExceededError,
+    FailedPreconditionError,
+    OptaicError,
+)
 from optaic.instance.v1 import instance_pb2
+from optaic.instance.v1 import instance_service_pb2 as api
 
 
 def _id() -> str:
@@ -29,7 +37,7 @@ class Memory:
 
     def __init__(self, *pipelines: str) -> None:
         self.projects = _Projects()
-        self.instances = _Instances()
+        self.instances = _Instances(self)
         self.definitions = _Definitions(self.instances)
         for kind, names in (("pipeline", pipelines), ("store", ("delta",)), ("accessor", ("simple",))):
             for name in names:
@@ -86,7 +94,14 @@ class _Definitions:
         return self.all[definition_id]
 
     async def publish(
-        self, name: str, kind: Any, version: Any, *, description: str, draft: bool, validate_only: bool
+        self,
+        name: str,
+        kind: Any,
+        version: Any,
+        *,
+        description: str,
+        draft: bool,
+        validate_only: bool = False,
     ) -> definition_pb2.DefinitionVersion:
         del description
         made = self.add(name, kind, version, 1 if draft else 2)
@@ -98,13 +113,15 @@ class _Definitions:
             self._instances.follow(name)
         return made
 
-    async def activate(self, definition_version_id: str, reason: str, *, validate_only: bool) -> None:
+    async def activate(self, definition_version_id: str, reason: str, *, validate_only: bool = False) -> None:
         self._move(definition_version_id, 2, reason, validate_only)
 
-    async def deprecate(self, definition_version_id: str, reason: str, *, validate_only: bool) -> None:
+    async def deprecate(
+        self, definition_version_id: str, reason: str, *, validate_only: bool = False
+    ) -> None:
         self._move(definition_version_id, 3, reason, validate_only)
 
-    async def retire(self, definition_version_id: str, reason: str, *, validate_only: bool) -> None:
+    async def retire(self, definition_version_id: str, reason: str, *, validate_only: bool = False) -> None:
         self._move(definition_version_id, 4, reason, validate_only)
 
     def _move(self, definition_version_id: str, state: int, reason: str, validate_only: bool) -> None:
@@ -123,16 +140,32 @@ class _Definitions:
 
 
 class _Instances:
-    def __init__(self) -> None:
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
         self.by_id: dict[str, instance_pb2.Instance] = {}
         self.state = instance_pb2.INSTANCE_STATE_ACTIVE  # of what is created
         self.slow = 0  # as many creations, and repetitions of them, are not answered in time
         self.timeouts: list[float | None] = []
+        self.follows = True
         self._replies: dict[str, instance_pb2.Instance] = {}
+
+    async def rehearse(self, changes: Sequence[api.Change]) -> Sequence[api.ChangeVerdict]:
+        """Make the changes in a copy of everything, one upon the other."""
+        trial = copy.deepcopy(self._memory)
+        trial.instances.slow, trial.instances.follows = 0, False  # the service moves followers afterwards
+        verdicts = []
+        for change in changes:
+            try:
+                await _make(trial, change)
+            except OptaicError as error:
+                verdicts.append(_verdict(error))
+            else:
+                verdicts.append(api.ChangeVerdict())
+        return verdicts
 
     def follow(self, definition_name: str) -> None:
         """Give a new revision to all that follow a definition, as the service does a while after a publication."""
-        for each in list(self.by_id.values()):
+        for each in list(self.by_id.values()) if self.follows else ():
             users = [spec for _, spec in definition_users(each)]
             if any(spec.track_newest and spec.definition_name == definition_name for spec in users):
                 self.touch(each)
@@ -155,7 +188,7 @@ class _Instances:
         self,
         *,
         project: str,
-        validate_only: bool,
+        validate_only: bool = False,
         reason: str,
         request_id: str,
         timeout: float | None,  # noqa: ASYNC109 - as the client's
@@ -184,7 +217,13 @@ class _Instances:
         return instance
 
     async def update(
-        self, current: instance_pb2.Instance, changes: Any, *, etag: str, reason: str, validate_only: bool
+        self,
+        current: instance_pb2.Instance,
+        changes: Any,
+        *,
+        etag: str,
+        reason: str,
+        validate_only: bool = False,
     ) -> instance_pb2.Instance:
         assert reason
         assert etag == current.etag
@@ -217,13 +256,12 @@ class _Instances:
         return changed
 
     async def delete(
-        self, current: instance_pb2.Instance, *, etag: str, reason: str, validate_only: bool
+        self, current: instance_pb2.Instance, *, etag: str, reason: str, validate_only: bool = False
     ) -> None:
         assert reason
         assert etag == current.etag
         self._check_etag(current)
         readers = [each for each in self.by_id.values() if current.instance_id in read_names(each)]
-        assert validate_only or not readers, "others read it"
         if readers:
             code = grpc.StatusCode.FAILED_PRECONDITION
             blocking = [
@@ -243,6 +281,57 @@ class _Instances:
         assert set(read_names(instance)) <= set(after), "an unknown upstream"
         sorter = TopologicalSorter({key: read_names(each) for key, each in after.items()})
         sorter.prepare()  # raises for a cycle
+
+
+async def _make(memory: Memory, change: api.Change) -> None:
+    """Make a change; what is created gets the id that it is to have."""
+    kind = change.WhichOneof("change") or ""
+    request: Any = getattr(change, kind)
+    if kind == "create_project":
+        (await memory.projects.create(request.project.name)).project_id = change.assumed_id
+    elif kind == "publish_definition":
+        made = await memory.definitions.publish(
+            request.name, request.kind, request.definition_version,
+            description=request.description, draft=request.draft, validate_only=False,
+        )  # fmt: skip
+        made.definition_version_id = change.assumed_id
+    elif kind == "create_instance":
+        given = request.instance
+        values = {each.name: fields.value_at(given, each.name) for each, _ in given.ListFields()}
+        created = await memory.instances.create(
+            project=values.pop("project_id"), reason=request.reason, request_id=_id(), timeout=None, **values
+        )
+        del memory.instances.by_id[created.instance_id]
+        created.instance_id = change.assumed_id
+        memory.instances.by_id[change.assumed_id] = created
+    elif kind in {"update_instance", "delete_instance"}:
+        given = request.instance if kind == "update_instance" else request
+        current = copy.deepcopy(memory.instances.by_id[given.instance_id])
+        current.etag = given.etag
+        if kind == "delete_instance":
+            await memory.instances.delete(current, etag=given.etag, reason=request.reason)
+        else:
+            changes = nested(given, request.update_mask.paths)
+            await memory.instances.update(current, changes, etag=given.etag, reason=request.reason)
+    else:
+        move = getattr(memory.definitions, kind.removesuffix("_definition_version"))
+        await move(request.definition_version_id, request.reason)
+
+
+def _verdict(error: OptaicError) -> api.ChangeVerdict:
+    return api.ChangeVerdict(
+        code=error.code.value[0],
+        reason=error.reason,
+        message=error.message,
+        violations=[
+            api.ChangeViolation(field=each.field, description=each.description, reason=each.reason)
+            for each in error.violations
+        ],
+        blocking=[
+            api.ChangeBlocking(type=each.type, subject=each.subject, description=each.description)
+            for each in error.blocking
+        ],
+    )
 
 
 PRICES = {"name": "prices", "dataset": {"pipeline": {"definition_name": "file", "config": {"url": "a"}}}}

@@ -153,7 +153,8 @@ async def draft_instance(
     """
     pending = prepare(environment, given, current)
     try:
-        return complete(tenant_id, pending, await gather(connection, tenant_id, [pending]))
+        facts = await gather(connection, tenant_id, [pending])
+        return complete(tenant_id, pending, facts, is_lenient=environment.is_lenient)
     except DomainError as error:
         pending = prepare(environment, given, current, stays=True)
         if not pending.stays:
@@ -231,8 +232,8 @@ async def gather(
     )
 
 
-def complete(tenant_id: str, pending: Pending, facts: Facts) -> Draft:
-    """Apply every rule.
+def complete(tenant_id: str, pending: Pending, facts: Facts, *, is_lenient: bool = False) -> Draft:
+    """Apply every rule; a lenient draft may break some, and is for nothing but to judge others by.
 
     Raises:
         NotFoundError: A definition or an upstream does not exist.
@@ -250,7 +251,7 @@ def complete(tenant_id: str, pending: Pending, facts: Facts) -> Draft:
     settings = _settings(instance, pending.current, uses, violations)
     flows = flows_of(instance, version)
     violations.extend(output_violations(instance, pending.current, version, flows))
-    if violations:
+    if violations and not is_lenient:
         raise refusal(violations)
     _set_status_contract(instance, version)
     dataset = dataset_of(instance)

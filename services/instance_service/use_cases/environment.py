@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 
 from instance_service.events import Events
+from instance_service.store.tables import Connection
 from servicekit.clock import Clock
 from servicekit.database import Database
 from servicekit.ids import IdSource
@@ -74,6 +75,11 @@ class Environment:
     activation_wait_seconds: float = 2.0
     activated: Signal = field(default_factory=Signal)
     places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(500))  # of calls that wait
+
+    rehearsal: Connection | None = None  # what is changed here is taken back by who opened it
+    is_lenient: bool = (
+        False  # rules that an instance breaks do not keep it from being made; in rehearsals only
+    )
 
     def events(self, tenant_id: str) -> Events:
         """Return the maker of a tenant's events."""

@@ -28,6 +28,8 @@ async def mutate(
 ) -> _Answer:
     """Return what `change` answers, or has answered to the same request before.
 
+    In a rehearsal it is a part of that, and undone alone where it is refused.
+
     It runs in one transaction under the tenant's lock: what it has checked still holds when it is committed.
 
     Args:
@@ -40,6 +42,9 @@ async def mutate(
     Raises:
         AlreadyExistsError: The request id came with another request before.
     """
+    if environment.rehearsal is not None:
+        async with environment.rehearsal.begin_nested():
+            return await change(environment.rehearsal)
     asked = cast("Any", request)
     method = request.DESCRIPTOR.name.removesuffix("Request")
     digest = idempotency.payload_hash(request)

@@ -35,7 +35,7 @@ def export_documents(
         definitions: Which versions of definitions are told.
     """
     documents: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    current = existing.named()
+    current = dict(sorted(existing.named().items()))
     known = references.Known.of(current, {})
     as_is = {key: references.as_document(each, key[0], known) for key, each in current.items()}
     owners = {key: each.labels.get(MANAGER, "") for key, each in current.items()}
@@ -97,8 +97,9 @@ def _comes_by_itself(
     )
 
 
-def _age(version: definition_pb2.DefinitionVersion) -> tuple[int, int, str]:
-    return version.create_time.seconds, version.create_time.nanos, version.definition_name
+def _age(version: definition_pb2.DefinitionVersion) -> tuple[int, int, str, int, str]:
+    made = version.create_time
+    return made.seconds, made.nanos, version.definition_name, int(version.kind), version.version
 
 
 def _used(instances: Iterable[Instance]) -> set[str]:

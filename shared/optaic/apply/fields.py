@@ -181,9 +181,9 @@ def _plain_value(field: FieldDescriptor, value: Any) -> Any:
 
 
 def _whole(value: Any) -> Any:
-    """Return JSON with whole numbers as integers: that is how people write them."""
+    """Return JSON with whole numbers as integers, as people write them, and keys in order: a message has none."""
     if isinstance(value, Mapping):
-        return {key: _whole(each) for key, each in value.items()}
+        return {key: _whole(value[key]) for key in sorted(value)}
     if isinstance(value, list):
         return [_whole(each) for each in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value

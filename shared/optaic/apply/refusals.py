@@ -27,6 +27,8 @@ def placed(action: Action, error: OptaicError) -> OptaicError:
     """Return an error that says which entry it is about; paths in a request become paths in the document."""
     text = f"{action.kind} {action.name} ({action.path}): {error.message}"
     violations = _violations(action, error)
+    if not violations and not error.blocking:
+        violations = [Violation(action.path, error.message, error.reason)]
     return type(error)(error.code, error.reason, text, violations, error.metadata, error.blocking)
 
 

@@ -22,6 +22,7 @@ from optaic.instance.v1.instance_service_pb2_grpc import InstanceServiceStub
 Upstreams = Mapping[str, InstanceLike | Sequence[InstanceLike]]
 _BACKTEST_NAMES = ("assets_json", "signals_json", "date_range_json")
 _POLL = 0.1
+_REHEARSAL_SECONDS = 60.0
 
 
 class Instances:
@@ -192,6 +193,17 @@ class Instances:
         )
         answer: instance_pb2.Instance = await self._call("DeleteInstance", request)
         return answer
+
+    async def rehearse(self, changes: Sequence[api.Change]) -> Sequence[api.ChangeVerdict]:
+        """Return what would come of changes, each made upon those before it; nothing is changed.
+
+        Raises:
+            InvalidArgumentError: REHEARSAL_TOO_LONG; give fewer at a time.
+        """
+        answer: api.RehearseChangesResponse = await self._call(
+            "RehearseChanges", api.RehearseChangesRequest(changes=changes), _REHEARSAL_SECONDS
+        )
+        return answer.verdicts
 
     async def pause(
         self, instance: InstanceLike, *, etag: str = "", reason: str = ""

@@ -3,7 +3,6 @@
 import json
 import uuid
 from pathlib import Path
-from typing import Any, cast
 
 import grpc
 import pytest
@@ -102,13 +101,10 @@ def test_a_file_is_compared_and_its_mistakes_are_told_with_their_paths(
     optaic.on("ListDefinitions", definition_service_pb2.ListDefinitionsResponse(definitions=[pipeline]))
     optaic.on("ListInstances", instance_service_pb2.ListInstancesResponse())
 
-    def created(request: Any, _: Any) -> instance_pb2.Instance:
-        text = "version 1.0.0 of file is deprecated"
-        request.instance.conditions.add(type="DefinitionDeprecated", message=text)
-        request.instance.conditions.add(type="PrefectDeploymentReady", message="no news")
-        return cast("instance_pb2.Instance", request.instance)
-
-    optaic.on("CreateInstance", created)
+    verdict = instance_service_pb2.ChangeVerdict()
+    verdict.conditions.add(type="DefinitionDeprecated", message="version 1.0.0 of file is deprecated")
+    verdict.conditions.add(type="PrefectDeploymentReady", message="no news")
+    optaic.on("RehearseChanges", instance_service_pb2.RehearseChangesResponse(verdicts=[verdict]))
     file = tmp_path / "desk.yaml"
     content = "{name: raw, dataset: {pipeline: {definition_name: file}}}"
     file.write_text(f"project: desk\nmanager: me\ninstances: [{content}]\n")
@@ -117,9 +113,9 @@ def test_a_file_is_compared_and_its_mistakes_are_told_with_their_paths(
     checked = invoke("apply", "-f", str(file), "--dry-run")
     assert "create" in checked.stdout
     assert checked.stderr == "warning: raw: version 1.0.0 of file is deprecated\n"
-    requests = [call.request for call in optaic.calls("CreateInstance")]
-    assert [request.validate_only for request in requests] == [True, True]
-    assert requests[0].instance.labels["optaic/manager"] == "me"
+    assert not optaic.calls("CreateInstance")
+    (change,) = optaic.calls("RehearseChanges")[0].request.changes
+    assert change.create_instance.instance.labels["optaic/manager"] == "me"
     assert invoke("export", "--definitions", "none").stdout == ""
     file.write_text(f"project: desk\nmanager: me\ninstances: [{content.replace('file', 'fiel')}]\n")
     refused = invoke("apply", "-f", str(file), status=1).stderr
@@ -133,6 +129,8 @@ def test_a_file_is_compared_and_its_mistakes_are_told_with_their_paths(
 
 def test_what_was_done_is_shown_also_where_the_next_is_refused(optaic: FakeServices, tmp_path: Path) -> None:
     optaic.on("ListProjects", instance_service_pb2.ListProjectsResponse())
+    verdicts = [instance_service_pb2.ChangeVerdict() for _ in range(2)]
+    optaic.on("RehearseChanges", instance_service_pb2.RehearseChangesResponse(verdicts=verdicts))
     optaic.on("CreateProject", instance_pb2.Project(project_id=ID, name="desk"))
     pipeline = definition_pb2.Definition(name="file", kind=definition_pb2.DEFINITION_KIND_PIPELINE)
     optaic.on("ListDefinitions", definition_service_pb2.ListDefinitionsResponse(definitions=[pipeline]))

@@ -1,0 +1,172 @@
+"""What would come of many changes, each upon those before: the use cases themselves, in one transaction that is taken back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import structlog
+from google.rpc import code_pb2
+
+from instance_service.store.tables import Connection
+from instance_service.use_cases.definitions.publication import publish_definition
+from instance_service.use_cases.definitions.states import activate_version, deprecate_version, retire_version
+from instance_service.use_cases.deletion import delete_instance
+from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.instances import create_instance, update_instance
+from instance_service.use_cases.projects import create_project
+from optaic.instance.v1.instance_pb2 import Instance
+from optaic.instance.v1.instance_service_pb2 import (
+    Change,
+    ChangeBlocking,
+    ChangeVerdict,
+    ChangeViolation,
+    RehearseChangesRequest,
+    RehearseChangesResponse,
+)
+from servicekit.context import RequestContext
+from servicekit.contracts import check_contract
+from servicekit.database import lock_tenant
+from servicekit.errors import DomainError, FieldViolation, InvalidArgumentError
+from servicekit.ids import IdSource, is_id
+
+_LONGEST_SECONDS = 20.0  # the tenant's other changes wait so long
+_log = structlog.get_logger(__name__)
+
+
+class _TakenBackError(Exception):
+    """Ends the transaction: everything is rolled back."""
+
+
+async def rehearse_changes(
+    environment: Environment, request: RehearseChangesRequest, context: RequestContext
+) -> RehearseChangesResponse:
+    """Judge every change, and keep none.
+
+    Raises:
+        InvalidArgumentError: They take too long.
+    """
+    answer = RehearseChangesResponse()
+    try:
+        async with (
+            asyncio.timeout(_LONGEST_SECONDS),
+            environment.database.transaction(context.tenant_id) as connection,
+        ):
+            await lock_tenant(connection, context.tenant_id)
+            for change in request.changes:
+                answer.verdicts.append(await _judge(environment, connection, change, context))
+            raise _TakenBackError  # noqa: TRY301 - rolls back
+    except _TakenBackError:
+        return answer
+    except TimeoutError:
+        text = f"{len(request.changes)} changes take more than {_LONGEST_SECONDS:.0f} s; give fewer at a time"
+        violation = FieldViolation("changes", text, "REHEARSAL_TOO_LONG")
+        raise InvalidArgumentError("REHEARSAL_TOO_LONG", text, field_violations=[violation]) from None
+
+
+async def _judge(
+    environment: Environment, connection: Connection, change: Change, context: RequestContext
+) -> ChangeVerdict:
+    inner = replace(environment, rehearsal=connection)
+    try:
+        made = await _make(inner, change, context)
+    except DomainError as error:
+        await _stand_in(inner, change, context)
+        return _refused(error)
+    return ChangeVerdict(conditions=made.conditions if isinstance(made, Instance) else ())
+
+
+async def _make(environment: Environment, change: Change, context: RequestContext) -> Any:
+    """Make one change as its call would.
+
+    Raises:
+        DomainError: It is refused.
+    """
+    kind = change.WhichOneof("change")
+    if kind is None or (change.assumed_id and not is_id(change.assumed_id)):
+        field = "change" if kind is None else "assumed_id"
+        violation = FieldViolation(field, "is required" if kind is None else "is no id", "INVALID_ARGUMENT")
+        text = "this is no change that can be rehearsed"
+        raise InvalidArgumentError("INVALID_ARGUMENT", text, field_violations=[violation])
+    request = getattr(change, kind)
+    check_contract(request)
+    tenant_id = context.tenant_id
+
+    def assuming(place: int = 0) -> Environment:
+        return replace(environment, ids=_assumed(environment.ids, change.assumed_id.lower(), place))
+
+    calls: dict[str, Callable[[], Awaitable[Any]]] = {
+        "create_project": lambda: create_project(assuming(), tenant_id, request),
+        "publish_definition": lambda: publish_definition(
+            assuming(1), tenant_id, _without_trial(request), is_reported=False
+        ),
+        "activate_definition_version": lambda: activate_version(environment, tenant_id, request),
+        "deprecate_definition_version": lambda: deprecate_version(environment, tenant_id, request),
+        "retire_definition_version": lambda: retire_version(environment, tenant_id, request),
+        "create_instance": lambda: create_instance(assuming(), _as_trial(request), context),
+        "update_instance": lambda: update_instance(environment, request, context),
+        "delete_instance": lambda: delete_instance(environment, request, context),
+    }
+    return await calls[kind]()
+
+
+async def _stand_in(environment: Environment, change: Change, context: RequestContext) -> None:
+    """Make what others refer to in spite of its mistakes, as far as that goes: they are judged for their own."""
+    again = Change()
+    again.CopyFrom(change)
+    kind = change.WhichOneof("change")
+    if kind == "create_project" and change.assumed_id:
+        again.create_project.project.Clear()
+        again.create_project.project.name = f"p{change.assumed_id}"
+    elif kind != "create_instance" or not change.assumed_id:
+        return
+    else:
+        again.create_instance.instance.name = f"i{change.assumed_id}"
+    try:
+        await _make(replace(environment, is_lenient=True), again, context)
+    except Exception as error:  # noqa: BLE001 - nothing can stand in for what is too wrong: who refers to it misses it
+        _log.debug("no stand-in", problem=repr(error))
+
+
+def _assumed(ids: IdSource, assumed_id: str, place: int) -> IdSource:
+    """Return the source, but for the id at one place: the id of what is created, as the caller calls it."""
+    count = -1
+
+    def next_id() -> str:
+        nonlocal count
+        count += 1
+        return assumed_id if assumed_id and count == place else ids()
+
+    return next_id
+
+
+def _without_trial(request: Any) -> Any:
+    copy = type(request)()
+    copy.CopyFrom(request)
+    copy.validate_only = False  # or its report would be made, by another connection
+    return copy
+
+
+def _as_trial(request: Any) -> Any:
+    copy = type(request)()
+    copy.CopyFrom(request)
+    copy.validate_only = True  # nobody waits for ACTIVE
+    return copy
+
+
+def _refused(error: DomainError) -> ChangeVerdict:
+    return ChangeVerdict(
+        code=code_pb2.Code.Value(error.code),
+        reason=error.reason,
+        message=error.message,
+        violations=[
+            ChangeViolation(field=each.field, description=each.description, reason=each.reason)
+            for each in error.field_violations
+        ],
+        blocking=[
+            ChangeBlocking(type=each.type, subject=each.subject, description=each.description)
+            for each in error.preconditions
+        ],
+    )
