@@ -31,12 +31,12 @@ _ANYTHING: Mapping[str, Any] = {}  # the schema that says nothing
 
 @dataclass(frozen=True)
 class Plugin:
-    """The code of a definition version."""
+    """The code of a definition version; two that execute the same are equal."""
 
     code_ref: str
-    definition_version_id: str = field(default="", kw_only=True)  # empty: of none
-    definition_name: str = field(default="", kw_only=True)
-    definition_version: str = field(default="", kw_only=True)
+    definition_version_id: str = field(default="", kw_only=True, compare=False)  # empty: of none
+    definition_name: str = field(default="", kw_only=True, compare=False)
+    definition_version: str = field(default="", kw_only=True, compare=False)
 
 
 @dataclass(frozen=True)
@@ -223,6 +223,7 @@ def list_plugins(recipe: Recipe) -> list[Plugin]:
     used: list[Plugin] = []
     if isinstance(recipe, PipelineRecipe):
         used += [recipe.pipeline, recipe.store, recipe.accessor, *recipe.operators.values()]
+        used += [recipe.base.store] if recipe.base is not None else []
         inputs = recipe.inputs
     else:
         inputs = (recipe.prices, *recipe.signals)

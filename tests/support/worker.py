@@ -47,6 +47,7 @@ CODE = {
     "probe": "support.worker_plugins:Probe",
     "dying": "support.dying_plugins:Dying",
     "odd_column": "support.worker_plugins:OddColumn",
+    "delta_next": "worker.builtin.delta_store:DeltaStore",
     "BACK": "support.worker_plugins:Back",
     "countdown": "support.worker_plugins:Countdown",
 }
@@ -373,11 +374,11 @@ class World:
         return self.instances.put(instance)
 
 
-def fill_composition(dataset: Any, definition: str, config: Mapping[str, Any]) -> None:
+def fill_composition(dataset: Any, definition: str, config: Mapping[str, Any], store: str = "delta") -> None:
     """Pin a dataset's three components, as instance-service answers them."""
     for component, name in (
         (dataset.pipeline, definition),
-        (dataset.store, "delta"),
+        (dataset.store, store),
         (dataset.accessor, "simple"),
     ):
         pin(component, name)

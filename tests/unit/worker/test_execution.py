@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import datetime as dt
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from optaic.common.v1 import flow_pb2
 from optaic.definition.v1.definition_pb2 import ENFORCEMENT_BLOCK, ENFORCEMENT_WARN, DefinitionVersion
 from optaic.run.v1 import run_pb2
 from support.polling import eventually
-from support.worker import World, make_ticket, running_world
+from support.worker import World, fill_composition, make_ticket, running_world
 from worker.builtin.delta_store import DeltaStore
 from worker.execution import Ending, Outcome, execute_run
 from worker.profile import describe
@@ -395,6 +396,22 @@ async def test_a_run_says_the_code_of_all_that_it_executes(world: World, tmp_pat
     ).backtest.signals.primary
     await _execute(world, backtest, tmp_path)
     assert {code.definition_name for code in backtest.code} == {"delta", "simple"}
+
+
+async def test_the_store_that_wrote_the_base_counts_among_what_is_executed(
+    world: World, tmp_path: Path
+) -> None:
+    dataset = world.dataset(definition="probe")
+    first = world.runs.submit(dataset, REFRESH)
+    await _execute(world, first, tmp_path)
+    changed = copy.deepcopy(dataset)
+    fill_composition(changed.dataset, "probe", {}, store="delta_next")
+    run = world.runs.submit(world.instances.put(changed), REFRESH, base=first)
+    run.base_version.instance_revision = 1
+    await _execute(world, run, tmp_path)
+    assert run.status == run_pb2.RUN_STATUS_COMPLETED, run.error
+    assert {code.definition_name for code in run.code} == {"probe", "delta_next", "delta", "simple"}
+    assert run.output_version.physical_version == "1"  # the same code with another version goes on in place
 
 
 @pytest.mark.parametrize("by_schedule", [False, True])
