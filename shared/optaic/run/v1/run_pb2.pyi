@@ -490,6 +490,9 @@ class PipelineResult(_message.Message):
     LAST_DATA_DATE_FIELD_NUMBER: _builtins.int
     OUTPUT_PROFILE_FIELD_NUMBER: _builtins.int
     ROWS_DELETED_FIELD_NUMBER: _builtins.int
+    COLUMNS_ADDED_FIELD_NUMBER: _builtins.int
+    COLUMNS_REMOVED_FIELD_NUMBER: _builtins.int
+    COLUMNS_RETYPED_FIELD_NUMBER: _builtins.int
     rows_fetched: _builtins.int
     """What was read from the source, or computed; not what was kept of the version before."""
     rows_inserted: _builtins.int
@@ -506,6 +509,18 @@ class PipelineResult(_message.Message):
         64 kB.
         """
 
+    @_builtins.property
+    def columns_added(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Columns that the version before had not; rows that were there before have null in them."""
+
+    @_builtins.property
+    def columns_removed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Columns that the version before had and this one has not."""
+
+    @_builtins.property
+    def columns_retyped(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Columns of another type than before, for people, for example `close: Int64 to Float64`."""
+
     def __init__(
         self,
         *,
@@ -515,10 +530,13 @@ class PipelineResult(_message.Message):
         last_data_date: _builtins.str = ...,
         output_profile: Global___OutputProfile | None = ...,
         rows_deleted: _builtins.int = ...,
+        columns_added: _abc.Iterable[_builtins.str] | None = ...,
+        columns_removed: _abc.Iterable[_builtins.str] | None = ...,
+        columns_retyped: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["output_profile", b"output_profile"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_data_date", b"last_data_date", "output_profile", b"output_profile", "rows_deleted", b"rows_deleted", "rows_fetched", b"rows_fetched", "rows_inserted", b"rows_inserted", "rows_updated", b"rows_updated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns_added", b"columns_added", "columns_removed", b"columns_removed", "columns_retyped", b"columns_retyped", "last_data_date", b"last_data_date", "output_profile", b"output_profile", "rows_deleted", b"rows_deleted", "rows_fetched", b"rows_fetched", "rows_inserted", b"rows_inserted", "rows_updated", b"rows_updated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
