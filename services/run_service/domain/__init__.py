@@ -96,8 +96,10 @@ _KINDS = {
 }
 RUN_KINDS = tuple(dict.fromkeys(_KINDS.values()))
 _COMPUTED = frozenset({"refresh", "backtest"})  # flow kinds that the worker executes
-_PARAMETERS = {"refresh": ("start", "end", "data_date")}  # by flow kind; all of them dates
+_PARAMETERS = {"refresh": ("start", "end", "data_date", "repin_types")}  # by flow kind
+_SWITCHES = ("repin_types",)  # true or false; the others are dates
 _RANGE = ("start", "end")  # those that leave dates out
+_LONGEST_SUMMARY = 1_000
 _OPTIMIZER = "optimizer"  # the role in a backtest that the worker's procedure does not know yet
 
 
@@ -127,11 +129,11 @@ def check_computed(flow_kind: str, roles: Collection[str]) -> None:
         )
 
 
-def check_parameters(flow_kind: str, parameters: Mapping[str, object]) -> None:
+def check_parameters(flow_kind: str, parameters: Mapping[str, object], *, is_full: bool) -> None:
     """Refuse what is no parameter of the flow: configuration belongs to the instance, where lineage sees it move.
 
     Raises:
-        InvalidArgumentError: INVALID_ARGUMENT, naming every parameter that is unknown or no date.
+        InvalidArgumentError: INVALID_ARGUMENT, naming every parameter that is unknown or malformed.
     """
     known = _PARAMETERS.get(flow_kind, ())
     violations = []
@@ -141,6 +143,10 @@ def check_parameters(flow_kind: str, parameters: Mapping[str, object]) -> None:
             allowed = f"only {', '.join(known)}" if known else "it takes none"
             text = f"is no parameter of a {flow_kind} flow, {allowed}; configure the instance instead"
             violations.append(FieldViolation(f"parameters.{name}", text, "INVALID_ARGUMENT"))
+            continue
+        if name in _SWITCHES:
+            if text := _check_switch(value, is_full=is_full and not is_partial_range(parameters)):
+                violations.append(FieldViolation(f"parameters.{name}", text, "INVALID_ARGUMENT"))
             continue
         try:
             dates[name] = datetime.strptime(str(value), "%Y-%m-%d").date()  # noqa: DTZ007 - a date has no zone
@@ -177,6 +183,23 @@ def check_full_range(instance_name: str, computed_with: str, fingerprint: str) -
             text,
             preconditions=[PreconditionViolation("FULL_RANGE_REQUIRED", instance_name, text)],
         )
+
+
+def _check_switch(value: object, *, is_full: bool) -> str:
+    if not isinstance(value, bool):
+        return f"must be true or false, not {value!r}"
+    return (
+        ""
+        if is_full or not value
+        else "goes with mode FULL and all dates: types are pinned from everything there is"
+    )
+
+
+def summarize_columns(added: Collection[str], removed: Collection[str], retyped: Collection[str]) -> str:
+    """Return what the timeline says of a completed run's columns; empty where they are as before."""
+    found = {"new columns": added, "columns gone": removed, "columns of another type": retyped}
+    told = [f"{what}: {', '.join(names)}" for what, names in found.items() if names]
+    return "; ".join(told)[:_LONGEST_SUMMARY]
 
 
 def choose_flow(instance_id: str, available: Collection[int], wanted: int) -> int:

@@ -145,7 +145,7 @@ extensions: dict[str, sa.Table] = {
         "pipeline_runs",
         *_of(sa.BigInteger, "rows_fetched", "rows_inserted", "rows_updated", "rows_deleted"),
         *_of(sa.Text, "last_data_date"),
-        *_of(JSONB, "output_profile"),
+        *_of(JSONB, "output_profile", "columns_added", "columns_removed", "columns_retyped"),
     ),
     "experiment": _extension(
         "experiment_runs",

@@ -21,6 +21,7 @@ from run_service.domain import (
     next_status,
     run_ended,
     run_not_found,
+    summarize_columns,
 )
 from run_service.events import activity_row, run_event
 from run_service.store import Connection, activities, queues
@@ -203,6 +204,7 @@ async def complete_run(
         result = _result_of(request, record.kind)
         if result is not None:
             await run_store.update_result(connection, tenant_id, request.run_id, record.kind, result)
+        columns = request.pipeline
         output = flow_pb2.VersionRef()
         output.CopyFrom(request.output_version)
         output.version, output.version_id = 0, ""
@@ -214,6 +216,9 @@ async def complete_run(
             [request.run_id],
             RunEvent.COMPLETED,
             actor=record.executor,
+            message=summarize_columns(
+                columns.columns_added, columns.columns_removed, columns.columns_retyped
+            ),
             values={
                 "metrics": {**json_of(request.metrics), **changed} if has_metrics or changed else None,
                 "artifacts": dict(request.artifacts),

@@ -178,7 +178,8 @@ async def _submit_once(
 
 async def _find(deps: Dependencies, tenant_id: str, draft: Draft) -> Admission:
     found = await find_flow(deps, tenant_id, draft.instance_id, draft.flow_kind)
-    check_parameters(found.flow_kind, dict(draft.parameters))
+    is_full = draft.mode == run_pb2.RUN_MODE_FULL
+    check_parameters(found.flow_kind, dict(draft.parameters), is_full=is_full)
     return found
 
 

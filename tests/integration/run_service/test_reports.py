@@ -63,6 +63,22 @@ async def test_what_an_output_holds_is_kept_and_told(service: RunningRunService)
     assert listed.pipeline == run_pb2.PipelineResult(rows_fetched=3)
 
 
+async def test_the_timeline_says_which_columns_came_went_and_changed(service: RunningRunService) -> None:
+    run = await service.submit(service.instances.add())
+    started = await service.start(run.run_id)
+    result = run_pb2.PipelineResult(
+        columns_added=["volume", "vwap"], columns_removed=["old"], columns_retyped=["n: Int64 to Float64"]
+    )
+    completed = await service.complete(run.run_id, started.fencing_token, pipeline=result)
+    assert completed.pipeline == result
+    assert (await service.get(run.run_id)).pipeline == result
+    answer = await service.runs.ListActivities(run_service_pb2.ListActivitiesRequest(run_id=run.run_id))
+    (told,) = [each.message for each in answer.activities if each.type == "pipeline_run.completed"]
+    assert (
+        told == "new columns: volume, vwap; columns gone: old; columns of another type: n: Int64 to Float64"
+    )
+
+
 async def test_every_report_may_be_repeated(service: RunningRunService) -> None:
     run = await service.submit(service.instances.add())
     flow_run_id = str(uuid.uuid4())

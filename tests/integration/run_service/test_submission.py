@@ -352,3 +352,21 @@ async def test_what_is_no_parameter_of_the_flow_is_refused_by_name(service: Runn
     fields = [violation.field for violation in refusals[0].field_violations]
     assert fields == ["parameters.as_of", "parameters.data_date", "parameters.end"]
     assert not (await service.runs.ListRuns(run_service_pb2.ListRunsRequest())).runs
+
+
+async def test_types_are_pinned_anew_by_a_run_of_everything_only(service: RunningRunService) -> None:
+    instance = service.instances.add()
+    for given, mode in (
+        ({"repin_types": True}, run_pb2.RUN_MODE_INCREMENTAL),
+        ({"repin_types": "yes"}, run_pb2.RUN_MODE_FULL),
+        ({"repin_types": True, "start": "2022-01-01"}, run_pb2.RUN_MODE_FULL),
+    ):
+        parameters = Struct()
+        parameters.update(given)
+        async with refused("INVALID_ARGUMENT") as refusals:
+            await service.submit(instance, parameters=parameters, mode=mode)
+        assert [item.field for item in refusals[0].field_violations] == ["parameters.repin_types"]
+    parameters = Struct()
+    parameters.update({"repin_types": True})
+    run = await service.submit(instance, parameters=parameters, mode=run_pb2.RUN_MODE_FULL)
+    assert run.parameters["repin_types"] is True
