@@ -13,6 +13,7 @@ import polars as pl
 
 from optaic.plugins import (
     Accessor,
+    HeldTypes,
     InputTable,
     NoDataInRange,
     Operator,
@@ -31,6 +32,8 @@ from worker import backtest
 from worker.builtin.column_names import check_column_names
 from worker.builtin.digest import canonicalize, compute_digest
 from worker.builtin.signal_guard import guard_signal
+from worker.builtin.typed.holding import find_empty, settle
+from worker.builtin.typed.kinds import declared_types
 from worker.comparison import check_deletions, count_changes
 from worker.guardrails import check_guardrails
 from worker.locations import FlowLocation, write_table
@@ -38,7 +41,15 @@ from worker.output_schema import check_output
 from worker.profile import describe
 from worker.ranges import count_inside, put_in_place
 from worker.readers import add_zones
-from worker.recipe import BacktestRecipe, Component, Input, PipelineRecipe, Recipe, StoredData
+from worker.recipe import (
+    BacktestRecipe,
+    Component,
+    Input,
+    PipelineRecipe,
+    Recipe,
+    StoredData,
+    is_reshaped,
+)
 
 Progress = Callable[[float, str], None]
 _Reader = Callable[[], pl.DataFrame | None]
@@ -72,10 +83,13 @@ def compute(recipe: Recipe, location: FlowLocation, run_id: str, progress: Progr
 
 
 def _refresh(recipe: PipelineRecipe, location: FlowLocation, progress: Progress) -> Output:
-    pipeline = load(recipe.pipeline.code_ref, Pipeline)()
+    code = load(recipe.pipeline.code_ref, Pipeline)
+    pipeline = code()
     store = _make_store(recipe.store, recipe.timezone)
     reported: dict[str, object] = {}
     base_content = functools.cache(lambda: _read_base(recipe, location, reported))
+    held = _hold(recipe, base_content)
+    is_new = is_reshaped(recipe, code)
     by_role = sorted(recipe.inputs, key=lambda given: given.role)  # stable: the order within a role stays
     context = PipelineContext(
         config=recipe.pipeline.config,
@@ -92,6 +106,8 @@ def _refresh(recipe: PipelineRecipe, location: FlowLocation, progress: Progress)
         progress=lambda fraction, message: progress(0.02 + 0.83 * _clamp(fraction), message),
         previous_reader=lambda: None if recipe.is_partial_range else base_content(),
         report=reported.__setitem__,
+        held=HeldTypes() if held is None or is_new or recipe.repins_types else held,
+        is_reshaped=is_new,
     )
     table = _run(recipe, pipeline, context, base_content)
     fetched = reported.pop("rows_fetched", table.height)
@@ -113,6 +129,15 @@ def _refresh(recipe: PipelineRecipe, location: FlowLocation, progress: Progress)
         guarded = guard_signal(table, recipe.contract)
         table = guarded.table
         metrics |= {"null_values": guarded.null_count, "winsorized_values": guarded.winsorized_count}
+    shape = settle(
+        table,
+        held,
+        declared_types(recipe.output_schema),
+        # What is derived has the columns that its inputs give it.
+        is_free=is_new or recipe.may_reshape or bool(recipe.inputs),
+    )
+    table = shape.table
+    metrics |= shape.changes()
     if recipe.guardrails:
         progress(0.88, "checking guardrails")
         as_of = recipe.data_date or day_in(dt.datetime.now(dt.UTC), recipe.timezone)
@@ -152,6 +177,9 @@ def _refresh(recipe: PipelineRecipe, location: FlowLocation, progress: Progress)
             # A version holds exactly the table that was written.
             output_profile=describe(table, stored.keys),
             **rows,
+            columns_added=shape.added,
+            columns_removed=shape.removed,
+            columns_retyped=shape.retyped,
         ),
     )
 
@@ -190,6 +218,23 @@ def _read_base(
             raise
         reported["base"] = f"not compared: the version before lies at {base.uri}, and cannot be read: {error}"
         return None
+
+
+def _hold(recipe: PipelineRecipe, base_content: _Reader) -> HeldTypes | None:
+    """What the columns of the version before are; None where there is none, or none that can be read."""
+    if (base := recipe.base) is None:
+        return None
+    try:
+        types = _make_store(base.store, base.timezone).read_types(base.uri, base.physical_version)
+    except VersionNotFound:
+        base_content()  # says so, or refuses
+        return None
+
+    def find() -> frozenset[str]:
+        content = base_content()
+        return frozenset() if content is None else find_empty(content)
+
+    return HeldTypes(types, find)
 
 
 def _count_rows(

@@ -45,6 +45,7 @@ def put_in_place(
         inside = base.clear()
     if base is None:
         return Merged(inside, dropped_count, ())
+    base = _take_types(base, inside)
     conformed = _conform(inside, base, dates)
     new_columns = tuple(name for name in conformed.columns if name not in base.columns)
     outside = base.filter(~_is_inside(base, dates)).with_columns(
@@ -90,6 +91,19 @@ def _is_inside(table: pl.DataFrame, dates: DateRange) -> pl.Series:
     return is_inside.fill_null(value=False)
 
 
+def _take_types(base: pl.DataFrame, part: pl.DataFrame) -> pl.DataFrame:
+    """The version before; a column in which there is no value yet gets the type of those that come."""
+    return base.with_columns(
+        column.cast(part.schema[column.name])
+        for column in base.iter_columns()
+        if _is_empty(column) and column.name in part.columns and not _is_empty(part[column.name])
+    )
+
+
+def _is_empty(column: pl.Series) -> bool:
+    return column.null_count() == column.len()
+
+
 def _conform(part: pl.DataFrame, base: pl.DataFrame, dates: DateRange) -> pl.DataFrame:
     """The part with the types that the other rows have: what differs in form only is made alike."""
     if missing := [name for name in base.columns if name not in part.columns]:
@@ -112,7 +126,7 @@ def _conform(part: pl.DataFrame, base: pl.DataFrame, dates: DateRange) -> pl.Dat
 def _cast(column: pl.Series, wanted: pl.DataType) -> pl.Series | None:
     """The same values in another type; None where a value would become another one."""
     given = column.dtype
-    if given in {wanted, pl.Null} or (isinstance(given, _TEXTS) and wanted == pl.String):
+    if given in {wanted, pl.Null} or _is_empty(column) or (isinstance(given, _TEXTS) and wanted == pl.String):
         return column.cast(wanted)
     if isinstance(given, pl.Datetime) and isinstance(wanted, pl.Datetime):
         return _cast_times(column, given.time_zone, wanted)

@@ -15,7 +15,7 @@ from optaic.common.v1 import flow_pb2
 from optaic.definition.v1 import definition_pb2
 from optaic.expression import Macro
 from optaic.instance.v1 import instance_pb2, spec_pb2
-from optaic.plugins import DateRange, InvalidConfig, MissingInput, Mode, PluginError, day_in
+from optaic.plugins import DateRange, InvalidConfig, MissingInput, Mode, Pipeline, PluginError, day_in
 from optaic.plugins.days import UTC
 from optaic.plugins.numbers import type_numbers
 from optaic.run.v1 import run_pb2
@@ -82,6 +82,9 @@ class PipelineRecipe:
     timezone: str  # the dataset's
     data_date: dt.date | None
     base: StoredData | None  # the flow's own output at admission
+    base_pipeline: Component | None  # what made it; None where nobody knows
+    may_reshape: bool  # somebody asked for everything: columns may be gone or of another type
+    repins_types: bool
     contract: SignalContract | None
     macros: Mapping[str, Macro]
     operators: Mapping[str, Plugin]  # those that are not the language's own, by name
@@ -200,6 +203,9 @@ def make_recipe(
             if has_base
             else None
         ),
+        base_pipeline=None if base_instance is None else _read_components(base_dataset, versions)[0],
+        may_reshape=run.mode == run_pb2.RUN_MODE_FULL,
+        repins_types=run.mode == run_pb2.RUN_MODE_FULL and parameters.get("repin_types") is True,
         contract=_read_contract(instance.signal.contract, pipeline.config) if is_signal else None,
         macros=_read_macros(called),
         operators={
@@ -216,6 +222,17 @@ def make_recipe(
         max_deleted_share=_read_share(run, dataset),
         allow_deletion=run.allow_deletion,
     )
+
+
+def is_reshaped(recipe: PipelineRecipe, pipeline: type[Pipeline]) -> bool:
+    """Whether the version before was made by other code, or with other values of what decides columns and types."""
+    before, now, names = recipe.base_pipeline, recipe.pipeline, pipeline.shaped_by
+    if before is None or before.code_ref != now.code_ref:
+        return before is not None
+    differing = {
+        name for name in {*before.config, *now.config} if before.config.get(name) != now.config.get(name)
+    }
+    return bool(differing if names is None else differing & names)
 
 
 def list_plugins(recipe: Recipe) -> list[Plugin]:

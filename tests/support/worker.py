@@ -36,8 +36,11 @@ TENANT = "acme"
 TOKEN = "worker-token"
 CODE = {
     "sp500_prices": "worker.builtin.prices:SP500Prices",
-    "file": "worker.builtin.file_source:FilePipeline",
     "expression": "worker.builtin.derivation:ExpressionPipeline",
+    "file": "worker.builtin.typed_file_source:TypedFilePipeline",
+    "file 1.1.0": "worker.builtin.file_source:FilePipeline",
+    "sql": "worker.builtin.typed_sql_source:TypedSqlPipeline",
+    "sql 1.1.0": "worker.builtin.sql_source:SqlPipeline",
     "delta": "worker.builtin.delta_store:DeltaStore",
     "parquet": "worker.builtin.parquet_store:ParquetStore",
     "simple": "worker.builtin.simple_accessor:SimpleAccessor",
@@ -46,6 +49,7 @@ CODE = {
     "MISNAMED": "support.worker_plugins:Twice",
     "probe": "support.worker_plugins:Probe",
     "dying": "support.dying_plugins:Dying",
+    "shown": "support.worker_plugins:Shown",
     "odd_column": "support.worker_plugins:OddColumn",
     "delta_next": "worker.builtin.delta_store:DeltaStore",
     "BACK": "support.worker_plugins:Back",
@@ -347,12 +351,14 @@ class World:
         }
         return Settings(**{**values, **changes})
 
-    def dataset(self, name: str = "prices", definition: str = "sp500_prices", **config: Any) -> Any:
+    def dataset(
+        self, name: str = "prices", definition: str = "sp500_prices", *, store: str = "delta", **config: Any
+    ) -> Any:
         """A dataset."""
         instance = instance_pb2.Instance(name=name, kind=instance_pb2.INSTANCE_KIND_DATASET)
         if definition == "sp500_prices":
             config = {"symbols": _SYMBOLS, "start": "2018-01-02", "as_of": "2021-12-31", **config}
-        fill_composition(instance.dataset, definition, config)
+        fill_composition(instance.dataset, definition, config, store)
         return self.instances.put(instance)
 
     def signal(self, expression: str = "ZSCORE(REF(close, 21) / REF(close, 252) - 1)", *macros: str) -> Any:

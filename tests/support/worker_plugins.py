@@ -111,3 +111,13 @@ class Back(Operator):
         assert isinstance(n, int)
         assert isinstance(by, float)
         return values[0].shift(n) * by
+
+
+class Shown(Pipeline):
+    """The table that a Parquet file holds, whatever it is; `columns` is what decides its columns."""
+
+    shaped_by = frozenset({"columns"})
+
+    def run(self, context: PipelineContext) -> pl.DataFrame:
+        """The file at `path`."""
+        return pl.read_parquet(str(context.config["path"]))

@@ -10,21 +10,49 @@ from optaic.plugins import is_dated, take_days, zone_of
 
 
 class Change:
-    """How a new content differs from its base."""
+    """How a new content differs from its base.
+
+    Attributes:
+        inserted: rows whose key the base lacks.
+        updated_count: rows whose key the base has with other values. A column that the base has not is null there.
+        is_addition: whether the base, with these rows put to it, is the content.
+        adds_columns: whether the content has columns that the base has not.
+    """
 
     def __init__(self, content: pl.DataFrame, base: pl.DataFrame | None, keys: list[str]) -> None:
+        self.adds_columns = base is not None and not set(content.columns) <= set(base.columns)
         if base is None or not set(keys) <= set(base.columns):
             self.inserted, self.updated_count, self.is_addition = content, 0, False
             self.deleted_count = 0 if base is None else base.height
             return
         self.inserted = content.join(base, on=keys, how="anti")
         kept = content.height - self.inserted.height
+        comparable = _retype(base, content.schema)
         unchanged = 0
-        if dict(content.schema) == dict(base.schema):
-            unchanged = content.join(base, on=content.columns, how="semi", nulls_equal=True).height
+        if comparable is not None:
+            unchanged = content.join(comparable, on=content.columns, how="semi", nulls_equal=True).height
         self.updated_count = kept - unchanged
         self.deleted_count = base.height - kept  # a key is in each of them once
-        self.is_addition = unchanged == base.height
+        has_types = all(content.schema.get(name) == kind for name, kind in base.schema.items())
+        self.is_addition = unchanged == base.height and has_types
+
+
+def _retype(base: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame | None:
+    """The base as a table of this schema, where no value of it is another then: else None."""
+    if not set(base.columns) <= set(schema):
+        return None
+    columns = []
+    for name, kind in schema.items():
+        was = base.schema.get(name)
+        if was == kind:
+            columns.append(pl.col(name))
+        elif was is None or base[name].null_count() == base.height:
+            columns.append(pl.lit(None, kind).alias(name))
+        elif was.is_integer() and kind.is_float():
+            columns.append(pl.col(name).cast(kind))
+        else:
+            return None
+    return base.select(columns)
 
 
 def last_date(content: pl.DataFrame) -> dt.date | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Literal
 
 import polars as pl
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
@@ -76,12 +77,7 @@ class DeltaStore(Store):
     @typed
     def read(self, uri: str, physical_version: str) -> pl.DataFrame:
         """One version, sorted by key."""
-        if not _VERSION.fullmatch(physical_version):
-            raise VersionNotFound(f"{physical_version!r} is not a version number of a Delta table")
-        try:
-            snapshot = DeltaTable(uri, version=int(physical_version))
-        except (DeltaError, TableNotFoundError) as error:
-            raise VersionNotFound(f"{uri} has no readable version {physical_version}: {error}") from error
+        snapshot = _open(uri, physical_version)
         # Not by polars' own reader: it takes the escapes of a URI, as of a space, for the file's name.
         try:
             table = pl.from_arrow(snapshot.to_pyarrow_table())
@@ -90,6 +86,23 @@ class DeltaStore(Store):
         assert isinstance(table, pl.DataFrame)
         table = to_zones(table, _read_zones(snapshot), self.timezone)
         return table.sort([key for key in self._keys if key in table.columns])
+
+    @typed
+    def read_types(self, uri: str, physical_version: str) -> Mapping[str, pl.DataType]:
+        """From the version's log alone."""
+        snapshot = _open(uri, physical_version)
+        empty = pl.from_arrow(pa.schema(snapshot.schema().to_arrow()).empty_table())
+        assert isinstance(empty, pl.DataFrame)
+        return to_zones(empty, _read_zones(snapshot), self.timezone).schema
+
+
+def _open(uri: str, physical_version: str) -> DeltaTable:
+    if not _VERSION.fullmatch(physical_version):
+        raise VersionNotFound(f"{physical_version!r} is not a version number of a Delta table")
+    try:
+        return DeltaTable(uri, version=int(physical_version))
+    except (DeltaError, TableNotFoundError) as error:
+        raise VersionNotFound(f"{uri} has no readable version {physical_version}: {error}") from error
 
 
 def _read_zones(snapshot: DeltaTable) -> dict[str, str]:
@@ -123,13 +136,16 @@ def _commit(content: pl.DataFrame, zones: Zones, change: Change, base_version: i
                 return 0
             head = DeltaTable(uri)
             expected = head.version() + 1
-            # An appendix says nothing of zones: it has to have those of what it is added to.
+            # What is added has to have the zones of what it is added to.
             is_append = change.is_addition and head.version() == base_version and _read_zones(head) == zones
+            schema_mode: Literal["merge", "overwrite"] | None = "overwrite"
+            if is_append:
+                schema_mode = "merge" if change.adds_columns else None
             write_deltalake(
                 head,
-                change.inserted if is_append else _with_zones(content, zones),
+                _with_zones(change.inserted if is_append else content, zones),
                 mode="append" if is_append else "overwrite",
-                schema_mode=None if is_append else "overwrite",
+                schema_mode=schema_mode,
                 commit_properties=_ON_HEAD_ONLY,
                 post_commithook_properties=_KEEP_LOG,
             )

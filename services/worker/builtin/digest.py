@@ -15,6 +15,7 @@ import polars as pl
 from optaic.plugins import SchemaMismatch
 from worker.builtin.column_names import check_column_names
 from worker.builtin.limits import check_values
+from worker.builtin.typed.kinds import DEFAULT
 
 _TEXTS = (pl.String, pl.Categorical, pl.Enum)
 
@@ -22,7 +23,7 @@ _TEXTS = (pl.String, pl.Categorical, pl.Enum)
 def canonicalize(table: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
     """The table with storage types (Int64, Float64, String, Boolean, Date, Datetime in microseconds), sorted by key.
 
-    Times of a zone become UTC's; what zone that was is no part of the content.
+    A column of nulls that nobody has given a type is one of numbers. Times of a zone become UTC's; what zone that was is no part of the content.
 
     Raises:
         InvalidColumnName: a column has no name, or one that not every store keeps.
@@ -75,6 +76,8 @@ def _storage_type(name: str, kind: pl.DataType) -> pl.Expr:
         return (column if zone is None else column.dt.convert_time_zone(zone)).dt.cast_time_unit("us")
     if kind in {pl.Boolean, pl.Date}:
         return column
+    if kind == pl.Null:
+        return column.cast(DEFAULT)
     raise SchemaMismatch(f"column {name!r} has the type {kind}, which this store does not keep")
 
 

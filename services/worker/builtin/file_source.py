@@ -19,13 +19,20 @@ from optaic.plugins import (
 from worker.builtin.parameters import Config, read_choice, read_section, read_text
 from worker.builtin.parquet_file import read_parquet
 from worker.builtin.secrets import Secrets
-from worker.builtin.tidy import check_columns, cut, read_date_columns, read_mapping, read_range, tidy
+from worker.builtin.tidy import check_columns, choose, cut, read_date_columns, read_mapping, read_range, tidy
+from worker.builtin.typed.judging import find_alteration
+from worker.builtin.typed.refusals import shorten
 
 _SUFFIXES = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv"}
 
 
 class FilePipeline(Pipeline):
-    """The rows of `url` from `start` to `end`, none later than `as_of`, under the names that `columns` gives."""
+    """The rows of `url` from `start` to `end`, none later than `as_of`, under the names that `columns` gives.
+
+    The type of a CSV file's column is guessed at each refresh; a guess that would alter a value is not made.
+    """
+
+    shaped_by = frozenset({"format", "separator", "columns", "dates", "date_format"})
 
     def run(self, context: PipelineContext) -> pl.DataFrame:
         """One row for each of the file's.
@@ -45,21 +52,52 @@ class FilePipeline(Pipeline):
         context.progress(0.1, f"reading {url}")
         content = _fetch(url, read_section(config, "storage_options"))
         context.progress(0.5, f"parsing {len(content)} bytes")
+        read = self._read_parquet if file_format == "parquet" else self._read_csv
         try:
-            if file_format == "parquet":
-                days = [mapping.get(name, name) for name in dates]
-                table = read_parquet(content, context.timezone, list(mapping.values()), days, url)
-            else:
-                table = _read_csv(content, read_text(config, "separator", ","), mapping, dates, url)
+            table = read(content, context, mapping, dates, url)
         except pl.exceptions.PolarsError as error:
             raise UnparsableData(f"{url} is no readable {file_format} file: {error}") from error
-        table = tidy(table, mapping, dates, str(config.get("date_format") or ""), url)
+        date_format = config.get("date_format")
+        formats = read_section(config, "date_format") if isinstance(date_format, Mapping) else {}
+        texts = {name: str(text) for name, text in formats.items()}
+        table = tidy(table, dates, texts if formats else str(date_format or ""), url)
         bounds = read_range(config, context.date_range)
         if bounds.start or bounds.end:
             check_columns(["date"], table.columns, url)
         table = cut(table, bounds, url)
         context.progress(1.0, f"{table.height} rows")
         return table
+
+    def _read_parquet(
+        self,
+        content: bytes,
+        context: PipelineContext,
+        mapping: Mapping[str, str],
+        dates: Sequence[str],
+        url: str,
+    ) -> pl.DataFrame:
+        days = [mapping.get(name, name) for name in dates]
+        table = read_parquet(content, context.timezone, list(mapping.values()), days, url)
+        return choose(table, mapping, url)
+
+    def _read_csv(
+        self,
+        content: bytes,
+        context: PipelineContext,
+        mapping: Mapping[str, str],
+        dates: Sequence[str],
+        url: str,
+    ) -> pl.DataFrame:
+        separator = read_text(context.config, "separator", ",")
+        guessed, texts = _read_csv(content, separator, mapping, dates, url)
+        kept = {}
+        for name in guessed.columns:
+            if guessed.schema[name].is_numeric() and (why := find_alteration(texts[name])):
+                guessed = guessed.with_columns(texts[name])
+                kept[name] = why
+        if kept:
+            context.report("kept_as_text", shorten(kept))
+        return choose(guessed, mapping, url)
 
 
 def _choose_format(config: Config, url: str) -> str:
@@ -90,16 +128,19 @@ def _fetch(url: str, options: Config) -> bytes:
 
 def _read_csv(
     content: bytes, separator: str, mapping: Mapping[str, str], dates: Sequence[str], url: str
-) -> pl.DataFrame:
-    """Names and dates stay text: `0700` is no number."""
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """With the types that are guessed, and as texts. Names and dates stay text: `0700` is no number."""
     header = pl.read_csv(io.BytesIO(content), separator=separator, n_rows=0).columns
     check_columns(list(mapping.values()), header, url)
-    texts = {mapping.get(name, name) for name in ("entity", *dates)}
-    return pl.read_csv(
+    names = {mapping.get(name, name) for name in ("entity", *dates)}
+    columns = list(dict.fromkeys(mapping.values())) or None
+    guessed = pl.read_csv(
         io.BytesIO(content),
         separator=separator,
-        columns=list(dict.fromkeys(mapping.values())) or None,
-        schema_overrides={name: pl.String for name in header if name in texts},
+        columns=columns,
+        schema_overrides={name: pl.String for name in header if name in names},
         infer_schema_length=None,
         try_parse_dates=False,
     )
+    texts = pl.read_csv(io.BytesIO(content), separator=separator, columns=columns, infer_schema=False)
+    return guessed, texts

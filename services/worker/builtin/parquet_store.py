@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import polars as pl
@@ -71,16 +71,28 @@ class ParquetStore(Store):
     @typed
     def read(self, uri: str, physical_version: str) -> pl.DataFrame:
         """One version, sorted by key."""
-        _read_digest(physical_version)
-        folder = _Folder(uri, physical_version)
-        manifest = folder.read_manifest()
-        if manifest is None:
-            raise VersionNotFound(f"{uri} has no version {physical_version}")
+        folder, manifest = _open(uri, physical_version)
         table = folder.read_data(str(manifest["file"]))
         if table.height != manifest["row_count"]:
             raise VersionNotFound(f"version {physical_version} of {uri} is damaged: rows are missing")
         table = to_zones(table, manifest.get("zones", {}), self.timezone)
         return table.sort([key for key in self._keys if key in table.columns])
+
+    @typed
+    def read_types(self, uri: str, physical_version: str) -> Mapping[str, pl.DataType]:
+        """From the data file's footer alone."""
+        folder, manifest = _open(uri, physical_version)
+        empty = folder.read_types(str(manifest["file"]))
+        return to_zones(empty, manifest.get("zones", {}), self.timezone).schema
+
+
+def _open(uri: str, physical_version: str) -> tuple[_Folder, dict[str, Any]]:
+    _read_digest(physical_version)
+    folder = _Folder(uri, physical_version)
+    manifest = folder.read_manifest()
+    if manifest is None:
+        raise VersionNotFound(f"{uri} has no version {physical_version}")
+    return folder, manifest
 
 
 def _publish(content: pl.DataFrame, zones: Zones, digest: str, uri: str, compression: str) -> str:
@@ -134,14 +146,21 @@ class _Folder:
             return None
         return manifest
 
+    def read_types(self, name: str) -> pl.DataFrame:
+        """The columns of the data file, without rows; errors as of `read_data`."""
+        return self._read(name, lambda stream: pl.DataFrame(schema=pl.read_parquet_schema(stream)))
+
     def read_data(self, name: str) -> pl.DataFrame:
         """The data file.
 
         Raises:
             VersionNotFound: somebody removed or damaged it.
         """
+        return self._read(name, pl.read_parquet)
+
+    def _read(self, name: str, read: Callable[[Any], pl.DataFrame]) -> pl.DataFrame:
         try:
             with self._files.open_input_file(f"{self._path}/{name}") as stream:
-                return pl.read_parquet(stream)
+                return read(stream)
         except (FileNotFoundError, pl.exceptions.PolarsError) as error:
             raise VersionNotFound(f"{self._path} cannot be read: {error}") from error

@@ -22,7 +22,8 @@ from optaic.plugins import (
 from worker.builtin.parameters import Config, read_names, read_text
 from worker.builtin.secrets import PREFIX, Secrets, has_placeholder
 from worker.builtin.sql_text import trim
-from worker.builtin.tidy import ISO, check_columns, cut, read_date_columns, read_mapping, tidy
+from worker.builtin.tidy import ISO, check_columns, choose, cut, read_date_columns, read_mapping, tidy
+from worker.builtin.typed.holding import align
 from worker.builtin.zones import to_zones, zones_of
 
 _UNSEEN = "not looked for: a refresh with a cursor reads what came after it; mode FULL finds what is gone"
@@ -33,6 +34,8 @@ _SORTED = re.compile(r"[^%]*(%F|%Y[^%]*%m[^%]*%d)[^%]*(%H[^%]*(%M[^%]*(%S[^%]*)?
 
 class SqlPipeline(Pipeline):
     """Rows of `table` or `query`; with a `cursor`, an incremental refresh reads only what came after the last one."""
+
+    shaped_by = frozenset({"table", "query", "columns", "dates", "date_format"})
 
     def run(self, context: PipelineContext) -> pl.DataFrame:
         """One row for each of the source's; incrementally, merged by `keys` into the base version.
@@ -48,12 +51,14 @@ class SqlPipeline(Pipeline):
         """
         config = context.config
         mapping, dates = read_mapping(config), read_date_columns(config)
-        date_format = str(config.get("date_format") or "") or ISO
         cursor = str(config.get("cursor") or "")
         kept = _name_of_cursor(cursor, mapping, dates)
+        formats = {name: _read_format(config, name) for name in dates}
+        date_format = formats.get(kept, ISO)
         bounds = context.date_range
         # A range of dates is read as a whole: the cursor tells nothing of what changed or went within it.
-        base = context.previous if cursor and not (bounds.start or bounds.end) else None
+        is_whole = bool(bounds.start or bounds.end) or self._starts_afresh(context)
+        base = context.previous if cursor and not is_whole else None
         if base is not None and kept not in base.columns:
             base = None  # made by another query: start afresh
         last = None if base is None else base[kept].max()
@@ -67,13 +72,35 @@ class SqlPipeline(Pipeline):
                 raise InvalidConfig(f"cursor: {text}; take a column that grows, or none")
         # A database gives instants in the zone of its session, which says nothing of them.
         table = to_zones(table, {}, context.timezone)
-        table = tidy(table, mapping, dates, date_format, source)
+        table = tidy(self._choose(table, context, mapping, dates, source), dates, formats, source)
         context.progress(0.8, f"{table.height} rows read")
         context.report("rows_fetched", table.height)
         if base is not None:
             context.report("deletions", _UNSEEN)
             table = _merge(base, table, list(read_names(config, "keys") or ("date", "entity")), source)
         return cut(table, bounds, source)
+
+    def _starts_afresh(self, context: PipelineContext) -> bool:
+        """Whether the last version is of no use: here never, whoever changes what is read refreshes in full."""
+        del context
+        return False
+
+    def _choose(
+        self,
+        table: pl.DataFrame,
+        context: PipelineContext,
+        mapping: Mapping[str, str],
+        dates: Sequence[str],
+        source: str,
+    ) -> pl.DataFrame:
+        del context, dates
+        return choose(table, mapping, source)
+
+
+def _read_format(config: Config, name: str) -> str:
+    """How a column's dates are written."""
+    given = config.get("date_format")
+    return str((given.get(name) if isinstance(given, Mapping) else given) or "") or ISO
 
 
 def _name_of_cursor(cursor: str, mapping: Mapping[str, str], dates: Sequence[str]) -> str:
@@ -190,12 +217,8 @@ def _reason(error: exc.SQLAlchemyError, secrets: Secrets) -> str:
 
 def _merge(base: pl.DataFrame, new: pl.DataFrame, keys: list[str], source: str) -> pl.DataFrame:
     check_columns(keys, new.columns, source)
-    check_columns(base.columns, new.columns, source)
-    base = to_zones(base, zones_of(new), "UTC")
-    for name, old in base.schema.items():
-        kind = new.schema[name]
-        if not (kind == old or pl.Null in {kind, old} or (kind.is_numeric() and old.is_numeric())):
-            text = f"{source}: column {name!r} was {old} and is {kind} now; refresh in full"
-            raise SchemaMismatch(text)
-    both = pl.concat([base, new.select(base.columns)], how="vertical_relaxed")
-    return both.unique(keys, keep="last", maintain_order=True)
+    try:
+        before, after = align(to_zones(base, zones_of(new), "UTC"), new)
+    except SchemaMismatch as error:
+        raise SchemaMismatch(f"{source}: {error}") from None
+    return pl.concat([before, after]).unique(keys, keep="last", maintain_order=True)

@@ -18,8 +18,9 @@ from optaic.plugins import (
     zone_of,
 )
 from worker.builtin.parameters import Config, read_date, read_names, read_section
+from worker.builtin.typed.times import ISO_DATE, to_dates
 
-ISO = "%Y-%m-%d"
+ISO = ISO_DATE
 
 
 def read_mapping(config: Config) -> Mapping[str, str]:
@@ -53,10 +54,24 @@ def check_columns(wanted: Sequence[str], found: Sequence[str], source: str) -> N
         raise SchemaMismatch(f"{source} has no column {', '.join(missing)} (it has {', '.join(found)})")
 
 
+def choose(table: pl.DataFrame, mapping: Mapping[str, str], source: str) -> pl.DataFrame:
+    """The columns that `columns` names, under the result's names; all where it names none.
+
+    Raises:
+        SchemaMismatch: a column is missing.
+    """
+    check_columns(list(mapping.values()), table.columns, source)
+    if not mapping:
+        return table
+    # By exact names: `pl.col` takes `*` and `^...$` for patterns.
+    exact = pl.selectors.by_name
+    return table.select(exact(given).as_expr().alias(name) for name, given in mapping.items())
+
+
 def tidy(
-    table: pl.DataFrame, mapping: Mapping[str, str], dates: Sequence[str], date_format: str, source: str
+    table: pl.DataFrame, dates: Sequence[str], date_format: str | Mapping[str, str], source: str
 ) -> pl.DataFrame:
-    """The table under the result's names, with dates as dates and decimals as floats.
+    """A chosen table with dates as dates and decimals as floats.
 
     The date of a time is the day in its column's zone.
 
@@ -65,16 +80,14 @@ def tidy(
         SchemaMismatch: a column is missing.
         UnparsableData: a date is none.
     """
-    check_columns(list(mapping.values()), table.columns, source)
-    if mapping:
-        # By exact names: `pl.col` takes `*` and `^...$` for patterns.
-        exact = pl.selectors.by_name
-        table = table.select(exact(given).as_expr().alias(name) for name, given in mapping.items())
     check_columns(dates, table.columns, source)
     table = table.with_columns(pl.selectors.decimal().cast(pl.Float64))
     if "entity" in table.columns:
         table = table.with_columns(pl.col("entity").cast(pl.String))
-    return table.with_columns(_to_date(table[name], date_format, source) for name in dates)
+    formats = {
+        name: date_format if isinstance(date_format, str) else date_format.get(name, "") for name in dates
+    }
+    return table.with_columns(_to_date(table[name], formats[name], source) for name in dates)
 
 
 def cut(table: pl.DataFrame, dates: DateRange, source: str) -> pl.DataFrame:
@@ -97,10 +110,7 @@ def _to_date(column: pl.Series, date_format: str, source: str) -> pl.Series:
     if not (column.dtype == pl.String or column.dtype.is_integer()):
         raise UnparsableData(f"{source}: column {column.name!r} holds no dates but {column.dtype}")
     texts = column.cast(pl.String)
-    try:
-        parsed = texts.str.to_date(date_format or ISO, strict=False)
-    except pl.exceptions.ComputeError as error:
-        raise InvalidConfig(f"date_format: {date_format!r} is no format of dates: {error}") from error
+    parsed = to_dates(texts, date_format)
     wrong = (parsed.is_null() & texts.is_not_null()).arg_true()
     if wrong.len():
         row = wrong[0]

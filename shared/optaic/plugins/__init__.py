@@ -10,7 +10,7 @@ from optaic.plugins.base import (
     Store,
     StoredVersion,
 )
-from optaic.plugins.context import DateRange, InputTable, Mode, PipelineContext
+from optaic.plugins.context import DateRange, HeldTypes, InputTable, Mode, PipelineContext
 from optaic.plugins.days import day_in, is_dated, take_days, zone_of
 from optaic.plugins.errors import (
     DeletionRefused,
@@ -46,6 +46,7 @@ __all__ = [
     "DateRange",
     "DeletionRefused",
     "GuardrailViolated",
+    "HeldTypes",
     "InputTable",
     "InvalidColumnName",
     "InvalidConfig",

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 class Pipeline(ABC):
     """Brings data in or derives it. A new object is made for each run, without arguments."""
 
+    # The properties of the configuration that decide which columns the table has and of which types; None: all may.
+    # After a change of one of them, columns may be gone or of another type; otherwise such a refresh is refused.
+    shaped_by: ClassVar[frozenset[str] | None] = None
+
     @abstractmethod
     def run(self, context: PipelineContext) -> pl.DataFrame:
         """The whole content of the new version: one row per key, by convention `date` (Date) and `entity` (String).
@@ -103,6 +107,14 @@ class Store(ABC):
             StoreUnavailable: the place cannot be read.
             VersionNotFound: there is no such version.
         """
+
+    def read_types(self, uri: str, physical_version: str) -> Mapping[str, pl.DataType]:
+        """The columns of one version and their types; override it where that is cheaper than reading all.
+
+        Raises:
+            VersionNotFound: there is no such version.
+        """
+        return self.read(uri, physical_version).schema
 
 
 class Accessor(ABC):

@@ -66,6 +66,19 @@ def _ignore_report(name: str, value: object) -> None:
 
 
 @dataclass(frozen=True)
+class HeldTypes:
+    """The types that columns have had in the last version, and keep."""
+
+    types: Mapping[str, pl.DataType] = field(default_factory=dict)
+    empty_reader: Callable[[], frozenset[str]] = field(default=frozenset, repr=False, compare=False)
+
+    @cached_property
+    def empty(self) -> frozenset[str]:
+        """Columns in which nobody has seen a value yet: they get their type when one comes. Reads the last version."""
+        return self.empty_reader()
+
+
+@dataclass(frozen=True)
 class PipelineContext:
     """Everything that one run of a pipeline may depend on."""
 
@@ -83,6 +96,11 @@ class PipelineContext:
     previous_reader: Callable[[], pl.DataFrame | None] = field(
         default=_no_previous, repr=False, compare=False
     )
+    # What columns have to stay, in full mode too; none at first, after a change of what `Pipeline.shaped_by` names,
+    # and where the run is to pin types anew.
+    held: HeldTypes = HeldTypes()
+    # Whether the last version was made with other values of what `Pipeline.shaped_by` names.
+    is_reshaped: bool = False
     # Adds to what the run says it has measured: a name, and a number, a text, or a mapping or list of them.
     # `rows_fetched` says how many rows were read where that is not the height of the table.
     report: Callable[[str, object], None] = field(default=_ignore_report, repr=False, compare=False)

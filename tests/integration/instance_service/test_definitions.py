@@ -24,6 +24,12 @@ from optaic.definition.v1.definition_service_pb2 import (
 )
 from support.instance_service import RunningInstanceService, refusal
 
+# What was published once never changes.
+_RELEASED = {
+    "file": "1fd037cef782543e629fc8625cfb12a225f4120a19332423385e3a54e568b83a",
+    "sql": "b16aecad9271101985fb1ca04b9c91c548f9a6d5d510508ddf1841cd39d042e5",
+}
+
 
 def _request(
     version: str = "1.0.0", schema: dict[str, Any] | None = None, **fields: Any
@@ -44,14 +50,27 @@ def _request(
 async def test_the_built_ins_are_there(service: RunningInstanceService) -> None:
     listed = await service.definitions.ListDefinitions(ListDefinitionsRequest(page_size=1000))
     folder = resources.files("instance_service") / "builtin"
-    shipped = [
-        (one.name, one.definition_version.version)
+    shipped = {  # the newest of a name comes last
+        one.name: one.definition_version.version
         for entry in folder.iterdir()
         if entry.name.endswith(".json")
         for one in read_manifest(entry.read_text())
-    ]
-    newest = [(item.name, item.newest_version.version) for item in listed.definitions]
-    assert sorted(newest) == sorted(shipped)
+    }
+    assert {item.name: item.newest_version.version for item in listed.definitions} == shipped
+
+
+async def test_versions_that_were_shipped_before_are_there_beside_the_newest(
+    service: RunningInstanceService,
+) -> None:
+    listed = await service.definitions.ListDefinitions(ListDefinitionsRequest(page_size=1000))
+    for item in listed.definitions:
+        if item.name in {"file", "sql"}:
+            answer = await service.definitions.ListDefinitionVersions(
+                ListDefinitionVersionsRequest(definition_id=item.definition_id)
+            )
+            versions = {each.version: each.content_hash for each in answer.definition_versions}
+            assert versions["1.1.0"] == _RELEASED[item.name]
+            assert sorted(versions) == ["1.1.0", "1.2.0"]
 
 
 async def test_the_same_content_again_is_the_same_version(service: RunningInstanceService) -> None:

@@ -113,6 +113,16 @@ def test_what_differs_in_form_only_is_made_alike(column: str, values: list[Any],
     assert merged[column][1] == values[0]
 
 
+def test_a_column_without_values_gets_its_type_from_the_range() -> None:
+    base = _BASE.with_columns(note=pl.lit(None, pl.Float64))
+    part = base.tail(1).with_columns(note=pl.lit("x"))
+    days = DateRange(part["date"][0], part["date"][0])
+    merged = put_in_place(part, base, days, allow_deletion=False).table
+    assert merged["note"].drop_nulls().to_list() == ["x"]
+    again = put_in_place(part.with_columns(note=None), merged, days, allow_deletion=False).table
+    assert again.schema["note"] == pl.String
+
+
 @pytest.mark.parametrize(
     ("column", "value"),
     [("n", 7.5), ("n", float("inf")), ("n", "7"), ("x", 2**53 + 1), ("x", "0.5"), ("t", 7), ("t", _day(0))],

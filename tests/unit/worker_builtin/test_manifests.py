@@ -20,8 +20,12 @@ from worker.builtin import language
 
 _FOLDER = resources.files("instance_service") / "builtin"
 _FILES = sorted(entry.name for entry in _FOLDER.iterdir() if entry.name.endswith(".json"))
-_ALL = {one.name: one for file in _FILES for one in read_manifest((_FOLDER / file).read_text("utf-8"))}
-_NAMES = sorted(_ALL)
+_EACH = {
+    f"{one.name} {one.definition_version.version}": one
+    for file in _FILES
+    for one in read_manifest((_FOLDER / file).read_text("utf-8"))
+}
+_ALL = {one.name: one for one in _EACH.values()}  # the newest: the last of its file
 _BASES: dict[str, Callable[..., object]] = {
     "PIPELINE": Pipeline,
     "STORE": Store,
@@ -46,9 +50,9 @@ def _violations(name: str, config: dict[str, Any]) -> set[str]:
     return {item.field for item in config_violations(name, schema, config, "config")}
 
 
-@pytest.mark.parametrize("name", _NAMES)
+@pytest.mark.parametrize("name", sorted(_EACH))
 def test_the_code_of_a_manifest_loads(name: str) -> None:
-    request = _ALL[name]
+    request = _EACH[name]
     check_contract(request)
     if request.kind == DEFINITION_KIND_OP_MACRO:
         assert not request.definition_version.code_ref
@@ -58,10 +62,10 @@ def test_the_code_of_a_manifest_loads(name: str) -> None:
     load(request.definition_version.code_ref, _BASES[kind])
 
 
-@pytest.mark.parametrize("name", _NAMES)
+@pytest.mark.parametrize("name", sorted(_EACH))
 def test_the_schemas_of_a_manifest_are_schemas_with_descriptions(name: str) -> None:
-    version = _ALL[name].definition_version
-    version.kind = _ALL[name].kind
+    version = _EACH[name].definition_version
+    version.kind = _EACH[name].kind
     assert not list(content_violations(version, "definition_version"))
     for schema in (version.parameters_schema, version.input_schema, version.output_schema):
         assert not schema_violations(_plain(schema), "schema")

@@ -1,0 +1,39 @@
+"""Columns that come with a type and are to have another: no value becomes another one; it reads no source."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from worker.builtin.typed.judging import Fitted, Misfit, fit
+from worker.builtin.typed.kinds import storage_type
+from worker.builtin.typed.numbers import NumberFormat
+
+
+def convert(column: pl.Series, kind: pl.DataType, date_format: str = "") -> Fitted | Misfit:
+    """Return the values as a type that somebody has given, or the first that it does not take.
+
+    Raises:
+        InvalidConfig: the format of dates is none.
+    """
+    if column.null_count() == column.len():
+        return Fitted(pl.Series(column.name, [None], kind).new_from_index(0, column.len()))
+    if isinstance(column.dtype, pl.Object):  # what the driver has no type for, as of a UUID
+        column = pl.Series(
+            column.name, [None if value is None else str(value) for value in column.to_list()], pl.String
+        )
+    own = storage_type(column.dtype)
+    if own == pl.String():
+        return fit(column.cast(pl.String), kind, NumberFormat(), date_format, is_given=True)
+    if own == kind or (isinstance(own, pl.Datetime) and isinstance(kind, pl.Datetime)):
+        return Fitted(column)
+    try:
+        values = column.cast(kind, strict=False)
+        same = values.cast(column.dtype, strict=False) == column
+    except pl.exceptions.PolarsError:
+        values, same = column, pl.Series([False]).new_from_index(0, column.len())
+    wrong = (~same).fill_null(value=True) & column.is_not_null()
+    if not wrong.any():
+        return Fitted(values)
+    row = wrong.arg_max()
+    assert row is not None
+    return Misfit(row, str(column[row]), f"would not be the same as {kind}", int(wrong.sum()))

@@ -1,0 +1,38 @@
+"""What a refresh says where a value does not fit its column, and what it reports of types; texts only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from optaic.plugins import UnparsableData
+from worker.builtin.typed.judging import Misfit
+
+_MOST = 100  # columns that a metric tells of
+
+
+def misfit_error(
+    source: str, name: str, kind: pl.DataType, misfit: Misfit, where: str, how: str
+) -> UnparsableData:
+    """Name the column, the value, its row and what to do.
+
+    Args:
+        source: what was read.
+        name: of the column.
+        kind: what it has to be, with how it came to it.
+        misfit: the first value that is not.
+        where: its row.
+        how: what to do.
+    """
+    more = f"; {misfit.count} values do not fit" if misfit.count > 1 else ""
+    text = f"{source}: column {name!r} is {kind}, and {misfit.text!r} in {where} {misfit.why}{more}"
+    return UnparsableData(f"{text}. {how}")
+
+
+def shorten(found: Mapping[str, object]) -> dict[str, object]:
+    """As much of it as a metric may hold, and how much is left out."""
+    if len(found) <= _MOST:
+        return dict(found)
+    left_out = len(found) - _MOST
+    return {**dict(list(found.items())[:_MOST]), "...": f"and {left_out} more"}

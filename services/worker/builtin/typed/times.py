@@ -1,0 +1,62 @@
+"""Texts that become dates and times in a given format, and none that only resemble them; pure functions on texts."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from optaic.plugins import InvalidConfig
+
+ISO_DATE = "%Y-%m-%d"
+_ISO_TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,6})?)?"
+_ZONE = r"(?:Z|[+-][0-9]{2}:?[0-9]{2})$"
+_FIRST_YEAR = 1000  # an earlier one was written with two digits where the format says four
+_CLOCK = ("%H", "%I", "%T", "%R", "%s", "%X", "%c")
+
+
+def has_clock(date_format: str) -> bool:
+    """Whether a format says more than the day."""
+    return any(mark in date_format for mark in _CLOCK)
+
+
+def to_dates(texts: pl.Series, date_format: str) -> pl.Series:
+    """Dates; null where a text is none in this format.
+
+    Raises:
+        InvalidConfig: it is no format of dates.
+    """
+    try:
+        parsed = texts.str.to_date(date_format or ISO_DATE, strict=False)
+    except pl.exceptions.PolarsError as error:
+        raise InvalidConfig(f"date_format: {date_format!r} is no format of dates: {error}") from error
+    return parsed.set(~_is_plain(texts, parsed), None)
+
+
+def to_times(texts: pl.Series, date_format: str) -> pl.Series:
+    """Times in microseconds, in UTC where the texts say their offset; null where a text is none.
+
+    Raises:
+        InvalidConfig: it is no format of times.
+    """
+    if date_format:
+        try:
+            parsed = texts.str.to_datetime(date_format, strict=False, time_unit="us")
+        except pl.exceptions.PolarsError as error:
+            raise InvalidConfig(f"date_format: {date_format!r} is no format of times: {error}") from error
+        return parsed.set(~_is_plain(texts, parsed), None)
+    first = texts.drop_nulls().head(1)
+    is_zoned = bool(first.str.contains(_ZONE).any())
+    fits = texts.str.contains(_ISO_TIME + (_ZONE if is_zoned else "$"))
+    iso = texts.str.replace(" ", "T", literal=True)
+    if is_zoned:
+        iso = iso.str.replace("Z$", "+00:00")
+    # Seconds may be left out.
+    iso = iso.str.replace(r"^(.{10}T[0-9]{2}:[0-9]{2})($|[+-])", "${1}:00${2}")
+    layout = "%Y-%m-%dT%H:%M:%S%.f" + ("%z" if is_zoned else "")
+    parsed = iso.set(~fits.fill_null(value=False), None).str.to_datetime(layout, strict=False, time_unit="us")
+    return parsed.dt.convert_time_zone("UTC") if is_zoned else parsed
+
+
+def _is_plain(texts: pl.Series, parsed: pl.Series) -> pl.Series:
+    """Whether nothing but the format stands there, and the year is one: `24-01-02` is no day of the year 24."""
+    outside = texts.str.contains(r"^[\s+]|\s$")
+    return ~(outside | (parsed.dt.year() < _FIRST_YEAR)).fill_null(value=False)

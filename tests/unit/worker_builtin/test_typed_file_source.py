@@ -1,0 +1,258 @@
+"""The pipeline `file` from 1.2 on: texts and options on one side, values or an error with its place on the other."""
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from optaic.plugins import HeldTypes, InvalidConfig, PipelineContext, SchemaMismatch, UnparsableData
+from worker.builtin.file_source import FilePipeline
+from worker.builtin.typed_file_source import TypedFilePipeline
+
+INT, FLOAT, TEXT = pl.Int64(), pl.Float64(), pl.String()
+
+
+@dataclass
+class Reader:
+    """A file and what a refresh says of it."""
+
+    path: Path
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    def read(
+        self, content: str | bytes | None = None, held: HeldTypes | None = None, **config: object
+    ) -> pl.DataFrame:
+        if isinstance(content, str):
+            content = content.encode()
+        if content is not None:
+            self.path.write_bytes(content)
+        self.metrics.clear()
+        context = PipelineContext(
+            config={"url": str(self.path), **config},
+            held=held or HeldTypes(),
+            report=self.metrics.__setitem__,
+        )
+        return TypedFilePipeline().run(context)
+
+    def closes(self, *values: str, held: HeldTypes | None = None, **config: object) -> list[object]:
+        mark = config.get("delimiter", ",")
+        rows = [mark.join([f"2024-01-{day:02}", "A", value]) for day, value in enumerate(values, 1)]
+        return self.read("\n".join([mark.join(["date", "entity", "close"]), *rows]), held, **config)[
+            "close"
+        ].to_list()
+
+
+@pytest.fixture
+def csv(tmp_path: Path) -> Reader:
+    return Reader(tmp_path / "prices.csv")
+
+
+@pytest.fixture
+def parquet(tmp_path: Path) -> Reader:
+    return Reader(tmp_path / "prices.parquet")
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "expected"),
+    [
+        (["1,5", "2,5"], {"delimiter": ";", "decimal": ","}, [1.5, 2.5]),
+        (["1,5", "2,5"], {"separator": ";", "decimal": ","}, None),  # `closes` writes by `delimiter`
+        (["NA", "2.5", "3"], {"null_values": ["NA"]}, [None, 2.5, 3.0]),
+        (["null", "2.5"], {"null_values": ["null", "NA"]}, [None, 2.5]),
+        (["-", "2"], {"null_values": {"close": ["-"]}}, [None, 2]),
+        (['"1,234.5"', "2.5"], {"thousands": ","}, [1234.5, 2.5]),
+        (['"1.234,5"', '"2,5"'], {"thousands": ".", "decimal": ","}, [1234.5, 2.5]),
+        (["1 234,5", "2,5"], {"thousands": " ", "decimal": ",", "delimiter": ";"}, [1234.5, 2.5]),
+        (["007", "8"], {}, ["007", "8"]),
+        (["007", "8"], {"types": {"close": "Int64"}}, [7, 8]),
+        (["007", "8"], {"types": {"close": "number"}}, [7.0, 8.0]),
+        (["7", "8"], {"types": {"close": "String"}}, ["7", "8"]),
+        (["TRUE", "FALSE"], {"types": {"close": "boolean"}}, [True, False]),
+        (
+            ["31.12.2024"],
+            {"types": {"close": "Date"}, "date_format": {"close": "%d.%m.%Y"}},
+            [dt.date(2024, 12, 31)],
+        ),
+        (["", ""], {}, [None, None]),
+        (["", ""], {"types": {"close": "String"}}, [None, None]),
+    ],
+)
+def test_texts_and_options_give_values(
+    csv: Reader, values: list[str], options: dict[str, Any], expected: list[object] | None
+) -> None:
+    if expected is None:
+        assert csv.read("date;entity;close\n2024-01-01;A;1,5\n", **options)["close"].to_list() == [1.5]
+        return
+    found = csv.closes(*values, **options)
+    assert found == expected
+    assert [type(value) for value in found] == [type(value) for value in expected]
+
+
+def test_what_was_guessed_is_reported_and_why_a_column_stayed_text(csv: Reader) -> None:
+    csv.read("date,entity,close,code,name\n2024-01-02,A,1.5,007,x\n\n2024-01-03,A,NA,8,y\n")
+    assert csv.metrics == {
+        "types_given": {"date": "Date", "entity": "String"},
+        "types_guessed": {"close": "String", "code": "String", "name": "String"},
+        "kept_as_text": {
+            "close": "'NA' is no number (1 of 2 values are): if it means that there is no value, name it in "
+            "`null_values` (row 4)",
+            "code": "'007' would not be the same written as a number: if it is a number, say so in `types` (row 2)",
+            "name": "'x' is no number (row 2)",
+        },
+        "blank_lines_skipped": 1,
+    }
+    csv.closes("NA", "1.5", null_values=["NA"])
+    assert csv.metrics["types_guessed"] == {"close": "Float64"}
+    assert csv.metrics["null_values_read"] == {"close": 1}
+    csv.closes("0.12345678901234567890", types={"close": "Float64"})
+    assert csv.metrics["digits_lost"] == {"close": 1}
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "text"),
+    [
+        (
+            ["1.5", "n/a"],
+            {"types": {"close": "Float64"}},
+            r"column 'close' is Float64, and 'n/a' in row 3 is no number",
+        ),
+        (["1", "2.5"], {"types": {"close": "Int64"}}, r"column 'close' is Int64, and '2.5' in row 3"),
+        (["1", "x", "y"], {"types": {"close": "Int64"}}, r"'x' in row 3 .*2 values do not fit"),
+        (["soon"], {"types": {"close": "Datetime"}}, r"column 'close' is Datetime.*'soon' in row 2"),
+    ],
+)
+def test_a_value_that_does_not_fit_its_given_type_is_named(
+    csv: Reader, values: list[str], options: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(UnparsableData, match=text):
+        csv.closes(*values, **options)
+
+
+def test_a_date_that_is_none_is_named_with_its_place_in_the_file(csv: Reader) -> None:
+    with pytest.raises(UnparsableData, match=r"column 'date' is Date, and '2024-13-01' in row 4"):
+        csv.read("date,entity\n2024-01-02,a\n\n2024-13-01,b\n")
+    with pytest.raises(UnparsableData, match=r"'24-01-03' in row 2"):
+        csv.read("date,entity\n24-01-03,a\n")
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "expected"),
+    [
+        (["1", "2"], INT, [1, 2]),
+        (["1", "2"], FLOAT, [1.0, 2.0]),
+        (["1", "2"], TEXT, ["1", "2"]),
+        (["", ""], FLOAT, [None, None]),
+        (["1", "2.5"], INT, [1.0, 2.5]),
+    ],
+)
+def test_a_held_type_stays(csv: Reader, values: list[str], kind: pl.DataType, expected: list[object]) -> None:
+    found = csv.closes(*values, held=HeldTypes({"close": kind}))
+    assert found == expected
+    assert [type(value) for value in found] == [type(value) for value in expected]
+    widens = kind == INT and "2.5" in values
+    assert csv.metrics["types_held"] == {"close": "Float64" if widens else str(kind)}
+    assert ("types_widened" in csv.metrics) == widens
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"), [(["1", "NA"], FLOAT), (["1", "007"], INT), (["1.5", "1,5"], FLOAT)]
+)
+def test_a_later_value_that_does_not_fit_fails_naming_column_row_and_value(
+    csv: Reader, values: list[str], kind: pl.DataType
+) -> None:
+    with pytest.raises(UnparsableData) as refusal:
+        csv.closes(*values, held=HeldTypes({"close": kind}), delimiter=";")
+    text = str(refusal.value)
+    assert f"column 'close' is {kind}, and {values[1]!r} in row 3" in text
+    assert "repin_types" in text
+
+
+def test_a_column_without_values_so_far_gets_its_type_when_they_come(csv: Reader) -> None:
+    held = HeldTypes({"close": FLOAT}, lambda: frozenset({"close"}))
+    assert csv.closes("a", "b", held=held) == ["a", "b"]
+
+
+def test_a_new_column_is_judged(csv: Reader) -> None:
+    assert csv.closes("1", "2", held=HeldTypes({"date": pl.Date()})) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "path"),
+    [
+        ({"types": {"close": "Int32"}}, "types.close"),
+        ({"types": {"close": 3}}, "types.close"),
+        ({"types": {"volume": "Int64"}}, "types.volume"),
+        ({"types": {"entity": "Int64"}}, "types.entity"),
+        ({"types": {"date": "Datetime"}}, "types.date"),
+        ({"decimal": ""}, "decimal"),
+        ({"decimal": "5"}, "decimal"),
+        ({"decimal": ",", "thousands": ","}, "thousands"),
+        ({"thousands": "ab"}, "thousands"),
+        ({"null_values": "NA"}, "null_values"),
+        ({"null_values": {"close": "NA"}}, "null_values.close"),
+        ({"date_format": 3}, "date_format"),
+        ({"date_format": {"date": 3}}, "date_format"),
+    ],
+)
+def test_a_malformed_option_is_named(csv: Reader, options: Mapping[str, Any], path: str) -> None:
+    with pytest.raises(InvalidConfig, match=f"^{path}"):
+        csv.closes("1", **options)
+
+
+def test_a_parquet_file_has_its_own_types_unless_others_are_given(parquet: Reader) -> None:
+    table = pl.DataFrame(
+        {
+            "day": [dt.date(2024, 1, 2)],
+            "px": pl.Series([Decimal("1.25")], dtype=pl.Decimal(10, 2)),
+            "id": [7],
+            "text": ["0.5"],
+        }
+    )
+    table.write_parquet(parquet.path)
+    columns = {"date": "day", "close": "px", "id": "id", "text": "text"}
+    assert parquet.read(columns=columns).schema == {"date": pl.Date, "close": FLOAT, "id": INT, "text": TEXT}
+    found = parquet.read(columns=columns, types={"id": "String", "text": "Float64", "close": "String"})
+    assert found.rows() == [(dt.date(2024, 1, 2), "1.25", "7", 0.5)]
+    assert parquet.metrics["types_given"] == {"close": "String", "id": "String", "text": "Float64"}
+    with pytest.raises(UnparsableData, match=r"column 'close' is Int64, and '1.25' in row 1"):
+        parquet.read(columns=columns, types={"close": "Int64"})
+
+
+def test_a_decimal_that_float64_does_not_keep_is_refused_by_name(parquet: Reader) -> None:
+    amount = pl.Series([Decimal("12345678901234567.89")], dtype=pl.Decimal(30, 2))
+    pl.DataFrame({"date": [dt.date(2024, 1, 2)], "amount": amount}).write_parquet(parquet.path)
+    with pytest.raises(UnparsableData, match=r"column 'amount'.*'12345678901234567.89' in row 1.*`types`"):
+        parquet.read()
+    assert parquet.read(types={"amount": "String"})["amount"].to_list() == ["12345678901234567.89"]
+
+
+def test_the_present_version_guesses_as_it_did_but_alters_nothing(csv: Reader) -> None:
+    csv.path.write_text(
+        "date,entity,code,id,px,flag,words,old\n"
+        "2024-01-02,A,007,9223372036854775808,1.5,TRUE,NaN,1e5\n"
+        "2024-01-03,A,008,1,2,FALSE,2.5,2\n"
+    )
+    metrics: dict[str, Any] = {}
+    found = FilePipeline().run(PipelineContext(config={"url": str(csv.path)}, report=metrics.__setitem__))
+    assert found.schema == {
+        "date": pl.Date,
+        "entity": TEXT,
+        "code": TEXT,
+        "id": TEXT,
+        "px": FLOAT,
+        "flag": pl.Boolean,
+        "words": FLOAT,
+        "old": TEXT,
+    }
+    assert found["code"].to_list() == ["007", "008"]
+    assert set(metrics["kept_as_text"]) == {"code", "id", "old"}
+
+
+def test_a_column_that_is_missing_is_named(csv: Reader) -> None:
+    with pytest.raises(SchemaMismatch, match="known"):
+        csv.closes("1", dates=["date", "known"])
