@@ -26,7 +26,6 @@ from worker.builtin.tidy import ISO, check_columns, choose, cut, read_date_colum
 from worker.builtin.typed.holding import align
 from worker.builtin.zones import to_zones, zones_of
 
-_UNSEEN = "not looked for: a refresh with a cursor reads what came after it; mode FULL finds what is gone"
 _PASSWORDS = ("password", "passwd", "pwd")
 # Formats whose texts and numbers grow with the date: the larger unit first, each of a fixed width.
 _SORTED = re.compile(r"[^%]*(%F|%Y[^%]*%m[^%]*%d)[^%]*(%H[^%]*(%M[^%]*(%S[^%]*)?)?|%T[^%]*)?")
@@ -76,8 +75,10 @@ class SqlPipeline(Pipeline):
         context.progress(0.8, f"{table.height} rows read")
         context.report("rows_fetched", table.height)
         if base is not None:
-            context.report("deletions", _UNSEEN)
-            table = _merge(base, table, list(read_names(config, "keys") or ("date", "entity")), source)
+            keys = list(read_names(config, "keys") or ("date", "entity"))
+            merged = _merge(base, table, keys, source)
+            context.report("deletions", _say_unseen(base.filter(pl.col(kept) == last), table, keys))
+            table = merged
         return cut(table, bounds, source)
 
     def _starts_afresh(self, context: PipelineContext) -> bool:
@@ -101,6 +102,16 @@ def _read_format(config: Config, name: str) -> str:
     """How a column's dates are written."""
     given = config.get("date_format")
     return str((given.get(name) if isinstance(given, Mapping) else given) or "") or ISO
+
+
+def _say_unseen(again: pl.DataFrame, table: pl.DataFrame, keys: Sequence[str]) -> str:
+    """What is known of deletions: the rows of the last cursor, `again`, should have come again; others are not read."""
+    present = table.select(pl.col(name).cast(again.schema[name], strict=False) for name in keys)
+    gone = again.join(present, on=list(keys), how="anti").height
+    found = (
+        f"{gone} rows under the last cursor are gone at the source, and kept; the others are " if gone else ""
+    )
+    return f"{found}not looked for: a refresh with a cursor reads what came after it; mode FULL deletes what is gone"
 
 
 def _name_of_cursor(cursor: str, mapping: Mapping[str, str], dates: Sequence[str]) -> str:

@@ -197,7 +197,11 @@ def test_what_was_fetched_and_what_was_not_looked_for_is_reported(database: Data
     context = PipelineContext(config=config, previous_reader=lambda: first, report=said.__setitem__)
     assert SqlPipeline().run(context).height == 4
     assert said["rows_fetched"] == 2, "the last one again, and the new one; not what was known before"
-    assert "not looked for" in str(said["deletions"])
+    assert str(said["deletions"]).startswith("not looked for")
+    database.execute("delete from prices where seq in (1, 3)")  # 3 was the last cursor
+    assert SqlPipeline().run(context).height == 4
+    assert str(said["deletions"]).startswith("1 rows under the last cursor are gone at the source, and kept")
+    database.insert((DAYS[0], "a", 1.25, 1), (DAYS[1], "a", 3.5, 3))
     said.clear()
     full = PipelineContext(config=config, mode=Mode.FULL, report=said.__setitem__)
     SqlPipeline().run(full)
