@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+import structlog
+
+from worker import cgroup
 from worker.children import Forkserver
 from worker.config import Settings
+
+_log = structlog.get_logger(__name__)
 
 # What a run needs, so that a child starts with it. Modules only: data or connections must not be shared by forks.
 PRELOAD = (
@@ -35,6 +40,8 @@ async def main(stop: asyncio.Event) -> None:
     from worker.prefect_adapter import WorkPool, quieten  # noqa: PLC0415 - the same
 
     quieten(settings.log_level)
+    if left := await asyncio.to_thread(cgroup.sweep):
+        _log.warning("processes of runs ended that another worker left", runs=left)
     await warming
     async with WorkPool(settings.work_pool, settings.work_pool_type) as pool:
         await Executor(settings, pool, forkserver).run(stop)

@@ -74,7 +74,7 @@ class Settings(BaseSettings):
     )
 
     run_output_folder: str = Field(
-        default_factory=lambda: f"{tempfile.gettempdir()}/optaic-{os.getuid()}/run-output",
+        default_factory=lambda: f"{tempfile.gettempdir()}/optaic-run-output-{os.getuid()}",
         description="Folder on this machine for what runs print, a file for each.",
     )
     run_output_bytes: int = Field(

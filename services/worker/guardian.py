@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from typing import IO, NoReturn
 
 from worker import frames, process_tree
+from worker.cgroup import Cgroup
 from worker.run_output import OutputLimits, RunOutput
 
 _KILL_SECONDS = 10.0
@@ -93,20 +94,25 @@ def _guard(line: Line, run_child: RunChild) -> None:
     signal.signal(signal.SIGCHLD, _do_nothing)
     signal.set_wakeup_fd(wake.fileno())
     source, sink = os.pipe()
+    group = Cgroup.create()
     with tempfile.TemporaryFile() as fault:
-        pid = _start(line, run_child, source, sink, fault)
+        pid = _start(line, run_child, source, sink, fault, group)
         os.close(sink)
         line.work.close()
-        _Watch(line.orders, ended, source, pid, output, fault).run()
+        _Watch(line.orders, ended, source, pid, output, fault, group).run()
 
 
-def _start(line: Line, run_child: RunChild, source: int, sink: int, fault: IO[bytes]) -> int:
+def _start(
+    line: Line, run_child: RunChild, source: int, sink: int, fault: IO[bytes], group: Cgroup | None
+) -> int:
     own = os.getpid()
     sys.stdout.flush()
     sys.stderr.flush()
 
     def be_child() -> None:
         process_tree.die_with_parent(own)
+        if group is not None:
+            group.enter()
         signal.set_wakeup_fd(-1)
         for number in (*_ENDING, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
@@ -155,11 +161,13 @@ class _Watch:
         pid: int,
         output: RunOutput,
         fault: IO[bytes],
+        group: Cgroup | None,
     ) -> None:
         self._orders, self._ended, self._source = orders, ended, source
         self._pid = pid
         self._output = output
         self._fault = fault
+        self._group = group
         self._status: int | None = None
 
     def run(self) -> None:
@@ -178,12 +186,19 @@ class _Watch:
                     self._reap()
                 if self._orders in ready:
                     break  # an order to end it, or whoever gives orders is gone
-        left = process_tree.end_descendants(self._reap, _KILL_SECONDS) - {self._pid}
+        # Counted before a group would end them all at once.
+        left = process_tree.end_descendants(self._reap, _KILL_SECONDS, self._end_group) - {self._pid}
+        if self._group is not None:
+            self._group.remove()
         limit = time.monotonic() + _DRAIN_SECONDS
         while time.monotonic() < limit and self._take():
             pass
         self._output.close()
         self._report(len(left))
+
+    def _end_group(self) -> None:
+        if self._group is not None:
+            self._group.kill()
 
     def _take(self) -> bool:
         """Take what is there of the output; False: nothing, or nothing more."""

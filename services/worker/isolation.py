@@ -114,11 +114,11 @@ class Isolation:
             answer = answering.result() if answering.done() else None
             if answer is not None:
                 return answer
-            # It has closed its end: it is dying, or user code closed what is not its own.
+            # It has closed its end: it is dying, or user code has closed what is not its own.
             await asyncio.wait({self._reporting}, timeout=_AFTERMATH_SECONDS)
             if not self._reporting.done():
-                self._writers[0].write_eof()
-                await asyncio.wait({self._reporting}, timeout=_END_SECONDS)
+                closed = "the process closed the connection on which it returns its result"
+                return Failure("PROCESS_EXITED", closed, "")
             self.report = self._reporting.result() if self._reporting.done() else _UNKNOWN
             return describe_death(self.report.exit_code, self.report.tail, self.report.fault)
         finally:

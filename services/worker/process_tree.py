@@ -17,6 +17,10 @@ _SET_CHILD_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER
 _POLL_SECONDS = 0.01
 
 
+def _do_nothing() -> None:
+    """There is no group."""
+
+
 def die_with_parent(parent: int) -> None:
     """Have the kernel kill this process when its parent ends, however that ends; only Linux can."""
     if sys.platform != "linux":
@@ -33,11 +37,13 @@ def adopt_orphans() -> bool:
     return bool(ctypes.CDLL(None, use_errno=True).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
 
 
-def end_descendants(reap: Callable[[], None], within: float) -> set[int]:
+def end_descendants(
+    reap: Callable[[], None], within: float, end_group: Callable[[], None] = _do_nothing
+) -> set[int]:
     """Kill every process below this one, and what they start meanwhile; who they were.
 
-    `reap` waits, without blocking, for children that have ended. Gives up after `within` seconds: a process that
-    waits for a device cannot be killed.
+    `reap` waits, without blocking, for children that have ended; `end_group` kills, all at once, those that are in a
+    group. Gives up after `within` seconds: a process that waits for a device cannot be killed.
     """
     killed: set[int] = set()
     limit = time.monotonic() + within
@@ -45,6 +51,7 @@ def end_descendants(reap: Callable[[], None], within: float) -> set[int]:
         reap()
         # Whoever is found may have started others before it was killed: look until there is nobody.
         living = [process for process in psutil.Process().children(recursive=True) if _is_living(process)]
+        end_group()
         if not living:
             break
         for process in living:

@@ -20,6 +20,11 @@ def _hold_the_interpreter(_: PipelineContext) -> None:
     ctypes.PyDLL(None).sleep(600)  # no other thread of this process runs meanwhile
 
 
+def _close_everything(context: PipelineContext) -> None:
+    os.closerange(3, 1000)  # as programs do that become daemons
+    _hold_the_interpreter(context)
+
+
 def _read_nowhere(_: PipelineContext) -> None:
     ctypes.string_at(0)
 
@@ -61,6 +66,7 @@ HOWS: Mapping[str, Callable[[PipelineContext], None]] = {
     "SIGSEGV": _read_nowhere,
     "SIGABRT": lambda _: os.abort(),
     "kill the guardian": lambda _: os.kill(os.getppid(), signal.SIGKILL),
+    "close everything": _close_everything,
     "hold": _hold_the_interpreter,
     "memory": _ask_for_too_much,
     "print": _print_much,

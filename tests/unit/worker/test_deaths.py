@@ -6,6 +6,8 @@ import asyncio
 import functools
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from optaic.common.v1 import flow_pb2
 from optaic.run.v1 import run_pb2
 from support.polling import eventually
 from support.worker import World, make_ticket, running_world
+from worker.cgroup import Cgroup, sweep
 from worker.execution import Ending, Outcome, execute_run
 
 REFRESH = flow_pb2.FLOW_KIND_REFRESH
@@ -70,6 +73,7 @@ async def _nothing_lives(folder: Path, *names: str) -> None:
         ("SIGSEGV", "PROCESS_KILLED", "was killed by SIGSEGV"),
         ("SIGABRT", "PROCESS_KILLED", "was killed by SIGABRT"),
         ("kill the guardian", "PROCESS_KILLED", "the one that watches over it"),
+        ("close everything", "PROCESS_EXITED", "closed the connection"),
     ],
 )
 async def test_what_ended_the_process_is_said_with_the_last_lines_of_its_output(
@@ -81,7 +85,7 @@ async def test_what_ended_the_process_is_said_with_the_last_lines_of_its_output(
     assert run.status == run_pb2.RUN_STATUS_FAILED
     assert run.error.type == kind
     assert said in run.error.message
-    if how != "kill the guardian":  # who has the output
+    if how not in {"kill the guardian", "close everything"}:  # whoever has the output tells
         lines = run.error.message.splitlines()
         assert "line 30" in lines
         assert "line 1" not in lines, "twenty lines are kept"
@@ -140,6 +144,48 @@ async def test_all_that_a_run_started_ends_when_the_run_is_ended(
         run.status = run_pb2.RUN_STATUS_CANCELLED
     await asyncio.wait({task})
     await _nothing_lives(tmp_path, "child", *DAEMONS)
+
+
+async def test_what_is_left_of_a_killed_guardian_is_ended_by_the_next_worker(
+    world: World, tmp_path: Path
+) -> None:
+    group = Cgroup.create()
+    if group is None:
+        pytest.skip("no control group can be made here")
+    group.remove()
+    run = _submit(world, tmp_path, "daemons", then="hold")
+    task = asyncio.create_task(_execute(world, run, tmp_path))
+    await eventually(lambda: all((tmp_path / f"{name}.pid").exists() for name in DAEMONS))
+    await eventually(lambda: all(_read_pid(tmp_path, name) for name in DAEMONS))
+    os.kill(_parent(_read_pid(tmp_path, "child")), signal.SIGKILL)
+    await task
+    await asyncio.to_thread(sweep)
+    await _nothing_lives(tmp_path, "child", *DAEMONS)
+
+
+_TREE = """
+import os, pathlib, sys, time
+from worker import process_tree
+assert process_tree.adopt_orphans()
+if not os.fork():
+    os.setsid()
+    if not os.fork():
+        pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
+        time.sleep(600)
+    os._exit(0)
+while not pathlib.Path(sys.argv[1]).exists():
+    time.sleep(0.01)
+print(len(process_tree.end_descendants(process_tree.reap, 10)))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux gives orphans to somebody else")
+def test_orphans_are_ended_where_there_is_no_control_group(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _TREE, str(tmp_path / "pid")], capture_output=True, check=True, timeout=60
+    )
+    assert int(done.stdout) >= 1
+    assert _has_ended(int(_read_text(str(tmp_path / "pid"))))
 
 
 def _parent(pid: int) -> int:
