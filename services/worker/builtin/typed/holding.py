@@ -70,8 +70,7 @@ def settle(
         problems += [f"column {name!r} ({before[name]}) is gone" for name in removed]
     if problems:
         raise SchemaMismatch(
-            f"{'; '.join(problems)}; to take the table as it is now, refresh with mode FULL "
-            "(a CSV file's types also need the parameter repin_types)"
+            f"{'; '.join(problems)}; refresh in full (mode FULL) to take the table as it is now"
         )
     added = tuple(name for name in table.columns if name not in before) if held is not None else ()
     return Shape(pl.DataFrame(columns), added, removed, tuple(retyped))
@@ -117,7 +116,7 @@ def align(base: pl.DataFrame, new: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataF
         elif _widens(was, types[name]) and not _is_exact(base[name]):
             raise SchemaMismatch(
                 f"column {name!r} was {was} and is {types[name]} now, and holds numbers that {types[name]} does not "
-                "keep; to take the table as it is now, refresh with mode FULL"
+                "keep; refresh in full (mode FULL) to take the table as it is now"
             )
     order = [*base.columns, *(name for name in new.columns if name not in base.columns)]
     return _as_types(base, types, order), _as_types(settled, types, order)
