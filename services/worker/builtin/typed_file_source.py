@@ -12,6 +12,7 @@ from worker.builtin.csv_text import CsvFormat, read_csv_text
 from worker.builtin.file_source import FilePipeline
 from worker.builtin.typed.kinds import read_types
 from worker.builtin.typed.tables import give_types
+from worker.builtin.zones import to_zones
 
 
 class TypedFilePipeline(FilePipeline):
@@ -42,7 +43,8 @@ class TypedFilePipeline(FilePipeline):
         report.tell(context.report)
         if text.blank_lines:
             context.report("blank_lines_skipped", text.blank_lines)
-        return table
+        # An offset that a text says is no zone: it may be another in winter.
+        return to_zones(table, {}, context.timezone)
 
     def _read_parquet(
         self,

@@ -22,6 +22,7 @@ from optaic.plugins import (
     SchemaMismatch,
     Store,
     StoredVersion,
+    UnparsableData,
 )
 from worker.backtest.panel import build_panel
 from worker.backtest.settings import BacktestSettings
@@ -31,6 +32,7 @@ from worker.builtin.file_source import FilePipeline
 from worker.builtin.parquet_store import ParquetStore
 from worker.builtin.point_in_time_accessor import PointInTimeAccessor
 from worker.builtin.simple_accessor import SimpleAccessor
+from worker.builtin.typed_file_source import TypedFilePipeline
 from worker.guardrails import Guardrail, check_guardrails
 
 DAYS = [dt.date(2024, 3, 28), dt.date(2024, 4, 2), dt.date(2024, 7, 1), dt.date(2024, 7, 2)]
@@ -254,3 +256,31 @@ def test_an_expression_is_cut_to_days_and_joins_instants_of_several_zones(zone: 
     found: Any = ExpressionPipeline().run(context)
     assert found["value"].to_list() == [0.0, 0.0]
     assert found["date"].to_list() == at(zone, hour)[1:3]
+
+
+@pytest.mark.parametrize(
+    ("zone", "hour"), [("Asia/Tokyo", 0), ("America/New_York", 20), ("Europe/London", 0)]
+)
+def test_times_with_offsets_in_a_csv_file_have_the_days_of_the_dataset(
+    tmp_path: Path, zone: str, hour: int
+) -> None:
+    lines = [f"{day},a,{moment.isoformat()}" for day, moment in zip(DAYS, at(zone, hour), strict=True)]
+    (tmp_path / "a.csv").write_text("\n".join(["date,entity,knowledge_date", *lines]) + "\n")
+    context = PipelineContext(
+        config={"url": str(tmp_path / "a.csv"), "types": {"knowledge_date": "Datetime"}}, timezone=zone
+    )
+    table = TypedFilePipeline().run(context)
+    assert table["knowledge_date"].to_list() == at(zone, hour)
+    accessor = PointInTimeAccessor({"as_of": "2024-07-01"})
+    assert accessor.read(InMemory(table), "", "")["date"].to_list() == DAYS[:3]
+
+
+def test_a_time_that_is_to_be_a_date_is_the_midnight_of_its_zone(tmp_path: Path) -> None:
+    table = bars("America/New_York", 0).with_columns(seen="date", date=pl.Series(DAYS))
+    table.write_parquet(tmp_path / "a.parquet")
+    config = {"url": str(tmp_path / "a.parquet"), "types": {"seen": "Date"}}
+    assert TypedFilePipeline().run(PipelineContext(config=config))["seen"].to_list() == DAYS
+    # In UTC the next midnight: a date of UTC would say tomorrow.
+    table.with_columns(pl.Series("seen", at("America/New_York", 20))).write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(UnparsableData, match="seen"):
+        TypedFilePipeline().run(PipelineContext(config=config))

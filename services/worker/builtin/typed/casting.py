@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 import polars as pl
 
+from optaic.plugins import take_days, zone_of
 from worker.builtin.typed.judging import Fitted, Misfit, fit
 from worker.builtin.typed.kinds import storage_type
 from worker.builtin.typed.numbers import NumberFormat
@@ -26,6 +29,8 @@ def convert(column: pl.Series, kind: pl.DataType, date_format: str = "") -> Fitt
         return fit(column.cast(pl.String), kind, NumberFormat(), date_format, is_given=True)
     if own == kind or (isinstance(own, pl.Datetime) and isinstance(kind, pl.Datetime)):
         return Fitted(column)
+    if kind == pl.Date() and isinstance(column.dtype, pl.Datetime):
+        return _to_days(column)
     try:
         values = column.cast(kind, strict=False)
         same = values.cast(column.dtype, strict=False) == column
@@ -34,6 +39,19 @@ def convert(column: pl.Series, kind: pl.DataType, date_format: str = "") -> Fitt
     wrong = (~same).fill_null(value=True) & column.is_not_null()
     if not wrong.any():
         return Fitted(values)
+    return _refuse(column, wrong, kind)
+
+
+def _to_days(column: pl.Series) -> Fitted | Misfit:
+    """Midnights of the column's zone as the days that they begin; another time would get lost."""
+    zone = zone_of(column)
+    days = take_days(column, zone)
+    shown = column if column.dtype.time_zone is None else column.dt.convert_time_zone(zone)  # type: ignore[attr-defined] # it is of times
+    wrong = (shown.dt.time() != dt.time()).fill_null(value=False)
+    return _refuse(column, wrong, pl.Date()) if wrong.any() else Fitted(days)
+
+
+def _refuse(column: pl.Series, wrong: pl.Series, kind: pl.DataType) -> Misfit:
     row = wrong.arg_max()
     assert row is not None
     return Misfit(row, str(column[row]), f"would not be the same as {kind}", int(wrong.sum()))
