@@ -1,4 +1,4 @@
-"""`python -m devstack up|down|status|run`: the embedded stack from a terminal, also before `optaic dev` exists."""
+"""`python -m devstack up|down|status|run|republish`: the embedded stack from a terminal, also before `optaic dev` exists."""
 
 import argparse
 import asyncio
@@ -8,7 +8,10 @@ from collections.abc import Callable
 
 import devstack
 from devstack import State
+from devstack.endpoints import Endpoints
 from devstack.ports import PortTakenError
+
+_COMPARISON_SECONDS = 120.0
 
 
 def main() -> int:
@@ -19,6 +22,9 @@ def main() -> int:
     commands.add_parser("down", help="stop it; its data stays")
     commands.add_parser("run", help="run it in the foreground until Ctrl-C")
     commands.add_parser("supervise")  # what `up` starts
+    commands.add_parser(
+        "republish", help="compare all services now; what one of them lacks is published again"
+    )
     show = commands.add_parser("status", help="what runs and what answers")
     show.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
@@ -31,6 +37,8 @@ def main() -> int:
             return 0
         case "status":
             return _status(settings, as_json=arguments.json)
+        case "republish":
+            return _republish(settings)
         case "run":
             return _report_errors(lambda: devstack.run(_show_and_wait, settings))
         case _:
@@ -55,6 +63,26 @@ def _up(settings: devstack.Settings) -> int:
         return _report_errors(start)
     except KeyboardInterrupt:
         return 130
+
+
+def _republish(settings: devstack.Settings) -> int:
+    from servicekit.comparison import compare_now  # noqa: PLC0415 - only this command needs the services
+    from servicekit.errors import UnavailableError  # noqa: PLC0415 - the same
+
+    state = State(settings.root)
+    endpoints = Endpoints.load(state)
+    if endpoints is None:
+        sys.stderr.write(f"there is no stack in {state.root}: start it with `make up`\n")
+        return 1
+    login = f"//instance:{state.secrets()['nats_instance']}@"
+    url = settings.nats_url or endpoints.nats.replace("//", login, 1)
+    try:
+        asked = asyncio.run(compare_now(url, _COMPARISON_SECONDS))
+    except UnavailableError as error:
+        sys.stderr.write(f"{error.message}\n")
+        return 1
+    sys.stdout.write("all services know the same\n" if not asked else f"published again: {asked} parts\n")
+    return 0
 
 
 async def _show_and_wait(stack: devstack.Stack) -> int:

@@ -23,6 +23,7 @@ from instance_service.reconcile import (
     ProjectPairing,
     Reconciler,
 )
+from instance_service.reconcile.comparing import Comparing
 from instance_service.store import installation
 from instance_service.use_cases.definitions.plugins import publish_plugins
 from instance_service.use_cases.environment import Environment
@@ -34,6 +35,7 @@ from servicekit import logging, runtime
 from servicekit.auth import Authenticator
 from servicekit.broker import Broker
 from servicekit.clock import SystemClock
+from servicekit.comparison import Comparison
 from servicekit.consumer import Consumer
 from servicekit.database import Database
 from servicekit.ids import new_id
@@ -99,6 +101,10 @@ async def build(settings: Settings, outside: Outside) -> App:
     drift = DriftWatch(environment, pairings, reconcile_loop.wake, plans)
     drift_loop = Loop("drift", settings.drift_interval_seconds, drift.step)
     database.on_appended(reconcile_loop.wake)
+    comparison = Comparison(broker, "instance-service")
+    comparing = Comparing(environment, comparison, settings.tenants, lambda: relay.is_leader)
+    comparison_loop = Loop("comparison", settings.comparison_interval_seconds, comparing.step)
+    comparing.listen(comparison_loop.wake)
     lineage_events = Consumer(
         database,
         broker,
@@ -149,6 +155,7 @@ async def build(settings: Settings, outside: Outside) -> App:
         "run events": run_events.run,
         "reconcile": reconcile_loop.run,
         "drift": drift_loop.run,
+        "comparison": comparison_loop.run,
     }
     return App(environment, broker, server, background, [reconciler.close])
 

@@ -56,6 +56,11 @@ class Settings(ServiceSettings):
         gt=0,
         description="How long Prefect may have planned nothing of an enabled schedule before its instance says so.",
     )
+    comparison_interval_seconds: float = Field(
+        default=300.0,
+        gt=0,
+        description="Time between comparisons of all instances with what the other services know of them.",
+    )
     reconcile_interval_seconds: float = Field(
         default=1.0, gt=0, description="Time between looks at the work queue when nothing wakes it."
     )

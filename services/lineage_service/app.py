@@ -16,6 +16,7 @@ from servicekit import logging, migrations, runtime
 from servicekit.auth import Authenticator
 from servicekit.broker import Broker
 from servicekit.clock import SystemClock
+from servicekit.comparison import Comparison
 from servicekit.consumer import Consumer
 from servicekit.database import Database
 from servicekit.ids import new_id
@@ -58,6 +59,7 @@ def build(settings: Settings) -> App:
         filter_subjects=consumers.RUN_SUBJECTS,
         apply=received.apply_run_events,
     )
+    consumers.Compared(services, database, Comparison(broker, "lineage-service")).listen()
     server = Server(
         settings,
         "lineage-service",

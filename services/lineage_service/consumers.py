@@ -7,12 +7,21 @@ from collections.abc import Sequence
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lineage_service import events
+from lineage_service.store.comparison import RunNumbers
+from lineage_service.use_cases import comparison
 from lineage_service.use_cases.events import Services, apply_run_facts, apply_snapshots
+from optaic.common.v1.flow_pb2 import FlowRef
+from optaic.instance.v1.instance_comparison_pb2 import InstancePage, InstancesWanted
+from optaic.lineage.v1.lineage_comparison_pb2 import FlowEntry, FlowPage, FlowsWanted
+from optaic.run.v1.run_comparison_pb2 import RunPage, RunsWanted
+from servicekit.comparison import Comparison
 from servicekit.consumer import Received
+from servicekit.database import Database
 
 INSTANCE_STREAM = "INSTANCE_EVENTS"
 INSTANCE_SUBJECTS = ("optaic.*.instance.v1.>",)
 RUN_STREAM = "RUN_EVENTS"
+_PAGE = 2_000  # flows in one message
 RUN_SUBJECTS = tuple(
     f"optaic.*.run.v1.{participle}.*"
     for participle in ("submitted", "started", "completed", "failed", "cancelled")
@@ -42,3 +51,60 @@ class Events:
         facts = [fact for fact in found if fact is not None]
         if facts:
             await apply_run_facts(self._services, connection, tenant_id, facts)
+
+
+class Compared:
+    """Hears what the owners have, asks for what is lacking here, and says what flows there are."""
+
+    def __init__(self, services: Services, database: Database, channel: Comparison) -> None:
+        self._services = services
+        self._database = database
+        self._channel = channel
+
+    def listen(self) -> None:
+        """Hear all that concerns this service."""
+        self._channel.on("instances.page", InstancePage, self._compare_instances)
+        self._channel.on("runs.page", RunPage, self._compare_runs)
+        self._channel.on("flows.wanted", FlowsWanted, self._tell)
+
+    async def _compare_instances(self, tenant_id: str, page: InstancePage) -> None:
+        after, until = page.after_instance_id, page.until_instance_id
+        listed = {
+            entry.instance_id: comparison.Listed(entry.revision, entry.is_deleting)
+            for entry in page.instances
+        }
+        wanted = await comparison.list_wanted_instances(self._database, tenant_id, after, until, listed)
+        await self._channel.ask(tenant_id, "instances.wanted", wanted, _instances_wanted)
+        entries = [
+            FlowEntry(flow=events.flow_ref(*key), revision=revision)
+            for key, revision in await comparison.list_flows(self._database, tenant_id, after, until)
+        ]
+        for start in range(0, len(entries), _PAGE):
+            page_of_flows = FlowPage(flows=entries[start : start + _PAGE])
+            await self._channel.say(tenant_id, "flows.page", page_of_flows)
+
+    async def _compare_runs(self, tenant_id: str, page: RunPage) -> None:
+        listed = {
+            events.flow_key(entry.flow): RunNumbers(
+                entry.run_number,
+                entry.ended_run_number,
+                entry.outcome_run_number,
+                entry.completed_run_number,
+            )
+            for entry in page.flows
+        }
+        wanted = await comparison.list_wanted_runs(self._database, tenant_id, listed)
+        flows = [events.flow_ref(*key) for key in wanted]
+        await self._channel.ask(tenant_id, "runs.wanted", flows, _runs_wanted)
+
+    async def _tell(self, tenant_id: str, wanted: FlowsWanted) -> None:
+        keys = sorted({events.flow_key(flow) for flow in wanted.flows})
+        await comparison.tell_flows(self._services, self._database, tenant_id, keys)
+
+
+def _instances_wanted(instance_ids: Sequence[str]) -> InstancesWanted:
+    return InstancesWanted(instance_ids=instance_ids)
+
+
+def _runs_wanted(flows: Sequence[FlowRef]) -> RunsWanted:
+    return RunsWanted(flows=flows)

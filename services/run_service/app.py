@@ -9,7 +9,7 @@ from typing import Any
 
 from optaic.run.v1 import run_report_service_pb2_grpc, run_service_pb2_grpc
 from run_service.config import Settings
-from run_service.consumers import build_consumers
+from run_service.consumers import Compared, build_consumers
 from run_service.grpc_api import RunReportServicer, RunServicer
 from run_service.peers_adapter import Peers
 from run_service.ports import Orchestrator
@@ -27,6 +27,7 @@ from servicekit import client, logging, migrations, runtime
 from servicekit.auth import Authenticator
 from servicekit.broker import Broker
 from servicekit.clock import Clock, SystemClock
+from servicekit.comparison import Comparison
 from servicekit.database import Database
 from servicekit.ids import new_id
 from servicekit.loop import Loop
@@ -87,6 +88,7 @@ async def build(
         Loop("ticks", settings.tick_interval_seconds, Ticker(deps).step),
         Loop("watches", settings.watch_poll_seconds, watches.look),
     ]
+    Compared(deps, Comparison(broker, "run-service")).listen()
     server = Server(
         settings,
         "run-service",

@@ -38,6 +38,11 @@ def run_event(happening: str, tenant_id: str, run: run_pb2.Run, event_id: str, c
     return make_event(SERVICE, tenant_id, message, happening, run.instance_id, clock, lambda: event_id)
 
 
+def last_event(status: RunStatus, tenant_id: str, run: run_pb2.Run, event_id: str, clock: Clock) -> Event:
+    """Return a run's last event, as it was published."""
+    return run_event(_LAST_EVENT[status], tenant_id, run, event_id, clock)
+
+
 def attached_event(
     status: RunStatus, run: run_pb2.Run, event_id: str
 ) -> lineage_service_pb2.AttachedRunEvent:

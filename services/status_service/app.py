@@ -11,6 +11,7 @@ from servicekit import logging, migrations, runtime
 from servicekit.auth import Authenticator
 from servicekit.broker import Broker
 from servicekit.clock import SystemClock
+from servicekit.comparison import Comparison
 from servicekit.consumer import Consumer
 from servicekit.database import Database
 from servicekit.ids import new_id
@@ -65,6 +66,7 @@ class Application:
                 consumers.on_flow_statuses_changed, self.live, self.feed.wake, SystemClock(), new_id
             ),
         )
+        consumers.Compared(self.database, Comparison(self.broker, "status-service")).listen()
         compaction = Compaction(self.database, settings.watch_retention_revisions)
         self.compaction = Loop("compaction", settings.compaction_interval_seconds, compaction.step)
         self.relay = Relay(self.database, self.broker)

@@ -5,16 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from datetime import UTC
 
 import structlog
 from google.protobuf.message import Message
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from optaic.common.v1.flow_pb2 import FlowRef
 from optaic.instance.v1 import instance_events_pb2 as instance_events
+from optaic.instance.v1.instance_comparison_pb2 import InstancePage, InstancesWanted
 from optaic.lineage.v1 import lineage_events_pb2 as lineage_events
+from optaic.lineage.v1.lineage_comparison_pb2 import FlowPage, FlowsWanted
 from optaic.status.v1 import status_pb2
 from servicekit.clock import Clock
+from servicekit.comparison import Comparison
 from servicekit.consumer import Received
+from servicekit.database import Database
 from servicekit.ids import IdSource
 from status_service import domain, events, use_cases
 from status_service.ports import StatusPublisher
@@ -126,3 +132,47 @@ class LiveStatuses:
                     await publisher.publish(tenant_id, batch)
                 except Exception as error:  # noqa: BLE001 - live messages may be lost; nothing may end this loop
                     _log.warning("live statuses lost", count=len(batch), error=repr(error))
+
+
+class Compared:
+    """Hears what the owners have, and asks for what is lacking here."""
+
+    def __init__(self, database: Database, channel: Comparison) -> None:
+        self._database = database
+        self._channel = channel
+
+    def listen(self) -> None:
+        """Hear all that concerns this service."""
+        self._channel.on("instances.page", InstancePage, self._compare_instances)
+        self._channel.on("flows.page", FlowPage, self._compare_flows)
+
+    async def _compare_instances(self, tenant_id: str, page: InstancePage) -> None:
+        listed = {
+            entry.instance_id: (entry.revision, entry.update_time.ToDatetime(UTC))
+            for entry in page.instances
+            if domain.has_status(events.kind_word(entry.kind))
+        }
+        wanted = await use_cases.list_wanted_instances(
+            self._database, tenant_id, page.after_instance_id, page.until_instance_id, listed
+        )
+        await self._channel.ask(tenant_id, "instances.wanted", wanted, _instances_wanted)
+
+    async def _compare_flows(self, tenant_id: str, page: FlowPage) -> None:
+        listed = {
+            (entry.flow.instance_id, events.flow_kind_word(entry.flow.flow_kind)): entry.revision
+            for entry in page.flows
+        }
+        wanted = await use_cases.list_wanted_flows(self._database, tenant_id, listed)
+        flows = [
+            FlowRef(instance_id=instance_id, flow_kind=events.flow_kind_value(kind))
+            for instance_id, kind in wanted
+        ]
+        await self._channel.ask(tenant_id, "flows.wanted", flows, _flows_wanted)
+
+
+def _instances_wanted(instance_ids: Sequence[str]) -> InstancesWanted:
+    return InstancesWanted(instance_ids=instance_ids)
+
+
+def _flows_wanted(flows: Sequence[FlowRef]) -> FlowsWanted:
+    return FlowsWanted(flows=flows)

@@ -316,6 +316,47 @@ async def list_transitions(
     ]
 
 
+async def list_positions(
+    connection: AsyncConnection, tenant_id: str, after: str, until: str, instance_ids: Collection[str]
+) -> dict[str, tuple[int, datetime, bool]]:
+    """Return revision, update time and tombstone of the instances after one id up to another, empty for no limit.
+
+    Of tombstones only those of the ids: they are for ever.
+    """
+    table = instances.c
+    query = sa.select(table.instance_id, table.revision, table.update_time, table.is_deleted).where(
+        table.tenant_id == tenant_id, ~table.is_deleted | (table.instance_id == _any(sorted(instance_ids)))
+    )
+    if after:
+        query = query.where(table.instance_id > after)
+    if until:
+        query = query.where(table.instance_id <= until)
+    rows = await connection.execute(query)
+    return {row.instance_id: (row.revision, row.update_time, row.is_deleted) for row in rows}
+
+
+async def list_flow_revisions(
+    connection: AsyncConnection, tenant_id: str, instance_ids: Collection[str]
+) -> dict[tuple[str, str], int]:
+    """Return the revisions of the flows of some instances, by instance and flow kind."""
+    query = sa.select(flows.c.instance_id, flows.c.flow_kind, flows.c.revision).where(
+        flows.c.tenant_id == tenant_id, flows.c.instance_id == _any(sorted(instance_ids))
+    )
+    return {(row.instance_id, row.flow_kind): row.revision for row in await connection.execute(query)}
+
+
+async def list_deleted(
+    connection: AsyncConnection, tenant_id: str, instance_ids: Collection[str]
+) -> set[str]:
+    """Return which of the instances have a tombstone."""
+    query = sa.select(instances.c.instance_id).where(
+        instances.c.tenant_id == tenant_id,
+        instances.c.instance_id == _any(sorted(instance_ids)),
+        instances.c.is_deleted,
+    )
+    return set((await connection.execute(query)).scalars())
+
+
 async def compact_changes(connection: AsyncConnection, retention: int, step: int) -> bool:
     """Drop changes beyond the retention, of one tenant and at most `step`; return whether there were any."""
     return (await connection.execute(_COMPACT, {"retention": retention, "step": step})).first() is not None

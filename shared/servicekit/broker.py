@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import TypeAlias
 
 import nats.errors
 import nats.js.errors
@@ -28,7 +29,8 @@ _ACK_TIMEOUT = 5.0
 _CONNECT_TIMEOUT = 5.0
 _REFUSAL_COUNTS = 60.0  # then another replica may have published, which this one does not see
 
-Listener = Callable[[Msg], Awaitable[None]]
+LiveMessage: TypeAlias = Msg
+Listener = Callable[[LiveMessage], Awaitable[None]]
 _log = structlog.get_logger(__name__)
 
 
@@ -41,7 +43,7 @@ class Broker:
     def __init__(self, settings: ServiceSettings, streams: Mapping[str, Sequence[str]]) -> None:
         self._url = settings.nats_url
         self._streams = {**streams, DEAD_LETTERS: (f"{DEAD_LETTER_ROOT}.>",)}
-        self._listeners: list[tuple[str, Listener]] = []
+        self._listeners: list[tuple[str, str, Listener]] = []
         self._client: Client | None = None
         self._ready = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
@@ -50,22 +52,22 @@ class Broker:
     async def connect(self) -> None:
         """Start connecting; returns at once, because a service serves without its broker."""
         if self._keeper is None:
-            self._keeper = asyncio.create_task(self._keep_connected(), name="broker")
+            self._keeper = asyncio.create_task(self._keepconnected(), name="broker")
 
     async def ready(self) -> None:
         """Wait until connected, with the own streams in place."""
         await self.connect()
         await self._ready.wait()
 
-    async def _keep_connected(self) -> None:
+    async def _keepconnected(self) -> None:
         # The client's own reconnecting is switched off: an unforeseen error would end it silently.
         while True:
             try:
-                async with _connected(self._url) as (client, closed):
+                async with connected(self._url) as (client, closed):
                     self._client = client
                     await self.ensure_streams()
-                    for subject, listener in self._listeners:
-                        await client.subscribe(subject, cb=listener)
+                    for subject, queue, listener in self._listeners:
+                        await client.subscribe(subject, queue, listener)
                     self._ready.set()
                     _log.info("broker connected")
                     await closed.wait()
@@ -113,7 +115,7 @@ class Broker:
     @contextlib.asynccontextmanager
     async def channel(self) -> AsyncIterator[OrderedChannel]:
         """Open a publishing connection of its own, which lasts until it breaks."""
-        async with _connected(self._url) as (client, closed):
+        async with connected(self._url) as (client, closed):
             yield OrderedChannel(client, closed, self._note)
 
     def _note(self, *, takes_messages: bool) -> None:
@@ -126,11 +128,9 @@ class Broker:
             with contextlib.suppress(nats.errors.Error):
                 await self._client.publish(subject, payload)
 
-    async def subscribe_core(self, subject: str, listener: Listener) -> None:
-        """Listen to live messages, over all connections to come."""
-        self._listeners.append((subject, listener))
-        if self._ready.is_set() and self._client is not None:
-            await self._client.subscribe(subject, cb=listener)
+    def listen_live(self, subject: str, listener: Listener, queue: str = "") -> None:
+        """Listen to live messages, over all connections to come; of those in a queue one gets each message."""
+        self._listeners.append((subject, queue, listener))
 
     async def ping(self) -> None:
         """Raise UnavailableError where the broker does not answer, or took no message when it was last given some."""
@@ -148,7 +148,7 @@ class Broker:
 
 
 @contextlib.asynccontextmanager
-async def _connected(url: str) -> AsyncIterator[tuple[Client, asyncio.Event]]:
+async def connected(url: str) -> AsyncIterator[tuple[Client, asyncio.Event]]:
     """Yield a connection that never reconnects, so that nothing overtakes what it loses; and its end."""
     closed = asyncio.Event()
 

@@ -171,6 +171,15 @@ async def apply_invalidation(
     await change.tell({flow_id}, [], [events.ChangeGroup()], {})
 
 
+async def tell_again(
+    services: Services, connection: AsyncConnection, tenant_id: str, flow_ids: set[int]
+) -> None:
+    """Tell flows as they are; the tenant's lock is held already."""
+    revision = await flows.next_revision(connection, tenant_id)
+    change = _Change(services, connection, tenant_id, revision, [])
+    await change.tell(flow_ids, [], [events.ChangeGroup()], {}, moves_freshness=False)
+
+
 @dataclass(frozen=True)
 class _Change:
     """One propagation: from the flows that were touched to everything that changes because of it."""

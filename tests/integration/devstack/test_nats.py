@@ -157,6 +157,43 @@ async def test_the_subscriber_cannot_touch_a_services_consumer(broker: Broker) -
         assert (info.num_pending, info.config.max_deliver) == (1, -1)
 
 
+_SAID = {  # in comparisons: what by whom
+    "optaic-compare.default.instances.page": {"instance"},
+    "optaic-compare.default.instances.wanted": {"lineage", "status"},
+    "optaic-compare.default.runs.page": {"run"},
+    "optaic-compare.default.runs.wanted": {"instance", "lineage"},
+    "optaic-compare.default.flows.page": {"lineage"},
+    "optaic-compare.default.flows.wanted": {"status"},
+    "optaic-compare.now": {"instance"},
+    "optaic-compare.ended": {"instance"},
+}
+
+
+@pytest.mark.parametrize("user", ["instance", "run", "lineage", "status", "subscriber"])
+async def test_each_says_its_own_part_in_a_comparison_and_only_services_hear(
+    broker: Broker, user: str
+) -> None:
+    async with broker.login(user) as client, broker.login("status") as other, broker.login("run") as hearing:
+        heard = await listen(hearing, "optaic-compare.>")
+        for subject in _SAID:
+            await client.publish(subject, user.encode())
+        await client.flush()
+        found = set()
+        while True:
+            try:
+                found.add((await heard.next_msg(timeout=0.3)).subject)
+            except (TimeoutError, nats.errors.TimeoutError):
+                break
+        assert found == {subject for subject, users in _SAID.items() if user in users}
+        if user == "subscriber":
+            secret = await client.subscribe("optaic-compare.>")
+            await client.flush()
+            await other.publish("optaic-compare.default.flows.wanted", b"")
+            await other.flush()
+            with pytest.raises((TimeoutError, nats.errors.TimeoutError)):
+                await secret.next_msg(timeout=0.3)
+
+
 async def test_a_wrong_password_is_refused(broker: Broker) -> None:
     client = Client()
     url = embedded.make_url(broker.port, "subscriber", "wrong")

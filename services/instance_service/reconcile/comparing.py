@@ -1,0 +1,62 @@
+"""Says again and again what instances there are, so that others can ask for what was lost on the way to them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from instance_service.use_cases import comparison as use_cases
+from instance_service.use_cases.environment import Environment
+from optaic.instance.v1.instance_comparison_pb2 import InstancesWanted
+from optaic.run.v1.run_comparison_pb2 import RunPage, RunsWanted
+from servicekit.comparison import Comparison
+
+_PAUSE = 0.02  # between pages: the others look at each of them
+
+
+class Comparing:
+    """One comparison of everything is a step; of several replicas the one makes it that publishes events."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        comparison: Comparison,
+        tenants: Sequence[str],
+        is_leader: Callable[[], bool],
+    ) -> None:
+        self._environment = environment
+        self._comparison = comparison
+        self._tenants = tenants
+        self._is_leader = is_leader
+        self._requests: set[bytes] = set()
+
+    def listen(self, wake: Callable[[], None]) -> None:
+        """Hear what others lack, what runs there are, and when an operator wants a comparison at once."""
+
+        def begin(request_id: bytes) -> None:
+            self._requests.add(request_id)
+            wake()
+
+        self._comparison.on("instances.wanted", InstancesWanted, self._publish_again)
+        self._comparison.on("runs.page", RunPage, self._compare_runs)
+        self._comparison.on_request(begin)
+
+    async def step(self) -> bool:
+        """Say everything once; there is nothing left to do until the next interval."""
+        if not self._is_leader():
+            return False
+        requests, self._requests = self._requests, set()
+        for tenant_id in await use_cases.list_tenants(self._environment, self._tenants):
+            async for page in use_cases.pages(self._environment, tenant_id):
+                await self._comparison.say(tenant_id, "instances.page", page)
+                await asyncio.sleep(_PAUSE)
+        for request_id in requests:
+            await self._comparison.end(request_id)
+        return False
+
+    async def _publish_again(self, tenant_id: str, wanted: InstancesWanted) -> None:
+        await use_cases.publish_again(self._environment, tenant_id, wanted.instance_ids)
+
+    async def _compare_runs(self, tenant_id: str, page: RunPage) -> None:
+        wanted = await use_cases.list_old_outputs(self._environment, tenant_id, page.flows)
+        await self._comparison.ask(tenant_id, "runs.wanted", wanted, lambda flows: RunsWanted(flows=flows))

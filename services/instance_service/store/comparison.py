@@ -1,0 +1,58 @@
+"""Queries by which instances are compared with what other services keep of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+_NEXT_TENANT = sa.text("""
+    select tenant_id from reconciliations where tenant_id > :after order by tenant_id limit 1
+""")
+_LIST_PAGE = sa.text("""
+    select cast(instance_id as text), revision, update_time, kind, state from instances
+    where tenant_id = :tenant_id and instance_id > cast(:after as uuid) order by instance_id limit :limit
+""")
+_LIST_OLD_OUTPUTS = sa.text("""
+    select cast(i.instance_id as text)
+    from unnest(cast(:instance_ids as uuid[]), cast(:run_numbers as bigint[])) as listed (instance_id, run_number)
+    join instances i on i.tenant_id = :tenant_id and i.instance_id = listed.instance_id
+    left join outputs o on o.tenant_id = :tenant_id and o.instance_id = listed.instance_id and o.flow_kind = 'refresh'
+    where coalesce(o.run_number, 0) < listed.run_number
+""")
+
+
+class Entry(NamedTuple):
+    """How far an instance has come."""
+
+    instance_id: str
+    revision: int
+    update_time: datetime
+    kind: str
+    state: str
+
+
+async def next_tenant(connection: AsyncConnection, after: str) -> str | None:
+    """Return the first tenant after another that has instances; on the infra login."""
+    return (await connection.execute(_NEXT_TENANT, {"after": after})).scalar_one_or_none()
+
+
+async def list_page(connection: AsyncConnection, tenant_id: str, after: str, limit: int) -> list[Entry]:
+    """Return the instances after an id, in the order of ids."""
+    parameters = {"tenant_id": tenant_id, "after": after, "limit": limit}
+    return [Entry(*row) for row in await connection.execute(_LIST_PAGE, parameters)]
+
+
+async def list_old_outputs(
+    connection: AsyncConnection, tenant_id: str, run_numbers: Mapping[str, int]
+) -> list[str]:
+    """Return the instances, of those by whose id a run number is given, whose newest known output is older."""
+    parameters = {
+        "tenant_id": tenant_id,
+        "instance_ids": list(run_numbers),
+        "run_numbers": list(run_numbers.values()),
+    }
+    return list((await connection.execute(_LIST_OLD_OUTPUTS, parameters)).scalars())

@@ -1,0 +1,96 @@
+"""What others keep of instances, compared with what there is; and publishing again what they lack."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+
+from instance_service.events import SELF
+from instance_service.store import comparison as store
+from instance_service.store import instances
+from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.shapes import timestamp
+from optaic.common.v1.flow_pb2 import FLOW_KIND_REFRESH, FlowRef
+from optaic.instance.v1.instance_comparison_pb2 import InstanceEntry, InstancePage
+from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance, InstanceKind
+from optaic.run.v1.run_comparison_pb2 import RunEntry
+from servicekit import outbox
+from servicekit.ids import is_id
+
+_FIRST_ID = "00000000-0000-0000-0000-000000000000"
+_PAGE = 1_000
+_REASON = "published again: somebody had not received it"
+
+
+async def list_tenants(environment: Environment, known: Iterable[str]) -> list[str]:
+    """Return the tenants that have instances, and those that are known anyway."""
+    tenants, after = set(known), ""
+    while True:
+        async with environment.database.infra() as connection:
+            found = await store.next_tenant(connection, after)
+        if found is None:
+            return sorted(tenants)
+        tenants.add(found)
+        after = found
+
+
+async def pages(environment: Environment, tenant_id: str) -> AsyncIterator[InstancePage]:
+    """Yield all instances of a tenant; together the pages cover all ids that there may be."""
+    after = ""
+    while True:
+        async with environment.database.read(tenant_id) as connection:
+            entries = await store.list_page(connection, tenant_id, after or _FIRST_ID, _PAGE)
+        is_last = len(entries) < _PAGE
+        page = InstancePage(
+            after_instance_id=after,
+            until_instance_id="" if is_last else entries[-1].instance_id,
+            instances=[_entry(entry) for entry in entries],
+        )
+        yield page
+        if is_last:
+            return
+        after = page.until_instance_id
+
+
+def _entry(entry: store.Entry) -> InstanceEntry:
+    return InstanceEntry(
+        instance_id=entry.instance_id,
+        revision=entry.revision,
+        update_time=timestamp(entry.update_time),
+        kind=InstanceKind.Value(f"INSTANCE_KIND_{entry.kind.upper()}"),
+        is_deleting=entry.state == "deleting",
+    )
+
+
+async def publish_again(environment: Environment, tenant_id: str, instance_ids: Sequence[str]) -> None:
+    """Publish instances as they are; those that are gone, as gone."""
+    wanted = sorted({each for each in instance_ids if is_id(each)})
+    events = environment.events(tenant_id)
+    async with environment.database.transaction(tenant_id) as connection:
+        found = await instances.get_snapshots(connection, tenant_id, wanted)
+        again = []
+        for instance_id in wanted:
+            if instance_id not in found:
+                again.append(events.deleted(Instance(instance_id=instance_id)))
+                continue
+            instance = Instance.FromString(found[instance_id])
+            if instance.state == INSTANCE_STATE_DELETING:
+                again.append(events.deletion_requested(instance))
+            else:
+                again.append(events.updated(instance, SELF, _REASON))
+        await outbox.append(connection, again)
+
+
+async def list_old_outputs(
+    environment: Environment, tenant_id: str, flows: Iterable[RunEntry]
+) -> list[FlowRef]:
+    """Return the refreshes whose newest output is not known here."""
+    numbers = {
+        entry.flow.instance_id: entry.completed_run_number
+        for entry in flows
+        if entry.flow.flow_kind == FLOW_KIND_REFRESH and entry.completed_run_number
+    }
+    if not numbers:
+        return []
+    async with environment.database.read(tenant_id) as connection:
+        found = await store.list_old_outputs(connection, tenant_id, numbers)
+    return [FlowRef(instance_id=each, flow_kind=FLOW_KIND_REFRESH) for each in found]

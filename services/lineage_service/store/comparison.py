@@ -1,0 +1,75 @@
+"""Queries by which what is kept here is compared with what others have."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lineage_service.domain.flows import FlowKey
+
+_RANGE = """
+    tenant_id = :tenant_id and instance_id > cast(:after as uuid)
+    and (:until = '' or instance_id <= cast(nullif(:until, '') as uuid))
+"""
+# Of tombstones only those that are asked about: they are for ever.
+_LIST_INSTANCES = sa.text(f"""
+    select cast(instance_id as text), revision, is_deleted from instances
+    where {_RANGE} and (not is_deleted or instance_id = any(cast(:instance_ids as uuid[])))
+""")  # noqa: S608 - a constant of ours
+_LIST_FLOWS = sa.text(f"""
+    select cast(instance_id as text), flow_kind, revision from flows where {_RANGE} and is_defined
+""")  # noqa: S608 - a constant of ours
+_LIST_RUN_NUMBERS = sa.text("""
+    select cast(d.instance_id as text), d.flow_kind, coalesce(f.run_number, 0), coalesce(f.ended_run_number, 0),
+           coalesce(f.outcome_run_number, 0), coalesce(f.completed_run_number, 0)
+    from unnest(cast(:instance_ids as uuid[]), cast(:flow_kinds as text[])) as d(instance_id, flow_kind)
+    left join flows f on f.tenant_id = :tenant_id and f.instance_id = d.instance_id and f.flow_kind = d.flow_kind
+    where not exists (select from instances i where i.tenant_id = :tenant_id and i.instance_id = d.instance_id
+                      and i.is_deleted)
+""")
+_FIRST_ID = "00000000-0000-0000-0000-000000000000"
+
+
+class RunNumbers(NamedTuple):
+    """The newest run of a flow, and the newest that ended, that completed or failed, and that completed."""
+
+    run_number: int
+    ended: int
+    outcome: int
+    completed: int
+
+
+async def list_instances(
+    connection: AsyncConnection, tenant_id: str, after: str, until: str, instance_ids: Sequence[str]
+) -> dict[str, tuple[int, bool]]:
+    """Return revision and tombstone of the instances after one id up to another, empty for no limit."""
+    parameters = {**_scope(tenant_id, after, until), "instance_ids": list(instance_ids)}
+    return {row[0]: (row[1], row[2]) for row in await connection.execute(_LIST_INSTANCES, parameters)}
+
+
+async def list_flows(
+    connection: AsyncConnection, tenant_id: str, after: str, until: str
+) -> list[tuple[FlowKey, int]]:
+    """Return the flows of these instances, with the revision at which each was last told."""
+    rows = await connection.execute(_LIST_FLOWS, _scope(tenant_id, after, until))
+    return [(FlowKey(row[0], row[1]), row[2]) for row in rows]
+
+
+async def list_run_numbers(
+    connection: AsyncConnection, tenant_id: str, keys: Collection[FlowKey]
+) -> dict[FlowKey, RunNumbers]:
+    """Return what is known of the flows' runs, also where that is nothing; deleted ones are left out."""
+    parameters = {
+        "tenant_id": tenant_id,
+        "instance_ids": [key.instance_id for key in keys],
+        "flow_kinds": [key.flow_kind for key in keys],
+    }
+    rows = await connection.execute(_LIST_RUN_NUMBERS, parameters)
+    return {FlowKey(row[0], row[1]): RunNumbers(*row[2:]) for row in rows}
+
+
+def _scope(tenant_id: str, after: str, until: str) -> dict[str, object]:
+    return {"tenant_id": tenant_id, "after": after or _FIRST_ID, "until": until}

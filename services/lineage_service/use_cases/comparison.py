@@ -1,0 +1,63 @@
+"""What is kept here, compared with what the owners have; and telling again what status-service lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from lineage_service.domain.flows import FlowKey
+from lineage_service.store import comparison as store
+from lineage_service.store import reads
+from lineage_service.store.comparison import RunNumbers
+from lineage_service.use_cases.events import Services, tell_again
+from servicekit.database import Database, lock_tenant
+
+
+class Listed(NamedTuple):
+    """An instance as its owner has it."""
+
+    revision: int
+    is_deleting: bool
+
+
+async def list_wanted_instances(
+    database: Database, tenant_id: str, after: str, until: str, listed: Mapping[str, Listed]
+) -> list[str]:
+    """Return the instances of which the owner has other news, or that it no longer has."""
+    async with database.read(tenant_id) as connection:
+        known = await store.list_instances(connection, tenant_id, after, until, list(listed))
+    gone = [each for each, (_, is_deleted) in known.items() if not is_deleted and each not in listed]
+    # One that is being deleted waits, perhaps, to be told again that nothing of it is left here.
+    behind = [
+        instance_id
+        for instance_id, instance in listed.items()
+        if instance.is_deleting or known.get(instance_id, (-1, False))[0] < instance.revision
+    ]
+    return sorted([*gone, *behind])
+
+
+async def list_flows(database: Database, tenant_id: str, after: str, until: str) -> list[tuple[FlowKey, int]]:
+    """Return the flows of some instances, with the revision at which each was last told."""
+    async with database.read(tenant_id) as connection:
+        return await store.list_flows(connection, tenant_id, after, until)
+
+
+async def list_wanted_runs(
+    database: Database, tenant_id: str, listed: Mapping[FlowKey, RunNumbers]
+) -> list[FlowKey]:
+    """Return the flows of which a newer run has started, ended or completed than is known here."""
+    async with database.read(tenant_id) as connection:
+        known = await store.list_run_numbers(connection, tenant_id, list(listed))
+    return [
+        key
+        for key, numbers in known.items()
+        if any(ours < theirs for ours, theirs in zip(numbers, listed[key], strict=True))
+    ]
+
+
+async def tell_flows(services: Services, database: Database, tenant_id: str, keys: Sequence[FlowKey]) -> None:
+    """Tell flows again as they are, at a revision of its own."""
+    async with database.transaction(tenant_id) as connection:
+        await lock_tenant(connection, tenant_id)
+        ids = await reads.find_ids(connection, tenant_id, keys)
+        await tell_again(services, connection, tenant_id, set(ids.values()))

@@ -1,0 +1,67 @@
+"""Queries by which runs are compared with what other services keep of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+_OF_FLOW = """
+    select run_id, run_number from runs
+    where runs.tenant_id = :tenant_id and runs.instance_id = f.instance_id and runs.flow_kind = f.flow_kind
+      and run_number > 0
+"""
+_NEWEST = "order by run_number desc limit 1"
+_SELECT = f"""
+    select cast(f.instance_id as text), f.flow_kind, newest.run_number, coalesce(ended.run_number, 0),
+           coalesce(outcome.run_number, 0), coalesce(completed.run_number, 0),
+           array_remove(array[cast(newest.run_id as text), cast(ended.run_id as text),
+                              cast(outcome.run_id as text), cast(completed.run_id as text)], null)
+    from flows f
+    cross join lateral ({_OF_FLOW} {_NEWEST}) newest
+    left join lateral ({_OF_FLOW} and status not in ('pending', 'running') {_NEWEST}) ended on true
+    left join lateral ({_OF_FLOW} and status in ('completed', 'failed') {_NEWEST}) outcome on true
+    left join lateral ({_OF_FLOW} and status = 'completed' {_NEWEST}) completed on true
+    where f.tenant_id = :tenant_id and not f.is_deleted
+"""  # noqa: S608 - constants of ours
+_LIST_RANGE = sa.text(f"""{_SELECT}
+    and f.instance_id > cast(:after as uuid)
+    and (:until = '' or f.instance_id <= cast(nullif(:until, '') as uuid))
+""")
+_LIST_FLOWS = sa.text(f"""{_SELECT}
+    and (f.instance_id, f.flow_kind) in
+        (select * from unnest(cast(:instance_ids as uuid[]), cast(:flow_kinds as text[])))
+""")  # noqa: S608 - a constant of ours
+_FIRST_ID = "00000000-0000-0000-0000-000000000000"
+
+
+class NewestRuns(NamedTuple):
+    """The numbers of a flow's newest run, and of the newest that ended, that has an outcome, that completed; and their ids."""
+
+    instance_id: str
+    flow_kind: str
+    run_number: int
+    ended: int
+    outcome: int
+    completed: int
+    run_ids: list[str]
+
+
+async def list_range(connection: AsyncConnection, tenant_id: str, after: str, until: str) -> list[NewestRuns]:
+    """Return the flows that have runs, of the instances after one id up to another, empty for no limit."""
+    parameters = {"tenant_id": tenant_id, "after": after or _FIRST_ID, "until": until}
+    return [NewestRuns(*row) for row in await connection.execute(_LIST_RANGE, parameters)]
+
+
+async def list_flows(
+    connection: AsyncConnection, tenant_id: str, flows: Collection[tuple[str, str]]
+) -> list[NewestRuns]:
+    """Return those of the flows that have runs."""
+    parameters = {
+        "tenant_id": tenant_id,
+        "instance_ids": [instance_id for instance_id, _ in flows],
+        "flow_kinds": [flow_kind for _, flow_kind in flows],
+    }
+    return [NewestRuns(*row) for row in await connection.execute(_LIST_FLOWS, parameters)]

@@ -1,0 +1,34 @@
+"""What runs there are, for those who keep what became of them; and publishing again what they lack."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from run_service.events import last_event
+from run_service.store import comparison as store
+from run_service.store import runs as run_store
+from run_service.store.comparison import NewestRuns
+from run_service.use_cases.dependencies import Dependencies
+from servicekit import outbox
+
+
+async def list_newest(deps: Dependencies, tenant_id: str, after: str, until: str) -> list[NewestRuns]:
+    """Return the newest runs of each flow of the instances after one id up to another."""
+    async with deps.database.read(tenant_id) as connection:
+        return await store.list_range(connection, tenant_id, after, until)
+
+
+async def publish_again(deps: Dependencies, tenant_id: str, flows: Collection[tuple[str, str]]) -> None:
+    """Publish the last event of the newest runs of flows again, with the ids that the events had."""
+    async with deps.database.transaction(tenant_id) as connection:
+        found = await store.list_flows(connection, tenant_id, flows)
+        run_ids = {run_id for flow in found for run_id in flow.run_ids}
+        records = await run_store.list_runs_by_id(connection, tenant_id, run_ids) if run_ids else []
+        records.sort(key=lambda record: (record.run.instance_id, record.run.run_number))
+        await outbox.append(
+            connection,
+            [
+                last_event(record.status, tenant_id, record.run, record.last_event_id, deps.clock)
+                for record in records
+            ],
+        )
