@@ -67,7 +67,6 @@ def _up(settings: devstack.Settings) -> int:
 
 def _republish(settings: devstack.Settings) -> int:
     from servicekit.comparison import compare_now  # noqa: PLC0415 - only this command needs the services
-    from servicekit.errors import UnavailableError  # noqa: PLC0415 - the same
 
     state = State(settings.root)
     endpoints = Endpoints.load(state)
@@ -78,8 +77,8 @@ def _republish(settings: devstack.Settings) -> int:
     url = settings.nats_url or endpoints.nats.replace("//", login, 1)
     try:
         asked = asyncio.run(compare_now(url, _COMPARISON_SECONDS))
-    except UnavailableError as error:
-        sys.stderr.write(f"{error.message}\n")
+    except TimeoutError as error:
+        sys.stderr.write(f"{error}\n")
         return 1
     sys.stdout.write("all services know the same\n" if not asked else f"published again: {asked} parts\n")
     return 0

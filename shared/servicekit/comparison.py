@@ -16,7 +16,6 @@ from google.protobuf.message import DecodeError, Message
 
 from servicekit import context
 from servicekit.broker import Broker, LiveMessage, connected
-from servicekit.errors import UnavailableError
 
 _ROOT = "optaic-compare"
 _NOW, _ENDED = f"{_ROOT}.now", f"{_ROOT}.ended"
@@ -80,7 +79,7 @@ async def compare_now(url: str, timeout: float) -> int:  # noqa: ASYNC109 - what
     """Ask for a comparison with a login of instance-service; return how many messages asked for what somebody lacked.
 
     Raises:
-        UnavailableError: The broker or instance-service does not answer in time.
+        TimeoutError: The broker or instance-service does not answer in time.
     """
     request_id, ended, asked = uuid.uuid4().hex.encode(), asyncio.Event(), 0
 
@@ -97,9 +96,8 @@ async def compare_now(url: str, timeout: float) -> int:  # noqa: ASYNC109 - what
             await client.publish(_NOW, request_id)
             await ended.wait()
             await asyncio.sleep(_SETTLING_SECONDS)  # the others are still looking at the last pages
-    except TimeoutError:
-        raise UnavailableError(
-            "COMPARISON_UNANSWERED",
-            f"nobody has compared within {timeout:g} seconds: does instance-service run, and is it connected to NATS?",
+    except (TimeoutError, OSError):
+        raise TimeoutError(
+            f"nobody has compared within {timeout:g} seconds: does instance-service run, and is it connected to NATS?"
         ) from None
     return asked
