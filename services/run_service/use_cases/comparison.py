@@ -19,7 +19,7 @@ async def list_newest(deps: Dependencies, tenant_id: str, after: str, until: str
 
 
 async def publish_again(deps: Dependencies, tenant_id: str, flows: Collection[tuple[str, str]]) -> None:
-    """Publish the last event of the newest runs of flows again, with the ids that the events had."""
+    """Publish the last event of the newest runs of flows again; under new ids, or the broker would take them for repetitions."""
     async with deps.database.transaction(tenant_id) as connection:
         found = await store.list_flows(connection, tenant_id, flows)
         run_ids = {run_id for flow in found for run_id in flow.run_ids}
@@ -27,8 +27,5 @@ async def publish_again(deps: Dependencies, tenant_id: str, flows: Collection[tu
         records.sort(key=lambda record: (record.run.instance_id, record.run.run_number))
         await outbox.append(
             connection,
-            [
-                last_event(record.status, tenant_id, record.run, record.last_event_id, deps.clock)
-                for record in records
-            ],
+            [last_event(record.status, tenant_id, record.run, deps.ids(), deps.clock) for record in records],
         )
