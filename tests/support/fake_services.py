@@ -96,14 +96,14 @@ def _servicer(module: Any, name: str, fake: FakeServices) -> Any:
 
 
 @contextlib.contextmanager
-def fake_services() -> Iterator[FakeServices]:
-    """Serve on a free port, all services on one."""
+def fake_services(port: int = 0) -> Iterator[FakeServices]:
+    """Serve on a port, by default a free one, all services on one."""
     fake = FakeServices()
     # Threads, not an event loop: the clients under test bring loops of their own.
     server = grpc.server(ThreadPoolExecutor(max_workers=8))
     for module, name in _SERVICES.items():
         getattr(module, f"add_{name}Servicer_to_server")(_servicer(module, name, fake), server)
-    fake.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    fake.address = f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
     server.start()
     try:
         yield fake

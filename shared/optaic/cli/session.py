@@ -37,7 +37,7 @@ def run(command: Callable[[AsyncClient], Awaitable[None]], *, failed: int = _FAI
     """Run a command with a client; a refusal is printed and ends with `failed`, a wrong value with 2."""
 
     async def connected() -> None:
-        async with AsyncClient.connect() as client:
+        async with AsyncClient.connect(notice=_give_notice) as client:
             await command(client)
 
     try:
@@ -50,6 +50,10 @@ def run(command: Callable[[AsyncClient], Awaitable[None]], *, failed: int = _FAI
         fail(str(error), status=_USAGE)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+
+
+def _give_notice(message: str) -> None:
+    typer.secho(message, err=True, fg=typer.colors.YELLOW)
 
 
 def warn(message: str) -> None:

@@ -12,6 +12,7 @@ from optaic.client.discovery import find_addresses, find_token
 from optaic.client.instances import Instances
 from optaic.client.lineage import Lineage
 from optaic.client.runs import Runs
+from optaic.client.silence import Notice
 from optaic.client.status import Statuses
 
 
@@ -38,12 +39,14 @@ class AsyncClient:
         status_address: str | None = None,
         token: str | None = None,
         timeout: float = 30.0,
+        notice: Notice | None = None,
     ) -> Self:
         """Return a client; connections are made when they are needed.
 
         What is not given comes from `OPTAIC_{INSTANCE,RUN,LINEAGE,STATUS}_ADDRESS` and `OPTAIC_TOKEN`, else from the
         state file of a stack that was started here (`$OPTAIC_STATE/stack.json`, or `.state/stack.json` in this
-        folder or one above). `timeout` is the deadline of a single call, in seconds.
+        folder or one above). `timeout` is the deadline of a single call, in seconds. `notice` is called with a sentence
+        when a service that is watched has not answered for 5 seconds, and when it answers again.
         """
         addresses = find_addresses(
             {
@@ -53,7 +56,7 @@ class AsyncClient:
                 "status": status_address,
             }
         )
-        return cls(Connection(addresses, find_token(token), timeout))
+        return cls(Connection(addresses, find_token(token), timeout, notice))
 
     async def close(self) -> None:
         """Close all connections."""

@@ -14,6 +14,7 @@ import grpc
 
 from optaic import errors
 from optaic.client.discovery import no_address
+from optaic.client.silence import Notice, Silence
 
 _MAXIMUM_TOKENS = 64
 _TOKEN_SECONDS = 60.0
@@ -63,8 +64,11 @@ _OPTIONS = (
 class Connection:
     """One channel for each service, opened on first use."""
 
-    def __init__(self, addresses: Mapping[str, str], token: str, timeout: float) -> None:
+    def __init__(
+        self, addresses: Mapping[str, str], token: str, timeout: float, notice: Notice | None = None
+    ) -> None:
         self._addresses = dict(addresses)
+        self._notice = notice or _ignore
         self._token = token
         self._timeout = timeout
         self._channels: dict[str, grpc.aio.Channel] = {}
@@ -121,27 +125,36 @@ class Connection:
     ) -> AsyncGenerator[Any]:
         """Yield a stream's answers; after a lost connection go on with `next_request()`, for ever.
 
+        Notice is given when nobody answers for a while, and when somebody does again.
+
         Raises:
             OptaicError: The service refused.
         """
         backoff = _FIRST_BACKOFF
-        while True:
-            call = getattr(self.stub(service, make), method)(next_request(), metadata=self._metadata(method))
-            try:
-                async for response in call:
-                    backoff = _FIRST_BACKOFF
-                    yield response
-            except grpc.aio.AioRpcError as error:
-                refused = errors.from_rpc_error(error)
-                if not _is_passing(refused):
-                    raise refused from None
-            else:
-                self._remember(await call.trailing_metadata())
-                return
-            finally:
-                call.cancel()
-            await asyncio.sleep(backoff)
-            backoff = min(backoff * 2, _LONGEST_BACKOFF)
+        stub = self.stub(service, make)
+        channel, who = self._channels[service], f"{service}-service at {self._addresses[service]}"
+        silence = Silence(who, self._notice, lambda: channel.get_state() is grpc.ChannelConnectivity.READY)
+        async with silence.told():
+            while True:
+                silence.opened()
+                call = getattr(stub, method)(next_request(), metadata=self._metadata(method))
+                try:
+                    async for response in call:
+                        backoff = _FIRST_BACKOFF
+                        silence.heard()
+                        yield response
+                except grpc.aio.AioRpcError as error:
+                    refused = errors.from_rpc_error(error)
+                    if not _is_passing(refused):
+                        raise refused from None
+                    silence.failed(str(refused))
+                else:
+                    self._remember(await call.trailing_metadata())
+                    return
+                finally:
+                    call.cancel()
+                await asyncio.sleep(backoff)
+                backoff = min(backoff * 2, _LONGEST_BACKOFF)
 
     async def close(self) -> None:
         """Close the channels."""
@@ -165,6 +178,10 @@ class Connection:
                     self._written.move_to_end(token.strip())
         while len(self._written) > _MAXIMUM_TOKENS:
             self._written.popitem(last=False)
+
+
+def _ignore(_: str) -> None:
+    """Give no notice."""
 
 
 def _is_passing(error: errors.OptaicError) -> bool:

@@ -11,7 +11,7 @@ from optaic.client.existence import PAGE, near, with_hint
 from optaic.definition.v1 import definition_pb2
 from optaic.definition.v1 import definition_service_pb2 as definition_api
 from optaic.definition.v1.definition_service_pb2_grpc import DefinitionServiceStub
-from optaic.errors import NotFoundError
+from optaic.errors import AlreadyExistsError, NotFoundError
 from optaic.instance.v1 import instance_pb2
 from optaic.instance.v1 import instance_service_pb2 as instance_api
 from optaic.instance.v1.instance_service_pb2_grpc import InstanceServiceStub
@@ -45,13 +45,29 @@ class Projects:
         return await self._connection.call("instance", InstanceServiceStub, method, request)
 
     async def create(
-        self, name: str, *, description: str = "", labels: Mapping[str, str] | None = None
+        self,
+        name: str,
+        *,
+        description: str = "",
+        labels: Mapping[str, str] | None = None,
+        exist_ok: bool = False,
     ) -> instance_pb2.Project:
-        """Create a project; its name is unique in the tenant."""
+        """Create a project; its name is unique in the tenant.
+
+        With `exist_ok` the project that has the name already is returned as it is.
+
+        Raises:
+            AlreadyExistsError: NAME_TAKEN, without `exist_ok`.
+        """
         project = instance_pb2.Project(name=name, description=description, labels=labels)
-        answer: instance_pb2.Project = await self._call(
-            "CreateProject", instance_api.CreateProjectRequest(project=project)
-        )
+        try:
+            answer: instance_pb2.Project = await self._call(
+                "CreateProject", instance_api.CreateProjectRequest(project=project)
+            )
+        except AlreadyExistsError as error:
+            if not exist_ok or error.reason != "NAME_TAKEN":
+                raise
+            return await self.get(name=name)
         return answer
 
     async def get(self, project_id: str = "", *, name: str = "") -> instance_pb2.Project:

@@ -44,6 +44,7 @@ class Instances:
         reason: str = "",
         request_id: str = "",
         timeout: float | None = None,  # noqa: ASYNC109 - the call's deadline, which the service sees too
+        exist_ok: bool = False,
         **fields: Any,
     ) -> instance_pb2.Instance:
         """Create an instance; the service waits for ACTIVE within the call's deadline.
@@ -57,10 +58,13 @@ class Instances:
             request_id: Repeats with the same id get the first answer.
             timeout: The deadline of this call in seconds, instead of the client's: while an outside system is
                 away, the answer comes shortly before it and says PROVISIONING.
+            exist_ok: Return the project's instance of that name and kind, where there is one, as it is: what it is
+                configured with is not compared (`optaic apply` makes that what it should be).
             fields: What it is (`dataset=`, `signal=`, `backtest=`, ...) and any other field of Instance, as plain
                 values, also under the names that the outside knows (`config_json`, `schedule_json`, ...).
 
         Raises:
+            AlreadyExistsError: NAME_TAKEN; with `exist_ok` only where the other one is of another kind.
             OptaicError: For example InvalidConfigError with every violation's path.
         """
         instance = instance_pb2.Instance(name=name)
@@ -69,7 +73,14 @@ class Instances:
         request = api.CreateInstanceRequest(
             instance=instance, validate_only=validate_only, reason=reason, request_id=request_id
         )
-        answer: instance_pb2.Instance = await self._call("CreateInstance", request, timeout)
+        try:
+            answer: instance_pb2.Instance = await self._call("CreateInstance", request, timeout)
+        except errors.AlreadyExistsError as error:
+            if not exist_ok or error.reason != "NAME_TAKEN":
+                raise
+            answer = await self.get_by_name(name, project=instance.project_id)
+            if answer.WhichOneof("spec") != instance.WhichOneof("spec"):
+                raise
         return answer
 
     async def get(self, instance: InstanceLike, *, revision: int = 0) -> instance_pb2.Instance:

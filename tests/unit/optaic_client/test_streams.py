@@ -1,5 +1,6 @@
 """Watching and waiting survive lost connections, and end when they must."""
 
+import asyncio
 import threading
 import uuid
 from collections.abc import Iterator
@@ -10,11 +11,14 @@ import grpc
 import polars as pl
 import pytest
 
+from devstack import ports
 from optaic import errors
-from optaic.client import AsyncClient
+from optaic.client import AsyncClient, silence
+from optaic.instance.v1 import instance_pb2, instance_service_pb2
 from optaic.run.v1 import run_pb2
 from optaic.status.v1 import status_pb2, status_service_pb2
-from support.fake_services import FakeServices, refuse
+from support.fake_services import FakeServices, fake_services, refuse
+from support.polling import eventually
 
 ID = str(uuid.UUID(int=1))
 
@@ -167,3 +171,79 @@ async def test_a_run_told_again_unchanged_is_no_change(services: FakeServices, c
         run_pb2.RUN_STATUS_RUNNING,
         run_pb2.RUN_STATUS_COMPLETED,
     ]
+
+
+async def test_what_is_watched_is_said_to_be_silent_and_to_answer_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(silence, "_PATIENCE", 0.3)
+    monkeypatch.setattr(silence, "_LOOK", 0.02)
+    heard: list[str] = []
+    seen: set[int] = set()
+    port = ports.find_free()
+
+    async def watch() -> None:
+        connected = AsyncClient.connect(status_address=f"127.0.0.1:{port}", notice=heard.append)
+        async with connected as client:
+            async for change in client.status.watch(from_revision=6):
+                seen.add(change.revision)
+
+    def changes(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        revision = request.from_revision
+        while context.is_active():
+            revision += 1
+            yield _change(revision)
+            if revision % 2:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "going away")
+
+    watching = asyncio.create_task(watch())
+    await eventually(lambda: len(heard) == 1)
+    assert heard[0].startswith(f"status-service at 127.0.0.1:{port} does not answer")
+    with fake_services(port) as services:
+        services.on("WatchInstanceStatuses", changes)
+        await eventually(lambda: len(heard) == 2 and len(seen) >= 3)
+    assert heard[1] == f"status-service at 127.0.0.1:{port} answers again"
+    assert {7, 8, 9} <= seen  # from the last revision on, though the stream breaks off now and then
+    await eventually(lambda: len(heard) == 3)
+    watching.cancel()
+
+
+async def test_a_quiet_watch_is_not_silent(
+    services: FakeServices, addressed: FakeServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(silence, "_PATIENCE", 0.1)
+    monkeypatch.setattr(silence, "_LOOK", 0.02)
+    del addressed
+    told, heard = threading.Event(), list[str]()
+
+    def watch(_: Any, __: grpc.ServicerContext) -> Iterator[run_pb2.Run]:
+        told.wait(0.6)
+        yield run_pb2.Run(run_id="r", status=run_pb2.RUN_STATUS_COMPLETED)
+
+    services.on("WatchRun", watch)
+    async with AsyncClient.connect(notice=heard.append) as client:
+        assert [run.run_id async for run in client.runs.watch("r")] == ["r"]
+    assert heard == []
+
+
+async def test_a_project_and_an_instance_may_exist_already(
+    services: FakeServices, client: AsyncClient
+) -> None:
+    def taken(_: Any, context: grpc.ServicerContext) -> None:
+        refuse(context, grpc.StatusCode.ALREADY_EXISTS, "NAME_TAKEN", "taken")
+
+    signal = instance_pb2.Instance(instance_id=ID, name="prices")
+    signal.signal.SetInParent()
+    services.on("CreateProject", taken)
+    services.on("CreateInstance", taken)
+    services.on("GetProject", instance_pb2.Project(project_id=ID, name="research"))
+    services.on("ListInstances", instance_service_pb2.ListInstancesResponse(instances=[signal]))
+    assert (await client.projects.create("research", exist_ok=True)).project_id == ID
+    with pytest.raises(errors.AlreadyExistsError):
+        await client.projects.create("research")
+    found = await client.instances.create(project=ID, name="prices", signal={}, exist_ok=True)
+    assert found.instance_id == ID
+    with pytest.raises(errors.AlreadyExistsError):  # of another kind
+        await client.instances.create(project=ID, name="prices", dataset={}, exist_ok=True)
+    with pytest.raises(errors.AlreadyExistsError):
+        await client.instances.create(project=ID, name="prices", signal={})

@@ -1,0 +1,55 @@
+"""Who watches on the command line hears that a service is away, on standard error, and goes on when it is back."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+
+from optaic.client import silence
+from optaic.run.v1 import run_pb2
+from optaic.status.v1 import status_pb2, status_service_pb2
+from support.command_line import ID, invoke
+from support.fake_services import FakeServices
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Say it sooner than after the usual seconds."""
+    monkeypatch.setattr(silence, "_PATIENCE", 0.1)
+    monkeypatch.setattr(silence, "_LOOK", 0.02)
+
+
+def _away(optaic: FakeServices, method: str, context: grpc.ServicerContext) -> None:
+    if len(optaic.calls(method)) <= 4:
+        context.abort(grpc.StatusCode.UNAVAILABLE, "the stack is down")
+
+
+def _assert_said(optaic: FakeServices, result: Any, service: str) -> None:
+    assert f"{service}-service at {optaic.address} does not answer (the stack is down" in result.stderr
+    assert "does not answer" not in result.stdout
+    assert result.stdout.strip()
+
+
+def test_of_a_status_watch(optaic: FakeServices) -> None:
+    def watch(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        _away(optaic, "WatchInstanceStatuses", context)
+        assert request.from_revision == 6
+        status = status_pb2.InstanceStatus(instance_id=ID, instance_name="prices")
+        yield status_service_pb2.WatchInstanceStatusesResponse(revision=7, instance_status=status)
+
+    optaic.on("WatchInstanceStatuses", watch)
+    result = invoke("status", "watch", "--from-revision", "6", "--limit", "1")
+    _assert_said(optaic, result, "status")
+
+
+@pytest.mark.parametrize("arguments", [("run", "watch", "r"), ("run", "submit", "prices", "--wait")])
+def test_of_a_run_s_watch(optaic: FakeServices, arguments: tuple[str, ...]) -> None:
+    def watch(_: Any, context: grpc.ServicerContext) -> Iterator[run_pb2.Run]:
+        _away(optaic, "WatchRun", context)
+        yield run_pb2.Run(run_id="r", status=run_pb2.RUN_STATUS_COMPLETED)
+
+    optaic.on("GetRun", run_pb2.Run(run_id="r"))
+    optaic.on("SubmitRun", run_pb2.Run(run_id="r"))
+    optaic.on("WatchRun", watch)
+    _assert_said(optaic, invoke(*arguments), "run")
