@@ -108,6 +108,7 @@ def _refresh(recipe: PipelineRecipe, location: FlowLocation, progress: Progress)
         report=reported.__setitem__,
         held=HeldTypes() if held is None or is_new or recipe.repins_types else held,
         is_reshaped=is_new,
+        may_reshape=recipe.may_reshape,
     )
     table = _run(recipe, pipeline, context, base_content)
     fetched = reported.pop("rows_fetched", table.height)

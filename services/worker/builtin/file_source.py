@@ -29,7 +29,8 @@ _SUFFIXES = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv"}
 class FilePipeline(Pipeline):
     """The rows of `url` from `start` to `end`, none later than `as_of`, under the names that `columns` gives.
 
-    The type of a CSV file's column is guessed at each refresh; a guess that would alter a value is not made.
+    The type of a CSV file's column is guessed at each refresh. A guess that would alter a value is not made, but where
+    the version before holds such numbers already: then it is told, until a refresh in full.
     """
 
     shaped_by = frozenset({"format", "separator", "columns", "dates", "date_format"})
@@ -89,15 +90,22 @@ class FilePipeline(Pipeline):
         url: str,
     ) -> pl.DataFrame:
         separator = read_text(context.config, "separator", ",")
-        guessed, texts = _read_csv(content, separator, mapping, dates, url)
-        kept = {}
-        for name in guessed.columns:
-            if guessed.schema[name].is_numeric() and (why := find_alteration(texts[name])):
+        guessed, texts = (
+            choose(table, mapping, url) for table in _read_csv(content, separator, mapping, dates, url)
+        )
+        kept, altered = {}, {}
+        for name, kind in guessed.schema.items():
+            why = find_alteration(texts[name]) if kind.is_numeric() else ""
+            held = None if context.may_reshape else context.held.types.get(name)
+            if why and held is not None and held.is_numeric():
+                altered[name] = f"{why}; refresh in full (mode FULL) to keep the texts"
+            elif why:
                 guessed = guessed.with_columns(texts[name])
                 kept[name] = why
-        if kept:
-            context.report("kept_as_text", shorten(kept))
-        return choose(guessed, mapping, url)
+        for metric, found in (("kept_as_text", kept), ("altered_by_numbers", altered)):
+            if found:
+                context.report(metric, shorten(found))
+        return guessed
 
 
 def _choose_format(config: Config, url: str) -> str:

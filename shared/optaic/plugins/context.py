@@ -101,6 +101,8 @@ class PipelineContext:
     held: HeldTypes = HeldTypes()
     # Whether the last version was made with other values of what `Pipeline.shaped_by` names.
     is_reshaped: bool = False
+    # Whether somebody asked for everything anew: columns may be gone or of another type then.
+    may_reshape: bool = False
     # Adds to what the run says it has measured: a name, and a number, a text, or a mapping or list of them.
     # `rows_fetched` says how many rows were read where that is not the height of the table.
     report: Callable[[str, object], None] = field(default=_ignore_report, repr=False, compare=False)

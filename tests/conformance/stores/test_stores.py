@@ -164,6 +164,29 @@ def test_a_table_without_rows_is_a_version(make: Callable[..., Store], uri: str)
     assert make().read(uri, stored.physical_version).equals(prices(2).clear())
 
 
+def test_a_column_of_nulls_is_kept_and_gets_its_type_when_values_come(
+    make: Callable[..., Store], uri: str
+) -> None:
+    empty = prices(2).with_columns(note=None)
+    first = make().write(empty, None, uri)
+    assert make().read(uri, first.physical_version).schema["note"] == pl.Float64
+    noted = prices(3).with_columns(note=pl.when(pl.col("close") > 15.5).then(pl.lit("x")))
+    second = make().write(noted, first.physical_version, uri)
+    assert (second.rows_inserted, second.rows_updated) == (2, 0)
+    assert make().read(uri, second.physical_version).equals(noted)
+
+
+def test_a_new_column_is_null_in_the_rows_that_were_there(make: Callable[..., Store], uri: str) -> None:
+    first = make().write(prices(2), None, uri)
+    more = prices(3).with_columns(volume=pl.when(pl.col("date") > dt.date(2020, 1, 2)).then(pl.lit(7)))
+    second = make().write(more.cast({"volume": pl.Int64}), first.physical_version, uri)
+    assert (second.rows_inserted, second.rows_updated) == (2, 0)
+    found = make().read(uri, second.physical_version)
+    assert found["volume"].to_list() == [None] * 4 + [7, 7]
+    assert make().read(uri, first.physical_version).equals(prices(2))
+    assert dict(make().read_types(uri, second.physical_version)) == dict(found.schema)
+
+
 values = st.one_of(st.none(), st.floats(allow_nan=True, allow_infinity=True))
 tables = st.lists(
     st.tuples(st.dates(), st.text(max_size=3), values, st.integers(-9, 9), st.booleans()), max_size=8

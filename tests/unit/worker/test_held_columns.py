@@ -443,3 +443,20 @@ async def test_what_is_derived_follows_its_inputs(world: World, store: str, tmp_
     assert derived.types() == {"close": pl.String, "other": pl.Int64}
     changes = (run.pipeline.columns_added, run.pipeline.columns_removed, run.pipeline.columns_retyped)
     assert [list(found) for found in changes] == [["other"], ["volume"], ["close: Float64 to String"]]
+
+
+async def test_numbers_that_an_earlier_release_made_of_texts_stay_until_a_full_refresh(
+    world: World, store: str, tmp_path: Path
+) -> None:
+    source = OldCsvSource(tmp_path)
+    dataset = Dataset(
+        world, tmp_path, store, world.dataset(definition="file 1.1.0", store=store, **source.config())
+    )
+    source.write(close=["1.5", "7.0"])
+    first = await dataset.completes()
+    source.write(close=["1.5", "007"])
+    again = await dataset.completes()
+    assert again.output_version == first.output_version
+    assert "'007'" in again.metrics["altered_by_numbers"]["close"]
+    await dataset.completes(full=True)
+    assert dataset.table()["close"].to_list() == ["1.5", "007"]

@@ -253,6 +253,24 @@ def test_the_present_version_guesses_as_it_did_but_alters_nothing(csv: Reader) -
     assert set(metrics["kept_as_text"]) == {"code", "id", "old"}
 
 
+def test_the_present_version_keeps_the_numbers_that_it_has_until_a_full_refresh(csv: Reader) -> None:
+    csv.path.write_text("date,entity,code\n2024-01-02,A,007\n2024-01-03,A,8\n")
+    for is_full, metric, expected in (
+        (False, "altered_by_numbers", [7, 8]),
+        (True, "kept_as_text", ["007", "8"]),
+    ):
+        metrics: dict[str, Any] = {}
+        context = PipelineContext(
+            config={"url": str(csv.path), "columns": {"date": "date", "entity": "entity", "n": "code"}},
+            held=HeldTypes({"n": INT}),
+            may_reshape=is_full,
+            report=metrics.__setitem__,
+        )
+        assert FilePipeline().run(context)["n"].to_list() == expected
+        assert list(metrics) == [metric]
+        assert "'007'" in metrics[metric]["n"]
+
+
 def test_a_column_that_is_missing_is_named(csv: Reader) -> None:
     with pytest.raises(SchemaMismatch, match="known"):
         csv.closes("1", dates=["date", "known"])
