@@ -52,19 +52,20 @@ async def read_existing(
     """Return what there is of some projects, and the versions of some definitions; None means all."""
     listed = [each for each in await client.projects.list() if projects is None or each.name in projects]
     versions: dict[tuple[int, str], Sequence[definition_pb2.DefinitionVersion]] = {}
-    descriptions = {}
+    descriptions, newest = {}, {}
     for each in await client.definitions.list():
         key = (int(each.kind), each.name)
         is_asked_for = definitions is None or key in definitions
         versions[key] = await client.definitions.versions(each.definition_id) if is_asked_for else ()
-        descriptions[key] = each.description
+        descriptions[key], newest[key] = each.description, each.newest_version.version
     instances = [
         instance
         for project in listed
         for instance in await client.instances.list(project=project)
         if instance.state != INSTANCE_STATE_DELETING
     ]
-    return Existing({each.name: each.project_id for each in listed}, versions, descriptions, instances)
+    ids = {each.name: each.project_id for each in listed}
+    return Existing(ids, versions, descriptions, instances, newest)
 
 
 async def execute(

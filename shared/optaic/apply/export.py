@@ -41,7 +41,7 @@ def export_documents(
     owners = {key: each.labels.get(MANAGER, "") for key, each in current.items()}
     for key in references.in_order(as_is, {}, known, []):
         documents.setdefault((key[0], owners[key] or manager), []).append(
-            entry_of(references.without_defaults(as_is[key]))
+            entry_of(references.without_defaults(as_is[key], existing.newest))
         )
     found: list[dict[str, Any]] = []
     if entries := _definitions(existing, definitions):
@@ -91,7 +91,7 @@ def _comes_by_itself(
 ) -> bool:
     """Return whether any service brings a version as it is: of the built-in ones only the newest are shipped."""
     return (
-        version.code_ref.startswith(_BUILTIN)
+        (version.is_built_in or version.code_ref.startswith(_BUILTIN))
         and version.state == definition_pb2.DEFINITION_STATE_ACTIVE
         and version.definition_version_id == max(versions, key=_age).definition_version_id
     )

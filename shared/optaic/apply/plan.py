@@ -66,6 +66,7 @@ class Existing:
     )
     descriptions: Mapping[tuple[int, str], str] = field(default_factory=dict)
     instances: Sequence[Instance] = ()
+    newest: Mapping[tuple[int, str], str] = field(default_factory=dict)  # versions, by kind and name
 
     def named(self) -> dict[Key, Instance]:
         """Return the instances by project and name."""

@@ -13,7 +13,7 @@ from optaic.definition.v1.definition_pb2 import DefinitionKind
 from optaic.errors import Violation
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.instance.v1.schedule_pb2 import ManualSchedule, Schedule
-from optaic.instance.v1.spec_pb2 import DatasetSpec
+from optaic.instance.v1.spec_pb2 import ComponentSpec, DatasetSpec
 
 Key: TypeAlias = tuple[str, str]  # project and name
 _DEFAULTS = {"store": "delta", "accessor": "simple"}
@@ -177,12 +177,25 @@ def dataset_of(instance: Instance) -> DatasetSpec | None:
     return instance.dataset if kind == "dataset" else None
 
 
-def without_defaults(instance: Instance) -> Instance:
-    """Return an instance without what it would have anyway, made of a document."""
+def without_defaults(instance: Instance, newest: Mapping[tuple[int, str], str]) -> Instance:
+    """Return an instance without what it would have anyway, made of a document.
+
+    `newest` are the versions that a new instance would get, by kind and name.
+    """
     copy = Instance()
     copy.CopyFrom(instance)
-    if (dataset := dataset_of(copy)) is not None and dataset.max_deleted_share == _DEFAULT_SHARE:
-        dataset.ClearField("max_deleted_share")
+    if copy.schedule == Schedule(manual=ManualSchedule()):
+        copy.ClearField("schedule")
+    for _, spec in definition_users(copy):
+        if not spec.config.fields:
+            spec.ClearField("config")
+    if (dataset := dataset_of(copy)) is not None:
+        if dataset.max_deleted_share == _DEFAULT_SHARE:
+            dataset.ClearField("max_deleted_share")
+        for slot, name in _DEFAULTS.items():
+            version = newest.get((DefinitionKind.Value(f"DEFINITION_KIND_{slot.upper()}"), name), "")
+            if getattr(dataset, slot) == ComponentSpec(definition_name=name, definition_version=version):
+                dataset.ClearField(slot)  # type: ignore[arg-type]  # the stubs want literals
     return copy
 
 

@@ -17,6 +17,7 @@ from optaic.definition.v1.definition_service_pb2 import PublishDefinitionRequest
 from servicekit.contracts import check_contract
 
 GROUP = "optaic.definitions"
+_BUILT_IN = Path(__file__).parents[2] / "builtin"
 _log = structlog.get_logger(__name__)
 
 
@@ -29,7 +30,9 @@ async def publish_plugins(environment: Environment, tenants: tuple[str, ...]) ->
     for tenant_id in tenants:
         for manifest, request in requests:
             try:
-                await publish_definition(environment, tenant_id, request, is_reported=False)
+                version = await publish_definition(environment, tenant_id, request, is_reported=False)
+                if Path(manifest).parent == _BUILT_IN:
+                    environment.built_in.add(version.content_hash)
             except Exception as error:  # noqa: BLE001 - whatever it is, others need the service
                 _log.error("definition refused", manifest=manifest, tenant=tenant_id, error=repr(error))
 

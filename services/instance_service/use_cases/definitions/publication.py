@@ -38,6 +38,7 @@ _NOT_CONTENT = (
     "create_time",
     "description",
     "publication_report",
+    "is_built_in",
 )
 
 
@@ -117,6 +118,7 @@ def _complete(request: PublishDefinitionRequest) -> DefinitionVersion:
     version.CopyFrom(request.definition_version)
     version.definition_name = request.name
     version.kind = request.kind
+    version.is_built_in = False
     violations = shape_violations(version)
     if not version.version:
         violations.append(FieldViolation("definition_version.version", "is required", "INVALID_ARGUMENT"))

@@ -94,7 +94,7 @@ async def get_version(
         row = await store.get_version(connection, tenant_id, definition_version_id=definition_version_id)
     if row is None:
         raise version_not_found(definition_version_id)
-    return DefinitionVersion.FromString(row.snapshot)
+    return read_version(environment, row.snapshot)
 
 
 async def list_versions(
@@ -119,13 +119,20 @@ async def list_versions(
             size + 1,
         )
     page = pages.fit(rows, size, lambda row: len(row.snapshot))
-    versions = [DefinitionVersion.FromString(row.snapshot) for row in page]
+    versions = [read_version(environment, row.snapshot) for row in page]
     response = ListDefinitionVersionsResponse(definition_versions=versions)
     if len(rows) > len(page):
         last = page[-1]
         position = {"precedence": last.precedence, "id": last.definition_version_id}
         response.next_page_token = pages.encode(position, selection)
     return response
+
+
+def read_version(environment: Environment, snapshot: bytes) -> DefinitionVersion:
+    """Return a stored version, and say whether this service brings it."""
+    version = DefinitionVersion.FromString(snapshot)
+    version.is_built_in = version.content_hash in environment.built_in
+    return version
 
 
 def _definition_not_found(which: str) -> NotFoundError:
