@@ -15,9 +15,22 @@ def check_column_names(names: Sequence[str]) -> None:
     Raises:
         InvalidColumnName: naming each such column by its place, and what is wrong with its name.
     """
-    problems = [text for place, name in enumerate(names, 1) if (text := _problem(place, name))]
-    if problems := [*problems, *_twins(names)]:
+    if problems := [*_problems(names), *_twins(names)]:
         raise InvalidColumnName(f"{'; '.join(problems)}; rename these columns")
+
+
+def check_source_names(names: Sequence[str]) -> None:
+    """Refuse names by which no column of a source can be told; that two are much alike does not matter yet.
+
+    Raises:
+        InvalidColumnName: naming each such column by its place, and what is wrong with its name.
+    """
+    if problems := list(_problems(names)):
+        raise InvalidColumnName(f"{'; '.join(problems)}; rename these columns in the source")
+
+
+def _problems(names: Sequence[str]) -> Iterator[str]:
+    return (text for place, name in enumerate(names, 1) if (text := _problem(place, name)))
 
 
 def _twins(names: Sequence[str]) -> Iterator[str]:

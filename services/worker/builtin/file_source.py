@@ -16,6 +16,7 @@ from optaic.plugins import (
     SourceUnavailable,
     UnparsableData,
 )
+from worker.builtin.column_names import check_source_names
 from worker.builtin.parameters import Config, read_choice, read_section, read_text
 from worker.builtin.parquet_file import read_parquet
 from worker.builtin.secrets import Secrets
@@ -142,6 +143,7 @@ def _read_csv(
     check_columns(list(mapping.values()), header, url)
     names = {mapping.get(name, name) for name in ("entity", *dates)}
     columns = list(dict.fromkeys(mapping.values())) or None
+    check_source_names(columns or header)
     guessed = pl.read_csv(
         io.BytesIO(content),
         separator=separator,

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
+from pathlib import Path
 
+import polars as pl
 import pytest
 
-from optaic.plugins import InvalidColumnName
+from optaic.plugins import InvalidColumnName, PipelineContext
 from worker.builtin.column_names import check_column_names
+from worker.builtin.file_source import FilePipeline
+from worker.builtin.typed_file_source import TypedFilePipeline
 
 
 @pytest.mark.parametrize(
@@ -35,3 +40,21 @@ def test_all_such_names_are_told_at_once() -> None:
 @pytest.mark.parametrize("name", ["a b", " ", "é", "😀", "a\nb", "a.b", "%", "x" * 1000, "\u2028", "\uffff"])
 def test_every_other_name_is_taken(name: str) -> None:
     check_column_names([name])
+
+
+@pytest.mark.parametrize("pipeline", [FilePipeline, TypedFilePipeline])
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+@pytest.mark.parametrize("name", ["", "*", "^x$", "Date"])
+def test_a_source_refuses_what_it_cannot_name_and_reads_what_is_asked_for_beside_it(
+    tmp_path: Path, pipeline: type[FilePipeline], ending: str, name: str
+) -> None:
+    table = pl.DataFrame({name: [0], "date": [dt.date(2024, 1, 2)], "entity": ["a"]})
+    place = tmp_path / f"a.{ending}"
+    if ending == "csv":
+        table.write_csv(place)
+    else:
+        table.write_parquet(place)
+    with pytest.raises(InvalidColumnName, match=r"columns? 1"):
+        check_column_names(pipeline().run(PipelineContext(config={"url": str(place)})).columns)
+    chosen = {"url": str(place), "columns": {"date": "date", "entity": "entity"}}
+    assert pipeline().run(PipelineContext(config=chosen)).rows() == [(dt.date(2024, 1, 2), "a")]
