@@ -82,9 +82,6 @@ class PipelineRecipe:
     timezone: str  # the dataset's
     data_date: dt.date | None
     base: StoredData | None  # the flow's own output at admission
-    base_pipeline: Component | None  # what made it; None where nobody knows
-    may_reshape: bool  # somebody asked for everything: columns may be gone or of another type
-    repins_types: bool
     contract: SignalContract | None
     macros: Mapping[str, Macro]
     operators: Mapping[str, Plugin]  # those that are not the language's own, by name
@@ -96,6 +93,9 @@ class PipelineRecipe:
     )
     max_deleted_share: float | None  # None: how much is deleted is not judged
     allow_deletion: bool
+    base_pipeline: Component | None = None  # what made the base; None where nobody knows
+    may_reshape: bool = False  # somebody asked for everything: columns may be gone or of another type
+    repins_types: bool = False
 
     @property
     def is_partial_range(self) -> bool:

@@ -356,11 +356,12 @@ async def test_what_is_no_parameter_of_the_flow_is_refused_by_name(service: Runn
 
 async def test_types_are_pinned_anew_by_a_run_of_everything_only(service: RunningRunService) -> None:
     instance = service.instances.add()
-    for given, mode in (
+    cases: list[tuple[dict[str, Any], run_pb2.RunMode.ValueType]] = [
         ({"repin_types": True}, run_pb2.RUN_MODE_INCREMENTAL),
         ({"repin_types": "yes"}, run_pb2.RUN_MODE_FULL),
         ({"repin_types": True, "start": "2022-01-01"}, run_pb2.RUN_MODE_FULL),
-    ):
+    ]
+    for given, mode in cases:
         parameters = Struct()
         parameters.update(given)
         async with refused("INVALID_ARGUMENT") as refusals:

@@ -9,10 +9,11 @@ import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 import pytest
+from google.protobuf.json_format import MessageToDict
 
 from optaic.common.v1 import flow_pb2
 from optaic.definition.v1.definition_pb2 import DefinitionVersion
@@ -54,7 +55,7 @@ class Dataset:
             return run
         assert isinstance(output.result, run_pb2.PipelineResult)
         run.status = run_pb2.RUN_STATUS_COMPLETED
-        run.metrics.update(dict(output.metrics))
+        run.metrics.update(cast("Any", dict(output.metrics)))
         run.pipeline.CopyFrom(output.result)
         run.output_version.MergeFrom(
             flow_pb2.VersionRef(
@@ -109,6 +110,11 @@ class Dataset:
 
     def types(self) -> dict[str, pl.DataType]:
         return dict(self.table().drop("date", "entity").schema)
+
+
+def told(run: run_pb2.Run) -> dict[str, Any]:
+    """Its metrics as plain values."""
+    return MessageToDict(run.metrics)
 
 
 class Source:
@@ -219,7 +225,7 @@ async def test_a_new_column_is_taken_and_told(dataset: Dataset, source: Source) 
     run = await dataset.completes()
     assert dataset.table()["volume"].to_list() == [None, None, 500]
     assert list(run.pipeline.columns_added) == ["volume"]
-    assert list(run.metrics["columns_added"]) == ["volume"]
+    assert told(run)["columns_added"] == ["volume"]
     assert (run.pipeline.rows_inserted, run.pipeline.rows_updated) == (1, 0)
 
 
@@ -333,15 +339,15 @@ async def test_types_are_pinned_at_the_first_refresh_and_anew_with_other_options
 ) -> None:
     csv.write(close=["1.5", "2.5"], code=["007", "8"])
     run = await prices.completes()
-    assert dict(run.metrics["types_guessed"]) == {"close": "Float64", "code": "String"}
-    assert "'007'" in run.metrics["kept_as_text"]["code"]
+    assert told(run)["types_guessed"] == {"close": "Float64", "code": "String"}
+    assert "'007'" in told(run)["kept_as_text"]["code"]
     csv.write(close=["1.5", "NA"], code=["7", "8"])
     await prices.fails("UnparsableData", "column 'close' is Float64", "'NA' in row 3", "null_values")
     await prices.fails("UnparsableData", "'NA' in row 3", full=True)
     prices.configure(null_values=["NA"])
     run = await prices.completes()
     assert prices.types() == {"close": pl.Float64, "code": pl.Int64}
-    assert list(run.metrics["columns_retyped"]) == ["code: String to Int64"]
+    assert told(run)["columns_retyped"] == ["code: String to Int64"]
     csv.write(close=["1.5", "NA"], code=["007", "8"])
     await prices.fails("UnparsableData", "column 'code' is Int64", "'007' in row 2")
     await prices.completes(full=True, repin_types=True)
@@ -354,7 +360,7 @@ async def test_a_text_stays_a_text_although_all_are_numbers_now(prices: Dataset,
     csv.write(code=["7", "8"])
     run = await prices.completes()
     assert prices.types() == {"code": pl.String}
-    assert dict(run.metrics["types_held"]) == {"code": "String"}
+    assert told(run)["types_held"] == {"code": "String"}
 
 
 async def test_another_file_or_range_changes_no_type(prices: Dataset, csv: CsvSource) -> None:
@@ -417,7 +423,7 @@ async def test_sql_columns_may_be_given_types(world: World, store: str, tmp_path
     source.write(close=["1.5", "2"], code=[7, 8], note=[None, None])
     run = await dataset.completes()
     assert dataset.table().drop("date", "entity").rows() == [(1.5, "7", None), (2.0, "8", None)]
-    assert dict(run.metrics["types_given"]) == {"code": "String", "close": "Float64", "note": "String"}
+    assert told(run)["types_given"] == {"code": "String", "close": "Float64", "note": "String"}
     source.write(close=["1.5", "n/a"], code=[7, 8], note=[None, None])
     await dataset.fails("UnparsableData", "px: column 'close' is Float64, and 'n/a' in row 2 is no number")
     dataset.configure(cursor="date", types={"date": "Date"})
@@ -457,6 +463,6 @@ async def test_numbers_that_an_earlier_release_made_of_texts_stay_until_a_full_r
     source.write(close=["1.5", "007"])
     again = await dataset.completes()
     assert again.output_version == first.output_version
-    assert "'007'" in again.metrics["altered_by_numbers"]["close"]
+    assert "'007'" in told(again)["altered_by_numbers"]["close"]
     await dataset.completes(full=True)
     assert dataset.table()["close"].to_list() == ["1.5", "007"]

@@ -40,7 +40,7 @@ class Reader:
         return TypedFilePipeline().run(context)
 
     def closes(self, *values: str, held: HeldTypes | None = None, **config: object) -> list[object]:
-        mark = config.get("delimiter", ",")
+        mark = str(config.get("delimiter", ","))
         rows = [mark.join([f"2024-01-{day:02}", "A", value]) for day, value in enumerate(values, 1)]
         return self.read("\n".join([mark.join(["date", "entity", "close"]), *rows]), held, **config)[
             "close"
