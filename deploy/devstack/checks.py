@@ -9,6 +9,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 _TIMEOUT_SECONDS = 2.0
 _PATIENT_SECONDS = 10.0  # before a server counts as silent: the machine may be busy
+_SILENT = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
 _OK = b" 200 "
 _LONGEST_ANSWER = 1000  # bytes
 
@@ -37,14 +38,15 @@ async def find_http_problem(host: str, path: str, seconds: float = _PATIENT_SECO
 
 
 async def find_grpc_problem(address: str) -> str:
-    """What keeps the standard health service from answering at all; that it is NOT_SERVING is an answer."""
+    """What keeps the standard health service from answering at all; NOT_SERVING, or being too busy, is an answer."""
     async with grpc.aio.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:
             await health_pb2_grpc.HealthStub(channel).Check(
                 health_pb2.HealthCheckRequest(), timeout=_PATIENT_SECONDS
             )
         except grpc.aio.AioRpcError as error:
-            return f"health: {error.code().name} {error.details()}"
+            if error.code() in _SILENT:
+                return f"health: {error.code().name} {error.details()}"
     return ""
 
 

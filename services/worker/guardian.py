@@ -18,6 +18,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import IO, NoReturn
 
 from worker import frames, process_tree
@@ -113,6 +114,9 @@ def _start(
         process_tree.die_with_parent(own)
         if group is not None:
             group.enter()
+        # Where memory runs out, the kernel is to take this process, and not one that could say so.
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
         signal.set_wakeup_fd(-1)
         for number in (*_ENDING, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import grpc
 import nats
 import nats.errors
 import pytest
 from nats.js.api import StreamConfig
 
+from devstack import checks, ports
 from devstack import nats as embedded
-from devstack import ports
 from devstack.liveness import Patience
 from devstack.processes import Process, Program
 from devstack.state import State
@@ -72,6 +73,25 @@ async def test_one_that_answers_is_left_alone(state: State) -> None:
     await eventually(lambda: asked > 20)
     assert (process.restarts, state.interventions()) == (0, {})
     await process.stop(5)
+
+
+@pytest.mark.parametrize(
+    ("code", "is_silent"), [(grpc.StatusCode.RESOURCE_EXHAUSTED, False), (grpc.StatusCode.UNAVAILABLE, True)]
+)
+async def test_a_service_that_is_too_busy_answers(code: grpc.StatusCode, *, is_silent: bool) -> None:
+    async def refuse(_: object, context: grpc.aio.ServicerContext) -> None:
+        await context.abort(code, "not now")
+
+    server = grpc.aio.server()
+    handler = grpc.method_handlers_generic_handler(
+        "grpc.health.v1.Health", {"Check": grpc.unary_unary_rpc_method_handler(refuse)}
+    )
+    server.add_generic_rpc_handlers((handler,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    assert bool(await checks.find_grpc_problem(f"127.0.0.1:{port}")) is is_silent
+    await server.stop(0)
+    assert "UNAVAILABLE" in await checks.find_grpc_problem(f"127.0.0.1:{port}")
 
 
 async def test_a_broker_whose_disk_was_full_takes_messages_again_when_there_is_room(state: State) -> None:

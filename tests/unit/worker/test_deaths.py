@@ -110,6 +110,8 @@ async def test_the_lease_is_kept_while_user_code_holds_the_interpreter(world: Wo
     beats = world.runs.heartbeats
     await eventually(lambda: world.runs.heartbeats > beats + 10)
     assert not task.done()
+    adjusted = _read_text(f"/proc/{_read_pid(tmp_path, 'child')}/oom_score_adj")
+    assert int(adjusted) == 500, "the kernel is to take the child first"
     # It holds the interpreter for ten minutes, and still can be cancelled.
     run.status = run_pb2.RUN_STATUS_CANCELLED
     assert (await task).outcome is Outcome.CANCELLED
