@@ -43,9 +43,9 @@ class Comparing:
 
     async def step(self) -> bool:
         """Say everything once; there is nothing left to do until the next interval."""
+        requests, self._requests = self._requests, set()
         if not self._is_leader():
             return False
-        requests, self._requests = self._requests, set()
         for tenant_id in await use_cases.list_tenants(self._environment, self._tenants):
             async for page in use_cases.pages(self._environment, tenant_id):
                 await self._comparison.say(tenant_id, "instances.page", page)

@@ -23,8 +23,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class FlowStatusesChanged(_message.Message):
-    """States of flows changed, a version moved, or the causes of a flow are others than before. In chunks of at most 256 kB; all chunks of one change carry the
-    same revision. Subject `optaic.<tenant>.lineage.v1.flow_statuses_changed.batch`.
+    """States of flows changed, a version moved, or the causes of a flow are others than before. In chunks of at most
+    256 kB; all chunks of one change carry the same revision. Subject `optaic.<tenant>.lineage.v1.flow_statuses_changed.batch`.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
