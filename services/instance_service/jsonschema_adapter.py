@@ -21,6 +21,7 @@ from instance_service.domain.decimals import is_multiple
 from instance_service.domain.fingerprints import canonical_json
 from instance_service.domain.formats import FORMATS
 from instance_service.domain.schema_bounds import ASCENDING, entanglements, excess, misuses
+from instance_service.domain.schema_words import said, shown
 from instance_service.re2_adapter import check_pattern, is_match
 from optaic.expression import OPERATORS, ExpressionError, Macro, Signature, list_called, parse
 from servicekit.errors import FieldViolation
@@ -65,6 +66,10 @@ for _name, _format in FORMATS.items():
 KNOWN_FORMATS = frozenset(_formats.checkers)
 
 
+class _SaidError(jsonschema.ValidationError):  # type: ignore[misc]  # the library has no types
+    """An error whose message is what people read."""
+
+
 class _TooCostlyError(RecursionError):
     """One config was led through more references than any sensible schema has."""
 
@@ -74,7 +79,7 @@ def _type(validator: Any, names: Any, instance: object, schema: Mapping[str, Any
     is_whole = "integer" in names and "number" not in names  # one name, or a list of them
     if is_whole and isinstance(instance, float) and instance.is_integer() and abs(instance) > _LARGEST_WHOLE:
         text = f"{instance:.0f} is not carried exactly, whole numbers go from -{_LARGEST_WHOLE} to {_LARGEST_WHOLE}"
-        yield jsonschema.ValidationError(f"{text}; the definition must take such a number as a text")
+        yield _SaidError(f"{text}; the definition must take such a number as a text")
     else:
         yield from jsonschema.Draft202012Validator.VALIDATORS["type"](validator, names, instance, schema)
 
@@ -89,7 +94,7 @@ def _reference(validator: Any, reference: str, instance: object, schema: Mapping
 
 def _pattern(_validator: Any, pattern: str, instance: object, _schema: Mapping[str, Any]) -> Iterator[Any]:
     if isinstance(instance, str) and not is_match(pattern, instance):
-        yield jsonschema.ValidationError(f"{instance!r} does not match {pattern!r}")
+        yield jsonschema.ValidationError("does not match")
 
 
 def _pattern_properties(
@@ -108,7 +113,7 @@ def _additional_properties(
     if isinstance(instance, Mapping):
         extras = _extras(instance, schema)
         if rest is False and extras:
-            yield jsonschema.ValidationError(f"{', '.join(map(repr, extras))} not known")
+            yield jsonschema.ValidationError("not known")
         elif rest is not False:
             for name in extras:
                 yield from validator.descend(instance[name], rest, path=name)
@@ -130,14 +135,14 @@ def _multiple_of(
     if isinstance(instance, bool) or not isinstance(instance, int | float):
         return
     if not is_multiple(instance, factor):
-        yield jsonschema.ValidationError(f"{instance!r} is not a multiple of {factor!r}")
+        yield jsonschema.ValidationError("is not a multiple")
 
 
 def _unique_items(
     _validator: Any, is_wanted: bool, instance: object, _schema: Mapping[str, Any]
 ) -> Iterator[Any]:
     if is_wanted and isinstance(instance, list) and len(set(map(canonical_json, instance))) < len(instance):
-        yield jsonschema.ValidationError(f"{str(instance)[:200]} has non-unique elements")
+        yield jsonschema.ValidationError("has an item twice")
 
 
 def _ascending(
@@ -150,8 +155,8 @@ def _ascending(
         given = [name for name in names if isinstance(instance.get(name), kind)]
         for before, after in itertools.pairwise(given):
             if instance[after] < instance[before]:
-                text = f"{instance[after]!r} is before {before}, {instance[before]!r}"
-                yield jsonschema.ValidationError(text, path=[after])
+                text = f"{shown(instance[after])} is before {before}, {shown(instance[before])}"
+                yield _SaidError(text, path=[after])
 
 
 # What looks for patterns, or takes time out of proportion, is done here.
@@ -180,7 +185,7 @@ def schema_violations(schema: Mapping[str, Any], path: str) -> list[FieldViolati
     validator = jsonschema.Draft202012Validator(meta_schema, format_checker=_schema_formats)
     violations = [
         FieldViolation(
-            _path(path, error.absolute_path), str(error.cause or error.message)[:500], "INVALID_SCHEMA"
+            _path(path, error.absolute_path), str(error.cause or _said(error))[:500], "INVALID_SCHEMA"
         )
         for error in _bounded(validator.iter_errors(schema))
     ]
@@ -307,10 +312,17 @@ def _violations(error: Any, path: str) -> Iterator[FieldViolation]:
             yield FieldViolation(_path(where, [name]), "is not known", "INVALID_CONFIG")
     elif error.validator == "format" and error.validator_value in FORMATS:
         wanted = FORMATS[error.validator_value]
-        text = f"{error.instance[:200]!r} is not {wanted.rule}, for example {wanted.example}"
+        text = f"{shown(error.instance)} is not {wanted.rule}, for example {wanted.example}"
         yield FieldViolation(where, text, "INVALID_CONFIG")
     else:
-        yield FieldViolation(where, error.message[:500], "INVALID_CONFIG")
+        yield FieldViolation(where, _said(error), "INVALID_CONFIG")
+
+
+def _said(error: Any) -> str:
+    """Return what is wrong: in our words, since the library's show values as Python has them."""
+    if isinstance(error, _SaidError):
+        return str(error.message)[:500]
+    return said(error.validator, error.validator_value, error.instance)
 
 
 def _bounded(errors: Iterable[Any]) -> list[Any]:

@@ -6,6 +6,7 @@ import jsonschema
 import pytest
 
 from instance_service.domain.formats import FORMATS
+from instance_service.domain.schema_words import shown
 from instance_service.jsonschema_adapter import KNOWN_FORMATS, config_violations, schema_violations
 from instance_service.use_cases.definitions.changes import unchecked_formats
 from optaic.definition.v1.definition_pb2 import DefinitionVersion
@@ -110,7 +111,7 @@ def test_a_refusal_names_the_rule_and_an_example_that_is_right(word: str) -> Non
     assert FORMATS[word].is_kept(FORMATS[word].example)
     bad = _VALUES[word][1][0]
     assert _violations(word, bad) == [
-        ("c.v", f"{bad!r} is not {FORMATS[word].rule}, for example {FORMATS[word].example}")
+        ("c.v", f"{shown(bad)} is not {FORMATS[word].rule}, for example {FORMATS[word].example}")
     ]
 
 

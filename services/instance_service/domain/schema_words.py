@@ -1,0 +1,67 @@
+"""What a value breaks of a JSON Schema, for people: values are written as JSON has them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+_LONGEST = 200
+
+
+def shown(value: object) -> str:
+    """Return a value as JSON, not longer than a line takes."""
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError):
+        text = "this value"
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+def _several(names: Any) -> str:
+    return " or ".join(names) if isinstance(names, list) else str(names)
+
+
+def _count(noun: str, most: Any) -> str:
+    return f"{most} {noun}{'' if most == 1 else 's'}"
+
+
+_SAID: Mapping[str, Callable[[str, Any], str]] = MappingProxyType(
+    {
+        "type": lambda value, wanted: f"{value} is not of type {_several(wanted)}",
+        "enum": lambda value, wanted: f"{value} is none of {', '.join(map(shown, wanted))}",
+        "const": lambda value, wanted: f"{value} is not {shown(wanted)}",
+        "minimum": lambda value, wanted: f"{value} is less than {shown(wanted)}",
+        "maximum": lambda value, wanted: f"{value} is more than {shown(wanted)}",
+        "exclusiveMinimum": lambda value, wanted: f"{value} is not more than {shown(wanted)}",
+        "exclusiveMaximum": lambda value, wanted: f"{value} is not less than {shown(wanted)}",
+        "multipleOf": lambda value, wanted: f"{value} is not a multiple of {shown(wanted)}",
+        "minLength": lambda value, wanted: f"{value} has fewer than {_count('character', wanted)}",
+        "maxLength": lambda value, wanted: f"{value} has more than {_count('character', wanted)}",
+        "pattern": lambda value, wanted: f"{value} does not match {shown(wanted)}",
+        "minItems": lambda value, wanted: f"{value} has fewer than {_count('item', wanted)}",
+        "maxItems": lambda value, wanted: f"{value} has more than {_count('item', wanted)}",
+        "uniqueItems": lambda value, _: f"{value} has an item twice",
+        "minProperties": lambda value, wanted: f"{value} has fewer than {_count('value', wanted)}",
+        "maxProperties": lambda value, wanted: f"{value} has more than {_count('value', wanted)}",
+        "contains": lambda value, _: f"{value} does not contain as many items of the kind as it must",
+        "anyOf": lambda value, _: f"{value} fits none of the alternatives",
+        "oneOf": lambda value, _: f"{value} does not fit exactly one of the alternatives",
+        "not": lambda value, _: f"{value} is what must not be",
+        "format": lambda value, wanted: f"{value} is not of the format {wanted}",
+        "items": lambda value, _: f"{value} has more items than are known",
+        "unevaluatedItems": lambda value, _: f"{value} has items that are not known",
+        "unevaluatedProperties": lambda value, _: f"{value} has values that are not known",
+        "additionalProperties": lambda value, _: f"{value} has values that are not known",
+        "dependentRequired": lambda value, _: f"{value} lacks what must be given beside something else",
+    }
+)
+
+
+def said(keyword: str | None, wanted: object, value: object) -> str:
+    """Return what a value breaks; without a keyword nothing at all is allowed."""
+    if keyword is None:
+        return f"{shown(value)} is not allowed here"
+    words = _SAID.get(keyword)
+    return words(shown(value), wanted) if words else f"{shown(value)} breaks the rule {keyword}"
