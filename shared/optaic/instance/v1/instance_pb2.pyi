@@ -420,19 +420,29 @@ class UpstreamRef(_message.Message):
 
     RESOURCE_ID_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    BOUND_NAME_FIELD_NUMBER: _builtins.int
     resource_id: _builtins.str
     """The upstream instance; a UUID."""
     role: _builtins.str
     """`input`, `prices`, `covariance`, `features`, `target`, `signal`, `benchmark`, ..."""
+    name: _builtins.str
+    """Output only. The upstream's name. Expressions that write `name.column` mean this upstream: when it is renamed, this
+    and their texts change with it, and nothing becomes stale.
+    """
+    bound_name: _builtins.str
+    """Output only. The name that stands for it in fingerprints: the one that it had when it was connected."""
     def __init__(
         self,
         *,
         resource_id: _builtins.str = ...,
         role: _builtins.str = ...,
+        name: _builtins.str = ...,
+        bound_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["resource_id", b"resource_id", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bound_name", b"bound_name", "name", b"name", "resource_id", b"resource_id", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
