@@ -9,6 +9,7 @@ import polars as pl
 
 from optaic.expression import OPERATORS, Expression, ExpressionError, parse
 from optaic.expression.compiler import IMPLEMENTATIONS, evaluate
+from optaic.expression.names import spell_column, spellings
 from optaic.plugins import (
     InputTable,
     InvalidExpression,
@@ -76,10 +77,10 @@ def join_inputs(expression: Expression, tables: Sequence[InputTable]) -> pl.Data
     for table in tables:
         for column in table.frame.columns:
             if column not in _KEYS:
-                owners[column].append((table, column))
-                owners[f"{table.name}.{column}"].append((table, column))
+                for name in (*spellings(column), spell_column(table.name, column)):
+                    owners[name].append((table, column))
     shared = {
-        name: [f"{table.name}.{column}" for table, column in found]
+        name: [spell_column(table.name, column) for table, column in found]
         for name, found in owners.items()
         if len(found) > 1
     }

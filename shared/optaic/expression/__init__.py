@@ -3,8 +3,9 @@
 `optaic.expression.compiler` turns a parsed expression into polars work; it is imported on its own.
 """
 
-from optaic.expression.errors import ExpressionError, Reason
+from optaic.expression.errors import ExpressionError, Reason, suggest
 from optaic.expression.macros import Macro
+from optaic.expression.names import read_parts, rename_tables, spell, spell_column, spellings
 from optaic.expression.operators import OPERATORS
 from optaic.expression.parser import MAX_DEPTH, MAX_LENGTH, MAX_NODES, check_macro, list_called, parse
 from optaic.expression.signature import Parameter, Scope, Signature
@@ -31,4 +32,10 @@ __all__ = [
     "check_macro",
     "list_called",
     "parse",
+    "read_parts",
+    "rename_tables",
+    "spell",
+    "spell_column",
+    "spellings",
+    "suggest",
 ]

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 import polars as pl
 
+from optaic.expression.names import spell
 from optaic.expression.signature import Scope
 from optaic.expression.tree import Binary, Call, Column, Expression, Negate, Node, Number, children
 from optaic.expression.windows import rolling_correlation, rolling_deviation, rolling_mean, rolling_sum
@@ -101,7 +102,8 @@ def evaluate(
 
     Args:
         expression: whose columns the table has.
-        table: `date`, `entity` (each pair once, in any order) and numeric columns.
+        table: `date`, `entity` (each pair once, in any order) and numeric columns, each under its name or as the
+            expression writes it.
         output: name of the result's value column.
         operators: how each operator is computed.
 
@@ -113,14 +115,15 @@ def evaluate(
         ExpressionError: a column is not in the table.
         SchemaMismatch: the table's keys or types are not as said.
     """
-    expression.check_columns([name for name in table.columns if name not in {_DATE, _ENTITY}])
+    columns = {**{spell(name): name for name in table.columns}, **{name: name for name in table.columns}}
+    expression.check_columns([name for name in columns if name not in {_DATE, _ENTITY}])
     plan = _Plan()
     values: dict[int, _Value] = {}
     for node in expression.walk():
         values[id(node)] = plan.value_of(node, [values[id(child)] for child in children(node)], operators)
     root = values[id(expression.root)]
     plan.last_use.pop(root.key, None)
-    working = _lay_out(table, plan.inputs)
+    working = _lay_out(table, {columns[name]: working for name, working in plan.inputs.items()})
     for number, level in enumerate(plan.levels):
         working = working.with_columns(**level).drop(plan.spent(number), strict=False)
     kept = working.filter(_IS_PRESENT).select(_DATE, _ENTITY, root.expr.cast(pl.Float64).alias(output))

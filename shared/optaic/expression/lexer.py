@@ -10,12 +10,15 @@ from enum import StrEnum
 from optaic.expression.errors import ExpressionError, Reason
 
 MAX_NAME = 64  # characters
+MAX_QUOTED_NAME = 1_000  # the longest name of a column that a store keeps
 
+_PART = r"""(?:[A-Za-z_][A-Za-z0-9_]*+|"(?:[^"\x00-\x1f]|"")++")"""
 _PATTERN = re.compile(
     r"""(?P<space>[ \t\r\n]+)
       | (?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)
-      | (?P<name>[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)?)
-      | (?P<symbol><=|>=|==|!=|[-+*/^<>(),])""",
+      | (?P<name>[A-Za-z_][A-Za-z0-9_]*+(?:\.[A-Za-z_][A-Za-z0-9_]*+)?+(?!\.?"))
+      | (?P<quoted>{part}(?:\.{part})?)
+      | (?P<symbol><=|>=|==|!=|[-+*/^<>(),])""".replace("{part}", _PART),
     re.VERBOSE,
 )
 _HINTS = {
@@ -23,6 +26,7 @@ _HINTS = {
     "!": "; inequality is !=",
     "&": "; multiply comparisons instead",
     "%": "; PCT is an operator",
+    '"': '; a quoted name is not empty and ends with a quote: "sig-a".value',
 }
 
 
@@ -31,6 +35,7 @@ class Kind(StrEnum):
 
     NUMBER = "number"
     NAME = "name"
+    QUOTED = "quoted"  # a name with a part in quotes
     SYMBOL = "symbol"
     END = "end"
 
@@ -43,6 +48,11 @@ class Token:
     text: str
     position: int
     value: float = 0.0  # of a number
+
+    @property
+    def is_name(self) -> bool:
+        """Whether it names something."""
+        return self.kind in {Kind.NAME, Kind.QUOTED}
 
     def describe(self) -> str:
         """The token as an error names it."""
@@ -81,7 +91,8 @@ def _make_token(kind: Kind, word: str, position: int, text: str) -> Token:
                 Reason.INVALID_NUMBER, f"malformed number: {word + after!r}", position, text
             )
         return Token(kind, word, position, value)
-    if kind is Kind.NAME and len(word) > 2 * MAX_NAME + 1:
-        message = f"a name has at most {MAX_NAME} characters"
+    longest = MAX_NAME if kind is Kind.NAME else MAX_QUOTED_NAME
+    if kind in {Kind.NAME, Kind.QUOTED} and len(word) > 2 * longest + 1:
+        message = f"a name has at most {longest} characters"
         raise ExpressionError(Reason.INVALID_NAME, message, position, text)
     return Token(kind, word, position)

@@ -11,6 +11,7 @@ from typing import Never
 from optaic.expression.errors import ExpressionError, Reason, suggest
 from optaic.expression.lexer import Kind, Token, tokenize
 from optaic.expression.macros import Macro
+from optaic.expression.names import read_parts, spell
 from optaic.expression.operators import OPERATORS
 from optaic.expression.signature import Parameter, Signature
 from optaic.expression.tree import Binary, Call, Column, Expression, Negate, Node, Number, children
@@ -170,6 +171,9 @@ class _Parser:
             return self._keep(Number(token.value, self._at(token)), token)
         if token.kind is Kind.NAME:
             return self._call(token) if self._peek().text == "(" else self._column(token)
+        if token.kind is Kind.QUOTED:
+            name = ".".join(map(spell, read_parts(token.text)))
+            return self._keep(Column(name, self._at(token)), token)
         if token.text == "(":
             inner = self._expression(0)
             self._expect(")", "to close the parenthesis")
@@ -189,7 +193,9 @@ class _Parser:
             if (called := shared.operators.get(name) or shared.macros.get(name)) is not None:
                 message = f"{token.text} needs arguments: {called.usage}"
                 self._fail(Reason.WRONG_ARGUMENT_COUNT, message, token)
-            self._fail(Reason.INVALID_NAME, f"column names are lower case: {token.text.lower()!r}", token)
+            quoted = ".".join(map(spell, token.text.split(".")))
+            message = f"column names are lower case: {token.text.lower()!r}; quote one that is not: {quoted}"
+            self._fail(Reason.INVALID_NAME, message, token)
         return self._keep(Column(token.text, self._at(token)), token)
 
     def _call(self, token: Token) -> Node:

@@ -51,6 +51,22 @@ def test_a_column_of_several_inputs_is_read_by_its_qualified_name() -> None:
         run("value + 1", one, two)
 
 
+@pytest.mark.parametrize("names", [("sig-a", "sig-b"), ("SigA", "SigB"), ("sig.a", "sig.b")])
+def test_inputs_whose_names_are_no_identifiers_are_read_in_quotes(names: tuple[str, str]) -> None:
+    one, two = table(names[0], "value"), table(names[1], "value", 3.0)
+    assert run(f'"{names[1]}".value - "{names[0]}".value', one, two)["value"].to_list() == [
+        2.0,
+        4.0,
+        6.0,
+        8.0,
+    ]
+
+
+def test_a_column_with_a_dot_in_its_name_is_read_with_and_without_quotes() -> None:
+    dotted = table("prices", "adj.close")
+    assert run("adj.close", dotted)["value"].to_list() == run('"adj.close"', dotted)["value"].to_list()
+
+
 def test_warm_up_uses_history_before_the_range() -> None:
     context = PipelineContext(
         config={"expression": "MEAN(close, 3)"},
