@@ -21,6 +21,7 @@ from optaic.plugins import (
     PipelineContext,
     PluginError,
     PluginInvalid,
+    SchemaMismatch,
     Store,
     StoredVersion,
     VersionNotFound,
@@ -265,7 +266,7 @@ def _load_operator(name: str, code_ref: str) -> Operator:
 
 def _backtest(recipe: BacktestRecipe, outputs_uri: str, run_id: str, progress: Progress) -> Output:
     prices = _open_input(recipe.prices).frame
-    signals = [_open_input(signal).frame for signal in recipe.signals]
+    signals = [_read_signal(signal) for signal in recipe.signals]
     found = backtest.run(
         prices,
         signals,
@@ -292,6 +293,23 @@ def _backtest(recipe: BacktestRecipe, outputs_uri: str, run_id: str, progress: P
             execution_count=int(found.metrics["executions"] or 0),
         ),
     )
+
+
+def _read_signal(given: Input) -> pl.DataFrame:
+    """A signal's table, its values under the name `value`.
+
+    Raises:
+        SchemaMismatch: it holds neither the column that its pipeline writes nor `value`.
+    """
+    frame = _open_input(given).frame
+    if "value" in frame.columns:  # an accessor may call it so again
+        return frame
+    if given.value_column not in frame.columns:
+        raise SchemaMismatch(
+            f"signal {given.name}: no column {given.value_column!r} and no column 'value' "
+            f"(there are {', '.join(frame.columns)})"
+        )
+    return frame.rename({given.value_column: "value"})
 
 
 def _open_input(given: Input) -> InputTable:

@@ -67,6 +67,7 @@ class Input:
     version: int
     digest: str
     data: StoredData
+    value_column: str = "value"  # of a signal: what its pipeline calls its values
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,8 @@ def make_recipe(
     Raises:
         PluginError: by type; `UnsupportedFlow` when the flow is not one that this worker executes.
     """
-    inputs = _read_inputs(run, {upstream.instance_id: upstream for upstream in upstreams}, versions)
+    named = {(ref.role, ref.resource_id): ref.name for ref in instance.upstream_refs}
+    inputs = _read_inputs(run, named, {upstream.instance_id: upstream for upstream in upstreams}, versions)
     if run.flow_kind == flow_pb2.FLOW_KIND_BACKTEST and instance.HasField("backtest"):
         return _make_backtest(instance, inputs)
     dataset = find_dataset(instance)
@@ -326,21 +328,34 @@ def _read_guardrails(
 
 
 def _read_inputs(
-    run: run_pb2.Run, upstreams: Mapping[str, instance_pb2.Instance], versions: Versions
+    run: run_pb2.Run,
+    named: Mapping[tuple[str, str], str],
+    upstreams: Mapping[str, instance_pb2.Instance],
+    versions: Versions,
 ) -> tuple[Input, ...]:
     inputs = []
     for pinned in run.input_versions:
         upstream = upstreams[pinned.instance_id]
-        # As it is called by those who configured the reader, whatever it was called when it was computed.
-        name = pinned.instance_name or upstream.name
+        # As the reader's expressions name it, whatever it was called when it was computed.
+        name = named.get((pinned.role, pinned.instance_id), "") or pinned.instance_name or upstream.name
         dataset = find_dataset(upstream)
         if not pinned.physical_version:
             raise MissingInput(f"{name} ({pinned.role}) has no output to read")
         if dataset is None:
             raise MissingInput(f"{name} ({pinned.role}) is neither a dataset nor a signal")
-        _, store, accessor = _read_components(dataset, versions)
+        pipeline, store, accessor = _read_components(dataset, versions)
         data = StoredData(store, accessor, pinned.uri, pinned.physical_version, dataset.timezone or UTC)
-        inputs.append(Input(pinned.role, name, pinned.instance_id, pinned.version, pinned.digest, data))
+        inputs.append(
+            Input(
+                pinned.role,
+                name,
+                pinned.instance_id,
+                pinned.version,
+                pinned.digest,
+                data,
+                _value_column(pipeline.config),
+            )
+        )
     return tuple(inputs)
 
 
