@@ -23,7 +23,7 @@ from instance_service.domain.formats import FORMATS
 from instance_service.domain.schema_bounds import ASCENDING, entanglements, excess, misuses
 from instance_service.domain.schema_words import said, shown
 from instance_service.re2_adapter import check_pattern, is_match
-from optaic.expression import OPERATORS, ExpressionError, Macro, Signature, list_called, parse
+from optaic.expression import OPERATORS, Expression, ExpressionError, Macro, Signature, list_called, parse
 from servicekit.errors import FieldViolation
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -33,7 +33,7 @@ _LARGEST_WHOLE = 2**53 - 1
 _MOST_HOPS = 20_000  # references followed for one config
 _hops: ContextVar[list[int]] = ContextVar("hops")
 _NAME = re.compile(r"[A-Za-z_$][A-Za-z0-9_$-]*")
-_EXPRESSION = "optaic-expression"
+EXPRESSION = "optaic-expression"
 _NO_MACROS: Mapping[str, Macro] = MappingProxyType({})
 # Of schemas only patterns are judged by their format. Both begin empty: what else the library would check depends on
 # the packages that are installed.
@@ -60,7 +60,7 @@ def _kept(is_kept: Callable[[str], bool]) -> Callable[[object], bool]:
 
 for _checker in (_formats, _schema_formats):
     _checker.checks("regex", raises=ValueError)(_is_pattern)
-_formats.checks(_EXPRESSION, raises=ExpressionError)(_is_expression)
+_formats.checks(EXPRESSION, raises=ExpressionError)(_is_expression)
 for _name, _format in FORMATS.items():
     _formats.checks(_name)(_kept(_format.is_kept))
 KNOWN_FORMATS = frozenset(_formats.checkers)
@@ -225,6 +225,10 @@ def _references(node: object, at: tuple[str | int, ...]) -> Iterator[tuple[tuple
             yield from _references(value, (*at, index))
 
 
+def _any_columns(_: Expression) -> None:
+    """Let an expression read what it wants."""
+
+
 def config_violations(
     content_hash: str,
     schema: Mapping[str, Any],
@@ -232,16 +236,17 @@ def config_violations(
     path: str,
     macros: Mapping[str, Macro] | None = _NO_MACROS,
     operators: Mapping[str, Signature] = OPERATORS,
+    check_columns: Callable[[Expression], None] = _any_columns,
 ) -> list[FieldViolation]:
     """Return every violation of a config against its definition version's schema, each with its path.
 
     `macros` and `operators` are what its expressions may call, by name; without macros (None), those that call what is
-    no operator are left unchecked.
+    no operator are left unchecked. `check_columns` refuses what an expression may not read, by ExpressionError.
     """
 
     def check(text: str) -> None:
         if macros is not None or not list_called(text, operators):
-            parse(text, operators, macros or {})
+            check_columns(parse(text, operators, macros or {}))
 
     try:
         errors = _errors(content_hash, schema, config, check)
@@ -288,7 +293,7 @@ class _Schema:
 
 @functools.lru_cache(maxsize=512)
 def _has_expressions(_content_hash: str, schema: _Schema) -> bool:
-    return _EXPRESSION in json.dumps(schema.schema)
+    return EXPRESSION in json.dumps(schema.schema)
 
 
 @functools.lru_cache(maxsize=512)

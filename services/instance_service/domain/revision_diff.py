@@ -12,6 +12,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Number, etag and times of the revision itself, and what outside systems call things: no revision is made of it.
 _NOT_COMPARED = frozenset({"revision", "etag", "create_time", "update_time", "conditions"})
 _HANDLES = frozenset({"prefect_deployment_id", "mlflow_experiment_id", "evidently_project_id"})
+_NAMES = frozenset({"name", "bound_name"})
 _WITH_HANDLES = ("flows", "model", "dataset", "signal")
 
 
@@ -39,6 +40,11 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Fie
 
 def _content(snapshot: Mapping[str, Any]) -> dict[str, Any]:
     content = {key: value for key, value in snapshot.items() if key not in _NOT_COMPARED}
+    if "upstream_refs" in content:  # what upstreams are called is theirs
+        content["upstream_refs"] = [
+            {key: value for key, value in ref.items() if key not in _NAMES}
+            for ref in content["upstream_refs"]
+        ]
     return {key: _plain(value) if key in _WITH_HANDLES else value for key, value in content.items()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -79,6 +80,21 @@ _UPDATE_SNAPSHOTS = sa.text("""
     from unnest(cast(:ids as uuid[]), cast(:snapshots as bytea[])) as given (instance_id, snapshot)
     where instances.tenant_id = :tenant_id and instances.instance_id = given.instance_id
 """)
+_REWRITE_TEXTS = sa.text("""
+    with given as (
+        select * from unnest(cast(:ids as uuid[]), cast(:revisions as bigint[]), cast(:snapshots as bytea[]),
+                             cast(:configs as jsonb[])) as given (instance_id, revision, snapshot, config)
+    ), rewritten as (
+        update instance_revisions set snapshot = given.snapshot from given
+        where instance_revisions.tenant_id = :tenant_id and instance_revisions.instance_id = given.instance_id
+            and instance_revisions.revision = given.revision
+    ), configured as (
+        update components set config = given.config from given
+        where components.tenant_id = :tenant_id and components.instance_id = given.instance_id
+    )
+    update instances set snapshot = given.snapshot from given
+    where instances.tenant_id = :tenant_id and instances.instance_id = given.instance_id
+""")
 _REMOVE_FINALIZER = sa.text("""
     update instances set finalizers = array_remove(finalizers, :finalizer)
     where tenant_id = :tenant_id and instance_id = any(cast(:instance_ids as uuid[])) and state = 'deleting'
@@ -134,6 +150,22 @@ async def update_snapshots(
             "tenant_id": tenant_id, "ids": list(snapshots), "snapshots": list(snapshots.values())
         }  # fmt: skip
         await connection.execute(_UPDATE_SNAPSHOTS, parameters)
+
+
+async def rewrite_texts(
+    connection: AsyncConnection, tenant_id: str, given: Sequence[tuple[str, int, bytes, Mapping[str, Any]]]
+) -> None:
+    """Replace (instance, its newest revision, snapshot, config) where an upstream has got another name."""
+    if given:
+        ids, numbers, snapshots, configs = map(list, zip(*given, strict=True))
+        parameters = {
+            "tenant_id": tenant_id,
+            "ids": ids,
+            "revisions": numbers,
+            "snapshots": snapshots,
+            "configs": list(map(json.dumps, configs)),
+        }
+        await connection.execute(_REWRITE_TEXTS, parameters)
 
 
 async def update_instance(

@@ -59,3 +59,15 @@ async def get_output(
     )
     row = (await connection.execute(statement)).one_or_none()
     return None if row is None else Output(*row)
+
+
+async def list_outputs(
+    connection: AsyncConnection, tenant_id: str, instance_ids: Collection[str], flow_kind: str
+) -> list[Output]:
+    """Return the newest outputs that are known of flows of one kind."""
+    statement = sa.select(*(outputs.c[name] for name in Output._fields)).where(
+        outputs.c.tenant_id == tenant_id,
+        outputs.c.instance_id.in_(instance_ids),
+        outputs.c.flow_kind == flow_kind,
+    )
+    return [Output(*row) for row in await connection.execute(statement)]

@@ -21,9 +21,11 @@ from instance_service.domain.flows import (
     DEFINED_KINDS,
     Upstream,
 )
-from instance_service.domain.rules import is_date, refusal
-from instance_service.domain.schedules import is_timezone
+from instance_service.domain.rules import refusal
+from instance_service.jsonschema_adapter import EXPRESSION
 from instance_service.store.tables import Connection
+from instance_service.use_cases.changes import connections_of, describe_changes
+from instance_service.use_cases.columns import Columns, columns_of, load_stored_columns
 from instance_service.use_cases.conditions import (
     FOLLOWS_NEWEST,
     SCHEDULE_PLANNED,
@@ -34,13 +36,13 @@ from instance_service.use_cases.conditions import (
 from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.flows import flows_of, output_violations, set_flows
 from instance_service.use_cases.macros import MacroVersions
+from instance_service.use_cases.naming import bind_names, bound_names
 from instance_service.use_cases.references import (
     Reference,
     Use,
     Versions,
     check_constraints,
     complete_references,
-    describe_changes,
     follow,
     load_called,
     load_versions,
@@ -55,6 +57,7 @@ from instance_service.use_cases.shapes import (
     kind_value,
     timestamp,
 )
+from instance_service.use_cases.specs import spec_violations
 from instance_service.use_cases.upstreams import (
     Known,
     Named,
@@ -72,7 +75,6 @@ from servicekit.events import check_size
 
 _MAX_DELETED_SHARE = 0.5
 _STATUS_PRIORITY = ("ERROR", "STALE", "RUNNING", "READY")
-_OF_DEFINED = ("definition_id", "definition_version_id", "definition_name", "definition_version")
 _NOT_COMPARED = ("revision", "etag", "update_time", "create_time", "state", "conditions")
 
 
@@ -106,6 +108,7 @@ class Facts:
     versions: Versions
     macros: Mapping[int, MacroVersions]
     known: Known
+    stored_columns: Mapping[str, Sequence[str]]  # of upstreams, as far as they are known
     price_sources: Mapping[str, Sequence[tuple[str, bool]]]
 
 
@@ -184,9 +187,7 @@ def prepare(
         _complete_share(dataset, dataset_of(current) if current is not None else None)
     references = references_of(instance, current, stays=stays)
     violations = [
-        *_stray_violations(instance, kind),
-        *_date_violations(instance, kind),
-        *_timezone_violations(instance, kind),
+        *spec_violations(instance, kind),
         *(
             []
             if current and current.schedule == instance.schedule
@@ -220,16 +221,36 @@ async def gather(
     versions = await load_versions(connection, tenant_id, references)
     if newest is not None:
         versions.update(follow(references, newest))
+    known = await load_known(connection, tenant_id, [named for one in pending for named in one.named])
+    reading = [one for one in pending if _may_have_expressions(one, versions)]
+    upstream_ids = sorted({named.instance_id for one in reading for named in one.named})
     return Facts(
         versions,
         await load_called(connection, tenant_id, references, versions),
-        await load_known(connection, tenant_id, [named for one in pending for named in one.named]),
+        known,
+        await load_stored_columns(connection, tenant_id, known, upstream_ids),
         {
             one.instance.instance_id: await load_price_sources(connection, tenant_id, one.instance, one.named)
             for one in pending
             if one.kind == "backtest"
         },
     )
+
+
+def _may_have_expressions(pending: Pending, versions: Versions) -> bool:
+    found = [versions[one] for reference in pending.references for one in reference.wanted if one in versions]
+    return any(EXPRESSION.encode() in version.parameters_schema.SerializeToString() for version in found)
+
+
+def _columns(pending: Pending, facts: Facts) -> Columns:
+    """Return what expressions may read; what reads what it read before goes on, whatever became of the columns."""
+    instance, current = pending.instance, pending.current
+    bind_names(instance, current, facts.known)
+    is_as_before = current is not None and (
+        connections_of(current) == connections_of(instance)
+        and all(reference.held.config == reference.spec.config for reference in pending.references)
+    )
+    return Columns() if is_as_before else columns_of(instance, facts.known, facts.stored_columns)
 
 
 def complete(tenant_id: str, pending: Pending, facts: Facts, *, is_lenient: bool = False) -> Draft:
@@ -242,7 +263,8 @@ def complete(tenant_id: str, pending: Pending, facts: Facts, *, is_lenient: bool
     instance, violations = pending.instance, [*pending.violations]
     uses: list[Use] = []
     if pending.is_referenced:
-        uses = resolve(pending.references, facts.versions, facts.macros, violations)
+        columns = _columns(pending, facts)
+        uses = resolve(pending.references, facts.versions, facts.macros, columns, violations)
     version = uses[0].version if uses else None
     upstreams = resolve_upstreams(instance, version, pending.named, facts.known, violations)
     if pending.kind == "backtest":
@@ -285,60 +307,23 @@ def _set_status_contract(instance: Instance, version: DefinitionVersion | None) 
         instance.status_aggregation_contract.status_priority.extend(_STATUS_PRIORITY)
 
 
-def _stray_violations(instance: Instance, kind: str) -> list[FieldViolation]:
-    """Return the fields that this kind does not have."""
-    violations: list[FieldViolation] = []
-    if kind not in DEFINED_KINDS:
-        strays = [name for name in (*_OF_DEFINED, "track_newest") if getattr(instance, name)]
-        if instance.HasField("config"):
-            strays.append("config")
-        text = "a backtest has no definition; its settings are in `backtest`"
-        if dataset_of(instance) is not None:
-            text = "belongs to the components of a dataset or signal"
-        violations.extend(FieldViolation(f"instance.{name}", text, "INVALID_SPEC") for name in strays)
-    if not instance.name:
-        violations.append(FieldViolation("instance.name", "is required", "INVALID_SPEC"))
-    return violations
-
-
-def _date_violations(instance: Instance, kind: str) -> list[FieldViolation]:
-    """Return the dates that no calendar has; the contract knows their shape only."""
-    if kind not in {"backtest", "experiment"}:
-        return []
-    given = getattr(instance, kind).date_range
-    return [
-        FieldViolation(f"instance.{kind}.date_range.{name}", f"{value} is no date", "INVALID_SPEC")
-        for name, value in (("start", given.start), ("end", given.end))
-        if value and not is_date(value)
-    ]
-
-
-def _timezone_violations(instance: Instance, kind: str) -> list[FieldViolation]:
-    dataset = dataset_of(instance)
-    if dataset is None or is_timezone(dataset.timezone):
-        return []
-    path = "instance.signal.dataset.timezone" if kind == "signal" else "instance.dataset.timezone"
-    text = f"{dataset.timezone!r} is no IANA time zone; name one like Asia/Tokyo"
-    return [FieldViolation(path, text, "INVALID_SPEC")]
-
-
 def _settings(
     instance: Instance, current: Instance | None, uses: Sequence[Use], violations: list[FieldViolation]
 ) -> dict[str, Any]:
     """Return what affects the results of the instance's flows, with defaults filled in."""
-    kind = instance.WhichOneof("spec") or ""
+    kind, names = instance.WhichOneof("spec") or "", bound_names(instance)
     if kind == "backtest":
         given = json_format.MessageToDict(instance.backtest, preserving_proto_field_name=True)
         return {"backtest": backtest_settings(given)}
     if kind not in DEFINED_KINDS:
-        settings: dict[str, Any] = {"components": {use.reference.slot: use.settings() for use in uses}}
+        settings: dict[str, Any] = {"components": {use.reference.slot: use.settings(names) for use in uses}}
         if kind == "signal":
             settings["contract"] = signal_contract(contract_words(instance.signal.contract))
         dataset = dataset_of(instance)
         if dataset is not None and dataset.timezone not in {"", "UTC"}:  # saying the default changes nothing
             settings["timezone"] = dataset.timezone
         return settings
-    settings = {name: value for use in uses for name, value in use.settings().items()}
+    settings = {name: value for use in uses for name, value in use.settings(names).items()}
     if kind == "experiment":
         dates = instance.experiment.date_range
         settings["preview"] = {
@@ -389,6 +374,9 @@ def is_same(left: Instance, right: Instance) -> bool:
         copy.CopyFrom(instance)
         for name in _NOT_COMPARED:
             copy.ClearField(name)  # type: ignore[arg-type]  # the stubs want literals
+        for ref in copy.upstream_refs:  # what upstreams are called is theirs
+            ref.ClearField("name")
+            ref.ClearField("bound_name")
         return copy
 
     return bool(comparable(left) == comparable(right))

@@ -14,6 +14,7 @@ from instance_service.use_cases.drafts import check_kind, draft_instance, is_sam
 from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.masks import apply_mask
 from instance_service.use_cases.mutation import mutate
+from instance_service.use_cases.naming import rename_in_readers
 from instance_service.use_cases.revisions import Change, check_name, write_changes
 from instance_service.use_cases.rows import rows_of
 from instance_service.use_cases.shapes import dataset_of, timestamp
@@ -118,6 +119,8 @@ async def update_instance(
             return current
         change = Change(current, draft, request.reason)
         await write_changes(connection, environment, tenant_id, context.actor, [change])
+        if draft.instance.name != current.name:
+            await rename_in_readers(connection, tenant_id, draft.instance, current.name)
         return draft.instance
 
     return await mutate(environment, tenant_id, request, Instance, update)

@@ -13,7 +13,9 @@ from instance_service.domain.versions import precedence
 from instance_service.jsonschema_adapter import config_violations
 from instance_service.store import instances as store
 from instance_service.store.tables import Connection
+from instance_service.use_cases.columns import Columns
 from instance_service.use_cases.macros import Calls, MacroVersions, calls_of, library_of, load_macros
+from instance_service.use_cases.naming import Names, rename_in_config
 from instance_service.use_cases.shapes import dataset_of, definition_state_word, json_of
 from optaic.definition.v1.definition_pb2 import DEFINITION_STATE_RETIRED, DefinitionVersion
 from optaic.instance.v1.instance_pb2 import Instance
@@ -98,9 +100,10 @@ class Use:
     config: Mapping[str, Any]
     macros: MacroVersions
 
-    def settings(self) -> dict[str, object]:
-        """Return what affects results."""
-        settings: dict[str, object] = {"definition": self.version.content_hash, "config": self.config}
+    def settings(self, names: Names) -> dict[str, object]:
+        """Return what affects results, upstreams under the names that fingerprints know."""
+        config = rename_in_config(self.version, self.config, names)
+        settings: dict[str, object] = {"definition": self.version.content_hash, "config": config}
         if self.macros:
             settings["macros"] = {name: version.content_hash for name, version in self.macros.items()}
         return settings
@@ -242,6 +245,7 @@ def resolve(
     references: Sequence[Reference],
     versions: Versions,
     macros: Mapping[int, MacroVersions],
+    columns: Columns,
     violations: list[FieldViolation],
 ) -> list[Use]:
     """Pin the references, in place, and check their configs; violations are recorded.
@@ -250,6 +254,7 @@ def resolve(
         references: of one instance; all must be named.
         versions: what `load_versions` found.
         macros: what `load_called` found.
+        columns: what expressions may read.
         violations: grows.
 
     Raises:
@@ -263,7 +268,7 @@ def resolve(
         if version is not None:
             violations.extend(_beside_violations(reference, version, versions))
     return [
-        _use(reference, version, macros.get(id(reference.spec), {}), violations)
+        _use(reference, version, macros.get(id(reference.spec), {}), columns, violations)
         for reference, version in zip(references, found, strict=True)
         if version is not None
     ]
@@ -286,6 +291,7 @@ def _use(
     reference: Reference,
     version: DefinitionVersion,
     macros: MacroVersions,
+    columns: Columns,
     violations: list[FieldViolation],
 ) -> Use:
     spec, where = reference.spec, f"{reference.path}.config"
@@ -297,7 +303,9 @@ def _use(
         violations.append(FieldViolation(where, str(error), "INVALID_CONFIG"))
     else:
         operators, callable_macros = library_of(macros)
-        problems = config_violations(version.content_hash, schema, config, where, callable_macros, operators)
+        problems = config_violations(
+            version.content_hash, schema, config, where, callable_macros, operators, columns.check
+        )
         violations.extend(
             _news(problems, is_held=reference.holds(version) and reference.held.config == spec.config)
         )
@@ -347,44 +355,6 @@ def constraints_schema(parameters_schema: Mapping[str, Any]) -> dict[str, Any]:
     parts = parameters_schema.get("$defs", {})
     known = {"$ref": "#/$defs/constraints"} if "constraints" in parts else _NO_CONSTRAINTS
     return {**known, "$defs": parts}
-
-
-def describe_changes(current: Instance, changed: Instance, uses: Sequence[Use] = ()) -> str:
-    """Say for people which definitions, macros and configurations of an instance differ, and what else may."""
-    called = {one.definition_version_id: one for use in uses for one in use.macros.values()}
-    parts = []
-    if current.kind != changed.kind:
-        parts.append(f"it became a {changed.WhichOneof('spec')}")
-    for before, after in zip(references_of(current), references_of(changed), strict=True):
-        old, new = before.spec, after.spec
-        if old.definition_id != new.definition_id:
-            parts.append(f"{after.slot} {old.definition_name} gave way to {new.definition_name}")
-        elif old.definition_version_id != new.definition_version_id:
-            versions = f"{old.definition_version} to {new.definition_version}"
-            parts.append(f"definition {new.definition_name} moved from version {versions}")
-        parts.extend(
-            _describe_move(name, version_id, called.get(version_id))
-            for name, version_id in sorted(new.macro_version_ids.items())
-            if old.macro_version_ids.get(name, version_id) != version_id
-        )
-        if old.config != new.config:
-            parts.append(
-                f"the config of its {after.slot} changed" if new is not changed else "its config changed"
-            )
-    zones = [dataset.timezone if (dataset := dataset_of(each)) else "" for each in (current, changed)]
-    if zones[0] != zones[1]:
-        parts.append(f"its time zone {zones[0] or 'UTC'} gave way to {zones[1] or 'UTC'}")
-    if list(current.upstream_refs) != list(changed.upstream_refs):
-        parts.append("its upstreams changed")
-    promoted = changed.model.champion.model_version
-    if promoted != current.model.champion.model_version:
-        parts.append(f"model version {promoted} was promoted")
-    return "; ".join(parts) or "its settings changed"
-
-
-def _describe_move(name: str, version_id: str, version: DefinitionVersion | None) -> str:
-    word = "operator" if version is not None and version.HasField("op") else "macro"
-    return f"{word} {name} moved to version {version.version if version is not None else version_id}"
 
 
 def _not_found(missing: Iterable[Reference]) -> NotFoundError:

@@ -1,0 +1,53 @@
+"""What changed between two forms of an instance, said for people; it decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from instance_service.use_cases.references import Use, references_of
+from instance_service.use_cases.shapes import dataset_of
+from optaic.definition.v1.definition_pb2 import DefinitionVersion
+from optaic.instance.v1.instance_pb2 import Instance
+
+
+def describe_changes(current: Instance, changed: Instance, uses: Sequence[Use] = ()) -> str:
+    """Say for people which definitions, macros and configurations of an instance differ, and what else may."""
+    called = {one.definition_version_id: one for use in uses for one in use.macros.values()}
+    parts = []
+    if current.kind != changed.kind:
+        parts.append(f"it became a {changed.WhichOneof('spec')}")
+    for before, after in zip(references_of(current), references_of(changed), strict=True):
+        old, new = before.spec, after.spec
+        if old.definition_id != new.definition_id:
+            parts.append(f"{after.slot} {old.definition_name} gave way to {new.definition_name}")
+        elif old.definition_version_id != new.definition_version_id:
+            versions = f"{old.definition_version} to {new.definition_version}"
+            parts.append(f"definition {new.definition_name} moved from version {versions}")
+        parts.extend(
+            _describe_move(name, version_id, called.get(version_id))
+            for name, version_id in sorted(new.macro_version_ids.items())
+            if old.macro_version_ids.get(name, version_id) != version_id
+        )
+        if old.config != new.config:
+            parts.append(
+                f"the config of its {after.slot} changed" if new is not changed else "its config changed"
+            )
+    zones = [dataset.timezone if (dataset := dataset_of(each)) else "" for each in (current, changed)]
+    if zones[0] != zones[1]:
+        parts.append(f"its time zone {zones[0] or 'UTC'} gave way to {zones[1] or 'UTC'}")
+    if connections_of(current) != connections_of(changed):
+        parts.append("its upstreams changed")
+    promoted = changed.model.champion.model_version
+    if promoted != current.model.champion.model_version:
+        parts.append(f"model version {promoted} was promoted")
+    return "; ".join(parts) or "its settings changed"
+
+
+def connections_of(instance: Instance) -> list[tuple[str, str]]:
+    """Return what an instance names as upstreams: (instance, role)."""
+    return [(ref.resource_id, ref.role) for ref in instance.upstream_refs]
+
+
+def _describe_move(name: str, version_id: str, version: DefinitionVersion | None) -> str:
+    word = "operator" if version is not None and version.HasField("op") else "macro"
+    return f"{word} {name} moved to version {version.version if version is not None else version_id}"

@@ -1,0 +1,108 @@
+"""Which columns an instance's expressions may read, as far as the newest outputs of its upstreams tell."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from instance_service.store import outputs
+from instance_service.store.tables import Connection
+from instance_service.use_cases.outputs import profile_of
+from instance_service.use_cases.shapes import dataset_of, flow_word, json_of
+from instance_service.use_cases.upstreams import Known
+from optaic.expression import (
+    Expression,
+    ExpressionError,
+    Reason,
+    read_parts,
+    spell_column,
+    spellings,
+    suggest,
+)
+from optaic.instance.v1.instance_pb2 import Instance
+
+_FLOW = "refresh"
+_KEYS = ("date", "entity")
+_READ_WHOLE = ("simple", "point_in_time")  # accessors that leave the columns as they are stored
+_ONE_FIELD = "field"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What expressions may read."""
+
+    tables: frozenset[str] = frozenset()  # upstreams of which the columns are known, by name
+    owners: Mapping[str, Sequence[str]] = field(
+        default_factory=dict
+    )  # as written -> who has it, by qualified name
+    is_complete: bool = False  # no other upstream could have more
+
+    def check(self, expression: Expression) -> None:
+        """Refuse a column that no upstream has, or that several have.
+
+        Raises:
+            ExpressionError: At the first such column.
+        """
+        if self.is_complete:
+            shared = {name: owners for name, owners in self.owners.items() if len(owners) > 1}
+            expression.check_columns(self.owners, shared)
+            return
+        for name, position in expression.columns.items():
+            table, *column = read_parts(name)
+            if column and table in self.tables and name not in self.owners:
+                known = [each for each in self.owners if read_parts(each)[0] == table]
+                message = f"unknown column {name!r}: {suggest(name, known)}"
+                raise ExpressionError(Reason.UNKNOWN_COLUMN, message, position, expression.text)
+
+
+async def load_stored_columns(
+    connection: Connection, tenant_id: str, known: Known, upstream_ids: Sequence[str]
+) -> dict[str, tuple[str, ...]]:
+    """Return the columns of each upstream's newest output, where it was computed as the upstream is configured now."""
+    fingerprints = {
+        instance_id: flow.compute_fingerprint
+        for instance_id in upstream_ids
+        if instance_id in known
+        for flow in known[instance_id].flows
+        if flow_word(flow.flow_kind) == _FLOW
+    }
+    if not fingerprints:
+        return {}
+    found = await outputs.list_outputs(connection, tenant_id, list(fingerprints), _FLOW)
+    return {
+        output.instance_id: tuple(profile_of(output.profile).columns)
+        for output in found
+        if output.profile is not None and output.compute_fingerprint == fingerprints[output.instance_id]
+    }
+
+
+def columns_of(instance: Instance, known: Known, stored: Mapping[str, Sequence[str]]) -> Columns:
+    """Return what an instance's expressions may read; its upstream references are bound."""
+    upstreams = {ref.resource_id: ref.name for ref in instance.upstream_refs}
+    owners: dict[str, list[str]] = defaultdict(list)
+    tables = set()
+    for instance_id, name in upstreams.items():
+        readable = _readable(known[instance_id], stored[instance_id]) if instance_id in stored else None
+        if readable is None:
+            continue
+        tables.add(name)
+        for column in readable:
+            qualified = spell_column(name, column)
+            for written in (*spellings(column), qualified):
+                owners[written].append(qualified)
+    return Columns(frozenset(tables), owners, is_complete=len(tables) == len(upstreams) > 0)
+
+
+def _readable(upstream: Instance, stored: Sequence[str]) -> list[str] | None:
+    """Return the columns that its accessor shows, keys apart; None where only the accessor's code knows."""
+    dataset = dataset_of(upstream)
+    if dataset is None:
+        return None
+    accessor = dataset.accessor.definition_name
+    if accessor in _READ_WHOLE:
+        return [column for column in stored if column not in _KEYS]
+    if accessor == _ONE_FIELD:
+        config = json_of(dataset.accessor.config)
+        return [str(config.get("output") or config.get("field", ""))]
+    return None

@@ -1,0 +1,124 @@
+"""Binds the names by which expressions mean upstreams: a renaming changes texts, and neither meaning nor fingerprint."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from google.protobuf.struct_pb2 import ListValue, Struct, Value
+
+from instance_service.jsonschema_adapter import expressions_of
+from instance_service.store import graph
+from instance_service.store import instances as store
+from instance_service.store.tables import Connection
+from instance_service.use_cases.shapes import dataset_of, json_of
+from instance_service.use_cases.upstreams import Known
+from optaic.definition.v1.definition_pb2 import DefinitionVersion
+from optaic.expression import rename_tables
+from optaic.instance.v1.instance_pb2 import Instance, UpstreamRef
+
+Names = Mapping[str, str]  # the other name of each upstream that has one, by its name in texts
+
+
+def bind_names(instance: Instance, current: Instance | None, known: Known) -> None:
+    """Say of each upstream what it is called, and which name stands for it in fingerprints.
+
+    The latter is the name that it had when it was connected; its id, where another one has that already.
+    """
+    held = {ref.resource_id: ref for ref in current.upstream_refs} if current else {}
+    bound: dict[str, str] = {}
+    for ref in sorted(instance.upstream_refs, key=lambda ref: ref.resource_id not in held):
+        if ref.resource_id not in known:
+            continue  # it is refused
+        ref.name = known[ref.resource_id].name
+        if ref.resource_id not in bound:
+            before = held.get(ref.resource_id, UpstreamRef())
+            wanted = before.bound_name or ref.name
+            bound[ref.resource_id] = ref.resource_id if wanted in bound.values() else wanted
+        ref.bound_name = bound[ref.resource_id]
+
+
+def bound_names(instance: Instance) -> Names:
+    """Return by which names fingerprints know the upstreams that are called otherwise now."""
+    return {ref.name: ref.bound_name for ref in instance.upstream_refs if ref.bound_name != ref.name}
+
+
+def rename_in_config(
+    version: DefinitionVersion, config: Mapping[str, Any], names: Names
+) -> Mapping[str, Any]:
+    """Return a configuration whose expressions call upstreams by other names."""
+    texts = _texts_of(version, config, names)
+    renamed: Mapping[str, Any] = _rename(config, texts, names) if texts else config
+    return renamed
+
+
+def _texts_of(version: DefinitionVersion, config: Mapping[str, Any], names: Names) -> Collection[str]:
+    if not names:
+        return ()
+    return set(expressions_of(version.content_hash, json_of(version.parameters_schema), config))
+
+
+def _rename(value: Any, texts: Collection[str], names: Names) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _rename(item, texts, names) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rename(item, texts, names) for item in value]
+    return rename_tables(value, names) if isinstance(value, str) and value in texts else value
+
+
+def _rename_struct(value: Struct | ListValue, texts: Collection[str], names: Names) -> None:
+    """Rename in place, so that no number changes its form."""
+    items: Any = value.fields.values() if isinstance(value, Struct) else value.values
+    item: Value
+    for item in items:
+        kind = item.WhichOneof("kind")
+        if kind == "string_value" and item.string_value in texts:
+            item.string_value = rename_tables(item.string_value, names)
+        elif kind in {"struct_value", "list_value"}:
+            _rename_struct(getattr(item, kind), texts, names)
+
+
+async def rename_in_readers(connection: Connection, tenant_id: str, renamed: Instance, before: str) -> None:
+    """Write the new name of an instance into the texts of what reads it; no revision is made of that.
+
+    It runs under the tenant's lock.
+    """
+    found = await graph.list_readers(connection, tenant_id, renamed.instance_id)
+    versions = {
+        Instance.FromString(snapshot).instance_id: version and DefinitionVersion.FromString(version)
+        for _, snapshot, version in found
+    }
+    locked = await store.lock_instances(connection, tenant_id, sorted(versions))
+    changed: list[Instance] = []
+    for reader in map(Instance.FromString, locked):
+        refs = [ref for ref in reader.upstream_refs if ref.resource_id == renamed.instance_id]
+        for ref in refs:
+            ref.bound_name = ref.bound_name or before
+            ref.name = renamed.name
+        version = versions[reader.instance_id]
+        if refs:
+            changed.append(reader)
+        if refs and isinstance(version, DefinitionVersion):
+            dataset = dataset_of(reader)
+            config = dataset.pipeline.config if dataset is not None else reader.config
+            names = {before: renamed.name}
+            if texts := _texts_of(version, json_of(config), names):
+                _rename_struct(config, texts, names)
+    pipelines = {
+        dataset.pipeline_instance_id: dataset.pipeline.config
+        for reader in changed
+        if (dataset := dataset_of(reader)) is not None
+    }
+    for component in map(
+        Instance.FromString, await store.lock_instances(connection, tenant_id, list(pipelines))
+    ):
+        component.config.CopyFrom(pipelines[component.instance_id])
+        changed.append(component)
+    await store.rewrite_texts(
+        connection,
+        tenant_id,
+        [
+            (item.instance_id, item.revision, item.SerializeToString(), json_of(item.config))
+            for item in changed
+        ],
+    )

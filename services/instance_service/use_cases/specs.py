@@ -1,0 +1,58 @@
+"""What a spec may say that its contract does not tell: fields of other kinds, dates, time zones; it reads nothing."""
+
+from __future__ import annotations
+
+from instance_service.domain.flows import DEFINED_KINDS
+from instance_service.domain.rules import is_date
+from instance_service.domain.schedules import is_timezone
+from instance_service.use_cases.shapes import dataset_of
+from optaic.instance.v1.instance_pb2 import Instance
+from servicekit.errors import FieldViolation
+
+_OF_DEFINED = ("definition_id", "definition_version_id", "definition_name", "definition_version")
+
+
+def spec_violations(instance: Instance, kind: str) -> list[FieldViolation]:
+    """Return what an instance of a kind says and may not."""
+    return [
+        *_stray_violations(instance, kind),
+        *_date_violations(instance, kind),
+        *_timezone_violations(instance, kind),
+    ]
+
+
+def _stray_violations(instance: Instance, kind: str) -> list[FieldViolation]:
+    """Return the fields that this kind does not have."""
+    violations: list[FieldViolation] = []
+    if kind not in DEFINED_KINDS:
+        strays = [name for name in (*_OF_DEFINED, "track_newest") if getattr(instance, name)]
+        if instance.HasField("config"):
+            strays.append("config")
+        text = "a backtest has no definition; its settings are in `backtest`"
+        if dataset_of(instance) is not None:
+            text = "belongs to the components of a dataset or signal"
+        violations.extend(FieldViolation(f"instance.{name}", text, "INVALID_SPEC") for name in strays)
+    if not instance.name:
+        violations.append(FieldViolation("instance.name", "is required", "INVALID_SPEC"))
+    return violations
+
+
+def _date_violations(instance: Instance, kind: str) -> list[FieldViolation]:
+    """Return the dates that no calendar has; the contract knows their shape only."""
+    if kind not in {"backtest", "experiment"}:
+        return []
+    given = getattr(instance, kind).date_range
+    return [
+        FieldViolation(f"instance.{kind}.date_range.{name}", f"{value} is no date", "INVALID_SPEC")
+        for name, value in (("start", given.start), ("end", given.end))
+        if value and not is_date(value)
+    ]
+
+
+def _timezone_violations(instance: Instance, kind: str) -> list[FieldViolation]:
+    dataset = dataset_of(instance)
+    if dataset is None or is_timezone(dataset.timezone):
+        return []
+    path = "instance.signal.dataset.timezone" if kind == "signal" else "instance.dataset.timezone"
+    text = f"{dataset.timezone!r} is no IANA time zone; name one like Asia/Tokyo"
+    return [FieldViolation(path, text, "INVALID_SPEC")]
