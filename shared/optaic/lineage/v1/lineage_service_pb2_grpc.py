@@ -146,7 +146,8 @@ class LineageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def InvalidateFlow(self, request, context):
-        """Declares a flow's output invalid: it and everything downstream become stale until it runs again.
+        """Declares a flow's output invalid: it and everything downstream become stale until it runs again without a range of
+        dates.
         Errors: NOT_FOUND (FLOW_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -55,7 +55,8 @@ class LineageServiceStub:
     Empty when it is fresh. Errors: NOT_FOUND (FLOW_NOT_FOUND).
     """
     InvalidateFlow: _grpc.UnaryUnaryMultiCallable[_lineage_service_pb2.InvalidateFlowRequest, _lineage_pb2.FlowState]
-    """Declares a flow's output invalid: it and everything downstream become stale until it runs again.
+    """Declares a flow's output invalid: it and everything downstream become stale until it runs again without a range of
+    dates.
     Errors: NOT_FOUND (FLOW_NOT_FOUND).
     """
 
@@ -85,7 +86,8 @@ class LineageServiceAsyncStub(LineageServiceStub):
     Empty when it is fresh. Errors: NOT_FOUND (FLOW_NOT_FOUND).
     """
     InvalidateFlow: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.InvalidateFlowRequest, _lineage_pb2.FlowState]  # type: ignore[assignment]
-    """Declares a flow's output invalid: it and everything downstream become stale until it runs again.
+    """Declares a flow's output invalid: it and everything downstream become stale until it runs again without a range of
+    dates.
     Errors: NOT_FOUND (FLOW_NOT_FOUND).
     """
 
@@ -166,7 +168,8 @@ class LineageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _lineage_service_pb2.InvalidateFlowRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_lineage_pb2.FlowState, _abc.Awaitable[_lineage_pb2.FlowState]]:
-        """Declares a flow's output invalid: it and everything downstream become stale until it runs again.
+        """Declares a flow's output invalid: it and everything downstream become stale until it runs again without a range of
+        dates.
         Errors: NOT_FOUND (FLOW_NOT_FOUND).
         """
 
