@@ -1,0 +1,14 @@
+"""The worker's program with `support.run_moments` in each of its processes."""
+
+import os
+
+from servicekit import runtime
+from worker import app
+from worker.config import Settings
+
+if __name__ == "__main__":
+    os.environ.update(Settings().environment)
+    app.PRELOAD += ("support.run_moments",)  # type: ignore[assignment]  # its length is not part of what it is
+    import support.run_moments  # noqa: F401 - for what it does to the executor
+
+    runtime.run(app.main)
