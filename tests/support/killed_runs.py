@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,6 +113,16 @@ class MomentGate(Listener):
         self._moment, self._remaining, self._strike = moment, times, strike
         self.struck = asyncio.Event()
 
+    def strike_after(self, seconds: float, strike: Callable[[int], None]) -> None:
+        """Strike at a moment that nobody has chosen."""
+        self._remaining, self.struck = 0, asyncio.Event()
+
+        def act() -> None:
+            strike(0)
+            self.struck.set()
+
+        asyncio.get_running_loop().call_later(seconds, act)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         pid, _, moment = (await reader.readline()).decode().strip().partition(" ")
         if moment == self._moment and self._remaining > 0:
@@ -173,9 +183,14 @@ class KillWorld:
             flow_kind="refresh",
         )
 
-    async def list_runs(self) -> list[run_pb2.Run]:
-        """All runs there are."""
-        request = run_service_pb2.ListRunsRequest(page_size=1000)
+    async def get_run(self, run_id: str) -> run_pb2.Run:
+        """A run as it is."""
+        run: run_pb2.Run = await self._call(self.runs.GetRun, run_service_pb2.GetRunRequest(run_id=run_id))
+        return run
+
+    async def list_runs(self, instance_id: str = "", statuses: Collection[Any] = ()) -> list[run_pb2.Run]:
+        """Runs of an instance, or of all; newest first."""
+        request = run_service_pb2.ListRunsRequest(instance_id=instance_id, statuses=statuses, page_size=1000)
         answer = await self._call(self.runs.ListRuns, request)
         return list(answer.runs)
 
@@ -184,14 +199,13 @@ class KillWorld:
         async with asyncio.timeout(_DEADLINE):
             await self.gate.struck.wait()
 
-    async def wait_for_ends(self) -> list[run_pb2.Run]:
-        """Return all runs once none is active, and Prefect has no flow run left that goes on."""
+    async def wait_for_ends(self) -> None:
+        """Return once no run is active, and Prefect has no flow run left that goes on."""
 
-        async def have_ended() -> list[run_pb2.Run]:
-            active = [run for run in await self.list_runs() if run.status in ACTIVE]
-            return [] if active or await self._list_going_on() else await self.list_runs()
+        async def have_ended() -> bool:
+            return not await self.list_runs(statuses=ACTIVE) and not await self._list_going_on()
 
-        return await eventually(have_ended, _DEADLINE, "a run, or a flow run, goes on")
+        await eventually(have_ended, _DEADLINE, "a run, or a flow run, goes on")
 
     async def _list_going_on(self) -> list[Any]:
         found = await self.prefect.call(

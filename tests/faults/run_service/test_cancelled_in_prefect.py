@@ -38,7 +38,8 @@ async def _run_cancelled_at(world: KillWorld, prefect_url: str, moment: str) -> 
     world.gate.arm(moment, 1, lambda _: _cancel(prefect_url, deployment_id))
     run_id = await world.submit(instance)
     await world.wait_for_strike()
-    runs = [run for run in await world.wait_for_ends() if run.instance_id == instance.instance_id]
+    await world.wait_for_ends()
+    runs = await world.list_runs(instance.instance_id)
     assert [run.run_id for run in runs] == [run_id], moment  # and no retry
     return runs[0]
 
