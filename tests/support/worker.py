@@ -202,7 +202,7 @@ class Runs(run_report_service_pb2_grpc.RunReportServiceServicer):
         else:
             run = self._find(request.run_id)
         if run.status not in {run_pb2.RUN_STATUS_PENDING, run_pb2.RUN_STATUS_RUNNING}:
-            raise FailedPreconditionError("RUN_ENDED", "the run has ended")
+            raise _run_ended(run)
         if request.code:
             del run.code[:]
             run.code.extend(request.code)
@@ -220,8 +220,9 @@ class Runs(run_report_service_pb2_grpc.RunReportServiceServicer):
     async def Heartbeat(self, request: Any, _: Any) -> Any:  # noqa: N802 - the contract's name
         """Note the progress."""
         self._check(request)
-        if self._find(request.run_id).status != run_pb2.RUN_STATUS_RUNNING:
-            raise FailedPreconditionError("RUN_ENDED", "the run has ended")
+        run = self._find(request.run_id)
+        if run.status != run_pb2.RUN_STATUS_RUNNING:
+            raise _run_ended(run)
         self.heartbeats += 1
         if request.HasField("progress_pct"):
             self.progress.append((request.progress_pct, request.progress_message))
@@ -248,7 +249,7 @@ class Runs(run_report_service_pb2_grpc.RunReportServiceServicer):
         self._check(request)
         run = self._find(request.run_id)
         if run.status not in {run_pb2.RUN_STATUS_RUNNING, status}:
-            raise FailedPreconditionError("RUN_ENDED", "the run has ended")
+            raise _run_ended(run)
         run.status = status
         return run
 
@@ -289,6 +290,11 @@ class Guardians:
     async def wait(self) -> None:
         """Return when all have ended, as each does with its run."""
         await asyncio.gather(*(child.wait() for child in self._started))
+
+
+def _run_ended(run: run_pb2.Run) -> FailedPreconditionError:
+    status = run_pb2.RunStatus.Name(run.status).removeprefix("RUN_STATUS_").lower()
+    return FailedPreconditionError("RUN_ENDED", "the run has ended", metadata={"status": status})
 
 
 class World:

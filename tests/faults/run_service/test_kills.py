@@ -80,6 +80,7 @@ async def test_no_run_outlives_a_kill(
         plan = _plan(seed)
         assert len(plan) == _KILLS
         for number, (moment, victim) in enumerate(plan):
+            print(f"kill {number}: {victim} {moment}")  # noqa: T201 - shown when it fails
             times, strike = seed.randint(1, _FLOWS), functools.partial(_strike, world, victim)
             if moment == _ANY:
                 world.gate.strike_after(seed.uniform(0.1, 4), strike)

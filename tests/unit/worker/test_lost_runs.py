@@ -1,0 +1,51 @@
+"""A flow run whose run ended without it ends as its run did: Prefect and run-service say one thing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from optaic.common.v1 import flow_pb2
+from optaic.run.v1 import run_pb2
+from support.polling import eventually
+from support.worker import World, make_ticket, running_world
+from worker.execution import Outcome, execute_run
+
+REFRESH = flow_pb2.FLOW_KIND_REFRESH
+_ENDS = [
+    (run_pb2.RUN_STATUS_COMPLETED, Outcome.COMPLETED),
+    (run_pb2.RUN_STATUS_FAILED, Outcome.FAILED),
+    (run_pb2.RUN_STATUS_CANCELLED, Outcome.CANCELLED),
+]
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    async with running_world() as running:
+        yield running
+
+
+@pytest.mark.parametrize(("status", "outcome"), _ENDS)
+async def test_a_flow_run_that_starts_after_its_run_has_ended_ends_alike(
+    world: World, tmp_path: Path, status: run_pb2.RunStatus.ValueType, outcome: Outcome
+) -> None:
+    run = world.runs.submit(world.dataset("probe", "probe"), REFRESH)
+    run.status = status
+    ending = await execute_run(make_ticket(run), world.settings(tmp_path), world.guardians.start)
+    assert ending.outcome is outcome
+
+
+@pytest.mark.parametrize(("status", "outcome"), _ENDS)
+async def test_a_flow_run_whose_run_is_ended_meanwhile_ends_alike(
+    world: World, tmp_path: Path, status: run_pb2.RunStatus.ValueType, outcome: Outcome
+) -> None:
+    gate = tmp_path / "gate"
+    run = world.runs.submit(world.dataset("probe", "probe", behaviour="wait", gate=str(gate)), REFRESH)
+    execution = execute_run(make_ticket(run), world.settings(tmp_path), world.guardians.start)
+    task = asyncio.create_task(execution)
+    await eventually((tmp_path / "gate.entered").exists)
+    run.status = status  # by somebody else: the next heartbeat hears of it
+    assert (await task).outcome is outcome
