@@ -19,6 +19,7 @@ from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, INSTANCE_ST
 REASON = "applied"
 # Seconds for a creation: nobody here needs it to be ACTIVE already, the less while an outside system is away.
 _PATIENCE, _SHORT_PATIENCE = 5.0, 1.0
+_TOO_MUCH = ("REHEARSAL_TOO_LONG", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED")
 _WARNINGS = ("DefinitionDeprecated",)
 
 
@@ -87,9 +88,7 @@ async def execute(
     """
     if not actions:
         return
-    verdicts: Sequence[Verdict] = ()
-    if dry_run or len(actions) <= MOST_CHANGES:
-        verdicts = await rehearse(client, actions, existing, reason=REASON, warnings=_WARNINGS)
+    verdicts = await _judge(client, actions, existing, dry_run=dry_run)
     if dry_run:
         for each in verdicts:
             if each.error is None:
@@ -104,6 +103,20 @@ async def execute(
         except OptaicError as error:
             raise refusals.placed(action, error) from error
         yield Done(action, is_checked=True, warnings=tuple(work.warnings))
+
+
+async def _judge(
+    client: AsyncClient, actions: Sequence[Action], existing: Existing, *, dry_run: bool
+) -> Sequence[Verdict]:
+    """Return verdicts on a plan; none where it is too much to be judged at once, but can still be made."""
+    if not dry_run and len(actions) > MOST_CHANGES:
+        return ()
+    try:
+        return await rehearse(client, actions, existing, reason=REASON, warnings=_WARNINGS)
+    except OptaicError as error:
+        if dry_run or error.reason not in _TOO_MUCH:
+            raise
+        return ()
 
 
 class _Work:

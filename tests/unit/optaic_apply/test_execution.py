@@ -267,3 +267,17 @@ async def test_a_creation_that_is_not_answered_in_time_is_asked_for_again(memory
     memory.instances.slow = 9
     with pytest.raises(DeadlineExceededError):
         await apply(memory, document(PRICES, HALVED, {**PRICES, "name": "more"}))
+
+
+@pytest.mark.parametrize("reason", ["REHEARSAL_TOO_LONG", "RESOURCE_EXHAUSTED"])
+async def test_what_is_too_much_to_be_judged_at_once_is_made_all_the_same(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    async def refuse(_: Any) -> None:
+        raise InvalidConfigError(grpc.StatusCode.INVALID_ARGUMENT, reason, "too much")
+
+    monkeypatch.setattr(memory.instances, "rehearse", refuse)
+    with pytest.raises(InvalidConfigError):
+        await apply(memory, document(PRICES), dry_run=True)
+    await apply(memory, document(PRICES))
+    assert set(memory.live()) == {"prices"}
