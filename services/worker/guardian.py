@@ -26,6 +26,7 @@ from worker.cgroup import Cgroup
 from worker.run_output import OutputLimits, RunOutput
 
 _KILL_SECONDS = 10.0
+_HELPER_SECONDS = 1.0  # for those that end with the child, as a tracker of its resources does
 _DRAIN_SECONDS = 2.0
 _CHUNK = 64 * 1024
 _LONGEST_FAULT = 64 * 1024  # bytes
@@ -190,6 +191,8 @@ class _Watch:
                     self._reap()
                 if self._orders in ready:
                     break  # an order to end it, or whoever gives orders is gone
+        if self._status is not None:  # it ended by itself
+            process_tree.await_descendants(self._reap, _HELPER_SECONDS)
         # Counted before a group would end them all at once.
         left = process_tree.end_descendants(self._reap, _KILL_SECONDS, self._end_group) - {self._pid}
         if self._group is not None:

@@ -24,6 +24,7 @@ from worker.run_output import OutputLimits
 
 _END_SECONDS = 15.0  # more than a guardian takes to give up
 _AFTERMATH_SECONDS = 1.0
+_LEAVE_SECONDS = 2.0
 _UNKNOWN = Report(exit_code=None, tail="", fault="", dropped_bytes=0, left_processes=0)
 _log = structlog.get_logger(__name__)
 
@@ -78,6 +79,7 @@ class Isolation:
         self._limits = limits
         self._reporting: asyncio.Task[Report] | None = None
         self._writers: list[asyncio.StreamWriter] = []
+        self._is_answered = False
         self.report = _UNKNOWN  # known once the block is left, or the child has died
 
     async def __aenter__(self) -> Self:
@@ -92,6 +94,8 @@ class Isolation:
     async def __aexit__(self, *_: object) -> None:
         assert self._reporting is not None
         orders, work = self._writers
+        if self._is_answered:  # then the child ends by itself, and its helpers with it
+            await asyncio.wait({self._reporting}, timeout=_LEAVE_SECONDS)
         orders.write_eof()  # which is the order to end everything
         await asyncio.wait({self._reporting}, timeout=_END_SECONDS)
         if self._reporting.done():
@@ -113,6 +117,7 @@ class Isolation:
                 await asyncio.wait({answering}, timeout=_AFTERMATH_SECONDS)
             answer = answering.result() if answering.done() else None
             if answer is not None:
+                self._is_answered = True
                 return answer
             # It has closed its end: it is dying, or user code has closed what is not its own.
             await asyncio.wait({self._reporting}, timeout=_AFTERMATH_SECONDS)

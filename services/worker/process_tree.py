@@ -37,6 +37,16 @@ def adopt_orphans() -> bool:
     return bool(ctypes.CDLL(None, use_errno=True).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
 
 
+def await_descendants(reap: Callable[[], None], within: float) -> None:
+    """Let them end by themselves: helpers of a process do, soon after it."""
+    limit = time.monotonic() + within
+    while time.monotonic() < limit:
+        reap()
+        if not any(map(_is_living, psutil.Process().children(recursive=True))):
+            return
+        time.sleep(_POLL_SECONDS)
+
+
 def end_descendants(
     reap: Callable[[], None], within: float, end_group: Callable[[], None] = _do_nothing
 ) -> set[int]:

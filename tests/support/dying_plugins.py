@@ -15,9 +15,16 @@ import polars as pl
 
 from optaic.plugins import Pipeline, PipelineContext
 
+_kept: list[object] = []
+
 
 def _hold_the_interpreter(_: PipelineContext) -> None:
     ctypes.PyDLL(None).sleep(600)  # no other thread of this process runs meanwhile
+
+
+def _leave_a_helper(_: PipelineContext) -> None:
+    """One that ends when its parent does, as multiprocessing's tracker of resources."""
+    _kept.append(subprocess.Popen(["cat"], stdin=subprocess.PIPE))  # noqa: S607 - a known command
 
 
 def _close_everything(context: PipelineContext) -> None:
@@ -66,6 +73,7 @@ HOWS: Mapping[str, Callable[[PipelineContext], None]] = {
     "SIGSEGV": _read_nowhere,
     "SIGABRT": lambda _: os.abort(),
     "kill the guardian": lambda _: os.kill(os.getppid(), signal.SIGKILL),
+    "helper": _leave_a_helper,
     "close everything": _close_everything,
     "hold": _hold_the_interpreter,
     "memory": _ask_for_too_much,

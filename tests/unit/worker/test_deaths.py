@@ -129,6 +129,12 @@ async def test_all_that_a_run_started_ends_with_it(world: World, tmp_path: Path,
         assert run.metrics["processes_left"] == len(DAEMONS)
 
 
+async def test_a_helper_that_ends_with_its_process_is_not_left_behind(world: World, tmp_path: Path) -> None:
+    run = _submit(world, tmp_path, "helper")
+    assert (await _execute(world, run, tmp_path)).outcome is Outcome.COMPLETED
+    assert "processes_left" not in run.metrics
+
+
 @pytest.mark.parametrize("how", ["cancelled", "stopped", "guardian asked to end"])
 async def test_all_that_a_run_started_ends_when_the_run_is_ended(
     world: World, tmp_path: Path, how: str
