@@ -12,9 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 _NEXT_TENANT = sa.text("""
     select tenant_id from reconciliations where tenant_id > :after order by tenant_id limit 1
 """)
+# Of components nothing is published: they are told with what they make up.
 _LIST_PAGE = sa.text("""
     select cast(instance_id as text), revision, update_time, kind, state from instances
-    where tenant_id = :tenant_id and instance_id > cast(:after as uuid) order by instance_id limit :limit
+    where tenant_id = :tenant_id and instance_id > cast(:after as uuid) and owner_instance_id is null
+    order by instance_id limit :limit
 """)
 _LIST_OLD_OUTPUTS = sa.text("""
     select cast(i.instance_id as text)
@@ -41,7 +43,7 @@ async def next_tenant(connection: AsyncConnection, after: str) -> str | None:
 
 
 async def list_page(connection: AsyncConnection, tenant_id: str, after: str, limit: int) -> list[Entry]:
-    """Return the instances after an id, in the order of ids."""
+    """Return the instances after an id that are no components, in the order of ids."""
     parameters = {"tenant_id": tenant_id, "after": after, "limit": limit}
     return [Entry(*row) for row in await connection.execute(_LIST_PAGE, parameters)]
 

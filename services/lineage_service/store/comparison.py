@@ -18,6 +18,7 @@ _RANGE = """
 _LIST_INSTANCES = sa.text(f"""
     select cast(instance_id as text), revision, is_deleted from instances
     where {_RANGE} and (not is_deleted or instance_id = any(cast(:instance_ids as uuid[])))
+      and kind <> all(cast(:component_kinds as smallint[]))
 """)  # noqa: S608 - a constant of ours
 _LIST_FLOWS = sa.text(f"""
     select cast(instance_id as text), flow_kind, revision from flows where {_RANGE} and is_defined
@@ -43,10 +44,22 @@ class RunNumbers(NamedTuple):
 
 
 async def list_instances(
-    connection: AsyncConnection, tenant_id: str, after: str, until: str, instance_ids: Sequence[str]
+    connection: AsyncConnection,
+    tenant_id: str,
+    after: str,
+    until: str,
+    instance_ids: Sequence[str],
+    component_kinds: Sequence[int],
 ) -> dict[str, tuple[int, bool]]:
-    """Return revision and tombstone of the instances after one id up to another, empty for no limit."""
-    parameters = {**_scope(tenant_id, after, until), "instance_ids": list(instance_ids)}
+    """Return revision and tombstone of the instances after one id up to another, empty for no limit.
+
+    Without those of the component kinds, which their owner does not list.
+    """
+    parameters = {
+        **_scope(tenant_id, after, until),
+        "instance_ids": list(instance_ids),
+        "component_kinds": list(component_kinds),
+    }
     return {row[0]: (row[1], row[2]) for row in await connection.execute(_LIST_INSTANCES, parameters)}
 
 

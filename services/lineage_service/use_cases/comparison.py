@@ -10,7 +10,14 @@ from lineage_service.store import comparison as store
 from lineage_service.store import reads
 from lineage_service.store.comparison import RunNumbers
 from lineage_service.use_cases.events import Services, tell_again
+from optaic.instance.v1 import instance_pb2
 from servicekit.database import Database, lock_tenant
+
+_COMPONENT_KINDS = (
+    instance_pb2.INSTANCE_KIND_PIPELINE,
+    instance_pb2.INSTANCE_KIND_STORE,
+    instance_pb2.INSTANCE_KIND_ACCESSOR,
+)
 
 
 class Listed(NamedTuple):
@@ -25,7 +32,9 @@ async def list_wanted_instances(
 ) -> list[str]:
     """Return the instances of which the owner has other news, or that it no longer has."""
     async with database.read(tenant_id) as connection:
-        known = await store.list_instances(connection, tenant_id, after, until, list(listed))
+        known = await store.list_instances(
+            connection, tenant_id, after, until, list(listed), _COMPONENT_KINDS
+        )
     gone = [each for each, (_, is_deleted) in known.items() if not is_deleted and each not in listed]
     # One that is being deleted waits, perhaps, to be told again that nothing of it is left here.
     behind = [

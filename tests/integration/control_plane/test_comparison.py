@@ -200,6 +200,17 @@ async def test_a_deletion_that_was_lost_is_made_up_for(world: World) -> None:
     await world.becomes(before)
 
 
+async def test_who_has_missed_nothing_asks_for_nothing(world: World) -> None:
+    assert await compare_now(world.nats.url, 60) == 0
+    prices = world.instances["prices"]
+    config = {
+        "pipeline": {"config": {"as_of": "2021-12-30"}}
+    }  # of a component, which is told with the dataset
+    await world.plane.instance.update(prices.instance_id, {"dataset": config}, "dataset.pipeline.config")
+    await world.plane.rest()
+    assert await compare_now(world.nats.url, 60) == 0
+
+
 async def test_what_is_published_again_changes_nothing(world: World) -> None:
     before = await world.known()
     ids = [instance.instance_id for instance in world.instances.values()]
