@@ -231,6 +231,15 @@ def test_a_decimal_that_float64_does_not_keep_is_refused_by_name(parquet: Reader
     assert parquet.read(types={"amount": "String"})["amount"].to_list() == ["12345678901234567.89"]
 
 
+@pytest.mark.parametrize("scale", [2, 18, 30])
+def test_a_decimal_is_the_same_number_whatever_its_scale(parquet: Reader, scale: int) -> None:
+    values = [Decimal("0.1"), Decimal("-12345.67"), None, Decimal(100), Decimal(0)]
+    amount = pl.Series(values, dtype=pl.Decimal(38, scale))
+    days = [dt.date(2024, 1, day) for day in range(1, 6)]
+    pl.DataFrame({"date": days, "amount": amount}).write_parquet(parquet.path)
+    assert parquet.read()["amount"].to_list() == [0.1, -12345.67, None, 100.0, 0.0]
+
+
 def test_the_present_version_guesses_as_it_did_but_alters_nothing(csv: Reader) -> None:
     csv.path.write_text(
         "date,entity,code,id,px,flag,words,old\n"

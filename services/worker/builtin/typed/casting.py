@@ -9,7 +9,7 @@ import polars as pl
 from optaic.plugins import take_days, zone_of
 from worker.builtin.typed.judging import Fitted, Misfit, fit
 from worker.builtin.typed.kinds import storage_type
-from worker.builtin.typed.numbers import NumberFormat
+from worker.builtin.typed.numbers import NumberFormat, find_lossy
 
 
 def convert(column: pl.Series, kind: pl.DataType, date_format: str = "") -> Fitted | Misfit:
@@ -31,15 +31,32 @@ def convert(column: pl.Series, kind: pl.DataType, date_format: str = "") -> Fitt
         return Fitted(column)
     if kind == pl.Date() and isinstance(column.dtype, pl.Datetime):
         return _to_days(column)
+    is_float = column.dtype.is_decimal() and kind.is_float()
+    return _to_float(column) if is_float else _cast(column, kind)
+
+
+def _cast(column: pl.Series, kind: pl.DataType) -> Fitted | Misfit:
+    """The values as another type, where casting them back gives the same."""
     try:
         values = column.cast(kind, strict=False)
         same = values.cast(column.dtype, strict=False) == column
     except pl.exceptions.PolarsError:
         values, same = column, pl.Series([False]).new_from_index(0, column.len())
     wrong = (~same).fill_null(value=True) & column.is_not_null()
-    if not wrong.any():
-        return Fitted(values)
-    return _refuse(column, wrong, kind)
+    return _refuse(column, wrong, kind) if wrong.any() else Fitted(values)
+
+
+def _to_float(column: pl.Series) -> Fitted | Misfit:
+    """Decimals as floats, where no digit is lost: by what is written, without the zeros that a scale adds."""
+    written = column.cast(pl.String)
+    texts = written.str.replace(r"(\.[0-9]*?)0+$", "${1}").str.strip_suffix(".")
+    floats = texts.cast(pl.Float64)
+    lossy = find_lossy(texts, floats, NumberFormat())
+    if not lossy.any():
+        return Fitted(floats)
+    row = lossy.arg_max()
+    assert row is not None
+    return Misfit(row, written[row], "has more digits than Float64 keeps", int(lossy.sum()))
 
 
 def _to_days(column: pl.Series) -> Fitted | Misfit:
