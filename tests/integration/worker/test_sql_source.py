@@ -28,6 +28,7 @@ from optaic.plugins import (
 )
 from worker.builtin.digest import canonicalize
 from worker.builtin.sql_source import SqlPipeline
+from worker.builtin.typed_sql_source import TypedSqlPipeline
 
 DAYS = [dt.date(2020, 1, day) for day in range(1, 6)]
 PASSWORD = "secret"
@@ -99,7 +100,9 @@ def run(
         date_range=within or DateRange(),
         timezone=timezone,
     )
-    return SqlPipeline().run(context).sort("date", "entity")
+    found = SqlPipeline().run(context)
+    assert TypedSqlPipeline().run(context).equals(found)  # without types, both versions are one
+    return found.sort("date", "entity")
 
 
 def test_a_table_is_read_under_other_names(database: Database) -> None:
@@ -376,3 +379,27 @@ def test_a_source_that_became_empty_changes_nothing(database: Database, cursor: 
     first = run(database, cursor=cursor)
     database.execute("delete from prices")
     assert run(database, first, cursor=cursor).equals(first)
+
+
+def test_decimals_keep_their_digits_or_are_refused(database: Database) -> None:
+    if database.engine.dialect.name == "sqlite":
+        pytest.skip("it has no decimals")
+    database.execute("create table amounts (day date, ticker text, amount numeric(30, 8), id uuid)")
+    database.execute(
+        "insert into amounts values ('2020-01-01', 'a', 12345678901234567.89, gen_random_uuid())"
+    )
+    config: dict[str, Any] = {
+        "url": database.url,
+        "table": "amounts",
+        "columns": {"date": "day", "entity": "ticker", "amount": "amount"},
+    }
+    with pytest.raises(UnparsableData, match=r"column 'amount'.*12345678901234567.89.* in row 1"):
+        TypedSqlPipeline().run(PipelineContext(config=config))
+    config["columns"]["id"] = "id"
+    config["types"] = {"amount": "String", "id": "String"}
+    found = TypedSqlPipeline().run(PipelineContext(config=config))
+    assert found["amount"].to_list() == ["12345678901234567.89000000"]
+    assert uuid.UUID(found["id"][0])
+    database.execute("update amounts set amount = 0.1")
+    del config["types"], config["columns"]["id"]
+    assert TypedSqlPipeline().run(PipelineContext(config=config))["amount"].to_list() == [0.1]
