@@ -49,8 +49,8 @@ from worker.recipe import (
     PipelineRecipe,
     Recipe,
     StoredData,
-    is_reshaped,
 )
+from worker.reshaping import is_reshaped
 
 Progress = Callable[[float, str], None]
 _Reader = Callable[[], pl.DataFrame | None]

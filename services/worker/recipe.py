@@ -15,7 +15,7 @@ from optaic.common.v1 import flow_pb2
 from optaic.definition.v1 import definition_pb2
 from optaic.expression import Macro
 from optaic.instance.v1 import instance_pb2, spec_pb2
-from optaic.plugins import DateRange, InvalidConfig, MissingInput, Mode, Pipeline, PluginError, day_in
+from optaic.plugins import DateRange, InvalidConfig, MissingInput, Mode, PluginError, day_in
 from optaic.plugins.days import UTC
 from optaic.plugins.numbers import type_numbers
 from optaic.run.v1 import run_pb2
@@ -224,17 +224,6 @@ def make_recipe(
         max_deleted_share=_read_share(run, dataset),
         allow_deletion=run.allow_deletion,
     )
-
-
-def is_reshaped(recipe: PipelineRecipe, pipeline: type[Pipeline]) -> bool:
-    """Whether the version before was made by other code, or with other values of what decides columns and types."""
-    before, now, names = recipe.base_pipeline, recipe.pipeline, pipeline.shaped_by
-    if before is None or before.code_ref != now.code_ref:
-        return before is not None
-    differing = {
-        name for name in {*before.config, *now.config} if before.config.get(name) != now.config.get(name)
-    }
-    return bool(differing if names is None else differing & names)
 
 
 def list_plugins(recipe: Recipe) -> list[Plugin]:

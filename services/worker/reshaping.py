@@ -1,0 +1,17 @@
+"""Whether a refresh may change its columns for a reason of its own: who made the version before did it otherwise."""
+
+from __future__ import annotations
+
+from optaic.plugins import Pipeline
+from worker.recipe import PipelineRecipe
+
+
+def is_reshaped(recipe: PipelineRecipe, pipeline: type[Pipeline]) -> bool:
+    """Whether the version before was made by other code, or with other values of what decides columns and types."""
+    before, now, names = recipe.base_pipeline, recipe.pipeline, pipeline.shaped_by
+    if before is None or before.code_ref != now.code_ref:
+        return before is not None
+    differing = {
+        name for name in {*before.config, *now.config} if before.config.get(name) != now.config.get(name)
+    }
+    return bool(differing if names is None else differing & names)
