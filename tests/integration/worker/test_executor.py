@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,7 +57,7 @@ class Fixture:
 
         await eventually(found, 90)
 
-    async def trigger(self, definition: str = "probe", **config: str | float) -> tuple[run_pb2.Run, str]:
+    async def trigger(self, definition: str = "probe", **config: Any) -> tuple[run_pb2.Run, str]:
         """Submit a run of a probe, or of another pipeline, and its flow run."""
         run = self.world.runs.submit(self.world.dataset("dataset", definition, **config), REFRESH)
         deployment = await self.prefect.deploy(f"{TENANT}.{run.instance_id}.refresh", self.pool)

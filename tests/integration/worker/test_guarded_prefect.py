@@ -13,7 +13,8 @@ from instance_service.ports import Deployment, OutsideUnavailableError
 from instance_service.prefect_adapter import PrefectDeployments
 from optaic.common.v1 import flow_pb2
 from optaic.run.v1 import run_pb2
-from run_service.ports import FlowRunRequest, FlowRunState
+from run_service.domain.pairing import FlowRunState
+from run_service.ports import FlowRunRequest
 from run_service.prefect_adapter import PrefectOrchestrator
 from servicekit.ids import new_id
 from support.orchestrator_runs import settings_for

@@ -12,7 +12,8 @@ from support.apply import PRICES, Memory, apply, document, plan
 
 
 def _prices(share: float | None) -> dict[str, Any]:
-    dataset: dict[str, Any] = {**PRICES["dataset"], **({} if share is None else {"max_deleted_share": share})}
+    given: Any = PRICES["dataset"]
+    dataset: dict[str, Any] = {**given, **({} if share is None else {"max_deleted_share": share})}
     return {**PRICES, "dataset": dataset}
 
 
