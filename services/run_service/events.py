@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 
 from optaic.lineage.v1 import lineage_service_pb2
 from optaic.run.v1 import run_events_pb2, run_pb2
+from redaction import redact, redact_value
 from run_service.domain import RunStatus, activity_type
 from servicekit.clock import Clock
 from servicekit.events import Event, make_event
@@ -81,7 +82,7 @@ def activity_row(
         "activity_id": activity_id,
         "type": activity_type(kind, happening),
         "actor": actor,
-        "message": message,
-        "details": dict(details) if details else None,
+        "message": redact(message),
+        "details": redact_value(details) if details else None,
         "create_time": now,
     }

@@ -15,7 +15,9 @@ CodeCheck = Literal["auto", "refuse", "warn"]
 class Settings(BaseSettings):
     """Environment variables are the field names in upper case after `OPTAIC_`."""
 
-    model_config = SettingsConfigDict(env_prefix="OPTAIC_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="OPTAIC_", frozen=True, extra="ignore", hide_input_in_errors=True
+    )
 
     instance_address: str = Field(description="host:port of instance-service.")
     run_address: str = Field(description="host:port of run-service.")

@@ -10,10 +10,12 @@ from enum import Enum, auto
 from typing import Any, cast
 
 import structlog
+from google.protobuf import json_format
 
 from optaic.definition.v1 import definition_service_pb2, definition_service_pb2_grpc
 from optaic.instance.v1 import instance_pb2, instance_service_pb2, instance_service_pb2_grpc
 from optaic.run.v1 import run_pb2, run_report_service_pb2, run_report_service_pb2_grpc
+from redaction import redact_value
 from servicekit import client, context
 from servicekit.errors import DomainError, FailedPreconditionError, NotFoundError, UnimplementedError
 from servicekit.ids import new_id
@@ -165,6 +167,8 @@ class _Execution:
             _log.warning("cut short", run_id=run.run_id, output=limits.file, **found)
             if not isinstance(answer, Failure):
                 answer.metrics.update(found)
+        if not isinstance(answer, Failure):
+            _hide_secrets(answer)
         return answer
 
     async def _state_code(self, run: run_pb2.Run, recipe: Recipe, reporter: Reporter) -> Ending | None:
@@ -257,6 +261,14 @@ class _Execution:
         with contextlib.suppress(RunLostError, DomainError, TimeoutError):
             async with asyncio.timeout(_FAREWELL_SECONDS):
                 await reporter.fail(request)
+
+
+def _hide_secrets(answer: Result) -> None:
+    """Take what is secret out of what user code reported; where the output lies is not its to say."""
+    reported = json_format.MessageToDict(answer.metrics)
+    if (hidden := redact_value(reported)) != reported:
+        answer.metrics.Clear()
+        answer.metrics.update(hidden)
 
 
 def _outcome_after(refusal: DomainError | None) -> Outcome:

@@ -9,11 +9,13 @@ from dataclasses import asdict, dataclass
 from typing import Self
 
 from optaic.plugins import PluginError
+from redaction import redact
 from servicekit.errors import DomainError
 
 _LONGEST_TYPE = 256  # characters; limits of the contract
 _LONGEST_MESSAGE = 16_384
 _LONGEST_TRACE = 1_000_000
+_LONGEST_READ = 2 * _LONGEST_TRACE
 _MEANINGS = {
     "MemoryError": "the process could not get the memory that it asked for",
     "KeyboardInterrupt": "the process was interrupted",
@@ -64,7 +66,7 @@ _LIMITS = {"type": _LONGEST_TYPE, "message": _LONGEST_MESSAGE, "trace": _LONGEST
 
 
 def to_text(value: object, longest: int) -> str:
-    """What user code says, as a message can carry it: no NUL, no lone surrogates, not too long.
+    """What user code says, as a message can carry it: no secrets, no NUL, no lone surrogates, not too long.
 
     A report that is refused for its text would leave the run to its lease.
     """
@@ -72,7 +74,8 @@ def to_text(value: object, longest: int) -> str:
         text = str(value)
     except Exception:  # noqa: BLE001 - user code, too
         text = f"<{type(value).__name__}>"
-    return text.encode(errors="backslashreplace").decode().replace("\0", "\\0")[:longest]
+    text = text[:_LONGEST_READ].encode(errors="backslashreplace").decode().replace("\0", "\\0")
+    return redact(text)[:longest]  # before it is cut: half a password would not be found
 
 
 def describe_error(error: BaseException) -> Failure:

@@ -191,6 +191,8 @@ def quieten(log_level: str) -> None:
             logger = logging.getLogger(name)
             api = [handler for handler in logger.handlers if type(handler).__name__ == "APILogHandler"]
             logger.handlers = api
+            for handler in api:
+                handler.addFilter(service_logging.hide_secrets)
             # `prefect.flow_runs` repeats what worker.execution says.
             logger.propagate = name != "prefect.flow_runs"
     logging.getLogger("prefect").setLevel(logging.WARNING)

@@ -12,6 +12,7 @@ import grpc
 import structlog
 
 from optaic.run.v1 import run_report_service_pb2, run_report_service_pb2_grpc
+from redaction import redact
 from servicekit.errors import DomainError
 from servicekit.status import from_rpc_error
 
@@ -70,7 +71,7 @@ class Progress:
         """Take what the child says; only what a report can carry is passed on."""
         self.news = (
             min(100.0, max(0.0, news.progress_pct)),
-            news.progress_message[:_LONGEST_MESSAGE],
+            redact(news.progress_message)[:_LONGEST_MESSAGE],
         )
         self.changed.set()
 

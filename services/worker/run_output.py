@@ -1,4 +1,4 @@
-"""What one run's processes print: the newest of it in a bounded file, the last lines at hand; it reads no process."""
+"""What one run's processes print, without secrets: the newest in a bounded file, the last lines at hand; it reads no process."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from redaction import redact
+
 _TAIL_BYTES = 16 * 1024
 _TAIL_LINES = 20
 _LONGEST_LINE = 500  # characters
+_LONGEST_HELD = 64 * 1024  # bytes
 
 
 @dataclass(frozen=True)
@@ -34,21 +37,35 @@ class RunOutput:
         self._length = 0  # of the present file
         self._before = 0  # of its predecessor
         self._tail = b""
+        self._held = b""  # a line that has not ended: what is secret in it may come in two parts
         self.dropped = 0  # bytes that were printed and are in no file
 
     def write(self, data: bytes) -> None:
         """Take what was printed."""
+        data = self._held + data
+        end = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
+        if len(data) - end > _LONGEST_HELD:
+            end = len(data)
+        self._held = data[end:]
+        if end:
+            self._keep(data[:end])
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        if self._held:
+            self._keep(self._held)
+            self._held = b""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _keep(self, data: bytes) -> None:
+        data = redact(data.decode(errors="surrogateescape")).encode(errors="surrogateescape")
         self._tail = (self._tail + data)[-_TAIL_BYTES:]
         try:
             self._append(data)
         except OSError:  # no space, no right: the run goes on
             self.dropped += len(data)
-
-    def close(self) -> None:
-        """Nothing more comes."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
 
     @property
     def tail(self) -> str:

@@ -131,6 +131,7 @@ class Database:
             pool_size=size,
             max_overflow=0,
             pool_timeout=self._settings.pool_timeout_seconds,
+            hide_parameters=True,  # an error would repeat what was to be stored
             # The driver does not send BEGIN: `_transaction` does, together with the tenant.
             isolation_level="AUTOCOMMIT",
             connect_args=self._connect_arguments(),

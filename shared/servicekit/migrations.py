@@ -34,7 +34,9 @@ def script_directory(package: str) -> ScriptDirectory:
 
 def _migrate(owner_url: str, package: str) -> None:
     script = script_directory(package)
-    engine = sa.create_engine(owner_url, poolclass=sa.pool.NullPool, connect_args={"connect_timeout": 5})
+    engine = sa.create_engine(
+        owner_url, poolclass=sa.pool.NullPool, connect_args={"connect_timeout": 5}, hide_parameters=True
+    )
     with _connect(engine) as connection:
         connection.execute(sa.text("set lock_timeout = '60s'"))
         connection.execute(_LOCK)

@@ -10,7 +10,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class ServiceSettings(BaseSettings):
     """Environment variables are the field names in upper case after `OPTAIC_`."""
 
-    model_config = SettingsConfigDict(env_prefix="OPTAIC_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="OPTAIC_", frozen=True, extra="ignore", hide_input_in_errors=True
+    )
 
     database_url: str = Field(
         repr=False, description="Requests: login under row-level security, `postgresql+psycopg://` URL."

@@ -7,6 +7,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError, Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
+from redaction import redact
 from servicekit.errors import (
     ERRORS_BY_CODE,
     DomainError,
@@ -19,6 +20,7 @@ DETAILS_KEY = "grpc-status-details-bin"
 # gRPC clients refuse more than 8 kB of trailing metadata by default, our other keys included.
 _MAXIMUM_BYTES = 6000
 _MAXIMUM_TEXT = 1000
+_MAXIMUM_READ = 64 * 1024  # characters of a text; what is cut off is not looked at
 
 
 def to_status(error: DomainError, domain: str) -> status_pb2.Status:
@@ -39,7 +41,7 @@ def _status(
 ) -> status_pb2.Status:
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=domain)
     for key, value in error.metadata.items():
-        info.metadata[key[:64]] = value[:_MAXIMUM_TEXT]
+        info.metadata[key[:64]] = _shorten(value)
     omitted = len(error.field_violations) + len(error.preconditions) - len(fields) - len(preconditions)
     if omitted:
         info.metadata["omitted_violations"] = str(omitted)
@@ -49,8 +51,8 @@ def _status(
             error_details_pb2.BadRequest(
                 field_violations=[
                     error_details_pb2.BadRequest.FieldViolation(
-                        field=violation.field[:_MAXIMUM_TEXT],
-                        description=violation.description[:_MAXIMUM_TEXT],
+                        field=_shorten(violation.field),
+                        description=_shorten(violation.description),
                         reason=violation.reason,
                     )
                     for violation in fields
@@ -63,8 +65,8 @@ def _status(
                 violations=[
                     error_details_pb2.PreconditionFailure.Violation(
                         type=violation.type,
-                        subject=violation.subject[:_MAXIMUM_TEXT],
-                        description=violation.description[:_MAXIMUM_TEXT],
+                        subject=_shorten(violation.subject),
+                        description=_shorten(violation.description),
                     )
                     for violation in preconditions
                 ]
@@ -72,11 +74,16 @@ def _status(
         )
     status = status_pb2.Status(
         code=code_pb2.Code.Value(error.code),
-        message=error.message[:_MAXIMUM_TEXT],
+        message=_shorten(error.message),
     )
     for detail in details:
         status.details.add().Pack(detail)
     return status
+
+
+def _shorten(text: str) -> str:
+    """Return a text as it may leave the service; a password that was cut in two would not be found any more."""
+    return redact(text[:_MAXIMUM_READ])[:_MAXIMUM_TEXT]
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError) -> DomainError:

@@ -65,6 +65,23 @@ def _leave_daemons(context: PipelineContext) -> None:
         HOWS[how](context)
 
 
+def _tell_secrets(context: PipelineContext) -> None:
+    """By every way out that user code has; last as it is told to end."""
+    secret = os.environ["OPTAIC_SECRET_CANARY"]
+    url = f"postgresql://reader:{secret}@db.example/prices"
+    context.progress(0.5, f"reading {url}")
+    context.report("source", url)
+    context.report("answer", {"login": [secret]})
+    os.write(1, f"half of it: {secret[:5]}".encode())
+    time.sleep(0.05)
+    os.write(1, f"{secret[5:]}\n{url}\nlast: {secret}".encode())
+    then = str(context.config["then"])
+    if then == "raise":
+        raise ValueError(f"cannot connect to {url}: password={secret}")
+    if then != "return":
+        HOWS[then](context)
+
+
 HOWS: Mapping[str, Callable[[PipelineContext], None]] = {
     "exit 0": lambda _: os._exit(0),
     "exit 7": lambda _: os._exit(7),
@@ -79,6 +96,7 @@ HOWS: Mapping[str, Callable[[PipelineContext], None]] = {
     "memory": _ask_for_too_much,
     "print": _print_much,
     "daemons": _leave_daemons,
+    "tell secrets": _tell_secrets,
 }
 
 

@@ -27,6 +27,7 @@ from optaic.instance.v1.instance_service_pb2 import (
     ListInstancesRequest,
     ListInstancesResponse,
 )
+from redaction import redact_field
 from servicekit import pages
 from servicekit.errors import FieldViolation, InvalidArgumentError, NotFoundError
 
@@ -72,14 +73,16 @@ async def diff_revisions(
     found = differences(*(MessageToDict(one, preserving_proto_field_name=True) for one in (before, after)))
     return DiffInstanceRevisionsResponse(
         changes=[
-            FieldChange(path=one.path, from_value=_value(one.before), to_value=_value(one.after))
+            FieldChange(
+                path=one.path, from_value=_value(one.path, one.before), to_value=_value(one.path, one.after)
+            )
             for one in found
         ]
     )
 
 
-def _value(given: Any) -> Value | None:
-    return None if given is ABSENT else ParseDict(given, Value())
+def _value(path: str, given: Any) -> Value | None:
+    return None if given is ABSENT else ParseDict(redact_field(path, given), Value())
 
 
 async def batch_get_instances(

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from optaic.instance.v1.instance_pb2 import Condition, Instance
+from redaction import redact
 from servicekit.errors import DomainError
 
 FOLLOWS_NEWEST = "FollowsNewest"
@@ -17,7 +18,7 @@ _LONGEST = 1000
 
 def say(instance: Instance, kind: str, reason: str, message: str, now: Timestamp) -> None:
     """Say something, or say it anew: since when stays as it is."""
-    message = shortened(message)
+    message = shortened(redact(message))
     for condition in instance.conditions:
         if condition.type == kind:
             condition.reason, condition.message = reason, message

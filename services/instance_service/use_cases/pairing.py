@@ -25,6 +25,7 @@ from optaic.instance.v1.instance_pb2 import (
     Condition,
     Instance,
 )
+from redaction import redact
 from servicekit import outbox
 from servicekit.events import Event
 
@@ -170,7 +171,7 @@ def _is_outside(condition: Condition) -> bool:
 def _complain(instance: Instance, kind: str, problem: OutsideUnavailableError, now: Timestamp) -> None:
     """Say what is wrong, unless the same was said but for a time, a port or an id: nobody needs a write for those."""
     said = [(one.reason, _gist(one.message)) for one in instance.conditions if one.type == kind]
-    if said != [(problem.reason, _gist(problem.message))]:
+    if said != [(problem.reason, _gist(redact(problem.message)))]:
         say(instance, kind, problem.reason, problem.message, now)
 
 

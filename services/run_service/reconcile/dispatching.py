@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from redaction import redact
 from run_service.domain import ACTIVE, ENDED, dispatch_delay
 from run_service.domain.pairing import FlowRunState
 from run_service.ports import (
@@ -157,6 +158,6 @@ class Dispatcher:
             await queues.update_dispatches(
                 connection,
                 [dispatch.key],
-                {"due_time": due_time, "attempts": attempts, "last_error": repr(error)[:1000]},
+                {"due_time": due_time, "attempts": attempts, "last_error": redact(repr(error))[:1000]},
                 action=dispatch.action,
             )

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from redaction import redact
 from run_service.domain.pairing import Closing, close
 from run_service.ports import Orchestrator, OrchestratorRefusedError, OrchestratorUnavailableError
 from run_service.store import endings
@@ -84,6 +85,6 @@ class Ender:
     async def _postpone(self, some: Collection[Ending], now: datetime, error: Exception) -> None:
         _log.info("ends of flow runs postponed", flow_runs=len(some), error=repr(error))
         due_time = now + timedelta(seconds=self._deps.settings.dispatch_backoff_seconds)
-        values = {"due_time": due_time, "last_error": repr(error)[:1000]}
+        values = {"due_time": due_time, "last_error": redact(repr(error))[:1000]}
         async with self._deps.database.infra() as connection:
             await endings.update_endings(connection, [each.key for each in some], values)

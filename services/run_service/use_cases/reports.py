@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 
 from optaic.common.v1 import flow_pb2
 from optaic.run.v1 import run_pb2, run_report_service_pb2
+from redaction import redact, redact_value
 from run_service.domain import (
     ENDED,
     RunEvent,
@@ -132,7 +133,7 @@ async def heartbeat(
     deps: Dependencies, context: RequestContext, request: run_report_service_pb2.HeartbeatRequest
 ) -> run_report_service_pb2.HeartbeatResponse:
     """Keep the lease and move the progress, never back."""
-    tenant_id, message = context.tenant_id, request.progress_message
+    tenant_id, message = context.tenant_id, redact(request.progress_message)
     has_progress = request.HasField("progress_pct") or bool(message)
     moved = None
     async with deps.database.transaction(tenant_id) as connection:
@@ -220,7 +221,9 @@ async def complete_run(
                 columns.columns_added, columns.columns_removed, columns.columns_retyped
             ),
             values={
-                "metrics": {**json_of(request.metrics), **changed} if has_metrics or changed else None,
+                "metrics": {**redact_value(json_of(request.metrics)), **changed}
+                if has_metrics or changed
+                else None,
                 "artifacts": dict(request.artifacts),
                 "outputs_uri": request.outputs_uri,
                 "output_version": json_of(output),
@@ -251,7 +254,7 @@ async def fail_run(
             [request.run_id],
             RunEvent.FAILED,
             actor=record.executor,
-            message=request.error.message[:1000],
+            message=redact(request.error.message)[:1000],
             values={
                 "error": error_json(request.error.type, request.error.message, request.error.trace_uri),
                 "artifacts": dict(request.artifacts),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from redaction import redact
 from run_service.domain import (
     ENDED,
     NOT_RETRIED,
@@ -94,9 +95,9 @@ def _retries(tenant_id: str, records: Collection[Record], deps: Dependencies) ->
 
 
 def error_json(kind: str, message: str, trace_uri: str = "") -> dict[str, str]:
-    """Return an error as it is stored; PostgreSQL stores no NUL."""
+    """Return an error as it is stored: without secrets; PostgreSQL stores no NUL."""
     error = {"type": kind, "message": message, "trace_uri": trace_uri}
-    return {name: value.replace("\0", "") for name, value in error.items() if value}
+    return {name: redact(value.replace("\0", "")) for name, value in error.items() if value}
 
 
 async def fail_runs(

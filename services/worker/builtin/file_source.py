@@ -12,6 +12,7 @@ from optaic.plugins import (
     InvalidConfig,
     Pipeline,
     PipelineContext,
+    Secrets,
     SourceNotFound,
     SourceUnavailable,
     UnparsableData,
@@ -19,7 +20,6 @@ from optaic.plugins import (
 from worker.builtin.column_names import check_source_names
 from worker.builtin.parameters import Config, read_choice, read_section, read_text
 from worker.builtin.parquet_file import read_parquet
-from worker.builtin.secrets import Secrets
 from worker.builtin.tidy import check_columns, choose, cut, read_date_columns, read_mapping, read_range, tidy
 from worker.builtin.typed.judging import find_alteration
 from worker.builtin.typed.refusals import shorten

@@ -17,10 +17,12 @@ from optaic.plugins import (
     Pipeline,
     PipelineContext,
     SchemaMismatch,
+    Secrets,
     SourceUnavailable,
 )
+from optaic.plugins.secrets import has_placeholder
+from redaction import PREFIX
 from worker.builtin.parameters import Config, read_names, read_text
-from worker.builtin.secrets import PREFIX, Secrets, has_placeholder
 from worker.builtin.sql_text import trim
 from worker.builtin.tidy import ISO, check_columns, choose, cut, read_date_columns, read_mapping, tidy
 from worker.builtin.typed.holding import align

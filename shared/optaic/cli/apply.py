@@ -17,6 +17,7 @@ from optaic.apply.plan import Action, Existing, make_plan
 from optaic.cli.output import Format, OutputOption, print_json_value, print_line
 from optaic.cli.session import FileOption, is_id, placing, read_yaml, run, warn
 from optaic.client import AsyncClient
+from redaction import redact_field
 
 AdoptOption = Annotated[
     bool, typer.Option("--adopt", help="Also change what another manages, and manage it from now on.")
@@ -117,7 +118,10 @@ async def _execute(
 def _show(action: Action, note: str) -> None:
     print_line(f"{action.verb:<10}", f"{action.kind:<10}", action.name, *([note] if note else []))
     for each in action.changes:
-        print_line(f"    {each.path}:", f"{_value(each.before)} -> {_value(each.after)}")
+        print_line(
+            f"    {each.path}:",
+            " -> ".join(_value(redact_field(each.path, value)) for value in (each.before, each.after)),
+        )
 
 
 def _plain(action: Action) -> dict[str, Any]:
@@ -127,7 +131,14 @@ def _plain(action: Action) -> dict[str, Any]:
         "project": action.project,
         "name": action.name,
         "path": action.path,
-        "changes": [each.__dict__ for each in action.changes],
+        "changes": [
+            {
+                "path": each.path,
+                "before": redact_field(each.path, each.before),
+                "after": redact_field(each.path, each.after),
+            }
+            for each in action.changes
+        ],
     }
 
 

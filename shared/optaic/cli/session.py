@@ -17,6 +17,7 @@ from optaic.client import AsyncClient
 from optaic.client.values import FieldError
 from optaic.errors import NotFoundError, OptaicError, Violation
 from optaic.instance.v1 import instance_pb2
+from redaction import redact
 
 InstanceArgument = Annotated[str, typer.Argument(help="Id or name of the instance.", show_default=False)]
 ProjectOption = Annotated[str, typer.Option("--project", help="Id or name of the project.")]
@@ -58,7 +59,7 @@ def _give_notice(message: str) -> None:
 
 def warn(message: str) -> None:
     """Print what is no error, but worth knowing."""
-    typer.secho(f"warning: {message}", err=True, fg=typer.colors.YELLOW)
+    typer.secho(f"warning: {redact(message)}", err=True, fg=typer.colors.YELLOW)
 
 
 def fail(message: str, *, status: int = _FAILED) -> None:
@@ -67,7 +68,7 @@ def fail(message: str, *, status: int = _FAILED) -> None:
     Raises:
         typer.Exit: Always.
     """
-    typer.secho(f"error: {message}", err=True, fg=typer.colors.RED)
+    typer.secho(f"error: {redact(message)}", err=True, fg=typer.colors.RED)
     raise typer.Exit(status)
 
 

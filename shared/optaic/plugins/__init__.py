@@ -38,6 +38,7 @@ from optaic.plugins.errors import (
     WriteConflict,
 )
 from optaic.plugins.loading import load
+from optaic.plugins.secrets import Secrets
 from optaic.plugins.selection import between, select_rows
 
 __all__ = [
@@ -67,6 +68,7 @@ __all__ = [
     "PluginInvalid",
     "PluginNotFound",
     "SchemaMismatch",
+    "Secrets",
     "SourceNotFound",
     "SourceUnavailable",
     "Store",

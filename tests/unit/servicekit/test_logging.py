@@ -4,6 +4,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -52,3 +53,15 @@ def test_a_traceback_is_one_line(output: io.StringIO) -> None:
     structlog.get_logger("sample").error("failed", exc_info=ZeroDivisionError("by zero"))
     (line,) = lines(output)
     assert "ZeroDivisionError" in str(line["exception"])
+
+
+def test_a_line_holds_no_secret(output: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPTAIC_SECRET_A", "k4n4rie")
+    url = "postgresql://reader:k4n4rie-2@db.example/prices"
+    log = structlog.get_logger("sample")
+    log.info(url, given={"a": [url]}, password="k4n4rie", path=Path("/k4n4rie"), other="a k4n4rie")
+    log.error("failed", exc_info=ValueError(url))
+    logging.getLogger("other").warning("cannot read %s", url)
+    assert len(lines(output)) == 3
+    assert output.getvalue().count("reader:***@db.example") == 4
+    assert "k4n4rie" not in output.getvalue()

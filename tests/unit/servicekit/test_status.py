@@ -62,3 +62,16 @@ def test_a_long_list_of_violations_is_cut_to_what_every_client_accepts() -> None
     assert kept > 10
     assert arrived.field_violations == tuple(violations[:kept])
     assert int(arrived.metadata["omitted_violations"]) == 1000 - kept
+
+
+def test_a_status_holds_no_credentials_even_where_its_text_is_cut() -> None:
+    url = "postgresql://reader:k4n4rie@db.example/prices"
+    error = InvalidArgumentError(
+        "INVALID_CONFIG",
+        f"{'x' * 975}{url}",
+        metadata={"url": url},
+        field_violations=[FieldViolation("config.url", f"{'x' * 970} {url}", "INVALID_CONFIG")],
+    )
+    sent = to_status(error, "optaic.test").SerializeToString()
+    assert b"k4n" not in sent
+    assert b"reader:***@db.example" in sent

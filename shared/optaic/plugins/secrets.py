@@ -1,4 +1,4 @@
-"""Placeholders like `${OPTAIC_SECRET_WAREHOUSE}` in a configuration; the worker's environment fills them in.
+"""References like `${OPTAIC_SECRET_WAREHOUSE}` in a configuration; the worker's environment fills them in.
 
 Configurations are stored and shown; what they hold in clear is no secret. Only variables of this prefix may be named:
 a configuration must not be able to send the worker's other credentials to a place of its choice.
@@ -10,9 +10,9 @@ import os
 import re
 from collections.abc import Mapping
 
-from optaic.plugins import InvalidConfig
+from optaic.plugins.errors import InvalidConfig
+from redaction import HIDDEN, PREFIX, redact
 
-PREFIX = "OPTAIC_SECRET_"
 _PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
 
 
@@ -51,5 +51,5 @@ class Secrets:
         """An error's text without what was filled in: drivers like to repeat what they were given."""
         text = str(error)
         for value in sorted(self._used, key=len, reverse=True):
-            text = text.replace(value, "***") if value else text
-        return text
+            text = text.replace(value, HIDDEN) if value else text
+        return redact(text, self._environment)

@@ -1,0 +1,164 @@
+"""Takes out of texts what is secret in them; it knows no resource, no service and no tool.
+
+Secret are the credentials of URLs, what is said of a password, token or the like, and the values of the
+variables `OPTAIC_SECRET_...` of this process. A reference like `${OPTAIC_SECRET_WAREHOUSE}` is no secret and stays.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from urllib.parse import quote, quote_plus, unquote
+
+PREFIX = "OPTAIC_SECRET_"
+HIDDEN = "***"
+SHORTEST = 4  # characters: a shorter value would be found within ordinary words
+_REFERENCE = re.compile(r"\$\{" + PREFIX + r"[A-Z0-9_]+\}")
+_STARTS_WITH_REFERENCE = re.compile(_REFERENCE.pattern + r"(?:$|[/?#,])")
+_NO_SECRETS = frozenset({HIDDEN, "None", "True", "False", "null"})
+
+# A user in a URL. Signs of regular expressions and of brackets are none: patterns of schemas are no URLs.
+_USER = r"[^\s:/?#\"'<>\[\]()|\\^*`]{0,200}"
+_NO_PORT = r"(?!\d{1,5}(?![^\s/?#\"'<>),;:.\]}]))"
+_WORD = (
+    r"(?:passw(?:or)?d|passphrase|pwd|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|account[_-]?key"
+    r"|credential|signature)"
+)
+_NAME = r"[\w.-]{0,40}?" + _WORD + r"[\w.-]{0,40}"
+_STEMS = ("pass", "pwd", "secret", "token", "key", "credential", "signature")
+_SECRET_NAME = re.compile(_NAME, re.IGNORECASE)
+
+# Each hides its group `secret`. The order counts: the first takes the password to the last @ of what looks like one word.
+_OF_URLS = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        rf"://{_USER}:(?!\d{{1,5}}[/?#])(?P<secret>(?:(?!://)[^\s\"'<>`]){{1,1000}})@",
+        rf"://{_USER}:{_NO_PORT}(?P<secret>[^\s@:](?:(?!://)[^@\n]){{0,200}}?)@",  # with blanks or quotes in it
+        rf"://{_USER}:{_NO_PORT}(?P<secret>[^\s\"'<>@`:][^\s\"'<>@`]{{0,1000}})",  # cut off before the @
+        r"\b(?:https?|ftp|git)://(?P<secret>[^\s/?#@:\"'<>]{1,1000})@",  # a token in the place of the user
+        r"%3A%2F%2F[^\s%&\"']{0,200}%3A(?P<secret>(?:(?!%40|%3A%2F%2F)[^\s&\"']){1,1000})%40",
+        rf"[?&;](?:{_NAME}|key|sig|auth)=(?P<secret>[^&\s\"'<>;]{{1,4000}})",
+    )
+)
+_OF_SETTINGS = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        rf"\b{_NAME}\s?=(?!=)\s?(?P<secret>'[^'\n]*'|\"[^\"\n]*\"|[^\s,;&'\"<>)\]}}]{{1,4000}})",
+        rf"[\"']{_NAME}[\"']\s?:\s?(?P<secret>'[^'\n]*'|\"[^\"\n]*\")",
+    )
+)
+_OF_HEADERS = re.compile(
+    r"authorization[\"']?\s?[:=]\s?[\"']?(?:basic|bearer|token)\s+(?P<secret>[^\s\"']+)", re.IGNORECASE
+)
+_OF_ROWS = re.compile(r"Failing row contains \((?P<secret>.*)\)")  # PostgreSQL repeats what it refuses
+_PASSWORD = re.compile(rf"://{_USER}:(?P<secret>[^\s/?#@\"'<>`]{{1,1000}})@")
+_PARAMETER = re.compile(rf"[?&](?:{_NAME}|sig)=(?P<secret>[^&\s\"'<>;]{{1,4000}})", re.IGNORECASE)
+
+
+def is_reference(text: str) -> bool:
+    """Whether a text is a reference to a secret, and nothing else."""
+    return _REFERENCE.fullmatch(text) is not None
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a member of this name holds a secret, to judge by the name."""
+    return _SECRET_NAME.fullmatch(name) is not None
+
+
+def redact_urls(text: str) -> str:
+    """Return a text without the credentials of its URLs; all else stays as it is."""
+    if "://" not in text and "%3A%2F%2F" not in text and "%3a%2f%2f" not in text:
+        return text
+    for pattern in _OF_URLS:
+        text = pattern.sub(_hide, text)
+    return text
+
+
+def redact(text: str, environment: Mapping[str, str] = os.environ) -> str:
+    """Return a text without what is secret in it."""
+    for value in _known_secrets(environment):
+        text = text.replace(value, HIDDEN)
+    text = redact_urls(text)
+    lower = text.lower()
+    if any(stem in lower for stem in _STEMS):
+        for pattern in _OF_SETTINGS:
+            text = pattern.sub(_hide, text)
+    if "authorization" in lower:
+        text = _OF_HEADERS.sub(_hide, text)
+    return _OF_ROWS.sub(_hide, text) if "Failing row" in text else text
+
+
+def redact_value(value: Any, by: Callable[[str], str] = redact) -> Any:
+    """Return plain data with all its texts redacted, names of members too; what stands under a secret's name is hidden."""
+    if isinstance(value, str):
+        return by(value)
+    if isinstance(value, Mapping):
+        return {
+            by(name) if isinstance(name, str) else name: HIDDEN
+            if _is_secret(name, each)
+            else redact_value(each, by)
+            for name, each in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [redact_value(each, by) for each in value]
+    return value
+
+
+def redact_field(path: str, value: Any) -> Any:
+    """Return what a field of a configuration is shown as: without a secret, to judge by the path's last name."""
+    name = re.split(r"[.\[\]']+", path.rstrip("]'"))[-1]
+    return redact_value({name: value}, redact_urls)[name]
+
+
+def _is_secret(name: object, value: object) -> bool:
+    return (
+        isinstance(name, str)
+        and isinstance(value, str)
+        and bool(value)
+        and is_secret_name(name)
+        and not _is_shown(value)
+    )
+
+
+def _is_shown(secret: str) -> bool:
+    bare = secret.strip("'\"")
+    return not bare or bare in _NO_SECRETS or _STARTS_WITH_REFERENCE.match(bare) is not None
+
+
+def _hide(match: re.Match[str]) -> str:
+    if _is_shown(match["secret"]):
+        return match[0]
+    start, end = match.start("secret") - match.start(), match.end("secret") - match.start()
+    return f"{match[0][:start]}{HIDDEN}{match[0][end:]}"
+
+
+def _known_secrets(environment: Mapping[str, str]) -> list[str]:
+    """The values of this process's secrets, as they may be written, the longest first."""
+    found = {
+        form
+        for name, value in environment.items()
+        if name.startswith(PREFIX)
+        for part in _parts(value)
+        for form in (part, quote(part, safe=""), quote_plus(part), json.dumps(part)[1:-1], repr(part)[1:-1])
+        if len(part) >= SHORTEST
+    }
+    return sorted(found, key=len, reverse=True)
+
+
+def _parts(value: str) -> Iterator[str]:
+    """A secret; where it is a URL, its password too."""
+    yield value
+    for secret in _list_credentials(value):
+        yield secret
+        yield unquote(secret)
+
+
+def _list_credentials(text: str) -> Iterator[str]:
+    """Passwords, tokens and signatures in URLs, as they stand there."""
+    for word in text.split() if "://" in text else ():
+        if "://" in word:
+            for pattern in (_PASSWORD, _PARAMETER):
+                yield from (match["secret"] for match in pattern.finditer(word))

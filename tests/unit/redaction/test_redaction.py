@@ -1,0 +1,96 @@
+"""What is secret in a text is hidden, however it is written; what is none stays."""
+
+import json
+from urllib.parse import quote
+
+import pytest
+
+from redaction import redact, redact_field, redact_urls, redact_value
+
+SECRET = "k4n4rie"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgresql+psycopg://reader:k4n4rie@db.example:5432/prices",
+        "could not parse 'mysql://reader:k4n4rie@db.example/prices'",
+        '{"url":"amqp://reader:k4n4rie@queue"}',
+        "redis://:k4n4rie@cache:6379/0",
+        "ftp://reader:a/b@k4n4rie:c@files.example",
+        "ftp://reader:it's k4n4rie@files.example",
+        "ftp://reader@corp:k4n4rie@files.example",
+        "postgresql://reader:k4n4rie",
+        "https://k4n4rie@code.example/a.git",
+        "zip://a.csv::https://reader:k4n4rie@files.example/a.zip",
+        "postgresql%3A%2F%2Freader%3Ak4n4rie%40db.example",
+        "https://blob.example/a.csv?sv=2024&sig=k4n4rie&se=2030",
+        "https://s3.example/a?X-Amz-Signature=k4n4rie",
+        "https://api.example/prices?api_key=k4n4rie",
+        "postgresql://db.example/prices?user=reader&password=k4n4rie",
+        "host=db.example password=k4n4rie dbname=prices",
+        "host=db.example password='k4n4rie and more' dbname=prices",
+        "{'user': 'reader', 'password': 'k4n4rie'}",
+        '{"access_token": "k4n4rie"}',
+        "connect(secret_key='k4n4rie')",
+        "Authorization: Bearer k4n4rie.abc",
+        "DETAIL:  Failing row contains (default, prices, k4n4rie).",
+    ],
+)
+def test_credentials_are_hidden(text: str) -> None:
+    shown = redact(text)
+    assert SECRET not in shown
+    assert "***" in shown
+    assert redact(shown) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://127.0.0.1:4200/api",
+        "http://[::1]:4200/api",
+        "nats://127.0.0.1:4222, then ask desk@example.org",
+        "postgresql+psycopg://reader:${OPTAIC_SECRET_WAREHOUSE}@host:5432/prices",
+        "https://files.example/a.csv?sig=${OPTAIC_SECRET_SAS}",
+        "s3://bucket/prices.parquet?versionId=3",
+        "zip://a.csv::https://files.example/a.zip",
+        "file:///var/data/x@2/prices",
+        "^[a-z][a-z0-9+.]*://([^:@/]*(:x)?@)?[^@]*$",
+        "the keys are date and entity: 3 rows",
+    ],
+)
+def test_what_is_no_secret_stays(text: str) -> None:
+    assert redact(text) == text
+
+
+@pytest.mark.parametrize("secret", ["w/r@o:ng ü", 'with"quote', "two\nlines"])
+def test_values_of_the_environment_are_hidden_however_they_are_written(secret: str) -> None:
+    environment = {"OPTAIC_SECRET_A": secret, "HOME": "/home/ada"}
+    for text in (secret, quote(secret, safe=""), json.dumps(secret), repr(secret)):
+        assert redact(f"/home/ada <{text}>", environment).strip("\"'") not in {text, secret}
+        assert text.strip("\"'") not in redact(f"/home/ada <{text}>", environment)
+
+
+def test_the_password_of_a_url_that_is_secret_is_hidden_by_itself() -> None:
+    environment = {"OPTAIC_SECRET_URL": "postgresql://reader:k4n%234rie@db.example/prices"}
+    assert redact("login with k4n#4rie failed", environment) == "login with *** failed"
+
+
+def test_plain_data_loses_its_secrets_at_any_depth() -> None:
+    given = {"a": [{"url": "ftp://u:k4n4rie@h"}], "password": "k4n4rie", "rows": 3, "none": None}
+    assert redact_value(given) == {
+        "a": [{"url": "ftp://u:***@h"}], "password": "***", "rows": 3, "none": None,
+    }  # fmt: skip
+    assert redact_field("dataset.pipeline.config.api_key", "k4n4rie") == "***"
+    assert redact_field("config['db password']", "k4n4rie") == "k4n4rie", "a name with blanks is none of ours"
+    assert redact_field("config.password", "${OPTAIC_SECRET_A}") == "${OPTAIC_SECRET_A}"
+
+
+def test_of_what_is_stored_only_urls_are_altered() -> None:
+    text = "select * from t where token = 'a'"
+    assert redact_urls(text) == text
+
+
+@pytest.mark.parametrize("part", ["a", "://", "://u:", "password=", "%3A%2F%2F", "'password':'", "@://u:x"])
+def test_no_text_takes_out_of_proportion(part: str) -> None:
+    assert isinstance(redact(part * 50_000), str)

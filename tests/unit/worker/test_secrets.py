@@ -1,0 +1,99 @@
+"""What user code says of a secret, by whatever way, leaves the worker without it: real processes, run-service a fake."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import structlog
+
+from optaic.common.v1 import flow_pb2
+from optaic.plugins import Secrets
+from servicekit import logging as service_logging
+from support.worker import World, make_ticket, running_world
+from worker.execution import Outcome, execute_run
+from worker.run_output import OutputLimits, RunOutput
+
+CANARY = "k4n4rie-Zx81"
+
+
+@pytest.fixture
+async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    monkeypatch.setenv("OPTAIC_SECRET_CANARY", CANARY)
+    async with running_world() as running:
+        yield running
+
+
+def _texts(folder: Path) -> dict[str, str]:
+    return {
+        str(path): path.read_bytes().decode(errors="replace") for path in folder.rglob("*") if path.is_file()
+    }
+
+
+@pytest.mark.parametrize("then", ["return", "raise", "exit 7", "SIGKILL"])
+async def test_a_secret_shows_in_nothing_that_a_run_leaves(
+    world: World, tmp_path: Path, then: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = io.StringIO()
+    monkeypatch.setattr("sys.stdout", log)
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    service_logging.configure("debug", "worker")
+    dataset = world.dataset(definition="dying", how="tell secrets", then=then)
+    run = world.runs.submit(dataset, flow_pb2.FLOW_KIND_REFRESH)
+    try:
+        ending = await execute_run(make_ticket(run), world.settings(tmp_path), world.guardians.start)
+    finally:
+        root.handlers, root.level = handlers, level
+        structlog.reset_defaults()
+    assert (ending.outcome is Outcome.COMPLETED) == (then == "return")
+    texts = _texts(tmp_path)
+    said = {"log": log.getvalue(), "run": str(run), "state of the flow run": ending.message, **texts}
+    assert [name for name, text in said.items() if CANARY in text] == []
+    (output,) = (text for name, text in texts.items() if name.endswith(f"{run.run_id}.log"))
+    assert output.endswith("half of it: ***\npostgresql://reader:***@db.example/prices\nlast: ***")
+    if then == "return":
+        assert run.metrics["source"] == "postgresql://reader:***@db.example/prices"
+    if then == "raise":
+        assert any(name.endswith("traceback.txt") and "ValueError" in text for name, text in texts.items())
+
+
+def test_a_line_that_comes_in_parts_is_looked_at_as_a_whole(tmp_path: Path) -> None:
+    output = RunOutput(OutputLimits(str(tmp_path / "run.log"), 1_000_000, 3))
+    for part in ("url: postgresql://rea", "der:", CANARY[:3], CANARY[3:], "@db\n", "caf", "é"):
+        output.write(part.encode())
+    output.close()
+    kept = (tmp_path / "run.log").read_text(encoding="utf-8")
+    assert kept == "url: postgresql://reader:***@db\ncafé"
+    assert output.tail == kept
+
+
+def test_bytes_that_are_no_text_are_kept_as_they_are(tmp_path: Path) -> None:
+    output = RunOutput(OutputLimits(str(tmp_path / "run.log"), 1_000_000, 3))
+    output.write(b"\xff\xfe\n" + bytes(range(256)))
+    output.close()
+    assert (tmp_path / "run.log").read_bytes() == b"\xff\xfe\n" + bytes(range(256))
+
+
+def test_lines_that_prefect_shows_hold_no_secret() -> None:
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(handler.format(record))  # type: ignore[method-assign] # a test's ear
+    handler.addFilter(service_logging.hide_secrets)
+    logger = logging.Logger("flow run")  # noqa: LOG001 - known to nobody else
+    logger.addHandler(handler)
+    url = f"ftp://reader:{CANARY}@files.example"
+    logger.warning("read %s", url)
+    logger.error("failed", exc_info=ValueError(url))
+    assert "reader:***@files.example" in lines[0]
+    assert "ValueError" in lines[1]
+    assert CANARY not in "".join(lines)
+
+
+def test_any_plugin_may_fill_in_references() -> None:
+    secrets = Secrets({"OPTAIC_SECRET_PIN": "12"})
+    assert secrets.fill("pin ${OPTAIC_SECRET_PIN}", "pin") == "pin 12"
+    assert secrets.redact(ValueError("12 is wrong")) == "*** is wrong", "also where it is short"
