@@ -7,8 +7,9 @@ import functools
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextvars import ContextVar
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -21,9 +22,19 @@ from instance_service.domain.decimals import is_multiple
 from instance_service.domain.fingerprints import canonical_json
 from instance_service.domain.formats import FORMATS
 from instance_service.domain.schema_bounds import ASCENDING, entanglements, excess, misuses
-from instance_service.domain.schema_words import said, shown
+from instance_service.domain.schema_words import REFERENCE, said, said_of_secret, shown
+from instance_service.domain.secret_properties import (
+    PASSWORD,
+    Path,
+    clear_values,
+    hide,
+    is_secret,
+    secret_paths,
+    texts_at,
+)
 from instance_service.re2_adapter import check_pattern, is_match
 from optaic.expression import OPERATORS, Expression, ExpressionError, Macro, Signature, list_called, parse
+from redaction import is_reference
 from servicekit.errors import FieldViolation
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -34,6 +45,7 @@ _MOST_HOPS = 20_000  # references followed for one config
 _hops: ContextVar[list[int]] = ContextVar("hops")
 _NAME = re.compile(r"[A-Za-z_$][A-Za-z0-9_$-]*")
 EXPRESSION = "optaic-expression"
+_SHOWS_NO_VALUE = frozenset({"required", "additionalProperties"})
 _NO_MACROS: Mapping[str, Macro] = MappingProxyType({})
 # Of schemas only patterns are judged by their format. Both begin empty: what else the library would check depends on
 # the packages that are installed.
@@ -64,6 +76,8 @@ _formats.checks(EXPRESSION, raises=ExpressionError)(_is_expression)
 for _name, _format in FORMATS.items():
     _formats.checks(_name)(_kept(_format.is_kept))
 KNOWN_FORMATS = frozenset(_formats.checkers)
+# No format of the standard: it marks a secret, as `writeOnly` does.
+_formats.checks(PASSWORD)(_kept(is_reference))
 
 
 class _SaidError(jsonschema.ValidationError):  # type: ignore[misc]  # the library has no types
@@ -159,6 +173,13 @@ def _ascending(
                 yield _SaidError(text, path=[after])
 
 
+def _write_only(
+    _validator: Any, is_marked: object, instance: object, _schema: Mapping[str, Any]
+) -> Iterator[Any]:
+    if is_marked is True and not is_secret(instance):
+        yield jsonschema.ValidationError("is a secret in clear")  # said anew by `_conceal`
+
+
 # What looks for patterns, or takes time out of proportion, is done here.
 _Validator = jsonschema.validators.extend(
     jsonschema.Draft202012Validator,
@@ -170,6 +191,7 @@ _Validator = jsonschema.validators.extend(
         "additionalProperties": _additional_properties,
         "multipleOf": _multiple_of,
         "uniqueItems": _unique_items,
+        "writeOnly": _write_only,
         ASCENDING: _ascending,
     },
 )
@@ -194,6 +216,10 @@ def schema_violations(schema: Mapping[str, Any], path: str) -> list[FieldViolati
         *(
             FieldViolation(_path(path, at), text, "INVALID_SCHEMA")
             for at, text in (*misuses(schema), *entanglements(schema))
+        ),
+        *(
+            FieldViolation(_path(path, at), f"a secret has none in clear, only {REFERENCE}", "INVALID_SCHEMA")
+            for at in clear_values(schema)
         ),
     ]
 
@@ -252,7 +278,13 @@ def config_violations(
         errors = _errors(content_hash, schema, config, check)
     except RecursionError:
         return [FieldViolation(path, "the schema refers to itself without end", "INVALID_CONFIG")]
-    violations = [violation for error in errors for violation in _violations(error, path)]
+    secret = secret_paths(schema, config, is_match) if errors else set()
+    hidden = list(texts_at(config, secret))
+    violations = [
+        replace(violation, description=hide(violation.description, hidden))
+        for error in errors
+        for violation in _violations(error, path, secret)
+    ]
     return sorted(violations, key=lambda violation: (violation.field, violation.description))
 
 
@@ -301,7 +333,23 @@ def _validator(_content_hash: str, schema: _Schema) -> Any:
     return _Validator(dict(schema.schema), format_checker=_formats, registry=Registry())
 
 
-def _violations(error: Any, path: str) -> Iterator[FieldViolation]:
+def _conceal(error: Any, path: str, secret: Collection[Path]) -> FieldViolation | None:
+    """Say what is wrong without any value where one is a secret or may hold one."""
+    at = tuple(error.absolute_path)
+    around = next((at[:length] for length in range(len(at) + 1) if at[:length] in secret), None)
+    is_open = (
+        not secret or not isinstance(error.instance, Mapping | list) or error.validator in _SHOWS_NO_VALUE
+    )
+    if around is None and is_open:
+        return None
+    text = said_of_secret(error.validator, error.validator_value)
+    return FieldViolation(_path(path, at if around is None else around), text, "INVALID_CONFIG")
+
+
+def _violations(error: Any, path: str, secret: Collection[Path]) -> Iterator[FieldViolation]:
+    if concealed := _conceal(error, path, secret):
+        yield concealed
+        return
     where = _path(path, error.absolute_path)
     cause = error.cause
     if isinstance(cause, ExpressionError):

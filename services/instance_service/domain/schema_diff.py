@@ -19,7 +19,7 @@ Schema: TypeAlias = Mapping[str, Any] | bool
 _TYPES = frozenset({"null", "boolean", "object", "array", "number", "string", "integer"})
 # They say something about the schema and refuse no value.
 _ANNOTATIONS = frozenset(
-    {"title", "description", "examples", "deprecated", "readOnly", "writeOnly"}
+    {"title", "description", "examples", "deprecated", "readOnly"}
     | {"$schema", "$id", "$comment", "$anchor", "$defs", "definitions", "$vocabulary"}
 )
 _LOWER = ("minLength", "minItems", "minProperties")

@@ -7,13 +7,18 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from redaction import PREFIX, redact
+
+REFERENCE = f"${{{PREFIX}NAME}}"
 _LONGEST = 200
+_LONGEST_READ = 64 * 1024
+_HIDDEN = "the value, which is not shown as it may be secret,"
 
 
 def shown(value: object) -> str:
-    """Return a value as JSON, not longer than a line takes."""
+    """Return a value as JSON, without what is secret in it, not longer than a line takes."""
     try:
-        text = json.dumps(value, ensure_ascii=False)
+        text = redact(json.dumps(value, ensure_ascii=False)[:_LONGEST_READ])
     except (TypeError, ValueError):
         text = "this value"
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
@@ -65,3 +70,15 @@ def said(keyword: str | None, wanted: object, value: object) -> str:
         return f"{shown(value)} is not allowed here"
     words = _SAID.get(keyword)
     return words(shown(value), wanted) if words else f"{shown(value)} breaks the rule {keyword}"
+
+
+def said_of_secret(keyword: str | None, wanted: object) -> str:
+    """Return what a value breaks that may be or hold a secret."""
+    if keyword == "writeOnly" or (keyword == "format" and wanted == "password"):
+        return (
+            f"is a secret: it must be a reference like {REFERENCE} to a variable of the worker's environment"
+        )
+    words = None if keyword in {None, "enum", "const"} else _SAID.get(str(keyword))
+    text = words(_HIDDEN, wanted) if words else f"{_HIDDEN} breaks the rule {keyword}"
+    is_of_references = keyword == "pattern" and PREFIX in str(wanted)
+    return f"{text}; what is secret is written {REFERENCE}, never in clear" if is_of_references else text

@@ -11,6 +11,7 @@ from instance_service.domain.fingerprints import canonical_json
 from instance_service.domain.flows import flow_kinds
 from instance_service.domain.schema_bounds import formats
 from instance_service.domain.schema_diff import Change, diff, token
+from instance_service.domain.secret_properties import PASSWORD
 from instance_service.domain.version_diff import (
     Check,
     Rules,
@@ -50,7 +51,7 @@ def unchecked_formats(version: DefinitionVersion) -> list[tuple[str, str]]:
     found = []
     for name in SCHEMAS:
         for path, word in sorted(formats(json_of(getattr(version, name))), key=str):
-            if word not in KNOWN_FORMATS:
+            if word not in KNOWN_FORMATS and word != PASSWORD:
                 near = difflib.get_close_matches(word, KNOWN_FORMATS, 1)
                 hint = f"; {near[0]!r} is one" if near else ""
                 text = f"{word[:100]!r} is no format of JSON Schema 2020-12, so it checks nothing{hint}"
