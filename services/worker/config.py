@@ -9,6 +9,8 @@ from typing import Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from redaction import redact_urls
+
 CodeCheck = Literal["auto", "refuse", "warn"]
 
 
@@ -26,7 +28,9 @@ class Settings(BaseSettings):
         repr=False,
         description="Identity of the worker; acts for the tenant that a flow run names. Empty: development.",
     )
-    data_root: str = Field(description="Folder or URI below which all tenants' data lives.")
+    data_root: str = Field(
+        description="Folder or URI without credentials, below which all tenants' data lives."
+    )
     log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
 
     prefect_api_url: str = Field(default="http://127.0.0.1:4200/api", description="Prefect's API.")
@@ -89,7 +93,12 @@ class Settings(BaseSettings):
     @field_validator("data_root")
     @classmethod
     def _absolute(cls, value: str) -> str:
-        """Recorded URIs must mean the same from any working directory."""
+        """Recorded URIs must mean the same from any working directory, and hold no secret: every run shows them."""
+        if redact_urls(value) != value:
+            way = (
+                "give them as its library reads them from the environment, AWS_SECRET_ACCESS_KEY for example"
+            )
+            raise ValueError(f"the URI must hold no credentials; {way}")
         return value.rstrip("/") if "://" in value else str(Path(value).expanduser().absolute())
 
     @property

@@ -14,6 +14,7 @@ from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.states import Cancelled, Completed, Failed
 
+from redaction import redact
 from worker.config import Settings
 from worker.execution import Outcome, execute_run
 from worker.ticket import Ticket
@@ -38,7 +39,7 @@ async def execute(tenant_id: str, instance_id: str, flow_kind: str, run_id: str 
     )
     with _cancelled_by_sigterm():
         ending = await execute_run(ticket, Settings())
-    return _STATES[ending.outcome](message=ending.message)
+    return _STATES[ending.outcome](message=redact(ending.message))
 
 
 @contextlib.contextmanager

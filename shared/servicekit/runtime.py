@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
+import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from types import TracebackType
 from typing import Any
 
 import structlog
 import uvloop
 
+from redaction import redact
 from servicekit.server import Server
 from servicekit.tasks import end
 
@@ -27,8 +31,16 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
             loop.add_signal_handler(number, stop.set)
         await main(stop)
 
+    sys.excepthook = _say_without_secrets
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(with_signals())
+
+
+def _say_without_secrets(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Say what ended the process: drivers repeat the URLs that they were given."""
+    sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))
 
 
 async def serve(

@@ -202,3 +202,35 @@ def test_changed_code_is_accepted_and_the_record_shown(optaic: FakeServices) -> 
     listed = [each.request.definition_version_id for each in optaic.calls("ListCodeHashes")]
     assert listed == [ID, ""]
     assert "--reason" in invoke("code", "accept", ID, "1.1.0", "--hash", "b" * 64, status=2).stderr
+
+
+def test_what_a_file_changes_is_shown_without_secrets(optaic: FakeServices, tmp_path: Path) -> None:
+    canary = "k4n4rie-Zx81"
+    project = instance_pb2.Project(project_id=ID, name="desk")
+    optaic.on("ListProjects", instance_service_pb2.ListProjectsResponse(projects=[project]))
+    pipeline = definition_pb2.Definition(name="vendor", kind=definition_pb2.DEFINITION_KIND_PIPELINE)
+    optaic.on("ListDefinitions", definition_service_pb2.ListDefinitionsResponse(definitions=[pipeline]))
+    there = instance_pb2.Instance(instance_id=ID, project_id=ID, name="raw", etag="e")
+    there.labels["optaic/manager"] = "me"
+    there.dataset.pipeline.definition_name = "vendor"
+    there.dataset.pipeline.config.update(
+        {"pin": 1, "password": canary, "source": f"ftp://me:{canary}@a.example"}
+    )
+    optaic.on("ListInstances", instance_service_pb2.ListInstancesResponse(instances=[there]))
+    verdict = instance_service_pb2.ChangeVerdict()
+    optaic.on("RehearseChanges", instance_service_pb2.RehearseChangesResponse(verdicts=[verdict]))
+    file = tmp_path / "desk.yaml"
+    config = f"{{pin: 2, password: more {canary}, source: 'ftp://me:{canary}@b.example'}}"
+    content = f"{{name: raw, dataset: {{pipeline: {{definition_name: vendor, config: {config}}}}}}}"
+    file.write_text(f"project: desk\nmanager: me\ninstances: [{content}]\n")
+    for output in ("table", "json"):
+        result = invoke("diff", "-f", str(file), "-o", output, status=1)
+        assert "ftp://me:***@b.example" in result.stdout
+        assert canary not in result.stdout + result.stderr
+
+
+def test_a_mistake_in_a_file_is_shown_without_secrets(tmp_path: Path) -> None:
+    file = tmp_path / "desk.yaml"
+    file.write_text("project: !!int 'ftp://me:k4n4rie@files.example'\n")
+    refused = invoke("apply", "-f", str(file), status=2).stderr
+    assert "ftp://me:***@files.example" in refused

@@ -1,5 +1,7 @@
 """What the worker tells libraries through their environment."""
 
+import pytest
+
 from worker.config import Settings
 
 
@@ -12,3 +14,13 @@ def test_prefect_gets_the_credentials_that_are_given_and_none_otherwise() -> Non
     assert _environment(prefect_api_key="secret")["PREFECT_API_KEY"] == "secret"
     assert _environment(prefect_auth_string="a:b")["PREFECT_API_AUTH_STRING"] == "a:b"
     assert not {"PREFECT_API_KEY", "PREFECT_API_AUTH_STRING"} & set(_environment())
+
+
+def test_a_data_root_with_credentials_is_refused_without_being_repeated() -> None:
+    with pytest.raises(ValueError, match="must hold no credentials") as caught:
+        Settings(instance_address="a:1", run_address="a:2", data_root="s3://AKIA:k4n4rie@bucket/optaic")
+    assert "k4n4rie" not in f"{caught.value} {caught.value!r}"
+    assert (
+        Settings(instance_address="a:1", run_address="a:2", data_root="s3://bucket/a/").data_root
+        == "s3://bucket/a"
+    )
