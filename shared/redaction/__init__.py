@@ -27,7 +27,7 @@ _WORD = (
     r"(?:passw(?:or)?d|passphrase|pwd|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|account[_-]?key"
     r"|credential|signature)"
 )
-_NAME = r"[\w.-]{0,40}?" + _WORD + r"[\w.-]{0,40}"
+_NAME = r"[\w.-]{0,100}?" + _WORD + r"[\w.-]{0,40}"
 _STEMS = ("pass", "pwd", "secret", "token", "key", "credential", "signature")
 _SECRET_NAME = re.compile(_NAME, re.IGNORECASE)
 
@@ -38,6 +38,7 @@ _OF_URLS = tuple(
         rf"://{_USER}:(?!\d{{1,5}}[/?#])(?P<secret>(?:(?!://)[^\s\"'<>`]){{1,1000}})@",
         rf"://{_USER}:{_NO_PORT}(?P<secret>[^\s@:](?:(?!://)[^@\n]){{0,200}}?)@",  # with blanks or quotes in it
         rf"://{_USER}:{_NO_PORT}(?P<secret>[^\s\"'<>@`:][^\s\"'<>@`]{{0,1000}})",  # cut off before the @
+        r"://[^\s:/?#@%\"'<>]{0,200}%3A(?P<secret>[^\s/?#@\"'<>]{1,1000})@",
         r"\b(?:https?|ftp|git)://(?P<secret>[^\s/?#@:\"'<>]{1,1000})@",  # a token in the place of the user
         r"%3A%2F%2F[^\s%&\"']{0,200}%3A(?P<secret>(?:(?!%40|%3A%2F%2F)[^\s&\"']){1,1000})%40",
         rf"[?&;](?:{_NAME}|key|sig|auth)=(?P<secret>[^&\s\"'<>;]{{1,4000}})",
@@ -46,13 +47,16 @@ _OF_URLS = tuple(
 _OF_SETTINGS = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
-        rf"\b{_NAME}\s?=(?!=)\s?(?P<secret>'[^'\n]*'|\"[^\"\n]*\"|[^\s,;&'\"<>)\]}}]{{1,4000}})",
+        rf"(?<![\w.-]){_NAME}\s?=(?!=)\s?(?P<secret>'[^'\n]*'|\"[^\"\n]*\"|[^\s,;&'\"<>)\]}}]{{1,4000}})",
         rf"[\"']{_NAME}[\"']\s?:\s?(?P<secret>'[^'\n]*'|\"[^\"\n]*\")",
+        rf"\\\"{_NAME}\\\"\s?:\s?\\\"(?P<secret>[^\"\n]*)\\\"",  # JSON within JSON
+        rf"(?:(?<![\w.-])|%3B|%3F|%26){_NAME}%3D(?P<secret>(?:(?!%3B|%26|%7D)[^\s&\"']){{1,1000}})",
     )
 )
 _OF_HEADERS = re.compile(
     r"authorization[\"']?\s?[:=]\s?[\"']?(?:basic|bearer|token)\s+(?P<secret>[^\s\"']+)", re.IGNORECASE
 )
+_OF_TOKENS = re.compile(r"\bBearer\s+(?P<secret>[A-Za-z0-9._~+/=-]{16,})")
 _OF_ROWS = re.compile(r"Failing row contains \((?P<secret>.*)\)")  # PostgreSQL repeats what it refuses
 _PASSWORD = re.compile(rf"://{_USER}:(?P<secret>[^\s/?#@\"'<>`]{{1,1000}})@")
 _PARAMETER = re.compile(rf"[?&](?:{_NAME}|sig)=(?P<secret>[^&\s\"'<>;]{{1,4000}})", re.IGNORECASE)
@@ -88,6 +92,8 @@ def redact(text: str, environment: Mapping[str, str] = os.environ) -> str:
             text = pattern.sub(_hide, text)
     if "authorization" in lower:
         text = _OF_HEADERS.sub(_hide, text)
+    if "Bearer" in text:
+        text = _OF_TOKENS.sub(_hide, text)
     return _OF_ROWS.sub(_hide, text) if "Failing row" in text else text
 
 

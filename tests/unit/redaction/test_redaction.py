@@ -34,6 +34,10 @@ SECRET = "k4n4rie"
         '{"access_token": "k4n4rie"}',
         "connect(secret_key='k4n4rie')",
         "Authorization: Bearer k4n4rie.abc",
+        "sent Bearer eyJhbGciOiJIUzI1NiJ9.k4n4rie.abc",
+        "postgresql://reader%3Ak4n4rie@db.example",
+        "mssql+pyodbc:///?odbc_connect=DRIVER%3D%7BX%7D%3BPWD%3Dk4n4rie%3BUID%3Dreader",
+        '{"config": "{\\"password\\": \\"k4n4rie\\"}"}',
         "DETAIL:  Failing row contains (default, prices, k4n4rie).",
     ],
 )
