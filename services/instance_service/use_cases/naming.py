@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
@@ -16,6 +16,7 @@ from instance_service.use_cases.upstreams import Known
 from optaic.definition.v1.definition_pb2 import DefinitionVersion
 from optaic.expression import rename_tables
 from optaic.instance.v1.instance_pb2 import Instance, UpstreamRef
+from servicekit.errors import AlreadyExistsError, FieldViolation
 
 Names = Mapping[str, str]  # the other name of each upstream that has one, by its name in texts
 
@@ -78,10 +79,46 @@ def _rename_struct(value: Struct | ListValue, texts: Collection[str], names: Nam
             _rename_struct(getattr(item, kind), texts, names)
 
 
+async def _names_of_upstreams(
+    connection: Connection, tenant_id: str, readers: Sequence[Instance]
+) -> dict[str, str]:
+    """Return what is called how, by id; readers that are older than the names in references do not say it."""
+    refs = [ref for reader in readers for ref in reader.upstream_refs]
+    names = {ref.resource_id: ref.name for ref in refs if ref.name}
+    if unsaid := sorted({ref.resource_id for ref in refs} - names.keys()):
+        found = map(Instance.FromString, (await store.get_snapshots(connection, tenant_id, unsaid)).values())
+        names.update({each.instance_id: each.name for each in found})
+    return names
+
+
+def _check_distinct(
+    reader: Instance, called: Names, renamed: Instance, before: str, texts: Collection[str]
+) -> None:
+    """Refuse a name that another upstream of a reader has, where the reader's texts mean one of both by it.
+
+    Two projects can have instances of one name. Texts that were written alike could never be told apart again.
+    """
+    others = {
+        called.get(ref.resource_id) for ref in reader.upstream_refs if ref.resource_id != renamed.instance_id
+    }
+    either = {before: renamed.name, renamed.name: before}
+    if renamed.name in others and any(rename_tables(text, either) != text for text in texts):
+        text = f"{reader.name} reads another instance called {renamed.name}, and its expression names one of both"
+        raise AlreadyExistsError(
+            "NAME_TAKEN",
+            f"{text}: choose another name",
+            metadata={"name": renamed.name, "reader": reader.instance_id},
+            field_violations=[FieldViolation("instance.name", text, "NAME_TAKEN")],
+        )
+
+
 async def rename_in_readers(connection: Connection, tenant_id: str, renamed: Instance, before: str) -> None:
     """Write the new name of an instance into the texts of what reads it; no revision is made of that.
 
     It runs under the tenant's lock.
+
+    Raises:
+        AlreadyExistsError: NAME_TAKEN; a reader's text could no longer tell it from another upstream of that name.
     """
     found = await graph.list_readers(connection, tenant_id, renamed.instance_id)
     versions = {
@@ -89,8 +126,10 @@ async def rename_in_readers(connection: Connection, tenant_id: str, renamed: Ins
         for _, snapshot, version in found
     }
     locked = await store.lock_instances(connection, tenant_id, sorted(versions))
+    readers = [Instance.FromString(snapshot) for snapshot in locked]
+    called = await _names_of_upstreams(connection, tenant_id, readers)
     changed: list[Instance] = []
-    for reader in map(Instance.FromString, locked):
+    for reader in readers:
         refs = [ref for ref in reader.upstream_refs if ref.resource_id == renamed.instance_id]
         for ref in refs:
             ref.bound_name = ref.bound_name or before
@@ -103,6 +142,7 @@ async def rename_in_readers(connection: Connection, tenant_id: str, renamed: Ins
             config = dataset.pipeline.config if dataset is not None else reader.config
             names = {before: renamed.name}
             if texts := _texts_of(version, json_of(config), names):
+                _check_distinct(reader, called, renamed, before, texts)
                 _rename_struct(config, texts, names)
     pipelines = {
         dataset.pipeline_instance_id: dataset.pipeline.config

@@ -94,6 +94,23 @@ async def test_a_new_upstream_does_not_take_over_the_name_that_another_had(
     assert bound == {one.instance_id: "a", other.instance_id: other.instance_id}
 
 
+async def test_a_name_that_would_make_two_upstreams_one_is_refused(service: RunningInstanceService) -> None:
+    here, there = [(await service.project(name)).project_id for name in ("here", "there")]
+    one, two = await service.prices(here, "a"), await service.prices(there, "b")
+    reader = await service.create(reading(here, "a.close - b.close", one, two))
+    unnamed = await service.create(reading(there, "close", one, two, name="unnamed"))
+    found = await refusal(service.update(two.instance_id, {"name": "a"}, "name"))
+    assert (found.reason, found.field_reasons) == ("NAME_TAKEN", {"instance.name": "NAME_TAKEN"})
+    assert "reader reads another instance called a" in found.message
+    assert text_of(await get(service, reader)) == "a.close - b.close"
+    assert (await get(service, two)).name == "b"
+    # Where no text names either, there is nothing to mix up.
+    changed = reading(here, "close", one, two)
+    await service.update(reader.instance_id, changed, _CONFIG)
+    await rename(service, two, "a")
+    assert [ref.name for ref in (await get(service, unnamed)).upstream_refs] == ["a", "a"]
+
+
 async def test_the_text_of_a_reader_that_names_no_upstream_stays(service: RunningInstanceService) -> None:
     project_id = (await service.project()).project_id
     prices = await service.prices(project_id, "close")
