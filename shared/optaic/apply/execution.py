@@ -21,12 +21,14 @@ REASON = "applied"
 _PATIENCE, _SHORT_PATIENCE = 5.0, 1.0
 _TOO_MUCH = ("REHEARSAL_TOO_LONG", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED")
 _WARNINGS = ("DefinitionDeprecated",)
+_NOT_JUDGED = "the plan is too long to be judged before it is made: a refusal can stop it half-way"
 
 
 class Done(NamedTuple):
     """An action that was done, or judged; `is_checked` is False where what it needs is itself refused.
 
-    `warnings` are what the service says about it though it did not refuse.
+    `warnings` are what the service says about it though it did not refuse; with the first action that is done also
+    that nothing was judged before.
     """
 
     action: Action
@@ -97,12 +99,14 @@ async def execute(
     if dry_run:
         return
     work = _Work(client, existing, actions)
+    unsaid = () if verdicts else (_NOT_JUDGED,)
     for action in actions:
         try:
             await work.do(action)
         except OptaicError as error:
             raise refusals.placed(action, error) from error
-        yield Done(action, is_checked=True, warnings=tuple(work.warnings))
+        yield Done(action, is_checked=True, warnings=(*unsaid, *work.warnings))
+        unsaid = ()
 
 
 async def _judge(

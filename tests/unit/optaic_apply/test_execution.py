@@ -279,5 +279,10 @@ async def test_what_is_too_much_to_be_judged_at_once_is_made_all_the_same(
     monkeypatch.setattr(memory.instances, "rehearse", refuse)
     with pytest.raises(InvalidConfigError):
         await apply(memory, document(PRICES), dry_run=True)
-    await apply(memory, document(PRICES))
+    existing = await read_existing(memory.client)
+    actions = make_plan(read_documents([document(PRICES)]), existing)
+    made = [each async for each in execute(memory.client, actions, existing)]
     assert set(memory.live()) == {"prices"}
+    # Who reads the answer knows that a refusal would have stopped it half-way.
+    (warning,) = [text for each in made for text in each.warnings]
+    assert "too long to be judged before" in warning
