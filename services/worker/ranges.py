@@ -45,10 +45,11 @@ def put_in_place(
         inside = base.clear()
     if base is None:
         return Merged(inside, dropped_count, ())
+    zone = zone_of(inside[_DATE], zone_of(base[_DATE]))  # the range is one of the days that were computed
     base = _take_types(base, inside)
     conformed = _conform(inside, base, dates)
     new_columns = tuple(name for name in conformed.columns if name not in base.columns)
-    outside = base.filter(~_is_inside(base, dates)).with_columns(
+    outside = base.filter(~_is_inside(base, dates, zone)).with_columns(
         pl.lit(None, dtype=conformed.schema[name]).alias(name) for name in new_columns
     )
     return Merged(
@@ -77,12 +78,12 @@ def _inside(table: pl.DataFrame, dates: DateRange) -> pl.DataFrame:
     if _DATE not in table.columns:
         text = f"a range of dates needs a column {_DATE!r}; there are {', '.join(table.columns) or 'none'}"
         raise SchemaMismatch(text)
-    return table.filter(_is_inside(table, dates))
+    return table.filter(_is_inside(table, dates, zone_of(table[_DATE])))
 
 
-def _is_inside(table: pl.DataFrame, dates: DateRange) -> pl.Series:
-    """Which rows lie in the range; one without a date does not."""
-    days = take_days(table[_DATE], zone_of(table[_DATE]))
+def _is_inside(table: pl.DataFrame, dates: DateRange, zone: str) -> pl.Series:
+    """Which rows lie in the range by the calendar of a zone; one without a date does not."""
+    days = take_days(table[_DATE], zone)
     is_inside = days.is_not_null()
     if dates.start is not None:
         is_inside &= days >= dates.start

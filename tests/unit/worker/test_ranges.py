@@ -80,6 +80,16 @@ def test_a_range_in_which_everything_is_gone_is_emptied_only_where_it_may_be() -
                 put_in_place(nothing, base, DateRange(_day(8), None), allow_deletion=True)
 
 
+@pytest.mark.parametrize("dates", [_range(None, 2), _range(2, None), _range(2, 2)])
+def test_both_sides_of_a_range_go_by_the_calendar_of_what_was_computed(dates: DateRange) -> None:
+    midnights = pl.datetime_range(_day(0), _day(5), "1d", time_zone="Asia/Tokyo", eager=True)
+    whole = pl.DataFrame({"date": midnights, "entity": ["a"] * 6, "value": [0.5] * 6})
+    before = whole.with_columns(pl.col("date").dt.convert_time_zone("UTC"))  # as an older release wrote it
+    computed = whole.filter(pl.Series([_day(day) in dates for day in range(6)]))
+    merged = put_in_place(computed, before, dates, allow_deletion=False)
+    assert merged.table.sort("date").equals(before)
+
+
 def test_rows_without_a_date_lie_in_no_range() -> None:
     before = pl.DataFrame({"date": [_day(0), None], "id": [1, 2]})
     part = pl.DataFrame({"date": [_day(0), None], "id": [3, 4]})
