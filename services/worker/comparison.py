@@ -17,7 +17,7 @@ def count_changes(base: pl.DataFrame, table: pl.DataFrame, keys: Sequence[str]) 
     if not set(keys) <= set(base.columns) & set(table.columns):
         return {"rows_inserted": table.height, "rows_updated": 0, "rows_deleted": deleted}
     common = {name: kind for name, kind in base.schema.items() if name in table.columns}
-    present = table.with_columns(pl.col(name).cast(kind, strict=False) for name, kind in common.items())
+    present = table.with_columns(_cast(table[name], kind) for name, kind in common.items())
     kept = present.join(base.select(keys), on=list(keys), how="semi", nulls_equal=True)
     unchanged = 0
     if set(present.columns) == set(base.columns):
@@ -37,8 +37,16 @@ def count_deleted(base: pl.DataFrame, table: pl.DataFrame, keys: Sequence[str]) 
     if not keys or not set(keys) <= set(base.columns) & set(table.columns):
         return max(base.height - table.height, 0)
     # A key is the same in whatever width its number comes; one that cannot be cast is another one.
-    present = table.select(pl.col(name).cast(base.schema[name], strict=False) for name in keys)
+    present = table.select(_cast(table[name], base.schema[name]) for name in keys)
     return base.select(keys).unique().join(present, on=list(keys), how="anti", nulls_equal=True).height
+
+
+def _cast(column: pl.Series, kind: pl.DataType) -> pl.Series:
+    """The values as another type; none where it takes none of them."""
+    try:
+        return column.cast(kind, strict=False)
+    except pl.exceptions.InvalidOperationError:
+        return pl.Series(column.name, [None], kind).new_from_index(0, column.len())
 
 
 def check_deletions(

@@ -13,7 +13,7 @@ class Change:
     """How a new content differs from its base.
 
     Attributes:
-        inserted: rows whose key the base lacks.
+        inserted: rows whose key the base lacks; all of them where a key is of another type there.
         updated_count: rows whose key the base has with other values. A column that the base has not is null there.
         is_addition: whether the base, with these rows put to it, is the content.
         adds_columns: whether the content has columns that the base has not.
@@ -21,7 +21,7 @@ class Change:
 
     def __init__(self, content: pl.DataFrame, base: pl.DataFrame | None, keys: list[str]) -> None:
         self.adds_columns = base is not None and not set(content.columns) <= set(base.columns)
-        if base is None or not set(keys) <= set(base.columns):
+        if base is None or any(base.schema.get(key) != content.schema[key] for key in keys):
             self.inserted, self.updated_count, self.is_addition = content, 0, False
             self.deleted_count = 0 if base is None else base.height
             return

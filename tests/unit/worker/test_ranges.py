@@ -181,6 +181,17 @@ def test_keys_are_compared_by_value_and_absent_ones_by_number_of_rows() -> None:
     assert count_deleted(before.head(1), after, []) == 0
 
 
+def test_keys_of_a_type_that_the_former_cannot_take_are_other_keys() -> None:
+    before = pl.DataFrame({"date": [_day(0), _day(1)], "x": [1, 2]})
+    after = pl.DataFrame({"date": ["2024-01-01"], "x": [1]})
+    assert count_deleted(before, after, ["date"]) == 2
+    assert count_changes(before, after, ["date"]) == {
+        "rows_inserted": 1,
+        "rows_updated": 0,
+        "rows_deleted": 2,
+    }
+
+
 def test_the_hash_of_readers_depends_on_what_is_said_and_not_on_how() -> None:
     readers: dict[str, Any] = {
         "store": {"definition": "a", "config": {"keys": ["x"], "n": 1.0}},

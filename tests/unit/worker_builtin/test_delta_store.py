@@ -8,9 +8,10 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from optaic.plugins import VersionNotFound, WriteConflict
+from optaic.plugins import Store, VersionNotFound, WriteConflict
 from worker.builtin.delta_store import DeltaStore
 from worker.builtin.digest import canonicalize, compute_digest
+from worker.builtin.parquet_store import ParquetStore
 
 
 def prices(days: int, *, entities: str = "ab", shift: float = 0.0) -> pl.DataFrame:
@@ -67,6 +68,23 @@ def test_changed_rows_are_written_whole_and_counted(uri: str) -> None:
     fewer = store.write(prices(1), second.physical_version, uri)
     assert (fewer.rows_inserted, fewer.rows_updated, fewer.row_count) == (0, 0, 2)
     assert [store.read(uri, str(version)).height for version in range(3)] == [6, 8, 2]
+
+
+@pytest.mark.parametrize("store", [DeltaStore(), ParquetStore()])
+@pytest.mark.parametrize(
+    "retyped",
+    [
+        pl.col("date").cast(pl.Datetime("us")),
+        pl.col("date").cast(pl.String),
+        pl.col("entity").replace_strict({"a": 1, "b": 2}, return_dtype=pl.Int64),
+    ],
+)
+def test_a_key_of_another_type_replaces_every_row(uri: str, store: Store, retyped: pl.Expr) -> None:
+    first = store.write(prices(3), None, uri)
+    second = store.write(prices(2).with_columns(retyped), first.physical_version, uri)
+    assert (second.rows_inserted, second.rows_updated, second.rows_deleted) == (4, 0, 6)
+    assert store.read(uri, second.physical_version).equals(prices(2).with_columns(retyped))
+    assert store.read(uri, first.physical_version).equals(prices(3))
 
 
 def test_a_leftover_after_the_pinned_version_is_never_built_upon(uri: str) -> None:
