@@ -109,7 +109,10 @@ def _keeps(text: str) -> bool:
     value = float(text)
     if not digits:
         return True
-    return isfinite(value) and Decimal(f"{value:.{digits - 1}e}") == Decimal(text)
+    if not isfinite(value):
+        return False
+    # Zeros at the end are no digits that get lost: the shortest number that reads as the same one is this.
+    return Decimal(text) in {Decimal(repr(value)), Decimal(f"{value:.{digits - 1}e}")}
 
 
 def find_collision(texts: pl.Series, values: pl.Series, marks: NumberFormat) -> tuple[str, str] | None:
