@@ -1,6 +1,7 @@
 """The pipeline `file` from 1.2 on: texts and options on one side, values or an error with its place on the other."""
 
 import datetime as dt
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -221,6 +222,32 @@ def test_a_parquet_file_has_its_own_types_unless_others_are_given(parquet: Reade
     assert parquet.metrics["types_given"] == {"close": "String", "id": "String", "text": "Float64"}
     with pytest.raises(UnparsableData, match=r"column 'close' is Int64, and '1.25' in row 1"):
         parquet.read(columns=columns, types={"close": "Int64"})
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "problem"),
+    [
+        ([20240131, 19000], "Date", "'20240131' in row 1 is no date like %Y-%m-%d; 2 values"),
+        ([1706659200, None], "Datetime", "'1706659200' in row 1 is no time like"),
+        ([19000.0], "Date", "'19000.0' in row 1 would not be the same as Date"),
+        ([dt.date(2024, 1, 31)], "Int64", "'2024-01-31' in row 1 would not be the same as Int64"),
+        ([dt.datetime(2024, 1, 31)], "Float64", "'2024-01-31 00:00:00' in row 1 would not be the same"),  # noqa: DTZ001 - of no zone
+        ([dt.timedelta(days=1)], "Int64", "would not be the same as Int64"),
+    ],
+)
+def test_no_number_is_taken_for_a_time_nor_a_time_for_a_number(
+    parquet: Reader, values: list[object], kind: str, problem: str
+) -> None:
+    days = [dt.date(2024, 1, day) for day, _ in enumerate(values, 1)]
+    pl.DataFrame({"date": days, "x": values}).write_parquet(parquet.path)
+    with pytest.raises(UnparsableData, match=re.escape(problem)):
+        parquet.read(types={"x": kind})
+
+
+def test_days_written_as_whole_numbers_are_read_in_their_format(parquet: Reader) -> None:
+    pl.DataFrame({"date": [dt.date(2024, 1, 2)], "x": [20240131]}).write_parquet(parquet.path)
+    found = parquet.read(types={"x": "Date"}, date_format={"x": "%Y%m%d"})
+    assert found["x"].to_list() == [dt.date(2024, 1, 31)]
 
 
 def test_a_decimal_that_float64_does_not_keep_is_refused_by_name(parquet: Reader) -> None:

@@ -25,7 +25,8 @@ def convert(column: pl.Series, kind: pl.DataType, date_format: str = "") -> Fitt
             column.name, [None if value is None else str(value) for value in column.to_list()], pl.String
         )
     own = storage_type(column.dtype)
-    if own == pl.String():
+    # Days written as whole numbers, 20240131, are read as they are written: as texts.
+    if own == pl.String() or (column.dtype.is_integer() and kind.is_temporal()):
         return fit(column.cast(pl.String), kind, NumberFormat(), date_format, is_given=True)
     if own == kind or (isinstance(own, pl.Datetime) and isinstance(kind, pl.Datetime)):
         return Fitted(column)
@@ -37,6 +38,10 @@ def convert(column: pl.Series, kind: pl.DataType, date_format: str = "") -> Fitt
 
 def _cast(column: pl.Series, kind: pl.DataType) -> Fitted | Misfit:
     """The values as another type, where casting them back gives the same."""
+    if (
+        column.dtype.is_temporal() is not kind.is_temporal()
+    ):  # a time is no number of something since some day
+        return _refuse(column, column.is_not_null(), kind)
     try:
         values = column.cast(kind, strict=False)
         same = values.cast(column.dtype, strict=False) == column
