@@ -96,8 +96,16 @@ class FilePipeline(Pipeline):
         )
         kept, altered = {}, {}
         for name, kind in guessed.schema.items():
+            was = context.held.types.get(name)
+            if was is not None and texts[name].null_count() == texts.height:  # a guess of no value is none
+                guessed = guessed.with_columns(pl.lit(None).alias(name))
+                continue
             why = find_alteration(texts[name]) if kind.is_numeric() else ""
-            held = None if context.may_reshape else context.held.types.get(name)
+            held = None if context.may_reshape else was
+            if held == pl.String() != kind and name not in context.held.empty:
+                why = (
+                    why or f"it was text before, and is {kind} now; refresh in full (mode FULL) to take it so"
+                )
             if why and held is not None and held.is_numeric():
                 altered[name] = f"{why}; refresh in full (mode FULL) to keep the texts"
             elif why:

@@ -13,6 +13,7 @@ import pytest
 
 from optaic.plugins import HeldTypes, InvalidConfig, PipelineContext, SchemaMismatch, UnparsableData
 from worker.builtin.file_source import FilePipeline
+from worker.builtin.typed.holding import settle
 from worker.builtin.typed_file_source import TypedFilePipeline
 
 INT, FLOAT, TEXT = pl.Int64(), pl.Float64(), pl.String()
@@ -305,6 +306,35 @@ def test_the_present_version_keeps_the_numbers_that_it_has_until_a_full_refresh(
         assert FilePipeline().run(context)["n"].to_list() == expected
         assert list(metrics) == [metric]
         assert "'007'" in metrics[metric]["n"]
+
+
+@pytest.mark.parametrize(("values", "guess"), [(["12", "13"], INT), (["true", "false"], pl.Boolean())])
+def test_the_present_version_keeps_the_texts_that_it_has_until_a_full_refresh(
+    csv: Reader, values: list[str], guess: pl.DataType
+) -> None:
+    csv.path.write_text("date,entity,code\n" + "".join(f"2024-01-02,{value},{value}\n" for value in values))
+    for is_full, empty, kind in ((False, [], TEXT), (True, [], guess), (False, ["code"], guess)):
+        metrics: dict[str, Any] = {}
+        context = PipelineContext(
+            config={"url": str(csv.path)},
+            held=HeldTypes({"code": TEXT}, lambda empty=empty: frozenset(empty)),  # type: ignore[misc] # bound now
+            may_reshape=is_full,
+            report=metrics.__setitem__,
+        )
+        assert FilePipeline().run(context).schema["code"] == kind
+        assert ("mode FULL" in str(metrics.get("kept_as_text"))) is (kind == TEXT)
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_the_present_version_guesses_nothing_of_a_column_without_values(
+    csv: Reader, *, is_full: bool
+) -> None:
+    csv.path.write_text("date,entity,close\n2024-01-02,A,\n2024-01-03,A,\n")
+    held = HeldTypes({"close": FLOAT})
+    context = PipelineContext(config={"url": str(csv.path)}, held=held, may_reshape=is_full)
+    settled = settle(FilePipeline().run(context), held, {}, is_free=is_full)
+    assert settled.table.schema["close"] == FLOAT
+    assert not settled.retyped
 
 
 def test_a_column_that_is_missing_is_named(csv: Reader) -> None:
