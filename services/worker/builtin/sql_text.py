@@ -85,9 +85,10 @@ def _pattern(dialect: str) -> re.Pattern[str]:
         parts.append(r"\[[^\]]*\]")
     # MySQL executes what a comment of this kind holds, and takes two dashes for a comment before a blank only.
     is_mysql = dialect in {"mysql", "mariadb"}
-    line = r"--(?=\s|$)[^\n]*" if is_mysql else r"--[^\n]*"
+    # PostgreSQL ends a comment at a carriage return, others do not: what follows one is kept for the database to judge.
+    line = r"--(?=\s|$)[^\r\n]*" if is_mysql else r"--[^\r\n]*"
     if dialect in _HASH_COMMENTS:
-        line += r"|\#[^\n]*"
+        line += r"|\#[^\r\n]*"
     block = r"/\*.*?\*/"
     if is_mysql:
         parts.append(r"/\*!.*?\*/")

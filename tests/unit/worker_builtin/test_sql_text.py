@@ -50,6 +50,12 @@ def test_what_a_database_reads_as_text_stays(dialect: str, query: str) -> None:
     assert trim(f"{query} -- end", dialect) == query
 
 
+@pytest.mark.parametrize("dialect", ["sqlite", "postgresql", "mssql", "mysql"])
+def test_what_follows_a_carriage_return_may_be_no_comment(dialect: str) -> None:
+    query = "select day -- the day\rfrom px -- prices\rwhere day > 3"  # PostgreSQL reads on behind it
+    assert trim(f"{query} -- end\r\n", dialect) == query
+
+
 @pytest.mark.parametrize(
     ("query", "place"), [("select 1; select 2", 11), ("select 1;-- a\n select 2;", 16), ("select 1; x", 11)]
 )
