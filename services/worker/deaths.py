@@ -6,7 +6,13 @@ from typing import Any, cast
 
 import structlog
 
-from optaic.run.v1 import run_pb2, run_report_service_pb2, run_report_service_pb2_grpc
+from optaic.run.v1 import (
+    run_pb2,
+    run_report_service_pb2,
+    run_report_service_pb2_grpc,
+    run_service_pb2,
+    run_service_pb2_grpc,
+)
 from servicekit import client, context
 from servicekit.errors import DomainError
 from servicekit.ids import new_id
@@ -20,15 +26,30 @@ _log = structlog.get_logger(__name__)
 
 
 async def report_death(ticket: Ticket, settings: Settings, exit_code: int) -> None:
-    """Fail the run unless it has ended: its process can say nothing any more, and took what it held of the run with it."""
+    """Fail the run that the process had: it can say nothing any more, and took what it held of the run with it.
+
+    A run that it had not begun is left alone: the crash of the flow run has it dispatched again.
+    """
     request = context.RequestContext(ticket.tenant_id, "worker", new_id(), context.new_traceparent())
     async with client.connect(settings.run_address, token_source=lambda: settings.service_token) as channel:
         stub = cast(
             "run_report_service_pb2_grpc.RunReportServiceAsyncStub",
             run_report_service_pb2_grpc.RunReportServiceStub(cast("Any", channel)),
         )
+        reads = cast(
+            "run_service_pb2_grpc.RunServiceAsyncStub",
+            run_service_pb2_grpc.RunServiceStub(cast("Any", channel)),
+        )
         with context.bind(request):
             try:
+                if ticket.run_id:  # a tick that was not begun has no run: it gets one, which fails
+                    wanted = run_service_pb2.GetRunRequest(run_id=ticket.run_id)
+                    run = await persist(lambda: reads.GetRun(wanted), _PATIENCE_SECONDS)
+                    if run.status == run_pb2.RUN_STATUS_PENDING:
+                        _log.info(
+                            "its process ended before the run began", run_id=run.run_id, exit_code=exit_code
+                        )
+                        return
                 # The same flow run gets the same answer: the fencing token that its process was given.
                 started = await persist(lambda: stub.StartRun(ticket.make_request()), _PATIENCE_SECONDS)
                 if started.run.status != run_pb2.RUN_STATUS_RUNNING:

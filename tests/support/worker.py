@@ -20,7 +20,12 @@ from urllib.parse import urlsplit
 from optaic.common.v1 import flow_pb2
 from optaic.definition.v1 import definition_pb2, definition_service_pb2_grpc
 from optaic.instance.v1 import instance_pb2, instance_service_pb2, instance_service_pb2_grpc, spec_pb2
-from optaic.run.v1 import run_pb2, run_report_service_pb2, run_report_service_pb2_grpc
+from optaic.run.v1 import (
+    run_pb2,
+    run_report_service_pb2,
+    run_report_service_pb2_grpc,
+    run_service_pb2_grpc,
+)
 from servicekit.auth import Authenticator
 from servicekit.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError, UnimplementedError
 from servicekit.ids import new_id
@@ -201,7 +206,7 @@ class Runs(run_report_service_pb2_grpc.RunReportServiceServicer):
                 run.error.type, run.error.message = self.refusal, "refused at the gate"
                 return run_report_service_pb2.StartRunResponse(run=run)
         else:
-            run = self._find(request.run_id)
+            run = self.find(request.run_id)
         if run.status not in {run_pb2.RUN_STATUS_PENDING, run_pb2.RUN_STATUS_RUNNING}:
             raise _run_ended(run)
         if request.code:
@@ -221,7 +226,7 @@ class Runs(run_report_service_pb2_grpc.RunReportServiceServicer):
     async def Heartbeat(self, request: Any, _: Any) -> Any:  # noqa: N802 - the contract's name
         """Note the progress."""
         self._check(request)
-        run = self._find(request.run_id)
+        run = self.find(request.run_id)
         if run.status != run_pb2.RUN_STATUS_RUNNING:
             raise _run_ended(run)
         self.heartbeats += 1
@@ -248,7 +253,7 @@ class Runs(run_report_service_pb2_grpc.RunReportServiceServicer):
 
     def _end(self, request: Any, status: Any) -> run_pb2.Run:
         self._check(request)
-        run = self._find(request.run_id)
+        run = self.find(request.run_id)
         if run.status not in {run_pb2.RUN_STATUS_RUNNING, status}:
             raise _run_ended(run)
         run.status = status
@@ -258,10 +263,22 @@ class Runs(run_report_service_pb2_grpc.RunReportServiceServicer):
         if self.is_fenced or request.fencing_token != f"token-{request.run_id}":
             raise FailedPreconditionError("FENCED", "somebody else has the run")
 
-    def _find(self, run_id: str) -> run_pb2.Run:
+    def find(self, run_id: str) -> run_pb2.Run:
+        """A run that was submitted."""
         if run_id not in self.stored:
             raise NotFoundError("RUN_NOT_FOUND", run_id)
         return self.stored[run_id]
+
+
+class RunReads(run_service_pb2_grpc.RunServiceServicer):
+    """run-service's reading side."""
+
+    def __init__(self, runs: Runs) -> None:
+        self._runs = runs
+
+    async def GetRun(self, request: Any, _: Any) -> Any:  # noqa: N802 - the contract's name
+        """As it is now."""
+        return self._runs.find(request.run_id)
 
 
 def _be_guardian(orders: socket.socket, work: socket.socket) -> None:
@@ -334,6 +351,11 @@ class World:
                 run_report_service_pb2_grpc.add_RunReportServiceServicer_to_server,
                 self.runs,
                 "optaic.run.v1.RunReportService",
+            ),
+            (
+                run_service_pb2_grpc.add_RunServiceServicer_to_server,
+                RunReads(self.runs),  # type: ignore[abstract] # at run time a missing method is unimplemented
+                "optaic.run.v1.RunService",
             ),
         ]
         self._server = Server(settings, "world", "optaic.test", servicers, Authenticator(settings))
