@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from redaction import redact
+from servicekit.ids import is_id
 
 _TAIL_BYTES = 16 * 1024
 _TAIL_LINES = 20
@@ -117,8 +118,10 @@ def _remove_old(folder: Path, kept: int) -> None:
     """Remove the files of the runs that printed longest ago, so that with the next there are `kept`."""
     by_run: dict[str, float] = {}
     for path in folder.iterdir():
+        name = path.name.removesuffix(".1")
+        if not (name.endswith(".log") and is_id(name.removesuffix(".log"))):
+            continue  # not ours: the folder may be one that others write into as well
         with contextlib.suppress(OSError):
-            name = path.name.removesuffix(".1")
             by_run[name] = max(by_run.get(name, 0.0), path.stat().st_mtime)
     newest_first = sorted(by_run, key=lambda name: by_run[name], reverse=True)
     for name in newest_first[max(0, kept - 1) :]:

@@ -16,6 +16,7 @@ import pytest
 
 from optaic.common.v1 import flow_pb2
 from optaic.run.v1 import run_pb2
+from servicekit.ids import new_id
 from support.polling import eventually
 from support.worker import World, make_ticket, running_world
 from worker.cgroup import Cgroup, sweep
@@ -230,19 +231,23 @@ async def test_output_is_bounded_and_what_is_dropped_is_counted(world: World, tm
     assert dropped + len("".join(own)) == printed
 
 
-async def test_the_output_of_old_runs_is_removed(world: World, tmp_path: Path) -> None:
+async def test_the_output_of_old_runs_is_removed_and_nothing_else(world: World, tmp_path: Path) -> None:
     folder = tmp_path / "run-output"
     folder.mkdir()
-    for number in range(5):
-        for name in (f"old-{number}.log", f"old-{number}.log.1"):
+    others = {"access.log", "audit.log.1", new_id()}
+    for name in others:
+        (folder / name).touch()
+        os.utime(folder / name, (0, 0))
+    old = [new_id() for _ in range(5)]
+    for number, run_id in enumerate(old):
+        for name in (f"{run_id}.log", f"{run_id}.log.1"):
             (folder / name).touch()
             os.utime(folder / name, (number, number))
     run = _submit(world, tmp_path, "print", lines=1)
     await _execute(world, run, tmp_path, run_output_runs=3)
     names = {file.name for file in folder.iterdir()}
-    assert names == {f"{run.run_id}.log"} | {
-        f"old-{number}.log{end}" for number in (3, 4) for end in ("", ".1")
-    }
+    kept = {f"{run_id}.log{end}" for run_id in old[3:] for end in ("", ".1")}
+    assert names == {f"{run.run_id}.log"} | kept | others
 
 
 async def test_output_that_cannot_be_written_does_not_fail_the_run(world: World, tmp_path: Path) -> None:
