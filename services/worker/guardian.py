@@ -97,11 +97,18 @@ def _guard(line: Line, run_child: RunChild) -> None:
     signal.set_wakeup_fd(wake.fileno())
     source, sink = os.pipe()
     group = Cgroup.create()
-    with tempfile.TemporaryFile() as fault:
+    with _open_fault() as fault:
         pid = _start(line, run_child, source, sink, fault, group)
         os.close(sink)
         line.work.close()
         _Watch(line.orders, ended, source, pid, output, fault, group).run()
+
+
+def _open_fault() -> IO[bytes]:
+    """Where native code says where it failed: in memory where that can be, since a full disk may be why."""
+    if sys.platform == "linux":
+        return open(os.memfd_create("optaic-fault"), "w+b", buffering=0)  # noqa: PTH123 - it has no path
+    return tempfile.TemporaryFile()
 
 
 def _start(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import os
 import signal
 import subprocess
@@ -208,6 +209,32 @@ def test_orphans_are_ended_where_there_is_no_control_group(tmp_path: Path) -> No
     )
     assert int(done.stdout) >= 1
     assert _has_ended(int(_read_text(str(tmp_path / "pid"))))
+
+
+_WITHOUT_A_DISK = """
+import ctypes, json, os, sys, tempfile
+from worker import frames
+from worker.guardian import guard, make_lines
+tempfile.tempdir = "/nowhere"
+ours, guardians = make_lines()
+if not os.fork():
+    ours.close()
+    guard(guardians, lambda _: ctypes.string_at(0))
+guardians.close()
+limits = {"file": "/nowhere/output", "bytes": 1000, "runs": 1}
+ours.orders.sendall(frames.pack(frames.Kind.START, json.dumps(limits).encode()))
+print((frames.receive(ours.orders) or (0, b"{}"))[1].decode())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has files in memory")
+def test_how_a_process_ended_is_said_where_no_disk_can_be_written() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_A_DISK], capture_output=True, check=True, timeout=60
+    )
+    report = json.loads(done.stdout)
+    assert report.get("exit_code") == -signal.SIGSEGV, done.stderr.decode()
+    assert "in string_at" in report["fault"]
 
 
 def _parent(pid: int) -> int:
