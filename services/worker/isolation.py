@@ -25,6 +25,7 @@ from worker.run_output import OutputLimits
 _END_SECONDS = 15.0  # more than a guardian takes to give up
 _AFTERMATH_SECONDS = 1.0
 _LEAVE_SECONDS = 2.0
+_LONGEST_RESULT = 4 * 1024 * 1024  # bytes; a larger one no service would take
 _UNKNOWN = Report(exit_code=None, tail="", fault="", dropped_bytes=0, left_processes=0)
 _log = structlog.get_logger(__name__)
 
@@ -147,6 +148,9 @@ class Isolation:
 def _understand(frame: Frame, on_progress: OnProgress) -> Result | Failure | None:
     kind, payload = frame
     if kind == Kind.RESULT:
+        if len(payload) > _LONGEST_RESULT:
+            text = f"what the run reports, its metrics above all, has {len(payload)} bytes; {_LONGEST_RESULT} are allowed"
+            return Failure("TOO_LARGE", f"{text}: write it to the output instead", "")
         return Result.FromString(payload)
     if kind == Kind.FAILURE:
         return Failure.unpack(payload)

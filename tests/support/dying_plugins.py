@@ -40,6 +40,10 @@ def _ask_for_too_much(_: PipelineContext) -> None:
     raise MemoryError
 
 
+def _report_much(context: PipelineContext) -> None:
+    context.report("much", "x" * 20_000_000)
+
+
 def _print_much(context: PipelineContext) -> None:
     for number in range(int(float(str(context.config["lines"])))):
         os.write(1, f"{number:099}\n".encode())  # as native code does
@@ -95,6 +99,7 @@ HOWS: Mapping[str, Callable[[PipelineContext], None]] = {
     "hold": _hold_the_interpreter,
     "memory": _ask_for_too_much,
     "print": _print_much,
+    "report much": _report_much,
     "daemons": _leave_daemons,
     "tell secrets": _tell_secrets,
 }

@@ -118,6 +118,15 @@ async def test_an_exception_without_a_message_gets_one(world: World, tmp_path: P
     assert "dying_plugins.py" in run.error.message
 
 
+async def test_a_run_that_reports_more_than_a_message_takes_fails_and_says_so(
+    world: World, tmp_path: Path
+) -> None:
+    run = _submit(world, tmp_path, "report much")
+    await _execute(world, run, tmp_path)
+    assert run.error.type == "TOO_LARGE"
+    assert "4194304 are allowed" in run.error.message
+
+
 async def test_the_lease_is_kept_while_user_code_holds_the_interpreter(world: World, tmp_path: Path) -> None:
     run = _submit(world, tmp_path, "hold")
     task = asyncio.create_task(_execute(world, run, tmp_path))
