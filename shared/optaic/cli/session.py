@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from optaic.client import AsyncClient
 from optaic.client.values import FieldError
 from optaic.errors import NotFoundError, OptaicError, Violation
 from optaic.instance.v1 import instance_pb2
-from redaction import redact
+from redaction import HIDDEN, is_secret_name, redact
 
 InstanceArgument = Annotated[str, typer.Argument(help="Id or name of the instance.", show_default=False)]
 ProjectOption = Annotated[str, typer.Option("--project", help="Id or name of the project.")]
@@ -99,7 +100,7 @@ def placing(found: yaml_text.Documents, within: str = "") -> Iterator[None]:
         violations = [
             Violation(
                 each.field,
-                f"{each.description} ({found.where(within + each.field, each.reason)})",
+                f"{each.description} ({found.where(within + each.field, _hinted(each))})",
                 each.reason,
             )
             for each in error.violations
@@ -109,6 +110,12 @@ def placing(found: yaml_text.Documents, within: str = "") -> Iterator[None]:
         ) from None
     except FieldError as error:
         raise ValueError(f"{error} ({found.where(within + error.path, 'INVALID_VALUE')})") from None
+
+
+def _hinted(violation: Violation) -> str:
+    """Return by which reason a place may be told with what is read there: not where that may be a secret."""
+    is_secret = "secret" in violation.description or HIDDEN in violation.description
+    return "" if is_secret or is_secret_name(re.split(r"[.\[]", violation.field)[-1]) else violation.reason
 
 
 def is_id(text: str) -> bool:

@@ -8,17 +8,20 @@ import math
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from instance_service.domain.schema_words import said_of_secret
 from optaic.apply import yaml_text
 from optaic.apply.documents import MANAGER, read_documents
 from optaic.apply.export import Definitions, export_documents
 from optaic.apply.plan import Existing, make_plan
+from optaic.cli.session import placing, read_yaml
 from optaic.definition.v1 import definition_pb2
-from optaic.errors import InvalidArgumentError
+from optaic.errors import InvalidArgumentError, InvalidConfigError, Violation
 from optaic.instance.v1 import instance_pb2
 from support.command_line import invoke
 
@@ -314,3 +317,22 @@ def test_a_mistake_in_a_document_is_not_told_twice() -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         read_documents([{"project": "p", "manager": "m", "instances": [{"name": True, "model": {}}]}])
     assert [each.field for each in caught.value.violations] == ["documents[0].instances[0].name"]
+
+
+@pytest.mark.parametrize("keyword", ["writeOnly", "type"])
+@pytest.mark.parametrize("written", ["48151623", '"48151623"'])
+def test_a_refused_secret_that_looks_like_a_number_is_not_repeated(
+    tmp_path: Path, keyword: str, written: str
+) -> None:
+    file = tmp_path / "desk.yaml"
+    file.write_text(f"config:\n  pin: {written}\n  rows: {written}\n")
+    said = {"pin": said_of_secret(keyword, "string"), "rows": "is not of type array"}
+    refused = [
+        Violation(f"documents[0].config.{name}", text, "INVALID_CONFIG") for name, text in said.items()
+    ]
+    with pytest.raises(InvalidConfigError) as caught, placing(read_yaml(file)):
+        raise InvalidConfigError(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_CONFIG", "refused", refused)
+    pin, rows = (each.description for each in caught.value.violations)
+    assert "desk.yaml, line 2" in pin
+    assert "48151623" not in pin
+    assert "48151623" in rows
