@@ -135,6 +135,8 @@ class _Reader:
             dialect["quotechar"] = form.quote
         else:
             dialect["quoting"] = csv.QUOTE_NONE
+        # Of the whole process, and by default 128 kB: longer texts are values, too.
+        csv.field_size_limit(max(csv.field_size_limit(), len(content)))
         text = io.TextIOWrapper(io.BytesIO(content), encoding=form.encoding, newline="")
         self._csv = csv.reader(text, **dialect)
 

@@ -48,6 +48,11 @@ def test_quotes_hold_delimiters_quotes_and_line_ends() -> None:
     assert read('a,b\n"x,y"\n', quote="").columns.rows() == [('"x', 'y"')]
 
 
+def test_a_value_may_be_as_long_as_the_file() -> None:
+    text = "x" * 200_000
+    assert read(f"a,b\n{text},2\n").columns.rows() == [(text, "2")]
+
+
 def test_rows_are_counted_as_a_person_sees_them() -> None:
     found = read('\na,b\n1,2\n\n"x\ny",2\n3,4\n')
     assert found.columns.height == 3
