@@ -35,7 +35,10 @@ def select_rows(
     import polars as pl  # noqa: PLC0415 - whoever only imports plugins needs no data library
 
     if entities is not None:
-        table = table.filter(pl.col("entity").is_in(list(entities)))
+        if table.schema["entity"].is_integer():  # names are texts, whatever a plugin keeps them as
+            table = table.filter(pl.col("entity").cast(pl.String).is_in(list(map(str, entities))))
+        else:
+            table = table.filter(pl.col("entity").is_in(list(entities)))
     return between(table, start, end).select(wanted)
 
 

@@ -39,6 +39,14 @@ def test_columns_entities_and_dates_select(uri: str) -> None:
     assert cut["date"].unique().to_list() == [DAYS[1]]
 
 
+def test_entities_that_are_whole_numbers_are_chosen_by_their_names(tmp_path: Path) -> None:
+    table = pl.DataFrame({"date": DAYS, "entity": [7, 8, 7], "close": [1.0, 2.0, 3.0]})
+    DeltaStore().write(table, None, str(tmp_path / "data"))
+    for wanted in (["7"], [7]):
+        found = SimpleAccessor().read(DeltaStore(), str(tmp_path / "data"), "0", entities=wanted)  # type: ignore[arg-type] # plugins may
+        assert found["close"].to_list() == [1.0, 3.0]
+
+
 def test_what_is_not_there_is_a_typed_error(uri: str) -> None:
     with pytest.raises(SchemaMismatch, match="price"):
         SimpleAccessor().read(DeltaStore(), uri, "0", columns=["price"])
