@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -172,8 +172,9 @@ def _explained(name: str) -> Iterator[None]:
 def _names(field: str, given: Sequence[str] | None) -> Sequence[str] | None:
     if given is None:
         return None
-    names = [] if isinstance(given, str) else list(given)
-    if isinstance(given, str) or not all(isinstance(name, str) for name in names):
+    is_list = isinstance(given, Iterable) and not isinstance(given, str)
+    names = list(given) if is_list else []
+    if not is_list or not all(isinstance(name, str) for name in names):
         raise _invalid(field, f"must be a list of names, not {given!r}")
     return names
 

@@ -339,6 +339,7 @@ async def test_a_plugin_that_is_not_installed_here_is_named(world: World, client
     [
         ({"columns": "close"}, "columns: must be a list of names"),
         ({"entities": [1]}, "entities: must be a list of names"),
+        ({"entities": 5}, "entities: must be a list of names"),
         ({"start": "tomorrow"}, "start: must be a date like"),
         ({"end": dt.datetime(2024, 1, 1, tzinfo=dt.UTC)}, "end: must be a date like"),
         ({"start": "2024-01-02", "end": "2024-01-01"}, "start: 2024-01-02 is after end"),
