@@ -210,7 +210,8 @@ class Process:
         """Say what is done to it and why, in its log and for `status`."""
         self._note(what)
         time_ = datetime.now(UTC).isoformat(timespec="seconds")
-        await asyncio.to_thread(self._state.note_intervention, self.name, f"{time_} {what}")
+        with contextlib.suppress(OSError):  # the same
+            await asyncio.to_thread(self._state.note_intervention, self.name, f"{time_} {what}")
 
     async def _set_phase(self, phase: Phase) -> None:
         async with self._changed:
@@ -231,7 +232,8 @@ class Process:
                 self.log.replace(self.log.with_suffix(".log.1"))
 
     def _note(self, text: str) -> None:
-        with self._open_log() as log:
+        # A full disk is no reason to leave a program alone; it may be why it needs somebody.
+        with contextlib.suppress(OSError), self._open_log() as log:
             os.write(log, f"supervisor: {self.name} {text}\n".encode())
 
     def _explain(self, what: str) -> str:
@@ -243,7 +245,8 @@ def _record(root: Path, name: str, pid: int) -> None:
     start = leftovers.identify(pid)
     if start is not None:
         records = {**leftovers.recorded(root), name: (pid, start)}
-        write_private(root / leftovers.RECORDS, json.dumps(records))
+        with contextlib.suppress(OSError):  # a full disk: it carries the stack's mark as well
+            write_private(root / leftovers.RECORDS, json.dumps(records))
 
 
 class Guard:

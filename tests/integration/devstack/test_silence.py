@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from devstack.state import State
 from support.polling import eventually
 from support.small_disk import small_disk
 
+WRITTEN = ("processes", "interventions")  # by who keeps programs running, each by a draft beside it
 IMPATIENT = Patience(interval_seconds=0.05, silent_seconds=0.2, restarts_per_hour=2)
 SLEEP = (sys.executable, "-c", "import time; time.sleep(600)")
 
@@ -45,6 +48,30 @@ async def test_one_that_does_not_answer_is_restarted_with_its_reason(state: Stat
     deaf = False
     assert "child restarted, it had not answered for" in _read(process.log)
     assert "/health: no answer" in state.interventions()["child"]
+    await process.stop(5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a device that is always full")
+@pytest.mark.parametrize("how", ["silent", "dead"])
+async def test_a_full_disk_keeps_nobody_from_starting_a_program_again(state: State, how: str) -> None:
+    deaf = False
+
+    async def find_problem() -> str:
+        return "/health: no answer" if deaf else ""
+
+    process = Process(state, Program("child", SLEEP, _is_ready, find_problem=find_problem), IMPATIENT)
+    await process.start()
+    await process.wait_ready(20)
+    first = process.pid
+    assert first is not None
+    process.log.unlink()
+    for path in (process.log, *(state.root / f".{name}.json.{os.getpid()}" for name in WRITTEN)):
+        path.symlink_to("/dev/full")
+    deaf = how == "silent"
+    if how == "dead":
+        os.kill(first, signal.SIGKILL)
+    await eventually(lambda: process.phase == "ready" and process.pid not in {first, None})
+    deaf = False
     await process.stop(5)
 
 
