@@ -57,7 +57,8 @@ _OF_HEADERS = re.compile(
     r"authorization[\"']?\s?[:=]\s?[\"']?(?:basic|bearer|token)\s+(?P<secret>[^\s\"']+)", re.IGNORECASE
 )
 _OF_TOKENS = re.compile(r"\bBearer\s+(?P<secret>[A-Za-z0-9._~+/=-]{16,})")
-_OF_ROWS = re.compile(r"Failing row contains \((?P<secret>.*)\)")  # PostgreSQL repeats what it refuses
+# PostgreSQL repeats what it refuses, on several lines where a value has them; the text may be cut off within it.
+_OF_ROWS = re.compile(r"Failing row contains \((?P<secret>.*?)(?=\)\.?(?:\r?\n|\Z)|\Z)", re.DOTALL)
 _PASSWORD = re.compile(rf"://{_USER}:(?P<secret>[^\s/?#@\"'<>`]{{1,1000}})@")
 _PARAMETER = re.compile(rf"[?&](?:{_NAME}|sig)=(?P<secret>[^&\s\"'<>;]{{1,4000}})", re.IGNORECASE)
 

@@ -39,6 +39,8 @@ SECRET = "k4n4rie"
         "mssql+pyodbc:///?odbc_connect=DRIVER%3D%7BX%7D%3BPWD%3Dk4n4rie%3BUID%3Dreader",
         '{"config": "{\\"password\\": \\"k4n4rie\\"}"}',
         "DETAIL:  Failing row contains (default, prices, k4n4rie).",
+        "DETAIL:  Failing row contains (default, two\nlines (of text), k4n4rie).\nCONTEXT:  a statement",
+        "DETAIL:  Failing row contains (default, prices, k4n4rie and it was cut",
     ],
 )
 def test_credentials_are_hidden(text: str) -> None:
