@@ -30,6 +30,14 @@ _HELPER_SECONDS = 1.0  # for those that end with the child, as a tracker of its 
 _DRAIN_SECONDS = 2.0
 _CHUNK = 64 * 1024
 _LONGEST_FAULT = 64 * 1024  # bytes
+# With these a process acts for any tenant; user code has no use for them, and hands its environment on.
+_CREDENTIALS = (
+    "OPTAIC_SERVICE_TOKEN",
+    "OPTAIC_PREFECT_API_KEY",
+    "OPTAIC_PREFECT_AUTH_STRING",
+    "PREFECT_API_KEY",
+    "PREFECT_API_AUTH_STRING",
+)
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 RunChild = Callable[[socket.socket], None]
@@ -128,6 +136,8 @@ def _start(
         signal.set_wakeup_fd(-1)
         for number in (*_ENDING, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
+        for name in _CREDENTIALS:
+            os.environ.pop(name, None)
         line.orders.close()
         os.close(source)
         os.dup2(sink, 1)

@@ -246,6 +246,33 @@ def test_how_a_process_ended_is_said_where_no_disk_can_be_written() -> None:
     assert "in string_at" in report["fault"]
 
 
+_ENVIRONMENT = """
+import json, os
+from worker import frames
+from worker.guardian import guard, make_lines
+ours, guardians = make_lines()
+if not os.fork():
+    ours.close()
+    guard(guardians, lambda _: os.system("env | grep -e token -e canary"))
+guardians.close()
+limits = {"file": "/nowhere/output", "bytes": 1000, "runs": 1}
+ours.orders.sendall(frames.pack(frames.Kind.START, json.dumps(limits).encode()))
+print((frames.receive(ours.orders) or (0, b"{}"))[1].decode())
+"""
+
+
+def test_user_code_and_what_it_starts_do_not_get_the_workers_credentials() -> None:
+    given = {"OPTAIC_SERVICE_TOKEN": "token-1", "PREFECT_API_KEY": "token-2", "OPTAIC_RUN_NOTE": "canary"}
+    done = subprocess.run(
+        [sys.executable, "-c", _ENVIRONMENT],
+        env={**os.environ, **given},
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    assert json.loads(done.stdout)["tail"].splitlines() == ["OPTAIC_RUN_NOTE=canary"]
+
+
 def _parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[1])
 
