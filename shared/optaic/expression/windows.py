@@ -15,12 +15,14 @@ Every function takes series of equal length and returns one of that length: null
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TypeVar
 
 import polars as pl
 
 _SPLITTER = 134_217_729.0  # 2^27 + 1: halves the 53 bits of a number
+_LEAST_SQUARES = 2.0**-1000  # the parts of such a sum are exact to 2^-1075, the half of the least number
 
 
 def rolling_sum(x: pl.Series, n: int) -> pl.Series:
@@ -41,14 +43,22 @@ def rolling_deviation(x: pl.Series, n: int) -> pl.Series:
 
 
 def rolling_correlation(x: pl.Series, y: pl.Series, n: int) -> pl.Series:
-    """Pearson correlations of n pairs, within -1 and 1; null where x or y is constant, or a value is absent."""
+    """Pearson correlations of n pairs, within -1 and 1.
+
+    Null where x or y is constant, where a value is absent, and where a number keeps no sum of their squares.
+    """
     is_pair = x.is_not_null() & y.is_not_null()
     absent = pl.Series([None], dtype=pl.Float64)
     x, y = x.zip_with(is_pair, absent), y.zip_with(is_pair, absent)
     pairs = _over_window(_Comoments.of(x, y), n)
     correlation = pairs.products / (pairs.x.squares.sqrt() * pairs.y.squares.sqrt())
-    is_constant = _is_flat(x, n) | _is_flat(y, n)
-    return correlation.clip(-1.0, 1.0).zip_with(~is_constant, absent).alias(x.name)
+    is_told = ~(_is_flat(x, n) | _is_flat(y, n)) & _is_kept(pairs.x.squares) & _is_kept(pairs.y.squares)
+    return correlation.clip(-1.0, 1.0).zip_with(is_told, absent).alias(x.name)
+
+
+def _is_kept(squares: pl.Series) -> pl.Series:
+    """Whether a sum of squares has all its digits: below the bound some are lost to underflow."""
+    return squares.is_between(_LEAST_SQUARES, math.inf, closed="left").fill_null(value=False)
 
 
 def _is_flat(x: pl.Series, n: int) -> pl.Series:

@@ -131,6 +131,20 @@ def test_the_deviation_of_equal_values_is_zero_and_their_correlation_is_absent()
         assert set(compute(f"CORR(x, y, {n})", x, np.arange(_LENGTH))) == {None}
 
 
+@pytest.mark.parametrize("scale", [1e-160, 1e-150, 1e150, 1e153, 1e300])
+def test_a_correlation_that_numbers_cannot_hold_is_absent_and_not_another(scale: float) -> None:
+    x, y = make_series()["a spike before the window"]
+    x = x[1:]
+    expected = compute("CORR(x, y, 20)", x, y[1:])
+    for found in (
+        compute("CORR(x, y, 20)", x * scale, y[1:]),
+        compute("CORR(x, y, 20)", x * scale, y[1:] * scale),
+    ):
+        for one, other in zip(found, expected, strict=True):
+            assert one is None or one == pytest.approx(other, rel=1e-9, abs=0)
+        assert (found[-1] is not None) is (scale in {1e-150, 1e150})
+
+
 def test_an_absent_value_makes_the_windows_that_hold_it_absent_and_no_other() -> None:
     x = np.arange(20.0)
     x[7] = np.nan
