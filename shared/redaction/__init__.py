@@ -104,8 +104,8 @@ def redact_value(value: Any, by: Callable[[str], str] = redact) -> Any:
         return by(value)
     if isinstance(value, Mapping):
         return {
-            by(name) if isinstance(name, str) else name: HIDDEN
-            if _is_secret(name, each)
+            by(name) if isinstance(name, str) else name: _hidden(each, by)
+            if isinstance(name, str) and is_secret_name(name)
             else redact_value(each, by)
             for name, each in value.items()
         }
@@ -115,19 +115,22 @@ def redact_value(value: Any, by: Callable[[str], str] = redact) -> Any:
 
 
 def redact_field(path: str, value: Any) -> Any:
-    """Return what a field of a configuration is shown as: without a secret, to judge by the path's last name."""
-    name = re.split(r"[.\[\]']+", path.rstrip("]'"))[-1]
-    return redact_value({name: value}, redact_urls)[name]
+    """Return what a field of a configuration is shown as: without a secret, to judge by the names of its path."""
+    names = re.split(r"[.\[\]']+", path)
+    return (_hidden if any(map(is_secret_name, names)) else redact_value)(value, redact_urls)
 
 
-def _is_secret(name: object, value: object) -> bool:
-    return (
-        isinstance(name, str)
-        and isinstance(value, str)
-        and bool(value)
-        and is_secret_name(name)
-        and not _is_shown(value)
-    )
+def _hidden(value: Any, by: Callable[[str], str]) -> Any:
+    """Return plain data without its texts, but for references."""
+    if isinstance(value, str):
+        return by(value) if _is_shown(value) else HIDDEN
+    if isinstance(value, Mapping):
+        return {
+            by(name) if isinstance(name, str) else name: _hidden(each, by) for name, each in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_hidden(each, by) for each in value]
+    return value
 
 
 def _is_shown(secret: str) -> bool:

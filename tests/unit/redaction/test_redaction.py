@@ -92,6 +92,19 @@ def test_plain_data_loses_its_secrets_at_any_depth() -> None:
     assert redact_field("config.password", "${OPTAIC_SECRET_A}") == "${OPTAIC_SECRET_A}"
 
 
+def test_whatever_stands_under_the_name_of_a_secret_is_hidden() -> None:
+    given = {
+        "credentials": {"user": "desk", "value": SECRET, "more": [SECRET, "${OPTAIC_SECRET_A}"], "port": 7}
+    }
+    hidden = {"user": "***", "value": "***", "more": ["***", "${OPTAIC_SECRET_A}"], "port": 7}
+    assert redact_value(given) == {"credentials": hidden}
+    assert redact_field("config", given) == {"credentials": hidden}
+    assert redact_field("config.credentials", given["credentials"]) == hidden
+    assert redact_field("config.credentials.value", SECRET) == "***"
+    assert redact_field("config.passwords[0]", SECRET) == "***"
+    assert redact_field("config['api_key'].value", SECRET) == "***"
+
+
 def test_of_what_is_stored_only_urls_are_altered() -> None:
     text = "select * from t where token = 'a'"
     assert redact_urls(text) == text
