@@ -45,6 +45,10 @@ def put_in_place(
         inside = base.clear()
     if base is None:
         return Merged(inside, dropped_count, ())
+    if _DATE not in base.columns:
+        raise SchemaMismatch(
+            f"the version before has no column {_DATE!r} (it has {', '.join(base.columns)}); refresh without a range"
+        )
     zone = zone_of(inside[_DATE], zone_of(base[_DATE]))  # the range is one of the days that were computed
     base = _take_types(base, inside)
     conformed = _conform(inside, base, dates)

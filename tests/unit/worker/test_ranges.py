@@ -153,6 +153,8 @@ def test_columns_that_come_are_absent_outside_and_columns_that_lack_are_refused(
         put_in_place(_BASE.tail(1).drop("x"), _BASE, dates, allow_deletion=False)
     with pytest.raises(SchemaMismatch, match="needs a column 'date'"):
         put_in_place(_BASE.drop("date"), _BASE, dates, allow_deletion=False)
+    with pytest.raises(SchemaMismatch, match=r"version before has no column 'date'.*without a range"):
+        put_in_place(_BASE, _BASE.drop("date"), dates, allow_deletion=False)
     with pytest.raises(SchemaMismatch, match="column 'date' holds no dates but String"):
         put_in_place(_BASE.with_columns(date=pl.lit("2024")), _BASE, dates, allow_deletion=False)
 
