@@ -1,4 +1,4 @@
-"""The worker's program with `support.run_moments` in each of its processes."""
+"""The worker's program with `support.worker_moments` in each of its processes."""
 
 import os
 
@@ -8,7 +8,7 @@ from worker.config import Settings
 
 if __name__ == "__main__":
     os.environ.update(Settings().environment)
-    app.PRELOAD += ("support.run_moments",)  # type: ignore[assignment]  # its length is not part of what it is
-    import support.run_moments  # noqa: F401 - for what it does to the executor
+    app.PRELOAD += ("support.worker_moments",)  # type: ignore[assignment]  # its length is not part of what it is
+    import support.worker_moments  # noqa: F401 - for what it does to the executor
 
     runtime.run(app.main)
