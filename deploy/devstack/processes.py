@@ -144,11 +144,17 @@ class Process:
             if early_deaths >= _EARLY_DEATHS:
                 await self._set_phase("failed")
                 return
-            await self._set_phase("restarting")
-            await asyncio.sleep(backoff)
-            backoff = min(backoff * 2, _LONGEST_BACKOFF_SECONDS)
             self.restarts += 1
-            child = await self._spawn()
+            next_child: asyncio.subprocess.Process | None = None
+            while next_child is None:
+                await self._set_phase("restarting")
+                await asyncio.sleep(backoff)
+                backoff = min(backoff * 2, _LONGEST_BACKOFF_SECONDS)
+                try:
+                    next_child = await self._spawn()
+                except OSError as error:  # no memory, no process, no room: it may pass
+                    self._note(f"cannot be started: {error!r}")
+            child = next_child
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         await self._set_phase("starting")

@@ -1,11 +1,13 @@
 """Supervision of one child process."""
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -88,6 +90,28 @@ async def test_it_is_restarted_when_it_dies(state: State) -> None:
     os.kill(first, signal.SIGKILL)
     await eventually(lambda: process.phase == "ready" and process.pid != first)
     assert process.restarts == 1
+    await process.stop(5)
+
+
+async def test_it_is_started_again_once_the_machine_can(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = Process(state, Program("child", python("import time; time.sleep(600)"), yes))
+    await process.start()
+    await process.wait_ready(20)
+    first = process.pid
+    assert first is not None
+    start, refusals = asyncio.create_subprocess_exec, [OSError(errno.ENOMEM, "no memory")]
+
+    async def refuse_once(*arguments: Any, **options: Any) -> asyncio.subprocess.Process:
+        if refusals:
+            raise refusals.pop()
+        return await start(*arguments, **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", refuse_once)
+    os.kill(first, signal.SIGKILL)
+    await eventually(lambda: process.phase == "ready" and process.pid not in {first, None})
+    assert "cannot be started" in process.log.read_text()
     await process.stop(5)
 
 
