@@ -48,6 +48,7 @@ _GIVEN: dict[str, Collection[str]] = {
         "max_deleted_share",
     ),
     spec_pb2.ModelSpec.DESCRIPTOR.full_name: (),
+    instance_pb2.UpstreamRef.DESCRIPTOR.full_name: ("resource_id", "role"),
     definition_pb2.DefinitionVersion.DESCRIPTOR.full_name: (
         "version",
         "code_ref",
@@ -79,8 +80,9 @@ def keep_given(message: Message) -> None:
     for field, value in message.ListFields():
         if field.name not in known:
             message.ClearField(field.name)
-        elif is_ours(field) and not field.is_repeated:
-            keep_given(value)
+        elif is_ours(field):
+            for each in value if field.is_repeated else [value]:
+                keep_given(each)
 
 
 def is_ours(field: FieldDescriptor) -> bool:

@@ -286,3 +286,11 @@ async def test_what_is_too_much_to_be_judged_at_once_is_made_all_the_same(
     # Who reads the answer knows that a refusal would have stopped it half-way.
     (warning,) = [text for each in made for text in each.warnings]
     assert "too long to be judged before" in warning
+
+
+async def test_the_names_of_upstreams_that_the_service_keeps_are_no_change(memory: Memory) -> None:
+    file = document(PRICES, HALVED)
+    await apply(memory, file)
+    (ref,) = memory.instance("halved").upstream_refs
+    ref.name, ref.bound_name = "prices", "as-it-was-called"
+    assert await plan(memory, file) == []
