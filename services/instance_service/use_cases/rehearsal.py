@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 from google.rpc import code_pb2
+from sqlalchemy.exc import IntegrityError
 
 from instance_service.store.tables import Connection
 from instance_service.use_cases.definitions.publication import publish_definition
@@ -75,6 +76,10 @@ async def _judge(
     except DomainError as error:
         await _stand_in(inner, change, context)
         return _refused(error)
+    except IntegrityError:
+        if not change.assumed_id:
+            raise
+        return _refused(_invalid("assumed_id", "is the id of something else already"))
     return ChangeVerdict(conditions=made.conditions if isinstance(made, Instance) else ())
 
 
@@ -86,10 +91,7 @@ async def _make(environment: Environment, change: Change, context: RequestContex
     """
     kind = change.WhichOneof("change")
     if kind is None or (change.assumed_id and not is_id(change.assumed_id)):
-        field = "change" if kind is None else "assumed_id"
-        violation = FieldViolation(field, "is required" if kind is None else "is no id", "INVALID_ARGUMENT")
-        text = "this is no change that can be rehearsed"
-        raise InvalidArgumentError("INVALID_ARGUMENT", text, field_violations=[violation])
+        raise _invalid("change", "is required") if kind is None else _invalid("assumed_id", "is no id")
     request = getattr(change, kind)
     check_contract(request)
     tenant_id = context.tenant_id
@@ -110,6 +112,13 @@ async def _make(environment: Environment, change: Change, context: RequestContex
         "delete_instance": lambda: delete_instance(environment, request, context),
     }
     return await calls[kind]()
+
+
+def _invalid(field: str, text: str) -> InvalidArgumentError:
+    violation = FieldViolation(field, text, "INVALID_ARGUMENT")
+    return InvalidArgumentError(
+        "INVALID_ARGUMENT", "this is no change that can be rehearsed", field_violations=[violation]
+    )
 
 
 async def _stand_in(environment: Environment, change: Change, context: RequestContext) -> None:

@@ -217,6 +217,18 @@ async def test_what_is_no_change_is_refused_by_itself(service: RunningInstanceSe
     assert (await refusal(service.instances.RehearseChanges(too_many))).reason == "INVALID_ARGUMENT"
 
 
+async def test_an_id_that_something_has_already_is_refused(service: RunningInstanceService) -> None:
+    project = await service.project()
+    twice = new_id()
+    changes = [Change(assumed_id=each) for each in (project.project_id, twice, twice, "")]
+    for change, name in zip(changes, "abcd", strict=True):
+        change.create_project.project.name = name
+    answer = await service.instances.RehearseChanges(RehearseChangesRequest(changes=changes))
+    assert [[each.field for each in verdict.violations] for verdict in answer.verdicts] == [
+        ["assumed_id"], [], ["assumed_id"], [],
+    ]  # fmt: skip
+
+
 async def test_what_takes_too_long_is_refused_and_holds_up_nobody(
     service: RunningInstanceService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
