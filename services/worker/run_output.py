@@ -80,13 +80,14 @@ class RunOutput:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             _remove_old(self._path.parent, self._limits.runs)
             self._descriptor = self._open()
-        elif self._length + len(data) > half:
-            self._rotate()
-        if len(data) > half:  # more at once than there is room for
-            self.dropped += len(data) - half
-            data = data[-half:]
-        _write(self._descriptor, data)
-        self._length += len(data)
+        lost = max(0, len(data) - 2 * half)  # more at once than both files hold
+        self.dropped += lost
+        for start in range(lost, len(data), half):
+            piece = data[start : start + half]
+            if self._length + len(piece) > half:
+                self._rotate()
+            _write(self._descriptor, piece)
+            self._length += len(piece)
 
     def _rotate(self) -> None:
         """The present file becomes the predecessor, whose content is dropped."""
