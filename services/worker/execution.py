@@ -117,6 +117,8 @@ class _Execution:
                 working.cancel()  # which kills what computes
                 with contextlib.suppress(asyncio.CancelledError):
                     await working
+                if (fault := keeping.exception()) is not None:  # a fault of ours: the run must say so
+                    return await self._fail(run, reporter, describe_error(fault))
                 return Ending(
                     _outcome_after(reporter.refusal), "the run ended, or was given up, while it was executed"
                 )

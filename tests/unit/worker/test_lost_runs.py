@@ -13,6 +13,7 @@ from optaic.run.v1 import run_pb2
 from support.polling import eventually
 from support.worker import World, make_ticket, running_world
 from worker.execution import Outcome, execute_run
+from worker.reports import Reporter
 
 REFRESH = flow_pb2.FLOW_KIND_REFRESH
 _ENDS = [
@@ -49,3 +50,19 @@ async def test_a_flow_run_whose_run_is_ended_meanwhile_ends_alike(
     await eventually((tmp_path / "gate.entered").exists)
     run.status = status  # by somebody else: the next heartbeat hears of it
     assert (await task).outcome is outcome
+
+
+async def test_a_run_whose_heartbeats_break_fails_and_says_why(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = tmp_path / "gate"
+    run = world.runs.submit(world.dataset("probe", "probe", behaviour="wait", gate=str(gate)), REFRESH)
+
+    async def break_down(_: Reporter, __: object) -> None:
+        await eventually((tmp_path / "gate.entered").exists)
+        raise ValueError("heartbeats broke")
+
+    monkeypatch.setattr(Reporter, "keep_alive", break_down)
+    ending = await execute_run(make_ticket(run), world.settings(tmp_path), world.guardians.start)
+    assert ending.outcome is Outcome.FAILED
+    assert (run.error.type, run.error.message) == ("ValueError", "heartbeats broke")
