@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.machinery import BYTECODE_SUFFIXES, SOURCE_SUFFIXES, all_suffixes
@@ -17,6 +19,8 @@ _PYC_HEADER = 16  # bytes: when and of what it was compiled
 _LOADERS = frozenset({"import_module", "__import__"})
 _COMPUTED = "**"  # stands for all modules of a package
 _MOST_FILES = 8_192  # that are remembered
+_ATTEMPTS = 10
+_parsing = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -142,11 +146,20 @@ def _read_file(path: Path, name: str, is_package: bool, known: tuple[int, ...]) 
     content = content.removeprefix(_BOM).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     digest = hashlib.sha256(content).hexdigest()
     try:
-        tree = ast.parse(content)
+        tree = _parse(content)
         package = name if is_package else name.rpartition(".")[0]
         return Module(digest, tuple(dict.fromkeys(_list_imports(tree, package))), tuple(_list_exports(tree)))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return Module(digest, (), ())  # whoever imports it will say so
+
+
+def _parse(content: bytes) -> ast.Module:
+    """Parse a source, one at a time: Python 3.11 counts the depth of all trees together that threads make at once."""
+    with _parsing:
+        for _ in range(_ATTEMPTS):
+            with contextlib.suppress(SystemError):  # another thread, not ours, has made a tree meanwhile
+                return ast.parse(content)
+        return ast.parse(content)
 
 
 def _list_imports(tree: ast.AST, package: str) -> Iterator[str]:

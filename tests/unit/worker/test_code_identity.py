@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from optaic.run.v1 import run_pb2
+from worker import module_graph
 from worker.code_identity import CodeIdentity, identify
 from worker.code_statement import state_code
 from worker.config import CodeCheck
@@ -328,3 +332,30 @@ def test_editable_packages_are_warned_of_unless_set_otherwise(
     assert (code.code_ref, code.distribution, code.distribution_version) == (REF, "Acme.Lab", "1.4.0")
     assert code.hash == identify(REF).hash
     assert run_pb2.CodeCheck.Name(code.check) == f"CODE_CHECK_{expected}"
+
+
+def test_files_are_read_by_many_threads_at_once(tmp_path: Path) -> None:
+    """Python 3.11 raises SystemError where two threads make syntax trees at the same time.
+
+    They do where a collection of garbage, which making a tree causes, lets another thread go on.
+    """
+
+    def give_way(*_: object) -> None:
+        time.sleep(0.0001)
+
+    source = "import json\n" + "x = [" + ", ".join(f"(({n} + 1) * [2])" for n in range(3000)) + "]\n"
+    paths = []
+    for number in range(48):
+        paths.append(tmp_path / f"m{number}.py")
+        paths[-1].write_text(source, encoding="utf-8")
+    gc.callbacks.append(give_way)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            found = list(
+                pool.map(
+                    lambda path: module_graph._read_file(path, path.stem, is_package=False, known=()), paths
+                )
+            )
+    finally:
+        gc.callbacks.remove(give_way)
+    assert {module.imports for module in found} == {("json",)}
