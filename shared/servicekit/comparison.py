@@ -7,6 +7,7 @@ It must not be the way by which anything is changed: only events change somethin
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
@@ -20,7 +21,9 @@ from servicekit.broker import Broker, LiveMessage, connected
 _ROOT = "optaic-compare"
 _NOW, _ENDED = f"{_ROOT}.now", f"{_ROOT}.ended"
 _MOST_WANTED = 200  # in one message: what it leads to is one transaction
+_ASK_AGAIN_SECONDS = 10.0
 _SETTLING_SECONDS = 2.0
+_ASK_AGAIN_SECONDS = 10.0
 _log = structlog.get_logger(__name__)
 M = TypeVar("M", bound=Message)
 W = TypeVar("W")
@@ -93,8 +96,11 @@ async def compare_now(url: str, timeout: float) -> int:  # noqa: ASYNC109 - what
         async with asyncio.timeout(timeout), connected(url) as (client, _):
             await client.subscribe(f"{_ROOT}.>", cb=receive)
             await client.flush()
-            await client.publish(_NOW, request_id)
-            await ended.wait()
+            while not ended.is_set():  # what instance-service was not there to hear is lost
+                await client.publish(_NOW, request_id)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_ASK_AGAIN_SECONDS):
+                        await ended.wait()
             await asyncio.sleep(_SETTLING_SECONDS)  # the others are still looking at the last pages
     except (TimeoutError, OSError):
         raise TimeoutError(
