@@ -366,7 +366,7 @@ async def test_a_follower_that_does_not_fit_says_so_until_it_does(service: Runni
         stuck = await service.until(instance.instance_id, _says)
         ((kind, reason, message),) = _says(stuck)
         assert (kind, reason) == ("FollowsNewest", "NewestDoesNotFit")
-        assert message.startswith("instance.dataset.pipeline.config.a: 4 is greater than")
+        assert message.startswith("instance.dataset.pipeline.config.a: 4 is more than")
         assert (stuck.state, stuck.revision) == (INSTANCE_STATE_ACTIVE, 1)
         assert stuck.dataset.pipeline.definition_version == "1.0.0"
     # What has nothing to do with its version can be changed meanwhile, and what has must fit the newest.

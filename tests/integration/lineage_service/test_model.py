@@ -99,7 +99,7 @@ class Case:
             assert self.told.causes[key] == causes, key
             assert self.told.words[key] == flows[key].word
             found = {_summary(cause) for cause in causes}
-            assert len(found) == len(causes) < CAUSES_TOLD
+            assert len({cause.SerializeToString() for cause in causes}) == len(causes) < CAUSES_TOLD
             assert found in state_causes(flows, key)
 
     async def check(self, flow: FlowKey, *, is_partial_range: bool = False) -> list[RunFact]:
