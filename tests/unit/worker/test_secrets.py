@@ -13,7 +13,7 @@ import structlog
 from optaic.common.v1 import flow_pb2
 from optaic.plugins import Secrets
 from servicekit import logging as service_logging
-from support.worker import World, make_ticket, running_world
+from support.worker import Guardians, World, make_ticket, running_world
 from worker.execution import Outcome, execute_run
 from worker.run_output import OutputLimits, RunOutput
 
@@ -23,8 +23,10 @@ CANARY = "k4n4rie-Zx81"
 @pytest.fixture
 async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     monkeypatch.setenv("OPTAIC_SECRET_CANARY", CANARY)
+    await Guardians._forkserver.stop()  # one that runs already has the environment that it began with
     async with running_world() as running:
         yield running
+    await Guardians._forkserver.stop()
 
 
 def _texts(folder: Path) -> dict[str, str]:
