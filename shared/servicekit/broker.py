@@ -52,14 +52,14 @@ class Broker:
     async def connect(self) -> None:
         """Start connecting; returns at once, because a service serves without its broker."""
         if self._keeper is None:
-            self._keeper = asyncio.create_task(self._keepconnected(), name="broker")
+            self._keeper = asyncio.create_task(self._keep_connected(), name="broker")
 
     async def ready(self) -> None:
         """Wait until connected, with the own streams in place."""
         await self.connect()
         await self._ready.wait()
 
-    async def _keepconnected(self) -> None:
+    async def _keep_connected(self) -> None:
         # The client's own reconnecting is switched off: an unforeseen error would end it silently.
         while True:
             try:
