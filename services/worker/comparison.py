@@ -16,8 +16,7 @@ def count_changes(base: pl.DataFrame, table: pl.DataFrame, keys: Sequence[str]) 
     deleted = count_deleted(base, table, keys)
     if not set(keys) <= set(base.columns) & set(table.columns):
         return {"rows_inserted": table.height, "rows_updated": 0, "rows_deleted": deleted}
-    common = {name: kind for name, kind in base.schema.items() if name in table.columns}
-    present = table.with_columns(_cast(table[name], kind) for name, kind in common.items())
+    base, present = _make_alike(base, table)
     kept = present.join(base.select(keys), on=list(keys), how="semi", nulls_equal=True)
     unchanged = 0
     if set(present.columns) == set(base.columns):
@@ -37,8 +36,21 @@ def count_deleted(base: pl.DataFrame, table: pl.DataFrame, keys: Sequence[str]) 
     if not keys or not set(keys) <= set(base.columns) & set(table.columns):
         return max(base.height - table.height, 0)
     # A key is the same in whatever width its number comes; one that cannot be cast is another one.
-    present = table.select(_cast(table[name], base.schema[name]) for name in keys)
-    return base.select(keys).unique().join(present, on=list(keys), how="anti", nulls_equal=True).height
+    base, present = _make_alike(base.select(keys), table.select(keys))
+    return base.unique().join(present, on=list(keys), how="anti", nulls_equal=True).height
+
+
+def _make_alike(base: pl.DataFrame, table: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Both with the same types where they have the same columns: the base's, or floats where that would cut a fraction."""
+    before, now = [], []
+    for name, kind in base.schema.items():
+        if name not in table.columns:
+            continue
+        if kind.is_integer() and table.schema[name].is_float():
+            before.append(_cast(base[name], table.schema[name]))
+        else:
+            now.append(_cast(table[name], kind))
+    return base.with_columns(before), table.with_columns(now)
 
 
 def _cast(column: pl.Series, kind: pl.DataType) -> pl.Series:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import polars as pl
 
 from optaic.plugins import DateRange, NoDataInRange, SchemaMismatch, take_days, zone_of
+from worker.builtin.typed.casting import to_exact_floats
 
 _DATE = "date"
 _TEXTS = (pl.Categorical, pl.Enum)
-_LARGEST_EXACT = 2**53  # beyond it a float does not tell whole numbers apart
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ def put_in_place(
     part: pl.DataFrame, base: pl.DataFrame | None, dates: DateRange, *, allow_deletion: bool
 ) -> Merged:
     """Return the version before with the rows of a range replaced; rows outside stay exactly as they are.
+
+    Whole numbers outside become Float64 where the range has fractions, if each of them stays the same number.
 
     Args:
         part: what was computed; of no rows, its columns do not count.
@@ -50,7 +52,7 @@ def put_in_place(
             f"the version before has no column {_DATE!r} (it has {', '.join(base.columns)}); refresh without a range"
         )
     zone = zone_of(inside[_DATE], zone_of(base[_DATE]))  # the range is one of the days that were computed
-    base = _take_types(base, inside)
+    base = _widen(_take_types(base, inside), inside)
     conformed = _conform(inside, base, dates)
     new_columns = tuple(name for name in conformed.columns if name not in base.columns)
     outside = base.filter(~_is_inside(base, dates, zone)).with_columns(
@@ -105,6 +107,29 @@ def _take_types(base: pl.DataFrame, part: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def _widen(base: pl.DataFrame, part: pl.DataFrame) -> pl.DataFrame:
+    """The version before; whole numbers as floats where the part has fractions, and no number changes.
+
+    Raises:
+        SchemaMismatch: a whole number is one that no float is.
+    """
+    widened = []
+    for column in part.iter_columns():
+        was = base.schema.get(column.name)
+        if was is None or not (was.is_integer() and column.dtype.is_float()):
+            continue
+        if _cast_numbers(column, was) is not None:
+            continue  # there is no fraction: the column stays one of whole numbers
+        floats = to_exact_floats(base[column.name])
+        if floats is None:
+            raise SchemaMismatch(
+                f"column {column.name!r} is {column.dtype} in the range, and holds whole numbers outside it that "
+                f"{column.dtype} does not keep; refresh without a range"
+            )
+        widened.append(floats)
+    return base.with_columns(widened)
+
+
 def _is_empty(column: pl.Series) -> bool:
     return column.null_count() == column.len()
 
@@ -146,8 +171,8 @@ def _cast_times(column: pl.Series, zone: str | None, wanted: pl.Datetime) -> pl.
 
 
 def _cast_numbers(column: pl.Series, wanted: pl.DataType) -> pl.Series | None:
-    if column.dtype.is_integer() and wanted.is_float() and (column.abs() > _LARGEST_EXACT).any():
-        return None
+    if column.dtype.is_integer() and wanted.is_float():
+        return to_exact_floats(column)
     cast = column.cast(wanted, strict=False)
     is_same = cast.null_count() == column.null_count() and cast.cast(column.dtype, strict=False).equals(
         column

@@ -135,12 +135,39 @@ def test_a_column_without_values_gets_its_type_from_the_range() -> None:
 
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("n", 7.5), ("n", float("inf")), ("n", "7"), ("x", 2**53 + 1), ("x", "0.5"), ("t", 7), ("t", _day(0))],
+    [("n", "7"), ("x", 2**53 + 1), ("x", "0.5"), ("t", 7), ("t", _day(0))],
 )
 def test_what_would_become_another_value_is_refused_by_column_and_types(column: str, value: Any) -> None:
     part = _BASE.tail(1).with_columns(pl.Series(column, [value]))
     with pytest.raises(SchemaMismatch, match=rf"column '{column}' is .* in the range and .* without a range"):
         put_in_place(part, _BASE, DateRange(_day(1), None), allow_deletion=False)
+
+
+@pytest.mark.parametrize("value", [7.5, float("inf"), 1e300])
+def test_whole_numbers_outside_become_the_same_floats_where_the_range_has_fractions(value: float) -> None:
+    base = _BASE.with_columns(n=pl.Series([2**60, 2]))
+    part = base.tail(1).with_columns(n=pl.Series([value]))
+    merged = put_in_place(part, base, DateRange(_day(1), None), allow_deletion=False).table
+    assert merged.schema["n"] == pl.Float64
+    assert merged["n"].to_list() == [2.0**60, value]
+    assert merged.drop("n").equals(_BASE.drop("n"))
+
+
+@pytest.mark.parametrize("outside", [2**53 + 1, -(2**53) - 1, 2**63 - 1])
+def test_a_whole_number_outside_that_no_float_is_keeps_the_column_from_widening(outside: int) -> None:
+    base = _BASE.with_columns(n=pl.Series([outside, 2]))
+    part = base.tail(1).with_columns(n=pl.Series([7.5]))
+    with pytest.raises(
+        SchemaMismatch, match=r"column 'n' is Float64 in the range, and holds whole numbers outside"
+    ):
+        put_in_place(part, base, DateRange(_day(1), None), allow_deletion=False)
+
+
+def test_a_fraction_is_another_value_than_the_whole_number_that_it_begins_with() -> None:
+    before = pl.DataFrame({"id": [1, 2, 3], "n": [1, 2, 3]})
+    after = pl.DataFrame({"id": [1, 2, 3], "n": [1.5, 2.0, 3.0]})
+    assert count_changes(before, after, ["id"]) == {"rows_inserted": 0, "rows_updated": 1, "rows_deleted": 0}
+    assert count_deleted(before, after.with_columns(id=pl.Series([1.5, 2.0, 3.0])), ["id"]) == 1
 
 
 def test_columns_that_come_are_absent_outside_and_columns_that_lack_are_refused() -> None:

@@ -36,6 +36,13 @@ def convert(column: pl.Series, kind: pl.DataType, date_format: str = "") -> Fitt
     return _to_float(column) if is_float else _cast(column, kind)
 
 
+def to_exact_floats(column: pl.Series) -> pl.Series | None:
+    """Whole numbers as Float64; None where one of them would be another number."""
+    floats = column.cast(pl.Float64)
+    back = floats.cast(column.dtype, strict=False)  # null where it was rounded up beyond the type
+    return floats if back.null_count() == column.null_count() and (back == column).all() else None
+
+
 def _cast(column: pl.Series, kind: pl.DataType) -> Fitted | Misfit:
     """The values as another type, where casting them back gives the same."""
     if (

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from optaic.plugins import HeldTypes, SchemaMismatch
+from worker.builtin.typed.casting import to_exact_floats
 from worker.builtin.typed.kinds import DEFAULT, storage_type
 
 
@@ -86,8 +87,8 @@ def _hold(column: pl.Series, was: pl.DataType) -> pl.Series:
         return pl.Series(column.name, [None], was).new_from_index(0, column.len())
     if not (was.is_float() and column.dtype.is_integer()):
         return column
-    floats = column.cast(pl.Float64)
-    return floats if (floats.cast(column.dtype, strict=False) == column).all() else column
+    floats = to_exact_floats(column)
+    return column if floats is None else floats
 
 
 def _example(column: pl.Series, was: pl.DataType) -> str:
@@ -113,18 +114,13 @@ def align(base: pl.DataFrame, new: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataF
     for name, was in base.schema.items():
         if was == types[name] or storage_type(was) == storage_type(types[name]):
             types[name] = was
-        elif _widens(was, types[name]) and not _is_exact(base[name]):
+        elif _widens(was, types[name]) and to_exact_floats(base[name]) is None:
             raise SchemaMismatch(
                 f"column {name!r} was {was} and is {types[name]} now, and holds numbers that {types[name]} does not "
                 "keep; refresh in full (mode FULL) to take the table as it is now"
             )
     order = [*base.columns, *(name for name in new.columns if name not in base.columns)]
     return _as_types(base, types, order), _as_types(settled, types, order)
-
-
-def _is_exact(column: pl.Series) -> bool:
-    back = column.cast(pl.Float64).cast(column.dtype, strict=False)
-    return bool((back == column).all())
 
 
 def _as_types(table: pl.DataFrame, types: Mapping[str, pl.DataType], order: Iterable[str]) -> pl.DataFrame:
