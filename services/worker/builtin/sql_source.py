@@ -23,9 +23,11 @@ from optaic.plugins import (
 from optaic.plugins.secrets import has_placeholder
 from redaction import PREFIX
 from worker.builtin.parameters import Config, read_names, read_text
+from worker.builtin.sql_rows import Fetched, Mixture, make_table
 from worker.builtin.sql_text import trim
 from worker.builtin.tidy import ISO, check_columns, choose, cut, read_date_columns, read_mapping, tidy
 from worker.builtin.typed.holding import align
+from worker.builtin.typed.refusals import shorten
 from worker.builtin.zones import to_zones, zones_of
 
 _PASSWORDS = ("password", "passwd", "pwd")
@@ -65,15 +67,19 @@ class SqlPipeline(Pipeline):
         last = None if base is None else base[kept].max()
         source = read_text(config, "table") if config.get("table") else "the query"
         context.progress(0.1, f"reading {source}" + ("" if last is None else f" from {kept} {last!s} on"))
-        table = _fetch(config, cursor, last, date_format if kept in dates else "", source)
+        fetched = _fetch(config, cursor, last, date_format if kept in dates else "", source)
+        table = fetched.table
         if cursor:
             check_columns([cursor], table.columns, source)
             if kept in dates and _is_written(table[cursor]) and not _SORTED.fullmatch(date_format):
                 text = f"{cursor!r} holds dates as {date_format}, which do not sort as dates do"
                 raise InvalidConfig(f"cursor: {text}; take a column that grows, or none")
         # A database gives instants in the zone of its session, which says nothing of them.
-        table = to_zones(table, {}, context.timezone)
-        table = tidy(self._choose(table, context, mapping, dates, source), dates, formats, source)
+        table = choose(to_zones(table, {}, context.timezone), mapping, source)
+        _say_names(fetched, mapping, context)
+        mixtures = {name: fetched.mixtures.get(mapping.get(name, name)) for name in table.columns}
+        found = {name: mixture for name, mixture in mixtures.items() if mixture and name not in dates}
+        table = tidy(self._type(table, found, context, dates, source), dates, formats, source)
         context.progress(0.8, f"{table.height} rows read")
         context.report("rows_fetched", table.height)
         if base is not None:
@@ -88,16 +94,43 @@ class SqlPipeline(Pipeline):
         del context
         return False
 
-    def _choose(
+    def _type(
         self,
         table: pl.DataFrame,
+        mixtures: Mapping[str, Mixture],
         context: PipelineContext,
-        mapping: Mapping[str, str],
         dates: Sequence[str],
         source: str,
     ) -> pl.DataFrame:
-        del context, dates
-        return choose(table, mapping, source)
+        """The table with the types of its columns, and what there is to say of them; here those that the source gives."""
+        del dates, source
+        altered = {
+            name: f"{mixture.altered} became another number"
+            for name, mixture in mixtures.items()
+            if mixture.altered
+        }
+        say_types(table, mixtures, context)
+        if altered:
+            context.report("altered_by_numbers", shorten(altered))
+        return table
+
+
+def _say_names(fetched: Fetched, mapping: Mapping[str, str], context: PipelineContext) -> None:
+    """Which columns are not called as at the source, though nobody said so."""
+    said = {name: why for name, why in fetched.renamed.items() if not mapping}
+    if said:
+        context.report("columns_named", shorten(said))
+
+
+def say_types(table: pl.DataFrame, mixtures: Mapping[str, Mixture], context: PipelineContext) -> None:
+    """Which columns became texts because their values were of several types; whole numbers among others are the same."""
+    said = {
+        name: f"{mixture.said}; all are texts now"
+        for name, mixture in mixtures.items()
+        if table.schema[name] == pl.String()
+    }
+    if said:
+        context.report("kept_as_text", shorten(said))
 
 
 def _read_format(config: Config, name: str) -> str:
@@ -147,8 +180,8 @@ def _select(config: Config, dialect: str, *columns: str) -> sa.Select[Any]:
 
 
 def _read(
-    connection: sa.Connection, config: Config, cursor: str, last: object, date_format: str
-) -> pl.DataFrame:
+    connection: sa.Connection, config: Config, cursor: str, last: object, date_format: str, source: str
+) -> Fetched:
     """From the last cursor on, itself included: rows may have been added under the same one since.
 
     A row without a cursor may be new whenever it is seen.
@@ -160,7 +193,11 @@ def _read(
             last = _write(last, connection.scalar(_some(config, dialect, cursor)), date_format)
         column: sa.ColumnClause[Any] = sa.column(cursor)
         statement = statement.where((column >= sa.bindparam("last", last)) | column.is_(None))
-    return pl.read_database(statement, connection, infer_schema_length=None)
+    result = connection.execute(statement)
+    assert result.cursor is not None
+    description = result.cursor.description  # gone once all is read
+    wanted = {*read_mapping(config).values(), *([cursor] if cursor else [])} if config.get("columns") else ()
+    return make_table(description, result.fetchall(), wanted, source)
 
 
 def _some(config: Config, dialect: str, cursor: str) -> sa.Select[Any]:
@@ -180,7 +217,7 @@ def _write(date: dt.date, like: object, date_format: str) -> object:
     return date
 
 
-def _fetch(config: Config, cursor: str, last: object, date_format: str, source: str) -> pl.DataFrame:
+def _fetch(config: Config, cursor: str, last: object, date_format: str, source: str) -> Fetched:
     secrets = Secrets()
     try:
         engine = sa.create_engine(_read_url(config, secrets), poolclass=sa.NullPool)
@@ -192,7 +229,7 @@ def _fetch(config: Config, cursor: str, last: object, date_format: str, source: 
         raise SourceUnavailable(f"the database does not answer: {_reason(error, secrets)}") from None
     with connection:
         try:
-            return _read(connection, config, cursor, last, date_format)
+            return _read(connection, config, cursor, last, date_format, source)
         except exc.DBAPIError as error:
             if error.connection_invalidated:
                 raise SourceUnavailable(f"the connection was lost: {_reason(error, secrets)}") from None

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from optaic.plugins import InvalidConfig, PipelineContext
-from worker.builtin.sql_source import SqlPipeline
+from optaic.plugins import InvalidConfig, PipelineContext, UnparsableData
+from worker.builtin.sql_rows import Mixture
+from worker.builtin.sql_source import SqlPipeline, say_types
+from worker.builtin.tidy import read_mapping
 from worker.builtin.typed.kinds import read_types
 from worker.builtin.typed.tables import give_types
 
@@ -20,17 +22,31 @@ class TypedSqlPipeline(SqlPipeline):
     def _starts_afresh(self, context: PipelineContext) -> bool:
         return context.is_reshaped
 
-    def _choose(
+    def _type(
         self,
         table: pl.DataFrame,
+        mixtures: Mapping[str, Mixture],
         context: PipelineContext,
-        mapping: Mapping[str, str],
         dates: Sequence[str],
         source: str,
     ) -> pl.DataFrame:
-        chosen = super()._choose(table, context, mapping, dates, source)
-        types = read_types(context.config)
+        """As given by `types`.
+
+        Raises:
+            InvalidConfig: `types` does not go with the columns, or with the cursor.
+            UnparsableData: a value does not fit its type, or would be altered by the one that the others have.
+        """
+        mapping, types = read_mapping(context.config), read_types(context.config)
         cursor = context.config.get("cursor")
         if named := [name for name in types if cursor and mapping.get(name, name) == cursor]:
             raise InvalidConfig(f"types.{named[0]}: a cursor keeps the type that the source compares it by")
-        return give_types(chosen, types, dates, context.config.get("date_format"), source, context.report)
+        for name, mixture in mixtures.items():
+            if mixture.altered and types.get(name) != pl.String():
+                raise UnparsableData(
+                    f"{source}: column {name!r}: {mixture.said}, and {mixture.altered} would be another number as Float64. "
+                    "Give the column the type String in `types` to keep all digits, or cast it in a query"
+                )
+            if mixture.texts is not None:
+                table = table.with_columns(mixture.texts.alias(name))
+        say_types(table, {name: found for name, found in mixtures.items() if name not in types}, context)
+        return give_types(table, types, dates, context.config.get("date_format"), source, context.report)

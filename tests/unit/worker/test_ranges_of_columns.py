@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -21,7 +22,7 @@ from support.refreshed_datasets import (
 from support.worker import World
 
 SOURCES = [Source, ParquetSource, CsvSource, OldCsvSource, SqlSource]
-DAY = {"start": str(DAYS[2]), "end": str(DAYS[2])}
+DAY: dict[str, Any] = {"start": str(DAYS[2]), "end": str(DAYS[2])}
 
 
 @pytest.fixture(params=SOURCES, ids=lambda source: source.__name__)
