@@ -32,7 +32,7 @@ from support.polling import eventually
 from support.prefect_api import FINAL, PrefectApi
 from support.run_moments import PORT
 from support.run_peers import Lineage
-from support.worker import TOKEN, Definitions, Instances, fill_composition
+from support.worker_peers import TOKEN, Definitions, Instances, fill_composition
 
 TENANT = "default"
 REFRESH = 1

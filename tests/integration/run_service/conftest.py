@@ -2,10 +2,12 @@
 
 from collections.abc import AsyncIterator
 
+import pytest
 import pytest_asyncio
 
 from devstack.postgres import Postgres
 from support.run_service import RunningRunService, run_service
+from support.workshop import Workshop
 
 
 @pytest_asyncio.fixture
@@ -22,3 +24,9 @@ async def live_service(postgres_server: Postgres, nats_url: str) -> AsyncIterato
     del postgres_server
     async with run_service(nats_url, has_loops=True) as running:
         yield running
+
+
+@pytest.fixture
+def workshop(service: RunningRunService) -> Workshop:
+    """The service without loops, and a worker."""
+    return Workshop(service)

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Iterable
 
-import grpc
 import pytest
 
-from optaic.instance.v1 import instance_pb2, schedule_pb2
-from optaic.run.v1 import run_pb2, run_report_service_pb2, run_service_pb2
-from run_service.domain import ACTIVE, RunStatus
-from run_service.domain.pairing import FlowRunState, close
-from run_service.store import endings
-from support.pairing_states import ROWS, Row
-from support.run_peers import flow_of
-from support.run_service import RunningRunService, refused
+from optaic.run.v1 import run_pb2, run_service_pb2
+from run_service.domain import ACTIVE
+from run_service.domain.pairing import FlowRunState
+from support.pairing_states import ROWS
+from support.run_service import refused
+from support.workshop import Case, Workshop, word
 
 _STATUS = {
     run_pb2.RUN_STATUS_COMPLETED: "completed",
@@ -27,105 +22,6 @@ _STATUS = {
 def _end(run: run_pb2.Run) -> str:
     """How it ended: the status, or the type of the error with which it failed."""
     return _STATUS.get(run.status) or run.error.type
-
-
-def _word(run: run_pb2.Run) -> RunStatus:
-    return RunStatus(run_pb2.RunStatus.Name(run.status).removeprefix("RUN_STATUS_").lower())
-
-
-@dataclass
-class Case:
-    """A row of the table, made real."""
-
-    row: Row
-    is_alive: bool
-    instance: instance_pb2.Instance
-    run_id: str = ""
-    flow_run_id: str = ""
-    token: str = ""
-
-    @property
-    def expected(self) -> str:
-        return self.row.alive if self.is_alive else self.row.dead
-
-
-class Workshop:
-    """The service, and a worker that takes what waits in the queue, unless it is told to leave it."""
-
-    def __init__(self, service: RunningRunService) -> None:
-        self.service = service
-        self.takes = True
-
-    async def prepare(self, row: Row, *, is_alive: bool) -> Case:
-        """Bring a run and its flow run where the row has them."""
-        service = self.service
-        case = Case(row, is_alive, service.instances.add())
-        case.run_id = (await service.submit(case.instance)).run_id
-        while await service.dispatcher.step():
-            pass
-        case.flow_run_id = (await service.get(case.run_id)).orchestrator_run_id
-        if row.ours is not RunStatus.PENDING:
-            case.token = (await service.start(case.run_id, case.flow_run_id)).fencing_token
-        if row.ours is RunStatus.COMPLETED:
-            await service.complete(case.run_id, case.token)
-        elif row.ours is RunStatus.FAILED:
-            await service.fail(case.run_id, case.token)
-        elif row.ours is RunStatus.CANCELLED:
-            await service.cancel(case.run_id)
-        if row.prefect is None:
-            service.orchestrator.delete_flow_run(case.flow_run_id)
-        else:
-            service.orchestrator.flow_runs[case.flow_run_id] = row.prefect
-        return case
-
-    async def pass_time(self, seconds: float, each: Callable[[], object] = lambda: None) -> None:
-        """Let every loop look again and again, and the worker work."""
-        service = self.service
-        for _ in range(int(seconds)):
-            service.clock.advance(1)
-            await service.leases.step()
-            for loop in (service.observer, service.dispatcher, service.ender):
-                while await loop.step():
-                    pass
-            await service.sweeper.step()
-            await service.ticker.step()
-            if self.takes:
-                await self.take_what_waits()
-            each()
-
-    async def take_what_waits(self) -> None:
-        service = self.service
-        for flow_run_id, state in list(service.orchestrator.flow_runs.items()):
-            run_id = service.orchestrator.listed[flow_run_id].run_id
-            if state is not FlowRunState.WAITING or not run_id:
-                continue
-            service.orchestrator.flow_runs[flow_run_id] = FlowRunState.RUNNING
-            await self.finish(run_id, flow_run_id)
-
-    async def finish(self, run_id: str, flow_run_id: str, token: str = "") -> None:
-        """Execute a run to its end, as the process that has its flow run does; refused, it stops."""
-        state = FlowRunState.COMPLETED
-        try:
-            token = token or (await self.service.start(run_id, flow_run_id)).fencing_token
-            await self.service.complete(run_id, token)
-        except grpc.aio.AioRpcError:
-            state = FlowRunState.CANCELLED
-        if flow_run_id in self.service.orchestrator.flow_runs:
-            self.service.orchestrator.flow_runs[flow_run_id] = state
-
-    async def are_alike(self, run: run_pb2.Run) -> bool:
-        state = self.service.orchestrator.flow_runs.get(run.orchestrator_run_id)
-        return close(FlowRunState(_word(run).upper()), state, is_settled=True) == "done"
-
-    async def count_endings(self) -> int:
-        async with self.service.app.deps.database.infra() as connection:
-            rows = await connection.exec_driver_sql("select count(*) from endings")
-        return int(rows.scalar_one())
-
-
-@pytest.fixture
-def workshop(service: RunningRunService) -> Workshop:
-    return Workshop(service)
 
 
 async def _start_late(workshop: Workshop, cases: Iterable[Case]) -> None:
@@ -146,7 +42,7 @@ async def test_every_combination_ends_as_the_table_says(workshop: Workshop) -> N
     await workshop.pass_time(53)  # a minute after the worker is back
     for case in cases:
         run = await service.get(case.run_id)
-        assert _word(run) not in ACTIVE, case
+        assert word(run) not in ACTIVE, case
         assert _end(run) == case.expected, case
         assert await workshop.are_alike(run), case
     under_way = await service.orchestrator.list_under_way()
@@ -320,96 +216,6 @@ async def test_an_end_waits_for_a_prefect_that_is_away(workshop: Workshop) -> No
     service.orchestrator.is_down = False
     await workshop.pass_time(8)
     assert service.orchestrator.flow_runs[flow_run_id] is FlowRunState.COMPLETED
-
-
-def _scheduled(service: RunningRunService, catch_up: int = 0) -> instance_pb2.Instance:
-    instance = service.instances.add()
-    instance.schedule.CopyFrom(
-        schedule_pb2.Schedule(
-            cron=schedule_pb2.CronSchedule(expression="*/30 * * * *"),
-            catch_up_policy=catch_up,  # type: ignore[arg-type]  # its number
-        )
-    )
-    return instance
-
-
-async def _runs(service: RunningRunService) -> list[run_pb2.Run]:
-    return list((await service.runs.ListRuns(run_service_pb2.ListRunsRequest())).runs)
-
-
-def _tick(service: RunningRunService, instance: instance_pb2.Instance, state: FlowRunState) -> str:
-    flow_run_id = service.orchestrator.add(
-        "default",
-        instance.instance_id,
-        "refresh",
-        scheduled_time=datetime(2024, 1, 2, 3, 4, tzinfo=UTC),
-    )
-    service.orchestrator.flow_runs[flow_run_id] = state
-    return flow_run_id
-
-
-async def _start_tick(service: RunningRunService, instance: instance_pb2.Instance, flow_run_id: str) -> None:
-    request = run_report_service_pb2.StartRunRequest(orchestrator_run_id=flow_run_id, executor="worker")
-    request.scheduled.flow.CopyFrom(flow_of(instance))
-    request.scheduled.scheduled_time.FromDatetime(datetime(2024, 1, 2, 3, 4, tzinfo=UTC))
-    await service.reports.StartRun(request)
-
-
-@pytest.mark.parametrize("state", [FlowRunState.CLAIMED, FlowRunState.RUNNING])
-async def test_a_tick_that_was_claimed_and_not_started_is_run_by_another_flow_run(
-    workshop: Workshop, state: FlowRunState
-) -> None:
-    service = workshop.service
-    instance = _scheduled(service)
-    lost = _tick(service, instance, state)
-    await workshop.pass_time(29)
-    assert await _runs(service) == []
-    assert service.orchestrator.flow_runs[lost] is state
-    await workshop.pass_time(10)
-    (run,) = await _runs(service)
-    assert (run.status, run.trigger) == (run_pb2.RUN_STATUS_COMPLETED, run_pb2.RUN_TRIGGER_SCHEDULE)
-    assert run.scheduled_time.ToDatetime() == datetime(2024, 1, 2, 3, 4)  # noqa: DTZ001 - protobuf's are naive UTC
-    assert run.orchestrator_run_id != lost
-    assert service.orchestrator.flow_runs[lost] is FlowRunState.CANCELLED
-    async with refused("FENCED"):
-        await _start_tick(service, instance, lost)
-    assert len(await _runs(service)) == 1
-
-
-async def test_a_lost_tick_that_starts_before_its_turn_came_is_refused(workshop: Workshop) -> None:
-    service = workshop.service
-    instance = _scheduled(service)
-    lost = _tick(service, instance, FlowRunState.CLAIMED)
-    await service.sweeper.step()
-    service.clock.advance(31)
-    await service.sweeper.step()
-    async with refused("FENCED"):
-        await _start_tick(service, instance, lost)
-    assert await _runs(service) == []
-    async with service.app.deps.database.transaction("default") as connection:
-        assert await endings.is_ending(connection, "default", lost)
-
-
-async def test_a_lost_tick_is_counted_as_missed_where_none_is_caught_up_with(workshop: Workshop) -> None:
-    service = workshop.service
-    lost = _tick(service, _scheduled(service, catch_up=3), FlowRunState.CLAIMED)
-    await workshop.pass_time(40)
-    (run,) = await _runs(service)
-    assert (run.run_number, run.status, run.error.type) == (
-        0,
-        run_pb2.RUN_STATUS_CANCELLED,
-        "TICK_MISSED",
-    )
-    assert service.orchestrator.flow_runs[lost] is FlowRunState.CANCELLED
-
-
-async def test_a_tick_cancelled_in_prefect_before_it_started_says_so(workshop: Workshop) -> None:
-    service = workshop.service
-    lost = _tick(service, _scheduled(service), FlowRunState.CANCELLING)
-    await workshop.pass_time(2)
-    (run,) = await _runs(service)
-    assert (run.status, run.error.type) == (run_pb2.RUN_STATUS_CANCELLED, "TICK_CANCELLED")
-    assert service.orchestrator.flow_runs[lost] is FlowRunState.CANCELLED
 
 
 async def test_flow_runs_of_another_installation_are_left_alone(workshop: Workshop) -> None:

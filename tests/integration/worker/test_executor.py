@@ -18,7 +18,8 @@ from optaic.common.v1 import flow_pb2
 from optaic.run.v1 import run_pb2
 from support.polling import eventually
 from support.prefect_api import PrefectApi
-from support.worker import TENANT, TOKEN, World, running_process
+from support.worker import World, running_process
+from support.worker_peers import TENANT, TOKEN
 
 REFRESH = flow_pb2.FLOW_KIND_REFRESH
 

@@ -20,7 +20,8 @@ from servicekit.ids import new_id
 from support.orchestrator_runs import settings_for
 from support.polling import eventually
 from support.prefect_api import another_prefect
-from support.worker import TENANT, TOKEN, World, running_process
+from support.worker import World, running_process
+from support.worker_peers import TENANT, TOKEN
 
 _SECRET = "optaic:pass:word"
 _POOL = "guarded"

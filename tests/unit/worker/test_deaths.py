@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +18,18 @@ from optaic.common.v1 import flow_pb2
 from optaic.run.v1 import run_pb2
 from servicekit.ids import new_id
 from support.polling import eventually
-from support.worker import World, make_ticket, running_world
+from support.worker import World, make_ticket
 from worker.cgroup import Cgroup, sweep
 from worker.deaths import report_death
-from worker.execution import Ending, Outcome, execute_run
+from worker.execution import Outcome
 
 REFRESH = flow_pb2.FLOW_KIND_REFRESH
 DAEMONS = ("other", "session", "daemon")
 
 
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
-    async with running_world() as running:
-        yield running
-
-
 def _submit(world: World, folder: Path, how: str, **config: Any) -> run_pb2.Run:
     dataset = world.dataset(definition="dying", how=how, folder=str(folder), **config)
     return world.runs.submit(dataset, REFRESH)
-
-
-async def _execute(world: World, run: run_pb2.Run, folder: Path, **changes: Any) -> Ending:
-    return await execute_run(make_ticket(run), world.settings(folder, **changes), world.guardians.start)
 
 
 def _read_text(path: str) -> str:
@@ -83,7 +72,7 @@ async def test_what_ended_the_process_is_said_with_the_last_lines_of_its_output(
     world: World, tmp_path: Path, how: str, kind: str, said: str
 ) -> None:
     run = _submit(world, tmp_path, how)
-    ending = await _execute(world, run, tmp_path)
+    ending = await world.execute(run, tmp_path)
     assert ending.outcome is Outcome.FAILED
     assert run.status == run_pb2.RUN_STATUS_FAILED
     assert run.error.type == kind
@@ -112,7 +101,7 @@ async def test_a_process_that_dies_fails_the_run_that_it_has_begun_and_no_other(
 
 async def test_an_exception_without_a_message_gets_one(world: World, tmp_path: Path) -> None:
     run = _submit(world, tmp_path, "memory")
-    await _execute(world, run, tmp_path)
+    await world.execute(run, tmp_path)
     assert run.error.type == "MemoryError"
     assert "could not get the memory" in run.error.message
     assert "dying_plugins.py" in run.error.message
@@ -122,14 +111,14 @@ async def test_a_run_that_reports_more_than_a_message_takes_fails_and_says_so(
     world: World, tmp_path: Path
 ) -> None:
     run = _submit(world, tmp_path, "report much")
-    await _execute(world, run, tmp_path)
+    await world.execute(run, tmp_path)
     assert run.error.type == "TOO_LARGE"
     assert "4194304 are allowed" in run.error.message
 
 
 async def test_the_lease_is_kept_while_user_code_holds_the_interpreter(world: World, tmp_path: Path) -> None:
     run = _submit(world, tmp_path, "hold")
-    task = asyncio.create_task(_execute(world, run, tmp_path))
+    task = asyncio.create_task(world.execute(run, tmp_path))
     await eventually((tmp_path / "child.pid").exists)
     beats = world.runs.heartbeats
     await eventually(lambda: world.runs.heartbeats > beats + 10)
@@ -145,7 +134,7 @@ async def test_the_lease_is_kept_while_user_code_holds_the_interpreter(world: Wo
 @pytest.mark.parametrize("then", ["return", "memory", "exit 7", "SIGKILL"])
 async def test_all_that_a_run_started_ends_with_it(world: World, tmp_path: Path, then: str) -> None:
     run = _submit(world, tmp_path, "daemons", then=then)
-    ending = await _execute(world, run, tmp_path)
+    ending = await world.execute(run, tmp_path)
     assert ending.outcome is (Outcome.COMPLETED if then == "return" else Outcome.FAILED)
     for name in DAEMONS:
         assert _has_ended(_read_pid(tmp_path, name)), "before the run's end is reported"
@@ -155,7 +144,7 @@ async def test_all_that_a_run_started_ends_with_it(world: World, tmp_path: Path,
 
 async def test_a_helper_that_ends_with_its_process_is_not_left_behind(world: World, tmp_path: Path) -> None:
     run = _submit(world, tmp_path, "helper")
-    assert (await _execute(world, run, tmp_path)).outcome is Outcome.COMPLETED
+    assert (await world.execute(run, tmp_path)).outcome is Outcome.COMPLETED
     assert "processes_left" not in run.metrics
 
 
@@ -164,7 +153,7 @@ async def test_all_that_a_run_started_ends_when_the_run_is_ended(
     world: World, tmp_path: Path, how: str
 ) -> None:
     run = _submit(world, tmp_path, "daemons", then="hold")
-    task = asyncio.create_task(_execute(world, run, tmp_path))
+    task = asyncio.create_task(world.execute(run, tmp_path))
     await eventually(lambda: all((tmp_path / f"{name}.pid").exists() for name in DAEMONS))
     await eventually(lambda: all(_read_pid(tmp_path, name) for name in DAEMONS))
     if how == "cancelled":
@@ -186,7 +175,7 @@ async def test_what_is_left_of_a_killed_guardian_is_ended_by_the_next_worker(
         pytest.skip("no control group can be made here")
     group.remove()
     run = _submit(world, tmp_path, "daemons", then="hold")
-    task = asyncio.create_task(_execute(world, run, tmp_path))
+    task = asyncio.create_task(world.execute(run, tmp_path))
     await eventually(lambda: all((tmp_path / f"{name}.pid").exists() for name in DAEMONS))
     await eventually(lambda: all(_read_pid(tmp_path, name) for name in DAEMONS))
     os.kill(_parent(_read_pid(tmp_path, "child")), signal.SIGKILL)
@@ -279,7 +268,7 @@ def _parent(pid: int) -> int:
 
 async def test_output_is_bounded_and_what_is_dropped_is_counted(world: World, tmp_path: Path) -> None:
     run = _submit(world, tmp_path, "print", lines=5000)
-    ending = await _execute(world, run, tmp_path, run_output_bytes=100_000)
+    ending = await world.execute(run, tmp_path, run_output_bytes=100_000)
     assert ending.outcome is Outcome.COMPLETED
     files = sorted((tmp_path / "run-output").iterdir())
     assert [file.name for file in files] == [f"{run.run_id}.log", f"{run.run_id}.log.1"]
@@ -307,7 +296,7 @@ async def test_the_output_of_old_runs_is_removed_and_nothing_else(world: World, 
             (folder / name).touch()
             os.utime(folder / name, (number, number))
     run = _submit(world, tmp_path, "print", lines=1)
-    await _execute(world, run, tmp_path, run_output_runs=3)
+    await world.execute(run, tmp_path, run_output_runs=3)
     names = {file.name for file in folder.iterdir()}
     kept = {f"{run_id}.log{end}" for run_id in old[3:] for end in ("", ".1")}
     assert names == {f"{run.run_id}.log"} | kept | others
@@ -316,5 +305,5 @@ async def test_the_output_of_old_runs_is_removed_and_nothing_else(world: World, 
 async def test_output_that_cannot_be_written_does_not_fail_the_run(world: World, tmp_path: Path) -> None:
     (tmp_path / "run-output").touch()  # no folder
     run = _submit(world, tmp_path, "print", lines=10)
-    assert (await _execute(world, run, tmp_path)).outcome is Outcome.COMPLETED
+    assert (await world.execute(run, tmp_path)).outcome is Outcome.COMPLETED
     assert float(str(run.metrics["output_bytes_dropped"])) > 1000

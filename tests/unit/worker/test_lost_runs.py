@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -11,8 +10,8 @@ import pytest
 from optaic.common.v1 import flow_pb2
 from optaic.run.v1 import run_pb2
 from support.polling import eventually
-from support.worker import World, make_ticket, running_world
-from worker.execution import Outcome, execute_run
+from support.worker import World
+from worker.execution import Outcome
 from worker.reports import Reporter
 
 REFRESH = flow_pb2.FLOW_KIND_REFRESH
@@ -23,19 +22,13 @@ _ENDS = [
 ]
 
 
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
-    async with running_world() as running:
-        yield running
-
-
 @pytest.mark.parametrize(("status", "outcome"), _ENDS)
 async def test_a_flow_run_that_starts_after_its_run_has_ended_ends_alike(
     world: World, tmp_path: Path, status: run_pb2.RunStatus.ValueType, outcome: Outcome
 ) -> None:
     run = world.runs.submit(world.dataset("probe", "probe"), REFRESH)
     run.status = status
-    ending = await execute_run(make_ticket(run), world.settings(tmp_path), world.guardians.start)
+    ending = await world.execute(run, tmp_path)
     assert ending.outcome is outcome
 
 
@@ -45,7 +38,7 @@ async def test_a_flow_run_whose_run_is_ended_meanwhile_ends_alike(
 ) -> None:
     gate = tmp_path / "gate"
     run = world.runs.submit(world.dataset("probe", "probe", behaviour="wait", gate=str(gate)), REFRESH)
-    execution = execute_run(make_ticket(run), world.settings(tmp_path), world.guardians.start)
+    execution = world.execute(run, tmp_path)
     task = asyncio.create_task(execution)
     await eventually((tmp_path / "gate.entered").exists)
     run.status = status  # by somebody else: the next heartbeat hears of it
@@ -63,6 +56,6 @@ async def test_a_run_whose_heartbeats_break_fails_and_says_why(
         raise ValueError("heartbeats broke")
 
     monkeypatch.setattr(Reporter, "keep_alive", break_down)
-    ending = await execute_run(make_ticket(run), world.settings(tmp_path), world.guardians.start)
+    ending = await world.execute(run, tmp_path)
     assert ending.outcome is Outcome.FAILED
     assert (run.error.type, run.error.message) == ("ValueError", "heartbeats broke")

@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pytest
 
 from optaic.common.v1 import flow_pb2
 from optaic.definition.v1.definition_pb2 import DefinitionVersion
 from optaic.plugins import Mode
 from optaic.run.v1 import run_pb2
-from support.worker import World, make_ticket, pin, running_world
-from worker.execution import execute_run
+from support.worker import World
+from support.worker_peers import pin
 from worker.recipe import PipelineRecipe, list_version_ids, make_recipe
 
 REFRESH = flow_pb2.FLOW_KIND_REFRESH
 
 
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
-    async with running_world() as running:
-        yield running
-
-
 async def _execute(world: World, run: run_pb2.Run, root: Path) -> run_pb2.Run:
-    await execute_run(make_ticket(run), world.settings(root), world.guardians.start)
+    await world.execute(run, root)
     return run
 
 

@@ -13,8 +13,8 @@ import structlog
 from optaic.common.v1 import flow_pb2
 from optaic.plugins import Secrets
 from servicekit import logging as service_logging
-from support.worker import Guardians, World, make_ticket, running_world
-from worker.execution import Outcome, execute_run
+from support.worker import Guardians, World, running_world
+from worker.execution import Outcome
 from worker.run_output import OutputLimits, RunOutput
 
 CANARY = "k4n4rie-Zx81"
@@ -47,7 +47,7 @@ async def test_a_secret_shows_in_nothing_that_a_run_leaves(
     dataset = world.dataset(definition="dying", how="tell secrets", then=then)
     run = world.runs.submit(dataset, flow_pb2.FLOW_KIND_REFRESH)
     try:
-        ending = await execute_run(make_ticket(run), world.settings(tmp_path), world.guardians.start)
+        ending = await world.execute(run, tmp_path)
     finally:
         root.handlers, root.level = handlers, level
         structlog.reset_defaults()

@@ -1,28 +1,20 @@
 """What a run calls its upstreams and their columns: as expressions name them, and as their pipelines do."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import polars as pl
-import pytest
 
 from optaic.common.v1 import flow_pb2
 from optaic.run.v1 import run_pb2
-from support.worker import World, make_ticket, running_world
-from worker.execution import Outcome, execute_run
+from support.worker import World
+from worker.execution import Outcome
 
 REFRESH = flow_pb2.FLOW_KIND_REFRESH
 BACKTEST = flow_pb2.FLOW_KIND_BACKTEST
 
 
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
-    async with running_world() as running:
-        yield running
-
-
 async def complete(world: World, run: run_pb2.Run, root: Path) -> run_pb2.Run:
-    ending = await execute_run(make_ticket(run), world.settings(root), world.guardians.start)
+    ending = await world.execute(run, root)
     assert ending.outcome is Outcome.COMPLETED, run.error
     return run
 

@@ -1,0 +1,81 @@
+"""Which code a run says that it executes, and what happens when it is refused."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+
+from optaic.common.v1 import flow_pb2
+from optaic.run.v1 import run_pb2
+from support.worker import World, make_ticket
+from support.worker_peers import fill_composition
+from worker.execution import Ending, Outcome, execute_run
+
+REFRESH = flow_pb2.FLOW_KIND_REFRESH
+BACKTEST = flow_pb2.FLOW_KIND_BACKTEST
+
+
+async def test_a_run_says_the_code_of_all_that_it_executes(world: World, tmp_path: Path) -> None:
+    prices = world.runs.submit(world.dataset(), REFRESH)
+    await world.execute(prices, tmp_path)
+    assert {code.definition_name: code.is_builtin for code in prices.code} == {
+        "sp500_prices": True,
+        "delta": True,
+        "simple": True,
+    }
+    assert {code.distribution for code in prices.code} == {"optaic"}
+    signal = world.runs.submit(world.signal("TWICE(close)", "TWICE"), REFRESH, {"input": prices})
+    await world.execute(signal, tmp_path)
+    assert signal.status == run_pb2.RUN_STATUS_COMPLETED
+    said = {code.definition_name: code for code in signal.code}
+    assert set(said) == {"expression", "TWICE", "delta", "simple"}
+    twice = said["TWICE"]
+    assert (twice.code_ref, twice.definition_version, twice.is_builtin) == (
+        "support.worker_plugins:Twice",
+        "1.0.0",
+        False,
+    )
+    assert len({code.hash for code in signal.code}) == 4
+    assert twice.check == run_pb2.CODE_CHECK_REFUSE
+    backtest = world.runs.submit(
+        world.backtest(world.signal()), BACKTEST, {"prices": prices, "signal": signal}
+    )
+    backtest.input_versions[1].instance_id = world.instances.newest(
+        backtest.instance_id
+    ).backtest.signals.primary
+    await world.execute(backtest, tmp_path)
+    assert {code.definition_name for code in backtest.code} == {"delta", "simple"}
+
+
+async def test_the_store_that_wrote_the_base_counts_among_what_is_executed(
+    world: World, tmp_path: Path
+) -> None:
+    dataset = world.dataset(definition="probe")
+    first = world.runs.submit(dataset, REFRESH)
+    await world.execute(first, tmp_path)
+    changed = copy.deepcopy(dataset)
+    fill_composition(changed.dataset, "probe", {}, store="delta_next")
+    run = world.runs.submit(world.instances.put(changed), REFRESH, base=first)
+    run.base_version.instance_revision = 1
+    await world.execute(run, tmp_path)
+    assert run.status == run_pb2.RUN_STATUS_COMPLETED, run.error
+    assert {code.definition_name for code in run.code} == {"probe", "delta_next", "delta", "simple"}
+    assert run.output_version.physical_version == "1"  # the same code with another version goes on in place
+
+
+@pytest.mark.parametrize("by_schedule", [False, True])
+async def test_code_that_is_refused_is_not_executed(
+    world: World, tmp_path: Path, *, by_schedule: bool
+) -> None:
+    world.runs.refused_code = {"probe"}
+    mark = tmp_path / "mark"
+    dataset = world.dataset(definition="probe", mark=str(mark))
+    run = world.runs.submit(dataset, REFRESH)
+    ticket = make_ticket(run, run_id="" if by_schedule else None)
+    ending = await execute_run(ticket, world.settings(tmp_path), world.guardians.start)
+    ran = list(world.runs.stored.values())[-1]
+    assert (ran.status, ran.error.type) == (run_pb2.RUN_STATUS_FAILED, "CODE_CHANGED")
+    assert ending == Ending(Outcome.FAILED, "CODE_CHANGED: probe")
+    assert not mark.exists()
