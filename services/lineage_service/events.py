@@ -30,6 +30,7 @@ from optaic.instance.v1.instance_pb2 import Instance
 from optaic.lineage.v1 import lineage_pb2
 from optaic.lineage.v1.lineage_events_pb2 import FlowStatusChange, FlowStatusesChanged
 from optaic.run.v1 import run_events_pb2
+from servicekit.enums import enum_number, enum_word
 from servicekit.errors import InvalidArgumentError
 from servicekit.ids import is_id
 
@@ -66,13 +67,7 @@ def kind_name(number: int) -> str:
     """
     if number == FlowKind.FLOW_KIND_UNSPECIFIED or number not in FlowKind.values():
         raise InvalidArgumentError("INVALID_EVENT", f"{number} is not a flow kind")
-    return FlowKind.Name(number).removeprefix("FLOW_KIND_").lower()  # type: ignore[arg-type]  # a number on the wire
-
-
-@lru_cache
-def kind_number(name: str) -> FlowKind.ValueType:
-    """Return the protobuf flow kind of a stored name."""
-    return FlowKind.Value(f"FLOW_KIND_{name.upper()}")
+    return enum_word(FlowKind, number)
 
 
 def flow_key(ref: FlowRef) -> FlowKey:
@@ -172,7 +167,7 @@ def run_fact_of_event(message: Message, event_id: str) -> RunFact | None:
 
 def flow_ref(instance_id: str, flow_kind: str) -> FlowRef:
     """Return the protobuf identity of a flow."""
-    return FlowRef(instance_id=instance_id, flow_kind=kind_number(flow_kind))
+    return FlowRef(instance_id=instance_id, flow_kind=enum_number(FlowKind, flow_kind))
 
 
 def cause_message(cause: Cause) -> lineage_pb2.Cause:
@@ -201,9 +196,9 @@ def dimensions(
     activity = activity_of(1, int(run_number_is_ended))
     word = word_of(activity, Outcome(outcome), is_fresh)
     return (
-        lineage_pb2.FlowActivity.Value(f"FLOW_ACTIVITY_{activity.name}"),
-        lineage_pb2.FlowOutcome.Value(f"FLOW_OUTCOME_{outcome.upper()}"),
-        Status.Value(f"STATUS_{word.name}"),
+        enum_number(lineage_pb2.FlowActivity, activity.name.lower()),
+        enum_number(lineage_pb2.FlowOutcome, outcome),
+        enum_number(Status, word.name.lower()),
     )
 
 
@@ -276,7 +271,7 @@ def _add_change(
     message = chunk.changes.add()
     flow = message.flow
     flow.instance_id = change.instance_id
-    flow.flow_kind = kind_number(change.flow_kind)
+    flow.flow_kind = enum_number(FlowKind, change.flow_kind)
     message.activity, message.outcome, message.status = dimensions(
         change.run_number <= change.ended_run_number, change.outcome, change.is_fresh
     )

@@ -12,10 +12,11 @@ from lineage_service import events
 from lineage_service.domain.flows import Flow, FlowKey
 from lineage_service.use_cases import admission, queries
 from lineage_service.use_cases.events import Services
-from optaic.common.v1.flow_pb2 import InputVersion, VersionRef
+from optaic.common.v1.flow_pb2 import FlowKind, InputVersion, VersionRef
 from optaic.lineage.v1 import lineage_pb2, lineage_service_pb2, lineage_service_pb2_grpc
 from servicekit import context, idempotency
 from servicekit.database import Database
+from servicekit.enums import enum_number
 from servicekit.errors import PermissionDeniedError
 
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
@@ -232,7 +233,7 @@ def _admission_message(
             InputVersion(
                 role=role,
                 instance_id=flow.instance_id,
-                flow_kind=events.kind_number(flow.flow_kind),
+                flow_kind=enum_number(FlowKind, flow.flow_kind),
                 version=flow.version,
                 version_id=flow.version_id,
                 digest=flow.digest,

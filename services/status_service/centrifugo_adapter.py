@@ -8,6 +8,7 @@ import httpx
 
 from optaic.common.v1 import flow_pb2
 from optaic.status.v1 import status_pb2
+from servicekit.enums import enum_word
 
 _COMMANDS_A_CALL = 500
 
@@ -46,7 +47,7 @@ class CentrifugoStatusPublisher:
 
 
 def _publication(status: status_pb2.InstanceStatus) -> dict[str, Any]:
-    word = flow_pb2.Status.Name(status.status).removeprefix("STATUS_").lower()
+    word = enum_word(flow_pb2.Status, status.status)
     return {
         "channel": f"instance:{status.instance_id}:status",
         "data": {"status": word, "last_run_id": status.last_run_id},

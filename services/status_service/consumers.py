@@ -11,9 +11,10 @@ import structlog
 from google.protobuf.message import Message
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from optaic.common.v1.flow_pb2 import FlowRef
+from optaic.common.v1.flow_pb2 import FlowKind, FlowRef
 from optaic.instance.v1 import instance_events_pb2 as instance_events
 from optaic.instance.v1.instance_comparison_pb2 import InstancePage, InstancesWanted
+from optaic.instance.v1.instance_pb2 import InstanceKind
 from optaic.lineage.v1 import lineage_events_pb2 as lineage_events
 from optaic.lineage.v1.lineage_comparison_pb2 import FlowPage, FlowsWanted
 from optaic.status.v1 import status_pb2
@@ -21,6 +22,7 @@ from servicekit.clock import Clock
 from servicekit.comparison import Comparison
 from servicekit.consumer import Received
 from servicekit.database import Database
+from servicekit.enums import enum_number, enum_word
 from servicekit.ids import IdSource
 from status_service import domain, events, use_cases
 from status_service.ports import StatusPublisher
@@ -150,7 +152,7 @@ class Compared:
         listed = {
             entry.instance_id: (entry.revision, entry.update_time.ToDatetime(UTC))
             for entry in page.instances
-            if domain.has_status(events.kind_word(entry.kind))
+            if domain.has_status(enum_word(InstanceKind, entry.kind))
         }
         wanted = await use_cases.list_wanted_instances(
             self._database, tenant_id, page.after_instance_id, page.until_instance_id, listed
@@ -159,12 +161,12 @@ class Compared:
 
     async def _compare_flows(self, tenant_id: str, page: FlowPage) -> None:
         listed = {
-            (entry.flow.instance_id, events.flow_kind_word(entry.flow.flow_kind)): entry.revision
+            (entry.flow.instance_id, enum_word(FlowKind, entry.flow.flow_kind)): entry.revision
             for entry in page.flows
         }
         wanted = await use_cases.list_wanted_flows(self._database, tenant_id, listed)
         flows = [
-            FlowRef(instance_id=instance_id, flow_kind=events.flow_kind_value(kind))
+            FlowRef(instance_id=instance_id, flow_kind=enum_number(FlowKind, kind))
             for instance_id, kind in wanted
         ]
         await self._channel.ask(tenant_id, "flows.wanted", flows, _flows_wanted)

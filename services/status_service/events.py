@@ -10,6 +10,7 @@ from optaic.instance.v1 import instance_pb2
 from optaic.lineage.v1 import lineage_events_pb2, lineage_pb2
 from optaic.status.v1 import status_events_pb2, status_pb2
 from servicekit.clock import Clock
+from servicekit.enums import enum_number, enum_word
 from servicekit.events import BATCH, Event, make_event
 from servicekit.ids import IdSource
 from status_service import domain
@@ -18,31 +19,6 @@ STREAM = "STATUS_EVENTS"
 SUBJECTS = ("optaic.*.status.v1.>",)
 _LARGEST_CHUNK = 256 * 1000
 _ITEM_OVERHEAD = 8  # field tag and length of one element
-
-
-def flow_kind_word(value: flow_pb2.FlowKind.ValueType) -> str:
-    """Return the flow kind as it is stored: `refresh`."""
-    return flow_pb2.FlowKind.Name(value).removeprefix("FLOW_KIND_").lower()
-
-
-def flow_kind_value(word: str) -> flow_pb2.FlowKind.ValueType:
-    """Return the flow kind of a stored word."""
-    return flow_pb2.FlowKind.Value(f"FLOW_KIND_{word.upper()}")
-
-
-def status_word(value: flow_pb2.Status.ValueType) -> str:
-    """Return the status as contracts and tables have it: `READY`."""
-    return flow_pb2.Status.Name(value).removeprefix("STATUS_")
-
-
-def status_value(word: str) -> flow_pb2.Status.ValueType:
-    """Return the status of a word; of none: unspecified."""
-    return flow_pb2.Status.Value(f"STATUS_{word}") if word else flow_pb2.STATUS_UNSPECIFIED
-
-
-def kind_word(value: instance_pb2.InstanceKind.ValueType) -> str:
-    """Return the instance kind as it is stored: `dataset`."""
-    return instance_pb2.InstanceKind.Name(value).removeprefix("INSTANCE_KIND_").lower()
 
 
 def instance_of(
@@ -56,9 +32,9 @@ def instance_of(
         event_rank=event_rank,
         name=instance.name,
         project_id=instance.project_id,
-        kind=kind_word(instance.kind),
-        state=instance_pb2.InstanceState.Name(instance.state).removeprefix("INSTANCE_STATE_").lower(),
-        flow_kinds=tuple(flow_kind_word(flow.flow_kind) for flow in instance.flows),
+        kind=enum_word(instance_pb2.InstanceKind, instance.kind),
+        state=enum_word(instance_pb2.InstanceState, instance.state),
+        flow_kinds=tuple(enum_word(flow_pb2.FlowKind, flow.flow_kind) for flow in instance.flows),
         status_priority=tuple(instance.status_aggregation_contract.status_priority),
         is_deleted=is_deleted,
     )
@@ -83,8 +59,8 @@ def flows_of(message: lineage_events_pb2.FlowStatusesChanged) -> dict[tuple[str,
             rows_processed=change.rows_processed,
             freshness_status=change.freshness_status,
         )
-        word = status_word(change.status)
-        flows[change.flow.instance_id, flow_kind_word(change.flow.flow_kind)] = domain.Flow(
+        word = enum_word(flow_pb2.Status, change.status).upper()
+        flows[change.flow.instance_id, enum_word(flow_pb2.FlowKind, change.flow.flow_kind)] = domain.Flow(
             revision=message.revision,
             status=word if word in domain.DEFAULT_ORDER else domain.NOT_INITIALIZED,
             version=change.version,
@@ -103,9 +79,9 @@ def instance_status_of(board: domain.Board, instance_id: str) -> status_pb2.Inst
         instance_id=instance_id,
         instance_name=instance.name,
         project_id=instance.project_id,
-        instance_kind=instance_pb2.InstanceKind.Value(f"INSTANCE_KIND_{instance.kind.upper()}"),
-        status=status_value(board.status(instance_id)),
-        instance_state=instance_pb2.InstanceState.Value(f"INSTANCE_STATE_{instance.state.upper()}"),
+        instance_kind=enum_number(instance_pb2.InstanceKind, instance.kind),
+        status=enum_number(flow_pb2.Status, board.status(instance_id).lower()),
+        instance_state=enum_number(instance_pb2.InstanceState, instance.state),
         flows=flows,
         last_run_id=last.last_run_id,
         last_run_time=last.last_run_time if last.HasField("last_run_time") else None,
@@ -118,7 +94,7 @@ def _run_order(flow: status_pb2.FlowStatus) -> tuple[int, int, str]:
 
 def _flow_status(instance_kind: str, flow_kind: str, flow: domain.Flow | None) -> status_pb2.FlowStatus:
     status = status_pb2.FlowStatus(
-        flow_kind=flow_kind_value(flow_kind),
+        flow_kind=enum_number(flow_pb2.FlowKind, flow_kind),
         status=flow_pb2.STATUS_NOT_INITIALIZED,
         activity=lineage_pb2.FLOW_ACTIVITY_IDLE,
         outcome=lineage_pb2.FLOW_OUTCOME_NEVER,

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+from optaic.common.v1.flow_pb2 import FlowKind, Status
+from optaic.instance.v1.instance_pb2 import InstanceKind
 from optaic.status.v1 import status_pb2
 from optaic.status.v1 import status_service_pb2 as api
 from optaic.status.v1.status_service_pb2_grpc import StatusServiceServicer
 from servicekit import context
 from servicekit.database import Database
+from servicekit.enums import enum_number, enum_word
 from status_service import events, store, use_cases
 from status_service.watch import ChangeFeed
 
@@ -44,8 +47,8 @@ class StatusServicer(StatusServiceServicer):
             self._database,
             context.current().tenant_id,
             project_id=request.project_id,
-            statuses=[events.status_word(status) for status in request.statuses],
-            kinds=[events.kind_word(kind) for kind in request.kinds],
+            statuses=[enum_word(Status, status).upper() for status in request.statuses],
+            kinds=[enum_word(InstanceKind, kind) for kind in request.kinds],
             page_size=request.page_size,
             page_token=request.page_token,
         )
@@ -54,7 +57,7 @@ class StatusServicer(StatusServiceServicer):
     async def GetFlowStatus(  # noqa: N802, D102 - the contract's name and text
         self, request: api.GetFlowStatusRequest, _context: Any
     ) -> status_pb2.FlowStatus:
-        kind = events.flow_kind_word(request.flow.flow_kind)
+        kind = enum_word(FlowKind, request.flow.flow_kind)
         tenant_id = context.current().tenant_id
         return await use_cases.get_flow_status(self._database, tenant_id, request.flow.instance_id, kind)
 
@@ -139,8 +142,8 @@ def _concerns(change: store.ChangeRow, instance_ids: frozenset[str], project_id:
 def _transition(row: store.TransitionRow) -> status_pb2.StatusTransition:
     transition = status_pb2.StatusTransition(
         instance_id=row.instance_id,
-        from_status=events.status_value(row.from_status),
-        to_status=events.status_value(row.to_status),
+        from_status=enum_number(Status, row.from_status.lower()),
+        to_status=enum_number(Status, row.to_status.lower()),
         revision=row.revision,
         caused_by_run_id=row.caused_by_run_id,
     )

@@ -8,11 +8,13 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.status.v1 import status_pb2
 from servicekit import outbox, pages
 from servicekit.clock import Clock
 from servicekit.consumer import insert_consumed
 from servicekit.database import Database
+from servicekit.enums import enum_number
 from servicekit.errors import NotFoundError
 from servicekit.ids import IdSource
 from status_service import domain, events, store
@@ -144,7 +146,7 @@ async def get_flow_status(
         NotFoundError: INSTANCE_NOT_FOUND or FLOW_NOT_FOUND.
     """
     (status,) = await get_statuses(database, tenant_id, [instance_id])
-    wanted = events.flow_kind_value(flow_kind)
+    wanted = enum_number(FlowKind, flow_kind)
     for flow in status.flows:
         if flow.flow_kind == wanted:
             return flow

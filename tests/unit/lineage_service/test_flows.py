@@ -24,6 +24,7 @@ from lineage_service.domain.flows import (
 )
 from optaic.common.v1.flow_pb2 import FlowKind, Status
 from optaic.lineage.v1 import lineage_pb2
+from servicekit.enums import enum_number
 
 FLOW = FlowKey("01900000-0000-7000-8000-000000000001", "refresh")
 
@@ -52,7 +53,7 @@ def test_every_value_has_its_protobuf_number() -> None:
         assert lineage_pb2.CauseKind.Value(f"CAUSE_KIND_{kind.name}") == kind.value
     for number in FlowKind.values():
         if number:
-            assert events.kind_number(events.kind_name(number)) == number
+            assert enum_number(FlowKind, events.kind_name(number)) == number
 
 
 _ends = st.sampled_from([Phase.ACTIVE, Phase.COMPLETED, Phase.FAILED, Phase.CANCELLED])
