@@ -19,6 +19,7 @@ from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from servicekit.backoff import backoff
 from servicekit.broker import DEAD_LETTER_ROOT, DEAD_LETTERS, Broker
 from servicekit.database import Database
 from servicekit.errors import UnavailableError
@@ -110,7 +111,7 @@ class Consumer:
 
     async def run(self) -> None:
         """Consume for ever, whatever breaks."""
-        backoff = _RETRY_DELAY
+        failures = 0
         while True:
             try:
                 await self._broker.ready()
@@ -121,16 +122,17 @@ class Consumer:
                         messages = await pull.next_batch()
                         began = time.monotonic()
                         await self._consume(messages)
-                        backoff = _RETRY_DELAY
+                        failures = 0
                         if began - asked < _BUSY_SECONDS:
                             taken = time.monotonic() - began
                             await asyncio.sleep(min(_GATHER_FACTOR * taken, _LONGEST_GATHERING))
             except Exception as error:  # noqa: BLE001 - nothing may end the consumer
+                failures += 1
+                wait = backoff(failures, first=_RETRY_DELAY, longest=_LONGEST_BACKOFF)
                 _log.warning(
-                    "consumer interrupted", consumer=self.name, error=repr(error), retry_seconds=backoff
+                    "consumer interrupted", consumer=self.name, error=repr(error), retry_seconds=wait
                 )
-                await asyncio.sleep(backoff)
-                backoff = min(backoff * 2, _LONGEST_BACKOFF)
+                await asyncio.sleep(wait)
 
     async def _ensure_consumer(self) -> None:
         config = ConsumerConfig(

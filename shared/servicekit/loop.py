@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from servicekit.backoff import backoff
+
 _log = structlog.get_logger(__name__)
 _FIRST_BACKOFF = 0.1
 _LONGEST_BACKOFF = 30.0
@@ -28,17 +30,18 @@ class Loop:
 
     async def run(self) -> None:
         """Run for ever; a failing step is logged and tried again, ever more slowly."""
-        backoff = _FIRST_BACKOFF
+        failures = 0
         while True:
             self._woken.clear()
             try:
                 while await self._step():
                     pass
-                backoff = _FIRST_BACKOFF
+                failures = 0
             except Exception:  # noqa: BLE001 - a level-triggered loop outlives every fault
-                _log.exception("loop step failed", loop=self.name, retry_seconds=backoff)
-                await asyncio.sleep(backoff)
-                backoff = min(backoff * 2, _LONGEST_BACKOFF)
+                failures += 1
+                wait = backoff(failures, first=_FIRST_BACKOFF, longest=_LONGEST_BACKOFF)
+                _log.exception("loop step failed", loop=self.name, retry_seconds=wait)
+                await asyncio.sleep(wait)
                 continue
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._interval):

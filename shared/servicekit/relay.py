@@ -11,6 +11,7 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from servicekit.backoff import backoff
 from servicekit.broker import Broker, OrderedChannel
 from servicekit.database import Database
 from servicekit.events import Event, headers_of
@@ -30,6 +31,7 @@ _BUSY_SECONDS = 0.005
 _GATHER_SECONDS = 0.03
 _FIRST_BACKOFF = 0.1
 _LONGEST_BACKOFF = 5.0
+_JITTER = 0.25  # spreads the replicas
 _log = structlog.get_logger(__name__)
 
 
@@ -53,17 +55,18 @@ class Relay:
 
     async def run(self) -> None:
         """Publish for ever, whatever breaks."""
-        backoff = _FIRST_BACKOFF
+        failures = 0
         while True:
             began = time.monotonic()
             try:
                 await self._lead_if_elected()
             except Exception as error:  # noqa: BLE001 - nothing may end the relay
                 if time.monotonic() - began > _LONGEST_BACKOFF:
-                    backoff = _FIRST_BACKOFF
-                _log.warning("relay interrupted", error=repr(error), retry_seconds=backoff)
-                await asyncio.sleep(backoff * random.uniform(0.5, 1))  # noqa: S311 - spreads the replicas
-                backoff = min(backoff * 2, _LONGEST_BACKOFF)
+                    failures = 0
+                failures += 1
+                wait = backoff(failures, first=_FIRST_BACKOFF, longest=_LONGEST_BACKOFF, jitter=_JITTER)
+                _log.warning("relay interrupted", error=repr(error), retry_seconds=wait)
+                await asyncio.sleep(wait)
             finally:
                 self.is_leader = False
             await asyncio.sleep(self._poll_seconds * random.uniform(0.5, 1))  # noqa: S311 - spreads the replicas
