@@ -11,10 +11,19 @@ from uuid import UUID
 
 import structlog
 
+from redaction import redact
 from worker.children import Child, Forkserver
 from worker.config import Settings
 from worker.deaths import report_death
-from worker.prefect_adapter import DueRun, FlowRunRefusedError, WorkPool, execute_flow_run, make_ticket
+from worker.prefect_adapter import (
+    DueRun,
+    FlowRunRefusedError,
+    FlowRunUnusableError,
+    WorkPool,
+    execute_flow_run,
+    make_ticket,
+)
+from worker.ticket import Ticket, TicketInvalidError
 
 _LONGEST_DELAY = 5.0
 _CALL_SECONDS = 10.0  # one call to Prefect
@@ -73,19 +82,25 @@ class Executor:
 
     async def _execute(self, flow_run: DueRun) -> None:
         try:
-            async with asyncio.timeout(_CALL_SECONDS):
-                entrypoint = await self._pool.find_entrypoint(flow_run)
-                claimed = await self._pool.claim(flow_run)
-        except FlowRunRefusedError as error:
-            _log.info("flow run not claimed", flow_run_id=str(flow_run.id), reason=str(error))
+            await self._take(flow_run)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the flow run must not stay as it is
+            _log.exception("flow run not executed", flow_run_id=str(flow_run.id), error=repr(error))
+            text = f"The worker could not execute the flow run: {type(error).__name__}; see the worker's log."
+            await self._record(lambda: self._pool.record_crashed(flow_run.id, text))
+
+    async def _take(self, flow_run: DueRun) -> None:
+        try:
+            ticket = make_ticket(flow_run)
+        except TicketInvalidError as error:
+            text = redact(str(error))
+            _log.warning("flow run refused", flow_run_id=str(flow_run.id), reason=text)
+            await self._record(lambda: self._pool.record_failed(flow_run.id, text))
             return
-        except Exception as error:  # noqa: BLE001 - it stays in the pool and is seen again
-            _log.warning("flow run not claimed", flow_run_id=str(flow_run.id), error=repr(error))
+        claimed = await self._claim(flow_run)
+        if claimed is None:
             return
         try:
-            child = await self._forkserver.run(
-                execute_flow_run, claimed, entrypoint, self._settings.log_level
-            )
+            child = await self._forkserver.run(execute_flow_run, *claimed, self._settings.log_level)
         except Exception as error:  # noqa: BLE001 - no memory, no process: the flow run must not stay pending
             _log.exception("no child", flow_run_id=str(flow_run.id), error=repr(error))
             await self._record(lambda: self._pool.record_death(flow_run.id, 255))
@@ -104,9 +119,31 @@ class Executor:
             return
         # Nobody but this process knows what ended it.
         await asyncio.gather(
-            report_death(make_ticket(flow_run), self._settings, code),
+            self._report_death(ticket, code),
             self._record(lambda: self._pool.record_death(flow_run.id, code)),
         )
+
+    async def _claim(self, flow_run: DueRun) -> tuple[str, str] | None:
+        """Return what a child needs to execute it; None where it is not ours, or was ended, or stays in the pool."""
+        try:
+            async with asyncio.timeout(_CALL_SECONDS):
+                entrypoint = await self._pool.find_entrypoint(flow_run)
+                return await self._pool.claim(flow_run), entrypoint
+        except FlowRunRefusedError as error:
+            _log.info("flow run not claimed", flow_run_id=str(flow_run.id), reason=str(error))
+        except FlowRunUnusableError as error:
+            text = str(error)
+            _log.warning("flow run not claimed", flow_run_id=str(flow_run.id), reason=text)
+            await self._record(lambda: self._pool.record_crashed(flow_run.id, text))
+        except Exception as error:  # noqa: BLE001 - it stays in the pool and is seen again
+            _log.warning("flow run not claimed", flow_run_id=str(flow_run.id), error=repr(error))
+        return None
+
+    async def _report_death(self, ticket: Ticket, code: int) -> None:
+        try:
+            await report_death(ticket, self._settings, code)
+        except Exception as error:  # noqa: BLE001 - run-service finds out by itself, later
+            _log.exception("death not reported", flow_run_id=ticket.orchestrator_run_id, error=repr(error))
 
     async def _watch_cancellations(self) -> None:
         while True:
@@ -134,6 +171,7 @@ class Executor:
                 await asyncio.sleep(min(0.2 * 2**attempt, _LONGEST_DELAY))
             else:
                 return
+        _log.error("state not recorded", attempts=_RECORD_ATTEMPTS)
 
     async def _drain(self) -> None:
         """Let runs end by themselves; then have them report that they were stopped; then kill them."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
-import socket
 from collections.abc import Iterator
 
 from prefect import flow
@@ -17,7 +15,7 @@ from prefect.states import Cancelled, Completed, Failed
 from redaction import redact
 from worker.config import Settings
 from worker.execution import Outcome, execute_run
-from worker.ticket import Ticket
+from worker.ticket import Ticket, TicketInvalidError
 
 _STATES = {Outcome.COMPLETED: Completed, Outcome.FAILED: Failed, Outcome.CANCELLED: Cancelled}
 
@@ -28,15 +26,16 @@ async def execute(tenant_id: str, instance_id: str, flow_kind: str, run_id: str 
     current = FlowRunContext.get()
     if current is None or current.flow_run is None or current.flow_run.expected_start_time is None:
         raise RuntimeError("this flow is executed by a Prefect flow run only")
-    ticket = Ticket(
-        tenant_id=tenant_id,
-        instance_id=instance_id,
-        flow_kind=flow_kind,
-        run_id=run_id,
-        orchestrator_run_id=str(current.flow_run.id),
-        scheduled_time=current.flow_run.expected_start_time,
-        executor=f"{socket.gethostname()}:{os.getpid()}",
-    )
+    given = {
+        "tenant_id": tenant_id,
+        "instance_id": instance_id,
+        "flow_kind": flow_kind,
+        "run_id": run_id,
+    }
+    try:
+        ticket = Ticket.read(given, str(current.flow_run.id), current.flow_run.expected_start_time)
+    except TicketInvalidError as error:
+        return Failed(message=redact(str(error)))
     with _cancelled_by_sigterm():
         ending = await execute_run(ticket, Settings())
     return _STATES[ending.outcome](message=redact(ending.message))

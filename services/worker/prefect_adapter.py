@@ -8,7 +8,6 @@ import datetime as dt
 import logging
 import os
 import signal
-import socket
 from collections.abc import Collection, Sequence
 from typing import Any, Self, TypeAlias
 from uuid import UUID
@@ -27,7 +26,7 @@ from prefect.exceptions import Abort, ObjectAlreadyExists, ObjectNotFound, Pause
 from prefect.flow_engine import run_flow
 from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
-from prefect.states import Cancelled, Crashed, Pending
+from prefect.states import Cancelled, Crashed, Failed, Pending
 from prefect.utilities.engine import propose_state
 
 from servicekit import logging as service_logging
@@ -39,6 +38,10 @@ _log = structlog.get_logger(__name__)
 
 class FlowRunRefusedError(Exception):
     """Prefect does not let the flow run start: somebody else has it, or it was cancelled."""
+
+
+class FlowRunUnusableError(Exception):
+    """No worker can execute the flow run, now or later; the message says why."""
 
 
 class WorkPool:
@@ -96,14 +99,25 @@ class WorkPool:
         return flow_run.model_dump_json()
 
     async def find_entrypoint(self, flow_run: FlowRun) -> str:
-        """The code that its deployment names; deployments do not change theirs."""
+        """The code that its deployment names; deployments do not change theirs.
+
+        Raises:
+            FlowRunUnusableError: nothing names its code.
+        """
         deployment_id = flow_run.deployment_id
         if deployment_id is None:
-            raise FlowRunRefusedError("the flow run has no deployment")
+            raise FlowRunUnusableError("The flow run was not started: it has no deployment, or lost it.")
         if deployment_id not in self._entrypoints:
-            deployment = await self._client.read_deployment(deployment_id)
+            try:
+                deployment = await self._client.read_deployment(deployment_id)
+            except ObjectNotFound:
+                raise FlowRunUnusableError(
+                    "The flow run was not started: its deployment was deleted."
+                ) from None
             if not deployment.entrypoint:
-                raise FlowRunRefusedError("the deployment has no entrypoint")
+                raise FlowRunUnusableError(
+                    f"The flow run was not started: its deployment {deployment.name} names no entrypoint."
+                )
             self._entrypoints[deployment_id] = deployment.entrypoint
         return self._entrypoints[deployment_id]
 
@@ -124,6 +138,19 @@ class WorkPool:
         state: State[None] = Cancelled(message="Cancelled; the process was ended.")
         await self._client.set_flow_run_state(flow_run_id, state, force=True)
 
+    async def record_failed(self, flow_run_id: UUID, message: str) -> None:
+        """FAILED, unless it has ended: it asks for what no worker can do."""
+        await self._end(flow_run_id, Failed(message=message))
+
+    async def record_crashed(self, flow_run_id: UUID, message: str) -> None:
+        """CRASHED, unless it has ended: the fault is outside of it, and another flow run may fare better."""
+        await self._end(flow_run_id, Crashed(message=message))
+
+    async def _end(self, flow_run_id: UUID, state: State[Any]) -> None:
+        current = (await self._client.read_flow_run(flow_run_id)).state
+        if current is None or not current.is_final():
+            await self._client.set_flow_run_state(flow_run_id, state, force=True)
+
     async def record_death(self, flow_run_id: UUID, exit_code: int) -> None:
         """The child is gone: CANCELLED if that was asked for, CRASHED if it had not ended itself, else as it is."""
         current = (await self._client.read_flow_run(flow_run_id)).state
@@ -138,21 +165,13 @@ class WorkPool:
 
 
 def make_ticket(flow_run: FlowRun) -> Ticket:
-    """What the flow run's process was told, for who speaks in its place.
+    """What the flow run's process is told, for who speaks in its place.
 
     Raises:
-        KeyError: it is no flow run of ours.
+        TicketInvalidError: it is no flow run of ours.
     """
-    given = flow_run.parameters
-    return Ticket(
-        tenant_id=given["tenant_id"],
-        instance_id=given["instance_id"],
-        flow_kind=given["flow_kind"],
-        run_id=given.get("run_id", ""),
-        orchestrator_run_id=str(flow_run.id),
-        scheduled_time=flow_run.expected_start_time or dt.datetime.now(dt.UTC),
-        executor=f"{socket.gethostname()}:{os.getpid()}",
-    )
+    time = flow_run.expected_start_time or dt.datetime.now(dt.UTC)
+    return Ticket.read(flow_run.parameters, str(flow_run.id), time)
 
 
 def execute_flow_run(flow_run_json: str, entrypoint: str, log_level: str) -> None:

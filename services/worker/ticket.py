@@ -3,10 +3,35 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
+import socket
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
 from optaic.common.v1 import flow_pb2
 from optaic.run.v1 import run_report_service_pb2
+from servicekit.context import is_tenant_id
+from servicekit.ids import is_id
+
+_PREFIX = "FLOW_KIND_"
+_FLOW_KINDS = {
+    name.removeprefix(_PREFIX).lower(): number for name, number in flow_pb2.FlowKind.items() if number
+}
+_LONGEST_SHOWN = 100  # characters
+# Of each parameter: whether a text is one, and what it has to be.
+_PARAMETERS: Mapping[str, tuple[Callable[[str], bool], str]] = {
+    "tenant_id": (is_tenant_id, "the id of a tenant"),
+    "instance_id": (is_id, "the id of an instance"),
+    "flow_kind": (_FLOW_KINDS.__contains__, f"one of {', '.join(_FLOW_KINDS)}"),
+    "run_id": (lambda text: not text or is_id(text), "the id of a run, or left out"),
+}
+_OPTIONAL = {"run_id": ""}
+_WHAT_TO_DO = "Leave the parameters of a flow run as its deployment gives them, or start runs by `optaic run submit` instead."
+
+
+class TicketInvalidError(ValueError):
+    """No run can be asked for with what the flow run was given; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +46,31 @@ class Ticket:
     scheduled_time: dt.datetime  # the nominal time
     executor: str
 
+    @classmethod
+    def read(
+        cls, parameters: Mapping[str, Any], orchestrator_run_id: str, scheduled_time: dt.datetime
+    ) -> Self:
+        """What a flow run was given; anybody can start one by hand, with whatever parameters.
+
+        Raises:
+            TicketInvalidError: naming all that is wrong with the parameters.
+        """
+        given = {**_OPTIONAL, **parameters}
+        problems = [f"{name!r} is no parameter of this flow" for name in sorted(given.keys() - _PARAMETERS)]
+        for name, (is_right, meaning) in _PARAMETERS.items():
+            if name not in given:
+                problems.append(f"{name} is missing, {meaning}")
+            elif not (isinstance(value := given[name], str) and is_right(value)):
+                problems.append(f"{name} is {_show(value)}, and has to be {meaning}")
+        if problems:
+            raise TicketInvalidError(f"The run was not started: {'; '.join(problems)}. {_WHAT_TO_DO}")
+        return cls(
+            **{name: given[name] for name in _PARAMETERS},
+            orchestrator_run_id=orchestrator_run_id,
+            scheduled_time=scheduled_time,
+            executor=f"{socket.gethostname()}:{os.getpid()}",
+        )
+
     def make_request(self) -> run_report_service_pb2.StartRunRequest:
         """Start the run, or, asked again for the same flow run, learn how it was started."""
         request = run_report_service_pb2.StartRunRequest(
@@ -30,6 +80,11 @@ class Ticket:
             request.run_id = self.run_id
         else:
             request.scheduled.flow.instance_id = self.instance_id
-            request.scheduled.flow.flow_kind = flow_pb2.FlowKind.Value(f"FLOW_KIND_{self.flow_kind.upper()}")
+            request.scheduled.flow.flow_kind = flow_pb2.FlowKind.Value(f"{_PREFIX}{self.flow_kind.upper()}")
             request.scheduled.scheduled_time.FromDatetime(self.scheduled_time)
         return request
+
+
+def _show(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."

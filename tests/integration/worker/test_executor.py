@@ -16,6 +16,7 @@ import pytest
 
 from optaic.common.v1 import flow_pb2
 from optaic.run.v1 import run_pb2
+from servicekit.ids import new_id
 from support.polling import eventually
 from support.prefect_api import PrefectApi
 from support.worker import World, running_process
@@ -107,6 +108,7 @@ async def test_one_worker_outlives_whatever_happens_to_its_runs(fixture: Fixture
         await _cancelling_in_prefect_ends_the_process(fixture)
         await _what_ended_a_run_is_said(fixture)
         await _a_killed_flow_run_is_a_crash_and_says_so(fixture)
+        await _a_flow_run_that_no_worker_can_execute_ends_and_says_why(fixture)
         await _both_records_agree_on_a_run(fixture)
         assert worker.poll() is None
 
@@ -160,6 +162,22 @@ async def _a_killed_flow_run_is_a_crash_and_says_so(fixture: Fixture) -> None:
     await eventually(lambda: run.status == run_pb2.RUN_STATUS_FAILED)
     assert run.error.type == "PROCESS_KILLED"
     assert "SIGKILL" in run.error.message
+
+
+async def _a_flow_run_that_no_worker_can_execute_ends_and_says_why(fixture: Fixture) -> None:
+    prefect = fixture.prefect
+    deployment = await prefect.deploy("by.hand", fixture.pool)
+    state = await prefect.wait(await prefect.trigger(deployment, instance_id="prices", start="2024-01-01"))
+    assert state["type"] == "FAILED"
+    assert "instance_id is 'prices', and has to be the id of an instance" in state["message"]
+    assert "'start' is no parameter of this flow" in state["message"]
+    with_code = await prefect.call("GET", f"/deployments/{deployment}")
+    body = {key: with_code[key] for key in ("flow_id", "work_pool_name")} | {"name": "without.code"}
+    without_code = (await prefect.call("POST", "/deployments/", body))["id"]
+    given = {"tenant_id": TENANT, "instance_id": new_id(), "flow_kind": "refresh"}
+    state = await prefect.wait(await prefect.trigger(without_code, **given))
+    assert state["type"] == "CRASHED"
+    assert "its deployment without.code names no entrypoint" in state["message"]
 
 
 async def test_a_terminated_worker_fails_what_runs_and_leaves_no_process(fixture: Fixture) -> None:

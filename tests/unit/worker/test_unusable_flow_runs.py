@@ -1,0 +1,181 @@
+"""Flow runs that no worker can execute, or that something goes wrong with on the way to a process: each of them ends."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID, uuid4
+
+import pytest
+from prefect.client.schemas.objects import FlowRun
+
+from servicekit.ids import new_id
+from support.polling import eventually
+from worker.children import Forkserver
+from worker.config import Settings
+from worker.executor import Executor
+from worker.prefect_adapter import FlowRunUnusableError, WorkPool
+from worker.ticket import Ticket, TicketInvalidError
+
+NOW = dt.datetime(2026, 1, 2, 16, 30, tzinfo=dt.UTC)
+GIVEN: dict[str, Any] = {"tenant_id": "acme", "instance_id": new_id(), "flow_kind": "refresh"}
+
+ODD: list[tuple[dict[str, Any], list[str]]] = [
+    ({}, ["tenant_id is missing", "instance_id is missing", "flow_kind is missing"]),
+    ({**GIVEN, "instance_id": 5}, ["instance_id is 5, and has to be the id of an instance"]),
+    ({**GIVEN, "instance_id": "prices"}, ["instance_id is 'prices'"]),
+    ({**GIVEN, "instance_id": None}, ["instance_id is None"]),
+    ({**GIVEN, "tenant_id": "Acme\r\nx"}, ["tenant_id is 'Acme\\r\\nx'"]),
+    ({**GIVEN, "tenant_id": ["acme"]}, ["tenant_id is ['acme']"]),
+    ({**GIVEN, "flow_kind": "unspecified"}, ["flow_kind is 'unspecified'", "one of refresh, "]),
+    ({**GIVEN, "flow_kind": "REFRESH"}, ["flow_kind is 'REFRESH'"]),
+    ({**GIVEN, "flow_kind": {}}, ["flow_kind is {}"]),
+    ({**GIVEN, "run_id": "7"}, ["run_id is '7'"]),
+    ({**GIVEN, "run_id": 7.5}, ["run_id is 7.5"]),
+    ({**GIVEN, "start": "2024-01-01"}, ["'start' is no parameter of this flow"]),
+    ({**GIVEN, "run_id": "x" * 10_000}, ["run_id is 'xxx"]),
+]
+
+
+class Pool:
+    """A work pool with one flow run, and what was recorded of it."""
+
+    def __init__(self, flow_run: FlowRun) -> None:
+        self.flow_run = flow_run
+        self.states: list[tuple[str, str]] = []
+        self.find: Callable[[], str] = lambda: "worker.flow.execute"
+
+    async def ensure(self) -> None:
+        """There is one."""
+
+    async def list_due(self) -> Sequence[FlowRun]:
+        return [] if self.states else [self.flow_run]
+
+    async def find_entrypoint(self, _: FlowRun) -> str:
+        return self.find()
+
+    async def claim(self, flow_run: FlowRun) -> str:
+        return flow_run.model_dump_json()
+
+    async def list_cancelling(self, _: object) -> Sequence[UUID]:
+        return []
+
+    async def record_failed(self, flow_run_id: UUID, message: str) -> None:
+        assert flow_run_id == self.flow_run.id
+        self.states.append(("FAILED", message))
+
+    async def record_crashed(self, flow_run_id: UUID, message: str) -> None:
+        assert flow_run_id == self.flow_run.id
+        self.states.append(("CRASHED", message))
+
+    async def record_death(self, flow_run_id: UUID, code: int) -> None:
+        await self.record_crashed(flow_run_id, str(code))
+
+
+class DeadChild:
+    """A child that was killed."""
+
+    pid = 7
+    was_sent_a_signal = False
+
+    async def wait(self) -> int:
+        return -signal.SIGKILL
+
+
+class OneForkserver:
+    """Makes such children, or cannot."""
+
+    def __init__(self, fault: Exception | None) -> None:
+        self._fault = fault
+
+    async def run(self, *_: object) -> DeadChild:
+        if self._fault is not None:
+            raise self._fault
+        return DeadChild()
+
+    async def stop(self) -> None:
+        """There is none."""
+
+
+async def _execute(pool: Pool, folder: Path, fault: Exception | None = None) -> tuple[str, str]:
+    """Run a worker until the flow run has ended; how it did."""
+    settings = Settings(
+        instance_address="127.0.0.1:9",
+        run_address="127.0.0.1:9",
+        data_root=str(folder),
+        poll_seconds=0.01,
+        worker_grace_seconds=0,
+    )
+    executor = Executor(settings, cast("WorkPool", pool), cast("Forkserver", OneForkserver(fault)))
+    stop = asyncio.Event()
+    running = asyncio.create_task(executor.run(stop))
+    try:
+        await eventually(lambda: pool.states, 10)
+    finally:
+        stop.set()
+        await running
+    return pool.states[0]
+
+
+def _flow_run(parameters: dict[str, Any]) -> FlowRun:
+    return FlowRun(flow_id=uuid4(), deployment_id=uuid4(), parameters=parameters, expected_start_time=NOW)
+
+
+@pytest.mark.parametrize(("parameters", "said"), ODD)
+async def test_a_flow_run_with_other_parameters_than_ours_fails_and_says_what_is_wrong(
+    parameters: dict[str, Any], said: list[str], tmp_path: Path
+) -> None:
+    state, message = await _execute(Pool(_flow_run(parameters)), tmp_path)
+    assert state == "FAILED"
+    assert [text for text in said if text not in message] == []
+    assert "optaic run submit" in message
+    assert len(message) < 1000
+
+
+@pytest.mark.parametrize("said", ["it has no deployment", "its deployment was deleted"])
+async def test_a_flow_run_whose_code_nothing_names_ends(said: str, tmp_path: Path) -> None:
+    pool = Pool(_flow_run(GIVEN))
+
+    def refuse() -> str:
+        raise FlowRunUnusableError(said)
+
+    pool.find = refuse
+    assert await _execute(pool, tmp_path) == ("CRASHED", said)
+
+
+async def test_a_flow_run_that_gets_no_process_ends(tmp_path: Path) -> None:
+    assert await _execute(Pool(_flow_run(GIVEN)), tmp_path, MemoryError()) == ("CRASHED", "255")
+
+
+async def test_a_flow_run_whose_process_dies_ends_whatever_its_report_meets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise RuntimeError("no channel")
+
+    monkeypatch.setattr("worker.executor.report_death", fail)
+    assert await _execute(Pool(_flow_run(GIVEN)), tmp_path) == ("CRASHED", str(-signal.SIGKILL))
+
+
+async def test_a_fault_of_the_worker_itself_ends_the_flow_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: FlowRun) -> Ticket:
+        raise OSError("no host name")
+
+    monkeypatch.setattr("worker.executor.make_ticket", fail)
+    state, message = await _execute(Pool(_flow_run(GIVEN)), tmp_path)
+    assert state == "CRASHED"
+    assert "OSError; see the worker's log" in message
+
+
+def test_a_flow_run_as_the_schedule_or_a_submission_makes_it_is_taken() -> None:
+    assert not Ticket.read(GIVEN, "f", NOW).run_id
+    run_id = new_id()
+    assert Ticket.read({**GIVEN, "run_id": run_id}, "f", NOW).make_request().run_id == run_id
+    with pytest.raises(TicketInvalidError, match="and has to be"):
+        Ticket.read({**GIVEN, "run_id": run_id.upper()}, "f", NOW)
