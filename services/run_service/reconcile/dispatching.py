@@ -23,7 +23,7 @@ from run_service.store import runs as run_store
 from run_service.store.queues import Dispatch
 from run_service.store.records import Record
 from run_service.use_cases.dependencies import Dependencies
-from run_service.use_cases.ending import ending_of, make_ending
+from run_service.use_cases.ending import ending_of, is_its_own, make_ending
 
 _log = structlog.get_logger(__name__)
 
@@ -94,25 +94,20 @@ class Dispatcher:
         due_time = deps.clock.now() + timedelta(seconds=deps.settings.observe_interval_seconds)
         async with deps.database.transaction(tenant_id) as connection:
             await run_store.set_orchestrator_run(connection, tenant_id, dispatch.run_id, flow_run_id)
-            await queues.update_dispatches(
-                connection,
-                [dispatch.key],
-                {
-                    "action": "await",
-                    "orchestrator_run_id": flow_run_id,
-                    "due_time": due_time,
-                    "attempts": 0,
-                    "seen_state": "",
-                    "seen_since_time": None,
-                    "last_error": "",
-                },
-                action="create",
-            )
             record = await run_store.get_run(connection, tenant_id, dispatch.run_id)
             is_pair = record is not None and record.run.orchestrator_run_id == flow_run_id
-            if (
-                not is_pair
-            ):  # the run ended, or somebody else's flow run took it, while this one was being made
+            values = {
+                "action": "await",
+                "orchestrator_run_id": flow_run_id,
+                "due_time": due_time,
+                "attempts": 0,
+                "seen_state": "",
+                "seen_since_time": None,
+                "last_error": "",
+            }
+            await queues.update_dispatches(connection, [dispatch], values if is_pair else {}, action="create")
+            if not is_pair:
+                # The run ended, or goes on with another flow run, while this one was being made.
                 await endings.insert_endings(connection, [self._ending(dispatch, flow_run_id, record)])
         if not is_pair:
             deps.wake_ender()
@@ -135,8 +130,7 @@ class Dispatcher:
 
     def _ending(self, dispatch: Dispatch, flow_run_id: str, record: Record | None) -> endings.Ending:
         """As the run has ended, unless it is another flow run's."""
-        is_its_own = record is not None and record.run.orchestrator_run_id in {"", flow_run_id}
-        if record is not None and is_its_own and record.status in ENDED:
+        if record is not None and record.status in ENDED and is_its_own(record, flow_run_id):
             return ending_of(self._deps, dispatch.tenant_id, record, flow_run_id=flow_run_id)
         return make_ending(
             self._deps,
@@ -157,7 +151,7 @@ class Dispatcher:
         async with self._deps.database.infra() as connection:
             await queues.update_dispatches(
                 connection,
-                [dispatch.key],
+                [dispatch],
                 {"due_time": due_time, "attempts": attempts, "last_error": redact(repr(error))[:1000]},
                 action=dispatch.action,
             )

@@ -12,7 +12,7 @@ from run_service.domain import RunStatus
 from run_service.domain.pairing import FlowRunState, Patience, Step, next_step
 from run_service.ports import Orchestrator, OrchestratorUnavailableError
 from run_service.store import queues
-from run_service.store.queues import Dispatch, Key
+from run_service.store.queues import Dispatch
 from run_service.use_cases.cancellation import cancel_as_orchestrator
 from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.redispatch import dispatch_again
@@ -33,9 +33,14 @@ class Observer:
 
     async def step(self) -> bool:
         """Compare one batch; False: nothing more is due."""
-        deps = self._deps
-        now = deps.clock.now()
+        now = self._deps.clock.now()
         await self._notice_absence(now)
+        has_more = await self._look(now)
+        self._last_look = self._deps.clock.now()  # a step that takes long is no absence
+        return has_more
+
+    async def _look(self, now: datetime) -> bool:
+        deps = self._deps
         await self._expire(now)
         async with deps.database.infra() as connection:
             claimed = await queues.claim_dispatches(
@@ -45,6 +50,7 @@ class Observer:
                 now + timedelta(seconds=deps.settings.dispatch_claim_seconds),
                 _BATCH,
             )
+        self._last_look = deps.clock.now()  # we are there, and so is the database, whatever comes
         if not claimed:
             return False
         try:
@@ -64,14 +70,13 @@ class Observer:
         if self._last_look is None or now - self._last_look > longest:
             async with self._deps.database.infra() as connection:
                 await queues.forget_ages(connection, now)
-        self._last_look = now
 
     async def _release(self, dispatches: Iterable[Dispatch], now: datetime) -> None:
         """Give them back; while the orchestrator is away no worker gets on."""
         due_time = now + timedelta(seconds=self._deps.settings.observe_interval_seconds)
         async with self._deps.database.infra() as connection:
             await queues.update_dispatches(
-                connection, [item.key for item in dispatches], {"due_time": due_time, "seen_state": ""}
+                connection, list(dispatches), {"due_time": due_time, "seen_state": ""}
             )
 
     async def _compare(
@@ -82,8 +87,8 @@ class Observer:
             start=timedelta(seconds=settings.start_timeout_seconds),
             report=timedelta(seconds=settings.orchestrator_grace_seconds),
         )
-        unchanged: list[Key] = []
-        changed: dict[str, list[Key]] = defaultdict(list)
+        unchanged: list[Dispatch] = []
+        changed: dict[str, list[Dispatch]] = defaultdict(list)
         by_step: dict[Step, list[Dispatch]] = defaultdict(list)
         for dispatch in claimed:
             state = states.get(dispatch.orchestrator_run_id or "")
@@ -98,25 +103,26 @@ class Observer:
             if step is not Step.KEEP:
                 by_step[step].append(dispatch)
             elif is_same:
-                unchanged.append(dispatch.key)
+                unchanged.append(dispatch)
             else:
-                changed[state.value if state is not None else _ABSENT].append(dispatch.key)
+                changed[state.value if state is not None else _ABSENT].append(dispatch)
         due_time = now + timedelta(seconds=settings.observe_interval_seconds)
         async with self._deps.database.infra() as connection:
             await queues.update_dispatches(connection, unchanged, {"due_time": due_time})
-            for word, keys in changed.items():
+            for word, some in changed.items():
                 values = {"due_time": due_time, "seen_state": word, "seen_since_time": now}
-                await queues.update_dispatches(connection, keys, values)
+                await queues.update_dispatches(connection, some, values)
         for step, dispatches in by_step.items():
-            for tenant_id, some in _by_tenant(dispatches).items():
-                await self._take(step, tenant_id, some, states)
+            for tenant_id, those in _by_tenant(dispatches).items():
+                await self._take(step, tenant_id, those, states)
 
     async def _take(
         self, step: Step, tenant_id: str, dispatches: list[Dispatch], states: dict[str, FlowRunState]
     ) -> None:
-        run_ids = [dispatch.run_id for dispatch in dispatches]
+        # A run that has got another flow run since is not meant: what was seen is the one before.
+        pairs = {dispatch.run_id: str(dispatch.orchestrator_run_id) for dispatch in dispatches}
         if step is Step.CANCEL:
-            await cancel_as_orchestrator(self._deps, tenant_id, run_ids)
+            await cancel_as_orchestrator(self._deps, tenant_id, pairs)
         elif step is Step.DISPATCH_AGAIN:
             await dispatch_again(self._deps, tenant_id, dispatches, states)
         elif step is Step.GIVE_UP:
@@ -124,14 +130,16 @@ class Observer:
                 f"workers have claimed {self._deps.settings.dispatch_limit} flow runs of it in turn, and none has started it"
                 f" within {self._deps.settings.start_timeout_seconds:g} s; see the workers' logs, then run it again"
             )
-            await fail_runs(self._deps, tenant_id, run_ids, "WORKER_LOST", text, only=RunStatus.PENDING)
+            await fail_runs(
+                self._deps, tenant_id, list(pairs), "WORKER_LOST", text, only=RunStatus.PENDING, pairs=pairs
+            )
         else:
             by_state: dict[FlowRunState, list[str]] = defaultdict(list)
             for dispatch in dispatches:
                 by_state[states[dispatch.orchestrator_run_id or ""]].append(dispatch.run_id)
             for state, some in by_state.items():
                 text = f"the flow run ended as {state} without a report of the run's end"
-                await fail_runs(self._deps, tenant_id, some, f"ORCHESTRATOR_{state}", text)
+                await fail_runs(self._deps, tenant_id, some, f"ORCHESTRATOR_{state}", text, pairs=pairs)
 
     async def _expire(self, now: datetime) -> None:
         """Give up runs that nobody started for too long."""

@@ -20,7 +20,7 @@ from run_service.store import runs as run_store
 from run_service.store.endings import Ending
 from run_service.store.records import Record
 from run_service.use_cases.dependencies import Dependencies
-from run_service.use_cases.ending import ending_of, make_ending
+from run_service.use_cases.ending import ending_of, is_its_own, make_ending
 from run_service.use_cases.lost_ticks import lose_tick
 from servicekit.errors import DomainError, NotFoundError
 
@@ -81,8 +81,7 @@ class Sweeper:
 
     def _ending(self, flow_run: FlowRun, record: Record) -> list[Ending]:
         tenant_id, flow_run_id = flow_run.tenant_id, flow_run.flow_run_id
-        paired_with = record.run.orchestrator_run_id
-        if flow_run_id in record.superseded_run_ids or paired_with not in {"", flow_run_id}:
+        if not is_its_own(record, flow_run_id):
             text = "the run has another flow run"
             return [
                 make_ending(

@@ -32,6 +32,9 @@ class Dispatch:
     number: int
     seen_state: str
     seen_since_time: datetime | None
+    claim_expire_time: (
+        datetime | None
+    )  # tells this claim from later ones: whoever is late must not act for them
 
     @property
     def key(self) -> Key:
@@ -79,26 +82,25 @@ async def claim_dispatches(
 
 async def update_dispatches(
     connection: AsyncConnection,
-    keys: Collection[Key],
+    claimed: Collection[Dispatch],
     values: Mapping[str, Any],
     *,
     action: str | None = None,
-) -> set[Key]:
-    """Give claimed dispatches back with new values; return those that were changed.
+) -> None:
+    """Give claimed dispatches back with new values; not those whose claim ran out and is somebody else's now.
 
     With `action`: only those whose action is still this one, the others are just given back.
     """
-    if not keys:
-        return set()
-    released = sa.update(dispatches).where(_is_one_of(dispatches, keys))
-    returning = (dispatches.c.tenant_id, dispatches.c.run_id)
+    if not claimed:
+        return
+    claim = sa.tuple_(dispatches.c.tenant_id, dispatches.c.run_id, dispatches.c.claim_expire_time)
+    released = sa.update(dispatches).where(
+        claim.in_([(each.tenant_id, each.run_id, each.claim_expire_time) for each in claimed])
+    )
     if action is not None:
         await connection.execute(released.where(dispatches.c.action != action).values(claim_expire_time=None))
         released = released.where(dispatches.c.action == action)
-    rows = await connection.execute(
-        released.values({"claim_expire_time": None, **values}).returning(*returning)
-    )
-    return {(row.tenant_id, row.run_id) for row in rows}
+    await connection.execute(released.values({"claim_expire_time": None, **values}))
 
 
 async def renew_dispatches(
@@ -106,6 +108,7 @@ async def renew_dispatches(
 ) -> None:
     """Have runs that wait for their start dispatched anew: by the next of their flow runs, or by the same once more."""
     values = {
+        "claim_expire_time": None,
         "action": "create",
         "orchestrator_run_id": None,
         "due_time": now,
@@ -114,7 +117,9 @@ async def renew_dispatches(
         "seen_state": "",
         "seen_since_time": None,
     }
-    await update_dispatches(connection, keys, values, action="await")
+    if keys:
+        statement = sa.update(dispatches).where(_is_one_of(dispatches, keys), dispatches.c.action == "await")
+        await connection.execute(statement.values(values))
 
 
 async def delete_dispatches(connection: AsyncConnection, keys: Collection[Key]) -> None:

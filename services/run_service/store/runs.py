@@ -217,8 +217,12 @@ async def update_runs(
     event_ids: Mapping[str, str],
     sources: Collection[RunStatus],
     values: Mapping[str, Any],
+    pairs: Mapping[str, str] | None = None,
 ) -> list[Record]:
-    """Change those of the runs (run id -> event id) that are in one of `sources`; return them as they are then."""
+    """Change those of the runs (run id -> event id) that are in one of `sources`; return them as they are then.
+
+    With `pairs`, flow-run ids by run id: only those that still have this flow run.
+    """
     listed = (
         sa.func.unnest(
             sa.cast(list(event_ids), sa.ARRAY(UUID(as_uuid=False))),
@@ -239,6 +243,7 @@ async def update_runs(
             runs.c.status.in_(
                 sorted(status.value for status in sources)
             ),  # what has ended is never changed, whoever asks
+            *([_has_pair(pairs)] if pairs is not None else []),
         )
         .values(last_event_id=listed.c.event_id, revision=runs.c.revision + 1, **values)
         .returning(*runs.c, _RESULT)
@@ -300,7 +305,7 @@ async def update_code(
 async def set_orchestrator_run(
     connection: AsyncConnection, tenant_id: str, run_id: str, orchestrator_run_id: str
 ) -> None:
-    """Pair a pending run with its flow run; one that is paired already stays as it is."""
+    """Pair a pending run with its flow run; one that is paired stays as it is, one that was parted from it, too."""
     await connection.execute(
         sa.update(runs)
         .where(
@@ -308,22 +313,29 @@ async def set_orchestrator_run(
             runs.c.run_id == run_id,
             runs.c.status == RunStatus.PENDING.value,
             runs.c.orchestrator_run_id.is_(None),
+            sa.cast(orchestrator_run_id, UUID(as_uuid=False)) != sa.all_(runs.c.superseded_run_ids),
         )
         .values(orchestrator_run_id=orchestrator_run_id, revision=runs.c.revision + 1)
     )
 
 
+def _has_pair(pairs: Mapping[str, str]) -> sa.ColumnElement[bool]:
+    return sa.tuple_(runs.c.run_id, runs.c.orchestrator_run_id).in_(list(pairs.items()))
+
+
 async def part_from_flow_runs(
-    connection: AsyncConnection, tenant_id: str, run_ids: Collection[str]
+    connection: AsyncConnection, tenant_id: str, pairs: Mapping[str, str]
 ) -> list[Record]:
-    """Part pending runs from their flow runs, whose reports are refused from now on; return those that were parted."""
+    """Part pending runs from their flow runs, whose reports are refused from now on; return those that were parted.
+
+    `pairs` has the flow run by the run's id; a run that has got another one since stays as it is.
+    """
     statement = (
         sa.update(runs)
         .where(
             runs.c.tenant_id == tenant_id,
-            runs.c.run_id.in_(run_ids),
+            _has_pair(pairs),
             runs.c.status == RunStatus.PENDING.value,
-            runs.c.orchestrator_run_id.is_not(None),
         )
         .values(
             superseded_run_ids=sa.func.array_append(runs.c.superseded_run_ids, runs.c.orchestrator_run_id),

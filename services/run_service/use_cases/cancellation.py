@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 
 from optaic.instance.v1 import instance_events_pb2, instance_pb2
 from optaic.run.v1 import run_pb2, run_service_pb2
@@ -51,18 +51,22 @@ async def cancel_run(
     return cancelled.run
 
 
-async def cancel_as_orchestrator(deps: Dependencies, tenant_id: str, run_ids: Collection[str]) -> None:
-    """PENDING | RUNNING -> CANCELLED, where somebody has cancelled the flow run in Prefect; as by CancelRun."""
+async def cancel_as_orchestrator(deps: Dependencies, tenant_id: str, pairs: Mapping[str, str]) -> None:
+    """PENDING | RUNNING -> CANCELLED, where somebody has cancelled the flow run in Prefect; as by CancelRun.
+
+    `pairs` has the flow run by the run's id; a run that has got another one since goes on.
+    """
     message = "the flow run was cancelled in Prefect"
     async with deps.database.transaction(tenant_id) as connection:
         cancelled = await change_runs(
             deps,
             connection,
             tenant_id,
-            run_ids,
+            list(pairs),
             RunEvent.CANCELLED,
             actor=ORCHESTRATOR,
             message=message,
+            pairs=pairs,
             values={"error": error_json("CANCELLED", message)},
         )
     announce(deps, tenant_id, cancelled)

@@ -33,6 +33,12 @@ async def end_flow_runs(
         await queues.cancel_dispatches(connection, tenant_id, unpaired, deps.clock.now())
 
 
+def is_its_own(record: Record, flow_run_id: str) -> bool:
+    """Return whether a flow run is, or may become, the one that its run goes on with."""
+    is_free = record.run.orchestrator_run_id in {"", flow_run_id}
+    return is_free and flow_run_id not in record.superseded_run_ids
+
+
 def ending_of(
     deps: Dependencies,
     tenant_id: str,

@@ -27,7 +27,8 @@ async def dispatch_again(
         dispatch.run_id: (dispatch, states.get(dispatch.orchestrator_run_id or "")) for dispatch in dispatches
     }
     async with deps.database.transaction(tenant_id) as connection:
-        records = await run_store.part_from_flow_runs(connection, tenant_id, list(old))
+        pairs = {dispatch.run_id: str(dispatch.orchestrator_run_id) for dispatch in dispatches}
+        records = await run_store.part_from_flow_runs(connection, tenant_id, pairs)
         parted = {record.run.run_id for record in records}
         lost = [dispatch for run_id, (dispatch, state) in old.items() if run_id in parted and state]
         for is_lost in (True, False):

@@ -36,8 +36,11 @@ async def change_runs(
     values: Mapping[str, Any] | None = None,
     flow_run: Manner = "must_end",
     only: RunStatus | None = None,
+    pairs: Mapping[str, str] | None = None,
 ) -> list[Record]:
     """Make the transition for those runs in which it is possible (or only from one status); return them, to be published after the commit.
+
+    With `pairs`, flow-run ids by run id: only for runs that still have this flow run.
 
     Locks runs before leases before dispatches, as everything here does. The flow run of a run that ends follows it.
     """
@@ -50,7 +53,7 @@ async def change_runs(
     if not event_ids:
         return []
     sources = sources_of(event) if only is None else {only}
-    records = await run_store.update_runs(connection, tenant_id, event_ids, sources, columns)
+    records = await run_store.update_runs(connection, tenant_id, event_ids, sources, columns, pairs)
     if not records:
         return []
     changed = [record.run.run_id for record in records]
@@ -108,6 +111,7 @@ async def fail_runs(
     message: str,
     *,
     only: RunStatus | None = None,
+    pairs: Mapping[str, str] | None = None,
 ) -> list[Record]:
     """Give runs up, in a transaction of their own: their executors are fenced from now on."""
     async with deps.database.transaction(tenant_id) as connection:
@@ -121,6 +125,7 @@ async def fail_runs(
             message=message,
             values={"error": error_json(kind, message), "fencing_token": None},
             only=only,
+            pairs=pairs,
         )
     announce(deps, tenant_id, records)
     return records

@@ -2,12 +2,16 @@
 
 import asyncio
 import uuid
+from collections.abc import Collection
 
+import pytest
 import sqlalchemy as sa
 
 from optaic.run.v1 import run_pb2
 from run_service.domain.pairing import FlowRunState
+from run_service.ports import OrchestratorRefusedError
 from run_service.reconcile.dispatching import Dispatcher
+from run_service.reconcile.observing import Observer
 from support.orchestrator_runs import FakeOrchestrator
 from support.run_service import RunningRunService, refused
 
@@ -269,3 +273,100 @@ def _watch(run_id: str) -> object:
     from optaic.run.v1 import run_service_pb2  # noqa: PLC0415 - used here only
 
     return run_service_pb2.WatchRunRequest(run_id=run_id)
+
+
+async def _claimed_twice(service: RunningRunService, run: run_pb2.Run) -> None:
+    """Another replica makes the flow run, since the claim of the first ran out; a worker claims it and dies."""
+    service.clock.advance(61)
+    await Dispatcher(service.app.deps, service.orchestrator).step()
+    (first,) = service.orchestrator.flow_runs
+    assert (await service.get(run.run_id)).orchestrator_run_id == first
+    service.orchestrator.flow_runs[first] = FlowRunState.CRASHED
+    while (await service.get(run.run_id)).orchestrator_run_id:
+        service.clock.advance(5)
+        await service.observer.step()
+
+
+async def test_an_answer_that_comes_late_does_not_pair_the_run_with_the_flow_run_that_it_had(
+    service: RunningRunService,
+) -> None:
+    run = await service.submit(service.instances.add())
+
+    async def be_slow(_: str) -> None:
+        service.orchestrator.before_answer = None
+        await _claimed_twice(service, run)
+
+    service.orchestrator.before_answer = be_slow
+    await service.dispatcher.step()
+    (first,) = service.orchestrator.flow_runs
+    assert (await service.get(run.run_id)).orchestrator_run_id == ""
+    service.clock.advance(1)
+    while await service.dispatcher.step():
+        pass
+    again = (await service.get(run.run_id)).orchestrator_run_id
+    assert again not in {"", first}
+    service.clock.advance(1)
+    await service.ender.step()
+    assert service.orchestrator.flow_runs[first] is FlowRunState.CANCELLED, (
+        "whoever is late does not start it"
+    )
+    for _ in range(8):
+        service.clock.advance(5)
+        await service.observer.step()
+    assert (await service.get(run.run_id)).status == run_pb2.RUN_STATUS_PENDING
+    started = await service.start(run.run_id, again)
+    assert started.run.status == run_pb2.RUN_STATUS_RUNNING
+
+
+async def test_an_answer_that_comes_late_leaves_the_claim_to_who_has_it(service: RunningRunService) -> None:
+    await service.submit(service.instances.add())
+    twin = Dispatcher(service.app.deps, service.orchestrator)
+
+    async def refuse(_: str) -> None:
+        raise OrchestratorRefusedError("busy")
+
+    async def be_slow(_: str) -> None:
+        # While the first waits for its answer, the second claims, and postpones what failed.
+        service.clock.advance(61)
+        service.orchestrator.before_answer = refuse
+        await twin.step()
+        service.orchestrator.before_answer = None
+        raise OrchestratorRefusedError("no")
+
+    service.orchestrator.before_answer = be_slow
+    await service.dispatcher.step()
+    async with service.app.deps.database.infra() as connection:
+        row = (await connection.execute(sa.text("select attempts, last_error from dispatches"))).one()
+    assert row.attempts == 1
+    assert "busy" in row.last_error, "what the second found out is kept"
+
+
+@pytest.mark.parametrize("state", [FlowRunState.CANCELLED, FlowRunState.CRASHED, None])
+async def test_what_is_seen_of_a_flow_run_does_not_touch_a_run_that_goes_on_with_another(
+    service: RunningRunService, state: FlowRunState | None
+) -> None:
+    """An observer looks, and comes to act when the run has its next flow run."""
+    run, first = await _dispatched(service)
+    twin = Observer(service.app.deps, service.orchestrator)
+    service.clock.advance(6)
+    await twin.step()  # whoever looks for the first time, waits
+    service.orchestrator.flow_runs[first] = FlowRunState.CLAIMED
+    real = service.orchestrator.get_states
+
+    async def be_slow(ids: Collection[str]) -> dict[str, FlowRunState]:
+        service.orchestrator.get_states = real  # type: ignore[method-assign] # once
+        service.orchestrator.flow_runs[first] = FlowRunState.CRASHED
+        service.clock.advance(61)
+        await twin.step()
+        service.clock.advance(1)
+        await service.dispatcher.step()
+        assert (await service.get(run.run_id)).orchestrator_run_id not in {"", first}
+        return {} if state is None else dict.fromkeys(ids, state)
+
+    service.orchestrator.get_states = be_slow  # type: ignore[method-assign] # a slow one
+    service.clock.advance(20)
+    await service.observer.step()
+    going_on = await service.get(run.run_id)
+    assert going_on.status == run_pb2.RUN_STATUS_PENDING
+    assert going_on.orchestrator_run_id not in {"", first}
+    assert len(service.orchestrator.flow_runs) == 2
