@@ -30,16 +30,17 @@ class LeaseKeeper:
             # We were not there (start, a database away, a sleeping machine): no heartbeat could be accepted.
             async with deps.database.infra() as connection:
                 await queues.extend_all_leases(connection, now + lease)
-            self._last_look = now
+            self._last_look = deps.clock.now()
             return False
         async with deps.database.infra() as connection:
             expired = await queues.list_expired_leases(connection, now, _BATCH)
-        self._last_look = now
+        self._last_look = deps.clock.now()
         by_tenant: dict[str, list[str]] = defaultdict(list)
         for tenant_id, run_id in expired:
             by_tenant[tenant_id].append(run_id)
         for tenant_id, run_ids in by_tenant.items():
             await self._give_up(tenant_id, run_ids, now)
+        self._last_look = deps.clock.now()  # giving many up takes long, and is no absence
         return len(expired) == _BATCH
 
     async def _give_up(self, tenant_id: str, run_ids: list[str], now: datetime) -> None:
