@@ -15,7 +15,16 @@ import polars as pl
 from optaic.expression.names import spell
 from optaic.expression.signature import Scope
 from optaic.expression.tree import Binary, Call, Column, Expression, Negate, Node, Number, children
-from optaic.expression.windows import rolling_correlation, rolling_deviation, rolling_mean, rolling_sum
+from optaic.expression.windows import (
+    DOWN,
+    LARGE,
+    SMALL,
+    UP,
+    rolling_correlation,
+    rolling_deviation,
+    rolling_mean,
+    rolling_sum,
+)
 from optaic.plugins.errors import SchemaMismatch
 
 Implementation: TypeAlias = Callable[[Sequence[pl.Expr], Sequence[float]], pl.Expr]
@@ -51,8 +60,25 @@ def _extreme(find: Callable[..., pl.Expr]) -> Implementation:
 
 def _zscore(values: Sequence[pl.Expr], _: Sequence[float]) -> pl.Expr:
     """Null where all values are equal, also when rounding of their mean would leave a deviation."""
-    x = values[0]
+    x = values[0] * _factor(values[0])
     return pl.when(x.max() > x.min()).then((x - x.mean()) / x.std(ddof=1))
+
+
+def _demean(values: Sequence[pl.Expr], _: Sequence[float]) -> pl.Expr:
+    factor = _factor(values[0])
+    x = values[0] * factor
+    return (x - x.mean()) / factor
+
+
+def _scale(values: Sequence[pl.Expr], _: Sequence[float]) -> pl.Expr:
+    x = values[0] * _factor(values[0])
+    return x / x.abs().sum()
+
+
+def _factor(x: pl.Expr) -> pl.Expr:
+    """The power of two by which sums and squares of these values are numbers; 1 for those of usual size."""
+    size = x.abs().max()
+    return pl.when(size > LARGE).then(DOWN).when(size < SMALL).then(UP).otherwise(1.0)
 
 
 IMPLEMENTATIONS: Mapping[str, Implementation] = {
@@ -68,9 +94,9 @@ IMPLEMENTATIONS: Mapping[str, Implementation] = {
     "CORR": _correlation,
     "RANK": lambda v, _: v[0].rank("average") / v[0].count(),
     "ZSCORE": _zscore,
-    "DEMEAN": lambda v, _: v[0] - v[0].mean(),
+    "DEMEAN": _demean,
     "WINSORIZE": lambda v, p: v[0].clip(v[0].quantile(p[0], "linear"), v[0].quantile(1.0 - p[0], "linear")),
-    "SCALE": lambda v, _: v[0] / v[0].abs().sum(),
+    "SCALE": _scale,
     "LOG": lambda v, _: v[0].log(),
     "ABS": lambda v, _: v[0].abs(),
     "SIGN": lambda v, _: v[0].sign(),

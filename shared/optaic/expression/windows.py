@@ -10,55 +10,104 @@ the available precision, 1971). Moments are merged as T. F. Chan, G. H. Golub an
 computing the sample variance, 1983); the difference of means that they need is taken from the pairs, so that it keeps
 its digits however large the level is.
 
-Every function takes series of equal length and returns one of that length: null where one of the n values is.
+Squares of numbers beyond about 1e154 or below 1e-154 are none that a number holds, nor are sums of the largest. A window of
+such values is computed after a multiplication by a power of two, which loses nothing that counts; which one follows
+from the window's largest value, and so from the window alone.
+
+Every function takes series of equal length and returns one of that length: null where one of the n values is, and
+where a number does not hold the result.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
 import polars as pl
 
 _SPLITTER = 134_217_729.0  # 2^27 + 1: halves the 53 bits of a number
-_LEAST_SQUARES = 2.0**-1000  # the parts of such a sum are exact to 2^-1075, the half of the least number
+# Between them, squares of distances keep all their digits: a distance is 0, or at least 2^-53 of the largest value.
+SMALL, LARGE = 2.0**-400, 2.0**400
+UP, DOWN = 2.0**600, 2.0**-700
+_ABSENT = pl.Series([None], dtype=pl.Float64)
+_SLIGHTLY_DOWN = 2.0**-64  # of sums: the fewest digits get lost
 
 
 def rolling_sum(x: pl.Series, n: int) -> pl.Series:
     """Sums of n values, rounded once."""
-    return _over_window(_Sum.of(x), n).high
+    return _over_scales(
+        x, _scale_sums(x, n), lambda scaled, scale: _over_window(_Sum.of(scaled), n).high / scale
+    )
 
 
 def rolling_mean(x: pl.Series, n: int) -> pl.Series:
     """Arithmetic means of n values."""
-    return rolling_sum(x, n) / n
+    return _over_scales(
+        x, _scale_sums(x, n), lambda scaled, scale: _over_window(_Sum.of(scaled), n).high / n / scale
+    )
 
 
 def rolling_deviation(x: pl.Series, n: int) -> pl.Series:
     """Sample standard deviations (ddof 1) of n values; exactly 0 where all of them are equal."""
-    moments = _over_window(_Moments.of(x), n)
-    deviation = (moments.squares / (n - 1)).sqrt()
-    return deviation.zip_with(~_is_flat(x, n), pl.Series([0.0])).alias(x.name)
+
+    def deviate(scaled: pl.Series, scale: float) -> pl.Series:
+        return (_over_window(_Moments.of(scaled), n).squares / (n - 1)).sqrt() / scale
+
+    deviation = _over_scales(x, _scale_squares(x, n), deviate)
+    is_flat = _is_flat(x, n)
+    is_held = is_flat | (deviation > 0).fill_null(value=False)
+    return deviation.zip_with(~is_flat, pl.Series([0.0])).zip_with(is_held, _ABSENT).alias(x.name)
 
 
 def rolling_correlation(x: pl.Series, y: pl.Series, n: int) -> pl.Series:
-    """Pearson correlations of n pairs, within -1 and 1.
-
-    Null where x or y is constant, where a value is absent, and where a number keeps no sum of their squares.
-    """
+    """Pearson correlations of n pairs, within -1 and 1; null where x or y is constant, and where a value is absent."""
     is_pair = x.is_not_null() & y.is_not_null()
-    absent = pl.Series([None], dtype=pl.Float64)
-    x, y = x.zip_with(is_pair, absent), y.zip_with(is_pair, absent)
-    pairs = _over_window(_Comoments.of(x, y), n)
-    correlation = pairs.products / (pairs.x.squares.sqrt() * pairs.y.squares.sqrt())
-    is_told = ~(_is_flat(x, n) | _is_flat(y, n)) & _is_kept(pairs.x.squares) & _is_kept(pairs.y.squares)
-    return correlation.clip(-1.0, 1.0).zip_with(is_told, absent).alias(x.name)
+    x, y = x.zip_with(is_pair, _ABSENT), y.zip_with(is_pair, _ABSENT)
+    y_scales = _scale_squares(y, n)
+
+    def correlate(scaled: pl.Series, other: pl.Series) -> pl.Series:
+        pairs = _over_window(_Comoments.of(scaled, other), n)
+        return pairs.products / (pairs.x.squares.sqrt() * pairs.y.squares.sqrt())
+
+    def correlate_all(scaled: pl.Series, _: float) -> pl.Series:
+        return _over_scales(y, y_scales, lambda other, _: correlate(scaled, other))
+
+    correlation = _over_scales(x, _scale_squares(x, n), correlate_all)
+    is_told = ~(_is_flat(x, n) | _is_flat(y, n))
+    return correlation.clip(-1.0, 1.0).zip_with(is_told, _ABSENT).alias(x.name)
 
 
-def _is_kept(squares: pl.Series) -> pl.Series:
-    """Whether a sum of squares has all its digits: below the bound some are lost to underflow."""
-    return squares.is_between(_LEAST_SQUARES, math.inf, closed="left").fill_null(value=False)
+def _over_scales(
+    x: pl.Series, scales: pl.Series, compute: Callable[[pl.Series, float], pl.Series]
+) -> pl.Series:
+    """What is computed of the series in the scale of each window; null where a window has none."""
+    found = _ABSENT.new_from_index(0, x.len())
+    for scale in scales.drop_nulls().unique().sort():
+        found = compute(x if scale == 1.0 else x * scale, scale).zip_with(
+            (scales == scale).fill_null(value=False), found
+        )
+    return found.alias(x.name)
+
+
+def _scale_squares(x: pl.Series, n: int) -> pl.Series:
+    """For each window what to multiply it by, so that the squares of its values are numbers."""
+    size = _size(x, n)
+    scales = size * 0.0 + 1.0
+    return scales.set((size > LARGE).fill_null(value=False), DOWN).set(
+        ((size < SMALL) & (size > 0)).fill_null(value=False), UP
+    )
+
+
+def _scale_sums(x: pl.Series, n: int) -> pl.Series:
+    """For each window what to multiply it by, so that the sum of its values is a number."""
+    size = _size(x, n)
+    return (size * 0.0 + 1.0).set((size > 2.0**1022 / n).fill_null(value=False), _SLIGHTLY_DOWN)
+
+
+def _size(x: pl.Series, n: int) -> pl.Series:
+    """The largest absolute value of each window."""
+    return x.abs().rolling_max(n, min_samples=n)
 
 
 def _is_flat(x: pl.Series, n: int) -> pl.Series:

@@ -72,13 +72,13 @@ def exactly(name: str, x: list[float], y: list[float]) -> float | None:
     other_squares = sum((value * value for value in others), Fraction())
     if not squares or not other_squares:
         return None
-    return math.copysign(_root(product * product / (squares * other_squares)), product)
+    return math.copysign(_root(product * product / (squares * other_squares)), -1 if product < 0 else 1)
 
 
 def _root(value: Fraction) -> float:
     """A square root to the last digit but one, however large or small the value is."""
-    scale = 2 ** (2 * ((value.denominator.bit_length() - value.numerator.bit_length()) // 2 + 64))
-    return float(Fraction(math.isqrt(int(value * scale)), math.isqrt(scale)))
+    places = (value.denominator.bit_length() - value.numerator.bit_length()) // 2 + 64
+    return float(math.isqrt(int(value * Fraction(4) ** places)) / Fraction(2) ** places)
 
 
 def to_bits(value: float | None) -> str:
@@ -131,18 +131,67 @@ def test_the_deviation_of_equal_values_is_zero_and_their_correlation_is_absent()
         assert set(compute(f"CORR(x, y, {n})", x, np.arange(_LENGTH))) == {None}
 
 
-@pytest.mark.parametrize("scale", [1e-160, 1e-150, 1e150, 1e153, 1e300])
-def test_a_correlation_that_numbers_cannot_hold_is_absent_and_not_another(scale: float) -> None:
-    x, y = make_series()["a spike before the window"]
-    x = x[1:]
-    expected = compute("CORR(x, y, 20)", x, y[1:])
-    for found in (
-        compute("CORR(x, y, 20)", x * scale, y[1:]),
-        compute("CORR(x, y, 20)", x * scale, y[1:] * scale),
-    ):
-        for one, other in zip(found, expected, strict=True):
-            assert one is None or one == pytest.approx(other, rel=1e-9, abs=0)
-        assert (found[-1] is not None) is (scale in {1e-150, 1e150})
+def make_extremes() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Pairs of series whose squares, or even sums, are numbers too large or too small to be held."""
+    rng = np.random.default_rng(11)
+    x, y = rng.normal(size=_LENGTH), rng.normal(size=_LENGTH)
+    turns = np.where(np.arange(_LENGTH) // 30 % 2, 1e-290, 1e290)
+    return {
+        "1e300": (x * 1e300, y * 1e300),
+        "1e-300": (x * 1e-300, y * 1e-300),
+        "1e160 beside 1": (x * 1e160, y),
+        "1e-160 beside 1e300": (x * 1e-160, y * 1e300),
+        "small moves on a level of 1e250": (1e250 * (1 + 1e-12 * x), 1e-250 * (1 + 1e-12 * y)),
+        "one after the other": (x * turns, y / turns),
+        "all at once": (
+            x * 10.0 ** rng.integers(-300, 300, _LENGTH),
+            y * 10.0 ** rng.integers(-300, 300, _LENGTH),
+        ),
+        "the largest numbers": (1.7e308 * (1 - 0.1 * np.abs(np.sin(x))), 1.7e308 * np.cos(y)),
+        "the edge of scales": (2.0**400 * (1 + x / 10), 2.0**-400 * (1 + y / 10)),
+    }
+
+
+@pytest.mark.parametrize("text", _OPERATORS)
+@pytest.mark.parametrize("case", sorted(make_extremes()))
+def test_a_window_is_right_however_large_or_small_its_values_are(case: str, text: str) -> None:
+    x, y = make_extremes()[case]
+    name = text.partition("(")[0]
+    for n in (2, 7, 20):
+        found = compute(text.format(n=n), x, y)
+        for end in range(n - 1, _LENGTH, 3):
+            window = slice(end - n + 1, end + 1)
+            try:
+                expected = exactly(name, x[window].tolist(), y[window].tolist())
+            except OverflowError:
+                expected = None  # no number holds it
+            wanted = expected if expected is None else pytest.approx(expected, rel=1e-10, abs=0)
+            assert found[end] == wanted, (n, end)
+        part = compute(text.format(n=n), x, y, 19)
+        assert list(map(to_bits, part[n - 1 :])) == list(map(to_bits, found[19 + n - 1 :]))
+
+
+def test_a_deviation_of_the_least_numbers_is_never_said_to_be_none() -> None:
+    least = math.ulp(0.0)
+    x = np.where(np.arange(_LENGTH) % 5, 0.0, least)
+    assert set(compute("STD(x, 5)", x, x)[4:]) == {None}, "it is less than half of the least number"
+    assert compute("STD(x, 5)", x * 1000, x)[-1] == pytest.approx(1000 * least / math.sqrt(5), abs=least)
+    assert set(compute("CORR(x, y, 5)", x, -x)[4:]) == {-1.0}
+
+
+@pytest.mark.parametrize("scale", [1e-310, 1e-200, 1.0, 1e200, 1e307])
+def test_a_cross_section_of_any_size_is_compared_alike(scale: float) -> None:
+    values = np.array([1.0, 2.0, 4.0, 9.0]) * scale
+    table = pl.DataFrame({"date": _FIRST, "entity": list("abcd"), "x": values})
+    mean = float(sum(map(Fraction, values)) / 4)
+    expected = {
+        "ZSCORE(x)": [(each - 4) / math.sqrt(38 / 3) for each in (1, 2, 4, 9)],
+        "SCALE(x)": [each / 16 for each in (1, 2, 4, 9)],
+        "DEMEAN(x)": [each - mean for each in values],
+    }
+    for text, wanted in expected.items():
+        found = evaluate(parse(text), table)["value"].to_list()
+        assert found == pytest.approx(wanted, rel=1e-9, abs=1e-15 * scale), text
 
 
 def test_an_absent_value_makes_the_windows_that_hold_it_absent_and_no_other() -> None:
