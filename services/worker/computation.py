@@ -41,7 +41,7 @@ from worker.locations import FlowLocation, write_table
 from worker.output_schema import check_output
 from worker.profile import describe
 from worker.ranges import count_inside, put_in_place
-from worker.readers import add_zones
+from worker.readers import add_zones, zones_seen_before
 from worker.recipe import (
     BacktestRecipe,
     Component,
@@ -111,7 +111,7 @@ def _refresh(recipe: PipelineRecipe, location: FlowLocation, progress: Progress)
         is_reshaped=is_new,
         may_reshape=recipe.may_reshape,
     )
-    table = _run(recipe, pipeline, context, base_content)
+    table = _run(recipe, pipeline, context, base_content, held)
     fetched = reported.pop("rows_fetched", table.height)
     rows_fetched = fetched if isinstance(fetched, int) else table.height
     if recipe.is_partial_range:
@@ -172,7 +172,7 @@ def _refresh(recipe: PipelineRecipe, location: FlowLocation, progress: Progress)
         },
         artifacts={"data": stored.uri},
         readers_hash=add_zones(recipe.readers_hash, stored.zones, recipe.timezone),
-        base_readers_hash=recipe.base_readers_hash,
+        base_readers_hash=_hash_base_readers(recipe, table, stored),
         result=run_pb2.PipelineResult(
             rows_fetched=rows_fetched,
             last_data_date=last,
@@ -186,8 +186,19 @@ def _refresh(recipe: PipelineRecipe, location: FlowLocation, progress: Progress)
     )
 
 
+def _hash_base_readers(recipe: PipelineRecipe, table: pl.DataFrame, stored: StoredVersion) -> str:
+    """How a base was read of which no release has said it: zones count where its readers saw other days."""
+    if recipe.base is None or not recipe.base_readers_hash:
+        return ""
+    return add_zones(recipe.base_readers_hash, zones_seen_before(table, stored.zones), recipe.base.timezone)
+
+
 def _run(
-    recipe: PipelineRecipe, pipeline: Pipeline, context: PipelineContext, base_content: _Reader
+    recipe: PipelineRecipe,
+    pipeline: Pipeline,
+    context: PipelineContext,
+    base_content: _Reader,
+    held: HeldTypes | None,
 ) -> pl.DataFrame:
     """What the pipeline makes. That there is nothing in a range is no failure where rows of it may go."""
     try:
@@ -201,7 +212,7 @@ def _run(
             f"{recipe.pipeline.code_ref} returned {type(table).__name__}, not a polars DataFrame",
             type="PluginInvalid",
         )
-    check_column_names(table.columns)
+    check_column_names(table.columns, () if held is None else held.types)
     check_output(table, recipe.output_schema)
     return table
 

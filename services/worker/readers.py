@@ -7,6 +7,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import polars as pl
+
+from optaic.plugins import take_days
+from optaic.plugins.days import UTC
+
 
 def hash_readers(readers: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the SHA-256 over content hashes and configurations, by component; the same on every machine.
@@ -23,6 +28,15 @@ def add_zones(readers_hash: str, zones: Mapping[str, str], timezone: str) -> str
     """Return the digest of readers who see days of these zones, by column; those of the dataset's are nothing new."""
     others = {name: zone for name, zone in zones.items() if zone != timezone}
     return hash_readers({"readers": {"hash": readers_hash}, "zones": others}) if others else readers_hash
+
+
+def zones_seen_before(table: pl.DataFrame, zones: Mapping[str, str]) -> Mapping[str, str]:
+    """Return those zones that change no day: a release that kept no zones has shown their columns' days as they are."""
+    return {
+        name: zone
+        for name, zone in zones.items()
+        if (take_days(table[name], zone) == take_days(table[name], UTC)).all()
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from optaic.plugins import InvalidColumnName
 
 _LONGEST = 1000  # characters
 
 
-def check_column_names(names: Sequence[str]) -> None:
+def check_column_names(names: Sequence[str], known: Collection[str] = ()) -> None:
     """Refuse names that some store or message cannot carry.
+
+    Args:
+        names: of all columns.
+        known: those of the version before. What is kept already goes on being kept.
 
     Raises:
         InvalidColumnName: naming each such column by its place, and what is wrong with its name.
     """
-    if problems := [*_problems(names), *_twins(names)]:
+    if problems := [*_problems(names), *_twins(names, known)]:
         raise InvalidColumnName(f"{'; '.join(problems)}; rename these columns")
 
 
@@ -33,13 +37,13 @@ def _problems(names: Sequence[str]) -> Iterator[str]:
     return (text for place, name in enumerate(names, 1) if (text := _problem(place, name)))
 
 
-def _twins(names: Sequence[str]) -> Iterator[str]:
+def _twins(names: Sequence[str], known: Collection[str]) -> Iterator[str]:
     """Names that many a store and database takes for one."""
     first: dict[str, tuple[int, str]] = {}
     for place, name in enumerate(names, 1):
-        other, known = first.setdefault(name.lower(), (place, name))
-        if other != place:
-            yield f"columns {other} and {place}, {known!r} and {name!r}, differ in capital letters only"
+        other, twin = first.setdefault(name.lower(), (place, name))
+        if other != place and not {twin, name} <= set(known):
+            yield f"columns {other} and {place}, {twin!r} and {name!r}, differ in capital letters only"
 
 
 def _problem(place: int, name: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 
 from optaic.plugins import InvalidConfig, SchemaMismatch, UnparsableData
-from worker.builtin.column_names import check_column_names
+from worker.builtin.column_names import check_source_names
 from worker.builtin.parameters import Config, read_text
 
 _CHUNK = 50_000  # rows that are texts of Python at once
@@ -105,7 +105,7 @@ def read_csv_text(content: bytes, form: CsvFormat, wanted: Mapping[str, str], so
         raise SchemaMismatch(f"{source} has no column {', '.join(missing)} (it has {', '.join(header)})")
     if repeated := sorted({name for name in names.values() if header.count(name) > 1}):
         raise SchemaMismatch(f"{source} has several columns called {', '.join(map(repr, repeated))}")
-    check_column_names(list(names))
+    check_source_names(list(names))
     indices = [header.index(name) for name in names.values()]
     parts = []
     for batch in reader.batches(len(header)):

@@ -7,7 +7,7 @@ versions do not enter it, so equal content has an equal digest on every machine.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import polars as pl
@@ -20,10 +20,15 @@ from worker.builtin.typed.kinds import DEFAULT
 _TEXTS = (pl.String, pl.Categorical, pl.Enum)
 
 
-def canonicalize(table: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
+def canonicalize(table: pl.DataFrame, keys: Sequence[str], known: Collection[str] = ()) -> pl.DataFrame:
     """The table with storage types (Int64, Float64, String, Boolean, Date, Datetime in microseconds), sorted by key.
 
     A column of nulls that nobody has given a type is one of numbers. Times of a zone become UTC's; what zone that was is no part of the content.
+
+    Args:
+        table: of any types.
+        keys: the columns that identify a row.
+        known: the columns that a version before it has, whatever their names.
 
     Raises:
         InvalidColumnName: a column has no name, or one that not every store keeps.
@@ -35,7 +40,7 @@ def canonicalize(table: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
         raise SchemaMismatch(
             f"the table has no key column {', '.join(missing)} (it has {', '.join(table.columns)})"
         )
-    check_column_names(table.columns)
+    check_column_names(table.columns, known)
     check_values(table)
     cast = table.select(_storage_type(name, kind) for name, kind in table.schema.items())
     for key in keys:

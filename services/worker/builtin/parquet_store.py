@@ -41,8 +41,8 @@ class ParquetStore(Store):
     @typed
     def write(self, table: pl.DataFrame, base_version: str | None, uri: str) -> StoredVersion:
         """Publish exactly `table`; where its content is a version already, that one."""
-        content = canonicalize(table, self._keys)
         given = None if base_version is None else self.read(uri, base_version)
+        content = canonicalize(table, self._keys, () if given is None else given.columns)
         change = Change(content, None if given is None else to_utc(given), self._keys)
         digest, zones = compute_digest(content), zones_of(table)
         is_same = base_version is not None and _read_digest(base_version) == digest

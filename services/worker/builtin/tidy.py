@@ -17,7 +17,7 @@ from optaic.plugins import (
     take_days,
     zone_of,
 )
-from worker.builtin.column_names import check_column_names
+from worker.builtin.column_names import check_source_names
 from worker.builtin.parameters import Config, read_date, read_names, read_section
 from worker.builtin.typed.times import ISO_DATE, to_dates
 
@@ -63,7 +63,7 @@ def choose(table: pl.DataFrame, mapping: Mapping[str, str], source: str) -> pl.D
         SchemaMismatch: a column is missing.
     """
     check_columns(list(mapping.values()), table.columns, source)
-    check_column_names(list(mapping) or table.columns)
+    check_source_names(list(mapping) or table.columns)
     if not mapping:
         return table
     # By exact names: `pl.col` takes `*` and `^...$` for patterns.
