@@ -41,12 +41,12 @@ async def test_edited_code_is_refused_until_it_is_accepted(stack: RunningStack) 
         drift = await create_dataset(client, project, "drift", "acme_drift", {"days": 3})
         first = await refresh(client, drift)
         assert first.status == run_pb2.RUN_STATUS_COMPLETED, first.error
-        (code,) = [each for each in first.code if each.definition_name == "acme_drift"]
-        assert {each.distribution for each in first.code if each.is_builtin} == {"optaic"}
 
         write(module, step=20)
         refused = await refresh(client, drift)
         assert (refused.status, refused.error.type) == (run_pb2.RUN_STATUS_FAILED, "CODE_CHANGED")
+        (code,) = [each for each in first.code if each.definition_name == "acme_drift"]
+        assert {each.distribution for each in first.code if each.is_builtin} == {"optaic"}
         (changed,) = [each for each in refused.code if each.expected_hash]
         assert changed.expected_hash == code.hash
         assert changed.hash in refused.error.message

@@ -61,6 +61,26 @@ async def test_types_of_a_file_are_held_until_the_configuration_or_a_full_refres
         assert (await client.data.read(prices)).schema["code"] == pl.String
 
 
+async def test_a_text_keeps_its_digits_and_a_column_its_type(stack: RunningStack, tmp_path: Path) -> None:
+    source = tmp_path / "codes.csv"
+    head = "date,entity,close,code,size\n2024-01-02,A,"
+    source.write_text(head + "1.5,007,1e5\n2024-01-03,A,2.5,010,1.10\n")
+    async with connected_client(stack) as client:
+        project = await create_project(client, "guesses")
+        prices = await create_dataset(client, project, "prices", "file", {"url": str(source)})
+        run = await completed(client, prices)
+        table = await client.data.read(prices)
+        assert table["code"].to_list() == ["007", "010"]
+        assert table["size"].to_list() == ["1e5", "1.10"]
+        metrics = MessageToDict(run.metrics)
+        assert metrics["types_guessed"] == {"close": "Float64", "code": "String", "size": "String"}
+
+        source.write_text(head + "1.5,007,1e5\n2024-01-03,A,none,010,1.10\n")
+        failed = await refresh(client, prices)
+        assert "column 'close' is Float64, and 'none' in row 3" in failed.error.message
+        assert (await client.data.read(prices))["close"].to_list() == [1.5, 2.5]
+
+
 async def test_a_new_column_of_a_database_reaches_readers_and_one_that_goes_is_refused(
     stack: RunningStack, tmp_path: Path
 ) -> None:

@@ -71,6 +71,8 @@ async def test_a_bad_expression_is_refused_at_its_position(
     [
         ({"cron": {"expression": "61 * * * *"}}, "cron.expression"),
         ({"cron": {"expression": "0 0 31 feb *"}}, "cron.expression"),
+        ({"cron": {"expression": "0 0 31 2 1"}}, "cron.expression"),
+        ({"cron": {"expression": "48 14 31 jun sun"}}, "cron.expression"),
         ({"cron": {"expression": "30 16 * * 1-5", "timezone": "Mars/Base"}}, "cron.timezone"),
         ({"interval": {"minutes": 5, "windowStart": "09:30"}}, "interval"),
         ({"interval": {"minutes": 5, "windowStart": "10:00", "windowEnd": "09:00"}}, "interval"),
@@ -84,6 +86,33 @@ async def test_a_bad_schedule_is_refused(
     refused = await refusal(service.create(_dataset(project_id, {}, schedule=schedule)))
     assert (refused.code, refused.reason) == (INVALID, "INVALID_SCHEDULE")
     assert f"instance.schedule.{field}" in refused.fields
+
+
+async def test_numbers_are_decimal_and_formats_are_those_of_the_rfcs(
+    service: RunningInstanceService, project_id: str
+) -> None:
+    properties = {
+        "tick": {"type": "number", "multipleOf": 0.01},
+        "open": {"type": "string", "format": "time"},
+        "every": {"type": "string", "format": "duration"},
+        "host": {"type": "string", "format": "hostname"},
+        "source": {"type": "string", "format": "uri"},
+    }
+    version = {"version": "1.0.0", "codeRef": "acme:Ticks", "parametersSchema": {"properties": properties}}
+    given = {"name": "ticks", "kind": "DEFINITION_KIND_PIPELINE", "definitionVersion": version}
+    await service.definitions.PublishDefinition(json_format.ParseDict(given, PublishDefinitionRequest()))
+
+    def ticks(config: dict[str, Any]) -> dict[str, Any]:
+        pipeline = {"definitionName": "ticks", "config": config}
+        return {"projectId": project_id, "name": "ticks", "dataset": {"pipeline": pipeline}}
+
+    for tick in (0.05, 4.02, 0.07, 0.29, 1.11, 19.99, 1e7 + 0.01):
+        await service.create(ticks({"tick": tick}), validate_only=True)
+    for time in ("10:30:00Z", "16:00:00-05:00", "09:30:00.5+01:00"):
+        await service.create(ticks({"open": time}), validate_only=True)
+    wrong = {"tick": 4.025, "open": "10:30:00", "every": "soon", "host": "-bad-", "source": "not a uri"}
+    refused = await refusal(service.create(ticks(wrong), validate_only=True))
+    assert set(refused.fields) == {f"instance.dataset.pipeline.config.{name}" for name in wrong}
 
 
 @pytest.mark.parametrize("timezone", ["Mars/Base", "EST5", "+09:00", "localtime", "../etc/passwd"])

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from run_service.config import Settings
 from run_service.domain import ENDED, RunStatus
 from run_service.domain.pairing import TERMINAL, Closing, FlowRunState, Patience, close, end_of, next_step
 from support.pairing_states import COMBINATIONS, ROWS, Row
@@ -46,6 +47,16 @@ def test_an_end_without_a_report_is_believed_sooner_than_a_start_that_does_not_c
         patience=_PATIENCE,
     )
     assert step == "keep"
+
+
+def test_unless_set_otherwise_what_a_dead_process_left_is_seen_to_within_a_minute() -> None:
+    seconds = {name: field.default for name, field in Settings.model_fields.items()}
+    # A claimed run that nobody started; and where the replica that looks after it died beside the worker.
+    claimed = seconds["start_timeout_seconds"] + seconds["observe_interval_seconds"]
+    assert claimed + seconds["dispatch_claim_seconds"] + seconds["dispatch_interval_seconds"] < 60
+    # A running one whose executor is gone, whether its flow run ended or not.
+    assert seconds["lease_seconds"] + seconds["lease_interval_seconds"] < 60
+    assert seconds["orchestrator_grace_seconds"] + seconds["observe_interval_seconds"] < 60
 
 
 @pytest.mark.parametrize("status", sorted(ENDED))
