@@ -134,6 +134,8 @@ async def build(settings: Settings, outside: Outside) -> App:
                     outside.experiments,
                     # Not for every call: only a promotion reads what runs have told.
                     ReadTokens(database, {"run": (consumers.RUN_CONSUMER,)}),
+                    # Without a token of their own nobody could tell workers, who need them, from readers.
+                    hides_credentials=bool(settings.service_token),
                 ),
                 _INSTANCES,
             ),

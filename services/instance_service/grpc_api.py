@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
 
 from instance_service.ports import Experiments
 from instance_service.use_cases import (
@@ -23,8 +25,12 @@ from optaic.definition.v1.definition_service_pb2_grpc import DefinitionServiceSe
 from optaic.instance.v1 import instance_service_pb2 as instance_api
 from optaic.instance.v1.instance_pb2 import Instance, Project
 from optaic.instance.v1.instance_service_pb2_grpc import InstanceServiceServicer
+from redaction import hide_credentials
+from redaction.messages import without_credentials
 from servicekit.context import current
 from servicekit.tokens import ReadTokens
+
+_Message = TypeVar("_Message", bound=Message)
 
 
 class DefinitionApi(DefinitionServiceServicer):
@@ -79,55 +85,66 @@ class DefinitionApi(DefinitionServiceServicer):
 class InstanceApi(InstanceServiceServicer):
     """optaic.instance.v1.InstanceService."""
 
-    def __init__(self, environment: Environment, experiments: Experiments, run_events: ReadTokens) -> None:
+    def __init__(
+        self,
+        environment: Environment,
+        experiments: Experiments,
+        run_events: ReadTokens,
+        *,
+        hides_credentials: bool,
+    ) -> None:
+        """Wire it; with `hides_credentials`, only services, the worker among them, read URLs with credentials."""
         self._environment = environment
+        self._hides_credentials = hides_credentials
         self._experiments = experiments
         self._run_events = run_events
 
     async def CreateProject(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: instance_api.CreateProjectRequest, _context: Any
     ) -> Project:
-        return await projects.create_project(self._environment, current().tenant_id, request)
+        return self._shown(await projects.create_project(self._environment, current().tenant_id, request))
 
     async def GetProject(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: instance_api.GetProjectRequest, _context: Any
     ) -> Project:
-        return await projects.get_project(self._environment, current().tenant_id, request)
+        return self._shown(await projects.get_project(self._environment, current().tenant_id, request))
 
     async def ListProjects(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: instance_api.ListProjectsRequest, _context: Any
     ) -> instance_api.ListProjectsResponse:
-        return await projects.list_projects(self._environment, current().tenant_id, request)
+        return self._shown(await projects.list_projects(self._environment, current().tenant_id, request))
 
     async def CreateInstance(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: instance_api.CreateInstanceRequest, _context: Any
     ) -> Instance:
-        return await instances.create_instance(self._environment, request, current())
+        return self._shown(await instances.create_instance(self._environment, request, current()))
 
     async def GetInstance(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: instance_api.GetInstanceRequest, _context: Any
     ) -> Instance:
-        return await catalogue.get_instance(self._environment, current().tenant_id, request)
+        return self._shown(await catalogue.get_instance(self._environment, current().tenant_id, request))
 
     async def BatchGetInstances(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: instance_api.BatchGetInstancesRequest, _context: Any
     ) -> instance_api.BatchGetInstancesResponse:
-        return await catalogue.batch_get_instances(self._environment, current().tenant_id, request)
+        return self._shown(
+            await catalogue.batch_get_instances(self._environment, current().tenant_id, request)
+        )
 
     async def ListInstances(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: instance_api.ListInstancesRequest, _context: Any
     ) -> instance_api.ListInstancesResponse:
-        return await catalogue.list_instances(self._environment, current().tenant_id, request)
+        return self._shown(await catalogue.list_instances(self._environment, current().tenant_id, request))
 
     async def UpdateInstance(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: instance_api.UpdateInstanceRequest, _context: Any
     ) -> Instance:
-        return await instances.update_instance(self._environment, request, current())
+        return self._shown(await instances.update_instance(self._environment, request, current()))
 
     async def DeleteInstance(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: instance_api.DeleteInstanceRequest, _context: Any
     ) -> Instance:
-        return await deletion.delete_instance(self._environment, request, current())
+        return self._shown(await deletion.delete_instance(self._environment, request, current()))
 
     async def RehearseChanges(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: instance_api.RehearseChangesRequest, _context: Any
@@ -137,34 +154,43 @@ class InstanceApi(InstanceServiceServicer):
     async def PauseInstance(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: instance_api.PauseInstanceRequest, _context: Any
     ) -> Instance:
-        return await lifecycle.pause_instance(self._environment, request, current())
+        return self._shown(await lifecycle.pause_instance(self._environment, request, current()))
 
     async def ResumeInstance(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: instance_api.ResumeInstanceRequest, _context: Any
     ) -> Instance:
-        return await lifecycle.resume_instance(self._environment, request, current())
+        return self._shown(await lifecycle.resume_instance(self._environment, request, current()))
 
     async def ListInstanceRevisions(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: instance_api.ListInstanceRevisionsRequest, _context: Any
     ) -> instance_api.ListInstanceRevisionsResponse:
-        return await catalogue.list_revisions(self._environment, current().tenant_id, request)
+        return self._shown(await catalogue.list_revisions(self._environment, current().tenant_id, request))
 
     async def DiffInstanceRevisions(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: instance_api.DiffInstanceRevisionsRequest, _context: Any
     ) -> instance_api.DiffInstanceRevisionsResponse:
-        return await catalogue.diff_revisions(self._environment, current().tenant_id, request)
+        return self._shown(await catalogue.diff_revisions(self._environment, current().tenant_id, request))
 
     async def PromoteDataset(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: instance_api.PromoteDatasetRequest, _context: Any
     ) -> Instance:
-        return await promote_dataset(self._environment, self._run_events, request, current())
+        return self._shown(await promote_dataset(self._environment, self._run_events, request, current()))
 
     async def PromoteModelVersion(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: instance_api.PromoteModelVersionRequest, _context: Any
     ) -> Instance:
-        return await promotion.promote_model_version(self._environment, self._experiments, request, current())
+        return self._shown(
+            await promotion.promote_model_version(self._environment, self._experiments, request, current())
+        )
 
     async def ListModelPromotions(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: instance_api.ListModelPromotionsRequest, _context: Any
     ) -> instance_api.ListModelPromotionsResponse:
-        return await promotion.list_model_promotions(self._environment, current().tenant_id, request)
+        return self._shown(
+            await promotion.list_model_promotions(self._environment, current().tenant_id, request)
+        )
+
+    def _shown(self, answer: _Message) -> _Message:
+        if not self._hides_credentials or current().is_service:
+            return answer
+        return without_credentials(answer, hide_credentials)

@@ -202,23 +202,25 @@ def schema_violations(schema: Mapping[str, Any], path: str) -> list[FieldViolati
     if str(schema.get("$schema", _DIALECT)).rstrip("#") != _DIALECT:
         return [FieldViolation(f"{path}.$schema", f"only {_DIALECT} is known", "INVALID_SCHEMA")]
     if too_much := excess(schema):
-        return [FieldViolation(_path(path, too_much[0]), too_much[1], "INVALID_SCHEMA")]
+        return [FieldViolation(field_path(path, too_much[0]), too_much[1], "INVALID_SCHEMA")]
     meta_schema = jsonschema.Draft202012Validator.META_SCHEMA
     validator = jsonschema.Draft202012Validator(meta_schema, format_checker=_schema_formats)
     violations = [
         FieldViolation(
-            _path(path, error.absolute_path), str(error.cause or _said(error))[:500], "INVALID_SCHEMA"
+            field_path(path, error.absolute_path), str(error.cause or _said(error))[:500], "INVALID_SCHEMA"
         )
         for error in _bounded(validator.iter_errors(schema))
     ]
     return violations or [
         *_reference_violations(schema, path),
         *(
-            FieldViolation(_path(path, at), text, "INVALID_SCHEMA")
+            FieldViolation(field_path(path, at), text, "INVALID_SCHEMA")
             for at, text in (*misuses(schema), *entanglements(schema))
         ),
         *(
-            FieldViolation(_path(path, at), f"a secret has none in clear, only {REFERENCE}", "INVALID_SCHEMA")
+            FieldViolation(
+                field_path(path, at), f"a secret has none in clear, only {REFERENCE}", "INVALID_SCHEMA"
+            )
             for at in clear_values(schema)
         ),
     ]
@@ -228,7 +230,7 @@ def _reference_violations(schema: Mapping[str, Any], path: str) -> Iterator[Fiel
     resource = DRAFT202012.create_resource(schema)
     resolver = Registry().with_resource(resource.id() or "", resource).resolver(resource.id() or "")
     for at, reference in _references(schema, ()):
-        where = _path(path, at)
+        where = field_path(path, at)
         if reference != "#" and not reference.startswith("#/"):
             text = "only references within the schema are known, JSON Pointers like #/$defs/name"
             yield FieldViolation(where, text, "INVALID_SCHEMA")
@@ -343,14 +345,14 @@ def _conceal(error: Any, path: str, secret: Collection[Path]) -> FieldViolation 
     if around is None and is_open:
         return None
     text = said_of_secret(error.validator, error.validator_value)
-    return FieldViolation(_path(path, at if around is None else around), text, "INVALID_CONFIG")
+    return FieldViolation(field_path(path, at if around is None else around), text, "INVALID_CONFIG")
 
 
 def _violations(error: Any, path: str, secret: Collection[Path]) -> Iterator[FieldViolation]:
     if concealed := _conceal(error, path, secret):
         yield concealed
         return
-    where = _path(path, error.absolute_path)
+    where = field_path(path, error.absolute_path)
     cause = error.cause
     if isinstance(cause, ExpressionError):
         text = f"{cause.reason}: {cause.message} (position {cause.position}, line {cause.line}, column {cause.column})"
@@ -359,10 +361,10 @@ def _violations(error: Any, path: str, secret: Collection[Path]) -> Iterator[Fie
         # One error for each missing name: point at the name itself.
         missing = [name for name in error.validator_value if name not in error.instance]
         named = next((name for name in missing if error.message.startswith(repr(name))), "")
-        yield FieldViolation(_path(where, [named]) if named else where, "is required", "INVALID_CONFIG")
+        yield FieldViolation(field_path(where, [named]) if named else where, "is required", "INVALID_CONFIG")
     elif error.validator == "additionalProperties" and error.validator_value is False:
         for name in _extras(error.instance, error.schema):
-            yield FieldViolation(_path(where, [name]), "is not known", "INVALID_CONFIG")
+            yield FieldViolation(field_path(where, [name]), "is not known", "INVALID_CONFIG")
     elif error.validator == "format" and error.validator_value in FORMATS:
         wanted = FORMATS[error.validator_value]
         text = f"{shown(error.instance)} is not {wanted.rule}, for example {wanted.example}"
@@ -386,7 +388,8 @@ def _bounded(errors: Iterable[Any]) -> list[Any]:
         _hops.reset(token)
 
 
-def _path(prefix: str, parts: Iterable[str | int]) -> str:
+def field_path(prefix: str, parts: Iterable[str | int]) -> str:
+    """Return a place below another as violations name it."""
     for part in parts:
         if isinstance(part, int):
             prefix += f"[{part}]"

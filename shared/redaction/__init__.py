@@ -53,6 +53,28 @@ _OF_SETTINGS = tuple(
         rf"(?:(?<![\w.-])|%3B|%3F|%26){_NAME}%3D(?P<secret>(?:(?!%3B|%26|%7D)[^\s&\"']){{1,1000}})",
     )
 )
+# In prose. What follows a name and a colon is the secret, unless it begins what is said about it; without a colon, or
+# after a word of many meanings, it is one where it looks like none of a language: with a digit or a sign in it.
+_STRONG = r"(?:passw(?:or)?d|passphrase|pwd|secret|credential|api[ _-]?key|access[ _-]?key|private[ _-]?key|account[ _-]?key)"
+_SAID_OF = (
+    r"(?!(?:must|is|are|was|were|be|has|have|had|no|not|none|null|nil|expected|should|shall|may|might|can|cannot|could"
+    r"|does|do|did|will|would|unknown|invalid|missing|required|needs?|takes?|gives?|given|a|an|the|value|values|property"
+    r"|only|this|that|it|its|unexpected|wrong|incorrect|authentication|failed|failure|empty|set|unset|reference|use|used"
+    r"|write|written|read|str|string|text|int|bytes|bool|optional|any|true|false|hidden|expired|denied|mismatch|too|more"
+    r"|less|at|in|of|for|to|from|and|or|if|there|type|field|fields|one|each|all|end|eof)\b)"
+)
+_UNLIKE_WORDS = r"(?=[^\s\"'<>,;()]*[A-Za-z])(?=[^\s\"'<>,;()]*[0-9!#$%&*+=~^?@])(?!(?-i:[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)(?![\w-]))[^\s\"'<>,;()]{4,4000}"
+_BARE = r"[^\s,;&'\"<>)\]}]{1,4000}"
+_QUOTED = r"'[^'\n]+'|\"[^\"\n]+\""
+_OF_PROSE = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        rf"(?<![\w.-])[\w.-]{{0,100}}?{_STRONG}\d?[\"']?[ \t]?(?::|=>|->)[ \t]*(?!//|[\"']?\$\{{){_SAID_OF}(?P<secret>{_QUOTED}|{_BARE})",
+        rf"(?<![\w.\"'-]){_STRONG}[ \t]+(?:(?:is|was)[ \t]+)?(?P<secret>{_QUOTED})",
+        rf"(?<![\w.-])[\w.-]{{0,100}}?(?:token|signature)\d?[\"']?[ \t]?(?::|=>|->)[ \t]*(?P<secret>{_UNLIKE_WORDS})",
+        rf"(?<![\w.\"'-])(?:{_STRONG}|token|signature)[ \t]+(?:(?:is|was)[ \t]+)?(?P<secret>{_UNLIKE_WORDS})",
+    )
+)
 _OF_HEADERS = re.compile(
     r"authorization[\"']?\s?[:=]\s?[\"']?(?:basic|bearer|token)\s+(?P<secret>[^\s\"']+)", re.IGNORECASE
 )
@@ -61,6 +83,9 @@ _OF_TOKENS = re.compile(r"\bBearer\s+(?P<secret>[A-Za-z0-9._~+/=-]{16,})")
 _OF_ROWS = re.compile(r"Failing row contains \((?P<secret>.*?)(?=\)\.?(?:\r?\n|\Z)|\Z)", re.DOTALL)
 _PASSWORD = re.compile(rf"://{_USER}:(?P<secret>[^\s/?#@\"'<>`]{{1,1000}})@")
 _PARAMETER = re.compile(rf"[?&](?:{_NAME}|sig)=(?P<secret>[^&\s\"'<>;]{{1,4000}})", re.IGNORECASE)
+
+# What is certainly one: `key=` may be a name, and what stands before a missing @ a port.
+_IN_CLEAR = (_OF_URLS[0], _OF_URLS[1], _OF_URLS[3], _OF_URLS[4], _OF_URLS[5], _PARAMETER)
 
 
 def is_reference(text: str) -> bool:
@@ -82,6 +107,26 @@ def redact_urls(text: str) -> str:
     return text
 
 
+def has_credentials(text: str) -> bool:
+    """Whether a text has a URL with credentials in clear; or one whose credentials were hidden: nobody can use it."""
+    if "://" not in text and "%3a%2f%2f" not in text.lower():
+        return False
+    return any(
+        match["secret"] == HIDDEN or not _is_shown(match["secret"])
+        for pattern in _IN_CLEAR
+        for match in pattern.finditer(text)
+    )
+
+
+def hide_credentials(text: str) -> str:
+    """Return a text without what certainly are credentials of its URLs: what may be something else stays readable."""
+    if "://" not in text and "%3a%2f%2f" not in text.lower():
+        return text
+    for pattern in _IN_CLEAR:
+        text = pattern.sub(_hide, text)
+    return text
+
+
 def redact(text: str, environment: Mapping[str, str] = os.environ) -> str:
     """Return a text without what is secret in it."""
     for value in _known_secrets(environment):
@@ -89,7 +134,7 @@ def redact(text: str, environment: Mapping[str, str] = os.environ) -> str:
     text = redact_urls(text)
     lower = text.lower()
     if any(stem in lower for stem in _STEMS):
-        for pattern in _OF_SETTINGS:
+        for pattern in (*_OF_SETTINGS, *_OF_PROSE):
             text = pattern.sub(_hide, text)
     if "authorization" in lower:
         text = _OF_HEADERS.sub(_hide, text)

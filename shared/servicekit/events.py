@@ -9,11 +9,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from google.protobuf.message import Message
 
-from redaction import redact_urls
+from redaction.messages import without_credentials
 from servicekit import context
 from servicekit.clock import Clock
 from servicekit.context import RequestContext
@@ -75,7 +74,8 @@ def make_event(
     for token in (tenant_id, participle, resource_id):
         if not _TOKEN_PATTERN.fullmatch(token):
             raise ValueError(f"{token!r} cannot be part of a subject")
-    payload = _serialize(message)
+    # URLs in its texts lose their credentials, whoever wrote them there.
+    payload = without_credentials(message).SerializeToString()
     if len(payload) > MAXIMUM_PAYLOAD:
         # Once in the outbox it could never leave it.
         raise InvalidArgumentError("TOO_LARGE", f"the resource is larger than {MAXIMUM_PAYLOAD} bytes")
@@ -90,44 +90,6 @@ def make_event(
         payload=payload,
         traceparent=request.traceparent if request else context.new_traceparent(),
     )
-
-
-def _serialize(message: Message) -> bytes:
-    """Return the bytes of a message; URLs in its texts lose their credentials, whoever wrote them there."""
-    payload = message.SerializeToString()
-    if b"://" not in payload and b"%3a%2f%2f" not in payload.lower():
-        return payload
-    text = payload.decode(errors="surrogateescape")
-    if redact_urls(text) == text:
-        return payload
-    told = type(message)()
-    told.CopyFrom(message)
-    _hide_credentials(told)
-    return told.SerializeToString()
-
-
-def _hide_credentials(message: Message) -> None:
-    for field, value in message.ListFields():
-        given: Any = value  # a text, a message, or a list or map of either
-        if isinstance(given, Message):
-            _hide_credentials(given)
-        elif isinstance(given, str):
-            setattr(message, field.name, redact_urls(given))
-        elif isinstance(given, Mapping):
-            _hide_in_map(given)
-        elif field.type == field.TYPE_MESSAGE:
-            for each in given:
-                _hide_credentials(each)
-        elif field.type == field.TYPE_STRING:
-            given[:] = [redact_urls(each) for each in given]
-
-
-def _hide_in_map(given: Any) -> None:
-    for key, each in given.items():
-        if isinstance(each, Message):
-            _hide_credentials(each)
-        elif isinstance(each, str):
-            given[key] = redact_urls(each)
 
 
 def check_size(resource: Message, path: str) -> None:

@@ -33,6 +33,7 @@ from instance_service.use_cases.conditions import (
     say_stuck,
     withdraw,
 )
+from instance_service.use_cases.credentials import credential_violations
 from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.flows import flows_of, output_violations, set_flows
 from instance_service.use_cases.macros import MacroVersions
@@ -188,6 +189,7 @@ def prepare(
     references = references_of(instance, current, stays=stays)
     violations = [
         *spec_violations(instance, kind),
+        *credential_violations(instance, current),
         *(
             []
             if current and current.schedule == instance.schedule

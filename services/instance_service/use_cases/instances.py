@@ -28,6 +28,7 @@ from optaic.instance.v1.instance_service_pb2 import (
     CreateInstanceRequest,
     UpdateInstanceRequest,
 )
+from redaction.messages import restore_credentials
 from servicekit import outbox
 from servicekit.context import RequestContext
 from servicekit.errors import (
@@ -114,6 +115,7 @@ async def update_instance(
         check_kind(current)
         check_not_deleting(current)
         desired = apply_mask(current, request.instance, request.update_mask.paths)
+        restore_credentials(desired, current)
         draft = await draft_instance(connection, environment, tenant_id, desired, current)
         if is_same(draft.instance, current):
             return current

@@ -11,8 +11,11 @@ from optaic.apply.documents import MANAGER, definition_entry_of, entry_of
 from optaic.apply.plan import Existing
 from optaic.definition.v1 import definition_pb2
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_PAUSED, Instance
+from redaction import HIDDEN, PREFIX, has_credentials, hide_credentials
+from redaction.messages import texts_of
 
 UNMANAGED = "export"
+PLACEHOLDER = f"${{{PREFIX}REPLACE_ME}}"
 _BUILTIN = "worker.builtin."
 
 
@@ -41,7 +44,7 @@ def export_documents(
     owners = {key: each.labels.get(MANAGER, "") for key, each in current.items()}
     for key in references.in_order(as_is, {}, known, []):
         documents.setdefault((key[0], owners[key] or manager), []).append(
-            entry_of(references.without_defaults(as_is[key], existing.newest))
+            _without_credentials(entry_of(references.without_defaults(as_is[key], existing.newest)))
         )
     found: list[dict[str, Any]] = []
     if entries := _definitions(existing, definitions):
@@ -51,9 +54,24 @@ def export_documents(
     return found
 
 
+def _without_credentials(value: Any) -> Any:
+    """Plain data with a reference in the place of credentials that a URL says, or that were hidden from us."""
+    if isinstance(value, str):
+        return hide_credentials(value).replace(HIDDEN, PLACEHOLDER) if has_credentials(value) else value
+    if isinstance(value, dict):
+        return {name: _without_credentials(each) for name, each in value.items()}
+    return [_without_credentials(each) for each in value] if isinstance(value, list) else value
+
+
 def unsaid(existing: Existing) -> list[str]:
     """Return what is so and no document says."""
     named = sorted(existing.named().items())
+    clear = [
+        f"{project}/{name} has a URL with credentials in clear, which no document says: it has {PLACEHOLDER} in their "
+        "place; set such a variable for the worker, under any name that begins so"
+        for (project, name), instance in named
+        if any(has_credentials(each.text) for each in texts_of(instance))
+    ]
     paused = [
         f"{project}/{name} is paused, which a file does not say: made of it elsewhere, it runs as scheduled"
         for (project, name), instance in named
@@ -68,8 +86,8 @@ def unsaid(existing: Existing) -> list[str]:
         text = (
             "have no max_deleted_share, being older than it; made of a file elsewhere, they have the default"
         )
-        return [*paused, f"{', '.join(unjudged)} {text}"]
-    return paused
+        return [*clear, *paused, f"{', '.join(unjudged)} {text}"]
+    return [*clear, *paused]
 
 
 def _definitions(existing: Existing, which: Definitions) -> list[dict[str, Any]]:

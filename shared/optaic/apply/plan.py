@@ -15,6 +15,7 @@ from optaic.apply.references import Key, Known
 from optaic.definition.v1 import definition_pb2
 from optaic.errors import ConflictError, Violation
 from optaic.instance.v1.instance_pb2 import Instance
+from redaction.messages import restore_credentials
 
 _NOT_CONTENT = ("description", "definition_name", "kind")
 _MOVES = {"active": "activate", "deprecated": "deprecate", "retired": "retire"}
@@ -193,6 +194,7 @@ def _instance(
         text = f"is a {old}; what an instance is cannot change, but a dataset can be promoted to a signal"
         conflicts.append(Violation(entry.path, text, "KIND_CHANGED"))
         return []
+    restore_credentials(as_is, desired)  # hidden from us, and the same otherwise
     owner = current.labels.get(MANAGER, "")
     mask = list(fields.differing(desired, as_is))
     is_own = owner == document.manager

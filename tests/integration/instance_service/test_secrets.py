@@ -13,8 +13,10 @@ import structlog
 from google.protobuf import json_format
 
 from devstack.postgres import Postgres
+from instance_service.use_cases import drafts
 from optaic.apply.documents import read_documents
 from optaic.apply.execution import execute, read_existing
+from optaic.apply.export import export_documents, unsaid
 from optaic.apply.plan import make_plan
 from optaic.client import AsyncClient
 from optaic.definition.v1.definition_service_pb2 import PublishDefinitionRequest
@@ -22,6 +24,9 @@ from optaic.errors import OptaicError
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.instance.v1.instance_service_pb2 import (
     DiffInstanceRevisionsRequest,
+    GetInstanceRequest,
+    ListInstanceRevisionsRequest,
+    ListInstancesRequest,
     UpdateInstanceRequest,
 )
 from servicekit import logging as service_logging
@@ -109,6 +114,12 @@ async def test_a_secret_in_clear_is_repeated_by_no_door(
         ),
         {**_dataset("sp500_prices", {"as_of": URL})},
         {**_dataset("sp500_prices", {}), "labels": {"a": URL}, "schedule": {"cron": {"expression": URL}}},
+        {**_dataset("sp500_prices", {}), "description": f"copied from {URL}"},
+        _dataset("vendor", {"address": URL}),
+        _dataset("vendor", {"more": [{"a": ["b", URL]}]}),
+        _dataset("vendor", {"address": URL.replace(CANARY, "***")}),  # as one is shown
+        _dataset("vendor", {"address": f"https://files.example/a.csv?sig={CANARY}"}),
+        _dataset("vendor", {"address": f"https://{CANARY}@code.example/a.git"}),
     ]
     for given in refused:
         for is_rehearsed in (True, False):
@@ -159,33 +170,83 @@ async def _pending(subscription: Any) -> AsyncIterator[Any]:
         yield await subscription.next_msg()
 
 
-async def test_urls_that_are_kept_lose_their_credentials_on_the_way_out(
-    service: RunningInstanceService, log: io.StringIO
+async def test_urls_that_an_earlier_release_has_kept_work_on_and_are_hidden(
+    service: RunningInstanceService, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = await listen(service.nats, "optaic.*.instance.v1.*.*")
     await _publish(service, properties={"address": {"type": "string"}, "more": {"type": "array"}})
     project = await service.project()
-    created = await service.create(
-        {
-            "projectId": project.project_id,
-            "name": "x",
-            "description": f"copied from {URL}",
-            "labels": {"source": "here"},
-            **_dataset("vendor", {"address": URL, "more": [{"a": URL}]}),
-        }
-    )
-    await service.update(
-        created.instance_id,
-        _dataset("vendor", {"address": URL.replace("prices", "other")}),
-        "dataset.pipeline.config",
-    )
+    with monkeypatch.context() as earlier:
+        earlier.setattr(drafts, "credential_violations", lambda *_: [])
+        created = await service.create(
+            {
+                "projectId": project.project_id,
+                "name": "x",
+                "description": f"copied from {URL}",
+                "labels": {"source": "here"},
+                **_dataset("vendor", {"address": URL, "more": [{"a": URL}]}),
+            }
+        )
+        await service.update(
+            created.instance_id,
+            _dataset("vendor", {"address": URL.replace("prices", "other")}),
+            "dataset.pipeline.config",
+        )
     diff = await service.instances.DiffInstanceRevisions(
         DiffInstanceRevisionsRequest(instance_id=created.instance_id, from_revision=1, to_revision=2)
     )
     assert any("other" in change.to_value.string_value for change in diff.changes)
-    assert CANARY not in str(diff)
-    await eventually(lambda: told.pending_msgs >= 2)
+    request = GetInstanceRequest(instance_id=created.instance_id)
+    shown = await service.instances.GetInstance(request)
+    listed = await service.instances.ListInstances(ListInstancesRequest(project_id=project.project_id))
+    revisions = await service.instances.ListInstanceRevisions(
+        ListInstanceRevisionsRequest(instance_id=created.instance_id)
+    )
+    assert CANARY not in f"{created}{diff}{shown}{listed}{revisions}"
+    assert shown.dataset.pipeline.config["address"] == "postgresql+psycopg://reader:***@db.example/other"
+
+    # What was read is written back: nothing changes, and other fields can.
+    shown.owner = "somebody else"
+    update = UpdateInstanceRequest(instance=shown)
+    update.update_mask.paths.extend(["owner", "description", "dataset"])
+    changed = await service.instances.UpdateInstance(update)
+    assert (changed.revision, changed.owner) == (shown.revision + 1, "somebody else")
+    as_worker = (("authorization", "Bearer service-secret"), ("optaic-tenant", "default"))
+    clear = await service.instances.GetInstance(request, metadata=as_worker)
+    assert clear.dataset.pipeline.config["address"] == URL.replace("prices", "other")
+    assert clear.description == f"copied from {URL}"
+
+    await eventually(lambda: told.pending_msgs >= 3)
     heard = b"".join([message.data async for message in _pending(told)])
     assert b"reader:***@db.example" in heard
     assert CANARY.encode() not in heard
     assert CANARY not in log.getvalue()
+
+
+async def test_a_file_says_what_an_earlier_release_has_kept_without_its_credentials(
+    service: RunningInstanceService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _publish(service, properties={"address": {"type": "string"}})
+    project = await service.project()
+    with monkeypatch.context() as earlier:
+        earlier.setattr(drafts, "credential_violations", lambda *_: [])
+        await service.create(
+            {"projectId": project.project_id, "name": "x", **_dataset("vendor", {"address": URL})}
+        )
+    async with AsyncClient.connect(
+        instance_address=service.app.server.address, token="development"
+    ) as client:
+        existing = await read_existing(client)
+        exported = export_documents(existing)
+        (warning,) = unsaid(existing)
+        assert "credentials" in warning
+        assert CANARY not in f"{exported}{warning}"
+        assert "reader:${OPTAIC_SECRET_REPLACE_ME}@db.example" in str(exported)
+        pipeline = {"definition_name": "vendor", "config": {"address": URL}}
+        file = {
+            "project": project.name, "manager": "m", "instances": [{"name": "x", "dataset": {"pipeline": pipeline}}]
+        }  # fmt: skip
+        actions = make_plan(read_documents([file]), existing, adopt=True)
+        assert not any("config" in path for action in actions for path in action.mask), (
+            "it is as the file says"
+        )
