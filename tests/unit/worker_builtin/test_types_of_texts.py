@@ -248,3 +248,20 @@ def test_any_column_comes_back_as_it_was_or_stays_text(values: list[str | None],
             )
         else:
             assert written(value) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "date_format"),
+    [
+        ("2016-12-31 23:59:60", ""), ("2016-12-31T23:59:60Z", ""), ("2016-12-31T23:59:60.5+00:00", ""),
+        ("2016-12-31 12:30:60", ""), ("2016-12-31 23:59:60", "%Y-%m-%d %H:%M:%S"),
+        ("31/12/1960 23:59:60", "%d/%m/%Y %H:%M:%S"), ("20161231235960", "%Y%m%d%H%M%S"),
+    ],
+)  # fmt: skip
+def test_a_leap_second_is_no_time_of_the_next_day(text: str, date_format: str) -> None:
+    fitted = fit(texts(None, text), TIME, PLAIN, date_format, is_given=True)
+    assert isinstance(fitted, Misfit)
+    assert (fitted.row, fitted.text) == (1, text)
+    before = text.replace("5960", "5900").replace(":60", ":00")
+    found = fit(texts(None, before), TIME, PLAIN, date_format, is_given=True)
+    assert isinstance(found, Fitted), "a 60 elsewhere, as of a year, is none of seconds"

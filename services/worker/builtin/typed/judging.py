@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
@@ -92,7 +92,12 @@ def fit(
         return _fitted(texts, values, f"is no date like {date_format or times.ISO_DATE}")
     values = times.to_times(texts, date_format)
     shape = date_format or "2024-12-31 16:00:00, all with an offset or none"
-    return _fitted(texts, values, f"is no time like {shape}")
+    fitted = _fitted(texts, values, f"is no time like {shape}")
+    if isinstance(fitted, Misfit) and ":60" in fitted.text:
+        return replace(
+            fitted, why=f"{fitted.why}; a leap second, :60, has no place in a calendar of 60 seconds"
+        )
+    return fitted
 
 
 def _fit_given(texts: pl.Series, kind: pl.DataType, marks: NumberFormat) -> Fitted | Misfit:

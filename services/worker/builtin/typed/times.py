@@ -7,7 +7,7 @@ import polars as pl
 from optaic.plugins import InvalidConfig
 
 ISO_DATE = "%Y-%m-%d"
-_ISO_TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,6})?)?"
+_ISO_TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(?::[0-5][0-9](?:\.[0-9]{1,6})?)?"
 _ZONE = r"(?:Z|[+-][0-9]{2}:?[0-9]{2})$"
 _FIRST_YEAR = 1000  # an earlier one was written with two digits where the format says four
 _CLOCK = ("%H", "%I", "%T", "%R", "%s", "%X", "%c")
@@ -42,7 +42,7 @@ def to_times(texts: pl.Series, date_format: str) -> pl.Series:
             parsed = texts.str.to_datetime(date_format, strict=False, time_unit="us")
         except pl.exceptions.PolarsError as error:
             raise InvalidConfig(f"date_format: {date_format!r} is no format of times: {error}") from error
-        return parsed.set(~_is_plain(texts, parsed), None)
+        return parsed.set(~_is_plain(texts, parsed) | _is_leap(texts, parsed, date_format), None)
     first = texts.drop_nulls().head(1)
     is_zoned = bool(first.str.contains(_ZONE).any())
     fits = texts.str.contains(_ISO_TIME + (_ZONE if is_zoned else "$"))
@@ -54,6 +54,16 @@ def to_times(texts: pl.Series, date_format: str) -> pl.Series:
     layout = "%Y-%m-%dT%H:%M:%S%.f" + ("%z" if is_zoned else "")
     parsed = iso.set(~fits.fill_null(value=False), None).str.to_datetime(layout, strict=False, time_unit="us")
     return parsed.dt.convert_time_zone("UTC") if is_zoned else parsed
+
+
+def _is_leap(texts: pl.Series, parsed: pl.Series, date_format: str) -> pl.Series:
+    """Whether a second was 60, which parsing makes one of the next minute: no calendar here has it."""
+    at_start = (parsed.dt.second() == 0) & texts.str.contains("60", literal=True)
+    if not at_start.any():
+        return pl.Series([False]).new_from_index(0, texts.len())
+    written = parsed.dt.to_string(date_format)
+    is_other = written.str.count_matches("60", literal=True) != texts.str.count_matches("60", literal=True)
+    return (at_start & is_other).fill_null(value=False)
 
 
 def _is_plain(texts: pl.Series, parsed: pl.Series) -> pl.Series:
