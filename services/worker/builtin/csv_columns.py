@@ -12,7 +12,7 @@ from worker.builtin.csv_text import CsvText
 from worker.builtin.parameters import Config
 from worker.builtin.typed import times
 from worker.builtin.typed.judging import Misfit, fit, judge
-from worker.builtin.typed.kinds import read_types
+from worker.builtin.typed.kinds import check_dates, read_types
 from worker.builtin.typed.numbers import NumberFormat
 from worker.builtin.typed.refusals import misfit_error, shorten
 
@@ -41,11 +41,9 @@ class ColumnTypes:
             InvalidConfig: a property is malformed.
         """
         given = read_types(config)
-        if wrong := [name for name in dates if given.get(name, pl.Date()) != pl.Date()]:
-            raise InvalidConfig(f"types.{wrong[0]}: the column is one of `dates`: Date, or leave it out")
-        implied = {**dict.fromkeys(dates, pl.Date()), "entity": pl.String()}
+        check_dates(given, dates)
         return ColumnTypes(
-            types={**implied, **given},
+            types={"entity": pl.String(), **given, **dict.fromkeys(dates, pl.Date())},
             stated=frozenset(given),
             marks=_read_marks(config),
             date_formats=_read_formats(config),

@@ -111,6 +111,20 @@ def test_either_a_table_or_a_query_is_read() -> None:
     assert _violations("sql", {"url": "sqlite:///a", "table": "a", "query": "select 1"}) == {"config"}
 
 
+@pytest.mark.parametrize(
+    "source", [("file", {"url": "a.csv"}), ("sql", {"url": "sqlite:///a", "table": "a"})]
+)
+def test_a_date_is_a_date_or_a_text_of_one_and_an_entity_a_text(source: tuple[str, dict[str, Any]]) -> None:
+    name, config = source
+    for types in ({"date": "String", "entity": "text"}, {"date": "Date", "close": "Int64"}):
+        assert not _violations(name, {**config, "types": types})
+    for kind in ("Int64", "Datetime", "Boolean", "Float64"):
+        assert _violations(name, {**config, "types": {"date": kind}}) == {"config.types.date"}
+    assert _violations(name, {**config, "types": {"entity": "Int64"}}) == {"config.types.entity"}
+    # It is no column of dates where others are named.
+    assert not _violations(name, {**config, "dates": ["day"], "types": {"date": "Datetime"}})
+
+
 def test_a_files_secrets_are_refused_in_clear() -> None:
     options = {"endpoint_url": "https://s3.example", "anon": False, "secret": "${OPTAIC_SECRET_S3}"}
     assert not _violations("file", {"url": "s3://bucket/a.parquet", "storage_options": options})

@@ -179,6 +179,12 @@ def test_a_column_without_values_so_far_gets_its_type_when_they_come(csv: Reader
     assert csv.closes("a", "b", held=held) == ["a", "b"]
 
 
+@pytest.mark.parametrize("word", ["String", "text", "Date"])
+def test_a_column_of_dates_may_be_called_the_text_that_it_is_written_as(csv: Reader, word: str) -> None:
+    csv.closes("1", "2", types={"date": word, "entity": "String"})
+    assert csv.metrics["types_given"]["date"] == "Date"
+
+
 def test_a_new_column_is_judged(csv: Reader) -> None:
     assert csv.closes("1", "2", held=HeldTypes({"date": pl.Date()})) == [1, 2]
 

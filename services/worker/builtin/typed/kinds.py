@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 
@@ -54,6 +54,19 @@ def read_types(config: Config) -> Mapping[str, pl.DataType]:
     if types.get("entity", pl.String()) != pl.String():
         raise InvalidConfig("types.entity: an entity is a text: String, or leave it out")
     return types
+
+
+def check_dates(types: Mapping[str, pl.DataType], dates: Sequence[str]) -> None:
+    """Refuse another type for a column of dates; `String` says that they are written as texts, which makes no difference.
+
+    Raises:
+        InvalidConfig: naming the column.
+    """
+    for name in dates:
+        if types.get(name, pl.Date()) not in {pl.Date(), pl.String()}:
+            raise InvalidConfig(
+                f"types.{name}: the column is one of `dates`: Date, or String where `date_format` says how they are written"
+            )
 
 
 def storage_type(kind: pl.DataType) -> pl.DataType | None:

@@ -9,6 +9,7 @@ import polars as pl
 from optaic.plugins import InvalidConfig
 from worker.builtin.typed.casting import convert
 from worker.builtin.typed.judging import Misfit
+from worker.builtin.typed.kinds import check_dates
 from worker.builtin.typed.refusals import misfit_error, shorten
 
 _GIVEN = "Correct it at the source, or give the column another type in `types`."
@@ -55,10 +56,9 @@ def give_types(
 
 
 def _check_types(table: pl.DataFrame, types: Mapping[str, pl.DataType], dates: Sequence[str]) -> None:
-    for name, kind in types.items():
+    check_dates(types, dates)
+    for name in types:
         if name not in table.columns:
             raise InvalidConfig(
                 f"types.{name}: the table has no column {name!r}, only {', '.join(map(repr, table.columns))}"
             )
-        if name in dates and kind != pl.Date():
-            raise InvalidConfig(f"types.{name}: the column is one of `dates`: Date, or leave it out")
