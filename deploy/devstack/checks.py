@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 
 import grpc
 import psycopg
@@ -10,8 +11,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 _TIMEOUT_SECONDS = 2.0
 _PATIENT_SECONDS = 10.0  # before a server counts as silent: the machine may be busy
 _SILENT = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
-_OK = b" 200 "
-_LONGEST_ANSWER = 1000  # bytes
+_STATUS = re.compile(rb"HTTP/\d(?:\.\d)? (\d{3})(?: [^\r\n]*)?\r?\n")
+_OK = b"200"
+_LONGEST_LINE = 8 * 1024  # bytes
+_LONGEST_ANSWER = 1000  # bytes, of what comes after the first line
+_SHOWN = 60  # bytes of what is no HTTP
 
 
 async def http_answers(host: str, path: str) -> bool:
@@ -22,19 +26,36 @@ async def http_answers(host: str, path: str) -> bool:
 async def find_http_problem(host: str, path: str, seconds: float = _PATIENT_SECONDS) -> str:
     """What GET answers other than 200. By hand: a client library costs more time to import than this start takes."""
     name, _, port = host.partition(":")
+    line, content = b"", b""
     try:
         async with asyncio.timeout(seconds):
-            reader, writer = await asyncio.open_connection(name, int(port))
+            reader, writer = await asyncio.open_connection(name, int(port), limit=_LONGEST_LINE)
             with contextlib.closing(writer):
                 writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
-                status = await reader.readline()
-                if _OK in status:
+                try:
+                    line = await reader.readuntil(b"\n")
+                except asyncio.IncompleteReadError as error:
+                    line = error.partial
+                except asyncio.LimitOverrunError:
+                    line = await reader.read(_SHOWN)
+                status = _STATUS.fullmatch(line)
+                if status is not None and status[1] == _OK:
                     return ""
-                content = await reader.read(_LONGEST_ANSWER)
+                while (
+                    status is not None
+                    and len(content) < _LONGEST_ANSWER
+                    and (piece := await reader.read(_LONGEST_ANSWER))
+                ):
+                    content += piece
     except (OSError, TimeoutError) as error:
-        return f"{path}: {error!r}"
-    body = content.partition(b"\r\n\r\n")[2]
-    return f"{path}: {status.decode(errors='replace').strip()} {body.decode(errors='replace').strip()}"
+        if not line:
+            return f"{path}: {error!r}"  # after the first line, what has come is told
+    if _STATUS.fullmatch(line) is None:
+        said = f"it sent {line[:_SHOWN]!r}" if line else "it closed the connection without a word"
+        return f"{path}: what listens on {host} does not speak HTTP: {said}"
+    body = (b"\r\n" + content[:_LONGEST_ANSWER]).partition(b"\r\n\r\n")[2]
+    said = f"{line.decode(errors='replace').strip()} {body.decode(errors='replace').strip()}"
+    return f"{path}: {said.strip()}"
 
 
 async def find_grpc_problem(address: str) -> str:
