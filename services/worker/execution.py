@@ -147,7 +147,7 @@ class _Execution:
         except RunLostError as error:
             return Ending(_outcome_after(error.refusal), str(error))
         except Exception as error:  # noqa: BLE001 - whatever it is, the run must end and say so
-            return await self._fail(run, reporter, describe_error(error))
+            return await self._fail(run, reporter, await asyncio.to_thread(describe_error, error))
         _log.info("run completed", run_id=run.run_id)
         version = answer.output_version
         return Ending(Outcome.COMPLETED, f"{version.physical_version} at {version.uri}")
@@ -170,7 +170,8 @@ class _Execution:
             if not isinstance(answer, Failure):
                 answer.metrics.update(found)
         if not isinstance(answer, Failure):
-            _hide_secrets(answer)
+            # In a thread: of megabytes it takes seconds, and the lease is kept meanwhile.
+            await asyncio.to_thread(_hide_secrets, answer)
         return answer
 
     async def _state_code(self, run: run_pb2.Run, recipe: Recipe, reporter: Reporter) -> Ending | None:

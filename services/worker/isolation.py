@@ -26,6 +26,7 @@ _END_SECONDS = 15.0  # more than a guardian takes to give up
 _AFTERMATH_SECONDS = 1.0
 _LEAVE_SECONDS = 2.0
 _LONGEST_RESULT = 4 * 1024 * 1024  # bytes; a larger one no service would take
+_LONGEST_PROGRESS = 16 * 1024  # bytes; a child that is ours says less
 _UNKNOWN = Report(exit_code=None, tail="", fault="", dropped_bytes=0, left_processes=0)
 _log = structlog.get_logger(__name__)
 
@@ -137,7 +138,7 @@ class Isolation:
     async def _read_answer(self, on_progress: OnProgress) -> Result | Failure | None:
         while (frame := await frames.read(self._work)) is not None:
             try:
-                answer = _understand(frame, on_progress)
+                answer = await _understand(frame, on_progress)
             except (DecodeError, ValueError) as error:
                 return Failure("PluginInvalid", f"the child sent what is no message: {error!r}", "")
             if answer is not None:
@@ -145,16 +146,19 @@ class Isolation:
         return None
 
 
-def _understand(frame: Frame, on_progress: OnProgress) -> Result | Failure | None:
+async def _understand(frame: Frame, on_progress: OnProgress) -> Result | Failure | None:
+    """What the child said; long texts in a thread, since whoever waits for this keeps the run's lease, too."""
     kind, payload = frame
     if kind == Kind.RESULT:
         if len(payload) > _LONGEST_RESULT:
             text = f"what the run reports, its metrics above all, has {len(payload)} bytes; {_LONGEST_RESULT} are allowed"
             return Failure("TOO_LARGE", f"{text}: write it to the output instead", "")
-        return Result.FromString(payload)
+        return await asyncio.to_thread(Result.FromString, payload)
     if kind == Kind.FAILURE:
-        return Failure.unpack(payload)
+        return await asyncio.to_thread(Failure.unpack, payload)
     if kind != Kind.PROGRESS:
         raise ValueError(f"a message of kind {kind}")
+    if len(payload) > _LONGEST_PROGRESS:
+        raise ValueError(f"progress of {len(payload)} bytes; {_LONGEST_PROGRESS} are allowed")
     on_progress(run_report_service_pb2.HeartbeatRequest.FromString(payload))
     return None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -35,6 +37,7 @@ from servicekit import outbox
 from servicekit.context import RequestContext
 from servicekit.errors import FieldViolation, InvalidArgumentError
 
+_FEW_BYTES = 64 * 1024
 _Response = run_report_service_pb2.StartRunResponse
 
 
@@ -196,6 +199,7 @@ async def complete_run(
 ) -> run_pb2.Run:
     """RUNNING -> COMPLETED; lineage-service numbers the output version."""
     tenant_id = context.tenant_id
+    metrics = await _read_metrics(request)  # before any lock is taken
     async with deps.database.transaction(tenant_id) as connection:
         record = await _lock_reported(
             connection, tenant_id, request.run_id, request.fencing_token, RunEvent.COMPLETED
@@ -209,7 +213,7 @@ async def complete_run(
         output = flow_pb2.VersionRef()
         output.CopyFrom(request.output_version)
         output.version, output.version_id = 0, ""
-        has_metrics, changed = request.HasField("metrics"), code.changed_metrics(record.run)
+        changed = code.changed_metrics(record.run)
         (completed,) = await change_runs(
             deps,
             connection,
@@ -221,9 +225,7 @@ async def complete_run(
                 columns.columns_added, columns.columns_removed, columns.columns_retyped
             ),
             values={
-                "metrics": {**redact_value(json_of(request.metrics)), **changed}
-                if has_metrics or changed
-                else None,
+                "metrics": {**(metrics or {}), **changed} if metrics is not None or changed else None,
                 "artifacts": dict(request.artifacts),
                 "outputs_uri": request.outputs_uri,
                 "output_version": json_of(output),
@@ -234,6 +236,19 @@ async def complete_run(
         )
     announce(deps, tenant_id, [completed])
     return completed.run
+
+
+async def _read_metrics(request: run_report_service_pb2.CompleteRunRequest) -> dict[str, Any] | None:
+    """What a run measured, without secrets; None where it says nothing."""
+    if not request.HasField("metrics"):
+        return None
+
+    def read() -> dict[str, Any]:
+        hidden: dict[str, Any] = redact_value(json_of(request.metrics))
+        return hidden
+
+    # Of megabytes this takes seconds, in which every lease would go without its heartbeats.
+    return read() if request.metrics.ByteSize() <= _FEW_BYTES else await asyncio.to_thread(read)
 
 
 async def fail_run(

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
+import pytest
 from google.protobuf.struct_pb2 import Struct
 from sqlalchemy import text
 
 from optaic.run.v1 import run_pb2, run_report_service_pb2, run_service_pb2
+from redaction import redact_value
 from support.run_service import RunningRunService
 
 CANARY = "k4n4rie-Zx81"
@@ -52,6 +57,25 @@ async def test_a_completed_run_has_metrics_without_secrets(service: RunningRunSe
     assert completed.metrics["rows"] == 3
     assert completed.metrics["api_token"] == "***"
     assert CANARY not in await _outputs(service, run.run_id)
+
+
+async def test_large_metrics_are_searched_beside_the_loop_that_takes_heartbeats(
+    service: RunningRunService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await service.submit(service.instances.add())
+    started = await service.start(run.run_id)
+    metrics = Struct()
+    metrics.update({"notes": ["a note"] * 20_000, "api_token": CANARY})
+    on_loop: list[bool] = []
+
+    def search(value: Any) -> Any:
+        on_loop.append(asyncio._get_running_loop() is not None)
+        return redact_value(value)
+
+    monkeypatch.setattr("run_service.use_cases.reports.redact_value", search)
+    completed = await service.complete(run.run_id, started.fencing_token, metrics=metrics)
+    assert on_loop == [False]
+    assert completed.metrics["api_token"] == "***"
 
 
 async def test_a_reason_is_kept_without_secrets(service: RunningRunService) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -99,3 +101,24 @@ def test_any_plugin_may_fill_in_references() -> None:
     secrets = Secrets({"OPTAIC_SECRET_PIN": "12"})
     assert secrets.fill("pin ${OPTAIC_SECRET_PIN}", "pin") == "pin 12"
     assert secrets.redact(ValueError("12 is wrong")) == "*** is wrong", "also where it is short"
+
+
+@pytest.mark.parametrize(
+    ("how", "then", "searches"),
+    [("tell secrets", "return", "worker.execution.redact_value"), ("memory", "", "worker.failures.redact")],
+)
+async def test_what_a_run_says_is_searched_beside_the_loop_that_keeps_its_lease(
+    world: World, tmp_path: Path, how: str, then: str, searches: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of megabytes it takes seconds, in which no heartbeat could be sent."""
+    on_loop: list[bool] = []
+
+    def search(value: Any) -> Any:
+        on_loop.append(asyncio._get_running_loop() is not None)
+        return value
+
+    monkeypatch.setattr(searches, search)
+    dataset = world.dataset(definition="dying", how=how, then=then, folder=str(tmp_path))
+    await world.execute(world.runs.submit(dataset, flow_pb2.FLOW_KIND_REFRESH), tmp_path)
+    assert on_loop
+    assert not any(on_loop)
