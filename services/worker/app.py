@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import structlog
 
 from worker import cgroup
 from worker.children import Forkserver
 from worker.config import Settings
+from worker.run_output import prepare_folder
 
 _log = structlog.get_logger(__name__)
 
@@ -33,6 +35,8 @@ PRELOAD = (
 async def main(stop: asyncio.Event) -> None:
     """Run the executor until `stop` is set."""
     settings = Settings()
+    # Before anything runs: somebody who sets this machine up can still mend it.
+    prepare_folder(Path(settings.run_output_folder))
     forkserver = Forkserver(PRELOAD)
     warming = asyncio.create_task(forkserver.start(), name="warming")
     await asyncio.sleep(0)  # let it begin: both processes spend seconds on imports, side by side

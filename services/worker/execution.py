@@ -166,7 +166,9 @@ class _Execution:
         report = isolation.report
         counts = {"output_bytes_dropped": report.dropped_bytes, "processes_left": report.left_processes}
         if found := {name: count for name, count in counts.items() if count}:
-            _log.warning("cut short", run_id=run.run_id, output=limits.file, **found)
+            _log.warning(
+                "cut short", run_id=run.run_id, output=limits.file, reason=report.output_fault, **found
+            )
             if not isinstance(answer, Failure):
                 answer.metrics.update(found)
         if not isinstance(answer, Failure):

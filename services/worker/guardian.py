@@ -71,6 +71,7 @@ class Report:
     fault: str  # where it was when native code failed, innermost first; empty otherwise
     dropped_bytes: int  # of its output
     left_processes: int  # that it had started and that had not ended
+    output_fault: str = ""  # why its output was not written
 
 
 def guard(line: Line, run_child: RunChild | None = None) -> NoReturn:
@@ -246,7 +247,9 @@ class _Watch:
         code = None if self._status is None else os.waitstatus_to_exitcode(self._status)
         self._fault.seek(0)
         fault = self._fault.read(_LONGEST_FAULT).decode(errors="replace")
-        report = Report(code, self._output.tail, fault, self._output.dropped, left_processes)
+        report = Report(
+            code, self._output.tail, fault, self._output.dropped, left_processes, self._output.fault
+        )
         with contextlib.suppress(OSError):  # nobody wants to know any more
             self._orders.sendall(frames.pack(frames.Kind.REPORT, json.dumps(asdict(report)).encode()))
 

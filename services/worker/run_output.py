@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,48 @@ class OutputLimits:
     runs: int  # older runs' files are removed
 
 
+class OutputFolderRefusedError(OSError):
+    """The folder for what runs print may be read or changed by others; the message says what to do."""
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make the folder for what runs print, which is ours alone; where there is one, it has to be so.
+
+    Below /tmp anybody may have made it first, or a link of its name to somewhere else.
+
+    Raises:
+        OutputFolderRefusedError: it is a link, or somebody else's, or others may write into it.
+        OSError: it cannot be made.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if not folder.is_symlink():
+            raise
+        raise _refuse(folder, f"is a link to {folder.readlink()}", "name the folder itself") from error
+    try:
+        found = os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+    if found.st_uid != os.geteuid():
+        raise _refuse(
+            folder, f"belongs to user {found.st_uid}, and the worker is user {os.geteuid()}", "remove it"
+        )
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        mode = stat.S_IMODE(found.st_mode)
+        raise _refuse(
+            folder,
+            f"may be written by others, its mode is {mode:04o}",
+            f"see what is in it and chmod 0700 {folder}",
+        )
+
+
+def _refuse(folder: Path, what: str, way: str) -> OutputFolderRefusedError:
+    text = f"OPTAIC_RUN_OUTPUT_FOLDER: {folder} {what}, so that what runs print is not safe there; {way}, or set another folder"
+    return OutputFolderRefusedError(text)
+
+
 class RunOutput:
     """Takes bytes; keeps the newest in a file and its predecessor `<file>.1`, each half as long as a run may write.
 
@@ -40,6 +83,7 @@ class RunOutput:
         self._tail = b""
         self._held = b""  # a line that has not ended: what is secret in it may come in two parts
         self.dropped = 0  # bytes that were printed and are in no file
+        self.fault = ""  # why the first of them are not
 
     def write(self, data: bytes) -> None:
         """Take what was printed."""
@@ -65,8 +109,9 @@ class RunOutput:
         self._tail = (self._tail + data)[-_TAIL_BYTES:]
         try:
             self._append(data)
-        except OSError:  # no space, no right: the run goes on
+        except OSError as error:  # no space, no right: the run goes on
             self.dropped += len(data)
+            self.fault = self.fault or str(error)
 
     @property
     def tail(self) -> str:
@@ -77,7 +122,7 @@ class RunOutput:
     def _append(self, data: bytes) -> None:
         half = max(1, self._limits.bytes // 2)
         if self._descriptor is None:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            prepare_folder(self._path.parent)
             _remove_old(self._path.parent, self._limits.runs)
             self._descriptor = self._open()
         lost = max(0, len(data) - 2 * half)  # more at once than both files hold
