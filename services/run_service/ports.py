@@ -83,6 +83,10 @@ class Orchestrator(Protocol):
         """Return every flow run of our flow that a worker has taken and that has not ended."""
         ...
 
+    async def list_cancelled(self, since: datetime) -> list[FlowRun]:
+        """Return at least the flow runs of our flow that were cancelled since then and have no run of their own."""
+        ...
+
     async def end_flow_run(self, flow_run_id: str, state: FlowRunState, message: str) -> None:
         """Make a flow run COMPLETED, FAILED or CANCELLED at once, however it is; one that is gone stays so."""
         ...

@@ -115,10 +115,20 @@ class PrefectOrchestrator:
 
     async def list_under_way(self) -> list[FlowRun]:
         """Return every flow run of our flow that a worker has taken and that has not ended."""
+        return await self._list_flow_runs({"state": {"type": {"any_": _UNDER_WAY}}})
+
+    async def list_cancelled(self, since: datetime) -> list[FlowRun]:
+        """Return the flow runs of our flow that were cancelled since then and have no run of their own."""
+        listed = await self._list_flow_runs(
+            {"state": {"type": {"any_": ["CANCELLED"]}}, "end_time": {"after_": since.isoformat()}}
+        )
+        return [flow_run for flow_run in listed if not flow_run.run_id]
+
+    async def _list_flow_runs(self, wanted: dict[str, Any]) -> list[FlowRun]:
         listed: list[FlowRun] = []
         body: dict[str, Any] = {
             "flows": {"name": {"any_": [_FLOW]}},
-            "flow_runs": {"state": {"type": {"any_": _UNDER_WAY}}},
+            "flow_runs": wanted,
             "sort": "ID_DESC",
             "limit": _PAGE,
         }

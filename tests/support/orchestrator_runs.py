@@ -103,6 +103,15 @@ class FakeOrchestrator:
             if state in UNDER_WAY
         ]
 
+    async def list_cancelled(self, since: datetime) -> list[FlowRun]:
+        self._check()
+        del since  # it lists earlier ones, too
+        return [
+            replace(self.listed[each], state=state)
+            for each, state in self.flow_runs.items()
+            if state is FlowRunState.CANCELLED and not self.listed[each].run_id
+        ]
+
     async def end_flow_run(self, flow_run_id: str, state: FlowRunState, message: str) -> None:
         self._check()
         if flow_run_id in self.flow_runs:

@@ -1,7 +1,8 @@
-"""Looks at all that is under way in the orchestrator, and ends what nobody here waits for.
+"""Looks at all that is under way in the orchestrator, or was cancelled there, and ends what nobody here waits for.
 
 So ends what has no row in a queue: flow runs of the schedule that were claimed and never started, those that a late
-worker began again after their run had ended, and those of runs that ended before ends were brought there.
+worker began again after their run had ended, and those of runs that ended before ends were brought there. So is
+recorded what somebody has cancelled before a worker took it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from run_service.use_cases.ending import ending_of, is_its_own, make_ending
 from run_service.use_cases.lost_ticks import lose_tick
 from servicekit.errors import DomainError, NotFoundError
 
+# At least so much of the past is looked at, by the orchestrator's clock: at the start, and again at each look.
+_FIRST_CANCELLED = timedelta(days=1)
+_CANCELLED = timedelta(minutes=5)
 _log = structlog.get_logger(__name__)
 
 
@@ -36,11 +40,15 @@ class Sweeper:
         # Flow runs without a run, and since when they are seen; as many as are under way. Anew with each process:
         # while none was there, no worker could start them.
         self._unknown_since: dict[str, datetime] = {}
+        self._cancelled_since = deps.clock.now() - _FIRST_CANCELLED
+        self._settled: set[str] = set()  # of those that the last look found cancelled
 
     async def step(self) -> bool:
         """Look once; False: the next look can wait."""
+        now = self._deps.clock.now()
         try:
             under_way = await self._orchestrator.list_under_way()
+            cancelled = await self._orchestrator.list_cancelled(self._cancelled_since)
         except OrchestratorUnavailableError as error:
             _log.info("orchestrator not swept", error=repr(error))
             self._unknown_since.clear()  # no worker gets on, either
@@ -52,6 +60,8 @@ class Sweeper:
         for tenant_id, flow_runs in by_tenant.items():
             unknown += await self._sweep(tenant_id, flow_runs)
         await self._lose(unknown)
+        if await self._settle(cancelled):
+            self._cancelled_since = now - _CANCELLED
         return False
 
     async def _sweep(self, tenant_id: str, flow_runs: Collection[FlowRun]) -> list[FlowRun]:
@@ -97,6 +107,26 @@ class Sweeper:
             return []
         return [ending_of(self._deps, tenant_id, record, flow_run_id=flow_run_id)]
 
+    async def _settle(self, cancelled: Collection[FlowRun]) -> bool:
+        """Record ticks that somebody cancelled before a worker took them; False: some have to be looked at again."""
+        unknown: dict[str, list[FlowRun]] = defaultdict(list)
+        for flow_run in cancelled:
+            if flow_run.flow_run_id not in self._settled:
+                unknown[flow_run.tenant_id].append(flow_run)
+        self._settled &= {flow_run.flow_run_id for flow_run in cancelled}
+        is_complete = True
+        for tenant_id, flow_runs in unknown.items():
+            async with self._deps.database.read(tenant_id) as connection:
+                ids = {flow_run.flow_run_id for flow_run in flow_runs}
+                paired = await run_store.list_runs_of_flow_runs(connection, tenant_id, ids)
+            known = {record.run.orchestrator_run_id for record in paired}
+            for flow_run in flow_runs:
+                if flow_run.flow_run_id in known or await self._lose_one(flow_run):
+                    self._settled.add(flow_run.flow_run_id)
+                else:
+                    is_complete = False
+        return is_complete
+
     async def _lose(self, unknown: Collection[FlowRun]) -> None:
         now = self._deps.clock.now()
         patience = timedelta(seconds=self._deps.settings.start_timeout_seconds)
@@ -107,12 +137,15 @@ class Sweeper:
             is_lost = now - self._unknown_since[flow_run.flow_run_id] >= patience
             if not is_lost and flow_run.state is not FlowRunState.CANCELLING:
                 continue
-            try:
-                await lose_tick(self._deps, flow_run)
-            except (
-                NotFoundError,
-                ValueError,
-            ) as error:  # another installation's, or its instance was deleted
-                _log.info("flow run left alone", flow_run_id=flow_run.flow_run_id, error=repr(error))
-            except DomainError as error:  # not decided: the next look tries again
-                _log.warning("tick not settled", flow_run_id=flow_run.flow_run_id, error=repr(error))
+            await self._lose_one(flow_run)
+
+    async def _lose_one(self, flow_run: FlowRun) -> bool:
+        """Return False where that was not decided: the next look tries again."""
+        try:
+            await lose_tick(self._deps, flow_run)
+        except (NotFoundError, ValueError) as error:  # another installation's, or its instance was deleted
+            _log.info("flow run left alone", flow_run_id=flow_run.flow_run_id, error=repr(error))
+        except DomainError as error:
+            _log.warning("tick not settled", flow_run_id=flow_run.flow_run_id, error=repr(error))
+            return False
+        return True

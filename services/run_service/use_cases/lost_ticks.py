@@ -1,4 +1,7 @@
-"""Ticks whose flow run a worker has claimed and never started: the tick waits for another one, or is counted as missed."""
+"""Ticks whose flow run nobody starts: a worker has claimed it and died, or somebody has cancelled it in Prefect.
+
+The tick waits for another flow run, or is recorded as missed or cancelled.
+"""
 
 from __future__ import annotations
 
@@ -49,6 +52,11 @@ async def lose_tick(deps: Dependencies, flow_run: FlowRun) -> None:
         await endings.lock_flow_run(connection, flow_run.flow_run_id)
         if await run_store.get_adopted_run(connection, tenant_id, flow_run.flow_run_id) is not None:
             return  # started, or refused, just now
+        if flow_run.state is FlowRunState.CANCELLED:
+            # What waits has ended so, too. Ticks first: one that waits no more has its run.
+            waiting = await ticks.list_ticks(connection, flow)
+            if flow_run.scheduled_time in {tick.scheduled_time for tick in waiting}:
+                return
         ending = make_ending(
             deps,
             tenant_id,
@@ -68,7 +76,7 @@ async def lose_tick(deps: Dependencies, flow_run: FlowRun) -> None:
 
 def _refusal(flow_run: FlowRun, *, catches_up: bool) -> DomainError | None:
     """Return why the tick is not run; None: it is."""
-    if flow_run.state is FlowRunState.CANCELLING:
+    if flow_run.state in {FlowRunState.CANCELLING, FlowRunState.CANCELLED}:
         return FailedPreconditionError("TICK_CANCELLED", "the tick's flow run was cancelled in Prefect")
     if catches_up:
         return None

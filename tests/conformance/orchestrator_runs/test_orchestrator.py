@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -108,6 +109,23 @@ async def test_what_is_under_way_is_listed_whoever_made_it(ground: Ground, state
         (each.tenant_id, each.flow_kind, each.state) == ("default", "refresh", state) for each in listed
     )
     assert all(each.scheduled_time.tzinfo is not None for each in listed)
+
+
+@pytest.mark.parametrize("state", FlowRunState)
+async def test_what_was_cancelled_and_has_no_run_is_listed(ground: Ground, state: FlowRunState) -> None:
+    request = await _deployed(ground)
+    begin = datetime.now(UTC) - timedelta(minutes=1)
+    made = await ground.orchestrator.create_flow_run(request)
+    waiting = await ground.schedule(request.tenant_id, request.instance_id, request.flow_kind)
+    for flow_run_id in (made, waiting):
+        await ground.set(flow_run_id, state)
+    listed = [
+        each
+        for each in await ground.orchestrator.list_cancelled(begin)
+        if each.instance_id == request.instance_id
+    ]
+    wanted = [(waiting, FlowRunState.CANCELLED)] if state is FlowRunState.CANCELLED else []
+    assert [(each.flow_run_id, each.state) for each in listed] == wanted
 
 
 async def test_a_deleted_flow_run_is_absent_and_can_be_made_again(ground: Ground) -> None:

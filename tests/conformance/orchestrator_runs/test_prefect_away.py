@@ -1,6 +1,7 @@
 """What only the adapter can meet: a server that does not answer, and one that refuses."""
 
 import uuid
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -20,6 +21,7 @@ async def test_a_server_that_is_away_is_unavailable() -> None:
             orchestrator.find_flow_run("r"),
             orchestrator.get_states(["x"]),
             orchestrator.list_under_way(),
+            orchestrator.list_cancelled(datetime(2024, 1, 2, tzinfo=UTC)),
             orchestrator.end_flow_run("x", FlowRunState.CANCELLED, "why"),
         ):
             with pytest.raises(OrchestratorUnavailableError):
@@ -41,6 +43,7 @@ async def test_what_is_no_answer_of_prefect_is_unavailable(answer: Answer) -> No
             orchestrator.find_flow_run("r"),
             orchestrator.get_states(["x"]),
             orchestrator.list_under_way(),
+            orchestrator.list_cancelled(datetime(2024, 1, 2, tzinfo=UTC)),
             orchestrator.end_flow_run("x", FlowRunState.CANCELLED, "why"),
         ):
             with pytest.raises(OrchestratorUnavailableError):
@@ -82,3 +85,31 @@ async def test_an_answer_lost_on_the_way_is_found_by_the_next_attempt(prefect_ur
         }
         assert found[0]["name"] == "prices-1"
         assert set(found[0]["tags"]) >= {"optaic", "tenant:default", "flow:refresh"}
+
+
+async def test_what_somebody_cancels_in_prefects_pages_before_a_worker_takes_it_is_listed(
+    prefect_url: str,
+) -> None:
+    async with (
+        prefect_api(prefect_url) as api,
+        PrefectOrchestrator(settings_for(prefect_url)) as orchestrator,
+    ):
+        flow = await api.call("POST", "/flows/", {"name": "optaic"})
+        instance_id = str(uuid.uuid4())
+        given = {"tenant_id": "default", "instance_id": instance_id, "flow_kind": "refresh"}
+        body = {
+            "name": f"default.{instance_id}.refresh",
+            "flow_id": flow["id"],
+            "entrypoint": "worker.flow.execute",
+            "parameters": given,
+        }
+        deployment = await api.call("POST", "/deployments/", body)
+        begin = datetime.now(UTC)
+        tomorrow = {"type": "SCHEDULED", "state_details": {"scheduled_time": str(begin + timedelta(days=1))}}
+        path = f"/deployments/{deployment['id']}/create_flow_run"
+        flow_run_id = (await api.call("POST", path, {"state": tomorrow}))["id"]
+        await api.call("POST", f"/flow_runs/{flow_run_id}/set_state", {"state": {"type": "CANCELLING"}})
+        listed = await orchestrator.list_cancelled(begin - timedelta(minutes=1))
+        assert [each.flow_run_id for each in listed if each.instance_id == instance_id] == [flow_run_id]
+        later = await orchestrator.list_cancelled(begin + timedelta(minutes=10))
+        assert flow_run_id not in {each.flow_run_id for each in later}

@@ -26,9 +26,9 @@ async def test_a_slow_comparison_is_no_absence(service: RunningRunService) -> No
     run, first = await _claimed(service)
     real = service.orchestrator.get_states
 
-    async def be_slow(ids: Collection[str]) -> dict[str, FlowRunState]:
+    async def be_slow(flow_run_ids: Collection[str]) -> dict[str, FlowRunState]:
         service.clock.advance(20)
-        return await real(ids)
+        return await real(flow_run_ids)
 
     service.orchestrator.get_states = be_slow  # type: ignore[method-assign] # a slow one
     for _ in range(5):

@@ -353,7 +353,7 @@ async def test_what_is_seen_of_a_flow_run_does_not_touch_a_run_that_goes_on_with
     service.orchestrator.flow_runs[first] = FlowRunState.CLAIMED
     real = service.orchestrator.get_states
 
-    async def be_slow(ids: Collection[str]) -> dict[str, FlowRunState]:
+    async def be_slow(flow_run_ids: Collection[str]) -> dict[str, FlowRunState]:
         service.orchestrator.get_states = real  # type: ignore[method-assign] # once
         service.orchestrator.flow_runs[first] = FlowRunState.CRASHED
         service.clock.advance(61)
@@ -361,7 +361,7 @@ async def test_what_is_seen_of_a_flow_run_does_not_touch_a_run_that_goes_on_with
         service.clock.advance(1)
         await service.dispatcher.step()
         assert (await service.get(run.run_id)).orchestrator_run_id not in {"", first}
-        return {} if state is None else dict.fromkeys(ids, state)
+        return {} if state is None else dict.fromkeys(flow_run_ids, state)
 
     service.orchestrator.get_states = be_slow  # type: ignore[method-assign] # a slow one
     service.clock.advance(20)
