@@ -163,7 +163,8 @@ async def draft_instance(
         pending = prepare(environment, given, current, stays=True)
         if not pending.stays:
             raise
-        draft = complete(tenant_id, pending, await gather(connection, tenant_id, [pending]))
+        facts = await gather(connection, tenant_id, [pending])
+        draft = complete(tenant_id, pending, facts, is_lenient=environment.is_lenient)
         say_stuck(draft.instance, error, pending.now)
         return draft
 
