@@ -15,6 +15,7 @@ from optaic.expression import (
     Expression,
     ExpressionError,
     Reason,
+    find_namesakes,
     read_parts,
     spell_column,
     spellings,
@@ -37,6 +38,7 @@ class Columns:
         default_factory=dict
     )  # as written -> who has it, by qualified name
     is_complete: bool = False  # no other upstream could have more
+    namesakes: Mapping[str, Sequence[str]] = field(default_factory=dict)  # by name, upstreams of one name
 
     def check(self, expression: Expression) -> None:
         """Refuse a column that no upstream has, or that several have.
@@ -46,10 +48,12 @@ class Columns:
         """
         if self.is_complete:
             shared = {name: owners for name, owners in self.owners.items() if len(owners) > 1}
-            expression.check_columns(self.owners, shared)
+            expression.check_columns(self.owners, shared, self.namesakes)
             return
         for name, position in expression.columns.items():
             table, *column = read_parts(name)
+            if column and table in self.namesakes:
+                expression.refuse_namesakes(name, table, self.namesakes[table])
             if column and table in self.tables and name not in self.owners:
                 known = [each for each in self.owners if read_parts(each)[0] == table]
                 message = f"unknown column {name!r}: {suggest(name, known)}"
@@ -91,7 +95,10 @@ def columns_of(instance: Instance, known: Known, stored: Mapping[str, Sequence[s
             qualified = spell_column(name, column)
             for written in (*spellings(column), qualified):
                 owners[written].append(qualified)
-    return Columns(frozenset(tables), owners, is_complete=len(tables) == len(upstreams) > 0)
+    namesakes = find_namesakes((name, instance_id) for instance_id, name in upstreams.items())
+    return Columns(
+        frozenset(tables), owners, is_complete=len(tables) == len(upstreams) > 0, namesakes=namesakes
+    )
 
 
 def _readable(upstream: Instance, stored: Sequence[str]) -> list[str] | None:

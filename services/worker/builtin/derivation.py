@@ -9,7 +9,7 @@ import polars as pl
 
 from optaic.expression import OPERATORS, Expression, ExpressionError, parse
 from optaic.expression.compiler import IMPLEMENTATIONS, evaluate
-from optaic.expression.names import spell_column, spellings
+from optaic.expression.names import find_namesakes, spell_column, spellings
 from optaic.plugins import (
     InputTable,
     InvalidExpression,
@@ -71,6 +71,8 @@ def join_inputs(expression: Expression, tables: Sequence[InputTable]) -> pl.Data
         ExpressionError: a column is in no table, or in several.
         SchemaMismatch: a table lacks a key, or the tables' keys have different types.
     """
+    # One input in two roles is one table.
+    tables = list({table.instance_id or id(table): table for table in tables}.values())
     for table in tables:
         _check_keys(table, tables[0])
     owners: dict[str, list[tuple[InputTable, str]]] = defaultdict(list)
@@ -84,7 +86,8 @@ def join_inputs(expression: Expression, tables: Sequence[InputTable]) -> pl.Data
         for name, found in owners.items()
         if len(found) > 1
     }
-    expression.check_columns(owners, shared)
+    namesakes = find_namesakes((table.name, table.instance_id or str(id(table))) for table in tables)
+    expression.check_columns(owners, shared, namesakes)
     joined: pl.DataFrame | None = None
     first = tables[0].frame["date"]
     for table in tables:

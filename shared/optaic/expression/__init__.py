@@ -5,7 +5,7 @@
 
 from optaic.expression.errors import ExpressionError, Reason, suggest
 from optaic.expression.macros import Macro
-from optaic.expression.names import read_parts, rename_tables, spell, spell_column, spellings
+from optaic.expression.names import find_namesakes, read_parts, rename_tables, spell, spell_column, spellings
 from optaic.expression.operators import OPERATORS
 from optaic.expression.parser import MAX_DEPTH, MAX_LENGTH, MAX_NODES, check_macro, list_called, parse
 from optaic.expression.signature import Parameter, Scope, Signature
@@ -30,6 +30,7 @@ __all__ = [
     "Scope",
     "Signature",
     "check_macro",
+    "find_namesakes",
     "list_called",
     "parse",
     "read_parts",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from optaic.expression.errors import ExpressionError
 from optaic.expression.lexer import tokenize
@@ -54,3 +54,11 @@ def rename_tables(text: str, names: Mapping[str, str]) -> str:
             pieces += [text[done : token.position], spell_column(names[parts[0]], parts[1])]
             done = token.position + len(token.text)
     return "".join([*pieces, text[done:]])
+
+
+def find_namesakes(names: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Return the names that several inputs have, with their ids, of pairs of a name and the id of the input."""
+    ids: dict[str, dict[str, None]] = {}
+    for name, instance_id in names:
+        ids.setdefault(name, {})[instance_id] = None
+    return {name: list(found) for name, found in ids.items() if len(found) > 1}

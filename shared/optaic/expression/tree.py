@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 from optaic.expression.errors import ExpressionError, Reason, suggest
+from optaic.expression.names import read_parts
 from optaic.expression.signature import Signature
 
 
@@ -94,22 +95,42 @@ class Expression:
         return found
 
     def check_columns(
-        self, available: Collection[str], ambiguous: Mapping[str, Collection[str]] | None = None
+        self,
+        available: Collection[str],
+        ambiguous: Mapping[str, Collection[str]] | None = None,
+        namesakes: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         """Refuse columns that no input has, or that several have.
 
         Args:
             available: names that can be read.
             ambiguous: names that several tables have, with the qualified names that tell them apart.
+            namesakes: names of tables that several inputs have, with the ids of these inputs.
 
         Raises:
             ExpressionError: at the first such column.
         """
         for name, position in self.columns.items():
             if ambiguous and name in ambiguous:
-                choices = " or ".join(sorted(ambiguous[name]))
-                message = f"column {name!r} is in several inputs: say {choices}"
+                choices = sorted(set(ambiguous[name]))
+                if len(choices) == 1:
+                    table = read_parts(choices[0])[0]
+                    self.refuse_namesakes(name, table, (namesakes or {}).get(table, ()))
+                message = f"column {name!r} is in several inputs: say {' or '.join(choices)}"
                 raise ExpressionError(Reason.AMBIGUOUS_COLUMN, message, position, self.text)
             if name not in available:
                 message = f"unknown column {name!r}: {suggest(name, available)}"
                 raise ExpressionError(Reason.UNKNOWN_COLUMN, message, position, self.text)
+
+    def refuse_namesakes(self, name: str, table: str, ids: Collection[str]) -> NoReturn:
+        """Refuse a column of one of several inputs that are called alike: no text can tell them apart.
+
+        Raises:
+            ExpressionError: always.
+        """
+        which = f" ({', '.join(sorted(ids))})" if ids else ""
+        message = (
+            f"column {name!r} may be of any of the inputs that are called {table!r}{which}: "
+            "rename all but one of these instances, or read only one of them"
+        )
+        raise ExpressionError(Reason.AMBIGUOUS_COLUMN, message, self.columns[name], self.text)

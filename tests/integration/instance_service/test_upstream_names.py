@@ -186,6 +186,22 @@ async def test_where_one_upstream_is_unknown_only_the_columns_of_the_others_are_
     assert "known.open" in refused.fields[_EXPRESSION]
 
 
+async def test_which_upstreams_are_called_alike_is_said_where_a_text_means_one_of_them(
+    service: RunningInstanceService,
+) -> None:
+    """Two projects can have instances of one name; whether their columns are known makes no difference."""
+    here, there = [(await service.project(name)).project_id for name in ("here", "there")]
+    one, two = await service.prices(here, "p"), await service.prices(there, "p")
+    for expression in ("p.close", "p.close - p.open"):
+        refused = await refusal(service.create(reading(here, expression, one, two)))
+        said = refused.fields[_EXPRESSION]
+        assert "the inputs that are called 'p' (" in said
+        assert one.instance_id in said
+        assert two.instance_id in said
+        assert "rename all but one of these instances" in said
+    await service.create(reading(here, "close", one, two), validate_only=True)
+
+
 @pytest.mark.parametrize("is_moved", [False, True])
 async def test_an_output_of_another_configuration_tells_nothing(
     service: RunningInstanceService, *, is_moved: bool

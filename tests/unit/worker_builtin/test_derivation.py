@@ -1,6 +1,7 @@
 """The pipeline that evaluates an expression over its inputs."""
 
 import datetime as dt
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -49,6 +50,22 @@ def test_a_column_of_several_inputs_is_read_by_its_qualified_name() -> None:
     assert run("slow.value - fast.value", one, two)["value"].to_list() == [2.0, 4.0, 6.0, 8.0]
     with pytest.raises(InvalidExpression, match=r"fast.value or slow.value"):
         run("value + 1", one, two)
+
+
+def test_of_inputs_that_are_called_alike_it_is_said_which_they_are_and_what_to_do() -> None:
+    """Two projects can have instances of one name."""
+    one, two = (replace(table("prices", "close"), instance_id=each) for each in ("id-1", "id-2"))
+    for expression in ("close", "prices.close"):
+        with pytest.raises(InvalidExpression) as refused:
+            run(expression, one, two)
+        assert "the inputs that are called 'prices' (id-1, id-2): rename all but one" in str(refused.value)
+    other = replace(table("prices", "volume", 3.0), instance_id="id-3")
+    assert run("volume / close", one, other)["value"].to_list() == [3.0] * 4, "each has another column"
+
+
+def test_an_input_in_two_roles_is_one_input() -> None:
+    one = replace(table("prices", "close"), instance_id="id-1")
+    assert run("close - prices.close", one, replace(one))["value"].to_list() == [0.0] * 4
 
 
 @pytest.mark.parametrize("names", [("sig-a", "sig-b"), ("SigA", "SigB"), ("sig.a", "sig.b")])
