@@ -16,6 +16,7 @@ from optaic.cli.session import (
     find_instance,
     find_project,
     run,
+    when_it_answers,
 )
 from optaic.client import AsyncClient, RunHandle, word
 from optaic.instance.v1 import instance_pb2
@@ -76,7 +77,7 @@ def watch(
     """Follow a run until it has ended; exit status 1 unless it completes."""
 
     async def command(client: AsyncClient) -> None:
-        await _follow(await client.runs.handle(run_id), output)
+        await _follow(await when_it_answers(lambda: client.runs.handle(run_id)), output)
 
     run(command)
 

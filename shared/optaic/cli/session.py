@@ -8,15 +8,16 @@ import re
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import grpc
 import typer
 
 from optaic.apply import yaml_text
 from optaic.client import AsyncClient
+from optaic.client.silence import told_while_waiting
 from optaic.client.values import FieldError
-from optaic.errors import NotFoundError, OptaicError, Violation
+from optaic.errors import DeadlineExceededError, NotFoundError, OptaicError, UnavailableError, Violation
 from optaic.instance.v1 import instance_pb2
 from redaction import HIDDEN, is_secret_name, redact
 
@@ -33,6 +34,8 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Check, change not
 EtagOption = Annotated[str, typer.Option("--etag", help="Refuse when the instance changed since.")]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; recorded.")]
 _FAILED, _USAGE = 1, 2
+_PAUSE = 1.0  # seconds until a service that is away is asked again
+_Found = TypeVar("_Found")
 
 
 def run(command: Callable[[AsyncClient], Awaitable[None]], *, failed: int = _FAILED) -> None:
@@ -52,6 +55,18 @@ def run(command: Callable[[AsyncClient], Awaitable[None]], *, failed: int = _FAI
         fail(str(error), status=_USAGE)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+
+
+async def when_it_answers(look: Callable[[], Awaitable[_Found]]) -> _Found:
+    """Return what a look-up finds, however long a service is away: who watches waits, and is told so."""
+    async with told_while_waiting(_give_notice):
+        while True:
+            try:
+                return await look()
+            except (UnavailableError, DeadlineExceededError) as error:
+                if error.reason == "NO_ADDRESS":
+                    raise
+            await asyncio.sleep(_PAUSE)
 
 
 def _give_notice(message: str) -> None:

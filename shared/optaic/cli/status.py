@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from optaic.cli.output import Format, OutputOption, moment, print_json, print_line, print_table
-from optaic.cli.session import ProjectOption, find_instance, find_project, run
+from optaic.cli.session import ProjectOption, find_instance, find_project, run, when_it_answers
 from optaic.client import AsyncClient, word
+from optaic.instance.v1 import instance_pb2
 from optaic.status.v1 import status_pb2, status_service_pb2
 
 app = typer.Typer(no_args_is_help=True)
@@ -46,8 +47,11 @@ def watch(
     """Print a line for each change, live, until interrupted."""
 
     async def command(client: AsyncClient) -> None:
-        project_id = await find_project(client, project)
-        wanted = [await find_instance(client, each, project) for each in instances or ()]
+        async def find() -> tuple[str, list[instance_pb2.Instance]]:
+            found = [await find_instance(client, each, project) for each in instances or ()]
+            return await find_project(client, project), found
+
+        project_id, wanted = await when_it_answers(find)
         count = 0
         changes = client.status.watch(wanted, project=project_id, from_revision=from_revision)
         async with aclosing(changes):

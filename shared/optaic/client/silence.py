@@ -13,6 +13,26 @@ _LOOK = 0.25
 _SETTLED = 1.0  # a stream that has lasted so long without an error is one, though nothing has come yet
 
 
+@contextlib.asynccontextmanager
+async def told_while_waiting(notice: Notice) -> AsyncIterator[None]:
+    """Give notice when the block takes longer than anybody waits without a word, and when it is over then."""
+    is_told = False
+
+    async def tell() -> None:
+        nonlocal is_told
+        await asyncio.sleep(_PATIENCE)
+        notice("the services do not answer; waiting until they do")
+        is_told = True
+
+    telling = asyncio.create_task(tell())
+    try:
+        yield
+        if is_told:
+            notice("the services answer again")
+    finally:
+        telling.cancel()
+
+
 class Silence:
     """What is known of one stream: whether it is connected, when it was opened, whether it has failed since."""
 

@@ -6,10 +6,12 @@ from typing import Any
 import grpc
 import pytest
 
+from optaic.cli import session
 from optaic.client import silence
+from optaic.instance.v1 import instance_service_pb2
 from optaic.run.v1 import run_pb2
 from optaic.status.v1 import status_pb2, status_service_pb2
-from support.command_line import ID, invoke
+from support.command_line import ID, PRICES, invoke
 from support.fake_services import FakeServices
 
 
@@ -18,6 +20,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Say it sooner than after the usual seconds."""
     monkeypatch.setattr(silence, "_PATIENCE", 0.1)
     monkeypatch.setattr(silence, "_LOOK", 0.02)
+    monkeypatch.setattr(session, "_PAUSE", 0.01)
 
 
 def _away(optaic: FakeServices, method: str, context: grpc.ServicerContext) -> None:
@@ -53,3 +56,35 @@ def test_of_a_run_s_watch(optaic: FakeServices, arguments: tuple[str, ...]) -> N
     optaic.on("SubmitRun", run_pb2.Run(run_id="r"))
     optaic.on("WatchRun", watch)
     _assert_said(optaic, invoke(*arguments), "run")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "method"),
+    [(("status", "watch", "prices", "--limit", "1"), "ListInstances"), (("run", "watch", "r"), "GetRun")],
+)
+def test_of_what_is_looked_up_before_a_watch(
+    optaic: FakeServices, arguments: tuple[str, ...], method: str
+) -> None:
+    answers = {
+        "ListInstances": instance_service_pb2.ListInstancesResponse(instances=[PRICES]),
+        "GetRun": run_pb2.Run(run_id="r"),
+    }
+
+    def look(_: Any, context: grpc.ServicerContext) -> Any:
+        _away(optaic, method, context)
+        return answers[method]
+
+    def changes(*_: Any) -> Iterator[Any]:
+        status = status_pb2.InstanceStatus(instance_id=ID, instance_name="prices")
+        yield status_service_pb2.WatchInstanceStatusesResponse(revision=7, instance_status=status)
+
+    def runs(*_: Any) -> Iterator[run_pb2.Run]:
+        yield run_pb2.Run(run_id="r", status=run_pb2.RUN_STATUS_COMPLETED)
+
+    optaic.on(method, look)
+    optaic.on("WatchInstanceStatuses", changes)
+    optaic.on("WatchRun", runs)
+    result = invoke(*arguments)
+    assert "the services do not answer; waiting until they do" in result.stderr
+    assert "the services answer again" in result.stderr
+    assert result.stdout.strip()
