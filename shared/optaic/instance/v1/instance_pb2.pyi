@@ -122,6 +122,26 @@ EDGE_KIND_SIGNAL: EdgeKind.ValueType  # 4
 EDGE_KIND_MODEL: EdgeKind.ValueType  # 5
 Global___EdgeKind: _TypeAlias = EdgeKind  # noqa: Y015
 
+class _ProjectState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ProjectStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ProjectState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PROJECT_STATE_UNSPECIFIED: _ProjectState.ValueType  # 0
+    PROJECT_STATE_ACTIVE: _ProjectState.ValueType  # 1
+    PROJECT_STATE_DELETING: _ProjectState.ValueType  # 2
+    """DELETING -> gone, with its last instance. Nothing can be created in it; its name is free."""
+
+class ProjectState(_ProjectState, metaclass=_ProjectStateEnumTypeWrapper):
+    """Where a project is in its life."""
+
+PROJECT_STATE_UNSPECIFIED: ProjectState.ValueType  # 0
+PROJECT_STATE_ACTIVE: ProjectState.ValueType  # 1
+PROJECT_STATE_DELETING: ProjectState.ValueType  # 2
+"""DELETING -> gone, with its last instance. Nothing can be created in it; its name is free."""
+Global___ProjectState: _TypeAlias = ProjectState  # noqa: Y015
+
 @_typing.final
 class Project(_message.Message):
     """The parent of instances."""
@@ -153,12 +173,24 @@ class Project(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """Output only. UUID."""
     name: _builtins.str
-    """Unique in the tenant."""
+    """Unique among the tenant's live projects. Instances belong to the id: another name changes nothing of theirs.
+    Required on create.
+    """
     description: _builtins.str
     """For people."""
+    state: Global___ProjectState.ValueType
+    """Output only."""
+    revision: _builtins.int
+    """Output only. Each change makes a new one, from 1."""
+    etag: _builtins.str
+    """Pass it back on update and delete to refuse when the project changed meanwhile."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Free key-value pairs."""
@@ -166,6 +198,10 @@ class Project(_message.Message):
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Output only."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. Of the newest revision."""
 
     def __init__(
         self,
@@ -175,10 +211,14 @@ class Project(_message.Message):
         description: _builtins.str = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        state: Global___ProjectState.ValueType = ...,
+        revision: _builtins.int = ...,
+        etag: _builtins.str = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "labels", b"labels", "name", b"name", "project_id", b"project_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "etag", b"etag", "labels", b"labels", "name", b"name", "project_id", b"project_id", "revision", b"revision", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -57,6 +57,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Nobody knows what the newest output holds; a refresh tells."""
     ERROR_REASON_REHEARSAL_TOO_LONG: _ErrorReason.ValueType  # 22
     """So many changes cannot be rehearsed at once."""
+    ERROR_REASON_PROJECT_NOT_EMPTY: _ErrorReason.ValueType  # 25
+    """Instances are in the project; with `cascade` they go with it."""
+    ERROR_REASON_PROJECT_DELETING: _ErrorReason.ValueType  # 26
+    """The project is being deleted."""
+    ERROR_REASON_DELETION_CHANGED: _ErrorReason.ValueType  # 27
+    """Something else would be deleted than was shown; look again."""
+    ERROR_REASON_DATA_REMOVAL_NOT_FOUND: _ErrorReason.ValueType  # 28
+    """The data is removed already, or nobody deleted the instance."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why InstanceService refused."""
@@ -88,6 +96,14 @@ ERROR_REASON_OUTPUT_NOT_PROFILED: ErrorReason.ValueType  # 21
 """Nobody knows what the newest output holds; a refresh tells."""
 ERROR_REASON_REHEARSAL_TOO_LONG: ErrorReason.ValueType  # 22
 """So many changes cannot be rehearsed at once."""
+ERROR_REASON_PROJECT_NOT_EMPTY: ErrorReason.ValueType  # 25
+"""Instances are in the project; with `cascade` they go with it."""
+ERROR_REASON_PROJECT_DELETING: ErrorReason.ValueType  # 26
+"""The project is being deleted."""
+ERROR_REASON_DELETION_CHANGED: ErrorReason.ValueType  # 27
+"""Something else would be deleted than was shown; look again."""
+ERROR_REASON_DATA_REMOVAL_NOT_FOUND: ErrorReason.ValueType  # 28
+"""The data is removed already, or nobody deleted the instance."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
@@ -190,6 +206,191 @@ class ListProjectsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListProjectsResponse: _TypeAlias = ListProjectsResponse  # noqa: Y015
+
+@_typing.final
+class UpdateProjectRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Repeats of a request with this id get the first answer."""
+    validate_only: _builtins.bool
+    """Check everything, store nothing."""
+    @_builtins.property
+    def project(self) -> _instance_pb2.Project:
+        """`project_id` is required; `etag`, when given, must match."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """The fields to change; `*` means all that can change."""
+
+    def __init__(
+        self,
+        *,
+        project: _instance_pb2.Project | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["project", b"project", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["project", b"project", "request_id", b"request_id", "update_mask", b"update_mask", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateProjectRequest: _TypeAlias = UpdateProjectRequest  # noqa: Y015
+
+@_typing.final
+class DeleteProjectRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CASCADE_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    PREVIEW_ETAG_FIELD_NUMBER: _builtins.int
+    project_id: _builtins.str
+    etag: _builtins.str
+    """When given, must match."""
+    request_id: _builtins.str
+    """Repeats of a request with this id get the first answer."""
+    reason: _builtins.str
+    """Why; recorded with every instance that goes."""
+    cascade: _builtins.bool
+    """Delete everything in it too."""
+    validate_only: _builtins.bool
+    """Check, change nothing."""
+    preview_etag: _builtins.str
+    """From PreviewDeletion: refuse unless just that would be deleted which it showed."""
+    def __init__(
+        self,
+        *,
+        project_id: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        cascade: _builtins.bool = ...,
+        validate_only: _builtins.bool = ...,
+        preview_etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cascade", b"cascade", "etag", b"etag", "preview_etag", b"preview_etag", "project_id", b"project_id", "reason", b"reason", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteProjectRequest: _TypeAlias = DeleteProjectRequest  # noqa: Y015
+
+@_typing.final
+class PreviewDeletionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELETE_INSTANCE_FIELD_NUMBER: _builtins.int
+    DELETE_PROJECT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most this many; 0 means 1,000; 10,000 at most."""
+    page_token: _builtins.str
+    """From the previous answer."""
+    @_builtins.property
+    def delete_instance(self) -> Global___DeleteInstanceRequest: ...
+    @_builtins.property
+    def delete_project(self) -> Global___DeleteProjectRequest: ...
+    def __init__(
+        self,
+        *,
+        delete_instance: Global___DeleteInstanceRequest | None = ...,
+        delete_project: Global___DeleteProjectRequest | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delete_instance", b"delete_instance", "delete_project", b"delete_project", "target", b"target"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delete_instance", b"delete_instance", "delete_project", b"delete_project", "page_size", b"page_size", "page_token", b"page_token", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["delete_instance", "delete_project"]  # noqa: Y015
+    _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
+
+Global___PreviewDeletionRequest: _TypeAlias = PreviewDeletionRequest  # noqa: Y015
+
+@_typing.final
+class PreviewDeletionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    PREVIEW_ETAG_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    preview_etag: _builtins.str
+    """Stands for the whole list: a deletion that is given it is refused where anything else would go."""
+    total_size: _builtins.int
+    """Of the whole list."""
+    @_builtins.property
+    def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeletedInstance]:
+        """In the order in which they go."""
+
+    def __init__(
+        self,
+        *,
+        instances: _abc.Iterable[Global___DeletedInstance] | None = ...,
+        next_page_token: _builtins.str = ...,
+        preview_etag: _builtins.str = ...,
+        total_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instances", b"instances", "next_page_token", b"next_page_token", "preview_etag", b"preview_etag", "total_size", b"total_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewDeletionResponse: _TypeAlias = PreviewDeletionResponse  # noqa: Y015
+
+@_typing.final
+class DeletedInstance(_message.Message):
+    """An instance that would go."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    PROJECT_NAME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    name: _builtins.str
+    kind: _instance_pb2.InstanceKind.ValueType
+    project_id: _builtins.str
+    project_name: _builtins.str
+    """The project's name."""
+    state: _instance_pb2.InstanceState.ValueType
+    """What it is in now."""
+    def __init__(
+        self,
+        *,
+        instance_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        kind: _instance_pb2.InstanceKind.ValueType = ...,
+        project_id: _builtins.str = ...,
+        project_name: _builtins.str = ...,
+        state: _instance_pb2.InstanceState.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "kind", b"kind", "name", b"name", "project_id", b"project_id", "project_name", b"project_name", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeletedInstance: _TypeAlias = DeletedInstance  # noqa: Y015
 
 @_typing.final
 class CreateInstanceRequest(_message.Message):
@@ -440,6 +641,7 @@ class DeleteInstanceRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     CASCADE_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    PREVIEW_ETAG_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     etag: _builtins.str
     """When given, must match."""
@@ -451,6 +653,8 @@ class DeleteInstanceRequest(_message.Message):
     """Delete everything that depends on it too, downstream first; `conditions` show the progress."""
     validate_only: _builtins.bool
     """Check, change nothing."""
+    preview_etag: _builtins.str
+    """From PreviewDeletion: refuse unless just that would be deleted which it showed."""
     def __init__(
         self,
         *,
@@ -460,10 +664,11 @@ class DeleteInstanceRequest(_message.Message):
         reason: _builtins.str = ...,
         cascade: _builtins.bool = ...,
         validate_only: _builtins.bool = ...,
+        preview_etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cascade", b"cascade", "etag", b"etag", "instance_id", b"instance_id", "reason", b"reason", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cascade", b"cascade", "etag", b"etag", "instance_id", b"instance_id", "preview_etag", b"preview_etag", "reason", b"reason", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

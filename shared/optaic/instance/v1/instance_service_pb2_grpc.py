@@ -51,6 +51,21 @@ class InstanceServiceStub:
                 request_serializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.ListProjectsRequest.SerializeToString,
                 response_deserializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.ListProjectsResponse.FromString,
                 _registered_method=True)
+        self.UpdateProject = channel.unary_unary(
+                '/optaic.instance.v1.InstanceService/UpdateProject',
+                request_serializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.UpdateProjectRequest.SerializeToString,
+                response_deserializer=optaic_dot_instance_dot_v1_dot_instance__pb2.Project.FromString,
+                _registered_method=True)
+        self.DeleteProject = channel.unary_unary(
+                '/optaic.instance.v1.InstanceService/DeleteProject',
+                request_serializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.DeleteProjectRequest.SerializeToString,
+                response_deserializer=optaic_dot_instance_dot_v1_dot_instance__pb2.Project.FromString,
+                _registered_method=True)
+        self.PreviewDeletion = channel.unary_unary(
+                '/optaic.instance.v1.InstanceService/PreviewDeletion',
+                request_serializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.PreviewDeletionRequest.SerializeToString,
+                response_deserializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.PreviewDeletionResponse.FromString,
+                _registered_method=True)
         self.CreateInstance = channel.unary_unary(
                 '/optaic.instance.v1.InstanceService/CreateInstance',
                 request_serializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.CreateInstanceRequest.SerializeToString,
@@ -148,13 +163,43 @@ class InstanceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateProject(self, request, context):
+        """Changes the fields of `update_mask`: `name`, `description`, `labels`. What changes nothing makes no revision. Errors:
+        NOT_FOUND (PROJECT_NOT_FOUND); ALREADY_EXISTS (NAME_TAKEN); ABORTED (ETAG_MISMATCH); FAILED_PRECONDITION
+        (PROJECT_DELETING); INVALID_ARGUMENT (IMMUTABLE_FIELD, TOO_LARGE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteProject(self, request, context):
+        """Starts the deletion of a project, with `cascade` of everything in it, too: each instance as by DeleteInstance. The
+        project is DELETING until the last of them is gone, then it is gone itself, an empty one at once. Repeating it
+        changes nothing. Errors: NOT_FOUND (PROJECT_NOT_FOUND); ABORTED (ETAG_MISMATCH, DELETION_CHANGED);
+        FAILED_PRECONDITION (PROJECT_NOT_EMPTY naming what is in it; HAS_DEPENDANTS naming the instances of other
+        projects that read what is in it: those do not go with it).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PreviewDeletion(self, request, context):
+        """What DeleteInstance or DeleteProject would delete, in the order in which it goes: what reads before what is read.
+        Nothing is changed. What is being deleted already is left out, and so are components, which go with their owner.
+        Errors: as the deletion itself; INVALID_ARGUMENT (INVALID_PAGE_TOKEN); ABORTED (DELETION_CHANGED) where it has
+        become another list since the page before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateInstance(self, request, context):
         """Stores the desired state, then waits for ACTIVE up to the caller's deadline (less a tenth of it, between 0.1
         and 1 second, to answer in; 2 seconds without a deadline); otherwise answers PROVISIONING, which it does at
         once when the service stops, or when half of the calls that it serves at a time are waiting. A repeated request
         waits in the same way and gets the revision that the first one has made, in its newest state; where there is
         a later revision, as it was stored. Errors: NOT_FOUND (PROJECT_NOT_FOUND, DEFINITION_NOT_FOUND,
-        UPSTREAM_NOT_FOUND); ALREADY_EXISTS (NAME_TAKEN); INVALID_ARGUMENT (INVALID_CONFIG
+        UPSTREAM_NOT_FOUND); ALREADY_EXISTS (NAME_TAKEN); FAILED_PRECONDITION (PROJECT_DELETING); INVALID_ARGUMENT (INVALID_CONFIG
         with every violation's path, WRONG_UPSTREAM_KIND, INVALID_EXPRESSION, INVALID_SCHEDULE; TOO_LARGE above 512 kB).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -196,7 +241,8 @@ class InstanceServiceServicer:
 
     def DeleteInstance(self, request, context):
         """Starts the deletion: finalizers remove deployments and lineage, then the instance is gone. Repeating it
-        changes nothing. Errors: FAILED_PRECONDITION (HAS_DEPENDANTS) naming each; ABORTED (ETAG_MISMATCH).
+        changes nothing. Its data is removed after a grace, see DataRemovalService. Errors: FAILED_PRECONDITION
+        (HAS_DEPENDANTS) naming each; ABORTED (ETAG_MISMATCH, DELETION_CHANGED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -287,6 +333,21 @@ def add_InstanceServiceServicer_to_server(servicer, server):
                     servicer.ListProjects,
                     request_deserializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.ListProjectsRequest.FromString,
                     response_serializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.ListProjectsResponse.SerializeToString,
+            ),
+            'UpdateProject': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateProject,
+                    request_deserializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.UpdateProjectRequest.FromString,
+                    response_serializer=optaic_dot_instance_dot_v1_dot_instance__pb2.Project.SerializeToString,
+            ),
+            'DeleteProject': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteProject,
+                    request_deserializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.DeleteProjectRequest.FromString,
+                    response_serializer=optaic_dot_instance_dot_v1_dot_instance__pb2.Project.SerializeToString,
+            ),
+            'PreviewDeletion': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewDeletion,
+                    request_deserializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.PreviewDeletionRequest.FromString,
+                    response_serializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.PreviewDeletionResponse.SerializeToString,
             ),
             'CreateInstance': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateInstance,
@@ -441,6 +502,87 @@ class InstanceService:
             '/optaic.instance.v1.InstanceService/ListProjects',
             optaic_dot_instance_dot_v1_dot_instance__service__pb2.ListProjectsRequest.SerializeToString,
             optaic_dot_instance_dot_v1_dot_instance__service__pb2.ListProjectsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateProject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optaic.instance.v1.InstanceService/UpdateProject',
+            optaic_dot_instance_dot_v1_dot_instance__service__pb2.UpdateProjectRequest.SerializeToString,
+            optaic_dot_instance_dot_v1_dot_instance__pb2.Project.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteProject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optaic.instance.v1.InstanceService/DeleteProject',
+            optaic_dot_instance_dot_v1_dot_instance__service__pb2.DeleteProjectRequest.SerializeToString,
+            optaic_dot_instance_dot_v1_dot_instance__pb2.Project.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewDeletion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optaic.instance.v1.InstanceService/PreviewDeletion',
+            optaic_dot_instance_dot_v1_dot_instance__service__pb2.PreviewDeletionRequest.SerializeToString,
+            optaic_dot_instance_dot_v1_dot_instance__service__pb2.PreviewDeletionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,13 +40,31 @@ class InstanceServiceStub:
     """Errors: NOT_FOUND (PROJECT_NOT_FOUND)."""
     ListProjects: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.ListProjectsRequest, _instance_service_pb2.ListProjectsResponse]
     """In the order of names."""
+    UpdateProject: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.UpdateProjectRequest, _instance_pb2.Project]
+    """Changes the fields of `update_mask`: `name`, `description`, `labels`. What changes nothing makes no revision. Errors:
+    NOT_FOUND (PROJECT_NOT_FOUND); ALREADY_EXISTS (NAME_TAKEN); ABORTED (ETAG_MISMATCH); FAILED_PRECONDITION
+    (PROJECT_DELETING); INVALID_ARGUMENT (IMMUTABLE_FIELD, TOO_LARGE).
+    """
+    DeleteProject: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.DeleteProjectRequest, _instance_pb2.Project]
+    """Starts the deletion of a project, with `cascade` of everything in it, too: each instance as by DeleteInstance. The
+    project is DELETING until the last of them is gone, then it is gone itself, an empty one at once. Repeating it
+    changes nothing. Errors: NOT_FOUND (PROJECT_NOT_FOUND); ABORTED (ETAG_MISMATCH, DELETION_CHANGED);
+    FAILED_PRECONDITION (PROJECT_NOT_EMPTY naming what is in it; HAS_DEPENDANTS naming the instances of other
+    projects that read what is in it: those do not go with it).
+    """
+    PreviewDeletion: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.PreviewDeletionRequest, _instance_service_pb2.PreviewDeletionResponse]
+    """What DeleteInstance or DeleteProject would delete, in the order in which it goes: what reads before what is read.
+    Nothing is changed. What is being deleted already is left out, and so are components, which go with their owner.
+    Errors: as the deletion itself; INVALID_ARGUMENT (INVALID_PAGE_TOKEN); ABORTED (DELETION_CHANGED) where it has
+    become another list since the page before.
+    """
     CreateInstance: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.CreateInstanceRequest, _instance_pb2.Instance]
     """Stores the desired state, then waits for ACTIVE up to the caller's deadline (less a tenth of it, between 0.1
     and 1 second, to answer in; 2 seconds without a deadline); otherwise answers PROVISIONING, which it does at
     once when the service stops, or when half of the calls that it serves at a time are waiting. A repeated request
     waits in the same way and gets the revision that the first one has made, in its newest state; where there is
     a later revision, as it was stored. Errors: NOT_FOUND (PROJECT_NOT_FOUND, DEFINITION_NOT_FOUND,
-    UPSTREAM_NOT_FOUND); ALREADY_EXISTS (NAME_TAKEN); INVALID_ARGUMENT (INVALID_CONFIG
+    UPSTREAM_NOT_FOUND); ALREADY_EXISTS (NAME_TAKEN); FAILED_PRECONDITION (PROJECT_DELETING); INVALID_ARGUMENT (INVALID_CONFIG
     with every violation's path, WRONG_UPSTREAM_KIND, INVALID_EXPRESSION, INVALID_SCHEDULE; TOO_LARGE above 512 kB).
     """
     GetInstance: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.GetInstanceRequest, _instance_pb2.Instance]
@@ -67,7 +85,8 @@ class InstanceServiceStub:
     """
     DeleteInstance: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.DeleteInstanceRequest, _instance_pb2.Instance]
     """Starts the deletion: finalizers remove deployments and lineage, then the instance is gone. Repeating it
-    changes nothing. Errors: FAILED_PRECONDITION (HAS_DEPENDANTS) naming each; ABORTED (ETAG_MISMATCH).
+    changes nothing. Its data is removed after a grace, see DataRemovalService. Errors: FAILED_PRECONDITION
+    (HAS_DEPENDANTS) naming each; ABORTED (ETAG_MISMATCH, DELETION_CHANGED).
     """
     PauseInstance: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.PauseInstanceRequest, _instance_pb2.Instance]
     """No scheduled runs from now on. ACTIVE | PROVISIONING | DEGRADED -> PAUSED."""
@@ -113,13 +132,31 @@ class InstanceServiceAsyncStub(InstanceServiceStub):
     """Errors: NOT_FOUND (PROJECT_NOT_FOUND)."""
     ListProjects: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.ListProjectsRequest, _instance_service_pb2.ListProjectsResponse]  # type: ignore[assignment]
     """In the order of names."""
+    UpdateProject: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.UpdateProjectRequest, _instance_pb2.Project]  # type: ignore[assignment]
+    """Changes the fields of `update_mask`: `name`, `description`, `labels`. What changes nothing makes no revision. Errors:
+    NOT_FOUND (PROJECT_NOT_FOUND); ALREADY_EXISTS (NAME_TAKEN); ABORTED (ETAG_MISMATCH); FAILED_PRECONDITION
+    (PROJECT_DELETING); INVALID_ARGUMENT (IMMUTABLE_FIELD, TOO_LARGE).
+    """
+    DeleteProject: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.DeleteProjectRequest, _instance_pb2.Project]  # type: ignore[assignment]
+    """Starts the deletion of a project, with `cascade` of everything in it, too: each instance as by DeleteInstance. The
+    project is DELETING until the last of them is gone, then it is gone itself, an empty one at once. Repeating it
+    changes nothing. Errors: NOT_FOUND (PROJECT_NOT_FOUND); ABORTED (ETAG_MISMATCH, DELETION_CHANGED);
+    FAILED_PRECONDITION (PROJECT_NOT_EMPTY naming what is in it; HAS_DEPENDANTS naming the instances of other
+    projects that read what is in it: those do not go with it).
+    """
+    PreviewDeletion: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.PreviewDeletionRequest, _instance_service_pb2.PreviewDeletionResponse]  # type: ignore[assignment]
+    """What DeleteInstance or DeleteProject would delete, in the order in which it goes: what reads before what is read.
+    Nothing is changed. What is being deleted already is left out, and so are components, which go with their owner.
+    Errors: as the deletion itself; INVALID_ARGUMENT (INVALID_PAGE_TOKEN); ABORTED (DELETION_CHANGED) where it has
+    become another list since the page before.
+    """
     CreateInstance: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.CreateInstanceRequest, _instance_pb2.Instance]  # type: ignore[assignment]
     """Stores the desired state, then waits for ACTIVE up to the caller's deadline (less a tenth of it, between 0.1
     and 1 second, to answer in; 2 seconds without a deadline); otherwise answers PROVISIONING, which it does at
     once when the service stops, or when half of the calls that it serves at a time are waiting. A repeated request
     waits in the same way and gets the revision that the first one has made, in its newest state; where there is
     a later revision, as it was stored. Errors: NOT_FOUND (PROJECT_NOT_FOUND, DEFINITION_NOT_FOUND,
-    UPSTREAM_NOT_FOUND); ALREADY_EXISTS (NAME_TAKEN); INVALID_ARGUMENT (INVALID_CONFIG
+    UPSTREAM_NOT_FOUND); ALREADY_EXISTS (NAME_TAKEN); FAILED_PRECONDITION (PROJECT_DELETING); INVALID_ARGUMENT (INVALID_CONFIG
     with every violation's path, WRONG_UPSTREAM_KIND, INVALID_EXPRESSION, INVALID_SCHEDULE; TOO_LARGE above 512 kB).
     """
     GetInstance: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.GetInstanceRequest, _instance_pb2.Instance]  # type: ignore[assignment]
@@ -140,7 +177,8 @@ class InstanceServiceAsyncStub(InstanceServiceStub):
     """
     DeleteInstance: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.DeleteInstanceRequest, _instance_pb2.Instance]  # type: ignore[assignment]
     """Starts the deletion: finalizers remove deployments and lineage, then the instance is gone. Repeating it
-    changes nothing. Errors: FAILED_PRECONDITION (HAS_DEPENDANTS) naming each; ABORTED (ETAG_MISMATCH).
+    changes nothing. Its data is removed after a grace, see DataRemovalService. Errors: FAILED_PRECONDITION
+    (HAS_DEPENDANTS) naming each; ABORTED (ETAG_MISMATCH, DELETION_CHANGED).
     """
     PauseInstance: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.PauseInstanceRequest, _instance_pb2.Instance]  # type: ignore[assignment]
     """No scheduled runs from now on. ACTIVE | PROVISIONING | DEGRADED -> PAUSED."""
@@ -203,6 +241,42 @@ class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
         """In the order of names."""
 
     @_abc_1.abstractmethod
+    def UpdateProject(
+        self,
+        request: _instance_service_pb2.UpdateProjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_instance_pb2.Project, _abc.Awaitable[_instance_pb2.Project]]:
+        """Changes the fields of `update_mask`: `name`, `description`, `labels`. What changes nothing makes no revision. Errors:
+        NOT_FOUND (PROJECT_NOT_FOUND); ALREADY_EXISTS (NAME_TAKEN); ABORTED (ETAG_MISMATCH); FAILED_PRECONDITION
+        (PROJECT_DELETING); INVALID_ARGUMENT (IMMUTABLE_FIELD, TOO_LARGE).
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteProject(
+        self,
+        request: _instance_service_pb2.DeleteProjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_instance_pb2.Project, _abc.Awaitable[_instance_pb2.Project]]:
+        """Starts the deletion of a project, with `cascade` of everything in it, too: each instance as by DeleteInstance. The
+        project is DELETING until the last of them is gone, then it is gone itself, an empty one at once. Repeating it
+        changes nothing. Errors: NOT_FOUND (PROJECT_NOT_FOUND); ABORTED (ETAG_MISMATCH, DELETION_CHANGED);
+        FAILED_PRECONDITION (PROJECT_NOT_EMPTY naming what is in it; HAS_DEPENDANTS naming the instances of other
+        projects that read what is in it: those do not go with it).
+        """
+
+    @_abc_1.abstractmethod
+    def PreviewDeletion(
+        self,
+        request: _instance_service_pb2.PreviewDeletionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_instance_service_pb2.PreviewDeletionResponse, _abc.Awaitable[_instance_service_pb2.PreviewDeletionResponse]]:
+        """What DeleteInstance or DeleteProject would delete, in the order in which it goes: what reads before what is read.
+        Nothing is changed. What is being deleted already is left out, and so are components, which go with their owner.
+        Errors: as the deletion itself; INVALID_ARGUMENT (INVALID_PAGE_TOKEN); ABORTED (DELETION_CHANGED) where it has
+        become another list since the page before.
+        """
+
+    @_abc_1.abstractmethod
     def CreateInstance(
         self,
         request: _instance_service_pb2.CreateInstanceRequest,
@@ -213,7 +287,7 @@ class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
         once when the service stops, or when half of the calls that it serves at a time are waiting. A repeated request
         waits in the same way and gets the revision that the first one has made, in its newest state; where there is
         a later revision, as it was stored. Errors: NOT_FOUND (PROJECT_NOT_FOUND, DEFINITION_NOT_FOUND,
-        UPSTREAM_NOT_FOUND); ALREADY_EXISTS (NAME_TAKEN); INVALID_ARGUMENT (INVALID_CONFIG
+        UPSTREAM_NOT_FOUND); ALREADY_EXISTS (NAME_TAKEN); FAILED_PRECONDITION (PROJECT_DELETING); INVALID_ARGUMENT (INVALID_CONFIG
         with every violation's path, WRONG_UPSTREAM_KIND, INVALID_EXPRESSION, INVALID_SCHEDULE; TOO_LARGE above 512 kB).
         """
 
@@ -264,7 +338,8 @@ class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_instance_pb2.Instance, _abc.Awaitable[_instance_pb2.Instance]]:
         """Starts the deletion: finalizers remove deployments and lineage, then the instance is gone. Repeating it
-        changes nothing. Errors: FAILED_PRECONDITION (HAS_DEPENDANTS) naming each; ABORTED (ETAG_MISMATCH).
+        changes nothing. Its data is removed after a grace, see DataRemovalService. Errors: FAILED_PRECONDITION
+        (HAS_DEPENDANTS) naming each; ABORTED (ETAG_MISMATCH, DELETION_CHANGED).
         """
 
     @_abc_1.abstractmethod
