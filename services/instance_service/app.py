@@ -10,7 +10,7 @@ from typing import Any
 from instance_service import consumers
 from instance_service.config import Settings
 from instance_service.evidently_adapter import EvidentlyProjects
-from instance_service.grpc_api import DefinitionApi, InstanceApi
+from instance_service.grpc_api import DataRemovalApi, DefinitionApi, InstanceApi
 from instance_service.mlflow_adapter import MlflowExperiments
 from instance_service.ports import Deployments, Experiments, Projects
 from instance_service.prefect_adapter import PrefectDeployments
@@ -29,7 +29,9 @@ from instance_service.use_cases.definitions.plugins import publish_plugins
 from instance_service.use_cases.environment import Environment
 from optaic.definition.v1 import definition_service_pb2 as definition_api
 from optaic.definition.v1.definition_service_pb2_grpc import add_DefinitionServiceServicer_to_server
+from optaic.instance.v1 import data_removal_service_pb2 as data_removal_api
 from optaic.instance.v1 import instance_service_pb2 as instance_api
+from optaic.instance.v1.data_removal_service_pb2_grpc import add_DataRemovalServiceServicer_to_server
 from optaic.instance.v1.instance_service_pb2_grpc import add_InstanceServiceServicer_to_server
 from servicekit import logging, runtime
 from servicekit.auth import Authenticator
@@ -47,6 +49,7 @@ from servicekit.tokens import ReadTokens
 
 STREAMS = {"INSTANCE_EVENTS": ("optaic.*.instance.v1.>", "optaic.*.definition.v1.>")}
 _DEFINITIONS = definition_api.DESCRIPTOR.services_by_name["DefinitionService"].full_name
+_DATA_REMOVALS = data_removal_api.DESCRIPTOR.services_by_name["DataRemovalService"].full_name
 _INSTANCES = instance_api.DESCRIPTOR.services_by_name["InstanceService"].full_name
 
 
@@ -88,6 +91,7 @@ async def build(settings: Settings, outside: Outside) -> App:
         settings.activation_wait_seconds,
         # Who waits must not be the reason for which others are refused.
         places=asyncio.Semaphore(settings.maximum_concurrent_rpcs // 2),
+        data_grace_seconds=settings.data_grace_seconds,
     )
     relay = Relay(database, broker)
     pairings: list[Pairing] = [
@@ -138,6 +142,11 @@ async def build(settings: Settings, outside: Outside) -> App:
                     hides_credentials=bool(settings.service_token),
                 ),
                 _INSTANCES,
+            ),
+            (
+                add_DataRemovalServiceServicer_to_server,
+                DataRemovalApi(environment, is_guarded=bool(settings.service_token)),
+                _DATA_REMOVALS,
             ),
         ],
         Authenticator(settings),

@@ -61,6 +61,11 @@ class Settings(ServiceSettings):
         gt=0,
         description="Time between comparisons of all instances with what the other services know of them.",
     )
+    data_grace_seconds: float = Field(
+        default=604800.0,
+        ge=0,
+        description="How long the data of an instance stays after the instance is gone; then a worker removes it.",
+    )
     reconcile_interval_seconds: float = Field(
         default=1.0, gt=0, description="Time between looks at the work queue when nothing wakes it."
     )

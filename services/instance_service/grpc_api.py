@@ -9,7 +9,9 @@ from google.protobuf.message import Message
 from instance_service.ports import Experiments
 from instance_service.use_cases import (
     catalogue,
+    data_removals,
     deletion,
+    deletion_plans,
     instances,
     lifecycle,
     projects,
@@ -22,12 +24,15 @@ from instance_service.use_cases.environment import Environment
 from optaic.definition.v1 import definition_service_pb2 as definition_api
 from optaic.definition.v1.definition_pb2 import Definition, DefinitionVersion
 from optaic.definition.v1.definition_service_pb2_grpc import DefinitionServiceServicer
+from optaic.instance.v1 import data_removal_service_pb2 as data_removal_api
 from optaic.instance.v1 import instance_service_pb2 as instance_api
+from optaic.instance.v1.data_removal_service_pb2_grpc import DataRemovalServiceServicer
 from optaic.instance.v1.instance_pb2 import Instance, Project
 from optaic.instance.v1.instance_service_pb2_grpc import InstanceServiceServicer
 from redaction import hide_credentials
 from redaction.messages import without_credentials
 from servicekit.context import current
+from servicekit.errors import PermissionDeniedError
 from servicekit.tokens import ReadTokens
 
 _Message = TypeVar("_Message", bound=Message)
@@ -114,6 +119,21 @@ class InstanceApi(InstanceServiceServicer):
     ) -> instance_api.ListProjectsResponse:
         return self._shown(await projects.list_projects(self._environment, current().tenant_id, request))
 
+    async def UpdateProject(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+        self, request: instance_api.UpdateProjectRequest, _context: Any
+    ) -> Project:
+        return self._shown(await projects.update_project(self._environment, current().tenant_id, request))
+
+    async def DeleteProject(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+        self, request: instance_api.DeleteProjectRequest, _context: Any
+    ) -> Project:
+        return self._shown(await projects.delete_project(self._environment, request, current()))
+
+    async def PreviewDeletion(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+        self, request: instance_api.PreviewDeletionRequest, _context: Any
+    ) -> instance_api.PreviewDeletionResponse:
+        return await deletion_plans.preview_deletion(self._environment, current().tenant_id, request)
+
     async def CreateInstance(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
         self, request: instance_api.CreateInstanceRequest, _context: Any
     ) -> Instance:
@@ -194,3 +214,32 @@ class InstanceApi(InstanceServiceServicer):
         if not self._hides_credentials or current().is_service:
             return answer
         return without_credentials(answer, hide_credentials)
+
+
+class DataRemovalApi(DataRemovalServiceServicer):
+    """optaic.instance.v1.DataRemovalService."""
+
+    def __init__(self, environment: Environment, *, is_guarded: bool) -> None:
+        self._environment = environment
+        self._is_guarded = is_guarded  # where no service has a token, nobody can be told from a service
+
+    async def ListDataRemovals(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+        self, request: data_removal_api.ListDataRemovalsRequest, _context: Any
+    ) -> data_removal_api.ListDataRemovalsResponse:
+        return await data_removals.list_data_removals(self._environment, current().tenant_id, request)
+
+    async def ClaimDataRemoval(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+        self, _request: data_removal_api.ClaimDataRemovalRequest, _context: Any
+    ) -> data_removal_api.ClaimDataRemovalResponse:
+        self._require_service()
+        return await data_removals.claim_data_removal(self._environment, current().tenant_id)
+
+    async def FinishDataRemoval(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+        self, request: data_removal_api.FinishDataRemovalRequest, _context: Any
+    ) -> data_removal_api.FinishDataRemovalResponse:
+        self._require_service()
+        return await data_removals.finish_data_removal(self._environment, current().tenant_id, request)
+
+    def _require_service(self) -> None:
+        if self._is_guarded and not current().is_service:
+            raise PermissionDeniedError("PERMISSION_DENIED", "only a worker removes data")

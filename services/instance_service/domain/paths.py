@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from graphlib import TopologicalSorter
 
 
-def downstream_first(start: str, edges: Iterable[tuple[str, str]]) -> list[str]:
-    """Return `start` and the nodes of (reader, read) edges, every reader before what it reads; `start` is last."""
-    readers: dict[str, set[str]] = {start: set()}
-    for reader, read in edges:
-        readers.setdefault(read, set()).add(reader)
+def downstream_first(starts: Iterable[str], edges: Iterable[tuple[str, str]]) -> list[str]:
+    """Return `starts` and the nodes of (reader, read) edges, every reader before what it reads, always in one order."""
+    readers: dict[str, list[str]] = {start: [] for start in sorted(starts)}
+    for reader, read in sorted(set(edges)):
+        readers.setdefault(read, []).append(reader)
     return list(TopologicalSorter(readers).static_order())
 
 

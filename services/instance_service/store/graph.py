@@ -48,7 +48,7 @@ _DATASET_ANCESTORS = sa.text("""
 """)
 _DESCENDANT_EDGES = sa.text("""
     with recursive descendants (instance_id) as (
-        select cast(:instance_id as uuid)
+        select unnest(cast(:instance_ids as uuid[]))
         union
         select edge.instance_id from flow_edges as edge
         join descendants on edge.tenant_id = :tenant_id and edge.upstream_instance_id = descendants.instance_id
@@ -110,10 +110,10 @@ async def list_dataset_ancestors(
 
 
 async def list_descendant_edges(
-    connection: AsyncConnection, tenant_id: str, instance_id: str
+    connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str]
 ) -> list[tuple[str, str]]:
-    """Return (reader, read) between an instance and everything that reads it, however far away."""
-    parameters = {"tenant_id": tenant_id, "instance_id": instance_id}
+    """Return (reader, read) between instances and everything that reads them, however far away."""
+    parameters = {"tenant_id": tenant_id, "instance_ids": list(instance_ids)}
     return [(row[0], row[1]) for row in await connection.execute(_DESCENDANT_EDGES, parameters)]
 
 

@@ -2,41 +2,99 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from instance_service.store.tables import projects
+from instance_service.store.tables import instances, projects
+
+_LAST_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
+_DELETE_EMPTIED = sa.text("""
+    delete from projects
+    where tenant_id = :tenant_id and project_id = any(cast(:project_ids as uuid[])) and state = 'deleting'
+        and not exists (
+            select from instances where instances.tenant_id = :tenant_id
+                and instances.project_id = projects.project_id and instances.owner_instance_id is null
+        )
+""")
 
 
 async def insert_project(connection: AsyncConnection, row: dict[str, Any]) -> bool:
-    """Create a project; return False where the name is taken."""
-    statement = insert(projects).values(row).on_conflict_do_nothing(constraint="uq_projects_name")
+    """Create a project; return False where a live one has the name."""
+    statement = insert(projects).values(row)
+    statement = statement.on_conflict_do_nothing(
+        index_elements=[projects.c.tenant_id, projects.c.name],
+        index_where=projects.c.state == sa.literal_column("'active'"),
+    )
     return (await connection.execute(statement.returning(projects.c.name))).first() is not None
+
+
+async def update_project(
+    connection: AsyncConnection, tenant_id: str, project_id: str, **values: str | bytes
+) -> None:
+    """Change columns of one project."""
+    await connection.execute(
+        sa.update(projects)
+        .where(projects.c.tenant_id == tenant_id, projects.c.project_id == project_id)
+        .values(values)
+    )
+
+
+async def delete_emptied(connection: AsyncConnection, tenant_id: str, project_ids: Collection[str]) -> None:
+    """Remove those of the projects that are being deleted and hold nothing any more; under the tenant's lock."""
+    parameters = {"tenant_id": tenant_id, "project_ids": sorted(project_ids)}
+    await connection.execute(_DELETE_EMPTIED, parameters)
 
 
 async def get_project(
     connection: AsyncConnection, tenant_id: str, project_id: str = "", name: str = ""
 ) -> bytes | None:
-    """Return a project, serialized, by its id or name."""
+    """Return a project, serialized, by its id or name; of several with the name the live one, else the newest."""
     statement = sa.select(projects.c.snapshot).where(projects.c.tenant_id == tenant_id)
     statement = statement.where(
         projects.c.project_id == project_id if project_id else projects.c.name == name
     )
+    statement = statement.order_by(projects.c.state, projects.c.create_time.desc()).limit(1)
     return (await connection.execute(statement)).scalar_one_or_none()
 
 
+async def is_name_taken(connection: AsyncConnection, tenant_id: str, name: str, except_id: str) -> bool:
+    """Return whether another live project has the name."""
+    statement = sa.select(sa.literal(1)).where(
+        projects.c.tenant_id == tenant_id,
+        projects.c.name == name,
+        projects.c.state == "active",
+        projects.c.project_id != except_id,
+    )
+    return (await connection.execute(statement.limit(1))).first() is not None
+
+
 async def list_projects(
-    connection: AsyncConnection, tenant_id: str, after: str, limit: int
+    connection: AsyncConnection, tenant_id: str, after: tuple[str, str], limit: int
 ) -> Sequence[sa.Row[Any]]:
-    """Return (name, serialized project) by name, after a name."""
+    """Return (name, id, serialized project) by name, after a name and an id; without an id after all of the name."""
+    name, project_id = after
+    position = sa.tuple_(sa.literal(name), sa.cast(project_id or _LAST_ID, projects.c.project_id.type))
     statement = (
-        sa.select(projects.c.name, projects.c.snapshot)
-        .where(projects.c.tenant_id == tenant_id, projects.c.name > after)
-        .order_by(projects.c.name)
+        sa.select(projects.c.name, projects.c.project_id, projects.c.snapshot)
+        .where(
+            projects.c.tenant_id == tenant_id, sa.tuple_(projects.c.name, projects.c.project_id) > position
+        )
+        .order_by(projects.c.name, projects.c.project_id)
         .limit(limit)
     )
     return (await connection.execute(statement)).all()
+
+
+async def list_contents(connection: AsyncConnection, tenant_id: str, project_id: str) -> list[str]:
+    """Return the ids of the instances in a project that are not being deleted; no components."""
+    statement = sa.select(instances.c.instance_id).where(
+        instances.c.tenant_id == tenant_id,
+        instances.c.project_id == project_id,
+        instances.c.owner_instance_id.is_(None),
+        instances.c.state != "deleting",
+    )
+    return list((await connection.execute(statement.order_by(instances.c.name))).scalars())

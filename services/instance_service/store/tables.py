@@ -53,6 +53,7 @@ projects = sa.Table(
     metadata,
     *_key("project_id"),
     sa.Column("name", sa.Text(collation="C"), nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
     sa.Column("snapshot", sa.LargeBinary, nullable=False),  # serialized Project
     sa.Column("create_time", TIME, nullable=False),
 )
@@ -199,6 +200,17 @@ outputs = sa.Table(  # of each refresh the newest, as its run told of it
     sa.Column("profile", sa.LargeBinary, nullable=True),  # serialized OutputProfile
 )
 
+data_removals = sa.Table(  # instances that are gone, and whose data is not
+    "data_removals",
+    metadata,
+    *_key("instance_id"),
+    sa.Column("delete_time", TIME, nullable=False),
+    sa.Column("due_time", TIME, nullable=False),  # when it may be tried, once the grace is over
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("problem", sa.Text, nullable=False),
+    sa.Column("snapshot", sa.LargeBinary, nullable=False),  # serialized DataRemoval
+)
+
 # One row for each instance with flows; due when somebody should compare it with Prefect.
 reconciliations = sa.Table(
     "reconciliations",
@@ -227,4 +239,5 @@ BUSINESS_TABLES = (
     flows,
     flow_edges,
     outputs,
+    data_removals,
 )

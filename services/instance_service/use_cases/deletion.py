@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from instance_service.domain.paths import downstream_first
-from instance_service.store import graph, queue
+from instance_service.store import graph, projects, queue
 from instance_service.store import instances as store
 from instance_service.store.tables import Connection
 from instance_service.use_cases.conditions import say, withdraw
+from instance_service.use_cases.data_removals import remember_data
+from instance_service.use_cases.deletion_plans import Plan, plan_instance
 from instance_service.use_cases.drafts import stamp
 from instance_service.use_cases.environment import Environment
-from instance_service.use_cases.instances import check_etag, not_found
 from instance_service.use_cases.mutation import mutate
 from instance_service.use_cases.rows import instance_row, revision_row
 from instance_service.use_cases.shapes import timestamp
@@ -23,7 +23,6 @@ from optaic.instance.v1.instance_service_pb2 import DeleteInstanceRequest
 from servicekit import outbox
 from servicekit.context import RequestContext
 from servicekit.database import lock_tenant
-from servicekit.errors import FailedPreconditionError, PreconditionViolation
 
 _CONDITION = "Deleting"
 _DEPENDANTS = "dependants"  # the finalizer that the last dependant takes off
@@ -36,91 +35,49 @@ async def delete_instance(
 
     Raises:
         NotFoundError: There is none.
-        AbortedError: The etag is not the present one.
+        AbortedError: The etag is not the present one, or something else would go than was shown.
         FailedPreconditionError: Others depend on it and are not to go with it; each is named.
     """
 
     async def delete(connection: Connection) -> Instance:
-        tenant_id, start = context.tenant_id, request.instance_id.lower()
-        edges = await graph.list_descendant_edges(connection, tenant_id, start)
-        order = downstream_first(start, edges)
-        # All at once: verdicts are written for many instances too, and without the tenant's lock.
-        found = await store.lock_instances(connection, tenant_id, order)
-        known = {one.instance_id: one for one in map(Instance.FromString, found)}
-        if start not in known:
-            raise not_found([start])
-        instance = known[start]
-        check_etag(instance, request.etag)
-        if instance.state != INSTANCE_STATE_DELETING:
-            descendants = [known[one] for one in order]
-            await _condemn(connection, environment, request, context, descendants, edges)
-        return instance
+        tenant_id = context.tenant_id
+        plan = await plan_instance(connection, tenant_id, request)
+        await condemn(connection, environment, context, plan, request.reason)
+        snapshot = await store.get_snapshot(connection, tenant_id, request.instance_id.lower())
+        assert snapshot is not None
+        return Instance.FromString(snapshot)
 
     return await mutate(environment, context.tenant_id, request, Instance, delete)
 
 
-async def _condemn(
-    connection: Connection,
-    environment: Environment,
-    request: DeleteInstanceRequest,
-    context: RequestContext,
-    descendants: Sequence[Instance],
-    edges: Sequence[tuple[str, str]],
+async def condemn(
+    connection: Connection, environment: Environment, context: RequestContext, plan: Plan, reason: str
 ) -> None:
-    """Make a revision in the state DELETING of the last and, with `cascade`, of all that depends on it."""
-    tenant_id, instance = context.tenant_id, descendants[-1]
-    start = instance.instance_id
-    if instance.owner_instance_id:
-        await _refuse_component(connection, tenant_id, instance)
-    live = [one for one in descendants if one.state != INSTANCE_STATE_DELETING]
-    if len(live) > 1 and not request.cascade:
-        direct = {reader for reader, upstream in edges if upstream == start}
-        _refuse(instance, [one for one in live if one.instance_id in direct])
-    read = {upstream for _, upstream in edges}
+    """Make a revision in the state DELETING of everything in a plan; under the tenant's lock, as the plan itself."""
+    if not plan.doomed:
+        return
+    tenant_id = context.tenant_id
+    # All at once: verdicts are written for many instances too, and without the tenant's lock.
+    found = await store.lock_instances(connection, tenant_id, [each.instance_id for each in plan.doomed])
+    known = {one.instance_id: one for one in map(Instance.FromString, found)}
+    doomed = [known[each.instance_id] for each in plan.doomed]
     rows = []
-    for one in live:
+    for one in doomed:
         previous = Instance()
         previous.CopyFrom(one)
         one.state = INSTANCE_STATE_DELETING
         stamp(environment, one, previous)
         row = instance_row(tenant_id, one)
-        if one.instance_id in read:
+        if one.instance_id in plan.read:
             row["finalizers"] = [_DEPENDANTS, *row["finalizers"]]
         _say(environment, one, row["finalizers"])
         rows.append({**row, "snapshot": one.SerializeToString()})
     await store.update_rows(connection, rows)
-    revisions = [revision_row(tenant_id, one, context.actor, request.reason) for one in live]
+    revisions = [revision_row(tenant_id, one, context.actor, reason) for one in doomed]
     await store.insert_revisions(connection, revisions)
-    await queue.enqueue(connection, tenant_id, [one.instance_id for one in live])
+    await queue.enqueue(connection, tenant_id, [one.instance_id for one in doomed])
     events = environment.events(tenant_id)
-    await outbox.append(connection, [events.deletion_requested(one) for one in live])
-
-
-async def _refuse_component(connection: Connection, tenant_id: str, component: Instance) -> None:
-    owner = await store.get_snapshot(connection, tenant_id, component.owner_instance_id)
-    assert owner is not None
-    name = Instance.FromString(owner).name
-    _raise(component, [(name, f"is composed of it ({component.owner_instance_id})")])
-
-
-def _refuse(instance: Instance, readers: Sequence[Instance]) -> None:
-    # A reader's own readers are live too, so that of several live ones at least one reads directly.
-    named = [
-        (one.name, f"{one.WhichOneof('spec')} {one.instance_id} reads it")
-        for one in sorted(readers, key=lambda one: one.name)
-        if one.instance_id != instance.instance_id
-    ]
-    _raise(instance, named)
-
-
-def _raise(instance: Instance, dependants: Sequence[tuple[str, str]]) -> None:
-    names = ", ".join(name for name, _ in dependants)
-    raise FailedPreconditionError(
-        "HAS_DEPENDANTS",
-        f"{instance.name} has dependants: {names}",
-        metadata={"count": str(len(dependants))},
-        preconditions=[PreconditionViolation("HAS_DEPENDANTS", *dependant) for dependant in dependants],
-    )
+    await outbox.append(connection, [events.deletion_requested(one) for one in doomed])
 
 
 def _say(environment: Environment, instance: Instance, finalizers: Sequence[str]) -> None:
@@ -163,7 +120,9 @@ async def _bury(
     if not gone:
         return []
     freed = await graph.list_freed(connection, tenant_id, ids)
+    await remember_data(connection, environment, tenant_id, gone)
     await store.delete_instances(connection, tenant_id, ids)
+    await projects.delete_emptied(connection, tenant_id, {instance.project_id for instance in gone})
     await queue.delete(connection, tenant_id, ids)
     events = environment.events(tenant_id)
     await outbox.append(connection, [events.deleted(instance) for instance in gone])

@@ -76,6 +76,7 @@ class Environment:
     activated: Signal = field(default_factory=Signal)
     places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(500))  # of calls that wait
 
+    data_grace_seconds: float = 604800.0  # for which the data of what is gone stays
     built_in: set[str] = field(default_factory=set)  # hashes of what the service itself brings
     rehearsal: Connection | None = None  # what is changed here is taken back by who opened it
     is_lenient: bool = (

@@ -15,9 +15,10 @@ from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.masks import apply_mask
 from instance_service.use_cases.mutation import mutate
 from instance_service.use_cases.naming import rename_in_readers
+from instance_service.use_cases.project_rows import check_project_lives, project_of
 from instance_service.use_cases.revisions import Change, check_name, write_changes
 from instance_service.use_cases.rows import rows_of
-from instance_service.use_cases.shapes import dataset_of, timestamp
+from instance_service.use_cases.shapes import dataset_of, etag_of, timestamp
 from optaic.instance.v1.instance_pb2 import (
     INSTANCE_STATE_DELETING,
     INSTANCE_STATE_PROVISIONING,
@@ -66,6 +67,7 @@ async def create_instance(
 
     Raises:
         NotFoundError: Project, definition or upstream.
+        FailedPreconditionError: The project is being deleted.
         AlreadyExistsError: The name is taken.
         InvalidArgumentError: Rules are broken; every violation is listed.
     """
@@ -183,10 +185,12 @@ def _without_output(given: Instance) -> Instance:
 
 
 async def _check_project(connection: Connection, tenant_id: str, project_id: str) -> None:
-    if not is_id(project_id) or await projects.get_project(connection, tenant_id, project_id) is None:
+    snapshot = await projects.get_project(connection, tenant_id, project_id) if is_id(project_id) else None
+    if snapshot is None:
         violation = FieldViolation("instance.project_id", "there is no such project", "PROJECT_NOT_FOUND")
         text = f"there is no project {project_id!r}"
         raise NotFoundError("PROJECT_NOT_FOUND", text, field_violations=[violation])
+    check_project_lives(project_of(snapshot))
 
 
 async def lock(connection: Connection, tenant_id: str, instance_id: str) -> Instance:
@@ -208,11 +212,20 @@ def check_etag(instance: Instance, etag: str) -> None:
     Raises:
         AbortedError: The instance has changed since.
     """
-    if etag and etag != instance.etag:
+    check_revision(instance.name, instance.revision, etag)
+
+
+def check_revision(name: str, revision: int, etag: str) -> None:
+    """Refuse an etag that is not the revision's; an empty one matches.
+
+    Raises:
+        AbortedError: The instance has changed since.
+    """
+    if etag and etag != (present := etag_of(revision)):
         raise AbortedError(
             "ETAG_MISMATCH",
-            f"instance {instance.name} has changed: its etag is {instance.etag}, not {etag}",
-            metadata={"etag": instance.etag},
+            f"instance {name} has changed: its etag is {present}, not {etag}",
+            metadata={"etag": present},
         )
 
 

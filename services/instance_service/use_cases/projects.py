@@ -1,23 +1,38 @@
-"""Creating and reading projects."""
+"""Creating, reading, changing and deleting projects."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from instance_service.store import projects as store
 from instance_service.store.tables import Connection
 from instance_service.use_cases.definitions.reading import DEFAULT_PAGE
+from instance_service.use_cases.deletion import condemn
+from instance_service.use_cases.deletion_plans import plan_project
 from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.mutation import mutate
-from instance_service.use_cases.shapes import timestamp
-from optaic.instance.v1.instance_pb2 import Project
+from instance_service.use_cases.project_rows import (
+    check_project_etag,
+    check_project_lives,
+    find_project,
+    project_of,
+)
+from instance_service.use_cases.shapes import etag_of, timestamp
+from optaic.instance.v1.instance_pb2 import PROJECT_STATE_ACTIVE, PROJECT_STATE_DELETING, Project
 from optaic.instance.v1.instance_service_pb2 import (
     CreateProjectRequest,
+    DeleteProjectRequest,
     GetProjectRequest,
     ListProjectsRequest,
     ListProjectsResponse,
+    UpdateProjectRequest,
 )
 from servicekit import pages
-from servicekit.errors import AlreadyExistsError, FieldViolation, InvalidArgumentError, NotFoundError
+from servicekit.context import RequestContext
+from servicekit.errors import AlreadyExistsError, FieldViolation, InvalidArgumentError
 from servicekit.events import check_size
+
+_MUTABLE = ("name", "description", "labels")
 
 
 async def create_project(environment: Environment, tenant_id: str, request: CreateProjectRequest) -> Project:
@@ -27,32 +42,26 @@ async def create_project(environment: Environment, tenant_id: str, request: Crea
         AlreadyExistsError: The name is taken.
         InvalidArgumentError: It has no name, or is too large.
     """
-    if not request.project.name:
-        violation = FieldViolation("project.name", "is required", "INVALID_ARGUMENT")
-        raise InvalidArgumentError("INVALID_ARGUMENT", "a project needs a name", field_violations=[violation])
-    check_size(request.project, "project")
+    _check(request.project)
 
     async def insert(connection: Connection) -> Project:
         now = environment.clock.now()
-        project = Project()
-        project.CopyFrom(request.project)
+        given = request.project
+        project = Project(name=given.name, description=given.description, labels=given.labels)
         project.project_id = environment.ids()
+        project.state, project.revision, project.etag = PROJECT_STATE_ACTIVE, 1, etag_of(1)
         project.create_time.CopyFrom(timestamp(now))
+        project.update_time.CopyFrom(timestamp(now))
         row = {
             "tenant_id": tenant_id,
             "project_id": project.project_id,
             "name": project.name,
+            "state": "active",
             "snapshot": project.SerializeToString(),
             "create_time": now,
         }
         if not await store.insert_project(connection, row):
-            violation = FieldViolation("project.name", "is taken", "NAME_TAKEN")
-            raise AlreadyExistsError(
-                "NAME_TAKEN",
-                f"there is a project {project.name}",
-                metadata={"name": project.name},
-                field_violations=[violation],
-            )
+            raise _name_taken(project.name)
         return project
 
     return await mutate(environment, tenant_id, request, Project, insert)
@@ -65,11 +74,7 @@ async def get_project(environment: Environment, tenant_id: str, request: GetProj
         NotFoundError: There is none.
     """
     async with environment.database.read(tenant_id) as connection:
-        snapshot = await store.get_project(connection, tenant_id, request.project_id, request.name)
-    if snapshot is None:
-        which = request.project_id or request.name
-        raise NotFoundError("PROJECT_NOT_FOUND", f"there is no project {which}", metadata={"project": which})
-    return Project.FromString(snapshot)
+        return await find_project(connection, tenant_id, request.project_id, request.name)
 
 
 async def list_projects(
@@ -77,12 +82,128 @@ async def list_projects(
 ) -> ListProjectsResponse:
     """Return a page of projects in the order of names."""
     selection = pages.filter_hash("projects")
-    after = pages.decode(request.page_token, selection)["name"] if request.page_token else ""
+    position = pages.decode(request.page_token, selection) if request.page_token else {"name": ""}
     size = request.page_size or DEFAULT_PAGE
     async with environment.database.read(tenant_id) as connection:
+        # Tokens of an earlier release have no id.
+        after = position["name"], position.get("id", "")
         rows = await store.list_projects(connection, tenant_id, after, size + 1)
     page = pages.fit(rows, size, lambda row: len(row.snapshot))
-    response = ListProjectsResponse(projects=[Project.FromString(row.snapshot) for row in page])
+    response = ListProjectsResponse(projects=[project_of(row.snapshot) for row in page])
     if len(rows) > len(page):
-        response.next_page_token = pages.encode({"name": page[-1].name}, selection)
+        last = {"name": page[-1].name, "id": page[-1].project_id}
+        response.next_page_token = pages.encode(last, selection)
     return response
+
+
+async def update_project(environment: Environment, tenant_id: str, request: UpdateProjectRequest) -> Project:
+    """Change the fields of the mask; what changes nothing makes no revision.
+
+    Raises:
+        NotFoundError: There is none.
+        AlreadyExistsError: The name is taken.
+        AbortedError: The etag is not the present one.
+        FailedPreconditionError: It is being deleted.
+        InvalidArgumentError: The mask names something else, or the project would have no name, or be too large.
+    """
+    paths = _paths(request.update_mask.paths)
+
+    async def update(connection: Connection) -> Project:
+        current = await find_project(connection, tenant_id, request.project.project_id)
+        check_project_etag(current, request.project.etag)
+        check_project_lives(current)
+        project = Project()
+        project.CopyFrom(current)
+        for path in paths:
+            project.ClearField(path)  # type: ignore[arg-type]  # the stubs want literals
+        wanted = Project()
+        wanted.CopyFrom(request.project)
+        for name in {field.name for field in Project.DESCRIPTOR.fields} - set(paths):
+            wanted.ClearField(name)  # type: ignore[arg-type]  # the same
+        project.MergeFrom(wanted)
+        if project == current:
+            return current
+        _check(project)
+        if await store.is_name_taken(connection, tenant_id, project.name, project.project_id):
+            raise _name_taken(project.name)
+        await _write(connection, environment, tenant_id, project)
+        return project
+
+    return await mutate(environment, tenant_id, request, Project, update)
+
+
+async def delete_project(
+    environment: Environment, request: DeleteProjectRequest, context: RequestContext
+) -> Project:
+    """Start the deletion, or return the one under way; an empty project is gone at once.
+
+    Raises:
+        NotFoundError: There is none.
+        AbortedError: The etag is not the present one, or something else would go than was shown.
+        FailedPreconditionError: Something is in it and is not to go with it, or is read by what is not in it.
+    """
+    tenant_id = context.tenant_id
+
+    async def delete(connection: Connection) -> Project:
+        project = await find_project(connection, tenant_id, request.project_id)
+        plan = await plan_project(connection, tenant_id, request, project)
+        if plan.is_under_way:
+            return project
+        await condemn(connection, environment, context, plan, request.reason)
+        project.state = PROJECT_STATE_DELETING
+        await _write(connection, environment, tenant_id, project)
+        await store.delete_emptied(connection, tenant_id, [project.project_id])
+        return project
+
+    return await mutate(environment, tenant_id, request, Project, delete)
+
+
+async def _write(connection: Connection, environment: Environment, tenant_id: str, project: Project) -> None:
+    """Store a project as its next revision."""
+    project.revision += 1
+    project.etag = etag_of(project.revision)
+    project.update_time.CopyFrom(timestamp(environment.clock.now()))
+    await store.update_project(
+        connection,
+        tenant_id,
+        project.project_id,
+        name=project.name,
+        state="deleting" if project.state == PROJECT_STATE_DELETING else "active",
+        snapshot=project.SerializeToString(),
+    )
+
+
+def _paths(given: Sequence[str]) -> Sequence[str]:
+    if list(given) == ["*"]:
+        return _MUTABLE
+    violations = [
+        FieldViolation(
+            f"update_mask.paths[{index}]",
+            f"{path!r} cannot be changed; these can: {', '.join(_MUTABLE)}",
+            "IMMUTABLE_FIELD",
+        )
+        for index, path in enumerate(given)
+        if path not in _MUTABLE
+    ]
+    if violations:
+        raise InvalidArgumentError(
+            "IMMUTABLE_FIELD", "a field cannot be changed", field_violations=violations
+        )
+    if not given:
+        violation = FieldViolation("update_mask", "names no field", "INVALID_ARGUMENT")
+        raise InvalidArgumentError("INVALID_ARGUMENT", "nothing is to change", field_violations=[violation])
+    return given
+
+
+def _check(project: Project) -> None:
+    if not project.name:
+        violation = FieldViolation("project.name", "is required", "INVALID_ARGUMENT")
+        raise InvalidArgumentError("INVALID_ARGUMENT", "a project needs a name", field_violations=[violation])
+    check_size(project, "project")
+
+
+def _name_taken(name: str) -> AlreadyExistsError:
+    violation = FieldViolation("project.name", "is taken", "NAME_TAKEN")
+    return AlreadyExistsError(
+        "NAME_TAKEN", f"there is a project {name}", metadata={"name": name}, field_violations=[violation]
+    )

@@ -36,6 +36,11 @@ def definition_state_word(state: DefinitionState.ValueType) -> str:
     return DefinitionState.Name(state).removeprefix("DEFINITION_STATE_").lower() if state else ""
 
 
+def state_value(word: str) -> InstanceState.ValueType:
+    """Return the instance state of a stored word."""
+    return InstanceState.Value(f"INSTANCE_STATE_{word.upper()}")
+
+
 def state_word(state: InstanceState.ValueType) -> str:
     """Return an instance state in lower case, as stored."""
     return InstanceState.Name(state).removeprefix("INSTANCE_STATE_").lower()

@@ -1,0 +1,23 @@
+"""When the data of instances that are gone is removed; it reads no clock."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+LEASE = timedelta(minutes=15)  # longer than a worker tries
+_FIRST_DELAY, _LONGEST_DELAY = timedelta(minutes=1), timedelta(days=1)
+
+
+def deleted_until(now: datetime, grace_seconds: float) -> datetime:
+    """Return until when an instance must have gone for its grace to be over."""
+    return now - timedelta(seconds=grace_seconds)
+
+
+def remove_time(delete_time: datetime, due_time: datetime, grace_seconds: float) -> datetime:
+    """Return when data is removed, at the earliest."""
+    return max(delete_time + timedelta(seconds=grace_seconds), due_time)
+
+
+def retry_delay(attempts: int) -> timedelta:
+    """Return how long to wait after so many attempts: doubled each time, a day at most."""
+    return min(_LONGEST_DELAY, _FIRST_DELAY * (1 << min(max(attempts - 1, 0), 20)))

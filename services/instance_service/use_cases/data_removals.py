@@ -1,0 +1,135 @@
+"""The data of instances that are gone: remembered with their end, given to workers, forgotten once it is removed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from instance_service.domain.data_removal import LEASE, deleted_until, remove_time, retry_delay
+from instance_service.store import data_removals as store
+from instance_service.store.tables import Connection
+from instance_service.use_cases.definitions.reading import DEFAULT_PAGE
+from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.shapes import timestamp
+from optaic.instance.v1.data_removal_service_pb2 import (
+    ClaimDataRemovalResponse,
+    DataRemoval,
+    FinishDataRemovalRequest,
+    FinishDataRemovalResponse,
+    ListDataRemovalsRequest,
+    ListDataRemovalsResponse,
+    UsedStore,
+)
+from optaic.instance.v1.instance_pb2 import Instance
+from redaction import redact
+from servicekit import pages
+from servicekit.errors import NotFoundError
+
+_SELECTION = pages.filter_hash("data removals")
+_log = structlog.get_logger(__name__)
+
+
+async def remember_data(
+    connection: Connection, environment: Environment, tenant_id: str, gone: Sequence[Instance]
+) -> None:
+    """Write down whose data is to be removed, in the transaction in which the instances go."""
+    ids = [instance.instance_id for instance in gone]
+    with_output = await store.list_with_output(connection, tenant_id, ids)
+    stores: dict[str, dict[bytes, UsedStore]] = {instance_id: {} for instance_id in ids}
+    for instance_id, snapshot in await store.list_used_stores(connection, tenant_id, ids):
+        component = Instance.FromString(snapshot)
+        used = UsedStore(definition_version_id=component.definition_version_id, config=component.config)
+        stores[instance_id][used.SerializeToString(deterministic=True)] = used
+    now = environment.clock.now()
+    rows = []
+    for instance in gone:
+        removal = DataRemoval(
+            instance_id=instance.instance_id,
+            name=instance.name,
+            kind=instance.kind,
+            project_id=instance.project_id,
+            stores=stores[instance.instance_id].values(),
+            has_output=instance.instance_id in with_output,
+        )
+        rows.append(
+            {
+                "tenant_id": tenant_id,
+                "instance_id": instance.instance_id,
+                "delete_time": now,
+                "due_time": now,
+                "attempts": 0,
+                "problem": "",
+                "snapshot": removal.SerializeToString(),
+            }
+        )
+    await store.insert_removals(connection, rows)
+
+
+async def list_data_removals(
+    environment: Environment, tenant_id: str, request: ListDataRemovalsRequest
+) -> ListDataRemovalsResponse:
+    """Return a page of what is still there, in the order in which the instances went."""
+    after = None
+    if request.page_token:
+        position = pages.decode(request.page_token, _SELECTION)
+        after = datetime.fromisoformat(position["time"]), position["id"]
+    size = request.page_size or DEFAULT_PAGE
+    async with environment.database.read(tenant_id) as connection:
+        rows = await store.list_removals(connection, tenant_id, after, size + 1)
+    page = pages.fit(rows, size, lambda row: len(row.snapshot) + len(row.problem))
+    answer = ListDataRemovalsResponse(data_removals=[_message(environment, row) for row in page])
+    if len(rows) > len(page):
+        last = page[-1]
+        position = {"time": last.delete_time.isoformat(), "id": last.instance_id}
+        answer.next_page_token = pages.encode(position, _SELECTION)
+    return answer
+
+
+async def claim_data_removal(environment: Environment, tenant_id: str) -> ClaimDataRemovalResponse:
+    """Give one that is due to the caller; after the lease it is due again."""
+    now = environment.clock.now()
+    async with environment.database.transaction(tenant_id) as connection:
+        row = await store.claim_removal(
+            connection,
+            tenant_id,
+            now=now,
+            deleted_until=deleted_until(now, environment.data_grace_seconds),
+            lease_time=now + LEASE,
+        )
+    return ClaimDataRemovalResponse(data_removal=_message(environment, row) if row is not None else None)
+
+
+async def finish_data_removal(
+    environment: Environment, tenant_id: str, request: FinishDataRemovalRequest
+) -> FinishDataRemovalResponse:
+    """Forget a removal that is done; one that failed is tried again later, and says why.
+
+    Raises:
+        NotFoundError: A removal is said to have failed that is done.
+    """
+    instance_id, problem = request.instance_id.lower(), redact(request.problem)
+    async with environment.database.transaction(tenant_id) as connection:
+        if not problem:
+            await store.delete_removal(connection, tenant_id, instance_id)
+            _log.info("data removed", instance_id=instance_id)
+            return FinishDataRemovalResponse()
+        attempts = await store.lock_attempts(connection, tenant_id, instance_id)
+        if attempts is None:
+            text = f"no data of an instance {instance_id} is to be removed"
+            raise NotFoundError("DATA_REMOVAL_NOT_FOUND", text, metadata={"instance_id": instance_id})
+        due_time = environment.clock.now() + retry_delay(attempts)
+        await store.postpone_removal(connection, tenant_id, instance_id, problem, due_time)
+    _log.warning("data not removed", instance_id=instance_id, attempts=attempts, problem=problem)
+    return FinishDataRemovalResponse()
+
+
+def _message(environment: Environment, row: Any) -> DataRemoval:
+    removal = DataRemoval.FromString(row.snapshot)
+    removal.delete_time.CopyFrom(timestamp(row.delete_time.astimezone(UTC)))
+    earliest = remove_time(row.delete_time, row.due_time, environment.data_grace_seconds)
+    removal.remove_time.CopyFrom(timestamp(earliest.astimezone(UTC)))
+    removal.attempts, removal.problem = row.attempts, row.problem
+    return removal

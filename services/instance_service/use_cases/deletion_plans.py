@@ -1,0 +1,199 @@
+"""What a deletion would delete, and why it would be refused; it changes nothing.
+
+A deletion and its preview are the same plan: what is shown is what goes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from instance_service.domain.paths import downstream_first
+from instance_service.store import dooming, graph
+from instance_service.store import projects as project_store
+from instance_service.store.dooming import Entry
+from instance_service.store.tables import Connection
+from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.instances import check_revision, not_found
+from instance_service.use_cases.project_rows import check_project_etag, find_project
+from instance_service.use_cases.shapes import kind_value, state_value
+from optaic.instance.v1.instance_pb2 import PROJECT_STATE_DELETING, Project
+from optaic.instance.v1.instance_service_pb2 import (
+    DeletedInstance,
+    DeleteInstanceRequest,
+    DeleteProjectRequest,
+    PreviewDeletionRequest,
+    PreviewDeletionResponse,
+)
+from servicekit import pages
+from servicekit.errors import AbortedError, FailedPreconditionError, PreconditionViolation
+
+_PAGE = 1000
+_MOST_NAMED = 100
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would go, in order, and which of it something reads."""
+
+    doomed: Sequence[Entry] = ()
+    read: frozenset[str] = frozenset()
+    is_under_way: bool = False  # the deletion has begun already
+
+    @property
+    def etag(self) -> str:
+        """Stands for what would go."""
+        text = "\n".join(sorted(each.instance_id for each in self.doomed))
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+async def preview_deletion(
+    environment: Environment, tenant_id: str, request: PreviewDeletionRequest
+) -> PreviewDeletionResponse:
+    """Return a page of what would go.
+
+    Raises:
+        NotFoundError: There is no such instance or project.
+        AbortedError: An etag is not the present one, or the list has changed since the page before.
+        FailedPreconditionError: It would be refused, as the deletion itself.
+    """
+    target = request.WhichOneof("target")
+    assert target is not None
+    selection = pages.filter_hash(target, getattr(request, target).SerializeToString(deterministic=True))
+    position = pages.decode(request.page_token, selection) if request.page_token else {}
+    begin, size = int(position.get("index", 0)), request.page_size or _PAGE
+    asked = PreviewDeletionRequest()
+    asked.CopyFrom(request)
+    getattr(asked, target).ClearField("preview_etag")  # it looks anew
+    async with environment.database.read(tenant_id) as connection:
+        if target == "delete_instance":
+            plan = await plan_instance(connection, tenant_id, asked.delete_instance)
+        else:
+            project = await find_project(connection, tenant_id, asked.delete_project.project_id)
+            plan = await plan_project(connection, tenant_id, asked.delete_project, project)
+    if position.get("etag", plan.etag) != plan.etag:
+        raise _changed()
+    rows = [_message(each) for each in plan.doomed[begin : begin + size + 1]]
+    page = pages.fit(rows, size, lambda row: row.ByteSize() + 8)
+    answer = PreviewDeletionResponse(instances=page, preview_etag=plan.etag, total_size=len(plan.doomed))
+    if len(rows) > len(page):
+        following = {"index": begin + len(page), "etag": plan.etag}
+        answer.next_page_token = pages.encode(following, selection)
+    return answer
+
+
+async def plan_instance(connection: Connection, tenant_id: str, request: DeleteInstanceRequest) -> Plan:
+    """Return what the deletion of an instance would delete; under the tenant's lock this holds until its end.
+
+    Raises:
+        NotFoundError: There is none.
+        AbortedError: An etag is not the present one.
+        FailedPreconditionError: Others depend on it and are not to go with it; each is named.
+    """
+    start = request.instance_id.lower()
+    edges = await graph.list_descendant_edges(connection, tenant_id, [start])
+    order = downstream_first([start], edges)
+    known = await dooming.describe(connection, tenant_id, order)
+    if start not in known:
+        raise not_found([start])
+    instance = known[start]
+    check_revision(instance.name, instance.revision, request.etag)
+    if instance.is_deleting:
+        return Plan(is_under_way=True)
+    if instance.owner_instance_id:
+        owners = await dooming.describe(connection, tenant_id, [instance.owner_instance_id])
+        owner = owners[instance.owner_instance_id]
+        _refuse_dependants(instance.name, [(owner.name, f"is composed of it ({owner.instance_id})")])
+    live = [known[each] for each in order if not known[each].is_deleting]
+    if len(live) > 1 and not request.cascade:
+        direct = {reader for reader, upstream in edges if upstream == start}
+        # A reader's own readers are live too, so that of several live ones at least one reads directly.
+        readers = [each for each in live if each.instance_id in direct and each is not instance]
+        _refuse_dependants(instance.name, [(each.name, f"{_what(each)} reads it") for each in readers])
+    return _plan(live, edges, request.preview_etag)
+
+
+async def plan_project(
+    connection: Connection, tenant_id: str, request: DeleteProjectRequest, project: Project
+) -> Plan:
+    """Return what the deletion of a project would delete; under the tenant's lock this holds until its end.
+
+    Raises:
+        AbortedError: An etag is not the present one.
+        FailedPreconditionError: Something is in it and is not to go with it, or is read by what is not in it.
+    """
+    check_project_etag(project, request.etag)
+    if project.state == PROJECT_STATE_DELETING:
+        return Plan(is_under_way=True)
+    contents = await project_store.list_contents(connection, tenant_id, project.project_id)
+    edges = await graph.list_descendant_edges(connection, tenant_id, contents)
+    order = downstream_first(contents, edges)
+    known = await dooming.describe(connection, tenant_id, order)
+    live = [known[each] for each in order if not known[each].is_deleting]
+    inside = [each for each in live if each.project_id == project.project_id]
+    if inside and not request.cascade:
+        _refuse_contents(project, inside)
+    if strangers := [each for each in live if each.project_id != project.project_id]:
+        direct = {reader for reader, upstream in edges if known[upstream].project_id == project.project_id}
+        _refuse_dependants(
+            f"project {project.name}",
+            [
+                (each.name, f"{_what(each)} of project {each.project_name} reads what is in it")
+                for each in strangers
+                if each.instance_id in direct
+            ],
+        )
+    return _plan(inside, edges, request.preview_etag)
+
+
+def _plan(live: Sequence[Entry], edges: Sequence[tuple[str, str]], preview_etag: str) -> Plan:
+    plan = Plan(live, frozenset(upstream for _, upstream in edges))
+    if preview_etag not in {"", plan.etag}:
+        raise _changed()
+    return plan
+
+
+def _changed() -> AbortedError:
+    text = "what would be deleted has changed since it was shown: look at it again"
+    return AbortedError("DELETION_CHANGED", text)
+
+
+def _what(entry: Entry) -> str:
+    return f"{entry.kind} {entry.instance_id}"
+
+
+def _message(entry: Entry) -> DeletedInstance:
+    return DeletedInstance(
+        instance_id=entry.instance_id,
+        name=entry.name,
+        kind=kind_value(entry.kind),
+        project_id=entry.project_id,
+        project_name=entry.project_name,
+        state=state_value(entry.state),
+    )
+
+
+def _refuse_contents(project: Project, inside: Sequence[Entry]) -> None:
+    named = sorted(inside, key=lambda each: each.name)[:_MOST_NAMED]
+    names = ", ".join(each.name for each in named)
+    more = f" and {len(inside) - len(named)} more" if len(inside) > len(named) else ""
+    raise FailedPreconditionError(
+        "PROJECT_NOT_EMPTY",
+        f"project {project.name} holds {names}{more}: delete them first, or say that they go with it (cascade)",
+        metadata={"count": str(len(inside))},
+        preconditions=[
+            PreconditionViolation("PROJECT_NOT_EMPTY", each.name, f"{_what(each)} is in it") for each in named
+        ],
+    )
+
+
+def _refuse_dependants(name: str, dependants: Sequence[tuple[str, str]]) -> None:
+    dependants = sorted(dependants)
+    names = ", ".join(each for each, _ in dependants)
+    raise FailedPreconditionError(
+        "HAS_DEPENDANTS",
+        f"{name} has dependants: {names}",
+        metadata={"count": str(len(dependants))},
+        preconditions=[PreconditionViolation("HAS_DEPENDANTS", *dependant) for dependant in dependants],
+    )

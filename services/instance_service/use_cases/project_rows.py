@@ -1,0 +1,61 @@
+"""A project as it is stored, and as callers see it; what an older release stored is completed."""
+
+from __future__ import annotations
+
+from instance_service.store import projects as store
+from instance_service.store.tables import Connection
+from instance_service.use_cases.shapes import etag_of
+from optaic.instance.v1.instance_pb2 import PROJECT_STATE_ACTIVE, PROJECT_STATE_DELETING, Project
+from servicekit.errors import AbortedError, FailedPreconditionError, NotFoundError
+from servicekit.ids import is_id
+
+
+def project_of(snapshot: bytes) -> Project:
+    """Return a stored project."""
+    project = Project.FromString(snapshot)
+    project.state = project.state or PROJECT_STATE_ACTIVE
+    project.revision = project.revision or 1
+    project.etag = etag_of(project.revision)
+    if not project.HasField("update_time"):
+        project.update_time.CopyFrom(project.create_time)
+    return project
+
+
+async def find_project(connection: Connection, tenant_id: str, project_id: str, name: str = "") -> Project:
+    """Return a project by id or name.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    project_id = project_id.lower()
+    snapshot = None
+    if is_id(project_id) or (name and not project_id):
+        snapshot = await store.get_project(connection, tenant_id, project_id, name)
+    if snapshot is None:
+        which = project_id or name
+        raise NotFoundError("PROJECT_NOT_FOUND", f"there is no project {which}", metadata={"project": which})
+    return project_of(snapshot)
+
+
+def check_project_etag(project: Project, etag: str) -> None:
+    """Refuse a stale etag; an empty one matches.
+
+    Raises:
+        AbortedError: The project has changed since.
+    """
+    if etag and etag != project.etag:
+        raise AbortedError(
+            "ETAG_MISMATCH",
+            f"project {project.name} has changed: its etag is {project.etag}, not {etag}",
+            metadata={"etag": project.etag},
+        )
+
+
+def check_project_lives(project: Project) -> None:
+    """Refuse changes of, and in, a project that is being deleted.
+
+    Raises:
+        FailedPreconditionError: It is.
+    """
+    if project.state == PROJECT_STATE_DELETING:
+        raise FailedPreconditionError("PROJECT_DELETING", f"project {project.name} is being deleted")
