@@ -109,5 +109,5 @@ async def test_what_is_applied_is_exported_changed_and_pruned_by_file(
     file.write_text(content.replace("manager: desk", "manager: other").replace("alice", "bob"))
     assert "is managed by 'desk'" in optaic(stack, "apply", "-f", str(file), status=1)
     file.write_text(f"project: {project}\nmanager: desk\ninstances: []\n")
-    assert optaic(stack, "apply", "-f", str(file), "--prune").count("delete") == 3
+    assert optaic(stack, "apply", "-f", str(file), "--prune", "--yes").count("delete") == 3
     assert "nothing to do" in optaic(stack, "diff", "-f", str(file), "--prune")

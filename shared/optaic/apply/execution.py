@@ -14,7 +14,12 @@ from optaic.apply.rehearsal import MOST_CHANGES, Verdict, rehearse
 from optaic.client import AsyncClient
 from optaic.definition.v1 import definition_pb2
 from optaic.errors import ConflictError, DeadlineExceededError, OptaicError
-from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, INSTANCE_STATE_PROVISIONING, Instance
+from optaic.instance.v1.instance_pb2 import (
+    INSTANCE_STATE_DELETING,
+    INSTANCE_STATE_PROVISIONING,
+    PROJECT_STATE_DELETING,
+    Instance,
+)
 
 REASON = "applied"
 # Seconds for a creation: nobody here needs it to be ACTIVE already, the less while an outside system is away.
@@ -53,7 +58,11 @@ async def read_existing(
     definitions: Collection[tuple[int, str]] | None = None,
 ) -> Existing:
     """Return what there is of some projects, and the versions of some definitions; None means all."""
-    listed = [each for each in await client.projects.list() if projects is None or each.name in projects]
+    listed = [
+        each
+        for each in await client.projects.list()
+        if (projects is None or each.name in projects) and each.state != PROJECT_STATE_DELETING
+    ]
     versions: dict[tuple[int, str], Sequence[definition_pb2.DefinitionVersion]] = {}
     descriptions, newest = {}, {}
     for each in await client.definitions.list():

@@ -2,7 +2,7 @@
 
 import typer
 
-from optaic.cli import apply, code, definitions, dev, instances, lineage, runs, status
+from optaic.cli import apply, code, definitions, dev, instances, lineage, projects, runs, status
 
 app = typer.Typer(
     name="optaic",
@@ -14,6 +14,7 @@ app = typer.Typer(
 app.add_typer(dev.app, name="dev", help="The stack on this machine.")
 app.add_typer(definitions.app, name="definition", help="Reusable code, versioned.")
 app.add_typer(code.app, name="code", help="What the code of definition versions is.")
+app.add_typer(projects.app, name="project", help="What instances belong to.")
 app.add_typer(instances.app, name="instance", help="What is configured.")
 app.add_typer(runs.app, name="run", help="What runs and what came out.")
 app.add_typer(status.app, name="status", help="What state instances are in.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -13,9 +13,18 @@ from optaic.apply import yaml_text
 from optaic.apply.documents import read_documents
 from optaic.apply.execution import definitions_of, execute, projects_of, read_existing
 from optaic.apply.export import UNMANAGED, Definitions, export_documents, unsaid
-from optaic.apply.plan import Action, Existing, make_plan
+from optaic.apply.plan import Action, Existing, Verb, make_plan
 from optaic.cli.output import Format, OutputOption, print_json_value, print_line
-from optaic.cli.session import FileOption, is_id, placing, read_yaml, run, warn
+from optaic.cli.session import (
+    FileOption,
+    YesOption,
+    confirm,
+    is_id,
+    placing,
+    read_yaml,
+    run,
+    warn,
+)
 from optaic.client import AsyncClient
 from redaction import redact_field
 
@@ -32,14 +41,30 @@ def apply(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, change nothing.")] = False,
     adopt: AdoptOption = False,
     prune: PruneOption = False,
+    yes: YesOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Make definitions and instances as a file says; what is so already gets no revision."""
+    """Make definitions and instances as a file says; what is so already gets no revision. Asks before it deletes."""
 
-    async def command(client: AsyncClient) -> None:
-        await _carry_out(client, file, output, adopt=adopt, prune=prune, dry_run=dry_run)
+    async def begin(client: AsyncClient) -> _Plan | None:
+        plan = await _make(client, file, adopt=adopt, prune=prune)
+        if not dry_run and not yes and plan.final:
+            return plan
+        await _carry_out(client, plan, output, dry_run=dry_run)
+        return None
 
-    run(command)
+    plan = run(begin)
+    if plan is None:
+        return
+    typer.secho("This cannot be undone:", err=True)
+    for each in plan.final:
+        typer.secho(f"{each.verb:<10}  {each.kind:<10}  {each.name}", err=True)
+    confirm(f"Apply the file, these {len(plan.final)} included?")
+
+    async def go_on(client: AsyncClient) -> None:
+        await _carry_out(client, plan, output, dry_run=False)
+
+    run(go_on)
 
 
 def diff(
@@ -51,7 +76,9 @@ def diff(
     """Show what `optaic apply` would do, field by field; ends with 1 where that is anything, with 2 on errors."""
 
     async def command(client: AsyncClient) -> None:
-        if await _carry_out(client, file, output, adopt=adopt, prune=prune, dry_run=True):
+        plan = await _make(client, file, adopt=adopt, prune=prune)
+        await _carry_out(client, plan, output, dry_run=True)
+        if plan.actions:
             raise typer.Exit(1)
 
     run(command, failed=2)
@@ -82,19 +109,34 @@ def export(
     run(command)
 
 
-async def _carry_out(
-    client: AsyncClient, file: Path, output: Format, *, adopt: bool, prune: bool, dry_run: bool
-) -> list[Action]:
-    """Do, or with `dry_run` check, what makes everything as the file says; show it, and return it."""
+class _Plan(NamedTuple):
+    """What is to be done, and of what that was made."""
+
+    found: yaml_text.Documents
+    actions: list[Action]
+    existing: Existing
+
+    @property
+    def final(self) -> list[Action]:
+        """What of it cannot be undone."""
+        return [each for each in self.actions if each.verb in {Verb.DELETE, Verb.RETIRE}]
+
+
+async def _make(client: AsyncClient, file: Path, *, adopt: bool, prune: bool) -> _Plan:
+    """Return what makes everything as the file says."""
     found = read_yaml(file)
     with placing(found):
         documents = read_documents(found.values)
         existing = await read_existing(client, projects_of(documents), definitions_of(documents))
-        actions = make_plan(documents, existing, adopt=adopt, prune=prune)
-        await _execute(client, actions, existing, output, dry_run=dry_run)
-    if output is Format.TABLE and not actions:
+        return _Plan(found, make_plan(documents, existing, adopt=adopt, prune=prune), existing)
+
+
+async def _carry_out(client: AsyncClient, plan: _Plan, output: Format, *, dry_run: bool) -> None:
+    """Do a plan, or with `dry_run` check it; show it."""
+    with placing(plan.found):
+        await _execute(client, plan.actions, plan.existing, output, dry_run=dry_run)
+    if output is Format.TABLE and not plan.actions:
         print_line("nothing to do")
-    return actions
 
 
 async def _execute(

@@ -7,14 +7,13 @@ from typing import Annotated
 
 import typer
 
-from optaic.cli.definitions import DefinitionArgument, KindOption, check_kind, find_version
+from optaic.cli.definitions import DefinitionArgument, KindOption, VersionArgument, check_kind, find_version
 from optaic.cli.output import Format, OutputOption, moment, print_json, print_line, print_table
 from optaic.cli.session import DryRunOption, ReasonOption, run
 from optaic.client import AsyncClient
 from optaic.run.v1 import run_service_pb2
 
 app = typer.Typer(no_args_is_help=True)
-VersionArgument = Annotated[str, typer.Argument(help="For example 1.0.0.", show_default=False)]
 
 
 @app.command("list")

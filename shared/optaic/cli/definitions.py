@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 import grpc
 import typer
 
 from optaic.cli.output import Format, OutputOption, moment, print_json, print_line, print_table
-from optaic.cli.session import DryRunOption, FileOption, ReasonOption, is_id, placing, read_yaml, run, warn
+from optaic.cli.session import (
+    DryRunOption,
+    FileOption,
+    ReasonOption,
+    YesOption,
+    confirm,
+    is_id,
+    placing,
+    read_yaml,
+    run,
+    warn,
+)
 from optaic.client import AsyncClient, word
 from optaic.client.existence import near
 from optaic.client.messages import fill
@@ -18,11 +29,11 @@ from optaic.errors import NotFoundError
 
 app = typer.Typer(no_args_is_help=True)
 DefinitionArgument = Annotated[str, typer.Argument(help="Id or name of the definition.", show_default=False)]
+VersionArgument = Annotated[str, typer.Argument(help="For example 1.0.0.", show_default=False)]
 KindOption = Annotated[str, typer.Option("--kind", help="Its kind, where several have the name.")]
 _STEPS = {
     "activate": "Make a draft what new instances get, and what followers follow.",
     "deprecate": "Say that a version should no longer be used; instances keep working.",
-    "retire": "Refuse a deprecated version to new instances; old ones keep working.",
 }
 _PUBLISHED = {field.name for field in definition_service_pb2.PublishDefinitionRequest.DESCRIPTOR.fields[:4]}
 
@@ -111,28 +122,57 @@ def _make_step(name: str) -> Callable[..., None]:
 
     def step(
         definition: DefinitionArgument,
-        version: Annotated[str, typer.Argument(help="For example 1.0.0.", show_default=False)],
+        version: VersionArgument,
         kind: KindOption = "",
         dry_run: DryRunOption = False,
         reason: ReasonOption = "",
         output: OutputOption = Format.TABLE,
     ) -> None:
-        async def command(client: AsyncClient) -> None:
-            found = await find_version(client, definition, version, kind)
-            take = getattr(client.definitions, name)
-            answer = await take(found.definition_version_id, reason, validate_only=dry_run)
-            if output is Format.JSON:
-                print_json(answer)
-            else:
-                print_line(answer.definition_name, answer.version, word(answer, "state"))
-
-        run(command)
+        run(_take(name, (definition, version, kind), reason, output, dry_run=dry_run))
 
     return step
 
 
 for _name, _help in _STEPS.items():
     app.command(_name, help=_help)(_make_step(_name))
+
+
+@app.command()
+def retire(
+    definition: DefinitionArgument,
+    version: VersionArgument,
+    kind: KindOption = "",
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
+    reason: ReasonOption = "",
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Refuse a deprecated version to new instances, for ever; old ones keep working."""
+    if not dry_run and not yes:
+
+        async def look(client: AsyncClient) -> definition_pb2.DefinitionVersion:
+            return await find_version(client, definition, version, kind)
+
+        found = run(look)
+        confirm(f"Retire version {found.version} of {found.definition_name}? It cannot be used again.")
+    run(_take("retire", (definition, version, kind), reason, output, dry_run=dry_run))
+
+
+def _take(
+    step: str, named: tuple[str, str, str], reason: str, output: Format, *, dry_run: bool
+) -> Callable[[AsyncClient], Awaitable[None]]:
+    """Return what takes the version that is named (definition, version, kind) a step further, and shows it."""
+
+    async def command(client: AsyncClient) -> None:
+        found = await find_version(client, *named)
+        take = getattr(client.definitions, step)
+        answer = await take(found.definition_version_id, reason, validate_only=dry_run)
+        if output is Format.JSON:
+            print_json(answer)
+        else:
+            print_line(answer.definition_name, answer.version, word(answer, "state"))
+
+    return command
 
 
 def _show(report: definition_pb2.PublicationReport) -> None:

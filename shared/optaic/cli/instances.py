@@ -9,6 +9,7 @@ import typer
 from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Value
 
+from optaic.cli.deletions import ask, count, show_preview
 from optaic.cli.output import Format, OutputOption, moment, print_json, print_line, print_table
 from optaic.cli.session import (
     DryRunOption,
@@ -16,12 +17,14 @@ from optaic.cli.session import (
     InstanceArgument,
     ProjectOption,
     ReasonOption,
+    YesOption,
     find_instance,
     find_project,
     run,
 )
 from optaic.client import AsyncClient, word
 from optaic.instance.v1 import instance_pb2
+from optaic.instance.v1 import instance_service_pb2 as api
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -184,20 +187,61 @@ def resume(
 def delete(
     instance: InstanceArgument,
     cascade: Annotated[bool, typer.Option(help="Delete everything that reads it, too.")] = False,
-    dry_run: DryRunOption = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would go, change nothing.")] = False,
+    yes: YesOption = False,
     etag: EtagOption = "",
     reason: ReasonOption = "",
     project: ProjectOption = "",
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Start the deletion of an instance."""
+    """Start the deletion of an instance; its data stays for a grace, see `deleted`."""
+
+    async def look(client: AsyncClient) -> tuple[instance_pb2.Instance, api.PreviewDeletionResponse]:
+        found = await find_instance(client, instance, project)
+        if yes and not dry_run:
+            return found, api.PreviewDeletionResponse()
+        return found, await client.instances.preview_deletion(found, cascade=cascade, etag=etag)
+
+    found, preview = run(look)
+    if dry_run:
+        show_preview(preview, output)
+        return
+    if not yes:
+        ask(preview, count(preview.total_size) if preview.total_size else found.name)
 
     async def command(client: AsyncClient) -> None:
-        found = await find_instance(client, instance, project)
         answer = await client.instances.delete(
-            found, etag=etag, reason=reason, cascade=cascade, validate_only=dry_run
+            found, etag=etag, reason=reason, cascade=cascade, preview_etag=preview.preview_etag
         )
         _show(answer, output)
+
+    run(command)
+
+
+@app.command()
+def deleted(output: OutputOption = Format.TABLE) -> None:
+    """List instances that are gone and whose data is still there, and when that is removed."""
+
+    async def command(client: AsyncClient) -> None:
+        found = await client.instances.data_removals()
+        if output is Format.JSON:
+            print_json(found)
+            return
+        print_table(
+            ("NAME", "KIND", "DELETED", "DATA STAYS UNTIL", "TRIED", "PROBLEM", "ID"),
+            [
+                (
+                    each.name,
+                    word(each, "kind").lower(),
+                    moment(each, "delete_time"),
+                    moment(each, "remove_time"),
+                    str(each.attempts),
+                    each.problem,
+                    each.instance_id,
+                )
+                for each in found
+            ],
+        )
 
     run(command)
 

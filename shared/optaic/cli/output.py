@@ -37,9 +37,10 @@ class Format(StrEnum):
 OutputOption = Annotated[Format, typer.Option("--output", "-o", help="How the answer is written.")]
 
 
-def _console() -> Console:
-    """Return a console on the present standard output; a pipe gets wide lines instead of folded ones."""
-    return Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False)
+def _console(*, err: bool = False) -> Console:
+    """Return a console on the present standard output or error; a pipe gets wide lines instead of folded ones."""
+    stream = sys.stderr if err else sys.stdout
+    return Console(width=None if stream.isatty() else _PLAIN_WIDTH, highlight=False, stderr=err)
 
 
 def _text(part: str) -> Text:
@@ -73,14 +74,14 @@ def print_json_value(value: Any, *, indent: int | None = 2) -> None:
     sys.stdout.flush()
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Write a table."""
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, err: bool = False) -> None:
+    """Write a table; on standard error where it belongs to a question."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(_text(cell) for cell in row))
-    _console().print(table)
+    _console(err=err).print(table)
 
 
 def _dict(message: Message) -> dict[str, Any]:

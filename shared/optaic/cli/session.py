@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import sys
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, NoReturn, TypeVar
 
 import grpc
 import typer
@@ -33,20 +34,22 @@ FlowOption = Annotated[
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Check, change nothing.")]
 EtagOption = Annotated[str, typer.Option("--etag", help="Refuse when the instance changed since.")]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; recorded.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 _FAILED, _USAGE = 1, 2
 _PAUSE = 1.0  # seconds until a service that is away is asked again
 _Found = TypeVar("_Found")
+_T = TypeVar("_T")
 
 
-def run(command: Callable[[AsyncClient], Awaitable[None]], *, failed: int = _FAILED) -> None:
+def run(command: Callable[[AsyncClient], Awaitable[_T]], *, failed: int = _FAILED) -> _T:
     """Run a command with a client; a refusal is printed and ends with `failed`, a wrong value with 2."""
 
-    async def connected() -> None:
+    async def connected() -> _T:
         async with AsyncClient.connect(notice=_give_notice) as client:
-            await command(client)
+            return await command(client)
 
     try:
-        asyncio.run(connected())
+        return asyncio.run(connected())
     except OptaicError as error:
         fail(str(error), status=failed)
     except TimeoutError as error:
@@ -78,7 +81,7 @@ def warn(message: str) -> None:
     typer.secho(f"warning: {redact(message)}", err=True, fg=typer.colors.YELLOW)
 
 
-def fail(message: str, *, status: int = _FAILED) -> None:
+def fail(message: str, *, status: int = _FAILED) -> NoReturn:
     """Print an error and end the process.
 
     Raises:
@@ -86,6 +89,20 @@ def fail(message: str, *, status: int = _FAILED) -> None:
     """
     typer.secho(f"error: {redact(message)}", err=True, fg=typer.colors.RED)
     raise typer.Exit(status)
+
+
+def confirm(question: str) -> None:
+    """Ask on the terminal; whatever is not yes ends the command, and nothing is changed.
+
+    Raises:
+        typer.Exit: The answer is no, or there is no terminal to ask on.
+    """
+    if not sys.stdin.isatty():
+        text = "this cannot be undone, and there is no terminal to ask on; pass --yes to have it done unasked"
+        fail(f"CONFIRMATION_REQUIRED: {text}", status=_USAGE)
+    if not typer.confirm(question, default=False, err=True):
+        typer.secho("nothing was changed", err=True)
+        raise typer.Exit(_FAILED)
 
 
 def read_yaml(path: Path) -> yaml_text.Documents:

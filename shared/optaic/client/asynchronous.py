@@ -7,10 +7,11 @@ from typing import Self
 
 from optaic.client.connection import Connection
 from optaic.client.data import Data
-from optaic.client.definitions import Definitions, Projects
+from optaic.client.definitions import Definitions
 from optaic.client.discovery import find_addresses, find_token
 from optaic.client.instances import Instances
 from optaic.client.lineage import Lineage
+from optaic.client.projects import Projects
 from optaic.client.runs import Runs
 from optaic.client.silence import Notice
 from optaic.client.status import Statuses

@@ -1,4 +1,4 @@
-"""Projects and definitions."""
+"""Definitions: reusable code, versioned; and how a listing is read whole."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ from optaic.client.existence import PAGE, near, with_hint
 from optaic.definition.v1 import definition_pb2
 from optaic.definition.v1 import definition_service_pb2 as definition_api
 from optaic.definition.v1.definition_service_pb2_grpc import DefinitionServiceStub
-from optaic.errors import AlreadyExistsError, NotFoundError
-from optaic.instance.v1 import instance_pb2
-from optaic.instance.v1 import instance_service_pb2 as instance_api
-from optaic.instance.v1.instance_service_pb2_grpc import InstanceServiceStub
+from optaic.errors import NotFoundError
 from optaic.run.v1 import run_service_pb2 as run_api
 from optaic.run.v1.run_service_pb2_grpc import RunServiceStub
 
@@ -33,62 +30,6 @@ async def each_page(call: Any, request: Any, field: str) -> AsyncGenerator[Any]:
         if not answer.next_page_token:
             return
         request.page_token = answer.next_page_token
-
-
-class Projects:
-    """The parents of instances."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    async def _call(self, method: str, request: Any) -> Any:
-        return await self._connection.call("instance", InstanceServiceStub, method, request)
-
-    async def create(
-        self,
-        name: str,
-        *,
-        description: str = "",
-        labels: Mapping[str, str] | None = None,
-        exist_ok: bool = False,
-    ) -> instance_pb2.Project:
-        """Create a project; its name is unique in the tenant.
-
-        With `exist_ok` the project that has the name already is returned as it is.
-
-        Raises:
-            AlreadyExistsError: NAME_TAKEN, without `exist_ok`.
-        """
-        project = instance_pb2.Project(name=name, description=description, labels=labels)
-        try:
-            answer: instance_pb2.Project = await self._call(
-                "CreateProject", instance_api.CreateProjectRequest(project=project)
-            )
-        except AlreadyExistsError as error:
-            if not exist_ok or error.reason != "NAME_TAKEN":
-                raise
-            return await self.get(name=name)
-        return answer
-
-    async def get(self, project_id: str = "", *, name: str = "") -> instance_pb2.Project:
-        """Return a project by id, or by name."""
-        request = instance_api.GetProjectRequest(project_id=project_id, name=name)
-        try:
-            answer: instance_pb2.Project = await self._call("GetProject", request)
-        except NotFoundError as error:
-            if not name:
-                raise
-            listed = await self._call("ListProjects", instance_api.ListProjectsRequest(page_size=PAGE))
-            raise with_hint(error, near(name, [each.name for each in listed.projects])) from None
-        return answer
-
-    async def list(self) -> list[instance_pb2.Project]:
-        """Return all projects, in the order of names."""
-
-        async def page(request: Any) -> Any:
-            return await self._call("ListProjects", request)
-
-        return await all_pages(page, instance_api.ListProjectsRequest(page_size=1000), "projects")
 
 
 class Definitions:

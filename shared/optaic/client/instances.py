@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import grpc
 
@@ -12,9 +12,11 @@ from optaic import errors
 from optaic.client import messages
 from optaic.client.connection import Connection
 from optaic.client.definitions import all_pages
+from optaic.client.deletions import list_data_removals, preview_deletion
 from optaic.client.existence import PAGE, near, require_definition, require_project
 from optaic.client.references import InstanceLike, id_of
 from optaic.definition.v1 import definition_pb2
+from optaic.instance.v1 import data_removal_service_pb2 as removal_api
 from optaic.instance.v1 import instance_pb2, spec_pb2
 from optaic.instance.v1 import instance_service_pb2 as api
 from optaic.instance.v1.instance_service_pb2_grpc import InstanceServiceStub
@@ -179,6 +181,32 @@ class Instances:
         answer: instance_pb2.Instance = await self._call("UpdateInstance", request)
         return answer
 
+    @overload
+    async def delete(
+        self,
+        instance: InstanceLike,
+        *,
+        etag: str = ...,
+        reason: str = ...,
+        cascade: bool = ...,
+        validate_only: bool = ...,
+        preview_etag: str = ...,
+        dry_run: Literal[False] = ...,
+    ) -> instance_pb2.Instance: ...
+
+    @overload
+    async def delete(
+        self,
+        instance: InstanceLike,
+        *,
+        etag: str = ...,
+        reason: str = ...,
+        cascade: bool = ...,
+        validate_only: bool = ...,
+        preview_etag: str = ...,
+        dry_run: Literal[True],
+    ) -> Sequence[api.DeletedInstance]: ...
+
     async def delete(
         self,
         instance: InstanceLike,
@@ -187,23 +215,46 @@ class Instances:
         reason: str = "",
         cascade: bool = False,
         validate_only: bool = False,
-    ) -> instance_pb2.Instance:
-        """Start the deletion; the instance is gone when its deployments and lineage are.
+        preview_etag: str = "",
+        dry_run: bool = False,
+    ) -> instance_pb2.Instance | Sequence[api.DeletedInstance]:
+        """Start the deletion; the instance is gone when its deployments and lineage are. Its data stays for a grace.
 
-        `cascade` deletes everything that reads it, too; `validate_only` changes nothing.
+        Args:
+            instance: The instance or its id.
+            etag: Refuse when the instance changed since.
+            reason: Recorded with every instance that goes.
+            cascade: Delete everything that reads it, too.
+            validate_only: Check, and return the instance as it would be; nothing is changed.
+            preview_etag: Of `preview_deletion`: refuse when anything else would go than it showed.
+            dry_run: Change nothing, and return the instances that would go, in the order in which they go.
 
         Raises:
             FailedPreconditionError: HAS_DEPENDANTS; `blocking` names each.
         """
+        if dry_run:
+            return (await self.preview_deletion(instance, cascade=cascade, etag=etag)).instances
         request = api.DeleteInstanceRequest(
             instance_id=id_of(instance),
             etag=etag,
             reason=reason,
             cascade=cascade,
             validate_only=validate_only,
+            preview_etag=preview_etag,
         )
         answer: instance_pb2.Instance = await self._call("DeleteInstance", request)
         return answer
+
+    async def preview_deletion(
+        self, instance: InstanceLike, *, cascade: bool = False, etag: str = ""
+    ) -> api.PreviewDeletionResponse:
+        """Return all that `delete` would delete, in the order in which it goes; nothing is changed."""
+        deletion = api.DeleteInstanceRequest(instance_id=id_of(instance), cascade=cascade, etag=etag)
+        return await preview_deletion(self._connection, api.PreviewDeletionRequest(delete_instance=deletion))
+
+    async def data_removals(self) -> Sequence[removal_api.DataRemoval]:
+        """Return the instances that are gone and whose data is not, in the order in which they went."""
+        return await list_data_removals(self._connection)
 
     async def rehearse(self, changes: Sequence[api.Change]) -> Sequence[api.ChangeVerdict]:
         """Return what would come of changes, each made upon those before it; nothing is changed.

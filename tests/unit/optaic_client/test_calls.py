@@ -331,3 +331,25 @@ async def test_a_model_version_is_promoted_and_promotions_are_listed(
         True,
     )
     assert [each.model_version for each in await client.instances.model_promotions(ID)] == ["3"]
+
+
+async def test_a_dry_run_of_a_deletion_returns_what_would_go(
+    client: AsyncClient, services: FakeServices
+) -> None:
+    pages = [
+        instance_service_pb2.PreviewDeletionResponse(
+            instances=[instance_service_pb2.DeletedInstance(name=name)],
+            next_page_token=token,
+            preview_etag="p",
+        )
+        for name, token in (("reader", "more"), ("prices", ""))
+    ]
+    services.on("PreviewDeletion", lambda request, _: pages[1 if request.page_token else 0])
+    for noun, calls in (("instance", client.instances), ("project", client.projects)):
+        found = await calls.delete(str(uuid.UUID(int=1)), cascade=True, dry_run=True)
+        assert [each.name for each in found] == ["reader", "prices"]
+        asked = services.calls("PreviewDeletion")[-1].request
+        assert asked.WhichOneof("target") == f"delete_{noun}"
+        assert getattr(asked, f"delete_{noun}").cascade
+    assert not services.calls("DeleteInstance")
+    assert not services.calls("DeleteProject")

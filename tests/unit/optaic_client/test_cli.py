@@ -202,7 +202,9 @@ def test_an_instance_is_deleted_with_all_that_reads_it(optaic: FakeServices) -> 
     optaic.on(
         "DeleteInstance", instance_pb2.Instance(name="prices", state=instance_pb2.INSTANCE_STATE_DELETING)
     )
-    shown = invoke("instance", "delete", "prices", "--cascade", "--reason", "old", "--etag", "e").stdout
+    shown = invoke(
+        "instance", "delete", "prices", "--cascade", "--yes", "--reason", "old", "--etag", "e"
+    ).stdout
     assert "prices  DELETING" in shown
     request = optaic.calls("DeleteInstance")[0].request
     assert (request.cascade, request.validate_only, request.reason) == (True, False, "old")

@@ -1,0 +1,54 @@
+"""What would go, shown before it goes; who is not sure is asked."""
+
+from __future__ import annotations
+
+import typer
+
+from optaic.cli.output import Format, print_json, print_line, print_table
+from optaic.cli.session import confirm
+from optaic.client import word
+from optaic.instance.v1 import instance_service_pb2 as api
+
+
+def show_preview(preview: api.PreviewDeletionResponse, output: Format) -> None:
+    """Print what would go, in the order in which it goes."""
+    if output is Format.JSON:
+        print_json(list(preview.instances))
+    elif preview.instances:
+        _print_table(preview, err=False)
+    else:
+        print_line("no instance would go")
+
+
+def ask(preview: api.PreviewDeletionResponse, what: str) -> None:
+    """Show what would go, and go on only if that is wanted.
+
+    Raises:
+        typer.Exit: It is not.
+    """
+    if preview.instances:
+        typer.secho("This would be deleted, in this order:", err=True)
+        _print_table(preview, err=True)
+    confirm(f"Delete {what}?")
+
+
+def count(number: int) -> str:
+    """Return so many instances in words."""
+    return f"{number} instance{'' if number == 1 else 's'}"
+
+
+def _print_table(preview: api.PreviewDeletionResponse, *, err: bool) -> None:
+    print_table(
+        ("NAME", "KIND", "PROJECT", "STATE", "ID"),
+        [
+            (
+                each.name,
+                word(each, "kind").lower(),
+                each.project_name,
+                word(each, "state"),
+                each.instance_id,
+            )
+            for each in preview.instances
+        ],
+        err=err,
+    )

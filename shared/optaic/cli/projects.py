@@ -1,0 +1,228 @@
+"""`optaic project`: what instances belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+import typer
+
+from optaic.cli.deletions import ask, count, show_preview
+from optaic.cli.output import Format, OutputOption, moment, print_json, print_line, print_table
+from optaic.cli.session import (
+    DryRunOption,
+    ReasonOption,
+    YesOption,
+    is_id,
+    run,
+)
+from optaic.client import AsyncClient, word
+from optaic.instance.v1 import instance_pb2
+from optaic.instance.v1 import instance_service_pb2 as api
+
+app = typer.Typer(no_args_is_help=True)
+ProjectArgument = Annotated[str, typer.Argument(help="Id or name of the project.", show_default=False)]
+EtagOption = Annotated[str, typer.Option("--etag", help="Refuse when the project changed since.")]
+LabelOption = Annotated[list[str] | None, typer.Option("--label", help="name=value; may be repeated.")]
+
+
+@app.command("list")
+def list_projects(output: OutputOption = Format.TABLE) -> None:
+    """List projects in the order of names."""
+
+    async def command(client: AsyncClient) -> None:
+        found = await client.projects.list()
+        if output is Format.JSON:
+            print_json(found)
+            return
+        print_table(
+            ("NAME", "STATE", "DESCRIPTION", "CREATED", "ID"),
+            [
+                (
+                    each.name,
+                    word(each, "state"),
+                    each.description,
+                    moment(each, "create_time"),
+                    each.project_id,
+                )
+                for each in found
+            ],
+        )
+
+    run(command)
+
+
+@app.command()
+def get(project: ProjectArgument, output: OutputOption = Format.TABLE) -> None:
+    """Show one project."""
+
+    async def command(client: AsyncClient) -> None:
+        _show(await _find(client, project), output)
+
+    run(command)
+
+
+@app.command()
+def describe(project: ProjectArgument, output: OutputOption = Format.TABLE) -> None:
+    """Show one project and everything in it; `update --description` says what it is for."""
+
+    async def command(client: AsyncClient) -> None:
+        found = await _find(client, project)
+        instances = await client.instances.list(project=found)
+        if output is Format.JSON:
+            print_json([found, *instances])
+            return
+        _show(found, output)
+        print_line(f"{'instances':<20}", str(len(instances)))
+        if instances:
+            print_table(
+                ("NAME", "KIND", "STATE", "ID"),
+                [
+                    (each.name, word(each, "kind").lower(), word(each, "state"), each.instance_id)
+                    for each in instances
+                ],
+            )
+
+    run(command)
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="Unique among projects.", show_default=False)],
+    description: Annotated[str, typer.Option(help="For people.")] = "",
+    label: LabelOption = None,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Create a project."""
+
+    async def command(client: AsyncClient) -> None:
+        labels = _labels(label or ())
+        _print(await client.projects.create(name, description=description, labels=labels), output)
+
+    run(command)
+
+
+@app.command()
+def update(
+    project: ProjectArgument,
+    name: Annotated[str | None, typer.Option(help="Another name.")] = None,
+    description: Annotated[str | None, typer.Option(help="For people.")] = None,
+    label: LabelOption = None,
+    remove_label: Annotated[
+        list[str] | None, typer.Option("--remove-label", help="Name of a label; may be repeated.")
+    ] = None,
+    dry_run: DryRunOption = False,
+    etag: EtagOption = "",
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Change what is given: name, description, labels; other labels stay."""
+
+    async def command(client: AsyncClient) -> None:
+        given, removed = _labels(label or ()), set(remove_label or ())
+        if name is None and description is None and not given and not removed:
+            raise ValueError("say what is to change: --name, --description, --label or --remove-label")
+        found = await _find(client, project)
+        labels: Mapping[str, str] | None = None
+        if given or removed:
+            labels = {key: value for key, value in {**found.labels, **given}.items() if key not in removed}
+        answer = await client.projects.update(
+            found,
+            name=name,
+            description=description,
+            labels=labels,
+            # Labels are written whole: nobody else's may be lost.
+            etag=etag or (found.etag if labels is not None else ""),
+            validate_only=dry_run,
+        )
+        _print(answer, output)
+
+    run(command)
+
+
+@app.command()
+def rename(
+    project: ProjectArgument,
+    name: Annotated[str, typer.Argument(help="Its new name.", show_default=False)],
+    etag: EtagOption = "",
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Give a project another name; files for `optaic apply` that name it have to change, too."""
+
+    async def command(client: AsyncClient) -> None:
+        _print(await client.projects.rename(await _find(client, project), name, etag=etag), output)
+
+    run(command)
+
+
+@app.command()
+def delete(
+    project: ProjectArgument,
+    cascade: Annotated[bool, typer.Option(help="Delete everything in it, too.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would go, change nothing.")] = False,
+    yes: YesOption = False,
+    etag: EtagOption = "",
+    reason: ReasonOption = "",
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Start the deletion of a project; it is gone with the last instance in it."""
+
+    async def look(client: AsyncClient) -> tuple[instance_pb2.Project, api.PreviewDeletionResponse]:
+        found = await _find(client, project)
+        if yes and not dry_run:
+            return found, api.PreviewDeletionResponse()
+        return found, await client.projects.preview_deletion(found, cascade=cascade, etag=etag)
+
+    found, preview = run(look)
+    if dry_run:
+        show_preview(preview, output)
+        return
+    if not yes:
+        held = f" with {count(preview.total_size)}" if preview.total_size else ""
+        ask(preview, f"project {found.name}{held}")
+
+    async def command(client: AsyncClient) -> None:
+        answer = await client.projects.delete(
+            found, cascade=cascade, etag=etag, reason=reason, preview_etag=preview.preview_etag
+        )
+        _print(answer, output)
+
+    run(command)
+
+
+async def _find(client: AsyncClient, text: str) -> instance_pb2.Project:
+    return await (client.projects.get(text) if is_id(text) else client.projects.get(name=text))
+
+
+def _labels(given: Sequence[str]) -> dict[str, str]:
+    labels = {}
+    for text in given:
+        name, separator, value = text.partition("=")
+        if not separator or not name:
+            raise ValueError(f"label {text!r} is not name=value")
+        labels[name] = value
+    return labels
+
+
+def _print(project: instance_pb2.Project, output: Format) -> None:
+    if output is Format.JSON:
+        print_json(project)
+    else:
+        print_line(project.name, word(project, "state"))
+
+
+def _show(project: instance_pb2.Project, output: Format) -> None:
+    if output is Format.JSON:
+        print_json(project)
+        return
+    rows = [
+        ("name", project.name),
+        ("id", project.project_id),
+        ("state", word(project, "state")),
+        ("description", project.description),
+        ("etag", project.etag),
+        ("created", moment(project, "create_time")),
+        ("updated", moment(project, "update_time")),
+        *((f"label {name}", value) for name, value in sorted(project.labels.items())),
+    ]
+    for name, value in rows:
+        print_line(f"{name:<20}", value)
