@@ -1,4 +1,4 @@
-"""The child of a run: the one process that executes user code; it speaks to no service, only to who gave it the task."""
+"""The child of a run, or of a removal: the one process that executes user code; it speaks to no service, only to who gave it the task."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from optaic.run.v1 import run_pb2, run_report_service_pb2
 from servicekit import logging as service_logging
 from worker import frames
 from worker.computation import Output, compute
+from worker.data_removal import Removal, remove_data
 from worker.failures import describe_error, to_text
 from worker.locations import FlowLocation
 from worker.recipe import Recipe
@@ -40,9 +41,10 @@ def run(work: socket.socket) -> None:
     order = frames.receive(work)
     if order is None:
         return
-    task: Task = pickle.loads(order[1])  # noqa: S301 - it comes from the process that started this one
+    task: Task | Removal = pickle.loads(order[1])  # noqa: S301 - it comes from the process that started this one
     service_logging.configure(task.log_level, "worker")
-    structlog.contextvars.bind_contextvars(run_id=task.run_id)
+    if isinstance(task, Task):
+        structlog.contextvars.bind_contextvars(run_id=task.run_id)
     sending = threading.Lock()  # user code may tell progress from any thread
 
     def send(kind: frames.Kind, payload: bytes) -> None:
@@ -59,8 +61,12 @@ def run(work: socket.socket) -> None:
         send(frames.Kind.PROGRESS, news.SerializeToString())
 
     try:
-        output = compute(task.recipe, task.location, task.run_id, tell)
-        request = _describe(output, task.location.outputs_uri(task.run_id))
+        request = run_report_service_pb2.CompleteRunRequest()
+        if isinstance(task, Removal):
+            remove_data(task)
+        else:
+            output = compute(task.recipe, task.location, task.run_id, tell)
+            request = _describe(output, task.location.outputs_uri(task.run_id))
     except BaseException as error:  # noqa: BLE001 - whatever user code raises is what the run reports
         send(frames.Kind.FAILURE, describe_error(error).pack())
     else:

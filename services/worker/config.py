@@ -79,6 +79,16 @@ class Settings(BaseSettings):
         description="How long the end of a run is reported again while run-service is away.",
     )
 
+    tenants: tuple[str, ...] = Field(
+        default=("default",),
+        description="JSON list: the tenants the data of whose deleted instances this worker removes.",
+    )
+    data_removal_interval_seconds: float = Field(
+        default=300.0,
+        gt=0,
+        description="Time between looks whether data of deleted instances is to be removed; the first comes within a minute.",
+    )
+
     run_output_folder: str = Field(
         default_factory=lambda: f"{tempfile.gettempdir()}/optaic-run-output-{os.getuid()}",
         description="Folder on this machine for what runs print, a file for each.",

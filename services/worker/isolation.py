@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 from optaic.run.v1 import run_report_service_pb2
 from worker import frames, process_tree
 from worker.child import Task
+from worker.data_removal import Removal
 from worker.failures import Failure, describe_death
 from worker.frames import Frame, Kind
 from worker.guardian import Line, Report, guard, make_lines
@@ -108,8 +109,8 @@ class Isolation:
         for writer in (orders, work):
             writer.close()
 
-    async def compute(self, task: Task, on_progress: OnProgress) -> Result | Failure:
-        """Have the child compute; what it answers, or what ended it."""
+    async def compute(self, task: Task | Removal, on_progress: OnProgress) -> Result | Failure:
+        """Have the child do a task; what it answers, which is empty of a removal, or what ended it."""
         assert self._reporting is not None
         self._writers[1].write(frames.pack(Kind.TASK, pickle.dumps(task)))
         answering = asyncio.create_task(self._read_answer(on_progress), name="child")

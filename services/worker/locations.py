@@ -19,7 +19,7 @@ class FlowLocation:
 
     @property
     def _folder(self) -> str:
-        return f"{self.data_root}/{self.tenant_id}/{self.instance_id}/{self.flow_kind}"
+        return f"{instance_uri(self.data_root, self.tenant_id, self.instance_id)}/{self.flow_kind}"
 
     @property
     def data_uri(self) -> str:
@@ -29,6 +29,11 @@ class FlowLocation:
     def outputs_uri(self, run_id: str) -> str:
         """One run's own folder, with a slash at the end."""
         return f"{self._folder}/runs/{run_id}/"
+
+
+def instance_uri(data_root: str, tenant_id: str, instance_id: str) -> str:
+    """The folder of everything that is an instance's."""
+    return f"{data_root}/{tenant_id}/{instance_id}"
 
 
 def write_table(uri: str, table: pl.DataFrame) -> None:

@@ -248,13 +248,14 @@ def _read_components(
     dataset: spec_pb2.DatasetSpec, versions: Versions
 ) -> tuple[Component, Component, Component]:
     pipeline, store, accessor = (
-        _read_component(versions[given.definition_version_id], given.config)
+        read_component(versions[given.definition_version_id], given.config)
         for given in (dataset.pipeline, dataset.store, dataset.accessor)
     )
     return pipeline, store, accessor
 
 
-def _read_component(version: definition_pb2.DefinitionVersion, config: Struct) -> Component:
+def read_component(version: definition_pb2.DefinitionVersion, config: Struct) -> Component:
+    """A component as it is configured."""
     values = _read_struct(config, to_mapping(version.parameters_schema))
     return Component(version.code_ref, values, **_name(version))
 

@@ -16,6 +16,7 @@ from worker.builtin.change import Change, last_date
 from worker.builtin.digest import canonicalize, compute_digest
 from worker.builtin.limits import note_finer_times
 from worker.builtin.parameters import read_names
+from worker.builtin.removal import remove_tree
 from worker.builtin.store_errors import typed
 from worker.builtin.zones import Zones, to_utc, to_zones, zones_of
 
@@ -94,6 +95,11 @@ class DeltaStore(Store):
         empty = pl.from_arrow(pa.schema(snapshot.schema().to_arrow()).empty_table())
         assert isinstance(empty, pl.DataFrame)
         return to_zones(empty, _read_zones(snapshot), self.timezone).schema
+
+    @typed
+    def remove(self, uri: str) -> None:
+        """All versions: the folder."""
+        remove_tree(uri)
 
 
 def _open(uri: str, physical_version: str) -> DeltaTable:

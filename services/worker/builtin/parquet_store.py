@@ -21,6 +21,7 @@ from worker.builtin.change import Change, last_date
 from worker.builtin.digest import canonicalize, compute_digest
 from worker.builtin.limits import note_finer_times
 from worker.builtin.parameters import read_choice, read_names
+from worker.builtin.removal import remove_tree
 from worker.builtin.store_errors import typed
 from worker.builtin.zones import Zones, to_utc, to_zones, zones_of
 
@@ -84,6 +85,11 @@ class ParquetStore(Store):
         folder, manifest = _open(uri, physical_version)
         empty = folder.read_types(str(manifest["file"]))
         return to_zones(empty, manifest.get("zones", {}), self.timezone).schema
+
+    @typed
+    def remove(self, uri: str) -> None:
+        """All versions: the folder."""
+        remove_tree(uri)
 
 
 def _open(uri: str, physical_version: str) -> tuple[_Folder, dict[str, Any]]:

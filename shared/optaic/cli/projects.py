@@ -119,9 +119,12 @@ def update(
 
     async def command(client: AsyncClient) -> None:
         given, removed = _labels(label or ()), set(remove_label or ())
+        found = await _find(client, project)
         if name is None and description is None and not given and not removed:
             raise ValueError("say what is to change: --name, --description, --label or --remove-label")
-        found = await _find(client, project)
+        if unknown := sorted(removed - set(found.labels)):
+            known = ", ".join(sorted(found.labels)) or "none"
+            raise ValueError(f"{found.name} has no label {', '.join(unknown)}; it has: {known}")
         labels: Mapping[str, str] | None = None
         if given or removed:
             labels = {key: value for key, value in {**found.labels, **given}.items() if key not in removed}

@@ -13,6 +13,7 @@ from optaic.plugins.base import (
 from optaic.plugins.context import DateRange, HeldTypes, InputTable, Mode, PipelineContext
 from optaic.plugins.days import day_in, is_dated, take_days, zone_of
 from optaic.plugins.errors import (
+    CannotRemove,
     DeletionRefused,
     GuardrailViolated,
     InvalidColumnName,
@@ -44,6 +45,7 @@ from optaic.plugins.selection import between, select_rows
 __all__ = [
     "Accessor",
     "Allocation",
+    "CannotRemove",
     "DateRange",
     "DeletionRefused",
     "GuardrailViolated",

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from optaic.expression.signature import Parameter, Scope, Signature
+from optaic.plugins.errors import CannotRemove
 
 if TYPE_CHECKING:
     import polars as pl
@@ -115,6 +116,18 @@ class Store(ABC):
             VersionNotFound: there is no such version.
         """
         return self.read(uri, physical_version).schema
+
+    def remove(self, uri: str) -> None:
+        """Remove all that this store has kept at `uri`, every version, and nothing else; override it.
+
+        It is called when the dataset is gone and its grace is over, and again after a failure or a death: where nothing
+        is left, it does nothing. What other datasets may share has to stay.
+
+        Raises:
+            CannotRemove: it is not known how; what is kept stays, and the removal says so.
+            StoreUnavailable: the place cannot be reached.
+        """
+        raise CannotRemove(f"the store {type(self).__name__} has no way to remove what it keeps at {uri}")
 
 
 class Accessor(ABC):

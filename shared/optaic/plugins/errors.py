@@ -89,6 +89,10 @@ class StoreUnavailable(PluginError):
     """Where a dataset is stored cannot be read or written: it is full, forbidden or away."""
 
 
+class CannotRemove(PluginError):
+    """Data of a dataset that is gone cannot be removed by who was asked; it stays where it is."""
+
+
 class VersionNotFound(PluginError):
     """A store does not hold the asked version."""
 

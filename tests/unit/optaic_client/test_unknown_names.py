@@ -32,13 +32,13 @@ _KINDS: dict[str, str] = {
     # Texts that are recorded, passed on, or compared by the service.
     "reason": _FREE, "etag": _FREE, "parameter": _FREE, "index_column": _FREE, "hash_": _FREE, "manager": _FREE,
     "min_value": _NUMBER, "max_value": _NUMBER, "neutral_value": _NUMBER, "limit": _NUMBER, "from_revision": _NUMBER,
-    "to_revision": _NUMBER,
+    "to_revision": _NUMBER, "name": _FREE, "description": _FREE, "label": _FREE, "remove_label": _WORD,
 }  # fmt: skip
 # Where a word means something else than elsewhere.
 _SPECIAL: dict[tuple[str, str], str] = {("instance promote-model", "version"): _FREE}
 _NEEDED = {  # what a command must be given besides
     "instance": "prices", "definition": "smooth", "version": "1.1.0", "from_revision": "1", "run_id": ID,
-    "hash_": "abc", "reason": "why",
+    "hash_": "abc", "reason": "why", "project": "desk", "name": "other",
 }  # fmt: skip
 
 

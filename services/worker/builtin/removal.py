@@ -1,0 +1,39 @@
+"""Removing a folder with all below it; it follows no link, and decides nothing."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from pyarrow import fs  # type: ignore[import-untyped] # it ships no type information
+
+from optaic.plugins import CannotRemove
+
+_ATTEMPTS = 5  # somebody else may be removing the same
+
+
+def remove_tree(uri: str) -> None:
+    """Remove a folder; of links in it only the links go. Where nothing is, nothing is done.
+
+    Raises:
+        CannotRemove: it is a link itself: what it leads to may be somebody else's.
+        OSError: the place cannot be written.
+    """
+    files, place = fs.FileSystem.from_uri(uri)
+    if not isinstance(files, fs.LocalFileSystem):
+        if files.get_file_info(place).type != fs.FileType.NotFound:
+            files.delete_dir(place)
+        return
+    path = Path(place)
+    if path.is_symlink():
+        raise CannotRemove(
+            f"{path} is a link to {path.resolve()}: what is there is not removed; do so by hand"
+        )
+    for attempt in range(_ATTEMPTS):
+        if not path.exists():
+            return
+        try:
+            shutil.rmtree(path)
+        except FileNotFoundError:
+            if attempt == _ATTEMPTS - 1:
+                raise

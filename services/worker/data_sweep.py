@@ -1,0 +1,148 @@
+"""Removes the data of instances that are gone, once their grace is over; user code runs elsewhere.
+
+As a program it looks once and ends: for installations whose runs are executed by Prefect's own worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import grpc
+import structlog
+
+from optaic.definition.v1 import definition_service_pb2, definition_service_pb2_grpc
+from optaic.instance.v1 import data_removal_service_pb2 as api
+from optaic.instance.v1 import data_removal_service_pb2_grpc
+from servicekit import client, context
+from servicekit import logging as service_logging
+from servicekit.errors import DomainError
+from servicekit.ids import new_id
+from servicekit.status import from_rpc_error
+from worker import isolation
+from worker.config import Settings
+from worker.data_removal import Removal
+from worker.failures import Failure, describe_error
+from worker.isolation import Isolation, StartGuardian, start_guardian
+from worker.recipe import read_component
+from worker.reports import persist
+from worker.run_output import OutputLimits
+
+_LONGEST_SECONDS = 600.0  # of one removal; less than a claim lasts
+_PATIENCE_SECONDS = 60.0
+_LONGEST_PROBLEM = 4096  # characters; the contract's limit
+_log = structlog.get_logger(__name__)
+
+
+def sweep_once(log_level: str) -> None:
+    """Remove all that is due, in this process, a fresh child."""
+    isolation.prepare()
+    service_logging.configure(log_level, "worker")
+    try:
+        asyncio.run(sweep(Settings()))
+    finally:
+        isolation.end_leftovers()
+
+
+async def sweep(settings: Settings, start: StartGuardian = start_guardian) -> int:
+    """Remove all that is due; return how much was, whatever came of it."""
+    count = 0
+    for tenant_id in settings.tenants:
+        request = context.RequestContext(tenant_id, "worker", new_id(), context.new_traceparent())
+        async with client.connect(
+            settings.instance_address, token_source=lambda: settings.service_token
+        ) as channel:
+            with context.bind(request):
+                sweeper = _Sweeper(settings, tenant_id, start, channel)
+                try:
+                    while await sweeper.remove_next():
+                        count += 1
+                except grpc.aio.AioRpcError as error:
+                    _log.warning(
+                        "data of deleted instances not looked for", error=repr(from_rpc_error(error))
+                    )
+                except DomainError as error:
+                    _log.warning("data of deleted instances not looked for", error=repr(error))
+    return count
+
+
+class _Sweeper:
+    """The removals of one tenant."""
+
+    def __init__(
+        self, settings: Settings, tenant_id: str, start: StartGuardian, channel: client.Channel
+    ) -> None:
+        self._settings = settings
+        self._tenant_id = tenant_id
+        self._start = start
+        # At run time there is one stub class for both ways to call.
+        self._removals = cast(
+            "data_removal_service_pb2_grpc.DataRemovalServiceAsyncStub",
+            data_removal_service_pb2_grpc.DataRemovalServiceStub(cast("Any", channel)),
+        )
+        self._definitions = cast(
+            "definition_service_pb2_grpc.DefinitionServiceAsyncStub",
+            definition_service_pb2_grpc.DefinitionServiceStub(cast("Any", channel)),
+        )
+
+    async def remove_next(self) -> bool:
+        """Remove what is due longest; return whether there was any."""
+        answer = await self._removals.ClaimDataRemoval(api.ClaimDataRemovalRequest())
+        if not answer.HasField("data_removal"):
+            return False
+        removal = answer.data_removal
+        problem = await self._remove(removal)
+        if problem:
+            _log.warning(
+                "data not removed", instance_id=removal.instance_id, name=removal.name, problem=problem
+            )
+        else:
+            _log.info("data removed", instance_id=removal.instance_id, name=removal.name)
+        report = api.FinishDataRemovalRequest(
+            instance_id=removal.instance_id, problem=problem[:_LONGEST_PROBLEM]
+        )
+        try:
+            await persist(lambda: self._removals.FinishDataRemoval(report), _PATIENCE_SECONDS)
+        except DomainError as error:
+            if error.reason != "DATA_REMOVAL_NOT_FOUND":  # somebody else has done it meanwhile
+                raise
+        return True
+
+    async def _remove(self, removal: api.DataRemoval) -> str:
+        """Have a child remove it; return why it could not."""
+        settings = self._settings
+        limits = OutputLimits(
+            f"{settings.run_output_folder}/{removal.instance_id}.log",
+            settings.run_output_bytes,
+            settings.run_output_runs,
+        )
+        try:
+            task = await self._describe(removal)
+            async with asyncio.timeout(_LONGEST_SECONDS), Isolation(self._start, limits) as child:
+                answer = await child.compute(task, lambda _: None)
+        except TimeoutError:
+            return f"it took longer than {_LONGEST_SECONDS:.0f} s; what is left is removed the next time"
+        except Exception as error:  # noqa: BLE001 - whatever it is, the removal must say so, or nobody would know
+            answer = describe_error(error)
+        return f"{answer.type}: {answer.message}" if isinstance(answer, Failure) else ""
+
+    async def _describe(self, removal: api.DataRemoval) -> Removal:
+        stores = []
+        for used in removal.stores:
+            request = definition_service_pb2.GetDefinitionVersionRequest(
+                definition_version_id=used.definition_version_id
+            )
+            version = await self._definitions.GetDefinitionVersion(request)
+            stores.append(read_component(version, used.config))
+        return Removal(
+            self._settings.data_root,
+            self._tenant_id,
+            removal.instance_id,
+            tuple(stores),
+            removal.has_output,
+            self._settings.log_level,
+        )
+
+
+if __name__ == "__main__":
+    sweep_once(Settings().log_level)

@@ -1,0 +1,240 @@
+"""Data of deleted instances, from their end in instance-service to the worker that removes it; the clock is ours."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import os
+import sys
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import polars as pl
+import pytest
+
+from devstack.postgres import Postgres
+from instance_service.domain.data_removal import LEASE
+from instance_service.grpc_api import DataRemovalApi, DefinitionApi
+from optaic.definition.v1.definition_service_pb2_grpc import add_DefinitionServiceServicer_to_server
+from optaic.instance.v1.data_removal_service_pb2 import (
+    ClaimDataRemovalRequest,
+    DataRemoval,
+    ListDataRemovalsRequest,
+)
+from optaic.instance.v1.data_removal_service_pb2_grpc import (
+    DataRemovalServiceStub,
+    add_DataRemovalServiceServicer_to_server,
+)
+from optaic.instance.v1.instance_pb2 import Instance
+from optaic.instance.v1.instance_service_pb2 import DeleteInstanceRequest, GetInstanceRequest
+from servicekit.auth import Authenticator
+from servicekit.server import Server
+from servicekit.settings import ServiceSettings
+from support.clock import FakeClock
+from support.instance_service import TENANT, RunningInstanceService, instance_service
+from support.polling import eventually
+from support.worker import Guardians
+from worker.builtin.delta_store import DeltaStore
+from worker.builtin.parquet_store import ParquetStore
+from worker.config import Settings
+from worker.data_sweep import sweep
+from worker.locations import FlowLocation
+
+WEEK = 7 * 86400.0
+TOKEN = "service-secret"
+SERVICE = (("authorization", f"Bearer {TOKEN}"), ("optaic-tenant", TENANT))
+
+
+class World:
+    """instance-service, a door to it whose clock is moved, and the folder in which a worker keeps data."""
+
+    def __init__(self, service: RunningInstanceService, root: Path, clock: FakeClock, address: str) -> None:
+        self.service = service
+        self.root = root
+        self.clock = clock
+        self.guardians = Guardians()
+        self.address = address
+
+    def settings(self) -> dict[str, str]:
+        """Return a worker's settings."""
+        return {
+            "instance_address": self.address,
+            "run_address": "unused",
+            "service_token": TOKEN,
+            "data_root": str(self.root),
+            "run_output_folder": str(self.root.parent / "run-output"),
+        }
+
+    async def sweep(self) -> int:
+        """Do what a worker does now and then."""
+        return await sweep(Settings.model_validate(self.settings()), self.guardians.start)
+
+    async def create(self, name: str, store: str) -> Instance:
+        """Create a dataset and what its runs have kept."""
+        project = await self.service.project(name)
+        dataset = {
+            "pipeline": {"definitionName": "sp500_prices", "config": {"as_of": "2021-12-31"}},
+            "store": {"definitionName": store},
+        }
+        made = await self.service.create({"projectId": project.project_id, "name": name, "dataset": dataset})
+        uri = FlowLocation(str(self.root), TENANT, made.instance_id, "refresh").data_uri
+        table = pl.DataFrame({"date": [dt.date(2024, 1, 2)], "entity": ["AAPL"], "close": [1.0]})
+        {"delta": DeltaStore, "parquet": ParquetStore}[store]().write(table, None, uri)
+        return made
+
+    async def delete(self, instance: Instance) -> None:
+        """Delete an instance; return when it is gone."""
+        request = DeleteInstanceRequest(instance_id=instance.instance_id)
+        await self.service.instances.DeleteInstance(request)
+        await self.service.clear_lineage(instance.instance_id)
+
+        async def is_gone() -> Any:
+            try:
+                await self.service.instances.GetInstance(GetInstanceRequest(instance_id=instance.instance_id))
+            except grpc.aio.AioRpcError as error:
+                return error.code() == grpc.StatusCode.NOT_FOUND
+            return False
+
+        await eventually(is_gone)
+
+    async def removals(self) -> list[DataRemoval]:
+        """Return what is still there."""
+        async with grpc.aio.insecure_channel(self.address) as channel:
+            request = ListDataRemovalsRequest()
+            answer = await DataRemovalServiceStub(channel).ListDataRemovals(request, metadata=SERVICE)
+            return list(answer.data_removals)
+
+    async def claim(self) -> DataRemoval:
+        """Take a removal, as a worker that dies before it has said what became of it."""
+        async with grpc.aio.insecure_channel(self.address) as channel:
+            request = ClaimDataRemovalRequest()
+            answer = await DataRemovalServiceStub(channel).ClaimDataRemoval(request, metadata=SERVICE)
+            claimed: DataRemoval = answer.data_removal
+            return claimed
+
+    def folder(self, instance: Instance) -> Path:
+        """Return where the data of an instance lies."""
+        return self.root / TENANT / instance.instance_id
+
+
+@asynccontextmanager
+async def door(service: RunningInstanceService, clock: FakeClock) -> AsyncIterator[str]:
+    """Serve what a worker calls, by another clock."""
+    environment = replace(service.app.environment, clock=clock, data_grace_seconds=WEEK)
+    settings = ServiceSettings(
+        database_url="unused",
+        database_owner_url="unused",
+        database_infra_url="unused",
+        service_token=TOKEN,
+        shutdown_grace_seconds=0,
+    )
+    servicers: list[Any] = [
+        (
+            add_DataRemovalServiceServicer_to_server,
+            DataRemovalApi(environment, is_guarded=True),
+            "optaic.instance.v1.DataRemovalService",
+        ),
+        (
+            add_DefinitionServiceServicer_to_server,
+            DefinitionApi(environment),
+            "optaic.definition.v1.DefinitionService",
+        ),
+    ]
+    server = Server(settings, "door", "optaic.test", servicers, Authenticator(settings))
+    await server.start()
+    try:
+        yield server.address
+    finally:
+        await server.stop()
+
+
+@pytest.fixture
+async def world(postgres_server: Postgres, nats_url: str, tmp_path: Path) -> AsyncIterator[World]:
+    """The services, and an empty data root."""
+    del postgres_server
+    root = tmp_path / "data"
+    root.mkdir()
+    clock = FakeClock(dt.datetime.now(dt.UTC) + dt.timedelta(minutes=1))
+    async with instance_service(nats_url) as service, door(service, clock) as address:
+        running = World(service, root, clock, address)
+        yield running
+        await running.guardians.wait()
+
+
+@pytest.mark.parametrize("store", ["delta", "parquet"])
+async def test_data_stays_for_the_grace_and_goes_after_it(world: World, store: str) -> None:
+    kept, gone = await world.create("kept", store), await world.create("gone", store)
+    assert await world.sweep() == 0
+    await world.delete(gone)
+    assert [each.name for each in await world.removals()] == ["gone"]
+    world.clock.advance(WEEK - 120)
+    assert await world.sweep() == 0
+    assert any(world.folder(gone).rglob("*.parquet"))
+    world.clock.advance(120)
+    assert await world.sweep() == 1
+    assert not world.folder(gone).exists()
+    assert any(world.folder(kept).rglob("*.parquet"))
+    assert await world.removals() == []
+    assert await world.sweep() == 0
+
+
+async def test_a_worker_that_dies_loses_nothing_and_doubles_nothing(world: World) -> None:
+    gone = await world.create("gone", "delta")
+    await world.delete(gone)
+    world.clock.advance(WEEK)
+    assert (await world.claim()).instance_id == gone.instance_id  # dies before it removes anything
+    assert await world.sweep() == 0
+    assert world.folder(gone).exists()
+    world.clock.advance(LEASE.total_seconds())
+    assert (await world.claim()).attempts == 2
+    next(world.folder(gone).rglob("*.parquet")).unlink()  # dies in the middle
+    world.clock.advance(LEASE.total_seconds())
+    assert await world.sweep() == 1
+    assert not world.folder(gone).exists()
+    assert await world.removals() == []
+
+
+async def test_what_cannot_be_removed_is_said_and_goes_when_it_can(world: World) -> None:
+    gone, alive = await world.create("gone", "parquet"), await world.create("alive", "parquet")
+    link = world.folder(alive) / "refresh" / str(uuid.UUID(int=1))
+    link.symlink_to(world.folder(gone) / "refresh" / "data")
+    await world.delete(gone)
+    world.clock.advance(WEEK)
+    assert await world.sweep() == 1
+    (found,) = await world.removals()
+    assert (found.attempts, found.problem.partition(":")[0]) == (1, "CannotRemove")
+    assert str(link) in found.problem
+    assert any(world.folder(gone).rglob("*.parquet"))
+    assert await world.sweep() == 0  # not again at once
+    link.unlink()
+    world.clock.advance(60)
+    assert await world.sweep() == 1
+    assert not world.folder(gone).exists()
+    assert await world.removals() == []
+
+
+async def test_a_service_that_is_away_is_no_fault_of_the_workers(world: World) -> None:
+    world.address = "127.0.0.1:1"
+    assert await world.sweep() == 0
+
+
+async def test_a_worker_looks_in_a_process_of_its_own(world: World) -> None:
+    gone = await world.create("gone", "delta")
+    await world.delete(gone)
+    world.clock.advance(WEEK)
+    environment = {f"OPTAIC_{name.upper()}": value for name, value in world.settings().items()}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "worker.data_sweep"),
+        env={**os.environ, **environment},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await asyncio.wait_for(process.communicate(), 90)
+    assert process.returncode == 0, said.decode()
+    assert not world.folder(gone).exists(), said.decode()
+    assert await world.removals() == []
