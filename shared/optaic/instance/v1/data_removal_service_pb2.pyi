@@ -57,7 +57,7 @@ class DataRemoval(_message.Message):
 
     @_builtins.property
     def stores(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsedStore]:
-        """Every store that it was ever configured with."""
+        """Every store that it was ever configured with; for those who remove it only."""
 
     def __init__(
         self,

@@ -75,7 +75,7 @@ class DataRemovalServiceServicer:
     def FinishDataRemoval(self, request, context):
         """Says what became of a removal. Done: nothing is remembered of it, and repeating it changes nothing. With a
         `problem` it is tried again, ever more slowly, once a day at last. For services only. Errors: NOT_FOUND
-        (DATA_REMOVAL_NOT_FOUND) of one that is done; PERMISSION_DENIED.
+        (DATA_REMOVAL_NOT_FOUND) where one that is done is said to have failed; PERMISSION_DENIED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

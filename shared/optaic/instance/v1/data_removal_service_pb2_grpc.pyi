@@ -43,7 +43,7 @@ class DataRemovalServiceStub:
     FinishDataRemoval: _grpc.UnaryUnaryMultiCallable[_data_removal_service_pb2.FinishDataRemovalRequest, _data_removal_service_pb2.FinishDataRemovalResponse]
     """Says what became of a removal. Done: nothing is remembered of it, and repeating it changes nothing. With a
     `problem` it is tried again, ever more slowly, once a day at last. For services only. Errors: NOT_FOUND
-    (DATA_REMOVAL_NOT_FOUND) of one that is done; PERMISSION_DENIED.
+    (DATA_REMOVAL_NOT_FOUND) where one that is done is said to have failed; PERMISSION_DENIED.
     """
 
 @_typing.type_check_only
@@ -61,7 +61,7 @@ class DataRemovalServiceAsyncStub(DataRemovalServiceStub):
     FinishDataRemoval: _aio.UnaryUnaryMultiCallable[_data_removal_service_pb2.FinishDataRemovalRequest, _data_removal_service_pb2.FinishDataRemovalResponse]  # type: ignore[assignment]
     """Says what became of a removal. Done: nothing is remembered of it, and repeating it changes nothing. With a
     `problem` it is tried again, ever more slowly, once a day at last. For services only. Errors: NOT_FOUND
-    (DATA_REMOVAL_NOT_FOUND) of one that is done; PERMISSION_DENIED.
+    (DATA_REMOVAL_NOT_FOUND) where one that is done is said to have failed; PERMISSION_DENIED.
     """
 
 class DataRemovalServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -94,7 +94,7 @@ class DataRemovalServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_data_removal_service_pb2.FinishDataRemovalResponse, _abc.Awaitable[_data_removal_service_pb2.FinishDataRemovalResponse]]:
         """Says what became of a removal. Done: nothing is remembered of it, and repeating it changes nothing. With a
         `problem` it is tried again, ever more slowly, once a day at last. For services only. Errors: NOT_FOUND
-        (DATA_REMOVAL_NOT_FOUND) of one that is done; PERMISSION_DENIED.
+        (DATA_REMOVAL_NOT_FOUND) where one that is done is said to have failed; PERMISSION_DENIED.
         """
 
 def add_DataRemovalServiceServicer_to_server(servicer: DataRemovalServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
