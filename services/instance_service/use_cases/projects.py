@@ -27,6 +27,7 @@ from optaic.instance.v1.instance_service_pb2 import (
     ListProjectsResponse,
     UpdateProjectRequest,
 )
+from redaction.messages import restore_credentials
 from servicekit import pages
 from servicekit.context import RequestContext
 from servicekit.errors import AlreadyExistsError, FieldViolation, InvalidArgumentError
@@ -121,6 +122,7 @@ async def update_project(environment: Environment, tenant_id: str, request: Upda
         for name in {field.name for field in Project.DESCRIPTOR.fields} - set(paths):
             wanted.ClearField(name)  # type: ignore[arg-type]  # the same
         project.MergeFrom(wanted)
+        restore_credentials(project, current)
         if project == current:
             return current
         _check(project)

@@ -120,7 +120,12 @@ async def test_what_is_gone_is_remembered_with_every_store_that_it_had(
     assert (found.project_id, found.has_output, found.attempts, found.problem) == (
         project.project_id, True, 0, ""
     )  # fmt: skip
-    versions = [each.definition_version_id for each in found.stores]
+    assert not found.stores  # what configurations say is not for everybody
+    await removals.begin()
+    removals.clock.advance(WEEK)
+    claimed = await removals.claim()
+    assert claimed is not None
+    versions = [each.definition_version_id for each in claimed.stores]
     assert versions == [
         prices.dataset.store.definition_version_id, swapped.dataset.store.definition_version_id
     ]  # fmt: skip

@@ -281,3 +281,15 @@ async def test_a_page_token_of_an_earlier_release_still_works(service: RunningIn
     token = pages.encode({"name": "a"}, pages.filter_hash("projects"))
     page = await service.instances.ListProjects(ListProjectsRequest(page_token=token))
     assert [each.name for each in page.projects] == ["b", "c"]
+
+
+async def test_what_is_hidden_from_readers_stays_as_it_was(service: RunningInstanceService) -> None:
+    secret = "see https://ann:pa55word@wiki.example"
+    request = CreateProjectRequest(project=Project(name="research", description=secret))
+    made = await service.instances.CreateProject(request)
+    assert "pa55word" not in made.description
+    same = await update(service, made, description=made.description, labels={"team": "a"})
+    assert (same.revision, same.description) == (2, made.description)
+    metadata = (("authorization", "Bearer service-secret"), ("optaic-tenant", "default"))
+    kept = await service.instances.GetProject(GetProjectRequest(name="research"), metadata=metadata)
+    assert kept.description == secret
