@@ -16,15 +16,25 @@ from support.fake_services import FakeServices
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Say it sooner than after the usual seconds."""
+def notices(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was said, sooner than after the usual seconds."""
     monkeypatch.setattr(silence, "_PATIENCE", 0.1)
     monkeypatch.setattr(silence, "_LOOK", 0.02)
     monkeypatch.setattr(session, "_PAUSE", 0.01)
+    said: list[str] = []
+    give_notice = session._give_notice
+
+    def note(message: str) -> None:
+        said.append(message)
+        give_notice(message)
+
+    monkeypatch.setattr(session, "_give_notice", note)
+    return said
 
 
-def _away(optaic: FakeServices, method: str, context: grpc.ServicerContext) -> None:
-    if len(optaic.calls(method)) <= 4:
+def _away(optaic: FakeServices, method: str, context: grpc.ServicerContext, notices: list[str]) -> None:
+    """Be away until somebody has said so."""
+    if not notices and len(optaic.calls(method)) < 500:
         context.abort(grpc.StatusCode.UNAVAILABLE, "the stack is down")
 
 
@@ -34,9 +44,9 @@ def _assert_said(optaic: FakeServices, result: Any, service: str) -> None:
     assert result.stdout.strip()
 
 
-def test_of_a_status_watch(optaic: FakeServices) -> None:
+def test_of_a_status_watch(optaic: FakeServices, notices: list[str]) -> None:
     def watch(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-        _away(optaic, "WatchInstanceStatuses", context)
+        _away(optaic, "WatchInstanceStatuses", context, notices)
         assert request.from_revision == 6
         status = status_pb2.InstanceStatus(instance_id=ID, instance_name="prices")
         yield status_service_pb2.WatchInstanceStatusesResponse(revision=7, instance_status=status)
@@ -47,9 +57,9 @@ def test_of_a_status_watch(optaic: FakeServices) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("run", "watch", "r"), ("run", "submit", "prices", "--wait")])
-def test_of_a_run_s_watch(optaic: FakeServices, arguments: tuple[str, ...]) -> None:
+def test_of_a_run_s_watch(optaic: FakeServices, notices: list[str], arguments: tuple[str, ...]) -> None:
     def watch(_: Any, context: grpc.ServicerContext) -> Iterator[run_pb2.Run]:
-        _away(optaic, "WatchRun", context)
+        _away(optaic, "WatchRun", context, notices)
         yield run_pb2.Run(run_id="r", status=run_pb2.RUN_STATUS_COMPLETED)
 
     optaic.on("GetRun", run_pb2.Run(run_id="r"))
@@ -63,7 +73,7 @@ def test_of_a_run_s_watch(optaic: FakeServices, arguments: tuple[str, ...]) -> N
     [(("status", "watch", "prices", "--limit", "1"), "ListInstances"), (("run", "watch", "r"), "GetRun")],
 )
 def test_of_what_is_looked_up_before_a_watch(
-    optaic: FakeServices, arguments: tuple[str, ...], method: str
+    optaic: FakeServices, notices: list[str], arguments: tuple[str, ...], method: str
 ) -> None:
     answers = {
         "ListInstances": instance_service_pb2.ListInstancesResponse(instances=[PRICES]),
@@ -71,7 +81,7 @@ def test_of_what_is_looked_up_before_a_watch(
     }
 
     def look(_: Any, context: grpc.ServicerContext) -> Any:
-        _away(optaic, method, context)
+        _away(optaic, method, context, notices)
         return answers[method]
 
     def changes(*_: Any) -> Iterator[Any]:
