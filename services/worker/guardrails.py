@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 
 from optaic.plugins import GuardrailViolated, PluginError, is_dated, take_days, zone_of
+from optaic.plugins.words import say_type
 
 _LONGEST = 1_000  # characters of what is said of one
 _DATE = "date"
@@ -67,7 +68,7 @@ def _signal_bounds(table: pl.DataFrame, parameters: Mapping[str, Any], _: dt.dat
         return _absent(name, table.columns)
     kind = table.schema[name]
     if not (kind.is_numeric() or kind == pl.Null):
-        return f"column {name!r} is not numeric but {kind}"
+        return f"column {name!r} is not numeric but {say_type(kind)}"
     value = pl.col(name).cast(pl.Float64).fill_nan(None)
     outside = value.is_infinite()
     if low is not None:
@@ -82,7 +83,7 @@ def _point_in_time(table: pl.DataFrame, parameters: Mapping[str, Any], as_of: dt
     if name not in table.columns:
         return _absent(name, table.columns)
     if not _is_dated(table, name):
-        return f"column {name!r} says of no row when it was known: it is {table.schema[name]}"
+        return f"column {name!r} says of no row when it was known: it is {say_type(table.schema[name])}"
     known = _days(table, name)
     problems = [
         _found(table, known.is_null(), f"rows without {name!r}"),

@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from optaic.plugins import SchemaMismatch
+from optaic.plugins.words import say_type
 
 _TEXTS = (pl.String, pl.Categorical, pl.Enum)
 _TIMES = (pl.Date, pl.Datetime, pl.Time)
@@ -42,7 +43,7 @@ def _column_problems(columns: Mapping[str, pl.DataType], schema: Mapping[str, An
     for name, kind in columns.items():
         if name in properties:
             if not _fits(kind, properties[name]):
-                yield f"column {name!r} is {kind}"
+                yield f"column {name!r} is {say_type(kind)}"
         elif schema.get("additionalProperties") is False and not schema.get("patternProperties"):
             yield f"column {name!r} is not known"
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from optaic.plugins import DateRange, NoDataInRange, SchemaMismatch, take_days, zone_of
+from optaic.plugins.words import say_type
 from worker.builtin.typed.casting import to_exact_floats
 
 _DATE = "date"
@@ -123,8 +124,8 @@ def _widen(base: pl.DataFrame, part: pl.DataFrame) -> pl.DataFrame:
         floats = to_exact_floats(base[column.name])
         if floats is None:
             raise SchemaMismatch(
-                f"column {column.name!r} is {column.dtype} in the range, and holds whole numbers outside it that "
-                f"{column.dtype} does not keep; refresh without a range"
+                f"column {column.name!r} is {say_type(column.dtype)} in the range, and holds whole numbers outside it that "
+                f"{say_type(column.dtype)} does not keep; refresh without a range"
             )
         widened.append(floats)
     return base.with_columns(widened)
@@ -146,8 +147,9 @@ def _conform(part: pl.DataFrame, base: pl.DataFrame, dates: DateRange) -> pl.Dat
         wanted = base.schema.get(column.name)
         found = column if wanted is None else _cast(column, wanted)
         if found is None:
+            assert wanted is not None  # a new column is taken as it is
             raise SchemaMismatch(
-                f"column {column.name!r} is {column.dtype} in the range and {wanted} outside it; refresh without a range"
+                f"column {column.name!r} is {say_type(column.dtype)} in the range and {say_type(wanted)} outside it; refresh without a range"
             )
         columns.append(found)
     return pl.DataFrame(columns)

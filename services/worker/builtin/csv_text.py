@@ -15,6 +15,7 @@ from typing import Any
 import polars as pl
 
 from optaic.plugins import InvalidConfig, SchemaMismatch, UnparsableData
+from optaic.plugins.words import say_value
 from worker.builtin.column_names import check_source_names
 from worker.builtin.parameters import Config, read_text
 
@@ -47,7 +48,7 @@ class CsvFormat:
             raise InvalidConfig(f"encoding: {encoding!r} is no encoding of texts")
         skips = config.get("skip_blank_lines", True)
         if not isinstance(skips, bool):
-            raise InvalidConfig(f"skip_blank_lines: must be true or false, not {skips!r}")
+            raise InvalidConfig(f"skip_blank_lines: must be true or false, not {say_value(skips)}")
         if "delimiter" in config and "separator" in config:
             raise InvalidConfig("separator: is the former name of `delimiter`; give one of them")
         delimiter = _read_mark(config, "delimiter", _read_mark(config, "separator", ","))
@@ -65,7 +66,7 @@ def _read_mark(config: Config, name: str, default: str) -> str:
     value = config.get(name)
     value = default if value is None else value
     if not isinstance(value, str) or len(value) > 1 or value in {"\n", "\r", "\0"}:
-        raise InvalidConfig(f"{name}: must be one character, not {value!r}")
+        raise InvalidConfig(f"{name}: must be one character, not {say_value(value)}")
     return value
 
 

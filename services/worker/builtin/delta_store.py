@@ -12,6 +12,7 @@ from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, wr
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from optaic.plugins import Store, StoredVersion, VersionNotFound, WriteConflict
+from optaic.plugins.words import say_error
 from worker.builtin.change import Change, last_date
 from worker.builtin.digest import canonicalize, compute_digest
 from worker.builtin.limits import note_finer_times
@@ -83,7 +84,9 @@ class DeltaStore(Store):
         try:
             table = pl.from_arrow(snapshot.to_pyarrow_table())
         except (FileNotFoundError, pa.ArrowException) as error:
-            raise VersionNotFound(f"version {physical_version} of {uri} cannot be read: {error}") from error
+            raise VersionNotFound(
+                f"version {physical_version} of {uri} cannot be read: {say_error(error)}"
+            ) from error
         assert isinstance(table, pl.DataFrame)
         table = to_zones(table, _read_zones(snapshot), self.timezone)
         return table.sort([key for key in self._keys if key in table.columns])
@@ -108,7 +111,9 @@ def _open(uri: str, physical_version: str) -> DeltaTable:
     try:
         return DeltaTable(uri, version=int(physical_version))
     except (DeltaError, TableNotFoundError) as error:
-        raise VersionNotFound(f"{uri} has no readable version {physical_version}: {error}") from error
+        raise VersionNotFound(
+            f"{uri} has no readable version {physical_version}: {say_error(error)}"
+        ) from error
 
 
 def _read_zones(snapshot: DeltaTable) -> dict[str, str]:

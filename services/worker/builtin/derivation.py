@@ -19,6 +19,7 @@ from optaic.plugins import (
     SchemaMismatch,
     between,
 )
+from optaic.plugins.words import say_type
 from worker.builtin.parameters import read_text
 
 _KEYS = ["date", "entity"]
@@ -116,6 +117,8 @@ def _check_keys(table: InputTable, first: InputTable) -> None:
         expected = first.frame.schema[key]
         kind = _on_clock_of(table.frame[key], first.frame[key]).dtype
         if kind != expected:
-            raise SchemaMismatch(f"{key!r} is {kind} in {table.name!r} but {expected} in {first.name!r}")
+            raise SchemaMismatch(
+                f"{key!r} is {say_type(kind)} in {table.name!r} but {say_type(expected)} in {first.name!r}"
+            )
     if table.frame.select(pl.struct(_KEYS).is_duplicated().any()).item():
         raise SchemaMismatch(f"input {table.name!r} has several rows for one date and entity")

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from optaic.plugins import SchemaMismatch
+from optaic.plugins.words import say_type
 from worker.builtin.column_names import check_column_names
 from worker.builtin.limits import check_values
 from worker.builtin.typed.kinds import DEFAULT
@@ -83,7 +84,7 @@ def _storage_type(name: str, kind: pl.DataType) -> pl.Expr:
         return column
     if kind == pl.Null:
         return column.cast(DEFAULT)
-    raise SchemaMismatch(f"column {name!r} has the type {kind}, which this store does not keep")
+    raise SchemaMismatch(f"column {name!r} has the type {say_type(kind)}, which this store does not keep")
 
 
 def _name_type(kind: pl.DataType) -> str:

@@ -17,6 +17,7 @@ from optaic.plugins import (
     SourceUnavailable,
     UnparsableData,
 )
+from optaic.plugins.words import say_error, say_type
 from worker.builtin.column_names import check_source_names
 from worker.builtin.parameters import Config, read_choice, read_section, read_text
 from worker.builtin.parquet_file import read_parquet
@@ -58,7 +59,7 @@ class FilePipeline(Pipeline):
         try:
             table = read(content, context, mapping, dates, url)
         except pl.exceptions.PolarsError as error:
-            raise UnparsableData(f"{url} is no readable {file_format} file: {error}") from error
+            raise UnparsableData(f"{url} is no readable {file_format} file: {say_error(error)}") from error
         date_format = config.get("date_format")
         formats = read_section(config, "date_format") if isinstance(date_format, Mapping) else {}
         texts = {name: str(text) for name, text in formats.items()}
@@ -104,7 +105,8 @@ class FilePipeline(Pipeline):
             held = None if context.may_reshape else was
             if held == pl.String() != kind and name not in context.held.empty:
                 why = (
-                    why or f"it was text before, and is {kind} now; refresh in full (mode FULL) to take it so"
+                    why
+                    or f"it was text before, and is {say_type(kind)} now; refresh in full (mode FULL) to take it so"
                 )
             if why and held is not None and held.is_numeric():
                 altered[name] = f"{why}; refresh in full (mode FULL) to keep the texts"

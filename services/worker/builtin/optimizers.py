@@ -20,6 +20,7 @@ from skfolio.optimization import (
 from skfolio.prior import EmpiricalPrior
 
 from optaic.plugins import Allocation, InvalidConfig, NoDataInRange, NoSolution, Optimizer, SchemaMismatch
+from optaic.plugins.words import say_error
 from worker.builtin.parameters import read_choice, read_number, read_whole
 
 _SESSIONS_A_YEAR = 252
@@ -113,7 +114,7 @@ class SkfolioOptimizer(Optimizer):
         try:
             estimator.fit(past)
         except Exception as error:  # solvers and skfolio raise types of their own for what has no solution
-            raise NoSolution(f"{type(error).__name__}: {error}") from error
+            raise NoSolution(say_error(error)) from error
         weights = np.asarray(estimator.weights_, dtype=float)
         if not np.isfinite(weights).all():
             raise NoSolution("the solver found no weights")

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from optaic.plugins import InvalidConfig
+from optaic.plugins.words import say_value
 
 Config = Mapping[str, object]
 
@@ -17,7 +18,7 @@ def read_section(config: Config, name: str) -> Config:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise InvalidConfig(f"{name}: must be an object, not {value!r}")
+        raise InvalidConfig(f"{name}: must be an object, not {say_value(value)}")
     return value
 
 
@@ -26,7 +27,9 @@ def read_text(config: Config, name: str, default: str | None = None) -> str:
     value = config.get(name)
     value = default if value is None or value == "" else value
     if not isinstance(value, str):
-        raise InvalidConfig(f"{name}: must be a text" + ("" if value is None else f", not {value!r}"))
+        raise InvalidConfig(
+            f"{name}: must be a text" + ("" if value is None else f", not {say_value(value)}")
+        )
     return value
 
 
@@ -34,7 +37,7 @@ def read_choice(config: Config, name: str, choices: Sequence[str], default: str)
     """One of some texts."""
     value = read_text(config, name, default)
     if value not in choices:
-        raise InvalidConfig(f"{name}: must be one of {', '.join(choices)}, not {value!r}")
+        raise InvalidConfig(f"{name}: must be one of {', '.join(choices)}, not {say_value(value)}")
     return value
 
 
@@ -45,7 +48,7 @@ def read_number(
     value = config.get(name)
     value = default if value is None else value
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InvalidConfig(f"{name}: must be a finite number, not {value!r}")
+        raise InvalidConfig(f"{name}: must be a finite number, not {say_value(value)}")
     if not minimum <= value <= maximum:
         raise InvalidConfig(f"{name}: must be between {minimum:g} and {maximum:g}, not {value:g}")
     return float(value)
@@ -65,7 +68,7 @@ def read_names(config: Config, name: str) -> tuple[str, ...]:
     if value is None:
         return ()
     if not isinstance(value, list | tuple) or not all(isinstance(item, str) and item for item in value):
-        raise InvalidConfig(f"{name}: must be a list of texts, not {value!r}")
+        raise InvalidConfig(f"{name}: must be a list of texts, not {say_value(value)}")
     if len(set(value)) != len(value):
         raise InvalidConfig(f"{name}: names something twice")
     return tuple(value)
@@ -81,4 +84,4 @@ def read_date(config: Config, name: str) -> dt.date | None:
     try:
         return dt.date.fromisoformat(str(value))
     except ValueError:
-        raise InvalidConfig(f"{name}: must be a date like 2022-12-28, not {value!r}") from None
+        raise InvalidConfig(f"{name}: must be a date like 2022-12-28, not {say_value(value)}") from None

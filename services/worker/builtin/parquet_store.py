@@ -17,6 +17,7 @@ import polars as pl
 from pyarrow import fs  # type: ignore[import-untyped] # it ships no type information
 
 from optaic.plugins import Store, StoredVersion, VersionNotFound
+from optaic.plugins.words import say_error
 from worker.builtin.change import Change, last_date
 from worker.builtin.digest import canonicalize, compute_digest
 from worker.builtin.limits import note_finer_times
@@ -169,4 +170,4 @@ class _Folder:
             with self._files.open_input_file(f"{self._path}/{name}") as stream:
                 return read(stream)
         except (FileNotFoundError, pl.exceptions.PolarsError) as error:
-            raise VersionNotFound(f"{self._path} cannot be read: {error}") from error
+            raise VersionNotFound(f"{self._path} cannot be read: {say_error(error)}") from error

@@ -8,6 +8,7 @@ from enum import StrEnum
 import polars as pl
 
 from optaic.plugins import GuardrailViolated, InvalidConfig, SchemaMismatch
+from optaic.plugins.words import say_type
 
 
 class NanPolicy(StrEnum):
@@ -110,7 +111,7 @@ def _check_schema(table: pl.DataFrame, contract: SignalContract) -> None:
             raise SchemaMismatch(f"signal has no column {column!r} (it has {', '.join(table.columns)})")
     kind = table.schema[contract.value_column]
     if not (kind.is_numeric() or kind == pl.Null):
-        raise SchemaMismatch(f"signal column {contract.value_column!r} is not numeric but {kind}")
+        raise SchemaMismatch(f"signal column {contract.value_column!r} is not numeric but {say_type(kind)}")
     index = list(contract.index_columns)
     for column in index:
         if table[column].null_count():

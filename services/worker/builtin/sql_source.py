@@ -21,6 +21,7 @@ from optaic.plugins import (
     SourceUnavailable,
 )
 from optaic.plugins.secrets import has_placeholder
+from optaic.plugins.words import say_error
 from redaction import PREFIX
 from worker.builtin.parameters import Config, read_names, read_text
 from worker.builtin.sql_rows import Fetched, Mixture, make_table
@@ -235,7 +236,7 @@ def _fetch(config: Config, cursor: str, last: object, date_format: str, source: 
                 raise SourceUnavailable(f"the connection was lost: {_reason(error, secrets)}") from None
             raise InvalidQuery(f"{source}: {_reason(error, secrets)}") from None
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-            raise SchemaMismatch(f"{source}: its columns make no table: {error}") from error
+            raise SchemaMismatch(f"{source}: its columns make no table: {say_error(error)}") from error
 
 
 def _read_url(config: Config, secrets: Secrets) -> sa.URL:

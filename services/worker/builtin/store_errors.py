@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -11,10 +10,10 @@ import polars as pl
 from deltalake.exceptions import TableNotFoundError
 
 from optaic.plugins import PluginError, StoreRefused, StoreUnavailable
+from optaic.plugins.words import say_error
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def typed(operation: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
@@ -32,12 +31,8 @@ def typed(operation: Callable[_Parameters, _Result]) -> Callable[_Parameters, _R
         except PluginError:
             raise
         except (OSError, TableNotFoundError) as error:
-            raise StoreUnavailable(_say(error)) from error
+            raise StoreUnavailable(say_error(error)) from error
         except (Exception, pl.exceptions.PanicException) as error:
-            raise StoreRefused(_say(error)) from error
+            raise StoreRefused(say_error(error)) from error
 
     return guarded
-
-
-def _say(error: BaseException) -> str:
-    return f"{type(error).__name__}: {_COLOURS.sub('', str(error))}"

@@ -26,6 +26,7 @@ from optaic.expression.windows import (
     rolling_sum,
 )
 from optaic.plugins.errors import SchemaMismatch
+from optaic.plugins.words import say_type
 
 Implementation: TypeAlias = Callable[[Sequence[pl.Expr], Sequence[float]], pl.Expr]
 
@@ -182,7 +183,7 @@ def _check(table: pl.DataFrame, inputs: Mapping[str, str]) -> None:
     for name in inputs:
         kind = table.schema[name]
         if not (kind.is_numeric() or kind in {pl.Boolean, pl.Null}):
-            raise SchemaMismatch(f"column {name!r} is not numeric but {kind}")
+            raise SchemaMismatch(f"column {name!r} is not numeric but {say_type(kind)}")
     if table.select(pl.struct(_DATE, _ENTITY).is_duplicated().any()).item():
         raise SchemaMismatch("the input has several rows for one date and entity")
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from optaic.plugins.errors import OutOfRange, SchemaMismatch
+from optaic.plugins.words import say_type
 
 if TYPE_CHECKING:
     import polars as pl
@@ -55,7 +56,7 @@ def take_days(column: pl.Series, zone: str) -> pl.Series:
     if kind == pl.Null:
         return column.cast(pl.Date)
     if not is_dated(kind):
-        raise SchemaMismatch(f"column {column.name!r} holds no dates but {kind}")
+        raise SchemaMismatch(f"column {column.name!r} holds no dates but {say_type(kind)}")
     check_times(column)
     if isinstance(kind, pl.Datetime):
         local = column if kind.time_zone is None else column.dt.convert_time_zone(zone)

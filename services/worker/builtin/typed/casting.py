@@ -7,6 +7,7 @@ import datetime as dt
 import polars as pl
 
 from optaic.plugins import take_days, zone_of
+from optaic.plugins.words import say_type
 from worker.builtin.typed.judging import Fitted, Misfit, fit
 from worker.builtin.typed.kinds import storage_type
 from worker.builtin.typed.numbers import NumberFormat, find_lossy
@@ -83,4 +84,4 @@ def _to_days(column: pl.Series) -> Fitted | Misfit:
 def _refuse(column: pl.Series, wrong: pl.Series, kind: pl.DataType) -> Misfit:
     row = wrong.arg_max()
     assert row is not None
-    return Misfit(row, str(column[row]), f"would not be the same as {kind}", int(wrong.sum()))
+    return Misfit(row, str(column[row]), f"would not be the same as {say_type(kind)}", int(wrong.sum()))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from optaic.plugins import HeldTypes, SchemaMismatch
+from optaic.plugins.words import say_type
 from worker.builtin.typed.casting import to_exact_floats
 from worker.builtin.typed.kinds import DEFAULT, storage_type
 
@@ -63,12 +64,14 @@ def settle(
         if now == storage_type(was):
             continue
         if is_free or _widens(was, now) or (held is not None and name in held.empty):
-            retyped.append(f"{name}: {was} to {now}")
+            retyped.append(f"{name}: {say_type(was)} to {say_type(now)}")
         else:
-            problems.append(f"column {name!r} was {was} and is {now} now{_example(column, was)}")
+            problems.append(
+                f"column {name!r} was {say_type(was)} and is {say_type(now)} now{_example(column, was)}"
+            )
     removed = tuple(name for name in before if name not in table.columns)
     if removed and not is_free:
-        problems += [f"column {name!r} ({before[name]}) is gone" for name in removed]
+        problems += [f"column {name!r} ({say_type(before[name])}) is gone" for name in removed]
     if problems:
         raise SchemaMismatch(
             f"{'; '.join(problems)}; refresh in full (mode FULL) to take the table as it is now"
@@ -116,8 +119,8 @@ def align(base: pl.DataFrame, new: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataF
             types[name] = was
         elif _widens(was, types[name]) and to_exact_floats(base[name]) is None:
             raise SchemaMismatch(
-                f"column {name!r} was {was} and is {types[name]} now, and holds numbers that {types[name]} does not "
-                "keep; refresh in full (mode FULL) to take the table as it is now"
+                f"column {name!r} was {say_type(was)} and is {say_type(types[name])} now, and holds numbers that it "
+                "does not keep; refresh in full (mode FULL) to take the table as it is now"
             )
     order = [*base.columns, *(name for name in new.columns if name not in base.columns)]
     return _as_types(base, types, order), _as_types(settled, types, order)

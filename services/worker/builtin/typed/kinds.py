@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from optaic.plugins import InvalidConfig
+from optaic.plugins.words import say_value
 from worker.builtin.parameters import Config, read_section
 
 # Named as metrics and profiles name them; the other words mean the same.
@@ -49,7 +50,7 @@ def read_types(config: Config) -> Mapping[str, pl.DataType]:
     for name, word in read_section(config, "types").items():
         known = _OTHER_WORDS.get(word, word) if isinstance(word, str) else ""
         if known not in _KINDS:
-            raise InvalidConfig(f"types.{name}: must be one of {', '.join(_KINDS)}, not {word!r}")
+            raise InvalidConfig(f"types.{name}: must be one of {', '.join(_KINDS)}, not {say_value(word)}")
         types[name] = _KINDS[known]
     if types.get("entity", pl.String()) != pl.String():
         raise InvalidConfig("types.entity: an entity is a text: String, or leave it out")

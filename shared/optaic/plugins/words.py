@@ -1,0 +1,40 @@
+"""Types, values and errors in the words of messages: nothing of them says how Python or a library writes it."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_UNITS = {"ns": " of nanoseconds", "ms": " of milliseconds"}
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_LONGEST = 200  # characters
+
+
+def say_type(kind: pl.DataType) -> str:
+    """A column's type as `types` and metrics name it; of times with their zone, if they have one."""
+    name = kind.base_type().__name__
+    zone, unit = getattr(kind, "time_zone", None), getattr(kind, "time_unit", "us")
+    return f"{name}{_UNITS.get(unit, '')}" + (f" in {zone}" if zone else "")
+
+
+def say_value(value: object) -> str:
+    """A value of a configuration as JSON has it; a text in single quotes, as texts are quoted everywhere."""
+    if isinstance(value, str):
+        return repr(value)
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError):
+        return "what no configuration can hold"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def say_error(error: BaseException) -> str:
+    """What a library says is wrong: its first line, without the advice to its programmers that follows."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror + (f": {error.filename}" if error.filename else "")
+    lines = _COLOURS.sub("", str(error)).strip().splitlines()
+    return lines[0].strip() if lines else "it does not say why"
