@@ -22,6 +22,7 @@ from worker.builtin.column_names import check_source_names
 from worker.builtin.parameters import Config, read_choice, read_section, read_text
 from worker.builtin.parquet_file import read_parquet
 from worker.builtin.tidy import check_columns, choose, cut, read_date_columns, read_mapping, read_range, tidy
+from worker.builtin.typed.casting import say_lost_digits
 from worker.builtin.typed.judging import find_alteration
 from worker.builtin.typed.refusals import shorten
 
@@ -79,9 +80,10 @@ class FilePipeline(Pipeline):
         dates: Sequence[str],
         url: str,
     ) -> pl.DataFrame:
-        days = [mapping.get(name, name) for name in dates]
-        table = read_parquet(content, context.timezone, list(mapping.values()), days, url)
-        return choose(table, mapping, url)
+        table = choose_parquet(content, context.timezone, mapping, dates, url)
+        if lost := say_lost_digits(table):
+            context.report("altered_by_numbers", shorten(lost))
+        return table
 
     def _read_csv(
         self,
@@ -117,6 +119,15 @@ class FilePipeline(Pipeline):
             if found:
                 context.report(metric, shorten(found))
         return guessed
+
+
+def choose_parquet(
+    content: bytes, timezone: str, mapping: Mapping[str, str], dates: Sequence[str], url: str
+) -> pl.DataFrame:
+    """The columns that are wanted of a Parquet file, as they are there."""
+    days = [mapping.get(name, name) for name in dates]
+    table = read_parquet(content, timezone, list(mapping.values()), days, url)
+    return choose(table, mapping, url)
 
 
 def _choose_format(config: Config, url: str) -> str:

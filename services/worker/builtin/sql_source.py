@@ -27,6 +27,7 @@ from worker.builtin.parameters import Config, read_names, read_text
 from worker.builtin.sql_rows import Fetched, Mixture, make_table
 from worker.builtin.sql_text import trim
 from worker.builtin.tidy import ISO, check_columns, choose, cut, read_date_columns, read_mapping, tidy
+from worker.builtin.typed.casting import say_lost_digits
 from worker.builtin.typed.holding import align
 from worker.builtin.typed.refusals import shorten
 from worker.builtin.zones import to_zones, zones_of
@@ -110,6 +111,7 @@ class SqlPipeline(Pipeline):
             for name, mixture in mixtures.items()
             if mixture.altered
         }
+        altered |= say_lost_digits(table)
         say_types(table, mixtures, context)
         if altered:
             context.report("altered_by_numbers", shorten(altered))

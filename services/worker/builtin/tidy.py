@@ -20,6 +20,7 @@ from optaic.plugins import (
 from optaic.plugins.words import say_type
 from worker.builtin.column_names import check_source_names
 from worker.builtin.parameters import Config, read_date, read_names, read_section
+from worker.builtin.typed.kinds import storage_type
 from worker.builtin.typed.times import ISO_DATE, to_dates
 
 ISO = ISO_DATE
@@ -111,7 +112,7 @@ def cut(table: pl.DataFrame, dates: DateRange, source: str) -> pl.DataFrame:
 def _to_date(column: pl.Series, date_format: str, source: str) -> pl.Series:
     if column.dtype == pl.Null or is_dated(column.dtype):
         return take_days(column, zone_of(column))
-    if not (column.dtype == pl.String or column.dtype.is_integer()):
+    if not (storage_type(column.dtype) == pl.String() or column.dtype.is_integer()):
         raise UnparsableData(f"{source}: column {column.name!r} holds no dates but {say_type(column.dtype)}")
     texts = column.cast(pl.String)
     parsed = to_dates(texts, date_format)

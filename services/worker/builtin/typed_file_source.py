@@ -9,7 +9,7 @@ import polars as pl
 from optaic.plugins import PipelineContext
 from worker.builtin.csv_columns import ColumnTypes, type_columns
 from worker.builtin.csv_text import CsvFormat, read_csv_text
-from worker.builtin.file_source import FilePipeline
+from worker.builtin.file_source import FilePipeline, choose_parquet
 from worker.builtin.typed.kinds import read_types
 from worker.builtin.typed.tables import give_types
 from worker.builtin.zones import to_zones
@@ -54,6 +54,6 @@ class TypedFilePipeline(FilePipeline):
         dates: Sequence[str],
         url: str,
     ) -> pl.DataFrame:
-        table = super()._read_parquet(content, context, mapping, dates, url)
+        table = choose_parquet(content, context.timezone, mapping, dates, url)
         date_format = context.config.get("date_format")
         return give_types(table, read_types(context.config), dates, date_format, url, context.report)

@@ -3,6 +3,7 @@
 import datetime as dt
 import zipfile
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +165,22 @@ def test_a_secret_never_shows_in_an_error(tmp_path: Path, monkeypatch: pytest.Mo
         run("${OPTAIC_SECRET_PLACE}", format="csv")
     assert str(tmp_path) not in str(refusal.value)
     assert refusal.value.__suppress_context__
+
+
+def test_decimals_that_a_float_shortens_are_told_and_no_others(tmp_path: Path) -> None:
+    for written, is_told in (
+        (["12345678901234567.89", None], True),
+        (["0.10", "1234.5"], False),
+        ([None], False),
+    ):
+        amounts = pl.Series("amount", [text and Decimal(text) for text in written], pl.Decimal(38, 4))
+        table = pl.DataFrame(
+            {"date": DAYS[: len(written)], "entity": ["a"] * len(written), "amount": amounts}
+        )
+        table.write_parquet(tmp_path / "a.parquet")
+        metrics: dict[str, Any] = {}
+        config = {"url": str(tmp_path / "a.parquet")}
+        found = FilePipeline().run(PipelineContext(config=config, report=metrics.__setitem__))
+        assert found.schema["amount"] == pl.Float64
+        assert ("altered_by_numbers" in metrics) is is_told
+        assert not is_told or "12345678901234567.89" in metrics["altered_by_numbers"]["amount"]

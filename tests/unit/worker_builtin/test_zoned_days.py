@@ -284,3 +284,32 @@ def test_a_time_that_is_to_be_a_date_is_the_midnight_of_its_zone(tmp_path: Path)
     table.with_columns(pl.Series("seen", at("America/New_York", 20))).write_parquet(tmp_path / "a.parquet")
     with pytest.raises(UnparsableData, match="seen"):
         TypedFilePipeline().run(PipelineContext(config=config))
+
+
+@pytest.mark.parametrize("unit", ["ms", "us", "ns"])
+@pytest.mark.parametrize(
+    ("zone", "first"), [("America/Sao_Paulo", "2018-11-04T01:00"), ("Africa/Cairo", "2024-04-26T01:00")]
+)
+def test_a_day_whose_clock_is_put_forward_at_midnight_begins_later(
+    tmp_path: Path, zone: str, first: str, unit: Any
+) -> None:
+    start = dt.datetime.fromisoformat(first).replace(tzinfo=ZoneInfo(zone))
+    config = {"url": str(tmp_path / "a.parquet"), "types": {"seen": "Date"}}
+
+    def read(moment: dt.datetime) -> pl.DataFrame:
+        seen = pl.Series("seen", [moment], pl.Datetime(unit, zone))
+        pl.DataFrame({"date": [start], "entity": ["a"], "seen": seen}).write_parquet(tmp_path / "a.parquet")
+        return TypedFilePipeline().run(PipelineContext(config=config))
+
+    assert read(start)["seen"].to_list() == [start.date()]
+    for later in (dt.timedelta(milliseconds=1), dt.timedelta(minutes=1), dt.timedelta(hours=1)):
+        with pytest.raises(UnparsableData, match="seen"):
+            read(start + later)
+
+
+def test_dates_that_are_kept_as_categories_are_read_as_texts(tmp_path: Path) -> None:
+    days = [str(day) for day in DAYS]
+    for kind in (pl.Categorical(), pl.Enum(days)):
+        table = pl.DataFrame({"date": pl.Series(days, dtype=kind), "entity": ["a"] * len(days)})
+        table.write_parquet(tmp_path / "a.parquet")
+        assert read_file(tmp_path / "a.parquet")["date"].to_list() == DAYS

@@ -59,6 +59,16 @@ def _cast(column: pl.Series, kind: pl.DataType) -> Fitted | Misfit:
     return _refuse(column, wrong, kind) if wrong.any() else Fitted(values)
 
 
+def say_lost_digits(table: pl.DataFrame) -> dict[str, str]:
+    """Which columns of decimals would lose digits as Float64, by name, with the first value."""
+    found = {}
+    for column in table.select(pl.selectors.decimal()):
+        fitted = _to_float(column)
+        if isinstance(fitted, Misfit):
+            found[column.name] = f"{fitted.text!r} in row {fitted.row + 1} {fitted.why}"
+    return found
+
+
 def _to_float(column: pl.Series) -> Fitted | Misfit:
     """Decimals as floats, where no digit is lost: by what is written, without the zeros that a scale adds."""
     written = column.cast(pl.String)
@@ -73,11 +83,16 @@ def _to_float(column: pl.Series) -> Fitted | Misfit:
 
 
 def _to_days(column: pl.Series) -> Fitted | Misfit:
-    """Midnights of the column's zone as the days that they begin; another time would get lost."""
+    """Midnights of the column's zone as the days that they begin; another time would get lost.
+
+    Where a clock is put forward at midnight, the day begins later.
+    """
     zone = zone_of(column)
     days = take_days(column, zone)
     shown = column if column.dtype.time_zone is None else column.dt.convert_time_zone(zone)  # type: ignore[attr-defined] # it is of times
-    wrong = (shown.dt.time() != dt.time()).fill_null(value=False)
+    before = column.dt.cast_time_unit("us") - dt.timedelta(microseconds=1)
+    begins = (take_days(before, zone) < days) & (shown.dt.second() == 0) & (shown.dt.nanosecond() == 0)
+    wrong = ((shown.dt.time() != dt.time()) & ~begins).fill_null(value=False)
     return _refuse(column, wrong, pl.Date()) if wrong.any() else Fitted(days)
 
 
