@@ -1,10 +1,13 @@
 """kill -9 of the worker, of a run's process and of run-service at each boundary of a run's life, under load.
 
 No run stays active, and each ends in Prefect as it did here: those that were submitted, and those of the schedule.
+The last line says how many kills and runs there were, and what became of them. `OPTAIC_KILLS` gives another number of
+kills than 10, or 200 in the campaign at full length.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import itertools
@@ -12,20 +15,24 @@ import os
 import random
 import signal
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from devstack.postgres import Postgres
 from optaic.run.v1 import run_pb2
-from support.killed_runs import KillWorld, kill_world
+from support.killed_runs import ACTIVE, KillWorld, kill_world
 from support.postgres import service_database
 from support.prefect_api import FINAL, prefect_api
 from support.run_moments import BEFORE_CLAIM, BEFORE_FORK, MOMENTS
 
 pytestmark = pytest.mark.faults
 _IS_FULL = os.environ.get("OPTAIC_FAULTS") == "full"
-_KILLS = 200 if _IS_FULL else 10
+_KILLS = int(os.environ.get("OPTAIC_KILLS", "200" if _IS_FULL else "10"))
+# Of all: 15 seconds for each kill and 30 to begin with, on a machine that is not busy.
+_LIMIT_SECONDS = 600 + 60 * _KILLS
+_SLICE = 10
 _FLOWS = 4
 _SEED = 11
 _ANY = "at any moment"
@@ -42,9 +49,27 @@ _SAME_END = {
 }
 
 
+@dataclass
+class Tally:
+    """What a campaign has seen."""
+
+    kills: int = 0
+    runs: int = 0
+    active: int = 0  # left so, with their flow runs going on or not
+    differing: list[str] = field(default_factory=list)
+    ends: Counter[str] = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        ends = ", ".join(f"{number} {name}" for name, number in sorted(self.ends.items()))
+        return (
+            f"{self.kills} of {_KILLS} kills, {self.runs} runs ({ends}), left active: {self.active}, "
+            f"ends that differ from Prefect: {len(self.differing)}"
+        )
+
+
 def _plan(seed: random.Random) -> list[tuple[str, str]]:
     """Every kind as often as every other; the slice has each moment at least once."""
-    if _IS_FULL:
+    if _KILLS != _SLICE:
         plan = list(itertools.islice(itertools.cycle(_KINDS), _KILLS))
         seed.shuffle(plan)
         return plan
@@ -64,38 +89,60 @@ def _strike(world: KillWorld, victim: str, pid: int) -> None:
 
 
 async def test_no_run_outlives_a_kill(
-    postgres_server: Postgres, nats_url: str, prefect_url: str, tmp_path: Path
+    postgres_server: Postgres,
+    nats_url: str,
+    prefect_url: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     del postgres_server
-    seed = random.Random(_SEED)
-    ends: Counter[str] = Counter()
-    async with (
-        service_database("run", "run_service") as urls,
-        prefect_api(prefect_url) as prefect,
-        kill_world(urls, nats_url, prefect_url, prefect, tmp_path) as world,
-    ):
-        for _ in range(_FLOWS + 1):
-            await world.add_flow(seed.uniform(0.1, 0.6))
-        *submitted, scheduled = world.flows
-        plan = _plan(seed)
-        assert len(plan) == _KILLS
-        for number, (moment, victim) in enumerate(plan):
-            print(f"kill {number}: {victim} {moment}")  # noqa: T201 - shown when it fails
-            times, strike = seed.randint(1, _FLOWS), functools.partial(_strike, world, victim)
-            if moment == _ANY:
-                world.gate.strike_after(seed.uniform(0.1, 4), strike)
-            else:
-                world.gate.arm(moment, times, strike)
-            flow_run_id = await world.tick(scheduled)
-            run_ids = [await world.submit(instance) for instance in submitted]
-            await world.wait_for_strike()
-            await world.wait_for_ends()
-            label = f"kill {number}: {victim} {moment}, time {times}, seed {_SEED}"
-            told = await world.list_runs(scheduled.instance_id)
-            assert len(told) == number + 1, label  # each tick has one run, or says why it has none
-            for run in [told[0], *[await world.get_run(run_id) for run_id in run_ids]]:
-                assert await world.end_in_prefect(run) in _SAME_END[run.status], f"{label}: {run}"
-                ends[run_pb2.RunStatus.Name(run.status)] += 1
-            assert (await prefect.state(flow_run_id))["type"] in FINAL, label
+    seed, tally = random.Random(_SEED), Tally()
+    try:
+        async with (
+            asyncio.timeout(_LIMIT_SECONDS),
+            service_database("run", "run_service") as urls,
+            prefect_api(prefect_url) as prefect,
+            kill_world(urls, nats_url, prefect_url, prefect, tmp_path) as world,
+        ):
+            await _campaign(world, seed, tally)
+    finally:
+        with capsys.disabled():
+            print(f"\n{tally}")  # noqa: T201 - what a campaign is for
+    assert tally.differing == []
+    assert tally.kills == _KILLS
     # Most runs are none of the kill's business.
-    assert ends["RUN_STATUS_COMPLETED"] > _KILLS * _FLOWS / 2, ends
+    assert tally.ends["COMPLETED"] > _KILLS * _FLOWS / 2
+
+
+async def _campaign(world: KillWorld, seed: random.Random, tally: Tally) -> None:
+    for _ in range(_FLOWS + 1):
+        await world.add_flow(seed.uniform(0.1, 0.6))
+    *submitted, scheduled = world.flows
+    plan = _plan(seed)
+    assert len(plan) == _KILLS
+    for number, (moment, victim) in enumerate(plan):
+        times, strike = seed.randint(1, _FLOWS), functools.partial(_strike, world, victim)
+        label = f"kill {number}: {victim} {moment}, time {times}, seed {_SEED}"
+        print(label)  # noqa: T201 - shown when it fails
+        if moment == _ANY:
+            world.gate.strike_after(seed.uniform(0.1, 4), strike)
+        else:
+            world.gate.arm(moment, times, strike)
+        flow_run_id = await world.tick(scheduled)
+        run_ids = [await world.submit(instance) for instance in submitted]
+        await world.wait_for_strike()
+        tally.kills += 1
+        try:
+            await world.wait_for_ends()
+        except AssertionError:
+            tally.active += len(await world.list_runs(statuses=ACTIVE))
+            raise
+        told = await world.list_runs(scheduled.instance_id)
+        assert len(told) == number + 1, label  # each tick has one run, or says why it has none
+        for run in [told[0], *[await world.get_run(run_id) for run_id in run_ids]]:
+            end = await world.end_in_prefect(run)
+            if end not in _SAME_END[run.status]:
+                tally.differing.append(f"{label}: {end}, and {run}")
+            tally.runs += 1
+            tally.ends[run_pb2.RunStatus.Name(run.status).removeprefix("RUN_STATUS_")] += 1
+        assert (await world.prefect.state(flow_run_id))["type"] in FINAL, label
