@@ -105,7 +105,7 @@ async def build(settings: Settings, outside: Outside) -> App:
     drift = DriftWatch(environment, pairings, reconcile_loop.wake, plans)
     drift_loop = Loop("drift", settings.drift_interval_seconds, drift.step)
     database.on_appended(reconcile_loop.wake)
-    comparison = Comparison(broker, "instance-service")
+    comparison = Comparison(broker, "instance-service", settings.comparison_grace_seconds)
     comparing = Comparing(environment, comparison, settings.tenants, lambda: relay.is_leader)
     comparison_loop = Loop("comparison", settings.comparison_interval_seconds, comparing.step)
     comparing.listen(comparison_loop.wake)

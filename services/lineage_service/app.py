@@ -59,7 +59,9 @@ def build(settings: Settings) -> App:
         filter_subjects=consumers.RUN_SUBJECTS,
         apply=received.apply_run_events,
     )
-    consumers.Compared(services, database, Comparison(broker, "lineage-service")).listen()
+    consumers.Compared(
+        services, database, Comparison(broker, "lineage-service", settings.comparison_grace_seconds)
+    ).listen()
     server = Server(
         settings,
         "lineage-service",

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lineage_service import events
+from lineage_service.domain.flows import FlowKey
 from lineage_service.store.comparison import RunNumbers
 from lineage_service.use_cases import comparison
 from lineage_service.use_cases.events import Services, apply_run_facts, apply_snapshots
-from optaic.common.v1.flow_pb2 import FlowRef
 from optaic.instance.v1.instance_comparison_pb2 import InstancePage, InstancesWanted
 from optaic.lineage.v1.lineage_comparison_pb2 import FlowEntry, FlowPage, FlowsWanted
 from optaic.run.v1.run_comparison_pb2 import RunPage, RunsWanted
@@ -74,13 +74,15 @@ class Compared:
             for entry in page.instances
         }
         wanted = await comparison.list_wanted_instances(self._database, tenant_id, after, until, listed)
-        await self._channel.ask(tenant_id, "instances.wanted", wanted, _instances_wanted)
+        await self._channel.ask(
+            tenant_id, "instances.wanted", wanted, _instances_wanted, at_once=page.at_once
+        )
         entries = [
             FlowEntry(flow=events.flow_ref(*key), revision=revision)
             for key, revision in await comparison.list_flows(self._database, tenant_id, after, until)
         ]
         for start in range(0, len(entries), _PAGE):
-            page_of_flows = FlowPage(flows=entries[start : start + _PAGE])
+            page_of_flows = FlowPage(flows=entries[start : start + _PAGE], at_once=page.at_once)
             await self._channel.say(tenant_id, "flows.page", page_of_flows)
 
     async def _compare_runs(self, tenant_id: str, page: RunPage) -> None:
@@ -90,12 +92,12 @@ class Compared:
                 entry.ended_run_number,
                 entry.outcome_run_number,
                 entry.completed_run_number,
+                entry.full_run_number,
             )
             for entry in page.flows
         }
         wanted = await comparison.list_wanted_runs(self._database, tenant_id, listed)
-        flows = [events.flow_ref(*key) for key in wanted]
-        await self._channel.ask(tenant_id, "runs.wanted", flows, _runs_wanted)
+        await self._channel.ask(tenant_id, "runs.wanted", wanted, _runs_wanted, at_once=page.at_once)
 
     async def _tell(self, tenant_id: str, wanted: FlowsWanted) -> None:
         keys = sorted({events.flow_key(flow) for flow in wanted.flows})
@@ -106,5 +108,5 @@ def _instances_wanted(instance_ids: Sequence[str]) -> InstancesWanted:
     return InstancesWanted(instance_ids=instance_ids)
 
 
-def _runs_wanted(flows: Sequence[FlowRef]) -> RunsWanted:
-    return RunsWanted(flows=flows)
+def _runs_wanted(keys: Sequence[FlowKey]) -> RunsWanted:
+    return RunsWanted(flows=[events.flow_ref(*key) for key in keys])

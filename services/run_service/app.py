@@ -88,7 +88,7 @@ async def build(
         Loop("ticks", settings.tick_interval_seconds, Ticker(deps).step),
         Loop("watches", settings.watch_poll_seconds, watches.look),
     ]
-    Compared(deps, Comparison(broker, "run-service")).listen()
+    Compared(deps, Comparison(broker, "run-service", settings.comparison_grace_seconds)).listen()
     server = Server(
         settings,
         "run-service",

@@ -79,11 +79,14 @@ class Compared:
                 ended_run_number=flow.ended,
                 outcome_run_number=flow.outcome,
                 completed_run_number=flow.completed,
+                full_run_number=flow.full,
             )
             for flow in newest
         ]
         for start in range(0, len(entries), _PAGE):
-            await self._channel.say(tenant_id, "runs.page", RunPage(flows=entries[start : start + _PAGE]))
+            await self._channel.say(
+                tenant_id, "runs.page", RunPage(flows=entries[start : start + _PAGE], at_once=page.at_once)
+            )
 
     async def _publish_again(self, tenant_id: str, wanted: RunsWanted) -> None:
         flows = {

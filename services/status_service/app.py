@@ -66,7 +66,9 @@ class Application:
                 consumers.on_flow_statuses_changed, self.live, self.feed.wake, SystemClock(), new_id
             ),
         )
-        consumers.Compared(self.database, Comparison(self.broker, "status-service")).listen()
+        consumers.Compared(
+            self.database, Comparison(self.broker, "status-service", self.settings.comparison_grace_seconds)
+        ).listen()
         compaction = Compaction(self.database, settings.watch_retention_revisions)
         self.compaction = Loop("compaction", settings.compaction_interval_seconds, compaction.step)
         self.relay = Relay(self.database, self.broker)

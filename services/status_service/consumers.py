@@ -157,7 +157,9 @@ class Compared:
         wanted = await use_cases.list_wanted_instances(
             self._database, tenant_id, page.after_instance_id, page.until_instance_id, listed
         )
-        await self._channel.ask(tenant_id, "instances.wanted", wanted, _instances_wanted)
+        await self._channel.ask(
+            tenant_id, "instances.wanted", wanted, _instances_wanted, at_once=page.at_once
+        )
 
     async def _compare_flows(self, tenant_id: str, page: FlowPage) -> None:
         listed = {
@@ -165,16 +167,17 @@ class Compared:
             for entry in page.flows
         }
         wanted = await use_cases.list_wanted_flows(self._database, tenant_id, listed)
-        flows = [
-            FlowRef(instance_id=instance_id, flow_kind=enum_number(FlowKind, kind))
-            for instance_id, kind in wanted
-        ]
-        await self._channel.ask(tenant_id, "flows.wanted", flows, _flows_wanted)
+        await self._channel.ask(tenant_id, "flows.wanted", wanted, _flows_wanted, at_once=page.at_once)
 
 
 def _instances_wanted(instance_ids: Sequence[str]) -> InstancesWanted:
     return InstancesWanted(instance_ids=instance_ids)
 
 
-def _flows_wanted(flows: Sequence[FlowRef]) -> FlowsWanted:
-    return FlowsWanted(flows=flows)
+def _flows_wanted(keys: Sequence[tuple[str, str]]) -> FlowsWanted:
+    return FlowsWanted(
+        flows=[
+            FlowRef(instance_id=instance_id, flow_kind=enum_number(FlowKind, kind))
+            for instance_id, kind in keys
+        ]
+    )

@@ -12,6 +12,7 @@ from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.status.v1 import status_pb2
 from servicekit import outbox, pages
 from servicekit.clock import Clock
+from servicekit.comparison import Lacked
 from servicekit.consumer import insert_consumed
 from servicekit.database import Database
 from servicekit.enums import enum_number
@@ -204,30 +205,36 @@ async def list_wanted_instances(
     after: str,
     until: str,
     listed: Mapping[str, tuple[int, datetime]],
-) -> list[str]:
-    """Return the instances of which the owner has other news than we, or that it no longer has.
+) -> dict[str, Lacked]:
+    """Return the instances of which the owner has other news than we, or that it no longer has; and which these are.
 
     `listed` are its instances after one id up to another, with their revisions and update times.
     """
     async with database.read(tenant_id) as connection:
         known = await store.list_positions(connection, tenant_id, after, until, listed.keys())
-    wanted = [each for each, (*_, is_deleted) in known.items() if not is_deleted and each not in listed]
+    wanted: dict[str, Lacked] = {
+        each: "gone" for each, (*_, is_deleted) in known.items() if not is_deleted and each not in listed
+    }
     for instance_id, position in listed.items():
         ours = known.get(instance_id)
         if ours is None or (not ours[2] and ours[:2] < position):
-            wanted.append(instance_id)
-    return sorted(wanted)
+            wanted[instance_id] = position
+    return wanted
 
 
 async def list_wanted_flows(
     database: Database, tenant_id: str, listed: Mapping[tuple[str, str], int]
-) -> list[tuple[str, str]]:
-    """Return the flows that were told at a later revision than we know of."""
+) -> dict[tuple[str, str], Lacked]:
+    """Return the flows that were told at a later revision than we know of; and the revision."""
     instance_ids = {instance_id for instance_id, _ in listed}
     async with database.read(tenant_id) as connection:
         known = await store.list_flow_revisions(connection, tenant_id, instance_ids)
         deleted = await store.list_deleted(connection, tenant_id, instance_ids)
-    return [key for key, revision in listed.items() if key[0] not in deleted and known.get(key, 0) < revision]
+    return {
+        key: revision
+        for key, revision in listed.items()
+        if key[0] not in deleted and known.get(key, 0) < revision
+    }
 
 
 def _stamped(row: store.StatusRow) -> status_pb2.InstanceStatus:

@@ -1,16 +1,19 @@
 """How services compare what they have: in messages that nobody keeps, since the next comparison says it all again.
 
 Owners say page by page what there is; who keeps some of it too asks for what it lacks; owners publish that again.
-It must not be the way by which anything is changed: only events change something.
+It must not be the way by which anything is changed: only events change something. What is lacking may be on its way,
+in an outbox or at the broker: it is asked for when it is lacking for a while, then ever more rarely.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
 
 import structlog
 from google.protobuf.message import DecodeError, Message
@@ -23,18 +26,63 @@ _NOW, _ENDED = f"{_ROOT}.now", f"{_ROOT}.ended"
 _MOST_WANTED = 200  # in one message: what it leads to is one transaction
 _ASK_AGAIN_SECONDS = 10.0
 _SETTLING_SECONDS = 2.0
-_ASK_AGAIN_SECONDS = 10.0
+_LONGEST_PAUSE = 3600.0  # seconds between two times that the same is asked for
+_MOST_ASKED = 5_000  # of one tenant, topic and grace
+_MOST_REMEMBERED = 100_000
 _log = structlog.get_logger(__name__)
 M = TypeVar("M", bound=Message)
-W = TypeVar("W")
+K = TypeVar("K", bound=Hashable)
+Lacked: TypeAlias = Hashable  # the state of something that somebody has not heard of
+
+
+@dataclass
+class _Lack:
+    what: Lacked
+    due: float
+    pause: float
+
+
+class Lacks:
+    """What is lacking, since when, and how often it was asked for; in this process only, and bounded."""
+
+    def __init__(self, grace: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._grace = grace
+        self._clock = clock
+        self._lacks: dict[Hashable, _Lack] = {}  # those last that were seen last
+        self._asked: dict[Hashable, tuple[float, int]] = {}  # begin of a grace, and how many were asked for
+
+    def choose(self, scope: Hashable, lacked: Mapping[K, Lacked], *, at_once: bool) -> list[K]:
+        """Return for what to ask now; at once: for all of it."""
+        now, chosen = self._clock(), []
+        begin, count = self._asked.get(scope, (now, 0))
+        if now - begin >= self._grace:
+            begin, count = now, 0
+        found: dict[K, _Lack] = {}
+        for key, what in lacked.items():
+            lack = self._lacks.pop((scope, key), None)
+            if lack is None or lack.what != what:
+                lack = _Lack(what, now + self._grace, self._grace)
+            found[key] = self._lacks[(scope, key)] = lack
+        for key in sorted(found, key=lambda key: found[key].due):  # first those that were never asked for
+            lack = found[key]
+            if at_once or (now >= lack.due and count < _MOST_ASKED):
+                chosen.append(key)
+                count += 1
+                lack.pause = min(2 * lack.pause, _LONGEST_PAUSE)
+                lack.due = now + lack.pause
+        self._asked[scope] = (begin, count)
+        while len(self._lacks) > _MOST_REMEMBERED:
+            del self._lacks[next(iter(self._lacks))]
+        return chosen
 
 
 class Comparison:
     """One service's part in it, to be set up before the broker is connected; of several replicas one hears each message."""
 
-    def __init__(self, broker: Broker, service: str) -> None:
+    def __init__(self, broker: Broker, service: str, grace: float) -> None:
         self._broker = broker
         self._service = service
+        self._lacks = Lacks(grace)
 
     def on(self, topic: str, kind: type[M], handle: Callable[[str, M], Awaitable[None]]) -> None:
         """Call `handle(tenant_id, message)` for what is said on a topic, such as `instances.page`."""
@@ -57,9 +105,16 @@ class Comparison:
         await self._broker.publish_live(f"{_ROOT}.{tenant_id}.{topic}", message.SerializeToString())
 
     async def ask(
-        self, tenant_id: str, topic: str, wanted: Sequence[W], make: Callable[[Sequence[W]], Message]
+        self,
+        tenant_id: str,
+        topic: str,
+        lacked: Mapping[K, Lacked],
+        make: Callable[[Sequence[K]], Message],
+        *,
+        at_once: bool,
     ) -> None:
-        """Ask an owner for what is wanted, some at a time."""
+        """Ask an owner for what is lacking, some at a time; unless at once, not for what may be on its way."""
+        wanted = self._lacks.choose((tenant_id, topic), lacked, at_once=at_once)
         if wanted:
             _log.info("asks for what it lacks", topic=topic, tenant_id=tenant_id, count=len(wanted))
         for start in range(0, len(wanted), _MOST_WANTED):

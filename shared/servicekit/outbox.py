@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +30,12 @@ async def append(connection: AsyncConnection, events: Sequence[Event]) -> None:
     if events:
         await connection.execute(sa.insert(outbox), [outbox_row(event) for event in events])
         note(events)
+
+
+async def list_waiting(connection: AsyncConnection, resource_ids: Collection[str]) -> set[str]:
+    """Return those of the transaction's tenant's resources of which an event waits to be published."""
+    statement = sa.select(outbox.c.resource_id).distinct()
+    return set((await connection.execute(statement.where(outbox.c.resource_id.in_(resource_ids)))).scalars())
 
 
 def outbox_row(event: Event) -> dict[str, Any]:

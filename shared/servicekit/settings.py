@@ -65,6 +65,11 @@ class ServiceSettings(BaseSettings):
         description="Wait for a free connection, within the call's deadline; then the call gets UNAVAILABLE.",
     )
     statement_timeout_seconds: float = Field(default=30.0, gt=0, description="Longest single SQL statement.")
+    comparison_grace_seconds: float = Field(
+        default=60.0,
+        gt=0,
+        description="What another service has and this one lacks for so long is asked for at the next comparison.",
+    )
     health_interval_seconds: float = Field(
         default=2.0, gt=0, description="Time between checks of dependencies."
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from instance_service.use_cases import comparison as use_cases
 from instance_service.use_cases.environment import Environment
+from optaic.common.v1.flow_pb2 import FLOW_KIND_REFRESH, FlowRef
 from optaic.instance.v1.instance_comparison_pb2 import InstancesWanted
 from optaic.run.v1.run_comparison_pb2 import RunPage, RunsWanted
 from servicekit.comparison import Comparison
@@ -48,6 +49,7 @@ class Comparing:
             return False
         for tenant_id in await use_cases.list_tenants(self._environment, self._tenants):
             async for page in use_cases.pages(self._environment, tenant_id):
+                page.at_once = bool(requests)
                 await self._comparison.say(tenant_id, "instances.page", page)
                 await asyncio.sleep(_PAUSE)
         for request_id in requests:
@@ -59,4 +61,9 @@ class Comparing:
 
     async def _compare_runs(self, tenant_id: str, page: RunPage) -> None:
         wanted = await use_cases.list_old_outputs(self._environment, tenant_id, page.flows)
-        await self._comparison.ask(tenant_id, "runs.wanted", wanted, lambda flows: RunsWanted(flows=flows))
+        await self._comparison.ask(tenant_id, "runs.wanted", wanted, _runs_wanted, at_once=page.at_once)
+
+
+def _runs_wanted(instance_ids: Sequence[str]) -> RunsWanted:
+    flows = [FlowRef(instance_id=each, flow_kind=FLOW_KIND_REFRESH) for each in instance_ids]
+    return RunsWanted(flows=flows)

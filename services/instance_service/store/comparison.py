@@ -10,7 +10,11 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 _NEXT_TENANT = sa.text("""
-    select tenant_id from reconciliations where tenant_id > :after order by tenant_id limit 1
+    select min(tenant_id) from (
+        (select tenant_id from tenants where tenant_id > :after order by tenant_id limit 1)
+        union all
+        (select tenant_id from reconciliations where tenant_id > :after order by tenant_id limit 1)
+    ) as found
 """)
 # Of components nothing is published: they are told with what they make up.
 _LIST_PAGE = sa.text("""
@@ -38,7 +42,7 @@ class Entry(NamedTuple):
 
 
 async def next_tenant(connection: AsyncConnection, after: str) -> str | None:
-    """Return the first tenant after another that has instances; on the infra login."""
+    """Return the first tenant after another that has instances, or had some; on the infra login."""
     return (await connection.execute(_NEXT_TENANT, {"after": after})).scalar_one_or_none()
 
 

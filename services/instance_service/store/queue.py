@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 _ENQUEUE = sa.text("""
+    with known as (insert into tenants (tenant_id) values (:tenant_id) on conflict do nothing)
     insert into reconciliations (tenant_id, instance_id, due_time, attempts)
     select :tenant_id, unnest(cast(:instance_ids as uuid[])), now(), 0
     on conflict (tenant_id, instance_id) do update set due_time = now(), attempts = 0

@@ -9,7 +9,7 @@ from instance_service.store import comparison as store
 from instance_service.store import instances
 from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.shapes import timestamp
-from optaic.common.v1.flow_pb2 import FLOW_KIND_REFRESH, FlowRef
+from optaic.common.v1.flow_pb2 import FLOW_KIND_REFRESH
 from optaic.instance.v1.instance_comparison_pb2 import InstanceEntry, InstancePage
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance, InstanceKind
 from optaic.run.v1.run_comparison_pb2 import RunEntry
@@ -22,7 +22,10 @@ _REASON = "published again: somebody had not received it"
 
 
 async def list_tenants(environment: Environment, known: Iterable[str]) -> list[str]:
-    """Return the tenants that have instances, and those that are known anyway."""
+    """Return the tenants that have instances, or had some, and those that are known anyway.
+
+    Of a tenant whose last instance is gone others may still have what they did not hear of.
+    """
     tenants, after = set(known), ""
     while True:
         async with environment.database.infra() as connection:
@@ -62,10 +65,14 @@ def _entry(entry: store.Entry) -> InstanceEntry:
 
 
 async def publish_again(environment: Environment, tenant_id: str, instance_ids: Sequence[str]) -> None:
-    """Publish instances as they are; those that are gone, as gone."""
-    wanted = sorted({each for each in instance_ids if is_id(each)})
+    """Publish instances as they are; those that are gone, as gone.
+
+    Those of which an event waits in the outbox are left alone: who lacks more than that asks again.
+    """
+    asked = {each for each in instance_ids if is_id(each)}
     events = environment.events(tenant_id)
     async with environment.database.transaction(tenant_id) as connection:
+        wanted = sorted(asked - await outbox.list_waiting(connection, asked))
         found = await instances.get_snapshots(connection, tenant_id, wanted)
         again = []
         for instance_id in wanted:
@@ -82,15 +89,15 @@ async def publish_again(environment: Environment, tenant_id: str, instance_ids: 
 
 async def list_old_outputs(
     environment: Environment, tenant_id: str, flows: Iterable[RunEntry]
-) -> list[FlowRef]:
-    """Return the refreshes whose newest output is not known here."""
+) -> dict[str, int]:
+    """Return the instances whose newest output is not known here, with the number of the run that wrote it."""
     numbers = {
         entry.flow.instance_id: entry.completed_run_number
         for entry in flows
         if entry.flow.flow_kind == FLOW_KIND_REFRESH and entry.completed_run_number
     }
     if not numbers:
-        return []
+        return {}
     async with environment.database.read(tenant_id) as connection:
         found = await store.list_old_outputs(connection, tenant_id, numbers)
-    return [FlowRef(instance_id=each, flow_kind=FLOW_KIND_REFRESH) for each in found]
+    return {instance_id: numbers[instance_id] for instance_id in found}

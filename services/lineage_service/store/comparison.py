@@ -25,7 +25,8 @@ _LIST_FLOWS = sa.text(f"""
 """)  # noqa: S608 - a constant of ours
 _LIST_RUN_NUMBERS = sa.text("""
     select cast(d.instance_id as text), d.flow_kind, coalesce(f.run_number, 0), coalesce(f.ended_run_number, 0),
-           coalesce(f.outcome_run_number, 0), coalesce(f.completed_run_number, 0)
+           coalesce(f.outcome_run_number, 0), coalesce(f.completed_run_number, 0),
+           coalesce(f.full_run_number, f.completed_run_number, 0)
     from unnest(cast(:instance_ids as uuid[]), cast(:flow_kinds as text[])) as d(instance_id, flow_kind)
     left join flows f on f.tenant_id = :tenant_id and f.instance_id = d.instance_id and f.flow_kind = d.flow_kind
     where not exists (select from instances i where i.tenant_id = :tenant_id and i.instance_id = d.instance_id
@@ -35,12 +36,13 @@ _FIRST_ID = "00000000-0000-0000-0000-000000000000"
 
 
 class RunNumbers(NamedTuple):
-    """The newest run of a flow, and the newest that ended, that completed or failed, and that completed."""
+    """The newest run of a flow, and the newest that ended, that completed or failed, that completed, of all dates."""
 
     run_number: int
     ended: int
     outcome: int
     completed: int
+    full: int
 
 
 async def list_instances(

@@ -11,6 +11,7 @@ from lineage_service.store import reads
 from lineage_service.store.comparison import RunNumbers
 from lineage_service.use_cases.events import Services, tell_again
 from optaic.instance.v1 import instance_pb2
+from servicekit.comparison import Lacked
 from servicekit.database import Database, lock_tenant
 
 _COMPONENT_KINDS = (
@@ -29,20 +30,20 @@ class Listed(NamedTuple):
 
 async def list_wanted_instances(
     database: Database, tenant_id: str, after: str, until: str, listed: Mapping[str, Listed]
-) -> list[str]:
-    """Return the instances of which the owner has other news, or that it no longer has."""
+) -> dict[str, Lacked]:
+    """Return the instances of which the owner has other news, or that it no longer has; and which these are."""
     async with database.read(tenant_id) as connection:
         known = await store.list_instances(
             connection, tenant_id, after, until, list(listed), _COMPONENT_KINDS
         )
-    gone = [each for each, (_, is_deleted) in known.items() if not is_deleted and each not in listed]
+    gone = {each: "gone" for each, (_, is_deleted) in known.items() if not is_deleted and each not in listed}
     # One that is being deleted waits, perhaps, to be told again that nothing of it is left here.
-    behind = [
-        instance_id
+    behind = {
+        instance_id: instance
         for instance_id, instance in listed.items()
         if instance.is_deleting or known.get(instance_id, (-1, False))[0] < instance.revision
-    ]
-    return sorted([*gone, *behind])
+    }
+    return {**gone, **behind}
 
 
 async def list_flows(database: Database, tenant_id: str, after: str, until: str) -> list[tuple[FlowKey, int]]:
@@ -53,15 +54,15 @@ async def list_flows(database: Database, tenant_id: str, after: str, until: str)
 
 async def list_wanted_runs(
     database: Database, tenant_id: str, listed: Mapping[FlowKey, RunNumbers]
-) -> list[FlowKey]:
-    """Return the flows of which a newer run has started, ended or completed than is known here."""
+) -> dict[FlowKey, Lacked]:
+    """Return the flows of which a newer run has started, ended or completed than is known here; and its numbers."""
     async with database.read(tenant_id) as connection:
         known = await store.list_run_numbers(connection, tenant_id, list(listed))
-    return [
-        key
+    lacked = {
+        key: tuple(theirs if ours < theirs else 0 for ours, theirs in zip(numbers, listed[key], strict=True))
         for key, numbers in known.items()
-        if any(ours < theirs for ours, theirs in zip(numbers, listed[key], strict=True))
-    ]
+    }
+    return {key: numbers for key, numbers in lacked.items() if any(numbers)}
 
 
 async def tell_flows(services: Services, database: Database, tenant_id: str, keys: Sequence[FlowKey]) -> None:

@@ -16,14 +16,16 @@ _OF_FLOW = """
 _NEWEST = "order by run_number desc limit 1"
 _SELECT = f"""
     select cast(f.instance_id as text), f.flow_kind, newest.run_number, coalesce(ended.run_number, 0),
-           coalesce(outcome.run_number, 0), coalesce(completed.run_number, 0),
+           coalesce(outcome.run_number, 0), coalesce(completed.run_number, 0), coalesce(whole.run_number, 0),
            array_remove(array[cast(newest.run_id as text), cast(ended.run_id as text),
-                              cast(outcome.run_id as text), cast(completed.run_id as text)], null)
+                              cast(outcome.run_id as text), cast(completed.run_id as text),
+                              cast(whole.run_id as text)], null)
     from flows f
     cross join lateral ({_OF_FLOW} {_NEWEST}) newest
     left join lateral ({_OF_FLOW} and status not in ('pending', 'running') {_NEWEST}) ended on true
     left join lateral ({_OF_FLOW} and status in ('completed', 'failed') {_NEWEST}) outcome on true
     left join lateral ({_OF_FLOW} and status = 'completed' {_NEWEST}) completed on true
+    left join lateral ({_OF_FLOW} and status = 'completed' and not is_partial_range {_NEWEST}) whole on true
     where f.tenant_id = :tenant_id and not f.is_deleted
 """  # noqa: S608 - constants of ours
 _LIST_RANGE = sa.text(f"""{_SELECT}
@@ -38,7 +40,10 @@ _FIRST_ID = "00000000-0000-0000-0000-000000000000"
 
 
 class NewestRuns(NamedTuple):
-    """The numbers of a flow's newest run, and of the newest that ended, that has an outcome, that completed; and their ids."""
+    """The numbers of a flow's newest run, and of the newest that ended, that has an outcome, that completed, of all dates.
+
+    And the ids of these runs.
+    """
 
     instance_id: str
     flow_kind: str
@@ -46,6 +51,7 @@ class NewestRuns(NamedTuple):
     ended: int
     outcome: int
     completed: int
+    full: int
     run_ids: list[str]
 
 

@@ -19,8 +19,13 @@ async def list_newest(deps: Dependencies, tenant_id: str, after: str, until: str
 
 
 async def publish_again(deps: Dependencies, tenant_id: str, flows: Collection[tuple[str, str]]) -> None:
-    """Publish the last event of the newest runs of flows again; under new ids, or the broker would take them for repetitions."""
+    """Publish the last event of the newest runs of flows again; under new ids, or the broker would take them for repetitions.
+
+    Flows of which an event waits in the outbox are left alone: who lacks more than that asks again.
+    """
     async with deps.database.transaction(tenant_id) as connection:
+        waiting = await outbox.list_waiting(connection, {instance_id for instance_id, _ in flows})
+        flows = [flow for flow in flows if flow[0] not in waiting]
         found = await store.list_flows(connection, tenant_id, flows)
         run_ids = {run_id for flow in found for run_id in flow.run_ids}
         records = await run_store.list_runs_by_id(connection, tenant_id, run_ids) if run_ids else []

@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from devstack.postgres import Postgres
+from instance_service.use_cases.comparison import list_tenants
 from optaic.common.v1.flow_pb2 import FLOW_KIND_REFRESH, FlowRef
 from optaic.instance.v1.instance_comparison_pb2 import InstancesWanted
 from optaic.instance.v1.instance_pb2 import Instance
@@ -53,10 +54,10 @@ class World:
         await self.delete("gone")
         await self.plane.rest()
 
-    async def run(self, name: str) -> None:
+    async def run(self, name: str, **fields: Any) -> None:
         """Run one of them; what it writes is new."""
         run = self.plane.run
-        submitted = await run.submit(self.instances[name])
+        submitted = await run.submit(self.instances[name], **fields)
 
         async def dispatched() -> str:
             return (await run.get(submitted.run_id)).orchestrator_run_id
@@ -121,6 +122,11 @@ async def _execute(plane: ControlPlane, service: str, *statements: str, **parame
 
 async def _forget(plane: ControlPlane, service: str) -> None:
     await _execute(plane, service, *(f"delete from {table}" for table in _KEPT[service]))  # noqa: S608 - constants
+
+
+async def _select(plane: ControlPlane, statement: str, **parameters: str) -> Any:
+    async with plane.lineage.app.database.read(TENANT) as connection:
+        return (await connection.execute(sa.text(statement), parameters)).scalar_one()
 
 
 @pytest.fixture
@@ -200,6 +206,58 @@ async def test_a_deletion_that_was_lost_is_made_up_for(world: World) -> None:
     await world.becomes(before)
 
 
+async def test_a_run_of_all_dates_that_was_lost_is_found_behind_runs_of_a_range(world: World) -> None:
+    """The newest run of any kind is known: that its predecessor was is not said by its number."""
+    await world.run("prices")
+    await world.run("prices", parameters={"start": "2021-12-01"})
+    await world.plane.rest()
+    prices = world.instances["prices"].instance_id
+    number = "select full_run_number from flows where instance_id = cast(:prices as uuid)"
+    lose = "update flows set full_run_number = 1 where instance_id = cast(:prices as uuid)"
+    assert await _select(world.plane, number, prices=prices) == 2
+    await _execute(world.plane, "lineage", lose, prices=prices)
+
+    async def is_known() -> bool:
+        await compare_now(world.nats.url, 60)
+        await world.plane.rest()
+        return await _select(world.plane, number, prices=prices) == 2
+
+    await eventually(is_known, 60)
+    assert await compare_now(world.nats.url, 60) == 0
+
+
+async def test_what_is_left_of_a_tenant_without_instances_is_found(world: World) -> None:
+    gone = world.instances["gone"].instance_id
+    for name in ("momentum", "prices"):
+        await world.delete(name)
+    await world.plane.rest()
+    assert await list_tenants(world.plane.instance.app.environment, []) == [TENANT]
+    left = "update instances set is_deleted = false where instance_id = cast(:gone as uuid)"
+    for service in ("lineage", "status"):
+        await _execute(world.plane, service, left, gone=gone)
+    assert await compare_now(world.nats.url, 60) > 0
+
+
+async def test_what_is_on_its_way_is_not_asked_for(postgres_server: Postgres, nats: NatsServer) -> None:
+    del postgres_server
+    settings = {
+        "instance": {"comparison_interval_seconds": 0.05},
+        "status": {"comparison_grace_seconds": 3600},
+        "lineage": {"comparison_grace_seconds": 3600},
+    }
+    async with control_plane(nats.url, settings) as plane:
+        world = World(plane, nats)
+        await world.create()
+        client = plane.run.nats
+        asked = await client.subscribe("optaic-compare.*.instances.wanted")
+        said = await client.subscribe("optaic-compare.*.instances.page")
+        await client.flush()
+        await _forget(plane, "status")
+        for _ in range(5):
+            await said.next_msg(20)
+        assert asked.pending_msgs == 0
+
+
 async def test_who_has_missed_nothing_asks_for_nothing(world: World) -> None:
     assert await compare_now(world.nats.url, 60) == 0
     prices = world.instances["prices"]
@@ -234,7 +292,11 @@ async def test_what_is_published_again_changes_nothing(world: World) -> None:
 
 async def test_the_services_compare_by_themselves(postgres_server: Postgres, nats: NatsServer) -> None:
     del postgres_server
-    settings = {"instance": {"comparison_interval_seconds": 0.2}}
+    settings = {
+        "instance": {"comparison_interval_seconds": 0.2},
+        "status": {"comparison_grace_seconds": 1},
+        "lineage": {"comparison_grace_seconds": 1},
+    }
     async with control_plane(nats.url, settings) as plane:
         world = World(plane, nats)
         await world.create()

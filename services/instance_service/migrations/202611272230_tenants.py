@@ -1,0 +1,25 @@
+"""Tenants that had instances: what others keep of these is compared also after the last one is gone."""
+
+from alembic import op
+
+from servicekit import schema
+
+revision = "202611272230"
+down_revision = "202611211800"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    # Tenants of before come in with their next change; until then their instances say who they are.
+    op.execute("""
+        create table tenants (
+            tenant_id text not null,
+            constraint pk_tenants primary key (tenant_id)
+        )
+    """)
+    schema.protect_queue(op, "tenants", "instance")
+
+
+def downgrade() -> None:
+    op.execute("drop table tenants")

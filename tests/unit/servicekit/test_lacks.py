@@ -1,0 +1,66 @@
+"""What is lacking is asked for when it has been lacking for a while, then ever more rarely, and never too much at once."""
+
+from __future__ import annotations
+
+from servicekit.comparison import Lacks
+
+GRACE = 60.0
+
+
+class _World:
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.lacks = Lacks(GRACE, lambda: self.now)
+
+    def at(
+        self, seconds: float, lacked: dict[str, int], *, at_once: bool = False, scope: str = "t"
+    ) -> list[str]:
+        self.now = seconds
+        return self.lacks.choose(scope, lacked, at_once=at_once)
+
+
+def test_what_is_lacking_for_a_while_is_asked_for_after_pauses_that_double() -> None:
+    world = _World()
+    asked = [second for second in range(0, 20_000, 10) if world.at(second, {"a": 1})]
+    assert asked == [60, 180, 420, 900, 1860, 3780, 7380, 10980, 14580, 18180]
+
+
+def test_what_comes_in_the_meantime_is_never_asked_for() -> None:
+    """Under a backlog what is lacking is another state each time."""
+    world = _World()
+    assert not any(world.at(30 * number, {"a": number}) for number in range(100))
+    world = _World()
+    assert world.at(0, {"a": 1, "b": 1}) == []
+    assert world.at(61, {"b": 1}) == ["b"]
+
+
+def test_an_operator_does_not_wait() -> None:
+    world = _World()
+    assert world.at(0, {"a": 1}, at_once=True) == ["a"]
+    assert world.at(1, {"a": 1}, at_once=True) == ["a"]
+    assert world.at(100, {"a": 1}) == [], "it was asked for a moment ago"
+
+
+def test_no_more_than_so_many_are_asked_for_and_the_others_next_time() -> None:
+    world = _World()
+    many = {str(number): 1 for number in range(12_000)}
+    assert world.at(0, many) == []
+    found = [world.at(60 * number, many) for number in range(1, 4)]
+    assert [len(each) for each in found] == [5_000] * 3
+    assert set().union(*found) == many.keys(), "first those that were never asked for"
+    assert len(world.at(400, many, at_once=True)) == 12_000
+
+
+def test_tenants_do_not_share_what_may_be_asked_for() -> None:
+    world = _World()
+    many = {str(number): 1 for number in range(6_000)}
+    for scope in ("one", "two"):
+        world.at(0, many, scope=scope)
+    assert [len(world.at(60, many, scope=scope)) for scope in ("one", "two")] == [5_000, 5_000]
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    world = _World()
+    for number in range(30):
+        world.at(number, {f"{number}-{each}": 1 for each in range(5_000)})
+    assert len(world.lacks._lacks) == 100_000
