@@ -31,10 +31,13 @@ class InstancePage(_message.Message):
     AFTER_INSTANCE_ID_FIELD_NUMBER: _builtins.int
     UNTIL_INSTANCE_ID_FIELD_NUMBER: _builtins.int
     INSTANCES_FIELD_NUMBER: _builtins.int
+    AT_ONCE_FIELD_NUMBER: _builtins.int
     after_instance_id: _builtins.str
     """The page has every instance after this id; empty: from the first."""
     until_instance_id: _builtins.str
     """The page has every instance up to this id; empty: to the last."""
+    at_once: _builtins.bool
+    """An operator asked for the comparison: what is lacking is asked for at once, also what may be on its way."""
     @_builtins.property
     def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___InstanceEntry]: ...
     def __init__(
@@ -43,10 +46,11 @@ class InstancePage(_message.Message):
         after_instance_id: _builtins.str = ...,
         until_instance_id: _builtins.str = ...,
         instances: _abc.Iterable[Global___InstanceEntry] | None = ...,
+        at_once: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_instance_id", b"after_instance_id", "instances", b"instances", "until_instance_id", b"until_instance_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_instance_id", b"after_instance_id", "at_once", b"at_once", "instances", b"instances", "until_instance_id", b"until_instance_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from optaic.common.v1 import flow_pb2 as optaic_dot_common_dot_v1_dot_flow__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*optaic/lineage/v1/lineage_comparison.proto\x12\x11optaic.lineage.v1\x1a\x1boptaic/common/v1/flow.proto\"7\n\x08\x46lowPage\x12+\n\x05\x66lows\x18\x01 \x03(\x0b\x32\x1c.optaic.lineage.v1.FlowEntry\"F\n\tFlowEntry\x12\'\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRef\x12\x10\n\x08revision\x18\x02 \x01(\x03\"7\n\x0b\x46lowsWanted\x12(\n\x05\x66lows\x18\x01 \x03(\x0b\x32\x19.optaic.common.v1.FlowRefBX\n\x15\x64\x65v.optaic.lineage.v1P\x01Z)optaic.dev/go/optaic/lineage/v1;lineagev1\xaa\x02\x11Optaic.Lineage.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*optaic/lineage/v1/lineage_comparison.proto\x12\x11optaic.lineage.v1\x1a\x1boptaic/common/v1/flow.proto\"H\n\x08\x46lowPage\x12+\n\x05\x66lows\x18\x01 \x03(\x0b\x32\x1c.optaic.lineage.v1.FlowEntry\x12\x0f\n\x07\x61t_once\x18\x02 \x01(\x08\"F\n\tFlowEntry\x12\'\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRef\x12\x10\n\x08revision\x18\x02 \x01(\x03\"7\n\x0b\x46lowsWanted\x12(\n\x05\x66lows\x18\x01 \x03(\x0b\x32\x19.optaic.common.v1.FlowRefBX\n\x15\x64\x65v.optaic.lineage.v1P\x01Z)optaic.dev/go/optaic/lineage/v1;lineagev1\xaa\x02\x11Optaic.Lineage.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,9 +34,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\025dev.optaic.lineage.v1P\001Z)optaic.dev/go/optaic/lineage/v1;lineagev1\252\002\021Optaic.Lineage.V1'
   _globals['_FLOWPAGE']._serialized_start=94
-  _globals['_FLOWPAGE']._serialized_end=149
-  _globals['_FLOWENTRY']._serialized_start=151
-  _globals['_FLOWENTRY']._serialized_end=221
-  _globals['_FLOWSWANTED']._serialized_start=223
-  _globals['_FLOWSWANTED']._serialized_end=278
+  _globals['_FLOWPAGE']._serialized_end=166
+  _globals['_FLOWENTRY']._serialized_start=168
+  _globals['_FLOWENTRY']._serialized_end=238
+  _globals['_FLOWSWANTED']._serialized_start=240
+  _globals['_FLOWSWANTED']._serialized_end=295
 # @@protoc_insertion_point(module_scope)

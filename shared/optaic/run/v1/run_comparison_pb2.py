@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from optaic.common.v1 import flow_pb2 as optaic_dot_common_dot_v1_dot_flow__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"optaic/run/v1/run_comparison.proto\x12\roptaic.run.v1\x1a\x1boptaic/common/v1/flow.proto\"1\n\x07RunPage\x12&\n\x05\x66lows\x18\x01 \x03(\x0b\x32\x17.optaic.run.v1.RunEntry\"\x9b\x01\n\x08RunEntry\x12\'\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRef\x12\x12\n\nrun_number\x18\x02 \x01(\x03\x12\x18\n\x10\x65nded_run_number\x18\x03 \x01(\x03\x12\x1a\n\x12outcome_run_number\x18\x04 \x01(\x03\x12\x1c\n\x14\x63ompleted_run_number\x18\x05 \x01(\x03\"6\n\nRunsWanted\x12(\n\x05\x66lows\x18\x01 \x03(\x0b\x32\x19.optaic.common.v1.FlowRefBH\n\x11\x64\x65v.optaic.run.v1P\x01Z!optaic.dev/go/optaic/run/v1;runv1\xaa\x02\rOptaic.Run.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"optaic/run/v1/run_comparison.proto\x12\roptaic.run.v1\x1a\x1boptaic/common/v1/flow.proto\"B\n\x07RunPage\x12&\n\x05\x66lows\x18\x01 \x03(\x0b\x32\x17.optaic.run.v1.RunEntry\x12\x0f\n\x07\x61t_once\x18\x02 \x01(\x08\"\xb4\x01\n\x08RunEntry\x12\'\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRef\x12\x12\n\nrun_number\x18\x02 \x01(\x03\x12\x18\n\x10\x65nded_run_number\x18\x03 \x01(\x03\x12\x1a\n\x12outcome_run_number\x18\x04 \x01(\x03\x12\x1c\n\x14\x63ompleted_run_number\x18\x05 \x01(\x03\x12\x17\n\x0f\x66ull_run_number\x18\x06 \x01(\x03\"6\n\nRunsWanted\x12(\n\x05\x66lows\x18\x01 \x03(\x0b\x32\x19.optaic.common.v1.FlowRefBH\n\x11\x64\x65v.optaic.run.v1P\x01Z!optaic.dev/go/optaic/run/v1;runv1\xaa\x02\rOptaic.Run.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,9 +34,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\021dev.optaic.run.v1P\001Z!optaic.dev/go/optaic/run/v1;runv1\252\002\rOptaic.Run.V1'
   _globals['_RUNPAGE']._serialized_start=82
-  _globals['_RUNPAGE']._serialized_end=131
-  _globals['_RUNENTRY']._serialized_start=134
-  _globals['_RUNENTRY']._serialized_end=289
-  _globals['_RUNSWANTED']._serialized_start=291
-  _globals['_RUNSWANTED']._serialized_end=345
+  _globals['_RUNPAGE']._serialized_end=148
+  _globals['_RUNENTRY']._serialized_start=151
+  _globals['_RUNENTRY']._serialized_end=331
+  _globals['_RUNSWANTED']._serialized_start=333
+  _globals['_RUNSWANTED']._serialized_end=387
 # @@protoc_insertion_point(module_scope)

@@ -28,16 +28,20 @@ class RunPage(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FLOWS_FIELD_NUMBER: _builtins.int
+    AT_ONCE_FIELD_NUMBER: _builtins.int
+    at_once: _builtins.bool
+    """As the page of instances that it answers."""
     @_builtins.property
     def flows(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunEntry]: ...
     def __init__(
         self,
         *,
         flows: _abc.Iterable[Global___RunEntry] | None = ...,
+        at_once: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["flows", b"flows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_once", b"at_once", "flows", b"flows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -54,6 +58,7 @@ class RunEntry(_message.Message):
     ENDED_RUN_NUMBER_FIELD_NUMBER: _builtins.int
     OUTCOME_RUN_NUMBER_FIELD_NUMBER: _builtins.int
     COMPLETED_RUN_NUMBER_FIELD_NUMBER: _builtins.int
+    FULL_RUN_NUMBER_FIELD_NUMBER: _builtins.int
     run_number: _builtins.int
     """Of any."""
     ended_run_number: _builtins.int
@@ -62,6 +67,8 @@ class RunEntry(_message.Message):
     """That completed or failed."""
     completed_run_number: _builtins.int
     """That completed."""
+    full_run_number: _builtins.int
+    """That completed and was of all dates; 0 also from a service that does not say it."""
     @_builtins.property
     def flow(self) -> _flow_pb2.FlowRef: ...
     def __init__(
@@ -72,10 +79,11 @@ class RunEntry(_message.Message):
         ended_run_number: _builtins.int = ...,
         outcome_run_number: _builtins.int = ...,
         completed_run_number: _builtins.int = ...,
+        full_run_number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_run_number", b"completed_run_number", "ended_run_number", b"ended_run_number", "flow", b"flow", "outcome_run_number", b"outcome_run_number", "run_number", b"run_number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_run_number", b"completed_run_number", "ended_run_number", b"ended_run_number", "flow", b"flow", "full_run_number", b"full_run_number", "outcome_run_number", b"outcome_run_number", "run_number", b"run_number"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
