@@ -220,7 +220,7 @@ async def test_a_run_of_all_dates_that_was_lost_is_found_behind_runs_of_a_range(
     async def is_known() -> bool:
         await compare_now(world.nats.url, 60)
         await world.plane.rest()
-        return await _select(world.plane, number, prices=prices) == 2
+        return bool(await _select(world.plane, number, prices=prices) == 2)
 
     await eventually(is_known, 60)
     assert await compare_now(world.nats.url, 60) == 0
@@ -240,7 +240,7 @@ async def test_what_is_left_of_a_tenant_without_instances_is_found(world: World)
 
 async def test_what_is_on_its_way_is_not_asked_for(postgres_server: Postgres, nats: NatsServer) -> None:
     del postgres_server
-    settings = {
+    settings: dict[str, dict[str, Any]] = {
         "instance": {"comparison_interval_seconds": 0.05},
         "status": {"comparison_grace_seconds": 3600},
         "lineage": {"comparison_grace_seconds": 3600},
@@ -292,7 +292,7 @@ async def test_what_is_published_again_changes_nothing(world: World) -> None:
 
 async def test_the_services_compare_by_themselves(postgres_server: Postgres, nats: NatsServer) -> None:
     del postgres_server
-    settings = {
+    settings: dict[str, dict[str, Any]] = {
         "instance": {"comparison_interval_seconds": 0.2},
         "status": {"comparison_grace_seconds": 1},
         "lineage": {"comparison_grace_seconds": 1},

@@ -4,8 +4,8 @@ from alembic import op
 
 from servicekit import schema
 
-revision = "202611272230"
-down_revision = "202611211800"
+revision = "202611272310"
+down_revision = "202611272230"
 branch_labels = None
 depends_on = None
 
