@@ -23,6 +23,7 @@ from typing import TypeVar
 
 from instance_service.domain.flows import parse_name
 from instance_service.ports import Ensured, MonitoringProject, OutsideUnavailableError
+from optaic.plugins.words import say_error
 
 _FILE = "metadata.json"
 _VERSION = "2"
@@ -59,7 +60,7 @@ class EvidentlyProjects:
                 try:
                     ensured.ids[project.name] = self._ensure(project)
                 except _AT_FAULT as error:
-                    ensured.refusals[project.name] = f"its folder cannot be written: {error!r}"
+                    ensured.refusals[project.name] = f"its folder cannot be written: {say_error(error)}"
             return ensured
 
         return await self._run(work)
@@ -74,7 +75,7 @@ class EvidentlyProjects:
                 try:
                     self._delete(_id(name))
                 except _AT_FAULT as error:
-                    refusals[name] = f"its folder cannot be removed: {error!r}"
+                    refusals[name] = f"its folder cannot be removed: {say_error(error)}"
             return refusals
 
         return await self._run(work)
@@ -104,7 +105,7 @@ class EvidentlyProjects:
             async with asyncio.timeout(self._timeout_seconds):
                 return await asyncio.wrap_future(outcome)
         except OSError as error:  # TimeoutError too
-            text = f"the workspace {self._workspace} cannot be used: {error!r}"
+            text = f"the workspace {self._workspace} cannot be used: {say_error(error)}"
             raise OutsideUnavailableError("EvidentlyUnavailable", text) from error
 
     def _check(self) -> None:

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import httpx
 
 from instance_service.ports import Ensured, Experiment, ModelVersion, OutsideUnavailableError
+from optaic.plugins.words import say_error
 
 CHAMPION = "champion"
 _TAG = "optaic.name"  # by it an experiment is found again, whatever it is called by now
@@ -240,7 +241,7 @@ class MlflowExperiments:
                 return await self._client.request(method, path, params=content)
             return await self._client.request(method, path, json=content)
         except httpx.HTTPError as error:
-            text = f"MLflow does not answer: {error!r}"
+            text = f"MLflow does not answer: {say_error(error)}"
             raise OutsideUnavailableError("MlflowUnavailable", text) from error
 
 

@@ -13,6 +13,7 @@ import httpx
 from instance_service.domain.flows import FLOW_NAME, FLOW_TAG, installation_tag
 from instance_service.domain.schedules import Timing
 from instance_service.ports import Deployment, Ensured, OutsideUnavailableError
+from optaic.plugins.words import say_error
 
 _PAGE = 200
 _CONCURRENCY = 4  # Prefect serves 25 to 40 writes per second, however many ask at once
@@ -165,7 +166,7 @@ class PrefectDeployments:
             response = await self._client.request(method, path, json=body)
         except httpx.HTTPError as error:
             raise OutsideUnavailableError(
-                "PrefectUnavailable", f"Prefect does not answer: {error!r}"
+                "PrefectUnavailable", f"Prefect does not answer: {say_error(error)}"
             ) from error
         if response.is_success:
             return _read_json(response) if response.content else None

@@ -22,6 +22,7 @@ from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.pairing import Verdict
 from instance_service.use_cases.revisions import follow_newest
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance
+from optaic.plugins.words import say_error
 
 _BATCH = 100
 # A claim of a process that was killed is taken over after this; a slower one is repeated, which changes nothing.
@@ -242,7 +243,7 @@ def _problem(system: Pairing, error: Exception) -> OutsideUnavailableError:
         return error
     _log.error("an answer of unexpected form", system=system.finalizer, exc_info=error)
     reason = system.condition.removesuffix("Ready") + "Unreadable"
-    return OutsideUnavailableError(reason, f"an answer of unexpected form: {error!r}")
+    return OutsideUnavailableError(reason, f"an answer of unexpected form: {say_error(error)}")
 
 
 def _verdict(system: Pairing, things: Sequence[Counterpart], ensured: Ensured) -> Verdict:

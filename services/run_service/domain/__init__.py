@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from enum import StrEnum
 
 from servicekit.errors import (
@@ -45,6 +46,8 @@ TRANSITIONS: dict[tuple[RunStatus, RunEvent], RunStatus] = {
     (RunStatus.RUNNING, RunEvent.FAILED): RunStatus.FAILED,
     (RunStatus.RUNNING, RunEvent.CANCELLED): RunStatus.CANCELLED,
 }
+
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 CODE_CHANGED = "CODE_CHANGED"  # a run's error where its worker has other code than is on record
 NOT_RETRIED = frozenset({CODE_CHANGED})  # types of errors that the next attempt would end with, too
@@ -149,15 +152,30 @@ def check_parameters(flow_kind: str, parameters: Mapping[str, object], *, is_ful
                 violations.append(FieldViolation(f"parameters.{name}", text, "INVALID_ARGUMENT"))
             continue
         try:
-            dates[name] = datetime.strptime(str(value), "%Y-%m-%d").date()  # noqa: DTZ007 - a date has no zone
+            dates[name] = _read_date(value)
         except ValueError:
-            text = f"{value!r} is no date, YYYY-MM-DD"
+            text = (
+                f"{value!r} is no date, YYYY-MM-DD"
+                if isinstance(value, str)
+                else "must be a text, YYYY-MM-DD"
+            )
             violations.append(FieldViolation(f"parameters.{name}", text, "INVALID_ARGUMENT"))
     if "start" in dates and "end" in dates and dates["start"] > dates["end"]:
         violations.append(FieldViolation("parameters.start", "is after end", "INVALID_ARGUMENT"))
     if violations:
         text = "; ".join(f"{violation.field} {violation.description}" for violation in violations)
         raise InvalidArgumentError("INVALID_ARGUMENT", text, field_violations=violations)
+
+
+def _read_date(value: object) -> date:
+    """Return a date as workers read it, too.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(value, str) or not _DATE.fullmatch(value):
+        raise ValueError(value)
+    return date.fromisoformat(value)
 
 
 def is_partial_range(parameters: Collection[str]) -> bool:
@@ -187,7 +205,7 @@ def check_full_range(instance_name: str, computed_with: str, fingerprint: str) -
 
 def _check_switch(value: object, *, is_full: bool) -> str:
     if not isinstance(value, bool):
-        return f"must be true or false, not {value!r}"
+        return "must be true or false"
     return (
         ""
         if is_full or not value

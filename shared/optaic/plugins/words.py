@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 _UNITS = {"ns": " of nanoseconds", "ms": " of milliseconds"}
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_WORDS = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _LONGEST = 200  # characters
 
 
@@ -37,4 +38,4 @@ def say_error(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror + (f": {error.filename}" if error.filename else "")
     lines = _COLOURS.sub("", str(error)).strip().splitlines()
-    return lines[0].strip() if lines else "it does not say why"
+    return lines[0].strip() if lines else _WORDS.sub(" ", type(error).__name__).lower()  # as "read timeout"

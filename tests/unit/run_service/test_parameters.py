@@ -1,0 +1,31 @@
+"""What a run may be given: dates as workers read them, and no value that looks like Python's in an answer."""
+
+from __future__ import annotations
+
+import pytest
+
+from run_service.domain import check_parameters
+from servicekit.errors import InvalidArgumentError
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["2024-1-5", "20240105", "2024-W01-5", "2024-02-30", " 2024-01-05", "", 20240105.0, True, None, ["x"]],
+)
+def test_what_is_no_date_is_refused_at_once(value: object) -> None:
+    with pytest.raises(InvalidArgumentError) as refusal:
+        check_parameters("refresh", {"start": value}, is_full=False)
+    (violation,) = refusal.value.field_violations
+    assert violation.field == "parameters.start"
+    assert "YYYY-MM-DD" in violation.description
+    assert not {"None", "True", "20240105.0", "['x']"} & set(violation.description.split())
+
+
+@pytest.mark.parametrize("value", [None, 1.0, "yes", ["x"]])
+def test_what_is_no_switch_is_refused_without_the_value(value: object) -> None:
+    with pytest.raises(InvalidArgumentError, match="must be true or false"):
+        check_parameters("refresh", {"repin_types": value}, is_full=True)
+
+
+def test_a_range_of_dates_is_taken() -> None:
+    check_parameters("refresh", {"start": "2024-02-29", "end": "2024-03-01"}, is_full=False)
