@@ -33,7 +33,7 @@ from servicekit.database import lock_tenant
 from servicekit.errors import DomainError, FieldViolation, InvalidArgumentError
 from servicekit.ids import IdSource, is_id
 
-_LONGEST_SECONDS = 20.0  # the tenant's other changes wait so long
+_LONGEST_SECONDS = 20.0  # from when the tenant's lock is had: other changes wait so long
 _log = structlog.get_logger(__name__)
 
 
@@ -51,20 +51,24 @@ async def rehearse_changes(
     """
     answer = RehearseChangesResponse()
     try:
-        async with (
-            asyncio.timeout(_LONGEST_SECONDS),
-            environment.database.transaction(context.tenant_id) as connection,
-        ):
-            await lock_tenant(connection, context.tenant_id)
-            for change in request.changes:
-                answer.verdicts.append(await _judge(environment, connection, change, context))
+        async with environment.database.transaction(context.tenant_id) as connection:
+            await lock_tenant(connection, context.tenant_id)  # no longer than a statement may take
+            try:
+                async with asyncio.timeout(_LONGEST_SECONDS):
+                    for change in request.changes:
+                        answer.verdicts.append(await _judge(environment, connection, change, context))
+            except TimeoutError:
+                raise _too_long(len(answer.verdicts), len(request.changes)) from None
             raise _TakenBackError  # noqa: TRY301 - rolls back
     except _TakenBackError:
         return answer
-    except TimeoutError:
-        text = f"{len(request.changes)} changes take more than {_LONGEST_SECONDS:.0f} s; give fewer at a time"
-        violation = FieldViolation("changes", text, "REHEARSAL_TOO_LONG")
-        raise InvalidArgumentError("REHEARSAL_TOO_LONG", text, field_violations=[violation]) from None
+
+
+def _too_long(judged: int, given: int) -> InvalidArgumentError:
+    seconds = f"{_LONGEST_SECONDS:.0f} s"
+    text = f"{given} changes take more than {seconds}, in which {judged} were judged; give fewer at a time"
+    violation = FieldViolation("changes", text, "REHEARSAL_TOO_LONG")
+    return InvalidArgumentError("REHEARSAL_TOO_LONG", text, field_violations=[violation])
 
 
 async def _judge(

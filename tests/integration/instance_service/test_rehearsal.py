@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -16,7 +17,12 @@ from optaic.apply.plan import make_plan
 from optaic.client import AsyncClient
 from optaic.errors import ConflictError, OptaicError
 from optaic.instance.v1.instance_pb2 import Instance, Project
-from optaic.instance.v1.instance_service_pb2 import Change, CreateProjectRequest, RehearseChangesRequest
+from optaic.instance.v1.instance_service_pb2 import (
+    Change,
+    ChangeVerdict,
+    CreateProjectRequest,
+    RehearseChangesRequest,
+)
 from servicekit.ids import new_id
 from support.broker import listen
 from support.instance_service import RunningInstanceService, refusal
@@ -243,3 +249,30 @@ async def test_what_takes_too_long_is_refused_and_holds_up_nobody(
         found = await refusal(service.instances.RehearseChanges(RehearseChangesRequest(changes=[change])))
     assert found.reason == "REHEARSAL_TOO_LONG"
     await service.instances.CreateProject(CreateProjectRequest(project=Project(name="a")))
+
+
+async def test_waiting_for_the_tenants_other_changes_does_not_count(
+    service: RunningInstanceService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened: list[str] = []
+    lock, judge = rehearsal.lock_tenant, rehearsal._judge
+
+    async def lock_slowly(*arguments: Any) -> None:
+        await lock(*arguments)
+        happened.append("locked")
+
+    def limit(seconds: float) -> asyncio.Timeout:
+        happened.append("the time begins")
+        return asyncio.timeout(seconds)
+
+    async def tell(*arguments: Any) -> ChangeVerdict:
+        happened.append("judged")
+        return await judge(*arguments)
+
+    monkeypatch.setattr(rehearsal, "lock_tenant", lock_slowly)
+    monkeypatch.setattr(rehearsal, "_judge", tell)
+    monkeypatch.setattr(rehearsal, "asyncio", SimpleNamespace(timeout=limit))
+    change = Change()
+    change.create_project.project.name = "a"
+    await service.instances.RehearseChanges(RehearseChangesRequest(changes=[change] * 2))
+    assert happened == ["locked", "the time begins", "judged", "judged"]
