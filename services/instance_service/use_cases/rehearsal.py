@@ -44,7 +44,7 @@ class _TakenBackError(Exception):
 async def rehearse_changes(
     environment: Environment, request: RehearseChangesRequest, context: RequestContext
 ) -> RehearseChangesResponse:
-    """Judge every change, and keep none.
+    """Judge every change, or, where that is allowed, as many as there is time for; and keep none.
 
     Raises:
         InvalidArgumentError: They take too long.
@@ -58,7 +58,10 @@ async def rehearse_changes(
                     for change in request.changes:
                         answer.verdicts.append(await _judge(environment, connection, change, context))
             except TimeoutError:
-                raise _too_long(len(answer.verdicts), len(request.changes)) from None
+                judged, given = len(answer.verdicts), len(request.changes)
+                if not (request.allow_partial and judged):
+                    raise _too_long(judged, given) from None
+                answer.verdicts.extend([ChangeVerdict(is_not_judged=True)] * (given - judged))
             raise _TakenBackError  # noqa: TRY301 - rolls back
     except _TakenBackError:
         return answer

@@ -26,11 +26,12 @@ REASON = "applied"
 _PATIENCE, _SHORT_PATIENCE = 5.0, 1.0
 _TOO_MUCH = ("REHEARSAL_TOO_LONG", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED")
 _WARNINGS = ("DefinitionDeprecated",)
+_LEFT_OUT = "not checked: judging all before it took too long; try it in a file of its own"
 _NOT_JUDGED = "the plan is too long to be judged before it is made: a refusal can stop it half-way"
 
 
 class Done(NamedTuple):
-    """An action that was done, or judged; `is_checked` is False where what it needs is itself refused.
+    """An action that was done, or judged; `is_checked` is False where what it needs is itself refused, or time was up.
 
     `warnings` are what the service says about it though it did not refuse; with the first action that is done also
     that nothing was judged before.
@@ -103,12 +104,16 @@ async def execute(
     if dry_run:
         for each in verdicts:
             if each.error is None:
-                yield Done(each.action, each.is_judged, each.warnings)
+                said = (_LEFT_OUT,) if each.is_left_out else ()
+                yield Done(each.action, each.is_judged, (*each.warnings, *said))
     refusals.refuse_all([(each.action, each.error) for each in verdicts if each.error is not None])
     if dry_run:
         return
     work = _Work(client, existing, actions)
-    unsaid = () if verdicts else (_NOT_JUDGED,)
+    left_out = sum(each.is_left_out for each in verdicts)
+    unsaid: tuple[str, ...] = () if verdicts else (_NOT_JUDGED,)
+    if left_out:
+        unsaid = (f"{_NOT_JUDGED}; of {len(verdicts)} steps the last {left_out} were not judged",)
     for action in actions:
         try:
             await work.do(action)

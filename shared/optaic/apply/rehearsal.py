@@ -21,12 +21,16 @@ MOST_CHANGES = 2000
 
 @dataclass(frozen=True)
 class Verdict:
-    """What would come of an action: refused, or not to be judged because what it needs is, or neither."""
+    """What would come of an action: refused, or not to be judged because what it needs is, or neither.
+
+    `is_left_out`: the service had no time for it.
+    """
 
     action: Action
     error: OptaicError | None = None
     is_judged: bool = True
     warnings: tuple[str, ...] = ()
+    is_left_out: bool = False
 
 
 async def rehearse(
@@ -47,6 +51,9 @@ async def rehearse(
     refused: list[Action] = []
     verdicts = []
     for action, verdict in zip(actions, found, strict=True):
+        if verdict.is_not_judged:
+            verdicts.append(Verdict(action, is_judged=False, is_left_out=True))
+            continue
         error = script.error(verdict)
         if error is None:
             said = tuple(each.message for each in verdict.conditions if each.type in warnings)

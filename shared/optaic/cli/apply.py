@@ -150,7 +150,11 @@ async def _execute(
                 warn(f"{done.action.name}: {text}")
             shown.append({**_plain(done.action), "checked": done.is_checked, "warnings": list(done.warnings)})
             if output is Format.TABLE:
-                note = "" if done.is_checked else "not checked: what it needs is refused"
+                note = (
+                    ""
+                    if done.is_checked
+                    else "not checked" + ("" if done.warnings else ": what it needs is refused")
+                )
                 _show(done.action, note)
     finally:  # also where one is refused: what was done before it stays
         if output is Format.JSON:

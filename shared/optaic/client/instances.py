@@ -259,12 +259,13 @@ class Instances:
     async def rehearse(self, changes: Sequence[api.Change]) -> Sequence[api.ChangeVerdict]:
         """Return what would come of changes, each made upon those before it; nothing is changed.
 
+        Of many, there may be time for the first ones only: the others' verdicts are marked `is_not_judged`.
+
         Raises:
-            InvalidArgumentError: REHEARSAL_TOO_LONG; give fewer at a time.
+            InvalidArgumentError: REHEARSAL_TOO_LONG; there was not even time for one.
         """
-        answer: api.RehearseChangesResponse = await self._call(
-            "RehearseChanges", api.RehearseChangesRequest(changes=changes), _REHEARSAL_SECONDS
-        )
+        request = api.RehearseChangesRequest(changes=changes, allow_partial=True)
+        answer: api.RehearseChangesResponse = await self._call("RehearseChanges", request, _REHEARSAL_SECONDS)
         return answer.verdicts
 
     async def pause(

@@ -251,6 +251,31 @@ async def test_what_takes_too_long_is_refused_and_holds_up_nobody(
     await service.instances.CreateProject(CreateProjectRequest(project=Project(name="a")))
 
 
+async def test_as_many_as_there_is_time_for_are_judged_where_that_is_enough(
+    service: RunningInstanceService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = rehearsal._judge
+
+    async def tell(environment: Any, connection: Any, change: Change, context: Any) -> ChangeVerdict:
+        if change.create_project.project.name == "slow":
+            raise TimeoutError
+        return await judge(environment, connection, change, context)
+
+    monkeypatch.setattr(rehearsal, "_judge", tell)
+    changes = [Change() for _ in range(4)]
+    for change, name in zip(changes, ("a", "", "slow", "b"), strict=True):
+        change.create_project.project.name = name
+    request = RehearseChangesRequest(changes=changes, allow_partial=True)
+    verdicts = (await service.instances.RehearseChanges(request)).verdicts
+    assert [each.is_not_judged for each in verdicts] == [False, False, True, True]
+    assert [each.code != 0 for each in verdicts] == [False, True, False, False]
+    for given, is_allowed in ((changes, False), (changes[2:], True)):
+        request = RehearseChangesRequest(changes=given, allow_partial=is_allowed)
+        found = await refusal(service.instances.RehearseChanges(request))
+        assert found.reason == "REHEARSAL_TOO_LONG"
+    await service.instances.CreateProject(CreateProjectRequest(project=Project(name="a")))
+
+
 async def test_waiting_for_the_tenants_other_changes_does_not_count(
     service: RunningInstanceService, monkeypatch: pytest.MonkeyPatch
 ) -> None:

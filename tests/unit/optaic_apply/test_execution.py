@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -20,6 +21,7 @@ from optaic.errors import (
     Violation,
 )
 from optaic.instance.v1 import instance_pb2
+from optaic.instance.v1.instance_service_pb2 import ChangeVerdict
 from support.apply import HALVED, PRICES, SMOOTH, Memory, apply, document, done, plan, said, traded
 
 
@@ -286,6 +288,28 @@ async def test_what_is_too_much_to_be_judged_at_once_is_made_all_the_same(
     # Who reads the answer knows that a refusal would have stopped it half-way.
     (warning,) = [text for each in made for text in each.warnings]
     assert "too long to be judged before" in warning
+
+
+async def test_what_there_was_no_time_for_is_said_not_to_be_judged(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def judge_some(changes: Sequence[Any]) -> list[ChangeVerdict]:
+        return [ChangeVerdict(), *[ChangeVerdict(is_not_judged=True) for _ in changes[1:]]]
+
+    monkeypatch.setattr(memory.instances, "rehearse", judge_some)
+    file = read_documents([document(PRICES, HALVED)])
+    existing = await read_existing(memory.client)
+    actions = make_plan(file, existing)
+    tried = [each async for each in execute(memory.client, actions, existing, dry_run=True)]
+    assert [each.is_checked for each in tried] == [True, False, False]
+    assert ["judging all before it took too long" in str(each.warnings) for each in tried] == [
+        not each.is_checked for each in tried
+    ]
+    assert memory.live() == {}
+    made = [each async for each in execute(memory.client, actions, existing)]
+    (warning,) = [text for each in made for text in each.warnings]
+    assert "of 3 steps the last 2 were not judged" in warning
+    assert set(memory.live()) == {"prices", "halved"}
 
 
 async def test_the_names_of_upstreams_that_the_service_keeps_are_no_change(memory: Memory) -> None:
