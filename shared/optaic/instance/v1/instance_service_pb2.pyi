@@ -1010,6 +1010,11 @@ class RehearseChangesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CHANGES_FIELD_NUMBER: _builtins.int
+    ALLOW_PARTIAL_FIELD_NUMBER: _builtins.int
+    allow_partial: _builtins.bool
+    """Where there is time for some of the changes only, judge these, and say of the others that they were not judged;
+    without it, all are refused as REHEARSAL_TOO_LONG.
+    """
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Change]:
         """In the order in which they would be made. Their own contracts are judged with them, one by one."""
@@ -1018,10 +1023,11 @@ class RehearseChangesRequest(_message.Message):
         self,
         *,
         changes: _abc.Iterable[Global___Change] | None = ...,
+        allow_partial: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_partial", b"allow_partial", "changes", b"changes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1119,12 +1125,15 @@ class ChangeVerdict(_message.Message):
     VIOLATIONS_FIELD_NUMBER: _builtins.int
     BLOCKING_FIELD_NUMBER: _builtins.int
     CONDITIONS_FIELD_NUMBER: _builtins.int
+    IS_NOT_JUDGED_FIELD_NUMBER: _builtins.int
     code: _builtins.int
     """The canonical code (google.rpc.Code) of the refusal; 0 where there is none."""
     reason: _builtins.str
     """As an ErrorInfo would have it."""
     message: _builtins.str
     """For people."""
+    is_not_judged: _builtins.bool
+    """There was no time for it; only with `allow_partial`."""
     @_builtins.property
     def violations(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChangeViolation]:
         """Every field that breaks a rule, by its path within the change's request."""
@@ -1146,10 +1155,11 @@ class ChangeVerdict(_message.Message):
         violations: _abc.Iterable[Global___ChangeViolation] | None = ...,
         blocking: _abc.Iterable[Global___ChangeBlocking] | None = ...,
         conditions: _abc.Iterable[_instance_pb2.Condition] | None = ...,
+        is_not_judged: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocking", b"blocking", "code", b"code", "conditions", b"conditions", "message", b"message", "reason", b"reason", "violations", b"violations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocking", b"blocking", "code", b"code", "conditions", b"conditions", "is_not_judged", b"is_not_judged", "message", b"message", "reason", b"reason", "violations", b"violations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -310,7 +310,8 @@ class InstanceServiceServicer:
         """Makes changes one after the other, each upon what those before have made, says what each would be refused for,
         and takes all of it back: nothing is stored, published or told to anybody. A change that is refused does not keep
         those after it from being judged: where it can, it is taken as if its own mistakes were not there. Errors:
-        INVALID_ARGUMENT (REHEARSAL_TOO_LONG) where they take more than 20 seconds: give fewer at a time.
+        INVALID_ARGUMENT (REHEARSAL_TOO_LONG) where they take more than 20 seconds: give fewer at a time, or be content
+        with verdicts on the first of them (`allow_partial`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

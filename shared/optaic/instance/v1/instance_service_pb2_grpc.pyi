@@ -118,7 +118,8 @@ class InstanceServiceStub:
     """Makes changes one after the other, each upon what those before have made, says what each would be refused for,
     and takes all of it back: nothing is stored, published or told to anybody. A change that is refused does not keep
     those after it from being judged: where it can, it is taken as if its own mistakes were not there. Errors:
-    INVALID_ARGUMENT (REHEARSAL_TOO_LONG) where they take more than 20 seconds: give fewer at a time.
+    INVALID_ARGUMENT (REHEARSAL_TOO_LONG) where they take more than 20 seconds: give fewer at a time, or be content
+    with verdicts on the first of them (`allow_partial`).
     """
 
 @_typing.type_check_only
@@ -210,7 +211,8 @@ class InstanceServiceAsyncStub(InstanceServiceStub):
     """Makes changes one after the other, each upon what those before have made, says what each would be refused for,
     and takes all of it back: nothing is stored, published or told to anybody. A change that is refused does not keep
     those after it from being judged: where it can, it is taken as if its own mistakes were not there. Errors:
-    INVALID_ARGUMENT (REHEARSAL_TOO_LONG) where they take more than 20 seconds: give fewer at a time.
+    INVALID_ARGUMENT (REHEARSAL_TOO_LONG) where they take more than 20 seconds: give fewer at a time, or be content
+    with verdicts on the first of them (`allow_partial`).
     """
 
 class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -419,7 +421,8 @@ class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
         """Makes changes one after the other, each upon what those before have made, says what each would be refused for,
         and takes all of it back: nothing is stored, published or told to anybody. A change that is refused does not keep
         those after it from being judged: where it can, it is taken as if its own mistakes were not there. Errors:
-        INVALID_ARGUMENT (REHEARSAL_TOO_LONG) where they take more than 20 seconds: give fewer at a time.
+        INVALID_ARGUMENT (REHEARSAL_TOO_LONG) where they take more than 20 seconds: give fewer at a time, or be content
+        with verdicts on the first of them (`allow_partial`).
         """
 
 def add_InstanceServiceServicer_to_server(servicer: InstanceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
