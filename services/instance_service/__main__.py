@@ -1,7 +1,7 @@
-"""Runs instance-service as a process; everything it needs comes from the environment."""
+"""Runs instance-service as a process: `python -m instance_service`. Everything it needs comes from the environment."""
 
 from instance_service.app import main
-from servicekit.runtime import run
+from servicekit import runtime
 
 if __name__ == "__main__":
-    run(main)
+    runtime.run(main)

@@ -1,11 +1,10 @@
-"""The composition root: builds everything and wires it; it holds no rule."""
+"""The composition root of instance-service: wiring only."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from instance_service import consumers
 from instance_service.config import Settings
@@ -33,7 +32,8 @@ from optaic.instance.v1 import data_removal_service_pb2 as data_removal_api
 from optaic.instance.v1 import instance_service_pb2 as instance_api
 from optaic.instance.v1.data_removal_service_pb2_grpc import add_DataRemovalServiceServicer_to_server
 from optaic.instance.v1.instance_service_pb2_grpc import add_InstanceServiceServicer_to_server
-from servicekit import logging, runtime
+from servicekit import app
+from servicekit.app import App
 from servicekit.auth import Authenticator
 from servicekit.broker import Broker
 from servicekit.clock import SystemClock
@@ -42,26 +42,15 @@ from servicekit.consumer import Consumer
 from servicekit.database import Database
 from servicekit.ids import new_id
 from servicekit.loop import Loop
-from servicekit.migrations import migrate
 from servicekit.relay import Relay
 from servicekit.server import Server
 from servicekit.tokens import ReadTokens
 
+NAME = "instance-service"
 STREAMS = {"INSTANCE_EVENTS": ("optaic.*.instance.v1.>", "optaic.*.definition.v1.>")}
 _DEFINITIONS = definition_api.DESCRIPTOR.services_by_name["DefinitionService"].full_name
 _DATA_REMOVALS = data_removal_api.DESCRIPTOR.services_by_name["DataRemovalService"].full_name
 _INSTANCES = instance_api.DESCRIPTOR.services_by_name["InstanceService"].full_name
-
-
-@dataclass(frozen=True)
-class App:
-    """The parts of one process."""
-
-    environment: Environment
-    broker: Broker
-    server: Server
-    background: dict[str, Callable[[], Coroutine[Any, Any, None]]]
-    close: list[Callable[[], Coroutine[Any, Any, None]]]
 
 
 @dataclass(frozen=True)
@@ -71,9 +60,10 @@ class Outside:
     deployments: Deployments
     experiments: Experiments
     projects: Projects
+    close: Sequence[Callable[[], Awaitable[None]]] = ()
 
 
-async def build(settings: Settings, outside: Outside) -> App:
+async def build(settings: Settings, outside: Outside) -> App[Environment]:
     """Wire everything; nothing is started, but the first time the database learns which installation it is.
 
     Raises:
@@ -105,7 +95,7 @@ async def build(settings: Settings, outside: Outside) -> App:
     drift = DriftWatch(environment, pairings, reconcile_loop.wake, plans)
     drift_loop = Loop("drift", settings.drift_interval_seconds, drift.step)
     database.on_appended(reconcile_loop.wake)
-    comparison = Comparison(broker, "instance-service", settings.comparison_grace_seconds)
+    comparison = Comparison(broker, NAME, settings.comparison_grace_seconds)
     comparing = Comparing(environment, comparison, settings.tenants, lambda: relay.is_leader)
     comparison_loop = Loop("comparison", settings.comparison_interval_seconds, comparing.step)
     comparing.listen(comparison_loop.wake)
@@ -127,7 +117,7 @@ async def build(settings: Settings, outside: Outside) -> App:
     )
     server = Server(
         settings,
-        "instance-service",
+        NAME,
         "instance.optaic",
         [
             (add_DefinitionServiceServicer_to_server, DefinitionApi(environment), _DEFINITIONS),
@@ -168,14 +158,18 @@ async def build(settings: Settings, outside: Outside) -> App:
         "drift": drift_loop.run,
         "comparison": comparison_loop.run,
     }
-    return App(environment, broker, server, background, [reconciler.close])
+    return App(
+        environment,
+        server,
+        background,
+        open=[database.open, lambda: publish_plugins(environment, settings.tenants), broker.connect],
+        close=[reconciler.close, *outside.close, broker.close, database.close],
+    )
 
 
 async def main(stop: asyncio.Event) -> None:
-    """Run until told to stop."""
+    """Run until `stop` is set."""
     settings = Settings()
-    logging.configure(settings.log_level, "instance-service")
-    await migrate(settings.database_owner_url, "instance_service")
     deployments = PrefectDeployments(
         settings.prefect_api_url,
         settings.work_pool,
@@ -191,19 +185,5 @@ async def main(stop: asyncio.Event) -> None:
         password=settings.mlflow_password,
     )
     projects = EvidentlyProjects(settings.evidently_workspace, settings.evidently_timeout_seconds)
-    app = await build(settings, Outside(deployments, experiments, projects))
-    await app.environment.database.open()
-    await publish_plugins(app.environment, settings.tenants)
-    await app.broker.connect()
-    await runtime.serve(
-        stop,
-        server=app.server,
-        background=app.background,
-        close=[
-            *app.close,
-            deployments.close,
-            experiments.close,
-            app.broker.close,
-            app.environment.database.close,
-        ],
-    )
+    outside = Outside(deployments, experiments, projects, close=[deployments.close, experiments.close])
+    await app.start(stop, NAME, settings, lambda: build(settings, outside))

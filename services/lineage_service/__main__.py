@@ -1,4 +1,4 @@
-"""Runs the service as a process."""
+"""Runs lineage-service as a process: `python -m lineage_service`. Everything it needs comes from the environment."""
 
 from lineage_service.app import main
 from servicekit import runtime

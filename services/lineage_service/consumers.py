@@ -10,55 +10,69 @@ from lineage_service import events
 from lineage_service.domain.flows import FlowKey
 from lineage_service.store.comparison import RunNumbers
 from lineage_service.use_cases import comparison
-from lineage_service.use_cases.events import Services, apply_run_facts, apply_snapshots
+from lineage_service.use_cases.dependencies import Dependencies
+from lineage_service.use_cases.events import apply_run_facts, apply_snapshots
 from optaic.instance.v1.instance_comparison_pb2 import InstancePage, InstancesWanted
 from optaic.lineage.v1.lineage_comparison_pb2 import FlowEntry, FlowPage, FlowsWanted
 from optaic.run.v1.run_comparison_pb2 import RunPage, RunsWanted
+from servicekit.broker import Broker
 from servicekit.comparison import Comparison
-from servicekit.consumer import Received
-from servicekit.database import Database
+from servicekit.consumer import Consumer, Received
 
 INSTANCE_STREAM = "INSTANCE_EVENTS"
 INSTANCE_SUBJECTS = ("optaic.*.instance.v1.>",)
 RUN_STREAM = "RUN_EVENTS"
-_PAGE = 2_000  # flows in one message
 RUN_SUBJECTS = tuple(
     f"optaic.*.run.v1.{participle}.*"
     for participle in ("submitted", "started", "completed", "failed", "cancelled")
 )
+_PAGE = 2_000  # flows in one message
 
 
-class Events:
-    """The `apply` functions of the two consumers."""
-
-    def __init__(self, services: Services) -> None:
-        self._services = services
+def build_consumers(deps: Dependencies, broker: Broker) -> list[Consumer]:
+    """Return the consumers of this service."""
 
     async def apply_instance_events(
-        self, connection: AsyncConnection, tenant_id: str, batch: Sequence[Received]
+        connection: AsyncConnection, tenant_id: str, batch: Sequence[Received]
     ) -> None:
-        """Apply InstanceCreated, Updated, Activated, DeletionRequested and Deleted."""
         found = [events.snapshot_of_event(item.message, item.event.event_id) for item in batch]
         snapshots = [snapshot for snapshot in found if snapshot is not None]
         if snapshots:
-            await apply_snapshots(self._services, connection, tenant_id, snapshots)
+            await apply_snapshots(deps, connection, tenant_id, snapshots)
 
     async def apply_run_events(
-        self, connection: AsyncConnection, tenant_id: str, batch: Sequence[Received]
+        connection: AsyncConnection, tenant_id: str, batch: Sequence[Received]
     ) -> None:
-        """Apply RunSubmitted, Started, Completed, Failed and Cancelled."""
         found = [events.run_fact_of_event(item.message, item.event.event_id) for item in batch]
         facts = [fact for fact in found if fact is not None]
         if facts:
-            await apply_run_facts(self._services, connection, tenant_id, facts)
+            await apply_run_facts(deps, connection, tenant_id, facts)
+
+    return [
+        Consumer(
+            deps.database,
+            broker,
+            name=events.INSTANCE_CONSUMER,
+            stream=INSTANCE_STREAM,
+            filter_subjects=INSTANCE_SUBJECTS,
+            apply=apply_instance_events,
+        ),
+        Consumer(
+            deps.database,
+            broker,
+            name=events.RUN_CONSUMER,
+            stream=RUN_STREAM,
+            filter_subjects=RUN_SUBJECTS,
+            apply=apply_run_events,
+        ),
+    ]
 
 
 class Compared:
     """Hears what the owners have, asks for what is lacking here, and says what flows there are."""
 
-    def __init__(self, services: Services, database: Database, channel: Comparison) -> None:
-        self._services = services
-        self._database = database
+    def __init__(self, deps: Dependencies, channel: Comparison) -> None:
+        self._deps = deps
         self._channel = channel
 
     def listen(self) -> None:
@@ -73,13 +87,13 @@ class Compared:
             entry.instance_id: comparison.Listed(entry.revision, entry.is_deleting)
             for entry in page.instances
         }
-        wanted = await comparison.list_wanted_instances(self._database, tenant_id, after, until, listed)
+        wanted = await comparison.list_wanted_instances(self._deps, tenant_id, after, until, listed)
         await self._channel.ask(
             tenant_id, "instances.wanted", wanted, _instances_wanted, at_once=page.at_once
         )
         entries = [
             FlowEntry(flow=events.flow_ref(*key), revision=revision)
-            for key, revision in await comparison.list_flows(self._database, tenant_id, after, until)
+            for key, revision in await comparison.list_flows(self._deps, tenant_id, after, until)
         ]
         for start in range(0, len(entries), _PAGE):
             page_of_flows = FlowPage(flows=entries[start : start + _PAGE], at_once=page.at_once)
@@ -96,12 +110,12 @@ class Compared:
             )
             for entry in page.flows
         }
-        wanted = await comparison.list_wanted_runs(self._database, tenant_id, listed)
+        wanted = await comparison.list_wanted_runs(self._deps, tenant_id, listed)
         await self._channel.ask(tenant_id, "runs.wanted", wanted, _runs_wanted, at_once=page.at_once)
 
     async def _tell(self, tenant_id: str, wanted: FlowsWanted) -> None:
         keys = sorted({events.flow_key(flow) for flow in wanted.flows})
-        await comparison.tell_flows(self._services, self._database, tenant_id, keys)
+        await comparison.tell_flows(self._deps, tenant_id, keys)
 
 
 def _instances_wanted(instance_ids: Sequence[str]) -> InstancesWanted:

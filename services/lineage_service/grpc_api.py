@@ -10,24 +10,22 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from lineage_service import events
 from lineage_service.domain.flows import Flow, FlowKey
-from lineage_service.use_cases import admission, queries
-from lineage_service.use_cases.events import Services
+from lineage_service.use_cases import admission, invalidation, reading
+from lineage_service.use_cases.dependencies import Dependencies
 from optaic.common.v1.flow_pb2 import FlowKind, InputVersion, VersionRef
 from optaic.lineage.v1 import lineage_pb2, lineage_service_pb2, lineage_service_pb2_grpc
 from servicekit import context, idempotency
-from servicekit.database import Database
 from servicekit.enums import enum_number
 from servicekit.errors import PermissionDeniedError
 
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
 
-class LineageApi(lineage_service_pb2_grpc.LineageServiceServicer):
+class LineageServicer(lineage_service_pb2_grpc.LineageServiceServicer):
     """Implements `optaic.lineage.v1.LineageService`."""
 
-    def __init__(self, services: Services, database: Database) -> None:
-        self._services = services
-        self._database = database
+    def __init__(self, deps: Dependencies) -> None:
+        self._deps = deps
 
     async def CheckUpstreamFreshness(  # noqa: N802, D102 - named and described by the contract
         self, request: lineage_service_pb2.CheckUpstreamFreshnessRequest, _context: Context
@@ -50,7 +48,7 @@ class LineageApi(lineage_service_pb2_grpc.LineageServiceServicer):
         ):
             raise PermissionDeniedError("PERMISSION_DENIED", "only services may attach what they know")
         answers = await admission.check_upstream_freshness(
-            self._services, self._database, caller.tenant_id, [_question(request) for request in requests]
+            self._deps, caller.tenant_id, [_question(request) for request in requests]
         )
         return [_admission_message(answer) for answer in answers]
 
@@ -58,7 +56,7 @@ class LineageApi(lineage_service_pb2_grpc.LineageServiceServicer):
         self, request: lineage_service_pb2.GetFlowStateRequest, _context: Context
     ) -> lineage_pb2.FlowState:
         key = events.flow_key(request.flow)
-        return _state_message(await queries.get_flow_state(self._database, context.current().tenant_id, key))
+        return _state_message(await reading.get_flow_state(self._deps, context.current().tenant_id, key))
 
     async def ListUpstreams(  # noqa: N802, D102 - named and described by the contract
         self, request: lineage_service_pb2.ListUpstreamsRequest, _context: Context
@@ -78,8 +76,8 @@ class LineageApi(lineage_service_pb2_grpc.LineageServiceServicer):
         *,
         is_upstream: bool,
     ) -> tuple[list[lineage_pb2.FlowState], str]:
-        states, token = await queries.list_neighbours(
-            self._database,
+        states, token = await reading.list_neighbours(
+            self._deps,
             context.current().tenant_id,
             events.flow_key(request.flow),
             is_upstream=is_upstream,
@@ -92,8 +90,8 @@ class LineageApi(lineage_service_pb2_grpc.LineageServiceServicer):
     async def GetLineageGraph(  # noqa: N802, D102 - named and described by the contract
         self, request: lineage_service_pb2.GetLineageGraphRequest, _context: Context
     ) -> lineage_service_pb2.GetLineageGraphResponse:
-        found = await queries.get_lineage_graph(
-            self._database,
+        found = await reading.get_lineage_graph(
+            self._deps,
             context.current().tenant_id,
             events.flow_key(request.flow),
             request.upstream_depth,
@@ -118,7 +116,7 @@ class LineageApi(lineage_service_pb2_grpc.LineageServiceServicer):
         self, request: lineage_service_pb2.GetExecutionOrderRequest, _context: Context
     ) -> lineage_service_pb2.GetExecutionOrderResponse:
         keys = [events.flow_key(flow) for flow in request.flows]
-        levels = await queries.get_execution_order(self._database, context.current().tenant_id, keys)
+        levels = await reading.get_execution_order(self._deps, context.current().tenant_id, keys)
         return lineage_service_pb2.GetExecutionOrderResponse(
             levels=[
                 lineage_service_pb2.ExecutionLevel(flows=[events.flow_ref(*key) for key in level])
@@ -129,8 +127,8 @@ class LineageApi(lineage_service_pb2_grpc.LineageServiceServicer):
     async def ExplainStaleness(  # noqa: N802, D102 - named and described by the contract
         self, request: lineage_service_pb2.ExplainStalenessRequest, _context: Context
     ) -> lineage_service_pb2.ExplainStalenessResponse:
-        state, explanations = await queries.explain_staleness(
-            self._database, context.current().tenant_id, events.flow_key(request.flow)
+        state, explanations = await reading.explain_staleness(
+            self._deps, context.current().tenant_id, events.flow_key(request.flow)
         )
         return lineage_service_pb2.ExplainStalenessResponse(
             flow_state=_state_message(state),
@@ -154,9 +152,8 @@ class LineageApi(lineage_service_pb2_grpc.LineageServiceServicer):
     async def InvalidateFlow(  # noqa: N802, D102 - named and described by the contract
         self, request: lineage_service_pb2.InvalidateFlowRequest, _context: Context
     ) -> lineage_pb2.FlowState:
-        state = await queries.invalidate_flow(
-            self._services,
-            self._database,
+        state = await invalidation.invalidate_flow(
+            self._deps,
             context.current().tenant_id,
             events.flow_key(request.flow),
             request.reason,
@@ -192,7 +189,7 @@ def _version_message(flow: Flow) -> VersionRef:
     )
 
 
-def _state_message(state: queries.State) -> lineage_pb2.FlowState:
+def _state_message(state: reading.State) -> lineage_pb2.FlowState:
     flow = state.flow
     activity, outcome, status = events.dimensions(
         flow.run_number <= flow.ended_run_number, flow.outcome, flow.is_fresh

@@ -1,4 +1,4 @@
-"""Runs the service: `python -m run_service`."""
+"""Runs run-service as a process: `python -m run_service`. Everything it needs comes from the environment."""
 
 from run_service.app import main
 from servicekit import runtime

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any
 
 from optaic.run.v1 import run_report_service_pb2_grpc, run_service_pb2_grpc
@@ -23,7 +22,8 @@ from run_service.reconcile.sweeping import Sweeper
 from run_service.reconcile.ticking import Ticker
 from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.watching import Watches
-from servicekit import client, logging, migrations, runtime
+from servicekit import app, client
+from servicekit.app import App
 from servicekit.auth import Authenticator
 from servicekit.broker import Broker
 from servicekit.clock import Clock, SystemClock
@@ -35,22 +35,13 @@ from servicekit.relay import Relay
 from servicekit.server import Server
 from servicekit.tokens import ReadTokens
 
+NAME = "run-service"
 _STREAMS = {"RUN_EVENTS": ("optaic.*.run.v1.>",)}
-
-
-@dataclass
-class App:
-    """A wired service that is not running yet."""
-
-    server: Server
-    background: dict[str, Callable[[], Coroutine[Any, Any, None]]]
-    close: list[Callable[[], Awaitable[None]]]
-    deps: Dependencies
 
 
 async def build(
     settings: Settings, *, clock: Clock | None = None, orchestrator: Orchestrator | None = None
-) -> App:
+) -> App[Dependencies]:
     """Connect everything to everything; tests give their own clock and orchestrator."""
     database = Database(settings)
     broker = Broker(settings, _STREAMS)
@@ -88,10 +79,10 @@ async def build(
         Loop("ticks", settings.tick_interval_seconds, Ticker(deps).step),
         Loop("watches", settings.watch_poll_seconds, watches.look),
     ]
-    Compared(deps, Comparison(broker, "run-service", settings.comparison_grace_seconds)).listen()
+    Compared(deps, Comparison(broker, NAME, settings.comparison_grace_seconds)).listen()
     server = Server(
         settings,
-        "run-service",
+        NAME,
         "run.optaic",
         [
             (
@@ -116,13 +107,10 @@ async def build(
         **{consumer.name: consumer.run for consumer in build_consumers(deps, broker)},
         **{loop.name: loop.run for loop in loops},
     }
-    return App(server, background, close, deps)
+    return App(deps, server, background, open=[database.open, broker.connect], close=close)
 
 
 async def main(stop: asyncio.Event) -> None:
-    """Migrate, then serve until asked to stop."""
+    """Run until `stop` is set."""
     settings = Settings()
-    logging.configure(settings.log_level, "run-service")
-    await migrations.migrate(settings.database_owner_url, "run_service")
-    app = await build(settings)
-    await runtime.serve(stop, server=app.server, background=app.background, close=app.close)
+    await app.start(stop, NAME, settings, lambda: build(settings))

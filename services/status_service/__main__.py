@@ -1,6 +1,7 @@
-"""Runs status-service as a process; nothing else."""
+"""Runs status-service as a process: `python -m status_service`. Everything it needs comes from the environment."""
 
 from servicekit import runtime
 from status_service.app import main
 
-runtime.run(main)
+if __name__ == "__main__":
+    runtime.run(main)

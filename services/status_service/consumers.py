@@ -18,14 +18,15 @@ from optaic.instance.v1.instance_pb2 import InstanceKind
 from optaic.lineage.v1 import lineage_events_pb2 as lineage_events
 from optaic.lineage.v1.lineage_comparison_pb2 import FlowPage, FlowsWanted
 from optaic.status.v1 import status_pb2
-from servicekit.clock import Clock
+from servicekit.broker import Broker
 from servicekit.comparison import Comparison
-from servicekit.consumer import Received
-from servicekit.database import Database
+from servicekit.consumer import Consumer, Received
 from servicekit.enums import enum_number, enum_word
-from servicekit.ids import IdSource
-from status_service import domain, events, use_cases
+from status_service import domain, events
 from status_service.ports import StatusPublisher
+from status_service.use_cases import comparison
+from status_service.use_cases.dependencies import Dependencies
+from status_service.use_cases.facts import apply_facts
 
 INSTANCE_EVENTS = "status-instance-events"
 LINEAGE_EVENTS = "status-lineage-events"
@@ -67,6 +68,40 @@ def on_flow_statuses_changed(received: Received) -> domain.Fact:
     )
 
 
+def build_consumers(deps: Dependencies, broker: Broker, live: LiveStatuses) -> list[Consumer]:
+    """Return the consumers of this service; what they change goes to `live` after the commit."""
+
+    def consumer(
+        name: str, stream: str, subjects: Sequence[str], fact_of: Callable[[Received], domain.Fact]
+    ) -> Consumer:
+        facts = FactConsumer(fact_of, live, deps)
+        return Consumer(
+            deps.database,
+            broker,
+            name=name,
+            stream=stream,
+            filter_subjects=subjects,
+            apply=facts.apply,
+            committed=facts.committed,
+        )
+
+    return [
+        # Definitions' events too: a caller's write token of one of them must not wait in vain.
+        consumer(
+            INSTANCE_EVENTS,
+            "INSTANCE_EVENTS",
+            ["optaic.*.instance.v1.>", "optaic.*.definition.v1.>"],
+            on_instance,
+        ),
+        consumer(
+            LINEAGE_EVENTS,
+            "LINEAGE_EVENTS",
+            ["optaic.*.lineage.v1.flow_statuses_changed.>"],
+            on_flow_statuses_changed,
+        ),
+    ]
+
+
 class FactConsumer:
     """Applies one stream's batches; what they changed goes out live after the commit, never before."""
 
@@ -74,21 +109,17 @@ class FactConsumer:
         self,
         fact_of: Callable[[Received], domain.Fact],
         live: LiveStatuses,
-        changed: Callable[[], None],
-        clock: Clock,
-        ids: IdSource,
+        deps: Dependencies,
     ) -> None:
         self._fact_of = fact_of
         self._live = live
-        self._changed = changed
-        self._clock = clock
-        self._ids = ids
+        self._deps = deps
         self._pending: tuple[str, list[status_pb2.InstanceStatus]] = ("", [])
 
     async def apply(self, connection: AsyncConnection, tenant_id: str, batch: Sequence[Received]) -> None:
         """Apply new events of one tenant, in stream order."""
         facts = [self._fact_of(received) for received in batch]
-        statuses = await use_cases.apply_facts(connection, tenant_id, facts, self._clock, self._ids)
+        statuses = await apply_facts(self._deps, connection, tenant_id, facts)
         self._pending = (tenant_id, statuses)
 
     def committed(self) -> None:
@@ -96,7 +127,7 @@ class FactConsumer:
         tenant_id, statuses = self._pending
         self._pending = ("", [])
         if statuses:
-            self._changed()
+            self._deps.feed.wake()
             self._live.put(tenant_id, statuses)
 
 
@@ -139,8 +170,8 @@ class LiveStatuses:
 class Compared:
     """Hears what the owners have, and asks for what is lacking here."""
 
-    def __init__(self, database: Database, channel: Comparison) -> None:
-        self._database = database
+    def __init__(self, deps: Dependencies, channel: Comparison) -> None:
+        self._deps = deps
         self._channel = channel
 
     def listen(self) -> None:
@@ -154,8 +185,8 @@ class Compared:
             for entry in page.instances
             if domain.has_status(enum_word(InstanceKind, entry.kind))
         }
-        wanted = await use_cases.list_wanted_instances(
-            self._database, tenant_id, page.after_instance_id, page.until_instance_id, listed
+        wanted = await comparison.list_wanted_instances(
+            self._deps, tenant_id, page.after_instance_id, page.until_instance_id, listed
         )
         await self._channel.ask(
             tenant_id, "instances.wanted", wanted, _instances_wanted, at_once=page.at_once
@@ -166,7 +197,7 @@ class Compared:
             (entry.flow.instance_id, enum_word(FlowKind, entry.flow.flow_kind)): entry.revision
             for entry in page.flows
         }
-        wanted = await use_cases.list_wanted_flows(self._database, tenant_id, listed)
+        wanted = await comparison.list_wanted_flows(self._deps, tenant_id, listed)
         await self._channel.ask(tenant_id, "flows.wanted", wanted, _flows_wanted, at_once=page.at_once)
 
 

@@ -1,4 +1,4 @@
-"""The RPCs of StatusService: parse, ask, shape; no rule lives here."""
+"""The RPCs of StatusService: parse, ask, convert; no rule lives here."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from optaic.status.v1 import status_pb2
 from optaic.status.v1 import status_service_pb2 as api
 from optaic.status.v1.status_service_pb2_grpc import StatusServiceServicer
 from servicekit import context
-from servicekit.database import Database
 from servicekit.enums import enum_number, enum_word
-from status_service import events, store, use_cases
-from status_service.watch import ChangeFeed
+from status_service import events, store
+from status_service.use_cases import reading
+from status_service.use_cases.dependencies import Dependencies
 
 _SNAPSHOT_PAGE = 500
 
@@ -22,29 +22,28 @@ _SNAPSHOT_PAGE = 500
 class StatusServicer(StatusServiceServicer):
     """Answers from the read model of the caller's tenant."""
 
-    def __init__(self, database: Database, feed: ChangeFeed) -> None:
-        self._database = database
-        self._feed = feed
+    def __init__(self, deps: Dependencies) -> None:
+        self._deps = deps
 
     async def GetInstanceStatus(  # noqa: N802, D102 - the contract's name and text
         self, request: api.GetInstanceStatusRequest, _context: Any
     ) -> status_pb2.InstanceStatus:
         tenant_id = context.current().tenant_id
-        (status,) = await use_cases.get_statuses(self._database, tenant_id, [request.instance_id])
+        (status,) = await reading.get_statuses(self._deps, tenant_id, [request.instance_id])
         return status
 
     async def BatchGetInstanceStatuses(  # noqa: N802, D102 - the contract's name and text
         self, request: api.BatchGetInstanceStatusesRequest, _context: Any
     ) -> api.BatchGetInstanceStatusesResponse:
         tenant_id = context.current().tenant_id
-        statuses = await use_cases.get_statuses(self._database, tenant_id, request.instance_ids)
+        statuses = await reading.get_statuses(self._deps, tenant_id, request.instance_ids)
         return api.BatchGetInstanceStatusesResponse(instance_statuses=statuses)
 
     async def ListInstanceStatuses(  # noqa: N802, D102 - the contract's name and text
         self, request: api.ListInstanceStatusesRequest, _context: Any
     ) -> api.ListInstanceStatusesResponse:
-        statuses, token = await use_cases.list_statuses(
-            self._database,
+        statuses, token = await reading.list_statuses(
+            self._deps,
             context.current().tenant_id,
             project_id=request.project_id,
             statuses=[enum_word(Status, status).upper() for status in request.statuses],
@@ -59,13 +58,13 @@ class StatusServicer(StatusServiceServicer):
     ) -> status_pb2.FlowStatus:
         kind = enum_word(FlowKind, request.flow.flow_kind)
         tenant_id = context.current().tenant_id
-        return await use_cases.get_flow_status(self._database, tenant_id, request.flow.instance_id, kind)
+        return await reading.get_flow_status(self._deps, tenant_id, request.flow.instance_id, kind)
 
     async def GetStatusHistory(  # noqa: N802, D102 - the contract's name and text
         self, request: api.GetStatusHistoryRequest, _context: Any
     ) -> api.GetStatusHistoryResponse:
-        rows, token = await use_cases.list_transitions(
-            self._database,
+        rows, token = await reading.list_transitions(
+            self._deps,
             context.current().tenant_id,
             request.instance_id,
             request.page_size,
@@ -83,7 +82,7 @@ class StatusServicer(StatusServiceServicer):
         if request.HasField("from_revision"):
             position = request.from_revision
         else:
-            async with self._database.read(tenant_id) as connection:
+            async with self._deps.database.read(tenant_id) as connection:
                 position = (await store.get_revisions(connection, tenant_id)).revision
             async for row in self._snapshot(tenant_id, request):
                 if row.revision > position:
@@ -92,7 +91,7 @@ class StatusServicer(StatusServiceServicer):
                 yield api.WatchInstanceStatusesResponse(instance_status=status, is_initial=True)
             yield api.WatchInstanceStatusesResponse(revision=position)
         instance_ids = frozenset(request.instance_ids)
-        async for changes in self._feed.follow(tenant_id, position):
+        async for changes in self._deps.feed.follow(tenant_id, position):
             if not changes:  # a bookmark
                 yield api.WatchInstanceStatusesResponse(revision=position)
                 continue
@@ -117,7 +116,7 @@ class StatusServicer(StatusServiceServicer):
         """Yield all statuses asked for; page by page, because a slow reader must not hold a transaction."""
         after = ""
         while True:
-            async with self._database.read(tenant_id) as connection:
+            async with self._deps.database.read(tenant_id) as connection:
                 rows = await store.list_statuses(
                     connection,
                     tenant_id,

@@ -58,7 +58,7 @@ async def measure(size: int = 10_000) -> list[Row]:
         with nats_server() as nats:
             async with running(nats.url, urls, deployments, **settings) as service:
                 names = await _populate(stack, service, urls, size)
-                environment = service.app.environment
+                environment = service.app.deps
                 pairing = DeploymentPairing(deployments, environment.installation_id)
                 watch = DriftWatch(environment, [pairing])
                 rows = []
@@ -87,11 +87,11 @@ async def _timed(work: Callable[[], Awaitable[Any]]) -> float:
 
 async def _reconcile(service: RunningInstanceService) -> None:
     """Make everything due, and return when it is settled."""
-    async with service.app.environment.database.infra() as connection:
+    async with service.app.deps.database.infra() as connection:
         known = await queue.list_after(connection, "", queue.FIRST_ID, 10_000_000)
         await queue.enqueue(connection, TENANT, [instance_id for _, instance_id, _ in known])
     while True:
-        async with service.app.environment.database.infra() as connection:
+        async with service.app.deps.database.infra() as connection:
             if not await queue.count_unsettled(connection):
                 return
         await asyncio.sleep(_POLL_SECONDS)
@@ -126,7 +126,7 @@ async def _populate(
     original = await service.prices(project.project_id, name_of(0))
     original = await service.until_active(original.instance_id)
     while True:
-        async with service.app.environment.database.infra() as connection:
+        async with service.app.deps.database.infra() as connection:
             if not await queue.count_unsettled(connection):
                 break
         await asyncio.sleep(_POLL_SECONDS)

@@ -38,10 +38,10 @@ class ControlPlane:
 
     async def _is_at_rest(self) -> bool:
         databases = (
-            self.instance.app.environment.database,
+            self.instance.app.deps.database,
             self.run.app.deps.database,
-            self.lineage.app.database,
-            self.status.application.database,
+            self.lineage.app.deps.database,
+            self.status.app.deps.database,
         )
         jetstream = self.run.nats.jetstream()
         # In the order in which events travel, twice: what one has applied, another may have to hear.

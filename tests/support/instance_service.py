@@ -16,9 +16,9 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from nats.aio.client import Client
 
-from instance_service.app import App, Outside, build
+from instance_service.app import Outside, build
 from instance_service.config import Settings
-from instance_service.use_cases.definitions.plugins import publish_plugins
+from instance_service.use_cases.environment import Environment
 from optaic.definition.v1.definition_service_pb2_grpc import DefinitionServiceStub
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_ACTIVE, Instance, Project
 from optaic.instance.v1.instance_service_pb2 import (
@@ -31,7 +31,7 @@ from optaic.instance.v1.instance_service_pb2_grpc import InstanceServiceStub
 from optaic.lineage.v1.lineage_events_pb2 import LineageCleared
 from optaic.run.v1.run_events_pb2 import RunCompleted, RunSubmitted
 from optaic.run.v1.run_pb2 import Run
-from servicekit import runtime
+from servicekit.app import App, serve
 from servicekit.clock import SystemClock
 from servicekit.events import headers_of, make_event
 from servicekit.ids import new_id
@@ -52,7 +52,7 @@ _TABLES = (
 class RunningInstanceService:
     """A started service, stubs on a real channel to it, and a real broker beside it."""
 
-    app: App
+    app: App[Environment]
     deployments: FakeDeployments
     experiments: FakeExperiments
     projects: FakeProjects
@@ -226,17 +226,8 @@ async def running(
     experiments = experiments or FakeExperiments()
     projects = projects or FakeProjects()
     app = await build(Settings.model_validate(values), Outside(deployments, experiments, projects))
-    await publish_plugins(app.environment, (TENANT,))
-    await app.broker.connect()
     stop = asyncio.Event()
-    serving = asyncio.create_task(
-        runtime.serve(
-            stop,
-            server=app.server,
-            background=app.background,
-            close=[*app.close, app.broker.close, app.environment.database.close],
-        )
-    )
+    serving = asyncio.create_task(serve(stop, app))
     try:
         await eventually(lambda: app.server.address or serving.done())
         assert app.server.address, serving.exception()

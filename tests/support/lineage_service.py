@@ -15,15 +15,17 @@ import sqlalchemy as sa
 from google.protobuf.message import Message
 from nats.aio.client import Client
 
-from lineage_service import app, consumers, events
+from lineage_service import consumers, events
+from lineage_service.app import build
 from lineage_service.config import Settings
 from lineage_service.domain.flows import FlowKey, Input, RunFact, Snapshot
 from lineage_service.store import reads
-from lineage_service.use_cases import admission, queries
-from lineage_service.use_cases.events import Services, apply_run_facts, apply_snapshots
+from lineage_service.use_cases import admission, invalidation, reading
+from lineage_service.use_cases.dependencies import Dependencies
+from lineage_service.use_cases.events import apply_run_facts, apply_snapshots
 from optaic.lineage.v1.lineage_events_pb2 import FlowStatusesChanged
 from optaic.lineage.v1.lineage_service_pb2_grpc import LineageServiceStub
-from servicekit import runtime
+from servicekit.app import App, serve
 from servicekit.clock import SystemClock
 from servicekit.consumer import insert_consumed
 from servicekit.database import Database
@@ -61,7 +63,7 @@ class Lineage:
     def __init__(self, database: Database, tenant_id: str) -> None:
         self.database = database
         self.tenant_id = tenant_id
-        self.services = Services(SystemClock(), new_id)
+        self.deps = Dependencies(database, SystemClock(), new_id)
 
     async def apply(self, items: Sequence[Snapshot | RunFact]) -> None:
         """Apply events: those of each kind in one batch, in their order; repeated ids are dropped."""
@@ -69,7 +71,7 @@ class Lineage:
         facts = [item for item in items if isinstance(item, RunFact)]
         if snapshots:
             async with self.database.transaction(self.tenant_id) as connection:
-                await apply_snapshots(self.services, connection, self.tenant_id, snapshots)
+                await apply_snapshots(self.deps, connection, self.tenant_id, snapshots)
         if facts:
             async with self.database.transaction(self.tenant_id) as connection:
                 ids = [fact.event_id for fact in facts]
@@ -78,20 +80,18 @@ class Lineage:
                     fact for fact in {fact.event_id: fact for fact in facts}.values() if fact.event_id in new
                 ]
                 if news:
-                    await apply_run_facts(self.services, connection, self.tenant_id, news)
+                    await apply_run_facts(self.deps, connection, self.tenant_id, news)
 
     async def check(self, key: FlowKey) -> admission.Answer:
         """Ask for admission."""
         (answer,) = await admission.check_upstream_freshness(
-            self.services, self.database, self.tenant_id, [admission.Question(key)]
+            self.deps, self.tenant_id, [admission.Question(key)]
         )
         return answer
 
     async def invalidate(self, key: FlowKey) -> None:
         """Declare a flow invalid."""
-        await queries.invalidate_flow(
-            self.services, self.database, self.tenant_id, key, "wrong data", "", b""
-        )
+        await invalidation.invalidate_flow(self.deps, self.tenant_id, key, "wrong data", "", b"")
 
     async def state(self) -> dict[FlowKey, FlowSummary]:
         """Return all defined flows."""
@@ -130,12 +130,12 @@ class Lineage:
             messages = [FlowStatusesChanged.FromString(row[0]) for row in rows]
         return [message for message in messages if message.revision > after]
 
-    async def states(self) -> dict[FlowKey, queries.State]:
+    async def states(self) -> dict[FlowKey, reading.State]:
         """Return what GetFlowState answers of all defined flows, computed afresh."""
         statement = sa.text("select flow_id from flows where tenant_id = :tenant_id and is_defined")
         async with self.database.read(self.tenant_id) as connection:
             ids = (await connection.execute(statement, {"tenant_id": self.tenant_id})).scalars()
-            states = await queries.list_states(connection, self.tenant_id, list(ids))
+            states = await reading.list_states(connection, self.tenant_id, list(ids))
         return {state.flow.key: state for state in states}
 
 
@@ -161,7 +161,7 @@ async def lineage_database() -> AsyncIterator[Database]:
 class RunningLineageService:
     """A started service with a real channel to it and a real broker beside it."""
 
-    app: app.App
+    app: App[Dependencies]
     stub: LineageServiceStub
     nats: Client
     tenant_id: str = "default"
@@ -180,7 +180,7 @@ class RunningLineageService:
     async def applied(self, *published: Event) -> None:
         """Return when the service has applied these events."""
         rules = {"instance": (events.INSTANCE_CONSUMER,), "run": (events.RUN_CONSUMER,)}
-        tokens = ReadTokens(self.app.database, rules)
+        tokens = ReadTokens(self.app.deps.database, rules)
         await tokens.wait(self.tenant_id, [event.token for event in published], None)
 
 
@@ -191,22 +191,14 @@ async def lineage_service(nats_url: str, **settings: Any) -> AsyncIterator[Runni
     await ensure_streams(client, consumers.INSTANCE_STREAM, consumers.RUN_STREAM)
     async with service_database("lineage", "lineage_service") as urls:
         values = {"nats_url": nats_url, "service_token": SERVICE_TOKEN, "shutdown_grace_seconds": 0.5}
-        application = app.build(Settings.model_validate({**values, **urls, **settings}))
-        await application.broker.connect()
+        app = await build(Settings.model_validate({**values, **urls, **settings}))
         stop = asyncio.Event()
-        serving = asyncio.create_task(
-            runtime.serve(
-                stop,
-                server=application.server,
-                background=application.background,
-                close=application.close,
-            )
-        )
+        serving = asyncio.create_task(serve(stop, app))
         try:
-            await eventually(lambda: application.server.address or serving.done())
-            assert application.server.address, serving.exception()
-            async with grpc.aio.insecure_channel(application.server.address) as channel:
-                yield RunningLineageService(application, LineageServiceStub(channel), client)
+            await eventually(lambda: app.server.address or serving.done())
+            assert app.server.address, serving.exception()
+            async with grpc.aio.insecure_channel(app.server.address) as channel:
+                yield RunningLineageService(app, LineageServiceStub(channel), client)
         finally:
             stop.set()
             await serving

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import grpc
@@ -19,7 +19,7 @@ from optaic.instance.v1 import instance_pb2
 from optaic.run.v1 import run_pb2, run_report_service_pb2, run_service_pb2
 from optaic.run.v1.run_report_service_pb2_grpc import RunReportServiceStub
 from optaic.run.v1.run_service_pb2_grpc import RunServiceStub
-from run_service.app import App, build
+from run_service.app import build
 from run_service.config import Settings
 from run_service.reconcile.dispatching import Dispatcher
 from run_service.reconcile.ending import Ender
@@ -28,7 +28,8 @@ from run_service.reconcile.observing import Observer
 from run_service.reconcile.retrying import Retrier
 from run_service.reconcile.sweeping import Sweeper
 from run_service.reconcile.ticking import Ticker
-from servicekit import runtime
+from run_service.use_cases.dependencies import Dependencies
+from servicekit.app import App, serve
 from servicekit.errors import DomainError
 from servicekit.events import BATCH, Event, headers_of, make_event
 from servicekit.ids import new_id
@@ -47,7 +48,7 @@ TENANT = "default"
 class RunningRunService:
     """A started service with real channels to it; its loops run only where the test asked for them."""
 
-    app: App
+    app: App[Dependencies]
     runs: Any
     reports: Any
     instances: Instances
@@ -201,11 +202,9 @@ async def run_service(
             orchestrator=orchestrator,
         )
         if not has_loops:
-            app.background = {}
+            app = replace(app, background={})
         stop = asyncio.Event()
-        serving = asyncio.create_task(
-            runtime.serve(stop, server=app.server, background=app.background, close=app.close)
-        )
+        serving = asyncio.create_task(serve(stop, app))
         try:
             await eventually(lambda: serving.done() or _is_serving(app))
             assert not serving.done(), serving.exception()
@@ -226,5 +225,5 @@ async def run_service(
             await serving
 
 
-def _is_serving(app: App) -> bool:
+def _is_serving(app: App[Dependencies]) -> bool:
     return bool(app.server.address)

@@ -19,13 +19,15 @@ from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_events_pb2, instance_pb2
 from optaic.lineage.v1 import lineage_events_pb2, lineage_pb2
 from optaic.status.v1.status_service_pb2_grpc import StatusServiceStub
+from servicekit.app import App, serve
 from servicekit.clock import SystemClock
 from servicekit.events import BATCH, Event, headers_of, make_event
 from servicekit.ids import new_id
 from servicekit.tokens import ReadTokens
 from status_service import consumers
-from status_service.app import Application
+from status_service.app import build
 from status_service.config import Settings
+from status_service.use_cases.dependencies import Dependencies
 from support.broker import ensure_streams
 from support.polling import eventually
 from support.postgres import service_database
@@ -112,7 +114,7 @@ def event(message: Message, tenant_id: str = TENANT) -> Event:
 class RunningStatusService:
     """A started service with a real channel to it and a real broker beside it."""
 
-    application: Application
+    app: App[Dependencies]
     stub: StatusServiceStub
     nats: Client
 
@@ -137,7 +139,7 @@ class RunningStatusService:
             "instance": (consumers.INSTANCE_EVENTS,),
             "lineage": (consumers.LINEAGE_EVENTS,),
         }
-        tokens = ReadTokens(self.application.database, rules)
+        tokens = ReadTokens(self.app.deps.database, rules)
         for tenant_id in tenants:
             mine = [each.token for each in wanted.values() if each.tenant_id == tenant_id]
             for start in range(0, len(mine), 64):
@@ -161,7 +163,7 @@ async def running(
     """Run one replica of the service on a database that is there."""
     client = await nats.connect(nats_url)
     await ensure_streams(client, "INSTANCE_EVENTS", "LINEAGE_EVENTS")
-    application = Application(
+    app = await build(
         Settings.model_validate(
             {
                 "shutdown_grace_seconds": 0.5,
@@ -173,12 +175,12 @@ async def running(
         )
     )
     stop = asyncio.Event()
-    serving = asyncio.create_task(application.serve(stop))
+    serving = asyncio.create_task(serve(stop, app))
     try:
-        await eventually(lambda: application.server.address or serving.done())
-        assert application.server.address, serving.exception()
-        async with grpc.aio.insecure_channel(application.server.address) as channel:
-            yield RunningStatusService(application, StatusServiceStub(channel), client)
+        await eventually(lambda: app.server.address or serving.done())
+        assert app.server.address, serving.exception()
+        async with grpc.aio.insecure_channel(app.server.address) as channel:
+            yield RunningStatusService(app, StatusServiceStub(channel), client)
     finally:
         stop.set()
         await serving

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from lineage_service import events
 from lineage_service.domain.causes import Cause, blocking_reason, find_causes
+from lineage_service.domain.errors import flow_not_found
 from lineage_service.domain.flows import Flow, FlowKey, RunFact, Snapshot
 from lineage_service.store import reads
-from lineage_service.use_cases.events import Services, apply_run_facts, apply_snapshots
-from lineage_service.use_cases.queries import flow_not_found
+from lineage_service.use_cases.dependencies import Dependencies
+from lineage_service.use_cases.events import apply_run_facts, apply_snapshots
 from servicekit.consumer import insert_consumed
-from servicekit.database import Database
 
 _CAUSES_NAMED = 8
 
@@ -44,7 +44,7 @@ class Question:
 
 
 async def check_upstream_freshness(
-    services: Services, database: Database, tenant_id: str, questions: Sequence[Question]
+    deps: Dependencies, tenant_id: str, questions: Sequence[Question]
 ) -> list[Answer]:
     """Answer each from one snapshot, after what the caller knows and we may not has been applied.
 
@@ -53,16 +53,12 @@ async def check_upstream_freshness(
     Raises:
         NotFoundError: FLOW_NOT_FOUND.
     """
-    found = await reads.fetch_admissions(database, tenant_id, [question.key for question in questions])
-    return [
-        await _answer(services, database, tenant_id, question, found.get(question.key))
-        for question in questions
-    ]
+    found = await reads.fetch_admissions(deps.database, tenant_id, [question.key for question in questions])
+    return [await _answer(deps, tenant_id, question, found.get(question.key)) for question in questions]
 
 
 async def _answer(
-    services: Services,
-    database: Database,
+    deps: Dependencies,
     tenant_id: str,
     question: Question,
     admission: reads.Admission | None,
@@ -71,31 +67,31 @@ async def _answer(
     known = admission.flow.instance_revision if admission else 0
     is_newer = snapshot is not None and snapshot.revision > known
     if admission and not facts and not is_newer:
-        return await _explained(database, tenant_id, admission)
+        return await _explained(deps, tenant_id, admission)
     if snapshot is not None and is_newer:
-        async with database.transaction(tenant_id) as connection:
-            await apply_snapshots(services, connection, tenant_id, [snapshot])
+        async with deps.database.transaction(tenant_id) as connection:
+            await apply_snapshots(deps, connection, tenant_id, [snapshot])
     if facts:
-        async with database.transaction(tenant_id) as connection:
+        async with deps.database.transaction(tenant_id) as connection:
             # Before the lock, as the consumer does: the other way round the two would deadlock.
             ids = {fact.event_id for fact in facts}
             new = await insert_consumed(connection, tenant_id, events.RUN_CONSUMER, ids)
             news = [fact for fact in facts if fact.event_id in new]
             if news:
-                await apply_run_facts(services, connection, tenant_id, news)
-    found = await reads.fetch_admissions(database, tenant_id, [question.key])
+                await apply_run_facts(deps, connection, tenant_id, news)
+    found = await reads.fetch_admissions(deps.database, tenant_id, [question.key])
     if question.key not in found:
         raise flow_not_found(question.key)
-    return await _explained(database, tenant_id, found[question.key])
+    return await _explained(deps, tenant_id, found[question.key])
 
 
-async def _explained(database: Database, tenant_id: str, admission: reads.Admission) -> Answer:
+async def _explained(deps: Dependencies, tenant_id: str, admission: reads.Admission) -> Answer:
     """Add what blocks, and why."""
     if not admission.blocking:
         return Answer(admission, [])
     key = admission.flow.key
     # What blocks, and why, must be of one snapshot.
-    async with database.read(tenant_id) as connection:
+    async with deps.database.read(tenant_id) as connection:
         found = await reads.get_admissions(connection, tenant_id, [key])
         if key not in found:
             raise flow_not_found(key)

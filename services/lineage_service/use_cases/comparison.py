@@ -9,10 +9,11 @@ from lineage_service.domain.flows import FlowKey
 from lineage_service.store import comparison as store
 from lineage_service.store import reads
 from lineage_service.store.comparison import RunNumbers
-from lineage_service.use_cases.events import Services, tell_again
+from lineage_service.use_cases.dependencies import Dependencies
+from lineage_service.use_cases.events import tell_again
 from optaic.instance.v1 import instance_pb2
 from servicekit.comparison import Lacked
-from servicekit.database import Database, lock_tenant
+from servicekit.database import lock_tenant
 
 _COMPONENT_KINDS = (
     instance_pb2.INSTANCE_KIND_PIPELINE,
@@ -29,10 +30,10 @@ class Listed(NamedTuple):
 
 
 async def list_wanted_instances(
-    database: Database, tenant_id: str, after: str, until: str, listed: Mapping[str, Listed]
+    deps: Dependencies, tenant_id: str, after: str, until: str, listed: Mapping[str, Listed]
 ) -> dict[str, Lacked]:
     """Return the instances of which the owner has other news, or that it no longer has; and which these are."""
-    async with database.read(tenant_id) as connection:
+    async with deps.database.read(tenant_id) as connection:
         known = await store.list_instances(
             connection, tenant_id, after, until, list(listed), _COMPONENT_KINDS
         )
@@ -46,17 +47,17 @@ async def list_wanted_instances(
     return {**gone, **behind}
 
 
-async def list_flows(database: Database, tenant_id: str, after: str, until: str) -> list[tuple[FlowKey, int]]:
+async def list_flows(deps: Dependencies, tenant_id: str, after: str, until: str) -> list[tuple[FlowKey, int]]:
     """Return the flows of some instances, with the revision at which each was last told."""
-    async with database.read(tenant_id) as connection:
+    async with deps.database.read(tenant_id) as connection:
         return await store.list_flows(connection, tenant_id, after, until)
 
 
 async def list_wanted_runs(
-    database: Database, tenant_id: str, listed: Mapping[FlowKey, RunNumbers]
+    deps: Dependencies, tenant_id: str, listed: Mapping[FlowKey, RunNumbers]
 ) -> dict[FlowKey, Lacked]:
     """Return the flows of which a newer run has started, ended or completed than is known here; and its numbers."""
-    async with database.read(tenant_id) as connection:
+    async with deps.database.read(tenant_id) as connection:
         known = await store.list_run_numbers(connection, tenant_id, list(listed))
     lacked = {
         key: tuple(theirs if ours < theirs else 0 for ours, theirs in zip(numbers, listed[key], strict=True))
@@ -65,9 +66,9 @@ async def list_wanted_runs(
     return {key: numbers for key, numbers in lacked.items() if any(numbers)}
 
 
-async def tell_flows(services: Services, database: Database, tenant_id: str, keys: Sequence[FlowKey]) -> None:
+async def tell_flows(deps: Dependencies, tenant_id: str, keys: Sequence[FlowKey]) -> None:
     """Tell flows again as they are, at a revision of its own."""
-    async with database.transaction(tenant_id) as connection:
+    async with deps.database.transaction(tenant_id) as connection:
         await lock_tenant(connection, tenant_id)
         ids = await reads.find_ids(connection, tenant_id, keys)
-        await tell_again(services, connection, tenant_id, set(ids.values()))
+        await tell_again(deps, connection, tenant_id, set(ids.values()))

@@ -16,27 +16,18 @@ from lineage_service.domain.causes import Cause
 from lineage_service.domain.flows import Change, FlowKey, Move, Phase, RunFact, Snapshot, advance
 from lineage_service.store import edges, flows, propagation, reads, versions
 from lineage_service.use_cases.causes import find_spread_causes, find_state_causes
+from lineage_service.use_cases.dependencies import Dependencies
 from optaic.lineage.v1.lineage_events_pb2 import LineageCleared
 from servicekit import outbox
-from servicekit.clock import Clock
 from servicekit.database import lock_tenant
 from servicekit.events import BATCH, make_event
-from servicekit.ids import IdSource
 
 # Roots are carried along every propagation: their number times the number of flows bounds its cost.
 _FACTS_AT_ONCE = 16
 
 
-@dataclass(frozen=True)
-class Services:
-    """What a use case needs beside its connection."""
-
-    clock: Clock
-    ids: IdSource
-
-
 async def apply_snapshots(
-    services: Services, connection: AsyncConnection, tenant_id: str, snapshots: Sequence[Snapshot]
+    deps: Dependencies, connection: AsyncConnection, tenant_id: str, snapshots: Sequence[Snapshot]
 ) -> None:
     """Apply instances as of their newest revisions; older and repeated ones change nothing."""
     await lock_tenant(connection, tenant_id)
@@ -44,7 +35,7 @@ async def apply_snapshots(
         part = snapshots[start : start + _FACTS_AT_ONCE]
         revision = await flows.next_revision(connection, tenant_id)  # two parts may tell of one flow
         touched = await _define(connection, tenant_id, _newest(part))
-        change = _Change(services, connection, tenant_id, revision, _event_ids(part))
+        change = _Change(deps, connection, tenant_id, revision, _event_ids(part))
         await change.tell(touched, [], [events.ChangeGroup()], {}, is_redefined=True)
         cleared = dict.fromkeys(item.instance_id for item in part if item.is_deleted)
         await outbox.append(
@@ -56,8 +47,8 @@ async def apply_snapshots(
                     LineageCleared(instance_id=instance_id),
                     "cleared",
                     instance_id,
-                    services.clock,
-                    services.ids,
+                    deps.clock,
+                    deps.ids,
                 )
                 for instance_id in cleared
             ],
@@ -102,7 +93,7 @@ async def _define(connection: AsyncConnection, tenant_id: str, snapshots: Sequen
 
 
 async def apply_run_facts(
-    services: Services, connection: AsyncConnection, tenant_id: str, facts: Sequence[RunFact]
+    deps: Dependencies, connection: AsyncConnection, tenant_id: str, facts: Sequence[RunFact]
 ) -> None:
     """Apply what is said of runs; older and repeated news, and news of deleted instances, change nothing."""
     await lock_tenant(connection, tenant_id)
@@ -117,8 +108,8 @@ async def apply_run_facts(
         live = [fact for fact in part if fact.run_number and fact.flow.instance_id not in deleted]
         keys = {key for fact in live for key in (fact.flow, *(item.upstream for item in fact.inputs))}
         ids = await flows.ensure_flows(connection, tenant_id, keys)
-        touched, moves = await _advance(services, connection, tenant_id, live, ids)
-        change = _Change(services, connection, tenant_id, revision, _event_ids(part))
+        touched, moves = await _advance(deps, connection, tenant_id, live, ids)
+        change = _Change(deps, connection, tenant_id, revision, _event_ids(part))
         # A flow with several runs in one part is told with the newest.
         groups = {fact.run_id: events.ChangeGroup(run_id=fact.run_id) for fact in part}
         owners = {ids[fact.flow]: groups[fact.run_id] for fact in sorted(live, key=_run_number)}
@@ -134,7 +125,7 @@ def _event_ids(items: Iterable[Snapshot | RunFact]) -> list[str]:
 
 
 async def _advance(
-    services: Services,
+    deps: Dependencies,
     connection: AsyncConnection,
     tenant_id: str,
     facts: Sequence[RunFact],
@@ -155,7 +146,7 @@ async def _advance(
     moves: list[Move] = []
     resolved: list[int] = []
     if completed:
-        moves, resolved = await versions.add_versions(connection, tenant_id, completed, services.clock.now())
+        moves, resolved = await versions.add_versions(connection, tenant_id, completed, deps.clock.now())
     if newest_full:
         inputs = {flow_id: fact.inputs for flow_id, fact in newest_full.items()}
         await edges.consume(connection, tenant_id, inputs, ids)
@@ -163,20 +154,20 @@ async def _advance(
 
 
 async def apply_invalidation(
-    services: Services, connection: AsyncConnection, tenant_id: str, flow_id: int
+    deps: Dependencies, connection: AsyncConnection, tenant_id: str, flow_id: int
 ) -> None:
     """Spread that a flow was declared invalid; the tenant's lock is held already."""
     revision = await flows.next_revision(connection, tenant_id)
-    change = _Change(services, connection, tenant_id, revision, [])
+    change = _Change(deps, connection, tenant_id, revision, [])
     await change.tell({flow_id}, [], [events.ChangeGroup()], {})
 
 
 async def tell_again(
-    services: Services, connection: AsyncConnection, tenant_id: str, flow_ids: set[int]
+    deps: Dependencies, connection: AsyncConnection, tenant_id: str, flow_ids: set[int]
 ) -> None:
     """Tell flows as they are; the tenant's lock is held already."""
     revision = await flows.next_revision(connection, tenant_id)
-    change = _Change(services, connection, tenant_id, revision, [])
+    change = _Change(deps, connection, tenant_id, revision, [])
     await change.tell(flow_ids, [], [events.ChangeGroup()], {}, moves_freshness=False)
 
 
@@ -184,7 +175,7 @@ async def tell_again(
 class _Change:
     """One propagation: from the flows that were touched to everything that changes because of it."""
 
-    services: Services
+    deps: Dependencies
     connection: AsyncConnection
     tenant_id: str
     revision: int
@@ -238,8 +229,8 @@ class _Change:
                     message,
                     "flow_statuses_changed",
                     BATCH,
-                    self.services.clock,
-                    self.services.ids,
+                    self.deps.clock,
+                    self.deps.ids,
                 )
                 for message in messages
             ],

@@ -119,7 +119,7 @@ async def _publish_good(service: RunningInstanceService) -> None:
 async def _publish(service: RunningInstanceService, request: PublishDefinitionRequest) -> None:
     """Publish as a call does, without the way through the network."""
     check_contract(request)
-    await publish_definition(service.app.environment, TENANT, request)
+    await publish_definition(service.app.deps, TENANT, request)
 
 
 async def test_no_bad_macro_gets_in(postgres_server: Postgres, nats_url: str) -> None:

@@ -202,7 +202,7 @@ async def _live(
 
     async def are_gone() -> bool:
         ids = [one.instance_id for one in made]
-        return not await lifecycle.load_instances(service.app.environment, "default", ids)
+        return not await lifecycle.load_instances(service.app.deps, "default", ids)
 
     with strikes.get("delete", nothing):
         for one in made:
@@ -220,7 +220,7 @@ async def _until_active(world: World, made: Sequence[Instance], case: str) -> No
     service = world.service
 
     async def are_settled() -> bool:
-        async with service.app.environment.database.read("default") as connection:
+        async with service.app.deps.database.read("default") as connection:
             return all([await queue.is_settled(connection, "default", one.instance_id) for one in made])
 
     await eventually(are_settled, _DEADLINE, case)

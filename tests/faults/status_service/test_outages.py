@@ -12,6 +12,7 @@ from optaic.instance.v1 import instance_events_pb2
 from optaic.status.v1 import status_events_pb2
 from optaic.status.v1 import status_service_pb2 as api
 from servicekit.ids import new_id
+from servicekit.relay import Relay
 from support.polling import eventually
 from support.postgres import service_database
 from support.proxy import Proxy
@@ -55,7 +56,7 @@ async def test_the_database_goes_away_and_comes_back(
         proxied = {**urls, "database_url": proxy.url}
         async with running(nats_url, proxied, pool_timeout_seconds=1, statement_timeout_seconds=2) as service:
             await service.applied(*await service.publish(created))
-            client = AsyncClient.connect(status_address=service.application.server.address)
+            client = AsyncClient.connect(status_address=service.app.server.address)
             watch = client.status.watch(from_revision=1)
             getattr(proxy, fault)()
             events = await service.publish(
@@ -97,12 +98,10 @@ async def test_what_was_committed_while_the_relay_stood_still_is_published_later
         created = instance_events_pb2.InstanceCreated(instance=instance(instance_id))
         await service.applied(*await service.publish(created))
         # The relay stands still: what is committed from here on stays in the outbox.
-        relay = service.application.relay
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(relay, "_publish_window", _nothing_published)
+            patch.setattr(Relay, "_publish_window", _nothing_published)
             ready = await service.publish(flow_statuses(1, flow_change(instance_id, "READY", version=1)))
             await service.applied(*ready)
-        relay.wake()
         pull = await service.nats.jetstream().pull_subscribe(
             "optaic.*.status.v1.>", durable="test", stream="STATUS_EVENTS"
         )

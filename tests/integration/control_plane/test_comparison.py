@@ -114,7 +114,7 @@ async def _is_gone(service: RunningInstanceService, instance_id: str) -> bool:
 
 
 async def _execute(plane: ControlPlane, service: str, *statements: str, **parameters: str) -> None:
-    database = plane.lineage.app.database if service == "lineage" else plane.status.application.database
+    database = plane.lineage.app.deps.database if service == "lineage" else plane.status.app.deps.database
     async with database.transaction(TENANT) as connection:
         for statement in statements:
             await connection.execute(sa.text(statement), parameters)
@@ -125,7 +125,7 @@ async def _forget(plane: ControlPlane, service: str) -> None:
 
 
 async def _select(plane: ControlPlane, statement: str, **parameters: str) -> Any:
-    async with plane.lineage.app.database.read(TENANT) as connection:
+    async with plane.lineage.app.deps.database.read(TENANT) as connection:
         return (await connection.execute(sa.text(statement), parameters)).scalar_one()
 
 
@@ -148,7 +148,7 @@ async def test_what_the_broker_lost_unread_is_published_again(
         changed = await instances.update(prices.instance_id, {"name": "renamed"}, "name")
         doomed = await instances.prices(project, "doomed")
         await instances.instances.DeleteInstance(DeleteInstanceRequest(instance_id=doomed.instance_id))
-        database = instances.app.environment.database
+        database = instances.app.deps.database
 
         async def is_published() -> bool:
             async with database.infra() as connection:
@@ -231,7 +231,7 @@ async def test_what_is_left_of_a_tenant_without_instances_is_found(world: World)
     for name in ("momentum", "prices"):
         await world.delete(name)
     await world.plane.rest()
-    assert await list_tenants(world.plane.instance.app.environment, []) == [TENANT]
+    assert await list_tenants(world.plane.instance.app.deps, []) == [TENANT]
     left = "update instances set is_deleted = false where instance_id = cast(:gone as uuid)"
     for service in ("lineage", "status"):
         await _execute(world.plane, service, left, gone=gone)

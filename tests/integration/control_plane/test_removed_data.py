@@ -125,7 +125,7 @@ class World:
 @asynccontextmanager
 async def door(service: RunningInstanceService, clock: FakeClock) -> AsyncIterator[str]:
     """Serve what a worker calls, by another clock."""
-    environment = replace(service.app.environment, clock=clock, data_grace_seconds=WEEK)
+    environment = replace(service.app.deps, clock=clock, data_grace_seconds=WEEK)
     settings = ServiceSettings(
         database_url="unused",
         database_owner_url="unused",

@@ -197,7 +197,7 @@ async def test_a_database_that_fails_meanwhile_does_not_end_the_wait(
 ) -> None:
     project = await service.project()
     service.deployments.break_down()
-    database, failed = service.app.environment.database, asyncio.Event()
+    database, failed = service.app.deps.database, asyncio.Event()
     patient = await _begin(service, project.project_id, "patient")
 
     async def fail(*_: object) -> None:

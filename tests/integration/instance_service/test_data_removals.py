@@ -9,7 +9,6 @@ from typing import Any
 import grpc
 import pytest
 
-from instance_service.app import App
 from instance_service.domain.data_removal import LEASE
 from instance_service.use_cases import data_removals
 from instance_service.use_cases.environment import Environment
@@ -24,6 +23,7 @@ from optaic.instance.v1.data_removal_service_pb2_grpc import DataRemovalServiceS
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.instance.v1.instance_service_pb2 import DeleteInstanceRequest, GetInstanceRequest
 from optaic.run.v1.run_pb2 import Run
+from servicekit.app import App
 from servicekit.errors import NotFoundError
 from support.clock import FakeClock
 from support.instance_service import TENANT, RunningInstanceService, refusal
@@ -37,9 +37,9 @@ OTHER = (("authorization", "Bearer service-secret"), ("optaic-tenant", "other"))
 class Removals:
     """The use cases, with a clock that stands still until a test moves it."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App[Environment]) -> None:
         self.clock = FakeClock()
-        self._environment: Environment = replace(app.environment, clock=self.clock, data_grace_seconds=WEEK)
+        self._environment: Environment = replace(app.deps, clock=self.clock, data_grace_seconds=WEEK)
 
     async def begin(self) -> DataRemoval:
         """Set the clock to when the only instance was gone, which the service has by the real one."""

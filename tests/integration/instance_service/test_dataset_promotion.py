@@ -212,6 +212,6 @@ async def test_outputs_of_other_tenants_and_unknown_instances_are_not_kept(
     await service.tell_run(run_of(scores, 1, profile()), tenant_id="other")
     token = await service.tell_run(run_of(stranger, 1, profile()))
     assert (await refusal(promote(service, scores, tokens=[token]))).reason == "NO_OUTPUT"
-    async with service.app.environment.database.read("other") as connection:
+    async with service.app.deps.database.read("other") as connection:
         assert await outputs.get_output(connection, "other", scores.instance_id, "refresh") is None
     assert (await service.row_counts())["outputs"] == 0

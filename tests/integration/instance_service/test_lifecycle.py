@@ -183,7 +183,7 @@ async def _goes_on_beside_a_verdict(
     service: RunningInstanceService, first: str, second: str, change: Coroutine[Any, Any, Any]
 ) -> None:
     """Fail where a change gets into a deadlock with who locks instances in the order of ids."""
-    database = service.app.environment.database
+    database = service.app.deps.database
 
     async def is_blocked() -> bool:
         async with database.read(TENANT) as connection:
@@ -233,7 +233,7 @@ async def test_finalizers_and_verdicts_on_many_get_along(service: RunningInstanc
             instance_id,
             lambda found: _condition(found, "PrefectDeploymentReady").reason == "PrefectUnavailable",
         )
-    environment = service.app.environment
+    environment = service.app.deps
 
     async def finish() -> None:
         async with environment.database.transaction(TENANT) as connection:
@@ -246,7 +246,7 @@ async def test_finalizers_and_verdicts_on_many_get_along(service: RunningInstanc
 
 
 async def _is_settled(service: RunningInstanceService, instance_id: str) -> bool:
-    async with service.app.environment.database.read(TENANT) as connection:
+    async with service.app.deps.database.read(TENANT) as connection:
         return await queue.is_settled(connection, TENANT, instance_id)
 
 

@@ -90,7 +90,7 @@ async def test_a_page_reads_what_is_on_it(service: RunningInstanceService, needl
     for selection in selections:
         for after in (None, position):
             query = page_of(TENANT, Selection(**selection), after, _PAGE)
-            async with service.app.environment.database.read(TENANT) as connection:
+            async with service.app.deps.database.read(TENANT) as connection:
                 plan = (await connection.execute(_Explain(query))).scalar_one()[0]["Plan"]
             # Every row goes through a handful of nodes; all instances would be thousands.
             assert _read(plan) <= 12 * _PAGE, (selection, after, plan)

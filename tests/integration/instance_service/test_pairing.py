@@ -55,7 +55,7 @@ async def test_a_monitored_dataset_has_a_project_as_long_as_it_is_monitored(
     assert service.projects.stored == {
         name: (
             watched.instance_id,
-            MonitoringProject(name, "watched", service.app.environment.installation_id),
+            MonitoringProject(name, "watched", service.app.deps.installation_id),
         )
     }
     dataset = {"pipeline": {"definitionName": "sp500_prices"}, "monitoringEnabled": True}
@@ -248,7 +248,7 @@ async def test_an_orphan_that_may_not_be_removed_hides_no_other_drift(
     for one in (watched, lost):
         await service.until_active(one.instance_id)
     orphan = f"default.{project.project_id}"
-    stranger = MonitoringProject(orphan, "nobody", service.app.environment.installation_id)
+    stranger = MonitoringProject(orphan, "nobody", service.app.deps.installation_id)
     service.projects.kept.add(orphan)
     service.projects.stored = {orphan: (project.project_id, stranger), **service.projects.stored}
     name = f"default.{watched.instance_id}"
@@ -276,7 +276,7 @@ async def test_drift_is_repaired_and_what_is_nobodys_removed(service: RunningIns
     del service.projects.stored[name]
     await eventually(lambda: name in service.projects.stored)
     orphan = f"default.{project.project_id}"
-    installation_id = service.app.environment.installation_id
+    installation_id = service.app.deps.installation_id
     service.projects.stored[orphan] = (
         project.project_id,
         MonitoringProject(orphan, "nobody", installation_id),
@@ -288,7 +288,7 @@ async def test_drift_is_repaired_and_what_is_nobodys_removed(service: RunningIns
 async def test_a_complaint_that_comes_late_is_looked_into_again(service: RunningInstanceService) -> None:
     prices = await service.prices((await service.project()).project_id)
     seen = await service.until_active(prices.instance_id)
-    environment = service.app.environment
+    environment = service.app.deps
     slow = Verdict("PrefectDeploymentReady", problem=OutsideUnavailableError("PrefectUnavailable", "late"))
     quick = Verdict("PrefectDeploymentReady")
     lease = datetime.now(UTC) + timedelta(hours=1)
@@ -317,7 +317,7 @@ async def test_what_was_found_out_about_an_older_revision_is_not_written(
     well = Verdict("ElsewhereReady", apply=rename)
     ill = Verdict("ElsewhereReady", problem=OutsideUnavailableError("ElsewhereDown", "late"))
     for verdict in (well, ill):
-        assert await record(service.app.environment, TENANT, [(seen, [verdict])]) == set()
+        assert await record(service.app.deps, TENANT, [(seen, [verdict])]) == set()
     assert await service.until(seen.instance_id, lambda _: True) == changed
 
 
@@ -327,7 +327,7 @@ async def test_changes_of_the_state_ascend_though_the_clock_goes_back(
     prices = await service.prices((await service.project()).project_id)
     last = await service.until_active(prices.instance_id)
     past = FakeClock(datetime(2000, 1, 1, tzinfo=UTC))
-    environment = replace(service.app.environment, clock=past)
+    environment = replace(service.app.deps, clock=past)
     down = OutsideUnavailableError("ElsewhereDown", "says nothing")
     for problem, state in ((down, INSTANCE_STATE_DEGRADED), (None, INSTANCE_STATE_ACTIVE)):
         await record(environment, TENANT, [(last, [Verdict("ElsewhereReady", problem=problem)])])
@@ -344,7 +344,7 @@ async def test_a_message_is_renewed_when_it_says_something_else(service: Running
     async def complain(message: str) -> Instance:
         seen = await service.until(first.instance_id, lambda _: True)
         problem = OutsideUnavailableError("ElsewhereDown", message)  # of no system that would be well again
-        await record(service.app.environment, TENANT, [(seen, [Verdict("ElsewhereReady", problem=problem)])])
+        await record(service.app.deps, TENANT, [(seen, [Verdict("ElsewhereReady", problem=problem)])])
         return await service.until(first.instance_id, lambda _: True)
 
     said = await complain("no answer from 127.0.0.1:4711 at 17:01:02.5")
@@ -378,11 +378,11 @@ async def test_installations_that_share_the_outside_systems_leave_each_other_alo
             assert all(stored)
             orphan = f"default.{project.project_id}"
             async with running(nats_url, two, *outside) as staging:
-                installation_id = staging.app.environment.installation_id
-                assert installation_id != production.app.environment.installation_id
+                installation_id = staging.app.deps.installation_id
+                assert installation_id != production.app.deps.installation_id
                 thing = MonitoringProject(orphan, "nobody", installation_id)
                 outside[2].stored[orphan] = (project.project_id, thing)
                 await eventually(lambda: orphan not in outside[2].stored)  # it has looked at everything
             assert [dict(system.stored) for system in outside] == stored
         async with running(nats_url, two, *outside) as again:
-            assert again.app.environment.installation_id == installation_id
+            assert again.app.deps.installation_id == installation_id

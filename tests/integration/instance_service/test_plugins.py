@@ -59,7 +59,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
 async def _publish(service: RunningInstanceService) -> tuple[list[str], list[dict[str, Any]]]:
     """Publish what is installed now; return the foreign definitions, and what was logged as an error."""
     with structlog.testing.capture_logs() as logs:
-        await publish_plugins(service.app.environment, ("default",))
+        await publish_plugins(service.app.deps, ("default",))
     listed = await service.definitions.ListDefinitions(ListDefinitionsRequest(name_prefix="foreign"))
     return [item.name for item in listed.definitions], [
         dict(each) for each in logs if each["log_level"] == "error"
@@ -128,7 +128,7 @@ async def test_the_example_package_is_found_where_it_is_installed(
     service: RunningInstanceService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(install_example_package(tmp_path / "packages")))
-    await publish_plugins(service.app.environment, ("default",))
+    await publish_plugins(service.app.deps, ("default",))
     listed = await service.definitions.ListDefinitions(ListDefinitionsRequest(name_prefix="acme"))
     (version,) = [item.newest_version for item in listed.definitions]
     assert (version.definition_name, version.code_ref) == ("acme_ramp", "acme_research.pipelines:Ramp")

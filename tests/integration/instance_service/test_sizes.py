@@ -56,9 +56,7 @@ async def test_large_instances_are_listed_in_shorter_pages_and_live_like_others(
             break
         history.page_token = part.next_page_token
     assert revisions == list(range(9, 0, -1))
-    async with service.app.environment.database.read(
-        TENANT
-    ) as connection:  # read is no more than is answered
+    async with service.app.deps.database.read(TENANT) as connection:  # read is no more than is answered
         selection = listing.Selection(project_id=project.project_id)
         rows = await listing.list_instances(connection, TENANT, selection, None, 101)
         assert [row.name for row in rows] == found[:6]

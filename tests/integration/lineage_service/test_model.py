@@ -17,7 +17,7 @@ from lineage_service import events
 from lineage_service.domain.causes import CAUSES_TOLD
 from lineage_service.domain.flows import FlowKey, RunFact, Snapshot
 from lineage_service.domain.flows import Phase as RunPhase
-from lineage_service.use_cases import queries
+from lineage_service.use_cases import reading
 from optaic.common.v1.flow_pb2 import Status
 from optaic.lineage.v1 import lineage_pb2
 from optaic.lineage.v1.lineage_events_pb2 import FlowStatusesChanged
@@ -150,7 +150,7 @@ class Case:
 
     async def explain(self, flow: FlowKey) -> None:
         """Compare the explanations: the same causes through the same upstreams, on paths as short."""
-        state, found = await queries.explain_staleness(self.lineage.database, self.lineage.tenant_id, flow)
+        state, found = await reading.explain_staleness(self.lineage.deps, self.lineage.tenant_id, flow)
         flows = self.model.flows()
         lengths = {}
         for item in found:

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from lineage_service.domain.flows import EdgeSpec, FlowKey, FlowSpec, Phase, RunFact, Snapshot
-from lineage_service.use_cases import queries
+from lineage_service.use_cases import reading
 from servicekit.ids import new_id
 from support.lineage_service import Lineage, lineage_database, new_tenant, pins_of
 
@@ -63,7 +63,7 @@ class Chain:
 
     async def causes(self, key: FlowKey) -> list[str]:
         """Why a flow is not fresh."""
-        state = await queries.get_flow_state(self.lineage.database, self.lineage.tenant_id, key)
+        state = await reading.get_flow_state(self.lineage.deps, self.lineage.tenant_id, key)
         return [f"{cause.kind.name} {cause.origin.instance_name}" for cause in state.causes]
 
 
@@ -92,7 +92,7 @@ async def test_a_run_of_a_range_leaves_what_reads_upstreams_stale_until_a_run_of
     assert await chain.words() == ["ready", "stale", "stale"]
     assert await chain.causes(MOMENTUM) == ["PARTIAL_RANGE momentum"]
     lineage = chain.lineage
-    _, found = await queries.explain_staleness(lineage.database, lineage.tenant_id, BACKTEST)
+    _, found = await reading.explain_staleness(lineage.deps, lineage.tenant_id, BACKTEST)
     roots = [(each.cause.kind.name, each.cause.origin.key) for each in found]
     assert ("PARTIAL_RANGE", MOMENTUM) in roots, "what is below names where it began"
     await chain.run(MOMENTUM, "one")

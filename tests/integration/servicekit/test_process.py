@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from integration.servicekit.echo import EchoServicer, bare_channel, method, serving, serving_parts, watch
 from integration.servicekit.sample import make_settings
-from servicekit import runtime
+from servicekit.app import App, serve
 from support.broker import NatsServer
 from support.polling import eventually
 
@@ -158,8 +158,7 @@ async def test_a_port_that_is_taken_ends_the_start_with_that_error() -> None:
 
     async with serving(EchoServicer()) as first:
         settings = make_settings(listen=first.address)
+        app = App(None, serving_parts(EchoServicer(), settings), {}, close=[close])
         with pytest.raises(RuntimeError, match="bind"):
-            await runtime.serve(
-                asyncio.Event(), server=serving_parts(EchoServicer(), settings), background={}, close=[close]
-            )
+            await serve(asyncio.Event(), app)
     assert closed == ["database"]

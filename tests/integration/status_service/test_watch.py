@@ -16,10 +16,10 @@ from devstack.postgres import Postgres
 from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_events_pb2
 from optaic.status.v1 import status_service_pb2 as api
-from servicekit.clock import SystemClock
 from servicekit.errors import ResourceExhaustedError
 from servicekit.ids import new_id
-from status_service import domain, events, store, use_cases
+from status_service import domain, events, store
+from status_service.use_cases.facts import apply_facts
 from support.polling import eventually
 from support.postgres import service_database
 from support.status_service import (
@@ -109,7 +109,7 @@ async def test_a_compacted_revision_is_refused(postgres_server: Postgres, nats_u
         await service.applied(*await service.publish(*[_created(each) for each in ids]))
 
         async def is_compacted() -> bool:
-            async with service.application.database.read(TENANT) as connection:
+            async with service.app.deps.database.read(TENANT) as connection:
                 return (await store.get_revisions(connection, TENANT)).compacted_revision == 15
 
         await eventually(is_compacted)
@@ -123,10 +123,10 @@ async def test_a_compacted_revision_is_refused(postgres_server: Postgres, nats_u
 
 
 async def _apply(service: RunningStatusService, facts: list[domain.Fact]) -> None:
-    application = service.application
-    async with application.database.transaction(TENANT) as connection:
-        await use_cases.apply_facts(connection, TENANT, facts, SystemClock(), new_id)
-    application.feed.wake()
+    app = service.app
+    async with app.deps.database.transaction(TENANT) as connection:
+        await apply_facts(service.app.deps, connection, TENANT, facts)
+    app.deps.feed.wake()
 
 
 def _flow_fact(instance_id: str, word: str, revision: int) -> domain.Fact:
@@ -146,7 +146,7 @@ async def test_a_watcher_that_does_not_read_is_told_so_and_can_resume(
     async with status_service(nats_url, watch_buffer=20) as service:
         instance_id = new_id()
         await _apply(service, [_created_fact(instance_id)])
-        feed = service.application.feed
+        feed = service.app.deps.feed
         follower = feed.follow(TENANT, 1)
         waiting = asyncio.ensure_future(anext(follower))
         await asyncio.sleep(0)
@@ -210,7 +210,7 @@ async def test_every_watcher_sees_every_change_once_in_order_without_gaps(
             watching = [asyncio.ensure_future(watch(index)) for index in range(5)]
             await asyncio.gather(*(write(index) for index in range(writers)))
             histories = await asyncio.gather(*watching)
-        async with first.application.database.read(TENANT) as connection:
+        async with first.app.deps.database.read(TENANT) as connection:
             log = await store.list_changes(connection, TENANT, 0, total + 1)
         assert [change.revision for change in log] == list(range(1, total + 1))
         for history in histories:
@@ -225,8 +225,8 @@ async def test_every_watcher_sees_every_change_once_in_order_without_gaps(
             ]
             expected = [_WORDS[(number + index) % 5] for number in range(1, changes_each + 1)]
             assert words == ["NOT_INITIALIZED", *expected]
-        assert not first.application.feed._tenants or all(
-            feed.followers for feed in first.application.feed._tenants.values()
+        assert not first.app.deps.feed._tenants or all(
+            feed.followers for feed in first.app.deps.feed._tenants.values()
         )
 
 
@@ -241,12 +241,12 @@ async def test_without_the_revision_lock_two_writers_would_collide(
     ids = [new_id() for _ in range(2)]
     await _apply(service, [_created_fact(each) for each in ids])
     monkeypatch.setattr(store, "lock_revision", unlocked)
-    database = service.application.database
+    database = service.app.deps.database
 
     async def write(instance_id: str, may_commit: asyncio.Event) -> None:
         async with database.transaction(TENANT) as connection:
             fact = _flow_fact(instance_id, "ERROR", 1)
-            await use_cases.apply_facts(connection, TENANT, [fact], SystemClock(), new_id)
+            await apply_facts(service.app.deps, connection, TENANT, [fact])
             await may_commit.wait()
 
     may_commit = asyncio.Event()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import errno
 import re
+from collections.abc import Callable
 
 import polars as pl
 import pytest
@@ -60,7 +61,7 @@ def _messages() -> list[str]:
     found = []
     naive, parts = _TIMES.with_columns(pl.col("at").dt.replace_time_zone(None)), pl.DataFrame({"a": [[1]]})
     held_as_text = _TIMES.with_columns(at=pl.lit("x"))
-    calls = [
+    calls: list[Callable[[], object]] = [
         lambda: canonicalize(parts, []),
         lambda: take_days(parts["a"], "UTC"),
         lambda: put_in_place(naive, _TIMES, _RANGE, allow_deletion=False),

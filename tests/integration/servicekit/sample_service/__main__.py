@@ -7,6 +7,7 @@ from pathlib import Path
 from integration.servicekit.echo import EchoServicer, serving_parts
 from integration.servicekit.sample import SAMPLE_PACKAGE, STREAMS
 from servicekit import logging, migrations, runtime
+from servicekit.app import App, serve
 from servicekit.broker import Broker
 from servicekit.database import Database
 from servicekit.relay import Relay
@@ -19,8 +20,6 @@ async def main(stop: asyncio.Event) -> None:
     logging.configure(settings.log_level, "sample-service")
     await migrations.migrate(settings.database_owner_url, SAMPLE_PACKAGE)
     database, broker = Database(settings), Broker(settings, STREAMS)
-    await database.open()
-    await broker.connect()
     server = serving_parts(
         EchoServicer(),
         settings,
@@ -34,12 +33,14 @@ async def main(stop: asyncio.Event) -> None:
             raise ZeroDivisionError("background work crashes")
         await asyncio.Event().wait()
 
-    await runtime.serve(
-        stop,
-        server=server,
-        background={"relay": Relay(database, broker).run, "announce": announce},
+    app = App(
+        None,
+        server,
+        {"relay": Relay(database, broker).run, "announce": announce},
+        open=[database.open, broker.connect],
         close=[broker.close, database.close],
     )
+    await serve(stop, app)
 
 
 runtime.run(main)

@@ -1,4 +1,4 @@
-"""What is asked about the graph, each from one snapshot; and the one thing people may declare, invalidity."""
+"""What is asked about the graph, each from one snapshot."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lineage_service.domain.causes import Cause, Explanation, explain, state_causes
+from lineage_service.domain.errors import flow_not_found
 from lineage_service.domain.flows import Edge, Flow, FlowKey
 from lineage_service.domain.order import adjacency, distances, execution_levels
-from lineage_service.store import flows, reads
-from lineage_service.use_cases.events import Services, apply_invalidation
-from servicekit import idempotency, pages
-from servicekit.database import Database, lock_tenant
-from servicekit.errors import NotFoundError
+from lineage_service.store import reads
+from lineage_service.use_cases.dependencies import Dependencies
+from servicekit import pages
 
 _DEFAULT_PAGE = 1_000
 _GRAPH_LIMIT = 10_000
@@ -38,16 +37,12 @@ class Neighbourhood:
     is_truncated: bool
 
 
-def flow_not_found(key: FlowKey) -> NotFoundError:
-    """Return the error about a flow that is not there."""
-    return NotFoundError(
-        "FLOW_NOT_FOUND",
-        f"there is no flow {key.flow_kind} of instance {key.instance_id}",
-        metadata={"instance_id": key.instance_id, "flow_kind": key.flow_kind},
-    )
+async def get_flow(connection: AsyncConnection, tenant_id: str, key: FlowKey) -> Flow:
+    """Return a flow.
 
-
-async def _get(connection: AsyncConnection, tenant_id: str, key: FlowKey) -> Flow:
+    Raises:
+        NotFoundError: FLOW_NOT_FOUND.
+    """
     flow = await reads.get_flow(connection, tenant_id, key)
     if flow is None:
         raise flow_not_found(key)
@@ -61,14 +56,14 @@ async def list_states(connection: AsyncConnection, tenant_id: str, flow_ids: Seq
     return [State(flow, state_causes(graph, flow)) for flow in found]
 
 
-async def get_flow_state(database: Database, tenant_id: str, key: FlowKey) -> State:
+async def get_flow_state(deps: Dependencies, tenant_id: str, key: FlowKey) -> State:
     """Return a flow's state.
 
     Raises:
         NotFoundError: FLOW_NOT_FOUND.
     """
-    async with database.read(tenant_id) as connection:
-        flow = await _get(connection, tenant_id, key)
+    async with deps.database.read(tenant_id) as connection:
+        flow = await get_flow(connection, tenant_id, key)
         return (await list_states(connection, tenant_id, [flow.flow_id]))[0]
 
 
@@ -82,7 +77,7 @@ async def _nearest_first(
 
 
 async def list_neighbours(
-    database: Database,
+    deps: Dependencies,
     tenant_id: str,
     key: FlowKey,
     *,
@@ -101,8 +96,8 @@ async def list_neighbours(
     position = pages.decode(page_token, filter_hash) if page_token else {"depth": 0, "flow": 0}
     after = (int(position["depth"]), int(position["flow"]))
     size = page_size or _DEFAULT_PAGE
-    async with database.read(tenant_id) as connection:
-        flow = await _get(connection, tenant_id, key)
+    async with deps.database.read(tenant_id) as connection:
+        flow = await get_flow(connection, tenant_id, key)
         order = await _nearest_first(connection, tenant_id, flow.flow_id, max_depth, is_upstream=is_upstream)
         rest = [place for place in order if place > after]
         page = rest[:size]
@@ -114,15 +109,15 @@ async def list_neighbours(
 
 
 async def get_lineage_graph(
-    database: Database, tenant_id: str, key: FlowKey, upstream_depth: int, downstream_depth: int
+    deps: Dependencies, tenant_id: str, key: FlowKey, upstream_depth: int, downstream_depth: int
 ) -> Neighbourhood:
     """Return what surrounds a flow.
 
     Raises:
         NotFoundError: FLOW_NOT_FOUND.
     """
-    async with database.read(tenant_id) as connection:
-        flow = await _get(connection, tenant_id, key)
+    async with deps.database.read(tenant_id) as connection:
+        flow = await get_flow(connection, tenant_id, key)
         above = await _nearest_first(connection, tenant_id, flow.flow_id, upstream_depth, is_upstream=True)
         below = await _nearest_first(connection, tenant_id, flow.flow_id, downstream_depth, is_upstream=False)
         order = [flow.flow_id, *(flow_id for _, flow_id in sorted(above + below))]
@@ -134,14 +129,14 @@ async def get_lineage_graph(
 
 
 async def get_execution_order(
-    database: Database, tenant_id: str, keys: Sequence[FlowKey]
+    deps: Dependencies, tenant_id: str, keys: Sequence[FlowKey]
 ) -> list[list[FlowKey]]:
     """Return the flows level by level, each after all of its upstreams.
 
     Raises:
         NotFoundError: FLOW_NOT_FOUND.
     """
-    async with database.read(tenant_id) as connection:
+    async with deps.database.read(tenant_id) as connection:
         ids = await reads.find_ids(connection, tenant_id, keys)
         for key in keys:
             if key not in ids:
@@ -152,43 +147,15 @@ async def get_execution_order(
 
 
 async def explain_staleness(
-    database: Database, tenant_id: str, key: FlowKey
+    deps: Dependencies, tenant_id: str, key: FlowKey
 ) -> tuple[State, list[Explanation]]:
     """Return a flow's state and every root cause through every affected direct upstream.
 
     Raises:
         NotFoundError: FLOW_NOT_FOUND.
     """
-    async with database.read(tenant_id) as connection:
-        found = await _get(connection, tenant_id, key)
+    async with deps.database.read(tenant_id) as connection:
+        found = await get_flow(connection, tenant_id, key)
         graph = await reads.load_causes_graph(connection, tenant_id, [found.flow_id])
     flow = graph.flows[found.flow_id]
     return State(flow, state_causes(graph, flow)), explain(graph, flow)
-
-
-async def invalidate_flow(
-    services: Services,
-    database: Database,
-    tenant_id: str,
-    key: FlowKey,
-    reason: str,
-    request_id: str,
-    payload_hash: bytes,
-) -> State:
-    """Declare a flow's output invalid until it runs again; a repetition gets the state as it is by then.
-
-    Raises:
-        NotFoundError: FLOW_NOT_FOUND.
-        AlreadyExistsError: The request id came with another request.
-    """
-    async with database.transaction(tenant_id) as connection:
-        replay = await idempotency.replay_or_none(connection, "InvalidateFlow", request_id, payload_hash)
-        if replay is None:
-            await lock_tenant(connection, tenant_id)
-            flow_id = await flows.invalidate_flow(connection, tenant_id, key, reason)
-            if flow_id is None:
-                raise flow_not_found(key)
-            await apply_invalidation(services, connection, tenant_id, flow_id)
-            await idempotency.store(connection, "InvalidateFlow", request_id, b"")
-        flow = await _get(connection, tenant_id, key)
-        return (await list_states(connection, tenant_id, [flow.flow_id]))[0]

@@ -1,0 +1,18 @@
+"""What every use case works with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from servicekit.clock import Clock
+from servicekit.database import Database
+from servicekit.ids import IdSource
+
+
+@dataclass(frozen=True)
+class Dependencies:
+    """Given to each use case first."""
+
+    database: Database
+    clock: Clock
+    ids: IdSource

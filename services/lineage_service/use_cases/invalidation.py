@@ -1,0 +1,39 @@
+"""The one thing that people may declare about a flow: that its output is invalid."""
+
+from __future__ import annotations
+
+from lineage_service.domain.errors import flow_not_found
+from lineage_service.domain.flows import FlowKey
+from lineage_service.store import flows
+from lineage_service.use_cases.dependencies import Dependencies
+from lineage_service.use_cases.events import apply_invalidation
+from lineage_service.use_cases.reading import State, get_flow, list_states
+from servicekit import idempotency
+from servicekit.database import lock_tenant
+
+
+async def invalidate_flow(
+    deps: Dependencies,
+    tenant_id: str,
+    key: FlowKey,
+    reason: str,
+    request_id: str,
+    payload_hash: bytes,
+) -> State:
+    """Declare a flow's output invalid until it runs again; a repetition gets the state as it is by then.
+
+    Raises:
+        NotFoundError: FLOW_NOT_FOUND.
+        AlreadyExistsError: The request id came with another request.
+    """
+    async with deps.database.transaction(tenant_id) as connection:
+        replay = await idempotency.replay_or_none(connection, "InvalidateFlow", request_id, payload_hash)
+        if replay is None:
+            await lock_tenant(connection, tenant_id)
+            flow_id = await flows.invalidate_flow(connection, tenant_id, key, reason)
+            if flow_id is None:
+                raise flow_not_found(key)
+            await apply_invalidation(deps, connection, tenant_id, flow_id)
+            await idempotency.store(connection, "InvalidateFlow", request_id, b"")
+        flow = await get_flow(connection, tenant_id, key)
+        return (await list_states(connection, tenant_id, [flow.flow_id]))[0]

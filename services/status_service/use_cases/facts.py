@@ -1,0 +1,112 @@
+"""What a batch of events changes: statuses, the log of the watch, the history and the messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from optaic.status.v1 import status_pb2
+from servicekit import outbox
+from servicekit.consumer import insert_consumed
+from status_service import domain, events, store
+from status_service.use_cases.dependencies import Dependencies
+
+# Under this name the inbox also holds the events that lineage-service has applied before it told us.
+LINEAGE_ECHO = "lineage-echo"
+
+
+@dataclass
+class _Outcome:
+    """What a batch of facts leads to, in order."""
+
+    revision: int
+    now: datetime
+    known: Mapping[str, store.StatusRow]
+    board: domain.Board
+    versions: dict[str, dict[str, int]]
+    latest: dict[str, store.StatusRow | None] = field(default_factory=dict)
+    changes: list[store.ChangeRow] = field(default_factory=list)
+    transitions: list[store.TransitionRow] = field(default_factory=list)
+
+    def record(self, instance_id: str, caused_by_run_id: str) -> None:
+        """Compare an instance's status with what it was, and note the change if there is one."""
+        instance = self.board.instances.get(instance_id)
+        if instance is None:
+            return  # its flows are kept until its own event arrives
+        before = self.latest.get(instance_id, self.known.get(instance_id))
+        if instance.is_deleted:
+            if before is not None:
+                self._append(before, is_deleted=True)
+                self.latest[instance_id] = None
+            return
+        body = events.instance_status_of(self.board, instance_id).SerializeToString(deterministic=True)
+        if before is not None and before.body == body:
+            return
+        status = self.board.status(instance_id)
+        row = store.StatusRow(
+            instance_id, instance.project_id, instance.kind, status, self.revision + 1, self.now, body
+        )
+        self._append(row, is_deleted=False)
+        self.latest[instance_id] = row
+        versions = self.board.versions(instance_id)
+        from_status = before.status if before else ""
+        if (status, versions) != (from_status, self.versions.get(instance_id, {})):
+            self.transitions.append(
+                store.TransitionRow(
+                    instance_id, self.revision, from_status, status, self.now, caused_by_run_id
+                )
+            )
+        self.versions[instance_id] = versions
+
+    def _append(self, row: store.StatusRow, *, is_deleted: bool) -> None:
+        self.revision += 1
+        self.changes.append(
+            store.ChangeRow(self.revision, row.instance_id, row.project_id, is_deleted, self.now, row.body)
+        )
+
+
+async def apply_facts(
+    deps: Dependencies, connection: AsyncConnection, tenant_id: str, facts: Sequence[domain.Fact]
+) -> list[status_pb2.InstanceStatus]:
+    """Apply a batch of events in the consumer's transaction; return every status on the way, in order.
+
+    The tenant's revision row is locked before the first read: two batches never compute from the same state.
+    """
+    revision = await store.lock_revision(connection, tenant_id)
+    await insert_consumed(
+        connection, tenant_id, LINEAGE_ECHO, {each for fact in facts for each in fact.caused_by_event_ids}
+    )
+    touched = {instance_id for fact in facts for instance_id in fact.instance_ids()}
+    if not touched:
+        return []
+    board = await store.get_board(connection, tenant_id, touched)
+    known = await store.get_statuses(connection, tenant_id, touched)
+    versions = {each: board.versions(each) for each in known}
+    outcome = _Outcome(revision, deps.clock.now(), known, board, versions)
+    for fact in facts:
+        for instance_id in board.put(fact):
+            outcome.record(instance_id, fact.caused_by_run_id)
+    await store.update_board(connection, tenant_id, board)
+    if not outcome.changes:
+        return []
+    latest = [row for row in outcome.latest.values() if row is not None]
+    await store.insert_changes(connection, tenant_id, latest, outcome.changes, outcome.transitions)
+    await store.update_revision(connection, tenant_id, outcome.revision)
+    chunks = events.chunk(
+        tenant_id,
+        outcome.revision,
+        [events.stamped(row.body, row.revision, row.update_time) for row in latest],
+        [instance_id for instance_id, row in outcome.latest.items() if row is None],
+        [fact.event_id for fact in facts],
+        deps.clock,
+        deps.ids,
+    )
+    await outbox.append(connection, chunks)
+    return [
+        events.stamped(change.body, change.revision, change.update_time)
+        for change in outcome.changes
+        if not change.is_deleted
+    ]

@@ -1,0 +1,99 @@
+"""What callers read of the statuses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from optaic.common.v1.flow_pb2 import FlowKind
+from optaic.status.v1 import status_pb2
+from servicekit import pages
+from servicekit.enums import enum_number
+from servicekit.errors import NotFoundError
+from status_service import events, store
+from status_service.use_cases.dependencies import Dependencies
+
+_DEFAULT_PAGE = 100
+
+
+async def get_statuses(
+    deps: Dependencies, tenant_id: str, instance_ids: Sequence[str]
+) -> list[status_pb2.InstanceStatus]:
+    """Return the statuses in the order asked for.
+
+    Raises:
+        NotFoundError: INSTANCE_NOT_FOUND, naming every missing id.
+    """
+    async with deps.database.read(tenant_id) as connection:
+        rows = await store.get_statuses(connection, tenant_id, set(instance_ids))
+    missing = sorted(set(instance_ids) - set(rows))
+    if missing:
+        named = ", ".join(missing)
+        raise NotFoundError(
+            "INSTANCE_NOT_FOUND", f"no status is known of instance {named}", metadata={"instance_ids": named}
+        )
+    return [_stamped(rows[instance_id]) for instance_id in instance_ids]
+
+
+async def get_flow_status(
+    deps: Dependencies, tenant_id: str, instance_id: str, flow_kind: str
+) -> status_pb2.FlowStatus:
+    """Return the status of one flow.
+
+    Raises:
+        NotFoundError: INSTANCE_NOT_FOUND or FLOW_NOT_FOUND.
+    """
+    (status,) = await get_statuses(deps, tenant_id, [instance_id])
+    wanted = enum_number(FlowKind, flow_kind)
+    for flow in status.flows:
+        if flow.flow_kind == wanted:
+            return flow
+    raise NotFoundError(
+        "FLOW_NOT_FOUND",
+        f"instance {status.instance_name} has no {flow_kind} flow",
+        metadata={"instance_id": instance_id, "flow_kind": flow_kind},
+    )
+
+
+async def list_statuses(
+    deps: Dependencies,
+    tenant_id: str,
+    *,
+    project_id: str,
+    statuses: Sequence[str],
+    kinds: Sequence[str],
+    page_size: int,
+    page_token: str,
+) -> tuple[list[status_pb2.InstanceStatus], str]:
+    """Return a page of statuses and the token of the next one."""
+    selected = pages.filter_hash(project_id, sorted(statuses), sorted(kinds))
+    after = str(pages.decode(page_token, selected)["after"]) if page_token else ""
+    size = page_size or _DEFAULT_PAGE
+    async with deps.database.read(tenant_id) as connection:
+        rows = await store.list_statuses(
+            connection,
+            tenant_id,
+            size + 1,
+            after=after,
+            project_id=project_id,
+            statuses=statuses,
+            kinds=kinds,
+        )
+    more = pages.encode({"after": rows[size - 1].instance_id}, selected) if len(rows) > size else ""
+    return [_stamped(row) for row in rows[:size]], more
+
+
+async def list_transitions(
+    deps: Dependencies, tenant_id: str, instance_id: str, page_size: int, page_token: str
+) -> tuple[list[store.TransitionRow], str]:
+    """Return a page of an instance's history, newest first, and the token of the next one."""
+    selected = pages.filter_hash(instance_id)
+    before = int(pages.decode(page_token, selected)["before"]) if page_token else None
+    size = page_size or _DEFAULT_PAGE
+    async with deps.database.read(tenant_id) as connection:
+        rows = await store.list_transitions(connection, tenant_id, instance_id, before, size + 1)
+    more = pages.encode({"before": rows[size - 1].revision}, selected) if len(rows) > size else ""
+    return rows[:size], more
+
+
+def _stamped(row: store.StatusRow) -> status_pb2.InstanceStatus:
+    return events.stamped(row.body, row.revision, row.update_time)
