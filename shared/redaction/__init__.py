@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote
 
@@ -129,7 +130,11 @@ def hide_credentials(text: str) -> str:
 
 def redact(text: str, environment: Mapping[str, str] = os.environ) -> str:
     """Return a text without what is secret in it."""
-    for value in _known_secrets(environment):
+    return _redact(text, _known_secrets(environment))
+
+
+def _redact(text: str, known: Sequence[str]) -> str:
+    for value in known:
         text = text.replace(value, HIDDEN)
     text = redact_urls(text)
     lower = text.lower()
@@ -143,26 +148,31 @@ def redact(text: str, environment: Mapping[str, str] = os.environ) -> str:
     return _OF_ROWS.sub(_hide, text) if "Failing row" in text else text
 
 
-def redact_value(value: Any, by: Callable[[str], str] = redact) -> Any:
+def redact_value(value: Any) -> Any:
     """Return plain data with all its texts redacted, names of members too; what stands under a secret's name is hidden."""
+    # Looked up once: that costs more than all else that a short text costs.
+    return _redact_all(value, partial(_redact, known=_known_secrets(os.environ)))
+
+
+def _redact_all(value: Any, by: Callable[[str], str]) -> Any:
     if isinstance(value, str):
         return by(value)
     if isinstance(value, Mapping):
         return {
             by(name) if isinstance(name, str) else name: _hidden(each, by)
             if isinstance(name, str) and is_secret_name(name)
-            else redact_value(each, by)
+            else _redact_all(each, by)
             for name, each in value.items()
         }
     if isinstance(value, list | tuple):
-        return [redact_value(each, by) for each in value]
+        return [_redact_all(each, by) for each in value]
     return value
 
 
 def redact_field(path: str, value: Any) -> Any:
     """Return what a field of a configuration is shown as: without a secret, to judge by the names of its path."""
     names = re.split(r"[.\[\]']+", path)
-    return (_hidden if any(map(is_secret_name, names)) else redact_value)(value, redact_urls)
+    return (_hidden if any(map(is_secret_name, names)) else _redact_all)(value, redact_urls)
 
 
 def _hidden(value: Any, by: Callable[[str], str]) -> Any:
