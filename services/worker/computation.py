@@ -42,14 +42,7 @@ from worker.output_schema import check_output
 from worker.profile import describe
 from worker.ranges import count_inside, put_in_place
 from worker.readers import add_zones, zones_seen_before
-from worker.recipe import (
-    BacktestRecipe,
-    Component,
-    Input,
-    PipelineRecipe,
-    Recipe,
-    StoredData,
-)
+from worker.recipe import BacktestRecipe, Component, Input, PipelineRecipe, Recipe, StoredData
 from worker.reshaping import is_reshaped
 
 Progress = Callable[[float, str], None]

@@ -24,7 +24,7 @@ from worker.config import Settings
 from worker.data_removal import Removal
 from worker.failures import Failure, describe_error
 from worker.isolation import Isolation, StartGuardian, start_guardian
-from worker.recipe import read_component
+from worker.recipe_reading import read_component
 from worker.reports import persist
 from worker.run_output import OutputLimits
 

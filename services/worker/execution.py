@@ -25,7 +25,8 @@ from worker.config import Settings
 from worker.failures import Failure, describe_error
 from worker.isolation import Isolation, Result, StartGuardian, start_guardian
 from worker.locations import FlowLocation, write_text
-from worker.recipe import Recipe, list_plugins, list_version_ids, make_recipe
+from worker.recipe import Recipe, list_plugins
+from worker.recipe_reading import list_version_ids, make_recipe
 from worker.reports import Progress, Reporter, RunLostError, persist
 from worker.run_output import OutputLimits
 from worker.ticket import Ticket

@@ -24,7 +24,7 @@ from worker.builtin.delta_store import DeltaStore
 from worker.builtin.parquet_store import ParquetStore
 from worker.computation import Output, compute
 from worker.locations import FlowLocation
-from worker.recipe import list_version_ids, make_recipe
+from worker.recipe_reading import list_version_ids, make_recipe
 
 DAYS = [dt.date(2024, 1, day) for day in range(1, 9)]
 STORES: dict[str, type[Store]] = {"delta": DeltaStore, "parquet": ParquetStore}

@@ -14,7 +14,8 @@ from optaic.plugins import Mode
 from optaic.run.v1 import run_pb2
 from support.worker import World
 from support.worker_peers import pin
-from worker.recipe import PipelineRecipe, list_version_ids, make_recipe
+from worker.recipe import PipelineRecipe
+from worker.recipe_reading import list_version_ids, make_recipe
 
 REFRESH = flow_pb2.FLOW_KIND_REFRESH
 

@@ -1,0 +1,302 @@
+"""Reads from protobuf snapshots what one run computes; it calls no service and no plugin."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Struct
+
+from optaic.common.v1 import flow_pb2
+from optaic.definition.v1 import definition_pb2
+from optaic.expression import Macro
+from optaic.instance.v1 import instance_pb2, spec_pb2
+from optaic.plugins import DateRange, InvalidConfig, MissingInput, Mode, PluginError, day_in
+from optaic.plugins.days import UTC
+from optaic.plugins.numbers import type_numbers
+from optaic.run.v1 import run_pb2
+from worker.backtest.settings import BacktestSettings
+from worker.builtin.parameters import read_date
+from worker.builtin.signal_guard import BoundsPolicy, NanPolicy, SignalContract
+from worker.guardrails import Guardrail
+from worker.readers import hash_readers
+from worker.recipe import BacktestRecipe, Component, Input, PipelineRecipe, Plugin, Recipe, StoredData
+
+Versions = Mapping[str, definition_pb2.DefinitionVersion]  # by definition version id
+_ANYTHING: Mapping[str, Any] = {}  # the schema that says nothing
+
+
+def list_version_ids(instances: Sequence[instance_pb2.Instance]) -> list[str]:
+    """The definition versions that these instances' components, and what they call, are pinned to, each once.
+
+    Raises:
+        PluginError: `ComponentUnpinned`, when a component names no version.
+    """
+    found: dict[str, None] = {}
+    for instance in instances:
+        if (dataset := find_dataset(instance)) is None:
+            continue
+        for component in (dataset.pipeline, dataset.store, dataset.accessor):
+            if not component.definition_version_id:
+                raise PluginError(
+                    f"{instance.name}: component {component.definition_name or '?'} is pinned to no version",
+                    type="ComponentUnpinned",
+                )
+            found[component.definition_version_id] = None
+        found.update(dict.fromkeys(sorted(dataset.pipeline.macro_version_ids.values())))
+    return list(found)
+
+
+def find_dataset(instance: instance_pb2.Instance) -> spec_pb2.DatasetSpec | None:
+    """The composition of a dataset or signal; None for any other kind."""
+    kind = instance.WhichOneof("spec")
+    if kind == "dataset":
+        return instance.dataset
+    return instance.signal.dataset if kind == "signal" else None
+
+
+def make_recipe(
+    run: run_pb2.Run,
+    instance: instance_pb2.Instance,
+    upstreams: Sequence[instance_pb2.Instance],
+    versions: Versions,
+    base_instance: instance_pb2.Instance | None = None,
+) -> Recipe:
+    """What `run` computes.
+
+    Args:
+        run: with its pins.
+        instance: at the run's revision.
+        upstreams: each at the revision that is pinned.
+        versions: what all of them are pinned to.
+        base_instance: at the revision at which the base version was made, where that is another one.
+
+    Raises:
+        PluginError: by type; `UnsupportedFlow` when the flow is not one that this worker executes.
+    """
+    named = {(ref.role, ref.resource_id): ref.name for ref in instance.upstream_refs}
+    inputs = _read_inputs(run, named, {upstream.instance_id: upstream for upstream in upstreams}, versions)
+    if run.flow_kind == flow_pb2.FLOW_KIND_BACKTEST and instance.HasField("backtest"):
+        return _make_backtest(instance, inputs)
+    dataset = find_dataset(instance)
+    if run.flow_kind != flow_pb2.FLOW_KIND_REFRESH or dataset is None:
+        flow = flow_pb2.FlowKind.Name(run.flow_kind).removeprefix("FLOW_KIND_").lower()
+        raise PluginError(
+            f"this worker does not execute the flow {flow} of {instance.name}", type="UnsupportedFlow"
+        )
+    parameters = _read_struct(run.parameters)
+    date_range = DateRange(read_date(parameters, "start"), read_date(parameters, "end"))
+    base_dataset = (find_dataset(base_instance) if base_instance is not None else None) or dataset
+    # After runs of a range, nobody knows what lies between: the next one of all dates starts afresh.
+    is_fresh_start = run.base_version.is_partial_range and not (date_range.start or date_range.end)
+    is_full = run.mode == run_pb2.RUN_MODE_FULL or is_fresh_start
+    has_base = bool(run.base_version.physical_version)
+    pipeline, store, accessor = _read_components(dataset, versions)
+    called = {name: versions[version_id] for name, version_id in dataset.pipeline.macro_version_ids.items()}
+    is_signal = instance.HasField("signal")
+    version = versions[dataset.pipeline.definition_version_id]
+    timezone = dataset.timezone or UTC
+    return PipelineRecipe(
+        pipeline=pipeline,
+        store=store,
+        accessor=accessor,
+        inputs=inputs,
+        mode=Mode.FULL if is_full else Mode.INCREMENTAL,
+        date_range=date_range,
+        timezone=timezone,
+        data_date=read_date(parameters, "data_date") or _scheduled_date(run, timezone),
+        base=(
+            StoredData(
+                *_read_components(base_dataset, versions)[1:],
+                run.base_version.uri,
+                run.base_version.physical_version,
+                base_dataset.timezone or UTC,
+            )
+            if has_base
+            else None
+        ),
+        base_pipeline=None if base_instance is None else _read_components(base_dataset, versions)[0],
+        may_reshape=run.mode == run_pb2.RUN_MODE_FULL,
+        repins_types=run.mode == run_pb2.RUN_MODE_FULL and parameters.get("repin_types") is True,
+        contract=_read_contract(instance.signal.contract, pipeline.config) if is_signal else None,
+        macros=_read_macros(called),
+        operators={
+            name: Plugin(version.code_ref, **_name(version))
+            for name, version in called.items()
+            if version.code_ref
+        },
+        output_schema=to_mapping(version.output_schema),
+        guardrails=_read_guardrails(version, pipeline.config),
+        readers_hash=_hash_readers(dataset, versions),
+        base_readers_hash=(
+            _hash_readers(base_dataset, versions) if has_base and not run.base_version.readers_hash else ""
+        ),
+        max_deleted_share=_read_share(run, dataset),
+        allow_deletion=run.allow_deletion,
+    )
+
+
+def to_mapping(message: Message) -> dict[str, Any]:
+    """A Struct, or any message, as plain values under its proto names; absent fields stay absent."""
+    return MessageToDict(message, preserving_proto_field_name=True)
+
+
+def _read_components(
+    dataset: spec_pb2.DatasetSpec, versions: Versions
+) -> tuple[Component, Component, Component]:
+    pipeline, store, accessor = (
+        read_component(versions[given.definition_version_id], given.config)
+        for given in (dataset.pipeline, dataset.store, dataset.accessor)
+    )
+    return pipeline, store, accessor
+
+
+def read_component(version: definition_pb2.DefinitionVersion, config: Struct) -> Component:
+    """A component as it is configured."""
+    values = _read_struct(config, to_mapping(version.parameters_schema))
+    return Component(version.code_ref, values, **_name(version))
+
+
+def _name(version: definition_pb2.DefinitionVersion) -> dict[str, str]:
+    return {
+        "definition_version_id": version.definition_version_id,
+        "definition_name": version.definition_name,
+        "definition_version": version.version,
+    }
+
+
+def _read_struct(given: Struct, schema: Mapping[str, Any] = _ANYTHING) -> dict[str, Any]:
+    """Plain values, their numbers as the schema calls them."""
+    values: dict[str, Any] = type_numbers(to_mapping(given), schema)
+    return values
+
+
+def _hash_readers(dataset: spec_pb2.DatasetSpec, versions: Versions) -> str:
+    readers: dict[str, Mapping[str, Any]] = {
+        slot: {
+            "definition": versions[given.definition_version_id].content_hash,
+            "config": to_mapping(given.config),
+        }
+        for slot, given in (("store", dataset.store), ("accessor", dataset.accessor))
+    }
+    if dataset.timezone not in {
+        "",
+        UTC,
+    }:  # whose clock times without a zone are read on; the default changes nothing
+        readers["dataset"] = {"timezone": dataset.timezone}
+    return hash_readers(readers)
+
+
+def _read_share(run: run_pb2.Run, dataset: spec_pb2.DatasetSpec) -> float | None:
+    """Return how much may go; None where that says nothing: it derives from upstreams, or is configured anew."""
+    is_same_config = run.base_version.compute_fingerprint == run.compute_fingerprint
+    is_judged = dataset.HasField("max_deleted_share") and is_same_config and not run.input_versions
+    return dataset.max_deleted_share if is_judged and not run.allow_deletion else None
+
+
+def _read_macros(called: Versions) -> dict[str, Macro]:
+    saved = {name: version.op_macro for name, version in called.items() if version.HasField("op_macro")}
+    return {name: Macro(name, tuple(macro.parameters), macro.expression) for name, macro in saved.items()}
+
+
+def _read_guardrails(
+    version: definition_pb2.DefinitionVersion, config: Mapping[str, object]
+) -> tuple[Guardrail, ...]:
+    own = {"signal_bounds": {"column": _value_column(config)}}
+    return tuple(
+        Guardrail(
+            contract.name,
+            contract.check,
+            {**own.get(contract.check, {}), **_read_struct(contract.parameters)},
+            blocks=contract.enforcement == definition_pb2.ENFORCEMENT_BLOCK,
+        )
+        for contract in version.guardrail_contracts
+    )
+
+
+def _read_inputs(
+    run: run_pb2.Run,
+    named: Mapping[tuple[str, str], str],
+    upstreams: Mapping[str, instance_pb2.Instance],
+    versions: Versions,
+) -> tuple[Input, ...]:
+    inputs = []
+    for pinned in run.input_versions:
+        upstream = upstreams[pinned.instance_id]
+        # As the reader's expressions name it, whatever it was called when it was computed.
+        name = named.get((pinned.role, pinned.instance_id), "") or pinned.instance_name or upstream.name
+        dataset = find_dataset(upstream)
+        if not pinned.physical_version:
+            raise MissingInput(f"{name} ({pinned.role}) has no output to read")
+        if dataset is None:
+            raise MissingInput(f"{name} ({pinned.role}) is neither a dataset nor a signal")
+        pipeline, store, accessor = _read_components(dataset, versions)
+        data = StoredData(store, accessor, pinned.uri, pinned.physical_version, dataset.timezone or UTC)
+        inputs.append(
+            Input(
+                pinned.role,
+                name,
+                pinned.instance_id,
+                pinned.version,
+                pinned.digest,
+                data,
+                _value_column(pipeline.config),
+            )
+        )
+    return tuple(inputs)
+
+
+def _make_backtest(instance: instance_pb2.Instance, inputs: Sequence[Input]) -> BacktestRecipe:
+    spec = instance.backtest
+    wanted = (spec.signals.primary, *spec.signals.secondary)
+    by_id = {found.instance_id: found for found in inputs}
+    if missing := [signal for signal in wanted if signal not in by_id]:
+        raise MissingInput(f"no pinned version of the signals {', '.join(missing)}")
+    universe = [entity for entity in spec.assets.universe if entity not in by_id]
+    others = [found for found in inputs if found.instance_id not in wanted]
+    # The id of a dataset in the universe, or the role `prices`; else there must be just one candidate.
+    prices = (
+        [found for found in others if found.instance_id in spec.assets.universe]
+        or [found for found in others if found.role == "prices"]
+        or others
+    )
+    if len({found.instance_id for found in prices}) != 1:
+        raise MissingInput(f"a backtest reads one dataset of prices, and {len(prices)} are given")
+    settings = to_mapping(spec)
+    settings.setdefault("assets", {})["universe"] = universe
+    return BacktestRecipe(
+        prices[0], tuple(by_id[signal] for signal in wanted), BacktestSettings.from_spec(settings)
+    )
+
+
+def _read_contract(contract: spec_pb2.SignalContract, config: Mapping[str, object]) -> SignalContract:
+    nan = spec_pb2.SignalContract.NanPolicy.Name(contract.nan_policy).removeprefix("NAN_POLICY_").lower()
+    bounds = spec_pb2.SignalContract.BoundsPolicy.Name(contract.bounds_policy)
+    bounds = bounds.removeprefix("BOUNDS_POLICY_").lower()
+    try:
+        return SignalContract(
+            minimum=contract.min_value if contract.HasField("min_value") else None,
+            maximum=contract.max_value if contract.HasField("max_value") else None,
+            neutral_value=contract.neutral_value,
+            nan_policy=NanPolicy.KEEP if nan == "unspecified" else NanPolicy(nan),
+            bounds_policy=BoundsPolicy.REJECT if bounds == "unspecified" else BoundsPolicy(bounds),
+            index_columns=tuple(contract.index_columns) or ("date", "entity"),
+            value_column=_value_column(config),
+        )
+    except ValueError as error:
+        raise InvalidConfig(f"the signal's contract: {error}") from error
+
+
+def _value_column(config: Mapping[str, object]) -> str:
+    """Return where a pipeline puts its values: `output`, where it means that by the word."""
+    output = config.get("output")
+    return output if isinstance(output, str) and output else "value"
+
+
+def _scheduled_date(run: run_pb2.Run, timezone: str) -> dt.date | None:
+    if not run.HasField("scheduled_time"):
+        return None
+    return day_in(run.scheduled_time.ToDatetime(dt.UTC), timezone)
