@@ -23,6 +23,7 @@ from optaic.instance.v1.instance_service_pb2 import (
     CreateProjectRequest,
     RehearseChangesRequest,
 )
+from servicekit.database import lock_tenant
 from servicekit.ids import new_id
 from support.broker import listen
 from support.instance_service import RunningInstanceService, refusal
@@ -280,10 +281,10 @@ async def test_waiting_for_the_tenants_other_changes_does_not_count(
     service: RunningInstanceService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     happened: list[str] = []
-    lock, judge = rehearsal.lock_tenant, rehearsal._judge
+    judge = rehearsal._judge
 
     async def lock_slowly(*arguments: Any) -> None:
-        await lock(*arguments)
+        await lock_tenant(*arguments)
         happened.append("locked")
 
     def limit(seconds: float) -> asyncio.Timeout:
