@@ -223,13 +223,43 @@ async def test_a_service_that_is_away_is_no_fault_of_the_workers(world: World) -
     assert await world.sweep() == 0
 
 
-async def test_a_worker_looks_in_a_process_of_its_own(world: World) -> None:
+# What the executor does beside runs, until the folder that is named is gone.
+_KEEP_HOUSE = """
+import asyncio, pathlib, sys
+from worker.children import Forkserver
+from worker.config import Settings
+from worker.housekeeping import keep_house
+
+async def main():
+    stop, forkserver = asyncio.Event(), Forkserver([])
+    await forkserver.start()
+    keeping = asyncio.create_task(keep_house(Settings(), forkserver, stop))
+    while pathlib.Path(sys.argv[1]).exists():
+        await asyncio.sleep(0.1)
+    stop.set()
+    await keeping
+    await forkserver.stop()
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("is_executor", [False, True])
+async def test_a_worker_looks_in_a_process_of_its_own(world: World, *, is_executor: bool) -> None:
     gone = await world.create("gone", "delta")
     await world.delete(gone)
     world.clock.advance(WEEK)
-    environment = {f"OPTAIC_{name.upper()}": value for name, value in world.settings().items()}
+    arguments = ["-m", "worker.data_sweep"]
+    if is_executor:
+        program = world.root.parent / "executor.py"  # a forkserver's children import it
+        program.write_text(_KEEP_HOUSE, encoding="utf-8")
+        arguments = [str(program), str(world.folder(gone))]
+    settings = {**world.settings(), "data_removal_interval_seconds": "0.2"}
+    environment = {f"OPTAIC_{name.upper()}": value for name, value in settings.items()}
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "worker.data_sweep"),
+        sys.executable,
+        *arguments,
         env={**os.environ, **environment},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -237,4 +267,9 @@ async def test_a_worker_looks_in_a_process_of_its_own(world: World) -> None:
     said, _ = await asyncio.wait_for(process.communicate(), 90)
     assert process.returncode == 0, said.decode()
     assert not world.folder(gone).exists(), said.decode()
-    assert await world.removals() == []
+    # Its last word comes after the folder has gone.
+    assert await eventually(lambda: _is_none(world))
+
+
+async def _is_none(world: World) -> bool:
+    return await world.removals() == []

@@ -4,6 +4,7 @@ from typing import Any
 
 import grpc
 
+from instance_service.store import projects as store
 from optaic.instance.v1.instance_pb2 import (
     INSTANCE_STATE_DELETING,
     PROJECT_STATE_ACTIVE,
@@ -35,7 +36,7 @@ async def update(service: RunningInstanceService, project: Project, *paths: str,
     """Change fields of a project."""
     given = Project(project_id=project.project_id, **fields)
     request = UpdateProjectRequest(project=given)
-    request.update_mask.paths.extend(paths or fields)
+    request.update_mask.paths.extend(paths or [each for each in fields if each != "etag"])
     changed: Project = await service.instances.UpdateProject(request)
     return changed
 
@@ -293,3 +294,19 @@ async def test_what_is_hidden_from_readers_stays_as_it_was(service: RunningInsta
     metadata = (("authorization", "Bearer service-secret"), ("optaic-tenant", "default"))
     kept = await service.instances.GetProject(GetProjectRequest(name="research"), metadata=metadata)
     assert kept.description == secret
+
+
+async def test_a_project_of_an_earlier_release_is_as_it_was_and_can_be_changed(
+    service: RunningInstanceService,
+) -> None:
+    made = await service.project("research")
+    earlier = Project(project_id=made.project_id, name=made.name, create_time=made.create_time)
+    async with service.app.environment.database.transaction("default") as connection:
+        await store.update_project(
+            connection, "default", made.project_id, snapshot=earlier.SerializeToString()
+        )
+    assert await get(service, name="research") == made
+    (listed,) = (await service.instances.ListProjects(ListProjectsRequest())).projects
+    assert listed == made
+    changed = await update(service, made, name="alpha", etag="r1")
+    assert (changed.revision, changed.state, changed.name) == (2, PROJECT_STATE_ACTIVE, "alpha")
