@@ -12,12 +12,14 @@ from optaic.instance.v1 import instance_service_pb2 as api
 from optaic.instance.v1.data_removal_service_pb2_grpc import DataRemovalServiceStub
 from optaic.instance.v1.instance_service_pb2_grpc import InstanceServiceStub
 
+_PAGE = 10_000
+
 
 async def preview_deletion(
     connection: Connection, request: api.PreviewDeletionRequest
 ) -> api.PreviewDeletionResponse:
     """Return the list whole, page by page."""
-    whole = api.PreviewDeletionResponse()
+    whole, request.page_size = api.PreviewDeletionResponse(), _PAGE
     while True:
         page: api.PreviewDeletionResponse = await connection.call(
             "instance", InstanceServiceStub, "PreviewDeletion", request

@@ -96,11 +96,23 @@ def test_a_deployment_name_is_read_back() -> None:
 
 
 def test_readers_come_before_what_they_read() -> None:
-    assert downstream_first("a", []) == ["a"]
+    assert downstream_first(["a"], []) == ["a"]
     edges = [("b", "a"), ("c", "a"), ("c", "b"), ("d", "c"), ("d", "a")]
-    assert downstream_first("a", edges) == ["d", "c", "b", "a"]
+    assert downstream_first(["a"], edges) == ["d", "c", "b", "a"]
     chain = [(str(number + 1), str(number)) for number in range(5000)]
-    assert downstream_first("0", chain) == [str(number) for number in range(5000, -1, -1)]
+    assert downstream_first(["0"], chain) == [str(number) for number in range(5000, -1, -1)]
+
+
+def test_the_order_of_several_is_one_however_they_are_given() -> None:
+    starts, edges = ["a", "e", "b"], [("b", "a"), ("c", "a"), ("d", "b"), ("d", "c"), ("f", "e"), ("f", "e")]
+    orders = {
+        tuple(downstream_first(given, shuffled))
+        for given in itertools.permutations(starts)
+        for shuffled in itertools.permutations(edges, len(edges))
+    }
+    (order,) = orders
+    assert sorted(order) == ["a", "b", "c", "d", "e", "f"]
+    assert all(order.index(reader) < order.index(read) for reader, read in edges)
 
 
 def test_the_shortest_cycle_is_named() -> None:
