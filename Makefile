@@ -35,7 +35,7 @@ demo: setup ## run the main job on real prices, show it, stop; results in build/
 	@$(BIN)/python -m demo $(ARGS)
 
 test: setup ## the whole suite with a bounded slice of the fault campaigns
-	@$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -n auto $(ARGS)
 
 test-faults: setup ## the fault campaigns at full length
 	@OPTAIC_FAULTS=full $(BIN)/python -m pytest -m faults $(ARGS)

@@ -12,13 +12,7 @@ from support.broker import NatsServer, nats_server
 from support.mlflow_api import running_mlflow
 from support.postgres import running_postgres
 from support.prefect_api import running_prefect
-
-
-class _ByFolder(LoadScopeScheduling):  # type: ignore[misc]  # untyped
-    """The tests of a folder run in one process, one after the other: they share their servers."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return nodeid.partition("::")[0].rpartition("/")[0]
+from support.sharing import LongestFirst, count_processes
 
 
 def pytest_configure() -> None:
@@ -32,7 +26,12 @@ def pytest_configure() -> None:
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
     """Share the tests out."""
-    return _ByFolder(config, log)
+    return LongestFirst(config, log)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """How many processes `-n auto` means."""
+    return count_processes()
 
 
 @pytest.fixture(scope="session")

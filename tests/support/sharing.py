@@ -1,0 +1,60 @@
+"""How the tests are shared out to the processes that run them at once."""
+
+from __future__ import annotations
+
+import os
+
+import psutil
+from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
+
+# What is run in one process, one test after the other, because it shares servers; what takes longest is begun first, so
+# that nobody is left alone with it in the end. The files that stand in no such folder are shared out one by one.
+TOGETHER = (
+    "tests/e2e",
+    "tests/faults/run_service",
+    "tests/e2e/test_upgrade.py",
+    "tests/faults/instance_service",
+    "tests/integration/instance_service",
+    "tests/e2e/test_main_job.py",
+    "tests/integration/lineage_service",
+    "tests/integration/control_plane",
+    "tests/integration/worker",
+    "tests/conformance",
+    "tests/integration/devstack",
+    "tests/integration/servicekit",
+    "tests/integration/run_service",
+    "tests/integration/status_service",
+    "tests/faults",
+    "tests/unit/worker",
+)
+_MEMORY_OF_ONE = 3 * 2**30  # a stack, or PostgreSQL, Prefect and MLflow
+
+
+def scope_of(nodeid: str) -> str:
+    """What this test is run together with: the narrowest of `TOGETHER`, or its file."""
+    file = nodeid.partition("::")[0]
+    return max((each for each in TOGETHER if f"{file}/".startswith(f"{each}/")), key=len, default=file)
+
+
+def rank(scope: str) -> int:
+    """Its place in the order in which scopes are begun."""
+    return TOGETHER.index(scope) if scope in TOGETHER else len(TOGETHER)
+
+
+def count_processes() -> int:
+    """Two more than there are cores, as far as memory reaches: half of the time a test waits for another process."""
+    by_memory = int(psutil.virtual_memory().total) // _MEMORY_OF_ONE
+    return max(1, min((os.cpu_count() or 1) + 2, by_memory))
+
+
+class LongestFirst(LoadScopeScheduling):  # type: ignore[misc]  # untyped
+    """Each process takes the longest of the scopes that are left."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return scope_of(nodeid)
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        longest = min(self.workqueue, key=lambda scope: (rank(scope), -len(self.workqueue[scope])))
+        self.workqueue.move_to_end(longest, last=False)
+        super()._assign_work_unit(node)

@@ -1,0 +1,38 @@
+"""Which tests are run together, and which are begun first."""
+
+from pathlib import Path
+
+import pytest
+
+from support.sharing import TOGETHER, count_processes, rank, scope_of
+
+_ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("place", TOGETHER)
+def test_every_place_of_the_order_is_there(place: str) -> None:
+    assert (_ROOT / place).exists()
+
+
+@pytest.mark.parametrize(
+    ("nodeid", "scope"),
+    [
+        ("tests/e2e/test_health.py::test_x[a/b::c]", "tests/e2e"),
+        ("tests/e2e/clients/test_go.py::test_x", "tests/e2e"),
+        ("tests/e2e/test_upgrade.py::test_x", "tests/e2e/test_upgrade.py"),
+        ("tests/faults/run_service/test_kills.py::test_x", "tests/faults/run_service"),
+        ("tests/faults/status_service/test_x.py::test_x", "tests/faults"),
+        ("tests/unit/worker/test_x.py::test_x", "tests/unit/worker"),
+        ("tests/unit/worker_builtin/test_x.py::test_x", "tests/unit/worker_builtin/test_x.py"),
+    ],
+)
+def test_a_test_is_run_with_the_narrowest_place_or_its_file(nodeid: str, scope: str) -> None:
+    assert scope_of(nodeid) == scope
+
+
+def test_a_file_that_has_no_place_comes_last() -> None:
+    assert rank("tests/unit/redaction/test_x.py") > max(map(rank, TOGETHER))
+
+
+def test_there_is_a_process_at_least() -> None:
+    assert count_processes() >= 1
