@@ -23,8 +23,8 @@ from instance_service.reconcile import DeploymentPairing, DriftWatch
 from instance_service.store import queue
 from optaic.instance.v1.instance_pb2 import Instance
 from support.broker import nats_server
-from support.instance_service import TENANT, RunningInstanceService, running
-from support.postgres import admin_url, service_database
+from support.instance_service import TENANT, RunningInstanceService, instance_database, running
+from support.postgres import admin_url
 
 _POLL_SECONDS = 0.02
 _BATCH, _PAGE = 100, 200  # what the reconciler and the comparison ask for at once
@@ -50,7 +50,7 @@ async def measure(size: int = 10_000) -> list[Row]:
     """Seconds and calls for `size` instances that are as desired."""
     async with (
         running_services((), has_prefect=True) as stack,
-        service_database("instance", "instance_service") as urls,
+        instance_database() as urls,
     ):
         deployments = _Counted(stack.endpoints.prefect_api, "optaic", 60)
         # Neither a comparison nor a wait may add calls of its own.

@@ -18,6 +18,7 @@ from nats.aio.client import Client
 
 from instance_service.app import Outside, build
 from instance_service.config import Settings
+from instance_service.use_cases.definitions.plugins import publish_plugins
 from instance_service.use_cases.environment import Environment
 from optaic.definition.v1.definition_service_pb2_grpc import DefinitionServiceStub
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_ACTIVE, Instance, Project
@@ -33,6 +34,7 @@ from optaic.run.v1.run_events_pb2 import RunCompleted, RunSubmitted
 from optaic.run.v1.run_pb2 import Run
 from servicekit.app import App, serve
 from servicekit.clock import SystemClock
+from servicekit.database import Database
 from servicekit.events import headers_of, make_event
 from servicekit.ids import new_id
 from support.broker import ensure_streams
@@ -192,11 +194,25 @@ async def refusal(call: Any) -> Refusal:
     raise AssertionError(f"not refused: {answer}")
 
 
+async def _publish_built_in(urls: dict[str, Any]) -> None:
+    database = Database(Settings.model_validate({**urls, "service_token": "service-secret"}))
+    await database.open()
+    await publish_plugins(Environment(database, SystemClock(), new_id, installation_id=""), (TENANT,))
+    await database.close()
+
+
+@contextlib.asynccontextmanager
+async def instance_database() -> AsyncIterator[dict[str, Any]]:
+    """Yield a fresh database in which the built-in definitions are published: a second's work, done once."""
+    async with service_database("instance", "instance_service", _publish_built_in) as urls:
+        yield urls
+
+
 @contextlib.asynccontextmanager
 async def instance_service(nats_url: str, **settings: Any) -> AsyncIterator[RunningInstanceService]:
     """Run the service on a fresh database. The session's PostgreSQL must be running."""
     async with (
-        service_database("instance", "instance_service") as urls,
+        instance_database() as urls,
         running(nats_url, urls, FakeDeployments(), **settings) as service,
     ):
         yield service

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import threading
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,17 +65,21 @@ def running_postgres() -> Iterator[embedded.Postgres]:
 
 
 @asynccontextmanager
-async def service_database(service: str, package: str) -> AsyncIterator[dict[str, Any]]:
+async def service_database(
+    service: str, package: str, fill: Callable[[dict[str, Any]], Awaitable[None]] | None = None
+) -> AsyncIterator[dict[str, Any]]:
     """Yield the URLs of a fresh, migrated database as `ServiceSettings` takes them; drop it afterwards.
 
-    The session's server must be running: use the fixture `postgres_server`.
+    It holds what `fill` has put, once, into the database that it is copied from. The session's server must be running:
+    use the fixture `postgres_server`.
     """
     (server,) = _running
-    template, name = f"template_{service}", f"{service}_{uuid.uuid4().hex[:12]}"
+    template = f"template_{service}_filled" if fill else f"template_{service}"
+    name = f"{service}_{uuid.uuid4().hex[:12]}"
     async with await psycopg.AsyncConnection.connect(server.admin_url, autocommit=True) as connection:
         await connection.execute(_TEMPLATE_LOCK)
         if not await _exists(connection, template):
-            await _create_template(connection, template, service, package)
+            await _create_template(connection, template, service, package, fill)
         await connection.execute(
             sql.SQL("create database {} template {} strategy file_copy").format(
                 sql.Identifier(name), sql.Identifier(template)
@@ -122,11 +126,14 @@ async def _create_template(
     template: str,
     service: str,
     package: str,
+    fill: Callable[[dict[str, Any]], Awaitable[None]] | None,
 ) -> None:
     draft = f"{template}_draft"  # renamed when complete: a failed migration leaves no half template
     await connection.execute(sql.SQL("drop database if exists {}").format(sql.Identifier(draft)))
     urls = await create_bare_database(draft, service)
     await migrate(urls["database_owner_url"], package)
+    if fill:
+        await fill(urls)
     await connection.execute(
         sql.SQL("alter database {} rename to {}").format(sql.Identifier(draft), sql.Identifier(template))
     )

@@ -39,10 +39,11 @@ from servicekit.events import headers_of, make_event
 from servicekit.ids import new_id
 from support.boundaries import FileGate, HttpGate, Moments, NatsGate, ServerGate, SqlGate
 from support.definitions import model
+from support.instance_service import instance_database
 from support.killable import KillableService
 from support.mlflow_api import MlflowApi, mlflow_api
 from support.polling import eventually
-from support.postgres import admin_url, service_database
+from support.postgres import admin_url
 from support.prefect_api import PrefectApi, prefect_api
 
 pytestmark = pytest.mark.faults
@@ -168,7 +169,7 @@ async def world(
     workspace = tmp_path / "workspace"
     workspace.mkdir()
     async with contextlib.AsyncExitStack() as stack:
-        urls = await stack.enter_async_context(service_database("instance", "instance_service"))
+        urls = await stack.enter_async_context(instance_database())
         name = urls["database_url"].rpartition("/")[2]
         database = await stack.enter_async_context(
             await psycopg.AsyncConnection.connect(admin_url(name), autocommit=True)

@@ -31,10 +31,9 @@ from optaic.instance.v1.instance_pb2 import Instance
 from optaic.instance.v1.instance_service_pb2 import DeleteInstanceRequest
 from support.definitions import model, publish
 from support.http_faults import Fault, HttpFaults
-from support.instance_service import RunningInstanceService, running
+from support.instance_service import RunningInstanceService, instance_database, running
 from support.mlflow_api import mlflow_api
 from support.polling import eventually
-from support.postgres import service_database
 
 pytestmark = pytest.mark.faults
 SYSTEMS = ("prefect", "mlflow", "evidently")
@@ -117,7 +116,7 @@ async def world(
     del postgres_server
     await ensure_work_pool(prefect_url, "optaic", "warm")
     async with contextlib.AsyncExitStack() as stack:
-        urls = await stack.enter_async_context(service_database("instance", "instance_service"))
+        urls = await stack.enter_async_context(instance_database())
         prefect = await stack.enter_async_context(HttpFaults(prefect_url))
         mlflow = await stack.enter_async_context(HttpFaults(mlflow_url))
         deployments = PrefectDeployments(prefect.url, "optaic", _TIMEOUT)

@@ -15,10 +15,11 @@ from support.counterparts import FakeDeployments
 from support.instance_service import (
     RunningInstanceService,
     derived,
+    instance_database,
     instance_service,
     running,
 )
-from support.postgres import create_bare_database, service_database
+from support.postgres import create_bare_database
 
 pytestmark = pytest.mark.faults
 _PAIRS = 1000 if os.environ.get("OPTAIC_FAULTS") == "full" else 25
@@ -130,7 +131,7 @@ async def test_a_restart_finds_the_work_that_was_left(postgres_server: Postgres,
     del postgres_server
     deployments = FakeDeployments()
     deployments.break_down()
-    async with service_database("instance", "instance_service") as urls:
+    async with instance_database() as urls:
         async with running(nats_url, urls, deployments, activation_wait_seconds=0) as service:
             project = await service.project()
             prices = await service.prices(project.project_id)

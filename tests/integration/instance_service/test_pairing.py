@@ -28,9 +28,8 @@ from optaic.instance.v1.instance_service_pb2 import DeleteInstanceRequest
 from support.clock import FakeClock
 from support.counterparts import FakeDeployments, FakeExperiments, FakeProjects
 from support.definitions import model, publish
-from support.instance_service import TENANT, RunningInstanceService, running
+from support.instance_service import TENANT, RunningInstanceService, instance_database, running
 from support.polling import eventually
-from support.postgres import service_database
 
 
 async def _monitored(service: RunningInstanceService, project_id: str, name: str = "watched") -> Instance:
@@ -364,8 +363,8 @@ async def test_installations_that_share_the_outside_systems_leave_each_other_alo
     del postgres_server
     outside = FakeDeployments(), FakeExperiments(), FakeProjects()
     async with (
-        service_database("instance", "instance_service") as one,
-        service_database("instance", "instance_service") as two,
+        instance_database() as one,
+        instance_database() as two,
     ):
         async with running(nats_url, one, *outside) as production:
             project = await production.project()
