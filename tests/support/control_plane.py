@@ -21,6 +21,13 @@ _CONSUMERS = {
     "RUN_EVENTS": ("lineage-run-events", "instance-run-events"),
     "LINEAGE_EVENTS": ("status-lineage-events", "run-lineage", "instance-service"),
 }
+# What a service does is announced to the loops that follow it up; looking without a reason costs more than all the rest.
+_FEW_LOOKS: dict[str, dict[str, float]] = {
+    "instance": {"drift_interval_seconds": 60, "reconcile_interval_seconds": 0.5},
+    "lineage": {},
+    "status": {},
+    "run": {"dispatch_interval_seconds": 0.5},
+}
 
 
 @dataclass
@@ -78,16 +85,19 @@ async def control_plane(
     nats_url: str, settings: Mapping[str, Mapping[str, Any]] | None = None
 ) -> AsyncIterator[ControlPlane]:
     """Run all four, with settings by service. The session's PostgreSQL must be running."""
-    given = settings or {}
+    given = {
+        service: {**few_looks, **(settings or {}).get(service, {})}
+        for service, few_looks in _FEW_LOOKS.items()
+    }
     async with contextlib.AsyncExitStack() as stack:
-        instance = await stack.enter_async_context(instance_service(nats_url, **given.get("instance", {})))
-        lineage = await stack.enter_async_context(lineage_service(nats_url, **given.get("lineage", {})))
-        status = await stack.enter_async_context(status_service(nats_url, **given.get("status", {})))
+        instance = await stack.enter_async_context(instance_service(nats_url, **given["instance"]))
+        lineage = await stack.enter_async_context(lineage_service(nats_url, **given["lineage"]))
+        status = await stack.enter_async_context(status_service(nats_url, **given["status"]))
         addresses: dict[str, Any] = {
             "instance_address": instance.app.server.address,
             "lineage_address": lineage.app.server.address,
         }
         run = await stack.enter_async_context(
-            run_service(nats_url, has_loops=True, **addresses, **given.get("run", {}))
+            run_service(nats_url, has_loops=True, **addresses, **given["run"])
         )
         yield ControlPlane(instance, lineage, status, run)
