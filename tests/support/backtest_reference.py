@@ -135,7 +135,7 @@ def _metrics(result: Reference, turnover: float, executions: int, costs: float) 
     benchmark_total = benchmark.iloc[-1] / benchmark.iloc[0] - 1
     years = 252 / (sessions - 1) if sessions > 1 else None
     deviation = returns.std(ddof=1) if len(returns) > 1 else None
-    is_flat = deviation is None or returns.min() == returns.max()
+    is_flat = deviation is None or returns.max() - returns.min() < 1e-12
     return {
         "total_return": total,
         "annualized_return": None if years is None else (1 + total) ** years - 1,

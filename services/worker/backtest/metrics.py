@@ -11,6 +11,7 @@ from worker.backtest.result import Metrics, Path
 from worker.backtest.settings import BacktestSettings
 
 SESSIONS_PER_YEAR = 252
+_ROUNDING = 1e-12  # returns that are nearer to each other are equal
 
 
 def compute_metrics(panel: Panel, path: Path, settings: BacktestSettings) -> Metrics:
@@ -56,6 +57,6 @@ def _volatility(returns: Matrix) -> float | None:
 
 def _ratio(returns: Matrix) -> float | None:
     """Mean over standard deviation, annual. Undefined where all returns are equal, whatever rounding leaves."""
-    if returns.size < 2 or returns.min() == returns.max():  # noqa: PLR2004 - one return has no deviation
+    if returns.size < 2 or np.ptp(returns) < _ROUNDING:  # noqa: PLR2004 - one return has no deviation
         return None
     return float(returns.mean() / returns.std(ddof=1)) * math.sqrt(SESSIONS_PER_YEAR)

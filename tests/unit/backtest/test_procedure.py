@@ -135,6 +135,17 @@ def test_without_any_signal_the_capital_stays_cash() -> None:
     assert result.weights_history.schema == {"date": pl.Date, "entity": pl.String, "weight": pl.Float64}
 
 
+def test_returns_that_differ_by_rounding_only_have_no_sharpe_ratio() -> None:
+    prices = panel("close", {"a": [51.747330, 48.683298, 48.614842]})
+    signal = panel("value", {"a": [None, 2.0, None]})
+    settings = BacktestSettings(
+        rebalance_frequency=Frequency.DAILY, transaction_costs=0.0, top_n=1, initial_capital=1.0
+    )
+    metrics = run(prices, [signal], settings).metrics
+    assert metrics["volatility"] != 0
+    assert metrics["sharpe_ratio"] is None
+
+
 def test_sessions_need_a_close_of_every_member() -> None:
     prices = panel(
         "close", {"a": [1.0, 1.0, None, 1.0, 1.0, 1.0], "b": [1.0, 1.0, 1.0, 1.0, float("nan"), 1.0]}
