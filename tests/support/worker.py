@@ -7,7 +7,6 @@ import contextlib
 import datetime as dt
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -28,6 +27,7 @@ from servicekit.auth import Authenticator
 from servicekit.ids import new_id
 from servicekit.server import Server
 from servicekit.settings import ServiceSettings
+from support.guardians import Guardians
 from support.worker_peers import (
     MACRO_IDS,
     TENANT,
@@ -39,42 +39,11 @@ from support.worker_peers import (
     Runs,
     fill_composition,
 )
-from worker.children import Child, Forkserver
 from worker.config import Settings
 from worker.execution import Ending, execute_run
-from worker.guardian import Line, guard, make_lines
 from worker.ticket import Ticket
 
 _SYMBOLS = ["AAPL", "AMD", "BAC", "BBY", "CVX", "GE"]
-
-
-def _be_guardian(orders: socket.socket, work: socket.socket) -> None:
-    guard(Line(orders, work))
-
-
-class Guardians:
-    """Starts guardians of runs from a warm process, as the executor does."""
-
-    _forkserver = Forkserver(
-        ["worker.guardian", "worker.child", "worker.builtin.prices", "support.worker_plugins"]
-    )
-
-    def __init__(self) -> None:
-        self._started: list[Child] = []
-
-    async def start(self) -> Line:
-        """One more."""
-        ours, guardians = make_lines()
-        try:
-            child = await self._forkserver.run(_be_guardian, guardians.orders, guardians.work)
-        finally:
-            guardians.close()
-        self._started.append(child)
-        return ours
-
-    async def wait(self) -> None:
-        """Return when all have ended, as each does with its run."""
-        await asyncio.gather(*(child.wait() for child in self._started))
 
 
 class World:

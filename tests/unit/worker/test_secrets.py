@@ -15,7 +15,8 @@ import structlog
 from optaic.common.v1 import flow_pb2
 from optaic.plugins import Secrets
 from servicekit import logging as service_logging
-from support.worker import Guardians, World, running_world
+from support.guardians import Guardians
+from support.worker import World, running_world
 from worker.execution import Outcome
 from worker.run_output import OutputLimits, RunOutput
 
