@@ -67,6 +67,16 @@ async def get_definition_by_name(
     return (await connection.execute(statement)).one_or_none()
 
 
+async def list_known_hashes(
+    connection: AsyncConnection, tenant_id: str, content_hashes: Sequence[str]
+) -> set[str]:
+    """Return those of the hashes that versions of the tenant have."""
+    statement = sa.select(versions.c.content_hash).where(
+        versions.c.tenant_id == tenant_id, versions.c.content_hash.in_(content_hashes)
+    )
+    return set((await connection.execute(statement)).scalars())
+
+
 async def list_definitions(
     connection: AsyncConnection,
     tenant_id: str,

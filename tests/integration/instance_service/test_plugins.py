@@ -124,6 +124,18 @@ async def test_a_start_judges_no_followers(
     assert await _publish(service) == (["foreign_good"], [])
 
 
+async def test_what_is_published_is_not_judged_again_when_the_service_starts(
+    service: RunningInstanceService, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.install("good", {"a.json": json.dumps(_GOOD).encode()})
+    assert await _publish(service) == (["foreign_good"], [])
+    monkeypatch.setattr(publication, "content_violations", None)  # to call it would be refused
+    known = set(service.app.deps.built_in)
+    service.app.deps.built_in.clear()
+    assert await _publish(service) == (["foreign_good"], [])
+    assert service.app.deps.built_in == known != set()
+
+
 async def test_the_example_package_is_found_where_it_is_installed(
     service: RunningInstanceService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

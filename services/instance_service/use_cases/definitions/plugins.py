@@ -11,7 +11,8 @@ from pathlib import Path
 import structlog
 from google.protobuf import json_format
 
-from instance_service.use_cases.definitions.publication import publish_definition
+from instance_service.store import definitions as store
+from instance_service.use_cases.definitions.publication import hash_of, publish_definition
 from instance_service.use_cases.environment import Environment
 from optaic.definition.v1.definition_service_pb2 import PublishDefinitionRequest
 from servicekit.contracts import check_contract
@@ -28,17 +29,24 @@ async def publish_plugins(environment: Environment, tenants: tuple[str, ...]) ->
     """
     requests = list(_requests())
     for tenant_id in tenants:
-        for manifest, request in requests:
+        known = await _known(environment, tenant_id, [content_hash for _, _, content_hash in requests])
+        for manifest, request, content_hash in requests:
             try:
-                version = await publish_definition(environment, tenant_id, request, is_reported=False)
+                if content_hash not in known:  # what is known was judged when it was published
+                    await publish_definition(environment, tenant_id, request, is_reported=False)
                 if Path(manifest).parent == _BUILT_IN:
-                    environment.built_in.add(version.content_hash)
+                    environment.built_in.add(content_hash)
             except Exception as error:  # noqa: BLE001 - whatever it is, others need the service
                 _log.error("definition refused", manifest=manifest, tenant=tenant_id, error=repr(error))
 
 
-def _requests() -> Iterator[tuple[str, PublishDefinitionRequest]]:
-    """Yield every readable manifest with where it lies, packages in the order of their names."""
+async def _known(environment: Environment, tenant_id: str, content_hashes: list[str]) -> set[str]:
+    async with environment.database.read(tenant_id) as connection:
+        return await store.list_known_hashes(connection, tenant_id, content_hashes)
+
+
+def _requests() -> Iterator[tuple[str, PublishDefinitionRequest, str]]:
+    """Yield where a readable manifest lies, a definition of it and its hash; packages in the order of their names."""
     for plugin in _plugins():
         try:
             manifests = [path for folder in _folders(plugin) for path in sorted(folder.glob("*.json"))]
@@ -52,10 +60,11 @@ def _requests() -> Iterator[tuple[str, PublishDefinitionRequest]]:
                 requests = read_manifest(manifest.read_text("utf-8"))
                 for request in requests:
                     check_contract(request)
+                found = [(str(manifest), request, hash_of(request)) for request in requests]
             except Exception as error:  # noqa: BLE001 - a file of another package may hold anything
                 _log.error("manifest refused", manifest=str(manifest), error=repr(error))
             else:
-                yield from ((str(manifest), request) for request in requests)
+                yield from found
 
 
 def read_manifest(text: str) -> list[PublishDefinitionRequest]:

@@ -113,12 +113,30 @@ async def _publish(
     return await _existing(connection, tenant_id, version)
 
 
-def _complete(request: PublishDefinitionRequest) -> DefinitionVersion:
+def hash_of(request: PublishDefinitionRequest) -> str:
+    """Return the hash of the content that is to be published, whether or not it may be."""
+    return _hash(_given(request))
+
+
+def _given(request: PublishDefinitionRequest) -> DefinitionVersion:
     version = DefinitionVersion()
     version.CopyFrom(request.definition_version)
     version.definition_name = request.name
     version.kind = request.kind
     version.is_built_in = False
+    return version
+
+
+def _hash(version: DefinitionVersion) -> str:
+    content = DefinitionVersion()
+    content.CopyFrom(version)
+    for name in _NOT_CONTENT:
+        content.ClearField(name)  # type: ignore[arg-type]  # the stubs want literals
+    return content_hash(json_format.MessageToDict(content, preserving_proto_field_name=True))
+
+
+def _complete(request: PublishDefinitionRequest) -> DefinitionVersion:
+    version = _given(request)
     violations = shape_violations(version)
     if not version.version:
         violations.append(FieldViolation("definition_version.version", "is required", "INVALID_ARGUMENT"))
@@ -126,11 +144,7 @@ def _complete(request: PublishDefinitionRequest) -> DefinitionVersion:
     if violations:
         raise refusal(violations)
     check_size(version, "definition_version")
-    content = DefinitionVersion()
-    content.CopyFrom(version)
-    for name in _NOT_CONTENT:
-        content.ClearField(name)  # type: ignore[arg-type]  # the stubs want literals
-    version.content_hash = content_hash(json_format.MessageToDict(content, preserving_proto_field_name=True))
+    version.content_hash = _hash(version)
     version.state = DEFINITION_STATE_DRAFT if request.draft else DEFINITION_STATE_ACTIVE
     return version
 
