@@ -80,8 +80,9 @@ stubs-check: stubs
 proto: setup stubs ## regenerate shared/optaic stubs from protos/
 	@cp -R $(PROTO_OUT)/. shared/
 
-baseline: setup ## freeze the contracts as they are: from now on buf breaking compares with them
+baseline: setup ## freeze the contracts and built-in definitions as they are: from now on checks compare with them
 	$(BIN)/buf build protos --exclude-source-info -o protos/baseline.binpb
+	PYTHONPATH=tests $(BIN)/python -m support.published_definitions
 
 lock: setup ## resolve pyproject.toml again, keeping what need not move
 	UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \

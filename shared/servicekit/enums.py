@@ -14,7 +14,7 @@ _UNSPECIFIED = "UNSPECIFIED"
 
 
 def enum_word(enum: _EnumTypeWrapper[Any], number: int) -> str:
-    """Convert a number of an enum into its word: `FLOW_KIND_REFRESH` is `refresh`, UNSPECIFIED is empty.
+    """Convert a number of an enum into its word: `FLOW_KIND_REFRESH` is `refresh`, 0 is `unspecified`.
 
     Raises:
         ValueError: The enum has no such number.
@@ -26,7 +26,7 @@ def enum_word(enum: _EnumTypeWrapper[Any], number: int) -> str:
 
 
 def enum_number(enum: _EnumTypeWrapper[_Number], word: str) -> _Number:
-    """Convert a word into the number of an enum: `refresh` is `FLOW_KIND_REFRESH`, the empty word UNSPECIFIED.
+    """Convert a word into the number of an enum: `refresh` is `FLOW_KIND_REFRESH`; the empty word, too, is 0.
 
     Raises:
         ValueError: The enum has no such word.
@@ -42,9 +42,9 @@ def _words(enum: _EnumTypeWrapper[Any]) -> dict[int, str]:
     """Return the words by number; the prefix of all names is what stands before UNSPECIFIED in the first."""
     values = enum.DESCRIPTOR.values
     prefix = values[0].name.removesuffix(_UNSPECIFIED)
-    return {value.number: value.name.removeprefix(prefix).lower() if value.number else "" for value in values}
+    return {value.number: value.name.removeprefix(prefix).lower() for value in values}
 
 
 @lru_cache
 def _numbers(enum: _EnumTypeWrapper[Any]) -> dict[str, int]:
-    return {word: number for number, word in _words(enum).items()}
+    return {"": 0} | {word: number for number, word in _words(enum).items()}

@@ -16,6 +16,7 @@ from optaic.definition.v1.definition_service_pb2 import PublishDefinitionRequest
 from optaic.expression import OPERATORS, Macro, check_macro, parse
 from optaic.plugins import Accessor, MLModule, Operator, Optimizer, Pipeline, Store, load
 from servicekit.contracts import check_contract
+from support.published_definitions import compute_present, read_released
 from worker.builtin import language
 
 _FOLDER = resources.files("instance_service") / "builtin"
@@ -111,20 +112,6 @@ def test_either_a_table_or_a_query_is_read() -> None:
     assert _violations("sql", {"url": "sqlite:///a", "table": "a", "query": "select 1"}) == {"config"}
 
 
-@pytest.mark.parametrize(
-    "source", [("file", {"url": "a.csv"}), ("sql", {"url": "sqlite:///a", "table": "a"})]
-)
-def test_a_date_is_a_date_or_a_text_of_one_and_an_entity_a_text(source: tuple[str, dict[str, Any]]) -> None:
-    name, config = source
-    for types in ({"date": "String", "entity": "text"}, {"date": "Date", "close": "Int64"}):
-        assert not _violations(name, {**config, "types": types})
-    for kind in ("Int64", "Datetime", "Boolean", "Float64"):
-        assert _violations(name, {**config, "types": {"date": kind}}) == {"config.types.date"}
-    assert _violations(name, {**config, "types": {"entity": "Int64"}}) == {"config.types.entity"}
-    # It is no column of dates where others are named.
-    assert not _violations(name, {**config, "dates": ["day"], "types": {"date": "Datetime"}})
-
-
 def test_a_files_secrets_are_refused_in_clear() -> None:
     options = {"endpoint_url": "https://s3.example", "anon": False, "secret": "${OPTAIC_SECRET_S3}"}
     assert not _violations("file", {"url": "s3://bucket/a.parquet", "storage_options": options})
@@ -181,3 +168,11 @@ def test_a_models_features_are_checked() -> None:
             "config.features[0].expression",
             "config.features[0].transforms[0].name",
         }
+
+
+def test_a_released_version_holds_what_it_held_when_it_was_released() -> None:
+    present = compute_present()
+    changed = [key for key, content in read_released().items() if present.get(key) != content]
+    assert not changed, (
+        "an installation that has such a version refuses another one: publish it as a new version"
+    )
