@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from optaic.common.v1.flow_pb2 import FlowRef
+from optaic.common.v1.flow_pb2 import FlowKind, FlowRef
 from optaic.instance.v1.instance_comparison_pb2 import InstancePage
 from optaic.run.v1.run_comparison_pb2 import RunEntry, RunPage, RunsWanted
 from run_service.store import Connection
-from run_service.store.records import number_of, word_of
 from run_service.use_cases import cancellation, comparison, timeline
 from run_service.use_cases.dependencies import Dependencies
 from servicekit.broker import Broker
 from servicekit.comparison import Comparison
 from servicekit.consumer import Consumer, Received
+from servicekit.enums import enum_number, enum_word
 from servicekit.ids import is_id
 
 _PAGE = 2_000  # flows in one message
@@ -73,7 +73,7 @@ class Compared:
             RunEntry(
                 flow=FlowRef(
                     instance_id=flow.instance_id,
-                    flow_kind=number_of("flow_kind", flow.flow_kind),  # type: ignore[arg-type]  # the number of a word of this enum
+                    flow_kind=enum_number(FlowKind, flow.flow_kind),
                 ),
                 run_number=flow.run_number,
                 ended_run_number=flow.ended,
@@ -90,7 +90,7 @@ class Compared:
 
     async def _publish_again(self, tenant_id: str, wanted: RunsWanted) -> None:
         flows = {
-            (flow.instance_id, word_of("flow_kind", flow.flow_kind))
+            (flow.instance_id, enum_word(FlowKind, flow.flow_kind))
             for flow in wanted.flows
             if is_id(flow.instance_id)
         }

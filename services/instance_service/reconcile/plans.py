@@ -17,8 +17,8 @@ from instance_service.use_cases.conditions import SCHEDULE_PLANNED
 from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.pairing import Verdict
 from instance_service.use_cases.schedules import timings_of
-from instance_service.use_cases.shapes import kind_word
-from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_ACTIVE, Instance
+from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_ACTIVE, Instance, InstanceKind
+from servicekit.enums import enum_word
 
 _NOTHING = "NothingPlanned"
 # Prefect plans 100 days ahead unless it is set otherwise: of a time farther away than this nothing need be planned yet.
@@ -43,7 +43,7 @@ class PlanWatch:
         """
         now = self._environment.clock.now()
         expecting = {
-            key: deployment_name(*key, scheduled_flow(kind_word(instance.kind)))
+            key: deployment_name(*key, scheduled_flow(enum_word(InstanceKind, instance.kind)))
             for key, instance in instances.items()
             if _is_expecting(instance, now)
         }

@@ -13,8 +13,8 @@ from instance_service.store import listing
 from instance_service.use_cases.definitions.reading import DEFAULT_PAGE
 from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.instances import not_found
-from instance_service.use_cases.shapes import kind_word, state_word, timestamp
-from optaic.instance.v1.instance_pb2 import Instance, InstanceRevision
+from instance_service.use_cases.shapes import timestamp
+from optaic.instance.v1.instance_pb2 import Instance, InstanceKind, InstanceRevision, InstanceState
 from optaic.instance.v1.instance_service_pb2 import (
     BatchGetInstancesRequest,
     BatchGetInstancesResponse,
@@ -29,6 +29,7 @@ from optaic.instance.v1.instance_service_pb2 import (
 )
 from redaction import redact_field
 from servicekit import pages
+from servicekit.enums import enum_word
 from servicekit.errors import FieldViolation, InvalidArgumentError, NotFoundError
 
 _MOST_BYTES = 15_000_000  # of an answer that is no page; our clients take 16 megabytes
@@ -114,9 +115,9 @@ async def list_instances(
     environment: Environment, tenant_id: str, request: ListInstancesRequest
 ) -> ListInstancesResponse:
     """Return a page of instances in the order of names."""
-    kinds = sorted({kind_word(kind) for kind in request.kinds})
+    kinds = sorted({enum_word(InstanceKind, kind) for kind in request.kinds})
     labels = dict(sorted(request.labels.items()))
-    states = sorted({state_word(state) for state in request.states})
+    states = sorted({enum_word(InstanceState, state) for state in request.states})
     filters = (request.project_id, kinds, request.name, labels, states, request.owner, request.definition_id)
     selection = pages.filter_hash("instances", *filters)
     wanted = listing.Selection(*filters)

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from instance_service.store import outputs
 from instance_service.store.tables import Connection
 from instance_service.use_cases.outputs import profile_of
-from instance_service.use_cases.shapes import dataset_of, flow_word, json_of
+from instance_service.use_cases.shapes import dataset_of, json_of
 from instance_service.use_cases.upstreams import Known
+from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.expression import (
     Expression,
     ExpressionError,
@@ -22,6 +23,7 @@ from optaic.expression import (
     suggest,
 )
 from optaic.instance.v1.instance_pb2 import Instance
+from servicekit.enums import enum_word
 
 _FLOW = "refresh"
 _KEYS = ("date", "entity")
@@ -69,7 +71,7 @@ async def load_stored_columns(
         for instance_id in upstream_ids
         if instance_id in known
         for flow in known[instance_id].flows
-        if flow_word(flow.flow_kind) == _FLOW
+        if enum_word(FlowKind, flow.flow_kind) == _FLOW
     }
     if not fingerprints:
         return {}

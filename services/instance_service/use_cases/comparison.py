@@ -14,6 +14,7 @@ from optaic.instance.v1.instance_comparison_pb2 import InstanceEntry, InstancePa
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance, InstanceKind
 from optaic.run.v1.run_comparison_pb2 import RunEntry
 from servicekit import outbox
+from servicekit.enums import enum_number
 from servicekit.ids import is_id
 
 _FIRST_ID = "00000000-0000-0000-0000-000000000000"
@@ -59,7 +60,7 @@ def _entry(entry: store.Entry) -> InstanceEntry:
         instance_id=entry.instance_id,
         revision=entry.revision,
         update_time=timestamp(entry.update_time),
-        kind=InstanceKind.Value(f"INSTANCE_KIND_{entry.kind.upper()}"),
+        kind=enum_number(InstanceKind, entry.kind),
         is_deleting=entry.state == "deleting",
     )
 

@@ -17,8 +17,7 @@ from instance_service.store.tables import Connection
 from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.instances import check_revision, not_found
 from instance_service.use_cases.project_rows import check_project_etag, find_project
-from instance_service.use_cases.shapes import kind_value, state_value
-from optaic.instance.v1.instance_pb2 import PROJECT_STATE_DELETING, Project
+from optaic.instance.v1.instance_pb2 import PROJECT_STATE_DELETING, InstanceKind, InstanceState, Project
 from optaic.instance.v1.instance_service_pb2 import (
     DeletedInstance,
     DeleteInstanceRequest,
@@ -27,6 +26,7 @@ from optaic.instance.v1.instance_service_pb2 import (
     PreviewDeletionResponse,
 )
 from servicekit import pages
+from servicekit.enums import enum_number
 from servicekit.errors import AbortedError, FailedPreconditionError, PreconditionViolation
 
 _PAGE = 1000
@@ -167,10 +167,10 @@ def _message(entry: Entry) -> DeletedInstance:
     return DeletedInstance(
         instance_id=entry.instance_id,
         name=entry.name,
-        kind=kind_value(entry.kind),
+        kind=enum_number(InstanceKind, entry.kind),
         project_id=entry.project_id,
         project_name=entry.project_name,
-        state=state_value(entry.state),
+        state=enum_number(InstanceState, entry.state),
     )
 
 

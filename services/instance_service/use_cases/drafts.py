@@ -55,7 +55,6 @@ from instance_service.use_cases.shapes import (
     contract_words,
     dataset_of,
     etag_of,
-    kind_value,
     timestamp,
 )
 from instance_service.use_cases.specs import spec_violations
@@ -69,8 +68,9 @@ from instance_service.use_cases.upstreams import (
     resolve_upstreams,
 )
 from optaic.definition.v1.definition_pb2 import DefinitionVersion, StatusAggregationContract
-from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_ACTIVE, Instance
+from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_ACTIVE, Instance, InstanceKind
 from optaic.instance.v1.spec_pb2 import DatasetSpec
+from servicekit.enums import enum_number
 from servicekit.errors import DomainError, FieldViolation, InvalidArgumentError
 from servicekit.events import check_size
 
@@ -180,7 +180,7 @@ def prepare(
     instance = Instance()
     instance.CopyFrom(given)
     kind = check_kind(instance)
-    instance.kind = kind_value(kind)
+    instance.kind = enum_number(InstanceKind, kind)
     instance.instance_id = instance.instance_id or environment.ids()
     if (dataset := dataset_of(instance)) is not None:
         for component in COMPONENT_KINDS:
@@ -353,7 +353,7 @@ def _components(instance: Instance, dataset: DatasetSpec | None) -> list[Instanc
             instance_id=getattr(dataset, f"{kind}_instance_id"),
             project_id=instance.project_id,
             name=f"{instance.name}.{kind}",
-            kind=kind_value(kind),
+            kind=enum_number(InstanceKind, kind),
             definition_id=spec.definition_id,
             definition_version_id=spec.definition_version_id,
             definition_name=spec.definition_name,

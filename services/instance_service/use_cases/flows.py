@@ -14,31 +14,33 @@ from instance_service.domain.flows import (
     flow_kinds,
     scheduled_flow,
 )
-from instance_service.use_cases.shapes import dataset_of, flow_edge, flow_value, flow_word, kind_word
+from instance_service.use_cases.shapes import dataset_of, flow_edge
+from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.definition.v1.definition_pb2 import DefinitionVersion
-from optaic.instance.v1.instance_pb2 import Instance
+from optaic.instance.v1.instance_pb2 import Instance, InstanceKind
+from servicekit.enums import enum_number, enum_word
 from servicekit.errors import FieldViolation
 
 
 def flows_of(instance: Instance, version: DefinitionVersion | None) -> tuple[str, ...]:
     """Return the flows that an instance is to have; its kind is set. A backtest has no version."""
     dataset = dataset_of(instance)
-    named = [flow_word(one.flow_kind) for one in (version.flow_specs if version else ())]
+    named = [enum_word(FlowKind, one.flow_kind) for one in (version.flow_specs if version else ())]
     is_monitored = dataset is not None and dataset.monitoring_enabled
-    return flow_kinds(kind_word(instance.kind), named, has_monitoring=is_monitored)
+    return flow_kinds(enum_word(InstanceKind, instance.kind), named, has_monitoring=is_monitored)
 
 
 def output_flow(instance: Instance) -> str:
     """Return the flow that others read and that the schedule starts; empty where it has none."""
-    wanted = scheduled_flow(kind_word(instance.kind))
-    return wanted if any(flow_word(flow.flow_kind) == wanted for flow in instance.flows) else ""
+    wanted = scheduled_flow(enum_word(InstanceKind, instance.kind))
+    return wanted if any(enum_word(FlowKind, flow.flow_kind) == wanted for flow in instance.flows) else ""
 
 
 def output_violations(
     instance: Instance, current: Instance | None, version: DefinitionVersion | None, flows: Sequence[str]
 ) -> Iterator[FieldViolation]:
     """Yield what cannot be without the flow that others read and that the schedule starts, if it is not there."""
-    wanted = scheduled_flow(kind_word(instance.kind))
+    wanted = scheduled_flow(enum_word(InstanceKind, instance.kind))
     if version is None or wanted in flows:
         return
     lacking = f"{version.definition_name} {version.version} has no {wanted}"
@@ -61,7 +63,7 @@ def set_flows(
 ) -> None:
     """Give an instance its flows with edges and fingerprints; what `current` has of the same flow is kept."""
     before = {flow.flow_kind: flow for flow in current.flows} if current else {}
-    own = kind_word(instance.kind)
+    own = enum_word(InstanceKind, instance.kind)
     champion = instance.model.champion.model_version
     edges: dict[str, list[Edge]] = defaultdict(list)
     for edge in derive_edges(instance.instance_id, kinds, upstreams):
@@ -70,7 +72,7 @@ def set_flows(
     for kind in kinds:
         relevant = flow_settings(own, kind, settings, champion)
         flow = instance.flows.add(
-            flow_kind=flow_value(kind),
+            flow_kind=enum_number(FlowKind, kind),
             prefect_deployment_name=deployment_name(tenant_id, instance.instance_id, kind),
             compute_fingerprint=compute_fingerprint(kind, relevant, edges[kind]),
             upstreams=[flow_edge(edge) for edge in edges[kind]],

@@ -15,11 +15,11 @@ from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.instances import check_etag, check_not_deleting, lock, unsupported_kind
 from instance_service.use_cases.mutation import mutate
 from instance_service.use_cases.rows import revision_row
-from instance_service.use_cases.shapes import state_word
 from optaic.instance.v1.instance_pb2 import (
     INSTANCE_STATE_PAUSED,
     INSTANCE_STATE_PROVISIONING,
     Instance,
+    InstanceState,
 )
 from optaic.instance.v1.instance_service_pb2 import (
     PauseInstanceRequest,
@@ -27,6 +27,7 @@ from optaic.instance.v1.instance_service_pb2 import (
 )
 from servicekit import outbox
 from servicekit.context import RequestContext
+from servicekit.enums import enum_word
 
 Request = PauseInstanceRequest | ResumeInstanceRequest
 
@@ -116,7 +117,7 @@ async def _write(connection: Connection, tenant_id: str, instance: Instance) -> 
         connection,
         tenant_id,
         instance.instance_id,
-        state=state_word(instance.state),
+        state=enum_word(InstanceState, instance.state),
         revision=instance.revision,
         snapshot=instance.SerializeToString(),
         update_time=instance.update_time.ToDatetime(tzinfo=UTC),

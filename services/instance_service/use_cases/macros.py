@@ -11,7 +11,7 @@ from instance_service.store import definitions
 from instance_service.store import instances as store
 from instance_service.store.tables import Connection
 from instance_service.use_cases.operators import op_violations, signature_of
-from instance_service.use_cases.shapes import definition_kind_word, json_of
+from instance_service.use_cases.shapes import json_of
 from optaic.definition.v1.definition_pb2 import (
     DEFINITION_KIND_OP,
     DEFINITION_KIND_OP_MACRO,
@@ -19,6 +19,7 @@ from optaic.definition.v1.definition_pb2 import (
     DefinitionVersion,
 )
 from optaic.expression import OPERATORS, ExpressionError, Macro, Signature, check_macro, list_called
+from servicekit.enums import enum_word
 from servicekit.errors import FieldViolation
 
 _INVALID = "INVALID_ARGUMENT"
@@ -91,7 +92,7 @@ def shape_violations(version: DefinitionVersion) -> list[FieldViolation]:
 
 
 def _word(version: DefinitionVersion) -> str:
-    return DefinitionKind.Name(version.kind).removeprefix("DEFINITION_KIND_")
+    return enum_word(DefinitionKind, version.kind).upper()
 
 
 async def check_publication(connection: Connection, tenant_id: str, version: DefinitionVersion) -> None:
@@ -102,7 +103,7 @@ async def check_publication(connection: Connection, tenant_id: str, version: Def
             and an operator would have one name.
     """
     for kind in CALLABLE.values():
-        if kind != definition_kind_word(version.kind) and await definitions.get_definition_by_name(
+        if kind != enum_word(DefinitionKind, version.kind) and await definitions.get_definition_by_name(
             connection, tenant_id, kind, version.definition_name
         ):
             text = f"there is a definition {version.definition_name} of the kind {kind.upper()}"

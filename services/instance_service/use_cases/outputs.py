@@ -8,9 +8,9 @@ from instance_service.domain.promises import Column, Profile
 from instance_service.store import outputs
 from instance_service.store.outputs import Output
 from instance_service.store.tables import Connection
-from instance_service.use_cases.shapes import flow_word
-from optaic.common.v1.flow_pb2 import FLOW_KIND_REFRESH
+from optaic.common.v1.flow_pb2 import FLOW_KIND_REFRESH, FlowKind
 from optaic.run.v1.run_pb2 import ColumnProfile, OutputProfile, Run
+from servicekit.enums import enum_word
 
 
 async def record_outputs(connection: Connection, tenant_id: str, completed: Iterable[Run]) -> None:
@@ -27,7 +27,9 @@ async def record_outputs(connection: Connection, tenant_id: str, completed: Iter
 def _output(run: Run) -> Output:
     has_profile = run.pipeline.HasField("output_profile")
     profile = run.pipeline.output_profile.SerializeToString() if has_profile else None
-    return Output(run.instance_id, flow_word(run.flow_kind), run.run_number, run.compute_fingerprint, profile)
+    return Output(
+        run.instance_id, enum_word(FlowKind, run.flow_kind), run.run_number, run.compute_fingerprint, profile
+    )
 
 
 def profile_of(serialized: bytes) -> Profile:

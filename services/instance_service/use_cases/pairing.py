@@ -17,16 +17,20 @@ from instance_service.store import queue
 from instance_service.store.tables import Connection
 from instance_service.use_cases.conditions import say, shortened, withdraw
 from instance_service.use_cases.environment import Environment
-from instance_service.use_cases.shapes import dataset_of, flow_word, kind_word, state_word, timestamp
+from instance_service.use_cases.shapes import dataset_of, timestamp
+from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.instance.v1.instance_pb2 import (
     INSTANCE_STATE_ACTIVE,
     INSTANCE_STATE_DEGRADED,
     INSTANCE_STATE_PROVISIONING,
     Condition,
     Instance,
+    InstanceKind,
+    InstanceState,
 )
 from redaction import redact
 from servicekit import outbox
+from servicekit.enums import enum_word
 from servicekit.events import Event
 
 HANDLES = ("mlflow_experiment_id", "mlflow_registered_model_name", "evidently_project_id")
@@ -48,7 +52,7 @@ def pairings_of(instance: Instance) -> tuple[str, ...]:
     """Return the outside systems that hold something for an instance."""
     dataset = dataset_of(instance)
     is_monitored = dataset is not None and dataset.monitoring_enabled
-    return flows.pairings_of(kind_word(instance.kind), is_monitored=is_monitored)
+    return flows.pairings_of(enum_word(InstanceKind, instance.kind), is_monitored=is_monitored)
 
 
 async def record(
@@ -105,7 +109,7 @@ async def _write(connection: Connection, tenant_id: str, instances: Sequence[Ins
         [
             (
                 one.instance_id,
-                state_word(one.state),
+                enum_word(InstanceState, one.state),
                 one.update_time.ToDatetime(tzinfo=UTC),
                 one.SerializeToString(),
             )
@@ -116,7 +120,7 @@ async def _write(connection: Connection, tenant_id: str, instances: Sequence[Ins
         connection,
         tenant_id,
         [
-            (one.instance_id, flow_word(flow.flow_kind), flow.prefect_deployment_id)
+            (one.instance_id, enum_word(FlowKind, flow.flow_kind), flow.prefect_deployment_id)
             for one in instances
             for flow in one.flows
         ],

@@ -16,10 +16,11 @@ from instance_service.store.tables import Connection
 from instance_service.use_cases.columns import Columns
 from instance_service.use_cases.macros import Calls, MacroVersions, calls_of, library_of, load_macros
 from instance_service.use_cases.naming import Names, rename_in_config
-from instance_service.use_cases.shapes import dataset_of, definition_state_word, json_of
-from optaic.definition.v1.definition_pb2 import DEFINITION_STATE_RETIRED, DefinitionVersion
+from instance_service.use_cases.shapes import dataset_of, json_of
+from optaic.definition.v1.definition_pb2 import DEFINITION_STATE_RETIRED, DefinitionState, DefinitionVersion
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.instance.v1.spec_pb2 import ComponentSpec
+from servicekit.enums import enum_word
 from servicekit.errors import FieldViolation, NotFoundError
 from servicekit.ids import is_id
 
@@ -111,7 +112,7 @@ class Use:
     def versions(self) -> list[tuple[str, str, str]]:
         """Return (definition, version, state) of all that is used, macros among it."""
         return [
-            (one.definition_name, one.version, definition_state_word(one.state))
+            (one.definition_name, one.version, enum_word(DefinitionState, one.state))
             for one in (self.version, *self.macros.values())
         ]
 

@@ -14,8 +14,10 @@ from instance_service.store.tables import Table
 from instance_service.use_cases.drafts import Draft
 from instance_service.use_cases.pairing import HANDLES, pairings_of
 from instance_service.use_cases.references import references_of
-from instance_service.use_cases.shapes import dataset_of, edges_of, flow_word, json_of, kind_word, state_word
-from optaic.instance.v1.instance_pb2 import Instance
+from instance_service.use_cases.shapes import dataset_of, edges_of, json_of
+from optaic.common.v1.flow_pb2 import FlowKind
+from optaic.instance.v1.instance_pb2 import Instance, InstanceKind, InstanceState
+from servicekit.enums import enum_word
 
 _EXTENSIONS = {
     "signal": tables.signals,
@@ -40,7 +42,7 @@ def rows_of(tenant_id: str, draft: Draft, changed: Sequence[Instance], author: s
         for item in (instance, *draft.components)
         for term in _terms_of(item)
     )
-    kind = kind_word(instance.kind)
+    kind = enum_word(InstanceKind, instance.kind)
     defined = draft.components or ([instance] if kind in DEFINED_KINDS else [])
     rows[tables.components].extend(
         {
@@ -67,7 +69,7 @@ def rows_of(tenant_id: str, draft: Draft, changed: Sequence[Instance], author: s
         rows[tables.flows].append(
             {
                 **key,
-                "flow_kind": flow_word(flow.flow_kind),
+                "flow_kind": enum_word(FlowKind, flow.flow_kind),
                 "prefect_deployment_id": flow.prefect_deployment_id,
                 "compute_fingerprint": flow.compute_fingerprint,
             }
@@ -105,9 +107,9 @@ def instance_row(tenant_id: str, instance: Instance) -> dict[str, Any]:
         "instance_id": instance.instance_id,
         "project_id": instance.project_id,
         "name": instance.name,
-        "kind": kind_word(instance.kind),
+        "kind": enum_word(InstanceKind, instance.kind),
         "owner_instance_id": instance.owner_instance_id or None,
-        "state": state_word(instance.state),
+        "state": enum_word(InstanceState, instance.state),
         "revision": instance.revision,
         "owner": instance.owner,
         "finalizers": [] if instance.owner_instance_id else [*pairings_of(instance), _LINEAGE],

@@ -14,9 +14,10 @@ from instance_service.domain.schedules import (
     is_timezone,
 )
 from instance_service.ports import Deployment
-from instance_service.use_cases.shapes import flow_word, kind_word
-from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_PAUSED, FreshnessPolicy, Instance
+from optaic.common.v1.flow_pb2 import FlowKind
+from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_PAUSED, FreshnessPolicy, Instance, InstanceKind
 from optaic.instance.v1.schedule_pb2 import Schedule
+from servicekit.enums import enum_word
 from servicekit.errors import FieldViolation
 
 _PATH = "instance.schedule"
@@ -93,9 +94,9 @@ def timings_of(schedule: Schedule) -> tuple[Timing, ...]:
 def deployments_of(installation_id: str, tenant_id: str, instance: Instance) -> list[Deployment]:
     """Return the deployments that an instance should have: one for each flow."""
     result = []
-    kind = kind_word(instance.kind)
+    kind = enum_word(InstanceKind, instance.kind)
     for flow in instance.flows:
-        flow_kind = flow_word(flow.flow_kind)
+        flow_kind = enum_word(FlowKind, flow.flow_kind)
         key = (tenant_id, instance.instance_id, flow_kind)
         parameters = {
             "tenant_id": tenant_id,

@@ -11,49 +11,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from instance_service.domain.flows import Edge
 from optaic.common.v1.flow_pb2 import FlowKind
-from optaic.definition.v1.definition_pb2 import DefinitionKind, DefinitionState
-from optaic.instance.v1.instance_pb2 import EdgeKind, Flow, FlowEdge, Instance, InstanceKind, InstanceState
+from optaic.instance.v1.instance_pb2 import EdgeKind, Flow, FlowEdge, Instance
 from optaic.instance.v1.spec_pb2 import DatasetSpec, SignalContract
-
-
-def kind_word(kind: InstanceKind.ValueType) -> str:
-    """Return an instance kind in lower case, as stored."""
-    return InstanceKind.Name(kind).removeprefix("INSTANCE_KIND_").lower()
-
-
-def kind_value(word: str) -> InstanceKind.ValueType:
-    """Return the instance kind of a stored word."""
-    return InstanceKind.Value(f"INSTANCE_KIND_{word.upper()}")
-
-
-def definition_kind_word(kind: DefinitionKind.ValueType) -> str:
-    """Return a definition kind in lower case, as stored; empty where unspecified."""
-    return DefinitionKind.Name(kind).removeprefix("DEFINITION_KIND_").lower() if kind else ""
-
-
-def definition_state_word(state: DefinitionState.ValueType) -> str:
-    """Return a version's state in lower case, as stored; empty where unspecified."""
-    return DefinitionState.Name(state).removeprefix("DEFINITION_STATE_").lower() if state else ""
-
-
-def state_value(word: str) -> InstanceState.ValueType:
-    """Return the instance state of a stored word."""
-    return InstanceState.Value(f"INSTANCE_STATE_{word.upper()}")
-
-
-def state_word(state: InstanceState.ValueType) -> str:
-    """Return an instance state in lower case, as stored."""
-    return InstanceState.Name(state).removeprefix("INSTANCE_STATE_").lower()
-
-
-def flow_word(kind: FlowKind.ValueType) -> str:
-    """Return a flow kind in lower case, as stored."""
-    return FlowKind.Name(kind).removeprefix("FLOW_KIND_").lower()
-
-
-def flow_value(word: str) -> FlowKind.ValueType:
-    """Return the flow kind of a stored word."""
-    return FlowKind.Value(f"FLOW_KIND_{word.upper()}")
+from servicekit.enums import enum_number, enum_word
 
 
 def contract_words(contract: SignalContract) -> dict[str, Any]:
@@ -66,12 +26,9 @@ def contract_words(contract: SignalContract) -> dict[str, Any]:
         if contract.HasField(bound):
             given[bound] = getattr(contract, bound)
     if contract.nan_policy:
-        given["nan_policy"] = (
-            SignalContract.NanPolicy.Name(contract.nan_policy).removeprefix("NAN_POLICY_").lower()
-        )
+        given["nan_policy"] = enum_word(SignalContract.NanPolicy, contract.nan_policy)
     if contract.bounds_policy:
-        name = SignalContract.BoundsPolicy.Name(contract.bounds_policy)
-        given["bounds_policy"] = name.removeprefix("BOUNDS_POLICY_").lower()
+        given["bounds_policy"] = enum_word(SignalContract.BoundsPolicy, contract.bounds_policy)
     return given
 
 
@@ -128,9 +85,9 @@ def timestamp(time: dt.datetime) -> Timestamp:
 
 def flow_edge(edge: Edge) -> FlowEdge:
     """Return an edge as the flow shows it."""
-    result = FlowEdge(role=edge.role, kind=EdgeKind.Value(f"EDGE_KIND_{edge.kind.upper()}"))
+    result = FlowEdge(role=edge.role, kind=enum_number(EdgeKind, edge.kind))
     result.upstream.instance_id = edge.upstream_instance_id
-    result.upstream.flow_kind = flow_value(edge.upstream_flow_kind)
+    result.upstream.flow_kind = enum_number(FlowKind, edge.upstream_flow_kind)
     return result
 
 
@@ -139,11 +96,11 @@ def edges_of(instance_id: str, flow: Flow) -> list[dict[str, str]]:
     return [
         {
             "instance_id": instance_id,
-            "flow_kind": flow_word(flow.flow_kind),
+            "flow_kind": enum_word(FlowKind, flow.flow_kind),
             "upstream_instance_id": edge.upstream.instance_id,
-            "upstream_flow_kind": flow_word(edge.upstream.flow_kind),
+            "upstream_flow_kind": enum_word(FlowKind, edge.upstream.flow_kind),
             "role": edge.role,
-            "kind": EdgeKind.Name(edge.kind).removeprefix("EDGE_KIND_").lower(),
+            "kind": enum_word(EdgeKind, edge.kind),
         }
         for edge in flow.upstreams
     ]

@@ -12,9 +12,9 @@ from instance_service.store import graph
 from instance_service.store import instances as store
 from instance_service.store.tables import Connection
 from instance_service.use_cases.flows import output_flow
-from instance_service.use_cases.shapes import kind_word
 from optaic.definition.v1.definition_pb2 import DefinitionVersion
-from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance
+from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance, InstanceKind
+from servicekit.enums import enum_word
 from servicekit.errors import FieldViolation, NotFoundError
 from servicekit.ids import is_id
 
@@ -90,7 +90,7 @@ def resolve_upstreams(
         return []
     _check_known(named, known)
     upstreams = [
-        (one.path, Upstream(one.instance_id, kind_word(known[one.instance_id].kind), one.role))
+        (one.path, Upstream(one.instance_id, enum_word(InstanceKind, known[one.instance_id].kind), one.role))
         for one in named
     ]
     if version is not None and version.reads_nothing:

@@ -16,6 +16,7 @@ from sqlalchemy import RowMapping
 from optaic.common.v1 import flow_pb2
 from optaic.run.v1 import run_pb2
 from run_service.domain import RetryPolicy, RunStatus
+from servicekit.enums import enum_number, enum_word
 
 _TIMES = ("submit_time", "start_time", "end_time", "scheduled_time")
 _MESSAGES = ("parameters", "metrics", "base_version", "output_version", "error")
@@ -41,12 +42,12 @@ _PLAIN = (
     "allow_deletion_reason",
 )
 _IDS = ("orchestrator_run_id", "retry_of_run_id")  # absent: null in the table, empty in the message
-_ENUMS: dict[str, tuple[Any, str]] = {
-    "flow_kind": (flow_pb2.FlowKind, "FLOW_KIND_"),
-    "kind": (run_pb2.RunKind, "RUN_KIND_"),
-    "status": (run_pb2.RunStatus, "RUN_STATUS_"),
-    "trigger": (run_pb2.RunTrigger, "RUN_TRIGGER_"),
-    "mode": (run_pb2.RunMode, "RUN_MODE_"),
+_ENUMS: dict[str, Any] = {
+    "flow_kind": flow_pb2.FlowKind,
+    "kind": run_pb2.RunKind,
+    "status": run_pb2.RunStatus,
+    "trigger": run_pb2.RunTrigger,
+    "mode": run_pb2.RunMode,
 }
 
 
@@ -66,18 +67,6 @@ class Record:
     retry_policy: RetryPolicy | None
     progress_event_time: datetime | None
     superseded_run_ids: frozenset[str] = frozenset()
-
-
-def word_of(field: str, value: int) -> str:
-    """Return the stored word of an enum field of Run: `FLOW_KIND_REFRESH` is `refresh`."""
-    enum, prefix = _ENUMS[field]
-    return str(enum.Name(value)).removeprefix(prefix).lower()
-
-
-def number_of(field: str, word: str) -> int:
-    """Return the enum number of a stored word."""
-    enum, prefix = _ENUMS[field]
-    return int(enum.Value(prefix + word.upper()))
 
 
 def time_of(moment: datetime) -> Timestamp:
@@ -126,8 +115,8 @@ def columns_of(run: run_pb2.Run) -> dict[str, Any]:
     columns: dict[str, Any] = {name: getattr(run, name) for name in _PLAIN}
     for name in _IDS:
         columns[name] = columns[name] or None
-    for name in _ENUMS:
-        columns[name] = word_of(name, getattr(run, name))
+    for name, enum in _ENUMS.items():
+        columns[name] = enum_word(enum, getattr(run, name))
     for name in _TIMES:
         stamp = _get(run, name)
         columns[name] = datetime_of(stamp) if stamp is not None else None
@@ -143,8 +132,8 @@ def columns_of(run: run_pb2.Run) -> dict[str, Any]:
 def record_of(row: RowMapping) -> Record:
     """Return the record of a row with the column `result` beside the run's own."""
     run = run_pb2.Run(**{name: row[name] for name in _PLAIN if row[name] is not None})
-    for name in _ENUMS:
-        setattr(run, name, number_of(name, row[name]))
+    for name, enum in _ENUMS.items():
+        setattr(run, name, enum_number(enum, row[name]))
     for name in _TIMES:
         if row[name] is not None:
             getattr(run, name).FromDatetime(row[name])

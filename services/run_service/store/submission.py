@@ -14,10 +14,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from optaic.run.v1 import run_pb2
 from run_service.domain import RetryPolicy
-from run_service.store.records import columns_of, retry_policy_json, word_of
+from run_service.store.records import columns_of, retry_policy_json
 from run_service.store.tables import activities, dispatches, extensions, flows, runs
 from servicekit import schema
 from servicekit.database import Database
+from servicekit.enums import enum_word
 from servicekit.events import Event
 from servicekit.outbox import note, outbox_row
 
@@ -134,7 +135,7 @@ async def write_submission(database: Database, tenant_id: str, submission: Submi
 
 
 def _statement_of(submission: Submission) -> sa.TextClause:
-    return _STATEMENTS[word_of("kind", submission.run.kind)]
+    return _STATEMENTS[enum_word(run_pb2.RunKind, submission.run.kind)]
 
 
 def _parameters(tenant_id: str, submission: Submission) -> dict[str, Any]:

@@ -23,9 +23,9 @@ from run_service.domain import (
 )
 from run_service.events import attached_event
 from run_service.store import runs as run_store
-from run_service.store.records import number_of, word_of
 from run_service.store.runs import NewestRun
 from run_service.use_cases.dependencies import Dependencies
+from servicekit.enums import enum_number, enum_word
 
 _FlowKey = tuple[str, flow_pb2.FlowKind.ValueType]
 _Answer = lineage_service_pb2.CheckUpstreamFreshnessResponse
@@ -72,7 +72,7 @@ async def find_flow(deps: Dependencies, tenant_id: str, instance_id: str, flow_k
     instance = await deps.peers.get_instance(instance_id)
     flows: dict[int, instance_pb2.Flow] = {flow.flow_kind: flow for flow in instance.flows}
     chosen = choose_flow(instance_id, flows, flow_kind)
-    word = word_of("flow_kind", chosen)
+    word = enum_word(flow_pb2.FlowKind, chosen)
     instance_kind = instance_pb2.InstanceKind.Name(instance.kind).removeprefix("INSTANCE_KIND_").lower()
     check_computed(word, [edge.role for edge in flows[chosen].upstreams])
     return Admission(tenant_id, instance, flows[chosen], word, run_kind(instance_kind, word))
@@ -96,7 +96,7 @@ async def ask(deps: Dependencies, found: Admission, *, must_compare: bool = Fals
     if not found.flow.upstreams and not answer.blocking and not known.get(own) and not must_compare:
         return replace(found, answer=answer)
     keys = sorted({own, *known, *(_key(edge.upstream) for edge in found.flow.upstreams)})
-    flows = [(instance_id, word_of("flow_kind", kind)) for instance_id, kind in keys]
+    flows = [(instance_id, enum_word(flow_pb2.FlowKind, kind)) for instance_id, kind in keys]
     ours = await run_store.list_newest_runs(deps.database, found.tenant_id, flows)
     unknown = _unknown_to(answer, known, own, ours, found.flow.compute_fingerprint)
     if unknown:
@@ -121,7 +121,7 @@ def _key(flow: flow_pb2.FlowRef) -> _FlowKey:
 
 
 def _flow_key(run: NewestRun) -> _FlowKey:
-    return (run.instance_id, number_of("flow_kind", run.flow_kind))  # type: ignore[return-value]  # of this enum
+    return (run.instance_id, enum_number(flow_pb2.FlowKind, run.flow_kind))
 
 
 def _known_numbers(answer: _Answer) -> dict[_FlowKey, int]:
@@ -173,7 +173,7 @@ def _has_other_output(run: NewestRun, output: tuple[str, str, str] | None) -> bo
 def _blocking(item: lineage_pb2.BlockingFlow) -> Blocking:
     return Blocking(
         instance_name=item.instance_name,
-        flow_kind=word_of("flow_kind", item.flow.flow_kind),
+        flow_kind=enum_word(flow_pb2.FlowKind, item.flow.flow_kind),
         status=flow_pb2.Status.Name(item.status).removeprefix("STATUS_"),
         reason=item.reason,
         is_missing_input=item.is_missing_input,

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.run.v1 import run_pb2, run_report_service_pb2
 from run_service.domain import ENDED, fenced, run_not_found
 from run_service.store import endings
 from run_service.store import runs as run_store
-from run_service.store.records import Record, datetime_of, word_of
+from run_service.store.records import Record, datetime_of
 from run_service.use_cases import ticks
 from run_service.use_cases.admission import Admission, ask, find_flow
 from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.reports import start_response, start_run, take_over
 from run_service.use_cases.submission import Draft, insert_refused, insert_run
 from run_service.use_cases.transitions import announce
+from servicekit.enums import enum_word
 from servicekit.errors import AlreadyExistsError, DomainError, FailedPreconditionError
 
 
@@ -89,7 +91,7 @@ async def _find(deps: Dependencies, tenant_id: str, draft: Draft) -> Record | No
         adopted = await run_store.get_adopted_run(connection, tenant_id, draft.orchestrator_run_id)
         if adopted is not None:
             return adopted
-        flow_kind = word_of("flow_kind", draft.flow_kind)
+        flow_kind = enum_word(FlowKind, draft.flow_kind)
         taken = await run_store.get_run_of_tick(
             connection, tenant_id, draft.instance_id, flow_kind, draft.scheduled_time
         )

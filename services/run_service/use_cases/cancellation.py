@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.instance.v1 import instance_events_pb2, instance_pb2
 from optaic.run.v1 import run_pb2, run_service_pb2
 from run_service.domain import RunEvent, next_status, run_not_found
 from run_service.store import Connection
 from run_service.store import runs as run_store
-from run_service.store.records import word_of
 from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.transitions import announce, change_runs, error_json
 from servicekit import idempotency
 from servicekit.consumer import Received
 from servicekit.context import RequestContext
+from servicekit.enums import enum_word
 
 ORCHESTRATOR = "prefect"  # the actor of what somebody did there
 
@@ -104,4 +105,4 @@ async def cancel_deleted(
 
 
 def _flow_keys(instance: instance_pb2.Instance) -> list[tuple[str, str]]:
-    return [(instance.instance_id, word_of("flow_kind", flow.flow_kind)) for flow in instance.flows]
+    return [(instance.instance_id, enum_word(FlowKind, flow.flow_kind)) for flow in instance.flows]

@@ -5,13 +5,13 @@ The tick waits for another flow run, or is recorded as missed or cancelled.
 
 from __future__ import annotations
 
+from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.instance.v1 import schedule_pb2
 from optaic.run.v1 import run_pb2
 from run_service.domain.pairing import FlowRunState
 from run_service.ports import FlowRun
 from run_service.store import endings, ticks
 from run_service.store import runs as run_store
-from run_service.store.records import number_of
 from run_service.store.ticks import Tick
 from run_service.use_cases.admission import find_flow
 from run_service.use_cases.dependencies import Dependencies
@@ -20,6 +20,7 @@ from run_service.use_cases.submission import Draft, insert_refused
 from run_service.use_cases.ticks import ACTOR
 from servicekit import context
 from servicekit.context import RequestContext
+from servicekit.enums import enum_number
 from servicekit.errors import DomainError, FailedPreconditionError
 
 _NONE = schedule_pb2.CATCH_UP_POLICY_NONE
@@ -36,7 +37,7 @@ async def lose_tick(deps: Dependencies, flow_run: FlowRun) -> None:
     tenant_id = flow_run.tenant_id
     request = RequestContext(tenant_id, ACTOR, deps.ids(), context.new_traceparent(), is_service=True)
     with context.bind(request):
-        number = number_of("flow_kind", flow_run.flow_kind)
+        number = enum_number(FlowKind, flow_run.flow_kind)
         found = await find_flow(deps, tenant_id, flow_run.instance_id, number)
     draft = Draft(
         instance_id=flow_run.instance_id,

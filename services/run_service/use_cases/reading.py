@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.run.v1 import run_pb2, run_service_pb2
 from run_service.domain import ENDED, run_not_found
 from run_service.events import SERVICE, forget_profile
 from run_service.store import activities
 from run_service.store import runs as run_store
-from run_service.store.records import Record, word_of
+from run_service.store.records import Record
 from run_service.use_cases.dependencies import Dependencies
 from servicekit import pages
 from servicekit.context import RequestContext
+from servicekit.enums import enum_word
 
 _DEFAULT_PAGE = 100
 # For so long after its end, whoever has seen a run ended also waits for what follows from it elsewhere.
@@ -40,7 +42,7 @@ async def list_runs(
     deps: Dependencies, context: RequestContext, request: run_service_pb2.ListRunsRequest
 ) -> run_service_pb2.ListRunsResponse:
     """Return a page of runs, newest first."""
-    statuses = sorted({word_of("status", status) for status in request.statuses if status})
+    statuses = sorted({enum_word(run_pb2.RunStatus, status) for status in request.statuses if status})
     instance_ids = sorted({*request.instance_ids, *([request.instance_id] if request.instance_id else [])})
     # As it was before there were several, so that pages begun then go on.
     several = [instance_ids] if len(instance_ids) > 1 else []
@@ -52,7 +54,7 @@ async def list_runs(
             connection,
             context.tenant_id,
             instance_ids=instance_ids,
-            flow_kind=word_of("flow_kind", request.flow_kind) if request.flow_kind else "",
+            flow_kind=enum_word(FlowKind, request.flow_kind) if request.flow_kind else "",
             statuses=statuses,
             before_run_id=position.get("run_id", ""),
             limit=size + 1,

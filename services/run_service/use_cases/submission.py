@@ -26,7 +26,7 @@ from run_service.events import activity_row, run_event
 from run_service.store import Connection
 from run_service.store import runs as run_store
 from run_service.store.endings import insert_endings
-from run_service.store.records import number_of, time_of
+from run_service.store.records import time_of
 from run_service.store.submission import (
     Submission,
     insert_submission,
@@ -38,6 +38,7 @@ from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.ending import make_ending
 from servicekit import idempotency
 from servicekit.context import RequestContext
+from servicekit.enums import enum_number
 from servicekit.errors import DomainError, UnavailableError
 
 _ATTEMPTS = 3  # the first may rest on what lineage-service says alone
@@ -328,7 +329,7 @@ def _new_run(admission: Admission, draft: Draft, run_id: str, number: int, now: 
         allow_deletion=draft.allow_deletion,
         allow_deletion_reason=draft.allow_deletion_reason,
     )
-    run.kind = number_of("kind", admission.kind)  # type: ignore[assignment]  # the number of a word of this enum
+    run.kind = enum_number(run_pb2.RunKind, admission.kind)
     if draft.parameters.fields:
         run.parameters.CopyFrom(draft.parameters)
     if admission.answer.HasField("base_version"):

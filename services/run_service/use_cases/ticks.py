@@ -7,12 +7,12 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.instance.v1 import instance_pb2, schedule_pb2
 from optaic.run.v1 import run_pb2
 from run_service.domain import RunEvent
 from run_service.store import runs as run_store
 from run_service.store import ticks as store
-from run_service.store.records import number_of
 from run_service.store.ticks import FlowKey, Tick
 from run_service.use_cases.admission import Admission, ask, find_flow
 from run_service.use_cases.dependencies import Dependencies
@@ -20,6 +20,7 @@ from run_service.use_cases.submission import Draft, insert_refused, insert_run
 from run_service.use_cases.transitions import announce, change_runs, error_json
 from servicekit import context
 from servicekit.context import RequestContext
+from servicekit.enums import enum_number
 from servicekit.errors import (
     AlreadyExistsError,
     DomainError,
@@ -144,7 +145,7 @@ async def submit_waiting(deps: Dependencies, flow: FlowKey) -> None:
         async with deps.database.read(tenant_id) as connection:
             waiting = await store.list_ticks(connection, flow)
         try:
-            found = await find_flow(deps, tenant_id, instance_id, number_of("flow_kind", flow_kind))
+            found = await find_flow(deps, tenant_id, instance_id, enum_number(FlowKind, flow_kind))
         except NotFoundError as error:
             _log.info("ticks dropped", flow=flow, error=repr(error))
             async with deps.database.transaction(tenant_id) as connection:

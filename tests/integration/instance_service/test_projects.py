@@ -301,7 +301,7 @@ async def test_a_project_of_an_earlier_release_is_as_it_was_and_can_be_changed(
 ) -> None:
     made = await service.project("research")
     earlier = Project(project_id=made.project_id, name=made.name, create_time=made.create_time)
-    async with service.app.environment.database.transaction("default") as connection:
+    async with service.app.deps.database.transaction("default") as connection:
         await store.update_project(
             connection, "default", made.project_id, snapshot=earlier.SerializeToString()
         )

@@ -7,12 +7,13 @@ from google.protobuf.struct_pb2 import Struct
 
 from optaic.common.v1 import flow_pb2
 from optaic.run.v1 import run_pb2
-from run_service.store.records import columns_of, json_of, number_of, word_of
+from run_service.store.records import columns_of, json_of
+from servicekit.enums import enum_number, enum_word
 
 
 def test_words_and_numbers_of_enums_belong_together() -> None:
-    assert word_of("kind", run_pb2.RUN_KIND_PORTFOLIO_OPTIMIZATION) == "portfolio_optimization"
-    assert number_of("kind", "portfolio_optimization") == run_pb2.RUN_KIND_PORTFOLIO_OPTIMIZATION
+    assert enum_word(run_pb2.RunKind, run_pb2.RUN_KIND_PORTFOLIO_OPTIMIZATION) == "portfolio_optimization"
+    assert enum_number(run_pb2.RunKind, "portfolio_optimization") == run_pb2.RUN_KIND_PORTFOLIO_OPTIMIZATION
 
 
 def test_numbers_that_json_does_not_have_become_null() -> None:

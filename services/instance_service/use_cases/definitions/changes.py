@@ -23,20 +23,23 @@ from instance_service.domain.version_diff import (
 from instance_service.jsonschema_adapter import KNOWN_FORMATS
 from instance_service.use_cases.operators import signature_of
 from instance_service.use_cases.references import constraints_schema
-from instance_service.use_cases.shapes import definition_kind_word, flow_word, json_of
+from instance_service.use_cases.shapes import json_of
 from instance_service.use_cases.upstreams import rules_of
+from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.definition.v1.definition_pb2 import (
     DEFINITION_KIND_PORTFOLIO_OPTIMIZER,
     ENFORCEMENT_BLOCK,
+    DefinitionKind,
     DefinitionVersion,
 )
+from servicekit.enums import enum_word
 
 SCHEMAS = ("parameters_schema", "input_schema", "output_schema")
 
 
 def version_changes(old: DefinitionVersion, new: DefinitionVersion) -> list[Change]:
     """Return every difference that matters to instances or to who reads them, schema by schema, then the rest."""
-    owner = owner_kind(definition_kind_word(new.kind))
+    owner = owner_kind(enum_word(DefinitionKind, new.kind))
     return [
         *_schema_changes(old, new),
         *rule_changes(_rules(owner, old), _rules(owner, new)),
@@ -86,7 +89,7 @@ def _rules(owner: str, version: DefinitionVersion) -> Rules:
 
 
 def _flows(owner: str, version: DefinitionVersion) -> tuple[str, ...]:
-    return flow_kinds(owner, [flow_word(flow.flow_kind) for flow in version.flow_specs])
+    return flow_kinds(owner, [enum_word(FlowKind, flow.flow_kind) for flow in version.flow_specs])
 
 
 def _checks(version: DefinitionVersion) -> dict[str, Check]:

@@ -14,15 +14,16 @@ from instance_service.domain.contracts import (
 from instance_service.domain.rules import Rule
 from instance_service.jsonschema_adapter import config_violations, schema_violations
 from instance_service.use_cases.definitions.changes import SCHEMAS
-from instance_service.use_cases.shapes import definition_kind_word, flow_word, json_of
-from optaic.common.v1.flow_pb2 import FLOW_KIND_MONITORING
-from optaic.definition.v1.definition_pb2 import DefinitionVersion
+from instance_service.use_cases.shapes import json_of
+from optaic.common.v1.flow_pb2 import FLOW_KIND_MONITORING, FlowKind
+from optaic.definition.v1.definition_pb2 import DefinitionKind, DefinitionVersion
+from servicekit.enums import enum_word
 from servicekit.errors import FieldViolation
 
 
 def content_violations(version: DefinitionVersion, path: str) -> Iterator[FieldViolation]:
     """Yield what is wrong with a version's schemas, rules, checks and flows; its kind is set."""
-    kind = definition_kind_word(version.kind)
+    kind = enum_word(DefinitionKind, version.kind)
     for name in SCHEMAS:
         where = f"{path}.{name}"
         try:
@@ -40,7 +41,7 @@ def content_violations(version: DefinitionVersion, path: str) -> Iterator[FieldV
         text = "what reads nothing has no rules for upstreams"
         yield FieldViolation(f"{path}.compatibility_rules", text, "INVALID_ARGUMENT")
     yield from _guardrail_violations(kind, version, f"{path}.guardrail_contracts")
-    flows = [flow_word(flow.flow_kind) for flow in version.flow_specs]
+    flows = [enum_word(FlowKind, flow.flow_kind) for flow in version.flow_specs]
     yield from flow_violations(kind, flows, f"{path}.flow_specs")
     for index, flow in enumerate(version.flow_specs):
         if kind == "pipeline" and flow.flow_kind == FLOW_KIND_MONITORING and flow.is_default:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from instance_service.store import definitions as store
 from instance_service.store.tables import Row
 from instance_service.use_cases.environment import Environment
-from instance_service.use_cases.shapes import definition_kind_word, definition_state_word, timestamp
-from optaic.definition.v1.definition_pb2 import Definition, DefinitionKind, DefinitionVersion
+from instance_service.use_cases.shapes import timestamp
+from optaic.definition.v1.definition_pb2 import Definition, DefinitionKind, DefinitionState, DefinitionVersion
 from optaic.definition.v1.definition_service_pb2 import (
     GetDefinitionRequest,
     ListDefinitionsRequest,
@@ -15,6 +15,7 @@ from optaic.definition.v1.definition_service_pb2 import (
     ListDefinitionVersionsResponse,
 )
 from servicekit import pages
+from servicekit.enums import enum_number, enum_word
 from servicekit.errors import FieldViolation, InvalidArgumentError, NotFoundError
 
 DEFAULT_PAGE = 100
@@ -28,7 +29,7 @@ async def get_definition(
     Raises:
         NotFoundError: There is none.
     """
-    kind = definition_kind_word(request.kind)
+    kind = enum_word(DefinitionKind, request.kind) if request.kind else ""
     if not request.definition_id and not (kind and request.name):
         violation = FieldViolation("definition_id", "give the id, or kind and name", "INVALID_ARGUMENT")
         raise InvalidArgumentError("INVALID_ARGUMENT", violation.description, field_violations=[violation])
@@ -47,7 +48,8 @@ async def list_definitions(
     environment: Environment, tenant_id: str, request: ListDefinitionsRequest
 ) -> ListDefinitionsResponse:
     """Return a page of definitions in the order of names."""
-    kind, state = definition_kind_word(request.kind), definition_state_word(request.state)
+    kind = enum_word(DefinitionKind, request.kind) if request.kind else ""
+    state = enum_word(DefinitionState, request.state) if request.state else ""
     selection = pages.filter_hash("definitions", kind, state, request.name_prefix)
     after = pages.decode(request.page_token, selection) if request.page_token else None
     size = request.page_size or DEFAULT_PAGE
@@ -75,7 +77,7 @@ def _definition(row: Row, newest: dict[str, bytes]) -> Definition:
     return Definition(
         definition_id=row.definition_id,
         name=row.name,
-        kind=DefinitionKind.Value(f"DEFINITION_KIND_{row.kind.upper()}"),
+        kind=enum_number(DefinitionKind, row.kind),
         description=row.description,
         newest_version=DefinitionVersion.FromString(snapshot) if snapshot else None,
         create_time=timestamp(row.create_time),

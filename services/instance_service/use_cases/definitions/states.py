@@ -13,7 +13,6 @@ from instance_service.use_cases.definitions.reading import version_not_found
 from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.macros import CALLABLE, check_publication
 from instance_service.use_cases.mutation import mutate
-from instance_service.use_cases.shapes import definition_state_word
 from optaic.definition.v1.definition_pb2 import (
     DEFINITION_STATE_ACTIVE,
     DEFINITION_STATE_DEPRECATED,
@@ -28,6 +27,7 @@ from optaic.definition.v1.definition_service_pb2 import (
     RetireDefinitionVersionRequest,
 )
 from servicekit import outbox
+from servicekit.enums import enum_word
 from servicekit.errors import FailedPreconditionError
 from servicekit.events import Event
 
@@ -107,7 +107,7 @@ async def _take(environment: Environment, tenant_id: str, request: Request, step
                 connection,
                 tenant_id,
                 version.definition_version_id,
-                definition_state_word(version.state),
+                enum_word(DefinitionState, version.state),
                 version.SerializeToString(),
             )
             if step is _ACTIVATE and version.kind in CALLABLE:  # what it calls may have changed since
@@ -124,7 +124,7 @@ async def _take(environment: Environment, tenant_id: str, request: Request, step
 
 
 def _invalid_state(version: DefinitionVersion, step: _Step) -> FailedPreconditionError:
-    present, wanted = definition_state_word(version.state), definition_state_word(step.source)
+    present, wanted = enum_word(DefinitionState, version.state), enum_word(DefinitionState, step.source)
     return FailedPreconditionError(
         "INVALID_STATE",
         f"version {version.version} of {version.definition_name} is {present}, not {wanted}",
