@@ -15,17 +15,18 @@ from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.macros import CALLABLE, check_publication, shape_violations
 from instance_service.use_cases.mutation import mutate
 from instance_service.use_cases.shapes import (
-    definition_kind_word,
-    definition_state_word,
     timestamp,
 )
 from optaic.definition.v1.definition_pb2 import (
     DEFINITION_STATE_ACTIVE,
     DEFINITION_STATE_DRAFT,
+    DefinitionKind,
+    DefinitionState,
     DefinitionVersion,
 )
 from optaic.definition.v1.definition_service_pb2 import PublishDefinitionRequest
 from servicekit import outbox
+from servicekit.enums import enum_word
 from servicekit.errors import AlreadyExistsError, FieldViolation
 from servicekit.events import check_size
 
@@ -86,7 +87,7 @@ async def _publish(
         {
             **key,
             "definition_id": environment.ids(),
-            "kind": definition_kind_word(request.kind),
+            "kind": enum_word(DefinitionKind, request.kind),
             "name": request.name,
             "description": request.description,
         },
@@ -100,7 +101,7 @@ async def _publish(
         "version": version.version,
         "precedence": precedence(version.version),
         "content_hash": version.content_hash,
-        "state": definition_state_word(version.state),
+        "state": enum_word(DefinitionState, version.state),
         "snapshot": version.SerializeToString(),
     }
     if await store.insert_version(connection, row):
