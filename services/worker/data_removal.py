@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from worker.locations import FlowLocation, instance_uri
 from worker.recipe import Component
 
 _REFRESH = "refresh"  # the flow whose data stores keep
+_FLOW = re.compile(r"[a-z_]+")  # how a folder of a flow is called
 _LEVELS = 4  # tenant, instance, flow, and what the flow has: its data and its runs
 
 
@@ -39,7 +41,7 @@ def remove_data(removal: Removal) -> None:
 
     Raises:
         CannotRemove: a store does not know how, or something else than the instance has a part in it.
-        StoreUnavailable: the place cannot be reached.
+        StoreUnavailable: the place cannot be reached, or is another one than runs had.
         PluginError: a store cannot be loaded.
     """
     if not (is_tenant_id(removal.tenant_id) and is_id(removal.instance_id)):
@@ -47,14 +49,16 @@ def remove_data(removal: Removal) -> None:
     folder = instance_uri(removal.data_root, removal.tenant_id, removal.instance_id)
     files, root = fs.FileSystem.from_uri(removal.data_root)
     if isinstance(files, fs.LocalFileSystem):
-        _check_links(Path(root), Path(root) / removal.tenant_id / removal.instance_id)
-    for name in _list_folders(folder):
+        _check_links(Path(root), removal)
+    for name in _list_flows(folder):
         remove_tree(f"{folder}/{name}/runs")
     location = FlowLocation(removal.data_root, removal.tenant_id, removal.instance_id, _REFRESH)
     if problems := [
         text for store in removal.stores if (text := _remove_by(store, removal, location.data_uri))
     ]:
         raise CannotRemove("; ".join(problems))
+    if isinstance(files, fs.LocalFileSystem):
+        _check_tenant(Path(root), removal)
     remove_tree(folder)
 
 
@@ -76,39 +80,67 @@ def _exists(uri: str) -> bool:
     return bool(files.get_file_info(place).type != fs.FileType.NotFound)
 
 
-def _list_folders(uri: str) -> list[str]:
+def _list_flows(uri: str) -> list[str]:
+    """The folders of flows: of another name a URI might mean another folder than the one that has it."""
     files, place = fs.FileSystem.from_uri(uri)
     if files.get_file_info(place).type != fs.FileType.Directory:
         return []
     found = files.get_file_info(fs.FileSelector(place))
-    return [each.base_name for each in found if each.type == fs.FileType.Directory]
+    return [
+        each.base_name
+        for each in found
+        if each.type == fs.FileType.Directory and _FLOW.fullmatch(each.base_name)
+    ]
 
 
-def _check_links(root: Path, place: Path) -> None:
+def _check_tenant(root: Path, removal: Removal) -> None:
+    """Refuse to say that nothing is left where nothing of the tenant has ever been: the data would be forgotten.
+
+    Raises:
+        StoreUnavailable: the data lies below another root.
+    """
+    if removal.has_output and not (root / removal.tenant_id).is_dir():
+        raise StoreUnavailable(
+            f"the data root {root} has no folder {removal.tenant_id}, in which the instance's data was: mount the disk, "
+            "or give the worker the data root that its runs had; where the data is gone, make that folder, empty"
+        )
+
+
+def _check_links(root: Path, removal: Removal) -> None:
     """Refuse what lies elsewhere than where it should, and what something else leads to as well.
 
     Raises:
-        CannotRemove: there is a link; it is named.
+        CannotRemove: there is a link; it is named, unless it is another tenant's.
         StoreUnavailable: the data root is not there.
     """
     if not root.is_dir():
         raise StoreUnavailable(f"the data root {root} is not there")
-    true_place = root.resolve() / place.relative_to(root)
-    if place.exists() and place.resolve() != true_place:
-        raise CannotRemove(f"{place} leads to {place.resolve()}: what is there is not removed; do so by hand")
-    for link in _find_links(root.resolve(), _LEVELS):
+    place, true_root = root / removal.tenant_id / removal.instance_id, _follow(root)
+    if not os.path.lexists(place):
+        return  # then nothing leads there either, and nobody has to look at all there is
+    true_tenant = true_root / removal.tenant_id
+    true_place = true_tenant / removal.instance_id
+    if place.exists() and _follow(place) != true_place:
+        raise CannotRemove(f"{place} leads to {_follow(place)}: what is there is not removed; do so by hand")
+    for link in _find_links(true_root, _LEVELS):
+        target = _follow(link)
         if link.is_relative_to(true_place):
-            raise CannotRemove(
-                f"{link} leads to {link.resolve()}: what is there is not removed; do so by hand"
-            )
-        if link.resolve().is_relative_to(true_place):
-            raise CannotRemove(
-                f"{link} leads to {link.resolve()}, which therefore is not this instance's alone"
-            )
+            raise CannotRemove(f"{link} leads to {target}: what is there is not removed; do so by hand")
+        if target.is_relative_to(true_place):
+            who = link if link.is_relative_to(true_tenant) else "a link outside of the tenant's folder"
+            raise CannotRemove(f"{who} leads to {target}, which therefore is not this instance's alone")
+
+
+def _follow(path: Path) -> Path:
+    """Where a path leads; a link that leads to itself is no error, as it is to `Path.resolve`."""
+    return Path(os.path.realpath(path))
 
 
 def _find_links(folder: Path, levels: int) -> Iterator[Path]:
-    """The links in a folder and in the folders below it, so many levels deep; none is followed."""
+    """The links in a folder and in the folders below it, so many levels deep; none is followed.
+
+    Folders beside those of tenants are not looked into: a disk's `lost+found`, for example, nobody may read.
+    """
     try:
         with os.scandir(folder) as entries:
             found = [
@@ -119,5 +151,5 @@ def _find_links(folder: Path, levels: int) -> Iterator[Path]:
     for path, is_link, is_folder in found:
         if is_link:
             yield path
-        elif is_folder and levels > 1:
+        elif is_folder and levels > 1 and (levels < _LEVELS or is_tenant_id(path.name)):
             yield from _find_links(path, levels - 1)

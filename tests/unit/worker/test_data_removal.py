@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import shutil
 import uuid
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -200,6 +202,62 @@ def test_links_inside_go_without_what_they_lead_to(tmp_path: Path) -> None:
 def test_a_data_root_that_is_away_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="is not there"):
         remove_data(removal(tmp_path / "unmounted", STORES["delta"]))
+
+
+def test_a_root_without_the_tenants_folder_is_another_root(tmp_path: Path) -> None:
+    # The place of a disk that is not mounted.
+    with pytest.raises(StoreUnavailable, match="has no folder acme"):
+        remove_data(removal(tmp_path, STORES["delta"]))
+    remove_data(removal(tmp_path, STORES["delta"], has_output=False))
+    (tmp_path / TENANT).mkdir()
+    remove_data(removal(tmp_path, STORES["delta"]))
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_a_folder_whose_name_means_another_place_in_a_uri_removes_nothing_there(
+    tmp_path: Path, scheme: str
+) -> None:
+    fill(tmp_path, ALIVE, "delta", tenant_id="other")
+    kept = content(tmp_path)
+    fill(tmp_path, GONE, "delta")
+    (tmp_path / TENANT / GONE / f"%2E%2E%2F%2E%2E%2Fother%2F{ALIVE}%2Frefresh").mkdir()
+    remove_data(removal(f"{scheme}{tmp_path}", STORES["delta"]))
+    assert content(tmp_path) == kept
+    assert not (tmp_path / TENANT / GONE).exists()
+
+
+def test_a_link_that_leads_to_itself_keeps_nobody_elses_data(tmp_path: Path) -> None:
+    fill(tmp_path, GONE, "delta")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "loop").symlink_to("loop")
+    remove_data(removal(tmp_path, STORES["delta"]))
+    assert not (tmp_path / TENANT / GONE).exists()
+
+
+def test_a_link_of_another_tenant_keeps_the_data_and_is_not_named(tmp_path: Path) -> None:
+    location = fill(tmp_path, GONE, "delta")
+    link = tmp_path / "rival" / ALIVE / "refresh" / "data"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(location.data_uri)
+    with pytest.raises(CannotRemove, match="not this instance's alone") as refused:
+        remove_data(removal(tmp_path, STORES["delta"]))
+    assert "rival" not in str(refused.value)
+    assert Path(location.data_uri).exists()
+
+
+def test_only_tenants_folders_are_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path, GONE, "delta")
+    (tmp_path / "lost+found").mkdir()
+    scan = os.scandir
+
+    def refuse(folder: Any) -> Any:
+        if isinstance(folder, Path) and folder.name == "lost+found":
+            raise PermissionError(folder)
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    remove_data(removal(tmp_path, STORES["delta"]))
+    assert not (tmp_path / TENANT / GONE).exists()
 
 
 @pytest.mark.parametrize("instance_id", ["", "..", "../other", ".", "*", GONE.upper() + "/x"])
