@@ -97,7 +97,8 @@ def confirm(question: str) -> None:
     Raises:
         typer.Exit: The answer is no, or there is no terminal to ask on.
     """
-    if not sys.stdin.isatty():
+    # Where its standard input is closed, Python has none.
+    if sys.stdin is None or not sys.stdin.isatty():
         text = "this cannot be undone, and there is no terminal to ask on; pass --yes to have it done unasked"
         fail(f"CONFIRMATION_REQUIRED: {text}", status=_USAGE)
     if not typer.confirm(question, default=False, err=True):

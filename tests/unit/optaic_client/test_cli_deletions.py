@@ -88,6 +88,7 @@ def test_a_dry_run_lists_all_that_would_go_and_asks_nothing(deletable: FakeServi
     listed = json.loads(invoke(*flags, "-o", "json").stdout)
     assert [each["name"] for each in listed] == ["momentum", "prices"]
     assert set(listed[0]) == {"instance_id", "name", "kind", "project_id", "project_name", "state"}
+    assert deletable.calls("PreviewDeletion")[0].request.page_size == 10_000
     request = deletable.calls("PreviewDeletion")[0].request.delete_instance
     assert (request.instance_id, request.cascade, request.etag) == (ID, True, "e")
     assert not deletable.calls("DeleteInstance")
@@ -115,6 +116,19 @@ def test_without_a_terminal_and_without_yes_nothing_is_done(
     for flag in ("--yes", "-y"):
         invoke(*arguments, flag)
     assert len([each.method for each in deletable.seen if each.method.startswith(changing)]) == 2
+
+
+def test_a_closed_standard_input_is_no_terminal(deletable: FakeServices) -> None:
+    refused = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$0" instance delete prices --cascade <&-', OPTAIC],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert refused.returncode == 2, refused.stderr
+    assert "CONFIRMATION_REQUIRED" in refused.stderr
+    assert not deletable.calls("DeleteInstance")
 
 
 @pytest.mark.parametrize("said", ["n", "", "what"])
