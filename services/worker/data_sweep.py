@@ -45,25 +45,30 @@ def sweep_once(log_level: str) -> None:
 
 
 async def sweep(settings: Settings, start: StartGuardian = start_guardian) -> int:
-    """Remove all that is due; return how much was, whatever came of it."""
-    count = 0
-    for tenant_id in settings.tenants:
-        request = context.RequestContext(tenant_id, "worker", new_id(), context.new_traceparent())
-        async with client.connect(
-            settings.instance_address, token_source=lambda: settings.service_token
-        ) as channel:
-            with context.bind(request):
-                sweeper = _Sweeper(settings, tenant_id, start, channel)
-                try:
-                    while await sweeper.remove_next():
-                        count += 1
-                except grpc.aio.AioRpcError as error:
-                    _log.warning(
-                        "data of deleted instances not looked for", error=repr(from_rpc_error(error))
-                    )
-                except DomainError as error:
-                    _log.warning("data of deleted instances not looked for", error=repr(error))
+    """Remove all that is due, of each tenant in turn; return how much was, whatever came of it."""
+    count, waiting = 0, settings.tenants
+    async with client.connect(
+        settings.instance_address, token_source=lambda: settings.service_token
+    ) as channel:
+        while waiting:
+            # One each: whoever has deleted most keeps nobody waiting.
+            waiting = tuple([each for each in waiting if await _visit(settings, each, start, channel)])
+            count += len(waiting)
     return count
+
+
+async def _visit(settings: Settings, tenant_id: str, start: StartGuardian, channel: client.Channel) -> bool:
+    """Remove what is due longest of a tenant; return whether there was any."""
+    request = context.RequestContext(tenant_id, "worker", new_id(), context.new_traceparent())
+    with context.bind(request):
+        try:
+            return await _Sweeper(settings, tenant_id, start, channel).remove_next()
+        except grpc.aio.AioRpcError as error:
+            problem = repr(from_rpc_error(error))
+        except DomainError as error:
+            problem = repr(error)
+    _log.warning("data of deleted instances not looked for", tenant_id=tenant_id, error=problem)
+    return False
 
 
 class _Sweeper:
