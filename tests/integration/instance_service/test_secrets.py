@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import io
-import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import grpc
 import pytest
-import structlog
 from google.protobuf import json_format
 
 from devstack.postgres import Postgres
@@ -29,9 +27,9 @@ from optaic.instance.v1.instance_service_pb2 import (
     ListInstancesRequest,
     UpdateInstanceRequest,
 )
-from servicekit import logging as service_logging
 from support.broker import listen
 from support.instance_service import RunningInstanceService, instance_service
+from support.logs import logged_by
 from support.polling import eventually
 
 CANARY = "k4n4rie-Zx81"
@@ -39,16 +37,10 @@ URL = f"postgresql+psycopg://reader:{CANARY}@db.example/prices"
 
 
 @pytest.fixture
-def log(monkeypatch: pytest.MonkeyPatch) -> Any:
+def log() -> Iterator[io.StringIO]:
     """All that the service logs."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    stream = io.StringIO()
-    monkeypatch.setattr("sys.stdout", stream)
-    service_logging.configure("debug", "instance-service")
-    yield stream
-    root.handlers, root.level = handlers, level
-    structlog.reset_defaults()
+    with logged_by("instance-service", "debug") as text:
+        yield text
 
 
 @pytest.fixture

@@ -10,20 +10,14 @@ import pytest
 import structlog
 
 from servicekit import context
-from servicekit import logging as service_logging
 from servicekit.context import RequestContext
+from support.logs import logged_by
 
 
 @pytest.fixture
-def output(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    stream = io.StringIO()
-    monkeypatch.setattr("sys.stdout", stream)
-    service_logging.configure("info", "sample-service")
-    yield stream
-    root.handlers, root.level = handlers, level
-    structlog.reset_defaults()
+def output() -> Iterator[io.StringIO]:
+    with logged_by("sample-service") as text:
+        yield text
 
 
 def lines(output: io.StringIO) -> list[dict[str, object]]:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 
 from optaic.common.v1 import flow_pb2
 from optaic.plugins import Secrets
 from servicekit import logging as service_logging
 from support.guardians import Guardians
+from support.logs import logged_by
 from support.worker import World, running_world
 from worker.execution import Outcome
 from worker.run_output import OutputLimits, RunOutput
@@ -39,21 +38,11 @@ def _texts(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("then", ["return", "raise", "exit 7", "SIGKILL"])
-async def test_a_secret_shows_in_nothing_that_a_run_leaves(
-    world: World, tmp_path: Path, then: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log = io.StringIO()
-    monkeypatch.setattr("sys.stdout", log)
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    service_logging.configure("debug", "worker")
+async def test_a_secret_shows_in_nothing_that_a_run_leaves(world: World, tmp_path: Path, then: str) -> None:
     dataset = world.dataset(definition="dying", how="tell secrets", then=then)
     run = world.runs.submit(dataset, flow_pb2.FLOW_KIND_REFRESH)
-    try:
+    with logged_by("worker", "debug") as log:
         ending = await world.execute(run, tmp_path)
-    finally:
-        root.handlers, root.level = handlers, level
-        structlog.reset_defaults()
     assert (ending.outcome is Outcome.COMPLETED) == (then == "return")
     texts = _texts(tmp_path)
     said = {"log": log.getvalue(), "run": str(run), "state of the flow run": ending.message, **texts}
