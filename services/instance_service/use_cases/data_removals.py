@@ -28,6 +28,7 @@ from redaction import redact
 from servicekit import pages
 from servicekit.errors import NotFoundError
 
+_MOST_BYTES = 256 * 1024  # of the stores of one instance: somebody may give it another one each minute
 _SELECTION = pages.filter_hash("data removals")
 _log = structlog.get_logger(__name__)
 
@@ -42,7 +43,9 @@ async def remember_data(
     for instance_id, snapshot in await store.list_used_stores(connection, tenant_id, ids):
         component = Instance.FromString(snapshot)
         used = UsedStore(definition_version_id=component.definition_version_id, config=component.config)
-        stores[instance_id][used.SerializeToString(deterministic=True)] = used
+        text = used.SerializeToString(deterministic=True)
+        stores[instance_id].pop(text, None)  # in the order of their last use
+        stores[instance_id][text] = used
     now = environment.clock.now()
     rows = []
     for instance in gone:
@@ -51,7 +54,7 @@ async def remember_data(
             name=instance.name,
             kind=instance.kind,
             project_id=instance.project_id,
-            stores=stores[instance.instance_id].values(),
+            stores=_newest(instance, stores[instance.instance_id]),
             has_output=instance.instance_id in with_output,
         )
         rows.append(
@@ -66,6 +69,24 @@ async def remember_data(
             }
         )
     await store.insert_removals(connection, rows)
+
+
+def _newest(instance: Instance, used: dict[bytes, UsedStore]) -> Sequence[UsedStore]:
+    """Return the stores of an instance, serialized ones given oldest first, as far as an answer takes them."""
+    kept: list[UsedStore] = []
+    total = 0
+    for text, store_used in reversed(used.items()):
+        total += len(text)
+        if kept and total > _MOST_BYTES:
+            _log.warning(
+                "an instance had too many stores: what the oldest keep outside of its folder is not removed",
+                instance_id=instance.instance_id,
+                stores=len(used),
+                remembered=len(kept),
+            )
+            break
+        kept.append(store_used)
+    return kept[::-1]
 
 
 async def list_data_removals(

@@ -133,6 +133,25 @@ async def test_what_is_gone_is_remembered_with_every_store_that_it_had(
     assert wait == timedelta(seconds=WEEK)
 
 
+async def test_an_instance_with_countless_stores_does_not_outgrow_an_answer(
+    service: RunningInstanceService, removals: Removals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data_removals, "_MOST_BYTES", 200)
+    prices = await service.prices((await service.project()).project_id)
+    names = ["a" * 40, "b" * 40, "c" * 40, "a" * 40]
+    for name in names:
+        spec = {"dataset": {"store": {"config": {"keys": ["date", "entity", name]}}}}
+        await service.update(prices.instance_id, spec, "dataset.store.config")
+    await gone(service, prices)
+    await removals.begin()
+    removals.clock.advance(WEEK)
+    claimed = await removals.claim()
+    assert claimed is not None
+    assert 0 < len(claimed.stores) < len(names)
+    newest = claimed.stores[-1].config.fields["keys"].list_value.values[2]  # the newest are kept
+    assert newest.string_value == names[-1]
+
+
 async def test_data_is_removed_after_the_grace_and_once(
     service: RunningInstanceService, removals: Removals
 ) -> None:
