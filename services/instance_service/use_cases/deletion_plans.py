@@ -32,6 +32,8 @@ from servicekit.errors import AbortedError, FailedPreconditionError, Preconditio
 
 _PAGE = 1000
 _MOST_NAMED = 100
+_MOST_SAID = 5  # in the message, which is cut where it is too long
+_TOGETHER = "delete them first, or say that they go with it (cascade)"
 
 
 @dataclass(frozen=True)
@@ -105,13 +107,15 @@ async def plan_instance(connection: Connection, tenant_id: str, request: DeleteI
     if instance.owner_instance_id:
         owners = await dooming.describe(connection, tenant_id, [instance.owner_instance_id])
         owner = owners[instance.owner_instance_id]
-        _refuse_dependants(instance.name, [(owner.name, f"is composed of it ({owner.instance_id})")])
+        composed = [(owner.name, f"is composed of it ({owner.instance_id})")]
+        _refuse("HAS_DEPENDANTS", f"{instance.name} is a part of", composed, "it goes with that")
     live = [known[each] for each in order if not known[each].is_deleting]
     if len(live) > 1 and not request.cascade:
         direct = {reader for reader, upstream in edges if upstream == start}
         # A reader's own readers are live too, so that of several live ones at least one reads directly.
         readers = [each for each in live if each.instance_id in direct and each is not instance]
-        _refuse_dependants(instance.name, [(each.name, f"{_what(each)} reads it") for each in readers])
+        found = [(each.name, f"{_what(each)} reads it") for each in readers]
+        _refuse("HAS_DEPENDANTS", f"{instance.name} is read by", found, _TOGETHER)
     return _plan(live, edges, request.preview_etag)
 
 
@@ -134,17 +138,17 @@ async def plan_project(
     live = [known[each] for each in order if not known[each].is_deleting]
     inside = [each for each in live if each.project_id == project.project_id]
     if inside and not request.cascade:
-        _refuse_contents(project, inside)
+        found = [(each.name, f"{_what(each)} is in it") for each in inside]
+        _refuse("PROJECT_NOT_EMPTY", f"project {project.name} holds", found, _TOGETHER)
     if strangers := [each for each in live if each.project_id != project.project_id]:
         direct = {reader for reader, upstream in edges if known[upstream].project_id == project.project_id}
-        _refuse_dependants(
-            f"project {project.name}",
-            [
-                (each.name, f"{_what(each)} of project {each.project_name} reads what is in it")
-                for each in strangers
-                if each.instance_id in direct
-            ],
-        )
+        found = [
+            (each.name, f"{_what(each)} of project {each.project_name} reads what is in it")
+            for each in strangers
+            if each.instance_id in direct
+        ]
+        way = "these are in other projects and never go with it; delete them first, or have them read something else"
+        _refuse("HAS_DEPENDANTS", f"what is in project {project.name} is read by", found, way)
     return _plan(inside, edges, request.preview_etag)
 
 
@@ -182,26 +186,14 @@ def _message(entry: Entry) -> DeletedInstance:
     )
 
 
-def _refuse_contents(project: Project, inside: Sequence[Entry]) -> None:
-    named = sorted(inside, key=lambda each: each.name)[:_MOST_NAMED]
-    names = ", ".join(each.name for each in named)
-    more = f" and {len(inside) - len(named)} more" if len(inside) > len(named) else ""
+def _refuse(reason: str, problem: str, blocking: Sequence[tuple[str, str]], way: str) -> None:
+    """Refuse a deletion for what is in its way: (name, what it is), of which the first are named."""
+    blocking = sorted(blocking)
+    names = ", ".join(name for name, _ in blocking[:_MOST_SAID])
+    more = f" and {len(blocking) - _MOST_SAID} more" if len(blocking) > _MOST_SAID else ""
     raise FailedPreconditionError(
-        "PROJECT_NOT_EMPTY",
-        f"project {project.name} holds {names}{more}: delete them first, or say that they go with it (cascade)",
-        metadata={"count": str(len(inside))},
-        preconditions=[
-            PreconditionViolation("PROJECT_NOT_EMPTY", each.name, f"{_what(each)} is in it") for each in named
-        ],
-    )
-
-
-def _refuse_dependants(name: str, dependants: Sequence[tuple[str, str]]) -> None:
-    dependants = sorted(dependants)
-    names = ", ".join(each for each, _ in dependants)
-    raise FailedPreconditionError(
-        "HAS_DEPENDANTS",
-        f"{name} has dependants: {names}",
-        metadata={"count": str(len(dependants))},
-        preconditions=[PreconditionViolation("HAS_DEPENDANTS", *dependant) for dependant in dependants],
+        reason,
+        f"{problem} {names}{more}: {way}",
+        metadata={"count": str(len(blocking))},
+        preconditions=[PreconditionViolation(reason, *each) for each in blocking[:_MOST_NAMED]],
     )

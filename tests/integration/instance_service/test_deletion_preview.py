@@ -8,6 +8,7 @@ from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance
 from optaic.instance.v1.instance_service_pb2 import (
     DeletedInstance,
     DeleteInstanceRequest,
+    DeleteProjectRequest,
     GetInstanceRequest,
     ListInstancesRequest,
     PreviewDeletionRequest,
@@ -106,6 +107,23 @@ async def test_a_preview_is_refused_as_the_deletion_would_be(service: RunningIns
         assert shown == await refusal(service.instances.DeleteInstance(DeleteInstanceRequest(**each)))
     alone = await preview(service, two.instance_id)
     assert [each.name for each in alone.instances] == ["two"]
+
+
+async def test_a_refusal_names_the_first_and_says_what_to_do(service: RunningInstanceService) -> None:
+    project = await service.project("research")
+    prices = await service.prices(project.project_id)
+    for number in range(7):
+        name = f"{'reader' * 20}{number}"
+        await service.derived(project.project_id, name, prices.instance_id)
+    shown = await refusal(preview(service, prices.instance_id))
+    assert "sp500_prices is read by reader" in shown.message
+    assert shown.message.endswith(
+        "and 2 more: delete them first, or say that they go with it (cascade)"
+    )  # and is not cut
+    assert len(shown.preconditions) == 7
+    request = PreviewDeletionRequest(delete_project=DeleteProjectRequest(project_id=project.project_id))
+    shown = await refusal(service.instances.PreviewDeletion(request))
+    assert shown.message.endswith("and 3 more: delete them first, or say that they go with it (cascade)")
 
 
 async def test_a_long_list_comes_in_pages_that_belong_together(service: RunningInstanceService) -> None:
