@@ -61,25 +61,29 @@ def _extreme(find: Callable[..., pl.Expr]) -> Implementation:
 
 def _zscore(values: Sequence[pl.Expr], _: Sequence[float]) -> pl.Expr:
     """Null where all values are equal, also when rounding of their mean would leave a deviation."""
-    x = values[0] * _factor(values[0])
-    return pl.when(x.max() > x.min()).then((x - x.mean()) / x.std(ddof=1))
+
+    def score(x: pl.Expr, _: pl.Expr | None) -> pl.Expr:
+        return pl.when(x.max() > x.min()).then((x - x.mean()) / x.std(ddof=1))
+
+    return _in_scale(values[0], score)
 
 
 def _demean(values: Sequence[pl.Expr], _: Sequence[float]) -> pl.Expr:
-    factor = _factor(values[0])
-    x = values[0] * factor
-    return (x - x.mean()) / factor
+    def demean(x: pl.Expr, factor: pl.Expr | None) -> pl.Expr:
+        return x - x.mean() if factor is None else (x - x.mean()) / factor
+
+    return _in_scale(values[0], demean)
 
 
-def _scale(values: Sequence[pl.Expr], _: Sequence[float]) -> pl.Expr:
-    x = values[0] * _factor(values[0])
-    return x / x.abs().sum()
+def _in_scale(x: pl.Expr, compute: Callable[[pl.Expr, pl.Expr | None], pl.Expr]) -> pl.Expr:
+    """What is computed of values; of very large or small ones by a power of two with which their squares are numbers.
 
-
-def _factor(x: pl.Expr) -> pl.Expr:
-    """The power of two by which sums and squares of these values are numbers; 1 for those of usual size."""
+    Values of usual size are not multiplied, not even by 1: polars sums what was multiplied in another order.
+    """
     size = x.abs().max()
-    return pl.when(size > LARGE).then(DOWN).when(size < SMALL).then(UP).otherwise(1.0)
+    is_large, is_small = size > LARGE, (size < SMALL) & (size > 0)
+    factor = pl.when(is_large).then(DOWN).when(is_small).then(UP).otherwise(1.0)
+    return pl.when(is_large | is_small).then(compute(x * factor, factor)).otherwise(compute(x, None))
 
 
 IMPLEMENTATIONS: Mapping[str, Implementation] = {
@@ -97,7 +101,7 @@ IMPLEMENTATIONS: Mapping[str, Implementation] = {
     "ZSCORE": _zscore,
     "DEMEAN": _demean,
     "WINSORIZE": lambda v, p: v[0].clip(v[0].quantile(p[0], "linear"), v[0].quantile(1.0 - p[0], "linear")),
-    "SCALE": _scale,
+    "SCALE": lambda v, _: _in_scale(v[0], lambda x, _: x / x.abs().sum()),
     "LOG": lambda v, _: v[0].log(),
     "ABS": lambda v, _: v[0].abs(),
     "SIGN": lambda v, _: v[0].sign(),

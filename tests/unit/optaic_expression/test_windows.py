@@ -3,6 +3,7 @@
 import datetime as dt
 import itertools
 import math
+from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
@@ -200,3 +201,28 @@ def test_an_absent_value_makes_the_windows_that_hold_it_absent_and_no_other() ->
     for text in (operator.format(n=4) for operator in _OPERATORS):
         found = compute(text, x, np.sqrt(np.arange(20.0)))
         assert [day for day, value in enumerate(found) if value is None] == [0, 1, 2, 7, 8, 9, 10], text
+
+
+@pytest.mark.parametrize(
+    ("text", "formula"),
+    [
+        ("ZSCORE(x)", lambda x: (x - x.mean()) / x.std(ddof=1)),
+        ("DEMEAN(x)", lambda x: x - x.mean()),
+        ("SCALE(x)", lambda x: x / x.abs().sum()),
+    ],
+)
+def test_a_cross_section_of_usual_size_is_computed_by_the_plain_formula_bit_for_bit(
+    text: str, formula: Callable[[pl.Expr], pl.Expr]
+) -> None:
+    rng = np.random.default_rng(5)
+    dates = pl.date_range(_FIRST, _FIRST + dt.timedelta(days=199), eager=True)
+    entities = [f"e{number}" for number in range(33)]
+    table = pl.DataFrame({"date": dates}).join(pl.DataFrame({"entity": entities}), how="cross")
+    given = rng.normal(size=table.height)
+    table = table.with_columns(
+        pl.Series("x", [None if draw > 2.5 else float(draw) for draw in given], dtype=pl.Float64)
+    ).sort("entity", "date")
+    x = pl.when(pl.lit(value=True)).then(pl.col("x"))
+    expected = table.with_columns(value=formula(x).over("date")).sort("date", "entity")["value"]
+    found = evaluate(parse(text), table)["value"]
+    assert list(map(to_bits, found)) == list(map(to_bits, expected))
