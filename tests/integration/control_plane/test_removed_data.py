@@ -36,9 +36,9 @@ from servicekit.auth import Authenticator
 from servicekit.server import Server
 from servicekit.settings import ServiceSettings
 from support.clock import FakeClock
+from support.guardians import Guardians
 from support.instance_service import TENANT, RunningInstanceService, instance_service
 from support.polling import eventually
-from support.worker import Guardians
 from worker.builtin.delta_store import DeltaStore
 from worker.builtin.parquet_store import ParquetStore
 from worker.config import Settings
