@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from instance_service import consumers
 from instance_service.config import Settings
 from instance_service.evidently_adapter import EvidentlyProjects
-from instance_service.grpc_api import DataRemovalApi, DefinitionApi, InstanceApi
+from instance_service.grpc_api import DataRemovalServicer, DefinitionServicer, InstanceServicer
 from instance_service.mlflow_adapter import MlflowExperiments
 from instance_service.ports import Deployments, Experiments, Projects
 from instance_service.prefect_adapter import PrefectDeployments
@@ -25,7 +25,7 @@ from instance_service.reconcile import (
 from instance_service.reconcile.comparing import Comparing
 from instance_service.store import installation
 from instance_service.use_cases.definitions.plugins import publish_plugins
-from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.dependencies import Dependencies
 from optaic.definition.v1 import definition_service_pb2 as definition_api
 from optaic.definition.v1.definition_service_pb2_grpc import add_DefinitionServiceServicer_to_server
 from optaic.instance.v1 import data_removal_service_pb2 as data_removal_api
@@ -63,7 +63,7 @@ class Outside:
     close: Sequence[Callable[[], Awaitable[None]]] = ()
 
 
-async def build(settings: Settings, outside: Outside) -> App[Environment]:
+async def build(settings: Settings, outside: Outside) -> App[Dependencies]:
     """Wire everything; nothing is started, but the first time the database learns which installation it is.
 
     Raises:
@@ -73,7 +73,7 @@ async def build(settings: Settings, outside: Outside) -> App[Environment]:
     async with database.infra() as connection:
         installation_id = await installation.get_or_create(connection, new_id())
     broker = Broker(settings, STREAMS)
-    environment = Environment(
+    deps = Dependencies(
         database,
         SystemClock(),
         new_id,
@@ -89,14 +89,14 @@ async def build(settings: Settings, outside: Outside) -> App[Environment]:
         ExperimentPairing(outside.experiments, installation_id),
         ProjectPairing(outside.projects, installation_id),
     ]
-    reconciler = Reconciler(environment, pairings)
+    reconciler = Reconciler(deps, pairings)
     reconcile_loop = Loop("reconcile", settings.reconcile_interval_seconds, reconciler.step)
-    plans = PlanWatch(environment, outside.deployments, settings.planning_grace_seconds)
-    drift = DriftWatch(environment, pairings, reconcile_loop.wake, plans)
+    plans = PlanWatch(deps, outside.deployments, settings.planning_grace_seconds)
+    drift = DriftWatch(deps, pairings, reconcile_loop.wake, plans)
     drift_loop = Loop("drift", settings.drift_interval_seconds, drift.step)
     database.on_appended(reconcile_loop.wake)
     comparison = Comparison(broker, NAME, settings.comparison_grace_seconds)
-    comparing = Comparing(environment, comparison, settings.tenants, lambda: relay.is_leader)
+    comparing = Comparing(deps, comparison, settings.tenants, lambda: relay.is_leader)
     comparison_loop = Loop("comparison", settings.comparison_interval_seconds, comparing.step)
     comparing.listen(comparison_loop.wake)
     lineage_events = Consumer(
@@ -105,7 +105,7 @@ async def build(settings: Settings, outside: Outside) -> App[Environment]:
         name=consumers.LINEAGE_CONSUMER,
         stream=consumers.LINEAGE_STREAM,
         filter_subjects=consumers.LINEAGE_SUBJECTS,
-        apply=consumers.LineageConsumer(environment).apply,
+        apply=consumers.LineageConsumer(deps).apply,
     )
     run_events = Consumer(
         database,
@@ -120,11 +120,11 @@ async def build(settings: Settings, outside: Outside) -> App[Environment]:
         NAME,
         "instance.optaic",
         [
-            (add_DefinitionServiceServicer_to_server, DefinitionApi(environment), _DEFINITIONS),
+            (add_DefinitionServiceServicer_to_server, DefinitionServicer(deps), _DEFINITIONS),
             (
                 add_InstanceServiceServicer_to_server,
-                InstanceApi(
-                    environment,
+                InstanceServicer(
+                    deps,
                     outside.experiments,
                     # Not for every call: only a promotion reads what runs have told.
                     ReadTokens(database, {"run": (consumers.RUN_CONSUMER,)}),
@@ -135,7 +135,7 @@ async def build(settings: Settings, outside: Outside) -> App[Environment]:
             ),
             (
                 add_DataRemovalServiceServicer_to_server,
-                DataRemovalApi(environment, is_guarded=bool(settings.service_token)),
+                DataRemovalServicer(deps, is_guarded=bool(settings.service_token)),
                 _DATA_REMOVALS,
             ),
         ],
@@ -148,7 +148,7 @@ async def build(settings: Settings, outside: Outside) -> App[Environment]:
             "mlflow": outside.experiments.ping,
             "evidently": outside.projects.ping,
         },
-        on_stop=environment.activated.close,
+        on_stop=deps.activated.close,
     )
     background = {
         "relay": relay.run,
@@ -159,10 +159,10 @@ async def build(settings: Settings, outside: Outside) -> App[Environment]:
         "comparison": comparison_loop.run,
     }
     return App(
-        environment,
+        deps,
         server,
         background,
-        open=[database.open, lambda: publish_plugins(environment, settings.tenants), broker.connect],
+        open=[database.open, lambda: publish_plugins(deps, settings.tenants), broker.connect],
         close=[reconciler.close, *outside.close, broker.close, database.close],
     )
 

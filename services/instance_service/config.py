@@ -8,7 +8,7 @@ from servicekit.settings import ServiceSettings
 
 
 class Settings(ServiceSettings):
-    """Environment variables are the field names in upper case after `OPTAIC_`."""
+    """Dependencies variables are the field names in upper case after `OPTAIC_`."""
 
     prefect_api_url: str = Field(
         default="http://127.0.0.1:4200/api", description="Prefect's API; it may be down, also at start."

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from instance_service.store.tables import Connection
 from instance_service.use_cases.deletion import remove_finalizer
-from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.outputs import record_outputs
 from optaic.lineage.v1.lineage_events_pb2 import LineageCleared
 from optaic.run.v1.run_events_pb2 import RunCompleted
@@ -25,15 +25,15 @@ RUN_SUBJECTS = tuple(
 class LineageConsumer:
     """Finishes deletions for which lineage-service has nothing left."""
 
-    def __init__(self, environment: Environment) -> None:
-        self._environment = environment
+    def __init__(self, deps: Dependencies) -> None:
+        self._deps = deps
 
     async def apply(self, connection: Connection, tenant_id: str, batch: Sequence[Received]) -> None:
         """Take the finalizer `lineage` off the instances that are cleared."""
         cleared = [
             received.message.instance_id for received in batch if isinstance(received.message, LineageCleared)
         ]
-        await remove_finalizer(connection, self._environment, tenant_id, cleared, "lineage")
+        await remove_finalizer(connection, self._deps, tenant_id, cleared, "lineage")
 
 
 async def apply_run_events(connection: Connection, tenant_id: str, batch: Sequence[Received]) -> None:

@@ -19,7 +19,7 @@ from nats.aio.client import Client
 from instance_service.app import Outside, build
 from instance_service.config import Settings
 from instance_service.use_cases.definitions.plugins import publish_plugins
-from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.dependencies import Dependencies
 from optaic.definition.v1.definition_service_pb2_grpc import DefinitionServiceStub
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_ACTIVE, Instance, Project
 from optaic.instance.v1.instance_service_pb2 import (
@@ -54,7 +54,7 @@ _TABLES = (
 class RunningInstanceService:
     """A started service, stubs on a real channel to it, and a real broker beside it."""
 
-    app: App[Environment]
+    app: App[Dependencies]
     deployments: FakeDeployments
     experiments: FakeExperiments
     projects: FakeProjects
@@ -197,7 +197,7 @@ async def refusal(call: Any) -> Refusal:
 async def _publish_built_in(urls: dict[str, Any]) -> None:
     database = Database(Settings.model_validate({**urls, "service_token": "service-secret"}))
     await database.open()
-    await publish_plugins(Environment(database, SystemClock(), new_id, installation_id=""), (TENANT,))
+    await publish_plugins(Dependencies(database, SystemClock(), new_id, installation_id=""), (TENANT,))
     await database.close()
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from instance_service.use_cases import comparison as use_cases
-from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.dependencies import Dependencies
 from optaic.common.v1.flow_pb2 import FLOW_KIND_REFRESH, FlowRef
 from optaic.instance.v1.instance_comparison_pb2 import InstancesWanted
 from optaic.run.v1.run_comparison_pb2 import RunPage, RunsWanted
@@ -20,12 +20,12 @@ class Comparing:
 
     def __init__(
         self,
-        environment: Environment,
+        deps: Dependencies,
         comparison: Comparison,
         tenants: Sequence[str],
         is_leader: Callable[[], bool],
     ) -> None:
-        self._environment = environment
+        self._deps = deps
         self._comparison = comparison
         self._tenants = tenants
         self._is_leader = is_leader
@@ -47,8 +47,8 @@ class Comparing:
         requests, self._requests = self._requests, set()
         if not self._is_leader():
             return False
-        for tenant_id in await use_cases.list_tenants(self._environment, self._tenants):
-            async for page in use_cases.pages(self._environment, tenant_id):
+        for tenant_id in await use_cases.list_tenants(self._deps, self._tenants):
+            async for page in use_cases.pages(self._deps, tenant_id):
                 page.at_once = bool(requests)
                 await self._comparison.say(tenant_id, "instances.page", page)
                 await asyncio.sleep(_PAUSE)
@@ -57,10 +57,10 @@ class Comparing:
         return False
 
     async def _publish_again(self, tenant_id: str, wanted: InstancesWanted) -> None:
-        await use_cases.publish_again(self._environment, tenant_id, wanted.instance_ids)
+        await use_cases.publish_again(self._deps, tenant_id, wanted.instance_ids)
 
     async def _compare_runs(self, tenant_id: str, page: RunPage) -> None:
-        wanted = await use_cases.list_old_outputs(self._environment, tenant_id, page.flows)
+        wanted = await use_cases.list_old_outputs(self._deps, tenant_id, page.flows)
         await self._comparison.ask(tenant_id, "runs.wanted", wanted, _runs_wanted, at_once=page.at_once)
 
 

@@ -16,7 +16,7 @@ from instance_service.reconcile.pairings import Pairing
 from instance_service.reconcile.plans import PlanWatch
 from instance_service.store import queue
 from instance_service.use_cases import lifecycle
-from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.dependencies import Dependencies
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance
 from servicekit.context import is_tenant_id
 from servicekit.ids import is_id
@@ -30,12 +30,12 @@ class DriftWatch:
 
     def __init__(
         self,
-        environment: Environment,
+        deps: Dependencies,
         pairings: Sequence[Pairing],
         found: Callable[[], None] = lambda: None,
         plans: PlanWatch | None = None,
     ) -> None:
-        self._environment = environment
+        self._deps = deps
         self._pairings = pairings
         self._found = found
         self._plans = plans
@@ -46,7 +46,7 @@ class DriftWatch:
         for system in self._pairings:
             names: set[str] = set()
             try:
-                async for page in system.port.pages(self._environment.installation_id):
+                async for page in system.port.pages(self._deps.installation_id):
                     names.update(one.name for one in page)
                     compared = await self._compare_page(system, page)
                     if self._plans is not None and self._plans.port is system.port:
@@ -75,7 +75,7 @@ class DriftWatch:
             if parts is not None and is_tenant_id(parts[0]) and is_id(parts[1]):
                 by_tenant[parts[0]][parts[1]].append(one)
         for tenant_id, by_instance in by_tenant.items():
-            instances = await lifecycle.load_instances(self._environment, tenant_id, list(by_instance))
+            instances = await lifecycle.load_instances(self._deps, tenant_id, list(by_instance))
             compared.update({(tenant_id, each): instance for each, instance in instances.items()})
             orphans: list[str] = []
             drifted: list[str] = []
@@ -102,7 +102,7 @@ class DriftWatch:
         tenant_id, instance_id = "", queue.FIRST_ID
         systems = [system for system in self._pairings if system.finalizer in seen]
         while True:
-            async with self._environment.database.infra() as connection:
+            async with self._deps.database.infra() as connection:
                 rows = await queue.list_after(connection, tenant_id, instance_id, _PAGE)
             if not rows:
                 return
@@ -112,7 +112,7 @@ class DriftWatch:
                 if is_settled:
                     settled[tenant].append(instance)
             for tenant, ids in settled.items():
-                instances = await lifecycle.load_instances(self._environment, tenant, ids)
+                instances = await lifecycle.load_instances(self._deps, tenant, ids)
                 missing = [
                     item.instance_id
                     for item in instances.values()
@@ -128,6 +128,6 @@ class DriftWatch:
     async def _make_due(self, tenant_id: str, instance_ids: Sequence[str]) -> None:
         if instance_ids:
             _log.warning("outside systems differ", tenant=tenant_id, instance_ids=list(instance_ids))
-            async with self._environment.database.infra() as connection:
+            async with self._deps.database.infra() as connection:
                 await queue.enqueue(connection, tenant_id, instance_ids)
             self._found()

@@ -14,7 +14,7 @@ from instance_service.domain.schedules import Timing, comes_within, is_possible
 from instance_service.ports import Deployments, OutsideUnavailableError
 from instance_service.use_cases import pairing
 from instance_service.use_cases.conditions import SCHEDULE_PLANNED
-from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.pairing import Verdict
 from instance_service.use_cases.schedules import timings_of
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_ACTIVE, Instance, InstanceKind
@@ -29,8 +29,8 @@ _log = structlog.get_logger(__name__)
 class PlanWatch:
     """Remembers since when nothing is planned of which flow; it asks once for each page of deployments."""
 
-    def __init__(self, environment: Environment, port: Deployments, grace_seconds: float) -> None:
-        self._environment = environment
+    def __init__(self, deps: Dependencies, port: Deployments, grace_seconds: float) -> None:
+        self._deps = deps
         self.port = port
         self._grace = dt.timedelta(seconds=grace_seconds)
         self._since: dict[str, dt.datetime] = {}
@@ -41,7 +41,7 @@ class PlanWatch:
         Raises:
             OutsideUnavailableError: It does not answer.
         """
-        now = self._environment.clock.now()
+        now = self._deps.clock.now()
         expecting = {
             key: deployment_name(*key, scheduled_flow(enum_word(InstanceKind, instance.kind)))
             for key, instance in instances.items()
@@ -65,7 +65,7 @@ class PlanWatch:
             if problem is not None and not is_said:
                 _log.warning("nothing planned", instance_id=instance_id, problem=problem.message)
         for tenant_id, verdicts in found.items():
-            await pairing.record(self._environment, tenant_id, verdicts)
+            await pairing.record(self._deps, tenant_id, verdicts)
 
     def forget_others(self, instance_ids: set[str]) -> None:
         """Keep no memory of what is gone."""

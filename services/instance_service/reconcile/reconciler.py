@@ -18,7 +18,7 @@ from instance_service.reconcile.pairings import Pairing
 from instance_service.store import queue
 from instance_service.store.queue import Claim
 from instance_service.use_cases import lifecycle, pairing
-from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.pairing import Verdict
 from instance_service.use_cases.revisions import follow_newest
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance
@@ -61,8 +61,8 @@ class Reconciler:
     on beside, one batch for each set of systems, so that one which hangs holds up nobody else.
     """
 
-    def __init__(self, environment: Environment, pairings: Sequence[Pairing]) -> None:
-        self._environment = environment
+    def __init__(self, deps: Dependencies, pairings: Sequence[Pairing]) -> None:
+        self._deps = deps
         self._pairings = pairings
         self._gates = {each.finalizer: _Gate() for each in pairings}
         self._beside: dict[frozenset[str], asyncio.Task[None]] = {}
@@ -77,21 +77,21 @@ class Reconciler:
     async def step(self) -> bool:
         """Work on one batch of what is due; return whether there may be more."""
         orchestrator = self._gates[DEPLOYMENTS]
-        if orchestrator.is_closed(self._environment.clock.now()):
+        if orchestrator.is_closed(self._deps.clock.now()):
             return False  # it did not answer a moment ago; another instance is no reason to ask again
-        async with self._environment.database.infra() as connection:
+        async with self._deps.database.infra() as connection:
             claims = await queue.claim(connection, _BATCH, _LEASE_SECONDS)
         by_tenant: dict[str, list[Claim]] = defaultdict(list)
         for claim in claims:
             by_tenant[claim.tenant_id].append(claim)
         for tenant_id, group in by_tenant.items():
             await self._work(tenant_id, group)
-        return len(claims) == _BATCH and not orchestrator.is_closed(self._environment.clock.now())
+        return len(claims) == _BATCH and not orchestrator.is_closed(self._deps.clock.now())
 
     async def _work(self, tenant_id: str, claims: Sequence[Claim]) -> None:
         ids = [claim.instance_id for claim in claims]
-        instances = await lifecycle.load_instances(self._environment, tenant_id, ids)
-        instances |= await follow_newest(self._environment, tenant_id, instances)
+        instances = await lifecycle.load_instances(self._deps, tenant_id, ids)
+        instances |= await follow_newest(self._deps, tenant_id, instances)
         groups: dict[frozenset[str], list[Claim]] = defaultdict(list)
         for claim in claims:
             instance = instances.get(claim.instance_id)
@@ -143,7 +143,7 @@ class Reconciler:
 
     async def _write(self, done: Sequence[Claim], postponed: Iterable[Claim]) -> None:
         delays = {claim: _delay(claim.attempts) for claim in postponed}
-        async with self._environment.database.infra() as connection:
+        async with self._deps.database.infra() as connection:
             if done:
                 await queue.settle(connection, done)
             if delays:
@@ -171,12 +171,12 @@ class Reconciler:
         left = {item.instance_id for item, _ in held}
         gone = [each for each in names if names[each] and each not in left]
         if gone:
-            await lifecycle.finish(self._environment, tenant_id, gone, system.finalizer, system.condition)
+            await lifecycle.finish(self._deps, tenant_id, gone, system.finalizer, system.condition)
         return left
 
     async def _delete_from(self, system: Pairing, names: Sequence[str]) -> dict[str, Verdict]:
         """Return what is to be said of those that could not be removed."""
-        gate, now = self._gates[system.finalizer], self._environment.clock.now()
+        gate, now = self._gates[system.finalizer], self._deps.clock.now()
         if not names:
             return {}
         if gate.is_closed(now):
@@ -210,7 +210,7 @@ class Reconciler:
         verdicts = dict.fromkeys(wanted.keys() - desired.keys(), Verdict(system.condition))
         if not desired:
             return verdicts
-        gate, now = self._gates[system.finalizer], self._environment.clock.now()
+        gate, now = self._gates[system.finalizer], self._deps.clock.now()
         if gate.is_closed(now):
             return verdicts | dict.fromkeys(desired, Verdict(system.condition, problem=gate.error))
         try:
@@ -234,7 +234,7 @@ class Reconciler:
                         reason=verdict.problem.reason,
                         problem=verdict.problem.message,
                     )
-        return await pairing.record(self._environment, tenant_id, found)
+        return await pairing.record(self._deps, tenant_id, found)
 
 
 def _problem(system: Pairing, error: Exception) -> OutsideUnavailableError:

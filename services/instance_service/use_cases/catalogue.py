@@ -11,7 +11,7 @@ from instance_service.domain.revision_diff import ABSENT, differences
 from instance_service.store import instances as store
 from instance_service.store import listing
 from instance_service.use_cases.definitions.reading import DEFAULT_PAGE
-from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.instances import not_found
 from instance_service.use_cases.shapes import timestamp
 from optaic.instance.v1.instance_pb2 import Instance, InstanceKind, InstanceRevision, InstanceState
@@ -35,7 +35,7 @@ from servicekit.errors import FieldViolation, InvalidArgumentError, NotFoundErro
 _MOST_BYTES = 15_000_000  # of an answer that is no page; our clients take 16 megabytes
 
 
-async def get_instance(environment: Environment, tenant_id: str, request: GetInstanceRequest) -> Instance:
+async def get_instance(deps: Dependencies, tenant_id: str, request: GetInstanceRequest) -> Instance:
     """Return the newest state, or a revision.
 
     Raises:
@@ -43,10 +43,10 @@ async def get_instance(environment: Environment, tenant_id: str, request: GetIns
     """
     instance_id = request.instance_id.lower()
     if not request.revision:
-        found = await store.fetch_snapshots(environment.database, tenant_id, [instance_id])
+        found = await store.fetch_snapshots(deps.database, tenant_id, [instance_id])
         snapshot = found.get(instance_id)
     else:
-        async with environment.database.read(tenant_id) as connection:
+        async with deps.database.read(tenant_id) as connection:
             snapshot = await store.get_revision(connection, tenant_id, instance_id, request.revision)
             if snapshot is None and await store.get_snapshot(connection, tenant_id, instance_id) is not None:
                 text = f"instance {instance_id} has no revision {request.revision}"
@@ -57,7 +57,7 @@ async def get_instance(environment: Environment, tenant_id: str, request: GetIns
 
 
 async def diff_revisions(
-    environment: Environment, tenant_id: str, request: DiffInstanceRevisionsRequest
+    deps: Dependencies, tenant_id: str, request: DiffInstanceRevisionsRequest
 ) -> DiffInstanceRevisionsResponse:
     """Return every field that differs between two revisions.
 
@@ -66,9 +66,7 @@ async def diff_revisions(
     """
     instance_id = request.instance_id
     before, after = [
-        await get_instance(
-            environment, tenant_id, GetInstanceRequest(instance_id=instance_id, revision=revision)
-        )
+        await get_instance(deps, tenant_id, GetInstanceRequest(instance_id=instance_id, revision=revision))
         for revision in (request.from_revision, request.to_revision)
     ]
     found = differences(*(MessageToDict(one, preserving_proto_field_name=True) for one in (before, after)))
@@ -87,7 +85,7 @@ def _value(path: str, given: Any) -> Value | None:
 
 
 async def batch_get_instances(
-    environment: Environment, tenant_id: str, request: BatchGetInstancesRequest
+    deps: Dependencies, tenant_id: str, request: BatchGetInstancesRequest
 ) -> BatchGetInstancesResponse:
     """Return instances in the order asked for.
 
@@ -96,7 +94,7 @@ async def batch_get_instances(
         InvalidArgumentError: Together they are larger than an answer may be.
     """
     ids = [instance_id.lower() for instance_id in request.instance_ids]
-    found = await store.fetch_snapshots(environment.database, tenant_id, ids)
+    found = await store.fetch_snapshots(deps.database, tenant_id, ids)
     if missing := [instance_id for instance_id in ids if instance_id not in found]:
         raise not_found(missing)
     size = sum(len(found[instance_id]) for instance_id in ids)
@@ -112,7 +110,7 @@ async def batch_get_instances(
 
 
 async def list_instances(
-    environment: Environment, tenant_id: str, request: ListInstancesRequest
+    deps: Dependencies, tenant_id: str, request: ListInstancesRequest
 ) -> ListInstancesResponse:
     """Return a page of instances in the order of names."""
     kinds = sorted({enum_word(InstanceKind, kind) for kind in request.kinds})
@@ -123,7 +121,7 @@ async def list_instances(
     wanted = listing.Selection(*filters)
     after = pages.decode(request.page_token, selection) if request.page_token else None
     size = request.page_size or DEFAULT_PAGE
-    async with environment.database.read(tenant_id) as connection:
+    async with deps.database.read(tenant_id) as connection:
         position = (after["name"], after["id"]) if after else None
         rows = await listing.list_instances(connection, tenant_id, wanted, position, size + 1)
     page = pages.fit(rows, size, lambda row: len(row.snapshot))
@@ -135,7 +133,7 @@ async def list_instances(
 
 
 async def list_revisions(
-    environment: Environment, tenant_id: str, request: ListInstanceRevisionsRequest
+    deps: Dependencies, tenant_id: str, request: ListInstanceRevisionsRequest
 ) -> ListInstanceRevisionsResponse:
     """Return a page of revisions, newest first.
 
@@ -146,7 +144,7 @@ async def list_revisions(
     selection = pages.filter_hash("revisions", instance_id)
     before = pages.decode(request.page_token, selection)["revision"] if request.page_token else None
     size = request.page_size or DEFAULT_PAGE
-    async with environment.database.read(tenant_id) as connection:
+    async with deps.database.read(tenant_id) as connection:
         rows = await store.list_revisions(connection, tenant_id, instance_id, before, size + 1)
     if not rows and before is None:
         raise not_found([instance_id])

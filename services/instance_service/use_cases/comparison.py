@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from instance_service.events import SELF
 from instance_service.store import comparison as store
 from instance_service.store import instances
-from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.shapes import timestamp
 from optaic.common.v1.flow_pb2 import FLOW_KIND_REFRESH
 from optaic.instance.v1.instance_comparison_pb2 import InstanceEntry, InstancePage
@@ -22,14 +22,14 @@ _PAGE = 1_000
 _REASON = "published again: somebody had not received it"
 
 
-async def list_tenants(environment: Environment, known: Iterable[str]) -> list[str]:
+async def list_tenants(deps: Dependencies, known: Iterable[str]) -> list[str]:
     """Return the tenants that have instances, or had some, and those that are known anyway.
 
     Of a tenant whose last instance is gone others may still have what they did not hear of.
     """
     tenants, after = set(known), ""
     while True:
-        async with environment.database.infra() as connection:
+        async with deps.database.infra() as connection:
             found = await store.next_tenant(connection, after)
         if found is None:
             return sorted(tenants)
@@ -37,11 +37,11 @@ async def list_tenants(environment: Environment, known: Iterable[str]) -> list[s
         after = found
 
 
-async def pages(environment: Environment, tenant_id: str) -> AsyncIterator[InstancePage]:
+async def pages(deps: Dependencies, tenant_id: str) -> AsyncIterator[InstancePage]:
     """Yield all instances of a tenant; together the pages cover all ids that there may be."""
     after = ""
     while True:
-        async with environment.database.read(tenant_id) as connection:
+        async with deps.database.read(tenant_id) as connection:
             entries = await store.list_page(connection, tenant_id, after or _FIRST_ID, _PAGE)
         is_last = len(entries) < _PAGE
         page = InstancePage(
@@ -65,14 +65,14 @@ def _entry(entry: store.Entry) -> InstanceEntry:
     )
 
 
-async def publish_again(environment: Environment, tenant_id: str, instance_ids: Sequence[str]) -> None:
+async def publish_again(deps: Dependencies, tenant_id: str, instance_ids: Sequence[str]) -> None:
     """Publish instances as they are; those that are gone, as gone.
 
     Those of which an event waits in the outbox are left alone: who lacks more than that asks again.
     """
     asked = {each for each in instance_ids if is_id(each)}
-    events = environment.events(tenant_id)
-    async with environment.database.transaction(tenant_id) as connection:
+    events = deps.events(tenant_id)
+    async with deps.database.transaction(tenant_id) as connection:
         wanted = sorted(asked - await outbox.list_waiting(connection, asked))
         found = await instances.get_snapshots(connection, tenant_id, wanted)
         again = []
@@ -88,9 +88,7 @@ async def publish_again(environment: Environment, tenant_id: str, instance_ids: 
         await outbox.append(connection, again)
 
 
-async def list_old_outputs(
-    environment: Environment, tenant_id: str, flows: Iterable[RunEntry]
-) -> dict[str, int]:
+async def list_old_outputs(deps: Dependencies, tenant_id: str, flows: Iterable[RunEntry]) -> dict[str, int]:
     """Return the instances whose newest output is not known here, with the number of the run that wrote it."""
     numbers = {
         entry.flow.instance_id: entry.completed_run_number
@@ -99,6 +97,6 @@ async def list_old_outputs(
     }
     if not numbers:
         return {}
-    async with environment.database.read(tenant_id) as connection:
+    async with deps.database.read(tenant_id) as connection:
         found = await store.list_old_outputs(connection, tenant_id, numbers)
     return {instance_id: numbers[instance_id] for instance_id in found}

@@ -12,7 +12,7 @@ from instance_service.domain.data_removal import LEASE, deleted_until, remove_ti
 from instance_service.store import data_removals as store
 from instance_service.store.tables import Connection
 from instance_service.use_cases.definitions.reading import DEFAULT_PAGE
-from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.shapes import timestamp
 from optaic.instance.v1.data_removal_service_pb2 import (
     ClaimDataRemovalResponse,
@@ -34,7 +34,7 @@ _log = structlog.get_logger(__name__)
 
 
 async def remember_data(
-    connection: Connection, environment: Environment, tenant_id: str, gone: Sequence[Instance]
+    connection: Connection, deps: Dependencies, tenant_id: str, gone: Sequence[Instance]
 ) -> None:
     """Write down whose data is to be removed, in the transaction in which the instances go."""
     ids = [instance.instance_id for instance in gone]
@@ -46,7 +46,7 @@ async def remember_data(
         text = used.SerializeToString(deterministic=True)
         stores[instance_id].pop(text, None)  # in the order of their last use
         stores[instance_id][text] = used
-    now = environment.clock.now()
+    now = deps.clock.now()
     rows = []
     for instance in gone:
         removal = DataRemoval(
@@ -90,7 +90,7 @@ def _newest(instance: Instance, used: dict[bytes, UsedStore]) -> Sequence[UsedSt
 
 
 async def list_data_removals(
-    environment: Environment, tenant_id: str, request: ListDataRemovalsRequest
+    deps: Dependencies, tenant_id: str, request: ListDataRemovalsRequest
 ) -> ListDataRemovalsResponse:
     """Return a page of what is still there, in the order in which the instances went."""
     after = None
@@ -98,10 +98,10 @@ async def list_data_removals(
         position = pages.decode(request.page_token, _SELECTION)
         after = datetime.fromisoformat(position["time"]), position["id"]
     size = request.page_size or DEFAULT_PAGE
-    async with environment.database.read(tenant_id) as connection:
+    async with deps.database.read(tenant_id) as connection:
         rows = await store.list_removals(connection, tenant_id, after, size + 1)
     page = pages.fit(rows, size, lambda row: len(row.snapshot) + len(row.problem))
-    answer = ListDataRemovalsResponse(data_removals=[_message(environment, row) for row in page])
+    answer = ListDataRemovalsResponse(data_removals=[_message(deps, row) for row in page])
     for each in answer.data_removals:
         each.ClearField("stores")  # what configurations say is for those who need it
     if len(rows) > len(page):
@@ -111,22 +111,22 @@ async def list_data_removals(
     return answer
 
 
-async def claim_data_removal(environment: Environment, tenant_id: str) -> ClaimDataRemovalResponse:
+async def claim_data_removal(deps: Dependencies, tenant_id: str) -> ClaimDataRemovalResponse:
     """Give one that is due to the caller; after the lease it is due again."""
-    now = environment.clock.now()
-    async with environment.database.transaction(tenant_id) as connection:
+    now = deps.clock.now()
+    async with deps.database.transaction(tenant_id) as connection:
         row = await store.claim_removal(
             connection,
             tenant_id,
             now=now,
-            deleted_until=deleted_until(now, environment.data_grace_seconds),
+            deleted_until=deleted_until(now, deps.data_grace_seconds),
             lease_time=now + LEASE,
         )
-    return ClaimDataRemovalResponse(data_removal=_message(environment, row) if row is not None else None)
+    return ClaimDataRemovalResponse(data_removal=_message(deps, row) if row is not None else None)
 
 
 async def finish_data_removal(
-    environment: Environment, tenant_id: str, request: FinishDataRemovalRequest
+    deps: Dependencies, tenant_id: str, request: FinishDataRemovalRequest
 ) -> FinishDataRemovalResponse:
     """Forget a removal that is done; one that failed is tried again later, and says why.
 
@@ -134,7 +134,7 @@ async def finish_data_removal(
         NotFoundError: A removal is said to have failed that is done.
     """
     instance_id, problem = request.instance_id.lower(), redact(request.problem)
-    async with environment.database.transaction(tenant_id) as connection:
+    async with deps.database.transaction(tenant_id) as connection:
         if not problem:
             await store.delete_removal(connection, tenant_id, instance_id)
             _log.info("data removed", instance_id=instance_id)
@@ -143,16 +143,16 @@ async def finish_data_removal(
         if attempts is None:
             text = f"no data of an instance {instance_id} is to be removed"
             raise NotFoundError("DATA_REMOVAL_NOT_FOUND", text, metadata={"instance_id": instance_id})
-        due_time = environment.clock.now() + retry_delay(attempts)
+        due_time = deps.clock.now() + retry_delay(attempts)
         await store.postpone_removal(connection, tenant_id, instance_id, problem, due_time)
     _log.warning("data not removed", instance_id=instance_id, attempts=attempts, problem=problem)
     return FinishDataRemovalResponse()
 
 
-def _message(environment: Environment, row: Any) -> DataRemoval:
+def _message(deps: Dependencies, row: Any) -> DataRemoval:
     removal = DataRemoval.FromString(row.snapshot)
     removal.delete_time.CopyFrom(timestamp(row.delete_time.astimezone(UTC)))
-    earliest = remove_time(row.delete_time, row.due_time, environment.data_grace_seconds)
+    earliest = remove_time(row.delete_time, row.due_time, deps.data_grace_seconds)
     removal.remove_time.CopyFrom(timestamp(earliest.astimezone(UTC)))
     removal.attempts, removal.problem = row.attempts, row.problem
     return removal

@@ -13,8 +13,8 @@ from instance_service.domain.rules import takes
 from instance_service.store import graph, outputs
 from instance_service.store.outputs import Output
 from instance_service.store.tables import Connection
+from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.drafts import Draft, draft_instance
-from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.instances import (
     check_etag,
     check_not_deleting,
@@ -42,7 +42,7 @@ _DEFAULT_COLUMN = "value"  # where a pipeline without the parameter `output` put
 
 
 async def promote_dataset(
-    environment: Environment, run_events: ReadTokens, request: PromoteDatasetRequest, context: RequestContext
+    deps: Dependencies, run_events: ReadTokens, request: PromoteDatasetRequest, context: RequestContext
 ) -> Instance:
     """Add a contract that the newest output keeps as it stands.
 
@@ -64,17 +64,15 @@ async def promote_dataset(
         check_etag(current, request.etag)
         check_not_deleting(current)
         output = await _get_output(connection, tenant_id, current)
-        draft = await draft_instance(
-            connection, environment, tenant_id, _as_signal(current, request), current
-        )
+        draft = await draft_instance(connection, deps, tenant_id, _as_signal(current, request), current)
         refused = await _list_refusing(connection, tenant_id, current.instance_id)
         _refuse(current, _breaches(output, draft), refused)
         _verify(current, draft, output)
         change = Change(current, draft, request.reason)
-        await write_changes(connection, environment, tenant_id, context.actor, [change])
+        await write_changes(connection, deps, tenant_id, context.actor, [change])
         return draft.instance
 
-    return await mutate(environment, tenant_id, request, Instance, promote)
+    return await mutate(deps, tenant_id, request, Instance, promote)
 
 
 async def _get_output(connection: Connection, tenant_id: str, instance: Instance) -> Output:

@@ -13,8 +13,8 @@ from instance_service.store.tables import Connection
 from instance_service.use_cases.conditions import say, withdraw
 from instance_service.use_cases.data_removals import remember_data
 from instance_service.use_cases.deletion_plans import Plan, plan_instance
+from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.drafts import stamp
-from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.mutation import mutate
 from instance_service.use_cases.rows import instance_row, revision_row
 from instance_service.use_cases.shapes import timestamp
@@ -29,7 +29,7 @@ _DEPENDANTS = "dependants"  # the finalizer that the last dependant takes off
 
 
 async def delete_instance(
-    environment: Environment, request: DeleteInstanceRequest, context: RequestContext
+    deps: Dependencies, request: DeleteInstanceRequest, context: RequestContext
 ) -> Instance:
     """Start the deletion, or return the one under way.
 
@@ -42,16 +42,16 @@ async def delete_instance(
     async def delete(connection: Connection) -> Instance:
         tenant_id = context.tenant_id
         plan = await plan_instance(connection, tenant_id, request)
-        await condemn(connection, environment, context, plan, request.reason)
+        await condemn(connection, deps, context, plan, request.reason)
         snapshot = await store.get_snapshot(connection, tenant_id, request.instance_id.lower())
         assert snapshot is not None
         return Instance.FromString(snapshot)
 
-    return await mutate(environment, context.tenant_id, request, Instance, delete)
+    return await mutate(deps, context.tenant_id, request, Instance, delete)
 
 
 async def condemn(
-    connection: Connection, environment: Environment, context: RequestContext, plan: Plan, reason: str
+    connection: Connection, deps: Dependencies, context: RequestContext, plan: Plan, reason: str
 ) -> None:
     """Make a revision in the state DELETING of everything in a plan; under the tenant's lock, as the plan itself."""
     if not plan.doomed:
@@ -66,29 +66,29 @@ async def condemn(
         previous = Instance()
         previous.CopyFrom(one)
         one.state = INSTANCE_STATE_DELETING
-        stamp(environment, one, previous)
+        stamp(deps, one, previous)
         row = instance_row(tenant_id, one)
         if one.instance_id in plan.read:
             row["finalizers"] = [_DEPENDANTS, *row["finalizers"]]
-        _say(environment, one, row["finalizers"])
+        _say(deps, one, row["finalizers"])
         rows.append({**row, "snapshot": one.SerializeToString()})
     await store.update_rows(connection, rows)
     revisions = [revision_row(tenant_id, one, context.actor, reason) for one in doomed]
     await store.insert_revisions(connection, revisions)
     await queue.enqueue(connection, tenant_id, [one.instance_id for one in doomed])
-    events = environment.events(tenant_id)
+    events = deps.events(tenant_id)
     await outbox.append(connection, [events.deletion_requested(one) for one in doomed])
 
 
-def _say(environment: Environment, instance: Instance, finalizers: Sequence[str]) -> None:
+def _say(deps: Dependencies, instance: Instance, finalizers: Sequence[str]) -> None:
     """Say on the instance what its deletion waits for; since when stays as it is."""
     message = f"waits for: {', '.join(finalizers)}"
-    say(instance, _CONDITION, "FinalizersAtWork", message, timestamp(environment.clock.now()))
+    say(instance, _CONDITION, "FinalizersAtWork", message, timestamp(deps.clock.now()))
 
 
 async def remove_finalizer(
     connection: Connection,
-    environment: Environment,
+    deps: Dependencies,
     tenant_id: str,
     instance_ids: Sequence[str],
     finalizer: str,
@@ -105,25 +105,25 @@ async def remove_finalizer(
         waiting = [(Instance.FromString(snapshot), left) for snapshot, left in states if left]
         for instance, left in waiting:
             withdraw(instance, condition)
-            _say(environment, instance, left)
+            _say(deps, instance, left)
         await store.update_snapshots(
             connection, tenant_id, {one.instance_id: one.SerializeToString() for one, _ in waiting}
         )
         ids = [instance.instance_id for instance in gone]
-        instance_ids, finalizer = await _bury(connection, environment, tenant_id, gone, ids), _DEPENDANTS
+        instance_ids, finalizer = await _bury(connection, deps, tenant_id, gone, ids), _DEPENDANTS
 
 
 async def _bury(
-    connection: Connection, environment: Environment, tenant_id: str, gone: Sequence[Instance], ids: list[str]
+    connection: Connection, deps: Dependencies, tenant_id: str, gone: Sequence[Instance], ids: list[str]
 ) -> list[str]:
     """Remove instances; return those that waited for them and now wait for no reader any more."""
     if not gone:
         return []
     freed = await graph.list_freed(connection, tenant_id, ids)
-    await remember_data(connection, environment, tenant_id, gone)
+    await remember_data(connection, deps, tenant_id, gone)
     await store.delete_instances(connection, tenant_id, ids)
     await projects.delete_emptied(connection, tenant_id, {instance.project_id for instance in gone})
     await queue.delete(connection, tenant_id, ids)
-    events = environment.events(tenant_id)
+    events = deps.events(tenant_id)
     await outbox.append(connection, [events.deleted(instance) for instance in gone])
     return freed

@@ -15,7 +15,7 @@ from instance_service.store import dooming, graph
 from instance_service.store import projects as project_store
 from instance_service.store.dooming import Entry
 from instance_service.store.tables import Connection
-from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.instances import check_revision, not_found
 from instance_service.use_cases.project_rows import check_project_etag, find_project
 from optaic.instance.v1.instance_pb2 import PROJECT_STATE_DELETING, InstanceKind, InstanceState, Project
@@ -52,7 +52,7 @@ class Plan:
 
 
 async def preview_deletion(
-    environment: Environment, tenant_id: str, request: PreviewDeletionRequest
+    deps: Dependencies, tenant_id: str, request: PreviewDeletionRequest
 ) -> PreviewDeletionResponse:
     """Return a page of what would go.
 
@@ -69,7 +69,7 @@ async def preview_deletion(
     asked = PreviewDeletionRequest()
     asked.CopyFrom(request)
     getattr(asked, target).ClearField("preview_etag")  # it looks anew
-    async with environment.database.read(tenant_id) as connection:
+    async with deps.database.read(tenant_id) as connection:
         if target == "delete_instance":
             plan = await plan_instance(connection, tenant_id, asked.delete_instance)
         else:

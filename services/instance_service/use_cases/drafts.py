@@ -34,7 +34,7 @@ from instance_service.use_cases.conditions import (
     withdraw,
 )
 from instance_service.use_cases.credentials import credential_violations
-from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.flows import flows_of, output_violations, set_flows
 from instance_service.use_cases.macros import MacroVersions
 from instance_service.use_cases.naming import bind_names, bound_names
@@ -142,7 +142,7 @@ def check_kind(instance: Instance) -> str:
 
 async def draft_instance(
     connection: Connection,
-    environment: Environment,
+    deps: Dependencies,
     tenant_id: str,
     given: Instance,
     current: Instance | None = None,
@@ -155,22 +155,22 @@ async def draft_instance(
         NotFoundError: A definition or an upstream does not exist.
         InvalidArgumentError: Rules are broken; every violation is listed.
     """
-    pending = prepare(environment, given, current)
+    pending = prepare(deps, given, current)
     try:
         facts = await gather(connection, tenant_id, [pending])
-        return complete(tenant_id, pending, facts, is_lenient=environment.is_lenient)
+        return complete(tenant_id, pending, facts, is_lenient=deps.is_lenient)
     except DomainError as error:
-        pending = prepare(environment, given, current, stays=True)
+        pending = prepare(deps, given, current, stays=True)
         if not pending.stays:
             raise
         facts = await gather(connection, tenant_id, [pending])
-        draft = complete(tenant_id, pending, facts, is_lenient=environment.is_lenient)
+        draft = complete(tenant_id, pending, facts, is_lenient=deps.is_lenient)
         say_stuck(draft.instance, error, pending.now)
         return draft
 
 
 def prepare(
-    environment: Environment, given: Instance, current: Instance | None = None, *, stays: bool = False
+    deps: Dependencies, given: Instance, current: Instance | None = None, *, stays: bool = False
 ) -> Pending:
     """Return a copy of `given` that is ready to be looked up; it reads nothing.
 
@@ -181,11 +181,11 @@ def prepare(
     instance.CopyFrom(given)
     kind = check_kind(instance)
     instance.kind = enum_number(InstanceKind, kind)
-    instance.instance_id = instance.instance_id or environment.ids()
+    instance.instance_id = instance.instance_id or deps.ids()
     if (dataset := dataset_of(instance)) is not None:
         for component in COMPONENT_KINDS:
             field = f"{component}_instance_id"
-            setattr(dataset, field, getattr(dataset, field) or environment.ids())
+            setattr(dataset, field, getattr(dataset, field) or deps.ids())
         _complete_share(dataset, dataset_of(current) if current is not None else None)
     references = references_of(instance, current, stays=stays)
     violations = [
@@ -199,7 +199,7 @@ def prepare(
         *freshness_violations(instance.freshness_policy),
         *complete_references(references),
     ]
-    now = timestamp(environment.clock.now())
+    now = timestamp(deps.clock.now())
     return Pending(instance, kind, references, named_upstreams(instance), current, violations, now)
 
 
@@ -385,9 +385,9 @@ def is_same(left: Instance, right: Instance) -> bool:
     return bool(comparable(left) == comparable(right))
 
 
-def stamp(environment: Environment, instance: Instance, previous: Instance | None) -> None:
+def stamp(deps: Dependencies, instance: Instance, previous: Instance | None) -> None:
     """Set revision, etag and times of a new revision."""
-    now = timestamp(environment.clock.now())
+    now = timestamp(deps.clock.now())
     instance.revision = previous.revision + 1 if previous else 1
     instance.etag = etag_of(instance.revision)
     instance.create_time.CopyFrom(previous.create_time if previous else now)

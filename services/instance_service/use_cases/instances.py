@@ -10,8 +10,8 @@ from instance_service.domain.flows import COMPONENT_KINDS
 from instance_service.store import instances as store
 from instance_service.store import projects, queue
 from instance_service.store.tables import Connection
+from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.drafts import check_kind, draft_instance, is_same, stamp
-from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.masks import apply_mask
 from instance_service.use_cases.mutation import mutate
 from instance_service.use_cases.naming import rename_in_readers
@@ -61,7 +61,7 @@ _OUTPUT_ONLY = (
 
 
 async def create_instance(
-    environment: Environment, request: CreateInstanceRequest, context: RequestContext
+    deps: Dependencies, request: CreateInstanceRequest, context: RequestContext
 ) -> Instance:
     """Store the desired state, then wait for ACTIVE: who does not say how long, a little.
 
@@ -77,29 +77,29 @@ async def create_instance(
     async def insert(connection: Connection) -> Instance:
         await _check_project(connection, tenant_id, given.project_id)
         given.state = INSTANCE_STATE_PROVISIONING
-        now = timestamp(environment.clock.now())
+        now = timestamp(deps.clock.now())
         given.conditions.append(
             Condition(
                 type=CONDITION, reason="Pending", message="the deployments are being made", since_time=now
             )
         )
-        draft = await draft_instance(connection, environment, tenant_id, given)
+        draft = await draft_instance(connection, deps, tenant_id, given)
         instance = draft.instance
         await check_name(connection, tenant_id, instance)
         for item in (instance, *draft.components):
-            stamp(environment, item, None)
+            stamp(deps, item, None)
         rows = rows_of(tenant_id, draft, [instance, *draft.components], context.actor, request.reason)
         await store.insert_instances(connection, rows)
         await queue.enqueue(connection, tenant_id, [instance.instance_id])
-        await outbox.append(connection, [environment.events(tenant_id).created(instance)])
+        await outbox.append(connection, [deps.events(tenant_id).created(instance)])
         return instance
 
-    created = await mutate(environment, tenant_id, request, Instance, insert)
-    return created if request.validate_only else await _when_active(environment, context, created)
+    created = await mutate(deps, tenant_id, request, Instance, insert)
+    return created if request.validate_only else await _when_active(deps, context, created)
 
 
 async def update_instance(
-    environment: Environment, request: UpdateInstanceRequest, context: RequestContext
+    deps: Dependencies, request: UpdateInstanceRequest, context: RequestContext
 ) -> Instance:
     """Change the fields of the mask; what changes nothing makes no revision.
 
@@ -118,36 +118,36 @@ async def update_instance(
         check_not_deleting(current)
         desired = apply_mask(current, request.instance, request.update_mask.paths)
         restore_credentials(desired, current)
-        draft = await draft_instance(connection, environment, tenant_id, desired, current)
+        draft = await draft_instance(connection, deps, tenant_id, desired, current)
         if is_same(draft.instance, current):
             return current
         change = Change(current, draft, request.reason)
-        await write_changes(connection, environment, tenant_id, context.actor, [change])
+        await write_changes(connection, deps, tenant_id, context.actor, [change])
         if draft.instance.name != current.name:
             await rename_in_readers(connection, tenant_id, draft.instance, current.name)
         return draft.instance
 
-    return await mutate(environment, tenant_id, request, Instance, update)
+    return await mutate(deps, tenant_id, request, Instance, update)
 
 
-async def _when_active(environment: Environment, context: RequestContext, instance: Instance) -> Instance:
+async def _when_active(deps: Dependencies, context: RequestContext, instance: Instance) -> Instance:
     """Return the instance once it is no longer provisioning, or as it is when the time is up.
 
     It exists: whatever fails meanwhile, the caller gets an answer.
     """
-    if environment.places.locked():
+    if deps.places.locked():
         return instance
-    seconds = environment.activation_wait_seconds
+    seconds = deps.activation_wait_seconds
     if context.has_own_deadline:
         seconds = time_to_wait(context)
-    activated = environment.activated
+    activated = deps.activated
     with contextlib.suppress(TimeoutError):
-        async with environment.places, asyncio.timeout(seconds):
+        async with deps.places, asyncio.timeout(seconds):
             with activated.listening(instance.instance_id) as wait:
                 while instance.state == INSTANCE_STATE_PROVISIONING and not activated.is_closed:
                     await wait(seconds)
                     with contextlib.suppress(DomainError):  # the database's
-                        found = await same_revision(environment, context.tenant_id, instance)
+                        found = await same_revision(deps, context.tenant_id, instance)
                         if found is None:
                             break
                         instance = found
@@ -160,10 +160,10 @@ def time_to_wait(context: RequestContext) -> float:
     return math.inf if remaining is None else remaining - min(max(remaining / 10, _MARGIN), _LONGEST_MARGIN)
 
 
-async def same_revision(environment: Environment, tenant_id: str, instance: Instance) -> Instance | None:
+async def same_revision(deps: Dependencies, tenant_id: str, instance: Instance) -> Instance | None:
     """Return the newest state of the revision that a call has made; None where there is a later one, or nothing."""
     instance_id = instance.instance_id
-    snapshot = (await store.fetch_snapshots(environment.database, tenant_id, [instance_id])).get(instance_id)
+    snapshot = (await store.fetch_snapshots(deps.database, tenant_id, [instance_id])).get(instance_id)
     found = None if snapshot is None else Instance.FromString(snapshot)
     return found if found is not None and found.revision == instance.revision else None
 

@@ -10,8 +10,8 @@ from instance_service.store import instances as store
 from instance_service.store import queue
 from instance_service.store.tables import Connection
 from instance_service.use_cases.deletion import remove_finalizer
+from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.drafts import stamp
-from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.instances import check_etag, check_not_deleting, lock, unsupported_kind
 from instance_service.use_cases.mutation import mutate
 from instance_service.use_cases.rows import revision_row
@@ -33,7 +33,7 @@ Request = PauseInstanceRequest | ResumeInstanceRequest
 
 
 async def pause_instance(
-    environment: Environment, request: PauseInstanceRequest, context: RequestContext
+    deps: Dependencies, request: PauseInstanceRequest, context: RequestContext
 ) -> Instance:
     """ACTIVE | PROVISIONING | DEGRADED -> PAUSED; pausing again changes nothing.
 
@@ -46,13 +46,13 @@ async def pause_instance(
     async def pause(connection: Connection, instance: Instance) -> None:
         check_not_deleting(instance)
         if instance.state != INSTANCE_STATE_PAUSED:
-            await _move(connection, environment, request, context, instance, INSTANCE_STATE_PAUSED)
+            await _move(connection, deps, request, context, instance, INSTANCE_STATE_PAUSED)
 
-    return await _once(environment, request, context, pause)
+    return await _once(deps, request, context, pause)
 
 
 async def resume_instance(
-    environment: Environment, request: ResumeInstanceRequest, context: RequestContext
+    deps: Dependencies, request: ResumeInstanceRequest, context: RequestContext
 ) -> Instance:
     """PAUSED -> PROVISIONING, then ACTIVE by the reconciler; resuming what runs changes nothing.
 
@@ -65,13 +65,13 @@ async def resume_instance(
     async def resume(connection: Connection, instance: Instance) -> None:
         check_not_deleting(instance)
         if instance.state == INSTANCE_STATE_PAUSED:
-            await _move(connection, environment, request, context, instance, INSTANCE_STATE_PROVISIONING)
+            await _move(connection, deps, request, context, instance, INSTANCE_STATE_PROVISIONING)
 
-    return await _once(environment, request, context, resume)
+    return await _once(deps, request, context, resume)
 
 
 async def _once(
-    environment: Environment,
+    deps: Dependencies,
     request: Request,
     context: RequestContext,
     change: Callable[[Connection, Instance], Any],
@@ -87,12 +87,12 @@ async def _once(
         await change(connection, instance)
         return instance
 
-    return await mutate(environment, context.tenant_id, request, Instance, apply)
+    return await mutate(deps, context.tenant_id, request, Instance, apply)
 
 
 async def _move(
     connection: Connection,
-    environment: Environment,
+    deps: Dependencies,
     request: Request,
     context: RequestContext,
     instance: Instance,
@@ -102,13 +102,13 @@ async def _move(
     previous = Instance()
     previous.CopyFrom(instance)
     instance.state = state
-    stamp(environment, instance, previous)
+    stamp(deps, instance, previous)
     tenant_id = context.tenant_id
     await _write(connection, tenant_id, instance)
     revision = revision_row(tenant_id, instance, context.actor, request.reason)
     await store.insert_revisions(connection, [revision])
     await queue.enqueue(connection, tenant_id, [instance.instance_id])
-    event = environment.events(tenant_id).updated(instance, context.actor, request.reason)
+    event = deps.events(tenant_id).updated(instance, context.actor, request.reason)
     await outbox.append(connection, [event])
 
 
@@ -125,17 +125,17 @@ async def _write(connection: Connection, tenant_id: str, instance: Instance) -> 
 
 
 async def load_instances(
-    environment: Environment, tenant_id: str, instance_ids: Sequence[str]
+    deps: Dependencies, tenant_id: str, instance_ids: Sequence[str]
 ) -> dict[str, Instance]:
     """Return those of the instances that exist."""
-    async with environment.database.read(tenant_id) as connection:
+    async with deps.database.read(tenant_id) as connection:
         found = await store.get_snapshots(connection, tenant_id, instance_ids)
     return {instance_id: Instance.FromString(snapshot) for instance_id, snapshot in found.items()}
 
 
 async def finish(
-    environment: Environment, tenant_id: str, instance_ids: Sequence[str], finalizer: str, condition: str
+    deps: Dependencies, tenant_id: str, instance_ids: Sequence[str], finalizer: str, condition: str
 ) -> None:
     """One outside system holds nothing any more for instances that are being deleted; its condition goes."""
-    async with environment.database.transaction(tenant_id) as connection:
-        await remove_finalizer(connection, environment, tenant_id, instance_ids, finalizer, condition)
+    async with deps.database.transaction(tenant_id) as connection:
+        await remove_finalizer(connection, deps, tenant_id, instance_ids, finalizer, condition)

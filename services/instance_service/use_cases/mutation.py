@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 from google.protobuf.message import Message
 
 from instance_service.store.tables import Connection
-from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.dependencies import Dependencies
 from servicekit import idempotency
 from servicekit.database import lock_tenant
 
@@ -20,7 +20,7 @@ class _TriedError(Exception):
 
 
 async def mutate(
-    environment: Environment,
+    deps: Dependencies,
     tenant_id: str,
     request: Message,
     answers: type[_Answer],
@@ -33,7 +33,7 @@ async def mutate(
     It runs in one transaction under the tenant's lock: what it has checked still holds when it is committed.
 
     Args:
-        environment: of the service.
+        deps: of the service.
         tenant_id: whose.
         request: of a method that changes something: it has `request_id`, and may have `validate_only`.
         answers: the type of the answer.
@@ -42,14 +42,14 @@ async def mutate(
     Raises:
         AlreadyExistsError: The request id came with another request before.
     """
-    if environment.rehearsal is not None:
-        async with environment.rehearsal.begin_nested():
-            return await change(environment.rehearsal)
+    if deps.rehearsal is not None:
+        async with deps.rehearsal.begin_nested():
+            return await change(deps.rehearsal)
     asked = cast("Any", request)
     method = request.DESCRIPTOR.name.removesuffix("Request")
     digest = idempotency.payload_hash(request)
     try:
-        async with environment.database.transaction(tenant_id) as connection:
+        async with deps.database.transaction(tenant_id) as connection:
             reply = await idempotency.replay_or_none(connection, method, asked.request_id, digest)
             if reply is not None:
                 return answers.FromString(reply)

@@ -16,7 +16,7 @@ from instance_service.store import instances as store
 from instance_service.store import queue
 from instance_service.store.tables import Connection
 from instance_service.use_cases.conditions import say, shortened, withdraw
-from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.shapes import dataset_of, timestamp
 from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.instance.v1.instance_pb2 import (
@@ -56,7 +56,7 @@ def pairings_of(instance: Instance) -> tuple[str, ...]:
 
 
 async def record(
-    environment: Environment, tenant_id: str, found: Sequence[tuple[Instance, Sequence[Verdict]]]
+    deps: Dependencies, tenant_id: str, found: Sequence[tuple[Instance, Sequence[Verdict]]]
 ) -> set[str]:
     """Write verdicts on instances as they were observed; return those for which nothing is left to do."""
     done = {
@@ -64,18 +64,18 @@ async def record(
         for observed, verdicts in found
         if all(verdict.problem is None for verdict in verdicts)
     }
-    now = timestamp(environment.clock.now())
+    now = timestamp(deps.clock.now())
     changing = [one for one in found if _judged(*one, now) != one[0]]
     if not changing:
         return done
     ids = [observed.instance_id for observed, _ in changing]
-    async with environment.database.transaction(tenant_id) as connection:
+    async with deps.database.transaction(tenant_id) as connection:
         snapshots = await store.lock_instances(connection, tenant_id, ids)
         present = {one.instance_id: one for one in map(Instance.FromString, snapshots)}
         changed: list[Instance] = []
         complained: list[str] = []
         news: list[Event] = []
-        events = environment.events(tenant_id)
+        events = deps.events(tenant_id)
         for observed, verdicts in changing:
             current = present.get(observed.instance_id)
             if current is None:
@@ -96,7 +96,7 @@ async def record(
         await queue.repeat(connection, tenant_id, complained, _REPEAT_SECONDS)
         await outbox.append(connection, news)
     for instance_id in ids:
-        environment.activated.notify(instance_id)
+        deps.activated.notify(instance_id)
     return done
 
 

@@ -9,7 +9,7 @@ from instance_service.store.tables import Connection
 from instance_service.use_cases.definitions.reading import DEFAULT_PAGE
 from instance_service.use_cases.deletion import condemn
 from instance_service.use_cases.deletion_plans import plan_project
-from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.mutation import mutate
 from instance_service.use_cases.project_rows import (
     check_project_etag,
@@ -36,7 +36,7 @@ from servicekit.events import check_size
 _MUTABLE = ("name", "description", "labels")
 
 
-async def create_project(environment: Environment, tenant_id: str, request: CreateProjectRequest) -> Project:
+async def create_project(deps: Dependencies, tenant_id: str, request: CreateProjectRequest) -> Project:
     """Create a project.
 
     Raises:
@@ -46,10 +46,10 @@ async def create_project(environment: Environment, tenant_id: str, request: Crea
     _check(request.project)
 
     async def insert(connection: Connection) -> Project:
-        now = environment.clock.now()
+        now = deps.clock.now()
         given = request.project
         project = Project(name=given.name, description=given.description, labels=given.labels)
-        project.project_id = environment.ids()
+        project.project_id = deps.ids()
         project.state, project.revision, project.etag = PROJECT_STATE_ACTIVE, 1, etag_of(1)
         project.create_time.CopyFrom(timestamp(now))
         project.update_time.CopyFrom(timestamp(now))
@@ -65,27 +65,27 @@ async def create_project(environment: Environment, tenant_id: str, request: Crea
             raise _name_taken(project.name)
         return project
 
-    return await mutate(environment, tenant_id, request, Project, insert)
+    return await mutate(deps, tenant_id, request, Project, insert)
 
 
-async def get_project(environment: Environment, tenant_id: str, request: GetProjectRequest) -> Project:
+async def get_project(deps: Dependencies, tenant_id: str, request: GetProjectRequest) -> Project:
     """Return a project by id or name.
 
     Raises:
         NotFoundError: There is none.
     """
-    async with environment.database.read(tenant_id) as connection:
+    async with deps.database.read(tenant_id) as connection:
         return await find_project(connection, tenant_id, request.project_id, request.name)
 
 
 async def list_projects(
-    environment: Environment, tenant_id: str, request: ListProjectsRequest
+    deps: Dependencies, tenant_id: str, request: ListProjectsRequest
 ) -> ListProjectsResponse:
     """Return a page of projects in the order of names."""
     selection = pages.filter_hash("projects")
     position = pages.decode(request.page_token, selection) if request.page_token else {"name": ""}
     size = request.page_size or DEFAULT_PAGE
-    async with environment.database.read(tenant_id) as connection:
+    async with deps.database.read(tenant_id) as connection:
         # Tokens of an earlier release have no id.
         after = position["name"], position.get("id", "")
         rows = await store.list_projects(connection, tenant_id, after, size + 1)
@@ -97,7 +97,7 @@ async def list_projects(
     return response
 
 
-async def update_project(environment: Environment, tenant_id: str, request: UpdateProjectRequest) -> Project:
+async def update_project(deps: Dependencies, tenant_id: str, request: UpdateProjectRequest) -> Project:
     """Change the fields of the mask; what changes nothing makes no revision.
 
     Raises:
@@ -128,14 +128,14 @@ async def update_project(environment: Environment, tenant_id: str, request: Upda
         _check(project)
         if await store.is_name_taken(connection, tenant_id, project.name, project.project_id):
             raise _name_taken(project.name)
-        await _write(connection, environment, tenant_id, project)
+        await _write(connection, deps, tenant_id, project)
         return project
 
-    return await mutate(environment, tenant_id, request, Project, update)
+    return await mutate(deps, tenant_id, request, Project, update)
 
 
 async def delete_project(
-    environment: Environment, request: DeleteProjectRequest, context: RequestContext
+    deps: Dependencies, request: DeleteProjectRequest, context: RequestContext
 ) -> Project:
     """Start the deletion, or return the one under way; an empty project is gone at once.
 
@@ -151,20 +151,20 @@ async def delete_project(
         plan = await plan_project(connection, tenant_id, request, project)
         if plan.is_under_way:
             return project
-        await condemn(connection, environment, context, plan, request.reason)
+        await condemn(connection, deps, context, plan, request.reason)
         project.state = PROJECT_STATE_DELETING
-        await _write(connection, environment, tenant_id, project)
+        await _write(connection, deps, tenant_id, project)
         await store.delete_emptied(connection, tenant_id, [project.project_id])
         return project
 
-    return await mutate(environment, tenant_id, request, Project, delete)
+    return await mutate(deps, tenant_id, request, Project, delete)
 
 
-async def _write(connection: Connection, environment: Environment, tenant_id: str, project: Project) -> None:
+async def _write(connection: Connection, deps: Dependencies, tenant_id: str, project: Project) -> None:
     """Store a project as its next revision."""
     project.revision += 1
     project.etag = etag_of(project.revision)
-    project.update_time.CopyFrom(timestamp(environment.clock.now()))
+    project.update_time.CopyFrom(timestamp(deps.clock.now()))
     await store.update_project(
         connection,
         tenant_id,

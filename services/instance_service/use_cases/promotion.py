@@ -15,8 +15,8 @@ from instance_service.store import instances as store
 from instance_service.store import promotions, queue
 from instance_service.store.tables import Connection
 from instance_service.use_cases.definitions.reading import DEFAULT_PAGE
+from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.drafts import draft_instance
-from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.instances import (
     check_etag,
     check_not_deleting,
@@ -48,7 +48,7 @@ class _NothingStoredError(Exception):
 
 
 async def promote_model_version(
-    environment: Environment,
+    deps: Dependencies,
     experiments: Experiments,
     request: PromoteModelVersionRequest,
     context: RequestContext,
@@ -63,19 +63,19 @@ async def promote_model_version(
         UnavailableError: The registry does not answer; nothing was changed.
     """
     tenant_id = context.tenant_id
-    answered = await _first_answer(environment, tenant_id, request)
+    answered = await _first_answer(deps, tenant_id, request)
     if answered is not None:
-        return await same_revision(environment, tenant_id, answered) or answered
-    current = await _load(environment, tenant_id, request.instance_id)
+        return await same_revision(deps, tenant_id, answered) or answered
+    current = await _load(deps, tenant_id, request.instance_id)
     _check(current, request)
     promotion = await _look_up(experiments, tenant_id, current, request.model_version)
     promotion.author, promotion.reason = context.actor, request.reason
-    instance = await _decide(environment, request, context, promotion)
-    return instance if request.validate_only else await _when_settled(environment, context, instance)
+    instance = await _decide(deps, request, context, promotion)
+    return instance if request.validate_only else await _when_settled(deps, context, instance)
 
 
 async def _decide(
-    environment: Environment,
+    deps: Dependencies,
     request: PromoteModelVersionRequest,
     context: RequestContext,
     promotion: ModelPromotion,
@@ -89,23 +89,23 @@ async def _decide(
         desired = Instance()
         desired.CopyFrom(current)
         if current.model.champion.model_version != request.model_version:
-            promotion.create_time.CopyFrom(timestamp(environment.clock.now()))
+            promotion.create_time.CopyFrom(timestamp(deps.clock.now()))
             desired.model.champion.CopyFrom(promotion)
             desired.model.mlflow_registered_model_name = counterpart_name(tenant_id, current.instance_id)
-            draft = await draft_instance(connection, environment, tenant_id, desired, current)
+            draft = await draft_instance(connection, deps, tenant_id, desired, current)
             desired = draft.instance
             change = Change(current, draft, request.reason)
-            await write_changes(connection, environment, tenant_id, context.actor, [change])
+            await write_changes(connection, deps, tenant_id, context.actor, [change])
             await promotions.insert_promotion(
                 connection, tenant_id, desired.instance_id, desired.revision, promotion.SerializeToString()
             )
         return desired
 
-    return await mutate(environment, tenant_id, request, Instance, decide)
+    return await mutate(deps, tenant_id, request, Instance, decide)
 
 
 async def list_model_promotions(
-    environment: Environment, tenant_id: str, request: ListModelPromotionsRequest
+    deps: Dependencies, tenant_id: str, request: ListModelPromotionsRequest
 ) -> ListModelPromotionsResponse:
     """Return a page of promotions, newest first.
 
@@ -116,8 +116,8 @@ async def list_model_promotions(
     selection = pages.filter_hash("promotions", instance_id)
     before = pages.decode(request.page_token, selection)["revision"] if request.page_token else None
     size = request.page_size or DEFAULT_PAGE
-    await _load(environment, tenant_id, instance_id)
-    async with environment.database.read(tenant_id) as connection:
+    await _load(deps, tenant_id, instance_id)
+    async with deps.database.read(tenant_id) as connection:
         rows = await promotions.list_promotions(connection, tenant_id, instance_id, before, size + 1)
     page = pages.fit(rows, size, lambda row: len(row.snapshot))
     response = ListModelPromotionsResponse(
@@ -129,11 +129,11 @@ async def list_model_promotions(
 
 
 async def _first_answer(
-    environment: Environment, tenant_id: str, request: PromoteModelVersionRequest
+    deps: Dependencies, tenant_id: str, request: PromoteModelVersionRequest
 ) -> Instance | None:
     """Return what a repeated request was answered, also where the registry is away by now."""
     try:
-        async with environment.database.transaction(tenant_id) as connection:
+        async with deps.database.transaction(tenant_id) as connection:
             reply = await idempotency.replay_or_none(
                 connection, _METHOD, request.request_id, idempotency.payload_hash(request)
             )
@@ -144,9 +144,9 @@ async def _first_answer(
     return Instance.FromString(reply)
 
 
-async def _load(environment: Environment, tenant_id: str, instance_id: str) -> Instance:
+async def _load(deps: Dependencies, tenant_id: str, instance_id: str) -> Instance:
     instance_id = instance_id.lower()
-    found = await store.fetch_snapshots(environment.database, tenant_id, [instance_id])
+    found = await store.fetch_snapshots(deps.database, tenant_id, [instance_id])
     if instance_id not in found:
         raise not_found([instance_id])
     return Instance.FromString(found[instance_id])
@@ -188,14 +188,14 @@ async def _look_up(
     return promotion
 
 
-async def _when_settled(environment: Environment, context: RequestContext, instance: Instance) -> Instance:
+async def _when_settled(deps: Dependencies, context: RequestContext, instance: Instance) -> Instance:
     """Return the instance once outside systems agree, or as it is when the time is up."""
-    end = time.monotonic() + min(environment.activation_wait_seconds, time_to_wait(context))
-    with environment.activated.listening(instance.instance_id) as wait:
+    end = time.monotonic() + min(deps.activation_wait_seconds, time_to_wait(context))
+    with deps.activated.listening(instance.instance_id) as wait:
         while (seconds := end - time.monotonic()) > 0:
-            async with environment.database.read(context.tenant_id) as connection:
+            async with deps.database.read(context.tenant_id) as connection:
                 is_settled = await queue.is_settled(connection, context.tenant_id, instance.instance_id)
             if is_settled:
                 break
             await wait(seconds)
-    return await same_revision(environment, context.tenant_id, instance) or instance
+    return await same_revision(deps, context.tenant_id, instance) or instance

@@ -15,7 +15,7 @@ from instance_service.store.tables import Connection
 from instance_service.use_cases.definitions.publication import publish_definition
 from instance_service.use_cases.definitions.states import activate_version, deprecate_version, retire_version
 from instance_service.use_cases.deletion import delete_instance
-from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.instances import create_instance, update_instance
 from instance_service.use_cases.projects import create_project
 from optaic.instance.v1.instance_pb2 import Instance
@@ -42,7 +42,7 @@ class _TakenBackError(Exception):
 
 
 async def rehearse_changes(
-    environment: Environment, request: RehearseChangesRequest, context: RequestContext
+    deps: Dependencies, request: RehearseChangesRequest, context: RequestContext
 ) -> RehearseChangesResponse:
     """Judge every change, or, where that is allowed, as many as there is time for; and keep none.
 
@@ -51,12 +51,12 @@ async def rehearse_changes(
     """
     answer = RehearseChangesResponse()
     try:
-        async with environment.database.transaction(context.tenant_id) as connection:
+        async with deps.database.transaction(context.tenant_id) as connection:
             await lock_tenant(connection, context.tenant_id)  # no longer than a statement may take
             try:
                 async with asyncio.timeout(_LONGEST_SECONDS):
                     for change in request.changes:
-                        answer.verdicts.append(await _judge(environment, connection, change, context))
+                        answer.verdicts.append(await _judge(deps, connection, change, context))
             except TimeoutError:
                 judged, given = len(answer.verdicts), len(request.changes)
                 if not (request.allow_partial and judged):
@@ -75,9 +75,9 @@ def _too_long(judged: int, given: int) -> InvalidArgumentError:
 
 
 async def _judge(
-    environment: Environment, connection: Connection, change: Change, context: RequestContext
+    deps: Dependencies, connection: Connection, change: Change, context: RequestContext
 ) -> ChangeVerdict:
-    inner = replace(environment, rehearsal=connection)
+    inner = replace(deps, rehearsal=connection)
     try:
         made = await _make(inner, change, context)
     except DomainError as error:
@@ -90,7 +90,7 @@ async def _judge(
     return ChangeVerdict(conditions=made.conditions if isinstance(made, Instance) else ())
 
 
-async def _make(environment: Environment, change: Change, context: RequestContext) -> Any:
+async def _make(deps: Dependencies, change: Change, context: RequestContext) -> Any:
     """Make one change as its call would.
 
     Raises:
@@ -103,20 +103,20 @@ async def _make(environment: Environment, change: Change, context: RequestContex
     check_contract(request)
     tenant_id = context.tenant_id
 
-    def assuming(place: int = 0) -> Environment:
-        return replace(environment, ids=_assumed(environment.ids, change.assumed_id.lower(), place))
+    def assuming(place: int = 0) -> Dependencies:
+        return replace(deps, ids=_assumed(deps.ids, change.assumed_id.lower(), place))
 
     calls: dict[str, Callable[[], Awaitable[Any]]] = {
         "create_project": lambda: create_project(assuming(), tenant_id, request),
         "publish_definition": lambda: publish_definition(
             assuming(1), tenant_id, _without_trial(request), is_reported=False
         ),
-        "activate_definition_version": lambda: activate_version(environment, tenant_id, request),
-        "deprecate_definition_version": lambda: deprecate_version(environment, tenant_id, request),
-        "retire_definition_version": lambda: retire_version(environment, tenant_id, request),
+        "activate_definition_version": lambda: activate_version(deps, tenant_id, request),
+        "deprecate_definition_version": lambda: deprecate_version(deps, tenant_id, request),
+        "retire_definition_version": lambda: retire_version(deps, tenant_id, request),
         "create_instance": lambda: create_instance(assuming(), _as_trial(request), context),
-        "update_instance": lambda: update_instance(environment, request, context),
-        "delete_instance": lambda: delete_instance(environment, request, context),
+        "update_instance": lambda: update_instance(deps, request, context),
+        "delete_instance": lambda: delete_instance(deps, request, context),
     }
     return await calls[kind]()
 
@@ -128,7 +128,7 @@ def _invalid(field: str, text: str) -> InvalidArgumentError:
     )
 
 
-async def _stand_in(environment: Environment, change: Change, context: RequestContext) -> None:
+async def _stand_in(deps: Dependencies, change: Change, context: RequestContext) -> None:
     """Make what others refer to in spite of its mistakes, as far as that goes: they are judged for their own."""
     again = Change()
     again.CopyFrom(change)
@@ -141,7 +141,7 @@ async def _stand_in(environment: Environment, change: Change, context: RequestCo
     else:
         again.create_instance.instance.name = f"i{change.assumed_id}"
     try:
-        await _make(replace(environment, is_lenient=True), again, context)
+        await _make(replace(deps, is_lenient=True), again, context)
     except Exception as error:  # noqa: BLE001 - nothing can stand in for what is too wrong: who refers to it misses it
         _log.debug("no stand-in", problem=repr(error))
 

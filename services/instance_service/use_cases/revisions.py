@@ -14,8 +14,8 @@ from instance_service.store import following, graph, queue
 from instance_service.store import instances as store
 from instance_service.store.tables import Connection
 from instance_service.use_cases.conditions import FOLLOWS_NEWEST, say_outdated, say_stuck, withdraw
+from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.drafts import Draft, Pending, complete, gather, is_same, prepare, stamp
-from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.rows import Rows, rows_of
 from instance_service.use_cases.shapes import timestamp
 from instance_service.use_cases.upstreams import named_upstreams
@@ -41,7 +41,7 @@ class Change:
 
 
 async def write_changes(
-    connection: Connection, environment: Environment, tenant_id: str, author: str, changes: Sequence[Change]
+    connection: Connection, deps: Dependencies, tenant_id: str, author: str, changes: Sequence[Change]
 ) -> None:
     """Write new revisions, with those components that differ; under the tenant's lock.
 
@@ -66,9 +66,9 @@ async def write_changes(
             if is_same(component, previous):
                 component.CopyFrom(previous)
             else:
-                stamp(environment, component, previous)
+                stamp(deps, component, previous)
                 changed.append(component)
-        stamp(environment, draft.instance, change.current)
+        stamp(deps, draft.instance, change.current)
         for table, added in rows_of(tenant_id, draft, changed, author, change.reason).items():
             rows[table].extend(added)
     instances = [change.draft.instance for change in changes]
@@ -78,26 +78,26 @@ async def write_changes(
         if _edges(change.draft.instance) != _edges(change.current):
             await _check_cycle(connection, tenant_id, change.draft.instance)
     await queue.enqueue(connection, tenant_id, [instance.instance_id for instance in instances])
-    events = environment.events(tenant_id)
+    events = deps.events(tenant_id)
     await outbox.append(
         connection, [events.updated(change.draft.instance, author, change.reason) for change in changes]
     )
 
 
 async def follow_newest(
-    environment: Environment, tenant_id: str, instances: Mapping[str, Instance]
+    deps: Dependencies, tenant_id: str, instances: Mapping[str, Instance]
 ) -> dict[str, Instance]:
     """Move those that follow newest versions and lag behind, and let all say what is to say about their versions.
 
     Who does not fit the newest stays where it is and says why. Returned are those that differ now.
     """
     outdated: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
-    async with environment.database.read(tenant_id) as connection:
+    async with deps.database.read(tenant_id) as connection:
         rows = await following.list_remarkable(connection, tenant_id, list(instances))
     lagging = {row.instance_id for row in rows if row.lags}
     for row in rows:
         outdated[row.instance_id].append((row.name, row.version, row.state))
-    now = timestamp(environment.clock.now())
+    now = timestamp(deps.clock.now())
 
     def noted(instance: Instance) -> Instance:
         result = Instance()
@@ -114,12 +114,12 @@ async def follow_newest(
     }
     if not due:
         return {}
-    async with environment.database.transaction(tenant_id) as connection:
+    async with deps.database.transaction(tenant_id) as connection:
         await lock_tenant(connection, tenant_id)
         current = map(Instance.FromString, await store.lock_instances(connection, tenant_id, sorted(due)))
         live = [instance for instance in current if instance.state != INSTANCE_STATE_DELETING]
         drafts = await _newest_drafts(
-            connection, environment, tenant_id, [one for one in live if one.instance_id in lagging]
+            connection, deps, tenant_id, [one for one in live if one.instance_id in lagging]
         )
         changes: list[Change] = []
         said: dict[str, Instance] = {}
@@ -135,17 +135,17 @@ async def follow_newest(
                 said[instance.instance_id] = result
         snapshots = {key: instance.SerializeToString() for key, instance in said.items()}
         await store.update_snapshots(connection, tenant_id, snapshots)
-        await write_changes(connection, environment, tenant_id, SELF, changes)
+        await write_changes(connection, deps, tenant_id, SELF, changes)
     return said | {change.current.instance_id: change.draft.instance for change in changes}
 
 
 async def _newest_drafts(
-    connection: Connection, environment: Environment, tenant_id: str, instances: Sequence[Instance]
+    connection: Connection, deps: Dependencies, tenant_id: str, instances: Sequence[Instance]
 ) -> dict[str, Draft | DomainError]:
     """Return by id what each would be with the newest versions, or why it cannot."""
 
     def prepare_all() -> list[Pending]:
-        return [prepare(environment, instance, instance) for instance in instances]
+        return [prepare(deps, instance, instance) for instance in instances]
 
     # A hundred of them against large schemas take a while: the loop has other callers.
     pending = await asyncio.to_thread(prepare_all)

@@ -19,7 +19,7 @@ import pytest
 
 from devstack.postgres import Postgres
 from instance_service.domain.data_removal import LEASE
-from instance_service.grpc_api import DataRemovalApi, DefinitionApi
+from instance_service.grpc_api import DataRemovalServicer, DefinitionServicer
 from optaic.definition.v1.definition_service_pb2_grpc import add_DefinitionServiceServicer_to_server
 from optaic.instance.v1.data_removal_service_pb2 import (
     ClaimDataRemovalRequest,
@@ -136,12 +136,12 @@ async def door(service: RunningInstanceService, clock: FakeClock) -> AsyncIterat
     servicers: list[Any] = [
         (
             add_DataRemovalServiceServicer_to_server,
-            DataRemovalApi(environment, is_guarded=True),
+            DataRemovalServicer(environment, is_guarded=True),
             "optaic.instance.v1.DataRemovalService",
         ),
         (
             add_DefinitionServiceServicer_to_server,
-            DefinitionApi(environment),
+            DefinitionServicer(environment),
             "optaic.definition.v1.DefinitionService",
         ),
     ]

@@ -11,7 +11,7 @@ import pytest
 
 from instance_service.domain.data_removal import LEASE
 from instance_service.use_cases import data_removals
-from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.dependencies import Dependencies
 from optaic.common.v1.flow_pb2 import FLOW_KIND_REFRESH
 from optaic.instance.v1.data_removal_service_pb2 import (
     ClaimDataRemovalRequest,
@@ -37,32 +37,32 @@ OTHER = (("authorization", "Bearer service-secret"), ("optaic-tenant", "other"))
 class Removals:
     """The use cases, with a clock that stands still until a test moves it."""
 
-    def __init__(self, app: App[Environment]) -> None:
+    def __init__(self, app: App[Dependencies]) -> None:
         self.clock = FakeClock()
-        self._environment: Environment = replace(app.deps, clock=self.clock, data_grace_seconds=WEEK)
+        self._deps: Dependencies = replace(app.deps, clock=self.clock, data_grace_seconds=WEEK)
 
     async def begin(self) -> DataRemoval:
         """Set the clock to when the only instance was gone, which the service has by the real one."""
         (known,) = await self.list()
         self.clock = FakeClock(known.delete_time.ToDatetime(tzinfo=UTC))
-        self._environment = replace(self._environment, clock=self.clock)
+        self._deps = replace(self._deps, clock=self.clock)
         return known
 
     async def list(self) -> list[DataRemoval]:
         """Return all there are."""
         request = ListDataRemovalsRequest()
-        found = await data_removals.list_data_removals(self._environment, TENANT, request)
+        found = await data_removals.list_data_removals(self._deps, TENANT, request)
         return list(found.data_removals)
 
     async def claim(self, tenant_id: str = TENANT) -> DataRemoval | None:
         """Take one."""
-        answer = await data_removals.claim_data_removal(self._environment, tenant_id)
+        answer = await data_removals.claim_data_removal(self._deps, tenant_id)
         return answer.data_removal if answer.HasField("data_removal") else None
 
     async def finish(self, instance_id: str, problem: str = "") -> None:
         """Say what became of one."""
         request = FinishDataRemovalRequest(instance_id=instance_id, problem=problem)
-        await data_removals.finish_data_removal(self._environment, TENANT, request)
+        await data_removals.finish_data_removal(self._deps, TENANT, request)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from devstack.postgres import Postgres
 from instance_service.ports import Ensured, MonitoringProject, OutsideUnavailableError
 from instance_service.store import queue
 from instance_service.use_cases import pairing
-from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.pairing import Verdict, record
 from optaic.instance.v1.instance_pb2 import (
     INSTANCE_STATE_ACTIVE,
@@ -198,10 +198,10 @@ async def test_what_may_not_be_removed_is_told_of_its_instance_and_of_no_other(
     told: set[str] = set()
 
     async def listen(
-        environment: Environment, tenant_id: str, found: Sequence[tuple[Instance, Sequence[Verdict]]]
+        deps: Dependencies, tenant_id: str, found: Sequence[tuple[Instance, Sequence[Verdict]]]
     ) -> set[str]:
         told.update(one.name for one, verdicts in found if any(each.problem for each in verdicts))
-        return await record(environment, tenant_id, found)
+        return await record(deps, tenant_id, found)
 
     monkeypatch.setattr(pairing, "record", listen)
     project = await service.project()
@@ -287,16 +287,16 @@ async def test_drift_is_repaired_and_what_is_nobodys_removed(service: RunningIns
 async def test_a_complaint_that_comes_late_is_looked_into_again(service: RunningInstanceService) -> None:
     prices = await service.prices((await service.project()).project_id)
     seen = await service.until_active(prices.instance_id)
-    environment = service.app.deps
+    deps = service.app.deps
     slow = Verdict("PrefectDeploymentReady", problem=OutsideUnavailableError("PrefectUnavailable", "late"))
     quick = Verdict("PrefectDeploymentReady")
     lease = datetime.now(UTC) + timedelta(hours=1)
-    async with environment.database.infra() as connection:
+    async with deps.database.infra() as connection:
         await connection.execute(sa.text("update reconciliations set due_time = :lease"), {"lease": lease})
     # Who works on it since then saw it as it was before this.
-    assert not await record(environment, TENANT, [(seen, [slow])])
-    assert await record(environment, TENANT, [(seen, [quick])])
-    async with environment.database.infra() as connection:
+    assert not await record(deps, TENANT, [(seen, [slow])])
+    assert await record(deps, TENANT, [(seen, [quick])])
+    async with deps.database.infra() as connection:
         await queue.settle(connection, [queue.Claim(TENANT, seen.instance_id, lease, 1)])
     healed = await service.until_active(prices.instance_id)
     assert not healed.conditions
@@ -326,10 +326,10 @@ async def test_changes_of_the_state_ascend_though_the_clock_goes_back(
     prices = await service.prices((await service.project()).project_id)
     last = await service.until_active(prices.instance_id)
     past = FakeClock(datetime(2000, 1, 1, tzinfo=UTC))
-    environment = replace(service.app.deps, clock=past)
+    deps = replace(service.app.deps, clock=past)
     down = OutsideUnavailableError("ElsewhereDown", "says nothing")
     for problem, state in ((down, INSTANCE_STATE_DEGRADED), (None, INSTANCE_STATE_ACTIVE)):
-        await record(environment, TENANT, [(last, [Verdict("ElsewhereReady", problem=problem)])])
+        await record(deps, TENANT, [(last, [Verdict("ElsewhereReady", problem=problem)])])
         found = await service.until(last.instance_id, lambda _: True)
         assert (found.state, found.revision) == (state, last.revision)
         assert found.update_time.ToNanoseconds() > last.update_time.ToNanoseconds()

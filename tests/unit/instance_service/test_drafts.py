@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from instance_service.use_cases import drafts
-from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.dependencies import Dependencies
 from optaic.instance.v1.instance_pb2 import Instance
 from servicekit.errors import NotFoundError
 
@@ -34,6 +34,6 @@ async def test_what_cannot_follow_the_newest_version_is_judged_as_mildly_as_what
     for function in (prepare, gather, complete):
         monkeypatch.setattr(drafts, function.__name__, function)
     monkeypatch.setattr(drafts, "say_stuck", lambda *_: None)
-    environment = cast("Environment", SimpleNamespace(is_lenient=is_lenient))
-    await drafts.draft_instance(cast("Any", None), environment, "acme", Instance(), Instance())
+    deps = cast("Dependencies", SimpleNamespace(is_lenient=is_lenient))
+    await drafts.draft_instance(cast("Any", None), deps, "acme", Instance(), Instance())
     assert judged == [is_lenient] * 2

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from instance_service.use_cases.environment import Signal
+from instance_service.use_cases.dependencies import Signal
 
 
 async def test_who_listens_to_an_instance_is_woken_and_nobody_else() -> None:

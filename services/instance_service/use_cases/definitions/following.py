@@ -15,8 +15,8 @@ from instance_service.store import following as users
 from instance_service.store import queue
 from instance_service.store.tables import Connection, Row
 from instance_service.use_cases.definitions.changes import unchecked_formats, version_changes
+from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.drafts import Pending, complete, gather, prepare
-from instance_service.use_cases.environment import Environment
 from instance_service.use_cases.macros import CALLABLE, load_inner
 from optaic.definition.v1.definition_pb2 import (
     COMPATIBILITY_BREAKING,
@@ -55,7 +55,7 @@ async def wake_users(connection: Connection, tenant_id: str, version: Definition
 
 
 async def report(
-    connection: Connection, environment: Environment, tenant_id: str, version: DefinitionVersion
+    connection: Connection, deps: Dependencies, tenant_id: str, version: DefinitionVersion
 ) -> PublicationReport:
     """Return what a version changes, against the newest active one before it, and who would follow it."""
     rank = precedence(version.version)
@@ -67,7 +67,7 @@ async def report(
         connection, tenant_id, version.definition_id, rank
     ):
         rows = await users.list_tracking(connection, tenant_id, version.definition_id, MOST_LISTED)
-    check = await _trial(connection, environment, tenant_id, version, rows)
+    check = await _trial(connection, deps, tenant_id, version, rows)
     # A thousand instances against a large schema take a while: the loop has other callers.
     return await asyncio.to_thread(_report, previous, version, rows, check)
 
@@ -118,7 +118,7 @@ def _fitting(items: Sequence[_Item]) -> Sequence[_Item]:
 
 async def _trial(
     connection: Connection,
-    environment: Environment,
+    deps: Dependencies,
     tenant_id: str,
     version: DefinitionVersion,
     rows: Sequence[Row],
@@ -127,7 +127,7 @@ async def _trial(
 
     def prepare_all() -> dict[str, Pending]:
         instances = [Instance.FromString(row.snapshot) for row in rows]
-        return {one.instance_id: prepare(environment, one, one) for one in instances}
+        return {one.instance_id: prepare(deps, one, one) for one in instances}
 
     pending = await asyncio.to_thread(prepare_all)
     facts = await gather(connection, tenant_id, list(pending.values()), version)

@@ -13,7 +13,7 @@ from google.protobuf import json_format
 
 from instance_service.store import definitions as store
 from instance_service.use_cases.definitions.publication import hash_of, publish_definition
-from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.dependencies import Dependencies
 from optaic.definition.v1.definition_service_pb2 import PublishDefinitionRequest
 from servicekit.contracts import check_contract
 
@@ -22,26 +22,26 @@ _BUILT_IN = Path(__file__).parents[2] / "builtin"
 _log = structlog.get_logger(__name__)
 
 
-async def publish_plugins(environment: Environment, tenants: tuple[str, ...]) -> None:
+async def publish_plugins(deps: Dependencies, tenants: tuple[str, ...]) -> None:
     """Publish what installed packages ship, the built-in library among them; two replicas may do so at once.
 
     What does not work is logged and left out: no package may keep this service from starting.
     """
     requests = list(_requests())
     for tenant_id in tenants:
-        known = await _known(environment, tenant_id, [content_hash for _, _, content_hash in requests])
+        known = await _known(deps, tenant_id, [content_hash for _, _, content_hash in requests])
         for manifest, request, content_hash in requests:
             try:
                 if content_hash not in known:  # what is known was judged when it was published
-                    await publish_definition(environment, tenant_id, request, is_reported=False)
+                    await publish_definition(deps, tenant_id, request, is_reported=False)
                 if Path(manifest).parent == _BUILT_IN:
-                    environment.built_in.add(content_hash)
+                    deps.built_in.add(content_hash)
             except Exception as error:  # noqa: BLE001 - whatever it is, others need the service
                 _log.error("definition refused", manifest=manifest, tenant=tenant_id, error=repr(error))
 
 
-async def _known(environment: Environment, tenant_id: str, content_hashes: list[str]) -> set[str]:
-    async with environment.database.read(tenant_id) as connection:
+async def _known(deps: Dependencies, tenant_id: str, content_hashes: list[str]) -> set[str]:
+    async with deps.database.read(tenant_id) as connection:
         return await store.list_known_hashes(connection, tenant_id, content_hashes)
 
 

@@ -11,7 +11,7 @@ from instance_service.store import definitions as store
 from instance_service.store.tables import Connection
 from instance_service.use_cases.definitions.content import content_violations
 from instance_service.use_cases.definitions.following import report, wake_followers
-from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.macros import CALLABLE, check_publication, shape_violations
 from instance_service.use_cases.mutation import mutate
 from instance_service.use_cases.shapes import (
@@ -44,7 +44,7 @@ _NOT_CONTENT = (
 
 
 async def publish_definition(
-    environment: Environment,
+    deps: Dependencies,
     tenant_id: str,
     request: PublishDefinitionRequest,
     *,
@@ -61,38 +61,38 @@ async def publish_definition(
     given = _complete(request)
 
     async def publish(connection: Connection) -> DefinitionVersion:
-        version = await _publish(connection, environment, tenant_id, request, given)
+        version = await _publish(connection, deps, tenant_id, request, given)
         if is_reported and not request.validate_only:
-            version.publication_report.CopyFrom(await report(connection, environment, tenant_id, version))
+            version.publication_report.CopyFrom(await report(connection, deps, tenant_id, version))
         return version
 
-    version = await mutate(environment, tenant_id, request, DefinitionVersion, publish)
+    version = await mutate(deps, tenant_id, request, DefinitionVersion, publish)
     if request.validate_only:  # nothing was written, so nobody need wait until it is judged
-        async with environment.database.read(tenant_id) as connection:
-            version.publication_report.CopyFrom(await report(connection, environment, tenant_id, version))
+        async with deps.database.read(tenant_id) as connection:
+            version.publication_report.CopyFrom(await report(connection, deps, tenant_id, version))
     return version
 
 
 async def _publish(
     connection: Connection,
-    environment: Environment,
+    deps: Dependencies,
     tenant_id: str,
     request: PublishDefinitionRequest,
     version: DefinitionVersion,
 ) -> DefinitionVersion:
-    now = environment.clock.now()
+    now = deps.clock.now()
     key = {"tenant_id": tenant_id, "create_time": now}
     version.definition_id = await store.insert_definition(
         connection,
         {
             **key,
-            "definition_id": environment.ids(),
+            "definition_id": deps.ids(),
             "kind": enum_word(DefinitionKind, request.kind),
             "name": request.name,
             "description": request.description,
         },
     )
-    version.definition_version_id = environment.ids()
+    version.definition_version_id = deps.ids()
     version.create_time.CopyFrom(timestamp(now))
     row = {
         **key,
@@ -109,7 +109,7 @@ async def _publish(
             await check_publication(connection, tenant_id, version)
         if version.state == DEFINITION_STATE_ACTIVE:
             await wake_followers(connection, tenant_id, version.definition_id)
-        await outbox.append(connection, [environment.events(tenant_id).published(version)])
+        await outbox.append(connection, [deps.events(tenant_id).published(version)])
         return version
     return await _existing(connection, tenant_id, version)
 

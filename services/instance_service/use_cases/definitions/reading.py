@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from instance_service.store import definitions as store
 from instance_service.store.tables import Row
-from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.shapes import timestamp
 from optaic.definition.v1.definition_pb2 import Definition, DefinitionKind, DefinitionState, DefinitionVersion
 from optaic.definition.v1.definition_service_pb2 import (
@@ -21,9 +21,7 @@ from servicekit.errors import FieldViolation, InvalidArgumentError, NotFoundErro
 DEFAULT_PAGE = 100
 
 
-async def get_definition(
-    environment: Environment, tenant_id: str, request: GetDefinitionRequest
-) -> Definition:
+async def get_definition(deps: Dependencies, tenant_id: str, request: GetDefinitionRequest) -> Definition:
     """Return a definition with its newest active version.
 
     Raises:
@@ -33,7 +31,7 @@ async def get_definition(
     if not request.definition_id and not (kind and request.name):
         violation = FieldViolation("definition_id", "give the id, or kind and name", "INVALID_ARGUMENT")
         raise InvalidArgumentError("INVALID_ARGUMENT", violation.description, field_violations=[violation])
-    async with environment.database.read(tenant_id) as connection:
+    async with deps.database.read(tenant_id) as connection:
         if request.definition_id:
             row = await store.get_definition(connection, tenant_id, request.definition_id)
         else:
@@ -45,7 +43,7 @@ async def get_definition(
 
 
 async def list_definitions(
-    environment: Environment, tenant_id: str, request: ListDefinitionsRequest
+    deps: Dependencies, tenant_id: str, request: ListDefinitionsRequest
 ) -> ListDefinitionsResponse:
     """Return a page of definitions in the order of names."""
     kind = enum_word(DefinitionKind, request.kind) if request.kind else ""
@@ -53,7 +51,7 @@ async def list_definitions(
     selection = pages.filter_hash("definitions", kind, state, request.name_prefix)
     after = pages.decode(request.page_token, selection) if request.page_token else None
     size = request.page_size or DEFAULT_PAGE
-    async with environment.database.read(tenant_id) as connection:
+    async with deps.database.read(tenant_id) as connection:
         rows = await store.list_definitions(
             connection,
             tenant_id,
@@ -84,23 +82,21 @@ def _definition(row: Row, newest: dict[str, bytes]) -> Definition:
     )
 
 
-async def get_version(
-    environment: Environment, tenant_id: str, definition_version_id: str
-) -> DefinitionVersion:
+async def get_version(deps: Dependencies, tenant_id: str, definition_version_id: str) -> DefinitionVersion:
     """Return a version.
 
     Raises:
         NotFoundError: There is none.
     """
-    async with environment.database.read(tenant_id) as connection:
+    async with deps.database.read(tenant_id) as connection:
         row = await store.get_version(connection, tenant_id, definition_version_id=definition_version_id)
     if row is None:
         raise version_not_found(definition_version_id)
-    return read_version(environment, row.snapshot)
+    return read_version(deps, row.snapshot)
 
 
 async def list_versions(
-    environment: Environment, tenant_id: str, request: ListDefinitionVersionsRequest
+    deps: Dependencies, tenant_id: str, request: ListDefinitionVersionsRequest
 ) -> ListDefinitionVersionsResponse:
     """Return a page of versions, newest first.
 
@@ -110,7 +106,7 @@ async def list_versions(
     selection = pages.filter_hash("definition_versions", request.definition_id)
     after = pages.decode(request.page_token, selection) if request.page_token else None
     size = request.page_size or DEFAULT_PAGE
-    async with environment.database.read(tenant_id) as connection:
+    async with deps.database.read(tenant_id) as connection:
         if await store.get_definition(connection, tenant_id, request.definition_id) is None:
             raise _definition_not_found(request.definition_id)
         rows = await store.list_versions(
@@ -121,7 +117,7 @@ async def list_versions(
             size + 1,
         )
     page = pages.fit(rows, size, lambda row: len(row.snapshot))
-    versions = [read_version(environment, row.snapshot) for row in page]
+    versions = [read_version(deps, row.snapshot) for row in page]
     response = ListDefinitionVersionsResponse(definition_versions=versions)
     if len(rows) > len(page):
         last = page[-1]
@@ -130,10 +126,10 @@ async def list_versions(
     return response
 
 
-def read_version(environment: Environment, snapshot: bytes) -> DefinitionVersion:
+def read_version(deps: Dependencies, snapshot: bytes) -> DefinitionVersion:
     """Return a stored version, and say whether this service brings it."""
     version = DefinitionVersion.FromString(snapshot)
-    version.is_built_in = version.content_hash in environment.built_in
+    version.is_built_in = version.content_hash in deps.built_in
     return version
 
 

@@ -10,7 +10,7 @@ from instance_service.store import definitions as store
 from instance_service.store.tables import Connection
 from instance_service.use_cases.definitions.following import wake_followers, wake_users
 from instance_service.use_cases.definitions.reading import version_not_found
-from instance_service.use_cases.environment import Environment
+from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.macros import CALLABLE, check_publication
 from instance_service.use_cases.mutation import mutate
 from optaic.definition.v1.definition_pb2 import (
@@ -55,7 +55,7 @@ _RETIRE = _Step(DEFINITION_STATE_DEPRECATED, DEFINITION_STATE_RETIRED, Events.re
 
 
 async def activate_version(
-    environment: Environment, tenant_id: str, request: ActivateDefinitionVersionRequest
+    deps: Dependencies, tenant_id: str, request: ActivateDefinitionVersionRequest
 ) -> DefinitionVersion:
     """DRAFT -> ACTIVE: instances may follow it now.
 
@@ -64,11 +64,11 @@ async def activate_version(
         FailedPreconditionError: It is past that.
         InvalidArgumentError: It is a macro or an operator that could not be published now.
     """
-    return await _take(environment, tenant_id, request, _ACTIVATE)
+    return await _take(deps, tenant_id, request, _ACTIVATE)
 
 
 async def deprecate_version(
-    environment: Environment, tenant_id: str, request: DeprecateDefinitionVersionRequest
+    deps: Dependencies, tenant_id: str, request: DeprecateDefinitionVersionRequest
 ) -> DefinitionVersion:
     """ACTIVE -> DEPRECATED: it is nobody's newest any more.
 
@@ -76,11 +76,11 @@ async def deprecate_version(
         NotFoundError: There is none.
         FailedPreconditionError: It is a draft, or retired.
     """
-    return await _take(environment, tenant_id, request, _DEPRECATE)
+    return await _take(deps, tenant_id, request, _DEPRECATE)
 
 
 async def retire_version(
-    environment: Environment, tenant_id: str, request: RetireDefinitionVersionRequest
+    deps: Dependencies, tenant_id: str, request: RetireDefinitionVersionRequest
 ) -> DefinitionVersion:
     """DEPRECATED -> RETIRED: no new instance gets it.
 
@@ -88,10 +88,10 @@ async def retire_version(
         NotFoundError: There is none.
         FailedPreconditionError: It is not deprecated.
     """
-    return await _take(environment, tenant_id, request, _RETIRE)
+    return await _take(deps, tenant_id, request, _RETIRE)
 
 
-async def _take(environment: Environment, tenant_id: str, request: Request, step: _Step) -> DefinitionVersion:
+async def _take(deps: Dependencies, tenant_id: str, request: Request, step: _Step) -> DefinitionVersion:
     async def take(connection: Connection) -> DefinitionVersion:
         row = await store.get_version(
             connection, tenant_id, definition_version_id=request.definition_version_id
@@ -112,7 +112,7 @@ async def _take(environment: Environment, tenant_id: str, request: Request, step
             )
             if step is _ACTIVATE and version.kind in CALLABLE:  # what it calls may have changed since
                 await check_publication(connection, tenant_id, version)
-            event = step.event(environment.events(tenant_id), version, request.reason)
+            event = step.event(deps.events(tenant_id), version, request.reason)
             if step is _ACTIVATE:
                 await wake_followers(connection, tenant_id, version.definition_id)
             else:
@@ -120,7 +120,7 @@ async def _take(environment: Environment, tenant_id: str, request: Request, step
             await outbox.append(connection, [event])
         return version
 
-    return await mutate(environment, tenant_id, request, DefinitionVersion, take)
+    return await mutate(deps, tenant_id, request, DefinitionVersion, take)
 
 
 def _invalid_state(version: DefinitionVersion, step: _Step) -> FailedPreconditionError:

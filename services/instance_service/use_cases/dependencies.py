@@ -65,7 +65,7 @@ class Signal:
 
 
 @dataclass(frozen=True)
-class Environment:
+class Dependencies:
     """Database, time and ids, which installation this is, and how calls wait for an instance to be activated."""
 
     database: Database
