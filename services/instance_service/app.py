@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from instance_service import consumers
 from instance_service.config import Settings
+from instance_service.consumers import RUN_CONSUMER, build_consumers
 from instance_service.evidently_adapter import EvidentlyProjects
 from instance_service.grpc_api import DataRemovalServicer, DefinitionServicer, InstanceServicer
 from instance_service.mlflow_adapter import MlflowExperiments
@@ -38,7 +38,6 @@ from servicekit.auth import Authenticator
 from servicekit.broker import Broker
 from servicekit.clock import SystemClock
 from servicekit.comparison import Comparison
-from servicekit.consumer import Consumer
 from servicekit.database import Database
 from servicekit.ids import new_id
 from servicekit.loop import Loop
@@ -99,22 +98,6 @@ async def build(settings: Settings, outside: Outside) -> App[Dependencies]:
     comparing = Comparing(deps, comparison, settings.tenants, lambda: relay.is_leader)
     comparison_loop = Loop("comparison", settings.comparison_interval_seconds, comparing.step)
     comparing.listen(comparison_loop.wake)
-    lineage_events = Consumer(
-        database,
-        broker,
-        name=consumers.LINEAGE_CONSUMER,
-        stream=consumers.LINEAGE_STREAM,
-        filter_subjects=consumers.LINEAGE_SUBJECTS,
-        apply=consumers.LineageConsumer(deps).apply,
-    )
-    run_events = Consumer(
-        database,
-        broker,
-        name=consumers.RUN_CONSUMER,
-        stream=consumers.RUN_STREAM,
-        filter_subjects=consumers.RUN_SUBJECTS,
-        apply=consumers.apply_run_events,
-    )
     server = Server(
         settings,
         NAME,
@@ -127,7 +110,7 @@ async def build(settings: Settings, outside: Outside) -> App[Dependencies]:
                     deps,
                     outside.experiments,
                     # Not for every call: only a promotion reads what runs have told.
-                    ReadTokens(database, {"run": (consumers.RUN_CONSUMER,)}),
+                    ReadTokens(database, {"run": (RUN_CONSUMER,)}),
                     # Without a token of their own nobody could tell workers, who need them, from readers.
                     hides_credentials=bool(settings.service_token),
                 ),
@@ -152,8 +135,7 @@ async def build(settings: Settings, outside: Outside) -> App[Dependencies]:
     )
     background = {
         "relay": relay.run,
-        "lineage events": lineage_events.run,
-        "run events": run_events.run,
+        **{consumer.name: consumer.run for consumer in build_consumers(deps, broker)},
         "reconcile": reconcile_loop.run,
         "drift": drift_loop.run,
         "comparison": comparison_loop.run,

@@ -10,7 +10,8 @@ from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.outputs import record_outputs
 from optaic.lineage.v1.lineage_events_pb2 import LineageCleared
 from optaic.run.v1.run_events_pb2 import RunCompleted
-from servicekit.consumer import Received
+from servicekit.broker import Broker
+from servicekit.consumer import Consumer, Received
 
 LINEAGE_CONSUMER, LINEAGE_STREAM = "instance-service", "LINEAGE_EVENTS"
 LINEAGE_SUBJECTS = ("optaic.*.lineage.v1.cleared.*",)
@@ -22,21 +23,36 @@ RUN_SUBJECTS = tuple(
 )
 
 
-class LineageConsumer:
-    """Finishes deletions for which lineage-service has nothing left."""
+def build_consumers(deps: Dependencies, broker: Broker) -> list[Consumer]:
+    """Return the consumers of this service."""
 
-    def __init__(self, deps: Dependencies) -> None:
-        self._deps = deps
-
-    async def apply(self, connection: Connection, tenant_id: str, batch: Sequence[Received]) -> None:
-        """Take the finalizer `lineage` off the instances that are cleared."""
+    async def apply_lineage_events(connection: Connection, tenant_id: str, batch: Sequence[Received]) -> None:
+        """Finish the deletions for which lineage-service has nothing left."""
         cleared = [
             received.message.instance_id for received in batch if isinstance(received.message, LineageCleared)
         ]
-        await remove_finalizer(connection, self._deps, tenant_id, cleared, "lineage")
+        await remove_finalizer(connection, deps, tenant_id, cleared, "lineage")
 
+    async def apply_run_events(connection: Connection, tenant_id: str, batch: Sequence[Received]) -> None:
+        """Keep what the newest outputs hold."""
+        completed = [received.message.run for received in batch if isinstance(received.message, RunCompleted)]
+        await record_outputs(connection, tenant_id, completed)
 
-async def apply_run_events(connection: Connection, tenant_id: str, batch: Sequence[Received]) -> None:
-    """Keep what the newest outputs hold."""
-    completed = [received.message.run for received in batch if isinstance(received.message, RunCompleted)]
-    await record_outputs(connection, tenant_id, completed)
+    return [
+        Consumer(
+            deps.database,
+            broker,
+            name=LINEAGE_CONSUMER,
+            stream=LINEAGE_STREAM,
+            filter_subjects=LINEAGE_SUBJECTS,
+            apply=apply_lineage_events,
+        ),
+        Consumer(
+            deps.database,
+            broker,
+            name=RUN_CONSUMER,
+            stream=RUN_STREAM,
+            filter_subjects=RUN_SUBJECTS,
+            apply=apply_run_events,
+        ),
+    ]
