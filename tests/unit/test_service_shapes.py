@@ -1,0 +1,51 @@
+"""The four services have one shape: the same thing has the same name and the same place in each of them."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from types import ModuleType
+
+import pytest
+
+from servicekit.app import App
+
+SERVICES = ("instance_service", "run_service", "lineage_service", "status_service")
+
+
+def load(service: str, module: str) -> ModuleType:
+    return importlib.import_module(f"{service}.{module}")
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_is_built_from_its_settings(service: str) -> None:
+    app = load(service, "app")
+    assert service.replace("_", "-") == app.NAME
+    assert inspect.iscoroutinefunction(app.build)
+    assert next(iter(inspect.signature(app.build).parameters)) == "settings"
+    assert inspect.signature(app.build, eval_str=True).return_annotation == App[_dependencies(service)]  # type: ignore[misc]  # known at run time
+    assert list(inspect.signature(app.main).parameters) == ["stop"]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_what_answers_calls_is_called_a_servicer_and_is_given_the_dependencies_first(service: str) -> None:
+    module = load(service, "grpc_api")
+    own = [
+        kind for _, kind in inspect.getmembers(module, inspect.isclass) if kind.__module__ == module.__name__
+    ]
+    assert own
+    for kind in own:
+        assert kind.__name__.endswith("Servicer")
+        first = next(iter(inspect.signature(kind, eval_str=True).parameters.values()))
+        assert (first.name, first.annotation) == ("deps", _dependencies(service))
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_consumers_are_built_from_the_dependencies_and_the_broker(service: str) -> None:
+    parameters = list(inspect.signature(load(service, "consumers").build_consumers).parameters)
+    assert parameters[:2] == ["deps", "broker"]
+
+
+def _dependencies(service: str) -> type:
+    found: type = load(service, "use_cases.dependencies").Dependencies
+    return found
