@@ -49,7 +49,8 @@ from support.prefect_api import PrefectApi, prefect_api
 pytestmark = pytest.mark.faults
 _DEADLINE = 60.0
 _SYSTEMS = {"postgres", "prefect", "mlflow", "files", "nats"}
-_LASTING = {"request_replies", "consumed_events"}  # what is kept of instances that are gone
+# What is kept of instances that are gone; the data of each is to be removed once.
+_LASTING = {"request_replies", "consumed_events", "data_removals", "tenants"}
 _CRONS = ("0 6 * * 1-5", "30 7 * * 1-5")
 
 
@@ -306,6 +307,8 @@ async def _check_gone(world: World, prices: str, ridge: str) -> None:
         assert await world.deployments(instance_id) == []
     assert await world.mlflow.live(ridge) == []
     assert [path.name for path in world.workspace.iterdir() if not path.name.startswith(".")] == []
+    query = "select count(*) from data_removals where instance_id = any(cast(%s as uuid[]))"
+    assert await world.count(query, [prices, ridge]) == 2
     events = await world.new_events()
     assert max(Counter(events).values()) == 1
     happened = Counter((what, instance_id) for what, instance_id, _ in events)
