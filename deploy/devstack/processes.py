@@ -135,6 +135,9 @@ class Process:
             self.pid = None
             if self._stopping:
                 return
+            await self._set_phase(
+                "restarting"
+            )  # it is ready no longer, however long what it left takes to end
             if self.ready_seconds is None:
                 early_deaths += 1
             if time.monotonic() - started > _STEADY_SECONDS:
