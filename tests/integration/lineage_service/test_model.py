@@ -36,13 +36,17 @@ _STEPS = (
     *("edges",) * 3,
     *("started", "fail", "cancel", "label", "invalidate", "delete"),
 )
+pytestmark = pytest.mark.faults
 _numbers = st.integers(0, 2**12 - 1)
 # Whether every flow has run once in the beginning: only what is fresh can become stale.
 _graphs = st.tuples(st.lists(_numbers, min_size=2, max_size=5), st.sampled_from([True, True, True, False]))
 _interleavings = st.lists(
     st.tuples(st.sampled_from(_STEPS), _numbers, st.booleans()), min_size=1, max_size=10
 )
-_CASES = int(os.environ.get("OPTAIC_MODEL_CASES", "2000"))  # fewer while working on it
+# Other cases each time: make test takes a slice of what make test-faults goes through.
+_CASES = int(
+    os.environ.get("OPTAIC_MODEL_CASES", "20000" if os.environ.get("OPTAIC_FAULTS") == "full" else "700")
+)
 _quiet = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 _phases = [Phase.explicit, Phase.generate, Phase.shrink]
 
