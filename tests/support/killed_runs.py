@@ -214,6 +214,14 @@ class KillWorld:
             ]
             raise AssertionError(f"these go on: {runs}, {going_on}") from error
 
+    async def wait_for_runs(self, instance: instance_pb2.Instance, count: int) -> None:
+        """Return once an instance has had this many runs, refused ones among them."""
+
+        async def are_there() -> bool:
+            return len(await self.list_runs(instance.instance_id)) >= count
+
+        await eventually(are_there, _DEADLINE, f"{instance.name} has fewer than {count} runs")
+
     async def _list_going_on(self) -> list[Any]:
         found = await self.prefect.call(
             "POST",

@@ -134,6 +134,9 @@ async def _campaign(world: KillWorld, seed: random.Random, tally: Tally) -> None
         tally.kills += 1
         try:
             await world.wait_for_ends()
+            # A tick whose worker died with it waits, and no flow run goes on, until another one takes its place.
+            await world.wait_for_runs(scheduled, number + 1)
+            await world.wait_for_ends()
         except AssertionError:
             tally.active += len(await world.list_runs(statuses=ACTIVE))
             raise
