@@ -137,7 +137,7 @@ def _follow(path: Path) -> Path:
 
 
 def _find_links(folder: Path, levels: int) -> Iterator[Path]:
-    """The links in a folder and in the folders below it, so many levels deep; none is followed.
+    """The links in a folder and in the folders below it, down to a number of levels; none is followed.
 
     Folders beside those of tenants are not looked into: a disk's `lost+found`, for example, nobody may read.
     """

@@ -176,7 +176,7 @@ def redact_field(path: str, value: Any) -> Any:
 
 
 def _hidden(value: Any, by: Callable[[str], str]) -> Any:
-    """Return plain data without its texts, but for references."""
+    """Return plain data with each text hidden, except references."""
     if isinstance(value, str):
         return by(value) if _is_shown(value) else HIDDEN
     if isinstance(value, Mapping):

@@ -65,7 +65,7 @@ def without_credentials(message: _Message, by: Callable[[str], str] = redact_url
 
 
 def restore_credentials(message: Message, known: Message) -> None:
-    """Put back what was hidden: a text that is one of `known`, but for the credentials, is that one."""
+    """Put credentials back: a text that equals one of `known` with its credentials hidden becomes that text."""
     hidden = {each.path: each.text for each in texts_of(known) if hide_credentials(each.text) != each.text}
     shown: dict[str, set[str]] = {}
     for text in hidden.values():

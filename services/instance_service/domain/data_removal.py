@@ -19,5 +19,5 @@ def remove_time(delete_time: datetime, due_time: datetime, grace_seconds: float)
 
 
 def retry_delay(attempts: int) -> timedelta:
-    """Return how long to wait after so many attempts: doubled each time, a day at most."""
+    """Return how long to wait after a number of attempts: the wait doubles each time, up to a day."""
     return min(_LONGEST_DELAY, _FIRST_DELAY * (1 << min(max(attempts - 1, 0), 20)))

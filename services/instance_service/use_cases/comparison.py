@@ -68,7 +68,7 @@ def _entry(entry: store.Entry) -> InstanceEntry:
 async def publish_again(deps: Dependencies, tenant_id: str, instance_ids: Sequence[str]) -> None:
     """Publish instances as they are; those that are gone, as gone.
 
-    Those of which an event waits in the outbox are left alone: who lacks more than that asks again.
+    Those of which an event waits in the outbox are left alone: a service that lacks more than that asks again.
     """
     asked = {each for each in instance_ids if is_id(each)}
     events = deps.events(tenant_id)

@@ -21,7 +21,7 @@ async def list_newest(deps: Dependencies, tenant_id: str, after: str, until: str
 async def publish_again(deps: Dependencies, tenant_id: str, flows: Collection[tuple[str, str]]) -> None:
     """Publish the last event of the newest runs of flows again; under new ids, or the broker would take them for repetitions.
 
-    Flows of which an event waits in the outbox are left alone: who lacks more than that asks again.
+    Flows of which an event waits in the outbox are left alone: a service that lacks more than that asks again.
     """
     async with deps.database.transaction(tenant_id) as connection:
         waiting = await outbox.list_waiting(connection, {instance_id for instance_id, _ in flows})

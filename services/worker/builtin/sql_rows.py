@@ -22,7 +22,7 @@ _WORDS: Mapping[type, str] = {
 _NUMBERS = frozenset({bool, int, float, Decimal})
 _LONGEST_SHOWN = 60  # characters
 _DIGITS = 38  # of a decimal
-_WIDEST = 2**127  # whole numbers up to here come as they are; who keeps them judges them
+_WIDEST = 2**127  # whole numbers up to here come as they are; the store judges them
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def ask(preview: api.PreviewDeletionResponse, what: str) -> None:
 
 
 def count(number: int) -> str:
-    """Return so many instances in words."""
+    """Return a number of instances in words."""
     return f"{number} instance{'' if number == 1 else 's'}"
 
 

@@ -21,7 +21,7 @@ from devstack.state import State
 from support.polling import eventually
 from support.small_disk import small_disk
 
-WRITTEN = ("processes", "interventions")  # by who keeps programs running, each by a draft beside it
+WRITTEN = ("processes", "interventions")  # the supervisor writes them, each by a draft beside it
 IMPATIENT = Patience(interval_seconds=0.05, silent_seconds=0.2, restarts_per_hour=2)
 SLEEP = (sys.executable, "-c", "import time; time.sleep(600)")
 

@@ -21,7 +21,7 @@ async def start() -> Line:
 
 
 def serve(services: FakeServices, due: dict[str, int]) -> None:
-    """Have so many removals due, by tenant."""
+    """Have this number of removals due for each tenant."""
 
     def claim(_request: Any, call: grpc.ServicerContext) -> api.ClaimDataRemovalResponse:
         tenant_id = str(dict(call.invocation_metadata())["optaic-tenant"])
