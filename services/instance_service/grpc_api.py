@@ -44,42 +44,40 @@ class DefinitionServicer(DefinitionServiceServicer):
     def __init__(self, deps: Dependencies) -> None:
         self._deps = deps
 
-    async def PublishDefinition(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+    async def PublishDefinition(
         self, request: definition_api.PublishDefinitionRequest, _context: Any
     ) -> DefinitionVersion:
         return await publication.publish_definition(self._deps, current().tenant_id, request)
 
-    async def GetDefinition(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
-        self, request: definition_api.GetDefinitionRequest, _context: Any
-    ) -> Definition:
+    async def GetDefinition(self, request: definition_api.GetDefinitionRequest, _context: Any) -> Definition:
         return await reading.get_definition(self._deps, current().tenant_id, request)
 
-    async def ListDefinitions(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+    async def ListDefinitions(
         self, request: definition_api.ListDefinitionsRequest, _context: Any
     ) -> definition_api.ListDefinitionsResponse:
         return await reading.list_definitions(self._deps, current().tenant_id, request)
 
-    async def GetDefinitionVersion(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+    async def GetDefinitionVersion(
         self, request: definition_api.GetDefinitionVersionRequest, _context: Any
     ) -> DefinitionVersion:
         return await reading.get_version(self._deps, current().tenant_id, request.definition_version_id)
 
-    async def ListDefinitionVersions(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+    async def ListDefinitionVersions(
         self, request: definition_api.ListDefinitionVersionsRequest, _context: Any
     ) -> definition_api.ListDefinitionVersionsResponse:
         return await reading.list_versions(self._deps, current().tenant_id, request)
 
-    async def DeprecateDefinitionVersion(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+    async def DeprecateDefinitionVersion(
         self, request: definition_api.DeprecateDefinitionVersionRequest, _context: Any
     ) -> DefinitionVersion:
         return await states.deprecate_version(self._deps, current().tenant_id, request)
 
-    async def ActivateDefinitionVersion(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+    async def ActivateDefinitionVersion(
         self, request: definition_api.ActivateDefinitionVersionRequest, _context: Any
     ) -> DefinitionVersion:
         return await states.activate_version(self._deps, current().tenant_id, request)
 
-    async def RetireDefinitionVersion(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+    async def RetireDefinitionVersion(
         self, request: definition_api.RetireDefinitionVersionRequest, _context: Any
     ) -> DefinitionVersion:
         return await states.retire_version(self._deps, current().tenant_id, request)
@@ -102,104 +100,82 @@ class InstanceServicer(InstanceServiceServicer):
         self._experiments = experiments
         self._run_events = run_events
 
-    async def CreateProject(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
-        self, request: instance_api.CreateProjectRequest, _context: Any
-    ) -> Project:
+    async def CreateProject(self, request: instance_api.CreateProjectRequest, _context: Any) -> Project:
         return self._shown(await projects.create_project(self._deps, current().tenant_id, request))
 
-    async def GetProject(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
-        self, request: instance_api.GetProjectRequest, _context: Any
-    ) -> Project:
+    async def GetProject(self, request: instance_api.GetProjectRequest, _context: Any) -> Project:
         return self._shown(await projects.get_project(self._deps, current().tenant_id, request))
 
-    async def ListProjects(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+    async def ListProjects(
         self, request: instance_api.ListProjectsRequest, _context: Any
     ) -> instance_api.ListProjectsResponse:
         return self._shown(await projects.list_projects(self._deps, current().tenant_id, request))
 
-    async def UpdateProject(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
-        self, request: instance_api.UpdateProjectRequest, _context: Any
-    ) -> Project:
+    async def UpdateProject(self, request: instance_api.UpdateProjectRequest, _context: Any) -> Project:
         return self._shown(await projects.update_project(self._deps, current().tenant_id, request))
 
-    async def DeleteProject(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
-        self, request: instance_api.DeleteProjectRequest, _context: Any
-    ) -> Project:
+    async def DeleteProject(self, request: instance_api.DeleteProjectRequest, _context: Any) -> Project:
         return self._shown(await projects.delete_project(self._deps, request, current()))
 
-    async def PreviewDeletion(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+    async def PreviewDeletion(
         self, request: instance_api.PreviewDeletionRequest, _context: Any
     ) -> instance_api.PreviewDeletionResponse:
         return await deletion_plans.preview_deletion(self._deps, current().tenant_id, request)
 
-    async def CreateInstance(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
-        self, request: instance_api.CreateInstanceRequest, _context: Any
-    ) -> Instance:
+    async def CreateInstance(self, request: instance_api.CreateInstanceRequest, _context: Any) -> Instance:
         return self._shown(await instances.create_instance(self._deps, request, current()))
 
-    async def GetInstance(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
-        self, request: instance_api.GetInstanceRequest, _context: Any
-    ) -> Instance:
+    async def GetInstance(self, request: instance_api.GetInstanceRequest, _context: Any) -> Instance:
         return self._shown(await catalogue.get_instance(self._deps, current().tenant_id, request))
 
-    async def BatchGetInstances(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+    async def BatchGetInstances(
         self, request: instance_api.BatchGetInstancesRequest, _context: Any
     ) -> instance_api.BatchGetInstancesResponse:
         return self._shown(await catalogue.batch_get_instances(self._deps, current().tenant_id, request))
 
-    async def ListInstances(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+    async def ListInstances(
         self, request: instance_api.ListInstancesRequest, _context: Any
     ) -> instance_api.ListInstancesResponse:
         return self._shown(await catalogue.list_instances(self._deps, current().tenant_id, request))
 
-    async def UpdateInstance(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
-        self, request: instance_api.UpdateInstanceRequest, _context: Any
-    ) -> Instance:
+    async def UpdateInstance(self, request: instance_api.UpdateInstanceRequest, _context: Any) -> Instance:
         return self._shown(await instances.update_instance(self._deps, request, current()))
 
-    async def DeleteInstance(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
-        self, request: instance_api.DeleteInstanceRequest, _context: Any
-    ) -> Instance:
+    async def DeleteInstance(self, request: instance_api.DeleteInstanceRequest, _context: Any) -> Instance:
         return self._shown(await deletion.delete_instance(self._deps, request, current()))
 
-    async def RehearseChanges(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+    async def RehearseChanges(
         self, request: instance_api.RehearseChangesRequest, _context: Any
     ) -> instance_api.RehearseChangesResponse:
         return await rehearsal.rehearse_changes(self._deps, request, current())
 
-    async def PauseInstance(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
-        self, request: instance_api.PauseInstanceRequest, _context: Any
-    ) -> Instance:
+    async def PauseInstance(self, request: instance_api.PauseInstanceRequest, _context: Any) -> Instance:
         return self._shown(await lifecycle.pause_instance(self._deps, request, current()))
 
-    async def ResumeInstance(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
-        self, request: instance_api.ResumeInstanceRequest, _context: Any
-    ) -> Instance:
+    async def ResumeInstance(self, request: instance_api.ResumeInstanceRequest, _context: Any) -> Instance:
         return self._shown(await lifecycle.resume_instance(self._deps, request, current()))
 
-    async def ListInstanceRevisions(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+    async def ListInstanceRevisions(
         self, request: instance_api.ListInstanceRevisionsRequest, _context: Any
     ) -> instance_api.ListInstanceRevisionsResponse:
         return self._shown(await catalogue.list_revisions(self._deps, current().tenant_id, request))
 
-    async def DiffInstanceRevisions(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+    async def DiffInstanceRevisions(
         self, request: instance_api.DiffInstanceRevisionsRequest, _context: Any
     ) -> instance_api.DiffInstanceRevisionsResponse:
         return self._shown(await catalogue.diff_revisions(self._deps, current().tenant_id, request))
 
-    async def PromoteDataset(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
-        self, request: instance_api.PromoteDatasetRequest, _context: Any
-    ) -> Instance:
+    async def PromoteDataset(self, request: instance_api.PromoteDatasetRequest, _context: Any) -> Instance:
         return self._shown(await promote_dataset(self._deps, self._run_events, request, current()))
 
-    async def PromoteModelVersion(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+    async def PromoteModelVersion(
         self, request: instance_api.PromoteModelVersionRequest, _context: Any
     ) -> Instance:
         return self._shown(
             await promotion.promote_model_version(self._deps, self._experiments, request, current())
         )
 
-    async def ListModelPromotions(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+    async def ListModelPromotions(
         self, request: instance_api.ListModelPromotionsRequest, _context: Any
     ) -> instance_api.ListModelPromotionsResponse:
         return self._shown(await promotion.list_model_promotions(self._deps, current().tenant_id, request))
@@ -217,18 +193,18 @@ class DataRemovalServicer(DataRemovalServiceServicer):
         self._deps = deps
         self._is_guarded = is_guarded  # where no service has a token, nobody can be told from a service
 
-    async def ListDataRemovals(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+    async def ListDataRemovals(
         self, request: data_removal_api.ListDataRemovalsRequest, _context: Any
     ) -> data_removal_api.ListDataRemovalsResponse:
         return await data_removals.list_data_removals(self._deps, current().tenant_id, request)
 
-    async def ClaimDataRemoval(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+    async def ClaimDataRemoval(
         self, _request: data_removal_api.ClaimDataRemovalRequest, _context: Any
     ) -> data_removal_api.ClaimDataRemovalResponse:
         self._require_service()
         return await data_removals.claim_data_removal(self._deps, current().tenant_id)
 
-    async def FinishDataRemoval(  # noqa: D102, N802 - the contract is the proto's comment, the name gRPC's
+    async def FinishDataRemoval(
         self, request: data_removal_api.FinishDataRemovalRequest, _context: Any
     ) -> data_removal_api.FinishDataRemovalResponse:
         self._require_service()

@@ -27,12 +27,12 @@ class LineageServicer(lineage_service_pb2_grpc.LineageServiceServicer):
     def __init__(self, deps: Dependencies) -> None:
         self._deps = deps
 
-    async def CheckUpstreamFreshness(  # noqa: N802, D102 - named and described by the contract
+    async def CheckUpstreamFreshness(
         self, request: lineage_service_pb2.CheckUpstreamFreshnessRequest, _context: Context
     ) -> lineage_service_pb2.CheckUpstreamFreshnessResponse:
         return (await self._check([request]))[0]
 
-    async def BatchCheckUpstreamFreshness(  # noqa: N802, D102 - named and described by the contract
+    async def BatchCheckUpstreamFreshness(
         self, request: lineage_service_pb2.BatchCheckUpstreamFreshnessRequest, _context: Context
     ) -> lineage_service_pb2.BatchCheckUpstreamFreshnessResponse:
         return lineage_service_pb2.BatchCheckUpstreamFreshnessResponse(
@@ -52,19 +52,19 @@ class LineageServicer(lineage_service_pb2_grpc.LineageServiceServicer):
         )
         return [_admission_message(answer) for answer in answers]
 
-    async def GetFlowState(  # noqa: N802, D102 - named and described by the contract
+    async def GetFlowState(
         self, request: lineage_service_pb2.GetFlowStateRequest, _context: Context
     ) -> lineage_pb2.FlowState:
         key = events.flow_key(request.flow)
         return _state_message(await reading.get_flow_state(self._deps, context.current().tenant_id, key))
 
-    async def ListUpstreams(  # noqa: N802, D102 - named and described by the contract
+    async def ListUpstreams(
         self, request: lineage_service_pb2.ListUpstreamsRequest, _context: Context
     ) -> lineage_service_pb2.ListUpstreamsResponse:
         states, token = await self._list_neighbours(request, is_upstream=True)
         return lineage_service_pb2.ListUpstreamsResponse(flows=states, next_page_token=token)
 
-    async def ListDownstreams(  # noqa: N802, D102 - named and described by the contract
+    async def ListDownstreams(
         self, request: lineage_service_pb2.ListDownstreamsRequest, _context: Context
     ) -> lineage_service_pb2.ListDownstreamsResponse:
         states, token = await self._list_neighbours(request, is_upstream=False)
@@ -87,7 +87,7 @@ class LineageServicer(lineage_service_pb2_grpc.LineageServiceServicer):
         )
         return [_state_message(state) for state in states], token
 
-    async def GetLineageGraph(  # noqa: N802, D102 - named and described by the contract
+    async def GetLineageGraph(
         self, request: lineage_service_pb2.GetLineageGraphRequest, _context: Context
     ) -> lineage_service_pb2.GetLineageGraphResponse:
         found = await reading.get_lineage_graph(
@@ -112,7 +112,7 @@ class LineageServicer(lineage_service_pb2_grpc.LineageServiceServicer):
             is_truncated=found.is_truncated,
         )
 
-    async def GetExecutionOrder(  # noqa: N802, D102 - named and described by the contract
+    async def GetExecutionOrder(
         self, request: lineage_service_pb2.GetExecutionOrderRequest, _context: Context
     ) -> lineage_service_pb2.GetExecutionOrderResponse:
         keys = [events.flow_key(flow) for flow in request.flows]
@@ -124,7 +124,7 @@ class LineageServicer(lineage_service_pb2_grpc.LineageServiceServicer):
             ]
         )
 
-    async def ExplainStaleness(  # noqa: N802, D102 - named and described by the contract
+    async def ExplainStaleness(
         self, request: lineage_service_pb2.ExplainStalenessRequest, _context: Context
     ) -> lineage_service_pb2.ExplainStalenessResponse:
         state, explanations = await reading.explain_staleness(
@@ -149,7 +149,7 @@ class LineageServicer(lineage_service_pb2_grpc.LineageServiceServicer):
             ],
         )
 
-    async def InvalidateFlow(  # noqa: N802, D102 - named and described by the contract
+    async def InvalidateFlow(
         self, request: lineage_service_pb2.InvalidateFlowRequest, _context: Context
     ) -> lineage_pb2.FlowState:
         state = await invalidation.invalidate_flow(

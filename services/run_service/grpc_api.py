@@ -1,7 +1,5 @@
 """One short method per RPC: call a use case, shape the answer; no rule is decided here."""
 
-# ruff: noqa: N802 - methods are named as their RPCs
-
 from __future__ import annotations
 
 from collections.abc import AsyncIterator

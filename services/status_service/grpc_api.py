@@ -25,21 +25,21 @@ class StatusServicer(StatusServiceServicer):
     def __init__(self, deps: Dependencies) -> None:
         self._deps = deps
 
-    async def GetInstanceStatus(  # noqa: N802, D102 - the contract's name and text
+    async def GetInstanceStatus(
         self, request: api.GetInstanceStatusRequest, _context: Any
     ) -> status_pb2.InstanceStatus:
         tenant_id = context.current().tenant_id
         (status,) = await reading.get_statuses(self._deps, tenant_id, [request.instance_id])
         return status
 
-    async def BatchGetInstanceStatuses(  # noqa: N802, D102 - the contract's name and text
+    async def BatchGetInstanceStatuses(
         self, request: api.BatchGetInstanceStatusesRequest, _context: Any
     ) -> api.BatchGetInstanceStatusesResponse:
         tenant_id = context.current().tenant_id
         statuses = await reading.get_statuses(self._deps, tenant_id, request.instance_ids)
         return api.BatchGetInstanceStatusesResponse(instance_statuses=statuses)
 
-    async def ListInstanceStatuses(  # noqa: N802, D102 - the contract's name and text
+    async def ListInstanceStatuses(
         self, request: api.ListInstanceStatusesRequest, _context: Any
     ) -> api.ListInstanceStatusesResponse:
         statuses, token = await reading.list_statuses(
@@ -53,14 +53,12 @@ class StatusServicer(StatusServiceServicer):
         )
         return api.ListInstanceStatusesResponse(instance_statuses=statuses, next_page_token=token)
 
-    async def GetFlowStatus(  # noqa: N802, D102 - the contract's name and text
-        self, request: api.GetFlowStatusRequest, _context: Any
-    ) -> status_pb2.FlowStatus:
+    async def GetFlowStatus(self, request: api.GetFlowStatusRequest, _context: Any) -> status_pb2.FlowStatus:
         kind = enum_word(FlowKind, request.flow.flow_kind)
         tenant_id = context.current().tenant_id
         return await reading.get_flow_status(self._deps, tenant_id, request.flow.instance_id, kind)
 
-    async def GetStatusHistory(  # noqa: N802, D102 - the contract's name and text
+    async def GetStatusHistory(
         self, request: api.GetStatusHistoryRequest, _context: Any
     ) -> api.GetStatusHistoryResponse:
         rows, token = await reading.list_transitions(
@@ -74,7 +72,7 @@ class StatusServicer(StatusServiceServicer):
             transitions=[_transition(row) for row in rows], next_page_token=token
         )
 
-    async def WatchInstanceStatuses(  # noqa: N802, D102 - the contract's name and text
+    async def WatchInstanceStatuses(
         self, request: api.WatchInstanceStatusesRequest, _context: Any
     ) -> AsyncIterator[api.WatchInstanceStatusesResponse]:
         tenant_id = context.current().tenant_id

@@ -1,7 +1,5 @@
 """The services that run-service asks, as small servers that know what a test tells them."""
 
-# ruff: noqa: N802 - named as the RPCs that they are
-
 from __future__ import annotations
 
 import contextlib

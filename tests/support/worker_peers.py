@@ -68,12 +68,12 @@ class Instances(instance_service_pb2_grpc.InstanceServiceServicer):
             raise NotFoundError("INSTANCE_NOT_FOUND", instance_id)
         return revisions[max(revisions)]
 
-    async def GetInstance(self, request: Any, _: Any) -> Any:  # noqa: N802 - the contract's name
+    async def GetInstance(self, request: Any, _: Any) -> Any:
         """The asked revision, or the newest."""
         newest = self.newest(request.instance_id)
         return self.stored[request.instance_id][request.revision] if request.revision else newest
 
-    async def BatchGetInstances(self, request: Any, _: Any) -> Any:  # noqa: N802 - the contract's name
+    async def BatchGetInstances(self, request: Any, _: Any) -> Any:
         """The newest revisions."""
         if len(request.instance_ids) > self.most:
             raise InvalidArgumentError("TOO_LARGE", "ask for fewer")
@@ -92,7 +92,7 @@ class Definitions(definition_service_pb2_grpc.DefinitionServiceServicer):
     def __init__(self) -> None:
         self.content: dict[str, definition_pb2.DefinitionVersion] = {}  # what a test adds to one, by name
 
-    async def GetDefinitionVersion(self, request: Any, _: Any) -> Any:  # noqa: N802 - the contract's name
+    async def GetDefinitionVersion(self, request: Any, _: Any) -> Any:
         """A built-in definition."""
         for name, version_id in VERSION_IDS.items():
             if version_id == request.definition_version_id:
@@ -172,7 +172,7 @@ class Runs(run_report_service_pb2_grpc.RunReportServiceServicer):
         self.stored[run.run_id] = run
         return run
 
-    async def StartRun(self, request: Any, _: Any) -> Any:  # noqa: N802 - the contract's name
+    async def StartRun(self, request: Any, _: Any) -> Any:
         """PENDING -> RUNNING."""
         if self.is_unsupported:
             raise UnimplementedError("UNSUPPORTED_FLOW", "not computed yet")
@@ -203,7 +203,7 @@ class Runs(run_report_service_pb2_grpc.RunReportServiceServicer):
         answer.heartbeat_interval.FromMilliseconds(100)
         return answer
 
-    async def Heartbeat(self, request: Any, _: Any) -> Any:  # noqa: N802 - the contract's name
+    async def Heartbeat(self, request: Any, _: Any) -> Any:
         """Note the progress."""
         self._check(request)
         run = self.find(request.run_id)
@@ -214,7 +214,7 @@ class Runs(run_report_service_pb2_grpc.RunReportServiceServicer):
             self.progress.append((request.progress_pct, request.progress_message))
         return run_report_service_pb2.HeartbeatResponse()
 
-    async def CompleteRun(self, request: Any, _: Any) -> Any:  # noqa: N802 - the contract's name
+    async def CompleteRun(self, request: Any, _: Any) -> Any:
         """RUNNING -> COMPLETED."""
         run = self._end(request, run_pb2.RUN_STATUS_COMPLETED)
         run.metrics.CopyFrom(request.metrics)
@@ -224,7 +224,7 @@ class Runs(run_report_service_pb2_grpc.RunReportServiceServicer):
         getattr(run, request.WhichOneof("result")).CopyFrom(getattr(request, request.WhichOneof("result")))
         return run
 
-    async def FailRun(self, request: Any, _: Any) -> Any:  # noqa: N802 - the contract's name
+    async def FailRun(self, request: Any, _: Any) -> Any:
         """RUNNING -> FAILED."""
         run = self._end(request, run_pb2.RUN_STATUS_FAILED)
         run.error.CopyFrom(request.error)
@@ -256,7 +256,7 @@ class RunReads(run_service_pb2_grpc.RunServiceServicer):
     def __init__(self, runs: Runs) -> None:
         self._runs = runs
 
-    async def GetRun(self, request: Any, _: Any) -> Any:  # noqa: N802 - the contract's name
+    async def GetRun(self, request: Any, _: Any) -> Any:
         """As it is now."""
         return self._runs.find(request.run_id)
 
