@@ -15,7 +15,6 @@ from google.protobuf.message import Message
 from redaction.messages import without_credentials
 from servicekit import context
 from servicekit.clock import Clock
-from servicekit.context import RequestContext
 from servicekit.errors import FieldViolation, InvalidArgumentError
 from servicekit.ids import IdSource, is_id
 
@@ -51,7 +50,7 @@ class Event:
 
 def make_event(
     service: str,
-    ctx_or_tenant: RequestContext | str,
+    tenant_id: str,
     message: Message,
     participle: str,
     resource_id: str,
@@ -60,16 +59,13 @@ def make_event(
 ) -> Event:
     """Wrap a message of package `<root>.<package>.v<n>`; `service` is the short name of the publisher.
 
+    An event that is made while a request is served continues the trace of the request.
+
     Raises:
         ValueError: The tenant, participle or resource id cannot be part of a subject.
         InvalidArgumentError: The message is larger than what the broker takes.
     """
     request = context.current_or_none()
-    if isinstance(ctx_or_tenant, RequestContext):
-        request = ctx_or_tenant
-        tenant_id = ctx_or_tenant.tenant_id
-    else:
-        tenant_id = ctx_or_tenant
     _, _, package = message.DESCRIPTOR.file.package.partition(".")
     for token in (tenant_id, participle, resource_id):
         if not _TOKEN_PATTERN.fullmatch(token):
