@@ -4,7 +4,6 @@ from optaic.plugins.base import (
     Accessor,
     Allocation,
     MLModule,
-    Operator,
     Optimizer,
     Pipeline,
     Store,
@@ -39,6 +38,7 @@ from optaic.plugins.errors import (
     WriteConflict,
 )
 from optaic.plugins.loading import load
+from optaic.plugins.operator import Operator
 from optaic.plugins.secrets import Secrets
 from optaic.plugins.selection import between, select_rows
 

@@ -8,13 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from optaic.expression.signature import Parameter, Scope, Signature
+from optaic.plugins.context import PipelineContext
 from optaic.plugins.errors import CannotRemove
 
 if TYPE_CHECKING:
     import polars as pl
-
-    from optaic.plugins.context import PipelineContext
 
 
 class Pipeline(ABC):
@@ -218,32 +216,4 @@ class Optimizer(ABC):
             NoDataInRange: there are no scores, or too few returns.
             NoSolution: no weights satisfy the constraints.
             SchemaMismatch: an entity has no returns.
-        """
-
-
-class Operator(ABC):
-    """An operator of the expression language.
-
-    A time-series operator sees one entity's values in date order, a cross-sectional one the values of one date; the
-    compiler sets that window. Absent values are null; a result that is not finite becomes null afterwards.
-    """
-
-    name: ClassVar[str]  # upper case
-    scope: ClassVar[Scope]
-    values: ClassVar[int] = 1  # how many sub-expressions come first
-    parameters: ClassVar[tuple[Parameter, ...]] = ()  # numbers that follow them
-    summary: ClassVar[str] = ""
-
-    @classmethod
-    def signature(cls) -> Signature:
-        """What the parser needs to know."""
-        return Signature(cls.name, cls.scope, cls.values, cls.parameters, cls.summary)
-
-    @abstractmethod
-    def compile(self, values: Sequence[pl.Expr], parameters: Sequence[float]) -> pl.Expr:
-        """One polars expression of the length of its inputs (or a scalar), without `over`.
-
-        Args:
-            values: the sub-expressions.
-            parameters: the numbers that follow them; those that are declared whole are `int`.
         """

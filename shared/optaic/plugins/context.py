@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 from optaic.expression.macros import Macro
 from optaic.plugins.errors import MissingInput
+from optaic.plugins.operator import Operator
 
 if TYPE_CHECKING:
     import polars as pl
-
-    from optaic.plugins.base import Operator
 
 
 class Mode(StrEnum):
