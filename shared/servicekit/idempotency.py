@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servicekit import context
+from servicekit.database import Database
 from servicekit.errors import AlreadyExistsError
 from servicekit.outbox import current_notes
 from servicekit.schema import TENANT_SETTING
@@ -26,6 +27,10 @@ _STORE = sa.text(f"""
     update request_replies set response = :response, write_tokens = :write_tokens
     where tenant_id = current_setting('{TENANT_SETTING}') and method = :method and request_id = :request_id
 """)  # noqa: S608 - a constant of ours
+
+
+class _NothingStoredError(Exception):
+    """Rolls back the claim on a request id that nothing was stored for."""
 
 
 def payload_hash(request: Message) -> bytes:
@@ -59,6 +64,29 @@ async def replay_or_none(
     if request is not None:
         request.write_tokens.extend(write_tokens)
     return bytes(response)
+
+
+async def first_answer(
+    database: Database, tenant_id: str, method: str, request_id: str, payload_hash: bytes
+) -> bytes | None:
+    """Return the stored answer in a transaction of its own, or None; the request id stays free.
+
+    For a method that must not do, or cannot do any more, what it did the first time: a repeated request gets its first
+    answer also where it would be refused by now.
+
+    Raises:
+        AlreadyExistsError: The id came with another request before.
+    """
+    if not request_id:
+        return None
+    try:
+        async with database.transaction(tenant_id) as connection:
+            stored = await replay_or_none(connection, method, request_id, payload_hash)
+            if stored is None:
+                raise _NothingStoredError  # noqa: TRY301 - rolls the claim on the id back
+    except _NothingStoredError:
+        return None
+    return stored
 
 
 async def store(connection: AsyncConnection, method: str, request_id: str, response: bytes) -> None:

@@ -43,10 +43,6 @@ from servicekit.errors import FieldViolation, NotFoundError, UnavailableError
 _METHOD = "PromoteModelVersion"
 
 
-class _NothingStoredError(Exception):
-    """The request id is new: the claim on it is rolled back."""
-
-
 async def promote_model_version(
     deps: Dependencies,
     experiments: Experiments,
@@ -63,8 +59,11 @@ async def promote_model_version(
         UnavailableError: The registry does not answer; nothing was changed.
     """
     tenant_id = context.tenant_id
-    answered = await _first_answer(deps, tenant_id, request)
-    if answered is not None:
+    stored = await idempotency.first_answer(
+        deps.database, tenant_id, _METHOD, request.request_id, idempotency.payload_hash(request)
+    )
+    if stored is not None:  # also where the registry is away by now
+        answered = Instance.FromString(stored)
         return await same_revision(deps, tenant_id, answered) or answered
     current = await _load(deps, tenant_id, request.instance_id)
     _check(current, request)
@@ -126,22 +125,6 @@ async def list_model_promotions(
     if len(rows) > len(page):
         response.next_page_token = pages.encode({"revision": page[-1].revision}, selection)
     return response
-
-
-async def _first_answer(
-    deps: Dependencies, tenant_id: str, request: PromoteModelVersionRequest
-) -> Instance | None:
-    """Return what a repeated request was answered, also where the registry is away by now."""
-    try:
-        async with deps.database.transaction(tenant_id) as connection:
-            reply = await idempotency.replay_or_none(
-                connection, _METHOD, request.request_id, idempotency.payload_hash(request)
-            )
-            if reply is None:
-                raise _NothingStoredError  # noqa: TRY301 - rolls the claim on the id back
-    except _NothingStoredError:
-        return None
-    return Instance.FromString(reply)
 
 
 async def _load(deps: Dependencies, tenant_id: str, instance_id: str) -> Instance:

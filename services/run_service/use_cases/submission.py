@@ -73,10 +73,6 @@ class Draft:
         admission.check(force=self.force, is_partial_range=self.is_partial_range)
 
 
-class _NothingStoredError(Exception):
-    """The request id is new: the claim on it is rolled back."""
-
-
 async def submit_run(
     deps: Dependencies, context: RequestContext, request: run_service_pb2.SubmitRunRequest
 ) -> run_pb2.Run:
@@ -164,14 +160,16 @@ async def _submit_once(
             if await write_submission(deps.database, tenant_id, submission):
                 deps.wake_dispatcher()
                 return submission.run
-            stored = await _first_answer(deps, tenant_id, method, request_id, payload_hash)
+            stored = await idempotency.first_answer(
+                deps.database, tenant_id, method, request_id, payload_hash
+            )
             if stored is not None:
                 return run_pb2.Run.FromString(stored)
             async with deps.database.read(tenant_id) as connection:
                 await _refuse_second(connection, admission)
         raise _overtaken(admission)
     except DomainError:
-        stored = await _first_answer(deps, tenant_id, method, request_id, payload_hash)
+        stored = await idempotency.first_answer(deps.database, tenant_id, method, request_id, payload_hash)
         if stored is None:
             raise
         return run_pb2.Run.FromString(stored)
@@ -182,21 +180,6 @@ async def _find(deps: Dependencies, tenant_id: str, draft: Draft) -> Admission:
     is_full = draft.mode == run_pb2.RUN_MODE_FULL
     check_parameters(found.flow_kind, dict(draft.parameters), is_full=is_full)
     return found
-
-
-async def _first_answer(
-    deps: Dependencies, tenant_id: str, method: str, request_id: str, payload_hash: bytes
-) -> bytes | None:
-    if not request_id:
-        return None
-    try:
-        async with deps.database.transaction(tenant_id) as connection:
-            stored = await idempotency.replay_or_none(connection, method, request_id, payload_hash)
-            if stored is None:
-                raise _NothingStoredError  # noqa: TRY301 - rolls the claim on the id back
-    except _NothingStoredError:
-        return None
-    return stored
 
 
 async def insert_run(

@@ -10,7 +10,7 @@ from servicekit import context
 from servicekit.context import RequestContext
 from servicekit.database import Database
 from servicekit.errors import AlreadyExistsError
-from servicekit.idempotency import payload_hash, replay_or_none, store
+from servicekit.idempotency import first_answer, payload_hash, replay_or_none, store
 from servicekit.outbox import append
 
 METHOD = "/sample.Notes/Create"
@@ -74,6 +74,16 @@ async def test_a_failure_is_not_remembered(database: Database) -> None:
             assert await replay_or_none(connection, METHOD, "r1", REQUEST) is None
             raise ValueError("refused")
     assert await create(database, "1") == b"1"
+
+
+async def test_asking_for_the_first_answer_does_not_claim_the_id(database: Database) -> None:
+    assert await first_answer(database, "acme", METHOD, "", REQUEST) is None
+    assert await first_answer(database, "acme", METHOD, "r1", REQUEST) is None
+    assert await create(database, "1") == b"1"
+    assert await first_answer(database, "acme", METHOD, "r1", REQUEST) == b"1"
+    assert await first_answer(database, "rival", METHOD, "r1", REQUEST) is None
+    with pytest.raises(AlreadyExistsError):
+        await first_answer(database, "acme", METHOD, "r1", OTHER_REQUEST)
 
 
 async def test_concurrent_repetitions_have_one_effect_and_one_answer(database: Database) -> None:
