@@ -11,7 +11,8 @@ from google.protobuf.message import Message
 from optaic.lineage.v1 import lineage_service_pb2
 from optaic.run.v1 import run_events_pb2, run_pb2
 from redaction import redact, redact_value
-from run_service.domain import RunStatus, activity_type
+from run_service.domain.statuses import RunStatus
+from run_service.domain.timeline import activity_type
 from servicekit.clock import Clock
 from servicekit.events import Event, make_event
 

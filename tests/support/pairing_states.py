@@ -11,8 +11,8 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 
-from run_service.domain import RunStatus
 from run_service.domain.pairing import FlowRunState, Step
+from run_service.domain.statuses import RunStatus
 
 _TABLE = """
 ours      | prefect    | at once        | in time        | last           | dead                     | alive

@@ -9,8 +9,8 @@ import grpc
 
 from optaic.instance.v1 import instance_pb2
 from optaic.run.v1 import run_pb2
-from run_service.domain import RunStatus
 from run_service.domain.pairing import FlowRunState, close
+from run_service.domain.statuses import RunStatus
 from support.pairing_states import Row
 from support.run_service import RunningRunService
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
-from run_service.domain import ENDED, RunStatus
+from run_service.domain.statuses import ENDED, RunStatus
 
 
 class FlowRunState(StrEnum):

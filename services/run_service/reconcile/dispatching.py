@@ -8,8 +8,9 @@ from datetime import datetime, timedelta
 import structlog
 
 from redaction import redact
-from run_service.domain import ACTIVE, ENDED, dispatch_delay
 from run_service.domain.pairing import FlowRunState
+from run_service.domain.retries import dispatch_delay
+from run_service.domain.statuses import ACTIVE, ENDED
 from run_service.ports import (
     DeploymentMissingError,
     FlowRunRequest,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from datetime import datetime, timedelta
 
-from run_service.domain import RunEvent, RunStatus
+from run_service.domain.statuses import RunEvent, RunStatus
 from run_service.store import queues
 from run_service.store import runs as run_store
 from run_service.use_cases.dependencies import Dependencies

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from run_service.domain import RunStatus
 from run_service.domain.pairing import FlowRunState, Patience, Step, next_step
+from run_service.domain.statuses import RunStatus
 from run_service.ports import Orchestrator, OrchestratorUnavailableError
 from run_service.store import queues
 from run_service.store.queues import Dispatch

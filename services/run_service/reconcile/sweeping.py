@@ -13,8 +13,8 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from run_service.domain import ACTIVE
 from run_service.domain.pairing import FlowRunState
+from run_service.domain.statuses import ACTIVE
 from run_service.ports import FlowRun, Orchestrator, OrchestratorUnavailableError
 from run_service.store import endings
 from run_service.store import runs as run_store

@@ -15,7 +15,8 @@ from sqlalchemy import RowMapping
 
 from optaic.common.v1 import flow_pb2
 from optaic.run.v1 import run_pb2
-from run_service.domain import RetryPolicy, RunStatus
+from run_service.domain.retries import RetryPolicy
+from run_service.domain.statuses import RunStatus
 from servicekit.enums import enum_number, enum_word
 
 _TIMES = ("submit_time", "start_time", "end_time", "scheduled_time")

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from sqlalchemy.dialects.postgresql import JSONB, UUID, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from run_service.domain import ACTIVE, RunStatus
+from run_service.domain.statuses import ACTIVE, RunStatus
 from run_service.store.records import Record, json_of, record_of
 from run_service.store.tables import extensions, flows, runs
 from servicekit.database import Database

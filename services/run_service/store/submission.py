@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from optaic.run.v1 import run_pb2
-from run_service.domain import RetryPolicy
+from run_service.domain.retries import RetryPolicy
 from run_service.store.records import columns_of, retry_policy_json
 from run_service.store.tables import activities, dispatches, extensions, flows, runs
 from servicekit import schema

@@ -9,18 +9,11 @@ from datetime import timedelta
 from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_pb2, schedule_pb2
 from optaic.lineage.v1 import lineage_pb2, lineage_service_pb2
-from run_service.domain import (
-    ENDED,
-    Blocking,
-    RetryPolicy,
-    RunStatus,
-    check_computed,
-    check_full_range,
-    check_upstreams,
-    choose_flow,
-    instance_deleting,
-    run_kind,
-)
+from run_service.domain.admission import Blocking, check_full_range, check_upstreams
+from run_service.domain.errors import instance_deleting
+from run_service.domain.kinds import check_computed, choose_flow, run_kind
+from run_service.domain.retries import RetryPolicy
+from run_service.domain.statuses import ENDED, RunStatus
 from run_service.events import attached_event
 from run_service.store import runs as run_store
 from run_service.store.runs import NewestRun

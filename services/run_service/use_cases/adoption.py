@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.run.v1 import run_pb2, run_report_service_pb2
-from run_service.domain import ENDED, fenced, run_not_found
+from run_service.domain.errors import fenced, run_not_found
+from run_service.domain.statuses import ENDED
 from run_service.store import endings
 from run_service.store import runs as run_store
 from run_service.store.records import Record, datetime_of

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.instance.v1 import instance_events_pb2, instance_pb2
 from optaic.run.v1 import run_pb2, run_service_pb2
-from run_service.domain import RunEvent, next_status, run_not_found
+from run_service.domain.errors import run_not_found
+from run_service.domain.statuses import RunEvent, next_status
 from run_service.store import Connection
 from run_service.store import runs as run_store
 from run_service.use_cases.dependencies import Dependencies

@@ -7,7 +7,8 @@ from typing import Any
 
 from optaic.definition.v1 import definition_pb2
 from optaic.run.v1 import run_pb2, run_service_pb2
-from run_service.domain import CODE_CHANGED, RunEvent, RunStatus
+from run_service.domain.retries import CODE_CHANGED
+from run_service.domain.statuses import RunEvent, RunStatus
 from run_service.events import activity_row
 from run_service.store import Connection, activities, code_hashes
 from run_service.store import runs as run_store

@@ -6,7 +6,8 @@ from datetime import datetime
 
 from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.run.v1 import run_pb2, run_service_pb2
-from run_service.domain import ENDED, run_not_found
+from run_service.domain.errors import run_not_found
+from run_service.domain.statuses import ENDED
 from run_service.events import SERVICE, forget_profile
 from run_service.store import activities
 from run_service.store import runs as run_store

@@ -13,19 +13,10 @@ from google.protobuf.message import Message
 from optaic.common.v1 import flow_pb2
 from optaic.run.v1 import run_pb2, run_report_service_pb2
 from redaction import redact, redact_value
-from run_service.domain import (
-    ENDED,
-    RunEvent,
-    RunStatus,
-    check_executor,
-    check_fence,
-    fenced,
-    is_executor,
-    next_status,
-    run_ended,
-    run_not_found,
-    summarize_columns,
-)
+from run_service.domain.errors import fenced, run_ended, run_not_found
+from run_service.domain.executors import check_executor, check_fence, is_executor
+from run_service.domain.statuses import ENDED, RunEvent, RunStatus, next_status
+from run_service.domain.timeline import summarize_columns
 from run_service.events import activity_row, run_event
 from run_service.store import Connection, activities, queues
 from run_service.store import runs as run_store

@@ -10,18 +10,11 @@ from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 
 from optaic.run.v1 import run_pb2, run_service_pb2
-from run_service.domain import (
-    ENDED,
-    check_allow_deletion,
-    check_force,
-    check_parameters,
-    instance_deleting,
-    is_partial_range,
-    run_active,
-    run_not_ended,
-    run_not_found,
-)
+from run_service.domain.admission import check_allow_deletion, check_force
+from run_service.domain.errors import instance_deleting, run_active, run_not_ended, run_not_found
 from run_service.domain.pairing import FlowRunState
+from run_service.domain.parameters import check_parameters, is_partial_range
+from run_service.domain.statuses import ENDED
 from run_service.events import activity_row, run_event
 from run_service.store import Connection
 from run_service.store import runs as run_store

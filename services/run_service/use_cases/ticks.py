@@ -10,7 +10,7 @@ import structlog
 from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.instance.v1 import instance_pb2, schedule_pb2
 from optaic.run.v1 import run_pb2
-from run_service.domain import RunEvent
+from run_service.domain.statuses import RunEvent
 from run_service.store import runs as run_store
 from run_service.store import ticks as store
 from run_service.store.ticks import FlowKey, Tick

@@ -6,15 +6,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from redaction import redact
-from run_service.domain import (
-    ENDED,
-    NOT_RETRIED,
-    RunEvent,
-    RunStatus,
-    retry_delay,
-    sources_of,
-    target_of,
-)
+from run_service.domain.retries import NOT_RETRIED, retry_delay
+from run_service.domain.statuses import ENDED, RunEvent, RunStatus, sources_of, target_of
 from run_service.events import activity_row, run_event
 from run_service.store import Connection, activities, queues
 from run_service.store import runs as run_store

@@ -8,7 +8,8 @@ from collections import deque
 from collections.abc import AsyncGenerator, Iterable
 
 from run_service.config import Settings
-from run_service.domain import ENDED, run_not_found
+from run_service.domain.errors import run_not_found
+from run_service.domain.statuses import ENDED
 from run_service.store import runs as run_store
 from run_service.store.records import Record
 from servicekit.database import Database

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import pytest
 
 from optaic.run.v1 import run_pb2, run_service_pb2
-from run_service.domain import ACTIVE
 from run_service.domain.pairing import FlowRunState
+from run_service.domain.statuses import ACTIVE
 from support.pairing_states import ROWS
 from support.run_service import refused
 from support.workshop import Case, Workshop, word

@@ -4,20 +4,11 @@ from datetime import timedelta
 
 import pytest
 
-from run_service.domain import (
-    RUN_KINDS,
-    Blocking,
-    RetryPolicy,
-    activity_type,
-    check_executor,
-    check_fence,
-    check_force,
-    check_upstreams,
-    choose_flow,
-    dispatch_delay,
-    retry_delay,
-    run_kind,
-)
+from run_service.domain.admission import Blocking, check_force, check_upstreams
+from run_service.domain.executors import check_executor, check_fence
+from run_service.domain.kinds import RUN_KINDS, choose_flow, run_kind
+from run_service.domain.retries import RetryPolicy, dispatch_delay, retry_delay
+from run_service.domain.timeline import activity_type
 from run_service.store.tables import extensions
 from servicekit.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 

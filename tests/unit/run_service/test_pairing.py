@@ -6,8 +6,8 @@ from datetime import timedelta
 import pytest
 
 from run_service.config import Settings
-from run_service.domain import ENDED, RunStatus
 from run_service.domain.pairing import TERMINAL, Closing, FlowRunState, Patience, close, end_of, next_step
+from run_service.domain.statuses import ENDED, RunStatus
 from support.pairing_states import COMBINATIONS, ROWS, Row
 
 _PATIENCE = Patience(start=timedelta(seconds=30), report=timedelta(seconds=10))

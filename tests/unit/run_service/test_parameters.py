@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from run_service.domain import check_parameters
+from run_service.domain.parameters import check_parameters
 from servicekit.errors import InvalidArgumentError
 
 

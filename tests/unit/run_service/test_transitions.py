@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from run_service.domain import ACTIVE, ENDED, RunEvent, RunStatus, next_status, sources_of, target_of
+from run_service.domain.statuses import ACTIVE, ENDED, RunEvent, RunStatus, next_status, sources_of, target_of
 from servicekit.errors import FailedPreconditionError
 
 _ALLOWED = {

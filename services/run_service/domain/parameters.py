@@ -1,0 +1,75 @@
+"""The parameters that a run of a flow may have."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from datetime import date
+
+from servicekit.errors import FieldViolation, InvalidArgumentError
+
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_PARAMETERS = {"refresh": ("start", "end", "data_date", "repin_types")}  # by flow kind
+_SWITCHES = ("repin_types",)  # true or false; the others are dates
+_RANGE = ("start", "end")  # those that leave dates out
+
+
+def check_parameters(flow_kind: str, parameters: Mapping[str, object], *, is_full: bool) -> None:
+    """Refuse what is no parameter of the flow: configuration belongs to the instance, where lineage sees it move.
+
+    Raises:
+        InvalidArgumentError: INVALID_ARGUMENT, naming every parameter that is unknown or malformed.
+    """
+    known = _PARAMETERS.get(flow_kind, ())
+    violations = []
+    dates: dict[str, date] = {}
+    for name, value in sorted(parameters.items()):
+        if name not in known:
+            allowed = f"only {', '.join(known)}" if known else "it takes none"
+            text = f"is no parameter of a {flow_kind} flow, {allowed}; configure the instance instead"
+            violations.append(FieldViolation(f"parameters.{name}", text, "INVALID_ARGUMENT"))
+            continue
+        if name in _SWITCHES:
+            if text := _check_switch(value, is_full=is_full and not is_partial_range(parameters)):
+                violations.append(FieldViolation(f"parameters.{name}", text, "INVALID_ARGUMENT"))
+            continue
+        try:
+            dates[name] = _read_date(value)
+        except ValueError:
+            text = (
+                f"{value!r} is no date, YYYY-MM-DD"
+                if isinstance(value, str)
+                else "must be a text, YYYY-MM-DD"
+            )
+            violations.append(FieldViolation(f"parameters.{name}", text, "INVALID_ARGUMENT"))
+    if "start" in dates and "end" in dates and dates["start"] > dates["end"]:
+        violations.append(FieldViolation("parameters.start", "is after end", "INVALID_ARGUMENT"))
+    if violations:
+        text = "; ".join(f"{violation.field} {violation.description}" for violation in violations)
+        raise InvalidArgumentError("INVALID_ARGUMENT", text, field_violations=violations)
+
+
+def _read_date(value: object) -> date:
+    """Return a date as workers read it, too.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(value, str) or not _DATE.fullmatch(value):
+        raise ValueError(value)
+    return date.fromisoformat(value)
+
+
+def _check_switch(value: object, *, is_full: bool) -> str:
+    if not isinstance(value, bool):
+        return "must be true or false"
+    return (
+        ""
+        if is_full or not value
+        else "goes with mode FULL and all dates: types are pinned from everything there is"
+    )
+
+
+def is_partial_range(parameters: Collection[str]) -> bool:
+    """Return whether a run with these parameters leaves dates out."""
+    return any(name in parameters for name in _RANGE)

@@ -1,0 +1,68 @@
+"""The life of a run: its statuses, and which event leads from one to another."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from run_service.domain.errors import run_ended
+from servicekit.errors import FailedPreconditionError
+
+
+class RunStatus(StrEnum):
+    """Where a run is in its life; the transitions are in TRANSITIONS."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class RunEvent(StrEnum):
+    """What may happen to a run that exists."""
+
+    STARTED = "started"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+TRANSITIONS: dict[tuple[RunStatus, RunEvent], RunStatus] = {
+    (RunStatus.PENDING, RunEvent.STARTED): RunStatus.RUNNING,
+    (RunStatus.PENDING, RunEvent.FAILED): RunStatus.FAILED,  # dispatch expired, or the orchestrator gave up
+    (RunStatus.PENDING, RunEvent.CANCELLED): RunStatus.CANCELLED,
+    (RunStatus.RUNNING, RunEvent.COMPLETED): RunStatus.COMPLETED,
+    (RunStatus.RUNNING, RunEvent.FAILED): RunStatus.FAILED,
+    (RunStatus.RUNNING, RunEvent.CANCELLED): RunStatus.CANCELLED,
+}
+ACTIVE = frozenset({RunStatus.PENDING, RunStatus.RUNNING})
+ENDED = frozenset(RunStatus) - ACTIVE
+
+
+def next_status(run_id: str, status: RunStatus, event: RunEvent) -> RunStatus:
+    """Return the status after the event.
+
+    Raises:
+        FailedPreconditionError: RUN_ENDED, or RUN_NOT_STARTED for a completion of a pending run.
+    """
+    following = TRANSITIONS.get((status, event))
+    if following is not None:
+        return following
+    if status in ENDED:
+        raise run_ended(run_id, status)
+    if status is RunStatus.PENDING:
+        raise FailedPreconditionError(
+            "RUN_NOT_STARTED", f"run {run_id} has not started", metadata={"run_id": run_id}
+        )
+    raise FailedPreconditionError("FENCED", f"run {run_id} has been started", metadata={"run_id": run_id})
+
+
+def sources_of(event: RunEvent) -> frozenset[RunStatus]:
+    """Return the statuses in which the event is possible; the guard of the SQL update."""
+    return frozenset(status for status, happening in TRANSITIONS if happening is event)
+
+
+def target_of(event: RunEvent) -> RunStatus:
+    """Return the status that the event leads to, wherever it is possible."""
+    (target,) = {following for (_, happening), following in TRANSITIONS.items() if happening is event}
+    return target
