@@ -12,6 +12,7 @@ from uuid import UUID
 import structlog
 
 from redaction import redact
+from servicekit.backoff import backoff
 from worker.children import Child, Forkserver
 from worker.config import Settings
 from worker.deaths import report_death
@@ -25,7 +26,7 @@ from worker.prefect_adapter import (
 )
 from worker.ticket import Ticket, TicketInvalidError
 
-_LONGEST_DELAY = 5.0
+_FIRST_DELAY, _LONGEST_DELAY = 0.2, 5.0
 _CALL_SECONDS = 10.0  # one call to Prefect
 _RECORD_ATTEMPTS = 60
 _KILL_SECONDS = 4.0
@@ -46,7 +47,7 @@ class Executor:
     async def run(self, stop: asyncio.Event) -> None:
         """Execute what is due until `stop` is set; then end what is under way."""
         watch = asyncio.create_task(self._watch_cancellations(), name="cancellations")
-        delay, is_pool_sure = self._settings.poll_seconds, False
+        failures, is_pool_sure = 0, False
         try:
             while not stop.is_set():
                 try:
@@ -55,9 +56,10 @@ class Executor:
                             await self._pool.ensure()
                             is_pool_sure = True
                         await self._poll()
-                    delay = self._settings.poll_seconds
+                    failures, delay = 0, self._settings.poll_seconds
                 except Exception as error:  # noqa: BLE001 - whatever Prefect does, the worker stays
-                    delay = min(2 * delay, _LONGEST_DELAY)
+                    failures += 1
+                    delay = backoff(failures, first=2 * self._settings.poll_seconds, longest=_LONGEST_DELAY)
                     _log.warning("Prefect does not answer", error=repr(error), delay=delay)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(delay):  # wait_for may lose a cancellation on Python 3.11
@@ -162,13 +164,13 @@ class Executor:
 
     async def _record(self, call: Callable[[], Awaitable[None]]) -> None:
         """Tell Prefect, again and again while it is away."""
-        for attempt in range(_RECORD_ATTEMPTS):
+        for attempt in range(1, _RECORD_ATTEMPTS + 1):
             try:
                 async with asyncio.timeout(_CALL_SECONDS):
                     await call()
             except Exception as error:  # noqa: BLE001 - tried again
                 _log.warning("state not recorded", error=repr(error), attempt=attempt)
-                await asyncio.sleep(min(0.2 * 2**attempt, _LONGEST_DELAY))
+                await asyncio.sleep(backoff(attempt, first=_FIRST_DELAY, longest=_LONGEST_DELAY))
             else:
                 return
         _log.error("state not recorded", attempts=_RECORD_ATTEMPTS)

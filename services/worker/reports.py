@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -13,6 +12,7 @@ import structlog
 
 from optaic.run.v1 import run_report_service_pb2, run_report_service_pb2_grpc
 from redaction import redact
+from servicekit.backoff import backoff
 from servicekit.errors import DomainError
 from servicekit.status import from_rpc_error
 
@@ -27,8 +27,7 @@ _TRANSIENT = frozenset(
 )
 # After one of these every further report would be refused as well.
 _LOST = frozenset({"FENCED", "RUN_ENDED", "RUN_NOT_FOUND"})
-_FIRST_DELAY = 0.1
-_LONGEST_DELAY = 5.0
+_FIRST_DELAY, _LONGEST_DELAY, _JITTER = 0.1, 5.0, 0.2
 _SHORTEST_GAP = 0.25  # between heartbeats that news of progress caused
 _LONGEST_MESSAGE = 1024  # characters; the contract's limit
 _log = structlog.get_logger(__name__)
@@ -48,16 +47,17 @@ async def persist(call: Callable[[], Awaitable[_T]], patience: float) -> _T:
     Raises:
         DomainError: the service refused, or was away for too long.
     """
-    limit, delay = time.monotonic() + patience, _FIRST_DELAY
+    limit, failures = time.monotonic() + patience, 0
     while True:
         try:
             return await call()
         except grpc.aio.AioRpcError as error:
+            failures += 1
+            delay = backoff(failures, first=_FIRST_DELAY, longest=_LONGEST_DELAY, jitter=_JITTER)
             if error.code() not in _TRANSIENT or time.monotonic() + delay > limit:
                 raise from_rpc_error(error) from error
             _log.warning("report repeated", code=error.code().name, detail=error.details(), delay=delay)
-        await asyncio.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, no secret
-        delay = min(2 * delay, _LONGEST_DELAY)
+        await asyncio.sleep(delay)
 
 
 class Progress:

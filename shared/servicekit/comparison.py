@@ -19,6 +19,7 @@ import structlog
 from google.protobuf.message import DecodeError, Message
 
 from servicekit import context
+from servicekit.backoff import backoff
 from servicekit.broker import Broker, LiveMessage, connected
 
 _ROOT = "optaic-compare"
@@ -39,7 +40,7 @@ Lacked: TypeAlias = Hashable  # the state of something that somebody has not hea
 class _Lack:
     what: Lacked
     due: float
-    pause: float
+    asked: int = 0  # how often
 
 
 class Lacks:
@@ -61,15 +62,15 @@ class Lacks:
         for key, what in lacked.items():
             lack = self._lacks.pop((scope, key), None)
             if lack is None or lack.what != what:
-                lack = _Lack(what, now + self._grace, self._grace)
+                lack = _Lack(what, now + self._grace)
             found[key] = self._lacks[(scope, key)] = lack
         for key in sorted(found, key=lambda key: found[key].due):  # first those that were never asked for
             lack = found[key]
             if at_once or (now >= lack.due and count < _MOST_ASKED):
                 chosen.append(key)
                 count += 1
-                lack.pause = min(2 * lack.pause, _LONGEST_PAUSE)
-                lack.due = now + lack.pause
+                lack.asked += 1
+                lack.due = now + backoff(lack.asked, first=2 * self._grace, longest=_LONGEST_PAUSE)
         self._asked[scope] = (begin, count)
         while len(self._lacks) > _MOST_REMEMBERED:
             del self._lacks[next(iter(self._lacks))]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from servicekit.backoff import backoff
+
 LEASE = timedelta(minutes=15)  # longer than a worker tries
-_FIRST_DELAY, _LONGEST_DELAY = timedelta(minutes=1), timedelta(days=1)
+_FIRST_DELAY, _LONGEST_DELAY = 60.0, 86_400.0  # seconds: a minute and a day
 
 
 def deleted_until(now: datetime, grace_seconds: float) -> datetime:
@@ -20,4 +22,4 @@ def remove_time(delete_time: datetime, due_time: datetime, grace_seconds: float)
 
 def retry_delay(attempts: int) -> timedelta:
     """Return how long to wait after a number of attempts: the wait doubles each time, up to a day."""
-    return min(_LONGEST_DELAY, _FIRST_DELAY * (1 << min(max(attempts - 1, 0), 20)))
+    return timedelta(seconds=backoff(max(attempts, 1), first=_FIRST_DELAY, longest=_LONGEST_DELAY))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -23,13 +22,14 @@ from instance_service.use_cases.pairing import Verdict
 from instance_service.use_cases.revisions import follow_newest
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance
 from optaic.plugins.words import say_error
+from servicekit.backoff import backoff
 
 _BATCH = 100
 # A claim of a process that was killed is taken over after this; a slower one is repeated, which changes nothing.
 _LEASE_SECONDS = 10.0
-_FIRST_DELAY = 0.25
-_LONGEST_DELAY = 5.0
-_LONGEST_PAUSE = 2.0
+_FIRST_DELAY, _LONGEST_DELAY = 0.5, 5.0  # until an instance is tried again
+_JITTER = 0.25  # so that replicas do not meet
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 2.0  # until a system that did not answer is asked again
 _PATIENCE = 0.5  # for the batch before of the same systems
 _log = structlog.get_logger(__name__)
 
@@ -46,8 +46,8 @@ class _Gate:
         return self.resume_time is not None and now < self.resume_time
 
     def close(self, now: datetime, error: OutsideUnavailableError) -> None:
-        pause = min(_LONGEST_PAUSE, _FIRST_DELAY * 2 ** min(self.failures, 10))
         self.failures, self.error = self.failures + 1, error
+        pause = backoff(self.failures, first=_FIRST_PAUSE, longest=_LONGEST_PAUSE)
         self.resume_time = now + timedelta(seconds=pause)
 
     def open(self) -> None:
@@ -260,5 +260,5 @@ def _refused(system: Pairing, text: str) -> Verdict:
 
 
 def _delay(attempts: int) -> float:
-    """Return the seconds until the next attempt: doubled each time, spread so that replicas do not meet."""
-    return float(min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(attempts, 10)) * random.uniform(0.75, 1.25))  # noqa: S311 - no secret
+    """Return the seconds until the next attempt, after so many."""
+    return backoff(attempts, first=_FIRST_DELAY, longest=_LONGEST_DELAY, jitter=_JITTER)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from instance_service.events import Events
 from instance_service.store.tables import Connection
+from servicekit.backoff import backoff
 from servicekit.clock import Clock
 from servicekit.database import Database
 from servicekit.ids import IdSource
@@ -41,19 +42,20 @@ class Signal:
 
         It is time when notified, and now and then besides: what another replica does is not announced here.
         """
-        event, pause = asyncio.Event(), _FIRST_PAUSE
+        event, silences = asyncio.Event(), 0
 
         async def wait(seconds: float) -> None:
-            nonlocal pause
+            nonlocal silences
+            pause = backoff(silences + 1, first=_FIRST_PAUSE, longest=_LONGEST_PAUSE)
             try:
                 # Not wait_for, which may lose a cancellation on Python 3.11.
                 async with asyncio.timeout(min(seconds, pause)):
                     await event.wait()
             except TimeoutError:
-                pause = min(pause * 2, _LONGEST_PAUSE)
+                silences += 1
             else:
                 event.clear()
-                pause = _FIRST_PAUSE
+                silences = 0
 
         self._listeners[instance_id].add(event)
         try:
