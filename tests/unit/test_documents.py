@@ -10,7 +10,8 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.
 # A document may leave out the folders that lead to a package.
 HOMES = ("shared", "services", "deploy", "third_party")
 # `optaic/manager` is a label; a path within `optaic` is known by its ending.
-FOLDERS = {path.name for home in (".", *HOMES) for path in (ROOT / home).iterdir() if path.is_dir()} - {"optaic"}
+_PACKAGES = {path.name for home in (".", *HOMES) for path in (ROOT / home).iterdir() if path.is_dir()}
+FOLDERS = _PACKAGES - {"optaic"}
 ENDINGS = (".py", ".proto", ".md", ".toml", ".binpb", ".yaml")
 
 _FENCE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
@@ -26,7 +27,9 @@ def _paths(text: str) -> set[str]:
     words = {span for span in spans if re.fullmatch(r"[\w.*<>/-]+", span)}
     named = {word for word in words if word.partition("/")[0] in FOLDERS and "/" in word}
     trees = {line for fence in _FENCE.findall(text) for line in _TREE_LINE.findall(fence)}
-    return named | trees | {word for word in words if word.endswith(ENDINGS) and not word.startswith(("*", "."))}
+    return (
+        named | trees | {word for word in words if word.endswith(ENDINGS) and not word.startswith(("*", "."))}
+    )
 
 
 def _exists(path: str) -> bool:
