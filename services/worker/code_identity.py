@@ -14,7 +14,10 @@ from worker.module_graph import ModuleGraph
 
 _OWN = "optaic"  # the package that this module belongs to
 _WORKER, _PUBLIC = (Path(each).parent.resolve() for each in (__file__, optaic.__file__))
-_COMPUTING = (_WORKER, _PUBLIC / "expression", _PUBLIC / "plugins")  # what of it a plugin may execute
+_COMPUTING = (
+    _WORKER,
+    *(_PUBLIC / each for each in ("expression", "plugins", "rules")),
+)  # what of it a plugin may execute
 
 
 def _read_release() -> str:

@@ -8,17 +8,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from instance_service.domain.flows import COMPOSED_KINDS, Edge
+from optaic.rules.backtests import EQUAL_WEIGHT, complete_config
 
-_BACKTEST_DEFAULTS: dict[str, Any] = {
-    "rebalance_frequency": "monthly",
-    "transaction_costs": 0.001,
-    "slippage_model": "none",
-    "top_n": 5,
-    "initial_capital": 1_000_000.0,
-    "primary_weight": 1.0,
-    "execution_lag": 1,
-}
-_SLIPPAGE_RATES = {"none": 0.0, "fixed": 0.0005, "linear": 0.1}
 _CONTRACT_DEFAULTS: dict[str, Any] = {
     "min_value": None,
     "max_value": None,
@@ -83,20 +74,12 @@ def signal_contract(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def backtest_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return a backtest's settings with its defaults filled in; the order of the universe does not count."""
-    config = {
-        **_BACKTEST_DEFAULTS,
-        **{key: value for key, value in given.get("config", {}).items() if value != ""},
-    }
-    model = config["slippage_model"]
-    if model == "none":  # a rate that nothing uses
-        config.pop("slippage_rate", None)
-    config.setdefault("slippage_rate", _SLIPPAGE_RATES[model])
     assets = given.get("assets", {})
     dates = given.get("date_range", {})
     return {
-        "config": config,
+        "config": complete_config(given.get("config", {})),
         "universe": sorted(assets.get("universe", ())),
-        "benchmark": assets.get("benchmark") or "equal_weight",
+        "benchmark": assets.get("benchmark") or EQUAL_WEIGHT,
         "start": dates.get("start", ""),
         "end": dates.get("end", ""),
     }

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import polars as pl
 
 from optaic.plugins import MissingInput, NoDataInRange, SchemaMismatch, UnknownEntity, take_days, zone_of
-from worker.backtest.settings import EQUAL_WEIGHT, BacktestSettings
+from optaic.rules.backtests import EQUAL_WEIGHT
+from worker.backtest.settings import BacktestSettings
 
 Matrix = npt.NDArray[np.float64]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from optaic.plugins import InvalidConfig
+from optaic.rules.backtests import DEFAULTS, EQUAL_WEIGHT, complete_config, limits_of
 from worker.builtin.parameters import (
     read_choice,
     read_date,
@@ -17,8 +18,6 @@ from worker.builtin.parameters import (
     read_text,
     read_whole,
 )
-
-EQUAL_WEIGHT = "equal_weight"
 
 
 class Frequency(StrEnum):
@@ -37,7 +36,7 @@ class Slippage(StrEnum):
     LINEAR = "linear"  # rate x (|trade| / NAV) x |trade|
 
 
-_DEFAULT_RATES: Mapping[Slippage, float] = {Slippage.NONE: 0.0, Slippage.FIXED: 0.0005, Slippage.LINEAR: 0.1}
+_FREQUENCY, _SLIPPAGE = Frequency(DEFAULTS.rebalance_frequency), Slippage(DEFAULTS.slippage_model)
 
 
 @dataclass(frozen=True)
@@ -48,13 +47,13 @@ class BacktestSettings:
     benchmark: str = EQUAL_WEIGHT  # or an entity
     start: dt.date | None = None  # None: the first session
     end: dt.date | None = None  # None: the last session
-    rebalance_frequency: Frequency = Frequency.MONTHLY
-    transaction_costs: float = 0.001  # commission, as a share of the traded value
-    slippage_model: Slippage = Slippage.NONE
+    rebalance_frequency: Frequency = _FREQUENCY
+    transaction_costs: float = DEFAULTS.transaction_costs  # commission, as a share of the traded value
+    slippage_model: Slippage = _SLIPPAGE
     slippage_rate: float = 0.0
-    top_n: int = 5
-    initial_capital: float = 1_000_000.0
-    primary_weight: float = 1.0  # the secondary signals share the rest equally
+    top_n: int = DEFAULTS.top_n
+    initial_capital: float = DEFAULTS.initial_capital
+    primary_weight: float = DEFAULTS.primary_weight  # the secondary signals share the rest equally
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, object]) -> BacktestSettings:
@@ -63,8 +62,9 @@ class BacktestSettings:
         Raises:
             InvalidConfig: a value is of a wrong type or out of bounds, or the range ends before it starts.
         """
-        assets, dates, config = (read_section(spec, name) for name in ("assets", "date_range", "config"))
-        model = Slippage(read_choice(config, "slippage_model", [*Slippage], Slippage.NONE))
+        assets, dates, given = (read_section(spec, name) for name in ("assets", "date_range", "config"))
+        config = complete_config(given)
+        model = Slippage(read_choice(config, "slippage_model", [*Slippage]))
         start, end = read_date(dates, "start"), read_date(dates, "end")
         if start and end and end < start:
             raise InvalidConfig(f"date_range: ends on {end}, before it starts on {start}")
@@ -73,15 +73,24 @@ class BacktestSettings:
             benchmark=read_text(assets, "benchmark", EQUAL_WEIGHT),
             start=start,
             end=end,
-            rebalance_frequency=Frequency(
-                read_choice(config, "rebalance_frequency", [*Frequency], Frequency.MONTHLY)
-            ),
-            transaction_costs=read_number(config, "transaction_costs", 0.001, minimum=0.0, maximum=1.0),
+            rebalance_frequency=Frequency(read_choice(config, "rebalance_frequency", [*Frequency])),
+            transaction_costs=_read(config, "transaction_costs"),
             slippage_model=model,
-            slippage_rate=read_number(
-                config, "slippage_rate", _DEFAULT_RATES[model], minimum=0.0, maximum=10.0
-            ),
-            top_n=read_whole(config, "top_n", 5, minimum=1, maximum=100_000),
-            initial_capital=read_number(config, "initial_capital", 1_000_000.0, minimum=0.01, maximum=1e15),
-            primary_weight=read_number(config, "primary_weight", 1.0, minimum=0.0, maximum=1.0),
+            slippage_rate=_read(config, "slippage_rate"),
+            top_n=_read_whole(config, "top_n"),
+            initial_capital=_read(config, "initial_capital"),
+            primary_weight=_read(config, "primary_weight"),
         )
+
+
+def _read(config: Mapping[str, object], setting: str) -> float:
+    limits = limits_of(setting)
+    value = read_number(config, setting, minimum=limits.minimum, maximum=limits.maximum)
+    if value >= limits.below:
+        raise InvalidConfig(f"{setting}: must be less than {limits.below:g}, not {value:g}")
+    return value
+
+
+def _read_whole(config: Mapping[str, object], setting: str) -> int:
+    limits = limits_of(setting)
+    return read_whole(config, setting, minimum=int(limits.minimum), maximum=int(limits.maximum))

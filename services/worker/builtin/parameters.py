@@ -33,8 +33,8 @@ def read_text(config: Config, name: str, default: str | None = None) -> str:
     return value
 
 
-def read_choice(config: Config, name: str, choices: Sequence[str], default: str) -> str:
-    """One of some texts."""
+def read_choice(config: Config, name: str, choices: Sequence[str], default: str | None = None) -> str:
+    """One of some texts; required without a default."""
     value = read_text(config, name, default)
     if value not in choices:
         raise InvalidConfig(f"{name}: must be one of {', '.join(choices)}, not {say_value(value)}")
@@ -42,9 +42,14 @@ def read_choice(config: Config, name: str, choices: Sequence[str], default: str)
 
 
 def read_number(
-    config: Config, name: str, default: float, *, minimum: float = -math.inf, maximum: float = math.inf
+    config: Config,
+    name: str,
+    default: float | None = None,
+    *,
+    minimum: float = -math.inf,
+    maximum: float = math.inf,
 ) -> float:
-    """A finite number between bounds, both included."""
+    """A finite number between bounds, both included; required without a default."""
     value = config.get(name)
     value = default if value is None else value
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -54,7 +59,7 @@ def read_number(
     return float(value)
 
 
-def read_whole(config: Config, name: str, default: int, *, minimum: int, maximum: int) -> int:
+def read_whole(config: Config, name: str, default: int | None = None, *, minimum: int, maximum: int) -> int:
     """A whole number; JSON and protobuf hold it as a float."""
     value = read_number(config, name, default, minimum=minimum, maximum=maximum)
     if not value.is_integer():

@@ -1,0 +1,123 @@
+"""A default or limit of backtests stands in one place: contract, fingerprints and worker agree on it."""
+
+import dataclasses
+import re
+from typing import Any
+
+import pytest
+
+from buf.validate import validate_pb2
+from instance_service.domain.fingerprints import backtest_settings
+from optaic.instance.v1.spec_pb2 import BacktestConfig, BacktestSpec
+from optaic.plugins import InvalidConfig
+from optaic.rules import backtests
+from optaic.rules.backtests import DEFAULTS, EQUAL_WEIGHT, SLIPPAGE_RATES, limits_of
+from support.contract import comments
+from worker.backtest import BacktestSettings
+from worker.backtest.settings import Frequency, Slippage
+
+CONFIG = "optaic.instance.v1.BacktestConfig"
+OTHERS: dict[str, Any] = {
+    "rebalance_frequency": "weekly",
+    "transaction_costs": 0.01,
+    "slippage_model": "fixed",
+    "top_n": 7,
+    "initial_capital": 5.0,
+    "primary_weight": 0.5,
+}
+NUMBERS = ("transaction_costs", "slippage_rate", "top_n", "initial_capital", "primary_weight")
+
+
+def stated(setting: str) -> list[str]:
+    """Return what a setting's comment in the contract says that its absence means."""
+    return re.findall(r"(?:absent|empty) means `?([\w,]+(?:\.\d+)?)", comments()[f"{CONFIG}.{setting}"])
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(DEFAULTS)])
+def test_the_contract_states_the_default(field: str) -> None:
+    (text,) = stated(field)
+    default = getattr(DEFAULTS, field)
+    assert text == default if isinstance(default, str) else float(text.replace(",", "")) == default
+
+
+def test_the_contract_states_the_slippage_rates() -> None:
+    assert [float(text) for text in stated("slippage_rate")] == [
+        SLIPPAGE_RATES["fixed"],
+        SLIPPAGE_RATES["linear"],
+    ]
+    assert set(SLIPPAGE_RATES) == set(Slippage)
+
+
+def test_every_setting_of_the_contract_has_a_default() -> None:
+    names = {field.name for field in BacktestConfig.DESCRIPTOR.fields}
+    assert backtests.complete_config({}).keys() == names
+
+
+def test_the_contract_states_the_benchmark() -> None:
+    assert f"empty means `{EQUAL_WEIGHT}`" in comments()["optaic.instance.v1.BacktestSpec.Assets.benchmark"]
+    assert BacktestSettings.from_spec({}).benchmark == backtest_settings({})["benchmark"] == EQUAL_WEIGHT
+
+
+@pytest.mark.parametrize("field", sorted(OTHERS))
+def test_a_changed_default_reaches_the_worker_and_the_fingerprint(
+    monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
+    before = backtest_settings({})
+    monkeypatch.setattr(backtests, "DEFAULTS", dataclasses.replace(DEFAULTS, **{field: OTHERS[field]}))
+    assert getattr(BacktestSettings.from_spec({}), field) == OTHERS[field]
+    assert backtest_settings({})["config"][field] == OTHERS[field]
+    assert backtest_settings({}) != before
+    said = {"config": {field: getattr(DEFAULTS, field)}}  # what does not rely on the default stays
+    assert backtest_settings(said) == before
+
+
+@pytest.mark.parametrize("model", Slippage)
+def test_a_changed_slippage_rate_reaches_the_worker_and_the_fingerprint(
+    monkeypatch: pytest.MonkeyPatch, model: Slippage
+) -> None:
+    monkeypatch.setattr(backtests, "SLIPPAGE_RATES", {**SLIPPAGE_RATES, model: 0.3})
+    spec = {"config": {"slippage_model": model}}
+    assert BacktestSettings.from_spec(spec).slippage_rate == 0.3
+    assert backtest_settings(spec)["config"]["slippage_rate"] == 0.3
+
+
+@pytest.mark.parametrize(
+    ("field", "words"), [("rebalance_frequency", Frequency), ("slippage_model", Slippage)]
+)
+def test_the_worker_knows_the_words_of_the_contract(field: str, words: Any) -> None:
+    options = BacktestConfig.DESCRIPTOR.fields_by_name[field].GetOptions()
+    admitted = getattr(options.Extensions[validate_pb2.field].string, "in")
+    assert set(admitted) - {""} == set(words)
+
+
+def edges(setting: str) -> tuple[list[float], list[float]]:
+    """Return the outermost numbers that a setting may have, and the next beyond them."""
+    limits = limits_of(setting)
+    step = 1 if setting == "top_n" else 1e-9
+    excluded = limits.below < limits.maximum
+    top = limits.below - step if excluded else limits.maximum
+    over = limits.below if excluded else limits.maximum * 2
+    return [limits.minimum, top], [limits.minimum - step, over]
+
+
+@pytest.mark.parametrize("setting", NUMBERS)
+def test_the_worker_has_the_limits_of_the_contract(setting: str) -> None:
+    inside, outside = edges(setting)
+    for value in inside:
+        config = {"slippage_model": "linear", setting: value}
+        assert getattr(BacktestSettings.from_spec({"config": config}), setting) == value
+    for value in outside:
+        with pytest.raises(InvalidConfig, match=setting):
+            BacktestSettings.from_spec({"config": {"slippage_model": "linear", setting: value}})
+
+
+def test_the_limits_are_those_that_the_contract_states() -> None:
+    assert (limits_of("top_n").minimum, limits_of("top_n").maximum) == (1, 10_000)
+    assert (limits_of("transaction_costs").minimum, limits_of("transaction_costs").below) == (0, 1)
+    assert (limits_of("execution_lag").minimum, limits_of("execution_lag").maximum) == (1, 1)
+
+
+def test_settings_that_the_contract_admits_are_read_as_it_has_them() -> None:
+    spec = BacktestSpec(config=BacktestConfig(top_n=10_000, execution_lag=1))
+    read = BacktestSettings.from_spec({"config": {"top_n": float(spec.config.top_n), "execution_lag": 1.0}})
+    assert read.top_n == 10_000
