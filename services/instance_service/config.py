@@ -4,26 +4,13 @@ from pathlib import Path
 
 from pydantic import Field
 
+from servicekit.prefect import PrefectCallerSettings
 from servicekit.settings import ServiceSettings
 
 
-class Settings(ServiceSettings):
-    """Dependencies variables are the field names in upper case after `OPTAIC_`."""
+class Settings(PrefectCallerSettings, ServiceSettings):
+    """What instance-service adds to every service's settings."""
 
-    prefect_api_url: str = Field(
-        default="http://127.0.0.1:4200/api", description="Prefect's API; it may be down, also at start."
-    )
-    prefect_api_key: str = Field(
-        default="",
-        repr=False,
-        description="Key for Prefect Cloud, sent as a bearer token; empty: none is sent.",
-    )
-    prefect_auth_string: str = Field(
-        default="",
-        repr=False,
-        description="PREFECT_SERVER_API_AUTH_STRING of a Prefect server of one's own; goes before the key.",
-    )
-    prefect_timeout_seconds: float = Field(default=10.0, gt=0, description="Longest single call of Prefect.")
     work_pool: str = Field(default="optaic", description="Prefect work pool that every deployment names.")
     mlflow_url: str = Field(
         default="http://127.0.0.1:5000", description="MLflow's server; it may be down, also at start."

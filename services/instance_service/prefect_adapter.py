@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import datetime as dt
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
@@ -14,6 +13,7 @@ from instance_service.domain.flows import FLOW_NAME, FLOW_TAG, installation_tag
 from instance_service.domain.schedules import Timing
 from instance_service.ports import Deployment, Ensured, OutsideUnavailableError
 from optaic.plugins.words import say_error
+from servicekit import prefect
 
 _PAGE = 200
 _CONCURRENCY = 4  # Prefect serves 25 to 40 writes per second, however many ask at once
@@ -22,7 +22,6 @@ _PARAMETER_SCHEMA = {
     "type": "object",
     "properties": {name: {"type": "string"} for name in ("tenant_id", "instance_id", "flow_kind", "run_id")},
 }
-_CREDENTIALS = "OPTAIC_PREFECT_API_KEY or _AUTH_STRING"
 _JSON = dict[str, Any]
 # The same of every deployment, sent and compared: an edit of any of these changes what runs, or whether it does.
 _FIXED: _JSON = {
@@ -50,7 +49,7 @@ class PrefectDeployments:
         self._client = httpx.AsyncClient(
             base_url=api_url.rstrip("/") + "/",
             timeout=timeout_seconds,
-            headers=_authorization(api_key, auth_string),
+            headers=prefect.authorization(api_key, auth_string),
             limits=httpx.Limits(max_connections=2 * _CONCURRENCY),
             trust_env=False,
         )
@@ -178,10 +177,10 @@ class PrefectDeployments:
                 message = f"Prefect has no work pool {self._work_pool!r} yet: no worker has started"
                 raise OutsideUnavailableError("WorkPoolMissing", message)
         if response.status_code == httpx.codes.UNAUTHORIZED:
-            message = f"Prefect does not accept {_CREDENTIALS}: {response.status_code}: {text}"
+            message = f"Prefect does not accept {prefect.CREDENTIALS}: {response.status_code}: {text}"
             raise OutsideUnavailableError("PrefectUnauthorized", message)
         if response.status_code == httpx.codes.FORBIDDEN:  # of one deployment, and not of its neighbours
-            message = f"Prefect does not allow this to {_CREDENTIALS}: {response.status_code}: {text}"
+            message = f"Prefect does not allow this to {prefect.CREDENTIALS}: {response.status_code}: {text}"
             raise _RefusedError("PrefectUnauthorized", message)
         if response.is_client_error and response.status_code != httpx.codes.TOO_MANY_REQUESTS:
             raise _RefusedError("PrefectRefused", f"{response.status_code}: {text}")
@@ -190,13 +189,6 @@ class PrefectDeployments:
 
 class _RefusedError(OutsideUnavailableError):
     """Prefect answers, and says no: repeating the same will not help by itself."""
-
-
-def _authorization(api_key: str, auth_string: str) -> dict[str, str]:
-    """Return the header by which Prefect's own server, with the text, or Prefect Cloud, with the key, knows us."""
-    if auth_string:
-        return {"authorization": f"Basic {base64.b64encode(auth_string.encode()).decode()}"}
-    return {"authorization": f"Bearer {api_key}"} if api_key else {}
 
 
 def _read_json(response: httpx.Response) -> Any:

@@ -2,29 +2,15 @@
 
 from pydantic import Field
 
+from servicekit.prefect import PrefectCallerSettings
 from servicekit.settings import ServiceSettings
 
 
-class Settings(ServiceSettings):
+class Settings(PrefectCallerSettings, ServiceSettings):
     """What run-service adds to every service's settings."""
 
     instance_address: str = Field(default="127.0.0.1:50051", description="host:port of instance-service.")
     lineage_address: str = Field(default="127.0.0.1:50053", description="host:port of lineage-service.")
-    prefect_api_url: str = Field(
-        default="http://127.0.0.1:4200/api",
-        description="Prefect's REST API; it may be away, runs wait for it.",
-    )
-    prefect_api_key: str = Field(
-        default="",
-        repr=False,
-        description="Key for Prefect Cloud, sent as a bearer token; empty: none is sent.",
-    )
-    prefect_auth_string: str = Field(
-        default="",
-        repr=False,
-        description="PREFECT_SERVER_API_AUTH_STRING of a Prefect server of one's own; goes before the key.",
-    )
-    prefect_timeout_seconds: float = Field(default=10.0, gt=0, description="Longest single call to Prefect.")
     lease_seconds: float = Field(
         default=30.0, gt=0, description="A run not heard of for so long is given up as WORKER_LOST."
     )

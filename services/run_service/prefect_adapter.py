@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import itertools
 import uuid
 from collections.abc import Collection
@@ -21,6 +20,7 @@ from run_service.ports import (
     OrchestratorRefusedError,
     OrchestratorUnavailableError,
 )
+from servicekit import prefect
 
 _FLOW = "optaic"
 _PAGE = 200  # Prefect's limit
@@ -51,7 +51,7 @@ class PrefectOrchestrator:
         self._client = httpx.AsyncClient(
             base_url=settings.prefect_api_url.rstrip("/"),
             timeout=settings.prefect_timeout_seconds,
-            headers=_authorization(settings.prefect_api_key, settings.prefect_auth_string),
+            headers=prefect.authorization(settings.prefect_api_key, settings.prefect_auth_string),
             trust_env=False,
         )
         self._deployment_ids: dict[str, str] = {}
@@ -178,7 +178,7 @@ class PrefectOrchestrator:
         if response.status_code >= _SERVER_ERROR or response.status_code == _TOO_MANY:
             raise OrchestratorUnavailableError(f"{response.status_code}: {response.text[:500]}")
         if response.status_code == _UNAUTHORIZED:
-            text = f"OPTAIC_PREFECT_API_KEY or _AUTH_STRING is not accepted: {response.text[:500]}"
+            text = f"{prefect.CREDENTIALS} is not accepted: {response.text[:500]}"
             raise OrchestratorUnavailableError(text)
         return response
 
@@ -201,13 +201,6 @@ def _flow_run_of(found: dict[str, Any]) -> FlowRun | None:
     except ValueError:
         return None
     return FlowRun(ids[0], _state_of(found), tenant_id, ids[1], flow_kind, ids[2], scheduled_time)
-
-
-def _authorization(api_key: str, auth_string: str) -> dict[str, str]:
-    """Return the header by which Prefect's own server, with the text, or Prefect Cloud, with the key, knows us."""
-    if auth_string:
-        return {"authorization": f"Basic {base64.b64encode(auth_string.encode()).decode()}"}
-    return {"authorization": f"Bearer {api_key}"} if api_key else {}
 
 
 def _accepted(response: httpx.Response) -> Any:

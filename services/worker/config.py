@@ -7,19 +7,15 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from redaction import redact_urls
+from servicekit.prefect import PrefectSettings
 
 CodeCheck = Literal["auto", "refuse", "warn"]
 
 
-class Settings(BaseSettings):
+class Settings(PrefectSettings):
     """Environment variables are the field names in upper case after `OPTAIC_`."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="OPTAIC_", frozen=True, extra="ignore", hide_input_in_errors=True
-    )
 
     instance_address: str = Field(description="host:port of instance-service.")
     run_address: str = Field(description="host:port of run-service.")
@@ -33,17 +29,6 @@ class Settings(BaseSettings):
     )
     log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
 
-    prefect_api_url: str = Field(default="http://127.0.0.1:4200/api", description="Prefect's API.")
-    prefect_api_key: str = Field(
-        default="",
-        repr=False,
-        description="Key for Prefect Cloud, sent as a bearer token; empty: none is sent.",
-    )
-    prefect_auth_string: str = Field(
-        default="",
-        repr=False,
-        description="PREFECT_SERVER_API_AUTH_STRING of a Prefect server of one's own; goes before the key.",
-    )
     work_pool: str = Field(
         default="optaic", min_length=1, description="Work pool that is polled; made if absent."
     )

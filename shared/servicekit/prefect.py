@@ -1,0 +1,45 @@
+"""How a program reaches Prefect: address and credentials; what it asks there belongs to its adapter."""
+
+from __future__ import annotations
+
+import base64
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+CREDENTIALS = "OPTAIC_PREFECT_API_KEY or _AUTH_STRING"  # as an error names them
+
+
+class PrefectSettings(BaseSettings):
+    """Settings of every program that reaches Prefect; environment variables as for `ServiceSettings`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="OPTAIC_", frozen=True, extra="ignore", hide_input_in_errors=True
+    )
+
+    prefect_api_url: str = Field(
+        default="http://127.0.0.1:4200/api", description="Prefect's REST API; it may be down, also at start."
+    )
+    prefect_api_key: str = Field(
+        default="",
+        repr=False,
+        description="Key for Prefect Cloud, sent as a bearer token; empty: none is sent.",
+    )
+    prefect_auth_string: str = Field(
+        default="",
+        repr=False,
+        description="PREFECT_SERVER_API_AUTH_STRING of a Prefect server of one's own; goes before the key.",
+    )
+
+
+class PrefectCallerSettings(PrefectSettings):
+    """Settings of a service that calls Prefect's REST API itself."""
+
+    prefect_timeout_seconds: float = Field(default=10.0, gt=0, description="Longest single call of Prefect.")
+
+
+def authorization(api_key: str, auth_string: str) -> dict[str, str]:
+    """Return the header for Prefect: a server of one's own takes the text, Prefect Cloud the key; or no header."""
+    if auth_string:
+        return {"authorization": f"Basic {base64.b64encode(auth_string.encode()).decode()}"}
+    return {"authorization": f"Bearer {api_key}"} if api_key else {}
