@@ -10,6 +10,7 @@ from functools import lru_cache
 from google.protobuf.message import Message
 
 from lineage_service.domain.causes import Cause, CauseKind
+from lineage_service.domain.errors import not_a_flow_kind, not_a_uuid, run_without_number
 from lineage_service.domain.flows import (
     Change,
     EdgeSpec,
@@ -31,7 +32,6 @@ from optaic.lineage.v1 import lineage_pb2
 from optaic.lineage.v1.lineage_events_pb2 import FlowStatusChange, FlowStatusesChanged
 from optaic.run.v1 import run_events_pb2
 from servicekit.enums import enum_number, enum_word
-from servicekit.errors import InvalidArgumentError
 from servicekit.ids import is_id
 
 SERVICE = "lineage"
@@ -66,7 +66,7 @@ def kind_name(number: int) -> str:
         InvalidArgumentError: It is none.
     """
     if number == FlowKind.FLOW_KIND_UNSPECIFIED or number not in FlowKind.values():
-        raise InvalidArgumentError("INVALID_EVENT", f"{number} is not a flow kind")
+        raise not_a_flow_kind(number)
     return enum_word(FlowKind, number)
 
 
@@ -81,7 +81,7 @@ def flow_key(ref: FlowRef) -> FlowKey:
 
 def _id(text: str) -> str:
     if not is_id(text):
-        raise InvalidArgumentError("INVALID_EVENT", f"{text[:100]!r} is not a UUID")
+        raise not_a_uuid(text)
     return text
 
 
@@ -125,7 +125,7 @@ def run_fact_of_event(message: Message, event_id: str) -> RunFact | None:
     run = message.run  # type: ignore[attr-defined]  # all of them have one
     # A run that was refused has the number 0: it belongs to no sequence and moves nothing.
     if run.run_number < (0 if phase is Phase.CANCELLED else 1):
-        raise InvalidArgumentError("INVALID_EVENT", f"run {run.run_id} has no number")
+        raise run_without_number(run.run_id)
     fact = RunFact(
         FlowKey(_id(run.instance_id), kind_name(run.flow_kind)),
         _id(run.run_id),

@@ -9,6 +9,7 @@ import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from lineage_service import events
+from lineage_service.domain.errors import only_services_attach
 from lineage_service.domain.flows import Flow, FlowKey
 from lineage_service.use_cases import admission, invalidation, reading
 from lineage_service.use_cases.dependencies import Dependencies
@@ -16,7 +17,6 @@ from optaic.common.v1.flow_pb2 import FlowKind, InputVersion, VersionRef
 from optaic.lineage.v1 import lineage_pb2, lineage_service_pb2, lineage_service_pb2_grpc
 from servicekit import context, idempotency
 from servicekit.enums import enum_number
-from servicekit.errors import PermissionDeniedError
 
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
@@ -46,7 +46,7 @@ class LineageServicer(lineage_service_pb2_grpc.LineageServiceServicer):
         if not caller.is_service and any(
             request.HasField("instance") or request.run_events for request in requests
         ):
-            raise PermissionDeniedError("PERMISSION_DENIED", "only services may attach what they know")
+            raise only_services_attach()
         answers = await admission.check_upstream_freshness(
             self._deps, caller.tenant_id, [_question(request) for request in requests]
         )

@@ -11,11 +11,11 @@ import grpc
 from optaic.definition.v1 import definition_pb2, definition_service_pb2, definition_service_pb2_grpc
 from optaic.instance.v1 import instance_pb2, instance_service_pb2, instance_service_pb2_grpc
 from optaic.lineage.v1 import lineage_service_pb2, lineage_service_pb2_grpc
+from run_service.domain.errors import dependency_refused, dependency_unavailable
 from servicekit.context import current
 from servicekit.errors import (
     DeadlineExceededError,
     DomainError,
-    InternalError,
     NotFoundError,
     UnavailableError,
 )
@@ -144,8 +144,6 @@ def _translate(error: grpc.aio.AioRpcError) -> DomainError:
     if meaning.code == "DEADLINE_EXCEEDED":
         return meaning
     if meaning.code in _PASSING:
-        return UnavailableError(
-            "DEPENDENCY_UNAVAILABLE", f"a service that admission needs says: {meaning.message}"
-        )
+        return dependency_unavailable(meaning.message)
     # Whatever else a peer says about our call is a fault of ours, not the client's.
-    return InternalError("INTERNAL", f"a service that admission needs refused: {meaning.message}")
+    return dependency_refused(meaning.message)

@@ -22,7 +22,9 @@ from servicekit.broker import Broker
 from servicekit.comparison import Comparison
 from servicekit.consumer import Consumer, Received
 from servicekit.enums import enum_number, enum_word
-from status_service import domain, events
+from status_service import events
+from status_service.domain.board import Fact
+from status_service.domain.statuses import has_status
 from status_service.ports import StatusPublisher
 from status_service.use_cases import comparison
 from status_service.use_cases.dependencies import Dependencies
@@ -43,24 +45,24 @@ _RANKS: dict[type[Message], int] = {
 }
 
 
-def on_instance(received: Received) -> domain.Fact:
+def on_instance(received: Received) -> Fact:
     """Created, updated, activated, deletion requested or deleted: the event carries the whole instance."""
     message = received.message
     rank = _RANKS.get(type(message))
     if rank is None:
-        return domain.Fact(received.event.event_id)  # a definition's event concerns no status
+        return Fact(received.event.event_id)  # a definition's event concerns no status
     is_deleted = isinstance(message, instance_events.InstanceDeleted)
     instance = events.instance_of(message.instance, rank, is_deleted=is_deleted)  # type: ignore[attr-defined]  # all of them have it
-    known = (instance,) if domain.has_status(instance.kind) else ()
-    return domain.Fact(received.event.event_id, instances=known)
+    known = (instance,) if has_status(instance.kind) else ()
+    return Fact(received.event.event_id, instances=known)
 
 
-def on_flow_statuses_changed(received: Received) -> domain.Fact:
+def on_flow_statuses_changed(received: Received) -> Fact:
     """Flows changed state; the event also says which events lineage-service has applied."""
     message = received.message
     if not isinstance(message, lineage_events.FlowStatusesChanged):
-        return domain.Fact(received.event.event_id)
-    return domain.Fact(
+        return Fact(received.event.event_id)
+    return Fact(
         received.event.event_id,
         flows=events.flows_of(message),
         caused_by_run_id=message.caused_by_run_id,
@@ -72,7 +74,7 @@ def build_consumers(deps: Dependencies, broker: Broker, live: LiveStatuses) -> l
     """Return the consumers of this service; what they change goes to `live` after the commit."""
 
     def consumer(
-        name: str, stream: str, subjects: Sequence[str], fact_of: Callable[[Received], domain.Fact]
+        name: str, stream: str, subjects: Sequence[str], fact_of: Callable[[Received], Fact]
     ) -> Consumer:
         facts = FactConsumer(fact_of, live, deps)
         return Consumer(
@@ -107,7 +109,7 @@ class FactConsumer:
 
     def __init__(
         self,
-        fact_of: Callable[[Received], domain.Fact],
+        fact_of: Callable[[Received], Fact],
         live: LiveStatuses,
         deps: Dependencies,
     ) -> None:
@@ -183,7 +185,7 @@ class Compared:
         listed = {
             entry.instance_id: (entry.revision, entry.update_time.ToDatetime(UTC))
             for entry in page.instances
-            if domain.has_status(enum_word(InstanceKind, entry.kind))
+            if has_status(enum_word(InstanceKind, entry.kind))
         }
         wanted = await comparison.list_wanted_instances(
             self._deps, tenant_id, page.after_instance_id, page.until_instance_id, listed

@@ -13,7 +13,8 @@ from servicekit.clock import Clock
 from servicekit.enums import enum_number, enum_word
 from servicekit.events import BATCH, Event, make_event
 from servicekit.ids import IdSource
-from status_service import domain
+from status_service.domain.board import Board, Flow, Instance
+from status_service.domain.statuses import DEFAULT_ORDER, NOT_INITIALIZED, is_aggregated
 
 STREAM = "STATUS_EVENTS"
 SUBJECTS = ("optaic.*.status.v1.>",)
@@ -21,11 +22,9 @@ _LARGEST_CHUNK = 256 * 1000
 _ITEM_OVERHEAD = 8  # field tag and length of one element
 
 
-def instance_of(
-    instance: instance_pb2.Instance, event_rank: int, *, is_deleted: bool = False
-) -> domain.Instance:
+def instance_of(instance: instance_pb2.Instance, event_rank: int, *, is_deleted: bool = False) -> Instance:
     """Return what matters here of an instance's snapshot."""
-    return domain.Instance(
+    return Instance(
         instance_id=instance.instance_id,
         revision=instance.revision,
         update_time=instance.update_time.ToDatetime(UTC),
@@ -40,7 +39,7 @@ def instance_of(
     )
 
 
-def flows_of(message: lineage_events_pb2.FlowStatusesChanged) -> dict[tuple[str, str], domain.Flow]:
+def flows_of(message: lineage_events_pb2.FlowStatusesChanged) -> dict[tuple[str, str], Flow]:
     """Return the flows that a batch of changes speaks of."""
     flows = {}
     for change in message.changes:
@@ -60,16 +59,16 @@ def flows_of(message: lineage_events_pb2.FlowStatusesChanged) -> dict[tuple[str,
             freshness_status=change.freshness_status,
         )
         word = enum_word(flow_pb2.Status, change.status).upper()
-        flows[change.flow.instance_id, enum_word(flow_pb2.FlowKind, change.flow.flow_kind)] = domain.Flow(
+        flows[change.flow.instance_id, enum_word(flow_pb2.FlowKind, change.flow.flow_kind)] = Flow(
             revision=message.revision,
-            status=word if word in domain.DEFAULT_ORDER else domain.NOT_INITIALIZED,
+            status=word if word in DEFAULT_ORDER else NOT_INITIALIZED,
             version=change.version,
             body=status.SerializeToString(deterministic=True),
         )
     return flows
 
 
-def instance_status_of(board: domain.Board, instance_id: str) -> status_pb2.InstanceStatus:
+def instance_status_of(board: Board, instance_id: str) -> status_pb2.InstanceStatus:
     """Return the status message of a known instance, without revision and time of the change."""
     instance = board.instances[instance_id]
     known = board.flows.get(instance_id, {})
@@ -92,7 +91,7 @@ def _run_order(flow: status_pb2.FlowStatus) -> tuple[int, int, str]:
     return flow.last_run_time.seconds, flow.last_run_time.nanos, flow.last_run_id
 
 
-def _flow_status(instance_kind: str, flow_kind: str, flow: domain.Flow | None) -> status_pb2.FlowStatus:
+def _flow_status(instance_kind: str, flow_kind: str, flow: Flow | None) -> status_pb2.FlowStatus:
     status = status_pb2.FlowStatus(
         flow_kind=enum_number(flow_pb2.FlowKind, flow_kind),
         status=flow_pb2.STATUS_NOT_INITIALIZED,
@@ -101,7 +100,7 @@ def _flow_status(instance_kind: str, flow_kind: str, flow: domain.Flow | None) -
     )
     if flow is not None:
         status = status_pb2.FlowStatus.FromString(flow.body)
-    status.is_aggregated = domain.is_aggregated(instance_kind, flow_kind)
+    status.is_aggregated = is_aggregated(instance_kind, flow_kind)
     return status
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servicekit import schema
 from servicekit.schema import UUID_TEXT
-from status_service.domain import Board, Flow, Instance
+from status_service.domain.board import Board, Flow, Instance
 
 # Of its own: other services have tables of the same names in theirs.
 metadata = sa.MetaData(naming_convention=schema.metadata.naming_convention)

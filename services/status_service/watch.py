@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from servicekit.database import Database
-from servicekit.errors import OutOfRangeError, ResourceExhaustedError
+from servicekit.errors import OutOfRangeError
 from servicekit.loop import Loop
 from status_service import store
+from status_service.domain.errors import revision_compacted, watcher_too_slow
 
 _PAGE = 500
 
@@ -124,7 +125,7 @@ class ChangeFeed:
         feed.position = changes[-1].revision
         for follower in feed.followers:
             if follower.failure is None and len(follower.changes) + len(changes) > self._buffer_size:
-                self._fail(follower, _too_slow(self._buffer_size))
+                self._fail(follower, watcher_too_slow(self._buffer_size))
             elif follower.failure is None:
                 follower.changes.extend(changes)
                 follower.woken.set()
@@ -140,24 +141,8 @@ class ChangeFeed:
         async with self._database.read(tenant_id) as connection:
             revisions = await store.get_revisions(connection, tenant_id)
             if not revisions.compacted_revision <= position <= revisions.revision:
-                raise _compacted(position, revisions)
+                raise revision_compacted(position, revisions.compacted_revision, revisions.revision)
             if position == revisions.revision:
                 return []
             limit = min(_PAGE, self._buffer_size)
             return await store.list_changes(connection, tenant_id, position, limit)
-
-
-def _compacted(position: int, revisions: store.Revisions) -> OutOfRangeError:
-    return OutOfRangeError(
-        "REVISION_COMPACTED",
-        f"changes are kept after revision {revisions.compacted_revision} up to {revisions.revision}, "
-        f"not from {position}; begin again without from_revision",
-        metadata={"oldest_revision": str(revisions.compacted_revision), "revision": str(revisions.revision)},
-    )
-
-
-def _too_slow(buffer_size: int) -> ResourceExhaustedError:
-    return ResourceExhaustedError(
-        "WATCHER_TOO_SLOW",
-        f"more than {buffer_size} changes wait to be read; resume from the last revision you have",
-    )

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
+from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from servicekit import errors
 from servicekit.app import App
 
 SERVICES = ("instance_service", "run_service", "lineage_service", "status_service")
+SCATTERED = {"instance_service"}  # its refusals still stand where they are raised
+KINDS_OF_ERRORS = {kind.__name__ for kind in errors.DomainError.__subclasses__()} | {"DomainError"}
+ROOT = Path(__file__).parents[2] / "services"
 
 
 def load(service: str, module: str) -> ModuleType:
@@ -44,6 +51,30 @@ def test_what_answers_calls_is_called_a_servicer_and_is_given_the_dependencies_f
 def test_consumers_are_built_from_the_dependencies_and_the_broker(service: str) -> None:
     parameters = list(inspect.signature(load(service, "consumers").build_consumers).parameters)
     assert parameters[:2] == ["deps", "broker"]
+
+
+@pytest.mark.parametrize("service", [each for each in SERVICES if each not in SCATTERED])
+def test_what_a_service_refuses_stands_in_its_domain_errors_alone(service: str) -> None:
+    home = ROOT / service / "domain" / "errors.py"
+    others = [path for path in sorted((ROOT / service).rglob("*.py")) if path != home]
+    assert list(_errors_made(home))
+    assert [f"{path.name}:{line}" for path in others for line in _errors_made(path)] == []
+
+
+def _errors_made(path: Path) -> Iterator[int]:
+    """Yield the lines that make an error, make a kind of error, or give one with its reason to what makes it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        named: list[ast.expr] = []
+        if isinstance(node, ast.Call):
+            named = [node.func]
+        elif isinstance(node, ast.ClassDef):
+            named = node.bases
+        elif isinstance(node, ast.Tuple) and any(isinstance(each, ast.Constant) for each in node.elts):
+            named = node.elts
+        for each in named:
+            name = each.attr if isinstance(each, ast.Attribute) else getattr(each, "id", "")
+            if name in KINDS_OF_ERRORS:
+                yield each.lineno
 
 
 def _dependencies(service: str) -> type:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from servicekit.errors import (
-    FailedPreconditionError,
-    FieldViolation,
-    InvalidArgumentError,
-    PreconditionViolation,
+from run_service.domain.errors import (
+    allow_deletion_reason_required,
+    force_reason_required,
+    full_range_required,
+    missing_input,
+    upstreams_not_ready,
 )
+from servicekit.errors import PreconditionViolation
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ def check_force(force_reason: str, *, force: bool) -> None:
         InvalidArgumentError: FORCE_REASON_REQUIRED.
     """
     if force and not force_reason.strip():
-        raise InvalidArgumentError("FORCE_REASON_REQUIRED", "say why the run is forced")
+        raise force_reason_required()
 
 
 def check_allow_deletion(reason: str, *, allow_deletion: bool) -> None:
@@ -41,14 +43,7 @@ def check_allow_deletion(reason: str, *, allow_deletion: bool) -> None:
         InvalidArgumentError: ALLOW_DELETION_REASON_REQUIRED.
     """
     if allow_deletion and not reason.strip():
-        text = "say why the run may delete"
-        raise InvalidArgumentError(
-            "ALLOW_DELETION_REASON_REQUIRED",
-            text,
-            field_violations=[
-                FieldViolation("allow_deletion_reason", text, "ALLOW_DELETION_REASON_REQUIRED")
-            ],
-        )
+        raise allow_deletion_reason_required()
 
 
 def check_upstreams(blocking: Sequence[Blocking], *, all_ready: bool, force: bool) -> None:
@@ -60,23 +55,17 @@ def check_upstreams(blocking: Sequence[Blocking], *, all_ready: bool, force: boo
     if all_ready:
         return
     if not force:
-        raise _blocked("UPSTREAM_NOT_READY", "upstream flows are not ready", blocking)
+        raise upstreams_not_ready(_violations(blocking))
     missing = [flow for flow in blocking if flow.is_missing_input]
     if missing:
-        raise _blocked("MISSING_INPUT", "inputs have no version to read; force does not help", missing)
+        raise missing_input(_violations(missing))
 
 
-def _blocked(reason: str, text: str, flows: Sequence[Blocking]) -> FailedPreconditionError:
-    names = ", ".join(f"{flow.instance_name}/{flow.flow_kind} is {flow.status}" for flow in flows[:10])
-    return FailedPreconditionError(
-        reason,
-        f"{text}: {names}" + (", ..." if len(flows) > 10 else ""),  # noqa: PLR2004 - a readable sentence
-        metadata={"blocking": str(len(flows))},
-        preconditions=[
-            PreconditionViolation(flow.status, f"{flow.instance_name}/{flow.flow_kind}", flow.reason)
-            for flow in flows
-        ],
-    )
+def _violations(flows: Sequence[Blocking]) -> list[PreconditionViolation]:
+    return [
+        PreconditionViolation(flow.status, f"{flow.instance_name}/{flow.flow_kind}", flow.reason)
+        for flow in flows
+    ]
 
 
 def check_full_range(instance_name: str, computed_with: str, fingerprint: str) -> None:
@@ -88,12 +77,4 @@ def check_full_range(instance_name: str, computed_with: str, fingerprint: str) -
         FailedPreconditionError: FULL_RANGE_REQUIRED.
     """
     if computed_with and computed_with != fingerprint:
-        text = (
-            f"the configuration of {instance_name} changed since it was computed: a range of dates would leave "
-            "the others as the old one made them; submit a run without start and end"
-        )
-        raise FailedPreconditionError(
-            "FULL_RANGE_REQUIRED",
-            text,
-            preconditions=[PreconditionViolation("FULL_RANGE_REQUIRED", instance_name, text)],
-        )
+        raise full_range_required(instance_name)

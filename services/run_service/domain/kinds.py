@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from servicekit.errors import NotFoundError, UnimplementedError
+from run_service.domain.errors import flow_not_found, kind_has_no_flow, unsupported_flow
 
 _KINDS = {
     ("dataset", "refresh"): "pipeline",
@@ -31,7 +31,7 @@ def run_kind(instance_kind: str, flow_kind: str) -> str:
     """
     kind = _KINDS.get((instance_kind, flow_kind))
     if kind is None:
-        raise NotFoundError("FLOW_NOT_FOUND", f"a {instance_kind} instance has no {flow_kind} flow")
+        raise kind_has_no_flow(instance_kind, flow_kind)
     return kind
 
 
@@ -42,11 +42,7 @@ def check_computed(flow_kind: str, roles: Collection[str]) -> None:
         UnimplementedError: UNSUPPORTED_FLOW.
     """
     if flow_kind not in _COMPUTED or _OPTIMIZER in roles:
-        raise UnimplementedError(
-            "UNSUPPORTED_FLOW",
-            f"{flow_kind} flows {'with an optimizer ' if _OPTIMIZER in roles else ''}are not computed yet",
-            metadata={"flow_kind": flow_kind},
-        )
+        raise unsupported_flow(flow_kind, has_optimizer=_OPTIMIZER in roles)
 
 
 def choose_flow(instance_id: str, available: Collection[int], wanted: int) -> int:
@@ -59,6 +55,4 @@ def choose_flow(instance_id: str, available: Collection[int], wanted: int) -> in
         return wanted
     if wanted == 0 and available:
         return min(available)
-    raise NotFoundError(
-        "FLOW_NOT_FOUND", f"instance {instance_id} has no such flow", metadata={"instance_id": instance_id}
-    )
+    raise flow_not_found(instance_id)

@@ -6,7 +6,8 @@ import re
 from collections.abc import Collection, Mapping
 from datetime import date
 
-from servicekit.errors import FieldViolation, InvalidArgumentError
+from run_service.domain.errors import invalid_fields
+from servicekit.errors import FieldViolation
 
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _PARAMETERS = {"refresh": ("start", "end", "data_date", "repin_types")}  # by flow kind
@@ -45,8 +46,7 @@ def check_parameters(flow_kind: str, parameters: Mapping[str, object], *, is_ful
     if "start" in dates and "end" in dates and dates["start"] > dates["end"]:
         violations.append(FieldViolation("parameters.start", "is after end", "INVALID_ARGUMENT"))
     if violations:
-        text = "; ".join(f"{violation.field} {violation.description}" for violation in violations)
-        raise InvalidArgumentError("INVALID_ARGUMENT", text, field_violations=violations)
+        raise invalid_fields(violations)
 
 
 def _read_date(value: object) -> date:

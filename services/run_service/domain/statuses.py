@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from run_service.domain.errors import run_ended
-from servicekit.errors import FailedPreconditionError
+from run_service.domain.errors import run_ended, run_not_started, run_started
 
 
 class RunStatus(StrEnum):
@@ -43,7 +42,7 @@ def next_status(run_id: str, status: RunStatus, event: RunEvent) -> RunStatus:
     """Return the status after the event.
 
     Raises:
-        FailedPreconditionError: RUN_ENDED, or RUN_NOT_STARTED for a completion of a pending run.
+        FailedPreconditionError: RUN_ENDED, RUN_NOT_STARTED for the completion of a pending run, or FENCED for a second start.
     """
     following = TRANSITIONS.get((status, event))
     if following is not None:
@@ -51,10 +50,8 @@ def next_status(run_id: str, status: RunStatus, event: RunEvent) -> RunStatus:
     if status in ENDED:
         raise run_ended(run_id, status)
     if status is RunStatus.PENDING:
-        raise FailedPreconditionError(
-            "RUN_NOT_STARTED", f"run {run_id} has not started", metadata={"run_id": run_id}
-        )
-    raise FailedPreconditionError("FENCED", f"run {run_id} has been started", metadata={"run_id": run_id})
+        raise run_not_started(run_id)
+    raise run_started(run_id)
 
 
 def sources_of(event: RunEvent) -> frozenset[RunStatus]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.run.v1 import run_pb2, run_report_service_pb2
-from run_service.domain.errors import fenced, run_not_found
+from run_service.domain.errors import fenced, flow_run_given_up, run_not_found
 from run_service.domain.statuses import ENDED
 from run_service.store import endings
 from run_service.store import runs as run_store
@@ -47,8 +47,7 @@ async def start_scheduled(
         try:
             decided = await _decide(deps, found, draft, request.executor)
         except _TooLateError:
-            text = f"flow run {draft.orchestrator_run_id} was given up before it started; its tick is another one's"
-            raise FailedPreconditionError("FENCED", text) from None
+            raise flow_run_given_up(draft.orchestrator_run_id) from None
         if isinstance(decided, run_pb2.Run):
             return run_report_service_pb2.StartRunResponse(run=decided)
         adopted = decided

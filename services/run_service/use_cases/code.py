@@ -7,6 +7,7 @@ from typing import Any
 
 from optaic.definition.v1 import definition_pb2
 from optaic.run.v1 import run_pb2, run_service_pb2
+from run_service.domain.errors import code_changed_meanwhile, invalid_fields
 from run_service.domain.retries import CODE_CHANGED
 from run_service.domain.statuses import RunEvent, RunStatus
 from run_service.events import activity_row
@@ -17,7 +18,7 @@ from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.transitions import change_runs, error_json
 from servicekit import idempotency, pages
 from servicekit.context import RequestContext
-from servicekit.errors import AbortedError, FieldViolation, InvalidArgumentError
+from servicekit.errors import FieldViolation
 
 _DEFAULT_PAGE = 100
 _SHOWN = 10  # plugins that one message names
@@ -46,9 +47,7 @@ async def state_code(
     if len(set(ids)) < len(ids):
         twice = next(index for index, one in enumerate(ids) if one in ids[:index])
         violation = FieldViolation(f"code[{twice}].definition_version_id", "is named twice")
-        raise InvalidArgumentError(
-            "INVALID_ARGUMENT", "each definition version has one code", field_violations=[violation]
-        )
+        raise invalid_fields([violation], "each definition version has one code")
     told = await _compare(deps, connection, tenant_id, record, code)
     if any(_is_refused(each) for each in told):
         message = _refusal(record.executor, [each for each in told if _is_refused(each)])
@@ -188,7 +187,7 @@ async def accept_code(
     if not version.code_ref:
         text = f"{version.definition_name} {version.version} has no code: it is a saved expression"
         violation = FieldViolation("definition_version_id", text)
-        raise InvalidArgumentError("INVALID_ARGUMENT", text, field_violations=[violation])
+        raise invalid_fields([violation], text)
     async with deps.database.transaction(tenant_id) as connection:
         stored = await idempotency.replay_or_none(connection, "AcceptCode", request.request_id, payload_hash)
         if stored is not None:
@@ -201,9 +200,7 @@ async def accept_code(
             if request.validate_only:
                 return accepted
             if not await code_hashes.insert_hashes(connection, [_row_of(tenant_id, accepted)]):
-                raise AbortedError(
-                    "CONCURRENT_UPDATE", "the code on record has changed a moment ago; look again"
-                )
+                raise code_changed_meanwhile()
         await idempotency.store(connection, "AcceptCode", request.request_id, accepted.SerializeToString())
     return accepted
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.instance.v1 import schedule_pb2
 from optaic.run.v1 import run_pb2
+from run_service.domain.errors import tick_cancelled, tick_not_started
 from run_service.domain.pairing import FlowRunState
 from run_service.ports import FlowRun
 from run_service.store import endings, ticks
@@ -21,7 +22,7 @@ from run_service.use_cases.ticks import ACTOR
 from servicekit import context
 from servicekit.context import RequestContext
 from servicekit.enums import enum_number
-from servicekit.errors import DomainError, FailedPreconditionError
+from servicekit.errors import DomainError
 
 _NONE = schedule_pb2.CATCH_UP_POLICY_NONE
 
@@ -78,10 +79,5 @@ async def lose_tick(deps: Dependencies, flow_run: FlowRun) -> None:
 def _refusal(flow_run: FlowRun, *, catches_up: bool) -> DomainError | None:
     """Return why the tick is not run; None: it is."""
     if flow_run.state in {FlowRunState.CANCELLING, FlowRunState.CANCELLED}:
-        return FailedPreconditionError("TICK_CANCELLED", "the tick's flow run was cancelled in Prefect")
-    if catches_up:
-        return None
-    text = (
-        "a worker claimed the tick's flow run and did not start it, and the schedule catches up with nothing"
-    )
-    return FailedPreconditionError("TICK_MISSED", text)
+        return tick_cancelled()
+    return None if catches_up else tick_not_started()

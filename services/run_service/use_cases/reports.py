@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from optaic.common.v1 import flow_pb2
 from optaic.run.v1 import run_pb2, run_report_service_pb2
 from redaction import redact, redact_value
-from run_service.domain.errors import fenced, run_ended, run_not_found
+from run_service.domain.errors import fenced, invalid_fields, run_ended, run_not_found
 from run_service.domain.executors import check_executor, check_fence, is_executor
 from run_service.domain.statuses import ENDED, RunEvent, RunStatus, next_status
 from run_service.domain.timeline import summarize_columns
@@ -26,7 +26,7 @@ from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.transitions import announce, change_runs, error_json
 from servicekit import outbox
 from servicekit.context import RequestContext
-from servicekit.errors import FieldViolation, InvalidArgumentError
+from servicekit.errors import FieldViolation
 
 _FEW_BYTES = 64 * 1024
 _Response = run_report_service_pb2.StartRunResponse
@@ -304,8 +304,6 @@ def _result_of(request: run_report_service_pb2.CompleteRunRequest, kind: str) ->
         return None
     if name != kind:
         violation = FieldViolation(name, f"the run is a {kind} run")
-        raise InvalidArgumentError(
-            "INVALID_ARGUMENT", f"the result is not one of a {kind} run", field_violations=[violation]
-        )
+        raise invalid_fields([violation], f"the result is not one of a {kind} run")
     result: Message = getattr(request, name)
     return result

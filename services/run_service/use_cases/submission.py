@@ -11,7 +11,13 @@ from google.protobuf.struct_pb2 import Struct
 
 from optaic.run.v1 import run_pb2, run_service_pb2
 from run_service.domain.admission import check_allow_deletion, check_force
-from run_service.domain.errors import instance_deleting, run_active, run_not_ended, run_not_found
+from run_service.domain.errors import (
+    instance_deleting,
+    run_active,
+    run_not_ended,
+    run_not_found,
+    runs_come_too_fast,
+)
 from run_service.domain.pairing import FlowRunState
 from run_service.domain.parameters import check_parameters, is_partial_range
 from run_service.domain.statuses import ENDED
@@ -32,7 +38,7 @@ from run_service.use_cases.ending import make_ending
 from servicekit import idempotency
 from servicekit.context import RequestContext
 from servicekit.enums import enum_number
-from servicekit.errors import DomainError, UnavailableError
+from servicekit.errors import DomainError
 
 _ATTEMPTS = 3  # the first may rest on what lineage-service says alone
 
@@ -239,10 +245,7 @@ async def _refuse_second(connection: Connection, admission: Admission) -> None:
 
 
 def _overtaken(admission: Admission) -> DomainError:
-    text = (
-        f"runs of {admission.instance.name}/{admission.flow_kind} come faster than they are admitted; retry"
-    )
-    return UnavailableError("CONCURRENT_UPDATE", text)
+    return runs_come_too_fast(admission.instance.name, admission.flow_kind)
 
 
 def _submission(

@@ -10,6 +10,7 @@ import structlog
 from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.instance.v1 import instance_pb2, schedule_pb2
 from optaic.run.v1 import run_pb2
+from run_service.domain.errors import instance_paused, tick_skipped, tick_superseded, tick_too_late
 from run_service.domain.statuses import RunEvent
 from run_service.store import runs as run_store
 from run_service.store import ticks as store
@@ -43,7 +44,7 @@ def check_not_paused(found: Admission) -> None:
         FailedPreconditionError: INSTANCE_PAUSED.
     """
     if found.instance.state == instance_pb2.INSTANCE_STATE_PAUSED:
-        raise FailedPreconditionError("INSTANCE_PAUSED", f"instance {found.instance.name} is paused")
+        raise instance_paused(found.instance.name)
 
 
 def check_in_time(deps: Dependencies, found: Admission, draft: Draft) -> None:
@@ -53,8 +54,7 @@ def check_in_time(deps: Dependencies, found: Admission, draft: Draft) -> None:
         FailedPreconditionError: TICK_MISSED.
     """
     if found.instance.schedule.catch_up_policy == _NONE and is_late(deps, draft):
-        text = f"the tick came more than {deps.settings.tick_grace_seconds:g} seconds late"
-        raise FailedPreconditionError("TICK_MISSED", text)
+        raise tick_too_late(deps.settings.tick_grace_seconds)
 
 
 def is_late(deps: Dependencies, draft: Draft) -> bool:
@@ -104,8 +104,7 @@ async def give_way(deps: Dependencies, found: Admission, draft: Draft) -> run_pb
     if schedule.catch_up_policy == _ALL:
         return await make_wait(deps, found, draft)
     if schedule.overlap_policy == _QUEUE:
-        text = f"the tick of {waiting[0].scheduled_time.isoformat()} waits already"
-        raise FailedPreconditionError("TICK_SKIPPED", text)
+        raise tick_skipped(waiting[0].scheduled_time)
     for tick in waiting:
         await _supersede(deps, found, tick, draft.scheduled_time)
     return None
@@ -202,8 +201,7 @@ async def _refuse(deps: Dependencies, found: Admission, draft: Draft, refusal: D
 
 
 async def _supersede(deps: Dependencies, found: Admission, tick: Tick, latest: datetime) -> None:
-    text = f"the tick of {latest.isoformat()} takes its place"
-    await _refuse(deps, found, _draft(found, tick), FailedPreconditionError("TICK_SUPERSEDED", text))
+    await _refuse(deps, found, _draft(found, tick), tick_superseded(latest))
 
 
 async def _postpone(deps: Dependencies, flow: FlowKey) -> None:

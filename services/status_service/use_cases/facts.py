@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from optaic.status.v1 import status_pb2
 from servicekit import outbox
 from servicekit.consumer import insert_consumed
-from status_service import domain, events, store
+from status_service import events, store
+from status_service.domain.board import Board, Fact
 from status_service.use_cases.dependencies import Dependencies
 
 # Under this name the inbox also holds the events that lineage-service has applied before it told us.
@@ -25,7 +26,7 @@ class _Outcome:
     revision: int
     now: datetime
     known: Mapping[str, store.StatusRow]
-    board: domain.Board
+    board: Board
     versions: dict[str, dict[str, int]]
     latest: dict[str, store.StatusRow | None] = field(default_factory=dict)
     changes: list[store.ChangeRow] = field(default_factory=list)
@@ -69,7 +70,7 @@ class _Outcome:
 
 
 async def apply_facts(
-    deps: Dependencies, connection: AsyncConnection, tenant_id: str, facts: Sequence[domain.Fact]
+    deps: Dependencies, connection: AsyncConnection, tenant_id: str, facts: Sequence[Fact]
 ) -> list[status_pb2.InstanceStatus]:
     """Apply a batch of events in the consumer's transaction; return every status on the way, in order.
 

@@ -8,8 +8,8 @@ from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.status.v1 import status_pb2
 from servicekit import pages
 from servicekit.enums import enum_number
-from servicekit.errors import NotFoundError
 from status_service import events, store
+from status_service.domain.errors import flow_not_found, instances_not_found
 from status_service.use_cases.dependencies import Dependencies
 
 _DEFAULT_PAGE = 100
@@ -25,12 +25,9 @@ async def get_statuses(
     """
     async with deps.database.read(tenant_id) as connection:
         rows = await store.get_statuses(connection, tenant_id, set(instance_ids))
-    missing = sorted(set(instance_ids) - set(rows))
+    missing = set(instance_ids) - set(rows)
     if missing:
-        named = ", ".join(missing)
-        raise NotFoundError(
-            "INSTANCE_NOT_FOUND", f"no status is known of instance {named}", metadata={"instance_ids": named}
-        )
+        raise instances_not_found(missing)
     return [_stamped(rows[instance_id]) for instance_id in instance_ids]
 
 
@@ -47,11 +44,7 @@ async def get_flow_status(
     for flow in status.flows:
         if flow.flow_kind == wanted:
             return flow
-    raise NotFoundError(
-        "FLOW_NOT_FOUND",
-        f"instance {status.instance_name} has no {flow_kind} flow",
-        metadata={"instance_id": instance_id, "flow_kind": flow_kind},
-    )
+    raise flow_not_found(instance_id, status.instance_name, flow_kind)
 
 
 async def list_statuses(

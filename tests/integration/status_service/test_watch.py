@@ -18,7 +18,8 @@ from optaic.instance.v1 import instance_events_pb2
 from optaic.status.v1 import status_service_pb2 as api
 from servicekit.errors import ResourceExhaustedError
 from servicekit.ids import new_id
-from status_service import domain, events, store
+from status_service import events, store
+from status_service.domain.board import Fact
 from status_service.use_cases.facts import apply_facts
 from support.polling import eventually
 from support.postgres import service_database
@@ -122,21 +123,21 @@ async def test_a_compacted_revision_is_refused(postgres_server: Postgres, nats_u
             assert _reason(caught.value) == "REVISION_COMPACTED"
 
 
-async def _apply(service: RunningStatusService, facts: list[domain.Fact]) -> None:
+async def _apply(service: RunningStatusService, facts: list[Fact]) -> None:
     app = service.app
     async with app.deps.database.transaction(TENANT) as connection:
         await apply_facts(service.app.deps, connection, TENANT, facts)
     app.deps.feed.wake()
 
 
-def _flow_fact(instance_id: str, word: str, revision: int) -> domain.Fact:
+def _flow_fact(instance_id: str, word: str, revision: int) -> Fact:
     message = flow_statuses(revision, flow_change(instance_id, word, run_number=revision))
-    return domain.Fact(new_id(), flows=events.flows_of(message))
+    return Fact(new_id(), flows=events.flows_of(message))
 
 
-def _created_fact(instance_id: str) -> domain.Fact:
+def _created_fact(instance_id: str) -> Fact:
     shown = events.instance_of(instance(instance_id), 0)
-    return domain.Fact(new_id(), instances=(shown,))
+    return Fact(new_id(), instances=(shown,))
 
 
 async def test_a_watcher_that_does_not_read_is_told_so_and_can_resume(

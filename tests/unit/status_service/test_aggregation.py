@@ -4,8 +4,7 @@ from itertools import permutations, product
 
 import pytest
 
-from status_service import domain
-from status_service.domain import DEFAULT_ORDER, aggregate, severity_order
+from status_service.domain.statuses import DEFAULT_ORDER, aggregate, is_aggregated, severity_order
 
 _CONTRACTS = [
     priority for length in range(len(DEFAULT_ORDER) + 1) for priority in permutations(DEFAULT_ORDER, length)
@@ -73,7 +72,7 @@ def test_an_instance_without_flows_is_not_initialized() -> None:
 
 
 def test_only_the_monitoring_of_data_does_not_count() -> None:
-    assert not domain.is_aggregated("dataset", "monitoring")
-    assert not domain.is_aggregated("signal", "monitoring")
-    assert domain.is_aggregated("model", "monitoring")
-    assert domain.is_aggregated("dataset", "refresh")
+    assert not is_aggregated("dataset", "monitoring")
+    assert not is_aggregated("signal", "monitoring")
+    assert is_aggregated("model", "monitoring")
+    assert is_aggregated("dataset", "refresh")

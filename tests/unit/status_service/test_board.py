@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from optaic.instance.v1 import instance_events_pb2
 from servicekit.consumer import Received
 from status_service import consumers, events
-from status_service.domain import Board, Fact
+from status_service.domain.board import Board, Fact
 from support.status_service import event, flow_change, flow_statuses, instance
 
 _IDS = [f"01900000-0000-7000-8000-00000000000{number}" for number in range(3)]
@@ -108,7 +108,7 @@ def test_without_the_guard_an_old_event_would_win(monkeypatch: pytest.MonkeyPatc
     for fact in facts:
         guarded.put(fact)
     assert guarded.flows[_IDS[0]]["training"].status == "READY"
-    monkeypatch.setattr("status_service.domain.Flow.supersedes", lambda *_: True)
+    monkeypatch.setattr("status_service.domain.board.Flow.supersedes", lambda *_: True)
     unguarded = Board()
     for fact in facts:
         unguarded.put(fact)

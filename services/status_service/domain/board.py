@@ -1,51 +1,15 @@
-"""How flows' statuses become an instance's, and which news wins; pure, standard library only.
+"""Which news of instances and flows wins, and what status follows from them; pure, standard library only.
 
 It never looks inside a body: what a flow or a status carries for people is opaque here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
 
-ERROR, STALE, RUNNING, NOT_INITIALIZED, READY = "ERROR", "STALE", "RUNNING", "NOT_INITIALIZED", "READY"
-DEFAULT_ORDER = (ERROR, STALE, RUNNING, NOT_INITIALIZED, READY)
-_COMPONENT_KINDS = frozenset({"pipeline", "store", "accessor"})
-_KINDS_WATCHED_FROM_OUTSIDE = frozenset({"dataset", "signal"})
-
-
-@lru_cache(maxsize=1024)
-def severity_order(status_priority: tuple[str, ...]) -> tuple[str, ...]:
-    """Return all statuses, most severe first, as a contract's priority gives them.
-
-    A status that the priority leaves out comes right after the last one that is more severe by the default
-    order. READY is last whatever the priority says: an instance is READY only if all of its flows are.
-    """
-    order = [status for status in status_priority if status != READY]
-    for rank, status in enumerate(DEFAULT_ORDER[:-1]):
-        if status not in order:
-            more_severe = [order.index(other) for other in DEFAULT_ORDER[:rank]]
-            order.insert(max(more_severe, default=-1) + 1, status)
-    return (*order, READY)
-
-
-def aggregate(statuses: Collection[str], status_priority: Sequence[str] = ()) -> str:
-    """Return the most severe status (`min_severity`); without any flow: NOT_INITIALIZED."""
-    if not statuses:
-        return NOT_INITIALIZED
-    return min(statuses, key=severity_order(tuple(status_priority)).index)
-
-
-def is_aggregated(instance_kind: str, flow_kind: str) -> bool:
-    """Return whether a flow counts: the monitoring of a dataset says nothing about whether its data is there."""
-    return not (flow_kind == "monitoring" and instance_kind in _KINDS_WATCHED_FROM_OUTSIDE)
-
-
-def has_status(instance_kind: str) -> bool:
-    """Return whether instances of a kind have a status; components have none of their own."""
-    return instance_kind not in _COMPONENT_KINDS
+from status_service.domain.statuses import NOT_INITIALIZED, aggregate, is_aggregated
 
 
 @dataclass(frozen=True)
