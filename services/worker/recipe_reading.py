@@ -18,6 +18,7 @@ from optaic.plugins import DateRange, InvalidConfig, MissingInput, Mode, PluginE
 from optaic.plugins.days import UTC
 from optaic.plugins.numbers import type_numbers
 from optaic.run.v1 import run_pb2
+from servicekit.enums import enum_word
 from worker.backtest.settings import BacktestSettings
 from worker.builtin.parameters import read_date
 from worker.builtin.signal_guard import BoundsPolicy, NanPolicy, SignalContract
@@ -83,7 +84,7 @@ def make_recipe(
         return _make_backtest(instance, inputs)
     dataset = find_dataset(instance)
     if run.flow_kind != flow_pb2.FLOW_KIND_REFRESH or dataset is None:
-        flow = flow_pb2.FlowKind.Name(run.flow_kind).removeprefix("FLOW_KIND_").lower()
+        flow = enum_word(flow_pb2.FlowKind, run.flow_kind)
         raise PluginError(
             f"this worker does not execute the flow {flow} of {instance.name}", type="UnsupportedFlow"
         )
@@ -273,9 +274,8 @@ def _make_backtest(instance: instance_pb2.Instance, inputs: Sequence[Input]) -> 
 
 
 def _read_contract(contract: spec_pb2.SignalContract, config: Mapping[str, object]) -> SignalContract:
-    nan = spec_pb2.SignalContract.NanPolicy.Name(contract.nan_policy).removeprefix("NAN_POLICY_").lower()
-    bounds = spec_pb2.SignalContract.BoundsPolicy.Name(contract.bounds_policy)
-    bounds = bounds.removeprefix("BOUNDS_POLICY_").lower()
+    nan = enum_word(spec_pb2.SignalContract.NanPolicy, contract.nan_policy)
+    bounds = enum_word(spec_pb2.SignalContract.BoundsPolicy, contract.bounds_policy)
     try:
         return SignalContract(
             minimum=contract.min_value if contract.HasField("min_value") else None,

@@ -12,12 +12,10 @@ from typing import Any, Self
 from optaic.common.v1 import flow_pb2
 from optaic.run.v1 import run_report_service_pb2
 from servicekit.context import is_tenant_id
+from servicekit.enums import enum_number, enum_word
 from servicekit.ids import is_id
 
-_PREFIX = "FLOW_KIND_"
-_FLOW_KINDS = {
-    name.removeprefix(_PREFIX).lower(): number for name, number in flow_pb2.FlowKind.items() if number
-}
+_FLOW_KINDS = [enum_word(flow_pb2.FlowKind, number) for number in flow_pb2.FlowKind.values() if number]
 _LONGEST_SHOWN = 100  # characters
 # Of each parameter: whether a text is one, and what it has to be.
 _PARAMETERS: Mapping[str, tuple[Callable[[str], bool], str]] = {
@@ -80,7 +78,7 @@ class Ticket:
             request.run_id = self.run_id
         else:
             request.scheduled.flow.instance_id = self.instance_id
-            request.scheduled.flow.flow_kind = flow_pb2.FlowKind.Value(f"{_PREFIX}{self.flow_kind.upper()}")
+            request.scheduled.flow.flow_kind = enum_number(flow_pb2.FlowKind, self.flow_kind)
             request.scheduled.scheduled_time.FromDatetime(self.scheduled_time)
         return request
 

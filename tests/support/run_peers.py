@@ -11,6 +11,7 @@ from optaic.definition.v1 import definition_pb2, definition_service_pb2, definit
 from optaic.instance.v1 import instance_pb2, instance_service_pb2, instance_service_pb2_grpc
 from optaic.lineage.v1 import lineage_service_pb2, lineage_service_pb2_grpc
 from servicekit.auth import Authenticator
+from servicekit.enums import enum_number
 from servicekit.errors import InvalidArgumentError, NotFoundError, UnavailableError
 from servicekit.ids import new_id
 from servicekit.server import Server
@@ -44,8 +45,8 @@ class Instances(instance_service_pb2_grpc.InstanceServiceServicer):
         instance = instance_pb2.Instance(
             instance_id=new_id(),
             name=f"i{len(self.by_id)}",
-            kind=instance_pb2.InstanceKind.Value(f"INSTANCE_KIND_{kind}"),
-            state=instance_pb2.InstanceState.Value(f"INSTANCE_STATE_{state}"),
+            kind=enum_number(instance_pb2.InstanceKind, kind.lower()),
+            state=enum_number(instance_pb2.InstanceState, state.lower()),
             revision=1,
         )
         flow = instance.flows.add(flow_kind=flow_kind, compute_fingerprint="f" * 64)

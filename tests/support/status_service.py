@@ -21,6 +21,7 @@ from optaic.lineage.v1 import lineage_events_pb2, lineage_pb2
 from optaic.status.v1.status_service_pb2_grpc import StatusServiceStub
 from servicekit.app import App, serve
 from servicekit.clock import SystemClock
+from servicekit.enums import enum_number
 from servicekit.events import BATCH, Event, headers_of, make_event
 from servicekit.ids import new_id
 from servicekit.tokens import ReadTokens
@@ -62,10 +63,10 @@ def instance(
         name=name,
         project_id=project_id,
         revision=revision,
-        kind=instance_pb2.InstanceKind.Value(f"INSTANCE_KIND_{kind}"),
-        state=instance_pb2.InstanceState.Value(f"INSTANCE_STATE_{state}"),
+        kind=enum_number(instance_pb2.InstanceKind, kind.lower()),
+        state=enum_number(instance_pb2.InstanceState, state.lower()),
         flows=[
-            instance_pb2.Flow(flow_kind=flow_pb2.FlowKind.Value(f"FLOW_KIND_{each}")) for each in flow_kinds
+            instance_pb2.Flow(flow_kind=enum_number(flow_pb2.FlowKind, each.lower())) for each in flow_kinds
         ],
     )
     message.status_aggregation_contract.status_priority.extend(priority)
@@ -80,9 +81,9 @@ def flow_change(
     running = status == "RUNNING"
     change = lineage_events_pb2.FlowStatusChange(
         flow=flow_pb2.FlowRef(
-            instance_id=instance_id, flow_kind=flow_pb2.FlowKind.Value(f"FLOW_KIND_{flow_kind}")
+            instance_id=instance_id, flow_kind=enum_number(flow_pb2.FlowKind, flow_kind.lower())
         ),
-        status=flow_pb2.Status.Value(f"STATUS_{status}"),
+        status=enum_number(flow_pb2.Status, status.lower()),
         activity=lineage_pb2.FLOW_ACTIVITY_RUNNING if running else lineage_pb2.FLOW_ACTIVITY_IDLE,
         is_fresh=status == "READY",
         version=version,

@@ -24,6 +24,7 @@ from optaic.run.v1 import (
     run_service_pb2_grpc,
 )
 from servicekit.auth import Authenticator
+from servicekit.enums import enum_word
 from servicekit.ids import new_id
 from servicekit.server import Server
 from servicekit.settings import ServiceSettings
@@ -149,7 +150,7 @@ def make_ticket(run: run_pb2.Run, *, run_id: str | None = None) -> Ticket:
     return Ticket(
         tenant_id=TENANT,
         instance_id=run.instance_id,
-        flow_kind=flow_pb2.FlowKind.Name(run.flow_kind).removeprefix("FLOW_KIND_").lower(),
+        flow_kind=enum_word(flow_pb2.FlowKind, run.flow_kind),
         run_id=run.run_id if run_id is None else run_id,
         orchestrator_run_id=new_id(),
         scheduled_time=dt.datetime(2026, 1, 2, 16, 30, tzinfo=dt.UTC),

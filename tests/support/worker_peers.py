@@ -14,6 +14,7 @@ from optaic.run.v1 import (
     run_report_service_pb2_grpc,
     run_service_pb2_grpc,
 )
+from servicekit.enums import enum_word
 from servicekit.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError, UnimplementedError
 from servicekit.ids import new_id
 from worker.builtin.language import MACROS
@@ -262,7 +263,7 @@ class RunReads(run_service_pb2_grpc.RunServiceServicer):
 
 
 def _run_ended(run: run_pb2.Run) -> FailedPreconditionError:
-    status = run_pb2.RunStatus.Name(run.status).removeprefix("RUN_STATUS_").lower()
+    status = enum_word(run_pb2.RunStatus, run.status)
     return FailedPreconditionError("RUN_ENDED", "the run has ended", metadata={"status": status})
 
 

@@ -11,12 +11,13 @@ from optaic.instance.v1 import instance_pb2
 from optaic.run.v1 import run_pb2
 from run_service.domain.pairing import FlowRunState, close
 from run_service.domain.statuses import RunStatus
+from servicekit.enums import enum_word
 from support.pairing_states import Row
 from support.run_service import RunningRunService
 
 
 def word(run: run_pb2.Run) -> RunStatus:
-    return RunStatus(run_pb2.RunStatus.Name(run.status).removeprefix("RUN_STATUS_").lower())
+    return RunStatus(enum_word(run_pb2.RunStatus, run.status))
 
 
 @dataclass

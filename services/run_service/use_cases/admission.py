@@ -66,7 +66,7 @@ async def find_flow(deps: Dependencies, tenant_id: str, instance_id: str, flow_k
     flows: dict[int, instance_pb2.Flow] = {flow.flow_kind: flow for flow in instance.flows}
     chosen = choose_flow(instance_id, flows, flow_kind)
     word = enum_word(flow_pb2.FlowKind, chosen)
-    instance_kind = instance_pb2.InstanceKind.Name(instance.kind).removeprefix("INSTANCE_KIND_").lower()
+    instance_kind = enum_word(instance_pb2.InstanceKind, instance.kind)
     check_computed(word, [edge.role for edge in flows[chosen].upstreams])
     return Admission(tenant_id, instance, flows[chosen], word, run_kind(instance_kind, word))
 
@@ -167,7 +167,7 @@ def _blocking(item: lineage_pb2.BlockingFlow) -> Blocking:
     return Blocking(
         instance_name=item.instance_name,
         flow_kind=enum_word(flow_pb2.FlowKind, item.flow.flow_kind),
-        status=flow_pb2.Status.Name(item.status).removeprefix("STATUS_"),
+        status=enum_word(flow_pb2.Status, item.status).upper(),
         reason=item.reason,
         is_missing_input=item.is_missing_input,
     )

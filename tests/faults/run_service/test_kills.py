@@ -22,6 +22,7 @@ import pytest
 
 from devstack.postgres import Postgres
 from optaic.run.v1 import run_pb2
+from servicekit.enums import enum_word
 from support.killed_runs import ACTIVE, KillWorld, kill_world
 from support.postgres import service_database
 from support.prefect_api import FINAL, prefect_api
@@ -147,5 +148,5 @@ async def _campaign(world: KillWorld, seed: random.Random, tally: Tally) -> None
             if end not in _SAME_END[run.status]:
                 tally.differing.append(f"{label}: {end}, and {run}")
             tally.runs += 1
-            tally.ends[run_pb2.RunStatus.Name(run.status).removeprefix("RUN_STATUS_")] += 1
+            tally.ends[enum_word(run_pb2.RunStatus, run.status).upper()] += 1
         assert (await world.prefect.state(flow_run_id))["type"] in FINAL, label

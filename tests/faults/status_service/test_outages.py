@@ -11,6 +11,7 @@ from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_events_pb2
 from optaic.status.v1 import status_events_pb2
 from optaic.status.v1 import status_service_pb2 as api
+from servicekit.enums import enum_word
 from servicekit.ids import new_id
 from servicekit.relay import Relay
 from support.polling import eventually
@@ -35,7 +36,7 @@ async def _word(service: RunningStatusService, instance_id: str) -> str:
         )
     except grpc.aio.AioRpcError as error:
         return str(error.code().name)
-    return flow_pb2.Status.Name(status.status).removeprefix("STATUS_")
+    return enum_word(flow_pb2.Status, status.status).upper()
 
 
 async def _until(service: RunningStatusService, instance_id: str, word: str) -> None:
@@ -81,7 +82,7 @@ async def test_the_database_goes_away_and_comes_back(
                 while words[-1:] != ["READY"]:
                     change = await anext(watch)
                     revisions.append(change.revision)
-                    words.append(flow_pb2.Status.Name(change.instance_status.status)[7:])
+                    words.append(enum_word(flow_pb2.Status, change.instance_status.status).upper())
             assert revisions == list(range(2, 2 + len(words)))
             told = iter(["RUNNING", "ERROR", "RUNNING", "READY"])
             assert all(word in told for word in words), words

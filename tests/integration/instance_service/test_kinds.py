@@ -9,6 +9,7 @@ from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.definition.v1.definition_pb2 import COMPATIBILITY_BREAKING, COMPATIBILITY_COMPATIBLE
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_ACTIVE, EdgeKind, Instance
 from optaic.instance.v1.instance_service_pb2 import GetInstanceRequest
+from servicekit.enums import enum_word
 from support.definitions import MANIFESTS, MODEL_CONFIG, experiment, model, optimizer, publish
 from support.instance_service import RunningInstanceService, refusal
 
@@ -37,12 +38,12 @@ async def world(service: RunningInstanceService) -> World:
 def _edges(instance: Instance) -> dict[str, set[tuple[str, str, str, str]]]:
     """Return (upstream, its flow, role, kind) by flow, in words."""
     return {
-        FlowKind.Name(flow.flow_kind).removeprefix("FLOW_KIND_").lower(): {
+        enum_word(FlowKind, flow.flow_kind): {
             (
                 edge.upstream.instance_id,
-                FlowKind.Name(edge.upstream.flow_kind).removeprefix("FLOW_KIND_").lower(),
+                enum_word(FlowKind, edge.upstream.flow_kind),
                 edge.role,
-                EdgeKind.Name(edge.kind).removeprefix("EDGE_KIND_").lower(),
+                enum_word(EdgeKind, edge.kind),
             )
             for edge in flow.upstreams
         }

@@ -22,6 +22,7 @@ from optaic.common.v1.flow_pb2 import Status
 from optaic.lineage.v1 import lineage_pb2
 from optaic.lineage.v1.lineage_events_pb2 import FlowStatusesChanged
 from servicekit.database import Database
+from servicekit.enums import enum_word
 from support.lineage_model import Model, ModelCause, ModelFlow, blocking, explanations, state_causes
 from support.lineage_service import FlowSummary, Lineage, lineage_database, new_tenant, pins_of
 from support.lineage_world import World
@@ -191,12 +192,12 @@ class Told:
                 assert bool(change.cause_indexes) is not change.is_fresh
                 if message.revision > self._revisions.get(key, 0):
                     self._revisions[key] = message.revision
-                    self.words[key] = Status.Name(change.status).removeprefix("STATUS_").lower()
+                    self.words[key] = enum_word(Status, change.status)
                     self.causes[key] = [message.causes[index] for index in change.cause_indexes]
 
 
 def _summary(cause: lineage_pb2.Cause) -> ModelCause:
-    kind = lineage_pb2.CauseKind.Name(cause.kind).removeprefix("CAUSE_KIND_")
+    kind = enum_word(lineage_pb2.CauseKind, cause.kind).upper()
     return ModelCause(kind, events.flow_key(cause.origin), cause.from_version, cause.to_version)
 
 

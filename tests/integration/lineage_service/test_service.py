@@ -15,6 +15,7 @@ from optaic.instance.v1 import instance_events_pb2, instance_pb2
 from optaic.lineage.v1 import lineage_events_pb2, lineage_pb2
 from optaic.lineage.v1 import lineage_service_pb2 as api
 from optaic.run.v1 import run_events_pb2, run_pb2
+from servicekit.enums import enum_word
 from servicekit.events import Event
 from servicekit.ids import new_id
 from support.broker import listen
@@ -133,7 +134,7 @@ class Main:
     async def status(self, instance_id: str) -> str:
         """Return a flow's word."""
         state = await self.service.stub.GetFlowState(api.GetFlowStateRequest(flow=ref(instance_id)))
-        return flow_pb2.Status.Name(state.status).removeprefix("STATUS_")
+        return enum_word(flow_pb2.Status, state.status).upper()
 
     async def statuses(self) -> list[str]:
         """Return the words of all three."""
@@ -145,7 +146,7 @@ class Main:
         answer = await self.service.stub.ExplainStaleness(request)
         return [
             (
-                lineage_pb2.CauseKind.Name(item.cause.kind).removeprefix("CAUSE_KIND_"),
+                enum_word(lineage_pb2.CauseKind, item.cause.kind).upper(),
                 item.cause.origin_name,
                 NAMES.get(item.direct_upstream.instance_id, ""),
                 [step.instance_name for step in item.path],

@@ -16,6 +16,7 @@ from devstack.postgres import Postgres
 from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_events_pb2
 from optaic.status.v1 import status_service_pb2 as api
+from servicekit.enums import enum_word
 from servicekit.errors import ResourceExhaustedError
 from servicekit.ids import new_id
 from status_service import events, store
@@ -220,7 +221,7 @@ async def test_every_watcher_sees_every_change_once_in_order_without_gaps(
             assert told == [(change.revision, change.instance_id) for change in log]
         for index, instance_id in enumerate(ids):
             words = [
-                flow_pb2.Status.Name(each.instance_status.status)[7:]
+                enum_word(flow_pb2.Status, each.instance_status.status).upper()
                 for each in histories[0]
                 if each.instance_status.instance_id == instance_id
             ]

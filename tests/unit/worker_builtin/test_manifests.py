@@ -16,6 +16,7 @@ from optaic.definition.v1.definition_service_pb2 import PublishDefinitionRequest
 from optaic.expression import OPERATORS, Macro, check_macro, parse
 from optaic.plugins import Accessor, MLModule, Operator, Optimizer, Pipeline, Store, load
 from servicekit.contracts import check_contract
+from servicekit.enums import enum_word
 from support.published_definitions import compute_present, read_released
 from worker.builtin import language
 
@@ -59,7 +60,7 @@ def test_the_code_of_a_manifest_loads(name: str) -> None:
         assert not request.definition_version.code_ref
         check_macro(_macro(request))
         return
-    kind = DefinitionKind.Name(request.kind).removeprefix("DEFINITION_KIND_")
+    kind = enum_word(DefinitionKind, request.kind).upper()
     load(request.definition_version.code_ref, _BASES[kind])
 
 
