@@ -28,6 +28,7 @@ from optaic.plugins import (
     day_in,
     load,
 )
+from optaic.rules.columns import DATE, VALUE
 from optaic.run.v1 import run_pb2
 from worker import backtest
 from worker.builtin.column_names import check_column_names
@@ -281,12 +282,12 @@ def _backtest(recipe: BacktestRecipe, outputs_uri: str, run_id: str, progress: P
     artifacts = {name: f"{outputs_uri}{name}.parquet" for name in found.tables}
     for name, table in found.tables.items():
         write_table(artifacts[name], table)
-    dates = found.equity_curve["date"]
+    dates = found.equity_curve[DATE]
     first, last = str(dates.min()), str(dates.max())
     return Output(
         uri=outputs_uri,
         physical_version=run_id,
-        digest=compute_digest(canonicalize(found.equity_curve, ["date"])),
+        digest=compute_digest(canonicalize(found.equity_curve, [DATE])),
         last_data_date=last,
         metrics={**found.metrics, "first_date": first, "last_date": last},
         artifacts=artifacts,
@@ -306,14 +307,14 @@ def _read_signal(given: Input) -> pl.DataFrame:
         SchemaMismatch: it holds neither the column that its pipeline writes nor `value`.
     """
     frame = _open_input(given).frame
-    if "value" in frame.columns:  # an accessor may call it so again
+    if VALUE in frame.columns:  # an accessor may call it so again
         return frame
     if given.value_column not in frame.columns:
         raise SchemaMismatch(
-            f"signal {given.name}: no column {given.value_column!r} and no column 'value' "
+            f"signal {given.name}: no column {given.value_column!r} and no column {VALUE!r} "
             f"(there are {', '.join(frame.columns)})"
         )
-    return frame.rename({given.value_column: "value"})
+    return frame.rename({given.value_column: VALUE})
 
 
 def _open_input(given: Input) -> InputTable:

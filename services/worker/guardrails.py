@@ -14,9 +14,9 @@ import polars as pl
 
 from optaic.plugins import GuardrailViolated, PluginError, is_dated, take_days, zone_of
 from optaic.plugins.words import say_type
+from optaic.rules.columns import DATE, VALUE
 
 _LONGEST = 1_000  # characters of what is said of one
-_DATE = "date"
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def _required_columns(table: pl.DataFrame, parameters: Mapping[str, Any], _: dt.
 
 def _signal_bounds(table: pl.DataFrame, parameters: Mapping[str, Any], _: dt.date) -> str:
     """Absent values and NaN are within any bounds, infinity within none."""
-    name, low, high = parameters.get("column", "value"), parameters.get("min"), parameters.get("max")
+    name, low, high = parameters.get("column", VALUE), parameters.get("min"), parameters.get("max")
     if name not in table.columns:
         return _absent(name, table.columns)
     kind = table.schema[name]
@@ -89,15 +89,15 @@ def _point_in_time(table: pl.DataFrame, parameters: Mapping[str, Any], as_of: dt
         _found(table, known.is_null(), f"rows without {name!r}"),
         _found(table, known > as_of, f"rows known after {as_of} only"),
     ]
-    if _DATE in table.columns and name != _DATE and _is_dated(table, _DATE):
-        problems.append(_found(table, known < _days(table, _DATE), f"rows known before their {_DATE}"))
+    if DATE in table.columns and name != DATE and _is_dated(table, DATE):
+        problems.append(_found(table, known < _days(table, DATE), f"rows known before their {DATE}"))
     return ", ".join(problem for problem in problems if problem)
 
 
 def _freshness(table: pl.DataFrame, parameters: Mapping[str, Any], as_of: dt.date) -> str:
-    if _DATE not in table.columns:
-        return _absent(_DATE, table.columns)
-    newest = _days(table, _DATE).max() if _is_dated(table, _DATE) else None
+    if DATE not in table.columns:
+        return _absent(DATE, table.columns)
+    newest = _days(table, DATE).max() if _is_dated(table, DATE) else None
     if not isinstance(newest, dt.date):
         return "no row has a date"
     age, most = (as_of - newest).days, int(parameters["max_age_days"])

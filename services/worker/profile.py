@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import polars as pl
 
 from optaic.plugins.words import say_type
+from optaic.rules.columns import KEYS
 from optaic.run.v1 import run_pb2
 
-_CONVENTION = ("date", "entity")
 _LARGEST = 64_000  # bytes; it travels with every event of the run
 
 
@@ -29,11 +29,11 @@ def describe(table: pl.DataFrame, keys: Sequence[str]) -> run_pb2.OutputProfile 
 
 
 def _find_keys(table: pl.DataFrame) -> Sequence[str]:
-    if not set(_CONVENTION) <= set(table.columns):
+    if not set(KEYS) <= set(table.columns):
         return ()
-    keys = table.select(_CONVENTION)
+    keys = table.select(KEYS)
     has_nulls = any(column.null_count() for column in keys)
-    return () if has_nulls or keys.is_duplicated().any() else _CONVENTION
+    return () if has_nulls or keys.is_duplicated().any() else KEYS
 
 
 def _describe_column(column: pl.Series, kind: pl.DataType) -> run_pb2.ColumnProfile:

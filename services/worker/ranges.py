@@ -8,9 +8,9 @@ import polars as pl
 
 from optaic.plugins import DateRange, NoDataInRange, SchemaMismatch, take_days, zone_of
 from optaic.plugins.words import say_type
+from optaic.rules.columns import DATE
 from worker.builtin.typed.casting import to_exact_floats
 
-_DATE = "date"
 _TEXTS = (pl.Categorical, pl.Enum)
 
 
@@ -48,11 +48,11 @@ def put_in_place(
         inside = base.clear()
     if base is None:
         return Merged(inside, dropped_count, ())
-    if _DATE not in base.columns:
+    if DATE not in base.columns:
         raise SchemaMismatch(
-            f"the version before has no column {_DATE!r} (it has {', '.join(base.columns)}); refresh without a range"
+            f"the version before has no column {DATE!r} (it has {', '.join(base.columns)}); refresh without a range"
         )
-    zone = zone_of(inside[_DATE], zone_of(base[_DATE]))  # the range is one of the days that were computed
+    zone = zone_of(inside[DATE], zone_of(base[DATE]))  # the range is one of the days that were computed
     base = _widen(_take_types(base, inside), inside)
     conformed = _conform(inside, base, dates)
     new_columns = tuple(name for name in conformed.columns if name not in base.columns)
@@ -82,15 +82,15 @@ def _check_emptied(base: pl.DataFrame | None, dates: DateRange, *, allow_deletio
 
 
 def _inside(table: pl.DataFrame, dates: DateRange) -> pl.DataFrame:
-    if _DATE not in table.columns:
-        text = f"a range of dates needs a column {_DATE!r}; there are {', '.join(table.columns) or 'none'}"
+    if DATE not in table.columns:
+        text = f"a range of dates needs a column {DATE!r}; there are {', '.join(table.columns) or 'none'}"
         raise SchemaMismatch(text)
-    return table.filter(_is_inside(table, dates, zone_of(table[_DATE])))
+    return table.filter(_is_inside(table, dates, zone_of(table[DATE])))
 
 
 def _is_inside(table: pl.DataFrame, dates: DateRange, zone: str) -> pl.Series:
     """Which rows lie in the range by the calendar of a zone; one without a date does not."""
-    days = take_days(table[_DATE], zone)
+    days = take_days(table[DATE], zone)
     is_inside = days.is_not_null()
     if dates.start is not None:
         is_inside &= days >= dates.start

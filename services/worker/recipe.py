@@ -10,6 +10,7 @@ from typing import Any
 from optaic.expression import Macro
 from optaic.plugins import DateRange, Mode
 from optaic.plugins.days import UTC
+from optaic.rules.columns import VALUE
 from worker.backtest.settings import BacktestSettings
 from worker.builtin.signal_guard import SignalContract
 from worker.guardrails import Guardrail
@@ -53,7 +54,7 @@ class Input:
     version: int
     digest: str
     data: StoredData
-    value_column: str = "value"  # of a signal: what its pipeline calls its values
+    value_column: str = VALUE  # of a signal: what its pipeline calls its values
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from optaic.instance.v1 import instance_pb2, spec_pb2
 from optaic.plugins import DateRange, InvalidConfig, MissingInput, Mode, PluginError, day_in
 from optaic.plugins.days import UTC
 from optaic.plugins.numbers import type_numbers
+from optaic.rules.columns import KEYS, value_column
 from optaic.run.v1 import run_pb2
 from servicekit.enums import enum_word
 from worker.backtest.settings import BacktestSettings
@@ -206,7 +207,7 @@ def _read_macros(called: Versions) -> dict[str, Macro]:
 def _read_guardrails(
     version: definition_pb2.DefinitionVersion, config: Mapping[str, object]
 ) -> tuple[Guardrail, ...]:
-    own = {"signal_bounds": {"column": _value_column(config)}}
+    own = {"signal_bounds": {"column": value_column(config.get("output"))}}
     return tuple(
         Guardrail(
             contract.name,
@@ -244,7 +245,7 @@ def _read_inputs(
                 pinned.version,
                 pinned.digest,
                 data,
-                _value_column(pipeline.config),
+                value_column(pipeline.config.get("output")),
             )
         )
     return tuple(inputs)
@@ -283,17 +284,11 @@ def _read_contract(contract: spec_pb2.SignalContract, config: Mapping[str, objec
             neutral_value=contract.neutral_value,
             nan_policy=NanPolicy.KEEP if nan == "unspecified" else NanPolicy(nan),
             bounds_policy=BoundsPolicy.REJECT if bounds == "unspecified" else BoundsPolicy(bounds),
-            index_columns=tuple(contract.index_columns) or ("date", "entity"),
-            value_column=_value_column(config),
+            index_columns=tuple(contract.index_columns) or KEYS,
+            value_column=value_column(config.get("output")),
         )
     except ValueError as error:
         raise InvalidConfig(f"the signal's contract: {error}") from error
-
-
-def _value_column(config: Mapping[str, object]) -> str:
-    """Return where a pipeline puts its values: `output`, where it means that by the word."""
-    output = config.get("output")
-    return output if isinstance(output, str) and output else "value"
 
 
 def _scheduled_date(run: run_pb2.Run, timezone: str) -> dt.date | None:

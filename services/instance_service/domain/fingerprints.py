@@ -9,6 +9,7 @@ from typing import Any
 
 from instance_service.domain.flows import COMPOSED_KINDS, Edge
 from optaic.rules.backtests import EQUAL_WEIGHT, complete_config
+from optaic.rules.columns import KEYS
 
 _CONTRACT_DEFAULTS: dict[str, Any] = {
     "min_value": None,
@@ -16,7 +17,7 @@ _CONTRACT_DEFAULTS: dict[str, Any] = {
     "neutral_value": 0.0,
     "nan_policy": "keep",
     "bounds_policy": "reject",
-    "index_columns": ["date", "entity"],
+    "index_columns": [*KEYS],
 }
 
 

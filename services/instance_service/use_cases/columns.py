@@ -23,10 +23,10 @@ from optaic.expression import (
     suggest,
 )
 from optaic.instance.v1.instance_pb2 import Instance
+from optaic.rules.columns import KEYS
 from servicekit.enums import enum_word
 
 _FLOW = "refresh"
-_KEYS = ("date", "entity")
 _READ_WHOLE = ("simple", "point_in_time")  # accessors that leave the columns as they are stored
 _ONE_FIELD = "field"
 
@@ -110,7 +110,7 @@ def _readable(upstream: Instance, stored: Sequence[str]) -> list[str] | None:
         return None
     accessor = dataset.accessor.definition_name
     if accessor in _READ_WHOLE:
-        return [column for column in stored if column not in _KEYS]
+        return [column for column in stored if column not in KEYS]
     if accessor == _ONE_FIELD:
         config = json_of(dataset.accessor.config)
         return [str(config.get("output") or config.get("field", ""))]

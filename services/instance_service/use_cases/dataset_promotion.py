@@ -29,6 +29,7 @@ from optaic.common.v1.flow_pb2 import FLOW_KIND_REFRESH
 from optaic.definition.v1.definition_pb2 import DefinitionVersion
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.instance.v1.instance_service_pb2 import PromoteDatasetRequest
+from optaic.rules.columns import value_column
 from servicekit.context import RequestContext
 from servicekit.errors import (
     FailedPreconditionError,
@@ -38,7 +39,6 @@ from servicekit.errors import (
 from servicekit.tokens import ReadTokens
 
 _FLOW = "refresh"
-_DEFAULT_COLUMN = "value"  # where a pipeline without the parameter `output` puts a signal's values
 
 
 async def promote_dataset(
@@ -97,7 +97,7 @@ def _as_signal(current: Instance, request: PromoteDatasetRequest) -> Instance:
 def _breaches(output: Output, draft: Draft) -> list[Breach]:
     assert output.profile is not None
     given = draft.instance.signal.dataset.pipeline.config.fields
-    column = (given["output"].string_value if "output" in given else "") or _DEFAULT_COLUMN
+    column = value_column(given["output"].string_value if "output" in given else "")
     return find_breaches(profile_of(output.profile), draft.settings["contract"], column)
 
 

@@ -12,6 +12,7 @@ import polars as pl
 
 from optaic.plugins import MissingInput, NoDataInRange, SchemaMismatch, UnknownEntity, take_days, zone_of
 from optaic.rules.backtests import EQUAL_WEIGHT
+from optaic.rules.columns import DATE, ENTITY, KEYS, VALUE
 from worker.backtest.settings import BacktestSettings
 
 Matrix = npt.NDArray[np.float64]
@@ -42,24 +43,24 @@ def build_panel(prices: pl.DataFrame, signals: Sequence[pl.DataFrame], settings:
     if not signals:
         raise MissingInput("a backtest needs a primary signal")
     closes = _clean(prices, "close", "prices")
-    known = closes["entity"].unique().sort().to_list()
+    known = closes[ENTITY].unique().sort().to_list()
     entities = sorted(settings.universe) or known
     wanted = [*entities, *([] if settings.benchmark == EQUAL_WEIGHT else [settings.benchmark])]
     if unknown := sorted(set(wanted) - set(known)):
         raise UnknownEntity(
             f"prices hold no {', '.join(unknown)} (they hold {', '.join(known[:30]) or 'nothing'})"
         )
-    grid = _pivot(closes, entities, "close").drop_nulls().sort("date")
+    grid = _pivot(closes, entities, "close").drop_nulls().sort(DATE)
     chosen = _cut(grid, settings)
     if chosen.is_empty():
-        span = f"{grid['date'][0]} to {grid['date'][-1]}" if grid.height else "no date at all"
+        span = f"{grid[DATE][0]} to {grid[DATE][-1]}" if grid.height else "no date at all"
         asked = f"{settings.start or 'the first'} to {settings.end or 'the last session'}"
         raise NoDataInRange(f"no session from {asked}; every member of the universe has a close on {span}")
-    dates = chosen.select("date")
+    dates = chosen.select(DATE)
     matrices = [_align(signal, entities, dates) for signal in signals]
     values = chosen.select(entities).to_numpy().astype(np.float64)
     return Panel(
-        dates=dates["date"].to_list(),
+        dates=dates[DATE].to_list(),
         entities=entities,
         closes=values,
         signal=combine_signals(matrices, settings.primary_weight),
@@ -93,46 +94,46 @@ def _standardize(signal: Matrix) -> Matrix:
 
 def _clean(table: pl.DataFrame, column: str, name: str) -> pl.DataFrame:
     """Rows with a finite value, `date` as Date, each key once."""
-    for needed in ("date", "entity", column):
+    for needed in (*KEYS, column):
         if needed not in table.columns:
             raise SchemaMismatch(f"{name}: no column {needed!r} (there are {', '.join(table.columns)})")
     value = pl.col(column).cast(pl.Float64)
-    days = take_days(table["date"], zone_of(table["date"]))
-    rows = table.select(days, "entity", value).filter(pl.col(column).is_finite())
-    if rows.select(pl.struct("date", "entity").is_duplicated().any()).item():
+    days = take_days(table[DATE], zone_of(table[DATE]))
+    rows = table.select(days, ENTITY, value).filter(pl.col(column).is_finite())
+    if rows.select(pl.struct(KEYS).is_duplicated().any()).item():
         raise SchemaMismatch(f"{name}: several rows for one date and entity")
     return rows
 
 
 def _pivot(rows: pl.DataFrame, entities: Sequence[str], column: str) -> pl.DataFrame:
     """`date` and one column per entity, also for those without any row."""
-    rows = rows.filter(pl.col("entity").is_in(list(entities)))
-    wide = rows.pivot(on="entity", on_columns=list(entities), index="date", values=column)
-    return wide.select("date", *entities)
+    rows = rows.filter(pl.col(ENTITY).is_in(list(entities)))
+    wide = rows.pivot(on=ENTITY, on_columns=list(entities), index=DATE, values=column)
+    return wide.select(DATE, *entities)
 
 
 def _cut(grid: pl.DataFrame, settings: BacktestSettings) -> pl.DataFrame:
     if settings.start is not None:
-        grid = grid.filter(pl.col("date") >= pl.lit(settings.start))
+        grid = grid.filter(pl.col(DATE) >= pl.lit(settings.start))
     if settings.end is not None:
-        grid = grid.filter(pl.col("date") <= pl.lit(settings.end))
-    if (grid.select(pl.exclude("date")) <= 0.0).select(pl.any_horizontal(pl.all())).to_series().any():
+        grid = grid.filter(pl.col(DATE) <= pl.lit(settings.end))
+    if (grid.select(pl.exclude(DATE)) <= 0.0).select(pl.any_horizontal(pl.all())).to_series().any():
         raise SchemaMismatch("prices: a close in the range is not positive")
     return grid
 
 
 def _align(signal: pl.DataFrame, entities: Sequence[str], dates: pl.DataFrame) -> Matrix:
-    wide = _pivot(_clean(signal, "value", "signal"), entities, "value")
-    aligned = dates.join(wide, on="date", how="left", maintain_order="left").select(entities)
+    wide = _pivot(_clean(signal, VALUE, "signal"), entities, VALUE)
+    aligned = dates.join(wide, on=DATE, how="left", maintain_order="left").select(entities)
     return aligned.fill_null(float("nan")).to_numpy().astype(np.float64)
 
 
 def _benchmark_returns(closes: pl.DataFrame, members: Matrix, dates: pl.DataFrame, benchmark: str) -> Matrix:
     levels = members
     if benchmark != EQUAL_WEIGHT:
-        own = closes.filter((pl.col("entity") == benchmark) & (pl.col("close") > 0.0)).select("date", "close")
-        aligned = dates.join(own, on="date", how="left", maintain_order="left")
-        if absent := aligned.filter(pl.col("close").is_null())["date"].to_list():
+        own = closes.filter((pl.col(ENTITY) == benchmark) & (pl.col("close") > 0.0)).select(DATE, "close")
+        aligned = dates.join(own, on=DATE, how="left", maintain_order="left")
+        if absent := aligned.filter(pl.col("close").is_null())[DATE].to_list():
             raise NoDataInRange(
                 f"benchmark {benchmark} has no close on {len(absent)} sessions, the first being {absent[0]}"
             )

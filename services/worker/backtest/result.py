@@ -9,6 +9,7 @@ from typing import TypeAlias
 import numpy as np
 import polars as pl
 
+from optaic.rules.columns import DATE, ENTITY
 from worker.backtest.panel import Matrix, Panel
 
 Metrics: TypeAlias = Mapping[str, float | int | None]
@@ -66,24 +67,24 @@ class BacktestResult:
 
 def make_result(panel: Panel, path: Path, metrics: Metrics) -> BacktestResult:
     """The tables of a simulated path."""
-    dates = pl.Series("date", panel.dates, dtype=pl.Date)
+    dates = pl.Series(DATE, panel.dates, dtype=pl.Date)
     benchmark = path.nav[0] * np.cumprod(np.concatenate([[1.0], 1.0 + panel.benchmark_returns]))
     returns = {"return": path.nav[1:] / path.nav[:-1] - 1.0, "benchmark_return": panel.benchmark_returns}
     return BacktestResult(
         metrics=metrics,
-        equity_curve=pl.DataFrame({"date": dates, "nav": path.nav, "benchmark": benchmark}),
+        equity_curve=pl.DataFrame({DATE: dates, "nav": path.nav, "benchmark": benchmark}),
         trades=_list_trades(panel, path),
         weights_history=_list_weights(panel, path),
-        daily_returns=pl.DataFrame({"date": dates[1:], **returns}),
+        daily_returns=pl.DataFrame({DATE: dates[1:], **returns}),
     )
 
 
 def _list_trades(panel: Panel, path: Path) -> pl.DataFrame:
     rows = [
         {
-            "date": panel.dates[execution.session],
+            DATE: panel.dates[execution.session],
             "decision_date": panel.dates[execution.decision],
-            "entity": panel.entities[column],
+            ENTITY: panel.entities[column],
             "trade_value": execution.trades[column],
             "weight_target": execution.weights[column],
             "price": panel.closes[execution.session, column],
@@ -96,9 +97,9 @@ def _list_trades(panel: Panel, path: Path) -> pl.DataFrame:
     ]
     numbers = ("trade_value", "weight_target", "price", "commission", "slippage", "cost")
     schema = {
-        "date": pl.Date,
+        DATE: pl.Date,
         "decision_date": pl.Date,
-        "entity": pl.String,
+        ENTITY: pl.String,
         **dict.fromkeys(numbers, pl.Float64),
     }
     return pl.DataFrame(rows, schema=schema)
@@ -108,9 +109,9 @@ def _list_weights(panel: Panel, path: Path) -> pl.DataFrame:
     sessions, columns = np.nonzero(path.values)
     return pl.DataFrame(
         {
-            "date": [panel.dates[session] for session in sessions],
-            "entity": [panel.entities[column] for column in columns],
+            DATE: [panel.dates[session] for session in sessions],
+            ENTITY: [panel.entities[column] for column in columns],
             "weight": path.values[sessions, columns] / path.nav[sessions],
         },
-        schema={"date": pl.Date, "entity": pl.String, "weight": pl.Float64},
+        schema={DATE: pl.Date, ENTITY: pl.String, "weight": pl.Float64},
     )

@@ -7,6 +7,7 @@ import datetime as dt
 import polars as pl
 
 from optaic.plugins import is_dated, take_days, zone_of
+from optaic.rules.columns import DATE
 
 
 class Change:
@@ -57,7 +58,7 @@ def _retype(base: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame | None:
 
 def last_date(content: pl.DataFrame) -> dt.date | None:
     """The last day of a table; None where it has no `date` or no rows."""
-    if not is_dated(content.schema.get("date")):
+    if not is_dated(content.schema.get(DATE)):
         return None
-    last = take_days(content["date"], zone_of(content["date"])).max()
+    last = take_days(content[DATE], zone_of(content[DATE])).max()
     return last if isinstance(last, dt.date) else None

@@ -9,6 +9,7 @@ import polars as pl
 
 from optaic.plugins import HeldTypes, InvalidConfig
 from optaic.plugins.words import say_type, say_value
+from optaic.rules.columns import ENTITY
 from worker.builtin.csv_text import CsvText
 from worker.builtin.parameters import Config
 from worker.builtin.typed import times
@@ -44,7 +45,7 @@ class ColumnTypes:
         given = read_types(config)
         check_dates(given, dates)
         return ColumnTypes(
-            types={"entity": pl.String(), **given, **dict.fromkeys(dates, pl.Date())},
+            types={ENTITY: pl.String(), **given, **dict.fromkeys(dates, pl.Date())},
             stated=frozenset(given),
             marks=_read_marks(config),
             date_formats=_read_formats(config),

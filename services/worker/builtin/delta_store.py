@@ -13,6 +13,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from optaic.plugins import Store, StoredVersion, VersionNotFound, WriteConflict
 from optaic.plugins.words import say_error
+from optaic.rules.columns import KEYS
 from worker.builtin.change import Change, last_date
 from worker.builtin.digest import canonicalize, compute_digest
 from worker.builtin.limits import note_finer_times
@@ -40,7 +41,7 @@ class DeltaStore(Store):
 
     def __init__(self, config: Mapping[str, object] | None = None) -> None:
         super().__init__(config)
-        self._keys = list(read_names(self.config, "keys") or ("date", "entity"))
+        self._keys = list(read_names(self.config, "keys") or KEYS)
 
     @typed
     def write(self, table: pl.DataFrame, base_version: str | None, uri: str) -> StoredVersion:

@@ -20,9 +20,8 @@ from optaic.plugins import (
     between,
 )
 from optaic.plugins.words import say_type
+from optaic.rules.columns import DATE, KEYS, VALUE
 from worker.builtin.parameters import read_text
-
-_KEYS = ["date", "entity"]
 
 
 class ExpressionPipeline(Pipeline):
@@ -43,7 +42,7 @@ class ExpressionPipeline(Pipeline):
             NoDataInRange: nothing lies in the range.
         """
         text = read_text(context.config, "expression")
-        output = read_text(context.config, "output", "value")
+        output = read_text(context.config, "output", VALUE)
         tables = context.tables("input")
         context.progress(0.1, "reading inputs")
         try:
@@ -79,7 +78,7 @@ def join_inputs(expression: Expression, tables: Sequence[InputTable]) -> pl.Data
     owners: dict[str, list[tuple[InputTable, str]]] = defaultdict(list)
     for table in tables:
         for column in table.frame.columns:
-            if column not in _KEYS:
+            if column not in KEYS:
                 for name in (*spellings(column), spell_column(table.name, column)):
                     owners[name].append((table, column))
     shared = {
@@ -90,7 +89,7 @@ def join_inputs(expression: Expression, tables: Sequence[InputTable]) -> pl.Data
     namesakes = find_namesakes((table.name, table.instance_id or str(id(table))) for table in tables)
     expression.check_columns(owners, shared, namesakes)
     joined: pl.DataFrame | None = None
-    first = tables[0].frame["date"]
+    first = tables[0].frame[DATE]
     for table in tables:
         wanted = [
             pl.col(column).alias(name)
@@ -98,8 +97,8 @@ def join_inputs(expression: Expression, tables: Sequence[InputTable]) -> pl.Data
             for t, column in owners[name]
             if t is table
         ]
-        part = table.frame.select(*_KEYS, *wanted).with_columns(_on_clock_of(table.frame["date"], first))
-        joined = part if joined is None else joined.join(part, on=_KEYS, how="full", coalesce=True)
+        part = table.frame.select(*KEYS, *wanted).with_columns(_on_clock_of(table.frame[DATE], first))
+        joined = part if joined is None else joined.join(part, on=KEYS, how="full", coalesce=True)
     assert joined is not None
     return joined
 
@@ -111,7 +110,7 @@ def _on_clock_of(times: pl.Series, first: pl.Series) -> pl.Series:
 
 
 def _check_keys(table: InputTable, first: InputTable) -> None:
-    for key in _KEYS:
+    for key in KEYS:
         if key not in table.frame.columns:
             raise SchemaMismatch(f"input {table.name!r} has no column {key!r}")
         expected = first.frame.schema[key]
@@ -120,5 +119,5 @@ def _check_keys(table: InputTable, first: InputTable) -> None:
             raise SchemaMismatch(
                 f"{key!r} is {say_type(kind)} in {table.name!r} but {say_type(expected)} in {first.name!r}"
             )
-    if table.frame.select(pl.struct(_KEYS).is_duplicated().any()).item():
+    if table.frame.select(pl.struct(KEYS).is_duplicated().any()).item():
         raise SchemaMismatch(f"input {table.name!r} has several rows for one date and entity")

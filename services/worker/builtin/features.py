@@ -14,11 +14,11 @@ import polars as pl
 from optaic.expression import ExpressionError, Macro, parse
 from optaic.expression.compiler import evaluate
 from optaic.plugins import InputTable, InvalidConfig, InvalidExpression
+from optaic.rules.columns import DATE, KEYS
 from worker.builtin.derivation import join_inputs
 from worker.builtin.parameters import Config, read_choice, read_number, read_section, read_text, read_whole
 
 TRANSFORMS = ("standardize", "winsorize", "fill_median")
-_KEYS = ["date", "entity"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def read_features(config: Config) -> tuple[Feature, ...]:
         raise InvalidConfig("features: must be a list that is not empty")
     features = tuple(_read_feature(item, f"features[{position}]") for position, item in enumerate(given))
     names = [feature.name for feature in features]
-    if len(set(names)) < len(names) or set(names) & set(_KEYS):
+    if len(set(names)) < len(names) or set(names) & set(KEYS):
         raise InvalidConfig("features: each name once, and neither date nor entity")
     return features
 
@@ -77,9 +77,9 @@ def build_features(
     built: pl.DataFrame | None = None
     for feature in features:
         column = _evaluate(feature.expression, tables, macros, feature.name)
-        built = column if built is None else built.join(column, on=_KEYS, how="full", coalesce=True)
+        built = column if built is None else built.join(column, on=KEYS, how="full", coalesce=True)
     assert built is not None
-    return built.sort(_KEYS)
+    return built.sort(KEYS)
 
 
 def build_target(config: Config, tables: Sequence[InputTable], macros: Mapping[str, Macro]) -> pl.DataFrame:
@@ -87,10 +87,10 @@ def build_target(config: Config, tables: Sequence[InputTable], macros: Mapping[s
     section = read_section(config, "target")
     horizon = read_whole(section, "horizon", 1, minimum=1, maximum=10_000)
     later = _evaluate(read_text(section, "expression"), tables, macros, "target")
-    sessions = later.select(pl.col("date").unique().sort())
-    ahead = sessions.select("date", pl.col("date").shift(-horizon).alias("later"))
-    known = ahead.join(later.rename({"date": "later"}), on="later")
-    return known.select("date", "entity", "target").sort(_KEYS)
+    sessions = later.select(pl.col(DATE).unique().sort())
+    ahead = sessions.select(DATE, pl.col(DATE).shift(-horizon).alias("later"))
+    known = ahead.join(later.rename({DATE: "later"}), on="later")
+    return known.select(*KEYS, "target").sort(KEYS)
 
 
 def _evaluate(

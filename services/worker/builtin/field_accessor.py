@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from optaic.plugins import Accessor, InvalidConfig, SchemaMismatch, Store, select_rows
+from optaic.rules.columns import KEYS
 from worker.builtin.parameters import read_text
-
-_KEYS = ("date", "entity")
 
 
 class FieldAccessor(Accessor):
@@ -20,7 +19,7 @@ class FieldAccessor(Accessor):
         super().__init__(config)
         self._field = read_text(self.config, "field")
         self._output = read_text(self.config, "output", self._field)
-        if self._output in _KEYS and self._output != self._field:
+        if self._output in KEYS and self._output != self._field:
             raise InvalidConfig(f"output: {self._output!r} is a key's name")
 
     def read(
@@ -38,6 +37,6 @@ class FieldAccessor(Accessor):
         table = store.read(uri, physical_version)
         if self._field not in table.columns:
             raise SchemaMismatch(f"no column {self._field} (there are {', '.join(table.columns)})")
-        keys = [pl.col(key) for key in _KEYS if key in table.columns and key != self._field]
+        keys = [pl.col(key) for key in KEYS if key in table.columns and key != self._field]
         one = table.select(*keys, pl.col(self._field).alias(self._output))
         return select_rows(one, columns=columns, entities=entities, start=start, end=end)

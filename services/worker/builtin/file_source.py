@@ -18,6 +18,7 @@ from optaic.plugins import (
     UnparsableData,
 )
 from optaic.plugins.words import say_error, say_type
+from optaic.rules.columns import DATE, ENTITY
 from worker.builtin.column_names import check_source_names
 from worker.builtin.parameters import Config, read_choice, read_section, read_text
 from worker.builtin.parquet_file import read_parquet
@@ -67,7 +68,7 @@ class FilePipeline(Pipeline):
         table = tidy(table, dates, texts if formats else str(date_format or ""), url)
         bounds = read_range(config, context.date_range)
         if bounds.start or bounds.end:
-            check_columns(["date"], table.columns, url)
+            check_columns([DATE], table.columns, url)
         table = cut(table, bounds, url)
         context.progress(1.0, f"{table.height} rows")
         return table
@@ -162,7 +163,7 @@ def _read_csv(
     """With the types that are guessed, and as texts. Names and dates stay text: `0700` is no number."""
     header = pl.read_csv(io.BytesIO(content), separator=separator, n_rows=0).columns
     check_columns(list(mapping.values()), header, url)
-    names = {mapping.get(name, name) for name in ("entity", *dates)}
+    names = {mapping.get(name, name) for name in (ENTITY, *dates)}
     columns = list(dict.fromkeys(mapping.values())) or None
     check_source_names(columns or header)
     guessed = pl.read_csv(

@@ -16,6 +16,7 @@ import polars as pl
 from optaic.expression import OPERATORS, Macro, Parameter, Signature
 from optaic.expression.compiler import IMPLEMENTATIONS
 from optaic.plugins import Operator
+from optaic.rules.columns import DATE, ENTITY, KEYS, VALUE
 
 _MODULE = "worker.builtin.language"  # also when it is executed
 _SCHEMA = "https://json-schema.org/draft/2020-12/schema"
@@ -32,11 +33,11 @@ _ROW = {
     "description": "One row for each of the inputs'.",
     "type": "object",
     "properties": {
-        "date": {"type": "string", "format": "date", "description": "The session."},
-        "entity": {"type": "string", "description": "What the value belongs to."},
-        "value": {"type": ["number", "null"], "description": "The result; null where there is none."},
+        DATE: {"type": "string", "format": "date", "description": "The session."},
+        ENTITY: {"type": "string", "description": "What the value belongs to."},
+        VALUE: {"type": ["number", "null"], "description": "The result; null where there is none."},
     },
-    "required": ["date", "entity", "value"],
+    "required": [*KEYS, VALUE],
 }
 
 # What a macro is, by name: for people, its expression, and what its parameters take.

@@ -21,6 +21,7 @@ from skfolio.prior import EmpiricalPrior
 
 from optaic.plugins import Allocation, InvalidConfig, NoDataInRange, NoSolution, Optimizer, SchemaMismatch
 from optaic.plugins.words import say_error
+from optaic.rules.columns import DATE, ENTITY, KEYS
 from worker.builtin.parameters import read_choice, read_number, read_whole
 
 _SESSIONS_A_YEAR = 252
@@ -95,7 +96,7 @@ class SkfolioOptimizer(Optimizer):
         if missing := [name for name in chosen if name not in returns.columns]:
             raise SchemaMismatch(f"no returns of {', '.join(missing)}")
         lookback = read_whole(self.config, "lookback", 252, minimum=_FEWEST_RETURNS, maximum=100_000)
-        table = returns.sort("date").tail(lookback).select(pl.col(name).cast(pl.Float64) for name in chosen)
+        table = returns.sort(DATE).tail(lookback).select(pl.col(name).cast(pl.Float64) for name in chosen)
         past = table.drop_nulls().to_numpy()
         past = past[np.isfinite(past).all(axis=1)]
         if len(past) < _FEWEST_RETURNS:
@@ -199,11 +200,11 @@ def returns_of(prices: pl.DataFrame, column: str = "close") -> pl.DataFrame:
     Raises:
         SchemaMismatch: a column is missing.
     """
-    if missing := [name for name in ("date", "entity", column) if name not in prices.columns]:
+    if missing := [name for name in (*KEYS, column) if name not in prices.columns]:
         raise SchemaMismatch(f"no column {', '.join(missing)} (there are {', '.join(prices.columns)})")
-    wide = prices.pivot(on="entity", index="date", values=column).sort("date")
-    closes = pl.exclude("date").cast(pl.Float64)
-    return wide.select("date", closes / closes.shift(1) - 1.0).slice(1)
+    wide = prices.pivot(on=ENTITY, index=DATE, values=column).sort(DATE)
+    closes = pl.exclude(DATE).cast(pl.Float64)
+    return wide.select(DATE, closes / closes.shift(1) - 1.0).slice(1)
 
 
 def _read_risk_measure(config: Mapping[str, object]) -> RiskMeasure:

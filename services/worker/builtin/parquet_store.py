@@ -18,6 +18,7 @@ from pyarrow import fs  # type: ignore[import-untyped] # it ships no type inform
 
 from optaic.plugins import Store, StoredVersion, VersionNotFound
 from optaic.plugins.words import say_error
+from optaic.rules.columns import KEYS
 from worker.builtin.change import Change, last_date
 from worker.builtin.digest import canonicalize, compute_digest
 from worker.builtin.limits import note_finer_times
@@ -37,7 +38,7 @@ class ParquetStore(Store):
 
     def __init__(self, config: Mapping[str, object] | None = None) -> None:
         super().__init__(config)
-        self._keys = list(read_names(self.config, "keys") or ("date", "entity"))
+        self._keys = list(read_names(self.config, "keys") or KEYS)
         self._compression = read_choice(self.config, "compression", _COMPRESSIONS, "zstd")
 
     @typed

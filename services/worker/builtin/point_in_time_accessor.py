@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from optaic.plugins import Accessor, SchemaMismatch, Store, is_dated, select_rows, take_days, zone_of
+from optaic.rules.columns import KEYS
 from worker.builtin.parameters import read_date, read_names, read_text
 
 
@@ -22,7 +23,7 @@ class PointInTimeAccessor(Accessor):
         super().__init__(config)
         self._knowledge = read_text(self.config, "knowledge_column", "knowledge_date")
         self._as_of = read_date(self.config, "as_of")
-        self._keys = list(read_names(self.config, "keys") or ("date", "entity"))
+        self._keys = list(read_names(self.config, "keys") or KEYS)
 
     def read(
         self,

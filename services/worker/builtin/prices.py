@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from optaic.plugins import NoDataInRange, Pipeline, PipelineContext, UnknownEntity, take_days, zone_of
+from optaic.rules.columns import DATE, ENTITY, KEYS
 from worker.builtin.parameters import read_date, read_names
 
 
@@ -19,15 +20,15 @@ def load_closes() -> pl.DataFrame:
 
     wide = pl.from_pandas(load_sp500_dataset().reset_index())
     date, *symbols = wide.columns
-    long = wide.unpivot(symbols, index=date, variable_name="entity", value_name="close")
+    long = wide.unpivot(symbols, index=date, variable_name=ENTITY, value_name="close")
     return (
         long.select(
-            take_days(long[date], zone_of(long[date])).alias("date"),
-            "entity",
+            take_days(long[date], zone_of(long[date])).alias(DATE),
+            ENTITY,
             pl.col("close").cast(pl.Float64),
         )
         .filter(pl.col("close").is_finite())
-        .sort("date", "entity")
+        .sort(KEYS)
     )
 
 
@@ -52,15 +53,15 @@ class SP500Prices(Pipeline):
         ]
         context.progress(0.1, "loading closes")
         closes = load_closes()
-        _check_symbols(symbols, closes["entity"].unique().sort().to_list())
+        _check_symbols(symbols, closes[ENTITY].unique().sort().to_list())
         if symbols:
-            closes = closes.filter(pl.col("entity").is_in(symbols))
-        start, end = max(starts, default=closes["date"][0]), min(ends, default=closes["date"][-1])
-        selected = closes.filter(pl.col("date").is_between(pl.lit(start), pl.lit(end)))
+            closes = closes.filter(pl.col(ENTITY).is_in(symbols))
+        start, end = max(starts, default=closes[DATE][0]), min(ends, default=closes[DATE][-1])
+        selected = closes.filter(pl.col(DATE).is_between(pl.lit(start), pl.lit(end)))
         if selected.is_empty():
-            known = f"{closes['date'][0]} to {closes['date'][-1]}"
+            known = f"{closes[DATE][0]} to {closes[DATE][-1]}"
             raise NoDataInRange(f"no session from {start} to {end}; the data set covers {known}")
-        context.progress(1.0, f"{selected.height} rows, {selected['date'][0]} to {selected['date'][-1]}")
+        context.progress(1.0, f"{selected.height} rows, {selected[DATE][0]} to {selected[DATE][-1]}")
         return selected
 
 

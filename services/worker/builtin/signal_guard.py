@@ -9,6 +9,7 @@ import polars as pl
 
 from optaic.plugins import GuardrailViolated, InvalidConfig, SchemaMismatch
 from optaic.plugins.words import say_type
+from optaic.rules.columns import KEYS, VALUE
 
 
 class NanPolicy(StrEnum):
@@ -36,8 +37,8 @@ class SignalContract:
     neutral_value: float | None = None
     nan_policy: NanPolicy = NanPolicy.KEEP
     bounds_policy: BoundsPolicy = BoundsPolicy.REJECT
-    index_columns: tuple[str, ...] = ("date", "entity")
-    value_column: str = "value"
+    index_columns: tuple[str, ...] = KEYS
+    value_column: str = VALUE
 
     def __post_init__(self) -> None:
         low, high = self._bounds

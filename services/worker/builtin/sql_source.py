@@ -22,6 +22,7 @@ from optaic.plugins import (
 )
 from optaic.plugins.secrets import has_placeholder
 from optaic.plugins.words import say_error
+from optaic.rules.columns import KEYS
 from redaction import PREFIX
 from worker.builtin.parameters import Config, read_names, read_text
 from worker.builtin.sql_rows import Fetched, Mixture, make_table
@@ -85,7 +86,7 @@ class SqlPipeline(Pipeline):
         context.progress(0.8, f"{table.height} rows read")
         context.report("rows_fetched", table.height)
         if base is not None:
-            keys = list(read_names(config, "keys") or ("date", "entity"))
+            keys = list(read_names(config, "keys") or KEYS)
             merged = _merge(base, table, keys, source)
             context.report("deletions", _say_unseen(base.filter(pl.col(kept) == last), table, keys))
             table = merged

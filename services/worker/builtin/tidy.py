@@ -18,6 +18,7 @@ from optaic.plugins import (
     zone_of,
 )
 from optaic.plugins.words import say_type
+from optaic.rules.columns import DATE, ENTITY
 from worker.builtin.column_names import check_source_names
 from worker.builtin.parameters import Config, read_date, read_names, read_section
 from worker.builtin.typed.kinds import storage_type
@@ -44,7 +45,7 @@ def read_range(config: Config, date_range: DateRange) -> DateRange:
 
 def read_date_columns(config: Config) -> tuple[str, ...]:
     """`dates`: the result's columns that hold dates."""
-    return read_names(config, "dates") or ("date",)
+    return read_names(config, "dates") or (DATE,)
 
 
 def check_columns(wanted: Sequence[str], found: Sequence[str], source: str) -> None:
@@ -87,8 +88,8 @@ def tidy(
     """
     check_columns(dates, table.columns, source)
     table = table.with_columns(pl.selectors.decimal().cast(pl.Float64))
-    if "entity" in table.columns:
-        table = table.with_columns(pl.col("entity").cast(pl.String))
+    if ENTITY in table.columns:
+        table = table.with_columns(pl.col(ENTITY).cast(pl.String))
     formats = {
         name: date_format if isinstance(date_format, str) else date_format.get(name, "") for name in dates
     }

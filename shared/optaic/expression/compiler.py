@@ -27,12 +27,13 @@ from optaic.expression.windows import (
 )
 from optaic.plugins.errors import SchemaMismatch
 from optaic.plugins.words import say_type
+from optaic.rules.columns import DATE, ENTITY, VALUE
 
 Implementation: TypeAlias = Callable[[Sequence[pl.Expr], Sequence[float]], pl.Expr]
 
 # Names inside the working table; what the caller's columns are called does not matter there.
-_DATE, _ENTITY, _IS_PRESENT = "date", "entity", "is_present"
-_WINDOWS = {Scope.TIME_SERIES: _ENTITY, Scope.CROSS_SECTION: _DATE}
+_IS_PRESENT = "is_present"
+_WINDOWS = {Scope.TIME_SERIES: ENTITY, Scope.CROSS_SECTION: DATE}
 
 
 def _windowed(compute: Callable[[pl.Series, int], pl.Series]) -> Implementation:
@@ -126,7 +127,7 @@ def evaluate(
     expression: Expression,
     table: pl.DataFrame,
     *,
-    output: str = "value",
+    output: str = VALUE,
     operators: Mapping[str, Implementation] = IMPLEMENTATIONS,
 ) -> pl.DataFrame:
     """The expression's value on every row of a table.
@@ -147,7 +148,7 @@ def evaluate(
         SchemaMismatch: the table's keys or types are not as said.
     """
     columns = {**{spell(name): name for name in table.columns}, **{name: name for name in table.columns}}
-    expression.check_columns([name for name in columns if name not in {_DATE, _ENTITY}])
+    expression.check_columns([name for name in columns if name not in {DATE, ENTITY}])
     plan = _Plan()
     values: dict[int, _Value] = {}
     for node in expression.walk():
@@ -157,20 +158,20 @@ def evaluate(
     working = _lay_out(table, {columns[name]: working for name, working in plan.inputs.items()})
     for number, level in enumerate(plan.levels):
         working = working.with_columns(**level).drop(plan.spent(number), strict=False)
-    kept = working.filter(_IS_PRESENT).select(_DATE, _ENTITY, root.expr.cast(pl.Float64).alias(output))
-    return kept.sort(_DATE, _ENTITY)
+    kept = working.filter(_IS_PRESENT).select(DATE, ENTITY, root.expr.cast(pl.Float64).alias(output))
+    return kept.sort(DATE, ENTITY)
 
 
 def _lay_out(table: pl.DataFrame, inputs: Mapping[str, str]) -> pl.DataFrame:
     """The grid of all entities and sessions, sorted by both, with the inputs under their working names."""
     _check(table, inputs)
     columns = [_read(name).alias(working) for name, working in inputs.items()]
-    rows = table.select(_DATE, _ENTITY, *columns, pl.lit(value=True).alias(_IS_PRESENT))
-    dates, entities = rows.select(pl.col(_DATE).unique()), rows.select(pl.col(_ENTITY).unique())
+    rows = table.select(DATE, ENTITY, *columns, pl.lit(value=True).alias(_IS_PRESENT))
+    dates, entities = rows.select(pl.col(DATE).unique()), rows.select(pl.col(ENTITY).unique())
     if rows.height == dates.height * entities.height:
-        return rows.sort(_ENTITY, _DATE)
-    grid = entities.join(dates, how="cross").join(rows, on=[_ENTITY, _DATE], how="left")
-    return grid.with_columns(pl.col(_IS_PRESENT).fill_null(value=False)).sort(_ENTITY, _DATE)
+        return rows.sort(ENTITY, DATE)
+    grid = entities.join(dates, how="cross").join(rows, on=[ENTITY, DATE], how="left")
+    return grid.with_columns(pl.col(_IS_PRESENT).fill_null(value=False)).sort(ENTITY, DATE)
 
 
 def _read(name: str) -> pl.Expr:
@@ -179,7 +180,7 @@ def _read(name: str) -> pl.Expr:
 
 
 def _check(table: pl.DataFrame, inputs: Mapping[str, str]) -> None:
-    for key in (_DATE, _ENTITY):
+    for key in (DATE, ENTITY):
         if key not in table.columns:
             raise SchemaMismatch(f"the input has no column {key!r} (it has {', '.join(table.columns)})")
         if table[key].null_count():
@@ -188,7 +189,7 @@ def _check(table: pl.DataFrame, inputs: Mapping[str, str]) -> None:
         kind = table.schema[name]
         if not (kind.is_numeric() or kind in {pl.Boolean, pl.Null}):
             raise SchemaMismatch(f"column {name!r} is not numeric but {say_type(kind)}")
-    if table.select(pl.struct(_DATE, _ENTITY).is_duplicated().any()).item():
+    if table.select(pl.struct(DATE, ENTITY).is_duplicated().any()).item():
         raise SchemaMismatch("the input has several rows for one date and entity")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from optaic.plugins.context import PipelineContext
 from optaic.plugins.errors import CannotRemove
+from optaic.rules.columns import KEYS
 
 if TYPE_CHECKING:
     import polars as pl
@@ -75,7 +76,7 @@ class Store(ABC):
         The worker compares a refresh with the version before by them: how much would be deleted.
         """
         given = self.config.get("keys")
-        return tuple(map(str, given)) if isinstance(given, list | tuple) and given else ("date", "entity")
+        return tuple(map(str, given)) if isinstance(given, list | tuple) and given else KEYS
 
     @abstractmethod
     def write(self, table: pl.DataFrame, base_version: str | None, uri: str) -> StoredVersion:

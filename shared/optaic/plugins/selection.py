@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from optaic.plugins.days import take_days, zone_of
 from optaic.plugins.errors import SchemaMismatch
+from optaic.rules.columns import DATE, ENTITY, KEYS
 
 if TYPE_CHECKING:
     import polars as pl
@@ -26,19 +27,19 @@ def select_rows(
     Raises:
         SchemaMismatch: a named column does not exist.
     """
-    keys = [key for key in ("date", "entity") if key in table.columns]
+    keys = [key for key in KEYS if key in table.columns]
     wanted = [*keys, *(name for name in dict.fromkeys(columns or table.columns) if name not in keys)]
-    conditioned = [("entity", entities), ("date", start), ("date", end)]
+    conditioned = [(ENTITY, entities), (DATE, start), (DATE, end)]
     needed = [*wanted, *(column for column, condition in conditioned if condition is not None)]
     if missing := sorted(set(needed) - set(table.columns)):
         raise SchemaMismatch(f"no column {', '.join(missing)} (there are {', '.join(table.columns)})")
     import polars as pl  # noqa: PLC0415 - whoever only imports plugins needs no data library
 
     if entities is not None:
-        if table.schema["entity"].is_integer():  # names are texts, whatever a plugin keeps them as
-            table = table.filter(pl.col("entity").cast(pl.String).is_in(list(map(str, entities))))
+        if table.schema[ENTITY].is_integer():  # names are texts, whatever a plugin keeps them as
+            table = table.filter(pl.col(ENTITY).cast(pl.String).is_in(list(map(str, entities))))
         else:
-            table = table.filter(pl.col("entity").is_in(list(entities)))
+            table = table.filter(pl.col(ENTITY).is_in(list(entities)))
     return between(table, start, end).select(wanted)
 
 
@@ -50,7 +51,7 @@ def between(table: pl.DataFrame, start: dt.date | None, end: dt.date | None) -> 
     """
     if start is None and end is None:
         return table
-    days = take_days(table["date"], zone_of(table["date"]))
+    days = take_days(table[DATE], zone_of(table[DATE]))
     if start is not None:
         table, days = table.filter(days >= start), days.filter(days >= start)
     return table if end is None else table.filter(days <= end)

@@ -8,6 +8,7 @@ import polars as pl
 
 from optaic.plugins import InvalidConfig
 from optaic.plugins.words import say_value
+from optaic.rules.columns import ENTITY
 from worker.builtin.parameters import Config, read_section
 
 # Named as metrics and profiles name them; the other words mean the same.
@@ -52,7 +53,7 @@ def read_types(config: Config) -> Mapping[str, pl.DataType]:
         if known not in _KINDS:
             raise InvalidConfig(f"types.{name}: must be one of {', '.join(_KINDS)}, not {say_value(word)}")
         types[name] = _KINDS[known]
-    if types.get("entity", pl.String()) != pl.String():
+    if types.get(ENTITY, pl.String()) != pl.String():
         raise InvalidConfig("types.entity: an entity is a text: String, or leave it out")
     return types
 
