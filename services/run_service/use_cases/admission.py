@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from dataclasses import InitVar, dataclass, field
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from google.protobuf.struct_pb2 import Struct
 
 from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_pb2, schedule_pb2
 from optaic.lineage.v1 import lineage_pb2, lineage_service_pb2
+from optaic.run.v1 import run_pb2
 from run_service.domain.admission import Blocking, check_full_range, check_upstreams
 from run_service.domain.errors import instance_deleting
 from run_service.domain.kinds import check_computed, choose_flow, run_kind
+from run_service.domain.parameters import is_partial_range
 from run_service.domain.retries import RetryPolicy
 from run_service.domain.statuses import ENDED, RunStatus
 from run_service.events import attached_event
@@ -24,38 +29,82 @@ _FlowKey = tuple[str, flow_pb2.FlowKind.ValueType]
 _Answer = lineage_service_pb2.CheckUpstreamFreshnessResponse
 
 
+_JUDGEMENT = object()  # only `admit` hands it to an Admission
+
+
 @dataclass(frozen=True)
-class Admission:
-    """A flow of an instance as it is, and what lineage-service says about it."""
+class WantedRun:
+    """What somebody asks for, or what a schedule or a retry does."""
+
+    instance_id: str
+    flow_kind: int
+    trigger: run_pb2.RunTrigger.ValueType
+    actor: str
+    mode: run_pb2.RunMode.ValueType = run_pb2.RUN_MODE_INCREMENTAL
+    parameters: Struct = field(default_factory=Struct)
+    force: bool = False
+    force_reason: str = ""
+    attempt: int = 1
+    retry_of_run_id: str = ""
+    orchestrator_run_id: str = ""
+    scheduled_time: datetime | None = None
+    allow_deletion: bool = False
+    allow_deletion_reason: str = ""
+
+    @property
+    def is_partial_range(self) -> bool:
+        """Whether it leaves dates out."""
+        return is_partial_range(self.parameters.fields)
+
+
+@dataclass(frozen=True)
+class FoundFlow:
+    """A flow of an instance as it is now; whether it may run has not been asked."""
 
     tenant_id: str
     instance: instance_pb2.Instance
     flow: instance_pb2.Flow
     flow_kind: str
-    kind: str
-    answer: _Answer = field(default_factory=_Answer)
-    # Of the run that the answer admits: where the flow has had others since, it is outdated.
-    run_number: int = 1
-    # The flow's newest run that completed; None where none did.
-    newest_completed: NewestRun | None = None
+    kind: str  # of the flow's runs
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """The tenant, the instance and the kind of the flow."""
+        return (self.tenant_id, self.instance.instance_id, self.flow_kind)
 
     @property
     def retry_policy(self) -> RetryPolicy | None:
-        """What happens after this run has failed."""
+        """What happens after a run of the flow has failed."""
         schedule = self.instance.schedule
         return _retry_policy(schedule.retry_policy) if schedule.HasField("retry_policy") else None
 
-    def check(self, *, force: bool, is_partial_range: bool) -> None:
-        """Refuse unless upstreams are ready or forced, and a range where it is not enough; see `domain`."""
-        if is_partial_range:
-            computed_with = self.answer.base_version.compute_fingerprint
-            check_full_range(self.instance.name, computed_with, self.flow.compute_fingerprint)
-        check_upstreams(
-            [_blocking(flow) for flow in self.answer.blocking], all_ready=self.answer.all_ready, force=force
-        )
+
+class _Answered(NamedTuple):
+    """What lineage-service says of a flow, and which of the flow's runs it rests on."""
+
+    answer: _Answer
+    run_number: int  # of the run that may follow
+    newest_completed: NewestRun | None
 
 
-async def find_flow(deps: Dependencies, tenant_id: str, instance_id: str, flow_kind: int) -> Admission:
+@dataclass(frozen=True)
+class Admission:
+    """A run that may be inserted. Only `admit` makes one: nothing runs that was not asked for and judged."""
+
+    found: FoundFlow
+    wanted: WantedRun
+    answer: _Answer
+    # Where the flow has had another run since, this number is taken and the admission is outdated.
+    run_number: int
+    newest_completed: NewestRun | None  # the flow's newest run that completed
+    judgement: InitVar[object]
+
+    def __post_init__(self, judgement: object) -> None:
+        if judgement is not _JUDGEMENT:
+            raise TypeError("an Admission is made by admit() alone")
+
+
+async def find_flow(deps: Dependencies, tenant_id: str, instance_id: str, flow_kind: int) -> FoundFlow:
     """Load the instance and choose its flow; whether it may run is not checked yet.
 
     Raises:
@@ -68,15 +117,34 @@ async def find_flow(deps: Dependencies, tenant_id: str, instance_id: str, flow_k
     word = enum_word(flow_pb2.FlowKind, chosen)
     instance_kind = enum_word(instance_pb2.InstanceKind, instance.kind)
     check_computed(word, [edge.role for edge in flows[chosen].upstreams])
-    return Admission(tenant_id, instance, flows[chosen], word, run_kind(instance_kind, word))
+    return FoundFlow(tenant_id, instance, flows[chosen], word, run_kind(instance_kind, word))
 
 
-async def ask(deps: Dependencies, found: Admission, *, must_compare: bool = False) -> Admission:
-    """Ask lineage-service; where the answer rests on older runs than ours, ask again with their events.
+async def admit(
+    deps: Dependencies, found: FoundFlow, wanted: WantedRun, *, must_compare: bool = False
+) -> Admission:
+    """Ask whether the flow may run now, and on which inputs.
+
+    With `must_compare`, the answer is compared with our runs even where nothing calls for it.
 
     Raises:
-        FailedPreconditionError: INSTANCE_DELETING.
+        FailedPreconditionError: INSTANCE_DELETING, UPSTREAM_NOT_READY, MISSING_INPUT, FULL_RANGE_REQUIRED.
+        UnavailableError: Not decided; ask again.
     """
+    answered = await _ask(deps, found, must_compare=must_compare)
+    if wanted.is_partial_range:
+        computed_with = answered.answer.base_version.compute_fingerprint
+        check_full_range(found.instance.name, computed_with, found.flow.compute_fingerprint)
+    check_upstreams(
+        [_blocking(flow) for flow in answered.answer.blocking],
+        all_ready=answered.answer.all_ready,
+        force=wanted.force,
+    )
+    return Admission(found, wanted, *answered, judgement=_JUDGEMENT)
+
+
+async def _ask(deps: Dependencies, found: FoundFlow, *, must_compare: bool) -> _Answered:
+    """Ask lineage-service; where the answer rests on older runs than ours, ask again with their events."""
     if found.instance.state == instance_pb2.INSTANCE_STATE_DELETING:
         raise instance_deleting(found.instance.instance_id)
     request = lineage_service_pb2.CheckUpstreamFreshnessRequest(
@@ -87,7 +155,7 @@ async def ask(deps: Dependencies, found: Admission, *, must_compare: bool = Fals
     own: _FlowKey = (found.instance.instance_id, found.flow.flow_kind)
     known = _known_numbers(answer)
     if not found.flow.upstreams and not answer.blocking and not known.get(own) and not must_compare:
-        return replace(found, answer=answer)
+        return _Answered(answer, 1, None)
     keys = sorted({own, *known, *(_key(edge.upstream) for edge in found.flow.upstreams)})
     flows = [(instance_id, enum_word(flow_pb2.FlowKind, kind)) for instance_id, kind in keys]
     ours = await run_store.list_newest_runs(deps.database, found.tenant_id, flows)
@@ -101,12 +169,8 @@ async def ask(deps: Dependencies, found: Admission, *, must_compare: bool = Fals
         answer = await deps.peers.check_upstreams(request)
     numbers = [newest.run_number for newest in ours if _flow_key(newest) == own]
     completed = [each for each in ours if _flow_key(each) == own and each.status is RunStatus.COMPLETED]
-    return replace(
-        found,
-        answer=answer,
-        run_number=max(numbers, default=0) + 1,
-        newest_completed=max(completed, key=lambda run: run.run_number, default=None),
-    )
+    newest_completed = max(completed, key=lambda run: run.run_number, default=None)
+    return _Answered(answer, max(numbers, default=0) + 1, newest_completed)
 
 
 def _key(flow: flow_pb2.FlowRef) -> _FlowKey:

@@ -10,10 +10,10 @@ from run_service.store import endings
 from run_service.store import runs as run_store
 from run_service.store.records import Record, datetime_of
 from run_service.use_cases import ticks
-from run_service.use_cases.admission import Admission, ask, find_flow
+from run_service.use_cases.admission import Admission, FoundFlow, WantedRun, admit, find_flow
 from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.reports import start_response, start_run, take_over
-from run_service.use_cases.submission import Draft, insert_refused, insert_run
+from run_service.use_cases.submission import insert_refused, insert_run
 from run_service.use_cases.transitions import announce
 from servicekit.enums import enum_word
 from servicekit.errors import AlreadyExistsError, DomainError, FailedPreconditionError
@@ -33,7 +33,7 @@ async def start_scheduled(
         UnavailableError: Admission could not be decided; ask again.
     """
     tick = request.scheduled
-    draft = Draft(
+    wanted = WantedRun(
         instance_id=tick.flow.instance_id,
         flow_kind=tick.flow.flow_kind,
         trigger=run_pb2.RUN_TRIGGER_SCHEDULE,
@@ -41,13 +41,13 @@ async def start_scheduled(
         orchestrator_run_id=request.orchestrator_run_id,
         scheduled_time=datetime_of(tick.scheduled_time),
     )
-    adopted = await _find(deps, tenant_id, draft)
+    adopted = await _find(deps, tenant_id, wanted)
     if adopted is None:
-        found = await find_flow(deps, tenant_id, draft.instance_id, draft.flow_kind)
+        found = await find_flow(deps, tenant_id, wanted.instance_id, wanted.flow_kind)
         try:
-            decided = await _decide(deps, found, draft, request.executor)
+            decided = await _decide(deps, found, wanted, request.executor)
         except _TooLateError:
-            raise flow_run_given_up(draft.orchestrator_run_id) from None
+            raise flow_run_given_up(wanted.orchestrator_run_id) from None
         if isinstance(decided, run_pb2.Run):
             return run_report_service_pb2.StartRunResponse(run=decided)
         adopted = decided
@@ -58,68 +58,68 @@ async def start_scheduled(
     )
 
 
-async def _decide(deps: Dependencies, found: Admission, draft: Draft, executor: str) -> Record | run_pb2.Run:
+async def _decide(
+    deps: Dependencies, found: FoundFlow, wanted: WantedRun, executor: str
+) -> Record | run_pb2.Run:
     """Return the tick's run, started or refused; or what to say of a tick that waits."""
     try:
         ticks.check_not_paused(found)
-        ticks.check_in_time(deps, found, draft)
-        wait = ticks.make_wait if ticks.is_late(deps, draft) else ticks.give_way
-        if waiting := await wait(deps, found, draft):
+        ticks.check_in_time(deps, found, wanted)
+        wait = ticks.make_wait if ticks.is_late(deps, wanted) else ticks.give_way
+        if waiting := await wait(deps, found, wanted):
             return waiting
         try:
-            return await _admit(deps, found, draft, executor)
+            return await _admit(deps, found, wanted, executor)
         except AlreadyExistsError:
-            if waiting := await ticks.make_wait(deps, found, draft, is_overlap=True):
+            if waiting := await ticks.make_wait(deps, found, wanted, is_overlap=True):
                 return waiting
             if not await ticks.cancel_previous(deps, found):
                 raise
-            return await _admit(deps, found, draft, executor)
+            return await _admit(deps, found, wanted, executor)
     except (FailedPreconditionError, AlreadyExistsError) as error:
-        return await _refuse(deps, found, draft, error)
+        return await _refuse(deps, found, wanted, error)
 
 
-async def _admit(deps: Dependencies, found: Admission, draft: Draft, executor: str) -> Record:
-    admission = await ask(deps, found, must_compare=True)
-    draft.check(admission)
-    return await _adopt(deps, admission, draft, executor)
+async def _admit(deps: Dependencies, found: FoundFlow, wanted: WantedRun, executor: str) -> Record:
+    return await _adopt(deps, await admit(deps, found, wanted, must_compare=True), executor)
 
 
-async def _find(deps: Dependencies, tenant_id: str, draft: Draft) -> Record | None:
+async def _find(deps: Dependencies, tenant_id: str, wanted: WantedRun) -> Record | None:
     """Return the run of this flow run, if it was adopted before."""
-    assert draft.scheduled_time is not None
+    assert wanted.scheduled_time is not None
     async with deps.database.read(tenant_id) as connection:
-        adopted = await run_store.get_adopted_run(connection, tenant_id, draft.orchestrator_run_id)
+        adopted = await run_store.get_adopted_run(connection, tenant_id, wanted.orchestrator_run_id)
         if adopted is not None:
             return adopted
-        flow_kind = enum_word(FlowKind, draft.flow_kind)
+        flow_kind = enum_word(FlowKind, wanted.flow_kind)
         taken = await run_store.get_run_of_tick(
-            connection, tenant_id, draft.instance_id, flow_kind, draft.scheduled_time
+            connection, tenant_id, wanted.instance_id, flow_kind, wanted.scheduled_time
         )
     if taken is not None:
         raise fenced(taken.run.run_id)
     return None
 
 
-async def _adopt(deps: Dependencies, admission: Admission, draft: Draft, executor: str) -> Record:
-    tenant_id = admission.tenant_id
+async def _adopt(deps: Dependencies, admission: Admission, executor: str) -> Record:
+    tenant_id, flow_run_id = admission.found.tenant_id, admission.wanted.orchestrator_run_id
     async with deps.database.transaction(tenant_id) as connection:
-        await endings.lock_flow_run(connection, draft.orchestrator_run_id)
-        if await endings.is_ending(connection, tenant_id, draft.orchestrator_run_id):
+        await endings.lock_flow_run(connection, flow_run_id)
+        if await endings.is_ending(connection, tenant_id, flow_run_id):
             raise _TooLateError
-        run = await insert_run(deps, connection, admission, draft)
+        run = await insert_run(deps, connection, admission)
         record = await run_store.lock_run(connection, tenant_id, run.run_id)
         if record is None:
             raise run_not_found(run.run_id)
-        started = await take_over(deps, connection, tenant_id, record, draft.orchestrator_run_id, executor)
+        started = await take_over(deps, connection, tenant_id, record, flow_run_id, executor)
     announce(deps, tenant_id, [started])
     return started
 
 
-async def _refuse(deps: Dependencies, found: Admission, draft: Draft, refusal: DomainError) -> Record:
+async def _refuse(deps: Dependencies, found: FoundFlow, wanted: WantedRun, refusal: DomainError) -> Record:
     """Record why the tick was not run; unless the same flow run was adopted by a twin of this call."""
     async with deps.database.transaction(found.tenant_id) as connection:
-        await insert_refused(deps, connection, found, draft, refusal)
-    adopted = await _find(deps, found.tenant_id, draft)
+        await insert_refused(deps, connection, found, wanted, refusal)
+    adopted = await _find(deps, found.tenant_id, wanted)
     if adopted is None:
         raise refusal
     return adopted

@@ -14,10 +14,10 @@ from run_service.ports import FlowRun
 from run_service.store import endings, ticks
 from run_service.store import runs as run_store
 from run_service.store.ticks import Tick
-from run_service.use_cases.admission import find_flow
+from run_service.use_cases.admission import WantedRun, find_flow
 from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.ending import make_ending
-from run_service.use_cases.submission import Draft, insert_refused
+from run_service.use_cases.submission import insert_refused
 from run_service.use_cases.ticks import ACTOR
 from servicekit import context
 from servicekit.context import RequestContext
@@ -40,7 +40,7 @@ async def lose_tick(deps: Dependencies, flow_run: FlowRun) -> None:
     with context.bind(request):
         number = enum_number(FlowKind, flow_run.flow_kind)
         found = await find_flow(deps, tenant_id, flow_run.instance_id, number)
-    draft = Draft(
+    wanted = WantedRun(
         instance_id=flow_run.instance_id,
         flow_kind=found.flow.flow_kind,
         trigger=run_pb2.RUN_TRIGGER_SCHEDULE,
@@ -48,7 +48,7 @@ async def lose_tick(deps: Dependencies, flow_run: FlowRun) -> None:
         orchestrator_run_id=flow_run.flow_run_id,
         scheduled_time=flow_run.scheduled_time,
     )
-    flow = (tenant_id, flow_run.instance_id, found.flow_kind)
+    flow = found.key
     why = _refusal(flow_run, catches_up=found.instance.schedule.catch_up_policy != _NONE)
     async with deps.database.transaction(tenant_id) as connection:
         await endings.lock_flow_run(connection, flow_run.flow_run_id)
@@ -72,7 +72,7 @@ async def lose_tick(deps: Dependencies, flow_run: FlowRun) -> None:
                 tick = Tick(flow_run.scheduled_time, flow_run.flow_run_id)
                 await ticks.insert_tick(connection, flow, tick, deps.clock.now())
             else:
-                await insert_refused(deps, connection, found, draft, why)
+                await insert_refused(deps, connection, found, wanted, why)
     deps.wake_ender()
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import structlog
 
 from run_service.store import queues
-from run_service.use_cases.admission import ask, find_flow
+from run_service.use_cases.admission import admit, find_flow
 from run_service.use_cases.dependencies import Dependencies
-from run_service.use_cases.submission import draft_of_retry, insert_refused, insert_run
+from run_service.use_cases.submission import insert_refused, insert_run, wanted_by_retry
 from servicekit import context
 from servicekit.context import RequestContext
 from servicekit.errors import AlreadyExistsError, FailedPreconditionError, NotFoundError
@@ -37,19 +37,18 @@ async def retry_automatically(deps: Dependencies, tenant_id: str, run_id: str) -
 
 
 async def _retry(deps: Dependencies, tenant_id: str, run_id: str) -> None:
-    failed_number, draft = await draft_of_retry(deps, tenant_id, run_id, _ACTOR)
-    found = await find_flow(deps, tenant_id, draft.instance_id, draft.flow_kind)
+    failed_number, wanted = await wanted_by_retry(deps, tenant_id, run_id, _ACTOR)
+    found = await find_flow(deps, tenant_id, wanted.instance_id, wanted.flow_kind)
     try:
-        admission = await ask(deps, found, must_compare=True)
-        draft.check(admission)
+        admission = await admit(deps, found, wanted, must_compare=True)
         async with deps.database.transaction(tenant_id) as connection:
             if not await queues.delete_retry(connection, tenant_id, run_id):
                 raise _SupersededError
-            run = await insert_run(deps, connection, admission, draft)
+            run = await insert_run(deps, connection, admission)
             if run.run_number != failed_number + 1:
                 raise _SupersededError
         deps.wake_dispatcher()
     except (FailedPreconditionError, AlreadyExistsError) as refusal:
         async with deps.database.transaction(tenant_id) as connection:
             if await queues.delete_retry(connection, tenant_id, run_id):
-                await insert_refused(deps, connection, found, draft, refusal)
+                await insert_refused(deps, connection, found, wanted, refusal)

@@ -15,9 +15,9 @@ from run_service.domain.statuses import RunEvent
 from run_service.store import runs as run_store
 from run_service.store import ticks as store
 from run_service.store.ticks import FlowKey, Tick
-from run_service.use_cases.admission import Admission, ask, find_flow
+from run_service.use_cases.admission import FoundFlow, WantedRun, admit, find_flow
 from run_service.use_cases.dependencies import Dependencies
-from run_service.use_cases.submission import Draft, insert_refused, insert_run
+from run_service.use_cases.submission import insert_refused, insert_run
 from run_service.use_cases.transitions import announce, change_runs, error_json
 from servicekit import context
 from servicekit.context import RequestContext
@@ -37,7 +37,7 @@ _NONE = schedule_pb2.CATCH_UP_POLICY_NONE
 _log = structlog.get_logger(__name__)
 
 
-def check_not_paused(found: Admission) -> None:
+def check_not_paused(found: FoundFlow) -> None:
     """Refuse a tick of a paused instance.
 
     Raises:
@@ -47,32 +47,32 @@ def check_not_paused(found: Admission) -> None:
         raise instance_paused(found.instance.name)
 
 
-def check_in_time(deps: Dependencies, found: Admission, draft: Draft) -> None:
+def check_in_time(deps: Dependencies, found: FoundFlow, wanted: WantedRun) -> None:
     """Refuse a late tick where the policy catches up with none.
 
     Raises:
         FailedPreconditionError: TICK_MISSED.
     """
-    if found.instance.schedule.catch_up_policy == _NONE and is_late(deps, draft):
+    if found.instance.schedule.catch_up_policy == _NONE and is_late(deps, wanted):
         raise tick_too_late(deps.settings.tick_grace_seconds)
 
 
-def is_late(deps: Dependencies, draft: Draft) -> bool:
+def is_late(deps: Dependencies, wanted: WantedRun) -> bool:
     """Return whether a tick comes so late that others may have passed, too."""
-    assert draft.scheduled_time is not None
-    return deps.clock.now() - draft.scheduled_time > timedelta(seconds=deps.settings.tick_grace_seconds)
+    assert wanted.scheduled_time is not None
+    return deps.clock.now() - wanted.scheduled_time > timedelta(seconds=deps.settings.tick_grace_seconds)
 
 
 async def make_wait(
-    deps: Dependencies, found: Admission, draft: Draft, *, is_overlap: bool = False
+    deps: Dependencies, found: FoundFlow, wanted: WantedRun, *, is_overlap: bool = False
 ) -> run_pb2.Run | None:
     """Keep a tick for later; return what its flow run is told, None where the policy lets nothing wait.
 
     Late ticks wait a moment for each other: only then is known which is the latest.
     """
-    assert draft.scheduled_time is not None
-    settings, flow = deps.settings, _key(found)
-    tick = Tick(draft.scheduled_time, draft.orchestrator_run_id)
+    assert wanted.scheduled_time is not None
+    settings, flow = deps.settings, found.key
+    tick = Tick(wanted.scheduled_time, wanted.orchestrator_run_id)
     async with deps.database.transaction(found.tenant_id) as connection:
         waiting = {each.scheduled_time for each in await store.list_ticks(connection, flow)}
         if tick.scheduled_time not in waiting:
@@ -80,7 +80,7 @@ async def make_wait(
                 return None
             seconds = settings.tick_interval_seconds if is_overlap else settings.tick_settle_seconds
             await store.insert_tick(connection, flow, tick, deps.clock.now() + timedelta(seconds=seconds))
-    run = run_pb2.Run(instance_id=draft.instance_id, status=run_pb2.RUN_STATUS_PENDING)
+    run = run_pb2.Run(instance_id=wanted.instance_id, status=run_pb2.RUN_STATUS_PENDING)
     run.error.type, run.error.message = (
         "TICK_WAITING",
         "the tick's run is dispatched anew when its turn comes",
@@ -88,33 +88,33 @@ async def make_wait(
     return run
 
 
-async def give_way(deps: Dependencies, found: Admission, draft: Draft) -> run_pb2.Run | None:
+async def give_way(deps: Dependencies, found: FoundFlow, wanted: WantedRun) -> run_pb2.Run | None:
     """Settle a punctual tick with those that wait; return what its flow run is told where it waits behind them.
 
     Raises:
         FailedPreconditionError: One waits already, and no more may.
     """
-    assert draft.scheduled_time is not None
-    flow, schedule = _key(found), found.instance.schedule
+    assert wanted.scheduled_time is not None
+    flow, schedule = found.key, found.instance.schedule
     async with deps.database.read(found.tenant_id) as connection:
         listed = await store.list_ticks(connection, flow)
-    waiting = [tick for tick in listed if tick.scheduled_time != draft.scheduled_time]
+    waiting = [tick for tick in listed if tick.scheduled_time != wanted.scheduled_time]
     if not waiting:
         return None
     if schedule.catch_up_policy == _ALL:
-        return await make_wait(deps, found, draft)
+        return await make_wait(deps, found, wanted)
     if schedule.overlap_policy == _QUEUE:
         raise tick_skipped(waiting[0].scheduled_time)
     for tick in waiting:
-        await _supersede(deps, found, tick, draft.scheduled_time)
+        await _supersede(deps, found, tick, wanted.scheduled_time)
     return None
 
 
-async def cancel_previous(deps: Dependencies, found: Admission) -> bool:
+async def cancel_previous(deps: Dependencies, found: FoundFlow) -> bool:
     """Cancel the active run for a tick, where the policy says so."""
     if found.instance.schedule.overlap_policy != _CANCEL:
         return False
-    tenant_id, instance_id, flow_kind = _key(found)
+    tenant_id, instance_id, flow_kind = found.key
     message = "the schedule's next run starts"
     async with deps.database.transaction(tenant_id) as connection:
         active = await run_store.get_active_run(connection, tenant_id, instance_id, flow_kind)
@@ -157,51 +157,50 @@ async def submit_waiting(deps: Dependencies, flow: FlowKey) -> None:
                 await _supersede(deps, found, tick, waiting[-1].scheduled_time)
             waiting = waiting[-1:]
         for tick in waiting[:1]:
-            await _submit(deps, found, _draft(found, tick))
+            await _submit(deps, found, _wanted_by(found, tick))
         if len(waiting) > 1:
             await _postpone(deps, flow)
 
 
-async def _submit(deps: Dependencies, found: Admission, draft: Draft) -> None:
-    assert draft.scheduled_time is not None
+async def _submit(deps: Dependencies, found: FoundFlow, wanted: WantedRun) -> None:
+    assert wanted.scheduled_time is not None
     try:
         check_not_paused(found)
         try:
-            await _insert(deps, found, draft, draft.scheduled_time)
+            await _insert(deps, found, wanted, wanted.scheduled_time)
         except AlreadyExistsError:
             if not await cancel_previous(deps, found):
                 raise
-            await _insert(deps, found, draft, draft.scheduled_time)
+            await _insert(deps, found, wanted, wanted.scheduled_time)
     except AlreadyExistsError as active:
         schedule = found.instance.schedule
         if schedule.overlap_policy == _QUEUE or schedule.catch_up_policy == _ALL:
-            await _postpone(deps, _key(found))
+            await _postpone(deps, found.key)
         else:
-            await _refuse(deps, found, draft, active)
+            await _refuse(deps, found, wanted, active)
     except FailedPreconditionError as error:
-        await _refuse(deps, found, draft, error)
+        await _refuse(deps, found, wanted, error)
 
 
-async def _insert(deps: Dependencies, found: Admission, draft: Draft, scheduled_time: datetime) -> None:
-    admission = await ask(deps, found, must_compare=True)
-    draft.check(admission)
+async def _insert(deps: Dependencies, found: FoundFlow, wanted: WantedRun, scheduled_time: datetime) -> None:
+    # Another flow run than the tick's own, which has ended, will start it.
+    admission = await admit(deps, found, replace(wanted, orchestrator_run_id=""), must_compare=True)
     async with deps.database.transaction(found.tenant_id) as connection:
-        if not await store.delete_tick(connection, _key(found), scheduled_time):
+        if not await store.delete_tick(connection, found.key, scheduled_time):
             return
-        # Another flow run than the tick's own, which has ended, will start it.
-        await insert_run(deps, connection, admission, replace(draft, orchestrator_run_id=""))
+        await insert_run(deps, connection, admission)
     deps.wake_dispatcher()
 
 
-async def _refuse(deps: Dependencies, found: Admission, draft: Draft, refusal: DomainError) -> None:
-    assert draft.scheduled_time is not None
+async def _refuse(deps: Dependencies, found: FoundFlow, wanted: WantedRun, refusal: DomainError) -> None:
+    assert wanted.scheduled_time is not None
     async with deps.database.transaction(found.tenant_id) as connection:
-        if await store.delete_tick(connection, _key(found), draft.scheduled_time):
-            await insert_refused(deps, connection, found, draft, refusal)
+        if await store.delete_tick(connection, found.key, wanted.scheduled_time):
+            await insert_refused(deps, connection, found, wanted, refusal)
 
 
-async def _supersede(deps: Dependencies, found: Admission, tick: Tick, latest: datetime) -> None:
-    await _refuse(deps, found, _draft(found, tick), tick_superseded(latest))
+async def _supersede(deps: Dependencies, found: FoundFlow, tick: Tick, latest: datetime) -> None:
+    await _refuse(deps, found, _wanted_by(found, tick), tick_superseded(latest))
 
 
 async def _postpone(deps: Dependencies, flow: FlowKey) -> None:
@@ -210,8 +209,8 @@ async def _postpone(deps: Dependencies, flow: FlowKey) -> None:
         await store.postpone(connection, flow, due_time)
 
 
-def _draft(found: Admission, tick: Tick) -> Draft:
-    return Draft(
+def _wanted_by(found: FoundFlow, tick: Tick) -> WantedRun:
+    return WantedRun(
         instance_id=found.instance.instance_id,
         flow_kind=found.flow.flow_kind,
         trigger=run_pb2.RUN_TRIGGER_SCHEDULE,
@@ -219,7 +218,3 @@ def _draft(found: Admission, tick: Tick) -> Draft:
         orchestrator_run_id=tick.orchestrator_run_id,
         scheduled_time=tick.scheduled_time,
     )
-
-
-def _key(found: Admission) -> FlowKey:
-    return (found.tenant_id, found.instance.instance_id, found.flow_kind)

@@ -13,7 +13,7 @@ from optaic.run.v1 import run_pb2, run_report_service_pb2, run_service_pb2
 from run_service.domain.pairing import FlowRunState
 from run_service.ports import FlowRun
 from run_service.use_cases import lost_ticks
-from run_service.use_cases.admission import Admission
+from run_service.use_cases.admission import FoundFlow
 from servicekit.errors import UnavailableError
 from support.run_peers import flow_of
 from support.run_service import RunningRunService, refused
@@ -123,7 +123,7 @@ async def test_what_cannot_be_decided_yet_is_looked_at_again(
 
     monkeypatch.setattr(service.orchestrator, "list_cancelled", listed)
 
-    async def be_away(*_: object) -> Admission:
+    async def be_away(*_: object) -> FoundFlow:
         raise UnavailableError("DEPENDENCY_UNAVAILABLE", "retry")
 
     with monkeypatch.context() as broken:

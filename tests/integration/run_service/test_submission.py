@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -13,8 +12,7 @@ from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_pb2
 from optaic.lineage.v1 import lineage_pb2
 from optaic.run.v1 import run_pb2, run_service_pb2
-from run_service.use_cases import submission
-from run_service.use_cases.admission import Admission, ask
+from run_service.use_cases import admission, submission
 from servicekit.errors import DomainError
 from servicekit.ids import new_id
 from servicekit.status import from_rpc_error
@@ -123,14 +121,14 @@ async def test_a_run_that_came_in_between_makes_admission_ask_again(
 ) -> None:
     instance = service.instances.add()
 
-    async def overtaken(*arguments: Any, must_compare: bool) -> Admission:
-        answer = await ask(*arguments, must_compare=must_compare)
-        monkeypatch.setattr(submission, "ask", ask)
+    async def overtaken(*arguments: Any, must_compare: bool) -> admission.Admission:
+        answer = await admission.admit(*arguments, must_compare=must_compare)
+        monkeypatch.setattr(submission, "admit", admission.admit)
         await service.cancel((await service.submit(instance)).run_id)
         service.lineage.requests.clear()
         return answer
 
-    monkeypatch.setattr(submission, "ask", overtaken)
+    monkeypatch.setattr(submission, "admit", overtaken)
     assert (await service.submit(instance)).run_number == 2
     assert service.lineage.requests[-1].run_events  # the second answer rests on the run in between
 
@@ -140,11 +138,13 @@ async def test_a_flow_whose_runs_never_let_another_in_is_unavailable(
 ) -> None:
     instance = service.instances.add()
 
-    async def outdated(*arguments: Any, must_compare: bool) -> Admission:
-        return replace(await ask(*arguments, must_compare=must_compare), run_number=1)
+    ask = admission._ask
+
+    async def outdated(*arguments: Any, must_compare: bool) -> admission._Answered:
+        return (await ask(*arguments, must_compare=must_compare))._replace(run_number=1)
 
     await service.cancel((await service.submit(instance)).run_id)
-    monkeypatch.setattr(submission, "ask", outdated)
+    monkeypatch.setattr(admission, "_ask", outdated)
     async with refused("CONCURRENT_UPDATE"):
         await service.submit(instance)
     assert await service.outbox_types() == ["submitted", "cancelled"]
