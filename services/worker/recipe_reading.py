@@ -17,7 +17,8 @@ from optaic.instance.v1 import instance_pb2, spec_pb2
 from optaic.plugins import DateRange, InvalidConfig, MissingInput, Mode, PluginError, day_in
 from optaic.plugins.days import UTC
 from optaic.plugins.numbers import type_numbers
-from optaic.rules.columns import KEYS, value_column
+from optaic.rules.columns import value_column
+from optaic.rules.signal_contracts import DEFAULTS
 from optaic.run.v1 import run_pb2
 from servicekit.enums import enum_word
 from worker.backtest.settings import BacktestSettings
@@ -275,16 +276,20 @@ def _make_backtest(instance: instance_pb2.Instance, inputs: Sequence[Input]) -> 
 
 
 def _read_contract(contract: spec_pb2.SignalContract, config: Mapping[str, object]) -> SignalContract:
-    nan = enum_word(spec_pb2.SignalContract.NanPolicy, contract.nan_policy)
-    bounds = enum_word(spec_pb2.SignalContract.BoundsPolicy, contract.bounds_policy)
+    policies = spec_pb2.SignalContract
+    nan, bounds = DEFAULTS.nan_policy, DEFAULTS.bounds_policy
+    if contract.nan_policy:
+        nan = enum_word(policies.NanPolicy, contract.nan_policy)
+    if contract.bounds_policy:
+        bounds = enum_word(policies.BoundsPolicy, contract.bounds_policy)
     try:
         return SignalContract(
-            minimum=contract.min_value if contract.HasField("min_value") else None,
-            maximum=contract.max_value if contract.HasField("max_value") else None,
+            minimum=contract.min_value if contract.HasField("min_value") else DEFAULTS.min_value,
+            maximum=contract.max_value if contract.HasField("max_value") else DEFAULTS.max_value,
             neutral_value=contract.neutral_value,
-            nan_policy=NanPolicy.KEEP if nan == "unspecified" else NanPolicy(nan),
-            bounds_policy=BoundsPolicy.REJECT if bounds == "unspecified" else BoundsPolicy(bounds),
-            index_columns=tuple(contract.index_columns) or KEYS,
+            nan_policy=NanPolicy(nan),
+            bounds_policy=BoundsPolicy(bounds),
+            index_columns=tuple(contract.index_columns) or DEFAULTS.index_columns,
             value_column=value_column(config.get("output")),
         )
     except ValueError as error:

@@ -9,16 +9,6 @@ from typing import Any
 
 from instance_service.domain.flows import COMPOSED_KINDS, Edge
 from optaic.rules.backtests import EQUAL_WEIGHT, complete_config
-from optaic.rules.columns import KEYS
-
-_CONTRACT_DEFAULTS: dict[str, Any] = {
-    "min_value": None,
-    "max_value": None,
-    "neutral_value": 0.0,
-    "nan_policy": "keep",
-    "bounds_policy": "reject",
-    "index_columns": [*KEYS],
-}
 
 
 def canonical_json(value: object) -> str:
@@ -66,11 +56,6 @@ def flow_settings(
     if flow_kind == "monitoring" and instance_kind in COMPOSED_KINDS:
         return {}
     return {**settings, "champion": champion} if flow_kind == "inference" and champion else settings
-
-
-def signal_contract(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a contract with its defaults filled in; saying a default changes nothing."""
-    return {**_CONTRACT_DEFAULTS, **{key: value for key, value in given.items() if value not in ("", [])}}
 
 
 def backtest_settings(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def find_breaches(profile: Profile, contract: Mapping[str, Any], value_column: s
 
     Args:
         profile: of the data.
-        contract: with its defaults filled in, see `fingerprints.signal_contract`.
+        contract: with its defaults filled in, see `optaic.rules.signal_contracts`.
         value_column: where the signal's values are.
     """
     return [

@@ -14,7 +14,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from instance_service.domain.fingerprints import (
     backtest_settings,
-    signal_contract,
 )
 from instance_service.domain.flows import (
     COMPONENT_KINDS,
@@ -70,6 +69,7 @@ from instance_service.use_cases.upstreams import (
 from optaic.definition.v1.definition_pb2 import DefinitionVersion, StatusAggregationContract
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_ACTIVE, Instance, InstanceKind
 from optaic.instance.v1.spec_pb2 import DatasetSpec
+from optaic.rules.signal_contracts import complete_contract
 from servicekit.enums import enum_number
 from servicekit.errors import DomainError, FieldViolation, InvalidArgumentError
 from servicekit.events import check_size
@@ -321,7 +321,7 @@ def _settings(
     if kind not in DEFINED_KINDS:
         settings: dict[str, Any] = {"components": {use.reference.slot: use.settings(names) for use in uses}}
         if kind == "signal":
-            settings["contract"] = signal_contract(contract_words(instance.signal.contract))
+            settings["contract"] = complete_contract(contract_words(instance.signal.contract))
         dataset = dataset_of(instance)
         if dataset is not None and dataset.timezone not in {"", "UTC"}:  # saying the default changes nothing
             settings["timezone"] = dataset.timezone

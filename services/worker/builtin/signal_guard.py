@@ -9,7 +9,8 @@ import polars as pl
 
 from optaic.plugins import GuardrailViolated, InvalidConfig, SchemaMismatch
 from optaic.plugins.words import say_type
-from optaic.rules.columns import KEYS, VALUE
+from optaic.rules.columns import VALUE
+from optaic.rules.signal_contracts import DEFAULTS
 
 
 class NanPolicy(StrEnum):
@@ -28,16 +29,19 @@ class BoundsPolicy(StrEnum):
     WINSORIZE = "winsorize"
 
 
+_NAN, _BOUNDS = NanPolicy(DEFAULTS.nan_policy), BoundsPolicy(DEFAULTS.bounds_policy)
+
+
 @dataclass(frozen=True)
 class SignalContract:
     """What a signal promises to those who read it."""
 
-    minimum: float | None = None
-    maximum: float | None = None
+    minimum: float | None = DEFAULTS.min_value
+    maximum: float | None = DEFAULTS.max_value
     neutral_value: float | None = None
-    nan_policy: NanPolicy = NanPolicy.KEEP
-    bounds_policy: BoundsPolicy = BoundsPolicy.REJECT
-    index_columns: tuple[str, ...] = KEYS
+    nan_policy: NanPolicy = _NAN
+    bounds_policy: BoundsPolicy = _BOUNDS
+    index_columns: tuple[str, ...] = DEFAULTS.index_columns
     value_column: str = VALUE
 
     def __post_init__(self) -> None:

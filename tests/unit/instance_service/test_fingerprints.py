@@ -12,11 +12,11 @@ from instance_service.domain.fingerprints import (
     canonical_json,
     compute_fingerprint,
     content_hash,
-    signal_contract,
 )
 from instance_service.domain.flows import Edge
 from instance_service.use_cases.shapes import contract_words
 from optaic.instance.v1.spec_pb2 import SignalContract
+from optaic.rules.signal_contracts import complete_contract
 
 _EDGES = [Edge("refresh", f"u{n}", "refresh", role, "data") for n in range(2) for role in ("input", "prices")]
 _SMALLEST: dict[str, Any] = {
@@ -95,14 +95,14 @@ def test_defaults_of_a_backtest_are_filled_in() -> None:
 
 
 def test_defaults_of_a_signal_contract_are_filled_in() -> None:
-    bare = signal_contract(contract_words(SignalContract()))
+    bare = complete_contract(contract_words(SignalContract()))
     said = SignalContract(
         nan_policy=SignalContract.NAN_POLICY_KEEP,
         bounds_policy=SignalContract.BOUNDS_POLICY_REJECT,
         index_columns=["entity", "date"],
     )
-    assert signal_contract(contract_words(said)) == bare
-    bounded = signal_contract(contract_words(SignalContract(min_value=0)))
+    assert complete_contract(contract_words(said)) == bare
+    bounded = complete_contract(contract_words(SignalContract(min_value=0)))
     assert (bounded["min_value"], bare["min_value"]) == (0, None)
 
 

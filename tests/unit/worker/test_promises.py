@@ -9,10 +9,10 @@ import pytest
 from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
-from instance_service.domain.fingerprints import signal_contract
 from instance_service.domain.promises import Breach, Profile, find_breaches
 from instance_service.use_cases.outputs import profile_of
 from optaic.plugins import InvalidConfig, PluginError
+from optaic.rules.signal_contracts import complete_contract
 from worker.builtin.signal_guard import BoundsPolicy, NanPolicy, SignalContract, guard_signal
 from worker.profile import describe
 
@@ -116,7 +116,7 @@ def _table(*values: Any) -> pl.DataFrame:
 
 
 def _judge(table: pl.DataFrame, column: str = "value", **contract: Any) -> list[Breach]:
-    return find_breaches(_profile(table), signal_contract(contract), column)
+    return find_breaches(_profile(table), complete_contract(contract), column)
 
 
 @pytest.mark.parametrize("nan_policy", ["keep", "drop", "neutral", "fail"])
@@ -165,7 +165,9 @@ def test_an_index_must_hold_columns_that_identify_a_row() -> None:
     (unknown,) = _judge(repeated)
     assert "nor of any other columns" in unknown.description
     found = find_breaches(
-        _profile(repeated.drop("date"), ("entity",)), signal_contract({"index_columns": ["entity"]}), "value"
+        _profile(repeated.drop("date"), ("entity",)),
+        complete_contract({"index_columns": ["entity"]}),
+        "value",
     )
     assert found == []
 
