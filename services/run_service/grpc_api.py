@@ -13,7 +13,7 @@ from optaic.run.v1 import (
     run_service_pb2,
     run_service_pb2_grpc,
 )
-from run_service.use_cases import adoption, cancellation, code, reading, reports, submission
+from run_service.use_cases import adoption, cancellation, code, reading, reports, retries, submission
 from run_service.use_cases.dependencies import Dependencies
 from servicekit.context import current
 
@@ -44,7 +44,7 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
 
     async def RetryRun(self, request: run_service_pb2.RetryRunRequest, _: Any) -> run_pb2.Run:
         """Submit an ended run's flow again."""
-        return await submission.retry_run(self._deps, current(), request)
+        return await retries.retry_run(self._deps, current(), request)
 
     async def WatchRun(self, request: run_service_pb2.WatchRunRequest, _: Any) -> AsyncIterator[run_pb2.Run]:
         """Stream a run's changes until it has ended."""

@@ -19,9 +19,9 @@ class RetryPolicy:
     max_delay: timedelta
 
 
-def retry_delay(policy: RetryPolicy, attempt: int) -> timedelta | None:
-    """Return the wait before the run that follows failed attempt `attempt` (from 1); None: no more."""
-    if attempt > policy.max_retries:
+def retry_delay(policy: RetryPolicy | None, attempt: int, error_type: str = "") -> timedelta | None:
+    """Return the wait before the run that follows failed attempt `attempt`, from 1; None where none follows."""
+    if policy is None or attempt > policy.max_retries or error_type in NOT_RETRIED:
         return None
     doublings = attempt - 1 if policy.is_exponential else 0
     return min(policy.delay * (1 << doublings), policy.max_delay)

@@ -1,15 +1,24 @@
-"""The automatic retry of a failed run: a new run with its own admission."""
+"""Runs that follow ended ones: by RetryRun, and by the retry policy of the instance after a failure."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
+
 import structlog
 
-from run_service.store import queues
-from run_service.use_cases.admission import admit, find_flow
+from optaic.run.v1 import run_pb2, run_service_pb2
+from run_service.domain.admission import check_force
+from run_service.domain.errors import run_not_ended, run_not_found
+from run_service.domain.retries import retry_delay
+from run_service.domain.statuses import ENDED
+from run_service.store import Connection, queues
+from run_service.store import runs as run_store
+from run_service.store.records import Record
+from run_service.use_cases.admission import WantedRun, admit, find_flow
 from run_service.use_cases.dependencies import Dependencies
-from run_service.use_cases.submission import insert_refused, insert_run, wanted_by_retry
-from servicekit import context
-from servicekit.context import RequestContext
+from run_service.use_cases.submission import insert_refused, insert_run, submit_once
+from servicekit.context import RequestContext, bind, new_traceparent
 from servicekit.errors import AlreadyExistsError, FailedPreconditionError, NotFoundError
 
 _ACTOR = "retry"
@@ -20,14 +29,47 @@ class _SupersededError(Exception):
     """The flow has been run again since, or the retry was made already."""
 
 
+async def retry_run(
+    deps: Dependencies, context: RequestContext, request: run_service_pb2.RetryRunRequest
+) -> run_pb2.Run:
+    """Submit an ended run's flow again; this replaces an automatic retry that has not come yet.
+
+    Raises:
+        NotFoundError: RUN_NOT_FOUND, INSTANCE_NOT_FOUND, FLOW_NOT_FOUND.
+        FailedPreconditionError: RUN_NOT_ENDED, or what SubmitRun refuses.
+        InvalidArgumentError: FORCE_REASON_REQUIRED.
+    """
+    check_force(request.force_reason, force=request.force)
+    _, wanted = await _following(deps, context.tenant_id, request.run_id, context.actor)
+    wanted = replace(wanted, force=request.force, force_reason=request.force_reason)
+    return await submit_once(deps, context.tenant_id, wanted, "RetryRun", request, request.request_id)
+
+
+async def plan_retries(
+    deps: Dependencies, connection: Connection, tenant_id: str, failed: Collection[Record]
+) -> None:
+    """Queue the automatic retries of runs that have just failed."""
+    now = deps.clock.now()
+    delays = {
+        record.run.run_id: retry_delay(record.retry_policy, record.run.attempt, record.run.error.type)
+        for record in failed
+    }
+    rows = [
+        {"tenant_id": tenant_id, "run_id": run_id, "due_time": now + delay}
+        for run_id, delay in delays.items()
+        if delay is not None
+    ]
+    await queues.insert_retries(connection, rows)
+
+
 async def retry_automatically(deps: Dependencies, tenant_id: str, run_id: str) -> None:
-    """Submit the run that follows; refused at the gate, it is recorded CANCELLED: nobody waits for an answer.
+    """Submit the run that follows a failed one; where admission refuses it, record it as CANCELLED.
 
     Raises:
         UnavailableError: Admission could not be decided; try again.
     """
-    request = RequestContext(tenant_id, _ACTOR, deps.ids(), context.new_traceparent(), is_service=True)
-    with context.bind(request):
+    request = RequestContext(tenant_id, _ACTOR, deps.ids(), new_traceparent(), is_service=True)
+    with bind(request):
         try:
             await _retry(deps, tenant_id, run_id)
         except (NotFoundError, _SupersededError) as error:
@@ -37,7 +79,7 @@ async def retry_automatically(deps: Dependencies, tenant_id: str, run_id: str) -
 
 
 async def _retry(deps: Dependencies, tenant_id: str, run_id: str) -> None:
-    failed_number, wanted = await wanted_by_retry(deps, tenant_id, run_id, _ACTOR)
+    failed_number, wanted = await _following(deps, tenant_id, run_id, _ACTOR)
     found = await find_flow(deps, tenant_id, wanted.instance_id, wanted.flow_kind)
     try:
         admission = await admit(deps, found, wanted, must_compare=True)
@@ -52,3 +94,29 @@ async def _retry(deps: Dependencies, tenant_id: str, run_id: str) -> None:
         async with deps.database.transaction(tenant_id) as connection:
             if await queues.delete_retry(connection, tenant_id, run_id):
                 await insert_refused(deps, connection, found, wanted, refusal)
+
+
+async def _following(deps: Dependencies, tenant_id: str, run_id: str, actor: str) -> tuple[int, WantedRun]:
+    """Return the number of an ended run, and the run that follows it.
+
+    Raises:
+        NotFoundError: RUN_NOT_FOUND.
+        FailedPreconditionError: RUN_NOT_ENDED.
+    """
+    async with deps.database.read(tenant_id) as connection:
+        record = await run_store.get_run(connection, tenant_id, run_id)
+    if record is None:
+        raise run_not_found(run_id)
+    if record.status not in ENDED:
+        raise run_not_ended(run_id)
+    wanted = WantedRun(
+        instance_id=record.run.instance_id,
+        flow_kind=record.run.flow_kind,
+        trigger=run_pb2.RUN_TRIGGER_RETRY,
+        actor=actor,
+        mode=record.run.mode,
+        parameters=record.run.parameters,
+        attempt=record.run.attempt + 1,
+        retry_of_run_id=run_id,
+    )
+    return record.run.run_number, wanted

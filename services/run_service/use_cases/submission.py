@@ -1,4 +1,4 @@
-"""New runs: by request, by retry, and the record of those that were refused while nobody waited."""
+"""New runs, and the record of those that were refused while nobody waited."""
 
 from __future__ import annotations
 
@@ -13,13 +13,10 @@ from run_service.domain.admission import check_allow_deletion, check_force
 from run_service.domain.errors import (
     instance_deleting,
     run_active,
-    run_not_ended,
-    run_not_found,
     runs_come_too_fast,
 )
 from run_service.domain.pairing import FlowRunState
 from run_service.domain.parameters import check_parameters
-from run_service.domain.statuses import ENDED
 from run_service.events import activity_row, run_event
 from run_service.store import Connection
 from run_service.store import runs as run_store
@@ -62,45 +59,7 @@ async def submit_run(
     )
     if request.validate_only:
         return await _validate(deps, context.tenant_id, wanted)
-    return await _submit_once(deps, context.tenant_id, wanted, "SubmitRun", request, request.request_id)
-
-
-async def retry_run(
-    deps: Dependencies, context: RequestContext, request: run_service_pb2.RetryRunRequest
-) -> run_pb2.Run:
-    """Submit an ended run's flow again; a retry that was waiting for its time is replaced by this one."""
-    check_force(request.force_reason, force=request.force)
-    _, wanted = await wanted_by_retry(deps, context.tenant_id, request.run_id, context.actor)
-    wanted = replace(wanted, force=request.force, force_reason=request.force_reason)
-    return await _submit_once(deps, context.tenant_id, wanted, "RetryRun", request, request.request_id)
-
-
-async def wanted_by_retry(
-    deps: Dependencies, tenant_id: str, run_id: str, actor: str
-) -> tuple[int, WantedRun]:
-    """Return the number of an ended run, and the run that follows it.
-
-    Raises:
-        NotFoundError: RUN_NOT_FOUND.
-        FailedPreconditionError: RUN_NOT_ENDED.
-    """
-    async with deps.database.read(tenant_id) as connection:
-        record = await run_store.get_run(connection, tenant_id, run_id)
-    if record is None:
-        raise run_not_found(run_id)
-    if record.status not in ENDED:
-        raise run_not_ended(run_id)
-    wanted = WantedRun(
-        instance_id=record.run.instance_id,
-        flow_kind=record.run.flow_kind,
-        trigger=run_pb2.RUN_TRIGGER_RETRY,
-        actor=actor,
-        mode=record.run.mode,
-        parameters=record.run.parameters,
-        attempt=record.run.attempt + 1,
-        retry_of_run_id=run_id,
-    )
-    return record.run.run_number, wanted
+    return await submit_once(deps, context.tenant_id, wanted, "SubmitRun", request, request.request_id)
 
 
 async def _validate(deps: Dependencies, tenant_id: str, wanted: WantedRun) -> run_pb2.Run:
@@ -112,7 +71,7 @@ async def _validate(deps: Dependencies, tenant_id: str, wanted: WantedRun) -> ru
     return _admitted_run(admission, "", 0, deps.clock.now())
 
 
-async def _submit_once(
+async def submit_once(
     deps: Dependencies, tenant_id: str, wanted: WantedRun, method: str, request: Message, request_id: str
 ) -> run_pb2.Run:
     """Submit, or give the first answer to a repeated request, also where it would be refused by now."""

@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from redaction import redact
-from run_service.domain.retries import NOT_RETRIED, retry_delay
 from run_service.domain.statuses import ENDED, RunEvent, RunStatus, sources_of, target_of
 from run_service.events import activity_row, run_event
 from run_service.store import Connection, activities, queues
@@ -14,6 +13,7 @@ from run_service.store import runs as run_store
 from run_service.store.records import Record
 from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.ending import Manner, end_flow_runs
+from run_service.use_cases.retries import plan_retries
 from servicekit import outbox
 
 
@@ -75,19 +75,8 @@ async def change_runs(
         await queues.delete_leases(connection, tenant_id, changed)
         await end_flow_runs(deps, connection, tenant_id, records, flow_run)
     if event is RunEvent.FAILED:
-        await queues.insert_retries(connection, _retries(tenant_id, records, deps))
+        await plan_retries(deps, connection, tenant_id, records)
     return records
-
-
-def _retries(tenant_id: str, records: Collection[Record], deps: Dependencies) -> list[dict[str, Any]]:
-    now, rows = deps.clock.now(), []
-    for record in records:
-        if record.run.error.type in NOT_RETRIED:
-            continue
-        delay = retry_delay(record.retry_policy, record.run.attempt) if record.retry_policy else None
-        if delay is not None:
-            rows.append({"tenant_id": tenant_id, "run_id": record.run.run_id, "due_time": now + delay})
-    return rows
 
 
 def error_json(kind: str, message: str, trace_uri: str = "") -> dict[str, str]:

@@ -95,6 +95,13 @@ def test_retries_wait_longer_up_to_their_limit(
     assert retry_delay(policy, attempt) == expected
 
 
+def test_without_a_policy_or_after_changed_code_no_retry_follows() -> None:
+    policy = RetryPolicy(3, is_exponential=False, delay=timedelta(seconds=30), max_delay=timedelta(hours=1))
+    assert retry_delay(None, 1) is None
+    assert retry_delay(policy, 1, "CODE_CHANGED") is None
+    assert retry_delay(policy, 1, "ValueError") == timedelta(seconds=30)
+
+
 def test_dispatch_backs_off_up_to_its_limit() -> None:
     delays = [
         dispatch_delay(attempts, timedelta(seconds=5)).total_seconds() for attempts in (1, 2, 3, 4, 5, 99)
