@@ -6,6 +6,8 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from optaic.rules.deployments import WORK_POOL
+
 SERVICES = ("instance", "run", "lineage", "status")
 
 
@@ -60,7 +62,7 @@ class Settings(BaseSettings):
         description="warm: our forkserver worker, about 0.5 s to the first user line. process: Prefect's own worker.",
     )
     work_pool: str = Field(
-        default="optaic", min_length=1, description="Prefect work pool that runs are sent to."
+        default=WORK_POOL, min_length=1, description="Prefect work pool that runs are sent to."
     )
     data_root: str = Field(
         default="", description="URI below which the worker stores data; empty: in the state."

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from optaic.rules.deployments import WORK_POOL
 from servicekit.prefect import PrefectCallerSettings
 from servicekit.settings import ServiceSettings
 
@@ -11,7 +12,7 @@ from servicekit.settings import ServiceSettings
 class Settings(PrefectCallerSettings, ServiceSettings):
     """What instance-service adds to every service's settings."""
 
-    work_pool: str = Field(default="optaic", description="Prefect work pool that every deployment names.")
+    work_pool: str = Field(default=WORK_POOL, description="Prefect work pool that every deployment names.")
     mlflow_url: str = Field(
         default="http://127.0.0.1:5000", description="MLflow's server; it may be down, also at start."
     )

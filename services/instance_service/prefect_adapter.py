@@ -9,10 +9,10 @@ from typing import Any
 
 import httpx
 
-from instance_service.domain.flows import FLOW_NAME, FLOW_TAG, installation_tag
 from instance_service.domain.schedules import Timing
 from instance_service.ports import Deployment, Ensured, OutsideUnavailableError
 from optaic.plugins.words import say_error
+from optaic.rules.deployments import ENTRYPOINT, FLOW_NAME, PARAMETERS, TAG, installation_tag
 from servicekit import prefect
 
 _PAGE = 200
@@ -20,12 +20,12 @@ _CONCURRENCY = 4  # Prefect serves 25 to 40 writes per second, however many ask 
 _ANCHOR = "2020-01-01T00:00:00Z"
 _PARAMETER_SCHEMA = {
     "type": "object",
-    "properties": {name: {"type": "string"} for name in ("tenant_id", "instance_id", "flow_kind", "run_id")},
+    "properties": {name: {"type": "string"} for name in PARAMETERS},
 }
 _JSON = dict[str, Any]
 # The same of every deployment, sent and compared: an edit of any of these changes what runs, or whether it does.
 _FIXED: _JSON = {
-    "entrypoint": "worker.flow.execute",
+    "entrypoint": ENTRYPOINT,
     "path": None,
     "pull_steps": None,
     "work_queue_name": "default",
@@ -109,7 +109,7 @@ class PrefectDeployments:
         offset = 0
         while True:
             query = {
-                "deployments": {"tags": {"all_": [FLOW_TAG, installation_tag(installation_id)]}},
+                "deployments": {"tags": {"all_": [TAG, installation_tag(installation_id)]}},
                 "flows": {"name": {"any_": [FLOW_NAME]}},
                 "sort": "NAME_ASC",
                 "limit": _PAGE,

@@ -11,6 +11,13 @@ from typing import Any, Self
 
 import httpx
 
+from optaic.rules.deployments import (
+    FLOW_NAME,
+    PARAMETERS,
+    deployment_name,
+    flow_run_parameters,
+    flow_run_tags,
+)
 from run_service.config import Settings
 from run_service.domain.pairing import FlowRunState
 from run_service.ports import (
@@ -22,7 +29,6 @@ from run_service.ports import (
 )
 from servicekit import prefect
 
-_FLOW = "optaic"
 _PAGE = 200  # Prefect's limit
 _CACHE_SIZE = 10_000
 _NOT_FOUND = 404
@@ -72,22 +78,13 @@ class PrefectOrchestrator:
 
     async def create_flow_run(self, request: FlowRunRequest) -> str:
         """Create the run's flow run, or find the one created before."""
-        name = f"{request.tenant_id}.{request.instance_id}.{request.flow_kind}"
+        flow = (request.tenant_id, request.instance_id, request.flow_kind)
+        name = deployment_name(*flow)
         body = {
             "name": request.name,
             "idempotency_key": request.key,
-            "parameters": {
-                "tenant_id": request.tenant_id,
-                "instance_id": request.instance_id,
-                "flow_kind": request.flow_kind,
-                "run_id": request.run_id,
-            },
-            "tags": [
-                "optaic",
-                f"tenant:{request.tenant_id}",
-                f"instance:{request.instance_id}",
-                f"flow:{request.flow_kind}",
-            ],
+            "parameters": flow_run_parameters(*flow, request.run_id),
+            "tags": flow_run_tags(*flow),
             "state": {"type": "SCHEDULED", "name": "Scheduled"},
         }
         is_cached = name in self._deployment_ids
@@ -127,7 +124,7 @@ class PrefectOrchestrator:
     async def _list_flow_runs(self, wanted: dict[str, Any]) -> list[FlowRun]:
         listed: list[FlowRun] = []
         body: dict[str, Any] = {
-            "flows": {"name": {"any_": [_FLOW]}},
+            "flows": {"name": {"any_": [FLOW_NAME]}},
             "flow_runs": wanted,
             "sort": "ID_DESC",
             "limit": _PAGE,
@@ -162,7 +159,7 @@ class PrefectOrchestrator:
         cached = self._deployment_ids.get(name)
         if cached is not None:
             return cached
-        response = await self._call("GET", f"/deployments/name/{_FLOW}/{name}")
+        response = await self._call("GET", f"/deployments/name/{FLOW_NAME}/{name}")
         if response.status_code == _NOT_FOUND:
             raise DeploymentMissingError(name)
         if len(self._deployment_ids) >= _CACHE_SIZE:
@@ -190,8 +187,8 @@ def _state_of(flow_run: dict[str, Any]) -> FlowRunState:
 def _flow_run_of(found: dict[str, Any]) -> FlowRun | None:
     """Return a listed flow run; None where its parameters are not those of our deployments."""
     given = found["parameters"]
-    names = ("tenant_id", "instance_id", "flow_kind")
-    values = [given.get(name) for name in names] + [given.get("run_id", ""), found["expected_start_time"]]
+    values = [given.get(name) for name in PARAMETERS[:-1]]
+    values += [given.get(PARAMETERS[-1], ""), found["expected_start_time"]]
     if not all(isinstance(value, str) for value in values):
         return None
     tenant_id, instance_id, flow_kind, run_id, time = values

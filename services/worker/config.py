@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from optaic.rules.deployments import WORK_POOL
 from redaction import redact_urls
 from servicekit.prefect import PrefectSettings
 
@@ -30,7 +31,7 @@ class Settings(PrefectSettings):
     log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
 
     work_pool: str = Field(
-        default="optaic", min_length=1, description="Work pool that is polled; made if absent."
+        default=WORK_POOL, min_length=1, description="Work pool that is polled; made if absent."
     )
     work_pool_type: Literal["optaic-warm", "process"] = Field(
         default="optaic-warm", description="Type of the work pool when the worker has to make it."

@@ -12,6 +12,7 @@ from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.states import Cancelled, Completed, Failed
 
+from optaic.rules.deployments import FLOW_NAME
 from redaction import redact
 from worker.config import Settings
 from worker.execution import Outcome, execute_run
@@ -20,7 +21,7 @@ from worker.ticket import Ticket, TicketInvalidError
 _STATES = {Outcome.COMPLETED: Completed, Outcome.FAILED: Failed, Outcome.CANCELLED: Cancelled}
 
 
-@flow(name="optaic", retries=0, persist_result=False, log_prints=False)
+@flow(name=FLOW_NAME, retries=0, persist_result=False, log_prints=False)
 async def execute(tenant_id: str, instance_id: str, flow_kind: str, run_id: str = "") -> State[None]:
     """Execute the run, or, without `run_id`, the tick of the schedule that started this flow run."""
     current = FlowRunContext.get()

@@ -17,11 +17,11 @@ import psycopg
 from bench.population import Template, copy_id, multiply, name_of
 from bench.report import Row
 from bench.stack import BenchStack, running_services
-from instance_service.domain.flows import FLOW_NAME, FLOW_TAG
 from instance_service.prefect_adapter import PrefectDeployments
 from instance_service.reconcile import DeploymentPairing, DriftWatch
 from instance_service.store import queue
 from optaic.instance.v1.instance_pb2 import Instance
+from optaic.rules.deployments import FLOW_NAME, TAG
 from support.broker import nats_server
 from support.instance_service import TENANT, RunningInstanceService, instance_database, running
 from support.postgres import admin_url
@@ -105,7 +105,7 @@ def _named(names: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _paged(size: int) -> list[dict[str, Any]]:
-    query = {"deployments": {"tags": {"all_": [FLOW_TAG]}}, "sort": "NAME_ASC", "limit": _PAGE}
+    query = {"deployments": {"tags": {"all_": [TAG]}}, "sort": "NAME_ASC", "limit": _PAGE}
     # The last page tells that it is the last one by being short.
     return [{**query, "offset": offset} for offset in range(0, size + 1, _PAGE)]
 

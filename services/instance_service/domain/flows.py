@@ -17,8 +17,6 @@ DEFINITION_KINDS = {
     "portfolio_optimizer": ("portfolio_optimizer",),
 }
 DEFINED_KINDS = ("experiment", "model", "portfolio_optimizer")  # they name their definition themselves
-FLOW_NAME = "optaic"  # every deployment belongs to this one Prefect flow
-FLOW_TAG = "optaic"
 # The outside systems that hold something for an instance, by what they hold; each is a finalizer.
 DEPLOYMENTS = "deployments"
 EXPERIMENT = "mlflow"
@@ -126,29 +124,6 @@ def derive_edges(instance_id: str, flows: Iterable[str], upstreams: Sequence[Ups
 
 def _edge_kind(upstream: Upstream) -> str:
     return "feature" if upstream.role in _FEATURE_ROLES else _EDGE_KINDS.get(upstream.kind, "data")
-
-
-def deployment_name(tenant_id: str, instance_id: str, flow_kind: str) -> str:
-    """Return the deterministic name of a flow's deployment."""
-    return f"{tenant_id}.{instance_id}.{flow_kind}"
-
-
-def deployment_tags(
-    installation_id: str, tenant_id: str, instance_id: str, flow_kind: str
-) -> tuple[str, ...]:
-    """Return the tags by which a deployment is found again."""
-    return (
-        FLOW_TAG,
-        installation_tag(installation_id),
-        f"tenant:{tenant_id}",
-        f"instance:{instance_id}",
-        f"flow:{flow_kind}",
-    )
-
-
-def installation_tag(installation_id: str) -> str:
-    """Return the tag of all deployments of an installation."""
-    return f"installation:{installation_id}"
 
 
 def counterpart_name(tenant_id: str, instance_id: str) -> str:

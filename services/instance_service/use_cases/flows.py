@@ -9,7 +9,6 @@ from instance_service.domain.fingerprints import compute_fingerprint, flow_setti
 from instance_service.domain.flows import (
     Edge,
     Upstream,
-    deployment_name,
     derive_edges,
     flow_kinds,
     scheduled_flow,
@@ -18,6 +17,7 @@ from instance_service.use_cases.shapes import dataset_of, flow_edge
 from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.definition.v1.definition_pb2 import DefinitionVersion
 from optaic.instance.v1.instance_pb2 import Instance, InstanceKind
+from optaic.rules.deployments import deployment_name
 from servicekit.enums import enum_number, enum_word
 from servicekit.errors import FieldViolation
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from instance_service.domain.calendars import is_calendar
-from instance_service.domain.flows import deployment_name, deployment_tags, scheduled_flow
+from instance_service.domain.flows import scheduled_flow
 from instance_service.domain.schedules import (
     CronError,
     Timing,
@@ -17,6 +17,7 @@ from instance_service.ports import Deployment
 from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_PAUSED, FreshnessPolicy, Instance, InstanceKind
 from optaic.instance.v1.schedule_pb2 import Schedule
+from optaic.rules.deployments import deployment_name, deployment_tags, flow_run_parameters
 from servicekit.enums import enum_word
 from servicekit.errors import FieldViolation
 
@@ -98,17 +99,11 @@ def deployments_of(installation_id: str, tenant_id: str, instance: Instance) -> 
     for flow in instance.flows:
         flow_kind = enum_word(FlowKind, flow.flow_kind)
         key = (tenant_id, instance.instance_id, flow_kind)
-        parameters = {
-            "tenant_id": tenant_id,
-            "instance_id": instance.instance_id,
-            "flow_kind": flow_kind,
-            "run_id": "",
-        }
         result.append(
             Deployment(
                 name=deployment_name(*key),
                 tags=deployment_tags(installation_id, *key),
-                parameters=tuple(sorted(parameters.items())),
+                parameters=tuple(sorted(flow_run_parameters(*key).items())),
                 timings=timings_of(instance.schedule) if flow_kind == scheduled_flow(kind) else (),
                 is_paused=instance.state == INSTANCE_STATE_PAUSED,
             )

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from devstack.postgres import Postgres
-from instance_service.domain.flows import deployment_name, deployment_tags
 from instance_service.ports import Deployment, OutsideUnavailableError
 from instance_service.prefect_adapter import PrefectDeployments
 from optaic.common.v1 import flow_pb2
+from optaic.rules.deployments import deployment_name, deployment_tags
 from optaic.run.v1 import run_pb2
 from run_service.domain.pairing import FlowRunState
 from run_service.ports import FlowRunRequest

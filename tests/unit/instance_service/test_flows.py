@@ -8,7 +8,6 @@ from instance_service.domain.flows import (
     COMPONENT_KINDS,
     Edge,
     Upstream,
-    deployment_name,
     derive_edges,
     flow_kinds,
     has_output,
@@ -16,6 +15,7 @@ from instance_service.domain.flows import (
     scheduled_flow,
 )
 from instance_service.domain.paths import downstream_first, shortest_cycle
+from optaic.rules.deployments import deployment_name
 
 KINDS = ("dataset", "signal", "experiment", "model", "portfolio_optimizer", "backtest")
 READABLE = KINDS[:-1]

@@ -1,0 +1,37 @@
+"""What a flow, its deployment and its flow runs are called in Prefect, and what a flow run is given."""
+
+from __future__ import annotations
+
+FLOW_NAME = "optaic"  # every deployment belongs to this one Prefect flow
+TAG = "optaic"  # of every deployment and every flow run
+WORK_POOL = "optaic"  # unless the settings name another one
+ENTRYPOINT = "worker.flow.execute"  # what a flow run executes
+PARAMETERS = ("tenant_id", "instance_id", "flow_kind", "run_id")  # of a flow run
+
+
+def deployment_name(tenant_id: str, instance_id: str, flow_kind: str) -> str:
+    """Return the deterministic name of a flow's deployment."""
+    return f"{tenant_id}.{instance_id}.{flow_kind}"
+
+
+def deployment_tags(
+    installation_id: str, tenant_id: str, instance_id: str, flow_kind: str
+) -> tuple[str, ...]:
+    """Return the tags by which a deployment is found again."""
+    mark, *others = flow_run_tags(tenant_id, instance_id, flow_kind)
+    return (mark, installation_tag(installation_id), *others)
+
+
+def installation_tag(installation_id: str) -> str:
+    """Return the tag of all deployments of an installation."""
+    return f"installation:{installation_id}"
+
+
+def flow_run_tags(tenant_id: str, instance_id: str, flow_kind: str) -> tuple[str, ...]:
+    """Return the tags by which people find a flow run."""
+    return (TAG, f"tenant:{tenant_id}", f"instance:{instance_id}", f"flow:{flow_kind}")
+
+
+def flow_run_parameters(tenant_id: str, instance_id: str, flow_kind: str, run_id: str = "") -> dict[str, str]:
+    """Return what a flow run is given; without `run_id`, the schedule has started it."""
+    return dict(zip(PARAMETERS, (tenant_id, instance_id, flow_kind, run_id), strict=True))
