@@ -63,8 +63,6 @@ def test_no_program_spells_tags_of_its_own() -> None:
     sources = [path for folder in folders for path in folder.rglob("*.py") if path.name != "deployments.py"]
     assert sources
     found: list[Path] = [
-        path
-        for path in sources
-        if any(text in path.read_text() for text in ('f"flow:{', 'f"instance:{', 'f"installation:{'))
+        path for path in sources if any(text in path.read_text() for text in ('f"flow:{', 'f"installation:{'))
     ]
     assert not found
