@@ -64,17 +64,13 @@ async def _decide(
     """Return the tick's run, started or refused; or what to say of a tick that waits."""
     try:
         ticks.check_not_paused(found)
-        ticks.check_in_time(deps, found, wanted)
-        wait = ticks.make_wait if ticks.is_late(deps, wanted) else ticks.give_way
-        if waiting := await wait(deps, found, wanted):
-            return waiting
+        if await ticks.meet_waiting(deps, found, wanted):
+            return ticks.tell_waiting(wanted)
         try:
             return await _admit(deps, found, wanted, executor)
-        except AlreadyExistsError:
-            if waiting := await ticks.make_wait(deps, found, wanted, is_overlap=True):
-                return waiting
-            if not await ticks.cancel_previous(deps, found):
-                raise
+        except AlreadyExistsError as active:
+            if await ticks.meet_active_run(deps, found, wanted, active):
+                return ticks.tell_waiting(wanted)
             return await _admit(deps, found, wanted, executor)
     except (FailedPreconditionError, AlreadyExistsError) as error:
         return await _refuse(deps, found, wanted, error)

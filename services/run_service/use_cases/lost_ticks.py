@@ -6,10 +6,10 @@ The tick waits for another flow run, or is recorded as missed or cancelled.
 from __future__ import annotations
 
 from optaic.common.v1.flow_pb2 import FlowKind
-from optaic.instance.v1 import schedule_pb2
 from optaic.run.v1 import run_pb2
 from run_service.domain.errors import tick_cancelled, tick_not_started
 from run_service.domain.pairing import FlowRunState
+from run_service.domain.policies import Action, Policies, Situation, decide
 from run_service.ports import FlowRun
 from run_service.store import endings, ticks
 from run_service.store import runs as run_store
@@ -18,13 +18,11 @@ from run_service.use_cases.admission import WantedRun, find_flow
 from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.ending import make_ending
 from run_service.use_cases.submission import insert_refused
-from run_service.use_cases.ticks import ACTOR
+from run_service.use_cases.ticks import ACTOR, policies_of
 from servicekit import context
 from servicekit.context import RequestContext
 from servicekit.enums import enum_number
 from servicekit.errors import DomainError
-
-_NONE = schedule_pb2.CATCH_UP_POLICY_NONE
 
 
 async def lose_tick(deps: Dependencies, flow_run: FlowRun) -> None:
@@ -49,7 +47,7 @@ async def lose_tick(deps: Dependencies, flow_run: FlowRun) -> None:
         scheduled_time=flow_run.scheduled_time,
     )
     flow = found.key
-    why = _refusal(flow_run, catches_up=found.instance.schedule.catch_up_policy != _NONE)
+    why = _refusal(flow_run, policies_of(found))
     async with deps.database.transaction(tenant_id) as connection:
         await endings.lock_flow_run(connection, flow_run.flow_run_id)
         if await run_store.get_adopted_run(connection, tenant_id, flow_run.flow_run_id) is not None:
@@ -76,8 +74,8 @@ async def lose_tick(deps: Dependencies, flow_run: FlowRun) -> None:
     deps.wake_ender()
 
 
-def _refusal(flow_run: FlowRun, *, catches_up: bool) -> DomainError | None:
+def _refusal(flow_run: FlowRun, policies: Policies) -> DomainError | None:
     """Return why the tick is not run; None: it is."""
     if flow_run.state in {FlowRunState.CANCELLING, FlowRunState.CANCELLED}:
         return tick_cancelled()
-    return None if catches_up else tick_not_started()
+    return tick_not_started() if decide(Situation.LATE, policies) is Action.REFUSE_MISSED else None

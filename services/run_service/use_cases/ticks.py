@@ -11,6 +11,7 @@ from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.instance.v1 import instance_pb2, schedule_pb2
 from optaic.run.v1 import run_pb2
 from run_service.domain.errors import instance_paused, tick_skipped, tick_superseded, tick_too_late
+from run_service.domain.policies import Action, CatchUp, Overlap, Policies, Situation, decide
 from run_service.domain.statuses import RunEvent
 from run_service.store import runs as run_store
 from run_service.store import ticks as store
@@ -30,11 +31,26 @@ from servicekit.errors import (
 )
 
 ACTOR = "schedule"
-_CANCEL = schedule_pb2.OVERLAP_POLICY_CANCEL_PREVIOUS
-_QUEUE = schedule_pb2.OVERLAP_POLICY_QUEUE_ONE
-_ALL = schedule_pb2.CATCH_UP_POLICY_ALL
-_NONE = schedule_pb2.CATCH_UP_POLICY_NONE
+_OVERLAPS = {
+    schedule_pb2.OVERLAP_POLICY_SKIP: Overlap.SKIP,
+    schedule_pb2.OVERLAP_POLICY_QUEUE_ONE: Overlap.QUEUE_ONE,
+    schedule_pb2.OVERLAP_POLICY_CANCEL_PREVIOUS: Overlap.CANCEL_PREVIOUS,
+}
+_CATCH_UPS = {
+    schedule_pb2.CATCH_UP_POLICY_LATEST: CatchUp.LATEST,
+    schedule_pb2.CATCH_UP_POLICY_ALL: CatchUp.ALL,
+    schedule_pb2.CATCH_UP_POLICY_NONE: CatchUp.NONE,
+}
 _log = structlog.get_logger(__name__)
+
+
+def policies_of(found: FoundFlow) -> Policies:
+    """Return the policies of the instance's schedule; what it leaves out has the default."""
+    schedule, default = found.instance.schedule, Policies()
+    return Policies(
+        _OVERLAPS.get(schedule.overlap_policy, default.overlap),
+        _CATCH_UPS.get(schedule.catch_up_policy, default.catch_up),
+    )
 
 
 def check_not_paused(found: FoundFlow) -> None:
@@ -47,77 +63,88 @@ def check_not_paused(found: FoundFlow) -> None:
         raise instance_paused(found.instance.name)
 
 
-def check_in_time(deps: Dependencies, found: FoundFlow, wanted: WantedRun) -> None:
-    """Refuse a late tick where the policy catches up with none.
+async def meet_waiting(deps: Dependencies, found: FoundFlow, wanted: WantedRun) -> bool:
+    """Settle a tick whose flow run starts with those that wait; return whether it waits, too.
 
     Raises:
-        FailedPreconditionError: TICK_MISSED.
-    """
-    if found.instance.schedule.catch_up_policy == _NONE and is_late(deps, wanted):
-        raise tick_too_late(deps.settings.tick_grace_seconds)
-
-
-def is_late(deps: Dependencies, wanted: WantedRun) -> bool:
-    """Return whether a tick comes so late that others may have passed, too."""
-    assert wanted.scheduled_time is not None
-    return deps.clock.now() - wanted.scheduled_time > timedelta(seconds=deps.settings.tick_grace_seconds)
-
-
-async def make_wait(
-    deps: Dependencies, found: FoundFlow, wanted: WantedRun, *, is_overlap: bool = False
-) -> run_pb2.Run | None:
-    """Keep a tick for later; return what its flow run is told, None where the policy lets nothing wait.
-
-    Late ticks wait a moment for each other: only then is known which is the latest.
+        FailedPreconditionError: TICK_MISSED, TICK_SKIPPED.
     """
     assert wanted.scheduled_time is not None
-    settings, flow = deps.settings, found.key
-    tick = Tick(wanted.scheduled_time, wanted.orchestrator_run_id)
+    settings = deps.settings
+    others: list[Tick] = []
+    if deps.clock.now() - wanted.scheduled_time > timedelta(seconds=settings.tick_grace_seconds):
+        situation = Situation.LATE
+    else:
+        async with deps.database.read(found.tenant_id) as connection:
+            listed = await store.list_ticks(connection, found.key)
+        others = [tick for tick in listed if tick.scheduled_time != wanted.scheduled_time]
+        if not others:
+            return False
+        situation = Situation.OTHERS_WAIT
+    match decide(situation, policies_of(found)):
+        case Action.REFUSE_MISSED:
+            raise tick_too_late(settings.tick_grace_seconds)
+        case Action.REFUSE_SKIPPED:
+            raise tick_skipped(others[0].scheduled_time)
+        case Action.RUN_AND_SUPERSEDE:
+            for tick in others:
+                await _supersede(deps, found, tick, wanted.scheduled_time)
+            return False
+        case Action.WAIT:
+            # Late ticks wait a moment for each other: only then is known which is the latest.
+            due_time = deps.clock.now() + timedelta(seconds=settings.tick_settle_seconds)
+            async with deps.database.transaction(found.tenant_id) as connection:
+                await store.insert_tick(connection, found.key, _tick_of(wanted), due_time)
+            return True
+        case action:
+            raise AssertionError(action)
+
+
+async def meet_active_run(
+    deps: Dependencies, found: FoundFlow, wanted: WantedRun, active: AlreadyExistsError
+) -> bool:
+    """Settle a tick whose flow run starts while a run is active; return whether it waits.
+
+    If not, the active run was cancelled for it.
+
+    Raises:
+        AlreadyExistsError: RUN_ACTIVE, the tick is not run.
+        FailedPreconditionError: TICK_SKIPPED.
+    """
+    policies = policies_of(found)
+    action = decide(Situation.RUN_IS_ACTIVE, policies)
     async with deps.database.transaction(found.tenant_id) as connection:
-        waiting = {each.scheduled_time for each in await store.list_ticks(connection, flow)}
-        if tick.scheduled_time not in waiting:
-            if is_overlap and (waiting or found.instance.schedule.overlap_policy != _QUEUE):
-                return None
-            seconds = settings.tick_interval_seconds if is_overlap else settings.tick_settle_seconds
-            await store.insert_tick(connection, flow, tick, deps.clock.now() + timedelta(seconds=seconds))
+        waiting = await store.list_ticks(connection, found.key)
+        if wanted.scheduled_time in {tick.scheduled_time for tick in waiting}:
+            return True
+        if action is Action.WAIT and waiting:  # since it met those that wait
+            action = decide(Situation.OTHERS_WAIT, policies)
+        if action is Action.WAIT:
+            due_time = deps.clock.now() + timedelta(seconds=deps.settings.tick_interval_seconds)
+            await store.insert_tick(connection, found.key, _tick_of(wanted), due_time)
+            return True
+    if action is Action.REFUSE_SKIPPED:
+        raise tick_skipped(waiting[0].scheduled_time)
+    if action is Action.RUN_AND_CANCEL:
+        await _cancel_active(deps, found)
+        return False
+    raise active
+
+
+def tell_waiting(wanted: WantedRun) -> run_pb2.Run:
+    """Return what the flow run of a tick that waits is told."""
     run = run_pb2.Run(instance_id=wanted.instance_id, status=run_pb2.RUN_STATUS_PENDING)
-    run.error.type, run.error.message = (
-        "TICK_WAITING",
-        "the tick's run is dispatched anew when its turn comes",
-    )
+    run.error.type = "TICK_WAITING"
+    run.error.message = "the tick's run is dispatched anew when its turn comes"
     return run
 
 
-async def give_way(deps: Dependencies, found: FoundFlow, wanted: WantedRun) -> run_pb2.Run | None:
-    """Settle a punctual tick with those that wait; return what its flow run is told where it waits behind them.
-
-    Raises:
-        FailedPreconditionError: One waits already, and no more may.
-    """
-    assert wanted.scheduled_time is not None
-    flow, schedule = found.key, found.instance.schedule
-    async with deps.database.read(found.tenant_id) as connection:
-        listed = await store.list_ticks(connection, flow)
-    waiting = [tick for tick in listed if tick.scheduled_time != wanted.scheduled_time]
-    if not waiting:
-        return None
-    if schedule.catch_up_policy == _ALL:
-        return await make_wait(deps, found, wanted)
-    if schedule.overlap_policy == _QUEUE:
-        raise tick_skipped(waiting[0].scheduled_time)
-    for tick in waiting:
-        await _supersede(deps, found, tick, wanted.scheduled_time)
-    return None
-
-
-async def cancel_previous(deps: Dependencies, found: FoundFlow) -> bool:
-    """Cancel the active run for a tick, where the policy says so."""
-    if found.instance.schedule.overlap_policy != _CANCEL:
-        return False
-    tenant_id, instance_id, flow_kind = found.key
+async def _cancel_active(deps: Dependencies, found: FoundFlow) -> None:
+    """Cancel the active run, whoever started it."""
+    tenant_id = found.tenant_id
     message = "the schedule's next run starts"
     async with deps.database.transaction(tenant_id) as connection:
-        active = await run_store.get_active_run(connection, tenant_id, instance_id, flow_kind)
+        active = await run_store.get_active_run(connection, *found.key)
         records = await change_runs(
             deps,
             connection,
@@ -129,7 +156,6 @@ async def cancel_previous(deps: Dependencies, found: FoundFlow) -> bool:
             values={"error": error_json("CANCELLED", message)},
         )
     announce(deps, tenant_id, records)
-    return True
 
 
 async def submit_waiting(deps: Dependencies, flow: FlowKey) -> None:
@@ -151,33 +177,32 @@ async def submit_waiting(deps: Dependencies, flow: FlowKey) -> None:
                 for tick in waiting:
                     await store.delete_tick(connection, flow, tick.scheduled_time)
             return
-        schedule = found.instance.schedule
-        if schedule.catch_up_policy != _ALL:
+        policies = policies_of(found)
+        if decide(Situation.LATER_ONES_WAIT, policies) is Action.REFUSE_SUPERSEDED:
             for tick in waiting[:-1]:
                 await _supersede(deps, found, tick, waiting[-1].scheduled_time)
             waiting = waiting[-1:]
         for tick in waiting[:1]:
-            await _submit(deps, found, _wanted_by(found, tick))
+            await _submit(deps, found, _wanted_by(found, tick), policies)
         if len(waiting) > 1:
             await _postpone(deps, flow)
 
 
-async def _submit(deps: Dependencies, found: FoundFlow, wanted: WantedRun) -> None:
+async def _submit(deps: Dependencies, found: FoundFlow, wanted: WantedRun, policies: Policies) -> None:
     assert wanted.scheduled_time is not None
     try:
         check_not_paused(found)
-        try:
-            await _insert(deps, found, wanted, wanted.scheduled_time)
-        except AlreadyExistsError:
-            if not await cancel_previous(deps, found):
-                raise
-            await _insert(deps, found, wanted, wanted.scheduled_time)
+        await _insert(deps, found, wanted, wanted.scheduled_time)
     except AlreadyExistsError as active:
-        schedule = found.instance.schedule
-        if schedule.overlap_policy == _QUEUE or schedule.catch_up_policy == _ALL:
-            await _postpone(deps, found.key)
-        else:
-            await _refuse(deps, found, wanted, active)
+        match decide(Situation.RUN_IS_ACTIVE_AT_TURN, policies):
+            case Action.RUN_AND_CANCEL:
+                await _cancel_active(deps, found)
+                # One tick cancels one run: a run that has come since then is left alone.
+                await _submit(deps, found, wanted, policies._replace(overlap=Overlap.SKIP))
+            case Action.WAIT:
+                await _postpone(deps, found.key)
+            case _:
+                await _refuse(deps, found, wanted, active)
     except FailedPreconditionError as error:
         await _refuse(deps, found, wanted, error)
 
@@ -218,3 +243,8 @@ def _wanted_by(found: FoundFlow, tick: Tick) -> WantedRun:
         orchestrator_run_id=tick.orchestrator_run_id,
         scheduled_time=tick.scheduled_time,
     )
+
+
+def _tick_of(wanted: WantedRun) -> Tick:
+    assert wanted.scheduled_time is not None
+    return Tick(wanted.scheduled_time, wanted.orchestrator_run_id)
