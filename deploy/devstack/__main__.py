@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import devstack
 from devstack import State
-from devstack.endpoints import Endpoints
+from devstack.endpoints import NoStackError, find_nats
 from devstack.ports import PortTakenError
 
 _COMPARISON_SECONDS = 120.0
@@ -68,16 +68,10 @@ def _up(settings: devstack.Settings) -> int:
 def _republish(settings: devstack.Settings) -> int:
     from servicekit.comparison import compare_now  # noqa: PLC0415 - only this command needs the services
 
-    state = State(settings.root)
-    endpoints = Endpoints.load(state)
-    if endpoints is None:
-        sys.stderr.write(f"there is no stack in {state.root}: start it with `make up`\n")
-        return 1
-    login = f"//instance:{state.secrets()['nats_instance']}@"
-    url = settings.nats_url or endpoints.nats.replace("//", login, 1)
     try:
+        url = find_nats(settings, "instance")
         asked = asyncio.run(compare_now(url, _COMPARISON_SECONDS))
-    except TimeoutError as error:
+    except (NoStackError, TimeoutError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     sys.stdout.write("all services know the same\n" if not asked else f"published again: {asked} parts\n")

@@ -9,6 +9,10 @@ from devstack.config import SERVICES, Settings
 from devstack.state import State
 
 
+class NoStackError(RuntimeError):
+    """There is no stack whose address could be found."""
+
+
 @dataclass(frozen=True)
 class Endpoints:
     """Addresses, URLs and logins of a stack."""
@@ -71,3 +75,20 @@ class Endpoints:
     def addresses(self) -> dict[str, str]:
         """Environment by which services, worker, client and command line find the services."""
         return {f"OPTAIC_{service.upper()}_ADDRESS": getattr(self, service) for service in SERVICES}
+
+
+def find_nats(settings: Settings, user: str) -> str:
+    """Return NATS's URL that is configured, or the one of a login of the embedded server.
+
+    Raises:
+        NoStackError: Neither is there.
+    """
+    if settings.nats_url:
+        return settings.nats_url
+    state = State(settings.root)
+    endpoints = Endpoints.load(state)
+    if endpoints is None:
+        raise NoStackError(
+            f"there is no stack in {state.root}: start it with `make up`, or set OPTAIC_NATS_URL"
+        )
+    return endpoints.nats.replace("//", f"//{user}:{state.secrets()[f'nats_{user}']}@", 1)

@@ -15,7 +15,7 @@ from devstack.config import SERVICES
 from devstack.processes import Program, StartError
 from devstack.state import State, write_private
 
-SUBSCRIBER = "subscriber"
+SUBSCRIBER, OPERATOR = "subscriber", "operator"
 
 _USERS = Path(__file__).parents[1] / "nats" / "users.conf"
 
@@ -63,7 +63,7 @@ def make_program(state: State, port: int, monitor_port: int, passwords: Mapping[
         # Quoted: the server reads a variable's value as configuration, and a password may look like a number.
         environment={
             f"OPTAIC_NATS_{user.upper()}_PASSWORD": json.dumps(passwords[f"nats_{user}"])
-            for user in (*SERVICES, SUBSCRIBER)
+            for user in (*SERVICES, SUBSCRIBER, OPERATOR)
         },
         ready=functools.partial(
             checks.http_answers, f"{ports.HOST}:{monitor_port}", "/healthz?js-enabled-only=true"

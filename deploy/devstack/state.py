@@ -24,7 +24,7 @@ _SECRETS = (
     "prefect",
     "mlflow",
     *(f"{service}_{role}" for service in SERVICES for role in ("owner", "app", "infra")),
-    *(f"nats_{user}" for user in (*SERVICES, "subscriber")),
+    *(f"nats_{user}" for user in (*SERVICES, "subscriber", "operator")),
     "service_token",
 )
 

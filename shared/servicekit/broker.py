@@ -148,8 +148,11 @@ class Broker:
 
 
 @contextlib.asynccontextmanager
-async def connected(url: str) -> AsyncIterator[tuple[Client, asyncio.Event]]:
-    """Yield a connection that never reconnects, so that nothing overtakes what it loses; and its end."""
+async def connected(url: str, inbox_prefix: str = "_INBOX") -> AsyncIterator[tuple[Client, asyncio.Event]]:
+    """Yield a connection that never reconnects, so that nothing overtakes what it loses; and its end.
+
+    Answers to the connection's requests come below `inbox_prefix`.
+    """
     closed = asyncio.Event()
 
     async def on_closed() -> None:
@@ -169,6 +172,7 @@ async def connected(url: str) -> AsyncIterator[tuple[Client, asyncio.Event]]:
                 error_cb=_on_error,
                 disconnected_cb=on_closed,
                 closed_cb=on_closed,
+                inbox_prefix=inbox_prefix,
             )
         yield client, closed
     finally:

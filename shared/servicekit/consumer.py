@@ -7,21 +7,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
-import nats.js.errors
+import nats.errors
 import sqlalchemy as sa
 import structlog
 from google.protobuf import symbol_database
 from google.protobuf.message import DecodeError, Message
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from servicekit import dead_letters
 from servicekit.backoff import backoff
-from servicekit.broker import DEAD_LETTER_ROOT, DEAD_LETTERS, Broker
+from servicekit.broker import Broker
 from servicekit.database import Database
+from servicekit.dead_letters import Replay
 from servicekit.errors import UnavailableError
 from servicekit.events import Event, MalformedEventError, event_of
 from servicekit.outbox import current_notes
@@ -116,7 +120,11 @@ class Consumer:
             try:
                 await self._broker.ready()
                 await self._ensure_consumer()
-                async with pulling(self._broker.client, self._stream, self.name, self._batch) as pull:
+                client = self._broker.client
+                async with (
+                    self._answering_replays(client),
+                    pulling(client, self._stream, self.name, self._batch) as pull,
+                ):
                     while True:
                         asked = time.monotonic()
                         messages = await pull.next_batch()
@@ -151,7 +159,7 @@ class Consumer:
             try:
                 received = decode(raw)
             except MalformedEventError as error:
-                await self._bury(raw, error)
+                await self._dead_letter(raw, error, attempts=1)
                 continue
             if received is None:
                 await raw.ack()
@@ -177,7 +185,8 @@ class Consumer:
                 self._attempts.pop(delivery.raw.metadata.sequence.stream, None)
                 await delivery.raw.ack()
 
-    async def _apply_in_transaction(self, tenant_id: str, batch: Sequence[Received]) -> None:
+    async def _apply_in_transaction(self, tenant_id: str, batch: Sequence[Received]) -> bool:
+        """Apply those that were not applied before; return whether there were any."""
         async with asyncio.timeout(_APPLY_TIMEOUT), self._database.transaction(tenant_id) as connection:
             new = await insert_consumed(
                 connection, tenant_id, self.name, (item.event.event_id for item in batch)
@@ -191,6 +200,7 @@ class Consumer:
                 await self._apply(connection, tenant_id, fresh)
         if fresh and self._committed is not None:
             self._committed()
+        return bool(fresh)
 
     async def _fail(self, delivery: _Delivery, error: Exception) -> None:
         sequence = delivery.raw.metadata.sequence.stream
@@ -206,54 +216,52 @@ class Consumer:
         if attempts < _MAXIMUM_ATTEMPTS:
             await delivery.raw.nak(delay=_RETRY_DELAY * attempts)
             return
-        await self._bury(delivery.raw, error)
+        await self._dead_letter(delivery.raw, error, attempts)
         self._attempts.pop(sequence, None)
 
-    async def _bury(self, raw: Msg, error: Exception) -> None:
+    async def _dead_letter(self, raw: Msg, error: Exception, attempts: int) -> None:
         """Move a message to the dead letters, with its error; it leaves the stream's consumer only then."""
         sequence = raw.metadata.sequence.stream
-        headers = {
-            **(raw.headers or {}),
-            "Nats-Msg-Id": f"{self.name}/{self._stream}/{sequence}",
-            "optaic-error": f"{type(error).__name__}: {error}".replace("\r", " ").replace("\n", " ")[:1000],
-            "optaic-stream": self._stream,
-            "optaic-consumer": self.name,
-            "optaic-subject": raw.subject,
-        }
-        subject = f"{DEAD_LETTER_ROOT}.{self.name}.{raw.subject}"
+        headers = dead_letters.headers_of(
+            self.name, self._stream, sequence, raw.subject, raw.headers, error, attempts
+        )
+        subject = dead_letters.subject_of(self.name, raw.subject)
         await self._broker.jetstream.publish(subject, raw.data, headers=headers)
         await raw.term()
-        _log.error(
-            "event moved to the dead letters", consumer=self.name, subject=raw.subject, error=repr(error)
-        )
+        _log.error("event dead-lettered", consumer=self.name, subject=raw.subject, error=repr(error))
 
-    async def replay_dead_letters(self) -> tuple[int, int]:
-        """Apply this consumer's dead letters again; return how many passed and how many still fail."""
-        jetstream = self._broker.jetstream
-        replayed = failed = 0
-        sequence = 1
-        while True:
-            try:
-                letter = await jetstream.get_msg(
-                    DEAD_LETTERS, seq=sequence, subject=f"{DEAD_LETTER_ROOT}.{self.name}.>", next=True
-                )
-            except nats.js.errors.NotFoundError:
-                return replayed, failed
-            assert letter.seq is not None
-            sequence = letter.seq + 1
-            headers = letter.headers or {}
-            try:
-                received = decode_event(headers.get("optaic-subject", ""), headers, letter.data or b"")
-                if received is not None:
-                    await self._apply_in_transaction(received.event.tenant_id, [received])
-            except (UnavailableError, TimeoutError):
-                raise
-            except Exception as error:  # noqa: BLE001 - the next letter may pass
-                failed += 1
-                _log.warning("dead letter fails again", consumer=self.name, error=repr(error))
-            else:
-                replayed += 1
-                await jetstream.delete_msg(DEAD_LETTERS, letter.seq)
+    @asynccontextmanager
+    async def _answering_replays(self, client: Client) -> AsyncIterator[None]:
+        """Replay dead letters that operators ask for, while the block runs; of several replicas one does."""
+        subscription = await client.subscribe(
+            dead_letters.replay_subject(self.name), queue=self.name, cb=self._answer_replay
+        )
+        try:
+            yield
+        finally:
+            with suppress(nats.errors.Error):
+                await subscription.unsubscribe()
+
+    async def _answer_replay(self, request: Msg) -> None:
+        try:
+            replay = await self._replay(int(request.data))
+        except Exception as error:  # noqa: BLE001 - the operator has to hear of it, whatever it is
+            _log.warning("dead letter not replayed", consumer=self.name, error=repr(error))
+            replay = Replay("failed", dead_letters.describe(error))
+        await request.respond(replay.encode())
+
+    async def _replay(self, number: int) -> Replay:
+        """Apply a dead letter's event again, once; only then remove the dead letter."""
+        letter = await dead_letters.find_dead_letter(self._broker.jetstream, number)
+        if letter is None or letter.consumer != self.name:
+            return Replay("gone")
+        received = decode_event(letter.subject, dict(letter.headers), letter.payload)
+        if received is None:
+            raise MalformedEventError(f"this release does not know the type {letter.type}")
+        is_new = await self._apply_in_transaction(received.event.tenant_id, [received])
+        await dead_letters.remove_dead_letter(self._broker.jetstream, number)
+        _log.info("dead letter replayed", consumer=self.name, event_id=letter.event_id, is_new=is_new)
+        return Replay("applied" if is_new else "applied before")
 
 
 def decode(raw: Msg) -> Received | None:

@@ -1,5 +1,6 @@
 """Who may publish and read what on the embedded NATS."""
 
+import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -11,12 +12,17 @@ import nats.errors
 import nats.js.errors
 import pytest
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.js.api import ConsumerConfig, DeliverPolicy, StreamConfig
 
+from devstack import dead_letters as dead_letters_command
 from devstack import nats as embedded
 from devstack import ports
 from devstack.processes import Process
 from devstack.state import State
+from servicekit import dead_letters
+from servicekit.broker import DEAD_LETTERS, connected
+from servicekit.dead_letters import Replay
 from support.broker import listen
 from support.polling import eventually
 
@@ -169,7 +175,7 @@ _SAID = {  # in comparisons: what by whom
 }
 
 
-@pytest.mark.parametrize("user", ["instance", "run", "lineage", "status", "subscriber"])
+@pytest.mark.parametrize("user", ["instance", "run", "lineage", "status", "subscriber", "operator"])
 async def test_each_says_its_own_part_in_a_comparison_and_only_services_hear(
     broker: Broker, user: str
 ) -> None:
@@ -192,6 +198,92 @@ async def test_each_says_its_own_part_in_a_comparison_and_only_services_hear(
             await other.flush()
             with pytest.raises((TimeoutError, nats.errors.TimeoutError)):
                 await secret.next_msg(timeout=0.3)
+
+
+DEAD = "optaic-dead.run-instance.optaic.default.instance.v1.created.7"
+
+
+async def keep_dead_letter(broker: Broker) -> None:
+    async with broker.login("run") as client:
+        jetstream = client.jetstream(timeout=5)
+        await jetstream.add_stream(StreamConfig(name=DEAD_LETTERS, subjects=["optaic-dead.>"]))
+        headers = {"optaic-consumer": "run-instance", "optaic-stream": "INSTANCE_EVENTS"}
+        await jetstream.publish(DEAD, b"event", headers=headers)
+
+
+@asynccontextmanager
+async def operating(broker: Broker) -> AsyncIterator[Client]:
+    url = embedded.make_url(broker.port, "operator", broker.passwords["nats_operator"])
+    async with connected(url, dead_letters_command.INBOX) as (client, _):
+        yield client
+
+
+async def test_an_operator_reads_dead_letters_and_has_them_replayed(broker: Broker) -> None:
+    await keep_dead_letter(broker)
+    heard = []
+    async with broker.login("run") as run, operating(broker) as operator:
+
+        async def answer(request: Msg) -> None:
+            heard.append(request.data)
+            await request.respond(Replay("applied").encode())
+
+        await listen(run, dead_letters.replay_subject("run-instance"), cb=answer)
+        (letter,) = [each async for each in dead_letters.list_dead_letters(operator.jetstream())]
+        assert letter.payload == b"event"
+        assert await dead_letters.request_replay(operator, letter, 5) == Replay("applied")
+    assert heard == [b"1"]
+
+
+async def test_an_operator_can_do_nothing_else(broker: Broker) -> None:
+    await keep_dead_letter(broker)
+    async with operating(broker) as operator, broker.login("run") as other:
+        heard = await listen(other, "optaic.>")
+        jetstream = operator.jetstream(timeout=0.5)
+        for subject in (RUN, INSTANCE, DEAD, "optaic-live.default.status.7", "optaic-compare.now"):
+            assert await refused(operator, subject)
+        attempts = (
+            jetstream.delete_msg(DEAD_LETTERS, 1),
+            jetstream.purge_stream(DEAD_LETTERS),
+            jetstream.get_msg("RUN_EVENTS", 1),
+            jetstream.stream_info(DEAD_LETTERS),
+            jetstream.add_consumer(DEAD_LETTERS, ConsumerConfig(durable_name="mine")),
+        )
+        for attempt in attempts:
+            with pytest.raises((TimeoutError, nats.errors.Error)):
+                await attempt
+        events = await operator.subscribe("optaic.>")
+        await other.jetstream(timeout=5).publish(RUN, b"event")
+        with pytest.raises((TimeoutError, nats.errors.TimeoutError)):
+            await events.next_msg(timeout=0.2)
+        assert (await heard.next_msg(timeout=5)).data == b"event", "the service's own, and nothing before it"
+    async with broker.login("run") as run:
+        assert (await run.jetstream(timeout=5).stream_info(DEAD_LETTERS)).state.messages == 1
+
+
+@pytest.mark.parametrize("user", ["subscriber", "lineage"])
+async def test_a_replay_is_asked_for_and_heard_by_nobody_else(broker: Broker, user: str) -> None:
+    async with broker.login(user) as client, broker.login("run") as run, operating(broker) as operator:
+        asked = await listen(run, dead_letters.replay_subject("run-instance"))
+        overheard = [
+            await client.subscribe(subject)
+            for subject in (
+                "optaic-replay.>",
+                "optaic-replay.run-instance",
+                f"{dead_letters_command.INBOX}.>",
+            )
+        ]
+        await client.flush()
+        await client.publish("optaic-replay.run-instance", b"1")
+        await client.flush()
+        with pytest.raises((TimeoutError, nats.errors.TimeoutError)):
+            await asked.next_msg(timeout=0.3)
+        asking = asyncio.create_task(operator.request("optaic-replay.run-instance", b"2", timeout=5))
+        request = await asked.next_msg(timeout=5)
+        await request.respond(b"answer")
+        assert (await asking).data == b"answer"
+        for each in overheard:
+            with pytest.raises((TimeoutError, nats.errors.TimeoutError)):
+                await each.next_msg(timeout=0.2)
 
 
 async def test_a_wrong_password_is_refused(broker: Broker) -> None:

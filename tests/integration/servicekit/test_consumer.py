@@ -167,31 +167,13 @@ async def test_a_poison_event_goes_to_the_dead_letters_while_the_others_pass(
         assert letter.headers is not None
         assert letter.subject == f"optaic-dead.sample-notes.{events[1].subject}"
         assert letter.headers["optaic-error"] == "ValueError: cannot digest poison"
+        assert letter.headers["optaic-attempts"] == "5"
         assert letter.headers["ce-id"] == events[1].event_id
         assert letter.data == events[1].payload
 
 
 async def _has(url: str, stream: str, messages: int) -> bool:
     return await count(url, stream) == messages
-
-
-async def test_dead_letters_are_applied_when_replayed_after_the_repair(
-    broker_settings: ServiceSettings, applied: Applied
-) -> None:
-    url = broker_settings.nats_url
-    async with replica(broker_settings) as process:
-        await process[1].ready()
-        await publish(url, sample_event("poison1"), sample_event("poison2"))
-        consumer = sample_consumer(process, applied)
-        async with running(consumer.run):
-            await eventually(lambda: _has(url, "DEAD_LETTERS", 2))
-            assert await consumer.replay_dead_letters() == (0, 2)
-            assert await count(url, "DEAD_LETTERS") == 2
-            applied.is_healed = True
-            assert await consumer.replay_dead_letters() == (2, 0)
-            assert await consumer.replay_dead_letters() == (0, 0)
-        assert await count(url, "DEAD_LETTERS") == 0
-        assert await notes(process[0]) == ["poison1", "poison2"]
 
 
 async def test_an_event_of_another_tenant_than_its_subject_is_refused(

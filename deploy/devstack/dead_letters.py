@@ -1,0 +1,199 @@
+"""`python -m devstack.dead_letters`: what services could not apply, for an operator to look at and to have replayed."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import json
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC
+from typing import Any
+
+import structlog
+from google.protobuf import symbol_database
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import DecodeError
+from nats import errors
+from nats.aio.client import Client
+
+from devstack import nats
+from devstack.config import Settings
+from devstack.endpoints import NoStackError, find_nats
+from redaction import redact_value
+from redaction.messages import without_credentials
+from servicekit import dead_letters
+from servicekit.broker import connected
+from servicekit.dead_letters import DeadLetter
+from servicekit.errors import UnavailableError
+
+INBOX = "_INBOX_OPERATOR"
+_REPLAY_SECONDS = 75.0  # longer than a consumer takes for one event
+_LONGEST_ERROR = 120  # characters, in a list
+_COLUMNS = ("number", "time", "consumer", "stream", "tenant", "type", "event id", "attempts", "error")
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Do what the command line says; return the exit code."""
+    arguments = _make_parser().parse_args(given)
+    actions = {"list": _list, "show": _show, "replay": _replay}
+    try:
+        url = find_nats(Settings(), nats.OPERATOR)
+        return asyncio.run(actions[arguments.action](arguments, url))
+    except NoStackError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    except (OSError, TimeoutError, UnavailableError, errors.Error) as error:
+        sys.stderr.write(f"NATS does not answer: {dead_letters.describe(error)}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m devstack.dead_letters",
+        description="Events that a service could not apply. OPTAIC_NATS_URL names the server, with the login `operator`; "
+        "without it, the one of the embedded stack is taken.",
+    )
+    actions = parser.add_subparsers(dest="action", required=True)
+    listing = actions.add_parser("list", help="list dead letters, the oldest first")
+    listing.add_argument("--consumer", default="", help="only those of this consumer")
+    listing.add_argument("--json", action="store_true", help="one JSON object a line")
+    show = actions.add_parser("show", help="show one with its event as JSON; secrets are hidden")
+    show.add_argument("number", type=_number)
+    replay = actions.add_parser("replay", help="have consumers apply dead letters again")
+    which = replay.add_mutually_exclusive_group(required=True)
+    which.add_argument("number", type=_number, nargs="?", help="one dead letter")
+    which.add_argument("--consumer", default="", help="all of this consumer")
+    which.add_argument("--all", action="store_true", help="all of all consumers")
+    replay.add_argument("--yes", action="store_true", help="do not ask")
+    return parser
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of a dead letter; `list` shows them")
+    return int(text)
+
+
+@asynccontextmanager
+async def _connected(url: str) -> AsyncIterator[Client]:
+    async with connected(url, INBOX) as (client, _):
+        yield client
+
+
+async def _list(arguments: argparse.Namespace, url: str) -> int:
+    count = 0
+    async with _connected(url) as client:
+        async for letter in dead_letters.list_dead_letters(client.jetstream(), arguments.consumer):
+            if not arguments.json and not count:
+                _write(_COLUMNS)
+            count += 1
+            described = _describe(letter)
+            if arguments.json:
+                sys.stdout.write(json.dumps(described) + "\n")
+            else:
+                _write([*list(described.values())[:-1], letter.error[:_LONGEST_ERROR]])
+    if not arguments.json:
+        sys.stdout.write(f"{_some(count)}\n")
+    return 0
+
+
+async def _show(arguments: argparse.Namespace, url: str) -> int:
+    async with _connected(url) as client:
+        letter = await dead_letters.find_dead_letter(client.jetstream(), arguments.number)
+    if letter is None:
+        return _missing(arguments.number)
+    event = {"subject": letter.subject, "headers": redact_value(dict(letter.headers)), "event": _read(letter)}
+    sys.stdout.write(json.dumps({**_describe(letter), **event}, indent=2) + "\n")
+    return 0
+
+
+async def _replay(arguments: argparse.Namespace, url: str) -> int:
+    async with _connected(url) as client:
+        letters = await _choose(arguments, client)
+        if letters is None:
+            return _missing(arguments.number)
+        if letters and not arguments.yes and not _confirm(f"Replay {_some(len(letters))}?"):
+            return 1
+        outcomes: Counter[str] = Counter()
+        for letter in letters:
+            replay = await dead_letters.request_replay(client, letter, _REPLAY_SECONDS)
+            outcomes[replay.outcome] += 1
+            if replay.error:
+                sys.stderr.write(f"{letter.number} {letter.consumer}: {replay.outcome}: {replay.error}\n")
+    kept = outcomes["failed"] + outcomes["unanswered"]
+    sys.stdout.write(
+        f"applied {outcomes['applied']}, applied before {outcomes['applied before']}, "
+        f"gone {outcomes['gone']}, failed {outcomes['failed']}, unanswered {outcomes['unanswered']}; kept {kept}\n"
+    )
+    return 1 if kept else 0
+
+
+async def _choose(arguments: argparse.Namespace, client: Client) -> Sequence[DeadLetter] | None:
+    """Return what is to be replayed; None where the one that was named is not there."""
+    jetstream = client.jetstream()
+    if arguments.number is None:
+        return [letter async for letter in dead_letters.list_dead_letters(jetstream, arguments.consumer)]
+    letter = await dead_letters.find_dead_letter(jetstream, arguments.number)
+    return None if letter is None else [letter]
+
+
+def _describe(letter: DeadLetter) -> dict[str, str | int]:
+    return {
+        "number": letter.number,
+        "time": letter.time.astimezone(UTC).isoformat(timespec="seconds") if letter.time else "",
+        "consumer": letter.consumer,
+        "stream": letter.stream,
+        "tenant": letter.tenant_id,
+        "type": letter.type,
+        "event_id": letter.event_id,
+        "attempts": letter.attempts,
+        "error": letter.error,
+    }
+
+
+def _read(letter: DeadLetter) -> Any:
+    """Return the event's message as JSON without secrets, or why it cannot be read."""
+    package = letter.type.rpartition(".")[0]
+    if package.startswith("optaic."):
+        try:
+            importlib.import_module(f"{package}.{package.split('.')[1]}_events_pb2")
+        except ModuleNotFoundError:
+            return f"{len(letter.payload)} bytes of a type that this release does not know"
+    try:
+        message = symbol_database.Default().GetSymbol(letter.type).FromString(letter.payload)
+    except (KeyError, DecodeError):
+        return f"{len(letter.payload)} bytes that are no message of the type {letter.type or '(none)'}"
+    return redact_value(MessageToDict(without_credentials(message), preserving_proto_field_name=True))
+
+
+def _missing(number: int) -> int:
+    sys.stderr.write(f"there is no dead letter {number}: it was replayed, or is too old; see `list`\n")
+    return 1
+
+
+def _some(count: int) -> str:
+    return "1 dead letter" if count == 1 else f"{count} dead letters"
+
+
+def _write(cells: Sequence[object]) -> None:
+    sys.stdout.write("  ".join(str(cell) if cell != "" else "-" for cell in cells) + "\n")
+
+
+def _confirm(question: str) -> bool:
+    if not sys.stdin.isatty():
+        sys.stderr.write(f"{question} Nobody can be asked here: give --yes.\n")
+        return False
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
+if __name__ == "__main__":
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    sys.exit(main())

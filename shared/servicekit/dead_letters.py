@@ -1,0 +1,167 @@
+"""Dead letters: events that a consumer could not apply, kept with their error until they are replayed or too old.
+
+It reads them, and asks for a replay. Only the consumer replays: its service has the rights to apply the event.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Literal
+
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+
+from redaction import redact
+from servicekit.broker import DEAD_LETTER_ROOT, DEAD_LETTERS
+
+_REPLAY_ROOT = "optaic-replay"
+_STREAM, _CONSUMER, _SUBJECT = "optaic-stream", "optaic-consumer", "optaic-subject"
+_ERROR, _ATTEMPTS = "optaic-error", "optaic-attempts"
+_LONGEST_ERROR = 1000  # characters
+ReplayOutcome = Literal["applied", "applied before", "failed", "gone", "unanswered"]
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """One event that one consumer could not apply; `number` is its position in the stream of dead letters."""
+
+    number: int
+    time: datetime | None
+    consumer: str
+    stream: str
+    subject: str
+    attempts: int  # 0 where it was not counted
+    error: str
+    headers: Mapping[str, str]
+    payload: bytes
+
+    @property
+    def event_id(self) -> str:
+        """The id of the event; empty where the message was no event."""
+        return self.headers.get("ce-id", "")
+
+    @property
+    def type(self) -> str:
+        """The full name of the event's message; empty where the message was no event."""
+        return self.headers.get("ce-type", "")
+
+    @property
+    def tenant_id(self) -> str:
+        """The tenant of the event; empty where the message was no event."""
+        return self.headers.get("ce-tenantid", "")
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What became of a dead letter that was to be replayed; it is kept unless it was applied, now or before."""
+
+    outcome: ReplayOutcome
+    error: str = ""
+
+    def encode(self) -> bytes:
+        """Return the answer of a consumer to an operator."""
+        return json.dumps(asdict(self)).encode()
+
+
+def describe(error: BaseException) -> str:
+    """Return an error as one line without secrets, for an operator."""
+    text = f"{type(error).__name__}: {error}".replace("\r", " ").replace("\n", " ")
+    return redact(text)[:_LONGEST_ERROR]
+
+
+def subject_of(consumer: str, subject: str) -> str:
+    """Return the subject under which a consumer keeps an event of a subject."""
+    return f"{DEAD_LETTER_ROOT}.{consumer}.{subject}"
+
+
+def headers_of(
+    consumer: str,
+    stream: str,
+    sequence: int,
+    subject: str,
+    headers: Mapping[str, str] | None,
+    error: BaseException,
+    attempts: int,
+) -> dict[str, str]:
+    """Return the headers of a dead letter: those of the event, who could not apply it, and why."""
+    return {
+        **(headers or {}),
+        "Nats-Msg-Id": f"{consumer}/{stream}/{sequence}",
+        _ERROR: describe(error),
+        _ATTEMPTS: str(attempts),
+        _STREAM: stream,
+        _CONSUMER: consumer,
+        _SUBJECT: subject,
+    }
+
+
+async def list_dead_letters(jetstream: JetStreamContext, consumer: str = "") -> AsyncIterator[DeadLetter]:
+    """Yield the dead letters of a consumer, or all of them, the oldest first."""
+    number = 1
+    while True:
+        letter = await _read(jetstream, number, subject_of(consumer or "*", ">"))
+        if letter is None:
+            return
+        yield letter
+        number = letter.number + 1
+
+
+async def find_dead_letter(jetstream: JetStreamContext, number: int) -> DeadLetter | None:
+    """Return a dead letter by its number, or None where there is none any more."""
+    return await _read(jetstream, number)
+
+
+async def _read(jetstream: JetStreamContext, number: int, subject: str | None = None) -> DeadLetter | None:
+    try:
+        found = await jetstream.get_msg(DEAD_LETTERS, seq=number, subject=subject, next=subject is not None)
+    except nats.js.errors.NotFoundError:
+        return None
+    assert found.seq is not None
+    headers: Mapping[str, str] = found.headers or {}
+    counted = headers.get(_ATTEMPTS, "")
+    return DeadLetter(
+        number=found.seq,
+        time=found.time,
+        consumer=headers.get(_CONSUMER, ""),
+        stream=headers.get(_STREAM, ""),
+        subject=headers.get(_SUBJECT, ""),
+        attempts=int(counted) if counted.isdecimal() else 0,
+        error=redact(headers.get(_ERROR, "")),  # those of earlier releases were kept as they came
+        headers=headers,
+        payload=found.data or b"",
+    )
+
+
+async def remove_dead_letter(jetstream: JetStreamContext, number: int) -> None:
+    """Remove a dead letter; one that somebody else has removed is no error."""
+    try:
+        await jetstream.delete_msg(DEAD_LETTERS, number)
+    except nats.js.errors.APIError:
+        if await find_dead_letter(jetstream, number) is not None:
+            raise
+
+
+def replay_subject(consumer: str) -> str:
+    """Return the subject on which a consumer takes the numbers of dead letters that it is to replay."""
+    return f"{_REPLAY_ROOT}.{consumer}"
+
+
+async def request_replay(client: Client, letter: DeadLetter, timeout: float) -> Replay:  # noqa: ASYNC109 - the client's own
+    """Ask the consumer of a dead letter to replay it; return what became of it."""
+    try:
+        answer = await client.request(
+            replay_subject(letter.consumer), str(letter.number).encode(), timeout=timeout
+        )
+    except nats.errors.NoRespondersError:
+        return Replay("unanswered", f"no service with the consumer {letter.consumer} is connected to NATS")
+    except (TimeoutError, nats.errors.Error) as error:
+        return Replay("unanswered", f"the consumer {letter.consumer} did not answer: {describe(error)}")
+    with contextlib.suppress(ValueError, TypeError):
+        return Replay(**json.loads(answer.data))
+    return Replay("unanswered", f"the consumer {letter.consumer} gave no answer that can be read")
