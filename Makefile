@@ -1,7 +1,7 @@
 # Everything runs in .venv, made by `make setup` from requirements/dev.txt; no target needs root or a system package.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-faults bench up down status check proto baseline lock clean
+.PHONY: help setup demo test test-faults bench up down status dead-letters check proto baseline lock clean
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -23,7 +23,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "  ARGS=...          more arguments for test, test-faults, bench and demo; PYTHON=... the Python for setup"
+	@echo "  ARGS=...          more arguments for test, test-faults, bench, demo and dead-letters; PYTHON=... the Python for setup"
 
 setup: $(STAMP) ## make .venv with everything, exactly as locked; nothing to do when nothing changed
 
@@ -51,6 +51,9 @@ down: ## stop the stack; data stays in .state
 
 status: ## what runs and what answers
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m devstack status; fi
+
+dead-letters: setup ## list, show or replay the events that services could not apply; ARGS="list"
+	@$(BIN)/python -m devstack.dead_letters $(ARGS)
 
 check: setup ## ruff, mypy --strict, import-linter, buf lint and breaking, stubs up to date; offline
 	$(BIN)/ruff check .

@@ -16,7 +16,7 @@ from support.polling import eventually
 from support.run_service import RunningRunService, run_service
 from support.status_service import RunningStatusService, status_service
 
-_CONSUMERS = {
+CONSUMERS = {
     "INSTANCE_EVENTS": ("lineage-instance-events", "status-instance-events", "run-instance"),
     "RUN_EVENTS": ("lineage-run-events", "instance-run-events"),
     "LINEAGE_EVENTS": ("status-lineage-events", "run-lineage", "instance-service"),
@@ -57,7 +57,7 @@ class ControlPlane:
                 async with database.infra() as connection:
                     if (await connection.exec_driver_sql("select from outbox limit 1")).first() is not None:
                         return False
-            for stream, consumers in _CONSUMERS.items():
+            for stream, consumers in CONSUMERS.items():
                 for consumer in consumers:
                     info = await jetstream.consumer_info(stream, consumer)
                     if info.num_pending or info.num_ack_pending:

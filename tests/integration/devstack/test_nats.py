@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+import re
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import nats
 import nats.errors
@@ -24,6 +26,7 @@ from servicekit import dead_letters
 from servicekit.broker import DEAD_LETTERS, connected
 from servicekit.dead_letters import Replay
 from support.broker import listen
+from support.control_plane import CONSUMERS
 from support.polling import eventually
 
 RUN = "optaic.default.run.v1.completed.7"
@@ -258,6 +261,21 @@ async def test_an_operator_can_do_nothing_else(broker: Broker) -> None:
         assert (await heard.next_msg(timeout=5)).data == b"event", "the service's own, and nothing before it"
     async with broker.login("run") as run:
         assert (await run.jetstream(timeout=5).stream_info(DEAD_LETTERS)).state.messages == 1
+
+
+def test_each_consumer_may_be_asked_for_a_replay_by_the_service_that_has_it() -> None:
+    users = re.split(
+        r"^ +user: ",
+        (Path(embedded.__file__).parents[1] / "nats" / "users.conf").read_text(),
+        flags=re.MULTILINE,
+    )
+    hearing = {
+        name: user.partition(",")[0]
+        for user in users
+        for name in re.findall(r'"optaic-replay\.([a-z-]+)"', user)
+    }
+    names = {name for consumers in CONSUMERS.values() for name in consumers}
+    assert hearing == {name: name.partition("-")[0] for name in names}
 
 
 @pytest.mark.parametrize("user", ["subscriber", "lineage"])
