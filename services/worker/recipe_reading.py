@@ -18,6 +18,7 @@ from optaic.plugins import DateRange, InvalidConfig, MissingInput, Mode, PluginE
 from optaic.plugins.days import UTC
 from optaic.plugins.numbers import type_numbers
 from optaic.rules.columns import value_column
+from optaic.rules.kinds import COMPUTED_FLOWS, FLOWS
 from optaic.rules.signal_contracts import DEFAULTS
 from optaic.run.v1 import run_pb2
 from servicekit.enums import enum_word
@@ -82,14 +83,14 @@ def make_recipe(
     """
     named = {(ref.role, ref.resource_id): ref.name for ref in instance.upstream_refs}
     inputs = _read_inputs(run, named, {upstream.instance_id: upstream for upstream in upstreams}, versions)
-    if run.flow_kind == flow_pb2.FLOW_KIND_BACKTEST and instance.HasField("backtest"):
-        return _make_backtest(instance, inputs)
-    dataset = find_dataset(instance)
-    if run.flow_kind != flow_pb2.FLOW_KIND_REFRESH or dataset is None:
-        flow = enum_word(flow_pb2.FlowKind, run.flow_kind)
+    flow = enum_word(flow_pb2.FlowKind, run.flow_kind)
+    if flow not in COMPUTED_FLOWS or flow not in FLOWS.get(instance.WhichOneof("spec") or "", ()):
         raise PluginError(
             f"this worker does not execute the flow {flow} of {instance.name}", type="UnsupportedFlow"
         )
+    dataset = find_dataset(instance)
+    if dataset is None:  # the one other kind with a flow that is computed
+        return _make_backtest(instance, inputs)
     parameters = _read_struct(run.parameters)
     date_range = DateRange(read_date(parameters, "start"), read_date(parameters, "end"))
     base_dataset = (find_dataset(base_instance) if base_instance is not None else None) or dataset

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from instance_service.domain.flows import DEFINITION_KINDS, flow_kinds, has_output, watched_flow
+from instance_service.domain.flows import flow_kinds, has_output, watched_flow
 from instance_service.domain.rules import Rule
+from optaic.rules.kinds import DEFINITION_KINDS
 from servicekit.errors import FieldViolation
 
 _NUMBER: dict[str, Any] = {"type": "number"}

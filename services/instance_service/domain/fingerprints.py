@@ -7,8 +7,9 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from instance_service.domain.flows import COMPOSED_KINDS, Edge
+from instance_service.domain.flows import Edge
 from optaic.rules.backtests import EQUAL_WEIGHT, complete_config
+from optaic.rules.kinds import is_asked_for
 
 
 def canonical_json(value: object) -> str:
@@ -53,7 +54,7 @@ def flow_settings(
 
     The monitoring of a dataset or signal is fixed; a model's inference depends on the version that was promoted.
     """
-    if flow_kind == "monitoring" and instance_kind in COMPOSED_KINDS:
+    if is_asked_for(instance_kind, flow_kind):
         return {}
     return {**settings, "champion": champion} if flow_kind == "inference" and champion else settings
 

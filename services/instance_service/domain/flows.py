@@ -5,31 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-COMPONENT_KINDS = ("pipeline", "store", "accessor")
-COMPOSED_KINDS = ("dataset", "signal")
-# The kinds of definition that an instance or component of a kind may name, the likelier one first.
-DEFINITION_KINDS = {
-    "pipeline": ("pipeline",),
-    "store": ("store",),
-    "accessor": ("accessor",),
-    "experiment": ("op", "op_macro"),
-    "model": ("ml_module",),
-    "portfolio_optimizer": ("portfolio_optimizer",),
-}
-DEFINED_KINDS = ("experiment", "model", "portfolio_optimizer")  # they name their definition themselves
+from optaic.rules.kinds import ASKED_FOR, COMPOSED_KINDS, FLOWS, is_asked_for
+
 # The outside systems that hold something for an instance, by what they hold; each is a finalizer.
 DEPLOYMENTS = "deployments"
 EXPERIMENT = "mlflow"
 PROJECT = "evidently"
 
-_FLOWS = {
-    "dataset": ("refresh",),
-    "signal": ("refresh",),
-    "experiment": ("preview",),
-    "model": ("training", "inference", "monitoring"),
-    "portfolio_optimizer": ("optimize",),
-    "backtest": ("backtest",),
-}
 # The flow whose output others read; a backtest has none that anything could read.
 _OUTPUT = {
     "dataset": "refresh",
@@ -70,13 +52,15 @@ def flow_kinds(kind: str, named: Collection[str] = (), *, has_monitoring: bool =
     Of those that the kind may have only the ones that its definition names, if it names any. To be monitored is up
     to each dataset or signal: that takes nothing from the pipeline.
     """
-    flows = tuple(flow for flow in _FLOWS.get(kind, ()) if not named or flow in named)
-    return (*flows, "monitoring") if has_monitoring and kind in COMPOSED_KINDS else flows
+    flows = tuple(
+        flow for flow in FLOWS.get(kind, ()) if not is_asked_for(kind, flow) and (not named or flow in named)
+    )
+    return (*flows, ASKED_FOR) if has_monitoring and kind in COMPOSED_KINDS else flows
 
 
 def pairings_of(kind: str, *, is_monitored: bool = False) -> tuple[str, ...]:
     """Return the outside systems that hold something for an instance of this kind; components have none."""
-    if kind not in _FLOWS:
+    if kind not in FLOWS:
         return ()
     if kind == "model":
         return (DEPLOYMENTS, EXPERIMENT, PROJECT)

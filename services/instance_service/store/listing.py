@@ -16,8 +16,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from instance_service.domain.flows import COMPONENT_KINDS
 from instance_service.store.tables import instance_terms, instances
+from optaic.rules.kinds import COMPONENT_KINDS
 from servicekit.pages import MOST_BYTES
 from servicekit.schema import UUID_TEXT
 

@@ -15,11 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from instance_service.domain.fingerprints import (
     backtest_settings,
 )
-from instance_service.domain.flows import (
-    COMPONENT_KINDS,
-    DEFINED_KINDS,
-    Upstream,
-)
+from instance_service.domain.flows import Upstream
 from instance_service.domain.rules import refusal
 from instance_service.jsonschema_adapter import EXPRESSION
 from instance_service.store.tables import Connection
@@ -69,12 +65,12 @@ from instance_service.use_cases.upstreams import (
 from optaic.definition.v1.definition_pb2 import DefinitionVersion, StatusAggregationContract
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_ACTIVE, Instance, InstanceKind
 from optaic.instance.v1.spec_pb2 import DatasetSpec
+from optaic.rules.kinds import COMPONENT_KINDS, DEFINED_KINDS, MAX_DELETED_SHARE
 from optaic.rules.signal_contracts import complete_contract
 from servicekit.enums import enum_number
 from servicekit.errors import DomainError, FieldViolation, InvalidArgumentError
 from servicekit.events import check_size
 
-_MAX_DELETED_SHARE = 0.5
 _STATUS_PRIORITY = ("ERROR", "STALE", "RUNNING", "READY")
 _NOT_COMPARED = ("revision", "etag", "update_time", "create_time", "state", "conditions")
 
@@ -208,7 +204,7 @@ def _complete_share(dataset: DatasetSpec, current: DatasetSpec | None) -> None:
     if dataset.HasField("max_deleted_share"):
         return
     if current is None:
-        dataset.max_deleted_share = _MAX_DELETED_SHARE
+        dataset.max_deleted_share = MAX_DELETED_SHARE
     elif current.HasField("max_deleted_share"):
         dataset.max_deleted_share = current.max_deleted_share
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import math
 
-from instance_service.domain.flows import COMPONENT_KINDS
 from instance_service.store import instances as store
 from instance_service.store import projects, queue
 from instance_service.store.tables import Connection
@@ -29,6 +28,7 @@ from optaic.instance.v1.instance_service_pb2 import (
     CreateInstanceRequest,
     UpdateInstanceRequest,
 )
+from optaic.rules.kinds import COMPONENT_KINDS
 from redaction.messages import restore_credentials
 from servicekit import outbox
 from servicekit.context import RequestContext

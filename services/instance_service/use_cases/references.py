@@ -8,7 +8,6 @@ from typing import Any, TypeAlias
 
 from google.protobuf.struct_pb2 import Struct
 
-from instance_service.domain.flows import COMPONENT_KINDS, DEFINED_KINDS, DEFINITION_KINDS
 from instance_service.domain.versions import precedence
 from instance_service.jsonschema_adapter import config_violations
 from instance_service.store import instances as store
@@ -20,6 +19,7 @@ from instance_service.use_cases.shapes import dataset_of, json_of
 from optaic.definition.v1.definition_pb2 import DEFINITION_STATE_RETIRED, DefinitionState, DefinitionVersion
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.instance.v1.spec_pb2 import ComponentSpec
+from optaic.rules.kinds import COMPONENT_KINDS, DEFAULT_COMPONENTS, DEFINED_KINDS, DEFINITION_KINDS
 from servicekit.enums import enum_word
 from servicekit.errors import FieldViolation, NotFoundError
 from servicekit.ids import is_id
@@ -28,7 +28,6 @@ NAMES_NO_OTHER = (
     "who follows the newest version (track_newest) names no other: leave the version out, or read again"
 )
 _NO_CONSTRAINTS = {"additionalProperties": False}
-_DEFAULT_NAMES = {"store": "delta", "accessor": "simple"}
 # Kind, definition id, name, version id, version, and the version that a follower has already.
 Wanted: TypeAlias = tuple[str, str, str, str, str, str]
 Versions: TypeAlias = Mapping[Wanted, DefinitionVersion]
@@ -146,7 +145,7 @@ def _is_following_still(slot: str, spec: ComponentSpec | Instance, own: Componen
     """Return whether a reference follows what the instance follows already, however little of it is said."""
     named: str | None = spec.definition_name
     if not (named or spec.definition_id or spec.definition_version_id == own.definition_version_id):
-        named = _DEFAULT_NAMES.get(slot)
+        named = DEFAULT_COMPONENTS.get(slot)
     return (
         spec.track_newest
         and own.track_newest
@@ -178,7 +177,7 @@ def complete_references(references: Iterable[Reference]) -> list[FieldViolation]
             spec.definition_version_id = held.definition_version_id if reference.stays else ""
             spec.definition_version = ""
         if not reference.is_named:
-            spec.definition_name = _DEFAULT_NAMES.get(reference.slot, "")
+            spec.definition_name = DEFAULT_COMPONENTS.get(reference.slot, "")
         if not reference.is_named:
             text = "definition_id or definition_name is required"
             violations.append(FieldViolation(reference.path, text, "INVALID_SPEC"))

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC
 from typing import Any
 
-from instance_service.domain.flows import COMPONENT_KINDS, DEFINED_KINDS
 from instance_service.store import tables
 from instance_service.store.listing import label_term
 from instance_service.store.tables import Table
@@ -17,6 +16,7 @@ from instance_service.use_cases.references import references_of
 from instance_service.use_cases.shapes import dataset_of, edges_of, json_of
 from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.instance.v1.instance_pb2 import Instance, InstanceKind, InstanceState
+from optaic.rules.kinds import COMPONENT_KINDS, DEFINED_KINDS
 from servicekit.enums import enum_word
 
 _EXTENSIONS = {

@@ -12,14 +12,12 @@ from lineage_service.store.comparison import RunNumbers
 from lineage_service.use_cases.dependencies import Dependencies
 from lineage_service.use_cases.events import tell_again
 from optaic.instance.v1 import instance_pb2
+from optaic.rules.kinds import COMPONENT_KINDS
 from servicekit.comparison import Lacked
 from servicekit.database import lock_tenant
+from servicekit.enums import enum_number
 
-_COMPONENT_KINDS = (
-    instance_pb2.INSTANCE_KIND_PIPELINE,
-    instance_pb2.INSTANCE_KIND_STORE,
-    instance_pb2.INSTANCE_KIND_ACCESSOR,
-)
+_COMPONENT_KINDS = tuple(enum_number(instance_pb2.InstanceKind, kind) for kind in COMPONENT_KINDS)
 
 
 class Listed(NamedTuple):

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from optaic.rules.kinds import COMPUTED_FLOWS, FLOWS
 from run_service.domain.errors import flow_not_found, kind_has_no_flow, unsupported_flow
 
-_KINDS = {
-    ("dataset", "refresh"): "pipeline",
-    ("dataset", "monitoring"): "monitoring",
-    ("signal", "refresh"): "pipeline",
-    ("signal", "monitoring"): "monitoring",
-    ("experiment", "preview"): "experiment",
-    ("model", "training"): "training",
-    ("model", "inference"): "inference",
-    ("model", "monitoring"): "monitoring",
-    ("portfolio_optimizer", "optimize"): "portfolio_optimization",
-    ("backtest", "backtest"): "backtest",
+# What a run of each flow is called.
+_RUN_KINDS = {
+    "refresh": "pipeline",
+    "monitoring": "monitoring",
+    "preview": "experiment",
+    "training": "training",
+    "inference": "inference",
+    "optimize": "portfolio_optimization",
+    "backtest": "backtest",
 }
-RUN_KINDS = tuple(dict.fromkeys(_KINDS.values()))
-_COMPUTED = frozenset({"refresh", "backtest"})  # flow kinds that the worker executes
+RUN_KINDS = tuple(_RUN_KINDS.values())
 _OPTIMIZER = "optimizer"  # the role in a backtest that the worker's procedure does not know yet
 
 
@@ -29,10 +27,9 @@ def run_kind(instance_kind: str, flow_kind: str) -> str:
     Raises:
         NotFoundError: FLOW_NOT_FOUND, an instance of this kind has no such flow.
     """
-    kind = _KINDS.get((instance_kind, flow_kind))
-    if kind is None:
+    if flow_kind not in FLOWS.get(instance_kind, ()):
         raise kind_has_no_flow(instance_kind, flow_kind)
-    return kind
+    return _RUN_KINDS[flow_kind]
 
 
 def check_computed(flow_kind: str, roles: Collection[str]) -> None:
@@ -41,7 +38,7 @@ def check_computed(flow_kind: str, roles: Collection[str]) -> None:
     Raises:
         UnimplementedError: UNSUPPORTED_FLOW.
     """
-    if flow_kind not in _COMPUTED or _OPTIMIZER in roles:
+    if flow_kind not in COMPUTED_FLOWS or _OPTIMIZER in roles:
         raise unsupported_flow(flow_kind, has_optimizer=_OPTIMIZER in roles)
 
 

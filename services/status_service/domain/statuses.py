@@ -1,14 +1,14 @@
-"""How the statuses of flows become the status of their instance; pure, standard library only."""
+"""How the statuses of flows become the status of their instance; pure."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from functools import lru_cache
 
+from optaic.rules.kinds import COMPONENT_KINDS, is_asked_for
+
 ERROR, STALE, RUNNING, NOT_INITIALIZED, READY = "ERROR", "STALE", "RUNNING", "NOT_INITIALIZED", "READY"
 DEFAULT_ORDER = (ERROR, STALE, RUNNING, NOT_INITIALIZED, READY)
-_COMPONENT_KINDS = frozenset({"pipeline", "store", "accessor"})
-_KINDS_WATCHED_FROM_OUTSIDE = frozenset({"dataset", "signal"})
 
 
 @lru_cache(maxsize=1024)
@@ -35,9 +35,9 @@ def aggregate(statuses: Collection[str], status_priority: Sequence[str] = ()) ->
 
 def is_aggregated(instance_kind: str, flow_kind: str) -> bool:
     """Return whether a flow counts: the monitoring of a dataset says nothing about whether its data is there."""
-    return not (flow_kind == "monitoring" and instance_kind in _KINDS_WATCHED_FROM_OUTSIDE)
+    return not is_asked_for(instance_kind, flow_kind)
 
 
 def has_status(instance_kind: str) -> bool:
     """Return whether instances of a kind have a status; components have none of their own."""
-    return instance_kind not in _COMPONENT_KINDS
+    return instance_kind not in COMPONENT_KINDS

@@ -13,6 +13,7 @@ from optaic.definition.v1 import definition_pb2
 from optaic.definition.v1.definition_service_pb2 import PublishDefinitionRequest
 from optaic.errors import InvalidArgumentError, Violation
 from optaic.instance.v1.instance_pb2 import Instance
+from optaic.rules.kinds import OWN_KINDS
 
 MANAGER = "optaic/manager"
 STATES = ("draft", "active", "deprecated", "retired")
@@ -136,8 +137,8 @@ def _instance(value: Any, path: str, problems: list[Violation]) -> InstanceEntry
     _add_upstreams(instance, upstreams, f"{path}.upstreams", problems)
     if not instance.name and value.get("name", "") == "":
         problems.append(Violation(f"{path}.name", "is required", "REQUIRED"))
-    if not any(name in value for name in fields.SPECS):
-        text = f"must say what it is: {', '.join(fields.SPECS)}"
+    if not any(name in value for name in OWN_KINDS):
+        text = f"must say what it is: {', '.join(OWN_KINDS)}"
         problems.append(Violation(path, text, "REQUIRED"))
     if MANAGER in instance.labels:
         text = "is set by the document's `manager`"

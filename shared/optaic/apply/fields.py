@@ -15,8 +15,8 @@ from optaic.client import messages
 from optaic.definition.v1 import definition_pb2
 from optaic.errors import Violation
 from optaic.instance.v1 import instance_pb2, spec_pb2
+from optaic.rules.kinds import COMPONENT_KINDS, OWN_KINDS
 
-SPECS = ("dataset", "signal", "experiment", "model", "portfolio_optimizer", "backtest")
 # What a document may say. The rest of these messages is output, or an id that a name stands for.
 _GIVEN: dict[str, Collection[str]] = {
     instance_pb2.Instance.DESCRIPTOR.full_name: (
@@ -24,7 +24,7 @@ _GIVEN: dict[str, Collection[str]] = {
         "description",
         "owner",
         "labels",
-        *SPECS,
+        *OWN_KINDS,
         "definition_name",
         "definition_version",
         "track_newest",
@@ -40,9 +40,7 @@ _GIVEN: dict[str, Collection[str]] = {
         "config",
     ),
     spec_pb2.DatasetSpec.DESCRIPTOR.full_name: (
-        "pipeline",
-        "store",
-        "accessor",
+        *COMPONENT_KINDS,
         "monitoring_enabled",
         "timezone",
         "max_deleted_share",

@@ -14,19 +14,16 @@ from optaic.errors import Violation
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.instance.v1.schedule_pb2 import ManualSchedule, Schedule
 from optaic.instance.v1.spec_pb2 import ComponentSpec, DatasetSpec
+from optaic.rules.kinds import (
+    COMPONENT_KINDS,
+    COMPOSED_KINDS,
+    DEFAULT_COMPONENTS,
+    DEFINED_KINDS,
+    DEFINITION_KINDS,
+    MAX_DELETED_SHARE,
+)
 
 Key: TypeAlias = tuple[str, str]  # project and name
-_DEFAULTS = {"store": "delta", "accessor": "simple"}
-_DEFAULT_SHARE = 0.5  # of `max_deleted_share`, of all but the instances that were made before there was one
-_COMPONENTS = ("pipeline", "store", "accessor")
-_KINDS = {
-    "pipeline": ("PIPELINE",),
-    "store": ("STORE",),
-    "accessor": ("ACCESSOR",),
-    "experiment": ("OP", "OP_MACRO"),
-    "model": ("ML_MODULE",),
-    "portfolio_optimizer": ("PORTFOLIO_OPTIMIZER",),
-}
 _UUID_LENGTH = 36
 _ENTITY = "entity:"  # before an entity in a universe where a dataset of the project has the same name
 
@@ -190,9 +187,9 @@ def without_defaults(instance: Instance, newest: Mapping[tuple[int, str], str]) 
         if not spec.config.fields:
             spec.ClearField("config")
     if (dataset := dataset_of(copy)) is not None:
-        if dataset.max_deleted_share == _DEFAULT_SHARE:
+        if dataset.max_deleted_share == MAX_DELETED_SHARE:
             dataset.ClearField("max_deleted_share")
-        for slot, name in _DEFAULTS.items():
+        for slot, name in DEFAULT_COMPONENTS.items():
             version = newest.get((DefinitionKind.Value(f"DEFINITION_KIND_{slot.upper()}"), name), "")
             if getattr(dataset, slot) == ComponentSpec(definition_name=name, definition_version=version):
                 dataset.ClearField(slot)  # type: ignore[arg-type]  # the stubs want literals
@@ -202,12 +199,12 @@ def without_defaults(instance: Instance, newest: Mapping[tuple[int, str], str]) 
 def definition_users(instance: Instance) -> list[tuple[str, Any]]:
     """Return every place where an instance names a definition: its path, and what holds the name."""
     kind = instance.WhichOneof("spec")
-    if kind in ("dataset", "signal"):
+    if kind in COMPOSED_KINDS:
         path = "dataset" if kind == "dataset" else "signal.dataset"
         dataset = instance.dataset if kind == "dataset" else instance.signal.dataset
         given = {field.name: value for field, value in dataset.ListFields()}
-        return [(f"{path}.{each}", given[each]) for each in _COMPONENTS if each in given]
-    return [(kind, instance)] if kind in _KINDS else []
+        return [(f"{path}.{each}", given[each]) for each in COMPONENT_KINDS if each in given]
+    return [(kind, instance)] if kind in DEFINED_KINDS else []
 
 
 def completed(instance: Instance, current: Instance | None) -> Instance:
@@ -215,14 +212,14 @@ def completed(instance: Instance, current: Instance | None) -> Instance:
     copy = Instance()
     copy.CopyFrom(instance)
     if (dataset := dataset_of(copy)) is not None:
-        for slot, name in _DEFAULTS.items():
+        for slot, name in DEFAULT_COMPONENTS.items():
             component = getattr(dataset, slot)
             component.SetInParent()
             component.definition_name = component.definition_name or name
         before = dataset_of(current) if current is not None else None
         is_judged = before is not None and before.HasField("max_deleted_share")
         if is_judged and not dataset.HasField("max_deleted_share"):
-            dataset.max_deleted_share = _DEFAULT_SHARE
+            dataset.max_deleted_share = MAX_DELETED_SHARE
     held = dict(definition_users(current)) if current is not None else {}
     for path, spec in definition_users(copy):
         own = held.get(path)
@@ -251,16 +248,16 @@ def check_definitions(
     all_known = {*known, *((each.kind, each.name) for each in requests)}
     for entry in (entry for document in documents for entry in document.instances):
         for path, spec in definition_users(entry.instance):
-            kinds = _KINDS[path.rpartition(".")[2]]
+            kinds = DEFINITION_KINDS[path.rpartition(".")[2]]
             where = f"{entry.path}.{path}.definition_name" if "." in path else f"{entry.path}.definition_name"
             name = spec.definition_name
             is_known = any(
-                (DefinitionKind.Value(f"DEFINITION_KIND_{kind}"), name) in all_known for kind in kinds
+                (DefinitionKind.Value(f"DEFINITION_KIND_{kind.upper()}"), name) in all_known for kind in kinds
             )
-            if not name and path.rpartition(".")[2] not in _DEFAULTS:
+            if not name and path.rpartition(".")[2] not in DEFAULT_COMPONENTS:
                 problems.append(Violation(where, "is required", "REQUIRED"))
             elif name and not is_known:
-                words = " or ".join(kinds).lower()
+                words = " or ".join(kinds)
                 problems.append(Violation(where, f"there is no {words} {name!r}", "UNKNOWN_REFERENCE"))
 
 

@@ -20,6 +20,7 @@ from optaic.client.values import (
     span,
     wrong,
 )
+from optaic.rules.kinds import OWN_KINDS
 
 __all__ = ["FieldError", "fill", "flow_kind", "our_name", "paths", "word"]
 
@@ -42,7 +43,6 @@ _KNOWN_AS = {
     "submitted_at": "submit_time",
     "last_run_at": "last_run_time",
 }
-_SPECS = ("dataset", "signal", "experiment", "model", "portfolio_optimizer", "backtest")
 
 
 def our_name(name: str) -> str:
@@ -95,7 +95,7 @@ def paths(message_type: Any, values: Mapping[str, Any]) -> list[str]:
     found: list[str] = []
     for given, value in values.items():
         field = _field(message_type, given)
-        if field.name in _SPECS and isinstance(value, Mapping):
+        if field.name in OWN_KINDS and isinstance(value, Mapping):
             found += _deep_paths(field, value)
         else:
             found.append(field.name)

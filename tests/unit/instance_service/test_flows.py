@@ -5,7 +5,6 @@ import itertools
 import pytest
 
 from instance_service.domain.flows import (
-    COMPONENT_KINDS,
     Edge,
     Upstream,
     derive_edges,
@@ -16,6 +15,7 @@ from instance_service.domain.flows import (
 )
 from instance_service.domain.paths import downstream_first, shortest_cycle
 from optaic.rules.deployments import deployment_name
+from optaic.rules.kinds import COMPONENT_KINDS
 
 KINDS = ("dataset", "signal", "experiment", "model", "portfolio_optimizer", "backtest")
 READABLE = KINDS[:-1]

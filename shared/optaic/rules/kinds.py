@@ -1,0 +1,37 @@
+"""Which kinds of instance there are, what each is made of, and which flows it may have; all in lower case."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+COMPONENT_KINDS = ("pipeline", "store", "accessor")  # they come and go with a dataset or signal
+COMPOSED_KINDS = ("dataset", "signal")  # they are made of components
+DEFINED_KINDS = ("experiment", "model", "portfolio_optimizer")  # they name their definition themselves
+OWN_KINDS = (*COMPOSED_KINDS, *DEFINED_KINDS, "backtest")  # they are created by name
+# The kinds of definition that an instance or component of a kind may name, the likelier one first.
+DEFINITION_KINDS: Mapping[str, Sequence[str]] = {
+    "pipeline": ("pipeline",),
+    "store": ("store",),
+    "accessor": ("accessor",),
+    "experiment": ("op", "op_macro"),
+    "model": ("ml_module",),
+    "portfolio_optimizer": ("portfolio_optimizer",),
+}
+# All flows that an instance of a kind may have; a composed kind has the one in ASKED_FOR where it asks for it.
+FLOWS: Mapping[str, Sequence[str]] = {
+    "dataset": ("refresh", "monitoring"),
+    "signal": ("refresh", "monitoring"),
+    "experiment": ("preview",),
+    "model": ("training", "inference", "monitoring"),
+    "portfolio_optimizer": ("optimize",),
+    "backtest": ("backtest",),
+}
+ASKED_FOR = "monitoring"
+COMPUTED_FLOWS = ("refresh", "backtest")  # the worker executes these; run-service refuses runs of the others
+DEFAULT_COMPONENTS: Mapping[str, str] = {"store": "delta", "accessor": "simple"}  # where a dataset names none
+MAX_DELETED_SHARE = 0.5  # of a dataset that is created without one
+
+
+def is_asked_for(instance_kind: str, flow_kind: str) -> bool:
+    """Return whether an instance has a flow only if it asks for it; what it says counts for nothing else."""
+    return flow_kind == ASKED_FOR and instance_kind in COMPOSED_KINDS
