@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_pb2
 from optaic.lineage.v1 import lineage_events_pb2, lineage_pb2
+from optaic.rules.statuses import NOT_INITIALIZED, SEVERITY
 from optaic.status.v1 import status_events_pb2, status_pb2
 from servicekit.clock import Clock
 from servicekit.enums import enum_number, enum_word
 from servicekit.events import BATCH, Event, make_event
 from servicekit.ids import IdSource
 from status_service.domain.board import Board, Flow, Instance
-from status_service.domain.statuses import DEFAULT_ORDER, NOT_INITIALIZED, is_aggregated
+from status_service.domain.statuses import is_aggregated
 
 STREAM = "STATUS_EVENTS"
 SUBJECTS = ("optaic.*.status.v1.>",)
@@ -61,7 +62,7 @@ def flows_of(message: lineage_events_pb2.FlowStatusesChanged) -> dict[tuple[str,
         word = enum_word(flow_pb2.Status, change.status).upper()
         flows[change.flow.instance_id, enum_word(flow_pb2.FlowKind, change.flow.flow_kind)] = Flow(
             revision=message.revision,
-            status=word if word in DEFAULT_ORDER else NOT_INITIALIZED,
+            status=word if word in SEVERITY else NOT_INITIALIZED,
             version=change.version,
             body=status.SerializeToString(deterministic=True),
         )

@@ -67,11 +67,11 @@ from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_ACTIVE, Instance, Ins
 from optaic.instance.v1.spec_pb2 import DatasetSpec
 from optaic.rules.kinds import COMPONENT_KINDS, DEFINED_KINDS, MAX_DELETED_SHARE
 from optaic.rules.signal_contracts import complete_contract
+from optaic.rules.statuses import AGGREGATION, DEFAULT_PRIORITY
 from servicekit.enums import enum_number
 from servicekit.errors import DomainError, FieldViolation, InvalidArgumentError
 from servicekit.events import check_size
 
-_STATUS_PRIORITY = ("ERROR", "STALE", "RUNNING", "READY")
 _NOT_COMPARED = ("revision", "etag", "update_time", "create_time", "state", "conditions")
 
 
@@ -301,9 +301,9 @@ def _set_status_contract(instance: Instance, version: DefinitionVersion | None) 
     contract = version.status_aggregation_contract if version else StatusAggregationContract()
     instance.status_aggregation_contract.CopyFrom(contract)
     if not contract.aggregation_method:
-        instance.status_aggregation_contract.aggregation_method = "min_severity"
+        instance.status_aggregation_contract.aggregation_method = AGGREGATION
     if not contract.status_priority:
-        instance.status_aggregation_contract.status_priority.extend(_STATUS_PRIORITY)
+        instance.status_aggregation_contract.status_priority.extend(DEFAULT_PRIORITY)
 
 
 def _settings(

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from status_service.domain.statuses import NOT_INITIALIZED, aggregate, is_aggregated
+from optaic.rules.statuses import NOT_INITIALIZED
+from status_service.domain.statuses import aggregate, is_aggregated
 
 
 @dataclass(frozen=True)

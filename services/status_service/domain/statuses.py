@@ -6,9 +6,7 @@ from collections.abc import Collection, Sequence
 from functools import lru_cache
 
 from optaic.rules.kinds import COMPONENT_KINDS, is_asked_for
-
-ERROR, STALE, RUNNING, NOT_INITIALIZED, READY = "ERROR", "STALE", "RUNNING", "NOT_INITIALIZED", "READY"
-DEFAULT_ORDER = (ERROR, STALE, RUNNING, NOT_INITIALIZED, READY)
+from optaic.rules.statuses import NOT_INITIALIZED, READY, SEVERITY
 
 
 @lru_cache(maxsize=1024)
@@ -19,9 +17,9 @@ def severity_order(status_priority: tuple[str, ...]) -> tuple[str, ...]:
     order. READY is last whatever the priority says: an instance is READY only if all of its flows are.
     """
     order = [status for status in status_priority if status != READY]
-    for rank, status in enumerate(DEFAULT_ORDER[:-1]):
+    for rank, status in enumerate(SEVERITY[:-1]):
         if status not in order:
-            more_severe = [order.index(other) for other in DEFAULT_ORDER[:rank]]
+            more_severe = [order.index(other) for other in SEVERITY[:rank]]
             order.insert(max(more_severe, default=-1) + 1, status)
     return (*order, READY)
 

@@ -4,19 +4,18 @@ from itertools import permutations, product
 
 import pytest
 
-from status_service.domain.statuses import DEFAULT_ORDER, aggregate, is_aggregated, severity_order
+from optaic.rules.statuses import SEVERITY
+from status_service.domain.statuses import aggregate, is_aggregated, severity_order
 
-_CONTRACTS = [
-    priority for length in range(len(DEFAULT_ORDER) + 1) for priority in permutations(DEFAULT_ORDER, length)
-]
+_CONTRACTS = [priority for length in range(len(SEVERITY) + 1) for priority in permutations(SEVERITY, length)]
 
 
 def test_the_known_contract_places_not_initialized_just_before_ready() -> None:
-    assert severity_order(("ERROR", "STALE", "RUNNING", "READY")) == DEFAULT_ORDER
+    assert severity_order(("ERROR", "STALE", "RUNNING", "READY")) == SEVERITY
 
 
 def test_without_a_priority_the_default_order_holds() -> None:
-    assert severity_order(()) == DEFAULT_ORDER
+    assert severity_order(()) == SEVERITY
 
 
 @pytest.mark.parametrize(
@@ -37,7 +36,7 @@ def test_a_status_left_out_comes_right_after_those_more_severe(
 def test_every_order_has_every_status_and_keeps_what_the_contract_says() -> None:
     for priority in _CONTRACTS:
         order = severity_order(priority)
-        assert sorted(order) == sorted(DEFAULT_ORDER)
+        assert sorted(order) == sorted(SEVERITY)
         assert order[-1] == "READY"
         kept = [status for status in order if status in priority and status != "READY"]
         assert kept == [status for status in priority if status != "READY"]
@@ -46,15 +45,15 @@ def test_every_order_has_every_status_and_keeps_what_the_contract_says() -> None
 def test_a_status_left_out_is_never_above_one_that_is_more_severe_by_default() -> None:
     for priority in _CONTRACTS:
         order = severity_order(priority)
-        for missing in set(DEFAULT_ORDER) - set(priority):
-            for above in DEFAULT_ORDER[: DEFAULT_ORDER.index(missing)]:
+        for missing in set(SEVERITY) - set(priority):
+            for above in SEVERITY[: SEVERITY.index(missing)]:
                 assert order.index(above) < order.index(missing)
 
 
 @pytest.mark.parametrize("priority", _CONTRACTS)
 def test_the_most_severe_status_wins_for_all_combinations_of_three_flows(priority: tuple[str, ...]) -> None:
     order = severity_order(priority)
-    for statuses in product(DEFAULT_ORDER, repeat=3):
+    for statuses in product(SEVERITY, repeat=3):
         word = aggregate(statuses, priority)
         assert word in statuses
         assert all(order.index(word) <= order.index(status) for status in statuses)
@@ -63,7 +62,7 @@ def test_the_most_severe_status_wins_for_all_combinations_of_three_flows(priorit
 
 def test_one_flow_gives_its_own_status() -> None:
     for priority in _CONTRACTS:
-        for status in DEFAULT_ORDER:
+        for status in SEVERITY:
             assert aggregate([status], priority) == status
 
 

@@ -1,0 +1,32 @@
+"""instance-service, status-service and the contracts agree on which status is more severe."""
+
+import pytest
+
+from buf.validate import validate_pb2
+from optaic.common.v1.flow_pb2 import Status
+from optaic.definition.v1.definition_pb2 import StatusAggregationContract
+from optaic.rules.statuses import AGGREGATION, DEFAULT_PRIORITY, SEVERITY
+from status_service.domain.statuses import severity_order
+from support.contract import comments
+
+CONTRACT = "optaic.definition.v1.StatusAggregationContract"
+
+
+def test_the_contracts_state_the_order() -> None:
+    assert tuple(name.removeprefix("STATUS_") for name in Status.keys()[1:]) == SEVERITY
+    assert comments()["optaic.common.v1.Status"].endswith("most severe first.")
+    assert f"default order {', '.join(SEVERITY)} gives it" in comments()[f"{CONTRACT}.status_priority"]
+
+
+@pytest.mark.parametrize("field", ["status_priority", "aggregation_method"])
+def test_the_contract_admits_what_there_is(field: str) -> None:
+    options = StatusAggregationContract.DESCRIPTOR.fields_by_name[field].GetOptions()
+    rules = options.Extensions[validate_pb2.field]
+    texts = rules.repeated.items.string if field == "status_priority" else rules.string
+    wanted = SEVERITY if field == "status_priority" else ("", AGGREGATION)
+    assert tuple(getattr(texts, "in")) == wanted
+
+
+def test_what_an_instance_says_by_default_is_the_default_order() -> None:
+    assert DEFAULT_PRIORITY == ("ERROR", "STALE", "RUNNING", "READY")
+    assert severity_order(DEFAULT_PRIORITY) == severity_order(()) == SEVERITY
