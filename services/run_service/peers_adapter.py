@@ -12,6 +12,7 @@ from optaic.definition.v1 import definition_pb2, definition_service_pb2, definit
 from optaic.instance.v1 import instance_pb2, instance_service_pb2, instance_service_pb2_grpc
 from optaic.lineage.v1 import lineage_service_pb2, lineage_service_pb2_grpc
 from run_service.domain.errors import dependency_refused, dependency_unavailable
+from servicekit.coalescing import Coalesced
 from servicekit.context import current
 from servicekit.errors import (
     DeadlineExceededError,
@@ -19,8 +20,7 @@ from servicekit.errors import (
     NotFoundError,
     UnavailableError,
 )
-from servicekit.guard import READ_TOKENS_KEY
-from servicekit.joining import Joined
+from servicekit.interceptor import READ_TOKENS_KEY
 from servicekit.status import from_rpc_error
 
 _LONGEST_WAIT = 1.0
@@ -39,8 +39,12 @@ class Peers:
         self._instances: Any = instance_service_pb2_grpc.InstanceServiceStub(instance_channel)
         self._definitions: Any = definition_service_pb2_grpc.DefinitionServiceStub(instance_channel)
         self._lineage: Any = lineage_service_pb2_grpc.LineageServiceStub(lineage_channel)
-        self._joined_instances = defaultdict[str, Joined[str, _Instance]](lambda: Joined(self._get_instances))
-        self._joined_checks = defaultdict[str, Joined[_Check, _Answer]](lambda: Joined(self._check_many))
+        self._coalesced_instances = defaultdict[str, Coalesced[str, _Instance]](
+            lambda: Coalesced(self._get_instances)
+        )
+        self._coalesced_checks = defaultdict[str, Coalesced[_Check, _Answer]](
+            lambda: Coalesced(self._check_many)
+        )
 
     async def get_instance(self, instance_id: str) -> _Instance:
         """Return the newest revision.
@@ -49,7 +53,7 @@ class Peers:
             NotFoundError: INSTANCE_NOT_FOUND.
             UnavailableError: instance-service does not answer as it should.
         """
-        instance = await self._joined_instances[current().tenant_id].read(instance_id, instance_id)
+        instance = await self._coalesced_instances[current().tenant_id].read(instance_id, instance_id)
         return instance or await self._get_instance(instance_id)
 
     async def _get_instances(self, instance_ids: Mapping[str, str]) -> dict[str, _Instance]:
@@ -95,7 +99,7 @@ class Peers:
         written = [token for token in context.read_tokens if token.startswith("instance/")]
         if not written and not request.run_events:
             key = f"{request.flow.instance_id}/{request.flow.flow_kind}/{request.instance.revision}"
-            answer = await self._joined_checks[context.tenant_id].read(key, request)
+            answer = await self._coalesced_checks[context.tenant_id].read(key, request)
             return answer or await self._check(request)
         if written:
             try:

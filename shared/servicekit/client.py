@@ -13,8 +13,8 @@ import grpc
 
 from servicekit import context
 from servicekit.auth import ACTOR_KEY, AUTHORIZATION_KEY, TENANT_KEY
-from servicekit.guard import REQUEST_ID_KEY, TRACEPARENT_KEY
 from servicekit.ids import new_id
+from servicekit.interceptor import REQUEST_ID_KEY, TRACEPARENT_KEY
 
 DEFAULT_DEADLINE = 10.0
 _MAXIMUM_MESSAGE_BYTES = 16 * 1024 * 1024

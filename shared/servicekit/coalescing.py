@@ -18,7 +18,7 @@ class _Batch(Generic[Q, A]):
     answers: Mapping[str, A] | None = None
 
 
-class Joined(Generic[Q, A]):
+class Coalesced(Generic[Q, A]):
     """One read at a time; it begins after all whom it answers have asked, so nobody gets what was true before.
 
     The first of a batch reads for all of it, under its own marks and deadline. Where it fails, the others are left

@@ -46,7 +46,7 @@ _log = structlog.get_logger(__name__)
 _level = logging.getLogger(__name__)
 
 
-class Guard:
+class Interceptor:
     """Wraps a servicer's handlers."""
 
     def __init__(
@@ -64,7 +64,7 @@ class Guard:
         self._is_stopping = False
 
     def wrap(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
-        """Return the guarded handler; it gets raw bytes, so that malformed ones are answered typed.
+        """Return the intercepted handler; it gets raw bytes, so that malformed ones are answered typed.
 
         Raises:
             TypeError: The method streams requests; our contracts have none of those.

@@ -1,4 +1,4 @@
-"""A gRPC server with health, reflection and the guard around every method; it knows no method."""
+"""A gRPC server with health, reflection and an interceptor around every method; it knows no method."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from servicekit.auth import Authenticator
-from servicekit.guard import Guard
+from servicekit.interceptor import Interceptor
 from servicekit.settings import ServiceSettings
 from servicekit.tasks import end
 from servicekit.tokens import ReadTokens
@@ -62,7 +62,9 @@ class Server:
         self._observed = dict(observed or {})
         self._on_stop = on_stop
         self._names = [name for _, _, name in servicers]
-        self._guard = Guard(error_domain, authenticator, read_tokens, settings.default_deadline_seconds)
+        self._interceptor = Interceptor(
+            error_domain, authenticator, read_tokens, settings.default_deadline_seconds
+        )
         self._servicers = servicers
         self._server: Any = None
         self._health: Any = None
@@ -78,7 +80,7 @@ class Server:
         server = grpc.aio.server(
             options=_OPTIONS, maximum_concurrent_rpcs=self._settings.maximum_concurrent_rpcs
         )
-        registrar = _Registrar(server, self._guard)
+        registrar = _Registrar(server, self._interceptor)
         for add, servicer, _ in self._servicers:
             add(servicer, registrar)
         self._health = health.aio.HealthServicer()
@@ -102,7 +104,7 @@ class Server:
         if self._watch is not None:
             await end({self._watch}, _CHECK_TIMEOUT)
         await self._health.enter_graceful_shutdown()
-        self._guard.stop_streams()
+        self._interceptor.stop_streams()
         self._on_stop()
         await self._server.stop(self._settings.shutdown_grace_seconds)
         self._server = None
@@ -135,18 +137,18 @@ async def _is_well(name: str, check: Check) -> bool:
 
 
 class _Registrar:
-    """Stands in for the server while generated code registers, and puts the guard around each method."""
+    """Stands in for the server while generated code registers, and puts the interceptor around each method."""
 
-    def __init__(self, server: Any, guard: Guard) -> None:
+    def __init__(self, server: Any, interceptor: Interceptor) -> None:
         self._server = server
-        self._guard = guard
+        self._interceptor = interceptor
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
         """Drop these: generated code registers the same methods by name as well."""
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
-        """Register guarded handlers."""
-        guarded = {
-            name: self._guard.wrap(f"/{service}/{name}", handler) for name, handler in handlers.items()
+        """Register the intercepted handlers."""
+        intercepted = {
+            name: self._interceptor.wrap(f"/{service}/{name}", handler) for name, handler in handlers.items()
         }
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, guarded),))
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, intercepted),))

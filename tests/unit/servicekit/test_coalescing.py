@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from servicekit.joining import Joined
+from servicekit.coalescing import Coalesced
 
 
 class Source:
@@ -29,10 +29,10 @@ async def _settle() -> None:
 
 async def test_who_asks_during_a_read_shares_the_next_one() -> None:
     source = Source()
-    joined = Joined(source.read)
-    first = asyncio.create_task(joined.read("a", ""))
+    coalesced = Coalesced(source.read)
+    first = asyncio.create_task(coalesced.read("a", ""))
     await _settle()
-    others = [asyncio.create_task(joined.read(key, "")) for key in ("a", "b", "a", "nothing")]
+    others = [asyncio.create_task(coalesced.read(key, "")) for key in ("a", "b", "a", "nothing")]
     await _settle()
     assert source.reads == [["a"]]
     source.answers[0].set_result(None)
@@ -45,8 +45,8 @@ async def test_who_asks_during_a_read_shares_the_next_one() -> None:
 
 async def test_a_read_is_never_larger_than_a_message_may_be() -> None:
     source = Source()
-    joined = Joined(source.read)
-    tasks = [asyncio.create_task(joined.read(str(number), "")) for number in range(200)]
+    coalesced = Coalesced(source.read)
+    tasks = [asyncio.create_task(coalesced.read(str(number), "")) for number in range(200)]
     while not all(task.done() for task in tasks):
         await _settle()
         if not source.answers[-1].done():
@@ -57,8 +57,8 @@ async def test_a_read_is_never_larger_than_a_message_may_be() -> None:
 @pytest.mark.parametrize("is_cancelled", [True, False])
 async def test_a_read_that_fails_is_the_failure_of_one(is_cancelled: bool) -> None:
     source = Source()
-    joined = Joined(source.read)
-    before, first, second = (asyncio.create_task(joined.read(key, "")) for key in ("x", "a", "b"))
+    coalesced = Coalesced(source.read)
+    before, first, second = (asyncio.create_task(coalesced.read(key, "")) for key in ("x", "a", "b"))
     await _settle()
     source.answers[0].set_result(None)
     assert await before == "x1"
