@@ -1,4 +1,4 @@
-"""A service in one piece: wired, started, served and gracefully stopped; it builds nothing itself."""
+"""Start a wired service, serve it and stop it gracefully; building it is the service's own part."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _Dependencies = TypeVar("_Dependencies")
 class App(Generic[_Dependencies]):
     """A wired service that does not run yet.
 
-    `open` is called before the first call is served and `close` after the last one, each in its order; the functions of
-    `background`, by name, run in between and never return.
+    The functions of `open` are called in order before the first call is served, those of `close` after the last one.
+    The functions of `background`, by name, run in between and never return.
     """
 
     deps: _Dependencies

@@ -1,4 +1,4 @@
-"""Who a token belongs to; what an identity may do is decided elsewhere."""
+"""Find out whom a bearer token belongs to; what that caller may do is decided elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long to wait before something is tried again."""
+"""Compute how long to wait before a further attempt."""
 
 from __future__ import annotations
 

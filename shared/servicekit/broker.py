@@ -1,4 +1,4 @@
-"""The connection to NATS JetStream; the only modules that know the client are this one and its users here."""
+"""Keep the connection to NATS JetStream; only servicekit's modules know the NATS client."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _DUPLICATE_WINDOW = 120
 _RETRY = 0.5
 _ACK_TIMEOUT = 5.0
 _CONNECT_TIMEOUT = 5.0
-_REFUSAL_COUNTS = 60.0  # then another replica may have published, which this one does not see
+_REFUSAL_COUNTS = 60.0  # after this another replica may have published, which this one does not see
 
 LiveMessage: TypeAlias = Msg
 Listener = Callable[[LiveMessage], Awaitable[None]]
@@ -35,9 +35,9 @@ _log = structlog.get_logger(__name__)
 
 
 class Broker:
-    """One lasting connection: it is made in the background, and made again for ever.
+    """A lasting connection: it is opened in the background, and opened again whenever it breaks.
 
-    `streams` are the streams that this service owns: name -> subjects.
+    `streams` maps the name of each stream that this service owns to its subjects.
     """
 
     def __init__(self, settings: ServiceSettings, streams: Mapping[str, Sequence[str]]) -> None:
@@ -50,12 +50,12 @@ class Broker:
         self._refused_time = -_REFUSAL_COUNTS  # when streams took no message
 
     async def connect(self) -> None:
-        """Start connecting; returns at once, because a service serves without its broker."""
+        """Start to connect and return at once: a service also serves without its broker."""
         if self._keeper is None:
             self._keeper = asyncio.create_task(self._keep_connected(), name="broker")
 
     async def ready(self) -> None:
-        """Wait until connected, with the own streams in place."""
+        """Wait until the connection stands and this service's streams exist."""
         await self.connect()
         await self._ready.wait()
 
@@ -81,7 +81,7 @@ class Broker:
 
     @property
     def client(self) -> Client:
-        """The present connection.
+        """Return the present connection.
 
         Raises:
             UnavailableError: There is none just now.
@@ -92,11 +92,11 @@ class Broker:
 
     @property
     def jetstream(self) -> JetStreamContext:
-        """The JetStream API of the present connection."""
+        """Return the JetStream API of the present connection."""
         return self.client.jetstream(timeout=5)
 
     async def ensure_streams(self) -> None:
-        """Create or update the own streams and the dead letters; safe to repeat."""
+        """Create or update this service's streams and that of the dead letters; it may be repeated."""
         jetstream = self.jetstream
         for name, subjects in self._streams.items():
             config = StreamConfig(
@@ -114,26 +114,26 @@ class Broker:
 
     @contextlib.asynccontextmanager
     async def channel(self) -> AsyncIterator[OrderedChannel]:
-        """Open a publishing connection of its own, which lasts until it breaks."""
+        """Open a separate connection for publishing; it lasts until it breaks."""
         async with connected(self._url) as (client, closed):
             yield OrderedChannel(client, closed, self._note)
 
     def _note(self, *, takes_messages: bool) -> None:
-        """Remember whether streams take messages: a broker whose disk was full answers everything else."""
+        """Remember whether streams accept messages: a broker with a full disk answers all other requests."""
         self._refused_time = -_REFUSAL_COUNTS if takes_messages else time.monotonic()
 
     async def publish_live(self, subject: str, payload: bytes) -> None:
-        """Send to those who listen just now; lost without a connection, by design."""
+        """Send a message to present listeners; without a connection it is lost, by design."""
         if self._client is not None:
             with contextlib.suppress(nats.errors.Error):
                 await self._client.publish(subject, payload)
 
     def listen_live(self, subject: str, listener: Listener, queue: str = "") -> None:
-        """Listen to live messages, over all connections to come; of those in a queue one gets each message."""
+        """Listen to live messages on all connections to come; within a queue one listener gets each message."""
         self._listeners.append((subject, queue, listener))
 
     async def ping(self) -> None:
-        """Raise UnavailableError where the broker does not answer, or took no message when it was last given some."""
+        """Raise UnavailableError if the broker does not answer, or refused the last messages."""
         if time.monotonic() < self._refused_time + _REFUSAL_COUNTS:
             raise UnavailableError("BROKER_UNAVAILABLE", "the broker's streams take no messages")
         try:
@@ -149,9 +149,10 @@ class Broker:
 
 @contextlib.asynccontextmanager
 async def connected(url: str, inbox_prefix: str = "_INBOX") -> AsyncIterator[tuple[Client, asyncio.Event]]:
-    """Yield a connection that never reconnects, so that nothing overtakes what it loses; and its end.
+    """Yield a connection and the event of its end.
 
-    Answers to the connection's requests come below `inbox_prefix`.
+    It never reconnects, so that no message overtakes one that was lost. Answers to its requests come below
+    `inbox_prefix`.
     """
     closed = asyncio.Event()
 
@@ -182,7 +183,7 @@ async def connected(url: str, inbox_prefix: str = "_INBOX") -> AsyncIterator[tup
 
 
 class OrderedChannel:
-    """Publishes windows of messages, in order, and says which were acknowledged."""
+    """Publishes windows of messages in order, and returns which of them the broker acknowledged."""
 
     def __init__(self, client: Client, closed: asyncio.Event, note: Callable[..., None]) -> None:
         self._note = note
@@ -202,7 +203,7 @@ class OrderedChannel:
             for subject, payload, headers in messages:
                 try:
                     acks.append(await self._jetstream.publish_async(subject, payload, headers=headers))
-                except nats.errors.MaxPayloadError as error:  # the others are not to wait for it
+                except nats.errors.MaxPayloadError as error:  # the other messages must not wait for it
                     acks.append(_refused(error))
             everything = asyncio.ensure_future(asyncio.wait(acks, timeout=_ACK_TIMEOUT))
             await asyncio.wait({everything, closing}, return_when=asyncio.FIRST_COMPLETED)

@@ -1,6 +1,6 @@
-"""Channels to other services: identity, ids and deadline of the current request travel along.
+"""Open channels to other services, which send identity, ids and deadline of the current request along.
 
-Plain wrappers around the multi-callables: grpc's own interceptors cost a task per call.
+They wrap the multi-callables plainly, because grpc's own interceptors cost a task for each call.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def connect(
 
 
 class Channel:
-    """A `grpc.aio.Channel` for generated stubs, with the current request's marks on every call."""
+    """A `grpc.aio.Channel` for generated stubs, which sends the current request's metadata with every call."""
 
     def __init__(self, inner: Any, token_source: Callable[[], str], default_deadline: float) -> None:
         self._inner = inner
@@ -65,7 +65,7 @@ class Channel:
         self._default_deadline = default_deadline
 
     def unary_unary(self, *arguments: Any, **options: Any) -> Callable[..., Any]:
-        """Return a method with one answer; its deadline is never later than the current request's."""
+        """Return a method with one answer; its deadline is never later than that of the current request."""
         return self._marked(self._inner.unary_unary(*arguments, **options), self._default_deadline)
 
     def unary_stream(self, *arguments: Any, **options: Any) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""The time, injected so that tests own it; no other module may ask the machine for the date."""
+"""Tell the time through an object that tests can replace; no other module asks the machine for the date."""
 
 from datetime import UTC, datetime
 from typing import Protocol

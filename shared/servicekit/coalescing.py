@@ -1,4 +1,4 @@
-"""Joins reads of single things: whoever asks while a read is under way shares the next one."""
+"""Coalesce reads of single things: callers that ask while a read is under way share the next read."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class _Batch(Generic[Q, A]):
 
 
 class Coalesced(Generic[Q, A]):
-    """One read at a time; it begins after all whom it answers have asked, so nobody gets what was true before.
+    """Runs one read at a time. A read begins after all its callers have asked, so none gets an outdated answer.
 
-    The first of a batch reads for all of it, under its own marks and deadline. Where it fails, the others are left
-    without an answer, like one that `read_many` has nothing for: each reads for itself then.
+    The first caller of a batch reads for all of it, with its own identity and deadline. If that read fails, the others
+    get None, as for a key that `read_many` returns nothing for; then each of them has to read for itself.
     """
 
     def __init__(self, read_many: Callable[[Mapping[str, Q]], Awaitable[Mapping[str, A]]]) -> None:
@@ -31,7 +31,7 @@ class Coalesced(Generic[Q, A]):
         self._next = _Batch[Q, A]()
 
     async def read(self, key: str, question: Q) -> A | None:
-        """Return the answer for `key`, or None; equal keys, equal questions."""
+        """Return the answer for `key`, or None. Equal keys must come with equal questions."""
         if len(self._next.questions) >= _LARGEST:
             self._next = _Batch()
         batch = self._next

@@ -1,8 +1,8 @@
-"""How services compare what they have: in messages that nobody keeps, since the next comparison says it all again.
+"""Compare what services have, by messages that are not stored: the next comparison repeats all of them.
 
-Owners say page by page what there is; who keeps some of it too asks for what it lacks; owners publish that again.
-It must not be the way by which anything is changed: only events change something. What is lacking may be on its way,
-in an outbox or at the broker: it is asked for when it is lacking for a while, then ever more rarely.
+Each owner announces page by page which resources exist. A service that lacks one asks for it, and the owner publishes it
+again. Only events change state; a comparison never does. A resource that is lacking may still be on its way, in an outbox
+or at the broker. So a service asks for it only after it has been lacking for a while, and then more and more rarely.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from servicekit.broker import Broker, LiveMessage, connected
 
 _ROOT = "optaic-compare"
 _NOW, _ENDED = f"{_ROOT}.now", f"{_ROOT}.ended"
-_MOST_WANTED = 200  # in one message: what it leads to is one transaction
+_MOST_WANTED = 200  # in one message, which the owner answers in one transaction
 _ASK_AGAIN_SECONDS = 10.0
 _SETTLING_SECONDS = 2.0
-_LONGEST_PAUSE = 3600.0  # seconds between two times that the same is asked for
-_MOST_ASKED = 5_000  # of one tenant, topic and grace
+_LONGEST_PAUSE = 3600.0  # seconds between two requests for the same key
+_MOST_ASKED = 5_000  # keys of one tenant and topic in one grace period
 _MOST_REMEMBERED = 100_000
 _log = structlog.get_logger(__name__)
 M = TypeVar("M", bound=Message)
 K = TypeVar("K", bound=Hashable)
-Lacked: TypeAlias = Hashable  # the state of something that somebody has not heard of
+Lacked: TypeAlias = Hashable  # the state of a resource that a service does not know
 
 
 @dataclass
@@ -44,16 +44,18 @@ class _Lack:
 
 
 class Lacks:
-    """What is lacking, since when, and how often it was asked for; in this process only, and bounded."""
+    """Remembers what is lacking, since when, and how often it was asked for; only in this process, and bounded."""
 
     def __init__(self, grace: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._grace = grace
         self._clock = clock
-        self._lacks: dict[Hashable, _Lack] = {}  # those last that were seen last
-        self._asked: dict[Hashable, tuple[float, int]] = {}  # begin of a grace, and how many were asked for
+        self._lacks: dict[Hashable, _Lack] = {}  # ordered by when they were last seen
+        self._asked: dict[
+            Hashable, tuple[float, int]
+        ] = {}  # when a grace period began, and how many keys were asked for in it
 
     def choose(self, scope: Hashable, lacked: Mapping[K, Lacked], *, at_once: bool) -> list[K]:
-        """Return for what to ask now; at once: for all of it."""
+        """Return which of the lacking keys to ask for now; with `at_once` all of them."""
         now, chosen = self._clock(), []
         begin, count = self._asked.get(scope, (now, 0))
         if now - begin >= self._grace:
@@ -64,7 +66,7 @@ class Lacks:
             if lack is None or lack.what != what:
                 lack = _Lack(what, now + self._grace)
             found[key] = self._lacks[(scope, key)] = lack
-        for key in sorted(found, key=lambda key: found[key].due):  # first those that were never asked for
+        for key in sorted(found, key=lambda key: found[key].due):  # keys that were never asked for come first
             lack = found[key]
             if at_once or (now >= lack.due and count < _MOST_ASKED):
                 chosen.append(key)
@@ -78,7 +80,7 @@ class Lacks:
 
 
 class Comparison:
-    """One service's part in it, to be set up before the broker is connected; of several replicas one hears each message."""
+    """One service's part in comparisons. Set it up before the broker connects; one replica gets each message."""
 
     def __init__(self, broker: Broker, service: str, grace: float) -> None:
         self._broker = broker
@@ -86,7 +88,7 @@ class Comparison:
         self._lacks = Lacks(grace)
 
     def on(self, topic: str, kind: type[M], handle: Callable[[str, M], Awaitable[None]]) -> None:
-        """Call `handle(tenant_id, message)` for what is said on a topic, such as `instances.page`."""
+        """Call `handle(tenant_id, message)` for each message on a topic, such as `instances.page`."""
 
         async def receive(raw: LiveMessage) -> None:
             tenant_id = raw.subject.split(".")[1]
@@ -102,7 +104,7 @@ class Comparison:
         self._broker.listen_live(f"{_ROOT}.*.{topic}", receive, queue=self._service)
 
     async def say(self, tenant_id: str, topic: str, message: Message) -> None:
-        """Tell whoever listens."""
+        """Send a message to the services that listen to a topic."""
         await self._broker.publish_live(f"{_ROOT}.{tenant_id}.{topic}", message.SerializeToString())
 
     async def ask(
@@ -114,7 +116,7 @@ class Comparison:
         *,
         at_once: bool,
     ) -> None:
-        """Ask an owner for what is lacking, some at a time; unless at once, not for what may be on its way."""
+        """Ask the owner for what is lacking, in parts; only `at_once` asks for what may still be on its way."""
         wanted = self._lacks.choose((tenant_id, topic), lacked, at_once=at_once)
         if wanted:
             _log.info("asks for what it lacks", topic=topic, tenant_id=tenant_id, count=len(wanted))
@@ -122,7 +124,7 @@ class Comparison:
             await self.say(tenant_id, topic, make(wanted[start : start + _MOST_WANTED]))
 
     def on_request(self, begin: Callable[[bytes], None]) -> None:
-        """Call `begin(id)` when an operator asks for a comparison now; answer with `end` when it is done."""
+        """Call `begin(id)` when an operator asks for a comparison; call `end` when it is done."""
 
         async def receive(raw: LiveMessage) -> None:
             begin(raw.data)
@@ -130,12 +132,12 @@ class Comparison:
         self._broker.listen_live(_NOW, receive)
 
     async def end(self, request_id: bytes) -> None:
-        """Say that a comparison that was asked for is done."""
+        """Announce that a comparison that an operator asked for is done."""
         await self._broker.publish_live(_ENDED, request_id)
 
 
 async def compare_now(url: str, timeout: float) -> int:  # noqa: ASYNC109 - what an operator waits
-    """Ask for a comparison with a login of instance-service; return how many messages asked for what somebody lacked.
+    """Ask for a comparison with the login of instance-service; return how many messages asked for lacking resources.
 
     Raises:
         TimeoutError: The broker or instance-service does not answer in time.
@@ -152,7 +154,7 @@ async def compare_now(url: str, timeout: float) -> int:  # noqa: ASYNC109 - what
         async with asyncio.timeout(timeout), connected(url) as (client, _):
             await client.subscribe(f"{_ROOT}.>", cb=receive)
             await client.flush()
-            while not ended.is_set():  # what instance-service was not there to hear is lost
+            while not ended.is_set():  # a message is lost while instance-service is not connected
                 await client.publish(_NOW, request_id)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_ASK_AGAIN_SECONDS):

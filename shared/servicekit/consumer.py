@@ -1,6 +1,6 @@
-"""The inbox: applies a stream's events once each, per tenant, whatever is repeated or reordered.
+"""Consume a stream: apply each event once for its tenant, even if events are repeated or reordered (the inbox).
 
-It knows no meaning of an event; guards against stale ones belong to the `apply` function.
+It does not know what an event means; the `apply` function has to ignore events that are older than what it knows.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ _INSERT_CONSUMED = sa.text("""
 """)
 _MAXIMUM_ATTEMPTS = 5
 _RETRY_DELAY = 0.5
-# A lone event is applied at once. Where they come faster than this, they are gathered for a multiple of the time
-# that the last batch took: a transaction for twenty costs little more than for one, and a machine that is busy
-# spends no more than a quarter of a consumer's time on transactions.
+# A single event is applied at once. Events that come faster than this are gathered for a multiple of the time that
+# the last batch took: a transaction for twenty events costs little more than for one. So even a busy consumer spends
+# no more than a quarter of its time on transactions.
 _BUSY_SECONDS = 0.01
 _GATHER_FACTOR, _LONGEST_GATHERING = 3.0, 0.25
 _APPLY_TIMEOUT = 60.0
@@ -84,10 +84,10 @@ async def insert_consumed(
 
 
 class Consumer:
-    """One durable pull consumer of one stream; `name` is also the inbox's consumer.
+    """A durable pull consumer of one stream; its inbox records event ids under the same `name`.
 
-    `apply(connection, tenant_id, batch)` gets the new events of one tenant in stream order, inside a
-    transaction in which their ids are already recorded. `committed` is called after each commit.
+    `apply(connection, tenant_id, batch)` gets the new events of one tenant in stream order, in the transaction that
+    records their ids. `committed` is called after each commit.
     """
 
     def __init__(
@@ -110,11 +110,11 @@ class Consumer:
         self._apply = apply
         self._batch = batch
         self._committed = committed
-        # Stream sequence -> attempts that failed by the event's own fault.
+        # Failed attempts by stream sequence, without those that failed because a server was away.
         self._attempts: dict[int, int] = {}
 
     async def run(self) -> None:
-        """Consume for ever, whatever breaks."""
+        """Consume for ever; after any error, wait and go on."""
         failures = 0
         while True:
             try:
@@ -148,7 +148,7 @@ class Consumer:
             ack_policy=AckPolicy.EXPLICIT,
             ack_wait=ACK_WAIT,
             max_ack_pending=1024,
-            max_deliver=-1,  # the attempts are counted here: a database that is away poisons nothing
+            max_deliver=-1,  # attempts are counted here, so that no event is dead-lettered because the database is away
             filter_subjects=self._filter_subjects,
         )
         await self._broker.jetstream.add_consumer(self._stream, config)
@@ -172,7 +172,7 @@ class Consumer:
         try:
             await self._apply_in_transaction(tenant_id, [delivery.received for delivery in deliveries])
         except (UnavailableError, TimeoutError):
-            raise  # nobody's fault, and no attempt: everything waits until what is away has come back
+            raise  # not the event's fault and no attempt: consuming waits until the database is back
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not hold up the others
             if len(deliveries) > 1:
                 _log.warning("group failed, replayed one by one", consumer=self.name, error=repr(error))
@@ -186,7 +186,7 @@ class Consumer:
                 await delivery.raw.ack()
 
     async def _apply_in_transaction(self, tenant_id: str, batch: Sequence[Received]) -> bool:
-        """Apply those that were not applied before; return whether there were any."""
+        """Apply the events that were not applied before; return whether there were any."""
         async with asyncio.timeout(_APPLY_TIMEOUT), self._database.transaction(tenant_id) as connection:
             new = await insert_consumed(
                 connection, tenant_id, self.name, (item.event.event_id for item in batch)
@@ -220,7 +220,7 @@ class Consumer:
         self._attempts.pop(sequence, None)
 
     async def _dead_letter(self, raw: Msg, error: Exception, attempts: int) -> None:
-        """Move a message to the dead letters, with its error; it leaves the stream's consumer only then."""
+        """Store a message with its error as a dead letter, then tell the broker not to deliver it again."""
         sequence = raw.metadata.sequence.stream
         headers = dead_letters.headers_of(
             self.name, self._stream, sequence, raw.subject, raw.headers, error, attempts
@@ -232,7 +232,7 @@ class Consumer:
 
     @asynccontextmanager
     async def _answering_replays(self, client: Client) -> AsyncIterator[None]:
-        """Replay dead letters that operators ask for, while the block runs; of several replicas one does."""
+        """Replay dead letters on request while the block runs; one replica answers each request."""
         subscription = await client.subscribe(
             dead_letters.replay_subject(self.name), queue=self.name, cb=self._answer_replay
         )
@@ -251,7 +251,7 @@ class Consumer:
         await request.respond(replay.encode())
 
     async def _replay(self, number: int) -> Replay:
-        """Apply a dead letter's event again, once; only then remove the dead letter."""
+        """Apply a dead letter's event unless it was applied before; remove the dead letter after the commit."""
         letter = await dead_letters.find_dead_letter(self._broker.jetstream, number)
         if letter is None or letter.consumer != self.name:
             return Replay("gone")
@@ -270,10 +270,10 @@ def decode(raw: Msg) -> Received | None:
 
 
 def decode_event(subject: str, headers: dict[str, str], payload: bytes) -> Received | None:
-    """Return the event, or None for a type that this process does not know: it is newer than us.
+    """Return the event, or None for a type that only a newer release knows.
 
     Raises:
-        MalformedEventError: It is not one of our events, or its payload is not of its type.
+        MalformedEventError: The headers are not those of an event, or the payload is not of the event's type.
     """
     event = event_of(subject, headers, payload)
     try:

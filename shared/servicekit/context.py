@@ -1,4 +1,4 @@
-"""Who is asking, and the marks that travel with the request; nothing here decides anything."""
+"""Hold the caller's identity and the ids of the current request; it decides nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TRACEPARENT_PATTERN = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-
 
 @dataclass
 class RequestContext:
-    """One request: identity from the verified token, ids for the logs, read and write tokens."""
+    """A request: the identity from its verified token, ids for the logs, read and write tokens."""
 
     tenant_id: str
     actor: str
@@ -29,7 +29,7 @@ class RequestContext:
     has_own_deadline: bool = False  # the caller's; otherwise it is the server's default
 
     def remaining(self) -> float | None:
-        """Return the seconds left for the caller, never negative; None where there is no deadline."""
+        """Return the seconds until the deadline, at least 0; None without a deadline."""
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
 
@@ -37,7 +37,7 @@ _current: ContextVar[RequestContext | None] = ContextVar("servicekit_request", d
 
 
 def current() -> RequestContext:
-    """Return the request being served; a LookupError outside of one is a wiring fault."""
+    """Return the request that is being served; outside of one raise LookupError, a fault of the wiring."""
     context = _current.get()
     if context is None:
         raise LookupError("no request is being served here")
@@ -45,7 +45,7 @@ def current() -> RequestContext:
 
 
 def current_or_none() -> RequestContext | None:
-    """Return the request being served, or None outside of one."""
+    """Return the request that is being served, or None outside of one."""
     return _current.get()
 
 
@@ -75,5 +75,5 @@ def is_traceparent(text: str) -> bool:
 
 
 def is_tenant_id(text: str) -> bool:
-    """Return whether a text can be a tenant: also a subject token and harmless inside SQL."""
+    """Return whether a text can be a tenant id: it is safe as a token of a subject and inside SQL."""
     return TENANT_PATTERN.fullmatch(text) is not None

@@ -1,4 +1,4 @@
-"""Whether a message keeps the rules of its contract, wherever it comes from; it knows no message."""
+"""Check a message against the rules of its contract; it knows no particular message."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _NUL = NUL.encode()
 
 
 def check_contract(message: Message, raw: bytes | None = None) -> None:
-    """Refuse a message that breaks a rule; `raw`, where known, is what it was parsed from.
+    """Refuse a message that breaks a rule; `raw` holds the bytes that it was parsed from, if there are any.
 
     Raises:
-        InvalidArgumentError: Every violation is listed with its path.
+        InvalidArgumentError: It lists every violation with its field path.
     """
     violations = [_field_violation(violation.proto) for violation in _validator().collect_violations(message)]
-    if raw is None or _NUL in raw:  # few messages have one anywhere, and only those are searched
+    if raw is None or _NUL in raw:  # few messages contain NUL at all, and only those are searched
         violations += [
             FieldViolation(path, "must not contain NUL", "string.nul") for path in find_nul(message)
         ]

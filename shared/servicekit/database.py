@@ -1,4 +1,4 @@
-"""Transactions on the service's database, one tenant each; queries belong to the stores."""
+"""Open transactions on the service's database, each for one tenant; queries belong to the stores."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _MEANINGS: dict[str, tuple[type[DomainError], str, str]] = {
     "58000": _AWAY,  # system error
     "58030": _AWAY,  # input or output error
 }
-# Sorts more than fits into the memory that it gets, so that the server has to write it to its disk; leaves nothing.
+# Sorts more than fits into its memory, so that the server has to write to its disk; it leaves nothing there.
 _SMALL_MEMORY = sa.text("set local work_mem = '64kB'")
 _WRITE_PROBE = sa.text(
     "select count(*) from (select repeat(md5(n::text), 32) as line from generate_series(1, 4000) n order by 1) x"
@@ -63,7 +63,7 @@ _WRITE_PROBE = sa.text(
 
 @functools.lru_cache(maxsize=4096)
 def _begin(tenant_id: str, *, read_only: bool) -> bytes:
-    """Return BEGIN and the tenant's setting as one text, hence one round trip."""
+    """Return BEGIN and the tenant's setting as one text, which costs one round trip."""
     if not context.is_tenant_id(tenant_id):
         raise ValueError(f"{tenant_id!r} is not a tenant id")
     mode = "repeatable read read only" if read_only else "read committed"
@@ -73,12 +73,12 @@ def _begin(tenant_id: str, *, read_only: bool) -> bytes:
 
 @functools.cache
 def _text_of(statement: sa.TextClause) -> bytes:
-    """Return a statement as the driver takes it."""
+    """Convert a statement into the text that the driver takes."""
     return str(statement.compile(dialect=psycopg_dialect.dialect())).encode()  # type: ignore[no-untyped-call] # SQLAlchemy types its constructor loosely
 
 
 def domain_error_of(error: Exception) -> DomainError | None:
-    """Return what a database error means to a caller; None where it is a fault of ours."""
+    """Convert a database error into an error for the caller; return None for a fault of our own."""
     if isinstance(error, PoolTimeoutError):
         return UnavailableError("DATABASE_BUSY", "no database connection became free in time")
     origin = error.orig if isinstance(error, DBAPIError) else error
@@ -100,7 +100,7 @@ def domain_error_of(error: Exception) -> DomainError | None:
 
 
 class Database:
-    """The two pools of a service: requests (row-level security) and infrastructure (queues)."""
+    """The two connection pools of a service: one for requests (row-level security), one for infrastructure (queues)."""
 
     def __init__(self, settings: ServiceSettings) -> None:
         self._settings = settings
@@ -110,13 +110,13 @@ class Database:
         self._writes = self._sessions("")
         self._on_appended: list[Callable[[], None]] = []
         self._on_consumed: list[Callable[[], None]] = []
-        self._is_full = False  # a write found no room, and none has been seen since
+        self._is_full = False  # the disk was full at a write, and no ping has succeeded since
 
     def _connect_arguments(self) -> dict[str, Any]:
         milliseconds = int(self._settings.statement_timeout_seconds * 1000)
         return {
             "connect_timeout": 5,
-            # The server must notice a client that vanished, or its relay's lock outlives it for hours.
+            # The server must notice a vanished client, or the lock of its relay outlives it for hours.
             "options": f"-c statement_timeout={milliseconds} -c idle_in_transaction_session_timeout=60000 "
             "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3",
             "keepalives_idle": 30,
@@ -131,7 +131,7 @@ class Database:
             pool_size=size,
             max_overflow=0,
             pool_timeout=self._settings.pool_timeout_seconds,
-            hide_parameters=True,  # an error would repeat what was to be stored
+            hide_parameters=True,  # or an error would show the values that were to be stored
             # The driver does not send BEGIN: `_transaction` does, together with the tenant.
             isolation_level="AUTOCOMMIT",
             connect_args=self._connect_arguments(),
@@ -169,11 +169,11 @@ class Database:
         await self._infra.dispose()
 
     async def ping(self) -> None:
-        """Ask whether requests can be served.
+        """Raise an error if requests cannot be served.
 
         Raises:
             UnavailableError: The database does not answer.
-            ResourceExhaustedError: A write found no room, and there still is none.
+            ResourceExhaustedError: The database's disk was full at a write, and still is.
         """
         async with self._seen(), _transaction(self._app, _BEGIN) as connection:
             if self._is_full:
@@ -185,7 +185,7 @@ class Database:
 
     @asynccontextmanager
     async def _seen(self) -> AsyncIterator[None]:
-        """Remember that a write found no room, for `ping`."""
+        """Remember for `ping` that the database's disk was full at a write."""
         try:
             yield
         except ResourceExhaustedError as error:
@@ -196,22 +196,22 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self, tenant_id: str) -> AsyncIterator[AsyncConnection]:
-        """Open one READ COMMITTED transaction of a tenant; commit at the end, roll back on an error."""
+        """Open a READ COMMITTED transaction of a tenant; commit at the end, roll back on an error."""
         async with self._noted(self._app, _begin(tenant_id, read_only=False)) as connection:
             yield connection
 
     @asynccontextmanager
     async def read(self, tenant_id: str) -> AsyncIterator[AsyncConnection]:
-        """Open one read-only snapshot of a tenant: all statements see the same state."""
+        """Open a read-only snapshot of a tenant: all its statements see the same state."""
         async with _transaction(self._app, _begin(tenant_id, read_only=True)) as connection:
             yield connection
 
     async def fetch(
         self, tenant_id: str, statement: sa.TextClause, parameters: Mapping[str, object]
     ) -> list[tuple[Any, ...]]:
-        """Run one read of a tenant in a single round trip: for what is read hundreds of times a second.
+        """Run one read of a tenant in a single round trip, for reads that happen hundreds of times a second.
 
-        The same as `read` with one statement, without what SQLAlchemy and three round trips cost.
+        It equals `read` with one statement, without the cost of SQLAlchemy and of two more round trips.
         """
         async with self._seen():
             return await _execute(self._reads, tenant_id, statement, parameters)
@@ -223,9 +223,9 @@ class Database:
         parameters: Mapping[str, object],
         events: Sequence[Event],
     ) -> list[tuple[Any, ...]]:
-        """Run one write of a tenant in a single round trip, a transaction of its own.
+        """Run one write of a tenant in a single round trip and its own transaction.
 
-        Where the statement returns rows, it has written `events` into the outbox as well.
+        A statement that returns rows must also have written `events` into the outbox.
         """
         async with self._seen():
             rows = await _execute(self._writes, tenant_id, statement, parameters)
@@ -235,13 +235,13 @@ class Database:
 
     @asynccontextmanager
     async def infra(self) -> AsyncIterator[AsyncConnection]:
-        """Open one transaction of the infrastructure login: outbox, inbox and work queues of all tenants."""
+        """Open a transaction of the infrastructure login: it sees outbox, inbox and work queues of all tenants."""
         async with self._noted(self._infra, _BEGIN) as connection:
             yield connection
 
     @asynccontextmanager
     async def infra_session(self) -> AsyncIterator[AsyncConnection]:
-        """Lend one infrastructure connection without a transaction; it is closed, never reused, afterwards."""
+        """Lend an infrastructure connection without a transaction; afterwards it is closed, never reused."""
         async with self._infra.connect() as connection:
             try:
                 yield connection
@@ -263,7 +263,7 @@ class Database:
             _tell(self._on_consumed)
 
     def _note(self, events: Sequence[Event]) -> None:
-        """Tell of events that are committed now."""
+        """Announce committed events: their tokens go to the caller, and the relay is woken."""
         request = context.current_or_none()
         if request is not None:
             request.write_tokens.extend(event.token for event in events)
@@ -304,9 +304,9 @@ async def _transaction(engine: AsyncEngine, begin: bytes) -> AsyncIterator[Async
 
 
 async def _begun(engine: AsyncEngine, begin: bytes) -> AsyncConnection:
-    """Return a connection in a new transaction; those that died in the pool are replaced.
+    """Return a connection in a new transaction; replace connections that died in the pool.
 
-    One by one: a pool that is disposed of forgets, and never closes, what others have taken from it.
+    They are replaced one by one, because a disposed pool would never close the connections that others still use.
     """
     pool = engine.pool
     assert isinstance(pool, QueuePool)
@@ -334,6 +334,6 @@ async def _begun(engine: AsyncEngine, begin: bytes) -> AsyncConnection:
 def lock_tenant(connection: AsyncConnection, tenant_id: str) -> Awaitable[object]:
     """Serialize with every other change of the tenant until the end of the transaction.
 
-    A statement of its own: the next statement must take its snapshot after the lock is held.
+    It is a separate statement, because the next one must take its snapshot while the lock is held.
     """
     return connection.execute(_LOCK_TENANT, {"tenant_id": tenant_id})

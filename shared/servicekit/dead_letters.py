@@ -1,6 +1,6 @@
-"""Dead letters: events that a consumer could not apply, kept with their error until they are replayed or too old.
+"""List dead letters and ask for their replay; a dead letter is an event that a consumer could not apply.
 
-It reads them, and asks for a replay. Only the consumer replays: its service has the rights to apply the event.
+Only the consumer replays, because its service has the rights to apply the event.
 """
 
 from __future__ import annotations
@@ -29,48 +29,48 @@ ReplayOutcome = Literal["applied", "applied before", "failed", "gone", "unanswer
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """One event that one consumer could not apply; `number` is its position in the stream of dead letters."""
+    """An event that a consumer could not apply; `number` is its position in the stream of dead letters."""
 
     number: int
     time: datetime | None
     consumer: str
     stream: str
     subject: str
-    attempts: int  # 0 where it was not counted
+    attempts: int  # 0 if an earlier release did not count them
     error: str
     headers: Mapping[str, str]
     payload: bytes
 
     @property
     def event_id(self) -> str:
-        """The id of the event; empty where the message was no event."""
+        """Return the id of the event; empty if the message was no event."""
         return self.headers.get("ce-id", "")
 
     @property
     def type(self) -> str:
-        """The full name of the event's message; empty where the message was no event."""
+        """Return the full name of the event's message; empty if the message was no event."""
         return self.headers.get("ce-type", "")
 
     @property
     def tenant_id(self) -> str:
-        """The tenant of the event; empty where the message was no event."""
+        """Return the tenant of the event; empty if the message was no event."""
         return self.headers.get("ce-tenantid", "")
 
 
 @dataclass(frozen=True)
 class Replay:
-    """What became of a dead letter that was to be replayed; it is kept unless it was applied, now or before."""
+    """The outcome of a replay; the dead letter is kept unless its event was applied, now or before."""
 
     outcome: ReplayOutcome
     error: str = ""
 
     def encode(self) -> bytes:
-        """Return the answer of a consumer to an operator."""
+        """Convert the outcome into the consumer's answer to the operator."""
         return json.dumps(asdict(self)).encode()
 
 
 def describe(error: BaseException) -> str:
-    """Return an error as one line without secrets, for an operator."""
+    """Convert an error into one line without secrets, for an operator."""
     text = f"{type(error).__name__}: {error}".replace("\r", " ").replace("\n", " ")
     return redact(text)[:_LONGEST_ERROR]
 
@@ -89,7 +89,7 @@ def headers_of(
     error: BaseException,
     attempts: int,
 ) -> dict[str, str]:
-    """Return the headers of a dead letter: those of the event, who could not apply it, and why."""
+    """Return the headers of a dead letter: those of the event, the consumer, and the error."""
     return {
         **(headers or {}),
         "Nats-Msg-Id": f"{consumer}/{stream}/{sequence}",
@@ -113,7 +113,7 @@ async def list_dead_letters(jetstream: JetStreamContext, consumer: str = "") -> 
 
 
 async def find_dead_letter(jetstream: JetStreamContext, number: int) -> DeadLetter | None:
-    """Return a dead letter by its number, or None where there is none any more."""
+    """Return the dead letter with a number, or None if there is none."""
     return await _read(jetstream, number)
 
 
@@ -132,14 +132,14 @@ async def _read(jetstream: JetStreamContext, number: int, subject: str | None = 
         stream=headers.get(_STREAM, ""),
         subject=headers.get(_SUBJECT, ""),
         attempts=int(counted) if counted.isdecimal() else 0,
-        error=redact(headers.get(_ERROR, "")),  # those of earlier releases were kept as they came
+        error=redact(headers.get(_ERROR, "")),  # earlier releases stored it unredacted
         headers=headers,
         payload=found.data or b"",
     )
 
 
 async def remove_dead_letter(jetstream: JetStreamContext, number: int) -> None:
-    """Remove a dead letter; one that somebody else has removed is no error."""
+    """Remove a dead letter, unless another process has removed it."""
     try:
         await jetstream.delete_msg(DEAD_LETTERS, number)
     except nats.js.errors.APIError:

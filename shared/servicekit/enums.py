@@ -1,4 +1,4 @@
-"""Conversion between protobuf enums and the lower-case words that databases and texts have for them."""
+"""Convert between protobuf enums and the lower-case words that databases and texts use for them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def enum_number(enum: _EnumTypeWrapper[_Number], word: str) -> _Number:
 
 @lru_cache
 def _words(enum: _EnumTypeWrapper[Any]) -> dict[int, str]:
-    """Return the words by number; the prefix of all names is what stands before UNSPECIFIED in the first."""
+    """Return the words by number; the first name, without UNSPECIFIED, is the prefix of all names."""
     values = enum.DESCRIPTOR.values
     prefix = values[0].name.removesuffix(_UNSPECIFIED)
     return {value.number: value.name.removeprefix(prefix).lower() for value in values}

@@ -1,6 +1,6 @@
-"""Typed errors that a domain rule raises and every client can read.
+"""Define the typed errors that domain rules raise and every client can read.
 
-Standard library only, so that a service's domain module may import it; never import grpc here.
+It imports the standard library only, so that a service's domain may import it; grpc never belongs here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import ClassVar
 
 @dataclass(frozen=True)
 class FieldViolation:
-    """One field that breaks a rule: `field` is the path inside the request."""
+    """A field that breaks a rule; `field` is its path inside the request."""
 
     field: str
     description: str
@@ -21,7 +21,7 @@ class FieldViolation:
 
 @dataclass(frozen=True)
 class PreconditionViolation:
-    """One fact that must change first: `type` is the reason, `subject` names the thing."""
+    """A fact that must change before the call can succeed; `type` is the reason, `subject` names the resource."""
 
     type: str
     subject: str
@@ -60,7 +60,7 @@ class NotFoundError(DomainError):
 
 
 class InvalidArgumentError(DomainError):
-    """The request is wrong whatever the state of the system is."""
+    """The request is wrong in every state of the system."""
 
     code = "INVALID_ARGUMENT"
 
@@ -78,7 +78,7 @@ class FailedPreconditionError(DomainError):
 
 
 class AbortedError(DomainError):
-    """Somebody else was faster (a stale etag): read again, then retry."""
+    """A concurrent change came first (the etag is stale): read again, then retry."""
 
     code = "ABORTED"
 
@@ -96,7 +96,7 @@ class UnauthenticatedError(DomainError):
 
 
 class UnavailableError(DomainError):
-    """Something that is needed does not answer just now: retrying the same request is safe."""
+    """A server that is needed does not answer just now; it is safe to retry the same request."""
 
     code = "UNAVAILABLE"
 

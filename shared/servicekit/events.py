@@ -1,6 +1,6 @@
-"""CloudEvents in binary mode: how a message becomes an event on a subject, and back.
+"""Convert a message into a CloudEvent (binary mode) on a subject, and back.
 
-It moves bytes between shapes; it must not publish, store or interpret them.
+It neither publishes nor stores nor interprets an event.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from servicekit.ids import IdSource, is_id
 
 BATCH = "batch"
 MAXIMUM_PAYLOAD = 900_000  # brokers take a megabyte by default, headers included
-MAXIMUM_RESOURCE = 512_000  # it must still fit when services have added to it, and be deleted
+MAXIMUM_RESOURCE = 512_000  # services add fields to a resource, and its deletion is an event too
 _TOKEN_PATTERN = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class MalformedEventError(ValueError):
-    """A message on a subject that is not one of our events."""
+    """A message is none of our events, although its subject is one of ours."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """One fact, as stored in the outbox and sent to the broker."""
+    """An event, as the outbox stores it and the broker sends it."""
 
     event_id: str
     tenant_id: str
@@ -44,7 +44,7 @@ class Event:
 
     @property
     def token(self) -> str:
-        """The read-your-writes token: `<package>/<event id>`; who consumes an event depends on its package."""
+        """Return the read-your-writes token, `<package>/<event id>`; the package tells which services consume it."""
         return f"{self.subject.split('.')[2]}/{self.event_id}"
 
 
@@ -70,10 +70,10 @@ def make_event(
     for token in (tenant_id, participle, resource_id):
         if not _TOKEN_PATTERN.fullmatch(token):
             raise ValueError(f"{token!r} cannot be part of a subject")
-    # URLs in its texts lose their credentials, whoever wrote them there.
+    # URLs in its texts lose their credentials.
     payload = without_credentials(message).SerializeToString()
     if len(payload) > MAXIMUM_PAYLOAD:
-        # Once in the outbox it could never leave it.
+        # The relay could never publish it.
         raise InvalidArgumentError("TOO_LARGE", f"the resource is larger than {MAXIMUM_PAYLOAD} bytes")
     return Event(
         event_id=ids(),
@@ -89,7 +89,7 @@ def make_event(
 
 
 def check_size(resource: Message, path: str) -> None:
-    """Refuse a resource of which some later event might be larger than what the broker takes.
+    """Refuse a resource so large that a later event with it could exceed the broker's limit.
 
     Raises:
         InvalidArgumentError: It is too large.
@@ -102,7 +102,7 @@ def check_size(resource: Message, path: str) -> None:
 
 
 def headers_of(event: Event) -> dict[str, str]:
-    """Return the CloudEvents headers, with the broker's deduplication id."""
+    """Return the CloudEvents headers of an event, with the id by which the broker deduplicates."""
     return {
         "ce-id": event.event_id,
         "ce-specversion": "1.0",
@@ -118,7 +118,7 @@ def headers_of(event: Event) -> dict[str, str]:
 
 
 def event_of(subject: str, headers: Mapping[str, str], payload: bytes) -> Event:
-    """Read an event back.
+    """Convert a broker's message back into an event.
 
     Raises:
         MalformedEventError: A header is missing or wrong, or the tenant is not the subject's.

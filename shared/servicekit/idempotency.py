@@ -1,4 +1,4 @@
-"""A repeated request gets its first answer; failures are never remembered."""
+"""Give a repeated request its first answer; failures are never stored."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class _NothingStoredError(Exception):
 
 
 def payload_hash(request: Message) -> bytes:
-    """Return the digest that tells whether a request id came with the same request."""
+    """Return the digest by which a repeated request is told from another one with the same request id."""
     return hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
 
 
@@ -69,10 +69,9 @@ async def replay_or_none(
 async def first_answer(
     database: Database, tenant_id: str, method: str, request_id: str, payload_hash: bytes
 ) -> bytes | None:
-    """Return the stored answer in a transaction of its own, or None; the request id stays free.
+    """Return the stored answer to a request, or None; a request id without an answer stays free.
 
-    For a method that must not do, or cannot do any more, what it did the first time: a repeated request gets its first
-    answer also where it would be refused by now.
+    It opens its own transaction. A repeated request thereby gets its first answer even if the method would refuse it now.
 
     Raises:
         AlreadyExistsError: The id came with another request before.
@@ -90,7 +89,7 @@ async def first_answer(
 
 
 async def store(connection: AsyncConnection, method: str, request_id: str, response: bytes) -> None:
-    """Remember the answer with the request's effects; after the events were appended."""
+    """Store the answer in the transaction of the request's effects; call it after the events were appended."""
     if not request_id:
         return
     notes = current_notes.get()

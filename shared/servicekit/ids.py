@@ -1,4 +1,4 @@
-"""Identifiers that sort by creation; they carry a time but must never be read as one."""
+"""Make identifiers that sort by creation; nobody may read the time that they contain."""
 
 import secrets
 import threading
@@ -14,7 +14,7 @@ _last = (0, 0)
 
 
 def new_id() -> str:
-    """Return a UUIDv7 text, strictly increasing within this process also when the clock steps back."""
+    """Return a UUIDv7 text; ids increase strictly within this process, even when the clock steps back."""
     global _last  # noqa: PLW0603 - the order within the process is the point
     with _lock:
         millisecond, tail = time.time_ns() // 1_000_000, secrets.randbits(_TAIL_BITS - 1)
@@ -28,7 +28,7 @@ def new_id() -> str:
 
 
 def is_id(text: str) -> bool:
-    """Return whether a text is a UUID in the canonical form."""
+    """Return whether a text is a UUID in its canonical form."""
     try:
         return str(uuid.UUID(text)) == text
     except ValueError:

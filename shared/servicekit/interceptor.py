@@ -1,7 +1,7 @@
-"""What happens around every method: ids, identity, deadline, validation, read tokens, errors, log.
+"""Surround every method with ids, identity, deadline, validation, read tokens, errors and logs.
 
-One flat function per call instead of a stack of interceptors: this is the hot path of every service.
-It must not know any method.
+It is one flat function for each call instead of a stack of gRPC interceptors, because every call of every service passes
+it. It knows no particular method.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _level = logging.getLogger(__name__)
 
 
 class Interceptor:
-    """Wraps a servicer's handlers."""
+    """Wraps the handlers of servicers."""
 
     def __init__(
         self,
@@ -64,10 +64,10 @@ class Interceptor:
         self._is_stopping = False
 
     def wrap(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
-        """Return the intercepted handler; it gets raw bytes, so that malformed ones are answered typed.
+        """Return the wrapped handler; it takes raw bytes, so that a malformed message gets a typed error.
 
         Raises:
-            TypeError: The method streams requests; our contracts have none of those.
+            TypeError: The method streams requests, which no contract of ours does.
         """
         if handler.request_streaming:
             raise TypeError(f"{method} streams requests, which is not supported")
@@ -122,7 +122,7 @@ class Interceptor:
             task = asyncio.current_task()
             assert task is not None
             self._streams.add(task)
-            # Never reset: the task ends with the stream, and a generator may be closed from another context.
+            # It is not reset: the task ends with the stream, and another context may close the generator.
             context.enter(request)
             try:
                 self._identify(request, metadata, grpc_context, None)
@@ -218,7 +218,7 @@ def _trailing(request: RequestContext) -> list[tuple[str, str]]:
 
 
 def _domain_error(error: BaseException) -> DomainError:
-    """Return what the caller may know of an error: of a fault of ours, nothing."""
+    """Convert an error into what the caller may know: nothing but INTERNAL for a fault of our own."""
     if isinstance(error, DomainError):
         return error
     if isinstance(error, TimeoutError):

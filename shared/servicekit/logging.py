@@ -1,4 +1,4 @@
-"""JSON lines on stdout with the request's ids and without secrets; it must not decide what is worth a line."""
+"""Write log lines as JSON on stdout, with the request's ids and without secrets."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def configure(level: str, service: str) -> None:
 
 
 def hide_secrets(record: logging.LogRecord) -> bool:
-    """Be the filter of a handler that is not ours, whose lines leave by another way."""
+    """Hide secrets in a record; a filter for handlers of libraries, whose lines do not pass our processors."""
     text = record.getMessage()
     if (hidden := redact(text)) != text:
         record.msg, record.args = hidden, None
@@ -79,6 +79,6 @@ def _without_secrets(_logger: Any, _method: str, entry: MutableMapping[str, Any]
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as the renderer would write it."""
+    """Convert a value into what the JSON renderer would write."""
     is_known = value is None or isinstance(value, str | int | float | Mapping | list | tuple)
     return value if is_known else repr(value)

@@ -1,4 +1,4 @@
-"""A level-triggered loop: it looks at what is, never at what was announced."""
+"""Run a level-triggered loop: each step looks at the present state and never relies on an announcement."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LONGEST_BACKOFF = 30.0
 
 
 class Loop:
-    """Runs `step` until it returns False (nothing left), then waits for `wake()` or the interval."""
+    """Runs `step` until it returns False (nothing is left), then waits for `wake()` or for the interval."""
 
     def __init__(self, name: str, interval: float, step: Callable[[], Awaitable[bool]]) -> None:
         self.name = name
@@ -25,11 +25,11 @@ class Loop:
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
-        """Ask for a look now; many calls cost one look."""
+        """Run the step now; many calls in a row lead to one step."""
         self._woken.set()
 
     async def run(self) -> None:
-        """Run for ever; a failing step is logged and tried again, ever more slowly."""
+        """Run for ever; log a failing step and try it again, after longer and longer waits."""
         failures = 0
         while True:
             self._woken.clear()

@@ -1,4 +1,4 @@
-"""Brings a service's schema to its newest revision at start; safe when several replicas start at once."""
+"""Upgrade a service's schema to its newest revision at start; several replicas may start at once."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _log = structlog.get_logger(__name__)
 
 
 async def migrate(owner_url: str, package: str) -> None:
-    """Upgrade to head from `<package>/migrations/*.py`, in one transaction; waits for the database to be up."""
+    """Upgrade to the newest revision in `<package>/migrations`, in one transaction; wait until the database is up."""
     await asyncio.to_thread(_migrate, owner_url, package)
 
 
 def script_directory(package: str) -> ScriptDirectory:
-    """Return a service's migrations; the files lie in the folder itself, named by time."""
+    """Return a service's migrations; their files are named by time and lie in the folder itself."""
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError(f"{package} is not a package")

@@ -1,4 +1,4 @@
-"""Page tokens: the position after the last row, tied to the filter; they hold no secret."""
+"""Make and read page tokens: the position after the last row, tied to the filter; they hold no secret."""
 
 import base64
 import hashlib
@@ -13,7 +13,7 @@ MOST_BYTES = 3_000_000  # clients take four megabytes by default
 
 
 def filter_hash(*parts: object) -> str:
-    """Return a short digest of everything that selects and orders the list."""
+    """Return a short digest of everything that selects and orders a list."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
@@ -40,7 +40,7 @@ def decode(token: str, filter_hash: str) -> dict[str, Any]:
 
 
 def fit(rows: Sequence[T], size: int, weigh: Callable[[T], int]) -> Sequence[T]:
-    """Return the rows of one page: `size` at most, and no more bytes than any client takes, but always one."""
+    """Return the rows of one page: at most `size` rows and as many bytes as any client takes, but at least one row."""
     total = 0
     for count, row in enumerate(rows[:size]):
         total += weigh(row)

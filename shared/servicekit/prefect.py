@@ -1,4 +1,4 @@
-"""How a program reaches Prefect: address and credentials; what it asks there belongs to its adapter."""
+"""Describe how a program reaches Prefect; what it asks there belongs to its adapter."""
 
 from __future__ import annotations
 

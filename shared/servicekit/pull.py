@@ -1,7 +1,7 @@
-"""Takes batches from a durable pull consumer: what is there at once, else the first message the moment it comes.
+"""Take batches from a durable pull consumer: all waiting messages at once, or the first one as soon as it comes.
 
-The client's own `fetch` would hold a lone message back until its batch is full. Acknowledging is the caller's; what it
-leaves unacknowledged stays its own while the pull lasts, and is the next one's as soon as it ends.
+The client's own `fetch` would hold a single message back until its batch is full. The caller acknowledges. An
+unacknowledged message stays with the caller while the pull lasts; when the pull ends, the broker redelivers it at once.
 """
 
 from __future__ import annotations
@@ -16,12 +16,10 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-# How long a message may be nobody's when a process has died with it.
+# After this the broker redelivers a message whose process has died.
 ACK_WAIT = 5.0
 _EXPIRES = 5.0
-_HEARTBEAT = (
-    1.0  # while there is nothing to deliver the broker says so; when it does not, the request was lost
-)
+_HEARTBEAT = 1.0  # an idle broker sends this often; without it the request was lost
 _SILENCE = 2.5 * _HEARTBEAT
 _STATUS = "Status"
 _ALIVE = "100"
@@ -29,11 +27,11 @@ _REQUEST_ENDED = {"404", "408"}  # no messages; expired
 
 
 class PullError(ConnectionError):
-    """The consumer does not deliver any more: subscribe again."""
+    """The consumer no longer delivers: subscribe again."""
 
 
 class Pull:
-    """One request is open at a time; the broker fills it as messages come."""
+    """Keeps one request open at a time, which the broker fills as messages come."""
 
     def __init__(self, client: Client, stream: str, consumer: str, batch: int) -> None:
         self._client = client
@@ -46,7 +44,7 @@ class Pull:
         self._open = 0  # messages that the open request still allows
 
     async def receive(self, message: Msg) -> None:
-        """Take what the broker delivers to the inbox."""
+        """Take a message that the broker delivers to the inbox."""
         self._arrived.append(message)
         self._has_arrived.set()
 
@@ -88,22 +86,22 @@ class Pull:
             raise PullError(f"the broker answers {status} {message.headers}")
 
     def _unacknowledged(self) -> list[Msg]:
-        """Return what is worked on and what waits for that; the broker's own words need no answer."""
+        """Return the messages that are being applied or wait for it; status messages of the broker need no answer."""
         return [
             message for message in (*self._taken, *self._arrived) if message.reply and not message.is_acked
         ]
 
     async def keep(self) -> None:
-        """Tell the broker again and again that all of it is being worked on, however long that takes."""
+        """Tell the broker regularly that these messages are still being worked on, for however long it takes."""
         while True:
             await asyncio.sleep(ACK_WAIT / 3)
-            with suppress(nats.errors.Error):  # without a connection there is nobody to tell
+            with suppress(nats.errors.Error):  # the connection may be gone
                 for message in self._unacknowledged():
                     if not message.is_acked:  # meanwhile
                         await message.in_progress()
 
     async def give_back(self) -> None:
-        """Let the broker deliver at once, to whoever asks next, what was not acknowledged."""
+        """Let the broker redeliver at once what was not acknowledged."""
         for message in self._unacknowledged():
             await message.nak()
 

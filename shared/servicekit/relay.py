@@ -1,4 +1,4 @@
-"""Publishes what the outbox holds, in order, and deletes what the broker acknowledged."""
+"""Publish the outbox in order, and delete the rows that the broker acknowledged."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from servicekit.schema import outbox
 _RELAY_LOCK = sa.text("select pg_try_advisory_lock(hashtextextended('servicekit.relay', 0))")
 _DELETE = sa.text("delete from outbox where id = any(cast(:ids as bigint[]))")
 _PRUNE = (
-    # The longest replay is the streams' age; a repeated request is recognised for a week.
+    # No event is replayed after the streams' age; a repeated request is recognised for a week.
     sa.text("delete from consumed_events where consumed_time < now() - interval '30 days'"),
     sa.text("delete from request_replies where create_time < now() - interval '7 days'"),
 )
 _PRUNE_INTERVAL = 3600.0
 _WINDOW_TIMEOUT = 30.0
-# A lone event is published at once; where commits come faster than this, they are gathered first.
+# A single event is published at once; when commits come faster than this, their events are gathered first.
 _BUSY_SECONDS = 0.005
 _GATHER_SECONDS = 0.03
 _FIRST_BACKOFF = 0.1
@@ -36,7 +36,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Relay:
-    """One per process; among those of a database a session lock elects the one that works."""
+    """The relay of one process; among all relays of a database a session lock elects the one that works."""
 
     def __init__(
         self, database: Database, broker: Broker, *, window: int = 256, poll_seconds: float = 0.5
@@ -50,11 +50,11 @@ class Relay:
         database.on_appended(self.wake)
 
     def wake(self) -> None:
-        """Look at the outbox now; called after each commit that wrote events."""
+        """Look at the outbox now; the database calls it after each commit that wrote events."""
         self._woken.set()
 
     async def run(self) -> None:
-        """Publish for ever, whatever breaks."""
+        """Publish for ever; after any error, wait and go on."""
         failures = 0
         while True:
             began = time.monotonic()
@@ -99,7 +99,7 @@ class Relay:
     async def _publish_window(self, connection: AsyncConnection, channel: OrderedChannel) -> bool:
         """Publish the oldest rows; return whether there may be more.
 
-        Ids do not commit in order: every look starts at the oldest row there is, never after the last one.
+        Ids do not commit in order, so each call begins with the oldest row that is there, never after the last one.
         """
         rows = (await connection.execute(sa.select(outbox).order_by(outbox.c.id).limit(self._window))).all()
         if not rows:

@@ -1,4 +1,4 @@
-"""A process: event loop, signals, and what it says when it ends."""
+"""Run a process: its event loop, its signals, and the log line of its end."""
 
 from __future__ import annotations
 
@@ -33,5 +33,5 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
 def _say_without_secrets(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    """Say what ended the process: drivers repeat the URLs that they were given."""
+    """Log what ended the process without secrets: drivers repeat the URLs that they were given."""
     sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))

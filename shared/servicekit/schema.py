@@ -1,6 +1,6 @@
-"""The infrastructure tables of every service's database, and the policies that separate tenants.
+"""Define the infrastructure tables of every service's database, and the policies that separate tenants.
 
-It defines no business table, and a policy here never trusts anything but the transaction's setting.
+It defines no business table. A policy trusts the transaction's setting only.
 """
 
 from typing import Protocol
@@ -61,7 +61,7 @@ request_replies = sa.Table(
 
 
 class MigrationOperations(Protocol):
-    """The part of Alembic's `op` that is used here."""
+    """The part of Alembic's `op` that this module uses."""
 
     def execute(self, sqltext: str) -> None:
         """Run one statement."""
@@ -77,7 +77,7 @@ TENANT_RULE = f"tenant_id = nullif(current_setting('{TENANT_SETTING}', true), ''
 
 
 def create_infrastructure(op: MigrationOperations, service: str) -> None:
-    """Create outbox, inbox and replies with their grants and policies; for a service's first migration."""
+    """Create outbox, inbox and replies with their grants and policies, in a service's first migration."""
     tables = (outbox, consumed_events, request_replies)
     metadata.create_all(op.get_bind(), tables=tables, checkfirst=False)
     for table in tables:
@@ -85,7 +85,7 @@ def create_infrastructure(op: MigrationOperations, service: str) -> None:
 
 
 def protect(op: MigrationOperations, table: str, service: str) -> None:
-    """Let the app login at rows of the transaction's tenant only; force it on the owner too."""
+    """Show the app login only rows of the transaction's tenant; force the policy on the owner as well."""
     op.execute(f"grant select, insert, update, delete on {table} to {service}_app")
     op.execute(f"alter table {table} enable row level security")
     op.execute(f"alter table {table} force row level security")
@@ -95,7 +95,7 @@ def protect(op: MigrationOperations, table: str, service: str) -> None:
 
 
 def protect_queue(op: MigrationOperations, table: str, service: str) -> None:
-    """Protect a table, and let the infra login at the rows of all tenants."""
+    """Protect a table, and show the infra login the rows of all tenants."""
     protect(op, table, service)
     op.execute(f"grant select, insert, update, delete on {table} to {service}_infra")
     op.execute(f"create policy {table}_infra on {table} to {service}_infra using (true) with check (true)")

@@ -1,4 +1,4 @@
-"""A gRPC server with health, reflection and an interceptor around every method; it knows no method."""
+"""Serve gRPC with health, reflection and an interceptor around every method; it knows no particular method."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ _log = structlog.get_logger(__name__)
 
 
 class Server:
-    """Serves `servicers`: (generated add function, servicer, full service name).
+    """Serves `servicers`, each given as (generated add function, servicer, full service name).
 
-    While one of `dependencies` fails, health is NOT_SERVING overall and per service. Those of `observed`
-    are shown under `dependency/<name>` like the others, and take nothing out of service. `on_stop` tells
-    calls that wait to answer: they get the grace, like all.
+    While one of `dependencies` fails, health is NOT_SERVING overall and for each service. Those of `observed` are shown
+    under `dependency/<name>` as well, but never take a service out. `on_stop` tells waiting calls to answer within the
+    grace period.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Server:
         self.address = ""
 
     async def start(self) -> None:
-        """Bind, check the dependencies once, and serve; `address` is then host:port.
+        """Bind, check the dependencies once, and serve; afterwards `address` is host:port.
 
         Raises:
             RuntimeError: The port is taken.
@@ -98,7 +98,7 @@ class Server:
         _log.info("serving", address=self.address, services=self._names)
 
     async def stop(self) -> None:
-        """Refuse new calls, end the streams, give calls under way their grace, then stop."""
+        """Refuse new calls, end the streams, wait the grace period for open calls, then stop."""
         if self._server is None:
             return
         if self._watch is not None:
@@ -144,7 +144,7 @@ class _Registrar:
         self._interceptor = interceptor
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
-        """Drop these: generated code registers the same methods by name as well."""
+        """Ignore these handlers: generated code also registers the same methods by name."""
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
         """Register the intercepted handlers."""

@@ -1,6 +1,6 @@
-"""One statement of one tenant in one round trip: for what is done hundreds of times a second.
+"""Run one statement of one tenant in one round trip, for statements that run hundreds of times a second.
 
-A connection serves one tenant after the other; nothing but this module ever speaks on it.
+A connection serves one tenant after the other; only this module uses it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SET_TENANT = b"select set_config(%s, %s, false)"
 
 
 class Sessions:
-    """A few connections, opened as they are needed; each statement is a transaction of its own."""
+    """A few connections, opened when they are needed; each statement is its own transaction."""
 
     def __init__(self, url: str, size: int, timeout: float, arguments: Mapping[str, Any]) -> None:
         self._url = url.replace("+psycopg", "", 1)
@@ -82,7 +82,7 @@ class _Session:
         self._events.register(connection.fileno(), select.POLLIN)
 
     def has_ended(self) -> bool:
-        """Return whether the server has closed it: an idle server has nothing else to say."""
+        """Return whether the server has closed the connection: an idle server sends nothing else."""
         return bool(self._events.poll(0))
 
     async def execute(

@@ -1,4 +1,4 @@
-"""Settings that every service has, read from the environment once; no other module reads it."""
+"""Read the settings of every service from the environment, once; no other module reads it."""
 
 from pathlib import Path
 from typing import Literal
@@ -8,7 +8,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class ServiceSettings(BaseSettings):
-    """Environment variables are the field names in upper case after `OPTAIC_`."""
+    """The settings of every service; each variable is `OPTAIC_` and the field name in upper case."""
 
     model_config = SettingsConfigDict(
         env_prefix="OPTAIC_", frozen=True, extra="ignore", hide_input_in_errors=True
@@ -68,7 +68,7 @@ class ServiceSettings(BaseSettings):
     comparison_grace_seconds: float = Field(
         default=60.0,
         gt=0,
-        description="What another service has and this one lacks for so long is asked for at the next comparison.",
+        description="How long a resource that another service has must be lacking here before the next comparison asks for it.",
     )
     health_interval_seconds: float = Field(
         default=2.0, gt=0, description="Time between checks of dependencies."

@@ -1,4 +1,4 @@
-"""Domain errors as google.rpc.Status on the wire, and back; it decides no code and no reason."""
+"""Convert domain errors into google.rpc.Status and back; it decides no code and no reason."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MAXIMUM_READ = 64 * 1024  # characters of a text; what is cut off is not looked
 
 
 def to_status(error: DomainError, domain: str) -> status_pb2.Status:
-    """Return the rich status; violations that do not fit are counted in ErrorInfo `omitted_violations`."""
+    """Convert an error into the rich status; ErrorInfo `omitted_violations` counts violations that do not fit."""
     fields, preconditions = list(error.field_violations), list(error.preconditions)
     while True:
         status = _status(error, domain, fields, preconditions)
@@ -82,12 +82,12 @@ def _status(
 
 
 def _shorten(text: str) -> str:
-    """Return a text as it may leave the service; a password that was cut in two would not be found any more."""
+    """Redact a text, then cut it: in a text that was cut first, half of a password would not be found."""
     return redact(text[:_MAXIMUM_READ])[:_MAXIMUM_TEXT]
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError) -> DomainError:
-    """Return the typed error of a failed call, with all details that the server sent."""
+    """Convert the error of a failed call into the typed one, with all details that the server sent."""
     kind = ERRORS_BY_CODE.get(error.code().name, InternalError)
     reason, metadata = error.code().name, {}
     fields: list[FieldViolation] = []

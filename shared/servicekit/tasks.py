@@ -1,4 +1,4 @@
-"""Ending tasks for certain; it starts none."""
+"""End tasks reliably; it starts none."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _REPEAT = 0.5
 async def end(tasks: Iterable[asyncio.Task[Any]], timeout: float) -> set[asyncio.Task[Any]]:  # noqa: ASYNC109 - what is left is returned, not raised
     """Cancel tasks and wait for them; return those that still run after `timeout` seconds.
 
-    One request is not enough: up to Python 3.11 `asyncio.wait_for`, which the broker's client is full of,
-    loses a cancellation that comes together with the result it waits for.
+    One cancellation is not enough. Up to Python 3.11 `asyncio.wait_for`, which the broker's client uses often, loses a
+    cancellation that comes together with the result it waits for.
     """
     running = {task for task in tasks if not task.done()}
     limit = time.monotonic() + timeout

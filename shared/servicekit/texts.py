@@ -1,4 +1,4 @@
-"""Texts that no service can keep: PostgreSQL has no NUL, neither in text nor in JSON; it knows no message."""
+"""Find texts that PostgreSQL cannot store: it has no NUL, neither in text nor in JSON."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _JSON = (Struct, ListValue, Value)
 
 
 def find_nul(message: Message, path: str = "") -> Iterator[str]:
-    """Yield the path of every text with a NUL: `instance.labels['a']`; within a Struct as JSON has it."""
+    """Yield the path of every text with NUL, such as `instance.labels['a']`; inside a Struct as in its JSON."""
     for field, value in message.ListFields():
-        # The fields of a Struct are how it is encoded, not what somebody wrote.
+        # The fields of a Struct are its encoding; its JSON has other paths.
         at = path if isinstance(message, _JSON) else f"{path}.{field.name}".lstrip(".")
         if not field.is_repeated:
             yield from _find(value, at)

@@ -1,4 +1,4 @@
-"""Read your writes: waits until this service's inbox holds the events that the caller has seen."""
+"""Let callers read their own writes: wait until this service's inbox holds the events of their tokens."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _GET_CONSUMED = sa.text("""
 
 
 class ReadTokens:
-    """`rules`: package -> consumers that must hold its events; those of a package without a rule never wait."""
+    """Waits for read tokens. `rules` maps a package to the consumers that must hold its events; others never wait."""
 
     def __init__(self, database: Database, rules: Mapping[str, tuple[str, ...]]) -> None:
         self._database = database
@@ -32,16 +32,16 @@ class ReadTokens:
         database.on_consumed(self._notify)
 
     def _notify(self) -> None:
-        # Everybody who waits now holds the old event; who comes later waits for the next one.
+        # Present callers wait for the old event; later callers wait for the new one.
         self._consumed.set()
         self._consumed = asyncio.Event()
 
     async def wait(self, tenant_id: str, tokens: Sequence[str], deadline: float | None) -> None:
-        """Return once all tokens are satisfied; `deadline` is on the monotonic clock.
+        """Wait until the inbox holds the events of all tokens; `deadline` is on the monotonic clock.
 
         Raises:
-            InvalidArgumentError: A token is not one.
-            UnavailableError: They did not arrive in time; a retry waits again.
+            InvalidArgumentError: A text is no read token.
+            UnavailableError: The events did not arrive in time; a retry waits again.
         """
         missing = self._required(tokens)
         limit = time.monotonic() + LONGEST_WAIT
