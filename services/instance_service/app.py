@@ -32,6 +32,7 @@ from optaic.instance.v1 import data_removal_service_pb2 as data_removal_api
 from optaic.instance.v1 import instance_service_pb2 as instance_api
 from optaic.instance.v1.data_removal_service_pb2_grpc import add_DataRemovalServiceServicer_to_server
 from optaic.instance.v1.instance_service_pb2_grpc import add_InstanceServiceServicer_to_server
+from optaic.rules.events import INSTANCE_EVENTS, STREAMS
 from servicekit import app
 from servicekit.app import App
 from servicekit.auth import Authenticator
@@ -46,7 +47,6 @@ from servicekit.server import Server
 from servicekit.tokens import ReadTokens
 
 NAME = "instance-service"
-STREAMS = {"INSTANCE_EVENTS": ("optaic.*.instance.v1.>", "optaic.*.definition.v1.>")}
 _DEFINITIONS = definition_api.DESCRIPTOR.services_by_name["DefinitionService"].full_name
 _DATA_REMOVALS = data_removal_api.DESCRIPTOR.services_by_name["DataRemovalService"].full_name
 _INSTANCES = instance_api.DESCRIPTOR.services_by_name["InstanceService"].full_name
@@ -71,7 +71,7 @@ async def build(settings: Settings, outside: Outside) -> App[Dependencies]:
     database = Database(settings)
     async with database.infra() as connection:
         installation_id = await installation.get_or_create(connection, new_id())
-    broker = Broker(settings, STREAMS)
+    broker = Broker(settings, {INSTANCE_EVENTS: STREAMS[INSTANCE_EVENTS]})
     deps = Dependencies(
         database,
         SystemClock(),

@@ -9,18 +9,14 @@ from instance_service.use_cases.deletion import remove_finalizer
 from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.outputs import record_outputs
 from optaic.lineage.v1.lineage_events_pb2 import LineageCleared
+from optaic.rules.events import LINEAGE_EVENTS, RUN_EVENTS, RUN_SUBJECTS
 from optaic.run.v1.run_events_pb2 import RunCompleted
 from servicekit.broker import Broker
 from servicekit.consumer import Consumer, Received
 
-LINEAGE_CONSUMER, LINEAGE_STREAM = "instance-service", "LINEAGE_EVENTS"
+LINEAGE_CONSUMER = "instance-service"
 LINEAGE_SUBJECTS = ("optaic.*.lineage.v1.cleared.*",)
-RUN_CONSUMER, RUN_STREAM = "instance-run-events", "RUN_EVENTS"
-# Every event that a caller's read token may name: who waits for a token must not wait for ever.
-RUN_SUBJECTS = tuple(
-    f"optaic.*.run.v1.{participle}.*"
-    for participle in ("submitted", "started", "completed", "failed", "cancelled")
-)
+RUN_CONSUMER = "instance-run-events"
 
 
 def build_consumers(deps: Dependencies, broker: Broker) -> list[Consumer]:
@@ -43,7 +39,7 @@ def build_consumers(deps: Dependencies, broker: Broker) -> list[Consumer]:
             deps.database,
             broker,
             name=LINEAGE_CONSUMER,
-            stream=LINEAGE_STREAM,
+            stream=LINEAGE_EVENTS,
             filter_subjects=LINEAGE_SUBJECTS,
             apply=apply_lineage_events,
         ),
@@ -51,7 +47,7 @@ def build_consumers(deps: Dependencies, broker: Broker) -> list[Consumer]:
             deps.database,
             broker,
             name=RUN_CONSUMER,
-            stream=RUN_STREAM,
+            stream=RUN_EVENTS,
             filter_subjects=RUN_SUBJECTS,
             apply=apply_run_events,
         ),

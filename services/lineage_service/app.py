@@ -10,6 +10,7 @@ from lineage_service.consumers import Compared, build_consumers
 from lineage_service.grpc_api import LineageServicer
 from lineage_service.use_cases.dependencies import Dependencies
 from optaic.lineage.v1 import lineage_service_pb2_grpc
+from optaic.rules.events import LINEAGE_EVENTS, STREAMS
 from servicekit import app
 from servicekit.app import App
 from servicekit.auth import Authenticator
@@ -28,7 +29,7 @@ NAME = "lineage-service"
 async def build(settings: Settings) -> App[Dependencies]:
     """Wire everything; nothing is connected yet."""
     database = Database(settings)
-    broker = Broker(settings, {events.STREAM: events.SUBJECTS})
+    broker = Broker(settings, {LINEAGE_EVENTS: STREAMS[LINEAGE_EVENTS]})
     deps = Dependencies(database, SystemClock(), new_id)
     Compared(deps, Comparison(broker, NAME, settings.comparison_grace_seconds)).listen()
     server = Server(

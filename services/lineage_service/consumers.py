@@ -14,18 +14,13 @@ from lineage_service.use_cases.dependencies import Dependencies
 from lineage_service.use_cases.events import apply_run_facts, apply_snapshots
 from optaic.instance.v1.instance_comparison_pb2 import InstancePage, InstancesWanted
 from optaic.lineage.v1.lineage_comparison_pb2 import FlowEntry, FlowPage, FlowsWanted
+from optaic.rules.events import INSTANCE_EVENTS, RUN_EVENTS, RUN_SUBJECTS
 from optaic.run.v1.run_comparison_pb2 import RunPage, RunsWanted
 from servicekit.broker import Broker
 from servicekit.comparison import Comparison
 from servicekit.consumer import Consumer, Received
 
-INSTANCE_STREAM = "INSTANCE_EVENTS"
 INSTANCE_SUBJECTS = ("optaic.*.instance.v1.>",)
-RUN_STREAM = "RUN_EVENTS"
-RUN_SUBJECTS = tuple(
-    f"optaic.*.run.v1.{participle}.*"
-    for participle in ("submitted", "started", "completed", "failed", "cancelled")
-)
 _PAGE = 2_000  # flows in one message
 
 
@@ -53,7 +48,7 @@ def build_consumers(deps: Dependencies, broker: Broker) -> list[Consumer]:
             deps.database,
             broker,
             name=events.INSTANCE_CONSUMER,
-            stream=INSTANCE_STREAM,
+            stream=INSTANCE_EVENTS,
             filter_subjects=INSTANCE_SUBJECTS,
             apply=apply_instance_events,
         ),
@@ -61,7 +56,7 @@ def build_consumers(deps: Dependencies, broker: Broker) -> list[Consumer]:
             deps.database,
             broker,
             name=events.RUN_CONSUMER,
-            stream=RUN_STREAM,
+            stream=RUN_EVENTS,
             filter_subjects=RUN_SUBJECTS,
             apply=apply_run_events,
         ),

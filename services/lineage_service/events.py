@@ -30,16 +30,15 @@ from optaic.instance.v1 import instance_events_pb2
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.lineage.v1 import lineage_pb2
 from optaic.lineage.v1.lineage_events_pb2 import FlowStatusChange, FlowStatusesChanged
+from optaic.rules.events import CHUNK_BYTES
 from optaic.run.v1 import run_events_pb2
 from servicekit.enums import enum_number, enum_word
 from servicekit.ids import is_id
 
 SERVICE = "lineage"
-STREAM = "LINEAGE_EVENTS"
-SUBJECTS = ("optaic.*.lineage.v1.>",)
 INSTANCE_CONSUMER = "lineage-instance-events"
 RUN_CONSUMER = "lineage-run-events"
-CHUNK_BYTES = 224_000  # below the contract's 256 kB by what the event ids and the last causes may take
+_FULL_BYTES = CHUNK_BYTES - 32_000  # the ids of events and the last causes take what is left
 _MICROSECONDS = 1_000_000
 
 _PHASES: dict[type[Message], Phase] = {
@@ -242,7 +241,7 @@ def _chunks(revision: int, group: ChangeGroup) -> Iterator[FlowStatusesChanged]:
     positions: dict[Cause, int] = {}
     indexes: dict[int, list[int]] = {}  # of a list of causes, by its identity: thousands share one
     for change, causes in zip(group.changes, group.causes, strict=True):
-        if size > CHUNK_BYTES:
+        if size > _FULL_BYTES:
             yield chunk
             chunk, size, positions, indexes = _head(revision, group), 0, {}, {}
         if causes and id(causes) not in indexes:

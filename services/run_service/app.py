@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+from optaic.rules.events import RUN_EVENTS, STREAMS
 from optaic.run.v1 import run_report_service_pb2_grpc, run_service_pb2_grpc
 from run_service.config import Settings
 from run_service.consumers import Compared, build_consumers
@@ -36,7 +37,6 @@ from servicekit.server import Server
 from servicekit.tokens import ReadTokens
 
 NAME = "run-service"
-_STREAMS = {"RUN_EVENTS": ("optaic.*.run.v1.>",)}
 
 
 async def build(
@@ -44,7 +44,7 @@ async def build(
 ) -> App[Dependencies]:
     """Connect everything to everything; tests give their own clock and orchestrator."""
     database = Database(settings)
-    broker = Broker(settings, _STREAMS)
+    broker = Broker(settings, {RUN_EVENTS: STREAMS[RUN_EVENTS]})
     channels = [
         client.connect(address, token_source=lambda: settings.service_token)
         for address in (settings.instance_address, settings.lineage_address)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from optaic.common.v1.flow_pb2 import FlowKind, FlowRef
 from optaic.instance.v1.instance_comparison_pb2 import InstancePage
+from optaic.rules.events import INSTANCE_EVENTS, LINEAGE_EVENTS
 from optaic.run.v1.run_comparison_pb2 import RunEntry, RunPage, RunsWanted
 from run_service.store import Connection
 from run_service.use_cases import cancellation, comparison, timeline
@@ -37,7 +38,7 @@ def build_consumers(deps: Dependencies, broker: Broker) -> list[Consumer]:
             deps.database,
             broker,
             name="run-lineage",
-            stream="LINEAGE_EVENTS",
+            stream=LINEAGE_EVENTS,
             filter_subjects=["optaic.*.lineage.v1.flow_statuses_changed.*"],
             apply=flow_statuses_changed,
         ),
@@ -45,7 +46,7 @@ def build_consumers(deps: Dependencies, broker: Broker) -> list[Consumer]:
             deps.database,
             broker,
             name="run-instance",
-            stream="INSTANCE_EVENTS",
+            stream=INSTANCE_EVENTS,
             filter_subjects=["optaic.*.instance.v1.deletion_requested.*"],
             apply=instance_deletion_requested,
             committed=lambda: deps.wake_dispatcher(),  # noqa: PLW0108 - the loop is wired after the consumers

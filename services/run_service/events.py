@@ -9,6 +9,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from optaic.lineage.v1 import lineage_service_pb2
+from optaic.rules.events import RUN_PARTICIPLES, RUN_PROGRESSED
 from optaic.run.v1 import run_events_pb2, run_pb2
 from redaction import redact, redact_value
 from run_service.domain.statuses import RunStatus
@@ -20,17 +21,10 @@ SERVICE = "run"
 _MESSAGES: dict[str, type[Message]] = {
     "submitted": run_events_pb2.RunSubmitted,
     "started": run_events_pb2.RunStarted,
-    "progressed": run_events_pb2.RunProgressed,
+    RUN_PROGRESSED: run_events_pb2.RunProgressed,
     "completed": run_events_pb2.RunCompleted,
     "failed": run_events_pb2.RunFailed,
     "cancelled": run_events_pb2.RunCancelled,
-}
-_LAST_EVENT = {
-    RunStatus.PENDING: "submitted",
-    RunStatus.RUNNING: "started",
-    RunStatus.COMPLETED: "completed",
-    RunStatus.FAILED: "failed",
-    RunStatus.CANCELLED: "cancelled",
 }
 
 
@@ -42,14 +36,14 @@ def run_event(happening: str, tenant_id: str, run: run_pb2.Run, event_id: str, c
 
 def last_event(status: RunStatus, tenant_id: str, run: run_pb2.Run, event_id: str, clock: Clock) -> Event:
     """Return a run's last event, as it was published."""
-    return run_event(_LAST_EVENT[status], tenant_id, run, event_id, clock)
+    return run_event(RUN_PARTICIPLES[status], tenant_id, run, event_id, clock)
 
 
 def attached_event(
     status: RunStatus, run: run_pb2.Run, event_id: str
 ) -> lineage_service_pb2.AttachedRunEvent:
     """Return a run's last event for lineage-service, which may not have received it yet."""
-    happening = _LAST_EVENT[status]
+    happening = RUN_PARTICIPLES[status]
     attached = lineage_service_pb2.AttachedRunEvent(event_id=event_id)
     told = getattr(attached, happening).run
     told.CopyFrom(run)

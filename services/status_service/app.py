@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from optaic.rules.events import STATUS_EVENTS, STREAMS
 from optaic.status.v1.status_service_pb2_grpc import add_StatusServiceServicer_to_server
 from servicekit import app
 from servicekit.app import App
@@ -17,7 +18,7 @@ from servicekit.loop import Loop
 from servicekit.relay import Relay
 from servicekit.server import Server
 from servicekit.tokens import ReadTokens
-from status_service import consumers, events
+from status_service import consumers
 from status_service.centrifugo_adapter import CentrifugoStatusPublisher
 from status_service.config import Settings
 from status_service.grpc_api import StatusServicer
@@ -31,16 +32,16 @@ from status_service.watch import ChangeFeed
 NAME = "status-service"
 # A run, or an instance's edges, count as seen once lineage-service's view of them has arrived.
 _READ_RULES = {
-    "instance": (consumers.INSTANCE_EVENTS, LINEAGE_ECHO),
+    "instance": (consumers.INSTANCE_CONSUMER, LINEAGE_ECHO),
     "run": (LINEAGE_ECHO,),
-    "lineage": (consumers.LINEAGE_EVENTS,),
+    "lineage": (consumers.LINEAGE_CONSUMER,),
 }
 
 
 async def build(settings: Settings) -> App[Dependencies]:
     """Wire everything; nothing is connected yet."""
     database = Database(settings)
-    broker = Broker(settings, {events.STREAM: events.SUBJECTS})
+    broker = Broker(settings, {STATUS_EVENTS: STREAMS[STATUS_EVENTS]})
     feed = ChangeFeed(
         database,
         poll_seconds=settings.watch_poll_seconds,

@@ -17,6 +17,7 @@ from optaic.instance.v1.instance_comparison_pb2 import InstancePage, InstancesWa
 from optaic.instance.v1.instance_pb2 import InstanceKind
 from optaic.lineage.v1 import lineage_events_pb2 as lineage_events
 from optaic.lineage.v1.lineage_comparison_pb2 import FlowPage, FlowsWanted
+from optaic.rules.events import INSTANCE_EVENTS, LINEAGE_EVENTS, STREAMS
 from optaic.status.v1 import status_pb2
 from servicekit.broker import Broker
 from servicekit.comparison import Comparison
@@ -30,8 +31,8 @@ from status_service.use_cases import comparison
 from status_service.use_cases.dependencies import Dependencies
 from status_service.use_cases.facts import apply_facts
 
-INSTANCE_EVENTS = "status-instance-events"
-LINEAGE_EVENTS = "status-lineage-events"
+INSTANCE_CONSUMER = "status-instance-events"
+LINEAGE_CONSUMER = "status-lineage-events"
 _LIVE_BATCH = 500
 _log = structlog.get_logger(__name__)
 
@@ -90,14 +91,14 @@ def build_consumers(deps: Dependencies, broker: Broker, live: LiveStatuses) -> l
     return [
         # Definitions' events too: a caller's write token of one of them must not wait in vain.
         consumer(
+            INSTANCE_CONSUMER,
             INSTANCE_EVENTS,
-            "INSTANCE_EVENTS",
-            ["optaic.*.instance.v1.>", "optaic.*.definition.v1.>"],
+            STREAMS[INSTANCE_EVENTS],
             on_instance,
         ),
         consumer(
+            LINEAGE_CONSUMER,
             LINEAGE_EVENTS,
-            "LINEAGE_EVENTS",
             ["optaic.*.lineage.v1.flow_statuses_changed.>"],
             on_flow_statuses_changed,
         ),

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_pb2
 from optaic.lineage.v1 import lineage_events_pb2, lineage_pb2
+from optaic.rules.events import CHUNK_BYTES
 from optaic.rules.statuses import NOT_INITIALIZED, SEVERITY
 from optaic.status.v1 import status_events_pb2, status_pb2
 from servicekit.clock import Clock
@@ -17,9 +18,6 @@ from servicekit.ids import IdSource
 from status_service.domain.board import Board, Flow, Instance
 from status_service.domain.statuses import is_aggregated
 
-STREAM = "STATUS_EVENTS"
-SUBJECTS = ("optaic.*.status.v1.>",)
-_LARGEST_CHUNK = 256 * 1000
 _ITEM_OVERHEAD = 8  # field tag and length of one element
 
 
@@ -134,7 +132,7 @@ def chunk(
                     revision=revision, caused_by_event_ids=caused_by_event_ids
                 )
             )
-            room = _LARGEST_CHUNK - messages[-1].ByteSize()
+            room = CHUNK_BYTES - messages[-1].ByteSize()
         room -= size
         return messages[-1]
 

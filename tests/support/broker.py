@@ -19,6 +19,7 @@ from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 
 from devstack import launch, ports
+from optaic.rules.events import STREAMS
 
 _BINARY = Path(sys.prefix) / "bin" / "nats-server"
 _START_SECONDS = 10.0
@@ -80,18 +81,11 @@ def nats_server() -> Iterator[NatsServer]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-_STREAMS = {
-    "INSTANCE_EVENTS": ["optaic.*.instance.v1.>", "optaic.*.definition.v1.>"],
-    "RUN_EVENTS": ["optaic.*.run.v1.>"],
-    "LINEAGE_EVENTS": ["optaic.*.lineage.v1.>"],
-}
-
-
 async def ensure_streams(client: Client, *names: str) -> None:
     """Create the streams of services that a test does without; those that are there stay as they are."""
     for name in names:
         with suppress(nats.js.errors.BadRequestError):  # its owner has made it, with more settings
-            await client.jetstream().add_stream(name=name, subjects=_STREAMS[name])
+            await client.jetstream().add_stream(name=name, subjects=[*STREAMS[name]])
 
 
 async def listen(client: Client, subject: str, **options: Any) -> Subscription:

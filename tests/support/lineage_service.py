@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from google.protobuf.message import Message
 from nats.aio.client import Client
 
-from lineage_service import consumers, events
+from lineage_service import events
 from lineage_service.app import build
 from lineage_service.config import Settings
 from lineage_service.domain.flows import FlowKey, Input, RunFact, Snapshot
@@ -25,6 +25,7 @@ from lineage_service.use_cases.dependencies import Dependencies
 from lineage_service.use_cases.events import apply_run_facts, apply_snapshots
 from optaic.lineage.v1.lineage_events_pb2 import FlowStatusesChanged
 from optaic.lineage.v1.lineage_service_pb2_grpc import LineageServiceStub
+from optaic.rules.events import INSTANCE_EVENTS, RUN_EVENTS
 from servicekit.app import App, serve
 from servicekit.clock import SystemClock
 from servicekit.consumer import insert_consumed
@@ -188,7 +189,7 @@ class RunningLineageService:
 async def lineage_service(nats_url: str, **settings: Any) -> AsyncIterator[RunningLineageService]:
     """Run the service on a fresh database. The session's PostgreSQL must be running."""
     client = await nats.connect(nats_url)
-    await ensure_streams(client, consumers.INSTANCE_STREAM, consumers.RUN_STREAM)
+    await ensure_streams(client, INSTANCE_EVENTS, RUN_EVENTS)
     async with service_database("lineage", "lineage_service") as urls:
         values = {"nats_url": nats_url, "service_token": SERVICE_TOKEN, "shutdown_grace_seconds": 0.5}
         app = await build(Settings.model_validate({**values, **urls, **settings}))

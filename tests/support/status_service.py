@@ -137,8 +137,8 @@ class RunningStatusService:
         wanted = {each.event_id: each for each in events}
         tenants = {each.tenant_id for each in events}
         rules = {
-            "instance": (consumers.INSTANCE_EVENTS,),
-            "lineage": (consumers.LINEAGE_EVENTS,),
+            "instance": (consumers.INSTANCE_CONSUMER,),
+            "lineage": (consumers.LINEAGE_CONSUMER,),
         }
         tokens = ReadTokens(self.app.deps.database, rules)
         for tenant_id in tenants:

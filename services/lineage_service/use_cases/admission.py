@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lineage_service import events
-from lineage_service.domain.causes import Cause, blocking_reason, find_causes
+from lineage_service.domain.causes import CAUSES_TOLD, Cause, blocking_reason, find_causes
 from lineage_service.domain.errors import flow_not_found
 from lineage_service.domain.flows import Flow, FlowKey, RunFact, Snapshot
 from lineage_service.store import reads
 from lineage_service.use_cases.dependencies import Dependencies
 from lineage_service.use_cases.events import apply_run_facts, apply_snapshots
 from servicekit.consumer import insert_consumed
-
-_CAUSES_NAMED = 8
 
 
 @dataclass(frozen=True)
@@ -102,6 +100,6 @@ async def _explained(deps: Dependencies, tenant_id: str, admission: reads.Admiss
         graph = await reads.load_causes_graph(connection, tenant_id, ids)
     blocking = []
     for flow in sorted(admission.blocking, key=lambda flow: (flow.instance_name, flow.key)):
-        causes = [found.cause for found in find_causes(graph, graph.flows[flow.flow_id], _CAUSES_NAMED)]
+        causes = [found.cause for found in find_causes(graph, graph.flows[flow.flow_id], CAUSES_TOLD)]
         blocking.append(Blocking(flow, blocking_reason(flow, causes), causes))
     return Answer(admission, blocking)

@@ -11,6 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from optaic.common.v1 import flow_pb2
+from optaic.rules.events import RUN_PROGRESSED
 from optaic.run.v1 import run_pb2, run_report_service_pb2
 from redaction import redact, redact_value
 from run_service.domain.errors import fenced, invalid_fields, run_ended, run_not_found
@@ -180,7 +181,7 @@ async def _progress(
         )
         await activities.insert_activities(connection, [row])
         await outbox.append(
-            connection, [run_event("progressed", tenant_id, moved.run, deps.ids(), deps.clock)]
+            connection, [run_event(RUN_PROGRESSED, tenant_id, moved.run, deps.ids(), deps.clock)]
         )
     return moved
 

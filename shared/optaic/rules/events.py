@@ -1,0 +1,29 @@
+"""What events are called, which stream keeps them, and how large one may be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+INSTANCE_EVENTS = "INSTANCE_EVENTS"
+RUN_EVENTS = "RUN_EVENTS"
+LINEAGE_EVENTS = "LINEAGE_EVENTS"
+STATUS_EVENTS = "STATUS_EVENTS"
+# The subjects that each stream keeps; the service that publishes them makes the stream.
+STREAMS: Mapping[str, Sequence[str]] = {
+    INSTANCE_EVENTS: ("optaic.*.instance.v1.>", "optaic.*.definition.v1.>"),
+    RUN_EVENTS: ("optaic.*.run.v1.>",),
+    LINEAGE_EVENTS: ("optaic.*.lineage.v1.>",),
+    STATUS_EVENTS: ("optaic.*.status.v1.>",),
+}
+# What the event of a run is called that has come into a status.
+RUN_PARTICIPLES: Mapping[str, str] = {
+    "pending": "submitted",
+    "running": "started",
+    "completed": "completed",
+    "failed": "failed",
+    "cancelled": "cancelled",
+}
+RUN_PROGRESSED = "progressed"  # the event of a run that stays running
+# The subjects of every event that moves a run to another status.
+RUN_SUBJECTS = tuple(f"optaic.*.run.v1.{participle}.*" for participle in RUN_PARTICIPLES.values())
+CHUNK_BYTES = 256_000  # of the message of one event that speaks of many resources

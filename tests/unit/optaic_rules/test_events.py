@@ -1,0 +1,86 @@
+"""Services, contracts, pages and the broker's permissions agree on events, subjects, streams and sizes."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from lineage_service import events as lineage_events
+from lineage_service.domain.causes import CAUSES_TOLD
+from optaic.lineage.v1 import lineage_service_pb2
+from optaic.rules import events
+from run_service import events as run_events
+from run_service.domain.statuses import RunStatus
+from support.contract import ROOT, comments
+
+PAGE = (ROOT / "docs/events.md").read_text()
+
+
+def test_every_status_of_a_run_has_an_event() -> None:
+    assert set(events.RUN_PARTICIPLES) == set(RunStatus)
+    published = {*events.RUN_PARTICIPLES.values(), events.RUN_PROGRESSED}
+    assert set(run_events._MESSAGES) == published
+    for participle, message in run_events._MESSAGES.items():
+        assert message.DESCRIPTOR.name == f"Run{participle.title()}"
+    attached = lineage_service_pb2.AttachedRunEvent.DESCRIPTOR.oneofs_by_name["event"].fields
+    assert {field.name for field in attached} == set(events.RUN_PARTICIPLES.values())
+
+
+def test_the_subjects_are_those_that_consumers_have_had() -> None:
+    assert events.RUN_SUBJECTS == (
+        "optaic.*.run.v1.submitted.*",
+        "optaic.*.run.v1.started.*",
+        "optaic.*.run.v1.completed.*",
+        "optaic.*.run.v1.failed.*",
+        "optaic.*.run.v1.cancelled.*",
+    )
+
+
+@pytest.mark.parametrize("participle", sorted(run_events._MESSAGES))
+def test_the_contract_states_the_subject_of_a_run_s_event(participle: str) -> None:
+    comment = comments()[f"optaic.run.v1.Run{participle.title()}"]
+    assert f"Subject `optaic.<tenant>.run.v1.{participle}.<instance id>`." in comment
+
+
+def rows() -> Iterator[tuple[str, str]]:
+    """Yield the stream and the subject of each row of the page's table."""
+    stream = ""
+    for line in PAGE.splitlines():
+        cells = [cell.strip().strip("`") for cell in line.split("|")[1:-1]]
+        if len(cells) == 4 and ".v1." in cells[1]:
+            stream = cells[0] or stream
+            yield stream, cells[1]
+
+
+def test_the_page_lists_streams_and_subjects() -> None:
+    listed = list(rows())
+    assert {stream for stream, _ in listed} == set(events.STREAMS)
+    for stream, subject in listed:
+        kept = [each.removeprefix("optaic.*.").removesuffix(">") for each in events.STREAMS[stream]]
+        assert any(subject.startswith(each) for each in kept)
+    told = {subject.split(".")[2] for stream, subject in listed if stream == events.RUN_EVENTS}
+    assert told == set(run_events._MESSAGES)
+
+
+def test_the_broker_lets_each_service_make_its_stream_and_publish_to_it() -> None:
+    permissions = (ROOT / "deploy/nats/users.conf").read_text()
+    for stream, subjects in events.STREAMS.items():
+        service = stream.removesuffix("_EVENTS").lower()
+        (own,) = re.findall(rf"user: {service},(?s:.*?)subscribe:", permissions)
+        assert f"STREAM.CREATE.{stream}" in own
+        assert all(f'"{subject}"' in own for subject in subjects)
+
+
+@pytest.mark.parametrize("event", ["lineage.v1.FlowStatusesChanged", "status.v1.InstanceStatusesChanged"])
+def test_the_contracts_state_how_large_a_chunk_may_be(event: str) -> None:
+    text = f"hunks of at most {events.CHUNK_BYTES // 1000} kB"
+    assert text in comments()[f"optaic.{event}"]
+    assert text in PAGE
+    assert lineage_events._FULL_BYTES < events.CHUNK_BYTES
+
+
+def test_the_contracts_state_how_many_causes_are_told() -> None:
+    said = comments()
+    assert f"{CAUSES_TOLD} at most" in said["optaic.lineage.v1.FlowState.causes"]
+    assert f"{CAUSES_TOLD} at most" in said["optaic.lineage.v1.FlowStatusChange.cause_indexes"]
+    assert f"{CAUSES_TOLD} causes at most" in said["optaic.status.v1.FlowStatus.causes"]
