@@ -15,12 +15,11 @@ from run_service.peers_adapter import Peers
 from run_service.ports import Orchestrator
 from run_service.prefect_adapter import PrefectOrchestrator
 from run_service.reconcile.dispatching import Dispatcher
+from run_service.reconcile.due_work import due_retries, due_ticks
 from run_service.reconcile.ending import Ender
 from run_service.reconcile.leases import LeaseKeeper
 from run_service.reconcile.observing import Observer
-from run_service.reconcile.retrying import Retrier
 from run_service.reconcile.sweeping import Sweeper
-from run_service.reconcile.ticking import Ticker
 from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.watching import Watches
 from servicekit import app, client
@@ -75,8 +74,8 @@ async def build(
         Loop("observation", settings.dispatch_interval_seconds, Observer(deps, orchestrator).step),
         Loop("sweep", settings.sweep_interval_seconds, Sweeper(deps, orchestrator).step),
         Loop("leases", settings.lease_interval_seconds, LeaseKeeper(deps).step),
-        Loop("retries", settings.retry_interval_seconds, Retrier(deps).step),
-        Loop("ticks", settings.tick_interval_seconds, Ticker(deps).step),
+        Loop("retries", settings.retry_interval_seconds, due_retries(deps).step),
+        Loop("ticks", settings.tick_interval_seconds, due_ticks(deps).step),
         Loop("watches", settings.watch_poll_seconds, watches.look),
     ]
     Compared(deps, Comparison(broker, NAME, settings.comparison_grace_seconds)).listen()

@@ -47,6 +47,14 @@ class Settings(PrefectCallerSettings, ServiceSettings):
     observe_interval_seconds: float = Field(
         default=5.0, gt=0, description="Time between two comparisons of an active run with Prefect's view."
     )
+    observe_batch: int = Field(
+        default=200, gt=0, description="Runs that are compared with Prefect's view at once."
+    )
+    observe_claim_seconds: float = Field(
+        default=20.0,
+        gt=0,
+        description="A run claimed for its comparison by a replica that died is taken over after this.",
+    )
     orchestrator_grace_seconds: float = Field(
         default=10.0,
         ge=0,
@@ -57,11 +65,23 @@ class Settings(PrefectCallerSettings, ServiceSettings):
         ge=0,
         description="How long the flow run of a run that a worker did not end itself is compared after its end.",
     )
+    end_batch: int = Field(default=200, gt=0, description="Flow runs whose ends are compared at once.")
+    end_claim_seconds: float = Field(
+        default=20.0,
+        gt=0,
+        description="A flow run claimed for its end by a replica that died is taken over after this.",
+    )
     sweep_interval_seconds: float = Field(
         default=10.0, gt=0, description="Time between looks at all that is under way in Prefect."
     )
     retry_interval_seconds: float = Field(
         default=1.0, gt=0, description="Time between looks at the due retries."
+    )
+    retry_batch: int = Field(default=8, gt=0, description="Due retries that one replica claims at once.")
+    retry_claim_seconds: float = Field(
+        default=20.0,
+        gt=0,
+        description="A retry claimed by a replica that died, or not decided, is tried again after this.",
     )
     tick_grace_seconds: float = Field(
         default=120.0, gt=0, description="A schedule's tick that comes later than this is caught up with."
@@ -71,6 +91,12 @@ class Settings(PrefectCallerSettings, ServiceSettings):
     )
     tick_interval_seconds: float = Field(
         default=1.0, gt=0, description="Time between looks at waiting ticks."
+    )
+    tick_batch: int = Field(default=32, gt=0, description="Waiting ticks that one replica claims at once.")
+    tick_claim_seconds: float = Field(
+        default=20.0,
+        gt=0,
+        description="Ticks claimed by a replica that died, or not decided, are looked at again after this.",
     )
     watch_poll_seconds: float = Field(
         default=0.5, gt=0, description="How late a watch may hear of a change made by another replica."

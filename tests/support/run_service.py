@@ -22,12 +22,11 @@ from optaic.run.v1.run_service_pb2_grpc import RunServiceStub
 from run_service.app import build
 from run_service.config import Settings
 from run_service.reconcile.dispatching import Dispatcher
+from run_service.reconcile.due_work import due_retries, due_ticks
 from run_service.reconcile.ending import Ender
 from run_service.reconcile.leases import LeaseKeeper
 from run_service.reconcile.observing import Observer
-from run_service.reconcile.retrying import Retrier
 from run_service.reconcile.sweeping import Sweeper
-from run_service.reconcile.ticking import Ticker
 from run_service.use_cases.dependencies import Dependencies
 from servicekit.app import App, serve
 from servicekit.errors import DomainError
@@ -65,8 +64,8 @@ class RunningRunService:
         self.ender = Ender(self.app.deps, self.orchestrator)
         self.sweeper = Sweeper(self.app.deps, self.orchestrator)
         self.leases = LeaseKeeper(self.app.deps)
-        self.retrier = Retrier(self.app.deps)
-        self.ticker = Ticker(self.app.deps)
+        self.retrier = due_retries(self.app.deps)
+        self.ticker = due_ticks(self.app.deps)
 
     async def submit(self, instance: instance_pb2.Instance, **fields: Any) -> run_pb2.Run:
         run: run_pb2.Run = await self.runs.SubmitRun(

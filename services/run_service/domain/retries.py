@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
+from servicekit.backoff import backoff
+
 CODE_CHANGED = "CODE_CHANGED"  # a run's error where its worker has other code than is on record
 NOT_RETRIED = frozenset({CODE_CHANGED})  # types of errors that the next attempt would end with, too
 
@@ -23,10 +25,5 @@ def retry_delay(policy: RetryPolicy | None, attempt: int, error_type: str = "") 
     """Return the wait before the run that follows failed attempt `attempt`, from 1; None where none follows."""
     if policy is None or attempt > policy.max_retries or error_type in NOT_RETRIED:
         return None
-    doublings = attempt - 1 if policy.is_exponential else 0
-    return min(policy.delay * (1 << doublings), policy.max_delay)
-
-
-def dispatch_delay(attempts: int, longest: timedelta) -> timedelta:
-    """Return the wait after `attempts` failed attempts (from 1) to reach the orchestrator."""
-    return min(timedelta(seconds=0.5) * (1 << min(attempts - 1, 16)), longest)
+    first, longest = policy.delay.total_seconds(), policy.max_delay.total_seconds()
+    return timedelta(seconds=backoff(attempt if policy.is_exponential else 1, first=first, longest=longest))

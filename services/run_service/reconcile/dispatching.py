@@ -9,7 +9,6 @@ import structlog
 
 from redaction import redact
 from run_service.domain.pairing import FlowRunState
-from run_service.domain.retries import dispatch_delay
 from run_service.domain.statuses import ACTIVE, ENDED
 from run_service.ports import (
     DeploymentMissingError,
@@ -25,7 +24,9 @@ from run_service.store.queues import Dispatch
 from run_service.store.records import Record
 from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.ending import ending_of, is_its_own, make_ending
+from servicekit.backoff import backoff
 
+_FIRST_DELAY = 0.5
 _log = structlog.get_logger(__name__)
 
 
@@ -156,3 +157,8 @@ class Dispatcher:
                 {"due_time": due_time, "attempts": attempts, "last_error": redact(repr(error))[:1000]},
                 action=dispatch.action,
             )
+
+
+def dispatch_delay(attempts: int, longest: timedelta) -> timedelta:
+    """Return the wait after `attempts` failed attempts, from 1, to reach the orchestrator."""
+    return timedelta(seconds=backoff(attempts, first=_FIRST_DELAY, longest=longest.total_seconds()))

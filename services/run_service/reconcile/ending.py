@@ -14,9 +14,9 @@ from run_service.ports import Orchestrator, OrchestratorRefusedError, Orchestrat
 from run_service.store import endings
 from run_service.store.endings import Ending
 from run_service.use_cases.dependencies import Dependencies
+from servicekit.backoff import backoff
 
-_BATCH = 200
-_LONGEST_DELAY = timedelta(seconds=60)
+_LONGEST_PAUSE = 60.0
 _log = structlog.get_logger(__name__)
 
 
@@ -31,9 +31,9 @@ class Ender:
         """Compare one batch; False: nothing more is due, or the orchestrator does not answer."""
         deps, settings = self._deps, self._deps.settings
         now = deps.clock.now()
-        claim_expire_time = now + timedelta(seconds=settings.dispatch_claim_seconds)
+        claim_expire_time = now + timedelta(seconds=settings.end_claim_seconds)
         async with deps.database.infra() as connection:
-            claimed = await endings.claim_endings(connection, now, claim_expire_time, _BATCH)
+            claimed = await endings.claim_endings(connection, now, claim_expire_time, settings.end_batch)
         if not claimed:
             return False
         try:
@@ -50,7 +50,7 @@ class Ender:
         async with deps.database.infra() as connection:
             await endings.delete_endings(connection, [each.key for each in by_closing[Closing.DONE]])
         await self._look_again(by_closing[Closing.LOOK_AGAIN], now)
-        return await self._set_all(by_closing[Closing.SET], now) and len(claimed) == _BATCH
+        return await self._set_all(by_closing[Closing.SET], now) and len(claimed) == settings.end_batch
 
     async def _set_all(self, wanted: Collection[Ending], now: datetime) -> bool:
         """Return whether the orchestrator answered all."""
@@ -74,12 +74,11 @@ class Ender:
 
     async def _look_again(self, some: Collection[Ending], now: datetime) -> None:
         """Give them back; the pauses double."""
-        shortest = timedelta(seconds=self._deps.settings.observe_interval_seconds)
         async with self._deps.database.infra() as connection:
             for attempts in {each.attempts for each in some}:
                 keys = [each.key for each in some if each.attempts == attempts]
-                delay = min(shortest * (1 << min(attempts, 16)), _LONGEST_DELAY)
-                values = {"due_time": now + delay, "attempts": attempts + 1, "last_error": ""}
+                pause = pause_after(attempts, self._deps.settings.observe_interval_seconds)
+                values = {"due_time": now + pause, "attempts": attempts + 1, "last_error": ""}
                 await endings.update_endings(connection, keys, values)
 
     async def _postpone(self, some: Collection[Ending], now: datetime, error: Exception) -> None:
@@ -88,3 +87,8 @@ class Ender:
         values = {"due_time": due_time, "last_error": redact(repr(error))[:1000]}
         async with self._deps.database.infra() as connection:
             await endings.update_endings(connection, [each.key for each in some], values)
+
+
+def pause_after(looks: int, first_seconds: float) -> timedelta:
+    """Return the pause before a flow run that has ended rightly `looks` times, from 0, is looked at again."""
+    return timedelta(seconds=backoff(looks + 1, first=first_seconds, longest=_LONGEST_PAUSE))

@@ -18,7 +18,6 @@ from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.redispatch import dispatch_again
 from run_service.use_cases.transitions import fail_runs
 
-_BATCH = 200
 _ABSENT = "ABSENT"  # as it is stored
 _log = structlog.get_logger(__name__)
 
@@ -47,8 +46,8 @@ class Observer:
                 connection,
                 {"await", "observe"},
                 now,
-                now + timedelta(seconds=deps.settings.dispatch_claim_seconds),
-                _BATCH,
+                now + timedelta(seconds=deps.settings.observe_claim_seconds),
+                deps.settings.observe_batch,
             )
         self._last_look = deps.clock.now()  # we are there, and so is the database, whatever comes
         if not claimed:
@@ -62,7 +61,7 @@ class Observer:
             await self._release(claimed, now)
             return False
         await self._compare(claimed, states, now)
-        return len(claimed) == _BATCH
+        return len(claimed) == deps.settings.observe_batch
 
     async def _notice_absence(self, now: datetime) -> None:
         """While we were away no worker could start a run: what it has claimed gets its time once more."""
@@ -145,7 +144,9 @@ class Observer:
         """Give up runs that nobody started for too long."""
         before = now - timedelta(seconds=self._deps.settings.dispatch_expiry_seconds)
         async with self._deps.database.infra() as connection:
-            expired = await queues.list_expired_dispatches(connection, before, _BATCH)
+            expired = await queues.list_expired_dispatches(
+                connection, before, self._deps.settings.observe_batch
+            )
         by_tenant: dict[str, list[str]] = defaultdict(list)
         for tenant_id, run_id in expired:
             by_tenant[tenant_id].append(run_id)

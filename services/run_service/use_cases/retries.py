@@ -62,12 +62,13 @@ async def plan_retries(
     await queues.insert_retries(connection, rows)
 
 
-async def retry_automatically(deps: Dependencies, tenant_id: str, run_id: str) -> None:
+async def retry_automatically(deps: Dependencies, failed: queues.Key) -> None:
     """Submit the run that follows a failed one; where admission refuses it, record it as CANCELLED.
 
     Raises:
         UnavailableError: Admission could not be decided; try again.
     """
+    tenant_id, run_id = failed
     request = RequestContext(tenant_id, _ACTOR, deps.ids(), new_traceparent(), is_service=True)
     with bind(request):
         try:

@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from optaic.instance.v1 import instance_pb2, schedule_pb2
 from optaic.run.v1 import run_pb2, run_report_service_pb2, run_service_pb2
-from run_service.reconcile.ticking import Ticker
+from run_service.reconcile.due_work import due_ticks
 from support.run_peers import flow_of
 from support.run_service import RunningRunService
 
@@ -169,7 +169,7 @@ async def test_one_run_for_each_tick_whatever_comes_twice(service: RunningRunSer
                 *(_tick(service, instance, minute, one) for minute, one in flow_runs.items()),
                 *(_tick(service, instance, minute) for minute in flow_runs),
             )
-        replicas = [service.ticker, Ticker(service.app.deps)]
+        replicas = [service.ticker, due_ticks(service.app.deps)]
         for _ in range(8):
             service.clock.advance(40)  # also past a claim of a replica that died
             await asyncio.gather(*(replica.step() for replica in replicas))

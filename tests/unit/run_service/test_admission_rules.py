@@ -7,7 +7,7 @@ import pytest
 from run_service.domain.admission import Blocking, check_force, check_upstreams
 from run_service.domain.executors import check_executor, check_fence
 from run_service.domain.kinds import RUN_KINDS, choose_flow, run_kind
-from run_service.domain.retries import RetryPolicy, dispatch_delay, retry_delay
+from run_service.domain.retries import RetryPolicy, retry_delay
 from run_service.domain.timeline import activity_type
 from run_service.store.tables import extensions
 from servicekit.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
@@ -100,10 +100,3 @@ def test_without_a_policy_or_after_changed_code_no_retry_follows() -> None:
     assert retry_delay(None, 1) is None
     assert retry_delay(policy, 1, "CODE_CHANGED") is None
     assert retry_delay(policy, 1, "ValueError") == timedelta(seconds=30)
-
-
-def test_dispatch_backs_off_up_to_its_limit() -> None:
-    delays = [
-        dispatch_delay(attempts, timedelta(seconds=5)).total_seconds() for attempts in (1, 2, 3, 4, 5, 99)
-    ]
-    assert delays == [0.5, 1, 2, 4, 5, 5]

@@ -53,7 +53,7 @@ def test_unless_set_otherwise_what_a_dead_process_left_is_seen_to_within_a_minut
     seconds = {name: field.default for name, field in Settings.model_fields.items()}
     # A claimed run that nobody started; and where the replica that looks after it died beside the worker.
     claimed = seconds["start_timeout_seconds"] + seconds["observe_interval_seconds"]
-    assert claimed + seconds["dispatch_claim_seconds"] + seconds["dispatch_interval_seconds"] < 60
+    assert claimed + seconds["observe_claim_seconds"] + seconds["dispatch_interval_seconds"] < 60
     # A running one whose executor is gone, whether its flow run ended or not.
     assert seconds["lease_seconds"] + seconds["lease_interval_seconds"] < 60
     assert seconds["orchestrator_grace_seconds"] + seconds["observe_interval_seconds"] < 60

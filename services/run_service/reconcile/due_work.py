@@ -1,0 +1,76 @@
+"""Does what is due in a queue: runs that follow failed ones, and ticks of schedules that have waited."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Generic, TypeVar
+
+import structlog
+
+from run_service.store import Connection, queues, ticks
+from run_service.store.ticks import FlowKey
+from run_service.use_cases.dependencies import Dependencies
+from run_service.use_cases.retries import retry_automatically
+from run_service.use_cases.ticks import submit_waiting
+from servicekit.errors import DomainError
+
+_log = structlog.get_logger(__name__)
+_Key = TypeVar("_Key")
+
+
+class DueWork(Generic[_Key]):
+    """Claims what is due in one queue and does one after the other."""
+
+    def __init__(
+        self,
+        deps: Dependencies,
+        name: str,
+        *,
+        claim: Callable[[Connection, datetime, datetime, int], Awaitable[Sequence[_Key]]],
+        do: Callable[[Dependencies, _Key], Awaitable[None]],
+        batch: int,
+        claim_seconds: float,
+    ) -> None:
+        self._deps = deps
+        self._name = name
+        self._claim = claim
+        self._do = do
+        self._batch = batch
+        self._claim_time = timedelta(seconds=claim_seconds)
+
+    async def step(self) -> bool:
+        """Do what is due; False: nothing more is."""
+        now = self._deps.clock.now()
+        async with self._deps.database.infra() as connection:
+            claimed = await self._claim(connection, now, now + self._claim_time, self._batch)
+        for key in claimed:
+            try:
+                await self._do(self._deps, key)
+            except DomainError as error:  # not decided: the claim runs out and it is tried again
+                _log.warning("due work postponed", queue=self._name, key=key, error=repr(error))
+        return len(claimed) == self._batch
+
+
+def due_retries(deps: Dependencies) -> DueWork[queues.Key]:
+    """Return what starts the runs that follow failed ones."""
+    return DueWork(
+        deps,
+        "retries",
+        claim=queues.claim_retries,
+        do=retry_automatically,
+        batch=deps.settings.retry_batch,
+        claim_seconds=deps.settings.retry_claim_seconds,
+    )
+
+
+def due_ticks(deps: Dependencies) -> DueWork[FlowKey]:
+    """Return what starts the runs of ticks that have waited."""
+    return DueWork(
+        deps,
+        "ticks",
+        claim=ticks.claim_flows,
+        do=submit_waiting,
+        batch=deps.settings.tick_batch,
+        claim_seconds=deps.settings.tick_claim_seconds,
+    )
