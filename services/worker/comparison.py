@@ -76,6 +76,6 @@ def check_deletions(
     if deleted > max_deleted_share * known:
         raise DeletionRefused(
             f"the refresh would delete {deleted} of {known} keys ({', '.join(keys)}), {deleted / known:.1%}, and "
-            f"max_deleted_share allows {max_deleted_share:.1%}; nothing was written. If they are really gone, submit "
-            "the run with allow_deletion and a reason (optaic run submit NAME --allow-deletion --reason TEXT)"
+            f"max_deleted_share allows {max_deleted_share:.1%}; nothing was written. If these keys no longer exist "
+            "at the source, submit the run with allow_deletion and a reason (optaic run submit NAME --allow-deletion --reason TEXT)"
         )

@@ -223,7 +223,7 @@ def _read_base(
     except VersionNotFound as error:
         if recipe.is_partial_range or base.uri == location.data_uri:
             raise
-        reported["base"] = f"not compared: the version before lies at {base.uri}, and cannot be read: {error}"
+        reported["base"] = f"not compared: the previous version at {base.uri} cannot be read: {error}"
         return None
 
 
@@ -265,7 +265,7 @@ def _count_rows(
 def _load_operator(name: str, code_ref: str) -> Operator:
     found = load(code_ref, Operator)()
     if (own := found.signature().name) != name:
-        raise PluginInvalid(f"{code_ref} is the operator {own}, not {name} as its definition says")
+        raise PluginInvalid(f"{code_ref} is the operator {own}, but its definition names {name}")
     return found
 
 
@@ -312,7 +312,7 @@ def _read_signal(given: Input) -> pl.DataFrame:
     if given.value_column not in frame.columns:
         raise SchemaMismatch(
             f"signal {given.name}: no column {given.value_column!r} and no column {VALUE!r} "
-            f"(there are {', '.join(frame.columns)})"
+            f"(the columns are {', '.join(frame.columns)})"
         )
     return frame.rename({given.value_column: VALUE})
 

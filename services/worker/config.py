@@ -91,10 +91,8 @@ class Settings(PrefectSettings):
     def _absolute(cls, value: str) -> str:
         """Recorded URIs must mean the same from any working directory, and hold no secret: every run shows them."""
         if redact_urls(value) != value:
-            way = (
-                "give them as its library reads them from the environment, AWS_SECRET_ACCESS_KEY for example"
-            )
-            raise ValueError(f"the URI must hold no credentials; {way}")
+            way = "set the environment variables that its library reads, for example AWS_SECRET_ACCESS_KEY"
+            raise ValueError(f"the URI must not contain credentials; {way}")
         return value.rstrip("/") if "://" in value else str(Path(value).expanduser().absolute())
 
     @property

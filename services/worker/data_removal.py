@@ -45,7 +45,9 @@ def remove_data(removal: Removal) -> None:
         PluginError: a store cannot be loaded.
     """
     if not (is_tenant_id(removal.tenant_id) and is_id(removal.instance_id)):
-        raise CannotRemove(f"{removal.tenant_id!r} and {removal.instance_id!r} name no instance's folder")
+        raise CannotRemove(
+            f"{removal.tenant_id!r} and {removal.instance_id!r} do not name the folder of an instance"
+        )
     folder = instance_uri(removal.data_root, removal.tenant_id, removal.instance_id)
     files, root = fs.FileSystem.from_uri(removal.data_root)
     if isinstance(files, fs.LocalFileSystem):
@@ -101,8 +103,8 @@ def _check_tenant(root: Path, removal: Removal) -> None:
     """
     if removal.has_output and not (root / removal.tenant_id).is_dir():
         raise StoreUnavailable(
-            f"the data root {root} has no folder {removal.tenant_id}, in which the instance's data was: mount the disk, "
-            "or give the worker the data root that its runs had; where the data is gone, make that folder, empty"
+            f"the data root {root} has no folder {removal.tenant_id}, which had the instance's data. Mount the disk, or "
+            "give the worker the data root of its runs; if the data no longer exists, create the folder empty"
         )
 
 
@@ -114,21 +116,27 @@ def _check_links(root: Path, removal: Removal) -> None:
         StoreUnavailable: the data root is not there.
     """
     if not root.is_dir():
-        raise StoreUnavailable(f"the data root {root} is not there")
+        raise StoreUnavailable(f"the data root {root} does not exist")
     place, true_root = root / removal.tenant_id / removal.instance_id, _follow(root)
     if not os.path.lexists(place):
         return  # then nothing leads there either, and nobody has to look at all there is
     true_tenant = true_root / removal.tenant_id
     true_place = true_tenant / removal.instance_id
     if place.exists() and _follow(place) != true_place:
-        raise CannotRemove(f"{place} leads to {_follow(place)}: what is there is not removed; do so by hand")
+        raise CannotRemove(
+            f"{place} leads to {_follow(place)}; OptAIC does not remove the target of a link, remove it by hand"
+        )
     for link in _find_links(true_root, _LEVELS):
         target = _follow(link)
         if link.is_relative_to(true_place):
-            raise CannotRemove(f"{link} leads to {target}: what is there is not removed; do so by hand")
+            raise CannotRemove(
+                f"{link} leads to {target}; OptAIC does not remove the target of a link, remove it by hand"
+            )
         if target.is_relative_to(true_place):
             who = link if link.is_relative_to(true_tenant) else "a link outside of the tenant's folder"
-            raise CannotRemove(f"{who} leads to {target}, which therefore is not this instance's alone")
+            raise CannotRemove(
+                f"{who} leads to {target}, so this folder may belong to other instances; remove the link first"
+            )
 
 
 def _follow(path: Path) -> Path:

@@ -126,7 +126,7 @@ class _Sweeper:
             async with asyncio.timeout(_LONGEST_SECONDS), Isolation(self._start, limits) as child:
                 answer = await child.compute(task, lambda _: None)
         except TimeoutError:
-            return f"it took longer than {_LONGEST_SECONDS:.0f} s; what is left is removed the next time"
+            return f"the removal took longer than {_LONGEST_SECONDS:.0f} s; the next attempt removes the rest"
         except Exception as error:  # noqa: BLE001 - whatever it is, the removal must say so, or nobody would know
             answer = describe_error(error)
         return f"{answer.type}: {answer.message}" if isinstance(answer, Failure) else ""

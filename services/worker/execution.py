@@ -121,7 +121,8 @@ class _Execution:
                 if (fault := keeping.exception()) is not None:  # a fault of ours: the run must say so
                     return await self._fail(run, reporter, describe_error(fault))
                 return Ending(
-                    _outcome_after(reporter.refusal), "the run ended, or was given up, while it was executed"
+                    _outcome_after(reporter.refusal),
+                    "the run ended, or run-service gave it up, while this worker executed it",
                 )
             return await working
         except asyncio.CancelledError:

@@ -17,22 +17,22 @@ _LONGEST_MESSAGE = 16_384
 _LONGEST_TRACE = 1_000_000
 _LONGEST_READ = 2 * _LONGEST_TRACE
 _MEANINGS = {
-    "MemoryError": "the process could not get the memory that it asked for",
+    "MemoryError": "the process could not get the memory that it requested; the machine is out of memory",
     "KeyboardInterrupt": "the process was interrupted",
     "AssertionError": "an assertion does not hold",
-    "NotImplementedError": "the code is not written yet",
-    "RecursionError": "a function calls itself too often",
-    "TimeoutError": "something took longer than it may",
+    "NotImplementedError": "the code is not implemented",
+    "RecursionError": "a function recursed too deeply",
+    "TimeoutError": "an operation timed out",
 }
 _SIGNALS = {
     signal.SIGKILL: ", probably out of memory",
-    signal.SIGSEGV: ": native code used memory that is not its own",
-    signal.SIGBUS: ": native code used memory that is not there, as below a mapped file on a full disk",
-    signal.SIGABRT: ": native code gave up",
+    signal.SIGSEGV: ": native code accessed memory that it does not own",
+    signal.SIGBUS: ": native code accessed memory that does not exist, for example a mapped file on a full disk",
+    signal.SIGABRT: ": native code aborted",
     signal.SIGILL: ": native code was built for another processor",
     signal.SIGFPE: ": native code divided by zero",
-    signal.SIGTERM: ": somebody asked it to end",
-    signal.SIGXCPU: ": it used more processor time than it may",
+    signal.SIGTERM: ": another process asked it to stop",
+    signal.SIGXCPU: ": it exceeded its limit of processor time",
 }
 
 
@@ -111,12 +111,12 @@ def describe_death(exit_code: int | None, tail: str | None, fault: str) -> Failu
     """
     kind = "PROCESS_KILLED"
     if exit_code is None:
-        what = "the process that computes the run, and the one that watches over it, were killed"
+        what = "the process that computed the run and the process that supervised it were killed"
     elif exit_code < 0:
         what = f"the process was killed by {_name_signal(-exit_code)}"
     else:
         kind = "PROCESS_EXITED"
-        what = f"the process ended itself with exit code {exit_code} before it returned a result"
+        what = f"the process exited with code {exit_code} before it returned a result"
     places = [line.strip() for line in fault.splitlines() if line.startswith("  File ")]
     where = f", at {places[0]}" if places else ""
     said = (

@@ -26,7 +26,7 @@ async def execute(tenant_id: str, instance_id: str, flow_kind: str, run_id: str 
     """Execute the run, or, without `run_id`, the tick of the schedule that started this flow run."""
     current = FlowRunContext.get()
     if current is None or current.flow_run is None or current.flow_run.expected_start_time is None:
-        raise RuntimeError("this flow is executed by a Prefect flow run only")
+        raise RuntimeError("only a Prefect flow run can execute this flow")
     given = {
         "tenant_id": tenant_id,
         "instance_id": instance_id,

@@ -44,7 +44,7 @@ def check_guardrails(table: pl.DataFrame, guardrails: Iterable[Guardrail], as_of
     for one in guardrails:
         if one.check not in _CHECKS:
             raise PluginError(
-                f"guardrail {one.name!r}: a refresh knows no check {one.check!r}", type="UnsupportedGuardrail"
+                f"guardrail {one.name!r}: the check {one.check!r} does not exist for a refresh", type="UnsupportedGuardrail"
             )
         problem = _CHECKS[one.check](table, one.parameters, as_of)
         if problem and one.blocks:
@@ -68,7 +68,7 @@ def _signal_bounds(table: pl.DataFrame, parameters: Mapping[str, Any], _: dt.dat
         return _absent(name, table.columns)
     kind = table.schema[name]
     if not (kind.is_numeric() or kind == pl.Null):
-        return f"column {name!r} is not numeric but {say_type(kind)}"
+        return f"column {name!r} is {say_type(kind)}, not numeric"
     value = pl.col(name).cast(pl.Float64).fill_nan(None)
     outside = value.is_infinite()
     if low is not None:
@@ -83,11 +83,11 @@ def _point_in_time(table: pl.DataFrame, parameters: Mapping[str, Any], as_of: dt
     if name not in table.columns:
         return _absent(name, table.columns)
     if not _is_dated(table, name):
-        return f"column {name!r} says of no row when it was known: it is {say_type(table.schema[name])}"
+        return f"column {name!r} must have the date when each row became known, but its type is {say_type(table.schema[name])}"
     known = _days(table, name)
     problems = [
         _found(table, known.is_null(), f"rows without {name!r}"),
-        _found(table, known > as_of, f"rows known after {as_of} only"),
+        _found(table, known > as_of, f"rows that became known only after {as_of}"),
     ]
     if DATE in table.columns and name != DATE and _is_dated(table, DATE):
         problems.append(_found(table, known < _days(table, DATE), f"rows known before their {DATE}"))
@@ -102,7 +102,7 @@ def _freshness(table: pl.DataFrame, parameters: Mapping[str, Any], as_of: dt.dat
         return "no row has a date"
     age, most = (as_of - newest).days, int(parameters["max_age_days"])
     return (
-        f"the newest date, {newest}, is {age} days before {as_of}, {most} are allowed" if age > most else ""
+        f"the newest date, {newest}, is {age} days before {as_of}; at most {most} days are allowed" if age > most else ""
     )
 
 
@@ -128,7 +128,7 @@ def _found(table: pl.DataFrame, condition: pl.Expr | pl.Series, what: str) -> st
 
 
 def _absent(name: str, columns: Iterable[str]) -> str:
-    return f"there is no column {name!r}, only {', '.join(map(repr, columns)) or 'none at all'}"
+    return f"column {name!r} is missing; the columns are {', '.join(map(repr, columns)) or 'none'}"
 
 
 def _number(bound: float | None) -> str:

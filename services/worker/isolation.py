@@ -141,7 +141,9 @@ class Isolation:
             try:
                 answer = await _understand(frame, on_progress)
             except (DecodeError, ValueError) as error:
-                return Failure("PluginInvalid", f"the child sent what is no message: {error!r}", "")
+                return Failure(
+                    "PluginInvalid", f"the child process sent something that is not a message: {error!r}", ""
+                )
             if answer is not None:
                 return answer
         return None
@@ -152,8 +154,8 @@ async def _understand(frame: Frame, on_progress: OnProgress) -> Result | Failure
     kind, payload = frame
     if kind == Kind.RESULT:
         if len(payload) > _LONGEST_RESULT:
-            text = f"what the run reports, its metrics above all, has {len(payload)} bytes; {_LONGEST_RESULT} are allowed"
-            return Failure("TOO_LARGE", f"{text}: write it to the output instead", "")
+            text = f"the run's report (mostly metrics) has {len(payload)} bytes; at most {_LONGEST_RESULT} are allowed"
+            return Failure("TOO_LARGE", f"{text}; write large values to the output instead", "")
         return await asyncio.to_thread(Result.FromString, payload)
     if kind == Kind.FAILURE:
         return await asyncio.to_thread(Failure.unpack, payload)

@@ -32,20 +32,20 @@ def check_output(table: pl.DataFrame, schema: Mapping[str, Any]) -> None:
         SchemaMismatch: naming every column that is absent, of another type, or not known.
     """
     if problems := list(_column_problems(table.schema, schema)):
-        raise SchemaMismatch(f"the table is not what `output_schema` says: {'; '.join(problems)}")
+        raise SchemaMismatch(f"the table does not match `output_schema`: {'; '.join(problems)}")
 
 
 def _column_problems(columns: Mapping[str, pl.DataType], schema: Mapping[str, Any]) -> Iterator[str]:
     properties = schema.get("properties", {})
     for name in schema.get("required", ()):
         if name not in columns:
-            yield f"there is no column {name!r}, only {', '.join(map(repr, columns)) or 'none at all'}"
+            yield f"column {name!r} is missing; the columns are {', '.join(map(repr, columns)) or 'none'}"
     for name, kind in columns.items():
         if name in properties:
             if not _fits(kind, properties[name]):
                 yield f"column {name!r} is {say_type(kind)}"
         elif schema.get("additionalProperties") is False and not schema.get("patternProperties"):
-            yield f"column {name!r} is not known"
+            yield f"column {name!r} is not in the schema"
 
 
 def _fits(kind: pl.DataType, described: Mapping[str, Any] | bool) -> bool:

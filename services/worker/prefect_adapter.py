@@ -106,7 +106,9 @@ class WorkPool:
         """
         deployment_id = flow_run.deployment_id
         if deployment_id is None:
-            raise FlowRunUnusableError("The flow run was not started: it has no deployment, or lost it.")
+            raise FlowRunUnusableError(
+                "The flow run was not started: it has no deployment. Start runs with `optaic run submit`."
+            )
         if deployment_id not in self._entrypoints:
             try:
                 deployment = await self._client.read_deployment(deployment_id)
@@ -116,7 +118,7 @@ class WorkPool:
                 ) from None
             if not deployment.entrypoint:
                 raise FlowRunUnusableError(
-                    f"The flow run was not started: its deployment {deployment.name} names no entrypoint."
+                    f"The flow run was not started: its deployment {deployment.name} has no entrypoint."
                 )
             self._entrypoints[deployment_id] = deployment.entrypoint
         return self._entrypoints[deployment_id]

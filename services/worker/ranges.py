@@ -73,11 +73,11 @@ def _check_emptied(base: pl.DataFrame | None, dates: DateRange, *, allow_deletio
     where = f"from {dates.start or 'the start'} to {dates.end or 'the end'}"
     count = count_inside(base, dates)
     if count == 0:
-        raise NoDataInRange(f"there is no row {where}")
+        raise NoDataInRange(f"there are no rows {where}")
     if not allow_deletion:
         raise NoDataInRange(
-            f"there is no row {where}, where the version before has {count}; nothing was written. If they are really "
-            "gone, submit the run with allow_deletion and a reason"
+            f"there are no rows {where}, but the previous version has {count}; nothing was written. If these rows no "
+            "longer exist at the source, submit the run with allow_deletion and a reason"
         )
 
 
@@ -124,8 +124,8 @@ def _widen(base: pl.DataFrame, part: pl.DataFrame) -> pl.DataFrame:
         floats = to_exact_floats(base[column.name])
         if floats is None:
             raise SchemaMismatch(
-                f"column {column.name!r} is {say_type(column.dtype)} in the range, and holds whole numbers outside it that "
-                f"{say_type(column.dtype)} does not keep; refresh without a range"
+                f"column {column.name!r} is {say_type(column.dtype)} in the range, but whole numbers outside the range "
+                f"would change as {say_type(column.dtype)}; refresh without a range"
             )
         widened.append(floats)
     return base.with_columns(widened)
@@ -140,7 +140,7 @@ def _conform(part: pl.DataFrame, base: pl.DataFrame, dates: DateRange) -> pl.Dat
     if missing := [name for name in base.columns if name not in part.columns]:
         raise SchemaMismatch(
             f"the rows from {dates.start or 'the start'} to {dates.end or 'the end'} have no column "
-            f"{', '.join(missing)}, which the others have; refresh without a range"
+            f"{', '.join(missing)}, which the other rows have; refresh without a range"
         )
     columns = []
     for column in part.iter_columns():

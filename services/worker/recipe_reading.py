@@ -46,7 +46,7 @@ def list_version_ids(instances: Sequence[instance_pb2.Instance]) -> list[str]:
         for component in (dataset.pipeline, dataset.store, dataset.accessor):
             if not component.definition_version_id:
                 raise PluginError(
-                    f"{instance.name}: component {component.definition_name or '?'} is pinned to no version",
+                    f"{instance.name}: component {component.definition_name or '?'} has no pinned version",
                     type="ComponentUnpinned",
                 )
             found[component.definition_version_id] = None
@@ -86,7 +86,7 @@ def make_recipe(
     flow = enum_word(flow_pb2.FlowKind, run.flow_kind)
     if flow not in COMPUTED_FLOWS or flow not in FLOWS.get(instance.WhichOneof("spec") or "", ()):
         raise PluginError(
-            f"this worker does not execute the flow {flow} of {instance.name}", type="UnsupportedFlow"
+            f"this worker cannot execute the flow {flow} of {instance.name}", type="UnsupportedFlow"
         )
     dataset = find_dataset(instance)
     if dataset is None:  # the one other kind with a flow that is computed
@@ -234,9 +234,9 @@ def _read_inputs(
         name = named.get((pinned.role, pinned.instance_id), "") or pinned.instance_name or upstream.name
         dataset = find_dataset(upstream)
         if not pinned.physical_version:
-            raise MissingInput(f"{name} ({pinned.role}) has no output to read")
+            raise MissingInput(f"upstream {name} ({pinned.role}) has no output to read; run it first")
         if dataset is None:
-            raise MissingInput(f"{name} ({pinned.role}) is neither a dataset nor a signal")
+            raise MissingInput(f"upstream {name} ({pinned.role}) must be a dataset or a signal")
         pipeline, store, accessor = _read_components(dataset, versions)
         data = StoredData(store, accessor, pinned.uri, pinned.physical_version, dataset.timezone or UTC)
         inputs.append(
@@ -258,7 +258,7 @@ def _make_backtest(instance: instance_pb2.Instance, inputs: Sequence[Input]) -> 
     wanted = (spec.signals.primary, *spec.signals.secondary)
     by_id = {found.instance_id: found for found in inputs}
     if missing := [signal for signal in wanted if signal not in by_id]:
-        raise MissingInput(f"no pinned version of the signals {', '.join(missing)}")
+        raise MissingInput(f"the run has no pinned version of the signals {', '.join(missing)}")
     universe = [entity for entity in spec.assets.universe if entity not in by_id]
     others = [found for found in inputs if found.instance_id not in wanted]
     # The id of a dataset in the universe, or the role `prices`; else there must be just one candidate.
@@ -268,7 +268,7 @@ def _make_backtest(instance: instance_pb2.Instance, inputs: Sequence[Input]) -> 
         or others
     )
     if len({found.instance_id for found in prices}) != 1:
-        raise MissingInput(f"a backtest reads one dataset of prices, and {len(prices)} are given")
+        raise MissingInput(f"a backtest needs exactly one dataset of prices, not {len(prices)}")
     settings = to_mapping(spec)
     settings.setdefault("assets", {})["universe"] = universe
     return BacktestRecipe(

@@ -58,13 +58,13 @@ def prepare_folder(folder: Path) -> None:
         mode = stat.S_IMODE(found.st_mode)
         raise _refuse(
             folder,
-            f"may be written by others, its mode is {mode:04o}",
-            f"see what is in it and chmod 0700 {folder}",
+            f"is writable for other users (mode {mode:04o})",
+            f"inspect it and run chmod 0700 {folder}",
         )
 
 
 def _refuse(folder: Path, what: str, way: str) -> OutputFolderRefusedError:
-    text = f"OPTAIC_RUN_OUTPUT_FOLDER: {folder} {what}, so that what runs print is not safe there; {way}, or set another folder"
+    text = f"OPTAIC_RUN_OUTPUT_FOLDER: {folder} {what}, so the output of runs is not safe there; {way}, or set another folder"
     return OutputFolderRefusedError(text)
 
 

@@ -25,7 +25,7 @@ _PARAMETERS: Mapping[str, tuple[Callable[[str], bool], str]] = {
     "run_id": (lambda text: not text or is_id(text), "the id of a run, or left out"),
 }
 _OPTIONAL = {"run_id": ""}
-_WHAT_TO_DO = "Leave the parameters of a flow run as its deployment gives them, or start runs by `optaic run submit` instead."
+_WHAT_TO_DO = "Keep the parameters that the deployment gives, or start runs with `optaic run submit`."
 
 
 class TicketInvalidError(ValueError):
@@ -54,12 +54,14 @@ class Ticket:
             TicketInvalidError: naming all that is wrong with the parameters.
         """
         given = {**_OPTIONAL, **parameters}
-        problems = [f"{name!r} is no parameter of this flow" for name in sorted(given.keys() - _PARAMETERS)]
+        problems = [
+            f"{name!r} is not a parameter of this flow" for name in sorted(given.keys() - _PARAMETERS)
+        ]
         for name, (is_right, meaning) in _PARAMETERS.items():
             if name not in given:
-                problems.append(f"{name} is missing, {meaning}")
+                problems.append(f"{name} is missing; it must be {meaning}")
             elif not (isinstance(value := given[name], str) and is_right(value)):
-                problems.append(f"{name} is {_show(value)}, and has to be {meaning}")
+                problems.append(f"{name} is {_show(value)}, but must be {meaning}")
         if problems:
             raise TicketInvalidError(f"The run was not started: {'; '.join(problems)}. {_WHAT_TO_DO}")
         return cls(

@@ -67,7 +67,7 @@ async def test_a_query_ends_in_a_comment_and_values_out_of_range_are_named(
         run = await refresh(client, beyond)
         assert run.error.type == "OutOfRange"
         assert "column 'valid_to'" in run.error.message
-        with pytest.raises(errors.NotFoundError, match="has not got an output yet"):
+        with pytest.raises(errors.NotFoundError, match="has no output yet"):
             await client.data.read(beyond)
 
 

@@ -118,6 +118,6 @@ async def test_a_new_column_of_a_database_reaches_readers_and_one_that_goes_is_r
         change("alter table px drop column close", "insert into px values ('2024-01-04', 'A', 0.1, 6)")
         failed = await refresh(client, prices)
         assert failed.error.type == "SchemaMismatch"
-        assert "column 'close' (Float64) is gone" in failed.error.message
+        assert "column 'close' (Float64) no longer exists" in failed.error.message
         await completed(client, prices, mode="full")
         assert (await client.data.read(prices)).columns == ["date", "entity", "dividend", "volume"]

@@ -48,7 +48,7 @@ def build_panel(prices: pl.DataFrame, signals: Sequence[pl.DataFrame], settings:
     wanted = [*entities, *([] if settings.benchmark == EQUAL_WEIGHT else [settings.benchmark])]
     if unknown := sorted(set(wanted) - set(known)):
         raise UnknownEntity(
-            f"prices hold no {', '.join(unknown)} (they hold {', '.join(known[:30]) or 'nothing'})"
+            f"prices have no {', '.join(unknown)} (they have {', '.join(known[:30]) or 'nothing'})"
         )
     grid = _pivot(closes, entities, "close").drop_nulls().sort(DATE)
     chosen = _cut(grid, settings)
@@ -96,12 +96,12 @@ def _clean(table: pl.DataFrame, column: str, name: str) -> pl.DataFrame:
     """Rows with a finite value, `date` as Date, each key once."""
     for needed in (*KEYS, column):
         if needed not in table.columns:
-            raise SchemaMismatch(f"{name}: no column {needed!r} (there are {', '.join(table.columns)})")
+            raise SchemaMismatch(f"{name}: no column {needed!r} (the columns are {', '.join(table.columns)})")
     value = pl.col(column).cast(pl.Float64)
     days = take_days(table[DATE], zone_of(table[DATE]))
     rows = table.select(days, ENTITY, value).filter(pl.col(column).is_finite())
     if rows.select(pl.struct(KEYS).is_duplicated().any()).item():
-        raise SchemaMismatch(f"{name}: several rows for one date and entity")
+        raise SchemaMismatch(f"{name}: several rows for one date and entity; give it one")
     return rows
 
 
@@ -118,7 +118,7 @@ def _cut(grid: pl.DataFrame, settings: BacktestSettings) -> pl.DataFrame:
     if settings.end is not None:
         grid = grid.filter(pl.col(DATE) <= pl.lit(settings.end))
     if (grid.select(pl.exclude(DATE)) <= 0.0).select(pl.any_horizontal(pl.all())).to_series().any():
-        raise SchemaMismatch("prices: a close in the range is not positive")
+        raise SchemaMismatch("prices: a close in the range is not positive; correct the prices")
     return grid
 
 

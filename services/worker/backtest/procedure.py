@@ -80,7 +80,8 @@ def simulate(panel: Panel, settings: BacktestSettings) -> Path:
         scale = (execution.nav - execution.costs) / execution.nav
         if scale <= 0.0:
             raise PluginError(
-                f"costs on {panel.dates[session]} use up all capital", type="CostsExceedCapital"
+                f"the costs on {panel.dates[session]} consume all capital; raise the initial capital or lower the costs",
+                type="CostsExceedCapital",
             )
         shares[session:] = weights * execution.nav * scale / panel.closes[session]
         cash[session:] = (1.0 - weights.sum()) * execution.nav * scale

@@ -20,8 +20,8 @@ from worker.builtin.typed.refusals import misfit_error, shorten
 
 _GIVEN = "Correct the file, name the value in `null_values`, or give the column another type in `types`."
 _HELD = (
-    "Its type is held since an earlier refresh. Correct the file, name the value in `null_values`, give `types`, or "
-    "refresh with mode FULL and the parameter repin_types to have it judged anew."
+    "An earlier refresh has pinned its type. Correct the file, name the value in `null_values`, give `types`, or "
+    "refresh with mode FULL and the parameter repin_types to determine the type again."
 )
 
 
@@ -60,13 +60,15 @@ def _read_marks(config: Config) -> NumberFormat:
         value = default if value is None else value
         if not isinstance(value, str) or len(value) > 1 or (value and (value.isalnum() or value in "+-\n\r")):
             raise InvalidConfig(
-                f"{name}: must be one character that is no digit, letter or sign, not {say_value(value)}"
+                f"{name}: must be one character that is not a digit, letter or sign, not {say_value(value)}"
             )
         marks[name] = value
     if not marks["decimal"]:
         raise InvalidConfig("decimal: must be one character")
     if marks["decimal"] == marks["thousands"]:
-        raise InvalidConfig(f"thousands: {marks['thousands']!r} is the decimal mark")
+        raise InvalidConfig(
+            f"thousands: {marks['thousands']!r} is the decimal mark as well; use another character"
+        )
     return NumberFormat(**marks, is_given="decimal" in config)
 
 
@@ -154,7 +156,7 @@ def type_columns(
 def _check_names(rules: ColumnTypes, names: Sequence[str]) -> None:
     if unknown := sorted(rules.stated - set(names)):
         raise InvalidConfig(
-            f"types.{unknown[0]}: the table has no column {unknown[0]!r}, only {', '.join(map(repr, names))}"
+            f"types.{unknown[0]}: the table has no column {unknown[0]!r}; its columns are {', '.join(map(repr, names))}"
         )
 
 

@@ -43,20 +43,22 @@ class CsvFormat:
         try:
             found = codecs.lookup(encoding)
         except (LookupError, ValueError):
-            raise InvalidConfig(f"encoding: {encoding!r} is not known") from None
+            raise InvalidConfig(
+                f"encoding: {encoding!r} is unknown; use a name that Python knows, such as utf-8"
+            ) from None
         if not getattr(found, "_is_text_encoding", True):
-            raise InvalidConfig(f"encoding: {encoding!r} is no encoding of texts")
+            raise InvalidConfig(f"encoding: {encoding!r} is not a text encoding; use one such as utf-8")
         skips = config.get("skip_blank_lines", True)
         if not isinstance(skips, bool):
             raise InvalidConfig(f"skip_blank_lines: must be true or false, not {say_value(skips)}")
         if "delimiter" in config and "separator" in config:
-            raise InvalidConfig("separator: is the former name of `delimiter`; give one of them")
+            raise InvalidConfig("separator: is the former name of `delimiter`; set only one of them")
         delimiter = _read_mark(config, "delimiter", _read_mark(config, "separator", ","))
         quote = _read_mark(config, "quote", '"')
         if not delimiter:
             raise InvalidConfig("delimiter: must be one character")
         if delimiter == quote:
-            raise InvalidConfig(f"quote: {quote!r} is the delimiter")
+            raise InvalidConfig(f"quote: {quote!r} is the delimiter as well; use another character")
         # A mark of the byte order is no part of the first column's name.
         name = "utf-8-sig" if found.name == "utf-8" else encoding
         return CsvFormat(delimiter, quote, name, skips)
@@ -105,7 +107,7 @@ def read_csv_text(content: bytes, form: CsvFormat, wanted: Mapping[str, str], so
     if missing := [name for name in names.values() if name not in header]:
         raise SchemaMismatch(f"{source} has no column {', '.join(missing)} (it has {', '.join(header)})")
     if repeated := sorted({name for name in names.values() if header.count(name) > 1}):
-        raise SchemaMismatch(f"{source} has several columns called {', '.join(map(repr, repeated))}")
+        raise SchemaMismatch(f"{source} has several columns named {', '.join(map(repr, repeated))}")
     check_source_names(list(names))
     indices = [header.index(name) for name in names.values()]
     parts = []
@@ -147,7 +149,7 @@ class _Reader:
             self._row += 1
             if not _is_blank(rows[0]):
                 return rows[0]
-        raise UnparsableData(f"{self._source} is empty: it has no line with the columns' names")
+        raise UnparsableData(f"{self._source} is empty; it needs a line with the names of the columns")
 
     def batches(self, width: int) -> Iterator[Sequence[Sequence[str]]]:
         """What follows the header, blank lines left out or as rows without values.
@@ -183,7 +185,7 @@ class _Reader:
             if len(row) != width:
                 at = f"row {self._row}" + ("" if self._row == line else f" (line {line} of the file)")
                 raise UnparsableData(
-                    f"{self._source}: {at} has {len(row)} values, and there are {width} columns; "
+                    f"{self._source}: {at} has {len(row)} values but there are {width} columns; "
                     "check `delimiter` and `quote`"
                 )
             self._note(line, self._row)
@@ -208,7 +210,7 @@ class _Reader:
         except csv.Error as error:
             at = f"row {self._row + len(rows) + 1} (line {self._csv.line_num} of the file)"
             raise UnparsableData(
-                f"{self._source} is no readable csv file: {at}: {error}; check `delimiter` and `quote`"
+                f"{self._source} is not a readable CSV file: {at}: {error}; check `delimiter` and `quote`"
             ) from None
         except UnicodeError:
             raise UnparsableData(self._say_undecodable()) from None
@@ -223,7 +225,7 @@ class _Reader:
         except UnicodeError:  # no byte of it
             pass
         where = f"{self._source}: line {line}" if line else self._source
-        return f"{where} is not written in {encoding.removesuffix('-sig')}; set `encoding`"
+        return f"{where} is not valid {encoding.removesuffix('-sig')}; set `encoding`"
 
 
 def _is_blank(row: Sequence[str]) -> bool:

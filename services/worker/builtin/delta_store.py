@@ -168,4 +168,6 @@ def _commit(content: pl.DataFrame, zones: Zones, change: Change, base_version: i
                 continue  # somebody else created the table
             raise
         return expected
-    raise WriteConflict(f"{uri}: other writers committed first {_ATTEMPTS} times in a row")
+    raise WriteConflict(
+        f"{uri}: other writers committed first {_ATTEMPTS} times in a row; submit the run again"
+    )

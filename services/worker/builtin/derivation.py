@@ -58,7 +58,7 @@ class ExpressionPipeline(Pipeline):
         result = between(result, start, end)
         if result.is_empty():
             raise NoDataInRange(
-                f"the inputs have no row from {start or 'their start'} to {end or 'their end'}"
+                f"the inputs have no rows from {start or 'their start'} to {end or 'their end'}"
             )
         context.progress(1.0, f"{result.height} rows")
         return result
@@ -120,4 +120,4 @@ def _check_keys(table: InputTable, first: InputTable) -> None:
                 f"{key!r} is {say_type(kind)} in {table.name!r} but {say_type(expected)} in {first.name!r}"
             )
     if table.frame.select(pl.struct(KEYS).is_duplicated().any()).item():
-        raise SchemaMismatch(f"input {table.name!r} has several rows for one date and entity")
+        raise SchemaMismatch(f"input {table.name!r} has several rows for one date and entity; give it one")

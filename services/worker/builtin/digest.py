@@ -84,7 +84,9 @@ def _storage_type(name: str, kind: pl.DataType) -> pl.Expr:
         return column
     if kind == pl.Null:
         return column.cast(DEFAULT)
-    raise SchemaMismatch(f"column {name!r} has the type {say_type(kind)}, which this store does not keep")
+    raise SchemaMismatch(
+        f"column {name!r} has the type {say_type(kind)}, which this store cannot keep; convert it"
+    )
 
 
 def _name_type(kind: pl.DataType) -> str:

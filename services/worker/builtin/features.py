@@ -42,11 +42,11 @@ def read_features(config: Config) -> tuple[Feature, ...]:
     """`features`: a list of `{name, expression, transforms}`, each name once."""
     given = config.get("features")
     if not isinstance(given, list | tuple) or not given:
-        raise InvalidConfig("features: must be a list that is not empty")
+        raise InvalidConfig("features: must be a list with at least one item")
     features = tuple(_read_feature(item, f"features[{position}]") for position, item in enumerate(given))
     names = [feature.name for feature in features]
     if len(set(names)) < len(names) or set(names) & set(KEYS):
-        raise InvalidConfig("features: each name once, and neither date nor entity")
+        raise InvalidConfig("features: each name must occur once, and must not be date or entity")
     return features
 
 

@@ -20,7 +20,7 @@ class FieldAccessor(Accessor):
         self._field = read_text(self.config, "field")
         self._output = read_text(self.config, "output", self._field)
         if self._output in KEYS and self._output != self._field:
-            raise InvalidConfig(f"output: {self._output!r} is a key's name")
+            raise InvalidConfig(f"output: {self._output!r} is the name of a key; choose another name")
 
     def read(
         self,
@@ -36,7 +36,7 @@ class FieldAccessor(Accessor):
         """`date, entity` as far as there are, and the field."""
         table = store.read(uri, physical_version)
         if self._field not in table.columns:
-            raise SchemaMismatch(f"no column {self._field} (there are {', '.join(table.columns)})")
+            raise SchemaMismatch(f"no column {self._field} (the columns are {', '.join(table.columns)})")
         keys = [pl.col(key) for key in KEYS if key in table.columns and key != self._field]
         one = table.select(*keys, pl.col(self._field).alias(self._output))
         return select_rows(one, columns=columns, entities=entities, start=start, end=end)

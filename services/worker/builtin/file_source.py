@@ -61,7 +61,7 @@ class FilePipeline(Pipeline):
         try:
             table = read(content, context, mapping, dates, url)
         except pl.exceptions.PolarsError as error:
-            raise UnparsableData(f"{url} is no readable {file_format} file: {say_error(error)}") from error
+            raise UnparsableData(f"{url} is not a readable {file_format} file: {say_error(error)}") from error
         date_format = config.get("date_format")
         formats = read_section(config, "date_format") if isinstance(date_format, Mapping) else {}
         texts = {name: str(text) for name, text in formats.items()}
@@ -109,10 +109,10 @@ class FilePipeline(Pipeline):
             if held == pl.String() != kind and name not in context.held.empty:
                 why = (
                     why
-                    or f"it was text before, and is {say_type(kind)} now; refresh in full (mode FULL) to take it so"
+                    or f"it was text before and is {say_type(kind)} now; refresh in mode FULL to accept the new type"
                 )
             if why and held is not None and held.is_numeric():
-                altered[name] = f"{why}; refresh in full (mode FULL) to keep the texts"
+                altered[name] = f"{why}; refresh in mode FULL to keep the texts"
             elif why:
                 guessed = guessed.with_columns(texts[name])
                 kept[name] = why
@@ -134,7 +134,7 @@ def choose_parquet(
 def _choose_format(config: Config, url: str) -> str:
     ending = next((name for suffix, name in _SUFFIXES.items() if url.lower().endswith(suffix)), "")
     if not ending and not config.get("format"):
-        raise InvalidConfig(f"format: say parquet or csv; the ending of {url} does not")
+        raise InvalidConfig(f"format: the ending of {url} does not show the format; set it to parquet or csv")
     return read_choice(config, "format", ("parquet", "csv"), ending)
 
 
@@ -149,7 +149,7 @@ def _fetch(url: str, options: Config) -> bytes:
         with fsspec.open(address, "rb", **filled) as stream:
             content: bytes = stream.read()
     except FileNotFoundError:
-        raise SourceNotFound(f"there is no file {url}") from None
+        raise SourceNotFound(f"the file {url} does not exist") from None
     except (ImportError, ValueError) as error:
         raise InvalidConfig(f"url: {secrets.redact(error)}") from None
     except Exception as error:  # noqa: BLE001 - each protocol's library has errors of its own

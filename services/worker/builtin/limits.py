@@ -24,7 +24,7 @@ def check_values(table: pl.DataFrame) -> None:
         if wrong.len():
             row = wrong[0]
             raise OutOfRange(
-                f"column {column.name!r}: {wrong.len()} whole numbers lie outside of -2^63 to 2^63 - 1, for example "
+                f"column {column.name!r}: {wrong.len()} whole numbers are outside -2^63 to 2^63 - 1, for example "
                 f"{column[row]} in row {row + 1}"
             )
 

@@ -70,7 +70,7 @@ class ScikitModule(MLModule):
         wanted = target.cast(pl.Float64)
         usable = self._usable(values) & wanted.is_finite().fill_null(value=False).to_numpy()
         if usable.sum() < _FEWEST:
-            raise NoDataInRange(f"only {usable.sum()} of {len(usable)} rows have target and features")
+            raise NoDataInRange(f"only {usable.sum()} of {len(usable)} rows have a target and all features")
         self._learn(values[usable], self._labels(wanted.filter(pl.Series(usable))))
         self._is_fitted = True
 
@@ -102,7 +102,9 @@ class ScikitModule(MLModule):
     def _read(self, features: pl.DataFrame) -> Any:
         names = [feature.name for feature in self._features]
         if missing := [name for name in names if name not in features.columns]:
-            raise SchemaMismatch(f"no feature {', '.join(missing)} (there are {', '.join(features.columns)})")
+            raise SchemaMismatch(
+                f"no feature {', '.join(missing)} (the features are {', '.join(features.columns)})"
+            )
         values = features.select(pl.col(name).cast(pl.Float64) for name in names).to_numpy()
         return np.where(np.isfinite(values), values, np.nan)
 
@@ -162,7 +164,9 @@ class LogisticModule(ScikitModule):
 
     def _learn(self, values: Any, labels: Any) -> None:
         if labels.all() or not labels.any():
-            raise NoDataInRange("the target is never on the other side of the threshold")
+            raise NoDataInRange(
+                "the target is on one side of the threshold in every row; change the threshold"
+            )
         super()._learn(values, labels)
 
     def _say(self, values: Any) -> tuple[Any, Any]:

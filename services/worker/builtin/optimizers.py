@@ -64,7 +64,7 @@ class SkfolioOptimizer(Optimizer):
         """The chosen entities' weights."""
         if unknown := sorted(set(self.constraints) - set(self.constraints_known)):
             known = ", ".join(self.constraints_known) or "none"
-            raise InvalidConfig(f"constraints: {', '.join(unknown)} not known, only {known}")
+            raise InvalidConfig(f"constraints: {', '.join(unknown)} are unknown; the constraints are {known}")
         chosen = self._choose(scores)
         low, high = self._limits()
         if low * len(chosen) > 1.0 + 1e-9 or high * len(chosen) < 1.0 - 1e-9:
@@ -94,7 +94,7 @@ class SkfolioOptimizer(Optimizer):
 
     def _past(self, returns: pl.DataFrame, chosen: Sequence[str]) -> Any:
         if missing := [name for name in chosen if name not in returns.columns]:
-            raise SchemaMismatch(f"no returns of {', '.join(missing)}")
+            raise SchemaMismatch(f"no returns for {', '.join(missing)}")
         lookback = read_whole(self.config, "lookback", 252, minimum=_FEWEST_RETURNS, maximum=100_000)
         table = returns.sort(DATE).tail(lookback).select(pl.col(name).cast(pl.Float64) for name in chosen)
         past = table.drop_nulls().to_numpy()
@@ -107,7 +107,7 @@ class SkfolioOptimizer(Optimizer):
         low = read_number(self.constraints, "min_weight", 0.0, minimum=-1.0, maximum=1.0)
         high = read_number(self.constraints, "max_weight", 1.0, minimum=-1.0, maximum=1.0)
         if low > high:
-            raise InvalidConfig("constraints.min_weight: is above max_weight")
+            raise InvalidConfig("constraints.min_weight: must not be above max_weight")
         return low, high
 
     def _solve(self, scores: Sequence[float], past: Any) -> Any:
@@ -167,7 +167,7 @@ class RiskBudgetingOptimizer(SkfolioOptimizer):
         del scores, returns
         low, high = self._limits()
         if low < 0:
-            raise InvalidConfig("constraints.min_weight: risk budgets know no shorts")
+            raise InvalidConfig("constraints.min_weight: must not be negative; risk budgeting has no short positions")
         return RiskBudgeting(risk_measure=_read_risk_measure(self.config), min_weights=low, max_weights=high)
 
 
@@ -178,7 +178,7 @@ class HierarchicalRiskParityOptimizer(SkfolioOptimizer):
         del scores, returns
         low, high = self._limits()
         if low < 0:
-            raise InvalidConfig("constraints.min_weight: the hierarchy knows no shorts")
+            raise InvalidConfig("constraints.min_weight: must not be negative; hierarchical risk parity has no short positions")
         return HierarchicalRiskParity(
             risk_measure=_read_risk_measure(self.config), min_weights=low, max_weights=high
         )
@@ -201,7 +201,7 @@ def returns_of(prices: pl.DataFrame, column: str = "close") -> pl.DataFrame:
         SchemaMismatch: a column is missing.
     """
     if missing := [name for name in (*KEYS, column) if name not in prices.columns]:
-        raise SchemaMismatch(f"no column {', '.join(missing)} (there are {', '.join(prices.columns)})")
+        raise SchemaMismatch(f"no column {', '.join(missing)} (the columns are {', '.join(prices.columns)})")
     wide = prices.pivot(on=ENTITY, index=DATE, values=column).sort(DATE)
     closes = pl.exclude(DATE).cast(pl.Float64)
     return wide.select(DATE, closes / closes.shift(1) - 1.0).slice(1)

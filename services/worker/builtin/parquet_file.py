@@ -87,6 +87,6 @@ def _show_days(column: pa.ChunkedArray, name: str, source: str) -> pl.Series:
 
 def _refuse(column: pa.ChunkedArray, name: str, source: str) -> SchemaMismatch:
     return SchemaMismatch(
-        f"{source}: column {name!r} has the zone {column.type.tz!r}, which is none of the calendar's: write it with one "
-        "like Asia/Kathmandu, or name the column in `dates` where only its days are wanted"
+        f"{source}: column {name!r} has the zone {column.type.tz!r}, which is not an IANA zone; write the file with "
+        "one like Asia/Kathmandu, or name the column in `dates` if only its days are needed"
     )

@@ -77,7 +77,7 @@ class ParquetStore(Store):
         folder, manifest = _open(uri, physical_version)
         table = folder.read_data(str(manifest["file"]))
         if table.height != manifest["row_count"]:
-            raise VersionNotFound(f"version {physical_version} of {uri} is damaged: rows are missing")
+            raise VersionNotFound(f"version {physical_version} of {uri} is damaged; rows are missing")
         table = to_zones(table, manifest.get("zones", {}), self.timezone)
         return table.sort([key for key in self._keys if key in table.columns])
 

@@ -39,10 +39,14 @@ class PointInTimeAccessor(Accessor):
         """One row per key, sorted by key."""
         table = store.read(uri, physical_version)
         if missing := sorted({self._knowledge, *self._keys} - set(table.columns)):
-            raise SchemaMismatch(f"no column {', '.join(missing)} (there are {', '.join(table.columns)})")
+            raise SchemaMismatch(
+                f"no column {', '.join(missing)} (the columns are {', '.join(table.columns)})"
+            )
         since = table[self._knowledge]
         if not is_dated(since.dtype) or since.null_count():
-            raise SchemaMismatch(f"{self._knowledge!r} must say for each row when it became known, as a date")
+            raise SchemaMismatch(
+                f"{self._knowledge!r} must have a date in each row: when the row became known"
+            )
         known = table
         if self._as_of is not None:
             known = table.filter(take_days(since, zone_of(since)) <= self._as_of)

@@ -27,7 +27,7 @@ def remove_tree(uri: str) -> None:
     path = Path(place)
     if path.is_symlink():
         raise CannotRemove(
-            f"{path} is a link to {path.resolve()}: what is there is not removed; do so by hand"
+            f"{path} is a link to {path.resolve()}; OptAIC does not remove its target, remove it by hand"
         )
     for attempt in range(_ATTEMPTS):
         if not path.exists():

@@ -52,7 +52,9 @@ class SignalContract:
             if self.neutral_value is None:
                 raise InvalidConfig("the NaN policy 'neutral' needs a neutral value")
             if not low <= self.neutral_value <= high:
-                raise InvalidConfig(f"the neutral value {self.neutral_value:g} is outside the bounds")
+                raise InvalidConfig(
+                    f"the neutral value {self.neutral_value:g} is outside the signal's bounds"
+                )
 
     @property
     def _bounds(self) -> tuple[float, float]:
@@ -116,11 +118,11 @@ def _check_schema(table: pl.DataFrame, contract: SignalContract) -> None:
             raise SchemaMismatch(f"signal has no column {column!r} (it has {', '.join(table.columns)})")
     kind = table.schema[contract.value_column]
     if not (kind.is_numeric() or kind == pl.Null):
-        raise SchemaMismatch(f"signal column {contract.value_column!r} is not numeric but {say_type(kind)}")
+        raise SchemaMismatch(f"signal column {contract.value_column!r} is {say_type(kind)}, not numeric")
     index = list(contract.index_columns)
     for column in index:
         if table[column].null_count():
-            raise SchemaMismatch(f"signal column {column!r} belongs to the index and has nulls")
+            raise SchemaMismatch(f"signal column {column!r} is an index column and has nulls")
     if index and table.height and table.select(pl.struct(index).is_duplicated().any()).item():
         raise SchemaMismatch(f"signal has several rows for one {', '.join(index)}")
 

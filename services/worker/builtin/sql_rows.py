@@ -90,7 +90,7 @@ def make_table(
     for name in table.columns:  # as SQLite calls the second column of a name in a query
         first, _, number = name.rpartition(":")
         if number.isdigit() and first in table.columns:
-            renamed[name] = f"another column of the query is called {first!r}, too"
+            renamed[name] = f"another column of the query has the name {first!r}"
     return Fetched(table, {table.columns[place]: found for place, found in mixtures.items()}, renamed)
 
 
@@ -141,7 +141,7 @@ def _check_whole(name: str, column: Sequence[Any], source: str) -> None:
     for row, value in enumerate(column, 1):
         if type(value) is int and not -_WIDEST <= value < _WIDEST:
             raise OutOfRange(
-                f"{source}: column {name!r}: {_show(value)} in row {row} has more than 64 bits; cast it to a text in a query"
+                f"{source}: column {name!r}: {_show(value)} in row {row} has more than 64 bits; cast the column to text in a query"
             )
 
 
@@ -154,15 +154,15 @@ def _check_decimals(name: str, column: Sequence[Any], source: str) -> None:
         value = Decimal(given)
         if not value.is_finite():
             raise UnparsableData(
-                f"{source}: column {name!r}: {value} in row {row} is no decimal number; cast the column to a float, or it "
-                "to null, in a query"
+                f"{source}: column {name!r}: {value} in row {row} is not a decimal number; cast the column to a "
+                "float, or this value to null, in a query"
             )
         before = max(before, value.adjusted() + 1)
         after = max(after, -int(value.as_tuple().exponent))
         if before + after > _DIGITS:
             raise OutOfRange(
                 f"{source}: column {name!r}: with {_show(value)} in row {row} it needs more than {_DIGITS} digits; cast it "
-                "to a text or a float in a query"
+                "to text or a float in a query"
             )
 
 

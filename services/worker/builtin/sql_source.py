@@ -75,8 +75,8 @@ class SqlPipeline(Pipeline):
         if cursor:
             check_columns([cursor], table.columns, source)
             if kept in dates and _is_written(table[cursor]) and not _SORTED.fullmatch(date_format):
-                text = f"{cursor!r} holds dates as {date_format}, which do not sort as dates do"
-                raise InvalidConfig(f"cursor: {text}; take a column that grows, or none")
+                text = f"{cursor!r} contains dates in the format {date_format}, and such texts do not sort in the order of the dates"
+                raise InvalidConfig(f"cursor: {text}; use a column whose values grow, or set no cursor")
         # A database gives instants in the zone of its session, which says nothing of them.
         table = choose(to_zones(table, {}, context.timezone), mapping, source)
         _say_names(fetched, mapping, context)
@@ -129,7 +129,7 @@ def _say_names(fetched: Fetched, mapping: Mapping[str, str], context: PipelineCo
 def say_types(table: pl.DataFrame, mixtures: Mapping[str, Mixture], context: PipelineContext) -> None:
     """Which columns became texts because their values were of several types; whole numbers among others are the same."""
     said = {
-        name: f"{mixture.said}; all are texts now"
+        name: f"{mixture.said}; all values are texts now"
         for name, mixture in mixtures.items()
         if table.schema[name] == pl.String()
     }
@@ -148,9 +148,11 @@ def _say_unseen(again: pl.DataFrame, table: pl.DataFrame, keys: Sequence[str]) -
     present = table.select(pl.col(name).cast(again.schema[name], strict=False) for name in keys)
     gone = again.join(present, on=list(keys), how="anti").height
     found = (
-        f"{gone} rows under the last cursor are gone at the source, and kept; the others are " if gone else ""
+        f"{gone} rows up to the last cursor no longer exist at the source, and are kept; other deletions are "
+        if gone
+        else ""
     )
-    return f"{found}not looked for: a refresh with a cursor reads what came after it; mode FULL deletes what is gone"
+    return f"{found}not detected: a refresh with a cursor reads only newer rows; mode FULL deletes the rows that no longer exist"
 
 
 def _name_of_cursor(cursor: str, mapping: Mapping[str, str], dates: Sequence[str]) -> str:
@@ -160,7 +162,7 @@ def _name_of_cursor(cursor: str, mapping: Mapping[str, str], dates: Sequence[str
     names = [name for name, source in mapping.items() if source == cursor]
     if not names:
         raise InvalidConfig(
-            f"columns: must keep the cursor {cursor!r}, or the next refresh cannot go on from it"
+            f"columns: must keep the cursor column {cursor!r}; the next refresh continues from it"
         )
     return next((name for name in names if name not in dates), names[0])
 
@@ -239,7 +241,7 @@ def _fetch(config: Config, cursor: str, last: object, date_format: str, source: 
                 raise SourceUnavailable(f"the connection was lost: {_reason(error, secrets)}") from None
             raise InvalidQuery(f"{source}: {_reason(error, secrets)}") from None
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-            raise SchemaMismatch(f"{source}: its columns make no table: {say_error(error)}") from error
+            raise SchemaMismatch(f"{source}: its columns do not form a table: {say_error(error)}") from error
 
 
 def _read_url(config: Config, secrets: Secrets) -> sa.URL:
@@ -250,7 +252,7 @@ def _read_url(config: Config, secrets: Secrets) -> sa.URL:
     url = sa.make_url(text)
     given = [url.password, *(value for name, value in url.query.items() if name.lower() in _PASSWORDS)]
     if any(value and not has_placeholder(str(value)) for value in given):
-        raise InvalidConfig(f"url: a password is given as ${{{PREFIX}...}}, never in clear")
+        raise InvalidConfig(f"url: a password must be a reference like ${{{PREFIX}...}}, not plain text")
 
     def fill(value: str | None) -> str | None:
         return None if value is None else secrets.fill(value, "url")

@@ -33,7 +33,7 @@ def trim(query: str, dialect: str) -> str:
                 )
             begin, end = begin if end else start, start + len(text)
     if not end:
-        raise InvalidQuery("the query: there is nothing but comments; give one SELECT statement")
+        raise InvalidQuery("the query: it has only comments; give one SELECT statement")
     return query[begin:end]
 
 

@@ -105,7 +105,7 @@ def cut(table: pl.DataFrame, dates: DateRange, source: str) -> pl.DataFrame:
     table = between(table, dates.start, dates.end)
     if table.is_empty():
         raise NoDataInRange(
-            f"{source} has no row from {dates.start or 'its start'} to {dates.end or 'its end'}"
+            f"{source} has no rows from {dates.start or 'its start'} to {dates.end or 'its end'}"
         )
     return table
 
@@ -114,14 +114,14 @@ def _to_date(column: pl.Series, date_format: str, source: str) -> pl.Series:
     if column.dtype == pl.Null or is_dated(column.dtype):
         return take_days(column, zone_of(column))
     if not (storage_type(column.dtype) == pl.String() or column.dtype.is_integer()):
-        raise UnparsableData(f"{source}: column {column.name!r} holds no dates but {say_type(column.dtype)}")
+        raise UnparsableData(f"{source}: column {column.name!r} contains {say_type(column.dtype)}, not dates")
     texts = column.cast(pl.String)
     parsed = to_dates(texts, date_format)
     wrong = (parsed.is_null() & texts.is_not_null()).arg_true()
     if wrong.len():
         row = wrong[0]
         raise UnparsableData(
-            f"{source}: {wrong.len()} values of {column.name!r} are no dates like {date_format or ISO}, "
+            f"{source}: {wrong.len()} values of {column.name!r} are not dates like {date_format or ISO}, "
             f"for example {texts[row]!r} in row {row + 1}"
         )
     return parsed

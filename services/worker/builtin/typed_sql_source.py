@@ -39,7 +39,9 @@ class TypedSqlPipeline(SqlPipeline):
         mapping, types = read_mapping(context.config), read_types(context.config)
         cursor = context.config.get("cursor")
         if named := [name for name in types if cursor and mapping.get(name, name) == cursor]:
-            raise InvalidConfig(f"types.{named[0]}: a cursor keeps the type that the source compares it by")
+            raise InvalidConfig(
+                f"types.{named[0]}: must not name the cursor column; it keeps the type that the source sorts by"
+            )
         for name, mixture in mixtures.items():
             if mixture.altered and types.get(name) != pl.String():
                 raise UnparsableData(

@@ -107,7 +107,7 @@ def _definition(value: Any, path: str, problems: list[Violation]) -> DefinitionE
     value = dict(_mapping(value, path, _DEFINITION_KEYS, problems))
     state = value.pop("state", "")
     if state not in ("", *STATES):
-        problems.append(Violation(f"{path}.state", f"is none of {', '.join(STATES)}", "INVALID_VALUE"))
+        problems.append(Violation(f"{path}.state", f"must be one of {', '.join(STATES)}", "INVALID_VALUE"))
         state = ""
     request = PublishDefinitionRequest()
     given = {key: value[key] for key in _DEFINITION_KEYS if key in value}
@@ -131,7 +131,7 @@ def _instance(value: Any, path: str, problems: list[Violation]) -> InstanceEntry
     upstreams = value.pop("upstreams", {})
     if "upstream_refs" in value:
         value.pop("upstream_refs")
-        text = "is not known here: `upstreams` names them by role"
+        text = "is not a field of a document; write `upstreams: {role: name}` instead"
         problems.append(Violation(f"{path}.upstream_refs", text, "UNKNOWN_FIELD"))
     fields.fill(instance, value, path, problems)
     _add_upstreams(instance, upstreams, f"{path}.upstreams", problems)
@@ -141,14 +141,14 @@ def _instance(value: Any, path: str, problems: list[Violation]) -> InstanceEntry
         text = f"must say what it is: {', '.join(OWN_KINDS)}"
         problems.append(Violation(path, text, "REQUIRED"))
     if MANAGER in instance.labels:
-        text = "is set by the document's `manager`"
+        text = "must not be set; OptAIC sets this label from the document's `manager`"
         problems.append(Violation(f"{path}.labels.{MANAGER}", text, "INVALID_VALUE"))
     return InstanceEntry(path, instance)
 
 
 def _add_upstreams(instance: Instance, upstreams: Any, path: str, problems: list[Violation]) -> None:
     if not isinstance(upstreams, Mapping):
-        problems.append(Violation(path, "must map roles to names", "INVALID_VALUE"))
+        problems.append(Violation(path, "must be a mapping of roles to names of instances", "INVALID_VALUE"))
         return
     for role in sorted(upstreams, key=str):
         given = upstreams[role]
@@ -193,7 +193,7 @@ def _mapping(value: Any, path: str, keys: Sequence[str], problems: list[Violatio
         return {}
     for key in value:
         if key not in keys:
-            text = f"is not known here, only {', '.join(keys)}"
+            text = f"is not a known field; the known fields are {', '.join(keys)}"
             problems.append(Violation(f"{path}.{key}", text, "UNKNOWN_FIELD"))
     return {key: value[key] for key in keys if key in value}
 
@@ -210,4 +210,4 @@ def _duplicates(named: Iterable[tuple[tuple[Any, ...], str]]) -> Iterable[Violat
     first: dict[tuple[Any, ...], str] = {}
     for key, path in named:
         if (known := first.setdefault(key, path)) != path and all(key):
-            yield Violation(path, f"is there already: {known}", "DUPLICATE_NAME")
+            yield Violation(path, f"is a duplicate of {known}; remove one of them", "DUPLICATE_NAME")

@@ -26,8 +26,10 @@ REASON = "applied"
 _PATIENCE, _SHORT_PATIENCE = 5.0, 1.0
 _TOO_MUCH = ("REHEARSAL_TOO_LONG", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED")
 _WARNINGS = ("DefinitionDeprecated",)
-_LEFT_OUT = "not checked: judging all before it took too long; try it in a file of its own"
-_NOT_JUDGED = "the plan is too long to be judged before it is made: a refusal can stop it half-way"
+_LEFT_OUT = "not checked: checking the steps before it took too long; put it into a separate file to check it"
+_NOT_JUDGED = (
+    "the plan is too long to check completely before it is applied, so a refusal can stop it half-way"
+)
 
 
 class Done(NamedTuple):
@@ -113,7 +115,7 @@ async def execute(
     left_out = sum(each.is_left_out for each in verdicts)
     unsaid: tuple[str, ...] = () if verdicts else (_NOT_JUDGED,)
     if left_out:
-        unsaid = (f"{_NOT_JUDGED}; of {len(verdicts)} steps the last {left_out} were not judged",)
+        unsaid = (f"{_NOT_JUDGED}; the last {left_out} of {len(verdicts)} steps were not checked",)
     for action in actions:
         try:
             await work.do(action)

@@ -67,13 +67,13 @@ def unsaid(existing: Existing) -> list[str]:
     """Return what is so and no document says."""
     named = sorted(existing.named().items())
     clear = [
-        f"{project}/{name} has a URL with credentials in clear, which no document says: it has {PLACEHOLDER} in their "
-        "place; set such a variable for the worker, under any name that begins so"
+        f"{project}/{name} has a URL with credentials in plain text; the document has {PLACEHOLDER} in their place. "
+        "Set a variable OPTAIC_SECRET_... for the worker and write its name there"
         for (project, name), instance in named
         if any(has_credentials(each.text) for each in texts_of(instance))
     ]
     paused = [
-        f"{project}/{name} is paused, which a file does not say: made of it elsewhere, it runs as scheduled"
+        f"{project}/{name} is paused; a file cannot say so, and an instance created from the file runs on its schedule"
         for (project, name), instance in named
         if instance.state == INSTANCE_STATE_PAUSED
     ]
@@ -83,9 +83,7 @@ def unsaid(existing: Existing) -> list[str]:
         if (dataset := references.dataset_of(instance)) and not dataset.HasField("max_deleted_share")
     ]
     if unjudged:
-        text = (
-            "have no max_deleted_share, being older than it; made of a file elsewhere, they have the default"
-        )
+        text = "have no max_deleted_share because they are older than it; instances created from the file get the default"
         return [*clear, *paused, f"{', '.join(unjudged)} {text}"]
     return [*clear, *paused]
 

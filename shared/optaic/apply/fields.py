@@ -100,11 +100,15 @@ def fill(message: Message, values: Any, path: str, problems: list[Violation]) ->
         where, field = f"{path}.{name}", fields.get(name)
         if field is None:
             known = ", ".join(sorted(fields)) or "nothing"
-            problems.append(Violation(where, f"is not known here, only {known}", "UNKNOWN_FIELD"))
+            problems.append(
+                Violation(where, f"is not a known field; the known fields are {known}", "UNKNOWN_FIELD")
+            )
             continue
         other = oneofs.setdefault(field.containing_oneof.name, name) if field.containing_oneof else name
         if other != name:
-            problems.append(Violation(where, f"excludes {other}", "INVALID_VALUE"))
+            problems.append(
+                Violation(where, f"cannot be set together with {other}; remove one of them", "INVALID_VALUE")
+            )
         elif field.is_repeated and not _is_map(field):
             _fill_list(message, field, value, where, problems)
         elif is_ours(field):
@@ -130,7 +134,7 @@ def _fill_list(
 
 def _set(message: Message, field: FieldDescriptor, value: Any, path: str, problems: list[Violation]) -> None:
     if value is None:
-        problems.append(Violation(path, "has no value; leave it out, or write {}", "INVALID_VALUE"))
+        problems.append(Violation(path, "has no value; remove the field, or write {}", "INVALID_VALUE"))
         return
     scalars = [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, float)]
     if infinite := next((each for each in scalars if not math.isfinite(each)), None):
@@ -144,7 +148,7 @@ def _set(message: Message, field: FieldDescriptor, value: Any, path: str, proble
             inside = inside.removeprefix("[0]")  # the caller gives items one by one
         problems.append(Violation(f"{path}{inside}", error.text, "INVALID_VALUE"))
     except RecursionError:
-        problems.append(Violation(path, "is nested too deep", "INVALID_VALUE"))
+        problems.append(Violation(path, "is nested too deep; remove levels", "INVALID_VALUE"))
 
 
 def plain(message: Message) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def make_plan(
 
 def _refuse_conflicts(conflicts: Sequence[Violation]) -> None:
     if conflicts:
-        text = f"{len(conflicts)} of what the documents say cannot be applied"
+        text = f"{len(conflicts)} entries of the documents cannot be applied"
         raise ConflictError(grpc.StatusCode.ABORTED, "APPLY_CONFLICT", text, conflicts)
 
 
@@ -157,13 +157,13 @@ def _definitions(
                 definition_pb2.DefinitionState.Name(version.state).removeprefix("DEFINITION_STATE_").lower()
             )
             if _content(version) != _content(request.definition_version):
-                text = f"version {number} is published with other content; give it another number"
+                text = f"version {number} is already published with different content; use another version number"
                 path = f"{entry.path}.definition_version"
                 conflicts.append(Violation(path, text, "VERSION_CONFLICT"))
                 continue
         steps = STATES[STATES.index(state) + 1 : STATES.index(entry.state or state) + 1]
         if STATES.index(entry.state or state) < STATES.index(state):
-            text = f"is {state} and cannot become {entry.state} again"
+            text = f"is {state} and cannot become {entry.state}; publish a new version instead"
             conflicts.append(Violation(f"{entry.path}.state", text, "INVALID_STATE"))
         for step in steps:
             move = Action(Verb(_MOVES[step]), "definition", name, f"{entry.path}.state", desired=entry)
@@ -191,7 +191,7 @@ def _instance(
         return [Action(Verb.CREATE, "instance", name, entry.path, project, desired=created)]
     desired, as_is = references.completed(desired, as_is), references.completed(as_is, as_is)
     if (old := as_is.WhichOneof("spec")) != desired.WhichOneof("spec"):
-        text = f"is a {old}; what an instance is cannot change, but a dataset can be promoted to a signal"
+        text = f"is a {old}; the kind of an instance cannot change (`optaic instance promote` makes a dataset a signal)"
         conflicts.append(Violation(entry.path, text, "KIND_CHANGED"))
         return []
     restore_credentials(as_is, desired)  # hidden from us, and the same otherwise
@@ -200,8 +200,8 @@ def _instance(
     is_own = owner == document.manager
     if not is_own and not adopt:
         if mask:
-            who = f"is managed by {owner!r}" if owner else "is managed by nobody"
-            text = f"{who}, and differs in {', '.join(mask)}; --adopt takes it over"
+            who = f"is managed by {owner!r}" if owner else "has no manager"
+            text = f"{who}, and differs in {', '.join(mask)}; pass --adopt to take it over"
             conflicts.append(Violation(entry.path, text, "MANAGED_BY_ANOTHER"))
         return []
     if owner:
@@ -238,7 +238,11 @@ def _pruned(
 def _held(pruned: Mapping[Key, str], instances: Mapping[Key, Instance], known: Known) -> list[Violation]:
     """Return the instances that are to go while others, which stay, read them."""
     return [
-        Violation(pruned[key], f"{key[1]} is to be deleted, and {reader} reads it", "HAS_DEPENDANTS")
+        Violation(
+            pruned[key],
+            f"{key[1]} cannot be deleted because {reader} depends on it; change or remove {reader} first",
+            "HAS_DEPENDANTS",
+        )
         for (project, reader), instance in instances.items()
         if (project, reader) not in pruned
         for key in references.read_keys(project, instance, known)

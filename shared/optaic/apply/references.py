@@ -132,7 +132,7 @@ def named_instance(
             return key[1] if key[0] == project else text
         if is_id(text) and key not in pruned:
             return text
-        why = "is to be deleted" if key in pruned else f"is no instance of project {project!r}"
+        why = "would be deleted by --prune" if key in pruned else f"is not an instance of project {project!r}"
         problems.append(Violation(f"{entry.path}.{where}", f"{text!r} {why}", "UNKNOWN_REFERENCE"))
         return text
 
@@ -258,7 +258,7 @@ def check_definitions(
                 problems.append(Violation(where, "is required", "REQUIRED"))
             elif name and not is_known:
                 words = " or ".join(kinds)
-                problems.append(Violation(where, f"there is no {words} {name!r}", "UNKNOWN_REFERENCE"))
+                problems.append(Violation(where, f"names the {words} {name!r}, which does not exist", "UNKNOWN_REFERENCE"))
 
 
 def in_order(
@@ -280,5 +280,5 @@ def in_order(
         cycle: list[Key] = error.args[1]
         text = " -> ".join(name for _, name in reversed(cycle))
         path = next((wanted[each][1].path for each in cycle if each in wanted), "documents")
-        problems.append(Violation(f"{path}.upstreams", f"closes a cycle: {text}", "CYCLE"))
+        problems.append(Violation(f"{path}.upstreams", f"creates a cycle of dependencies: {text}; remove one of these upstreams", "CYCLE"))
         return []

@@ -42,7 +42,7 @@ def refuse_all(refused: Sequence[tuple[Action, OptaicError]]) -> None:
     if len(refused) == 1:
         raise placed(*refused[0])
     if refused:
-        text = f"{len(refused)} of what the documents say are refused"
+        text = f"{len(refused)} entries of the documents are refused"
         violations = [
             violation
             for action, error in refused

@@ -119,14 +119,16 @@ def read(text: str, file: str) -> Documents:
         line = text.count("\n", 0, error.position) + 1
         code = f"U+{ord(error.character) if isinstance(error.character, str) else error.character:04X}"
         raise ValueError(
-            f"{file}, line {line}: the character {code} is written as an escape, in double quotes"
+            f"{file}, line {line}: the character {code} is not allowed; write it as an escape in double quotes"
         ) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark is not None else 1
-        raise ValueError(f"{file}, line {line}: this is not YAML: {error.problem or error.context}") from None
+        raise ValueError(f"{file}, line {line}: not valid YAML: {error.problem or error.context}") from None
     except RecursionError:
-        raise ValueError(f"{file}: it is nested too deep") from None
+        raise ValueError(
+            f"{file}: the document is nested too deep; at most {_MOST_LEVELS} levels are allowed"
+        ) from None
     return found
 
 
@@ -151,16 +153,18 @@ class _Builder:
         self._count += 1
         if self._count > _MOST_VALUES:
             raise self._error(
-                node, f"a document has at most {_MOST_VALUES} values, those of aliases among them"
+                node, f"the document has more than {_MOST_VALUES} values (values of aliases count)"
             )
         if isinstance(node, yaml.ScalarNode):
             quoted = node.style is not None
             self._found.places[path] = Place(node.start_mark.line + 1, node.value, quoted)
             return self._scalar(node)
         if id(node) in self._open:
-            raise self._error(node, "it has itself as a part")
+            raise self._error(node, "the value contains itself through an alias")
         if len(self._open) >= _MOST_LEVELS:
-            raise self._error(node, "it is nested too deep")
+            raise self._error(
+                node, f"the value is nested too deep; at most {_MOST_LEVELS} levels are allowed"
+            )
         self._found.places[path] = Place(node.start_mark.line + 1)
         self._open.add(id(node))
         try:
@@ -179,14 +183,16 @@ class _Builder:
         for key_node, value_node in node.value:
             if key_node.tag == f"{_TAG}merge":
                 if is_merging:
-                    raise self._error(key_node, "'<<' is there twice")
+                    raise self._error(
+                        key_node, "the key '<<' is used twice in one mapping; give it a list instead"
+                    )
                 is_merging = True
                 for each in self._merged(value_node, path):
                     merged = {**each, **merged}
                 continue
             key = self._key(key_node)
             if key in own:
-                raise self._error(key_node, f"{key!r} is there twice")
+                raise self._error(key_node, f"the key {key!r} is used twice in one mapping; remove one")
             own[key] = self._value(value_node, f"{path}.{key}")
             line = key_node.start_mark.line + 1
             place = self._found.places[f"{path}.{key}"]
@@ -198,15 +204,15 @@ class _Builder:
         parts = node.value if isinstance(node, yaml.SequenceNode) else [node]
         for each in parts:
             if not isinstance(each, yaml.MappingNode):
-                raise self._error(each, "'<<' takes a mapping, or a list of mappings")
+                raise self._error(each, "'<<' needs a mapping or a list of mappings")
             yield self._value(each, path)
 
     def _key(self, node: yaml.Node) -> str:
         key = self._scalar(node) if isinstance(node, yaml.ScalarNode) else None
         if not isinstance(key, str):
             if not isinstance(node, yaml.ScalarNode):
-                raise self._error(node, "a key is text")
-            text = f'a key is text: write "{node.value}", in quotes'
+                raise self._error(node, "a key must be text")
+            text = f'a key must be text; write "{node.value}" in quotes'
             raise self._error(node, text)
         return key
 
@@ -214,20 +220,20 @@ class _Builder:
         text: str = node.value
         convert = _CONVERSIONS.get(node.tag.removeprefix(_TAG))
         if convert is None:
-            raise self._error(node, f"the tag {node.tag.replace(_TAG, '!!')} means nothing here")
+            raise self._error(node, f"the tag {node.tag.replace(_TAG, '!!')} is not supported; remove it")
         pattern, make = convert
         if not pattern.fullmatch(text):
-            raise self._error(node, f"{text!r} is not what its tag {node.tag.replace(_TAG, '!!')} says")
+            raise self._error(node, f"{text!r} is not a value of its tag {node.tag.replace(_TAG, '!!')}")
         if make is _number and len(text) > _MOST_DIGITS:
-            raise self._error(node, f"a number has at most {_MOST_DIGITS} digits")
+            raise self._error(node, f"the number has more than {_MOST_DIGITS} digits")
         value = make(text)
         if make is _number and value in _INFINITE and "inf" not in text.lower():
-            raise self._error(node, f"{text} is too large a number")
+            raise self._error(node, f"{text} is too large for a number")
         return value
 
     def _check_tag(self, node: yaml.Node, name: str) -> None:
         if node.tag != f"{_TAG}{name}":
-            raise self._error(node, f"the tag {node.tag.replace(_TAG, '!!')} means nothing here")
+            raise self._error(node, f"the tag {node.tag.replace(_TAG, '!!')} is not supported; remove it")
 
     def _error(self, node: yaml.Node, text: str) -> ValueError:
         return ValueError(f"{self._found.file}, line {node.start_mark.line + 1}: {text}")

@@ -29,22 +29,22 @@ from optaic.client import AsyncClient
 from redaction import redact_field
 
 AdoptOption = Annotated[
-    bool, typer.Option("--adopt", help="Also change what another manages, and manage it from now on.")
+    bool, typer.Option("--adopt", help="Take over instances that another manager owns, and change them.")
 ]
 PruneOption = Annotated[
-    bool, typer.Option("--prune", help="Delete what the manager made and the file no longer has.")
+    bool, typer.Option("--prune", help="Delete the instances of this manager that the file no longer has.")
 ]
 
 
 def apply(
     file: FileOption,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and change nothing.")] = False,
     adopt: AdoptOption = False,
     prune: PruneOption = False,
     yes: YesOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Make definitions and instances as a file says; what is so already gets no revision. Asks before it deletes."""
+    """Create and change definitions and instances so that they match a file. Asks before it deletes."""
 
     async def begin(client: AsyncClient) -> _Plan | None:
         plan = await _make(client, file, adopt=adopt, prune=prune)
@@ -59,7 +59,7 @@ def apply(
     typer.secho("This cannot be undone:", err=True)
     for each in plan.final:
         typer.secho(f"{each.verb:<10}  {each.kind:<10}  {each.name}", err=True)
-    confirm(f"Apply the file, these {len(plan.final)} included?")
+    confirm(f"Apply the file with these {len(plan.final)} steps?")
 
     async def go_on(client: AsyncClient) -> None:
         await _carry_out(client, plan, output, dry_run=False)
@@ -73,7 +73,7 @@ def diff(
     prune: PruneOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Show what `optaic apply` would do, field by field; ends with 1 where that is anything, with 2 on errors."""
+    """Show what `optaic apply` would change, field by field. The exit status is 1 for changes, 2 for errors."""
 
     async def command(client: AsyncClient) -> None:
         plan = await _make(client, file, adopt=adopt, prune=prune)
@@ -85,13 +85,16 @@ def diff(
 
 
 def export(
-    project: Annotated[str, typer.Option("--project", help="Only this one, by id or name.")] = "",
-    manager: Annotated[str, typer.Option(help="The manager of what nobody manages.")] = UNMANAGED,
+    project: Annotated[str, typer.Option("--project", help="Only this project, by id or name.")] = "",
+    manager: Annotated[
+        str, typer.Option(help="The manager to write for instances that have none.")
+    ] = UNMANAGED,
     definitions: Annotated[
-        Definitions, typer.Option(help="Which versions: used ones, but for built-in ones; all; or none.")
+        Definitions,
+        typer.Option(help="Which definition versions: used (without the built-in ones), all, or none."),
     ] = Definitions.USED,
 ) -> None:
-    """Write what exists as a file for `optaic apply`; applied as it is, it changes nothing."""
+    """Write what exists as a file for `optaic apply`. Applying the unchanged file changes nothing."""
 
     async def command(client: AsyncClient) -> None:
         names = None
@@ -153,7 +156,7 @@ async def _execute(
                 note = (
                     ""
                     if done.is_checked
-                    else "not checked" + ("" if done.warnings else ": what it needs is refused")
+                    else "not checked" + ("" if done.warnings else ": something it depends on is refused")
                 )
                 _show(done.action, note)
     finally:  # also where one is refused: what was done before it stays

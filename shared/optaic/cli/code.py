@@ -18,8 +18,10 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.command("list")
 def list_hashes(
-    definition: Annotated[str, typer.Argument(help="Only of this definition, by id or name.")] = "",
-    version: Annotated[str, typer.Argument(help="Its version; required with a definition.")] = "",
+    definition: Annotated[str, typer.Argument(help="Only this definition, by id or name.")] = "",
+    version: Annotated[
+        str, typer.Argument(help="The definition's version; required with a definition.")
+    ] = "",
     kind: KindOption = "",
     output: OutputOption = Format.TABLE,
 ) -> None:
@@ -29,7 +31,7 @@ def list_hashes(
         version_id = ""
         check_kind(kind)
         if not definition and (version or kind):
-            raise ValueError("a version and --kind say nothing without a definition")
+            raise ValueError("a version and --kind need a definition; name the definition first")
         if definition:
             version_id = (await find_version(client, definition, version, kind)).definition_version_id
         found = await client.definitions.code_hashes(version_id)
@@ -45,7 +47,9 @@ def list_hashes(
 def accept(
     definition: DefinitionArgument,
     version: VersionArgument,
-    hash_: Annotated[str, typer.Option("--hash", help="The new hash, as the refused run says it.")],
+    hash_: Annotated[
+        str, typer.Option("--hash", help="The new hash, as printed in the error of the refused run.")
+    ],
     reason: ReasonOption,
     kind: KindOption = "",
     dry_run: DryRunOption = False,

@@ -30,10 +30,13 @@ from optaic.errors import NotFoundError
 app = typer.Typer(no_args_is_help=True)
 DefinitionArgument = Annotated[str, typer.Argument(help="Id or name of the definition.", show_default=False)]
 VersionArgument = Annotated[str, typer.Argument(help="For example 1.0.0.", show_default=False)]
-KindOption = Annotated[str, typer.Option("--kind", help="Its kind, where several have the name.")]
+KindOption = Annotated[
+    str,
+    typer.Option("--kind", help="The definition's kind; needed where several definitions have this name."),
+]
 _STEPS = {
-    "activate": "Make a draft what new instances get, and what followers follow.",
-    "deprecate": "Say that a version should no longer be used; instances keep working.",
+    "activate": "Activate a draft: new instances get this version, and instances that track the newest version move to it.",
+    "deprecate": "Mark a version as no longer to be used. Instances keep working.",
 }
 _PUBLISHED = {field.name for field in definition_service_pb2.PublishDefinitionRequest.DESCRIPTOR.fields[:4]}
 
@@ -93,8 +96,10 @@ def get(definition: DefinitionArgument, kind: KindOption = "", output: OutputOpt
 @app.command()
 def publish(
     file: FileOption,
-    draft: Annotated[bool, typer.Option(help="Nothing follows it until it is activated.")] = False,
-    dry_run: Annotated[bool, typer.Option(help="Check and report, store nothing.")] = False,
+    draft: Annotated[
+        bool, typer.Option(help="Publish as a draft; instances do not move to it until it is activated.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option(help="Check and report; store nothing.")] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Publish the version in a file: name, kind, description, definition_version; says what that breaks."""
@@ -103,7 +108,7 @@ def publish(
         found = read_yaml(file)
         content = found.values[0] if len(found.values) == 1 else None
         if not isinstance(content, dict) or not {"name", "kind", "definition_version"} <= set(content):
-            raise ValueError(f"{file} must give name, kind and definition_version")
+            raise ValueError(f"{file} needs the fields name, kind and definition_version")
         if unknown := sorted(set(content) - _PUBLISHED):
             raise ValueError(f"{file} has unknown fields: {', '.join(map(str, unknown))}")
         with placing(found, "documents[0]."):
@@ -183,9 +188,9 @@ def _show(report: definition_pb2.PublicationReport) -> None:
     for note in report.schema_notes:
         warn(f"{note.path}: {note.description}")
     for each in report.tracking_instances:
-        print_line(f"follows: {each.name}", "; ".join(each.violations) or "fits")
+        print_line(f"tracks the newest version: {each.name}", "; ".join(each.violations) or "fits")
     if hidden := report.tracking_instance_count - len(report.tracking_instances):
-        print_line(f"and {hidden} more follow")
+        print_line(f"and {hidden} more instances")
 
 
 def check_kind(kind: str) -> int:
@@ -204,7 +209,9 @@ async def _find(client: AsyncClient, text: str, kind: str) -> Any:
     if is_id(text):
         given = await client.definitions.get(text)
         if wanted and given.kind != wanted:
-            raise ValueError(f"definition {text} is no {kind}, it is a {word(given, 'kind').lower()}")
+            raise ValueError(
+                f"definition {text} is a {word(given, 'kind').lower()}, not a {kind}; correct --kind or leave it out"
+            )
         return given
     if kind:
         return await client.definitions.get(kind=kind, name=text)
@@ -215,7 +222,7 @@ async def _find(client: AsyncClient, text: str, kind: str) -> Any:
         raise NotFoundError(grpc.StatusCode.NOT_FOUND, "DEFINITION_NOT_FOUND", text)
     if len(found) != 1:
         kinds = ", ".join(word(each, "kind").lower() for each in found)
-        raise ValueError(f"give --kind: the kinds of definitions named {text!r} are: {kinds}")
+        raise ValueError(f"several definitions are named {text!r}; pass --kind with one of: {kinds}")
     return found[0]
 
 

@@ -17,7 +17,7 @@ def show_preview(preview: api.PreviewDeletionResponse, output: Format) -> None:
     elif preview.instances:
         _print_table(preview, err=False)
     else:
-        print_line("no instance would go")
+        print_line("no instance would be deleted")
 
 
 def ask(preview: api.PreviewDeletionResponse, what: str) -> None:

@@ -32,7 +32,7 @@ def _devstack(action: Callable[[Any], Any]) -> Any:
         import devstack  # noqa: PLC0415 - an extra that only these commands need
         from devstack.ports import PortTakenError  # noqa: PLC0415 - the same
     except ImportError:
-        return fail("the stack is not installed here: pip install 'optaic[service,worker,devstack]'")
+        return fail("the stack is not installed; run: pip install 'optaic[service,worker,devstack]'")
     try:
         return action(devstack)
     except (devstack.StartError, devstack.StackInUseError, PortTakenError) as error:

@@ -121,8 +121,8 @@ def revisions(
 @app.command()
 def diff(
     instance: InstanceArgument,
-    from_revision: Annotated[int, typer.Argument(min=1, help="The older one.", show_default=False)],
-    to_revision: Annotated[int, typer.Argument(min=0, help="The newer one; 0: the newest.")] = 0,
+    from_revision: Annotated[int, typer.Argument(min=1, help="The older revision.", show_default=False)],
+    to_revision: Annotated[int, typer.Argument(min=0, help="The newer revision; 0 means the newest.")] = 0,
     project: ProjectOption = "",
     output: OutputOption = Format.TABLE,
 ) -> None:
@@ -186,8 +186,10 @@ def resume(
 @app.command()
 def delete(
     instance: InstanceArgument,
-    cascade: Annotated[bool, typer.Option(help="Delete everything that reads it, too.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would go, change nothing.")] = False,
+    cascade: Annotated[bool, typer.Option(help="Delete all dependants as well.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what would be deleted; change nothing.")
+    ] = False,
     yes: YesOption = False,
     etag: EtagOption = "",
     reason: ReasonOption = "",
@@ -249,13 +251,21 @@ def deleted(output: OutputOption = Format.TABLE) -> None:
 @app.command()
 def promote(
     instance: InstanceArgument,
-    min_value: Annotated[float | None, typer.Option(help="Smallest value; left out: unbounded.")] = None,
-    max_value: Annotated[float | None, typer.Option(help="Largest value; left out: unbounded.")] = None,
-    neutral_value: Annotated[float, typer.Option(help='What "no opinion" is.')] = 0.0,
-    nan_policy: Annotated[str, typer.Option(help="keep, drop, neutral or fail.")] = "keep",
-    bounds_policy: Annotated[str, typer.Option(help="reject or winsorize.")] = "reject",
+    min_value: Annotated[
+        float | None, typer.Option(help="Smallest allowed value; unbounded by default.")
+    ] = None,
+    max_value: Annotated[
+        float | None, typer.Option(help="Largest allowed value; unbounded by default.")
+    ] = None,
+    neutral_value: Annotated[float, typer.Option(help='The value that means "no opinion".')] = 0.0,
+    nan_policy: Annotated[
+        str, typer.Option(help="What to do with NaN: keep, drop, neutral or fail.")
+    ] = "keep",
+    bounds_policy: Annotated[
+        str, typer.Option(help="What to do with a value out of bounds: reject or winsorize.")
+    ] = "reject",
     index_column: Annotated[
-        list[str] | None, typer.Option(help="Identifies a row; left out: date and entity.")
+        list[str] | None, typer.Option(help="A column that identifies a row; by default date and entity.")
     ] = None,
     dry_run: DryRunOption = False,
     etag: EtagOption = "",
@@ -286,7 +296,7 @@ def promote(
 @app.command()
 def promote_model(
     instance: InstanceArgument,
-    version: Annotated[str, typer.Argument(help="The version in MLflow's registry.", show_default=False)],
+    version: Annotated[str, typer.Argument(help="The version in the MLflow registry.", show_default=False)],
     dry_run: DryRunOption = False,
     etag: EtagOption = "",
     reason: ReasonOption = "",

@@ -36,7 +36,7 @@ def explain(
         kind = word(state.flow, "flow_kind").lower()
         print_line(f"{state.instance_name}/{kind}", word(state, "status"))
         if not answer.explanations:
-            print_line("it is fresh" if state.is_fresh else "no cause is known")
+            print_line("the flow is fresh" if state.is_fresh else "no cause is known")
         for each in answer.explanations:
             cause = each.cause
             what = cause.message or word(cause, "kind").lower().replace("_", " ")

@@ -28,13 +28,13 @@ _STYLES = {
 
 
 class Format(StrEnum):
-    """How the answer is written."""
+    """Output format."""
 
     TABLE = "table"
     JSON = "json"
 
 
-OutputOption = Annotated[Format, typer.Option("--output", "-o", help="How the answer is written.")]
+OutputOption = Annotated[Format, typer.Option("--output", "-o", help="Output format.")]
 
 
 def _console(*, err: bool = False) -> Console:

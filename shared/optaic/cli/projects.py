@@ -22,7 +22,7 @@ from optaic.instance.v1 import instance_service_pb2 as api
 
 app = typer.Typer(no_args_is_help=True)
 ProjectArgument = Annotated[str, typer.Argument(help="Id or name of the project.", show_default=False)]
-EtagOption = Annotated[str, typer.Option("--etag", help="Refuse when the project changed since.")]
+EtagOption = Annotated[str, typer.Option("--etag", help="Refuse if the project has changed since this etag.")]
 LabelOption = Annotated[list[str] | None, typer.Option("--label", help="name=value; may be repeated.")]
 
 
@@ -89,7 +89,7 @@ def describe(project: ProjectArgument, output: OutputOption = Format.TABLE) -> N
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(help="Unique among projects.", show_default=False)],
-    description: Annotated[str, typer.Option(help="For people.")] = "",
+    description: Annotated[str, typer.Option(help="A description for readers.")] = "",
     label: LabelOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
@@ -105,8 +105,8 @@ def create(
 @app.command()
 def update(
     project: ProjectArgument,
-    name: Annotated[str | None, typer.Option(help="Another name.")] = None,
-    description: Annotated[str | None, typer.Option(help="For people.")] = None,
+    name: Annotated[str | None, typer.Option(help="The new name.")] = None,
+    description: Annotated[str | None, typer.Option(help="A description for readers.")] = None,
     label: LabelOption = None,
     remove_label: Annotated[
         list[str] | None, typer.Option("--remove-label", help="Name of a label; may be repeated.")
@@ -121,7 +121,7 @@ def update(
         given, removed = _labels(label or ()), set(remove_label or ())
         found = await _find(client, project)
         if name is None and description is None and not given and not removed:
-            raise ValueError("say what is to change: --name, --description, --label or --remove-label")
+            raise ValueError("nothing to change; pass --name, --description, --label or --remove-label")
         if unknown := sorted(removed - set(found.labels)):
             known = ", ".join(sorted(found.labels)) or "none"
             raise ValueError(f"{found.name} has no label {', '.join(unknown)}; it has: {known}")
@@ -145,7 +145,7 @@ def update(
 @app.command()
 def rename(
     project: ProjectArgument,
-    name: Annotated[str, typer.Argument(help="Its new name.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="The new name.", show_default=False)],
     etag: EtagOption = "",
     output: OutputOption = Format.TABLE,
 ) -> None:
@@ -160,8 +160,10 @@ def rename(
 @app.command()
 def delete(
     project: ProjectArgument,
-    cascade: Annotated[bool, typer.Option(help="Delete everything in it, too.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would go, change nothing.")] = False,
+    cascade: Annotated[bool, typer.Option(help="Delete everything in the project as well.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what would be deleted; change nothing.")
+    ] = False,
     yes: YesOption = False,
     etag: EtagOption = "",
     reason: ReasonOption = "",
@@ -201,7 +203,7 @@ def _labels(given: Sequence[str]) -> dict[str, str]:
     for text in given:
         name, separator, value = text.partition("=")
         if not separator or not name:
-            raise ValueError(f"label {text!r} is not name=value")
+            raise ValueError(f"label {text!r} must have the form name=value")
         labels[name] = value
     return labels
 

@@ -29,19 +29,29 @@ app = typer.Typer(no_args_is_help=True)
 def submit(
     instance: InstanceArgument,
     flow: FlowOption = "",
-    mode: Annotated[str, typer.Option(help="incremental or full.")] = "incremental",
+    mode: Annotated[str, typer.Option(help="incremental (the default) or full.")] = "incremental",
     parameter: Annotated[
-        list[str] | None, typer.Option("--parameter", "-p", help="name=value; the value as JSON or text.")
+        list[str] | None,
+        typer.Option(
+            "--parameter", "-p", help="name=value; the value is JSON or plain text. May be repeated."
+        ),
     ] = None,
-    force: Annotated[bool, typer.Option(help="Run although upstreams are not ready; with --reason.")] = False,
+    force: Annotated[
+        bool, typer.Option(help="Run although upstreams are not ready; needs --reason.")
+    ] = False,
     allow_deletion: Annotated[
         bool,
         typer.Option(
-            "--allow-deletion", help="Let it remove more than max_deleted_share allows; with --reason."
+            "--allow-deletion",
+            help="Allow the run to delete more rows than max_deleted_share permits; needs --reason.",
         ),
     ] = False,
-    reason: Annotated[str, typer.Option(help="Why it is forced, or may delete.")] = "",
-    wait: Annotated[bool, typer.Option(help="Follow it; exit status 1 unless it completes.")] = False,
+    reason: Annotated[
+        str, typer.Option(help="The reason for --force or --allow-deletion; recorded with the run.")
+    ] = "",
+    wait: Annotated[
+        bool, typer.Option(help="Wait for the end of the run; the exit status is 1 unless the run completes.")
+    ] = False,
     project: ProjectOption = "",
     output: OutputOption = Format.TABLE,
 ) -> None:
@@ -85,12 +95,13 @@ def watch(
 @app.command("list")
 def list_runs(
     instance: Annotated[
-        str, typer.Argument(help="Only of this instance, by id or name; left out: of the project, or of all.")
+        str,
+        typer.Argument(help="Only runs of this instance, by id or name; by default runs of all instances."),
     ] = "",
     status: Annotated[
-        list[str] | None, typer.Option(help="Only with this status, for example failed.")
+        list[str] | None, typer.Option(help="Only runs with this status, for example failed.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most this many.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="Show at most this many runs.")] = 20,
     project: ProjectOption = "",
     output: OutputOption = Format.TABLE,
 ) -> None:
@@ -147,7 +158,7 @@ def _show(found: list[run_pb2.Run], output: Format) -> None:
 def _parameter(text: str) -> tuple[str, Any]:
     name, separator, value = text.partition("=")
     if not separator:
-        raise ValueError(f"parameter {text!r} is not name=value")
+        raise ValueError(f"parameter {text!r} must have the form name=value")
     try:
         return name, json.loads(value)
     except json.JSONDecodeError:

@@ -29,12 +29,14 @@ FileOption = Annotated[
 ]
 FlowOption = Annotated[
     str,
-    typer.Option("--flow", help="Flow kind, for example refresh or training; left out: the default flow."),
+    typer.Option("--flow", help="Flow kind, for example refresh or training; by default the default flow."),
 ]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Check, change nothing.")]
-EtagOption = Annotated[str, typer.Option("--etag", help="Refuse when the instance changed since.")]
-ReasonOption = Annotated[str, typer.Option("--reason", help="Why; recorded.")]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Check everything and change nothing.")]
+EtagOption = Annotated[
+    str, typer.Option("--etag", help="Refuse if the instance has changed since this etag.")
+]
+ReasonOption = Annotated[str, typer.Option("--reason", help="The reason; recorded with the change.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 _FAILED, _USAGE = 1, 2
 _PAUSE = 1.0  # seconds until a service that is away is asked again
 _Found = TypeVar("_Found")
@@ -53,7 +55,7 @@ def run(command: Callable[[AsyncClient], Awaitable[_T]], *, failed: int = _FAILE
     except OptaicError as error:
         fail(str(error), status=failed)
     except TimeoutError as error:
-        fail(str(error) or "it took too long", status=failed)
+        fail(str(error) or "the command timed out; try it again", status=failed)
     except (ValueError, TypeError) as error:
         fail(str(error), status=_USAGE)
     except KeyboardInterrupt:
@@ -99,7 +101,7 @@ def confirm(question: str) -> None:
     """
     # Where its standard input is closed, Python has none.
     if sys.stdin is None or not sys.stdin.isatty():
-        text = "this cannot be undone, and there is no terminal to ask on; pass --yes to have it done unasked"
+        text = "this cannot be undone, and there is no terminal on which to ask; pass --yes to confirm"
         fail(f"CONFIRMATION_REQUIRED: {text}", status=_USAGE)
     if not typer.confirm(question, default=False, err=True):
         typer.secho("nothing was changed", err=True)
@@ -115,7 +117,9 @@ def read_yaml(path: Path) -> yaml_text.Documents:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: byte {error.start} is no character") from None
+        raise ValueError(
+            f"{path} is not UTF-8 text; the byte at position {error.start} is not part of a character"
+        ) from None
     return yaml_text.read(text, str(path))
 
 

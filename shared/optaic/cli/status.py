@@ -15,7 +15,8 @@ from optaic.status.v1 import status_pb2, status_service_pb2
 
 app = typer.Typer(no_args_is_help=True)
 InstancesArgument = Annotated[
-    list[str] | None, typer.Argument(help="Only these, by id or name; left out: all.", show_default=False)
+    list[str] | None,
+    typer.Argument(help="Only these instances, by id or name; by default all.", show_default=False),
 ]
 
 
@@ -39,9 +40,10 @@ def watch(
     instances: InstancesArgument = None,
     project: ProjectOption = "",
     from_revision: Annotated[
-        int | None, typer.Option(min=0, help="Resume after this revision; left out: begin with what is.")
+        int | None,
+        typer.Option(min=0, help="Resume after this revision; by default begin with the current statuses."),
     ] = None,
-    limit: Annotated[int, typer.Option(min=0, help="End after this many lines; 0: never.")] = 0,
+    limit: Annotated[int, typer.Option(min=0, help="End after this many lines; 0 means never.")] = 0,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Print a line for each change, live, until interrupted."""

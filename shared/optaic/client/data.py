@@ -92,7 +92,7 @@ class Data:
             raise errors.NotFoundError(
                 grpc.StatusCode.NOT_FOUND,
                 "OUTPUT_NOT_FOUND",
-                f"{instance.name} has no output {name!r}; it has {', '.join(sorted(artifacts)) or 'none'} at this version",
+                f"{instance.name} has no output {name!r} at this version; its outputs are {', '.join(sorted(artifacts)) or 'none'}",
             )
         return await asyncio.to_thread(read_artifact, f"{instance.name}, {name}", artifacts[name], wanted)
 
@@ -102,10 +102,10 @@ class Data:
             run = await self._runs.get(version)
             if (run.instance_id, run.flow_kind) == (flow.instance_id, flow.flow_kind) and _has_output(run):
                 return _version_of(run)
-            raise _no_version(flow, f"the version {version}")
+            raise _no_version(flow, f"version {version}; use the id of one of its completed runs")
         current = (await self._lineage.state(flow)).current_version
         if not current.version:
-            raise _no_version(flow, "an output yet: run it first")
+            raise _no_version(flow, "output yet; run it first")
         if version in {None, current.version}:
             return current
         if version is not None and 0 < version < current.version:
@@ -189,5 +189,5 @@ def _no_version(flow: flow_pb2.FlowRef, wanted: str) -> errors.NotFoundError:
     return errors.NotFoundError(
         grpc.StatusCode.NOT_FOUND,
         "VERSION_NOT_FOUND",
-        f"the flow {kind} of {flow.instance_id} has not got {wanted}",
+        f"the flow {kind} of instance {flow.instance_id} has no {wanted}",
     )

@@ -110,7 +110,7 @@ class Definitions:
     async def activate(
         self, definition_version_id: str, reason: str = "", *, validate_only: bool = False
     ) -> definition_pb2.DefinitionVersion:
-        """Make a draft what new instances get, and what followers follow."""
+        """Activate a draft: new instances get this version, and instances that track the newest version move to it."""
         request = definition_api.ActivateDefinitionVersionRequest(
             definition_version_id=definition_version_id, reason=reason, validate_only=validate_only
         )
@@ -120,7 +120,7 @@ class Definitions:
     async def deprecate(
         self, definition_version_id: str, reason: str = "", *, validate_only: bool = False
     ) -> definition_pb2.DefinitionVersion:
-        """Say that a version should no longer be used; instances keep working."""
+        """Mark a version as no longer to be used. Instances keep working."""
         request = definition_api.DeprecateDefinitionVersionRequest(
             definition_version_id=definition_version_id, reason=reason, validate_only=validate_only
         )

@@ -40,7 +40,7 @@ def no_address(service: str) -> UnavailableError:
     return UnavailableError(
         grpc.StatusCode.UNAVAILABLE,
         "NO_ADDRESS",
-        f"the address of {service}-service is not known: pass {service}_address, set "
+        f"the address of {service}-service is not known; pass {service}_address, set "
         f"OPTAIC_{service.upper()}_ADDRESS, or start a stack here with `optaic dev up`",
     )
 

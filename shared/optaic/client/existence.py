@@ -25,10 +25,10 @@ def near(text: str, names: Iterable[str]) -> str:
     if close := [folded[each] for each in difflib.get_close_matches(text.lower(), folded, 3)]:
         return f"; did you mean {' or '.join(close)}?"
     if not known:
-        return "; there is none at all"
+        return "; none exist"
     more = len(known) - _MOST_NAMED
     rest = f" and {more} more" if more > 0 else ""
-    return f"; there {'are' if len(known) > 1 else 'is'} {', '.join(known[:_MOST_NAMED])}{rest}"
+    return f"; existing names: {', '.join(known[:_MOST_NAMED])}{rest}"
 
 
 def with_hint(error: errors.NotFoundError, hint: str) -> errors.NotFoundError:

@@ -112,7 +112,7 @@ class Instances:
             raise errors.FailedPreconditionError(
                 grpc.StatusCode.FAILED_PRECONDITION,
                 "AMBIGUOUS_NAME",
-                f"several instances are named {name!r}, say which: {ids}",
+                f"several instances are named {name!r}; use the id of one of them instead: {ids}",
             )
         return found[0]
 
@@ -165,7 +165,7 @@ class Instances:
             instance: The instance or its id.
             changes: Nested values, for example `{"dataset": {"pipeline": {"config": {...}}}}`.
             upstreams: Replaces all upstreams.
-            etag: Refuse when the instance changed since.
+            etag: Refuse if the instance has changed since this etag.
             reason: Recorded with the revision.
             validate_only: Check everything, store nothing.
             fields: More changes, by keyword.
@@ -222,9 +222,9 @@ class Instances:
 
         Args:
             instance: The instance or its id.
-            etag: Refuse when the instance changed since.
+            etag: Refuse if the instance has changed since this etag.
             reason: Recorded with every instance that goes.
-            cascade: Delete everything that reads it, too.
+            cascade: Delete all dependants as well.
             validate_only: Check, and return the instance as it would be; nothing is changed.
             preview_etag: Of `preview_deletion`: refuse when anything else would go than it showed.
             dry_run: Change nothing, and return the instances that would go, in the order in which they go.

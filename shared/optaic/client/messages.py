@@ -74,7 +74,7 @@ def _fill_field(message: Message, field: FieldDescriptor, value: Any) -> None:
         target = getattr(message, field.name)
         for key, each in value.items():
             if not isinstance(key, str):
-                raise FieldError(f"has a key that is no text, but {described(key)}")
+                raise FieldError(f"has a key that is not text but {described(key)}; use text keys")
             try:
                 if inner.message_type is not None:
                     _fill_message(target[checked_text(key)], each)
@@ -125,7 +125,7 @@ def _field(message_type: Any, given: str) -> FieldDescriptor:
         if field is not None:
             return cast("FieldDescriptor", field)
     known = ", ".join(sorted(message_type.fields_by_name))
-    raise ValueError(f"{message_type.name} has no field {given!r}; it has {known}")
+    raise ValueError(f"{message_type.name} has no field {given!r}; its fields are {known}")
 
 
 def _extend(repeated: Any, field: FieldDescriptor, values: Any) -> None:
@@ -156,7 +156,7 @@ def _fill_message(message: Message, value: Any) -> None:
         try:
             json_format.ParseDict(plain_json(value), message)
         except json_format.ParseError:  # all else is checked by then
-            raise FieldError("is nested too deep") from None
+            raise FieldError("is nested too deep; remove levels") from None
     elif isinstance(value, Mapping):
         if message.DESCRIPTOR.name == "Schedule":
             value = _schedule(value)
@@ -189,7 +189,7 @@ def word(message: Message, field: str) -> str:
         KeyError: The message has no such field.
     """
     enum = message.DESCRIPTOR.fields_by_name[field].enum_type
-    assert enum is not None, f"{field} is no enum"
+    assert enum is not None, f"{field} is not an enum"
     prefix = enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
     name = enum.values_by_number[getattr(message, field)].name.removeprefix(prefix)
     return "" if name == "UNSPECIFIED" else str(name)

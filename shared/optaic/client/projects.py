@@ -145,7 +145,7 @@ class Projects:
         Args:
             project: The project or its id.
             cascade: Delete everything in it, too; what other projects read keeps it from that.
-            etag: Refuse when the project changed since.
+            etag: Refuse if the project has changed since this etag.
             reason: Recorded with every instance that goes.
             preview_etag: Of `preview_deletion`: refuse when anything else would go than it showed.
             dry_run: Change nothing, and return the instances that would go, in the order in which they go.

@@ -74,7 +74,7 @@ class Selection:
             _date("end", end),
         )
         if found.start and found.end and found.start > found.end:
-            raise _invalid("start", f"{found.start} is after end, {found.end}")
+            raise _invalid("start", f"{found.start} is after end ({found.end}); exchange them")
         return found
 
     def arguments(self) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def read_artifact(name: str, uri: str, wanted: Selection) -> pl.DataFrame:
         try:
             table = pl.read_parquet(local_path(uri))
         except pl.exceptions.PolarsError as error:
-            raise plugin_errors.StoreRefused(f"{uri} is no readable Parquet file: {error}") from error
+            raise plugin_errors.StoreRefused(f"{uri} is not a readable Parquet file: {error}") from error
         found = select_rows(table, **wanted.arguments())
         return found if wanted.columns else found.select(table.columns)
 
@@ -156,17 +156,17 @@ def _explained(name: str) -> Iterator[None]:
         kind, code, reason = next(kinds, _UNREADABLE)
         hint = ""
         if reason == "PLUGIN_NOT_INSTALLED":
-            hint = "; install the package that has it (ours: optaic[data]), as where the runs are executed"
+            hint = "; install its package here too (for the built-in ones: pip install 'optaic[data]')"
         raise kind(code, reason, f"{name}: {error}{hint}") from error
     except ImportError as error:
         kind, code, reason = _CODES[plugin_errors.PluginNotFound]
-        raise kind(code, reason, f"{name}: {error}; install optaic[data]") from error
+        raise kind(code, reason, f"{name}: {error}; run pip install 'optaic[data]'") from error
     except FileNotFoundError as error:
         kind, code, reason = _CODES[plugin_errors.VersionNotFound]
-        raise kind(code, reason, f"{name}: its data is not there any more: {error}") from error
+        raise kind(code, reason, f"{name}: its data no longer exists: {error}") from error
     except OSError as error:
         kind, code, reason = _CODES[plugin_errors.StoreUnavailable]
-        raise kind(code, reason, f"{name}: its data cannot be reached from here: {error}") from error
+        raise kind(code, reason, f"{name}: its data cannot be read from this machine: {error}") from error
 
 
 def _names(field: str, given: Sequence[str] | None) -> Sequence[str] | None:

@@ -100,7 +100,9 @@ class RunHandle:
         if name not in self.run.artifacts:
             await self.refresh()
         if name not in self.run.artifacts:
-            raise KeyError(f"run {self.run_id} has no artifact {name!r}; it has {sorted(self.run.artifacts)}")
+            raise KeyError(
+                f"run {self.run_id} has no artifact {name!r}; its artifacts are {sorted(self.run.artifacts)}"
+            )
         uri = self.run.artifacts[name]
         return await asyncio.to_thread(read_artifact, f"run {self.run_id}, {name}", uri, Selection())
 

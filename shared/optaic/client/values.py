@@ -85,7 +85,7 @@ def _real(value: float) -> float:
     try:
         return float(value)
     except OverflowError:
-        raise FieldError("is too large a number") from None
+        raise FieldError("is too large for a number") from None
 
 
 def _whole_number(kind: int, value: float) -> int:
@@ -113,7 +113,7 @@ def _enum(enum: EnumDescriptor, value: Any, *, is_one_of_many: bool = False) -> 
     near = difflib.get_close_matches(value.lower(), words, 1) if isinstance(value, str) else []
     hint = f"; did you mean {near[0]}?" if near else ""
     said = repr(value[:100]) if isinstance(value, str) else described(value)
-    raise FieldError(f"is none of {', '.join(words)}: {said}{hint}")
+    raise FieldError(f"must be one of {', '.join(words)}, not {said}{hint}")
 
 
 def span(value: Any) -> dt.timedelta:
@@ -126,7 +126,9 @@ def span(value: Any) -> dt.timedelta:
     try:
         return dt.timedelta(seconds=seconds)
     except (OverflowError, ValueError):
-        raise FieldError(f"must be a number of seconds, and {seconds} is out of range") from None
+        raise FieldError(
+            f"must be a number of seconds within the range of a duration, not {seconds}"
+        ) from None
 
 
 def plain_json(value: Any) -> Any:
@@ -156,7 +158,7 @@ def _inside(name: str, value: Any) -> Any:
 
 def _key(key: Any) -> str:
     if not isinstance(key, str):
-        raise FieldError(f"has a key that is no text, but {described(key)}")
+        raise FieldError(f"has a key that is not text but {described(key)}; use text keys")
     return checked_text(key)
 
 
@@ -170,9 +172,7 @@ def _json_number(value: float) -> float:
         except OverflowError:
             is_kept = False
         if not is_kept:
-            raise FieldError(
-                f"{str(value)[:40]} is not carried exactly, it lies beyond 2^53; give it as a text"
-            )
+            raise FieldError(f"{str(value)[:40]} is beyond 2^53 and would lose digits; write it as text")
     return value
 
 
@@ -181,7 +181,7 @@ def checked_text(value: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise FieldError("has half a character (a lone surrogate), which no text may have") from None
+        raise FieldError("contains half a character (a lone surrogate); remove it") from None
     return value
 
 
@@ -205,7 +205,7 @@ def described(value: Any) -> str:
         return f"the text {value[:100]!r}"
     if isinstance(value, Mapping):
         return "a mapping"
-    return "a list" if isinstance(value, list | tuple | set | frozenset) else "something else"
+    return "a list" if isinstance(value, list | tuple | set | frozenset) else "a value of another kind"
 
 
 def wrong(value: Any, wanted: str) -> FieldError:

@@ -182,15 +182,15 @@ def _read(name: str) -> pl.Expr:
 def _check(table: pl.DataFrame, inputs: Mapping[str, str]) -> None:
     for key in (DATE, ENTITY):
         if key not in table.columns:
-            raise SchemaMismatch(f"the input has no column {key!r} (it has {', '.join(table.columns)})")
+            raise SchemaMismatch(f"the input has no column {key!r} (its columns are {', '.join(table.columns)})")
         if table[key].null_count():
             raise SchemaMismatch(f"the input's column {key!r} has nulls")
     for name in inputs:
         kind = table.schema[name]
         if not (kind.is_numeric() or kind in {pl.Boolean, pl.Null}):
-            raise SchemaMismatch(f"column {name!r} is not numeric but {say_type(kind)}")
+            raise SchemaMismatch(f"column {name!r} is {say_type(kind)}, not numeric")
     if table.select(pl.struct(DATE, ENTITY).is_duplicated().any()).item():
-        raise SchemaMismatch("the input has several rows for one date and entity")
+        raise SchemaMismatch("the input has several rows for one date and entity; give it one")
 
 
 @dataclass(frozen=True)

@@ -69,5 +69,5 @@ def suggest(name: str, known: Iterable[str]) -> str:
     if close:
         return "did you mean " + " or ".join(by_folded[match] for match in close) + "?"
     if not names:
-        return "there are none"
+        return "there is nothing to choose from"
     return "known: " + ", ".join(names[:30]) + (", ..." if len(names) > 30 else "")  # noqa: PLR2004 - fits a terminal

@@ -26,7 +26,7 @@ _HINTS = {
     "!": "; inequality is !=",
     "&": "; multiply comparisons instead",
     "%": "; PCT is an operator",
-    '"': '; a quoted name is not empty and ends with a quote: "sig-a".value',
+    '"': '; a quoted name must have text and end with a quote, as in "sig-a".value',
 }
 
 

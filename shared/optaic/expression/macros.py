@@ -29,10 +29,12 @@ class Macro:
     def mistake(self) -> str:
         """What is wrong with the name or the parameters; empty when nothing is."""
         if not _NAME.fullmatch(self.name):
-            return f"a macro's name is upper case, letters, digits and _, not {self.name!r}"
+            return f"a macro's name must have upper-case letters, digits and _ only, not {self.name!r}"
         for parameter in self.parameters:
             if not _PARAMETER.fullmatch(parameter):
-                return f"a parameter's name is lower case, letters, digits and _, not {parameter!r}"
+                return (
+                    f"a parameter's name must have lower-case letters, digits and _ only, not {parameter!r}"
+                )
         if len(set(self.parameters)) < len(self.parameters):
-            return "two parameters have the same name"
+            return "two parameters have the same name; rename one"
         return ""

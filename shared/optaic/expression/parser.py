@@ -69,7 +69,7 @@ def check_macro(
     if macro.mistake:
         raise ExpressionError(Reason.INVALID_NAME, macro.mistake, 0, macro.text)
     if macro.name in operators:
-        message = f"{macro.name} is an operator's name"
+        message = f"{macro.name} is the name of an operator; rename the macro"
         raise ExpressionError(Reason.INVALID_NAME, message, 0, macro.text)
     _check_length(macro.text)
     open_arguments = {name: Column(name) for name in macro.parameters}
@@ -94,7 +94,7 @@ def list_called(text: str, operators: Mapping[str, Signature] = OPERATORS) -> tu
 
 def _check_length(text: str) -> None:
     if len(text) > MAX_LENGTH:
-        message = f"an expression has at most {MAX_LENGTH} characters, this one {len(text)}"
+        message = f"the expression has {len(text)} characters; at most {MAX_LENGTH} are allowed"
         raise ExpressionError(Reason.TOO_LONG, message, MAX_LENGTH, text)
 
 
@@ -156,7 +156,7 @@ class _Parser:
             right = self._expression(binding - 1 if binding == _POWER else binding)
             left = self._keep(Binary(token.text, left, right, self._at(token)), token)
             if binding == _COMPARISON and self._binding() == _COMPARISON:
-                message = "comparisons do not chain: multiply two of them, (a < b) * (b < c)"
+                message = "comparisons cannot be chained; multiply two of them: (a < b) * (b < c)"
                 self._fail(Reason.UNEXPECTED_TOKEN, message, self._peek())
         self._shared.nesting -= 1
         return left
@@ -194,7 +194,7 @@ class _Parser:
                 message = f"{token.text} needs arguments: {called.usage}"
                 self._fail(Reason.WRONG_ARGUMENT_COUNT, message, token)
             quoted = ".".join(map(spell, token.text.split(".")))
-            message = f"column names are lower case: {token.text.lower()!r}; quote one that is not: {quoted}"
+            message = f"column names are lower case; write {token.text.lower()!r}, or put a name with capitals in quotes: {quoted}"
             self._fail(Reason.INVALID_NAME, message, token)
         return self._keep(Column(token.text, self._at(token)), token)
 
@@ -205,7 +205,7 @@ class _Parser:
             return self._expand(shared.macros[name], token)
         if signature is None:
             known = {**shared.operators, **shared.macros}
-            message = f"unknown operator {token.text!r}: {suggest(token.text, known)}"
+            message = f"unknown operator {token.text!r}; {suggest(token.text, known)}"
             self._fail(Reason.UNKNOWN_OPERATOR, message, token)
         self._take()  # the parenthesis
         values: list[Node] = []

@@ -31,7 +31,7 @@ class Parameter:
         if self.is_integer and not value.is_integer():
             return f"must be a whole number, not {value:g}"
         if self.is_integer and abs(value) > _LARGEST_WHOLE:
-            return f"must be between -{_LARGEST_WHOLE} and {_LARGEST_WHOLE}: larger ones are not told apart"
+            return f"must be between -{_LARGEST_WHOLE} and {_LARGEST_WHOLE}; larger numbers are not exact"
         if not self.minimum <= value <= self.maximum:
             return f"must be between {self.minimum:g} and {self.maximum:g}, not {value:g}"
         return ""

@@ -116,10 +116,10 @@ class Expression:
                 if len(choices) == 1:
                     table = read_parts(choices[0])[0]
                     self.refuse_namesakes(name, table, (namesakes or {}).get(table, ()))
-                message = f"column {name!r} is in several inputs: say {' or '.join(choices)}"
+                message = f"several inputs have a column {name!r}; write {' or '.join(choices)}"
                 raise ExpressionError(Reason.AMBIGUOUS_COLUMN, message, position, self.text)
             if name not in available:
-                message = f"unknown column {name!r}: {suggest(name, available)}"
+                message = f"unknown column {name!r}; {suggest(name, available)}"
                 raise ExpressionError(Reason.UNKNOWN_COLUMN, message, position, self.text)
 
     def refuse_namesakes(self, name: str, table: str, ids: Collection[str]) -> NoReturn:
@@ -130,7 +130,7 @@ class Expression:
         """
         which = f" ({', '.join(sorted(ids))})" if ids else ""
         message = (
-            f"column {name!r} may be of any of the inputs that are called {table!r}{which}: "
-            "rename all but one of these instances, or read only one of them"
+            f"several inputs are named {table!r}{which}, so column {name!r} is ambiguous; "
+            "rename all but one of these instances, or depend on only one of them"
         )
         raise ExpressionError(Reason.AMBIGUOUS_COLUMN, message, self.columns[name], self.text)

@@ -126,7 +126,9 @@ class Store(ABC):
             CannotRemove: it is not known how; what is kept stays, and the removal says so.
             StoreUnavailable: the place cannot be reached.
         """
-        raise CannotRemove(f"the store {type(self).__name__} has no way to remove what it keeps at {uri}")
+        raise CannotRemove(
+            f"the store {type(self).__name__} cannot remove the data at {uri}; implement Store.remove"
+        )
 
 
 class Accessor(ABC):

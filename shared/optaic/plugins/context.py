@@ -124,5 +124,5 @@ class PipelineContext:
         tables = self.inputs.get(role, ())
         if not tables:
             given = ", ".join(sorted(self.inputs)) or "none"
-            raise MissingInput(f"no input has the role {role!r} (roles given: {given})")
+            raise MissingInput(f"no input has the role {role!r} (the roles are: {given})")
         return tables

@@ -22,7 +22,7 @@ _UNITS = {"days": "days", "ms": "milliseconds", "us": "microseconds"}
 def day_in(moment: dt.datetime, zone: str) -> dt.date:
     """The day that a zone's calendar shows at a moment, which knows its own zone."""
     if moment.tzinfo is None:
-        raise ValueError(f"{moment} belongs to no zone: it is no instant")
+        raise ValueError(f"{moment} has no time zone, so it names no instant; give it a zone")
     return moment.astimezone(ZoneInfo(zone)).date()
 
 
@@ -56,7 +56,7 @@ def take_days(column: pl.Series, zone: str) -> pl.Series:
     if kind == pl.Null:
         return column.cast(pl.Date)
     if not is_dated(kind):
-        raise SchemaMismatch(f"column {column.name!r} holds no dates but {say_type(kind)}")
+        raise SchemaMismatch(f"column {column.name!r} contains {say_type(kind)}, not dates")
     check_times(column)
     if isinstance(kind, pl.Datetime):
         local = column if kind.time_zone is None else column.dt.convert_time_zone(zone)
@@ -80,6 +80,6 @@ def check_times(column: pl.Series) -> None:
     if wrong.len():
         row = wrong[0]
         raise OutOfRange(
-            f"column {column.name!r}: {wrong.len()} values lie outside of the years 1 to 9999, for example "
+            f"column {column.name!r}: {wrong.len()} values are outside the years 1 to 9999, for example "
             f"{values[row]} {_UNITS[unit]} since 1970 in row {row + 1}"
         )

@@ -27,26 +27,26 @@ def load(code_ref: str, base: Callable[..., T]) -> type[T]:
     """
     assert isinstance(base, type)
     if not _CODE_REF.fullmatch(code_ref):
-        raise PluginNotFound(f"code_ref {code_ref!r} is not of the form package.module:Class")
+        raise PluginNotFound(f"code_ref {code_ref!r} must have the form package.module:Class")
     module_name, class_name = code_ref.split(":")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         missing = error.name or module_name
         if module_name == missing or module_name.startswith(f"{missing}."):
-            raise PluginNotFound(f"code_ref {code_ref!r}: there is no module {missing!r}") from error
+            raise PluginNotFound(f"code_ref {code_ref!r}: the module {missing!r} is not installed") from error
         raise PluginInvalid(
-            f"code_ref {code_ref!r}: importing it needs the missing module {missing!r}"
+            f"code_ref {code_ref!r}: its import needs the module {missing!r}, which is not installed"
         ) from error
     except Exception as error:  # a module may raise anything while it is imported
         reason = traceback.format_exception_only(error)[-1].strip()
-        raise PluginInvalid(f"code_ref {code_ref!r}: importing it failed: {reason}") from error
+        raise PluginInvalid(f"code_ref {code_ref!r}: its import failed: {reason}") from error
     found = getattr(module, class_name, None)
     if found is None:
-        raise PluginNotFound(f"code_ref {code_ref!r}: module {module_name!r} has no {class_name!r}")
+        raise PluginNotFound(f"code_ref {code_ref!r}: module {module_name!r} has no class {class_name!r}")
     if not (isinstance(found, type) and issubclass(found, base)):
         raise PluginInvalid(f"code_ref {code_ref!r} is not a subclass of {base.__name__}")
     if inspect.isabstract(found):
         missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
-        raise PluginInvalid(f"code_ref {code_ref!r} leaves abstract: {missing}")
+        raise PluginInvalid(f"code_ref {code_ref!r} does not implement {missing}")
     return cast("type[T]", found)

@@ -38,9 +38,13 @@ class Secrets:
         def value_of(match: re.Match[str]) -> str:
             name = match[1]
             if not name.startswith(PREFIX):
-                raise InvalidConfig(f"{field}: ${{{name}}} cannot be read, only variables named {PREFIX}...")
+                raise InvalidConfig(
+                    f"{field}: ${{{name}}} cannot be read; a reference must name a variable that begins with {PREFIX}"
+                )
             if name not in self._environment:
-                raise InvalidConfig(f"{field}: the worker's environment has no {name}")
+                raise InvalidConfig(
+                    f"{field}: the worker's environment has no variable {name}; set it and restart the worker"
+                )
             value = self._environment[name]
             self._used.add(value)
             return value

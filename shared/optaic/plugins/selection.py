@@ -32,7 +32,7 @@ def select_rows(
     conditioned = [(ENTITY, entities), (DATE, start), (DATE, end)]
     needed = [*wanted, *(column for column, condition in conditioned if condition is not None)]
     if missing := sorted(set(needed) - set(table.columns)):
-        raise SchemaMismatch(f"no column {', '.join(missing)} (there are {', '.join(table.columns)})")
+        raise SchemaMismatch(f"no column {', '.join(missing)} (the columns are {', '.join(table.columns)})")
     import polars as pl  # noqa: PLC0415 - whoever only imports plugins needs no data library
 
     if entities is not None:

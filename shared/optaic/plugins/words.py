@@ -29,7 +29,7 @@ def say_value(value: object) -> str:
     try:
         text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError):
-        return "what no configuration can hold"
+        return "a value that no configuration can have"
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 

@@ -169,15 +169,15 @@ async def _a_flow_run_that_no_worker_can_execute_ends_and_says_why(fixture: Fixt
     deployment = await prefect.deploy("by.hand", fixture.pool)
     state = await prefect.wait(await prefect.trigger(deployment, instance_id="prices", start="2024-01-01"))
     assert state["type"] == "FAILED"
-    assert "instance_id is 'prices', and has to be the id of an instance" in state["message"]
-    assert "'start' is no parameter of this flow" in state["message"]
+    assert "instance_id is 'prices', but must be the id of an instance" in state["message"]
+    assert "'start' is not a parameter of this flow" in state["message"]
     with_code = await prefect.call("GET", f"/deployments/{deployment}")
     body = {key: with_code[key] for key in ("flow_id", "work_pool_name")} | {"name": "without.code"}
     without_code = (await prefect.call("POST", "/deployments/", body))["id"]
     given = {"tenant_id": TENANT, "instance_id": new_id(), "flow_kind": "refresh"}
     state = await prefect.wait(await prefect.trigger(without_code, **given))
     assert state["type"] == "CRASHED"
-    assert "its deployment without.code names no entrypoint" in state["message"]
+    assert "its deployment without.code has no entrypoint" in state["message"]
 
 
 async def test_a_terminated_worker_fails_what_runs_and_leaves_no_process(fixture: Fixture) -> None:

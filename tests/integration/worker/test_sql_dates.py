@@ -70,7 +70,7 @@ def test_a_cursor_of_dates_reads_on_however_the_source_writes_them(
 def test_a_cursor_whose_dates_do_not_sort_is_refused_at_once(database: Database, written: str) -> None:
     database.execute("create table dated (day text, ticker text, px float)")
     database.execute("insert into dated values (:day, 'a', 1.0)", day=DAYS[0].strftime(written))
-    with pytest.raises(InvalidConfig, match="cursor: 'day' holds dates as"):
+    with pytest.raises(InvalidConfig, match="cursor: 'day' contains dates in the format"):
         refresh(database, date_format=written)
     assert refresh(database, date_format=written, cursor=None).height == 1
 

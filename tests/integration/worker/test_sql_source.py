@@ -119,7 +119,7 @@ def test_what_was_fetched_and_what_was_not_looked_for_is_reported(database: Data
     context = PipelineContext(config=config, previous_reader=lambda: first, report=said.__setitem__)
     assert SqlPipeline().run(context).height == 4
     assert said["rows_fetched"] == 2, "the last one again, and the new one; not what was known before"
-    assert str(said["deletions"]).startswith("not looked for")
+    assert str(said["deletions"]).startswith("not detected")
     database.execute("delete from prices where seq in (1, 3)")  # 3 was the last cursor
     assert SqlPipeline().run(context).height == 4
     assert str(said["deletions"]).startswith("1 rows under the last cursor are gone at the source, and kept")

@@ -287,7 +287,7 @@ async def test_what_is_too_much_to_be_judged_at_once_is_made_all_the_same(
     assert set(memory.live()) == {"prices"}
     # Who reads the answer knows that a refusal would have stopped it half-way.
     (warning,) = [text for each in made for text in each.warnings]
-    assert "too long to be judged before" in warning
+    assert "too long to check completely before" in warning
 
 
 async def test_what_there_was_no_time_for_is_said_not_to_be_judged(
@@ -302,13 +302,13 @@ async def test_what_there_was_no_time_for_is_said_not_to_be_judged(
     actions = make_plan(file, existing)
     tried = [each async for each in execute(memory.client, actions, existing, dry_run=True)]
     assert [each.is_checked for each in tried] == [True, False, False]
-    assert ["judging all before it took too long" in str(each.warnings) for each in tried] == [
+    assert ["checking the steps before it took too long" in str(each.warnings) for each in tried] == [
         not each.is_checked for each in tried
     ]
     assert memory.live() == {}
     made = [each async for each in execute(memory.client, actions, existing)]
     (warning,) = [text for each in made for text in each.warnings]
-    assert "of 3 steps the last 2 were not judged" in warning
+    assert "the last 2 of 3 steps were not checked" in warning
     assert set(memory.live()) == {"prices", "halved"}
 
 

@@ -39,7 +39,7 @@ def test_definitions_are_listed_and_shown(optaic: FakeServices) -> None:
         assert "DEPRECATED" in invoke("definition", "get", *given).stdout
     assert json.loads(invoke("definition", "get", ID, "-o", "json").stdout)["name"] == "smooth"
     assert (
-        "no definition named 'rough'; there is smooth"
+        "no definition named 'rough'; existing names: smooth"
         in invoke("definition", "get", "rough", status=1).stderr
     )
 
@@ -60,7 +60,7 @@ def test_a_definition_is_published_from_a_file_and_says_what_breaks(
     shown = invoke("definition", "publish", "-f", str(file), "--draft", "--dry-run").stdout
     assert "breaking  with version 1.0.0" in shown
     assert "/parameters_schema/required  more" in shown
-    assert "follows: prices  n is required" in shown
+    assert "tracks the newest version: prices  n is required" in shown
     assert "and 1 more" in shown
     request = optaic.calls("PublishDefinition")[0].request
     assert (request.name, request.definition_version.version) == ("smooth", "1.1.0")
@@ -124,7 +124,7 @@ def test_a_file_is_compared_and_its_mistakes_are_told_with_their_paths(
     file.write_text("project: desk\nmanager: me\ninstances: []\n")
     assert invoke("diff", "-f", str(file)).stdout == "nothing to do\n"
     file.write_text("project: desk\nproject: lab\n")
-    assert "'project' is there twice" in invoke("diff", "-f", str(file), status=2).stderr
+    assert "the key 'project' is used twice" in invoke("diff", "-f", str(file), status=2).stderr
 
 
 def test_what_was_done_is_shown_also_where_the_next_is_refused(optaic: FakeServices, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_maps_that_are_merged_may_replace_keys_and_are_merged_again(tmp_path: Pa
     assert found["c"] == {"d": found["a"]}
     for text in ("a: {x: 1, x: 2}", "a: [{<<: {x: 1}, y: 1, y: 2}]", "a: 1\nb: 1\na: 1"):
         file.write_text(text)
-        with pytest.raises(ValueError, match="is there twice"):
+        with pytest.raises(ValueError, match="is used twice"):
             read_yaml(file)
 
 

@@ -185,7 +185,7 @@ async def test_rows_and_columns_can_be_chosen(world: World, client: AsyncClient,
     assert found.rows() == [(DAYS[1], "b", 4.0), (DAYS[2], "b", 6.0)]
     assert found.columns == ["date", "entity", "close"]
     with pytest.raises(
-        errors.InvalidArgumentError, match=r"no column volume \(there are date, entity, close, open\)"
+        errors.InvalidArgumentError, match=r"no column volume \(the columns are date, entity, close, open\)"
     ) as wrong:
         await client.data.read(ID, columns=["volume"])
     assert wrong.value.reason == "SCHEMA_MISMATCH"
@@ -273,17 +273,18 @@ async def test_every_output_of_a_backtest_is_read(world: World, client: AsyncCli
     one = await client.data.read(ID, output="trades", entities=["b"], columns=["quantity"])
     assert one.rows() == [(DAYS[1], "b", -1.0)]
     with pytest.raises(
-        errors.NotFoundError, match="no output 'orders'; it has daily_returns, equity_curve"
+        errors.NotFoundError,
+        match="no output 'orders' at this version; its outputs are daily_returns, equity_curve",
     ) as refused:
         await client.data.read(ID, output="orders")
     assert refused.value.reason == "OUTPUT_NOT_FOUND"
-    with pytest.raises(errors.InvalidArgumentError, match=r"no column entity \(there are date, nav\)"):
+    with pytest.raises(errors.InvalidArgumentError, match=r"no column entity \(the columns are date, nav\)"):
         await client.data.read(ID, entities=["a"])
 
 
 async def test_what_is_not_there_is_said(world: World, client: AsyncClient) -> None:
     world.dataset("delta")
-    with pytest.raises(errors.NotFoundError, match="has not got an output yet: run it first"):
+    with pytest.raises(errors.NotFoundError, match="has no output yet; run it first"):
         await client.data.read(ID)
     run = world.refresh(DeltaStore(), table(1.0))
     for version in (0, -1, 2, 99):
@@ -293,13 +294,15 @@ async def test_what_is_not_there_is_said(world: World, client: AsyncClient) -> N
         await client.data.read(ID, OTHER)
     with pytest.raises(errors.NotFoundError, match="no instance named 'price'"):
         await client.data.read("price")
-    with pytest.raises(errors.NotFoundError, match="no output 'trades'; it has data"):
+    with pytest.raises(
+        errors.NotFoundError, match="no output 'trades' at this version; its outputs are data"
+    ):
         await client.data.read(ID, output="trades")
     run.instance_id = OTHER
-    with pytest.raises(errors.NotFoundError, match=f"has not got the version {run.run_id}"):
+    with pytest.raises(errors.NotFoundError, match=f"has no version {run.run_id}"):
         await client.data.read(ID, run.run_id)
     run.instance_id, run.status = ID, run_pb2.RUN_STATUS_FAILED
-    with pytest.raises(errors.NotFoundError, match="has not got the version"):
+    with pytest.raises(errors.NotFoundError, match="has no version"):
         await client.data.read(ID, run.run_id)
 
 
@@ -316,7 +319,7 @@ async def test_data_that_is_gone_or_damaged_is_a_typed_error(
     world.backtest(tmp_path, equity_curve=table(1.0))
     (file,) = files(tmp_path, "equity_curve*")
     file.write_bytes(b"nothing of that kind")
-    with pytest.raises(errors.FailedPreconditionError, match="no readable Parquet file") as damaged:
+    with pytest.raises(errors.FailedPreconditionError, match="not a readable Parquet file") as damaged:
         await client.data.read(ID)
     assert damaged.value.reason == "DATA_NOT_READABLE"
     file.unlink()
@@ -328,7 +331,7 @@ async def test_a_plugin_that_is_not_installed_here_is_named(world: World, client
     world.dataset("absent")
     world.refresh(DeltaStore(), table(1.0))
     with pytest.raises(
-        errors.FailedPreconditionError, match=r"nobody_has_this.*install the package"
+        errors.FailedPreconditionError, match=r"nobody_has_this.*install its package"
     ) as refused:
         await client.data.read(ID)
     assert refused.value.reason == "PLUGIN_NOT_INSTALLED"

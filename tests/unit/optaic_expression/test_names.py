@@ -31,7 +31,7 @@ def test_a_quote_without_an_end_and_an_empty_name_are_refused(text: str) -> None
 
 
 def test_a_name_in_capitals_is_refused_with_the_way_to_write_it() -> None:
-    with pytest.raises(ExpressionError, match=r'quote one that is not: "SigA"\.value'):
+    with pytest.raises(ExpressionError, match=r'in quotes: "SigA"\.value'):
         parse("SigA.value + 1")
 
 

@@ -58,7 +58,7 @@ def test_unary_minus_binds_weaker_than_power_and_stronger_than_product() -> None
         ("close = 1", Reason.UNEXPECTED_CHARACTER, 6, "equality is =="),
         ("close $ 1", Reason.UNEXPECTED_CHARACTER, 6, "'$'"),
         ("clöse", Reason.UNEXPECTED_CHARACTER, 2, "'ö'"),
-        ("a < b < c", Reason.UNEXPECTED_TOKEN, 6, "do not chain"),
+        ("a < b < c", Reason.UNEXPECTED_TOKEN, 6, "cannot be chained"),
         ("MEEN(close, 3)", Reason.UNKNOWN_OPERATOR, 0, "did you mean MEAN"),
         ("1 + foo(close)", Reason.UNKNOWN_OPERATOR, 4, "known: ABS"),
         ("Close", Reason.INVALID_NAME, 0, "'close'"),

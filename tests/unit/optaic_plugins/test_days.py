@@ -92,7 +92,7 @@ def test_dates_and_nothing_stay_as_they_are() -> None:
 
 def test_a_column_of_no_dates_is_a_typed_error() -> None:
     for column in (pl.Series("t", ["2024-01-01"]), pl.Series("t", [1]), pl.Series("t", [dt.time(1)])):
-        with pytest.raises(SchemaMismatch, match="'t' holds no dates"):
+        with pytest.raises(SchemaMismatch, match=r"'t' contains .*, not dates"):
             take_days(column, "UTC")
 
 
@@ -112,5 +112,5 @@ def test_a_day_that_no_calendar_has_is_a_typed_error(column: pl.Series) -> None:
 
 
 def test_a_moment_without_a_zone_has_no_day() -> None:
-    with pytest.raises(ValueError, match="no zone"):
+    with pytest.raises(ValueError, match="no time zone"):
         day_in(clock("2024-01-01"), "UTC")

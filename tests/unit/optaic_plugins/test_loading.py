@@ -44,9 +44,9 @@ def test_built_in_definitions_load(code_ref: str, base: type) -> None:
         ("worker.builtin.prices:NoSuchClass", PluginNotFound, "NoSuchClass"),
         ("worker.builtin.prices:load_closes", PluginInvalid, "subclass of Pipeline"),
         ("worker.builtin.delta_store:DeltaStore", PluginInvalid, "subclass of Pipeline"),
-        ("optaic.plugins:Pipeline", PluginInvalid, "abstract: run"),
+        ("optaic.plugins:Pipeline", PluginInvalid, "does not implement run"),
         ("broken_plugin:X", PluginInvalid, "ZeroDivisionError"),
-        ("needy_plugin:X", PluginInvalid, "missing module 'no_such_library'"),
+        ("needy_plugin:X", PluginInvalid, "module 'no_such_library'"),
     ],
 )
 def test_what_cannot_be_used_is_refused(

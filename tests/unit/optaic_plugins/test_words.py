@@ -38,7 +38,7 @@ def test_a_type_has_a_plain_word(kind: pl.DataType, word: str) -> None:
 def test_a_value_is_shown_as_json_has_it() -> None:
     values = ["x", None, True, 1.5, {"a": None}, [1, False], object()]
     assert [say_value(value) for value in values] == [
-        "'x'", "null", "true", "1.5", '{"a": null}', "[1, false]", "what no configuration can hold",
+        "'x'", "null", "true", "1.5", '{"a": null}', "[1, false]", "a value that no configuration can have",
     ]  # fmt: skip
 
 

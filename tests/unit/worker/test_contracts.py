@@ -72,5 +72,5 @@ async def test_a_table_is_what_the_pipeline_says_it_yields(world: World, tmp_pat
     run = world.runs.submit(world.dataset(definition="probe"), REFRESH)
     await world.execute(run, tmp_path)
     assert run.error.type == "SchemaMismatch"
-    assert "no column 'close'" in run.error.message
+    assert "column 'close' is missing" in run.error.message
     assert not (tmp_path / "acme" / run.instance_id / "refresh" / "data").exists()

@@ -58,13 +58,13 @@ async def _nothing_lives(folder: Path, *names: str) -> None:
 @pytest.mark.parametrize(
     ("how", "kind", "said"),
     [
-        ("exit 0", "PROCESS_EXITED", "ended itself with exit code 0 before it returned a result"),
-        ("exit 7", "PROCESS_EXITED", "ended itself with exit code 7 before it returned a result"),
+        ("exit 0", "PROCESS_EXITED", "exited with code 0 before it returned a result"),
+        ("exit 7", "PROCESS_EXITED", "exited with code 7 before it returned a result"),
         ("SIGKILL", "PROCESS_KILLED", "was killed by SIGKILL, probably out of memory"),
         ("SIGTERM", "PROCESS_KILLED", "was killed by SIGTERM"),
         ("SIGSEGV", "PROCESS_KILLED", "was killed by SIGSEGV"),
         ("SIGABRT", "PROCESS_KILLED", "was killed by SIGABRT"),
-        ("kill the guardian", "PROCESS_KILLED", "the one that watches over it"),
+        ("kill the guardian", "PROCESS_KILLED", "the process that supervised it"),
         ("close everything", "PROCESS_EXITED", "closed the connection"),
     ],
 )

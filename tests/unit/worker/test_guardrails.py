@@ -30,20 +30,20 @@ _NAN, _INF = float("nan"), float("inf")
 _TEXTS = ["x", "y"]
 # Check, parameters, a table that keeps it, and one that breaks it with a part of what is said.
 _CASES: list[tuple[str, dict[str, Any], pl.DataFrame, pl.DataFrame, str]] = [
-    ("required_columns", {"columns": ["value", "date"]}, _table(), _table().drop("value"), "no column 'value'"),
+    ("required_columns", {"columns": ["value", "date"]}, _table(), _table().drop("value"), "column 'value' is missing"),
     ("signal_bounds", {"min": -1, "max": 1}, _table(), _table(value=[0.0, -1.5]), "1 values of 'value' outside [-1, 1], for example {'date': datetime.date(2024, 1, 9), 'entity': 'B'"),
     ("signal_bounds", {"max": 1}, _table(value=[_NAN, None]), _table(value=[0.0, 2.0]), "'value': 2.0"),
     ("signal_bounds", {"min": 0}, _table(value=[None, None]), _table(value=[0.0, _INF]), "'value': inf"),
-    ("signal_bounds", {"min": 0, "column": "score"}, _table(score=[0, 1]), _table(), "no column 'score'"),
+    ("signal_bounds", {"min": 0, "column": "score"}, _table(score=[0, 1]), _table(), "column 'score' is missing"),
     ("signal_bounds", {"min": 0}, _table().clear(), _table(value=_TEXTS), "not numeric"),
     ("point_in_time", {}, _table(), _table(knowledge_date=[_day(9), None]), "1 rows without 'knowledge_date'"),
-    ("point_in_time", {}, _table(knowledge_date=[_day(8), _day(9)]), _table(knowledge_date=[_day(9), _day(11)]), "1 rows known after 2024-01-10 only"),
-    ("point_in_time", {}, _table().drop("date"), _table(knowledge_date=[_day(7), _day(10)]), "1 rows known before their date"),
-    ("point_in_time", {"column": "since"}, _table(since=[dt.datetime(2024, 1, 9, 8, tzinfo=dt.UTC)] * 2), _table(), "no column 'since'"),
-    ("point_in_time", {"column": "date"}, _table(), _table(date=_TEXTS), "says of no row"),
+    ("point_in_time", {}, _table(knowledge_date=[_day(8), _day(9)]), _table(knowledge_date=[_day(9), _day(11)]), "1 rows that became known only after 2024-01-10"),
+    ("point_in_time", {}, _table().drop("date"), _table(knowledge_date=[_day(7), _day(10)]), "1 rows that became known before their date"),
+    ("point_in_time", {"column": "since"}, _table(since=[dt.datetime(2024, 1, 9, 8, tzinfo=dt.UTC)] * 2), _table(), "column 'since' is missing"),
+    ("point_in_time", {"column": "date"}, _table(), _table(date=_TEXTS), "when each row became known"),
     ("freshness", {"max_age_days": 1.0}, _table(), _table(date=[_day(7), _day(8)]), "2024-01-08, is 2 days before 2024-01-10"),
     ("freshness", {"max_age_days": 0}, _table(date=[None, _day(10)]), _table().clear(), "no row has a date"),
-    ("freshness", {"max_age_days": 0}, _table(date=[_day(11), _day(10)]), _table().drop("date"), "no column 'date'"),
+    ("freshness", {"max_age_days": 0}, _table(date=[_day(11), _day(10)]), _table().drop("date"), "column 'date' is missing"),
 ]  # fmt: skip
 
 
@@ -67,7 +67,7 @@ def test_every_check_blocks_or_warns(
 
 def test_every_check_of_a_pipeline_is_known_here() -> None:
     assert {case[0] for case in _CASES} == set(CHECKS) - set(OF_WEIGHTS)
-    with pytest.raises(PluginError, match="no check 'of tomorrow'") as refused:
+    with pytest.raises(PluginError, match="the check 'of tomorrow' does not exist") as refused:
         check_guardrails(_table(), [Guardrail("a", "of tomorrow", {}, blocks=False)], _TODAY)
     assert refused.value.type == "UnsupportedGuardrail"
 
@@ -105,14 +105,14 @@ def test_a_table_that_fits_its_schema_passes(schema: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("schema", "text"),
     [
-        ({"required": ["close"]}, "there is no column 'close'"),
+        ({"required": ["close"]}, "column 'close' is missing"),
         (_properties(value={"type": ["string", "null"]}), "column 'value' is Float64"),
         (_properties(value={"type": "integer"}), "column 'value' is Float64"),
         (_properties(entity={"type": "string", "format": "date"}), "column 'entity' is String"),
         (_properties(entity=False), "column 'entity' is String"),
         (
             {**_properties(date=True, entity=True), "additionalProperties": False},
-            "column 'value' is not known",
+            "column 'value' is not in the schema",
         ),
     ],
 )

@@ -69,8 +69,8 @@ def _give_away(folder: Path) -> None:
     ("prepare", "said"),
     [
         (_link, "is a link to "),
-        (_open, "its mode is 0777"),
-        (_share, "its mode is 0770"),
+        (_open, "mode 0777"),
+        (_share, "mode 0770"),
         (_give_away, f"belongs to user {SOMEBODY}"),
     ],
 )
@@ -110,4 +110,4 @@ def test_a_worker_whose_folder_is_not_its_own_does_not_start_and_says_what_to_do
         [sys.executable, "-m", "worker"], env=environment, capture_output=True, check=False, timeout=120
     )
     assert done.returncode != 0
-    assert f"{tmp_path}/output may be written by others" in done.stderr.decode()
+    assert f"{tmp_path}/output is writable for other users" in done.stderr.decode()

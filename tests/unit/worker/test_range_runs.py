@@ -218,7 +218,7 @@ def test_what_was_fetched_is_what_came_from_the_source(flow: Flow, tmp_path: Pat
     flow.refresh(_sql_with_cursor(tmp_path, _rows(9)))
     output = flow.refresh(_sql_with_cursor(tmp_path, _rows(10)))
     assert (flow.result.rows_fetched, flow.result.rows_inserted, output.metrics["rows"]) == (6, 3, 30)
-    assert "not looked for" in str(output.metrics["deletions"])
+    assert "not detected" in str(output.metrics["deletions"])
 
 
 def test_the_prices_that_ship_with_the_product_take_a_range(flow: Flow) -> None:

@@ -76,7 +76,7 @@ def test_a_range_in_which_everything_is_gone_is_emptied_only_where_it_may_be() -
             put_in_place(nothing, before, gone, allow_deletion=False)
         assert put_in_place(nothing, before, gone, allow_deletion=True).table.equals(before.head(1))
         for base in (None, before):
-            with pytest.raises(NoDataInRange, match="there is no row from 2024-01-09"):
+            with pytest.raises(NoDataInRange, match="there are no rows from 2024-01-09"):
                 put_in_place(nothing, base, DateRange(_day(8), None), allow_deletion=True)
 
 
@@ -158,7 +158,7 @@ def test_a_whole_number_outside_that_no_float_is_keeps_the_column_from_widening(
     base = _BASE.with_columns(n=pl.Series([outside, 2]))
     part = base.tail(1).with_columns(n=pl.Series([7.5]))
     with pytest.raises(
-        SchemaMismatch, match=r"column 'n' is Float64 in the range, and holds whole numbers outside"
+        SchemaMismatch, match=r"column 'n' is Float64 in the range, but whole numbers outside the range"
     ):
         put_in_place(part, base, DateRange(_day(1), None), allow_deletion=False)
 
@@ -180,9 +180,9 @@ def test_columns_that_come_are_absent_outside_and_columns_that_lack_are_refused(
         put_in_place(_BASE.tail(1).drop("x"), _BASE, dates, allow_deletion=False)
     with pytest.raises(SchemaMismatch, match="needs a column 'date'"):
         put_in_place(_BASE.drop("date"), _BASE, dates, allow_deletion=False)
-    with pytest.raises(SchemaMismatch, match=r"version before has no column 'date'.*without a range"):
+    with pytest.raises(SchemaMismatch, match=r"previous version has no column 'date'.*without a range"):
         put_in_place(_BASE, _BASE.drop("date"), dates, allow_deletion=False)
-    with pytest.raises(SchemaMismatch, match="column 'date' holds no dates but String"):
+    with pytest.raises(SchemaMismatch, match="column 'date' contains String, not dates"):
         put_in_place(_BASE.with_columns(date=pl.lit("2024")), _BASE, dates, allow_deletion=False)
 
 

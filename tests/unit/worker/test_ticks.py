@@ -35,7 +35,7 @@ async def test_the_day_of_a_tick_is_one_of_the_datasets_zone(
     ending = await execute_run(ticket, world.settings(tmp_path), world.guardians.start)
     assert ending.outcome is Outcome.COMPLETED
     *_, run = world.runs.stored.values()
-    assert f"days before {day}, 0 are allowed" in str(run.metrics["guardrail.fresh"])
+    assert f"days before {day}; at most 0 days are allowed" in str(run.metrics["guardrail.fresh"])
 
 
 async def test_a_tick_of_the_schedule_is_adopted_at_its_nominal_time(world: World, tmp_path: Path) -> None:

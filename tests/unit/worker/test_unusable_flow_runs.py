@@ -26,7 +26,7 @@ GIVEN: dict[str, Any] = {"tenant_id": "acme", "instance_id": new_id(), "flow_kin
 
 ODD: list[tuple[dict[str, Any], list[str]]] = [
     ({}, ["tenant_id is missing", "instance_id is missing", "flow_kind is missing"]),
-    ({**GIVEN, "instance_id": 5}, ["instance_id is 5, and has to be the id of an instance"]),
+    ({**GIVEN, "instance_id": 5}, ["instance_id is 5, but must be the id of an instance"]),
     ({**GIVEN, "instance_id": "prices"}, ["instance_id is 'prices'"]),
     ({**GIVEN, "instance_id": None}, ["instance_id is None"]),
     ({**GIVEN, "tenant_id": "Acme\r\nx"}, ["tenant_id is 'Acme\\r\\nx'"]),
@@ -36,7 +36,7 @@ ODD: list[tuple[dict[str, Any], list[str]]] = [
     ({**GIVEN, "flow_kind": {}}, ["flow_kind is {}"]),
     ({**GIVEN, "run_id": "7"}, ["run_id is '7'"]),
     ({**GIVEN, "run_id": 7.5}, ["run_id is 7.5"]),
-    ({**GIVEN, "start": "2024-01-01"}, ["'start' is no parameter of this flow"]),
+    ({**GIVEN, "start": "2024-01-01"}, ["'start' is not a parameter of this flow"]),
     ({**GIVEN, "run_id": "x" * 10_000}, ["run_id is 'xxx"]),
 ]
 
@@ -177,5 +177,5 @@ def test_a_flow_run_as_the_schedule_or_a_submission_makes_it_is_taken() -> None:
     assert not Ticket.read(GIVEN, "f", NOW).run_id
     run_id = new_id()
     assert Ticket.read({**GIVEN, "run_id": run_id}, "f", NOW).make_request().run_id == run_id
-    with pytest.raises(TicketInvalidError, match="and has to be"):
+    with pytest.raises(TicketInvalidError, match="but must be"):
         Ticket.read({**GIVEN, "run_id": run_id.upper()}, "f", NOW)

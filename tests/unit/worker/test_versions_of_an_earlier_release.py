@@ -150,10 +150,10 @@ def test_columns_that_differ_in_capitals_go_on_where_they_were_kept(
     content = load(case["store"], Store)({}).read(changed.uri, changed.physical_version)
     assert content.sort("date").equals(table.select(content.columns))
     table.with_columns(CLOSE=pl.lit(1)).write_parquet(tmp_path / "later.parquet")
-    with pytest.raises(InvalidColumnName, match="'close' and 'CLOSE', differ in capital letters only"):
+    with pytest.raises(InvalidColumnName, match="'close' and 'CLOSE', differ only in capital letters"):
         _refresh(case, url=str(tmp_path / "later.parquet"))
     fresh = written["parquet numbers"]
-    with pytest.raises(InvalidColumnName, match="'close' and 'Close', differ in capital letters only"):
+    with pytest.raises(InvalidColumnName, match="'close' and 'Close', differ only in capital letters"):
         _refresh(fresh, url=case["config"]["url"])
 
 

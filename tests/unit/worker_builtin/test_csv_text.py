@@ -39,7 +39,7 @@ def test_every_way_to_write_a_file_gives_the_same(content: str | bytes, config: 
 def test_characters_are_those_of_the_encoding() -> None:
     content = "name,px\nSoci\u00e9t\u00e9,1\n".encode("latin-1")
     assert read(content, encoding="latin-1").columns["name"].to_list() == ["Soci\u00e9t\u00e9"]
-    with pytest.raises(UnparsableData, match=r"line 2 is not written in utf-8; set `encoding`"):
+    with pytest.raises(UnparsableData, match=r"line 2 is not valid utf-8; set `encoding`"):
         read(content)
 
 
@@ -82,9 +82,9 @@ def test_a_blank_line_may_be_a_row_without_values() -> None:
 def test_columns_are_chosen_by_the_names_of_the_file() -> None:
     found = read("day,px,px2,day\n1,2,3,4\n", {"close": "px", "again": "px"})
     assert found.columns.to_dict(as_series=False) == {"close": ["2"], "again": ["2"]}
-    with pytest.raises(SchemaMismatch, match="several columns called 'day'"):
+    with pytest.raises(SchemaMismatch, match="several columns named 'day'"):
         read("day,px,day\n1,2,3\n", {"date": "day"})
-    with pytest.raises(SchemaMismatch, match="several columns called 'day'"):
+    with pytest.raises(SchemaMismatch, match="several columns named 'day'"):
         read("day,px,day\n1,2,3\n")
     with pytest.raises(SchemaMismatch, match="no column vol"):
         read("day,px\n1,2\n", {"v": "vol"})
@@ -93,7 +93,7 @@ def test_columns_are_chosen_by_the_names_of_the_file() -> None:
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        ("a,b\n1,2\n3\n", "row 3 has 1 values, and there are 2 columns"),
+        ("a,b\n1,2\n3\n", "row 3 has 1 values but there are 2 columns"),
         ("a,b\n1,2\n\n3,4,5\n", "row 4 has 3 values"),
         ('a,b\n"x\ny",2\n3\n', r"row 3 \(line 4 of the file\) has 1 values"),
         ('a,b\n1,"open\n3,4\n', r"row 2 .*unexpected end of data"),

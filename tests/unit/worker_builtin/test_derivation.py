@@ -58,7 +58,8 @@ def test_of_inputs_that_are_called_alike_it_is_said_which_they_are_and_what_to_d
     for expression in ("close", "prices.close"):
         with pytest.raises(InvalidExpression) as refused:
             run(expression, one, two)
-        assert "the inputs that are called 'prices' (id-1, id-2): rename all but one" in str(refused.value)
+        assert "several inputs are named 'prices' (id-1, id-2), so column" in str(refused.value)
+        assert "is ambiguous; rename all but one" in str(refused.value)
     other = replace(table("prices", "volume", 3.0), instance_id="id-3")
     assert run("volume / close", one, other)["value"].to_list() == [3.0] * 4, "each has another column"
 

@@ -64,7 +64,7 @@ def test_a_contract_that_contradicts_itself_is_refused() -> None:
         SignalContract(1.0, -1.0)
     with pytest.raises(InvalidConfig, match="neutral value"):
         SignalContract(nan_policy=NanPolicy.NEUTRAL)
-    with pytest.raises(InvalidConfig, match="outside the bounds"):
+    with pytest.raises(InvalidConfig, match="outside the signal's bounds"):
         SignalContract(1.0, 2.0, neutral_value=0.0, nan_policy=NanPolicy.NEUTRAL)
 
 

@@ -64,7 +64,7 @@ def test_numbers_and_texts_become_texts_and_that_is_said(
     table, metrics = _refresh(pipeline, tmp_path, values)
     assert table["x"].to_list() == texts
     assert row in metrics["kept_as_text"]["x"]
-    assert "all are texts now" in metrics["kept_as_text"]["x"]
+    assert "all values are texts now" in metrics["kept_as_text"]["x"]
 
 
 @BOTH
@@ -126,7 +126,7 @@ def test_a_name_that_the_source_did_not_give_is_said(pipeline: type[SqlPipeline]
     table, metrics = _refresh(pipeline, tmp_path, [7], query=query)
     assert table.columns == ["date", "entity", "x", "x:1", "column_4"]
     assert metrics["columns_named"] == {
-        "x:1": "another column of the query is called 'x', too",
+        "x:1": "another column of the query has the name 'x'",
         "column_4": "column 5 has no name at the source",
     }
 
@@ -134,8 +134,8 @@ def test_a_name_that_the_source_did_not_give_is_said(pipeline: type[SqlPipeline]
 @pytest.mark.parametrize(
     ("values", "error", "text"),
     [
-        ([Decimal(1), Decimal("NaN")], UnparsableData, "NaN in row 2 is no decimal number"),
-        ([Decimal("-Infinity")], UnparsableData, "-Infinity in row 1 is no decimal number"),
+        ([Decimal(1), Decimal("NaN")], UnparsableData, "NaN in row 2 is not a decimal number"),
+        ([Decimal("-Infinity")], UnparsableData, "-Infinity in row 1 is not a decimal number"),
         ([Decimal("1e40")], OutOfRange, "1E+40 in row 1 it needs more than 38 digits"),
         ([Decimal("1e30"), Decimal("1e-10")], OutOfRange, "in row 2 it needs more than 38 digits"),
         ([10**37, Decimal("0.01")], OutOfRange, "in row 2 it needs more than 38 digits"),

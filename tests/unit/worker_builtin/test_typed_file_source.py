@@ -101,10 +101,11 @@ def test_what_was_guessed_is_reported_and_why_a_column_stayed_text(csv: Reader) 
         "types_given": {"date": "Date", "entity": "String"},
         "types_guessed": {"close": "String", "code": "String", "name": "String"},
         "kept_as_text": {
-            "close": "'NA' is no number (1 of 2 values are): if it means that there is no value, name it in "
+            "close": "'NA' is not a number (1 of 2 values are): if it means that there is no value, add it to "
             "`null_values` (row 4)",
-            "code": "'007' would not be the same written as a number: if it is a number, say so in `types` (row 2)",
-            "name": "'x' is no number (row 2)",
+            "code": "'007' would change if written as a number: if it is a number, give the column a number "
+            "type in `types` (row 2)",
+            "name": "'x' is not a number (row 2)",
         },
         "blank_lines_skipped": 1,
     }
@@ -121,7 +122,7 @@ def test_what_was_guessed_is_reported_and_why_a_column_stayed_text(csv: Reader) 
         (
             ["1.5", "n/a"],
             {"types": {"close": "Float64"}},
-            r"column 'close' is Float64, and 'n/a' in row 3 is no number",
+            r"column 'close' is Float64, and 'n/a' in row 3 is not a number",
         ),
         (["1", "2.5"], {"types": {"close": "Int64"}}, r"column 'close' is Int64, and '2.5' in row 3"),
         (["1", "x", "y"], {"types": {"close": "Int64"}}, r"'x' in row 3 .*2 values do not fit"),
@@ -234,12 +235,12 @@ def test_a_parquet_file_has_its_own_types_unless_others_are_given(parquet: Reade
 @pytest.mark.parametrize(
     ("values", "kind", "problem"),
     [
-        ([20240131, 19000], "Date", "'20240131' in row 1 is no date like %Y-%m-%d; 2 values"),
-        ([1706659200, None], "Datetime", "'1706659200' in row 1 is no time like"),
-        ([19000.0], "Date", "'19000.0' in row 1 would not be the same as Date"),
-        ([dt.date(2024, 1, 31)], "Int64", "'2024-01-31' in row 1 would not be the same as Int64"),
-        ([dt.datetime(2024, 1, 31)], "Float64", "'2024-01-31 00:00:00' in row 1 would not be the same"),  # noqa: DTZ001 - of no zone
-        ([dt.timedelta(days=1)], "Int64", "would not be the same as Int64"),
+        ([20240131, 19000], "Date", "'20240131' in row 1 is not a date like %Y-%m-%d; 2 values"),
+        ([1706659200, None], "Datetime", "'1706659200' in row 1 is not a time like"),
+        ([19000.0], "Date", "'19000.0' in row 1 would change as Date"),
+        ([dt.date(2024, 1, 31)], "Int64", "'2024-01-31' in row 1 would change as Int64"),
+        ([dt.datetime(2024, 1, 31)], "Float64", "'2024-01-31 00:00:00' in row 1 would change"),  # noqa: DTZ001 - of no zone
+        ([dt.timedelta(days=1)], "Int64", "would change as Int64"),
     ],
 )
 def test_no_number_is_taken_for_a_time_nor_a_time_for_a_number(

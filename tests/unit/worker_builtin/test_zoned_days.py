@@ -222,7 +222,7 @@ def test_guardrails_judge_days_of_the_columns_zone(zone: str, hour: int) -> None
     known = bars(zone, hour).with_columns(knowledge_date=pl.col("date"), date=pl.Series(DAYS))
     timely = Guardrail("known", "point_in_time", {}, blocks=True)
     assert check_guardrails(known, [timely], as_of=DAYS[-1]) == {}
-    with pytest.raises(GuardrailViolated, match="1 rows known after 2024-07-01"):
+    with pytest.raises(GuardrailViolated, match="1 rows that became known only after 2024-07-01"):
         check_guardrails(known, [timely], as_of=DAYS[-2])
     fresh = Guardrail("fresh", "freshness", {"max_age_days": 0}, blocks=True)
     assert check_guardrails(bars(zone, hour), [fresh], as_of=DAYS[-1]) == {}

@@ -79,7 +79,7 @@ def _to_float(column: pl.Series) -> Fitted | Misfit:
         return Fitted(floats)
     row = lossy.arg_max()
     assert row is not None
-    return Misfit(row, written[row], "has more digits than Float64 keeps", int(lossy.sum()))
+    return Misfit(row, written[row], "has more digits than Float64 can keep", int(lossy.sum()))
 
 
 def _to_days(column: pl.Series) -> Fitted | Misfit:
@@ -99,4 +99,4 @@ def _to_days(column: pl.Series) -> Fitted | Misfit:
 def _refuse(column: pl.Series, wrong: pl.Series, kind: pl.DataType) -> Misfit:
     row = wrong.arg_max()
     assert row is not None
-    return Misfit(row, str(column[row]), f"would not be the same as {say_type(kind)}", int(wrong.sum()))
+    return Misfit(row, str(column[row]), f"would change as {say_type(kind)}", int(wrong.sum()))

@@ -71,11 +71,9 @@ def settle(
             )
     removed = tuple(name for name in before if name not in table.columns)
     if removed and not is_free:
-        problems += [f"column {name!r} ({say_type(before[name])}) is gone" for name in removed]
+        problems += [f"column {name!r} ({say_type(before[name])}) no longer exists" for name in removed]
     if problems:
-        raise SchemaMismatch(
-            f"{'; '.join(problems)}; refresh in full (mode FULL) to take the table as it is now"
-        )
+        raise SchemaMismatch(f"{'; '.join(problems)}; refresh in mode FULL to accept the table as it is now")
     added = tuple(name for name in table.columns if name not in before) if held is not None else ()
     return Shape(pl.DataFrame(columns), added, removed, tuple(retyped))
 
@@ -119,8 +117,8 @@ def align(base: pl.DataFrame, new: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataF
             types[name] = was
         elif _widens(was, types[name]) and to_exact_floats(base[name]) is None:
             raise SchemaMismatch(
-                f"column {name!r} was {say_type(was)} and is {say_type(types[name])} now, and holds numbers that it "
-                "does not keep; refresh in full (mode FULL) to take the table as it is now"
+                f"column {name!r} was {say_type(was)} and is {say_type(types[name])} now, but has numbers that "
+                "would change as that type; refresh in mode FULL to accept the table as it is now"
             )
     order = [*base.columns, *(name for name in new.columns if name not in base.columns)]
     return _as_types(base, types, order), _as_types(settled, types, order)

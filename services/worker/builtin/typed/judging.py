@@ -89,14 +89,12 @@ def fit(
         return _fitted(texts, values, "is neither true nor false")
     if kind == pl.Date():
         values = times.to_dates(texts, date_format)
-        return _fitted(texts, values, f"is no date like {date_format or times.ISO_DATE}")
+        return _fitted(texts, values, f"is not a date like {date_format or times.ISO_DATE}")
     values = times.to_times(texts, date_format)
     shape = date_format or "2024-12-31 16:00:00, all with an offset or none"
-    fitted = _fitted(texts, values, f"is no time like {shape}")
+    fitted = _fitted(texts, values, f"is not a time like {shape}")
     if isinstance(fitted, Misfit) and ":60" in fitted.text:
-        return replace(
-            fitted, why=f"{fitted.why}; a leap second, :60, has no place in a calendar of 60 seconds"
-        )
+        return replace(fitted, why=f"{fitted.why}; leap seconds (:60) are not supported")
     return fitted
 
 
@@ -105,9 +103,9 @@ def _fit_given(texts: pl.Series, kind: pl.DataType, marks: NumberFormat) -> Fitt
     texts = texts.str.strip_chars()
     if kind.is_integer():
         ints = numbers.to_ints(texts, marks.lenient_int, marks)
-        return _fitted(texts, ints, "is no whole number that Int64 keeps")
+        return _fitted(texts, ints, "is not a whole number within Int64")
     floats = numbers.to_floats(texts, marks.lenient_float, marks)
-    fitted = _fitted(texts, floats, "is no number")
+    fitted = _fitted(texts, floats, "is not a number")
     if isinstance(fitted, Misfit):
         return fitted
     return Fitted(floats, lossy_count=int(numbers.find_lossy(texts, floats, marks).sum()))
@@ -144,7 +142,7 @@ def _find_too_large(texts: pl.Series, ints: pl.Series, marks: NumberFormat) -> M
     """The first whole number that Int64 does not keep, where all are whole: they are names rather than amounts."""
     if not texts.drop_nulls().str.contains(marks.strict_int).all():
         return None
-    fitted = _fitted(texts, ints, "is larger than Int64 keeps")
+    fitted = _fitted(texts, ints, "is too large for Int64")
     return fitted if isinstance(fitted, Misfit) else None
 
 
@@ -156,13 +154,13 @@ def _find_misfit(texts: pl.Series, floats: pl.Series, marks: NumberFormat) -> Mi
         assert row is not None
         text = texts[row]
         is_written = bool(pl.Series([text.strip()]).str.contains(marks.lenient_float).item())
-        why = "would not be the same written as a number" if is_written else "is no number"
+        why = "would change if written as a number" if is_written else "is not a number"
         return Misfit(row, text, why, int(wrong.sum()))
     lossy = numbers.find_lossy(texts, floats, marks)
     if lossy.any():
         row = lossy.arg_max()
         assert row is not None
-        return Misfit(row, texts[row], "has more digits than Float64 keeps", int(lossy.sum()))
+        return Misfit(row, texts[row], "has more digits than Float64 can keep", int(lossy.sum()))
     return None
 
 
@@ -170,8 +168,8 @@ def _explain(misfit: Misfit, present: pl.Series, marks: NumberFormat) -> str:
     """Why a column remains text, and what to do if it should not."""
     text = f"{misfit.text!r} {misfit.why}"
     others = present.len() - misfit.count
-    if not others and misfit.why == "is no number" and not numbers.find_hint(misfit.text, marks):
+    if not others and misfit.why == "is not a number" and not numbers.find_hint(misfit.text, marks):
         return text
     hint = numbers.find_hint(misfit.text, marks)
-    share = f" ({others} of {present.len()} values are)" if others and misfit.why == "is no number" else ""
+    share = f" ({others} of {present.len()} values are)" if others and misfit.why == "is not a number" else ""
     return f"{text}{share}" + (f": {hint}" if hint else "")

@@ -54,7 +54,7 @@ def read_types(config: Config) -> Mapping[str, pl.DataType]:
             raise InvalidConfig(f"types.{name}: must be one of {', '.join(_KINDS)}, not {say_value(word)}")
         types[name] = _KINDS[known]
     if types.get(ENTITY, pl.String()) != pl.String():
-        raise InvalidConfig("types.entity: an entity is a text: String, or leave it out")
+        raise InvalidConfig("types.entity: must be String, because entities are texts; or leave it out")
     return types
 
 
@@ -67,7 +67,7 @@ def check_dates(types: Mapping[str, pl.DataType], dates: Sequence[str]) -> None:
     for name in dates:
         if types.get(name, pl.Date()) not in {pl.Date(), pl.String()}:
             raise InvalidConfig(
-                f"types.{name}: the column is one of `dates`: Date, or String where `date_format` says how they are written"
+                f"types.{name}: must be Date, because the column is listed in `dates`; or String if `date_format` gives its format"
             )
 
 

@@ -84,7 +84,7 @@ def to_floats(texts: pl.Series, pattern: str, marks: NumberFormat) -> pl.Series:
 
 
 def find_lossy(texts: pl.Series, values: pl.Series, marks: NumberFormat) -> pl.Series:
-    """Where a number has more digits than Float64 keeps: written with as many, it would be another.
+    """Where a number has more digits than Float64 can keep: written with as many, it would be another.
 
     Args:
         texts: what is written.
@@ -133,13 +133,13 @@ def find_hint(text: str, marks: NumberFormat) -> str:
     """What to configure if a text was meant as a number after all; empty where nothing comes to mind."""
     bare = text.strip()
     if re.fullmatch(r"[+-]?[0-9]{1,3}([,.' \u00a0\u2019_])[0-9]{3}(\1[0-9]{3})*([,.][0-9]+)?", bare):
-        return "if it has separators of thousands, name them in `thousands`"
+        return "if it has thousands separators, set `thousands`"
     if marks.decimal != "," and re.fullmatch(r"[+-]?[0-9.]*,[0-9]+", bare):
         return "if its comma is a decimal mark, set `decimal`"
     if bare.lower().strip("#<>()") in _ABSENT:
-        return "if it means that there is no value, name it in `null_values`"
+        return "if it means that there is no value, add it to `null_values`"
     if re.fullmatch(marks.lenient_float, bare):
-        return "if it is a number, say so in `types`"
+        return "if it is a number, give the column a number type in `types`"
     return ""
 
 

@@ -61,5 +61,5 @@ def _check_types(table: pl.DataFrame, types: Mapping[str, pl.DataType], dates: S
     for name in types:
         if name not in table.columns:
             raise InvalidConfig(
-                f"types.{name}: the table has no column {name!r}, only {', '.join(map(repr, table.columns))}"
+                f"types.{name}: the table has no column {name!r}; its columns are {', '.join(map(repr, table.columns))}"
             )

@@ -23,13 +23,13 @@ def to_dates(texts: pl.Series, date_format: str) -> pl.Series:
     """Dates; null where a text is none in this format.
 
     Raises:
-        InvalidConfig: it is no format of dates.
+        InvalidConfig: it is not a format of dates.
     """
     try:
         parsed = texts.str.to_date(date_format or ISO_DATE, strict=False)
     except pl.exceptions.PolarsError as error:
         raise InvalidConfig(
-            f"date_format: {date_format!r} is no format of dates: {say_error(error)}"
+            f"date_format: {date_format!r} is not a format of dates: {say_error(error)}"
         ) from error
     return parsed.set(~_is_plain(texts, parsed), None)
 
@@ -38,14 +38,14 @@ def to_times(texts: pl.Series, date_format: str) -> pl.Series:
     """Times in microseconds, in UTC where the texts say their offset; null where a text is none.
 
     Raises:
-        InvalidConfig: it is no format of times.
+        InvalidConfig: it is not a format of times.
     """
     if date_format:
         try:
             parsed = texts.str.to_datetime(date_format, strict=False, time_unit="us")
         except pl.exceptions.PolarsError as error:
             raise InvalidConfig(
-                f"date_format: {date_format!r} is no format of times: {say_error(error)}"
+                f"date_format: {date_format!r} is not a format of times: {say_error(error)}"
             ) from error
         return parsed.set(~_is_plain(texts, parsed) | _is_leap(texts, parsed, date_format), None)
     first = texts.drop_nulls().head(1)
