@@ -44,7 +44,8 @@ def check_guardrails(table: pl.DataFrame, guardrails: Iterable[Guardrail], as_of
     for one in guardrails:
         if one.check not in _CHECKS:
             raise PluginError(
-                f"guardrail {one.name!r}: the check {one.check!r} does not exist for a refresh", type="UnsupportedGuardrail"
+                f"guardrail {one.name!r}: the check {one.check!r} does not exist for a refresh",
+                type="UnsupportedGuardrail",
             )
         problem = _CHECKS[one.check](table, one.parameters, as_of)
         if problem and one.blocks:
@@ -102,7 +103,9 @@ def _freshness(table: pl.DataFrame, parameters: Mapping[str, Any], as_of: dt.dat
         return "no row has a date"
     age, most = (as_of - newest).days, int(parameters["max_age_days"])
     return (
-        f"the newest date, {newest}, is {age} days before {as_of}; at most {most} days are allowed" if age > most else ""
+        f"the newest date, {newest}, is {age} days before {as_of}; at most {most} days are allowed"
+        if age > most
+        else ""
     )
 
 

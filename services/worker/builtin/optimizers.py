@@ -167,7 +167,9 @@ class RiskBudgetingOptimizer(SkfolioOptimizer):
         del scores, returns
         low, high = self._limits()
         if low < 0:
-            raise InvalidConfig("constraints.min_weight: must not be negative; risk budgeting has no short positions")
+            raise InvalidConfig(
+                "constraints.min_weight: must not be negative; risk budgeting has no short positions"
+            )
         return RiskBudgeting(risk_measure=_read_risk_measure(self.config), min_weights=low, max_weights=high)
 
 
@@ -178,7 +180,9 @@ class HierarchicalRiskParityOptimizer(SkfolioOptimizer):
         del scores, returns
         low, high = self._limits()
         if low < 0:
-            raise InvalidConfig("constraints.min_weight: must not be negative; hierarchical risk parity has no short positions")
+            raise InvalidConfig(
+                "constraints.min_weight: must not be negative; hierarchical risk parity has no short positions"
+            )
         return HierarchicalRiskParity(
             risk_measure=_read_risk_measure(self.config), min_weights=low, max_weights=high
         )

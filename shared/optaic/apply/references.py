@@ -258,7 +258,9 @@ def check_definitions(
                 problems.append(Violation(where, "is required", "REQUIRED"))
             elif name and not is_known:
                 words = " or ".join(kinds)
-                problems.append(Violation(where, f"names the {words} {name!r}, which does not exist", "UNKNOWN_REFERENCE"))
+                problems.append(
+                    Violation(where, f"names the {words} {name!r}, which does not exist", "UNKNOWN_REFERENCE")
+                )
 
 
 def in_order(
@@ -280,5 +282,11 @@ def in_order(
         cycle: list[Key] = error.args[1]
         text = " -> ".join(name for _, name in reversed(cycle))
         path = next((wanted[each][1].path for each in cycle if each in wanted), "documents")
-        problems.append(Violation(f"{path}.upstreams", f"creates a cycle of dependencies: {text}; remove one of these upstreams", "CYCLE"))
+        problems.append(
+            Violation(
+                f"{path}.upstreams",
+                f"creates a cycle of dependencies: {text}; remove one of these upstreams",
+                "CYCLE",
+            )
+        )
         return []

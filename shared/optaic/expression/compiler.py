@@ -182,7 +182,9 @@ def _read(name: str) -> pl.Expr:
 def _check(table: pl.DataFrame, inputs: Mapping[str, str]) -> None:
     for key in (DATE, ENTITY):
         if key not in table.columns:
-            raise SchemaMismatch(f"the input has no column {key!r} (its columns are {', '.join(table.columns)})")
+            raise SchemaMismatch(
+                f"the input has no column {key!r} (its columns are {', '.join(table.columns)})"
+            )
         if table[key].null_count():
             raise SchemaMismatch(f"the input's column {key!r} has nulls")
     for name in inputs:
