@@ -10,7 +10,6 @@ from google.protobuf.struct_pb2 import Value
 from instance_service.domain.revision_diff import ABSENT, differences
 from instance_service.store import instances as store
 from instance_service.store import listing
-from instance_service.use_cases.definitions.reading import DEFAULT_PAGE
 from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.instances import not_found
 from instance_service.use_cases.shapes import timestamp
@@ -27,6 +26,7 @@ from optaic.instance.v1.instance_service_pb2 import (
     ListInstancesRequest,
     ListInstancesResponse,
 )
+from optaic.rules.pages import DEFAULT_SIZE
 from redaction import redact_field
 from servicekit import pages
 from servicekit.enums import enum_word
@@ -120,7 +120,7 @@ async def list_instances(
     selection = pages.filter_hash("instances", *filters)
     wanted = listing.Selection(*filters)
     after = pages.decode(request.page_token, selection) if request.page_token else None
-    size = request.page_size or DEFAULT_PAGE
+    size = request.page_size or DEFAULT_SIZE
     async with deps.database.read(tenant_id) as connection:
         position = (after["name"], after["id"]) if after else None
         rows = await listing.list_instances(connection, tenant_id, wanted, position, size + 1)
@@ -143,7 +143,7 @@ async def list_revisions(
     instance_id = request.instance_id.lower()
     selection = pages.filter_hash("revisions", instance_id)
     before = pages.decode(request.page_token, selection)["revision"] if request.page_token else None
-    size = request.page_size or DEFAULT_PAGE
+    size = request.page_size or DEFAULT_SIZE
     async with deps.database.read(tenant_id) as connection:
         rows = await store.list_revisions(connection, tenant_id, instance_id, before, size + 1)
     if not rows and before is None:

@@ -11,7 +11,6 @@ import structlog
 from instance_service.domain.data_removal import LEASE, deleted_until, remove_time, retry_delay
 from instance_service.store import data_removals as store
 from instance_service.store.tables import Connection
-from instance_service.use_cases.definitions.reading import DEFAULT_PAGE
 from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.shapes import timestamp
 from optaic.instance.v1.data_removal_service_pb2 import (
@@ -24,6 +23,7 @@ from optaic.instance.v1.data_removal_service_pb2 import (
     UsedStore,
 )
 from optaic.instance.v1.instance_pb2 import Instance
+from optaic.rules.pages import DEFAULT_SIZE
 from redaction import redact
 from servicekit import pages
 from servicekit.errors import NotFoundError
@@ -97,7 +97,7 @@ async def list_data_removals(
     if request.page_token:
         position = pages.decode(request.page_token, _SELECTION)
         after = datetime.fromisoformat(position["time"]), position["id"]
-    size = request.page_size or DEFAULT_PAGE
+    size = request.page_size or DEFAULT_SIZE
     async with deps.database.read(tenant_id) as connection:
         rows = await store.list_removals(connection, tenant_id, after, size + 1)
     page = pages.fit(rows, size, lambda row: len(row.snapshot) + len(row.problem))

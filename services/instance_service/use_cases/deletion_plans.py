@@ -26,6 +26,7 @@ from optaic.instance.v1.instance_service_pb2 import (
     PreviewDeletionRequest,
     PreviewDeletionResponse,
 )
+from optaic.rules.pages import LONG_DEFAULT_SIZE
 from servicekit import pages
 from servicekit.enums import enum_number
 from servicekit.errors import AbortedError, FailedPreconditionError, PreconditionViolation
@@ -65,7 +66,7 @@ async def preview_deletion(
     assert target is not None
     selection = pages.filter_hash(target, getattr(request, target).SerializeToString(deterministic=True))
     position = pages.decode(request.page_token, selection) if request.page_token else {}
-    begin, size = int(position.get("index", 0)), request.page_size or _PAGE
+    begin, size = int(position.get("index", 0)), request.page_size or LONG_DEFAULT_SIZE
     asked = PreviewDeletionRequest()
     asked.CopyFrom(request)
     getattr(asked, target).ClearField("preview_etag")  # it looks anew

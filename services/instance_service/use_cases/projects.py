@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from instance_service.store import projects as store
 from instance_service.store.tables import Connection
-from instance_service.use_cases.definitions.reading import DEFAULT_PAGE
 from instance_service.use_cases.deletion import condemn
 from instance_service.use_cases.deletion_plans import plan_project
 from instance_service.use_cases.dependencies import Dependencies
@@ -27,6 +26,7 @@ from optaic.instance.v1.instance_service_pb2 import (
     ListProjectsResponse,
     UpdateProjectRequest,
 )
+from optaic.rules.pages import DEFAULT_SIZE
 from redaction.messages import restore_credentials
 from servicekit import pages
 from servicekit.context import RequestContext
@@ -84,7 +84,7 @@ async def list_projects(
     """Return a page of projects in the order of names."""
     selection = pages.filter_hash("projects")
     position = pages.decode(request.page_token, selection) if request.page_token else {"name": ""}
-    size = request.page_size or DEFAULT_PAGE
+    size = request.page_size or DEFAULT_SIZE
     async with deps.database.read(tenant_id) as connection:
         # Tokens of an earlier release have no id.
         after = position["name"], position.get("id", "")

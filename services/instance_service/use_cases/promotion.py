@@ -14,7 +14,6 @@ from instance_service.ports import Experiments, OutsideUnavailableError
 from instance_service.store import instances as store
 from instance_service.store import promotions, queue
 from instance_service.store.tables import Connection
-from instance_service.use_cases.definitions.reading import DEFAULT_PAGE
 from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.drafts import draft_instance
 from instance_service.use_cases.instances import (
@@ -36,6 +35,7 @@ from optaic.instance.v1.instance_service_pb2 import (
     PromoteModelVersionRequest,
 )
 from optaic.instance.v1.spec_pb2 import ModelPromotion
+from optaic.rules.pages import DEFAULT_SIZE
 from servicekit import idempotency, pages
 from servicekit.context import RequestContext
 from servicekit.errors import FieldViolation, NotFoundError, UnavailableError
@@ -114,7 +114,7 @@ async def list_model_promotions(
     instance_id = request.instance_id.lower()
     selection = pages.filter_hash("promotions", instance_id)
     before = pages.decode(request.page_token, selection)["revision"] if request.page_token else None
-    size = request.page_size or DEFAULT_PAGE
+    size = request.page_size or DEFAULT_SIZE
     await _load(deps, tenant_id, instance_id)
     async with deps.database.read(tenant_id) as connection:
         rows = await promotions.list_promotions(connection, tenant_id, instance_id, before, size + 1)

@@ -13,9 +13,9 @@ from lineage_service.domain.flows import Edge, Flow, FlowKey
 from lineage_service.domain.order import adjacency, distances, execution_levels
 from lineage_service.store import reads
 from lineage_service.use_cases.dependencies import Dependencies
+from optaic.rules.pages import LONG_DEFAULT_SIZE
 from servicekit import pages
 
-_DEFAULT_PAGE = 1_000
 _GRAPH_LIMIT = 10_000
 
 
@@ -95,7 +95,7 @@ async def list_neighbours(
     filter_hash = pages.filter_hash(key, is_upstream, max_depth)
     position = pages.decode(page_token, filter_hash) if page_token else {"depth": 0, "flow": 0}
     after = (int(position["depth"]), int(position["flow"]))
-    size = page_size or _DEFAULT_PAGE
+    size = page_size or LONG_DEFAULT_SIZE
     async with deps.database.read(tenant_id) as connection:
         flow = await get_flow(connection, tenant_id, key)
         order = await _nearest_first(connection, tenant_id, flow.flow_id, max_depth, is_upstream=is_upstream)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from optaic.definition.v1 import definition_pb2
+from optaic.rules.pages import DEFAULT_SIZE
 from optaic.run.v1 import run_pb2, run_service_pb2
 from run_service.domain.errors import code_changed_meanwhile, invalid_fields
 from run_service.domain.retries import CODE_CHANGED
@@ -20,7 +21,6 @@ from servicekit import idempotency, pages
 from servicekit.context import RequestContext
 from servicekit.errors import FieldViolation
 
-_DEFAULT_PAGE = 100
 _SHOWN = 10  # plugins that one message names
 _Code = Sequence[run_pb2.PluginCode]
 
@@ -253,7 +253,7 @@ async def list_code_hashes(
     if request.page_token:
         position = pages.decode(request.page_token, digest)
         after = (str(position["definition_version_id"]), int(position["number"]))
-    size = request.page_size or _DEFAULT_PAGE
+    size = request.page_size or DEFAULT_SIZE
     async with deps.database.read(context.tenant_id) as connection:
         found = await code_hashes.list_hashes(
             connection,

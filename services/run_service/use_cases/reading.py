@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from optaic.common.v1.flow_pb2 import FlowKind
+from optaic.rules.pages import DEFAULT_SIZE
 from optaic.run.v1 import run_pb2, run_service_pb2
 from run_service.domain.errors import run_not_found
 from run_service.domain.statuses import ENDED
@@ -17,7 +18,6 @@ from servicekit import pages
 from servicekit.context import RequestContext
 from servicekit.enums import enum_word
 
-_DEFAULT_PAGE = 100
 # For so long after its end, whoever has seen a run ended also waits for what follows from it elsewhere.
 _CAUSAL_SECONDS = 300
 
@@ -49,7 +49,7 @@ async def list_runs(
     several = [instance_ids] if len(instance_ids) > 1 else []
     digest = pages.filter_hash("".join(instance_ids[:1]), request.flow_kind, statuses, *several)
     position = pages.decode(request.page_token, digest) if request.page_token else {}
-    size = request.page_size or _DEFAULT_PAGE
+    size = request.page_size or DEFAULT_SIZE
     async with deps.database.read(context.tenant_id) as connection:
         records = await run_store.list_runs(
             connection,
@@ -78,7 +78,7 @@ async def list_activities(
     if request.page_token:
         position = pages.decode(request.page_token, digest)
         after = (datetime.fromisoformat(position["create_time"]), str(position["activity_id"]))
-    size = request.page_size or _DEFAULT_PAGE
+    size = request.page_size or DEFAULT_SIZE
     async with deps.database.read(context.tenant_id) as connection:
         if await run_store.get_run(connection, context.tenant_id, request.run_id) is None:
             raise run_not_found(request.run_id)

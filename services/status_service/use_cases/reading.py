@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from optaic.common.v1.flow_pb2 import FlowKind
+from optaic.rules.pages import DEFAULT_SIZE
 from optaic.status.v1 import status_pb2
 from servicekit import pages
 from servicekit.enums import enum_number
 from status_service import events, store
 from status_service.domain.errors import flow_not_found, instances_not_found
 from status_service.use_cases.dependencies import Dependencies
-
-_DEFAULT_PAGE = 100
 
 
 async def get_statuses(
@@ -60,7 +59,7 @@ async def list_statuses(
     """Return a page of statuses and the token of the next one."""
     selected = pages.filter_hash(project_id, sorted(statuses), sorted(kinds))
     after = str(pages.decode(page_token, selected)["after"]) if page_token else ""
-    size = page_size or _DEFAULT_PAGE
+    size = page_size or DEFAULT_SIZE
     async with deps.database.read(tenant_id) as connection:
         rows = await store.list_statuses(
             connection,
@@ -81,7 +80,7 @@ async def list_transitions(
     """Return a page of an instance's history, newest first, and the token of the next one."""
     selected = pages.filter_hash(instance_id)
     before = int(pages.decode(page_token, selected)["before"]) if page_token else None
-    size = page_size or _DEFAULT_PAGE
+    size = page_size or DEFAULT_SIZE
     async with deps.database.read(tenant_id) as connection:
         rows = await store.list_transitions(connection, tenant_id, instance_id, before, size + 1)
     more = pages.encode({"before": rows[size - 1].revision}, selected) if len(rows) > size else ""

@@ -7,11 +7,12 @@ from typing import Any
 
 from optaic.client import messages
 from optaic.client.connection import Connection
-from optaic.client.existence import PAGE, near, with_hint
+from optaic.client.existence import near, with_hint
 from optaic.definition.v1 import definition_pb2
 from optaic.definition.v1 import definition_service_pb2 as definition_api
 from optaic.definition.v1.definition_service_pb2_grpc import DefinitionServiceStub
 from optaic.errors import NotFoundError
+from optaic.rules.pages import LARGEST_SIZE
 from optaic.run.v1 import run_service_pb2 as run_api
 from optaic.run.v1.run_service_pb2_grpc import RunServiceStub
 
@@ -46,7 +47,7 @@ class Definitions:
 
     async def list(self, kind: str | int = 0) -> list[definition_pb2.Definition]:
         """Return all definitions, in the order of names; `kind` as `pipeline` or by number."""
-        request = definition_api.ListDefinitionsRequest(page_size=1000)
+        request = definition_api.ListDefinitionsRequest(page_size=LARGEST_SIZE)
         messages.fill(request, {"kind": kind})
 
         async def page(request: Any) -> Any:
@@ -65,14 +66,16 @@ class Definitions:
         except NotFoundError as error:
             if not name:
                 raise
-            listed = definition_api.ListDefinitionsRequest(kind=request.kind, page_size=PAGE)
+            listed = definition_api.ListDefinitionsRequest(kind=request.kind, page_size=LARGEST_SIZE)
             found = (await self._call("ListDefinitions", listed)).definitions
             raise with_hint(error, near(name, [each.name for each in found])) from None
         return answer
 
     async def versions(self, definition_id: str) -> Sequence[definition_pb2.DefinitionVersion]:
         """Return all versions, newest first."""
-        request = definition_api.ListDefinitionVersionsRequest(definition_id=definition_id, page_size=1000)
+        request = definition_api.ListDefinitionVersionsRequest(
+            definition_id=definition_id, page_size=LARGEST_SIZE
+        )
 
         async def page(request: Any) -> Any:
             return await self._call("ListDefinitionVersions", request)
@@ -162,7 +165,9 @@ class Definitions:
 
     async def code_hashes(self, definition_version_id: str = "") -> Sequence[run_api.CodeHash]:
         """Return what is and was on record as the code of a version, or of all; of each the newest, which counts, first."""
-        request = run_api.ListCodeHashesRequest(definition_version_id=definition_version_id, page_size=1000)
+        request = run_api.ListCodeHashesRequest(
+            definition_version_id=definition_version_id, page_size=LARGEST_SIZE
+        )
 
         async def page(request: Any) -> Any:
             return await self._connection.call("run", RunServiceStub, "ListCodeHashes", request)

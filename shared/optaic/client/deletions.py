@@ -11,15 +11,14 @@ from optaic.instance.v1 import data_removal_service_pb2 as removal_api
 from optaic.instance.v1 import instance_service_pb2 as api
 from optaic.instance.v1.data_removal_service_pb2_grpc import DataRemovalServiceStub
 from optaic.instance.v1.instance_service_pb2_grpc import InstanceServiceStub
-
-_PAGE = 10_000
+from optaic.rules.pages import LARGEST_SIZE, LONG_LARGEST_SIZE
 
 
 async def preview_deletion(
     connection: Connection, request: api.PreviewDeletionRequest
 ) -> api.PreviewDeletionResponse:
     """Return the list whole, page by page."""
-    whole, request.page_size = api.PreviewDeletionResponse(), _PAGE
+    whole, request.page_size = api.PreviewDeletionResponse(), LONG_LARGEST_SIZE
     while True:
         page: api.PreviewDeletionResponse = await connection.call(
             "instance", InstanceServiceStub, "PreviewDeletion", request
@@ -37,4 +36,4 @@ async def list_data_removals(connection: Connection) -> Sequence[removal_api.Dat
     async def page(request: Any) -> Any:
         return await connection.call("instance", DataRemovalServiceStub, "ListDataRemovals", request)
 
-    return await all_pages(page, removal_api.ListDataRemovalsRequest(page_size=1000), "data_removals")
+    return await all_pages(page, removal_api.ListDataRemovalsRequest(page_size=LARGEST_SIZE), "data_removals")

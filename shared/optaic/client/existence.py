@@ -14,7 +14,6 @@ from optaic.instance.v1 import instance_service_pb2 as instance_api
 from optaic.instance.v1.instance_service_pb2_grpc import InstanceServiceStub
 
 _MOST_NAMED = 10
-PAGE = 1000  # names that are looked through for a near one
 _MOST_AT_ONCE = 100
 
 

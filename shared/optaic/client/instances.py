@@ -13,13 +13,14 @@ from optaic.client import messages
 from optaic.client.connection import Connection
 from optaic.client.definitions import all_pages
 from optaic.client.deletions import list_data_removals, preview_deletion
-from optaic.client.existence import PAGE, near, require_definition, require_project
+from optaic.client.existence import near, require_definition, require_project
 from optaic.client.references import InstanceLike, id_of
 from optaic.definition.v1 import definition_pb2
 from optaic.instance.v1 import data_removal_service_pb2 as removal_api
 from optaic.instance.v1 import instance_pb2, spec_pb2
 from optaic.instance.v1 import instance_service_pb2 as api
 from optaic.instance.v1.instance_service_pb2_grpc import InstanceServiceStub
+from optaic.rules.pages import LARGEST_SIZE
 
 Upstreams = Mapping[str, InstanceLike | Sequence[InstanceLike]]
 _BACKTEST_NAMES = ("assets_json", "signals_json", "date_range_json")
@@ -101,7 +102,7 @@ class Instances:
         found = await self.list(project=project, name=name)
         if not found:
             listed = await self._call(
-                "ListInstances", api.ListInstancesRequest(project_id=project, page_size=PAGE)
+                "ListInstances", api.ListInstancesRequest(project_id=project, page_size=LARGEST_SIZE)
             )
             text = (
                 f"there is no instance named {name!r}{near(name, [each.name for each in listed.instances])}"
@@ -134,7 +135,7 @@ class Instances:
         Raises:
             NotFoundError: There is no such project or definition.
         """
-        request = api.ListInstancesRequest(name=name, labels=labels, owner=owner, page_size=1000)
+        request = api.ListInstancesRequest(name=name, labels=labels, owner=owner, page_size=LARGEST_SIZE)
         request.project_id = project if isinstance(project, str) else project.project_id
         request.definition_id = definition if isinstance(definition, str) else definition.definition_id
         messages.fill(request, {"kinds": kinds, "states": states})
@@ -286,7 +287,7 @@ class Instances:
 
     async def revisions(self, instance: InstanceLike) -> Sequence[instance_pb2.InstanceRevision]:
         """Return all revisions, newest first."""
-        request = api.ListInstanceRevisionsRequest(instance_id=id_of(instance), page_size=1000)
+        request = api.ListInstanceRevisionsRequest(instance_id=id_of(instance), page_size=LARGEST_SIZE)
 
         async def page(request: Any) -> Any:
             return await self._call("ListInstanceRevisions", request)
@@ -347,7 +348,7 @@ class Instances:
 
     async def model_promotions(self, instance: InstanceLike) -> Sequence[spec_pb2.ModelPromotion]:
         """Return all promotions of a model's versions, newest first."""
-        request = api.ListModelPromotionsRequest(instance_id=id_of(instance), page_size=1000)
+        request = api.ListModelPromotionsRequest(instance_id=id_of(instance), page_size=LARGEST_SIZE)
 
         async def page(request: Any) -> Any:
             return await self._call("ListModelPromotions", request)

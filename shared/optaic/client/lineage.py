@@ -10,6 +10,7 @@ from optaic.client.references import FlowLike, flow_of
 from optaic.lineage.v1 import lineage_pb2
 from optaic.lineage.v1 import lineage_service_pb2 as api
 from optaic.lineage.v1.lineage_service_pb2_grpc import LineageServiceStub
+from optaic.rules.pages import LONG_DEFAULT_SIZE
 
 
 class Lineage:
@@ -48,7 +49,7 @@ class Lineage:
     ) -> list[lineage_pb2.FlowState]:
         """Return the transitive upstreams, nearest first."""
         reference = await flow_of(self._connection, flow, flow_kind)
-        request = api.ListUpstreamsRequest(flow=reference, max_depth=max_depth, page_size=1000)
+        request = api.ListUpstreamsRequest(flow=reference, max_depth=max_depth, page_size=LONG_DEFAULT_SIZE)
 
         async def page(request: Any) -> Any:
             return await self._call("ListUpstreams", request)
@@ -60,7 +61,7 @@ class Lineage:
     ) -> list[lineage_pb2.FlowState]:
         """Return the transitive downstreams, nearest first."""
         reference = await flow_of(self._connection, flow, flow_kind)
-        request = api.ListDownstreamsRequest(flow=reference, max_depth=max_depth, page_size=1000)
+        request = api.ListDownstreamsRequest(flow=reference, max_depth=max_depth, page_size=LONG_DEFAULT_SIZE)
 
         async def page(request: Any) -> Any:
             return await self._call("ListDownstreams", request)

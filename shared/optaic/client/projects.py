@@ -9,11 +9,12 @@ from optaic.client import messages
 from optaic.client.connection import Connection
 from optaic.client.definitions import all_pages
 from optaic.client.deletions import preview_deletion
-from optaic.client.existence import PAGE, near, with_hint
+from optaic.client.existence import near, with_hint
 from optaic.errors import AlreadyExistsError, NotFoundError
 from optaic.instance.v1 import instance_pb2
 from optaic.instance.v1 import instance_service_pb2 as api
 from optaic.instance.v1.instance_service_pb2_grpc import InstanceServiceStub
+from optaic.rules.pages import LARGEST_SIZE
 
 ProjectLike = instance_pb2.Project | str
 
@@ -61,7 +62,7 @@ class Projects:
         except NotFoundError as error:
             if not name:
                 raise
-            listed = await self._call("ListProjects", api.ListProjectsRequest(page_size=PAGE))
+            listed = await self._call("ListProjects", api.ListProjectsRequest(page_size=LARGEST_SIZE))
             raise with_hint(error, near(name, [each.name for each in listed.projects])) from None
         return answer
 
@@ -71,7 +72,7 @@ class Projects:
         async def page(request: Any) -> Any:
             return await self._call("ListProjects", request)
 
-        return await all_pages(page, api.ListProjectsRequest(page_size=1000), "projects")
+        return await all_pages(page, api.ListProjectsRequest(page_size=LARGEST_SIZE), "projects")
 
     async def update(
         self,

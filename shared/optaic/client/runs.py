@@ -15,6 +15,7 @@ from optaic.client.definitions import each_page
 from optaic.client.existence import require_instances
 from optaic.client.reading import Selection, read_artifact
 from optaic.client.references import InstanceLike, id_of
+from optaic.rules.pages import LARGEST_SIZE
 from optaic.run.v1 import run_pb2
 from optaic.run.v1 import run_service_pb2 as api
 from optaic.run.v1.run_service_pb2_grpc import RunServiceStub
@@ -189,7 +190,7 @@ class Runs:
         """
         if instance is not None:
             instances = [instance, *instances]
-        request = api.ListRunsRequest(page_size=min(limit or 1000, 1000))
+        request = api.ListRunsRequest(page_size=min(limit or LARGEST_SIZE, LARGEST_SIZE))
         messages.fill(request, {"flow_kind": flow_kind, "statuses": statuses})
         ids = list(dict.fromkeys(id_of(each) for each in instances))
         found: list[run_pb2.Run] = []
@@ -244,7 +245,7 @@ class Runs:
 
     async def activities(self, run_id: str) -> Sequence[run_pb2.Activity]:
         """Return the run's timeline, in the order things happened."""
-        request = api.ListActivitiesRequest(run_id=run_id, page_size=1000)
+        request = api.ListActivitiesRequest(run_id=run_id, page_size=LARGEST_SIZE)
 
         async def page(request: Any) -> Any:
             return await self._call("ListActivities", request)

@@ -13,6 +13,7 @@ from optaic.client.definitions import all_pages
 from optaic.client.existence import require_instances, require_project
 from optaic.client.references import FlowLike, InstanceLike, flow_of, id_of
 from optaic.errors import UnavailableError
+from optaic.rules.pages import LARGEST_SIZE
 from optaic.status.v1 import status_pb2
 from optaic.status.v1 import status_service_pb2 as api
 from optaic.status.v1.status_service_pb2_grpc import StatusServiceStub
@@ -49,7 +50,7 @@ class Statuses:
         Raises:
             NotFoundError: There is no such project.
         """
-        request = api.ListInstanceStatusesRequest(project_id=project, page_size=1000)
+        request = api.ListInstanceStatusesRequest(project_id=project, page_size=LARGEST_SIZE)
         messages.fill(request, {"statuses": statuses, "kinds": kinds})
 
         async def page(request: Any) -> Any:
@@ -62,7 +63,7 @@ class Statuses:
 
     async def history(self, instance: InstanceLike) -> Sequence[status_pb2.StatusTransition]:
         """Return an instance's transitions, newest first."""
-        request = api.GetStatusHistoryRequest(instance_id=id_of(instance), page_size=1000)
+        request = api.GetStatusHistoryRequest(instance_id=id_of(instance), page_size=LARGEST_SIZE)
 
         async def page(request: Any) -> Any:
             return await self._call("GetStatusHistory", request)

@@ -14,11 +14,10 @@ from optaic.definition.v1.definition_service_pb2 import (
     ListDefinitionVersionsRequest,
     ListDefinitionVersionsResponse,
 )
+from optaic.rules.pages import DEFAULT_SIZE
 from servicekit import pages
 from servicekit.enums import enum_number, enum_word
 from servicekit.errors import FieldViolation, InvalidArgumentError, NotFoundError
-
-DEFAULT_PAGE = 100
 
 
 async def get_definition(deps: Dependencies, tenant_id: str, request: GetDefinitionRequest) -> Definition:
@@ -50,7 +49,7 @@ async def list_definitions(
     state = enum_word(DefinitionState, request.state) if request.state else ""
     selection = pages.filter_hash("definitions", kind, state, request.name_prefix)
     after = pages.decode(request.page_token, selection) if request.page_token else None
-    size = request.page_size or DEFAULT_PAGE
+    size = request.page_size or DEFAULT_SIZE
     async with deps.database.read(tenant_id) as connection:
         rows = await store.list_definitions(
             connection,
@@ -105,7 +104,7 @@ async def list_versions(
     """
     selection = pages.filter_hash("definition_versions", request.definition_id)
     after = pages.decode(request.page_token, selection) if request.page_token else None
-    size = request.page_size or DEFAULT_PAGE
+    size = request.page_size or DEFAULT_SIZE
     async with deps.database.read(tenant_id) as connection:
         if await store.get_definition(connection, tenant_id, request.definition_id) is None:
             raise _definition_not_found(request.definition_id)

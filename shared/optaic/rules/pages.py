@@ -1,0 +1,7 @@
+"""How many rows a page of a list has: by default, and at most."""
+
+from __future__ import annotations
+
+DEFAULT_SIZE, LARGEST_SIZE = 100, 1_000
+# Of lists with small rows: what flows read, what reads them, what a deletion would remove.
+LONG_DEFAULT_SIZE, LONG_LARGEST_SIZE = 1_000, 10_000
