@@ -9,6 +9,8 @@ from servicekit.backoff import backoff
 
 CODE_CHANGED = "CODE_CHANGED"  # a run's error where its worker has other code than is on record
 NOT_RETRIED = frozenset({CODE_CHANGED})  # types of errors that the next attempt would end with, too
+# What a policy means that leaves a delay out.
+DEFAULT_DELAY, DEFAULT_MAX_DELAY = timedelta(seconds=30), timedelta(hours=1)
 
 
 @dataclass(frozen=True)

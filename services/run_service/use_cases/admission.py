@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import InitVar, dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import NamedTuple
 
 from google.protobuf.struct_pb2 import Struct
@@ -17,7 +17,7 @@ from run_service.domain.admission import Blocking, check_full_range, check_upstr
 from run_service.domain.errors import instance_deleting
 from run_service.domain.kinds import check_computed, choose_flow, run_kind
 from run_service.domain.parameters import is_partial_range
-from run_service.domain.retries import RetryPolicy
+from run_service.domain.retries import DEFAULT_DELAY, DEFAULT_MAX_DELAY, RetryPolicy
 from run_service.domain.statuses import ENDED, RunStatus
 from run_service.events import attached_event
 from run_service.store import runs as run_store
@@ -243,6 +243,6 @@ def _retry_policy(policy: schedule_pb2.RetryPolicy) -> RetryPolicy | None:
     return RetryPolicy(
         max_retries=policy.max_retries,
         is_exponential=policy.backoff == schedule_pb2.RetryPolicy.BACKOFF_EXPONENTIAL,
-        delay=policy.delay.ToTimedelta() if policy.HasField("delay") else timedelta(seconds=30),
-        max_delay=policy.max_delay.ToTimedelta() if policy.HasField("max_delay") else timedelta(hours=1),
+        delay=policy.delay.ToTimedelta() if policy.HasField("delay") else DEFAULT_DELAY,
+        max_delay=policy.max_delay.ToTimedelta() if policy.HasField("max_delay") else DEFAULT_MAX_DELAY,
     )

@@ -41,6 +41,7 @@ def test_every_list_is_looked_at() -> None:
 
 @pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.full_name)
 def test_the_contract_states_default_and_limit(field: FieldDescriptor) -> None:
+    assert field.containing_type is not None
     is_long = field.containing_type.name in LONG
     default, largest = (LONG_DEFAULT_SIZE, LONG_LARGEST_SIZE) if is_long else (DEFAULT_SIZE, LARGEST_SIZE)
     wanted = f"At most this many; 0 means {default:,}; {largest:,} at most."

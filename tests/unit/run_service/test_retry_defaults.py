@@ -1,0 +1,22 @@
+"""The delays of a retry policy that names none are those that the contract states."""
+
+from datetime import timedelta
+
+from optaic.instance.v1.schedule_pb2 import RetryPolicy
+from run_service.domain.retries import DEFAULT_DELAY, DEFAULT_MAX_DELAY
+from run_service.use_cases.admission import _retry_policy
+from support.contract import comments
+
+POLICY = "optaic.instance.v1.RetryPolicy"
+
+
+def test_the_contract_states_the_delays() -> None:
+    assert comments()[f"{POLICY}.delay"].endswith("Absent: 30 seconds.")
+    assert comments()[f"{POLICY}.max_delay"].endswith("Absent: one hour.")
+    assert (timedelta(seconds=30), timedelta(hours=1)) == (DEFAULT_DELAY, DEFAULT_MAX_DELAY)
+
+
+def test_a_policy_without_delays_has_these() -> None:
+    policy = _retry_policy(RetryPolicy(max_retries=1))
+    assert policy is not None
+    assert (policy.delay, policy.max_delay) == (DEFAULT_DELAY, DEFAULT_MAX_DELAY)
