@@ -67,7 +67,7 @@ class Compared:
         self._channel.on("runs.wanted", RunsWanted, self._publish_again)
 
     async def _say_runs(self, tenant_id: str, page: InstancePage) -> None:
-        newest = await comparison.list_newest(
+        newest = await comparison.list_run_numbers(
             self._deps, tenant_id, page.after_instance_id, page.until_instance_id
         )
         entries = [

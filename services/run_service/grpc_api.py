@@ -48,11 +48,9 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
 
     async def WatchRun(self, request: run_service_pb2.WatchRunRequest, _: Any) -> AsyncIterator[run_pb2.Run]:
         """Stream a run's changes until it has ended."""
-        context = current()
-        async with aclosing(self._deps.watches.watch(context.tenant_id, request.run_id)) as records:
-            async for record in records:
-                reading.note_end(self._deps, context, record)
-                yield record.run
+        async with aclosing(reading.watch_run(self._deps, current(), request.run_id)) as runs:
+            async for run in runs:
+                yield run
 
     async def ListActivities(
         self, request: run_service_pb2.ListActivitiesRequest, _: Any
@@ -70,7 +68,7 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
         self, request: run_service_pb2.ListCodeHashesRequest, _: Any
     ) -> run_service_pb2.ListCodeHashesResponse:
         """Return a page of what is and was on record."""
-        return await code.list_code_hashes(self._deps, current(), request)
+        return await reading.list_code_hashes(self._deps, current(), request)
 
 
 class RunReportServicer(run_report_service_pb2_grpc.RunReportServiceServicer):

@@ -61,6 +61,40 @@ def test_what_a_service_refuses_stands_in_its_domain_errors_alone(service: str) 
     assert [f"{path.name}:{line}" for path in others for line in _errors_made(path)] == []
 
 
+@pytest.mark.parametrize("service", [each for each in SERVICES if each not in SCATTERED])
+def test_what_clients_read_stands_in_the_reads_of_the_use_cases(service: str) -> None:
+    calls = _calls_of_methods(ROOT / service / "grpc_api.py")
+    reads = {name for name in calls if name.startswith(("Get", "List", "BatchGet", "Explain"))}
+    assert reads
+    assert {name for name in reads if "reading" not in calls[name]} == set()
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.rglob("use_cases/**/reading.py")), ids=str)
+def test_reads_open_no_transaction(path: Path) -> None:
+    names = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+    assert not names & {"transaction", "write", "infra"}
+
+
+def _calls_of_methods(path: Path) -> dict[str, set[str]]:
+    """Return the names that each method of a servicer uses, itself or by another method of the class."""
+    methods = {
+        node.name: node
+        for kind in ast.parse(path.read_text()).body
+        if isinstance(kind, ast.ClassDef)
+        for node in kind.body
+        if isinstance(node, ast.AsyncFunctionDef)
+    }
+    own = {
+        name: {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
+        | {each.attr for each in ast.walk(node) if isinstance(each, ast.Attribute)}
+        for name, node in methods.items()
+    }
+    return {
+        name: names | {each for method in names & own.keys() for each in own[method]}
+        for name, names in own.items()
+    }
+
+
 def _errors_made(path: Path) -> Iterator[int]:
     """Yield the lines that make an error, make a kind of error, or give one with its reason to what makes it."""
     for node in ast.walk(ast.parse(path.read_text())):

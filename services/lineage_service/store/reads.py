@@ -121,7 +121,7 @@ _LIST_EDGES_AMONG = sa.text("""
 """)
 
 
-class Admission(NamedTuple):
+class AdmissionFacts(NamedTuple):
     """What an admission rests on, all of one snapshot."""
 
     revision: int
@@ -160,14 +160,14 @@ async def find_ids(
 
 async def get_admissions(
     connection: AsyncConnection, tenant_id: str, keys: Collection[FlowKey]
-) -> dict[FlowKey, Admission]:
+) -> dict[FlowKey, AdmissionFacts]:
     """Return what decides about runs of those of the flows that there are, in one statement."""
     return _admissions(await connection.execute(_GET_ADMISSIONS, _keys(tenant_id, keys)))
 
 
 async def fetch_admissions(
     database: Database, tenant_id: str, keys: Collection[FlowKey]
-) -> dict[FlowKey, Admission]:
+) -> dict[FlowKey, AdmissionFacts]:
     """Return the same as `get_admissions`, by the shortest way: every submission asks."""
     return _admissions(await database.fetch(tenant_id, _GET_ADMISSIONS, _keys(tenant_id, keys)))
 
@@ -180,13 +180,13 @@ def _keys(tenant_id: str, keys: Collection[FlowKey]) -> dict[str, object]:
     }
 
 
-def _admissions(rows: Iterable[Sequence[Any]]) -> dict[FlowKey, Admission]:
-    found: dict[int, Admission] = {}
+def _admissions(rows: Iterable[Sequence[Any]]) -> dict[FlowKey, AdmissionFacts]:
+    found: dict[int, AdmissionFacts] = {}
     others: list[tuple[int, Flow, list[str] | None]] = []
     for root, revision, roles, *columns in rows:
         flow = Flow(*columns)
         if flow.flow_id == root:
-            found[root] = Admission(revision or 0, flow, [], [])
+            found[root] = AdmissionFacts(revision or 0, flow, [], [])
         else:
             others.append((root, flow, roles))
     for root, flow, roles in others:

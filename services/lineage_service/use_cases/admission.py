@@ -28,7 +28,7 @@ class Blocking:
 class Answer:
     """What decides about a run, all of one snapshot."""
 
-    admission: reads.Admission
+    admission: reads.AdmissionFacts
     blocking: list[Blocking]
 
 
@@ -59,7 +59,7 @@ async def _answer(
     deps: Dependencies,
     tenant_id: str,
     question: Question,
-    admission: reads.Admission | None,
+    admission: reads.AdmissionFacts | None,
 ) -> Answer:
     snapshot, facts = question.snapshot, question.facts
     known = admission.flow.instance_revision if admission else 0
@@ -83,7 +83,7 @@ async def _answer(
     return await _explained(deps, tenant_id, found[question.key])
 
 
-async def _explained(deps: Dependencies, tenant_id: str, admission: reads.Admission) -> Answer:
+async def _explained(deps: Dependencies, tenant_id: str, admission: reads.AdmissionFacts) -> Answer:
     """Add what blocks, and why."""
     if not admission.blocking:
         return Answer(admission, [])

@@ -23,7 +23,7 @@ class RetryPolicy:
     max_delay: timedelta
 
 
-def retry_delay(policy: RetryPolicy | None, attempt: int, error_type: str = "") -> timedelta | None:
+def delay_before_retry(policy: RetryPolicy | None, attempt: int, error_type: str = "") -> timedelta | None:
     """Return the wait before the run that follows failed attempt `attempt`, from 1; None where none follows."""
     if policy is None or attempt > policy.max_retries or error_type in NOT_RETRIED:
         return None

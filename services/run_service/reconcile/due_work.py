@@ -52,7 +52,7 @@ class DueWork(Generic[_Key]):
         return len(claimed) == self._batch
 
 
-def due_retries(deps: Dependencies) -> DueWork[queues.Key]:
+def due_retries(deps: Dependencies) -> DueWork[queues.RunKey]:
     """Return what starts the runs that follow failed ones."""
     return DueWork(
         deps,

@@ -39,7 +39,7 @@ _LIST_FLOWS = sa.text(f"""{_SELECT}
 _FIRST_ID = "00000000-0000-0000-0000-000000000000"
 
 
-class NewestRuns(NamedTuple):
+class RunNumbers(NamedTuple):
     """The numbers of a flow's newest run, and of the newest that ended, that has an outcome, that completed, of all dates.
 
     And the ids of these runs.
@@ -55,19 +55,21 @@ class NewestRuns(NamedTuple):
     run_ids: list[str]
 
 
-async def list_range(connection: AsyncConnection, tenant_id: str, after: str, until: str) -> list[NewestRuns]:
+async def list_numbers_in_range(
+    connection: AsyncConnection, tenant_id: str, after: str, until: str
+) -> list[RunNumbers]:
     """Return the flows that have runs, of the instances after one id up to another, empty for no limit."""
     parameters = {"tenant_id": tenant_id, "after": after or _FIRST_ID, "until": until}
-    return [NewestRuns(*row) for row in await connection.execute(_LIST_RANGE, parameters)]
+    return [RunNumbers(*row) for row in await connection.execute(_LIST_RANGE, parameters)]
 
 
-async def list_flows(
+async def list_numbers_of_flows(
     connection: AsyncConnection, tenant_id: str, flows: Collection[tuple[str, str]]
-) -> list[NewestRuns]:
+) -> list[RunNumbers]:
     """Return those of the flows that have runs."""
     parameters = {
         "tenant_id": tenant_id,
         "instance_ids": [instance_id for instance_id, _ in flows],
         "flow_kinds": [flow_kind for _, flow_kind in flows],
     }
-    return [NewestRuns(*row) for row in await connection.execute(_LIST_FLOWS, parameters)]
+    return [RunNumbers(*row) for row in await connection.execute(_LIST_FLOWS, parameters)]

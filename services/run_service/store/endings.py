@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from run_service.domain.pairing import FlowRunState
 from run_service.store.tables import endings
 
-Key = tuple[str, str]  # tenant id, flow-run id
+FlowRunKey = tuple[str, str]  # tenant id, flow-run id
 _LOCK = sa.text("select pg_advisory_xact_lock(hashtextextended('run_service.flow_run:' || :id, 0))")
 
 
@@ -32,7 +32,7 @@ class Ending:
     attempts: int = 0
 
     @property
-    def key(self) -> Key:
+    def key(self) -> FlowRunKey:
         """The row's key."""
         return (self.tenant_id, self.orchestrator_run_id)
 
@@ -94,7 +94,7 @@ async def claim_endings(
 
 
 async def update_endings(
-    connection: AsyncConnection, keys: Collection[Key], values: Mapping[str, Any]
+    connection: AsyncConnection, keys: Collection[FlowRunKey], values: Mapping[str, Any]
 ) -> None:
     """Give claimed ones back with new values."""
     if keys:
@@ -102,11 +102,11 @@ async def update_endings(
         await connection.execute(statement.values({"claim_expire_time": None, **values}))
 
 
-async def delete_endings(connection: AsyncConnection, keys: Collection[Key]) -> None:
+async def delete_endings(connection: AsyncConnection, keys: Collection[FlowRunKey]) -> None:
     """These have ended as they had to."""
     if keys:
         await connection.execute(sa.delete(endings).where(_is_one_of(keys)))
 
 
-def _is_one_of(keys: Collection[Key]) -> sa.ColumnElement[bool]:
+def _is_one_of(keys: Collection[FlowRunKey]) -> sa.ColumnElement[bool]:
     return sa.tuple_(endings.c.tenant_id, endings.c.orchestrator_run_id).in_(list(keys))

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from run_service.store.tables import dispatches, leases, retries
 
-Key = tuple[str, str]  # tenant id, run id
+RunKey = tuple[str, str]  # tenant id, run id
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Dispatch:
     )  # tells this claim from later ones: whoever is late must not act for them
 
     @property
-    def key(self) -> Key:
+    def key(self) -> RunKey:
         """The row's key."""
         return (self.tenant_id, self.run_id)
 
@@ -58,7 +58,7 @@ def _due(table: sa.Table, now: datetime, limit: int) -> sa.Select[Any]:
     )
 
 
-def _is_one_of(table: sa.Table, keys: Collection[Key]) -> sa.ColumnElement[bool]:
+def _is_one_of(table: sa.Table, keys: Collection[RunKey]) -> sa.ColumnElement[bool]:
     return sa.tuple_(table.c.tenant_id, table.c.run_id).in_(list(keys))
 
 
@@ -104,7 +104,7 @@ async def update_dispatches(
 
 
 async def renew_dispatches(
-    connection: AsyncConnection, keys: Collection[Key], now: datetime, *, is_next: bool
+    connection: AsyncConnection, keys: Collection[RunKey], now: datetime, *, is_next: bool
 ) -> None:
     """Have runs that wait for their start dispatched anew: by the next of their flow runs, or by the same once more."""
     values = {
@@ -122,7 +122,7 @@ async def renew_dispatches(
         await connection.execute(statement.values(values))
 
 
-async def delete_dispatches(connection: AsyncConnection, keys: Collection[Key]) -> None:
+async def delete_dispatches(connection: AsyncConnection, keys: Collection[RunKey]) -> None:
     """Nothing is left to do for these runs."""
     if keys:
         await connection.execute(sa.delete(dispatches).where(_is_one_of(dispatches, keys)))
@@ -161,7 +161,7 @@ async def forget_ages(connection: AsyncConnection, now: datetime) -> None:
     )
 
 
-async def list_expired_dispatches(connection: AsyncConnection, before: datetime, limit: int) -> list[Key]:
+async def list_expired_dispatches(connection: AsyncConnection, before: datetime, limit: int) -> list[RunKey]:
     """Return runs submitted before a moment that have not started."""
     statement = (
         sa.select(dispatches.c.tenant_id, dispatches.c.run_id)
@@ -209,7 +209,7 @@ async def extend_all_leases(connection: AsyncConnection, expire_time: datetime) 
     )
 
 
-async def list_expired_leases(connection: AsyncConnection, now: datetime, limit: int) -> list[Key]:
+async def list_expired_leases(connection: AsyncConnection, now: datetime, limit: int) -> list[RunKey]:
     """Return runs whose executor has not been heard of."""
     statement = (
         sa.select(leases.c.tenant_id, leases.c.run_id)
@@ -248,7 +248,7 @@ async def insert_retries(connection: AsyncConnection, rows: Sequence[Mapping[str
 
 async def claim_retries(
     connection: AsyncConnection, now: datetime, claim_expire_time: datetime, limit: int
-) -> list[Key]:
+) -> list[RunKey]:
     """Claim due retries; two replicas never claim the same one at once."""
     due = _due(retries, now, limit).cte("due")
     statement = (

@@ -82,7 +82,7 @@ def datetime_of(stamp: Timestamp) -> datetime:
     return stamp.ToDatetime(tzinfo=UTC)
 
 
-def json_of(message: Message) -> Any:
+def message_json(message: Message) -> Any:
     """Return a message as JSON; JSON has no NaN nor infinity, in a Struct they become null."""
     if isinstance(message, struct_pb2.Struct):
         return {name: _value_of(value) for name, value in message.fields.items()}
@@ -94,7 +94,7 @@ def _value_of(value: struct_pb2.Value) -> Any:
         case "number_value":
             return value.number_value if math.isfinite(value.number_value) else None
         case "struct_value":
-            return json_of(value.struct_value)
+            return message_json(value.struct_value)
         case "list_value":
             return [_value_of(item) for item in value.list_value.values]
         case "string_value":
@@ -111,7 +111,7 @@ def _get(run: Message, name: str) -> Any:
     return value if run.HasField(name) else None
 
 
-def columns_of(run: run_pb2.Run) -> dict[str, Any]:
+def run_columns(run: run_pb2.Run) -> dict[str, Any]:
     """Return the public columns of a run; JSON columns as Python values."""
     columns: dict[str, Any] = {name: getattr(run, name) for name in _PLAIN}
     for name in _IDS:
@@ -123,10 +123,10 @@ def columns_of(run: run_pb2.Run) -> dict[str, Any]:
         columns[name] = datetime_of(stamp) if stamp is not None else None
     for name in _MESSAGES:
         message = _get(run, name)
-        columns[name] = json_of(message) if message is not None else None
+        columns[name] = message_json(message) if message is not None else None
     columns["artifacts"] = dict(run.artifacts)
-    columns["input_versions"] = [json_of(version) for version in run.input_versions]
-    columns["code"] = [json_of(each) for each in run.code]
+    columns["input_versions"] = [message_json(version) for version in run.input_versions]
+    columns["code"] = [message_json(each) for each in run.code]
     return columns
 
 

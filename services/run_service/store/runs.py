@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import JSONB, UUID, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from run_service.domain.statuses import ACTIVE, RunStatus
-from run_service.store.records import Record, json_of, record_of
+from run_service.store.records import Record, message_json, record_of
 from run_service.store.tables import extensions, flows, runs
 from servicekit.database import Database
 
@@ -99,7 +99,7 @@ async def list_runs_by_id(
     )
 
 
-async def list_revisions(
+async def list_run_revisions(
     connection: AsyncConnection, tenant_id: str, run_ids: Collection[str]
 ) -> Sequence[tuple[str, int]]:
     """Return run id and revision of the runs that exist."""
@@ -364,7 +364,7 @@ async def update_result(
 
 
 def _fields_of(result: Message) -> dict[str, Any]:
-    fields: dict[str, Any] = json_of(result)
+    fields: dict[str, Any] = message_json(result)
     return fields
 
 

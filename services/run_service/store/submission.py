@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from optaic.run.v1 import run_pb2
 from run_service.domain.retries import RetryPolicy
-from run_service.store.records import columns_of, retry_policy_json
+from run_service.store.records import retry_policy_json, run_columns
 from run_service.store.tables import activities, dispatches, extensions, flows, runs
 from servicekit import schema
 from servicekit.database import Database
@@ -141,7 +141,7 @@ def _statement_of(submission: Submission) -> sa.TextClause:
 def _parameters(tenant_id: str, submission: Submission) -> dict[str, Any]:
     policy = submission.retry_policy
     run = {
-        **columns_of(submission.run),
+        **run_columns(submission.run),
         "tenant_id": tenant_id,
         "instance_name": submission.instance_name,
         "last_event_id": submission.event.event_id,

@@ -64,7 +64,7 @@ async def claim_flows(
     return sorted({(row[0], str(row[1]), row[2]) for row in await connection.execute(statement)})
 
 
-async def postpone(connection: AsyncConnection, flow: FlowKey, due_time: datetime) -> None:
+async def postpone_ticks(connection: AsyncConnection, flow: FlowKey, due_time: datetime) -> None:
     """Look at a flow's ticks again later."""
     await connection.execute(sa.update(ticks).where(_of(flow)).values(due_time=due_time))
 

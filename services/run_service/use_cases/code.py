@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from optaic.definition.v1 import definition_pb2
-from optaic.rules.pages import DEFAULT_SIZE
 from optaic.run.v1 import run_pb2, run_service_pb2
 from run_service.domain.errors import code_changed_meanwhile, invalid_fields
 from run_service.domain.retries import CODE_CHANGED
@@ -14,10 +13,10 @@ from run_service.domain.statuses import RunEvent, RunStatus
 from run_service.events import activity_row
 from run_service.store import Connection, activities, code_hashes
 from run_service.store import runs as run_store
-from run_service.store.records import Record, datetime_of, json_of
+from run_service.store.records import Record, datetime_of, message_json
 from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.transitions import change_runs, error_json
-from servicekit import idempotency, pages
+from servicekit import idempotency
 from servicekit.context import RequestContext
 from servicekit.errors import FieldViolation
 
@@ -59,14 +58,17 @@ async def state_code(
             RunEvent.FAILED,
             actor=record.executor,
             message=message[:1000],
-            values={"code": [json_of(each) for each in told], "error": error_json(CODE_CHANGED, message)},
+            values={
+                "code": [message_json(each) for each in told],
+                "error": error_json(CODE_CHANGED, message),
+            },
             flow_run="ends_itself",
         )
         return failed
     if told == list(record.run.code):
         return record
     stated = await run_store.update_code(
-        connection, tenant_id, record.run.run_id, [json_of(each) for each in told]
+        connection, tenant_id, record.run.run_id, [message_json(each) for each in told]
     )
     await activities.insert_activities(connection, _warnings(deps, tenant_id, record, told))
     return stated or record
@@ -242,29 +244,3 @@ def _row_of(tenant_id: str, accepted: run_service_pb2.CodeHash) -> dict[str, Any
         "run_id": None,
         "create_time": datetime_of(accepted.create_time),
     }
-
-
-async def list_code_hashes(
-    deps: Dependencies, context: RequestContext, request: run_service_pb2.ListCodeHashesRequest
-) -> run_service_pb2.ListCodeHashesResponse:
-    """Return a page of what is and was on record."""
-    digest = pages.filter_hash("code_hashes", request.definition_version_id)
-    after = None
-    if request.page_token:
-        position = pages.decode(request.page_token, digest)
-        after = (str(position["definition_version_id"]), int(position["number"]))
-    size = request.page_size or DEFAULT_SIZE
-    async with deps.database.read(context.tenant_id) as connection:
-        found = await code_hashes.list_hashes(
-            connection,
-            context.tenant_id,
-            definition_version_id=request.definition_version_id,
-            after=after,
-            limit=size + 1,
-        )
-    page = pages.fit(found, size, lambda each: each.ByteSize())
-    response = run_service_pb2.ListCodeHashesResponse(code_hashes=page)
-    if len(found) > len(page):
-        last = {"definition_version_id": page[-1].definition_version_id, "number": page[-1].number}
-        response.next_page_token = pages.encode(last, digest)
-    return response

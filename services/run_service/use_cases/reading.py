@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from datetime import datetime
 
 from optaic.common.v1.flow_pb2 import FlowKind
@@ -10,7 +12,7 @@ from optaic.run.v1 import run_pb2, run_service_pb2
 from run_service.domain.errors import run_not_found
 from run_service.domain.statuses import ENDED
 from run_service.events import SERVICE, forget_profile
-from run_service.store import activities
+from run_service.store import activities, code_hashes
 from run_service.store import runs as run_store
 from run_service.store.records import Record
 from run_service.use_cases.dependencies import Dependencies
@@ -22,7 +24,7 @@ from servicekit.enums import enum_word
 _CAUSAL_SECONDS = 300
 
 
-def note_end(deps: Dependencies, context: RequestContext, record: Record) -> None:
+def _note_end(deps: Dependencies, context: RequestContext, record: Record) -> None:
     """Answer the ended run's event as a token: a later read of lineage or status then holds it."""
     is_recent = deps.clock.now().timestamp() - record.run.end_time.ToSeconds() < _CAUSAL_SECONDS
     if record.status in ENDED and is_recent:
@@ -35,8 +37,22 @@ async def get_run(deps: Dependencies, context: RequestContext, run_id: str) -> r
         record = await run_store.get_run(connection, context.tenant_id, run_id)
     if record is None:
         raise run_not_found(run_id)
-    note_end(deps, context, record)
+    _note_end(deps, context, record)
     return record.run
+
+
+async def watch_run(
+    deps: Dependencies, context: RequestContext, run_id: str
+) -> AsyncGenerator[run_pb2.Run, None]:
+    """Yield a run as it is, then after each change, until it has ended.
+
+    Raises:
+        NotFoundError: RUN_NOT_FOUND.
+    """
+    async with aclosing(deps.watches.watch(context.tenant_id, run_id)) as records:
+        async for record in records:
+            _note_end(deps, context, record)
+            yield record.run
 
 
 async def list_runs(
@@ -92,4 +108,30 @@ async def list_activities(
         response.next_page_token = pages.encode(
             {"create_time": moment, "activity_id": last.activity_id}, digest
         )
+    return response
+
+
+async def list_code_hashes(
+    deps: Dependencies, context: RequestContext, request: run_service_pb2.ListCodeHashesRequest
+) -> run_service_pb2.ListCodeHashesResponse:
+    """Return a page of what is and was on record."""
+    digest = pages.filter_hash("code_hashes", request.definition_version_id)
+    after = None
+    if request.page_token:
+        position = pages.decode(request.page_token, digest)
+        after = (str(position["definition_version_id"]), int(position["number"]))
+    size = request.page_size or DEFAULT_SIZE
+    async with deps.database.read(context.tenant_id) as connection:
+        found = await code_hashes.list_hashes(
+            connection,
+            context.tenant_id,
+            definition_version_id=request.definition_version_id,
+            after=after,
+            limit=size + 1,
+        )
+    page = pages.fit(found, size, lambda each: each.ByteSize())
+    response = run_service_pb2.ListCodeHashesResponse(code_hashes=page)
+    if len(found) > len(page):
+        last = {"definition_version_id": page[-1].definition_version_id, "number": page[-1].number}
+        response.next_page_token = pages.encode(last, digest)
     return response

@@ -21,7 +21,7 @@ from run_service.domain.timeline import summarize_columns
 from run_service.events import activity_row, run_event
 from run_service.store import Connection, activities, queues
 from run_service.store import runs as run_store
-from run_service.store.records import Record, json_of
+from run_service.store.records import Record, message_json
 from run_service.use_cases import code
 from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.transitions import announce, change_runs, error_json
@@ -220,7 +220,7 @@ async def complete_run(
                 "metrics": {**(metrics or {}), **changed} if metrics is not None or changed else None,
                 "artifacts": dict(request.artifacts),
                 "outputs_uri": request.outputs_uri,
-                "output_version": json_of(output),
+                "output_version": message_json(output),
                 "model_artifact_version": request.model_artifact_version,
                 "progress_pct": 100.0,
             },
@@ -236,7 +236,7 @@ async def _read_metrics(request: run_report_service_pb2.CompleteRunRequest) -> d
         return None
 
     def read() -> dict[str, Any]:
-        hidden: dict[str, Any] = redact_value(json_of(request.metrics))
+        hidden: dict[str, Any] = redact_value(message_json(request.metrics))
         return hidden
 
     # Of megabytes this takes seconds, in which every lease would go without its heartbeats.

@@ -10,7 +10,7 @@ import structlog
 from optaic.run.v1 import run_pb2, run_service_pb2
 from run_service.domain.admission import check_force
 from run_service.domain.errors import run_not_ended, run_not_found
-from run_service.domain.retries import retry_delay
+from run_service.domain.retries import delay_before_retry
 from run_service.domain.statuses import ENDED
 from run_service.store import Connection, queues
 from run_service.store import runs as run_store
@@ -51,7 +51,7 @@ async def plan_retries(
     """Queue the automatic retries of runs that have just failed."""
     now = deps.clock.now()
     delays = {
-        record.run.run_id: retry_delay(record.retry_policy, record.run.attempt, record.run.error.type)
+        record.run.run_id: delay_before_retry(record.retry_policy, record.run.attempt, record.run.error.type)
         for record in failed
     }
     rows = [
@@ -62,7 +62,7 @@ async def plan_retries(
     await queues.insert_retries(connection, rows)
 
 
-async def retry_automatically(deps: Dependencies, failed: queues.Key) -> None:
+async def retry_automatically(deps: Dependencies, failed: queues.RunKey) -> None:
     """Submit the run that follows a failed one; where admission refuses it, record it as CANCELLED.
 
     Raises:

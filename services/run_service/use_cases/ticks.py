@@ -231,7 +231,7 @@ async def _supersede(deps: Dependencies, found: FoundFlow, tick: Tick, latest: d
 async def _postpone(deps: Dependencies, flow: FlowKey) -> None:
     due_time = deps.clock.now() + timedelta(seconds=deps.settings.tick_interval_seconds)
     async with deps.database.transaction(flow[0]) as connection:
-        await store.postpone(connection, flow, due_time)
+        await store.postpone_ticks(connection, flow, due_time)
 
 
 def _wanted_by(found: FoundFlow, tick: Tick) -> WantedRun:

@@ -84,7 +84,7 @@ class Watches:
             by_tenant.setdefault(tenant_id, set()).add(run_id)
         for tenant_id, run_ids in by_tenant.items():
             async with self._database.read(tenant_id) as connection:
-                revisions = await run_store.list_revisions(connection, tenant_id, run_ids)
+                revisions = await run_store.list_run_revisions(connection, tenant_id, run_ids)
                 moved = [
                     run_id
                     for run_id, revision in revisions

@@ -7,7 +7,7 @@ import pytest
 from run_service.domain.admission import Blocking, check_force, check_upstreams
 from run_service.domain.executors import check_executor, check_fence
 from run_service.domain.kinds import RUN_KINDS, choose_flow, run_kind
-from run_service.domain.retries import RetryPolicy, retry_delay
+from run_service.domain.retries import RetryPolicy, delay_before_retry
 from run_service.domain.timeline import activity_type
 from run_service.store.tables import extensions
 from servicekit.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
@@ -92,11 +92,11 @@ def test_retries_wait_longer_up_to_their_limit(
 ) -> None:
     policy = RetryPolicy(3, is_exponential, timedelta(seconds=30), timedelta(seconds=100))
     expected = None if seconds is None else timedelta(seconds=seconds)
-    assert retry_delay(policy, attempt) == expected
+    assert delay_before_retry(policy, attempt) == expected
 
 
 def test_without_a_policy_or_after_changed_code_no_retry_follows() -> None:
     policy = RetryPolicy(3, is_exponential=False, delay=timedelta(seconds=30), max_delay=timedelta(hours=1))
-    assert retry_delay(None, 1) is None
-    assert retry_delay(policy, 1, "CODE_CHANGED") is None
-    assert retry_delay(policy, 1, "ValueError") == timedelta(seconds=30)
+    assert delay_before_retry(None, 1) is None
+    assert delay_before_retry(policy, 1, "CODE_CHANGED") is None
+    assert delay_before_retry(policy, 1, "ValueError") == timedelta(seconds=30)

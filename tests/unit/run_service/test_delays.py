@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from run_service.config import Settings
-from run_service.domain.retries import RetryPolicy, retry_delay
+from run_service.domain.retries import RetryPolicy, delay_before_retry
 from run_service.reconcile.dispatching import dispatch_delay
 from run_service.reconcile.ending import pause_after
 
@@ -50,6 +50,6 @@ def test_a_policy_gives_each_retry_the_delay_that_it_had(
         min(timedelta(seconds=delay) * (1 << doublings), timedelta(seconds=longest))
         for doublings in ((attempt - 1 if is_exponential else 0) for attempt in range(1, 31))
     ]
-    assert [retry_delay(policy, attempt) for attempt in range(1, 31)] == former
-    assert retry_delay(policy, MANY) == (policy.max_delay if is_exponential else former[0])
-    assert retry_delay(policy, MANY + 1) is None
+    assert [delay_before_retry(policy, attempt) for attempt in range(1, 31)] == former
+    assert delay_before_retry(policy, MANY) == (policy.max_delay if is_exponential else former[0])
+    assert delay_before_retry(policy, MANY + 1) is None

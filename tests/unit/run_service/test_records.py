@@ -7,7 +7,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from optaic.common.v1 import flow_pb2
 from optaic.run.v1 import run_pb2
-from run_service.store.records import columns_of, json_of
+from run_service.store.records import message_json, run_columns
 from servicekit.enums import enum_number, enum_word
 
 
@@ -19,7 +19,7 @@ def test_words_and_numbers_of_enums_belong_together() -> None:
 def test_numbers_that_json_does_not_have_become_null() -> None:
     metrics = Struct()
     metrics.update({"a": math.nan, "b": [1.5, math.inf], "c": {"d": -math.inf, "e": "xy", "f": True}})
-    assert json_of(metrics) == {"a": None, "b": [1.5, None], "c": {"d": None, "e": "xy", "f": True}}
+    assert message_json(metrics) == {"a": None, "b": [1.5, None], "c": {"d": None, "e": "xy", "f": True}}
 
 
 def test_absent_messages_are_null_columns() -> None:
@@ -31,7 +31,7 @@ def test_absent_messages_are_null_columns() -> None:
         mode=run_pb2.RUN_MODE_FULL,
     )
     run.submit_time.FromDatetime(datetime(2024, 1, 2, tzinfo=UTC))
-    columns = columns_of(run)
+    columns = run_columns(run)
     assert columns["submit_time"] == datetime(2024, 1, 2, tzinfo=UTC)
     assert columns["end_time"] is None
     assert columns["error"] is None
