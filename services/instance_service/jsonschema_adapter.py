@@ -18,7 +18,6 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
-from instance_service.domain.decimals import is_multiple
 from instance_service.domain.fingerprints import canonical_json
 from instance_service.domain.formats import FORMATS
 from instance_service.domain.schema_bounds import ASCENDING, entanglements, excess, misuses
@@ -32,15 +31,16 @@ from instance_service.domain.secret_properties import (
     secret_paths,
     texts_at,
 )
-from instance_service.re2_adapter import check_pattern, is_match
 from optaic.expression import OPERATORS, Expression, ExpressionError, Macro, Signature, list_called, parse
+from optaic.plugins.keywords import KEYWORDS, list_extras
+from optaic.plugins.patterns import check_pattern, is_match
+from optaic.rules.numbers import LARGEST_WHOLE
 from redaction import is_reference
 from servicekit.errors import FieldViolation
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _REFERENCES = ("$ref", "$dynamicRef")
 _MAXIMUM_VIOLATIONS = 100
-_LARGEST_WHOLE = 2**53 - 1
 _MOST_HOPS = 20_000  # references followed for one config
 _hops: ContextVar[list[int]] = ContextVar("hops")
 _NAME = re.compile(r"[A-Za-z_$][A-Za-z0-9_$-]*")
@@ -91,8 +91,8 @@ class _TooCostlyError(RecursionError):
 def _type(validator: Any, names: Any, instance: object, schema: Mapping[str, Any]) -> Iterator[Any]:
     """Numbers come as doubles: one as large as this may be another than the one that was meant."""
     is_whole = "integer" in names and "number" not in names  # one name, or a list of them
-    if is_whole and isinstance(instance, float) and instance.is_integer() and abs(instance) > _LARGEST_WHOLE:
-        text = f"{instance:.0f} is not carried exactly, whole numbers go from -{_LARGEST_WHOLE} to {_LARGEST_WHOLE}"
+    if is_whole and isinstance(instance, float) and instance.is_integer() and abs(instance) > LARGEST_WHOLE:
+        text = f"{instance:.0f} is not carried exactly, whole numbers go from -{LARGEST_WHOLE} to {LARGEST_WHOLE}"
         yield _SaidError(f"{text}; the definition must take such a number as a text")
     else:
         yield from jsonschema.Draft202012Validator.VALIDATORS["type"](validator, names, instance, schema)
@@ -104,52 +104,6 @@ def _reference(validator: Any, reference: str, instance: object, schema: Mapping
     if budget[0] < 0:
         raise _TooCostlyError
     yield from jsonschema.Draft202012Validator.VALIDATORS["$ref"](validator, reference, instance, schema)
-
-
-def _pattern(_validator: Any, pattern: str, instance: object, _schema: Mapping[str, Any]) -> Iterator[Any]:
-    if isinstance(instance, str) and not is_match(pattern, instance):
-        yield jsonschema.ValidationError("does not match")
-
-
-def _pattern_properties(
-    validator: Any, patterns: Mapping[str, Any], instance: object, _schema: Mapping[str, Any]
-) -> Iterator[Any]:
-    if isinstance(instance, Mapping):
-        for pattern, subschema in patterns.items():
-            for name, value in instance.items():
-                if is_match(pattern, name):
-                    yield from validator.descend(value, subschema, path=name, schema_path=pattern)
-
-
-def _additional_properties(
-    validator: Any, rest: object, instance: object, schema: Mapping[str, Any]
-) -> Iterator[Any]:
-    if isinstance(instance, Mapping):
-        extras = _extras(instance, schema)
-        if rest is False and extras:
-            yield jsonschema.ValidationError("not known")
-        elif rest is not False:
-            for name in extras:
-                yield from validator.descend(instance[name], rest, path=name)
-
-
-def _extras(instance: Mapping[str, Any], schema: Mapping[str, Any]) -> list[str]:
-    """Return the names that neither a property nor a pattern of the schema speaks of."""
-    known, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
-    return [
-        name
-        for name in instance
-        if name not in known and not any(is_match(pattern, name) for pattern in patterns)
-    ]
-
-
-def _multiple_of(
-    _validator: Any, factor: float, instance: object, _schema: Mapping[str, Any]
-) -> Iterator[Any]:
-    if isinstance(instance, bool) or not isinstance(instance, int | float):
-        return
-    if not is_multiple(instance, factor):
-        yield jsonschema.ValidationError("is not a multiple")
 
 
 def _unique_items(
@@ -186,10 +140,7 @@ _Validator = jsonschema.validators.extend(
     {
         "$ref": _reference,
         "type": _type,
-        "pattern": _pattern,
-        "patternProperties": _pattern_properties,
-        "additionalProperties": _additional_properties,
-        "multipleOf": _multiple_of,
+        **KEYWORDS,
         "uniqueItems": _unique_items,
         "writeOnly": _write_only,
         ASCENDING: _ascending,
@@ -363,7 +314,7 @@ def _violations(error: Any, path: str, secret: Collection[Path]) -> Iterator[Fie
         named = next((name for name in missing if error.message.startswith(repr(name))), "")
         yield FieldViolation(field_path(where, [named]) if named else where, "is required", "INVALID_CONFIG")
     elif error.validator == "additionalProperties" and error.validator_value is False:
-        for name in _extras(error.instance, error.schema):
+        for name in list_extras(error.schema, error.instance):
             yield FieldViolation(field_path(where, [name]), "is not known", "INVALID_CONFIG")
     elif error.validator == "format" and error.validator_value in FORMATS:
         wanted = FORMATS[error.validator_value]

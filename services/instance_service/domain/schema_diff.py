@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 from urllib.parse import unquote
 
-from instance_service.domain.decimals import is_multiple
 from instance_service.domain.fingerprints import canonical_json
+from optaic.rules.numbers import is_multiple
 
 Schema: TypeAlias = Mapping[str, Any] | bool
 

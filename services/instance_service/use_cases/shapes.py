@@ -13,6 +13,7 @@ from instance_service.domain.flows import Edge
 from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.instance.v1.instance_pb2 import EdgeKind, Flow, FlowEdge, Instance
 from optaic.instance.v1.spec_pb2 import DatasetSpec, SignalContract
+from optaic.rules.numbers import LARGEST_WHOLE
 from servicekit.enums import enum_number, enum_word
 
 
@@ -51,7 +52,7 @@ def _json(value: Value) -> Any:
             number = value.number_value
             if not math.isfinite(number):
                 raise ValueError(f"{number} is no JSON number")
-            return int(number) if number.is_integer() and abs(number) < 2**53 else number
+            return int(number) if number.is_integer() and abs(number) <= LARGEST_WHOLE else number
         case "string_value":
             return value.string_value
         case "bool_value":

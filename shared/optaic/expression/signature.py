@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-_LARGEST_WHOLE = 2**53 - 1  # beyond it a double, which every number is written into, skips whole numbers
+from optaic.rules.numbers import LARGEST_WHOLE
 
 
 class Scope(StrEnum):
@@ -30,8 +30,8 @@ class Parameter:
         """Why the value is not allowed; empty when it is."""
         if self.is_integer and not value.is_integer():
             return f"must be a whole number, not {value:g}"
-        if self.is_integer and abs(value) > _LARGEST_WHOLE:
-            return f"must be between -{_LARGEST_WHOLE} and {_LARGEST_WHOLE}; larger numbers are not exact"
+        if self.is_integer and abs(value) > LARGEST_WHOLE:
+            return f"must be between -{LARGEST_WHOLE} and {LARGEST_WHOLE}; larger numbers are not exact"
         if not self.minimum <= value <= self.maximum:
             return f"must be between {self.minimum:g} and {self.maximum:g}, not {value:g}"
         return ""

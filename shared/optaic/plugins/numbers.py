@@ -6,17 +6,16 @@ integer to a plugin as `int`; whoever calls a plugin without a run gets the same
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Mapping
-from fractions import Fraction
 from typing import Any, TypeAlias
 
 import jsonschema
-import re2
 from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
-LARGEST_WHOLE = 2**53 - 1  # beyond it a double does not tell neighbours apart
+from optaic.plugins.keywords import KEYWORDS, list_named
+from optaic.rules.numbers import LARGEST_WHOLE
+
 Schema: TypeAlias = Mapping[str, Any]
 
 
@@ -131,60 +130,8 @@ def _types(schema: Schema) -> tuple[str, ...]:
 
 def _named(schema: Schema, name: str) -> list[Any]:
     """What an object's schema says of one property."""
-    properties = schema.get("properties", {})
-    found = [properties[name]] if name in properties else []
-    found.extend(
-        each for pattern, each in schema.get("patternProperties", {}).items() if _matches(pattern, name)
-    )
+    found = list_named(schema, name)
     return found or ([schema["additionalProperties"]] if "additionalProperties" in schema else [])
 
 
-@functools.lru_cache(maxsize=1_024)
-def _compiled(pattern: str) -> Any:
-    return re2.compile(pattern)
-
-
-def _matches(pattern: str, text: str) -> bool:
-    """Patterns are RE2's, as where definitions are published."""
-    return _compiled(pattern).search(text) is not None
-
-
-def _multiple_of(_validator: Any, divisor: float, value: object, _schema: Schema) -> Iterator[Any]:
-    """Of decimal numbers, as they are written."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if is_number and (Fraction(repr(value)) / Fraction(repr(divisor))).denominator != 1:
-        yield jsonschema.ValidationError(f"{divisor}")
-
-
-def _pattern(_validator: Any, pattern: str, value: object, _schema: Schema) -> Iterator[Any]:
-    if isinstance(value, str) and not _matches(pattern, value):
-        yield jsonschema.ValidationError(pattern)
-
-
-def _pattern_properties(
-    validator: Any, patterns: Mapping[str, Any], value: object, _schema: Schema
-) -> Iterator[Any]:
-    if isinstance(value, Mapping):
-        for pattern, schema in patterns.items():
-            for name, each in value.items():
-                if _matches(pattern, name):
-                    yield from validator.descend(each, schema)
-
-
-def _additional_properties(validator: Any, rest: object, value: object, schema: Schema) -> Iterator[Any]:
-    if isinstance(value, Mapping):
-        known = {key: schema[key] for key in ("properties", "patternProperties") if key in schema}
-        for name, each in value.items():
-            if not _named(known, name):
-                yield from validator.descend(each, rest)
-
-
-_Validator = jsonschema.validators.extend(
-    jsonschema.Draft202012Validator,
-    {
-        "multipleOf": _multiple_of,
-        "pattern": _pattern,
-        "patternProperties": _pattern_properties,
-        "additionalProperties": _additional_properties,
-    },
-)
+_Validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, KEYWORDS)

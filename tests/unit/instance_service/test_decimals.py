@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instance_service.domain.decimals import is_multiple
 from instance_service.domain.schema_diff import diff
 from instance_service.jsonschema_adapter import config_violations, schema_violations
+from optaic.rules.numbers import is_multiple
 
 
 def _is_taken(value: Any, factor: float) -> bool:
