@@ -6,10 +6,11 @@ import argparse
 import asyncio
 import importlib
 import json
+import re
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC
 from typing import Any
 
@@ -17,21 +18,17 @@ import structlog
 from google.protobuf import symbol_database
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
-from nats import errors
-from nats.aio.client import Client
 
 from devstack import nats
 from devstack.config import Settings
 from devstack.endpoints import NoStackError, find_nats
 from redaction import redact_value
 from redaction.messages import without_credentials
-from servicekit import dead_letters
-from servicekit.broker import connected
-from servicekit.dead_letters import DeadLetter
+from servicekit.dead_letters import DeadLetter, Operator, operating
 from servicekit.errors import UnavailableError
 
-INBOX = "_INBOX_OPERATOR"
-_REPLAY_SECONDS = 75.0  # longer than a consumer takes for one event
+_CONSUMER = re.compile(r"[A-Za-z0-9_-]+")
+_LARGEST = 2**63
 _LONGEST_ERROR = 120  # characters, in a list
 _COLUMNS = ("number", "time", "consumer", "stream", "tenant", "type", "event id", "attempts", "error")
 
@@ -43,11 +40,8 @@ def main(given: Sequence[str] | None = None) -> int:
     try:
         url = find_nats(Settings(), nats.OPERATOR)
         return asyncio.run(actions[arguments.action](arguments, url))
-    except NoStackError as error:
+    except (NoStackError, UnavailableError) as error:
         sys.stderr.write(f"{error}\n")
-        return 1
-    except (OSError, TimeoutError, UnavailableError, errors.Error) as error:
-        sys.stderr.write(f"NATS does not answer: {dead_letters.describe(error)}\n")
         return 1
     except KeyboardInterrupt:
         return 130
@@ -61,51 +55,50 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     actions = parser.add_subparsers(dest="action", required=True)
     listing = actions.add_parser("list", help="list dead letters, the oldest first")
-    listing.add_argument("--consumer", default="", help="only those of this consumer")
+    listing.add_argument("--consumer", type=_consumer, help="only those of this consumer")
     listing.add_argument("--json", action="store_true", help="one JSON object a line")
     show = actions.add_parser("show", help="show one with its event as JSON; secrets are hidden")
     show.add_argument("number", type=_number)
     replay = actions.add_parser("replay", help="have consumers apply dead letters again")
     which = replay.add_mutually_exclusive_group(required=True)
     which.add_argument("number", type=_number, nargs="?", help="one dead letter")
-    which.add_argument("--consumer", default="", help="all of this consumer")
+    which.add_argument("--consumer", type=_consumer, help="all of this consumer")
     which.add_argument("--all", action="store_true", help="all of all consumers")
     replay.add_argument("--yes", action="store_true", help="do not ask")
     return parser
 
 
 def _number(text: str) -> int:
-    if not text.isdecimal() or not int(text):
+    if not text.isdecimal() or not 0 < int(text) <= _LARGEST:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of a dead letter; `list` shows them")
     return int(text)
 
 
-@asynccontextmanager
-async def _connected(url: str) -> AsyncIterator[Client]:
-    async with connected(url, INBOX) as (client, _):
-        yield client
+def _consumer(text: str) -> str:
+    if not _CONSUMER.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of a consumer; `list` shows them")
+    return text
 
 
 async def _list(arguments: argparse.Namespace, url: str) -> int:
     count = 0
-    async with _connected(url) as client:
-        async for letter in dead_letters.list_dead_letters(client.jetstream(), arguments.consumer):
-            if not arguments.json and not count:
-                _write(_COLUMNS)
+    async with operating(url) as operator:
+        async for letter in operator.list(arguments.consumer or ""):
             count += 1
-            described = _describe(letter)
             if arguments.json:
-                sys.stdout.write(json.dumps(described) + "\n")
-            else:
-                _write([*list(described.values())[:-1], letter.error[:_LONGEST_ERROR]])
+                sys.stdout.write(json.dumps(_describe(letter)) + "\n")
+                continue
+            if count == 1:
+                _write(_COLUMNS)
+            _write([*list(_describe(letter).values())[:-1], letter.error[:_LONGEST_ERROR]])
     if not arguments.json:
         sys.stdout.write(f"{_some(count)}\n")
     return 0
 
 
 async def _show(arguments: argparse.Namespace, url: str) -> int:
-    async with _connected(url) as client:
-        letter = await dead_letters.find_dead_letter(client.jetstream(), arguments.number)
+    async with operating(url) as operator:
+        letter = await operator.find(arguments.number)
     if letter is None:
         return _missing(arguments.number)
     event = {"subject": letter.subject, "headers": redact_value(dict(letter.headers)), "event": _read(letter)}
@@ -114,15 +107,17 @@ async def _show(arguments: argparse.Namespace, url: str) -> int:
 
 
 async def _replay(arguments: argparse.Namespace, url: str) -> int:
-    async with _connected(url) as client:
-        letters = await _choose(arguments, client)
+    async with operating(url) as operator:
+        letters = await _choose(arguments, operator)
         if letters is None:
             return _missing(arguments.number)
-        if letters and not arguments.yes and not _confirm(f"Replay {_some(len(letters))}?"):
-            return 1
+        if letters and not arguments.yes:
+            question = f"Replay {_some(len(letters))}?"
+            if not await asyncio.to_thread(_confirm, question):  # the connection has to be kept meanwhile
+                return 1
         outcomes: Counter[str] = Counter()
         for letter in letters:
-            replay = await dead_letters.request_replay(client, letter, _REPLAY_SECONDS)
+            replay = await operator.replay(letter)
             outcomes[replay.outcome] += 1
             if replay.error:
                 sys.stderr.write(f"{letter.number} {letter.consumer}: {replay.outcome}: {replay.error}\n")
@@ -134,12 +129,12 @@ async def _replay(arguments: argparse.Namespace, url: str) -> int:
     return 1 if kept else 0
 
 
-async def _choose(arguments: argparse.Namespace, client: Client) -> Sequence[DeadLetter] | None:
+async def _choose(arguments: argparse.Namespace, operator: Operator) -> Sequence[DeadLetter] | None:
     """Return what is to be replayed; None where the one that was named is not there."""
-    jetstream = client.jetstream()
     if arguments.number is None:
-        return [letter async for letter in dead_letters.list_dead_letters(jetstream, arguments.consumer)]
-    letter = await dead_letters.find_dead_letter(jetstream, arguments.number)
+        # Without what they contain: there may be many, and only the consumer needs it.
+        return [replace(letter, payload=b"") async for letter in operator.list(arguments.consumer or "")]
+    letter = await operator.find(arguments.number)
     return None if letter is None else [letter]
 
 

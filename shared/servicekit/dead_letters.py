@@ -18,9 +18,12 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from redaction import redact
-from servicekit.broker import DEAD_LETTER_ROOT, DEAD_LETTERS
+from servicekit.broker import DEAD_LETTER_ROOT, DEAD_LETTERS, connected
+from servicekit.errors import UnavailableError
 
+INBOX = "_INBOX_OPERATOR"  # for answers to an operator; no other login may listen there
 _REPLAY_ROOT = "optaic-replay"
+_REPLAY_SECONDS = 75.0  # longer than a consumer takes for one event
 _STREAM, _CONSUMER, _SUBJECT = "optaic-stream", "optaic-consumer", "optaic-subject"
 _ERROR, _ATTEMPTS = "optaic-error", "optaic-attempts"
 _LONGEST_ERROR = 1000  # characters
@@ -152,7 +155,7 @@ def replay_subject(consumer: str) -> str:
     return f"{_REPLAY_ROOT}.{consumer}"
 
 
-async def request_replay(client: Client, letter: DeadLetter, timeout: float) -> Replay:  # noqa: ASYNC109 - the client's own
+async def request_replay(client: Client, letter: DeadLetter, timeout: float = _REPLAY_SECONDS) -> Replay:  # noqa: ASYNC109 - the client's own
     """Ask the consumer of a dead letter to replay it; return what became of it."""
     try:
         answer = await client.request(
@@ -165,3 +168,39 @@ async def request_replay(client: Client, letter: DeadLetter, timeout: float) -> 
     with contextlib.suppress(ValueError, TypeError):
         return Replay(**json.loads(answer.data))
     return Replay("unanswered", f"the consumer {letter.consumer} gave no answer that can be read")
+
+
+class Operator:
+    """What an operator does with dead letters, over one connection."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def list(self, consumer: str = "") -> AsyncIterator[DeadLetter]:
+        """Yield the dead letters of a consumer, or all of them, the oldest first."""
+        return list_dead_letters(self._client.jetstream(), consumer)
+
+    async def find(self, number: int) -> DeadLetter | None:
+        """Return the dead letter with a number, or None if there is none."""
+        return await find_dead_letter(self._client.jetstream(), number)
+
+    async def replay(self, letter: DeadLetter) -> Replay:
+        """Ask the consumer of a dead letter to replay it; return the outcome."""
+        return await request_replay(self._client, letter)
+
+
+@contextlib.asynccontextmanager
+async def operating(url: str) -> AsyncIterator[Operator]:
+    """Connect with a login that reads dead letters and asks for replays.
+
+    Raises:
+        UnavailableError: NATS does not answer.
+    """
+    try:
+        async with connected(url, INBOX) as (client, _):
+            yield Operator(client)
+    except (OSError, TimeoutError, nats.errors.Error) as error:
+        raise UnavailableError(
+            "BROKER_UNAVAILABLE",
+            f"NATS does not answer, or does not let this login read dead letters: {describe(error)}",
+        ) from error

@@ -17,7 +17,6 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import ConsumerConfig, DeliverPolicy, StreamConfig
 
-from devstack import dead_letters as dead_letters_command
 from devstack import nats as embedded
 from devstack import ports
 from devstack.processes import Process
@@ -217,7 +216,7 @@ async def keep_dead_letter(broker: Broker) -> None:
 @asynccontextmanager
 async def operating(broker: Broker) -> AsyncIterator[Client]:
     url = embedded.make_url(broker.port, "operator", broker.passwords["nats_operator"])
-    async with connected(url, dead_letters_command.INBOX) as (client, _):
+    async with connected(url, dead_letters.INBOX) as (client, _):
         yield client
 
 
@@ -287,7 +286,7 @@ async def test_a_replay_is_asked_for_and_heard_by_nobody_else(broker: Broker, us
             for subject in (
                 "optaic-replay.>",
                 "optaic-replay.run-instance",
-                f"{dead_letters_command.INBOX}.>",
+                f"{dead_letters.INBOX}.>",
             )
         ]
         await client.flush()
