@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from lineage_service import events
 from lineage_service.domain.flows import FlowKey
 from lineage_service.store.comparison import RunNumbers
@@ -19,6 +17,7 @@ from optaic.run.v1.run_comparison_pb2 import RunPage, RunsWanted
 from servicekit.broker import Broker
 from servicekit.comparison import Comparison
 from servicekit.consumer import Consumer, Received
+from servicekit.database import Connection
 
 INSTANCE_SUBJECTS = ("optaic.*.instance.v1.>",)
 _PAGE = 2_000  # flows in one message
@@ -28,16 +27,14 @@ def build_consumers(deps: Dependencies, broker: Broker) -> list[Consumer]:
     """Return the consumers of this service."""
 
     async def apply_instance_events(
-        connection: AsyncConnection, tenant_id: str, batch: Sequence[Received]
+        connection: Connection, tenant_id: str, batch: Sequence[Received]
     ) -> None:
         found = [events.snapshot_of_event(item.message, item.event.event_id) for item in batch]
         snapshots = [snapshot for snapshot in found if snapshot is not None]
         if snapshots:
             await apply_snapshots(deps, connection, tenant_id, snapshots)
 
-    async def apply_run_events(
-        connection: AsyncConnection, tenant_id: str, batch: Sequence[Received]
-    ) -> None:
+    async def apply_run_events(connection: Connection, tenant_id: str, batch: Sequence[Received]) -> None:
         found = [events.run_fact_of_event(item.message, item.event.event_id) for item in batch]
         facts = [fact for fact in found if fact is not None]
         if facts:

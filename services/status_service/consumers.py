@@ -9,7 +9,6 @@ from datetime import UTC
 
 import structlog
 from google.protobuf.message import Message
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from optaic.common.v1.flow_pb2 import FlowKind, FlowRef
 from optaic.instance.v1 import instance_events_pb2 as instance_events
@@ -22,6 +21,7 @@ from optaic.status.v1 import status_pb2
 from servicekit.broker import Broker
 from servicekit.comparison import Comparison
 from servicekit.consumer import Consumer, Received
+from servicekit.database import Connection
 from servicekit.enums import enum_number, enum_word
 from status_service import events
 from status_service.domain.board import Fact
@@ -119,7 +119,7 @@ class FactConsumer:
         self._deps = deps
         self._pending: tuple[str, list[status_pb2.InstanceStatus]] = ("", [])
 
-    async def apply(self, connection: AsyncConnection, tenant_id: str, batch: Sequence[Received]) -> None:
+    async def apply(self, connection: Connection, tenant_id: str, batch: Sequence[Received]) -> None:
         """Apply new events of one tenant, in stream order."""
         facts = [self._fact_of(received) for received in batch]
         statuses = await apply_facts(self._deps, connection, tenant_id, facts)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import psycopg
 import sqlalchemy as sa
 import structlog
 from psycopg import sql
 from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import QueuePool
@@ -32,6 +32,10 @@ from servicekit.schema import TENANT_SETTING
 from servicekit.sessions import Sessions
 from servicekit.settings import ServiceSettings
 
+Connection: TypeAlias = (
+    AsyncConnection  # what a use case hands to the queries; it knows nothing else of SQLAlchemy
+)
+ConstraintError: TypeAlias = IntegrityError  # a row that is there already, or one that is missing
 _LOCK_TENANT = sa.text("select pg_advisory_xact_lock(hashtextextended(:tenant_id, 0))")
 _log = structlog.get_logger(__name__)
 _BEGIN = b"begin isolation level read committed"

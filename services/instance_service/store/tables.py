@@ -1,15 +1,14 @@
 """The tables as the queries see them; the migrations create them."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from servicekit import schema
+from servicekit import database, schema
 from servicekit.schema import UUID_TEXT
 
-Connection = AsyncConnection  # what a use case passes on to the queries
+Connection: TypeAlias = database.Connection
 Row = sa.Row[Any]
 Table = sa.Table
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import structlog
 from google.rpc import code_pb2
-from sqlalchemy.exc import IntegrityError
 
 from instance_service.store.tables import Connection
 from instance_service.use_cases.definitions.publication import publish_definition
@@ -29,7 +28,7 @@ from optaic.instance.v1.instance_service_pb2 import (
 )
 from servicekit.context import RequestContext
 from servicekit.contracts import check_contract
-from servicekit.database import lock_tenant
+from servicekit.database import ConstraintError, lock_tenant
 from servicekit.errors import DomainError, FieldViolation, InvalidArgumentError
 from servicekit.ids import IdSource, is_id
 
@@ -83,7 +82,7 @@ async def _judge(
     except DomainError as error:
         await _stand_in(inner, change, context)
         return _refused(error)
-    except IntegrityError:
+    except ConstraintError:
         if not change.assumed_id:
             raise
         return _refused(_invalid("assumed_id", "is the id of something else already"))

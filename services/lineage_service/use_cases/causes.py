@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from lineage_service.domain.causes import Cause, moved, not_fresh, state_causes
 from lineage_service.domain.flows import Move
 from lineage_service.store import propagation, reads
+from servicekit.database import Connection
 
 
 async def find_state_causes(
-    connection: AsyncConnection, tenant_id: str, flow_ids: Collection[int]
+    connection: Connection, tenant_id: str, flow_ids: Collection[int]
 ) -> dict[int, list[Cause]]:
     """Return what the states of flows show."""
     graph = await reads.load_direct_graph(connection, tenant_id, flow_ids)
@@ -20,7 +19,7 @@ async def find_state_causes(
 
 
 async def find_spread_causes(
-    connection: AsyncConnection, tenant_id: str, stale: set[int], moves: Sequence[Move]
+    connection: Connection, tenant_id: str, stale: set[int], moves: Sequence[Move]
 ) -> dict[int, list[Cause]]:
     """Return the same as `find_state_causes` of flows that a propagation has just reached.
 

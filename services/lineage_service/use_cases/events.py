@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from lineage_service import events
 from lineage_service.domain.causes import Cause
 from lineage_service.domain.flows import Change, FlowKey, Move, Phase, RunFact, Snapshot, advance
@@ -19,7 +17,7 @@ from lineage_service.use_cases.causes import find_spread_causes, find_state_caus
 from lineage_service.use_cases.dependencies import Dependencies
 from optaic.lineage.v1.lineage_events_pb2 import LineageCleared
 from servicekit import outbox
-from servicekit.database import lock_tenant
+from servicekit.database import Connection, lock_tenant
 from servicekit.events import BATCH, make_event
 
 # Roots are carried along every propagation: their number times the number of flows bounds its cost.
@@ -27,7 +25,7 @@ _FACTS_AT_ONCE = 16
 
 
 async def apply_snapshots(
-    deps: Dependencies, connection: AsyncConnection, tenant_id: str, snapshots: Sequence[Snapshot]
+    deps: Dependencies, connection: Connection, tenant_id: str, snapshots: Sequence[Snapshot]
 ) -> None:
     """Apply instances as of their newest revisions; older and repeated ones change nothing."""
     await lock_tenant(connection, tenant_id)
@@ -64,7 +62,7 @@ def _newest(snapshots: Iterable[Snapshot]) -> list[Snapshot]:
     return [newest[instance_id] for instance_id in sorted(newest)]
 
 
-async def _define(connection: AsyncConnection, tenant_id: str, snapshots: Sequence[Snapshot]) -> set[int]:
+async def _define(connection: Connection, tenant_id: str, snapshots: Sequence[Snapshot]) -> set[int]:
     """Store the snapshots that are news; return the flows that they touch."""
     applied_ids = await flows.upsert_instances(connection, tenant_id, snapshots)
     applied = [snapshot for snapshot in snapshots if snapshot.instance_id in applied_ids]
@@ -93,7 +91,7 @@ async def _define(connection: AsyncConnection, tenant_id: str, snapshots: Sequen
 
 
 async def apply_run_facts(
-    deps: Dependencies, connection: AsyncConnection, tenant_id: str, facts: Sequence[RunFact]
+    deps: Dependencies, connection: Connection, tenant_id: str, facts: Sequence[RunFact]
 ) -> None:
     """Apply what is said of runs; older and repeated news, and news of deleted instances, change nothing."""
     await lock_tenant(connection, tenant_id)
@@ -126,7 +124,7 @@ def _event_ids(items: Iterable[Snapshot | RunFact]) -> list[str]:
 
 async def _advance(
     deps: Dependencies,
-    connection: AsyncConnection,
+    connection: Connection,
     tenant_id: str,
     facts: Sequence[RunFact],
     ids: dict[FlowKey, int],
@@ -154,7 +152,7 @@ async def _advance(
 
 
 async def apply_invalidation(
-    deps: Dependencies, connection: AsyncConnection, tenant_id: str, flow_id: int
+    deps: Dependencies, connection: Connection, tenant_id: str, flow_id: int
 ) -> None:
     """Spread that a flow was declared invalid; the tenant's lock is held already."""
     revision = await flows.next_revision(connection, tenant_id)
@@ -162,9 +160,7 @@ async def apply_invalidation(
     await change.tell({flow_id}, [], [events.ChangeGroup()], {})
 
 
-async def tell_again(
-    deps: Dependencies, connection: AsyncConnection, tenant_id: str, flow_ids: set[int]
-) -> None:
+async def tell_again(deps: Dependencies, connection: Connection, tenant_id: str, flow_ids: set[int]) -> None:
     """Tell flows as they are; the tenant's lock is held already."""
     revision = await flows.next_revision(connection, tenant_id)
     change = _Change(deps, connection, tenant_id, revision, [])
@@ -176,7 +172,7 @@ class _Change:
     """One propagation: from the flows that were touched to everything that changes because of it."""
 
     deps: Dependencies
-    connection: AsyncConnection
+    connection: Connection
     tenant_id: str
     revision: int
     event_ids: Sequence[str]

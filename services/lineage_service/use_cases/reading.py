@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from lineage_service.domain.causes import Cause, Explanation, explain, state_causes
 from lineage_service.domain.errors import flow_not_found
 from lineage_service.domain.flows import Edge, Flow, FlowKey
@@ -15,6 +13,7 @@ from lineage_service.store import reads
 from lineage_service.use_cases.dependencies import Dependencies
 from optaic.rules.pages import LONG_DEFAULT_SIZE
 from servicekit import pages
+from servicekit.database import Connection
 
 _GRAPH_LIMIT = 10_000
 
@@ -37,7 +36,7 @@ class Neighbourhood:
     is_truncated: bool
 
 
-async def get_flow(connection: AsyncConnection, tenant_id: str, key: FlowKey) -> Flow:
+async def get_flow(connection: Connection, tenant_id: str, key: FlowKey) -> Flow:
     """Return a flow.
 
     Raises:
@@ -49,7 +48,7 @@ async def get_flow(connection: AsyncConnection, tenant_id: str, key: FlowKey) ->
     return flow
 
 
-async def list_states(connection: AsyncConnection, tenant_id: str, flow_ids: Sequence[int]) -> list[State]:
+async def list_states(connection: Connection, tenant_id: str, flow_ids: Sequence[int]) -> list[State]:
     """Return the states in the order of the ids."""
     graph = await reads.load_direct_graph(connection, tenant_id, flow_ids)
     found = [graph.flows[flow_id] for flow_id in flow_ids]
@@ -68,7 +67,7 @@ async def get_flow_state(deps: Dependencies, tenant_id: str, key: FlowKey) -> St
 
 
 async def _nearest_first(
-    connection: AsyncConnection, tenant_id: str, flow_id: int, max_depth: int, *, is_upstream: bool
+    connection: Connection, tenant_id: str, flow_id: int, max_depth: int, *, is_upstream: bool
 ) -> list[tuple[int, int]]:
     """Return (distance, flow id) of the flows above, or below."""
     pairs = await reads.list_closure(connection, tenant_id, [flow_id], is_upstream=is_upstream)

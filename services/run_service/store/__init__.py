@@ -1,5 +1,5 @@
 """run-service's tables and the query functions over them; rules of the domain are not decided here."""
 
-from sqlalchemy.ext.asyncio import AsyncConnection as Connection
+from servicekit.database import Connection
 
-__all__ = ["Connection"]  # for use cases, which hand it on and know nothing else of SQLAlchemy
+__all__ = ["Connection"]

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from optaic.status.v1 import status_pb2
 from servicekit import outbox
 from servicekit.consumer import insert_consumed
+from servicekit.database import Connection
 from status_service import events, store
 from status_service.domain.board import Board, Fact
 from status_service.use_cases.dependencies import Dependencies
@@ -70,7 +69,7 @@ class _Outcome:
 
 
 async def apply_facts(
-    deps: Dependencies, connection: AsyncConnection, tenant_id: str, facts: Sequence[Fact]
+    deps: Dependencies, connection: Connection, tenant_id: str, facts: Sequence[Fact]
 ) -> list[status_pb2.InstanceStatus]:
     """Apply a batch of events in the consumer's transaction; return every status on the way, in order.
 
