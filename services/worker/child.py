@@ -14,6 +14,7 @@ from typing import Any, cast
 import structlog
 
 from optaic.common.v1 import flow_pb2
+from optaic.rules.limits import longest_text
 from optaic.run.v1 import run_pb2, run_report_service_pb2
 from servicekit import logging as service_logging
 from worker import frames
@@ -23,7 +24,7 @@ from worker.failures import describe_error, to_text
 from worker.locations import FlowLocation
 from worker.recipe import Recipe
 
-_LONGEST_PROGRESS = 1024  # characters; the contract's limit
+_LONGEST_PROGRESS = longest_text(run_report_service_pb2.HeartbeatRequest, "progress_message")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ import structlog
 from optaic.definition.v1 import definition_service_pb2, definition_service_pb2_grpc
 from optaic.instance.v1 import data_removal_service_pb2 as api
 from optaic.instance.v1 import data_removal_service_pb2_grpc
+from optaic.rules.data_removals import LONGEST
+from optaic.rules.limits import longest_text
 from servicekit import client, context
 from servicekit import logging as service_logging
 from servicekit.errors import DomainError
@@ -28,9 +30,8 @@ from worker.recipe_reading import read_component
 from worker.reports import persist
 from worker.run_output import OutputLimits
 
-_LONGEST_SECONDS = 600.0  # of one removal; less than a claim lasts
 _PATIENCE_SECONDS = 60.0
-_LONGEST_PROBLEM = 4096  # characters; the contract's limit
+_LONGEST_PROBLEM = longest_text(api.FinishDataRemovalRequest, "problem")
 _log = structlog.get_logger(__name__)
 
 
@@ -123,10 +124,10 @@ class _Sweeper:
         )
         try:
             task = await self._describe(removal)
-            async with asyncio.timeout(_LONGEST_SECONDS), Isolation(self._start, limits) as child:
+            async with asyncio.timeout(LONGEST.total_seconds()), Isolation(self._start, limits) as child:
                 answer = await child.compute(task, lambda _: None)
         except TimeoutError:
-            return f"the removal took longer than {_LONGEST_SECONDS:.0f} s; the next attempt removes the rest"
+            return f"the removal took longer than {LONGEST.total_seconds():.0f} s; the next attempt removes the rest"
         except Exception as error:  # noqa: BLE001 - whatever it is, the removal must say so, or nobody would know
             answer = describe_error(error)
         return f"{answer.type}: {answer.message}" if isinstance(answer, Failure) else ""

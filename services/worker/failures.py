@@ -9,12 +9,13 @@ from dataclasses import asdict, dataclass
 from typing import Self
 
 from optaic.plugins import PluginError
+from optaic.rules.limits import longest_text
+from optaic.run.v1.run_pb2 import RunError
 from redaction import redact
 from servicekit.errors import DomainError
 
-_LONGEST_TYPE = 256  # characters; limits of the contract
-_LONGEST_MESSAGE = 16_384
-_LONGEST_TRACE = 1_000_000
+_LONGEST_TYPE, _LONGEST_MESSAGE = longest_text(RunError, "type"), longest_text(RunError, "message")
+_LONGEST_TRACE = 1_000_000  # characters
 _LONGEST_READ = 2 * _LONGEST_TRACE
 _MEANINGS = {
     "MemoryError": "the process could not get the memory that it requested; the machine is out of memory",

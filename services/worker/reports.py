@@ -10,6 +10,7 @@ from typing import TypeVar
 import grpc
 import structlog
 
+from optaic.rules.limits import longest_text
 from optaic.run.v1 import run_report_service_pb2, run_report_service_pb2_grpc
 from redaction import redact
 from servicekit.backoff import backoff
@@ -29,7 +30,7 @@ _TRANSIENT = frozenset(
 _LOST = frozenset({"FENCED", "RUN_ENDED", "RUN_NOT_FOUND"})
 _FIRST_DELAY, _LONGEST_DELAY, _JITTER = 0.1, 5.0, 0.2
 _SHORTEST_GAP = 0.25  # between heartbeats that news of progress caused
-_LONGEST_MESSAGE = 1024  # characters; the contract's limit
+_LONGEST_MESSAGE = longest_text(run_report_service_pb2.HeartbeatRequest, "progress_message")
 _log = structlog.get_logger(__name__)
 
 

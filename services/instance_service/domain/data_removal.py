@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 
 from servicekit.backoff import backoff
 
-LEASE = timedelta(minutes=15)  # longer than a worker tries
 _FIRST_DELAY, _LONGEST_DELAY = 60.0, 86_400.0  # seconds: a minute and a day
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from instance_service.domain.data_removal import LEASE, deleted_until, remove_time, retry_delay
+from instance_service.domain.data_removal import deleted_until, remove_time, retry_delay
 from instance_service.store import data_removals as store
 from instance_service.store.tables import Connection
 from instance_service.use_cases.dependencies import Dependencies
@@ -23,6 +23,7 @@ from optaic.instance.v1.data_removal_service_pb2 import (
     UsedStore,
 )
 from optaic.instance.v1.instance_pb2 import Instance
+from optaic.rules.data_removals import CLAIM
 from optaic.rules.pages import DEFAULT_SIZE
 from redaction import redact
 from servicekit import pages
@@ -120,7 +121,7 @@ async def claim_data_removal(deps: Dependencies, tenant_id: str) -> ClaimDataRem
             tenant_id,
             now=now,
             deleted_until=deleted_until(now, deps.data_grace_seconds),
-            lease_time=now + LEASE,
+            lease_time=now + CLAIM,
         )
     return ClaimDataRemovalResponse(data_removal=_message(deps, row) if row is not None else None)
 

@@ -18,7 +18,6 @@ import polars as pl
 import pytest
 
 from devstack.postgres import Postgres
-from instance_service.domain.data_removal import LEASE
 from instance_service.grpc_api import DataRemovalServicer, DefinitionServicer
 from optaic.definition.v1.definition_service_pb2_grpc import add_DefinitionServiceServicer_to_server
 from optaic.instance.v1.data_removal_service_pb2 import (
@@ -32,6 +31,7 @@ from optaic.instance.v1.data_removal_service_pb2_grpc import (
 )
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.instance.v1.instance_service_pb2 import DeleteInstanceRequest, GetInstanceRequest
+from optaic.rules.data_removals import CLAIM
 from servicekit.auth import Authenticator
 from servicekit.server import Server
 from servicekit.settings import ServiceSettings
@@ -190,10 +190,10 @@ async def test_a_worker_that_dies_loses_nothing_and_doubles_nothing(world: World
     assert (await world.claim()).instance_id == gone.instance_id  # dies before it removes anything
     assert await world.sweep() == 0
     assert world.folder(gone).exists()
-    world.clock.advance(LEASE.total_seconds())
+    world.clock.advance(CLAIM.total_seconds())
     assert (await world.claim()).attempts == 2
     next(world.folder(gone).rglob("*.parquet")).unlink()  # dies in the middle
-    world.clock.advance(LEASE.total_seconds())
+    world.clock.advance(CLAIM.total_seconds())
     assert await world.sweep() == 1
     assert not world.folder(gone).exists()
     assert await world.removals() == []

@@ -9,7 +9,6 @@ from typing import Any
 import grpc
 import pytest
 
-from instance_service.domain.data_removal import LEASE
 from instance_service.use_cases import data_removals
 from instance_service.use_cases.dependencies import Dependencies
 from optaic.common.v1.flow_pb2 import FLOW_KIND_REFRESH
@@ -22,6 +21,7 @@ from optaic.instance.v1.data_removal_service_pb2 import (
 from optaic.instance.v1.data_removal_service_pb2_grpc import DataRemovalServiceStub
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.instance.v1.instance_service_pb2 import DeleteInstanceRequest, GetInstanceRequest
+from optaic.rules.data_removals import CLAIM
 from optaic.run.v1.run_pb2 import Run
 from servicekit.app import App
 from servicekit.errors import NotFoundError
@@ -168,7 +168,7 @@ async def test_data_is_removed_after_the_grace_and_once(
     assert claimed is not None
     assert (claimed.instance_id, claimed.attempts) == (prices.instance_id, 1)
     assert await removals.claim() is None  # somebody has it
-    removals.clock.advance(LEASE.total_seconds())
+    removals.clock.advance(CLAIM.total_seconds())
     again = await removals.claim()  # who had it has died
     assert again is not None
     assert again.attempts == 2

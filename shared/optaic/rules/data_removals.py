@@ -1,0 +1,8 @@
+"""How long a removal of data may take: a claim must outlast what a worker does with it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+CLAIM = timedelta(minutes=15)  # nobody else gets a removal that is claimed
+LONGEST = timedelta(minutes=10)  # a worker gives up a removal after this, and still has to tell of it

@@ -1,0 +1,20 @@
+"""The limits that the contract sets to texts: whoever cuts one to size reads them here."""
+
+from __future__ import annotations
+
+from google.protobuf.message import Message
+
+from buf.validate import validate_pb2
+
+
+def longest_text(message: type[Message], field: str) -> int:
+    """Return how many characters a field of a message may have.
+
+    Raises:
+        ValueError: The contract sets no limit to it.
+    """
+    options = message.DESCRIPTOR.fields_by_name[field].GetOptions()
+    texts = options.Extensions[validate_pb2.field].string
+    if not texts.HasField("max_len"):
+        raise ValueError(f"{message.DESCRIPTOR.full_name}.{field} may be of any length")
+    return texts.max_len
