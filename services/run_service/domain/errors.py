@@ -21,44 +21,58 @@ from servicekit.errors import (
 _SHOWN = 10  # flows that one message names
 
 
-def invalid_fields(violations: Sequence[FieldViolation], text: str = "") -> InvalidArgumentError:
-    """Return the refusal INVALID_ARGUMENT; without a text it says what is wrong with each field."""
-    told = text or "; ".join(f"{violation.field} {violation.description}" for violation in violations)
-    return InvalidArgumentError("INVALID_ARGUMENT", told, field_violations=violations)
+def invalid_fields(violations: Sequence[FieldViolation]) -> InvalidArgumentError:
+    """Return the refusal INVALID_ARGUMENT, which says what is wrong with each field."""
+    text = "; ".join(f"{violation.field} {violation.description}" for violation in violations)
+    return InvalidArgumentError("INVALID_ARGUMENT", text, field_violations=violations)
 
 
 def force_reason_required() -> InvalidArgumentError:
     """Return the refusal FORCE_REASON_REQUIRED."""
-    return InvalidArgumentError("FORCE_REASON_REQUIRED", "say why the run is forced")
+    text = "must not be empty when force is true; say why the run is forced"
+    return InvalidArgumentError(
+        "FORCE_REASON_REQUIRED",
+        f"force_reason {text}",
+        field_violations=[FieldViolation("force_reason", text, "FORCE_REASON_REQUIRED")],
+    )
 
 
 def allow_deletion_reason_required() -> InvalidArgumentError:
     """Return the refusal ALLOW_DELETION_REASON_REQUIRED."""
-    text = "say why the run may delete"
+    text = "must not be empty when allow_deletion is true; say why the run may delete data"
     return InvalidArgumentError(
         "ALLOW_DELETION_REASON_REQUIRED",
-        text,
+        f"allow_deletion_reason {text}",
         field_violations=[FieldViolation("allow_deletion_reason", text, "ALLOW_DELETION_REASON_REQUIRED")],
     )
 
 
 def flow_not_found(instance_id: str) -> NotFoundError:
-    """Return the refusal FLOW_NOT_FOUND of an instance that has no such flow."""
+    """Return the refusal FLOW_NOT_FOUND for a flow kind that the instance does not have."""
     return NotFoundError(
-        "FLOW_NOT_FOUND", f"instance {instance_id} has no such flow", metadata={"instance_id": instance_id}
+        "FLOW_NOT_FOUND",
+        f"instance {instance_id} has no flow of this flow_kind; omit flow_kind for its default flow, or choose one "
+        "of its flows (GetInstance lists them)",
+        metadata={"instance_id": instance_id},
     )
 
 
 def kind_has_no_flow(instance_kind: str, flow_kind: str) -> NotFoundError:
-    """Return the refusal FLOW_NOT_FOUND of a flow that no instance of the kind has."""
-    return NotFoundError("FLOW_NOT_FOUND", f"a {instance_kind} instance has no {flow_kind} flow")
+    """Return the refusal FLOW_NOT_FOUND for a flow kind that no instance of its kind has."""
+    text = f"instances of the kind {instance_kind} have no {flow_kind} flow; choose another flow_kind"
+    return NotFoundError("FLOW_NOT_FOUND", text)
 
 
 def unsupported_flow(flow_kind: str, *, has_optimizer: bool) -> UnimplementedError:
     """Return the refusal UNSUPPORTED_FLOW."""
+    what, remedy = (
+        (f"a {flow_kind} flow with an optimizer", "remove the optimizer from the instance")
+        if has_optimizer
+        else (f"a {flow_kind} flow", "choose another flow_kind")
+    )
     return UnimplementedError(
         "UNSUPPORTED_FLOW",
-        f"{flow_kind} flows {'with an optimizer ' if has_optimizer else ''}are not computed yet",
+        f"workers cannot execute {what} yet; {remedy}",
         metadata={"flow_kind": flow_kind},
     )
 
@@ -67,7 +81,7 @@ def upstreams_not_ready(flows: Sequence[PreconditionViolation]) -> FailedPrecond
     """Return the refusal UPSTREAM_NOT_READY, naming the flows."""
     return FailedPreconditionError(
         "UPSTREAM_NOT_READY",
-        f"upstream flows are not ready: {_names(flows)}",
+        f"upstream flows are not READY: {_names(flows)}; run them first, or set force and force_reason",
         metadata={"blocking": str(len(flows))},
         preconditions=flows,
     )
@@ -77,7 +91,7 @@ def missing_input(flows: Sequence[PreconditionViolation]) -> FailedPreconditionE
     """Return the refusal MISSING_INPUT, naming the flows."""
     return FailedPreconditionError(
         "MISSING_INPUT",
-        f"inputs have no version to read; force does not help: {_names(flows)}",
+        f"upstream flows have no output to read: {_names(flows)}; run them first, force cannot replace it",
         metadata={"blocking": str(len(flows))},
         preconditions=flows,
     )
@@ -91,8 +105,8 @@ def _names(flows: Sequence[PreconditionViolation]) -> str:
 def full_range_required(instance_name: str) -> FailedPreconditionError:
     """Return the refusal FULL_RANGE_REQUIRED."""
     text = (
-        f"the configuration of {instance_name} changed since it was computed: a range of dates would leave "
-        "the others as the old one made them; submit a run without start and end"
+        f"the configuration of {instance_name} changed after its output was computed; a range of dates would leave "
+        "the other dates as the old configuration made them; submit a run without start and end (in parameters)"
     )
     return FailedPreconditionError(
         "FULL_RANGE_REQUIRED",
@@ -104,7 +118,9 @@ def full_range_required(instance_name: str) -> FailedPreconditionError:
 def instance_deleting(instance_id: str) -> FailedPreconditionError:
     """Return the refusal INSTANCE_DELETING."""
     return FailedPreconditionError(
-        "INSTANCE_DELETING", f"instance {instance_id} is being deleted", metadata={"instance_id": instance_id}
+        "INSTANCE_DELETING",
+        f"instance {instance_id} is being deleted; its flows take no more runs",
+        metadata={"instance_id": instance_id},
     )
 
 
@@ -112,102 +128,139 @@ def run_active(run_id: str, run_number: int) -> AlreadyExistsError:
     """Return the refusal RUN_ACTIVE, naming the active run."""
     return AlreadyExistsError(
         "RUN_ACTIVE",
-        f"run {run_number} of this flow is active: {run_id}",
+        f"run {run_number} of this flow is still active ({run_id}); wait for its end, or cancel it",
         metadata={"run_id": run_id, "run_number": str(run_number)},
     )
 
 
 def runs_come_too_fast(instance_name: str, flow_kind: str) -> UnavailableError:
-    """Return the refusal CONCURRENT_UPDATE of a run whose admission was overtaken by others."""
-    text = f"runs of {instance_name}/{flow_kind} come faster than they are admitted; retry"
+    """Return the refusal CONCURRENT_UPDATE for a run that other runs of the flow have overtaken."""
+    text = f"other runs of {instance_name}/{flow_kind} were admitted at the same time; repeat the request"
     return UnavailableError("CONCURRENT_UPDATE", text)
 
 
 def run_not_found(run_id: str) -> NotFoundError:
     """Return the refusal RUN_NOT_FOUND."""
-    return NotFoundError("RUN_NOT_FOUND", f"there is no run {run_id}", metadata={"run_id": run_id})
+    return NotFoundError(
+        "RUN_NOT_FOUND",
+        f"run {run_id} does not exist; check run_id, or find the run with ListRuns",
+        metadata={"run_id": run_id},
+    )
 
 
 def run_ended(run_id: str, status: str, *, is_told: bool = True) -> FailedPreconditionError:
-    """Return the refusal RUN_ENDED; a flow run that is not the run's is not told the status, to end alike."""
+    """Return the refusal RUN_ENDED.
+
+    With `is_told`, it has the status, and the flow run that gets it ends with the same one.
+    """
     metadata = {"run_id": run_id} | ({"status": str(status)} if is_told else {})
-    return FailedPreconditionError("RUN_ENDED", f"run {run_id} has ended: {status}", metadata=metadata)
+    return FailedPreconditionError(
+        "RUN_ENDED", f"run {run_id} has already ended ({status}) and cannot change", metadata=metadata
+    )
 
 
 def run_not_ended(run_id: str) -> FailedPreconditionError:
     """Return the refusal RUN_NOT_ENDED."""
     return FailedPreconditionError(
-        "RUN_NOT_ENDED", f"run {run_id} has not ended", metadata={"run_id": run_id}
+        "RUN_NOT_ENDED",
+        f"run {run_id} has not ended; wait for its end, or cancel it first",
+        metadata={"run_id": run_id},
     )
 
 
 def run_not_started(run_id: str) -> FailedPreconditionError:
     """Return the refusal RUN_NOT_STARTED."""
     return FailedPreconditionError(
-        "RUN_NOT_STARTED", f"run {run_id} has not started", metadata={"run_id": run_id}
+        "RUN_NOT_STARTED", f"run {run_id} has not started; call StartRun first", metadata={"run_id": run_id}
     )
 
 
 def run_started(run_id: str) -> FailedPreconditionError:
-    """Return the refusal FENCED of a second start."""
-    return FailedPreconditionError("FENCED", f"run {run_id} has been started", metadata={"run_id": run_id})
+    """Return the refusal FENCED for a second start."""
+    return FailedPreconditionError(
+        "FENCED", f"run {run_id} has already been started; end this attempt", metadata={"run_id": run_id}
+    )
 
 
 def fenced(run_id: str, status: str | None = None) -> FailedPreconditionError:
-    """Return the refusal FENCED of an executor that does not hold the run."""
+    """Return the refusal FENCED for an executor that does not hold the run."""
     metadata = {"run_id": run_id} | ({"status": str(status)} if status is not None else {})
-    return FailedPreconditionError("FENCED", f"this executor does not hold run {run_id}", metadata=metadata)
+    return FailedPreconditionError(
+        "FENCED",
+        f"this executor does not hold run {run_id}; stop its work and report nothing more about it",
+        metadata=metadata,
+    )
 
 
 def flow_run_given_up(flow_run_id: str) -> FailedPreconditionError:
-    """Return the refusal FENCED of a flow run whose scheduled time another one has."""
-    text = f"flow run {flow_run_id} was given up before it started; its tick is another one's"
+    """Return the refusal FENCED for a flow run whose scheduled time another flow run has."""
+    text = f"run-service gave up flow run {flow_run_id} before it started; another one has its scheduled time"
     return FailedPreconditionError("FENCED", text)
 
 
 def instance_paused(instance_name: str) -> FailedPreconditionError:
     """Return the refusal INSTANCE_PAUSED."""
-    return FailedPreconditionError("INSTANCE_PAUSED", f"instance {instance_name} is paused")
+    return FailedPreconditionError(
+        "INSTANCE_PAUSED", f"instance {instance_name} is paused; resume it to have its schedule run"
+    )
 
 
 def tick_too_late(grace_seconds: float) -> FailedPreconditionError:
-    """Return the refusal TICK_MISSED of a tick that came too late."""
-    return FailedPreconditionError("TICK_MISSED", f"the tick came more than {grace_seconds:g} seconds late")
+    """Return the refusal TICK_MISSED for a flow run that started too late."""
+    return FailedPreconditionError(
+        "TICK_MISSED",
+        f"the flow run started more than {grace_seconds:g} seconds after the scheduled time, and catch_up_policy is NONE",
+    )
 
 
 def tick_not_started() -> FailedPreconditionError:
-    """Return the refusal TICK_MISSED of a tick whose worker died before it started the run."""
+    """Return the refusal TICK_MISSED for a flow run whose worker died before it started the run."""
     return FailedPreconditionError(
         "TICK_MISSED",
-        "a worker claimed the tick's flow run and did not start it, and the schedule catches up with nothing",
+        "a worker claimed the flow run of the scheduled time and did not start it, and catch_up_policy is NONE",
     )
 
 
 def tick_skipped(waiting: datetime) -> FailedPreconditionError:
-    """Return the refusal TICK_SKIPPED, naming the tick that waits."""
-    return FailedPreconditionError("TICK_SKIPPED", f"the tick of {waiting.isoformat()} waits already")
+    """Return the refusal TICK_SKIPPED, naming the scheduled time that waits."""
+    return FailedPreconditionError(
+        "TICK_SKIPPED",
+        f"the scheduled time {waiting.isoformat()} waits already, and overlap_policy lets one wait",
+    )
 
 
 def tick_superseded(latest: datetime) -> FailedPreconditionError:
-    """Return the refusal TICK_SUPERSEDED, naming the tick that is run."""
-    return FailedPreconditionError("TICK_SUPERSEDED", f"the tick of {latest.isoformat()} takes its place")
+    """Return the refusal TICK_SUPERSEDED, naming the scheduled time that is run."""
+    return FailedPreconditionError(
+        "TICK_SUPERSEDED", f"the scheduled time {latest.isoformat()} is run in its place"
+    )
 
 
 def tick_cancelled() -> FailedPreconditionError:
     """Return the refusal TICK_CANCELLED."""
-    return FailedPreconditionError("TICK_CANCELLED", "the tick's flow run was cancelled in Prefect")
+    return FailedPreconditionError(
+        "TICK_CANCELLED", "the flow run of the scheduled time was cancelled in Prefect"
+    )
 
 
 def code_changed_meanwhile() -> AbortedError:
-    """Return the refusal CONCURRENT_UPDATE of a hash that somebody else has accepted first."""
-    return AbortedError("CONCURRENT_UPDATE", "the code on record has changed a moment ago; look again")
+    """Return the refusal CONCURRENT_UPDATE for a hash while somebody else accepts another one."""
+    return AbortedError(
+        "CONCURRENT_UPDATE",
+        "the hash on record has just changed; read it again (ListCodeHashes), then repeat the request",
+    )
 
 
 def dependency_unavailable(message: str) -> UnavailableError:
     """Return the refusal DEPENDENCY_UNAVAILABLE."""
-    return UnavailableError("DEPENDENCY_UNAVAILABLE", f"a service that admission needs says: {message}")
+    return UnavailableError(
+        "DEPENDENCY_UNAVAILABLE",
+        f"a service that admission depends on is not available: {message}; repeat the request",
+    )
 
 
 def dependency_refused(message: str) -> InternalError:
-    """Return the error INTERNAL of a call that another service refuses: the fault is this service's."""
-    return InternalError("INTERNAL", f"a service that admission needs refused: {message}")
+    """Return the error INTERNAL for a call that another service refuses: the fault is in this service."""
+    return InternalError(
+        "INTERNAL", f"a service that admission depends on refused the call of run-service: {message}"
+    )

@@ -16,18 +16,20 @@ _RANGE = ("start", "end")  # those that leave dates out
 
 
 def check_parameters(flow_kind: str, parameters: Mapping[str, object], *, is_full: bool) -> None:
-    """Refuse what is no parameter of the flow: configuration belongs to the instance, where lineage sees it move.
+    """Refuse parameters that the flow does not have, or that are malformed.
+
+    Configuration belongs to the instance: lineage-service does not see what a run alone is given.
 
     Raises:
-        InvalidArgumentError: INVALID_ARGUMENT, naming every parameter that is unknown or malformed.
+        InvalidArgumentError: INVALID_ARGUMENT, with a violation for each parameter.
     """
     known = _PARAMETERS.get(flow_kind, ())
     violations = []
     dates: dict[str, date] = {}
     for name, value in sorted(parameters.items()):
         if name not in known:
-            allowed = f"only {', '.join(known)}" if known else "it takes none"
-            text = f"is no parameter of a {flow_kind} flow, {allowed}; configure the instance instead"
+            allowed = f"it has {', '.join(known)}" if known else "it has none"
+            text = f"is not a parameter of a {flow_kind} flow; {allowed}; configure the instance instead"
             violations.append(FieldViolation(f"parameters.{name}", text, "INVALID_ARGUMENT"))
             continue
         if name in _SWITCHES:
@@ -38,22 +40,24 @@ def check_parameters(flow_kind: str, parameters: Mapping[str, object], *, is_ful
             dates[name] = _read_date(value)
         except ValueError:
             text = (
-                f"{value!r} is no date, YYYY-MM-DD"
+                f"must be a date, YYYY-MM-DD; it is {value!r}"
                 if isinstance(value, str)
-                else "must be a text, YYYY-MM-DD"
+                else "must be a string with a date, YYYY-MM-DD"
             )
             violations.append(FieldViolation(f"parameters.{name}", text, "INVALID_ARGUMENT"))
     if "start" in dates and "end" in dates and dates["start"] > dates["end"]:
-        violations.append(FieldViolation("parameters.start", "is after end", "INVALID_ARGUMENT"))
+        violations.append(
+            FieldViolation("parameters.start", "must not be after parameters.end", "INVALID_ARGUMENT")
+        )
     if violations:
         raise invalid_fields(violations)
 
 
 def _read_date(value: object) -> date:
-    """Return a date as workers read it, too.
+    """Read a date; workers read it in the same way.
 
     Raises:
-        ValueError: it is none.
+        ValueError: It is not a date.
     """
     if not isinstance(value, str) or not _DATE.fullmatch(value):
         raise ValueError(value)
@@ -66,7 +70,7 @@ def _check_switch(value: object, *, is_full: bool) -> str:
     return (
         ""
         if is_full or not value
-        else "goes with mode FULL and all dates: types are pinned from everything there is"
+        else "needs mode FULL and no parameters.start or parameters.end: the types are pinned from all data"
     )
 
 

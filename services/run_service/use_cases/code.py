@@ -45,8 +45,11 @@ async def state_code(
     ids = [each.definition_version_id for each in code]
     if len(set(ids)) < len(ids):
         twice = next(index for index, one in enumerate(ids) if one in ids[:index])
-        violation = FieldViolation(f"code[{twice}].definition_version_id", "is named twice")
-        raise invalid_fields([violation], "each definition version has one code")
+        violation = FieldViolation(
+            f"code[{twice}].definition_version_id",
+            "repeats an earlier entry; send one for each definition version",
+        )
+        raise invalid_fields([violation])
     told = await _compare(deps, connection, tenant_id, record, code)
     if any(_is_refused(each) for each in told):
         message = _refusal(record.executor, [each for each in told if _is_refused(each)])
@@ -187,9 +190,9 @@ async def accept_code(
     tenant_id, payload_hash = context.tenant_id, idempotency.payload_hash(request)
     version = await deps.peers.get_definition_version(request.definition_version_id)
     if not version.code_ref:
-        text = f"{version.definition_name} {version.version} has no code: it is a saved expression"
+        text = f"names a saved expression ({version.definition_name} {version.version}), which has no code to accept"
         violation = FieldViolation("definition_version_id", text)
-        raise invalid_fields([violation], text)
+        raise invalid_fields([violation])
     async with deps.database.transaction(tenant_id) as connection:
         stored = await idempotency.replay_or_none(connection, "AcceptCode", request.request_id, payload_hash)
         if stored is not None:

@@ -304,7 +304,7 @@ def _result_of(request: run_report_service_pb2.CompleteRunRequest, kind: str) ->
     if name is None:
         return None
     if name != kind:
-        violation = FieldViolation(name, f"the run is a {kind} run")
-        raise invalid_fields([violation], f"the result is not one of a {kind} run")
+        violation = FieldViolation(name, f"is not the result of a {kind} run; send the field {kind}")
+        raise invalid_fields([violation])
     result: Message = getattr(request, name)
     return result

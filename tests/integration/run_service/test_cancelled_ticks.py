@@ -73,7 +73,7 @@ async def test_a_tick_cancelled_in_prefect_before_its_time_or_after_is_recorded_
     await _look(service)
     (run,) = (await service.runs.ListRuns(run_service_pb2.ListRunsRequest())).runs
     assert (run.run_number, run.status, run.error.type) == (0, CANCELLED, "TICK_CANCELLED")
-    assert run.error.message == "the tick's flow run was cancelled in Prefect"
+    assert run.error.message == "the flow run of the scheduled time was cancelled in Prefect"
     assert run.trigger == run_pb2.RUN_TRIGGER_SCHEDULE
     assert run.orchestrator_run_id == flow_run_id
     assert run.scheduled_time.ToDatetime(UTC) == NOW + ahead

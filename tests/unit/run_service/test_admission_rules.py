@@ -47,6 +47,7 @@ def test_force_needs_a_reason(reason: str) -> None:
     with pytest.raises(InvalidArgumentError) as refusal:
         check_force(reason, force=True)
     assert refusal.value.reason == "FORCE_REASON_REQUIRED"
+    assert [each.field for each in refusal.value.field_violations] == ["force_reason"]
     check_force("because", force=True)
     check_force("", force=False)
 
