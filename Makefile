@@ -55,12 +55,13 @@ status: ## what runs and what answers
 dead-letters: setup ## list, show or replay the events that services could not apply; ARGS="list"
 	@$(BIN)/python -m devstack.dead_letters $(ARGS)
 
-check: setup ## ruff, mypy --strict, import-linter, buf lint and breaking, stubs up to date; offline
+check: setup ## ruff, mypy --strict, import-linter, conventions, buf lint and breaking, stubs up to date; offline
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy shared services deploy demo
 	MYPYPATH=tests $(BIN)/mypy tests
 	$(BIN)/lint-imports
+	PYTHONPATH=tests $(BIN)/python -m support.conventions
 	$(BIN)/buf lint
 	$(BIN)/buf breaking protos --exclude-imports --against protos/baseline.binpb
 	@$(MAKE) --no-print-directory stubs-check

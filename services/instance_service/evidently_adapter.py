@@ -125,7 +125,7 @@ class EvidentlyProjects:
 
     def _is_old(self, name: str) -> bool:
         with contextlib.suppress(FileNotFoundError):
-            return time.time() - (self._workspace / name).stat().st_mtime > _LONGEST_SECONDS
+            return time.time() - (self._workspace / name).stat().st_mtime > _LONGEST_SECONDS  # noqa: TID251 - compared with the time of a file, which the machine gives
         return False
 
     def _read(self, project_id: str) -> MonitoringProject | None:
@@ -145,7 +145,7 @@ class EvidentlyProjects:
         project_id = _id(project.name)
         if self._read(project_id) != project:
             # Written beside, then put in place: a project is there with its file, or not at all.
-            draft = self._workspace / f"{_DRAFT}{project_id}-{uuid.uuid4()}"
+            draft = self._workspace / f"{_DRAFT}{project_id}-{uuid.uuid4()}"  # noqa: TID251 - the name of a temporary folder
             draft.mkdir()
             try:
                 (draft / _FILE).write_text(json.dumps(_content(project), indent=2), encoding="utf-8")

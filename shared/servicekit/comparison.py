@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
@@ -21,6 +20,7 @@ from google.protobuf.message import DecodeError, Message
 from servicekit import context
 from servicekit.backoff import backoff
 from servicekit.broker import Broker, LiveMessage, connected
+from servicekit.ids import new_id
 
 _ROOT = "optaic-compare"
 _NOW, _ENDED = f"{_ROOT}.now", f"{_ROOT}.ended"
@@ -142,7 +142,7 @@ async def compare_now(url: str, timeout: float) -> int:  # noqa: ASYNC109 - what
     Raises:
         TimeoutError: The broker or instance-service does not answer in time.
     """
-    request_id, ended, asked = uuid.uuid4().hex.encode(), asyncio.Event(), 0
+    request_id, ended, asked = new_id().encode(), asyncio.Event(), 0
 
     async def receive(raw: LiveMessage) -> None:
         nonlocal asked

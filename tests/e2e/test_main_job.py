@@ -84,5 +84,5 @@ def test_an_interrupt_at_any_point_leaves_nothing_running(tmp_path: Path, second
     assert demo.returncode != 0
     deadline = time.monotonic() + 5
     while living_below(tmp_path) and time.monotonic() < deadline:
-        time.sleep(0.05)
+        time.sleep(0.05)  # between two looks, up to the deadline
     assert living_below(tmp_path) == []

@@ -30,7 +30,7 @@ class MlflowApi:
     async def call(self, method: str, path: str, **content: Any) -> Any:
         """One request; the decoded answer."""
         where = {"params": content} if method == "GET" else {"json": content}
-        answer = await self._client.request(method, f"/api/2.0/mlflow/{path}", **where)  # type: ignore[arg-type]
+        answer = await self._client.request(method, f"/api/2.0/mlflow/{path}", **where)  # type: ignore[arg-type]  # keywords of httpx
         assert answer.is_success, answer.text
         return answer.json()
 

@@ -29,7 +29,7 @@ class Instances(instance_service_pb2_grpc.InstanceServiceServicer):
 
     def __init__(self) -> None:
         self.by_id: dict[str, instance_pb2.Instance] = {}
-        self.definitions = Definitions()  # type: ignore[abstract] # at run time a missing method is unimplemented
+        self.definitions = Definitions()  # type: ignore[abstract]  # only the methods that are called # at run time a missing method is unimplemented
         self.most = 64  # of one answer, as if they were large
         self.refused = 0  # how often more were asked for
 
@@ -132,7 +132,7 @@ def unavailable(_: Check) -> Answer:
 async def running_peers(urls: dict[str, str]) -> AsyncIterator[tuple[Instances, Lineage, dict[str, str]]]:
     """Serve both; also yield their addresses as run-service's settings."""
     # The generated classes are abstract to the type checker; at run time a missing method is unimplemented.
-    instances, lineage = Instances(), Lineage()  # type: ignore[abstract]
+    instances, lineage = Instances(), Lineage()  # type: ignore[abstract]  # only the methods that are called
     settings = ServiceSettings.model_validate(
         {**urls, "service_token": SERVICE_TOKEN, "shutdown_grace_seconds": 0.1}
     )

@@ -52,6 +52,7 @@ _UNSETTLED = sa.text("""
     select 1 from reconciliations
     where tenant_id = :tenant_id and instance_id = cast(:instance_id as uuid) and due_time is not null
 """)
+_COUNT_UNSETTLED = sa.text("select count(*) from reconciliations where due_time is not null")
 _LIST = sa.text("""
     select tenant_id, cast(instance_id as text), due_time is null as is_settled from reconciliations
     where (tenant_id, instance_id) > (:tenant_id, cast(:instance_id as uuid))
@@ -115,8 +116,7 @@ async def is_settled(connection: AsyncConnection, tenant_id: str, instance_id: s
 
 async def count_unsettled(connection: AsyncConnection) -> int:
     """Return for how many instances something is left to do."""
-    statement = sa.text("select count(*) from reconciliations where due_time is not null")
-    return int((await connection.execute(statement)).scalar_one())
+    return int((await connection.execute(_COUNT_UNSETTLED)).scalar_one())
 
 
 async def list_after(

@@ -69,7 +69,7 @@ async def test_a_database_that_is_cut_loses_no_accepted_run(postgres_server: Pos
                     try:
                         accepted.append((await service.submit(instance, request_id=request_id)).run_id)
                     except grpc.aio.AioRpcError:
-                        await asyncio.sleep(0.05)
+                        await asyncio.sleep(0.05)  # the pause of a caller that tries again
                     else:
                         return
                 raise AssertionError("never accepted")

@@ -130,7 +130,7 @@ async def test_a_system_that_hangs_holds_up_nobody_who_does_not_need_it(
         await answer.wait()
         return await healthy(desired)
 
-    service.projects.ensure = hang  # type: ignore[method-assign]
+    service.projects.ensure = hang  # type: ignore[method-assign]  # as the outside system is made to behave
     watched = await _monitored(service, project.project_id)
     await asked.wait()
     plain = await service.prices(project.project_id)
@@ -156,7 +156,7 @@ async def test_an_answer_that_nobody_can_read_is_told_and_stops_nobody_else(
         message = "name"
         raise KeyError(message)
 
-    projects.ensure = projects.delete = projects.pages = garble  # type: ignore[assignment, method-assign]
+    projects.ensure = projects.delete = projects.pages = garble  # type: ignore[assignment, method-assign]  # as the outside system is made to behave
     deployment = plain.flows[0].prefect_deployment_name
     del service.deployments.stored[deployment]
     await eventually(lambda: deployment in service.deployments.stored)
@@ -166,7 +166,7 @@ async def test_an_answer_that_nobody_can_read_is_told_and_stops_nobody_else(
     await service.instances.DeleteInstance(DeleteInstanceRequest(instance_id=watched.instance_id))
     await service.clear_lineage(watched.instance_id)
     await eventually(lambda: set(service.deployments.stored) == {deployment})
-    projects.ensure, projects.delete, projects.pages = healthy  # type: ignore[method-assign]
+    projects.ensure, projects.delete, projects.pages = healthy  # type: ignore[method-assign]  # as the outside system is made to behave
     await eventually(lambda: not projects.stored)
 
 
@@ -260,7 +260,7 @@ async def test_an_orphan_that_may_not_be_removed_hides_no_other_drift(
     async def fail(_: Sequence[str]) -> NoReturn:
         raise OutsideUnavailableError("EvidentlyUnavailable", "it answers to all but this")
 
-    service.projects.delete = fail  # type: ignore[assignment, method-assign]
+    service.projects.delete = fail  # type: ignore[assignment, method-assign]  # as the outside system is made to behave
     service.projects.edit(name, title="hacked")
     await eventually(lambda: service.projects.stored[name][1].title == "watched")
 

@@ -154,12 +154,12 @@ async def test_a_decision_survives_a_registry_that_goes_away_before_the_alias_is
     async def fail(_: Any) -> Ensured:
         raise OutsideUnavailableError("MlflowUnavailable", "gone")
 
-    service.experiments.ensure = fail  # type: ignore[method-assign, assignment]
+    service.experiments.ensure = fail  # type: ignore[method-assign, assignment]  # as the outside system is made to behave
     promoted = await _promote(service, made, "2")
     assert promoted.model.champion.model_version == "2"
     await service.until(made.instance_id, lambda one: one.state == INSTANCE_STATE_DEGRADED)
     assert _champion(service, made) == ""
-    service.experiments.ensure = healthy  # type: ignore[method-assign]
+    service.experiments.ensure = healthy  # type: ignore[method-assign]  # as the outside system is made to behave
     await service.until_active(made.instance_id)
     assert _champion(service, made) == "2"
 

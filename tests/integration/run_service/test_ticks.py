@@ -26,7 +26,7 @@ def _scheduled(service: RunningRunService, *, overlap: int = 0, catch_up: int = 
         schedule_pb2.Schedule(
             cron=schedule_pb2.CronSchedule(expression="*/30 * * * *"),
             overlap_policy=overlap,  # type: ignore[arg-type]  # its number
-            catch_up_policy=catch_up,  # type: ignore[arg-type]
+            catch_up_policy=catch_up,  # type: ignore[arg-type]  # a number of the enum
         )
     )
     return instance

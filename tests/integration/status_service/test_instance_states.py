@@ -58,13 +58,13 @@ async def test_a_state_that_comes_and_goes_without_a_revision_is_shown_each_time
         async def refuse(_: object) -> None:
             raise OutsideUnavailableError("PrefectUnavailable", "it does not write")
 
-        instances.deployments.ensure = refuse  # type: ignore[assignment, method-assign]
+        instances.deployments.ensure = refuse  # type: ignore[assignment, method-assign]  # as the outside system is made to behave
         instances.deployments.edit(name, is_paused=True)
         await eventually(_shown(status, prices.instance_id, INSTANCE_STATE_DEGRADED))
         update = InstanceUpdated.FromString((await updates.next_msg(timeout=5)).data)
         assert (update.author, update.reason) == ("instance-service", "PrefectUnavailable")
         assert (update.instance.state, update.instance.revision) == (INSTANCE_STATE_DEGRADED, 1)
-        instances.deployments.ensure = healthy  # type: ignore[method-assign]
+        instances.deployments.ensure = healthy  # type: ignore[method-assign]  # as the outside system is made to behave
     await eventually(_shown(status, prices.instance_id, INSTANCE_STATE_ACTIVE))
     found = await instances.until_active(prices.instance_id)
     assert found.revision == 1

@@ -341,7 +341,7 @@ def test_files_are_read_by_many_threads_at_once(tmp_path: Path) -> None:
     """
 
     def give_way(*_: object) -> None:
-        time.sleep(0.0001)
+        time.sleep(0.0001)  # lets the other thread go on
 
     source = "import json\n" + "x = [" + ", ".join(f"(({n} + 1) * [2])" for n in range(3000)) + "]\n"
     paths = []
