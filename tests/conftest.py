@@ -8,7 +8,7 @@ import structlog
 from xdist.scheduler import LoadScopeScheduling
 
 from devstack.postgres import Postgres
-from support.broker import NatsServer, nats_server
+from support.broker import NatsAccounts, NatsServer, nats_server
 from support.mlflow_api import running_mlflow
 from support.postgres import running_postgres
 from support.prefect_api import running_prefect
@@ -62,7 +62,17 @@ def nats() -> Iterator[NatsServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def nats_accounts() -> Iterator[NatsAccounts]:
+    """Empty brokers on a server of the session."""
+    accounts = NatsAccounts()
+    yield accounts
+    accounts.close()
+
+
 @pytest.fixture
-def nats_url(nats: NatsServer) -> str:
-    """The address of the test's own NATS server."""
-    return nats.url
+def nats_url(request: pytest.FixtureRequest, nats_accounts: NatsAccounts) -> str:
+    """The address of the test's own broker: of its server where it has one, else of an account that nobody has used."""
+    if "nats" in request.fixturenames:
+        return str(request.getfixturevalue("nats").url)
+    return nats_accounts.take()

@@ -1,16 +1,16 @@
-"""A real NATS server with JetStream, one for each test: it starts in a hundredth of a second."""
+"""A real NATS server with JetStream: an account of it for each test, or for tests that kill it one of their own."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +20,29 @@ from nats.aio.subscription import Subscription
 
 from devstack import launch, ports
 from optaic.rules.events import STREAMS
+from support.scratch import server_folder
 
 _BINARY = Path(sys.prefix) / "bin" / "nats-server"
 _START_SECONDS = 10.0
+_ACCOUNTS = 50  # what a server keeps for all tests that it has served stays small
 
 
 class NatsServer:
     """One server on one port; it may be killed and started again, on the same data."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *arguments: str) -> None:
         self._folder = folder
+        self._arguments = arguments
         self._port = ports.find_free()
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"nats://127.0.0.1:{self._port}"
 
     def start(self) -> None:
         """Start, and return when it accepts connections."""
-        arguments = ["--addr=127.0.0.1", f"--port={self._port}", "--jetstream", f"--store_dir={self._folder}"]
+        arguments = [
+            *("--addr=127.0.0.1", f"--port={self._port}", "--jetstream", f"--store_dir={self._folder}"),
+            *self._arguments,
+        ]
         ending = [f"--parent={os.getpid()}", "--death-signal=9", "--leave-root=no", "--"]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -71,14 +77,49 @@ class NatsServer:
 @contextmanager
 def nats_server() -> Iterator[NatsServer]:
     """Run a server with an empty store."""
-    folder = Path(tempfile.mkdtemp(prefix="optaic-nats-"))
-    server = NatsServer(folder)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.kill()
-        shutil.rmtree(folder, ignore_errors=True)
+    with server_folder() as folder:
+        server = NatsServer(folder)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.kill()
+
+
+class NatsAccounts:
+    """Empty brokers that no test has used: accounts, which share neither subjects nor streams, of a common server."""
+
+    def __init__(self) -> None:
+        self._servers = ExitStack()
+        self._unused: list[str] = []
+
+    def take(self) -> str:
+        """The URL of another one."""
+        if not self._unused:
+            self._servers.close()  # with all that is stored in it
+            self._unused = self._servers.enter_context(_accounts())
+        return self._unused.pop()
+
+    def close(self) -> None:
+        """End the server."""
+        self._servers.close()
+
+
+@contextmanager
+def _accounts() -> Iterator[list[str]]:
+    names = [f"test{number}" for number in range(_ACCOUNTS)]
+    accounts = {
+        name: {"jetstream": "enabled", "users": [{"user": name, "password": "account"}]} for name in names
+    }
+    with server_folder() as folder:
+        config = folder / "nats.conf"
+        config.write_text(f"accounts: {json.dumps(accounts)}", encoding="utf-8")
+        server = NatsServer(folder, f"--config={config}")
+        try:
+            server.start()
+            yield [server.url.replace("//", f"//{name}:account@") for name in names]
+        finally:
+            server.kill()
 
 
 async def ensure_streams(client: Client, *names: str) -> None:

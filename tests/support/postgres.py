@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
 import threading
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
@@ -18,6 +16,7 @@ from psycopg import sql
 from devstack import postgres as embedded
 from devstack.state import State
 from servicekit.migrations import migrate
+from support.scratch import server_folder
 
 ROLES_SQL = Path(__file__).parents[2] / "deploy" / "postgres" / "roles.sql"
 _ROLES = ("owner", "app", "infra")
@@ -27,9 +26,12 @@ _SETTINGS = {
     "fsync": "off",
     "synchronous_commit": "off",
     "full_page_writes": "off",
+    "max_wal_size": "'128MB'",
     # Creating and dropping a database wait for every server process, also for one whose client went silent while it
     # logged in: by default for a minute.
     "authentication_timeout": "3",
+    # How passwords are hashed is no test's subject, and each new connection pays for it on both sides.
+    "scram_iterations": "1",
 }
 _running: list[embedded.Postgres] = []
 
@@ -37,8 +39,14 @@ _running: list[embedded.Postgres] = []
 @contextmanager
 def running_postgres() -> Iterator[embedded.Postgres]:
     """Start the server on a loop in a thread of its own: it outlives the loops of the single tests."""
-    folder = Path(tempfile.mkdtemp(prefix="optaic-tests-"))
-    folder.chmod(0o755)  # the server may have to run under another uid
+    with server_folder() as folder:
+        folder.chmod(0o755)  # the server may have to run under another uid
+        with _running_in(folder) as server:
+            yield server
+
+
+@contextmanager
+def _running_in(folder: Path) -> Iterator[embedded.Postgres]:
     server = embedded.Postgres(State(folder), _PASSWORD)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="postgres")
@@ -53,6 +61,10 @@ def running_postgres() -> Iterator[embedded.Postgres]:
             for setting, value in _SETTINGS.items():
                 connection.execute(f"alter system set {setting} = {value}")
             connection.execute("select pg_reload_conf()")
+            connection.execute(
+                "set scram_iterations = 1"
+            )  # for the next statement: what is reloaded comes later
+            connection.execute(f"alter role postgres password '{_PASSWORD}'")
         _running.append(server)
         yield server
     finally:
@@ -61,7 +73,6 @@ def running_postgres() -> Iterator[embedded.Postgres]:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @asynccontextmanager
