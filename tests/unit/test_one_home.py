@@ -54,3 +54,46 @@ def test_conversions_are_recognised() -> None:
         assert isinstance(call, ast.Call)
         assert isinstance(call.func, ast.Attribute)
         assert is_conversion(call.func, call) is expected
+
+
+def is_doubling(call: ast.Call) -> bool:
+    """Whether it is `min` of something that doubles."""
+    if not (isinstance(call.func, ast.Name) and call.func.id == "min"):
+        return False
+    return any(
+        isinstance(node, ast.BinOp) and _doubles(node)
+        for argument in call.args
+        for node in ast.walk(argument)
+    )
+
+
+def _doubles(node: ast.BinOp) -> bool:
+    sides = [each.value for each in (node.left, node.right) if isinstance(each, ast.Constant)]
+    if isinstance(node.op, ast.Mult):
+        return 2 in sides
+    base = node.left.value if isinstance(node.left, ast.Constant) else None
+    return isinstance(node.op, ast.Pow | ast.LShift) and base in {1, 2}
+
+
+def test_waits_are_computed_by_servicekit_backoff_only() -> None:
+    found = [
+        f"{file.relative_to(ROOT)}: {ast.unparse(node)}"
+        for file in FILES
+        if file.name != "backoff.py" and not file.is_relative_to(ROOT / "deploy")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call) and is_doubling(node)
+    ]
+    assert not found
+
+
+def test_doublings_are_recognised() -> None:
+    for text, expected in (
+        ("min(longest, first * 2 ** attempts)", True),
+        ("min(first * (1 << attempts), longest)", True),
+        ("min(2 * pause, longest)", True),
+        ("min(longest, wait)", False),
+        ("max(2 * pause, longest)", False),
+    ):
+        call = ast.parse(text, mode="eval").body
+        assert isinstance(call, ast.Call)
+        assert is_doubling(call) is expected
