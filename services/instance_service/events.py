@@ -34,40 +34,40 @@ class Events:
         self._ids = ids
 
     def published(self, version: DefinitionVersion, reason: str = "") -> Event:
-        """A definition version exists, or a draft became active."""
+        """Announce that a definition version was published, or that a draft became active."""
         message = DefinitionPublished(definition_version=version, reason=reason)
         return self._make(message, "published", version.definition_id)
 
     def deprecated(self, version: DefinitionVersion, reason: str) -> Event:
-        """A definition version should no longer be used."""
+        """Announce that a definition version should no longer be used."""
         message = DefinitionDeprecated(definition_version=version, reason=reason)
         return self._make(message, "deprecated", version.definition_id)
 
     def retired(self, version: DefinitionVersion, reason: str) -> Event:
-        """No new instance gets a definition version."""
+        """Announce that no new instance gets a definition version."""
         message = DefinitionRetired(definition_version=version, reason=reason)
         return self._make(message, "retired", version.definition_id)
 
     def created(self, instance: Instance) -> Event:
-        """An instance exists."""
+        """Announce that an instance was created."""
         return self._make(InstanceCreated(instance=instance), "created", instance.instance_id)
 
     def updated(self, instance: Instance, author: str, reason: str) -> Event:
-        """An instance has a new revision, or has become DEGRADED."""
+        """Announce that an instance has a new revision, or has become DEGRADED."""
         message = InstanceUpdated(instance=instance, author=author, reason=reason)
         return self._make(message, "updated", instance.instance_id)
 
     def activated(self, instance: Instance) -> Event:
-        """An instance's deployments are as desired."""
+        """Announce that outside systems hold all that they should hold for an instance."""
         return self._make(InstanceActivated(instance=instance), "activated", instance.instance_id)
 
     def deletion_requested(self, instance: Instance) -> Event:
-        """An instance's finalizers are at work."""
+        """Announce that the deletion of an instance has begun."""
         message = InstanceDeletionRequested(instance=instance)
         return self._make(message, "deletion_requested", instance.instance_id)
 
     def deleted(self, instance: Instance) -> Event:
-        """An instance is gone."""
+        """Announce that an instance is gone."""
         return self._make(InstanceDeleted(instance=instance), "deleted", instance.instance_id)
 
     def _make(self, message: Message, participle: str, resource_id: str) -> Event:

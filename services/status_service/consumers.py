@@ -47,7 +47,7 @@ _RANKS: dict[type[Message], int] = {
 
 
 def on_instance(received: Received) -> Fact:
-    """Created, updated, activated, deletion requested or deleted: the event carries the whole instance."""
+    """Convert an event of an instance into a fact; each of these events carries the whole instance."""
     message = received.message
     rank = _RANKS.get(type(message))
     if rank is None:

@@ -181,7 +181,7 @@ def is_timezone(name: str) -> bool:
 
 @functools.cache
 def _timezones() -> frozenset[str]:
-    """The places of this machine's database; `Factory` and `localtime` mean whatever a machine is set to."""
+    """Return the time zones of this machine's database that mean the same on every machine."""
     return frozenset(zoneinfo.available_timezones() - {"Factory", "localtime"})
 
 

@@ -180,5 +180,5 @@ def _of_item(schema: Mapping[str, Any], index: int) -> Iterator[object]:
 
 
 def _shows_marks(schema: Mapping[str, Any]) -> bool:
-    """Marked, or with a pattern that asks for a reference within the text."""
+    """Return whether a schema is marked as secret, or its pattern asks for a reference to a secret."""
     return is_marked(schema) or PREFIX in str(schema.get("pattern", ""))

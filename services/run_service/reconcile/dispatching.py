@@ -117,7 +117,7 @@ class Dispatcher:
             deps.watches.publish(tenant_id, [record])
 
     async def _find(self, dispatch: Dispatch) -> None:
-        """The run has ended; where a flow run was made for it, that has to end alike."""
+        """Find the flow run of a run that has ended, so that it ends in the same way."""
         deps, tenant_id = self._deps, dispatch.tenant_id
         flow_run_id = dispatch.orchestrator_run_id
         if flow_run_id is None:  # perhaps one was made, and only the answer was lost

@@ -103,7 +103,7 @@ async def update_endings(
 
 
 async def delete_endings(connection: AsyncConnection, keys: Collection[FlowRunKey]) -> None:
-    """These have ended as they had to."""
+    """Delete the rows of flow runs that have ended as they had to."""
     if keys:
         await connection.execute(sa.delete(endings).where(_is_one_of(keys)))
 

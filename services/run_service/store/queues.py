@@ -131,7 +131,7 @@ async def delete_dispatches(connection: AsyncConnection, keys: Collection[RunKey
 async def observe_dispatch(
     connection: AsyncConnection, tenant_id: str, run_id: str, orchestrator_run_id: str, due_time: datetime
 ) -> None:
-    """The run has started: from now on it is compared."""
+    """Mark a run as started: from now on it is compared with its flow run."""
     await connection.execute(
         sa.update(dispatches)
         .where(
@@ -261,6 +261,6 @@ async def claim_retries(
 
 
 async def delete_retry(connection: AsyncConnection, tenant_id: str, run_id: str) -> bool:
-    """The failed run has its successor, or never gets one; False: there was none to come."""
+    """Delete the retry of a failed run; return whether one was waiting."""
     statement = sa.delete(retries).where(retries.c.tenant_id == tenant_id, retries.c.run_id == run_id)
     return (await connection.execute(statement.returning(sa.literal(1)))).first() is not None

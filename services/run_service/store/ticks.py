@@ -38,7 +38,7 @@ async def list_ticks(connection: AsyncConnection, flow: FlowKey) -> list[Tick]:
 
 
 async def delete_tick(connection: AsyncConnection, flow: FlowKey, scheduled_time: datetime) -> bool:
-    """A tick waits no more; False: it did not."""
+    """Delete a waiting tick; return whether it was waiting."""
     statement = sa.delete(ticks).where(_of(flow), ticks.c.scheduled_time == scheduled_time)
     return (await connection.execute(statement.returning(sa.literal(1)))).first() is not None
 

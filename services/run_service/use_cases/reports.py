@@ -189,7 +189,7 @@ async def _progress(
 async def complete_run(
     deps: Dependencies, context: RequestContext, request: run_report_service_pb2.CompleteRunRequest
 ) -> run_pb2.Run:
-    """RUNNING -> COMPLETED; lineage-service numbers the output version."""
+    """Complete a run (RUNNING -> COMPLETED); lineage-service numbers its output version."""
     tenant_id = context.tenant_id
     metrics = await _read_metrics(request)  # before any lock is taken
     async with deps.database.transaction(tenant_id) as connection:
@@ -231,7 +231,7 @@ async def complete_run(
 
 
 async def _read_metrics(request: run_report_service_pb2.CompleteRunRequest) -> dict[str, Any] | None:
-    """What a run measured, without secrets; None where it says nothing."""
+    """Return what a run measured, without secrets; None if it reported nothing."""
     if not request.HasField("metrics"):
         return None
 
@@ -246,7 +246,7 @@ async def _read_metrics(request: run_report_service_pb2.CompleteRunRequest) -> d
 async def fail_run(
     deps: Dependencies, context: RequestContext, request: run_report_service_pb2.FailRunRequest
 ) -> run_pb2.Run:
-    """RUNNING -> FAILED, by the executor's own report."""
+    """Fail a run (RUNNING -> FAILED) as its executor reports."""
     tenant_id = context.tenant_id
     async with deps.database.transaction(tenant_id) as connection:
         record = await _lock_reported(

@@ -72,7 +72,7 @@ def _schema_changes(old: DefinitionVersion, new: DefinitionVersion) -> Iterator[
 
 
 def _call_changes(old: DefinitionVersion, new: DefinitionVersion) -> Iterator[Change]:
-    """What expressions call by name: its arguments are told by their places."""
+    """Yield how calls of an operator or macro change; expressions pass arguments by position."""
     if old.HasField("op") and new.HasField("op"):
         before, after = signature_of(old), signature_of(new)
         is_kept = list(new.op.numbers[: len(old.op.numbers)]) == list(old.op.numbers)

@@ -82,7 +82,7 @@ async def deprecate_version(
 async def retire_version(
     deps: Dependencies, tenant_id: str, request: RetireDefinitionVersionRequest
 ) -> DefinitionVersion:
-    """DEPRECATED -> RETIRED: no new instance gets it.
+    """Retire a deprecated version (DEPRECATED -> RETIRED): no new instance gets it.
 
     Raises:
         NotFoundError: There is none.
