@@ -26,13 +26,13 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_INVALID_ARGUMENT: _ErrorReason.ValueType  # 1
     """INVALID_ARGUMENT: the request breaks rules of its contract; BadRequest has each field."""
     ERROR_REASON_MALFORMED_REQUEST: _ErrorReason.ValueType  # 2
-    """INVALID_ARGUMENT: the bytes are no message of the method's type."""
+    """INVALID_ARGUMENT: the bytes are not a message of the method's type."""
     ERROR_REASON_INVALID_PAGE_TOKEN: _ErrorReason.ValueType  # 3
-    """INVALID_ARGUMENT: damaged, or of another list."""
+    """INVALID_ARGUMENT: the page token is damaged, or belongs to another list."""
     ERROR_REASON_INVALID_READ_TOKENS: _ErrorReason.ValueType  # 4
-    """INVALID_ARGUMENT: metadata `optaic-read-tokens` holds something else."""
+    """INVALID_ARGUMENT: the metadata `optaic-read-tokens` is not a list of tokens."""
     ERROR_REASON_TENANT_REQUIRED: _ErrorReason.ValueType  # 5
-    """INVALID_ARGUMENT: a service does not say for which tenant it acts."""
+    """INVALID_ARGUMENT: a service did not name the tenant for which it acts."""
     ERROR_REASON_TOO_LARGE: _ErrorReason.ValueType  # 6
     """INVALID_ARGUMENT: the resource does not fit into an event."""
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 7
@@ -42,11 +42,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 9
     """PERMISSION_DENIED: the caller is known and may not do this."""
     ERROR_REASON_CONCURRENT_UPDATE: _ErrorReason.ValueType  # 10
-    """ABORTED: a concurrent change got in between; retry."""
+    """ABORTED: a concurrent change came first; retry."""
     ERROR_REASON_READ_TOKENS_PENDING: _ErrorReason.ValueType  # 11
     """UNAVAILABLE: the service has not yet applied the writes that the read tokens name."""
     ERROR_REASON_DATABASE_BUSY: _ErrorReason.ValueType  # 12
-    """UNAVAILABLE: no connection, or no lock, became free in time."""
+    """UNAVAILABLE: no database connection or lock became free in time."""
     ERROR_REASON_DATABASE_UNAVAILABLE: _ErrorReason.ValueType  # 13
     """UNAVAILABLE: the database does not answer."""
     ERROR_REASON_BROKER_UNAVAILABLE: _ErrorReason.ValueType  # 14
@@ -54,7 +54,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_DEPENDENCY_UNAVAILABLE: _ErrorReason.ValueType  # 15
     """UNAVAILABLE: another service that the call needs does not answer."""
     ERROR_REASON_SERVER_STOPPING: _ErrorReason.ValueType  # 16
-    """UNAVAILABLE: this replica is going away; reconnect."""
+    """UNAVAILABLE: this replica is stopping; reconnect."""
     ERROR_REASON_STATEMENT_TIMEOUT: _ErrorReason.ValueType  # 17
     """DEADLINE_EXCEEDED: a statement took too long."""
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 18
@@ -67,21 +67,21 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED: the database has no room on its disk; nothing was written. Retry when an operator has made room."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
-    """Why a call was refused, where any service may say so: the `reason` of google.rpc.ErrorInfo is one of these, or one
-    of the ErrorReason of the called service's own package.
+    """Why any service may refuse a call. The `reason` of google.rpc.ErrorInfo is a value of this enum, or of the ErrorReason of
+    the called service's own package.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 ERROR_REASON_INVALID_ARGUMENT: ErrorReason.ValueType  # 1
 """INVALID_ARGUMENT: the request breaks rules of its contract; BadRequest has each field."""
 ERROR_REASON_MALFORMED_REQUEST: ErrorReason.ValueType  # 2
-"""INVALID_ARGUMENT: the bytes are no message of the method's type."""
+"""INVALID_ARGUMENT: the bytes are not a message of the method's type."""
 ERROR_REASON_INVALID_PAGE_TOKEN: ErrorReason.ValueType  # 3
-"""INVALID_ARGUMENT: damaged, or of another list."""
+"""INVALID_ARGUMENT: the page token is damaged, or belongs to another list."""
 ERROR_REASON_INVALID_READ_TOKENS: ErrorReason.ValueType  # 4
-"""INVALID_ARGUMENT: metadata `optaic-read-tokens` holds something else."""
+"""INVALID_ARGUMENT: the metadata `optaic-read-tokens` is not a list of tokens."""
 ERROR_REASON_TENANT_REQUIRED: ErrorReason.ValueType  # 5
-"""INVALID_ARGUMENT: a service does not say for which tenant it acts."""
+"""INVALID_ARGUMENT: a service did not name the tenant for which it acts."""
 ERROR_REASON_TOO_LARGE: ErrorReason.ValueType  # 6
 """INVALID_ARGUMENT: the resource does not fit into an event."""
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 7
@@ -91,11 +91,11 @@ ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 8
 ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 9
 """PERMISSION_DENIED: the caller is known and may not do this."""
 ERROR_REASON_CONCURRENT_UPDATE: ErrorReason.ValueType  # 10
-"""ABORTED: a concurrent change got in between; retry."""
+"""ABORTED: a concurrent change came first; retry."""
 ERROR_REASON_READ_TOKENS_PENDING: ErrorReason.ValueType  # 11
 """UNAVAILABLE: the service has not yet applied the writes that the read tokens name."""
 ERROR_REASON_DATABASE_BUSY: ErrorReason.ValueType  # 12
-"""UNAVAILABLE: no connection, or no lock, became free in time."""
+"""UNAVAILABLE: no database connection or lock became free in time."""
 ERROR_REASON_DATABASE_UNAVAILABLE: ErrorReason.ValueType  # 13
 """UNAVAILABLE: the database does not answer."""
 ERROR_REASON_BROKER_UNAVAILABLE: ErrorReason.ValueType  # 14
@@ -103,7 +103,7 @@ ERROR_REASON_BROKER_UNAVAILABLE: ErrorReason.ValueType  # 14
 ERROR_REASON_DEPENDENCY_UNAVAILABLE: ErrorReason.ValueType  # 15
 """UNAVAILABLE: another service that the call needs does not answer."""
 ERROR_REASON_SERVER_STOPPING: ErrorReason.ValueType  # 16
-"""UNAVAILABLE: this replica is going away; reconnect."""
+"""UNAVAILABLE: this replica is stopping; reconnect."""
 ERROR_REASON_STATEMENT_TIMEOUT: ErrorReason.ValueType  # 17
 """DEADLINE_EXCEEDED: a statement took too long."""
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 18

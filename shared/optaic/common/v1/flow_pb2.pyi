@@ -24,7 +24,7 @@ class _FlowKind:
 class _FlowKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FlowKind.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     FLOW_KIND_UNSPECIFIED: _FlowKind.ValueType  # 0
-    """Never stored; refused in requests unless the field says otherwise."""
+    """Never stored; refused in requests unless the comment of the field allows it."""
     FLOW_KIND_REFRESH: _FlowKind.ValueType  # 1
     """Dataset or signal: bring the data up to date."""
     FLOW_KIND_PREVIEW: _FlowKind.ValueType  # 2
@@ -44,7 +44,7 @@ class FlowKind(_FlowKind, metaclass=_FlowKindEnumTypeWrapper):
     """What a flow does. An instance has at most one flow of each kind."""
 
 FLOW_KIND_UNSPECIFIED: FlowKind.ValueType  # 0
-"""Never stored; refused in requests unless the field says otherwise."""
+"""Never stored; refused in requests unless the comment of the field allows it."""
 FLOW_KIND_REFRESH: FlowKind.ValueType  # 1
 """Dataset or signal: bring the data up to date."""
 FLOW_KIND_PREVIEW: FlowKind.ValueType  # 2
@@ -153,17 +153,17 @@ class VersionRef(_message.Message):
     last_data_date: _builtins.str
     """The newest date in the data, YYYY-MM-DD; empty when the data has no date."""
     compute_fingerprint: _builtins.str
-    """The compute fingerprint that it was computed with, or was found to be right for; empty where nobody knows."""
+    """The compute fingerprint with which it was computed, or for which it was verified; empty if unknown."""
     readers_hash: _builtins.str
-    """SHA-256 over how it is read: content hashes and configurations of store and accessor. Empty: nobody recorded it,
-    or it is not read through them.
+    """SHA-256 over the way it is read: content hashes and configurations of store and accessor. Empty if it was not recorded, or
+    if the version is not read through them.
     """
     instance_revision: _builtins.int
-    """The revision of the instance at which it was computed, and is read; 0: nobody knows."""
+    """The revision of the instance that computed it, and with which it is read; 0 if unknown."""
     is_partial_range: _builtins.bool
-    """Of what a run builds on: the newest run had a range of dates, so the next one without computes everything."""
+    """For the version that a run builds on: the newest run had a range of dates, so the next run without one computes everything."""
     base_readers_hash: _builtins.str
-    """Of a new output: the readers hash of what it was built on, which may not have been recorded then."""
+    """For a new output: the readers hash of the version it was built on, which may not have been recorded at that time."""
     def __init__(
         self,
         *,
@@ -221,7 +221,7 @@ class InputVersion(_message.Message):
     physical_version: _builtins.str
     """The store's own version there."""
     instance_name: _builtins.str
-    """Name of the upstream instance, for people."""
+    """Name of the upstream instance, as text for readers."""
     instance_revision: _builtins.int
     """The revision of the upstream instance at which it is read: with that store, accessor and configuration.
     0, of runs admitted before it was recorded: the newest.

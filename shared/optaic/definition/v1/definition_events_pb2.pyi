@@ -73,7 +73,7 @@ Global___DefinitionDeprecated: _TypeAlias = DefinitionDeprecated  # noqa: Y015
 
 @_typing.final
 class DefinitionRetired(_message.Message):
-    """A version may no longer be used by new instances. Subject
+    """New instances can no longer use a version. Subject
     `optaic.<tenant>.definition.v1.retired.<definition id>`.
     """
 

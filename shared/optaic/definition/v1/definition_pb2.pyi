@@ -104,7 +104,7 @@ class _EnforcementEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Enforceme
     ENFORCEMENT_BLOCK: _Enforcement.ValueType  # 1
     """The run fails and nothing is published."""
     ENFORCEMENT_WARN: _Enforcement.ValueType  # 2
-    """The run completes and says so, in its metrics under `guardrail.<name>`."""
+    """The run completes; its metrics have the violation under `guardrail.<name>`."""
 
 class Enforcement(_Enforcement, metaclass=_EnforcementEnumTypeWrapper):
     """What happens when a guardrail is broken."""
@@ -113,7 +113,7 @@ ENFORCEMENT_UNSPECIFIED: Enforcement.ValueType  # 0
 ENFORCEMENT_BLOCK: Enforcement.ValueType  # 1
 """The run fails and nothing is published."""
 ENFORCEMENT_WARN: Enforcement.ValueType  # 2
-"""The run completes and says so, in its metrics under `guardrail.<name>`."""
+"""The run completes; its metrics have the violation under `guardrail.<name>`."""
 Global___Enforcement: _TypeAlias = Enforcement  # noqa: Y015
 
 class _Compatibility:
@@ -126,7 +126,7 @@ class _CompatibilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Compati
     COMPATIBILITY_COMPATIBLE: _Compatibility.ValueType  # 1
     """Everything that fitted fits."""
     COMPATIBILITY_BREAKING: _Compatibility.ValueType  # 2
-    """Something that fitted does no longer."""
+    """Something that was valid before is not valid any more."""
 
 class Compatibility(_Compatibility, metaclass=_CompatibilityEnumTypeWrapper):
     """Whether what fitted the old version still fits the new one; of what is yielded, whether the new yields only what the
@@ -137,7 +137,7 @@ COMPATIBILITY_UNSPECIFIED: Compatibility.ValueType  # 0
 COMPATIBILITY_COMPATIBLE: Compatibility.ValueType  # 1
 """Everything that fitted fits."""
 COMPATIBILITY_BREAKING: Compatibility.ValueType  # 2
-"""Something that fitted does no longer."""
+"""Something that was valid before is not valid any more."""
 Global___Compatibility: _TypeAlias = Compatibility  # noqa: Y015
 
 @_typing.final
@@ -159,7 +159,7 @@ class Definition(_message.Message):
     kind: Global___DefinitionKind.ValueType
     """What it is."""
     description: _builtins.str
-    """For people."""
+    """Text for readers; programs do not depend on it."""
     @_builtins.property
     def newest_version(self) -> Global___DefinitionVersion:
         """Output only. The newest active version."""
@@ -231,23 +231,23 @@ class DefinitionVersion(_message.Message):
     state: Global___DefinitionState.ValueType
     """Output only."""
     description: _builtins.str
-    """For people: what changed."""
+    """What changed, as text for readers."""
     reads_nothing: _builtins.bool
     """Instances have no upstreams; excludes `compatibility_rules`."""
     is_built_in: _builtins.bool
-    """Output only. The service itself brings this very version: whoever runs the same release has it."""
+    """Output only. The service itself ships exactly this version, so every installation of the release has it."""
     @_builtins.property
     def parameters_schema(self) -> _struct_pb2.Struct:
         """JSON Schema 2020-12 that an instance's `config` must satisfy."""
 
     @_builtins.property
     def input_schema(self) -> _struct_pb2.Struct:
-        """JSON Schema of a row of what the code reads, for people and the publication report; empty means anything."""
+        """JSON Schema of a row that the code reads; for readers and the publication report only. Empty means anything."""
 
     @_builtins.property
     def output_schema(self) -> _struct_pb2.Struct:
-        """JSON Schema of a row of what the code yields; empty means anything. A refresh fails where the table that its
-        pipeline yields has other columns, or types of columns; of other kinds it is for people and the publication report.
+        """JSON Schema of a row that the code yields; empty means anything. A refresh fails if the table of its pipeline has other
+        columns or types of columns. For other kinds it is for readers and the publication report only.
         """
 
     @_builtins.property
@@ -264,7 +264,7 @@ class DefinitionVersion(_message.Message):
 
     @_builtins.property
     def status_aggregation_contract(self) -> Global___StatusAggregationContract:
-        """How the flows' statuses become the instance's; absent means the default."""
+        """How the status of the instance is derived from its flows' statuses; absent means the default."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -398,16 +398,16 @@ class PublicationReport(_message.Message):
     @_builtins.property
     def schema_changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___SchemaChange]:
         """What differs: between the schemas, in the order of paths, then between rules for upstreams, guardrails and flows.
-        As many as an answer takes.
+        As many as fit into an answer.
         """
 
     @_builtins.property
     def tracking_instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrackingInstance]:
-        """Instances that follow the newest version, in the order of names: at most 1,000, and as many as an answer takes."""
+        """Instances that track the newest version, sorted by name: at most 1,000, and at most as many as fit into an answer."""
 
     @_builtins.property
     def schema_notes(self) -> _containers.RepeatedCompositeFieldContainer[Global___SchemaNote]:
-        """What the schemas say and nothing checks, in the order of paths; as many as an answer takes."""
+        """Parts of the schemas that nothing checks, sorted by path; as many as fit into an answer."""
 
     def __init__(
         self,
@@ -438,7 +438,7 @@ class SchemaNote(_message.Message):
     path: _builtins.str
     """JSON Pointer, from `/parameters_schema`, `/input_schema` or `/output_schema` on."""
     description: _builtins.str
-    """For people."""
+    """Text for readers; programs do not depend on it."""
     def __init__(
         self,
         *,
@@ -468,7 +468,7 @@ class SchemaChange(_message.Message):
     `/op_macro/parameters`, how expressions call it.
     """
     description: _builtins.str
-    """For people."""
+    """Text for readers; programs do not depend on it."""
     compatibility: Global___Compatibility.ValueType
     """Whether this one breaks."""
     def __init__(
@@ -488,7 +488,7 @@ Global___SchemaChange: _TypeAlias = SchemaChange  # noqa: Y015
 
 @_typing.final
 class TrackingInstance(_message.Message):
-    """An instance that follows the newest version of a definition."""
+    """An instance that tracks the newest version of a definition."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -504,8 +504,8 @@ class TrackingInstance(_message.Message):
     """The project it belongs to."""
     @_builtins.property
     def violations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What keeps it from the new version, as its condition `FollowsNewest` will say; empty where it fits. After
-        ten, how many more there are.
+        """Why it cannot move to the new version, as its condition `FollowsNewest` will say; empty if it fits. After ten
+        reasons, the number of the others.
         """
 
     def __init__(
@@ -577,7 +577,7 @@ class GuardrailContract(_message.Message):
     `point_in_time`, `freshness`.
     """
     enforcement: Global___Enforcement.ValueType
-    """What happens when it is broken."""
+    """What happens if the check fails."""
     @_builtins.property
     def parameters(self) -> _struct_pb2.Struct:
         """The check's own parameters."""
@@ -600,8 +600,8 @@ Global___GuardrailContract: _TypeAlias = GuardrailContract  # noqa: Y015
 
 @_typing.final
 class FlowSpec(_message.Message):
-    """A flow that instances of the definition get. It comes with the flows that it reads: inference with training,
-    monitoring with inference or refresh.
+    """A flow that instances of the definition get. It needs the flows it depends on: inference needs training, monitoring needs
+    inference or refresh.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -611,8 +611,8 @@ class FlowSpec(_message.Message):
     flow_kind: _flow_pb2.FlowKind.ValueType
     """What the flow does."""
     is_default: _builtins.bool
-    """False: a dataset or signal that wants it asks for it, as for `monitoring` with `monitoring_enabled`. What cannot be
-    asked for every instance has.
+    """False: only a dataset or signal that asks for the flow has it, as for `monitoring` with `monitoring_enabled`. A flow that
+    cannot be asked for exists in every instance.
     """
     def __init__(
         self,
@@ -630,7 +630,7 @@ Global___FlowSpec: _TypeAlias = FlowSpec  # noqa: Y015
 
 @_typing.final
 class StatusAggregationContract(_message.Message):
-    """How the statuses of an instance's flows become the status of the instance."""
+    """How the status of an instance is derived from the statuses of its flows."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

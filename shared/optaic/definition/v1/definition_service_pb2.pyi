@@ -70,11 +70,11 @@ class PublishDefinitionRequest(_message.Message):
     kind: _definition_pb2.DefinitionKind.ValueType
     """The definition's kind."""
     description: _builtins.str
-    """For people."""
+    """Text for readers; programs do not depend on it."""
     request_id: _builtins.str
     """Repeats of a request with this id get the first answer."""
     draft: _builtins.bool
-    """Publish as DRAFT: nothing follows it until it is activated."""
+    """Publish as DRAFT: no instance moves to the version until it is activated."""
     validate_only: _builtins.bool
     """Check and report, store nothing."""
     @_builtins.property
@@ -146,7 +146,7 @@ class ListDefinitionsRequest(_message.Message):
     state: _definition_pb2.DefinitionState.ValueType
     """Only those with a version in this state; unspecified means all."""
     name_prefix: _builtins.str
-    """Only those whose name begins like this."""
+    """Only definitions whose name begins with this text."""
     def __init__(
         self,
         *,

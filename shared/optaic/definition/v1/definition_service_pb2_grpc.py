@@ -132,7 +132,7 @@ class DefinitionServiceServicer:
     def ActivateDefinitionVersion(self, request, context):
         """DRAFT -> ACTIVE; activating again changes nothing. From then on it is what new instances get. Errors:
         NOT_FOUND (DEFINITION_VERSION_NOT_FOUND); FAILED_PRECONDITION (INVALID_STATE); INVALID_ARGUMENT
-        (INVALID_EXPRESSION) for a macro or operator that could not be published now, as PublishDefinition says it.
+        (INVALID_EXPRESSION) for a macro or operator that PublishDefinition would refuse now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

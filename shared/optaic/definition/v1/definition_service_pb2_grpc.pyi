@@ -56,7 +56,7 @@ class DefinitionServiceStub:
     ActivateDefinitionVersion: _grpc.UnaryUnaryMultiCallable[_definition_service_pb2.ActivateDefinitionVersionRequest, _definition_pb2.DefinitionVersion]
     """DRAFT -> ACTIVE; activating again changes nothing. From then on it is what new instances get. Errors:
     NOT_FOUND (DEFINITION_VERSION_NOT_FOUND); FAILED_PRECONDITION (INVALID_STATE); INVALID_ARGUMENT
-    (INVALID_EXPRESSION) for a macro or operator that could not be published now, as PublishDefinition says it.
+    (INVALID_EXPRESSION) for a macro or operator that PublishDefinition would refuse now.
     """
     RetireDefinitionVersion: _grpc.UnaryUnaryMultiCallable[_definition_service_pb2.RetireDefinitionVersionRequest, _definition_pb2.DefinitionVersion]
     """DEPRECATED -> RETIRED; retiring again changes nothing. New instances are refused, old ones keep working.
@@ -90,7 +90,7 @@ class DefinitionServiceAsyncStub(DefinitionServiceStub):
     ActivateDefinitionVersion: _aio.UnaryUnaryMultiCallable[_definition_service_pb2.ActivateDefinitionVersionRequest, _definition_pb2.DefinitionVersion]  # type: ignore[assignment]
     """DRAFT -> ACTIVE; activating again changes nothing. From then on it is what new instances get. Errors:
     NOT_FOUND (DEFINITION_VERSION_NOT_FOUND); FAILED_PRECONDITION (INVALID_STATE); INVALID_ARGUMENT
-    (INVALID_EXPRESSION) for a macro or operator that could not be published now, as PublishDefinition says it.
+    (INVALID_EXPRESSION) for a macro or operator that PublishDefinition would refuse now.
     """
     RetireDefinitionVersion: _aio.UnaryUnaryMultiCallable[_definition_service_pb2.RetireDefinitionVersionRequest, _definition_pb2.DefinitionVersion]  # type: ignore[assignment]
     """DEPRECATED -> RETIRED; retiring again changes nothing. New instances are refused, old ones keep working.
@@ -163,7 +163,7 @@ class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_definition_pb2.DefinitionVersion, _abc.Awaitable[_definition_pb2.DefinitionVersion]]:
         """DRAFT -> ACTIVE; activating again changes nothing. From then on it is what new instances get. Errors:
         NOT_FOUND (DEFINITION_VERSION_NOT_FOUND); FAILED_PRECONDITION (INVALID_STATE); INVALID_ARGUMENT
-        (INVALID_EXPRESSION) for a macro or operator that could not be published now, as PublishDefinition says it.
+        (INVALID_EXPRESSION) for a macro or operator that PublishDefinition would refuse now.
         """
 
     @_abc_1.abstractmethod

@@ -23,7 +23,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class DataRemoval(_message.Message):
-    """An instance that is gone and whose data is not."""
+    """A deleted instance whose data still exists."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -42,14 +42,14 @@ class DataRemoval(_message.Message):
     kind: _instance_pb2.InstanceKind.ValueType
     project_id: _builtins.str
     attempts: _builtins.int
-    """How often it was tried."""
+    """How many attempts were made."""
     problem: _builtins.str
-    """Why it could not be removed the last time; empty where nothing is wrong."""
+    """Why the last attempt failed; empty if none failed."""
     has_output: _builtins.bool
     """Whether it ever had an output."""
     @_builtins.property
     def delete_time(self) -> _timestamp_pb2.Timestamp:
-        """When the instance was gone."""
+        """When the deletion of the instance ended."""
 
     @_builtins.property
     def remove_time(self) -> _timestamp_pb2.Timestamp:
@@ -57,7 +57,7 @@ class DataRemoval(_message.Message):
 
     @_builtins.property
     def stores(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsedStore]:
-        """Every store that it was ever configured with; for those who remove it only."""
+        """Every store with which it was ever configured; only for the worker that removes the data."""
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class DataRemovalServiceStub:
-    """The data of instances that are gone: it stays for a grace, then a worker removes it, who alone can reach it.
+    """The data of deleted instances. It stays for a grace period; then a worker removes it, because only a worker can reach it.
     """
 
     def __init__(self, channel):
@@ -53,19 +53,19 @@ class DataRemovalServiceStub:
 
 
 class DataRemovalServiceServicer:
-    """The data of instances that are gone: it stays for a grace, then a worker removes it, who alone can reach it.
+    """The data of deleted instances. It stays for a grace period; then a worker removes it, because only a worker can reach it.
     """
 
     def ListDataRemovals(self, request, context):
-        """What is still there, the next to be removed first; people may look, and save what they want to keep.
+        """The data that still exists, in the order of its removal. Users can read this list and save what they want to keep.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ClaimDataRemoval(self, request, context):
-        """Gives one removal whose grace is over to the caller; nobody else gets it before the lease ends, and then it is given
-        again: a removal may be repeated safely. Without one that is due the answer is empty. For services only. Errors:
+        """Gives the caller one removal whose grace period has ended. No other caller gets it before the lease ends; after that it is
+        given again, because a removal may be repeated safely. The answer is empty if none is due. For services only. Errors:
         PERMISSION_DENIED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -73,9 +73,9 @@ class DataRemovalServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def FinishDataRemoval(self, request, context):
-        """Says what became of a removal. Done: nothing is remembered of it, and repeating it changes nothing. With a
-        `problem` it is tried again, ever more slowly, once a day at last. For services only. Errors: NOT_FOUND
-        (DATA_REMOVAL_NOT_FOUND) where one that is done is said to have failed; PERMISSION_DENIED.
+        """Reports the result of a removal. If it is done, its record is deleted, and repeating the call changes nothing. With a
+        `problem` it is tried again, ever more slowly, at last once a day. For services only. Errors: NOT_FOUND
+        (DATA_REMOVAL_NOT_FOUND) if a problem is reported for a removal that is done; PERMISSION_DENIED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -108,7 +108,7 @@ def add_DataRemovalServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DataRemovalService:
-    """The data of instances that are gone: it stays for a grace, then a worker removes it, who alone can reach it.
+    """The data of deleted instances. It stays for a grace period; then a worker removes it, because only a worker can reach it.
     """
 
     @staticmethod

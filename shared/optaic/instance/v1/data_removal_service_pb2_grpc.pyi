@@ -27,45 +27,45 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class DataRemovalServiceStub:
-    """The data of instances that are gone: it stays for a grace, then a worker removes it, who alone can reach it."""
+    """The data of deleted instances. It stays for a grace period; then a worker removes it, because only a worker can reach it."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> DataRemovalServiceAsyncStub: ...
     ListDataRemovals: _grpc.UnaryUnaryMultiCallable[_data_removal_service_pb2.ListDataRemovalsRequest, _data_removal_service_pb2.ListDataRemovalsResponse]
-    """What is still there, the next to be removed first; people may look, and save what they want to keep."""
+    """The data that still exists, in the order of its removal. Users can read this list and save what they want to keep."""
     ClaimDataRemoval: _grpc.UnaryUnaryMultiCallable[_data_removal_service_pb2.ClaimDataRemovalRequest, _data_removal_service_pb2.ClaimDataRemovalResponse]
-    """Gives one removal whose grace is over to the caller; nobody else gets it before the lease ends, and then it is given
-    again: a removal may be repeated safely. Without one that is due the answer is empty. For services only. Errors:
+    """Gives the caller one removal whose grace period has ended. No other caller gets it before the lease ends; after that it is
+    given again, because a removal may be repeated safely. The answer is empty if none is due. For services only. Errors:
     PERMISSION_DENIED.
     """
     FinishDataRemoval: _grpc.UnaryUnaryMultiCallable[_data_removal_service_pb2.FinishDataRemovalRequest, _data_removal_service_pb2.FinishDataRemovalResponse]
-    """Says what became of a removal. Done: nothing is remembered of it, and repeating it changes nothing. With a
-    `problem` it is tried again, ever more slowly, once a day at last. For services only. Errors: NOT_FOUND
-    (DATA_REMOVAL_NOT_FOUND) where one that is done is said to have failed; PERMISSION_DENIED.
+    """Reports the result of a removal. If it is done, its record is deleted, and repeating the call changes nothing. With a
+    `problem` it is tried again, ever more slowly, at last once a day. For services only. Errors: NOT_FOUND
+    (DATA_REMOVAL_NOT_FOUND) if a problem is reported for a removal that is done; PERMISSION_DENIED.
     """
 
 @_typing.type_check_only
 class DataRemovalServiceAsyncStub(DataRemovalServiceStub):
-    """The data of instances that are gone: it stays for a grace, then a worker removes it, who alone can reach it."""
+    """The data of deleted instances. It stays for a grace period; then a worker removes it, because only a worker can reach it."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListDataRemovals: _aio.UnaryUnaryMultiCallable[_data_removal_service_pb2.ListDataRemovalsRequest, _data_removal_service_pb2.ListDataRemovalsResponse]  # type: ignore[assignment]
-    """What is still there, the next to be removed first; people may look, and save what they want to keep."""
+    """The data that still exists, in the order of its removal. Users can read this list and save what they want to keep."""
     ClaimDataRemoval: _aio.UnaryUnaryMultiCallable[_data_removal_service_pb2.ClaimDataRemovalRequest, _data_removal_service_pb2.ClaimDataRemovalResponse]  # type: ignore[assignment]
-    """Gives one removal whose grace is over to the caller; nobody else gets it before the lease ends, and then it is given
-    again: a removal may be repeated safely. Without one that is due the answer is empty. For services only. Errors:
+    """Gives the caller one removal whose grace period has ended. No other caller gets it before the lease ends; after that it is
+    given again, because a removal may be repeated safely. The answer is empty if none is due. For services only. Errors:
     PERMISSION_DENIED.
     """
     FinishDataRemoval: _aio.UnaryUnaryMultiCallable[_data_removal_service_pb2.FinishDataRemovalRequest, _data_removal_service_pb2.FinishDataRemovalResponse]  # type: ignore[assignment]
-    """Says what became of a removal. Done: nothing is remembered of it, and repeating it changes nothing. With a
-    `problem` it is tried again, ever more slowly, once a day at last. For services only. Errors: NOT_FOUND
-    (DATA_REMOVAL_NOT_FOUND) where one that is done is said to have failed; PERMISSION_DENIED.
+    """Reports the result of a removal. If it is done, its record is deleted, and repeating the call changes nothing. With a
+    `problem` it is tried again, ever more slowly, at last once a day. For services only. Errors: NOT_FOUND
+    (DATA_REMOVAL_NOT_FOUND) if a problem is reported for a removal that is done; PERMISSION_DENIED.
     """
 
 class DataRemovalServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The data of instances that are gone: it stays for a grace, then a worker removes it, who alone can reach it."""
+    """The data of deleted instances. It stays for a grace period; then a worker removes it, because only a worker can reach it."""
 
     @_abc_1.abstractmethod
     def ListDataRemovals(
@@ -73,7 +73,7 @@ class DataRemovalServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _data_removal_service_pb2.ListDataRemovalsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_data_removal_service_pb2.ListDataRemovalsResponse, _abc.Awaitable[_data_removal_service_pb2.ListDataRemovalsResponse]]:
-        """What is still there, the next to be removed first; people may look, and save what they want to keep."""
+        """The data that still exists, in the order of its removal. Users can read this list and save what they want to keep."""
 
     @_abc_1.abstractmethod
     def ClaimDataRemoval(
@@ -81,8 +81,8 @@ class DataRemovalServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _data_removal_service_pb2.ClaimDataRemovalRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_data_removal_service_pb2.ClaimDataRemovalResponse, _abc.Awaitable[_data_removal_service_pb2.ClaimDataRemovalResponse]]:
-        """Gives one removal whose grace is over to the caller; nobody else gets it before the lease ends, and then it is given
-        again: a removal may be repeated safely. Without one that is due the answer is empty. For services only. Errors:
+        """Gives the caller one removal whose grace period has ended. No other caller gets it before the lease ends; after that it is
+        given again, because a removal may be repeated safely. The answer is empty if none is due. For services only. Errors:
         PERMISSION_DENIED.
         """
 
@@ -92,9 +92,9 @@ class DataRemovalServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _data_removal_service_pb2.FinishDataRemovalRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_data_removal_service_pb2.FinishDataRemovalResponse, _abc.Awaitable[_data_removal_service_pb2.FinishDataRemovalResponse]]:
-        """Says what became of a removal. Done: nothing is remembered of it, and repeating it changes nothing. With a
-        `problem` it is tried again, ever more slowly, once a day at last. For services only. Errors: NOT_FOUND
-        (DATA_REMOVAL_NOT_FOUND) where one that is done is said to have failed; PERMISSION_DENIED.
+        """Reports the result of a removal. If it is done, its record is deleted, and repeating the call changes nothing. With a
+        `problem` it is tried again, ever more slowly, at last once a day. For services only. Errors: NOT_FOUND
+        (DATA_REMOVAL_NOT_FOUND) if a problem is reported for a removal that is done; PERMISSION_DENIED.
         """
 
 def add_DataRemovalServiceServicer_to_server(servicer: DataRemovalServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -22,8 +22,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class InstancePage(_message.Message):
-    """Some of a tenant's instances, in the order of their ids, as instance-service has them: whoever keeps instances too
-    compares, and asks for what it lacks. Core NATS subject `optaic-compare.<tenant>.instances.page`; nothing is kept there.
+    """Some of a tenant's instances, sorted by id, as instance-service has them. The other services compare them with their own and
+    ask for what they lack. Core NATS subject `optaic-compare.<tenant>.instances.page`; nothing is stored there.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -37,7 +37,7 @@ class InstancePage(_message.Message):
     until_instance_id: _builtins.str
     """The page has every instance up to this id; empty: to the last."""
     at_once: _builtins.bool
-    """An operator asked for the comparison: what is lacking is asked for at once, also what may be on its way."""
+    """An operator requested the comparison: services ask at once for what they lack, even if it may be on its way."""
     @_builtins.property
     def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___InstanceEntry]: ...
     def __init__(
@@ -58,7 +58,7 @@ Global___InstancePage: _TypeAlias = InstancePage  # noqa: Y015
 
 @_typing.final
 class InstanceEntry(_message.Message):
-    """How far an instance has come."""
+    """The newest state of an instance."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -93,8 +93,8 @@ Global___InstanceEntry: _TypeAlias = InstanceEntry  # noqa: Y015
 
 @_typing.final
 class InstancesWanted(_message.Message):
-    """Instances of which somebody has other news than the page: each is published again as it is, or as gone. Core NATS
-    subject `optaic-compare.<tenant>.instances.wanted`.
+    """Instances whose state in some service differs from the page. instance-service publishes each again: as it is, or as deleted.
+    Core NATS subject `optaic-compare.<tenant>.instances.wanted`.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -43,8 +43,8 @@ Global___InstanceCreated: _TypeAlias = InstanceCreated  # noqa: Y015
 
 @_typing.final
 class InstanceUpdated(_message.Message):
-    """An instance has a new revision; or it has become DEGRADED, which is none: the revision is the same and `update_time`
-    later. Subject `optaic.<tenant>.instance.v1.updated.<instance id>`.
+    """An instance has a new revision, or it became DEGRADED. The latter makes no revision: the revision is the same and `update_time`
+    is later. Subject `optaic.<tenant>.instance.v1.updated.<instance id>`.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -53,9 +53,9 @@ class InstanceUpdated(_message.Message):
     AUTHOR_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     author: _builtins.str
-    """Who; `instance-service` where nobody asked for it."""
+    """The author of the change; `instance-service` if no caller requested it."""
     reason: _builtins.str
-    """Why; of DEGRADED the reasons of the conditions."""
+    """The reason of the change; for DEGRADED the reasons of the conditions."""
     @_builtins.property
     def instance(self) -> _instance_pb2.Instance:
         """After the change."""

@@ -80,7 +80,7 @@ class _InstanceStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Instanc
     INSTANCE_STATE_DEGRADED: _InstanceState.ValueType  # 4
     """DEGRADED -> ACTIVE | DELETING. An outside system is not as desired; see the conditions."""
     INSTANCE_STATE_DELETING: _InstanceState.ValueType  # 5
-    """DELETING -> gone. Finalizers are at work; new runs are refused."""
+    """DELETING -> gone. Finalizers work; new runs are refused."""
 
 class InstanceState(_InstanceState, metaclass=_InstanceStateEnumTypeWrapper):
     """Where an instance is in its life."""
@@ -95,7 +95,7 @@ INSTANCE_STATE_PAUSED: InstanceState.ValueType  # 3
 INSTANCE_STATE_DEGRADED: InstanceState.ValueType  # 4
 """DEGRADED -> ACTIVE | DELETING. An outside system is not as desired; see the conditions."""
 INSTANCE_STATE_DELETING: InstanceState.ValueType  # 5
-"""DELETING -> gone. Finalizers are at work; new runs are refused."""
+"""DELETING -> gone. Finalizers work; new runs are refused."""
 Global___InstanceState: _TypeAlias = InstanceState  # noqa: Y015
 
 class _EdgeKind:
@@ -184,7 +184,7 @@ class Project(_message.Message):
     Required on create.
     """
     description: _builtins.str
-    """For people."""
+    """Text for readers; programs do not depend on it."""
     state: Global___ProjectState.ValueType
     """Output only."""
     revision: _builtins.int
@@ -314,7 +314,7 @@ class Instance(_message.Message):
     kind: Global___InstanceKind.ValueType
     """Output only. Follows from `spec`."""
     description: _builtins.str
-    """For people."""
+    """Text for readers; programs do not depend on it."""
     owner: _builtins.str
     """Who answers for it."""
     definition_id: _builtins.str
@@ -324,12 +324,12 @@ class Instance(_message.Message):
     definition_version_id: _builtins.str
     """The exact version it is pinned to. Omitted: the newest, or the one `definition_version` names."""
     definition_name: _builtins.str
-    """Name of the definition, of the kind that follows from `spec`."""
+    """Name of the definition; `spec` determines its kind."""
     definition_version: _builtins.str
     """Semantic version of the definition."""
     track_newest: _builtins.bool
-    """Follow newly published versions, of the definition and of the macros that `config` calls; a version named
-    beside is taken for what was once read, and must exist at or below the newest. Omitted: stay pinned.
+    """Track the newest version, of the definition and of the macros that `config` calls. A version given as well is treated as one
+    that the caller has read earlier: it must exist and not be above the newest, and is ignored. Omitted: stay pinned.
     """
     state: Global___InstanceState.ValueType
     """Output only."""
@@ -371,7 +371,7 @@ class Instance(_message.Message):
 
     @_builtins.property
     def upstream_refs(self) -> _containers.RepeatedCompositeFieldContainer[Global___UpstreamRef]:
-        """What it reads."""
+        """The instances it depends on."""
 
     @_builtins.property
     def freshness_policy(self) -> Global___FreshnessPolicy:
@@ -387,7 +387,7 @@ class Instance(_message.Message):
 
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Condition]:
-        """Output only. What is not as it should be, and since when."""
+        """Output only. What is not as it should be, with the time since when."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -399,8 +399,8 @@ class Instance(_message.Message):
 
     @_builtins.property
     def macro_version_ids(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Output only. The macros, and the operators of other packages, that expressions in `config` use, also within
-        macros: by name in upper case the definition version that is meant. Datasets and signals have them in their components.
+        """Output only. The macros, and the operators of other packages, that expressions in `config` use, directly or within macros:
+        upper-case name -> definition version id. Datasets and signals have them in their components.
         """
 
     def __init__(
@@ -467,11 +467,11 @@ class UpstreamRef(_message.Message):
     role: _builtins.str
     """`input`, `prices`, `covariance`, `features`, `target`, `signal`, `benchmark`, ..."""
     name: _builtins.str
-    """Output only. The upstream's name. Expressions that write `name.column` mean this upstream: when it is renamed, this
-    and their texts change with it, and nothing becomes stale.
+    """Output only. The upstream's name. `name.column` in an expression means this upstream. A renaming changes this name and the
+    texts of the expressions, and makes nothing stale.
     """
     bound_name: _builtins.str
-    """Output only. The name that stands for it in fingerprints: the one that it had when it was connected."""
+    """Output only. The name of the upstream in fingerprints: the name that it had when it was connected."""
     def __init__(
         self,
         *,
@@ -510,14 +510,14 @@ class Flow(_message.Message):
     compute_fingerprint: _builtins.str
     """SHA-256 over what affects results: configuration, edges, definition content hashes."""
     fingerprint_change: _builtins.str
-    """What changed the fingerprint last, for people; empty since creation."""
+    """The last change of the fingerprint, as text for readers; empty if it never changed."""
     @_builtins.property
     def upstreams(self) -> _containers.RepeatedCompositeFieldContainer[Global___FlowEdge]:
-        """Upstream flows it reads."""
+        """The flows it depends on."""
 
     @_builtins.property
     def verified_output(self) -> Global___VerifiedOutput:
-        """Output that another configuration computed and that was found to be right for this one, too. Absent: none was."""
+        """Output of another configuration that was verified for this one. Absent: none."""
 
     def __init__(
         self,
@@ -540,7 +540,7 @@ Global___Flow: _TypeAlias = Flow  # noqa: Y015
 
 @_typing.final
 class VerifiedOutput(_message.Message):
-    """One run's output was checked, and is as if it had been computed with a fingerprint."""
+    """One run's output was verified: it counts as computed with this fingerprint."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -549,7 +549,7 @@ class VerifiedOutput(_message.Message):
     run_number: _builtins.int
     """The run that made it, by its number within the flow."""
     compute_fingerprint: _builtins.str
-    """The fingerprint for which it was checked; with any other one it says nothing."""
+    """The fingerprint for which it was verified; for any other it means nothing."""
     def __init__(
         self,
         *,
@@ -579,7 +579,7 @@ class FlowEdge(_message.Message):
     """How its data enters."""
     @_builtins.property
     def upstream(self) -> _flow_pb2.FlowRef:
-        """The flow that is read."""
+        """The upstream flow."""
 
     def __init__(
         self,
@@ -611,7 +611,7 @@ class Condition(_message.Message):
     reason: _builtins.str
     """CamelCase, for programs."""
     message: _builtins.str
-    """For people."""
+    """Text for readers; programs do not depend on it."""
     @_builtins.property
     def since_time(self) -> _timestamp_pb2.Timestamp:
         """Since when."""
@@ -668,7 +668,7 @@ class FreshnessPolicy(_message.Message):
     GRACE_FIELD_NUMBER: _builtins.int
     frequency: Global___FreshnessPolicy.Frequency.ValueType
     exchange_calendar: _builtins.str
-    """Exchange calendar whose business days count, by its ISO 10383 code, for example XNYS; empty: Monday to
+    """Exchange calendar whose business days count, as ISO 10383 code, for example XNYS; empty: Monday to
     Friday. One that is not known is refused (INVALID_SCHEDULE).
     """
     @_builtins.property

@@ -49,22 +49,22 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_UNSUPPORTED_KIND: _ErrorReason.ValueType  # 16
     ERROR_REASON_INVALID_SPEC: _ErrorReason.ValueType  # 17
     ERROR_REASON_CONTRACT_BROKEN: _ErrorReason.ValueType  # 18
-    """The data does not keep the promise that a signal makes."""
+    """The data does not satisfy the contract of the signal."""
     ERROR_REASON_MODEL_VERSION_NOT_FOUND: _ErrorReason.ValueType  # 19
     ERROR_REASON_NO_OUTPUT: _ErrorReason.ValueType  # 20
     """The dataset has never been refreshed."""
     ERROR_REASON_OUTPUT_NOT_PROFILED: _ErrorReason.ValueType  # 21
-    """Nobody knows what the newest output holds; a refresh tells."""
+    """The newest output has no profile; refresh the dataset."""
     ERROR_REASON_REHEARSAL_TOO_LONG: _ErrorReason.ValueType  # 22
-    """So many changes cannot be rehearsed at once."""
+    """The changes take too long to rehearse at once; send fewer."""
     ERROR_REASON_PROJECT_NOT_EMPTY: _ErrorReason.ValueType  # 25
-    """Instances are in the project; with `cascade` they go with it."""
+    """The project has instances; `cascade` deletes them too."""
     ERROR_REASON_PROJECT_DELETING: _ErrorReason.ValueType  # 26
     """The project is being deleted."""
     ERROR_REASON_DELETION_CHANGED: _ErrorReason.ValueType  # 27
-    """Something else would be deleted than was shown; look again."""
+    """The deletion would delete something else than the preview showed; preview again."""
     ERROR_REASON_DATA_REMOVAL_NOT_FOUND: _ErrorReason.ValueType  # 28
-    """The data is removed already, or nobody deleted the instance."""
+    """The data is already removed, or the instance was not deleted."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why InstanceService refused."""
@@ -88,22 +88,22 @@ ERROR_REASON_HAS_DEPENDANTS: ErrorReason.ValueType  # 15
 ERROR_REASON_UNSUPPORTED_KIND: ErrorReason.ValueType  # 16
 ERROR_REASON_INVALID_SPEC: ErrorReason.ValueType  # 17
 ERROR_REASON_CONTRACT_BROKEN: ErrorReason.ValueType  # 18
-"""The data does not keep the promise that a signal makes."""
+"""The data does not satisfy the contract of the signal."""
 ERROR_REASON_MODEL_VERSION_NOT_FOUND: ErrorReason.ValueType  # 19
 ERROR_REASON_NO_OUTPUT: ErrorReason.ValueType  # 20
 """The dataset has never been refreshed."""
 ERROR_REASON_OUTPUT_NOT_PROFILED: ErrorReason.ValueType  # 21
-"""Nobody knows what the newest output holds; a refresh tells."""
+"""The newest output has no profile; refresh the dataset."""
 ERROR_REASON_REHEARSAL_TOO_LONG: ErrorReason.ValueType  # 22
-"""So many changes cannot be rehearsed at once."""
+"""The changes take too long to rehearse at once; send fewer."""
 ERROR_REASON_PROJECT_NOT_EMPTY: ErrorReason.ValueType  # 25
-"""Instances are in the project; with `cascade` they go with it."""
+"""The project has instances; `cascade` deletes them too."""
 ERROR_REASON_PROJECT_DELETING: ErrorReason.ValueType  # 26
 """The project is being deleted."""
 ERROR_REASON_DELETION_CHANGED: ErrorReason.ValueType  # 27
-"""Something else would be deleted than was shown; look again."""
+"""The deletion would delete something else than the preview showed; preview again."""
 ERROR_REASON_DATA_REMOVAL_NOT_FOUND: ErrorReason.ValueType  # 28
-"""The data is removed already, or nobody deleted the instance."""
+"""The data is already removed, or the instance was not deleted."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
@@ -260,9 +260,9 @@ class DeleteProjectRequest(_message.Message):
     request_id: _builtins.str
     """Repeats of a request with this id get the first answer."""
     reason: _builtins.str
-    """Why; recorded with every instance that goes."""
+    """The reason; recorded with every deleted instance."""
     cascade: _builtins.bool
-    """Delete everything in it too."""
+    """Delete all its instances as well."""
     validate_only: _builtins.bool
     """Check, change nothing."""
     preview_etag: _builtins.str
@@ -854,7 +854,7 @@ class FieldChange(_message.Message):
 
     @_builtins.property
     def to_value(self) -> _struct_pb2.Value:
-        """Absent where it is no longer set."""
+        """Absent if it is not set any more."""
 
     def __init__(
         self,
@@ -1012,12 +1012,12 @@ class RehearseChangesRequest(_message.Message):
     CHANGES_FIELD_NUMBER: _builtins.int
     ALLOW_PARTIAL_FIELD_NUMBER: _builtins.int
     allow_partial: _builtins.bool
-    """Where there is time for some of the changes only, judge these, and say of the others that they were not judged;
-    without it, all are refused as REHEARSAL_TOO_LONG.
+    """If there is time for only some of the changes, check these and mark the others as not checked. Without this field, all are
+    refused as REHEARSAL_TOO_LONG.
     """
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Change]:
-        """In the order in which they would be made. Their own contracts are judged with them, one by one."""
+        """In the order in which they would be made. Each is also checked against its own contract."""
 
     def __init__(
         self,
@@ -1049,8 +1049,8 @@ class Change(_message.Message):
     DELETE_INSTANCE_FIELD_NUMBER: _builtins.int
     ASSUMED_ID_FIELD_NUMBER: _builtins.int
     assumed_id: _builtins.str
-    """The id, made by the caller, that what this change creates has to those after it: of the project, the instance or
-    the definition version.
+    """The id, chosen by the caller, by which later changes refer to the project, instance or definition version that this change
+    creates.
     """
     @_builtins.property
     def create_project(self) -> Global___CreateProjectRequest: ...
@@ -1115,7 +1115,7 @@ Global___RehearseChangesResponse: _TypeAlias = RehearseChangesResponse  # noqa: 
 
 @_typing.final
 class ChangeVerdict(_message.Message):
-    """What would come of one change."""
+    """The result that one change would have."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1127,13 +1127,13 @@ class ChangeVerdict(_message.Message):
     CONDITIONS_FIELD_NUMBER: _builtins.int
     IS_NOT_JUDGED_FIELD_NUMBER: _builtins.int
     code: _builtins.int
-    """The canonical code (google.rpc.Code) of the refusal; 0 where there is none."""
+    """The canonical code (google.rpc.Code) of the refusal; 0 if there is none."""
     reason: _builtins.str
     """As an ErrorInfo would have it."""
     message: _builtins.str
-    """For people."""
+    """Text for readers; programs do not depend on it."""
     is_not_judged: _builtins.bool
-    """There was no time for it; only with `allow_partial`."""
+    """There was no time to check it; only with `allow_partial`."""
     @_builtins.property
     def violations(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChangeViolation]:
         """Every field that breaks a rule, by its path within the change's request."""
@@ -1144,7 +1144,7 @@ class ChangeVerdict(_message.Message):
 
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_instance_pb2.Condition]:
-        """What the instance would say about itself."""
+        """The conditions that the instance would have."""
 
     def __init__(
         self,

@@ -41,43 +41,42 @@ class InstanceServiceStub:
     ListProjects: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.ListProjectsRequest, _instance_service_pb2.ListProjectsResponse]
     """In the order of names."""
     UpdateProject: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.UpdateProjectRequest, _instance_pb2.Project]
-    """Changes the fields of `update_mask`: `name`, `description`, `labels`. What changes nothing makes no revision. Errors:
+    """Changes the fields of `update_mask`: `name`, `description`, `labels`. A call without a change makes no revision. Errors:
     NOT_FOUND (PROJECT_NOT_FOUND); ALREADY_EXISTS (NAME_TAKEN); ABORTED (ETAG_MISMATCH); FAILED_PRECONDITION
     (PROJECT_DELETING); INVALID_ARGUMENT (IMMUTABLE_FIELD, TOO_LARGE).
     """
     DeleteProject: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.DeleteProjectRequest, _instance_pb2.Project]
-    """Starts the deletion of a project, with `cascade` of everything in it, too: each instance as by DeleteInstance. The
-    project is DELETING until the last of them is gone, then it is gone itself, an empty one at once. Repeating it
+    """Starts the deletion of a project; with `cascade` also of each instance in it, as by DeleteInstance. The project is DELETING
+    until its last instance is gone, then it is gone itself. An empty project is gone at once. Repeating the call
     changes nothing. Errors: NOT_FOUND (PROJECT_NOT_FOUND); ABORTED (ETAG_MISMATCH, DELETION_CHANGED);
-    FAILED_PRECONDITION (PROJECT_NOT_EMPTY naming what is in it; HAS_DEPENDANTS naming the instances of other
-    projects that read what is in it: those do not go with it).
+    FAILED_PRECONDITION (PROJECT_NOT_EMPTY naming its instances; HAS_DEPENDANTS naming the instances of other
+    projects that depend on them: a cascade never deletes those).
     """
     PreviewDeletion: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.PreviewDeletionRequest, _instance_service_pb2.PreviewDeletionResponse]
-    """What DeleteInstance or DeleteProject would delete, in the order in which it goes: what reads before what is read.
-    Nothing is changed. What is being deleted already is left out, and so are components, which go with their owner.
-    Errors: as the deletion itself; INVALID_ARGUMENT (INVALID_PAGE_TOKEN); ABORTED (DELETION_CHANGED) where it has
-    become another list since the page before.
+    """What DeleteInstance or DeleteProject would delete, in the order of the deletion: dependants first. Changes nothing. The list
+    leaves out instances that are being deleted already, and components, which go with their owner.
+    Errors: as the deletion itself; INVALID_ARGUMENT (INVALID_PAGE_TOKEN); ABORTED (DELETION_CHANGED) if the list has
+    changed since the previous page.
     """
     CreateInstance: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.CreateInstanceRequest, _instance_pb2.Instance]
-    """Stores the desired state, then waits for ACTIVE up to the caller's deadline (less a tenth of it, between 0.1
-    and 1 second, to answer in; 2 seconds without a deadline); otherwise answers PROVISIONING, which it does at
-    once when the service stops, or when half of the calls that it serves at a time are waiting. A repeated request
-    waits in the same way and gets the revision that the first one has made, in its newest state; where there is
-    a later revision, as it was stored. Errors: NOT_FOUND (PROJECT_NOT_FOUND, DEFINITION_NOT_FOUND,
+    """Stores the desired state, then waits for ACTIVE until the caller's deadline (less a tenth of it, between 0.1 and 1 second, for
+    the answer; 2 seconds without a deadline). After that it answers PROVISIONING. It answers at once if the service stops, or if
+    half of the calls that it serves at a time are waiting. A repeated request waits in the same way and returns the revision
+    that the first one made, in its newest state; if a later revision exists, as it was stored. Errors: NOT_FOUND (PROJECT_NOT_FOUND, DEFINITION_NOT_FOUND,
     UPSTREAM_NOT_FOUND); ALREADY_EXISTS (NAME_TAKEN); FAILED_PRECONDITION (PROJECT_DELETING); INVALID_ARGUMENT (INVALID_CONFIG
     with every violation's path, WRONG_UPSTREAM_KIND, INVALID_EXPRESSION, INVALID_SCHEDULE; TOO_LARGE above 512 kB).
     """
     GetInstance: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.GetInstanceRequest, _instance_pb2.Instance]
-    """The newest revision, or the one asked for. Errors: NOT_FOUND (INSTANCE_NOT_FOUND,
+    """The newest revision, or the requested one. Errors: NOT_FOUND (INSTANCE_NOT_FOUND,
     REVISION_NOT_FOUND).
     """
     BatchGetInstances: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.BatchGetInstancesRequest, _instance_service_pb2.BatchGetInstancesResponse]
-    """In the order of the ids given. Not cut: whose client takes 4 MB, as gRPC's do unless told otherwise, asks for so
-    few large ones (512 kB at most) at once. Errors: NOT_FOUND (INSTANCE_NOT_FOUND) naming every missing id;
+    """In the order of the given ids, in one answer. A client that accepts 4 MB, the default of gRPC, must ask for few large
+    instances (512 kB at most) at once. Errors: NOT_FOUND (INSTANCE_NOT_FOUND) naming every missing id;
     INVALID_ARGUMENT (TOO_LARGE) above 15 MB.
     """
     ListInstances: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.ListInstancesRequest, _instance_service_pb2.ListInstancesResponse]
-    """In the order of names; components only when asked for by kind."""
+    """Sorted by name; components only if their kind is requested."""
     UpdateInstance: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.UpdateInstanceRequest, _instance_pb2.Instance]
     """Changes the fields of `update_mask` and makes a new revision. Errors: as CreateInstance; ABORTED
     (ETAG_MISMATCH); FAILED_PRECONDITION (CYCLE with its path, INSTANCE_DELETING); INVALID_ARGUMENT
@@ -85,7 +84,7 @@ class InstanceServiceStub:
     """
     DeleteInstance: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.DeleteInstanceRequest, _instance_pb2.Instance]
     """Starts the deletion: finalizers remove deployments and lineage, then the instance is gone. Repeating it
-    changes nothing. Its data is removed after a grace, see DataRemovalService. Errors: FAILED_PRECONDITION
+    changes nothing. Its data is removed after a grace period, see DataRemovalService. Errors: FAILED_PRECONDITION
     (HAS_DEPENDANTS) naming each; ABORTED (ETAG_MISMATCH, DELETION_CHANGED).
     """
     PauseInstance: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.PauseInstanceRequest, _instance_pb2.Instance]
@@ -95,16 +94,16 @@ class InstanceServiceStub:
     ListInstanceRevisions: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.ListInstanceRevisionsRequest, _instance_service_pb2.ListInstanceRevisionsResponse]
     """Newest first."""
     DiffInstanceRevisions: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.DiffInstanceRevisionsRequest, _instance_service_pb2.DiffInstanceRevisionsResponse]
-    """Every field that differs between two revisions, in the order of paths; not number, etag, times and
-    conditions, nor what outside systems call things. Errors: NOT_FOUND (INSTANCE_NOT_FOUND,
+    """Every field that differs between two revisions, sorted by path; without number, etag, times, conditions, and ids of
+    outside systems. Errors: NOT_FOUND (INSTANCE_NOT_FOUND,
     REVISION_NOT_FOUND).
     """
     PromoteDataset: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.PromoteDatasetRequest, _instance_pb2.Instance]
-    """Turns a dataset into a signal in place, under the same id: data, versions and lineage stay, nothing is
-    computed again. The newest output must keep the contract as it stands, so that enforcing it would change
-    nothing, and what reads the dataset must take a signal. Errors: NOT_FOUND (INSTANCE_NOT_FOUND); ABORTED
+    """Turns a dataset into a signal in place, under the same id: data, versions and lineage stay, and nothing is computed again. The
+    newest output must satisfy the contract as it stands, so that enforcing the contract would change nothing. Every dependant
+    must accept a signal. Errors: NOT_FOUND (INSTANCE_NOT_FOUND); ABORTED
     (ETAG_MISMATCH); FAILED_PRECONDITION (NO_OUTPUT, OUTPUT_NOT_PROFILED, CONTRACT_BROKEN with every check that
-    failed, WRONG_UPSTREAM_KIND naming every reader that takes no signal, INSTANCE_DELETING); INVALID_ARGUMENT
+    failed, WRONG_UPSTREAM_KIND naming every dependant that accepts no signal, INSTANCE_DELETING); INVALID_ARGUMENT
     (UNSUPPORTED_KIND).
     """
     PromoteModelVersion: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.PromoteModelVersionRequest, _instance_pb2.Instance]
@@ -115,11 +114,10 @@ class InstanceServiceStub:
     ListModelPromotions: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.ListModelPromotionsRequest, _instance_service_pb2.ListModelPromotionsResponse]
     """Newest first. Errors: NOT_FOUND (INSTANCE_NOT_FOUND)."""
     RehearseChanges: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.RehearseChangesRequest, _instance_service_pb2.RehearseChangesResponse]
-    """Makes changes one after the other, each upon what those before have made, says what each would be refused for,
-    and takes all of it back: nothing is stored, published or told to anybody. A change that is refused does not keep
-    those after it from being judged: where it can, it is taken as if its own mistakes were not there. Errors:
-    INVALID_ARGUMENT (REHEARSAL_TOO_LONG) where they take more than 20 seconds: give fewer at a time, or be content
-    with verdicts on the first of them (`allow_partial`).
+    """Makes changes one after the other, each on top of the changes before it, returns why each would be refused, and rolls all of
+    them back: nothing is stored or published. The changes after a refused one are checked too: if possible, the refused change
+    counts as if its own mistakes did not exist. Errors: INVALID_ARGUMENT (REHEARSAL_TOO_LONG) if they take more than 20
+    seconds; send fewer changes at a time, or accept verdicts on the first of them (`allow_partial`).
     """
 
 @_typing.type_check_only
@@ -134,43 +132,42 @@ class InstanceServiceAsyncStub(InstanceServiceStub):
     ListProjects: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.ListProjectsRequest, _instance_service_pb2.ListProjectsResponse]  # type: ignore[assignment]
     """In the order of names."""
     UpdateProject: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.UpdateProjectRequest, _instance_pb2.Project]  # type: ignore[assignment]
-    """Changes the fields of `update_mask`: `name`, `description`, `labels`. What changes nothing makes no revision. Errors:
+    """Changes the fields of `update_mask`: `name`, `description`, `labels`. A call without a change makes no revision. Errors:
     NOT_FOUND (PROJECT_NOT_FOUND); ALREADY_EXISTS (NAME_TAKEN); ABORTED (ETAG_MISMATCH); FAILED_PRECONDITION
     (PROJECT_DELETING); INVALID_ARGUMENT (IMMUTABLE_FIELD, TOO_LARGE).
     """
     DeleteProject: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.DeleteProjectRequest, _instance_pb2.Project]  # type: ignore[assignment]
-    """Starts the deletion of a project, with `cascade` of everything in it, too: each instance as by DeleteInstance. The
-    project is DELETING until the last of them is gone, then it is gone itself, an empty one at once. Repeating it
+    """Starts the deletion of a project; with `cascade` also of each instance in it, as by DeleteInstance. The project is DELETING
+    until its last instance is gone, then it is gone itself. An empty project is gone at once. Repeating the call
     changes nothing. Errors: NOT_FOUND (PROJECT_NOT_FOUND); ABORTED (ETAG_MISMATCH, DELETION_CHANGED);
-    FAILED_PRECONDITION (PROJECT_NOT_EMPTY naming what is in it; HAS_DEPENDANTS naming the instances of other
-    projects that read what is in it: those do not go with it).
+    FAILED_PRECONDITION (PROJECT_NOT_EMPTY naming its instances; HAS_DEPENDANTS naming the instances of other
+    projects that depend on them: a cascade never deletes those).
     """
     PreviewDeletion: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.PreviewDeletionRequest, _instance_service_pb2.PreviewDeletionResponse]  # type: ignore[assignment]
-    """What DeleteInstance or DeleteProject would delete, in the order in which it goes: what reads before what is read.
-    Nothing is changed. What is being deleted already is left out, and so are components, which go with their owner.
-    Errors: as the deletion itself; INVALID_ARGUMENT (INVALID_PAGE_TOKEN); ABORTED (DELETION_CHANGED) where it has
-    become another list since the page before.
+    """What DeleteInstance or DeleteProject would delete, in the order of the deletion: dependants first. Changes nothing. The list
+    leaves out instances that are being deleted already, and components, which go with their owner.
+    Errors: as the deletion itself; INVALID_ARGUMENT (INVALID_PAGE_TOKEN); ABORTED (DELETION_CHANGED) if the list has
+    changed since the previous page.
     """
     CreateInstance: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.CreateInstanceRequest, _instance_pb2.Instance]  # type: ignore[assignment]
-    """Stores the desired state, then waits for ACTIVE up to the caller's deadline (less a tenth of it, between 0.1
-    and 1 second, to answer in; 2 seconds without a deadline); otherwise answers PROVISIONING, which it does at
-    once when the service stops, or when half of the calls that it serves at a time are waiting. A repeated request
-    waits in the same way and gets the revision that the first one has made, in its newest state; where there is
-    a later revision, as it was stored. Errors: NOT_FOUND (PROJECT_NOT_FOUND, DEFINITION_NOT_FOUND,
+    """Stores the desired state, then waits for ACTIVE until the caller's deadline (less a tenth of it, between 0.1 and 1 second, for
+    the answer; 2 seconds without a deadline). After that it answers PROVISIONING. It answers at once if the service stops, or if
+    half of the calls that it serves at a time are waiting. A repeated request waits in the same way and returns the revision
+    that the first one made, in its newest state; if a later revision exists, as it was stored. Errors: NOT_FOUND (PROJECT_NOT_FOUND, DEFINITION_NOT_FOUND,
     UPSTREAM_NOT_FOUND); ALREADY_EXISTS (NAME_TAKEN); FAILED_PRECONDITION (PROJECT_DELETING); INVALID_ARGUMENT (INVALID_CONFIG
     with every violation's path, WRONG_UPSTREAM_KIND, INVALID_EXPRESSION, INVALID_SCHEDULE; TOO_LARGE above 512 kB).
     """
     GetInstance: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.GetInstanceRequest, _instance_pb2.Instance]  # type: ignore[assignment]
-    """The newest revision, or the one asked for. Errors: NOT_FOUND (INSTANCE_NOT_FOUND,
+    """The newest revision, or the requested one. Errors: NOT_FOUND (INSTANCE_NOT_FOUND,
     REVISION_NOT_FOUND).
     """
     BatchGetInstances: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.BatchGetInstancesRequest, _instance_service_pb2.BatchGetInstancesResponse]  # type: ignore[assignment]
-    """In the order of the ids given. Not cut: whose client takes 4 MB, as gRPC's do unless told otherwise, asks for so
-    few large ones (512 kB at most) at once. Errors: NOT_FOUND (INSTANCE_NOT_FOUND) naming every missing id;
+    """In the order of the given ids, in one answer. A client that accepts 4 MB, the default of gRPC, must ask for few large
+    instances (512 kB at most) at once. Errors: NOT_FOUND (INSTANCE_NOT_FOUND) naming every missing id;
     INVALID_ARGUMENT (TOO_LARGE) above 15 MB.
     """
     ListInstances: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.ListInstancesRequest, _instance_service_pb2.ListInstancesResponse]  # type: ignore[assignment]
-    """In the order of names; components only when asked for by kind."""
+    """Sorted by name; components only if their kind is requested."""
     UpdateInstance: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.UpdateInstanceRequest, _instance_pb2.Instance]  # type: ignore[assignment]
     """Changes the fields of `update_mask` and makes a new revision. Errors: as CreateInstance; ABORTED
     (ETAG_MISMATCH); FAILED_PRECONDITION (CYCLE with its path, INSTANCE_DELETING); INVALID_ARGUMENT
@@ -178,7 +175,7 @@ class InstanceServiceAsyncStub(InstanceServiceStub):
     """
     DeleteInstance: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.DeleteInstanceRequest, _instance_pb2.Instance]  # type: ignore[assignment]
     """Starts the deletion: finalizers remove deployments and lineage, then the instance is gone. Repeating it
-    changes nothing. Its data is removed after a grace, see DataRemovalService. Errors: FAILED_PRECONDITION
+    changes nothing. Its data is removed after a grace period, see DataRemovalService. Errors: FAILED_PRECONDITION
     (HAS_DEPENDANTS) naming each; ABORTED (ETAG_MISMATCH, DELETION_CHANGED).
     """
     PauseInstance: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.PauseInstanceRequest, _instance_pb2.Instance]  # type: ignore[assignment]
@@ -188,16 +185,16 @@ class InstanceServiceAsyncStub(InstanceServiceStub):
     ListInstanceRevisions: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.ListInstanceRevisionsRequest, _instance_service_pb2.ListInstanceRevisionsResponse]  # type: ignore[assignment]
     """Newest first."""
     DiffInstanceRevisions: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.DiffInstanceRevisionsRequest, _instance_service_pb2.DiffInstanceRevisionsResponse]  # type: ignore[assignment]
-    """Every field that differs between two revisions, in the order of paths; not number, etag, times and
-    conditions, nor what outside systems call things. Errors: NOT_FOUND (INSTANCE_NOT_FOUND,
+    """Every field that differs between two revisions, sorted by path; without number, etag, times, conditions, and ids of
+    outside systems. Errors: NOT_FOUND (INSTANCE_NOT_FOUND,
     REVISION_NOT_FOUND).
     """
     PromoteDataset: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.PromoteDatasetRequest, _instance_pb2.Instance]  # type: ignore[assignment]
-    """Turns a dataset into a signal in place, under the same id: data, versions and lineage stay, nothing is
-    computed again. The newest output must keep the contract as it stands, so that enforcing it would change
-    nothing, and what reads the dataset must take a signal. Errors: NOT_FOUND (INSTANCE_NOT_FOUND); ABORTED
+    """Turns a dataset into a signal in place, under the same id: data, versions and lineage stay, and nothing is computed again. The
+    newest output must satisfy the contract as it stands, so that enforcing the contract would change nothing. Every dependant
+    must accept a signal. Errors: NOT_FOUND (INSTANCE_NOT_FOUND); ABORTED
     (ETAG_MISMATCH); FAILED_PRECONDITION (NO_OUTPUT, OUTPUT_NOT_PROFILED, CONTRACT_BROKEN with every check that
-    failed, WRONG_UPSTREAM_KIND naming every reader that takes no signal, INSTANCE_DELETING); INVALID_ARGUMENT
+    failed, WRONG_UPSTREAM_KIND naming every dependant that accepts no signal, INSTANCE_DELETING); INVALID_ARGUMENT
     (UNSUPPORTED_KIND).
     """
     PromoteModelVersion: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.PromoteModelVersionRequest, _instance_pb2.Instance]  # type: ignore[assignment]
@@ -208,11 +205,10 @@ class InstanceServiceAsyncStub(InstanceServiceStub):
     ListModelPromotions: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.ListModelPromotionsRequest, _instance_service_pb2.ListModelPromotionsResponse]  # type: ignore[assignment]
     """Newest first. Errors: NOT_FOUND (INSTANCE_NOT_FOUND)."""
     RehearseChanges: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.RehearseChangesRequest, _instance_service_pb2.RehearseChangesResponse]  # type: ignore[assignment]
-    """Makes changes one after the other, each upon what those before have made, says what each would be refused for,
-    and takes all of it back: nothing is stored, published or told to anybody. A change that is refused does not keep
-    those after it from being judged: where it can, it is taken as if its own mistakes were not there. Errors:
-    INVALID_ARGUMENT (REHEARSAL_TOO_LONG) where they take more than 20 seconds: give fewer at a time, or be content
-    with verdicts on the first of them (`allow_partial`).
+    """Makes changes one after the other, each on top of the changes before it, returns why each would be refused, and rolls all of
+    them back: nothing is stored or published. The changes after a refused one are checked too: if possible, the refused change
+    counts as if its own mistakes did not exist. Errors: INVALID_ARGUMENT (REHEARSAL_TOO_LONG) if they take more than 20
+    seconds; send fewer changes at a time, or accept verdicts on the first of them (`allow_partial`).
     """
 
 class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -248,7 +244,7 @@ class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _instance_service_pb2.UpdateProjectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_instance_pb2.Project, _abc.Awaitable[_instance_pb2.Project]]:
-        """Changes the fields of `update_mask`: `name`, `description`, `labels`. What changes nothing makes no revision. Errors:
+        """Changes the fields of `update_mask`: `name`, `description`, `labels`. A call without a change makes no revision. Errors:
         NOT_FOUND (PROJECT_NOT_FOUND); ALREADY_EXISTS (NAME_TAKEN); ABORTED (ETAG_MISMATCH); FAILED_PRECONDITION
         (PROJECT_DELETING); INVALID_ARGUMENT (IMMUTABLE_FIELD, TOO_LARGE).
         """
@@ -259,11 +255,11 @@ class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _instance_service_pb2.DeleteProjectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_instance_pb2.Project, _abc.Awaitable[_instance_pb2.Project]]:
-        """Starts the deletion of a project, with `cascade` of everything in it, too: each instance as by DeleteInstance. The
-        project is DELETING until the last of them is gone, then it is gone itself, an empty one at once. Repeating it
+        """Starts the deletion of a project; with `cascade` also of each instance in it, as by DeleteInstance. The project is DELETING
+        until its last instance is gone, then it is gone itself. An empty project is gone at once. Repeating the call
         changes nothing. Errors: NOT_FOUND (PROJECT_NOT_FOUND); ABORTED (ETAG_MISMATCH, DELETION_CHANGED);
-        FAILED_PRECONDITION (PROJECT_NOT_EMPTY naming what is in it; HAS_DEPENDANTS naming the instances of other
-        projects that read what is in it: those do not go with it).
+        FAILED_PRECONDITION (PROJECT_NOT_EMPTY naming its instances; HAS_DEPENDANTS naming the instances of other
+        projects that depend on them: a cascade never deletes those).
         """
 
     @_abc_1.abstractmethod
@@ -272,10 +268,10 @@ class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _instance_service_pb2.PreviewDeletionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_instance_service_pb2.PreviewDeletionResponse, _abc.Awaitable[_instance_service_pb2.PreviewDeletionResponse]]:
-        """What DeleteInstance or DeleteProject would delete, in the order in which it goes: what reads before what is read.
-        Nothing is changed. What is being deleted already is left out, and so are components, which go with their owner.
-        Errors: as the deletion itself; INVALID_ARGUMENT (INVALID_PAGE_TOKEN); ABORTED (DELETION_CHANGED) where it has
-        become another list since the page before.
+        """What DeleteInstance or DeleteProject would delete, in the order of the deletion: dependants first. Changes nothing. The list
+        leaves out instances that are being deleted already, and components, which go with their owner.
+        Errors: as the deletion itself; INVALID_ARGUMENT (INVALID_PAGE_TOKEN); ABORTED (DELETION_CHANGED) if the list has
+        changed since the previous page.
         """
 
     @_abc_1.abstractmethod
@@ -284,11 +280,10 @@ class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _instance_service_pb2.CreateInstanceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_instance_pb2.Instance, _abc.Awaitable[_instance_pb2.Instance]]:
-        """Stores the desired state, then waits for ACTIVE up to the caller's deadline (less a tenth of it, between 0.1
-        and 1 second, to answer in; 2 seconds without a deadline); otherwise answers PROVISIONING, which it does at
-        once when the service stops, or when half of the calls that it serves at a time are waiting. A repeated request
-        waits in the same way and gets the revision that the first one has made, in its newest state; where there is
-        a later revision, as it was stored. Errors: NOT_FOUND (PROJECT_NOT_FOUND, DEFINITION_NOT_FOUND,
+        """Stores the desired state, then waits for ACTIVE until the caller's deadline (less a tenth of it, between 0.1 and 1 second, for
+        the answer; 2 seconds without a deadline). After that it answers PROVISIONING. It answers at once if the service stops, or if
+        half of the calls that it serves at a time are waiting. A repeated request waits in the same way and returns the revision
+        that the first one made, in its newest state; if a later revision exists, as it was stored. Errors: NOT_FOUND (PROJECT_NOT_FOUND, DEFINITION_NOT_FOUND,
         UPSTREAM_NOT_FOUND); ALREADY_EXISTS (NAME_TAKEN); FAILED_PRECONDITION (PROJECT_DELETING); INVALID_ARGUMENT (INVALID_CONFIG
         with every violation's path, WRONG_UPSTREAM_KIND, INVALID_EXPRESSION, INVALID_SCHEDULE; TOO_LARGE above 512 kB).
         """
@@ -299,7 +294,7 @@ class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _instance_service_pb2.GetInstanceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_instance_pb2.Instance, _abc.Awaitable[_instance_pb2.Instance]]:
-        """The newest revision, or the one asked for. Errors: NOT_FOUND (INSTANCE_NOT_FOUND,
+        """The newest revision, or the requested one. Errors: NOT_FOUND (INSTANCE_NOT_FOUND,
         REVISION_NOT_FOUND).
         """
 
@@ -309,8 +304,8 @@ class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _instance_service_pb2.BatchGetInstancesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_instance_service_pb2.BatchGetInstancesResponse, _abc.Awaitable[_instance_service_pb2.BatchGetInstancesResponse]]:
-        """In the order of the ids given. Not cut: whose client takes 4 MB, as gRPC's do unless told otherwise, asks for so
-        few large ones (512 kB at most) at once. Errors: NOT_FOUND (INSTANCE_NOT_FOUND) naming every missing id;
+        """In the order of the given ids, in one answer. A client that accepts 4 MB, the default of gRPC, must ask for few large
+        instances (512 kB at most) at once. Errors: NOT_FOUND (INSTANCE_NOT_FOUND) naming every missing id;
         INVALID_ARGUMENT (TOO_LARGE) above 15 MB.
         """
 
@@ -320,7 +315,7 @@ class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _instance_service_pb2.ListInstancesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_instance_service_pb2.ListInstancesResponse, _abc.Awaitable[_instance_service_pb2.ListInstancesResponse]]:
-        """In the order of names; components only when asked for by kind."""
+        """Sorted by name; components only if their kind is requested."""
 
     @_abc_1.abstractmethod
     def UpdateInstance(
@@ -340,7 +335,7 @@ class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_instance_pb2.Instance, _abc.Awaitable[_instance_pb2.Instance]]:
         """Starts the deletion: finalizers remove deployments and lineage, then the instance is gone. Repeating it
-        changes nothing. Its data is removed after a grace, see DataRemovalService. Errors: FAILED_PRECONDITION
+        changes nothing. Its data is removed after a grace period, see DataRemovalService. Errors: FAILED_PRECONDITION
         (HAS_DEPENDANTS) naming each; ABORTED (ETAG_MISMATCH, DELETION_CHANGED).
         """
 
@@ -374,8 +369,8 @@ class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _instance_service_pb2.DiffInstanceRevisionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_instance_service_pb2.DiffInstanceRevisionsResponse, _abc.Awaitable[_instance_service_pb2.DiffInstanceRevisionsResponse]]:
-        """Every field that differs between two revisions, in the order of paths; not number, etag, times and
-        conditions, nor what outside systems call things. Errors: NOT_FOUND (INSTANCE_NOT_FOUND,
+        """Every field that differs between two revisions, sorted by path; without number, etag, times, conditions, and ids of
+        outside systems. Errors: NOT_FOUND (INSTANCE_NOT_FOUND,
         REVISION_NOT_FOUND).
         """
 
@@ -385,11 +380,11 @@ class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _instance_service_pb2.PromoteDatasetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_instance_pb2.Instance, _abc.Awaitable[_instance_pb2.Instance]]:
-        """Turns a dataset into a signal in place, under the same id: data, versions and lineage stay, nothing is
-        computed again. The newest output must keep the contract as it stands, so that enforcing it would change
-        nothing, and what reads the dataset must take a signal. Errors: NOT_FOUND (INSTANCE_NOT_FOUND); ABORTED
+        """Turns a dataset into a signal in place, under the same id: data, versions and lineage stay, and nothing is computed again. The
+        newest output must satisfy the contract as it stands, so that enforcing the contract would change nothing. Every dependant
+        must accept a signal. Errors: NOT_FOUND (INSTANCE_NOT_FOUND); ABORTED
         (ETAG_MISMATCH); FAILED_PRECONDITION (NO_OUTPUT, OUTPUT_NOT_PROFILED, CONTRACT_BROKEN with every check that
-        failed, WRONG_UPSTREAM_KIND naming every reader that takes no signal, INSTANCE_DELETING); INVALID_ARGUMENT
+        failed, WRONG_UPSTREAM_KIND naming every dependant that accepts no signal, INSTANCE_DELETING); INVALID_ARGUMENT
         (UNSUPPORTED_KIND).
         """
 
@@ -418,11 +413,10 @@ class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _instance_service_pb2.RehearseChangesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_instance_service_pb2.RehearseChangesResponse, _abc.Awaitable[_instance_service_pb2.RehearseChangesResponse]]:
-        """Makes changes one after the other, each upon what those before have made, says what each would be refused for,
-        and takes all of it back: nothing is stored, published or told to anybody. A change that is refused does not keep
-        those after it from being judged: where it can, it is taken as if its own mistakes were not there. Errors:
-        INVALID_ARGUMENT (REHEARSAL_TOO_LONG) where they take more than 20 seconds: give fewer at a time, or be content
-        with verdicts on the first of them (`allow_partial`).
+        """Makes changes one after the other, each on top of the changes before it, returns why each would be refused, and rolls all of
+        them back: nothing is stored or published. The changes after a refused one are checked too: if possible, the refused change
+        counts as if its own mistakes did not exist. Errors: INVALID_ARGUMENT (REHEARSAL_TOO_LONG) if they take more than 20
+        seconds; send fewer changes at a time, or accept verdicts on the first of them (`allow_partial`).
         """
 
 def add_InstanceServiceServicer_to_server(servicer: InstanceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -157,7 +157,7 @@ Global___CronSchedule: _TypeAlias = CronSchedule  # noqa: Y015
 
 @_typing.final
 class IntervalSchedule(_message.Message):
-    """Every so many minutes."""
+    """Every given number of minutes."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

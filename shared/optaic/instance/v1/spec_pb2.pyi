@@ -63,8 +63,8 @@ class ComponentSpec(_message.Message):
     definition_version: _builtins.str
     """Semantic version."""
     track_newest: _builtins.bool
-    """Follow newly published versions, of the definition and of the macros that `config` calls; a version named
-    beside is taken for what was once read, and must exist at or below the newest. Omitted: stay pinned.
+    """Track the newest version, of the definition and of the macros that `config` calls. A version given as well is treated as one
+    that the caller has read earlier: it must exist and not be above the newest, and is ignored. Omitted: stay pinned.
     """
     @_builtins.property
     def config(self) -> _struct_pb2.Struct:
@@ -72,8 +72,8 @@ class ComponentSpec(_message.Message):
 
     @_builtins.property
     def macro_version_ids(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Output only. The macros, and the operators of other packages, that expressions in `config` use, also within
-        macros: by name in upper case the definition version that is meant.
+        """Output only. The macros, and the operators of other packages, that expressions in `config` use, directly or within macros:
+        upper-case name -> definition version id.
         """
 
     def __init__(
@@ -120,16 +120,16 @@ class DatasetSpec(_message.Message):
     monitoring_enabled: _builtins.bool
     """Ask for a `monitoring` flow. It does not count in the instance's status."""
     evidently_project_id: _builtins.str
-    """Output only. While `monitoring_enabled`: also an Evidently project."""
+    """Output only. The Evidently project, while `monitoring_enabled`."""
     max_deleted_share: _builtins.float
-    """How many of the keys there are a refresh may remove, as a share; one that would remove more fails and changes
-    nothing, unless its run allows the deletion. It judges what reads no upstream and has at least 20 keys, and not
-    the first refresh after a change of the configuration. Absent on create: 0.5; 1: never judged. Absent on update:
-    as it was. Instances made before there was one have none, and are not judged. It makes nothing stale.
+    """The largest share of the existing keys that one refresh may delete. A refresh that would delete more fails and changes
+    nothing, unless its run allows the deletion. The rule applies to datasets without upstreams and with at least 20 keys, but not
+    to the first refresh after a change of the configuration. Absent on create: 0.5; 1 switches the rule off. Absent on update:
+    unchanged. Instances that are older than this field have none, and the rule does not apply. It makes nothing stale.
     """
     timezone: _builtins.str
-    """The IANA zone, such as `Asia/Tokyo`, whose days the data has: of instants whose source says no zone, and of the
-    runs themselves (a tick, today). Empty means UTC. A column that has a zone keeps its own.
+    """The IANA zone, such as `Asia/Tokyo`, whose days the data has: for instants whose source gives no zone, and for the runs
+    themselves (a scheduled time, today). Empty means UTC. A column that has a zone keeps its own.
     """
     @_builtins.property
     def pipeline(self) -> Global___ComponentSpec:
@@ -169,7 +169,7 @@ Global___DatasetSpec: _TypeAlias = DatasetSpec  # noqa: Y015
 
 @_typing.final
 class SignalSpec(_message.Message):
-    """A dataset with a promise about its values."""
+    """A dataset with a contract about its values."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -177,7 +177,7 @@ class SignalSpec(_message.Message):
     CONTRACT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def dataset(self) -> Global___DatasetSpec:
-        """How the data comes about. Required on create."""
+        """How the data is produced. Required on create."""
 
     @_builtins.property
     def contract(self) -> Global___SignalContract:

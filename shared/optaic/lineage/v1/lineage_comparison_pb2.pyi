@@ -22,7 +22,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 @_typing.final
 class FlowPage(_message.Message):
     """The flows of some of a tenant's instances, as lineage-service has them. Core NATS subject
-    `optaic-compare.<tenant>.flows.page`; nothing is kept there.
+    `optaic-compare.<tenant>.flows.page`; nothing is stored there.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -30,7 +30,7 @@ class FlowPage(_message.Message):
     FLOWS_FIELD_NUMBER: _builtins.int
     AT_ONCE_FIELD_NUMBER: _builtins.int
     at_once: _builtins.bool
-    """As the page of instances that it answers."""
+    """As in the page of instances that this message answers."""
     @_builtins.property
     def flows(self) -> _containers.RepeatedCompositeFieldContainer[Global___FlowEntry]: ...
     def __init__(
@@ -49,14 +49,14 @@ Global___FlowPage: _TypeAlias = FlowPage  # noqa: Y015
 
 @_typing.final
 class FlowEntry(_message.Message):
-    """How far a flow's state has come."""
+    """The newest state of a flow."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     FLOW_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
-    """The tenant's lineage revision at which it was last told."""
+    """The tenant's lineage revision at which it was last published."""
     @_builtins.property
     def flow(self) -> _flow_pb2.FlowRef: ...
     def __init__(
@@ -75,7 +75,7 @@ Global___FlowEntry: _TypeAlias = FlowEntry  # noqa: Y015
 
 @_typing.final
 class FlowsWanted(_message.Message):
-    """Flows of which somebody has older news than the page: they are told again, as they are. Core NATS subject
+    """Flows whose state in some service is older than the page. lineage-service publishes them again. Core NATS subject
     `optaic-compare.<tenant>.flows.wanted`.
     """
 

@@ -38,7 +38,7 @@ class FlowStatusesChanged(_message.Message):
     revision: _builtins.int
     """The tenant's lineage revision after the change."""
     caused_by_run_id: _builtins.str
-    """The run whose end or start led to this, if one did."""
+    """The run whose end or start caused this, if any."""
     affected_downstream: _builtins.int
     """How many other flows became not fresh because of `caused_by_run_id`, over all chunks."""
     @_builtins.property

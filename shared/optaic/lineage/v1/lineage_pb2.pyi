@@ -114,8 +114,8 @@ class _CauseKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CauseKind.V
     CAUSE_KIND_PARTIAL_RANGE: _CauseKind.ValueType  # 8
     """Its newest run read its upstreams for a range of dates only; a run without a range clears it."""
     CAUSE_KIND_UPSTREAM_NOT_FRESH: _CauseKind.ValueType  # 9
-    """An upstream has the version that was consumed, and is not fresh itself. States and statuses say so;
-    ExplainStaleness has what it began with instead.
+    """An upstream has the version that was consumed, but is not fresh itself. States and statuses have this cause; ExplainStaleness
+    has the root causes instead.
     """
 
 class CauseKind(_CauseKind, metaclass=_CauseKindEnumTypeWrapper):
@@ -139,8 +139,8 @@ CAUSE_KIND_NEVER_SUCCEEDED: CauseKind.ValueType  # 7
 CAUSE_KIND_PARTIAL_RANGE: CauseKind.ValueType  # 8
 """Its newest run read its upstreams for a range of dates only; a run without a range clears it."""
 CAUSE_KIND_UPSTREAM_NOT_FRESH: CauseKind.ValueType  # 9
-"""An upstream has the version that was consumed, and is not fresh itself. States and statuses say so;
-ExplainStaleness has what it began with instead.
+"""An upstream has the version that was consumed, but is not fresh itself. States and statuses have this cause; ExplainStaleness
+has the root causes instead.
 """
 Global___CauseKind: _TypeAlias = CauseKind  # noqa: Y015
 
@@ -170,7 +170,7 @@ class Cause(_message.Message):
     last_data_date: _builtins.str
     """OVERDUE: the date that is there."""
     message: _builtins.str
-    """For people."""
+    """Text for readers; programs do not depend on it."""
     @_builtins.property
     def origin(self) -> _flow_pb2.FlowRef:
         """The flow in which it began: for UPSTREAM_MOVED and UPSTREAM_NOT_FRESH the upstream, else the flow that has it."""
@@ -220,12 +220,12 @@ class FlowState(_message.Message):
     instance_name: _builtins.str
     instance_kind: _instance_pb2.InstanceKind.ValueType
     status: _flow_pb2.Status.ValueType
-    """The one word for the three dimensions below."""
+    """The status that follows from the three facts below."""
     activity: Global___FlowActivity.ValueType
     outcome: Global___FlowOutcome.ValueType
     is_fresh: _builtins.bool
     run_number: _builtins.int
-    """The newest run known here."""
+    """The newest run that lineage-service knows."""
     last_run_id: _builtins.str
     active_run_id: _builtins.str
     """The active run, if any."""
@@ -238,7 +238,7 @@ class FlowState(_message.Message):
     def flow(self) -> _flow_pb2.FlowRef: ...
     @_builtins.property
     def causes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cause]:
-        """What begins in it or in its direct edges, 8 at most; empty when fresh. ExplainStaleness goes to the roots."""
+        """The causes that begin in it or in its direct edges, 8 at most; empty if fresh. ExplainStaleness finds the root causes."""
 
     @_builtins.property
     def current_version(self) -> _flow_pb2.VersionRef:
@@ -328,11 +328,11 @@ class BlockingFlow(_message.Message):
     instance_name: _builtins.str
     status: _flow_pb2.Status.ValueType
     reason: _builtins.str
-    """For people: why it is not READY."""
+    """Why it is not READY, as text for readers."""
     is_missing_input: _builtins.bool
-    """True: there is no version to read, `force` does not help."""
+    """True: there is no version to read, and `force` does not help."""
     run_number: _builtins.int
-    """The newest run of it that the answer rests on."""
+    """The newest run of it on which the answer rests."""
     @_builtins.property
     def flow(self) -> _flow_pb2.FlowRef: ...
     @_builtins.property

@@ -411,7 +411,7 @@ class GetLineageGraphResponse(_message.Message):
     EDGES_FIELD_NUMBER: _builtins.int
     IS_TRUNCATED_FIELD_NUMBER: _builtins.int
     is_truncated: _builtins.bool
-    """True: there is more than was answered."""
+    """True: the answer does not contain everything."""
     @_builtins.property
     def flows(self) -> _containers.RepeatedCompositeFieldContainer[_lineage_pb2.FlowState]:
         """10,000 at most, nearest first."""

@@ -131,7 +131,7 @@ class LineageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetExecutionOrder(self, request, context):
-        """The given flows so that each comes after all of its upstreams. Errors: NOT_FOUND (FLOW_NOT_FOUND).
+        """The given flows, sorted so that each comes after all of its upstreams. Errors: NOT_FOUND (FLOW_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -146,8 +146,8 @@ class LineageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def InvalidateFlow(self, request, context):
-        """Declares a flow's output invalid: it and everything downstream become stale until it runs again without a range of
-        dates.
+        """Declares a flow's output invalid: the flow and all its transitive dependants become stale until it runs again without a range
+        of dates.
         Errors: NOT_FOUND (FLOW_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

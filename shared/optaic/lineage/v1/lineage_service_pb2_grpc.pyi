@@ -49,14 +49,14 @@ class LineageServiceStub:
     GetLineageGraph: _grpc.UnaryUnaryMultiCallable[_lineage_service_pb2.GetLineageGraphRequest, _lineage_service_pb2.GetLineageGraphResponse]
     """The flows around one flow, and the edges among them. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
     GetExecutionOrder: _grpc.UnaryUnaryMultiCallable[_lineage_service_pb2.GetExecutionOrderRequest, _lineage_service_pb2.GetExecutionOrderResponse]
-    """The given flows so that each comes after all of its upstreams. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
+    """The given flows, sorted so that each comes after all of its upstreams. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
     ExplainStaleness: _grpc.UnaryUnaryMultiCallable[_lineage_service_pb2.ExplainStalenessRequest, _lineage_service_pb2.ExplainStalenessResponse]
     """Why a flow is not fresh: every cause, with one shortest path through each affected direct upstream.
     Empty when it is fresh. Errors: NOT_FOUND (FLOW_NOT_FOUND).
     """
     InvalidateFlow: _grpc.UnaryUnaryMultiCallable[_lineage_service_pb2.InvalidateFlowRequest, _lineage_pb2.FlowState]
-    """Declares a flow's output invalid: it and everything downstream become stale until it runs again without a range of
-    dates.
+    """Declares a flow's output invalid: the flow and all its transitive dependants become stale until it runs again without a range
+    of dates.
     Errors: NOT_FOUND (FLOW_NOT_FOUND).
     """
 
@@ -80,14 +80,14 @@ class LineageServiceAsyncStub(LineageServiceStub):
     GetLineageGraph: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.GetLineageGraphRequest, _lineage_service_pb2.GetLineageGraphResponse]  # type: ignore[assignment]
     """The flows around one flow, and the edges among them. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
     GetExecutionOrder: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.GetExecutionOrderRequest, _lineage_service_pb2.GetExecutionOrderResponse]  # type: ignore[assignment]
-    """The given flows so that each comes after all of its upstreams. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
+    """The given flows, sorted so that each comes after all of its upstreams. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
     ExplainStaleness: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.ExplainStalenessRequest, _lineage_service_pb2.ExplainStalenessResponse]  # type: ignore[assignment]
     """Why a flow is not fresh: every cause, with one shortest path through each affected direct upstream.
     Empty when it is fresh. Errors: NOT_FOUND (FLOW_NOT_FOUND).
     """
     InvalidateFlow: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.InvalidateFlowRequest, _lineage_pb2.FlowState]  # type: ignore[assignment]
-    """Declares a flow's output invalid: it and everything downstream become stale until it runs again without a range of
-    dates.
+    """Declares a flow's output invalid: the flow and all its transitive dependants become stale until it runs again without a range
+    of dates.
     Errors: NOT_FOUND (FLOW_NOT_FOUND).
     """
 
@@ -150,7 +150,7 @@ class LineageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _lineage_service_pb2.GetExecutionOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_lineage_service_pb2.GetExecutionOrderResponse, _abc.Awaitable[_lineage_service_pb2.GetExecutionOrderResponse]]:
-        """The given flows so that each comes after all of its upstreams. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
+        """The given flows, sorted so that each comes after all of its upstreams. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
 
     @_abc_1.abstractmethod
     def ExplainStaleness(
@@ -168,8 +168,8 @@ class LineageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _lineage_service_pb2.InvalidateFlowRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_lineage_pb2.FlowState, _abc.Awaitable[_lineage_pb2.FlowState]]:
-        """Declares a flow's output invalid: it and everything downstream become stale until it runs again without a range of
-        dates.
+        """Declares a flow's output invalid: the flow and all its transitive dependants become stale until it runs again without a range
+        of dates.
         Errors: NOT_FOUND (FLOW_NOT_FOUND).
         """
 

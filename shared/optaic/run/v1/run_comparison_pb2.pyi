@@ -22,7 +22,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 @_typing.final
 class RunPage(_message.Message):
     """The flows of some of a tenant's instances, with their newest runs, as run-service has them. Core NATS subject
-    `optaic-compare.<tenant>.runs.page`; nothing is kept there.
+    `optaic-compare.<tenant>.runs.page`; nothing is stored there.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -30,7 +30,7 @@ class RunPage(_message.Message):
     FLOWS_FIELD_NUMBER: _builtins.int
     AT_ONCE_FIELD_NUMBER: _builtins.int
     at_once: _builtins.bool
-    """As the page of instances that it answers."""
+    """As in the page of instances that this message answers."""
     @_builtins.property
     def flows(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunEntry]: ...
     def __init__(
@@ -60,15 +60,15 @@ class RunEntry(_message.Message):
     COMPLETED_RUN_NUMBER_FIELD_NUMBER: _builtins.int
     FULL_RUN_NUMBER_FIELD_NUMBER: _builtins.int
     run_number: _builtins.int
-    """Of any."""
+    """Of the newest run."""
     ended_run_number: _builtins.int
-    """That has ended."""
+    """Of the newest run that has ended."""
     outcome_run_number: _builtins.int
-    """That completed or failed."""
+    """Of the newest run that completed or failed."""
     completed_run_number: _builtins.int
-    """That completed."""
+    """Of the newest run that completed."""
     full_run_number: _builtins.int
-    """That completed and was of all dates; 0 also from a service that does not say it."""
+    """Of the newest run that completed without a range of dates; 0 also from a service that does not report it."""
     @_builtins.property
     def flow(self) -> _flow_pb2.FlowRef: ...
     def __init__(
@@ -91,7 +91,7 @@ Global___RunEntry: _TypeAlias = RunEntry  # noqa: Y015
 
 @_typing.final
 class RunsWanted(_message.Message):
-    """Flows of whose runs somebody has older news than the page: the last events of these runs are published again. Core
+    """Flows whose runs are older in some service than in the page. run-service publishes the last events of these runs again. Core
     NATS subject `optaic-compare.<tenant>.runs.wanted`.
     """
 

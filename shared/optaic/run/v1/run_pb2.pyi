@@ -38,7 +38,7 @@ class _RunKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunKind.Value
     RUN_KIND_MONITORING: _RunKind.ValueType  # 7
 
 class RunKind(_RunKind, metaclass=_RunKindEnumTypeWrapper):
-    """The kinds of execution; follows from the instance's kind and the flow's kind."""
+    """The kinds of execution; the instance's kind and the flow's kind determine it."""
 
 RUN_KIND_UNSPECIFIED: RunKind.ValueType  # 0
 RUN_KIND_PIPELINE: RunKind.ValueType  # 1
@@ -143,17 +143,17 @@ class _CodeCheckEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CodeCheck.V
     CODE_CHECK_REFUSE: _CodeCheck.ValueType  # 1
     """The run fails as CODE_CHANGED before anything is computed."""
     CODE_CHECK_WARN: _CodeCheck.ValueType  # 2
-    """The run goes on and says so."""
+    """The run continues and records it."""
 
 class CodeCheck(_CodeCheck, metaclass=_CodeCheckEnumTypeWrapper):
-    """What becomes of a run whose code is not the code on record."""
+    """What happens to a run whose code is not the code on record."""
 
 CODE_CHECK_UNSPECIFIED: CodeCheck.ValueType  # 0
 """Means REFUSE."""
 CODE_CHECK_REFUSE: CodeCheck.ValueType  # 1
 """The run fails as CODE_CHANGED before anything is computed."""
 CODE_CHECK_WARN: CodeCheck.ValueType  # 2
-"""The run goes on and says so."""
+"""The run continues and records it."""
 Global___CodeCheck: _TypeAlias = CodeCheck  # noqa: Y015
 
 @_typing.final
@@ -175,27 +175,27 @@ class PluginCode(_message.Message):
     EXPECTED_HASH_FIELD_NUMBER: _builtins.int
     definition_version_id: _builtins.str
     definition_name: _builtins.str
-    """The definition's name, for people."""
+    """The definition's name, as text for readers."""
     definition_version: _builtins.str
-    """Its semantic version, for people."""
+    """Its semantic version, as text for readers."""
     code_ref: _builtins.str
     """What was imported, `package.module:Attribute`."""
     distribution: _builtins.str
-    """The installed package that the code belongs to; empty where it belongs to none."""
+    """The installed package that the code belongs to; empty if it belongs to none."""
     distribution_version: _builtins.str
-    """Its version; of what is built in, the release."""
+    """Its version; for built-in code the release."""
     hash: _builtins.str
     """SHA-256, hexadecimal, of the module that `code_ref` names and the modules of the same package that it imports;
-    empty where there is no such module.
+    empty if there is no such module.
     """
     git_revision: _builtins.str
-    """The git commit of the sources that were run, where there is one."""
+    """The git commit of the executed sources, if there is one."""
     is_builtin: _builtins.bool
     """It belongs to OptAIC itself: recorded, never refused."""
     check: Global___CodeCheck.ValueType
     """Decided by the worker, which knows how the package is installed."""
     expected_hash: _builtins.str
-    """Output only. The hash on record where this is another one; else empty."""
+    """Output only. The hash on record if this one differs; else empty."""
     def __init__(
         self,
         *,
@@ -460,7 +460,7 @@ class RunError(_message.Message):
     type: _builtins.str
     """For programs, for example `NoDataInRange` or `WORKER_LOST`."""
     message: _builtins.str
-    """For people."""
+    """Text for readers; programs do not depend on it."""
     trace_uri: _builtins.str
     """The traceback as an artifact."""
     def __init__(
@@ -494,32 +494,32 @@ class PipelineResult(_message.Message):
     COLUMNS_REMOVED_FIELD_NUMBER: _builtins.int
     COLUMNS_RETYPED_FIELD_NUMBER: _builtins.int
     rows_fetched: _builtins.int
-    """What was read from the source, or computed; not what was kept of the version before."""
+    """Rows that were read from the source, or computed; not rows kept from the previous version."""
     rows_inserted: _builtins.int
-    """Rows whose key the version before lacks."""
+    """Rows whose key the previous version does not have."""
     rows_updated: _builtins.int
-    """Rows whose key the version before has with other values."""
+    """Rows whose key the previous version has with other values."""
     last_data_date: _builtins.str
     """YYYY-MM-DD."""
     rows_deleted: _builtins.int
-    """Rows of the version before whose key the new one lacks."""
+    """Rows of the previous version whose key the new one does not have."""
     @_builtins.property
     def output_profile(self) -> Global___OutputProfile:
-        """What the new version holds, all of it; absent in lists, and where it would take more than
+        """A profile of the complete new version; absent in lists, and if it would exceed
         64 kB.
         """
 
     @_builtins.property
     def columns_added(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Columns that the version before had not; rows that were there before have null in them."""
+        """Columns that the previous version did not have; existing rows have null in them."""
 
     @_builtins.property
     def columns_removed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Columns that the version before had and this one has not."""
+        """Columns that the previous version had and this one does not have."""
 
     @_builtins.property
     def columns_retyped(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Columns of another type than before, for people, for example `close: Int64 to Float64`."""
+        """Columns whose type changed, as text for readers, for example `close: Int64 to Float64`."""
 
     def __init__(
         self,
@@ -544,7 +544,7 @@ Global___PipelineResult: _TypeAlias = PipelineResult  # noqa: Y015
 
 @_typing.final
 class OutputProfile(_message.Message):
-    """What one version of a dataset or signal holds, exactly."""
+    """An exact profile of one version of a dataset or signal."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -554,7 +554,7 @@ class OutputProfile(_message.Message):
     row_count: _builtins.int
     @_builtins.property
     def key_columns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Columns that identify a row; none where nothing is known to."""
+        """Columns that identify a row; empty if none are known to."""
 
     @_builtins.property
     def columns(self) -> _containers.RepeatedCompositeFieldContainer[Global___ColumnProfile]:
@@ -591,7 +591,7 @@ class ColumnProfile(_message.Message):
     MAX_VALUE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     type: _builtins.str
-    """For people, for example `Float64`."""
+    """As text for readers, for example `Float64`."""
     is_numeric: _builtins.bool
     """Whether its values are numbers."""
     null_count: _builtins.int
@@ -601,9 +601,9 @@ class ColumnProfile(_message.Message):
     infinite_count: _builtins.int
     """Values that are infinite."""
     min_value: _builtins.float
-    """Smallest finite number; absent where there is none."""
+    """Smallest finite number; absent if there is none."""
     max_value: _builtins.float
-    """Largest finite number; absent where there is none."""
+    """Largest finite number; absent if there is none."""
     def __init__(
         self,
         *,
@@ -844,7 +844,7 @@ class Activity(_message.Message):
     actor: _builtins.str
     """Who did it."""
     message: _builtins.str
-    """For people."""
+    """Text for readers; programs do not depend on it."""
     @_builtins.property
     def details(self) -> _struct_pb2.Struct:
         """More, as the type has it."""

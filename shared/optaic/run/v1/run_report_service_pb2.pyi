@@ -37,7 +37,7 @@ class StartRunRequest(_message.Message):
     orchestrator_run_id: _builtins.str
     """The Prefect flow run."""
     executor: _builtins.str
-    """Who executes: host and process, for people."""
+    """The host and process that execute the run, as text for readers."""
     @_builtins.property
     def scheduled(self) -> Global___ScheduledTick:
         """A flow run that Prefect started by schedule."""
@@ -67,7 +67,7 @@ Global___StartRunRequest: _TypeAlias = StartRunRequest  # noqa: Y015
 
 @_typing.final
 class ScheduledTick(_message.Message):
-    """One nominal tick of a schedule."""
+    """One scheduled time of a flow."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -79,7 +79,7 @@ class ScheduledTick(_message.Message):
 
     @_builtins.property
     def scheduled_time(self) -> _timestamp_pb2.Timestamp:
-        """The nominal time."""
+        """The scheduled time."""
 
     def __init__(
         self,
@@ -107,11 +107,11 @@ class StartRunResponse(_message.Message):
     """Sent with every report of this executor."""
     @_builtins.property
     def run(self) -> _run_pb2.Run:
-        """With its pins; CANCELLED when an adopted run was refused, FAILED when its code was."""
+        """With its pinned inputs; CANCELLED if admission refused an adopted run, FAILED if its code was refused."""
 
     @_builtins.property
     def lease(self) -> _duration_pb2.Duration:
-        """The run is given up when it has not been heard of for so long."""
+        """run-service gives up the run if it gets no report for this time."""
 
     @_builtins.property
     def heartbeat_interval(self) -> _duration_pb2.Duration:
@@ -144,7 +144,7 @@ class HeartbeatRequest(_message.Message):
     run_id: _builtins.str
     fencing_token: _builtins.str
     progress_pct: _builtins.float
-    """From 0 to 100; absent: unchanged. Never goes back."""
+    """From 0 to 100; absent: unchanged. It never decreases."""
     progress_message: _builtins.str
     """What it is doing; empty: unchanged."""
     def __init__(

@@ -27,7 +27,7 @@ if _version_not_supported:
 
 
 class RunReportServiceStub:
-    """Runs, for those who execute them. Every report may be repeated safely.
+    """Reports of the executors of runs. Every report may be repeated safely.
     """
 
     def __init__(self, channel):
@@ -59,16 +59,16 @@ class RunReportServiceStub:
 
 
 class RunReportServiceServicer:
-    """Runs, for those who execute them. Every report may be repeated safely.
+    """Reports of the executors of runs. Every report may be repeated safely.
     """
 
     def StartRun(self, request, context):
         """PENDING -> RUNNING; gives the executor its fencing token and lease. A flow run that Prefect started by
-        schedule is adopted: its Run record is made here, after admission; refused at the gate it ends
-        CANCELLED, and the answer's run says so. The same executor asking again gets the same answer. It asks again with
+        schedule is adopted: its Run record is made here, after admission; if admission refuses it, it
+        ends CANCELLED, and the answer has this run. The same executor asking again gets the same answer. It asks again with
         the run's `code`, once it has read what the run is configured with, and computes nothing before that answer: the
         first run of a definition version puts the hash of its code on record; a run with another hash ends FAILED
-        (CODE_CHANGED), and the answer's run says so. Errors: NOT_FOUND (RUN_NOT_FOUND); FAILED_PRECONDITION (RUN_ENDED,
+        (CODE_CHANGED), and the answer has this run. Errors: NOT_FOUND (RUN_NOT_FOUND); FAILED_PRECONDITION (RUN_ENDED,
         FENCED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -76,8 +76,8 @@ class RunReportServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Heartbeat(self, request, context):
-        """Keeps the lease and reports progress. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED), upon which the
-        executor stops.
+        """Keeps the lease and reports progress. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED); the executor
+        then stops.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -129,7 +129,7 @@ def add_RunReportServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RunReportService:
-    """Runs, for those who execute them. Every report may be repeated safely.
+    """Reports of the executors of runs. Every report may be repeated safely.
     """
 
     @staticmethod

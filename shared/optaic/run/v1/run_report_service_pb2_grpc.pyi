@@ -28,7 +28,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RunReportServiceStub:
-    """Runs, for those who execute them. Every report may be repeated safely."""
+    """Reports of the executors of runs. Every report may be repeated safely."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -36,16 +36,16 @@ class RunReportServiceStub:
     def __new__(cls, channel: _aio.Channel) -> RunReportServiceAsyncStub: ...
     StartRun: _grpc.UnaryUnaryMultiCallable[_run_report_service_pb2.StartRunRequest, _run_report_service_pb2.StartRunResponse]
     """PENDING -> RUNNING; gives the executor its fencing token and lease. A flow run that Prefect started by
-    schedule is adopted: its Run record is made here, after admission; refused at the gate it ends
-    CANCELLED, and the answer's run says so. The same executor asking again gets the same answer. It asks again with
+    schedule is adopted: its Run record is made here, after admission; if admission refuses it, it
+    ends CANCELLED, and the answer has this run. The same executor asking again gets the same answer. It asks again with
     the run's `code`, once it has read what the run is configured with, and computes nothing before that answer: the
     first run of a definition version puts the hash of its code on record; a run with another hash ends FAILED
-    (CODE_CHANGED), and the answer's run says so. Errors: NOT_FOUND (RUN_NOT_FOUND); FAILED_PRECONDITION (RUN_ENDED,
+    (CODE_CHANGED), and the answer has this run. Errors: NOT_FOUND (RUN_NOT_FOUND); FAILED_PRECONDITION (RUN_ENDED,
     FENCED).
     """
     Heartbeat: _grpc.UnaryUnaryMultiCallable[_run_report_service_pb2.HeartbeatRequest, _run_report_service_pb2.HeartbeatResponse]
-    """Keeps the lease and reports progress. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED), upon which the
-    executor stops.
+    """Keeps the lease and reports progress. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED); the executor
+    then stops.
     """
     CompleteRun: _grpc.UnaryUnaryMultiCallable[_run_report_service_pb2.CompleteRunRequest, _run_pb2.Run]
     """RUNNING -> COMPLETED. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED)."""
@@ -54,21 +54,21 @@ class RunReportServiceStub:
 
 @_typing.type_check_only
 class RunReportServiceAsyncStub(RunReportServiceStub):
-    """Runs, for those who execute them. Every report may be repeated safely."""
+    """Reports of the executors of runs. Every report may be repeated safely."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     StartRun: _aio.UnaryUnaryMultiCallable[_run_report_service_pb2.StartRunRequest, _run_report_service_pb2.StartRunResponse]  # type: ignore[assignment]
     """PENDING -> RUNNING; gives the executor its fencing token and lease. A flow run that Prefect started by
-    schedule is adopted: its Run record is made here, after admission; refused at the gate it ends
-    CANCELLED, and the answer's run says so. The same executor asking again gets the same answer. It asks again with
+    schedule is adopted: its Run record is made here, after admission; if admission refuses it, it
+    ends CANCELLED, and the answer has this run. The same executor asking again gets the same answer. It asks again with
     the run's `code`, once it has read what the run is configured with, and computes nothing before that answer: the
     first run of a definition version puts the hash of its code on record; a run with another hash ends FAILED
-    (CODE_CHANGED), and the answer's run says so. Errors: NOT_FOUND (RUN_NOT_FOUND); FAILED_PRECONDITION (RUN_ENDED,
+    (CODE_CHANGED), and the answer has this run. Errors: NOT_FOUND (RUN_NOT_FOUND); FAILED_PRECONDITION (RUN_ENDED,
     FENCED).
     """
     Heartbeat: _aio.UnaryUnaryMultiCallable[_run_report_service_pb2.HeartbeatRequest, _run_report_service_pb2.HeartbeatResponse]  # type: ignore[assignment]
-    """Keeps the lease and reports progress. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED), upon which the
-    executor stops.
+    """Keeps the lease and reports progress. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED); the executor
+    then stops.
     """
     CompleteRun: _aio.UnaryUnaryMultiCallable[_run_report_service_pb2.CompleteRunRequest, _run_pb2.Run]  # type: ignore[assignment]
     """RUNNING -> COMPLETED. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED)."""
@@ -76,7 +76,7 @@ class RunReportServiceAsyncStub(RunReportServiceStub):
     """RUNNING -> FAILED. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED)."""
 
 class RunReportServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Runs, for those who execute them. Every report may be repeated safely."""
+    """Reports of the executors of runs. Every report may be repeated safely."""
 
     @_abc_1.abstractmethod
     def StartRun(
@@ -85,11 +85,11 @@ class RunReportServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_run_report_service_pb2.StartRunResponse, _abc.Awaitable[_run_report_service_pb2.StartRunResponse]]:
         """PENDING -> RUNNING; gives the executor its fencing token and lease. A flow run that Prefect started by
-        schedule is adopted: its Run record is made here, after admission; refused at the gate it ends
-        CANCELLED, and the answer's run says so. The same executor asking again gets the same answer. It asks again with
+        schedule is adopted: its Run record is made here, after admission; if admission refuses it, it
+        ends CANCELLED, and the answer has this run. The same executor asking again gets the same answer. It asks again with
         the run's `code`, once it has read what the run is configured with, and computes nothing before that answer: the
         first run of a definition version puts the hash of its code on record; a run with another hash ends FAILED
-        (CODE_CHANGED), and the answer's run says so. Errors: NOT_FOUND (RUN_NOT_FOUND); FAILED_PRECONDITION (RUN_ENDED,
+        (CODE_CHANGED), and the answer has this run. Errors: NOT_FOUND (RUN_NOT_FOUND); FAILED_PRECONDITION (RUN_ENDED,
         FENCED).
         """
 
@@ -99,8 +99,8 @@ class RunReportServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_report_service_pb2.HeartbeatRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_report_service_pb2.HeartbeatResponse, _abc.Awaitable[_run_report_service_pb2.HeartbeatResponse]]:
-        """Keeps the lease and reports progress. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED), upon which the
-        executor stops.
+        """Keeps the lease and reports progress. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED); the executor
+        then stops.
         """
 
     @_abc_1.abstractmethod

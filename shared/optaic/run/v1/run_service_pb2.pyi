@@ -41,24 +41,24 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_RUN_ENDED: _ErrorReason.ValueType  # 9
     ERROR_REASON_RUN_NOT_ENDED: _ErrorReason.ValueType  # 10
     ERROR_REASON_FENCED: _ErrorReason.ValueType  # 11
-    """The executor was given up; somebody else, or nobody, has the run."""
+    """run-service has given up this executor; another executor, or none, has the run."""
     ERROR_REASON_RUN_NOT_STARTED: _ErrorReason.ValueType  # 12
     ERROR_REASON_UNSUPPORTED_FLOW: _ErrorReason.ValueType  # 13
     """No worker computes flows of this kind yet."""
     ERROR_REASON_INSTANCE_PAUSED: _ErrorReason.ValueType  # 14
-    """What became of a tick of the schedule; types of the errors of cancelled runs."""
+    """Why a scheduled time was not run, or waits; error types of cancelled runs."""
     ERROR_REASON_TICK_MISSED: _ErrorReason.ValueType  # 15
     ERROR_REASON_TICK_SKIPPED: _ErrorReason.ValueType  # 16
     ERROR_REASON_TICK_SUPERSEDED: _ErrorReason.ValueType  # 17
     ERROR_REASON_TICK_WAITING: _ErrorReason.ValueType  # 18
     ERROR_REASON_FULL_RANGE_REQUIRED: _ErrorReason.ValueType  # 19
-    """The configuration changed since the flow was computed: a range of dates would leave the rest to the old one."""
+    """The configuration changed since the flow was computed: a run for a range of dates would keep the old configuration elsewhere."""
     ERROR_REASON_ALLOW_DELETION_REASON_REQUIRED: _ErrorReason.ValueType  # 20
     ERROR_REASON_CODE_CHANGED: _ErrorReason.ValueType  # 22
     """The worker's code is not the code on record; type of the error of a failed run."""
     ERROR_REASON_DEFINITION_VERSION_NOT_FOUND: _ErrorReason.ValueType  # 23
     ERROR_REASON_TICK_CANCELLED: _ErrorReason.ValueType  # 26
-    """The tick's flow run was cancelled in Prefect before it started."""
+    """The flow run of the scheduled time was cancelled in Prefect before it started."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why RunService or RunReportService refused."""
@@ -75,24 +75,24 @@ ERROR_REASON_FORCE_REASON_REQUIRED: ErrorReason.ValueType  # 8
 ERROR_REASON_RUN_ENDED: ErrorReason.ValueType  # 9
 ERROR_REASON_RUN_NOT_ENDED: ErrorReason.ValueType  # 10
 ERROR_REASON_FENCED: ErrorReason.ValueType  # 11
-"""The executor was given up; somebody else, or nobody, has the run."""
+"""run-service has given up this executor; another executor, or none, has the run."""
 ERROR_REASON_RUN_NOT_STARTED: ErrorReason.ValueType  # 12
 ERROR_REASON_UNSUPPORTED_FLOW: ErrorReason.ValueType  # 13
 """No worker computes flows of this kind yet."""
 ERROR_REASON_INSTANCE_PAUSED: ErrorReason.ValueType  # 14
-"""What became of a tick of the schedule; types of the errors of cancelled runs."""
+"""Why a scheduled time was not run, or waits; error types of cancelled runs."""
 ERROR_REASON_TICK_MISSED: ErrorReason.ValueType  # 15
 ERROR_REASON_TICK_SKIPPED: ErrorReason.ValueType  # 16
 ERROR_REASON_TICK_SUPERSEDED: ErrorReason.ValueType  # 17
 ERROR_REASON_TICK_WAITING: ErrorReason.ValueType  # 18
 ERROR_REASON_FULL_RANGE_REQUIRED: ErrorReason.ValueType  # 19
-"""The configuration changed since the flow was computed: a range of dates would leave the rest to the old one."""
+"""The configuration changed since the flow was computed: a run for a range of dates would keep the old configuration elsewhere."""
 ERROR_REASON_ALLOW_DELETION_REASON_REQUIRED: ErrorReason.ValueType  # 20
 ERROR_REASON_CODE_CHANGED: ErrorReason.ValueType  # 22
 """The worker's code is not the code on record; type of the error of a failed run."""
 ERROR_REASON_DEFINITION_VERSION_NOT_FOUND: ErrorReason.ValueType  # 23
 ERROR_REASON_TICK_CANCELLED: ErrorReason.ValueType  # 26
-"""The tick's flow run was cancelled in Prefect before it started."""
+"""The flow run of the scheduled time was cancelled in Prefect before it started."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
@@ -382,7 +382,7 @@ class AcceptCodeRequest(_message.Message):
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     definition_version_id: _builtins.str
     hash: _builtins.str
-    """SHA-256, hexadecimal, as the refused run says it."""
+    """SHA-256, hexadecimal, as in the error of the refused run."""
     reason: _builtins.str
     """Why; recorded."""
     request_id: _builtins.str

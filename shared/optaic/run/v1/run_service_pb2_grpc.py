@@ -27,7 +27,7 @@ if _version_not_supported:
 
 
 class RunServiceStub:
-    """Runs, for those who ask for them and watch them.
+    """Submitting, watching and reading runs.
     """
 
     def __init__(self, channel):
@@ -84,7 +84,7 @@ class RunServiceStub:
 
 
 class RunServiceServicer:
-    """Runs, for those who ask for them and watch them.
+    """Submitting, watching and reading runs.
     """
 
     def SubmitRun(self, request, context):
@@ -114,7 +114,7 @@ class RunServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelRun(self, request, context):
-        """PENDING | RUNNING -> CANCELLED; the worker stops as soon as it hears. Errors: NOT_FOUND (RUN_NOT_FOUND);
+        """PENDING | RUNNING -> CANCELLED; the worker stops as soon as it learns of it. Errors: NOT_FOUND (RUN_NOT_FOUND);
         FAILED_PRECONDITION (RUN_ENDED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -122,16 +122,16 @@ class RunServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RetryRun(self, request, context):
-        """A new run of the same flow, with its own admission and the same mode and parameters; what was forced or
-        allowed for one run is not for its retry. Errors: as SubmitRun; FAILED_PRECONDITION (RUN_NOT_ENDED).
+        """A new run of the same flow, with its own admission and the same mode and parameters. A retry does not inherit `force` or
+        `allow_deletion`. Errors: as SubmitRun; FAILED_PRECONDITION (RUN_NOT_ENDED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchRun(self, request, context):
-        """The run as it is, then after each change, until it has ended. Where nothing changed for 10 seconds (a setting),
-        the run as it was last told: who acts on changes compares. Errors: NOT_FOUND (RUN_NOT_FOUND).
+        """The run as it is, then after each change, until it has ended. If nothing changed for 10 seconds (a setting), the unchanged run
+        again: a caller that acts on changes must compare. Errors: NOT_FOUND (RUN_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,10 +145,10 @@ class RunServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AcceptCode(self, request, context):
-        """Puts another hash on record as the code of a definition version: runs with it are started from now on, runs with
-        any other are refused. Nothing becomes stale: who accepts says that the code means the same. The hash that is on
-        record already changes nothing. Errors: NOT_FOUND (DEFINITION_VERSION_NOT_FOUND); ALREADY_EXISTS
-        (REQUEST_ID_REUSED); INVALID_ARGUMENT for a version without code; ABORTED (CONCURRENT_UPDATE) when somebody else accepts at
+        """Puts another hash on record as the code of a definition version: from now on runs with this code start, and runs with any other
+        are refused. Nothing becomes stale, because the caller confirms that the code means the same. The hash that is already on
+        record changes nothing. Errors: NOT_FOUND (DEFINITION_VERSION_NOT_FOUND); ALREADY_EXISTS
+        (REQUEST_ID_REUSED); INVALID_ARGUMENT for a version without code; ABORTED (CONCURRENT_UPDATE) if another caller accepts at
         the same moment.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -156,7 +156,7 @@ class RunServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListCodeHashes(self, request, context):
-        """What is and was on record: of each definition version the newest first, which is the one that counts.
+        """The hashes that are and were on record: for each definition version the newest first, which is the valid one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -219,7 +219,7 @@ def add_RunServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RunService:
-    """Runs, for those who ask for them and watch them.
+    """Submitting, watching and reading runs.
     """
 
     @staticmethod

@@ -28,7 +28,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RunServiceStub:
-    """Runs, for those who ask for them and watch them."""
+    """Submitting, watching and reading runs."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -47,32 +47,32 @@ class RunServiceStub:
     ListRuns: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListRunsRequest, _run_service_pb2.ListRunsResponse]
     """Newest first."""
     CancelRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.CancelRunRequest, _run_pb2.Run]
-    """PENDING | RUNNING -> CANCELLED; the worker stops as soon as it hears. Errors: NOT_FOUND (RUN_NOT_FOUND);
+    """PENDING | RUNNING -> CANCELLED; the worker stops as soon as it learns of it. Errors: NOT_FOUND (RUN_NOT_FOUND);
     FAILED_PRECONDITION (RUN_ENDED).
     """
     RetryRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.RetryRunRequest, _run_pb2.Run]
-    """A new run of the same flow, with its own admission and the same mode and parameters; what was forced or
-    allowed for one run is not for its retry. Errors: as SubmitRun; FAILED_PRECONDITION (RUN_NOT_ENDED).
+    """A new run of the same flow, with its own admission and the same mode and parameters. A retry does not inherit `force` or
+    `allow_deletion`. Errors: as SubmitRun; FAILED_PRECONDITION (RUN_NOT_ENDED).
     """
     WatchRun: _grpc.UnaryStreamMultiCallable[_run_service_pb2.WatchRunRequest, _run_pb2.Run]
-    """The run as it is, then after each change, until it has ended. Where nothing changed for 10 seconds (a setting),
-    the run as it was last told: who acts on changes compares. Errors: NOT_FOUND (RUN_NOT_FOUND).
+    """The run as it is, then after each change, until it has ended. If nothing changed for 10 seconds (a setting), the unchanged run
+    again: a caller that acts on changes must compare. Errors: NOT_FOUND (RUN_NOT_FOUND).
     """
     ListActivities: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListActivitiesRequest, _run_service_pb2.ListActivitiesResponse]
     """In the order they happened. Errors: NOT_FOUND (RUN_NOT_FOUND)."""
     AcceptCode: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.AcceptCodeRequest, _run_service_pb2.CodeHash]
-    """Puts another hash on record as the code of a definition version: runs with it are started from now on, runs with
-    any other are refused. Nothing becomes stale: who accepts says that the code means the same. The hash that is on
-    record already changes nothing. Errors: NOT_FOUND (DEFINITION_VERSION_NOT_FOUND); ALREADY_EXISTS
-    (REQUEST_ID_REUSED); INVALID_ARGUMENT for a version without code; ABORTED (CONCURRENT_UPDATE) when somebody else accepts at
+    """Puts another hash on record as the code of a definition version: from now on runs with this code start, and runs with any other
+    are refused. Nothing becomes stale, because the caller confirms that the code means the same. The hash that is already on
+    record changes nothing. Errors: NOT_FOUND (DEFINITION_VERSION_NOT_FOUND); ALREADY_EXISTS
+    (REQUEST_ID_REUSED); INVALID_ARGUMENT for a version without code; ABORTED (CONCURRENT_UPDATE) if another caller accepts at
     the same moment.
     """
     ListCodeHashes: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListCodeHashesRequest, _run_service_pb2.ListCodeHashesResponse]
-    """What is and was on record: of each definition version the newest first, which is the one that counts."""
+    """The hashes that are and were on record: for each definition version the newest first, which is the valid one."""
 
 @_typing.type_check_only
 class RunServiceAsyncStub(RunServiceStub):
-    """Runs, for those who ask for them and watch them."""
+    """Submitting, watching and reading runs."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SubmitRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.SubmitRunRequest, _run_pb2.Run]  # type: ignore[assignment]
@@ -88,31 +88,31 @@ class RunServiceAsyncStub(RunServiceStub):
     ListRuns: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListRunsRequest, _run_service_pb2.ListRunsResponse]  # type: ignore[assignment]
     """Newest first."""
     CancelRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.CancelRunRequest, _run_pb2.Run]  # type: ignore[assignment]
-    """PENDING | RUNNING -> CANCELLED; the worker stops as soon as it hears. Errors: NOT_FOUND (RUN_NOT_FOUND);
+    """PENDING | RUNNING -> CANCELLED; the worker stops as soon as it learns of it. Errors: NOT_FOUND (RUN_NOT_FOUND);
     FAILED_PRECONDITION (RUN_ENDED).
     """
     RetryRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.RetryRunRequest, _run_pb2.Run]  # type: ignore[assignment]
-    """A new run of the same flow, with its own admission and the same mode and parameters; what was forced or
-    allowed for one run is not for its retry. Errors: as SubmitRun; FAILED_PRECONDITION (RUN_NOT_ENDED).
+    """A new run of the same flow, with its own admission and the same mode and parameters. A retry does not inherit `force` or
+    `allow_deletion`. Errors: as SubmitRun; FAILED_PRECONDITION (RUN_NOT_ENDED).
     """
     WatchRun: _aio.UnaryStreamMultiCallable[_run_service_pb2.WatchRunRequest, _run_pb2.Run]  # type: ignore[assignment]
-    """The run as it is, then after each change, until it has ended. Where nothing changed for 10 seconds (a setting),
-    the run as it was last told: who acts on changes compares. Errors: NOT_FOUND (RUN_NOT_FOUND).
+    """The run as it is, then after each change, until it has ended. If nothing changed for 10 seconds (a setting), the unchanged run
+    again: a caller that acts on changes must compare. Errors: NOT_FOUND (RUN_NOT_FOUND).
     """
     ListActivities: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListActivitiesRequest, _run_service_pb2.ListActivitiesResponse]  # type: ignore[assignment]
     """In the order they happened. Errors: NOT_FOUND (RUN_NOT_FOUND)."""
     AcceptCode: _aio.UnaryUnaryMultiCallable[_run_service_pb2.AcceptCodeRequest, _run_service_pb2.CodeHash]  # type: ignore[assignment]
-    """Puts another hash on record as the code of a definition version: runs with it are started from now on, runs with
-    any other are refused. Nothing becomes stale: who accepts says that the code means the same. The hash that is on
-    record already changes nothing. Errors: NOT_FOUND (DEFINITION_VERSION_NOT_FOUND); ALREADY_EXISTS
-    (REQUEST_ID_REUSED); INVALID_ARGUMENT for a version without code; ABORTED (CONCURRENT_UPDATE) when somebody else accepts at
+    """Puts another hash on record as the code of a definition version: from now on runs with this code start, and runs with any other
+    are refused. Nothing becomes stale, because the caller confirms that the code means the same. The hash that is already on
+    record changes nothing. Errors: NOT_FOUND (DEFINITION_VERSION_NOT_FOUND); ALREADY_EXISTS
+    (REQUEST_ID_REUSED); INVALID_ARGUMENT for a version without code; ABORTED (CONCURRENT_UPDATE) if another caller accepts at
     the same moment.
     """
     ListCodeHashes: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListCodeHashesRequest, _run_service_pb2.ListCodeHashesResponse]  # type: ignore[assignment]
-    """What is and was on record: of each definition version the newest first, which is the one that counts."""
+    """The hashes that are and were on record: for each definition version the newest first, which is the valid one."""
 
 class RunServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Runs, for those who ask for them and watch them."""
+    """Submitting, watching and reading runs."""
 
     @_abc_1.abstractmethod
     def SubmitRun(
@@ -150,7 +150,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.CancelRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_pb2.Run, _abc.Awaitable[_run_pb2.Run]]:
-        """PENDING | RUNNING -> CANCELLED; the worker stops as soon as it hears. Errors: NOT_FOUND (RUN_NOT_FOUND);
+        """PENDING | RUNNING -> CANCELLED; the worker stops as soon as it learns of it. Errors: NOT_FOUND (RUN_NOT_FOUND);
         FAILED_PRECONDITION (RUN_ENDED).
         """
 
@@ -160,8 +160,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.RetryRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_pb2.Run, _abc.Awaitable[_run_pb2.Run]]:
-        """A new run of the same flow, with its own admission and the same mode and parameters; what was forced or
-        allowed for one run is not for its retry. Errors: as SubmitRun; FAILED_PRECONDITION (RUN_NOT_ENDED).
+        """A new run of the same flow, with its own admission and the same mode and parameters. A retry does not inherit `force` or
+        `allow_deletion`. Errors: as SubmitRun; FAILED_PRECONDITION (RUN_NOT_ENDED).
         """
 
     @_abc_1.abstractmethod
@@ -170,8 +170,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.WatchRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_run_pb2.Run], _abc.AsyncIterator[_run_pb2.Run]]:
-        """The run as it is, then after each change, until it has ended. Where nothing changed for 10 seconds (a setting),
-        the run as it was last told: who acts on changes compares. Errors: NOT_FOUND (RUN_NOT_FOUND).
+        """The run as it is, then after each change, until it has ended. If nothing changed for 10 seconds (a setting), the unchanged run
+        again: a caller that acts on changes must compare. Errors: NOT_FOUND (RUN_NOT_FOUND).
         """
 
     @_abc_1.abstractmethod
@@ -188,10 +188,10 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.AcceptCodeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.CodeHash, _abc.Awaitable[_run_service_pb2.CodeHash]]:
-        """Puts another hash on record as the code of a definition version: runs with it are started from now on, runs with
-        any other are refused. Nothing becomes stale: who accepts says that the code means the same. The hash that is on
-        record already changes nothing. Errors: NOT_FOUND (DEFINITION_VERSION_NOT_FOUND); ALREADY_EXISTS
-        (REQUEST_ID_REUSED); INVALID_ARGUMENT for a version without code; ABORTED (CONCURRENT_UPDATE) when somebody else accepts at
+        """Puts another hash on record as the code of a definition version: from now on runs with this code start, and runs with any other
+        are refused. Nothing becomes stale, because the caller confirms that the code means the same. The hash that is already on
+        record changes nothing. Errors: NOT_FOUND (DEFINITION_VERSION_NOT_FOUND); ALREADY_EXISTS
+        (REQUEST_ID_REUSED); INVALID_ARGUMENT for a version without code; ABORTED (CONCURRENT_UPDATE) if another caller accepts at
         the same moment.
         """
 
@@ -201,6 +201,6 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.ListCodeHashesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.ListCodeHashesResponse, _abc.Awaitable[_run_service_pb2.ListCodeHashesResponse]]:
-        """What is and was on record: of each definition version the newest first, which is the one that counts."""
+        """The hashes that are and were on record: for each definition version the newest first, which is the valid one."""
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -38,7 +38,7 @@ class InstanceStatusesChanged(_message.Message):
     def instance_statuses(self) -> _containers.RepeatedCompositeFieldContainer[_status_pb2.InstanceStatus]: ...
     @_builtins.property
     def deleted_instance_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Instances that are gone."""
+        """Deleted instances."""
 
     @_builtins.property
     def caused_by_event_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

@@ -117,7 +117,7 @@ class FlowStatus(_message.Message):
     @_builtins.property
     def causes(self) -> _containers.RepeatedCompositeFieldContainer[_lineage_pb2.Cause]:
         """Why it is not fresh, as far as it begins in the flow or in its direct edges, 8 causes at most: an upstream that
-        moved, or that is not fresh itself. ExplainStaleness goes to the roots.
+        moved, or that is not fresh itself. ExplainStaleness finds the root causes.
         """
 
     @_builtins.property

@@ -230,7 +230,7 @@ class WatchInstanceStatusesResponse(_message.Message):
     revision: _builtins.int
     """The tenant's status revision that is complete with this message."""
     is_deleted: _builtins.bool
-    """True: the instance is gone."""
+    """True: the instance was deleted."""
     is_initial: _builtins.bool
     """True: it is one of the statuses as they were at the beginning."""
     @_builtins.property

@@ -102,10 +102,10 @@ class StatusServiceServicer:
 
     def WatchInstanceStatuses(self, request, context):
         """Every change after `from_revision`, in order and without a gap, for ever. Without `from_revision`: first
-        the statuses as they are, then a message with only a revision, then every change. Where nothing was told for
+        the statuses as they are, then a message with only a revision, then every change. If nothing happened for
         10 seconds (a setting), a message with only the revision, which may be the same as before. Errors: OUT_OF_RANGE
-        (REVISION_COMPACTED) when the history no longer reaches back so far; RESOURCE_EXHAUSTED (WATCHER_TOO_SLOW),
-        upon which the caller resumes from the last revision it has.
+        (REVISION_COMPACTED) if the history does not reach back that far; RESOURCE_EXHAUSTED (WATCHER_TOO_SLOW), after which
+        the caller resumes from the last revision it has.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,10 +44,10 @@ class StatusServiceStub:
     """Errors: NOT_FOUND (INSTANCE_NOT_FOUND, FLOW_NOT_FOUND)."""
     WatchInstanceStatuses: _grpc.UnaryStreamMultiCallable[_status_service_pb2.WatchInstanceStatusesRequest, _status_service_pb2.WatchInstanceStatusesResponse]
     """Every change after `from_revision`, in order and without a gap, for ever. Without `from_revision`: first
-    the statuses as they are, then a message with only a revision, then every change. Where nothing was told for
+    the statuses as they are, then a message with only a revision, then every change. If nothing happened for
     10 seconds (a setting), a message with only the revision, which may be the same as before. Errors: OUT_OF_RANGE
-    (REVISION_COMPACTED) when the history no longer reaches back so far; RESOURCE_EXHAUSTED (WATCHER_TOO_SLOW),
-    upon which the caller resumes from the last revision it has.
+    (REVISION_COMPACTED) if the history does not reach back that far; RESOURCE_EXHAUSTED (WATCHER_TOO_SLOW), after which
+    the caller resumes from the last revision it has.
     """
     GetStatusHistory: _grpc.UnaryUnaryMultiCallable[_status_service_pb2.GetStatusHistoryRequest, _status_service_pb2.GetStatusHistoryResponse]
     """Newest first."""
@@ -67,10 +67,10 @@ class StatusServiceAsyncStub(StatusServiceStub):
     """Errors: NOT_FOUND (INSTANCE_NOT_FOUND, FLOW_NOT_FOUND)."""
     WatchInstanceStatuses: _aio.UnaryStreamMultiCallable[_status_service_pb2.WatchInstanceStatusesRequest, _status_service_pb2.WatchInstanceStatusesResponse]  # type: ignore[assignment]
     """Every change after `from_revision`, in order and without a gap, for ever. Without `from_revision`: first
-    the statuses as they are, then a message with only a revision, then every change. Where nothing was told for
+    the statuses as they are, then a message with only a revision, then every change. If nothing happened for
     10 seconds (a setting), a message with only the revision, which may be the same as before. Errors: OUT_OF_RANGE
-    (REVISION_COMPACTED) when the history no longer reaches back so far; RESOURCE_EXHAUSTED (WATCHER_TOO_SLOW),
-    upon which the caller resumes from the last revision it has.
+    (REVISION_COMPACTED) if the history does not reach back that far; RESOURCE_EXHAUSTED (WATCHER_TOO_SLOW), after which
+    the caller resumes from the last revision it has.
     """
     GetStatusHistory: _aio.UnaryUnaryMultiCallable[_status_service_pb2.GetStatusHistoryRequest, _status_service_pb2.GetStatusHistoryResponse]  # type: ignore[assignment]
     """Newest first."""
@@ -117,10 +117,10 @@ class StatusServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_status_service_pb2.WatchInstanceStatusesResponse], _abc.AsyncIterator[_status_service_pb2.WatchInstanceStatusesResponse]]:
         """Every change after `from_revision`, in order and without a gap, for ever. Without `from_revision`: first
-        the statuses as they are, then a message with only a revision, then every change. Where nothing was told for
+        the statuses as they are, then a message with only a revision, then every change. If nothing happened for
         10 seconds (a setting), a message with only the revision, which may be the same as before. Errors: OUT_OF_RANGE
-        (REVISION_COMPACTED) when the history no longer reaches back so far; RESOURCE_EXHAUSTED (WATCHER_TOO_SLOW),
-        upon which the caller resumes from the last revision it has.
+        (REVISION_COMPACTED) if the history does not reach back that far; RESOURCE_EXHAUSTED (WATCHER_TOO_SLOW), after which
+        the caller resumes from the last revision it has.
         """
 
     @_abc_1.abstractmethod
