@@ -91,7 +91,9 @@ def _point_in_time(table: pl.DataFrame, parameters: Mapping[str, Any], as_of: dt
         _found(table, known > as_of, f"rows that became known only after {as_of}"),
     ]
     if DATE in table.columns and name != DATE and _is_dated(table, DATE):
-        problems.append(_found(table, known < _days(table, DATE), f"rows that became known before their {DATE}"))
+        problems.append(
+            _found(table, known < _days(table, DATE), f"rows that became known before their {DATE}")
+        )
     return ", ".join(problem for problem in problems if problem)
 
 

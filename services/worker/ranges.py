@@ -83,7 +83,9 @@ def _check_emptied(base: pl.DataFrame | None, dates: DateRange, *, allow_deletio
 
 def _inside(table: pl.DataFrame, dates: DateRange) -> pl.DataFrame:
     if DATE not in table.columns:
-        text = f"a range of dates needs a column {DATE!r}; the columns are {', '.join(table.columns) or 'none'}"
+        text = (
+            f"a range of dates needs a column {DATE!r}; the columns are {', '.join(table.columns) or 'none'}"
+        )
         raise SchemaMismatch(text)
     return table.filter(_is_inside(table, dates, zone_of(table[DATE])))
 
