@@ -9,8 +9,8 @@ from typing import Any
 
 from optaic.expression import Macro
 from optaic.plugins import DateRange, Mode
-from optaic.plugins.days import UTC
 from optaic.rules.columns import VALUE
+from optaic.rules.kinds import TIMEZONE
 from worker.backtest.settings import BacktestSettings
 from worker.builtin.signal_guard import SignalContract
 from worker.guardrails import Guardrail
@@ -41,7 +41,7 @@ class StoredData:
     accessor: Component
     uri: str
     physical_version: str
-    timezone: str = UTC  # the dataset's
+    timezone: str = TIMEZONE  # the dataset's
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,11 @@ from optaic.definition.v1 import definition_pb2
 from optaic.expression import Macro
 from optaic.instance.v1 import instance_pb2, spec_pb2
 from optaic.plugins import DateRange, InvalidConfig, MissingInput, Mode, PluginError, day_in
-from optaic.plugins.days import UTC
 from optaic.plugins.numbers import type_numbers
 from optaic.rules.columns import value_column
-from optaic.rules.kinds import COMPUTED_FLOWS, FLOWS
+from optaic.rules.kinds import COMPUTED_FLOWS, FLOWS, TIMEZONE
+from optaic.rules.roles import PRICES
+from optaic.rules.run_parameters import DATA_DATE, END, REPIN_TYPES, START
 from optaic.rules.signal_contracts import DEFAULTS
 from optaic.run.v1 import run_pb2
 from servicekit.enums import enum_word
@@ -92,7 +93,7 @@ def make_recipe(
     if dataset is None:  # the one other kind with a flow that is computed
         return _make_backtest(instance, inputs)
     parameters = _read_struct(run.parameters)
-    date_range = DateRange(read_date(parameters, "start"), read_date(parameters, "end"))
+    date_range = DateRange(read_date(parameters, START), read_date(parameters, END))
     base_dataset = (find_dataset(base_instance) if base_instance is not None else None) or dataset
     # After runs of a range, nobody knows what lies between: the next one of all dates starts afresh.
     is_fresh_start = run.base_version.is_partial_range and not (date_range.start or date_range.end)
@@ -102,7 +103,7 @@ def make_recipe(
     called = {name: versions[version_id] for name, version_id in dataset.pipeline.macro_version_ids.items()}
     is_signal = instance.HasField("signal")
     version = versions[dataset.pipeline.definition_version_id]
-    timezone = dataset.timezone or UTC
+    timezone = dataset.timezone or TIMEZONE
     return PipelineRecipe(
         pipeline=pipeline,
         store=store,
@@ -111,20 +112,20 @@ def make_recipe(
         mode=Mode.FULL if is_full else Mode.INCREMENTAL,
         date_range=date_range,
         timezone=timezone,
-        data_date=read_date(parameters, "data_date") or _scheduled_date(run, timezone),
+        data_date=read_date(parameters, DATA_DATE) or _scheduled_date(run, timezone),
         base=(
             StoredData(
                 *_read_components(base_dataset, versions)[1:],
                 run.base_version.uri,
                 run.base_version.physical_version,
-                base_dataset.timezone or UTC,
+                base_dataset.timezone or TIMEZONE,
             )
             if has_base
             else None
         ),
         base_pipeline=None if base_instance is None else _read_components(base_dataset, versions)[0],
         may_reshape=run.mode == run_pb2.RUN_MODE_FULL,
-        repins_types=run.mode == run_pb2.RUN_MODE_FULL and parameters.get("repin_types") is True,
+        repins_types=run.mode == run_pb2.RUN_MODE_FULL and parameters.get(REPIN_TYPES) is True,
         contract=_read_contract(instance.signal.contract, pipeline.config) if is_signal else None,
         macros=_read_macros(called),
         operators={
@@ -188,7 +189,7 @@ def _hash_readers(dataset: spec_pb2.DatasetSpec, versions: Versions) -> str:
     }
     if dataset.timezone not in {
         "",
-        UTC,
+        TIMEZONE,
     }:  # whose clock times without a zone are read on; the default changes nothing
         readers["dataset"] = {"timezone": dataset.timezone}
     return hash_readers(readers)
@@ -238,7 +239,7 @@ def _read_inputs(
         if dataset is None:
             raise MissingInput(f"upstream {name} ({pinned.role}) must be a dataset or a signal")
         pipeline, store, accessor = _read_components(dataset, versions)
-        data = StoredData(store, accessor, pinned.uri, pinned.physical_version, dataset.timezone or UTC)
+        data = StoredData(store, accessor, pinned.uri, pinned.physical_version, dataset.timezone or TIMEZONE)
         inputs.append(
             Input(
                 pinned.role,
@@ -264,7 +265,7 @@ def _make_backtest(instance: instance_pb2.Instance, inputs: Sequence[Input]) -> 
     # The id of a dataset in the universe, or the role `prices`; else there must be just one candidate.
     prices = (
         [found for found in others if found.instance_id in spec.assets.universe]
-        or [found for found in others if found.role == "prices"]
+        or [found for found in others if found.role == PRICES]
         or others
     )
     if len({found.instance_id for found in prices}) != 1:

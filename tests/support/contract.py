@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -29,6 +30,21 @@ def comments() -> Mapping[str, str]:
             if (path := tuple(place.path)) in names and place.leading_comments:
                 found[f"{file.package}.{names[path]}"] = " ".join(place.leading_comments.split())
     return found
+
+
+def numbers_in(text: str) -> list[float]:
+    """Return the numbers that a text states: `1,000` is one thousand."""
+    return [float(found.replace(",", "")) for found in re.findall(r"\d[\d,]*(?:\.\d+)?", text)]
+
+
+def words_in(text: str) -> list[str]:
+    """Return what a text has in backticks."""
+    return re.findall(r"`([^`]+)`", text)
+
+
+def page(name: str) -> str:
+    """Return a page of docs/ as one line, however its lines are broken."""
+    return " ".join((ROOT / "docs" / name).read_text().split())
 
 
 def _compile() -> descriptor_pb2.FileDescriptorSet:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from optaic.rules import roles
 from optaic.rules.kinds import ASKED_FOR, COMPOSED_KINDS, FLOWS, is_asked_for
 
 # The outside systems that hold something for an instance, by what they hold; each is a finalizer.
@@ -21,7 +22,7 @@ _OUTPUT = {
     "portfolio_optimizer": "optimize",
 }
 _EDGE_KINDS = {"signal": "signal", "model": "model"}  # by the upstream's kind; else data
-_FEATURE_ROLES = ("features", "target")
+_FEATURE_ROLES = (roles.FEATURES, roles.TARGET)
 # The flow that Prefect's clock starts.
 _SCHEDULED = {**_OUTPUT, "backtest": "backtest"}
 
@@ -93,12 +94,12 @@ def derive_edges(instance_id: str, flows: Iterable[str], upstreams: Sequence[Ups
         if flow == "monitoring":
             watched = watched_flow(own)
             kind = "model" if watched == "inference" else "data"
-            edges.add(Edge(flow, instance_id, watched, "monitored", kind))
+            edges.add(Edge(flow, instance_id, watched, roles.MONITORED, kind))
             continue
         if flow == "inference":
-            edges.add(Edge(flow, instance_id, "training", "model", "model"))
+            edges.add(Edge(flow, instance_id, "training", roles.TRAINED, "model"))
         for upstream in upstreams:
-            if flow == "inference" and upstream.role == "target":
+            if flow == "inference" and upstream.role == roles.TARGET:
                 continue  # what is to be predicted is read by the training only
             edges.add(
                 Edge(flow, upstream.instance_id, _OUTPUT[upstream.kind], upstream.role, _edge_kind(upstream))

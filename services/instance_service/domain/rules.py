@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from instance_service.domain.flows import Upstream, has_output
+from optaic.rules import roles
 from servicekit.errors import DomainError, FieldViolation, InvalidArgumentError
 
 
@@ -22,16 +23,19 @@ class Rule:
 
 
 BACKTEST_RULES = (
-    Rule("signal", ("signal", "dataset"), 1, 1),
-    Rule("secondary_signal", ("signal", "dataset")),
-    Rule("prices", ("dataset",), 0, 1),
-    Rule("optimizer", ("portfolio_optimizer",), 0, 1),
+    Rule(roles.SIGNAL, ("signal", "dataset"), 1, 1),
+    Rule(roles.SECONDARY_SIGNAL, ("signal", "dataset")),
+    Rule(roles.PRICES, ("dataset",), 0, 1),
+    Rule(roles.OPTIMIZER, ("portfolio_optimizer",), 0, 1),
 )
 # What holds for a kind whose definition says nothing about upstreams.
 DEFAULT_RULES = {
-    "experiment": (Rule("input", ("dataset", "signal"), 1),),
-    "model": (Rule("features", ("dataset", "signal"), 1), Rule("target", ("dataset", "signal"), 0, 1)),
-    "portfolio_optimizer": (Rule("signal", ("signal",), 1), Rule("covariance", ("dataset",), 0, 1)),
+    "experiment": (Rule(roles.INPUT, ("dataset", "signal"), 1),),
+    "model": (
+        Rule(roles.FEATURES, ("dataset", "signal"), 1),
+        Rule(roles.TARGET, ("dataset", "signal"), 0, 1),
+    ),
+    "portfolio_optimizer": (Rule(roles.SIGNAL, ("signal",), 1), Rule(roles.COVARIANCE, ("dataset",), 0, 1)),
 }
 
 

@@ -8,6 +8,7 @@ from instance_service.use_cases.references import Use, references_of
 from instance_service.use_cases.shapes import dataset_of
 from optaic.definition.v1.definition_pb2 import DefinitionVersion
 from optaic.instance.v1.instance_pb2 import Instance
+from optaic.rules.kinds import TIMEZONE
 
 
 def describe_changes(current: Instance, changed: Instance, uses: Sequence[Use] = ()) -> str:
@@ -34,7 +35,7 @@ def describe_changes(current: Instance, changed: Instance, uses: Sequence[Use] =
             )
     zones = [dataset.timezone if (dataset := dataset_of(each)) else "" for each in (current, changed)]
     if zones[0] != zones[1]:
-        parts.append(f"its time zone {zones[0] or 'UTC'} gave way to {zones[1] or 'UTC'}")
+        parts.append(f"its time zone {zones[0] or TIMEZONE} gave way to {zones[1] or TIMEZONE}")
     if connections_of(current) != connections_of(changed):
         parts.append("its upstreams changed")
     promoted = changed.model.champion.model_version

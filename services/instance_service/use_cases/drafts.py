@@ -65,7 +65,7 @@ from instance_service.use_cases.upstreams import (
 from optaic.definition.v1.definition_pb2 import DefinitionVersion, StatusAggregationContract
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_ACTIVE, Instance, InstanceKind
 from optaic.instance.v1.spec_pb2 import DatasetSpec
-from optaic.rules.kinds import COMPONENT_KINDS, DEFINED_KINDS, MAX_DELETED_SHARE
+from optaic.rules.kinds import COMPONENT_KINDS, DEFINED_KINDS, MAX_DELETED_SHARE, TIMEZONE
 from optaic.rules.signal_contracts import complete_contract
 from optaic.rules.statuses import AGGREGATION, DEFAULT_PRIORITY
 from servicekit.enums import enum_number
@@ -319,7 +319,10 @@ def _settings(
         if kind == "signal":
             settings["contract"] = complete_contract(contract_words(instance.signal.contract))
         dataset = dataset_of(instance)
-        if dataset is not None and dataset.timezone not in {"", "UTC"}:  # saying the default changes nothing
+        if dataset is not None and dataset.timezone not in {
+            "",
+            TIMEZONE,
+        }:  # saying the default changes nothing
             settings["timezone"] = dataset.timezone
         return settings
     settings = {name: value for use in uses for name, value in use.settings(names).items()}

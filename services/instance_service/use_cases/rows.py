@@ -16,6 +16,7 @@ from instance_service.use_cases.references import references_of
 from instance_service.use_cases.shapes import dataset_of, edges_of, json_of
 from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.instance.v1.instance_pb2 import Instance, InstanceKind, InstanceState
+from optaic.rules import roles
 from optaic.rules.kinds import COMPONENT_KINDS, DEFINED_KINDS
 from servicekit.enums import enum_word
 
@@ -92,7 +93,7 @@ def _extension(kind: str, draft: Draft) -> dict[str, Any]:
             return {"constraints": settings["constraints"]}
         case "model":
             return {name: getattr(instance.model, name) for name in HANDLES}
-    (prices,) = (upstream.instance_id for upstream in draft.upstreams if upstream.role == "prices")
+    (prices,) = (upstream.instance_id for upstream in draft.upstreams if upstream.role == roles.PRICES)
     return {
         "primary_instance_id": instance.backtest.signals.primary,
         "prices_instance_id": prices,

@@ -14,11 +14,12 @@ from instance_service.store.tables import Connection
 from instance_service.use_cases.flows import output_flow
 from optaic.definition.v1.definition_pb2 import DefinitionVersion
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance, InstanceKind
+from optaic.rules import roles
 from servicekit.enums import enum_word
 from servicekit.errors import FieldViolation, NotFoundError
 from servicekit.ids import is_id
 
-_SIGNAL_ROLES = ("signal", "secondary_signal")
+_SIGNAL_ROLES = (roles.SIGNAL, roles.SECONDARY_SIGNAL)
 Known: TypeAlias = Mapping[str, Instance]
 
 
@@ -50,18 +51,18 @@ def _backtest_refs(instance: Instance, named: Sequence[Named]) -> list[Named]:
     spec.signals.primary = spec.signals.primary.lower()
     for index, signal_id in enumerate(spec.signals.secondary):
         spec.signals.secondary[index] = signal_id.lower()
-    result = [Named("instance.backtest.signals.primary", spec.signals.primary, "signal")]
+    result = [Named("instance.backtest.signals.primary", spec.signals.primary, roles.SIGNAL)]
     result.extend(
-        Named(f"instance.backtest.signals.secondary[{index}]", signal_id, "secondary_signal")
+        Named(f"instance.backtest.signals.secondary[{index}]", signal_id, roles.SECONDARY_SIGNAL)
         for index, signal_id in enumerate(spec.signals.secondary)
     )
     implied = {one.instance_id for one in result}
     # A signal that is named again in upstream_refs is the same edge.
     result.extend(one for one in named if not (one.role in _SIGNAL_ROLES and one.instance_id in implied))
-    prices = {one.instance_id for one in named if one.role == "prices"}
+    prices = {one.instance_id for one in named if one.role == roles.PRICES}
     for index, entity in enumerate(spec.assets.universe):
         if is_id(entity.lower()) and entity.lower() not in prices:
-            result.append(Named(f"instance.backtest.assets.universe[{index}]", entity.lower(), "prices"))
+            result.append(Named(f"instance.backtest.assets.universe[{index}]", entity.lower(), roles.PRICES))
     return result
 
 
@@ -136,7 +137,7 @@ async def load_price_sources(
 ) -> list[tuple[str, bool]]:
     """Return the datasets from which a backtest that names no prices could take them; see `derive_prices`."""
     primary = instance.backtest.signals.primary
-    if not primary or any(one.role == "prices" for one in named):
+    if not primary or any(one.role == roles.PRICES for one in named):
         return []
     return await graph.list_dataset_ancestors(connection, tenant_id, primary)
 
@@ -145,14 +146,14 @@ def derive_prices(
     sources: Sequence[tuple[str, bool]], upstreams: Sequence[Upstream], violations: list[FieldViolation]
 ) -> list[Upstream]:
     """Return the one dataset from which the primary signal comes; of several, the one that reads nothing."""
-    if not upstreams or any(upstream.role == "prices" for upstream in upstreams):
+    if not upstreams or any(upstream.role == roles.PRICES for upstream in upstreams):
         return []
     candidates = [dataset_id for dataset_id, _ in sources]
     if len(candidates) > 1:
         candidates = [dataset_id for dataset_id, is_root in sources if is_root]
     if len(candidates) == 1:
-        return [Upstream(candidates[0], "dataset", "prices")]
+        return [Upstream(candidates[0], "dataset", roles.PRICES)]
     problem = "several datasets" if candidates else "no dataset"
-    text = f"name the prices: the primary signal comes from {problem}; add an upstream with role `prices`"
+    text = f"name the prices: the primary signal comes from {problem}; add an upstream with role `{roles.PRICES}`"
     violations.append(FieldViolation("instance.upstream_refs", text, "INVALID_SPEC"))
     return []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from optaic.rules.kinds import COMPUTED_FLOWS, FLOWS
+from optaic.rules.roles import OPTIMIZER  # the worker's procedure does not know it yet
 from run_service.domain.errors import flow_not_found, kind_has_no_flow, unsupported_flow
 
 # What a run of each flow is called.
@@ -18,7 +19,6 @@ _RUN_KINDS = {
     "backtest": "backtest",
 }
 RUN_KINDS = tuple(_RUN_KINDS.values())
-_OPTIMIZER = "optimizer"  # the role in a backtest that the worker's procedure does not know yet
 
 
 def run_kind(instance_kind: str, flow_kind: str) -> str:
@@ -38,8 +38,8 @@ def check_computed(flow_kind: str, roles: Collection[str]) -> None:
     Raises:
         UnimplementedError: UNSUPPORTED_FLOW.
     """
-    if flow_kind not in COMPUTED_FLOWS or _OPTIMIZER in roles:
-        raise unsupported_flow(flow_kind, has_optimizer=_OPTIMIZER in roles)
+    if flow_kind not in COMPUTED_FLOWS or OPTIMIZER in roles:
+        raise unsupported_flow(flow_kind, has_optimizer=OPTIMIZER in roles)
 
 
 def choose_flow(instance_id: str, available: Collection[int], wanted: int) -> int:

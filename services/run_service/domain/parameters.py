@@ -6,13 +6,11 @@ import re
 from collections.abc import Collection, Mapping
 from datetime import date
 
+from optaic.rules.run_parameters import END, PARAMETERS, RANGE, START, SWITCHES
 from run_service.domain.errors import invalid_fields
 from servicekit.errors import FieldViolation
 
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_PARAMETERS = {"refresh": ("start", "end", "data_date", "repin_types")}  # by flow kind
-_SWITCHES = ("repin_types",)  # true or false; the others are dates
-_RANGE = ("start", "end")  # those that leave dates out
 
 
 def check_parameters(flow_kind: str, parameters: Mapping[str, object], *, is_full: bool) -> None:
@@ -23,7 +21,7 @@ def check_parameters(flow_kind: str, parameters: Mapping[str, object], *, is_ful
     Raises:
         InvalidArgumentError: INVALID_ARGUMENT, with a violation for each parameter.
     """
-    known = _PARAMETERS.get(flow_kind, ())
+    known = PARAMETERS.get(flow_kind, ())
     violations = []
     dates: dict[str, date] = {}
     for name, value in sorted(parameters.items()):
@@ -32,7 +30,7 @@ def check_parameters(flow_kind: str, parameters: Mapping[str, object], *, is_ful
             text = f"is not a parameter of a {flow_kind} flow; {allowed}; configure the instance instead"
             violations.append(FieldViolation(f"parameters.{name}", text, "INVALID_ARGUMENT"))
             continue
-        if name in _SWITCHES:
+        if name in SWITCHES:
             if text := _check_switch(value, is_full=is_full and not is_partial_range(parameters)):
                 violations.append(FieldViolation(f"parameters.{name}", text, "INVALID_ARGUMENT"))
             continue
@@ -45,9 +43,9 @@ def check_parameters(flow_kind: str, parameters: Mapping[str, object], *, is_ful
                 else "must be a string with a date, YYYY-MM-DD"
             )
             violations.append(FieldViolation(f"parameters.{name}", text, "INVALID_ARGUMENT"))
-    if "start" in dates and "end" in dates and dates["start"] > dates["end"]:
+    if START in dates and END in dates and dates[START] > dates[END]:
         violations.append(
-            FieldViolation("parameters.start", "must not be after parameters.end", "INVALID_ARGUMENT")
+            FieldViolation(f"parameters.{START}", f"must not be after parameters.{END}", "INVALID_ARGUMENT")
         )
     if violations:
         raise invalid_fields(violations)
@@ -76,4 +74,4 @@ def _check_switch(value: object, *, is_full: bool) -> str:
 
 def is_partial_range(parameters: Collection[str]) -> bool:
     """Return whether a run with these parameters leaves dates out."""
-    return any(name in parameters for name in _RANGE)
+    return any(name in parameters for name in RANGE)

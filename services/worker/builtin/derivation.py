@@ -21,6 +21,7 @@ from optaic.plugins import (
 )
 from optaic.plugins.words import say_type
 from optaic.rules.columns import DATE, KEYS, VALUE
+from optaic.rules.roles import INPUT
 from worker.builtin.parameters import read_text
 
 
@@ -43,7 +44,7 @@ class ExpressionPipeline(Pipeline):
         """
         text = read_text(context.config, "expression")
         output = read_text(context.config, "output", VALUE)
-        tables = context.tables("input")
+        tables = context.tables(INPUT)
         context.progress(0.1, "reading inputs")
         try:
             signatures = {name: operator.signature() for name, operator in context.operators.items()}

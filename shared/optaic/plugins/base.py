@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 from optaic.plugins.context import PipelineContext
 from optaic.plugins.errors import CannotRemove
 from optaic.rules.columns import KEYS
+from optaic.rules.kinds import TIMEZONE
 
 if TYPE_CHECKING:
     import polars as pl
@@ -64,7 +65,7 @@ class Store(ABC):
     """
 
     timezone: str = (
-        "UTC"  # the dataset's, set by who made the store: the zone of instants that were kept without one
+        TIMEZONE  # the dataset's, set by who made the store: the zone of instants that were kept without one
     )
 
     def __init__(self, config: Mapping[str, object] | None = None) -> None:

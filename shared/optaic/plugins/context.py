@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from optaic.expression.macros import Macro
 from optaic.plugins.errors import MissingInput
 from optaic.plugins.operator import Operator
+from optaic.rules.kinds import TIMEZONE
 
 if TYPE_CHECKING:
     import polars as pl
@@ -88,7 +89,7 @@ class PipelineContext:
     macros: Mapping[str, Macro] = field(default_factory=dict)  # what expressions may call, by upper-case name
     # Operators that expressions may call besides the language's own, by name.
     operators: Mapping[str, Operator] = field(default_factory=dict)
-    timezone: str = "UTC"  # the dataset's: whose days the instants of a source have that says no zone
+    timezone: str = TIMEZONE  # the dataset's: whose days the instants of a source have that says no zone
     data_date: dt.date | None = None  # the day that the data should reach, where a schedule gives one
     # Fraction 0 to 1 and a short message. It raises to stop the run: let that exception pass.
     progress: Callable[[float, str], None] = field(default=_ignore_progress, repr=False, compare=False)

@@ -30,6 +30,7 @@ ASKED_FOR = "monitoring"
 COMPUTED_FLOWS = ("refresh", "backtest")  # the worker executes these; run-service refuses runs of the others
 DEFAULT_COMPONENTS: Mapping[str, str] = {"store": "delta", "accessor": "simple"}  # where a dataset names none
 MAX_DELETED_SHARE = 0.5  # of a dataset that is created without one
+TIMEZONE = "UTC"  # of a dataset that names none; saying it changes nothing
 
 
 def is_asked_for(instance_kind: str, flow_kind: str) -> bool:

@@ -1,7 +1,6 @@
 """A default or limit of backtests stands in one place: contract, fingerprints and worker agree on it."""
 
 import dataclasses
-import re
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from optaic.instance.v1.spec_pb2 import BacktestConfig, BacktestSpec
 from optaic.plugins import InvalidConfig
 from optaic.rules import backtests
 from optaic.rules.backtests import DEFAULTS, EQUAL_WEIGHT, SLIPPAGE_RATES, limits_of
-from support.contract import comments
+from support.contract import comments, numbers_in, words_in
 from worker.backtest import BacktestSettings
 from worker.backtest.settings import Frequency, Slippage
 
@@ -28,23 +27,18 @@ OTHERS: dict[str, Any] = {
 NUMBERS = ("transaction_costs", "slippage_rate", "top_n", "initial_capital", "primary_weight")
 
 
-def stated(setting: str) -> list[str]:
-    """Return what a setting's comment in the contract says that its absence means."""
-    return re.findall(r"(?:absent|empty) means `?([\w,]+(?:\.\d+)?)", comments()[f"{CONFIG}.{setting}"])
-
-
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(DEFAULTS)])
 def test_the_contract_states_the_default(field: str) -> None:
-    (text,) = stated(field)
-    default = getattr(DEFAULTS, field)
-    assert text == default if isinstance(default, str) else float(text.replace(",", "")) == default
+    comment, default = comments()[f"{CONFIG}.{field}"], getattr(DEFAULTS, field)
+    if isinstance(default, str):
+        assert words_in(comment)[-1] == default  # the other words before it are those that there are
+    else:
+        assert default in numbers_in(comment)
 
 
 def test_the_contract_states_the_slippage_rates() -> None:
-    assert [float(text) for text in stated("slippage_rate")] == [
-        SLIPPAGE_RATES["fixed"],
-        SLIPPAGE_RATES["linear"],
-    ]
+    rates = [SLIPPAGE_RATES["fixed"], SLIPPAGE_RATES["linear"]]
+    assert numbers_in(comments()[f"{CONFIG}.slippage_rate"]) == rates
     assert set(SLIPPAGE_RATES) == set(Slippage)
 
 
@@ -54,7 +48,7 @@ def test_every_setting_of_the_contract_has_a_default() -> None:
 
 
 def test_the_contract_states_the_benchmark() -> None:
-    assert f"empty means `{EQUAL_WEIGHT}`" in comments()["optaic.instance.v1.BacktestSpec.Assets.benchmark"]
+    assert EQUAL_WEIGHT in words_in(comments()["optaic.instance.v1.BacktestSpec.Assets.benchmark"])
     assert BacktestSettings.from_spec({}).benchmark == backtest_settings({})["benchmark"] == EQUAL_WEIGHT
 
 

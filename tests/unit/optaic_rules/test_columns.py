@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from optaic.rules.columns import DATE, ENTITY, KEYS, VALUE, value_column
-from support.contract import ROOT, comments
+from support.contract import ROOT, comments, page, words_in
 
 RULES = Path("shared/optaic/rules/columns.py")
 # Here the word is a format of JSON Schema or the name of a type.
@@ -68,14 +68,15 @@ def test_the_defaults_of_manifests_name_these_columns(manifest: Path) -> None:
 
 
 def test_contract_and_pages_state_these_columns() -> None:
-    comment = comments()["optaic.instance.v1.SignalContract.index_columns"]
-    assert f"empty means `{DATE}`, `{ENTITY}`." in comment
-    assert (
-        f"`column` (what the config calls `output`, else `{VALUE}`)"
-        in (ROOT / "docs/definitions.md").read_text()
-    )
-    assert f"(`{VALUE}`)" in (ROOT / "docs/instances.md").read_text()
-    assert f"`{DATE}`" in (ROOT / "docs/refreshes.md").read_text()
+    assert words_in(comments()["optaic.instance.v1.SignalContract.index_columns"]) == [*KEYS]
+    (row,) = [
+        line
+        for line in (ROOT / "docs/definitions.md").read_text().splitlines()
+        if "| `signal_bounds`" in line
+    ]
+    assert VALUE in words_in(row)
+    assert f"(`{VALUE}`)" in page("instances.md")
+    assert f"`{DATE}`" in page("refreshes.md")
 
 
 @pytest.mark.parametrize(("output", "column"), [("score", "score"), ("", VALUE), (None, VALUE), (3, VALUE)])

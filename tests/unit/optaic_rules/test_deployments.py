@@ -9,7 +9,7 @@ from prefect import Flow
 
 from instance_service.config import Settings as InstanceSettings
 from optaic.rules import deployments
-from support.contract import ROOT
+from support.contract import ROOT, page
 from worker import flow, ticket
 from worker.config import Settings as WorkerSettings
 
@@ -55,7 +55,7 @@ def test_programs_have_one_work_pool_unless_they_are_told_another(
 
 
 def test_the_pages_state_the_tag_of_an_installation() -> None:
-    assert f"`{deployments.installation_tag('<id>')}`" in (ROOT / "docs/instances.md").read_text()
+    assert f"`{deployments.installation_tag('<id>')}`" in page("instances.md")
 
 
 def test_no_program_spells_tags_of_its_own() -> None:

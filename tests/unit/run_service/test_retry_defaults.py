@@ -11,8 +11,8 @@ POLICY = "optaic.instance.v1.RetryPolicy"
 
 
 def test_the_contract_states_the_delays() -> None:
-    assert comments()[f"{POLICY}.delay"].endswith("Absent: 30 seconds.")
-    assert comments()[f"{POLICY}.max_delay"].endswith("Absent: one hour.")
+    assert "30 seconds" in comments()[f"{POLICY}.delay"]
+    assert "one hour" in comments()[f"{POLICY}.max_delay"]
     assert (timedelta(seconds=30), timedelta(hours=1)) == (DEFAULT_DELAY, DEFAULT_MAX_DELAY)
 
 

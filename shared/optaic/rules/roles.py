@@ -1,0 +1,17 @@
+"""The roles in which one instance reads another, as far as programs give them a meaning."""
+
+from __future__ import annotations
+
+INPUT = "input"  # of what a derivation or an experiment reads
+SIGNAL, SECONDARY_SIGNAL, PRICES, OPTIMIZER = (
+    "signal",
+    "secondary_signal",
+    "prices",
+    "optimizer",
+)  # of a backtest
+FEATURES, TARGET = "features", "target"  # of a model
+COVARIANCE = "covariance"  # of a portfolio optimizer, which reads signals too
+TRAINED, MONITORED = (
+    "model",
+    "monitored",
+)  # an instance's own flow, as its inference and its monitoring read it
