@@ -9,18 +9,14 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from instance_service.store.tables import instances
+
 _NEXT_TENANT = sa.text("""
     select min(tenant_id) from (
         (select tenant_id from tenants where tenant_id > :after order by tenant_id limit 1)
         union all
         (select tenant_id from reconciliations where tenant_id > :after order by tenant_id limit 1)
     ) as found
-""")
-# Of components nothing is published: they are told with what they make up.
-_LIST_PAGE = sa.text("""
-    select cast(instance_id as text), revision, update_time, kind, state from instances
-    where tenant_id = :tenant_id and instance_id > cast(:after as uuid) and owner_instance_id is null
-    order by instance_id limit :limit
 """)
 _LIST_OLD_OUTPUTS = sa.text("""
     select cast(i.instance_id as text)
@@ -48,8 +44,17 @@ async def next_tenant(connection: AsyncConnection, after: str) -> str | None:
 
 async def list_page(connection: AsyncConnection, tenant_id: str, after: str, limit: int) -> list[Entry]:
     """Return the instances after an id that are no components, in the order of ids."""
-    parameters = {"tenant_id": tenant_id, "after": after, "limit": limit}
-    return [Entry(*row) for row in await connection.execute(_LIST_PAGE, parameters)]
+    columns = instances.c
+    statement = (
+        sa.select(columns.instance_id, columns.revision, columns.update_time, columns.kind, columns.state)
+        # Nothing is published about components: their instance tells of them.
+        .where(
+            columns.tenant_id == tenant_id, columns.instance_id > after, columns.owner_instance_id.is_(None)
+        )
+        .order_by(columns.instance_id)
+        .limit(limit)
+    )
+    return [Entry(*row) for row in await connection.execute(statement)]
 
 
 async def list_old_outputs(

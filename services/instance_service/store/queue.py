@@ -9,6 +9,8 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from instance_service.store.tables import reconciliations
+
 _ENQUEUE = sa.text("""
     with known as (insert into tenants (tenant_id) values (:tenant_id) on conflict do nothing)
     insert into reconciliations (tenant_id, instance_id, due_time, attempts)
@@ -48,11 +50,6 @@ _DELETE = sa.text("""
     delete from reconciliations
     where tenant_id = :tenant_id and instance_id = any(cast(:instance_ids as uuid[]))
 """)
-_UNSETTLED = sa.text("""
-    select 1 from reconciliations
-    where tenant_id = :tenant_id and instance_id = cast(:instance_id as uuid) and due_time is not null
-""")
-_COUNT_UNSETTLED = sa.text("select count(*) from reconciliations where due_time is not null")
 _LIST = sa.text("""
     select tenant_id, cast(instance_id as text), due_time is null as is_settled from reconciliations
     where (tenant_id, instance_id) > (:tenant_id, cast(:instance_id as uuid))
@@ -110,13 +107,18 @@ async def delete(connection: AsyncConnection, tenant_id: str, instance_ids: Sequ
 
 async def is_settled(connection: AsyncConnection, tenant_id: str, instance_id: str) -> bool:
     """Return whether nothing is left to do for an instance; on either login."""
-    parameters = {"tenant_id": tenant_id, "instance_id": instance_id}
-    return (await connection.execute(_UNSETTLED, parameters)).first() is None
+    statement = sa.select(sa.literal(1)).where(
+        reconciliations.c.tenant_id == tenant_id,
+        reconciliations.c.instance_id == instance_id,
+        reconciliations.c.due_time.is_not(None),
+    )
+    return (await connection.execute(statement)).first() is None
 
 
 async def count_unsettled(connection: AsyncConnection) -> int:
     """Return for how many instances something is left to do."""
-    return int((await connection.execute(_COUNT_UNSETTLED)).scalar_one())
+    statement = sa.select(sa.func.count()).where(reconciliations.c.due_time.is_not(None))
+    return int((await connection.execute(statement)).scalar_one())
 
 
 async def list_after(
