@@ -27,7 +27,7 @@ def build_consumers(deps: Dependencies, broker: Broker) -> list[Consumer]:
         cleared = [
             received.message.instance_id for received in batch if isinstance(received.message, LineageCleared)
         ]
-        await remove_finalizer(connection, deps, tenant_id, cleared, "lineage")
+        await remove_finalizer(deps, connection, tenant_id, cleared, "lineage")
 
     async def apply_run_events(connection: Connection, tenant_id: str, batch: Sequence[Received]) -> None:
         """Keep what the newest outputs hold."""

@@ -115,7 +115,7 @@ class InstanceServicer(InstanceServiceServicer):
         return self._shown(await projects.update_project(self._deps, current().tenant_id, request))
 
     async def DeleteProject(self, request: instance_api.DeleteProjectRequest, _context: Any) -> Project:
-        return self._shown(await projects.delete_project(self._deps, request, current()))
+        return self._shown(await projects.delete_project(self._deps, current(), request))
 
     async def PreviewDeletion(
         self, request: instance_api.PreviewDeletionRequest, _context: Any
@@ -123,7 +123,7 @@ class InstanceServicer(InstanceServiceServicer):
         return await deletion_plans.preview_deletion(self._deps, current().tenant_id, request)
 
     async def CreateInstance(self, request: instance_api.CreateInstanceRequest, _context: Any) -> Instance:
-        return self._shown(await instances.create_instance(self._deps, request, current()))
+        return self._shown(await instances.create_instance(self._deps, current(), request))
 
     async def GetInstance(self, request: instance_api.GetInstanceRequest, _context: Any) -> Instance:
         return self._shown(await catalogue.get_instance(self._deps, current().tenant_id, request))
@@ -139,21 +139,21 @@ class InstanceServicer(InstanceServiceServicer):
         return self._shown(await catalogue.list_instances(self._deps, current().tenant_id, request))
 
     async def UpdateInstance(self, request: instance_api.UpdateInstanceRequest, _context: Any) -> Instance:
-        return self._shown(await instances.update_instance(self._deps, request, current()))
+        return self._shown(await instances.update_instance(self._deps, current(), request))
 
     async def DeleteInstance(self, request: instance_api.DeleteInstanceRequest, _context: Any) -> Instance:
-        return self._shown(await deletion.delete_instance(self._deps, request, current()))
+        return self._shown(await deletion.delete_instance(self._deps, current(), request))
 
     async def RehearseChanges(
         self, request: instance_api.RehearseChangesRequest, _context: Any
     ) -> instance_api.RehearseChangesResponse:
-        return await rehearsal.rehearse_changes(self._deps, request, current())
+        return await rehearsal.rehearse_changes(self._deps, current(), request)
 
     async def PauseInstance(self, request: instance_api.PauseInstanceRequest, _context: Any) -> Instance:
-        return self._shown(await lifecycle.pause_instance(self._deps, request, current()))
+        return self._shown(await lifecycle.pause_instance(self._deps, current(), request))
 
     async def ResumeInstance(self, request: instance_api.ResumeInstanceRequest, _context: Any) -> Instance:
-        return self._shown(await lifecycle.resume_instance(self._deps, request, current()))
+        return self._shown(await lifecycle.resume_instance(self._deps, current(), request))
 
     async def ListInstanceRevisions(
         self, request: instance_api.ListInstanceRevisionsRequest, _context: Any
@@ -166,13 +166,13 @@ class InstanceServicer(InstanceServiceServicer):
         return self._shown(await catalogue.diff_revisions(self._deps, current().tenant_id, request))
 
     async def PromoteDataset(self, request: instance_api.PromoteDatasetRequest, _context: Any) -> Instance:
-        return self._shown(await promote_dataset(self._deps, self._run_events, request, current()))
+        return self._shown(await promote_dataset(self._deps, current(), request, self._run_events))
 
     async def PromoteModelVersion(
         self, request: instance_api.PromoteModelVersionRequest, _context: Any
     ) -> Instance:
         return self._shown(
-            await promotion.promote_model_version(self._deps, self._experiments, request, current())
+            await promotion.promote_model_version(self._deps, current(), request, self._experiments)
         )
 
     async def ListModelPromotions(

@@ -77,7 +77,7 @@ def build_consumers(deps: Dependencies, broker: Broker, live: LiveStatuses) -> l
     def consumer(
         name: str, stream: str, subjects: Sequence[str], fact_of: Callable[[Received], Fact]
     ) -> Consumer:
-        facts = FactConsumer(fact_of, live, deps)
+        facts = FactConsumer(deps, fact_of, live)
         return Consumer(
             deps.database,
             broker,
@@ -110,13 +110,13 @@ class FactConsumer:
 
     def __init__(
         self,
+        deps: Dependencies,
         fact_of: Callable[[Received], Fact],
         live: LiveStatuses,
-        deps: Dependencies,
     ) -> None:
+        self._deps = deps
         self._fact_of = fact_of
         self._live = live
-        self._deps = deps
         self._pending: tuple[str, list[status_pb2.InstanceStatus]] = ("", [])
 
     async def apply(self, connection: Connection, tenant_id: str, batch: Sequence[Received]) -> None:

@@ -19,6 +19,9 @@ SCATTERED = {"instance_service"}  # its refusals still stand where they are rais
 KINDS_OF_ERRORS = {kind.__name__ for kind in errors.DomainError.__subclasses__()} | {"DomainError"}
 ROOT = Path(__file__).parents[2] / "services"
 
+# What comes first, in this order; a request follows it. A function that has none of the first three is free.
+FIRST = ("deps", "connection", "context", "tenant_id")
+
 
 def load(service: str, module: str) -> ModuleType:
     return importlib.import_module(f"{service}.{module}")
@@ -109,6 +112,48 @@ def _errors_made(path: Path) -> Iterator[int]:
             name = each.attr if isinstance(each, ast.Attribute) else getattr(each, "id", "")
             if name in KINDS_OF_ERRORS:
                 yield each.lineno
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_arguments_come_in_one_order(service: str) -> None:
+    found = [
+        (f"{path.name}:{function.lineno} {function.name}", [each.arg for each in function.args.args])
+        for path, function in _functions(service)
+    ]
+    assert any("deps" in names for _, names in found)
+    assert {where: names for where, names in found if names != _in_order(names)} == {}
+
+
+def test_another_order_of_arguments_is_noticed() -> None:
+    assert _in_order(["self", "request", "deps"]) == ["self", "deps", "request"]
+    assert _in_order(["connection", "deps", "tenant_id", "plan"]) == [
+        "deps",
+        "connection",
+        "tenant_id",
+        "plan",
+    ]
+    assert _in_order(["deps", "port", "context", "request"]) == ["deps", "context", "request", "port"]
+    assert _in_order(["system", "tenant_id"]) == ["system", "tenant_id"]
+
+
+def _functions(service: str) -> Iterator[tuple[Path, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """Yield the functions of a service, those of its store and its migrations apart."""
+    folder = Path(str(load(service, "app").__file__)).parent
+    for path in sorted(folder.rglob("*.py")):
+        if not {"store", "migrations"} & {*path.relative_to(folder).with_suffix("").parts}:
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                    yield path, node
+
+
+def _in_order(names: list[str]) -> list[str]:
+    """Return the names of a function's arguments as they have to come."""
+    if not {"deps", "connection", "context"} & {*names}:
+        return names
+    own = [name for name in names if name == "self"]
+    first = [name for name in FIRST if name in names]
+    request = ["request"] if "context" in first and "request" in names else []
+    return [*own, *first, *request, *(name for name in names if name not in {*own, *first, *request})]
 
 
 def _dependencies(service: str) -> type:

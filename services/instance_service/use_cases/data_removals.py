@@ -35,7 +35,7 @@ _log = structlog.get_logger(__name__)
 
 
 async def remember_data(
-    connection: Connection, deps: Dependencies, tenant_id: str, gone: Sequence[Instance]
+    deps: Dependencies, connection: Connection, tenant_id: str, gone: Sequence[Instance]
 ) -> None:
     """Write down whose data is to be removed, in the transaction in which the instances go."""
     ids = [instance.instance_id for instance in gone]

@@ -42,7 +42,7 @@ _FLOW = "refresh"
 
 
 async def promote_dataset(
-    deps: Dependencies, run_events: ReadTokens, request: PromoteDatasetRequest, context: RequestContext
+    deps: Dependencies, context: RequestContext, request: PromoteDatasetRequest, run_events: ReadTokens
 ) -> Instance:
     """Add a contract that the newest output keeps as it stands.
 
@@ -64,12 +64,12 @@ async def promote_dataset(
         check_etag(current, request.etag)
         check_not_deleting(current)
         output = await _get_output(connection, tenant_id, current)
-        draft = await draft_instance(connection, deps, tenant_id, _as_signal(current, request), current)
+        draft = await draft_instance(deps, connection, tenant_id, _as_signal(current, request), current)
         refused = await _list_refusing(connection, tenant_id, current.instance_id)
         _refuse(current, _breaches(output, draft), refused)
         _verify(current, draft, output)
         change = Change(current, draft, request.reason)
-        await write_changes(connection, deps, tenant_id, context.actor, [change])
+        await write_changes(deps, connection, tenant_id, context.actor, [change])
         return draft.instance
 
     return await mutate(deps, tenant_id, request, Instance, promote)

@@ -29,7 +29,7 @@ _DEPENDANTS = "dependants"  # the finalizer that the last dependant takes off
 
 
 async def delete_instance(
-    deps: Dependencies, request: DeleteInstanceRequest, context: RequestContext
+    deps: Dependencies, context: RequestContext, request: DeleteInstanceRequest
 ) -> Instance:
     """Start the deletion, or return the one under way.
 
@@ -42,7 +42,7 @@ async def delete_instance(
     async def delete(connection: Connection) -> Instance:
         tenant_id = context.tenant_id
         plan = await plan_instance(connection, tenant_id, request)
-        await condemn(connection, deps, context, plan, request.reason)
+        await condemn(deps, connection, context, plan, request.reason)
         snapshot = await store.get_snapshot(connection, tenant_id, request.instance_id.lower())
         assert snapshot is not None
         return Instance.FromString(snapshot)
@@ -51,7 +51,7 @@ async def delete_instance(
 
 
 async def condemn(
-    connection: Connection, deps: Dependencies, context: RequestContext, plan: Plan, reason: str
+    deps: Dependencies, connection: Connection, context: RequestContext, plan: Plan, reason: str
 ) -> None:
     """Make a revision in the state DELETING of everything in a plan; under the tenant's lock, as the plan itself."""
     if not plan.doomed:
@@ -87,8 +87,8 @@ def _say(deps: Dependencies, instance: Instance, finalizers: Sequence[str]) -> N
 
 
 async def remove_finalizer(
-    connection: Connection,
     deps: Dependencies,
+    connection: Connection,
     tenant_id: str,
     instance_ids: Sequence[str],
     finalizer: str,
@@ -110,17 +110,17 @@ async def remove_finalizer(
             connection, tenant_id, {one.instance_id: one.SerializeToString() for one, _ in waiting}
         )
         ids = [instance.instance_id for instance in gone]
-        instance_ids, finalizer = await _bury(connection, deps, tenant_id, gone, ids), _DEPENDANTS
+        instance_ids, finalizer = await _bury(deps, connection, tenant_id, gone, ids), _DEPENDANTS
 
 
 async def _bury(
-    connection: Connection, deps: Dependencies, tenant_id: str, gone: Sequence[Instance], ids: list[str]
+    deps: Dependencies, connection: Connection, tenant_id: str, gone: Sequence[Instance], ids: list[str]
 ) -> list[str]:
     """Remove instances; return those that waited for them and now wait for no reader any more."""
     if not gone:
         return []
     freed = await graph.list_freed(connection, tenant_id, ids)
-    await remember_data(connection, deps, tenant_id, gone)
+    await remember_data(deps, connection, tenant_id, gone)
     await store.delete_instances(connection, tenant_id, ids)
     await projects.delete_emptied(connection, tenant_id, {instance.project_id for instance in gone})
     await queue.delete(connection, tenant_id, ids)

@@ -137,8 +137,8 @@ def check_kind(instance: Instance) -> str:
 
 
 async def draft_instance(
-    connection: Connection,
     deps: Dependencies,
+    connection: Connection,
     tenant_id: str,
     given: Instance,
     current: Instance | None = None,

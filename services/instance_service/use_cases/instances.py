@@ -61,7 +61,7 @@ _OUTPUT_ONLY = (
 
 
 async def create_instance(
-    deps: Dependencies, request: CreateInstanceRequest, context: RequestContext
+    deps: Dependencies, context: RequestContext, request: CreateInstanceRequest
 ) -> Instance:
     """Store the desired state, then wait for ACTIVE: who does not say how long, a little.
 
@@ -83,7 +83,7 @@ async def create_instance(
                 type=CONDITION, reason="Pending", message="the deployments are being made", since_time=now
             )
         )
-        draft = await draft_instance(connection, deps, tenant_id, given)
+        draft = await draft_instance(deps, connection, tenant_id, given)
         instance = draft.instance
         await check_name(connection, tenant_id, instance)
         for item in (instance, *draft.components):
@@ -99,7 +99,7 @@ async def create_instance(
 
 
 async def update_instance(
-    deps: Dependencies, request: UpdateInstanceRequest, context: RequestContext
+    deps: Dependencies, context: RequestContext, request: UpdateInstanceRequest
 ) -> Instance:
     """Change the fields of the mask; what changes nothing makes no revision.
 
@@ -118,11 +118,11 @@ async def update_instance(
         check_not_deleting(current)
         desired = apply_mask(current, request.instance, request.update_mask.paths)
         restore_credentials(desired, current)
-        draft = await draft_instance(connection, deps, tenant_id, desired, current)
+        draft = await draft_instance(deps, connection, tenant_id, desired, current)
         if is_same(draft.instance, current):
             return current
         change = Change(current, draft, request.reason)
-        await write_changes(connection, deps, tenant_id, context.actor, [change])
+        await write_changes(deps, connection, tenant_id, context.actor, [change])
         if draft.instance.name != current.name:
             await rename_in_readers(connection, tenant_id, draft.instance, current.name)
         return draft.instance

@@ -33,7 +33,7 @@ Request = PauseInstanceRequest | ResumeInstanceRequest
 
 
 async def pause_instance(
-    deps: Dependencies, request: PauseInstanceRequest, context: RequestContext
+    deps: Dependencies, context: RequestContext, request: PauseInstanceRequest
 ) -> Instance:
     """ACTIVE | PROVISIONING | DEGRADED -> PAUSED; pausing again changes nothing.
 
@@ -46,13 +46,13 @@ async def pause_instance(
     async def pause(connection: Connection, instance: Instance) -> None:
         check_not_deleting(instance)
         if instance.state != INSTANCE_STATE_PAUSED:
-            await _move(connection, deps, request, context, instance, INSTANCE_STATE_PAUSED)
+            await _move(deps, connection, context, request, instance, INSTANCE_STATE_PAUSED)
 
-    return await _once(deps, request, context, pause)
+    return await _once(deps, context, request, pause)
 
 
 async def resume_instance(
-    deps: Dependencies, request: ResumeInstanceRequest, context: RequestContext
+    deps: Dependencies, context: RequestContext, request: ResumeInstanceRequest
 ) -> Instance:
     """PAUSED -> PROVISIONING, then ACTIVE by the reconciler; resuming what runs changes nothing.
 
@@ -65,15 +65,15 @@ async def resume_instance(
     async def resume(connection: Connection, instance: Instance) -> None:
         check_not_deleting(instance)
         if instance.state == INSTANCE_STATE_PAUSED:
-            await _move(connection, deps, request, context, instance, INSTANCE_STATE_PROVISIONING)
+            await _move(deps, connection, context, request, instance, INSTANCE_STATE_PROVISIONING)
 
-    return await _once(deps, request, context, resume)
+    return await _once(deps, context, request, resume)
 
 
 async def _once(
     deps: Dependencies,
-    request: Request,
     context: RequestContext,
+    request: Request,
     change: Callable[[Connection, Instance], Any],
 ) -> Instance:
     """Run `change` on the locked instance, in place, unless the request was answered before."""
@@ -91,10 +91,10 @@ async def _once(
 
 
 async def _move(
-    connection: Connection,
     deps: Dependencies,
-    request: Request,
+    connection: Connection,
     context: RequestContext,
+    request: Request,
     instance: Instance,
     state: Any,
 ) -> None:
@@ -138,4 +138,4 @@ async def finish(
 ) -> None:
     """One outside system holds nothing any more for instances that are being deleted; its condition goes."""
     async with deps.database.transaction(tenant_id) as connection:
-        await remove_finalizer(connection, deps, tenant_id, instance_ids, finalizer, condition)
+        await remove_finalizer(deps, connection, tenant_id, instance_ids, finalizer, condition)

@@ -128,14 +128,14 @@ async def update_project(deps: Dependencies, tenant_id: str, request: UpdateProj
         _check(project)
         if await store.is_name_taken(connection, tenant_id, project.name, project.project_id):
             raise _name_taken(project.name)
-        await _write(connection, deps, tenant_id, project)
+        await _write(deps, connection, tenant_id, project)
         return project
 
     return await mutate(deps, tenant_id, request, Project, update)
 
 
 async def delete_project(
-    deps: Dependencies, request: DeleteProjectRequest, context: RequestContext
+    deps: Dependencies, context: RequestContext, request: DeleteProjectRequest
 ) -> Project:
     """Start the deletion, or return the one under way; an empty project is gone at once.
 
@@ -151,16 +151,16 @@ async def delete_project(
         plan = await plan_project(connection, tenant_id, request, project)
         if plan.is_under_way:
             return project
-        await condemn(connection, deps, context, plan, request.reason)
+        await condemn(deps, connection, context, plan, request.reason)
         project.state = PROJECT_STATE_DELETING
-        await _write(connection, deps, tenant_id, project)
+        await _write(deps, connection, tenant_id, project)
         await store.delete_emptied(connection, tenant_id, [project.project_id])
         return project
 
     return await mutate(deps, tenant_id, request, Project, delete)
 
 
-async def _write(connection: Connection, deps: Dependencies, tenant_id: str, project: Project) -> None:
+async def _write(deps: Dependencies, connection: Connection, tenant_id: str, project: Project) -> None:
     """Store a project as its next revision."""
     project.revision += 1
     project.etag = etag_of(project.revision)

@@ -45,9 +45,9 @@ _METHOD = "PromoteModelVersion"
 
 async def promote_model_version(
     deps: Dependencies,
-    experiments: Experiments,
-    request: PromoteModelVersionRequest,
     context: RequestContext,
+    request: PromoteModelVersionRequest,
+    experiments: Experiments,
 ) -> Instance:
     """Make a version the champion, then wait a little until the registry says so too.
 
@@ -69,14 +69,14 @@ async def promote_model_version(
     _check(current, request)
     promotion = await _look_up(experiments, tenant_id, current, request.model_version)
     promotion.author, promotion.reason = context.actor, request.reason
-    instance = await _decide(deps, request, context, promotion)
+    instance = await _decide(deps, context, request, promotion)
     return instance if request.validate_only else await _when_settled(deps, context, instance)
 
 
 async def _decide(
     deps: Dependencies,
-    request: PromoteModelVersionRequest,
     context: RequestContext,
+    request: PromoteModelVersionRequest,
     promotion: ModelPromotion,
 ) -> Instance:
     """Write the decision; what is the champion already makes none."""
@@ -91,10 +91,10 @@ async def _decide(
             promotion.create_time.CopyFrom(timestamp(deps.clock.now()))
             desired.model.champion.CopyFrom(promotion)
             desired.model.mlflow_registered_model_name = counterpart_name(tenant_id, current.instance_id)
-            draft = await draft_instance(connection, deps, tenant_id, desired, current)
+            draft = await draft_instance(deps, connection, tenant_id, desired, current)
             desired = draft.instance
             change = Change(current, draft, request.reason)
-            await write_changes(connection, deps, tenant_id, context.actor, [change])
+            await write_changes(deps, connection, tenant_id, context.actor, [change])
             await promotions.insert_promotion(
                 connection, tenant_id, desired.instance_id, desired.revision, promotion.SerializeToString()
             )

@@ -41,7 +41,7 @@ class _TakenBackError(Exception):
 
 
 async def rehearse_changes(
-    deps: Dependencies, request: RehearseChangesRequest, context: RequestContext
+    deps: Dependencies, context: RequestContext, request: RehearseChangesRequest
 ) -> RehearseChangesResponse:
     """Judge every change, or, where that is allowed, as many as there is time for; and keep none.
 
@@ -55,7 +55,7 @@ async def rehearse_changes(
             try:
                 async with asyncio.timeout(_LONGEST_SECONDS):
                     for change in request.changes:
-                        answer.verdicts.append(await _judge(deps, connection, change, context))
+                        answer.verdicts.append(await _judge(deps, connection, context, change))
             except TimeoutError:
                 judged, given = len(answer.verdicts), len(request.changes)
                 if not (request.allow_partial and judged):
@@ -74,13 +74,13 @@ def _too_long(judged: int, given: int) -> InvalidArgumentError:
 
 
 async def _judge(
-    deps: Dependencies, connection: Connection, change: Change, context: RequestContext
+    deps: Dependencies, connection: Connection, context: RequestContext, change: Change
 ) -> ChangeVerdict:
     inner = replace(deps, rehearsal=connection)
     try:
-        made = await _make(inner, change, context)
+        made = await _make(inner, context, change)
     except DomainError as error:
-        await _stand_in(inner, change, context)
+        await _stand_in(inner, context, change)
         return _refused(error)
     except ConstraintError:
         if not change.assumed_id:
@@ -89,7 +89,7 @@ async def _judge(
     return ChangeVerdict(conditions=made.conditions if isinstance(made, Instance) else ())
 
 
-async def _make(deps: Dependencies, change: Change, context: RequestContext) -> Any:
+async def _make(deps: Dependencies, context: RequestContext, change: Change) -> Any:
     """Make one change as its call would.
 
     Raises:
@@ -113,9 +113,9 @@ async def _make(deps: Dependencies, change: Change, context: RequestContext) -> 
         "activate_definition_version": lambda: activate_version(deps, tenant_id, request),
         "deprecate_definition_version": lambda: deprecate_version(deps, tenant_id, request),
         "retire_definition_version": lambda: retire_version(deps, tenant_id, request),
-        "create_instance": lambda: create_instance(assuming(), _as_trial(request), context),
-        "update_instance": lambda: update_instance(deps, request, context),
-        "delete_instance": lambda: delete_instance(deps, request, context),
+        "create_instance": lambda: create_instance(assuming(), context, _as_trial(request)),
+        "update_instance": lambda: update_instance(deps, context, request),
+        "delete_instance": lambda: delete_instance(deps, context, request),
     }
     return await calls[kind]()
 
@@ -127,7 +127,7 @@ def _invalid(field: str, text: str) -> InvalidArgumentError:
     )
 
 
-async def _stand_in(deps: Dependencies, change: Change, context: RequestContext) -> None:
+async def _stand_in(deps: Dependencies, context: RequestContext, change: Change) -> None:
     """Make what others refer to in spite of its mistakes, as far as that goes: they are judged for their own."""
     again = Change()
     again.CopyFrom(change)
@@ -140,7 +140,7 @@ async def _stand_in(deps: Dependencies, change: Change, context: RequestContext)
     else:
         again.create_instance.instance.name = f"i{change.assumed_id}"
     try:
-        await _make(replace(deps, is_lenient=True), again, context)
+        await _make(replace(deps, is_lenient=True), context, again)
     except Exception as error:  # noqa: BLE001 - nothing can stand in for what is too wrong: who refers to it misses it
         _log.debug("no stand-in", problem=repr(error))
 

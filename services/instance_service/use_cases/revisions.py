@@ -41,7 +41,7 @@ class Change:
 
 
 async def write_changes(
-    connection: Connection, deps: Dependencies, tenant_id: str, author: str, changes: Sequence[Change]
+    deps: Dependencies, connection: Connection, tenant_id: str, author: str, changes: Sequence[Change]
 ) -> None:
     """Write new revisions, with those components that differ; under the tenant's lock.
 
@@ -119,7 +119,7 @@ async def follow_newest(
         current = map(Instance.FromString, await store.lock_instances(connection, tenant_id, sorted(due)))
         live = [instance for instance in current if instance.state != INSTANCE_STATE_DELETING]
         drafts = await _newest_drafts(
-            connection, deps, tenant_id, [one for one in live if one.instance_id in lagging]
+            deps, connection, tenant_id, [one for one in live if one.instance_id in lagging]
         )
         changes: list[Change] = []
         said: dict[str, Instance] = {}
@@ -135,12 +135,12 @@ async def follow_newest(
                 said[instance.instance_id] = result
         snapshots = {key: instance.SerializeToString() for key, instance in said.items()}
         await store.update_snapshots(connection, tenant_id, snapshots)
-        await write_changes(connection, deps, tenant_id, SELF, changes)
+        await write_changes(deps, connection, tenant_id, SELF, changes)
     return said | {change.current.instance_id: change.draft.instance for change in changes}
 
 
 async def _newest_drafts(
-    connection: Connection, deps: Dependencies, tenant_id: str, instances: Sequence[Instance]
+    deps: Dependencies, connection: Connection, tenant_id: str, instances: Sequence[Instance]
 ) -> dict[str, Draft | DomainError]:
     """Return by id what each would be with the newest versions, or why it cannot."""
 

@@ -156,7 +156,7 @@ async def test_no_bad_config_of_any_kind_gets_in(postgres_server: Postgres, nats
             began = time.monotonic()
             for config, wrong in _bad_configs(seed):
                 with context.bind(caller), pytest.raises(InvalidArgumentError) as refused:
-                    await create_instance(service.app.deps, _instance(project_id, kind, config), caller)
+                    await create_instance(service.app.deps, caller, _instance(project_id, kind, config))
                 # A model, for one, also lacks its upstreams here; that is not the config's fault.
                 violations = [
                     item for item in refused.value.field_violations if item.field.startswith(f"{path}.config")

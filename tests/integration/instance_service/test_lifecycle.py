@@ -240,7 +240,7 @@ async def test_finalizers_and_verdicts_on_many_get_along(service: RunningInstanc
             # As the planner may decide at any time.
             await connection.execute(sa.text("set local enable_indexscan = off"))
             await connection.execute(sa.text("set local enable_bitmapscan = off"))
-            await remove_finalizer(connection, environment, TENANT, ids, "nothing")
+            await remove_finalizer(environment, connection, TENANT, ids, "nothing")
 
     await _goes_on_beside_a_verdict(service, ids[0], ids[1], finish())
 

@@ -257,10 +257,10 @@ async def test_as_many_as_there_is_time_for_are_judged_where_that_is_enough(
 ) -> None:
     judge = rehearsal._judge
 
-    async def tell(environment: Any, connection: Any, change: Change, context: Any) -> ChangeVerdict:
+    async def tell(environment: Any, connection: Any, context: Any, change: Change) -> ChangeVerdict:
         if change.create_project.project.name == "slow":
             raise TimeoutError
-        return await judge(environment, connection, change, context)
+        return await judge(environment, connection, context, change)
 
     monkeypatch.setattr(rehearsal, "_judge", tell)
     changes = [Change() for _ in range(4)]

@@ -55,7 +55,7 @@ async def wake_users(connection: Connection, tenant_id: str, version: Definition
 
 
 async def report(
-    connection: Connection, deps: Dependencies, tenant_id: str, version: DefinitionVersion
+    deps: Dependencies, connection: Connection, tenant_id: str, version: DefinitionVersion
 ) -> PublicationReport:
     """Return what a version changes, against the newest active one before it, and who would follow it."""
     rank = precedence(version.version)
@@ -67,7 +67,7 @@ async def report(
         connection, tenant_id, version.definition_id, rank
     ):
         rows = await users.list_tracking(connection, tenant_id, version.definition_id, MOST_LISTED)
-    check = await _trial(connection, deps, tenant_id, version, rows)
+    check = await _trial(deps, connection, tenant_id, version, rows)
     # A thousand instances against a large schema take a while: the loop has other callers.
     return await asyncio.to_thread(_report, previous, version, rows, check)
 
@@ -117,8 +117,8 @@ def _fitting(items: Sequence[_Item]) -> Sequence[_Item]:
 
 
 async def _trial(
-    connection: Connection,
     deps: Dependencies,
+    connection: Connection,
     tenant_id: str,
     version: DefinitionVersion,
     rows: Sequence[Row],

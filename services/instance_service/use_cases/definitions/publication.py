@@ -61,21 +61,21 @@ async def publish_definition(
     given = _complete(request)
 
     async def publish(connection: Connection) -> DefinitionVersion:
-        version = await _publish(connection, deps, tenant_id, request, given)
+        version = await _publish(deps, connection, tenant_id, request, given)
         if is_reported and not request.validate_only:
-            version.publication_report.CopyFrom(await report(connection, deps, tenant_id, version))
+            version.publication_report.CopyFrom(await report(deps, connection, tenant_id, version))
         return version
 
     version = await mutate(deps, tenant_id, request, DefinitionVersion, publish)
     if request.validate_only:  # nothing was written, so nobody need wait until it is judged
         async with deps.database.read(tenant_id) as connection:
-            version.publication_report.CopyFrom(await report(connection, deps, tenant_id, version))
+            version.publication_report.CopyFrom(await report(deps, connection, tenant_id, version))
     return version
 
 
 async def _publish(
-    connection: Connection,
     deps: Dependencies,
+    connection: Connection,
     tenant_id: str,
     request: PublishDefinitionRequest,
     version: DefinitionVersion,
