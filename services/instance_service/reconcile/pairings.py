@@ -15,9 +15,9 @@ from instance_service.ports import (
     MonitoringProject,
     Projects,
 )
+from instance_service.resources.conversion import dataset_of
+from instance_service.resources.instances.schedules import deployments_of
 from instance_service.use_cases.pairing import pairings_of
-from instance_service.use_cases.schedules import deployments_of
-from instance_service.use_cases.shapes import dataset_of
 from optaic.instance.v1.instance_pb2 import Instance
 
 

@@ -12,11 +12,11 @@ import structlog
 from instance_service.domain.flows import scheduled_flow
 from instance_service.domain.schedules import Timing, comes_within, is_possible
 from instance_service.ports import Deployments, OutsideUnavailableError
+from instance_service.resources.instances.conditions import SCHEDULE_PLANNED
+from instance_service.resources.instances.schedules import timings_of
 from instance_service.use_cases import pairing
-from instance_service.use_cases.conditions import SCHEDULE_PLANNED
 from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.pairing import Verdict
-from instance_service.use_cases.schedules import timings_of
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_ACTIVE, Instance, InstanceKind
 from optaic.rules.deployments import deployment_name
 from servicekit.enums import enum_word

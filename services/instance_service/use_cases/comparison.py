@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Sequence
 
 from instance_service.events import SELF
+from instance_service.resources.conversion import timestamp
 from instance_service.store import comparison as store
 from instance_service.store import instances
 from instance_service.use_cases.dependencies import Dependencies
-from instance_service.use_cases.shapes import timestamp
 from optaic.common.v1.flow_pb2 import FLOW_KIND_REFRESH
 from optaic.instance.v1.instance_comparison_pb2 import InstanceEntry, InstancePage
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance, InstanceKind

@@ -9,10 +9,10 @@ from typing import Any
 import structlog
 
 from instance_service.domain.data_removal import deleted_until, remove_time, retry_delay
+from instance_service.resources.conversion import timestamp
 from instance_service.store import data_removals as store
 from instance_service.store.tables import Connection
 from instance_service.use_cases.dependencies import Dependencies
-from instance_service.use_cases.shapes import timestamp
 from optaic.instance.v1.data_removal_service_pb2 import (
     ClaimDataRemovalResponse,
     DataRemoval,

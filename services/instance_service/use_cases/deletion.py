@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from instance_service.resources.conversion import timestamp
+from instance_service.resources.instances.conditions import say, withdraw
+from instance_service.resources.instances.drafts import stamp
 from instance_service.store import graph, projects, queue
 from instance_service.store import instances as store
 from instance_service.store.tables import Connection
-from instance_service.use_cases.conditions import say, withdraw
 from instance_service.use_cases.data_removals import remember_data
 from instance_service.use_cases.deletion_plans import Plan, plan_instance
 from instance_service.use_cases.dependencies import Dependencies
-from instance_service.use_cases.drafts import stamp
 from instance_service.use_cases.mutation import mutate
 from instance_service.use_cases.rows import instance_row, revision_row
-from instance_service.use_cases.shapes import timestamp
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance
 from optaic.instance.v1.instance_service_pb2 import DeleteInstanceRequest
 from servicekit import outbox

@@ -6,18 +6,18 @@ import asyncio
 import contextlib
 import math
 
+from instance_service.resources.conversion import dataset_of, etag_of, timestamp
+from instance_service.resources.instances.drafts import check_kind, draft_instance, is_same, stamp
+from instance_service.resources.instances.masks import apply_mask
+from instance_service.resources.instances.naming import rename_in_readers
+from instance_service.resources.projects import check_project_lives, project_of
 from instance_service.store import instances as store
 from instance_service.store import projects, queue
 from instance_service.store.tables import Connection
 from instance_service.use_cases.dependencies import Dependencies
-from instance_service.use_cases.drafts import check_kind, draft_instance, is_same, stamp
-from instance_service.use_cases.masks import apply_mask
 from instance_service.use_cases.mutation import mutate
-from instance_service.use_cases.naming import rename_in_readers
-from instance_service.use_cases.project_rows import check_project_lives, project_of
 from instance_service.use_cases.revisions import Change, check_name, write_changes
 from instance_service.use_cases.rows import rows_of
-from instance_service.use_cases.shapes import dataset_of, etag_of, timestamp
 from optaic.instance.v1.instance_pb2 import (
     INSTANCE_STATE_DELETING,
     INSTANCE_STATE_PROVISIONING,

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from datetime import UTC
 from typing import Any
 
+from instance_service.resources.instances.drafts import stamp
 from instance_service.store import instances as store
 from instance_service.store import queue
 from instance_service.store.tables import Connection
 from instance_service.use_cases.deletion import remove_finalizer
 from instance_service.use_cases.dependencies import Dependencies
-from instance_service.use_cases.drafts import stamp
 from instance_service.use_cases.instances import check_etag, check_not_deleting, lock, unsupported_kind
 from instance_service.use_cases.mutation import mutate
 from instance_service.use_cases.rows import revision_row

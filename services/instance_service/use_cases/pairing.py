@@ -12,12 +12,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from instance_service.domain import flows
 from instance_service.events import SELF
 from instance_service.ports import OutsideUnavailableError
+from instance_service.resources.conversion import dataset_of, timestamp
+from instance_service.resources.instances.conditions import say, shortened, withdraw
 from instance_service.store import instances as store
 from instance_service.store import queue
 from instance_service.store.tables import Connection
-from instance_service.use_cases.conditions import say, shortened, withdraw
 from instance_service.use_cases.dependencies import Dependencies
-from instance_service.use_cases.shapes import dataset_of, timestamp
 from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.instance.v1.instance_pb2 import (
     INSTANCE_STATE_ACTIVE,

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from instance_service.resources.conversion import etag_of, timestamp
+from instance_service.resources.projects import (
+    check_project_etag,
+    check_project_lives,
+    find_project,
+    project_of,
+)
 from instance_service.store import projects as store
 from instance_service.store.tables import Connection
 from instance_service.use_cases.deletion import condemn
 from instance_service.use_cases.deletion_plans import plan_project
 from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.mutation import mutate
-from instance_service.use_cases.project_rows import (
-    check_project_etag,
-    check_project_lives,
-    find_project,
-    project_of,
-)
-from instance_service.use_cases.shapes import etag_of, timestamp
 from optaic.instance.v1.instance_pb2 import PROJECT_STATE_ACTIVE, PROJECT_STATE_DELETING, Project
 from optaic.instance.v1.instance_service_pb2 import (
     CreateProjectRequest,

@@ -10,15 +10,23 @@ from dataclasses import dataclass
 
 from instance_service.domain.paths import shortest_cycle
 from instance_service.events import SELF
+from instance_service.resources.conversion import timestamp
+from instance_service.resources.instances.conditions import FOLLOWS_NEWEST, say_outdated, say_stuck, withdraw
+from instance_service.resources.instances.drafts import (
+    Draft,
+    Pending,
+    complete,
+    gather,
+    is_same,
+    prepare,
+    stamp,
+)
+from instance_service.resources.instances.upstreams import named_upstreams
 from instance_service.store import following, graph, queue
 from instance_service.store import instances as store
 from instance_service.store.tables import Connection
-from instance_service.use_cases.conditions import FOLLOWS_NEWEST, say_outdated, say_stuck, withdraw
 from instance_service.use_cases.dependencies import Dependencies
-from instance_service.use_cases.drafts import Draft, Pending, complete, gather, is_same, prepare, stamp
 from instance_service.use_cases.rows import Rows, rows_of
-from instance_service.use_cases.shapes import timestamp
-from instance_service.use_cases.upstreams import named_upstreams
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance
 from servicekit import outbox
 from servicekit.database import lock_tenant

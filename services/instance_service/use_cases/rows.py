@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC
 from typing import Any
 
+from instance_service.resources.conversion import dataset_of, edges_of, json_of
+from instance_service.resources.instances.drafts import Draft
+from instance_service.resources.instances.references import references_of
 from instance_service.store import tables
 from instance_service.store.listing import label_term
 from instance_service.store.tables import Table
-from instance_service.use_cases.drafts import Draft
 from instance_service.use_cases.pairing import HANDLES, pairings_of
-from instance_service.use_cases.references import references_of
-from instance_service.use_cases.shapes import dataset_of, edges_of, json_of
 from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.instance.v1.instance_pb2 import Instance, InstanceKind, InstanceState
 from optaic.rules import roles

@@ -8,7 +8,8 @@ import grpc
 import pytest
 from google.protobuf import json_format
 
-from instance_service.use_cases import drafts, revisions
+from instance_service.resources.instances import drafts
+from instance_service.use_cases import revisions
 from instance_service.use_cases.definitions import following, publication
 from optaic.definition.v1 import definition_events_pb2
 from optaic.definition.v1 import definition_service_pb2 as api

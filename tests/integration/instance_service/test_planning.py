@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from instance_service.use_cases import drafts
+from instance_service.resources.instances import drafts
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_ACTIVE, Instance
 from optaic.instance.v1.instance_service_pb2 import ListProjectsRequest, PauseInstanceRequest
 from support.instance_service import RunningInstanceService, instance_service, refusal

@@ -11,7 +11,7 @@ import pytest
 from google.protobuf import json_format
 
 from devstack.postgres import Postgres
-from instance_service.use_cases import drafts
+from instance_service.resources.instances import drafts
 from optaic.apply.documents import read_documents
 from optaic.apply.execution import execute, read_existing
 from optaic.apply.export import export_documents, unsaid

@@ -9,7 +9,7 @@ from google.protobuf.struct_pb2 import Struct
 from instance_service.domain.flows import Upstream
 from instance_service.domain.rules import Rule, upstream_violations
 from instance_service.jsonschema_adapter import config_violations, schema_violations
-from instance_service.use_cases.shapes import json_of
+from instance_service.resources.conversion import json_of
 
 _SCHEMA = {
     "type": "object",

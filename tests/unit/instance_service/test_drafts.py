@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from instance_service.use_cases import drafts
+from instance_service.resources.instances import drafts
 from instance_service.use_cases.dependencies import Dependencies
 from optaic.instance.v1.instance_pb2 import Instance
 from servicekit.errors import NotFoundError

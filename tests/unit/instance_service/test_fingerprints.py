@@ -14,7 +14,7 @@ from instance_service.domain.fingerprints import (
     content_hash,
 )
 from instance_service.domain.flows import Edge
-from instance_service.use_cases.shapes import contract_words
+from instance_service.resources.conversion import contract_words
 from optaic.instance.v1.spec_pb2 import SignalContract
 from optaic.rules.signal_contracts import complete_contract
 

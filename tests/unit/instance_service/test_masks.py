@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from google.protobuf import json_format
 
-from instance_service.use_cases.masks import apply_mask
+from instance_service.resources.instances.masks import apply_mask
 from optaic.instance.v1.instance_pb2 import Instance
 from servicekit.errors import InvalidArgumentError
 

@@ -18,7 +18,7 @@ from instance_service.domain.schedules import (
     is_timezone,
 )
 from instance_service.domain.versions import precedence
-from instance_service.use_cases.schedules import schedule_violations, timings_of
+from instance_service.resources.instances.schedules import schedule_violations, timings_of
 from optaic.instance.v1.schedule_pb2 import CronSchedule, IntervalSchedule, ManualSchedule, Schedule
 
 _clock: Any = croniter  # it has no types

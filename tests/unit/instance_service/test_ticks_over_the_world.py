@@ -13,7 +13,7 @@ import pytest
 from prefect.server.schemas.schedules import CronSchedule
 
 from instance_service.domain.schedules import is_timezone
-from instance_service.use_cases.schedules import timings_of
+from instance_service.resources.instances.schedules import timings_of
 from optaic.instance.v1.schedule_pb2 import Schedule
 
 _FIRST, _YEARS = 2015, 20

@@ -10,7 +10,7 @@ from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
 from instance_service.domain.promises import Breach, Profile, find_breaches
-from instance_service.use_cases.outputs import profile_of
+from instance_service.resources.instances.profiles import profile_of
 from optaic.plugins import InvalidConfig, PluginError
 from optaic.rules.signal_contracts import complete_contract
 from worker.builtin.signal_guard import BoundsPolicy, NanPolicy, SignalContract, guard_signal

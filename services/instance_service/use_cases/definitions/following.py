@@ -10,14 +10,14 @@ from dataclasses import replace
 from typing import TypeAlias, TypeVar
 
 from instance_service.domain.versions import precedence
+from instance_service.resources.definitions.changes import unchecked_formats, version_changes
+from instance_service.resources.definitions.macros import CALLABLE, load_inner
+from instance_service.resources.instances.drafts import Pending, complete, gather, prepare
 from instance_service.store import definitions as store
 from instance_service.store import following as users
 from instance_service.store import queue
 from instance_service.store.tables import Connection, Row
-from instance_service.use_cases.definitions.changes import unchecked_formats, version_changes
 from instance_service.use_cases.dependencies import Dependencies
-from instance_service.use_cases.drafts import Pending, complete, gather, prepare
-from instance_service.use_cases.macros import CALLABLE, load_inner
 from optaic.definition.v1.definition_pb2 import (
     COMPATIBILITY_BREAKING,
     COMPATIBILITY_COMPATIBLE,

@@ -7,16 +7,16 @@ from google.protobuf import json_format
 from instance_service.domain.fingerprints import content_hash
 from instance_service.domain.rules import refusal
 from instance_service.domain.versions import precedence
-from instance_service.store import definitions as store
-from instance_service.store.tables import Connection
-from instance_service.use_cases.definitions.content import content_violations
-from instance_service.use_cases.definitions.following import report, wake_followers
-from instance_service.use_cases.dependencies import Dependencies
-from instance_service.use_cases.macros import CALLABLE, check_publication, shape_violations
-from instance_service.use_cases.mutation import mutate
-from instance_service.use_cases.shapes import (
+from instance_service.resources.conversion import (
     timestamp,
 )
+from instance_service.resources.definitions.content import content_violations
+from instance_service.resources.definitions.macros import CALLABLE, check_publication, shape_violations
+from instance_service.store import definitions as store
+from instance_service.store.tables import Connection
+from instance_service.use_cases.definitions.following import report, wake_followers
+from instance_service.use_cases.dependencies import Dependencies
+from instance_service.use_cases.mutation import mutate
 from optaic.definition.v1.definition_pb2 import (
     DEFINITION_STATE_ACTIVE,
     DEFINITION_STATE_DRAFT,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from instance_service.resources.conversion import timestamp
 from instance_service.store import definitions as store
 from instance_service.store.tables import Row
 from instance_service.use_cases.dependencies import Dependencies
-from instance_service.use_cases.shapes import timestamp
 from optaic.definition.v1.definition_pb2 import Definition, DefinitionKind, DefinitionState, DefinitionVersion
 from optaic.definition.v1.definition_service_pb2 import (
     GetDefinitionRequest,

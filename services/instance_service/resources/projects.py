@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from instance_service.resources.conversion import etag_of
 from instance_service.store import projects as store
 from instance_service.store.tables import Connection
-from instance_service.use_cases.shapes import etag_of
 from optaic.instance.v1.instance_pb2 import PROJECT_STATE_ACTIVE, PROJECT_STATE_DELETING, Project
 from servicekit.errors import AbortedError, FailedPreconditionError, NotFoundError
 from servicekit.ids import is_id

@@ -18,22 +18,27 @@ from instance_service.domain.fingerprints import (
 from instance_service.domain.flows import Upstream
 from instance_service.domain.rules import refusal
 from instance_service.jsonschema_adapter import EXPRESSION
-from instance_service.store.tables import Connection
-from instance_service.use_cases.changes import connections_of, describe_changes
-from instance_service.use_cases.columns import Columns, columns_of, load_stored_columns
-from instance_service.use_cases.conditions import (
+from instance_service.resources.conversion import (
+    contract_words,
+    dataset_of,
+    etag_of,
+    timestamp,
+)
+from instance_service.resources.definitions.macros import MacroVersions
+from instance_service.resources.dependencies import ResourceDependencies
+from instance_service.resources.instances.columns import Columns, columns_of, load_stored_columns
+from instance_service.resources.instances.conditions import (
     FOLLOWS_NEWEST,
     SCHEDULE_PLANNED,
     say_outdated,
     say_stuck,
     withdraw,
 )
-from instance_service.use_cases.credentials import credential_violations
-from instance_service.use_cases.dependencies import Dependencies
-from instance_service.use_cases.flows import flows_of, output_violations, set_flows
-from instance_service.use_cases.macros import MacroVersions
-from instance_service.use_cases.naming import bind_names, bound_names
-from instance_service.use_cases.references import (
+from instance_service.resources.instances.credentials import credential_violations
+from instance_service.resources.instances.descriptions import connections_of, describe_changes
+from instance_service.resources.instances.flows import flows_of, output_violations, set_flows
+from instance_service.resources.instances.naming import bind_names, bound_names
+from instance_service.resources.instances.references import (
     Reference,
     Use,
     Versions,
@@ -45,15 +50,9 @@ from instance_service.use_cases.references import (
     references_of,
     resolve,
 )
-from instance_service.use_cases.schedules import freshness_violations, schedule_violations
-from instance_service.use_cases.shapes import (
-    contract_words,
-    dataset_of,
-    etag_of,
-    timestamp,
-)
-from instance_service.use_cases.specs import spec_violations
-from instance_service.use_cases.upstreams import (
+from instance_service.resources.instances.schedules import freshness_violations, schedule_violations
+from instance_service.resources.instances.specs import spec_violations
+from instance_service.resources.instances.upstreams import (
     Known,
     Named,
     derive_prices,
@@ -62,6 +61,7 @@ from instance_service.use_cases.upstreams import (
     named_upstreams,
     resolve_upstreams,
 )
+from instance_service.store.tables import Connection
 from optaic.definition.v1.definition_pb2 import DefinitionVersion, StatusAggregationContract
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_ACTIVE, Instance, InstanceKind
 from optaic.instance.v1.spec_pb2 import DatasetSpec
@@ -137,7 +137,7 @@ def check_kind(instance: Instance) -> str:
 
 
 async def draft_instance(
-    deps: Dependencies,
+    deps: ResourceDependencies,
     connection: Connection,
     tenant_id: str,
     given: Instance,
@@ -166,7 +166,7 @@ async def draft_instance(
 
 
 def prepare(
-    deps: Dependencies, given: Instance, current: Instance | None = None, *, stays: bool = False
+    deps: ResourceDependencies, given: Instance, current: Instance | None = None, *, stays: bool = False
 ) -> Pending:
     """Return a copy of `given` that is ready to be looked up; it reads nothing.
 
@@ -384,7 +384,7 @@ def is_same(left: Instance, right: Instance) -> bool:
     return bool(comparable(left) == comparable(right))
 
 
-def stamp(deps: Dependencies, instance: Instance, previous: Instance | None) -> None:
+def stamp(deps: ResourceDependencies, instance: Instance, previous: Instance | None) -> None:
     """Set revision, etag and times of a new revision."""
     now = timestamp(deps.clock.now())
     instance.revision = previous.revision + 1 if previous else 1

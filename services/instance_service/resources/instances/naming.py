@@ -8,11 +8,11 @@ from typing import Any
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
 from instance_service.jsonschema_adapter import expressions_of
+from instance_service.resources.conversion import dataset_of, json_of
+from instance_service.resources.instances.upstreams import Known
 from instance_service.store import graph
 from instance_service.store import instances as store
 from instance_service.store.tables import Connection
-from instance_service.use_cases.shapes import dataset_of, json_of
-from instance_service.use_cases.upstreams import Known
 from optaic.definition.v1.definition_pb2 import DefinitionVersion
 from optaic.expression import rename_tables
 from optaic.instance.v1.instance_pb2 import Instance, UpstreamRef

@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from instance_service.resources.conversion import dataset_of, json_of
+from instance_service.resources.instances.profiles import profile_of
+from instance_service.resources.instances.upstreams import Known
 from instance_service.store import outputs
 from instance_service.store.tables import Connection
-from instance_service.use_cases.outputs import profile_of
-from instance_service.use_cases.shapes import dataset_of, json_of
-from instance_service.use_cases.upstreams import Known
 from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.expression import (
     Expression,

@@ -21,10 +21,9 @@ from instance_service.domain.version_diff import (
     rule_changes,
 )
 from instance_service.jsonschema_adapter import KNOWN_FORMATS
-from instance_service.use_cases.operators import signature_of
-from instance_service.use_cases.references import constraints_schema
-from instance_service.use_cases.shapes import json_of
-from instance_service.use_cases.upstreams import rules_of
+from instance_service.resources.conversion import json_of
+from instance_service.resources.definitions.operators import signature_of
+from instance_service.resources.definitions.requirements import constraints_schema, rules_of
 from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.definition.v1.definition_pb2 import (
     DEFINITION_KIND_PORTFOLIO_OPTIMIZER,

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from instance_service.domain.flows import Upstream, has_output, scheduled_flow
-from instance_service.domain.rules import BACKTEST_RULES, DEFAULT_RULES, Rule, upstream_violations
+from instance_service.domain.rules import upstream_violations
+from instance_service.resources.definitions.requirements import rules_of
+from instance_service.resources.instances.flows import output_flow
 from instance_service.store import graph
 from instance_service.store import instances as store
 from instance_service.store.tables import Connection
-from instance_service.use_cases.flows import output_flow
 from optaic.definition.v1.definition_pb2 import DefinitionVersion
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance, InstanceKind
 from optaic.rules import roles
@@ -104,17 +105,6 @@ def resolve_upstreams(
             text = f"{known[one.instance_id].name} has no {scheduled_flow(upstream.kind)} that could be read"
             violations.append(FieldViolation(one.path, text, "WRONG_UPSTREAM_KIND"))
     return [upstream for _, upstream in upstreams]
-
-
-def rules_of(kind: str, version: DefinitionVersion | None) -> Sequence[Rule]:
-    """Return what an instance of a kind may read, by its definition version; a backtest has none."""
-    if kind == "backtest":
-        return BACKTEST_RULES
-    given = [
-        Rule(rule.role, tuple(rule.instance_kinds), rule.min_count, rule.max_count)
-        for rule in (version.compatibility_rules if version else ())
-    ]
-    return given or (DEFAULT_RULES.get(kind, ()) if version else ())
 
 
 def _check_known(named: Sequence[Named], known: Known) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from instance_service.use_cases.references import Use, references_of
-from instance_service.use_cases.shapes import dataset_of
+from instance_service.resources.conversion import dataset_of
+from instance_service.resources.instances.references import Use, references_of
 from optaic.definition.v1.definition_pb2 import DefinitionVersion
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.rules.kinds import TIMEZONE

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from instance_service.domain.rules import refusal
 from instance_service.jsonschema_adapter import expressions_of
+from instance_service.resources.conversion import json_of
+from instance_service.resources.definitions.operators import op_violations, signature_of
 from instance_service.store import definitions
 from instance_service.store import instances as store
 from instance_service.store.tables import Connection
-from instance_service.use_cases.operators import op_violations, signature_of
-from instance_service.use_cases.shapes import json_of
 from optaic.definition.v1.definition_pb2 import (
     DEFINITION_KIND_OP,
     DEFINITION_KIND_OP_MACRO,

@@ -13,8 +13,8 @@ from instance_service.domain.contracts import (
 )
 from instance_service.domain.rules import Rule
 from instance_service.jsonschema_adapter import config_violations, schema_violations
-from instance_service.use_cases.definitions.changes import SCHEMAS
-from instance_service.use_cases.shapes import json_of
+from instance_service.resources.conversion import json_of
+from instance_service.resources.definitions.changes import SCHEMAS
 from optaic.common.v1.flow_pb2 import FLOW_KIND_MONITORING, FlowKind
 from optaic.definition.v1.definition_pb2 import DefinitionKind, DefinitionVersion
 from servicekit.enums import enum_word

@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from instance_service.domain.rules import refusal
-from instance_service.use_cases.references import NAMES_NO_OTHER
+from instance_service.resources.instances.references import NAMES_NO_OTHER
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.rules.kinds import COMPONENT_KINDS, DEFINED_KINDS
 from servicekit.errors import FieldViolation

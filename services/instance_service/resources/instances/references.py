@@ -10,12 +10,19 @@ from google.protobuf.struct_pb2 import Struct
 
 from instance_service.domain.versions import precedence
 from instance_service.jsonschema_adapter import config_violations
+from instance_service.resources.conversion import dataset_of, json_of
+from instance_service.resources.definitions.macros import (
+    Calls,
+    MacroVersions,
+    calls_of,
+    library_of,
+    load_macros,
+)
+from instance_service.resources.definitions.requirements import constraints_schema
+from instance_service.resources.instances.columns import Columns
+from instance_service.resources.instances.naming import Names, rename_in_config
 from instance_service.store import instances as store
 from instance_service.store.tables import Connection
-from instance_service.use_cases.columns import Columns
-from instance_service.use_cases.macros import Calls, MacroVersions, calls_of, library_of, load_macros
-from instance_service.use_cases.naming import Names, rename_in_config
-from instance_service.use_cases.shapes import dataset_of, json_of
 from optaic.definition.v1.definition_pb2 import DEFINITION_STATE_RETIRED, DefinitionState, DefinitionVersion
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.instance.v1.spec_pb2 import ComponentSpec
@@ -27,7 +34,6 @@ from servicekit.ids import is_id
 NAMES_NO_OTHER = (
     "who follows the newest version (track_newest) names no other: leave the version out, or read again"
 )
-_NO_CONSTRAINTS = {"additionalProperties": False}
 # Kind, definition id, name, version id, version, and the version that a follower has already.
 Wanted: TypeAlias = tuple[str, str, str, str, str, str]
 Versions: TypeAlias = Mapping[Wanted, DefinitionVersion]
@@ -348,13 +354,6 @@ def check_constraints(
     problems = config_violations(key, constraints_schema(schema), constraints, path)
     violations.extend(_news(problems, is_held=use.reference.holds(use.version) and held == given))
     return constraints
-
-
-def constraints_schema(parameters_schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the schema of an optimizer's constraints."""
-    parts = parameters_schema.get("$defs", {})
-    known = {"$ref": "#/$defs/constraints"} if "constraints" in parts else _NO_CONSTRAINTS
-    return {**known, "$defs": parts}
 
 
 def _not_found(missing: Iterable[Reference]) -> NotFoundError:

@@ -13,7 +13,7 @@ from instance_service.domain.flows import (
     flow_kinds,
     scheduled_flow,
 )
-from instance_service.use_cases.shapes import dataset_of, flow_edge
+from instance_service.resources.conversion import dataset_of, flow_edge
 from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.definition.v1.definition_pb2 import DefinitionVersion
 from optaic.instance.v1.instance_pb2 import Instance, InstanceKind

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from instance_service.domain.rules import is_date
 from instance_service.domain.schedules import is_timezone
-from instance_service.use_cases.shapes import dataset_of
+from instance_service.resources.conversion import dataset_of
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.rules.kinds import DEFINED_KINDS
 from servicekit.errors import FieldViolation

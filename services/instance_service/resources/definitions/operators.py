@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
-from instance_service.use_cases.shapes import json_of
+from instance_service.resources.conversion import json_of
 from optaic.definition.v1.definition_pb2 import DEFINITION_KIND_OP, DefinitionVersion
 from optaic.expression import OPERATORS, Parameter, Scope, Signature
 from servicekit.errors import FieldViolation

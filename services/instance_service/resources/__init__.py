@@ -1,0 +1,1 @@
+"""What completes, checks and describes a resource, in a transaction that a use case has opened."""

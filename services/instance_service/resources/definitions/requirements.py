@@ -1,0 +1,29 @@
+"""What a definition version asks of the instances that use it: upstreams and constraints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from instance_service.domain.rules import BACKTEST_RULES, DEFAULT_RULES, Rule
+from optaic.definition.v1.definition_pb2 import DefinitionVersion
+
+_NO_CONSTRAINTS = {"additionalProperties": False}
+
+
+def rules_of(kind: str, version: DefinitionVersion | None) -> Sequence[Rule]:
+    """Return what an instance of a kind may read, by its definition version; a backtest has none."""
+    if kind == "backtest":
+        return BACKTEST_RULES
+    given = [
+        Rule(rule.role, tuple(rule.instance_kinds), rule.min_count, rule.max_count)
+        for rule in (version.compatibility_rules if version else ())
+    ]
+    return given or (DEFAULT_RULES.get(kind, ()) if version else ())
+
+
+def constraints_schema(parameters_schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema of an optimizer's constraints."""
+    parts = parameters_schema.get("$defs", {})
+    known = {"$ref": "#/$defs/constraints"} if "constraints" in parts else _NO_CONSTRAINTS
+    return {**known, "$defs": parts}

@@ -1,0 +1,1 @@
+"""Instances: their drafts, rows, revisions, conditions, and the rules that they keep."""
