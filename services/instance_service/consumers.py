@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from instance_service.resources.instances.profiles import record_outputs
 from instance_service.store.tables import Connection
 from instance_service.use_cases.deletion import remove_finalizer
 from instance_service.use_cases.dependencies import Dependencies
+from instance_service.use_cases.promotions.outputs import record_outputs
 from optaic.lineage.v1.lineage_events_pb2 import LineageCleared
 from optaic.rules.events import LINEAGE_EVENTS, RUN_EVENTS, RUN_SUBJECTS
 from optaic.run.v1.run_events_pb2 import RunCompleted

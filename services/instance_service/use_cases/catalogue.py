@@ -9,10 +9,10 @@ from google.protobuf.struct_pb2 import Value
 
 from instance_service.domain.revision_diff import ABSENT, differences
 from instance_service.resources.conversion import timestamp
+from instance_service.resources.instances.locking import not_found
 from instance_service.store import instances as store
 from instance_service.store import listing
 from instance_service.use_cases.dependencies import Dependencies
-from instance_service.use_cases.instances import not_found
 from optaic.instance.v1.instance_pb2 import Instance, InstanceKind, InstanceRevision, InstanceState
 from optaic.instance.v1.instance_service_pb2 import (
     BatchGetInstancesRequest,

@@ -12,17 +12,17 @@ from instance_service.domain.promises import Breach, find_breaches
 from instance_service.domain.rules import takes
 from instance_service.resources.definitions.requirements import rules_of
 from instance_service.resources.instances.drafts import Draft, draft_instance
-from instance_service.resources.instances.profiles import profile_of
-from instance_service.store import graph, outputs
-from instance_service.store.outputs import Output
-from instance_service.store.tables import Connection
-from instance_service.use_cases.dependencies import Dependencies
-from instance_service.use_cases.instances import (
+from instance_service.resources.instances.locking import (
     check_etag,
     check_not_deleting,
     lock,
     unsupported_kind,
 )
+from instance_service.resources.instances.profiles import profile_of
+from instance_service.store import graph, outputs
+from instance_service.store.outputs import Output
+from instance_service.store.tables import Connection
+from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.mutation import mutate
 from instance_service.use_cases.revisions import Change, write_changes
 from optaic.common.v1.flow_pb2 import FLOW_KIND_REFRESH

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from instance_service.domain.paths import downstream_first
+from instance_service.resources.instances.locking import check_revision, not_found
 from instance_service.resources.projects import check_project_etag, find_project
 from instance_service.store import dooming, graph
 from instance_service.store import projects as project_store
 from instance_service.store.dooming import Entry
 from instance_service.store.tables import Connection
 from instance_service.use_cases.dependencies import Dependencies
-from instance_service.use_cases.instances import check_revision, not_found
 from optaic.instance.v1.instance_pb2 import PROJECT_STATE_DELETING, InstanceKind, InstanceState, Project
 from optaic.instance.v1.instance_service_pb2 import (
     DeletedInstance,

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import math
 
-from instance_service.resources.conversion import dataset_of, etag_of, timestamp
+from instance_service.resources.conversion import dataset_of, timestamp
 from instance_service.resources.instances.drafts import check_kind, draft_instance, is_same, stamp
+from instance_service.resources.instances.locking import check_etag, check_not_deleting, lock
 from instance_service.resources.instances.masks import apply_mask
 from instance_service.resources.instances.naming import rename_in_readers
 from instance_service.resources.projects import check_project_lives, project_of
@@ -19,7 +20,6 @@ from instance_service.use_cases.mutation import mutate
 from instance_service.use_cases.revisions import Change, check_name, write_changes
 from instance_service.use_cases.rows import rows_of
 from optaic.instance.v1.instance_pb2 import (
-    INSTANCE_STATE_DELETING,
     INSTANCE_STATE_PROVISIONING,
     Condition,
     Instance,
@@ -33,11 +33,8 @@ from redaction.messages import restore_credentials
 from servicekit import outbox
 from servicekit.context import RequestContext
 from servicekit.errors import (
-    AbortedError,
     DomainError,
-    FailedPreconditionError,
     FieldViolation,
-    InvalidArgumentError,
     NotFoundError,
 )
 from servicekit.ids import is_id
@@ -191,63 +188,3 @@ async def _check_project(connection: Connection, tenant_id: str, project_id: str
         text = f"there is no project {project_id!r}"
         raise NotFoundError("PROJECT_NOT_FOUND", text, field_violations=[violation])
     check_project_lives(project_of(snapshot))
-
-
-async def lock(connection: Connection, tenant_id: str, instance_id: str) -> Instance:
-    """Return an instance that nobody else changes until the transaction ends.
-
-    Raises:
-        NotFoundError: There is none.
-    """
-    instance_id = instance_id.lower()
-    snapshot = await store.lock_instance(connection, tenant_id, instance_id) if is_id(instance_id) else None
-    if snapshot is None:
-        raise not_found([instance_id])
-    return Instance.FromString(snapshot)
-
-
-def check_etag(instance: Instance, etag: str) -> None:
-    """Refuse a stale etag; an empty one matches.
-
-    Raises:
-        AbortedError: The instance has changed since.
-    """
-    check_revision(instance.name, instance.revision, etag)
-
-
-def check_revision(name: str, revision: int, etag: str) -> None:
-    """Refuse an etag that is not the revision's; an empty one matches.
-
-    Raises:
-        AbortedError: The instance has changed since.
-    """
-    if etag and etag != (present := etag_of(revision)):
-        raise AbortedError(
-            "ETAG_MISMATCH",
-            f"instance {name} has changed: its etag is {present}, not {etag}",
-            metadata={"etag": present},
-        )
-
-
-def check_not_deleting(instance: Instance) -> None:
-    """Refuse changes of an instance that is being deleted.
-
-    Raises:
-        FailedPreconditionError: It is.
-    """
-    if instance.state == INSTANCE_STATE_DELETING:
-        raise FailedPreconditionError("INSTANCE_DELETING", f"instance {instance.name} is being deleted")
-
-
-def unsupported_kind(text: str) -> InvalidArgumentError:
-    """Return the error of a method that is not for the kind of the instance that it names."""
-    violation = FieldViolation("instance_id", text, "UNSUPPORTED_KIND")
-    return InvalidArgumentError("UNSUPPORTED_KIND", text, field_violations=[violation])
-
-
-def not_found(instance_ids: list[str]) -> NotFoundError:
-    """Return the error that names every missing instance."""
-    text = ", ".join(instance_ids)
-    return NotFoundError(
-        "INSTANCE_NOT_FOUND", f"there is no instance {text}", metadata={"instance_ids": text[:4096]}
-    )

@@ -7,12 +7,17 @@ from datetime import UTC
 from typing import Any
 
 from instance_service.resources.instances.drafts import stamp
+from instance_service.resources.instances.locking import (
+    check_etag,
+    check_not_deleting,
+    lock,
+    unsupported_kind,
+)
 from instance_service.store import instances as store
 from instance_service.store import queue
 from instance_service.store.tables import Connection
 from instance_service.use_cases.deletion import remove_finalizer
 from instance_service.use_cases.dependencies import Dependencies
-from instance_service.use_cases.instances import check_etag, check_not_deleting, lock, unsupported_kind
 from instance_service.use_cases.mutation import mutate
 from instance_service.use_cases.rows import revision_row
 from optaic.instance.v1.instance_pb2 import (

@@ -13,19 +13,18 @@ from instance_service.domain.flows import counterpart_name
 from instance_service.ports import Experiments, OutsideUnavailableError
 from instance_service.resources.conversion import timestamp
 from instance_service.resources.instances.drafts import draft_instance
-from instance_service.store import instances as store
-from instance_service.store import promotions, queue
-from instance_service.store.tables import Connection
-from instance_service.use_cases.dependencies import Dependencies
-from instance_service.use_cases.instances import (
+from instance_service.resources.instances.locking import (
     check_etag,
     check_not_deleting,
     lock,
     not_found,
-    same_revision,
-    time_to_wait,
     unsupported_kind,
 )
+from instance_service.store import instances as store
+from instance_service.store import promotions, queue
+from instance_service.store.tables import Connection
+from instance_service.use_cases.dependencies import Dependencies
+from instance_service.use_cases.instances import same_revision, time_to_wait
 from instance_service.use_cases.mutation import mutate
 from instance_service.use_cases.revisions import Change, write_changes
 from optaic.instance.v1.instance_pb2 import Instance

@@ -1,0 +1,76 @@
+"""What is checked of an instance before it changes: that it is there, as the caller knows it, and not going."""
+
+from __future__ import annotations
+
+from instance_service.resources.conversion import etag_of
+from instance_service.store import instances as store
+from instance_service.store.tables import Connection
+from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance
+from servicekit.errors import (
+    AbortedError,
+    FailedPreconditionError,
+    FieldViolation,
+    InvalidArgumentError,
+    NotFoundError,
+)
+from servicekit.ids import is_id
+
+
+async def lock(connection: Connection, tenant_id: str, instance_id: str) -> Instance:
+    """Return an instance that nobody else changes until the transaction ends.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    instance_id = instance_id.lower()
+    snapshot = await store.lock_instance(connection, tenant_id, instance_id) if is_id(instance_id) else None
+    if snapshot is None:
+        raise not_found([instance_id])
+    return Instance.FromString(snapshot)
+
+
+def check_etag(instance: Instance, etag: str) -> None:
+    """Refuse a stale etag; an empty one matches.
+
+    Raises:
+        AbortedError: The instance has changed since.
+    """
+    check_revision(instance.name, instance.revision, etag)
+
+
+def check_revision(name: str, revision: int, etag: str) -> None:
+    """Refuse an etag that is not the revision's; an empty one matches.
+
+    Raises:
+        AbortedError: The instance has changed since.
+    """
+    if etag and etag != (present := etag_of(revision)):
+        raise AbortedError(
+            "ETAG_MISMATCH",
+            f"instance {name} has changed: its etag is {present}, not {etag}",
+            metadata={"etag": present},
+        )
+
+
+def check_not_deleting(instance: Instance) -> None:
+    """Refuse changes of an instance that is being deleted.
+
+    Raises:
+        FailedPreconditionError: It is.
+    """
+    if instance.state == INSTANCE_STATE_DELETING:
+        raise FailedPreconditionError("INSTANCE_DELETING", f"instance {instance.name} is being deleted")
+
+
+def unsupported_kind(text: str) -> InvalidArgumentError:
+    """Return the error of a method that is not for the kind of the instance that it names."""
+    violation = FieldViolation("instance_id", text, "UNSUPPORTED_KIND")
+    return InvalidArgumentError("UNSUPPORTED_KIND", text, field_violations=[violation])
+
+
+def not_found(instance_ids: list[str]) -> NotFoundError:
+    """Return the error that names every missing instance."""
+    text = ", ".join(instance_ids)
+    return NotFoundError(
+        "INSTANCE_NOT_FOUND", f"there is no instance {text}", metadata={"instance_ids": text[:4096]}
+    )
