@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from instance_service.store.tables import Connection
-from instance_service.use_cases.deletion import remove_finalizer
 from instance_service.use_cases.dependencies import Dependencies
+from instance_service.use_cases.instances.deletion import finish_in_lineage
 from instance_service.use_cases.promotions.outputs import record_outputs
 from optaic.lineage.v1.lineage_events_pb2 import LineageCleared
 from optaic.rules.events import LINEAGE_EVENTS, RUN_EVENTS, RUN_SUBJECTS
@@ -27,7 +27,7 @@ def build_consumers(deps: Dependencies, broker: Broker) -> list[Consumer]:
         cleared = [
             received.message.instance_id for received in batch if isinstance(received.message, LineageCleared)
         ]
-        await remove_finalizer(deps, connection, tenant_id, cleared, "lineage")
+        await finish_in_lineage(deps, connection, tenant_id, cleared)
 
     async def apply_run_events(connection: Connection, tenant_id: str, batch: Sequence[Received]) -> None:
         """Keep what the newest outputs hold."""

@@ -7,20 +7,12 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message
 
 from instance_service.ports import Experiments
-from instance_service.use_cases import (
-    catalogue,
-    data_removals,
-    deletion,
-    deletion_plans,
-    instances,
-    lifecycle,
-    projects,
-    promotion,
-    rehearsal,
-)
-from instance_service.use_cases.dataset_promotion import promote_dataset
-from instance_service.use_cases.definitions import publication, reading, states
+from instance_service.use_cases import data_removals, deletion_preview, projects, rehearsal
+from instance_service.use_cases.definitions import publication, states
+from instance_service.use_cases.definitions import reading as definition_reading
 from instance_service.use_cases.dependencies import Dependencies
+from instance_service.use_cases.instances import changes, deletion, pausing, reading
+from instance_service.use_cases.promotions import datasets, models
 from optaic.definition.v1 import definition_service_pb2 as definition_api
 from optaic.definition.v1.definition_pb2 import Definition, DefinitionVersion
 from optaic.definition.v1.definition_service_pb2_grpc import DefinitionServiceServicer
@@ -50,22 +42,24 @@ class DefinitionServicer(DefinitionServiceServicer):
         return await publication.publish_definition(self._deps, current().tenant_id, request)
 
     async def GetDefinition(self, request: definition_api.GetDefinitionRequest, _context: Any) -> Definition:
-        return await reading.get_definition(self._deps, current().tenant_id, request)
+        return await definition_reading.get_definition(self._deps, current().tenant_id, request)
 
     async def ListDefinitions(
         self, request: definition_api.ListDefinitionsRequest, _context: Any
     ) -> definition_api.ListDefinitionsResponse:
-        return await reading.list_definitions(self._deps, current().tenant_id, request)
+        return await definition_reading.list_definitions(self._deps, current().tenant_id, request)
 
     async def GetDefinitionVersion(
         self, request: definition_api.GetDefinitionVersionRequest, _context: Any
     ) -> DefinitionVersion:
-        return await reading.get_version(self._deps, current().tenant_id, request.definition_version_id)
+        return await definition_reading.get_version(
+            self._deps, current().tenant_id, request.definition_version_id
+        )
 
     async def ListDefinitionVersions(
         self, request: definition_api.ListDefinitionVersionsRequest, _context: Any
     ) -> definition_api.ListDefinitionVersionsResponse:
-        return await reading.list_versions(self._deps, current().tenant_id, request)
+        return await definition_reading.list_versions(self._deps, current().tenant_id, request)
 
     async def DeprecateDefinitionVersion(
         self, request: definition_api.DeprecateDefinitionVersionRequest, _context: Any
@@ -120,26 +114,26 @@ class InstanceServicer(InstanceServiceServicer):
     async def PreviewDeletion(
         self, request: instance_api.PreviewDeletionRequest, _context: Any
     ) -> instance_api.PreviewDeletionResponse:
-        return await deletion_plans.preview_deletion(self._deps, current().tenant_id, request)
+        return await deletion_preview.preview_deletion(self._deps, current().tenant_id, request)
 
     async def CreateInstance(self, request: instance_api.CreateInstanceRequest, _context: Any) -> Instance:
-        return self._shown(await instances.create_instance(self._deps, current(), request))
+        return self._shown(await changes.create_instance(self._deps, current(), request))
 
     async def GetInstance(self, request: instance_api.GetInstanceRequest, _context: Any) -> Instance:
-        return self._shown(await catalogue.get_instance(self._deps, current().tenant_id, request))
+        return self._shown(await reading.get_instance(self._deps, current().tenant_id, request))
 
     async def BatchGetInstances(
         self, request: instance_api.BatchGetInstancesRequest, _context: Any
     ) -> instance_api.BatchGetInstancesResponse:
-        return self._shown(await catalogue.batch_get_instances(self._deps, current().tenant_id, request))
+        return self._shown(await reading.batch_get_instances(self._deps, current().tenant_id, request))
 
     async def ListInstances(
         self, request: instance_api.ListInstancesRequest, _context: Any
     ) -> instance_api.ListInstancesResponse:
-        return self._shown(await catalogue.list_instances(self._deps, current().tenant_id, request))
+        return self._shown(await reading.list_instances(self._deps, current().tenant_id, request))
 
     async def UpdateInstance(self, request: instance_api.UpdateInstanceRequest, _context: Any) -> Instance:
-        return self._shown(await instances.update_instance(self._deps, current(), request))
+        return self._shown(await changes.update_instance(self._deps, current(), request))
 
     async def DeleteInstance(self, request: instance_api.DeleteInstanceRequest, _context: Any) -> Instance:
         return self._shown(await deletion.delete_instance(self._deps, current(), request))
@@ -150,35 +144,35 @@ class InstanceServicer(InstanceServiceServicer):
         return await rehearsal.rehearse_changes(self._deps, current(), request)
 
     async def PauseInstance(self, request: instance_api.PauseInstanceRequest, _context: Any) -> Instance:
-        return self._shown(await lifecycle.pause_instance(self._deps, current(), request))
+        return self._shown(await pausing.pause_instance(self._deps, current(), request))
 
     async def ResumeInstance(self, request: instance_api.ResumeInstanceRequest, _context: Any) -> Instance:
-        return self._shown(await lifecycle.resume_instance(self._deps, current(), request))
+        return self._shown(await pausing.resume_instance(self._deps, current(), request))
 
     async def ListInstanceRevisions(
         self, request: instance_api.ListInstanceRevisionsRequest, _context: Any
     ) -> instance_api.ListInstanceRevisionsResponse:
-        return self._shown(await catalogue.list_revisions(self._deps, current().tenant_id, request))
+        return self._shown(await reading.list_revisions(self._deps, current().tenant_id, request))
 
     async def DiffInstanceRevisions(
         self, request: instance_api.DiffInstanceRevisionsRequest, _context: Any
     ) -> instance_api.DiffInstanceRevisionsResponse:
-        return self._shown(await catalogue.diff_revisions(self._deps, current().tenant_id, request))
+        return self._shown(await reading.diff_revisions(self._deps, current().tenant_id, request))
 
     async def PromoteDataset(self, request: instance_api.PromoteDatasetRequest, _context: Any) -> Instance:
-        return self._shown(await promote_dataset(self._deps, current(), request, self._run_events))
+        return self._shown(await datasets.promote_dataset(self._deps, current(), request, self._run_events))
 
     async def PromoteModelVersion(
         self, request: instance_api.PromoteModelVersionRequest, _context: Any
     ) -> Instance:
         return self._shown(
-            await promotion.promote_model_version(self._deps, current(), request, self._experiments)
+            await models.promote_model_version(self._deps, current(), request, self._experiments)
         )
 
     async def ListModelPromotions(
         self, request: instance_api.ListModelPromotionsRequest, _context: Any
     ) -> instance_api.ListModelPromotionsResponse:
-        return self._shown(await promotion.list_model_promotions(self._deps, current().tenant_id, request))
+        return self._shown(await models.list_model_promotions(self._deps, current().tenant_id, request))
 
     def _shown(self, answer: _Message) -> _Message:
         if not self._hides_credentials or current().is_service:

@@ -59,7 +59,7 @@ def flow_kinds(kind: str, named: Collection[str] = (), *, has_monitoring: bool =
     return (*flows, ASKED_FOR) if has_monitoring and kind in COMPOSED_KINDS else flows
 
 
-def pairings_of(kind: str, *, is_monitored: bool = False) -> tuple[str, ...]:
+def systems_of_kind(kind: str, *, is_monitored: bool = False) -> tuple[str, ...]:
     """Return the outside systems that hold something for an instance of this kind; components have none."""
     if kind not in FLOWS:
         return ()

@@ -15,8 +15,8 @@ from instance_service.ports import Counterpart, OutsideUnavailableError
 from instance_service.reconcile.pairings import Pairing
 from instance_service.reconcile.plans import PlanWatch
 from instance_service.store import queue
-from instance_service.use_cases import lifecycle
 from instance_service.use_cases.dependencies import Dependencies
+from instance_service.use_cases.instances import reading
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance
 from servicekit.context import is_tenant_id
 from servicekit.ids import is_id
@@ -75,7 +75,7 @@ class DriftWatch:
             if parts is not None and is_tenant_id(parts[0]) and is_id(parts[1]):
                 by_tenant[parts[0]][parts[1]].append(one)
         for tenant_id, by_instance in by_tenant.items():
-            instances = await lifecycle.load_instances(self._deps, tenant_id, list(by_instance))
+            instances = await reading.load_instances(self._deps, tenant_id, list(by_instance))
             compared.update({(tenant_id, each): instance for each, instance in instances.items()})
             orphans: list[str] = []
             drifted: list[str] = []
@@ -112,7 +112,7 @@ class DriftWatch:
                 if is_settled:
                     settled[tenant].append(instance)
             for tenant, ids in settled.items():
-                instances = await lifecycle.load_instances(self._deps, tenant, ids)
+                instances = await reading.load_instances(self._deps, tenant, ids)
                 missing = [
                     item.instance_id
                     for item in instances.values()

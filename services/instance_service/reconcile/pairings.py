@@ -17,7 +17,7 @@ from instance_service.ports import (
 )
 from instance_service.resources.conversion import dataset_of
 from instance_service.resources.instances.schedules import deployments_of
-from instance_service.use_cases.pairing import pairings_of
+from instance_service.resources.instances.verdicts import systems_of
 from optaic.instance.v1.instance_pb2 import Instance
 
 
@@ -73,7 +73,7 @@ class ExperimentPairing:
 
     def desired(self, tenant_id: str, instance: Instance) -> Sequence[Counterpart]:
         """See the protocol."""
-        if self.finalizer not in pairings_of(instance):
+        if self.finalizer not in systems_of(instance):
             return ()
         name = counterpart_name(tenant_id, instance.instance_id)
         title = f"{instance.name}.{instance.instance_id}"
@@ -97,7 +97,7 @@ class ProjectPairing:
 
     def desired(self, tenant_id: str, instance: Instance) -> Sequence[Counterpart]:
         """See the protocol."""
-        if self.finalizer not in pairings_of(instance):
+        if self.finalizer not in systems_of(instance):
             return ()
         name = counterpart_name(tenant_id, instance.instance_id)
         return (MonitoringProject(name, instance.name, self._installation_id),)

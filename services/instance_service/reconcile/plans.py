@@ -14,9 +14,9 @@ from instance_service.domain.schedules import Timing, comes_within, is_possible
 from instance_service.ports import Deployments, OutsideUnavailableError
 from instance_service.resources.instances.conditions import SCHEDULE_PLANNED
 from instance_service.resources.instances.schedules import timings_of
-from instance_service.use_cases import pairing
+from instance_service.resources.instances.verdicts import Verdict
 from instance_service.use_cases.dependencies import Dependencies
-from instance_service.use_cases.pairing import Verdict
+from instance_service.use_cases.instances import reconciling
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_ACTIVE, Instance, InstanceKind
 from optaic.rules.deployments import deployment_name
 from servicekit.enums import enum_word
@@ -66,7 +66,7 @@ class PlanWatch:
             if problem is not None and not is_said:
                 _log.warning("nothing planned", instance_id=instance_id, problem=problem.message)
         for tenant_id, verdicts in found.items():
-            await pairing.record(self._deps, tenant_id, verdicts)
+            await reconciling.record_verdicts(self._deps, tenant_id, verdicts)
 
     def forget_others(self, instance_ids: set[str]) -> None:
         """Keep no memory of what is gone."""

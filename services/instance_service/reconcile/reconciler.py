@@ -14,12 +14,11 @@ import structlog
 from instance_service.domain.flows import DEPLOYMENTS
 from instance_service.ports import Counterpart, Ensured, OutsideUnavailableError
 from instance_service.reconcile.pairings import Pairing
+from instance_service.resources.instances.verdicts import Verdict, is_news
 from instance_service.store import queue
 from instance_service.store.queue import Claim
-from instance_service.use_cases import lifecycle, pairing
 from instance_service.use_cases.dependencies import Dependencies
-from instance_service.use_cases.pairing import Verdict
-from instance_service.use_cases.revisions import follow_newest
+from instance_service.use_cases.instances import deletion, reading, reconciling
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance
 from optaic.plugins.words import say_error
 from servicekit.backoff import backoff
@@ -90,8 +89,8 @@ class Reconciler:
 
     async def _work(self, tenant_id: str, claims: Sequence[Claim]) -> None:
         ids = [claim.instance_id for claim in claims]
-        instances = await lifecycle.load_instances(self._deps, tenant_id, ids)
-        instances |= await follow_newest(self._deps, tenant_id, instances)
+        instances = await reading.load_instances(self._deps, tenant_id, ids)
+        instances |= await reconciling.follow_newest(self._deps, tenant_id, instances)
         groups: dict[frozenset[str], list[Claim]] = defaultdict(list)
         for claim in claims:
             instance = instances.get(claim.instance_id)
@@ -171,7 +170,7 @@ class Reconciler:
         left = {item.instance_id for item, _ in held}
         gone = [each for each in names if names[each] and each not in left]
         if gone:
-            await lifecycle.finish(self._deps, tenant_id, gone, system.finalizer, system.condition)
+            await deletion.finish(self._deps, tenant_id, gone, system.finalizer, system.condition)
         return left
 
     async def _delete_from(self, system: Pairing, names: Sequence[str]) -> dict[str, Verdict]:
@@ -227,14 +226,14 @@ class Reconciler:
     async def _record(self, tenant_id: str, found: Sequence[tuple[Instance, Sequence[Verdict]]]) -> set[str]:
         for instance, verdicts in found:
             for verdict in verdicts:
-                if verdict.problem is not None and pairing.is_news(instance, verdict):
+                if verdict.problem is not None and is_news(instance, verdict):
                     _log.warning(
                         "not as desired",
                         instance_id=instance.instance_id,
                         reason=verdict.problem.reason,
                         problem=verdict.problem.message,
                     )
-        return await pairing.record(self._deps, tenant_id, found)
+        return await reconciling.record_verdicts(self._deps, tenant_id, found)
 
 
 def _problem(system: Pairing, error: Exception) -> OutsideUnavailableError:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from instance_service.resources.conversion import etag_of, timestamp
+from instance_service.resources.deletion_plans import plan_project
+from instance_service.resources.deletions import condemn
 from instance_service.resources.projects import (
     check_project_etag,
     check_project_lives,
@@ -13,8 +15,6 @@ from instance_service.resources.projects import (
 )
 from instance_service.store import projects as store
 from instance_service.store.tables import Connection
-from instance_service.use_cases.deletion import condemn
-from instance_service.use_cases.deletion_plans import plan_project
 from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.mutation import mutate
 from optaic.instance.v1.instance_pb2 import PROJECT_STATE_ACTIVE, PROJECT_STATE_DELETING, Project

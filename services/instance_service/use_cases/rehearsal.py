@@ -13,9 +13,9 @@ from google.rpc import code_pb2
 from instance_service.store.tables import Connection
 from instance_service.use_cases.definitions.publication import publish_definition
 from instance_service.use_cases.definitions.states import activate_version, deprecate_version, retire_version
-from instance_service.use_cases.deletion import delete_instance
 from instance_service.use_cases.dependencies import Dependencies
-from instance_service.use_cases.instances import create_instance, update_instance
+from instance_service.use_cases.instances.changes import create_instance, update_instance
+from instance_service.use_cases.instances.deletion import delete_instance
 from instance_service.use_cases.projects import create_project
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.instance.v1.instance_service_pb2 import (

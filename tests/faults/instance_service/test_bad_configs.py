@@ -11,7 +11,7 @@ import pytest
 from google.protobuf import json_format
 
 from devstack.postgres import Postgres
-from instance_service.use_cases.instances import create_instance
+from instance_service.use_cases.instances.changes import create_instance
 from optaic.definition.v1.definition_service_pb2 import PublishDefinitionRequest
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.instance.v1.instance_service_pb2 import CreateInstanceRequest

@@ -26,7 +26,7 @@ from instance_service.mlflow_adapter import MlflowExperiments
 from instance_service.ports import OutsideUnavailableError
 from instance_service.prefect_adapter import PrefectDeployments
 from instance_service.store import queue
-from instance_service.use_cases import lifecycle
+from instance_service.use_cases.instances import reading
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.instance.v1.instance_service_pb2 import DeleteInstanceRequest
 from support.definitions import model, publish
@@ -201,7 +201,7 @@ async def _live(
 
     async def are_gone() -> bool:
         ids = [one.instance_id for one in made]
-        return not await lifecycle.load_instances(service.app.deps, "default", ids)
+        return not await reading.load_instances(service.app.deps, "default", ids)
 
     with strikes.get("delete", nothing):
         for one in made:

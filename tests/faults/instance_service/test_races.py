@@ -7,7 +7,8 @@ import grpc
 import pytest
 
 from devstack.postgres import Postgres
-from instance_service.use_cases import mutation, revisions
+from instance_service.resources.instances import revisions
+from instance_service.use_cases import mutation
 from optaic.definition.v1.definition_service_pb2 import ListDefinitionsRequest
 from servicekit.ids import new_id
 from servicekit.migrations import migrate

@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
+from instance_service.resources import data_removals as stored_removals
 from instance_service.use_cases import data_removals
 from instance_service.use_cases.dependencies import Dependencies
 from optaic.common.v1.flow_pb2 import FLOW_KIND_REFRESH
@@ -136,7 +137,7 @@ async def test_what_is_gone_is_remembered_with_every_store_that_it_had(
 async def test_an_instance_with_countless_stores_does_not_outgrow_an_answer(
     service: RunningInstanceService, removals: Removals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data_removals, "_MOST_BYTES", 200)
+    monkeypatch.setattr(stored_removals, "_MOST_BYTES", 200)
     prices = await service.prices((await service.project()).project_id)
     names = ["a" * 40, "b" * 40, "c" * 40, "a" * 40]
     for name in names:

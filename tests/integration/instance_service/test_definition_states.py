@@ -8,9 +8,9 @@ import grpc
 import pytest
 from google.protobuf import json_format
 
-from instance_service.resources.instances import drafts
-from instance_service.use_cases import revisions
-from instance_service.use_cases.definitions import following, publication
+from instance_service.resources import publication_report
+from instance_service.resources.instances import drafts, followers
+from instance_service.use_cases.definitions import publication
 from optaic.definition.v1 import definition_events_pb2
 from optaic.definition.v1 import definition_service_pb2 as api
 from optaic.definition.v1.definition_pb2 import (
@@ -266,7 +266,7 @@ async def test_a_report_fits_an_answer(
     for tracking in whole.tracking_instances:
         assert (len(tracking.violations), tracking.violations[-1]) == (11, "and 2 more")
     most = sum(tracking.ByteSize() for tracking in whole.tracking_instances[:2])
-    monkeypatch.setattr(following, "_MOST_BYTES", most)
+    monkeypatch.setattr(publication_report, "_MOST_BYTES", most)
     cut = (await publish(service, "", definitionVersion=second, validateOnly=True)).publication_report
     assert list(cut.tracking_instances) == list(whole.tracking_instances[:2])
     assert list(cut.schema_changes) == list(whole.schema_changes)
@@ -290,7 +290,7 @@ async def test_a_dry_run_holds_up_nobody_while_it_judges(
 ) -> None:
     async def report(*given: Any) -> PublicationReport:
         await asyncio.wait_for(service.project("beside"), 5)
-        return await following.report(*given)
+        return await publication_report.report(*given)
 
     monkeypatch.setattr(publication, "report", report)
     assert (await publish(service, "1.0.0", validateOnly=True)).HasField("publication_report")
@@ -305,7 +305,7 @@ async def test_who_follows_is_judged_beside_other_callers(
         threads.add(threading.current_thread())
         return drafts.complete(*given)
 
-    monkeypatch.setattr(revisions, "complete", complete)
+    monkeypatch.setattr(followers, "complete", complete)
     project_id = (await service.project()).project_id
     await publish(service, "1.0.0")
     instance = await service.create(dataset(project_id, "following", trackNewest=True))

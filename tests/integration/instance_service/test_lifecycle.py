@@ -8,9 +8,9 @@ from typing import Any
 import grpc
 import sqlalchemy as sa
 
+from instance_service.resources.deletions import remove_finalizer
 from instance_service.store import instances as store
 from instance_service.store import queue
-from instance_service.use_cases.deletion import remove_finalizer
 from optaic.instance.v1 import instance_events_pb2
 from optaic.instance.v1.instance_pb2 import (
     INSTANCE_STATE_ACTIVE,

@@ -13,10 +13,11 @@ import sqlalchemy as sa
 
 from devstack.postgres import Postgres
 from instance_service.ports import Ensured, MonitoringProject, OutsideUnavailableError
+from instance_service.resources.instances.verdicts import Verdict
 from instance_service.store import queue
-from instance_service.use_cases import pairing
 from instance_service.use_cases.dependencies import Dependencies
-from instance_service.use_cases.pairing import Verdict, record
+from instance_service.use_cases.instances import reconciling
+from instance_service.use_cases.instances.reconciling import record_verdicts
 from optaic.instance.v1.instance_pb2 import (
     INSTANCE_STATE_ACTIVE,
     INSTANCE_STATE_DEGRADED,
@@ -201,9 +202,9 @@ async def test_what_may_not_be_removed_is_told_of_its_instance_and_of_no_other(
         deps: Dependencies, tenant_id: str, found: Sequence[tuple[Instance, Sequence[Verdict]]]
     ) -> set[str]:
         told.update(one.name for one, verdicts in found if any(each.problem for each in verdicts))
-        return await record(deps, tenant_id, found)
+        return await record_verdicts(deps, tenant_id, found)
 
-    monkeypatch.setattr(pairing, "record", listen)
+    monkeypatch.setattr(reconciling, "record_verdicts", listen)
     project = await service.project()
     doomed, other = [await _monitored(service, project.project_id, name) for name in ("doomed", "other")]
     plain, bystander = [await service.prices(project.project_id, name) for name in ("plain", "bystander")]
@@ -294,8 +295,8 @@ async def test_a_complaint_that_comes_late_is_looked_into_again(service: Running
     async with deps.database.infra() as connection:
         await connection.execute(sa.text("update reconciliations set due_time = :lease"), {"lease": lease})
     # Who works on it since then saw it as it was before this.
-    assert not await record(deps, TENANT, [(seen, [slow])])
-    assert await record(deps, TENANT, [(seen, [quick])])
+    assert not await record_verdicts(deps, TENANT, [(seen, [slow])])
+    assert await record_verdicts(deps, TENANT, [(seen, [quick])])
     async with deps.database.infra() as connection:
         await queue.settle(connection, [queue.Claim(TENANT, seen.instance_id, lease, 1)])
     healed = await service.until_active(prices.instance_id)
@@ -316,7 +317,7 @@ async def test_what_was_found_out_about_an_older_revision_is_not_written(
     well = Verdict("ElsewhereReady", apply=rename)
     ill = Verdict("ElsewhereReady", problem=OutsideUnavailableError("ElsewhereDown", "late"))
     for verdict in (well, ill):
-        assert await record(service.app.deps, TENANT, [(seen, [verdict])]) == set()
+        assert await record_verdicts(service.app.deps, TENANT, [(seen, [verdict])]) == set()
     assert await service.until(seen.instance_id, lambda _: True) == changed
 
 
@@ -329,7 +330,7 @@ async def test_changes_of_the_state_ascend_though_the_clock_goes_back(
     deps = replace(service.app.deps, clock=past)
     down = OutsideUnavailableError("ElsewhereDown", "says nothing")
     for problem, state in ((down, INSTANCE_STATE_DEGRADED), (None, INSTANCE_STATE_ACTIVE)):
-        await record(deps, TENANT, [(last, [Verdict("ElsewhereReady", problem=problem)])])
+        await record_verdicts(deps, TENANT, [(last, [Verdict("ElsewhereReady", problem=problem)])])
         found = await service.until(last.instance_id, lambda _: True)
         assert (found.state, found.revision) == (state, last.revision)
         assert found.update_time.ToNanoseconds() > last.update_time.ToNanoseconds()
@@ -343,7 +344,9 @@ async def test_a_message_is_renewed_when_it_says_something_else(service: Running
     async def complain(message: str) -> Instance:
         seen = await service.until(first.instance_id, lambda _: True)
         problem = OutsideUnavailableError("ElsewhereDown", message)  # of no system that would be well again
-        await record(service.app.deps, TENANT, [(seen, [Verdict("ElsewhereReady", problem=problem)])])
+        await record_verdicts(
+            service.app.deps, TENANT, [(seen, [Verdict("ElsewhereReady", problem=problem)])]
+        )
         return await service.until(first.instance_id, lambda _: True)
 
     said = await complain("no answer from 127.0.0.1:4711 at 17:01:02.5")

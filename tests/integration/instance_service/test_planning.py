@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from instance_service.resources.instances import drafts
+from instance_service.resources.instances import pending
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_ACTIVE, Instance
 from optaic.instance.v1.instance_service_pb2 import ListProjectsRequest, PauseInstanceRequest
 from support.instance_service import RunningInstanceService, instance_service, refusal
@@ -89,7 +89,7 @@ async def test_a_schedule_that_was_taken_before_and_never_comes_is_complained_of
     hasty: RunningInstanceService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as earlier:  # a release that took it
-        earlier.setattr(drafts, "schedule_violations", lambda _: [])
+        earlier.setattr(pending, "schedule_violations", lambda _: [])
         made = await _scheduled(hasty, _NEVER)
     hasty.deployments.unplanned.add(made.flows[0].prefect_deployment_name)
     found = await hasty.until(made.instance_id, _is_complaining)

@@ -11,7 +11,7 @@ import pytest
 from google.protobuf import json_format
 
 from devstack.postgres import Postgres
-from instance_service.resources.instances import drafts
+from instance_service.resources.instances import pending
 from optaic.apply.documents import read_documents
 from optaic.apply.execution import execute, read_existing
 from optaic.apply.export import export_documents, unsaid
@@ -169,7 +169,7 @@ async def test_urls_that_an_earlier_release_has_kept_work_on_and_are_hidden(
     await _publish(service, properties={"address": {"type": "string"}, "more": {"type": "array"}})
     project = await service.project()
     with monkeypatch.context() as earlier:
-        earlier.setattr(drafts, "credential_violations", lambda *_: [])
+        earlier.setattr(pending, "credential_violations", lambda *_: [])
         created = await service.create(
             {
                 "projectId": project.project_id,
@@ -221,7 +221,7 @@ async def test_a_file_says_what_an_earlier_release_has_kept_without_its_credenti
     await _publish(service, properties={"address": {"type": "string"}})
     project = await service.project()
     with monkeypatch.context() as earlier:
-        earlier.setattr(drafts, "credential_violations", lambda *_: [])
+        earlier.setattr(pending, "credential_violations", lambda *_: [])
         await service.create(
             {"projectId": project.project_id, "name": "x", **_dataset("vendor", {"address": URL})}
         )

@@ -7,11 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from instance_service.resources.conversion import dataset_of, json_of
-from instance_service.resources.instances.profiles import profile_of
 from instance_service.resources.instances.upstreams import Known
-from instance_service.store import outputs
-from instance_service.store.tables import Connection
-from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.expression import (
     Expression,
     ExpressionError,
@@ -24,9 +20,7 @@ from optaic.expression import (
 )
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.rules.columns import KEYS
-from servicekit.enums import enum_word
 
-_FLOW = "refresh"
 _READ_WHOLE = ("simple", "point_in_time")  # accessors that leave the columns as they are stored
 _ONE_FIELD = "field"
 
@@ -60,27 +54,6 @@ class Columns:
                 known = [each for each in self.owners if read_parts(each)[0] == table]
                 message = f"unknown column {name!r}: {suggest(name, known)}"
                 raise ExpressionError(Reason.UNKNOWN_COLUMN, message, position, expression.text)
-
-
-async def load_stored_columns(
-    connection: Connection, tenant_id: str, known: Known, upstream_ids: Sequence[str]
-) -> dict[str, tuple[str, ...]]:
-    """Return the columns of each upstream's newest output, where it was computed as the upstream is configured now."""
-    fingerprints = {
-        instance_id: flow.compute_fingerprint
-        for instance_id in upstream_ids
-        if instance_id in known
-        for flow in known[instance_id].flows
-        if enum_word(FlowKind, flow.flow_kind) == _FLOW
-    }
-    if not fingerprints:
-        return {}
-    found = await outputs.list_outputs(connection, tenant_id, list(fingerprints), _FLOW)
-    return {
-        output.instance_id: tuple(profile_of(output.profile).columns)
-        for output in found
-        if output.profile is not None and output.compute_fingerprint == fingerprints[output.instance_id]
-    }
 
 
 def columns_of(instance: Instance, known: Known, stored: Mapping[str, Sequence[str]]) -> Columns:

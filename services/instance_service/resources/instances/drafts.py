@@ -10,23 +10,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf import json_format
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from instance_service.domain.fingerprints import (
     backtest_settings,
 )
 from instance_service.domain.flows import Upstream
 from instance_service.domain.rules import refusal
-from instance_service.jsonschema_adapter import EXPRESSION
 from instance_service.resources.conversion import (
     contract_words,
     dataset_of,
-    etag_of,
-    timestamp,
 )
-from instance_service.resources.definitions.macros import MacroVersions
 from instance_service.resources.dependencies import ResourceDependencies
-from instance_service.resources.instances.columns import Columns, columns_of, load_stored_columns
+from instance_service.resources.instances.columns import Columns, columns_of
 from instance_service.resources.instances.conditions import (
     FOLLOWS_NEWEST,
     SCHEDULE_PLANNED,
@@ -34,79 +29,33 @@ from instance_service.resources.instances.conditions import (
     say_stuck,
     withdraw,
 )
-from instance_service.resources.instances.credentials import credential_violations
 from instance_service.resources.instances.descriptions import connections_of, describe_changes
+from instance_service.resources.instances.facts import (
+    Facts,
+    gather,
+)
 from instance_service.resources.instances.flows import flows_of, output_violations, set_flows
 from instance_service.resources.instances.naming import bind_names, bound_names
+from instance_service.resources.instances.pending import Pending, prepare
 from instance_service.resources.instances.references import (
-    Reference,
     Use,
-    Versions,
     check_constraints,
-    complete_references,
-    follow,
-    load_called,
-    load_versions,
-    references_of,
     resolve,
 )
-from instance_service.resources.instances.schedules import freshness_violations, schedule_violations
-from instance_service.resources.instances.specs import spec_violations
 from instance_service.resources.instances.upstreams import (
-    Known,
-    Named,
     derive_prices,
-    load_known,
-    load_price_sources,
-    named_upstreams,
     resolve_upstreams,
 )
 from instance_service.store.tables import Connection
 from optaic.definition.v1.definition_pb2 import DefinitionVersion, StatusAggregationContract
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_ACTIVE, Instance, InstanceKind
 from optaic.instance.v1.spec_pb2 import DatasetSpec
-from optaic.rules.kinds import COMPONENT_KINDS, DEFINED_KINDS, MAX_DELETED_SHARE, TIMEZONE
+from optaic.rules.kinds import COMPONENT_KINDS, DEFINED_KINDS, TIMEZONE
 from optaic.rules.signal_contracts import complete_contract
 from optaic.rules.statuses import AGGREGATION, DEFAULT_PRIORITY
 from servicekit.enums import enum_number
-from servicekit.errors import DomainError, FieldViolation, InvalidArgumentError
+from servicekit.errors import DomainError, FieldViolation
 from servicekit.events import check_size
-
-_NOT_COMPARED = ("revision", "etag", "update_time", "create_time", "state", "conditions")
-
-
-@dataclass(frozen=True)
-class Pending:
-    """What a client gave, with ids made where missing, and what must be looked up to complete it."""
-
-    instance: Instance
-    kind: str
-    references: Sequence[Reference]
-    named: Sequence[Named]
-    current: Instance | None
-    violations: list[FieldViolation]
-    now: Timestamp
-
-    @property
-    def is_referenced(self) -> bool:
-        """Whether every definition is named."""
-        return all(reference.is_named for reference in self.references)
-
-    @property
-    def stays(self) -> bool:
-        """Whether it keeps a version though it follows the newest."""
-        return any(reference.stays for reference in self.references)
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What was found: definitions, macros, upstreams, and where backtests by id could take prices from."""
-
-    versions: Versions
-    macros: Mapping[int, MacroVersions]
-    known: Known
-    stored_columns: Mapping[str, Sequence[str]]  # of upstreams, as far as they are known
-    price_sources: Mapping[str, Sequence[tuple[str, bool]]]
 
 
 @dataclass(frozen=True)
@@ -118,22 +67,6 @@ class Draft:
     settings: Mapping[str, Any]
     upstreams: tuple[Upstream, ...]
     changes: str  # for people: what differs from the instance as it is
-
-
-def check_kind(instance: Instance) -> str:
-    """Return the kind that follows from the spec.
-
-    Raises:
-        InvalidArgumentError: There is none, or it is a component's.
-    """
-    kind = instance.WhichOneof("spec")
-    if kind is None:
-        raise refusal([FieldViolation("instance", "one of the specs is required", "INVALID_SPEC")])
-    if kind in COMPONENT_KINDS:
-        text = "a component is created and changed through its dataset or signal"
-        violation = FieldViolation(f"instance.{kind}", text, "UNSUPPORTED_KIND")
-        raise InvalidArgumentError("UNSUPPORTED_KIND", text, field_violations=[violation])
-    return kind
 
 
 async def draft_instance(
@@ -163,82 +96,6 @@ async def draft_instance(
         draft = complete(tenant_id, pending, facts, is_lenient=deps.is_lenient)
         say_stuck(draft.instance, error, pending.now)
         return draft
-
-
-def prepare(
-    deps: ResourceDependencies, given: Instance, current: Instance | None = None, *, stays: bool = False
-) -> Pending:
-    """Return a copy of `given` that is ready to be looked up; it reads nothing.
-
-    Raises:
-        InvalidArgumentError: It has no kind, or a component's.
-    """
-    instance = Instance()
-    instance.CopyFrom(given)
-    kind = check_kind(instance)
-    instance.kind = enum_number(InstanceKind, kind)
-    instance.instance_id = instance.instance_id or deps.ids()
-    if (dataset := dataset_of(instance)) is not None:
-        for component in COMPONENT_KINDS:
-            field = f"{component}_instance_id"
-            setattr(dataset, field, getattr(dataset, field) or deps.ids())
-        _complete_share(dataset, dataset_of(current) if current is not None else None)
-    references = references_of(instance, current, stays=stays)
-    violations = [
-        *spec_violations(instance, kind),
-        *credential_violations(instance, current),
-        *(
-            []
-            if current and current.schedule == instance.schedule
-            else schedule_violations(instance.schedule)
-        ),
-        *freshness_violations(instance.freshness_policy),
-        *complete_references(references),
-    ]
-    now = timestamp(deps.clock.now())
-    return Pending(instance, kind, references, named_upstreams(instance), current, violations, now)
-
-
-def _complete_share(dataset: DatasetSpec, current: DatasetSpec | None) -> None:
-    """Fill in how much a refresh may delete: new instances have the default, others what they had, if they had any."""
-    if dataset.HasField("max_deleted_share"):
-        return
-    if current is None:
-        dataset.max_deleted_share = MAX_DELETED_SHARE
-    elif current.HasField("max_deleted_share"):
-        dataset.max_deleted_share = current.max_deleted_share
-
-
-async def gather(
-    connection: Connection,
-    tenant_id: str,
-    pending: Sequence[Pending],
-    newest: DefinitionVersion | None = None,
-) -> Facts:
-    """Look everything up, for all of them at once; `newest` is taken for the newest of its definition."""
-    references = [reference for one in pending for reference in one.references]
-    versions = await load_versions(connection, tenant_id, references)
-    if newest is not None:
-        versions.update(follow(references, newest))
-    known = await load_known(connection, tenant_id, [named for one in pending for named in one.named])
-    reading = [one for one in pending if _may_have_expressions(one, versions)]
-    upstream_ids = sorted({named.instance_id for one in reading for named in one.named})
-    return Facts(
-        versions,
-        await load_called(connection, tenant_id, references, versions),
-        known,
-        await load_stored_columns(connection, tenant_id, known, upstream_ids),
-        {
-            one.instance.instance_id: await load_price_sources(connection, tenant_id, one.instance, one.named)
-            for one in pending
-            if one.kind == "backtest"
-        },
-    )
-
-
-def _may_have_expressions(pending: Pending, versions: Versions) -> bool:
-    found = [versions[one] for reference in pending.references for one in reference.wanted if one in versions]
-    return any(EXPRESSION.encode() in version.parameters_schema.SerializeToString() for version in found)
 
 
 def _columns(pending: Pending, facts: Facts) -> Columns:
@@ -366,28 +223,3 @@ def _components(instance: Instance, dataset: DatasetSpec | None) -> list[Instanc
         getattr(component, kind).SetInParent()
         result.append(component)
     return result
-
-
-def is_same(left: Instance, right: Instance) -> bool:
-    """Return whether two instances differ in nothing that makes a revision."""
-
-    def comparable(instance: Instance) -> Instance:
-        copy = Instance()
-        copy.CopyFrom(instance)
-        for name in _NOT_COMPARED:
-            copy.ClearField(name)  # type: ignore[arg-type]  # the stubs want literals
-        for ref in copy.upstream_refs:  # what upstreams are called is theirs
-            ref.ClearField("name")
-            ref.ClearField("bound_name")
-        return copy
-
-    return bool(comparable(left) == comparable(right))
-
-
-def stamp(deps: ResourceDependencies, instance: Instance, previous: Instance | None) -> None:
-    """Set revision, etag and times of a new revision."""
-    now = timestamp(deps.clock.now())
-    instance.revision = previous.revision + 1 if previous else 1
-    instance.etag = etag_of(instance.revision)
-    instance.create_time.CopyFrom(previous.create_time if previous else now)
-    instance.update_time.CopyFrom(now)

@@ -12,17 +12,12 @@ from instance_service.domain.versions import precedence
 from instance_service.jsonschema_adapter import config_violations
 from instance_service.resources.conversion import dataset_of, json_of
 from instance_service.resources.definitions.macros import (
-    Calls,
     MacroVersions,
-    calls_of,
     library_of,
-    load_macros,
 )
 from instance_service.resources.definitions.requirements import constraints_schema
 from instance_service.resources.instances.columns import Columns
 from instance_service.resources.instances.naming import Names, rename_in_config
-from instance_service.store import instances as store
-from instance_service.store.tables import Connection
 from optaic.definition.v1.definition_pb2 import DEFINITION_STATE_RETIRED, DefinitionState, DefinitionVersion
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.instance.v1.spec_pb2 import ComponentSpec
@@ -190,56 +185,8 @@ def complete_references(references: Iterable[Reference]) -> list[FieldViolation]
     return violations
 
 
-async def load_versions(
-    connection: Connection, tenant_id: str, references: Iterable[Reference]
-) -> dict[Wanted, DefinitionVersion]:
-    """Return the versions that references may mean, as far as they exist: one query for all."""
-    wanted = sorted(
-        {
-            one
-            for reference in references
-            if reference.is_named
-            for meant in (reference.wanted, *reference.wanted_beside.values())
-            for one in meant
-        }
-    )
-    if not wanted:
-        return {}
-    found = await store.resolve_versions(connection, tenant_id, wanted)
-    return {wanted[position]: DefinitionVersion.FromString(row) for position, row in found.items()}
-
-
-def follow(references: Iterable[Reference], newest: DefinitionVersion) -> dict[Wanted, DefinitionVersion]:
-    """Return what the references mean that follow a definition, if this is its newest version."""
-    return {
-        one: newest
-        for reference in references
-        if reference.spec.track_newest and reference.spec.definition_id == newest.definition_id
-        for one in reference.wanted
-    }
-
-
-async def load_called(
-    connection: Connection, tenant_id: str, references: Sequence[Reference], versions: Versions
-) -> dict[int, MacroVersions]:
-    """Return the macros that the references' configurations use, by the identity of their spec."""
-    calling: list[tuple[Reference, Calls]] = []
-    for one in references:
-        version = _find(one, versions)
-        if version is not None and (names := _names(version, one)):
-            calling.append((one, Calls(names, one.held_macros, one.spec.track_newest and not one.stays)))
-    found = await load_macros(connection, tenant_id, [calls for _, calls in calling])
-    return {id(one.spec): macros for (one, _), macros in zip(calling, found, strict=True)}
-
-
-def _names(version: DefinitionVersion, reference: Reference) -> tuple[str, ...]:
-    try:
-        return calls_of(version, json_of(reference.spec.config))
-    except ValueError:  # a number that JSON has not; the check of the configuration says so
-        return ()
-
-
-def _find(reference: Reference, versions: Versions) -> DefinitionVersion | None:
+def find_version(reference: Reference, versions: Versions) -> DefinitionVersion | None:
+    """Return the version that a reference means, of those that exist."""
     return _first(reference.wanted, versions)
 
 
@@ -266,7 +213,7 @@ def resolve(
     Raises:
         NotFoundError: A definition or version does not exist.
     """
-    found = [_find(reference, versions) for reference in references]
+    found = [find_version(reference, versions) for reference in references]
     missing = [reference for reference, version in zip(references, found, strict=True) if version is None]
     if missing:
         raise _not_found(missing)

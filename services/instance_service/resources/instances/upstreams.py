@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -10,9 +10,6 @@ from instance_service.domain.flows import Upstream, has_output, scheduled_flow
 from instance_service.domain.rules import upstream_violations
 from instance_service.resources.definitions.requirements import rules_of
 from instance_service.resources.instances.flows import output_flow
-from instance_service.store import graph
-from instance_service.store import instances as store
-from instance_service.store.tables import Connection
 from optaic.definition.v1.definition_pb2 import DefinitionVersion
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance, InstanceKind
 from optaic.rules import roles
@@ -67,12 +64,6 @@ def _backtest_refs(instance: Instance, named: Sequence[Named]) -> list[Named]:
     return result
 
 
-async def load_known(connection: Connection, tenant_id: str, named: Iterable[Named]) -> dict[str, Instance]:
-    """Return those of the named instances that exist: one query for all."""
-    snapshots = await store.get_snapshots(connection, tenant_id, sorted({one.instance_id for one in named}))
-    return {instance_id: Instance.FromString(snapshot) for instance_id, snapshot in snapshots.items()}
-
-
 def resolve_upstreams(
     instance: Instance,
     version: DefinitionVersion | None,
@@ -120,16 +111,6 @@ def _check_known(named: Sequence[Named], known: Known) -> None:
     if violations:
         text = "; ".join(violation.description for violation in violations)
         raise NotFoundError("UPSTREAM_NOT_FOUND", text, field_violations=violations)
-
-
-async def load_price_sources(
-    connection: Connection, tenant_id: str, instance: Instance, named: Sequence[Named]
-) -> list[tuple[str, bool]]:
-    """Return the datasets from which a backtest that names no prices could take them; see `derive_prices`."""
-    primary = instance.backtest.signals.primary
-    if not primary or any(one.role == roles.PRICES for one in named):
-        return []
-    return await graph.list_dataset_ancestors(connection, tenant_id, primary)
 
 
 def derive_prices(

@@ -12,9 +12,10 @@ from instance_service.resources.conversion import (
 )
 from instance_service.resources.definitions.content import content_violations
 from instance_service.resources.definitions.macros import CALLABLE, check_publication, shape_violations
+from instance_service.resources.instances.followers import wake_followers
+from instance_service.resources.publication_report import report
 from instance_service.store import definitions as store
 from instance_service.store.tables import Connection
-from instance_service.use_cases.definitions.following import report, wake_followers
 from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.mutation import mutate
 from optaic.definition.v1.definition_pb2 import (

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from instance_service.events import Events
 from instance_service.resources.definitions.macros import CALLABLE, check_publication
+from instance_service.resources.instances.followers import wake_followers, wake_users
 from instance_service.store import definitions as store
 from instance_service.store.tables import Connection
-from instance_service.use_cases.definitions.following import wake_followers, wake_users
 from instance_service.use_cases.definitions.reading import version_not_found
 from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.mutation import mutate

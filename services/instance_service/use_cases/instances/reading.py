@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict, ParseDict
@@ -82,6 +83,15 @@ async def diff_revisions(
 
 def _value(path: str, given: Any) -> Value | None:
     return None if given is ABSENT else ParseDict(redact_field(path, given), Value())
+
+
+async def load_instances(
+    deps: Dependencies, tenant_id: str, instance_ids: Sequence[str]
+) -> dict[str, Instance]:
+    """Return those of the instances that exist."""
+    async with deps.database.read(tenant_id) as connection:
+        found = await store.get_snapshots(connection, tenant_id, instance_ids)
+    return {instance_id: Instance.FromString(snapshot) for instance_id, snapshot in found.items()}
 
 
 async def batch_get_instances(

@@ -20,13 +20,13 @@ from instance_service.resources.instances.locking import (
     not_found,
     unsupported_kind,
 )
+from instance_service.resources.instances.revisions import Revision, write_revisions
 from instance_service.store import instances as store
 from instance_service.store import promotions, queue
 from instance_service.store.tables import Connection
 from instance_service.use_cases.dependencies import Dependencies
-from instance_service.use_cases.instances import same_revision, time_to_wait
+from instance_service.use_cases.instances.changes import same_revision, time_to_wait
 from instance_service.use_cases.mutation import mutate
-from instance_service.use_cases.revisions import Change, write_changes
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.instance.v1.instance_service_pb2 import (
     ListModelPromotionsRequest,
@@ -92,8 +92,8 @@ async def _decide(
             desired.model.mlflow_registered_model_name = counterpart_name(tenant_id, current.instance_id)
             draft = await draft_instance(deps, connection, tenant_id, desired, current)
             desired = draft.instance
-            change = Change(current, draft, request.reason)
-            await write_changes(deps, connection, tenant_id, context.actor, [change])
+            change = Revision(current, draft, request.reason)
+            await write_revisions(deps, connection, tenant_id, context.actor, [change])
             await promotions.insert_promotion(
                 connection, tenant_id, desired.instance_id, desired.revision, promotion.SerializeToString()
             )

@@ -1,25 +1,24 @@
-"""Pausing and resuming instances, and what reconcilers and finalizers report about them."""
+"""Pausing and resuming instances."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC
 from typing import Any
 
-from instance_service.resources.instances.drafts import stamp
 from instance_service.resources.instances.locking import (
     check_etag,
     check_not_deleting,
     lock,
     unsupported_kind,
 )
+from instance_service.resources.instances.revisions import stamp
+from instance_service.resources.instances.rows import revision_row
 from instance_service.store import instances as store
 from instance_service.store import queue
 from instance_service.store.tables import Connection
-from instance_service.use_cases.deletion import remove_finalizer
 from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.mutation import mutate
-from instance_service.use_cases.rows import revision_row
 from optaic.instance.v1.instance_pb2 import (
     INSTANCE_STATE_PAUSED,
     INSTANCE_STATE_PROVISIONING,
@@ -127,20 +126,3 @@ async def _write(connection: Connection, tenant_id: str, instance: Instance) -> 
         snapshot=instance.SerializeToString(),
         update_time=instance.update_time.ToDatetime(tzinfo=UTC),
     )
-
-
-async def load_instances(
-    deps: Dependencies, tenant_id: str, instance_ids: Sequence[str]
-) -> dict[str, Instance]:
-    """Return those of the instances that exist."""
-    async with deps.database.read(tenant_id) as connection:
-        found = await store.get_snapshots(connection, tenant_id, instance_ids)
-    return {instance_id: Instance.FromString(snapshot) for instance_id, snapshot in found.items()}
-
-
-async def finish(
-    deps: Dependencies, tenant_id: str, instance_ids: Sequence[str], finalizer: str, condition: str
-) -> None:
-    """One outside system holds nothing any more for instances that are being deleted; its condition goes."""
-    async with deps.database.transaction(tenant_id) as connection:
-        await remove_finalizer(deps, connection, tenant_id, instance_ids, finalizer, condition)

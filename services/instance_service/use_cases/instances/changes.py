@@ -7,18 +7,25 @@ import contextlib
 import math
 
 from instance_service.resources.conversion import dataset_of, timestamp
-from instance_service.resources.instances.drafts import check_kind, draft_instance, is_same, stamp
+from instance_service.resources.instances.drafts import draft_instance
 from instance_service.resources.instances.locking import check_etag, check_not_deleting, lock
 from instance_service.resources.instances.masks import apply_mask
 from instance_service.resources.instances.naming import rename_in_readers
+from instance_service.resources.instances.pending import check_kind
+from instance_service.resources.instances.revisions import (
+    Revision,
+    check_name,
+    is_same,
+    stamp,
+    write_revisions,
+)
+from instance_service.resources.instances.rows import rows_of
 from instance_service.resources.projects import check_project_lives, project_of
 from instance_service.store import instances as store
 from instance_service.store import projects, queue
 from instance_service.store.tables import Connection
 from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.mutation import mutate
-from instance_service.use_cases.revisions import Change, check_name, write_changes
-from instance_service.use_cases.rows import rows_of
 from optaic.instance.v1.instance_pb2 import (
     INSTANCE_STATE_PROVISIONING,
     Condition,
@@ -98,7 +105,7 @@ async def create_instance(
 async def update_instance(
     deps: Dependencies, context: RequestContext, request: UpdateInstanceRequest
 ) -> Instance:
-    """Change the fields of the mask; what changes nothing makes no revision.
+    """Revision the fields of the mask; what changes nothing makes no revision.
 
     Raises:
         NotFoundError: The instance, a definition or an upstream.
@@ -118,8 +125,8 @@ async def update_instance(
         draft = await draft_instance(deps, connection, tenant_id, desired, current)
         if is_same(draft.instance, current):
             return current
-        change = Change(current, draft, request.reason)
-        await write_changes(deps, connection, tenant_id, context.actor, [change])
+        change = Revision(current, draft, request.reason)
+        await write_revisions(deps, connection, tenant_id, context.actor, [change])
         if draft.instance.name != current.name:
             await rename_in_readers(connection, tenant_id, draft.instance, current.name)
         return draft.instance

@@ -10,10 +10,10 @@ from typing import Any
 from instance_service.resources.conversion import dataset_of, edges_of, json_of
 from instance_service.resources.instances.drafts import Draft
 from instance_service.resources.instances.references import references_of
+from instance_service.resources.instances.verdicts import HANDLES, systems_of
 from instance_service.store import tables
 from instance_service.store.listing import label_term
 from instance_service.store.tables import Table
-from instance_service.use_cases.pairing import HANDLES, pairings_of
 from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.instance.v1.instance_pb2 import Instance, InstanceKind, InstanceState
 from optaic.rules import roles
@@ -113,7 +113,7 @@ def instance_row(tenant_id: str, instance: Instance) -> dict[str, Any]:
         "state": enum_word(InstanceState, instance.state),
         "revision": instance.revision,
         "owner": instance.owner,
-        "finalizers": [] if instance.owner_instance_id else [*pairings_of(instance), _LINEAGE],
+        "finalizers": [] if instance.owner_instance_id else [*systems_of(instance), _LINEAGE],
         "snapshot": instance.SerializeToString(),
         "create_time": instance.create_time.ToDatetime(tzinfo=UTC),
         "update_time": instance.update_time.ToDatetime(tzinfo=UTC),

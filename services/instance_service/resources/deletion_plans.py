@@ -12,26 +12,19 @@ from dataclasses import dataclass
 
 from instance_service.domain.paths import downstream_first
 from instance_service.resources.instances.locking import check_revision, not_found
-from instance_service.resources.projects import check_project_etag, find_project
+from instance_service.resources.projects import check_project_etag
 from instance_service.store import dooming, graph
 from instance_service.store import projects as project_store
 from instance_service.store.dooming import Entry
 from instance_service.store.tables import Connection
-from instance_service.use_cases.dependencies import Dependencies
-from optaic.instance.v1.instance_pb2 import PROJECT_STATE_DELETING, InstanceKind, InstanceState, Project
+from optaic.instance.v1.instance_pb2 import PROJECT_STATE_DELETING, Project
 from optaic.instance.v1.instance_service_pb2 import (
-    DeletedInstance,
     DeleteInstanceRequest,
     DeleteProjectRequest,
-    PreviewDeletionRequest,
-    PreviewDeletionResponse,
 )
-from optaic.rules.pages import LONG_DEFAULT_SIZE
-from servicekit import pages
-from servicekit.enums import enum_number
 from servicekit.errors import AbortedError, FailedPreconditionError, PreconditionViolation
 
-_PAGE = 1000
+_MANY = 1000  # of these the order is found in a thread
 _MOST_NAMED = 100
 _MOST_SAID = 5  # in the message, which is cut where it is too long
 _TOGETHER = "delete them first, or say that they go with it (cascade)"
@@ -50,41 +43,6 @@ class Plan:
         """Stands for what would go."""
         text = "\n".join(sorted(each.instance_id for each in self.doomed))
         return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-async def preview_deletion(
-    deps: Dependencies, tenant_id: str, request: PreviewDeletionRequest
-) -> PreviewDeletionResponse:
-    """Return a page of what would go.
-
-    Raises:
-        NotFoundError: There is no such instance or project.
-        AbortedError: An etag is not the present one, or the list has changed since the page before.
-        FailedPreconditionError: It would be refused, as the deletion itself.
-    """
-    target = request.WhichOneof("target")
-    assert target is not None
-    selection = pages.filter_hash(target, getattr(request, target).SerializeToString(deterministic=True))
-    position = pages.decode(request.page_token, selection) if request.page_token else {}
-    begin, size = int(position.get("index", 0)), request.page_size or LONG_DEFAULT_SIZE
-    asked = PreviewDeletionRequest()
-    asked.CopyFrom(request)
-    getattr(asked, target).ClearField("preview_etag")  # it looks anew
-    async with deps.database.read(tenant_id) as connection:
-        if target == "delete_instance":
-            plan = await plan_instance(connection, tenant_id, asked.delete_instance)
-        else:
-            project = await find_project(connection, tenant_id, asked.delete_project.project_id)
-            plan = await plan_project(connection, tenant_id, asked.delete_project, project)
-    if position.get("etag", plan.etag) != plan.etag:
-        raise _changed()
-    rows = [_message(each) for each in plan.doomed[begin : begin + size + 1]]
-    page = pages.fit(rows, size, lambda row: row.ByteSize() + 8)
-    answer = PreviewDeletionResponse(instances=page, preview_etag=plan.etag, total_size=len(plan.doomed))
-    if len(rows) > len(page):
-        following = {"index": begin + len(page), "etag": plan.etag}
-        answer.next_page_token = pages.encode(following, selection)
-    return answer
 
 
 async def plan_instance(connection: Connection, tenant_id: str, request: DeleteInstanceRequest) -> Plan:
@@ -155,7 +113,7 @@ async def plan_project(
 
 async def _in_order(starts: Sequence[str], edges: Sequence[tuple[str, str]]) -> list[str]:
     """Return what would go, in a thread where that is much: others are served meanwhile."""
-    if len(starts) + len(edges) <= _PAGE:
+    if len(starts) + len(edges) <= _MANY:
         return downstream_first(starts, edges)
     return await asyncio.to_thread(downstream_first, starts, edges)
 
@@ -163,28 +121,18 @@ async def _in_order(starts: Sequence[str], edges: Sequence[tuple[str, str]]) -> 
 def _plan(live: Sequence[Entry], edges: Sequence[tuple[str, str]], preview_etag: str) -> Plan:
     plan = Plan(live, frozenset(upstream for _, upstream in edges))
     if preview_etag not in {"", plan.etag}:
-        raise _changed()
+        raise deletion_changed()
     return plan
 
 
-def _changed() -> AbortedError:
+def deletion_changed() -> AbortedError:
+    """Return the error of a deletion that would delete something else than was shown."""
     text = "what would be deleted has changed since it was shown: look at it again"
     return AbortedError("DELETION_CHANGED", text)
 
 
 def _what(entry: Entry) -> str:
     return f"{entry.kind} {entry.instance_id}"
-
-
-def _message(entry: Entry) -> DeletedInstance:
-    return DeletedInstance(
-        instance_id=entry.instance_id,
-        name=entry.name,
-        kind=enum_number(InstanceKind, entry.kind),
-        project_id=entry.project_id,
-        project_name=entry.project_name,
-        state=enum_number(InstanceState, entry.state),
-    )
 
 
 def _refuse(reason: str, problem: str, blocking: Sequence[tuple[str, str]], way: str) -> None:

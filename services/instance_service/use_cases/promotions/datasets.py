@@ -19,12 +19,12 @@ from instance_service.resources.instances.locking import (
     unsupported_kind,
 )
 from instance_service.resources.instances.profiles import profile_of
+from instance_service.resources.instances.revisions import Revision, write_revisions
 from instance_service.store import graph, outputs
 from instance_service.store.outputs import Output
 from instance_service.store.tables import Connection
 from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.mutation import mutate
-from instance_service.use_cases.revisions import Change, write_changes
 from optaic.common.v1.flow_pb2 import FLOW_KIND_REFRESH
 from optaic.definition.v1.definition_pb2 import DefinitionVersion
 from optaic.instance.v1.instance_pb2 import Instance
@@ -68,8 +68,8 @@ async def promote_dataset(
         refused = await _list_refusing(connection, tenant_id, current.instance_id)
         _refuse(current, _breaches(output, draft), refused)
         _verify(current, draft, output)
-        change = Change(current, draft, request.reason)
-        await write_changes(deps, connection, tenant_id, context.actor, [change])
+        change = Revision(current, draft, request.reason)
+        await write_revisions(deps, connection, tenant_id, context.actor, [change])
         return draft.instance
 
     return await mutate(deps, tenant_id, request, Instance, promote)

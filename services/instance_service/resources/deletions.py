@@ -1,4 +1,4 @@
-"""Deleting instances, alone or with all that depends on them; who goes last takes the rows along.
+"""Deleting what a plan names: instances that go, and the finalizers that they wait for.
 
 An instance is gone only after everything that reads it: until then it has the finalizer `dependants`.
 """
@@ -8,18 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from instance_service.resources.conversion import timestamp
+from instance_service.resources.data_removals import remember_data
+from instance_service.resources.deletion_plans import Plan
+from instance_service.resources.dependencies import ResourceDependencies
 from instance_service.resources.instances.conditions import say, withdraw
-from instance_service.resources.instances.drafts import stamp
+from instance_service.resources.instances.revisions import stamp
+from instance_service.resources.instances.rows import instance_row, revision_row
 from instance_service.store import graph, projects, queue
 from instance_service.store import instances as store
 from instance_service.store.tables import Connection
-from instance_service.use_cases.data_removals import remember_data
-from instance_service.use_cases.deletion_plans import Plan, plan_instance
-from instance_service.use_cases.dependencies import Dependencies
-from instance_service.use_cases.mutation import mutate
-from instance_service.use_cases.rows import instance_row, revision_row
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance
-from optaic.instance.v1.instance_service_pb2 import DeleteInstanceRequest
 from servicekit import outbox
 from servicekit.context import RequestContext
 from servicekit.database import lock_tenant
@@ -28,30 +26,8 @@ _CONDITION = "Deleting"
 _DEPENDANTS = "dependants"  # the finalizer that the last dependant takes off
 
 
-async def delete_instance(
-    deps: Dependencies, context: RequestContext, request: DeleteInstanceRequest
-) -> Instance:
-    """Start the deletion, or return the one under way.
-
-    Raises:
-        NotFoundError: There is none.
-        AbortedError: The etag is not the present one, or something else would go than was shown.
-        FailedPreconditionError: Others depend on it and are not to go with it; each is named.
-    """
-
-    async def delete(connection: Connection) -> Instance:
-        tenant_id = context.tenant_id
-        plan = await plan_instance(connection, tenant_id, request)
-        await condemn(deps, connection, context, plan, request.reason)
-        snapshot = await store.get_snapshot(connection, tenant_id, request.instance_id.lower())
-        assert snapshot is not None
-        return Instance.FromString(snapshot)
-
-    return await mutate(deps, context.tenant_id, request, Instance, delete)
-
-
 async def condemn(
-    deps: Dependencies, connection: Connection, context: RequestContext, plan: Plan, reason: str
+    deps: ResourceDependencies, connection: Connection, context: RequestContext, plan: Plan, reason: str
 ) -> None:
     """Make a revision in the state DELETING of everything in a plan; under the tenant's lock, as the plan itself."""
     if not plan.doomed:
@@ -80,14 +56,14 @@ async def condemn(
     await outbox.append(connection, [events.deletion_requested(one) for one in doomed])
 
 
-def _say(deps: Dependencies, instance: Instance, finalizers: Sequence[str]) -> None:
+def _say(deps: ResourceDependencies, instance: Instance, finalizers: Sequence[str]) -> None:
     """Say on the instance what its deletion waits for; since when stays as it is."""
     message = f"waits for: {', '.join(finalizers)}"
     say(instance, _CONDITION, "FinalizersAtWork", message, timestamp(deps.clock.now()))
 
 
 async def remove_finalizer(
-    deps: Dependencies,
+    deps: ResourceDependencies,
     connection: Connection,
     tenant_id: str,
     instance_ids: Sequence[str],
@@ -114,7 +90,11 @@ async def remove_finalizer(
 
 
 async def _bury(
-    deps: Dependencies, connection: Connection, tenant_id: str, gone: Sequence[Instance], ids: list[str]
+    deps: ResourceDependencies,
+    connection: Connection,
+    tenant_id: str,
+    gone: Sequence[Instance],
+    ids: list[str],
 ) -> list[str]:
     """Remove instances; return those that waited for them and now wait for no reader any more."""
     if not gone:

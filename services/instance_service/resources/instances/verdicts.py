@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from instance_service.domain import flows
-from instance_service.events import SELF
+from instance_service.events import SELF, Events
 from instance_service.ports import OutsideUnavailableError
-from instance_service.resources.conversion import dataset_of, timestamp
+from instance_service.resources.conversion import dataset_of
 from instance_service.resources.instances.conditions import say, shortened, withdraw
 from instance_service.store import instances as store
-from instance_service.store import queue
 from instance_service.store.tables import Connection
-from instance_service.use_cases.dependencies import Dependencies
 from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.instance.v1.instance_pb2 import (
     INSTANCE_STATE_ACTIVE,
@@ -29,12 +27,10 @@ from optaic.instance.v1.instance_pb2 import (
     InstanceState,
 )
 from redaction import redact
-from servicekit import outbox
 from servicekit.enums import enum_word
 from servicekit.events import Event
 
 HANDLES = ("mlflow_experiment_id", "mlflow_registered_model_name", "evidently_project_id")
-_REPEAT_SECONDS = 0.5
 _DETAIL = re.compile(r"(?=[\w:.+-]*\d)[\w:.+-]{5,}")  # a word that looks like a time, an address or an id
 _READY = "Ready"  # how a condition that tells of an outside system ends
 
@@ -48,59 +44,69 @@ class Verdict:
     problem: OutsideUnavailableError | None = None
 
 
-def pairings_of(instance: Instance) -> tuple[str, ...]:
+Found = tuple[Instance, Sequence[Verdict]]  # an instance as it was observed, and what was found
+
+
+def systems_of(instance: Instance) -> tuple[str, ...]:
     """Return the outside systems that hold something for an instance."""
     dataset = dataset_of(instance)
     is_monitored = dataset is not None and dataset.monitoring_enabled
-    return flows.pairings_of(enum_word(InstanceKind, instance.kind), is_monitored=is_monitored)
+    return flows.systems_of_kind(enum_word(InstanceKind, instance.kind), is_monitored=is_monitored)
 
 
-async def record(
-    deps: Dependencies, tenant_id: str, found: Sequence[tuple[Instance, Sequence[Verdict]]]
-) -> set[str]:
-    """Write verdicts on instances as they were observed; return those for which nothing is left to do."""
-    done = {
+@dataclass(frozen=True)
+class Judgement:
+    """What verdicts make of instances as they are stored now."""
+
+    changed: Sequence[Instance]
+    complaining: Sequence[str]  # those of which nothing was wrong before, by id
+    news: Sequence[Event]
+
+
+def settled(found: Sequence[Found]) -> set[str]:
+    """Return the instances of which no outside system says that anything is wrong."""
+    return {
         observed.instance_id
         for observed, verdicts in found
         if all(verdict.problem is None for verdict in verdicts)
     }
-    now = timestamp(deps.clock.now())
-    changing = [one for one in found if _judged(*one, now) != one[0]]
-    if not changing:
-        return done
-    ids = [observed.instance_id for observed, _ in changing]
-    async with deps.database.transaction(tenant_id) as connection:
-        snapshots = await store.lock_instances(connection, tenant_id, ids)
-        present = {one.instance_id: one for one in map(Instance.FromString, snapshots)}
-        changed: list[Instance] = []
-        complained: list[str] = []
-        news: list[Event] = []
-        events = deps.events(tenant_id)
-        for observed, verdicts in changing:
-            current = present.get(observed.instance_id)
-            if current is None:
-                done.add(observed.instance_id)  # it is gone
-            elif current.revision != observed.revision:
-                done.discard(observed.instance_id)
-            elif (instance := _judged(current, verdicts, now)) != current:
-                changed.append(instance)
-                if instance.instance_id not in done and not any(map(_is_outside, current.conditions)):
-                    complained.append(instance.instance_id)
-                if instance.state == INSTANCE_STATE_DEGRADED != current.state:
-                    reasons = ", ".join(one.reason for one in instance.conditions if _is_outside(one))
-                    news.append(events.updated(instance, SELF, reasons))
-                elif instance.instance_id in done and _news(instance) != _news(current):
-                    news.append(events.activated(instance))
-        await _write(connection, tenant_id, changed)
-        # Prevents who claimed one since, and saw it before its first complaint, from declaring that nothing is left to do.
-        await queue.repeat(connection, tenant_id, complained, _REPEAT_SECONDS)
-        await outbox.append(connection, news)
-    for instance_id in ids:
-        deps.activated.notify(instance_id)
-    return done
 
 
-async def _write(connection: Connection, tenant_id: str, instances: Sequence[Instance]) -> None:
+def changing(found: Sequence[Found], now: Timestamp) -> list[Found]:
+    """Return what is found of instances that would differ by it."""
+    return [one for one in found if _judged(*one, now) != one[0]]
+
+
+def judge(
+    events: Events, found: Sequence[Found], present: Mapping[str, Instance], done: set[str], now: Timestamp
+) -> Judgement:
+    """Apply verdicts to instances as they are stored now, unless they have another revision by now.
+
+    `done` are those for which nothing is left to do; what is gone joins them, what has another revision leaves them.
+    """
+    changed: list[Instance] = []
+    complaining: list[str] = []
+    news: list[Event] = []
+    for observed, verdicts in found:
+        current = present.get(observed.instance_id)
+        if current is None:
+            done.add(observed.instance_id)  # it is gone
+        elif current.revision != observed.revision:
+            done.discard(observed.instance_id)
+        elif (instance := _judged(current, verdicts, now)) != current:
+            changed.append(instance)
+            if instance.instance_id not in done and not any(map(_is_outside, current.conditions)):
+                complaining.append(instance.instance_id)
+            if instance.state == INSTANCE_STATE_DEGRADED != current.state:
+                reasons = ", ".join(one.reason for one in instance.conditions if _is_outside(one))
+                news.append(events.updated(instance, SELF, reasons))
+            elif instance.instance_id in done and _news(instance) != _news(current):
+                news.append(events.activated(instance))
+    return Judgement(changed, complaining, news)
+
+
+async def write_states(connection: Connection, tenant_id: str, instances: Sequence[Instance]) -> None:
+    """Write what the reconciler changes of instances, with no revision."""
     if not instances:
         return
     await store.update_states(

@@ -1,0 +1,86 @@
+"""The data of instances that are gone: what a worker needs to remove it, and when it may."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC
+from typing import Any
+
+import structlog
+
+from instance_service.domain.data_removal import remove_time
+from instance_service.resources.conversion import timestamp
+from instance_service.resources.dependencies import ResourceDependencies
+from instance_service.store import data_removals as store
+from instance_service.store.tables import Connection
+from optaic.instance.v1.data_removal_service_pb2 import DataRemoval, UsedStore
+from optaic.instance.v1.instance_pb2 import Instance
+
+_MOST_BYTES = 256 * 1024  # of the stores of one instance: somebody may give it another one each minute
+_log = structlog.get_logger(__name__)
+
+
+async def remember_data(
+    deps: ResourceDependencies, connection: Connection, tenant_id: str, gone: Sequence[Instance]
+) -> None:
+    """Write down whose data is to be removed, in the transaction in which the instances go."""
+    ids = [instance.instance_id for instance in gone]
+    with_output = await store.list_with_output(connection, tenant_id, ids)
+    stores: dict[str, dict[bytes, UsedStore]] = {instance_id: {} for instance_id in ids}
+    for instance_id, snapshot in await store.list_used_stores(connection, tenant_id, ids):
+        component = Instance.FromString(snapshot)
+        used = UsedStore(definition_version_id=component.definition_version_id, config=component.config)
+        text = used.SerializeToString(deterministic=True)
+        stores[instance_id].pop(text, None)  # in the order of their last use
+        stores[instance_id][text] = used
+    now = deps.clock.now()
+    rows = []
+    for instance in gone:
+        removal = DataRemoval(
+            instance_id=instance.instance_id,
+            name=instance.name,
+            kind=instance.kind,
+            project_id=instance.project_id,
+            stores=_newest(instance, stores[instance.instance_id]),
+            has_output=instance.instance_id in with_output,
+        )
+        rows.append(
+            {
+                "tenant_id": tenant_id,
+                "instance_id": instance.instance_id,
+                "delete_time": now,
+                "due_time": now,
+                "attempts": 0,
+                "problem": "",
+                "snapshot": removal.SerializeToString(),
+            }
+        )
+    await store.insert_removals(connection, rows)
+
+
+def _newest(instance: Instance, used: dict[bytes, UsedStore]) -> Sequence[UsedStore]:
+    """Return the stores of an instance, serialized ones given oldest first, as far as an answer takes them."""
+    kept: list[UsedStore] = []
+    total = 0
+    for text, store_used in reversed(used.items()):
+        total += len(text)
+        if kept and total > _MOST_BYTES:
+            _log.warning(
+                "an instance had too many stores: what the oldest keep outside of its folder is not removed",
+                instance_id=instance.instance_id,
+                stores=len(used),
+                remembered=len(kept),
+            )
+            break
+        kept.append(store_used)
+    return kept[::-1]
+
+
+def removal_of(row: Any, grace_seconds: float) -> DataRemoval:
+    """Return a stored removal, and when it may be done, at the earliest."""
+    removal = DataRemoval.FromString(row.snapshot)
+    removal.delete_time.CopyFrom(timestamp(row.delete_time.astimezone(UTC)))
+    earliest = remove_time(row.delete_time, row.due_time, grace_seconds)
+    removal.remove_time.CopyFrom(timestamp(earliest.astimezone(UTC)))
+    removal.attempts, removal.problem = row.attempts, row.problem
+    return removal

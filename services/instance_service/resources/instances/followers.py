@@ -1,0 +1,160 @@
+"""The rule which instances move to the newest version of a definition, and what those say that cannot."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from instance_service.resources.definitions.macros import CALLABLE, load_inner
+from instance_service.resources.dependencies import ResourceDependencies
+from instance_service.resources.instances.conditions import FOLLOWS_NEWEST, say_outdated, say_stuck, withdraw
+from instance_service.resources.instances.drafts import Draft, complete
+from instance_service.resources.instances.facts import gather
+from instance_service.resources.instances.pending import Pending, prepare
+from instance_service.resources.instances.revisions import Revision, is_same
+from instance_service.store import following as store
+from instance_service.store import queue
+from instance_service.store.tables import Connection, Row
+from optaic.definition.v1.definition_pb2 import DefinitionVersion
+from optaic.instance.v1.instance_pb2 import Instance
+from servicekit.errors import DomainError, FieldViolation
+
+Check: TypeAlias = Callable[[Row], Sequence[FieldViolation]]
+
+
+async def wake_followers(connection: Connection, tenant_id: str, definition_id: str) -> None:
+    """Have every instance that follows the definition looked at."""
+    await queue.enqueue(
+        connection, tenant_id, await store.list_followers(connection, tenant_id, definition_id)
+    )
+
+
+async def wake_users(connection: Connection, tenant_id: str, version: DefinitionVersion) -> None:
+    """Have every instance looked at that uses a version, or follows its definition."""
+    await wake_followers(connection, tenant_id, version.definition_id)
+    found = await store.list_users(connection, tenant_id, version.definition_version_id)
+    await queue.enqueue(connection, tenant_id, found)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Which instances lag behind the newest versions, and which outdated versions they use, by id."""
+
+    lagging: frozenset[str]
+    outdated: Mapping[str, Sequence[tuple[str, str, str]]]  # (definition, version, state)
+
+    def noted(self, instance: Instance, now: Timestamp) -> Instance:
+        """Return an instance that says what is to be said about its versions."""
+        result = Instance()
+        result.CopyFrom(instance)
+        say_outdated(result, self.outdated.get(instance.instance_id, ()), now)
+        if instance.instance_id not in self.lagging:
+            withdraw(result, FOLLOWS_NEWEST)
+        return result
+
+    def due(self, instances: Mapping[str, Instance], now: Timestamp) -> set[str]:
+        """Return the instances that may move, or have something else to say than they do."""
+        return {*self.lagging} | {
+            key
+            for key, instance in instances.items()
+            if (key in self.outdated or instance.conditions) and self.noted(instance, now) != instance
+        }
+
+
+async def load_standing(connection: Connection, tenant_id: str, instance_ids: Sequence[str]) -> Standing:
+    """Look up how instances stand to the newest versions."""
+    outdated: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
+    rows = await store.list_remarkable(connection, tenant_id, instance_ids)
+    for row in rows:
+        outdated[row.instance_id].append((row.name, row.version, row.state))
+    return Standing(frozenset(row.instance_id for row in rows if row.lags), outdated)
+
+
+async def newest_drafts(
+    deps: ResourceDependencies, connection: Connection, tenant_id: str, instances: Sequence[Instance]
+) -> dict[str, Draft | DomainError]:
+    """Return by id what each would be with the newest versions, or why it cannot."""
+
+    def prepare_all() -> list[Pending]:
+        return [prepare(deps, instance, instance) for instance in instances]
+
+    # A hundred of them against large schemas take a while: the loop has other callers.
+    pending = await asyncio.to_thread(prepare_all)
+    facts = await gather(connection, tenant_id, pending)
+
+    def complete_all() -> dict[str, Draft | DomainError]:
+        result: dict[str, Draft | DomainError] = {}
+        for one in pending:
+            try:
+                result[one.instance.instance_id] = complete(tenant_id, one, facts)
+            except DomainError as error:
+                result[one.instance.instance_id] = error
+        return result
+
+    return await asyncio.to_thread(complete_all)
+
+
+@dataclass(frozen=True)
+class Moves:
+    """What becomes of instances that lag behind or are outdated: new revisions, or other conditions only."""
+
+    revisions: Sequence[Revision]
+    noted: Mapping[str, Instance]  # by id
+
+    def changed(self) -> dict[str, Instance]:
+        """Return all that differ now, by id."""
+        moved = {one.current.instance_id: one.draft.instance for one in self.revisions}
+        return {**self.noted, **moved}
+
+
+def moves_of(
+    live: Iterable[Instance], drafts: Mapping[str, Draft | DomainError], standing: Standing, now: Timestamp
+) -> Moves:
+    """Return who moves: what fits does, what does not stays where it is and says why."""
+    revisions: list[Revision] = []
+    noted: dict[str, Instance] = {}
+    for instance in live:
+        draft = drafts.get(instance.instance_id)
+        if isinstance(draft, Draft) and not is_same(draft.instance, instance):
+            revisions.append(Revision(instance, draft, f"follows newest versions: {draft.changes}"))
+            continue
+        result = draft.instance if isinstance(draft, Draft) else standing.noted(instance, now)
+        if isinstance(draft, DomainError):
+            say_stuck(result, draft, now)
+        if list(result.conditions) != list(instance.conditions):
+            noted[instance.instance_id] = result
+    return Moves(revisions, noted)
+
+
+async def try_version(
+    deps: ResourceDependencies,
+    connection: Connection,
+    tenant_id: str,
+    version: DefinitionVersion,
+    rows: Sequence[Row],
+) -> Check:
+    """Return what tells how an instance breaks rules with a version, of its definition or of what it calls by name."""
+
+    def prepare_all() -> dict[str, Pending]:
+        instances = [Instance.FromString(row.snapshot) for row in rows]
+        return {one.instance_id: prepare(deps, one, one) for one in instances}
+
+    pending = await asyncio.to_thread(prepare_all)
+    facts = await gather(connection, tenant_id, list(pending.values()), version)
+    if version.kind in CALLABLE:
+        known = {**await load_inner(connection, tenant_id, version), version.definition_name: version}
+        facts = replace(facts, macros={key: {**found, **known} for key, found in facts.macros.items()})
+
+    def check(row: Row) -> Sequence[FieldViolation]:
+        try:
+            complete(tenant_id, pending[row.instance_id], facts)
+        except DomainError as error:
+            return error.field_violations
+        return ()
+
+    return check

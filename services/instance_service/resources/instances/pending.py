@@ -1,0 +1,105 @@
+"""What a client gave, made ready to be looked up, and what is wrong with it by itself; it reads nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from instance_service.domain.rules import refusal
+from instance_service.resources.conversion import dataset_of, timestamp
+from instance_service.resources.dependencies import ResourceDependencies
+from instance_service.resources.instances.credentials import credential_violations
+from instance_service.resources.instances.references import Reference, complete_references, references_of
+from instance_service.resources.instances.schedules import freshness_violations, schedule_violations
+from instance_service.resources.instances.specs import spec_violations
+from instance_service.resources.instances.upstreams import Named, named_upstreams
+from optaic.instance.v1.instance_pb2 import Instance, InstanceKind
+from optaic.instance.v1.spec_pb2 import DatasetSpec
+from optaic.rules.kinds import COMPONENT_KINDS, MAX_DELETED_SHARE
+from servicekit.enums import enum_number
+from servicekit.errors import FieldViolation, InvalidArgumentError
+
+
+@dataclass(frozen=True)
+class Pending:
+    """What a client gave, with ids made where missing, and what must be looked up to complete it."""
+
+    instance: Instance
+    kind: str
+    references: Sequence[Reference]
+    named: Sequence[Named]
+    current: Instance | None
+    violations: list[FieldViolation]
+    now: Timestamp
+
+    @property
+    def is_referenced(self) -> bool:
+        """Whether every definition is named."""
+        return all(reference.is_named for reference in self.references)
+
+    @property
+    def stays(self) -> bool:
+        """Whether it keeps a version though it follows the newest."""
+        return any(reference.stays for reference in self.references)
+
+
+def check_kind(instance: Instance) -> str:
+    """Return the kind that follows from the spec.
+
+    Raises:
+        InvalidArgumentError: There is none, or it is a component's.
+    """
+    kind = instance.WhichOneof("spec")
+    if kind is None:
+        raise refusal([FieldViolation("instance", "one of the specs is required", "INVALID_SPEC")])
+    if kind in COMPONENT_KINDS:
+        text = "a component is created and changed through its dataset or signal"
+        violation = FieldViolation(f"instance.{kind}", text, "UNSUPPORTED_KIND")
+        raise InvalidArgumentError("UNSUPPORTED_KIND", text, field_violations=[violation])
+    return kind
+
+
+def prepare(
+    deps: ResourceDependencies, given: Instance, current: Instance | None = None, *, stays: bool = False
+) -> Pending:
+    """Return a copy of `given` that is ready to be looked up; it reads nothing.
+
+    Raises:
+        InvalidArgumentError: It has no kind, or a component's.
+    """
+    instance = Instance()
+    instance.CopyFrom(given)
+    kind = check_kind(instance)
+    instance.kind = enum_number(InstanceKind, kind)
+    instance.instance_id = instance.instance_id or deps.ids()
+    if (dataset := dataset_of(instance)) is not None:
+        for component in COMPONENT_KINDS:
+            field = f"{component}_instance_id"
+            setattr(dataset, field, getattr(dataset, field) or deps.ids())
+        _complete_share(dataset, dataset_of(current) if current is not None else None)
+    references = references_of(instance, current, stays=stays)
+    violations = [
+        *spec_violations(instance, kind),
+        *credential_violations(instance, current),
+        *(
+            []
+            if current and current.schedule == instance.schedule
+            else schedule_violations(instance.schedule)
+        ),
+        *freshness_violations(instance.freshness_policy),
+        *complete_references(references),
+    ]
+    now = timestamp(deps.clock.now())
+    return Pending(instance, kind, references, named_upstreams(instance), current, violations, now)
+
+
+def _complete_share(dataset: DatasetSpec, current: DatasetSpec | None) -> None:
+    """Fill in how much a refresh may delete: new instances have the default, others what they had, if they had any."""
+    if dataset.HasField("max_deleted_share"):
+        return
+    if current is None:
+        dataset.max_deleted_share = MAX_DELETED_SHARE
+    elif current.HasField("max_deleted_share"):
+        dataset.max_deleted_share = current.max_deleted_share

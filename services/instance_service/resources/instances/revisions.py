@@ -1,0 +1,157 @@
+"""Writing changed instances as new revisions, any number at once."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from instance_service.domain.paths import shortest_cycle
+from instance_service.resources.conversion import etag_of, timestamp
+from instance_service.resources.dependencies import ResourceDependencies
+from instance_service.resources.instances.drafts import Draft
+from instance_service.resources.instances.rows import Rows, rows_of
+from instance_service.resources.instances.upstreams import named_upstreams
+from instance_service.store import graph, queue
+from instance_service.store import instances as store
+from instance_service.store.tables import Connection
+from optaic.instance.v1.instance_pb2 import Instance
+from servicekit import outbox
+from servicekit.errors import (
+    AlreadyExistsError,
+    FailedPreconditionError,
+    FieldViolation,
+    PreconditionViolation,
+)
+
+_NOT_COMPARED = ("revision", "etag", "update_time", "create_time", "state", "conditions")
+
+
+@dataclass(frozen=True)
+class Revision:
+    """What an instance is, what it is to be, and why."""
+
+    current: Instance
+    draft: Draft
+    reason: str
+
+
+async def write_revisions(
+    deps: ResourceDependencies,
+    connection: Connection,
+    tenant_id: str,
+    author: str,
+    changes: Sequence[Revision],
+) -> None:
+    """Write new revisions, with those components that differ; under the tenant's lock.
+
+    The drafts are stamped in place. Every change must differ from what is there.
+
+    Raises:
+        AlreadyExistsError: A name is taken.
+        FailedPreconditionError: A cycle would close.
+    """
+    if not changes:
+        return
+    components = [item for change in changes for item in change.draft.components]
+    known = await store.get_snapshots(connection, tenant_id, [item.instance_id for item in components])
+    rows: Rows = defaultdict(list)
+    for change in changes:
+        draft = change.draft
+        if draft.instance.name != change.current.name:
+            await check_name(connection, tenant_id, draft.instance)
+        changed = [draft.instance]
+        for component in draft.components:
+            previous = Instance.FromString(known[component.instance_id])
+            if is_same(component, previous):
+                component.CopyFrom(previous)
+            else:
+                stamp(deps, component, previous)
+                changed.append(component)
+        stamp(deps, draft.instance, change.current)
+        for table, added in rows_of(tenant_id, draft, changed, author, change.reason).items():
+            rows[table].extend(added)
+    instances = [change.draft.instance for change in changes]
+    ids = [item.instance_id for item in (*instances, *components)]
+    await store.replace_instances(connection, tenant_id, ids, rows)
+    for change in changes:
+        if _edges(change.draft.instance) != _edges(change.current):
+            await _check_cycle(connection, tenant_id, change.draft.instance)
+    await queue.enqueue(connection, tenant_id, [instance.instance_id for instance in instances])
+    events = deps.events(tenant_id)
+    await outbox.append(
+        connection, [events.updated(change.draft.instance, author, change.reason) for change in changes]
+    )
+
+
+def is_same(left: Instance, right: Instance) -> bool:
+    """Return whether two instances differ in nothing that makes a revision."""
+
+    def comparable(instance: Instance) -> Instance:
+        copy = Instance()
+        copy.CopyFrom(instance)
+        for name in _NOT_COMPARED:
+            copy.ClearField(name)  # type: ignore[arg-type]  # the stubs want literals
+        for ref in copy.upstream_refs:  # what upstreams are called is theirs
+            ref.ClearField("name")
+            ref.ClearField("bound_name")
+        return copy
+
+    return bool(comparable(left) == comparable(right))
+
+
+def stamp(deps: ResourceDependencies, instance: Instance, previous: Instance | None) -> None:
+    """Set revision, etag and times of a new revision."""
+    now = timestamp(deps.clock.now())
+    instance.revision = previous.revision + 1 if previous else 1
+    instance.etag = etag_of(instance.revision)
+    instance.create_time.CopyFrom(previous.create_time if previous else now)
+    instance.update_time.CopyFrom(now)
+
+
+async def check_name(connection: Connection, tenant_id: str, instance: Instance) -> None:
+    """Refuse a name that another live instance of the project has.
+
+    Raises:
+        AlreadyExistsError: There is one.
+    """
+    if await store.is_name_taken(
+        connection, tenant_id, instance.project_id, instance.name, instance.instance_id
+    ):
+        violation = FieldViolation("instance.name", "is taken in this project", "NAME_TAKEN")
+        raise AlreadyExistsError(
+            "NAME_TAKEN",
+            f"the project has an instance {instance.name}",
+            metadata={"name": instance.name},
+            field_violations=[violation],
+        )
+
+
+def _edges(instance: Instance) -> set[str]:
+    return {edge.upstream.instance_id for flow in instance.flows for edge in flow.upstreams}
+
+
+async def _check_cycle(connection: Connection, tenant_id: str, instance: Instance) -> None:
+    """Refuse edges that make the instance its own ancestor; the edges are already written, and rolled back."""
+    if not await graph.has_cycle(connection, tenant_id, instance.instance_id):
+        return
+    edges = await graph.list_ancestor_edges(connection, tenant_id, instance.instance_id)
+    cycle = shortest_cycle([(edge[0], edge[1]) for edge in edges], instance.instance_id)
+    names = {edge[1]: edge[2] for edge in edges}
+    read = cycle[1]
+    closing = [one.path for one in named_upstreams(instance) if one.instance_id == read]
+    path = " -> ".join(names.get(instance_id, instance_id) for instance_id in cycle)
+    raise FailedPreconditionError(
+        "CYCLE",
+        f"the upstreams close a cycle: {path}",
+        metadata={"path": " -> ".join(cycle)[:4096]},
+        preconditions=[
+            PreconditionViolation("CYCLE", f"{names.get(one, one)}", f"reads {names.get(other, other)}")
+            for one, other in itertools.pairwise(cycle)
+        ],
+        field_violations=[
+            FieldViolation(where, f"closes a cycle: {path}", "CYCLE")
+            for where in closing or ["instance.upstream_refs"]
+        ],
+    )

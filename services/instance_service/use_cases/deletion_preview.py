@@ -1,0 +1,63 @@
+"""What a deletion would delete, page by page; it changes nothing."""
+
+from __future__ import annotations
+
+from instance_service.resources.deletion_plans import deletion_changed, plan_instance, plan_project
+from instance_service.resources.projects import find_project
+from instance_service.store.dooming import Entry
+from instance_service.use_cases.dependencies import Dependencies
+from optaic.instance.v1.instance_pb2 import InstanceKind, InstanceState
+from optaic.instance.v1.instance_service_pb2 import (
+    DeletedInstance,
+    PreviewDeletionRequest,
+    PreviewDeletionResponse,
+)
+from optaic.rules.pages import LONG_DEFAULT_SIZE
+from servicekit import pages
+from servicekit.enums import enum_number
+
+
+async def preview_deletion(
+    deps: Dependencies, tenant_id: str, request: PreviewDeletionRequest
+) -> PreviewDeletionResponse:
+    """Return a page of what would go.
+
+    Raises:
+        NotFoundError: There is no such instance or project.
+        AbortedError: An etag is not the present one, or the list has changed since the page before.
+        FailedPreconditionError: It would be refused, as the deletion itself.
+    """
+    target = request.WhichOneof("target")
+    assert target is not None
+    selection = pages.filter_hash(target, getattr(request, target).SerializeToString(deterministic=True))
+    position = pages.decode(request.page_token, selection) if request.page_token else {}
+    begin, size = int(position.get("index", 0)), request.page_size or LONG_DEFAULT_SIZE
+    asked = PreviewDeletionRequest()
+    asked.CopyFrom(request)
+    getattr(asked, target).ClearField("preview_etag")  # it looks anew
+    async with deps.database.read(tenant_id) as connection:
+        if target == "delete_instance":
+            plan = await plan_instance(connection, tenant_id, asked.delete_instance)
+        else:
+            project = await find_project(connection, tenant_id, asked.delete_project.project_id)
+            plan = await plan_project(connection, tenant_id, asked.delete_project, project)
+    if position.get("etag", plan.etag) != plan.etag:
+        raise deletion_changed()
+    rows = [_message(each) for each in plan.doomed[begin : begin + size + 1]]
+    page = pages.fit(rows, size, lambda row: row.ByteSize() + 8)
+    answer = PreviewDeletionResponse(instances=page, preview_etag=plan.etag, total_size=len(plan.doomed))
+    if len(rows) > len(page):
+        following = {"index": begin + len(page), "etag": plan.etag}
+        answer.next_page_token = pages.encode(following, selection)
+    return answer
+
+
+def _message(entry: Entry) -> DeletedInstance:
+    return DeletedInstance(
+        instance_id=entry.instance_id,
+        name=entry.name,
+        kind=enum_number(InstanceKind, entry.kind),
+        project_id=entry.project_id,
+        project_name=entry.project_name,
+        state=enum_number(InstanceState, entry.state),
+    )

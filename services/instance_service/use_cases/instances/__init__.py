@@ -1,0 +1,1 @@
+"""Instances: their changes, pauses and deletions, what is read of them, and what the reconciler found."""

@@ -1,0 +1,54 @@
+"""Deleting instances, alone or with all that depends on them; what goes last takes the rows along."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from instance_service.resources.deletion_plans import plan_instance
+from instance_service.resources.deletions import condemn, remove_finalizer
+from instance_service.store import instances as store
+from instance_service.store.tables import Connection
+from instance_service.use_cases.dependencies import Dependencies
+from instance_service.use_cases.mutation import mutate
+from optaic.instance.v1.instance_pb2 import Instance
+from optaic.instance.v1.instance_service_pb2 import DeleteInstanceRequest
+from servicekit.context import RequestContext
+
+_LINEAGE = "lineage"  # the finalizer that lineage-service takes off
+
+
+async def delete_instance(
+    deps: Dependencies, context: RequestContext, request: DeleteInstanceRequest
+) -> Instance:
+    """Start the deletion, or return the one under way.
+
+    Raises:
+        NotFoundError: There is none.
+        AbortedError: The etag is not the present one, or something else would go than was shown.
+        FailedPreconditionError: Others depend on it and are not to go with it; each is named.
+    """
+
+    async def delete(connection: Connection) -> Instance:
+        tenant_id = context.tenant_id
+        plan = await plan_instance(connection, tenant_id, request)
+        await condemn(deps, connection, context, plan, request.reason)
+        snapshot = await store.get_snapshot(connection, tenant_id, request.instance_id.lower())
+        assert snapshot is not None
+        return Instance.FromString(snapshot)
+
+    return await mutate(deps, context.tenant_id, request, Instance, delete)
+
+
+async def finish(
+    deps: Dependencies, tenant_id: str, instance_ids: Sequence[str], finalizer: str, condition: str
+) -> None:
+    """One outside system holds nothing any more for instances that are being deleted; its condition goes."""
+    async with deps.database.transaction(tenant_id) as connection:
+        await remove_finalizer(deps, connection, tenant_id, instance_ids, finalizer, condition)
+
+
+async def finish_in_lineage(
+    deps: Dependencies, connection: Connection, tenant_id: str, instance_ids: Sequence[str]
+) -> None:
+    """Lineage-service has nothing left of instances that are being deleted; in the transaction of its event."""
+    await remove_finalizer(deps, connection, tenant_id, instance_ids, _LINEAGE)
