@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from instance_service.domain.fingerprints import canonical_json
-from instance_service.use_cases.shapes import contract_words
+from instance_service.resources.conversion import contract_words
 from optaic.instance.v1.spec_pb2 import SignalContract
 from optaic.rules import signal_contracts
 from optaic.rules.signal_contracts import DEFAULTS, complete_contract
