@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
+from instance_service.domain import errors
 from instance_service.ports import Experiments
 from instance_service.use_cases import data_removals, deletion_preview, projects, rehearsal
 from instance_service.use_cases.definitions import publication, states
@@ -24,7 +25,6 @@ from optaic.instance.v1.instance_service_pb2_grpc import InstanceServiceServicer
 from redaction import hide_credentials
 from redaction.messages import without_credentials
 from servicekit.context import current
-from servicekit.errors import PermissionDeniedError
 from servicekit.tokens import ReadTokens
 
 _Message = TypeVar("_Message", bound=Message)
@@ -206,4 +206,4 @@ class DataRemovalServicer(DataRemovalServiceServicer):
 
     def _require_service(self) -> None:
         if self._is_guarded and not current().is_service:
-            raise PermissionDeniedError("PERMISSION_DENIED", "only a worker removes data")
+            raise errors.not_a_worker()

@@ -15,7 +15,6 @@ from servicekit import errors
 from servicekit.app import App
 
 SERVICES = ("instance_service", "run_service", "lineage_service", "status_service")
-SCATTERED = {"instance_service"}  # its refusals still stand where they are raised
 KINDS_OF_ERRORS = {kind.__name__ for kind in errors.DomainError.__subclasses__()} | {"DomainError"}
 ROOT = Path(__file__).parents[2] / "services"
 
@@ -56,7 +55,7 @@ def test_consumers_are_built_from_the_dependencies_and_the_broker(service: str) 
     assert parameters[:2] == ["deps", "broker"]
 
 
-@pytest.mark.parametrize("service", [each for each in SERVICES if each not in SCATTERED])
+@pytest.mark.parametrize("service", SERVICES)
 def test_what_a_service_refuses_stands_in_its_domain_errors_alone(service: str) -> None:
     home = ROOT / service / "domain" / "errors.py"
     others = [path for path in sorted((ROOT / service).rglob("*.py")) if path != home]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from instance_service.domain.flows import Upstream, has_output
 from optaic.rules import roles
-from servicekit.errors import DomainError, FieldViolation, InvalidArgumentError
+from servicekit.errors import FieldViolation
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,3 @@ def is_date(text: str) -> bool:
         return dt.date.fromisoformat(text).isoformat() == text
     except ValueError:
         return False
-
-
-def refusal(violations: Sequence[FieldViolation]) -> DomainError:
-    """Return the one error that lists every violation; its reason is the first one's."""
-    first = violations[0]
-    more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
-    message = f"{first.field}: {first.description}{more}"
-    return InvalidArgumentError(first.reason, message, field_violations=violations)

@@ -10,8 +10,9 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from instance_service.domain import errors
 from instance_service.domain.paths import downstream_first
-from instance_service.resources.instances.locking import check_revision, not_found
+from instance_service.resources.instances.locking import check_revision
 from instance_service.resources.projects import check_project_etag
 from instance_service.store import dooming, graph
 from instance_service.store import projects as project_store
@@ -22,11 +23,8 @@ from optaic.instance.v1.instance_service_pb2 import (
     DeleteInstanceRequest,
     DeleteProjectRequest,
 )
-from servicekit.errors import AbortedError, FailedPreconditionError, PreconditionViolation
 
 _MANY = 1000  # of these the order is found in a thread
-_MOST_NAMED = 100
-_MOST_SAID = 5  # in the message, which is cut where it is too long
 _TOGETHER = "delete them first, or say that they go with it (cascade)"
 
 
@@ -58,7 +56,7 @@ async def plan_instance(connection: Connection, tenant_id: str, request: DeleteI
     order = await _in_order([start], edges)
     known = await dooming.describe(connection, tenant_id, order)
     if start not in known:
-        raise not_found([start])
+        raise errors.instances_not_found([start])
     instance = known[start]
     check_revision(instance.name, instance.revision, request.etag)
     if instance.is_deleting:
@@ -67,14 +65,16 @@ async def plan_instance(connection: Connection, tenant_id: str, request: DeleteI
         owners = await dooming.describe(connection, tenant_id, [instance.owner_instance_id])
         owner = owners[instance.owner_instance_id]
         composed = [(owner.name, f"is composed of it ({owner.instance_id})")]
-        _refuse("HAS_DEPENDANTS", f"{instance.name} is a part of", composed, "it goes with that")
+        raise errors.deletion_blocked(
+            "HAS_DEPENDANTS", f"{instance.name} is a part of", composed, "it goes with that"
+        )
     live = [known[each] for each in order if not known[each].is_deleting]
     if len(live) > 1 and not request.cascade:
         direct = {reader for reader, upstream in edges if upstream == start}
         # A reader's own readers are live too, so that of several live ones at least one reads directly.
         readers = [each for each in live if each.instance_id in direct and each is not instance]
         found = [(each.name, f"{_what(each)} reads it") for each in readers]
-        _refuse("HAS_DEPENDANTS", f"{instance.name} is read by", found, _TOGETHER)
+        raise errors.deletion_blocked("HAS_DEPENDANTS", f"{instance.name} is read by", found, _TOGETHER)
     return _plan(live, edges, request.preview_etag)
 
 
@@ -98,7 +98,7 @@ async def plan_project(
     inside = [each for each in live if each.project_id == project.project_id]
     if inside and not request.cascade:
         found = [(each.name, f"{_what(each)} is in it") for each in inside]
-        _refuse("PROJECT_NOT_EMPTY", f"project {project.name} holds", found, _TOGETHER)
+        raise errors.deletion_blocked("PROJECT_NOT_EMPTY", f"project {project.name} holds", found, _TOGETHER)
     if strangers := [each for each in live if each.project_id != project.project_id]:
         direct = {reader for reader, upstream in edges if known[upstream].project_id == project.project_id}
         found = [
@@ -107,7 +107,9 @@ async def plan_project(
             if each.instance_id in direct
         ]
         way = "these are in other projects and never go with it; delete them first, or have them read something else"
-        _refuse("HAS_DEPENDANTS", f"what is in project {project.name} is read by", found, way)
+        raise errors.deletion_blocked(
+            "HAS_DEPENDANTS", f"what is in project {project.name} is read by", found, way
+        )
     return _plan(inside, edges, request.preview_etag)
 
 
@@ -121,28 +123,9 @@ async def _in_order(starts: Sequence[str], edges: Sequence[tuple[str, str]]) -> 
 def _plan(live: Sequence[Entry], edges: Sequence[tuple[str, str]], preview_etag: str) -> Plan:
     plan = Plan(live, frozenset(upstream for _, upstream in edges))
     if preview_etag not in {"", plan.etag}:
-        raise deletion_changed()
+        raise errors.deletion_changed()
     return plan
-
-
-def deletion_changed() -> AbortedError:
-    """Return the error of a deletion that would delete something else than was shown."""
-    text = "what would be deleted has changed since it was shown: look at it again"
-    return AbortedError("DELETION_CHANGED", text)
 
 
 def _what(entry: Entry) -> str:
     return f"{entry.kind} {entry.instance_id}"
-
-
-def _refuse(reason: str, problem: str, blocking: Sequence[tuple[str, str]], way: str) -> None:
-    """Refuse a deletion for what is in its way: (name, what it is), of which the first are named."""
-    blocking = sorted(blocking)
-    names = ", ".join(name for name, _ in blocking[:_MOST_SAID])
-    more = f" and {len(blocking) - _MOST_SAID} more" if len(blocking) > _MOST_SAID else ""
-    raise FailedPreconditionError(
-        reason,
-        f"{problem} {names}{more}: {way}",
-        metadata={"count": str(len(blocking))},
-        preconditions=[PreconditionViolation(reason, *each) for each in blocking[:_MOST_NAMED]],
-    )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from instance_service.domain import errors
 from instance_service.resources.conversion import etag_of
 from instance_service.store import projects as store
 from instance_service.store.tables import Connection
 from optaic.instance.v1.instance_pb2 import PROJECT_STATE_ACTIVE, PROJECT_STATE_DELETING, Project
-from servicekit.errors import AbortedError, FailedPreconditionError, NotFoundError
 from servicekit.ids import is_id
 
 
@@ -32,8 +32,7 @@ async def find_project(connection: Connection, tenant_id: str, project_id: str, 
     if is_id(project_id) or (name and not project_id):
         snapshot = await store.get_project(connection, tenant_id, project_id, name)
     if snapshot is None:
-        which = project_id or name
-        raise NotFoundError("PROJECT_NOT_FOUND", f"there is no project {which}", metadata={"project": which})
+        raise errors.project_not_found(project_id or name)
     return project_of(snapshot)
 
 
@@ -44,11 +43,7 @@ def check_project_etag(project: Project, etag: str) -> None:
         AbortedError: The project has changed since.
     """
     if etag and etag != project.etag:
-        raise AbortedError(
-            "ETAG_MISMATCH",
-            f"project {project.name} has changed: its etag is {project.etag}, not {etag}",
-            metadata={"etag": project.etag},
-        )
+        raise errors.etag_mismatch(f"project {project.name}", project.etag, etag)
 
 
 def check_project_lives(project: Project) -> None:
@@ -58,4 +53,4 @@ def check_project_lives(project: Project) -> None:
         FailedPreconditionError: It is.
     """
     if project.state == PROJECT_STATE_DELETING:
-        raise FailedPreconditionError("PROJECT_DELETING", f"project {project.name} is being deleted")
+        raise errors.project_deleting(project.name)

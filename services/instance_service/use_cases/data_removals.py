@@ -6,6 +6,7 @@ from datetime import datetime
 
 import structlog
 
+from instance_service.domain import errors
 from instance_service.domain.data_removal import deleted_until, retry_delay
 from instance_service.resources.data_removals import removal_of
 from instance_service.store import data_removals as store
@@ -21,7 +22,6 @@ from optaic.rules.data_removals import CLAIM
 from optaic.rules.pages import DEFAULT_SIZE
 from redaction import redact
 from servicekit import pages
-from servicekit.errors import NotFoundError
 
 _SELECTION = pages.filter_hash("data removals")
 _log = structlog.get_logger(__name__)
@@ -83,8 +83,7 @@ async def finish_data_removal(
             return FinishDataRemovalResponse()
         attempts = await store.lock_attempts(connection, tenant_id, instance_id)
         if attempts is None:
-            text = f"no data of an instance {instance_id} is to be removed"
-            raise NotFoundError("DATA_REMOVAL_NOT_FOUND", text, metadata={"instance_id": instance_id})
+            raise errors.data_removal_not_found(instance_id)
         due_time = deps.clock.now() + retry_delay(attempts)
         await store.postpone_removal(connection, tenant_id, instance_id, problem, due_time)
     _log.warning("data not removed", instance_id=instance_id, attempts=attempts, problem=problem)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from instance_service.resources.deletion_plans import deletion_changed, plan_instance, plan_project
+from instance_service.domain import errors
+from instance_service.resources.deletion_plans import plan_instance, plan_project
 from instance_service.resources.projects import find_project
 from instance_service.store.dooming import Entry
 from instance_service.use_cases.dependencies import Dependencies
@@ -42,7 +43,7 @@ async def preview_deletion(
             project = await find_project(connection, tenant_id, asked.delete_project.project_id)
             plan = await plan_project(connection, tenant_id, asked.delete_project, project)
     if position.get("etag", plan.etag) != plan.etag:
-        raise deletion_changed()
+        raise errors.deletion_changed()
     rows = [_message(each) for each in plan.doomed[begin : begin + size + 1]]
     page = pages.fit(rows, size, lambda row: row.ByteSize() + 8)
     answer = PreviewDeletionResponse(instances=page, preview_etag=plan.etag, total_size=len(plan.doomed))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from instance_service.domain import errors
 from instance_service.resources.conversion import etag_of, timestamp
 from instance_service.resources.deletion_plans import plan_project
 from instance_service.resources.deletions import condemn
@@ -30,7 +31,7 @@ from optaic.rules.pages import DEFAULT_SIZE
 from redaction.messages import restore_credentials
 from servicekit import pages
 from servicekit.context import RequestContext
-from servicekit.errors import AlreadyExistsError, FieldViolation, InvalidArgumentError
+from servicekit.errors import FieldViolation
 from servicekit.events import check_size
 
 _MUTABLE = ("name", "description", "labels")
@@ -62,7 +63,7 @@ async def create_project(deps: Dependencies, tenant_id: str, request: CreateProj
             "create_time": now,
         }
         if not await store.insert_project(connection, row):
-            raise _name_taken(project.name)
+            raise errors.project_name_taken(project.name)
         return project
 
     return await mutate(deps, tenant_id, request, Project, insert)
@@ -127,7 +128,7 @@ async def update_project(deps: Dependencies, tenant_id: str, request: UpdateProj
             return current
         _check(project)
         if await store.is_name_taken(connection, tenant_id, project.name, project.project_id):
-            raise _name_taken(project.name)
+            raise errors.project_name_taken(project.name)
         await _write(deps, connection, tenant_id, project)
         return project
 
@@ -188,24 +189,17 @@ def _paths(given: Sequence[str]) -> Sequence[str]:
         if path not in _MUTABLE
     ]
     if violations:
-        raise InvalidArgumentError(
-            "IMMUTABLE_FIELD", "a field cannot be changed", field_violations=violations
-        )
+        raise errors.immutable_fields(violations)
     if not given:
-        violation = FieldViolation("update_mask", "names no field", "INVALID_ARGUMENT")
-        raise InvalidArgumentError("INVALID_ARGUMENT", "nothing is to change", field_violations=[violation])
+        raise errors.invalid_field(
+            "INVALID_ARGUMENT", "update_mask", "names no field", "nothing is to change"
+        )
     return given
 
 
 def _check(project: Project) -> None:
     if not project.name:
-        violation = FieldViolation("project.name", "is required", "INVALID_ARGUMENT")
-        raise InvalidArgumentError("INVALID_ARGUMENT", "a project needs a name", field_violations=[violation])
+        raise errors.invalid_field(
+            "INVALID_ARGUMENT", "project.name", "is required", "a project needs a name"
+        )
     check_size(project, "project")
-
-
-def _name_taken(name: str) -> AlreadyExistsError:
-    violation = FieldViolation("project.name", "is taken", "NAME_TAKEN")
-    return AlreadyExistsError(
-        "NAME_TAKEN", f"there is a project {name}", metadata={"name": name}, field_violations=[violation]
-    )

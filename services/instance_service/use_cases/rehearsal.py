@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 from google.rpc import code_pb2
 
+from instance_service.domain import errors
 from instance_service.store.tables import Connection
 from instance_service.use_cases.definitions.publication import publish_definition
 from instance_service.use_cases.definitions.states import activate_version, deprecate_version, retire_version
@@ -29,10 +30,11 @@ from optaic.instance.v1.instance_service_pb2 import (
 from servicekit.context import RequestContext
 from servicekit.contracts import check_contract
 from servicekit.database import ConstraintError, lock_tenant
-from servicekit.errors import DomainError, FieldViolation, InvalidArgumentError
+from servicekit.errors import DomainError
 from servicekit.ids import IdSource, is_id
 
 _LONGEST_SECONDS = 20.0  # from when the tenant's lock is had: other changes wait so long
+_NO_CHANGE = "this is no change that can be rehearsed"
 _log = structlog.get_logger(__name__)
 
 
@@ -59,18 +61,11 @@ async def rehearse_changes(
             except TimeoutError:
                 judged, given = len(answer.verdicts), len(request.changes)
                 if not (request.allow_partial and judged):
-                    raise _too_long(judged, given) from None
+                    raise errors.rehearsal_too_long(judged, given, _LONGEST_SECONDS) from None
                 answer.verdicts.extend([ChangeVerdict(is_not_judged=True)] * (given - judged))
             raise _TakenBackError  # noqa: TRY301 - rolls back
     except _TakenBackError:
         return answer
-
-
-def _too_long(judged: int, given: int) -> InvalidArgumentError:
-    seconds = f"{_LONGEST_SECONDS:.0f} s"
-    text = f"{given} changes take more than {seconds}, in which {judged} were judged; give fewer at a time"
-    violation = FieldViolation("changes", text, "REHEARSAL_TOO_LONG")
-    return InvalidArgumentError("REHEARSAL_TOO_LONG", text, field_violations=[violation])
 
 
 async def _judge(
@@ -85,7 +80,11 @@ async def _judge(
     except ConstraintError:
         if not change.assumed_id:
             raise
-        return _refused(_invalid("assumed_id", "is the id of something else already"))
+        return _refused(
+            errors.invalid_field(
+                "INVALID_ARGUMENT", "assumed_id", "is the id of something else already", _NO_CHANGE
+            )
+        )
     return ChangeVerdict(conditions=made.conditions if isinstance(made, Instance) else ())
 
 
@@ -97,7 +96,11 @@ async def _make(deps: Dependencies, context: RequestContext, change: Change) -> 
     """
     kind = change.WhichOneof("change")
     if kind is None or (change.assumed_id and not is_id(change.assumed_id)):
-        raise _invalid("change", "is required") if kind is None else _invalid("assumed_id", "is no id")
+        raise (
+            errors.invalid_field("INVALID_ARGUMENT", "change", "is required", _NO_CHANGE)
+            if kind is None
+            else errors.invalid_field("INVALID_ARGUMENT", "assumed_id", "is no id", _NO_CHANGE)
+        )
     request = getattr(change, kind)
     check_contract(request)
     tenant_id = context.tenant_id
@@ -118,13 +121,6 @@ async def _make(deps: Dependencies, context: RequestContext, change: Change) -> 
         "delete_instance": lambda: delete_instance(deps, context, request),
     }
     return await calls[kind]()
-
-
-def _invalid(field: str, text: str) -> InvalidArgumentError:
-    violation = FieldViolation(field, text, "INVALID_ARGUMENT")
-    return InvalidArgumentError(
-        "INVALID_ARGUMENT", "this is no change that can be rehearsed", field_violations=[violation]
-    )
 
 
 async def _stand_in(deps: Dependencies, context: RequestContext, change: Change) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from instance_service.domain.rules import refusal
+from instance_service.domain import errors
 from instance_service.jsonschema_adapter import expressions_of
 from instance_service.resources.conversion import json_of
 from instance_service.resources.definitions.operators import op_violations, signature_of
@@ -107,7 +107,7 @@ async def check_publication(connection: Connection, tenant_id: str, version: Def
             connection, tenant_id, kind, version.definition_name
         ):
             text = f"there is a definition {version.definition_name} of the kind {kind.upper()}"
-            raise refusal([FieldViolation("name", text, "INVALID_EXPRESSION")])
+            raise errors.refusal([FieldViolation("name", text, "INVALID_EXPRESSION")])
     if version.kind != DEFINITION_KIND_OP_MACRO:
         return
     macro = macro_of(version)
@@ -120,7 +120,7 @@ async def check_publication(connection: Connection, tenant_id: str, version: Def
         if macro.mistake or macro.name in OPERATORS:
             is_named = macro.name == macro.name.upper() and macro.name not in OPERATORS
             field = "definition_version.op_macro.parameters" if is_named else "name"
-        raise refusal([FieldViolation(field, text, "INVALID_EXPRESSION")]) from error
+        raise errors.refusal([FieldViolation(field, text, "INVALID_EXPRESSION")]) from error
 
 
 async def load_inner(

@@ -11,11 +11,11 @@ from typing import Any
 
 from google.protobuf import json_format
 
+from instance_service.domain import errors
 from instance_service.domain.fingerprints import (
     backtest_settings,
 )
 from instance_service.domain.flows import Upstream
-from instance_service.domain.rules import refusal
 from instance_service.resources.conversion import (
     contract_words,
     dataset_of,
@@ -130,7 +130,7 @@ def complete(tenant_id: str, pending: Pending, facts: Facts, *, is_lenient: bool
     flows = flows_of(instance, version)
     violations.extend(output_violations(instance, pending.current, version, flows))
     if violations and not is_lenient:
-        raise refusal(violations)
+        raise errors.refusal(violations)
     _set_status_contract(instance, version)
     dataset = dataset_of(instance)
     if dataset is not None and not dataset.monitoring_enabled:

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
+from instance_service.domain import errors
 from instance_service.resources.conversion import etag_of
 from instance_service.store import instances as store
 from instance_service.store.tables import Connection
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance
-from servicekit.errors import (
-    AbortedError,
-    FailedPreconditionError,
-    FieldViolation,
-    InvalidArgumentError,
-    NotFoundError,
-)
 from servicekit.ids import is_id
 
 
@@ -25,7 +19,7 @@ async def lock(connection: Connection, tenant_id: str, instance_id: str) -> Inst
     instance_id = instance_id.lower()
     snapshot = await store.lock_instance(connection, tenant_id, instance_id) if is_id(instance_id) else None
     if snapshot is None:
-        raise not_found([instance_id])
+        raise errors.instances_not_found([instance_id])
     return Instance.FromString(snapshot)
 
 
@@ -45,11 +39,7 @@ def check_revision(name: str, revision: int, etag: str) -> None:
         AbortedError: The instance has changed since.
     """
     if etag and etag != (present := etag_of(revision)):
-        raise AbortedError(
-            "ETAG_MISMATCH",
-            f"instance {name} has changed: its etag is {present}, not {etag}",
-            metadata={"etag": present},
-        )
+        raise errors.etag_mismatch(f"instance {name}", present, etag)
 
 
 def check_not_deleting(instance: Instance) -> None:
@@ -59,18 +49,4 @@ def check_not_deleting(instance: Instance) -> None:
         FailedPreconditionError: It is.
     """
     if instance.state == INSTANCE_STATE_DELETING:
-        raise FailedPreconditionError("INSTANCE_DELETING", f"instance {instance.name} is being deleted")
-
-
-def unsupported_kind(text: str) -> InvalidArgumentError:
-    """Return the error of a method that is not for the kind of the instance that it names."""
-    violation = FieldViolation("instance_id", text, "UNSUPPORTED_KIND")
-    return InvalidArgumentError("UNSUPPORTED_KIND", text, field_violations=[violation])
-
-
-def not_found(instance_ids: list[str]) -> NotFoundError:
-    """Return the error that names every missing instance."""
-    text = ", ".join(instance_ids)
-    return NotFoundError(
-        "INSTANCE_NOT_FOUND", f"there is no instance {text}", metadata={"instance_ids": text[:4096]}
-    )
+        raise errors.instance_deleting(instance.name)

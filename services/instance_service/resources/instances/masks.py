@@ -7,7 +7,7 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from instance_service.domain.rules import refusal
+from instance_service.domain import errors
 from instance_service.resources.instances.references import NAMES_NO_OTHER
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.rules.kinds import COMPONENT_KINDS, DEFINED_KINDS
@@ -45,13 +45,13 @@ def apply_mask(current: Instance, given: Instance, paths: Sequence[str]) -> Inst
     if not paths:
         violations.append(FieldViolation("update_mask", "names no field", "INVALID_ARGUMENT"))
     if violations:
-        raise refusal(violations)
+        raise errors.refusal(violations)
     result = Instance()
     result.CopyFrom(current)
     for path in paths:
         _merge(result, given, path.split("."))
     if strays := _stray_versions(result, current, paths):
-        raise refusal(strays)
+        raise errors.refusal(strays)
     _unpin(result, paths)
     _keep_output_only(result, current)
     return result

@@ -7,6 +7,7 @@ from typing import Any
 
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
+from instance_service.domain import errors
 from instance_service.jsonschema_adapter import expressions_of
 from instance_service.resources.conversion import dataset_of, json_of
 from instance_service.resources.instances.upstreams import Known
@@ -16,7 +17,6 @@ from instance_service.store.tables import Connection
 from optaic.definition.v1.definition_pb2 import DefinitionVersion
 from optaic.expression import rename_tables
 from optaic.instance.v1.instance_pb2 import Instance, UpstreamRef
-from servicekit.errors import AlreadyExistsError, FieldViolation
 
 Names = Mapping[str, str]  # the other name of each upstream that has one, by its name in texts
 
@@ -103,13 +103,7 @@ def _check_distinct(
     }
     either = {before: renamed.name, renamed.name: before}
     if renamed.name in others and any(rename_tables(text, either) != text for text in texts):
-        text = f"{reader.name} reads another instance called {renamed.name}, and its expression names one of both"
-        raise AlreadyExistsError(
-            "NAME_TAKEN",
-            f"{text}: choose another name",
-            metadata={"name": renamed.name, "reader": reader.instance_id},
-            field_violations=[FieldViolation("instance.name", text, "NAME_TAKEN")],
-        )
+        raise errors.name_taken_in_reader(renamed.name, reader.name, reader.instance_id)
 
 
 async def rename_in_readers(connection: Connection, tenant_id: str, renamed: Instance, before: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from instance_service.domain.rules import refusal
+from instance_service.domain import errors
 from instance_service.resources.conversion import dataset_of, timestamp
 from instance_service.resources.dependencies import ResourceDependencies
 from instance_service.resources.instances.credentials import credential_violations
@@ -19,7 +19,7 @@ from optaic.instance.v1.instance_pb2 import Instance, InstanceKind
 from optaic.instance.v1.spec_pb2 import DatasetSpec
 from optaic.rules.kinds import COMPONENT_KINDS, MAX_DELETED_SHARE
 from servicekit.enums import enum_number
-from servicekit.errors import FieldViolation, InvalidArgumentError
+from servicekit.errors import FieldViolation
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,10 @@ def check_kind(instance: Instance) -> str:
     """
     kind = instance.WhichOneof("spec")
     if kind is None:
-        raise refusal([FieldViolation("instance", "one of the specs is required", "INVALID_SPEC")])
+        raise errors.refusal([FieldViolation("instance", "one of the specs is required", "INVALID_SPEC")])
     if kind in COMPONENT_KINDS:
         text = "a component is created and changed through its dataset or signal"
-        violation = FieldViolation(f"instance.{kind}", text, "UNSUPPORTED_KIND")
-        raise InvalidArgumentError("UNSUPPORTED_KIND", text, field_violations=[violation])
+        raise errors.unsupported_kind(text, f"instance.{kind}")
     return kind
 
 

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from google.protobuf.struct_pb2 import Struct
 
+from instance_service.domain import errors
 from instance_service.domain.versions import precedence
 from instance_service.jsonschema_adapter import config_violations
 from instance_service.resources.conversion import dataset_of, json_of
@@ -312,8 +313,7 @@ def _not_found(missing: Iterable[Reference]) -> NotFoundError:
         )
         for reference in missing
     ]
-    text = "; ".join(violation.description for violation in violations)
-    return NotFoundError("DEFINITION_NOT_FOUND", text, field_violations=violations)
+    return errors.named_not_found(violations)
 
 
 def _described(reference: Reference) -> str:

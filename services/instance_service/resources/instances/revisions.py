@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from instance_service.domain import errors
 from instance_service.domain.paths import shortest_cycle
 from instance_service.resources.conversion import etag_of, timestamp
 from instance_service.resources.dependencies import ResourceDependencies
@@ -18,12 +18,6 @@ from instance_service.store import instances as store
 from instance_service.store.tables import Connection
 from optaic.instance.v1.instance_pb2 import Instance
 from servicekit import outbox
-from servicekit.errors import (
-    AlreadyExistsError,
-    FailedPreconditionError,
-    FieldViolation,
-    PreconditionViolation,
-)
 
 _NOT_COMPARED = ("revision", "etag", "update_time", "create_time", "state", "conditions")
 
@@ -119,13 +113,7 @@ async def check_name(connection: Connection, tenant_id: str, instance: Instance)
     if await store.is_name_taken(
         connection, tenant_id, instance.project_id, instance.name, instance.instance_id
     ):
-        violation = FieldViolation("instance.name", "is taken in this project", "NAME_TAKEN")
-        raise AlreadyExistsError(
-            "NAME_TAKEN",
-            f"the project has an instance {instance.name}",
-            metadata={"name": instance.name},
-            field_violations=[violation],
-        )
+        raise errors.instance_name_taken(instance.name)
 
 
 def _edges(instance: Instance) -> set[str]:
@@ -141,17 +129,4 @@ async def _check_cycle(connection: Connection, tenant_id: str, instance: Instanc
     names = {edge[1]: edge[2] for edge in edges}
     read = cycle[1]
     closing = [one.path for one in named_upstreams(instance) if one.instance_id == read]
-    path = " -> ".join(names.get(instance_id, instance_id) for instance_id in cycle)
-    raise FailedPreconditionError(
-        "CYCLE",
-        f"the upstreams close a cycle: {path}",
-        metadata={"path": " -> ".join(cycle)[:4096]},
-        preconditions=[
-            PreconditionViolation("CYCLE", f"{names.get(one, one)}", f"reads {names.get(other, other)}")
-            for one, other in itertools.pairwise(cycle)
-        ],
-        field_violations=[
-            FieldViolation(where, f"closes a cycle: {path}", "CYCLE")
-            for where in closing or ["instance.upstream_refs"]
-        ],
-    )
+    raise errors.cycle_closed(cycle, names, closing or ["instance.upstream_refs"])

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from instance_service.domain import errors
 from instance_service.domain.flows import Upstream, has_output, scheduled_flow
 from instance_service.domain.rules import upstream_violations
 from instance_service.resources.definitions.requirements import rules_of
@@ -14,7 +15,7 @@ from optaic.definition.v1.definition_pb2 import DefinitionVersion
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance, InstanceKind
 from optaic.rules import roles
 from servicekit.enums import enum_word
-from servicekit.errors import FieldViolation, NotFoundError
+from servicekit.errors import FieldViolation
 from servicekit.ids import is_id
 
 _SIGNAL_ROLES = (roles.SIGNAL, roles.SECONDARY_SIGNAL)
@@ -109,8 +110,7 @@ def _check_known(named: Sequence[Named], known: Known) -> None:
             text = f"instance {instance.name} is being deleted"
             violations.append(FieldViolation(one.path, text, "UPSTREAM_NOT_FOUND"))
     if violations:
-        text = "; ".join(violation.description for violation in violations)
-        raise NotFoundError("UPSTREAM_NOT_FOUND", text, field_violations=violations)
+        raise errors.named_not_found(violations)
 
 
 def derive_prices(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from google.protobuf import json_format
 
+from instance_service.domain import errors
 from instance_service.domain.fingerprints import content_hash
-from instance_service.domain.rules import refusal
 from instance_service.domain.versions import precedence
 from instance_service.resources.conversion import (
     timestamp,
@@ -28,7 +28,7 @@ from optaic.definition.v1.definition_pb2 import (
 from optaic.definition.v1.definition_service_pb2 import PublishDefinitionRequest
 from servicekit import outbox
 from servicekit.enums import enum_word
-from servicekit.errors import AlreadyExistsError, FieldViolation
+from servicekit.errors import FieldViolation
 from servicekit.events import check_size
 
 # What a version is called and who made it when is not its content.
@@ -144,7 +144,7 @@ def _complete(request: PublishDefinitionRequest) -> DefinitionVersion:
         violations.append(FieldViolation("definition_version.version", "is required", "INVALID_ARGUMENT"))
     violations.extend(content_violations(version, "definition_version"))
     if violations:
-        raise refusal(violations)
+        raise errors.refusal(violations)
     check_size(version, "definition_version")
     version.content_hash = _hash(version)
     version.state = DEFINITION_STATE_DRAFT if request.draft else DEFINITION_STATE_ACTIVE
@@ -157,13 +157,7 @@ async def _existing(connection: Connection, tenant_id: str, version: DefinitionV
     )
     assert row is not None
     if row.content_hash != version.content_hash:
-        violation = FieldViolation(
-            "definition_version.version", "exists with other content", "VERSION_CONFLICT"
-        )
-        raise AlreadyExistsError(
-            "VERSION_CONFLICT",
-            f"version {version.version} of {version.definition_name} exists with other content",
-            metadata={"definition_version_id": row.definition_version_id, "content_hash": row.content_hash},
-            field_violations=[violation],
+        raise errors.version_conflict(
+            version.definition_name, version.version, row.definition_version_id, row.content_hash
         )
     return DefinitionVersion.FromString(row.snapshot)

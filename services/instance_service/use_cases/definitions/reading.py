@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from instance_service.domain import errors
 from instance_service.resources.conversion import timestamp
 from instance_service.store import definitions as store
 from instance_service.store.tables import Row
@@ -17,7 +18,6 @@ from optaic.definition.v1.definition_service_pb2 import (
 from optaic.rules.pages import DEFAULT_SIZE
 from servicekit import pages
 from servicekit.enums import enum_number, enum_word
-from servicekit.errors import FieldViolation, InvalidArgumentError, NotFoundError
 
 
 async def get_definition(deps: Dependencies, tenant_id: str, request: GetDefinitionRequest) -> Definition:
@@ -28,15 +28,14 @@ async def get_definition(deps: Dependencies, tenant_id: str, request: GetDefinit
     """
     kind = enum_word(DefinitionKind, request.kind) if request.kind else ""
     if not request.definition_id and not (kind and request.name):
-        violation = FieldViolation("definition_id", "give the id, or kind and name", "INVALID_ARGUMENT")
-        raise InvalidArgumentError("INVALID_ARGUMENT", violation.description, field_violations=[violation])
+        raise errors.invalid_field("INVALID_ARGUMENT", "definition_id", "give the id, or kind and name")
     async with deps.database.read(tenant_id) as connection:
         if request.definition_id:
             row = await store.get_definition(connection, tenant_id, request.definition_id)
         else:
             row = await store.get_definition_by_name(connection, tenant_id, kind, request.name)
         if row is None:
-            raise _definition_not_found(request.definition_id or f"{kind} {request.name}")
+            raise errors.definition_not_found(request.definition_id or f"{kind} {request.name}")
         newest = await store.newest_versions(connection, tenant_id, [row.definition_id])
     return _definition(row, newest)
 
@@ -90,7 +89,7 @@ async def get_version(deps: Dependencies, tenant_id: str, definition_version_id:
     async with deps.database.read(tenant_id) as connection:
         row = await store.get_version(connection, tenant_id, definition_version_id=definition_version_id)
     if row is None:
-        raise version_not_found(definition_version_id)
+        raise errors.version_not_found(definition_version_id)
     return read_version(deps, row.snapshot)
 
 
@@ -107,7 +106,7 @@ async def list_versions(
     size = request.page_size or DEFAULT_SIZE
     async with deps.database.read(tenant_id) as connection:
         if await store.get_definition(connection, tenant_id, request.definition_id) is None:
-            raise _definition_not_found(request.definition_id)
+            raise errors.definition_not_found(request.definition_id)
         rows = await store.list_versions(
             connection,
             tenant_id,
@@ -130,18 +129,3 @@ def read_version(deps: Dependencies, snapshot: bytes) -> DefinitionVersion:
     version = DefinitionVersion.FromString(snapshot)
     version.is_built_in = version.content_hash in deps.built_in
     return version
-
-
-def _definition_not_found(which: str) -> NotFoundError:
-    return NotFoundError(
-        "DEFINITION_NOT_FOUND", f"there is no definition {which}", metadata={"definition": which}
-    )
-
-
-def version_not_found(which: str) -> NotFoundError:
-    """Return the error that names the missing version."""
-    return NotFoundError(
-        "DEFINITION_VERSION_NOT_FOUND",
-        f"there is no definition version {which}",
-        metadata={"definition_version_id": which},
-    )

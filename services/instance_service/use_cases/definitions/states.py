@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from instance_service.domain import errors
 from instance_service.events import Events
 from instance_service.resources.definitions.macros import CALLABLE, check_publication
 from instance_service.resources.instances.followers import wake_followers, wake_users
 from instance_service.store import definitions as store
 from instance_service.store.tables import Connection
-from instance_service.use_cases.definitions.reading import version_not_found
 from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.mutation import mutate
 from optaic.definition.v1.definition_pb2 import (
@@ -28,7 +28,6 @@ from optaic.definition.v1.definition_service_pb2 import (
 )
 from servicekit import outbox
 from servicekit.enums import enum_word
-from servicekit.errors import FailedPreconditionError
 from servicekit.events import Event
 
 Request = (
@@ -97,11 +96,12 @@ async def _take(deps: Dependencies, tenant_id: str, request: Request, step: _Ste
             connection, tenant_id, definition_version_id=request.definition_version_id
         )
         if row is None:
-            raise version_not_found(request.definition_version_id)
+            raise errors.version_not_found(request.definition_version_id)
         version = DefinitionVersion.FromString(row.snapshot)
         if version.state != step.target:
             if version.state != step.source:
-                raise _invalid_state(version, step)
+                present, wanted = (enum_word(DefinitionState, one) for one in (version.state, step.source))
+                raise errors.invalid_version_state(version.definition_name, version.version, present, wanted)
             version.state = step.target
             await store.update_version_state(
                 connection,
@@ -121,12 +121,3 @@ async def _take(deps: Dependencies, tenant_id: str, request: Request, step: _Ste
         return version
 
     return await mutate(deps, tenant_id, request, DefinitionVersion, take)
-
-
-def _invalid_state(version: DefinitionVersion, step: _Step) -> FailedPreconditionError:
-    present, wanted = enum_word(DefinitionState, version.state), enum_word(DefinitionState, step.source)
-    return FailedPreconditionError(
-        "INVALID_STATE",
-        f"version {version.version} of {version.definition_name} is {present}, not {wanted}",
-        metadata={"state": present},
-    )

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 
+from instance_service.domain import errors
 from instance_service.resources.conversion import dataset_of, timestamp
 from instance_service.resources.instances.drafts import draft_instance
 from instance_service.resources.instances.locking import check_etag, check_not_deleting, lock
@@ -41,8 +42,6 @@ from servicekit import outbox
 from servicekit.context import RequestContext
 from servicekit.errors import (
     DomainError,
-    FieldViolation,
-    NotFoundError,
 )
 from servicekit.ids import is_id
 
@@ -191,7 +190,5 @@ def _without_output(given: Instance) -> Instance:
 async def _check_project(connection: Connection, tenant_id: str, project_id: str) -> None:
     snapshot = await projects.get_project(connection, tenant_id, project_id) if is_id(project_id) else None
     if snapshot is None:
-        violation = FieldViolation("instance.project_id", "there is no such project", "PROJECT_NOT_FOUND")
-        text = f"there is no project {project_id!r}"
-        raise NotFoundError("PROJECT_NOT_FOUND", text, field_violations=[violation])
+        raise errors.project_of_instance_not_found(project_id)
     check_project_lives(project_of(snapshot))

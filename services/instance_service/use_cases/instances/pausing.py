@@ -6,12 +6,8 @@ from collections.abc import Callable
 from datetime import UTC
 from typing import Any
 
-from instance_service.resources.instances.locking import (
-    check_etag,
-    check_not_deleting,
-    lock,
-    unsupported_kind,
-)
+from instance_service.domain import errors
+from instance_service.resources.instances.locking import check_etag, check_not_deleting, lock
 from instance_service.resources.instances.revisions import stamp
 from instance_service.resources.instances.rows import revision_row
 from instance_service.store import instances as store
@@ -87,7 +83,7 @@ async def _once(
         check_etag(instance, request.etag)
         if instance.owner_instance_id:
             text = "a component has no flow: pause or resume the instance that owns it"
-            raise unsupported_kind(text)
+            raise errors.unsupported_kind(text)
         await change(connection, instance)
         return instance
 

@@ -8,9 +8,9 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.struct_pb2 import Value
 
+from instance_service.domain import errors
 from instance_service.domain.revision_diff import ABSENT, differences
 from instance_service.resources.conversion import timestamp
-from instance_service.resources.instances.locking import not_found
 from instance_service.store import instances as store
 from instance_service.store import listing
 from instance_service.use_cases.dependencies import Dependencies
@@ -31,7 +31,6 @@ from optaic.rules.pages import DEFAULT_SIZE
 from redaction import redact_field
 from servicekit import pages
 from servicekit.enums import enum_word
-from servicekit.errors import FieldViolation, InvalidArgumentError, NotFoundError
 
 _MOST_BYTES = 15_000_000  # of an answer that is no page; our clients take 16 megabytes
 
@@ -50,10 +49,9 @@ async def get_instance(deps: Dependencies, tenant_id: str, request: GetInstanceR
         async with deps.database.read(tenant_id) as connection:
             snapshot = await store.get_revision(connection, tenant_id, instance_id, request.revision)
             if snapshot is None and await store.get_snapshot(connection, tenant_id, instance_id) is not None:
-                text = f"instance {instance_id} has no revision {request.revision}"
-                raise NotFoundError("REVISION_NOT_FOUND", text, metadata={"instance_id": instance_id})
+                raise errors.revision_not_found(instance_id, request.revision)
     if snapshot is None:
-        raise not_found([instance_id])
+        raise errors.instances_not_found([instance_id])
     return Instance.FromString(snapshot)
 
 
@@ -106,14 +104,10 @@ async def batch_get_instances(
     ids = [instance_id.lower() for instance_id in request.instance_ids]
     found = await store.fetch_snapshots(deps.database, tenant_id, ids)
     if missing := [instance_id for instance_id in ids if instance_id not in found]:
-        raise not_found(missing)
+        raise errors.instances_not_found(missing)
     size = sum(len(found[instance_id]) for instance_id in ids)
     if size > _MOST_BYTES:
-        text = (
-            f"{len(ids)} instances take {size} bytes, more than the {_MOST_BYTES} of an answer: ask for fewer"
-        )
-        violation = FieldViolation("instance_ids", text, "TOO_LARGE")
-        raise InvalidArgumentError("TOO_LARGE", text, field_violations=[violation])
+        raise errors.answer_too_large(len(ids), size, _MOST_BYTES)
     return BatchGetInstancesResponse(
         instances=[Instance.FromString(found[instance_id]) for instance_id in ids]
     )
@@ -157,7 +151,7 @@ async def list_revisions(
     async with deps.database.read(tenant_id) as connection:
         rows = await store.list_revisions(connection, tenant_id, instance_id, before, size + 1)
     if not rows and before is None:
-        raise not_found([instance_id])
+        raise errors.instances_not_found([instance_id])
     page = pages.fit(rows, size, lambda row: len(row.snapshot))
     response = ListInstanceRevisionsResponse(
         revisions=[

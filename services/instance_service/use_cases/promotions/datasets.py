@@ -6,18 +6,14 @@ as before; a run that completes with the old fingerprint in between is not what 
 
 from __future__ import annotations
 
+from instance_service.domain import errors
 from instance_service.domain.fingerprints import compute_fingerprint
 from instance_service.domain.flows import derive_edges
 from instance_service.domain.promises import Breach, find_breaches
 from instance_service.domain.rules import takes
 from instance_service.resources.definitions.requirements import rules_of
 from instance_service.resources.instances.drafts import Draft, draft_instance
-from instance_service.resources.instances.locking import (
-    check_etag,
-    check_not_deleting,
-    lock,
-    unsupported_kind,
-)
+from instance_service.resources.instances.locking import check_etag, check_not_deleting, lock
 from instance_service.resources.instances.profiles import profile_of
 from instance_service.resources.instances.revisions import Revision, write_revisions
 from instance_service.store import graph, outputs
@@ -32,7 +28,6 @@ from optaic.instance.v1.instance_service_pb2 import PromoteDatasetRequest
 from optaic.rules.columns import value_column
 from servicekit.context import RequestContext
 from servicekit.errors import (
-    FailedPreconditionError,
     FieldViolation,
     PreconditionViolation,
 )
@@ -60,7 +55,7 @@ async def promote_dataset(
     async def promote(connection: Connection) -> Instance:
         current = await lock(connection, tenant_id, request.instance_id)
         if current.WhichOneof("spec") != "dataset":
-            raise unsupported_kind(f"{current.name} is no dataset")
+            raise errors.unsupported_kind(f"{current.name} is no dataset")
         check_etag(current, request.etag)
         check_not_deleting(current)
         output = await _get_output(connection, tenant_id, current)
@@ -78,11 +73,9 @@ async def promote_dataset(
 async def _get_output(connection: Connection, tenant_id: str, instance: Instance) -> Output:
     output = await outputs.get_output(connection, tenant_id, instance.instance_id, _FLOW)
     if output is None:
-        text = f"{instance.name} has no output that could be checked: refresh it first"
-        raise FailedPreconditionError("NO_OUTPUT", text)
+        raise errors.no_output(instance.name)
     if output.profile is None:
-        text = f"nobody knows what run {output.run_number} of {instance.name} has written: refresh it first"
-        raise FailedPreconditionError("OUTPUT_NOT_PROFILED", text)
+        raise errors.output_not_profiled(instance.name, output.run_number)
     return output
 
 
@@ -122,12 +115,7 @@ def _refuse(instance: Instance, breaches: list[Breach], refusing: list[Precondit
     ]
     if not (broken or refusing):
         return
-    reason = "CONTRACT_BROKEN" if broken else "WRONG_UPSTREAM_KIND"
-    problems = [f"{len(broken)} checks of the contract fail"] if broken else []
-    if refusing:
-        problems.append(f"{', '.join(one.subject for one in refusing)} cannot read one")
-    text = f"{instance.name} cannot become a signal: {', and '.join(problems)}"
-    raise FailedPreconditionError(reason, text, field_violations=broken, preconditions=refusing)
+    raise errors.no_signal(instance.name, broken, refusing)
 
 
 def _verify(current: Instance, draft: Draft, output: Output) -> None:

@@ -9,17 +9,12 @@ from __future__ import annotations
 import math
 import time
 
+from instance_service.domain import errors
 from instance_service.domain.flows import counterpart_name
 from instance_service.ports import Experiments, OutsideUnavailableError
 from instance_service.resources.conversion import timestamp
 from instance_service.resources.instances.drafts import draft_instance
-from instance_service.resources.instances.locking import (
-    check_etag,
-    check_not_deleting,
-    lock,
-    not_found,
-    unsupported_kind,
-)
+from instance_service.resources.instances.locking import check_etag, check_not_deleting, lock
 from instance_service.resources.instances.revisions import Revision, write_revisions
 from instance_service.store import instances as store
 from instance_service.store import promotions, queue
@@ -37,7 +32,6 @@ from optaic.instance.v1.spec_pb2 import ModelPromotion
 from optaic.rules.pages import DEFAULT_SIZE
 from servicekit import idempotency, pages
 from servicekit.context import RequestContext
-from servicekit.errors import FieldViolation, NotFoundError, UnavailableError
 
 _METHOD = "PromoteModelVersion"
 
@@ -130,13 +124,13 @@ async def _load(deps: Dependencies, tenant_id: str, instance_id: str) -> Instanc
     instance_id = instance_id.lower()
     found = await store.fetch_snapshots(deps.database, tenant_id, [instance_id])
     if instance_id not in found:
-        raise not_found([instance_id])
+        raise errors.instances_not_found([instance_id])
     return Instance.FromString(found[instance_id])
 
 
 def _check(instance: Instance, request: PromoteModelVersionRequest) -> None:
     if instance.WhichOneof("spec") != "model":
-        raise unsupported_kind(f"{instance.name} is no model")
+        raise errors.unsupported_kind(f"{instance.name} is no model")
     check_etag(instance, request.etag)
     check_not_deleting(instance)
 
@@ -148,7 +142,7 @@ async def _look_up(
     try:
         found = await experiments.find_version(name, version)
     except OutsideUnavailableError as error:
-        raise UnavailableError("DEPENDENCY_UNAVAILABLE", error.message) from error
+        raise errors.dependency_unavailable(error.message) from error
     problem = ""
     if found is None:
         problem = "does not exist"
@@ -157,14 +151,7 @@ async def _look_up(
     elif not found.metrics:
         problem = "has no metrics: nobody could say why it should be used"
     if found is None or problem:
-        text = f"version {version} of the registered model {name} {problem}"
-        violation = FieldViolation("model_version", problem, "MODEL_VERSION_NOT_FOUND")
-        raise NotFoundError(
-            "MODEL_VERSION_NOT_FOUND",
-            text,
-            metadata={"registered_model": name},
-            field_violations=[violation],
-        )
+        raise errors.model_version_not_found(version, name, problem)
     promotion = ModelPromotion(model_version=version, run_id=found.run_id)
     promotion.metrics.update({key: value for key, value in found.metrics.items() if math.isfinite(value)})
     return promotion
