@@ -9,8 +9,8 @@ import json
 from importlib import resources
 from pathlib import Path
 
-from instance_service.use_cases.definitions.plugins import read_manifest
-from instance_service.use_cases.definitions.publication import hash_of
+from instance_service.resources.definitions.content import hash_of
+from instance_service.resources.definitions.manifests import read_manifest
 from optaic.definition.v1.definition_pb2 import DefinitionKind
 from servicekit.enums import enum_word
 

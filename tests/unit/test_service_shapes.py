@@ -17,6 +17,7 @@ from servicekit.app import App
 SERVICES = ("instance_service", "run_service", "lineage_service", "status_service")
 KINDS_OF_ERRORS = {kind.__name__ for kind in errors.DomainError.__subclasses__()} | {"DomainError"}
 ROOT = Path(__file__).parents[2] / "services"
+WITH_RESOURCES = ("instance_service",)
 
 # What comes first, in this order; a request follows it. A function that has none of the first three is free.
 FIRST = ("deps", "connection", "context", "tenant_id")
@@ -113,6 +114,71 @@ def _errors_made(path: Path) -> Iterator[int]:
                 yield each.lineno
 
 
+@pytest.mark.parametrize("service", WITH_RESOURCES)
+def test_what_is_below_the_use_cases_opens_no_transaction(service: str) -> None:
+    found = [
+        f"{path.name}:{line}"
+        for path in sorted((ROOT / service / "resources").rglob("*.py"))
+        for line in _transactions_opened(ast.parse(path.read_text("utf-8")))
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("service", WITH_RESOURCES)
+def test_every_use_case_has_a_transaction_of_its_own_or_that_of_its_event(service: str) -> None:
+    folder = ROOT / service / "use_cases"
+    heard = {
+        name.name
+        for node in ast.walk(ast.parse((ROOT / service / "consumers.py").read_text("utf-8")))
+        if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith(f"{service}.use_cases.")
+        for name in node.names
+    }
+    functions = {
+        (path.relative_to(folder), node.name): node
+        for path in sorted(folder.rglob("*.py"))
+        if path.name != "dependencies.py"
+        for node in ast.parse(path.read_text("utf-8")).body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    opening = {key for key, node in functions.items() if any(_transactions_opened(node))}
+    while more := {key for key in functions.keys() - opening if _names(functions[key]) & _named(opening)}:
+        opening |= more
+    public = {key for key in functions if not key[1].startswith("_")}
+    assert {key for key in public - opening if key[1] not in heard} == set()
+    modules = {path.relative_to(folder) for path in folder.rglob("*.py")}
+    assert modules - {path for path, _ in public} == {
+        path for path in modules if path.name in {"__init__.py", "dependencies.py"}
+    }
+
+
+def test_a_transaction_is_noticed() -> None:
+    for text in (
+        "async with deps.database.transaction(tenant_id) as connection: ...",
+        "async with self._deps.database.read(tenant_id) as connection: ...",
+        "await store.fetch_snapshots(deps.database, tenant_id, ids)",
+        "async with deps.rehearsal.begin_nested(): ...",
+        "async with connection.begin(): ...",
+    ):
+        function = ast.parse(f"async def change():\n    {text}")
+        assert list(_transactions_opened(function)), text
+    assert not list(_transactions_opened(ast.parse("await store.update_rows(connection, rows)")))
+
+
+def _transactions_opened(tree: ast.AST) -> Iterator[int]:
+    """Yield the lines that open a transaction, or hold the database that does."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr in {"database", "begin", "begin_nested"}:
+            yield node.lineno
+
+
+def _names(tree: ast.AST) -> set[str]:
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+
+
+def _named(keys: set[tuple[Path, str]]) -> set[str]:
+    return {name for _, name in keys}
+
+
 @pytest.mark.parametrize("service", SERVICES)
 def test_arguments_come_in_one_order(service: str) -> None:
     found = [
@@ -137,7 +203,7 @@ def test_another_order_of_arguments_is_noticed() -> None:
 
 def _functions(service: str) -> Iterator[tuple[Path, ast.FunctionDef | ast.AsyncFunctionDef]]:
     """Yield the functions of a service, those of its store and its migrations apart."""
-    folder = Path(str(load(service, "app").__file__)).parent
+    folder = ROOT / service
     for path in sorted(folder.rglob("*.py")):
         if not {"store", "migrations"} & {*path.relative_to(folder).with_suffix("").parts}:
             for node in ast.walk(ast.parse(path.read_text("utf-8"))):

@@ -7,7 +7,7 @@ import grpc
 import pytest
 from google.protobuf import json_format
 
-from instance_service.use_cases.definitions.plugins import read_manifest
+from instance_service.resources.definitions.manifests import read_manifest
 from optaic.definition.v1.definition_pb2 import (
     DEFINITION_KIND_PIPELINE,
     DEFINITION_STATE_ACTIVE,

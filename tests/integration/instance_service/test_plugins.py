@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import structlog
 
+from instance_service.resources.definitions import content
 from instance_service.use_cases.definitions import plugins, publication
 from instance_service.use_cases.definitions.plugins import publish_plugins
 from optaic.definition.v1.definition_pb2 import DefinitionVersion
@@ -129,7 +130,7 @@ async def test_what_is_published_is_not_judged_again_when_the_service_starts(
 ) -> None:
     site.install("good", {"a.json": json.dumps(_GOOD).encode()})
     assert await _publish(service) == (["foreign_good"], [])
-    monkeypatch.setattr(publication, "content_violations", None)  # to call it would be refused
+    monkeypatch.setattr(content, "content_violations", None)  # to call it would be refused
     known = set(service.app.deps.built_in)
     service.app.deps.built_in.clear()
     assert await _publish(service) == (["foreign_good"], [])

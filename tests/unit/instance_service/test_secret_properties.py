@@ -9,7 +9,7 @@ from google.protobuf import json_format
 
 from instance_service.domain.schema_diff import diff
 from instance_service.jsonschema_adapter import config_violations, schema_violations
-from instance_service.use_cases.definitions.plugins import read_manifest
+from instance_service.resources.definitions.manifests import read_manifest
 from optaic.definition.v1.definition_service_pb2 import PublishDefinitionRequest
 
 CANARY = "k4n4rie-Zx81"

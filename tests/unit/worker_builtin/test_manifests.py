@@ -10,7 +10,7 @@ from google.protobuf import json_format
 
 from instance_service.jsonschema_adapter import config_violations, schema_violations
 from instance_service.resources.definitions.content import content_violations
-from instance_service.use_cases.definitions.plugins import read_manifest
+from instance_service.resources.definitions.manifests import read_manifest
 from optaic.definition.v1.definition_pb2 import DEFINITION_KIND_OP_MACRO, DefinitionKind
 from optaic.definition.v1.definition_service_pb2 import PublishDefinitionRequest
 from optaic.expression import OPERATORS, Macro, check_macro, parse

@@ -1,9 +1,12 @@
-"""Everything a definition version carries, checked before it is stored; it reads nothing."""
+"""Everything a definition version carries, checked and hashed before it is stored; it reads nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from google.protobuf import json_format
+
+from instance_service.domain import errors
 from instance_service.domain.contracts import (
     CHECKS,
     Guardrail,
@@ -11,14 +14,35 @@ from instance_service.domain.contracts import (
     guardrail_violations,
     rule_violations,
 )
+from instance_service.domain.fingerprints import content_hash
 from instance_service.domain.rules import Rule
 from instance_service.jsonschema_adapter import config_violations, schema_violations
 from instance_service.resources.conversion import json_of
 from instance_service.resources.definitions.changes import SCHEMAS
+from instance_service.resources.definitions.macros import shape_violations
 from optaic.common.v1.flow_pb2 import FLOW_KIND_MONITORING, FlowKind
-from optaic.definition.v1.definition_pb2 import DefinitionKind, DefinitionVersion
+from optaic.definition.v1.definition_pb2 import (
+    DEFINITION_STATE_ACTIVE,
+    DEFINITION_STATE_DRAFT,
+    DefinitionKind,
+    DefinitionVersion,
+)
+from optaic.definition.v1.definition_service_pb2 import PublishDefinitionRequest
 from servicekit.enums import enum_word
 from servicekit.errors import FieldViolation
+from servicekit.events import check_size
+
+# What a version is called and who made it when is not its content.
+_NOT_CONTENT = (
+    "definition_version_id",
+    "definition_id",
+    "content_hash",
+    "state",
+    "create_time",
+    "description",
+    "publication_report",
+    "is_built_in",
+)
 
 
 def content_violations(version: DefinitionVersion, path: str) -> Iterator[FieldViolation]:
@@ -64,3 +88,44 @@ def _guardrail_violations(kind: str, version: DefinitionVersion, path: str) -> I
             for violation in config_violations(key, CHECKS[contract.check], parameters, where):
                 yield FieldViolation(violation.field, violation.description, "INVALID_ARGUMENT")
     yield from guardrail_violations(kind, guardrails, path)
+
+
+def hash_of(request: PublishDefinitionRequest) -> str:
+    """Return the hash of the content that is to be published, whether or not it may be."""
+    return _hash(_given(request))
+
+
+def _given(request: PublishDefinitionRequest) -> DefinitionVersion:
+    version = DefinitionVersion()
+    version.CopyFrom(request.definition_version)
+    version.definition_name = request.name
+    version.kind = request.kind
+    version.is_built_in = False
+    return version
+
+
+def _hash(version: DefinitionVersion) -> str:
+    content = DefinitionVersion()
+    content.CopyFrom(version)
+    for name in _NOT_CONTENT:
+        content.ClearField(name)  # type: ignore[arg-type]  # the stubs want literals
+    return content_hash(json_format.MessageToDict(content, preserving_proto_field_name=True))
+
+
+def complete_version(request: PublishDefinitionRequest) -> DefinitionVersion:
+    """Return the version that is to be published, with its hash and its state.
+
+    Raises:
+        InvalidArgumentError: The content breaks rules; every violation is listed.
+    """
+    version = _given(request)
+    violations = shape_violations(version)
+    if not version.version:
+        violations.append(FieldViolation("definition_version.version", "is required", "INVALID_ARGUMENT"))
+    violations.extend(content_violations(version, "definition_version"))
+    if violations:
+        raise errors.refusal(violations)
+    check_size(version, "definition_version")
+    version.content_hash = _hash(version)
+    version.state = DEFINITION_STATE_DRAFT if request.draft else DEFINITION_STATE_ACTIVE
+    return version

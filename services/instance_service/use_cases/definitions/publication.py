@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from google.protobuf import json_format
-
 from instance_service.domain import errors
-from instance_service.domain.fingerprints import content_hash
 from instance_service.domain.versions import precedence
 from instance_service.resources.conversion import (
     timestamp,
 )
-from instance_service.resources.definitions.content import content_violations
-from instance_service.resources.definitions.macros import CALLABLE, check_publication, shape_violations
+from instance_service.resources.definitions.content import complete_version
+from instance_service.resources.definitions.macros import CALLABLE, check_publication
 from instance_service.resources.instances.followers import wake_followers
 from instance_service.resources.publication_report import report
 from instance_service.store import definitions as store
@@ -20,7 +17,6 @@ from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.mutation import mutate
 from optaic.definition.v1.definition_pb2 import (
     DEFINITION_STATE_ACTIVE,
-    DEFINITION_STATE_DRAFT,
     DefinitionKind,
     DefinitionState,
     DefinitionVersion,
@@ -28,20 +24,6 @@ from optaic.definition.v1.definition_pb2 import (
 from optaic.definition.v1.definition_service_pb2 import PublishDefinitionRequest
 from servicekit import outbox
 from servicekit.enums import enum_word
-from servicekit.errors import FieldViolation
-from servicekit.events import check_size
-
-# What a version is called and who made it when is not its content.
-_NOT_CONTENT = (
-    "definition_version_id",
-    "definition_id",
-    "content_hash",
-    "state",
-    "create_time",
-    "description",
-    "publication_report",
-    "is_built_in",
-)
 
 
 async def publish_definition(
@@ -59,7 +41,7 @@ async def publish_definition(
         AlreadyExistsError: The version exists with other content.
         InvalidArgumentError: The content breaks rules; every violation is listed.
     """
-    given = _complete(request)
+    given = complete_version(request)
 
     async def publish(connection: Connection) -> DefinitionVersion:
         version = await _publish(deps, connection, tenant_id, request, given)
@@ -113,42 +95,6 @@ async def _publish(
         await outbox.append(connection, [deps.events(tenant_id).published(version)])
         return version
     return await _existing(connection, tenant_id, version)
-
-
-def hash_of(request: PublishDefinitionRequest) -> str:
-    """Return the hash of the content that is to be published, whether or not it may be."""
-    return _hash(_given(request))
-
-
-def _given(request: PublishDefinitionRequest) -> DefinitionVersion:
-    version = DefinitionVersion()
-    version.CopyFrom(request.definition_version)
-    version.definition_name = request.name
-    version.kind = request.kind
-    version.is_built_in = False
-    return version
-
-
-def _hash(version: DefinitionVersion) -> str:
-    content = DefinitionVersion()
-    content.CopyFrom(version)
-    for name in _NOT_CONTENT:
-        content.ClearField(name)  # type: ignore[arg-type]  # the stubs want literals
-    return content_hash(json_format.MessageToDict(content, preserving_proto_field_name=True))
-
-
-def _complete(request: PublishDefinitionRequest) -> DefinitionVersion:
-    version = _given(request)
-    violations = shape_violations(version)
-    if not version.version:
-        violations.append(FieldViolation("definition_version.version", "is required", "INVALID_ARGUMENT"))
-    violations.extend(content_violations(version, "definition_version"))
-    if violations:
-        raise errors.refusal(violations)
-    check_size(version, "definition_version")
-    version.content_hash = _hash(version)
-    version.state = DEFINITION_STATE_DRAFT if request.draft else DEFINITION_STATE_ACTIVE
-    return version
 
 
 async def _existing(connection: Connection, tenant_id: str, version: DefinitionVersion) -> DefinitionVersion:

@@ -90,7 +90,7 @@ async def get_version(deps: Dependencies, tenant_id: str, definition_version_id:
         row = await store.get_version(connection, tenant_id, definition_version_id=definition_version_id)
     if row is None:
         raise errors.version_not_found(definition_version_id)
-    return read_version(deps, row.snapshot)
+    return _read_version(deps, row.snapshot)
 
 
 async def list_versions(
@@ -115,7 +115,7 @@ async def list_versions(
             size + 1,
         )
     page = pages.fit(rows, size, lambda row: len(row.snapshot))
-    versions = [read_version(deps, row.snapshot) for row in page]
+    versions = [_read_version(deps, row.snapshot) for row in page]
     response = ListDefinitionVersionsResponse(definition_versions=versions)
     if len(rows) > len(page):
         last = page[-1]
@@ -124,7 +124,7 @@ async def list_versions(
     return response
 
 
-def read_version(deps: Dependencies, snapshot: bytes) -> DefinitionVersion:
+def _read_version(deps: Dependencies, snapshot: bytes) -> DefinitionVersion:
     """Return a stored version, and say whether this service brings it."""
     version = DefinitionVersion.FromString(snapshot)
     version.is_built_in = version.content_hash in deps.built_in

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import math
-
 from instance_service.domain import errors
 from instance_service.resources.conversion import dataset_of, timestamp
 from instance_service.resources.instances.drafts import draft_instance
@@ -26,6 +22,7 @@ from instance_service.store import instances as store
 from instance_service.store import projects, queue
 from instance_service.store.tables import Connection
 from instance_service.use_cases.dependencies import Dependencies
+from instance_service.use_cases.instances.waiting import when_active
 from instance_service.use_cases.mutation import mutate
 from optaic.instance.v1.instance_pb2 import (
     INSTANCE_STATE_PROVISIONING,
@@ -40,13 +37,9 @@ from optaic.rules.kinds import COMPONENT_KINDS
 from redaction.messages import restore_credentials
 from servicekit import outbox
 from servicekit.context import RequestContext
-from servicekit.errors import (
-    DomainError,
-)
 from servicekit.ids import is_id
 
 CONDITION = "PrefectDeploymentReady"
-_MARGIN, _LONGEST_MARGIN = 0.1, 1.0  # seconds of the caller's deadline, to answer in
 _OUTPUT_ONLY = (
     "instance_id",
     "kind",
@@ -98,7 +91,7 @@ async def create_instance(
         return instance
 
     created = await mutate(deps, tenant_id, request, Instance, insert)
-    return created if request.validate_only else await _when_active(deps, context, created)
+    return created if request.validate_only else await when_active(deps, context, created)
 
 
 async def update_instance(
@@ -131,44 +124,6 @@ async def update_instance(
         return draft.instance
 
     return await mutate(deps, tenant_id, request, Instance, update)
-
-
-async def _when_active(deps: Dependencies, context: RequestContext, instance: Instance) -> Instance:
-    """Return the instance once it is no longer provisioning, or as it is when the time is up.
-
-    It exists: whatever fails meanwhile, the caller gets an answer.
-    """
-    if deps.places.locked():
-        return instance
-    seconds = deps.activation_wait_seconds
-    if context.has_own_deadline:
-        seconds = time_to_wait(context)
-    activated = deps.activated
-    with contextlib.suppress(TimeoutError):
-        async with deps.places, asyncio.timeout(seconds):
-            with activated.listening(instance.instance_id) as wait:
-                while instance.state == INSTANCE_STATE_PROVISIONING and not activated.is_closed:
-                    await wait(seconds)
-                    with contextlib.suppress(DomainError):  # the database's
-                        found = await same_revision(deps, context.tenant_id, instance)
-                        if found is None:
-                            break
-                        instance = found
-    return instance
-
-
-def time_to_wait(context: RequestContext) -> float:
-    """Return the seconds that a call may wait: an answer takes a while to arrive, the longer the busier all are."""
-    remaining = context.remaining()
-    return math.inf if remaining is None else remaining - min(max(remaining / 10, _MARGIN), _LONGEST_MARGIN)
-
-
-async def same_revision(deps: Dependencies, tenant_id: str, instance: Instance) -> Instance | None:
-    """Return the newest state of the revision that a call has made; None where there is a later one, or nothing."""
-    instance_id = instance.instance_id
-    snapshot = (await store.fetch_snapshots(deps.database, tenant_id, [instance_id])).get(instance_id)
-    found = None if snapshot is None else Instance.FromString(snapshot)
-    return found if found is not None and found.revision == instance.revision else None
 
 
 def _without_output(given: Instance) -> Instance:

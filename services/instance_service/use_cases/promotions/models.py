@@ -7,7 +7,6 @@ a reply is lost or somebody edits it.
 from __future__ import annotations
 
 import math
-import time
 
 from instance_service.domain import errors
 from instance_service.domain.flows import counterpart_name
@@ -17,10 +16,10 @@ from instance_service.resources.instances.drafts import draft_instance
 from instance_service.resources.instances.locking import check_etag, check_not_deleting, lock
 from instance_service.resources.instances.revisions import Revision, write_revisions
 from instance_service.store import instances as store
-from instance_service.store import promotions, queue
+from instance_service.store import promotions
 from instance_service.store.tables import Connection
 from instance_service.use_cases.dependencies import Dependencies
-from instance_service.use_cases.instances.changes import same_revision, time_to_wait
+from instance_service.use_cases.instances.waiting import same_revision, when_settled
 from instance_service.use_cases.mutation import mutate
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.instance.v1.instance_service_pb2 import (
@@ -63,7 +62,7 @@ async def promote_model_version(
     promotion = await _look_up(experiments, tenant_id, current, request.model_version)
     promotion.author, promotion.reason = context.actor, request.reason
     instance = await _decide(deps, context, request, promotion)
-    return instance if request.validate_only else await _when_settled(deps, context, instance)
+    return instance if request.validate_only else await when_settled(deps, context, instance)
 
 
 async def _decide(
@@ -155,16 +154,3 @@ async def _look_up(
     promotion = ModelPromotion(model_version=version, run_id=found.run_id)
     promotion.metrics.update({key: value for key, value in found.metrics.items() if math.isfinite(value)})
     return promotion
-
-
-async def _when_settled(deps: Dependencies, context: RequestContext, instance: Instance) -> Instance:
-    """Return the instance once outside systems agree, or as it is when the time is up."""
-    end = time.monotonic() + min(deps.activation_wait_seconds, time_to_wait(context))
-    with deps.activated.listening(instance.instance_id) as wait:
-        while (seconds := end - time.monotonic()) > 0:
-            async with deps.database.read(context.tenant_id) as connection:
-                is_settled = await queue.is_settled(connection, context.tenant_id, instance.instance_id)
-            if is_settled:
-                break
-            await wait(seconds)
-    return await same_revision(deps, context.tenant_id, instance) or instance
