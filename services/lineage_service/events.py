@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from google.protobuf.message import Message
 
-from lineage_service.domain.causes import Cause, CauseKind
+from lineage_service.domain.causes import Cause, CauseKind, Causes
 from lineage_service.domain.errors import not_a_flow_kind, not_a_uuid, run_without_number
 from lineage_service.domain.flows import (
     Change,
@@ -171,18 +171,25 @@ def flow_ref(instance_id: str, flow_kind: str) -> FlowRef:
 
 def cause_message(cause: Cause) -> lineage_pb2.Cause:
     """Return the protobuf cause."""
+    return _set_cause(lineage_pb2.Cause(), cause)
+
+
+def _set_cause(message: lineage_pb2.Cause, cause: Cause) -> lineage_pb2.Cause:
+    # Nothing that is its default: a propagation has a hundred thousand of them.
     origin = cause.origin
-    overdue = origin if cause.kind is CauseKind.OVERDUE and isinstance(origin, Flow) else None
-    return lineage_pb2.Cause(
-        kind=cause.kind.value,  # type: ignore[arg-type]  # the domain numbers them alike; a test compares
-        origin=flow_ref(origin.instance_id, origin.flow_kind),
-        origin_name=origin.instance_name,
-        from_version=cause.from_version,
-        to_version=cause.to_version,
-        expected_data_date=overdue.overdue_date if overdue else "",
-        last_data_date=overdue.last_data_date if overdue else "",
-        message=cause.message,
-    )
+    message.kind = cause.kind  # type: ignore[assignment]  # the domain numbers them alike; a test compares
+    message.origin.instance_id = origin.instance_id
+    message.origin.flow_kind = enum_number(FlowKind, origin.flow_kind)
+    message.message = cause.message
+    if origin.instance_name:
+        message.origin_name = origin.instance_name
+    if cause.to_version:
+        message.from_version = cause.from_version
+        message.to_version = cause.to_version
+    if cause.kind is CauseKind.OVERDUE and isinstance(origin, Flow):
+        message.expected_data_date = origin.overdue_date
+        message.last_data_date = origin.last_data_date
+    return message
 
 
 @lru_cache
@@ -214,12 +221,11 @@ class ChangeGroup:
 
     run_id: str = ""
     changes: list[Change] = field(default_factory=list)
-    causes: list[list[Cause]] = field(default_factory=list)  # beside the changes; equal lists are one list
     affected_downstream: int = 0
 
 
 def change_messages(
-    revision: int, groups: Sequence[ChangeGroup], event_ids: Sequence[str]
+    revision: int, groups: Sequence[ChangeGroup], causes: Causes, event_ids: Sequence[str]
 ) -> Iterator[FlowStatusesChanged]:
     """Yield the messages of one change, at least one, each small enough to be published.
 
@@ -227,69 +233,109 @@ def change_messages(
     """
     pending: FlowStatusesChanged | None = None
     for group in groups:
-        for chunk in _chunks(revision, group):
+        for message in _group_messages(revision, group, causes):
             if pending is not None:
                 yield pending
-            pending = chunk
+            pending = message
     last = pending or FlowStatusesChanged(revision=revision)
     last.caused_by_event_ids.extend(event_ids)
     yield last
 
 
-def _chunks(revision: int, group: ChangeGroup) -> Iterator[FlowStatusesChanged]:
-    chunk, size = _head(revision, group), 0
-    positions: dict[Cause, int] = {}
-    indexes: dict[int, list[int]] = {}  # of a list of causes, by its identity: thousands share one
-    for change, causes in zip(group.changes, group.causes, strict=True):
-        if size > _FULL_BYTES:
-            yield chunk
-            chunk, size, positions, indexes = _head(revision, group), 0, {}, {}
-        if causes and id(causes) not in indexes:
-            for cause in causes:
-                if cause not in positions:
-                    positions[cause] = len(positions)
-                    message = cause_message(cause)
-                    chunk.causes.append(message)
-                    size += message.ByteSize() + 4
-            indexes[id(causes)] = [positions[cause] for cause in causes]
-        size += _add_change(chunk, change, indexes.get(id(causes))).ByteSize() + 4
+def _group_messages(revision: int, group: ChangeGroup, causes: Causes) -> Iterator[FlowStatusesChanged]:
+    chunk = _Chunk(revision, group, causes)
+    for change in group.changes:
+        if chunk.size > _FULL_BYTES:
+            yield chunk.message
+            chunk = _Chunk(revision, group, causes)
+        chunk.add(change)
     if group.changes or group.run_id:
-        yield chunk
+        yield chunk.message
 
 
-def _head(revision: int, group: ChangeGroup) -> FlowStatusesChanged:
-    return FlowStatusesChanged(
-        revision=revision, caused_by_run_id=group.run_id, affected_downstream=group.affected_downstream
-    )
+class _Chunk:
+    """One message as it grows. It sets nothing that is its default: a propagation has a hundred thousand changes."""
+
+    def __init__(self, revision: int, group: ChangeGroup, causes: Causes) -> None:
+        self.message = FlowStatusesChanged(
+            revision=revision, caused_by_run_id=group.run_id, affected_downstream=group.affected_downstream
+        )
+        self.size = 0
+        self._causes = causes
+        self._positions: dict[tuple[int, str], int] = {}
+        self._of_lists: dict[int, list[int]] = {}  # by the list's identity: thousands share one
+        self._of_upstreams: dict[int, list[int]] = {}
+        self._count = 0  # of causes
+
+    def add(self, change: Change) -> None:
+        """Add the state of a flow, and those of its causes that the message does not have yet."""
+        message = self.message.changes.add()
+        message.CopyFrom(
+            _template(
+                change.flow_kind,
+                change.run_number <= change.ended_run_number,
+                change.outcome,
+                change.is_fresh,
+                change.overdue_date,
+            )
+        )
+        message.flow.instance_id = change.instance_id
+        indexes = self._indexes_of(change.flow_id)
+        if indexes:
+            message.cause_indexes.extend(indexes)
+        message.run_number = change.run_number
+        if change.last_run_id:
+            message.last_run_id = change.last_run_id
+        if change.last_run_time is not None:
+            time = message.last_run_time
+            time.seconds, microseconds = divmod(change.last_run_time, _MICROSECONDS)
+            time.nanos = microseconds * 1000
+        message.version = change.version
+        if change.last_data_date:
+            message.last_data_date = change.last_data_date
+        if change.rows_processed:
+            message.rows_processed = change.rows_processed
+        self.size += message.ByteSize() + 4
+
+    def _indexes_of(self, flow_id: int) -> list[int] | None:
+        upstream_id = self._causes.upstream_ids.get(flow_id)
+        if upstream_id is not None:
+            indexes = self._of_upstreams.get(upstream_id)
+            if indexes is None:
+                indexes = self._of_upstreams[upstream_id] = [
+                    self._append(self._causes.not_fresh(upstream_id))
+                ]
+            return indexes
+        causes = self._causes.lists.get(flow_id)
+        if not causes:
+            return None
+        if id(causes) not in self._of_lists:
+            self._of_lists[id(causes)] = [self._position_of(cause) for cause in causes]
+        return self._of_lists[id(causes)]
+
+    def _position_of(self, cause: Cause) -> int:
+        position = self._positions.get(cause.key)
+        if position is None:
+            position = self._positions[cause.key] = self._append(cause)
+        return position
+
+    def _append(self, cause: Cause) -> int:
+        self.size += _set_cause(self.message.causes.add(), cause).ByteSize() + 4
+        self._count += 1
+        return self._count - 1
 
 
-def _add_change(
-    chunk: FlowStatusesChanged, change: Change, cause_indexes: Sequence[int] | None
+@lru_cache
+def _template(
+    flow_kind: str, run_number_is_ended: bool, outcome: str, is_fresh: bool, overdue_date: str
 ) -> FlowStatusChange:
-    # In place, and nothing that is its default: a propagation has a hundred thousand of them.
-    message = chunk.changes.add()
-    flow = message.flow
-    flow.instance_id = change.instance_id
-    flow.flow_kind = enum_number(FlowKind, change.flow_kind)
-    message.activity, message.outcome, message.status = dimensions(
-        change.run_number <= change.ended_run_number, change.outcome, change.is_fresh
+    """Return what thousands of changes have in common; it is copied, never changed."""
+    activity, outcome_number, status = dimensions(run_number_is_ended, outcome, is_fresh)
+    return FlowStatusChange(
+        flow=FlowRef(flow_kind=enum_number(FlowKind, flow_kind)),
+        activity=activity,
+        outcome=outcome_number,
+        status=status,
+        is_fresh=is_fresh,
+        freshness_status=freshness_status(overdue_date),
     )
-    if change.is_fresh:
-        message.is_fresh = True
-    if cause_indexes:
-        message.cause_indexes.extend(cause_indexes)
-    message.run_number = change.run_number
-    if change.last_run_id:
-        message.last_run_id = change.last_run_id
-    if change.last_run_time is not None:
-        time = message.last_run_time
-        time.seconds, microseconds = divmod(change.last_run_time, _MICROSECONDS)
-        time.nanos = microseconds * 1000
-    message.version = change.version
-    if change.last_data_date:
-        message.last_data_date = change.last_data_date
-    if change.rows_processed:
-        message.rows_processed = change.rows_processed
-    if change.overdue_date:
-        message.freshness_status = freshness_status(change.overdue_date)
-    return message

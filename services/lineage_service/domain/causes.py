@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import NamedTuple
 
-from lineage_service.domain.flows import Edge, Flow, Upstream, Word
+from lineage_service.domain.flows import Change, Edge, Flow, Upstream, Word
 
 CAUSES_TOLD = 8  # of one flow
 
@@ -26,8 +27,7 @@ class CauseKind(IntEnum):
     UPSTREAM_NOT_FRESH = 9
 
 
-@dataclass(frozen=True)
-class Cause:
+class Cause(NamedTuple):
     """One reason, where it began: for UPSTREAM_MOVED and UPSTREAM_NOT_FRESH in the upstream, else in the flow itself."""
 
     kind: CauseKind
@@ -35,6 +35,11 @@ class Cause:
     message: str
     from_version: int = 0
     to_version: int = 0
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """What tells it from every other cause: where it began, and what it says."""
+        return self.origin.flow_id, self.message
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,38 @@ class Explanation:
     cause: Cause
     path: tuple[Flow | Upstream, ...]
     direct_upstream: Flow | Upstream | None = None
+
+
+@dataclass(frozen=True)
+class Causes:
+    """Why the flows of one change are not fresh.
+
+    A propagation reaches a hundred thousand flows. So flows with the same causes share one list, and a flow that has
+    only an upstream that became stale with it has no list at all: its cause is made when it is asked for.
+    """
+
+    lists: Mapping[int, Sequence[Cause]] = field(default_factory=dict)  # by flow
+    upstream_ids: Mapping[int, int] = field(
+        default_factory=dict
+    )  # by flow: an upstream that became stale with it
+    states: Mapping[int, Change] = field(default_factory=dict)  # of these upstreams
+    names: Mapping[int, str] = field(default_factory=dict)  # of their instances
+
+    def not_fresh(self, upstream_id: int) -> Cause:
+        """Return the cause of all flows that have this upstream."""
+        state = self.states[upstream_id]
+        name = self.names.get(upstream_id, "")
+        return not_fresh(
+            Upstream(
+                upstream_id,
+                state.instance_id,
+                state.flow_kind,
+                name,
+                is_deleted=False,
+                is_defined=True,
+                version=state.version,
+            )
+        )
 
 
 class Graph:

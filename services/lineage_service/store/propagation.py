@@ -129,17 +129,15 @@ _LIST_BEHIND = sa.text("""
     group by e.upstream_id, e.consumed_version
     order by e.upstream_id, e.consumed_version
 """)
-# Of flows that have just become stale: none of their upstreams has been so for longer.
-_LIST_BELOW = sa.text("""
-    select e.upstream_id, cast(array_agg(d.flow_id) as text)
+# Of flows that have just become stale: all of their upstreams that are not fresh have become so with them.
+_LIST_NOT_FRESH = sa.text("""
+    select cast(array_agg(d.flow_id) as text), cast(array_agg(e.upstream_id) as text)
     from unnest(cast(:flow_ids as bigint[])) as d (flow_id) cross join lateral (
         select e.upstream_id from edges e
         where e.tenant_id = :tenant_id and e.downstream_id = d.flow_id and e.is_connected
-          and (select not u.is_fresh from flows u
-               where u.tenant_id = :tenant_id and u.flow_id = e.upstream_id)
+          and (e.upstream_id in (select unnest(cast(:stale as bigint[])))) is true -- so that it is hashed, not joined
         order by e.upstream_id limit 1
     ) e
-    group by e.upstream_id
 """)
 _CHANGE = """
     returning flow_id, cast(instance_id as text), flow_kind, is_defined, run_number, ended_run_number, outcome,
@@ -169,7 +167,7 @@ class Reach(NamedTuple):
 
 def parse_ids(text: str) -> list[int]:
     """Return the ids of an array's text."""
-    return [int(item) for item in text[1:-1].split(",") if item]
+    return list(map(int, text[1:-1].split(","))) if text != NO_IDS else []
 
 
 def format_ids(flow_ids: Iterable[int]) -> str:
@@ -225,13 +223,13 @@ async def list_behind(connection: AsyncConnection, tenant_id: str, moves: Collec
     return [Behind(*row) for row in await connection.execute(_LIST_BEHIND, parameters)]
 
 
-async def list_below(connection: AsyncConnection, tenant_id: str, flow_ids: Iterable[int]) -> dict[int, str]:
-    """Return, for flows that have just become stale, the first upstream of each that is itself not fresh.
-
-    By upstream, with the ids as the text of an array.
-    """
-    parameters = {"tenant_id": tenant_id, "flow_ids": format_ids(flow_ids)}
-    return {row[0]: row[1] for row in await connection.execute(_LIST_BELOW, parameters)}
+async def list_not_fresh(
+    connection: AsyncConnection, tenant_id: str, flow_ids: Iterable[int], stale: Iterable[int]
+) -> dict[int, int]:
+    """Return, of those of the flows that have an upstream among the stale ones, the first such upstream."""
+    parameters = {"tenant_id": tenant_id, "flow_ids": format_ids(flow_ids), "stale": format_ids(stale)}
+    found, upstream_ids = (await connection.execute(_LIST_NOT_FRESH, parameters)).one()
+    return dict(zip(parse_ids(found or NO_IDS), parse_ids(upstream_ids or NO_IDS), strict=True))
 
 
 async def set_fresh(

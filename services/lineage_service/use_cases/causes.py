@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
-from lineage_service.domain.causes import Cause, moved, not_fresh, state_causes
-from lineage_service.domain.flows import Move
+from lineage_service.domain.causes import CAUSES_TOLD, Cause, Causes, moved, not_fresh, state_causes
+from lineage_service.domain.flows import Change, Move
 from lineage_service.store import propagation, reads
 from servicekit.database import Connection
 
@@ -19,27 +20,35 @@ async def find_state_causes(
 
 
 async def find_spread_causes(
-    connection: Connection, tenant_id: str, stale: set[int], moves: Sequence[Move]
-) -> dict[int, list[Cause]]:
-    """Return the same as `find_state_causes` of flows that a propagation has just reached.
+    connection: Connection,
+    tenant_id: str,
+    states: Mapping[int, Change],
+    touched: AbstractSet[int],
+    moves: Sequence[Move],
+) -> Causes:
+    """Return the same as `find_state_causes` of what a propagation made stale, given everything that it wrote.
 
-    They were fresh before: only what moved, and what it reached too, can be their cause. There may be a hundred thousand.
+    They were fresh before: only what moved, and what has become stale with them, can be their cause. There may be a
+    hundred thousand.
     """
-    if not stale:
-        return {}
+    stale = {flow_id for flow_id, state in states.items() if not state.is_fresh}
+    spread = stale - touched
+    if not spread:
+        return Causes()
     behind = await propagation.list_behind(connection, tenant_id, moves) if moves else []
-    readers = {each: stale.intersection(propagation.parse_ids(each.flow_ids)) for each in behind}
-    below = await propagation.list_below(connection, tenant_id, stale.difference(*readers.values()))
-    upstream_ids = {*below, *(each.upstream_id for each in behind)}
-    upstreams = await reads.list_upstreams(connection, tenant_id, upstream_ids)
-    found: dict[int, list[Cause]] = {}
+    readers = {each: spread.intersection(propagation.parse_ids(each.flow_ids)) for each in behind}
+    rest = spread.difference(*readers.values())
+    below = await propagation.list_not_fresh(connection, tenant_id, rest, stale) if rest else {}
+    known = {upstream_id for upstream_id in below.values() if states[upstream_id].is_defined}
+    names = await reads.list_names(connection, tenant_id, known) if known else {}
+    others = {each.upstream_id for each in behind}.union(set(below.values()) - known)
+    upstreams = await reads.list_upstreams(connection, tenant_id, others) if others else {}
+    lists: dict[int, list[Cause]] = {}
     for each in sorted(behind, key=lambda each: upstreams[each.upstream_id].key):
         upstream = upstreams[each.upstream_id]
         causes = [moved(upstream, each.consumed_version, upstream.version)]
         for flow_id in readers[each]:
-            # Flows with the same causes share one list: the messages tell it once.
-            found[flow_id] = [*found[flow_id], *causes] if flow_id in found else causes
-    for upstream_id, flow_ids in below.items():
-        causes = [not_fresh(upstreams[upstream_id])]
-        found.update(dict.fromkeys(propagation.parse_ids(flow_ids), causes))
-    return found
+            lists[flow_id] = [*lists[flow_id], *causes][:CAUSES_TOLD] if flow_id in lists else causes
+    for flow_id in [flow_id for flow_id, upstream_id in below.items() if upstream_id not in known]:
+        lists[flow_id] = [not_fresh(upstreams[below.pop(flow_id)])]
+    return Causes(lists, below, states, names)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lineage_service import events
-from lineage_service.domain.causes import Cause
+from lineage_service.domain.causes import Causes
 from lineage_service.domain.flows import Change, FlowKey, Move, Phase, RunFact, Snapshot, advance
 from lineage_service.store import edges, flows, propagation, reads, versions
 from lineage_service.use_cases.causes import find_spread_causes, find_state_causes
@@ -193,6 +193,7 @@ class _Change:
         """
         if not touched and not self.event_ids:
             return
+        causes = Causes()
         if touched:
             reaches: list[propagation.Reach] = []
             changes: list[Change] = []
@@ -204,18 +205,19 @@ class _Change:
                 fresh = await propagation.find_fresh(self.connection, self.tenant_id, touched)
                 changes += await self._set_fresh(propagation.format_ids(fresh), is_fresh=True)
                 redefined = redefined.union(fresh)
-            spread = {change.flow_id for change in changes if not change.is_fresh} - touched
             changes += await self._touch(touched)
+            # What was written twice counts as it was written last.
+            states = {change.flow_id: change for change in changes}
+            spread = await find_spread_causes(self.connection, self.tenant_id, states, touched, moves)
             readers = await self._list_readers(redefined)
-            changes += await self._touch(readers)
-            # What was written twice is told as it was written last; placeholders are nobody's business.
-            told = {change.flow_id: change for change in changes if change.is_defined}
-            causes = await find_spread_causes(self.connection, self.tenant_id, spread, moves)
-            causes |= await find_state_causes(
+            states.update((change.flow_id, change) for change in await self._touch(readers))
+            told = {flow_id: change for flow_id, change in states.items() if change.is_defined}
+            shown = await find_state_causes(
                 self.connection, self.tenant_id, (touched & told.keys()) | readers
             )
-            _assign(told, causes, reaches, groups, owners)
-        messages = events.change_messages(self.revision, groups, self.event_ids)
+            causes = replace(spread, lists={**spread.lists, **shown})
+            _assign(told, reaches, groups, owners)
+        messages = events.change_messages(self.revision, groups, causes, self.event_ids)
         await outbox.append(
             self.connection,
             [
@@ -258,12 +260,11 @@ def _union(reaches: Sequence[propagation.Reach]) -> str:
 
 def _assign(
     told: Mapping[int, Change],
-    causes: Mapping[int, list[Cause]],
     reaches: Sequence[propagation.Reach],
     groups: Sequence[events.ChangeGroup],
     owners: dict[int, events.ChangeGroup],
 ) -> None:
-    """Put every change into the group of the run that led to it, with its causes."""
+    """Put every change into the group of the run that led to it."""
     group_of: dict[int, events.ChangeGroup] = {}
     for reach in reaches:
         group = owners.get(reach.root, groups[-1])
@@ -273,6 +274,4 @@ def _assign(
                 group_of.setdefault(flow_id, group)
     group_of.update(owners)
     for flow_id, change in told.items():
-        group = group_of.get(flow_id, groups[-1])
-        group.changes.append(change)
-        group.causes.append(causes.get(flow_id, []))
+        group_of.get(flow_id, groups[-1]).changes.append(change)

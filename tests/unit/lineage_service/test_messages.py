@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lineage_service import events
-from lineage_service.domain.causes import Cause, CauseKind
+from lineage_service.domain.causes import Cause, CauseKind, Causes
 from lineage_service.domain.flows import Change, Flow
 from servicekit.ids import new_id
 
@@ -44,8 +44,10 @@ def _changes(count: int) -> list[Change]:
 def test_ten_thousand_changes_go_out_in_chunks_with_shared_causes() -> None:
     cause = Cause(CauseKind.UPSTREAM_MOVED, ORIGIN, "prices moved from version 1 to version 2", 1, 2)
     changes = _changes(10_000)
-    group = events.ChangeGroup("run", changes, [[cause]] * len(changes), 9_999)
-    messages = list(events.change_messages(7, [group], ["event"]))
+    group = events.ChangeGroup("run", changes, 9_999)
+    shared = [cause]
+    causes = Causes({change.flow_id: shared for change in changes})
+    messages = list(events.change_messages(7, [group], causes, ["event"]))
     assert len(messages) > 2
     assert all(message.ByteSize() <= CONTRACT_BYTES for message in messages)
     assert [change.flow.instance_id for message in messages for change in message.changes] == [
@@ -61,6 +63,30 @@ def test_ten_thousand_changes_go_out_in_chunks_with_shared_causes() -> None:
 
 
 def test_a_change_of_nothing_still_names_its_events() -> None:
-    (message,) = events.change_messages(3, [events.ChangeGroup()], ["one", "two"])
+    (message,) = events.change_messages(3, [events.ChangeGroup()], Causes(), ["one", "two"])
     assert list(message.caused_by_event_ids) == ["one", "two"]
     assert not message.changes
+
+
+def test_a_chain_of_stale_flows_names_the_upstream_of_each() -> None:
+    changes = _changes(5_000)
+    # Each has the one before as its upstream; the first has a list of its own.
+    moved = [Cause(CauseKind.UPSTREAM_MOVED, ORIGIN, "prices moved from version 1 to version 2", 1, 2)]
+    states = {change.flow_id: change for change in changes}
+    upstream_ids = {change.flow_id: change.flow_id - 1 for change in changes[1:]}
+    names = {change.flow_id: f"signal-{change.flow_id}" for change in changes}
+    causes = Causes({0: moved}, upstream_ids, states, names)
+    messages = list(events.change_messages(7, [events.ChangeGroup("run", changes)], causes, []))
+    assert len(messages) > 2
+    assert all(message.ByteSize() <= CONTRACT_BYTES for message in messages)
+    told = [
+        [message.causes[index].message for index in change.cause_indexes]
+        for message in messages
+        for change in message.changes
+    ]
+    assert told == [
+        ["prices moved from version 1 to version 2"],
+        *([f"signal-{number} is not fresh"] for number in range(4_999)),
+    ]
+    origins = {cause.origin.instance_id for message in messages for cause in message.causes}
+    assert origins == {ORIGIN.instance_id, *(change.instance_id for change in changes[:-1])}
