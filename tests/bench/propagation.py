@@ -36,6 +36,11 @@ _SEED_FLOWS = sa.text("""
         1, true
     from generate_series(1, :size)
 """)
+_SEED_INSTANCES = sa.text("""
+    insert into instances (tenant_id, instance_id, revision, name, kind, is_deleted)
+    select tenant_id, instance_id, 1, 'instance ' || flow_id, 1, false from flows
+    where tenant_id = :tenant_id and flow_id <> :origin
+""")
 _SEED_FAN = sa.text("""
     insert into edges (tenant_id, downstream_id, upstream_id, role, kind, is_connected, consumed_version)
     select :tenant_id, flow_id, :origin, 'input', 1, true, 1 from flows
@@ -94,6 +99,7 @@ class Graph:
             origin = (await connection.execute(sa.text("select flow_id from flows"))).scalar_one()
             self._scope = {**tenant, "origin": origin}
             await connection.execute(_SEED_FLOWS, {**tenant, "size": self._size})
+            await connection.execute(_SEED_INSTANCES, self._scope)
             layers = {**self._scope, "width": _WIDTH, "layer": min(_LAYER, max(self._size // 10, 1))}
             await connection.execute(
                 _SEED_LAYERS if self._is_layered else _SEED_FAN, layers if self._is_layered else self._scope

@@ -5,6 +5,7 @@ Only under the tenant's lock: two at once would lose staleness.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
@@ -139,6 +140,12 @@ _LIST_NOT_FRESH = sa.text("""
         order by e.upstream_id limit 1
     ) e
 """)
+_LIST_NAMES = sa.text("""
+    select cast(array_agg(f.flow_id) as text), cast(json_agg(i.name) as text)
+    from unnest(cast(:flow_ids as bigint[])) as d (flow_id)
+    join flows f on f.tenant_id = :tenant_id and f.flow_id = d.flow_id
+    join instances i on i.tenant_id = :tenant_id and i.instance_id = f.instance_id
+""")
 _CHANGE = """
     returning flow_id, cast(instance_id as text), flow_kind, is_defined, run_number, ended_run_number, outcome,
         is_fresh, cast(last_run_id as text), cast(date_part('epoch', last_run_time) * 1000000 as bigint),
@@ -230,6 +237,13 @@ async def list_not_fresh(
     parameters = {"tenant_id": tenant_id, "flow_ids": format_ids(flow_ids), "stale": format_ids(stale)}
     found, upstream_ids = (await connection.execute(_LIST_NOT_FRESH, parameters)).one()
     return dict(zip(parse_ids(found or NO_IDS), parse_ids(upstream_ids or NO_IDS), strict=True))
+
+
+async def list_names(connection: AsyncConnection, tenant_id: str, flow_ids: Iterable[int]) -> dict[int, str]:
+    """Return the names of the instances of flows, by the flows' ids."""
+    parameters = {"tenant_id": tenant_id, "flow_ids": format_ids(flow_ids)}
+    found, names = (await connection.execute(_LIST_NAMES, parameters)).one()
+    return dict(zip(parse_ids(found or NO_IDS), json.loads(names or "[]"), strict=True))
 
 
 async def set_fresh(

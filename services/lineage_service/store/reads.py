@@ -38,12 +38,6 @@ _LIST_UPSTREAMS = sa.text("""
     from flows f left join instances i on i.tenant_id = f.tenant_id and i.instance_id = f.instance_id
     where f.tenant_id = :tenant_id and f.flow_id = any(:flow_ids)
 """)
-_LIST_NAMES = sa.text("""
-    select f.flow_id, i.name
-    from unnest(cast(:flow_ids as bigint[])) as d (flow_id)
-    join flows f on f.tenant_id = :tenant_id and f.flow_id = d.flow_id
-    join instances i on i.tenant_id = :tenant_id and i.instance_id = f.instance_id
-""")
 _GET = sa.text(f"""
     select {_COLUMNS} from {_TABLES}
     where f.tenant_id = :tenant_id and f.instance_id = cast(:instance_id as uuid) and f.flow_kind = :flow_kind
@@ -154,12 +148,6 @@ async def list_upstreams(
     """Return of flows what causes say of them, by their ids."""
     rows = await connection.execute(_LIST_UPSTREAMS, {"tenant_id": tenant_id, "flow_ids": list(flow_ids)})
     return {row[0]: Upstream._make(row) for row in rows}
-
-
-async def list_names(connection: AsyncConnection, tenant_id: str, flow_ids: Iterable[int]) -> dict[int, str]:
-    """Return the names of the instances of flows, by the flows' ids."""
-    rows = await connection.execute(_LIST_NAMES, {"tenant_id": tenant_id, "flow_ids": list(flow_ids)})
-    return dict(map(tuple, rows))
 
 
 async def find_ids(

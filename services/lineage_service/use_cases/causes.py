@@ -40,7 +40,7 @@ async def find_spread_causes(
     rest = spread.difference(*readers.values())
     below = await propagation.list_not_fresh(connection, tenant_id, rest, stale) if rest else {}
     known = {upstream_id for upstream_id in below.values() if states[upstream_id].is_defined}
-    names = await reads.list_names(connection, tenant_id, known) if known else {}
+    names = await propagation.list_names(connection, tenant_id, known) if known else {}
     others = {each.upstream_id for each in behind}.union(set(below.values()) - known)
     upstreams = await reads.list_upstreams(connection, tenant_id, others) if others else {}
     lists: dict[int, list[Cause]] = {}
