@@ -124,13 +124,13 @@ class Job:
             self.on_change()
 
     async def find_definitions(self) -> None:
-        """Every definition that the job needs is there."""
+        """Check that every definition that the job needs is published."""
         published = {definition.name for definition in await self.client.definitions.list()}
         missing = set(DEFINITIONS) - published
         expect(not missing, f"definitions {sorted(missing)} to be published at start-up")
 
     async def create_instances(self) -> None:
-        """A project, and in it prices, a signal on them and a backtest of the signal."""
+        """Create a project with prices, a signal on them and a backtest of the signal."""
         project = await self.client.projects.create("demo")
         prices = await self.client.instances.create(
             project=project.project_id,
@@ -162,7 +162,7 @@ class Job:
         self.instances = {instance.name: instance for instance in (prices, signal, backtest)}
 
     async def check_pairing(self) -> None:
-        """Each instance has its flow, each flow its deployment in Prefect's own API, each status is NOT_INITIALIZED."""
+        """Check each instance's flow, each flow's deployment in Prefect's own API, and that nothing has run yet."""
         async with httpx.AsyncClient(base_url=self.tools.prefect_api_url, timeout=10) as prefect:
             for name in self.instances:
                 instance = await self.client.instances.wait_until_active(self.instances[name].instance_id)
@@ -181,7 +181,7 @@ class Job:
                 )
 
     async def try_backtest_too_early(self) -> None:
-        """Admission names both flows that are not ready."""
+        """Check that admission refuses the backtest and names both flows that are not ready."""
         try:
             await self.client.runs.submit(self.instances["momentum_backtest"])
         except UpstreamNotReadyError as refused:
@@ -224,7 +224,7 @@ class Job:
         )
 
     async def move_prices_on(self) -> None:
-        """An update of the prices makes all three stale, because of the prices' own configuration."""
+        """Update the prices; check that all three are stale because of the new configuration."""
         seen_before = len(self.observed.history)
         self.instances["sp500_prices"] = await self.client.instances.update(
             self.instances["sp500_prices"],
@@ -244,7 +244,7 @@ class Job:
             )
 
     async def refresh_prices_again(self) -> None:
-        """READY at version 2; the signal and the backtest stay stale and explain it."""
+        """Refresh the prices; check that the signal and the backtest stay stale and say why."""
         await self.execute("sp500_prices")
         status = await self.client.status.get(self.instances["sp500_prices"].instance_id)
         moved = (1, status.flows[0].version)
@@ -274,7 +274,7 @@ class Job:
         ]
 
     async def explain(self, name: str) -> list[tuple[lineage_pb2.Cause, list[str]]]:
-        """Causes of an instance's staleness, each with its path by names."""
+        """Return causes of an instance's staleness, each with its path by names."""
         answer = await self.client.lineage.explain(self.instances[name])
         return [
             (explanation.cause, [step.instance_name for step in explanation.path])
@@ -282,7 +282,7 @@ class Job:
         ]
 
     async def create_every_kind(self) -> None:
-        """An experiment, a model and an optimizer on the prices and the signal, each ACTIVE with its handles in place."""
+        """Create an experiment, a model and an optimizer; check that each is ACTIVE with its ids in outside systems."""
         prices, signal = self.instances["sp500_prices"], self.instances["momentum_12_1"]
         momentum = await self.client.instances.create(
             project=prices.project_id,
@@ -316,7 +316,7 @@ class Job:
         await self.check_handles(self.others[model.name])
 
     async def check_handles(self, model: instance_pb2.Instance) -> None:
-        """Each flow's deployment is in Prefect; the model's experiment in MLflow, its project in Evidently's workspace."""
+        """Check that Prefect has each flow's deployment, MLflow the model's experiment, and Evidently its project."""
         async with httpx.AsyncClient(timeout=10) as http:
             for name, instance in self.others.items():
                 for flow in instance.flows:

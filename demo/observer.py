@@ -32,7 +32,7 @@ class Observed:
         self.changed.set()
 
     def words(self, instance_id: str, since: int = 0) -> list[str]:
-        """Status words of one instance in the order seen, from position `since` of the history."""
+        """Return status words of one instance in the order seen, from position `since` of the history."""
         return [word for seen_id, word in self.history[since:] if seen_id == instance_id]
 
     async def until(self, condition: Callable[[], bool], what: str, seconds: float = 30) -> None:

@@ -36,28 +36,28 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Postgres]:
-    """The session's PostgreSQL; take databases of it with `support.postgres.service_database`."""
+    """Yield the session's PostgreSQL; take databases of it with `support.postgres.service_database`."""
     with running_postgres() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def prefect_url(postgres_server: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of the API of the session's Prefect server."""
+    """Yield the address of the API of the session's Prefect server."""
     with running_prefect(postgres_server, tmp_path_factory.mktemp("prefect")) as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def mlflow_url(postgres_server: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of the session's MLflow server."""
+    """Yield the address of the session's MLflow server."""
     with running_mlflow(postgres_server, tmp_path_factory.mktemp("mlflow")) as url:
         yield url
 
 
 @pytest.fixture
 def nats() -> Iterator[NatsServer]:
-    """A NATS server of the test's own, which may kill it."""
+    """Yield the test's own NATS server, which the test may kill."""
     with nats_server() as server:
         yield server
 
@@ -72,7 +72,7 @@ def nats_accounts() -> Iterator[NatsAccounts]:
 
 @pytest.fixture
 def nats_url(request: pytest.FixtureRequest, nats_accounts: NatsAccounts) -> str:
-    """The address of the test's own broker: of its server where it has one, else of an account that nobody has used."""
+    """Yield the address of the test's own broker: of its server where it has one, else of an account that nobody has used."""
     if "nats" in request.fixturenames:
         return str(request.getfixturevalue("nats").url)
     return nats_accounts.take()

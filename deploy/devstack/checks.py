@@ -19,12 +19,12 @@ _SHOWN = 60  # bytes of what is no HTTP
 
 
 async def http_answers(host: str, path: str) -> bool:
-    """Whether GET answers 200."""
+    """Return whether GET answers 200."""
     return not await find_http_problem(host, path, _TIMEOUT_SECONDS)
 
 
 async def find_http_problem(host: str, path: str, seconds: float = _PATIENT_SECONDS) -> str:
-    """What GET answers other than 200. By hand: a client library costs more time to import than this start takes."""
+    """Return what GET answers other than 200. By hand: a client library costs more time to import than this start takes."""
     name, _, port = host.partition(":")
     line, content = b"", b""
     try:
@@ -59,7 +59,7 @@ async def find_http_problem(host: str, path: str, seconds: float = _PATIENT_SECO
 
 
 async def find_grpc_problem(address: str) -> str:
-    """What keeps the standard health service from answering at all; NOT_SERVING, or being too busy, is an answer."""
+    """Return what keeps the standard health service from answering at all; NOT_SERVING, or being too busy, is an answer."""
     async with grpc.aio.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:
             await health_pb2_grpc.HealthStub(channel).Check(
@@ -72,7 +72,7 @@ async def find_grpc_problem(address: str) -> str:
 
 
 async def grpc_serves(address: str) -> bool:
-    """Whether the standard health service says that all of this server is SERVING."""
+    """Return whether the standard health service says that all of this server is SERVING."""
     async with grpc.aio.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:
@@ -83,7 +83,7 @@ async def grpc_serves(address: str) -> bool:
 
 
 async def postgres_accepts(url: str) -> bool:
-    """Whether a login works."""
+    """Return whether a login works."""
     try:
         async with asyncio.timeout(_TIMEOUT_SECONDS):
             connection = await psycopg.AsyncConnection.connect(url, connect_timeout=2)
@@ -94,7 +94,7 @@ async def postgres_accepts(url: str) -> bool:
 
 
 async def find_postgres_problem(url: str) -> str:
-    """What keeps the server from answering a login at all; that it recovers, or has too many of them, is an answer."""
+    """Return what keeps the server from answering a login at all; that it recovers, or has too many of them, is an answer."""
     try:
         async with asyncio.timeout(_PATIENT_SECONDS):
             connection = await psycopg.AsyncConnection.connect(url, connect_timeout=int(_PATIENT_SECONDS))

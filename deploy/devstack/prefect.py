@@ -74,7 +74,7 @@ async def ensure_work_pool(api_url: str, name: str, executor: Executor) -> None:
 
 
 async def is_polled(api_url: str, pool: str, since: datetime) -> bool:
-    """Whether some worker has asked the pool for runs after `since`."""
+    """Return whether some worker has asked the pool for runs after `since`."""
     try:
         async with _connect(api_url) as client:
             queue = (await client.get(f"/work_pools/{pool}/queues/default")).raise_for_status().json()

@@ -55,14 +55,14 @@ class Program:
 
 
 def environment_of_child(extra: Mapping[str, str]) -> dict[str, str]:
-    """Our environment with `extra`; without Prefect's settings, which would lead a child to another server."""
+    """Return our environment with `extra`; without Prefect's settings, which would lead a child to another server."""
     base = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_"))}
     base.pop("OPTAIC_POSTGRES_URL", None)  # the administrator's login is nobody else's business
     return {**base, "PYTHONUNBUFFERED": "1", "DO_NOT_TRACK": "1", **extra}
 
 
 def read_tail(log: Path) -> str:
-    """The last lines of a log."""
+    """Return the last lines of a log."""
     with contextlib.suppress(OSError), log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 8192))
         return "\n".join(file.read().decode(errors="replace").splitlines()[-_TAIL_LINES:])

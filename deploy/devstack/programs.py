@@ -32,7 +32,7 @@ def make_service(
     secrets: Mapping[str, str],
     databases: Mapping[str, str],
 ) -> Program:
-    """One of the four services."""
+    """Return one of the four services."""
     address: str = getattr(endpoints, name)
     own_nats = nats.make_url(urlsplit(endpoints.nats).port or 4222, name, secrets[f"nats_{name}"])
     return Program(
@@ -52,7 +52,7 @@ def make_service(
 
 
 def make_worker(state: State, settings: Settings, endpoints: Endpoints) -> Program:
-    """Our warm worker, or Prefect's own, both for one work pool."""
+    """Return our warm worker, or Prefect's own, both for one work pool."""
     commands = {
         "warm": (sys.executable, "-m", "worker"),
         "process": (

@@ -60,7 +60,7 @@ def _living(state: State) -> dict[str, int]:
 
 
 def describe(endpoints: Endpoints, state: State) -> str:
-    """Every URL, and a first thing to do with each."""
+    """Return every URL, and a first thing to do with each."""
     host = host_of(endpoints.nats)
     lines = [
         "gRPC, plaintext; token `development`, or none",

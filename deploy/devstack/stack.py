@@ -91,7 +91,7 @@ class Stack:
         self.state.release()
 
     async def status(self) -> dict[str, Any]:
-        """What runs and what answers."""
+        """Return what runs and what answers."""
         return await read_status(self.state)
 
     def _prepare(self) -> None:
@@ -208,11 +208,11 @@ class Stack:
 
 
 def _cores() -> int:
-    """How many this process may use; a container often may use fewer than the machine has."""
+    """Return how many this process may use; a container often may use fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _first_of(errors: ExceptionGroup[Exception]) -> Exception:
-    """The first cause: what else failed beside it tells nothing more."""
+    """Return the first cause: what else failed beside it tells nothing more."""
     first = errors.exceptions[0]
     return _first_of(first) if isinstance(first, ExceptionGroup) else first

@@ -43,7 +43,7 @@ def write_private(path: Path, text: str) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The file's object; empty when there is none or when it is not readable as JSON."""
+    """Return the file's object; empty when there is none or when it is not readable as JSON."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -87,7 +87,7 @@ class State:
             self._lock = None
 
     def in_use(self) -> bool:
-        """Whether a supervisor or the guard of one holds the folder."""
+        """Return whether a supervisor or the guard of one holds the folder."""
         if not (self.root / "lock").exists():
             return False
         descriptor = self._try_lock(fcntl.LOCK_SH)
@@ -106,14 +106,14 @@ class State:
         return descriptor
 
     def supervisor(self) -> dict[str, Any] | None:
-        """What the supervisor at work on this folder last said of itself; None when there is none."""
+        """Return what the supervisor at work on this folder last said of itself; None when there is none."""
         known = read_json(self.root / _SUPERVISOR)
         is_at_work = known and known["phase"] != "stopped"  # a program may outlive its stack
         start = leftovers.identify(known["pid"]) if is_at_work else None
         return known if start is not None and leftovers.is_same(start, known["start"]) else None
 
     def failure_of(self, pid: int | None) -> str:
-        """Why the supervisor `pid`, or with None the last one, could not start its stack; empty if it could."""
+        """Return why the supervisor `pid`, or with None the last one, could not start its stack; empty if it could."""
         known = read_json(self.root / _SUPERVISOR)
         failed = known.get("phase") == "failed" and pid in {None, known["pid"]}
         return str(known["error"]) if failed else ""
@@ -130,15 +130,15 @@ class State:
             write_private(self.root / _INTERVENTIONS, json.dumps({**self.interventions(), name: what}))
 
     def interventions(self) -> dict[str, str]:
-        """What was last done, by program, since this stack was started."""
+        """Return what was last done, by program, since this stack was started."""
         return {name: str(what) for name, what in read_json(self.root / _INTERVENTIONS).items()}
 
     def forget_interventions(self) -> None:
-        """A new stack begins."""
+        """Forget what the supervisor did for an earlier stack."""
         (self.root / _INTERVENTIONS).unlink(missing_ok=True)
 
     def load(self) -> dict[str, Any]:
-        """What is remembered: `ports`, `secrets`, `endpoints`."""
+        """Return what is remembered: `ports`, `secrets`, `endpoints`."""
         return read_json(self.root / _FILE)
 
     def save(self, **changes: Any) -> dict[str, Any]:
@@ -148,7 +148,7 @@ class State:
         return values
 
     def secrets(self) -> dict[str, str]:
-        """The stack's passwords, drawn once at its first start. URL-safe, so that they fit into any URL."""
+        """Return the stack's passwords, drawn once at its first start. URL-safe, so that they fit into any URL."""
         known: dict[str, str] = self.load().get("secrets", {})
         missing = [name for name in _SECRETS if name not in known]
         if missing:

@@ -143,7 +143,7 @@ def down(settings: Settings | None = None) -> bool:
 
 
 def status(settings: Settings | None = None) -> dict[str, Any]:
-    """What runs and what answers."""
+    """Return what runs and what answers."""
     return asyncio.run(read_status(State((settings or Settings()).root)))
 
 
@@ -164,6 +164,6 @@ def _end_supervisor(state: State, pid: int) -> None:
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    """The settings as the environment that gives them."""
+    """Return the settings as the environment that gives them."""
     values = settings.model_copy(update={"state": settings.root}).model_dump(mode="json")
     return {f"OPTAIC_{name.upper()}": str(value) for name, value in values.items()}

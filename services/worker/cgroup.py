@@ -24,7 +24,7 @@ class Cgroup:
 
     @classmethod
     def create(cls) -> Self | None:
-        """A new group, named after this process; None where there can be none."""
+        """Return a new group, named after this process; None where there can be none."""
         parent = _find_own()
         if parent is None:
             return None
@@ -79,7 +79,7 @@ def sweep() -> int:
 
 
 def _find_own() -> Path | None:
-    """The folder of the group that this process is in."""
+    """Return the folder of the group that this process is in."""
     try:
         groups = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
         mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()

@@ -78,17 +78,17 @@ def _identify_builtin(name: str) -> CodeIdentity:
 
 
 def _is_below(path: Path, folders: Iterable[Path]) -> bool:
-    """Whether a file lies below one of some folders; an installer may have put a link there."""
+    """Return whether a file lies below one of some folders; an installer may have put a link there."""
     return any(map((path.parent.resolve() / path.name).is_relative_to, folders))
 
 
 def _find_root(path: Path, name: str, *, is_package: bool) -> Path:
-    """The folder in which Python found the outermost package of a module."""
+    """Return the folder in which Python found the outermost package of a module."""
     return path.parents[name.count(".") + is_package]
 
 
 def _owner(path: Path, root: Path) -> Callable[[Path], bool]:
-    """Whether a file goes with one that belongs to no package: all that lies in the same folder of the path does.
+    """Return whether a file goes with one that belongs to no package: all that lies in the same folder of the path does.
 
     Where packages are installed into that folder, only what has the same outermost module.
     """

@@ -41,7 +41,7 @@ def count_deleted(base: pl.DataFrame, table: pl.DataFrame, keys: Sequence[str]) 
 
 
 def _make_alike(base: pl.DataFrame, table: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Both with the same types where they have the same columns: the base's, or floats where that would cut a fraction."""
+    """Return both with the same types where they have the same columns: the base's, or floats where that would cut a fraction."""
     before, now = [], []
     for name, kind in base.schema.items():
         if name not in table.columns:
@@ -54,7 +54,7 @@ def _make_alike(base: pl.DataFrame, table: pl.DataFrame) -> tuple[pl.DataFrame, 
 
 
 def _cast(column: pl.Series, kind: pl.DataType) -> pl.Series:
-    """The values as another type; none where it takes none of them."""
+    """Return the values as another type; none where it takes none of them."""
     try:
         return column.cast(kind, strict=False)
     except pl.exceptions.InvalidOperationError:

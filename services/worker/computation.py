@@ -181,7 +181,7 @@ def _refresh(recipe: PipelineRecipe, location: FlowLocation, progress: Progress)
 
 
 def _hash_base_readers(recipe: PipelineRecipe, table: pl.DataFrame, stored: StoredVersion) -> str:
-    """How a base was read of which no release has said it: zones count where its readers saw other days."""
+    """Return how a base was read of which no release has said it: zones count where its readers saw other days."""
     if recipe.base is None or not recipe.base_readers_hash:
         return ""
     return add_zones(recipe.base_readers_hash, zones_seen_before(table, stored.zones), recipe.base.timezone)
@@ -194,7 +194,7 @@ def _run(
     base_content: _Reader,
     held: HeldTypes | None,
 ) -> pl.DataFrame:
-    """What the pipeline makes. That there is nothing in a range is no failure where rows of it may go."""
+    """Return what the pipeline makes. That there is nothing in a range is no failure where rows of it may go."""
     try:
         table = pipeline.run(context)
     except NoDataInRange:
@@ -214,7 +214,7 @@ def _run(
 def _read_base(
     recipe: PipelineRecipe, location: FlowLocation, reported: dict[str, object]
 ) -> pl.DataFrame | None:
-    """The whole content of the version before, by the store that keeps it; no accessor chooses from it."""
+    """Return the whole content of the version before, by the store that keeps it; no accessor chooses from it."""
     base = recipe.base
     if base is None:
         return None
@@ -228,7 +228,7 @@ def _read_base(
 
 
 def _hold(recipe: PipelineRecipe, base_content: _Reader) -> HeldTypes | None:
-    """What the columns of the version before are; None where there is none, or none that can be read."""
+    """Return what the columns of the version before are; None where there is none, or none that can be read."""
     if (base := recipe.base) is None:
         return None
     try:
@@ -252,7 +252,7 @@ def _count_rows(
     *,
     is_extended: bool,
 ) -> dict[str, int]:
-    """What came, changed and went, as the store counts it or, where it cannot, by comparison."""
+    """Return what came, changed and went, as the store counts it or, where it cannot, by comparison."""
     rows = {"rows_inserted": stored.rows_inserted, "rows_updated": stored.rows_updated}
     if recipe.base is None or (is_extended and stored.rows_deleted is not None):
         return {**rows, "rows_deleted": stored.rows_deleted or 0}
@@ -301,7 +301,7 @@ def _backtest(recipe: BacktestRecipe, outputs_uri: str, run_id: str, progress: P
 
 
 def _read_signal(given: Input) -> pl.DataFrame:
-    """A signal's table, its values under the name `value`.
+    """Return a signal's table, its values under the name `value`.
 
     Raises:
         SchemaMismatch: it holds neither the column that its pipeline writes nor `value`.

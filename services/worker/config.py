@@ -89,7 +89,7 @@ class Settings(PrefectSettings):
     @field_validator("data_root")
     @classmethod
     def _absolute(cls, value: str) -> str:
-        """Recorded URIs must mean the same from any working directory, and hold no secret: every run shows them."""
+        """Check that URIs are absolute and have no credentials, because every run shows them."""
         if redact_urls(value) != value:
             way = "set the environment variables that its library reads, for example AWS_SECRET_ACCESS_KEY"
             raise ValueError(f"the URI must not contain credentials; {way}")

@@ -83,7 +83,7 @@ def _exists(uri: str) -> bool:
 
 
 def _list_flows(uri: str) -> list[str]:
-    """The folders of flows: of another name a URI might mean another folder than the one that has it."""
+    """Return the folders of flows: of another name a URI might mean another folder than the one that has it."""
     files, place = fs.FileSystem.from_uri(uri)
     if files.get_file_info(place).type != fs.FileType.Directory:
         return []
@@ -140,12 +140,12 @@ def _check_links(root: Path, removal: Removal) -> None:
 
 
 def _follow(path: Path) -> Path:
-    """Where a path leads; a link that leads to itself is no error, as it is to `Path.resolve`."""
+    """Return where a path leads; a link that leads to itself is no error, as it is to `Path.resolve`."""
     return Path(os.path.realpath(path))
 
 
 def _find_links(folder: Path, levels: int) -> Iterator[Path]:
-    """The links in a folder and in the folders below it, down to a number of levels; none is followed.
+    """Yield the links in a folder and in the folders below it, down to a number of levels; none is followed.
 
     Folders beside those of tenants are not looked into: a disk's `lost+found`, for example, nobody may read.
     """

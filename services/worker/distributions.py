@@ -27,12 +27,12 @@ class Distribution:
     commit: str = ""  # that it was installed from, where it says so
 
     def owns(self, path: Path) -> bool:
-        """Whether a module's file is one of its."""
+        """Return whether a module's file is one of its."""
         return path in self.files or any(is_below(path, folder) for folder in self.folders)
 
 
 def find_distribution(path: Path, root: Path) -> Distribution | None:
-    """The package that the module in `path` belongs to; `root` is the folder that Python found it in."""
+    """Return the package that the module in `path` belongs to; `root` is the folder that Python found it in."""
     return _find_installed(path, root) or _find_editable(path, root) or _find_unrecorded(path, root)
 
 
@@ -65,7 +65,7 @@ def _find_installed(path: Path, root: Path) -> Distribution | None:
 
 
 def _in_order(top: str, root: Path) -> Iterator[metadata.Distribution]:
-    """Those that are installed in a folder; what is called like the module first."""
+    """Yield those that are installed in a folder; what is called like the module first."""
     wanted = _normalize(top)
     folders = sorted(root.glob("*.dist-info"))
     for folder in sorted(folders, key=lambda each: _normalize(each.name.partition("-")[0]) != wanted):
@@ -73,7 +73,7 @@ def _in_order(top: str, root: Path) -> Iterator[metadata.Distribution]:
 
 
 def _depth(relative: str, record: str) -> int:
-    """How exactly a record knows a file: one more than its folders when itself, else its deepest known folder."""
+    """Return how exactly a record knows a file: one more than its folders when itself, else its deepest known folder."""
     record = f"\n{record}"
     if f"\n{relative}," in record:
         return relative.count("/") + 1
@@ -97,7 +97,7 @@ def _find_editable(path: Path, root: Path) -> Distribution | None:
 
 
 def _read_paths(found: metadata.Distribution) -> tuple[set[Path], bool]:
-    """The folders that an editable package adds to Python's path, and whether it has a finder of its own instead."""
+    """Return the folders that an editable package adds to Python's path, and whether it has a finder of its own instead."""
     roots, has_finder = set[Path](), False
     for each in found.files or ():
         if each.suffix == ".pth":
@@ -111,7 +111,7 @@ def _read_paths(found: metadata.Distribution) -> tuple[set[Path], bool]:
 
 
 def _find_unrecorded(path: Path, root: Path) -> Distribution | None:
-    """What an older installer left, without a record: by the names of its top-level modules."""
+    """Return what an older installer left, without a record: by the names of its top-level modules."""
     top = path.relative_to(root).parts[0]
     name = top.removesuffix(path.suffix)
     for found in metadata.distributions(path=[str(root)]):
@@ -138,7 +138,7 @@ def _read_installed_commit(found: metadata.Distribution) -> str:
 
 
 def _read_origin(found: metadata.Distribution) -> dict[str, Any]:
-    """Where it was installed from."""
+    """Return where it was installed from."""
     try:
         origin = json.loads(found.read_text("direct_url.json") or "{}")
     except ValueError:
@@ -147,12 +147,12 @@ def _read_origin(found: metadata.Distribution) -> dict[str, Any]:
 
 
 def is_shared(root: Path) -> bool:
-    """Whether a folder is one that packages are installed into."""
+    """Return whether a folder is one that packages are installed into."""
     return root.name in _INSTALLED or any(root.glob("*.dist-info"))
 
 
 def is_below(path: Path, folder: Path) -> bool:
-    """Whether a file lies below a folder, and not in an environment within."""
+    """Return whether a file lies below a folder, and not in an environment within."""
     return path.is_relative_to(folder) and not _INSTALLED.intersection(path.relative_to(folder).parts)
 
 
@@ -161,7 +161,7 @@ def _normalize(name: str) -> str:
 
 
 def read_commit(folder: Path) -> str:
-    """The git commit that is checked out in the working tree around a folder; empty where there is none."""
+    """Return the git commit that is checked out in the working tree around a folder; empty where there is none."""
     try:
         for parent in (folder, *folder.parents):
             dot = parent / ".git"

@@ -194,7 +194,7 @@ class _Execution:
         return Ending(Outcome.FAILED, f"{answered.error.type}: {answered.error.message}")
 
     async def _read_recipe(self, run: run_pb2.Run) -> Recipe:
-        """The instance at the run's revision, its upstreams at theirs, and the code that all of them are pinned to."""
+        """Return the instance at the run's revision, its upstreams at theirs, and the code that all of them are pinned to."""
         patience = self._settings.start_patience_seconds
         instance = await self._get_instance(run.instance_id, run.instance_revision)
         base_instance = None
@@ -223,7 +223,7 @@ class _Execution:
         return found
 
     async def _read_upstreams(self, run: run_pb2.Run) -> list[instance_pb2.Instance]:
-        """Each as it is pinned: the newest revisions come together, what has changed since comes by itself."""
+        """Return each as it is pinned: the newest revisions come together, what has changed since comes by itself."""
         pinned = {each.instance_id: each.instance_revision for each in run.input_versions}
         upstream_ids = list(pinned)
         upstreams: list[instance_pb2.Instance] = []
@@ -279,6 +279,6 @@ def _hide_secrets(answer: Result) -> None:
 
 
 def _outcome_after(refusal: DomainError | None) -> Outcome:
-    """How the flow run ends whose report was refused: as its run did, or CANCELLED where another one has the run."""
+    """Return how the flow run ends whose report was refused: as its run did, or CANCELLED where another one has the run."""
     status = refusal.metadata.get("status", "") if refusal is not None else ""
     return {"completed": Outcome.COMPLETED, "failed": Outcome.FAILED}.get(status, Outcome.CANCELLED)

@@ -67,7 +67,7 @@ _LIMITS = {"type": _LONGEST_TYPE, "message": _LONGEST_MESSAGE, "trace": _LONGEST
 
 
 def to_text(value: object, longest: int) -> str:
-    """What user code says, as a message can carry it: no secrets, no NUL, no lone surrogates, not too long.
+    """Return what user code says, as a message can carry it: no secrets, no NUL, no lone surrogates, not too long.
 
     A report that is refused for its text would leave the run to its lease.
     """
@@ -80,7 +80,7 @@ def to_text(value: object, longest: int) -> str:
 
 
 def describe_error(error: BaseException) -> Failure:
-    """What was raised."""
+    """Return what was raised."""
     if not isinstance(error, Exception):  # SystemExit and the like
         cause, error = error, RuntimeError(f"user code raised {error!r}")
         error.__cause__ = cause
@@ -105,7 +105,7 @@ def _say_what_is_known(error: Exception) -> str:
 
 
 def describe_death(exit_code: int | None, tail: str | None, fault: str) -> Failure:
-    """What ended a process that did not say so itself.
+    """Return what ended a process that did not say so itself.
 
     `exit_code` is negative after a signal and None where nobody knows it; `tail` is the last of its output,
     None where nobody knows it, `fault` what Python's faulthandler wrote.

@@ -26,7 +26,7 @@ Frame = tuple[int, bytes]
 
 
 def pack(kind: Kind, payload: bytes) -> bytes:
-    """A message as bytes.
+    """Return a message as bytes.
 
     Raises:
         ValueError: it is too long.
@@ -37,7 +37,7 @@ def pack(kind: Kind, payload: bytes) -> bytes:
 
 
 def receive(source: socket.socket) -> Frame | None:
-    """The next message; None when the other side has closed."""
+    """Return the next message; None when the other side has closed."""
     header = _receive(source, _HEADER.size)
     if header is None:
         return None
@@ -47,7 +47,7 @@ def receive(source: socket.socket) -> Frame | None:
 
 
 async def read(source: asyncio.StreamReader) -> Frame | None:
-    """The next message; None when the other side has closed, or sent what is no message."""
+    """Return the next message; None when the other side has closed, or sent what is no message."""
     try:
         kind, length = _unpack(await source.readexactly(_HEADER.size))
         return kind, await source.readexactly(length)

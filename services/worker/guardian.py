@@ -57,7 +57,7 @@ class Line:
 
 
 def make_lines() -> tuple[Line, Line]:
-    """Ours and the guardian's."""
+    """Return ours and the guardian's."""
     orders, works = socket.socketpair(), socket.socketpair()
     return Line(orders[0], works[0]), Line(orders[1], works[1])
 
@@ -114,7 +114,7 @@ def _guard(line: Line, run_child: RunChild) -> None:
 
 
 def _open_fault() -> IO[bytes]:
-    """Where native code says where it failed: in memory where that can be, since a full disk may be why."""
+    """Return where native code says where it failed: in memory where that can be, since a full disk may be why."""
     if sys.platform == "linux":
         return open(os.memfd_create("optaic-fault"), "w+b", buffering=0)  # noqa: PTH123 - it has no path
     return tempfile.TemporaryFile()

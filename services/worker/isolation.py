@@ -55,7 +55,7 @@ def end_leftovers() -> None:
 
 
 async def start_guardian() -> Line:
-    """The guardian that was prepared; where there is none, as below Prefect's own worker, a new process."""
+    """Return the guardian that was prepared; where there is none, as below Prefect's own worker, a new process."""
     if _prepared:
         return _prepared.pop()
     ours, guardians = make_lines()
@@ -150,7 +150,7 @@ class Isolation:
 
 
 async def _understand(frame: Frame, on_progress: OnProgress) -> Result | Failure | None:
-    """What the child said; long texts in a thread, since whoever waits for this keeps the run's lease, too."""
+    """Return what the child said; long texts in a thread, since whoever waits for this keeps the run's lease, too."""
     kind, payload = frame
     if kind == Kind.RESULT:
         if len(payload) > _LONGEST_RESULT:

@@ -27,12 +27,12 @@ class FlowLocation:
         return f"{self._folder}/data"
 
     def outputs_uri(self, run_id: str) -> str:
-        """One run's own folder, with a slash at the end."""
+        """Return one run's own folder, with a slash at the end."""
         return f"{self._folder}/runs/{run_id}/"
 
 
 def instance_uri(data_root: str, tenant_id: str, instance_id: str) -> str:
-    """The folder of everything that is an instance's."""
+    """Return the folder of everything that is an instance's."""
     return f"{data_root}/{tenant_id}/{instance_id}"
 
 

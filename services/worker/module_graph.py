@@ -47,7 +47,7 @@ class ModuleGraph:
     _places: dict[str, Place | None] = field(default_factory=dict)
 
     def find(self, name: str) -> Place | None:
-        """Where a module is; None where there is none."""
+        """Return where a module is; None where there is none."""
         if name not in self._places:
             self._places[name] = self._find(name)
         return self._places[name]
@@ -74,7 +74,7 @@ class ModuleGraph:
         return None
 
     def hash(self, name: str, is_own: Callable[[Path], bool]) -> str:
-        """A hash of a module and of all that it imports, also within functions, as far as `is_own` says so of the file.
+        """Return a hash of a module and of all that it imports, also within functions, as far as `is_own` says so of the file.
 
         It depends on names and sources only: neither where they lie, nor on times, nor on how lines end.
         """
@@ -107,7 +107,7 @@ class ModuleGraph:
             return None
 
     def _resolve(self, imports: tuple[str, ...], is_own: Callable[[Path], bool]) -> Iterator[str]:
-        """What is imported by `*` from a package may be its submodules, and by a computed name any of them."""
+        """Yield what is imported by `*` from a package may be its submodules, and by a computed name any of them."""
         for name in imports:
             package, _, last = name.rpartition(".")
             if last == _COMPUTED:
@@ -129,14 +129,14 @@ class ModuleGraph:
 
 
 def _namespace(last: str, folders: list[str] | None) -> Place:
-    """A package of folders only; its own list of them would want its parent to be imported."""
+    """Return a package of folders only; its own list of them would want its parent to be imported."""
     around = sys.path if folders is None else folders
     return Place(None, tuple(path for each in around if Path(path := f"{each}/{last}").is_dir()))
 
 
 @functools.lru_cache(maxsize=_MOST_FILES)
 def _read_file(path: Path, name: str, is_package: bool, known: tuple[int, ...]) -> Module:
-    """What a file holds; `known` changes with the file."""
+    """Return what a file holds; `known` changes with the file."""
     del known
     content = path.read_bytes()
     if path.suffix in BYTECODE_SUFFIXES:
@@ -191,7 +191,7 @@ def _absolute(name: str, package: str) -> str:
 
 
 def _loaded(call: ast.Call) -> str:
-    """The name that `importlib.import_module` and the like are called with, or what stands for one that is computed."""
+    """Return the name that `importlib.import_module` and the like are called with, or what stands for one that is computed."""
     function = call.func
     name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
     if name not in _LOADERS:

@@ -99,7 +99,7 @@ class WorkPool:
         return flow_run.model_dump_json()
 
     async def find_entrypoint(self, flow_run: FlowRun) -> str:
-        """The code that its deployment names; deployments do not change theirs.
+        """Return the code that its deployment names; deployments do not change theirs.
 
         Raises:
             FlowRunUnusableError: nothing names its code.
@@ -124,7 +124,7 @@ class WorkPool:
         return self._entrypoints[deployment_id]
 
     async def list_cancelling(self, ids: Collection[UUID]) -> Sequence[UUID]:
-        """Those of `ids` that Prefect was asked to cancel."""
+        """Return those of `ids` that Prefect was asked to cancel."""
         found = await self._client.read_flow_runs(
             flow_run_filter=FlowRunFilter(
                 id=FlowRunFilterId(any_=list(ids)),
@@ -136,7 +136,7 @@ class WorkPool:
         return [flow_run.id for flow_run in found]
 
     async def record_cancelled(self, flow_run_id: UUID) -> None:
-        """CANCELLED, whatever it was before: its process does not run any more."""
+        """Set a flow run CANCELLED whatever its state; its process has ended."""
         state: State[None] = Cancelled(message="Cancelled; the process was ended.")
         await self._client.set_flow_run_state(flow_run_id, state, force=True)
 
@@ -154,7 +154,7 @@ class WorkPool:
             await self._client.set_flow_run_state(flow_run_id, state, force=True)
 
     async def record_death(self, flow_run_id: UUID, exit_code: int) -> None:
-        """The child is gone: CANCELLED if that was asked for, CRASHED if it had not ended itself, else as it is."""
+        """Record the end of a child: CANCELLED if requested, CRASHED if the flow run has no end of its own."""
         current = (await self._client.read_flow_run(flow_run_id)).state
         if current is not None and current.is_final():
             return
@@ -167,7 +167,7 @@ class WorkPool:
 
 
 def make_ticket(flow_run: FlowRun) -> Ticket:
-    """What the flow run's process is told, for who speaks in its place.
+    """Return what the flow run's process is told, for who speaks in its place.
 
     Raises:
         TicketInvalidError: it is no flow run of ours.
@@ -205,7 +205,7 @@ async def _execute(flow_run: FlowRun, entrypoint: str) -> None:
 
 
 def quieten(log_level: str) -> None:
-    """Our JSON lines for everything; Prefect keeps only the handler that shows a run's log in its UI."""
+    """Write all logs as JSON lines; keep only Prefect's handler that shows a run's log in its UI."""
     service_logging.configure(log_level, "worker")
     for name in ("prefect", *logging.root.manager.loggerDict):
         if name.split(".")[0] == "prefect":

@@ -91,7 +91,7 @@ def _inside(table: pl.DataFrame, dates: DateRange) -> pl.DataFrame:
 
 
 def _is_inside(table: pl.DataFrame, dates: DateRange, zone: str) -> pl.Series:
-    """Which rows lie in the range by the calendar of a zone; one without a date does not."""
+    """Return which rows lie in the range by the calendar of a zone; one without a date does not."""
     days = take_days(table[DATE], zone)
     is_inside = days.is_not_null()
     if dates.start is not None:
@@ -102,7 +102,7 @@ def _is_inside(table: pl.DataFrame, dates: DateRange, zone: str) -> pl.Series:
 
 
 def _take_types(base: pl.DataFrame, part: pl.DataFrame) -> pl.DataFrame:
-    """The version before; a column in which there is no value yet gets the type of those that come."""
+    """Return the version before; a column in which there is no value yet gets the type of those that come."""
     return base.with_columns(
         column.cast(part.schema[column.name])
         for column in base.iter_columns()
@@ -111,7 +111,7 @@ def _take_types(base: pl.DataFrame, part: pl.DataFrame) -> pl.DataFrame:
 
 
 def _widen(base: pl.DataFrame, part: pl.DataFrame) -> pl.DataFrame:
-    """The version before; whole numbers as floats where the part has fractions, and no number changes.
+    """Return the version before; whole numbers as floats where the part has fractions, and no number changes.
 
     Raises:
         SchemaMismatch: a whole number is one that no float is.
@@ -138,7 +138,7 @@ def _is_empty(column: pl.Series) -> bool:
 
 
 def _conform(part: pl.DataFrame, base: pl.DataFrame, dates: DateRange) -> pl.DataFrame:
-    """The part with the types that the other rows have: what differs in form only is made alike."""
+    """Return the part with the types that the other rows have: what differs in form only is made alike."""
     if missing := [name for name in base.columns if name not in part.columns]:
         raise SchemaMismatch(
             f"the rows from {dates.start or 'the start'} to {dates.end or 'the end'} have no column "
@@ -158,7 +158,7 @@ def _conform(part: pl.DataFrame, base: pl.DataFrame, dates: DateRange) -> pl.Dat
 
 
 def _cast(column: pl.Series, wanted: pl.DataType) -> pl.Series | None:
-    """The same values in another type; None where a value would become another one."""
+    """Return the same values in another type; None where a value would become another one."""
     given = column.dtype
     if given in {wanted, pl.Null} or _is_empty(column) or (isinstance(given, _TEXTS) and wanted == pl.String):
         return column.cast(wanted)

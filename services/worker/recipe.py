@@ -104,7 +104,7 @@ Recipe = PipelineRecipe | BacktestRecipe
 
 
 def list_plugins(recipe: Recipe) -> list[Plugin]:
-    """All code that a recipe executes, each definition version once."""
+    """Return all code that a recipe executes, each definition version once."""
     used: list[Plugin] = []
     if isinstance(recipe, PipelineRecipe):
         used += [recipe.pipeline, recipe.store, recipe.accessor, *recipe.operators.values()]

@@ -35,7 +35,7 @@ _ANYTHING: Mapping[str, Any] = {}  # the schema that says nothing
 
 
 def list_version_ids(instances: Sequence[instance_pb2.Instance]) -> list[str]:
-    """The definition versions that these instances' components, and what they call, are pinned to, each once.
+    """Return the definition versions that these instances' components, and what they call, are pinned to, each once.
 
     Raises:
         PluginError: `ComponentUnpinned`, when a component names no version.
@@ -56,7 +56,7 @@ def list_version_ids(instances: Sequence[instance_pb2.Instance]) -> list[str]:
 
 
 def find_dataset(instance: instance_pb2.Instance) -> spec_pb2.DatasetSpec | None:
-    """The composition of a dataset or signal; None for any other kind."""
+    """Return the composition of a dataset or signal; None for any other kind."""
     kind = instance.WhichOneof("spec")
     if kind == "dataset":
         return instance.dataset
@@ -70,7 +70,7 @@ def make_recipe(
     versions: Versions,
     base_instance: instance_pb2.Instance | None = None,
 ) -> Recipe:
-    """What `run` computes.
+    """Return what `run` computes.
 
     Args:
         run: with its pins.
@@ -145,7 +145,7 @@ def make_recipe(
 
 
 def to_mapping(message: Message) -> dict[str, Any]:
-    """A Struct, or any message, as plain values under its proto names; absent fields stay absent."""
+    """Return a Struct, or any message, as plain values under its proto names; absent fields stay absent."""
     return MessageToDict(message, preserving_proto_field_name=True)
 
 
@@ -160,7 +160,7 @@ def _read_components(
 
 
 def read_component(version: definition_pb2.DefinitionVersion, config: Struct) -> Component:
-    """A component as it is configured."""
+    """Return a component as it is configured."""
     values = _read_struct(config, to_mapping(version.parameters_schema))
     return Component(version.code_ref, values, **_name(version))
 
@@ -174,7 +174,7 @@ def _name(version: definition_pb2.DefinitionVersion) -> dict[str, str]:
 
 
 def _read_struct(given: Struct, schema: Mapping[str, Any] = _ANYTHING) -> dict[str, Any]:
-    """Plain values, their numbers as the schema calls them."""
+    """Return plain values, their numbers as the schema calls them."""
     values: dict[str, Any] = type_numbers(to_mapping(given), schema)
     return values
 

@@ -126,7 +126,7 @@ class Reporter:
             await asyncio.sleep(min(_SHORTEST_GAP, self._interval))
 
     async def complete(self, request: run_report_service_pb2.CompleteRunRequest) -> None:
-        """RUNNING -> COMPLETED.
+        """Set the run COMPLETED.
 
         Raises:
             RunLostError: nothing was published.
@@ -136,7 +136,7 @@ class Reporter:
         await self._end(lambda: self._stub.CompleteRun(request))
 
     async def fail(self, request: run_report_service_pb2.FailRunRequest) -> None:
-        """RUNNING -> FAILED; raises as `complete`."""
+        """Set the run FAILED; raises as `complete`."""
         request.run_id, request.fencing_token = self._run_id, self._fencing_token
         await self._end(lambda: self._stub.FailRun(request))
 

@@ -7,7 +7,7 @@ from worker.recipe import PipelineRecipe
 
 
 def is_reshaped(recipe: PipelineRecipe, pipeline: type[Pipeline]) -> bool:
-    """Whether the version before was made by other code, or with other values of what decides columns and types."""
+    """Return whether the version before was made by other code, or with other values of what decides columns and types."""
     before, now, names = recipe.base_pipeline, recipe.pipeline, pipeline.shaped_by
     if before is None or before.code_ref != now.code_ref:
         return before is not None

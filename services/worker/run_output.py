@@ -135,7 +135,7 @@ class RunOutput:
             self._length += len(piece)
 
     def _rotate(self) -> None:
-        """The present file becomes the predecessor, whose content is dropped."""
+        """Make the current file the predecessor and drop the content of the old one."""
         assert self._descriptor is not None
         os.close(self._descriptor)
         self._descriptor = None

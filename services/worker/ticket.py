@@ -48,7 +48,7 @@ class Ticket:
     def read(
         cls, parameters: Mapping[str, Any], orchestrator_run_id: str, scheduled_time: dt.datetime
     ) -> Self:
-        """What a flow run was given; anybody can start one by hand, with whatever parameters.
+        """Return what a flow run was given; anybody can start one by hand, with whatever parameters.
 
         Raises:
             TicketInvalidError: naming all that is wrong with the parameters.

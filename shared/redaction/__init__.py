@@ -201,7 +201,7 @@ def _hide(match: re.Match[str]) -> str:
 
 
 def _known_secrets(environment: Mapping[str, str]) -> list[str]:
-    """The values of this process's secrets, as they may be written, the longest first."""
+    """Return the values of this process's secrets, as they may be written, longest first."""
     found = {
         form
         for name, value in environment.items()
@@ -214,7 +214,7 @@ def _known_secrets(environment: Mapping[str, str]) -> list[str]:
 
 
 def _parts(value: str) -> Iterator[str]:
-    """A secret; where it is a URL, its password too."""
+    """Yield a secret and, if it is a URL, its password."""
     yield value
     for secret in _list_credentials(value):
         yield secret

@@ -91,7 +91,7 @@ class ServerGate(Gate):
 
 
 class HttpGate(ServerGate):
-    """One request for each connection: the answer says that it is the last."""
+    """Answer one request for each connection."""
 
     def __init__(self, name: str, url: str, moments: Moments) -> None:
         super().__init__(url, moments)

@@ -94,7 +94,7 @@ class NatsAccounts:
         self._unused: list[str] = []
 
     def take(self) -> str:
-        """The URL of another one."""
+        """Return the URL of another one."""
         if not self._unused:
             self._servers.close()  # with all that is stored in it
             self._unused = self._servers.enter_context(_accounts())

@@ -11,7 +11,7 @@ _SECONDS = 600
 
 
 def commands_of(language: str) -> str:
-    """The commands that the page gives for a language."""
+    """Return the commands that the page gives for a language."""
     page = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")
     section = page.partition(f"\n## {language}\n")[2].partition("\n## ")[0]
     (block,) = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)

@@ -23,7 +23,7 @@ def _hold_the_interpreter(_: PipelineContext) -> None:
 
 
 def _leave_a_helper(_: PipelineContext) -> None:
-    """One that ends when its parent does, as multiprocessing's tracker of resources."""
+    """Start a child that ends with its parent, like multiprocessing's resource tracker."""
     _kept.append(subprocess.Popen(["cat"], stdin=subprocess.PIPE))  # noqa: S607 - a known command
 
 
@@ -50,7 +50,7 @@ def _print_much(context: PipelineContext) -> None:
 
 
 def _leave_daemons(context: PipelineContext) -> None:
-    """A child, one in a session of its own, and one whose parent has ended."""
+    """Start a child, one in its own session, and one whose parent has ended."""
     folder = Path(str(context.config["folder"]))
     command = "echo $$ > {}; exec sleep 600"
     for name in ("other", "session"):
@@ -109,7 +109,7 @@ class Dying(Pipeline):
     """Does `how`; leaves a file `pid` in `folder` first."""
 
     def run(self, context: PipelineContext) -> pl.DataFrame:
-        """One row, where it does return."""
+        """Return one row, where it does return."""
         if folder := context.config.get("folder"):
             draft = Path(str(folder)) / "draft"
             draft.write_text(f"{os.getpid()}\n", encoding="ascii")

@@ -16,7 +16,7 @@ Tree = tuple[Any, ...]
 
 
 def render(tree: Tree) -> str:
-    """The text of a tree."""
+    """Return the text of a tree."""
     match tree:
         case ("column", name):
             return str(name)
@@ -39,7 +39,7 @@ class WideFrames:
         self.columns = columns
 
     def evaluate(self, tree: Tree) -> pd.DataFrame:
-        """The tree's value; NaN where there is none."""
+        """Return the tree's value; NaN where there is none."""
         with np.errstate(all="ignore"):
             return self._keep(self._compute(tree))
 

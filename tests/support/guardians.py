@@ -37,7 +37,7 @@ class Guardians:
         self._started: list[Child] = []
 
     async def start(self) -> Line:
-        """One more."""
+        """Return one more."""
         if not Guardians._is_warm:
             await self._forkserver.stop()  # another test's, which has imported other things
             await self._forkserver.start()

@@ -42,7 +42,7 @@ class HttpFaults(Listener):
         self._striking = 0
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One request for each connection: the answer says that it is the last."""
+        """Answer one request for each connection."""
         request = await read_request(reader)
         fault = self._next()
         if fault == "down":

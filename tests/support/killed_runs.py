@@ -188,12 +188,12 @@ class KillWorld:
         )
 
     async def get_run(self, run_id: str) -> run_pb2.Run:
-        """A run as it is."""
+        """Return a run as it is."""
         run: run_pb2.Run = await self._call(self.runs.GetRun, run_service_pb2.GetRunRequest(run_id=run_id))
         return run
 
     async def list_runs(self, instance_id: str = "", statuses: Collection[Any] = ()) -> list[run_pb2.Run]:
-        """Runs of an instance, or of all; newest first."""
+        """Return the runs of an instance, or of all, newest first."""
         request = run_service_pb2.ListRunsRequest(instance_id=instance_id, statuses=statuses, page_size=1000)
         answer = await self._call(self.runs.ListRuns, request)
         return list(answer.runs)
@@ -238,7 +238,7 @@ class KillWorld:
         return list(found)
 
     async def end_in_prefect(self, run: run_pb2.Run) -> str:
-        """How the run's flow run has ended."""
+        """Return how the run's flow run has ended."""
         return str((await self.prefect.state(run.orchestrator_run_id))["type"])
 
     async def _call(self, method: Callable[..., Any], request: Any) -> Any:
@@ -308,7 +308,7 @@ async def kill_world(
 
 
 async def _add_streams(nats_url: str) -> None:
-    """Those of the services that are not there."""
+    """Create the streams of the services that do not run."""
     client = await nats.connect(nats_url)
     await ensure_streams(client, "INSTANCE_EVENTS", "LINEAGE_EVENTS")
     await client.close()

@@ -183,7 +183,7 @@ class Model:
 
 
 def _reads_differ(previous: RunFact, fact: RunFact) -> bool:
-    """Whether two outputs are known to be read in different ways."""
+    """Return whether two outputs are known to be read in different ways."""
     before = previous.readers_hash or fact.base_readers_hash
     return bool(before and fact.readers_hash) and before != fact.readers_hash
 

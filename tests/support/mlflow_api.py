@@ -28,23 +28,23 @@ class MlflowApi:
         self._client = client
 
     async def call(self, method: str, path: str, **content: Any) -> Any:
-        """One request; the decoded answer."""
+        """Return one request; the decoded answer."""
         where = {"params": content} if method == "GET" else {"json": content}
         answer = await self._client.request(method, f"/api/2.0/mlflow/{path}", **where)  # type: ignore[arg-type]  # keywords of httpx
         assert answer.is_success, answer.text
         return answer.json()
 
     async def experiment(self, experiment_id: str) -> Any:
-        """One experiment, archived or not."""
+        """Return one experiment, archived or not."""
         return (await self.call("GET", "experiments/get", experiment_id=experiment_id))["experiment"]
 
     async def live(self, part: str) -> list[Any]:
-        """The experiments with this in their names that are not archived."""
+        """Return the experiments with this in their names that are not archived."""
         query = {"filter": f"name LIKE '%{part}%'", "max_results": 1000}
         return list((await self.call("POST", "experiments/search", **query)).get("experiments", []))
 
     async def register(self, name: str, experiment_id: str, **metrics: float) -> str:
-        """A version of a model with a run that has metrics, as a training makes it."""
+        """Return a version of a model with a run that has metrics, as a training makes it."""
         run = await self.call("POST", "runs/create", experiment_id=experiment_id, start_time=1)
         run_id = run["run"]["info"]["run_id"]
         for key, value in metrics.items():
@@ -57,7 +57,7 @@ class MlflowApi:
         return str(made["model_version"]["version"])
 
     async def champion(self, name: str) -> str:
-        """The version that has the alias; empty where none has."""
+        """Return the version that has the alias; empty where none has."""
         query = {"filter": f"name = '{name}'"}
         models = (await self.call("GET", "registered-models/search", **query)).get("registered_models", [])
         aliases = [alias for model in models for alias in model.get("aliases", [])]
@@ -66,14 +66,14 @@ class MlflowApi:
 
 @asynccontextmanager
 async def mlflow_api(url: str) -> AsyncIterator[MlflowApi]:
-    """A client that ignores proxies."""
+    """Yield a client that ignores proxies."""
     async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as client:
         yield MlflowApi(client)
 
 
 @contextmanager
 def running_mlflow(postgres: Postgres, folder: Path) -> Iterator[str]:
-    """The server as devstack runs it, on a database of its own; yields its address."""
+    """Run the server as devstack does, on its own database; yield its address."""
     with psycopg.connect(postgres.admin_url, autocommit=True) as connection:
         connection.execute(f"create database {_DATABASE}")
     database_url = postgres.admin_url.replace("postgresql://", "postgresql+psycopg://").rpartition("/")[0]

@@ -195,7 +195,7 @@ class PrefectGround:
 
 
 def settings_for(api_url: str, timeout: float = 30) -> Settings:
-    """Settings of a service that only speaks to Prefect."""
+    """Return settings of a service that only speaks to Prefect."""
     url = "postgresql+psycopg://nobody@127.0.0.1:1/none"
     return Settings(
         database_url=url,

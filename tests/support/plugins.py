@@ -13,7 +13,7 @@ _STEP = 0.1
 
 
 def make_table(value: float) -> pl.DataFrame:
-    """One row."""
+    """Return one row."""
     return pl.DataFrame({"date": [dt.date(2024, 1, 2)], "entity": ["A"], "close": [value]})
 
 
@@ -21,7 +21,7 @@ class SlowPipeline(Pipeline):
     """Works for `seconds`, reporting progress, then yields `value`."""
 
     def run(self, context: PipelineContext) -> pl.DataFrame:
-        """One row, late."""
+        """Return one row, late."""
         seconds = float(cast("float", context.config.get("seconds", 0)))
         began = time.monotonic()
         while (passed := time.monotonic() - began) < seconds:

@@ -30,13 +30,13 @@ class PrefectApi:
         self._client = client
 
     async def call(self, method: str, path: str, body: Any = None) -> Any:
-        """One request; the decoded answer."""
+        """Return one request; the decoded answer."""
         answer = await self._client.request(method, path, json=body)
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
     async def deploy(self, name: str, pool: str) -> str:
-        """A deployment of the worker's flow."""
+        """Return a deployment of the worker's flow."""
         flow = await self.call("POST", "/flows/", {"name": "optaic"})
         deployment = await self.call(
             "POST",
@@ -51,7 +51,7 @@ class PrefectApi:
         return str(deployment["id"])
 
     async def trigger(self, deployment_id: str, **parameters: str) -> str:
-        """A flow run that is due now."""
+        """Return a flow run that is due now."""
         body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
         created = await self.call("POST", f"/deployments/{deployment_id}/create_flow_run", body)
         return str(created["id"])
@@ -72,14 +72,14 @@ class PrefectApi:
 
 @asynccontextmanager
 async def prefect_api(url: str) -> AsyncIterator[PrefectApi]:
-    """A client that ignores proxies."""
+    """Yield a client that ignores proxies."""
     async with httpx.AsyncClient(base_url=url, timeout=10, trust_env=False) as client:
         yield PrefectApi(client)
 
 
 @contextmanager
 def running_prefect(postgres: Postgres, folder: Path) -> Iterator[str]:
-    """The server as devstack runs it, on a database of its own; yields the address of its API."""
+    """Run the server as devstack does, on its own database; yield the address of its API."""
     with psycopg.connect(postgres.admin_url, autocommit=True) as connection:
         connection.execute(f"create database {_DATABASE}")
     with another_prefect(postgres, folder) as url:

@@ -42,7 +42,7 @@ class Dataset:
     inputs: dict[str, Any] | None = None
 
     async def refresh(self, *, full: bool = False, **parameters: Any) -> run_pb2.Run:
-        """A run on what the last completed one left, computed in this process."""
+        """Return a run on what the last completed one left, computed in this process."""
         run = self.world.runs.submit(self.instance, flow_pb2.FLOW_KIND_REFRESH, self.inputs, base=self.last)
         run.mode = run_pb2.RUN_MODE_FULL if full else run_pb2.RUN_MODE_INCREMENTAL
         run.parameters.update(parameters)
@@ -97,7 +97,7 @@ class Dataset:
         assert self.table().equals(before)
 
     def configure(self, **config: Any) -> None:
-        """The next revision."""
+        """Make the next revision."""
         changed = copy.deepcopy(self.instance)  # the old revision stays
         changed.dataset.pipeline.config.update(config)
         self.instance = self.world.instances.put(changed)

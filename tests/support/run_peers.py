@@ -119,7 +119,7 @@ class Lineage(lineage_service_pb2_grpc.LineageServiceServicer):
 
 
 def flow_of(instance: instance_pb2.Instance) -> flow_pb2.FlowRef:
-    """The instance's first flow."""
+    """Return the instance's first flow."""
     return flow_pb2.FlowRef(instance_id=instance.instance_id, flow_kind=instance.flows[0].flow_kind)
 
 

@@ -127,7 +127,7 @@ class RunningRunService:
         return [activity.type for activity in response.activities]
 
     async def outbox_types(self) -> list[str]:
-        """The participles of the events written, in order; where no relay runs."""
+        """Return the participles of the events written, in order; where no relay runs."""
         from sqlalchemy import text  # noqa: PLC0415 - only here
 
         async with self.app.deps.database.infra() as connection:

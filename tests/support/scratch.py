@@ -19,7 +19,7 @@ _PREFIX = "optaic-tests-"
 
 @contextmanager
 def server_folder() -> Iterator[Path]:
-    """An empty folder, removed at the end: in memory, or among the other temporary files where that is short."""
+    """Yield an empty folder and remove it at the end: in memory if there is room, else among the temporary files."""
     parent = _MEMORY if _has_room() else None
     if parent is not None:
         _remove_what_the_dead_have_left(parent)
@@ -39,7 +39,7 @@ def _has_room() -> bool:
 
 
 def _remove_what_the_dead_have_left(parent: Path) -> None:
-    """Tests that were killed could not clean up; nothing else frees memory that files take."""
+    """Remove the folders of tests that were killed; nothing else frees the memory of their files."""
     for folder in parent.glob(f"{_PREFIX}*"):
         pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
         with contextlib.suppress(ValueError):

@@ -32,7 +32,7 @@ _MEMORY_OF_ONE = 3 * 2**30  # a stack, or PostgreSQL, Prefect and MLflow
 
 
 def scope_of(nodeid: str) -> str:
-    """What this test is run together with: the narrowest of `TOGETHER`, or its file."""
+    """Return what this test is run together with: the narrowest of `TOGETHER`, or its file."""
     file = nodeid.partition("::")[0]
     return max((each for each in TOGETHER if f"{file}/".startswith(f"{each}/")), key=len, default=file)
 
@@ -43,7 +43,7 @@ def rank(scope: str) -> int:
 
 
 def count_processes() -> int:
-    """Two more than there are cores, as far as memory reaches: half of the time a test waits for another process."""
+    """Return two more than there are cores, as far as memory reaches: half of the time a test waits for another process."""
     by_memory = int(psutil.virtual_memory().total) // _MEMORY_OF_ONE
     return max(1, min((os.cpu_count() or 1) + 2, by_memory))
 

@@ -36,7 +36,7 @@ class Database:
                 )
 
     def execute(self, statement: str, **values: object) -> None:
-        """One statement."""
+        """Execute one statement."""
         with self.engine.begin() as connection:
             connection.execute(sa.text(statement), values)
 
@@ -50,7 +50,7 @@ def run(
     timezone: str = "UTC",
     **options: object,
 ) -> pl.DataFrame:
-    """The rows that the pipelines of either version read, sorted."""
+    """Return the rows that the pipelines of either version read, sorted."""
     config: dict[str, object] = {"url": database.url, "columns": COLUMNS, **options}
     if "query" not in config:
         config.setdefault("table", "prices")

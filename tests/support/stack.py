@@ -20,7 +20,7 @@ class RunningStack:
     endpoints: devstack.Endpoints
 
     def client_environment(self) -> dict[str, str]:
-        """Environment by which a client program finds the services."""
+        """Return environment by which a client program finds the services."""
         return {
             **self.endpoints.addresses(),
             "OPTAIC_TOKEN": "development",

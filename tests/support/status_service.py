@@ -57,7 +57,7 @@ def instance(
     priority: Sequence[str] = (),
     project_id: str = PROJECT,
 ) -> instance_pb2.Instance:
-    """An instance as instance-service publishes it."""
+    """Return an instance as instance-service publishes it."""
     message = instance_pb2.Instance(
         instance_id=instance_id,
         name=name,
@@ -77,7 +77,7 @@ def instance(
 def flow_change(
     instance_id: str, status: str, *, flow_kind: str = "REFRESH", version: int = 0, run_number: int = 0
 ) -> lineage_events_pb2.FlowStatusChange:
-    """A flow's state as lineage-service publishes it."""
+    """Return a flow's state as lineage-service publishes it."""
     running = status == "RUNNING"
     change = lineage_events_pb2.FlowStatusChange(
         flow=flow_pb2.FlowRef(
@@ -98,12 +98,12 @@ def flow_change(
 def flow_statuses(
     revision: int, *changes: lineage_events_pb2.FlowStatusChange, **fields: Any
 ) -> lineage_events_pb2.FlowStatusesChanged:
-    """A batch of changes."""
+    """Return a batch of changes."""
     return lineage_events_pb2.FlowStatusesChanged(revision=revision, changes=changes, **fields)
 
 
 def event(message: Message, tenant_id: str = TENANT) -> Event:
-    """The envelope that the owning service puts around a message."""
+    """Return the envelope that the owning service puts around a message."""
     is_lineage = isinstance(message, lineage_events_pb2.FlowStatusesChanged)
     resource_id = BATCH if is_lineage else message.instance.instance_id  # type: ignore[attr-defined]  # all others have it
     participle = _PARTICIPLES[type(message)]

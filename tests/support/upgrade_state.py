@@ -193,7 +193,7 @@ async def add_pending(client: AsyncClient, ids: Mapping[str, str]) -> str:
 
 
 async def record(client: AsyncClient, ids: Mapping[str, str]) -> dict[str, Any]:
-    """What every flow's state is, and where every list goes on after its first row."""
+    """Return what every flow's state is, and where every list goes on after its first row."""
     instances = {name: await client.instances.get(instance_id) for name, instance_id in ids.items()}
     return {
         "ids": dict(ids),

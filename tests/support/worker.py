@@ -100,7 +100,7 @@ class World:
             await self._server.stop()
 
     def settings(self, data_root: Path | str, **changes: Any) -> Settings:
-        """A worker's settings for this world."""
+        """Return a worker's settings for this world."""
         values: dict[str, Any] = {
             "instance_address": self.address,
             "run_address": self.address,
@@ -119,7 +119,7 @@ class World:
     def dataset(
         self, name: str = "prices", definition: str = "sp500_prices", *, store: str = "delta", **config: Any
     ) -> Any:
-        """A dataset."""
+        """Return a dataset."""
         instance = instance_pb2.Instance(name=name, kind=instance_pb2.INSTANCE_KIND_DATASET)
         if definition == "sp500_prices":
             config = {"symbols": _SYMBOLS, "start": "2018-01-02", "as_of": "2021-12-31", **config}
@@ -127,7 +127,7 @@ class World:
         return self.instances.put(instance)
 
     def signal(self, expression: str = "ZSCORE(REF(close, 21) / REF(close, 252) - 1)", *macros: str) -> Any:
-        """A signal within [-1.5, 1.5]; its expression calls these macros and operators."""
+        """Return a signal within [-1.5, 1.5]; its expression calls these macros and operators."""
         instance = instance_pb2.Instance(name="momentum", kind=instance_pb2.INSTANCE_KIND_SIGNAL)
         fill_composition(instance.signal.dataset, "expression", {"expression": expression})
         pinned = {name: (MACRO_IDS | VERSION_IDS)[name] for name in macros}
@@ -137,7 +137,7 @@ class World:
         return self.instances.put(instance)
 
     def backtest(self, signal: Any) -> Any:
-        """The smallest backtest."""
+        """Return the smallest backtest."""
         instance = instance_pb2.Instance(name="backtest", kind=instance_pb2.INSTANCE_KIND_BACKTEST)
         instance.backtest.signals.primary = signal.instance_id
         instance.backtest.date_range.start = "2020-01-02"
@@ -146,7 +146,7 @@ class World:
 
 
 def make_ticket(run: run_pb2.Run, *, run_id: str | None = None) -> Ticket:
-    """What Prefect would hand over."""
+    """Return what Prefect would hand over."""
     return Ticket(
         tenant_id=TENANT,
         instance_id=run.instance_id,
@@ -174,7 +174,7 @@ async def running_world() -> AsyncIterator[World]:
 def running_process(
     arguments: list[str], environment: Mapping[str, str], log: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A Python process in a group of its own, ended with everything in that group."""
+    """Run a Python process in its own group; end everything in the group."""
     log.parent.mkdir(parents=True, exist_ok=True)
     path = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     with log.open("ab") as output:

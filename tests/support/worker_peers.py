@@ -63,19 +63,19 @@ class Instances(instance_service_pb2_grpc.InstanceServiceServicer):
         return instance
 
     def newest(self, instance_id: str) -> instance_pb2.Instance:
-        """The newest revision."""
+        """Return the newest revision."""
         revisions = self.stored.get(instance_id)
         if not revisions:
             raise NotFoundError("INSTANCE_NOT_FOUND", instance_id)
         return revisions[max(revisions)]
 
     async def GetInstance(self, request: Any, _: Any) -> Any:
-        """The asked revision, or the newest."""
+        """Return the asked revision, or the newest."""
         newest = self.newest(request.instance_id)
         return self.stored[request.instance_id][request.revision] if request.revision else newest
 
     async def BatchGetInstances(self, request: Any, _: Any) -> Any:
-        """The newest revisions."""
+        """Return the newest revisions."""
         if len(request.instance_ids) > self.most:
             raise InvalidArgumentError("TOO_LARGE", "ask for fewer")
         found = [self.newest(instance_id) for instance_id in request.instance_ids]
@@ -94,7 +94,7 @@ class Definitions(definition_service_pb2_grpc.DefinitionServiceServicer):
         self.content: dict[str, definition_pb2.DefinitionVersion] = {}  # what a test adds to one, by name
 
     async def GetDefinitionVersion(self, request: Any, _: Any) -> Any:
-        """A built-in definition."""
+        """Return a built-in definition."""
         for name, version_id in VERSION_IDS.items():
             if version_id == request.definition_version_id:
                 version = definition_pb2.DefinitionVersion(
@@ -142,7 +142,7 @@ class Runs(run_report_service_pb2_grpc.RunReportServiceServicer):
         inputs: Mapping[str, run_pb2.Run] | None = None,
         base: run_pb2.Run | None = None,
     ) -> run_pb2.Run:
-        """A pending run at the instance's revision, pinned to the outputs of `inputs` (role -> run)."""
+        """Return a pending run at the instance's revision, pinned to the outputs of `inputs` (role -> run)."""
         run = run_pb2.Run(
             run_id=new_id(),
             instance_id=instance.instance_id,
@@ -216,7 +216,7 @@ class Runs(run_report_service_pb2_grpc.RunReportServiceServicer):
         return run_report_service_pb2.HeartbeatResponse()
 
     async def CompleteRun(self, request: Any, _: Any) -> Any:
-        """RUNNING -> COMPLETED."""
+        """Set the run COMPLETED."""
         run = self._end(request, run_pb2.RUN_STATUS_COMPLETED)
         run.metrics.CopyFrom(request.metrics)
         run.output_version.CopyFrom(request.output_version)
@@ -226,7 +226,7 @@ class Runs(run_report_service_pb2_grpc.RunReportServiceServicer):
         return run
 
     async def FailRun(self, request: Any, _: Any) -> Any:
-        """RUNNING -> FAILED."""
+        """Set the run FAILED."""
         run = self._end(request, run_pb2.RUN_STATUS_FAILED)
         run.error.CopyFrom(request.error)
         run.artifacts.update(request.artifacts)
@@ -245,7 +245,7 @@ class Runs(run_report_service_pb2_grpc.RunReportServiceServicer):
             raise FailedPreconditionError("FENCED", "somebody else has the run")
 
     def find(self, run_id: str) -> run_pb2.Run:
-        """A run that was submitted."""
+        """Return a run that was submitted."""
         if run_id not in self.stored:
             raise NotFoundError("RUN_NOT_FOUND", run_id)
         return self.stored[run_id]

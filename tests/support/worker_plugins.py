@@ -36,7 +36,7 @@ class Probe(Pipeline):
     """`behaviour`: `table`, `raise`, `odd_texts`, `mute`, `plugin_error`, `exit`, `nothing`, `wait` or `sleep`."""
 
     def run(self, context: PipelineContext) -> pl.DataFrame:
-        """One row more than before, where it does return."""
+        """Return one row more than before, where it does return."""
         behaviour = str(context.config.get("behaviour", "table"))
         if mark := context.config.get("mark"):
             Path(str(mark)).write_text(f"{time.time()}", encoding="ascii")
@@ -82,7 +82,7 @@ class Twice(Operator):
     scope = Scope.ELEMENTWISE
 
     def compile(self, values: Sequence[pl.Expr], parameters: Sequence[float]) -> pl.Expr:
-        """Two of it."""
+        """Return two of it."""
         del parameters
         return values[0] * 2
 
@@ -91,7 +91,7 @@ class Countdown(Pipeline):
     """As many rows as `days` says, which Python counts with whole numbers only."""
 
     def run(self, context: PipelineContext) -> pl.DataFrame:
-        """The types of all numbers of the configuration, in words, on each row."""
+        """Return the types of all numbers of the configuration, in words, on each row."""
         config: Any = context.config
         words = ", ".join(f"{name} {type(value).__name__}" for name, value in sorted(config.items()))
         dates = [dt.date(2020, 1, 1) + dt.timedelta(days=day) for day in range(config["days"])]
@@ -119,5 +119,5 @@ class Shown(Pipeline):
     shaped_by = frozenset({"columns"})
 
     def run(self, context: PipelineContext) -> pl.DataFrame:
-        """The file at `path`."""
+        """Return the file at `path`."""
         return pl.read_parquet(str(context.config["path"]))

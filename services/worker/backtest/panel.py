@@ -69,7 +69,7 @@ def build_panel(prices: pl.DataFrame, signals: Sequence[pl.DataFrame], settings:
 
 
 def combine_signals(signals: Sequence[Matrix], primary_weight: float) -> Matrix:
-    """One signal: itself. Several: the weighted mean of their z-scores across the universe (ddof 1) per session.
+    """Return one signal: itself. Several: the weighted mean of their z-scores across the universe (ddof 1) per session.
 
     Signals of no weight are left out; an entity needs a value of each of the others. Only the order matters later,
     so a signal that is alone is not standardised: where all its values are equal there would be no z-score.
@@ -93,7 +93,7 @@ def _standardize(signal: Matrix) -> Matrix:
 
 
 def _clean(table: pl.DataFrame, column: str, name: str) -> pl.DataFrame:
-    """Rows with a finite value, `date` as Date, each key once."""
+    """Return rows with a finite value, `date` as Date, each key once."""
     for needed in (*KEYS, column):
         if needed not in table.columns:
             raise SchemaMismatch(f"{name}: no column {needed!r} (the columns are {', '.join(table.columns)})")

@@ -44,7 +44,7 @@ def run(
 
 
 def find_decisions(dates: Sequence[dt.date], frequency: Frequency) -> list[int]:
-    """Indices of decision sessions: the first of all, and the last of each period."""
+    """Return indices of decision sessions: the first of all, and the last of each period."""
     if frequency is Frequency.DAILY:
         return list(range(len(dates)))
     periods = [
@@ -58,13 +58,13 @@ def find_decisions(dates: Sequence[dt.date], frequency: Frequency) -> list[int]:
 
 
 def select_top(values: Matrix, count: int) -> npt.NDArray[np.intp]:
-    """Columns of the highest values, at most `count`; NaN never, ties in the columns' order, which is by name."""
+    """Return columns of the highest values, at most `count`; NaN never, ties in the columns' order, which is by name."""
     candidates = np.flatnonzero(~np.isnan(values))
     return candidates[np.argsort(-values[candidates], kind="stable")[:count]]
 
 
 def simulate(panel: Panel, settings: BacktestSettings) -> Path:
-    """Holdings, cash and executions over the panel's sessions. Between executions shares stay and values drift."""
+    """Return holdings, cash and executions over the panel's sessions. Between executions shares stay and values drift."""
     count = len(panel.dates)
     shares, cash = np.zeros_like(panel.closes), np.full(count, settings.initial_capital)
     executions: list[Execution] = []

@@ -39,7 +39,7 @@ class Change:
 
 
 def _retype(base: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame | None:
-    """The base as a table of this schema, where no value of it is another then: else None."""
+    """Return the base as a table of this schema, where no value of it is another then: else None."""
     if not set(base.columns) <= set(schema):
         return None
     columns = []
@@ -57,7 +57,7 @@ def _retype(base: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame | None:
 
 
 def last_date(content: pl.DataFrame) -> dt.date | None:
-    """The last day of a table; None where it has no `date` or no rows."""
+    """Return the last day of a table; None where it has no `date` or no rows."""
     if not is_dated(content.schema.get(DATE)):
         return None
     last = take_days(content[DATE], zone_of(content[DATE])).max()

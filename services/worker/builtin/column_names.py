@@ -38,7 +38,7 @@ def _problems(names: Sequence[str]) -> Iterator[str]:
 
 
 def _twins(names: Sequence[str], known: Collection[str]) -> Iterator[str]:
-    """Names that many a store and database takes for one."""
+    """Yield names that many a store and database takes for one."""
     first: dict[str, tuple[int, str]] = {}
     for place, name in enumerate(names, 1):
         other, twin = first.setdefault(name.lower(), (place, name))

@@ -133,7 +133,7 @@ class Report:
 def type_columns(
     text: CsvText, rules: ColumnTypes, held: HeldTypes, source: str
 ) -> tuple[pl.DataFrame, Report]:
-    """The table of a file, and how its columns came to their types.
+    """Return the table of a file, and how its columns came to their types.
 
     Raises:
         InvalidConfig: a format is none, or a type is given for a column that is not there.

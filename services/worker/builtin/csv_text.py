@@ -82,14 +82,14 @@ class CsvText:
     _places: tuple[tuple[int, int, int], ...]
 
     def locate(self, row: int) -> str:
-        """Where a row is, as a person counts: from 1, with the header and blank lines."""
+        """Return where a row is, as a person counts: from 1, with the header and blank lines."""
         start, file_row, line = self._places[bisect_right(self._places, (row, 1 << 62, 0)) - 1]
         file_row, line = file_row + row - start, line + row - start
         return f"row {file_row}" if file_row == line else f"row {file_row} (line {line} of the file)"
 
 
 def read_csv_text(content: bytes, form: CsvFormat, wanted: Mapping[str, str], source: str) -> CsvText:
-    """The columns of a file, under the result's names.
+    """Return the columns of a file, under the result's names.
 
     Args:
         content: the file.
@@ -144,7 +144,7 @@ class _Reader:
         self._csv = csv.reader(text, **dialect)
 
     def read_header(self) -> Sequence[str]:
-        """The names of the columns; blank lines before them are no rows."""
+        """Return the names of the columns; blank lines before them are no rows."""
         while rows := self._take(1):
             self._row += 1
             if not _is_blank(rows[0]):
@@ -152,7 +152,7 @@ class _Reader:
         raise UnparsableData(f"{self._source} is empty; it needs a line with the names of the columns")
 
     def batches(self, width: int) -> Iterator[Sequence[Sequence[str]]]:
-        """What follows the header, blank lines left out or as rows without values.
+        """Yield what follows the header, blank lines left out or as rows without values.
 
         Raises:
             UnparsableData: a row has more or fewer values than there are columns.
@@ -172,7 +172,7 @@ class _Reader:
     def _take_apart(
         self, batch: Sequence[Sequence[str]], line: int, width: int
     ) -> Iterator[Sequence[Sequence[str]]]:
-        """The rows of a batch in which some are blank, malformed or longer than a line."""
+        """Yield the rows of a batch in which some are blank, malformed or longer than a line."""
         rows: list[Sequence[str]] = []
         for row in batch:
             self._row += 1

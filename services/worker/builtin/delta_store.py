@@ -79,7 +79,7 @@ class DeltaStore(Store):
 
     @typed
     def read(self, uri: str, physical_version: str) -> pl.DataFrame:
-        """One version, sorted by key."""
+        """Return one version, sorted by key."""
         snapshot = _open(uri, physical_version)
         # Not by polars' own reader: it takes the escapes of a URI, as of a space, for the file's name.
         try:
@@ -102,7 +102,7 @@ class DeltaStore(Store):
 
     @typed
     def remove(self, uri: str) -> None:
-        """All versions: the folder."""
+        """Remove all versions, which is the folder."""
         remove_tree(uri)
 
 
@@ -118,7 +118,7 @@ def _open(uri: str, physical_version: str) -> DeltaTable:
 
 
 def _read_zones(snapshot: DeltaTable) -> dict[str, str]:
-    """The zones that were written beside the columns; none where an older release wrote them."""
+    """Return the zones that were written beside the columns; none where an older release wrote them."""
     metadata = {field.name: field.metadata for field in snapshot.schema().fields}
     return {name: str(known[_ZONE]) for name, known in metadata.items() if _ZONE in known}
 
@@ -133,7 +133,7 @@ def _with_zones(content: pl.DataFrame, zones: Zones) -> pa.Table:
 
 
 def _commit(content: pl.DataFrame, zones: Zones, change: Change, base_version: int | None, uri: str) -> int:
-    """The version that now holds the content: appended where the head is the base, else written whole."""
+    """Return the version that now holds the content: appended where the head is the base, else written whole."""
     for _ in range(_ATTEMPTS):
         try:
             if not DeltaTable.is_deltatable(uri):

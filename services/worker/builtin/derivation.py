@@ -66,7 +66,7 @@ class ExpressionPipeline(Pipeline):
 
 
 def join_inputs(expression: Expression, tables: Sequence[InputTable]) -> pl.DataFrame:
-    """One table with `date`, `entity` and exactly the columns that the expression reads, under its names for them.
+    """Return one table with `date`, `entity` and exactly the columns that the expression reads, under its names for them.
 
     Raises:
         ExpressionError: a column is in no table, or in several.
@@ -105,7 +105,7 @@ def join_inputs(expression: Expression, tables: Sequence[InputTable]) -> pl.Data
 
 
 def _on_clock_of(times: pl.Series, first: pl.Series) -> pl.Series:
-    """The same instants in the zone of the first input's: rows belong together by instant, whoever's clock says it."""
+    """Return the same instants in the zone of the first input's: rows belong together by instant, whoever's clock says it."""
     zones = [getattr(each.dtype, "time_zone", None) for each in (times, first)]
     return times if None in zones else times.dt.convert_time_zone(str(zones[1]))
 

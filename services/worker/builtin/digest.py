@@ -22,7 +22,7 @@ _TEXTS = (pl.String, pl.Categorical, pl.Enum)
 
 
 def canonicalize(table: pl.DataFrame, keys: Sequence[str], known: Collection[str] = ()) -> pl.DataFrame:
-    """The table with storage types (Int64, Float64, String, Boolean, Date, Datetime in microseconds), sorted by key.
+    """Return the table with storage types (Int64, Float64, String, Boolean, Date, Datetime in microseconds), sorted by key.
 
     A column of nulls that nobody has given a type is one of numbers. Times of a zone become UTC's; what zone that was is no part of the content.
 
@@ -90,7 +90,7 @@ def _storage_type(name: str, kind: pl.DataType) -> pl.Expr:
 
 
 def _name_type(kind: pl.DataType) -> str:
-    """Our own name of a storage type, so that polars may rename its."""
+    """Return our own name of a storage type, so that polars may rename its."""
     if isinstance(kind, pl.Datetime):
         return "datetime" if kind.time_zone is None else "datetime_utc"
     names = {
@@ -104,7 +104,7 @@ def _name_type(kind: pl.DataType) -> str:
 
 
 def _encode(column: pl.Series) -> Sequence[bytes]:
-    """The values as bytes, absent ones as zero; what differs in bits but not in meaning is made one."""
+    """Return the values as bytes, absent ones as zero; what differs in bits but not in meaning is made one."""
     if column.dtype == pl.String:
         lengths = column.str.len_bytes().fill_null(0).cast(pl.Int64).to_numpy()
         return [lengths.astype("<i8").tobytes(), "".join(column.fill_null("").to_list()).encode()]

@@ -40,7 +40,7 @@ class FilePipeline(Pipeline):
     shaped_by = frozenset({"format", "separator", "columns", "dates", "date_format"})
 
     def run(self, context: PipelineContext) -> pl.DataFrame:
-        """One row for each of the file's.
+        """Return one row for each of the file's.
 
         Raises:
             InvalidConfig: the URL's protocol is not known here, or a parameter is malformed.
@@ -125,7 +125,7 @@ class FilePipeline(Pipeline):
 def choose_parquet(
     content: bytes, timezone: str, mapping: Mapping[str, str], dates: Sequence[str], url: str
 ) -> pl.DataFrame:
-    """The columns that are wanted of a Parquet file, as they are there."""
+    """Return the columns that are wanted of a Parquet file, as they are there."""
     days = [mapping.get(name, name) for name in dates]
     table = read_parquet(content, timezone, list(mapping.values()), days, url)
     return choose(table, mapping, url)

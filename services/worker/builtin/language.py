@@ -79,7 +79,7 @@ MACROS: Mapping[str, Macro] = {
 
 
 def _make_class(signature: Signature) -> type[Operator]:
-    """An operator of the language as other packages write theirs."""
+    """Return an operator of the language as other packages write theirs."""
 
     def compute(_: Operator, values: Sequence[pl.Expr], parameters: Sequence[float]) -> pl.Expr:
         return IMPLEMENTATIONS[signature.name](values, parameters)
@@ -102,7 +102,7 @@ globals().update({found.__name__: found for found in CLASSES.values()})  # so th
 
 
 def operator_manifests() -> list[dict[str, Any]]:
-    """A definition for each operator."""
+    """Return a definition for each operator."""
     manifests = []
     for signature in OPERATORS.values():
         values = dict.fromkeys("xyz"[: signature.values], _VALUE)
@@ -118,7 +118,7 @@ def operator_manifests() -> list[dict[str, Any]]:
 
 
 def macro_manifests() -> list[dict[str, Any]]:
-    """A definition for each built-in macro."""
+    """Return a definition for each built-in macro."""
     manifests = []
     for name, (summary, text, parameters) in _MACROS.items():
         version = {

@@ -30,7 +30,7 @@ def check_values(table: pl.DataFrame) -> None:
 
 
 def note_finer_times(table: pl.DataFrame) -> dict[str, str]:
-    """Which columns tell times more finely than in microseconds, which is what stores keep."""
+    """Return which columns tell times more finely than in microseconds, which is what stores keep."""
     counts = {
         column.name: int((column.to_physical() % 1000 != 0).sum())
         for column in table.iter_columns()

@@ -37,7 +37,7 @@ class Winsorizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type
         return self
 
     def transform(self, values: Any) -> Any:
-        """The values, clipped."""
+        """Return the values, clipped."""
         return np.clip(values, self.low_, self.high_)
 
 
@@ -54,14 +54,14 @@ class ScikitModule(MLModule):
 
     @abstractmethod
     def _estimator(self) -> Any:
-        """The configured estimator."""
+        """Return the configured estimator."""
 
     @abstractmethod
     def _say(self, values: Any) -> tuple[Any, Any]:
         """Predictions and confidences; None: it has none."""
 
     def _labels(self, target: pl.Series) -> Any:
-        """What the estimator learns of the target."""
+        """Return what the estimator learns of the target."""
         return target.to_numpy()
 
     def fit(self, features: pl.DataFrame, target: pl.Series) -> None:

@@ -58,10 +58,10 @@ class SkfolioOptimizer(Optimizer):
 
     @abstractmethod
     def _estimator(self, scores: Any, returns: Any) -> Any:
-        """The configured estimator for the chosen entities."""
+        """Return the configured estimator for the chosen entities."""
 
     def optimize(self, scores: Mapping[str, float], returns: pl.DataFrame) -> Allocation:
-        """The chosen entities' weights."""
+        """Return the chosen entities' weights."""
         if unknown := sorted(set(self.constraints) - set(self.constraints_known)):
             known = ", ".join(self.constraints_known) or "none"
             raise InvalidConfig(f"constraints: {', '.join(unknown)} are unknown; the constraints are {known}")

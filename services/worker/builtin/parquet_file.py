@@ -24,7 +24,7 @@ _ARROW_SCHEMA = (
 def read_parquet(
     content: bytes, timezone: str, columns: Collection[str], dates: Collection[str], source: str
 ) -> pl.DataFrame:
-    """The file's table.
+    """Return the file's table.
 
     Args:
         content: the file.
@@ -50,7 +50,7 @@ def read_parquet(
 def _read_odd(
     content: bytes, odd: Sequence[str], columns: Collection[str], dates: Collection[str], source: str
 ) -> pl.DataFrame:
-    """The table of a file some of whose columns have zones that polars has not; of these the ones that matter."""
+    """Return the table of a file some of whose columns have zones that polars has not; of these the ones that matter."""
     read = pq.read_table(io.BytesIO(content))
     matter = [name for name in odd if not columns or name in columns]
     if lost := [name for name in matter if name not in dates]:
@@ -62,7 +62,7 @@ def _read_odd(
 
 
 def _is_known(kind: pa.TimestampType) -> bool:
-    """Whether polars has the zone; what it has not ends its reader's process or thread."""
+    """Return whether polars has the zone; what it has not ends its reader's process or thread."""
     try:
         pl.from_arrow(pa.array([], kind))
     except pl.exceptions.PolarsError:
@@ -71,7 +71,7 @@ def _is_known(kind: pa.TimestampType) -> bool:
 
 
 def _show_days(column: pa.ChunkedArray, name: str, source: str) -> pl.Series:
-    """What a clock with the column's offset shows.
+    """Return what a clock with the column's offset shows.
 
     Raises:
         OutOfRange: a time lies outside of the years 1 to 9999.

@@ -73,7 +73,7 @@ class ParquetStore(Store):
 
     @typed
     def read(self, uri: str, physical_version: str) -> pl.DataFrame:
-        """One version, sorted by key."""
+        """Return one version, sorted by key."""
         folder, manifest = _open(uri, physical_version)
         table = folder.read_data(str(manifest["file"]))
         if table.height != manifest["row_count"]:
@@ -90,7 +90,7 @@ class ParquetStore(Store):
 
     @typed
     def remove(self, uri: str) -> None:
-        """All versions: the folder."""
+        """Remove all versions, which is the folder."""
         remove_tree(uri)
 
 
@@ -104,7 +104,7 @@ def _open(uri: str, physical_version: str) -> tuple[_Folder, dict[str, Any]]:
 
 
 def _publish(content: pl.DataFrame, zones: Zones, digest: str, uri: str, compression: str) -> str:
-    """The version that holds this content and these zones: one that is there, or a new one."""
+    """Return the version that holds this content and these zones: one that is there, or a new one."""
     mark = hashlib.sha256(json.dumps(zones, sort_keys=True).encode()).hexdigest()[:16]
     version = f"{digest}-{mark}" if zones else digest
     folder = _Folder(uri, version)
@@ -146,7 +146,7 @@ class _Folder:
         self._files.move(draft, f"{self._path}/{_MANIFEST}")
 
     def read_manifest(self) -> dict[str, Any] | None:
-        """The manifest; None where there is no such version."""
+        """Return the manifest; None where there is no such version."""
         try:
             with self._files.open_input_stream(f"{self._path}/{_MANIFEST}") as stream:
                 manifest: dict[str, Any] = json.loads(stream.read())
@@ -155,11 +155,11 @@ class _Folder:
         return manifest
 
     def read_types(self, name: str) -> pl.DataFrame:
-        """The columns of the data file, without rows; errors as of `read_data`."""
+        """Return the columns of the data file, without rows; errors as of `read_data`."""
         return self._read(name, lambda stream: pl.DataFrame(schema=pl.read_parquet_schema(stream)))
 
     def read_data(self, name: str) -> pl.DataFrame:
-        """The data file.
+        """Return the data file.
 
         Raises:
             VersionNotFound: somebody removed or damaged it.

@@ -36,7 +36,7 @@ class PointInTimeAccessor(Accessor):
         start: dt.date | None = None,
         end: dt.date | None = None,
     ) -> pl.DataFrame:
-        """One row per key, sorted by key."""
+        """Return one row per key, sorted by key."""
         table = store.read(uri, physical_version)
         if missing := sorted({self._knowledge, *self._keys} - set(table.columns)):
             raise SchemaMismatch(

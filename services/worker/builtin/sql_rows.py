@@ -55,14 +55,14 @@ class Cursor:
         return self
 
     def fetchall(self) -> list[tuple[Any, ...]]:
-        """All rows."""
+        """Return all rows."""
         return self._rows
 
 
 def make_table(
     description: Sequence[Any], rows: Sequence[Sequence[Any]], wanted: Collection[str], source: str
 ) -> Fetched:
-    """The rows as a table.
+    """Return the rows as a table.
 
     Args:
         description: of the columns, as drivers give it (PEP 249); the name first.
@@ -95,7 +95,7 @@ def make_table(
 
 
 def _judge(name: str, column: Sequence[Any], source: str) -> Mixture | None:
-    """What a column mixes; None where nothing.
+    """Return what a column mixes; None where nothing.
 
     Raises:
         as `make_table`.
@@ -131,7 +131,7 @@ def _firsts(column: Sequence[Any]) -> Iterator[tuple[type, int, Any]]:
 
 
 def _changes(value: Any) -> bool:
-    """Whether a number among floats would be another one as a float."""
+    """Return whether a number among floats would be another one as a float."""
     if isinstance(value, Decimal):
         return Decimal(repr(float(value))) != value
     return isinstance(value, int) and (abs(value) > 2**1023 or int(float(value)) != value)

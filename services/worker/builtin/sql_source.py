@@ -44,7 +44,7 @@ class SqlPipeline(Pipeline):
     shaped_by = frozenset({"table", "query", "columns", "dates", "date_format"})
 
     def run(self, context: PipelineContext) -> pl.DataFrame:
-        """One row for each of the source's; incrementally, merged by `keys` into the base version.
+        """Return one row for each of the source's; incrementally, merged by `keys` into the base version.
 
         Raises:
             InvalidConfig: a parameter is malformed, the database's driver is not installed, or the cursor holds
@@ -93,7 +93,7 @@ class SqlPipeline(Pipeline):
         return cut(table, bounds, source)
 
     def _starts_afresh(self, context: PipelineContext) -> bool:
-        """Whether the last version is of no use: here never, whoever changes what is read refreshes in full."""
+        """Return whether the last version is of no use: here never, whoever changes what is read refreshes in full."""
         del context
         return False
 
@@ -105,7 +105,7 @@ class SqlPipeline(Pipeline):
         dates: Sequence[str],
         source: str,
     ) -> pl.DataFrame:
-        """The table with the types of its columns, and what there is to say of them; here those that the source gives."""
+        """Return the table with the types of its columns, and what there is to say of them; here those that the source gives."""
         del dates, source
         altered = {
             name: f"{mixture.altered} became another number"
@@ -120,14 +120,14 @@ class SqlPipeline(Pipeline):
 
 
 def _say_names(fetched: Fetched, mapping: Mapping[str, str], context: PipelineContext) -> None:
-    """Which columns are not called as at the source, though nobody said so."""
+    """Report the columns that got another name than at the source without being configured."""
     said = {name: why for name, why in fetched.renamed.items() if not mapping}
     if said:
         context.report("columns_named", shorten(said))
 
 
 def say_types(table: pl.DataFrame, mixtures: Mapping[str, Mixture], context: PipelineContext) -> None:
-    """Which columns became texts because their values were of several types; whole numbers among others are the same."""
+    """Report the columns that became texts because their values had several types."""
     said = {
         name: f"{mixture.said}; all values are texts now"
         for name, mixture in mixtures.items()
@@ -138,13 +138,13 @@ def say_types(table: pl.DataFrame, mixtures: Mapping[str, Mixture], context: Pip
 
 
 def _read_format(config: Config, name: str) -> str:
-    """How a column's dates are written."""
+    """Return how a column's dates are written."""
     given = config.get("date_format")
     return str((given.get(name) if isinstance(given, Mapping) else given) or "") or ISO
 
 
 def _say_unseen(again: pl.DataFrame, table: pl.DataFrame, keys: Sequence[str]) -> str:
-    """What is known of deletions: the rows of the last cursor, `again`, should have come again; others are not read."""
+    """Return what is known of deletions: the rows of the last cursor, `again`, should have come again; others are not read."""
     present = table.select(pl.col(name).cast(again.schema[name], strict=False) for name in keys)
     gone = again.join(present, on=list(keys), how="anti").height
     found = (
@@ -156,7 +156,7 @@ def _say_unseen(again: pl.DataFrame, table: pl.DataFrame, keys: Sequence[str]) -
 
 
 def _name_of_cursor(cursor: str, mapping: Mapping[str, str], dates: Sequence[str]) -> str:
-    """The result's name of the cursor: the base version must hold it, as the source does if it can."""
+    """Return the result's name of the cursor: the base version must hold it, as the source does if it can."""
     if not cursor or not mapping:
         return cursor
     names = [name for name, source in mapping.items() if source == cursor]
@@ -168,12 +168,12 @@ def _name_of_cursor(cursor: str, mapping: Mapping[str, str], dates: Sequence[str
 
 
 def _is_written(dates: pl.Series) -> bool:
-    """Whether they are texts or numbers and no dates."""
+    """Return whether they are texts or numbers and no dates."""
     return dates.dtype == pl.String or dates.dtype.is_integer()
 
 
 def _select(config: Config, dialect: str, *columns: str) -> sa.Select[Any]:
-    """Columns of the source; all if none is named."""
+    """Return columns of the source; all if none is named."""
     if config.get("table"):
         schema, _, name = read_text(config, "table").rpartition(".")
         rows: sa.FromClause = sa.table(name, schema=schema or None)
@@ -212,7 +212,7 @@ def _some(config: Config, dialect: str, cursor: str) -> sa.Select[Any]:
 
 
 def _write(date: dt.date, like: object, date_format: str) -> object:
-    """A date as the source writes its own, of which one is given: only so do they compare."""
+    """Return a date as the source writes its own, of which one is given: only so do they compare."""
     if isinstance(like, str | int):
         text = date.strftime(date_format)
         return text if isinstance(like, str) else int(text)
@@ -245,7 +245,7 @@ def _fetch(config: Config, cursor: str, last: object, date_format: str, source: 
 
 
 def _read_url(config: Config, secrets: Secrets) -> sa.URL:
-    """The database's address. Filled in after parsing: a password may hold any character."""
+    """Return the database's address. Filled in after parsing: a password may hold any character."""
     text = read_text(config, "url")
     if "://" not in text:  # all of it is left to the environment
         return sa.make_url(secrets.fill(text, "url"))
@@ -267,7 +267,7 @@ def _read_url(config: Config, secrets: Secrets) -> sa.URL:
 
 
 def _reason(error: exc.SQLAlchemyError, secrets: Secrets) -> str:
-    """What the driver says, without the statement."""
+    """Return what the driver says, without the statement."""
     return secrets.redact(getattr(error, "orig", None) or error).strip()
 
 

@@ -17,7 +17,7 @@ _DOLLARS = frozenset({"postgresql", "cockroachdb", "redshift", "duckdb", "snowfl
 
 
 def trim(query: str, dialect: str) -> str:
-    """The one statement of a query, without the semicolons and comments behind it.
+    """Return the one statement of a query, without the semicolons and comments behind it.
 
     Raises:
         InvalidQuery: there is no statement, a second one, or a comment without an end.
@@ -58,7 +58,7 @@ def _tokens(query: str, dialect: str) -> Iterator[tuple[int, str, bool]]:
 
 
 def _end_of_nested(query: str, place: int) -> int:
-    """Where a comment ends that holds others."""
+    """Return where a comment ends that holds others."""
     depth = 0
     for mark in re.compile(r"/\*|\*/").finditer(query, place):
         depth += 1 if mark[0] == "/*" else -1

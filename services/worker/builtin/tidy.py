@@ -37,7 +37,7 @@ def read_mapping(config: Config) -> Mapping[str, str]:
 
 
 def read_range(config: Config, date_range: DateRange) -> DateRange:
-    """The dates that both a configuration (`start`, `end`, `as_of`) and a run allow."""
+    """Return the dates that both a configuration (`start`, `end`, `as_of`) and a run allow."""
     starts = [date for date in (read_date(config, "start"), date_range.start) if date]
     ends = [date for date in (read_date(config, "end"), read_date(config, "as_of"), date_range.end) if date]
     return DateRange(max(starts, default=None), min(ends, default=None))
@@ -59,7 +59,7 @@ def check_columns(wanted: Sequence[str], found: Sequence[str], source: str) -> N
 
 
 def choose(table: pl.DataFrame, mapping: Mapping[str, str], source: str) -> pl.DataFrame:
-    """The columns that `columns` names, under the result's names; all where it names none.
+    """Return the columns that `columns` names, under the result's names; all where it names none.
 
     Raises:
         InvalidColumnName: a column has no name, or one that not every store keeps.
@@ -77,7 +77,7 @@ def choose(table: pl.DataFrame, mapping: Mapping[str, str], source: str) -> pl.D
 def tidy(
     table: pl.DataFrame, dates: Sequence[str], date_format: str | Mapping[str, str], source: str
 ) -> pl.DataFrame:
-    """A chosen table with dates as dates and decimals as floats.
+    """Return a chosen table with dates as dates and decimals as floats.
 
     The date of a time is the day in its column's zone.
 
@@ -97,7 +97,7 @@ def tidy(
 
 
 def cut(table: pl.DataFrame, dates: DateRange, source: str) -> pl.DataFrame:
-    """The rows whose `date` lies in a range.
+    """Return the rows whose `date` lies in a range.
 
     Raises:
         NoDataInRange: there is none.

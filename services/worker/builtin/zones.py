@@ -11,18 +11,18 @@ Zones = Mapping[str, str]  # by column
 
 
 def zones_of(table: pl.DataFrame) -> dict[str, str]:
-    """The zone of each column that has one."""
+    """Return the zone of each column that has one."""
     kinds = table.select(_INSTANTS).schema.items()
     return {name: str(getattr(kind, "time_zone", None)) for name, kind in kinds}
 
 
 def to_utc(table: pl.DataFrame) -> pl.DataFrame:
-    """The same instants on the clock of UTC."""
+    """Return the same instants on the clock of UTC."""
     return table.with_columns(_INSTANTS.dt.convert_time_zone("UTC"))
 
 
 def to_zones(table: pl.DataFrame, zones: Zones, default: str) -> pl.DataFrame:
-    """The same instants on each column's own clock; `default` where none was kept."""
+    """Return the same instants on each column's own clock; `default` where none was kept."""
     return table.with_columns(
         pl.col(name).dt.convert_time_zone(zones.get(name, default)) for name in zones_of(table)
     )

@@ -55,7 +55,7 @@ def export_documents(
 
 
 def _without_credentials(value: Any) -> Any:
-    """Plain data with a reference in the place of credentials that a URL says, or that were hidden from us."""
+    """Return plain data with a reference in the place of credentials that a URL says, or that were hidden from us."""
     if isinstance(value, str):
         return hide_credentials(value).replace(HIDDEN, PLACEHOLDER) if has_credentials(value) else value
     if isinstance(value, dict):

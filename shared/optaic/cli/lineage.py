@@ -14,7 +14,7 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.callback()
 def lineage() -> None:
-    """What depends on what, and why something is out of date."""
+    """Show what depends on what, and why something is stale."""
 
 
 @app.command()

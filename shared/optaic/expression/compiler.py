@@ -37,7 +37,7 @@ _WINDOWS = {Scope.TIME_SERIES: ENTITY, Scope.CROSS_SECTION: DATE}
 
 
 def _windowed(compute: Callable[[pl.Series, int], pl.Series]) -> Implementation:
-    """A function of one series over the last n values."""
+    """Return a function of one series over the last n values."""
 
     def implementation(values: Sequence[pl.Expr], parameters: Sequence[float]) -> pl.Expr:
         n = int(parameters[0])
@@ -56,12 +56,12 @@ def _correlation(values: Sequence[pl.Expr], parameters: Sequence[float]) -> pl.E
 
 
 def _extreme(find: Callable[..., pl.Expr]) -> Implementation:
-    """The smallest or largest of n values. Adding 0 gives both zeros one sign, else their order would decide it."""
+    """Return the smallest or largest of n values. Adding 0 gives both zeros one sign, else their order would decide it."""
     return lambda v, p: find(v[0] + 0.0, int(p[0]), min_samples=int(p[0]))
 
 
 def _zscore(values: Sequence[pl.Expr], _: Sequence[float]) -> pl.Expr:
-    """Null where all values are equal, also when rounding of their mean would leave a deviation."""
+    """Return null where all values are equal, also when rounding of their mean would leave a deviation."""
 
     def score(x: pl.Expr, _: pl.Expr | None) -> pl.Expr:
         return pl.when(x.max() > x.min()).then((x - x.mean()) / x.std(ddof=1))
@@ -77,7 +77,7 @@ def _demean(values: Sequence[pl.Expr], _: Sequence[float]) -> pl.Expr:
 
 
 def _in_scale(x: pl.Expr, compute: Callable[[pl.Expr, pl.Expr | None], pl.Expr]) -> pl.Expr:
-    """What is computed of values; of very large or small ones by a power of two with which their squares are numbers.
+    """Return what is computed of values; of very large or small ones by a power of two with which their squares are numbers.
 
     Values of usual size are not multiplied, not even by 1: polars sums what was multiplied in another order.
     """
@@ -130,7 +130,7 @@ def evaluate(
     output: str = VALUE,
     operators: Mapping[str, Implementation] = IMPLEMENTATIONS,
 ) -> pl.DataFrame:
-    """The expression's value on every row of a table.
+    """Return the expression's value on every row of a table.
 
     Args:
         expression: whose columns the table has.
@@ -163,7 +163,7 @@ def evaluate(
 
 
 def _lay_out(table: pl.DataFrame, inputs: Mapping[str, str]) -> pl.DataFrame:
-    """The grid of all entities and sessions, sorted by both, with the inputs under their working names."""
+    """Return the grid of all entities and sessions, sorted by both, with the inputs under their working names."""
     _check(table, inputs)
     columns = [_read(name).alias(working) for name, working in inputs.items()]
     rows = table.select(DATE, ENTITY, *columns, pl.lit(value=True).alias(_IS_PRESENT))
@@ -214,13 +214,13 @@ class _Plan:
     shared: dict[tuple[object, ...], _Value] = field(default_factory=dict)
 
     def spent(self, level: int) -> list[str]:
-        """Columns that nothing after this level reads."""
+        """Return columns that nothing after this level reads."""
         return [column for column, last in self.last_use.items() if last == level]
 
     def value_of(
         self, node: Node, operands: Sequence[_Value], operators: Mapping[str, Implementation]
     ) -> _Value:
-        """Where a node's value will be, its operands being placed already."""
+        """Return where a node's value will be, its operands being placed already."""
         if isinstance(node, Number):
             return _Value(repr(node.value), pl.lit(node.value))
         if isinstance(node, Column):
@@ -247,7 +247,7 @@ def _describe(node: Negate | Binary | Call) -> tuple[str, tuple[float, ...]]:
 
 
 def _compute(node: Node, operands: Sequence[_Value], operators: Mapping[str, Implementation]) -> pl.Expr:
-    """One column from finished ones; null where the row is absent or the value is not finite."""
+    """Return one column from finished ones; null where the row is absent or the value is not finite."""
     is_present = pl.col(_IS_PRESENT)
     exprs = [operand.expr for operand in operands]
     if isinstance(node, Call):
@@ -262,6 +262,6 @@ def _compute(node: Node, operands: Sequence[_Value], operators: Mapping[str, Imp
 
 
 def _type(node: Call) -> tuple[float, ...]:
-    """A call's numbers, `int` where the operator says that they are whole."""
+    """Return a call's numbers, `int` where the operator says that they are whole."""
     declared = zip(node.signature.parameters, node.parameters, strict=True)
     return tuple(int(value) if parameter.is_integer else float(value) for parameter, value in declared)

@@ -46,7 +46,7 @@ class ExpressionError(ValueError):
         self.column = position - (text.rfind("\n", 0, position) + 1) + 1
 
     def render(self) -> str:
-        """The offending line, clipped, and a caret below the mistake."""
+        """Return the offending line, clipped, and a caret below the mistake."""
         offset = self.column - 1
         begin = self.position - offset
         end = self.text.find("\n", begin)
@@ -62,7 +62,7 @@ class ExpressionError(ValueError):
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """A half sentence that names what may have been meant, or what there is."""
+    """Return a half sentence that names what may have been meant, or what there is."""
     names = sorted(known)
     by_folded = {candidate.casefold(): candidate for candidate in names}
     close = difflib.get_close_matches(name.casefold(), by_folded, n=3, cutoff=0.6)

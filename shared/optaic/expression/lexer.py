@@ -55,12 +55,12 @@ class Token:
         return self.kind in {Kind.NAME, Kind.QUOTED}
 
     def describe(self) -> str:
-        """The token as an error names it."""
+        """Return the token as an error names it."""
         return "the end" if self.kind is Kind.END else repr(self.text)
 
 
 def tokenize(text: str) -> list[Token]:
-    """All tokens, the last one being the end.
+    """Return all tokens, the last one being the end.
 
     Raises:
         ExpressionError: a character outside the language, or a number or name that is too large.

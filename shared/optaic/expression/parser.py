@@ -44,7 +44,7 @@ _NO_MACROS: Mapping[str, Macro] = MappingProxyType({})
 def parse(
     text: str, operators: Mapping[str, Signature] = OPERATORS, macros: Mapping[str, Macro] = _NO_MACROS
 ) -> Expression:
-    """The tree of an expression; a call of a macro is replaced by what the macro says.
+    """Return the tree of an expression; a call of a macro is replaced by what the macro says.
 
     Args:
         text: for example `ZSCORE(REF(close, 21) / REF(close, 252) - 1)`.
@@ -78,7 +78,7 @@ def check_macro(
 
 
 def list_called(text: str, operators: Mapping[str, Signature] = OPERATORS) -> tuple[str, ...]:
-    """What a text calls that is no operator, in upper case, each once; the text need not be a valid expression.
+    """Return what a text calls that is no operator, in upper case, each once; the text need not be a valid expression.
 
     Raises:
         ExpressionError: a character outside the language.
@@ -233,7 +233,7 @@ class _Parser:
         return self._keep(Call(signature, tuple(values), tuple(parameters), self._at(token)), token)
 
     def _expand(self, macro: Macro, token: Token) -> Node:
-        """What a macro says, its parameters replaced by the call's arguments."""
+        """Return what a macro says, its parameters replaced by the call's arguments."""
         self._take()  # the parenthesis
         arguments: list[Node] = []
         while self._peek().text != ")":
@@ -260,7 +260,7 @@ class _Parser:
             self._fail(error.reason, f"in {macro.usage}: {error.message}", token)
 
     def _parameter(self, signature: Signature, parameter: Parameter) -> float:
-        """A literal, since what an operator looks back on must be known without data."""
+        """Return a literal, since what an operator looks back on must be known without data."""
         first = self._take()
         sign = 1.0
         token = first
@@ -282,7 +282,7 @@ class _Parser:
         return sign * value
 
     def _literal(self, token: Token) -> float | None:
-        """The number that a token is, or that a macro's parameter was given."""
+        """Return the number that a token is, or that a macro's parameter was given."""
         if token.kind is Kind.NUMBER:
             return token.value
         node = self._frame.arguments.get(token.text) if token.kind is Kind.NAME else None
@@ -312,7 +312,7 @@ class _Parser:
             self._fail(Reason.TOO_COMPLEX, f"more than {MAX_NODES} operations and operands", token)
 
     def _at(self, token: Token) -> int:
-        """Where a node stands in the outermost text."""
+        """Return where a node stands in the outermost text."""
         return token.position if self._frame.position is None else self._frame.position
 
     def _peek(self) -> Token:

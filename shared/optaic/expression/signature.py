@@ -27,7 +27,7 @@ class Parameter:
     default: float | None = None  # None: it must be given
 
     def refuse(self, value: float) -> str:
-        """Why the value is not allowed; empty when it is."""
+        """Return why the value is not allowed; empty when it is."""
         if self.is_integer and not value.is_integer():
             return f"must be a whole number, not {value:g}"
         if self.is_integer and abs(value) > LARGEST_WHOLE:

@@ -59,7 +59,7 @@ Node: TypeAlias = Number | Column | Negate | Binary | Call
 
 
 def children(node: Node) -> tuple[Node, ...]:
-    """Direct sub-expressions, from left to right."""
+    """Return direct sub-expressions, from left to right."""
     if isinstance(node, Negate):
         return (node.operand,)
     if isinstance(node, Binary):
@@ -75,7 +75,7 @@ class Expression:
     text: str = field(default="", compare=False)
 
     def walk(self) -> Iterator[Node]:
-        """Every node, sub-expressions before what uses them."""
+        """Yield every node, sub-expressions before what uses them."""
         pending: list[tuple[Node, bool]] = [(self.root, False)]
         while pending:
             node, is_expanded = pending.pop()

@@ -35,21 +35,21 @@ _SLIGHTLY_DOWN = 2.0**-64  # of sums: the fewest digits get lost
 
 
 def rolling_sum(x: pl.Series, n: int) -> pl.Series:
-    """Sums of n values, rounded once."""
+    """Return sums of n values, rounded once."""
     return _over_scales(
         x, _scale_sums(x, n), lambda scaled, scale: _over_window(_Sum.of(scaled), n).high / scale
     )
 
 
 def rolling_mean(x: pl.Series, n: int) -> pl.Series:
-    """Arithmetic means of n values."""
+    """Return arithmetic means of n values."""
     return _over_scales(
         x, _scale_sums(x, n), lambda scaled, scale: _over_window(_Sum.of(scaled), n).high / n / scale
     )
 
 
 def rolling_deviation(x: pl.Series, n: int) -> pl.Series:
-    """Sample standard deviations (ddof 1) of n values; exactly 0 where all of them are equal."""
+    """Return sample standard deviations (ddof 1) of n values; exactly 0 where all of them are equal."""
 
     def deviate(scaled: pl.Series, scale: float) -> pl.Series:
         return (_over_window(_Moments.of(scaled), n).squares / (n - 1)).sqrt() / scale
@@ -61,7 +61,7 @@ def rolling_deviation(x: pl.Series, n: int) -> pl.Series:
 
 
 def rolling_correlation(x: pl.Series, y: pl.Series, n: int) -> pl.Series:
-    """Pearson correlations of n pairs, within -1 and 1; null where x or y is constant, and where a value is absent."""
+    """Return Pearson correlations of n pairs, within -1 and 1; null where x or y is constant, and where a value is absent."""
     is_pair = x.is_not_null() & y.is_not_null()
     x, y = x.zip_with(is_pair, _ABSENT), y.zip_with(is_pair, _ABSENT)
     y_scales = _scale_squares(y, n)
@@ -81,7 +81,7 @@ def rolling_correlation(x: pl.Series, y: pl.Series, n: int) -> pl.Series:
 def _over_scales(
     x: pl.Series, scales: pl.Series, compute: Callable[[pl.Series, float], pl.Series]
 ) -> pl.Series:
-    """What is computed of the series in the scale of each window; null where a window has none."""
+    """Return what is computed of the series in the scale of each window; null where a window has none."""
     found = _ABSENT.new_from_index(0, x.len())
     for scale in scales.drop_nulls().unique().sort():
         found = compute(x if scale == 1.0 else x * scale, scale).zip_with(
@@ -91,7 +91,7 @@ def _over_scales(
 
 
 def _scale_squares(x: pl.Series, n: int) -> pl.Series:
-    """For each window what to multiply it by, so that the squares of its values are numbers."""
+    """Return for each window what to multiply it by, so that the squares of its values are numbers."""
     size = _size(x, n)
     scales = size * 0.0 + 1.0
     return scales.set((size > LARGE).fill_null(value=False), DOWN).set(
@@ -100,13 +100,13 @@ def _scale_squares(x: pl.Series, n: int) -> pl.Series:
 
 
 def _scale_sums(x: pl.Series, n: int) -> pl.Series:
-    """For each window what to multiply it by, so that the sum of its values is a number."""
+    """Return for each window what to multiply it by, so that the sum of its values is a number."""
     size = _size(x, n)
     return (size * 0.0 + 1.0).set((size > 2.0**1022 / n).fill_null(value=False), _SLIGHTLY_DOWN)
 
 
 def _size(x: pl.Series, n: int) -> pl.Series:
-    """The largest absolute value of each window."""
+    """Return the largest absolute value of each window."""
     return x.abs().rolling_max(n, min_samples=n)
 
 
@@ -136,7 +136,7 @@ class _Sum:
         return _Sum(self.count + other.count, high, error - (high - total))
 
     def distance(self, other: _Sum) -> pl.Series:
-        """The difference of the means, times the product of both counts."""
+        """Return the difference of the means, times the product of both counts."""
         first, first_error = _scale(self.high, other.count)
         second, second_error = _scale(other.high, self.count)
         difference, error = _add(first, -second)
@@ -204,19 +204,19 @@ def _over_window(block: _Block, n: int) -> _Block:
 
 
 def _weight(left: _Sum, right: _Sum) -> float:
-    """What the product of two distances is divided by: it holds the product of both counts twice, and wants it once."""
+    """Return what the product of two distances is divided by: it holds the product of both counts twice, and wants it once."""
     return float(left.count * right.count * (left.count + right.count))
 
 
 def _add(a: pl.Series, b: pl.Series) -> tuple[pl.Series, pl.Series]:
-    """The rounded sum and the exact rounding error (D. E. Knuth, TAOCP 2, 4.2.2, theorem B)."""
+    """Return the rounded sum and the exact rounding error (D. E. Knuth, TAOCP 2, 4.2.2, theorem B)."""
     total = a + b
     part = total - a
     return total, (a - (total - part)) + (b - part)
 
 
 def _scale(a: pl.Series, count: int) -> tuple[pl.Series, pl.Series]:
-    """The product with a small whole number as a rounded number and its exact rounding error."""
+    """Return the product with a small whole number as a rounded number and its exact rounding error."""
     if count & (count - 1) == 0:  # a power of two: nothing is rounded
         scaled = a * float(count)
         return scaled, scaled - scaled

@@ -26,7 +26,7 @@ class Pipeline(ABC):
 
     @abstractmethod
     def run(self, context: PipelineContext) -> pl.DataFrame:
-        """The whole content of the new version: one row per key, by convention `date` (Date) and `entity` (String).
+        """Return the whole content of the new version: one row per key, by convention `date` (Date) and `entity` (String).
 
         In incremental mode `context.previous` holds the last version: extend it, where that is cheaper than
         starting afresh, and return the result of both. With a `context.date_range` it holds nothing: return the rows
@@ -72,7 +72,7 @@ class Store(ABC):
         self.config = dict(config or {})
 
     def key_columns(self) -> tuple[str, ...]:
-        """Columns that identify a row; override it where that is not what `keys` of the config names.
+        """Return columns that identify a row; override it where that is not what `keys` of the config names.
 
         The worker compares a refresh with the version before by them: how much would be deleted.
         """
@@ -101,7 +101,7 @@ class Store(ABC):
 
     @abstractmethod
     def read(self, uri: str, physical_version: str) -> pl.DataFrame:
-        """The content of one version, in canonical order (sorted by key).
+        """Return the content of one version, in canonical order (sorted by key).
 
         Raises:
             StoreRefused: the library under the store cannot read what is there.
@@ -110,7 +110,7 @@ class Store(ABC):
         """
 
     def read_types(self, uri: str, physical_version: str) -> Mapping[str, pl.DataType]:
-        """The columns of one version and their types; override it where that is cheaper than reading all.
+        """Return the columns of one version and their types; override it where that is cheaper than reading all.
 
         Raises:
             VersionNotFound: there is no such version.
@@ -150,7 +150,7 @@ class Accessor(ABC):
         start: dt.date | None = None,
         end: dt.date | None = None,
     ) -> pl.DataFrame:
-        """Rows of one version; None selects everything, dates are inclusive.
+        """Return rows of one version; None selects everything, dates are inclusive.
 
         Raises:
             SchemaMismatch: a named column does not exist.
@@ -209,7 +209,7 @@ class Optimizer(ABC):
 
     @abstractmethod
     def optimize(self, scores: Mapping[str, float], returns: pl.DataFrame) -> Allocation:
-        """The weights of the entities that have a score.
+        """Return the weights of the entities that have a score.
 
         Args:
             scores: the combined signal on the date, by entity; higher is better.

@@ -117,7 +117,7 @@ class PipelineContext:
         return None if self.mode is Mode.FULL else self.previous_reader()
 
     def tables(self, role: str) -> tuple[InputTable, ...]:
-        """The inputs of a role, at least one.
+        """Return the inputs of a role, at least one.
 
         Raises:
             MissingInput: there is none.

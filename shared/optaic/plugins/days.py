@@ -20,26 +20,26 @@ _UNITS = {"days": "days", "ms": "milliseconds", "us": "microseconds"}
 
 
 def day_in(moment: dt.datetime, zone: str) -> dt.date:
-    """The day that a zone's calendar shows at a moment, which knows its own zone."""
+    """Return the day that a zone's calendar shows at a moment, which knows its own zone."""
     if moment.tzinfo is None:
         raise ValueError(f"{moment} has no time zone, so it names no instant; give it a zone")
     return moment.astimezone(ZoneInfo(zone)).date()
 
 
 def is_dated(kind: pl.DataType | None) -> bool:
-    """Whether a column of this type holds days, or instants that have one."""
+    """Return whether a column of this type holds days, or instants that have one."""
     import polars as pl  # noqa: PLC0415 - whoever only imports plugins needs no data library
 
     return kind == pl.Date or isinstance(kind, pl.Datetime)
 
 
 def zone_of(column: pl.Series, default: str = UTC) -> str:
-    """The zone whose days a column's instants belong to: its own, else `default`."""
+    """Return the zone whose days a column's instants belong to: its own, else `default`."""
     return getattr(column.dtype, "time_zone", None) or default
 
 
 def take_days(column: pl.Series, zone: str) -> pl.Series:
-    """The days of a column of dates or times.
+    """Return the days of a column of dates or times.
 
     Args:
         column: dates are taken as they are. Times without a zone are what a clock of `zone` showed: their day is the

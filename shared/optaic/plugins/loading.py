@@ -17,7 +17,7 @@ _CODE_REF = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 
 
 def load(code_ref: str, base: Callable[..., T]) -> type[T]:
-    """The class that `code_ref` ("package.module:Class") names.
+    """Return the class that `code_ref` ("package.module:Class") names.
 
     `base` is one of the abstract base classes; `type[T]` would make type checkers refuse an abstract one.
 

@@ -20,7 +20,7 @@ Schema: TypeAlias = Mapping[str, Any]
 
 
 def type_numbers(value: Any, schema: Schema) -> Any:
-    """A value of JSON, with every number of the type that its schema gives it.
+    """Return a value of JSON, with every number of the type that its schema gives it.
 
     A whole number is an `int` where a part of the schema that applies to it says `integer`, and where none says
     `number`, as JSON has it; it is a `float` where `number` alone is said. Any other number is a `float`. Where a
@@ -41,7 +41,7 @@ class _Typing:
         self._resolver = Registry().with_resource(identity, resource).resolver(identity)
 
     def apply(self, value: Any, schemas: list[Any]) -> Any:
-        """The value, typed by the schemas that it is held against."""
+        """Return the value, typed by the schemas that it is held against."""
         if isinstance(value, bool) or not isinstance(value, int | float | Mapping | list | tuple):
             return value
         parts = list(self._parts(value, schemas))
@@ -54,7 +54,7 @@ class _Typing:
         return _type_number(value, {word for part in parts for word in _types(part)})
 
     def _parts(self, value: Any, schemas: list[Any]) -> Iterator[Schema]:
-        """Every subschema that applies to the value itself, each once."""
+        """Yield every subschema that applies to the value itself, each once."""
         pending, seen = list(schemas), set()
         while pending:
             schema = pending.pop()
@@ -89,7 +89,7 @@ class _Typing:
     def _unevaluated(
         self, keyword: str, value: Any, parts: list[Schema], evaluates: Callable[[Schema], bool]
     ) -> list[Any]:
-        """What is said of a member that no other keyword of the same part, or below it, speaks of."""
+        """Return what is said of a member that no other keyword of the same part, or below it, speaks of."""
         return [
             part[keyword]
             for part in parts
@@ -129,7 +129,7 @@ def _types(schema: Schema) -> tuple[str, ...]:
 
 
 def _named(schema: Schema, name: str) -> list[Any]:
-    """What an object's schema says of one property."""
+    """Return what an object's schema says of one property."""
     found = list_named(schema, name)
     return found or ([schema["additionalProperties"]] if "additionalProperties" in schema else [])
 

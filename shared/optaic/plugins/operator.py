@@ -27,12 +27,12 @@ class Operator(ABC):
 
     @classmethod
     def signature(cls) -> Signature:
-        """What the parser needs to know."""
+        """Return what the parser needs to know."""
         return Signature(cls.name, cls.scope, cls.values, cls.parameters, cls.summary)
 
     @abstractmethod
     def compile(self, values: Sequence[pl.Expr], parameters: Sequence[float]) -> pl.Expr:
-        """One polars expression of the length of its inputs (or a scalar), without `over`.
+        """Return one polars expression of the length of its inputs (or a scalar), without `over`.
 
         Args:
             values: the sub-expressions.

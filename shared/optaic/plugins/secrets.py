@@ -17,7 +17,7 @@ _PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
 
 
 def has_placeholder(text: str) -> bool:
-    """Whether something is left to the worker's environment."""
+    """Return whether something is left to the worker's environment."""
     return _PLACEHOLDER.search(text) is not None
 
 
@@ -29,7 +29,7 @@ class Secrets:
         self._used: set[str] = set()
 
     def fill(self, text: str, field: str) -> str:
-        """The text with every placeholder's value.
+        """Return the text with every placeholder's value.
 
         Raises:
             InvalidConfig: a variable is not set, or must not be named.
@@ -52,7 +52,7 @@ class Secrets:
         return _PLACEHOLDER.sub(value_of, text)
 
     def redact(self, error: BaseException) -> str:
-        """An error's text without what was filled in: drivers like to repeat what they were given."""
+        """Return an error's text without what was filled in: drivers like to repeat what they were given."""
         text = str(error)
         for value in sorted(self._used, key=len, reverse=True):
             text = text.replace(value, HIDDEN) if value else text

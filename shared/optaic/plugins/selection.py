@@ -22,7 +22,7 @@ def select_rows(
     start: dt.date | None,
     end: dt.date | None,
 ) -> pl.DataFrame:
-    """The rows and columns of a table that a reader asks for; None selects everything.
+    """Return the rows and columns of a table that a reader asks for; None selects everything.
 
     Raises:
         SchemaMismatch: a named column does not exist.
@@ -44,7 +44,7 @@ def select_rows(
 
 
 def between(table: pl.DataFrame, start: dt.date | None, end: dt.date | None) -> pl.DataFrame:
-    """The rows whose `date` is a day from `start` to `end`, both included; None is unbounded.
+    """Return the rows whose `date` is a day from `start` to `end`, both included; None is unbounded.
 
     Raises:
         SchemaMismatch: there is a bound, and `date` holds neither dates nor times.

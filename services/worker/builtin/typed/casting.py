@@ -45,7 +45,7 @@ def to_exact_floats(column: pl.Series) -> pl.Series | None:
 
 
 def _cast(column: pl.Series, kind: pl.DataType) -> Fitted | Misfit:
-    """The values as another type, where casting them back gives the same."""
+    """Return the values as another type, where casting them back gives the same."""
     if (
         column.dtype.is_temporal() is not kind.is_temporal()
     ):  # a time is no number of something since some day
@@ -60,7 +60,7 @@ def _cast(column: pl.Series, kind: pl.DataType) -> Fitted | Misfit:
 
 
 def say_lost_digits(table: pl.DataFrame) -> dict[str, str]:
-    """Which columns of decimals would lose digits as Float64, by name, with the first value."""
+    """Return which columns of decimals would lose digits as Float64, by name, with the first value."""
     found = {}
     for column in table.select(pl.selectors.decimal()):
         fitted = _to_float(column)

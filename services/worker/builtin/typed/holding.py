@@ -23,7 +23,7 @@ class Shape:
     retyped: tuple[str, ...] = ()  # "close: Int64 to Float64"
 
     def changes(self) -> dict[str, list[str]]:
-        """What differs, as a run's metrics have it."""
+        """Return what differs, as a run's metrics have it."""
         found = {
             "columns_added": self.added,
             "columns_removed": self.removed,
@@ -83,7 +83,7 @@ def _widens(was: pl.DataType, now: pl.DataType) -> bool:
 
 
 def _hold(column: pl.Series, was: pl.DataType) -> pl.Series:
-    """The column as it was, where that changes no value: nothing but nulls, or whole numbers among others."""
+    """Return the column as it was, where that changes no value: nothing but nulls, or whole numbers among others."""
     if column.null_count() == column.len():
         return pl.Series(column.name, [None], was).new_from_index(0, column.len())
     if not (was.is_float() and column.dtype.is_integer()):
@@ -93,7 +93,7 @@ def _hold(column: pl.Series, was: pl.DataType) -> pl.Series:
 
 
 def _example(column: pl.Series, was: pl.DataType) -> str:
-    """The first text that is no number, where numbers are held."""
+    """Return the first text that is no number, where numbers are held."""
     if not (was.is_numeric() and column.dtype == pl.String()):
         return ""
     wrong = column.cast(pl.Float64, strict=False).is_null() & column.is_not_null()
@@ -102,7 +102,7 @@ def _example(column: pl.Series, was: pl.DataType) -> str:
 
 
 def align(base: pl.DataFrame, new: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Rows of the version before and new ones, with the same columns of the same types, so that they can be put together.
+    """Return rows of the version before and new ones, with the same columns of the same types, so that they can be put together.
 
     A column that is new is null in what was before.
 
@@ -132,5 +132,5 @@ def _as_types(table: pl.DataFrame, types: Mapping[str, pl.DataType], order: Iter
 
 
 def find_empty(table: pl.DataFrame) -> frozenset[str]:
-    """The columns in which there is no value."""
+    """Return the columns in which there is no value."""
     return frozenset(column.name for column in table if column.null_count() == column.len())

@@ -58,7 +58,7 @@ def judge(texts: pl.Series, marks: NumberFormat) -> Judged:
 
 
 def find_alteration(texts: pl.Series) -> str:
-    """What a column that was taken for numbers would lose; empty if nothing. Words like `NaN` are numbers here."""
+    """Return what a column that was taken for numbers would lose; empty if nothing. Words like `NaN` are numbers here."""
     is_word = texts.str.contains(r"^[+-]?(NaN|inf)$").fill_null(value=False)
     return judge(texts.set(is_word, None), NumberFormat()).why
 
@@ -99,7 +99,7 @@ def fit(
 
 
 def _fit_given(texts: pl.Series, kind: pl.DataType, marks: NumberFormat) -> Fitted | Misfit:
-    """Numbers in whatever way people write them."""
+    """Return numbers in whatever way people write them."""
     texts = texts.str.strip_chars()
     if kind.is_integer():
         ints = numbers.to_ints(texts, marks.lenient_int, marks)
@@ -112,7 +112,7 @@ def _fit_given(texts: pl.Series, kind: pl.DataType, marks: NumberFormat) -> Fitt
 
 
 def _fit_strict(texts: pl.Series, kind: pl.DataType, marks: NumberFormat) -> Fitted | Misfit:
-    """Numbers that would be written in the same way; Int64 widens."""
+    """Return numbers that would be written in the same way; Int64 widens."""
     ints = numbers.to_ints(texts, marks.strict_int, marks)
     if kind.is_integer():
         if ints.null_count() == texts.null_count():
@@ -139,7 +139,7 @@ def _fitted(texts: pl.Series, values: pl.Series, why: str) -> Fitted | Misfit:
 
 
 def _find_too_large(texts: pl.Series, ints: pl.Series, marks: NumberFormat) -> Misfit | None:
-    """The first whole number that Int64 does not keep, where all are whole: they are names rather than amounts."""
+    """Return the first whole number that Int64 does not keep, where all are whole: they are names rather than amounts."""
     if not texts.drop_nulls().str.contains(marks.strict_int).all():
         return None
     fitted = _fitted(texts, ints, "is too large for Int64")
@@ -147,7 +147,7 @@ def _find_too_large(texts: pl.Series, ints: pl.Series, marks: NumberFormat) -> M
 
 
 def _find_misfit(texts: pl.Series, floats: pl.Series, marks: NumberFormat) -> Misfit | None:
-    """The first text that is no number, or would lose digits as one."""
+    """Return the first text that is no number, or would lose digits as one."""
     wrong = floats.is_null() & texts.is_not_null()
     if wrong.any():
         row = wrong.arg_max()
@@ -165,7 +165,7 @@ def _find_misfit(texts: pl.Series, floats: pl.Series, marks: NumberFormat) -> Mi
 
 
 def _explain(misfit: Misfit, present: pl.Series, marks: NumberFormat) -> str:
-    """Why a column remains text, and what to do if it should not."""
+    """Return why a column remains text, and what to do if it should not."""
     text = f"{misfit.text!r} {misfit.why}"
     others = present.len() - misfit.count
     if not others and misfit.why == "is not a number" and not numbers.find_hint(misfit.text, marks):

@@ -72,7 +72,7 @@ def check_dates(types: Mapping[str, pl.DataType], dates: Sequence[str]) -> None:
 
 
 def storage_type(kind: pl.DataType) -> pl.DataType | None:
-    """The type as which a store keeps another; None for one that no store keeps."""
+    """Return the type as which a store keeps another; None for one that no store keeps."""
     if kind.is_integer():
         return pl.Int64()
     if kind.is_float():
@@ -85,7 +85,7 @@ def storage_type(kind: pl.DataType) -> pl.DataType | None:
 
 
 def declared_types(schema: Mapping[str, object]) -> Mapping[str, pl.DataType]:
-    """What the schema of a row says of its columns' types, where that is one type."""
+    """Return what the schema of a row says of its columns' types, where that is one type."""
     found = {}
     properties = schema.get("properties")
     for name, described in properties.items() if isinstance(properties, Mapping) else ():

@@ -84,7 +84,7 @@ def to_floats(texts: pl.Series, pattern: str, marks: NumberFormat) -> pl.Series:
 
 
 def find_lossy(texts: pl.Series, values: pl.Series, marks: NumberFormat) -> pl.Series:
-    """Where a number has more digits than Float64 can keep: written with as many, it would be another.
+    """Return where a number has more digits than Float64 can keep: written with as many, it would be another.
 
     Args:
         texts: what is written.
@@ -116,7 +116,7 @@ def _keeps(text: str) -> bool:
 
 
 def find_collision(texts: pl.Series, values: pl.Series, marks: NumberFormat) -> tuple[str, str] | None:
-    """Two texts that would become one number, `1.1` and `1.10`: then they are names, and no numbers."""
+    """Return two texts that would become one number, `1.1` and `1.10`: then they are names, and no numbers."""
     if marks.is_given:
         return None
     fractions = texts.str.extract(rf"{re.escape(marks.decimal)}([0-9]+)$")
@@ -130,7 +130,7 @@ def find_collision(texts: pl.Series, values: pl.Series, marks: NumberFormat) -> 
 
 
 def find_hint(text: str, marks: NumberFormat) -> str:
-    """What to configure if a text was meant as a number after all; empty where nothing comes to mind."""
+    """Return what to configure if a text was meant as a number after all; empty where nothing comes to mind."""
     bare = text.strip()
     if re.fullmatch(r"[+-]?[0-9]{1,3}([,.' \u00a0\u2019_])[0-9]{3}(\1[0-9]{3})*([,.][0-9]+)?", bare):
         return "if it has thousands separators, set `thousands`"

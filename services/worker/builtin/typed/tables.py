@@ -25,7 +25,7 @@ def give_types(
     source: str,
     report: Callable[[str, object], None],
 ) -> pl.DataFrame:
-    """The columns as the given types, and decimals as Float64 where no digit is lost.
+    """Return the columns as the given types, and decimals as Float64 where no digit is lost.
 
     Raises:
         InvalidConfig: a type is given for a column that is not there, or is one of `dates`.

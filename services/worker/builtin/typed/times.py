@@ -15,7 +15,7 @@ _CLOCK = ("%H", "%I", "%T", "%R", "%s", "%X", "%c")
 
 
 def has_clock(date_format: str) -> bool:
-    """Whether a format says more than the day."""
+    """Return whether a format says more than the day."""
     return any(mark in date_format for mark in _CLOCK)
 
 
@@ -35,7 +35,7 @@ def to_dates(texts: pl.Series, date_format: str) -> pl.Series:
 
 
 def to_times(texts: pl.Series, date_format: str) -> pl.Series:
-    """Times in microseconds, in UTC where the texts say their offset; null where a text is none.
+    """Return times in microseconds, in UTC where the texts say their offset; null where a text is none.
 
     Raises:
         InvalidConfig: it is not a format of times.
@@ -62,7 +62,7 @@ def to_times(texts: pl.Series, date_format: str) -> pl.Series:
 
 
 def _is_leap(texts: pl.Series, parsed: pl.Series, date_format: str) -> pl.Series:
-    """Whether a second was 60, which parsing makes one of the next minute: no calendar here has it."""
+    """Return whether a second was 60, which parsing makes one of the next minute: no calendar here has it."""
     at_start = (parsed.dt.second() == 0) & texts.str.contains("60", literal=True)
     if not at_start.any():
         return pl.Series([False]).new_from_index(0, texts.len())
@@ -72,6 +72,6 @@ def _is_leap(texts: pl.Series, parsed: pl.Series, date_format: str) -> pl.Series
 
 
 def _is_plain(texts: pl.Series, parsed: pl.Series) -> pl.Series:
-    """Whether nothing but the format stands there, and the year is one: `24-01-02` is no day of the year 24."""
+    """Return whether nothing but the format stands there, and the year is one: `24-01-02` is no day of the year 24."""
     outside = texts.str.contains(r"^[\s+]|\s$")
     return ~(outside | (parsed.dt.year() < _FIRST_YEAR)).fill_null(value=False)

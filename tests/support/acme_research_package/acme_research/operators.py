@@ -17,6 +17,6 @@ class Gap(Operator):
     summary = "the largest of the last n sessions less x"
 
     def compile(self, values: Sequence[pl.Expr], parameters: Sequence[float]) -> pl.Expr:
-        """One entity's gaps, in date order."""
+        """Return one entity's gaps, in date order."""
         sessions = int(parameters[0])
         return values[0].rolling_max(sessions, min_samples=sessions) - values[0]

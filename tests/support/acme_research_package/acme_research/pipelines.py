@@ -12,7 +12,7 @@ class Ramp(Pipeline):
     """Yields `days` rows whose close grows by `step` each day."""
 
     def run(self, context: PipelineContext) -> pl.DataFrame:
-        """One row a day."""
+        """Return one row a day."""
         days = int(cast("int", context.config["days"]))
         step = float(cast("float", context.config.get("step", 1)))
         first = dt.date(2024, 1, 1)
