@@ -1,1 +1,1 @@
-"""run-service owns runs, their activities and their dispatch; it never computes and never decides freshness."""
+"""Own the runs, their timelines and their dispatch to Prefect; compute nothing and decide no freshness."""

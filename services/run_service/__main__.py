@@ -1,4 +1,4 @@
-"""Runs run-service as a process: `python -m run_service`. Everything it needs comes from the environment."""
+"""Run run-service as a process (`python -m run_service`); its settings come from the environment."""
 
 from run_service.app import main
 from servicekit import runtime

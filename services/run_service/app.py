@@ -1,4 +1,4 @@
-"""The composition root of run-service: wiring only."""
+"""Connect the parts of run-service; decide nothing."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ NAME = "run-service"
 async def build(
     settings: Settings, *, clock: Clock | None = None, orchestrator: Orchestrator | None = None
 ) -> App[Dependencies]:
-    """Connect everything to everything; tests give their own clock and orchestrator."""
+    """Connect the parts of the service; tests give their own clock and orchestrator."""
     database = Database(settings)
     broker = Broker(settings, {RUN_EVENTS: STREAMS[RUN_EVENTS]})
     channels = [
@@ -96,7 +96,7 @@ async def build(
             ),
         ],
         Authenticator(settings),
-        # Its own writes are there at once; what it needs of others travels with the question.
+        # A read sees this service's own writes at once. Admission sends lineage-service the events that it may lack.
         ReadTokens(database, {}),
         dependencies={"postgres": database.ping},
         observed={"nats": broker.ping, "prefect": orchestrator.ping},

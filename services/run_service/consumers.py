@@ -1,4 +1,4 @@
-"""Which events are consumed and by which use case; nothing is decided here."""
+"""Connect each consumed event with its use case; decide nothing."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def build_consumers(deps: Dependencies, broker: Broker) -> list[Consumer]:
 
 
 class Compared:
-    """Says what runs there are of the instances that instance-service has, and publishes again what others lack."""
+    """Answers comparisons: lists the newest runs of instances, and publishes again the events that others lack."""
 
     def __init__(self, deps: Dependencies, channel: Comparison) -> None:
         self._deps = deps
         self._channel = channel
 
     def listen(self) -> None:
-        """Hear all that concerns this service."""
+        """Subscribe to the comparisons that concern runs."""
         self._channel.on("instances.page", InstancePage, self._say_runs)
         self._channel.on("runs.wanted", RunsWanted, self._publish_again)
 

@@ -1,4 +1,4 @@
-"""What is told about a run: its events and its timeline entries; nothing is written here."""
+"""Make the events and the timeline entries of a run; write nothing."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ _MESSAGES: dict[str, type[Message]] = {
 
 
 def run_event(happening: str, tenant_id: str, run: run_pb2.Run, event_id: str, clock: Clock) -> Event:
-    """Return the event that carries the run after the change."""
+    """Return the event of a change, with the run after it."""
     message = _MESSAGES[happening](run=run)
     return make_event(SERVICE, tenant_id, message, happening, run.instance_id, clock, lambda: event_id)
 
 
 def last_event(status: RunStatus, tenant_id: str, run: run_pb2.Run, event_id: str, clock: Clock) -> Event:
-    """Return a run's last event, as it was published."""
+    """Return the event of a run's last transition again."""
     return run_event(RUN_PARTICIPLES[status], tenant_id, run, event_id, clock)
 
 
 def attached_event(
     status: RunStatus, run: run_pb2.Run, event_id: str
 ) -> lineage_service_pb2.AttachedRunEvent:
-    """Return a run's last event for lineage-service, which may not have received it yet."""
+    """Return a run's last event to send with a check; lineage-service may not have received it yet."""
     happening = RUN_PARTICIPLES[status]
     attached = lineage_service_pb2.AttachedRunEvent(event_id=event_id)
     told = getattr(attached, happening).run
@@ -53,7 +53,7 @@ def attached_event(
 
 
 def forget_profile(run: run_pb2.Run) -> None:
-    """Leave out what the output of a refresh holds; the run is changed in place."""
+    """Clear the output profile of a refresh, in place."""
     if run.HasField("pipeline"):
         run.pipeline.ClearField("output_profile")
 

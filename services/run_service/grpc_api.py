@@ -1,4 +1,4 @@
-"""One short method per RPC: call a use case, shape the answer; no rule is decided here."""
+"""Implement each RPC by one call of a use case; decide nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from servicekit.context import current
 
 
 class RunServicer(run_service_pb2_grpc.RunServiceServicer):
-    """Runs, for those who ask for them and watch them."""
+    """Implements RunService, for clients that submit and watch runs."""
 
     def __init__(self, deps: Dependencies) -> None:
         self._deps = deps
@@ -61,18 +61,18 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
     async def AcceptCode(
         self, request: run_service_pb2.AcceptCodeRequest, _: Any
     ) -> run_service_pb2.CodeHash:
-        """Put another hash on record."""
+        """Put another hash of a definition version's code on record."""
         return await code.accept_code(self._deps, current(), request)
 
     async def ListCodeHashes(
         self, request: run_service_pb2.ListCodeHashesRequest, _: Any
     ) -> run_service_pb2.ListCodeHashesResponse:
-        """Return a page of what is and was on record."""
+        """Return a page of the hashes that are and were on record."""
         return await reading.list_code_hashes(self._deps, current(), request)
 
 
 class RunReportServicer(run_report_service_pb2_grpc.RunReportServiceServicer):
-    """Runs, for those who execute them."""
+    """Implements RunReportService, for workers that execute runs."""
 
     def __init__(self, deps: Dependencies) -> None:
         self._deps = deps
@@ -80,7 +80,7 @@ class RunReportServicer(run_report_service_pb2_grpc.RunReportServiceServicer):
     async def StartRun(
         self, request: run_report_service_pb2.StartRunRequest, _: Any
     ) -> run_report_service_pb2.StartRunResponse:
-        """Give the executor its run."""
+        """Give a run to its executor."""
         tenant_id = current().tenant_id
         if request.WhichOneof("target") == "scheduled":
             return await adoption.start_scheduled(self._deps, tenant_id, request)
@@ -91,13 +91,13 @@ class RunReportServicer(run_report_service_pb2_grpc.RunReportServiceServicer):
     async def Heartbeat(
         self, request: run_report_service_pb2.HeartbeatRequest, _: Any
     ) -> run_report_service_pb2.HeartbeatResponse:
-        """Keep the lease."""
+        """Extend the lease of a running run."""
         return await reports.heartbeat(self._deps, current(), request)
 
     async def CompleteRun(self, request: run_report_service_pb2.CompleteRunRequest, _: Any) -> run_pb2.Run:
-        """Record the success."""
+        """Record that a run has completed."""
         return await reports.complete_run(self._deps, current(), request)
 
     async def FailRun(self, request: run_report_service_pb2.FailRunRequest, _: Any) -> run_pb2.Run:
-        """Record the failure."""
+        """Record that a run has failed."""
         return await reports.fail_run(self._deps, current(), request)

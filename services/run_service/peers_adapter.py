@@ -1,4 +1,4 @@
-"""Calls to instance-service and lineage-service; it translates their refusals and decides nothing."""
+"""Call instance-service and lineage-service, and translate their errors; decide nothing."""
 
 from __future__ import annotations
 
@@ -125,9 +125,9 @@ class Peers:
 
 
 async def _all_or_none(call: Awaitable[Any]) -> Any:
-    """Return the answer of a call for several; None where only all together cannot have one.
+    """Return the answer of a call for several resources; None if each of them must be asked for alone.
 
-    That is where one of them is not found, or they are too large together: each asks for itself then.
+    This is so if one of them is not found, or if together they are too large.
     """
     try:
         return await call
@@ -149,5 +149,5 @@ def _translate(error: grpc.aio.AioRpcError) -> DomainError:
         return meaning
     if meaning.code in _PASSING:
         return dependency_unavailable(meaning.message)
-    # Whatever else a peer says about our call is a fault of ours, not the client's.
+    # Any other error means that run-service called wrongly: the client cannot help it.
     return dependency_refused(meaning.message)

@@ -1,4 +1,4 @@
-"""What run-service needs of outside systems; no implementation belongs here."""
+"""Define what run-service needs of outside systems; adapters implement it."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from run_service.domain.pairing import FlowRunState
 
 
 class DeploymentMissingError(Exception):
-    """The flow's deployment does not exist yet, or no longer."""
+    """The deployment of the flow does not exist."""
 
 
 class OrchestratorUnavailableError(Exception):
@@ -22,7 +22,7 @@ class OrchestratorRefusedError(Exception):
 
 @dataclass(frozen=True)
 class FlowRunRequest:
-    """What is to be executed; the key makes repetitions harmless."""
+    """A flow run to create; with its key, creating it twice has no further effect."""
 
     tenant_id: str
     instance_id: str
@@ -33,18 +33,18 @@ class FlowRunRequest:
 
     @property
     def key(self) -> str:
-        """Names the flow run for ever."""
+        """The idempotency key of the flow run."""
         return idempotency_key(self.run_id, self.number)
 
 
 def idempotency_key(run_id: str, number: int) -> str:
-    """Return the key of a run's flow run; the first one's is the run id alone."""
+    """Return the key of a run's flow run; the key of the first one is the run id."""
     return run_id if number == 1 else f"{run_id}.{number}"
 
 
 @dataclass(frozen=True)
 class FlowRun:
-    """A flow run as the orchestrator lists it; nothing of it is sure to be ours."""
+    """A flow run as the orchestrator lists it; it may belong to another installation."""
 
     flow_run_id: str
     state: FlowRunState
@@ -59,7 +59,7 @@ class Orchestrator(Protocol):
     """Executes flows. Every method raises OrchestratorUnavailableError when there is no answer."""
 
     async def ping(self) -> None:
-        """Return where it answers."""
+        """Return if the orchestrator answers."""
         ...
 
     async def create_flow_run(self, request: FlowRunRequest) -> str:
@@ -80,13 +80,13 @@ class Orchestrator(Protocol):
         ...
 
     async def list_under_way(self) -> list[FlowRun]:
-        """Return every flow run of our flow that a worker has taken and that has not ended."""
+        """Return every flow run of our flow that a worker has claimed and that has not ended."""
         ...
 
     async def list_cancelled(self, since: datetime) -> list[FlowRun]:
-        """Return at least the flow runs of our flow that were cancelled since then and have no run of their own."""
+        """Return at least the flow runs of our flow that were cancelled since then and name no run."""
         ...
 
     async def end_flow_run(self, flow_run_id: str, state: FlowRunState, message: str) -> None:
-        """Make a flow run COMPLETED, FAILED or CANCELLED at once, however it is; one that is gone stays so."""
+        """Set a flow run to COMPLETED, FAILED or CANCELLED, whatever its state; ignore one that does not exist."""
         ...

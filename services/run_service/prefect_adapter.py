@@ -1,4 +1,4 @@
-"""Prefect over its REST API; the only file that knows it, and it never imports prefect itself."""
+"""Call Prefect by its REST API; no other file knows Prefect, and this one does not import its package."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _BAD_REQUEST = 400
 _UNAUTHORIZED = 401
 _TOO_MANY = 429
 _SERVER_ERROR = 500
-# Whatever else there is or will be, for example PAUSED, waits for somebody.
+# Every other state, for example PAUSED, counts as waiting.
 _STATES = {
     "PENDING": FlowRunState.CLAIMED,
     "RUNNING": FlowRunState.RUNNING,
@@ -51,7 +51,7 @@ _LONGEST_MESSAGE = 1000  # characters
 
 
 class PrefectOrchestrator:
-    """The port `Orchestrator` on a Prefect server or Prefect Cloud."""
+    """Implements the port `Orchestrator` with a Prefect server or Prefect Cloud."""
 
     def __init__(self, settings: Settings) -> None:
         self._client = httpx.AsyncClient(
@@ -73,7 +73,7 @@ class PrefectOrchestrator:
         await self._client.aclose()
 
     async def ping(self) -> None:
-        """See the port."""
+        """Return if Prefect answers."""
         _accepted(await self._call("GET", "/health"))
 
     async def create_flow_run(self, request: FlowRunRequest) -> str:
@@ -94,7 +94,7 @@ class PrefectOrchestrator:
             self._deployment_ids.pop(name, None)
             if not is_cached:
                 raise DeploymentMissingError(name)
-            return await self.create_flow_run(request)  # it was made anew under another id
+            return await self.create_flow_run(request)  # it was created again, with another id
         return str(_accepted(response)["id"])
 
     async def find_flow_run(self, key: str) -> str | None:
@@ -111,11 +111,11 @@ class PrefectOrchestrator:
         return {flow_run["id"]: _state_of(flow_run) for answer in answers for flow_run in answer}
 
     async def list_under_way(self) -> list[FlowRun]:
-        """Return every flow run of our flow that a worker has taken and that has not ended."""
+        """Return every flow run of our flow that a worker has claimed and that has not ended."""
         return await self._list_flow_runs({"state": {"type": {"any_": _UNDER_WAY}}})
 
     async def list_cancelled(self, since: datetime) -> list[FlowRun]:
-        """Return the flow runs of our flow that were cancelled since then and have no run of their own."""
+        """Return the flow runs of our flow that were cancelled since then and name no run."""
         listed = await self._list_flow_runs(
             {"state": {"type": {"any_": ["CANCELLED"]}}, "end_time": {"after_": since.isoformat()}}
         )
@@ -137,7 +137,7 @@ class PrefectOrchestrator:
         return listed
 
     async def end_flow_run(self, flow_run_id: str, state: FlowRunState, message: str) -> None:
-        """Make a flow run COMPLETED, FAILED or CANCELLED at once, however it is; one that is gone stays so."""
+        """Set a flow run to COMPLETED, FAILED or CANCELLED, whatever its state; ignore one that does not exist."""
         body = {
             "state": {
                 "type": state.value,
@@ -185,7 +185,7 @@ def _state_of(flow_run: dict[str, Any]) -> FlowRunState:
 
 
 def _flow_run_of(found: dict[str, Any]) -> FlowRun | None:
-    """Return a listed flow run; None where its parameters are not those of our deployments."""
+    """Return a listed flow run; None if its parameters are not those of our deployments."""
     given = found["parameters"]
     values = [given.get(name) for name in PARAMETERS[:-1]]
     values += [given.get(PARAMETERS[-1], ""), found["expected_start_time"]]

@@ -1,1 +1,1 @@
-"""The rules of runs; pure, they know neither storage nor transport nor the time of day."""
+"""The rules of runs: pure functions without storage, transport or clock."""

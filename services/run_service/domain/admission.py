@@ -1,4 +1,4 @@
-"""What has to hold before a run is admitted."""
+"""Check what must hold before a run is admitted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Blocking:
 
 
 def check_force(force_reason: str, *, force: bool) -> None:
-    """Refuse a force without a reason.
+    """Refuse a forced run without a reason.
 
     Raises:
         InvalidArgumentError: FORCE_REASON_REQUIRED.
@@ -37,7 +37,7 @@ def check_force(force_reason: str, *, force: bool) -> None:
 
 
 def check_allow_deletion(reason: str, *, allow_deletion: bool) -> None:
-    """Refuse to let a run delete without a reason.
+    """Refuse a run that may delete data without a reason.
 
     Raises:
         InvalidArgumentError: ALLOW_DELETION_REASON_REQUIRED.
@@ -47,7 +47,7 @@ def check_allow_deletion(reason: str, *, allow_deletion: bool) -> None:
 
 
 def check_upstreams(blocking: Sequence[Blocking], *, all_ready: bool, force: bool) -> None:
-    """Refuse a run whose upstreams are not ready; force overrides everything but a missing input.
+    """Refuse a run whose upstream flows are not READY; force overrides every reason except a missing input.
 
     Raises:
         FailedPreconditionError: UPSTREAM_NOT_READY, or MISSING_INPUT, with one violation for each flow.
@@ -69,9 +69,10 @@ def _violations(flows: Sequence[Blocking]) -> list[PreconditionViolation]:
 
 
 def check_full_range(instance_name: str, computed_with: str, fingerprint: str) -> None:
-    """Refuse a range of dates for an output that another configuration computed: the rest would stay as that made it.
+    """Refuse a range of dates if another configuration computed the output.
 
-    `computed_with` is empty where there is no output yet: then the range is all that there will be.
+    The dates outside the range would keep the values of the old configuration. `computed_with` is empty if the flow
+    has no output yet; then any range is fine.
 
     Raises:
         FailedPreconditionError: FULL_RANGE_REQUIRED.

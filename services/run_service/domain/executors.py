@@ -1,4 +1,4 @@
-"""Which executor holds a run."""
+"""Decide which executor holds a run."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from run_service.domain.statuses import RunStatus
 
 
 def is_executor(paired_with: str, orchestrator_run_id: str, superseded: Collection[str] = ()) -> bool:
-    """Return whether a flow run is the one the run is paired with; an unpaired run takes the first that never had it."""
+    """Return whether a flow run may execute the run.
+
+    It may if it is the run's flow run. A run without one takes any flow run that has not lost it before.
+    """
     return orchestrator_run_id not in superseded and paired_with in {"", orchestrator_run_id}
 
 
 def check_executor(
     run_id: str, paired_with: str, orchestrator_run_id: str, superseded: Collection[str] = ()
 ) -> None:
-    """Refuse a flow run that is not the run's.
+    """Refuse a flow run that may not execute the run.
 
     Raises:
         FailedPreconditionError: FENCED.
@@ -26,10 +29,12 @@ def check_executor(
 
 
 def check_fence(run_id: str, holder: str, token: str, status: RunStatus | None = None) -> None:
-    """Refuse the report of an executor that does not hold the run; `holder` is empty once it was given up.
+    """Refuse the report of an executor that does not hold the run.
+
+    `holder` is the token of the executor that does; it is empty after the run was given up.
 
     Raises:
-        FailedPreconditionError: FENCED, with the status where given: so the executor's flow run can end as the run did.
+        FailedPreconditionError: FENCED; with the status if given, so that the flow run can end as the run did.
     """
     if holder != token:
         raise fenced(run_id, status)

@@ -22,7 +22,7 @@ RUN_KINDS = tuple(_RUN_KINDS.values())
 
 
 def run_kind(instance_kind: str, flow_kind: str) -> str:
-    """Return the run's kind.
+    """Return the kind of a run.
 
     Raises:
         NotFoundError: FLOW_NOT_FOUND, an instance of this kind has no such flow.
@@ -33,7 +33,7 @@ def run_kind(instance_kind: str, flow_kind: str) -> str:
 
 
 def check_computed(flow_kind: str, roles: Collection[str]) -> None:
-    """Refuse a flow that no worker executes as it is: a run of it could only fail, or pretend.
+    """Refuse a flow that no worker can execute; its run could only fail.
 
     Raises:
         UnimplementedError: UNSUPPORTED_FLOW.
@@ -43,7 +43,7 @@ def check_computed(flow_kind: str, roles: Collection[str]) -> None:
 
 
 def choose_flow(instance_id: str, available: Collection[int], wanted: int) -> int:
-    """Return the flow kind to run: the wanted one or, for 0, the default, which is the lowest in number.
+    """Return the wanted flow kind, or for 0 the default: the lowest number.
 
     Raises:
         NotFoundError: FLOW_NOT_FOUND.

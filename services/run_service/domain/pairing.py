@@ -1,4 +1,4 @@
-"""What becomes of a run and of its flow run, by what we hold of the one and the orchestrator says of the other."""
+"""Decide what happens to a run and its flow run, from the run's status and the flow run's state in the orchestrator."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from run_service.domain.statuses import ENDED, RunStatus
 
 
 class FlowRunState(StrEnum):
-    """The orchestrator's view of a flow run, as far as it matters here."""
+    """The states of a flow run in the orchestrator that runs depend on."""
 
     WAITING = "WAITING"  # in the queue: no worker has taken it
     CLAIMED = "CLAIMED"  # a worker has taken it; its process may not exist yet
@@ -48,13 +48,13 @@ class Closing(StrEnum):
     """What is done with a flow run that has to end."""
 
     DONE = "done"
-    LOOK_AGAIN = "look again"  # it has ended rightly; somebody who comes late may still change that
+    LOOK_AGAIN = "look again"  # it has ended as it must; a late worker may still change that
     SET = "set"
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long what is wrong may stay so."""
+    """How long run-service waits before it acts on what is wrong."""
 
     start: timedelta  # from the claim of a flow run to the start of its run
     report: timedelta  # from the end of a flow run to the report of its run's end
@@ -68,11 +68,11 @@ def next_step(
     is_last: bool,
     patience: Patience,
 ) -> Step:
-    """Return what to do with a run whose flow run has been in `state` for `age`; None: it is gone.
+    """Decide about a run whose flow run has been in `state` for `age`; the state is None if the flow run does not exist.
 
-    A running run has a lease beside: whoever holds it and is not heard of loses the run, whatever is said here.
-    A flow run that waits in the queue may wait: no worker is there, or all are busy. With `is_last`, the run gets
-    no further flow run because of workers that do not start it.
+    A running run also has a lease: an executor that stops reporting loses the run, independently of this decision.
+    A flow run may wait in the queue, because no worker is there or all are busy. With `is_last`, the run gets no
+    further flow run after one that no worker starts.
     """
     if status in ENDED:
         return Step.KEEP
@@ -80,7 +80,7 @@ def next_step(
         return Step.CANCEL
     if status is RunStatus.PENDING:
         return _next_of_pending(state, age, is_last=is_last, patience=patience)
-    # While the executor is heard of, what the orchestrator takes for unfinished or forgets does not matter.
+    # While the executor reports, an unfinished or missing flow run in the orchestrator does not matter.
     return Step.FAIL if state in TERMINAL and age >= patience.report else Step.KEEP
 
 
@@ -101,14 +101,14 @@ def _next_of_pending(
 
 
 def end_of(status: RunStatus) -> FlowRunState:
-    """Return how the flow run of an ended run has to end."""
+    """Return the state in which the flow run of an ended run must end."""
     return _END_OF[status]
 
 
 def close(wanted: FlowRunState, state: FlowRunState | None, *, is_settled: bool) -> Closing:
-    """Return what to do with a flow run that has to end as `wanted`; None: it is gone.
+    """Decide about a flow run that must end as `wanted`; `state` is None if it does not exist.
 
-    A crash is how the orchestrator calls a failure of what was outside of the flow.
+    The orchestrator says CRASHED for a failure outside of the flow; that counts as FAILED.
     """
     if state is None:
         return Closing.DONE

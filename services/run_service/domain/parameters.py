@@ -1,4 +1,4 @@
-"""The parameters that a run of a flow may have."""
+"""Check the parameters of a run."""
 
 from __future__ import annotations
 
@@ -73,5 +73,5 @@ def _check_switch(value: object, *, is_full: bool) -> str:
 
 
 def is_partial_range(parameters: Collection[str]) -> bool:
-    """Return whether a run with these parameters leaves dates out."""
+    """Return whether a run with these parameters computes only a range of dates."""
     return any(name in parameters for name in RANGE)

@@ -1,4 +1,4 @@
-"""What the overlap and catch-up policies of a schedule make of a scheduled time; the table of docs/schedules.md."""
+"""Decide by the overlap and catch-up policies what happens to a scheduled time; docs/schedules.md shows the table."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Policies(NamedTuple):
 
 
 class Situation(StrEnum):
-    """Where a scheduled time stands when something has to be decided; in the words of the document."""
+    """The situation of a scheduled time when the policies decide about it, in the words of docs/schedules.md."""
 
     LATE = "its flow run starts late"
     OTHERS_WAIT = "its flow run starts in time, and others wait"
@@ -41,7 +41,7 @@ class Situation(StrEnum):
 
 
 class Action(StrEnum):
-    """What becomes of the scheduled time; in the words of the document."""
+    """What happens to the scheduled time, in the words of docs/schedules.md."""
 
     RUN = "is run"
     RUN_AND_CANCEL = "is run, the active run is cancelled"
@@ -85,5 +85,5 @@ TABLE: Mapping[Situation, Mapping[Overlap, _Row]] = {
 
 
 def decide(situation: Situation, policies: Policies) -> Action:
-    """Return what becomes of a scheduled time."""
+    """Return what happens to a scheduled time in a situation."""
     return TABLE[situation][policies.overlap][policies.catch_up]

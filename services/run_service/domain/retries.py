@@ -1,4 +1,4 @@
-"""When a failed run is tried again."""
+"""Decide when a failed run is retried."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from datetime import timedelta
 
 from servicekit.backoff import backoff
 
-CODE_CHANGED = "CODE_CHANGED"  # a run's error where its worker has other code than is on record
-NOT_RETRIED = frozenset({CODE_CHANGED})  # types of errors that the next attempt would end with, too
+CODE_CHANGED = "CODE_CHANGED"  # the error of a run whose worker has other code than is on record
+NOT_RETRIED = frozenset({CODE_CHANGED})  # error types that a retry would end with again
 # What a policy means that leaves a delay out.
 DEFAULT_DELAY, DEFAULT_MAX_DELAY = timedelta(seconds=30), timedelta(hours=1)
 
@@ -24,7 +24,7 @@ class RetryPolicy:
 
 
 def delay_before_retry(policy: RetryPolicy | None, attempt: int, error_type: str = "") -> timedelta | None:
-    """Return the wait before the run that follows failed attempt `attempt`, from 1; None where none follows."""
+    """Return the delay before the retry after failed attempt `attempt`, counted from 1; None if no retry follows."""
     if policy is None or attempt > policy.max_retries or error_type in NOT_RETRIED:
         return None
     first, longest = policy.delay.total_seconds(), policy.max_delay.total_seconds()

@@ -1,4 +1,4 @@
-"""The life of a run: its statuses, and which event leads from one to another."""
+"""Define the statuses of a run and the events that lead from one to another."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from run_service.domain.errors import run_ended, run_not_started, run_started
 
 
 class RunStatus(StrEnum):
-    """Where a run is in its life; the transitions are in TRANSITIONS."""
+    """The statuses of a run; TRANSITIONS has the transitions between them."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -55,11 +55,11 @@ def next_status(run_id: str, status: RunStatus, event: RunEvent) -> RunStatus:
 
 
 def sources_of(event: RunEvent) -> frozenset[RunStatus]:
-    """Return the statuses in which the event is possible; the guard of the SQL update."""
+    """Return the statuses in which the event is possible; SQL updates check them."""
     return frozenset(status for status, happening in TRANSITIONS if happening is event)
 
 
 def target_of(event: RunEvent) -> RunStatus:
-    """Return the status that the event leads to, wherever it is possible."""
+    """Return the status that the event leads to."""
     (target,) = {following for (_, happening), following in TRANSITIONS.items() if happening is event}
     return target

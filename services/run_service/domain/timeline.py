@@ -1,4 +1,4 @@
-"""The words of a run's timeline."""
+"""Word the entries of a run's timeline."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ _LONGEST_SUMMARY = 1_000
 
 
 def activity_type(kind: str, happening: str) -> str:
-    """Return for example `pipeline_run.started`."""
+    """Return the type of a timeline entry, for example `pipeline_run.started`."""
     return f"{kind}_run.{happening}"
 
 
 def summarize_columns(added: Collection[str], removed: Collection[str], retyped: Collection[str]) -> str:
-    """Return what the timeline says of a completed run's columns; empty where they are as before."""
+    """Describe how a completed run changed the columns of its output; empty if it did not."""
     found = {"new columns": added, "columns gone": removed, "columns of another type": retyped}
     told = [f"{what}: {', '.join(names)}" for what, names in found.items() if names]
     return "; ".join(told)[:_LONGEST_SUMMARY]

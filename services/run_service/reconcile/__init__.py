@@ -1,1 +1,1 @@
-"""Level-triggered loops: they look at what is, not at what was announced; one per concern, all replicas share."""
+"""Run the loops that compare what is with what should be; all replicas share their work."""

@@ -1,4 +1,4 @@
-"""Makes the orchestrator hold a flow run for each pending run."""
+"""Create a flow run in the orchestrator for each pending run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Dispatcher:
-    """Creates flow runs, and looks for those that may have been created; a bounded number at once."""
+    """Creates flow runs, and finds those of ended runs; calls the orchestrator a bounded number of times at once."""
 
     def __init__(self, deps: Dependencies, orchestrator: Orchestrator) -> None:
         self._deps = deps
@@ -40,18 +40,18 @@ class Dispatcher:
         self._resume_time: datetime | None = None
 
     async def step(self) -> bool:
-        """Do what is due; False: nothing was, or the orchestrator does not answer."""
+        """Process one batch of due dispatches; return False if none is left or the orchestrator does not answer."""
         deps, settings = self._deps, self._deps.settings
         now = deps.clock.now()
         if self._resume_time is not None and now < self._resume_time:
-            return False  # it did not answer a moment ago; a new run is no reason to ask again
+            return False  # the orchestrator did not answer just now; a new run does not change that
         async with deps.database.infra() as connection:
             claimed = await queues.claim_dispatches(
                 connection,
                 {"create", "cancel"},
                 now,
                 now + timedelta(seconds=settings.dispatch_claim_seconds),
-                # Away, one that asks is enough to see that it has come back.
+                # While it does not answer, one call is enough to see that it answers again.
                 1 if self._failures else settings.dispatch_concurrency,
             )
         if not claimed:
@@ -61,7 +61,7 @@ class Dispatcher:
         )
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
-                raise outcome  # a fault of ours or of the database; the claims run out
+                raise outcome  # a fault of this service or its database; the claims expire
         has_answered = all(outcomes)
         self._failures = 0 if has_answered else self._failures + 1
         self._resume_time = None if has_answered else now + self._delay(self._failures)
@@ -109,7 +109,7 @@ class Dispatcher:
             }
             await queues.update_dispatches(connection, [dispatch], values if is_pair else {}, action="create")
             if not is_pair:
-                # The run ended, or goes on with another flow run, while this one was being made.
+                # The run has ended, or has got another flow run, while this one was created.
                 await endings.insert_endings(connection, [self._ending(dispatch, flow_run_id, record)])
         if not is_pair:
             deps.wake_ender()
@@ -120,7 +120,7 @@ class Dispatcher:
         """Find the flow run of a run that has ended, so that it ends in the same way."""
         deps, tenant_id = self._deps, dispatch.tenant_id
         flow_run_id = dispatch.orchestrator_run_id
-        if flow_run_id is None:  # perhaps one was made, and only the answer was lost
+        if flow_run_id is None:  # one may have been created although no answer came
             key = idempotency_key(dispatch.run_id, dispatch.number)
             flow_run_id = await self._orchestrator.find_flow_run(key)
         async with deps.database.transaction(tenant_id) as connection:
@@ -131,7 +131,7 @@ class Dispatcher:
         deps.wake_ender()
 
     def _ending(self, dispatch: Dispatch, flow_run_id: str, record: Record | None) -> endings.Ending:
-        """As the run has ended, unless it is another flow run's."""
+        """Return how a flow run must end: as its run, or CANCELLED if the run has another flow run."""
         if record is not None and record.status in ENDED and is_its_own(record, flow_run_id):
             return ending_of(self._deps, dispatch.tenant_id, record, flow_run_id=flow_run_id)
         return make_ending(
@@ -160,5 +160,5 @@ class Dispatcher:
 
 
 def dispatch_delay(attempts: int, longest: timedelta) -> timedelta:
-    """Return the wait after `attempts` failed attempts, from 1, to reach the orchestrator."""
+    """Return the delay after failed attempt `attempts`, counted from 1, to reach the orchestrator."""
     return timedelta(seconds=backoff(attempts, first=_FIRST_DELAY, longest=longest.total_seconds()))

@@ -1,4 +1,4 @@
-"""Does what is due in a queue: runs that follow failed ones, and ticks of schedules that have waited."""
+"""Process the queues of due retries and of ticks whose turn has come."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Key = TypeVar("_Key")
 
 
 class DueWork(Generic[_Key]):
-    """Claims what is due in one queue and does one after the other."""
+    """Claims the due entries of one queue and processes them one by one."""
 
     def __init__(
         self,
@@ -40,20 +40,20 @@ class DueWork(Generic[_Key]):
         self._claim_time = timedelta(seconds=claim_seconds)
 
     async def step(self) -> bool:
-        """Do what is due; False: nothing more is."""
+        """Process one batch; return False if no more is due."""
         now = self._deps.clock.now()
         async with self._deps.database.infra() as connection:
             claimed = await self._claim(connection, now, now + self._claim_time, self._batch)
         for key in claimed:
             try:
                 await self._do(self._deps, key)
-            except DomainError as error:  # not decided: the claim runs out and it is tried again
+            except DomainError as error:  # undecided: the claim expires, then it is tried again
                 _log.warning("due work postponed", queue=self._name, key=key, error=repr(error))
         return len(claimed) == self._batch
 
 
 def due_retries(deps: Dependencies) -> DueWork[queues.RunKey]:
-    """Return what starts the runs that follow failed ones."""
+    """Return the worker of the queue of retries."""
     return DueWork(
         deps,
         "retries",
@@ -65,7 +65,7 @@ def due_retries(deps: Dependencies) -> DueWork[queues.RunKey]:
 
 
 def due_ticks(deps: Dependencies) -> DueWork[FlowKey]:
-    """Return what starts the runs of ticks that have waited."""
+    """Return the worker of the queue of waiting ticks."""
     return DueWork(
         deps,
         "ticks",

@@ -1,4 +1,4 @@
-"""Brings the ends of runs to their flow runs, and looks whether they stay so."""
+"""End the flow runs of ended runs in the orchestrator, and check that they stay ended."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _log = structlog.get_logger(__name__)
 
 
 class Ender:
-    """Works off the flow runs that have to end; one that has ended rightly is looked at ever more rarely, then no more."""
+    """Processes the queue of flow runs that must end; checks one that has ended ever more rarely, and then forgets it."""
 
     def __init__(self, deps: Dependencies, orchestrator: Orchestrator) -> None:
         self._deps = deps
         self._orchestrator = orchestrator
 
     async def step(self) -> bool:
-        """Compare one batch; False: nothing more is due, or the orchestrator does not answer."""
+        """Process one batch; return False if no more is due or the orchestrator does not answer."""
         deps, settings = self._deps, self._deps.settings
         now = deps.clock.now()
         claim_expire_time = now + timedelta(seconds=settings.end_claim_seconds)
@@ -53,7 +53,7 @@ class Ender:
         return await self._set_all(by_closing[Closing.SET], now) and len(claimed) == settings.end_batch
 
     async def _set_all(self, wanted: Collection[Ending], now: datetime) -> bool:
-        """Return whether the orchestrator answered all."""
+        """Set the states; return whether the orchestrator answered every call."""
         limit = asyncio.Semaphore(self._deps.settings.dispatch_concurrency)
 
         async def set_one(each: Ending) -> Exception | None:
@@ -73,7 +73,7 @@ class Ender:
         return not any(isinstance(error, OrchestratorUnavailableError) for error in errors)
 
     async def _look_again(self, some: Collection[Ending], now: datetime) -> None:
-        """Give them back; the pauses double."""
+        """Release claimed entries for another check; each pause is twice the one before."""
         async with self._deps.database.infra() as connection:
             for attempts in {each.attempts for each in some}:
                 keys = [each.key for each in some if each.attempts == attempts]
@@ -90,5 +90,5 @@ class Ender:
 
 
 def pause_after(looks: int, first_seconds: float) -> timedelta:
-    """Return the pause before a flow run that has ended rightly `looks` times, from 0, is looked at again."""
+    """Return the pause before the next check of a flow run that was seen ended `looks` times before."""
     return timedelta(seconds=backoff(looks + 1, first=first_seconds, longest=_LONGEST_PAUSE))

@@ -1,4 +1,4 @@
-"""Ends runs whose executor has not been heard of, as long as it could have been heard."""
+"""Fail runs whose executor has stopped its heartbeats; not while the service could not receive them."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.transitions import announce, change_runs, error_json
 
 _BATCH = 200
-_ERROR = error_json("WORKER_LOST", "the worker has not been heard of for longer than its lease")
+_ERROR = error_json("WORKER_LOST", "the worker has sent no heartbeat for longer than its lease")
 
 
 class LeaseKeeper:
-    """One per process; those of several replicas do no harm to each other."""
+    """Checks the leases of all runs; several replicas may do so at once."""
 
     def __init__(self, deps: Dependencies) -> None:
         self._deps = deps
         self._last_look: datetime | None = None
 
     async def step(self) -> bool:
-        """Give up what has expired; False: nothing more has."""
+        """Fail one batch of runs with expired leases; return False if none is left."""
         deps = self._deps
         now, lease = deps.clock.now(), timedelta(seconds=deps.settings.lease_seconds)
         if self._last_look is None or now - self._last_look > lease / 2:
-            # We were not there (start, a database away, a sleeping machine): no heartbeat could be accepted.
+            # The service was away (start, no database, a suspended machine) and could accept no heartbeat.
             async with deps.database.infra() as connection:
                 await queues.extend_all_leases(connection, now + lease)
             self._last_look = deps.clock.now()
@@ -40,12 +40,12 @@ class LeaseKeeper:
             by_tenant[tenant_id].append(run_id)
         for tenant_id, run_ids in by_tenant.items():
             await self._give_up(tenant_id, run_ids, now)
-        self._last_look = deps.clock.now()  # giving many up takes long, and is no absence
+        self._last_look = deps.clock.now()  # failing many runs takes long; the service was not away
         return len(expired) == _BATCH
 
     async def _give_up(self, tenant_id: str, run_ids: list[str], now: datetime) -> None:
         async with self._deps.database.transaction(tenant_id) as connection:
-            # Runs before leases, as in every transition; a heartbeat that came in between wins.
+            # Lock runs before leases, as every transition does. A heartbeat that comes in between keeps its run.
             await run_store.lock_runs(connection, tenant_id, run_ids)
             lost = await queues.lock_expired_leases(connection, tenant_id, run_ids, now)
             records = await change_runs(

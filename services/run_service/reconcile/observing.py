@@ -1,4 +1,4 @@
-"""Compares active runs with the orchestrator's view, so that none stays active for ever."""
+"""Compare active runs with their flow runs in the orchestrator, so that no run stays active for ever."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Observer:
-    """Does what `next_step` says of each run; expires old ones."""
+    """Takes the step of `next_step` for each active run, and fails pending runs that are too old."""
 
     def __init__(self, deps: Dependencies, orchestrator: Orchestrator) -> None:
         self._deps = deps
@@ -31,11 +31,11 @@ class Observer:
         self._last_look: datetime | None = None
 
     async def step(self) -> bool:
-        """Compare one batch; False: nothing more is due."""
+        """Compare one batch; return False if no more is due."""
         now = self._deps.clock.now()
         await self._notice_absence(now)
         has_more = await self._look(now)
-        self._last_look = self._deps.clock.now()  # a step that takes long is no absence
+        self._last_look = self._deps.clock.now()  # the service was not away while a step took long
         return has_more
 
     async def _look(self, now: datetime) -> bool:
@@ -49,7 +49,7 @@ class Observer:
                 now + timedelta(seconds=deps.settings.observe_claim_seconds),
                 deps.settings.observe_batch,
             )
-        self._last_look = deps.clock.now()  # we are there, and so is the database, whatever comes
+        self._last_look = deps.clock.now()  # the service and its database are there
         if not claimed:
             return False
         try:
@@ -64,14 +64,14 @@ class Observer:
         return len(claimed) == deps.settings.observe_batch
 
     async def _notice_absence(self, now: datetime) -> None:
-        """While we were away no worker could start a run: what it has claimed gets its time once more."""
+        """Restart the time in which workers must start runs, if the service was away: no run could start then."""
         longest = timedelta(seconds=self._deps.settings.start_timeout_seconds) / 2
         if self._last_look is None or now - self._last_look > longest:
             async with self._deps.database.infra() as connection:
                 await queues.forget_ages(connection, now)
 
     async def _release(self, dispatches: Iterable[Dispatch], now: datetime) -> None:
-        """Give them back; while the orchestrator is away no worker gets on."""
+        """Release claimed dispatches, and restart their times: without the orchestrator no worker can proceed."""
         due_time = now + timedelta(seconds=self._deps.settings.observe_interval_seconds)
         async with self._deps.database.infra() as connection:
             await queues.update_dispatches(
@@ -118,7 +118,7 @@ class Observer:
     async def _take(
         self, step: Step, tenant_id: str, dispatches: list[Dispatch], states: dict[str, FlowRunState]
     ) -> None:
-        # A run that has got another flow run since is not meant: what was seen is the one before.
+        # Only runs that still have the flow run that was looked at.
         pairs = {dispatch.run_id: str(dispatch.orchestrator_run_id) for dispatch in dispatches}
         if step is Step.CANCEL:
             await cancel_as_orchestrator(self._deps, tenant_id, pairs)
@@ -126,7 +126,7 @@ class Observer:
             await dispatch_again(self._deps, tenant_id, dispatches, states)
         elif step is Step.GIVE_UP:
             text = (
-                f"workers have claimed {self._deps.settings.dispatch_limit} flow runs of it in turn, and none has started it"
+                f"workers claimed {self._deps.settings.dispatch_limit} flow runs of the run in turn, and none started it"
                 f" within {self._deps.settings.start_timeout_seconds:g} s; see the workers' logs, then run it again"
             )
             await fail_runs(
@@ -137,11 +137,11 @@ class Observer:
             for dispatch in dispatches:
                 by_state[states[dispatch.orchestrator_run_id or ""]].append(dispatch.run_id)
             for state, some in by_state.items():
-                text = f"the flow run ended as {state} without a report of the run's end"
+                text = f"the flow run ended as {state} before its worker reported the end of the run"
                 await fail_runs(self._deps, tenant_id, some, f"ORCHESTRATOR_{state}", text, pairs=pairs)
 
     async def _expire(self, now: datetime) -> None:
-        """Give up runs that nobody started for too long."""
+        """Fail runs that no worker has started for too long."""
         before = now - timedelta(seconds=self._deps.settings.dispatch_expiry_seconds)
         async with self._deps.database.infra() as connection:
             expired = await queues.list_expired_dispatches(
@@ -156,7 +156,7 @@ class Observer:
                 tenant_id,
                 run_ids,
                 "DISPATCH_EXPIRED",
-                "the run was not started in time",
+                "no worker started the run in time (OPTAIC_DISPATCH_EXPIRY_SECONDS)",
                 only=RunStatus.PENDING,
             )
 

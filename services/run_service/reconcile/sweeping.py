@@ -1,8 +1,8 @@
-"""Looks at all that is under way in the orchestrator, or was cancelled there, and ends what nobody here waits for.
+"""Compare the flow runs that are under way or cancelled in the orchestrator with the runs, and end those without one.
 
-So ends what has no row in a queue: flow runs of the schedule that were claimed and never started, those that a late
-worker began again after their run had ended, and those of runs that ended before ends were brought there. So is
-recorded what somebody has cancelled before a worker took it.
+No queue has a row for these flow runs: scheduled ones that a worker claimed and never started, and those that a late
+worker started again after their run had ended. Scheduled flow runs that somebody cancelled before they started are
+recorded.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ from run_service.use_cases.ending import ending_of, is_its_own, make_ending
 from run_service.use_cases.lost_ticks import lose_tick
 from servicekit.errors import DomainError, NotFoundError
 
-# At least so much of the past is looked at, by the orchestrator's clock: at the start, and again at each look.
+# How far back cancelled flow runs are listed, by the orchestrator's clock: at the start, and at each look.
 _FIRST_CANCELLED = timedelta(days=1)
 _CANCELLED = timedelta(minutes=5)
 _log = structlog.get_logger(__name__)
 
 
 class Sweeper:
-    """Costs what is under way: one listing, and two queries for each tenant in it."""
+    """Lists what is under way once, and makes two queries for each tenant in the list."""
 
     def __init__(self, deps: Dependencies, orchestrator: Orchestrator) -> None:
         self._deps = deps
         self._orchestrator = orchestrator
-        # Flow runs without a run, and since when they are seen; as many as are under way. Anew with each process:
-        # while none was there, no worker could start them.
+        # When flow runs without a run were first seen. A new process begins anew: while none was there, no worker
+        # could start them.
         self._unknown_since: dict[str, datetime] = {}
         self._cancelled_since = deps.clock.now() - _FIRST_CANCELLED
         self._settled: set[str] = set()  # of those that the last look found cancelled
 
     async def step(self) -> bool:
-        """Look once; False: the next look can wait."""
+        """Compare once; return False, since the next comparison can wait."""
         now = self._deps.clock.now()
         try:
             under_way = await self._orchestrator.list_under_way()
             cancelled = await self._orchestrator.list_cancelled(self._cancelled_since)
         except OrchestratorUnavailableError as error:
             _log.info("orchestrator not swept", error=repr(error))
-            self._unknown_since.clear()  # no worker gets on, either
+            self._unknown_since.clear()  # no worker can start them now either
             return False
         by_tenant: dict[str, list[FlowRun]] = defaultdict(list)
         for flow_run in under_way:
@@ -65,7 +65,7 @@ class Sweeper:
         return False
 
     async def _sweep(self, tenant_id: str, flow_runs: Collection[FlowRun]) -> list[FlowRun]:
-        """End those whose run does not go on with them; return those of the schedule without a run."""
+        """End the flow runs whose run has ended or has another one; return scheduled ones without a run."""
         deps = self._deps
         async with deps.database.read(tenant_id) as connection:
             ids = {flow_run.flow_run_id for flow_run in flow_runs}
@@ -82,7 +82,7 @@ class Sweeper:
                 wanted += self._ending(flow_run, record)
             elif not flow_run.run_id:
                 unknown.append(flow_run)
-            # A run that we do not know is another installation's.
+            # A run that is not known here belongs to another installation.
         if wanted:
             async with deps.database.transaction(tenant_id) as connection:
                 await endings.insert_endings(connection, wanted)
@@ -108,7 +108,7 @@ class Sweeper:
         return [ending_of(self._deps, tenant_id, record, flow_run_id=flow_run_id)]
 
     async def _settle(self, cancelled: Collection[FlowRun]) -> bool:
-        """Record ticks that somebody cancelled before a worker took them; False: some have to be looked at again."""
+        """Record ticks that were cancelled before they started; return False if some must be looked at again."""
         unknown: dict[str, list[FlowRun]] = defaultdict(list)
         for flow_run in cancelled:
             if flow_run.flow_run_id not in self._settled:
@@ -140,7 +140,7 @@ class Sweeper:
             await self._lose_one(flow_run)
 
     async def _lose_one(self, flow_run: FlowRun) -> bool:
-        """Return False where that was not decided: the next look tries again."""
+        """Give up the flow run of a tick; return False if that could not be decided yet."""
         try:
             await lose_tick(self._deps, flow_run)
         except (NotFoundError, ValueError) as error:  # another installation's, or its instance was deleted

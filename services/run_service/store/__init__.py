@@ -1,4 +1,4 @@
-"""run-service's tables and the query functions over them; rules of the domain are not decided here."""
+"""The tables of run-service and the queries over them; they decide no rule of the domain."""
 
 from servicekit.database import Connection
 

@@ -1,4 +1,4 @@
-"""Queries over the runs' timelines."""
+"""Read and write the timelines of runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from run_service.store.tables import activities
 
 
 async def insert_activities(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Add to timelines; an activity that is there already stays as it is."""
+    """Insert entries of timelines; an entry that exists stays as it is."""
     if rows:
         await connection.execute(insert(activities).on_conflict_do_nothing(), [dict(row) for row in rows])
 
@@ -29,7 +29,7 @@ async def list_activities(
     after: tuple[datetime, str] | None,
     limit: int,
 ) -> list[run_pb2.Activity]:
-    """Return a run's timeline in the order it happened."""
+    """Return a page of a run's timeline, oldest first."""
     position = sa.tuple_(activities.c.create_time, activities.c.activity_id)
     statement = (
         sa.select(activities)

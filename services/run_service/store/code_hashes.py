@@ -1,4 +1,4 @@
-"""Queries over the hashes on record and the code of runs; numbered rows are only ever added."""
+"""Read and add the hashes of code on record; no row is changed or removed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NEWEST = sa.select(code_hashes).order_by(code_hashes.c.definition_version_id, c
 async def list_newest_hashes(
     connection: AsyncConnection, tenant_id: str, definition_version_ids: Collection[str]
 ) -> dict[str, str]:
-    """Return by definition version the hash that counts, where there is one."""
+    """Return the newest hash of each definition version that has one."""
     statement = (
         sa.select(code_hashes.c.definition_version_id, code_hashes.c.hash)
         .distinct(code_hashes.c.definition_version_id)
@@ -41,7 +41,7 @@ async def list_newest_hashes(
 
 
 async def insert_hashes(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> int:
-    """Add rows in the order of their definition versions; return how many were not there already."""
+    """Insert rows in the order of their definition versions; return how many are new."""
     if not rows:
         return 0
     ordered = sorted((dict(row) for row in rows), key=lambda row: str(row["definition_version_id"]))
@@ -53,7 +53,7 @@ async def insert_hashes(connection: AsyncConnection, rows: Sequence[Mapping[str,
 async def get_newest_hash(
     connection: AsyncConnection, tenant_id: str, definition_version_id: str
 ) -> run_service_pb2.CodeHash | None:
-    """Return what counts for a definition version."""
+    """Return the newest hash of a definition version."""
     statement = _NEWEST.where(
         code_hashes.c.tenant_id == tenant_id, code_hashes.c.definition_version_id == definition_version_id
     )
@@ -69,7 +69,7 @@ async def list_hashes(
     after: tuple[str, int] | None,
     limit: int,
 ) -> list[run_service_pb2.CodeHash]:
-    """Return what is and was on record: by definition version, the newest first."""
+    """Return the hashes that are and were on record, by definition version, newest first."""
     statement = _NEWEST.where(code_hashes.c.tenant_id == tenant_id).limit(limit)
     if definition_version_id:
         statement = statement.where(code_hashes.c.definition_version_id == definition_version_id)

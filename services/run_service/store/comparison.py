@@ -1,4 +1,4 @@
-"""Queries by which runs are compared with what other services keep of them."""
+"""Read the run numbers that other services compare with what they know."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ _FIRST_ID = "00000000-0000-0000-0000-000000000000"
 
 
 class RunNumbers(NamedTuple):
-    """The numbers of a flow's newest run, and of the newest that ended, that has an outcome, that completed, of all dates.
+    """The numbers of a flow's newest runs, and their ids.
 
-    And the ids of these runs.
+    They are the newest of all, of those that ended, completed or failed, completed, and completed for all dates.
     """
 
     instance_id: str
@@ -58,7 +58,7 @@ class RunNumbers(NamedTuple):
 async def list_numbers_in_range(
     connection: AsyncConnection, tenant_id: str, after: str, until: str
 ) -> list[RunNumbers]:
-    """Return the flows that have runs, of the instances after one id up to another, empty for no limit."""
+    """Return the numbers of every flow with runs, for the instances between two ids; empty `until`: without end."""
     parameters = {"tenant_id": tenant_id, "after": after or _FIRST_ID, "until": until}
     return [RunNumbers(*row) for row in await connection.execute(_LIST_RANGE, parameters)]
 
@@ -66,7 +66,7 @@ async def list_numbers_in_range(
 async def list_numbers_of_flows(
     connection: AsyncConnection, tenant_id: str, flows: Collection[tuple[str, str]]
 ) -> list[RunNumbers]:
-    """Return those of the flows that have runs."""
+    """Return the numbers of those of the flows that have runs."""
     parameters = {
         "tenant_id": tenant_id,
         "instance_ids": [instance_id for instance_id, _ in flows],

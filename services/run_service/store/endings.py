@@ -1,4 +1,4 @@
-"""Queries over the flow runs that have to end in the orchestrator; a row stays until it is seen to have ended so."""
+"""Read and write the queue of flow runs that must end; a row stays until the orchestrator shows the end."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _LOCK = sa.text("select pg_advisory_xact_lock(hashtextextended('run_service.flow
 
 @dataclass(frozen=True)
 class Ending:
-    """One flow run, how it has to end, and why."""
+    """A flow run that must end, in which state, and why."""
 
     tenant_id: str
     orchestrator_run_id: str
     run_id: str | None  # None: it never had a run
     state: FlowRunState
     message: str
-    settle_time: datetime  # until then it is looked at again, although it has ended rightly
+    settle_time: datetime  # it is checked until then, although it has ended as it must
     due_time: datetime
     attempts: int = 0
 
@@ -41,7 +41,7 @@ _FIELDS = [endings.c[name] for name in Ending.__dataclass_fields__]
 
 
 async def insert_endings(connection: AsyncConnection, wanted: Collection[Ending]) -> None:
-    """Have flow runs ended; how one has to end is decided once."""
+    """Queue flow runs that must end; the first row of a flow run counts."""
     # psycopg would send an enum's name.
     rows = [
         {**{name: getattr(each, name) for name in Ending.__dataclass_fields__}, "state": each.state.value}
@@ -52,15 +52,15 @@ async def insert_endings(connection: AsyncConnection, wanted: Collection[Ending]
 
 
 async def is_ending(connection: AsyncConnection, tenant_id: str, orchestrator_run_id: str) -> bool:
-    """Return whether a flow run has to end."""
+    """Return whether a flow run is queued to end."""
     statement = sa.select(sa.literal(1)).where(_is_one_of([(tenant_id, orchestrator_run_id)]))
     return (await connection.execute(statement)).first() is not None
 
 
 async def lock_flow_run(connection: AsyncConnection, orchestrator_run_id: str) -> None:
-    """Serialize with whoever gives this flow run a run, or ends it, until the end of the transaction.
+    """Lock a flow run until the end of the transaction; adoption and ending exclude each other by it.
 
-    A statement of its own: the next statement must take its snapshot after the lock is held.
+    This is a statement of its own, because the next one must take its snapshot while the lock is held.
     """
     await connection.execute(_LOCK, {"id": orchestrator_run_id})
 
@@ -68,7 +68,7 @@ async def lock_flow_run(connection: AsyncConnection, orchestrator_run_id: str) -
 async def claim_endings(
     connection: AsyncConnection, now: datetime, claim_expire_time: datetime, limit: int
 ) -> list[Ending]:
-    """Claim what is due; two replicas never claim the same one at once. On the infra login."""
+    """Claim due entries, on the infra login; no other replica gets them before the claim expires."""
     due = (
         sa.select(endings.c.tenant_id, endings.c.orchestrator_run_id)
         .where(
@@ -96,7 +96,7 @@ async def claim_endings(
 async def update_endings(
     connection: AsyncConnection, keys: Collection[FlowRunKey], values: Mapping[str, Any]
 ) -> None:
-    """Give claimed ones back with new values."""
+    """Release claimed entries with new values."""
     if keys:
         statement = sa.update(endings).where(_is_one_of(keys))
         await connection.execute(statement.values({"claim_expire_time": None, **values}))

@@ -1,4 +1,4 @@
-"""Queries over the work queues, across tenants; what is due is claimed for a while, never held by a lock."""
+"""Read and write the queues of dispatches, leases and retries, across tenants; due entries are claimed for a time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RunKey = tuple[str, str]  # tenant id, run id
 
 @dataclass(frozen=True)
 class Dispatch:
-    """One run to be paired, compared or cancelled in the orchestrator."""
+    """A run to dispatch, to compare with its flow run, or whose flow run to find."""
 
     tenant_id: str
     run_id: str
@@ -32,9 +32,8 @@ class Dispatch:
     number: int
     seen_state: str
     seen_since_time: datetime | None
-    claim_expire_time: (
-        datetime | None
-    )  # tells this claim from later ones: whoever is late must not act for them
+    # Tells this claim from later ones, so that a late replica does not act for another.
+    claim_expire_time: datetime | None
 
     @property
     def key(self) -> RunKey:
@@ -69,7 +68,7 @@ async def claim_dispatches(
     claim_expire_time: datetime,
     limit: int,
 ) -> list[Dispatch]:
-    """Claim due dispatches; two replicas never claim the same one at once."""
+    """Claim due dispatches; no other replica gets them before the claim expires."""
     due = _due(dispatches, now, limit).where(dispatches.c.action.in_(sorted(actions))).cte("due")
     statement = (
         sa.update(dispatches)
@@ -87,9 +86,9 @@ async def update_dispatches(
     *,
     action: str | None = None,
 ) -> None:
-    """Give claimed dispatches back with new values; not those whose claim ran out and is somebody else's now.
+    """Release claimed dispatches with new values, except those that another replica has claimed since.
 
-    With `action`: only those whose action is still this one, the others are just given back.
+    With `action`, the values are for those whose action is still this one; the others are only released.
     """
     if not claimed:
         return
@@ -106,7 +105,7 @@ async def update_dispatches(
 async def renew_dispatches(
     connection: AsyncConnection, keys: Collection[RunKey], now: datetime, *, is_next: bool
 ) -> None:
-    """Have runs that wait for their start dispatched anew: by the next of their flow runs, or by the same once more."""
+    """Dispatch runs that have not started again: with `is_next` by their next flow run, otherwise by the same one."""
     values = {
         "claim_expire_time": None,
         "action": "create",
@@ -123,7 +122,7 @@ async def renew_dispatches(
 
 
 async def delete_dispatches(connection: AsyncConnection, keys: Collection[RunKey]) -> None:
-    """Nothing is left to do for these runs."""
+    """Remove the dispatches of runs for which nothing is left to do."""
     if keys:
         await connection.execute(sa.delete(dispatches).where(_is_one_of(dispatches, keys)))
 
@@ -146,7 +145,7 @@ async def observe_dispatch(
 async def cancel_dispatches(
     connection: AsyncConnection, tenant_id: str, run_ids: Collection[str], now: datetime
 ) -> None:
-    """Have the flow runs of ended runs looked for, where it is not known whether any was made."""
+    """Have the flow runs of ended runs found, which may have been created although no answer came."""
     await connection.execute(
         sa.update(dispatches)
         .where(dispatches.c.tenant_id == tenant_id, dispatches.c.run_id.in_(run_ids))
@@ -155,7 +154,7 @@ async def cancel_dispatches(
 
 
 async def forget_ages(connection: AsyncConnection, now: datetime) -> None:
-    """Nobody could look, or start a run, for a while: what the orchestrator says counts from now on."""
+    """Restart the ages of all seen states, after a time in which no run could start."""
     await connection.execute(
         sa.update(dispatches).where(dispatches.c.seen_since_time < now).values(seen_since_time=now)
     )
@@ -174,7 +173,7 @@ async def list_expired_dispatches(connection: AsyncConnection, before: datetime,
 async def insert_lease(
     connection: AsyncConnection, tenant_id: str, run_id: str, fencing_token: str, expire_time: datetime
 ) -> None:
-    """Give an executor the run until `expire_time`; the same executor may take it again."""
+    """Give a run to an executor until `expire_time`; the same executor may take it again."""
     statement = insert(leases).values(
         tenant_id=tenant_id, run_id=run_id, fencing_token=fencing_token, expire_time=expire_time
     )
@@ -188,7 +187,7 @@ async def insert_lease(
 async def extend_lease(
     connection: AsyncConnection, tenant_id: str, run_id: str, fencing_token: str, expire_time: datetime
 ) -> bool:
-    """Keep the run; False: this token does not hold it."""
+    """Extend a lease; return False if the token does not hold the run."""
     statement = (
         sa.update(leases)
         .where(
@@ -203,14 +202,14 @@ async def extend_lease(
 
 
 async def extend_all_leases(connection: AsyncConnection, expire_time: datetime) -> None:
-    """Nobody could report for a while: no lease ends before `expire_time`."""
+    """Extend every lease to `expire_time`, after a time in which no executor could report."""
     await connection.execute(
         sa.update(leases).where(leases.c.expire_time < expire_time).values(expire_time=expire_time)
     )
 
 
 async def list_expired_leases(connection: AsyncConnection, now: datetime, limit: int) -> list[RunKey]:
-    """Return runs whose executor has not been heard of."""
+    """Return runs with expired leases."""
     statement = (
         sa.select(leases.c.tenant_id, leases.c.run_id)
         .where(leases.c.expire_time <= now)
@@ -223,7 +222,7 @@ async def list_expired_leases(connection: AsyncConnection, now: datetime, limit:
 async def lock_expired_leases(
     connection: AsyncConnection, tenant_id: str, run_ids: Collection[str], now: datetime
 ) -> list[str]:
-    """Return those whose lease is still expired, and hold them: a heartbeat that came first wins."""
+    """Lock leases that are still expired, and return their runs; a heartbeat that came first keeps its run."""
     statement = (
         sa.select(leases.c.run_id)
         .where(leases.c.tenant_id == tenant_id, leases.c.run_id.in_(run_ids), leases.c.expire_time <= now)
@@ -234,14 +233,14 @@ async def lock_expired_leases(
 
 
 async def delete_leases(connection: AsyncConnection, tenant_id: str, run_ids: Collection[str]) -> None:
-    """Nobody holds these runs any more."""
+    """Remove the leases of runs."""
     await connection.execute(
         sa.delete(leases).where(leases.c.tenant_id == tenant_id, leases.c.run_id.in_(run_ids))
     )
 
 
 async def insert_retries(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Have failed runs tried again."""
+    """Queue retries of failed runs."""
     if rows:
         await connection.execute(insert(retries).on_conflict_do_nothing(), [dict(row) for row in rows])
 
@@ -249,7 +248,7 @@ async def insert_retries(connection: AsyncConnection, rows: Sequence[Mapping[str
 async def claim_retries(
     connection: AsyncConnection, now: datetime, claim_expire_time: datetime, limit: int
 ) -> list[RunKey]:
-    """Claim due retries; two replicas never claim the same one at once."""
+    """Claim due retries; no other replica gets them before the claim expires."""
     due = _due(retries, now, limit).cte("due")
     statement = (
         sa.update(retries)

@@ -1,4 +1,4 @@
-"""A run as it is stored: the public message and what only this service knows of it; no queries here."""
+"""Convert runs between their public message and the columns of their table."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _ENUMS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Record:
-    """A run with the columns that never leave this service."""
+    """A run with the columns that no client sees."""
 
     run: run_pb2.Run
     status: RunStatus
@@ -71,19 +71,19 @@ class Record:
 
 
 def time_of(moment: datetime) -> Timestamp:
-    """Return a moment as the protos have it."""
+    """Convert a time into a protobuf Timestamp."""
     stamp = Timestamp()
     stamp.FromDatetime(moment)
     return stamp
 
 
 def datetime_of(stamp: Timestamp) -> datetime:
-    """Return a proto's moment, aware, in UTC."""
+    """Convert a protobuf Timestamp into an aware time in UTC."""
     return stamp.ToDatetime(tzinfo=UTC)
 
 
 def message_json(message: Message) -> Any:
-    """Return a message as JSON; JSON has no NaN nor infinity, in a Struct they become null."""
+    """Convert a message into JSON; NaN and infinities in a Struct become null."""
     if isinstance(message, struct_pb2.Struct):
         return {name: _value_of(value) for name, value in message.fields.items()}
     return json_format.MessageToDict(message, preserving_proto_field_name=True)
@@ -106,13 +106,13 @@ def _value_of(value: struct_pb2.Value) -> Any:
 
 
 def _get(run: Message, name: str) -> Any:
-    """Return a message field, or None where it is absent."""
+    """Return a field of a message, or None if it is absent."""
     value = getattr(run, name)
     return value if run.HasField(name) else None
 
 
 def run_columns(run: run_pb2.Run) -> dict[str, Any]:
-    """Return the public columns of a run; JSON columns as Python values."""
+    """Convert a run into its public columns; JSON columns are Python values."""
     columns: dict[str, Any] = {name: getattr(run, name) for name in _PLAIN}
     for name in _IDS:
         columns[name] = columns[name] or None
@@ -131,7 +131,7 @@ def run_columns(run: run_pb2.Run) -> dict[str, Any]:
 
 
 def record_of(row: RowMapping) -> Record:
-    """Return the record of a row with the column `result` beside the run's own."""
+    """Convert a row, which also has the column `result`, into a record."""
     run = run_pb2.Run(**{name: row[name] for name in _PLAIN if row[name] is not None})
     for name, enum in _ENUMS.items():
         setattr(run, name, enum_number(enum, row[name]))
@@ -171,7 +171,7 @@ def record_of(row: RowMapping) -> Record:
 
 
 def retry_policy_of(stored: Mapping[str, Any]) -> RetryPolicy:
-    """Return the policy of its JSON form; see `retry_policy_json`."""
+    """Convert stored JSON into a policy; the inverse of `retry_policy_json`."""
     return RetryPolicy(
         max_retries=stored["max_retries"],
         is_exponential=stored["is_exponential"],
@@ -181,7 +181,7 @@ def retry_policy_of(stored: Mapping[str, Any]) -> RetryPolicy:
 
 
 def retry_policy_json(policy: RetryPolicy) -> dict[str, Any]:
-    """Return the policy as JSON."""
+    """Convert a policy into JSON."""
     return {
         "max_retries": policy.max_retries,
         "is_exponential": policy.is_exponential,

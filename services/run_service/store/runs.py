@@ -1,4 +1,4 @@
-"""Queries over runs and what hangs on a single run; they guard what is final, and decide nothing else."""
+"""Read and write runs; no query changes a run that has ended."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _ACTIVE_WORDS = sorted(status.value for status in ACTIVE)  # psycopg would send 
 
 @dataclass(frozen=True)
 class NewestRun:
-    """What admission compares with what lineage-service says of a flow; asked for with every submission."""
+    """A newest run of a flow, as far as admission compares it with the answer of lineage-service."""
 
     instance_id: str
     flow_kind: str
@@ -58,7 +58,7 @@ class NewestRun:
     run_number: int
     status: RunStatus
     digest: str  # of its output; empty where it has none
-    readers_hash: str  # how its output is read; empty where nobody recorded it
+    readers_hash: str  # how its output is read; empty if it is not recorded
     compute_fingerprint: str
     instance_revision: int
     is_partial_range: bool
@@ -79,13 +79,13 @@ async def get_run(connection: AsyncConnection, tenant_id: str, run_id: str) -> R
 
 
 async def lock_run(connection: AsyncConnection, tenant_id: str, run_id: str) -> Record | None:
-    """Return a run and hold it until the end of the transaction."""
+    """Lock a run until the end of the transaction, and return it."""
     statement = _SELECT.where(runs.c.tenant_id == tenant_id, runs.c.run_id == run_id)
     return await _record(connection, statement.with_for_update(of=runs))
 
 
 async def lock_runs(connection: AsyncConnection, tenant_id: str, run_ids: Collection[str]) -> None:
-    """Hold runs until the end of the transaction; always in one order."""
+    """Lock runs until the end of the transaction, always in the same order."""
     statement = sa.select(runs.c.run_id).where(runs.c.tenant_id == tenant_id, runs.c.run_id.in_(run_ids))
     await connection.execute(statement.order_by(runs.c.run_id).with_for_update())
 
@@ -93,7 +93,7 @@ async def lock_runs(connection: AsyncConnection, tenant_id: str, run_ids: Collec
 async def list_runs_by_id(
     connection: AsyncConnection, tenant_id: str, run_ids: Collection[str]
 ) -> list[Record]:
-    """Return the runs that exist, in no order."""
+    """Return those of the runs that exist, in no order."""
     return await _records(
         connection, _SELECT.where(runs.c.tenant_id == tenant_id, runs.c.run_id.in_(run_ids))
     )
@@ -102,7 +102,7 @@ async def list_runs_by_id(
 async def list_run_revisions(
     connection: AsyncConnection, tenant_id: str, run_ids: Collection[str]
 ) -> Sequence[tuple[str, int]]:
-    """Return run id and revision of the runs that exist."""
+    """Return the id and the revision of those of the runs that exist."""
     statement = sa.select(runs.c.run_id, runs.c.revision).where(
         runs.c.tenant_id == tenant_id, runs.c.run_id.in_(run_ids)
     )
@@ -127,7 +127,7 @@ async def get_active_run(
 async def list_active_run_ids(
     connection: AsyncConnection, tenant_id: str, instance_ids: Collection[str]
 ) -> list[str]:
-    """Return the active runs of instances."""
+    """Return the ids of the active runs of instances."""
     statement = sa.select(runs.c.run_id).where(
         runs.c.tenant_id == tenant_id,
         runs.c.instance_id.in_(instance_ids),
@@ -159,7 +159,7 @@ async def list_runs_of_flow_runs(
 async def get_run_of_tick(
     connection: AsyncConnection, tenant_id: str, instance_id: str, flow_kind: str, scheduled_time: datetime
 ) -> Record | None:
-    """Return the run that was adopted for a tick of the flow's schedule."""
+    """Return the run of a scheduled time of the flow."""
     return await _record(
         connection,
         _SELECT.where(
@@ -174,7 +174,7 @@ async def get_run_of_tick(
 async def list_newest_runs(
     database: Database, tenant_id: str, wanted: Sequence[tuple[str, str]]
 ) -> list[NewestRun]:
-    """Return for each flow (instance id, flow kind) its newest run and its newest completed one."""
+    """Return the newest run and the newest completed run of each flow (instance id, flow kind)."""
     parameters = {
         "tenant_id": tenant_id,
         "instance_ids": [instance_id for instance_id, _ in wanted],
@@ -198,7 +198,7 @@ async def list_runs(
     before_run_id: str,
     limit: int,
 ) -> list[Record]:
-    """Return runs, newest first; empty filters select everything."""
+    """Return a page of runs, newest first; an empty filter selects everything."""
     statement = _SELECT.where(runs.c.tenant_id == tenant_id).order_by(runs.c.run_id.desc()).limit(limit)
     if instance_ids:
         statement = statement.where(runs.c.instance_id.in_(instance_ids))
@@ -219,9 +219,9 @@ async def update_runs(
     values: Mapping[str, Any],
     pairs: Mapping[str, str] | None = None,
 ) -> list[Record]:
-    """Change those of the runs (run id -> event id) that are in one of `sources`; return them as they are then.
+    """Change those of the runs (run id -> event id) whose status is in `sources`; return them after the change.
 
-    With `pairs`, flow-run ids by run id: only those that still have this flow run.
+    With `pairs` (run id -> flow-run id), change only the runs that still have this flow run.
     """
     listed = (
         sa.func.unnest(
@@ -242,7 +242,7 @@ async def update_runs(
             runs.c.run_id == listed.c.run_id,
             runs.c.status.in_(
                 sorted(status.value for status in sources)
-            ),  # what has ended is never changed, whoever asks
+            ),  # a run that has ended never changes
             *([_has_pair(pairs)] if pairs is not None else []),
         )
         .values(last_event_id=listed.c.event_id, revision=runs.c.revision + 1, **values)
@@ -260,7 +260,7 @@ async def update_progress(
     progress_message: str,
     event_time: datetime | None,
 ) -> Record | None:
-    """Move the progress of a running run, never back; None where nothing changed."""
+    """Raise the progress of a running run; return None if nothing changed."""
     values: dict[str, Any] = {"revision": runs.c.revision + 1}
     changes = []
     if progress_pct is not None:
@@ -288,7 +288,7 @@ async def update_progress(
 async def update_code(
     connection: AsyncConnection, tenant_id: str, run_id: str, code: Sequence[Mapping[str, Any]]
 ) -> Record | None:
-    """Write what code a running run executes."""
+    """Store the code that a running run executes."""
     return await _record(
         connection,
         sa.update(runs)
@@ -305,7 +305,7 @@ async def update_code(
 async def set_orchestrator_run(
     connection: AsyncConnection, tenant_id: str, run_id: str, orchestrator_run_id: str
 ) -> None:
-    """Pair a pending run with its flow run; one that is paired stays as it is, one that was parted from it, too."""
+    """Pair a pending run with a flow run, unless it has one, or has lost this one before."""
     await connection.execute(
         sa.update(runs)
         .where(
@@ -326,9 +326,9 @@ def _has_pair(pairs: Mapping[str, str]) -> sa.ColumnElement[bool]:
 async def part_from_flow_runs(
     connection: AsyncConnection, tenant_id: str, pairs: Mapping[str, str]
 ) -> list[Record]:
-    """Part pending runs from their flow runs, whose reports are refused from now on; return those that were parted.
+    """Take pending runs away from their flow runs, whose reports are refused from then on; return these runs.
 
-    `pairs` has the flow run by the run's id; a run that has got another one since stays as it is.
+    A run that no longer has the flow run that `pairs` (run id -> flow-run id) names stays as it is.
     """
     statement = (
         sa.update(runs)
@@ -350,7 +350,7 @@ async def part_from_flow_runs(
 async def update_result(
     connection: AsyncConnection, tenant_id: str, run_id: str, kind: str, result: Message
 ) -> None:
-    """Write what the run's kind adds."""
+    """Store the result that the kind of the run adds."""
     table = extensions[kind]
     values = {
         name: (int(value) if isinstance(table.c[name].type, sa.BigInteger) else value)
@@ -371,7 +371,7 @@ def _fields_of(result: Message) -> dict[str, Any]:
 async def mark_flows_deleted(
     connection: AsyncConnection, tenant_id: str, listed: Collection[tuple[str, str]]
 ) -> None:
-    """Refuse runs of flows (instance id, flow kind) from now on; waits for admissions under way."""
+    """Refuse further runs of flows (instance id, flow kind); wait for submissions that are under way."""
     rows = [
         {"tenant_id": tenant_id, "instance_id": instance_id, "flow_kind": flow_kind, "is_deleted": True}
         for instance_id, flow_kind in sorted(listed)

@@ -1,4 +1,4 @@
-"""Writing a new run: its number and everything about it in one statement; admission is not decided here."""
+"""Insert a new run with its number and everything beside it in one statement."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _names(table: sa.Table, without: set[str]) -> str:
 
 
 def _insert(table: sa.Table, columns: str, key: str) -> str:
-    """Insert the document's part `key`; jsonb_populate_record gives each column its type."""
+    """Return the SQL that inserts part `key` of the document; jsonb_populate_record types each column."""
     return (
         f"insert into {table.name} ({columns}) select {columns} "  # noqa: S608 - names of our own tables
         rf"from given, jsonb_populate_record(null\:\:{table.name}, document -> '{key}')"
@@ -41,11 +41,11 @@ def _insert(table: sa.Table, columns: str, key: str) -> str:
 
 
 def _statement(kind: str) -> sa.TextClause:
-    """One data-modifying CTE: where the run is not inserted, nothing is.
+    """Return the SQL that inserts a run of a kind: one data-modifying CTE, so that all of it is inserted or nothing.
 
-    The counter moves by one from what the admission rests on, or not at all; its row lock is held until the
-    commit, so that admissions of one flow come one after the other. One document instead of seventy parameters:
-    the driver caches no statement of more than fifty.
+    The flow's counter moves by one from the number that the admission knew, or not at all. Its row stays locked until
+    the commit, so that submissions of one flow come one after the other. The values are one document instead of seventy
+    parameters, because the driver caches no statement of more than fifty.
     """
     event = _names(schema.outbox, {"id", "payload"})
     return sa.text(rf"""
@@ -91,7 +91,7 @@ _STATEMENTS = {kind: _statement(kind) for kind in extensions}
 
 @dataclass(frozen=True)
 class Submission:
-    """A new run with all that is written beside it."""
+    """A new run with everything that is inserted beside it."""
 
     run: run_pb2.Run
     instance_name: str
@@ -108,7 +108,7 @@ class Submission:
 
 
 async def insert_submission(connection: AsyncConnection, tenant_id: str, submission: Submission) -> bool:
-    """Insert a run with everything about it; False: its number is taken, or the flow takes no run now."""
+    """Insert a run; return False if its number is taken or the flow takes no run now."""
     parameters = _parameters(tenant_id, submission)
     is_inserted = (await connection.execute(_statement_of(submission), parameters)).first() is not None
     if is_inserted:
@@ -117,9 +117,9 @@ async def insert_submission(connection: AsyncConnection, tenant_id: str, submiss
 
 
 async def write_submission(database: Database, tenant_id: str, submission: Submission) -> bool:
-    """Do the same as `insert_submission` in a transaction of its own, by the shortest way.
+    """Insert a run as `insert_submission` does, in a transaction of its own and in one round trip.
 
-    False also where the request id was answered before.
+    Return False also if the request id was answered before.
     """
     try:
         return bool(
@@ -180,7 +180,7 @@ def _parameters(tenant_id: str, submission: Submission) -> dict[str, Any]:
 async def is_flow_deleted(
     connection: AsyncConnection, tenant_id: str, instance_id: str, flow_kind: str
 ) -> bool:
-    """Return whether the flow takes no runs any more."""
+    """Return whether the flow takes no more runs, because its instance is deleted."""
     statement = sa.select(flows.c.is_deleted).where(
         flows.c.tenant_id == tenant_id, flows.c.instance_id == instance_id, flows.c.flow_kind == flow_kind
     )

@@ -1,4 +1,4 @@
-"""The tables of run-service as SQLAlchemy sees them; migrations, not this module, create them in production."""
+"""Define the tables of run-service for SQLAlchemy; migrations create them."""
 
 from typing import Any
 
@@ -43,7 +43,7 @@ runs = sa.Table(
     _text("instance_name"),
     sa.Column("flow_kind", sa.Text, nullable=False),
     sa.Column("kind", sa.Text, nullable=False),
-    # 0: refused at the gate, never a member of the flow's sequence.
+    # 0: refused by admission, not one of the flow's runs.
     sa.Column("run_number", sa.BigInteger, nullable=False),
     sa.Column("status", sa.Text, nullable=False),
     sa.Column("trigger", sa.Text, nullable=False),

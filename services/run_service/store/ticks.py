@@ -1,4 +1,4 @@
-"""Queries over the ticks that wait, by flow."""
+"""Read and write the queue of scheduled times ("ticks") that wait."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ FlowKey = tuple[str, str, str]  # tenant, instance, flow kind
 
 @dataclass(frozen=True)
 class Tick:
-    """A time at which a flow should have started, and the flow run that came for it."""
+    """A scheduled time of a flow, and the flow run that Prefect created for it."""
 
     scheduled_time: datetime
     orchestrator_run_id: str
 
 
 async def insert_tick(connection: AsyncConnection, flow: FlowKey, tick: Tick, due_time: datetime) -> None:
-    """Have a tick wait; one that does already goes on waiting."""
+    """Queue a tick; one that waits already goes on waiting."""
     tenant_id, instance_id, flow_kind = flow
     row = {"tenant_id": tenant_id, "instance_id": instance_id, "flow_kind": flow_kind, "due_time": due_time}
     row |= {"scheduled_time": tick.scheduled_time, "orchestrator_run_id": tick.orchestrator_run_id}
@@ -31,7 +31,7 @@ async def insert_tick(connection: AsyncConnection, flow: FlowKey, tick: Tick, du
 
 
 async def list_ticks(connection: AsyncConnection, flow: FlowKey) -> list[Tick]:
-    """Return what waits for a flow, in order."""
+    """Return the waiting ticks of a flow, oldest first."""
     statement = sa.select(ticks.c.scheduled_time, ticks.c.orchestrator_run_id).where(_of(flow))
     rows = await connection.execute(statement.order_by(ticks.c.scheduled_time))
     return [Tick(row.scheduled_time, str(row.orchestrator_run_id)) for row in rows]
@@ -46,7 +46,7 @@ async def delete_tick(connection: AsyncConnection, flow: FlowKey, scheduled_time
 async def claim_flows(
     connection: AsyncConnection, now: datetime, claim_expire_time: datetime, limit: int
 ) -> list[FlowKey]:
-    """Take flows with a tick that is due; nobody else gets it before the claim expires. On the infra login."""
+    """Claim flows with a due tick, on the infra login; no other replica gets them before the claim expires."""
     due = (
         sa.select(ticks.c.tenant_id, ticks.c.instance_id, ticks.c.flow_kind, ticks.c.scheduled_time)
         .where(ticks.c.due_time <= now)
@@ -65,7 +65,7 @@ async def claim_flows(
 
 
 async def postpone_ticks(connection: AsyncConnection, flow: FlowKey, due_time: datetime) -> None:
-    """Look at a flow's ticks again later."""
+    """Have the ticks of a flow looked at again at `due_time`."""
     await connection.execute(sa.update(ticks).where(_of(flow)).values(due_time=due_time))
 
 

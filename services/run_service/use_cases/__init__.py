@@ -1,1 +1,1 @@
-"""One function per RPC or event; each owns its transaction. How answers are shaped is not known here."""
+"""One function for each RPC and event; each owns its transaction."""

@@ -1,4 +1,4 @@
-"""Whether a flow may run now, and on what exactly; a read, it records nothing."""
+"""Decide whether a flow may run now, and on which inputs; record nothing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _JUDGEMENT = object()  # only `admit` hands it to an Admission
 
 @dataclass(frozen=True)
 class WantedRun:
-    """What somebody asks for, or what a schedule or a retry does."""
+    """The run that a client, a schedule or a retry asks for."""
 
     instance_id: str
     flow_kind: int
@@ -53,13 +53,13 @@ class WantedRun:
 
     @property
     def is_partial_range(self) -> bool:
-        """Whether it leaves dates out."""
+        """Whether the run computes only a range of dates."""
         return is_partial_range(self.parameters.fields)
 
 
 @dataclass(frozen=True)
 class FoundFlow:
-    """A flow of an instance as it is now; whether it may run has not been asked."""
+    """A flow of an instance as it is now; nothing says yet that it may run."""
 
     tenant_id: str
     instance: instance_pb2.Instance
@@ -74,13 +74,13 @@ class FoundFlow:
 
     @property
     def retry_policy(self) -> RetryPolicy | None:
-        """What happens after a run of the flow has failed."""
+        """The retry policy of the flow's runs."""
         schedule = self.instance.schedule
         return _retry_policy(schedule.retry_policy) if schedule.HasField("retry_policy") else None
 
 
 class _Answered(NamedTuple):
-    """What lineage-service says of a flow, and which of the flow's runs it rests on."""
+    """The answer of lineage-service, and the runs of the flow that it knows."""
 
     answer: _Answer
     run_number: int  # of the run that may follow
@@ -89,12 +89,12 @@ class _Answered(NamedTuple):
 
 @dataclass(frozen=True)
 class Admission:
-    """A run that may be inserted. Only `admit` makes one: nothing runs that was not asked for and judged."""
+    """A run that may be inserted; only `admit` makes one, so that no run skips its checks."""
 
     found: FoundFlow
     wanted: WantedRun
     answer: _Answer
-    # Where the flow has had another run since, this number is taken and the admission is outdated.
+    # If the flow has another run by now, this number is taken and the admission is outdated.
     run_number: int
     newest_completed: NewestRun | None  # the flow's newest run that completed
     judgement: InitVar[object]
@@ -105,7 +105,7 @@ class Admission:
 
 
 async def find_flow(deps: Dependencies, tenant_id: str, instance_id: str, flow_kind: int) -> FoundFlow:
-    """Load the instance and choose its flow; whether it may run is not checked yet.
+    """Load the instance and choose its flow.
 
     Raises:
         NotFoundError: INSTANCE_NOT_FOUND, FLOW_NOT_FOUND.
@@ -123,13 +123,13 @@ async def find_flow(deps: Dependencies, tenant_id: str, instance_id: str, flow_k
 async def admit(
     deps: Dependencies, found: FoundFlow, wanted: WantedRun, *, must_compare: bool = False
 ) -> Admission:
-    """Ask whether the flow may run now, and on which inputs.
+    """Ask lineage-service about the flow, and judge whether the run may be inserted.
 
-    With `must_compare`, the answer is compared with our runs even where nothing calls for it.
+    With `must_compare`, compare the answer with our runs even if nothing suggests that it is outdated.
 
     Raises:
         FailedPreconditionError: INSTANCE_DELETING, UPSTREAM_NOT_READY, MISSING_INPUT, FULL_RANGE_REQUIRED.
-        UnavailableError: Not decided; ask again.
+        UnavailableError: Admission is undecided; try again.
     """
     answered = await _ask(deps, found, must_compare=must_compare)
     if wanted.is_partial_range:
@@ -144,7 +144,7 @@ async def admit(
 
 
 async def _ask(deps: Dependencies, found: FoundFlow, *, must_compare: bool) -> _Answered:
-    """Ask lineage-service; where the answer rests on older runs than ours, ask again with their events."""
+    """Ask lineage-service; if it lacks runs of ours, ask again with their events."""
     if found.instance.state == instance_pb2.INSTANCE_STATE_DELETING:
         raise instance_deleting(found.instance.instance_id)
     request = lineage_service_pb2.CheckUpstreamFreshnessRequest(
@@ -194,7 +194,7 @@ def _unknown_to(
     ours: Iterable[NewestRun],
     fingerprint: str,
 ) -> set[str]:
-    """Return our runs that the answer cannot rest on: newer, ended while it says active, or another output."""
+    """Return our runs that the answer does not know, because they are newer, have ended, or have another output."""
     running = {_key(item.flow) for item in answer.blocking if item.status == flow_pb2.STATUS_RUNNING}
     base = answer.base_version
     outputs = {
@@ -207,7 +207,7 @@ def _unknown_to(
         key = _flow_key(run)
         is_newer = run.run_number > known.get(key, 0)
         has_ended_meanwhile = key in running and run.status in ENDED
-        # Equal content may have been computed with another configuration than it says.
+        # Another configuration than the answer names may have computed equal content.
         is_recomputed = (
             key == own
             and run.status is RunStatus.COMPLETED
@@ -222,7 +222,7 @@ def _has_other_output(run: NewestRun, output: tuple[str, str, str] | None) -> bo
     if output is None or run.status is not RunStatus.COMPLETED:
         return False
     version_id, digest, readers_hash = output
-    # An equal digest, read alike, does not move the version: then the id is an older run's.
+    # An equal digest with equal readers keeps the version, and with it the id of an older run.
     is_same = run.run_id == version_id or digest == run.digest != ""
     return not is_same or readers_hash != run.readers_hash
 

@@ -1,4 +1,4 @@
-"""Flow runs that Prefect started by schedule: each becomes a run when it starts, once, after admission."""
+"""Make each flow run that Prefect starts by schedule a run, once, after admission."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from servicekit.errors import AlreadyExistsError, DomainError, FailedPreconditio
 
 
 class _TooLateError(Exception):
-    """The flow run has to end: its tick waits for another one, or was counted as missed."""
+    """The flow run must end: its tick waits for another one, or is recorded as missed."""
 
 
 async def start_scheduled(
     deps: Dependencies, tenant_id: str, request: run_report_service_pb2.StartRunRequest
 ) -> run_report_service_pb2.StartRunResponse:
-    """Adopt and start; refused at the gate, the answer's run is CANCELLED.
+    """Create and start the run of a scheduled time; if it is refused, the answer has a CANCELLED run.
 
     Raises:
-        FailedPreconditionError: FENCED, another flow run has this tick, or gets it.
-        UnavailableError: Admission could not be decided; ask again.
+        FailedPreconditionError: FENCED: another flow run has this tick, or gets it.
+        UnavailableError: Admission is undecided; try again.
     """
     tick = request.scheduled
     wanted = WantedRun(
@@ -61,7 +61,7 @@ async def start_scheduled(
 async def _decide(
     deps: Dependencies, found: FoundFlow, wanted: WantedRun, executor: str
 ) -> Record | run_pb2.Run:
-    """Return the tick's run, started or refused; or what to say of a tick that waits."""
+    """Return the run of the tick, started or refused, or the answer for a tick that waits."""
     try:
         ticks.check_not_paused(found)
         if await ticks.meet_waiting(deps, found, wanted):
@@ -81,7 +81,7 @@ async def _admit(deps: Dependencies, found: FoundFlow, wanted: WantedRun, execut
 
 
 async def _find(deps: Dependencies, tenant_id: str, wanted: WantedRun) -> Record | None:
-    """Return the run of this flow run, if it was adopted before."""
+    """Return the run of this flow run, if it has one."""
     assert wanted.scheduled_time is not None
     async with deps.database.read(tenant_id) as connection:
         adopted = await run_store.get_adopted_run(connection, tenant_id, wanted.orchestrator_run_id)
@@ -112,7 +112,7 @@ async def _adopt(deps: Dependencies, admission: Admission, executor: str) -> Rec
 
 
 async def _refuse(deps: Dependencies, found: FoundFlow, wanted: WantedRun, refusal: DomainError) -> Record:
-    """Record why the tick was not run; unless the same flow run was adopted by a twin of this call."""
+    """Record why the tick was not run, unless a concurrent repetition of this call has adopted the flow run."""
     async with deps.database.transaction(found.tenant_id) as connection:
         await insert_refused(deps, connection, found, wanted, refusal)
     adopted = await _find(deps, found.tenant_id, wanted)

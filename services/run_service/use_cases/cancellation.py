@@ -1,4 +1,4 @@
-"""Ending runs on request: the run is terminal at once, its flow run follows."""
+"""Cancel runs on request; the run ends at once, and its flow run follows."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from servicekit.consumer import Received
 from servicekit.context import RequestContext
 from servicekit.enums import enum_word
 
-ORCHESTRATOR = "prefect"  # the actor of what somebody did there
+ORCHESTRATOR = "prefect"  # the actor of what somebody does in Prefect
 
 
 async def cancel_run(
     deps: Dependencies, context: RequestContext, request: run_service_pb2.CancelRunRequest
 ) -> run_pb2.Run:
-    """PENDING | RUNNING -> CANCELLED."""
+    """Cancel an active run."""
     tenant_id = context.tenant_id
     payload_hash = idempotency.payload_hash(request)
     async with deps.database.transaction(tenant_id) as connection:
@@ -54,9 +54,9 @@ async def cancel_run(
 
 
 async def cancel_as_orchestrator(deps: Dependencies, tenant_id: str, pairs: Mapping[str, str]) -> None:
-    """PENDING | RUNNING -> CANCELLED, where somebody has cancelled the flow run in Prefect; as by CancelRun.
+    """Cancel active runs whose flow run somebody has cancelled in Prefect, as CancelRun does.
 
-    `pairs` has the flow run by the run's id; a run that has got another one since goes on.
+    A run that no longer has the flow run that `pairs` (run id -> flow-run id) names goes on.
     """
     message = "the flow run was cancelled in Prefect"
     async with deps.database.transaction(tenant_id) as connection:
@@ -77,7 +77,7 @@ async def cancel_as_orchestrator(deps: Dependencies, tenant_id: str, pairs: Mapp
 async def cancel_deleted(
     deps: Dependencies, connection: Connection, tenant_id: str, batch: Sequence[Received]
 ) -> None:
-    """Cancel what runs of instances that are to be deleted, and admit nothing more of them."""
+    """Cancel the active runs of instances that are to be deleted, and admit no more runs of them."""
     instances = [
         item.message.instance
         for item in batch
@@ -87,7 +87,7 @@ async def cancel_deleted(
         return
     flows = {key for instance in instances for key in _flow_keys(instance)}
     if flows:
-        # First the counters: an admission under way commits before this, or is refused by it.
+        # First the counters: a submission under way commits before this, or is refused by it.
         await run_store.mark_flows_deleted(connection, tenant_id, flows)
     run_ids = await run_store.list_active_run_ids(
         connection, tenant_id, {instance.instance_id for instance in instances}

@@ -1,4 +1,4 @@
-"""The code that runs execute, held against what is on record for their definition versions."""
+"""Compare the code that runs execute with the code on record for their definition versions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _Code = Sequence[run_pb2.PluginCode]
 
 
 def is_refused(record: Record, orchestrator_run_id: str) -> bool:
-    """Return whether the run has ended because of the code that this very executor said."""
+    """Return whether the run has failed because of the code of this flow run."""
     run = record.run
     return (
         record.status is RunStatus.FAILED
@@ -37,7 +37,7 @@ def is_refused(record: Record, orchestrator_run_id: str) -> bool:
 async def state_code(
     deps: Dependencies, connection: Connection, tenant_id: str, record: Record, code: _Code
 ) -> Record:
-    """Keep with a locked, running run the code that it is about to execute, or fail it for that.
+    """Store the code that a locked, running run is about to execute, or fail the run for it.
 
     Raises:
         InvalidArgumentError: It names a definition version twice.
@@ -80,7 +80,7 @@ async def state_code(
 async def _compare(
     deps: Dependencies, connection: Connection, tenant_id: str, record: Record, code: _Code
 ) -> list[run_pb2.PluginCode]:
-    """Return the code with what is expected of it; put on record what has none, unless the run is refused."""
+    """Return the code with the expected hashes; put new code on record, unless the run is refused."""
     compared = [each.definition_version_id for each in code if each.hash and not each.is_builtin]
     expected = await code_hashes.list_newest_hashes(connection, tenant_id, compared)
     told = _expect(code, expected)
@@ -90,7 +90,7 @@ async def _compare(
     rows = [_first_row(deps, tenant_id, record, each) for each in first]
     attempt = await connection.begin_nested()
     if await code_hashes.insert_hashes(connection, rows) < len(rows):
-        # Another first run came in between: its hash counts now.
+        # Another first run came in between; its hash counts.
         told = _expect(code, await code_hashes.list_newest_hashes(connection, tenant_id, compared))
     if any(_is_refused(each) for each in told):
         await attempt.rollback()  # a refused run puts nothing on record
@@ -171,7 +171,7 @@ def _warnings(deps: Dependencies, tenant_id: str, record: Record, told: _Code) -
 
 
 def changed_metrics(run: run_pb2.Run) -> dict[str, str]:
-    """Return what a run's metrics say of code that is not the code on record."""
+    """Return the metric that names code other than the code on record; empty if there is none."""
     changed = [each for each in run.code if each.expected_hash]
     return {"code_changed": _describe_all(changed)} if changed else {}
 
@@ -179,7 +179,7 @@ def changed_metrics(run: run_pb2.Run) -> dict[str, str]:
 async def accept_code(
     deps: Dependencies, context: RequestContext, request: run_service_pb2.AcceptCodeRequest
 ) -> run_service_pb2.CodeHash:
-    """Put another hash on record.
+    """Put another hash of a definition version's code on record.
 
     Raises:
         NotFoundError: DEFINITION_VERSION_NOT_FOUND.

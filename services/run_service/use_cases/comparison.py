@@ -1,4 +1,4 @@
-"""What runs there are, for those who keep what became of them; and publishing again what they lack."""
+"""List the newest runs for services that compare them, and publish again the events that they lack."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from servicekit import outbox
 
 
 async def list_run_numbers(deps: Dependencies, tenant_id: str, after: str, until: str) -> list[RunNumbers]:
-    """Return the newest runs of each flow of the instances after one id up to another."""
+    """Return the newest run numbers of every flow, for the instances between two ids."""
     async with deps.database.read(tenant_id) as connection:
         return await store.list_numbers_in_range(connection, tenant_id, after, until)
 
 
 async def publish_again(deps: Dependencies, tenant_id: str, flows: Collection[tuple[str, str]]) -> None:
-    """Publish the last event of the newest runs of flows again; under new ids, or the broker would take them for repetitions.
+    """Publish the last events of the newest runs of flows again.
 
-    Flows of which an event waits in the outbox are left alone: a service that lacks more than that asks again.
+    They get new ids, because the broker drops repeated ids. A flow with an event in the outbox is left out: a service
+    that lacks more than that event asks again.
     """
     async with deps.database.transaction(tenant_id) as connection:
         waiting = await outbox.list_waiting(connection, {instance_id for instance_id, _ in flows})

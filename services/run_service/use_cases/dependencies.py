@@ -1,4 +1,4 @@
-"""What every use case works with; wiring is the composition root's."""
+"""What every use case works with; app.py makes it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from servicekit.database import Database
 from servicekit.ids import IdSource
 
 
-def _nobody() -> None:
-    """Wake nobody: the loops look by themselves."""
+def _wake_nothing() -> None:
+    """Do nothing, where no loop is to be woken."""
 
 
 @dataclass
 class Dependencies:
-    """Handed to each use case first."""
+    """The first argument of each use case."""
 
     settings: Settings
     database: Database
@@ -27,5 +27,5 @@ class Dependencies:
     watches: Watches
     clock: Clock
     ids: IdSource
-    wake_dispatcher: Callable[[], None] = _nobody
-    wake_ender: Callable[[], None] = _nobody
+    wake_dispatcher: Callable[[], None] = _wake_nothing
+    wake_ender: Callable[[], None] = _wake_nothing

@@ -1,4 +1,4 @@
-"""What an ended run means for its flow run: it has to end alike, whoever dies meanwhile."""
+"""Make the flow run of an ended run end alike, whichever process dies meanwhile."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from run_service.store.endings import Ending, insert_endings
 from run_service.store.records import Record
 from run_service.use_cases.dependencies import Dependencies
 
-# Whether the executor ends the flow run itself, a moment after it reported the run's end, or nobody does.
+# Whether the executor ends the flow run itself after its report, or run-service must.
 Manner = Literal["ends_itself", "must_end"]
 
 
@@ -24,17 +24,17 @@ async def end_flow_runs(
     records: Collection[Record],
     manner: Manner,
 ) -> None:
-    """Have the flow runs of runs that have just ended brought to the same end."""
+    """Queue the flow runs of runs that have just ended, so that they end alike."""
     paired = [record for record in records if record.run.orchestrator_run_id]
     unpaired = [record.run.run_id for record in records if not record.run.orchestrator_run_id]
     await queues.delete_dispatches(connection, [(tenant_id, record.run.run_id) for record in paired])
     await insert_endings(connection, [ending_of(deps, tenant_id, record, manner) for record in paired])
-    if unpaired:  # perhaps a flow run was made, and only the answer was lost
+    if unpaired:  # a flow run may have been created although no answer came
         await queues.cancel_dispatches(connection, tenant_id, unpaired, deps.clock.now())
 
 
 def is_its_own(record: Record, flow_run_id: str) -> bool:
-    """Return whether a flow run is, or may become, the one that its run goes on with."""
+    """Return whether a flow run is, or may become, the flow run of the run."""
     is_free = record.run.orchestrator_run_id in {"", flow_run_id}
     return is_free and flow_run_id not in record.superseded_run_ids
 
@@ -46,7 +46,7 @@ def ending_of(
     manner: Manner = "must_end",
     flow_run_id: str = "",
 ) -> Ending:
-    """Return how the flow run of an ended run has to end; another one than the run is paired with where given."""
+    """Return how a flow run of an ended run must end; by default the flow run that it is paired with."""
     return make_ending(
         deps,
         tenant_id,
@@ -68,7 +68,7 @@ def make_ending(
     run_id: str | None = None,
     manner: Manner = "must_end",
 ) -> Ending:
-    """Return how a flow run has to end."""
+    """Return how a flow run must end."""
     now: datetime = deps.clock.now()
     settings = deps.settings
     wait = settings.observe_interval_seconds if manner == "ends_itself" else 0

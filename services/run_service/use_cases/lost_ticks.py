@@ -1,4 +1,4 @@
-"""Ticks whose flow run nobody starts: a worker has claimed it and died, or somebody has cancelled it in Prefect.
+"""Settle ticks whose flow run will not start, because its worker died or somebody cancelled it in Prefect.
 
 The tick waits for another flow run, or is recorded as missed or cancelled.
 """
@@ -26,12 +26,12 @@ from servicekit.errors import DomainError
 
 
 async def lose_tick(deps: Dependencies, flow_run: FlowRun) -> None:
-    """End a flow run that the schedule made and nobody starts, or that was cancelled in Prefect before it started.
+    """End a scheduled flow run that no worker starts or that was cancelled, and settle its tick.
 
     Raises:
-        NotFoundError: INSTANCE_NOT_FOUND, FLOW_NOT_FOUND: it is not ours.
-        UnavailableError: Not decided; ask again.
-        ValueError: There is no flow kind of this name: it is not ours.
+        NotFoundError: INSTANCE_NOT_FOUND, FLOW_NOT_FOUND: it belongs to another installation.
+        UnavailableError: Undecided; try again.
+        ValueError: There is no flow kind of this name: it belongs to another installation.
     """
     tenant_id = flow_run.tenant_id
     request = RequestContext(tenant_id, ACTOR, deps.ids(), context.new_traceparent(), is_service=True)
@@ -53,7 +53,7 @@ async def lose_tick(deps: Dependencies, flow_run: FlowRun) -> None:
         if await run_store.get_adopted_run(connection, tenant_id, flow_run.flow_run_id) is not None:
             return  # started, or refused, just now
         if flow_run.state is FlowRunState.CANCELLED:
-            # What waits has ended so, too. Ticks first: one that waits no more has its run.
+            # The flow run of a waiting tick is cancelled as well. Ticks first: one that waits no more has its run.
             waiting = await ticks.list_ticks(connection, flow)
             if flow_run.scheduled_time in {tick.scheduled_time for tick in waiting}:
                 return
@@ -75,7 +75,7 @@ async def lose_tick(deps: Dependencies, flow_run: FlowRun) -> None:
 
 
 def _refusal(flow_run: FlowRun, policies: Policies) -> DomainError | None:
-    """Return why the tick is not run; None: it is."""
+    """Return why the tick is not run, or None if it waits for another flow run."""
     if flow_run.state in {FlowRunState.CANCELLING, FlowRunState.CANCELLED}:
         return tick_cancelled()
     return tick_not_started() if decide(Situation.LATE, policies) is Action.REFUSE_MISSED else None

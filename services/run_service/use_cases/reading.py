@@ -1,4 +1,4 @@
-"""What clients read of runs and their timelines; nothing is changed here."""
+"""Answer what clients read: runs, their timelines and the hashes of code on record."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from servicekit import pages
 from servicekit.context import RequestContext
 from servicekit.enums import enum_word
 
-# For so long after its end, whoever has seen a run ended also waits for what follows from it elsewhere.
+# How long after its end a run that was read makes later reads elsewhere wait for its consequences.
 _CAUSAL_SECONDS = 300
 
 
 def _note_end(deps: Dependencies, context: RequestContext, record: Record) -> None:
-    """Answer the ended run's event as a token: a later read of lineage or status then holds it."""
+    """Answer the event of an ended run as a write token; later reads of lineage or status wait for it."""
     is_recent = deps.clock.now().timestamp() - record.run.end_time.ToSeconds() < _CAUSAL_SECONDS
     if record.status in ENDED and is_recent:
         context.write_tokens.append(f"{SERVICE}/{record.last_event_id}")
@@ -61,7 +61,7 @@ async def list_runs(
     """Return a page of runs, newest first."""
     statuses = sorted({enum_word(run_pb2.RunStatus, status) for status in request.statuses if status})
     instance_ids = sorted({*request.instance_ids, *([request.instance_id] if request.instance_id else [])})
-    # As it was before there were several, so that pages begun then go on.
+    # The digest of one id is as it was before requests could have several, so that old page tokens stay valid.
     several = [instance_ids] if len(instance_ids) > 1 else []
     digest = pages.filter_hash("".join(instance_ids[:1]), request.flow_kind, statuses, *several)
     position = pages.decode(request.page_token, digest) if request.page_token else {}
@@ -77,7 +77,7 @@ async def list_runs(
             limit=size + 1,
         )
     for record in records:
-        forget_profile(record.run)  # a page of them would be few runs
+        forget_profile(record.run)  # with profiles, few runs would fit into a page
     page = pages.fit(records, size, lambda record: record.run.ByteSize())
     response = run_service_pb2.ListRunsResponse(runs=[record.run for record in page])
     if len(records) > len(page):
@@ -114,7 +114,7 @@ async def list_activities(
 async def list_code_hashes(
     deps: Dependencies, context: RequestContext, request: run_service_pb2.ListCodeHashesRequest
 ) -> run_service_pb2.ListCodeHashesResponse:
-    """Return a page of what is and was on record."""
+    """Return a page of the hashes that are and were on record."""
     digest = pages.filter_hash("code_hashes", request.definition_version_id)
     after = None
     if request.page_token:

@@ -1,4 +1,4 @@
-"""Another flow run for a run that no worker has started; the one before is ended, and what it reports late is refused."""
+"""Give a run that no worker has started another flow run; end the one before, and refuse its late reports."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _log = structlog.get_logger(__name__)
 async def dispatch_again(
     deps: Dependencies, tenant_id: str, dispatches: Collection[Dispatch], states: Mapping[str, FlowRunState]
 ) -> None:
-    """Have pending runs dispatched anew; a flow run that is gone from the orchestrator does not count."""
+    """Dispatch pending runs again; a flow run that the orchestrator no longer has does not count."""
     now = deps.clock.now()
     old = {
         dispatch.run_id: (dispatch, states.get(dispatch.orchestrator_run_id or "")) for dispatch in dispatches

@@ -1,4 +1,4 @@
-"""What executors report: start, heartbeat, completion and failure; every report may be repeated."""
+"""Record what executors report: start, heartbeat, completion and failure; every report may be repeated."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _expire_time(deps: Dependencies) -> datetime:
 
 
 def start_response(deps: Dependencies, record: Record) -> _Response:
-    """Return what the executor gets: the run, and its hold on it unless the run was refused."""
+    """Return the answer to an executor: the run, and unless it has ended the token and the lease."""
     if record.status in ENDED:
         return _Response(run=record.run)
     return _Response(
@@ -63,9 +63,9 @@ async def start_run(
     executor: str,
     plugins: Sequence[run_pb2.PluginCode] = (),
 ) -> _Response:
-    """PENDING -> RUNNING; the same executor asking again gets the same answer.
+    """Start a run; the same executor gets the same answer when it asks again.
 
-    RUNNING -> FAILED where the code that it says it will run is not the code on record.
+    The run fails if the executor's code is not the code on record.
     """
     async with deps.database.transaction(tenant_id) as connection:
         record = await run_store.lock_run(connection, tenant_id, run_id)
@@ -89,7 +89,7 @@ async def take_over(
     orchestrator_run_id: str,
     executor: str,
 ) -> Record:
-    """Give a locked run to its executor; the dispatcher may not have stored the pairing yet."""
+    """Give a locked run to an executor, even if the dispatcher has not stored its flow run yet."""
     run_id = record.run.run_id
     pairing = (record.run.orchestrator_run_id, orchestrator_run_id, record.superseded_run_ids)
     if record.status in ENDED:
@@ -127,7 +127,7 @@ async def take_over(
 async def heartbeat(
     deps: Dependencies, context: RequestContext, request: run_report_service_pb2.HeartbeatRequest
 ) -> run_report_service_pb2.HeartbeatResponse:
-    """Keep the lease and move the progress, never back."""
+    """Extend the lease, and raise the progress."""
     tenant_id, message = context.tenant_id, redact(request.progress_message)
     has_progress = request.HasField("progress_pct") or bool(message)
     moved = None
@@ -155,7 +155,7 @@ async def _progress(
     request: run_report_service_pb2.HeartbeatRequest,
     message: str,
 ) -> Record | None:
-    """Store progress; publish it unless the last event of this run's progress is too young."""
+    """Store the progress; publish it unless the last event of progress is too recent."""
     now, last = deps.clock.now(), record.progress_event_time
     interval = timedelta(seconds=deps.settings.progress_interval_seconds)
     is_told = last is None or now - last >= interval
@@ -239,7 +239,7 @@ async def _read_metrics(request: run_report_service_pb2.CompleteRunRequest) -> d
         hidden: dict[str, Any] = redact_value(message_json(request.metrics))
         return hidden
 
-    # Of megabytes this takes seconds, in which every lease would go without its heartbeats.
+    # Megabytes take seconds, in which the event loop could accept no heartbeat.
     return read() if request.metrics.ByteSize() <= _FEW_BYTES else await asyncio.to_thread(read)
 
 
@@ -275,12 +275,12 @@ async def fail_run(
 async def _lock_reported(
     connection: Connection, tenant_id: str, run_id: str, token: str, event: RunEvent
 ) -> Record:
-    """Lock a run for its holder's report; one that has ended is returned only if by this very report."""
+    """Lock a run for the report of its executor; an ended run is returned only if this very report ended it."""
     record = await run_store.lock_run(connection, tenant_id, run_id)
     if record is None:
         raise run_not_found(run_id)
     if record.status is RunStatus.PENDING:
-        # Nobody holds it: say what is wrong rather than that the token is.
+        # No executor holds it: say that it has not started, not that the token is wrong.
         next_status(run_id, record.status, RunEvent.COMPLETED)
     check_fence(run_id, record.fencing_token, token, record.status)
     is_repeated = record.status.value == event.value
@@ -290,7 +290,7 @@ async def _lock_reported(
 
 
 async def _lock_held(connection: Connection, tenant_id: str, run_id: str, token: str) -> Record:
-    """Lock a running run of this executor."""
+    """Lock a running run that this executor holds."""
     record = await run_store.lock_run(connection, tenant_id, run_id)
     if record is None:
         raise run_not_found(run_id)

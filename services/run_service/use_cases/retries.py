@@ -1,4 +1,4 @@
-"""Runs that follow ended ones: by RetryRun, and by the retry policy of the instance after a failure."""
+"""Retry ended runs: on request (RetryRun), and after a failure by the retry policy of the instance."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _log = structlog.get_logger(__name__)
 
 
 class _SupersededError(Exception):
-    """The flow has been run again since, or the retry was made already."""
+    """The flow has had another run since, or the retry exists already."""
 
 
 async def retry_run(
@@ -66,7 +66,7 @@ async def retry_automatically(deps: Dependencies, failed: queues.RunKey) -> None
     """Submit the run that follows a failed one; where admission refuses it, record it as CANCELLED.
 
     Raises:
-        UnavailableError: Admission could not be decided; try again.
+        UnavailableError: Admission is undecided; try again.
     """
     tenant_id, run_id = failed
     request = RequestContext(tenant_id, _ACTOR, deps.ids(), new_traceparent(), is_service=True)
@@ -98,7 +98,7 @@ async def _retry(deps: Dependencies, tenant_id: str, run_id: str) -> None:
 
 
 async def _following(deps: Dependencies, tenant_id: str, run_id: str, actor: str) -> tuple[int, WantedRun]:
-    """Return the number of an ended run, and the run that follows it.
+    """Return the number of an ended run, and the run that is to follow it.
 
     Raises:
         NotFoundError: RUN_NOT_FOUND.

@@ -1,4 +1,4 @@
-"""New runs, and the record of those that were refused while nobody waited."""
+"""Submit new runs, and record the refused runs of schedules and retries."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from servicekit.context import RequestContext
 from servicekit.enums import enum_number
 from servicekit.errors import DomainError
 
-_ATTEMPTS = 3  # the first may rest on what lineage-service says alone
+_ATTEMPTS = 3  # the first one may trust lineage-service without a comparison
 
 
 async def submit_run(
     deps: Dependencies, context: RequestContext, request: run_service_pb2.SubmitRunRequest
 ) -> run_pb2.Run:
-    """Admit and record a run; the dispatcher does the rest."""
+    """Admit and record a run; the dispatcher then creates its flow run."""
     check_force(request.force_reason, force=request.force)
     check_allow_deletion(request.allow_deletion_reason, allow_deletion=request.allow_deletion)
     wanted = WantedRun(
@@ -63,7 +63,7 @@ async def submit_run(
 
 
 async def _validate(deps: Dependencies, tenant_id: str, wanted: WantedRun) -> run_pb2.Run:
-    """Check everything, record nothing; the answer has neither id nor number."""
+    """Check everything and record nothing; the answer has neither id nor number."""
     found = await _find(deps, tenant_id, wanted)
     admission = await admit(deps, found, wanted, must_compare=True)
     async with deps.database.read(tenant_id) as connection:
@@ -74,7 +74,7 @@ async def _validate(deps: Dependencies, tenant_id: str, wanted: WantedRun) -> ru
 async def submit_once(
     deps: Dependencies, tenant_id: str, wanted: WantedRun, method: str, request: Message, request_id: str
 ) -> run_pb2.Run:
-    """Submit, or give the first answer to a repeated request, also where it would be refused by now."""
+    """Submit a run once; answer a repeated request as the first time, even if it would be refused by now."""
     payload_hash = idempotency.payload_hash(request)
     try:
         found = await _find(deps, tenant_id, wanted)
@@ -112,12 +112,12 @@ async def _find(deps: Dependencies, tenant_id: str, wanted: WantedRun) -> FoundF
 
 
 async def insert_run(deps: Dependencies, connection: Connection, admission: Admission) -> run_pb2.Run:
-    """Write an admitted run with its number, event, activity and dispatch.
+    """Insert an admitted run with its number, event, timeline entry and dispatch.
 
     Raises:
         AlreadyExistsError: RUN_ACTIVE.
         FailedPreconditionError: INSTANCE_DELETING.
-        UnavailableError: The flow has had another run since the admission; ask again.
+        UnavailableError: The flow has had another run since the admission; try again.
     """
     submission, found = _submission_of(deps, admission), admission.found
     if not await insert_submission(connection, found.tenant_id, submission):
@@ -136,9 +136,9 @@ def _submission_of(deps: Dependencies, admission: Admission) -> Submission:
 async def insert_refused(
     deps: Dependencies, connection: Connection, found: FoundFlow, wanted: WantedRun, refusal: DomainError
 ) -> run_pb2.Run | None:
-    """Write a run that was refused while nobody waited for the answer; None: it is recorded already.
+    """Record a refused run of a schedule or a retry, for which no client waits; return None if it is recorded already.
 
-    It has run number 0: it never belonged to the flow's sequence, so it moves nothing in lineage-service.
+    It has run number 0, because it is not one of the flow's runs; it changes nothing in lineage-service.
     """
     now = deps.clock.now()
     run = _new_run(found, wanted, deps.ids(), 0, now)
@@ -163,7 +163,7 @@ async def insert_refused(
 
 
 async def _refuse_second(connection: Connection, found: FoundFlow) -> None:
-    """Say why the flow takes no run now, if it does not."""
+    """Refuse the run if the flow is deleted or has an active run."""
     if await is_flow_deleted(connection, *found.key):
         raise instance_deleting(found.instance.instance_id)
     active = await run_store.get_active_run(connection, *found.key)

@@ -1,4 +1,4 @@
-"""What a schedule's policies make of a tick that comes late, or while a run is active; docs/schedules.md has the rules."""
+"""Apply the policies of schedules to their scheduled times ("ticks"); docs/schedules.md has the rules."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _log = structlog.get_logger(__name__)
 
 
 def policies_of(found: FoundFlow) -> Policies:
-    """Return the policies of the instance's schedule; what it leaves out has the default."""
+    """Return the policies of the instance's schedule; an unset policy is the default."""
     schedule, default = found.instance.schedule, Policies()
     return Policies(
         _OVERLAPS.get(schedule.overlap_policy, default.overlap),
@@ -64,7 +64,7 @@ def check_not_paused(found: FoundFlow) -> None:
 
 
 async def meet_waiting(deps: Dependencies, found: FoundFlow, wanted: WantedRun) -> bool:
-    """Settle a tick whose flow run starts with those that wait; return whether it waits, too.
+    """Decide about a tick whose flow run starts late or while others wait; return whether it waits.
 
     Raises:
         FailedPreconditionError: TICK_MISSED, TICK_SKIPPED.
@@ -91,7 +91,7 @@ async def meet_waiting(deps: Dependencies, found: FoundFlow, wanted: WantedRun) 
                 await _supersede(deps, found, tick, wanted.scheduled_time)
             return False
         case Action.WAIT:
-            # Late ticks wait a moment for each other: only then is known which is the latest.
+            # Late ticks wait for each other, so that the latest is known.
             due_time = deps.clock.now() + timedelta(seconds=settings.tick_settle_seconds)
             async with deps.database.transaction(found.tenant_id) as connection:
                 await store.insert_tick(connection, found.key, _tick_of(wanted), due_time)
@@ -103,12 +103,12 @@ async def meet_waiting(deps: Dependencies, found: FoundFlow, wanted: WantedRun) 
 async def meet_active_run(
     deps: Dependencies, found: FoundFlow, wanted: WantedRun, active: AlreadyExistsError
 ) -> bool:
-    """Settle a tick whose flow run starts while a run is active; return whether it waits.
+    """Decide about a tick whose flow run starts while a run is active; return whether it waits.
 
-    If not, the active run was cancelled for it.
+    If it does not wait, the active run has been cancelled for it.
 
     Raises:
-        AlreadyExistsError: RUN_ACTIVE, the tick is not run.
+        AlreadyExistsError: RUN_ACTIVE: the tick is not run.
         FailedPreconditionError: TICK_SKIPPED.
     """
     policies = policies_of(found)
@@ -117,7 +117,7 @@ async def meet_active_run(
         waiting = await store.list_ticks(connection, found.key)
         if wanted.scheduled_time in {tick.scheduled_time for tick in waiting}:
             return True
-        if action is Action.WAIT and waiting:  # since it met those that wait
+        if action is Action.WAIT and waiting:  # another one has begun to wait since the first look
             action = decide(Situation.OTHERS_WAIT, policies)
         if action is Action.WAIT:
             due_time = deps.clock.now() + timedelta(seconds=deps.settings.tick_interval_seconds)
@@ -132,17 +132,17 @@ async def meet_active_run(
 
 
 def tell_waiting(wanted: WantedRun) -> run_pb2.Run:
-    """Return what the flow run of a tick that waits is told."""
+    """Return the answer to the flow run of a tick that waits."""
     run = run_pb2.Run(instance_id=wanted.instance_id, status=run_pb2.RUN_STATUS_PENDING)
     run.error.type = "TICK_WAITING"
-    run.error.message = "the tick's run is dispatched anew when its turn comes"
+    run.error.message = "the scheduled time waits; another flow run executes it when its turn comes"
     return run
 
 
 async def _cancel_active(deps: Dependencies, found: FoundFlow) -> None:
     """Cancel the active run, whoever started it."""
     tenant_id = found.tenant_id
-    message = "the schedule's next run starts"
+    message = "the next scheduled run replaces this one (overlap_policy CANCEL_PREVIOUS)"
     async with deps.database.transaction(tenant_id) as connection:
         active = await run_store.get_active_run(connection, *found.key)
         records = await change_runs(
@@ -159,10 +159,10 @@ async def _cancel_active(deps: Dependencies, found: FoundFlow) -> None:
 
 
 async def submit_waiting(deps: Dependencies, flow: FlowKey) -> None:
-    """Start what a flow's ticks have waited for, as far as its turn has come.
+    """Submit the waiting tick of a flow whose turn has come.
 
     Raises:
-        UnavailableError: Admission could not be decided; try again.
+        UnavailableError: Admission is undecided; try again.
     """
     tenant_id, instance_id, flow_kind = flow
     request = RequestContext(tenant_id, ACTOR, deps.ids(), context.new_traceparent(), is_service=True)

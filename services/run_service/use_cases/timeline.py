@@ -1,4 +1,4 @@
-"""What lineage-service reports about a run's consequences, on the run's timeline."""
+"""Add what lineage-service reports about a run's consequences to its timeline."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from servicekit.ids import is_id
 async def add_affected_downstream(
     deps: Dependencies, connection: Connection, tenant_id: str, batch: Sequence[Received]
 ) -> None:
-    """Add how many flows became not fresh to the timeline of the run that led to it; once per change."""
+    """Add to a run's timeline how many downstream flows it made not fresh, once for each change."""
     changes = [
         item.message
         for item in batch
@@ -47,7 +47,7 @@ async def add_affected_downstream(
                 activity_id=activity_id,
                 actor="lineage-service",
                 now=now,
-                message=f"{change.affected_downstream} downstream flows are not fresh any more",
+                message=f"{change.affected_downstream} downstream flows are no longer fresh",
                 details={"affected_downstream": change.affected_downstream, "revision": change.revision},
             )
     await activities.insert_activities(connection, list(rows.values()))

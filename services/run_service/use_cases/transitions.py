@@ -1,4 +1,4 @@
-"""Every change of a run that exists, with its event, its timeline entry and what it means for the queues."""
+"""Change the status of runs, with their events, timeline entries and queues."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ async def change_runs(
     only: RunStatus | None = None,
     pairs: Mapping[str, str] | None = None,
 ) -> list[Record]:
-    """Make the transition for those runs in which it is possible (or only from one status); return them, to be published after the commit.
+    """Make a transition for the runs that allow it; return them, for `announce` after the commit.
 
-    With `pairs`, flow-run ids by run id: only for runs that still have this flow run.
-
-    Locks runs before leases before dispatches, as everything here does. The flow run of a run that ends follows it.
+    With `only`, change only runs of that status. With `pairs` (run id -> flow-run id), change only runs that still have
+    that flow run. The flow run of a run that ends is queued to end alike. The locks are taken in the order of all
+    transitions: runs, leases, dispatches.
     """
     now = deps.clock.now()
     target = target_of(event)
@@ -80,7 +80,7 @@ async def change_runs(
 
 
 def error_json(kind: str, message: str, trace_uri: str = "") -> dict[str, str]:
-    """Return an error as it is stored: without secrets; PostgreSQL stores no NUL."""
+    """Return an error as it is stored, without secrets and without NUL, which PostgreSQL cannot store."""
     error = {"type": kind, "message": message, "trace_uri": trace_uri}
     return {name: redact(value.replace("\0", "")) for name, value in error.items() if value}
 
@@ -95,7 +95,7 @@ async def fail_runs(
     only: RunStatus | None = None,
     pairs: Mapping[str, str] | None = None,
 ) -> list[Record]:
-    """Give runs up, in a transaction of their own: their executors are fenced from now on."""
+    """Fail runs in a transaction of their own; later reports of their executors are refused."""
     async with deps.database.transaction(tenant_id) as connection:
         records = await change_runs(
             deps,
@@ -114,7 +114,7 @@ async def fail_runs(
 
 
 def announce(deps: Dependencies, tenant_id: str, records: Collection[Record]) -> None:
-    """Tell watchers of committed changes, and those who bring ends to the orchestrator."""
+    """Send committed changes to watchers, and wake the loops that end flow runs."""
     deps.watches.publish(tenant_id, records)
     if any(record.status in ENDED for record in records):
         deps.wake_dispatcher()

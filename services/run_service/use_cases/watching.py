@@ -1,4 +1,4 @@
-"""Live changes of runs: told in process after each commit, looked up for those made by other replicas."""
+"""Stream the changes of runs: those of this process after each commit, those of other replicas by polling."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from servicekit.database import Database
 
 
 class _Watcher:
-    """One stream: a bounded queue in which revisions only go up."""
+    """The bounded queue of one stream; its revisions only go up."""
 
     def __init__(self, size: int) -> None:
         self.revision = 0
@@ -37,7 +37,7 @@ class _Watcher:
 
 
 class Watches:
-    """All watches of this process."""
+    """The watches of this process."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
@@ -45,19 +45,19 @@ class Watches:
         self._watchers: dict[tuple[str, str], set[_Watcher]] = {}
 
     def publish(self, tenant_id: str, records: Iterable[Record]) -> None:
-        """Tell of committed changes."""
+        """Send committed changes to their watchers."""
         for record in records:
             for watcher in self._watchers.get((tenant_id, record.run.run_id), ()):
                 watcher.put(record)
 
     async def watch(self, tenant_id: str, run_id: str) -> AsyncGenerator[Record, None]:
-        """Yield the run as it is, then after each change, until it has ended; unchanged where nothing comes for a while.
+        """Yield the run as it is, then after each change, until it has ended; again, unchanged, if no change comes for a while.
 
         Raises:
             NotFoundError: RUN_NOT_FOUND.
         """
         key, watcher = (tenant_id, run_id), _Watcher(self._settings.watch_queue_size)
-        # Registered before the read: a change in between is told, not lost.
+        # Registered before the read, so that a change in between is not lost.
         self._watchers.setdefault(key, set()).add(watcher)
         try:
             async with self._database.read(tenant_id) as connection:
@@ -78,7 +78,7 @@ class Watches:
                 del self._watchers[key]
 
     async def look(self) -> bool:
-        """Read the watched runs whose revision is newer than what was told: one query per tenant."""
+        """Read watched runs that have a newer revision than their watchers know, with one query for each tenant."""
         by_tenant: dict[str, set[str]] = {}
         for tenant_id, run_id in self._watchers:
             by_tenant.setdefault(tenant_id, set()).add(run_id)
