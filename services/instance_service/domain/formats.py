@@ -5,7 +5,6 @@ Each check takes time that grows with the text only. What a format does not name
 
 from __future__ import annotations
 
-import datetime as dt
 import ipaddress
 import re
 import unicodedata
@@ -15,7 +14,8 @@ from types import MappingProxyType
 
 import idna
 
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+from optaic.rules.forms import is_date
+
 _TIME = re.compile(
     r"([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.[0-9]+)?(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))", re.ASCII
 )
@@ -71,16 +71,6 @@ class Format:
     is_kept: Callable[[str], bool]
 
 
-def _is_date(text: str) -> bool:
-    if not _DATE.fullmatch(text):
-        return False
-    try:
-        dt.date.fromisoformat(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _is_time(text: str) -> bool:
     found = _TIME.fullmatch(text)
     if found is None:
@@ -95,7 +85,7 @@ def _is_time(text: str) -> bool:
 
 
 def _is_date_time(text: str) -> bool:
-    return _is_date(text[:10]) and text[10:11] in {"T", "t"} and _is_time(text[11:])
+    return is_date(text[:10]) and text[10:11] in {"T", "t"} and _is_time(text[11:])
 
 
 def _is_ip4(text: str) -> bool:
@@ -196,7 +186,7 @@ def _matches(pattern: re.Pattern[str]) -> Callable[[str], bool]:
 
 FORMATS: Mapping[str, Format] = MappingProxyType(
     {
-        "date": Format("a day of RFC 3339, YYYY-MM-DD", "2024-02-29", _is_date),
+        "date": Format("a day of RFC 3339, YYYY-MM-DD", "2024-02-29", is_date),
         "time": Format("a time of RFC 3339, with its offset from UTC", "10:30:00Z", _is_time),
         "date-time": Format(
             "a moment of RFC 3339, with its offset from UTC", "2024-02-29T10:30:00Z", _is_date_time

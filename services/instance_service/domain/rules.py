@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -86,11 +85,3 @@ def _bounds(rule: Rule) -> str:
     if not rule.maximum:
         return f"at least {rule.minimum}"
     return f"{rule.minimum} to {rule.maximum}" if rule.minimum < rule.maximum else f"exactly {rule.maximum}"
-
-
-def is_date(text: str) -> bool:
-    """Return whether a calendar has this day, written YYYY-MM-DD."""
-    try:
-        return dt.date.fromisoformat(text).isoformat() == text
-    except ValueError:
-        return False

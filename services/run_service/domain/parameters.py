@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from datetime import date
 
+from optaic.rules.forms import read_date
 from optaic.rules.run_parameters import END, PARAMETERS, RANGE, START, SWITCHES
 from run_service.domain.errors import invalid_fields
 from servicekit.errors import FieldViolation
-
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 def check_parameters(flow_kind: str, parameters: Mapping[str, object], *, is_full: bool) -> None:
@@ -57,9 +55,9 @@ def _read_date(value: object) -> date:
     Raises:
         ValueError: It is not a date.
     """
-    if not isinstance(value, str) or not _DATE.fullmatch(value):
-        raise ValueError(value)
-    return date.fromisoformat(value)
+    if not isinstance(value, str):
+        raise ValueError(value)  # noqa: TRY004 - the caller knows one error
+    return read_date(value)
 
 
 def _check_switch(value: object, *, is_full: bool) -> str:

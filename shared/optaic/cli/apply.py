@@ -19,13 +19,13 @@ from optaic.cli.session import (
     FileOption,
     YesOption,
     confirm,
-    is_id,
     placing,
     read_yaml,
     run,
     warn,
 )
 from optaic.client import AsyncClient
+from optaic.rules.forms import is_id
 from redaction import redact_field
 
 AdoptOption = Annotated[

@@ -15,7 +15,6 @@ from optaic.cli.session import (
     ReasonOption,
     YesOption,
     confirm,
-    is_id,
     placing,
     read_yaml,
     run,
@@ -26,6 +25,7 @@ from optaic.client.existence import near
 from optaic.client.messages import fill
 from optaic.definition.v1 import definition_pb2, definition_service_pb2
 from optaic.errors import NotFoundError
+from optaic.rules.forms import is_id
 
 app = typer.Typer(no_args_is_help=True)
 DefinitionArgument = Annotated[str, typer.Argument(help="Id or name of the definition.", show_default=False)]

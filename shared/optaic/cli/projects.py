@@ -13,12 +13,12 @@ from optaic.cli.session import (
     DryRunOption,
     ReasonOption,
     YesOption,
-    is_id,
     run,
 )
 from optaic.client import AsyncClient, word
 from optaic.instance.v1 import instance_pb2
 from optaic.instance.v1 import instance_service_pb2 as api
+from optaic.rules.forms import is_id
 
 app = typer.Typer(no_args_is_help=True)
 ProjectArgument = Annotated[str, typer.Argument(help="Id or name of the project.", show_default=False)]

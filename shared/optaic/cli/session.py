@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import re
 import sys
-import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Annotated, NoReturn, TypeVar
@@ -20,6 +19,7 @@ from optaic.client.silence import told_while_waiting
 from optaic.client.values import FieldError
 from optaic.errors import DeadlineExceededError, NotFoundError, OptaicError, UnavailableError, Violation
 from optaic.instance.v1 import instance_pb2
+from optaic.rules.forms import is_id
 from redaction import HIDDEN, is_secret_name, redact
 
 InstanceArgument = Annotated[str, typer.Argument(help="Id or name of the instance.", show_default=False)]
@@ -153,15 +153,6 @@ def _hinted(violation: Violation) -> str:
     """Return by which reason a place may be told with what is read there: not where that may be a secret."""
     is_secret = "secret" in violation.description or HIDDEN in violation.description
     return "" if is_secret or is_secret_name(re.split(r"[.\[]", violation.field)[-1]) else violation.reason
-
-
-def is_id(text: str) -> bool:
-    """Return whether a text is an id; anything else is a name."""
-    try:
-        uuid.UUID(text)
-    except ValueError:
-        return False
-    return True
 
 
 async def find_project(client: AsyncClient, text: str) -> str:

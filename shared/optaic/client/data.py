@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from optaic.common.v1 import flow_pb2
 from optaic.definition.v1 import definition_pb2, definition_service_pb2
 from optaic.definition.v1.definition_service_pb2_grpc import DefinitionServiceStub
 from optaic.instance.v1 import instance_pb2, spec_pb2
+from optaic.rules.forms import is_id
 from optaic.run.v1 import run_pb2
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Data:
             UnavailableError: STORE_UNAVAILABLE, the place where it is cannot be reached from here.
         """
         wanted = Selection.of(columns, entities, start, end)
-        if isinstance(flow, str) and not _is_id(flow):
+        if isinstance(flow, str) and not is_id(flow):
             flow = await self._instances.get_by_name(flow, project=project)
         reference = await flow_of(self._connection, flow, flow_kind)
         found = await self._find(reference, version)
@@ -174,14 +174,6 @@ def _number(runs: Sequence[run_pb2.Run]) -> dict[int, flow_pb2.VersionRef]:
             versions[len(versions) + 1] = _version_of(run)
         last = output
     return versions
-
-
-def _is_id(text: str) -> bool:
-    try:
-        uuid.UUID(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _no_version(flow: flow_pb2.FlowRef, wanted: str) -> errors.NotFoundError:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
-_NAME = re.compile(r"[A-Z][A-Z0-9_]*")
-_PARAMETER = re.compile(r"[a-z][a-z0-9_]*")
+from optaic.rules.forms import CALLED_NAME, PARAMETER_NAME
 
 
 @dataclass(frozen=True)
@@ -28,10 +26,10 @@ class Macro:
     @property
     def mistake(self) -> str:
         """What is wrong with the name or the parameters; empty when nothing is."""
-        if not _NAME.fullmatch(self.name):
+        if not CALLED_NAME.fullmatch(self.name):
             return f"a macro's name must have upper-case letters, digits and _ only, not {self.name!r}"
         for parameter in self.parameters:
-            if not _PARAMETER.fullmatch(parameter):
+            if not PARAMETER_NAME.fullmatch(parameter):
                 return (
                     f"a parameter's name must have lower-case letters, digits and _ only, not {parameter!r}"
                 )

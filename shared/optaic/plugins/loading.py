@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import re
 import traceback
 from collections.abc import Callable
 from typing import TypeVar, cast
 
 from optaic.plugins.errors import PluginInvalid, PluginNotFound
+from optaic.rules.forms import CODE_REF
 
 T = TypeVar("T")
-
-_CODE_REF = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 
 
 def load(code_ref: str, base: Callable[..., T]) -> type[T]:
@@ -26,7 +24,7 @@ def load(code_ref: str, base: Callable[..., T]) -> type[T]:
         PluginInvalid: the module fails while it is imported, or the class is not a concrete subclass of `base`.
     """
     assert isinstance(base, type)
-    if not _CODE_REF.fullmatch(code_ref):
+    if not CODE_REF.fullmatch(code_ref):
         raise PluginNotFound(f"code_ref {code_ref!r} must have the form package.module:Class")
     module_name, class_name = code_ref.split(":")
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
@@ -11,9 +10,9 @@ from typing import Any
 from instance_service.resources.conversion import json_of
 from optaic.definition.v1.definition_pb2 import DEFINITION_KIND_OP, DefinitionVersion
 from optaic.expression import OPERATORS, Parameter, Scope, Signature
+from optaic.rules.forms import CALLED_NAME
 from servicekit.errors import FieldViolation
 
-_NAME = re.compile(r"[A-Z][A-Z0-9_]*")
 _HELD = {"type", "minimum", "maximum"}  # what a call's numbers are held against
 _SAID = {
     "$comment", "default", "deprecated", "description", "examples", "format", "readOnly", "title", "writeOnly"
@@ -40,7 +39,7 @@ def op_violations(version: DefinitionVersion) -> Iterator[FieldViolation]:
         if version.HasField("op"):
             yield FieldViolation("name", f"{name} is an operator of the language", "INVALID_EXPRESSION")
         return
-    if not _NAME.fullmatch(name):
+    if not CALLED_NAME.fullmatch(name):
         text = f"an operator's name is upper case, letters, digits and _, not {name!r}"
         yield FieldViolation("name", text, "INVALID_EXPRESSION")
     if not version.HasField("op"):
