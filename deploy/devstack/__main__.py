@@ -1,4 +1,4 @@
-"""`python -m devstack up|down|status|run|republish`: the embedded stack from a terminal, also before `optaic dev` exists."""
+"""`python -m devstack up|down|status|run|republish`: the embedded stack from a terminal, without the `optaic` command."""
 
 import argparse
 import asyncio

@@ -182,7 +182,7 @@ def _write(cells: Sequence[object]) -> None:
 
 def _confirm(question: str) -> bool:
     if not sys.stdin.isatty():
-        sys.stderr.write(f"{question} Nobody can be asked here: give --yes.\n")
+        sys.stderr.write(f"{question} There is no terminal on which to ask; pass --yes to confirm.\n")
         return False
     sys.stderr.write(f"{question} [y/N] ")
     sys.stderr.flush()

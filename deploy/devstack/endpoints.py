@@ -1,4 +1,4 @@
-"""Where everything of one stack is reached and by which login; derived, never guessed by anybody else."""
+"""The addresses and logins of everything in one stack, derived in this one place."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields

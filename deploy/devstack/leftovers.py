@@ -1,4 +1,4 @@
-"""Find and end the processes of one stack, also those that no supervisor knows any more.
+"""Find and end the processes of one stack, including those that no supervisor knows any more.
 
 Every process of a stack carries `OPTAIC_STACK=<state folder>:<name>` in its environment and so do all its descendants,
 whatever session they moved to. Run as a script this file is the guard: it sleeps until its supervisor is gone

@@ -1,4 +1,4 @@
-"""When a program that runs and does not answer is to be started again: not at once, and not without end; it asks nobody."""
+"""Decide when to restart a program that runs but does not answer: after a delay, a limited number of times."""
 
 from collections import deque
 from dataclasses import dataclass, field

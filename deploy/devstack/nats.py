@@ -1,4 +1,4 @@
-"""The embedded NATS server with JetStream: who may publish and read what, and how it is started.
+"""The embedded NATS server with JetStream: its logins, their permissions, and its start.
 
 It creates no stream: each belongs to the service that publishes into it.
 """

@@ -11,7 +11,7 @@ _ATTEMPTS = 1_000
 
 
 class PortTakenError(RuntimeError):
-    """A configured port is in use by somebody else."""
+    """Another program uses a configured port."""
 
 
 def is_free(port: int) -> bool:

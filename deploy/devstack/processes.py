@@ -57,7 +57,7 @@ class Program:
 def environment_of_child(extra: Mapping[str, str]) -> dict[str, str]:
     """Return our environment with `extra`; without Prefect's settings, which would lead a child to another server."""
     base = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_"))}
-    base.pop("OPTAIC_POSTGRES_URL", None)  # the administrator's login is nobody else's business
+    base.pop("OPTAIC_POSTGRES_URL", None)  # only devstack needs the administrator's login
     return {**base, "PYTHONUNBUFFERED": "1", "DO_NOT_TRACK": "1", **extra}
 
 
@@ -208,7 +208,7 @@ class Process:
             await self._end()
 
     async def _end(self) -> None:
-        """End this life, politely first; whoever keeps the program then starts the next one."""
+        """Stop the program, politely first; its keeper then starts it again."""
         for number in (self.program.stop_signal, SIGKILL):
             if self.pid is not None:
                 with contextlib.suppress(ProcessLookupError):
@@ -250,7 +250,7 @@ class Process:
 
 
 def _record(root: Path, name: str, pid: int) -> None:
-    """Write a child down for whoever has to clean up after a supervisor that was killed."""
+    """Record a child, so that it can be ended after the supervisor was killed."""
     start = leftovers.identify(pid)
     if start is not None:
         records = {**leftovers.recorded(root), name: (pid, start)}

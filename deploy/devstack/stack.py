@@ -75,7 +75,7 @@ class Stack:
             raise
 
     async def wait_ready(self) -> None:
-        """Return when everything is ready; for those who did not let `up` wait for it."""
+        """Wait until everything is ready, if `up` did not wait."""
         assert self._rest is not None, "up was not called"
         try:
             await asyncio.shield(self._rest)
@@ -172,7 +172,7 @@ class Stack:
         self._note("work pool")
 
     async def _start_mlflow(self) -> None:
-        """Last, and nobody waits: its imports would make everybody else later, and models can wait for it."""
+        """Start MLflow last and without waiting: its slow imports would delay all other programs."""
         if self.settings.mlflow_url:
             return
         url = await postgres.create_mlflow_database(self.endpoints.postgres_admin, self._secrets["mlflow"])

@@ -74,8 +74,8 @@ class State:
         while (descriptor := self._try_lock(fcntl.LOCK_EX)) is None:
             holder = self.supervisor()
             if holder is not None or time.monotonic() > deadline:
-                who = f" (pid {holder['pid']})" if holder else ""
-                raise StackInUseError(f"a stack is already running in {self.root}{who}")
+                pid = f" (pid {holder['pid']})" if holder else ""
+                raise StackInUseError(f"a stack is already running in {self.root}{pid}")
             await asyncio.sleep(_LOCK_POLL_SECONDS)
         self._lock = descriptor
         return descriptor
@@ -119,7 +119,7 @@ class State:
         return str(known["error"]) if failed else ""
 
     def announce(self, phase: str, **facts: Any) -> None:
-        """Tell other processes who supervises this folder and how far it is."""
+        """Record the supervisor of this folder and its phase, for other processes."""
         pid = os.getpid()
         values = {"pid": pid, "start": leftovers.identify(pid), "phase": phase, **facts}
         write_private(self.root / _SUPERVISOR, json.dumps(values))

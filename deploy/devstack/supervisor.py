@@ -52,7 +52,7 @@ def run_until_signal(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
 def run(main: Main | None = None, settings: Settings | None = None, wait: Wait = "all") -> int:
     """Keep a stack up while `main` runs (for ever without one); answers its exit code, 128 + n after signal n.
 
-    Ctrl-C, SIGTERM or SIGHUP at any point, also while it starts, leave nothing running.
+    Ctrl-C, SIGTERM or SIGHUP at any point, even during the start, leave nothing running.
     """
 
     async def serve() -> int:
@@ -153,7 +153,7 @@ def _end_supervisor(state: State, pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         if start is not None:
             os.kill(pid, signal.SIGTERM)
-        # Not by waiting for the process: it is nobody's child and may stay a zombie for long.
+        # Not by waiting for the process: it has no parent that collects it and may stay a zombie.
         while start is not None and leftovers.identify(pid) == start:
             if time.monotonic() > deadline:
                 os.kill(pid, signal.SIGKILL)

@@ -149,7 +149,7 @@ class LiveStatuses:
             woken.set()
 
     async def run(self) -> None:
-        """Send for ever; a publisher that is slow or away holds up nobody but itself."""
+        """Send for ever; a slow or absent publisher delays only itself."""
         async with asyncio.TaskGroup() as group:
             for index in range(len(self._publishers)):
                 group.create_task(self._send(index))

@@ -13,7 +13,7 @@ class NatsStatusPublisher:
         self._broker = broker
 
     async def publish(self, tenant_id: str, statuses: Sequence[status_pb2.InstanceStatus]) -> None:
-        """Send to those who listen; without a connection the messages are lost."""
+        """Send to current listeners; without a connection the messages are lost."""
         for status in statuses:
             subject = f"optaic-live.{tenant_id}.status.{status.instance_id}"
             await self._broker.publish_live(subject, status.SerializeToString())

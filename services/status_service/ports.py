@@ -7,7 +7,7 @@ from optaic.status.v1 import status_pb2
 
 
 class StatusPublisher(Protocol):
-    """Tells those who listen just now; nothing is kept, nothing is repeated."""
+    """Sends statuses to current listeners; stores and repeats nothing."""
 
     async def publish(self, tenant_id: str, statuses: Sequence[status_pb2.InstanceStatus]) -> None:
         """Send each status to its instance's channel, in this order."""

@@ -1,4 +1,4 @@
-"""The feed of changes to those who watch: in order, without a gap, with bounded memory; it writes nothing."""
+"""Feed status changes to watchers: in order, without gaps, with bounded memory; writes nothing."""
 
 from __future__ import annotations
 

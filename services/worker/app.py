@@ -36,7 +36,7 @@ PRELOAD = (
 async def main(stop: asyncio.Event) -> None:
     """Run the executor until `stop` is set."""
     settings = Settings()
-    # Before anything runs: somebody who sets this machine up can still mend it.
+    # Before any run starts, so that an operator can still correct the folder.
     prepare_folder(Path(settings.run_output_folder))
     forkserver = Forkserver(PRELOAD)
     warming = asyncio.create_task(forkserver.start(), name="warming")

@@ -1,4 +1,4 @@
-"""The child of a run, or of a removal: the one process that executes user code; it speaks to no service, only to who gave it the task."""
+"""The child process of a run or a removal: the only process that executes user code. It talks to its parent, not to services."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Forkserver:
         return pid
 
     async def stop(self) -> None:
-        """End it; whoever was forked from it dies with it."""
+        """End the forkserver; every process forked from it dies with it."""
         pid = self.pid
         if pid is not None:
             # By hand: closing its pipe, as multiprocessing would, waits for ever while a child hangs.
@@ -117,7 +117,7 @@ def _run_tied(forkserver_pid: int, target: Callable[..., None], *arguments: obje
 
 
 def _let_go() -> None:
-    """Forget the pipe by which multiprocessing lets children, too, keep the forkserver alive.
+    """Close the pipe by which multiprocessing lets children keep the forkserver alive.
 
     Otherwise it would not notice the end of a worker that was killed while children run.
     """

@@ -66,7 +66,7 @@ def identify(code_ref: str) -> CodeIdentity:
 
 @functools.cache
 def _identify_builtin(name: str) -> CodeIdentity:
-    """Once in a process, and in those that are forked from it: it loads what is built in once, too."""
+    """Identify the built-in package once for a process and its forks, because the built-in plugins are loaded once."""
     digest = ModuleGraph().hash(name, lambda path: _is_below(path, _COMPUTING))
     return CodeIdentity(
         digest,

@@ -119,7 +119,7 @@ def _check_links(root: Path, removal: Removal) -> None:
         raise StoreUnavailable(f"the data root {root} does not exist")
     place, true_root = root / removal.tenant_id / removal.instance_id, _follow(root)
     if not os.path.lexists(place):
-        return  # then nothing leads there either, and nobody has to look at all there is
+        return  # then no link can lead there, and the search can be skipped
     true_tenant = true_root / removal.tenant_id
     true_place = true_tenant / removal.instance_id
     if place.exists() and _follow(place) != true_place:
@@ -133,9 +133,9 @@ def _check_links(root: Path, removal: Removal) -> None:
                 f"{link} leads to {target}; OptAIC does not remove the target of a link, remove it by hand"
             )
         if target.is_relative_to(true_place):
-            who = link if link.is_relative_to(true_tenant) else "a link outside of the tenant's folder"
+            named = link if link.is_relative_to(true_tenant) else "a link outside of the tenant's folder"
             raise CannotRemove(
-                f"{who} leads to {target}, so this folder may belong to other instances; remove the link first"
+                f"{named} leads to {target}, so this folder may belong to other instances; remove the link first"
             )
 
 
@@ -147,7 +147,7 @@ def _follow(path: Path) -> Path:
 def _find_links(folder: Path, levels: int) -> Iterator[Path]:
     """Yield the links in a folder and in the folders below it, down to a number of levels; none is followed.
 
-    Folders beside those of tenants are not looked into: a disk's `lost+found`, for example, nobody may read.
+    Folders beside those of tenants are skipped: a disk's `lost+found`, for example, is not readable.
     """
     try:
         with os.scandir(folder) as entries:

@@ -52,7 +52,7 @@ async def sweep(settings: Settings, start: StartGuardian = start_guardian) -> in
         settings.instance_address, token_source=lambda: settings.service_token
     ) as channel:
         while waiting:
-            # One each: whoever has deleted most keeps nobody waiting.
+            # One for each tenant in turn, so that many deletions of one tenant do not delay the others.
             waiting = tuple([each for each in waiting if await _visit(settings, each, start, channel)])
             count += len(waiting)
     return count
@@ -110,7 +110,7 @@ class _Sweeper:
         try:
             await persist(lambda: self._removals.FinishDataRemoval(report), _PATIENCE_SECONDS)
         except DomainError as error:
-            if error.reason != "DATA_REMOVAL_NOT_FOUND":  # somebody else has done it meanwhile
+            if error.reason != "DATA_REMOVAL_NOT_FOUND":  # another worker has done it in the meantime
                 raise
         return True
 
@@ -128,7 +128,7 @@ class _Sweeper:
                 answer = await child.compute(task, lambda _: None)
         except TimeoutError:
             return f"the removal took longer than {LONGEST.total_seconds():.0f} s; the next attempt removes the rest"
-        except Exception as error:  # noqa: BLE001 - whatever it is, the removal must say so, or nobody would know
+        except Exception as error:  # noqa: BLE001 - every failure must be reported on the removal
             answer = describe_error(error)
         return f"{answer.type}: {answer.message}" if isinstance(answer, Failure) else ""
 

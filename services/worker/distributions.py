@@ -103,7 +103,7 @@ def _read_paths(found: metadata.Distribution) -> tuple[set[Path], bool]:
         if each.suffix == ".pth":
             try:
                 lines = Path(str(each.locate())).read_text(encoding="utf-8").splitlines()
-            except (OSError, UnicodeDecodeError):  # Python passes it over, too
+            except (OSError, UnicodeDecodeError):  # Python ignores it as well
                 continue
             has_finder = has_finder or any(line.startswith("import") for line in lines)
             roots.update(Path(line) for line in lines if line and not line.startswith(("import", "#")))

@@ -41,12 +41,12 @@ class Outcome(Enum):
 
     COMPLETED = auto()
     FAILED = auto()
-    CANCELLED = auto()  # refused, cancelled, or given to somebody else; nothing was published
+    CANCELLED = auto()  # refused, cancelled, or taken over by another executor; nothing was published
 
 
 @dataclass(frozen=True)
 class Ending:
-    """The outcome and the reason, for people."""
+    """The outcome and the reason, as text for readers."""
 
     outcome: Outcome
     message: str

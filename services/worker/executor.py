@@ -119,7 +119,7 @@ class Executor:
         if child.was_sent_a_signal:
             await self._record(lambda: self._pool.record_death(flow_run.id, code))
             return
-        # Nobody but this process knows what ended it.
+        # Only this process knows how the child ended.
         await asyncio.gather(
             self._report_death(ticket, code),
             self._record(lambda: self._pool.record_death(flow_run.id, code)),
@@ -155,7 +155,7 @@ class Executor:
             try:
                 async with asyncio.timeout(_CALL_SECONDS):
                     for flow_run_id in await self._pool.list_cancelling(set(self._children)):
-                        # Recorded first: a child that dies before would be taken for a crash.
+                        # Recorded first, or the death of the child would count as a crash.
                         await self._pool.record_cancelled(flow_run_id)
                         if child := self._children.get(flow_run_id):
                             child.send(signal.SIGKILL)

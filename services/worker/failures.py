@@ -73,7 +73,7 @@ def to_text(value: object, longest: int) -> str:
     """
     try:
         text = str(value)
-    except Exception:  # noqa: BLE001 - user code, too
+    except Exception:  # noqa: BLE001 - this runs user code
         text = f"<{type(value).__name__}>"
     text = text[:_LONGEST_READ].encode(errors="backslashreplace").decode().replace("\0", "\\0")
     return redact(text)[:longest]  # before it is cut: half a password would not be found
@@ -107,8 +107,8 @@ def _say_what_is_known(error: Exception) -> str:
 def describe_death(exit_code: int | None, tail: str | None, fault: str) -> Failure:
     """Return what ended a process that did not say so itself.
 
-    `exit_code` is negative after a signal and None where nobody knows it; `tail` is the last of its output,
-    None where nobody knows it, `fault` what Python's faulthandler wrote.
+    `exit_code` is negative after a signal and None if unknown; `tail` is the end of its output,
+    None if unknown, `fault` what Python's faulthandler wrote.
     """
     kind = "PROCESS_KILLED"
     if exit_code is None:

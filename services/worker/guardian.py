@@ -1,6 +1,6 @@
 """The process around a run's child: starts it, keeps what it prints, ends all that it started; it computes nothing.
 
-It ends the run's processes when the child ends, when it is told to, and when whoever told it is gone, also by SIGKILL.
+It ends the run's processes when the child ends, on an order, and when its parent has died (even by SIGKILL).
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _compute(work: socket.socket) -> None:
 def _guard(line: Line, run_child: RunChild) -> None:
     with contextlib.suppress(PermissionError):  # it leads a session already
         os.setsid()
-    # Whoever ends a whole group of processes would end the guardian before it could end the others.
+    # A signal to the whole process group would end the guardian before it could end the others.
     for number in _ENDING:
         signal.signal(number, signal.SIG_IGN)
     order = frames.receive(line.orders)
@@ -164,7 +164,7 @@ def _leave(last: Callable[[], None]) -> NoReturn:
     try:
         last()
         code = 0
-    except BaseException:  # noqa: BLE001 - it would be seen by nobody otherwise
+    except BaseException:  # noqa: BLE001 - otherwise the error would be lost
         traceback.print_exc()
     finally:
         with contextlib.suppress(OSError, ValueError):
@@ -208,7 +208,7 @@ class _Watch:
                     self._ended.recv(_CHUNK)
                     self._reap()
                 if self._orders in ready:
-                    break  # an order to end it, or whoever gives orders is gone
+                    break  # an order to end it, or the parent has died
         if self._status is not None:  # it ended by itself
             process_tree.await_descendants(self._reap, _HELPER_SECONDS)
         # Counted before a group would end them all at once.
@@ -250,7 +250,7 @@ class _Watch:
         report = Report(
             code, self._output.tail, fault, self._output.dropped, left_processes, self._output.fault
         )
-        with contextlib.suppress(OSError):  # nobody wants to know any more
+        with contextlib.suppress(OSError):  # the parent has died
             self._orders.sendall(frames.pack(frames.Kind.REPORT, json.dumps(asdict(report)).encode()))
 
 

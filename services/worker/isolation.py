@@ -60,7 +60,7 @@ async def start_guardian() -> Line:
         return _prepared.pop()
     ours, guardians = make_lines()
     numbers = guardians.orders.fileno(), guardians.work.fileno()
-    # Numbers that neither has: who is to inherit them gets them, and no other process that is started meanwhile.
+    # New descriptors: only the intended process inherits them, no other process started in the meantime.
     given = [max(numbers) + place for place in (1, 2)]
     argv = [sys.executable, "-m", "worker.guardian", *map(str, given)]
     # It imports what this process can: a deployment may have more places than the environment names.
@@ -150,7 +150,7 @@ class Isolation:
 
 
 async def _understand(frame: Frame, on_progress: OnProgress) -> Result | Failure | None:
-    """Return what the child said; long texts in a thread, since whoever waits for this keeps the run's lease, too."""
+    """Return the child's answer. Parse long texts in a thread, because this event loop also keeps the run's lease."""
     kind, payload = frame
     if kind == Kind.RESULT:
         if len(payload) > _LONGEST_RESULT:

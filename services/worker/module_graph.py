@@ -74,7 +74,7 @@ class ModuleGraph:
         return None
 
     def hash(self, name: str, is_own: Callable[[Path], bool]) -> str:
-        """Return a hash of a module and of all that it imports, also within functions, as far as `is_own` says so of the file.
+        """Return a hash of a module and of everything it imports (within functions too) whose file satisfies `is_own`.
 
         It depends on names and sources only: neither where they lie, nor on times, nor on how lines end.
         """
@@ -150,7 +150,7 @@ def _read_file(path: Path, name: str, is_package: bool, known: tuple[int, ...]) 
         package = name if is_package else name.rpartition(".")[0]
         return Module(digest, tuple(dict.fromkeys(_list_imports(tree, package))), tuple(_list_exports(tree)))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return Module(digest, (), ())  # whoever imports it will say so
+        return Module(digest, (), ())  # the import reports the error
 
 
 def _parse(content: bytes) -> ast.Module:

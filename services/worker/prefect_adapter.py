@@ -37,7 +37,7 @@ _log = structlog.get_logger(__name__)
 
 
 class FlowRunRefusedError(Exception):
-    """Prefect does not let the flow run start: somebody else has it, or it was cancelled."""
+    """Prefect does not let the flow run start: another worker has it, or it was cancelled."""
 
 
 class FlowRunUnusableError(Exception):
@@ -167,7 +167,7 @@ class WorkPool:
 
 
 def make_ticket(flow_run: FlowRun) -> Ticket:
-    """Return what the flow run's process is told, for who speaks in its place.
+    """Return the ticket of a flow run, for a process that reports in its place.
 
     Raises:
         TicketInvalidError: it is no flow run of ours.

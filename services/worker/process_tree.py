@@ -50,7 +50,7 @@ def await_descendants(reap: Callable[[], None], within: float) -> None:
 def end_descendants(
     reap: Callable[[], None], within: float, end_group: Callable[[], None] = _do_nothing
 ) -> set[int]:
-    """Kill every process below this one, and what they start meanwhile; who they were.
+    """Kill every descendant of this process, including those started in the meantime; return their pids.
 
     `reap` waits, without blocking, for children that have ended; `end_group` kills, all at once, those that are in a
     group. Gives up after `within` seconds: a process that waits for a device cannot be killed.
@@ -59,7 +59,7 @@ def end_descendants(
     limit = time.monotonic() + within
     while time.monotonic() < limit:
         reap()
-        # Whoever is found may have started others before it was killed: look until there is nobody.
+        # A process may have started others before it was killed: search until none is left.
         living = [process for process in psutil.Process().children(recursive=True) if _is_living(process)]
         end_group()
         if not living:

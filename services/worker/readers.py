@@ -25,7 +25,7 @@ def hash_readers(readers: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def add_zones(readers_hash: str, zones: Mapping[str, str], timezone: str) -> str:
-    """Return the digest of readers who see days of these zones, by column; those of the dataset's are nothing new."""
+    """Return the readers' hash extended by the zones of columns that differ from the dataset's zone."""
     others = {name: zone for name, zone in zones.items() if zone != timezone}
     return hash_readers({"readers": {"hash": readers_hash}, "zones": others}) if others else readers_hash
 

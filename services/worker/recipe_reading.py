@@ -95,7 +95,7 @@ def make_recipe(
     parameters = _read_struct(run.parameters)
     date_range = DateRange(read_date(parameters, START), read_date(parameters, END))
     base_dataset = (find_dataset(base_instance) if base_instance is not None else None) or dataset
-    # After runs of a range, nobody knows what lies between: the next one of all dates starts afresh.
+    # Runs for ranges may leave gaps, so the next run without a range starts from scratch.
     is_fresh_start = run.base_version.is_partial_range and not (date_range.start or date_range.end)
     is_full = run.mode == run_pb2.RUN_MODE_FULL or is_fresh_start
     has_base = bool(run.base_version.physical_version)

@@ -35,7 +35,7 @@ _log = structlog.get_logger(__name__)
 
 
 class RunLostError(Exception):
-    """The run ended, or is somebody else's; this executor has nothing more to say."""
+    """The run has ended or belongs to another executor; this executor must stop reporting."""
 
     def __init__(self, refusal: DomainError) -> None:
         super().__init__(f"{refusal.reason}: {refusal.message}")
@@ -62,7 +62,7 @@ async def persist(call: Callable[[], Awaitable[_T]], patience: float) -> _T:
 
 
 class Progress:
-    """The newest news of what is computed, between who hears it and who reports it."""
+    """The newest progress of a run, passed from the child's reader to the reporter."""
 
     def __init__(self) -> None:
         self.news: tuple[float, str] | None = None  # percent and message

@@ -1,4 +1,4 @@
-"""Whether a refresh may change its columns for a reason of its own: who made the version before did it otherwise."""
+"""Decide whether a refresh may change its columns, because its code or configuration has changed."""
 
 from __future__ import annotations
 

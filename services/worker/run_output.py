@@ -33,10 +33,10 @@ class OutputFolderRefusedError(OSError):
 def prepare_folder(folder: Path) -> None:
     """Make the folder for what runs print, which is ours alone; where there is one, it has to be so.
 
-    Below /tmp anybody may have made it first, or a link of its name to somewhere else.
+    Below /tmp another user may have created the folder first, or a link with its name.
 
     Raises:
-        OutputFolderRefusedError: it is a link, or somebody else's, or others may write into it.
+        OutputFolderRefusedError: it is a link, belongs to another user, or is writable for others.
         OSError: it cannot be made.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What the orchestrator hands to an executor, and how a run is asked for with it; it asks nobody."""
+"""The ticket that Prefect gives to an executor, and the request for a run that follows from it; makes no call."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Ticket:
     def read(
         cls, parameters: Mapping[str, Any], orchestrator_run_id: str, scheduled_time: dt.datetime
     ) -> Self:
-        """Return what a flow run was given; anybody can start one by hand, with whatever parameters.
+        """Read the parameters of a flow run; a user can start one by hand with any parameters.
 
         Raises:
             TicketInvalidError: naming all that is wrong with the parameters.

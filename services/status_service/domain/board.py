@@ -1,6 +1,6 @@
 """Which news of instances and flows wins, and what status follows from them; pure, standard library only.
 
-It never looks inside a body: what a flow or a status carries for people is opaque here.
+It never looks inside a body: the texts of a flow or a status are opaque here.
 """
 
 from __future__ import annotations

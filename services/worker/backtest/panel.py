@@ -106,7 +106,7 @@ def _clean(table: pl.DataFrame, column: str, name: str) -> pl.DataFrame:
 
 
 def _pivot(rows: pl.DataFrame, entities: Sequence[str], column: str) -> pl.DataFrame:
-    """`date` and one column per entity, also for those without any row."""
+    """Return `date` and one column per entity, even for entities without any row."""
     rows = rows.filter(pl.col(ENTITY).is_in(list(entities)))
     wide = rows.pivot(on=ENTITY, on_columns=list(entities), index=DATE, values=column)
     return wide.select(DATE, *entities)

@@ -138,7 +138,7 @@ class _Reader:
             dialect["quotechar"] = form.quote
         else:
             dialect["quoting"] = csv.QUOTE_NONE
-        # Of the whole process, and by default 128 kB: longer texts are values, too.
+        # The limit is global and 128 kB by default, but longer texts are valid values.
         csv.field_size_limit(max(csv.field_size_limit(), len(content)))
         text = io.TextIOWrapper(io.BytesIO(content), encoding=form.encoding, newline="")
         self._csv = csv.reader(text, **dialect)

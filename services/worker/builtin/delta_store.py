@@ -162,10 +162,10 @@ def _commit(content: pl.DataFrame, zones: Zones, change: Change, base_version: i
                 post_commithook_properties=_KEEP_LOG,
             )
         except CommitFailedError:
-            continue  # somebody else committed: look at the new head
+            continue  # another writer committed: read the new head
         except DeltaError as error:
             if "already exists" in str(error):
-                continue  # somebody else created the table
+                continue  # another writer created the table
             raise
         return expected
     raise WriteConflict(

@@ -105,7 +105,7 @@ def join_inputs(expression: Expression, tables: Sequence[InputTable]) -> pl.Data
 
 
 def _on_clock_of(times: pl.Series, first: pl.Series) -> pl.Series:
-    """Return the same instants in the zone of the first input's: rows belong together by instant, whoever's clock says it."""
+    """Convert times to the zone of the first input's, because rows belong together by instant."""
     zones = [getattr(each.dtype, "time_zone", None) for each in (times, first)]
     return times if None in zones else times.dt.convert_time_zone(str(zones[1]))
 

@@ -24,7 +24,7 @@ _TEXTS = (pl.String, pl.Categorical, pl.Enum)
 def canonicalize(table: pl.DataFrame, keys: Sequence[str], known: Collection[str] = ()) -> pl.DataFrame:
     """Return the table with storage types (Int64, Float64, String, Boolean, Date, Datetime in microseconds), sorted by key.
 
-    A column of nulls that nobody has given a type is one of numbers. Times of a zone become UTC's; what zone that was is no part of the content.
+    A column of nulls without a type becomes Float64. Times with a zone become UTC; the zone is not part of the content.
 
     Args:
         table: of any types.

@@ -40,7 +40,7 @@ _ROW = {
     "required": [*KEYS, VALUE],
 }
 
-# What a macro is, by name: for people, its expression, and what its parameters take.
+# For each macro by name: its description, its expression, and the schemas of its parameters.
 _MACROS: Mapping[str, tuple[str, str, Mapping[str, Mapping[str, Any]]]] = {
     "MOMENTUM": (
         "Cross-sectional score of the return from `long` to `short` sessions ago.",

@@ -1,7 +1,7 @@
 """The store `parquet`: a folder for each version, published by its manifest; it keeps no order of versions.
 
 A version is called by its content's digest, and by the zones of its columns where they have any, so writing the same
-again, also by two writers at once, gives the same version. It exists from the moment its manifest does, which is put in place as the last thing and at once.
+again, even by two writers at once, gives the same version. A version exists once its manifest does; the manifest is put in place last, atomically.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class _Folder:
     def publish(self, content: pl.DataFrame, zones: Zones, compression: str) -> None:
         """Write the data, then the manifest that makes it a version."""
         self._files.create_dir(self._path, recursive=True)
-        # A name of its own for each attempt: nobody overwrites what a manifest names.
+        # Each attempt has its own name, so that no writer overwrites a file that a manifest names.
         name = f"{uuid.uuid4()}-{_DATA}"
         with self._files.open_output_stream(f"{self._path}/{name}") as stream:
             content.write_parquet(stream, compression=compression)  # type: ignore[arg-type]  # checked before

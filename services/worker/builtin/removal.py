@@ -9,14 +9,14 @@ from pyarrow import fs  # type: ignore[import-untyped] # it ships no type inform
 
 from optaic.plugins import CannotRemove
 
-_ATTEMPTS = 5  # somebody else may be removing the same
+_ATTEMPTS = 5  # another process may be removing the same
 
 
 def remove_tree(uri: str) -> None:
     """Remove a folder; of links in it only the links go. Where nothing is, nothing is done.
 
     Raises:
-        CannotRemove: it is a link itself: what it leads to may be somebody else's.
+        CannotRemove: it is a link, and its target may belong to another instance.
         OSError: the place cannot be written.
     """
     files, place = fs.FileSystem.from_uri(uri)

@@ -34,7 +34,7 @@ _NAN, _BOUNDS = NanPolicy(DEFAULTS.nan_policy), BoundsPolicy(DEFAULTS.bounds_pol
 
 @dataclass(frozen=True)
 class SignalContract:
-    """What a signal promises to those who read it."""
+    """The contract of a signal with its dependants."""
 
     minimum: float | None = DEFAULTS.min_value
     maximum: float | None = DEFAULTS.max_value

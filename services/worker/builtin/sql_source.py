@@ -93,7 +93,7 @@ class SqlPipeline(Pipeline):
         return cut(table, bounds, source)
 
     def _starts_afresh(self, context: PipelineContext) -> bool:
-        """Return whether the last version is of no use: here never, whoever changes what is read refreshes in full."""
+        """Return whether the last version cannot be continued; never here, because a changed source needs mode FULL."""
         del context
         return False
 

@@ -42,7 +42,7 @@ def _tokens(query: str, dialect: str) -> Iterator[tuple[int, str, bool]]:
     pattern, place = _pattern(dialect), 0
     while place < len(query):
         found = pattern.match(query, place)
-        if found is None:  # also what opens a text that nobody closes: the database says so
+        if found is None:  # or a text without an end: the database reports it
             if query.startswith("/*", place) and not query.startswith("/*!", place):
                 raise _never_ends(place)
             yield place, query[place], not query[place].isspace()

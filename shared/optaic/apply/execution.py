@@ -22,7 +22,7 @@ from optaic.instance.v1.instance_pb2 import (
 )
 
 REASON = "applied"
-# Seconds for a creation: nobody here needs it to be ACTIVE already, the less while an outside system is away.
+# Seconds for a creation: `apply` does not need the instance to be ACTIVE, even less while an outside system is away.
 _PATIENCE, _SHORT_PATIENCE = 5.0, 1.0
 _TOO_MUCH = ("REHEARSAL_TOO_LONG", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED")
 _WARNINGS = ("DefinitionDeprecated",)
@@ -241,7 +241,7 @@ class _Work:
         """Write with an instance's etag; again where only what this run published gave the instance another.
 
         Raises:
-            ConflictError: ETAG_MISMATCH; somebody else changed it since it was read.
+            ConflictError: ETAG_MISMATCH; another caller changed it since it was read.
         """
         as_read, patience = _told(current), self._published
         while True:
@@ -268,7 +268,7 @@ class _Work:
 
 
 def _told(instance: Instance) -> tuple[Instance, str]:
-    """Return what a document tells of an instance, and who manages it."""
+    """Return the fields of an instance that a document contains, and its manager."""
     return references.as_document(instance, "", references.Known({}, ())), instance.labels.get(MANAGER, "")
 
 

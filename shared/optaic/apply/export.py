@@ -34,7 +34,7 @@ def export_documents(
 
     Args:
         existing: What there is.
-        manager: Of what nobody manages.
+        manager: The manager to write for instances that have none.
         definitions: Which versions of definitions are told.
     """
     documents: dict[tuple[str, str], list[dict[str, Any]]] = {}

@@ -78,12 +78,12 @@ class Existing:
 def make_plan(
     documents: Sequence[Document], existing: Existing, *, adopt: bool = False, prune: bool = False
 ) -> list[Action]:
-    """Return what makes everything as the documents say, in order: what is read before what reads it.
+    """Return the actions that make everything match the documents, upstreams before their dependants.
 
     Args:
         documents: What is wanted.
         existing: What is there.
-        adopt: Also change what somebody else manages, and manage it from now on.
+        adopt: Take over and change instances that another manager owns.
         prune: Delete what the documents' managers made and the documents no longer have.
 
     Raises:
@@ -200,8 +200,8 @@ def _instance(
     is_own = owner == document.manager
     if not is_own and not adopt:
         if mask:
-            who = f"is managed by {owner!r}" if owner else "has no manager"
-            text = f"{who}, and differs in {', '.join(mask)}; pass --adopt to take it over"
+            owned = f"is managed by {owner!r}" if owner else "has no manager"
+            text = f"{owned}, and differs in {', '.join(mask)}; pass --adopt to take it over"
             conflicts.append(Violation(entry.path, text, "MANAGED_BY_ANOTHER"))
         return []
     if owner:

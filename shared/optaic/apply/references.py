@@ -271,7 +271,7 @@ def in_order(
 ) -> list[Key]:
     """Return all instances, each after those that it reads; a cycle is recorded at an entry that is part of it.
 
-    Those that no document has count, too: what they read must not close a cycle even for a moment.
+    Instances that no document has are included: their dependencies must not close a cycle even for a moment.
     """
     sorter: TopologicalSorter[Key] = TopologicalSorter()
     for key, instance in instances.items():

@@ -83,7 +83,7 @@ class Documents:
     places: dict[str, Place] = field(default_factory=dict)
 
     def where(self, path: str, reason: str = "") -> str:
-        """Return for people where a path, or what it lies in, stands; after some refusals also what is read there."""
+        """Return the file and line of a path or of its nearest parent, and for some errors a hint about the value there."""
         found = path
         while found and found not in self.places:
             found = found[: max(found.rfind("."), found.rfind("["), 0)]
@@ -272,7 +272,7 @@ def _meaning(text: str) -> str:
 
 
 def _reading(place: Place) -> str:
-    """Return what is read at a place, where it may be taken for something else; with how to write that."""
+    """Return a hint about a value that a reader may misunderstand, and how to write what was meant."""
     if not place.text or len(place.text) > 100 or "\n" in place.text:  # noqa: PLR2004 - what a line takes
         return ""
     meaning = _meaning(place.text)

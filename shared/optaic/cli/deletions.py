@@ -1,4 +1,4 @@
-"""What would go, shown before it goes; who is not sure is asked."""
+"""Show what a deletion would delete, and ask for confirmation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables for people, JSON for programs; it knows no resource."""
+"""Print tables for readers and JSON for programs; knows no resource."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ def update(
             name=name,
             description=description,
             labels=labels,
-            # Labels are written whole: nobody else's may be lost.
+            # An update replaces all labels, so those of other users must be kept.
             etag=etag or (found.etag if labels is not None else ""),
             validate_only=dry_run,
         )
@@ -149,7 +149,7 @@ def rename(
     etag: EtagOption = "",
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Give a project another name; files for `optaic apply` that name it have to change, too."""
+    """Rename a project. Change the files for `optaic apply` that name it."""
 
     async def command(client: AsyncClient) -> None:
         _print(await client.projects.rename(await _find(client, project), name, etag=etag), output)

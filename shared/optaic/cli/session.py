@@ -63,7 +63,7 @@ def run(command: Callable[[AsyncClient], Awaitable[_T]], *, failed: int = _FAILE
 
 
 async def when_it_answers(look: Callable[[], Awaitable[_Found]]) -> _Found:
-    """Return what a look-up finds, however long a service is away: who watches waits, and is told so."""
+    """Repeat a look-up until the service answers; tell the user that the command waits."""
     async with told_while_waiting(_give_notice):
         while True:
             try:

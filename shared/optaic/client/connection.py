@@ -20,7 +20,7 @@ _MAXIMUM_TOKENS = 64
 _TOKEN_SECONDS = 60.0
 _READ_TOKENS_KEY = "optaic-read-tokens"
 _WRITE_TOKEN_KEY = "optaic-write-token"  # noqa: S105 - a metadata key
-# A submission reads, too: whether upstreams are ready. A promotion reads what the newest run has told.
+# A submission reads whether upstreams are ready, and a promotion reads the profile of the newest run.
 _READ_PREFIXES = (
     "Get",
     "BatchGet",
@@ -78,7 +78,7 @@ class Connection:
         """Return a generated stub.
 
         Raises:
-            UnavailableError: NO_ADDRESS; nobody said where the service is.
+            UnavailableError: NO_ADDRESS; the address of the service is unknown.
         """
         channel = self._channels.get(service)
         if channel is None:
@@ -125,15 +125,15 @@ class Connection:
     ) -> AsyncGenerator[Any]:
         """Yield a stream's answers; after a lost connection go on with `next_request()`, for ever.
 
-        Notice is given when nobody answers for a while, and when somebody does again.
+        Gives notice when the service does not answer for a while, and when it answers again.
 
         Raises:
             OptaicError: The service refused.
         """
         backoff = _FIRST_BACKOFF
         stub = self.stub(service, make)
-        channel, who = self._channels[service], f"{service}-service at {self._addresses[service]}"
-        silence = Silence(who, self._notice, lambda: channel.get_state() is grpc.ChannelConnectivity.READY)
+        channel, name = self._channels[service], f"{service}-service at {self._addresses[service]}"
+        silence = Silence(name, self._notice, lambda: channel.get_state() is grpc.ChannelConnectivity.READY)
         async with silence.told():
             while True:
                 silence.opened()

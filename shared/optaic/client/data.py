@@ -52,7 +52,7 @@ class Data:
         flow_kind: str | int | None = None,
         project: str = "",
     ) -> pl.DataFrame:
-        """Return a version of a flow's output, as whoever depends on it reads it: by its store and its accessor.
+        """Return a version of a flow's output as its dependants read it: through its store and its accessor.
 
         Args:
             flow: The flow, or an instance, its id or its name.

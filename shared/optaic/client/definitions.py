@@ -40,7 +40,7 @@ class Definitions:
         self._connection = connection
 
     async def _call(self, method: str, request: Any) -> Any:
-        # No status and no lineage follows from a definition alone: its events are nobody's to wait for.
+        # A definition alone changes no status and no lineage, so no read waits for its events.
         return await self._connection.call(
             "instance", DefinitionServiceStub, method, request, keeps_tokens=False
         )

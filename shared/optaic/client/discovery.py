@@ -36,7 +36,7 @@ def find_token(given: str | None) -> str:
 
 
 def no_address(service: str) -> UnavailableError:
-    """Return the error for a service whose address nobody said."""
+    """Return the error for a service whose address is unknown."""
     return UnavailableError(
         grpc.StatusCode.UNAVAILABLE,
         "NO_ADDRESS",

@@ -1,4 +1,4 @@
-"""Whether what a caller names exists: an empty answer must not stand for a name that nobody has."""
+"""Check that a named resource exists, so that a wrong name is an error and not an empty answer."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def require_definition(connection: Connection, definition_id: str) -> None
 
 
 async def require_instances(connection: Connection, instances: Iterable[Any]) -> None:
-    """Look for those that are given by their id; who has an instance's message has looked.
+    """Check that the instances given by id exist; an instance given as a message does.
 
     Raises:
         NotFoundError: INSTANCE_NOT_FOUND, naming all that are missing.

@@ -64,7 +64,7 @@ class Instances:
             exist_ok: Return the project's instance of that name and kind, where there is one, as it is: what it is
                 configured with is not compared (`optaic apply` makes that what it should be).
             fields: What it is (`dataset=`, `signal=`, `backtest=`, ...) and any other field of Instance, as plain
-                values, also under the names that the outside knows (`config_json`, `schedule_json`, ...).
+                values. Other known names (`config_json`, `schedule_json`, ...) are accepted.
 
         Raises:
             AlreadyExistsError: NAME_TAKEN; with `exist_ok` only where the other one is of another kind.
@@ -144,7 +144,7 @@ class Instances:
             return await self._call("ListInstances", request)
 
         found = await all_pages(page, request, "instances")
-        if not found:  # who has the message has looked
+        if not found:  # a message proves that the resource exists
             await require_project(self._connection, project if isinstance(project, str) else "")
             await require_definition(self._connection, definition if isinstance(definition, str) else "")
         return found
@@ -317,7 +317,7 @@ class Instances:
 
         Raises:
             FailedPreconditionError: For example CONTRACT_BROKEN; `violations` has every check that failed, `blocking`
-                also what reads the dataset and takes no signal.
+                each dependant that accepts no signal.
         """
         request = api.PromoteDatasetRequest(
             instance_id=id_of(instance), etag=etag, reason=reason, validate_only=validate_only

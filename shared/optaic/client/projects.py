@@ -87,7 +87,7 @@ class Projects:
         """Change what is given and nothing else; labels are replaced as a whole.
 
         What is in the project belongs to its id: another name changes nothing of it. Files for `optaic apply` name
-        projects: change them, too.
+        projects: change these files as well.
 
         Raises:
             AlreadyExistsError: NAME_TAKEN.
@@ -145,7 +145,7 @@ class Projects:
 
         Args:
             project: The project or its id.
-            cascade: Delete everything in it, too; what other projects read keeps it from that.
+            cascade: Delete its instances as well; refused if instances of other projects depend on them.
             etag: Refuse if the project has changed since this etag.
             reason: Recorded with every instance that goes.
             preview_etag: Of `preview_deletion`: refuse when anything else would go than it showed.

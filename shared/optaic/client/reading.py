@@ -95,7 +95,7 @@ class Plugin:
 class Stored:
     """One version of a dataset, and how it is read."""
 
-    name: str  # the dataset's, for people
+    name: str  # the dataset's name, for messages
     store: Plugin
     accessor: Plugin
     timezone: str

@@ -32,7 +32,7 @@ def _run_id(run: run_pb2.Run) -> str:
 
 
 class RunHandle:
-    """One run, as it was last seen: every field of `Run` is an attribute, also under its known outside name."""
+    """One run as it was last seen. Every field of `Run` is an attribute, under its own and its other known names."""
 
     def __init__(self, runs: Runs, run: run_pb2.Run) -> None:
         self._runs = runs
@@ -204,7 +204,7 @@ class Runs:
             found += await self._list(request, limit)
         if not found:
             await require_instances(self._connection, instances)
-        # Ids of runs ascend in time: this is the services' order, too.
+        # Ids of runs ascend in time, so this is the order of the services.
         return found if len(ids) <= _MOST_INSTANCES else sorted(found, key=_run_id, reverse=True)[:limit]
 
     async def _list(self, request: Any, limit: int | None) -> Sequence[run_pb2.Run]:

@@ -15,7 +15,7 @@ _SETTLED = 1.0  # a stream that has lasted so long without an error is one, thou
 
 @contextlib.asynccontextmanager
 async def told_while_waiting(notice: Notice) -> AsyncIterator[None]:
-    """Give notice when the block takes longer than anybody waits without a word, and when it is over then."""
+    """Give notice when the block takes long, and when it then ends."""
     is_told = False
 
     async def tell() -> None:
@@ -36,8 +36,8 @@ async def told_while_waiting(notice: Notice) -> AsyncIterator[None]:
 class Silence:
     """What is known of one stream: whether it is connected, when it was opened, whether it has failed since."""
 
-    def __init__(self, who: str, notice: Notice, is_connected: Callable[[], bool]) -> None:
-        self._who = who
+    def __init__(self, name: str, notice: Notice, is_connected: Callable[[], bool]) -> None:
+        self._name = name
         self._notice = notice
         self._is_connected = is_connected
         self._opened = time.monotonic()
@@ -73,9 +73,9 @@ class Silence:
             if self._is_connected() and (not self._has_failed or now - self._opened > _SETTLED):
                 answered = now
                 if is_silent:
-                    self._notice(f"{self._who} answers again")
+                    self._notice(f"{self._name} answers again")
                 is_silent = False
             elif not is_silent and now - answered >= _PATIENCE:
                 why = f" ({self._problem})" if self._problem else ""
-                self._notice(f"{self._who} does not answer{why}; waiting until it does")
+                self._notice(f"{self._name} does not answer{why}; waiting until it does")
                 is_silent = True

@@ -87,7 +87,7 @@ class Statuses:
             NotFoundError: There is no such instance or project.
             OutOfRangeError: REVISION_COMPACTED; begin again without `from_revision`.
         """
-        with contextlib.suppress(UnavailableError):  # then nobody can say, and the watch itself waits
+        with contextlib.suppress(UnavailableError):  # then the watch itself waits for the service
             await require_project(self._connection, project)
             await require_instances(self._connection, instances)
         position = from_revision

@@ -194,7 +194,7 @@ def _unboxed(value: Any) -> Any:
 
 
 def described(value: Any) -> str:
-    """Return for people what kind of value it is."""
+    """Describe the kind of a value for an error message."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):

@@ -61,7 +61,7 @@ def _extreme(find: Callable[..., pl.Expr]) -> Implementation:
 
 
 def _zscore(values: Sequence[pl.Expr], _: Sequence[float]) -> pl.Expr:
-    """Return null where all values are equal, also when rounding of their mean would leave a deviation."""
+    """Return null where all values are equal, even if rounding of their mean would leave a deviation."""
 
     def score(x: pl.Expr, _: pl.Expr | None) -> pl.Expr:
         return pl.when(x.max() > x.min()).then((x - x.mean()) / x.std(ddof=1))
@@ -252,7 +252,7 @@ def _compute(node: Node, operands: Sequence[_Value], operators: Mapping[str, Imp
     exprs = [operand.expr for operand in operands]
     if isinstance(node, Call):
         window = _WINDOWS.get(node.signature.scope)
-        if window is not None:  # a literal, too, exists only where the entity has a row
+        if window is not None:  # even a literal exists only where the entity has a row
             exprs = [pl.when(is_present).then(expr) for expr in exprs]
         raw = operators[node.signature.name](exprs, _type(node))
         raw = raw if window is None else raw.over(window)

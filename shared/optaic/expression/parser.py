@@ -107,7 +107,7 @@ class _Pass:
 
     operators: Mapping[str, Signature]
     macros: Mapping[str, Macro]
-    made: int = 0  # nodes and calls of macros, also those that a macro drops
+    made: int = 0  # nodes and calls of macros, including those that a macro drops
     nesting: int = 0
     measures: dict[int, tuple[int, int, Node]] = field(
         default_factory=dict

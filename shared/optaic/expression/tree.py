@@ -123,7 +123,7 @@ class Expression:
                 raise ExpressionError(Reason.UNKNOWN_COLUMN, message, position, self.text)
 
     def refuse_namesakes(self, name: str, table: str, ids: Collection[str]) -> NoReturn:
-        """Refuse a column of one of several inputs that are called alike: no text can tell them apart.
+        """Refuse a column of one of several inputs with the same name: no text can distinguish them.
 
         Raises:
             ExpressionError: always.

@@ -65,7 +65,7 @@ class Store(ABC):
     """
 
     timezone: str = (
-        TIMEZONE  # the dataset's, set by who made the store: the zone of instants that were kept without one
+        TIMEZONE  # the dataset's zone, set by the caller: the zone of instants that were stored without one
     )
 
     def __init__(self, config: Mapping[str, object] | None = None) -> None:

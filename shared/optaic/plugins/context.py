@@ -74,7 +74,7 @@ class HeldTypes:
 
     @cached_property
     def empty(self) -> frozenset[str]:
-        """Columns in which nobody has seen a value yet: they get their type when one comes. Reads the last version."""
+        """Columns without any value yet; they get their type from the first value. Reads the last version."""
         return self.empty_reader()
 
 

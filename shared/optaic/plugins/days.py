@@ -28,7 +28,7 @@ def day_in(moment: dt.datetime, zone: str) -> dt.date:
 
 def is_dated(kind: pl.DataType | None) -> bool:
     """Return whether a column of this type holds days, or instants that have one."""
-    import polars as pl  # noqa: PLC0415 - whoever only imports plugins needs no data library
+    import polars as pl  # noqa: PLC0415 - importing plugins alone needs no data library
 
     return kind == pl.Date or isinstance(kind, pl.Datetime)
 
@@ -50,7 +50,7 @@ def take_days(column: pl.Series, zone: str) -> pl.Series:
         OutOfRange: a day lies outside of the years 1 to 9999.
         SchemaMismatch: the column holds neither dates nor times.
     """
-    import polars as pl  # noqa: PLC0415 - whoever only imports plugins needs no data library
+    import polars as pl  # noqa: PLC0415 - importing plugins alone needs no data library
 
     kind = column.dtype
     if kind == pl.Null:

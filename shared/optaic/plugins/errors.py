@@ -90,7 +90,7 @@ class StoreUnavailable(PluginError):
 
 
 class CannotRemove(PluginError):
-    """Data of a dataset that is gone cannot be removed by who was asked; it stays where it is."""
+    """The data of a deleted dataset cannot be removed and stays where it is."""
 
 
 class VersionNotFound(PluginError):

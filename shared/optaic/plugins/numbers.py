@@ -1,7 +1,7 @@
 """Numbers of a configuration as its JSON Schema calls them; it checks nothing, and reads no messages.
 
 Protobuf's Struct carries every number as a double, so that 300 comes out as 300.0. A run gives what a schema calls an
-integer to a plugin as `int`; whoever calls a plugin without a run gets the same by `type_numbers`.
+integer to a plugin as `int`; a test that calls a plugin directly does the same with `type_numbers`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def type_numbers(value: Any, schema: Schema) -> Any:
     A whole number is an `int` where a part of the schema that applies to it says `integer`, and where none says
     `number`, as JSON has it; it is a `float` where `number` alone is said. Any other number is a `float`. Where a
     schema has alternatives (`anyOf`, `oneOf`, `if`), those apply that the value satisfies. Without a word of a schema
-    a whole number stays a `float` beyond 2^53 - 1, where nobody can tell which it was.
+    a whole number stays a `float` beyond 2^53 - 1, where the exact number is lost.
 
     Raises:
         referencing.exceptions.Unresolvable: a `$ref` leads nowhere.

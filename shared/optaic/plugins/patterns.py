@@ -1,4 +1,4 @@
-"""Regular expressions whose time grows with the text only: no pattern of anybody can keep this service busy."""
+"""Regular expressions in linear time, so that no pattern of a user can keep a service busy."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def select_rows(
     needed = [*wanted, *(column for column, condition in conditioned if condition is not None)]
     if missing := sorted(set(needed) - set(table.columns)):
         raise SchemaMismatch(f"no column {', '.join(missing)} (the columns are {', '.join(table.columns)})")
-    import polars as pl  # noqa: PLC0415 - whoever only imports plugins needs no data library
+    import polars as pl  # noqa: PLC0415 - importing plugins alone needs no data library
 
     if entities is not None:
         if table.schema[ENTITY].is_integer():  # names are texts, whatever a plugin keeps them as

@@ -4,5 +4,5 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-CLAIM = timedelta(minutes=15)  # nobody else gets a removal that is claimed
-LONGEST = timedelta(minutes=10)  # a worker gives up a removal after this, and still has to tell of it
+CLAIM = timedelta(minutes=15)  # no other worker gets a claimed removal during this time
+LONGEST = timedelta(minutes=10)  # a worker gives up a removal after this, and needs time to report it

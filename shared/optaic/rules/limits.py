@@ -1,4 +1,4 @@
-"""The limits that the contract sets to texts: whoever cuts one to size reads them here."""
+"""The limits of texts in the contract, for code that shortens a text."""
 
 from __future__ import annotations
 

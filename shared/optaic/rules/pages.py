@@ -3,5 +3,5 @@
 from __future__ import annotations
 
 DEFAULT_SIZE, LARGEST_SIZE = 100, 1_000
-# Of lists with small rows: what flows read, what reads them, what a deletion would remove.
+# For lists with small rows: upstreams, dependants, and what a deletion would remove.
 LONG_DEFAULT_SIZE, LONG_LARGEST_SIZE = 1_000, 10_000

@@ -14,7 +14,7 @@ _TRUE, _FALSE = "true", "false"
 
 @dataclass(frozen=True)
 class Judged:
-    """What a column was taken for."""
+    """The type that a column got, and why."""
 
     values: pl.Series
     why: str = ""  # what kept it text; empty where it is none
@@ -58,7 +58,7 @@ def judge(texts: pl.Series, marks: NumberFormat) -> Judged:
 
 
 def find_alteration(texts: pl.Series) -> str:
-    """Return what a column that was taken for numbers would lose; empty if nothing. Words like `NaN` are numbers here."""
+    """Return why a column would lose information as numbers; empty if it would not. Words like `NaN` are numbers here."""
     is_word = texts.str.contains(r"^[+-]?(NaN|inf)$").fill_null(value=False)
     return judge(texts.set(is_word, None), NumberFormat()).why
 

@@ -38,7 +38,7 @@ _OTHER_WORDS = {
     "datetime": "Datetime",
 }
 WORDS = (*_KINDS, *_OTHER_WORDS)
-DEFAULT = pl.Float64()  # of a column in which nobody has seen a value yet
+DEFAULT = pl.Float64()  # the type of a column without any value yet
 
 
 def read_types(config: Config) -> Mapping[str, pl.DataType]:

@@ -14,7 +14,7 @@ from math import isfinite
 
 import polars as pl
 
-_EXACT_DIGITS = 15  # any number of so many digits survives Float64
+_EXACT_DIGITS = 15  # every number with at most these digits is exact as Float64
 
 
 @dataclass(frozen=True)

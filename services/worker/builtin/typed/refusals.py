@@ -10,7 +10,7 @@ from optaic.plugins import UnparsableData
 from optaic.plugins.words import say_type
 from worker.builtin.typed.judging import Misfit
 
-_MOST = 100  # columns that a metric tells of
+_MOST = 100  # columns in one metric
 
 
 def misfit_error(
