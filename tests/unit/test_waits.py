@@ -106,7 +106,7 @@ async def test_a_report_is_repeated_after_a_tenth_of_a_second_up_to_five(slept: 
         assert 0.8 * expected <= wait <= 1.2 * expected
 
 
-async def test_what_happened_to_a_flow_run_is_told_again_while_prefect_is_away(slept: Waits) -> None:
+async def test_the_state_of_a_flow_run_is_recorded_again_while_prefect_is_away(slept: Waits) -> None:
     await executor()._record(failing(7, OSError("away")))
     assert slept == [0.2, 0.4, 0.8, 1.6, 3.2, 5, 5]
     slept.clear()

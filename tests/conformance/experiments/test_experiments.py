@@ -184,7 +184,7 @@ async def test_a_foreign_edit_is_seen_and_repaired(mlflow_url: str) -> None:
         ("Basic dXNlcjpzZWNyZXQ=", {"username": "user", "password": "secret", "token": "other"}),
     ],
 )
-async def test_a_server_behind_authentication_gets_credentials_and_is_told_apart_from_others(
+async def test_a_server_with_authentication_gets_credentials_and_has_its_own_error(
     header: str, credentials: dict[str, str]
 ) -> None:
     async with guarded(header, "{}") as url:
@@ -244,7 +244,7 @@ async def test_one_that_may_not_be_removed_is_refused_alone() -> None:
     assert set(stored) == {"0"}
 
 
-async def test_who_may_read_nothing_is_told_so() -> None:
+async def test_a_caller_without_permission_gets_an_error() -> None:
     async with answering(lambda _: Answer("{}", 403)) as url:
         adapter = MlflowExperiments(url, 2)
         for call in (adapter.ensure([_experiment()]), adapter.delete(["default.0"])):

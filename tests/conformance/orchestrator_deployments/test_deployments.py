@@ -203,7 +203,7 @@ async def test_a_missing_work_pool_is_not_there_yet(prefect_url: str) -> None:
     assert refused.value.reason == "WorkPoolMissing"
 
 
-async def test_a_server_behind_authentication_gets_the_key_and_is_told_apart_from_others() -> None:
+async def test_a_server_with_authentication_gets_the_key_and_has_its_own_error() -> None:
     async with guarded("Bearer secret", "[]") as url:
         adapter = PrefectDeployments(f"{url}/api", "optaic", 2, api_key="secret")
         assert not await _all(adapter)
@@ -252,7 +252,7 @@ async def test_one_that_may_not_be_removed_is_refused_alone() -> None:
     assert set(stored) == {"forbidden"}
 
 
-async def test_who_may_read_nothing_is_told_so() -> None:
+async def test_a_caller_without_permission_gets_an_error() -> None:
     async with answering(lambda _: Answer("{}", 403)) as url:
         adapter = PrefectDeployments(f"{url}/api", "optaic", 2)
         for call in (adapter.ensure([_deployment()]), adapter.delete(["a.b.c"])):
@@ -283,7 +283,7 @@ async def test_a_server_that_is_down_is_unavailable() -> None:
     await adapter.close()
 
 
-async def test_what_is_planned_is_told_from_what_is_not(deployments: Deployments) -> None:
+async def test_planned_and_unplanned_deployments_are_distinguished(deployments: Deployments) -> None:
     scheduled, manual, stopped = _deployment(CRON), _deployment(), _deployment(INTERVAL)
     await deployments.ensure([scheduled, manual, stopped])
     if isinstance(deployments, FakeDeployments):

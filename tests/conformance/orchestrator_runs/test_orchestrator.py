@@ -54,7 +54,7 @@ async def test_runs_of_one_flow_are_told_apart(ground: Ground) -> None:
 
 
 @pytest.mark.parametrize("state", FlowRunState)
-async def test_the_state_of_a_flow_run_is_told(ground: Ground, state: FlowRunState) -> None:
+async def test_the_state_of_a_flow_run_is_returned(ground: Ground, state: FlowRunState) -> None:
     request = await _deployed(ground)
     flow_run_id = await ground.orchestrator.create_flow_run(request)
     await ground.set(flow_run_id, state)
@@ -93,7 +93,7 @@ async def test_the_second_flow_run_of_a_run_is_another_one(ground: Ground) -> No
 
 
 @pytest.mark.parametrize("state", FlowRunState)
-async def test_what_is_under_way_is_listed_whoever_made_it(ground: Ground, state: FlowRunState) -> None:
+async def test_active_flow_runs_are_listed_whatever_created_them(ground: Ground, state: FlowRunState) -> None:
     request = await _deployed(ground)
     made = await ground.orchestrator.create_flow_run(request)
     scheduled = await ground.schedule(request.tenant_id, request.instance_id, request.flow_kind)

@@ -87,7 +87,7 @@ async def test_an_answer_lost_on_the_way_is_found_by_the_next_attempt(prefect_ur
         assert set(found[0]["tags"]) >= {"optaic", "tenant:default", "flow:refresh"}
 
 
-async def test_what_somebody_cancels_in_prefects_pages_before_a_worker_takes_it_is_listed(
+async def test_flow_runs_cancelled_in_prefect_before_a_worker_takes_them_are_listed(
     prefect_url: str,
 ) -> None:
     async with (

@@ -126,7 +126,7 @@ async def test_foreign_edits_are_seen_and_foreign_projects_left_alone(tmp_path: 
     assert set(await _all(adapter)) == {desired.name}
 
 
-async def test_a_folder_that_cannot_be_used_is_told_of_its_project_and_of_no_other(
+async def test_an_unusable_folder_is_an_error_of_its_project_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     adapter = EvidentlyProjects(tmp_path, 10)

@@ -168,7 +168,7 @@ def test_a_place_that_cannot_be_written_is_a_typed_error(make: Callable[..., Sto
         make().write(table(1.0, 2.0), None, str(tmp_path / "file" / "data"))
 
 
-def test_what_somebody_damaged_is_a_typed_error(make: Callable[..., Store], tmp_path: Path) -> None:
+def test_damaged_data_is_a_typed_error(make: Callable[..., Store], tmp_path: Path) -> None:
     stored = make().write(table(1.0, 2.0), None, str(tmp_path / "data"))
     (file,) = (tmp_path / "data").rglob("*.parquet")
     file.write_bytes(b"nothing of that kind")
@@ -179,7 +179,7 @@ def test_what_somebody_damaged_is_a_typed_error(make: Callable[..., Store], tmp_
         make().read(stored.uri, stored.physical_version)
 
 
-def test_an_address_that_nobody_understands_is_a_typed_error(make: Callable[..., Store]) -> None:
+def test_an_unsupported_address_is_a_typed_error(make: Callable[..., Store]) -> None:
     with pytest.raises((StoreUnavailable, StoreRefused)) as refusal:
         make().write(table(1.0, 2.0), None, "nosuch://place/data")
     assert "\x1b" not in str(refusal.value)

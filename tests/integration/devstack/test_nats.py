@@ -278,7 +278,7 @@ def test_each_consumer_may_be_asked_for_a_replay_by_the_service_that_has_it() ->
 
 
 @pytest.mark.parametrize("user", ["subscriber", "lineage"])
-async def test_a_replay_is_asked_for_and_heard_by_nobody_else(broker: Broker, user: str) -> None:
+async def test_only_the_consumer_and_the_operator_see_a_replay(broker: Broker, user: str) -> None:
     async with broker.login(user) as client, broker.login("run") as run, operating(broker) as operator:
         asked = await listen(run, dead_letters.replay_subject("run-instance"))
         overheard = [

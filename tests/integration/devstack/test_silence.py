@@ -53,7 +53,7 @@ async def test_one_that_does_not_answer_is_restarted_with_its_reason(state: Stat
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a device that is always full")
 @pytest.mark.parametrize("how", ["silent", "dead"])
-async def test_a_full_disk_keeps_nobody_from_starting_a_program_again(state: State, how: str) -> None:
+async def test_a_full_disk_does_not_prevent_a_restart(state: State, how: str) -> None:
     deaf = False
 
     async def find_problem() -> str:

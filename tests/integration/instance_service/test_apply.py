@@ -32,7 +32,7 @@ def _file(version: str, **config: int) -> dict[str, Any]:
     }
 
 
-async def test_a_version_comes_with_the_new_parameters_of_those_who_follow_it(
+async def test_a_version_and_the_new_parameters_of_tracking_instances_are_applied_together(
     service: RunningInstanceService,
 ) -> None:
     async with AsyncClient.connect(
@@ -60,7 +60,9 @@ async def test_a_version_comes_with_the_new_parameters_of_those_who_follow_it(
         assert configs == [{"n": 1, "m": 2}, {"n": 1}]
 
 
-async def test_all_that_the_service_refuses_is_told_with_its_place(service: RunningInstanceService) -> None:
+async def test_every_refusal_of_the_service_has_its_place_in_the_file(
+    service: RunningInstanceService,
+) -> None:
     async with AsyncClient.connect(
         instance_address=service.app.server.address, token="development"
     ) as client:

@@ -136,7 +136,7 @@ async def test_a_repeated_request_gets_the_first_instance(service: RunningInstan
     assert (refused.code, refused.reason) == (grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED")
 
 
-async def test_a_repeated_request_is_told_of_its_own_revision_only(service: RunningInstanceService) -> None:
+async def test_a_repeated_request_returns_its_own_revision(service: RunningInstanceService) -> None:
     project = await service.project()
     pipeline = {"definitionName": "sp500_prices"}
     given = {"projectId": project.project_id, "name": "d", "dataset": {"pipeline": pipeline}}

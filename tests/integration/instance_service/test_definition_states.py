@@ -102,7 +102,7 @@ async def test_a_step_is_idempotent_by_its_request_id(service: RunningInstanceSe
     assert other.reason == "REQUEST_ID_REUSED"
 
 
-async def test_every_step_is_told(service: RunningInstanceService) -> None:
+async def test_every_step_is_published(service: RunningInstanceService) -> None:
     heard: list[Any] = []
 
     async def hear(message: Any) -> None:
@@ -273,7 +273,9 @@ async def test_a_report_fits_an_answer(
     assert (cut.tracking_instance_count, cut.compatibility) == (3, COMPATIBILITY_BREAKING)
 
 
-async def test_nobody_would_follow_what_is_past(service: RunningInstanceService) -> None:
+async def test_publishing_a_past_version_again_reports_no_tracking_instances(
+    service: RunningInstanceService,
+) -> None:
     project_id = (await service.project()).project_id
     await publish(service, "1.0.0")
     newest = await publish(service, "2.0.0")
@@ -285,7 +287,7 @@ async def test_nobody_would_follow_what_is_past(service: RunningInstanceService)
         assert (report.previous_version, report.tracking_instance_count) == ("1.0.0", 0)
 
 
-async def test_a_dry_run_holds_up_nobody_while_it_judges(
+async def test_a_dry_run_does_not_block_other_calls(
     service: RunningInstanceService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def report(*given: Any) -> PublicationReport:

@@ -71,7 +71,7 @@ async def test_a_monitored_dataset_has_a_project_as_long_as_it_is_monitored(
     assert plain.instance_id not in str(service.projects.stored)
 
 
-async def test_a_system_that_is_down_degrades_who_needs_it_and_nobody_else(
+async def test_a_system_that_is_down_degrades_only_instances_that_need_it(
     service: RunningInstanceService,
 ) -> None:
     project = await service.project()
@@ -120,7 +120,7 @@ async def test_a_system_that_no_longer_concerns_an_instance_is_not_complained_of
     await eventually(lambda: not service.projects.stored)
 
 
-async def test_a_system_that_hangs_holds_up_nobody_who_does_not_need_it(
+async def test_a_hanging_system_does_not_delay_instances_that_do_not_need_it(
     service: RunningInstanceService,
 ) -> None:
     project = await service.project()
@@ -142,7 +142,7 @@ async def test_a_system_that_hangs_holds_up_nobody_who_does_not_need_it(
     await service.until_active(watched.instance_id)
 
 
-async def test_an_answer_that_nobody_can_read_is_told_and_stops_nobody_else(
+async def test_an_unreadable_answer_is_a_condition_and_does_not_stop_other_instances(
     service: RunningInstanceService,
 ) -> None:
     project = await service.project()
@@ -193,7 +193,7 @@ async def test_each_system_has_its_finalizer(service: RunningInstanceService) ->
     assert set(service.projects.stored) == {f"default.{again.instance_id}"}
 
 
-async def test_what_may_not_be_removed_is_told_of_its_instance_and_of_no_other(
+async def test_a_refused_removal_is_a_condition_of_its_instance_only(
     service: RunningInstanceService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: set[str] = set()
@@ -266,7 +266,7 @@ async def test_an_orphan_that_may_not_be_removed_hides_no_other_drift(
     await eventually(lambda: service.projects.stored[name][1].title == "watched")
 
 
-async def test_drift_is_repaired_and_what_is_nobodys_removed(service: RunningInstanceService) -> None:
+async def test_drift_is_repaired_and_orphans_are_removed(service: RunningInstanceService) -> None:
     project = await service.project()
     watched = await _monitored(service, project.project_id)
     await service.until_active(watched.instance_id)

@@ -102,7 +102,7 @@ async def test_a_bad_package_is_logged_and_skipped(
     assert [error["event"] for error in errors] == [event]
 
 
-async def test_a_fault_of_ours_keeps_nobody_from_starting(
+async def test_an_internal_fault_does_not_prevent_the_start(
     service: RunningInstanceService, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def publish(*given: Any, **fields: Any) -> DefinitionVersion:

@@ -78,7 +78,7 @@ async def test_a_model_is_paired_with_an_experiment_and_a_project(
     assert service.experiments.archived == {_name(made): experiment_id}
 
 
-async def test_a_promotion_is_a_revision_with_who_and_why(
+async def test_a_promotion_is_a_revision_with_author_and_reason(
     service: RunningInstanceService, made: Instance
 ) -> None:
     promoted = await _promote(service, made, "2")

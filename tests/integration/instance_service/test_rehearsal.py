@@ -89,7 +89,7 @@ async def _refused(client: AsyncClient, file: dict[str, Any], *, dry_run: bool =
     return {each.field.removeprefix("documents[0]."): each.description for each in caught.value.violations}
 
 
-async def test_everything_wrong_in_a_new_project_is_told_at_once_and_nothing_is_made(
+async def test_all_errors_in_a_new_project_are_listed_at_once_and_nothing_is_created(
     service: RunningInstanceService, client: AsyncClient
 ) -> None:
     wrong = _file(
@@ -236,7 +236,7 @@ async def test_an_id_that_something_has_already_is_refused(service: RunningInsta
     ]  # fmt: skip
 
 
-async def test_what_takes_too_long_is_refused_and_holds_up_nobody(
+async def test_a_rehearsal_that_takes_too_long_is_refused_and_delays_no_other_call(
     service: RunningInstanceService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def for_ever(*_: Any, **__: Any) -> None:

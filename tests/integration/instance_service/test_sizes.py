@@ -103,7 +103,9 @@ async def test_what_is_said_of_a_large_instance_does_not_count(service: RunningI
     assert (changed.owner, list(changed.conditions)) == ("ada", list(degraded.conditions))
 
 
-async def test_who_would_outgrow_the_limit_stays_and_holds_nobody_up(service: RunningInstanceService) -> None:
+async def test_an_instance_that_would_exceed_the_limit_stays_and_delays_no_other(
+    service: RunningInstanceService,
+) -> None:
     await publish(service, "linear", "1.0.0")
     project = await service.project()
     prices = await service.prices(project.project_id)

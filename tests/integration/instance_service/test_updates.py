@@ -218,7 +218,7 @@ async def test_who_tracks_the_newest_version_follows_it(service: RunningInstance
     assert still.dataset.pipeline.definition_version == "1.1.0"
 
 
-async def test_all_who_track_a_definition_move_with_an_event_each_and_who_does_not_fit_stays(
+async def test_tracking_instances_move_with_one_event_each_unless_they_do_not_fit(
     service: RunningInstanceService,
 ) -> None:
     for name in ("linear", "halves"):
@@ -247,7 +247,7 @@ async def test_all_who_track_a_definition_move_with_an_event_each_and_who_does_n
         assert (found.definition_version, found.revision) == ("1.0.0", 1)
 
 
-async def test_who_cannot_follow_is_changed_by_those_who_say_it_all_anew(
+async def test_an_instance_that_does_not_fit_is_changed_by_giving_the_whole_reference(
     service: RunningInstanceService,
 ) -> None:
     await publish(service, "linear", compatibilityRules=[{"role": "features", "minCount": 1}])
@@ -272,7 +272,7 @@ async def test_who_cannot_follow_is_changed_by_those_who_say_it_all_anew(
     assert "instance.upstream_refs" in other.fields
 
 
-async def test_who_follows_names_no_version_that_nobody_can_have_read(
+async def test_a_tracking_reference_to_a_version_above_the_newest_is_refused(
     service: RunningInstanceService,
 ) -> None:
     project_id = (await service.project()).project_id

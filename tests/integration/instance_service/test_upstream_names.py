@@ -186,7 +186,7 @@ async def test_where_one_upstream_is_unknown_only_the_columns_of_the_others_are_
     assert "known.open" in refused.fields[_EXPRESSION]
 
 
-async def test_which_upstreams_are_called_alike_is_said_where_a_text_means_one_of_them(
+async def test_upstreams_with_equal_names_are_reported_if_an_expression_means_one_of_them(
     service: RunningInstanceService,
 ) -> None:
     """Two projects can have instances of one name; whether their columns are known makes no difference."""

@@ -36,7 +36,9 @@ def _upgrade(owner_url: str) -> set[bool]:
     return found
 
 
-async def test_what_is_not_fresh_has_a_newer_revision_than_anybody_knows(postgres_server: Postgres) -> None:
+async def test_a_flow_that_is_not_fresh_gets_a_newer_revision_than_other_services_have(
+    postgres_server: Postgres,
+) -> None:
     del postgres_server
     async with service_database("lineage", "lineage_service") as urls:
         database = Database(Settings.model_validate(urls))

@@ -318,7 +318,7 @@ async def test_an_answer_that_comes_late_does_not_pair_the_run_with_the_flow_run
     assert started.run.status == run_pb2.RUN_STATUS_RUNNING
 
 
-async def test_an_answer_that_comes_late_leaves_the_claim_to_who_has_it(service: RunningRunService) -> None:
+async def test_a_late_answer_does_not_change_the_claim_of_another_replica(service: RunningRunService) -> None:
     await service.submit(service.instances.add())
     twin = Dispatcher(service.app.deps, service.orchestrator)
 

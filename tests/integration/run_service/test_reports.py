@@ -195,7 +195,7 @@ async def test_heartbeats_keep_the_lease(service: RunningRunService) -> None:
     assert (await service.get(run.run_id)).status == run_pb2.RUN_STATUS_RUNNING
 
 
-async def test_a_lease_does_not_run_out_while_nobody_could_listen(service: RunningRunService) -> None:
+async def test_a_lease_does_not_expire_while_the_service_was_away(service: RunningRunService) -> None:
     run = await service.submit(service.instances.add())
     await service.start(run.run_id)
     await service.leases.step()
@@ -207,7 +207,7 @@ async def test_a_lease_does_not_run_out_while_nobody_could_listen(service: Runni
     assert (await service.get(run.run_id)).error.type == "WORKER_LOST"
 
 
-async def test_progress_never_goes_back_and_is_told_once_a_second(service: RunningRunService) -> None:
+async def test_progress_never_decreases_and_is_published_once_a_second(service: RunningRunService) -> None:
     run = await service.submit(service.instances.add())
     token = (await service.start(run.run_id)).fencing_token
     for progress in (10, 40, 20, 60):

@@ -157,7 +157,7 @@ async def test_concurrent_submits_of_many_flows_are_all_admitted(service: Runnin
     assert len({run.run_id for run in runs}) == 30
 
 
-async def test_a_missing_instance_refuses_nobody_who_asks_at_the_same_time(
+async def test_a_missing_instance_does_not_refuse_concurrent_submissions(
     service: RunningRunService,
 ) -> None:
     known = [service.instances.add() for _ in range(10)]

@@ -65,7 +65,7 @@ async def test_what_was_not_acknowledged_is_delivered_at_once(nats_url: str) -> 
             assert sorted(await take(pull, 3)) == [1, 2, 3]
 
 
-async def test_what_takes_long_is_delivered_to_nobody_else(
+async def test_a_message_in_progress_is_not_delivered_to_another_consumer(
     nats_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ack_wait = 2.0

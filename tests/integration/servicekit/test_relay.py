@@ -196,7 +196,9 @@ async def test_a_broker_that_went_deaf_is_noticed_and_nothing_is_lost(
     assert await texts(nats.url, STREAM) == ["a", "b"]
 
 
-async def test_an_event_that_the_broker_refuses_holds_nobody_up(broker_settings: ServiceSettings) -> None:
+async def test_an_event_that_the_broker_refuses_does_not_delay_other_events(
+    broker_settings: ServiceSettings,
+) -> None:
     refused = [
         dataclasses.replace(sample_event("huge"), payload=b"x" * 2_000_000),
         dataclasses.replace(sample_event("nowhere"), subject="no.stream.takes.this"),

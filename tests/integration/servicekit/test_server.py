@@ -295,7 +295,7 @@ async def test_two_servers_never_share_a_port(servicer: EchoServicer) -> None:
                 pass
 
 
-async def test_a_token_file_decides_who_is_who(servicer: EchoServicer, tmp_path: Any) -> None:
+async def test_a_token_file_maps_tokens_to_tenant_and_actor(servicer: EchoServicer, tmp_path: Any) -> None:
     digest = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"  # of "secret"
     file = tmp_path / "tokens.json"
     file.write_text(json.dumps({digest: {"tenant": "acme", "actor": "ada"}}))

@@ -141,7 +141,7 @@ def _created_fact(instance_id: str) -> Fact:
     return Fact(new_id(), instances=(shown,))
 
 
-async def test_a_watcher_that_does_not_read_is_told_so_and_can_resume(
+async def test_a_watcher_that_does_not_read_gets_an_error_and_can_resume(
     postgres_server: Postgres, nats_url: str
 ) -> None:
     del postgres_server

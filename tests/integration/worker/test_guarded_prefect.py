@@ -34,7 +34,7 @@ def guarded_url(postgres_server: Postgres, prefect_url: str, tmp_path: Path) -> 
         yield url
 
 
-async def test_whoever_says_who_it_is_gets_its_run_done_and_others_are_told_what_is_wrong(
+async def test_runs_execute_with_valid_credentials_and_others_get_an_error(
     world: World, guarded_url: str, tmp_path: Path
 ) -> None:
     run = world.runs.submit(world.dataset("probe", "probe"), flow_pb2.FLOW_KIND_REFRESH)

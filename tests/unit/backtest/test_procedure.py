@@ -198,7 +198,7 @@ def test_what_cannot_be_simulated_is_a_typed_error() -> None:
     assert caught.value.type == "CostsExceedCapital"
 
 
-def test_progress_is_told() -> None:
+def test_progress_is_reported() -> None:
     told: list[float] = []
     run(FLAT, [panel("value", {"a": [1.0]})], DAILY, lambda fraction, _: told.append(fraction))
     assert told == sorted(told)

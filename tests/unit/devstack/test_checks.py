@@ -59,7 +59,7 @@ async def test_200_is_no_problem(line: str) -> None:
         assert await checks.find_http_problem(address, "/health") == ""
 
 
-async def test_what_a_server_answers_other_than_200_is_told() -> None:
+async def test_an_answer_other_than_200_is_reported() -> None:
     async with _server(b"HTTP/1.1 503 Busy\r\ncontent-length: 9\r\n\r\n", b"") as address:
         assert await checks.find_http_problem(address, "/health") == "/health: HTTP/1.1 503 Busy"
     pieces = b"HTTP/1.1 500 No\r\n\r\ndisk full 200 times"

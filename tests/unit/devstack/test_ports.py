@@ -31,7 +31,7 @@ def test_remembered_ports_are_used_again() -> None:
     assert ports.assign({"a": 0, "b": 0}, first) == first
 
 
-def test_a_remembered_port_that_somebody_took_is_replaced(taken: int) -> None:
+def test_a_remembered_port_in_use_is_replaced(taken: int) -> None:
     with occupy(taken):
         chosen = ports.assign({"a": 0}, {"a": taken})
     assert chosen["a"] != taken
@@ -51,7 +51,7 @@ def test_a_port_configured_twice_is_an_error(taken: int) -> None:
         ports.assign({"a": taken, "b": taken}, {})
 
 
-def test_a_remembered_port_gives_way_to_a_configured_one(taken: int) -> None:
+def test_a_configured_port_replaces_a_remembered_one(taken: int) -> None:
     chosen = ports.assign({"a": 0, "b": taken}, {"a": taken})
     assert chosen["b"] == taken
     assert chosen["a"] != taken

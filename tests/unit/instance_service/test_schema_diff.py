@@ -98,7 +98,7 @@ def test_a_recursive_schema_ends() -> None:
     assert found(inside, {**inside, "$defs": {"a": {"maximum": 2}}}) == [("/not", True)]
 
 
-def test_what_is_too_much_is_breaking() -> None:
+def test_a_schema_that_is_too_large_to_compare_is_breaking() -> None:
     def chain(bound: int) -> dict[str, Any]:
         links: dict[str, Any] = {str(n): {"items": {"$ref": f"#/$defs/{n + 1}"}} for n in range(200)}
         return {"$ref": "#/$defs/0", "$defs": {**links, "200": {"maximum": bound}}}

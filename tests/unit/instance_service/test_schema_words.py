@@ -47,7 +47,7 @@ _PYTHON = re.compile(r"\\b(None|True|False|NoneType|dict|object at|class)\\b|'")
         ({"format": "regex"}, "(", '"(" is not of the format regex'),
     ],
 )
-def test_a_value_is_told_as_json_has_it(schema: Any, value: Any, text: str) -> None:
+def test_errors_show_values_as_json(schema: Any, value: Any, text: str) -> None:
     whole = {"properties": {"v": schema}}
     assert not schema_violations(whole, "s")
     (violation,) = config_violations(f"w {schema!r}", whole, {"v": value}, "c")
@@ -58,7 +58,7 @@ def test_a_value_is_told_as_json_has_it(schema: Any, value: Any, text: str) -> N
 @pytest.mark.parametrize(
     "schema", [{"type": None}, {"properties": {"a": None}}, {"required": [True]}, {"minimum": None}]
 )
-def test_a_bad_schema_is_told_so_too(schema: dict[str, Any]) -> None:
+def test_errors_of_a_bad_schema_use_the_words_of_json(schema: dict[str, Any]) -> None:
     found = schema_violations(schema, "s")
     assert found
     assert not [each for each in found if _PYTHON.search(each.description)]

@@ -5,7 +5,7 @@ import asyncio
 from instance_service.use_cases.dependencies import Signal
 
 
-async def test_who_listens_to_an_instance_is_woken_and_nobody_else() -> None:
+async def test_only_listeners_of_an_instance_are_woken() -> None:
     signal = Signal()
     with signal.listening("one") as wait, signal.listening("one") as again, signal.listening("two"):
         signal.notify("one")

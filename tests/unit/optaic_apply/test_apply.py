@@ -99,7 +99,7 @@ ENDLESS.append(ENDLESS)
         ({"definitions": [{**SMOOTH, "state": "new"}]}, "documents[0].definitions[0].state", "INVALID_VALUE"),
     ],
 )
-def test_a_mistake_is_told_with_its_path(value: Any, path: str, reason: str) -> None:
+def test_an_error_has_its_path(value: Any, path: str, reason: str) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         read_documents([value])
     assert caught.value.reason == "INVALID_DOCUMENT"
@@ -125,7 +125,7 @@ def test_a_mistake_is_told_with_its_path(value: Any, path: str, reason: str) -> 
         ([{"name": "x", "model": {}}], "documents[0].instances[0].definition_name", "REQUIRED"),
     ],
 )
-async def test_a_reference_that_leads_nowhere_or_back_is_told_with_its_path(
+async def test_an_unknown_or_cyclic_reference_is_an_error_with_its_path(
     memory: Memory, instances: list[Any], path: str, reason: str
 ) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
@@ -253,7 +253,7 @@ async def test_a_dataset_in_a_universe_is_a_reference_and_an_entity_is_none(memo
     assert [each.reason for each in caught.value.violations] == ["HAS_DEPENDANTS"]
 
 
-async def test_an_entity_is_not_taken_for_a_dataset_that_is_called_so_later(memory: Memory) -> None:
+async def test_an_entity_does_not_become_a_dataset_created_later_with_its_name(memory: Memory) -> None:
     await apply(memory, document(traded("AAPL", "SPY"), HALVED, PRICES))
     aapl = {**PRICES, "name": "AAPL"}
     file = document(traded("AAPL", "entity:SPY"), HALVED, PRICES, aapl)

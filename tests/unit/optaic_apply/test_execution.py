@@ -32,7 +32,7 @@ async def test_a_dry_run_changes_nothing(memory: Memory) -> None:
     assert said(await apply(memory, file)) == said(await apply(Memory("file"), file, dry_run=True))
 
 
-async def test_a_dry_run_checks_deletions_against_those_who_would_be_left(memory: Memory) -> None:
+async def test_a_dry_run_checks_deletions_against_the_instances_that_stay(memory: Memory) -> None:
     other = {**HALVED, "name": "other"}
     await apply(memory, document(PRICES, HALVED, other))
     # One reader goes, the other reads something else by then.
@@ -105,7 +105,7 @@ async def test_a_version_and_what_follows_it_change_together(memory: Memory, sta
     assert await plan(memory, file, prune=True) == []
 
 
-async def test_what_somebody_else_changes_meanwhile_is_not_overwritten(memory: Memory) -> None:
+async def test_a_concurrent_change_is_not_overwritten(memory: Memory) -> None:
     await apply(memory, document(FOLLOWING, definitions=[SMOOTH]))
     existing = copy.deepcopy(await read_existing(memory.client))
     for changes in ({"owner": "bob"}, {"labels": {MANAGER: "other"}}):
@@ -200,7 +200,9 @@ async def test_a_dry_run_tells_all_refusals_at_once(memory: Memory, monkeypatch:
     ]
 
 
-async def test_a_dry_run_ends_where_nobody_answers(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_dry_run_ends_if_the_service_does_not_answer(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = []
 
     async def absent(changes: Any) -> None:
@@ -272,7 +274,7 @@ async def test_a_creation_that_is_not_answered_in_time_is_asked_for_again(memory
 
 
 @pytest.mark.parametrize("reason", ["REHEARSAL_TOO_LONG", "RESOURCE_EXHAUSTED"])
-async def test_what_is_too_much_to_be_judged_at_once_is_made_all_the_same(
+async def test_a_plan_that_is_too_long_to_check_is_applied_with_a_warning(
     memory: Memory, monkeypatch: pytest.MonkeyPatch, reason: str
 ) -> None:
     async def refuse(_: Any) -> None:

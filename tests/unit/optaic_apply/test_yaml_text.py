@@ -148,7 +148,7 @@ instances:
         ("upstreams: {input: 7}", ["upstreams.input: must be the name of an instance", "to make it text write"]),
     ],
 )  # fmt: skip
-def test_what_a_field_does_not_take_is_told_with_file_line_and_how_to_write_it(
+def test_a_wrong_value_is_an_error_with_file_line_and_advice(
     tmp_path: Path, field: str, said: list[str]
 ) -> None:
     file = tmp_path / "desk.yaml"

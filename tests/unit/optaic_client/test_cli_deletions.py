@@ -159,7 +159,7 @@ def test_whoever_says_yes_deletes_what_was_shown_and_nothing_else(deletable: Fak
     )  # fmt: skip
 
 
-def test_what_a_deletion_is_refused_for_is_said_before_anybody_is_asked(deletable: FakeServices) -> None:
+def test_a_refused_deletion_fails_before_the_confirmation(deletable: FakeServices) -> None:
     deletable.on(
         "PreviewDeletion",
         lambda _, context: refuse(

@@ -172,7 +172,7 @@ def _parameters_of(path: str) -> list[tuple[str, Any]]:
     ],
 )
 @pytest.mark.usefixtures("desk")
-def test_what_lies_near_is_told(arguments: tuple[str, ...], said: str) -> None:
+def test_errors_suggest_similar_names(arguments: tuple[str, ...], said: str) -> None:
     status = 2 if "--status" in arguments or "--kind" in arguments else 1
     assert said in invoke(*arguments, status=status).stderr
 
@@ -190,9 +190,7 @@ def test_a_project_without_instances_has_no_runs(desk: FakeServices) -> None:
     assert not desk.calls("ListRuns")
 
 
-async def test_filters_of_the_client_refuse_what_nobody_knows(
-    desk: FakeServices, client: AsyncClient
-) -> None:
+async def test_filters_of_the_client_refuse_unknown_names(desk: FakeServices, client: AsyncClient) -> None:
     desk.on("ListInstances", instance_service_pb2.ListInstancesResponse())
     nobody = ID[:-1] + "7"
     calls: list[Any] = [

@@ -149,7 +149,7 @@ def test_equal_sub_expressions_are_computed_once() -> None:
     assert calls == ["MEAN"]
 
 
-def test_an_operator_of_ones_own_can_be_added() -> None:
+def test_an_own_operator_can_be_added() -> None:
     signature = Signature("MEDIAN", OPERATORS["RANK"].scope)
     expression = parse("close - median(close)", {**OPERATORS, "MEDIAN": signature})
     frame = table([(0, "a", 1.0), (0, "b", 5.0), (0, "c", 7.0)])

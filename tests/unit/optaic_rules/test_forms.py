@@ -51,5 +51,5 @@ def test_a_date_has_one_form(text: str, *, is_one: bool) -> None:
         ("", False),
     ],
 )
-def test_an_id_is_told_from_a_name(text: str, *, is_one: bool) -> None:
+def test_ids_and_names_are_distinguished(text: str, *, is_one: bool) -> None:
     assert forms.is_id(text) is is_one

@@ -39,7 +39,7 @@ def test_in_development_the_developer_needs_no_token_on_this_machine(
 
 @pytest.mark.parametrize("peer", ["ipv4:10.0.0.1:1", "ipv4:1.127.0.1:1", "ipv6:[::2]:1", ""])
 @pytest.mark.parametrize("header", [{}, {"authorization": "Bearer development"}])
-def test_in_development_nobody_else_is_the_developer(header: dict[str, str], peer: str) -> None:
+def test_in_development_any_other_token_is_refused(header: dict[str, str], peer: str) -> None:
     with pytest.raises(UnauthenticatedError):
         authenticator().authenticate(header, peer)
 
@@ -59,7 +59,7 @@ def test_a_known_token_gives_its_tenant_and_nothing_the_caller_says(tmp_path: Pa
 @pytest.mark.parametrize(
     "header", [{}, {"authorization": "Bearer development"}, {"authorization": "Bearer "}]
 )
-def test_with_tokens_the_developer_is_nobody(header: dict[str, str], tmp_path: Path) -> None:
+def test_with_a_token_file_the_development_token_is_refused(header: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(UnauthenticatedError):
         with_tokens(tmp_path).authenticate(header, LOOPBACK)
 
@@ -78,7 +78,7 @@ def test_a_service_must_name_a_tenant(tenant: dict[str, str]) -> None:
         authenticator(service_token="own").authenticate({"authorization": "Bearer own", **tenant}, LOOPBACK)
 
 
-def test_an_empty_service_token_lets_nobody_in(tmp_path: Path) -> None:
+def test_an_empty_service_token_admits_no_caller(tmp_path: Path) -> None:
     metadata = {"authorization": "Bearer ", "optaic-tenant": "acme"}
     with pytest.raises(UnauthenticatedError):
         with_tokens(tmp_path).authenticate(metadata, LOOPBACK)

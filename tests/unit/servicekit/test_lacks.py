@@ -41,7 +41,7 @@ def test_an_operator_does_not_wait() -> None:
     assert world.at(100, {"a": 1}) == [], "it was asked for a moment ago"
 
 
-def test_no_more_than_so_many_are_asked_for_and_the_others_next_time() -> None:
+def test_at_most_the_limit_is_asked_for_and_the_rest_next_time() -> None:
     world = _World()
     many = {str(number): 1 for number in range(12_000)}
     assert world.at(0, many) == []

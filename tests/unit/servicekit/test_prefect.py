@@ -11,7 +11,7 @@ import worker.config
 from servicekit.prefect import PrefectSettings, authorization
 
 
-def test_a_server_of_ones_own_takes_the_text_and_prefect_cloud_the_key() -> None:
+def test_an_own_prefect_server_gets_the_text_and_prefect_cloud_the_key() -> None:
     basic = base64.b64encode(b"user:secret").decode()
     assert authorization("", "user:secret") == {"authorization": f"Basic {basic}"}
     assert authorization("key", "user:secret") == {"authorization": f"Basic {basic}"}

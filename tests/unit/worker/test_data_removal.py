@@ -199,7 +199,7 @@ def test_links_inside_go_without_what_they_lead_to(tmp_path: Path) -> None:
     assert content(precious) == {"thesis": b"x"}
 
 
-def test_a_data_root_that_is_away_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
+def test_a_missing_data_root_does_not_count_as_an_empty_one(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="does not exist"):
         remove_data(removal(tmp_path / "unmounted", STORES["delta"]))
 
@@ -226,7 +226,7 @@ def test_a_folder_whose_name_means_another_place_in_a_uri_removes_nothing_there(
     assert not (tmp_path / TENANT / GONE).exists()
 
 
-def test_a_link_that_leads_to_itself_keeps_nobody_elses_data(tmp_path: Path) -> None:
+def test_a_link_to_itself_does_not_keep_data_of_other_instances(tmp_path: Path) -> None:
     fill(tmp_path, GONE, "delta")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "loop").symlink_to("loop")

@@ -258,7 +258,7 @@ async def test_a_run_that_is_lost_stops_at_once_and_publishes_nothing(
     assert not (tmp_path / "acme" / run.instance_id / "refresh" / "data").exists()
 
 
-async def test_what_a_store_keeps_otherwise_is_told_in_the_metrics(world: World, tmp_path: Path) -> None:
+async def test_values_that_a_store_changes_are_counted_in_the_metrics(world: World, tmp_path: Path) -> None:
     times = pl.Series([1_001], dtype=pl.Int64).cast(pl.Datetime("ns"))
     pl.DataFrame({"date": ["2024-01-02"], "entity": ["a"], "seen": times}).write_parquet(
         tmp_path / "a.parquet"

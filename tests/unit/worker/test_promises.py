@@ -121,7 +121,7 @@ def _judge(table: pl.DataFrame, column: str = "value", **contract: Any) -> list[
 
 @pytest.mark.parametrize("nan_policy", ["keep", "drop", "neutral", "fail"])
 @pytest.mark.parametrize("bounds_policy", ["reject", "winsorize"])
-def test_every_breach_is_told_with_its_path_and_column(nan_policy: str, bounds_policy: str) -> None:
+def test_every_violation_has_its_path_and_column(nan_policy: str, bounds_policy: str) -> None:
     table = _table(-9.0, 0.0, 9.0, None, NAN, INF)
     found = _judge(table, min_value=-1.0, max_value=1.0, nan_policy=nan_policy, bounds_policy=bounds_policy)
     nulls = [] if nan_policy == "keep" else ["contract.nan_policy"]

@@ -52,7 +52,7 @@ def test_a_column_of_several_inputs_is_read_by_its_qualified_name() -> None:
         run("value + 1", one, two)
 
 
-def test_of_inputs_that_are_called_alike_it_is_said_which_they_are_and_what_to_do() -> None:
+def test_inputs_with_equal_names_are_refused_with_their_ids_and_advice() -> None:
     """Two projects can have instances of one name."""
     one, two = (replace(table("prices", "close"), instance_id=each) for each in ("id-1", "id-2"))
     for expression in ("close", "prices.close"):

@@ -118,7 +118,7 @@ def test_an_unparsable_date_is_shown_with_its_row(tmp_path: Path) -> None:
         run(path)
 
 
-def test_a_missing_date_is_not_taken_for_an_unparsable_one(tmp_path: Path) -> None:
+def test_a_missing_date_is_not_reported_as_unparsable(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("date,entity\n2020-01-01,a\n,b\n")
     assert run(path)["date"].to_list() == [DAYS[0], None]

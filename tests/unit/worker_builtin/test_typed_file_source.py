@@ -243,7 +243,7 @@ def test_a_parquet_file_has_its_own_types_unless_others_are_given(parquet: Reade
         ([dt.timedelta(days=1)], "Int64", "would change as Int64"),
     ],
 )
-def test_no_number_is_taken_for_a_time_nor_a_time_for_a_number(
+def test_numbers_never_become_times_and_times_never_become_numbers(
     parquet: Reader, values: list[object], kind: str, problem: str
 ) -> None:
     days = [dt.date(2024, 1, day) for day, _ in enumerate(values, 1)]

@@ -84,7 +84,7 @@ def test_a_parquet_file_keeps_the_days_of_an_offset(tmp_path: Path, offset: str)
     assert read_file(tmp_path / "bars.parquet")["date"].to_list() == DAYS
 
 
-def test_an_offset_that_would_be_lost_is_refused_and_one_that_nobody_reads_is_not(tmp_path: Path) -> None:
+def test_an_offset_that_would_be_lost_is_refused_unless_the_column_is_unused(tmp_path: Path) -> None:
     known = pa.array([0], pa.timestamp("us", "+05:45"))
     table = pa.table({"date": [dt.date(2024, 1, 2)], "entity": ["a"], "known": known})
     pq.write_table(table, tmp_path / "bars.parquet")
