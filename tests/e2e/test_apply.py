@@ -62,9 +62,7 @@ def optaic(stack: RunningStack, *arguments: str, status: int = 0) -> str:
     return finished.stdout or finished.stderr
 
 
-async def test_what_is_applied_is_exported_changed_and_pruned_by_file(
-    stack: RunningStack, tmp_path: Path
-) -> None:
+async def test_a_file_is_applied_exported_changed_and_pruned(stack: RunningStack, tmp_path: Path) -> None:
     name = uuid.uuid4().hex[:8].upper()
     file = tmp_path / "desk.yaml"
     content = FILE.format(id=name)

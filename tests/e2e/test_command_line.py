@@ -55,7 +55,7 @@ def test_the_stack_says_that_it_is_up(stack: RunningStack) -> None:
     assert "ready" in optaic(stack, "dev", "status").stdout
 
 
-def test_what_the_stack_prints_as_a_first_command_works(stack: RunningStack, tmp_path: Path) -> None:
+def test_the_first_command_that_the_stack_prints_works(stack: RunningStack, tmp_path: Path) -> None:
     printed = devstack.describe(stack.endpoints, devstack.State(stack.settings.root))
     (command,) = [line.split() for line in printed.splitlines() if line.endswith("instance list")]
     finished = subprocess.run(

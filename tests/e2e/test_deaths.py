@@ -39,7 +39,7 @@ def has_ended(pid: int) -> bool:
         return True
 
 
-async def test_what_ended_a_run_s_process_is_said_with_the_end_of_its_output(stack: RunningStack) -> None:
+async def test_the_error_of_a_dead_process_has_its_last_output(stack: RunningStack) -> None:
     async with connected_client(stack) as client:
         project = await make_project(client)
         runs = await asyncio.gather(*(run_once(client, project, how) for how in SAID))
@@ -50,7 +50,7 @@ async def test_what_ended_a_run_s_process_is_said_with_the_end_of_its_output(sta
             assert "line 30" in run.error.message.splitlines(), how
 
 
-async def test_all_that_a_run_started_ends_with_it(stack: RunningStack, tmp_path: Path) -> None:
+async def test_every_process_of_a_run_ends_with_it(stack: RunningStack, tmp_path: Path) -> None:
     async with connected_client(stack) as client:
         run = await run_once(client, await make_project(client), "daemons", folder=str(tmp_path))
         assert run.status == run_pb2.RUN_STATUS_COMPLETED, run.error

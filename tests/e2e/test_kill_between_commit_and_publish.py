@@ -82,7 +82,7 @@ UNPUBLISHED = {
 
 @pytest.mark.faults
 @pytest.mark.parametrize("service", list(UNPUBLISHED))
-async def test_what_was_committed_is_published_after_the_kill(stack: RunningStack, service: str) -> None:
+async def test_committed_events_are_published_after_a_kill(stack: RunningStack, service: str) -> None:
     endpoints = stack.endpoints
     async with (
         AsyncClient.connect(

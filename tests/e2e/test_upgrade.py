@@ -96,7 +96,7 @@ async def test_active_runs_end_and_no_other_flow_changes_by_itself(
             assert flow["fingerprint"] == before["flows"][name][kind]["fingerprint"], name
 
 
-async def test_what_was_ready_runs_again_without_a_new_version(upgrade: Upgrade, client: AsyncClient) -> None:
+async def test_ready_flows_run_again_without_a_new_version(upgrade: Upgrade, client: AsyncClient) -> None:
     for name in ("prices", "momentum", "backtest", "table", "columnar"):
         flow = (await client.status.get(upgrade.ids[name])).flows[0]
         assert word(flow, "status") == "READY", name
@@ -107,7 +107,7 @@ async def test_what_was_ready_runs_again_without_a_new_version(upgrade: Upgrade,
         assert again.is_fresh, name
 
 
-async def test_what_was_stale_and_what_had_failed_run(upgrade: Upgrade, client: AsyncClient) -> None:
+async def test_stale_and_failed_flows_run(upgrade: Upgrade, client: AsyncClient) -> None:
     for name in ("source", "moved"):
         assert word(await client.status.get(upgrade.ids[name]), "status") == "STALE"
     for name in ("source", "moved"):

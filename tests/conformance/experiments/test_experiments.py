@@ -39,7 +39,7 @@ async def _all(experiments: Experiments, installation_id: str = INSTALLATION) ->
     return {found.name: found async for page in experiments.pages(installation_id) for found in page}
 
 
-async def test_what_is_ensured_is_found_as_it_was_desired(ground: Ground) -> None:
+async def test_an_ensured_object_is_found_as_desired(ground: Ground) -> None:
     await ground.experiments.ping()
     desired = [_experiment() for _ in range(3)]
     ensured = await ground.experiments.ensure(desired)
@@ -89,7 +89,7 @@ async def test_a_champion_that_is_not_there_is_refused_for_it_alone(ground: Grou
     assert other.name in ensured.ids
 
 
-async def test_what_is_archived_comes_back_with_its_runs(ground: Ground) -> None:
+async def test_a_restored_experiment_has_its_runs(ground: Ground) -> None:
     desired = _experiment()
     first = await ground.experiments.ensure([desired])
     assert not await ground.experiments.delete([desired.name, "default.0"])
@@ -264,7 +264,7 @@ async def test_a_caller_without_permission_gets_an_error() -> None:
         Answer("<html>", 500, "text/html"),
     ],
 )
-async def test_what_is_no_answer_of_mlflow_is_unavailable(answer: Answer) -> None:
+async def test_an_answer_that_is_not_from_mlflow_is_unavailable(answer: Answer) -> None:
     async with answering(lambda _: answer) as url:
         adapter = MlflowExperiments(url, 2)
         calls = (

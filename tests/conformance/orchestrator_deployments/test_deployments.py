@@ -51,7 +51,7 @@ async def _all(deployments: Deployments, installation_id: str = INSTALLATION) ->
     return {found.name: found async for page in deployments.pages(installation_id) for found in page}
 
 
-async def test_what_is_ensured_is_found_as_it_was_desired(deployments: Deployments) -> None:
+async def test_an_ensured_object_is_found_as_desired(deployments: Deployments) -> None:
     desired = [_deployment(), _deployment(CRON), _deployment(INTERVAL), _deployment(CRON, is_paused=True)]
     ensured = await deployments.ensure(desired)
     assert set(ensured.ids) == {one.name for one in desired}
@@ -95,7 +95,7 @@ async def test_ensuring_again_keeps_the_id(deployments: Deployments) -> None:
         {"parameters": (("run_id", "x"),)},
     ],
 )
-async def test_what_differs_is_repaired_under_the_same_id(
+async def test_a_difference_is_repaired_under_the_same_id(
     deployments: Deployments, change: dict[str, object]
 ) -> None:
     desired = _deployment(CRON)
@@ -265,7 +265,7 @@ async def test_a_caller_without_permission_gets_an_error() -> None:
 @pytest.mark.parametrize(
     "answer", [Answer("<html>log in</html>", type="text/html"), Answer("{", 500), Answer("", 404, "")]
 )
-async def test_what_is_no_answer_of_prefect_is_unavailable(answer: Answer) -> None:
+async def test_an_answer_that_is_not_from_prefect_is_unavailable(answer: Answer) -> None:
     async with answering(lambda _: answer) as url:
         adapter = PrefectDeployments(f"{url}/api", "optaic", 2)
         for call in (adapter.ensure([_deployment()]), adapter.delete(["a.b.c"]), _all(adapter)):

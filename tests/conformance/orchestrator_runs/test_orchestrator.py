@@ -112,7 +112,7 @@ async def test_active_flow_runs_are_listed_whatever_created_them(ground: Ground,
 
 
 @pytest.mark.parametrize("state", FlowRunState)
-async def test_what_was_cancelled_and_has_no_run_is_listed(ground: Ground, state: FlowRunState) -> None:
+async def test_cancelled_flow_runs_without_a_run_are_listed(ground: Ground, state: FlowRunState) -> None:
     request = await _deployed(ground)
     begin = datetime.now(UTC) - timedelta(minutes=1)
     made = await ground.orchestrator.create_flow_run(request)

@@ -31,7 +31,7 @@ async def test_a_server_that_is_away_is_unavailable() -> None:
 @pytest.mark.parametrize(
     "answer", [Answer("<html>log in</html>", type="text/html"), Answer("{}", 401), Answer("", 502, "")]
 )
-async def test_what_is_no_answer_of_prefect_is_unavailable(answer: Answer) -> None:
+async def test_an_answer_that_is_not_from_prefect_is_unavailable(answer: Answer) -> None:
     request = FlowRunRequest("default", str(uuid.uuid4()), "refresh", str(uuid.uuid4()), "prices-1")
     async with (
         answering(lambda _: answer) as url,

@@ -53,7 +53,7 @@ async def _all(projects: Projects, installation_id: str = INSTALLATION) -> dict[
     return {found.name: found async for page in projects.pages(installation_id) for found in page}
 
 
-async def test_what_is_ensured_is_found_as_it_was_desired(projects: Projects) -> None:
+async def test_an_ensured_object_is_found_as_desired(projects: Projects) -> None:
     await projects.ping()
     desired = [_project(), _project(), _project("Börse \u20ac")]
     ensured = await projects.ensure(desired)

@@ -133,7 +133,7 @@ def test_a_table_without_columns_is_refused(make: Callable[..., Store], tmp_path
 
 
 @pytest.mark.parametrize("content", KEPT, ids=lambda content: repr(content.columns[-1]))
-def test_what_is_kept_comes_back_and_is_written_once(
+def test_stored_tables_are_read_back_and_written_once(
     make: Callable[..., Store], tmp_path: Path, content: pl.DataFrame
 ) -> None:
     """A name or a value that came back otherwise would be another content at every refresh."""

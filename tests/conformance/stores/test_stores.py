@@ -142,7 +142,7 @@ def test_a_place_without_data_is_a_typed_error(make: Callable[..., Store], uri: 
     ],
     ids=["no key", "repeated key", "null key", "nested column"],
 )
-def test_what_cannot_be_kept_leaves_nothing_behind(
+def test_a_refused_table_leaves_nothing_behind(
     make: Callable[..., Store], tmp_path: Path, table: pl.DataFrame
 ) -> None:
     place = tmp_path / "data"

@@ -48,7 +48,7 @@ async def _close_cycles(service: RunningInstanceService, pairs: int) -> list[lis
     return outcomes
 
 
-async def test_of_two_edits_that_close_a_cycle_one_wins(postgres_server: Postgres, nats_url: str) -> None:
+async def test_one_of_two_edits_that_close_a_cycle_wins(postgres_server: Postgres, nats_url: str) -> None:
     del postgres_server
     async with instance_service(nats_url, drift_interval_seconds=60) as service:
         assert await _close_cycles(service, _PAIRS) == [["accepted", "refused"]] * _PAIRS
@@ -75,7 +75,7 @@ async def test_without_the_lock_a_cycle_closes(
         assert await _close_cycles(service, 1) == [["accepted", "accepted"]]
 
 
-async def test_of_many_creations_of_one_name_one_wins(postgres_server: Postgres, nats_url: str) -> None:
+async def test_one_of_many_creations_of_one_name_wins(postgres_server: Postgres, nats_url: str) -> None:
     del postgres_server
     async with instance_service(nats_url) as service:
         project = await service.project()
@@ -94,9 +94,7 @@ async def test_of_many_creations_of_one_name_one_wins(postgres_server: Postgres,
         assert (await service.row_counts())["instances"] == 4  # with its components
 
 
-async def test_of_many_repetitions_of_one_request_one_creates(
-    postgres_server: Postgres, nats_url: str
-) -> None:
+async def test_many_repetitions_of_one_request_create_once(postgres_server: Postgres, nats_url: str) -> None:
     del postgres_server
     async with instance_service(nats_url) as service:
         project = await service.project()

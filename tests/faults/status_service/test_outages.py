@@ -90,7 +90,7 @@ async def test_the_database_goes_away_and_comes_back(
             await client.close()
 
 
-async def test_what_was_committed_while_the_relay_stood_still_is_published_later(
+async def test_events_committed_while_the_relay_stood_still_are_published_later(
     postgres_server: Postgres, nats_url: str
 ) -> None:
     del postgres_server

@@ -138,7 +138,7 @@ async def world(postgres_server: Postgres, nats: NatsServer) -> AsyncIterator[Wo
         yield found
 
 
-async def test_what_the_broker_lost_unread_is_published_again(
+async def test_events_that_the_broker_lost_unread_are_published_again(
     postgres_server: Postgres, nats: NatsServer
 ) -> None:
     del postgres_server
@@ -177,7 +177,7 @@ async def test_what_the_broker_lost_unread_is_published_again(
 
 
 @pytest.mark.parametrize("losers", [("lineage", "status"), ("status",)])
-async def test_who_has_lost_everything_hears_it_again(world: World, losers: tuple[str, ...]) -> None:
+async def test_a_service_that_lost_everything_gets_it_again(world: World, losers: tuple[str, ...]) -> None:
     before = await world.known()
     assert {"prices", "momentum", "flow of prices", "flow of momentum"} == before.keys()
     for service in losers:
@@ -226,7 +226,7 @@ async def test_a_run_of_all_dates_that_was_lost_is_found_behind_runs_of_a_range(
     assert await compare_now(world.nats.url, 60) == 0
 
 
-async def test_what_is_left_of_a_tenant_without_instances_is_found(world: World) -> None:
+async def test_leftovers_of_a_tenant_without_instances_are_found(world: World) -> None:
     gone = world.instances["gone"].instance_id
     for name in ("momentum", "prices"):
         await world.delete(name)
@@ -238,7 +238,7 @@ async def test_what_is_left_of_a_tenant_without_instances_is_found(world: World)
     assert await compare_now(world.nats.url, 60) > 0
 
 
-async def test_what_is_on_its_way_is_not_asked_for(postgres_server: Postgres, nats: NatsServer) -> None:
+async def test_events_on_their_way_are_not_asked_for(postgres_server: Postgres, nats: NatsServer) -> None:
     del postgres_server
     settings: dict[str, dict[str, Any]] = {
         "instance": {"comparison_interval_seconds": 0.05},
@@ -258,7 +258,7 @@ async def test_what_is_on_its_way_is_not_asked_for(postgres_server: Postgres, na
         assert asked.pending_msgs == 0
 
 
-async def test_who_has_missed_nothing_asks_for_nothing(world: World) -> None:
+async def test_a_service_that_missed_nothing_asks_for_nothing(world: World) -> None:
     assert await compare_now(world.nats.url, 60) == 0
     prices = world.instances["prices"]
     config = {
@@ -269,7 +269,7 @@ async def test_who_has_missed_nothing_asks_for_nothing(world: World) -> None:
     assert await compare_now(world.nats.url, 60) == 0
 
 
-async def test_what_is_published_again_changes_nothing(world: World) -> None:
+async def test_a_known_event_published_again_changes_nothing(world: World) -> None:
     before = await world.known()
     ids = [instance.instance_id for instance in world.instances.values()]
     flows = [FlowRef(instance_id=each, flow_kind=FLOW_KIND_REFRESH) for each in ids]

@@ -199,7 +199,7 @@ async def test_a_worker_that_dies_loses_nothing_and_doubles_nothing(world: World
     assert await world.removals() == []
 
 
-async def test_what_cannot_be_removed_is_said_and_goes_when_it_can(world: World) -> None:
+async def test_a_failed_removal_is_reported_and_succeeds_later(world: World) -> None:
     gone, alive = await world.create("gone", "parquet"), await world.create("alive", "parquet")
     link = world.folder(alive) / "refresh" / str(uuid.UUID(int=1))
     link.symlink_to(world.folder(gone) / "refresh" / "data")

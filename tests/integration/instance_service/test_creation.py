@@ -182,7 +182,9 @@ async def test_creation_waits_up_to_the_callers_deadline(postgres_server: Postgr
         assert (await patient).state == INSTANCE_STATE_ACTIVE
 
 
-async def test_who_waits_is_answered_when_the_server_stops(postgres_server: Postgres, nats_url: str) -> None:
+async def test_waiting_callers_are_answered_when_the_server_stops(
+    postgres_server: Postgres, nats_url: str
+) -> None:
     del postgres_server
     async with instance_service(nats_url, shutdown_grace_seconds=20) as service:
         project = await service.project()
@@ -212,7 +214,7 @@ async def test_a_database_that_fails_meanwhile_does_not_end_the_wait(
     assert (await patient).state == INSTANCE_STATE_ACTIVE
 
 
-async def test_who_waits_leaves_places_to_others(postgres_server: Postgres, nats_url: str) -> None:
+async def test_waiting_callers_leave_places_to_others(postgres_server: Postgres, nats_url: str) -> None:
     del postgres_server
     async with instance_service(nats_url, maximum_concurrent_rpcs=4) as service:
         project = await service.project()

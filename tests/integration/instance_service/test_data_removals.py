@@ -97,7 +97,7 @@ async def door(service: RunningInstanceService) -> AsyncIterator[DataRemovalServ
         yield DataRemovalServiceStub(channel)
 
 
-async def test_what_is_gone_is_remembered_with_every_store_that_it_had(
+async def test_a_deleted_instance_is_recorded_with_every_store_that_it_had(
     service: RunningInstanceService, removals: Removals
 ) -> None:
     project = await service.project()
@@ -183,7 +183,7 @@ async def test_data_is_removed_after_the_grace_and_once(
     assert await removals.claim() is None
 
 
-async def test_what_fails_is_said_and_tried_again_ever_more_slowly(
+async def test_a_failed_removal_is_reported_and_retried_ever_more_slowly(
     service: RunningInstanceService, removals: Removals
 ) -> None:
     prices = await service.prices((await service.project()).project_id)

@@ -114,9 +114,7 @@ async def test_a_promotion_keeps_all_but_the_kind_and_declares_the_output_verifi
     assert (again.code, again.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "UNSUPPORTED_KIND")
 
 
-async def test_what_may_not_be_promoted_is_refused_and_nothing_is_written(
-    service: RunningInstanceService, scores: Instance
-) -> None:
+async def test_a_refused_promotion_writes_nothing(service: RunningInstanceService, scores: Instance) -> None:
     never = await refusal(promote(service, scores))
     assert (never.code, never.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "NO_OUTPUT")
     token = await service.tell_run(run_of(scores, 1, None))

@@ -179,7 +179,7 @@ async def test_a_retired_version_refuses_new_instances_and_breaks_no_old_one(
     assert (await refusal(moved)).reason == "INVALID_SPEC"
 
 
-async def test_who_follows_never_goes_back(service: RunningInstanceService) -> None:
+async def test_a_tracking_instance_never_moves_back(service: RunningInstanceService) -> None:
     project_id = (await service.project()).project_id
     await publish(service, "1.0.0")
     newest = await publish(service, "2.0.0")
@@ -321,7 +321,7 @@ def _says(instance: Instance) -> list[tuple[str, str, str]]:
     return [(one.type, one.reason, one.message) for one in instance.conditions]
 
 
-async def test_who_uses_a_deprecated_version_says_so(service: RunningInstanceService) -> None:
+async def test_an_instance_with_a_deprecated_version_has_a_condition(service: RunningInstanceService) -> None:
     project_id = (await service.project()).project_id
     old, new = await publish(service, "1.0.0"), await publish(service, "2.0.0")
     before = await service.create(dataset(project_id, "before", definitionVersion="1.0.0"))

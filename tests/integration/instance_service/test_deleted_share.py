@@ -43,7 +43,7 @@ async def test_none_may_be_deleted_is_not_the_same_as_nothing_said(service: Runn
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1])
-async def test_what_is_no_share_is_refused(service: RunningInstanceService, share: float) -> None:
+async def test_a_number_that_is_not_a_share_is_refused(service: RunningInstanceService, share: float) -> None:
     project = await service.project()
     prices = await service.prices(project.project_id)
     wrong = await refusal(

@@ -61,7 +61,7 @@ async def test_a_cascade_is_listed_in_the_order_in_which_it_goes(service: Runnin
     assert await preview(service, prices.instance_id, cascade=True) == shown
 
 
-async def test_what_goes_is_what_was_listed(service: RunningInstanceService) -> None:
+async def test_a_deletion_deletes_what_the_preview_listed(service: RunningInstanceService) -> None:
     prices, _ = await readers_of_prices(service)
     shown = await preview(service, prices.instance_id, cascade=True)
     events = await listen(service.nats, "optaic.*.instance.v1.deletion_requested.*")

@@ -211,7 +211,7 @@ async def test_a_config_is_checked_against_the_pinned_version_on_update(
     assert (both.definition_version, both.definition_id) == ("2.0.0", made.definition_id)
 
 
-async def test_what_a_client_says_of_handles_is_ignored(
+async def test_ids_of_outside_systems_from_a_client_are_ignored(
     service: RunningInstanceService, world: World
 ) -> None:
     given = model(world.project_id, "m", world.prices)
@@ -250,7 +250,7 @@ async def test_swapping_a_component_makes_a_revision_and_keeps_the_others(
     assert (component.revision, component.definition_name) == (2, "sp500_prices")
 
 
-async def test_what_leaves_results_alone_leaves_every_flow_alone(
+async def test_a_change_without_effect_on_results_keeps_every_flow(
     service: RunningInstanceService, world: World
 ) -> None:
     made = await service.create(model(world.project_id, "m", world.prices))

@@ -104,7 +104,7 @@ async def test_lineage_may_be_cleared_last(service: RunningInstanceService) -> N
     await eventually(lambda: _is_gone(service, prices.instance_id))
 
 
-async def test_what_others_read_is_not_deleted(service: RunningInstanceService) -> None:
+async def test_an_instance_with_dependants_is_not_deleted(service: RunningInstanceService) -> None:
     project = await service.project()
     prices = await service.prices(project.project_id)
     one = await service.derived(project.project_id, "one", prices.instance_id)
@@ -161,7 +161,7 @@ async def test_a_cascade_deletes_what_reads_it_first(service: RunningInstanceSer
         assert [instance_id for kind, instance_id in said if kind == what] == order
 
 
-async def test_what_is_read_goes_after_a_reader_that_is_going_already(
+async def test_an_instance_is_deleted_after_its_dependant_that_is_being_deleted(
     service: RunningInstanceService,
 ) -> None:
     project_id = (await service.project()).project_id

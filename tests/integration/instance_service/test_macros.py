@@ -202,7 +202,7 @@ async def test_a_macro_has_an_expression_and_no_code(service: RunningInstanceSer
     assert "definition_version.op_macro" in refused.fields
 
 
-async def test_who_follows_the_newest_follows_the_macros_that_it_calls(
+async def test_a_tracking_instance_moves_with_the_macros_that_it_calls(
     service: RunningInstanceService,
 ) -> None:
     await publish(service, "INNER", "x * 2", "x")

@@ -117,7 +117,7 @@ async def test_macros_may_call_operators(service: RunningInstanceService) -> Non
     assert "between 1 and 100" in refused.fields["definition_version.op_macro.expression"]
 
 
-async def test_who_follows_the_newest_follows_the_operators_that_it_calls(
+async def test_a_tracking_instance_moves_with_the_operators_that_it_calls(
     service: RunningInstanceService,
 ) -> None:
     await publish(service, numbers={"n": _N})

@@ -303,7 +303,7 @@ async def test_a_complaint_that_comes_late_is_looked_into_again(service: Running
     assert not healed.conditions
 
 
-async def test_what_was_found_out_about_an_older_revision_is_not_written(
+async def test_a_finding_about_an_older_revision_is_not_written(
     service: RunningInstanceService,
 ) -> None:
     prices = await service.prices((await service.project()).project_id)

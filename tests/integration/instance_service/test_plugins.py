@@ -125,7 +125,7 @@ async def test_a_start_judges_no_followers(
     assert await _publish(service) == (["foreign_good"], [])
 
 
-async def test_what_is_published_is_not_judged_again_when_the_service_starts(
+async def test_published_versions_are_not_checked_again_at_the_start(
     service: RunningInstanceService, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site.install("good", {"a.json": json.dumps(_GOOD).encode()})

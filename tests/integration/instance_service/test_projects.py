@@ -138,7 +138,9 @@ async def test_an_empty_project_goes_at_once(service: RunningInstanceService) ->
     assert (await refusal(service.instances.DeleteProject(request))).reason == "PROJECT_NOT_FOUND"
 
 
-async def test_what_is_in_a_project_does_not_go_unasked(service: RunningInstanceService) -> None:
+async def test_a_project_with_instances_is_not_deleted_without_cascade(
+    service: RunningInstanceService,
+) -> None:
     project = await service.project("research")
     prices = await service.prices(project.project_id)
     await service.derived(project.project_id, "derived", prices.instance_id)
@@ -153,7 +155,9 @@ async def test_what_is_in_a_project_does_not_go_unasked(service: RunningInstance
     assert (await get(service, name="research")).state == PROJECT_STATE_ACTIVE
 
 
-async def test_what_other_projects_read_does_not_go(service: RunningInstanceService) -> None:
+async def test_instances_with_dependants_in_other_projects_are_not_deleted(
+    service: RunningInstanceService,
+) -> None:
     research, desk = await service.project("research"), await service.project("desk")
     prices = await service.prices(research.project_id)
     one = await service.derived(research.project_id, "one", prices.instance_id)
@@ -284,7 +288,7 @@ async def test_a_page_token_of_an_earlier_release_still_works(service: RunningIn
     assert [each.name for each in page.projects] == ["b", "c"]
 
 
-async def test_what_is_hidden_from_readers_stays_as_it_was(service: RunningInstanceService) -> None:
+async def test_hidden_credentials_stay_as_they_were(service: RunningInstanceService) -> None:
     secret = "see https://ann:pa55word@wiki.example"
     request = CreateProjectRequest(project=Project(name="research", description=secret))
     made = await service.instances.CreateProject(request)

@@ -255,7 +255,9 @@ async def test_components_come_with_their_dataset(service: RunningInstanceServic
     assert (component.code, component.reason) == (INVALID, "UNSUPPORTED_KIND")
 
 
-async def test_what_a_creation_needs_is_asked_for(service: RunningInstanceService, project_id: str) -> None:
+async def test_missing_fields_of_a_creation_are_named(
+    service: RunningInstanceService, project_id: str
+) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
         ({}, "instance"),
         ({"dataset": {}}, "instance.dataset.pipeline"),
@@ -317,7 +319,9 @@ async def test_a_project_is_checked_without_being_stored(
         assert (taken.reason, list(taken.fields)) == ("NAME_TAKEN", ["project.name"])
 
 
-async def test_what_reads_nothing_has_no_upstreams(service: RunningInstanceService, project_id: str) -> None:
+async def test_a_version_that_reads_nothing_has_no_upstreams(
+    service: RunningInstanceService, project_id: str
+) -> None:
     prices = await service.prices(project_id)
     reference = {"resourceId": prices.instance_id, "role": "input"}
     refused = await refusal(service.create(_dataset(project_id, {}, upstreamRefs=[reference])))

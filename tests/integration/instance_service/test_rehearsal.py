@@ -210,7 +210,7 @@ async def test_tenants_do_not_meet_in_a_rehearsal(service: RunningInstanceServic
     assert answer.verdicts[2].reason == "INSTANCE_NOT_FOUND"
 
 
-async def test_what_is_no_change_is_refused_by_itself(service: RunningInstanceService) -> None:
+async def test_an_empty_change_is_refused_alone(service: RunningInstanceService) -> None:
     changes = [Change(), Change(assumed_id="x"), Change(), Change()]
     changes[1].create_project.project.name = "a"
     changes[2].create_project.project.name = "no name at all!"

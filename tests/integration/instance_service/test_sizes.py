@@ -67,7 +67,7 @@ async def test_large_instances_are_listed_in_shorter_pages_and_live_like_others(
     assert deleting.state == INSTANCE_STATE_DELETING
 
 
-async def test_what_is_too_large_is_refused_while_it_can_still_be_changed(
+async def test_an_oversized_resource_is_refused_at_the_change(
     service: RunningInstanceService,
 ) -> None:
     project = await service.project()
@@ -91,7 +91,7 @@ async def test_what_is_too_large_is_refused_while_it_can_still_be_changed(
     assert (published.reason, list(published.fields)) == ("TOO_LARGE", ["definition_version"])
 
 
-async def test_what_is_said_of_a_large_instance_does_not_count(service: RunningInstanceService) -> None:
+async def test_conditions_do_not_count_for_the_size_limit(service: RunningInstanceService) -> None:
     project = await service.project()
     made = await service.until_active((await service.prices(project.project_id)).instance_id)
     note = "x" * (MAXIMUM_RESOURCE - made.ByteSize() - 40)

@@ -74,7 +74,7 @@ async def test_a_time_zone_is_part_of_what_is_computed_and_saying_utc_is_not(
     assert [each == fingerprints[0] for each in fingerprints] == [True, True, False, True]
 
 
-async def test_what_leaves_results_alone_leaves_the_fingerprint_alone(
+async def test_a_change_without_effect_on_results_keeps_the_fingerprint(
     service: RunningInstanceService,
 ) -> None:
     project = await service.project()
@@ -183,7 +183,7 @@ async def test_a_cycle_is_refused_with_its_path(service: RunningInstanceService)
     assert await service.row_counts() == before
 
 
-async def test_who_tracks_the_newest_version_follows_it(service: RunningInstanceService) -> None:
+async def test_a_tracking_instance_moves_to_the_newest_version(service: RunningInstanceService) -> None:
     project = await service.project()
     prices = await service.prices(project.project_id)
     follower = await service.update(
@@ -353,7 +353,7 @@ async def test_who_follows_still_says_what(service: RunningInstanceService) -> N
     assert "FollowsNewest" not in [condition.type for condition in changed.conditions]
 
 
-async def test_which_macros_are_used_is_not_for_the_caller_to_say(service: RunningInstanceService) -> None:
+async def test_the_macro_versions_of_a_caller_are_ignored(service: RunningInstanceService) -> None:
     project_id = (await service.project()).project_id
     stray = {"A": project_id}
     pipeline = {"definitionName": "sp500_prices", "macroVersionIds": stray}

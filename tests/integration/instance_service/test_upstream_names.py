@@ -218,7 +218,7 @@ async def test_an_output_of_another_configuration_tells_nothing(
         assert (await refusal(call)).reason == "INVALID_EXPRESSION"
 
 
-async def test_what_was_accepted_can_be_changed_when_its_column_is_gone(
+async def test_an_accepted_instance_can_be_changed_after_its_column_vanished(
     service: RunningInstanceService,
 ) -> None:
     project_id = (await service.project()).project_id

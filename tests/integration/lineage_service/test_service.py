@@ -222,7 +222,7 @@ async def test_an_active_and_a_failed_upstream_block_with_their_run(main: Main) 
     assert known == {MOMENTUM: 0, PRICES: 2}
 
 
-async def test_what_run_service_attaches_is_applied_first_and_its_event_is_then_a_duplicate(
+async def test_attached_events_are_applied_first_and_their_later_delivery_changes_nothing(
     main: Main,
 ) -> None:
     await main.create()

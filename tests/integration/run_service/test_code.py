@@ -163,7 +163,7 @@ async def test_a_warning_lets_the_run_go_on_and_says_so_everywhere(
     assert [each.hash for each in await hashes(service)] == [hash_of("one")]
 
 
-async def test_what_is_built_in_or_not_found_is_recorded_and_never_compared(
+async def test_code_that_is_built_in_or_not_found_is_recorded_and_never_compared(
     service: RunningRunService, definitions: Definitions
 ) -> None:
     built_in, absent = definitions.add("delta"), definitions.add("gone")
@@ -175,7 +175,7 @@ async def test_what_is_built_in_or_not_found_is_recorded_and_never_compared(
     assert await hashes(service) == []
 
 
-async def test_of_two_first_runs_at_once_one_wins_and_the_other_is_compared(
+async def test_one_of_two_concurrent_first_runs_sets_the_hash_and_the_other_is_compared(
     service: RunningRunService, definitions: Definitions
 ) -> None:
     versions = [definitions.add(f"v{index}") for index in range(5)]
@@ -221,7 +221,7 @@ async def test_code_may_be_accepted_before_its_first_run(
     await finish(service, await start(service, code_of(version, "two")))
 
 
-async def test_what_has_no_code_cannot_have_it_accepted(
+async def test_a_version_without_code_cannot_have_code_accepted(
     service: RunningRunService, definitions: Definitions
 ) -> None:
     async with refused("DEFINITION_VERSION_NOT_FOUND"):

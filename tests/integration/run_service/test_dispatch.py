@@ -342,7 +342,7 @@ async def test_a_late_answer_does_not_change_the_claim_of_another_replica(servic
 
 
 @pytest.mark.parametrize("state", [FlowRunState.CANCELLED, FlowRunState.CRASHED, None])
-async def test_what_is_seen_of_a_flow_run_does_not_touch_a_run_that_goes_on_with_another(
+async def test_the_state_of_an_old_flow_run_does_not_change_its_run(
     service: RunningRunService, state: FlowRunState | None
 ) -> None:
     """An observer looks, and comes to act when the run has its next flow run."""

@@ -8,7 +8,7 @@ from run_service.use_cases.comparison import publish_again
 from support.run_service import TENANT, RunningRunService
 
 
-async def test_what_waits_in_the_outbox_is_not_published_twice(service: RunningRunService) -> None:
+async def test_an_event_in_the_outbox_is_not_published_twice(service: RunningRunService) -> None:
     waiting, published = [service.instances.add() for _ in range(2)]
     for instance in (waiting, published):
         await service.submit(instance)

@@ -156,7 +156,7 @@ async def test_the_base_says_how_it_came_about(service: RunningRunService) -> No
     assert (third.base_version.instance_revision, third.base_version.is_partial_range) == (5, False)
 
 
-async def test_what_a_run_may_delete_is_recorded_with_its_reason(service: RunningRunService) -> None:
+async def test_a_permitted_deletion_is_recorded_with_its_reason(service: RunningRunService) -> None:
     instance = service.instances.add()
     for reason in ("", "  "):
         async with refused("ALLOW_DELETION_REASON_REQUIRED") as refusals:
@@ -174,7 +174,7 @@ async def test_what_a_run_may_delete_is_recorded_with_its_reason(service: Runnin
     assert not retried.allow_deletion, "one run was let through, not its retries"
 
 
-async def test_what_was_deleted_is_kept_with_the_run(service: RunningRunService) -> None:
+async def test_the_number_of_deleted_rows_is_kept_with_the_run(service: RunningRunService) -> None:
     instance = service.instances.add()
     run = await service.submit(instance)
     result = run_pb2.PipelineResult(rows_fetched=7, rows_deleted=3)

@@ -47,7 +47,7 @@ async def test_a_run_lives_from_submit_to_completion(service: RunningRunService)
     assert await service.outbox_types() == ["submitted", "started", "progressed", "completed"]
 
 
-async def test_what_an_output_holds_is_kept_and_told(service: RunningRunService) -> None:
+async def test_the_profile_of_an_output_is_stored_and_published(service: RunningRunService) -> None:
     run = await service.submit(service.instances.add())
     started = await service.start(run.run_id)
     value = run_pb2.ColumnProfile(

@@ -285,7 +285,7 @@ async def test_validate_only_records_nothing(service: RunningRunService) -> None
         await service.submit(instance, validate_only=True)
 
 
-async def test_what_lineage_does_not_know_yet_is_sent_along(service: RunningRunService) -> None:
+async def test_events_that_lineage_may_lack_are_sent_along(service: RunningRunService) -> None:
     """The upstream has completed here; the first answer still rests on the time before."""
     upstream = service.instances.add()
     instance = service.instances.add(kind="SIGNAL", upstreams=[upstream])
@@ -343,7 +343,7 @@ async def test_an_answer_that_rests_on_all_runs_is_not_asked_again(service: Runn
     assert len(service.lineage.requests) == 1
 
 
-async def test_what_is_no_parameter_of_the_flow_is_refused_by_name(service: RunningRunService) -> None:
+async def test_an_unknown_parameter_of_the_flow_is_refused_by_name(service: RunningRunService) -> None:
     instance = service.instances.add()
     parameters = Struct()
     parameters.update({"as_of": "2022-01-01", "end": math.nan, "data_date": "soon", "start": "2022-01-01"})

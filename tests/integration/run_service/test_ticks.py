@@ -66,7 +66,7 @@ async def _look(service: RunningRunService, seconds: float = 6) -> None:
     await service.ticker.step()
 
 
-async def test_of_late_ticks_the_latest_is_run(service: RunningRunService) -> None:
+async def test_the_latest_of_late_ticks_is_run(service: RunningRunService) -> None:
     instance = _scheduled(service)
     for minute in (60, 90, 30):
         told = await _tick(service, instance, minute)

@@ -196,7 +196,7 @@ async def test_an_event_of_another_tenant_than_its_subject_is_refused(
 
 
 @pytest.mark.parametrize("damage", ["payload", "headers", "id"])
-async def test_what_is_no_event_goes_to_the_dead_letters(
+async def test_a_malformed_message_is_dead_lettered(
     broker_settings: ServiceSettings, applied: Applied, damage: str
 ) -> None:
     url = broker_settings.nats_url

@@ -145,7 +145,7 @@ async def test_two_replicas_answer_a_replay_once(broker_settings: ServiceSetting
         assert await one.notes() == ["poison"]
 
 
-async def test_what_no_service_answers_for_is_kept(
+async def test_a_dead_letter_without_an_answering_service_is_kept(
     broker_settings: ServiceSettings, applied: Applied
 ) -> None:
     async with running_world(broker_settings, applied) as world:

@@ -44,7 +44,9 @@ def _settings(database_url: str = "unused", nats_url: str = "nats://unused") -> 
         (psycopg.errors.IoError, "UNAVAILABLE", "DATABASE_UNAVAILABLE"),
     ],
 )
-def test_what_a_server_lacks_is_no_fault_of_ours(error: type[psycopg.Error], code: str, reason: str) -> None:
+def test_a_lack_of_disk_or_memory_is_not_an_internal_error(
+    error: type[psycopg.Error], code: str, reason: str
+) -> None:
     found = domain_error_of(error("text of the server"))
     assert isinstance(found, DomainError)
     assert (found.code, found.reason) == (code, reason)

@@ -49,7 +49,7 @@ async def take(pull: Pull, count: int) -> list[int]:
     return taken
 
 
-async def test_what_was_not_acknowledged_is_delivered_at_once(nats_url: str) -> None:
+async def test_an_unacknowledged_message_is_delivered_again_at_once(nats_url: str) -> None:
     async with numbers(nats_url, ack_wait=3600) as client:
 
         async def all_are_delivered() -> bool:

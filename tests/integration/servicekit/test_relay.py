@@ -133,7 +133,7 @@ async def test_without_message_ids_the_same_death_doubles_events(
     assert (await texts(broker_settings.nats_url, STREAM))[:2] == ["a", "a"]
 
 
-async def test_what_was_committed_while_the_broker_was_away_is_published_when_it_is_back(
+async def test_events_committed_while_the_broker_was_away_are_published_later(
     broker_settings: ServiceSettings, nats: NatsServer
 ) -> None:
     async with replica(broker_settings) as (database, broker), running(Relay(database, broker).run):

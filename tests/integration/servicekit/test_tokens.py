@@ -72,7 +72,7 @@ _ID = "01a1fde5-f4c5-77d1-bba6-a4da71fd9dc7"
 
 
 @pytest.mark.parametrize("token", ["run", "run/", "run/1", f"/{_ID}", f"run/{_ID.upper()}", "x" * 9999])
-async def test_what_is_no_token_is_refused(database: Database, token: str) -> None:
+async def test_an_invalid_read_token_is_refused(database: Database, token: str) -> None:
     with pytest.raises(InvalidArgumentError) as failure:
         await ReadTokens(database, RULES).wait("acme", [token], None)
     assert failure.value.reason == "INVALID_READ_TOKENS"

@@ -111,7 +111,7 @@ def test_a_date_range_is_read_as_a_whole_whatever_the_cursor_says(database: Data
             assert found.rows() == [(DAYS[0], "a", 8.0, 1), (DAYS[0], "b", None, 2)]
 
 
-def test_what_was_fetched_and_what_was_not_looked_for_is_reported(database: Database) -> None:
+def test_fetched_rows_and_undetected_deletions_are_reported(database: Database) -> None:
     first = run(database, cursor="seq")
     database.insert((DAYS[2], "a", 9.0, 4))
     said: dict[str, object] = {}
@@ -130,7 +130,7 @@ def test_what_was_fetched_and_what_was_not_looked_for_is_reported(database: Data
     assert said == {"rows_fetched": 4}
 
 
-def test_what_the_database_lacks_is_a_typed_error(database: Database) -> None:
+def test_a_missing_table_or_column_is_a_typed_error(database: Database) -> None:
     for options in ({"table": "volumes"}, {"query": "selec 1"}, {"cursor": "nope", "columns": {}}):
         with pytest.raises((InvalidQuery, SchemaMismatch)):
             run(database, pl.DataFrame({"nope": [1]}), **options)

@@ -172,7 +172,7 @@ def test_a_benchmark_entity_need_not_be_a_member() -> None:
     assert result.metrics["benchmark_total_return"] == pytest.approx(0.21)
 
 
-def test_what_cannot_be_simulated_is_a_typed_error() -> None:
+def test_a_backtest_that_cannot_be_simulated_is_a_typed_error() -> None:
     signal = panel("value", {"a": [1.0] * 6})
     with pytest.raises(NoDataInRange, match="2030-01-01"):
         run(FLAT, [signal], BacktestSettings(start=dt.date(2030, 1, 1)))

@@ -44,7 +44,7 @@ async def _server(answer: bytes, then: bytes = b"", *, ends: bool = True) -> Asy
 
 
 @pytest.mark.parametrize("answer", _STRANGERS.values(), ids=_STRANGERS)
-async def test_what_is_no_http_is_said_to_be_none(answer: bytes) -> None:
+async def test_an_answer_that_is_not_http_is_reported(answer: bytes) -> None:
     async with _server(answer) as address:
         problem = await checks.find_http_problem(address, "/health")
     assert f"what listens on {address} does not speak HTTP" in problem

@@ -195,7 +195,7 @@ def _nested(levels: int) -> dict[str, Any]:
         ({"unevaluatedProperties": False, "patternProperties": {"a": {}}}, "do not go together"),
     ],
 )
-def test_what_would_cost_too_much_is_refused(schema: dict[str, Any], text: str) -> None:
+def test_a_config_that_is_too_costly_to_check_is_refused(schema: dict[str, Any], text: str) -> None:
     found = schema_violations(schema, "s")
     assert found
     assert {item.reason for item in found} == {"INVALID_SCHEMA"}

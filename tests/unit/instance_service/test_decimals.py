@@ -49,7 +49,7 @@ def test_every_whole_number_of_ticks_is_a_multiple_and_what_lies_between_is_not(
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_what_is_no_number_is_no_multiple(value: float) -> None:
+def test_a_value_that_is_not_a_number_is_not_a_multiple(value: float) -> None:
     assert not is_multiple(value, 0.01)
 
 

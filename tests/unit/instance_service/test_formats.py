@@ -128,7 +128,7 @@ def test_a_long_text_is_judged_in_time_that_grows_with_it_only(word: str) -> Non
         FORMATS[word].is_kept(text)
 
 
-def test_what_the_library_finds_installed_makes_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_formats_do_not_depend_on_installed_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(jsonschema.FormatChecker.checkers, "color", (lambda _: False, ()))
     assert not _violations("color", "mauve")
 

@@ -74,7 +74,7 @@ def test_a_check_that_blocks_breaks_when_it_is_new() -> None:
     assert not list(check_changes({"a": blocks}, {"a": blocks}))
 
 
-def test_of_what_is_yielded_the_readers_may_break() -> None:
+def test_a_change_of_the_output_schema_may_break_dependants() -> None:
     def schema(*required: str, **properties: Any) -> dict[str, Any]:
         return {"required": list(required), "properties": properties}
 

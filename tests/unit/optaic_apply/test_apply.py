@@ -136,7 +136,7 @@ async def test_an_unknown_or_cyclic_reference_is_an_error_with_its_path(
     )
 
 
-async def test_what_is_read_comes_first_and_goes_last(memory: Memory) -> None:
+async def test_upstreams_are_created_first_and_deleted_last(memory: Memory) -> None:
     file = document(BACKTEST, HALVED, PRICES)
     assert said(await apply(memory, file)) == [
         "create p",
@@ -182,7 +182,7 @@ async def test_a_version_that_is_not_named_stays(memory: Memory) -> None:
     assert action.mask == ("dataset.pipeline.definition_version",)
 
 
-async def test_what_another_manages_is_left_alone_unless_adopted(memory: Memory) -> None:
+async def test_an_instance_of_another_manager_changes_only_if_adopted(memory: Memory) -> None:
     await apply(memory, document(PRICES, manager="other"))
     # Who wants the same has no quarrel.
     assert await plan(memory, document(PRICES)) == []
@@ -198,14 +198,14 @@ async def test_what_another_manages_is_left_alone_unless_adopted(memory: Memory)
     assert await plan(memory, document(manager="other"), prune=True) == []
 
 
-async def test_what_others_read_is_not_pruned(memory: Memory) -> None:
+async def test_an_instance_with_dependants_is_not_pruned(memory: Memory) -> None:
     await apply(memory, document(PRICES), document(HALVED, manager="other"))
     with pytest.raises(ConflictError) as caught:
         await plan(memory, document(), prune=True)
     assert [each.reason for each in caught.value.violations] == ["HAS_DEPENDANTS"]
 
 
-async def test_what_an_instance_is_cannot_change(memory: Memory) -> None:
+async def test_the_kind_of_an_instance_cannot_change(memory: Memory) -> None:
     await apply(memory, document(PRICES))
     signal = {"name": "prices", "signal": {"dataset": PRICES["dataset"]}}
     with pytest.raises(ConflictError) as caught:

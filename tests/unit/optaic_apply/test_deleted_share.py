@@ -41,9 +41,7 @@ async def test_what_a_document_says_of_it_and_what_it_leaves_out(
 
 
 @pytest.mark.parametrize("share", [None, 0.0, 0.5, 0.9])
-async def test_what_is_exported_changes_nothing_when_it_is_applied(
-    memory: Memory, share: float | None
-) -> None:
+async def test_applying_an_export_changes_nothing(memory: Memory, share: float | None) -> None:
     await apply(memory, document(_prices(None)))
     if share is not None:
         memory.instance("prices").dataset.max_deleted_share = share

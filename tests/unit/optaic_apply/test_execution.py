@@ -249,7 +249,7 @@ async def test_a_dry_run_checks_what_uses_a_draft_that_is_to_be_active(memory: M
     assert [(each.action.name, each.is_checked) for each in found] == [("smooth 1.0.0", True), ("x", True)]
 
 
-async def test_who_is_away_is_not_waited_for_again_and_again(memory: Memory) -> None:
+async def test_an_absent_system_is_waited_for_only_once(memory: Memory) -> None:
     def entries(prefix: str) -> list[dict[str, Any]]:
         return [{**PRICES, "name": f"{prefix}{number}"} for number in range(10)]
 
@@ -292,7 +292,7 @@ async def test_a_plan_that_is_too_long_to_check_is_applied_with_a_warning(
     assert "too long to check completely before" in warning
 
 
-async def test_what_there_was_no_time_for_is_said_not_to_be_judged(
+async def test_steps_without_time_for_a_check_are_shown_as_not_checked(
     memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def judge_some(changes: Sequence[Any]) -> list[ChangeVerdict]:

@@ -82,7 +82,7 @@ def test_not_a_number_is_read_as_such() -> None:
         ("a: " + "[" * 5000 + "]" * 5000, "nested too deep"),
     ],
 )
-def test_what_no_document_can_mean_is_refused_with_its_line(text: str, said: str) -> None:
+def test_an_invalid_document_is_refused_with_its_line(text: str, said: str) -> None:
     with pytest.raises(ValueError, match=r"desk\.yaml") as caught:
         yaml_text.read(text, "desk.yaml")
     assert said in str(caught.value)
@@ -306,7 +306,7 @@ def test_an_export_applied_again_changes_nothing_whatever_the_texts(data: st.Dat
 
 
 @given(st.dictionaries(_TEXTS, _JSON, max_size=4))
-def test_what_is_written_is_read_as_it_was_and_by_readers_of_yaml_1_1_too(value: dict[str, Any]) -> None:
+def test_written_documents_are_read_unchanged_by_yaml_1_1_and_1_2(value: dict[str, Any]) -> None:
     stream = io.StringIO()
     yaml_text.write([value], stream)
     assert _read(stream.getvalue()) == value

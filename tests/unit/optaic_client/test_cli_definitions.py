@@ -127,7 +127,7 @@ def test_a_file_is_compared_and_its_mistakes_are_told_with_their_paths(
     assert "the key 'project' is used twice" in invoke("diff", "-f", str(file), status=2).stderr
 
 
-def test_what_was_done_is_shown_also_where_the_next_is_refused(optaic: FakeServices, tmp_path: Path) -> None:
+def test_completed_steps_are_shown_if_the_next_is_refused(optaic: FakeServices, tmp_path: Path) -> None:
     optaic.on("ListProjects", instance_service_pb2.ListProjectsResponse())
     verdicts = [instance_service_pb2.ChangeVerdict() for _ in range(2)]
     optaic.on("RehearseChanges", instance_service_pb2.RehearseChangesResponse(verdicts=verdicts))
@@ -204,7 +204,7 @@ def test_changed_code_is_accepted_and_the_record_shown(optaic: FakeServices) -> 
     assert "--reason" in invoke("code", "accept", ID, "1.1.0", "--hash", "b" * 64, status=2).stderr
 
 
-def test_what_a_file_changes_is_shown_without_secrets(optaic: FakeServices, tmp_path: Path) -> None:
+def test_changes_of_a_file_are_shown_without_secrets(optaic: FakeServices, tmp_path: Path) -> None:
     canary = "k4n4rie-Zx81"
     project = instance_pb2.Project(project_id=ID, name="desk")
     optaic.on("ListProjects", instance_service_pb2.ListProjectsResponse(projects=[project]))

@@ -44,7 +44,7 @@ def _assert_said(optaic: FakeServices, result: Any, service: str) -> None:
     assert result.stdout.strip()
 
 
-def test_of_a_status_watch(optaic: FakeServices, notices: list[str]) -> None:
+def test_a_status_watch_gives_notice_of_silence(optaic: FakeServices, notices: list[str]) -> None:
     def watch(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         _away(optaic, "WatchInstanceStatuses", context, notices)
         assert request.from_revision == 6
@@ -57,7 +57,9 @@ def test_of_a_status_watch(optaic: FakeServices, notices: list[str]) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("run", "watch", "r"), ("run", "submit", "prices", "--wait")])
-def test_of_a_run_s_watch(optaic: FakeServices, notices: list[str], arguments: tuple[str, ...]) -> None:
+def test_a_run_watch_gives_notice_of_silence(
+    optaic: FakeServices, notices: list[str], arguments: tuple[str, ...]
+) -> None:
     def watch(_: Any, context: grpc.ServicerContext) -> Iterator[run_pb2.Run]:
         _away(optaic, "WatchRun", context, notices)
         yield run_pb2.Run(run_id="r", status=run_pb2.RUN_STATUS_COMPLETED)
@@ -72,7 +74,7 @@ def test_of_a_run_s_watch(optaic: FakeServices, notices: list[str], arguments: t
     ("arguments", "method"),
     [(("status", "watch", "prices", "--limit", "1"), "ListInstances"), (("run", "watch", "r"), "GetRun")],
 )
-def test_of_what_is_looked_up_before_a_watch(
+def test_lookups_before_a_watch_give_notice_of_silence(
     optaic: FakeServices, notices: list[str], arguments: tuple[str, ...], method: str
 ) -> None:
     answers = {

@@ -282,7 +282,7 @@ async def test_every_output_of_a_backtest_is_read(world: World, client: AsyncCli
         await client.data.read(ID, entities=["a"])
 
 
-async def test_what_is_not_there_is_said(world: World, client: AsyncClient) -> None:
+async def test_a_missing_version_or_output_is_an_error(world: World, client: AsyncClient) -> None:
     world.dataset("delta")
     with pytest.raises(errors.NotFoundError, match="has no output yet; run it first"):
         await client.data.read(ID)

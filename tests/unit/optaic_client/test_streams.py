@@ -100,7 +100,7 @@ async def test_wait_follows_a_run_to_its_end_through_a_lost_connection(
     assert len(services.calls("WatchRun")) == 2
 
 
-async def test_what_is_read_after_a_wait_holds_the_end_of_the_run(
+async def test_reads_after_a_wait_include_the_end_of_the_run(
     services: FakeServices, client: AsyncClient
 ) -> None:
     def watch(_: Any, context: grpc.ServicerContext) -> Iterator[run_pb2.Run]:
@@ -173,7 +173,7 @@ async def test_a_run_told_again_unchanged_is_no_change(services: FakeServices, c
     ]
 
 
-async def test_what_is_watched_is_said_to_be_silent_and_to_answer_again(
+async def test_a_watch_gives_notice_of_silence_and_of_its_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(silence, "_PATIENCE", 0.3)

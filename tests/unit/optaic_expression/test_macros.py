@@ -188,7 +188,7 @@ def test_a_macro_may_hand_its_numbers_on() -> None:
     assert parse("YEAR(close, 21)", macros=library) == parse("MOMENTUM(close, 252, 21)", macros=library)
 
 
-def test_what_is_called_is_found_without_knowing_it() -> None:
+def test_called_names_are_found_without_their_definitions() -> None:
     assert list_called("rank(Foo(x) + bar * BAZ (FOO(1)), close") == ("FOO", "BAZ")
     assert list_called("close") == ()
     with pytest.raises(ExpressionError):

@@ -115,7 +115,7 @@ def test_a_slice_gives_bit_for_bit_what_the_whole_series_gives(case: str, text: 
     st.integers(2, 12),
     st.lists(st.floats(-1e12, 1e12), max_size=20),
 )
-def test_what_came_before_a_window_changes_no_bit_of_it(
+def test_values_before_a_window_do_not_change_its_result(
     values: list[float], n: int, before: list[float]
 ) -> None:
     alone, behind = np.array(values), np.array([*before, *values])

@@ -49,7 +49,7 @@ def test_built_in_definitions_load(code_ref: str, base: type) -> None:
         ("needy_plugin:X", PluginInvalid, "module 'no_such_library'"),
     ],
 )
-def test_what_cannot_be_used_is_refused(
+def test_an_unusable_code_ref_is_refused(
     code_ref: str, error: type[PluginError], part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "broken_plugin.py").write_text("1 / 0\n")

@@ -230,7 +230,7 @@ SCHEMA_AND_VALUE = st.recursive(
 
 
 @given(SCHEMA_AND_VALUE)
-def test_what_fits_a_schema_survives_the_way_to_the_plugin(pair: tuple[Any, Any]) -> None:
+def test_a_valid_config_reaches_the_plugin_unchanged(pair: tuple[Any, Any]) -> None:
     schema, value = pair
     arrived = type_numbers(carried(value), carried(schema))
     assert shown(arrived) == shown(value)

@@ -26,6 +26,6 @@ def test_the_contract_admits_what_there_is(field: str) -> None:
     assert tuple(getattr(texts, "in")) == wanted
 
 
-def test_what_an_instance_says_by_default_is_the_default_order() -> None:
+def test_instances_have_the_default_order_of_statuses() -> None:
     assert DEFAULT_PRIORITY == ("ERROR", "STALE", "RUNNING", "READY")
     assert severity_order(DEFAULT_PRIORITY) == severity_order(()) == SEVERITY

@@ -95,7 +95,7 @@ def test_credentials_are_hidden(text: str) -> None:
         "password:\n  must be given",
     ],
 )
-def test_what_is_no_secret_stays(text: str) -> None:
+def test_text_without_secrets_stays_unchanged(text: str) -> None:
     assert redact(text) == text
 
 
@@ -135,7 +135,7 @@ def test_whatever_stands_under_the_name_of_a_secret_is_hidden() -> None:
     assert redact_field("config['api_key'].value", SECRET) == "***"
 
 
-def test_of_what_is_stored_only_urls_are_altered() -> None:
+def test_only_urls_are_changed_in_stored_texts() -> None:
     text = "select * from t where token = 'a'"
     assert redact_urls(text) == text
 

@@ -27,7 +27,7 @@ def test_dispatch_waits_half_a_second_first() -> None:
 
 
 @pytest.mark.parametrize("first", [0.05, 0.5, 5.0, 7.3, 60.0, 90.0])
-def test_what_has_ended_is_looked_at_ever_more_rarely(first: float) -> None:
+def test_ended_runs_are_checked_ever_more_rarely(first: float) -> None:
     former = [
         min(timedelta(seconds=first) * (1 << min(looks, 16)), timedelta(seconds=60)) for looks in range(100)
     ]

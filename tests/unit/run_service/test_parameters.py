@@ -12,7 +12,7 @@ from servicekit.errors import InvalidArgumentError
     "value",
     ["2024-1-5", "20240105", "2024-W01-5", "2024-02-30", " 2024-01-05", "", 20240105.0, True, None, ["x"]],
 )
-def test_what_is_no_date_is_refused_at_once(value: object) -> None:
+def test_a_parameter_that_is_not_a_date_is_refused_at_once(value: object) -> None:
     with pytest.raises(InvalidArgumentError) as refusal:
         check_parameters("refresh", {"start": value}, is_full=False)
     (violation,) = refusal.value.field_violations
@@ -22,7 +22,7 @@ def test_what_is_no_date_is_refused_at_once(value: object) -> None:
 
 
 @pytest.mark.parametrize("value", [None, 1.0, "yes", ["x"]])
-def test_what_is_no_switch_is_refused_without_the_value(value: object) -> None:
+def test_a_parameter_that_is_not_a_boolean_is_refused_without_its_value(value: object) -> None:
     with pytest.raises(InvalidArgumentError, match="must be true or false"):
         check_parameters("refresh", {"repin_types": value}, is_full=True)
 

@@ -27,7 +27,7 @@ async def _settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_who_asks_during_a_read_shares_the_next_one() -> None:
+async def test_callers_during_a_read_share_the_next_one() -> None:
     source = Source()
     coalesced = Coalesced(source.read)
     first = asyncio.create_task(coalesced.read("a", ""))

@@ -38,7 +38,7 @@ def test_an_event_made_while_serving_continues_the_trace() -> None:
 
 
 @pytest.mark.parametrize("part", ["", "a.b", "*", ">", "a b", "ä"])
-def test_what_would_change_the_subject_is_refused(part: str) -> None:
+def test_a_part_that_would_change_the_subject_is_refused(part: str) -> None:
     with pytest.raises(ValueError, match="subject"):
         event_for("acme", part)
     with pytest.raises(ValueError, match="subject"):
@@ -68,6 +68,6 @@ def test_an_event_that_contradicts_itself_is_malformed(change: dict[str, str]) -
         event_of(event.subject, headers_of(event), event.payload)
 
 
-def test_what_no_broker_takes_is_refused_before_it_is_written() -> None:
+def test_an_event_that_no_broker_accepts_is_refused_before_it_is_written() -> None:
     with pytest.raises(InvalidArgumentError, match="larger"):
         make_event("sample", "acme", StringValue(value="x" * 1_000_000), "created", "r1", FakeClock(), new_id)

@@ -19,13 +19,13 @@ class _World:
         return self.lacks.choose(scope, lacked, at_once=at_once)
 
 
-def test_what_is_lacking_for_a_while_is_asked_for_after_pauses_that_double() -> None:
+def test_missing_resources_are_asked_for_after_doubling_pauses() -> None:
     world = _World()
     asked = [second for second in range(0, 20_000, 10) if world.at(second, {"a": 1})]
     assert asked == [60, 180, 420, 900, 1860, 3780, 7380, 10980, 14580, 18180]
 
 
-def test_what_comes_in_the_meantime_is_never_asked_for() -> None:
+def test_resources_that_arrive_in_the_meantime_are_never_asked_for() -> None:
     """Under a backlog what is lacking is another state each time."""
     world = _World()
     assert not any(world.at(30 * number, {"a": number}) for number in range(100))
@@ -59,7 +59,7 @@ def test_tenants_do_not_share_what_may_be_asked_for() -> None:
     assert [len(world.at(60, many, scope=scope)) for scope in ("one", "two")] == [5_000, 5_000]
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def test_the_list_of_missing_resources_is_bounded() -> None:
     world = _World()
     for number in range(30):
         world.at(number, {f"{number}-{each}": 1 for each in range(5_000)})

@@ -25,7 +25,7 @@ async def test_a_task_that_loses_a_cancellation_is_asked_again() -> None:
     assert (task.cancelled(), requests) == (True, 2)
 
 
-async def test_what_never_ends_is_returned() -> None:
+async def test_tasks_that_never_end_are_returned() -> None:
     is_over = asyncio.Event()
 
     async def immortal() -> None:

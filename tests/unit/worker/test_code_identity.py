@@ -180,7 +180,7 @@ def test_a_cycle_and_what_cannot_be_parsed_are_hashed_as_they_are(site: Path) ->
 @pytest.mark.parametrize(
     "code_ref", ["acme_gone:A", "acme_gone.more:A", "acme_lab.gone:A", "json.nope:A", "sys:A"]
 )
-def test_what_cannot_be_imported_from_a_file_has_no_hash(site: Path, code_ref: str) -> None:
+def test_a_module_without_a_file_has_no_hash(site: Path, code_ref: str) -> None:
     install(site)
     assert identify(code_ref) == CodeIdentity()
 
@@ -255,7 +255,7 @@ def test_loose_modules_go_with_what_lies_beside_them(tmp_path: Path, monkeypatch
     assert identify("acme_loose:A").hash != before.hash
 
 
-def test_what_an_older_installer_left_is_found_by_its_modules(site: Path) -> None:
+def test_packages_of_older_installers_are_found_by_their_modules(site: Path) -> None:
     put(site, SOURCES)
     about = {"PKG-INFO": "Metadata-Version: 2.1\nName: acme-old\nVersion: 0.9\n"}
     put(site / "acme_old-0.9.egg-info", {**about, "top_level.txt": "acme_lab\nacme_tools\n"})
@@ -282,7 +282,7 @@ def test_the_commit_is_read_of_branches_packed_detached_and_worktrees(project: P
 
 
 @pytest.mark.parametrize("name", ["delta_store", "derivation", "simple_accessor", "ml_modules"])
-def test_what_is_built_in_says_its_release(name: str) -> None:
+def test_built_in_code_reports_its_release(name: str) -> None:
     found = identify(f"worker.builtin.{name}:Any")
     assert (found.distribution, found.is_builtin) == ("optaic", True)
     assert found.version

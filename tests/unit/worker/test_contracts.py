@@ -53,7 +53,7 @@ async def test_a_guardrail_of_the_pipeline_is_held(world: World, tmp_path: Path,
 
 @pytest.mark.parametrize("output", [{"format": "csv"}, True, 3, ""])
 @pytest.mark.parametrize("is_held", [True, False])
-async def test_what_a_pipeline_calls_output_need_be_no_column(
+async def test_the_output_config_of_a_pipeline_may_name_no_column(
     world: World, tmp_path: Path, output: object, *, is_held: bool
 ) -> None:
     content = DefinitionVersion()

@@ -82,7 +82,7 @@ def test_every_version_and_output_goes_and_other_instances_keep_theirs(tmp_path:
 
 
 @pytest.mark.parametrize("name", STORES)
-def test_what_was_begun_is_ended(tmp_path: Path, name: str) -> None:
+def test_a_removal_that_has_begun_is_finished(tmp_path: Path, name: str) -> None:
     location = fill(tmp_path, GONE, name)
     files = sorted(path for path in Path(location.data_uri).rglob("*") if path.is_file())
     for path in files[::2]:  # killed in the middle
@@ -169,7 +169,7 @@ def test_a_data_root_that_is_itself_a_link_is_the_operators_choice(tmp_path: Pat
 
 
 @pytest.mark.parametrize("level", ["data", "refresh", "instance"])
-def test_what_a_live_instance_shares_is_never_removed(tmp_path: Path, level: str) -> None:
+def test_data_shared_with_a_living_instance_is_never_removed(tmp_path: Path, level: str) -> None:
     location = fill(tmp_path, GONE, "delta")
     shared = {
         "data": Path(location.data_uri),

@@ -68,7 +68,7 @@ async def _nothing_lives(folder: Path, *names: str) -> None:
         ("close everything", "PROCESS_EXITED", "closed the connection"),
     ],
 )
-async def test_what_ended_the_process_is_said_with_the_last_lines_of_its_output(
+async def test_the_error_of_a_dead_process_has_its_last_output(
     world: World, tmp_path: Path, how: str, kind: str, said: str
 ) -> None:
     run = _submit(world, tmp_path, how)
@@ -132,7 +132,7 @@ async def test_the_lease_is_kept_while_user_code_holds_the_interpreter(world: Wo
 
 
 @pytest.mark.parametrize("then", ["return", "memory", "exit 7", "SIGKILL"])
-async def test_all_that_a_run_started_ends_with_it(world: World, tmp_path: Path, then: str) -> None:
+async def test_every_process_of_a_run_ends_with_it(world: World, tmp_path: Path, then: str) -> None:
     run = _submit(world, tmp_path, "daemons", then=then)
     ending = await world.execute(run, tmp_path)
     assert ending.outcome is (Outcome.COMPLETED if then == "return" else Outcome.FAILED)
@@ -149,7 +149,7 @@ async def test_a_helper_that_ends_with_its_process_is_not_left_behind(world: Wor
 
 
 @pytest.mark.parametrize("how", ["cancelled", "stopped", "guardian asked to end"])
-async def test_all_that_a_run_started_ends_when_the_run_is_ended(
+async def test_every_process_of_a_run_ends_when_the_run_is_stopped(
     world: World, tmp_path: Path, how: str
 ) -> None:
     run = _submit(world, tmp_path, "daemons", then="hold")
@@ -167,9 +167,7 @@ async def test_all_that_a_run_started_ends_when_the_run_is_ended(
     await _nothing_lives(tmp_path, "child", *DAEMONS)
 
 
-async def test_what_is_left_of_a_killed_guardian_is_ended_by_the_next_worker(
-    world: World, tmp_path: Path
-) -> None:
+async def test_the_next_worker_ends_processes_of_a_killed_guardian(world: World, tmp_path: Path) -> None:
     group = Cgroup.create()
     if group is None:
         pytest.skip("no control group can be made here")

@@ -269,7 +269,7 @@ async def test_sql_columns_may_be_given_types(world: World, store: str, tmp_path
     await dataset.fails("InvalidConfig", "types.date: must not name the cursor column")
 
 
-async def test_what_is_derived_follows_its_inputs(world: World, store: str, tmp_path: Path) -> None:
+async def test_derived_columns_may_change_with_their_inputs(world: World, store: str, tmp_path: Path) -> None:
     (tmp_path / "upstream").mkdir()
     upstream_source, source = Source(tmp_path / "upstream"), Source(tmp_path)
     upstream = Dataset(

@@ -74,7 +74,7 @@ def _give_away(folder: Path) -> None:
         (_give_away, f"belongs to user {SOMEBODY}"),
     ],
 )
-def test_what_others_may_read_or_change_is_refused_and_nothing_is_written(
+def test_a_folder_that_others_can_access_is_refused(
     tmp_path: Path, prepare: Callable[[Path], None], said: str
 ) -> None:
     folder = tmp_path / "output"

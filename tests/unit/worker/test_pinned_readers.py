@@ -99,7 +99,7 @@ async def test_another_accessor_is_another_reader_of_the_same_content(world: Wor
     assert unrecorded.output_version.base_readers_hash == hashes[0]
 
 
-async def test_who_reads_days_of_another_zone_reads_something_else(world: World, tmp_path: Path) -> None:
+async def test_another_zone_gives_another_readers_hash(world: World, tmp_path: Path) -> None:
     """A release that kept no zones filed these times in UTC: the next refresh moves the version, and one more none."""
     times = pl.Series([1_719_788_400_000_000], dtype=pl.Int64).cast(pl.Datetime("us", "UTC"))
     table = pl.DataFrame({"date": ["2024-07-01"], "entity": ["a"], "seen": times})

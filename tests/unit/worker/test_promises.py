@@ -90,7 +90,7 @@ def _is_kept(table: pl.DataFrame, contract: dict[str, Any]) -> bool:
 
 @settings(max_examples=500)
 @given(table=_tables(), contract=_contracts)
-def test_what_the_profile_admits_is_exactly_what_the_guard_leaves_as_it_is(
+def test_the_profile_accepts_exactly_the_tables_that_the_contract_leaves_unchanged(
     table: pl.DataFrame, contract: dict[str, Any]
 ) -> None:
     profile = _profile(table)

@@ -206,7 +206,7 @@ def test_a_first_refresh_of_a_range_has_only_that(flow: Flow, tmp_path: Path) ->
         assert output.metrics["rows_deleted"] == 0
 
 
-def test_what_was_fetched_is_what_came_from_the_source(flow: Flow, tmp_path: Path) -> None:
+def test_rows_fetched_counts_rows_from_the_source(flow: Flow, tmp_path: Path) -> None:
     for kind, rows in (("parquet file", 12), ("sql", 12), ("plugin", 30)):
         flow.newest = None
         flow.refresh(KINDS[kind](tmp_path, _rows()))

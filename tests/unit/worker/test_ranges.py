@@ -115,7 +115,7 @@ _BASE = pl.DataFrame(
         ("t", ["c"], pl.Categorical),
     ],
 )
-def test_what_differs_in_form_only_is_made_alike(column: str, values: list[Any], kind: Any) -> None:
+def test_types_that_differ_only_in_form_are_converted(column: str, values: list[Any], kind: Any) -> None:
     part = _BASE.tail(1).with_columns(pl.Series(column, values, dtype=kind))
     merged = put_in_place(part, _BASE, DateRange(_day(1), None), allow_deletion=False).table
     assert merged.schema == _BASE.schema
@@ -137,7 +137,9 @@ def test_a_column_without_values_gets_its_type_from_the_range() -> None:
     ("column", "value"),
     [("n", "7"), ("x", 2**53 + 1), ("x", "0.5"), ("t", 7), ("t", _day(0))],
 )
-def test_what_would_become_another_value_is_refused_by_column_and_types(column: str, value: Any) -> None:
+def test_a_conversion_that_would_change_a_value_is_refused_by_column_and_types(
+    column: str, value: Any
+) -> None:
     part = _BASE.tail(1).with_columns(pl.Series(column, [value]))
     with pytest.raises(SchemaMismatch, match=rf"column '{column}' is .* in the range and .* without a range"):
         put_in_place(part, _BASE, DateRange(_day(1), None), allow_deletion=False)

@@ -97,7 +97,7 @@ def test_any_plugin_may_fill_in_references() -> None:
     ("how", "then", "searches"),
     [("tell secrets", "return", "worker.execution.redact_value"), ("memory", "", "worker.failures.redact")],
 )
-async def test_what_a_run_says_is_searched_beside_the_loop_that_keeps_its_lease(
+async def test_secrets_in_a_report_are_hidden_without_blocking_the_event_loop(
     world: World, tmp_path: Path, how: str, then: str, searches: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of megabytes it takes seconds, in which no heartbeat could be sent."""

@@ -129,7 +129,7 @@ def test_the_first_refresh_moves_no_version(
 
 
 @pytest.mark.parametrize("store", STORES)
-def test_what_was_filed_a_day_early_moves(written: dict[str, dict[str, Any]], store: str) -> None:
+def test_rows_filed_a_day_early_are_moved(written: dict[str, dict[str, Any]], store: str) -> None:
     seen = _refresh(written[f"{store} midnight in Tokyo"])
     assert seen.digest == written[f"{store} midnight in Tokyo"]["digest"]
     assert seen.readers_hash == add_zones("readers", {"seen": "Asia/Tokyo"}, "UTC") != seen.base_readers_hash

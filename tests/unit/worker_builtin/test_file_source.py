@@ -104,7 +104,7 @@ def test_dates_bound_the_rows(file: Path, options: dict[str, str], within: DateR
         (UnparsableData, "close", {"dates": ["close"]}),
     ],
 )
-def test_what_the_file_lacks_is_a_typed_error(
+def test_a_missing_column_of_the_file_is_a_typed_error(
     file: Path, kind: type[PluginError], text: str, options: dict[str, Any]
 ) -> None:
     with pytest.raises(kind, match=text):

@@ -146,7 +146,7 @@ def test_winsorizing_uses_what_was_learnt() -> None:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_what_cannot_be_learnt_is_a_typed_error(module: type[MLModule]) -> None:
+def test_a_training_that_cannot_succeed_is_a_typed_error(module: type[MLModule]) -> None:
     features = [{"name": "x", "expression": "x"}]
     table = pl.DataFrame({"x": [1.0, 2.0, 3.0]})
     with pytest.raises(NotFitted):

@@ -152,7 +152,7 @@ def test_limits_that_nothing_satisfies_are_a_typed_error(
 
 
 @pytest.mark.parametrize("optimizer", ALL)
-def test_what_is_missing_is_a_typed_error(returns: pl.DataFrame, optimizer: type[Optimizer]) -> None:
+def test_missing_data_is_a_typed_error(returns: pl.DataFrame, optimizer: type[Optimizer]) -> None:
     with pytest.raises(NoDataInRange, match="score"):
         optimizer().optimize({"AAPL": float("nan")}, returns)
     with pytest.raises(SchemaMismatch, match="ZZZ"):

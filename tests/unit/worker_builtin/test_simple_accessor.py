@@ -47,7 +47,7 @@ def test_entities_that_are_whole_numbers_are_chosen_by_their_names(tmp_path: Pat
         assert found["close"].to_list() == [1.0, 3.0]
 
 
-def test_what_is_not_there_is_a_typed_error(uri: str) -> None:
+def test_missing_data_is_a_typed_error(uri: str) -> None:
     with pytest.raises(SchemaMismatch, match="price"):
         SimpleAccessor().read(DeltaStore(), uri, "0", columns=["price"])
     with pytest.raises(VersionNotFound):

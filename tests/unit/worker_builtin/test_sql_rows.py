@@ -146,7 +146,7 @@ def test_a_name_that_the_source_did_not_give_is_said(pipeline: type[SqlPipeline]
         ([True, 1.5], SchemaMismatch, "True in row 1 is a Boolean"),
     ],
 )
-def test_what_makes_no_column_is_refused_by_column_and_row(
+def test_values_that_form_no_column_are_refused_by_column_and_row(
     values: list[Any], error: type[PluginError], text: str
 ) -> None:
     with pytest.raises(error, match=r"px: column 'x'") as refusal:

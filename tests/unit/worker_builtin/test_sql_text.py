@@ -24,7 +24,7 @@ QUERY = "select day from px where name = 'a;b -- c'"
 )
 @pytest.mark.parametrize("head", ["", "-- head\n", "/* head; */ ", " ;; "])
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql", "oracle", "mssql", "mysql"])
-def test_what_surrounds_a_statement_is_left_out(dialect: str, head: str, tail: str) -> None:
+def test_comments_and_semicolons_around_a_statement_are_removed(dialect: str, head: str, tail: str) -> None:
     if dialect == "mysql":
         tail = tail.replace("--'", "-- '")
     assert trim(head + QUERY + tail, dialect) == QUERY
@@ -45,7 +45,7 @@ def test_what_surrounds_a_statement_is_left_out(dialect: str, head: str, tail: s
         ("oracle", "select /*+ index(a) */ 'a;''b;' from a"),
     ],
 )
-def test_what_a_database_reads_as_text_stays(dialect: str, query: str) -> None:
+def test_text_literals_stay_unchanged(dialect: str, query: str) -> None:
     assert trim(f"{query};", dialect) == query
     assert trim(f"{query} -- end", dialect) == query
 

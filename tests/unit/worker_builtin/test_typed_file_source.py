@@ -95,7 +95,7 @@ def test_texts_and_options_give_values(
     assert [type(value) for value in found] == [type(value) for value in expected]
 
 
-def test_what_was_guessed_is_reported_and_why_a_column_stayed_text(csv: Reader) -> None:
+def test_guessed_types_and_reasons_for_text_are_reported(csv: Reader) -> None:
     csv.read("date,entity,close,code,name\n2024-01-02,A,1.5,007,x\n\n2024-01-03,A,NA,8,y\n")
     assert csv.metrics == {
         "types_given": {"date": "Date", "entity": "String"},

@@ -43,7 +43,7 @@ def texts(*values: str | None) -> pl.Series:
         (["1\u00a0234"], NumberFormat(".", "\u00a0"), [1234]),
     ],
 )
-def test_what_is_beyond_doubt_is_taken(
+def test_unambiguous_values_get_a_type(
     values: list[str | None], marks: NumberFormat, expected: list[object]
 ) -> None:
     judged = judge(texts(*values), marks)
@@ -94,7 +94,7 @@ def test_what_is_beyond_doubt_is_taken(
         (["0,123"], ENGLISH, "would change"),
     ],
 )
-def test_what_would_be_altered_stays_text_and_says_why(
+def test_values_that_a_number_would_change_stay_text_with_the_reason(
     values: list[str], marks: NumberFormat, why: str
 ) -> None:
     judged = judge(texts(*values), marks)
@@ -174,7 +174,7 @@ def test_a_given_type_is_read_as_people_write_it(
         (["2024-01-02 10:00", "2024-01-02 10:00:00.1234567"], TIME, True, 1),
     ],
 )
-def test_what_does_not_fit_its_type_is_named(
+def test_a_value_that_does_not_fit_its_type_is_named(
     values: list[str], kind: pl.DataType, row: int, *, is_given: bool
 ) -> None:
     misfit = fit(texts(*values), kind, PLAIN, "", is_given=is_given)
