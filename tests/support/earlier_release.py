@@ -88,6 +88,7 @@ def earlier_stack(commit: str, folder: Path) -> Iterator[EarlierStack]:
         "PYTHONPATH": os.pathsep.join(map(str, [*paths, packages])),
         "OPTAIC_STATE": str(settings.root),
         "OPTAIC_START_TIMEOUT_SECONDS": "360",
+        "OPTAIC_POLL_SECONDS": "0.5",
     }
     command = [sys.executable, "-m", "devstack", "up"]
     try:

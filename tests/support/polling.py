@@ -6,7 +6,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, overload
 
 _Value = TypeVar("_Value")
-_INTERVAL = 0.02
+# Of the time waited, so much may pass between two looks, for a look costs whoever is asked: nobody waits longer by more.
+_SHARE = 0.05
+_SHORTEST, _LONGEST = 0.02, 0.2
 
 
 @overload
@@ -19,13 +21,14 @@ async def eventually(
 ) -> _Value: ...
 async def eventually(predicate: Callable[[], Any], deadline: float = 20.0, message: str = "") -> Any:
     """Return the first true value of `predicate`, plain or async; fail after `deadline` seconds."""
-    limit = time.monotonic() + deadline
+    began = time.monotonic()
     while True:
         value = predicate()
         if isinstance(value, Coroutine):
             value = await value
         if value:
             return value
-        if time.monotonic() > limit:
+        waited = time.monotonic() - began
+        if waited > deadline:
             raise AssertionError(message or f"not within {deadline} s; last value {value!r}")
-        await asyncio.sleep(_INTERVAL)
+        await asyncio.sleep(min(max(waited * _SHARE, _SHORTEST), _LONGEST))

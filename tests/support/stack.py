@@ -47,6 +47,7 @@ def running_stack(state: Path) -> Iterator[RunningStack]:
         "OPTAIC_STATE": str(state),
         "OPTAIC_START_TIMEOUT_SECONDS": "360",  # a minute, unless the machine is busy
         "OPTAIC_DRIFT_INTERVAL_SECONDS": "2",  # what somebody does in Prefect is undone while a story waits
+        "OPTAIC_POLL_SECONDS": "0.5",  # each look costs the Prefect server a hundredth of a second of CPU time
         "PYTHONPATH": os.pathsep.join(paths),
     }
     try:
