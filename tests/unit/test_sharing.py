@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from support.sharing import TOGETHER, count_processes, rank, scope_of
+from support.sharing import AFTER, TOGETHER, count_processes, rank, scope_of, urgency
 
 _ROOT = Path(__file__).parents[2]
 
@@ -36,3 +36,15 @@ def test_a_file_that_has_no_place_comes_last() -> None:
 
 def test_there_is_a_process_at_least() -> None:
     assert count_processes() >= 1
+
+
+def test_what_uses_servers_comes_after_what_starts_them_in_the_same_process() -> None:
+    for scope, before in AFTER.items():
+        assert rank(before) < rank(scope) < len(TOGETHER)
+        others = [each for each in TOGETHER if each not in AFTER]
+        assert all(urgency(scope, {before}, {before}) < urgency(each, {before}, {before}) for each in others)
+        assert all(urgency(scope, set(), {before}) > urgency(each, set(), {before}) for each in others)
+
+
+def test_what_uses_servers_that_nobody_starts_keeps_its_place() -> None:
+    assert sorted(TOGETHER, key=lambda scope: urgency(scope, set(), set())) == list(TOGETHER)
