@@ -50,7 +50,7 @@ def rank(scope: str) -> int:
 
 
 def urgency(scope: str, begun_here: Collection[str], begun_or_waiting: Collection[str]) -> tuple[int, int]:
-    """What a process that has begun `begun_here` should begin: the scope for which this is least."""
+    """Tell what a process that has begun `begun_here` should begin: the scope for which this is least."""
     before = AFTER.get(scope)
     if before in begun_here:
         return 0, rank(scope)
