@@ -68,11 +68,13 @@ class Authenticator:
             identity = self._identities.get(hashlib.sha256(token.encode()).hexdigest())
             if identity is not None:
                 return identity
-        raise UnauthenticatedError("UNAUTHENTICATED", "a valid bearer token is needed")
+        raise UnauthenticatedError(
+            "UNAUTHENTICATED", "no valid token was sent; send the metadata `authorization: Bearer <token>`"
+        )
 
 
 def _bearer(header: str) -> str:
     scheme, _, token = header.partition(" ")
     if header and scheme.lower() != "bearer":
-        raise UnauthenticatedError("UNAUTHENTICATED", "authorization must be `Bearer <token>`")
+        raise UnauthenticatedError("UNAUTHENTICATED", "the metadata authorization must be `Bearer <token>`")
     return token.strip()

@@ -162,6 +162,6 @@ async def compare_now(url: str, timeout: float) -> int:  # noqa: ASYNC109 - what
             await asyncio.sleep(_SETTLING_SECONDS)  # the others are still looking at the last pages
     except (TimeoutError, OSError):
         raise TimeoutError(
-            f"nobody has compared within {timeout:g} seconds: does instance-service run, and is it connected to NATS?"
+            f"no comparison ended within {timeout:g} seconds; check that instance-service runs and is connected to NATS"
         ) from None
     return asked

@@ -27,7 +27,9 @@ def check_contract(message: Message, raw: bytes | None = None) -> None:
         ]
     if violations:
         raise InvalidArgumentError(
-            "INVALID_ARGUMENT", "the request breaks rules of its contract", field_violations=violations
+            "INVALID_ARGUMENT",
+            "the request breaks rules of its contract; its field violations name each field",
+            field_violations=violations,
         )
 
 

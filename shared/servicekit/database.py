@@ -84,13 +84,14 @@ def _text_of(statement: sa.TextClause) -> bytes:
 def domain_error_of(error: Exception) -> DomainError | None:
     """Convert a database error into an error for the caller; return None for a fault of our own."""
     if isinstance(error, PoolTimeoutError):
-        return UnavailableError("DATABASE_BUSY", "no database connection became free in time")
+        return UnavailableError("DATABASE_BUSY", "no database connection became free in time; retry")
     origin = error.orig if isinstance(error, DBAPIError) else error
     if not isinstance(origin, psycopg.Error):
         return None
     if isinstance(origin, psycopg.DataError):
         return InvalidArgumentError(
-            "INVALID_ARGUMENT", "a value cannot be stored: out of range, or not a text"
+            "INVALID_ARGUMENT",
+            "a value of the request is out of range or no valid text, so it cannot be stored",
         )
     meaning = _MEANINGS.get(origin.sqlstate or "")
     if meaning is not None:

@@ -74,7 +74,9 @@ def make_event(
     payload = without_credentials(message).SerializeToString()
     if len(payload) > MAXIMUM_PAYLOAD:
         # The relay could never publish it.
-        raise InvalidArgumentError("TOO_LARGE", f"the resource is larger than {MAXIMUM_PAYLOAD} bytes")
+        raise InvalidArgumentError(
+            "TOO_LARGE", f"the resource is larger than the {MAXIMUM_PAYLOAD} bytes that an event may have"
+        )
     return Event(
         event_id=ids(),
         tenant_id=tenant_id,
@@ -96,7 +98,7 @@ def check_size(resource: Message, path: str) -> None:
     """
     size = resource.ByteSize()
     if size > MAXIMUM_RESOURCE:
-        text = f"takes {size} bytes, and may take {MAXIMUM_RESOURCE}"
+        text = f"has {size} bytes; at most {MAXIMUM_RESOURCE} are allowed"
         violation = FieldViolation(path, text, "TOO_LARGE")
         raise InvalidArgumentError("TOO_LARGE", f"{path}: {text}", field_violations=[violation])
 

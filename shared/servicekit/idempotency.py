@@ -57,7 +57,7 @@ async def replay_or_none(
     if bytes(found_hash) != payload_hash or response is None:
         raise AlreadyExistsError(
             "REQUEST_ID_REUSED",
-            f"request id {request_id} came with another request",
+            f"request_id {request_id} was used for another request; give this one a new request_id",
             metadata={"method": method},
         )
     request = context.current_or_none()

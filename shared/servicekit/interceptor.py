@@ -169,7 +169,9 @@ class Interceptor:
         try:
             message = parse(raw)
         except DecodeError as error:
-            raise InvalidArgumentError("MALFORMED_REQUEST", "the request is not a valid message") from error
+            raise InvalidArgumentError(
+                "MALFORMED_REQUEST", "the request is no valid message of this method"
+            ) from error
         if isinstance(message, Message):
             check_contract(message, raw)
         return message
@@ -225,4 +227,6 @@ def _domain_error(error: BaseException) -> DomainError:
         return DeadlineExceededError("DEADLINE_EXCEEDED", "the call took longer than its deadline")
     if isinstance(error, grpc.aio.AioRpcError) and error.code() in _DOWNSTREAM_CODES:
         return UnavailableError("DEPENDENCY_UNAVAILABLE", "a service that is needed does not answer; retry")
-    return InternalError("INTERNAL", "internal error")
+    return InternalError(
+        "INTERNAL", "internal error; the log of the service tells more under this request id"
+    )

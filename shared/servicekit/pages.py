@@ -50,9 +50,11 @@ def fit(rows: Sequence[T], size: int, weigh: Callable[[T], int]) -> Sequence[T]:
 
 
 def _invalid() -> InvalidArgumentError:
-    violation = FieldViolation("page_token", "not a token of this list", "INVALID_PAGE_TOKEN")
+    violation = FieldViolation(
+        "page_token", "is no token of this list with these filters", "INVALID_PAGE_TOKEN"
+    )
     return InvalidArgumentError(
         "INVALID_PAGE_TOKEN",
-        "the page token is damaged or belongs to another list",
+        "page_token is damaged or belongs to another list or filter; omit it to begin with the first page",
         field_violations=[violation],
     )

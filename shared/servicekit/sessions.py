@@ -44,7 +44,9 @@ class Sessions:
             async with asyncio.timeout(self._timeout):
                 await self._free.acquire()
         except TimeoutError as error:
-            raise UnavailableError("DATABASE_BUSY", "no database connection became free in time") from error
+            raise UnavailableError(
+                "DATABASE_BUSY", "no database connection became free in time; retry"
+            ) from error
         try:
             session = await self._take()
             try:

@@ -56,7 +56,7 @@ class ReadTokens:
             if remaining <= 0:
                 raise UnavailableError(
                     "READ_TOKENS_PENDING",
-                    "the writes to be read have not arrived here yet; retry",
+                    f"this service has not received the writes of {len(missing)} read tokens yet; retry",
                     metadata={"pending": str(len(missing))},
                 )
             with contextlib.suppress(TimeoutError):
@@ -65,12 +65,12 @@ class ReadTokens:
 
     def _required(self, tokens: Sequence[str]) -> set[tuple[str, str]]:
         if len(tokens) > MAXIMUM_TOKENS:
-            raise _invalid(f"at most {MAXIMUM_TOKENS} tokens")
+            raise _invalid(f"{len(tokens)} read tokens are too many; at most {MAXIMUM_TOKENS} are allowed")
         required: set[tuple[str, str]] = set()
         for token in tokens:
             package, _, event_id = token.partition("/")
             if not package or not is_id(event_id):
-                raise _invalid(f"{token[:100]!r} is not <package>/<event id>")
+                raise _invalid(f"{token[:100]!r} is no read token; send the write tokens as they came")
             required.update((consumer, event_id) for consumer in self._rules.get(package, ()))
         return required
 
