@@ -59,10 +59,10 @@ class Settings(BaseSettings):
 
     executor: Literal["warm", "process"] = Field(
         default="warm",
-        description="warm: our forkserver worker, about 0.5 s to the first user line. process: Prefect's own worker.",
+        description="warm: OptAIC's forkserver worker, about 0.5 s to the first line of user code. process: Prefect's own worker.",
     )
     work_pool: str = Field(
-        default=WORK_POOL, min_length=1, description="Prefect work pool that runs are sent to."
+        default=WORK_POOL, min_length=1, description="Prefect work pool that gets the runs."
     )
     data_root: str = Field(
         default="", description="URI below which the worker stores data; empty: in the state."
@@ -70,9 +70,11 @@ class Settings(BaseSettings):
     prefect_ui: bool = Field(default=True, description="Serve Prefect's web interface.")
 
     start_timeout_seconds: float = Field(
-        default=90, gt=0, description="Until everything must have answered once."
+        default=90, gt=0, description="Time within which everything must have answered once."
     )
-    stop_timeout_seconds: float = Field(default=10, gt=0, description="Grace of one process before SIGKILL.")
+    stop_timeout_seconds: float = Field(
+        default=10, gt=0, description="Time that one process gets before SIGKILL."
+    )
     privileges: Literal["auto", "namespace", "uid"] = Field(
         default="auto",
         description="How PostgreSQL leaves root: in a user namespace, or as uid 65534 where those are forbidden. "

@@ -12,23 +12,27 @@ class Settings(ServiceSettings):
         default=100_000, ge=1, description="Changes kept for a watch to resume from, for each tenant."
     )
     watch_buffer: int = Field(
-        default=4096, ge=1, description="Changes that wait for one watcher; one more ends it as too slow."
+        default=4096,
+        ge=1,
+        description="Changes that may wait for one watcher; one more ends the watch as too slow.",
     )
     watch_poll_seconds: float = Field(
         default=0.5,
         gt=0,
-        description="How soon a change applied by another replica is seen; own ones at once.",
+        description="How soon a watch sees a change of another replica; changes of its own replica at once.",
     )
     watch_bookmark_seconds: float = Field(
         default=10,
         gt=0,
-        description="A watch that has had nothing to tell for so long gets a message with only the revision.",
+        description="A watch without a change for this time sends a message with only the revision.",
     )
     compaction_interval_seconds: float = Field(
-        default=60, gt=0, description="Time between two looks for changes that need not be kept."
+        default=60, gt=0, description="Time between two removals of old changes."
     )
     live_buffer: int = Field(
-        default=10_000, ge=1, description="Live messages that wait to be sent; the oldest are dropped beyond."
+        default=10_000,
+        ge=1,
+        description="Live messages that may wait to be sent; beyond that the oldest are dropped.",
     )
     centrifugo_url: str = Field(
         default="",

@@ -23,7 +23,7 @@ class Settings(PrefectSettings):
     service_token: str = Field(
         default="",
         repr=False,
-        description="Identity of the worker; acts for the tenant that a flow run names. Empty: development.",
+        description="The worker's identity; it acts for the tenant of the flow run. Empty: the development identity.",
     )
     data_root: str = Field(
         description="Folder or URI without credentials, below which all tenants' data lives."
@@ -31,24 +31,30 @@ class Settings(PrefectSettings):
     log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
 
     work_pool: str = Field(
-        default=WORK_POOL, min_length=1, description="Work pool that is polled; made if absent."
+        default=WORK_POOL,
+        min_length=1,
+        description="Work pool that the worker polls; created if it does not exist.",
     )
     work_pool_type: Literal["optaic-warm", "process"] = Field(
-        default="optaic-warm", description="Type of the work pool when the worker has to make it."
+        default="optaic-warm", description="Type of the work pool if the worker creates it."
     )
     concurrency: int = Field(
-        default_factory=lambda: 2 * (os.cpu_count() or 2), gt=0, description="Runs executed at once."
+        default_factory=lambda: 2 * (os.cpu_count() or 2),
+        gt=0,
+        description="Number of runs executed at once.",
     )
     poll_seconds: float = Field(
-        default=0.1, gt=0, description="Time between looks into the work pool; on failure it grows to 5 s."
+        default=0.1,
+        gt=0,
+        description="Time between two polls of the work pool; after failures it grows to 5 s.",
     )
     cancellation_poll_seconds: float = Field(
-        default=2.0, gt=0, description="Time between looks whether Prefect wants one of our runs cancelled."
+        default=2.0, gt=0, description="Time between two checks for flow runs that are cancelled in Prefect."
     )
     worker_grace_seconds: float = Field(
         default=3.0,
         ge=0,
-        description="Time for runs under way after SIGTERM; then they are failed and ended.",
+        description="Time that active runs get after SIGTERM; then they are failed and ended.",
     )
 
     code_check: CodeCheck = Field(
@@ -57,33 +63,37 @@ class Settings(PrefectSettings):
         "refuse, warn, or auto: warn of editable installs, refuse others.",
     )
     start_patience_seconds: float = Field(
-        default=120.0, ge=0, description="How long a start, and reading the configuration, is tried again."
+        default=120.0,
+        ge=0,
+        description="How long the worker retries to start a run and to read its configuration.",
     )
     report_patience_seconds: float = Field(
         default=900.0,
         ge=0,
-        description="How long the end of a run is reported again while run-service is away.",
+        description="How long the worker retries to report the end of a run while run-service is away.",
     )
 
     tenants: tuple[str, ...] = Field(
         default=("default",),
-        description="JSON list: the tenants the data of whose deleted instances this worker removes.",
+        description="JSON list: the tenants for which this worker removes the data of deleted instances.",
     )
     data_removal_interval_seconds: float = Field(
         default=300.0,
         gt=0,
-        description="Time between looks whether data of deleted instances is to be removed; the first comes within a minute.",
+        description="Time between two checks for data of deleted instances to remove; the first check is within a minute.",
     )
 
     run_output_folder: str = Field(
         default_factory=lambda: f"{tempfile.gettempdir()}/optaic-run-output-{os.getuid()}",
-        description="Folder on this machine for what runs print, a file for each.",
+        description="Folder on this machine for the output of runs, one file for each run.",
     )
     run_output_bytes: int = Field(
-        default=8 * 1024 * 1024, gt=0, description="Of what one run prints, so much is kept: the newest."
+        default=8 * 1024 * 1024, gt=0, description="How much of one run's output is kept; the newest part is."
     )
     run_output_runs: int = Field(
-        default=100, gt=0, description="Runs whose output is kept; that of older ones is removed."
+        default=100,
+        gt=0,
+        description="Number of runs whose output is kept; the output of older runs is removed.",
     )
 
     @field_validator("data_root")

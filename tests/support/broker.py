@@ -130,7 +130,7 @@ async def ensure_streams(client: Client, *names: str) -> None:
 
 
 async def listen(client: Client, subject: str, **options: Any) -> Subscription:
-    """Subscribe, and return when the server knows: what anybody publishes from now on is heard.
+    """Subscribe, and return when the server knows: every later message is received.
 
     The client's `flush` sends its ping past what still waits to be written, the subscription, so that its answer proves
     nothing. By then all of that is written, and a second ping follows it.

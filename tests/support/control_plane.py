@@ -1,4 +1,4 @@
-"""All four services in this process, each on a database of its own, on one broker: they know nobody but each other."""
+"""All four services in this process, each with its own database, on one broker."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ControlPlane:
     run: RunningRunService
 
     async def rest(self) -> None:
-        """Return when every event is published and was taken by all who consume it."""
+        """Wait until every event is published and all consumers have acknowledged it."""
         await eventually(self._is_at_rest, 60, "events are still on their way")
 
     async def _is_at_rest(self) -> bool:

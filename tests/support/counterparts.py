@@ -49,7 +49,7 @@ class FakeCounterparts(Generic[T]):
         return ensured
 
     async def delete(self, names: Sequence[str]) -> dict[str, str]:
-        """Remove by name, but for what is to be kept."""
+        """Remove by name, except the objects to be kept."""
         self._check()
         for name in set(names) - self.kept:
             self.stored.pop(name, None)
@@ -96,7 +96,7 @@ class FakeDeployments(FakeCounterparts[Deployment]):
         self.unplanned: set[str] = set()
 
     async def planned(self, names: Sequence[str], after: dt.datetime) -> set[str]:
-        """Plan everything, but for what a test says."""
+        """Plan everything except the names that a test gives."""
         del after
         self._check()
         return {name for name in names if name in self.stored} - self.unplanned

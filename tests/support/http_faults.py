@@ -34,7 +34,7 @@ class HttpFaults(Listener):
         return self.instead_of(self._parts)
 
     def strike(self, fault: Fault, *, after: int, times: int) -> None:
-        """Let so many requests pass, spoil so many, let all others pass."""
+        """Let the first requests pass, spoil the next ones, let all others pass."""
         self._fault, self._passing, self._striking, self.struck = fault, after, times, 0
 
     def heal(self) -> None:

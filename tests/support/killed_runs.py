@@ -37,7 +37,7 @@ from support.worker_peers import TOKEN, Definitions, Instances, fill_composition
 TENANT = "default"
 REFRESH = 1
 ACTIVE = frozenset({run_pb2.RUN_STATUS_PENDING, run_pb2.RUN_STATUS_RUNNING})
-# Shorter than anybody would have them, so that a campaign comes to its end.
+# Much shorter than in production, so that a campaign ends.
 _SHORT = {
     "OPTAIC_LEASE_SECONDS": "6",
     "OPTAIC_HEARTBEAT_SECONDS": "1",
@@ -118,7 +118,7 @@ class MomentGate(Listener):
         self.struck = asyncio.Event()
 
     def strike_after(self, seconds: float, strike: Callable[[int], None]) -> None:
-        """Strike at a moment that nobody has chosen."""
+        """Strike at a random moment."""
         self._remaining, self.struck = 0, asyncio.Event()
 
         def act() -> None:

@@ -40,7 +40,7 @@ class ModelFlow:
 
     @property
     def has_other_config(self) -> bool:
-        """Whether the newest output belongs to another configuration, and nobody has verified it for this one."""
+        """Whether the newest output has another configuration and was not verified for this one."""
         assert self.spec is not None
         is_verified = (
             self.spec.verified_fingerprint == self.spec.fingerprint

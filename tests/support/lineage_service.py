@@ -42,7 +42,7 @@ _tenants = itertools.count()
 
 
 def new_tenant() -> str:
-    """Return a tenant that nobody has used."""
+    """Return a new tenant."""
     return f"tenant-{next(_tenants)}"
 
 

@@ -127,7 +127,7 @@ class World:
         return [self.snapshot(instance)]
 
     def _promote(self, instance: WorldInstance, number: int) -> None:
-        """Add a contract that one of the newest outputs keeps; whoever checks may know of an older one only."""
+        """Add a contract that one of the newest outputs satisfies; the check may know only an older one."""
         before = {kind: self.spec(instance, kind).fingerprint for kind in instance.kinds}
         instance.contract += 1
         for kind in instance.kinds:

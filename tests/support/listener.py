@@ -39,7 +39,7 @@ class Listener:
         assert task is not None
         self._tasks.add(task)
         try:
-            # Cancelled is only who is being closed for good.
+            # Only a listener that is closed for good is cancelled.
             with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 await self._serve(reader, writer)
         finally:

@@ -101,7 +101,7 @@ def running_mlflow(postgres: Postgres, folder: Path) -> Iterator[str]:
 
 
 def _is_healthy(url: str) -> bool:
-    """Its stores are made by whoever asks first; of two that ask at once, one is told of an internal error."""
+    """Create MLflow's stores with one first call, because one of two concurrent first calls gets an internal error."""
     asked = ("health", "api/2.0/mlflow/experiments/search", "api/2.0/mlflow/registered-models/search")
     parameters = {"max_results": 1}
     try:

@@ -60,7 +60,7 @@ class FakeOrchestrator:
         self.ids_by_key: dict[str, str] = {}
         self.creations: list[FlowRunRequest] = []
         self.is_down = False
-        self.lost_answers = 0  # that many creations take effect, and nobody hears of it
+        self.lost_answers = 0  # this number of creations take effect without an answer
         self.before_answer: Callable[[str], Any] | None = None
 
     def _check(self) -> None:
@@ -105,7 +105,7 @@ class FakeOrchestrator:
 
     async def list_cancelled(self, since: datetime) -> list[FlowRun]:
         self._check()
-        del since  # it lists earlier ones, too
+        del since  # it also lists earlier ones
         return [
             replace(self.listed[each], state=state)
             for each, state in self.flow_runs.items()

@@ -10,7 +10,7 @@ from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
 # What is run in one process, one test after the other, because it shares servers; what takes longest is begun first, so
-# that nobody is left alone with it in the end. The files that stand in no such folder are shared out one by one.
+# that no process ends alone with it. Files outside these folders are distributed one by one.
 TOGETHER = (
     "tests/e2e",
     "tests/faults/run_service",

@@ -242,7 +242,7 @@ class Runs(run_report_service_pb2_grpc.RunReportServiceServicer):
 
     def _check(self, request: Any) -> None:
         if self.is_fenced or request.fencing_token != f"token-{request.run_id}":
-            raise FailedPreconditionError("FENCED", "somebody else has the run")
+            raise FailedPreconditionError("FENCED", "another executor has the run")
 
     def find(self, run_id: str) -> run_pb2.Run:
         """Return a run that was submitted."""

@@ -164,7 +164,7 @@ async def test_an_unknown_column_is_refused_where_the_columns_are_known(
     for expression in ("close", '"sig-a".close', '"Volume" / "sig-a"."Volume"', "MEAN(close, 5)"):
         await service.create(reading(project_id, expression, prices), validate_only=True)
     for expression, said in (
-        ("clse", "unknown column 'clse': did you mean close"),
+        ("clse", "unknown column 'clse'; did you mean close"),
         ('MEAN("sig-a".open, 5)', "unknown column '\"sig-a\".open'"),
         ("volume", "unknown column 'volume'"),
         ("sig-a.close", "unknown column 'sig'"),
