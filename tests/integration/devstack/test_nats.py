@@ -229,7 +229,7 @@ async def test_an_operator_reads_dead_letters_and_has_them_replayed(broker: Brok
             heard.append(request.data)
             await request.respond(Replay("applied").encode())
 
-        await listen(run, dead_letters.replay_subject("run-instance"), cb=answer)
+        await listen(run, dead_letters.replay_subject("run-instance"), queue="run-instance", cb=answer)
         (letter,) = [each async for each in dead_letters.list_dead_letters(operator.jetstream())]
         assert letter.payload == b"event"
         assert await dead_letters.request_replay(operator, letter, 5) == Replay("applied")
