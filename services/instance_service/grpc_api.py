@@ -1,4 +1,4 @@
-"""The RPCs: parse, call a use case, shape the answer; nothing is decided here."""
+"""Serve the RPCs: each calls one use case and converts the answer; nothing is decided here."""
 
 from __future__ import annotations
 

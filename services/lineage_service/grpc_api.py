@@ -1,4 +1,4 @@
-"""The RPCs: each parses, calls one use case and shapes the answer; no rule is decided here."""
+"""Serve the RPCs: each calls one use case and converts the answer; nothing is decided here."""
 
 from __future__ import annotations
 
