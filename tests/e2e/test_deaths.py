@@ -12,8 +12,8 @@ from support.stack import RunningStack
 
 SCHEMA = {"type": "object", "properties": {"how": {"type": "string"}, "folder": {"type": "string"}}}
 SAID = {
-    "exit 7": "exit code 7",
-    "exit 0": "exit code 0",
+    "exit 7": "exited with code 7",
+    "exit 0": "exited with code 0",
     "SIGKILL": "killed by SIGKILL, probably out of memory",
     "SIGSEGV": "killed by SIGSEGV",
     "memory": "could not get the memory",

@@ -195,7 +195,7 @@ async def test_upstreams_with_equal_names_are_reported_if_an_expression_means_on
     for expression in ("p.close", "p.close - p.open"):
         refused = await refusal(service.create(reading(here, expression, one, two)))
         said = refused.fields[_EXPRESSION]
-        assert "the inputs that are called 'p' (" in said
+        assert "several inputs are named 'p' (" in said
         assert one.instance_id in said
         assert two.instance_id in said
         assert "rename all but one of these instances" in said

@@ -149,7 +149,7 @@ async def _what_ended_a_run_is_said(fixture: Fixture) -> None:
     run, flow_run = await fixture.trigger("dying", how="exit 7")
     state = await fixture.prefect.wait(flow_run)
     assert run.error.type == "PROCESS_EXITED"
-    assert "exit code 7" in run.error.message
+    assert "exited with code 7" in run.error.message
     assert state["type"] == "FAILED"
     assert state["message"] == f"PROCESS_EXITED: {run.error.message}"
 

@@ -98,7 +98,7 @@ def test_a_base_of_another_query_is_not_merged_with(database: Database) -> None:
 
 def test_rows_that_do_not_fit_the_old_ones_are_refused(database: Database) -> None:
     first = run(database, cursor="seq").with_columns(close=pl.lit("a text"))
-    with pytest.raises(SchemaMismatch, match="in full"):
+    with pytest.raises(SchemaMismatch, match="mode FULL"):
         run(database, first, cursor="seq")
 
 
@@ -122,7 +122,7 @@ def test_fetched_rows_and_undetected_deletions_are_reported(database: Database) 
     assert str(said["deletions"]).startswith("not detected")
     database.execute("delete from prices where seq in (1, 3)")  # 3 was the last cursor
     assert SqlPipeline().run(context).height == 4
-    assert str(said["deletions"]).startswith("1 rows under the last cursor are gone at the source, and kept")
+    assert str(said["deletions"]).startswith("1 rows up to the last cursor no longer exist at the source, and are kept")
     database.insert((DAYS[0], "a", 1.25, 1), (DAYS[1], "a", 3.5, 3))
     said.clear()
     full = PipelineContext(config=config, mode=Mode.FULL, report=said.__setitem__)
