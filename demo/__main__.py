@@ -1,4 +1,4 @@
-"""`python -m demo`: a stack of its own, the main job on it, the record of it; exit status 0 only if all was as promised."""
+"""`python -m demo`: start a stack, run the main job, write its record; the exit status is 0 only if every check passed."""
 
 import asyncio
 import shutil

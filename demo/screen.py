@@ -1,4 +1,4 @@
-"""What the terminal shows while the job works; knows nothing of how the job works."""
+"""Show the progress of the job on the terminal; does not know how the job works."""
 
 from typing import Any, Self
 

@@ -1,4 +1,4 @@
-"""Questions whether a server answers: each returns a bool, or what is wrong, empty where nothing is; none raises."""
+"""Check whether a server answers: each function returns a bool, or a text that is empty if all is well; none raises."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""`python -m devstack.dead_letters`: what services could not apply, for an operator to look at and to have replayed."""
+"""`python -m devstack.dead_letters`: list, show and replay the events that services could not apply."""
 
 from __future__ import annotations
 

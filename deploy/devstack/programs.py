@@ -1,4 +1,4 @@
-"""How our own services and the worker are run: their command lines and their environment."""
+"""The command lines and the environment of the four services and the worker."""
 
 import functools
 import sys

@@ -1,4 +1,4 @@
-"""What a stack looks like from outside: what runs, what answers, and how to use it; it changes nothing."""
+"""Report a stack: what runs, what answers, and how to use it; changes nothing."""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""One embedded stack, supervised by the process that made it: what starts after what, and what ends before what."""
+"""Start, supervise and stop one embedded stack in the right order."""
 
 import asyncio
 import os

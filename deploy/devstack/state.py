@@ -1,4 +1,4 @@
-"""The state folder: what a stack remembers between two starts; it starts nothing itself."""
+"""The state folder of a stack, which keeps ports, secrets and addresses between two starts."""
 
 import asyncio
 import fcntl

@@ -1,4 +1,4 @@
-"""What the code of a plugin is: its package, its release, the hash of its sources; it imports no plugin."""
+"""Identify the code of a plugin: its package, its release, the hash of its sources; imports no plugin."""
 
 from __future__ import annotations
 

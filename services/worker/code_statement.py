@@ -1,4 +1,4 @@
-"""What a run says of the code that it is about to execute, and what shall become of it where that changed."""
+"""Report the code that a run will execute, and what to do if it has changed."""
 
 from __future__ import annotations
 

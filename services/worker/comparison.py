@@ -1,4 +1,4 @@
-"""A refresh beside the version before: what comes, changes and goes, and whether so much may go; it reads no storage."""
+"""Compare a refresh with the previous version: count changes, and refuse too many deletions; reads no storage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Removes the data of an instance that is gone: by its stores, then the rest of its folder; it calls no service."""
+"""Remove the data of a deleted instance: through its stores, then the rest of its folder; calls no service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Removes the data of instances that are gone, once their grace is over; user code runs elsewhere.
+"""Remove the data of deleted instances after their grace period; user code runs in another process.
 
 As a program it looks once and ends: for installations whose runs are executed by Prefect's own worker.
 """

@@ -1,4 +1,4 @@
-"""The report of a flow run's process that was killed, by the process that sees it; it ends nothing itself."""
+"""Report the death of a flow run's process to run-service, from the process that observed it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which installed package a file belongs to, and the git commit that sources are at; it reads files and runs nothing."""
+"""Find the installed package of a file, and the git commit of its sources; only reads files."""
 
 from __future__ import annotations
 

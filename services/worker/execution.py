@@ -1,4 +1,4 @@
-"""Executes one run: starts it, has it computed elsewhere, keeps its lease, reports its end; no user code runs here."""
+"""Execute one run: start it, have a child compute it, keep its lease, report its end; runs no user code."""
 
 from __future__ import annotations
 

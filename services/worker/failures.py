@@ -1,4 +1,4 @@
-"""Why a run failed, in words that a report can carry; it reports nothing."""
+"""Describe why a run failed, in a form that a report can carry."""
 
 from __future__ import annotations
 

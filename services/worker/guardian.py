@@ -1,4 +1,4 @@
-"""The process around a run's child: starts it, keeps what it prints, ends all that it started; it computes nothing.
+"""The process around a run's child: start it, keep its output, end everything that it started; computes nothing.
 
 It ends the run's processes when the child ends, on an order, and when its parent has died (even by SIGKILL).
 """

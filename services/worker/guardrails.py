@@ -1,4 +1,4 @@
-"""What a pipeline's definition promises of its table, judged before anything is written; pure functions on tables.
+"""Check the guardrails of a pipeline's definition before anything is written; pure functions on tables.
 
 `docs/definitions.md` has the rules. What cannot be judged, for want of a column, counts as broken.
 """

@@ -1,4 +1,4 @@
-"""What a worker does beside runs: now and then it has data of deleted instances removed, in a process of its own."""
+"""The periodic work of a worker: remove the data of deleted instances, in a separate process."""
 
 from __future__ import annotations
 

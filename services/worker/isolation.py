@@ -1,4 +1,4 @@
-"""The computation of a run in processes of its own, as its executor sees them; it reports nothing to any service."""
+"""Run the computation of a run in separate processes; reports nothing to any service."""
 
 from __future__ import annotations
 

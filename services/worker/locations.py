@@ -1,4 +1,4 @@
-"""Where a flow's data and a run's outputs live below the data root, and writing files there; it reads no data."""
+"""The places of a flow's data and a run's outputs below the data root, and writing files there; reads no data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a table is what its pipeline's definition says it yields: columns and types, no values; it reads nothing."""
+"""Compare a table with the `output_schema` of its pipeline's definition: columns and types, not values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The processes below this one: how they are found and ended, whatever session they moved to; it runs none of them."""
+"""Find and end the descendants of this process, even if they moved to another session."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a table holds, in numbers: from them a contract can be checked without reading it again."""
+"""Profile a table, so that a contract can be checked without reading the table again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A refresh of a range of dates: what was computed takes the place of the same dates, all else stays; no storage here."""
+"""Refresh a range of dates: replace the rows of these dates and keep all others; touches no storage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a dataset's versions are read, as one digest: what readers see is content and the way it is read."""
+"""Compute the readers' hash: a digest of the way in which a dataset's versions are read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one run computes, in the terms of plugins; it knows no message and calls nothing."""
+"""The recipe of a run: what it computes, as plain values for plugins; knows no message and calls nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads from protobuf snapshots what one run computes; it calls no service and no plugin."""
+"""Build the recipe of a run from protobuf messages; calls no service and no plugin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an executor tells run-service, repeated until it is heard; it decides nothing about a run."""
+"""The reports of an executor to run-service, retried until they arrive; decides nothing about a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one run's processes print, without secrets: the newest in a bounded file, the last lines at hand; it reads no process."""
+"""Keep the output of one run's processes without secrets: the newest part in a bounded file, and the last lines."""
 
 from __future__ import annotations
 

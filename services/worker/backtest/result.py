@@ -1,4 +1,4 @@
-"""What a backtest yields: the simulated path and its tables; it computes no metric."""
+"""The result of a backtest: the simulated path and its tables; computes no metric."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a backtest is told, with a default for everything; it reads a plain mapping and no protobuf."""
+"""The settings of a backtest, with a default for each, from a plain mapping."""
 
 from __future__ import annotations
 

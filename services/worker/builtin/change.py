@@ -1,4 +1,4 @@
-"""How a dataset's new content differs from the version it was built on; it touches no storage."""
+"""Compare a dataset's new content with the version it was built on; touches no storage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The columns of a CSV file with types: given, held to what they were, or judged by all rows; it fetches nothing."""
+"""Give the columns of a CSV file their types: configured, pinned, or determined from all rows; fetches nothing."""
 
 from __future__ import annotations
 

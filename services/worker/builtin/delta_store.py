@@ -1,4 +1,4 @@
-"""The store `delta`: Delta Lake tables with immutable versions; it never builds on what it was not pinned to."""
+"""The store `delta`: Delta Lake tables with immutable versions; it never builds on a version other than the pinned one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a table's numbers and times a store can keep; it changes none."""
+"""Check which numbers and times of a table a store can keep; changes none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of a database as a table: values of one column may be of several types, which is said; it speaks to none.
+"""Convert rows of a database to a table; reports columns whose values have several types. Connects to no database.
 
 SQLite and its like give each value a type of its own. A column of several becomes one of the type that takes all.
 """

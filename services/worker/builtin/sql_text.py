@@ -1,4 +1,4 @@
-"""A query as it stands alone, made fit to stand within another: without what follows its last word; it judges no SQL."""
+"""Remove comments and semicolons after a query, so that it can be a subquery; does not check its SQL."""
 
 from __future__ import annotations
 

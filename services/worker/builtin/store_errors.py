@@ -1,4 +1,4 @@
-"""What the libraries under a store raise, as the errors that every store has; it decides nothing."""
+"""Convert errors of the libraries below a store to the errors that all stores raise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a source's table to one that a store keeps: columns renamed, dates parsed, rows cut; it reads no source."""
+"""Prepare a source's table for a store: rename columns, parse dates, cut rows; reads no source."""
 
 from __future__ import annotations
 

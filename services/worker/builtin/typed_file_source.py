@@ -1,4 +1,4 @@
-"""The pipeline `file` from version 1.2 on: each column has a type that is given, held or beyond doubt."""
+"""The pipeline `file` from version 1.2 on: each column has a type that is configured, pinned or unambiguous."""
 
 from __future__ import annotations
 

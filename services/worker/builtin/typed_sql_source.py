@@ -1,4 +1,4 @@
-"""The pipeline `sql` from version 1.2 on: columns may be given types, and no decimal loses a digit without a word."""
+"""The pipeline `sql` from version 1.2 on: columns may have configured types, and no decimal loses a digit silently."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Definitions and instances by file: what a document wants, what that changes, and doing it."""
+"""Definitions and instances by file: read documents, plan the changes, apply them."""

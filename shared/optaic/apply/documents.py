@@ -1,4 +1,4 @@
-"""Documents as people write them to messages, with names where ids will be; it looks nothing up."""
+"""Convert documents to messages with names in place of ids; looks nothing up."""
 
 from __future__ import annotations
 

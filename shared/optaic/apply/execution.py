@@ -1,4 +1,4 @@
-"""Reading what exists and doing what a plan says, through the client."""
+"""Read what exists and execute a plan, through the client."""
 
 from __future__ import annotations
 

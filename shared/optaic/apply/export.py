@@ -1,4 +1,4 @@
-"""What exists as documents, which change nothing when they are applied."""
+"""Export what exists as documents; applying them changes nothing."""
 
 from __future__ import annotations
 

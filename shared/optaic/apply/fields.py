@@ -1,4 +1,4 @@
-"""Messages to plain values and back, strictly: every mistake with its path; it knows no rule of any service."""
+"""Convert messages to plain values and back; every error has its path. Knows no rule of any service."""
 
 from __future__ import annotations
 

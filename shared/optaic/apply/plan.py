@@ -1,4 +1,4 @@
-"""Documents compared with what exists: what is to be done, in an order that works; it does nothing itself."""
+"""Compare documents with what exists and plan the actions in a working order; executes nothing."""
 
 from __future__ import annotations
 

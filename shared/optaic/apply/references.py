@@ -1,4 +1,4 @@
-"""Names between documents and instances: resolved, brought into order, and filled in where left to a default."""
+"""Resolve the names between documents and instances, sort by dependency, and fill in defaults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a service refuses of a document, told with its place there."""
+"""Give the refusals of a service their place in the document."""
 
 from __future__ import annotations
 

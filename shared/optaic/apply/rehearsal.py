@@ -1,4 +1,4 @@
-"""A plan told to the service as a whole, which says what would be refused of it; nothing is changed by that."""
+"""Check a whole plan with instance-service before it is applied; changes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`optaic code`: what the code of definition versions is on record as."""
+"""`optaic code`: the code on record for definition versions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`optaic instance`: what is configured."""
+"""`optaic instance`: instances, which are configured definitions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`optaic project`: what instances belong to."""
+"""`optaic project`: projects, which contain instances."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`optaic run`: what runs and what came out."""
+"""`optaic run`: runs and their results."""
 
 from __future__ import annotations
 

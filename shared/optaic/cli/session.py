@@ -1,4 +1,4 @@
-"""One command's connection, and its refusals as clear words and exit statuses."""
+"""Connect a command to the services, and print its errors with an exit status."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`optaic status`: what state instances are in, live."""
+"""`optaic status`: the statuses of instances, live."""
 
 from __future__ import annotations
 

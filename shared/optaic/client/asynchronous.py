@@ -1,4 +1,4 @@
-"""The client itself, asynchronous; the synchronous one runs this very one."""
+"""The asynchronous client; the synchronous client wraps it."""
 
 from __future__ import annotations
 

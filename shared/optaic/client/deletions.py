@@ -1,4 +1,4 @@
-"""What a deletion would delete, and what of deleted instances is still there."""
+"""Preview deletions, and list the data of deleted instances."""
 
 from __future__ import annotations
 

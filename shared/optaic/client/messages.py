@@ -1,4 +1,4 @@
-"""Python values to protobuf messages, under our names and those that the outside knows; it checks no rule."""
+"""Convert Python values to protobuf messages, by field names and their other known names; checks no rule."""
 
 from __future__ import annotations
 

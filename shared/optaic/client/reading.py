@@ -1,4 +1,4 @@
-"""Tables out of stores and files, by the plugins that are installed here; it blocks, and calls no service."""
+"""Read tables from stores and files with the plugins installed on this machine; blocks, and calls no service."""
 
 from __future__ import annotations
 

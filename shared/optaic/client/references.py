@@ -1,4 +1,4 @@
-"""What callers may give for an instance or a flow: the message, an id, a pair; it makes no call but GetInstance."""
+"""Accept an instance or a flow as a message, an id or a pair; calls only GetInstance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Says when a service that is listened to does not answer, and when it does again; it ends and retries nothing."""
+"""Give notice when a watched service does not answer and when it answers again; ends and retries nothing."""
 
 from __future__ import annotations
 

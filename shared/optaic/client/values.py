@@ -1,4 +1,4 @@
-"""What a field of a message takes, and what is said of a value that it does not; it knows no message."""
+"""Convert a value for a field of a message, or say why it does not fit; knows no message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The abstract base classes that a definition version's `code_ref` names; they promise shapes and implement nothing."""
+"""The abstract base classes that a definition version's `code_ref` names; they define interfaces and implement nothing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Pipeline(ABC):
 
 @dataclass(frozen=True)
 class StoredVersion:
-    """What a store says about a version that it has just written."""
+    """A version that a store has just written."""
 
     uri: str
     physical_version: str
@@ -72,7 +72,7 @@ class Store(ABC):
         self.config = dict(config or {})
 
     def key_columns(self) -> tuple[str, ...]:
-        """Return columns that identify a row; override it where that is not what `keys` of the config names.
+        """Return columns that identify a row; override it if `keys` of the config does not name them.
 
         The worker compares a refresh with the version before by them: how much would be deleted.
         """
@@ -110,7 +110,7 @@ class Store(ABC):
         """
 
     def read_types(self, uri: str, physical_version: str) -> Mapping[str, pl.DataType]:
-        """Return the columns of one version and their types; override it where that is cheaper than reading all.
+        """Return the columns of one version and their types; override it if a cheaper way than reading all exists.
 
         Raises:
             VersionNotFound: there is no such version.
@@ -118,7 +118,7 @@ class Store(ABC):
         return self.read(uri, physical_version).schema
 
     def remove(self, uri: str) -> None:
-        """Remove all that this store has kept at `uri`, every version, and nothing else; override it.
+        """Remove every version that this store keeps at `uri`, and nothing else; override it.
 
         It is called when the dataset is gone and its grace is over, and again after a failure or a death: where nothing
         is left, it does nothing. What other datasets may share has to stay.
@@ -166,7 +166,7 @@ class MLModule(ABC):
 
     @abstractmethod
     def fit(self, features: pl.DataFrame, target: pl.Series) -> None:
-        """Learn.
+        """Train the model.
 
         Args:
             features: a numeric column for each feature, in the order of the configuration; null where absent.
@@ -180,7 +180,7 @@ class MLModule(ABC):
 
     @abstractmethod
     def predict(self, features: pl.DataFrame) -> pl.DataFrame:
-        """`prediction` and `confidence` (Float64), a row for each of the features'; null where it cannot say.
+        """Return `prediction` and `confidence` (Float64) for each row of the features; null if the model cannot predict.
 
         Raises:
             NotFitted: it has not learnt yet.
@@ -190,7 +190,7 @@ class MLModule(ABC):
 
 @dataclass(frozen=True)
 class Allocation:
-    """What an optimizer decides on one date."""
+    """The decision of an optimizer on one date."""
 
     weights: Mapping[str, float]  # by entity, in the order of names
     diagnostics: Mapping[str, float | str]

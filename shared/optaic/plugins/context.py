@@ -1,4 +1,4 @@
-"""What user code is given when it runs; plain values and callbacks, no connection to any service."""
+"""The context that user code receives: plain values and callbacks, no connection to any service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one place where a day is taken from an instant: a day is a day of a zone, and no instant has one without it."""
+"""Derive the day of an instant, in this one place: a day is always a day of a time zone."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class InvalidConfig(PluginError):
 
 
 class InvalidExpression(PluginError):
-    """An expression cannot be parsed, or names columns that its inputs lack; the message points at the mistake."""
+    """An expression cannot be parsed, or names columns that its inputs do not have."""
 
 
 class MissingInput(PluginError):
@@ -42,19 +42,19 @@ class InvalidColumnName(PluginError):
 
 
 class SourceNotFound(PluginError):
-    """What is to be read does not exist."""
+    """The source does not exist."""
 
 
 class SourceUnavailable(PluginError):
-    """What is to be read cannot be reached, or not opened."""
+    """The source cannot be reached or opened."""
 
 
 class OutOfRange(PluginError):
-    """A number or a time is larger or smaller than can be kept; nothing is rounded to fit."""
+    """A number or a time is outside the range that a store keeps; nothing is rounded to fit."""
 
 
 class UnparsableData(PluginError):
-    """What was read is not what it should be: no such file format, no dates."""
+    """The source's data cannot be parsed, for example because of its file format or its dates."""
 
 
 class InvalidQuery(PluginError):
@@ -74,7 +74,7 @@ class DeletionRefused(PluginError):
 
 
 class NotFitted(PluginError):
-    """A model is asked before it has learnt."""
+    """A model is asked to predict before its training."""
 
 
 class NoSolution(PluginError):
@@ -82,11 +82,11 @@ class NoSolution(PluginError):
 
 
 class StoreRefused(PluginError):
-    """The library under a store takes a table, or what is stored, for wrong; the message is its own."""
+    """The library below a store refuses a table or the stored data; the message is the library's."""
 
 
 class StoreUnavailable(PluginError):
-    """Where a dataset is stored cannot be read or written: it is full, forbidden or away."""
+    """The storage of a dataset cannot be read or written: it is full, forbidden or unreachable."""
 
 
 class CannotRemove(PluginError):
@@ -94,11 +94,11 @@ class CannotRemove(PluginError):
 
 
 class VersionNotFound(PluginError):
-    """A store does not hold the asked version."""
+    """A store does not have the requested version."""
 
 
 class WriteConflict(PluginError):
-    """Other writers kept winning the store; nothing was written."""
+    """Other writers committed first every time; nothing was written."""
 
 
 class PluginNotFound(PluginError):

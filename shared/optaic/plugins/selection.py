@@ -1,4 +1,4 @@
-"""Rows and columns of a table as readers ask for them: what accessors do, and clients with other outputs."""
+"""Select rows and columns of a table, for accessors and for clients that read other outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Types, values and errors in the words of messages: nothing of them says how Python or a library writes it."""
+"""Describe types, values and errors for messages, without the names that Python or a library uses."""
 
 from __future__ import annotations
 

@@ -122,7 +122,9 @@ def test_fetched_rows_and_undetected_deletions_are_reported(database: Database) 
     assert str(said["deletions"]).startswith("not detected")
     database.execute("delete from prices where seq in (1, 3)")  # 3 was the last cursor
     assert SqlPipeline().run(context).height == 4
-    assert str(said["deletions"]).startswith("1 rows up to the last cursor no longer exist at the source, and are kept")
+    assert str(said["deletions"]).startswith(
+        "1 rows up to the last cursor no longer exist at the source, and are kept"
+    )
     database.insert((DAYS[0], "a", 1.25, 1), (DAYS[1], "a", 3.5, 3))
     said.clear()
     full = PipelineContext(config=config, mode=Mode.FULL, report=said.__setitem__)

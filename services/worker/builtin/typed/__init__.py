@@ -1,1 +1,1 @@
-"""Types of columns: texts that become values, and what a column has to stay; it reads no source and writes nothing."""
+"""Types of columns: convert texts to values, and keep pinned types; reads no source and writes nothing."""

@@ -1,4 +1,4 @@
-"""Columns that come with a type and are to have another: no value becomes another one; it reads no source."""
+"""Convert typed columns to other types without changing a value; reads no source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a new table's columns are those of the version before it, and of their types; it reads and writes nothing."""
+"""Compare the columns and types of a new table with the previous version; reads and writes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Judges a column of texts by all its rows, or reads it as the type that it is held to; pure functions on texts."""
+"""Determine the type of a column of texts from all its rows, or read it as its pinned type; pure functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How numbers are written, and which texts become numbers without becoming something else; pure functions on texts.
+"""Formats of numbers, and which texts can become numbers without losing information; pure functions.
 
 Strict is what a guess may take: writing the number back gives the same text, or another of the same meaning. `007`,
 `1e5`, `+1` and `NaN` are words to it. Lenient is what may be read where somebody said that the column holds numbers.

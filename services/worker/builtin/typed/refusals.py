@@ -1,4 +1,4 @@
-"""What a refresh says where a value does not fit its column, and what it reports of types; texts only."""
+"""The errors for values that do not fit their column, and the metrics about types; texts only."""
 
 from __future__ import annotations
 

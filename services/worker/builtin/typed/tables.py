@@ -1,4 +1,4 @@
-"""A table whose source has types of its own, and the types that a configuration gives instead; it reads no source."""
+"""Apply the configured types to a table whose source has its own types; reads no source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts that become dates and times in a given format, and none that only resemble them; pure functions on texts."""
+"""Parse texts as dates and times in a given format, and nothing that only resembles them; pure functions."""
 
 from __future__ import annotations
 
