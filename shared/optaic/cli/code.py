@@ -25,7 +25,7 @@ def list_hashes(
     kind: KindOption = "",
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """List what is and was on record: the highest number of a definition version counts."""
+    """List the current and earlier code hashes; for each definition version the highest number is valid."""
 
     async def command(client: AsyncClient) -> None:
         version_id = ""
@@ -55,7 +55,7 @@ def accept(
     dry_run: DryRunOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Say that changed code means the same: it runs from now on, and only it; nothing becomes stale."""
+    """Accept changed code that means the same. From now on only this code runs; nothing becomes stale."""
 
     async def command(client: AsyncClient) -> None:
         found = await find_version(client, definition, version, kind)

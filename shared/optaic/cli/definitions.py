@@ -46,7 +46,7 @@ def list_definitions(
     kind: Annotated[str, typer.Option(help="Only this kind, for example pipeline.")] = "",
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """List definitions in the order of names."""
+    """List definitions, sorted by name."""
 
     async def command(client: AsyncClient) -> None:
         found = await client.definitions.list(kind or 0)
@@ -102,7 +102,7 @@ def publish(
     dry_run: Annotated[bool, typer.Option(help="Check and report; store nothing.")] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Publish the version in a file: name, kind, description, definition_version; says what that breaks."""
+    """Publish the version in a file (name, kind, description, definition_version), and report what it breaks."""
 
     async def command(client: AsyncClient) -> None:
         found = read_yaml(file)
@@ -152,7 +152,7 @@ def retire(
     reason: ReasonOption = "",
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Refuse a deprecated version to new instances, for ever; old ones keep working."""
+    """Retire a deprecated version for ever: new instances cannot use it, existing instances keep working."""
     if not dry_run and not yes:
 
         async def look(client: AsyncClient) -> definition_pb2.DefinitionVersion:

@@ -27,7 +27,7 @@ _NOT_READY = 3
 
 
 def _devstack(action: Callable[[Any], Any]) -> Any:
-    """Do something with the stack; a refusal is printed."""
+    """Execute an action on the stack, and print its error."""
     try:
         import devstack  # noqa: PLC0415 - an extra that only these commands need
         from devstack.ports import PortTakenError  # noqa: PLC0415 - the same
@@ -41,7 +41,7 @@ def _devstack(action: Callable[[Any], Any]) -> Any:
 
 @app.command()
 def up(output: OutputOption = Format.TABLE) -> None:
-    """Start everything in the background, and print every address."""
+    """Start the stack in the background and print every address."""
 
     def start(devstack: Any) -> None:
         settings = devstack.Settings()
@@ -57,7 +57,7 @@ def up(output: OutputOption = Format.TABLE) -> None:
 
 @app.command()
 def down(output: OutputOption = Format.TABLE) -> None:
-    """Stop everything; the data stays."""
+    """Stop the stack; the data stays."""
     was_running = bool(_devstack(lambda devstack: devstack.down(devstack.Settings())))
     if output is Format.JSON:
         print_json({"was_running": was_running})
@@ -67,7 +67,7 @@ def down(output: OutputOption = Format.TABLE) -> None:
 
 @app.command()
 def status(output: OutputOption = Format.TABLE) -> None:
-    """Show what runs and what answers; exit status 3 unless all does."""
+    """Show which programs run and answer; the exit status is 3 unless all do."""
     report = _devstack(lambda devstack: devstack.status(devstack.Settings()))
     if output is Format.JSON:
         print_json(report)

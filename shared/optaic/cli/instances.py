@@ -35,7 +35,7 @@ def list_instances(
     kind: Annotated[list[str] | None, typer.Option(help="Only this kind, for example dataset.")] = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """List instances in the order of names."""
+    """List instances, sorted by name."""
 
     async def command(client: AsyncClient) -> None:
         found = await client.instances.list(project=await find_project(client, project), kinds=kind or ())
@@ -94,7 +94,7 @@ def get(instance: InstanceArgument, project: ProjectOption = "", output: OutputO
 def revisions(
     instance: InstanceArgument, project: ProjectOption = "", output: OutputOption = Format.TABLE
 ) -> None:
-    """List what an instance was, newest first; `diff` compares two of them."""
+    """List the revisions of an instance, newest first; `diff` compares two of them."""
 
     async def command(client: AsyncClient) -> None:
         found = await client.instances.revisions(await find_instance(client, instance, project))
@@ -157,7 +157,7 @@ def pause(
     project: ProjectOption = "",
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Stop scheduled runs; submitted ones go on."""
+    """Stop scheduled runs; runs on request continue."""
 
     async def command(client: AsyncClient) -> None:
         found = await find_instance(client, instance, project)
@@ -174,7 +174,7 @@ def resume(
     project: ProjectOption = "",
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Let scheduled runs start again."""
+    """Start scheduled runs again."""
 
     async def command(client: AsyncClient) -> None:
         found = await find_instance(client, instance, project)
@@ -196,7 +196,7 @@ def delete(
     project: ProjectOption = "",
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Start the deletion of an instance; its data stays for a grace, see `deleted`."""
+    """Start the deletion of an instance. Its data stays for a grace period; see `deleted`."""
 
     async def look(client: AsyncClient) -> tuple[instance_pb2.Instance, api.PreviewDeletionResponse]:
         found = await find_instance(client, instance, project)
@@ -222,7 +222,7 @@ def delete(
 
 @app.command()
 def deleted(output: OutputOption = Format.TABLE) -> None:
-    """List instances that are gone and whose data is still there, and when that is removed."""
+    """List deleted instances whose data still exists, and when it will be removed."""
 
     async def command(client: AsyncClient) -> None:
         found = await client.instances.data_removals()
@@ -273,7 +273,7 @@ def promote(
     project: ProjectOption = "",
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Turn a dataset into a signal in place; its data must keep the contract already."""
+    """Turn a dataset into a signal in place; its data must already satisfy the contract."""
     contract = {
         "min_value": min_value,
         "max_value": max_value,
@@ -319,7 +319,7 @@ def promote_model(
 def promotions(
     instance: InstanceArgument, project: ProjectOption = "", output: OutputOption = Format.TABLE
 ) -> None:
-    """List which versions a model had as champion, newest first."""
+    """List the champion versions of a model, newest first."""
 
     async def command(client: AsyncClient) -> None:
         found = await client.instances.model_promotions(await find_instance(client, instance, project))

@@ -24,7 +24,7 @@ def explain(
     project: ProjectOption = "",
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Say why a flow is not fresh: every cause, with one shortest path through each affected upstream."""
+    """Explain why a flow is stale: every cause, with one shortest path through each affected upstream."""
 
     async def command(client: AsyncClient) -> None:
         found = await find_instance(client, instance, project)

@@ -28,7 +28,7 @@ LabelOption = Annotated[list[str] | None, typer.Option("--label", help="name=val
 
 @app.command("list")
 def list_projects(output: OutputOption = Format.TABLE) -> None:
-    """List projects in the order of names."""
+    """List projects, sorted by name."""
 
     async def command(client: AsyncClient) -> None:
         found = await client.projects.list()
@@ -64,7 +64,7 @@ def get(project: ProjectArgument, output: OutputOption = Format.TABLE) -> None:
 
 @app.command()
 def describe(project: ProjectArgument, output: OutputOption = Format.TABLE) -> None:
-    """Show one project and everything in it; `update --description` says what it is for."""
+    """Show one project and its instances. (`update --description` sets its description.)"""
 
     async def command(client: AsyncClient) -> None:
         found = await _find(client, project)
@@ -115,7 +115,7 @@ def update(
     etag: EtagOption = "",
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Change what is given: name, description, labels; other labels stay."""
+    """Change name, description or labels; other labels stay."""
 
     async def command(client: AsyncClient) -> None:
         given, removed = _labels(label or ()), set(remove_label or ())
@@ -169,7 +169,7 @@ def delete(
     reason: ReasonOption = "",
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Start the deletion of a project; it is gone with the last instance in it."""
+    """Start the deletion of a project; it ends with the deletion of its last instance."""
 
     async def look(client: AsyncClient) -> tuple[instance_pb2.Project, api.PreviewDeletionResponse]:
         found = await _find(client, project)

@@ -84,7 +84,7 @@ def watch(
     run_id: Annotated[str, typer.Argument(help="Id of the run.", show_default=False)],
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Follow a run until it has ended; exit status 1 unless it completes."""
+    """Show a run until it has ended; the exit status is 1 unless it completes."""
 
     async def command(client: AsyncClient) -> None:
         await _follow(await when_it_answers(lambda: client.runs.handle(run_id)), output)

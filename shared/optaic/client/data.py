@@ -31,7 +31,7 @@ _FIRST = {flow_pb2.FLOW_KIND_BACKTEST: "equity_curve"}  # what is read where nob
 
 
 class Data:
-    """Reads what flows have produced; it never writes."""
+    """Read what flows have produced."""
 
     def __init__(self, connection: Connection, instances: Instances, lineage: Lineage, runs: Runs) -> None:
         self._connection = connection
@@ -160,7 +160,7 @@ def _version_of(run: run_pb2.Run) -> flow_pb2.VersionRef:
 
 
 def _number(runs: Sequence[run_pb2.Run]) -> dict[int, flow_pb2.VersionRef]:
-    """Return the versions by number: a run whose output equals the one before it, and is read alike, made no new one.
+    """Return the versions by number; a run with unchanged output made no new version.
 
     How the one before is read was not always recorded: then its successor says so.
     """

@@ -46,7 +46,7 @@ class Definitions:
         )
 
     async def list(self, kind: str | int = 0) -> list[definition_pb2.Definition]:
-        """Return all definitions, in the order of names; `kind` as `pipeline` or by number."""
+        """Return all definitions, sorted by name; `kind` as `pipeline` or by number."""
         request = definition_api.ListDefinitionsRequest(page_size=LARGEST_SIZE)
         messages.fill(request, {"kind": kind})
 
@@ -133,7 +133,7 @@ class Definitions:
     async def retire(
         self, definition_version_id: str, reason: str = "", *, validate_only: bool = False
     ) -> definition_pb2.DefinitionVersion:
-        """Refuse a deprecated version to new instances; old ones keep working."""
+        """Retire a deprecated version: new instances cannot use it, existing instances keep working."""
         request = definition_api.RetireDefinitionVersionRequest(
             definition_version_id=definition_version_id, reason=reason, validate_only=validate_only
         )
@@ -149,7 +149,7 @@ class Definitions:
         request_id: str = "",
         validate_only: bool = False,
     ) -> run_api.CodeHash:
-        """Say that changed code means the same: runs with this hash start from now on, with any other they fail.
+        """Accept changed code that means the same: from now on runs with this hash start, and others fail.
 
         The hash is the one that the refused run shows (`run.code`); nothing becomes stale.
         """
@@ -164,7 +164,7 @@ class Definitions:
         return answer
 
     async def code_hashes(self, definition_version_id: str = "") -> Sequence[run_api.CodeHash]:
-        """Return what is and was on record as the code of a version, or of all; of each the newest, which counts, first."""
+        """Return the current and earlier code hashes of a version, or of all versions; the valid one first."""
         request = run_api.ListCodeHashesRequest(
             definition_version_id=definition_version_id, page_size=LARGEST_SIZE
         )

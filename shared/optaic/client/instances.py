@@ -128,9 +128,9 @@ class Instances:
         owner: str = "",
         definition: definition_pb2.Definition | str = "",
     ) -> list[instance_pb2.Instance]:
-        """Return instances, in the order of names; components only when their kind is asked for.
+        """Return instances, sorted by name; components only if their kind is requested.
 
-        `definition`, or its id, finds what uses it, itself or by a component.
+        `definition`, or its id, finds the instances that use it, directly or in a component.
 
         Raises:
             NotFoundError: There is no such project or definition.
@@ -160,7 +160,7 @@ class Instances:
         validate_only: bool = False,
         **fields: Any,
     ) -> instance_pb2.Instance:
-        """Change what is given and nothing else; a `config` is replaced as a whole.
+        """Change only the given fields; a `config` is replaced as a whole.
 
         Args:
             instance: The instance or its id.
@@ -219,16 +219,16 @@ class Instances:
         preview_etag: str = "",
         dry_run: bool = False,
     ) -> instance_pb2.Instance | Sequence[api.DeletedInstance]:
-        """Start the deletion; the instance is gone when its deployments and lineage are. Its data stays for a grace.
+        """Start the deletion. The instance is gone when its deployments and lineage are; its data stays for a grace period.
 
         Args:
             instance: The instance or its id.
             etag: Refuse if the instance has changed since this etag.
-            reason: Recorded with every instance that goes.
+            reason: Recorded with every deleted instance.
             cascade: Delete all dependants as well.
             validate_only: Check, and return the instance as it would be; nothing is changed.
-            preview_etag: Of `preview_deletion`: refuse when anything else would go than it showed.
-            dry_run: Change nothing, and return the instances that would go, in the order in which they go.
+            preview_etag: From `preview_deletion`: refuse if the deletion would delete anything else than shown.
+            dry_run: Change nothing; return the instances that would be deleted, in order.
 
         Raises:
             FailedPreconditionError: HAS_DEPENDANTS; `blocking` names each.
@@ -249,18 +249,18 @@ class Instances:
     async def preview_deletion(
         self, instance: InstanceLike, *, cascade: bool = False, etag: str = ""
     ) -> api.PreviewDeletionResponse:
-        """Return all that `delete` would delete, in the order in which it goes; nothing is changed."""
+        """Return everything that `delete` would delete, in order; change nothing."""
         deletion = api.DeleteInstanceRequest(instance_id=id_of(instance), cascade=cascade, etag=etag)
         return await preview_deletion(self._connection, api.PreviewDeletionRequest(delete_instance=deletion))
 
     async def data_removals(self) -> Sequence[removal_api.DataRemoval]:
-        """Return the instances that are gone and whose data is not, in the order in which they went."""
+        """Return the deleted instances whose data still exists, in the order of their deletion."""
         return await list_data_removals(self._connection)
 
     async def rehearse(self, changes: Sequence[api.Change]) -> Sequence[api.ChangeVerdict]:
-        """Return what would come of changes, each made upon those before it; nothing is changed.
+        """Check changes, each on top of the changes before it; change nothing.
 
-        Of many, there may be time for the first ones only: the others' verdicts are marked `is_not_judged`.
+        If time is short, only the first changes are checked; the verdicts of the others have `is_not_judged`.
 
         Raises:
             InvalidArgumentError: REHEARSAL_TOO_LONG; there was not even time for one.
@@ -280,7 +280,7 @@ class Instances:
     async def resume(
         self, instance: InstanceLike, *, etag: str = "", reason: str = ""
     ) -> instance_pb2.Instance:
-        """Let scheduled runs start again."""
+        """Start scheduled runs again."""
         request = api.ResumeInstanceRequest(instance_id=id_of(instance), etag=etag, reason=reason)
         answer: instance_pb2.Instance = await self._call("ResumeInstance", request)
         return answer
@@ -297,7 +297,7 @@ class Instances:
     async def diff(
         self, instance: InstanceLike, from_revision: int, to_revision: int = 0
     ) -> Sequence[api.FieldChange]:
-        """Return every field that differs between two revisions, in the order of paths; 0 means the newest."""
+        """Return every field that differs between two revisions, sorted by path; 0 means the newest."""
         request = api.DiffInstanceRevisionsRequest(
             instance_id=id_of(instance), from_revision=from_revision, to_revision=to_revision
         )
@@ -313,7 +313,7 @@ class Instances:
         reason: str = "",
         validate_only: bool = False,
     ) -> instance_pb2.Instance:
-        """Turn a dataset into a signal in place; its newest output must keep the contract as it stands.
+        """Turn a dataset into a signal in place; its newest output must already satisfy the contract.
 
         Raises:
             FailedPreconditionError: For example CONTRACT_BROKEN; `violations` has every check that failed, `blocking`
@@ -360,7 +360,7 @@ class Instances:
         instance: InstanceLike,
         timeout: float = 60,  # noqa: ASYNC109 - part of the public interface, as in `wait`
     ) -> instance_pb2.Instance:
-        """Return the instance once every outside system is as desired.
+        """Wait until every outside system has what the instance needs; return the instance.
 
         Raises:
             TimeoutError: It took longer.
@@ -374,7 +374,7 @@ class Instances:
 
 
 def _gather_backtest(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields with a backtest's known outside names (`assets_json`, ...) inside its spec."""
+    """Move a backtest's other known field names (`assets_json`, ...) into its spec."""
     values = dict(fields)
     if any(name in values for name in _BACKTEST_NAMES):
         known = (*_BACKTEST_NAMES, "config_json")

@@ -67,7 +67,7 @@ class Projects:
         return answer
 
     async def list(self) -> list[instance_pb2.Project]:
-        """Return all projects, in the order of names."""
+        """Return all projects, sorted by name."""
 
         async def page(request: Any) -> Any:
             return await self._call("ListProjects", request)
@@ -84,7 +84,7 @@ class Projects:
         etag: str = "",
         validate_only: bool = False,
     ) -> instance_pb2.Project:
-        """Change what is given and nothing else; labels are replaced as a whole.
+        """Change only the given fields; labels are replaced as a whole.
 
         What is in the project belongs to its id: another name changes nothing of it. Files for `optaic apply` name
         projects: change these files as well.
@@ -104,7 +104,7 @@ class Projects:
         return answer
 
     async def rename(self, project: ProjectLike, name: str, *, etag: str = "") -> instance_pb2.Project:
-        """Give a project another name; see `update`."""
+        """Rename a project; see `update`."""
         return await self.update(project, name=name, etag=etag)
 
     @overload
@@ -141,15 +141,15 @@ class Projects:
         preview_etag: str = "",
         dry_run: bool = False,
     ) -> instance_pb2.Project | Sequence[api.DeletedInstance]:
-        """Start the deletion; the project is DELETING until the last instance in it is gone.
+        """Start the deletion; the project is DELETING until its last instance is gone.
 
         Args:
             project: The project or its id.
             cascade: Delete its instances as well; refused if instances of other projects depend on them.
             etag: Refuse if the project has changed since this etag.
-            reason: Recorded with every instance that goes.
-            preview_etag: Of `preview_deletion`: refuse when anything else would go than it showed.
-            dry_run: Change nothing, and return the instances that would go, in the order in which they go.
+            reason: Recorded with every deleted instance.
+            preview_etag: From `preview_deletion`: refuse if the deletion would delete anything else than shown.
+            dry_run: Change nothing; return the instances that would be deleted, in order.
 
         Raises:
             FailedPreconditionError: PROJECT_NOT_EMPTY or HAS_DEPENDANTS; `blocking` names what is in the way.
@@ -169,7 +169,7 @@ class Projects:
     async def preview_deletion(
         self, project: ProjectLike, *, cascade: bool = False, etag: str = ""
     ) -> api.PreviewDeletionResponse:
-        """Return all that `delete` would delete, in the order in which it goes; nothing is changed."""
+        """Return everything that `delete` would delete, in order; change nothing."""
         deletion = api.DeleteProjectRequest(project_id=project_id_of(project), cascade=cascade, etag=etag)
         return await preview_deletion(self._connection, api.PreviewDeletionRequest(delete_project=deletion))
 

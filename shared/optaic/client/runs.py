@@ -58,13 +58,13 @@ class RunHandle:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """What the run measured, as plain values."""
+        """The metrics of the run, as plain values."""
         return json_format.MessageToDict(self.run.metrics)
 
     metrics_json = metrics
 
     async def refresh(self) -> run_pb2.Run:
-        """Look again."""
+        """Read the run again."""
         self.run = await self._runs.get(self.run_id)
         return self.run
 
@@ -76,7 +76,7 @@ class RunHandle:
                 yield run
 
     async def wait(self, timeout: float | None = None) -> run_pb2.Run:  # noqa: ASYNC109 - the public interface
-        """Return the run once it has ended, whatever way.
+        """Wait until the run has ended in any way; return it.
 
         Raises:
             TimeoutError: It took longer than `timeout` seconds; the run goes on.
@@ -88,7 +88,7 @@ class RunHandle:
         return self.run
 
     async def cancel(self, reason: str = "") -> run_pb2.Run:
-        """Cancel the run; the worker stops as soon as it hears."""
+        """Cancel the run; the worker stops as soon as it learns of it."""
         self.run = await self._runs.cancel(self.run_id, reason)
         return self.run
 
@@ -244,7 +244,7 @@ class Runs:
                 told = run
 
     async def activities(self, run_id: str) -> Sequence[run_pb2.Activity]:
-        """Return the run's timeline, in the order things happened."""
+        """Return the run's activities, in order of time."""
         request = api.ListActivitiesRequest(run_id=run_id, page_size=LARGEST_SIZE)
 
         async def page(request: Any) -> Any:

@@ -62,7 +62,7 @@ class Statuses:
         return found
 
     async def history(self, instance: InstanceLike) -> Sequence[status_pb2.StatusTransition]:
-        """Return an instance's transitions, newest first."""
+        """Return the status changes of an instance, newest first."""
         request = api.GetStatusHistoryRequest(instance_id=id_of(instance), page_size=LARGEST_SIZE)
 
         async def page(request: Any) -> Any:
