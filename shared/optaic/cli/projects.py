@@ -64,7 +64,7 @@ def get(project: ProjectArgument, output: OutputOption = Format.TABLE) -> None:
 
 @app.command()
 def describe(project: ProjectArgument, output: OutputOption = Format.TABLE) -> None:
-    """Show one project and its instances. (`update --description` sets its description.)"""
+    """Show one project and its instances; `update --description` sets its description."""
 
     async def command(client: AsyncClient) -> None:
         found = await _find(client, project)
