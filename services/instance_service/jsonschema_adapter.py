@@ -20,11 +20,10 @@ from referencing.jsonschema import DRAFT202012
 
 from instance_service.domain.fingerprints import canonical_json
 from instance_service.domain.formats import FORMATS
-from instance_service.domain.schema_bounds import ASCENDING, entanglements, excess, misuses
+from instance_service.domain.schema_bounds import ASCENDING, Path, entanglements, excess, misuses
 from instance_service.domain.schema_words import REFERENCE, said, said_of_secret, shown
 from instance_service.domain.secret_properties import (
     PASSWORD,
-    Path,
     clear_values,
     hide,
     is_secret,

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote
 
+from instance_service.domain.schema_bounds import Path
 from redaction import HIDDEN, PREFIX, SHORTEST, is_reference, is_secret_name
 
-Path = tuple[str | int, ...]
 IsMatch = Callable[[str, str], bool]
 
 PASSWORD = "password"  # noqa: S105 - the name of a format

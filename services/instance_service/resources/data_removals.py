@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from datetime import UTC
 from typing import Any
 
@@ -26,36 +27,40 @@ async def remember_data(
     """Write down whose data is to be removed, in the transaction in which the instances go."""
     ids = [instance.instance_id for instance in gone]
     with_output = await store.list_with_output(connection, tenant_id, ids)
-    stores: dict[str, dict[bytes, UsedStore]] = {instance_id: {} for instance_id in ids}
-    for instance_id, snapshot in await store.list_used_stores(connection, tenant_id, ids):
+    used = _stores_by_instance(await store.list_used_stores(connection, tenant_id, ids))
+    now = deps.clock.now()
+    rows = [
+        {
+            "tenant_id": tenant_id,
+            "instance_id": instance.instance_id,
+            "delete_time": now,
+            "due_time": now,
+            "attempts": 0,
+            "problem": "",
+            "snapshot": DataRemoval(
+                instance_id=instance.instance_id,
+                name=instance.name,
+                kind=instance.kind,
+                project_id=instance.project_id,
+                stores=_newest(instance, used.get(instance.instance_id, {})),
+                has_output=instance.instance_id in with_output,
+            ).SerializeToString(),
+        }
+        for instance in gone
+    ]
+    await store.insert_removals(connection, rows)
+
+
+def _stores_by_instance(found: Iterable[tuple[str, bytes]]) -> dict[str, dict[bytes, UsedStore]]:
+    """Return the stores that instances have used, in the order of their last use, each once."""
+    stores: dict[str, dict[bytes, UsedStore]] = defaultdict(dict)
+    for instance_id, snapshot in found:
         component = Instance.FromString(snapshot)
         used = UsedStore(definition_version_id=component.definition_version_id, config=component.config)
         text = used.SerializeToString(deterministic=True)
         stores[instance_id].pop(text, None)  # in the order of their last use
         stores[instance_id][text] = used
-    now = deps.clock.now()
-    rows = []
-    for instance in gone:
-        removal = DataRemoval(
-            instance_id=instance.instance_id,
-            name=instance.name,
-            kind=instance.kind,
-            project_id=instance.project_id,
-            stores=_newest(instance, stores[instance.instance_id]),
-            has_output=instance.instance_id in with_output,
-        )
-        rows.append(
-            {
-                "tenant_id": tenant_id,
-                "instance_id": instance.instance_id,
-                "delete_time": now,
-                "due_time": now,
-                "attempts": 0,
-                "problem": "",
-                "snapshot": removal.SerializeToString(),
-            }
-        )
-    await store.insert_removals(connection, rows)
+    return stores
 
 
 def _newest(instance: Instance, used: dict[bytes, UsedStore]) -> Sequence[UsedStore]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from instance_service.domain import errors
@@ -16,7 +16,7 @@ from instance_service.resources.instances.locking import check_revision
 from instance_service.resources.projects import check_project_etag
 from instance_service.store import dooming, graph
 from instance_service.store import projects as project_store
-from instance_service.store.dooming import Entry
+from instance_service.store.dooming import Doomed
 from instance_service.store.tables import Connection
 from optaic.instance.v1.instance_pb2 import PROJECT_STATE_DELETING, Project
 from optaic.instance.v1.instance_service_pb2 import (
@@ -32,7 +32,7 @@ _TOGETHER = "delete them first, or say that they go with it (cascade)"
 class Plan:
     """What would go, in order, and which of it something reads."""
 
-    doomed: Sequence[Entry] = ()
+    doomed: Sequence[Doomed] = ()
     read: frozenset[str] = frozenset()
     is_under_way: bool = False  # the deletion has begun already
 
@@ -41,6 +41,20 @@ class Plan:
         """Stands for what would go."""
         text = "\n".join(sorted(each.instance_id for each in self.doomed))
         return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Everything that reads where a deletion begins, however far away, and what is known of it."""
+
+    edges: Sequence[tuple[str, str]]  # (reader, read)
+    order: Sequence[str]  # every reader before what it reads
+    known: Mapping[str, Doomed]
+
+    @property
+    def live(self) -> list[Doomed]:
+        """What is not being deleted yet, in order."""
+        return [self.known[each] for each in self.order if not self.known[each].is_deleting]
 
 
 async def plan_instance(connection: Connection, tenant_id: str, request: DeleteInstanceRequest) -> Plan:
@@ -52,30 +66,32 @@ async def plan_instance(connection: Connection, tenant_id: str, request: DeleteI
         FailedPreconditionError: Others depend on it and are not to go with it; each is named.
     """
     start = request.instance_id.lower()
-    edges = await graph.list_descendant_edges(connection, tenant_id, [start])
-    order = await _in_order([start], edges)
-    known = await dooming.describe(connection, tenant_id, order)
-    if start not in known:
+    reach = await _load_reach(connection, tenant_id, [start])
+    if start not in reach.known:
         raise errors.instances_not_found([start])
-    instance = known[start]
+    owner_id = reach.known[start].owner_instance_id
+    owners = await dooming.describe(connection, tenant_id, [owner_id]) if owner_id else {}
+    return _plan_of_instance(reach, start, owners.get(owner_id), request)
+
+
+def _plan_of_instance(reach: Reach, start: str, owner: Doomed | None, request: DeleteInstanceRequest) -> Plan:
+    instance = reach.known[start]
     check_revision(instance.name, instance.revision, request.etag)
     if instance.is_deleting:
         return Plan(is_under_way=True)
-    if instance.owner_instance_id:
-        owners = await dooming.describe(connection, tenant_id, [instance.owner_instance_id])
-        owner = owners[instance.owner_instance_id]
+    if owner is not None:
         composed = [(owner.name, f"is composed of it ({owner.instance_id})")]
         raise errors.deletion_blocked(
             "HAS_DEPENDANTS", f"{instance.name} is a part of", composed, "it goes with that"
         )
-    live = [known[each] for each in order if not known[each].is_deleting]
+    live = reach.live
     if len(live) > 1 and not request.cascade:
-        direct = {reader for reader, upstream in edges if upstream == start}
+        direct = {reader for reader, upstream in reach.edges if upstream == start}
         # A reader's own readers are live too, so that of several live ones at least one reads directly.
         readers = [each for each in live if each.instance_id in direct and each is not instance]
         found = [(each.name, f"{_what(each)} reads it") for each in readers]
         raise errors.deletion_blocked("HAS_DEPENDANTS", f"{instance.name} is read by", found, _TOGETHER)
-    return _plan(live, edges, request.preview_etag)
+    return _plan(live, reach.edges, request.preview_etag)
 
 
 async def plan_project(
@@ -91,16 +107,18 @@ async def plan_project(
     if project.state == PROJECT_STATE_DELETING:
         return Plan(is_under_way=True)
     contents = await project_store.list_contents(connection, tenant_id, project.project_id)
-    edges = await graph.list_descendant_edges(connection, tenant_id, contents)
-    order = await _in_order(contents, edges)
-    known = await dooming.describe(connection, tenant_id, order)
-    live = [known[each] for each in order if not known[each].is_deleting]
-    inside = [each for each in live if each.project_id == project.project_id]
+    return _plan_of_project(await _load_reach(connection, tenant_id, contents), project, request)
+
+
+def _plan_of_project(reach: Reach, project: Project, request: DeleteProjectRequest) -> Plan:
+    inside = [each for each in reach.live if each.project_id == project.project_id]
     if inside and not request.cascade:
         found = [(each.name, f"{_what(each)} is in it") for each in inside]
         raise errors.deletion_blocked("PROJECT_NOT_EMPTY", f"project {project.name} holds", found, _TOGETHER)
-    if strangers := [each for each in live if each.project_id != project.project_id]:
-        direct = {reader for reader, upstream in edges if known[upstream].project_id == project.project_id}
+    if strangers := [each for each in reach.live if each.project_id != project.project_id]:
+        direct = {
+            reader for reader, read in reach.edges if reach.known[read].project_id == project.project_id
+        }
         found = [
             (each.name, f"{_what(each)} of project {each.project_name} reads what is in it")
             for each in strangers
@@ -110,7 +128,13 @@ async def plan_project(
         raise errors.deletion_blocked(
             "HAS_DEPENDANTS", f"what is in project {project.name} is read by", found, way
         )
-    return _plan(inside, edges, request.preview_etag)
+    return _plan(inside, reach.edges, request.preview_etag)
+
+
+async def _load_reach(connection: Connection, tenant_id: str, starts: Sequence[str]) -> Reach:
+    edges = await graph.list_descendant_edges(connection, tenant_id, starts)
+    order = await _in_order(starts, edges)
+    return Reach(edges, order, await dooming.describe(connection, tenant_id, order))
 
 
 async def _in_order(starts: Sequence[str], edges: Sequence[tuple[str, str]]) -> list[str]:
@@ -120,12 +144,12 @@ async def _in_order(starts: Sequence[str], edges: Sequence[tuple[str, str]]) -> 
     return await asyncio.to_thread(downstream_first, starts, edges)
 
 
-def _plan(live: Sequence[Entry], edges: Sequence[tuple[str, str]], preview_etag: str) -> Plan:
+def _plan(live: Sequence[Doomed], edges: Sequence[tuple[str, str]], preview_etag: str) -> Plan:
     plan = Plan(live, frozenset(upstream for _, upstream in edges))
     if preview_etag not in {"", plan.etag}:
         raise errors.deletion_changed()
     return plan
 
 
-def _what(entry: Entry) -> str:
+def _what(entry: Doomed) -> str:
     return f"{entry.kind} {entry.instance_id}"

@@ -76,7 +76,7 @@ async def remove_finalizer(
     while instance_ids:
         # In the order in which verdicts are written.
         await store.lock_instances(connection, tenant_id, instance_ids)
-        states = await store.remove_finalizer(connection, tenant_id, instance_ids, finalizer)
+        states = await store.drop_finalizer(connection, tenant_id, instance_ids, finalizer)
         gone = [Instance.FromString(snapshot) for snapshot, finalizers in states if not finalizers]
         waiting = [(Instance.FromString(snapshot), left) for snapshot, left in states if left]
         for instance, left in waiting:

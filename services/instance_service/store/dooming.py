@@ -19,7 +19,7 @@ _DESCRIBE = sa.text("""
 
 
 @dataclass(frozen=True)
-class Entry:
+class Doomed:
     """An instance, briefly."""
 
     instance_id: str
@@ -39,7 +39,7 @@ class Entry:
 
 async def describe(
     connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str]
-) -> dict[str, Entry]:
+) -> dict[str, Doomed]:
     """Return those of the instances that exist."""
     parameters = {"tenant_id": tenant_id, "instance_ids": list(instance_ids)}
-    return {row[0]: Entry(*row) for row in await connection.execute(_DESCRIBE, parameters)}
+    return {row[0]: Doomed(*row) for row in await connection.execute(_DESCRIBE, parameters)}

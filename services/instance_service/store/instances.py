@@ -168,7 +168,7 @@ async def rewrite_texts(
         await connection.execute(_REWRITE_TEXTS, parameters)
 
 
-async def update_instance(
+async def update_columns(
     connection: AsyncConnection,
     tenant_id: str,
     instance_id: str,
@@ -219,7 +219,7 @@ async def update_models(
     await connection.execute(_UPDATE_MODELS, {"tenant_id": tenant_id, **parameters})
 
 
-async def remove_finalizer(
+async def drop_finalizer(
     connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str], finalizer: str
 ) -> list[tuple[bytes, list[str]]]:
     """Take a finalizer off instances that are being deleted; return their snapshots and what is left on them."""

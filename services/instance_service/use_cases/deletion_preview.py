@@ -5,7 +5,7 @@ from __future__ import annotations
 from instance_service.domain import errors
 from instance_service.resources.deletion_plans import plan_instance, plan_project
 from instance_service.resources.projects import find_project
-from instance_service.store.dooming import Entry
+from instance_service.store.dooming import Doomed
 from instance_service.use_cases.dependencies import Dependencies
 from optaic.instance.v1.instance_pb2 import InstanceKind, InstanceState
 from optaic.instance.v1.instance_service_pb2 import (
@@ -53,7 +53,7 @@ async def preview_deletion(
     return answer
 
 
-def _message(entry: Entry) -> DeletedInstance:
+def _message(entry: Doomed) -> DeletedInstance:
     return DeletedInstance(
         instance_id=entry.instance_id,
         name=entry.name,

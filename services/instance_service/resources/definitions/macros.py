@@ -1,17 +1,13 @@
-"""Macros and operators: what may be published as one, and which versions the expressions of a configuration mean."""
+"""Macros: what may be published as one, and what the expressions of a configuration call by name; it reads nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from instance_service.domain import errors
 from instance_service.jsonschema_adapter import expressions_of
 from instance_service.resources.conversion import json_of
 from instance_service.resources.definitions.operators import op_violations, signature_of
-from instance_service.store import definitions
-from instance_service.store import instances as store
-from instance_service.store.tables import Connection
 from optaic.definition.v1.definition_pb2 import (
     DEFINITION_KIND_OP,
     DEFINITION_KIND_OP_MACRO,
@@ -23,7 +19,6 @@ from servicekit.enums import enum_word
 from servicekit.errors import FieldViolation
 
 _INVALID = "INVALID_ARGUMENT"
-_MOST = 256  # macros that one configuration may use; what uses more is refused as unknown
 CALLABLE = {DEFINITION_KIND_OP: "op", DEFINITION_KIND_OP_MACRO: "op_macro"}  # by name, in expressions
 
 
@@ -61,10 +56,11 @@ def calls_of(version: DefinitionVersion, config: Mapping[str, object]) -> tuple[
     """Return what a configuration's expressions, and the version itself where it is a macro, call by name."""
     texts = [] if not version.HasField("op_macro") else [version.op_macro.expression]
     texts.extend(expressions_of(version.content_hash, json_of(version.parameters_schema), config))
-    return _called(texts)
+    return names_called(texts)
 
 
-def _called(texts: Iterable[str]) -> tuple[str, ...]:
+def names_called(texts: Iterable[str]) -> tuple[str, ...]:
+    """Return what expressions call by name; what does not parse is left to the check of the configuration."""
     names: dict[str, None] = {}
     for text in texts:
         try:
@@ -95,23 +91,22 @@ def _word(version: DefinitionVersion) -> str:
     return enum_word(DefinitionKind, version.kind).upper()
 
 
-async def check_publication(connection: Connection, tenant_id: str, version: DefinitionVersion) -> None:
-    """Refuse a macro or an operator that no expression could use.
+def namesake_violations(version: DefinitionVersion, kinds: Iterable[str]) -> list[FieldViolation]:
+    """Return what is wrong with the name of a macro or an operator, given the other kinds that have it, too."""
+    return [
+        FieldViolation(
+            "name",
+            f"there is a definition {version.definition_name} of the kind {kind.upper()}",
+            "INVALID_EXPRESSION",
+        )
+        for kind in kinds
+    ]
 
-    Raises:
-        InvalidArgumentError: A macro's expression does not parse, calls what is not there, or uses itself; or a macro
-            and an operator would have one name.
-    """
-    for kind in CALLABLE.values():
-        if kind != enum_word(DefinitionKind, version.kind) and await definitions.get_definition_by_name(
-            connection, tenant_id, kind, version.definition_name
-        ):
-            text = f"there is a definition {version.definition_name} of the kind {kind.upper()}"
-            raise errors.refusal([FieldViolation("name", text, "INVALID_EXPRESSION")])
-    if version.kind != DEFINITION_KIND_OP_MACRO:
-        return
+
+def macro_violations(version: DefinitionVersion, inner: MacroVersions) -> list[FieldViolation]:
+    """Return why no expression could use a macro: what it calls, by name, is given."""
     macro = macro_of(version)
-    operators, macros = library_of(await load_inner(connection, tenant_id, version))
+    operators, macros = library_of(inner)
     try:
         check_macro(macro, operators, macros)
     except ExpressionError as error:
@@ -120,60 +115,5 @@ async def check_publication(connection: Connection, tenant_id: str, version: Def
         if macro.mistake or macro.name in OPERATORS:
             is_named = macro.name == macro.name.upper() and macro.name not in OPERATORS
             field = "definition_version.op_macro.parameters" if is_named else "name"
-        raise errors.refusal([FieldViolation(field, text, "INVALID_EXPRESSION")]) from error
-
-
-async def load_inner(
-    connection: Connection, tenant_id: str, version: DefinitionVersion
-) -> dict[str, DefinitionVersion]:
-    """Return what a macro uses, by name."""
-    calls = Calls(_called([version.op_macro.expression]), {})
-    (found,) = await load_macros(connection, tenant_id, [calls])
-    return found
-
-
-async def load_macros(
-    connection: Connection, tenant_id: str, calls: Sequence[Calls]
-) -> list[dict[str, DefinitionVersion]]:
-    """Return for each configuration the macros and operators that it uses, also those within macros.
-
-    A pinned name keeps its version; any other means the newest active one, or the held one where that is newer.
-    What does not exist is left out.
-    """
-    found: list[dict[str, DefinitionVersion]] = [{} for _ in calls]
-    known: dict[tuple[str, str, bool], DefinitionVersion | None] = {}
-    wanted = [set(one.names) for one in calls]
-    asked: list[set[str]] = [set() for _ in calls]
-    while any(wanted):
-        keys = sorted(
-            {one.key(name) for one, names in zip(calls, wanted, strict=True) for name in names} - set(known)
-        )
-        known.update(await _load(connection, tenant_id, keys))
-        for one, names, seen, macros in zip(calls, wanted, asked, found, strict=True):
-            seen.update(names)
-            versions = [known[one.key(name)] for name in sorted(names)]
-            macros.update({version.definition_name: version for version in versions if version is not None})
-            inner = _called(version.op_macro.expression for version in versions if version is not None)
-            names.clear()
-            if len(seen) < _MOST:
-                names.update(name for name in inner if name not in seen)
-    return found
-
-
-async def _load(
-    connection: Connection, tenant_id: str, keys: Sequence[tuple[str, str, bool]]
-) -> dict[tuple[str, str, bool], DefinitionVersion | None]:
-    if not keys:
-        return {}
-    wanted = [
-        (kind, "", name, "" if follows else held_id, "", held_id if follows else "")
-        for name, held_id, follows in keys
-        for kind in CALLABLE.values()
-    ]
-    rows = await store.resolve_versions(connection, tenant_id, wanted)
-    known: dict[tuple[str, str, bool], DefinitionVersion | None] = dict.fromkeys(keys)
-    for position, row in sorted(rows.items()):
-        version = DefinitionVersion.FromString(row)
-        if version.HasField("op") or version.HasField("op_macro"):
-            known[keys[position // len(CALLABLE)]] = version
-    return known
+        return [FieldViolation(field, text, "INVALID_EXPRESSION")]
+    return []

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from instance_service.jsonschema_adapter import EXPRESSION
 from instance_service.resources.conversion import json_of
-from instance_service.resources.definitions.macros import Calls, MacroVersions, calls_of, load_macros
+from instance_service.resources.definitions.library import load_macros
+from instance_service.resources.definitions.macros import Calls, MacroVersions, calls_of
 from instance_service.resources.instances.pending import Pending
 from instance_service.resources.instances.profiles import profile_of
 from instance_service.resources.instances.references import Reference, Versions, Wanted, find_version

@@ -10,7 +10,8 @@ from typing import TypeAlias
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from instance_service.resources.definitions.macros import CALLABLE, load_inner
+from instance_service.resources.definitions.library import load_inner
+from instance_service.resources.definitions.macros import CALLABLE
 from instance_service.resources.dependencies import ResourceDependencies
 from instance_service.resources.instances.conditions import FOLLOWS_NEWEST, say_outdated, say_stuck, withdraw
 from instance_service.resources.instances.drafts import Draft, complete

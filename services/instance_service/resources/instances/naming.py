@@ -116,43 +116,45 @@ async def rename_in_readers(connection: Connection, tenant_id: str, renamed: Ins
     """
     found = await graph.list_readers(connection, tenant_id, renamed.instance_id)
     versions = {
-        Instance.FromString(snapshot).instance_id: version and DefinitionVersion.FromString(version)
+        Instance.FromString(snapshot).instance_id: DefinitionVersion.FromString(version) if version else None
         for _, snapshot, version in found
     }
     locked = await store.lock_instances(connection, tenant_id, sorted(versions))
     readers = [Instance.FromString(snapshot) for snapshot in locked]
     called = await _names_of_upstreams(connection, tenant_id, readers)
-    changed: list[Instance] = []
-    for reader in readers:
-        refs = [ref for ref in reader.upstream_refs if ref.resource_id == renamed.instance_id]
-        for ref in refs:
-            ref.bound_name = ref.bound_name or before
-            ref.name = renamed.name
-        version = versions[reader.instance_id]
-        if refs:
-            changed.append(reader)
-        if refs and isinstance(version, DefinitionVersion):
-            dataset = dataset_of(reader)
-            config = dataset.pipeline.config if dataset is not None else reader.config
-            names = {before: renamed.name}
-            if texts := _texts_of(version, json_of(config), names):
-                _check_distinct(reader, called, renamed, before, texts)
-                _rename_struct(config, texts, names)
-    pipelines = {
+    changed = [
+        reader
+        for reader in readers
+        if _rename_in(reader, versions[reader.instance_id], called, renamed, before)
+    ]
+    configs = {
         dataset.pipeline_instance_id: dataset.pipeline.config
         for reader in changed
         if (dataset := dataset_of(reader)) is not None
     }
-    for component in map(
-        Instance.FromString, await store.lock_instances(connection, tenant_id, list(pipelines))
-    ):
-        component.config.CopyFrom(pipelines[component.instance_id])
-        changed.append(component)
-    await store.rewrite_texts(
-        connection,
-        tenant_id,
-        [
-            (item.instance_id, item.revision, item.SerializeToString(), json_of(item.config))
-            for item in changed
-        ],
-    )
+    pipelines = map(Instance.FromString, await store.lock_instances(connection, tenant_id, list(configs)))
+    for pipeline in pipelines:
+        pipeline.config.CopyFrom(configs[pipeline.instance_id])
+        changed.append(pipeline)
+    texts = [
+        (item.instance_id, item.revision, item.SerializeToString(), json_of(item.config)) for item in changed
+    ]
+    await store.rewrite_texts(connection, tenant_id, texts)
+
+
+def _rename_in(
+    reader: Instance, version: DefinitionVersion | None, called: Names, renamed: Instance, before: str
+) -> bool:
+    """Write the new name into a reader, in place; return whether it has the old one."""
+    refs = [ref for ref in reader.upstream_refs if ref.resource_id == renamed.instance_id]
+    for ref in refs:
+        ref.bound_name = ref.bound_name or before
+        ref.name = renamed.name
+    if refs and version is not None:
+        dataset = dataset_of(reader)
+        config = dataset.pipeline.config if dataset is not None else reader.config
+        names = {before: renamed.name}
+        if texts := _texts_of(version, json_of(config), names):
+            _check_distinct(reader, called, renamed, before, texts)
+            _rename_struct(config, texts, names)
+    return bool(refs)

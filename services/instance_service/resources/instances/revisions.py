@@ -11,7 +11,7 @@ from instance_service.domain.paths import shortest_cycle
 from instance_service.resources.conversion import etag_of, timestamp
 from instance_service.resources.dependencies import ResourceDependencies
 from instance_service.resources.instances.drafts import Draft
-from instance_service.resources.instances.rows import Rows, rows_of
+from instance_service.resources.instances.rows import RowsByTable, rows_of
 from instance_service.resources.instances.upstreams import named_upstreams
 from instance_service.store import graph, queue
 from instance_service.store import instances as store
@@ -36,24 +36,24 @@ async def write_revisions(
     connection: Connection,
     tenant_id: str,
     author: str,
-    changes: Sequence[Revision],
+    revisions: Sequence[Revision],
 ) -> None:
     """Write new revisions, with those components that differ; under the tenant's lock.
 
-    The drafts are stamped in place. Every change must differ from what is there.
+    The drafts are stamped in place. Every one must differ from what is there.
 
     Raises:
         AlreadyExistsError: A name is taken.
         FailedPreconditionError: A cycle would close.
     """
-    if not changes:
+    if not revisions:
         return
-    components = [item for change in changes for item in change.draft.components]
+    components = [item for revision in revisions for item in revision.draft.components]
     known = await store.get_snapshots(connection, tenant_id, [item.instance_id for item in components])
-    rows: Rows = defaultdict(list)
-    for change in changes:
-        draft = change.draft
-        if draft.instance.name != change.current.name:
+    rows: RowsByTable = defaultdict(list)
+    for revision in revisions:
+        draft = revision.draft
+        if draft.instance.name != revision.current.name:
             await check_name(connection, tenant_id, draft.instance)
         changed = [draft.instance]
         for component in draft.components:
@@ -63,19 +63,20 @@ async def write_revisions(
             else:
                 stamp(deps, component, previous)
                 changed.append(component)
-        stamp(deps, draft.instance, change.current)
-        for table, added in rows_of(tenant_id, draft, changed, author, change.reason).items():
+        stamp(deps, draft.instance, revision.current)
+        for table, added in rows_of(tenant_id, draft, changed, author, revision.reason).items():
             rows[table].extend(added)
-    instances = [change.draft.instance for change in changes]
+    instances = [revision.draft.instance for revision in revisions]
     ids = [item.instance_id for item in (*instances, *components)]
     await store.replace_instances(connection, tenant_id, ids, rows)
-    for change in changes:
-        if _edges(change.draft.instance) != _edges(change.current):
-            await _check_cycle(connection, tenant_id, change.draft.instance)
+    for revision in revisions:
+        if _edges(revision.draft.instance) != _edges(revision.current):
+            await _check_cycle(connection, tenant_id, revision.draft.instance)
     await queue.enqueue(connection, tenant_id, [instance.instance_id for instance in instances])
     events = deps.events(tenant_id)
     await outbox.append(
-        connection, [events.updated(change.draft.instance, author, change.reason) for change in changes]
+        connection,
+        [events.updated(revision.draft.instance, author, revision.reason) for revision in revisions],
     )
 
 

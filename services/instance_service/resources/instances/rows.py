@@ -28,12 +28,14 @@ _EXTENSIONS = {
     "backtest": tables.backtests,
 }
 _LINEAGE = "lineage"  # the finalizer that lineage-service takes off
-Rows = dict[Table, list[Mapping[str, Any]]]
+RowsByTable = dict[Table, list[Mapping[str, Any]]]
 
 
-def rows_of(tenant_id: str, draft: Draft, changed: Sequence[Instance], author: str, reason: str) -> Rows:
+def rows_of(
+    tenant_id: str, draft: Draft, changed: Sequence[Instance], author: str, reason: str
+) -> RowsByTable:
     """Return the rows of a stamped draft; `changed` are the owner and those components that need a revision."""
-    rows: Rows = defaultdict(list)
+    rows: RowsByTable = defaultdict(list)
     instance = draft.instance
     key = {"tenant_id": tenant_id, "instance_id": instance.instance_id}
     rows[tables.instances].extend(instance_row(tenant_id, item) for item in changed)

@@ -8,7 +8,8 @@ from instance_service.resources.conversion import (
     timestamp,
 )
 from instance_service.resources.definitions.content import complete_version
-from instance_service.resources.definitions.macros import CALLABLE, check_publication
+from instance_service.resources.definitions.library import check_publication
+from instance_service.resources.definitions.macros import CALLABLE
 from instance_service.resources.instances.followers import wake_followers
 from instance_service.resources.publication_report import report
 from instance_service.store import definitions as store

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from instance_service.domain import errors
 from instance_service.events import Events
-from instance_service.resources.definitions.macros import CALLABLE, check_publication
+from instance_service.resources.definitions.library import check_publication
+from instance_service.resources.definitions.macros import CALLABLE
 from instance_service.resources.instances.followers import wake_followers, wake_users
 from instance_service.store import definitions as store
 from instance_service.store.tables import Connection
@@ -30,7 +31,7 @@ from servicekit import outbox
 from servicekit.enums import enum_word
 from servicekit.events import Event
 
-Request = (
+_Request = (
     ActivateDefinitionVersionRequest | DeprecateDefinitionVersionRequest | RetireDefinitionVersionRequest
 )
 
@@ -90,7 +91,7 @@ async def retire_version(
     return await _take(deps, tenant_id, request, _RETIRE)
 
 
-async def _take(deps: Dependencies, tenant_id: str, request: Request, step: _Step) -> DefinitionVersion:
+async def _take(deps: Dependencies, tenant_id: str, request: _Request, step: _Step) -> DefinitionVersion:
     async def take(connection: Connection) -> DefinitionVersion:
         row = await store.get_version(
             connection, tenant_id, definition_version_id=request.definition_version_id

@@ -117,8 +117,8 @@ async def update_instance(
         draft = await draft_instance(deps, connection, tenant_id, desired, current)
         if is_same(draft.instance, current):
             return current
-        change = Revision(current, draft, request.reason)
-        await write_revisions(deps, connection, tenant_id, context.actor, [change])
+        revision = Revision(current, draft, request.reason)
+        await write_revisions(deps, connection, tenant_id, context.actor, [revision])
         if draft.instance.name != current.name:
             await rename_in_readers(connection, tenant_id, draft.instance, current.name)
         return draft.instance

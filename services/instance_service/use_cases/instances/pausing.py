@@ -29,7 +29,7 @@ from servicekit import outbox
 from servicekit.context import RequestContext
 from servicekit.enums import enum_word
 
-Request = PauseInstanceRequest | ResumeInstanceRequest
+_Request = PauseInstanceRequest | ResumeInstanceRequest
 
 
 async def pause_instance(
@@ -73,7 +73,7 @@ async def resume_instance(
 async def _once(
     deps: Dependencies,
     context: RequestContext,
-    request: Request,
+    request: _Request,
     change: Callable[[Connection, Instance], Any],
 ) -> Instance:
     """Run `change` on the locked instance, in place, unless the request was answered before."""
@@ -94,7 +94,7 @@ async def _move(
     deps: Dependencies,
     connection: Connection,
     context: RequestContext,
-    request: Request,
+    request: _Request,
     instance: Instance,
     state: Any,
 ) -> None:
@@ -113,7 +113,7 @@ async def _move(
 
 
 async def _write(connection: Connection, tenant_id: str, instance: Instance) -> None:
-    await store.update_instance(
+    await store.update_columns(
         connection,
         tenant_id,
         instance.instance_id,

@@ -6,6 +6,8 @@ as before; a run that completes with the old fingerprint in between is not what 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from instance_service.domain import errors
 from instance_service.domain.fingerprints import compute_fingerprint
 from instance_service.domain.flows import derive_edges
@@ -60,11 +62,11 @@ async def promote_dataset(
         check_not_deleting(current)
         output = await _get_output(connection, tenant_id, current)
         draft = await draft_instance(deps, connection, tenant_id, _as_signal(current, request), current)
-        refused = await _list_refusing(connection, tenant_id, current.instance_id)
-        _refuse(current, _breaches(output, draft), refused)
+        readers = await graph.list_readers(connection, tenant_id, current.instance_id)
+        _refuse(current, _breaches(output, draft), _refusing(readers))
         _verify(current, draft, output)
-        change = Revision(current, draft, request.reason)
-        await write_revisions(deps, connection, tenant_id, context.actor, [change])
+        revision = Revision(current, draft, request.reason)
+        await write_revisions(deps, connection, tenant_id, context.actor, [revision])
         return draft.instance
 
     return await mutate(deps, tenant_id, request, Instance, promote)
@@ -94,12 +96,10 @@ def _breaches(output: Output, draft: Draft) -> list[Breach]:
     return find_breaches(profile_of(output.profile), draft.settings["contract"], column)
 
 
-async def _list_refusing(
-    connection: Connection, tenant_id: str, instance_id: str
-) -> list[PreconditionViolation]:
-    """Return the readers that take no signal in the role in which they read the dataset."""
+def _refusing(readers: Iterable[tuple[str, bytes, bytes | None]]) -> list[PreconditionViolation]:
+    """Return the readers (role, instance, definition version) that take no signal in their role."""
     refusing = []
-    for role, snapshot, version in await graph.list_readers(connection, tenant_id, instance_id):
+    for role, snapshot, version in readers:
         reader = Instance.FromString(snapshot)
         kind = reader.WhichOneof("spec") or ""
         rules = rules_of(kind, None if version is None else DefinitionVersion.FromString(version))

@@ -85,8 +85,8 @@ async def _decide(
             desired.model.mlflow_registered_model_name = counterpart_name(tenant_id, current.instance_id)
             draft = await draft_instance(deps, connection, tenant_id, desired, current)
             desired = draft.instance
-            change = Revision(current, draft, request.reason)
-            await write_revisions(deps, connection, tenant_id, context.actor, [change])
+            revision = Revision(current, draft, request.reason)
+            await write_revisions(deps, connection, tenant_id, context.actor, [revision])
             await promotions.insert_promotion(
                 connection, tenant_id, desired.instance_id, desired.revision, promotion.SerializeToString()
             )

@@ -1,0 +1,97 @@
+"""Looks up what expressions call by name: the macros and operators that a tenant has published."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from instance_service.domain import errors
+from instance_service.resources.definitions.macros import (
+    CALLABLE,
+    Calls,
+    macro_violations,
+    names_called,
+    namesake_violations,
+)
+from instance_service.store import definitions
+from instance_service.store import instances as store
+from instance_service.store.tables import Connection
+from optaic.definition.v1.definition_pb2 import DEFINITION_KIND_OP_MACRO, DefinitionKind, DefinitionVersion
+from servicekit.enums import enum_word
+
+_MOST = 256  # macros that one configuration may use; what uses more is refused as unknown
+
+
+async def check_publication(connection: Connection, tenant_id: str, version: DefinitionVersion) -> None:
+    """Refuse a macro or an operator that no expression could use.
+
+    Raises:
+        InvalidArgumentError: A macro's expression does not parse, calls what is not there, or uses itself; or a macro
+            and an operator would have one name.
+    """
+    others = [kind for kind in CALLABLE.values() if kind != enum_word(DefinitionKind, version.kind)]
+    taken = [
+        kind
+        for kind in others
+        if await definitions.get_definition_by_name(connection, tenant_id, kind, version.definition_name)
+    ]
+    violations = namesake_violations(version, taken)
+    if not violations and version.kind == DEFINITION_KIND_OP_MACRO:
+        violations = macro_violations(version, await load_inner(connection, tenant_id, version))
+    if violations:
+        raise errors.refusal(violations)
+
+
+async def load_inner(
+    connection: Connection, tenant_id: str, version: DefinitionVersion
+) -> dict[str, DefinitionVersion]:
+    """Return what a macro uses, by name."""
+    calls = Calls(names_called([version.op_macro.expression]), {})
+    (found,) = await load_macros(connection, tenant_id, [calls])
+    return found
+
+
+async def load_macros(
+    connection: Connection, tenant_id: str, calls: Sequence[Calls]
+) -> list[dict[str, DefinitionVersion]]:
+    """Return for each configuration the macros and operators that it uses, also those within macros.
+
+    A pinned name keeps its version; any other means the newest active one, or the held one where that is newer.
+    What does not exist is left out.
+    """
+    found: list[dict[str, DefinitionVersion]] = [{} for _ in calls]
+    known: dict[tuple[str, str, bool], DefinitionVersion | None] = {}
+    wanted = [set(one.names) for one in calls]
+    asked: list[set[str]] = [set() for _ in calls]
+    while any(wanted):
+        keys = sorted(
+            {one.key(name) for one, names in zip(calls, wanted, strict=True) for name in names} - set(known)
+        )
+        known.update(await _load(connection, tenant_id, keys))
+        for one, names, seen, macros in zip(calls, wanted, asked, found, strict=True):
+            seen.update(names)
+            versions = [known[one.key(name)] for name in sorted(names)]
+            macros.update({version.definition_name: version for version in versions if version is not None})
+            inner = names_called(version.op_macro.expression for version in versions if version is not None)
+            names.clear()
+            if len(seen) < _MOST:
+                names.update(name for name in inner if name not in seen)
+    return found
+
+
+async def _load(
+    connection: Connection, tenant_id: str, keys: Sequence[tuple[str, str, bool]]
+) -> dict[tuple[str, str, bool], DefinitionVersion | None]:
+    if not keys:
+        return {}
+    wanted = [
+        (kind, "", name, "" if follows else held_id, "", held_id if follows else "")
+        for name, held_id, follows in keys
+        for kind in CALLABLE.values()
+    ]
+    rows = await store.resolve_versions(connection, tenant_id, wanted)
+    known: dict[tuple[str, str, bool], DefinitionVersion | None] = dict.fromkeys(keys)
+    for position, row in sorted(rows.items()):
+        version = DefinitionVersion.FromString(row)
+        if version.HasField("op") or version.HasField("op_macro"):
+            known[keys[position // len(CALLABLE)]] = version
+    return known
