@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from lineage_service import events
 from lineage_service.config import Settings
 from lineage_service.consumers import Compared, build_consumers
 from lineage_service.grpc_api import LineageServicer
 from lineage_service.use_cases.dependencies import Dependencies
+from lineage_service.use_cases.facts import INSTANCE_CONSUMER, RUN_CONSUMER
 from optaic.lineage.v1 import lineage_service_pb2_grpc
 from optaic.rules.events import LINEAGE_EVENTS, STREAMS
 from servicekit import app
@@ -44,7 +44,7 @@ async def build(settings: Settings) -> App[Dependencies]:
             )
         ],
         Authenticator(settings),
-        ReadTokens(database, {"instance": (events.INSTANCE_CONSUMER,), "run": (events.RUN_CONSUMER,)}),
+        ReadTokens(database, {"instance": (INSTANCE_CONSUMER,), "run": (RUN_CONSUMER,)}),
         dependencies={"postgres": database.ping},
         observed={"nats": broker.ping},
     )

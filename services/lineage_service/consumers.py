@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lineage_service import events
+from lineage_service import conversion
 from lineage_service.domain.flows import FlowKey
 from lineage_service.store.comparison import RunNumbers
 from lineage_service.use_cases import comparison
 from lineage_service.use_cases.dependencies import Dependencies
-from lineage_service.use_cases.events import apply_run_facts, apply_snapshots
+from lineage_service.use_cases.facts import INSTANCE_CONSUMER, RUN_CONSUMER, apply_run_facts, apply_snapshots
 from optaic.instance.v1.instance_comparison_pb2 import InstancePage, InstancesWanted
 from optaic.lineage.v1.lineage_comparison_pb2 import FlowEntry, FlowPage, FlowsWanted
 from optaic.rules.events import INSTANCE_EVENTS, RUN_EVENTS, RUN_SUBJECTS
@@ -29,13 +29,13 @@ def build_consumers(deps: Dependencies, broker: Broker) -> list[Consumer]:
     async def apply_instance_events(
         connection: Connection, tenant_id: str, batch: Sequence[Received]
     ) -> None:
-        found = [events.snapshot_of_event(item.message, item.event.event_id) for item in batch]
+        found = [conversion.snapshot_of_event(item.message, item.event.event_id) for item in batch]
         snapshots = [snapshot for snapshot in found if snapshot is not None]
         if snapshots:
             await apply_snapshots(deps, connection, tenant_id, snapshots)
 
     async def apply_run_events(connection: Connection, tenant_id: str, batch: Sequence[Received]) -> None:
-        found = [events.run_fact_of_event(item.message, item.event.event_id) for item in batch]
+        found = [conversion.run_fact_of_event(item.message, item.event.event_id) for item in batch]
         facts = [fact for fact in found if fact is not None]
         if facts:
             await apply_run_facts(deps, connection, tenant_id, facts)
@@ -44,7 +44,7 @@ def build_consumers(deps: Dependencies, broker: Broker) -> list[Consumer]:
         Consumer(
             deps.database,
             broker,
-            name=events.INSTANCE_CONSUMER,
+            name=INSTANCE_CONSUMER,
             stream=INSTANCE_EVENTS,
             filter_subjects=INSTANCE_SUBJECTS,
             apply=apply_instance_events,
@@ -52,7 +52,7 @@ def build_consumers(deps: Dependencies, broker: Broker) -> list[Consumer]:
         Consumer(
             deps.database,
             broker,
-            name=events.RUN_CONSUMER,
+            name=RUN_CONSUMER,
             stream=RUN_EVENTS,
             filter_subjects=RUN_SUBJECTS,
             apply=apply_run_events,
@@ -84,7 +84,7 @@ class Compared:
             tenant_id, "instances.wanted", wanted, _instances_wanted, at_once=page.at_once
         )
         entries = [
-            FlowEntry(flow=events.flow_ref(*key), revision=revision)
+            FlowEntry(flow=conversion.flow_ref(*key), revision=revision)
             for key, revision in await comparison.list_flows(self._deps, tenant_id, after, until)
         ]
         for start in range(0, len(entries), _PAGE):
@@ -93,7 +93,7 @@ class Compared:
 
     async def _compare_runs(self, tenant_id: str, page: RunPage) -> None:
         listed = {
-            events.flow_key(entry.flow): RunNumbers(
+            conversion.flow_key(entry.flow): RunNumbers(
                 entry.run_number,
                 entry.ended_run_number,
                 entry.outcome_run_number,
@@ -106,7 +106,7 @@ class Compared:
         await self._channel.ask(tenant_id, "runs.wanted", wanted, _runs_wanted, at_once=page.at_once)
 
     async def _tell(self, tenant_id: str, wanted: FlowsWanted) -> None:
-        keys = sorted({events.flow_key(flow) for flow in wanted.flows})
+        keys = sorted({conversion.flow_key(flow) for flow in wanted.flows})
         await comparison.tell_flows(self._deps, tenant_id, keys)
 
 
@@ -115,4 +115,4 @@ def _instances_wanted(instance_ids: Sequence[str]) -> InstancesWanted:
 
 
 def _runs_wanted(keys: Sequence[FlowKey]) -> RunsWanted:
-    return RunsWanted(flows=[events.flow_ref(*key) for key in keys])
+    return RunsWanted(flows=[conversion.flow_ref(*key) for key in keys])

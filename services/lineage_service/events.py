@@ -1,218 +1,24 @@
-"""Protobuf in, facts out; changes in, protobuf out: the shapes of events, and no decision."""
+"""The events that this service publishes, as messages; whether they are published is decided elsewhere."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC
 from functools import lru_cache
 
-from google.protobuf.message import Message
-
-from lineage_service.domain.causes import Cause, CauseKind, Causes
-from lineage_service.domain.errors import not_a_flow_kind, not_a_uuid, run_without_number
+from lineage_service.conversion import dimensions, freshness_status, set_cause
+from lineage_service.domain.causes import Cause, Causes
 from lineage_service.domain.flows import (
     Change,
-    EdgeSpec,
-    Flow,
-    FlowKey,
-    FlowSpec,
-    Input,
-    Outcome,
-    Phase,
-    RunFact,
-    Snapshot,
-    activity_of,
-    word_of,
 )
-from optaic.common.v1.flow_pb2 import FlowKind, FlowRef, Status
-from optaic.instance.v1 import instance_events_pb2
-from optaic.instance.v1.instance_pb2 import Instance
-from optaic.lineage.v1 import lineage_pb2
+from optaic.common.v1.flow_pb2 import FlowKind, FlowRef
 from optaic.lineage.v1.lineage_events_pb2 import FlowStatusChange, FlowStatusesChanged
 from optaic.rules.events import CHUNK_BYTES
-from optaic.run.v1 import run_events_pb2
-from servicekit.enums import enum_number, enum_word
-from servicekit.ids import is_id
+from servicekit.enums import enum_number
 
 SERVICE = "lineage"
-INSTANCE_CONSUMER = "lineage-instance-events"
-RUN_CONSUMER = "lineage-run-events"
 _FULL_BYTES = CHUNK_BYTES - 32_000  # the ids of events and the last causes take what is left
 _MICROSECONDS = 1_000_000
-
-_PHASES: dict[type[Message], Phase] = {
-    run_events_pb2.RunSubmitted: Phase.ACTIVE,
-    run_events_pb2.RunStarted: Phase.ACTIVE,
-    run_events_pb2.RunCompleted: Phase.COMPLETED,
-    run_events_pb2.RunFailed: Phase.FAILED,
-    run_events_pb2.RunCancelled: Phase.CANCELLED,
-}
-_SNAPSHOTS: dict[type[Message], bool] = {  # whether it marks a deletion
-    instance_events_pb2.InstanceCreated: False,
-    instance_events_pb2.InstanceUpdated: False,
-    instance_events_pb2.InstanceActivated: False,
-    instance_events_pb2.InstanceDeletionRequested: True,
-    instance_events_pb2.InstanceDeleted: True,
-}
-
-
-@lru_cache
-def kind_name(number: int) -> str:
-    """Return the stored name of a flow kind.
-
-    Raises:
-        InvalidArgumentError: It is none.
-    """
-    if number == FlowKind.FLOW_KIND_UNSPECIFIED or number not in FlowKind.values():
-        raise not_a_flow_kind(number)
-    return enum_word(FlowKind, number)
-
-
-def flow_key(ref: FlowRef) -> FlowKey:
-    """Return the key of a flow.
-
-    Raises:
-        InvalidArgumentError: It names no flow.
-    """
-    return FlowKey(_id(ref.instance_id), kind_name(ref.flow_kind))
-
-
-def _id(text: str) -> str:
-    if not is_id(text):
-        raise not_a_uuid(text)
-    return text
-
-
-def snapshot_of(instance: Instance, *, is_deleted: bool = False, event_id: str = "") -> Snapshot:
-    """Return what lineage needs of an instance."""
-    flows = tuple(
-        FlowSpec(
-            kind_name(flow.flow_kind),
-            flow.compute_fingerprint,
-            tuple(EdgeSpec(flow_key(edge.upstream), edge.role, edge.kind) for edge in flow.upstreams),
-            flow.fingerprint_change,
-            flow.verified_output.run_number,
-            flow.verified_output.compute_fingerprint,
-        )
-        for flow in instance.flows
-    )
-    return Snapshot(
-        _id(instance.instance_id),
-        instance.revision,
-        instance.name,
-        instance.kind,
-        flows,
-        is_deleted,
-        event_id,
-    )
-
-
-def snapshot_of_event(message: Message, event_id: str) -> Snapshot | None:
-    """Return the snapshot an instance event carries; None for another event."""
-    is_deleted = _SNAPSHOTS.get(type(message))
-    if is_deleted is None:
-        return None
-    return snapshot_of(message.instance, is_deleted=is_deleted, event_id=event_id)  # type: ignore[attr-defined]  # all of them have one
-
-
-def run_fact_of_event(message: Message, event_id: str) -> RunFact | None:
-    """Return the fact a run event states; None for one that lineage does not care for."""
-    phase = _PHASES.get(type(message))
-    if phase is None:
-        return None
-    run = message.run  # type: ignore[attr-defined]  # all of them have one
-    # A run that was refused has the number 0: it belongs to no sequence and moves nothing.
-    if run.run_number < (0 if phase is Phase.CANCELLED else 1):
-        raise run_without_number(run.run_id)
-    fact = RunFact(
-        FlowKey(_id(run.instance_id), kind_name(run.flow_kind)),
-        _id(run.run_id),
-        run.run_number,
-        phase,
-        run.submit_time.ToDatetime(UTC) if run.HasField("submit_time") else None,
-        event_id=event_id,
-    )
-    if phase is not Phase.COMPLETED:
-        return fact
-    output = run.output_version
-    return RunFact(
-        fact.flow,
-        fact.run_id,
-        fact.run_number,
-        phase,
-        fact.submit_time,
-        fingerprint=run.compute_fingerprint,
-        inputs=tuple(
-            Input(
-                FlowKey(_id(item.instance_id), kind_name(item.flow_kind)),
-                item.role,
-                item.version_id and _id(item.version_id),
-            )
-            for item in run.input_versions
-        ),
-        uri=output.uri,
-        physical_version=output.physical_version,
-        digest=output.digest,
-        last_data_date=output.last_data_date,
-        rows_processed=run.pipeline.rows_fetched,
-        event_id=event_id,
-        is_partial_range=run.is_partial_range,
-        instance_revision=run.instance_revision,
-        readers_hash=output.readers_hash,
-        base_readers_hash=output.base_readers_hash,
-    )
-
-
-def flow_ref(instance_id: str, flow_kind: str) -> FlowRef:
-    """Return the protobuf identity of a flow."""
-    return FlowRef(instance_id=instance_id, flow_kind=enum_number(FlowKind, flow_kind))
-
-
-def cause_message(cause: Cause) -> lineage_pb2.Cause:
-    """Return the protobuf cause."""
-    return _set_cause(lineage_pb2.Cause(), cause)
-
-
-def _set_cause(message: lineage_pb2.Cause, cause: Cause) -> lineage_pb2.Cause:
-    # Nothing that is its default: a propagation has a hundred thousand of them.
-    origin = cause.origin
-    message.kind = cause.kind  # type: ignore[assignment]  # the domain numbers them alike; a test compares
-    message.origin.instance_id = origin.instance_id
-    message.origin.flow_kind = enum_number(FlowKind, origin.flow_kind)
-    message.message = cause.message
-    if origin.instance_name:
-        message.origin_name = origin.instance_name
-    if cause.to_version:
-        message.from_version = cause.from_version
-        message.to_version = cause.to_version
-    if cause.kind is CauseKind.OVERDUE and isinstance(origin, Flow):
-        message.expected_data_date = origin.overdue_date
-        message.last_data_date = origin.last_data_date
-    return message
-
-
-@lru_cache
-def dimensions(
-    run_number_is_ended: bool,
-    outcome: str,
-    is_fresh: bool,
-) -> tuple[lineage_pb2.FlowActivity.ValueType, lineage_pb2.FlowOutcome.ValueType, Status.ValueType]:
-    """Return the protobuf activity, outcome and word."""
-    activity = activity_of(1, int(run_number_is_ended))
-    word = word_of(activity, Outcome(outcome), is_fresh)
-    return (
-        enum_number(lineage_pb2.FlowActivity, activity.name.lower()),
-        enum_number(lineage_pb2.FlowOutcome, outcome),
-        enum_number(Status, word.name.lower()),
-    )
-
-
-def freshness_status(overdue_date: str) -> lineage_pb2.FreshnessStatus.ValueType:
-    """Return how the data's date stands to the policy."""
-    if overdue_date:
-        return lineage_pb2.FRESHNESS_STATUS_OVERDUE
-    return lineage_pb2.FRESHNESS_STATUS_UNSPECIFIED
 
 
 @dataclass
@@ -320,7 +126,7 @@ class _Chunk:
         return position
 
     def _append(self, cause: Cause) -> int:
-        self.size += _set_cause(self.message.causes.add(), cause).ByteSize() + 4
+        self.size += set_cause(self.message.causes.add(), cause).ByteSize() + 4
         self._count += 1
         return self._count - 1
 

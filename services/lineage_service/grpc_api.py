@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from lineage_service import events
+from lineage_service import conversion
 from lineage_service.domain.errors import only_services_attach
 from lineage_service.domain.flows import Flow, FlowKey
 from lineage_service.use_cases import admission, invalidation, reading
@@ -55,7 +55,7 @@ class LineageServicer(lineage_service_pb2_grpc.LineageServiceServicer):
     async def GetFlowState(
         self, request: lineage_service_pb2.GetFlowStateRequest, _context: Context
     ) -> lineage_pb2.FlowState:
-        key = events.flow_key(request.flow)
+        key = conversion.flow_key(request.flow)
         return _state_message(await reading.get_flow_state(self._deps, context.current().tenant_id, key))
 
     async def ListUpstreams(
@@ -79,7 +79,7 @@ class LineageServicer(lineage_service_pb2_grpc.LineageServiceServicer):
         states, token = await reading.list_neighbours(
             self._deps,
             context.current().tenant_id,
-            events.flow_key(request.flow),
+            conversion.flow_key(request.flow),
             is_upstream=is_upstream,
             max_depth=request.max_depth,
             page_size=request.page_size,
@@ -93,7 +93,7 @@ class LineageServicer(lineage_service_pb2_grpc.LineageServiceServicer):
         found = await reading.get_lineage_graph(
             self._deps,
             context.current().tenant_id,
-            events.flow_key(request.flow),
+            conversion.flow_key(request.flow),
             request.upstream_depth,
             request.downstream_depth,
         )
@@ -101,8 +101,8 @@ class LineageServicer(lineage_service_pb2_grpc.LineageServiceServicer):
             flows=[_state_message(state) for state in found.states],
             edges=[
                 lineage_pb2.Edge(
-                    upstream=events.flow_ref(*found.keys[edge.upstream_id]),
-                    downstream=events.flow_ref(*found.keys[edge.downstream_id]),
+                    upstream=conversion.flow_ref(*found.keys[edge.upstream_id]),
+                    downstream=conversion.flow_ref(*found.keys[edge.downstream_id]),
                     role=edge.role,
                     kind=edge.kind,  # type: ignore[arg-type]  # stored as it came
                     consumed_version=edge.consumed_version,
@@ -115,11 +115,11 @@ class LineageServicer(lineage_service_pb2_grpc.LineageServiceServicer):
     async def GetExecutionOrder(
         self, request: lineage_service_pb2.GetExecutionOrderRequest, _context: Context
     ) -> lineage_service_pb2.GetExecutionOrderResponse:
-        keys = [events.flow_key(flow) for flow in request.flows]
+        keys = [conversion.flow_key(flow) for flow in request.flows]
         levels = await reading.get_execution_order(self._deps, context.current().tenant_id, keys)
         return lineage_service_pb2.GetExecutionOrderResponse(
             levels=[
-                lineage_service_pb2.ExecutionLevel(flows=[events.flow_ref(*key) for key in level])
+                lineage_service_pb2.ExecutionLevel(flows=[conversion.flow_ref(*key) for key in level])
                 for level in levels
             ]
         )
@@ -128,19 +128,19 @@ class LineageServicer(lineage_service_pb2_grpc.LineageServiceServicer):
         self, request: lineage_service_pb2.ExplainStalenessRequest, _context: Context
     ) -> lineage_service_pb2.ExplainStalenessResponse:
         state, explanations = await reading.explain_staleness(
-            self._deps, context.current().tenant_id, events.flow_key(request.flow)
+            self._deps, context.current().tenant_id, conversion.flow_key(request.flow)
         )
         return lineage_service_pb2.ExplainStalenessResponse(
             flow_state=_state_message(state),
             explanations=[
                 lineage_pb2.StalenessExplanation(
-                    cause=events.cause_message(item.cause),
-                    direct_upstream=events.flow_ref(*item.direct_upstream.key)
+                    cause=conversion.cause_message(item.cause),
+                    direct_upstream=conversion.flow_ref(*item.direct_upstream.key)
                     if item.direct_upstream
                     else None,
                     path=[
                         lineage_pb2.PathStep(
-                            flow=events.flow_ref(*flow.key), instance_name=flow.instance_name
+                            flow=conversion.flow_ref(*flow.key), instance_name=flow.instance_name
                         )
                         for flow in item.path
                     ],
@@ -155,7 +155,7 @@ class LineageServicer(lineage_service_pb2_grpc.LineageServiceServicer):
         state = await invalidation.invalidate_flow(
             self._deps,
             context.current().tenant_id,
-            events.flow_key(request.flow),
+            conversion.flow_key(request.flow),
             request.reason,
             request.request_id,
             idempotency.payload_hash(request),
@@ -165,12 +165,12 @@ class LineageServicer(lineage_service_pb2_grpc.LineageServiceServicer):
 
 def _question(request: lineage_service_pb2.CheckUpstreamFreshnessRequest) -> admission.Question:
     facts = [
-        events.run_fact_of_event(getattr(item, item.WhichOneof("event") or ""), item.event_id)
+        conversion.run_fact_of_event(getattr(item, item.WhichOneof("event") or ""), item.event_id)
         for item in request.run_events
     ]
     return admission.Question(
-        events.flow_key(request.flow),
-        events.snapshot_of(request.instance) if request.HasField("instance") else None,
+        conversion.flow_key(request.flow),
+        conversion.snapshot_of(request.instance) if request.HasField("instance") else None,
         [fact for fact in facts if fact is not None],
     )
 
@@ -191,24 +191,24 @@ def _version_message(flow: Flow) -> VersionRef:
 
 def _state_message(state: reading.State) -> lineage_pb2.FlowState:
     flow = state.flow
-    activity, outcome, status = events.dimensions(
+    activity, outcome, status = conversion.dimensions(
         flow.run_number <= flow.ended_run_number, flow.outcome, flow.is_fresh
     )
     message = lineage_pb2.FlowState(
-        flow=events.flow_ref(*flow.key),
+        flow=conversion.flow_ref(*flow.key),
         instance_name=flow.instance_name,
         instance_kind=flow.instance_kind,  # type: ignore[arg-type]  # stored as it came
         status=status,
         activity=activity,
         outcome=outcome,
         is_fresh=flow.is_fresh,
-        causes=[events.cause_message(cause) for cause in state.causes],
+        causes=[conversion.cause_message(cause) for cause in state.causes],
         current_version=_version_message(flow) if flow.version else None,
         run_number=flow.run_number,
         last_run_id=flow.last_run_id,
         active_run_id=flow.last_run_id if activity == lineage_pb2.FLOW_ACTIVITY_RUNNING else "",
         rows_processed=flow.rows_processed,
-        freshness_status=events.freshness_status(flow.overdue_date),
+        freshness_status=conversion.freshness_status(flow.overdue_date),
         revision=flow.revision,
     )
     if flow.last_run_time is not None:
@@ -247,7 +247,7 @@ def _admission_message(
         base_version=_version_message(own) if own.version else None,
         lineage_revision=answer.admission.revision,
         known_runs=[
-            lineage_service_pb2.KnownRun(flow=events.flow_ref(*flow.key), run_number=flow.run_number)
+            lineage_service_pb2.KnownRun(flow=conversion.flow_ref(*flow.key), run_number=flow.run_number)
             for flow in (own, *(flow for flow, _ in direct))
         ],
         instance_revision=own.instance_revision,
@@ -256,13 +256,15 @@ def _admission_message(
 
 def _blocking_message(item: admission.Blocking) -> lineage_pb2.BlockingFlow:
     flow = item.flow
-    _, _, status = events.dimensions(flow.run_number <= flow.ended_run_number, flow.outcome, flow.is_fresh)
+    _, _, status = conversion.dimensions(
+        flow.run_number <= flow.ended_run_number, flow.outcome, flow.is_fresh
+    )
     return lineage_pb2.BlockingFlow(
-        flow=events.flow_ref(*FlowKey(flow.instance_id, flow.flow_kind)),
+        flow=conversion.flow_ref(*FlowKey(flow.instance_id, flow.flow_kind)),
         instance_name=flow.instance_name,
         status=status,
         reason=item.reason,
-        causes=[events.cause_message(cause) for cause in item.causes],
+        causes=[conversion.cause_message(cause) for cause in item.causes],
         is_missing_input=flow.version == 0,
         run_number=flow.run_number,
     )

@@ -23,7 +23,7 @@ from servicekit.comparison import Comparison
 from servicekit.consumer import Consumer, Received
 from servicekit.database import Connection
 from servicekit.enums import enum_number, enum_word
-from status_service import events
+from status_service import conversion
 from status_service.domain.board import Fact
 from status_service.domain.statuses import has_status
 from status_service.ports import StatusPublisher
@@ -53,7 +53,7 @@ def on_instance(received: Received) -> Fact:
     if rank is None:
         return Fact(received.event.event_id)  # a definition's event concerns no status
     is_deleted = isinstance(message, instance_events.InstanceDeleted)
-    instance = events.instance_of(message.instance, rank, is_deleted=is_deleted)  # type: ignore[attr-defined]  # all of them have it
+    instance = conversion.instance_of(message.instance, rank, is_deleted=is_deleted)  # type: ignore[attr-defined]  # all of them have it
     known = (instance,) if has_status(instance.kind) else ()
     return Fact(received.event.event_id, instances=known)
 
@@ -65,7 +65,7 @@ def on_flow_statuses_changed(received: Received) -> Fact:
         return Fact(received.event.event_id)
     return Fact(
         received.event.event_id,
-        flows=events.flows_of(message),
+        flows=conversion.flows_of(message),
         caused_by_run_id=message.caused_by_run_id,
         caused_by_event_ids=tuple(message.caused_by_event_ids),
     )

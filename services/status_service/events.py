@@ -1,114 +1,16 @@
-"""Messages to facts, and facts to messages; it decides nothing and stores nothing."""
+"""The events that this service publishes, as messages; whether they are published is decided elsewhere."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 
-from optaic.common.v1 import flow_pb2
-from optaic.instance.v1 import instance_pb2
-from optaic.lineage.v1 import lineage_events_pb2, lineage_pb2
 from optaic.rules.events import CHUNK_BYTES
-from optaic.rules.statuses import NOT_INITIALIZED, SEVERITY
 from optaic.status.v1 import status_events_pb2, status_pb2
 from servicekit.clock import Clock
-from servicekit.enums import enum_number, enum_word
 from servicekit.events import BATCH, Event, make_event
 from servicekit.ids import IdSource
-from status_service.domain.board import Board, Flow, Instance
-from status_service.domain.statuses import is_aggregated
 
 _ITEM_OVERHEAD = 8  # field tag and length of one element
-
-
-def instance_of(instance: instance_pb2.Instance, event_rank: int, *, is_deleted: bool = False) -> Instance:
-    """Return what matters here of an instance's snapshot."""
-    return Instance(
-        instance_id=instance.instance_id,
-        revision=instance.revision,
-        update_time=instance.update_time.ToDatetime(UTC),
-        event_rank=event_rank,
-        name=instance.name,
-        project_id=instance.project_id,
-        kind=enum_word(instance_pb2.InstanceKind, instance.kind),
-        state=enum_word(instance_pb2.InstanceState, instance.state),
-        flow_kinds=tuple(enum_word(flow_pb2.FlowKind, flow.flow_kind) for flow in instance.flows),
-        status_priority=tuple(instance.status_aggregation_contract.status_priority),
-        is_deleted=is_deleted,
-    )
-
-
-def flows_of(message: lineage_events_pb2.FlowStatusesChanged) -> dict[tuple[str, str], Flow]:
-    """Return the flows that a batch of changes speaks of."""
-    flows = {}
-    for change in message.changes:
-        status = status_pb2.FlowStatus(
-            flow_kind=change.flow.flow_kind,
-            status=change.status,
-            activity=change.activity,
-            outcome=change.outcome,
-            is_fresh=change.is_fresh,
-            causes=[message.causes[index] for index in change.cause_indexes],
-            version=change.version,
-            last_run_id=change.last_run_id,
-            run_number=change.run_number,
-            last_run_time=change.last_run_time if change.HasField("last_run_time") else None,
-            last_data_date=change.last_data_date,
-            rows_processed=change.rows_processed,
-            freshness_status=change.freshness_status,
-        )
-        word = enum_word(flow_pb2.Status, change.status).upper()
-        flows[change.flow.instance_id, enum_word(flow_pb2.FlowKind, change.flow.flow_kind)] = Flow(
-            revision=message.revision,
-            status=word if word in SEVERITY else NOT_INITIALIZED,
-            version=change.version,
-            body=status.SerializeToString(deterministic=True),
-        )
-    return flows
-
-
-def instance_status_of(board: Board, instance_id: str) -> status_pb2.InstanceStatus:
-    """Return the status message of a known instance, without revision and time of the change."""
-    instance = board.instances[instance_id]
-    known = board.flows.get(instance_id, {})
-    flows = [_flow_status(instance.kind, kind, known.get(kind)) for kind in instance.flow_kinds]
-    last = max(flows, key=_run_order, default=status_pb2.FlowStatus())
-    return status_pb2.InstanceStatus(
-        instance_id=instance_id,
-        instance_name=instance.name,
-        project_id=instance.project_id,
-        instance_kind=enum_number(instance_pb2.InstanceKind, instance.kind),
-        status=enum_number(flow_pb2.Status, board.status(instance_id).lower()),
-        instance_state=enum_number(instance_pb2.InstanceState, instance.state),
-        flows=flows,
-        last_run_id=last.last_run_id,
-        last_run_time=last.last_run_time if last.HasField("last_run_time") else None,
-    )
-
-
-def _run_order(flow: status_pb2.FlowStatus) -> tuple[int, int, str]:
-    return flow.last_run_time.seconds, flow.last_run_time.nanos, flow.last_run_id
-
-
-def _flow_status(instance_kind: str, flow_kind: str, flow: Flow | None) -> status_pb2.FlowStatus:
-    status = status_pb2.FlowStatus(
-        flow_kind=enum_number(flow_pb2.FlowKind, flow_kind),
-        status=flow_pb2.STATUS_NOT_INITIALIZED,
-        activity=lineage_pb2.FLOW_ACTIVITY_IDLE,
-        outcome=lineage_pb2.FLOW_OUTCOME_NEVER,
-    )
-    if flow is not None:
-        status = status_pb2.FlowStatus.FromString(flow.body)
-    status.is_aggregated = is_aggregated(instance_kind, flow_kind)
-    return status
-
-
-def stamped(body: bytes, revision: int, update_time: datetime) -> status_pb2.InstanceStatus:
-    """Return a stored status with the revision and time of its last change."""
-    status = status_pb2.InstanceStatus.FromString(body)
-    status.revision = revision
-    status.update_time.FromDatetime(update_time)
-    return status
 
 
 def chunk(

@@ -12,7 +12,7 @@ from optaic.status.v1 import status_service_pb2 as api
 from optaic.status.v1.status_service_pb2_grpc import StatusServiceServicer
 from servicekit import context
 from servicekit.enums import enum_number, enum_word
-from status_service import events, store
+from status_service import conversion, store
 from status_service.use_cases import reading
 from status_service.use_cases.dependencies import Dependencies
 
@@ -85,7 +85,7 @@ class StatusServicer(StatusServiceServicer):
             async for row in self._snapshot(tenant_id, request):
                 if row.revision > position:
                     seen[row.instance_id] = row.revision  # changed while the snapshot was read
-                status = events.stamped(row.body, row.revision, row.update_time)
+                status = conversion.stamped(row.body, row.revision, row.update_time)
                 yield api.WatchInstanceStatusesResponse(instance_status=status, is_initial=True)
             yield api.WatchInstanceStatusesResponse(revision=position)
         instance_ids = frozenset(request.instance_ids)
@@ -101,7 +101,7 @@ class StatusServicer(StatusServiceServicer):
                     told = change.revision
                     yield api.WatchInstanceStatusesResponse(
                         revision=change.revision,
-                        instance_status=events.stamped(change.body, change.revision, change.update_time),
+                        instance_status=conversion.stamped(change.body, change.revision, change.update_time),
                         is_deleted=change.is_deleted,
                     )
             position = changes[-1].revision

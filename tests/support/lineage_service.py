@@ -15,14 +15,13 @@ import sqlalchemy as sa
 from google.protobuf.message import Message
 from nats.aio.client import Client
 
-from lineage_service import events
 from lineage_service.app import build
 from lineage_service.config import Settings
 from lineage_service.domain.flows import FlowKey, Input, RunFact, Snapshot
 from lineage_service.store import reads
 from lineage_service.use_cases import admission, invalidation, reading
 from lineage_service.use_cases.dependencies import Dependencies
-from lineage_service.use_cases.events import apply_run_facts, apply_snapshots
+from lineage_service.use_cases.facts import INSTANCE_CONSUMER, RUN_CONSUMER, apply_run_facts, apply_snapshots
 from optaic.lineage.v1.lineage_events_pb2 import FlowStatusesChanged
 from optaic.lineage.v1.lineage_service_pb2_grpc import LineageServiceStub
 from optaic.rules.events import INSTANCE_EVENTS, RUN_EVENTS
@@ -76,7 +75,7 @@ class Lineage:
         if facts:
             async with self.database.transaction(self.tenant_id) as connection:
                 ids = [fact.event_id for fact in facts]
-                new = await insert_consumed(connection, self.tenant_id, events.RUN_CONSUMER, ids)
+                new = await insert_consumed(connection, self.tenant_id, RUN_CONSUMER, ids)
                 news = [
                     fact for fact in {fact.event_id: fact for fact in facts}.values() if fact.event_id in new
                 ]
@@ -180,7 +179,7 @@ class RunningLineageService:
 
     async def applied(self, *published: Event) -> None:
         """Return when the service has applied these events."""
-        rules = {"instance": (events.INSTANCE_CONSUMER,), "run": (events.RUN_CONSUMER,)}
+        rules = {"instance": (INSTANCE_CONSUMER,), "run": (RUN_CONSUMER,)}
         tokens = ReadTokens(self.app.deps.database, rules)
         await tokens.wait(self.tenant_id, [event.token for event in published], None)
 

@@ -115,6 +115,21 @@ def _errors_made(path: Path) -> Iterator[int]:
                 yield each.lineno
 
 
+@pytest.mark.parametrize("service", SERVICES)
+def test_events_are_what_a_service_publishes(service: str) -> None:
+    folder = ROOT / service
+    named = {path.relative_to(folder).as_posix() for path in folder.rglob("events.py")}
+    assert named == {"events.py"}
+    own = {service.removesuffix("_service"), *({"definition"} if service == "instance_service" else ())}
+    messages = [
+        f"{node.module}.{name.name}".split(".")
+        for node in ast.walk(ast.parse((folder / "events.py").read_text("utf-8")))
+        if isinstance(node, ast.ImportFrom)
+        for name in node.names
+    ]
+    assert {parts[1] for parts in messages if any(part.endswith("_events_pb2") for part in parts)} <= own
+
+
 @pytest.mark.parametrize("service", WITH_RESOURCES)
 def test_what_is_below_the_use_cases_opens_no_transaction(service: str) -> None:
     found = [

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lineage_service import events
 from lineage_service.domain.causes import CAUSES_TOLD, Cause, blocking_reason, find_causes
 from lineage_service.domain.errors import flow_not_found
 from lineage_service.domain.flows import Flow, FlowKey, RunFact, Snapshot
 from lineage_service.store import reads
 from lineage_service.use_cases.dependencies import Dependencies
-from lineage_service.use_cases.events import apply_run_facts, apply_snapshots
+from lineage_service.use_cases.facts import RUN_CONSUMER, apply_run_facts, apply_snapshots
 from servicekit.consumer import insert_consumed
 
 
@@ -73,7 +72,7 @@ async def _answer(
         async with deps.database.transaction(tenant_id) as connection:
             # Before the lock, as the consumer does: the other way round the two would deadlock.
             ids = {fact.event_id for fact in facts}
-            new = await insert_consumed(connection, tenant_id, events.RUN_CONSUMER, ids)
+            new = await insert_consumed(connection, tenant_id, RUN_CONSUMER, ids)
             news = [fact for fact in facts if fact.event_id in new]
             if news:
                 await apply_run_facts(deps, connection, tenant_id, news)

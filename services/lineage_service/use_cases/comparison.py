@@ -10,7 +10,7 @@ from lineage_service.store import comparison as store
 from lineage_service.store import reads
 from lineage_service.store.comparison import RunNumbers
 from lineage_service.use_cases.dependencies import Dependencies
-from lineage_service.use_cases.events import tell_again
+from lineage_service.use_cases.facts import tell_again
 from optaic.instance.v1 import instance_pb2
 from optaic.rules.kinds import COMPONENT_KINDS
 from servicekit.comparison import Lacked

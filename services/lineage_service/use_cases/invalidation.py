@@ -6,7 +6,7 @@ from lineage_service.domain.errors import flow_not_found
 from lineage_service.domain.flows import FlowKey
 from lineage_service.store import flows
 from lineage_service.use_cases.dependencies import Dependencies
-from lineage_service.use_cases.events import apply_invalidation
+from lineage_service.use_cases.facts import apply_invalidation
 from lineage_service.use_cases.reading import State, get_flow, list_states
 from servicekit import idempotency
 from servicekit.database import lock_tenant

@@ -10,7 +10,7 @@ from optaic.status.v1 import status_pb2
 from servicekit import outbox
 from servicekit.consumer import insert_consumed
 from servicekit.database import Connection
-from status_service import events, store
+from status_service import conversion, events, store
 from status_service.domain.board import Board, Fact
 from status_service.use_cases.dependencies import Dependencies
 
@@ -42,7 +42,7 @@ class _Outcome:
                 self._append(before, is_deleted=True)
                 self.latest[instance_id] = None
             return
-        body = events.instance_status_of(self.board, instance_id).SerializeToString(deterministic=True)
+        body = conversion.instance_status_of(self.board, instance_id).SerializeToString(deterministic=True)
         if before is not None and before.body == body:
             return
         status = self.board.status(instance_id)
@@ -98,7 +98,7 @@ async def apply_facts(
     chunks = events.chunk(
         tenant_id,
         outcome.revision,
-        [events.stamped(row.body, row.revision, row.update_time) for row in latest],
+        [conversion.stamped(row.body, row.revision, row.update_time) for row in latest],
         [instance_id for instance_id, row in outcome.latest.items() if row is None],
         [fact.event_id for fact in facts],
         deps.clock,
@@ -106,7 +106,7 @@ async def apply_facts(
     )
     await outbox.append(connection, chunks)
     return [
-        events.stamped(change.body, change.revision, change.update_time)
+        conversion.stamped(change.body, change.revision, change.update_time)
         for change in outcome.changes
         if not change.is_deleted
     ]

@@ -9,7 +9,7 @@ from optaic.rules.pages import DEFAULT_SIZE
 from optaic.status.v1 import status_pb2
 from servicekit import pages
 from servicekit.enums import enum_number
-from status_service import events, store
+from status_service import conversion, store
 from status_service.domain.errors import flow_not_found, instances_not_found
 from status_service.use_cases.dependencies import Dependencies
 
@@ -88,4 +88,4 @@ async def list_transitions(
 
 
 def _stamped(row: store.StatusRow) -> status_pb2.InstanceStatus:
-    return events.stamped(row.body, row.revision, row.update_time)
+    return conversion.stamped(row.body, row.revision, row.update_time)

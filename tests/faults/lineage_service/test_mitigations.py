@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lineage_service.domain.flows import Change, EdgeSpec, FlowKey, FlowSpec, Input, Phase, RunFact, Snapshot
 from lineage_service.store import flows, propagation
-from lineage_service.use_cases import events as use_cases
+from lineage_service.use_cases import facts as use_cases
 from servicekit.database import Database
 from servicekit.ids import new_id
 from support.lineage_service import Lineage, lineage_database, new_tenant

@@ -13,7 +13,7 @@ import uvloop
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from lineage_service import events
+from lineage_service import conversion
 from lineage_service.domain.causes import CAUSES_TOLD
 from lineage_service.domain.flows import FlowKey, RunFact, Snapshot
 from lineage_service.domain.flows import Phase as RunPhase
@@ -100,7 +100,7 @@ class Case:
         """Compare what a subscriber knows by now with what is, the causes included."""
         self.told.take(await self.lineage.messages(after=self.told.revision))
         for key, state in (await self.lineage.states()).items():
-            causes = [events.cause_message(cause) for cause in state.causes]
+            causes = [conversion.cause_message(cause) for cause in state.causes]
             assert self.told.causes[key] == causes, key
             assert self.told.words[key] == flows[key].word
             found = {_summary(cause) for cause in causes}
@@ -187,7 +187,7 @@ class Told:
         for message in messages:
             self.revision = max(self.revision, message.revision)
             for change in message.changes:
-                key = events.flow_key(change.flow)
+                key = conversion.flow_key(change.flow)
                 assert all(index < len(message.causes) for index in change.cause_indexes)
                 assert bool(change.cause_indexes) is not change.is_fresh
                 if message.revision > self._revisions.get(key, 0):
@@ -198,7 +198,7 @@ class Told:
 
 def _summary(cause: lineage_pb2.Cause) -> ModelCause:
     kind = enum_word(lineage_pb2.CauseKind, cause.kind).upper()
-    return ModelCause(kind, events.flow_key(cause.origin), cause.from_version, cause.to_version)
+    return ModelCause(kind, conversion.flow_key(cause.origin), cause.from_version, cause.to_version)
 
 
 def summaries(flows: dict[FlowKey, ModelFlow]) -> dict[FlowKey, FlowSummary]:

@@ -19,7 +19,7 @@ from optaic.status.v1 import status_service_pb2 as api
 from servicekit.enums import enum_word
 from servicekit.errors import ResourceExhaustedError
 from servicekit.ids import new_id
-from status_service import events, store
+from status_service import conversion, store
 from status_service.domain.board import Fact
 from status_service.use_cases.facts import apply_facts
 from support.polling import eventually
@@ -133,11 +133,11 @@ async def _apply(service: RunningStatusService, facts: list[Fact]) -> None:
 
 def _flow_fact(instance_id: str, word: str, revision: int) -> Fact:
     message = flow_statuses(revision, flow_change(instance_id, word, run_number=revision))
-    return Fact(new_id(), flows=events.flows_of(message))
+    return Fact(new_id(), flows=conversion.flows_of(message))
 
 
 def _created_fact(instance_id: str) -> Fact:
-    shown = events.instance_of(instance(instance_id), 0)
+    shown = conversion.instance_of(instance(instance_id), 0)
     return Fact(new_id(), instances=(shown,))
 
 

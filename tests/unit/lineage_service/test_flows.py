@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lineage_service import events
+from lineage_service import conversion
 from lineage_service.domain.causes import CauseKind
 from lineage_service.domain.flows import (
     Activity,
@@ -44,7 +44,7 @@ def test_the_word_over_the_product_of_all_dimensions() -> None:
 
 def test_every_value_has_its_protobuf_number() -> None:
     for is_ended, outcome, is_fresh in itertools.product((False, True), Outcome, (False, True)):
-        activity_number, outcome_number, status = events.dimensions(is_ended, outcome.value, is_fresh)
+        activity_number, outcome_number, status = conversion.dimensions(is_ended, outcome.value, is_fresh)
         activity = activity_of(1, int(is_ended))
         assert lineage_pb2.FlowActivity.Name(activity_number) == f"FLOW_ACTIVITY_{activity.name}"
         assert lineage_pb2.FlowOutcome.Name(outcome_number) == f"FLOW_OUTCOME_{outcome.name}"
@@ -53,7 +53,7 @@ def test_every_value_has_its_protobuf_number() -> None:
         assert lineage_pb2.CauseKind.Value(f"CAUSE_KIND_{kind.name}") == kind.value
     for number in FlowKind.values():
         if number:
-            assert enum_number(FlowKind, events.kind_name(number)) == number
+            assert enum_number(FlowKind, conversion.kind_name(number)) == number
 
 
 _ends = st.sampled_from([Phase.ACTIVE, Phase.COMPLETED, Phase.FAILED, Phase.CANCELLED])

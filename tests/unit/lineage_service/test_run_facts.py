@@ -3,7 +3,7 @@
 import pytest
 from google.protobuf.message import Message
 
-from lineage_service import events
+from lineage_service import conversion
 from optaic.common.v1.flow_pb2 import FLOW_KIND_REFRESH
 from optaic.run.v1 import run_events_pb2
 from optaic.run.v1.run_pb2 import Run
@@ -16,7 +16,7 @@ def _run(number: int) -> Run:
 
 
 def test_a_refused_run_has_no_number() -> None:
-    fact = events.run_fact_of_event(run_events_pb2.RunCancelled(run=_run(0)), "event")
+    fact = conversion.run_fact_of_event(run_events_pb2.RunCancelled(run=_run(0)), "event")
     assert fact is not None
     assert (fact.run_number, fact.event_id) == (0, "event")
 
@@ -33,4 +33,4 @@ def test_a_refused_run_has_no_number() -> None:
 )
 def test_every_other_run_has_one(message: Message) -> None:
     with pytest.raises(InvalidArgumentError, match="has no number"):
-        events.run_fact_of_event(message, "event")
+        conversion.run_fact_of_event(message, "event")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from optaic.instance.v1 import instance_events_pb2
 from servicekit.consumer import Received
-from status_service import consumers, events
+from status_service import consumers, conversion
 from status_service.domain.board import Board, Fact
 from support.status_service import event, flow_change, flow_statuses, instance
 
@@ -77,7 +77,8 @@ def _result(facts: Sequence[Fact]) -> tuple[dict[str, bytes], set[str], set[str]
         board.put(fact)
     live = [each for each, known in board.instances.items() if not known.is_deleted]
     shown = {
-        each: events.instance_status_of(board, each).SerializeToString(deterministic=True) for each in live
+        each: conversion.instance_status_of(board, each).SerializeToString(deterministic=True)
+        for each in live
     }
     deleted = {each for each, known in board.instances.items() if known.is_deleted}
     return shown, deleted, {each for each, flows in board.flows.items() if flows}
@@ -125,7 +126,7 @@ def test_flows_that_come_first_are_kept_until_their_instance_comes() -> None:
 def test_an_instance_whose_flows_are_not_known_yet_is_not_initialized() -> None:
     board = Board()
     board.put(_created(_IDS[0]))
-    status = events.instance_status_of(board, _IDS[0])
+    status = conversion.instance_status_of(board, _IDS[0])
     assert board.status(_IDS[0]) == "NOT_INITIALIZED"
     assert [flow.flow_kind for flow in status.flows] == [3, 4]
 
@@ -151,6 +152,6 @@ def test_the_monitoring_of_a_dataset_does_not_count() -> None:
     board.put(_instance_fact(instance_events_pb2.InstanceCreated(instance=shown)))
     changes = flow_change(_IDS[0], "READY"), flow_change(_IDS[0], "ERROR", flow_kind="MONITORING")
     board.put(_lineage_fact(flow_statuses(1, *changes)))
-    status = events.instance_status_of(board, _IDS[0])
+    status = conversion.instance_status_of(board, _IDS[0])
     assert board.status(_IDS[0]) == "READY"
     assert [flow.is_aggregated for flow in status.flows] == [True, False]

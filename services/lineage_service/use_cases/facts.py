@@ -20,6 +20,8 @@ from servicekit import outbox
 from servicekit.database import Connection, lock_tenant
 from servicekit.events import BATCH, make_event
 
+INSTANCE_CONSUMER = "lineage-instance-events"
+RUN_CONSUMER = "lineage-run-events"
 # Roots are carried along every propagation: their number times the number of flows bounds its cost.
 _FACTS_AT_ONCE = 16
 
