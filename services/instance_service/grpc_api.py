@@ -8,12 +8,17 @@ from google.protobuf.message import Message
 
 from instance_service.domain import errors
 from instance_service.ports import Experiments
-from instance_service.use_cases import data_removals, deletion_preview, projects, rehearsal
+from instance_service.use_cases import deletion_preview, rehearsal
+from instance_service.use_cases.data_removals import reading as removal_reading
+from instance_service.use_cases.data_removals import work
 from instance_service.use_cases.definitions import publication, states
 from instance_service.use_cases.definitions import reading as definition_reading
 from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.instances import changes, deletion, pausing, reading
+from instance_service.use_cases.projects import changes as project_changes
+from instance_service.use_cases.projects import reading as project_reading
 from instance_service.use_cases.promotions import datasets, models
+from instance_service.use_cases.promotions import reading as promotion_reading
 from optaic.definition.v1 import definition_service_pb2 as definition_api
 from optaic.definition.v1.definition_pb2 import Definition, DefinitionVersion
 from optaic.definition.v1.definition_service_pb2_grpc import DefinitionServiceServicer
@@ -95,21 +100,21 @@ class InstanceServicer(InstanceServiceServicer):
         self._run_events = run_events
 
     async def CreateProject(self, request: instance_api.CreateProjectRequest, _context: Any) -> Project:
-        return self._shown(await projects.create_project(self._deps, current().tenant_id, request))
+        return self._shown(await project_changes.create_project(self._deps, current().tenant_id, request))
 
     async def GetProject(self, request: instance_api.GetProjectRequest, _context: Any) -> Project:
-        return self._shown(await projects.get_project(self._deps, current().tenant_id, request))
+        return self._shown(await project_reading.get_project(self._deps, current().tenant_id, request))
 
     async def ListProjects(
         self, request: instance_api.ListProjectsRequest, _context: Any
     ) -> instance_api.ListProjectsResponse:
-        return self._shown(await projects.list_projects(self._deps, current().tenant_id, request))
+        return self._shown(await project_reading.list_projects(self._deps, current().tenant_id, request))
 
     async def UpdateProject(self, request: instance_api.UpdateProjectRequest, _context: Any) -> Project:
-        return self._shown(await projects.update_project(self._deps, current().tenant_id, request))
+        return self._shown(await project_changes.update_project(self._deps, current().tenant_id, request))
 
     async def DeleteProject(self, request: instance_api.DeleteProjectRequest, _context: Any) -> Project:
-        return self._shown(await projects.delete_project(self._deps, current(), request))
+        return self._shown(await project_changes.delete_project(self._deps, current(), request))
 
     async def PreviewDeletion(
         self, request: instance_api.PreviewDeletionRequest, _context: Any
@@ -172,7 +177,9 @@ class InstanceServicer(InstanceServiceServicer):
     async def ListModelPromotions(
         self, request: instance_api.ListModelPromotionsRequest, _context: Any
     ) -> instance_api.ListModelPromotionsResponse:
-        return self._shown(await models.list_model_promotions(self._deps, current().tenant_id, request))
+        return self._shown(
+            await promotion_reading.list_model_promotions(self._deps, current().tenant_id, request)
+        )
 
     def _shown(self, answer: _Message) -> _Message:
         if not self._hides_credentials or current().is_service:
@@ -190,19 +197,19 @@ class DataRemovalServicer(DataRemovalServiceServicer):
     async def ListDataRemovals(
         self, request: data_removal_api.ListDataRemovalsRequest, _context: Any
     ) -> data_removal_api.ListDataRemovalsResponse:
-        return await data_removals.list_data_removals(self._deps, current().tenant_id, request)
+        return await removal_reading.list_data_removals(self._deps, current().tenant_id, request)
 
     async def ClaimDataRemoval(
         self, _request: data_removal_api.ClaimDataRemovalRequest, _context: Any
     ) -> data_removal_api.ClaimDataRemovalResponse:
         self._require_service()
-        return await data_removals.claim_data_removal(self._deps, current().tenant_id)
+        return await work.claim_data_removal(self._deps, current().tenant_id)
 
     async def FinishDataRemoval(
         self, request: data_removal_api.FinishDataRemovalRequest, _context: Any
     ) -> data_removal_api.FinishDataRemovalResponse:
         self._require_service()
-        return await data_removals.finish_data_removal(self._deps, current().tenant_id, request)
+        return await work.finish_data_removal(self._deps, current().tenant_id, request)
 
     def _require_service(self) -> None:
         if self._is_guarded and not current().is_service:

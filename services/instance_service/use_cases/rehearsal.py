@@ -17,7 +17,7 @@ from instance_service.use_cases.definitions.states import activate_version, depr
 from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.instances.changes import create_instance, update_instance
 from instance_service.use_cases.instances.deletion import delete_instance
-from instance_service.use_cases.projects import create_project
+from instance_service.use_cases.projects.changes import create_project
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.instance.v1.instance_service_pb2 import (
     Change,

@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from instance_service.resources import data_removals as stored_removals
-from instance_service.use_cases import data_removals
+from instance_service.use_cases.data_removals import reading, work
 from instance_service.use_cases.dependencies import Dependencies
 from optaic.common.v1.flow_pb2 import FLOW_KIND_REFRESH
 from optaic.instance.v1.data_removal_service_pb2 import (
@@ -52,18 +52,18 @@ class Removals:
     async def list(self) -> list[DataRemoval]:
         """Return all there are."""
         request = ListDataRemovalsRequest()
-        found = await data_removals.list_data_removals(self._deps, TENANT, request)
+        found = await reading.list_data_removals(self._deps, TENANT, request)
         return list(found.data_removals)
 
     async def claim(self, tenant_id: str = TENANT) -> DataRemoval | None:
         """Take one."""
-        answer = await data_removals.claim_data_removal(self._deps, tenant_id)
+        answer = await work.claim_data_removal(self._deps, tenant_id)
         return answer.data_removal if answer.HasField("data_removal") else None
 
     async def finish(self, instance_id: str, problem: str = "") -> None:
         """Say what became of one."""
         request = FinishDataRemovalRequest(instance_id=instance_id, problem=problem)
-        await data_removals.finish_data_removal(self._deps, TENANT, request)
+        await work.finish_data_removal(self._deps, TENANT, request)
 
 
 @pytest.fixture

@@ -15,21 +15,19 @@ from instance_service.resources.conversion import timestamp
 from instance_service.resources.instances.drafts import draft_instance
 from instance_service.resources.instances.locking import check_etag, check_not_deleting, lock
 from instance_service.resources.instances.revisions import Revision, write_revisions
-from instance_service.store import instances as store
 from instance_service.store import promotions
 from instance_service.store.tables import Connection
 from instance_service.use_cases.dependencies import Dependencies
+from instance_service.use_cases.instances.reading import get_instance
 from instance_service.use_cases.instances.waiting import same_revision, when_settled
 from instance_service.use_cases.mutation import mutate
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.instance.v1.instance_service_pb2 import (
-    ListModelPromotionsRequest,
-    ListModelPromotionsResponse,
+    GetInstanceRequest,
     PromoteModelVersionRequest,
 )
 from optaic.instance.v1.spec_pb2 import ModelPromotion
-from optaic.rules.pages import DEFAULT_SIZE
-from servicekit import idempotency, pages
+from servicekit import idempotency
 from servicekit.context import RequestContext
 
 _METHOD = "PromoteModelVersion"
@@ -57,7 +55,7 @@ async def promote_model_version(
     if stored is not None:  # also where the registry is away by now
         answered = Instance.FromString(stored)
         return await same_revision(deps, tenant_id, answered) or answered
-    current = await _load(deps, tenant_id, request.instance_id)
+    current = await get_instance(deps, tenant_id, GetInstanceRequest(instance_id=request.instance_id))
     _check(current, request)
     promotion = await _look_up(experiments, tenant_id, current, request.model_version)
     promotion.author, promotion.reason = context.actor, request.reason
@@ -93,38 +91,6 @@ async def _decide(
         return desired
 
     return await mutate(deps, tenant_id, request, Instance, decide)
-
-
-async def list_model_promotions(
-    deps: Dependencies, tenant_id: str, request: ListModelPromotionsRequest
-) -> ListModelPromotionsResponse:
-    """Return a page of promotions, newest first.
-
-    Raises:
-        NotFoundError: There is no such instance.
-    """
-    instance_id = request.instance_id.lower()
-    selection = pages.filter_hash("promotions", instance_id)
-    before = pages.decode(request.page_token, selection)["revision"] if request.page_token else None
-    size = request.page_size or DEFAULT_SIZE
-    await _load(deps, tenant_id, instance_id)
-    async with deps.database.read(tenant_id) as connection:
-        rows = await promotions.list_promotions(connection, tenant_id, instance_id, before, size + 1)
-    page = pages.fit(rows, size, lambda row: len(row.snapshot))
-    response = ListModelPromotionsResponse(
-        promotions=[ModelPromotion.FromString(row.snapshot) for row in page]
-    )
-    if len(rows) > len(page):
-        response.next_page_token = pages.encode({"revision": page[-1].revision}, selection)
-    return response
-
-
-async def _load(deps: Dependencies, tenant_id: str, instance_id: str) -> Instance:
-    instance_id = instance_id.lower()
-    found = await store.fetch_snapshots(deps.database, tenant_id, [instance_id])
-    if instance_id not in found:
-        raise errors.instances_not_found([instance_id])
-    return Instance.FromString(found[instance_id])
 
 
 def _check(instance: Instance, request: PromoteModelVersionRequest) -> None:

@@ -1,4 +1,4 @@
-"""Creating, reading, changing and deleting projects."""
+"""Creating, changing and deleting projects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from instance_service.resources.projects import (
     check_project_etag,
     check_project_lives,
     find_project,
-    project_of,
 )
 from instance_service.store import projects as store
 from instance_service.store.tables import Connection
@@ -22,14 +21,9 @@ from optaic.instance.v1.instance_pb2 import PROJECT_STATE_ACTIVE, PROJECT_STATE_
 from optaic.instance.v1.instance_service_pb2 import (
     CreateProjectRequest,
     DeleteProjectRequest,
-    GetProjectRequest,
-    ListProjectsRequest,
-    ListProjectsResponse,
     UpdateProjectRequest,
 )
-from optaic.rules.pages import DEFAULT_SIZE
 from redaction.messages import restore_credentials
-from servicekit import pages
 from servicekit.context import RequestContext
 from servicekit.errors import FieldViolation
 from servicekit.events import check_size
@@ -67,35 +61,6 @@ async def create_project(deps: Dependencies, tenant_id: str, request: CreateProj
         return project
 
     return await mutate(deps, tenant_id, request, Project, insert)
-
-
-async def get_project(deps: Dependencies, tenant_id: str, request: GetProjectRequest) -> Project:
-    """Return a project by id or name.
-
-    Raises:
-        NotFoundError: There is none.
-    """
-    async with deps.database.read(tenant_id) as connection:
-        return await find_project(connection, tenant_id, request.project_id, request.name)
-
-
-async def list_projects(
-    deps: Dependencies, tenant_id: str, request: ListProjectsRequest
-) -> ListProjectsResponse:
-    """Return a page of projects in the order of names."""
-    selection = pages.filter_hash("projects")
-    position = pages.decode(request.page_token, selection) if request.page_token else {"name": ""}
-    size = request.page_size or DEFAULT_SIZE
-    async with deps.database.read(tenant_id) as connection:
-        # Tokens of an earlier release have no id.
-        after = position["name"], position.get("id", "")
-        rows = await store.list_projects(connection, tenant_id, after, size + 1)
-    page = pages.fit(rows, size, lambda row: len(row.snapshot))
-    response = ListProjectsResponse(projects=[project_of(row.snapshot) for row in page])
-    if len(rows) > len(page):
-        last = {"name": page[-1].name, "id": page[-1].project_id}
-        response.next_page_token = pages.encode(last, selection)
-    return response
 
 
 async def update_project(deps: Dependencies, tenant_id: str, request: UpdateProjectRequest) -> Project:

@@ -1,8 +1,6 @@
-"""The data of instances that are gone: listed, given to workers, and forgotten once it is removed."""
+"""The data of instances that are gone: given to workers, and forgotten once it is removed."""
 
 from __future__ import annotations
-
-from datetime import datetime
 
 import structlog
 
@@ -15,40 +13,11 @@ from optaic.instance.v1.data_removal_service_pb2 import (
     ClaimDataRemovalResponse,
     FinishDataRemovalRequest,
     FinishDataRemovalResponse,
-    ListDataRemovalsRequest,
-    ListDataRemovalsResponse,
 )
 from optaic.rules.data_removals import CLAIM
-from optaic.rules.pages import DEFAULT_SIZE
 from redaction import redact
-from servicekit import pages
 
-_SELECTION = pages.filter_hash("data removals")
 _log = structlog.get_logger(__name__)
-
-
-async def list_data_removals(
-    deps: Dependencies, tenant_id: str, request: ListDataRemovalsRequest
-) -> ListDataRemovalsResponse:
-    """Return a page of what is still there, in the order in which the instances went."""
-    after = None
-    if request.page_token:
-        position = pages.decode(request.page_token, _SELECTION)
-        after = datetime.fromisoformat(position["time"]), position["id"]
-    size = request.page_size or DEFAULT_SIZE
-    async with deps.database.read(tenant_id) as connection:
-        rows = await store.list_removals(connection, tenant_id, after, size + 1)
-    page = pages.fit(rows, size, lambda row: len(row.snapshot) + len(row.problem))
-    answer = ListDataRemovalsResponse(
-        data_removals=[removal_of(row, deps.data_grace_seconds) for row in page]
-    )
-    for each in answer.data_removals:
-        each.ClearField("stores")  # what configurations say is for those who need it
-    if len(rows) > len(page):
-        last = page[-1]
-        position = {"time": last.delete_time.isoformat(), "id": last.instance_id}
-        answer.next_page_token = pages.encode(position, _SELECTION)
-    return answer
 
 
 async def claim_data_removal(deps: Dependencies, tenant_id: str) -> ClaimDataRemovalResponse:

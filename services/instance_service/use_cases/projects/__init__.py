@@ -1,0 +1,1 @@
+"""Projects: their changes, and what is read of them."""

@@ -1,0 +1,44 @@
+"""Reading projects; nothing is changed here."""
+
+from __future__ import annotations
+
+from instance_service.resources.projects import find_project, project_of
+from instance_service.store import projects as store
+from instance_service.use_cases.dependencies import Dependencies
+from optaic.instance.v1.instance_pb2 import Project
+from optaic.instance.v1.instance_service_pb2 import (
+    GetProjectRequest,
+    ListProjectsRequest,
+    ListProjectsResponse,
+)
+from optaic.rules.pages import DEFAULT_SIZE
+from servicekit import pages
+
+
+async def get_project(deps: Dependencies, tenant_id: str, request: GetProjectRequest) -> Project:
+    """Return a project by id or name.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    async with deps.database.read(tenant_id) as connection:
+        return await find_project(connection, tenant_id, request.project_id, request.name)
+
+
+async def list_projects(
+    deps: Dependencies, tenant_id: str, request: ListProjectsRequest
+) -> ListProjectsResponse:
+    """Return a page of projects in the order of names."""
+    selection = pages.filter_hash("projects")
+    position = pages.decode(request.page_token, selection) if request.page_token else {"name": ""}
+    size = request.page_size or DEFAULT_SIZE
+    async with deps.database.read(tenant_id) as connection:
+        # Tokens of an earlier release have no id.
+        after = position["name"], position.get("id", "")
+        rows = await store.list_projects(connection, tenant_id, after, size + 1)
+    page = pages.fit(rows, size, lambda row: len(row.snapshot))
+    response = ListProjectsResponse(projects=[project_of(row.snapshot) for row in page])
+    if len(rows) > len(page):
+        last = {"name": page[-1].name, "id": page[-1].project_id}
+        response.next_page_token = pages.encode(last, selection)
+    return response
