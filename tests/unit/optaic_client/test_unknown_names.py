@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,7 +43,8 @@ _NEEDED = {  # what a command must be given besides
 }  # fmt: skip
 
 
-def _commands() -> Iterator[tuple[str, Any]]:
+@functools.cache
+def _commands() -> tuple[tuple[str, Any], ...]:
     def walk(command: Any, path: str) -> Iterator[tuple[str, Any]]:
         if hasattr(command, "commands"):
             for name, each in command.commands.items():
@@ -50,7 +52,7 @@ def _commands() -> Iterator[tuple[str, Any]]:
         else:
             yield path, command
 
-    yield from walk(typer.main.get_command(app), "")
+    return tuple(walk(typer.main.get_command(app), ""))
 
 
 def _parameters() -> list[tuple[str, Any]]:

@@ -64,11 +64,13 @@ def exactly(name: str, x: list[float], y: list[float]) -> float | None:
         return float(sum(a) / (n if name == "MEAN" else 1))
     if name in {"MIN", "MAX"}:
         return float(min(a) if name == "MIN" else max(a))
-    from_mean = [value - sum(a, Fraction()) / n for value in a]
+    mean = sum(a, Fraction()) / n
+    from_mean = [value - mean for value in a]
     squares = sum((value * value for value in from_mean), Fraction())
     if name == "STD":
         return _root(squares / (n - 1))
-    others = [value - sum(b, Fraction()) / n for value in b]
+    other_mean = sum(b, Fraction()) / n
+    others = [value - other_mean for value in b]
     product = sum((first * second for first, second in zip(from_mean, others, strict=True)), Fraction())
     other_squares = sum((value * value for value in others), Fraction())
     if not squares or not other_squares:
