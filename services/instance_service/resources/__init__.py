@@ -1,1 +1,1 @@
-"""What completes, checks and describes a resource, in a transaction that a use case has opened."""
+"""Complete, check and describe a resource inside a transaction that a use case has opened."""

@@ -1,4 +1,4 @@
-"""Small views on the protobuf resources: enum words, JSON of a Struct, etags; it decides nothing."""
+"""Convert between protobuf resources and plain values: enum words, JSON of a Struct, etags, timestamps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from servicekit.enums import enum_number, enum_word
 
 
 def contract_words(contract: SignalContract) -> dict[str, Any]:
-    """Return what a signal contract says, with enums in lower case; what it leaves open is left out."""
+    """Convert a signal contract to a dictionary with lower-case enum words; unset fields are omitted."""
     given: dict[str, Any] = {
         "index_columns": sorted(contract.index_columns),
         "neutral_value": contract.neutral_value,
@@ -34,10 +34,10 @@ def contract_words(contract: SignalContract) -> dict[str, Any]:
 
 
 def json_of(struct: Struct) -> dict[str, Any]:
-    """Return a Struct as JSON; whole numbers are integers.
+    """Convert a protobuf Struct to JSON values; whole numbers become integers.
 
     Raises:
-        ValueError: It holds a number that JSON has not.
+        ValueError: The struct holds a number that JSON cannot express, such as NaN.
     """
     return {key: _json(value) for key, value in struct.fields.items()}
 
@@ -51,7 +51,7 @@ def _json(value: Value) -> Any:
         case "number_value":
             number = value.number_value
             if not math.isfinite(number):
-                raise ValueError(f"{number} is no JSON number")
+                raise ValueError(f"{number} is not a JSON number; use a finite number")
             return int(number) if number.is_integer() and abs(number) <= LARGEST_WHOLE else number
         case "string_value":
             return value.string_value
@@ -62,7 +62,7 @@ def _json(value: Value) -> Any:
 
 
 def dataset_of(instance: Instance) -> DatasetSpec | None:
-    """Return the composition of a dataset or signal."""
+    """Return the dataset spec of a dataset or signal; None for other kinds."""
     match instance.WhichOneof("spec"):
         case "dataset":
             return instance.dataset
@@ -73,19 +73,19 @@ def dataset_of(instance: Instance) -> DatasetSpec | None:
 
 
 def etag_of(revision: int) -> str:
-    """Return the etag of a revision; a condition that comes and goes does not move it."""
+    """Return the etag of a revision; setting or clearing a condition does not change it."""
     return f"r{revision}"
 
 
 def timestamp(time: dt.datetime) -> Timestamp:
-    """Return a time as protobuf has it."""
+    """Convert a datetime to a protobuf Timestamp."""
     result = Timestamp()
     result.FromDatetime(time)
     return result
 
 
 def flow_edge(edge: Edge) -> FlowEdge:
-    """Return an edge as the flow shows it."""
+    """Convert an edge to the message that the flow shows."""
     result = FlowEdge(role=edge.role, kind=enum_number(EdgeKind, edge.kind))
     result.upstream.instance_id = edge.upstream_instance_id
     result.upstream.flow_kind = enum_number(FlowKind, edge.upstream_flow_kind)
@@ -93,7 +93,7 @@ def flow_edge(edge: Edge) -> FlowEdge:
 
 
 def edges_of(instance_id: str, flow: Flow) -> list[dict[str, str]]:
-    """Return the stored form of a flow's edges, without the tenant."""
+    """Return a flow's edges as they are stored, without the tenant."""
     return [
         {
             "instance_id": instance_id,

@@ -1,4 +1,4 @@
-"""The data of instances that are gone: what a worker needs to remove it, and when it may."""
+"""Record which data of deleted instances must be removed, and from when a worker may remove it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from instance_service.store.tables import Connection
 from optaic.instance.v1.data_removal_service_pb2 import DataRemoval, UsedStore
 from optaic.instance.v1.instance_pb2 import Instance
 
-_MOST_BYTES = 256 * 1024  # of the stores of one instance: somebody may give it another one each minute
+_MOST_BYTES = (
+    256 * 1024
+)  # limit for the stores of one instance: a client may configure a new store every minute
 _log = structlog.get_logger(__name__)
 
 
 async def remember_data(
     deps: ResourceDependencies, connection: Connection, tenant_id: str, gone: Sequence[Instance]
 ) -> None:
-    """Write down whose data is to be removed, in the transaction in which the instances go."""
+    """Record whose data must be removed, in the transaction that removes the instances."""
     ids = [instance.instance_id for instance in gone]
     with_output = await store.list_with_output(connection, tenant_id, ids)
     used = _stores_by_instance(await store.list_used_stores(connection, tenant_id, ids))
@@ -52,26 +54,26 @@ async def remember_data(
 
 
 def _stores_by_instance(found: Iterable[tuple[str, bytes]]) -> dict[str, dict[bytes, UsedStore]]:
-    """Return the stores that instances have used, in the order of their last use, each once."""
+    """Return the distinct stores that each instance has used, ordered by their last use."""
     stores: dict[str, dict[bytes, UsedStore]] = defaultdict(dict)
     for instance_id, snapshot in found:
         component = Instance.FromString(snapshot)
         used = UsedStore(definition_version_id=component.definition_version_id, config=component.config)
         text = used.SerializeToString(deterministic=True)
-        stores[instance_id].pop(text, None)  # in the order of their last use
+        stores[instance_id].pop(text, None)  # reinsert it, so that the order is that of the last use
         stores[instance_id][text] = used
     return stores
 
 
 def _newest(instance: Instance, used: dict[bytes, UsedStore]) -> Sequence[UsedStore]:
-    """Return the stores of an instance, serialized ones given oldest first, as far as an answer takes them."""
+    """Return the most recently used stores of an instance, up to the size limit; `used` starts with the oldest."""
     kept: list[UsedStore] = []
     total = 0
     for text, store_used in reversed(used.items()):
         total += len(text)
         if kept and total > _MOST_BYTES:
             _log.warning(
-                "an instance had too many stores: what the oldest keep outside of its folder is not removed",
+                "too many stores: data that the oldest ones keep outside the instance's folder is not removed",
                 instance_id=instance.instance_id,
                 stores=len(used),
                 remembered=len(kept),
@@ -82,7 +84,7 @@ def _newest(instance: Instance, used: dict[bytes, UsedStore]) -> Sequence[UsedSt
 
 
 def removal_of(row: Any, grace_seconds: float) -> DataRemoval:
-    """Return a stored removal, and when it may be done, at the earliest."""
+    """Convert a stored removal to a message that includes the earliest time at which it may run."""
     removal = DataRemoval.FromString(row.snapshot)
     removal.delete_time.CopyFrom(timestamp(row.delete_time.astimezone(UTC)))
     earliest = remove_time(row.delete_time, row.due_time, grace_seconds)

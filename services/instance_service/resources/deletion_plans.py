@@ -1,6 +1,6 @@
-"""What a deletion would delete, and why it would be refused; it changes nothing.
+"""Plan a deletion: what it would delete, and why it would be refused; nothing is changed.
 
-A deletion and its preview are the same plan: what is shown is what goes.
+A deletion and its preview use the same plan, so the preview shows exactly what would be deleted.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from optaic.instance.v1.instance_service_pb2 import (
     DeleteProjectRequest,
 )
 
-_MANY = 1000  # of these the order is found in a thread
-_TOGETHER = "delete them first, or say that they go with it (cascade)"
+_MANY = 1000  # from this number of instances on, a thread computes the order
+_TOGETHER = "delete them first, or set `cascade` to delete them too"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What would go, in order, and which of it something reads."""
+    """The resources that a deletion would remove, in order, and the reasons why it would be refused."""
 
     doomed: Sequence[Doomed] = ()
     read: frozenset[str] = frozenset()
@@ -38,32 +38,32 @@ class Plan:
 
     @property
     def etag(self) -> str:
-        """Stands for what would go."""
+        """Return an etag of the list of resources that would be deleted."""
         text = "\n".join(sorted(each.instance_id for each in self.doomed))
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
 class Reach:
-    """Everything that reads where a deletion begins, however far away, and what is known of it."""
+    """Everything that depends on the start of a deletion, directly or through others, and what is known of it."""
 
     edges: Sequence[tuple[str, str]]  # (reader, read)
-    order: Sequence[str]  # every reader before what it reads
+    order: Sequence[str]  # dependants first
     known: Mapping[str, Doomed]
 
     @property
     def live(self) -> list[Doomed]:
-        """What is not being deleted yet, in order."""
+        """Return the resources that are not being deleted yet, in order."""
         return [self.known[each] for each in self.order if not self.known[each].is_deleting]
 
 
 async def plan_instance(connection: Connection, tenant_id: str, request: DeleteInstanceRequest) -> Plan:
-    """Return what the deletion of an instance would delete; under the tenant's lock this holds until its end.
+    """Plan the deletion of an instance; under the tenant's lock the plan holds until the transaction ends.
 
     Raises:
         NotFoundError: There is none.
-        AbortedError: An etag is not the present one.
-        FailedPreconditionError: Others depend on it and are not to go with it; each is named.
+        AbortedError: An etag is stale.
+        FailedPreconditionError: Other instances depend on it and `cascade` is not set; each is named.
     """
     start = request.instance_id.lower()
     reach = await _load_reach(connection, tenant_id, [start])
@@ -82,12 +82,15 @@ def _plan_of_instance(reach: Reach, start: str, owner: Doomed | None, request: D
     if owner is not None:
         composed = [(owner.name, f"is composed of it ({owner.instance_id})")]
         raise errors.deletion_blocked(
-            "HAS_DEPENDANTS", f"{instance.name} is a part of", composed, "it goes with that"
+            "HAS_DEPENDANTS",
+            f"{instance.name} is a part of",
+            composed,
+            "delete that instead; this component is deleted with it",
         )
     live = reach.live
     if len(live) > 1 and not request.cascade:
         direct = {reader for reader, upstream in reach.edges if upstream == start}
-        # A reader's own readers are live too, so that of several live ones at least one reads directly.
+        # The dependants of a live dependant are live too, so at least one live dependant reads the instance directly.
         readers = [each for each in live if each.instance_id in direct and each is not instance]
         found = [(each.name, f"{_what(each)} reads it") for each in readers]
         raise errors.deletion_blocked("HAS_DEPENDANTS", f"{instance.name} is read by", found, _TOGETHER)
@@ -97,11 +100,11 @@ def _plan_of_instance(reach: Reach, start: str, owner: Doomed | None, request: D
 async def plan_project(
     connection: Connection, tenant_id: str, request: DeleteProjectRequest, project: Project
 ) -> Plan:
-    """Return what the deletion of a project would delete; under the tenant's lock this holds until its end.
+    """Plan the deletion of a project; under the tenant's lock the plan holds until the transaction ends.
 
     Raises:
-        AbortedError: An etag is not the present one.
-        FailedPreconditionError: Something is in it and is not to go with it, or is read by what is not in it.
+        AbortedError: An etag is stale.
+        FailedPreconditionError: The project is not empty and `cascade` is not set, or another project depends on it.
     """
     check_project_etag(project, request.etag)
     if project.state == PROJECT_STATE_DELETING:
@@ -124,7 +127,7 @@ def _plan_of_project(reach: Reach, project: Project, request: DeleteProjectReque
             for each in strangers
             if each.instance_id in direct
         ]
-        way = "these are in other projects and never go with it; delete them first, or have them read something else"
+        way = "instances of other projects are never deleted with it; delete them first, or change their upstreams"
         raise errors.deletion_blocked(
             "HAS_DEPENDANTS", f"what is in project {project.name} is read by", found, way
         )
@@ -138,7 +141,7 @@ async def _load_reach(connection: Connection, tenant_id: str, starts: Sequence[s
 
 
 async def _in_order(starts: Sequence[str], edges: Sequence[tuple[str, str]]) -> list[str]:
-    """Return what would go, in a thread where that is much: others are served meanwhile."""
+    """Sort resources so that dependants come first; large plans are sorted in a thread to keep the event loop free."""
     if len(starts) + len(edges) <= _MANY:
         return downstream_first(starts, edges)
     return await asyncio.to_thread(downstream_first, starts, edges)

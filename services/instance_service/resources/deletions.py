@@ -1,6 +1,6 @@
-"""Deleting what a plan names: instances that go, and the finalizers that they wait for.
+"""Mark the resources of a plan as being deleted, and remove each once its finalizers are gone.
 
-An instance is gone only after everything that reads it: until then it has the finalizer `dependants`.
+An instance is removed only after all its dependants. Until then it has the finalizer `dependants`.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from servicekit.context import RequestContext
 from servicekit.database import lock_tenant
 
 _CONDITION = "Deleting"
-_DEPENDANTS = "dependants"  # the finalizer that the last dependant takes off
+_DEPENDANTS = "dependants"  # removed together with the last dependant
 
 
 async def condemn(
     deps: ResourceDependencies, connection: Connection, context: RequestContext, plan: Plan, reason: str
 ) -> None:
-    """Make a revision in the state DELETING of everything in a plan; under the tenant's lock, as the plan itself."""
+    """Write a revision in state DELETING for everything in a plan; requires the tenant's lock, as the plan does."""
     if not plan.doomed:
         return
     tenant_id = context.tenant_id
-    # All at once: verdicts are written for many instances too, and without the tenant's lock.
+    # Lock all rows in one statement: verdicts are written for many instances too, and without the tenant's lock.
     found = await store.lock_instances(connection, tenant_id, [each.instance_id for each in plan.doomed])
     known = {one.instance_id: one for one in map(Instance.FromString, found)}
     doomed = [known[each.instance_id] for each in plan.doomed]
@@ -57,7 +57,7 @@ async def condemn(
 
 
 def _say(deps: ResourceDependencies, instance: Instance, finalizers: Sequence[str]) -> None:
-    """Say on the instance what its deletion waits for; since when stays as it is."""
+    """Set the condition that names the finalizers a deletion waits for; its start time stays."""
     message = f"waits for: {', '.join(finalizers)}"
     say(instance, _CONDITION, "FinalizersAtWork", message, timestamp(deps.clock.now()))
 
@@ -70,11 +70,11 @@ async def remove_finalizer(
     finalizer: str,
     condition: str = "",
 ) -> None:
-    """Take a finalizer off, with the condition of its system; who has none left is gone, which may free what it read."""
-    # Prevents two readers that go at once from each seeing the other still there.
+    """Remove a finalizer and its condition; an instance with none left is removed, which may free its upstreams."""
+    # Prevents two dependants that are removed at the same time from each seeing the other still there.
     await lock_tenant(connection, tenant_id)
     while instance_ids:
-        # In the order in which verdicts are written.
+        # Lock in the order in which verdicts are written.
         await store.lock_instances(connection, tenant_id, instance_ids)
         states = await store.drop_finalizer(connection, tenant_id, instance_ids, finalizer)
         gone = [Instance.FromString(snapshot) for snapshot, finalizers in states if not finalizers]
@@ -96,7 +96,7 @@ async def _bury(
     gone: Sequence[Instance],
     ids: list[str],
 ) -> list[str]:
-    """Remove instances; return those that waited for them and now wait for no reader any more."""
+    """Remove instances; return their upstreams that are being deleted and have no dependants left."""
     if not gone:
         return []
     freed = await graph.list_freed(connection, tenant_id, ids)

@@ -1,4 +1,4 @@
-"""What resources see of the use cases' dependencies: no database, so that nothing here can open a transaction."""
+"""Declare what resources may use of a use case's dependencies: no database, so they cannot open a transaction."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from servicekit.ids import IdSource
 
 
 class ResourceDependencies(Protocol):
-    """Time, ids and events, and how a resource is judged."""
+    """The clock, the sources of ids and events, and whether rules are applied strictly."""
 
     @property
     def clock(self) -> Clock:
@@ -24,9 +24,9 @@ class ResourceDependencies(Protocol):
 
     @property
     def is_lenient(self) -> bool:
-        """Return whether an instance that breaks rules is made all the same."""
+        """Return whether an instance that violates rules is created anyway; true only in rehearsals."""
         ...
 
     def events(self, tenant_id: str) -> Events:
-        """Return the maker of a tenant's events."""
+        """Return the factory of a tenant's events."""
         ...

@@ -1,4 +1,4 @@
-"""A project as it is stored, and as callers see it; what an older release stored is completed."""
+"""Read and check stored projects; fields that an older release did not store are filled in."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from servicekit.ids import is_id
 
 
 def project_of(snapshot: bytes) -> Project:
-    """Return a stored project."""
+    """Convert a stored snapshot to a project."""
     project = Project.FromString(snapshot)
     project.state = project.state or PROJECT_STATE_ACTIVE
     project.revision = project.revision or 1
@@ -22,7 +22,7 @@ def project_of(snapshot: bytes) -> Project:
 
 
 async def find_project(connection: Connection, tenant_id: str, project_id: str, name: str = "") -> Project:
-    """Return a project by id or name.
+    """Return the project with an id or a name.
 
     Raises:
         NotFoundError: There is none.
@@ -37,7 +37,7 @@ async def find_project(connection: Connection, tenant_id: str, project_id: str, 
 
 
 def check_project_etag(project: Project, etag: str) -> None:
-    """Refuse a stale etag; an empty one matches.
+    """Refuse a stale etag; an empty etag matches any revision.
 
     Raises:
         AbortedError: The project has changed since.
@@ -47,10 +47,10 @@ def check_project_etag(project: Project, etag: str) -> None:
 
 
 def check_project_lives(project: Project) -> None:
-    """Refuse changes of, and in, a project that is being deleted.
+    """Refuse to change a project, or anything in it, while it is being deleted.
 
     Raises:
-        FailedPreconditionError: It is.
+        FailedPreconditionError: The project is being deleted.
     """
     if project.state == PROJECT_STATE_DELETING:
         raise errors.project_deleting(project.name)

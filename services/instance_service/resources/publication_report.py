@@ -1,4 +1,4 @@
-"""What a version changes, and what it means for the instances that track the newest one."""
+"""Report what a new version changes, and what it means for the instances that track the newest one."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from optaic.definition.v1.definition_pb2 import (
 from servicekit.errors import FieldViolation
 
 MOST_LISTED = 1_000
-_COMING = (DEFINITION_STATE_DRAFT, DEFINITION_STATE_ACTIVE)  # who follows may get these
-_MOST_REASONS = 10  # why one instance does not fit
-_MOST_BYTES = 1_500_000  # of either list: clients take answers of four megabytes by default
+_COMING = (DEFINITION_STATE_DRAFT, DEFINITION_STATE_ACTIVE)  # instances that track the newest may get these
+_MOST_REASONS = 10  # listed for one instance that does not fit
+_MOST_BYTES = 1_500_000  # of each list: by default clients accept answers of four megabytes
 _Item = TypeVar("_Item", SchemaChange, SchemaNote, TrackingInstance)
 
 
 async def report(
     deps: ResourceDependencies, connection: Connection, tenant_id: str, version: DefinitionVersion
 ) -> PublicationReport:
-    """Return what a version changes, against the newest active one before it, and who would follow it."""
+    """Compare a version with the newest active one before it, and list the instances that would move to it."""
     rank = precedence(version.version)
     previous = DefinitionVersion.FromString(
         await store.previous_version(connection, tenant_id, version.definition_id, rank) or b""
@@ -49,7 +49,7 @@ async def report(
     ):
         rows = await users.list_tracking(connection, tenant_id, version.definition_id, MOST_LISTED)
     check = await try_version(deps, connection, tenant_id, version, rows)
-    # A thousand instances against a large schema take a while: the loop has other callers.
+    # A thousand instances against a large schema take a while; a thread keeps the event loop free.
     return await asyncio.to_thread(_report, previous, version, rows, check)
 
 

@@ -118,12 +118,12 @@ async def test_a_refusal_names_the_first_and_says_what_to_do(service: RunningIns
     shown = await refusal(preview(service, prices.instance_id))
     assert "sp500_prices is read by reader" in shown.message
     assert shown.message.endswith(
-        "and 2 more: delete them first, or say that they go with it (cascade)"
+        "and 2 more: delete them first, or set `cascade` to delete them too"
     )  # and is not cut
     assert len(shown.preconditions) == 7
     request = PreviewDeletionRequest(delete_project=DeleteProjectRequest(project_id=project.project_id))
     shown = await refusal(service.instances.PreviewDeletion(request))
-    assert shown.message.endswith("and 3 more: delete them first, or say that they go with it (cascade)")
+    assert shown.message.endswith("and 3 more: delete them first, or set `cascade` to delete them too")
 
 
 async def test_a_long_list_comes_in_pages_that_belong_together(service: RunningInstanceService) -> None:

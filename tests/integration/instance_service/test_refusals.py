@@ -123,7 +123,7 @@ async def test_a_time_zone_that_no_calendar_has_is_refused(
     given["dataset"]["timezone"] = timezone
     refused = await refusal(service.create(given))
     assert (refused.code, list(refused.fields)) == (INVALID, ["instance.dataset.timezone"])
-    assert f"{timezone!r} is no IANA time zone" in refused.fields["instance.dataset.timezone"]
+    assert f"{timezone!r} is not an IANA time zone" in refused.fields["instance.dataset.timezone"]
 
 
 @pytest.mark.parametrize(
@@ -325,7 +325,7 @@ async def test_a_version_that_reads_nothing_has_no_upstreams(
     prices = await service.prices(project_id)
     reference = {"resourceId": prices.instance_id, "role": "input"}
     refused = await refusal(service.create(_dataset(project_id, {}, upstreamRefs=[reference])))
-    assert refused.fields == {"instance.upstream_refs[0]": "sp500_prices reads nothing"}
+    assert refused.fields == {"instance.upstream_refs[0]": "sp500_prices takes no upstreams; remove it"}
     version = {
         "version": "1.0.0",
         "codeRef": "a:B",

@@ -70,7 +70,7 @@ async def test_a_time_zone_is_part_of_what_is_computed_and_saying_utc_is_not(
         assert changed.dataset.timezone == timezone
         fingerprints.append(changed.flows[0].compute_fingerprint)
         if timezone == "Asia/Tokyo":
-            assert changed.flows[0].fingerprint_change == "its time zone UTC gave way to Asia/Tokyo"
+            assert changed.flows[0].fingerprint_change == "its time zone changed from UTC to Asia/Tokyo"
     assert [each == fingerprints[0] for each in fingerprints] == [True, True, False, True]
 
 
@@ -211,7 +211,7 @@ async def test_a_tracking_instance_moves_to_the_newest_version(service: RunningI
         ListInstanceRevisionsRequest(instance_id=prices.instance_id)
     )
     newest = listed.revisions[0]
-    assert (newest.author, newest.reason) == ("instance-service", f"follows newest versions: {what}")
+    assert (newest.author, newest.reason) == ("instance-service", f"tracks the newest versions: {what}")
     labelled = await service.update(prices.instance_id, {"labels": {"a": "b"}}, "labels")
     assert labelled.flows[0].fingerprint_change == what
     still = await service.instances.GetInstance(GetInstanceRequest(instance_id=pinned.instance_id))
@@ -334,7 +334,7 @@ async def test_a_version_beside_track_newest_may_be_what_was_once_read(
         refused = await refusal(service.update(made.instance_id, {**read, "etag": "", name: value}, mask))
         path = f"instance.{name}"
         assert refused.field_reasons == {path: "INVALID_SPEC"}
-        assert "leave the version out, or read again" in refused.fields[path]
+        assert "omit it, or reload the instance" in refused.fields[path]
 
 
 async def test_who_follows_still_says_what(service: RunningInstanceService) -> None:

@@ -149,15 +149,15 @@ def test_an_unknown_format_checks_nothing_and_the_report_says_so() -> None:
     assert unchecked_formats(version) == [
         (
             "/parameters_schema/properties/c/items/format",
-            "'color' is no format of JSON Schema 2020-12, so it checks nothing",
+            "'color' is not a format of JSON Schema 2020-12, so it checks nothing",
         ),
         (
             "/parameters_schema/properties/format/format",
-            "'datetime' is no format of JSON Schema 2020-12, so it checks nothing; 'date-time' is one",
+            "'datetime' is not a format of JSON Schema 2020-12, so it checks nothing; did you mean 'date-time'?",
         ),
         (
             "/output_schema/properties/x~1y/format",
-            "'Date' is no format of JSON Schema 2020-12, so it checks nothing; 'date' is one",
+            "'Date' is not a format of JSON Schema 2020-12, so it checks nothing; did you mean 'date'?",
         ),
     ]
 

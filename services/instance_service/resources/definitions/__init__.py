@@ -1,1 +1,1 @@
-"""Definitions and their versions: what they carry, what they change, and what expressions call by name."""
+"""Check definitions and their versions: content, changes, and the macros and operators that expressions call."""

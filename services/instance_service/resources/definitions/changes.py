@@ -1,4 +1,4 @@
-"""What a version changes against another of its definition; it reads nothing."""
+"""Compare two versions of a definition; no database is read."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SCHEMAS = ("parameters_schema", "input_schema", "output_schema")
 
 
 def version_changes(old: DefinitionVersion, new: DefinitionVersion) -> list[Change]:
-    """Return every difference that matters to instances or to who reads them, schema by schema, then the rest."""
+    """Return every difference that matters to instances or their dependants: schemas first, then the rest."""
     owner = owner_kind(enum_word(DefinitionKind, new.kind))
     return [
         *_schema_changes(old, new),
@@ -49,14 +49,14 @@ def version_changes(old: DefinitionVersion, new: DefinitionVersion) -> list[Chan
 
 
 def unchecked_formats(version: DefinitionVersion) -> list[tuple[str, str]]:
-    """Return what the version's schemas ask for by `format` and nothing checks: by JSON Pointer, said for people."""
+    """Return each `format` in the version's schemas that no check knows: its JSON Pointer and an explanation."""
     found = []
     for name in SCHEMAS:
         for path, word in sorted(formats(json_of(getattr(version, name))), key=str):
             if word not in KNOWN_FORMATS and word != PASSWORD:
                 near = difflib.get_close_matches(word, KNOWN_FORMATS, 1)
-                hint = f"; {near[0]!r} is one" if near else ""
-                text = f"{word[:100]!r} is no format of JSON Schema 2020-12, so it checks nothing{hint}"
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                text = f"{word[:100]!r} is not a format of JSON Schema 2020-12, so it checks nothing{hint}"
                 found.append(("".join(f"/{token(str(part))}" for part in (name, *path)), text))
     return found
 
@@ -76,7 +76,7 @@ def _call_changes(old: DefinitionVersion, new: DefinitionVersion) -> Iterator[Ch
         before, after = signature_of(old), signature_of(new)
         is_kept = list(new.op.numbers[: len(old.op.numbers)]) == list(old.op.numbers)
         fits = is_kept and before.values == after.values and before.fewest >= after.fewest
-        if before.usage != after.usage:  # defaults among it, which the schema has
+        if before.usage != after.usage:  # usage includes the defaults, which stand in the schema
             yield Change("/op", f"called {after.usage}, no longer {before.usage}", is_breaking=not fits)
     given, taken = (len(version.op_macro.parameters) for version in (old, new))
     if given != taken:

@@ -1,4 +1,4 @@
-"""Everything a definition version carries, checked and hashed before it is stored; it reads nothing."""
+"""Check and hash the content of a definition version before it is stored; no database is read."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from servicekit.enums import enum_word
 from servicekit.errors import FieldViolation
 from servicekit.events import check_size
 
-# What a version is called and who made it when is not its content.
+# The content excludes the version's name, its author and its time of creation.
 _NOT_CONTENT = (
     "definition_version_id",
     "definition_id",
@@ -46,7 +46,7 @@ _NOT_CONTENT = (
 
 
 def content_violations(version: DefinitionVersion, path: str) -> Iterator[FieldViolation]:
-    """Yield what is wrong with a version's schemas, rules, checks and flows; its kind is set."""
+    """Yield every violation in a version's schemas, rules, checks and flows; the version's kind must be set."""
     kind = enum_word(DefinitionKind, version.kind)
     for name in SCHEMAS:
         where = f"{path}.{name}"
@@ -62,14 +62,16 @@ def content_violations(version: DefinitionVersion, path: str) -> Iterator[FieldV
     ]
     yield from rule_violations(kind, rules, f"{path}.compatibility_rules")
     if rules and version.reads_nothing:
-        text = "what reads nothing has no rules for upstreams"
+        text = "must be empty while reads_nothing is true; remove the rules"
         yield FieldViolation(f"{path}.compatibility_rules", text, "INVALID_ARGUMENT")
     yield from _guardrail_violations(kind, version, f"{path}.guardrail_contracts")
     flows = [enum_word(FlowKind, flow.flow_kind) for flow in version.flow_specs]
     yield from flow_violations(kind, flows, f"{path}.flow_specs")
     for index, flow in enumerate(version.flow_specs):
         if kind == "pipeline" and flow.flow_kind == FLOW_KIND_MONITORING and flow.is_default:
-            text = "a dataset or signal asks for it, with `monitoring_enabled`"
+            text = (
+                "cannot be set on a monitoring flow; a dataset or signal enables it with `monitoring_enabled`"
+            )
             yield FieldViolation(f"{path}.flow_specs[{index}].is_default", text, "INVALID_ARGUMENT")
 
 
@@ -91,7 +93,7 @@ def _guardrail_violations(kind: str, version: DefinitionVersion, path: str) -> I
 
 
 def hash_of(request: PublishDefinitionRequest) -> str:
-    """Return the hash of the content that is to be published, whether or not it may be."""
+    """Return the hash of the content in a publish request, whether or not the content is valid."""
     return _hash(_given(request))
 
 
@@ -108,15 +110,15 @@ def _hash(version: DefinitionVersion) -> str:
     content = DefinitionVersion()
     content.CopyFrom(version)
     for name in _NOT_CONTENT:
-        content.ClearField(name)  # type: ignore[arg-type]  # the stubs want literals
+        content.ClearField(name)  # type: ignore[arg-type]  # the type stubs require literals
     return content_hash(json_format.MessageToDict(content, preserving_proto_field_name=True))
 
 
 def complete_version(request: PublishDefinitionRequest) -> DefinitionVersion:
-    """Return the version that is to be published, with its hash and its state.
+    """Return the version to publish, with its content hash and its state.
 
     Raises:
-        InvalidArgumentError: The content breaks rules; every violation is listed.
+        InvalidArgumentError: The content violates rules; every violation is listed.
     """
     version = _given(request)
     violations = shape_violations(version)

@@ -1,4 +1,4 @@
-"""Looks up what expressions call by name: the macros and operators that a tenant has published."""
+"""Look up the macros and operators of a tenant that expressions call by name."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from instance_service.store.tables import Connection
 from optaic.definition.v1.definition_pb2 import DEFINITION_KIND_OP_MACRO, DefinitionKind, DefinitionVersion
 from servicekit.enums import enum_word
 
-_MOST = 256  # macros that one configuration may use; what uses more is refused as unknown
+_MOST = 256  # macros that one configuration may use; further ones are refused as unknown
 
 
 async def check_publication(connection: Connection, tenant_id: str, version: DefinitionVersion) -> None:
-    """Refuse a macro or an operator that no expression could use.
+    """Refuse to publish a macro or an operator that no expression could use.
 
     Raises:
-        InvalidArgumentError: A macro's expression does not parse, calls what is not there, or uses itself; or a macro
-            and an operator would have one name.
+        InvalidArgumentError: A macro's expression does not parse, calls an unknown name, or uses itself; or a macro
+            and an operator would share one name.
     """
     others = [kind for kind in CALLABLE.values() if kind != enum_word(DefinitionKind, version.kind)]
     taken = [
@@ -44,7 +44,7 @@ async def check_publication(connection: Connection, tenant_id: str, version: Def
 async def load_inner(
     connection: Connection, tenant_id: str, version: DefinitionVersion
 ) -> dict[str, DefinitionVersion]:
-    """Return what a macro uses, by name."""
+    """Return the macros and operators that a macro uses, by name."""
     calls = Calls(names_called([version.op_macro.expression]), {})
     (found,) = await load_macros(connection, tenant_id, [calls])
     return found
@@ -53,10 +53,10 @@ async def load_inner(
 async def load_macros(
     connection: Connection, tenant_id: str, calls: Sequence[Calls]
 ) -> list[dict[str, DefinitionVersion]]:
-    """Return for each configuration the macros and operators that it uses, also those within macros.
+    """Return for each configuration the macros and operators that it uses, including those inside macros.
 
-    A pinned name keeps its version; any other means the newest active one, or the held one where that is newer.
-    What does not exist is left out.
+    A pinned name keeps its version. Any other name means the newest active version, or the held one if that is newer.
+    Names that do not exist are omitted.
     """
     found: list[dict[str, DefinitionVersion]] = [{} for _ in calls]
     known: dict[tuple[str, str, bool], DefinitionVersion | None] = {}

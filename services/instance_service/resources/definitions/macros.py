@@ -1,4 +1,4 @@
-"""Macros: what may be published as one, and what the expressions of a configuration call by name; it reads nothing."""
+"""Check macros, and find the names that the expressions of a configuration call; no database is read."""
 
 from __future__ import annotations
 
@@ -19,66 +19,70 @@ from servicekit.enums import enum_word
 from servicekit.errors import FieldViolation
 
 _INVALID = "INVALID_ARGUMENT"
-CALLABLE = {DEFINITION_KIND_OP: "op", DEFINITION_KIND_OP_MACRO: "op_macro"}  # by name, in expressions
+CALLABLE = {DEFINITION_KIND_OP: "op", DEFINITION_KIND_OP_MACRO: "op_macro"}  # expressions call these by name
 
 
 @dataclass(frozen=True)
 class Calls:
-    """What one configuration calls, and the versions that it has already, by name: pinned, or left for newer ones."""
+    """The names that one configuration calls, and by name the versions it already has, pinned or to be renewed."""
 
     names: tuple[str, ...]
     held: Mapping[str, str]
     follows: bool = False
 
     def key(self, name: str) -> tuple[str, str, bool]:
-        """Return what decides which version a name means."""
+        """Return the key that decides which version a name means."""
         return name, self.held.get(name, ""), self.follows
 
 
-# Macros, and operators that are not the language's own, by name in upper case.
+# Macros, and operators that are not built into the language, by upper-case name.
 MacroVersions = Mapping[str, DefinitionVersion]
 
 
 def macro_of(version: DefinitionVersion) -> Macro:
-    """Return the macro that a version of an OP_MACRO is."""
+    """Return the macro that an OP_MACRO version defines."""
     saved = version.op_macro
     return Macro(version.definition_name, tuple(saved.parameters), saved.expression)
 
 
 def library_of(found: MacroVersions) -> tuple[dict[str, Signature], dict[str, Macro]]:
-    """Return the operators and the macros that expressions may call, the language's own among them."""
+    """Return the operators and macros that expressions may call, including the built-in operators."""
     operators = {name: signature_of(version) for name, version in found.items() if version.HasField("op")}
     macros = {name: macro_of(version) for name, version in found.items() if version.HasField("op_macro")}
     return {**OPERATORS, **operators}, macros
 
 
 def calls_of(version: DefinitionVersion, config: Mapping[str, object]) -> tuple[str, ...]:
-    """Return what a configuration's expressions, and the version itself where it is a macro, call by name."""
+    """Return the names that a configuration's expressions call, and for a macro those that it calls."""
     texts = [] if not version.HasField("op_macro") else [version.op_macro.expression]
     texts.extend(expressions_of(version.content_hash, json_of(version.parameters_schema), config))
     return names_called(texts)
 
 
 def names_called(texts: Iterable[str]) -> tuple[str, ...]:
-    """Return what expressions call by name; what does not parse is left to the check of the configuration."""
+    """Return the names that expressions call; expressions that do not parse are skipped here and reported elsewhere."""
     names: dict[str, None] = {}
     for text in texts:
         try:
             names.update(dict.fromkeys(list_called(text)))
         except ExpressionError:
-            continue  # the check of the configuration says so, with its path
+            continue  # the check of the configuration reports it with its path
     return tuple(names)
 
 
 def shape_violations(version: DefinitionVersion) -> list[FieldViolation]:
-    """Return what a version of this kind must have and has not, or has and must not."""
+    """Return a violation for each required field that is missing and each field that this kind must not have."""
     if version.kind != DEFINITION_KIND_OP_MACRO:
         wanted, strays = "code_ref", {"op_macro": version.HasField("op_macro")}
     else:
         wanted, strays = "op_macro", {"code_ref": bool(version.code_ref)}
     is_there = version.HasField("op_macro") if wanted == "op_macro" else bool(version.code_ref)
     violations = [
-        FieldViolation(f"definition_version.{name}", f"a {_word(version)} has {wanted} instead", _INVALID)
+        FieldViolation(
+            f"definition_version.{name}",
+            f"cannot be set here; a {_word(version)} has {wanted}",
+            _INVALID,
+        )
         for name, is_given in strays.items()
         if is_given
     ]
@@ -92,11 +96,11 @@ def _word(version: DefinitionVersion) -> str:
 
 
 def namesake_violations(version: DefinitionVersion, kinds: Iterable[str]) -> list[FieldViolation]:
-    """Return what is wrong with the name of a macro or an operator, given the other kinds that have it, too."""
+    """Return a violation if other kinds already use the name of this macro or operator."""
     return [
         FieldViolation(
             "name",
-            f"there is a definition {version.definition_name} of the kind {kind.upper()}",
+            f"the name is already used by the {kind.upper()} definition {version.definition_name}; choose another name",
             "INVALID_EXPRESSION",
         )
         for kind in kinds
@@ -104,7 +108,7 @@ def namesake_violations(version: DefinitionVersion, kinds: Iterable[str]) -> lis
 
 
 def macro_violations(version: DefinitionVersion, inner: MacroVersions) -> list[FieldViolation]:
-    """Return why no expression could use a macro: what it calls, by name, is given."""
+    """Return why no expression could use a macro; `inner` holds the macros and operators that it calls."""
     macro = macro_of(version)
     operators, macros = library_of(inner)
     try:

@@ -1,4 +1,4 @@
-"""The manifests of definitions that installed packages ship: finds and reads them; it imports none of their code."""
+"""Find and read the definition manifests of installed packages, without importing their code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _log = structlog.get_logger(__name__)
 
 
 def find_requests() -> Iterator[tuple[str, PublishDefinitionRequest, str]]:
-    """Yield where a readable manifest lies, a definition of it and its hash; packages in the order of their names."""
+    """Yield the location of each readable manifest, one definition of it and its hash, ordered by package name."""
     for plugin in _plugins():
         try:
             manifests = [path for folder in _folders(plugin) for path in sorted(folder.glob("*.json"))]
@@ -42,11 +42,11 @@ def find_requests() -> Iterator[tuple[str, PublishDefinitionRequest, str]]:
 
 
 def read_manifest(text: str) -> list[PublishDefinitionRequest]:
-    """Return the definitions of a manifest: one, or a list of them, each after what it uses.
+    """Parse a manifest: one definition, or a list in which each comes after those that it uses.
 
     Raises:
-        ValueError: It is no JSON.
-        json_format.ParseError: It is no definition.
+        ValueError: The text is not JSON.
+        json_format.ParseError: The JSON is not a definition.
     """
     given = json.loads(text)
     return [
@@ -56,7 +56,7 @@ def read_manifest(text: str) -> list[PublishDefinitionRequest]:
 
 
 def _plugins() -> list[EntryPoint]:
-    """Return the entry points of our group; of a distribution that is there twice, what Python would import."""
+    """Return the entry points of our group; of a package installed twice, those that Python would import."""
     found: dict[str, list[EntryPoint]] = {}
     for distribution in distributions():
         try:
@@ -68,9 +68,9 @@ def _plugins() -> list[EntryPoint]:
 
 
 def _folders(plugin: EntryPoint) -> list[Path]:
-    """Return where the package that an entry point names lies.
+    """Return the folders in which the package of an entry point lies.
 
-    Only its top package is looked up, and nothing is imported: that would run its code in this service.
+    Only the top-level package is located. Nothing is imported, because that would run its code in this service.
     """
     top, *rest = plugin.value.split(".")
     spec = importlib.util.find_spec(top)

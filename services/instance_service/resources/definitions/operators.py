@@ -1,4 +1,4 @@
-"""Operators that definitions add to the expression language: their arguments, and what is wrong with them."""
+"""Check the operators that definitions add to the expression language, and describe their arguments."""
 
 from __future__ import annotations
 
@@ -13,43 +13,51 @@ from optaic.expression import OPERATORS, Parameter, Scope, Signature
 from optaic.rules.forms import CALLED_NAME
 from servicekit.errors import FieldViolation
 
-_HELD = {"type", "minimum", "maximum"}  # what a call's numbers are held against
+_HELD = {"type", "minimum", "maximum"}  # the keywords that the arguments of a call are checked against
 _SAID = {
     "$comment", "default", "deprecated", "description", "examples", "format", "readOnly", "title", "writeOnly"
 }  # fmt: skip
 
 
 def signature_of(version: DefinitionVersion) -> Signature:
-    """Return how expressions call an operator."""
+    """Return how expressions call an operator: its name, values and numbers."""
     described = _properties(version)
     numbers = tuple(_number(name, described.get(name)) for name in version.op.numbers)
-    # Which rows it works over is for the class to say; no parser asks.
+    # The operator's class decides which rows it works over; the parser does not need to know.
     return Signature(version.definition_name, Scope.ELEMENTWISE, len(version.op.values), numbers)
 
 
 def op_violations(version: DefinitionVersion) -> Iterator[FieldViolation]:
-    """Yield why no expression could call an operator; nothing for other kinds."""
+    """Yield why no expression could call an operator; definitions of other kinds yield nothing."""
     path = "definition_version.op"
     if version.kind != DEFINITION_KIND_OP:
         if version.HasField("op"):
-            yield FieldViolation(path, "only an OP has it", "INVALID_ARGUMENT")
+            yield FieldViolation(
+                path, "only a definition of the kind OP has this field; remove it", "INVALID_ARGUMENT"
+            )
         return
     name = version.definition_name
-    if name in OPERATORS:  # ours, from the built-in library
+    if name in OPERATORS:  # the built-in library publishes these
         if version.HasField("op"):
-            yield FieldViolation("name", f"{name} is an operator of the language", "INVALID_EXPRESSION")
+            yield FieldViolation(
+                "name", f"{name} is a built-in operator; choose another name", "INVALID_EXPRESSION"
+            )
         return
     if not CALLED_NAME.fullmatch(name):
-        text = f"an operator's name is upper case, letters, digits and _, not {name!r}"
+        text = f"{name!r} is not an operator name; use upper-case letters, digits and _"
         yield FieldViolation("name", text, "INVALID_EXPRESSION")
     if not version.HasField("op"):
-        yield FieldViolation(path, "is required: how do expressions call it?", "INVALID_ARGUMENT")
+        yield FieldViolation(
+            path, "is required; describe how expressions call the operator", "INVALID_ARGUMENT"
+        )
         return
     if not version.op.values:
-        yield FieldViolation(f"{path}.values", "an operator takes one value at least", "INVALID_EXPRESSION")
+        yield FieldViolation(
+            f"{path}.values", "is empty; an operator takes at least one value", "INVALID_EXPRESSION"
+        )
     for index, number in enumerate(version.op.numbers):
         if number in version.op.values:
-            text = f"{number} is a value already"
+            text = f"{number} is already the name of a value; choose another name"
             yield FieldViolation(f"{path}.numbers[{index}]", text, "INVALID_EXPRESSION")
     yield from _number_violations(version, path)
 
@@ -58,11 +66,11 @@ def _number_violations(version: DefinitionVersion, path: str) -> Iterator[FieldV
     try:
         described = _properties(version)
     except ValueError:
-        return  # the check of the schema says so
+        return  # the check of the schema reports it
     for index, name in enumerate(version.op.numbers):
         given = described.get(name)
         if not isinstance(given, Mapping) or given.get("type") not in ("integer", "number"):
-            text = f"parameters_schema has no property {name} of the type integer or number"
+            text = f"parameters_schema has no property {name} of type integer or number; add it"
             yield FieldViolation(f"{path}.numbers[{index}]", text, "INVALID_EXPRESSION")
             continue
         where = f"definition_version.parameters_schema.properties.{name}"
@@ -71,18 +79,18 @@ def _number_violations(version: DefinitionVersion, path: str) -> Iterator[FieldV
     numbers = [_number(name, described.get(name)) for name in version.op.numbers]
     for index, (before, after) in enumerate(pairwise(numbers), 1):
         if before.default is not None and after.default is None:
-            text = f"{after.name} must be given, so it comes before {before.name}"
+            text = f"{after.name} has no default, so it must come before {before.name}, which has one"
             yield FieldViolation(f"{path}.numbers[{index}]", text, "INVALID_EXPRESSION")
 
 
 def _property_violations(name: str, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield (keyword, why) of what no call could keep to, or would be held against."""
+    """Yield (keyword, reason) for each part of a number's schema that no call can satisfy or that is not checked."""
     for keyword in sorted(given.keys() - _HELD - _SAID):
         if not keyword.startswith("x-"):
-            yield keyword, "a call's numbers are held against type, minimum and maximum only"
+            yield keyword, "is not checked in calls; use only type, minimum and maximum"
     number = _number(name, given)
     if number.minimum > number.maximum:
-        yield "minimum", f"is more than the maximum, {number.maximum:g}"
+        yield "minimum", f"is greater than the maximum, {number.maximum:g}; lower it"
     elif "default" in given and (number.default is None or isinstance(given["default"], bool)):
         yield "default", "must be a number"
     elif number.default is not None and (wrong := number.refuse(number.default)):

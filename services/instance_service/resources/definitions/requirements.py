@@ -1,4 +1,4 @@
-"""What a definition version asks of the instances that use it: upstreams and constraints."""
+"""Return what a definition version requires of its instances: upstream rules and constraints."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NO_CONSTRAINTS = {"additionalProperties": False}
 
 
 def rules_of(kind: str, version: DefinitionVersion | None) -> Sequence[Rule]:
-    """Return what an instance of a kind may read, by its definition version; a backtest has none."""
+    """Return the rules for the upstreams of an instance of a kind; a backtest has no definition version."""
     if kind == "backtest":
         return BACKTEST_RULES
     given = [
@@ -23,7 +23,7 @@ def rules_of(kind: str, version: DefinitionVersion | None) -> Sequence[Rule]:
 
 
 def constraints_schema(parameters_schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the schema of an optimizer's constraints."""
+    """Return the part of a parameters schema that describes an optimizer's constraints."""
     parts = parameters_schema.get("$defs", {})
     known = {"$ref": "#/$defs/constraints"} if "constraints" in parts else _NO_CONSTRAINTS
     return {**known, "$defs": parts}

@@ -1,1 +1,1 @@
-"""Instances: their drafts, rows, revisions, conditions, and the rules that they keep."""
+"""Complete, check and describe instances: drafts, rows, revisions, conditions and the rules for them."""

@@ -1,4 +1,4 @@
-"""Which columns an instance's expressions may read, as far as the newest outputs of its upstreams tell."""
+"""Determine which columns an instance's expressions may read, from the newest outputs of its upstreams."""
 
 from __future__ import annotations
 
@@ -21,26 +21,28 @@ from optaic.expression import (
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.rules.columns import KEYS
 
-_READ_WHOLE = ("simple", "point_in_time")  # accessors that leave the columns as they are stored
+_READ_WHOLE = ("simple", "point_in_time")  # accessors that show the columns as they are stored
 _ONE_FIELD = "field"
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What expressions may read."""
+    """The columns that the expressions of one instance may read."""
 
-    tables: frozenset[str] = frozenset()  # upstreams of which the columns are known, by name
+    tables: frozenset[str] = frozenset()  # names of the upstreams whose columns are known
     owners: Mapping[str, Sequence[str]] = field(
         default_factory=dict
     )  # as written -> who has it, by qualified name
-    is_complete: bool = False  # no other upstream could have more
-    namesakes: Mapping[str, Sequence[str]] = field(default_factory=dict)  # by name, upstreams of one name
+    is_complete: bool = False  # the columns of every upstream are known
+    namesakes: Mapping[str, Sequence[str]] = field(
+        default_factory=dict
+    )  # by name, the upstreams that share it
 
     def check(self, expression: Expression) -> None:
-        """Refuse a column that no upstream has, or that several have.
+        """Refuse an expression that reads a column of no upstream, or an ambiguous one.
 
         Raises:
-            ExpressionError: At the first such column.
+            ExpressionError: A column is unknown or ambiguous; the error names the first.
         """
         if self.is_complete:
             shared = {name: owners for name, owners in self.owners.items() if len(owners) > 1}
@@ -57,7 +59,7 @@ class Columns:
 
 
 def columns_of(instance: Instance, known: Known, stored: Mapping[str, Sequence[str]]) -> Columns:
-    """Return what an instance's expressions may read; its upstream references are bound."""
+    """Return the columns that an instance's expressions may read; its upstream references must be bound."""
     upstreams = {ref.resource_id: ref.name for ref in instance.upstream_refs}
     owners: dict[str, list[str]] = defaultdict(list)
     tables = set()
@@ -77,7 +79,7 @@ def columns_of(instance: Instance, known: Known, stored: Mapping[str, Sequence[s
 
 
 def _readable(upstream: Instance, stored: Sequence[str]) -> list[str] | None:
-    """Return the columns that its accessor shows, keys apart; None where only the accessor's code knows."""
+    """Return the columns that an upstream's accessor shows, without keys; None where only the accessor's code knows."""
     dataset = dataset_of(upstream)
     if dataset is None:
         return None

@@ -1,4 +1,4 @@
-"""Conditions: what an instance says about itself, and since when; they come and go without a revision."""
+"""Set and clear the conditions of an instance; this makes no revision."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LONGEST = 1000
 
 
 def say(instance: Instance, kind: str, reason: str, message: str, now: Timestamp) -> None:
-    """Say something, or say it anew: since when stays as it is."""
+    """Set a condition, or update it if it is set; its start time is kept."""
     message = shortened(redact(message))
     for condition in instance.conditions:
         if condition.type == kind:
@@ -27,12 +27,12 @@ def say(instance: Instance, kind: str, reason: str, message: str, now: Timestamp
 
 
 def shortened(message: str) -> str:
-    """Return what a condition holds of a message: an instance must not grow by what outside systems say."""
+    """Shorten the message of a condition, so that long messages of outside systems do not bloat an instance."""
     return message if len(message) <= _LONGEST else f"{message[: _LONGEST - 3]}..."
 
 
 def withdraw(instance: Instance, kind: str) -> None:
-    """Say it no more."""
+    """Clear a condition."""
     kept = [condition for condition in instance.conditions if condition.type != kind]
     if len(kept) < len(instance.conditions):
         del instance.conditions[:]
@@ -40,13 +40,13 @@ def withdraw(instance: Instance, kind: str) -> None:
 
 
 def say_stuck(instance: Instance, error: DomainError, now: Timestamp) -> None:
-    """Say why an instance cannot follow the newest version."""
+    """Set the condition that tells why an instance cannot move to the newest version."""
     problems = [f"{each.field}: {each.description}" for each in error.field_violations]
     say(instance, FOLLOWS_NEWEST, "NewestDoesNotFit", "; ".join(problems) or error.message, now)
 
 
 def say_outdated(instance: Instance, versions: Iterable[tuple[str, str, str]], now: Timestamp) -> None:
-    """Say which of the (definition, version, state) in use should not be used any more; nothing where none."""
+    """Set the condition that lists the deprecated or retired versions in use; clear it if there are none."""
     outdated = sorted({one for one in versions if one[2] in {"deprecated", "retired"}})
     if not outdated:
         withdraw(instance, _DEPRECATED)

@@ -1,4 +1,4 @@
-"""URLs with credentials in clear: new ones are refused wherever they stand, those of before are hidden from readers."""
+"""Refuse new URLs that contain credentials in clear text; older ones are hidden from clients."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from servicekit.errors import FieldViolation
 
 
 def credential_violations(instance: Instance, current: Instance | None) -> list[FieldViolation]:
-    """Return where an instance says credentials that it has not said before."""
+    """Return a violation for each URL with credentials that the instance did not have before."""
     kept = set() if current is None else {each.text for each in texts_of(current)}
-    text = f"is a URL with credentials in clear: write {REFERENCE} in their place"
+    text = f"is a URL with credentials in clear text; write {REFERENCE} in their place"
     return [
         FieldViolation(redact_urls(field_path("instance", each.path)), text, "INVALID_CONFIG")
         for each in texts_of(instance)

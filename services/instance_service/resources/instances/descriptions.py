@@ -1,4 +1,4 @@
-"""What changed between two forms of an instance, said for people; it decides nothing."""
+"""Describe in plain words what changed between two states of an instance."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from optaic.rules.kinds import TIMEZONE
 
 
 def describe_changes(current: Instance, changed: Instance, uses: Sequence[Use] = ()) -> str:
-    """Say for people which definitions, macros and configurations of an instance differ, and what else may."""
+    """Describe which definitions, macros and configurations of an instance changed, and which other settings."""
     called = {one.definition_version_id: one for use in uses for one in use.macros.values()}
     parts = []
     if current.kind != changed.kind:
@@ -20,7 +20,7 @@ def describe_changes(current: Instance, changed: Instance, uses: Sequence[Use] =
     for before, after in zip(references_of(current), references_of(changed), strict=True):
         old, new = before.spec, after.spec
         if old.definition_id != new.definition_id:
-            parts.append(f"{after.slot} {old.definition_name} gave way to {new.definition_name}")
+            parts.append(f"{after.slot} {old.definition_name} was replaced by {new.definition_name}")
         elif old.definition_version_id != new.definition_version_id:
             versions = f"{old.definition_version} to {new.definition_version}"
             parts.append(f"definition {new.definition_name} moved from version {versions}")
@@ -35,7 +35,7 @@ def describe_changes(current: Instance, changed: Instance, uses: Sequence[Use] =
             )
     zones = [dataset.timezone if (dataset := dataset_of(each)) else "" for each in (current, changed)]
     if zones[0] != zones[1]:
-        parts.append(f"its time zone {zones[0] or TIMEZONE} gave way to {zones[1] or TIMEZONE}")
+        parts.append(f"its time zone changed from {zones[0] or TIMEZONE} to {zones[1] or TIMEZONE}")
     if connections_of(current) != connections_of(changed):
         parts.append("its upstreams changed")
     promoted = changed.model.champion.model_version
@@ -45,7 +45,7 @@ def describe_changes(current: Instance, changed: Instance, uses: Sequence[Use] =
 
 
 def connections_of(instance: Instance) -> list[tuple[str, str]]:
-    """Return what an instance names as upstreams: (instance, role)."""
+    """Return the upstreams that an instance names, as pairs of (instance, role)."""
     return [(ref.resource_id, ref.role) for ref in instance.upstream_refs]
 
 

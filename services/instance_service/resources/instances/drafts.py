@@ -1,6 +1,6 @@
-"""A complete instance out of what a client gave: definitions, upstreams, flows and fingerprints.
+"""Complete an instance from what a client sent: definitions, upstreams, flows and fingerprints.
 
-`prepare` says what must be looked up, `gather` does so for any number at once, `complete` applies the rules.
+`prepare` lists what must be looked up, `gather` looks it up for any number of instances, `complete` applies the rules.
 """
 
 from __future__ import annotations
@@ -60,13 +60,13 @@ from servicekit.events import check_size
 
 @dataclass(frozen=True)
 class Draft:
-    """An instance that satisfies every rule, and its components; revisions and times are still to be set."""
+    """An instance that satisfies every rule, with its components; its revision and times are not set yet."""
 
     instance: Instance
     components: tuple[Instance, ...]
     settings: Mapping[str, Any]
     upstreams: tuple[Upstream, ...]
-    changes: str  # for people: what differs from the instance as it is
+    changes: str  # describes in plain words what differs from the stored instance
 
 
 async def draft_instance(
@@ -76,13 +76,14 @@ async def draft_instance(
     given: Instance,
     current: Instance | None = None,
 ) -> Draft:
-    """Return `given` completed: ids made where missing, versions pinned, flows derived.
+    """Complete an instance: create missing ids, pin versions and derive its flows.
 
-    What cannot follow the newest version can be changed all the same: it stays where it is, and says why.
+    An instance that cannot move to the newest version can still be changed.
+    It keeps its version, and a condition says why.
 
     Raises:
         NotFoundError: A definition or an upstream does not exist.
-        InvalidArgumentError: Rules are broken; every violation is listed.
+        InvalidArgumentError: Rules are violated; every violation is listed.
     """
     pending = prepare(deps, given, current)
     try:
@@ -99,7 +100,7 @@ async def draft_instance(
 
 
 def _columns(pending: Pending, facts: Facts) -> Columns:
-    """Return what expressions may read; what reads what it read before goes on, whatever became of the columns."""
+    """Return the columns that expressions may read; unrestricted while neither upstreams nor configuration change."""
     instance, current = pending.instance, pending.current
     bind_names(instance, current, facts.known)
     is_as_before = current is not None and (
@@ -110,11 +111,11 @@ def _columns(pending: Pending, facts: Facts) -> Columns:
 
 
 def complete(tenant_id: str, pending: Pending, facts: Facts, *, is_lenient: bool = False) -> Draft:
-    """Apply every rule; a lenient draft may break some, and is for nothing but to judge others by.
+    """Apply every rule to an instance; a lenient draft may violate some and only serves to check other instances.
 
     Raises:
         NotFoundError: A definition or an upstream does not exist.
-        InvalidArgumentError: Rules are broken; every violation is listed.
+        InvalidArgumentError: Rules are violated; every violation is listed.
     """
     instance, violations = pending.instance, [*pending.violations]
     uses: list[Use] = []
@@ -147,7 +148,7 @@ def complete(tenant_id: str, pending: Pending, facts: Facts, *, is_lenient: bool
 
 
 def _check_size(instance: Instance) -> None:
-    """Refuse what is too large; conditions come and go, and nobody can help what they say."""
+    """Refuse an instance that is too large; its conditions do not count, because clients cannot control them."""
     lasting = Instance()
     lasting.CopyFrom(instance)
     lasting.ClearField("conditions")
@@ -166,7 +167,7 @@ def _set_status_contract(instance: Instance, version: DefinitionVersion | None) 
 def _settings(
     instance: Instance, current: Instance | None, uses: Sequence[Use], violations: list[FieldViolation]
 ) -> dict[str, Any]:
-    """Return what affects the results of the instance's flows, with defaults filled in."""
+    """Return the settings that affect the results of the instance's flows, with defaults filled in."""
     kind, names = instance.WhichOneof("spec") or "", bound_names(instance)
     if kind == "backtest":
         given = json_format.MessageToDict(instance.backtest, preserving_proto_field_name=True)
@@ -179,7 +180,7 @@ def _settings(
         if dataset is not None and dataset.timezone not in {
             "",
             TIMEZONE,
-        }:  # saying the default changes nothing
+        }:  # the default must not change the fingerprint
             settings["timezone"] = dataset.timezone
         return settings
     settings = {name: value for use in uses for name, value in use.settings(names).items()}

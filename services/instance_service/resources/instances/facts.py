@@ -1,4 +1,4 @@
-"""Everything that is read for drafts, for any number of them at once; it judges nothing."""
+"""Read from the database what drafts need, for any number of instances at once."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _FLOW = "refresh"
 
 @dataclass(frozen=True)
 class Facts:
-    """What was found: definitions, macros, upstreams, and where backtests by id could take prices from."""
+    """The definitions, macros, upstreams and possible price sources that were found."""
 
     versions: Versions
     macros: Mapping[int, MacroVersions]
     known: Known
-    stored_columns: Mapping[str, Sequence[str]]  # of upstreams, as far as they are known
+    stored_columns: Mapping[str, Sequence[str]]  # of those upstreams whose columns are known
     price_sources: Mapping[str, Sequence[tuple[str, bool]]]
 
 
@@ -42,7 +42,7 @@ async def gather(
     pending: Sequence[Pending],
     newest: DefinitionVersion | None = None,
 ) -> Facts:
-    """Look everything up, for all of them at once; `newest` is taken for the newest of its definition."""
+    """Look up what all pending instances need; `newest`, if given, counts as its definition's newest version."""
     references = [reference for one in pending for reference in one.references]
     versions = await load_versions(connection, tenant_id, references)
     if newest is not None:
@@ -71,7 +71,7 @@ def _may_have_expressions(pending: Pending, versions: Versions) -> bool:
 async def load_versions(
     connection: Connection, tenant_id: str, references: Iterable[Reference]
 ) -> dict[Wanted, DefinitionVersion]:
-    """Return the versions that references may mean, as far as they exist: one query for all."""
+    """Return the existing versions that the references may mean, with one query."""
     wanted = sorted(
         {
             one
@@ -88,7 +88,7 @@ async def load_versions(
 
 
 def follow(references: Iterable[Reference], newest: DefinitionVersion) -> dict[Wanted, DefinitionVersion]:
-    """Return what the references mean that follow a definition, if this is its newest version."""
+    """Resolve the references that track the newest version of a definition, as if `newest` were that version."""
     return {
         one: newest
         for reference in references
@@ -100,7 +100,7 @@ def follow(references: Iterable[Reference], newest: DefinitionVersion) -> dict[W
 async def load_called(
     connection: Connection, tenant_id: str, references: Sequence[Reference], versions: Versions
 ) -> dict[int, MacroVersions]:
-    """Return the macros that the references' configurations use, by the identity of their spec."""
+    """Return the macros that each reference's configuration uses, keyed by the identity of its spec."""
     calling: list[tuple[Reference, Calls]] = []
     for one in references:
         version = find_version(one, versions)
@@ -113,12 +113,12 @@ async def load_called(
 def _names(version: DefinitionVersion, reference: Reference) -> tuple[str, ...]:
     try:
         return calls_of(version, json_of(reference.spec.config))
-    except ValueError:  # a number that JSON has not; the check of the configuration says so
+    except ValueError:  # a number that JSON cannot express; the check of the configuration reports it
         return ()
 
 
 async def load_known(connection: Connection, tenant_id: str, named: Iterable[Named]) -> dict[str, Instance]:
-    """Return those of the named instances that exist: one query for all."""
+    """Return the named instances that exist, with one query."""
     snapshots = await store.get_snapshots(connection, tenant_id, sorted({one.instance_id for one in named}))
     return {instance_id: Instance.FromString(snapshot) for instance_id, snapshot in snapshots.items()}
 
@@ -126,7 +126,7 @@ async def load_known(connection: Connection, tenant_id: str, named: Iterable[Nam
 async def load_price_sources(
     connection: Connection, tenant_id: str, instance: Instance, named: Sequence[Named]
 ) -> list[tuple[str, bool]]:
-    """Return the datasets from which a backtest that names no prices could take them; see `derive_prices`."""
+    """Return the datasets from which a backtest without named prices could take them; see `derive_prices`."""
     primary = instance.backtest.signals.primary
     if not primary or any(one.role == roles.PRICES for one in named):
         return []
@@ -136,7 +136,7 @@ async def load_price_sources(
 async def load_stored_columns(
     connection: Connection, tenant_id: str, known: Known, upstream_ids: Sequence[str]
 ) -> dict[str, tuple[str, ...]]:
-    """Return the columns of each upstream's newest output, where it was computed as the upstream is configured now."""
+    """Return the columns of each upstream's newest output, unless the upstream was reconfigured since."""
     fingerprints = {
         instance_id: flow.compute_fingerprint
         for instance_id in upstream_ids

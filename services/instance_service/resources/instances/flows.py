@@ -1,4 +1,4 @@
-"""Which flows an instance has, what each reads and computes, and what depends on one being there; it stores nothing."""
+"""Derive the flows of an instance, their edges and fingerprints, and the settings that require a certain flow."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from servicekit.errors import FieldViolation
 
 
 def flows_of(instance: Instance, version: DefinitionVersion | None) -> tuple[str, ...]:
-    """Return the flows that an instance is to have; its kind is set. A backtest has no version."""
+    """Return the flows that an instance needs; its kind must be set. A backtest has no definition version."""
     dataset = dataset_of(instance)
     named = [enum_word(FlowKind, one.flow_kind) for one in (version.flow_specs if version else ())]
     is_monitored = dataset is not None and dataset.monitoring_enabled
@@ -31,7 +31,7 @@ def flows_of(instance: Instance, version: DefinitionVersion | None) -> tuple[str
 
 
 def output_flow(instance: Instance) -> str:
-    """Return the flow that others read and that the schedule starts; empty where it has none."""
+    """Return the flow whose output dependants read and that the schedule starts; empty if the instance has none."""
     wanted = scheduled_flow(enum_word(InstanceKind, instance.kind))
     return wanted if any(enum_word(FlowKind, flow.flow_kind) == wanted for flow in instance.flows) else ""
 
@@ -39,16 +39,16 @@ def output_flow(instance: Instance) -> str:
 def output_violations(
     instance: Instance, current: Instance | None, version: DefinitionVersion | None, flows: Sequence[str]
 ) -> Iterator[FieldViolation]:
-    """Yield what cannot be without the flow that others read and that the schedule starts, if it is not there."""
+    """Yield a violation for each setting that needs the output flow, if the definition version does not have it."""
     wanted = scheduled_flow(enum_word(InstanceKind, instance.kind))
     if version is None or wanted in flows:
         return
-    lacking = f"{version.definition_name} {version.version} has no {wanted}"
+    lacking = f"{version.definition_name} {version.version} has no {wanted} flow"
     if instance.schedule.WhichOneof("timing") in {"cron", "interval"}:
-        text = f"{lacking}, which is what a schedule starts"
+        text = f"needs a flow that is missing: {lacking}; remove the schedule, or choose another version"
         yield FieldViolation("instance.schedule", text, "INVALID_SCHEDULE")
     if current is not None and output_flow(current):
-        text = f"{lacking}, which others may read"
+        text = f"{lacking}, which dependants may read; choose a version that has it"
         yield FieldViolation("instance.definition_version", text, "INVALID_SPEC")
 
 
@@ -61,7 +61,7 @@ def set_flows(
     upstreams: Sequence[Upstream],
     changes: str,
 ) -> None:
-    """Give an instance its flows with edges and fingerprints; what `current` has of the same flow is kept."""
+    """Set an instance's flows with edges and fingerprints; flows that `current` also has keep their state."""
     before = {flow.flow_kind: flow for flow in current.flows} if current else {}
     own = enum_word(InstanceKind, instance.kind)
     champion = instance.model.champion.model_version
@@ -80,7 +80,7 @@ def set_flows(
         previous = before.get(flow.flow_kind)
         if current is not None and previous is not None:
             flow.prefect_deployment_id = previous.prefect_deployment_id
-            if previous.HasField("verified_output"):  # it names the fingerprint for which it holds
+            if previous.HasField("verified_output"):  # it names the fingerprint for which it is valid
                 flow.verified_output.CopyFrom(previous.verified_output)
             flow.fingerprint_change = (
                 previous.fingerprint_change

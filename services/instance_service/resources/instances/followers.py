@@ -1,4 +1,4 @@
-"""The rule which instances move to the newest version of a definition, and what those say that cannot."""
+"""Decide which instances move to the newest version of a definition, and report those that cannot."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ Check: TypeAlias = Callable[[Row], Sequence[FieldViolation]]
 
 
 async def wake_followers(connection: Connection, tenant_id: str, definition_id: str) -> None:
-    """Have every instance that follows the definition looked at."""
+    """Queue every instance that tracks the newest version of a definition for reconciliation."""
     await queue.enqueue(
         connection, tenant_id, await store.list_followers(connection, tenant_id, definition_id)
     )
 
 
 async def wake_users(connection: Connection, tenant_id: str, version: DefinitionVersion) -> None:
-    """Have every instance looked at that uses a version, or follows its definition."""
+    """Queue every instance that uses a version, or tracks the newest one of its definition, for reconciliation."""
     await wake_followers(connection, tenant_id, version.definition_id)
     found = await store.list_users(connection, tenant_id, version.definition_version_id)
     await queue.enqueue(connection, tenant_id, found)
@@ -44,13 +44,13 @@ async def wake_users(connection: Connection, tenant_id: str, version: Definition
 
 @dataclass(frozen=True)
 class Standing:
-    """Which instances lag behind the newest versions, and which outdated versions they use, by id."""
+    """Which instances are behind the newest versions, and which outdated versions they use, by instance id."""
 
     lagging: frozenset[str]
     outdated: Mapping[str, Sequence[tuple[str, str, str]]]  # (definition, version, state)
 
     def noted(self, instance: Instance, now: Timestamp) -> Instance:
-        """Return an instance that says what is to be said about its versions."""
+        """Return a copy of an instance with the conditions on its versions set or cleared."""
         result = Instance()
         result.CopyFrom(instance)
         say_outdated(result, self.outdated.get(instance.instance_id, ()), now)
@@ -59,7 +59,7 @@ class Standing:
         return result
 
     def due(self, instances: Mapping[str, Instance], now: Timestamp) -> set[str]:
-        """Return the instances that may move, or have something else to say than they do."""
+        """Return the ids of the instances that may move, or whose conditions must change."""
         return {*self.lagging} | {
             key
             for key, instance in instances.items()
@@ -68,7 +68,7 @@ class Standing:
 
 
 async def load_standing(connection: Connection, tenant_id: str, instance_ids: Sequence[str]) -> Standing:
-    """Look up how instances stand to the newest versions."""
+    """Look up which instances are behind the newest versions or use outdated ones."""
     outdated: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
     rows = await store.list_remarkable(connection, tenant_id, instance_ids)
     for row in rows:
@@ -79,12 +79,12 @@ async def load_standing(connection: Connection, tenant_id: str, instance_ids: Se
 async def newest_drafts(
     deps: ResourceDependencies, connection: Connection, tenant_id: str, instances: Sequence[Instance]
 ) -> dict[str, Draft | DomainError]:
-    """Return by id what each would be with the newest versions, or why it cannot."""
+    """Draft each instance with the newest versions; return by id the draft, or the error that prevents it."""
 
     def prepare_all() -> list[Pending]:
         return [prepare(deps, instance, instance) for instance in instances]
 
-    # A hundred of them against large schemas take a while: the loop has other callers.
+    # A hundred instances against large schemas take a while; a thread keeps the event loop free.
     pending = await asyncio.to_thread(prepare_all)
     facts = await gather(connection, tenant_id, pending)
 
@@ -102,13 +102,13 @@ async def newest_drafts(
 
 @dataclass(frozen=True)
 class Moves:
-    """What becomes of instances that lag behind or are outdated: new revisions, or other conditions only."""
+    """The changes of instances that are behind or outdated: new revisions, or changed conditions only."""
 
     revisions: Sequence[Revision]
     noted: Mapping[str, Instance]  # by id
 
     def changed(self) -> dict[str, Instance]:
-        """Return all that differ now, by id."""
+        """Return every instance that differs now, by id."""
         moved = {one.current.instance_id: one.draft.instance for one in self.revisions}
         return {**self.noted, **moved}
 
@@ -116,13 +116,13 @@ class Moves:
 def moves_of(
     live: Iterable[Instance], drafts: Mapping[str, Draft | DomainError], standing: Standing, now: Timestamp
 ) -> Moves:
-    """Return who moves: what fits does, what does not stays where it is and says why."""
+    """Decide which instances move: those that fit get a revision, the others a condition that says why they do not."""
     revisions: list[Revision] = []
     noted: dict[str, Instance] = {}
     for instance in live:
         draft = drafts.get(instance.instance_id)
         if isinstance(draft, Draft) and not is_same(draft.instance, instance):
-            revisions.append(Revision(instance, draft, f"follows newest versions: {draft.changes}"))
+            revisions.append(Revision(instance, draft, f"tracks the newest versions: {draft.changes}"))
             continue
         result = draft.instance if isinstance(draft, Draft) else standing.noted(instance, now)
         if isinstance(draft, DomainError):
@@ -139,7 +139,7 @@ async def try_version(
     version: DefinitionVersion,
     rows: Sequence[Row],
 ) -> Check:
-    """Return what tells how an instance breaks rules with a version, of its definition or of what it calls by name."""
+    """Return a check that lists which rules an instance would violate if it used, or called, a version."""
 
     def prepare_all() -> dict[str, Pending]:
         instances = [Instance.FromString(row.snapshot) for row in rows]

@@ -1,4 +1,4 @@
-"""What is checked of an instance before it changes: that it is there, as the caller knows it, and not going."""
+"""Check an instance before it changes: it exists, the caller's etag is current, and it is not being deleted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from servicekit.ids import is_id
 
 
 async def lock(connection: Connection, tenant_id: str, instance_id: str) -> Instance:
-    """Return an instance that nobody else changes until the transaction ends.
+    """Lock an instance until the transaction ends, and return it.
 
     Raises:
         NotFoundError: There is none.
@@ -24,7 +24,7 @@ async def lock(connection: Connection, tenant_id: str, instance_id: str) -> Inst
 
 
 def check_etag(instance: Instance, etag: str) -> None:
-    """Refuse a stale etag; an empty one matches.
+    """Refuse a stale etag; an empty etag matches any revision.
 
     Raises:
         AbortedError: The instance has changed since.
@@ -33,7 +33,7 @@ def check_etag(instance: Instance, etag: str) -> None:
 
 
 def check_revision(name: str, revision: int, etag: str) -> None:
-    """Refuse an etag that is not the revision's; an empty one matches.
+    """Refuse an etag that does not match a revision; an empty etag matches any.
 
     Raises:
         AbortedError: The instance has changed since.
@@ -43,10 +43,10 @@ def check_revision(name: str, revision: int, etag: str) -> None:
 
 
 def check_not_deleting(instance: Instance) -> None:
-    """Refuse changes of an instance that is being deleted.
+    """Refuse to change an instance that is being deleted.
 
     Raises:
-        FailedPreconditionError: It is.
+        FailedPreconditionError: The instance is being deleted.
     """
     if instance.state == INSTANCE_STATE_DELETING:
         raise errors.instance_deleting(instance.name)

@@ -1,4 +1,4 @@
-"""Field masks: which paths may change, and the merge; of the values it judges none but a version asked for alone."""
+"""Apply field masks: check which paths may change, and merge the values."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _OUTPUT_ONLY = {*_OF_DATASET, "macro_version_ids"}
 
 
 def apply_mask(current: Instance, given: Instance, paths: Sequence[str]) -> Instance:
-    """Return `current` with the fields of the mask taken from `given`; `*` means every mutable field.
+    """Return `current` with the masked fields taken from `given`; `*` means every mutable field.
 
     Raises:
-        InvalidArgumentError: A path is unknown or may not change, or asks who follows the newest version for another.
+        InvalidArgumentError: A path is unknown or immutable, or sets a version while track_newest is true.
     """
     kind = current.WhichOneof("spec")
     assert kind is not None
@@ -43,7 +43,9 @@ def apply_mask(current: Instance, given: Instance, paths: Sequence[str]) -> Inst
         if (problem := _problem(path, mutable))
     ]
     if not paths:
-        violations.append(FieldViolation("update_mask", "names no field", "INVALID_ARGUMENT"))
+        violations.append(
+            FieldViolation("update_mask", "is empty; name at least one field", "INVALID_ARGUMENT")
+        )
     if violations:
         raise errors.refusal(violations)
     result = Instance()
@@ -64,10 +66,10 @@ def _problem(path: str, mutable: Sequence[str]) -> str:
     descriptor: Descriptor | None = Instance.DESCRIPTOR
     for position, name in enumerate(names):
         if descriptor is None or descriptor.file.package != Instance.DESCRIPTOR.file.package:
-            return f"{names[position - 1]!r} changes as a whole"
+            return f"{names[position - 1]!r} can only be replaced as a whole; name it without a subfield"
         field = descriptor.fields_by_name.get(name)
         if field is None:
-            return f"{path!r} is no field"
+            return f"{path!r} is not a field"
         if name in _OUTPUT_ONLY:
             return f"{name!r} cannot be changed"
         descriptor = None if field.is_repeated else field.message_type
@@ -86,14 +88,14 @@ def _merge(target: Any, given: Any, names: list[str]) -> None:
     elif field.message_type is not None:
         if given.HasField(name):
             getattr(target, name).CopyFrom(getattr(given, name))
-        elif field.containing_oneof is not None:  # an empty spec is still a spec
+        elif field.containing_oneof is not None:  # an empty spec is still set
             getattr(target, name).SetInParent()
     elif not field.has_presence or given.HasField(name):
         setattr(target, name, getattr(given, name))
 
 
 def _stray_versions(result: Instance, current: Instance, paths: Sequence[str]) -> list[FieldViolation]:
-    """Return the versions that come to nothing; where `track_newest` is said too, they may be what was once read."""
+    """Refuse versions that would be ignored; with `track_newest` in the mask, they may come from an earlier read."""
     strays = []
     for path in paths:
         *parents, name = path.split(".")
@@ -111,7 +113,7 @@ def _at(message: Any, names: Sequence[str]) -> Any:
 
 
 def _unpin(instance: Instance, paths: Sequence[str]) -> None:
-    """Drop those parts of a definition reference that a changed part has overtaken."""
+    """Clear the parts of a definition reference that a changed part makes obsolete."""
     for path in paths:
         *parents, name = path.split(".")
         if name in (*_IDENTITY, *_VERSION) or name == "track_newest":

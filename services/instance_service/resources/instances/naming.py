@@ -1,4 +1,4 @@
-"""Binds the names by which expressions mean upstreams: a renaming changes texts, and neither meaning nor fingerprint."""
+"""Bind the upstream names in expressions: a rename changes texts, but neither meaning nor fingerprint."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from optaic.definition.v1.definition_pb2 import DefinitionVersion
 from optaic.expression import rename_tables
 from optaic.instance.v1.instance_pb2 import Instance, UpstreamRef
 
-Names = Mapping[str, str]  # the other name of each upstream that has one, by its name in texts
+Names = Mapping[str, str]  # for each upstream with two names: the name in texts -> the other one
 
 
 def bind_names(instance: Instance, current: Instance | None, known: Known) -> None:
-    """Say of each upstream what it is called, and which name stands for it in fingerprints.
+    """Set on each upstream reference its current name and its name in fingerprints.
 
-    The latter is the name that it had when it was connected; its id, where another one has that already.
+    The name in fingerprints is the upstream's name at the time it was connected, or its id if that name is in use.
     """
     held = {ref.resource_id: ref for ref in current.upstream_refs} if current else {}
     bound: dict[str, str] = {}
     for ref in sorted(instance.upstream_refs, key=lambda ref: ref.resource_id not in held):
         if ref.resource_id not in known:
-            continue  # it is refused
+            continue  # a later check refuses it
         ref.name = known[ref.resource_id].name
         if ref.resource_id not in bound:
             before = held.get(ref.resource_id, UpstreamRef())
@@ -40,14 +40,14 @@ def bind_names(instance: Instance, current: Instance | None, known: Known) -> No
 
 
 def bound_names(instance: Instance) -> Names:
-    """Return by which names fingerprints know the upstreams that are called otherwise now."""
+    """Return the names that fingerprints use for those upstreams that have other names now."""
     return {ref.name: ref.bound_name for ref in instance.upstream_refs if ref.bound_name != ref.name}
 
 
 def rename_in_config(
     version: DefinitionVersion, config: Mapping[str, Any], names: Names
 ) -> Mapping[str, Any]:
-    """Return a configuration whose expressions call upstreams by other names."""
+    """Return a configuration in which expressions use the given names of upstreams."""
     texts = _texts_of(version, config, names)
     renamed: Mapping[str, Any] = _rename(config, texts, names) if texts else config
     return renamed
@@ -68,7 +68,7 @@ def _rename(value: Any, texts: Collection[str], names: Names) -> Any:
 
 
 def _rename_struct(value: Struct | ListValue, texts: Collection[str], names: Names) -> None:
-    """Rename in place, so that no number changes its form."""
+    """Rename in place, so that numbers keep their representation."""
     items: Any = value.fields.values() if isinstance(value, Struct) else value.values
     item: Value
     for item in items:
@@ -82,7 +82,7 @@ def _rename_struct(value: Struct | ListValue, texts: Collection[str], names: Nam
 async def _names_of_upstreams(
     connection: Connection, tenant_id: str, readers: Sequence[Instance]
 ) -> dict[str, str]:
-    """Return what is called how, by id; readers that are older than the names in references do not say it."""
+    """Return the names of a dependant's upstreams by id; older dependants do not store them in their references."""
     refs = [ref for reader in readers for ref in reader.upstream_refs]
     names = {ref.resource_id: ref.name for ref in refs if ref.name}
     if unsaid := sorted({ref.resource_id for ref in refs} - names.keys()):
@@ -94,9 +94,9 @@ async def _names_of_upstreams(
 def _check_distinct(
     reader: Instance, called: Names, renamed: Instance, before: str, texts: Collection[str]
 ) -> None:
-    """Refuse a name that another upstream of a reader has, where the reader's texts mean one of both by it.
+    """Refuse a new name that a dependant's expressions already use for another of its upstreams.
 
-    Two projects can have instances of one name. Texts that were written alike could never be told apart again.
+    Two projects can have instances of the same name. Once written alike, the expressions could not be told apart.
     """
     others = {
         called.get(ref.resource_id) for ref in reader.upstream_refs if ref.resource_id != renamed.instance_id
@@ -107,12 +107,12 @@ def _check_distinct(
 
 
 async def rename_in_readers(connection: Connection, tenant_id: str, renamed: Instance, before: str) -> None:
-    """Write the new name of an instance into the texts of what reads it; no revision is made of that.
+    """Write the new name of an instance into the expressions of its dependants; this makes no revision.
 
-    It runs under the tenant's lock.
+    Requires the tenant's lock.
 
     Raises:
-        AlreadyExistsError: NAME_TAKEN; a reader's text could no longer tell it from another upstream of that name.
+        AlreadyExistsError: NAME_TAKEN; a dependant already has another upstream of that name.
     """
     found = await graph.list_readers(connection, tenant_id, renamed.instance_id)
     versions = {
@@ -145,7 +145,7 @@ async def rename_in_readers(connection: Connection, tenant_id: str, renamed: Ins
 def _rename_in(
     reader: Instance, version: DefinitionVersion | None, called: Names, renamed: Instance, before: str
 ) -> bool:
-    """Write the new name into a reader, in place; return whether it has the old one."""
+    """Write the new name into one dependant, in place; return whether it used the old one."""
     refs = [ref for ref in reader.upstream_refs if ref.resource_id == renamed.instance_id]
     for ref in refs:
         ref.bound_name = ref.bound_name or before

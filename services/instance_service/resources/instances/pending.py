@@ -1,4 +1,4 @@
-"""What a client gave, made ready to be looked up, and what is wrong with it by itself; it reads nothing."""
+"""Prepare what a client sent for lookups, and check what needs no database."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from servicekit.errors import FieldViolation
 
 @dataclass(frozen=True)
 class Pending:
-    """What a client gave, with ids made where missing, and what must be looked up to complete it."""
+    """An instance as a client sent it, with missing ids created, and a list of what must be looked up."""
 
     instance: Instance
     kind: str
@@ -36,26 +36,26 @@ class Pending:
 
     @property
     def is_referenced(self) -> bool:
-        """Whether every definition is named."""
+        """Return whether every definition is named."""
         return all(reference.is_named for reference in self.references)
 
     @property
     def stays(self) -> bool:
-        """Whether it keeps a version though it follows the newest."""
+        """Return whether it keeps a version although it tracks the newest one."""
         return any(reference.stays for reference in self.references)
 
 
 def check_kind(instance: Instance) -> str:
-    """Return the kind that follows from the spec.
+    """Return the kind of an instance, from the spec that is set.
 
     Raises:
-        InvalidArgumentError: There is none, or it is a component's.
+        InvalidArgumentError: No spec is set, or it is that of a component.
     """
     kind = instance.WhichOneof("spec")
     if kind is None:
         raise errors.refusal([FieldViolation("instance", "one of the specs is required", "INVALID_SPEC")])
     if kind in COMPONENT_KINDS:
-        text = "a component is created and changed through its dataset or signal"
+        text = "is a component; create or update its dataset or signal instead"
         raise errors.unsupported_kind(text, f"instance.{kind}")
     return kind
 
@@ -63,10 +63,10 @@ def check_kind(instance: Instance) -> str:
 def prepare(
     deps: ResourceDependencies, given: Instance, current: Instance | None = None, *, stays: bool = False
 ) -> Pending:
-    """Return a copy of `given` that is ready to be looked up; it reads nothing.
+    """Copy what a client sent and complete what needs no database.
 
     Raises:
-        InvalidArgumentError: It has no kind, or a component's.
+        InvalidArgumentError: No spec is set, or it is that of a component.
     """
     instance = Instance()
     instance.CopyFrom(given)
@@ -95,7 +95,7 @@ def prepare(
 
 
 def _complete_share(dataset: DatasetSpec, current: DatasetSpec | None) -> None:
-    """Fill in how much a refresh may delete: new instances have the default, others what they had, if they had any."""
+    """Fill in how much a refresh may delete: the default for a new instance, the stored value for an existing one."""
     if dataset.HasField("max_deleted_share"):
         return
     if current is None:

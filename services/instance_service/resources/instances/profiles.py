@@ -1,4 +1,4 @@
-"""What an output holds, as the rules see it."""
+"""Convert the profile of an output to the type that the rules use."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from optaic.run.v1.run_pb2 import ColumnProfile, OutputProfile
 
 
 def profile_of(serialized: bytes) -> Profile:
-    """Return a profile as the rules see it."""
+    """Convert a serialized profile to the type that the rules use."""
     message = OutputProfile.FromString(serialized)
     columns = {column.name: _column(column) for column in message.columns}
     return Profile(message.row_count, tuple(message.key_columns), columns)

@@ -1,4 +1,4 @@
-"""Which definition versions an instance uses: pins them and checks configs; it stores nothing."""
+"""Pin the definition versions that an instance uses, and check its configurations against them."""
 
 from __future__ import annotations
 
@@ -28,32 +28,32 @@ from servicekit.errors import FieldViolation, NotFoundError
 from servicekit.ids import is_id
 
 NAMES_NO_OTHER = (
-    "who follows the newest version (track_newest) names no other: leave the version out, or read again"
+    "cannot be set to another version while track_newest is true; omit it, or reload the instance"
 )
-# Kind, definition id, name, version id, version, and the version that a follower has already.
+# Kind, definition id, name, version id, version, and the version already held by a reference that tracks the newest.
 Wanted: TypeAlias = tuple[str, str, str, str, str, str]
 Versions: TypeAlias = Mapping[Wanted, DefinitionVersion]
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A place where an instance names a definition: a component's spec, or the instance itself."""
+    """A place where an instance names a definition: in a component's spec, or on the instance itself."""
 
     slot: str  # the component's or instance's kind
     path: str
     spec: ComponentSpec | Instance
-    # What the instance has there already, whatever became of that version.
+    # What the instance already has here, whatever the state of that version.
     held: ComponentSpec | Instance = field(default_factory=ComponentSpec)
-    # Macro versions that it has, by name: a configuration that was not written anew means what it meant, and who
-    # follows the newest never goes back.
+    # Macro versions that it already has, by name: an unchanged configuration keeps its meaning, and a reference that
+    # tracks the newest version never moves back.
     held_macros: Mapping[str, str] = field(default_factory=dict)
-    stays: bool = False  # it follows the newest version, but not now
-    # Another version than the held one that it names though it follows the newest, by field: as somebody once read it.
+    stays: bool = False  # it tracks the newest version, but keeps its version this time
+    # By field, a version other than the held one that is named although track_newest is true: it may be an older read.
     beside: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def wanted(self) -> list[Wanted]:
-        """What may be meant, the likelier one first; nothing where an id is none."""
+        """Return what the reference may mean, the likelier first; empty if an id is malformed."""
         spec = self.spec
         if any(id_ and not is_id(id_) for id_ in (spec.definition_id, spec.definition_version_id)):
             return []
@@ -71,7 +71,7 @@ class Reference:
 
     @property
     def wanted_beside(self) -> dict[str, list[Wanted]]:
-        """What `beside` may mean, by field; nothing where an id is none."""
+        """Return what each field of `beside` may mean; empty if an id is malformed."""
         by_id = "definition_version_id"
         return {
             name: [
@@ -83,19 +83,19 @@ class Reference:
         }
 
     def holds(self, version: DefinitionVersion) -> bool:
-        """Whether the instance has this version there already."""
+        """Return whether the instance already has this version here."""
         return bool(self.held.definition_version_id == version.definition_version_id)
 
     @property
     def is_named(self) -> bool:
-        """Whether it says which definition is meant."""
+        """Return whether the reference says which definition it means."""
         spec = self.spec
         return bool(spec.definition_id or spec.definition_name or spec.definition_version_id)
 
 
 @dataclass(frozen=True)
 class Use:
-    """A resolved reference."""
+    """A reference together with the version that it resolved to."""
 
     reference: Reference
     version: DefinitionVersion
@@ -103,7 +103,7 @@ class Use:
     macros: MacroVersions
 
     def settings(self, names: Names) -> dict[str, object]:
-        """Return what affects results, upstreams under the names that fingerprints know."""
+        """Return the settings that affect results, with upstreams under the names used in fingerprints."""
         config = rename_in_config(self.version, self.config, names)
         settings: dict[str, object] = {"definition": self.version.content_hash, "config": config}
         if self.macros:
@@ -111,7 +111,7 @@ class Use:
         return settings
 
     def versions(self) -> list[tuple[str, str, str]]:
-        """Return (definition, version, state) of all that is used, macros among it."""
+        """Return (definition, version, state) of each version in use, including macros."""
         return [
             (one.definition_name, one.version, enum_word(DefinitionState, one.state))
             for one in (self.version, *self.macros.values())
@@ -123,8 +123,8 @@ def references_of(
 ) -> list[Reference]:
     """Return every place where an instance of its kind names a definition; a backtest has none.
 
-    `current` is the instance as it is, when it is not new; with `stays`, what follows the newest version and is as
-    it was keeps its version.
+    `current` is the stored instance, if there is one. With `stays`, an unchanged reference that tracks the newest
+    version keeps its version.
     """
     kind = instance.WhichOneof("spec")
     held = {one.slot: one.spec for one in references_of(current)} if current else {}
@@ -144,7 +144,7 @@ def references_of(
 
 
 def _is_following_still(slot: str, spec: ComponentSpec | Instance, own: ComponentSpec | Instance) -> bool:
-    """Return whether a reference follows what the instance follows already, however little of it is said."""
+    """Return whether a reference still tracks the definition it tracks already, even if it is only partly given."""
     named: str | None = spec.definition_name
     if not (named or spec.definition_id or spec.definition_version_id == own.definition_version_id):
         named = DEFAULT_COMPONENTS.get(slot)
@@ -168,7 +168,7 @@ def _beside(spec: ComponentSpec | Instance, held: ComponentSpec | Instance) -> d
 
 
 def complete_references(references: Iterable[Reference]) -> list[FieldViolation]:
-    """Fill in what a reference leaves to the default; a version is not for who follows the newest to say."""
+    """Fill in the defaults of references; return a violation for each that names no definition."""
     violations = []
     for reference in references:
         spec, held = reference.spec, reference.held
@@ -181,13 +181,13 @@ def complete_references(references: Iterable[Reference]) -> list[FieldViolation]
         if not reference.is_named:
             spec.definition_name = DEFAULT_COMPONENTS.get(reference.slot, "")
         if not reference.is_named:
-            text = "definition_id or definition_name is required"
+            text = "definition_id or definition_name is required; set one of them"
             violations.append(FieldViolation(reference.path, text, "INVALID_SPEC"))
     return violations
 
 
 def find_version(reference: Reference, versions: Versions) -> DefinitionVersion | None:
-    """Return the version that a reference means, of those that exist."""
+    """Return the existing version that a reference means; None if there is none."""
     return _first(reference.wanted, versions)
 
 
@@ -202,14 +202,14 @@ def resolve(
     columns: Columns,
     violations: list[FieldViolation],
 ) -> list[Use]:
-    """Pin the references, in place, and check their configs; violations are recorded.
+    """Pin the references in place and check their configurations; violations are appended to a list.
 
     Args:
-        references: of one instance; all must be named.
-        versions: what `load_versions` found.
-        macros: what `load_called` found.
-        columns: what expressions may read.
-        violations: grows.
+        references: Those of one instance; each must name a definition.
+        versions: The result of `load_versions`.
+        macros: The result of `load_called`.
+        columns: The columns that expressions may read.
+        violations: Violations are appended here.
 
     Raises:
         NotFoundError: A definition or version does not exist.
@@ -231,7 +231,7 @@ def resolve(
 def _beside_violations(
     reference: Reference, version: DefinitionVersion, versions: Versions
 ) -> list[FieldViolation]:
-    """Refuse what nobody can have read: no version of the definition, or one above what is followed."""
+    """Refuse versions that no client can have read: unknown ones, and ones newer than the tracked version."""
     rank = precedence(version.version)
     found = {name: _first(wanted, versions) for name, wanted in reference.wanted_beside.items()}
     return [
@@ -263,10 +263,10 @@ def _use(
         violations.extend(
             _news(problems, is_held=reference.holds(version) and reference.held.config == spec.config)
         )
-    # A draft only an exact version can mean: who names it wants to try it.
+    # A draft can only be named by its exact version, so a client that names it wants to try it.
     if version.state == DEFINITION_STATE_RETIRED and not reference.holds(version):
         name = "definition_version_id" if spec.definition_version_id else "definition_version"
-        text = f"version {version.version} of {version.definition_name} is retired"
+        text = f"version {version.version} of {version.definition_name} is retired; choose an active version"
         violations.append(FieldViolation(f"{reference.path}.{name}", text, "INVALID_SPEC"))
     spec.definition_id = version.definition_id
     spec.definition_name = version.definition_name
@@ -280,16 +280,16 @@ def _use(
 
 
 def _news(problems: Iterable[FieldViolation], *, is_held: bool) -> Iterator[FieldViolation]:
-    """Yield what is to be said of a configuration: one that was accepted stays right, only macros move below it."""
+    """Yield the problems to report: an unchanged configuration stays valid, unless a macro under it changed."""
     return (each for each in problems if not is_held or each.reason == "INVALID_EXPRESSION")
 
 
 def check_constraints(
     use: Use, given: Struct, held: Struct | None, violations: list[FieldViolation]
 ) -> dict[str, Any]:
-    """Return an optimizer's constraints, checked as `$defs.constraints` of its definition's schema has them.
+    """Check an optimizer's constraints against `$defs.constraints` of its definition's schema, and return them.
 
-    `held` is what it has already.
+    `held` are the constraints that it already has.
     """
     path = "instance.portfolio_optimizer.constraints"
     try:

@@ -1,4 +1,4 @@
-"""Writing changed instances as new revisions, any number at once."""
+"""Write changed instances as new revisions, any number at once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NOT_COMPARED = ("revision", "etag", "update_time", "create_time", "state", "con
 
 @dataclass(frozen=True)
 class Revision:
-    """What an instance is, what it is to be, and why."""
+    """A change of one instance: its stored state, its draft, and the reason."""
 
     current: Instance
     draft: Draft
@@ -38,12 +38,12 @@ async def write_revisions(
     author: str,
     revisions: Sequence[Revision],
 ) -> None:
-    """Write new revisions, with those components that differ; under the tenant's lock.
+    """Write new revisions of instances and of their changed components; requires the tenant's lock.
 
-    The drafts are stamped in place. Every one must differ from what is there.
+    Sets revision, etag and times of the drafts in place. Every draft must differ from the stored instance.
 
     Raises:
-        AlreadyExistsError: A name is taken.
+        AlreadyExistsError: The name is already used.
         FailedPreconditionError: A cycle would close.
     """
     if not revisions:
@@ -81,14 +81,14 @@ async def write_revisions(
 
 
 def is_same(left: Instance, right: Instance) -> bool:
-    """Return whether two instances differ in nothing that makes a revision."""
+    """Return whether two instances are equal in everything that a revision records."""
 
     def comparable(instance: Instance) -> Instance:
         copy = Instance()
         copy.CopyFrom(instance)
         for name in _NOT_COMPARED:
-            copy.ClearField(name)  # type: ignore[arg-type]  # the stubs want literals
-        for ref in copy.upstream_refs:  # what upstreams are called is theirs
+            copy.ClearField(name)  # type: ignore[arg-type]  # the type stubs require literals
+        for ref in copy.upstream_refs:  # the upstreams own their names
             ref.ClearField("name")
             ref.ClearField("bound_name")
         return copy
@@ -97,7 +97,7 @@ def is_same(left: Instance, right: Instance) -> bool:
 
 
 def stamp(deps: ResourceDependencies, instance: Instance, previous: Instance | None) -> None:
-    """Set revision, etag and times of a new revision."""
+    """Set revision, etag and times for a new revision."""
     now = timestamp(deps.clock.now())
     instance.revision = previous.revision + 1 if previous else 1
     instance.etag = etag_of(instance.revision)
@@ -109,7 +109,7 @@ async def check_name(connection: Connection, tenant_id: str, instance: Instance)
     """Refuse a name that another live instance of the project has.
 
     Raises:
-        AlreadyExistsError: There is one.
+        AlreadyExistsError: The name is already used.
     """
     if await store.is_name_taken(
         connection, tenant_id, instance.project_id, instance.name, instance.instance_id
@@ -122,7 +122,7 @@ def _edges(instance: Instance) -> set[str]:
 
 
 async def _check_cycle(connection: Connection, tenant_id: str, instance: Instance) -> None:
-    """Refuse edges that make the instance its own ancestor; the edges are already written, and rolled back."""
+    """Refuse edges that make an instance its own ancestor; the edges are already written and get rolled back."""
     if not await graph.has_cycle(connection, tenant_id, instance.instance_id):
         return
     edges = await graph.list_ancestor_edges(connection, tenant_id, instance.instance_id)

@@ -1,4 +1,4 @@
-"""The rows of an instance, its components and its kind's extension; it reads and decides nothing."""
+"""Build the database rows of an instance, its components and the extension of its kind."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _EXTENSIONS = {
     "portfolio_optimizer": tables.portfolio_optimizers,
     "backtest": tables.backtests,
 }
-_LINEAGE = "lineage"  # the finalizer that lineage-service takes off
+_LINEAGE = "lineage"  # the finalizer that lineage-service removes
 RowsByTable = dict[Table, list[Mapping[str, Any]]]
 
 
 def rows_of(
     tenant_id: str, draft: Draft, changed: Sequence[Instance], author: str, reason: str
 ) -> RowsByTable:
-    """Return the rows of a stamped draft; `changed` are the owner and those components that need a revision."""
+    """Return the rows of a stamped draft; `changed` holds the owner and the components that need a revision."""
     rows: RowsByTable = defaultdict(list)
     instance = draft.instance
     key = {"tenant_id": tenant_id, "instance_id": instance.instance_id}
@@ -84,7 +84,7 @@ def rows_of(
 
 
 def _extension(kind: str, draft: Draft) -> dict[str, Any]:
-    """Return what only instances of this kind have."""
+    """Return the columns that only instances of this kind have."""
     instance, settings = draft.instance, draft.settings
     match kind:
         case "signal":
@@ -128,7 +128,7 @@ def _terms_of(instance: Instance) -> set[str]:
 
 
 def revision_row(tenant_id: str, instance: Instance, author: str, reason: str) -> dict[str, Any]:
-    """Return the row of an instance's present revision."""
+    """Return the row of an instance's current revision."""
     return {
         "tenant_id": tenant_id,
         "instance_id": instance.instance_id,

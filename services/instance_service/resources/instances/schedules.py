@@ -1,4 +1,4 @@
-"""Schedules: whether one is valid, and what the orchestrator's clock has to know of it."""
+"""Check schedules, and derive the deployments that the orchestrator needs for them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PATH = "instance.schedule"
 
 
 def schedule_violations(schedule: Schedule) -> list[FieldViolation]:
-    """Return everything that is wrong with a schedule; an absent one is manual."""
+    """Return every violation of a schedule; an unset one is manual."""
     problems: list[tuple[str, str]] = []
     timing = schedule.WhichOneof("timing")
     if timing == "cron":
@@ -34,7 +34,12 @@ def schedule_violations(schedule: Schedule) -> list[FieldViolation]:
         except CronError as error:
             problems.append(("cron.expression", str(error)))
         if not is_timezone(schedule.cron.timezone):
-            problems.append(("cron.timezone", f"{schedule.cron.timezone!r} is no IANA time zone"))
+            problems.append(
+                (
+                    "cron.timezone",
+                    f"{schedule.cron.timezone!r} is not an IANA time zone; use one like Asia/Tokyo",
+                )
+            )
     elif timing == "interval":
         interval = schedule.interval
         problem = interval_problem(
@@ -46,20 +51,25 @@ def schedule_violations(schedule: Schedule) -> list[FieldViolation]:
         if problem:
             problems.append(("interval", problem))
         if not is_timezone(interval.timezone):
-            problems.append(("interval.timezone", f"{interval.timezone!r} is no IANA time zone"))
+            problems.append(
+                (
+                    "interval.timezone",
+                    f"{interval.timezone!r} is not an IANA time zone; use one like Asia/Tokyo",
+                )
+            )
     return [FieldViolation(f"{_PATH}.{field}", text, "INVALID_SCHEDULE") for field, text in problems]
 
 
 def freshness_violations(policy: FreshnessPolicy) -> list[FieldViolation]:
-    """Return what is wrong with a freshness policy that its contract does not see."""
+    """Return the violations of a freshness policy that the proto contract does not check."""
     if is_calendar(policy.exchange_calendar):
         return []
-    text = f"{policy.exchange_calendar!r} is no known exchange calendar; XNYS, for example, is one"
+    text = f"{policy.exchange_calendar!r} is not a known exchange calendar; use one like XNYS"
     return [FieldViolation("instance.freshness_policy.exchange_calendar", text, "INVALID_SCHEDULE")]
 
 
 def timings_of(schedule: Schedule) -> tuple[Timing, ...]:
-    """Return the rhythms of a valid schedule, sorted; none for a manual one."""
+    """Return the timings of a valid schedule, sorted; a manual schedule has none."""
     is_active = schedule.enabled if schedule.HasField("enabled") else True
     timing = schedule.WhichOneof("timing")
     if timing == "cron":

@@ -1,4 +1,4 @@
-"""What a spec may say that its contract does not tell: fields of other kinds, dates, time zones; it reads nothing."""
+"""Check what the proto contract of a spec cannot: fields of other kinds, dates and time zones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _OF_DEFINED = ("definition_id", "definition_version_id", "definition_name", "def
 
 
 def spec_violations(instance: Instance, kind: str) -> list[FieldViolation]:
-    """Return what an instance of a kind says and may not."""
+    """Return every field of an instance that its kind does not allow, and every invalid date or time zone."""
     return [
         *_stray_violations(instance, kind),
         *_date_violations(instance, kind),
@@ -28,9 +28,9 @@ def _stray_violations(instance: Instance, kind: str) -> list[FieldViolation]:
         strays = [name for name in (*_OF_DEFINED, "track_newest") if getattr(instance, name)]
         if instance.HasField("config"):
             strays.append("config")
-        text = "a backtest has no definition; its settings are in `backtest`"
+        text = "cannot be set on a backtest, which has no definition; put its settings in `backtest`"
         if dataset_of(instance) is not None:
-            text = "belongs to the components of a dataset or signal"
+            text = "belongs to the components of a dataset or signal; set it there"
         violations.extend(FieldViolation(f"instance.{name}", text, "INVALID_SPEC") for name in strays)
     if not instance.name:
         violations.append(FieldViolation("instance.name", "is required", "INVALID_SPEC"))
@@ -38,12 +38,16 @@ def _stray_violations(instance: Instance, kind: str) -> list[FieldViolation]:
 
 
 def _date_violations(instance: Instance, kind: str) -> list[FieldViolation]:
-    """Return the dates that no calendar has; the contract knows their shape only."""
+    """Return dates that do not exist; the proto contract checks only their format."""
     if kind not in {"backtest", "experiment"}:
         return []
     given = getattr(instance, kind).date_range
     return [
-        FieldViolation(f"instance.{kind}.date_range.{name}", f"{value} is no date", "INVALID_SPEC")
+        FieldViolation(
+            f"instance.{kind}.date_range.{name}",
+            f"{value} does not exist in the calendar; use a valid date",
+            "INVALID_SPEC",
+        )
         for name, value in (("start", given.start), ("end", given.end))
         if value and not is_date(value)
     ]
@@ -54,5 +58,5 @@ def _timezone_violations(instance: Instance, kind: str) -> list[FieldViolation]:
     if dataset is None or is_timezone(dataset.timezone):
         return []
     path = "instance.signal.dataset.timezone" if kind == "signal" else "instance.dataset.timezone"
-    text = f"{dataset.timezone!r} is no IANA time zone; name one like Asia/Tokyo"
+    text = f"{dataset.timezone!r} is not an IANA time zone; use one like Asia/Tokyo"
     return [FieldViolation(path, text, "INVALID_SPEC")]

@@ -1,4 +1,4 @@
-"""What an instance reads: its upstreams' kinds, and those upstreams that a spec implies."""
+"""Resolve what an instance depends on: the upstreams that it names, and those that its spec implies."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Known: TypeAlias = Mapping[str, Instance]
 
 @dataclass(frozen=True)
 class Named:
-    """An upstream that an instance names, and where."""
+    """An upstream that an instance names, and the path of the field that names it."""
 
     path: str
     instance_id: str
@@ -32,7 +32,7 @@ class Named:
 
 
 def named_upstreams(instance: Instance) -> list[Named]:
-    """Return the upstreams that an instance names, ids in lower case; a backtest implies some."""
+    """Return the upstreams that an instance names, with lower-case ids; those implied by a backtest are included."""
     for ref in instance.upstream_refs:
         ref.resource_id = ref.resource_id.lower()
     named = [
@@ -45,7 +45,7 @@ def named_upstreams(instance: Instance) -> list[Named]:
 
 
 def _backtest_refs(instance: Instance, named: Sequence[Named]) -> list[Named]:
-    """Return the refs, those that `signals` and `universe` imply, each once."""
+    """Return the named upstreams and those that `signals` and `universe` imply, each once."""
     spec = instance.backtest
     spec.signals.primary = spec.signals.primary.lower()
     for index, signal_id in enumerate(spec.signals.secondary):
@@ -56,7 +56,7 @@ def _backtest_refs(instance: Instance, named: Sequence[Named]) -> list[Named]:
         for index, signal_id in enumerate(spec.signals.secondary)
     )
     implied = {one.instance_id for one in result}
-    # A signal that is named again in upstream_refs is the same edge.
+    # A signal that upstream_refs names again is the same edge.
     result.extend(one for one in named if not (one.role in _SIGNAL_ROLES and one.instance_id in implied))
     prices = {one.instance_id for one in named if one.role == roles.PRICES}
     for index, entity in enumerate(spec.assets.universe):
@@ -72,7 +72,7 @@ def resolve_upstreams(
     known: Known,
     violations: list[FieldViolation],
 ) -> list[Upstream]:
-    """Return everything the instance names; broken rules are recorded.
+    """Check the upstreams that an instance names and return them; violations are appended to a list.
 
     Raises:
         NotFoundError: An upstream does not exist, or is being deleted.
@@ -88,13 +88,13 @@ def resolve_upstreams(
         for one in named
     ]
     if version is not None and version.reads_nothing:
-        text = f"{version.definition_name} reads nothing"
+        text = f"{version.definition_name} takes no upstreams; remove it"
         violations.extend(FieldViolation(one.path, text, "INVALID_SPEC") for one in named)
         return []
     violations.extend(upstream_violations(rules_of(kind, version), upstreams, instance.instance_id))
     for one, (_, upstream) in zip(named, upstreams, strict=True):
         if has_output(upstream.kind) and not output_flow(known[one.instance_id]):
-            text = f"{known[one.instance_id].name} has no {scheduled_flow(upstream.kind)} that could be read"
+            text = f"{known[one.instance_id].name} has no {scheduled_flow(upstream.kind)} flow to read; name another upstream"
             violations.append(FieldViolation(one.path, text, "WRONG_UPSTREAM_KIND"))
     return [upstream for _, upstream in upstreams]
 
@@ -104,7 +104,7 @@ def _check_known(named: Sequence[Named], known: Known) -> None:
     for one in named:
         instance = known.get(one.instance_id)
         if instance is None:
-            text = f"there is no instance {one.instance_id}"
+            text = f"instance {one.instance_id} does not exist"
             violations.append(FieldViolation(one.path, text, "UPSTREAM_NOT_FOUND"))
         elif instance.state == INSTANCE_STATE_DELETING:
             text = f"instance {instance.name} is being deleted"
@@ -116,7 +116,7 @@ def _check_known(named: Sequence[Named], known: Known) -> None:
 def derive_prices(
     sources: Sequence[tuple[str, bool]], upstreams: Sequence[Upstream], violations: list[FieldViolation]
 ) -> list[Upstream]:
-    """Return the one dataset from which the primary signal comes; of several, the one that reads nothing."""
+    """Return the one dataset from which the primary signal is computed; of several, the one without upstreams."""
     if not upstreams or any(upstream.role == roles.PRICES for upstream in upstreams):
         return []
     candidates = [dataset_id for dataset_id, _ in sources]

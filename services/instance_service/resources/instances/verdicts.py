@@ -1,4 +1,4 @@
-"""What the reconciler found out about an instance, written into it; the state follows from the conditions."""
+"""Write what the reconciler found about an instance into it; its state is derived from its conditions."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ from servicekit.enums import enum_word
 from servicekit.events import Event
 
 HANDLES = ("mlflow_experiment_id", "mlflow_registered_model_name", "evidently_project_id")
-_DETAIL = re.compile(r"(?=[\w:.+-]*\d)[\w:.+-]{5,}")  # a word that looks like a time, an address or an id
-_READY = "Ready"  # how a condition that tells of an outside system ends
+_DETAIL = re.compile(r"(?=[\w:.+-]*\d)[\w:.+-]{5,}")  # a word that resembles a time, an address or an id
+_READY = "Ready"  # suffix of conditions about outside systems
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One outside system about one instance: as desired, with ids to apply, or not, and why."""
+    """The finding for one outside system and one instance: as desired, with ids to apply, or not, and why."""
 
     condition: str
     apply: Callable[[Instance], None] | None = None
     problem: OutsideUnavailableError | None = None
 
 
-Found = tuple[Instance, Sequence[Verdict]]  # an instance as it was observed, and what was found
+Found = tuple[Instance, Sequence[Verdict]]  # an instance as it was observed, and the findings
 
 
 def systems_of(instance: Instance) -> tuple[str, ...]:
@@ -56,15 +56,15 @@ def systems_of(instance: Instance) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What verdicts make of instances as they are stored now."""
+    """The effect of verdicts on instances as they are stored now."""
 
     changed: Sequence[Instance]
-    complaining: Sequence[str]  # those of which nothing was wrong before, by id
+    complaining: Sequence[str]  # ids of the instances that had no problem before
     news: Sequence[Event]
 
 
 def settled(found: Sequence[Found]) -> set[str]:
-    """Return the instances of which no outside system says that anything is wrong."""
+    """Return the ids of the instances for which no outside system reports a problem."""
     return {
         observed.instance_id
         for observed, verdicts in found
@@ -73,16 +73,16 @@ def settled(found: Sequence[Found]) -> set[str]:
 
 
 def changing(found: Sequence[Found], now: Timestamp) -> list[Found]:
-    """Return what is found of instances that would differ by it."""
+    """Return the findings that would change their instance."""
     return [one for one in found if _judged(*one, now) != one[0]]
 
 
 def judge(
     events: Events, found: Sequence[Found], present: Mapping[str, Instance], done: set[str], now: Timestamp
 ) -> Judgement:
-    """Apply verdicts to instances as they are stored now, unless they have another revision by now.
+    """Apply verdicts to instances as they are stored now; an instance with a newer revision is skipped.
 
-    `done` are those for which nothing is left to do; what is gone joins them, what has another revision leaves them.
+    `done` holds the ids with nothing left to do. Deleted instances join it; instances with a newer revision leave it.
     """
     changed: list[Instance] = []
     complaining: list[str] = []
@@ -90,7 +90,7 @@ def judge(
     for observed, verdicts in found:
         current = present.get(observed.instance_id)
         if current is None:
-            done.add(observed.instance_id)  # it is gone
+            done.add(observed.instance_id)  # it was removed
         elif current.revision != observed.revision:
             done.discard(observed.instance_id)
         elif (instance := _judged(current, verdicts, now)) != current:
@@ -106,7 +106,7 @@ def judge(
 
 
 async def write_states(connection: Connection, tenant_id: str, instances: Sequence[Instance]) -> None:
-    """Write what the reconciler changes of instances, with no revision."""
+    """Write the states and conditions that the reconciler changed, without a revision."""
     if not instances:
         return
     await store.update_states(
@@ -146,7 +146,7 @@ async def write_states(connection: Connection, tenant_id: str, instances: Sequen
 
 
 def is_news(instance: Instance, verdict: Verdict) -> bool:
-    """Return whether the instance does not say so already."""
+    """Return whether a verdict adds something to what the instance already says."""
     assert verdict.problem is not None
     return all(condition.reason != verdict.problem.reason for condition in instance.conditions)
 
@@ -167,19 +167,19 @@ def _judged(instance: Instance, verdicts: Sequence[Verdict], now: Timestamp) -> 
     elif not is_ready and result.state == INSTANCE_STATE_ACTIVE:
         result.state = INSTANCE_STATE_DEGRADED
     if result.state != instance.state:
-        # No revision, but readers of events tell by it what came last: it ascends whatever the clocks say.
+        # This makes no revision, but readers of events order by it, so it must increase whatever the clocks say.
         nanoseconds = max(now.ToNanoseconds(), instance.update_time.ToNanoseconds() + 1000)
         result.update_time.FromNanoseconds(nanoseconds)
     return result
 
 
 def _is_outside(condition: Condition) -> bool:
-    """Return whether a condition tells of an outside system."""
+    """Return whether a condition is about an outside system."""
     return condition.type.endswith(_READY)
 
 
 def _complain(instance: Instance, kind: str, problem: OutsideUnavailableError, now: Timestamp) -> None:
-    """Say what is wrong, unless the same was said but for a time, a port or an id: nobody needs a write for those."""
+    """Set the condition for a problem, unless only a time, a port or an id differs from the message already set."""
     said = [(one.reason, _gist(one.message)) for one in instance.conditions if one.type == kind]
     if said != [(problem.reason, _gist(redact(problem.message)))]:
         say(instance, kind, problem.reason, problem.message, now)
@@ -190,7 +190,7 @@ def _gist(message: str) -> str:
 
 
 def _news(instance: Instance) -> tuple[object, ...]:
-    """Return of what is well again what others want to hear: conditions come and go without an event."""
+    """Return the values whose change publishes an event; conditions alone publish none."""
     model, dataset = instance.model, dataset_of(instance)
     return (
         instance.state,
