@@ -1,4 +1,4 @@
-"""Owns what depends on what: flow state, edges, consumed versions and the causes of staleness.
+"""The lineage service: it stores which flow depends on which, the state of each flow, and the causes of staleness.
 
-It never computes, schedules or configures anything, and it calls no other service.
+It does not run, schedule or configure anything, and it calls no other service.
 """

@@ -1,4 +1,4 @@
-"""Runs lineage-service as a process: `python -m lineage_service`. Everything it needs comes from the environment."""
+"""The process of lineage-service: `python -m lineage_service` starts it with settings from the environment."""
 
 from lineage_service.app import main
 from servicekit import runtime

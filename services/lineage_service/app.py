@@ -1,4 +1,4 @@
-"""The composition root of lineage-service: wiring only."""
+"""The composition root of lineage-service: it creates all parts and connects them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NAME = "lineage-service"
 
 
 async def build(settings: Settings) -> App[Dependencies]:
-    """Wire everything; nothing is connected yet."""
+    """Build the service from its settings; database and broker are connected later, when the App opens."""
     database = Database(settings)
     broker = Broker(settings, {LINEAGE_EVENTS: STREAMS[LINEAGE_EVENTS]})
     deps = Dependencies(database, SystemClock(), new_id)
@@ -62,6 +62,6 @@ async def build(settings: Settings) -> App[Dependencies]:
 
 
 async def main(stop: asyncio.Event) -> None:
-    """Run until `stop` is set."""
+    """Run lineage-service until `stop` is set."""
     settings = Settings()
     await app.start(stop, NAME, settings, lambda: build(settings))

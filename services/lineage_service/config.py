@@ -1,4 +1,4 @@
-"""The service's settings; nothing else reads the environment."""
+"""The settings of lineage-service; no other module reads the environment."""
 
 from pydantic_settings import SettingsConfigDict
 
@@ -6,6 +6,6 @@ from servicekit.settings import ServiceSettings
 
 
 class Settings(ServiceSettings):
-    """It needs nothing beyond what every service has."""
+    """The settings that every service has; lineage-service adds none."""
 
     model_config = SettingsConfigDict(title="lineage-service")

@@ -1,4 +1,4 @@
-"""What arrives from the streams: each batch of one tenant goes to one use case, in the consumer's transaction."""
+"""The event consumers: each passes a batch of one tenant's events to one use case, in the consumer's transaction."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from servicekit.consumer import Consumer, Received
 from servicekit.database import Connection
 
 INSTANCE_SUBJECTS = ("optaic.*.instance.v1.>",)
-_PAGE = 2_000  # flows in one message
+_PAGE = 2_000  # flows per message
 
 
 def build_consumers(deps: Dependencies, broker: Broker) -> list[Consumer]:
-    """Return the consumers of this service."""
+    """Return the consumers of instance events and of run events."""
 
     async def apply_instance_events(
         connection: Connection, tenant_id: str, batch: Sequence[Received]
@@ -61,17 +61,17 @@ def build_consumers(deps: Dependencies, broker: Broker) -> list[Consumer]:
 
 
 class Compared:
-    """Hears what the owners have, asks for what is lacking here, and says what flows there are."""
+    """Compares the flows stored here with what the other services list, and asks those services for what is missing."""
 
     def __init__(self, deps: Dependencies, channel: Comparison) -> None:
         self._deps = deps
         self._channel = channel
 
     def listen(self) -> None:
-        """Hear all that concerns this service."""
+        """Register a handler for each kind of comparison message that this service answers."""
         self._channel.on("instances.page", InstancePage, self._compare_instances)
         self._channel.on("runs.page", RunPage, self._compare_runs)
-        self._channel.on("flows.wanted", FlowsWanted, self._tell)
+        self._channel.on("flows.wanted", FlowsWanted, self._publish_again)
 
     async def _compare_instances(self, tenant_id: str, page: InstancePage) -> None:
         after, until = page.after_instance_id, page.until_instance_id
@@ -105,9 +105,9 @@ class Compared:
         wanted = await comparison.list_wanted_runs(self._deps, tenant_id, listed)
         await self._channel.ask(tenant_id, "runs.wanted", wanted, _runs_wanted, at_once=page.at_once)
 
-    async def _tell(self, tenant_id: str, wanted: FlowsWanted) -> None:
+    async def _publish_again(self, tenant_id: str, wanted: FlowsWanted) -> None:
         keys = sorted({conversion.flow_key(flow) for flow in wanted.flows})
-        await comparison.tell_flows(self._deps, tenant_id, keys)
+        await comparison.publish_again(self._deps, tenant_id, keys)
 
 
 def _instances_wanted(instance_ids: Sequence[str]) -> InstancesWanted:

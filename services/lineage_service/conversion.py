@@ -1,4 +1,4 @@
-"""Conversion between protobuf and the domain, in both directions; it decides nothing."""
+"""Conversion between protobuf messages and domain objects, in both directions; it holds no rules."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _PHASES: dict[type[Message], Phase] = {
     run_events_pb2.RunFailed: Phase.FAILED,
     run_events_pb2.RunCancelled: Phase.CANCELLED,
 }
-_SNAPSHOTS: dict[type[Message], bool] = {  # whether it marks a deletion
+_SNAPSHOTS: dict[type[Message], bool] = {  # true: the event deletes the instance
     instance_events_pb2.InstanceCreated: False,
     instance_events_pb2.InstanceUpdated: False,
     instance_events_pb2.InstanceActivated: False,
@@ -48,10 +48,10 @@ _SNAPSHOTS: dict[type[Message], bool] = {  # whether it marks a deletion
 
 @lru_cache
 def kind_name(number: int) -> str:
-    """Return the stored name of a flow kind.
+    """Return the stored name of a flow kind, like `refresh`.
 
     Raises:
-        InvalidArgumentError: It is none.
+        InvalidArgumentError: INVALID_EVENT: no flow kind has this number.
     """
     if number == FlowKind.FLOW_KIND_UNSPECIFIED or number not in FlowKind.values():
         raise not_a_flow_kind(number)
@@ -59,10 +59,10 @@ def kind_name(number: int) -> str:
 
 
 def flow_key(ref: FlowRef) -> FlowKey:
-    """Return the key of a flow.
+    """Return the domain key of a flow reference.
 
     Raises:
-        InvalidArgumentError: It names no flow.
+        InvalidArgumentError: INVALID_EVENT: the instance id is not a UUID, or the flow kind is unknown.
     """
     return FlowKey(_id(ref.instance_id), kind_name(ref.flow_kind))
 
@@ -74,7 +74,7 @@ def _id(text: str) -> str:
 
 
 def snapshot_of(instance: Instance, *, is_deleted: bool = False, event_id: str = "") -> Snapshot:
-    """Return what lineage needs of an instance."""
+    """Convert an instance into the snapshot that lineage stores."""
     flows = tuple(
         FlowSpec(
             kind_name(flow.flow_kind),
@@ -98,20 +98,20 @@ def snapshot_of(instance: Instance, *, is_deleted: bool = False, event_id: str =
 
 
 def snapshot_of_event(message: Message, event_id: str) -> Snapshot | None:
-    """Return the snapshot an instance event carries; None for another event."""
+    """Return the snapshot that an instance event carries; None for other events."""
     is_deleted = _SNAPSHOTS.get(type(message))
     if is_deleted is None:
         return None
-    return snapshot_of(message.instance, is_deleted=is_deleted, event_id=event_id)  # type: ignore[attr-defined]  # all of them have one
+    return snapshot_of(message.instance, is_deleted=is_deleted, event_id=event_id)  # type: ignore[attr-defined]  # each event has one
 
 
 def run_fact_of_event(message: Message, event_id: str) -> RunFact | None:
-    """Return the fact a run event states; None for one that lineage does not care for."""
+    """Return the fact that a run event states; None for an event that lineage does not use."""
     phase = _PHASES.get(type(message))
     if phase is None:
         return None
-    run = message.run  # type: ignore[attr-defined]  # all of them have one
-    # A run that was refused has the number 0: it belongs to no sequence and moves nothing.
+    run = message.run  # type: ignore[attr-defined]  # each event has one
+    # A refused run has the number 0: it is outside the sequence of runs and changes nothing.
     if run.run_number < (0 if phase is Phase.CANCELLED else 1):
         raise run_without_number(run.run_id)
     fact = RunFact(
@@ -154,20 +154,20 @@ def run_fact_of_event(message: Message, event_id: str) -> RunFact | None:
 
 
 def flow_ref(instance_id: str, flow_kind: str) -> FlowRef:
-    """Return the protobuf identity of a flow."""
+    """Return the protobuf reference to a flow."""
     return FlowRef(instance_id=instance_id, flow_kind=enum_number(FlowKind, flow_kind))
 
 
 def cause_message(cause: Cause) -> lineage_pb2.Cause:
-    """Return the protobuf cause."""
+    """Convert a cause to a protobuf message."""
     return set_cause(lineage_pb2.Cause(), cause)
 
 
 def set_cause(message: lineage_pb2.Cause, cause: Cause) -> lineage_pb2.Cause:
-    """Write a cause into a message that is empty; return it."""
-    # Nothing that is its default: a propagation has a hundred thousand of them.
+    """Write a cause into an empty protobuf message, and return the message."""
+    # Skip fields that hold their default: a propagation can write a hundred thousand causes.
     origin = cause.origin
-    message.kind = cause.kind  # type: ignore[assignment]  # the domain numbers them alike; a test compares
+    message.kind = cause.kind  # type: ignore[assignment]  # the domain uses the same numbers; a test compares them
     message.origin.instance_id = origin.instance_id
     message.origin.flow_kind = enum_number(FlowKind, origin.flow_kind)
     message.message = cause.message
@@ -188,7 +188,7 @@ def dimensions(
     outcome: str,
     is_fresh: bool,
 ) -> tuple[lineage_pb2.FlowActivity.ValueType, lineage_pb2.FlowOutcome.ValueType, Status.ValueType]:
-    """Return the protobuf activity, outcome and word."""
+    """Return the protobuf activity, outcome and status of a flow."""
     activity = activity_of(1, int(run_number_is_ended))
     word = word_of(activity, Outcome(outcome), is_fresh)
     return (
@@ -199,7 +199,7 @@ def dimensions(
 
 
 def freshness_status(overdue_date: str) -> lineage_pb2.FreshnessStatus.ValueType:
-    """Return how the data's date stands to the policy."""
+    """Return whether the data is overdue by the flow's freshness policy; an empty date means that it is not."""
     if overdue_date:
         return lineage_pb2.FRESHNESS_STATUS_OVERDUE
     return lineage_pb2.FRESHNESS_STATUS_UNSPECIFIED

@@ -1,4 +1,4 @@
-"""The events that this service publishes, as messages; whether they are published is decided elsewhere."""
+"""The events that lineage-service publishes, as messages; the use cases decide when to publish them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from optaic.rules.events import CHUNK_BYTES
 from servicekit.enums import enum_number
 
 SERVICE = "lineage"
-_FULL_BYTES = CHUNK_BYTES - 32_000  # the ids of events and the last causes take what is left
+_FULL_BYTES = CHUNK_BYTES - 32_000  # the rest is room for event ids and the last causes
 _MICROSECONDS = 1_000_000
 
 
 @dataclass
 class ChangeGroup:
-    """The part of a change that stems from one run, or, with an empty id, from no single one."""
+    """The part of a change that one run caused; with an empty run id, the part that no single run caused."""
 
     run_id: str = ""
     changes: list[Change] = field(default_factory=list)
@@ -33,9 +33,9 @@ class ChangeGroup:
 def change_messages(
     revision: int, groups: Sequence[ChangeGroup], causes: Causes, event_ids: Sequence[str]
 ) -> Iterator[FlowStatusesChanged]:
-    """Yield the messages of one change, at least one, each small enough to be published.
+    """Yield the messages of one change: at least one, each small enough to be published.
 
-    The ids of the applied events come with the last one: who has seen them has seen every change before.
+    The last message carries the ids of the applied events. A subscriber that sees an id has seen all its changes.
     """
     pending: FlowStatusesChanged | None = None
     for group in groups:
@@ -60,7 +60,7 @@ def _group_messages(revision: int, group: ChangeGroup, causes: Causes) -> Iterat
 
 
 class _Chunk:
-    """One message as it grows. It sets nothing that is its default: a propagation has a hundred thousand changes."""
+    """A message under construction. It skips default values: a propagation can have a hundred thousand changes."""
 
     def __init__(self, revision: int, group: ChangeGroup, causes: Causes) -> None:
         self.message = FlowStatusesChanged(
@@ -69,12 +69,12 @@ class _Chunk:
         self.size = 0
         self._causes = causes
         self._positions: dict[tuple[int, str], int] = {}
-        self._of_lists: dict[int, list[int]] = {}  # by the list's identity: thousands share one
+        self._of_lists: dict[int, list[int]] = {}  # by the identity of the list: thousands of flows share one
         self._of_upstreams: dict[int, list[int]] = {}
         self._count = 0  # of causes
 
     def add(self, change: Change) -> None:
-        """Add the state of a flow, and those of its causes that the message does not have yet."""
+        """Add the state of a flow, and those of its causes that are not yet in the message."""
         message = self.message.changes.add()
         message.CopyFrom(
             _template(
@@ -135,7 +135,7 @@ class _Chunk:
 def _template(
     flow_kind: str, run_number_is_ended: bool, outcome: str, is_fresh: bool, overdue_date: str
 ) -> FlowStatusChange:
-    """Return what thousands of changes have in common; it is copied, never changed."""
+    """Return the part that thousands of changes share; callers copy it and never modify it."""
     activity, outcome_number, status = dimensions(run_number_is_ended, outcome, is_fresh)
     return FlowStatusChange(
         flow=FlowRef(flow_kind=enum_number(FlowKind, flow_kind)),

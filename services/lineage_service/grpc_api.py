@@ -1,4 +1,4 @@
-"""Serve the RPCs: each calls one use case and converts the answer; nothing is decided here."""
+"""The RPCs of lineage-service: each calls one use case and converts its answer; they hold no rules."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
 
 class LineageServicer(lineage_service_pb2_grpc.LineageServiceServicer):
-    """Implements `optaic.lineage.v1.LineageService`."""
+    """The implementation of `optaic.lineage.v1.LineageService`."""
 
     def __init__(self, deps: Dependencies) -> None:
         self._deps = deps
@@ -104,7 +104,7 @@ class LineageServicer(lineage_service_pb2_grpc.LineageServiceServicer):
                     upstream=conversion.flow_ref(*found.keys[edge.upstream_id]),
                     downstream=conversion.flow_ref(*found.keys[edge.downstream_id]),
                     role=edge.role,
-                    kind=edge.kind,  # type: ignore[arg-type]  # stored as it came
+                    kind=edge.kind,  # type: ignore[arg-type]  # stored unchanged
                     consumed_version=edge.consumed_version,
                 )
                 for edge in found.edges
@@ -197,7 +197,7 @@ def _state_message(state: reading.State) -> lineage_pb2.FlowState:
     message = lineage_pb2.FlowState(
         flow=conversion.flow_ref(*flow.key),
         instance_name=flow.instance_name,
-        instance_kind=flow.instance_kind,  # type: ignore[arg-type]  # stored as it came
+        instance_kind=flow.instance_kind,  # type: ignore[arg-type]  # stored unchanged
         status=status,
         activity=activity,
         outcome=outcome,
@@ -237,7 +237,7 @@ def _admission_message(
                 uri=flow.uri,
                 physical_version=flow.physical_version,
                 instance_name=flow.instance_name,
-                # Of a version that was made before anybody recorded it: as it is configured now.
+                # Old versions have no recorded revision: use the current one.
                 instance_revision=flow.computed_revision or flow.instance_revision,
                 readers_hash=flow.readers_hash,
             )

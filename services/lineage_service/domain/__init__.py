@@ -1,1 +1,1 @@
-"""What lineage means, as pure functions over plain values; no database, no protobuf, no clock."""
+"""The rules of lineage, as pure functions over plain values: no database, no protobuf, no clock."""

@@ -1,4 +1,4 @@
-"""Why a flow is not fresh: causes of its own and of its edges, root causes with shortest paths; no input or output."""
+"""The causes of staleness: those of a flow and its edges, and root causes with shortest paths; pure functions."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 from lineage_service.domain.flows import Change, Edge, Flow, Upstream, Word
 
-CAUSES_TOLD = 8  # of one flow
+MAX_CAUSES = 8  # shown for one flow
 
 
 class CauseKind(IntEnum):
-    """The numbers of the protobuf CauseKind."""
+    """The kinds of causes; the numbers equal those of the protobuf CauseKind."""
 
     OWN_CONFIG = 1
     UPSTREAM_MOVED = 2
@@ -28,7 +28,10 @@ class CauseKind(IntEnum):
 
 
 class Cause(NamedTuple):
-    """One reason, where it began: for UPSTREAM_MOVED and UPSTREAM_NOT_FRESH in the upstream, else in the flow itself."""
+    """One reason why a flow is not fresh, and its origin.
+
+    For UPSTREAM_MOVED and UPSTREAM_NOT_FRESH the origin is the upstream; for the other kinds it is the flow itself.
+    """
 
     kind: CauseKind
     origin: Flow | Upstream
@@ -38,13 +41,13 @@ class Cause(NamedTuple):
 
     @property
     def key(self) -> tuple[int, str]:
-        """What tells it from every other cause: where it began, and what it says."""
+        """The identity of the cause: its origin and its message."""
         return self.origin.flow_id, self.message
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """A cause and one shortest path from its origin to the flow, both included."""
+    """A cause, with one shortest path from its origin to the flow; the path includes both."""
 
     cause: Cause
     path: tuple[Flow | Upstream, ...]
@@ -53,21 +56,21 @@ class Explanation:
 
 @dataclass(frozen=True)
 class Causes:
-    """Why the flows of one change are not fresh.
+    """The causes of staleness for the flows of one change.
 
-    A propagation reaches a hundred thousand flows. So flows with the same causes share one list, and a flow that has
-    only an upstream that became stale with it has no list at all: its cause is made when it is asked for.
+    A propagation can reach a hundred thousand flows, so flows with the same causes share one list. A flow whose only
+    cause is an upstream that became stale in the same change has no list: `not_fresh` makes its cause on request.
     """
 
     lists: Mapping[int, Sequence[Cause]] = field(default_factory=dict)  # by flow
     upstream_ids: Mapping[int, int] = field(
         default_factory=dict
-    )  # by flow: an upstream that became stale with it
+    )  # by flow: an upstream that became stale in the same change
     states: Mapping[int, Change] = field(default_factory=dict)  # of these upstreams
     names: Mapping[int, str] = field(default_factory=dict)  # of their instances
 
     def not_fresh(self, upstream_id: int) -> Cause:
-        """Return the cause of all flows that have this upstream."""
+        """Return the cause that all flows with this upstream share."""
         state = self.states[upstream_id]
         name = self.names.get(upstream_id, "")
         return not_fresh(
@@ -84,7 +87,7 @@ class Causes:
 
 
 class Graph:
-    """Some flows and the edges into them; every edge's ends must be among the flows."""
+    """A set of flows and the edges into them; both ends of every edge must be in the set."""
 
     def __init__(self, flows: Iterable[Flow], edges: Iterable[Edge]) -> None:
         self.flows = {flow.flow_id: flow for flow in flows}
@@ -93,23 +96,23 @@ class Graph:
             self._edges.setdefault(edge.downstream_id, []).append(edge)
 
     def edges_into(self, flow: Flow) -> list[Edge]:
-        """Return the edges of which the flow is the downstream."""
+        """Return the edges whose downstream is this flow."""
         return self._edges.get(flow.flow_id, [])
 
     def upstreams_of(self, flow: Flow) -> list[Flow]:
-        """Return the connected direct upstreams, each once, in order of their keys."""
+        """Return the connected direct upstreams, each once, ordered by key."""
         ids = dict.fromkeys(edge.upstream_id for edge in self.edges_into(flow) if edge.is_connected)
         return [self.flows[upstream_id] for upstream_id in ids]
 
 
 def moved(upstream: Flow | Upstream, from_version: int, to_version: int) -> Cause:
-    """Return the cause of an edge whose upstream has moved on."""
+    """Return the cause for an upstream that has a newer version than the flow consumed."""
     message = f"{upstream.instance_name} moved from version {from_version} to version {to_version}"
     return Cause(CauseKind.UPSTREAM_MOVED, upstream, message, from_version, to_version)
 
 
 def not_fresh(upstream: Flow | Upstream) -> Cause:
-    """Return the cause of an edge whose upstream is what was consumed, but is not fresh itself."""
+    """Return the cause for an upstream that still has the consumed version but is not fresh itself."""
     name = upstream.instance_name or upstream.instance_id
     if upstream.is_deleted:
         what = "was deleted"
@@ -121,22 +124,22 @@ def not_fresh(upstream: Flow | Upstream) -> Cause:
 
 
 def state_causes(graph: Graph, flow: Flow) -> list[Cause]:
-    """Return why a flow is not fresh, as its state shows it: what begins in it or in its direct edges, and no more.
+    """Return why a flow is not fresh: the causes that begin in the flow itself or in its direct edges.
 
-    Where that is nothing, it is an upstream that is not fresh: of several the one that has been so for longest, so that
-    what becomes of the others changes nothing here. The graph must hold the direct upstreams.
+    If there are none, the cause is an upstream that is not fresh. Of several, the one that became stale first is
+    taken, so that changes of the others do not change this cause. The graph must hold the direct upstreams.
     """
     if flow.is_fresh:
         return []
     causes = local_causes(graph, flow)
     stale = [upstream for upstream in graph.upstreams_of(flow) if not upstream.is_fresh]
     if causes or not stale:
-        return causes[:CAUSES_TOLD]
+        return causes[:MAX_CAUSES]
     return [not_fresh(min(stale, key=lambda upstream: (upstream.stale_revision, upstream.flow_id)))]
 
 
 def local_causes(graph: Graph, flow: Flow) -> list[Cause]:
-    """Return the flow's own causes and those of its edges, of which root causes are made."""
+    """Return the causes that begin in the flow itself or in its direct edges; root causes consist of these."""
     name = flow.instance_name
     if flow.is_deleted or not flow.is_defined:
         what = "was deleted" if flow.is_deleted else "is not defined"
@@ -171,7 +174,7 @@ def local_causes(graph: Graph, flow: Flow) -> list[Cause]:
 def _edge_cause(upstream: Flow, flow: Flow, edge: Edge) -> Cause | None:
     upstream_name = upstream.instance_name or upstream.instance_id
     if not edge.is_connected:
-        # The fingerprint covers the edges: it was computed without this one, too.
+        # The fingerprint covers the edges: an equal one means that the output was computed without this edge.
         if not flow.has_other_config:
             return None
         message = f"{upstream_name} was disconnected from {flow.instance_name} since it was computed"
@@ -179,7 +182,7 @@ def _edge_cause(upstream: Flow, flow: Flow, edge: Edge) -> Cause | None:
     if edge.consumed_version == upstream.version:
         return None
     if edge.consumed_version == 0:
-        if flow.is_partial:  # it has been read, if not as a whole
+        if flow.is_partial:  # the flow has read it, though not all dates
             return None
         message = f"{flow.instance_name} has not read {upstream_name} yet"
         return Cause(CauseKind.UPSTREAM_ADDED, flow, message)
@@ -187,9 +190,9 @@ def _edge_cause(upstream: Flow, flow: Flow, edge: Edge) -> Cause | None:
 
 
 def find_causes(graph: Graph, start: Flow, limit: int | None = None) -> list[Explanation]:
-    """Return every root cause of a flow, nearest first, each with one shortest path along which it spreads.
+    """Return every root cause of a flow, nearest first, each with one shortest path from the cause to the flow.
 
-    The graph must hold the closure of the not fresh flows above `start`, with their direct upstreams.
+    The graph must hold all flows above `start` that are not fresh, and the direct upstreams of each.
     """
     found: dict[Cause, Explanation] = {}
     below: dict[int, Flow | None] = {start.flow_id: None}
@@ -216,7 +219,7 @@ def _path(cause: Cause, holder: Flow, below: dict[int, Flow | None]) -> tuple[Fl
 
 
 def explain(graph: Graph, flow: Flow) -> list[Explanation]:
-    """Return every root cause through every affected direct upstream; the flow's own ones come first."""
+    """Return the root causes of a flow for each affected direct upstream; the flow's own causes come first."""
     if flow.is_fresh:
         return []
     explanations = []
@@ -233,7 +236,7 @@ def explain(graph: Graph, flow: Flow) -> list[Explanation]:
 
 
 def blocking_reason(flow: Flow, causes: Iterable[Cause]) -> str:
-    """Say for people why an upstream is not READY."""
+    """Return a readable reason why an upstream is not READY."""
     if flow.is_deleted:
         return "it was deleted"
     if not flow.is_defined:

@@ -1,4 +1,4 @@
-"""What lineage-service refuses, and in which words."""
+"""The errors of lineage-service: one function for each, so that every message has one wording."""
 
 from __future__ import annotations
 
@@ -7,29 +7,42 @@ from servicekit.errors import InvalidArgumentError, NotFoundError, PermissionDen
 
 
 def flow_not_found(key: FlowKey) -> NotFoundError:
-    """Return the refusal FLOW_NOT_FOUND."""
+    """Return the error FLOW_NOT_FOUND: lineage-service does not know the flow."""
     return NotFoundError(
         "FLOW_NOT_FOUND",
-        f"there is no flow {key.flow_kind} of instance {key.instance_id}",
+        f"flow: instance {key.instance_id} has no {key.flow_kind} flow here; check instance_id and flow_kind, "
+        "or retry in a few seconds if the instance is new",
         metadata={"instance_id": key.instance_id, "flow_kind": key.flow_kind},
     )
 
 
 def not_a_flow_kind(number: int) -> InvalidArgumentError:
-    """Return the refusal INVALID_EVENT of a number that no flow kind has."""
-    return InvalidArgumentError("INVALID_EVENT", f"{number} is not a flow kind")
+    """Return the error INVALID_EVENT for a number that names no flow kind."""
+    return InvalidArgumentError(
+        "INVALID_EVENT",
+        f"flow_kind: {number} names no flow kind; use a value of optaic.common.v1.FlowKind, not UNSPECIFIED",
+    )
 
 
 def not_a_uuid(text: str) -> InvalidArgumentError:
-    """Return the refusal INVALID_EVENT of an id that is not a UUID."""
-    return InvalidArgumentError("INVALID_EVENT", f"{text[:100]!r} is not a UUID")
+    """Return the error INVALID_EVENT for an id that is not a UUID."""
+    return InvalidArgumentError(
+        "INVALID_EVENT",
+        f"{text[:100]!r} is not a UUID; set instance_id, run_id and version_id to ids that the services returned",
+    )
 
 
 def run_without_number(run_id: str) -> InvalidArgumentError:
-    """Return the refusal INVALID_EVENT of a run that says no number."""
-    return InvalidArgumentError("INVALID_EVENT", f"run {run_id} has no number")
+    """Return the error INVALID_EVENT for a run whose number is missing or negative."""
+    return InvalidArgumentError(
+        "INVALID_EVENT",
+        f"run_number: run {run_id} has no number; set 1 or more (0 only in RunCancelled, for a refused run)",
+    )
 
 
 def only_services_attach() -> PermissionDeniedError:
-    """Return the refusal PERMISSION_DENIED of a caller that attaches facts and is not a service."""
-    return PermissionDeniedError("PERMISSION_DENIED", "only services may attach what they know")
+    """Return the error PERMISSION_DENIED for a caller that attaches facts and is not a service."""
+    return PermissionDeniedError(
+        "PERMISSION_DENIED",
+        "instance and run_events can be set only by services; leave both fields out of the request",
+    )

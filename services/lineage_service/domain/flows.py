@@ -1,4 +1,4 @@
-"""A flow's state: three dimensions, the one word over them, and what an event may change; no input or output."""
+"""The state of a flow: activity, outcome and freshness, one status word for all three, and how events change them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 
 class Activity(StrEnum):
-    """Is something running?"""
+    """Whether a run of the flow is active."""
 
     IDLE = "idle"
     RUNNING = "running"  # a run is pending or running
 
 
 class Outcome(StrEnum):
-    """How the last ended run went; cancelled ones do not count."""
+    """How the last run ended; cancelled runs do not count."""
 
     NEVER = "never"
     SUCCEEDED = "succeeded"
@@ -24,7 +24,7 @@ class Outcome(StrEnum):
 
 
 class Word(StrEnum):
-    """The one word over the three dimensions."""
+    """The status of a flow, summed up in one word."""
 
     ERROR = "error"
     STALE = "stale"
@@ -34,7 +34,7 @@ class Word(StrEnum):
 
 
 def word_of(activity: Activity, outcome: Outcome, is_fresh: bool) -> Word:
-    """Return the one word; the first rule that holds decides."""
+    """Return the status word of a flow; the first rule that matches decides."""
     if activity is Activity.RUNNING:
         return Word.RUNNING
     if outcome is Outcome.FAILED:
@@ -52,7 +52,7 @@ class FlowKey(NamedTuple):
 
 
 class EdgeSpec(NamedTuple):
-    """One upstream that an instance's revision connects; `kind` is the number of the protobuf EdgeKind."""
+    """One upstream to which an instance's revision connects a flow; `kind` is the number of the protobuf EdgeKind."""
 
     upstream: FlowKey
     role: str
@@ -66,14 +66,14 @@ class FlowSpec(NamedTuple):
     fingerprint: str
     upstreams: tuple[EdgeSpec, ...]
     fingerprint_change: str = ""
-    # The output of this run was checked, and is as if it had been computed with that fingerprint.
+    # A check found that the output of this run equals what a run with that fingerprint would produce.
     verified_run_number: int = 0
     verified_fingerprint: str = ""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """An instance as of one revision, as far as lineage cares; a newer revision replaces all of it."""
+    """The part of an instance that lineage needs, as of one revision; a newer revision replaces all of it."""
 
     instance_id: str
     revision: int
@@ -85,7 +85,7 @@ class Snapshot:
 
 
 class Phase(StrEnum):
-    """What a run's event says about it."""
+    """What a run event says about the run."""
 
     ACTIVE = "active"
     COMPLETED = "completed"
@@ -94,7 +94,7 @@ class Phase(StrEnum):
 
 
 class Input(NamedTuple):
-    """What a run read of one upstream: the version, named by the run that produced it; empty where none was."""
+    """The version of one upstream that a run read, named by the run that produced it; empty if there was none."""
 
     upstream: FlowKey
     role: str
@@ -103,9 +103,9 @@ class Input(NamedTuple):
 
 @dataclass(frozen=True)
 class RunFact:
-    """One run event; only a completed one carries what follows `submit_time`.
+    """The facts that one run event states; only a completed run has the fields after `submit_time`.
 
-    A run that was refused has the number 0: it belongs to no flow's sequence.
+    A refused run has the number 0, which is outside the sequence of the flow's runs.
     """
 
     flow: FlowKey
@@ -121,16 +121,16 @@ class RunFact:
     last_data_date: str = ""
     rows_processed: int = 0
     event_id: str = ""
-    # It computed a range of dates only: what lies outside was not read, nor made valid.
+    # The run computed only a range of dates: it neither read nor validated data outside the range.
     is_partial_range: bool = False
     instance_revision: int = 0
-    # How its output is read, and how the output before is read, by whoever computed both; empty where nobody did.
+    # Hashes of how dependants read this output and the one before; empty if the run did not compute them.
     readers_hash: str = ""
     base_readers_hash: str = ""
 
 
 class Progress(NamedTuple):
-    """What is known of a flow's runs: a function of the *set* of events, so their order does not matter."""
+    """The progress of a flow's runs; it depends only on the *set* of events, so their order does not matter."""
 
     run_number: int = 0
     last_run_id: str = ""
@@ -141,16 +141,16 @@ class Progress(NamedTuple):
     completed_run_number: int = 0
     computed_fingerprint: str = ""
     rows_processed: int = 0
-    # Of the newest completed run: the revision that it ran, and how its output is read.
+    # From the newest completed run: the instance revision that ran, and how dependants read the output.
     computed_revision: int = 0
     readers_hash: str = ""
-    # The newest completed run of all dates, and the newest that read its upstreams for a range of them only.
+    # The newest completed run of all dates, and the newest completed run that read only a range of dates.
     full_run_number: int = 0
     partial_run_number: int = 0
 
 
 def advance(progress: Progress, fact: RunFact) -> Progress:
-    """Return the progress after one more event; older news of each sort changes nothing."""
+    """Return the progress after one more event; an event older than what is known changes nothing."""
     number = fact.run_number
     if number > progress.run_number:
         progress = progress._replace(
@@ -177,13 +177,13 @@ def advance(progress: Progress, fact: RunFact) -> Progress:
 
 
 def activity_of(run_number: int, ended_run_number: int) -> Activity:
-    """Return whether the newest run is active; older ones must have ended, since only one may be active."""
+    """Return whether the newest run is active; older runs have ended, since only one run may be active at a time."""
     return Activity.RUNNING if run_number > ended_run_number else Activity.IDLE
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Flow:
-    """All that is stored of a flow, with its instance's name and its current version; equal only to itself."""
+    """A stored flow, with the name of its instance and its current version; compared by identity."""
 
     flow_id: int
     instance_id: str
@@ -221,12 +221,12 @@ class Flow:
     readers_hash: str
     full_run_number: int
     partial_run_number: int
-    # Since which revision it has been not fresh, where it is not; 0: since before that was kept.
+    # For a flow that is not fresh: the revision at which it became so; 0 if that was not recorded yet.
     stale_revision: int
 
     @property
     def key(self) -> FlowKey:
-        """Its identity."""
+        """The identity of the flow."""
         return FlowKey(self.instance_id, self.flow_kind)
 
     @property
@@ -236,12 +236,12 @@ class Flow:
 
     @property
     def word(self) -> Word:
-        """The one word."""
+        """The status word of the flow."""
         return word_of(self.activity, Outcome(self.outcome), self.is_fresh)
 
     @property
     def has_other_config(self) -> bool:
-        """Its newest output was neither computed with its configuration nor found to be right for it."""
+        """Whether the newest output belongs to another configuration: neither computed with this one nor checked for it."""
         if self.fingerprint == self.computed_fingerprint:
             return False
         verified = (self.verified_fingerprint, self.verified_run_number)
@@ -249,22 +249,22 @@ class Flow:
 
     @property
     def is_invalidated(self) -> bool:
-        """Declared invalid, and no later run of all dates has completed since."""
+        """Whether the output was declared invalid and no run of all dates has completed since."""
         return self.full_run_number <= self.invalidated_run_number
 
     @property
     def is_partial(self) -> bool:
-        """It has read its upstreams for a range of dates only, since it last read all of them."""
+        """Whether a run has read only a range of dates since the last run of all dates."""
         return self.partial_run_number > self.full_run_number
 
     @property
     def right_fingerprint(self) -> str:
-        """The configuration for which its newest output is right."""
+        """The fingerprint of the configuration for which the newest output is valid."""
         return self.computed_fingerprint if self.has_other_config else self.fingerprint
 
 
 class Upstream(NamedTuple):
-    """What a cause says of a flow; where there are many, it is read without the rest."""
+    """The fields of a flow that a cause needs; cheaper to read than a whole Flow when there are many."""
 
     flow_id: int
     instance_id: str
@@ -276,12 +276,12 @@ class Upstream(NamedTuple):
 
     @property
     def key(self) -> FlowKey:
-        """Its identity."""
+        """The identity of the flow."""
         return FlowKey(self.instance_id, self.flow_kind)
 
 
 class Edge(NamedTuple):
-    """One edge: connected by the newest revision, or read by the newest completed run, or both."""
+    """A dependency between two flows: connected by the newest revision, consumed by the newest run, or both."""
 
     upstream_id: int
     downstream_id: int
@@ -300,7 +300,7 @@ class Move(NamedTuple):
 
 
 class Change(NamedTuple):
-    """The state of a flow after a change, as FlowStatusesChanged tells it; the time in microseconds."""
+    """The state of a flow after a change, as published in FlowStatusesChanged; times are in microseconds."""
 
     flow_id: int
     instance_id: str

@@ -1,4 +1,4 @@
-"""Distances and execution levels over edges; pure, and never recursive, since chains are long."""
+"""Distances and execution levels in the graph; pure functions without recursion, because chains can be long."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 
 def adjacency(pairs: Iterable[tuple[int, int]]) -> Mapping[int, list[int]]:
-    """Return the second members of the pairs by their first."""
+    """Group pairs by their first member: return the second members for each first member."""
     neighbours: defaultdict[int, list[int]] = defaultdict(list)
     for first, second in pairs:
         neighbours[first].append(second)
@@ -15,7 +15,7 @@ def adjacency(pairs: Iterable[tuple[int, int]]) -> Mapping[int, list[int]]:
 
 
 def distances(start: int, neighbours: Mapping[int, Sequence[int]], max_depth: int = 0) -> dict[int, int]:
-    """Return how many edges away each reachable flow is, nearest first, without the start; 0: no limit."""
+    """Return the distance in edges to each reachable flow, nearest first, without the start; depth 0 means no limit."""
     depths = {start: 0}
     queue = deque([start])
     while queue:
@@ -31,9 +31,10 @@ def distances(start: int, neighbours: Mapping[int, Sequence[int]], max_depth: in
 
 
 def execution_levels(wanted: Iterable[int], edges: Iterable[tuple[int, int]]) -> list[list[int]]:
-    """Return the wanted flows level by level; `edges` are (upstream, downstream) of their whole upstream closure.
+    """Sort the wanted flows into levels, so that each flow comes after all wanted flows upstream of it.
 
-    A flow comes after every wanted flow above it, also where only flows that are not wanted lie between.
+    `edges` holds (upstream, downstream) pairs for all flows upstream of the wanted ones. A path may lead through flows
+    that are not wanted.
     """
     wanted_ids = set(wanted)
     waiting: defaultdict[int, int] = defaultdict(int)

@@ -1,4 +1,4 @@
-"""The queries, by noun; the schema is in the migrations, and no rule is decided here.
+"""The SQL queries, one module for each noun; the migrations hold the schema, and the domain holds the rules.
 
-All of them are set-based: their number does not grow with the number of flows.
+All queries are set-based: the number of queries does not grow with the number of flows.
 """

@@ -1,4 +1,4 @@
-"""Queries by which what is kept here is compared with what others have."""
+"""The queries that compare the stored instances, flows and runs with what other services list."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _RANGE = """
     tenant_id = :tenant_id and instance_id > cast(:after as uuid)
     and (:until = '' or instance_id <= cast(nullif(:until, '') as uuid))
 """
-# Of tombstones only those that are asked about: they are for ever.
+# Tombstones are kept forever, so only those that were asked about are returned.
 _LIST_INSTANCES = sa.text(f"""
     select cast(instance_id as text), revision, is_deleted from instances
     where {_RANGE} and (not is_deleted or instance_id = any(cast(:instance_ids as uuid[])))
@@ -36,7 +36,10 @@ _FIRST_ID = "00000000-0000-0000-0000-000000000000"
 
 
 class RunNumbers(NamedTuple):
-    """The newest run of a flow, and the newest that ended, that completed or failed, that completed, of all dates."""
+    """The newest run numbers of a flow: of any run, and of runs that reached a certain end.
+
+    `outcome` is the newest run that completed or failed; `full` is the newest completed run of all dates.
+    """
 
     run_number: int
     ended: int
@@ -53,9 +56,9 @@ async def list_instances(
     instance_ids: Sequence[str],
     component_kinds: Sequence[int],
 ) -> dict[str, tuple[int, bool]]:
-    """Return revision and tombstone of the instances after one id up to another, empty for no limit.
+    """Return (revision, is deleted) of the instances in a range of ids; an empty bound means no limit.
 
-    Without those of the component kinds, which their owner does not list.
+    Instances of the component kinds are left out, because instance-service does not list them.
     """
     parameters = {
         **_scope(tenant_id, after, until),
@@ -68,7 +71,7 @@ async def list_instances(
 async def list_flows(
     connection: AsyncConnection, tenant_id: str, after: str, until: str
 ) -> list[tuple[FlowKey, int]]:
-    """Return the flows of these instances, with the revision at which each was last told."""
+    """Return the flows of the instances in a range of ids, each with the revision that was last published."""
     rows = await connection.execute(_LIST_FLOWS, _scope(tenant_id, after, until))
     return [(FlowKey(row[0], row[1]), row[2]) for row in rows]
 
@@ -76,7 +79,7 @@ async def list_flows(
 async def list_run_numbers(
     connection: AsyncConnection, tenant_id: str, keys: Collection[FlowKey]
 ) -> dict[FlowKey, RunNumbers]:
-    """Return what is known of the flows' runs, also where that is nothing; deleted ones are left out."""
+    """Return the newest run numbers of the flows; 0 for unknown flows; flows of deleted instances are left out."""
     parameters = {
         "tenant_id": tenant_id,
         "instance_ids": [key.instance_id for key in keys],

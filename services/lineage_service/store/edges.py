@@ -1,4 +1,4 @@
-"""Edges: connected by revisions, consumed by completed runs; two facts about one row."""
+"""The queries on edges: revisions connect flows, and completed runs record which versions they consumed."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _UNCONSUME = sa.text("""
     where tenant_id = :tenant_id and downstream_id = any(:downstream_ids)
       and (consumed_version <> 0 or consumed_run_id is not null)
 """)
-# A version is known by the run that produced it; its number is looked up, since a late event may renumber.
-# A run that is not known here counts as nothing consumed: rather stale once too often than fresh by mistake.
+# The run that produced a version identifies it. Its number is looked up, because a late event may renumber versions.
+# An unknown run counts as nothing consumed: it is safer to show a flow stale too often than fresh by mistake.
 _CONSUME = sa.text("""
     insert into edges (tenant_id, downstream_id, upstream_id, role, consumed_run_id, consumed_version)
     select :tenant_id, d.downstream_id, d.upstream_id, d.role, d.run_id, coalesce(v.version, 0)
@@ -50,7 +50,7 @@ async def connect(
     upstreams: Mapping[int, Sequence[EdgeSpec]],
     ids: Mapping[FlowKey, int],
 ) -> None:
-    """Connect each flow (a key of `upstreams`) to exactly these upstreams."""
+    """Connect each flow (a key of `upstreams`) to exactly the given upstreams."""
     edges = {
         (downstream_id, ids[edge.upstream], edge.role): edge.kind
         for downstream_id, specs in upstreams.items()
@@ -69,7 +69,7 @@ async def consume(
     inputs: Mapping[int, Collection[Input]],
     ids: Mapping[FlowKey, int],
 ) -> None:
-    """Store what the newest completed run of all dates of each flow (a key of `inputs`) read, in place of that before."""
+    """Replace the inputs of each flow (a key of `inputs`) by what its newest completed run of all dates read."""
     edges = {
         (downstream_id, ids[item.upstream], item.role): item
         for downstream_id, items in inputs.items()

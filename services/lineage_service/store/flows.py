@@ -1,4 +1,4 @@
-"""Instances and flows: definitions as the newest revision has them, progress of runs, invalidation."""
+"""The queries on instances and flows: their newest definitions, the progress of runs, and invalidation."""
 
 from __future__ import annotations
 
@@ -105,14 +105,14 @@ _NEXT_REVISION = sa.text("""
 
 
 async def next_revision(connection: AsyncConnection, tenant_id: str) -> int:
-    """Return the tenant's lineage revision of this transaction; its row stays locked until the end."""
+    """Return the tenant's next lineage revision; its row stays locked until the transaction ends."""
     return int((await connection.execute(_NEXT_REVISION, {"tenant_id": tenant_id})).scalar_one())
 
 
 async def upsert_instances(
     connection: AsyncConnection, tenant_id: str, snapshots: Collection[Snapshot]
 ) -> set[str]:
-    """Store the snapshots, one for each instance, that are newer than what is known; return their instances."""
+    """Store the snapshots that are newer than those stored, and return their instance ids; pass one per instance."""
     parameters = {
         "tenant_id": tenant_id,
         "instance_ids": [snapshot.instance_id for snapshot in snapshots],
@@ -125,7 +125,7 @@ async def upsert_instances(
 
 
 async def list_deleted(connection: AsyncConnection, tenant_id: str, instance_ids: Iterable[str]) -> set[str]:
-    """Return which of the instances have a tombstone."""
+    """Return the ids of those instances that were deleted."""
     parameters = {"tenant_id": tenant_id, "instance_ids": list(instance_ids)}
     return set((await connection.execute(_LIST_DELETED, parameters)).scalars())
 
@@ -133,7 +133,7 @@ async def list_deleted(connection: AsyncConnection, tenant_id: str, instance_ids
 async def ensure_flows(
     connection: AsyncConnection, tenant_id: str, keys: Iterable[FlowKey]
 ) -> dict[FlowKey, int]:
-    """Return the ids of the flows; those not known yet become placeholders."""
+    """Return the ids of the flows, and insert a placeholder for each unknown flow."""
     unique = sorted(set(keys))
     if not unique:
         return {}
@@ -157,7 +157,7 @@ async def _get_ids(connection: AsyncConnection, parameters: Mapping[str, object]
 async def define_flows(
     connection: AsyncConnection, tenant_id: str, snapshots: Collection[Snapshot]
 ) -> list[int]:
-    """Make the flows of the instances as the snapshots define them; return all flows of these instances."""
+    """Update the flows of the instances to what the snapshots define; return the ids of all their flows."""
     defined = [
         (snapshot.instance_id, flow)
         for snapshot in snapshots
@@ -178,7 +178,7 @@ async def define_flows(
 
 
 async def forget_flows(connection: AsyncConnection, tenant_id: str, flow_ids: Sequence[int]) -> None:
-    """Leave nothing of deleted flows but their tombstones, to which downstream edges may still point."""
+    """Delete the data of deleted flows; keep their rows, because downstream edges may still point to them."""
     for statement in (_FORGET_VERSIONS, _FORGET_CONSUMERS, _FORGET_EDGES, _FORGET_RUNS):
         await connection.execute(statement, {"tenant_id": tenant_id, "flow_ids": list(flow_ids)})
 
@@ -186,13 +186,13 @@ async def forget_flows(connection: AsyncConnection, tenant_id: str, flow_ids: Se
 async def get_progress(
     connection: AsyncConnection, tenant_id: str, flow_ids: Iterable[int]
 ) -> dict[int, Progress]:
-    """Return what is known of the flows' runs; only under the tenant's lock may it be written back."""
+    """Return the progress of the flows' runs; take the tenant's lock first if it is to be written back."""
     rows = await connection.execute(_GET_PROGRESS, {"tenant_id": tenant_id, "flow_ids": list(flow_ids)})
     return {row[0]: Progress(*row[1:]) for row in rows}
 
 
 async def set_progress(connection: AsyncConnection, tenant_id: str, progress: Mapping[int, Progress]) -> None:
-    """Write what is known of the flows' runs."""
+    """Store the progress of the flows' runs."""
     if not progress:
         return
     values = progress.values()
@@ -219,6 +219,6 @@ async def set_progress(connection: AsyncConnection, tenant_id: str, progress: Ma
 async def invalidate_flow(
     connection: AsyncConnection, tenant_id: str, key: FlowKey, reason: str
 ) -> int | None:
-    """Declare the output of a flow invalid; return its id, None where there is no such flow."""
+    """Mark the output of a flow as invalid; return the id of the flow, or None if there is no such flow."""
     parameters = {"tenant_id": tenant_id, **key._asdict(), "reason": reason}
     return (await connection.execute(_INVALIDATE, parameters)).scalar_one_or_none()

@@ -1,6 +1,6 @@
-"""Freshness spreading over the graph: each flow once, and only flows that change are written.
+"""The queries that propagate freshness over the graph: they visit each flow once and write only flows that change.
 
-Only under the tenant's lock: two at once would lose staleness.
+The caller must hold the tenant's lock: two propagations at the same time could miss flows that become stale.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lineage_service.domain.flows import Change, Move
 
-# The ids are found first and updated then: fused, the planner misjudges small answers. They travel as the text
-# of an array, one for each root: a hundred thousand ids need no parsing here.
-# No statistics tell the planner how many edges a step follows, and one plan serves every graph. So each step is
-# spelled as lookups, in laterals with `offset 0` and subqueries that yield a value, which stay what they are, and
-# they go by index: otherwise there are graphs that cost the product of all flows and all edges.
-_LOOK_UP = sa.text("set local enable_seqscan = off")
+# One statement finds the ids and another updates them: in a single statement the planner misjudges small results. The
+# ids travel as the text of an array, one for each root, so a hundred thousand ids need no parsing here.
+# The planner has no statistics on how many edges a step follows, and one plan serves every graph. So each step is
+# written as index lookups: laterals with `offset 0` and scalar subqueries, which the planner does not rewrite, with
+# sequential scans disabled. Otherwise the cost on some graphs is the product of all flows and all edges.
+_DISABLE_SEQSCAN = sa.text("set local enable_seqscan = off")
 _FIND_STALE = sa.text("""
     with recursive stale (flow_id, root) as (
         (
@@ -55,8 +55,8 @@ _FIND_STALE = sa.text("""
     select root, count(*) filter (where flow_id <> root), cast(array_agg(flow_id) as text)
     from stale group by root
 """)
-# `region`: flows that are not fresh and have no local cause, below a candidate that is such a flow. Within
-# it, whatever is not below a remaining cause becomes fresh.
+# `region`: the candidates that are not fresh but have no cause of their own, and all such flows below them. A flow of
+# the region becomes fresh unless it lies below a flow that stays stale.
 _FIND_FRESH = sa.text("""
     with recursive region (flow_id, version) as (
         select f.flow_id, f.version from flows f
@@ -105,7 +105,8 @@ _FIND_FRESH = sa.text("""
     )
     select flow_id from region where flow_id not in (select flow_id from blocked)
 """)
-# Who is not fresh for other reasons, and reads, or has read, what changed: freshness stops there, the causes do not.
+# Flows that were stale before and depend on a changed flow, or once did. Their freshness does not change, but their
+# causes may.
 _LIST_READERS = sa.text("""
     select f.flow_id from (
         select distinct e.downstream_id
@@ -130,7 +131,7 @@ _LIST_BEHIND = sa.text("""
     group by e.upstream_id, e.consumed_version
     order by e.upstream_id, e.consumed_version
 """)
-# Of flows that have just become stale: all of their upstreams that are not fresh have become so with them.
+# For flows that have just become stale: all upstreams that are not fresh became stale in the same propagation.
 _LIST_NOT_FRESH = sa.text("""
     select cast(array_agg(d.flow_id) as text), cast(array_agg(e.upstream_id) as text)
     from unnest(cast(:flow_ids as bigint[])) as d (flow_id) cross join lateral (
@@ -165,7 +166,7 @@ NO_IDS = "{}"
 
 
 class Reach(NamedTuple):
-    """What one root makes not fresh: how many other flows, and the ids as the text of an array."""
+    """The flows that one root makes stale: how many besides itself, and all ids as the text of an array."""
 
     root: int
     affected: int
@@ -173,26 +174,27 @@ class Reach(NamedTuple):
 
 
 def parse_ids(text: str) -> list[int]:
-    """Return the ids of an array's text."""
+    """Parse the text of a PostgreSQL array of ids."""
     return list(map(int, text[1:-1].split(","))) if text != NO_IDS else []
 
 
 def format_ids(flow_ids: Iterable[int]) -> str:
-    """Return the text of an array."""
+    """Format ids as the text of a PostgreSQL array."""
     return "{" + ",".join(map(str, flow_ids)) + "}"
 
 
-async def look_up(connection: AsyncConnection) -> None:
-    """Make the rest of the transaction go by index, whatever the statistics say; before anything is searched."""
-    await connection.execute(_LOOK_UP)
+async def disable_seqscan(connection: AsyncConnection) -> None:
+    """Turn off sequential scans for the rest of the transaction; call it before the first search."""
+    await connection.execute(_DISABLE_SEQSCAN)
 
 
 async def find_stale(
     connection: AsyncConnection, tenant_id: str, touched: Collection[int], moves: Sequence[Move]
 ) -> list[Reach]:
-    """Return the fresh flows that no longer are, by root: a flow that moved, or one touched that is stale itself.
+    """Return the flows that stop being fresh, grouped by the root that caused it.
 
-    The answer is bounded by roots times flows: keep both collections small.
+    A root is a flow that moved to a new version, or a touched flow that has become stale itself. The result can hold
+    as many ids as roots times flows, so keep both collections small.
     """
     parameters = {
         "tenant_id": tenant_id,
@@ -203,7 +205,7 @@ async def find_stale(
 
 
 async def find_fresh(connection: AsyncConnection, tenant_id: str, candidates: Collection[int]) -> list[int]:
-    """Return the flows that become fresh because of what happened to the candidates."""
+    """Return the flows that become fresh now: candidates, and flows that depend on them."""
     parameters = {"tenant_id": tenant_id, "candidates": list(candidates)}
     return list((await connection.execute(_FIND_FRESH, parameters)).scalars())
 
@@ -211,13 +213,13 @@ async def find_fresh(connection: AsyncConnection, tenant_id: str, candidates: Co
 async def list_readers(
     connection: AsyncConnection, tenant_id: str, flow_ids: Iterable[int], revision: int
 ) -> set[int]:
-    """Return the direct downstreams of flows that have output and are not fresh, but for those written at this revision."""
+    """Return the direct dependants that have output and are not fresh, except those written at this revision."""
     parameters = {"tenant_id": tenant_id, "flow_ids": format_ids(flow_ids), "revision": revision}
     return set((await connection.execute(_LIST_READERS, parameters)).scalars())
 
 
 class Behind(NamedTuple):
-    """A flow that moved, a version of it that was consumed, and the ids of those who did, as the text of an array."""
+    """A flow that moved, an older version of it, and the ids of the flows that consumed it, as the text of an array."""
 
     upstream_id: int
     consumed_version: int
@@ -225,7 +227,7 @@ class Behind(NamedTuple):
 
 
 async def list_behind(connection: AsyncConnection, tenant_id: str, moves: Collection[Move]) -> list[Behind]:
-    """Return who has not consumed the current version of flows that moved."""
+    """Return the flows that have consumed another version of an upstream than the one it moved to."""
     parameters = {"tenant_id": tenant_id, "moved": [move.flow_id for move in moves]}
     return [Behind(*row) for row in await connection.execute(_LIST_BEHIND, parameters)]
 
@@ -233,14 +235,14 @@ async def list_behind(connection: AsyncConnection, tenant_id: str, moves: Collec
 async def list_not_fresh(
     connection: AsyncConnection, tenant_id: str, flow_ids: Iterable[int], stale: Iterable[int]
 ) -> dict[int, int]:
-    """Return, of those of the flows that have an upstream among the stale ones, the first such upstream."""
+    """Return, for each flow with an upstream among the stale flows, the first such upstream."""
     parameters = {"tenant_id": tenant_id, "flow_ids": format_ids(flow_ids), "stale": format_ids(stale)}
     found, upstream_ids = (await connection.execute(_LIST_NOT_FRESH, parameters)).one()
     return dict(zip(parse_ids(found or NO_IDS), parse_ids(upstream_ids or NO_IDS), strict=True))
 
 
 async def list_names(connection: AsyncConnection, tenant_id: str, flow_ids: Iterable[int]) -> dict[int, str]:
-    """Return the names of the instances of flows, by the flows' ids."""
+    """Return the name of each flow's instance, by flow id."""
     parameters = {"tenant_id": tenant_id, "flow_ids": format_ids(flow_ids)}
     found, names = (await connection.execute(_LIST_NAMES, parameters)).one()
     return dict(zip(parse_ids(found or NO_IDS), json.loads(names or "[]"), strict=True))
@@ -249,7 +251,7 @@ async def list_names(connection: AsyncConnection, tenant_id: str, flow_ids: Iter
 async def set_fresh(
     connection: AsyncConnection, tenant_id: str, flow_ids: str, *, is_fresh: bool, revision: int
 ) -> list[Change]:
-    """Write the freshness of flows, given as the text of an array; return them as they are now."""
+    """Set the freshness of flows, given as the text of an array, and return their new states."""
     parameters = {"tenant_id": tenant_id, "flow_ids": flow_ids, "is_fresh": is_fresh, "revision": revision}
     return list(map(Change._make, await connection.execute(_SET_FRESH, parameters)))
 
@@ -257,6 +259,6 @@ async def set_fresh(
 async def touch(
     connection: AsyncConnection, tenant_id: str, flow_ids: Collection[int], revision: int
 ) -> list[Change]:
-    """Write the revision of flows that changed otherwise; return them as they are now."""
+    """Set the revision of flows whose freshness did not change, and return their new states."""
     parameters = {"tenant_id": tenant_id, "flow_ids": list(flow_ids), "revision": revision}
     return list(map(Change._make, await connection.execute(_TOUCH, parameters)))

@@ -1,4 +1,4 @@
-"""What is asked: flows, neighbourhoods and closures; it changes nothing and takes no lock."""
+"""The queries that read flows, their neighbours and their closures; they change nothing and take no lock."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _FIND_IDS = sa.text("""
     join flows f on f.tenant_id = :tenant_id and f.instance_id = d.instance_id and f.flow_kind = d.flow_kind
     where f.is_defined
 """)
-# Each flow itself, its direct upstreams with their roles, and every transitive upstream that is not READY.
+# Selects each flow, its direct upstreams with their roles, and every transitive upstream that is not READY.
 _GET_ADMISSIONS = sa.text(f"""
     with recursive roots as materialized (
         select f.flow_id
@@ -122,22 +122,22 @@ _LIST_EDGES_AMONG = sa.text("""
 
 
 class AdmissionFacts(NamedTuple):
-    """What an admission rests on, all of one snapshot."""
+    """The facts that decide whether a run may start, all read from one database snapshot."""
 
     revision: int
     flow: Flow
-    direct: list[tuple[Flow, list[str]]]  # with the roles, at least one
+    direct: list[tuple[Flow, list[str]]]  # with their roles: at least one each
     blocking: list[Flow]
 
 
 async def get_flow(connection: AsyncConnection, tenant_id: str, key: FlowKey) -> Flow | None:
-    """Return a defined flow."""
+    """Return a flow by its key; None if no instance defines it."""
     row = (await connection.execute(_GET, {"tenant_id": tenant_id, **key._asdict()})).one_or_none()
     return None if row is None else Flow(*row)
 
 
 async def list_flows(connection: AsyncConnection, tenant_id: str, flow_ids: Iterable[int]) -> list[Flow]:
-    """Return flows by their ids, in no order."""
+    """Return flows by their ids, in no particular order."""
     rows = await connection.execute(_LIST, {"tenant_id": tenant_id, "flow_ids": list(flow_ids)})
     return [Flow(*row) for row in rows]
 
@@ -145,7 +145,7 @@ async def list_flows(connection: AsyncConnection, tenant_id: str, flow_ids: Iter
 async def list_upstreams(
     connection: AsyncConnection, tenant_id: str, flow_ids: Iterable[int]
 ) -> dict[int, Upstream]:
-    """Return of flows what causes say of them, by their ids."""
+    """Return, by flow id, the fields of flows that causes need."""
     rows = await connection.execute(_LIST_UPSTREAMS, {"tenant_id": tenant_id, "flow_ids": list(flow_ids)})
     return {row[0]: Upstream._make(row) for row in rows}
 
@@ -153,7 +153,7 @@ async def list_upstreams(
 async def find_ids(
     connection: AsyncConnection, tenant_id: str, keys: Collection[FlowKey]
 ) -> dict[FlowKey, int]:
-    """Return the ids of those flows that are defined."""
+    """Return the ids of those flows that an instance defines."""
     rows = await connection.execute(_FIND_IDS, _keys(tenant_id, keys))
     return {FlowKey(row[0], row[1]): row[2] for row in rows}
 
@@ -161,14 +161,14 @@ async def find_ids(
 async def get_admissions(
     connection: AsyncConnection, tenant_id: str, keys: Collection[FlowKey]
 ) -> dict[FlowKey, AdmissionFacts]:
-    """Return what decides about runs of those of the flows that there are, in one statement."""
+    """Return the admission facts of the flows with one statement; unknown flows are left out."""
     return _admissions(await connection.execute(_GET_ADMISSIONS, _keys(tenant_id, keys)))
 
 
 async def fetch_admissions(
     database: Database, tenant_id: str, keys: Collection[FlowKey]
 ) -> dict[FlowKey, AdmissionFacts]:
-    """Return the same as `get_admissions`, by the shortest way: every submission asks."""
+    """Return the same as `get_admissions` in a single round trip, because every submission calls it."""
     return _admissions(await database.fetch(tenant_id, _GET_ADMISSIONS, _keys(tenant_id, keys)))
 
 
@@ -198,12 +198,12 @@ def _admissions(rows: Iterable[Sequence[Any]]) -> dict[FlowKey, AdmissionFacts]:
 
 
 async def load_causes_graph(connection: AsyncConnection, tenant_id: str, flow_ids: Collection[int]) -> Graph:
-    """Return the flows, the not fresh flows above them, and the direct upstreams of all these."""
+    """Return a graph of the flows, all flows above them that are not fresh, and the direct upstreams of both."""
     return await _load_graph(connection, tenant_id, flow_ids, _LIST_EDGES_ABOVE)
 
 
 async def load_direct_graph(connection: AsyncConnection, tenant_id: str, flow_ids: Collection[int]) -> Graph:
-    """Return the flows and their direct upstreams."""
+    """Return a graph of the flows and their direct upstreams."""
     return await _load_graph(connection, tenant_id, flow_ids, _LIST_EDGES_INTO)
 
 
@@ -219,7 +219,7 @@ async def _load_graph(
 async def list_closure(
     connection: AsyncConnection, tenant_id: str, flow_ids: Collection[int], *, is_upstream: bool
 ) -> list[tuple[int, int]]:
-    """Return the pairs (upstream, downstream) of all edges above, or below, the flows."""
+    """Return (upstream, downstream) pairs for all edges above the flows, or for all edges below them."""
     statement = _LIST_UPSTREAM_PAIRS if is_upstream else _LIST_DOWNSTREAM_PAIRS
     rows = await connection.execute(statement, {"tenant_id": tenant_id, "flow_ids": list(flow_ids)})
     return [(row[0], row[1]) for row in rows]
@@ -228,6 +228,6 @@ async def list_closure(
 async def list_edges_among(
     connection: AsyncConnection, tenant_id: str, flow_ids: Sequence[int]
 ) -> list[Edge]:
-    """Return the connected edges of which both ends are among the flows."""
+    """Return the connected edges whose two ends are both in the list of flows."""
     parameters = {"tenant_id": tenant_id, "flow_ids": list(flow_ids)}
     return [Edge(*row) for row in await connection.execute(_LIST_EDGES_AMONG, parameters)]

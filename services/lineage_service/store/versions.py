@@ -1,4 +1,4 @@
-"""Output versions: numbered in the order of the runs, whatever order their events arrive in."""
+"""The queries on output versions: numbered in the order of the runs, in whatever order the events arrive."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _INSERT = sa.text("""
     on conflict do nothing
     returning flow_id, run_number
 """)
-# From the predecessor of the oldest new run on; in the usual case that is two rows. An empty digest equals none.
-# How the predecessor is read was not always recorded: then its successor says so, and where nobody knows, the content
-# decides alone.
+# Numbers the runs from the predecessor of the oldest new run on; usually these are two rows. An empty digest equals no
+# other digest. If the predecessor has no readers_hash, the base_readers_hash of its successor is used instead; if both
+# are missing, the digest alone decides.
 _NUMBER = sa.text("""
     with starts as (
         select d.flow_id, p.run_number, coalesce(p.version, 1) as version
@@ -54,7 +54,7 @@ _NUMBER = sa.text("""
     where v.tenant_id = :tenant_id and v.flow_id = n.flow_id and v.run_number = n.run_number
       and v.version <> n.version
 """)
-# What was consumed is found again by the run that produced it, also where it was consumed before we heard of it.
+# A consumed version is found by the run that produced it, even if it was consumed before its event arrived here.
 _RESOLVE = sa.text("""
     update edges e set consumed_version = v.version
     from unnest(cast(:flow_ids as bigint[]), cast(:run_numbers as bigint[])) as d(flow_id, run_number)
@@ -91,9 +91,9 @@ async def add_versions(
     completed: Sequence[tuple[int, RunFact]],
     create_time: datetime,
 ) -> tuple[list[Move], list[int]]:
-    """Store the outputs of completed runs, each beside its flow's id.
+    """Store the outputs of completed runs, given as pairs of flow id and run fact.
 
-    Returns the flows whose version moved, and the flows that turn out to have consumed another number.
+    Returns the version moves, and the ids of the flows whose consumed version got another number.
     """
     parameters = {
         "tenant_id": tenant_id,

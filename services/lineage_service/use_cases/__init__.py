@@ -1,1 +1,1 @@
-"""One function for each RPC or applied batch of events; each owns its transaction, or says whose it uses."""
+"""One function for each RPC and each batch of events; it opens a transaction, or uses the connection it is given."""

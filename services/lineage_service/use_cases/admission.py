@@ -1,11 +1,11 @@
-"""Admission: may a run of a flow start now, and exactly what would it read? It reserves nothing."""
+"""The admission check: may a run of a flow start now, and which input versions would it read? It reserves nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lineage_service.domain.causes import CAUSES_TOLD, Cause, blocking_reason, find_causes
+from lineage_service.domain.causes import MAX_CAUSES, Cause, blocking_reason, find_causes
 from lineage_service.domain.errors import flow_not_found
 from lineage_service.domain.flows import Flow, FlowKey, RunFact, Snapshot
 from lineage_service.store import reads
@@ -16,7 +16,7 @@ from servicekit.consumer import insert_consumed
 
 @dataclass(frozen=True)
 class Blocking:
-    """An upstream that is not READY, and why."""
+    """An upstream flow that is not READY, with the reason."""
 
     flow: Flow
     reason: str
@@ -25,7 +25,7 @@ class Blocking:
 
 @dataclass(frozen=True)
 class Answer:
-    """What decides about a run, all of one snapshot."""
+    """The facts that decide whether a run may start, all read from one database snapshot."""
 
     admission: reads.AdmissionFacts
     blocking: list[Blocking]
@@ -33,7 +33,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Question:
-    """May a run of the flow start? With what the caller knows and we may not."""
+    """A flow to check, with facts that the caller knows and this service may not have received yet."""
 
     key: FlowKey
     snapshot: Snapshot | None = None
@@ -43,9 +43,9 @@ class Question:
 async def check_upstream_freshness(
     deps: Dependencies, tenant_id: str, questions: Sequence[Question]
 ) -> list[Answer]:
-    """Answer each from one snapshot, after what the caller knows and we may not has been applied.
+    """Answer whether each flow may start a run now, after applying the facts that the caller attached.
 
-    In the usual case nothing is news, and the answer to all of them is a single read.
+    Usually the caller attaches nothing new, and a single read answers all questions.
 
     Raises:
         NotFoundError: FLOW_NOT_FOUND.
@@ -70,7 +70,7 @@ async def _answer(
             await apply_snapshots(deps, connection, tenant_id, [snapshot])
     if facts:
         async with deps.database.transaction(tenant_id) as connection:
-            # Before the lock, as the consumer does: the other way round the two would deadlock.
+            # Insert before taking the tenant lock, as the consumer does: the opposite order would deadlock with it.
             ids = {fact.event_id for fact in facts}
             new = await insert_consumed(connection, tenant_id, RUN_CONSUMER, ids)
             news = [fact for fact in facts if fact.event_id in new]
@@ -83,11 +83,11 @@ async def _answer(
 
 
 async def _explained(deps: Dependencies, tenant_id: str, admission: reads.AdmissionFacts) -> Answer:
-    """Add what blocks, and why."""
+    """Add the blocking upstreams and their causes to the facts."""
     if not admission.blocking:
         return Answer(admission, [])
     key = admission.flow.key
-    # What blocks, and why, must be of one snapshot.
+    # Read the blocking upstreams and their causes from one snapshot.
     async with deps.database.read(tenant_id) as connection:
         found = await reads.get_admissions(connection, tenant_id, [key])
         if key not in found:
@@ -99,6 +99,6 @@ async def _explained(deps: Dependencies, tenant_id: str, admission: reads.Admiss
         graph = await reads.load_causes_graph(connection, tenant_id, ids)
     blocking = []
     for flow in sorted(admission.blocking, key=lambda flow: (flow.instance_name, flow.key)):
-        causes = [found.cause for found in find_causes(graph, graph.flows[flow.flow_id], CAUSES_TOLD)]
+        causes = [found.cause for found in find_causes(graph, graph.flows[flow.flow_id], MAX_CAUSES)]
         blocking.append(Blocking(flow, blocking_reason(flow, causes), causes))
     return Answer(admission, blocking)

@@ -1,11 +1,11 @@
-"""Why flows are not fresh, found for many of them at once, in the transaction that changed them."""
+"""The causes of staleness, found for many flows at once, in the transaction that changed the flows."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
-from lineage_service.domain.causes import CAUSES_TOLD, Cause, Causes, moved, not_fresh, state_causes
+from lineage_service.domain.causes import MAX_CAUSES, Cause, Causes, moved, not_fresh, state_causes
 from lineage_service.domain.flows import Change, Move
 from lineage_service.store import propagation, reads
 from servicekit.database import Connection
@@ -14,7 +14,7 @@ from servicekit.database import Connection
 async def find_state_causes(
     connection: Connection, tenant_id: str, flow_ids: Collection[int]
 ) -> dict[int, list[Cause]]:
-    """Return what the states of flows show."""
+    """Return, for each flow, why it is not fresh, derived from its own state and its direct upstreams."""
     graph = await reads.load_direct_graph(connection, tenant_id, flow_ids)
     return {flow_id: state_causes(graph, graph.flows[flow_id]) for flow_id in flow_ids}
 
@@ -26,10 +26,11 @@ async def find_spread_causes(
     touched: AbstractSet[int],
     moves: Sequence[Move],
 ) -> Causes:
-    """Return the same as `find_state_causes` of what a propagation made stale, given everything that it wrote.
+    """Return the causes of the flows that a propagation made stale, equal to those of `find_state_causes`.
 
-    They were fresh before: only what moved, and what has become stale with them, can be their cause. There may be a
-    hundred thousand.
+    `states` holds every flow that the propagation wrote. The stale ones were fresh before, so each has one of two
+    causes: an upstream moved to a new version, or an upstream became stale in the same propagation. This reads only
+    those upstreams, because a propagation can reach a hundred thousand flows.
     """
     stale = {flow_id for flow_id, state in states.items() if not state.is_fresh}
     spread = stale - touched
@@ -48,7 +49,7 @@ async def find_spread_causes(
         upstream = upstreams[each.upstream_id]
         causes = [moved(upstream, each.consumed_version, upstream.version)]
         for flow_id in readers[each]:
-            lists[flow_id] = [*lists[flow_id], *causes][:CAUSES_TOLD] if flow_id in lists else causes
+            lists[flow_id] = [*lists[flow_id], *causes][:MAX_CAUSES] if flow_id in lists else causes
     for flow_id in [flow_id for flow_id, upstream_id in below.items() if upstream_id not in known]:
         lists[flow_id] = [not_fresh(upstreams[below.pop(flow_id)])]
     return Causes(lists, below, states, names)

@@ -1,4 +1,4 @@
-"""What is kept here, compared with what the owners have; and telling again what status-service lacks."""
+"""Comparison with the other services: find what is missing here, and publish again what status-service is missing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lineage_service.store import comparison as store
 from lineage_service.store import reads
 from lineage_service.store.comparison import RunNumbers
 from lineage_service.use_cases.dependencies import Dependencies
-from lineage_service.use_cases.facts import tell_again
+from lineage_service.use_cases.facts import publish_states
 from optaic.instance.v1 import instance_pb2
 from optaic.rules.kinds import COMPONENT_KINDS
 from servicekit.comparison import Lacked
@@ -21,7 +21,7 @@ _COMPONENT_KINDS = tuple(enum_number(instance_pb2.InstanceKind, kind) for kind i
 
 
 class Listed(NamedTuple):
-    """An instance as its owner has it."""
+    """An instance as instance-service lists it."""
 
     revision: int
     is_deleting: bool
@@ -30,13 +30,13 @@ class Listed(NamedTuple):
 async def list_wanted_instances(
     deps: Dependencies, tenant_id: str, after: str, until: str, listed: Mapping[str, Listed]
 ) -> dict[str, Lacked]:
-    """Return the instances of which the owner has other news, or that it no longer has; and which these are."""
+    """Return the instances that instance-service must publish again: newer there, being deleted there, or gone."""
     async with deps.database.read(tenant_id) as connection:
         known = await store.list_instances(
             connection, tenant_id, after, until, list(listed), _COMPONENT_KINDS
         )
     gone = {each: "gone" for each, (_, is_deleted) in known.items() if not is_deleted and each not in listed}
-    # One that is being deleted waits, perhaps, to be told again that nothing of it is left here.
+    # An instance being deleted may still wait for the event which says that lineage has cleared it.
     behind = {
         instance_id: instance
         for instance_id, instance in listed.items()
@@ -46,7 +46,7 @@ async def list_wanted_instances(
 
 
 async def list_flows(deps: Dependencies, tenant_id: str, after: str, until: str) -> list[tuple[FlowKey, int]]:
-    """Return the flows of some instances, with the revision at which each was last told."""
+    """Return the flows of the instances in a range of ids, each with the revision that was last published."""
     async with deps.database.read(tenant_id) as connection:
         return await store.list_flows(connection, tenant_id, after, until)
 
@@ -54,7 +54,7 @@ async def list_flows(deps: Dependencies, tenant_id: str, after: str, until: str)
 async def list_wanted_runs(
     deps: Dependencies, tenant_id: str, listed: Mapping[FlowKey, RunNumbers]
 ) -> dict[FlowKey, Lacked]:
-    """Return the flows of which a newer run has started, ended or completed than is known here; and its numbers."""
+    """Return the flows for which run-service lists newer runs than are stored here, with the numbers of those runs."""
     async with deps.database.read(tenant_id) as connection:
         known = await store.list_run_numbers(connection, tenant_id, list(listed))
     lacked = {
@@ -64,9 +64,9 @@ async def list_wanted_runs(
     return {key: numbers for key, numbers in lacked.items() if any(numbers)}
 
 
-async def tell_flows(deps: Dependencies, tenant_id: str, keys: Sequence[FlowKey]) -> None:
-    """Tell flows again as they are, at a revision of its own."""
+async def publish_again(deps: Dependencies, tenant_id: str, keys: Sequence[FlowKey]) -> None:
+    """Publish the current state of flows again, at a new lineage revision."""
     async with deps.database.transaction(tenant_id) as connection:
         await lock_tenant(connection, tenant_id)
         ids = await reads.find_ids(connection, tenant_id, keys)
-        await tell_again(deps, connection, tenant_id, set(ids.values()))
+        await publish_states(deps, connection, tenant_id, set(ids.values()))

@@ -1,4 +1,4 @@
-"""What every use case works with."""
+"""The dependencies that every use case receives."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from servicekit.ids import IdSource
 
 @dataclass(frozen=True)
 class Dependencies:
-    """Given to each use case first."""
+    """The database, the clock and the source of ids; the first argument of each use case."""
 
     database: Database
     clock: Clock

@@ -1,6 +1,6 @@
-"""Applies what happened, in a transaction that the caller opened, and tells what changed because of it.
+"""Applying events: each function stores them in the caller's transaction and publishes the resulting status changes.
 
-The state that results is a function of the set of events: neither order nor repetition matters.
+The resulting state depends only on the set of events: neither their order nor their repetition matters.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from servicekit.events import BATCH, make_event
 
 INSTANCE_CONSUMER = "lineage-instance-events"
 RUN_CONSUMER = "lineage-run-events"
-# Roots are carried along every propagation: their number times the number of flows bounds its cost.
+# A propagation carries its roots to every flow that it reaches, so its cost is bounded by roots times flows.
 _FACTS_AT_ONCE = 16
 
 
 async def apply_snapshots(
     deps: Dependencies, connection: Connection, tenant_id: str, snapshots: Sequence[Snapshot]
 ) -> None:
-    """Apply instances as of their newest revisions; older and repeated ones change nothing."""
+    """Apply the newest revision of each instance; older and repeated revisions change nothing."""
     await lock_tenant(connection, tenant_id)
     for start in range(0, len(snapshots), _FACTS_AT_ONCE):
         part = snapshots[start : start + _FACTS_AT_ONCE]
-        revision = await flows.next_revision(connection, tenant_id)  # two parts may tell of one flow
+        revision = await flows.next_revision(connection, tenant_id)  # two parts may concern the same flow
         touched = await _define(connection, tenant_id, _newest(part))
         change = _Change(deps, connection, tenant_id, revision, _event_ids(part))
-        await change.tell(touched, [], [events.ChangeGroup()], {}, is_redefined=True)
+        await change.publish(touched, [], [events.ChangeGroup()], {}, is_redefined=True)
         cleared = dict.fromkeys(item.instance_id for item in part if item.is_deleted)
         await outbox.append(
             connection,
@@ -65,7 +65,7 @@ def _newest(snapshots: Iterable[Snapshot]) -> list[Snapshot]:
 
 
 async def _define(connection: Connection, tenant_id: str, snapshots: Sequence[Snapshot]) -> set[int]:
-    """Store the snapshots that are news; return the flows that they touch."""
+    """Store the snapshots that are newer than those stored; return the ids of the flows that they touch."""
     applied_ids = await flows.upsert_instances(connection, tenant_id, snapshots)
     applied = [snapshot for snapshot in snapshots if snapshot.instance_id in applied_ids]
     if not applied:
@@ -80,7 +80,7 @@ async def _define(connection: Connection, tenant_id: str, snapshots: Sequence[Sn
     ids = await flows.ensure_flows(connection, tenant_id, keys)
     touched = await flows.define_flows(connection, tenant_id, applied)
     connected = {flow_id: upstreams.get(key, ()) for key, flow_id in ids.items() if key in upstreams}
-    # A flow that the newest revision no longer has is connected to nothing.
+    # A flow that the newest revision no longer defines loses all its upstreams.
     connected.update({flow_id: () for flow_id in touched if flow_id not in connected})
     if connected:
         await edges.connect(connection, tenant_id, connected, ids)
@@ -95,25 +95,25 @@ async def _define(connection: Connection, tenant_id: str, snapshots: Sequence[Sn
 async def apply_run_facts(
     deps: Dependencies, connection: Connection, tenant_id: str, facts: Sequence[RunFact]
 ) -> None:
-    """Apply what is said of runs; older and repeated news, and news of deleted instances, change nothing."""
+    """Apply run events; older and repeated events, and events of deleted instances, change nothing."""
     await lock_tenant(connection, tenant_id)
     deleted = await flows.list_deleted(connection, tenant_id, {fact.flow.instance_id for fact in facts})
-    # Freshness moves with what completes, and with nothing else that a run does.
+    # Only a completed run can change freshness.
     moves_freshness = any(fact.phase is Phase.COMPLETED for fact in facts)
     size = _FACTS_AT_ONCE if moves_freshness else len(facts)
     for start in range(0, len(facts), size):
         part = facts[start : start + size]
-        revision = await flows.next_revision(connection, tenant_id)  # two parts may tell of one flow
-        # Runs that were refused change nothing; it is told all the same that their events were applied.
+        revision = await flows.next_revision(connection, tenant_id)  # two parts may concern the same flow
+        # Refused runs change nothing, but the published message still lists their events as applied.
         live = [fact for fact in part if fact.run_number and fact.flow.instance_id not in deleted]
         keys = {key for fact in live for key in (fact.flow, *(item.upstream for item in fact.inputs))}
         ids = await flows.ensure_flows(connection, tenant_id, keys)
         touched, moves = await _advance(deps, connection, tenant_id, live, ids)
         change = _Change(deps, connection, tenant_id, revision, _event_ids(part))
-        # A flow with several runs in one part is told with the newest.
+        # A flow with several runs in one part is published in the group of the newest run.
         groups = {fact.run_id: events.ChangeGroup(run_id=fact.run_id) for fact in part}
         owners = {ids[fact.flow]: groups[fact.run_id] for fact in sorted(live, key=_run_number)}
-        await change.tell(touched, moves, list(groups.values()), owners, moves_freshness=moves_freshness)
+        await change.publish(touched, moves, list(groups.values()), owners, moves_freshness=moves_freshness)
 
 
 def _run_number(fact: RunFact) -> int:
@@ -131,7 +131,7 @@ async def _advance(
     facts: Sequence[RunFact],
     ids: dict[FlowKey, int],
 ) -> tuple[set[int], list[Move]]:
-    """Store what the facts add; return the flows that they touch, and those whose version moved."""
+    """Store the progress and the outputs of runs; return the ids of the touched flows, and the version moves."""
     known = await flows.get_progress(connection, tenant_id, {ids[fact.flow] for fact in facts})
     now = dict(known)
     newest_full: dict[int, RunFact] = {}
@@ -156,22 +156,24 @@ async def _advance(
 async def apply_invalidation(
     deps: Dependencies, connection: Connection, tenant_id: str, flow_id: int
 ) -> None:
-    """Spread that a flow was declared invalid; the tenant's lock is held already."""
+    """Propagate the staleness of a flow that was declared invalid; the caller holds the tenant's lock."""
     revision = await flows.next_revision(connection, tenant_id)
     change = _Change(deps, connection, tenant_id, revision, [])
-    await change.tell({flow_id}, [], [events.ChangeGroup()], {})
+    await change.publish({flow_id}, [], [events.ChangeGroup()], {})
 
 
-async def tell_again(deps: Dependencies, connection: Connection, tenant_id: str, flow_ids: set[int]) -> None:
-    """Tell flows as they are; the tenant's lock is held already."""
+async def publish_states(
+    deps: Dependencies, connection: Connection, tenant_id: str, flow_ids: set[int]
+) -> None:
+    """Publish the current state of flows again; the caller holds the tenant's lock."""
     revision = await flows.next_revision(connection, tenant_id)
     change = _Change(deps, connection, tenant_id, revision, [])
-    await change.tell(flow_ids, [], [events.ChangeGroup()], {}, moves_freshness=False)
+    await change.publish(flow_ids, [], [events.ChangeGroup()], {}, moves_freshness=False)
 
 
 @dataclass(frozen=True)
 class _Change:
-    """One propagation: from the flows that were touched to everything that changes because of it."""
+    """One propagation: it starts at the touched flows and changes every flow that depends on them."""
 
     deps: Dependencies
     connection: Connection
@@ -179,7 +181,7 @@ class _Change:
     revision: int
     event_ids: Sequence[str]
 
-    async def tell(
+    async def publish(
         self,
         touched: set[int],
         moves: Sequence[Move],
@@ -189,9 +191,10 @@ class _Change:
         moves_freshness: bool = True,
         is_redefined: bool = False,
     ) -> None:
-        """Propagate, and append the messages; `owners` are the groups of the flows that runs touched.
+        """Propagate freshness, and append the messages to the outbox.
 
-        What belongs to no owner is told with the last group; with several runs at once, nobody can tell.
+        `owners` maps each flow that a run touched to the group of that run. A change without an owner goes into the
+        last group: with several runs at once, the run that caused it cannot be determined.
         """
         if not touched and not self.event_ids:
             return
@@ -201,24 +204,24 @@ class _Change:
             changes: list[Change] = []
             redefined = touched if is_redefined else {move.flow_id for move in moves}
             if moves_freshness:
-                await propagation.look_up(self.connection)
+                await propagation.disable_seqscan(self.connection)
                 reaches = await propagation.find_stale(self.connection, self.tenant_id, touched, moves)
                 changes += await self._set_fresh(_union(reaches), is_fresh=False)
                 fresh = await propagation.find_fresh(self.connection, self.tenant_id, touched)
                 changes += await self._set_fresh(propagation.format_ids(fresh), is_fresh=True)
                 redefined = redefined.union(fresh)
             changes += await self._touch(touched)
-            # What was written twice counts as it was written last.
+            # Where a flow was written twice, the last state counts.
             states = {change.flow_id: change for change in changes}
             spread = await find_spread_causes(self.connection, self.tenant_id, states, touched, moves)
             readers = await self._list_readers(redefined)
             states.update((change.flow_id, change) for change in await self._touch(readers))
-            told = {flow_id: change for flow_id, change in states.items() if change.is_defined}
+            published = {flow_id: change for flow_id, change in states.items() if change.is_defined}
             shown = await find_state_causes(
-                self.connection, self.tenant_id, (touched & told.keys()) | readers
+                self.connection, self.tenant_id, (touched & published.keys()) | readers
             )
             causes = replace(spread, lists={**spread.lists, **shown})
-            _assign(told, reaches, groups, owners)
+            _assign(published, reaches, groups, owners)
         messages = events.change_messages(self.revision, groups, causes, self.event_ids)
         await outbox.append(
             self.connection,
@@ -242,7 +245,7 @@ class _Change:
         return await propagation.touch(self.connection, self.tenant_id, flow_ids, self.revision)
 
     async def _list_readers(self, flow_ids: AbstractSet[int]) -> set[int]:
-        """Return who is not fresh already, and whose causes name these: by version, freshness or what they are."""
+        """Return the direct dependants that were not fresh before, since the flows changed may be among their causes."""
         if not flow_ids:
             return set()
         return await propagation.list_readers(self.connection, self.tenant_id, flow_ids, self.revision)
@@ -256,17 +259,17 @@ class _Change:
 
 
 def _union(reaches: Sequence[propagation.Reach]) -> str:
-    """Return all ids; those below several roots are named several times."""
+    """Return all ids as the text of an array; a flow below several roots appears several times."""
     return "{" + ",".join(reach.flow_ids[1:-1] for reach in reaches) + "}"
 
 
 def _assign(
-    told: Mapping[int, Change],
+    published: Mapping[int, Change],
     reaches: Sequence[propagation.Reach],
     groups: Sequence[events.ChangeGroup],
     owners: dict[int, events.ChangeGroup],
 ) -> None:
-    """Put every change into the group of the run that led to it."""
+    """Put every change into the group of the run that caused it."""
     group_of: dict[int, events.ChangeGroup] = {}
     for reach in reaches:
         group = owners.get(reach.root, groups[-1])
@@ -275,5 +278,5 @@ def _assign(
             for flow_id in propagation.parse_ids(reach.flow_ids):
                 group_of.setdefault(flow_id, group)
     group_of.update(owners)
-    for flow_id, change in told.items():
+    for flow_id, change in published.items():
         group_of.get(flow_id, groups[-1]).changes.append(change)

@@ -1,4 +1,4 @@
-"""The one thing that people may declare about a flow: that its output is invalid."""
+"""Invalidation: a user declares that the output of a flow is invalid."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ async def invalidate_flow(
     request_id: str,
     payload_hash: bytes,
 ) -> State:
-    """Declare a flow's output invalid until it runs again; a repetition gets the state as it is by then.
+    """Declare a flow's output invalid until the flow runs again; a repeated request returns the current state.
 
     Raises:
         NotFoundError: FLOW_NOT_FOUND.
-        AlreadyExistsError: The request id came with another request.
+        AlreadyExistsError: The request id was used before for a different request.
     """
     async with deps.database.transaction(tenant_id) as connection:
         replay = await idempotency.replay_or_none(connection, "InvalidateFlow", request_id, payload_hash)

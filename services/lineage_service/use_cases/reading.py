@@ -1,4 +1,4 @@
-"""What is asked about the graph, each from one snapshot."""
+"""The reads of the lineage graph: each answers from one database snapshot."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _GRAPH_LIMIT = 10_000
 
 @dataclass(frozen=True)
 class State:
-    """A flow with the causes of what it is."""
+    """A flow with the causes of its staleness."""
 
     flow: Flow
     causes: list[Cause]
@@ -28,7 +28,7 @@ class State:
 
 @dataclass(frozen=True)
 class Neighbourhood:
-    """Flows around one, nearest first, and the edges among them."""
+    """The flows around one flow, nearest first, and the edges between them."""
 
     states: list[State]
     edges: list[Edge]
@@ -49,7 +49,7 @@ async def get_flow(connection: Connection, tenant_id: str, key: FlowKey) -> Flow
 
 
 async def list_states(connection: Connection, tenant_id: str, flow_ids: Sequence[int]) -> list[State]:
-    """Return the states in the order of the ids."""
+    """Return the states of flows, in the order of the ids."""
     graph = await reads.load_direct_graph(connection, tenant_id, flow_ids)
     found = [graph.flows[flow_id] for flow_id in flow_ids]
     return [State(flow, state_causes(graph, flow)) for flow in found]
@@ -69,7 +69,7 @@ async def get_flow_state(deps: Dependencies, tenant_id: str, key: FlowKey) -> St
 async def _nearest_first(
     connection: Connection, tenant_id: str, flow_id: int, max_depth: int, *, is_upstream: bool
 ) -> list[tuple[int, int]]:
-    """Return (distance, flow id) of the flows above, or below."""
+    """Return (distance, flow id) of all upstream flows, or of all downstream flows, nearest first."""
     pairs = await reads.list_closure(connection, tenant_id, [flow_id], is_upstream=is_upstream)
     neighbours = adjacency((down, up) for up, down in pairs) if is_upstream else adjacency(pairs)
     return sorted((depth, found) for found, depth in distances(flow_id, neighbours, max_depth).items())
@@ -110,7 +110,7 @@ async def list_neighbours(
 async def get_lineage_graph(
     deps: Dependencies, tenant_id: str, key: FlowKey, upstream_depth: int, downstream_depth: int
 ) -> Neighbourhood:
-    """Return what surrounds a flow.
+    """Return the flows and edges around a flow, up to the given depths.
 
     Raises:
         NotFoundError: FLOW_NOT_FOUND.

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from lineage_service import conversion
-from lineage_service.domain.causes import CAUSES_TOLD
+from lineage_service.domain.causes import MAX_CAUSES
 from lineage_service.domain.flows import FlowKey, RunFact, Snapshot
 from lineage_service.domain.flows import Phase as RunPhase
 from lineage_service.use_cases import reading
@@ -104,7 +104,7 @@ class Case:
             assert self.told.causes[key] == causes, key
             assert self.told.words[key] == flows[key].word
             found = {_summary(cause) for cause in causes}
-            assert len({cause.SerializeToString() for cause in causes}) == len(causes) < CAUSES_TOLD
+            assert len({cause.SerializeToString() for cause in causes}) == len(causes) < MAX_CAUSES
             assert found in state_causes(flows, key)
 
     async def check(self, flow: FlowKey, *, is_partial_range: bool = False) -> list[RunFact]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from lineage_service import events as lineage_events
-from lineage_service.domain.causes import CAUSES_TOLD
+from lineage_service.domain.causes import MAX_CAUSES
 from optaic.lineage.v1 import lineage_service_pb2
 from optaic.rules import events
 from run_service import events as run_events
@@ -81,6 +81,6 @@ def test_the_contracts_state_how_large_a_chunk_may_be(event: str) -> None:
 
 def test_the_contracts_state_how_many_causes_are_told() -> None:
     said = comments()
-    assert CAUSES_TOLD in numbers_in(said["optaic.lineage.v1.FlowState.causes"])
-    assert CAUSES_TOLD in numbers_in(said["optaic.lineage.v1.FlowStatusChange.cause_indexes"])
-    assert CAUSES_TOLD in numbers_in(said["optaic.status.v1.FlowStatus.causes"])
+    assert MAX_CAUSES in numbers_in(said["optaic.lineage.v1.FlowState.causes"])
+    assert MAX_CAUSES in numbers_in(said["optaic.lineage.v1.FlowStatusChange.cause_indexes"])
+    assert MAX_CAUSES in numbers_in(said["optaic.status.v1.FlowStatus.causes"])
