@@ -86,7 +86,7 @@ def test_waits_are_computed_by_servicekit_backoff_only() -> None:
     assert not found
 
 
-def test_doublings_are_recognised() -> None:
+def test_handwritten_exponential_backoff_is_recognised() -> None:
     for text, expected in (
         ("min(longest, first * 2 ** attempts)", True),
         ("min(first * (1 << attempts), longest)", True),

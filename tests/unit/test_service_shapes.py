@@ -166,7 +166,7 @@ def test_every_use_case_has_a_transaction_of_its_own_or_that_of_its_event(servic
     }
 
 
-def test_a_transaction_is_noticed() -> None:
+def test_each_way_to_open_a_transaction_is_recognised() -> None:
     for text in (
         "async with deps.database.transaction(tenant_id) as connection: ...",
         "async with self._deps.database.read(tenant_id) as connection: ...",

@@ -1,4 +1,4 @@
-"""The service against a brute-force model, on real PostgreSQL: random graphs, random interleavings."""
+"""Comparison of the service with a brute-force model, on real PostgreSQL, for random graphs and event orders."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ _STEPS = (
 )
 pytestmark = pytest.mark.faults
 _numbers = st.integers(0, 2**12 - 1)
-# Whether every flow has run once in the beginning: only what is fresh can become stale.
+# Whether every flow runs once at the start: only a fresh flow can become stale.
 _graphs = st.tuples(st.lists(_numbers, min_size=2, max_size=5), st.sampled_from([True, True, True, False]))
 _interleavings = st.lists(
     st.tuples(st.sampled_from(_STEPS), _numbers, st.booleans()), min_size=1, max_size=10
 )
-# Other cases each time: make test takes a slice of what make test-faults goes through.
+# The cases differ each time: make test runs a part of those that make test-faults runs.
 _CASES = int(
     os.environ.get("OPTAIC_MODEL_CASES", "20000" if os.environ.get("OPTAIC_FAULTS") == "full" else "700")
 )
@@ -67,7 +67,7 @@ def database(runner: asyncio.Runner) -> Iterator[Database]:
 
 
 class Case:
-    """One world, told to the real service and to the model alike."""
+    """One set of instances and events, applied to the real service and to the model."""
 
     def __init__(self, database: Database) -> None:
         self.lineage = Lineage(database, new_tenant())
@@ -77,14 +77,14 @@ class Case:
         self.told = Told()
 
     async def begin(self, graph: list[int], is_warm: bool) -> None:
-        """Create the instances, and let every flow run once where the case says so."""
+        """Create the instances, and run every flow once if the case says so."""
         self.pending += [self.world.create(number) for number in graph]
         if is_warm:
             self.pending += self.world.warm_up()
         await self.deliver(0)
 
     async def deliver(self, seed: int) -> None:
-        """Deliver what is pending, in some order."""
+        """Deliver the pending events in a random order."""
         items = self.pending
         if seed & 1:
             random.Random(seed).shuffle(items)
@@ -97,7 +97,7 @@ class Case:
         await self.compare_told(flows)
 
     async def compare_told(self, flows: dict[FlowKey, ModelFlow]) -> None:
-        """Compare what a subscriber knows by now with what is, the causes included."""
+        """Compare the state that a subscriber has received with the actual state, including the causes."""
         self.told.take(await self.lineage.messages(after=self.told.revision))
         for key, state in (await self.lineage.states()).items():
             causes = [conversion.cause_message(cause) for cause in state.causes]
@@ -108,7 +108,7 @@ class Case:
             assert found in state_causes(flows, key)
 
     async def check(self, flow: FlowKey, *, is_partial_range: bool = False) -> list[RunFact]:
-        """Compare the admission; return the events of a run that is admitted, or forced."""
+        """Compare the admission with the model's; return the events of a run that is admitted or forced."""
         flows = self.model.flows()
         if flow not in flows or flows[flow].spec is None or flow in self.world.active:
             return []
@@ -130,7 +130,7 @@ class Case:
         return self.world.submit(flow, pins, is_partial_range=is_partial_range)
 
     async def step(self, what: str, number: int) -> None:
-        """Let one thing happen."""
+        """Apply one random change."""
         world = self.world
         flow = world.flow(world.pick(number), number // 3)
         if what in _CHANGES:
@@ -154,7 +154,7 @@ class Case:
                 await self.compare_told(self.model.flows())
 
     async def explain(self, flow: FlowKey) -> None:
-        """Compare the explanations: the same causes through the same upstreams, on paths as short."""
+        """Compare the explanations: equal causes, direct upstreams and path lengths."""
         state, found = await reading.explain_staleness(self.lineage.deps, self.lineage.tenant_id, flow)
         flows = self.model.flows()
         lengths = {}
@@ -174,7 +174,7 @@ class Case:
 
 
 class Told:
-    """What a subscriber knows: each change folded in, those of a revision that it has passed left out."""
+    """The state of a subscriber: it applies each change, except those of an older revision."""
 
     def __init__(self) -> None:
         self.revision = 0
@@ -183,7 +183,7 @@ class Told:
         self._revisions: dict[FlowKey, int] = {}
 
     def take(self, messages: Sequence[FlowStatusesChanged]) -> None:
-        """Fold messages in, as status-service does."""
+        """Apply messages as status-service does."""
         for message in messages:
             self.revision = max(self.revision, message.revision)
             for change in message.changes:
@@ -202,7 +202,7 @@ def _summary(cause: lineage_pb2.Cause) -> ModelCause:
 
 
 def summaries(flows: dict[FlowKey, ModelFlow]) -> dict[FlowKey, FlowSummary]:
-    """Return the model's flows in the shape in which the service's are compared."""
+    """Return the flows of the model in the form that is compared with the service."""
     return {
         key: FlowSummary(
             flow.word,
@@ -219,7 +219,7 @@ def summaries(flows: dict[FlowKey, ModelFlow]) -> dict[FlowKey, FlowSummary]:
 
 @settings(max_examples=_CASES, deadline=None, suppress_health_check=_quiet, phases=_phases, database=None)
 @given(graph=_graphs, interleaving=_interleavings)
-def test_every_interleaving_gives_what_the_definitions_say(
+def test_every_interleaving_of_events_gives_the_state_that_the_model_computes(
     runner: asyncio.Runner,
     database: Database,
     graph: tuple[list[int], bool],

@@ -1,4 +1,4 @@
-"""Runs of a range of dates, and versions that move because they are read in another way."""
+"""Runs of a range of dates, and new versions of equal content that dependants read in another way."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ NAMES = {PRICES: "prices", MOMENTUM: "momentum", BACKTEST: "backtest"}
 
 
 class Chain:
-    """Prices, a signal over them, and what reads the signal."""
+    """A dataset of prices, a signal computed from it, and a dependant of the signal."""
 
     def __init__(self, lineage: Lineage) -> None:
         self.lineage = lineage
         self.numbers = dict.fromkeys(READS, 0)
 
     async def define(self, key: FlowKey, revision: int = 1, config: str = "a") -> None:
-        """Tell a revision of an instance."""
+        """Publish a new revision of an instance."""
         edges = tuple(EdgeSpec(upstream, "input", 1) for upstream in READS[key])
         flow = FlowSpec(key.flow_kind, config, edges)
         snapshot = Snapshot(key.instance_id, revision, NAMES[key], 1, (flow,), event_id=new_id())
         await self.lineage.apply([snapshot])
 
     async def run(self, key: FlowKey, digest: str, config: str = "a", **fields: Any) -> RunFact:
-        """Tell a completed run that read what was admitted."""
+        """Publish a completed run that read the admitted input versions."""
         answer = await self.lineage.check(key)
         self.numbers[key] += 1
         fact = RunFact(
@@ -53,16 +53,16 @@ class Chain:
         return fact
 
     async def words(self) -> list[str]:
-        """The word of each."""
+        """Return the status of each flow."""
         state = await self.lineage.state()
         return [state[key].word for key in READS]
 
     async def version(self, key: FlowKey) -> int:
-        """The number of the newest output."""
+        """Return the number of the newest version."""
         return (await self.lineage.state())[key].version
 
     async def causes(self, key: FlowKey) -> list[str]:
-        """Why a flow is not fresh."""
+        """Return the causes why a flow is not fresh."""
         state = await reading.get_flow_state(self.lineage.deps, self.lineage.tenant_id, key)
         return [f"{cause.kind.name} {cause.origin.instance_name}" for cause in state.causes]
 
@@ -81,13 +81,13 @@ def _postgres(postgres_server: object) -> None:
     del postgres_server
 
 
-async def test_a_run_of_a_range_leaves_what_reads_upstreams_stale_until_a_run_of_all_dates(
+async def test_a_flow_stays_stale_after_a_range_run_until_a_run_of_all_dates(
     chain: Chain,
 ) -> None:
     for key in READS:
         await chain.run(key, "one")
     assert await chain.words() == ["ready", "ready", "ready"]
-    # Nothing has moved, and nothing is computed otherwise: still, not everything was read.
+    # No upstream moved and no configuration changed, but the run did not read all dates.
     await chain.run(MOMENTUM, "one", is_partial_range=True)
     assert await chain.words() == ["ready", "stale", "stale"]
     assert await chain.causes(MOMENTUM) == ["PARTIAL_RANGE momentum"]
@@ -99,7 +99,7 @@ async def test_a_run_of_a_range_leaves_what_reads_upstreams_stale_until_a_run_of
     assert await chain.words() == ["ready", "ready", "ready"]
 
 
-async def test_a_run_of_a_range_does_not_pretend_to_have_read_everything(chain: Chain) -> None:
+async def test_a_range_run_does_not_count_as_having_read_all_dates(chain: Chain) -> None:
     for key in READS:
         await chain.run(key, "one")
     await chain.run(PRICES, "two")
@@ -107,7 +107,7 @@ async def test_a_run_of_a_range_does_not_pretend_to_have_read_everything(chain: 
     state = await chain.lineage.state()
     assert state[MOMENTUM].consumed == {(PRICES, "input"): 1}, "the rest is still computed from version 1"
     assert await chain.causes(MOMENTUM) == ["PARTIAL_RANGE momentum", "UPSTREAM_MOVED prices"]
-    # Another range changes nothing of that, nor does one that fails or is cancelled.
+    # A run of another range does not change this, nor does a run that fails or is cancelled.
     await chain.run(MOMENTUM, "three", is_partial_range=True)
     assert await chain.causes(MOMENTUM) == ["PARTIAL_RANGE momentum", "UPSTREAM_MOVED prices"]
     await chain.run(MOMENTUM, "four")
@@ -132,14 +132,14 @@ async def test_a_source_is_as_fresh_after_a_range_as_before(chain: Chain) -> Non
     assert await chain.words() == ["ready", "not_initialized", "not_initialized"]
 
 
-async def test_another_accessor_moves_the_version_of_the_same_content(chain: Chain) -> None:
+async def test_another_accessor_makes_a_new_version_of_the_same_content(chain: Chain) -> None:
     for key in READS:
         await chain.run(key, "same", readers_hash="simple", instance_revision=1)
     before = (await chain.lineage.check(MOMENTUM)).admission.direct[0][0]
     assert (before.version, before.computed_revision, before.readers_hash) == (1, 1, "simple")
     await chain.define(PRICES, revision=2, config="b")
     assert await chain.words() == ["stale", "stale", "stale"]
-    # Until it has run, what there is is read as it was: the pin stays at the revision that computed it.
+    # Until the flow runs again, its output is read as before: the pin stays at the revision that computed it.
     unchanged = (await chain.lineage.check(MOMENTUM)).admission.direct[0][0]
     assert (unchanged.computed_revision, unchanged.instance_revision) == (1, 2)
     await chain.run(PRICES, "same", "b", readers_hash="field", instance_revision=2)
@@ -150,7 +150,9 @@ async def test_another_accessor_moves_the_version_of_the_same_content(chain: Cha
     assert (after.version, after.computed_revision, after.readers_hash) == (2, 2, "field")
 
 
-async def test_another_configuration_that_is_read_alike_does_not_move_the_same_content(chain: Chain) -> None:
+async def test_a_configuration_read_in_the_same_way_makes_no_new_version_of_the_same_content(
+    chain: Chain,
+) -> None:
     for key in READS:
         await chain.run(key, "same", readers_hash="simple")
     await chain.define(PRICES, revision=2, config="b")
@@ -167,7 +169,7 @@ async def test_another_configuration_that_is_read_alike_does_not_move_the_same_c
 async def test_after_an_upgrade_the_first_refresh_moves_only_with_a_reason(
     chain: Chain, base_hash: str, version: int
 ) -> None:
-    """Of the old version no hash was recorded; the new run says how it was read, if it can."""
+    """The old version has no recorded hash; the new run reports it if it can."""
     for key in READS:
         await chain.run(key, "same")
     await _forget_what_is_new(chain)
@@ -175,7 +177,7 @@ async def test_after_an_upgrade_the_first_refresh_moves_only_with_a_reason(
     await chain.run(PRICES, "same", readers_hash="simple", base_readers_hash=base_hash)
     assert await chain.version(PRICES) == version
     assert await chain.words() == ["ready", *(["ready"] * 2 if version == 1 else ["stale"] * 2)]
-    # From now on it is recorded: the next swap moves it, and no other run does.
+    # From now on the hash is recorded: only a run with another accessor makes a new version.
     await chain.run(PRICES, "same", readers_hash="simple")
     assert await chain.version(PRICES) == version
     await chain.run(PRICES, "same", readers_hash="other")
@@ -206,7 +208,7 @@ async def test_hashes_are_compared_in_the_order_of_the_runs_whatever_the_events_
 
 
 async def _forget_what_is_new(chain: Chain) -> None:
-    """Leave the rows as an earlier release wrote them."""
+    """Change the rows to what an earlier release wrote."""
     async with chain.lineage.database.transaction(chain.lineage.tenant_id) as connection:
         for statement in (
             "update flows set full_run_number = null, computed_revision = 0, readers_hash = ''",

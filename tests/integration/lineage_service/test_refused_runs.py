@@ -1,4 +1,4 @@
-"""Runs that were refused at the gate, skipped, superseded or missed: a normal case that moves nothing."""
+"""Runs that admission refused, and ticks that were skipped, superseded or missed: they change no flow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ def _fact(flow: FlowKey, number: int, phase: Phase) -> RunFact:
     return RunFact(flow, new_id(), number, phase, None, fingerprint="same", event_id=new_id())
 
 
-async def test_a_refused_run_moves_nothing_and_its_event_counts_as_applied(postgres_server: Postgres) -> None:
+async def test_a_refused_run_changes_nothing_and_its_event_counts_as_applied(
+    postgres_server: Postgres,
+) -> None:
     del postgres_server
     async with lineage_database() as database:
         lineage = Lineage(database, new_tenant())
@@ -29,7 +31,7 @@ async def test_a_refused_run_moves_nothing_and_its_event_counts_as_applied(postg
             fact.event_id for fact in refused
         ]
         assert not any(message.changes for message in told)
-        # Beside one that completes, as they come in one batch.
+        # In one batch with the event of a completed run.
         await lineage.apply([_fact(ran, 0, Phase.CANCELLED), _fact(ran, 2, Phase.COMPLETED)])
         after = await lineage.state()
         assert (after[ran].run_number, after[ran].version) == (2, before[ran].version + 1)

@@ -1,4 +1,4 @@
-"""The whole service over a real channel and a real broker: the main job's lineage, step by step."""
+"""The whole service over a real gRPC channel and a real broker: the lineage of three flows, step by step."""
 
 from __future__ import annotations
 
@@ -111,13 +111,13 @@ class Main:
         return event
 
     async def create(self) -> None:
-        """Create the three, the last one first: the order does not matter."""
+        """Create the three instances, the last one first, because the order does not matter."""
         await self.tell_instance(instance(BACKTEST, [(PRICES, "prices"), (MOMENTUM, "signal")]))
         await self.tell_instance(instance(MOMENTUM, [(PRICES, "input")]))
         await self.tell_instance(instance(PRICES))
 
     async def check(self, instance_id: str) -> api.CheckUpstreamFreshnessResponse:
-        """Ask for admission."""
+        """Check whether a run of a flow may start."""
         request = api.CheckUpstreamFreshnessRequest(flow=ref(instance_id))
         answer: api.CheckUpstreamFreshnessResponse = await self.service.stub.CheckUpstreamFreshness(request)
         return answer
@@ -132,12 +132,12 @@ class Main:
         return message
 
     async def status(self, instance_id: str) -> str:
-        """Return a flow's word."""
+        """Return the status of a flow."""
         state = await self.service.stub.GetFlowState(api.GetFlowStateRequest(flow=ref(instance_id)))
         return enum_word(flow_pb2.Status, state.status).upper()
 
     async def statuses(self) -> list[str]:
-        """Return the words of all three."""
+        """Return the statuses of all three flows."""
         return [await self.status(instance_id) for instance_id in (PRICES, MOMENTUM, BACKTEST)]
 
     async def explain(self, instance_id: str) -> list[tuple[str, str, str, list[str]]]:
@@ -243,7 +243,7 @@ async def test_attached_events_are_applied_first_and_their_later_delivery_change
         ("input", 1, completed.run.run_id)
     ]
     again = await main.service.stub.CheckUpstreamFreshness(request, metadata=AS_SERVICE)
-    assert again == answer  # the lineage revision, too: nothing was written
+    assert again == answer  # including the lineage revision, because nothing was written
 
 
 async def test_several_flows_are_answered_as_each_alone(main: Main) -> None:
@@ -264,7 +264,7 @@ async def test_several_flows_are_answered_as_each_alone(main: Main) -> None:
     assert [response.instance_revision for response in answer.responses] == [1, 1, 3]
 
 
-async def test_unknown_flows_are_named(main: Main) -> None:
+async def test_the_error_for_an_unknown_flow_names_the_flow(main: Main) -> None:
     await main.create()
     unknown = FlowRef(instance_id=new_id(), flow_kind=flow_pb2.FLOW_KIND_REFRESH)
     stub = main.service.stub
@@ -336,7 +336,7 @@ async def test_a_paused_instance_becomes_stale_and_fresh_like_any_other(main: Ma
     assert await main.status(MOMENTUM) == "READY"
     await main.execute(PRICES)
     assert await main.status(MOMENTUM) == "STALE"
-    await main.execute(MOMENTUM)  # somebody asked for it
+    await main.execute(MOMENTUM)  # a user submitted this run
     assert await main.status(MOMENTUM) == "READY"
 
 
@@ -350,7 +350,7 @@ async def test_a_verified_output_counts_as_computed_with_the_present_configurati
     assert (await main.statuses())[:2] == ["STALE", "STALE"]
     await main.tell_instance(instance(PRICES, revision=4, config="b", verified=1), "updated")
     assert (await main.statuses())[:2] == ["READY", "READY"]
-    # A run that was under way with the old configuration is not the one that was verified.
+    # A run that started with the old configuration is not the run that was verified.
     await main.execute(PRICES, config="a")
     assert await main.status(PRICES) == "STALE"
     assert [item[:2] for item in await main.explain(PRICES)] == [("OWN_CONFIG", "sp500_prices")]
@@ -358,14 +358,16 @@ async def test_a_verified_output_counts_as_computed_with_the_present_configurati
     assert await main.status(PRICES) == "READY"
 
 
-async def test_events_tell_of_every_change_and_deletion_is_answered(main: Main) -> None:
+async def test_every_change_is_published_and_a_deletion_is_confirmed(main: Main) -> None:
     await main.create()
     subscription = await listen(main.service.nats, "optaic.default.lineage.v1.>")
     event = await main.tell_run(
         run_events_pb2.RunCompleted(run=with_output(run(PRICES, 1))), "completed", PRICES
     )
     message = lineage_events_pb2.FlowStatusesChanged()
-    while list(message.caused_by_event_ids) != [event.event_id]:  # the creations may still be on their way
+    while list(message.caused_by_event_ids) != [
+        event.event_id
+    ]:  # messages about the creations may arrive first
         published = await subscription.next_msg(timeout=10)
         assert published.subject == "optaic.default.lineage.v1.flow_statuses_changed.batch"
         message = lineage_events_pb2.FlowStatusesChanged.FromString(published.data)
@@ -391,5 +393,5 @@ async def test_the_same_event_twice_is_applied_once(main: Main) -> None:
     await main.service.resend(event)
     await main.tell_run(run_events_pb2.RunSubmitted(run=run(BACKTEST, 1)), "submitted", BACKTEST)
     after = await main.check(MOMENTUM)
-    assert after.lineage_revision == before.lineage_revision + 1  # of the last event alone
+    assert after.lineage_revision == before.lineage_revision + 1  # only the last event was applied
     assert after.input_versions == before.input_versions

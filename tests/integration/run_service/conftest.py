@@ -1,4 +1,4 @@
-"""A run-service for each test; its loops do not run, tests take their steps one by one."""
+"""Fixtures with a run-service for each test; the loops do not run, so that tests execute their steps one by one."""
 
 from collections.abc import AsyncIterator
 

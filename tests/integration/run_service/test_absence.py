@@ -1,4 +1,4 @@
-"""When a service that comes back gives runs their time once more, and when it was there all the time."""
+"""Absence of the service: when it restarts the timeouts of runs, and when it does not."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def _claimed(service: RunningRunService) -> tuple[run_pb2.Run, str]:
     return run, flow_run_id
 
 
-async def test_a_slow_comparison_is_no_absence(service: RunningRunService) -> None:
+async def test_a_slow_comparison_does_not_count_as_absence(service: RunningRunService) -> None:
     run, first = await _claimed(service)
     real = service.orchestrator.get_states
 
@@ -37,10 +37,10 @@ async def test_a_slow_comparison_is_no_absence(service: RunningRunService) -> No
     assert (await service.get(run.run_id)).orchestrator_run_id != first, "it is dispatched again"
 
 
-async def test_while_the_database_is_away_no_claim_grows_old(
+async def test_claims_do_not_expire_while_the_database_is_unavailable(
     service: RunningRunService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No worker could start a run meanwhile; the observer fails at every step."""
+    """No worker can start a run while the database is unavailable, and every step of the observer fails."""
     run, first = await _claimed(service)
 
     async def fail(*_: object) -> None:
@@ -65,7 +65,7 @@ async def test_while_the_database_is_away_no_claim_grows_old(
     assert (await service.get(run.run_id)).orchestrator_run_id != first
 
 
-async def test_giving_up_many_runs_is_no_absence(
+async def test_giving_up_many_runs_does_not_count_as_absence(
     service: RunningRunService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = [await service.submit(service.instances.add()) for _ in range(4)]

@@ -1,4 +1,4 @@
-"""Ticks that somebody cancels in Prefect before a worker takes them: each has its record, and no other has one."""
+"""Ticks that a user cancels in Prefect before a worker claims them: exactly these are recorded as cancelled."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def test_a_tick_cancelled_in_prefect_before_its_time_or_after_is_recorded_
     assert run.trigger == run_pb2.RUN_TRIGGER_SCHEDULE
     assert run.orchestrator_run_id == flow_run_id
     assert run.scheduled_time.ToDatetime(UTC) == NOW + ahead
-    # Somebody has it run after all: what has ended stays so.
+    # A user restarts the flow run in Prefect: the ended run stays ended.
     assert (await _start(service, instance, flow_run_id, NOW + ahead)).status == CANCELLED
     async with refused("FENCED"):
         await _start(service, instance, str(uuid.uuid4()), NOW + ahead)

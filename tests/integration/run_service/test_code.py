@@ -1,4 +1,4 @@
-"""The code of a definition version is what its first run had: other code is refused, accepted, or told."""
+"""The first run of a definition version records its code; other code is refused, accepted or reported."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def definitions(service: RunningRunService) -> Definitions:
 async def start(
     service: RunningRunService, *code: run_pb2.PluginCode, max_retries: int = 0
 ) -> run_report_service_pb2.StartRunResponse:
-    """A run that starts, and then says which code it will run."""
+    """Start a run and report the code that it will execute."""
     instance = service.instances.add()
     if max_retries:
         instance.schedule.manual.SetInParent()
@@ -117,7 +117,7 @@ async def test_other_code_ends_the_run_before_anything_is_computed(
         "acme_new": "",
         "acme_ramp": hash_of("one"),
     }
-    # What was refused put nothing on record, and is not tried again by itself.
+    # The refused code was not recorded, and the run is not retried automatically.
     assert [each.definition_name for each in await hashes(service)] == ["acme_ramp"]
     service.clock.advance(3_600)
     await service.retrier.step()
@@ -125,7 +125,7 @@ async def test_other_code_ends_the_run_before_anything_is_computed(
     assert (await service.outbox_types())[-1] == "failed"
 
 
-async def test_a_refused_executor_that_asks_again_hears_the_same(
+async def test_a_refused_executor_that_reports_its_code_again_is_refused_again(
     service: RunningRunService, definitions: Definitions
 ) -> None:
     version = definitions.add("acme_ramp")

@@ -1,4 +1,4 @@
-"""Events of other services: deletions and consequences downstream."""
+"""Consumers of other services' events: deletions, and the flows that a run made stale."""
 
 from optaic.instance.v1 import instance_events_pb2, instance_pb2
 from optaic.lineage.v1 import lineage_events_pb2

@@ -1,4 +1,4 @@
-"""Pairing with the orchestrator: once, whatever breaks; and comparing with its view."""
+"""Dispatch: each run gets one flow run whatever fails, and its state is compared with the orchestrator's."""
 
 import asyncio
 import uuid
@@ -223,7 +223,7 @@ async def test_an_orchestrator_that_is_down_ends_no_run(service: RunningRunServi
     assert (await service.get(run.run_id)).status == run_pb2.RUN_STATUS_RUNNING
 
 
-async def test_a_lost_worker_s_flow_run_fails_like_its_run(service: RunningRunService) -> None:
+async def test_the_flow_run_of_a_lost_worker_fails_like_its_run(service: RunningRunService) -> None:
     run, flow_run_id = await _dispatched(service)
     await service.start(run.run_id, flow_run_id)
     await service.leases.step()
@@ -232,10 +232,10 @@ async def test_a_lost_worker_s_flow_run_fails_like_its_run(service: RunningRunSe
     assert service.orchestrator.flow_runs[flow_run_id] is FlowRunState.FAILED
 
 
-async def test_an_end_that_the_release_before_left_to_be_brought_is_the_run_s_own(
+async def test_an_end_that_the_previous_release_left_undelivered_uses_the_status_of_the_run(
     service: RunningRunService,
 ) -> None:
-    """That release cancelled the flow run, however the run had ended."""
+    """The previous release cancelled the flow run, whatever the status of the run was."""
     run, flow_run_id = await _dispatched(service)
     started = await service.start(run.run_id, flow_run_id)
     await service.fail(run.run_id, started.fencing_token)
@@ -345,11 +345,11 @@ async def test_a_late_answer_does_not_change_the_claim_of_another_replica(servic
 async def test_the_state_of_an_old_flow_run_does_not_change_its_run(
     service: RunningRunService, state: FlowRunState | None
 ) -> None:
-    """An observer looks, and comes to act when the run has its next flow run."""
+    """An observer reads the state of a flow run, and acts on it after the run was paired with its next flow run."""
     run, first = await _dispatched(service)
     twin = Observer(service.app.deps, service.orchestrator)
     service.clock.advance(6)
-    await twin.step()  # whoever looks for the first time, waits
+    await twin.step()  # an observer waits at its first step
     service.orchestrator.flow_runs[first] = FlowRunState.CLAIMED
     real = service.orchestrator.get_states
 

@@ -83,7 +83,7 @@ async def test_a_lost_tick_that_starts_before_its_turn_came_is_refused(workshop:
         assert await endings.is_ending(connection, "default", lost)
 
 
-async def test_a_lost_tick_is_counted_as_missed_where_none_is_caught_up_with(workshop: Workshop) -> None:
+async def test_a_lost_tick_is_missed_if_the_policy_catches_up_none(workshop: Workshop) -> None:
     service = workshop.service
     lost = _tick(service, _scheduled(service, catch_up=3), FlowRunState.CLAIMED)
     await workshop.pass_time(40)

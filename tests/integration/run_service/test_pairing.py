@@ -1,4 +1,4 @@
-"""However a run and its flow run are left, both end, and alike; over all that Prefect and the worker can have done."""
+"""A run and its flow run end with the same status, whatever Prefect and the worker did before."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _STATUS = {
 
 
 def _end(run: run_pb2.Run) -> str:
-    """How it ended: the status, or the type of the error with which it failed."""
+    """Return how a run ended: its status, or the type of the error with which it failed."""
     return _STATUS.get(run.status) or run.error.type
 
 
 async def _start_late(workshop: Workshop, cases: Iterable[Case]) -> None:
-    """The processes that live report what they have done."""
+    """Let the living processes report what they have done."""
     for case in cases:
         if case.is_alive and case.row.ours in ACTIVE:
             await workshop.finish(case.run_id, case.flow_run_id, case.token)
@@ -47,7 +47,7 @@ async def test_every_combination_ends_as_the_table_says(workshop: Workshop) -> N
         assert await workshop.are_alike(run), case
     under_way = await service.orchestrator.list_under_way()
     assert under_way == []
-    # What a late worker does afterwards does not last, however late it comes.
+    # Reports of a late worker have no lasting effect.
     for case in cases:
         if case.flow_run_id in service.orchestrator.flow_runs:
             service.orchestrator.flow_runs[case.flow_run_id] = FlowRunState.RUNNING
@@ -143,7 +143,9 @@ async def test_a_run_that_waits_for_a_worker_is_left_to_wait(workshop: Workshop)
     assert len(service.orchestrator.creations) == 1
 
 
-async def test_a_service_that_was_away_gives_claimed_runs_their_time_once_more(workshop: Workshop) -> None:
+async def test_after_an_absence_of_the_service_claimed_runs_get_their_full_time_again(
+    workshop: Workshop,
+) -> None:
     """No start could be accepted meanwhile."""
     service = workshop.service
     run, first = await _claimed(workshop)
@@ -153,7 +155,7 @@ async def test_a_service_that_was_away_gives_claimed_runs_their_time_once_more(w
     assert (await service.start(run.run_id, first)).run.status == run_pb2.RUN_STATUS_RUNNING
 
 
-async def test_while_prefect_is_away_no_claim_grows_old(workshop: Workshop) -> None:
+async def test_claims_do_not_expire_while_prefect_is_unavailable(workshop: Workshop) -> None:
     service = workshop.service
     run, first = await _claimed(workshop)
     await workshop.pass_time(20)
@@ -168,7 +170,7 @@ async def test_while_prefect_is_away_no_claim_grows_old(workshop: Workshop) -> N
 
 @pytest.mark.parametrize("state", [FlowRunState.CANCELLING, FlowRunState.CANCELLED])
 @pytest.mark.parametrize("is_started", [False, True])
-async def test_cancelling_in_prefect_is_cancelling_here(
+async def test_cancelling_a_flow_run_in_prefect_cancels_its_run(
     workshop: Workshop, state: FlowRunState, *, is_started: bool
 ) -> None:
     service = workshop.service
@@ -201,7 +203,7 @@ async def test_cancelling_in_prefect_is_cancelling_here(
     assert len(listed.runs) == 1
 
 
-async def test_an_end_waits_for_a_prefect_that_is_away(workshop: Workshop) -> None:
+async def test_the_end_of_a_run_reaches_prefect_once_it_is_available(workshop: Workshop) -> None:
     service = workshop.service
     workshop.takes = False
     run = await service.submit(service.instances.add())

@@ -1,4 +1,4 @@
-"""What somebody lacks of runs is published again, unless it is on its way."""
+"""Publishing again: runs that another service is missing are published again, unless they wait in the outbox."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ async def test_a_retry_of_a_range_is_refused_after_the_configuration_changed(
 
 
 async def test_a_completed_run_with_equal_content_counts_at_once(service: RunningRunService) -> None:
-    """Lineage-service still says the old configuration; the run that computed with the new one is sent along."""
+    """Lineage-service still has the old configuration; run-service attaches the run that used the new one."""
     instance = service.instances.add()
     run = await service.submit(instance)
     await _complete(service, run, digest="same")
@@ -108,7 +108,7 @@ async def test_a_completed_run_with_equal_content_counts_at_once(service: Runnin
 
 
 async def test_another_reader_of_equal_content_counts_at_once(service: RunningRunService) -> None:
-    """The upstream was swapped another accessor and run; lineage-service has not heard of the run yet."""
+    """The upstream got another accessor and ran; lineage-service has not received the run yet."""
     upstream = service.instances.add()
     instance = service.instances.add(kind="SIGNAL", upstreams=[upstream])
     run = await service.submit(upstream)

@@ -94,7 +94,7 @@ async def _collect(service: RunningRunService, run_id: str, into: list[run_pb2.R
         into.append(run)  # noqa: PERF401 - read by others while it grows
 
 
-async def test_a_watch_tells_every_change_in_order_until_the_end(service: RunningRunService) -> None:
+async def test_a_watch_sends_every_change_in_order_until_the_end(service: RunningRunService) -> None:
     run = await service.submit(service.instances.add())
     seen: list[run_pb2.Run] = []
     watching = asyncio.create_task(_collect(service, run.run_id, seen))
@@ -117,7 +117,7 @@ async def test_a_watch_tells_every_change_in_order_until_the_end(service: Runnin
     assert ended == seen[-1:]
 
 
-async def test_a_watch_hears_of_changes_made_by_another_replica(postgres_server: Any, nats_url: str) -> None:
+async def test_a_watch_sends_changes_made_by_another_replica(postgres_server: Any, nats_url: str) -> None:
     del postgres_server
     async with (
         service_database("run", "run_service") as urls,
@@ -149,7 +149,7 @@ async def test_the_infrastructure_login_reads_no_runs(service: RunningRunService
             await connection.execute(text("select 1 from runs"))
 
 
-async def test_the_active_index_is_the_one_authority(service: RunningRunService) -> None:
+async def test_the_database_refuses_a_second_active_run_of_a_flow(service: RunningRunService) -> None:
     """Even a service that forgot its checks cannot make a second active run."""
     await service.submit(service.instances.add())
     copy = text("""
@@ -161,9 +161,7 @@ async def test_the_active_index_is_the_one_authority(service: RunningRunService)
             await connection.execute(copy)
 
 
-async def test_a_watch_of_a_run_that_does_not_change_tells_it_again(
-    postgres_server: Postgres, nats_url: str
-) -> None:
+async def test_a_watch_of_an_unchanged_run_sends_it_again(postgres_server: Postgres, nats_url: str) -> None:
     del postgres_server
     async with run_service(nats_url, watch_bookmark_seconds=0.05) as service:
         run = await service.submit(service.instances.add())

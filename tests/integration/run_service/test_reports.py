@@ -104,13 +104,13 @@ async def test_concurrent_starts_of_one_executor_get_one_token(service: RunningR
     assert await service.outbox_types() == ["submitted", "started"]
 
 
-async def test_concurrent_executors_of_one_run_leave_one(service: RunningRunService) -> None:
+async def test_only_one_of_several_concurrent_executors_may_start_a_run(service: RunningRunService) -> None:
     run = await service.submit(service.instances.add())
     answers = await asyncio.gather(*(service.start(run.run_id) for _ in range(10)), return_exceptions=True)
     assert sum(isinstance(each, run_report_service_pb2.StartRunResponse) for each in answers) == 1
 
 
-async def test_the_first_end_wins(service: RunningRunService) -> None:
+async def test_reports_after_the_end_of_a_run_are_refused(service: RunningRunService) -> None:
     run = await service.submit(service.instances.add())
     started = await service.start(run.run_id)
     token = started.fencing_token
@@ -126,7 +126,7 @@ async def test_the_first_end_wins(service: RunningRunService) -> None:
     assert (await service.get(run.run_id)).status == run_pb2.RUN_STATUS_COMPLETED
 
 
-async def test_a_stranger_is_fenced(service: RunningRunService) -> None:
+async def test_reports_with_another_fencing_token_are_refused(service: RunningRunService) -> None:
     run = await service.submit(service.instances.add())
     async with refused("RUN_NOT_STARTED"):
         await service.complete(run.run_id, "guess")
@@ -168,10 +168,10 @@ async def test_a_worker_that_was_given_up_cannot_report(service: RunningRunServi
     assert await service.get(run.run_id) == lost
 
 
-async def test_without_the_fence_a_given_up_worker_is_believed(
+async def test_without_fencing_the_report_of_a_lost_worker_is_accepted(
     service: RunningRunService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The mitigation is off: the failure report of a lost worker passes as if it were the recorded one."""
+    """With fencing disabled, the failure report of a lost worker is accepted as if it were the recorded one."""
     monkeypatch.setattr(reports, "check_fence", lambda *_: None)
     run = await service.submit(service.instances.add())
     started = await service.start(run.run_id)
@@ -182,7 +182,7 @@ async def test_without_the_fence_a_given_up_worker_is_believed(
     second = await service.submit(service.instances.add())
     await service.start(second.run_id)
     stolen = await service.complete(second.run_id, "no token at all")
-    assert stolen.status == run_pb2.RUN_STATUS_COMPLETED  # somebody ended a run that another one executes
+    assert stolen.status == run_pb2.RUN_STATUS_COMPLETED  # another executor ended the run
 
 
 async def test_heartbeats_keep_the_lease(service: RunningRunService) -> None:

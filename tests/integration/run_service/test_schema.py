@@ -1,4 +1,4 @@
-"""The tables that the migrations make are those that the queries expect."""
+"""The schema: the tables that the migrations create equal those that the queries expect."""
 
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata

@@ -1,4 +1,4 @@
-"""What an executor or a person says of a run is kept and told without secrets."""
+"""Secrets are removed from everything that executors and users report about a run."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ async def test_a_run_that_came_in_between_makes_admission_ask_again(
     assert service.lineage.requests[-1].run_events  # the second answer rests on the run in between
 
 
-async def test_a_flow_whose_runs_never_let_another_in_is_unavailable(
+async def test_submit_is_unavailable_if_other_runs_keep_completing_during_admission(
     service: RunningRunService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     instance = service.instances.add()
@@ -263,7 +263,7 @@ async def test_bad_requests_are_refused_with_their_reason(service: RunningRunSer
     assert (await service.submit(service.instances.add(state="PROVISIONING"))).run_number == 1
 
 
-async def test_a_peer_that_is_away_makes_it_unavailable(service: RunningRunService) -> None:
+async def test_submit_is_unavailable_while_another_service_is_down(service: RunningRunService) -> None:
     service.lineage.answer = unavailable
     instance = service.instances.add()
     errors: list[DomainError]
@@ -286,7 +286,7 @@ async def test_validate_only_records_nothing(service: RunningRunService) -> None
 
 
 async def test_events_that_lineage_may_lack_are_sent_along(service: RunningRunService) -> None:
-    """The upstream has completed here; the first answer still rests on the time before."""
+    """The upstream has completed, but the first answer of lineage-service was computed before that."""
     upstream = service.instances.add()
     instance = service.instances.add(kind="SIGNAL", upstreams=[upstream])
     run = await service.submit(upstream)
@@ -354,7 +354,7 @@ async def test_an_unknown_parameter_of_the_flow_is_refused_by_name(service: Runn
     assert not (await service.runs.ListRuns(run_service_pb2.ListRunsRequest())).runs
 
 
-async def test_types_are_pinned_anew_by_a_run_of_everything_only(service: RunningRunService) -> None:
+async def test_only_a_full_run_pins_column_types_again(service: RunningRunService) -> None:
     instance = service.instances.add()
     cases: list[tuple[dict[str, Any], run_pb2.RunMode.ValueType]] = [
         ({"repin_types": True}, run_pb2.RUN_MODE_INCREMENTAL),

@@ -1,4 +1,4 @@
-"""What the overlap and catch-up policies make of ticks; exactly one run for each nominal tick."""
+"""Ticks under each overlap and catch-up policy: every scheduled time gets exactly one run."""
 
 from __future__ import annotations
 
@@ -159,8 +159,8 @@ async def test_a_paused_instance_runs_no_tick_and_manual_runs(service: RunningRu
     assert (await service.submit(instance)).status == run_pb2.RUN_STATUS_PENDING
 
 
-async def test_one_run_for_each_tick_whatever_comes_twice(service: RunningRunService) -> None:
-    """Two replicas look at once, flow runs come again, and others come for the same ticks."""
+async def test_each_tick_gets_one_run_even_if_its_flow_run_starts_twice(service: RunningRunService) -> None:
+    """Two replicas look at the same time, and several flow runs start for the same ticks."""
     for catch_up in (LATEST, ALL):
         instance = _scheduled(service, catch_up=catch_up)
         flow_runs = {minute: str(uuid.uuid4()) for minute in (90, 60, 30)}

@@ -179,7 +179,7 @@ async def test_a_stream_has_its_context_and_no_default_deadline(servicer: EchoSe
         assert "x-request-id" in trailer_of(await call.trailing_metadata())
 
 
-async def test_a_stream_may_refuse(servicer: EchoServicer) -> None:
+async def test_an_error_in_a_stream_reaches_the_client_with_its_reason(servicer: EchoServicer) -> None:
     async with serving(servicer) as server, bare_channel(server.address) as channel:
         error = await failure_of(watch(channel)(StringValue(value="refuse")).read())
     assert from_rpc_error(error).reason == "GONE"

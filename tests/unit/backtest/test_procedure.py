@@ -105,7 +105,7 @@ def test_costs_scale_positions_and_are_paid_from_the_value() -> None:
     ("model", "rate", "expected"),
     [(Slippage.NONE, 9.0, 0.0), (Slippage.FIXED, 0.02, 20_000.0), (Slippage.LINEAR, 0.1, 50_000.0)],
 )
-def test_slippage_models(model: Slippage, rate: float, expected: float) -> None:
+def test_each_slippage_model_charges_its_cost(model: Slippage, rate: float, expected: float) -> None:
     """Two purchases of half the value: linear is 0.1 x (1/2) x 500,000, twice."""
     settings = BacktestSettings(transaction_costs=0.0, slippage_model=model, slippage_rate=rate, top_n=2)
     result = run(FLAT, [panel("value", {"a": [1.0] * 2, "b": [2.0] * 2})], settings)

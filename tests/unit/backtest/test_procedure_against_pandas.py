@@ -91,7 +91,9 @@ CONFIGS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: "-".join(map(str, config.values())))
-def test_real_prices(closes: pd.DataFrame, momentum: pd.DataFrame, config: dict[str, Any]) -> None:
+def test_backtest_of_real_prices_equals_the_pandas_reference(
+    closes: pd.DataFrame, momentum: pd.DataFrame, config: dict[str, Any]
+) -> None:
     years = slice(str(pd.Timestamp(config["start"]).year), None)
     reference = recompute(closes, momentum, **config)
     result = run(
@@ -148,7 +150,9 @@ def panels(draw: st.DrawFn) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]
 
 @settings(max_examples=300, deadline=None)
 @given(panel=panels())
-def test_small_random_panels(panel: tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]) -> None:
+def test_backtest_of_random_panels_equals_the_pandas_reference(
+    panel: tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]],
+) -> None:
     prices, signal, config = panel
     known = prices.dropna(axis=1, how="all").columns
     members = config.get("universe", list(known))

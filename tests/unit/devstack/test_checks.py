@@ -54,7 +54,7 @@ async def test_an_answer_that_is_not_http_is_reported(answer: bytes) -> None:
 @pytest.mark.parametrize(
     "line", ["HTTP/1.1 200 OK\r\n", "HTTP/1.0 200 \r\n", "HTTP/1.1 200\r\n", "HTTP/2 200\n"]
 )
-async def test_200_is_no_problem(line: str) -> None:
+async def test_an_answer_200_counts_as_healthy(line: str) -> None:
     async with _server(line.encode(), b"x: y\r\n") as address:  # its headers never end
         assert await checks.find_http_problem(address, "/health") == ""
 

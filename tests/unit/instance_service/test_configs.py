@@ -81,7 +81,7 @@ def test_a_whole_number_that_is_not_carried_exactly_is_refused_by_its_place(numb
 
 
 @pytest.mark.parametrize("date", ["2021-02-29", "20211231", "2021-1-1", "today", "2021-12-31T00:00:00", ""])
-def test_dates_are_exact(date: str) -> None:
+def test_an_invalid_date_is_refused(date: str) -> None:
     assert _fields({"start": date}) == {"config.start": "INVALID_CONFIG"}
 
 

@@ -41,7 +41,9 @@ def test_rules_for_upstreams(kind: str, rules: list[Rule], fields: list[str]) ->
         ("store", [Guardrail("a", "freshness", {}, has_enforcement=True)], ["g"]),
     ],
 )  # fmt: skip
-def test_guardrails(kind: str, guardrails: list[Guardrail], fields: list[str]) -> None:
+def test_invalid_guardrails_of_a_definition_are_reported_by_field(
+    kind: str, guardrails: list[Guardrail], fields: list[str]
+) -> None:
     assert [item.field for item in guardrail_violations(kind, guardrails, "g")] == fields
 
 
@@ -64,7 +66,9 @@ def test_guardrails(kind: str, guardrails: list[Guardrail], fields: list[str]) -
         ("accessor", ["refresh"], ["f[0].flow_kind"]),
     ],
 )
-def test_flows(kind: str, flows: list[str], fields: list[str]) -> None:
+def test_invalid_flows_of_a_definition_are_reported_by_field(
+    kind: str, flows: list[str], fields: list[str]
+) -> None:
     assert [item.field for item in flow_violations(kind, flows, "f")] == fields
 
 

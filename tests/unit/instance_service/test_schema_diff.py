@@ -75,7 +75,9 @@ STRING, NUMBER = {"type": "string"}, {"type": "number"}
         ({"properties": {"a": False}}, {"properties": {"a": STRING}}, [("/properties/a", False)]),
     ],
 )  # fmt: skip
-def test_each_change_is_named(old: Any, new: Any, changes: list[tuple[str, bool]]) -> None:
+def test_each_schema_change_is_reported_as_breaking_or_compatible(
+    old: Any, new: Any, changes: list[tuple[str, bool]]
+) -> None:
     assert found(old, new) == changes
 
 

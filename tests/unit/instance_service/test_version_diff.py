@@ -51,11 +51,13 @@ def _said(changes: Any) -> list[tuple[str, bool]]:
         ([Rule("a", ("x",))], [Rule("a", ("y", "x"))], [(f"{_ROLE}/instance_kinds", False)]),
     ],
 )
-def test_rules_for_upstreams(old: Rules, new: Rules, changes: list[tuple[str, bool]]) -> None:
+def test_each_change_of_upstream_rules_is_reported_as_breaking_or_compatible(
+    old: Rules, new: Rules, changes: list[tuple[str, bool]]
+) -> None:
     assert _said(rule_changes(old, new)) == changes
 
 
-def test_flows_that_go_break() -> None:
+def test_removing_a_flow_is_a_breaking_change() -> None:
     assert _said(flow_changes(("a", "b"), ("b", "c"))) == [("/flow_specs/a", True), ("/flow_specs/c", False)]
 
 

@@ -31,6 +31,6 @@ def test_a_refused_run_has_no_number() -> None:
         run_events_pb2.RunCancelled(run=_run(-1)),
     ],
 )
-def test_every_other_run_has_one(message: Message) -> None:
+def test_a_run_event_without_a_valid_run_number_is_refused(message: Message) -> None:
     with pytest.raises(InvalidArgumentError, match="has no number"):
         conversion.run_fact_of_event(message, "event")

@@ -59,7 +59,7 @@ def test_a_watch_is_a_plain_iterator_that_may_be_left(addressed: FakeServices) -
     assert seen == [1, 2, 3]
 
 
-def test_errors_are_the_same(addressed: FakeServices) -> None:
+def test_the_synchronous_client_raises_optaic_errors(addressed: FakeServices) -> None:
     del addressed
     with Client.connect() as client, pytest.raises(errors.OptaicError):
         client.instances.get(ID)

@@ -120,7 +120,7 @@ def test_an_error_of_a_long_line_shows_the_place_only() -> None:
     ],
     ids=lambda value: value if isinstance(value, Reason) else value[:6],
 )
-def test_size_is_bounded(text: str, reason: Reason) -> None:
+def test_an_expression_that_is_too_large_is_refused(text: str, reason: Reason) -> None:
     with pytest.raises(ExpressionError) as caught:
         parse(text)
     assert caught.value.reason is reason

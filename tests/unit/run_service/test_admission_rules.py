@@ -1,4 +1,4 @@
-"""What is refused at the gate, and with which words."""
+"""The rules of admission: which runs are refused, and with which errors."""
 
 from datetime import timedelta
 
@@ -72,7 +72,7 @@ def test_the_run_kind_follows_from_instance_and_flow() -> None:
     assert activity_type("pipeline", "submitted") == "pipeline_run.submitted"
 
 
-def test_only_the_holder_passes_the_fence() -> None:
+def test_only_the_current_fencing_token_is_accepted() -> None:
     check_fence("r", "token", "token")
     for holder in ("other", ""):
         with pytest.raises(FailedPreconditionError) as refusal:

@@ -1,4 +1,4 @@
-"""Nothing can be inserted that lineage-service was not asked about: the types of admission see to it."""
+"""The types of admission: they ensure that only runs checked by lineage-service can be inserted."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WANTED = WantedRun("i", 1, run_pb2.RUN_TRIGGER_MANUAL, "somebody")
 
 
 async def judged(monkeypatch: pytest.MonkeyPatch, answer: Answer) -> Admission:
-    """What the judgement makes of an answer."""
+    """Return the admission that `admit` creates for an answer of lineage-service."""
 
     async def ask(*_: object, **__: object) -> admission._Answered:
         return admission._Answered(answer, 3, None)
@@ -40,33 +40,33 @@ async def judged(monkeypatch: pytest.MonkeyPatch, answer: Answer) -> Admission:
     return await admit(deps, FOUND, WANTED)
 
 
-async def test_the_judgement_makes_an_admission(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_admit_returns_an_admission(monkeypatch: pytest.MonkeyPatch) -> None:
     made = await judged(monkeypatch, Answer(all_ready=True))
     assert (made.found, made.wanted, made.run_number) == (FOUND, WANTED, 3)
 
 
-def test_nobody_else_makes_one() -> None:
+def test_an_admission_cannot_be_created_outside_admit() -> None:
     with pytest.raises(TypeError, match="admit"):
         Admission(FOUND, WANTED, Answer(all_ready=True), 1, None, judgement=object())
     with pytest.raises(TypeError, match="judgement"):
         Admission(FOUND, WANTED, Answer(all_ready=True), 1, None)  # type: ignore[call-arg]  # mypy says the same
 
 
-async def test_nobody_makes_one_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_admission_cannot_be_copied_with_other_values(monkeypatch: pytest.MonkeyPatch) -> None:
     made = await judged(monkeypatch, Answer(all_ready=True))
     forced = replace(WANTED, force=True)
     with pytest.raises(ValueError, match="judgement"):
         replace(made, wanted=forced)  # type: ignore[call-arg]  # mypy says the same
 
 
-def test_the_insert_takes_an_admission_and_nothing_that_was_only_found() -> None:
+def test_inserting_a_run_requires_an_admission() -> None:
     hints = get_type_hints(submission.insert_run)
     assert hints["admission"] is Admission
     assert not {FoundFlow, WantedRun} & set(hints.values())
     assert not issubclass(FoundFlow, Admission)
 
 
-def test_only_the_judgement_calls_the_constructor() -> None:
+def test_only_admit_calls_the_constructor_of_admission() -> None:
     folder = Path(inspect.getfile(run_service)).parent
     makers = [
         f"{path.name}:{node.lineno}"

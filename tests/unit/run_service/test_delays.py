@@ -1,4 +1,4 @@
-"""The waits of run-service, attempt by attempt; each is what it was when every module computed its own."""
+"""The delays of run-service, attempt by attempt."""
 
 from datetime import timedelta
 
@@ -10,7 +10,7 @@ from run_service.reconcile.dispatching import dispatch_delay
 from run_service.reconcile.ending import pause_after
 
 ATTEMPTS = range(1, 200)
-MANY = 150  # doublings; no limit is above as many
+MANY = 150  # doublings: more than any limit needs
 
 
 @pytest.mark.parametrize("longest", [0.1, 5.0, 60.0, 3600.0])
@@ -34,7 +34,7 @@ def test_ended_runs_are_checked_ever_more_rarely(first: float) -> None:
     assert [pause_after(looks, first) for looks in range(100)] == former
 
 
-def test_the_pauses_of_an_end_are_these() -> None:
+def test_the_delays_between_checks_of_an_ended_run_are_fixed() -> None:
     first = Settings.model_fields["observe_interval_seconds"].default
     assert [pause_after(looks, first).total_seconds() for looks in range(6)] == [5, 10, 20, 40, 60, 60]
 
@@ -42,9 +42,7 @@ def test_the_pauses_of_an_end_are_these() -> None:
 @pytest.mark.parametrize("is_exponential", [True, False])
 @pytest.mark.parametrize("delay", [0.001, 0.1, 1 / 3, 1.0, 30.0, 7_200.0])
 @pytest.mark.parametrize("longest", [0.0, 1.0, 100.0, 3_600.0, 31_536_000.0])
-def test_a_policy_gives_each_retry_the_delay_that_it_had(
-    delay: float, longest: float, *, is_exponential: bool
-) -> None:
+def test_retry_delays_follow_the_retry_policy(delay: float, longest: float, *, is_exponential: bool) -> None:
     policy = RetryPolicy(MANY, is_exponential, timedelta(seconds=delay), timedelta(seconds=longest))
     former = [
         min(timedelta(seconds=delay) * (1 << doublings), timedelta(seconds=longest))

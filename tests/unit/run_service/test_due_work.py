@@ -1,4 +1,4 @@
-"""What is due in a queue is claimed for a time of its own, and one that cannot be decided holds up no other."""
+"""Due work: each queue has its own claim time, and an undecided item does not delay the others."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def dependencies(**settings: object) -> Any:
     )
 
 
-async def test_all_of_a_batch_is_done_and_what_is_undecided_waits_for_its_claim_to_run_out() -> None:
+async def test_undecided_work_waits_for_its_claim_to_expire_while_the_rest_of_the_batch_is_done() -> None:
     deps, claims, done = dependencies(), [], []
 
     async def claim(_: object, now: datetime, until: datetime, limit: int) -> list[str]:

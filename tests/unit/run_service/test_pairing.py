@@ -1,4 +1,4 @@
-"""What is done with a run and its flow run, over the product of all their states."""
+"""The table of actions for a run and its flow run, for every combination of their states."""
 
 import itertools
 from datetime import timedelta
@@ -32,7 +32,7 @@ def test_each_combination_is_treated_as_the_table_says(row: Row) -> None:
             assert step is row.last
 
 
-def test_an_end_without_a_report_is_believed_sooner_than_a_start_that_does_not_come() -> None:
+def test_the_grace_for_an_unreported_end_is_shorter_than_that_for_a_missing_start() -> None:
     for age, is_believed in ((9.9, False), (10, True)):
         for status in (RunStatus.PENDING, RunStatus.RUNNING):
             step = next_step(
@@ -49,19 +49,19 @@ def test_an_end_without_a_report_is_believed_sooner_than_a_start_that_does_not_c
     assert step == "keep"
 
 
-def test_unless_set_otherwise_what_a_dead_process_left_is_seen_to_within_a_minute() -> None:
+def test_by_default_the_work_of_a_dead_process_is_handled_within_a_minute() -> None:
     seconds = {name: field.default for name, field in Settings.model_fields.items()}
-    # A claimed run that nobody started; and where the replica that looks after it died beside the worker.
+    # A claimed run that did not start; then the same where the replica that observes it died with the worker.
     claimed = seconds["start_timeout_seconds"] + seconds["observe_interval_seconds"]
     assert claimed + seconds["observe_claim_seconds"] + seconds["dispatch_interval_seconds"] < 60
-    # A running one whose executor is gone, whether its flow run ended or not.
+    # A running run whose executor is gone, whether or not its flow run ended.
     assert seconds["lease_seconds"] + seconds["lease_interval_seconds"] < 60
     assert seconds["orchestrator_grace_seconds"] + seconds["observe_interval_seconds"] < 60
 
 
 @pytest.mark.parametrize("status", sorted(ENDED))
 @pytest.mark.parametrize("state", [*FlowRunState, None])
-def test_a_flow_run_is_set_until_it_means_what_its_run_does(
+def test_the_state_of_a_flow_run_is_set_until_it_matches_its_run(
     status: RunStatus, state: FlowRunState | None
 ) -> None:
     wanted = end_of(status)

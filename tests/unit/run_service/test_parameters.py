@@ -1,4 +1,4 @@
-"""What a run may be given: dates as workers read them, and no value that looks like Python's in an answer."""
+"""The parameters of a run: dates must have the workers' format, and errors do not show Python values."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ def test_a_parameter_that_is_not_a_boolean_is_refused_without_its_value(value: o
         check_parameters("refresh", {"repin_types": value}, is_full=True)
 
 
-def test_a_range_of_dates_is_taken() -> None:
+def test_a_range_of_dates_is_accepted() -> None:
     check_parameters("refresh", {"start": "2024-02-29", "end": "2024-03-01"}, is_full=False)

@@ -1,4 +1,4 @@
-"""What becomes of a tick, over the product of all situations and policies, and as docs/schedules.md shows it."""
+"""The action for a tick in every situation and policy, equal to the table in docs/schedules.md."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PRODUCT = list(itertools.product(Situation, Overlap, CatchUp))
 
 
 def expected(situation: Situation, overlap: Overlap, catch_up: CatchUp) -> Action:
-    """The rules, one after the other."""
+    """Return the expected action, as a chain of rules."""
     catches_up_with_all = catch_up is CatchUp.ALL
     match situation:
         case Situation.LATE:
@@ -51,7 +51,7 @@ def test_every_action_is_taken_somewhere() -> None:
 
 
 def documented() -> dict[tuple[str, str, str], str]:
-    """The cells of the document's table by situation, overlap policy and catch-up policy."""
+    """Return the cells of the table in the document, by situation, overlap policy and catch-up policy."""
     lines = DOCUMENT.read_text().splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith(HEADER))
     table = list(itertools.takewhile(lambda line: line.startswith("|"), lines[start:]))

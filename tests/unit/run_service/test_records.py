@@ -1,4 +1,4 @@
-"""A run survives the way into columns and back."""
+"""Runs as table rows: converting a run to columns and back changes nothing."""
 
 import math
 from datetime import UTC, datetime

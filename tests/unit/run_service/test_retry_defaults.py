@@ -1,4 +1,4 @@
-"""The delays of a retry policy that names none are those that the contract states."""
+"""The default retry delays: those of the code equal those that the proto comments state."""
 
 from datetime import timedelta
 
@@ -16,7 +16,7 @@ def test_the_contract_states_the_delays() -> None:
     assert (timedelta(seconds=30), timedelta(hours=1)) == (DEFAULT_DELAY, DEFAULT_MAX_DELAY)
 
 
-def test_a_policy_without_delays_has_these() -> None:
+def test_a_policy_without_delays_uses_the_default_delays() -> None:
     policy = _retry_policy(RetryPolicy(max_retries=1))
     assert policy is not None
     assert (policy.delay, policy.max_delay) == (DEFAULT_DELAY, DEFAULT_MAX_DELAY)

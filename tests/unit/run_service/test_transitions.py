@@ -1,4 +1,4 @@
-"""The life of a run, over the product of all states and events."""
+"""The transitions of a run, for every combination of status and event."""
 
 import itertools
 

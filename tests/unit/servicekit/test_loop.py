@@ -66,7 +66,7 @@ async def test_a_wake_during_the_work_is_not_lost() -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_it_outlives_faults(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_loop_continues_after_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop_module, "_FIRST_BACKOFF", 0.001)
     work = Work(left=1)
     work.faults = 5

@@ -34,7 +34,7 @@ def test_secrets_are_not_shown(environment: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("environment")
-def test_settings_do_not_change() -> None:
+def test_settings_cannot_be_modified() -> None:
     with pytest.raises(ValidationError):
         ServiceSettings().listen = "elsewhere"  # type: ignore[misc]  # that is the point
 

@@ -181,7 +181,9 @@ RANGES = [MIDDLE, DateRange(MIDDLE.start, None), DateRange(None, MIDDLE.end)]
 
 
 @pytest.mark.parametrize(("kind", "mode"), list(itertools.product(KINDS, Mode)))
-def test_only_the_range_changes(flow: Flow, tmp_path: Path, kind: str, mode: Mode) -> None:
+def test_a_run_of_a_date_range_changes_only_rows_in_the_range(
+    flow: Flow, tmp_path: Path, kind: str, mode: Mode
+) -> None:
     before = _sorted(_rows())
     for dates in RANGES:
         flow.newest = None

@@ -74,7 +74,9 @@ _values = st.integers(-(2**63), 2**63 - 1)
     ),
     as_of=st.sampled_from(DAYS),
 )
-def test_against_a_loop(rows: list[tuple[dt.date, str, dt.date, int]], as_of: dt.date) -> None:
+def test_point_in_time_read_equals_a_row_by_row_computation(
+    rows: list[tuple[dt.date, str, dt.date, int]], as_of: dt.date
+) -> None:
     table = pl.DataFrame(rows, schema={**{k: REPORTS.schema[k] for k in KEYS}, "eps": pl.Int64}, orient="row")
     expected: dict[tuple[dt.date, str], tuple[dt.date, int]] = {}
     for date, entity, knowledge, value in rows:

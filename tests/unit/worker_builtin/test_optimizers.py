@@ -76,7 +76,7 @@ def test_the_same_input_gives_the_same_weights(returns: pl.DataFrame, optimizer:
     assert first == second
 
 
-def test_equal_weight_is_equal(returns: pl.DataFrame) -> None:
+def test_the_equal_weight_optimizer_gives_every_asset_the_same_weight(returns: pl.DataFrame) -> None:
     assert EqualWeightOptimizer().optimize(SCORES, returns).weights == pytest.approx(
         dict.fromkeys(NAMES, 1 / 6)
     )

@@ -33,7 +33,7 @@ def test_a_later_as_of_date_only_adds_rows() -> None:
     assert run({"as_of": "2099-01-01"}).equals(after)
 
 
-def test_symbols_and_dates_select() -> None:
+def test_prices_are_filtered_by_symbols_and_dates() -> None:
     table = run(
         {"symbols": ["XOM", "AAPL"], "start": "2020-01-01", "end": "2020-01-10", "as_of": "2020-01-08"}
     )

@@ -41,7 +41,9 @@ def test_rejecting_names_how_many_and_an_example() -> None:
     ("policy", "expected"),
     [(NanPolicy.KEEP, [1.0, None, None]), (NanPolicy.DROP, [1.0]), (NanPolicy.NEUTRAL, [1.0, 0.5, 0.5])],
 )
-def test_policies_for_absent_values(policy: NanPolicy, expected: list[float | None]) -> None:
+def test_absent_signal_values_are_handled_by_the_nan_policy(
+    policy: NanPolicy, expected: list[float | None]
+) -> None:
     guarded = guard_signal(signal(1.0, None, NAN), SignalContract(neutral_value=0.5, nan_policy=policy))
     assert guarded.table["value"].to_list() == expected
     assert guarded.null_count == 2

@@ -25,7 +25,7 @@ def uri(tmp_path: Path) -> str:
     return place
 
 
-def test_everything_by_default(uri: str) -> None:
+def test_a_read_without_filters_returns_the_whole_table(uri: str) -> None:
     assert SimpleAccessor().read(DeltaStore(), uri, "0").shape == (6, 4)
 
 

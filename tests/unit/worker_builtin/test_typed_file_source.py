@@ -153,7 +153,9 @@ def test_a_date_that_is_none_is_named_with_its_place_in_the_file(csv: Reader) ->
         (["1", "2.5"], INT, [1.0, 2.5]),
     ],
 )
-def test_a_held_type_stays(csv: Reader, values: list[str], kind: pl.DataType, expected: list[object]) -> None:
+def test_a_column_keeps_the_type_of_earlier_refreshes(
+    csv: Reader, values: list[str], kind: pl.DataType, expected: list[object]
+) -> None:
     found = csv.closes(*values, held=HeldTypes({"close": kind}))
     assert found == expected
     assert [type(value) for value in found] == [type(value) for value in expected]

@@ -1,4 +1,4 @@
-"""After the upgrade that changed what causes are, what is not fresh counts as changed, so that it is told again."""
+"""The upgrade that changed the causes of staleness: flows that are not fresh are published again after it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REVISION = "202611272010"
 
 
 def _upgrade(owner_url: str) -> set[bool]:
-    """Run the migration anew; return whether its tables are held to their policies afterwards, the owner too."""
+    """Run the migration again; return whether row-level security is still forced on its tables afterwards."""
     script = script_directory("lineage_service").get_revision(REVISION)
     engine = sa.create_engine(owner_url)
     with engine.begin() as connection, Operations.context(MigrationContext.configure(connection)):
