@@ -1,4 +1,4 @@
-"""Runs instance-service as a process: `python -m instance_service`. Everything it needs comes from the deps."""
+"""The entry point of the process instance-service: `python -m instance_service`."""
 
 from instance_service.app import main
 from servicekit import runtime

@@ -54,7 +54,7 @@ _INSTANCES = instance_api.DESCRIPTOR.services_by_name["InstanceService"].full_na
 
 @dataclass(frozen=True)
 class Outside:
-    """The outside systems, by their ports."""
+    """The adapters of the outside systems, each behind its port."""
 
     deployments: Deployments
     experiments: Experiments
@@ -63,7 +63,7 @@ class Outside:
 
 
 async def build(settings: Settings, outside: Outside) -> App[Dependencies]:
-    """Wire everything; nothing is started, but the first time the database learns which installation it is.
+    """Build the service without starting it; the first build ever stores a new installation id in the database.
 
     Raises:
         UnavailableError: The database does not answer.
@@ -78,7 +78,7 @@ async def build(settings: Settings, outside: Outside) -> App[Dependencies]:
         new_id,
         installation_id,
         settings.activation_wait_seconds,
-        # Who waits must not be the reason for which others are refused.
+        # Calls that wait take at most half of the places, so that others are not refused because of them.
         places=asyncio.Semaphore(settings.maximum_concurrent_rpcs // 2),
         data_grace_seconds=settings.data_grace_seconds,
     )
@@ -109,9 +109,9 @@ async def build(settings: Settings, outside: Outside) -> App[Dependencies]:
                 InstanceServicer(
                     deps,
                     outside.experiments,
-                    # Not for every call: only a promotion reads what runs have told.
+                    # Only a promotion uses what events of runs have reported, so no other call waits for them.
                     ReadTokens(database, {"run": (RUN_CONSUMER,)}),
-                    # Without a token of their own nobody could tell workers, who need them, from readers.
+                    # Workers need the credentials. Without a service token they cannot be told from other callers.
                     hides_credentials=bool(settings.service_token),
                 ),
                 _INSTANCES,
@@ -150,7 +150,7 @@ async def build(settings: Settings, outside: Outside) -> App[Dependencies]:
 
 
 async def main(stop: asyncio.Event) -> None:
-    """Run until `stop` is set."""
+    """Run the service until `stop` is set."""
     settings = Settings()
     deployments = PrefectDeployments(
         settings.prefect_api_url,

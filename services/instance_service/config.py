@@ -1,4 +1,4 @@
-"""Settings of instance-service, read from the environment once; it holds no logic."""
+"""The settings of instance-service, read once from the environment."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from servicekit.settings import ServiceSettings
 
 
 class Settings(PrefectCallerSettings, ServiceSettings):
-    """What instance-service adds to every service's settings."""
+    """The settings that instance-service has in addition to those of every service."""
 
     work_pool: str = Field(default=WORK_POOL, description="Prefect work pool that every deployment names.")
     mlflow_url: str = Field(

@@ -1,4 +1,4 @@
-"""What this service does about other services' events; the inbox has already dropped repeats."""
+"""The consumers of other services' events; the inbox has already dropped repeated events."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ RUN_CONSUMER = "instance-run-events"
 
 
 def build_consumers(deps: Dependencies, broker: Broker) -> list[Consumer]:
-    """Return the consumers of this service."""
+    """Build the consumers of this service."""
 
     async def apply_lineage_events(connection: Connection, tenant_id: str, batch: Sequence[Received]) -> None:
-        """Finish the deletions for which lineage-service has nothing left."""
+        """Continue the deletions of instances that lineage-service has removed from its graph."""
         cleared = [
             received.message.instance_id for received in batch if isinstance(received.message, LineageCleared)
         ]
         await finish_in_lineage(deps, connection, tenant_id, cleared)
 
     async def apply_run_events(connection: Connection, tenant_id: str, batch: Sequence[Received]) -> None:
-        """Keep what the newest outputs hold."""
+        """Store the profiles of the newest outputs."""
         completed = [received.message.run for received in batch if isinstance(received.message, RunCompleted)]
         await record_outputs(connection, tenant_id, completed)
 

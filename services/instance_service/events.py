@@ -1,4 +1,4 @@
-"""What happened, as messages on subjects; whether it happened is decided elsewhere."""
+"""The events that instance-service publishes."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from servicekit.clock import Clock
 from servicekit.events import Event, make_event
 from servicekit.ids import IdSource
 
-SELF = "instance-service"  # the author of what nobody asked for
+SELF = "instance-service"  # the author of changes that no caller asked for
 
 
 class Events:
-    """Makes this service's events for one tenant."""
+    """Builds the events of instance-service for one tenant."""
 
     def __init__(self, tenant_id: str, clock: Clock, ids: IdSource) -> None:
         self._tenant_id = tenant_id
@@ -44,7 +44,7 @@ class Events:
         return self._make(message, "deprecated", version.definition_id)
 
     def retired(self, version: DefinitionVersion, reason: str) -> Event:
-        """Announce that no new instance gets a definition version."""
+        """Announce that new instances can no longer use a definition version."""
         message = DefinitionRetired(definition_version=version, reason=reason)
         return self._make(message, "retired", version.definition_id)
 
@@ -58,7 +58,7 @@ class Events:
         return self._make(message, "updated", instance.instance_id)
 
     def activated(self, instance: Instance) -> Event:
-        """Announce that outside systems hold all that they should hold for an instance."""
+        """Announce that every outside system has its counterpart of an instance."""
         return self._make(InstanceActivated(instance=instance), "activated", instance.instance_id)
 
     def deletion_requested(self, instance: Instance) -> Event:

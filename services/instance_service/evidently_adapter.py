@@ -1,7 +1,7 @@
-"""Evidently's workspace as files, in the format of the pinned version; it imports none of it.
+"""The adapter for Evidently's workspace, which reads and writes its files without importing Evidently.
 
-`<workspace>/<project id>/metadata.json` is a project. Evidently takes seconds and 280 MB to import, and its local
-workspace has no server in between: whoever writes these files has made a project.
+`<workspace>/<project id>/metadata.json` is a project, in the format of the pinned version. Importing Evidently takes
+seconds and 280 MB. Its local workspace needs no server: writing these files creates a project.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from optaic.plugins.words import say_error
 
 _FILE = "metadata.json"
 _VERSION = "2"
-_MARK = "optaic:"  # begins a description, `<installation id>:<name>` follows: by it ours are told from others
+_MARK = "optaic:"  # A description begins with it, then `<installation id>:<name>`: this marks our projects.
 _DOOMED = ".deleted-"
 _DRAFT = ".new-"
-_LONGEST_SECONDS = 60.0  # of one write
+_LONGEST_SECONDS = 60.0  # the longest time of one write
 _PAGE = 500
-_MOST_THREADS = 8  # with those that hang; a workspace that answers keeps four busy at most
-# Says something about one project, and nothing about the workspace.
+_MOST_THREADS = 8  # hanging ones included; a workspace that answers uses at most four
+# These errors concern one project, not the whole workspace.
 _AT_FAULT = (PermissionError, NotADirectoryError, IsADirectoryError)
 _T = TypeVar("_T")
 
 
 class EvidentlyProjects:
-    """The port `Projects` on one workspace. A project has the id of its instance: none can be there twice."""
+    """The port `Projects` on one workspace. A project has the id of its instance, so it cannot exist twice."""
 
     def __init__(self, workspace: Path, timeout_seconds: float) -> None:
         self._workspace = workspace
@@ -47,11 +47,11 @@ class EvidentlyProjects:
         self._threads: set[threading.Thread] = set()
 
     async def ping(self) -> None:
-        """Return where the workspace is there; see the port."""
+        """Return if the workspace can be reached; see the port."""
         await self._run(self._check)
 
     async def ensure(self, desired: Sequence[MonitoringProject]) -> Ensured:
-        """Create or repair; see the port."""
+        """Create or repair projects; see the port."""
 
         def work() -> Ensured:
             self._check()
@@ -60,13 +60,15 @@ class EvidentlyProjects:
                 try:
                     ensured.ids[project.name] = self._ensure(project)
                 except _AT_FAULT as error:
-                    ensured.refusals[project.name] = f"its folder cannot be written: {say_error(error)}"
+                    ensured.refusals[project.name] = (
+                        f"its folder in the workspace cannot be written: {say_error(error)}"
+                    )
             return ensured
 
         return await self._run(work)
 
     async def delete(self, names: Sequence[str]) -> dict[str, str]:
-        """Remove with everything in it; see the port."""
+        """Remove projects with everything in them; see the port."""
 
         def work() -> dict[str, str]:
             self._check()
@@ -75,7 +77,7 @@ class EvidentlyProjects:
                 try:
                     self._delete(_id(name))
                 except _AT_FAULT as error:
-                    refusals[name] = f"its folder cannot be removed: {say_error(error)}"
+                    refusals[name] = f"its folder in the workspace cannot be removed: {say_error(error)}"
             return refusals
 
         return await self._run(work)
@@ -88,35 +90,39 @@ class EvidentlyProjects:
             yield [found for found in await self._run(read) if found.installation_id == installation_id]
 
     async def _run(self, work: Callable[[], _T]) -> _T:
-        """Work in a thread, for a while: where a mount hangs, so does the thread, and nothing can end it.
+        """Run `work` in a thread with a timeout; a thread that waits for a hanging mount cannot be ended.
 
-        So it is none that others of the process wait for, nor its end: neither `to_thread` nor any executor.
+        So it is a daemon thread of its own: `to_thread` or an executor would let other work and the end of the process wait.
         """
         self._threads = {thread for thread in self._threads if thread.is_alive()}
         if len(self._threads) >= _MOST_THREADS:
-            text = f"the workspace {self._workspace} hangs: it holds {_MOST_THREADS} threads"
+            text = (
+                f"the workspace {self._workspace} hangs: {_MOST_THREADS} threads wait for it; check its mount"
+            )
             raise OutsideUnavailableError("EvidentlyUnavailable", text)
         outcome: concurrent.futures.Future[_T] = concurrent.futures.Future()
-        outcome.set_running_or_notify_cancel()  # whoever gives up takes nothing back
+        outcome.set_running_or_notify_cancel()  # a caller that gives up must not cancel the work
         thread = threading.Thread(target=_settle, args=(outcome, work), name="evidently", daemon=True)
         self._threads.add(thread)
         thread.start()
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 return await asyncio.wrap_future(outcome)
-        except OSError as error:  # TimeoutError too
+        except OSError as error:  # includes TimeoutError
             text = f"the workspace {self._workspace} cannot be used: {say_error(error)}"
             raise OutsideUnavailableError("EvidentlyUnavailable", text) from error
 
     def _check(self) -> None:
-        """Never makes the workspace: where a volume is not mounted, an empty folder would look like one."""
+        """Check that the workspace exists; it is never created, or an unmounted volume would look like an empty workspace."""
         if not os.access(self._workspace, os.R_OK | os.W_OK | os.X_OK):
             raise FileNotFoundError(self._workspace)
 
     def _list(self) -> list[str]:
         names = [path.name for path in self._workspace.iterdir()]
         for name in names:
-            if name.startswith((_DOOMED, _DRAFT)) and self._is_old(name):  # what did not end
+            if name.startswith((_DOOMED, _DRAFT)) and self._is_old(
+                name
+            ):  # left by a write or a removal that did not end
                 shutil.rmtree(self._workspace / name, ignore_errors=True)
         return sorted(names)
 
@@ -129,7 +135,7 @@ class EvidentlyProjects:
         return False
 
     def _read(self, project_id: str) -> MonitoringProject | None:
-        """Return a project of ours; one that is not as we write it has another title than any that is desired."""
+        """Return one of our projects; one with unexpected content gets a title that no desired project has."""
         with contextlib.suppress(FileNotFoundError, ValueError, *_AT_FAULT):
             content = json.loads((self._workspace / project_id / _FILE).read_text(encoding="utf-8"))
             if not isinstance(content, dict):
@@ -144,7 +150,7 @@ class EvidentlyProjects:
     def _ensure(self, project: MonitoringProject) -> str:
         project_id = _id(project.name)
         if self._read(project_id) != project:
-            # Written beside, then put in place: a project is there with its file, or not at all.
+            # Written to another folder and then renamed, so that a project never exists without its file.
             draft = self._workspace / f"{_DRAFT}{project_id}-{uuid.uuid4()}"  # noqa: TID251 - the name of a temporary folder
             draft.mkdir()
             try:
@@ -155,25 +161,27 @@ class EvidentlyProjects:
                 else:
                     draft.replace(folder)
             finally:
-                shutil.rmtree(draft, ignore_errors=True)  # or each repetition would leave one more
+                shutil.rmtree(draft, ignore_errors=True)  # or each retry would leave one more folder
         return project_id
 
     def _delete(self, project_id: str) -> None:
         doomed = self._workspace / f"{_DOOMED}{project_id}"
         with contextlib.suppress(FileNotFoundError):
-            (self._workspace / project_id).replace(doomed)  # at once, for whoever looks at it
+            (self._workspace / project_id).replace(
+                doomed
+            )  # a rename, so that readers see the removal at once
         shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _settle(outcome: concurrent.futures.Future[_T], work: Callable[[], _T]) -> None:
     try:
         outcome.set_result(work())
-    except BaseException as error:  # noqa: BLE001 - whoever waits gets it
+    except BaseException as error:  # noqa: BLE001 - the waiting caller gets it
         outcome.set_exception(error)
 
 
 def _id(name: str) -> str:
-    """Return the project's id: that of the instance."""
+    """Return the project's id, which is the id of its instance."""
     return name.rpartition(".")[2]
 
 

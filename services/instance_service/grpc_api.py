@@ -1,4 +1,4 @@
-"""Serve the RPCs: each calls one use case and converts the answer; nothing is decided here."""
+"""The RPCs of instance-service: each calls one use case."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _Message = TypeVar("_Message", bound=Message)
 
 
 class DefinitionServicer(DefinitionServiceServicer):
-    """optaic.definition.v1.DefinitionService."""
+    """The service optaic.definition.v1.DefinitionService."""
 
     def __init__(self, deps: Dependencies) -> None:
         self._deps = deps
@@ -83,7 +83,7 @@ class DefinitionServicer(DefinitionServiceServicer):
 
 
 class InstanceServicer(InstanceServiceServicer):
-    """optaic.instance.v1.InstanceService."""
+    """The service optaic.instance.v1.InstanceService."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class InstanceServicer(InstanceServiceServicer):
         *,
         hides_credentials: bool,
     ) -> None:
-        """Wire it; with `hides_credentials`, only services, the worker among them, read URLs with credentials."""
+        """Store what the methods use; with `hides_credentials`, only services and workers read URLs with credentials."""
         self._deps = deps
         self._hides_credentials = hides_credentials
         self._experiments = experiments
@@ -188,11 +188,11 @@ class InstanceServicer(InstanceServiceServicer):
 
 
 class DataRemovalServicer(DataRemovalServiceServicer):
-    """optaic.instance.v1.DataRemovalService."""
+    """The service optaic.instance.v1.DataRemovalService."""
 
     def __init__(self, deps: Dependencies, *, is_guarded: bool) -> None:
         self._deps = deps
-        self._is_guarded = is_guarded  # where no service has a token, nobody can be told from a service
+        self._is_guarded = is_guarded  # without a service token, services cannot be told from other callers
 
     async def ListDataRemovals(
         self, request: data_removal_api.ListDataRemovalsRequest, _context: Any

@@ -1,4 +1,4 @@
-"""JSON Schema 2020-12: checks schemas and configs, reports every violation with its path; it fetches nothing."""
+"""The adapter for JSON Schema 2020-12: it checks schemas and configs and reports every violation with its field path."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ from servicekit.errors import FieldViolation
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _REFERENCES = ("$ref", "$dynamicRef")
 _MAXIMUM_VIOLATIONS = 100
-_MOST_HOPS = 20_000  # references followed for one config
+_MOST_HOPS = 20_000  # references that one config may follow
 _hops: ContextVar[list[int]] = ContextVar("hops")
 _NAME = re.compile(r"[A-Za-z_$][A-Za-z0-9_$-]*")
 EXPRESSION = "optaic-expression"
 _SHOWS_NO_VALUE = frozenset({"required", "additionalProperties"})
 _NO_MACROS: Mapping[str, Macro] = MappingProxyType({})
-# Of schemas only patterns are judged by their format. Both begin empty: what else the library would check depends on
-# the packages that are installed.
+# In schemas, only patterns are checked for their format. Both start empty, because the library's own formats depend
+# on the installed packages.
 _formats, _schema_formats = jsonschema.FormatChecker(()), jsonschema.FormatChecker(())
-# What is done with an expression that a validator meets: validators are kept, macros differ from call to call.
+# The check of the expressions that a validator finds: validators are cached, macros differ between calls.
 _on_expression: ContextVar[Callable[[str], object]] = ContextVar("on_expression", default=parse)
 
 
@@ -75,24 +75,24 @@ _formats.checks(EXPRESSION, raises=ExpressionError)(_is_expression)
 for _name, _format in FORMATS.items():
     _formats.checks(_name)(_kept(_format.is_kept))
 KNOWN_FORMATS = frozenset(_formats.checkers)
-# No format of the standard: it marks a secret, as `writeOnly` does.
+# Not in the standard: it marks a secret, as `writeOnly` does.
 _formats.checks(PASSWORD)(_kept(is_reference))
 
 
 class _SaidError(jsonschema.ValidationError):  # type: ignore[misc]  # the library has no types
-    """An error whose message is what people read."""
+    """A validation error whose message is shown as it is."""
 
 
 class _TooCostlyError(RecursionError):
-    """One config was led through more references than any sensible schema has."""
+    """A config follows more references than any sensible schema has."""
 
 
 def _type(validator: Any, names: Any, instance: object, schema: Mapping[str, Any]) -> Iterator[Any]:
-    """Numbers come as doubles: one as large as this may be another than the one that was meant."""
-    is_whole = "integer" in names and "number" not in names  # one name, or a list of them
+    """Check `type`; a whole number beyond 2^53 is refused, because a double may have rounded it."""
+    is_whole = "integer" in names and "number" not in names  # one name or a list of names
     if is_whole and isinstance(instance, float) and instance.is_integer() and abs(instance) > LARGEST_WHOLE:
-        text = f"{instance:.0f} is not carried exactly, whole numbers go from -{LARGEST_WHOLE} to {LARGEST_WHOLE}"
-        yield _SaidError(f"{text}; the definition must take such a number as a text")
+        text = f"{instance:.0f} is not carried exactly; a whole number must lie between -{LARGEST_WHOLE} and {LARGEST_WHOLE}"
+        yield _SaidError(f"{text}; let the definition take such a number as a text")
     else:
         yield from jsonschema.Draft202012Validator.VALIDATORS["type"](validator, names, instance, schema)
 
@@ -115,7 +115,7 @@ def _unique_items(
 def _ascending(
     _validator: Any, names: Iterable[str], instance: object, _schema: Mapping[str, Any]
 ) -> Iterator[Any]:
-    """Dates as texts and numbers compare; anything else is the business of other keywords."""
+    """Check that numbers, or dates as texts, do not decrease; other values are left to other keywords."""
     if not isinstance(instance, Mapping):
         return
     for kind in (str, (int, float)):
@@ -130,10 +130,10 @@ def _write_only(
     _validator: Any, is_marked: object, instance: object, _schema: Mapping[str, Any]
 ) -> Iterator[Any]:
     if is_marked is True and not is_secret(instance):
-        yield jsonschema.ValidationError("is a secret in clear")  # said anew by `_conceal`
+        yield jsonschema.ValidationError("is a secret in clear")  # `_conceal` replaces this message
 
 
-# What looks for patterns, or takes time out of proportion, is done here.
+# Our own versions of keywords that match patterns or would take too long.
 _Validator = jsonschema.validators.extend(
     jsonschema.Draft202012Validator,
     {
@@ -148,9 +148,15 @@ _Validator = jsonschema.validators.extend(
 
 
 def schema_violations(schema: Mapping[str, Any], path: str) -> list[FieldViolation]:
-    """Return what is wrong with a schema: its dialect, its shape, and references that are not local."""
+    """Return every error in a schema: a wrong dialect, invalid keywords, or references outside of the schema."""
     if str(schema.get("$schema", _DIALECT)).rstrip("#") != _DIALECT:
-        return [FieldViolation(f"{path}.$schema", f"only {_DIALECT} is known", "INVALID_SCHEMA")]
+        return [
+            FieldViolation(
+                f"{path}.$schema",
+                f"only {_DIALECT} is supported; write it or leave $schema out",
+                "INVALID_SCHEMA",
+            )
+        ]
     if too_much := excess(schema):
         return [FieldViolation(field_path(path, too_much[0]), too_much[1], "INVALID_SCHEMA")]
     meta_schema = jsonschema.Draft202012Validator.META_SCHEMA
@@ -169,7 +175,9 @@ def schema_violations(schema: Mapping[str, Any], path: str) -> list[FieldViolati
         ),
         *(
             FieldViolation(
-                field_path(path, at), f"a secret has none in clear, only {REFERENCE}", "INVALID_SCHEMA"
+                field_path(path, at),
+                f"a secret must not be written in clear text; use a reference like {REFERENCE}",
+                "INVALID_SCHEMA",
             )
             for at in clear_values(schema)
         ),
@@ -182,13 +190,17 @@ def _reference_violations(schema: Mapping[str, Any], path: str) -> Iterator[Fiel
     for at, reference in _references(schema, ()):
         where = field_path(path, at)
         if reference != "#" and not reference.startswith("#/"):
-            text = "only references within the schema are known, JSON Pointers like #/$defs/name"
+            text = "only references within the schema are supported; write a JSON Pointer like #/$defs/name"
             yield FieldViolation(where, text, "INVALID_SCHEMA")
             continue
         try:
             resolver.lookup(reference)
         except Unresolvable:
-            yield FieldViolation(where, f"{reference} leads nowhere", "INVALID_SCHEMA")
+            yield FieldViolation(
+                where,
+                f"{reference} leads to nothing in this schema; correct the JSON Pointer",
+                "INVALID_SCHEMA",
+            )
 
 
 def _references(node: object, at: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:
@@ -204,7 +216,7 @@ def _references(node: object, at: tuple[str | int, ...]) -> Iterator[tuple[tuple
 
 
 def _any_columns(_: Expression) -> None:
-    """Let an expression read what it wants."""
+    """Accept every column that an expression reads."""
 
 
 def config_violations(
@@ -216,10 +228,10 @@ def config_violations(
     operators: Mapping[str, Signature] = OPERATORS,
     check_columns: Callable[[Expression], None] = _any_columns,
 ) -> list[FieldViolation]:
-    """Return every violation of a config against its definition version's schema, each with its path.
+    """Return every violation of the definition version's schema by a config, each with its field path.
 
-    `macros` and `operators` are what its expressions may call, by name; without macros (None), those that call what is
-    no operator are left unchecked. `check_columns` refuses what an expression may not read, by ExpressionError.
+    `macros` and `operators` are what its expressions may call, by name. If macros is None, expressions that call anything
+    but operators are not checked. `check_columns` raises ExpressionError for columns that may not be read.
     """
 
     def check(text: str) -> None:
@@ -229,7 +241,13 @@ def config_violations(
     try:
         errors = _errors(content_hash, schema, config, check)
     except RecursionError:
-        return [FieldViolation(path, "the schema refers to itself without end", "INVALID_CONFIG")]
+        return [
+            FieldViolation(
+                path,
+                "the definition's schema refers to itself without end; publish a version without the circle",
+                "INVALID_CONFIG",
+            )
+        ]
     secret = secret_paths(schema, config, is_match) if errors else set()
     hidden = list(texts_at(config, secret))
     violations = [
@@ -241,7 +259,7 @@ def config_violations(
 
 
 def expressions_of(content_hash: str, schema: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
-    """Return the texts of a config that the schema says are expressions, good or bad."""
+    """Return the expressions in a config, valid or not, as the schema marks them."""
     found: list[str] = []
     if config and _has_expressions(content_hash, _Schema(schema)):
         with contextlib.suppress(RecursionError):
@@ -263,7 +281,7 @@ def _errors(
 
 
 class _Schema:
-    """Carries a schema past the cache: only the content hash is the key."""
+    """Carries a schema to a cached function whose key is the content hash alone."""
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
         self.schema = schema
@@ -286,7 +304,7 @@ def _validator(_content_hash: str, schema: _Schema) -> Any:
 
 
 def _conceal(error: Any, path: str, secret: Collection[Path]) -> FieldViolation | None:
-    """Say what is wrong without any value where one is a secret or may hold one."""
+    """Describe an error; the description shows no value that may contain a secret."""
     at = tuple(error.absolute_path)
     around = next((at[:length] for length in range(len(at) + 1) if at[:length] in secret), None)
     is_open = (
@@ -308,7 +326,7 @@ def _violations(error: Any, path: str, secret: Collection[Path]) -> Iterator[Fie
         text = f"{cause.reason}: {cause.message} (position {cause.position}, line {cause.line}, column {cause.column})"
         yield FieldViolation(where, text, "INVALID_EXPRESSION")
     elif error.validator == "required":
-        # One error for each missing name: point at the name itself.
+        # There is one error for each missing name, so its path ends with that name.
         missing = [name for name in error.validator_value if name not in error.instance]
         named = next((name for name in missing if error.message.startswith(repr(name))), "")
         yield FieldViolation(field_path(where, [named]) if named else where, "is required", "INVALID_CONFIG")
@@ -324,7 +342,7 @@ def _violations(error: Any, path: str, secret: Collection[Path]) -> Iterator[Fie
 
 
 def _said(error: Any) -> str:
-    """Return what is wrong: in our words, since the library's show values as Python has them."""
+    """Describe an error in our own words, because the library shows values as Python writes them."""
     if isinstance(error, _SaidError):
         return str(error.message)[:500]
     return said(error.validator, error.validator_value, error.instance)
@@ -339,7 +357,7 @@ def _bounded(errors: Iterable[Any]) -> list[Any]:
 
 
 def field_path(prefix: str, parts: Iterable[str | int]) -> str:
-    """Return a place below another as violations name it."""
+    """Return the field path of a place below another field."""
     for part in parts:
         if isinstance(part, int):
             prefix += f"[{part}]"

@@ -1,4 +1,4 @@
-"""MLflow's experiments and registry over plain REST; the only file that knows MLflow, and it imports none of it."""
+"""The adapter for MLflow's experiments and model registry, over its REST API; only this file knows MLflow."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from instance_service.ports import Ensured, Experiment, ModelVersion, OutsideUna
 from optaic.plugins.words import say_error
 
 CHAMPION = "champion"
-_TAG = "optaic.name"  # by it an experiment is found again, whatever it is called by now
+_TAG = "optaic.name"  # the tag by which an experiment is found even if it was renamed
 _INSTALLATION = "optaic.installation"
 _VERSION = re.compile("[1-9][0-9]{0,8}")
 _PAGE = 1000
 _CONCURRENCY = 4
 _JSON = dict[str, Any]
-_Search: TypeAlias = Callable[[str, str], Awaitable[_JSON]]  # by what names begin with, and the page's token
+_Search: TypeAlias = Callable[
+    [str, str], Awaitable[_JSON]
+]  # arguments: the prefix of names and the page token
 _MISSING = "RESOURCE_DOES_NOT_EXIST"
 _EXISTS = "RESOURCE_ALREADY_EXISTS"
 _CREDENTIALS = "OPTAIC_MLFLOW_TOKEN or _USERNAME"
@@ -30,7 +32,7 @@ _CREDENTIALS = "OPTAIC_MLFLOW_TOKEN or _USERNAME"
 
 @dataclass(frozen=True)
 class _Found:
-    """An experiment as it is."""
+    """An experiment as MLflow has it."""
 
     id: str
     observed: Experiment
@@ -58,11 +60,11 @@ class MlflowExperiments:
         await self._client.aclose()
 
     async def ping(self) -> None:
-        """Return where MLflow answers; see the port."""
+        """Return if MLflow answers; see the port."""
         await self._send("GET", "health")
 
     async def ensure(self, desired: Sequence[Experiment]) -> Ensured:
-        """Create, restore or repair; see the port. Two reads for what is of about the same age."""
+        """Create, restore or repair experiments; see the port. Experiments of similar age need two reads in all."""
         ensured = Ensured()
         known = await self._find([experiment.name for experiment in desired])
         repairs = []
@@ -101,9 +103,9 @@ class MlflowExperiments:
                 return
 
     async def find_version(self, name: str, version: str) -> ModelVersion | None:
-        """Return a version with its run's metrics; see the port."""
+        """Return a model version with its run's metrics; see the port."""
         query = {"name": name, "version": version}
-        # Nothing else can exist, and what MLflow takes for the same number ("01") would never be what it answers.
+        # Only such versions exist. MLflow accepts other spellings of a number ("01"), but never answers with them.
         found = (
             await self._call("GET", "model-versions/get", query, fine=_MISSING)
             if _VERSION.fullmatch(version)
@@ -121,14 +123,14 @@ class MlflowExperiments:
         )
 
     async def _find(self, names: Sequence[str]) -> dict[str, list[_Found]]:
-        """Return all experiments with these names, the one that counts first."""
+        """Return all experiments with these names, the one to use first."""
         found: dict[str, list[_Found]] = {name: [] for name in sorted(names)}
         if not found:
             return found
         wanted = list(found)
         champions = _aliases(await self._read(wanted, self._search_models))
         answers = await self._read(wanted, self._search_by_name)
-        # By id: what was created meanwhile may shift one to the next page, and it is no twin of itself.
+        # By id: a new experiment may shift another to the next page, which must not count as a second one.
         items = {item["experiment_id"]: item for answer in answers for item in answer.get("experiments", [])}
         for one in map(_found, items.values()):
             if one.observed.name in found:
@@ -138,11 +140,11 @@ class MlflowExperiments:
         return found
 
     async def _read(self, names: Sequence[str], search: _Search) -> list[_JSON]:
-        """Return what has these names, which are sorted, among others.
+        """Return MLflow's pages of everything with these sorted names; they may contain other names too.
 
-        MLflow takes what names begin with, and no list of them. Ids begin with their time: those of a batch mostly
-        share much. Where more than a page of others share it too, as of an old one and a new one, each part that
-        shares more is read by itself.
+        MLflow searches by a prefix of names, not by a list. Ids begin with their creation time, so the names of a batch
+        usually share a long prefix. If more than one page has the prefix, as for an old and a new instance together,
+        the names are split by the next character and each part is read separately.
         """
         answers, token, prefix = [], "", _common_prefix(names[0], names[-1])
         while True:
@@ -203,7 +205,7 @@ class MlflowExperiments:
         )
         if created is not None:
             return _Found(created["experiment_id"], replace(desired, champion=""), is_archived=False)
-        # A twin of this call made it, or it lost its tag.
+        # A concurrent call created it, or it lost its tag.
         answer = await self._call("GET", "experiments/get-by-name", {"experiment_name": desired.title})
         found = _found(answer["experiment"])
         champion = _aliases(await self._read([desired.name], self._search_models)).get(desired.name, "")
@@ -218,7 +220,7 @@ class MlflowExperiments:
             await self._call("DELETE", "registered-models/alias", body, fine=_MISSING)
 
     async def _call(self, method: str, path: str, content: Mapping[str, Any], *, fine: str = "") -> Any:
-        """Return the answer's JSON; None where the refusal is the one that is fine."""
+        """Call MLflow and return the answer's JSON, or None if it refuses with the one code that is fine."""
         response = await self._send(method, f"api/2.0/mlflow/{path}", content)
         if response.is_success:
             return _read_json(response)
@@ -226,8 +228,10 @@ class MlflowExperiments:
         if response.status_code == httpx.codes.UNAUTHORIZED:
             message = f"MLflow does not accept {_CREDENTIALS}: {response.status_code}: {text}"
             raise OutsideUnavailableError("MlflowUnauthorized", message)
-        if response.status_code == httpx.codes.FORBIDDEN:  # of one experiment, and not of its neighbours
-            message = f"MLflow does not allow this to {_CREDENTIALS}: {response.status_code}: {text}"
+        if (
+            response.status_code == httpx.codes.FORBIDDEN
+        ):  # it concerns one experiment and not the others of the batch
+            message = f"MLflow does not allow this call with {_CREDENTIALS}: {response.status_code}: {text}"
             raise _RefusedError("MlflowUnauthorized", message)
         if response.is_client_error and response.status_code != httpx.codes.TOO_MANY_REQUESTS:
             if fine and _error_code(response) == fine:
@@ -246,17 +250,17 @@ class MlflowExperiments:
 
 
 class _RefusedError(OutsideUnavailableError):
-    """MLflow answers, and says no: repeating the same will not help by itself."""
+    """MLflow answers with a refusal; repeating the same call will not help."""
 
 
 def _common_prefix(low: str, high: str) -> str:
-    """Return what all texts between two begin with."""
+    """Return the common prefix of two texts, which every text between them shares."""
     same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(low, high, strict=False))
     return "".join(one for one, _ in same)
 
 
 def _aliases(answers: Iterable[_JSON]) -> dict[str, str]:
-    """Return the champion's version by the model's name in the registry."""
+    """Return the version with the champion's alias for each registered model's name."""
     models = [model for answer in answers for model in answer.get("registered_models", [])]
     return {
         model["name"]: alias["version"]
@@ -269,13 +273,13 @@ def _aliases(answers: Iterable[_JSON]) -> dict[str, str]:
 def _read_json(response: httpx.Response) -> Any:
     try:
         return response.json()
-    except ValueError as error:  # a proxy's page, say
-        text = f"this is no answer of MLflow: {response.status_code}: {response.text[:500]}"
+    except ValueError as error:  # for example a proxy's page
+        text = f"the answer does not come from MLflow, check its URL: {response.status_code}: {response.text[:500]}"
         raise OutsideUnavailableError("MlflowUnavailable", text) from error
 
 
 def _error_code(response: httpx.Response) -> str:
-    """Return MLflow's word for what is wrong; nothing where somebody else answers in its place."""
+    """Return MLflow's error code, or an empty text if another server answered in its place."""
     with contextlib.suppress(ValueError):
         content = response.json()
         if isinstance(content, dict):

@@ -1,4 +1,4 @@
-"""What this service needs of outside systems; no tool's name or type belongs here."""
+"""The ports: what instance-service needs from outside systems, without the names or types of any tool."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from instance_service.domain.schedules import Timing
 
 @dataclass(frozen=True)
 class Deployment:
-    """A flow as the orchestrator should know it; two that are equal behave alike."""
+    """A flow's deployment as the orchestrator should have it; equal deployments behave alike."""
 
     name: str
     tags: tuple[str, ...]
@@ -23,9 +23,9 @@ class Deployment:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A model as the tracking server should know it: where its runs go, and which version is its champion."""
+    """A model's experiment as the tracking server should have it, with the version that is the model's champion."""
 
-    name: str  # also its name in the registry
+    name: str  # it is the model's name in the registry too
     title: str
     champion: str = ""
     installation_id: str = ""
@@ -33,7 +33,7 @@ class Experiment:
 
 @dataclass(frozen=True)
 class MonitoringProject:
-    """An instance as the monitoring workspace should know it."""
+    """An instance's project as the monitoring workspace should have it."""
 
     name: str
     title: str
@@ -42,7 +42,7 @@ class MonitoringProject:
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """A version in the registry: whether it can be used, and the run that made it."""
+    """A model version in the registry: whether it can be used, and the run that made it."""
 
     is_ready: bool
     run_id: str
@@ -51,14 +51,14 @@ class ModelVersion:
 
 @dataclass(frozen=True)
 class Ensured:
-    """What came of a batch: ids by name, and why others were refused, by name."""
+    """The outcome of a batch: the ids of what now exists, and the reasons of refusals, both by name."""
 
     ids: dict[str, str] = field(default_factory=dict)
     refusals: dict[str, str] = field(default_factory=dict)
 
 
 class OutsideUnavailableError(Exception):
-    """An outside system does not answer, or is not set up yet; `reason` is CamelCase, for a condition."""
+    """An outside system does not answer or is not set up yet; `reason` is the CamelCase reason of a condition."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -67,14 +67,14 @@ class OutsideUnavailableError(Exception):
 
 
 class Counterpart(Protocol):
-    """Something that an outside system should hold; its name says for which instance.
+    """Something that an outside system should hold for an instance; its name contains the instance's id.
 
-    It also carries the id of its installation: others that use the same system leave it alone.
+    It carries the id of its installation too: other installations that use the same system leave it alone.
     """
 
     @property
     def name(self) -> str:
-        """Deterministic and unique."""
+        """Return its name, which is deterministic and unique."""
         ...
 
 
@@ -82,18 +82,18 @@ T = TypeVar("T", bound=Counterpart)
 
 
 class Counterparts(Protocol[T]):
-    """All things of one kind that an outside system holds for this service; every call may be repeated."""
+    """All counterparts of one kind that an outside system holds for this service; every call may be repeated."""
 
     async def ping(self) -> None:
-        """Return where it answers.
+        """Return if the system answers.
 
         Raises:
-            OutsideUnavailableError: It does not.
+            OutsideUnavailableError: The system does not answer.
         """
         ...
 
     async def ensure(self, desired: Sequence[T]) -> Ensured:
-        """Create what is missing and repair what differs; what is as desired is left alone.
+        """Create what is missing and repair what differs; leave everything else alone.
 
         Raises:
             OutsideUnavailableError: It does not answer.
@@ -101,7 +101,7 @@ class Counterparts(Protocol[T]):
         ...
 
     async def delete(self, names: Sequence[str]) -> dict[str, str]:
-        """Remove, or archive; what is not there is fine. Return why some were refused, by name: the others are gone.
+        """Remove or archive these names, if they exist; return the reasons of refusals by name. All others are gone.
 
         Raises:
             OutsideUnavailableError: It does not answer.
@@ -109,7 +109,7 @@ class Counterparts(Protocol[T]):
         ...
 
     def pages(self, installation_id: str) -> AsyncIterator[Sequence[T]]:
-        """Yield everything of an installation as it is, in bounded pages; what lost its id is not found.
+        """Yield everything that the system holds for an installation, in bounded pages; without the installation's id it is not found.
 
         Raises:
             OutsideUnavailableError: It does not answer.
@@ -121,10 +121,10 @@ Projects = Counterparts[MonitoringProject]
 
 
 class Deployments(Counterparts[Deployment], Protocol):
-    """The orchestrator's deployments, and what it plans of them."""
+    """The orchestrator's deployments and the runs that it plans for them."""
 
     async def planned(self, names: Sequence[str], after: dt.datetime) -> set[str]:
-        """Return those of which it has planned a run for a moment after another.
+        """Return those deployments for which a run is planned after a given time.
 
         Raises:
             OutsideUnavailableError: It does not answer.
@@ -133,10 +133,10 @@ class Deployments(Counterparts[Deployment], Protocol):
 
 
 class Experiments(Counterparts[Experiment], Protocol):
-    """The tracking server's experiments, and what its registry knows."""
+    """The tracking server's experiments and its model registry."""
 
     async def find_version(self, name: str, version: str) -> ModelVersion | None:
-        """Return a version of a model in the registry.
+        """Return a model's version in the registry, or None if there is none.
 
         Raises:
             OutsideUnavailableError: It does not answer.

@@ -1,4 +1,4 @@
-"""Prefect's deployments over plain REST; the only file that knows Prefect, and it imports none of it."""
+"""The adapter for Prefect's deployments, over its REST API; only this file knows Prefect."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from optaic.rules.deployments import ENTRYPOINT, FLOW_NAME, PARAMETERS, TAG, ins
 from servicekit import prefect
 
 _PAGE = 200
-_CONCURRENCY = 4  # Prefect serves 25 to 40 writes per second, however many ask at once
+_CONCURRENCY = 4  # Prefect serves 25 to 40 writes per second, no matter how many come at once
 _ANCHOR = "2020-01-01T00:00:00Z"
 _PARAMETER_SCHEMA = {
     "type": "object",
     "properties": {name: {"type": "string"} for name in PARAMETERS},
 }
 _JSON = dict[str, Any]
-# The same of every deployment, sent and compared: an edit of any of these changes what runs, or whether it does.
+# Equal in all deployments, sent and compared: an edit of any of these changes what runs, or prevents it.
 _FIXED: _JSON = {
     "entrypoint": ENTRYPOINT,
     "path": None,
@@ -56,18 +56,18 @@ class PrefectDeployments:
         self._work_pool = work_pool
         self._fixed = _FIXED | {"work_pool_name": work_pool}
         self._slots = asyncio.Semaphore(_CONCURRENCY)
-        self._flow_id = ""  # of the one flow that all deployments are of, while nothing goes wrong
+        self._flow_id = ""  # the id of the one flow of all deployments; forgotten after an error
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
 
     async def ping(self) -> None:
-        """Return where Prefect answers; see the port."""
+        """Return if Prefect answers; see the port."""
         await self._call("GET", "health")
 
     async def ensure(self, desired: Sequence[Deployment]) -> Ensured:
-        """Create or repair; see the port."""
+        """Create or repair deployments; see the port."""
         known = await self._find([deployment.name for deployment in desired])
         ensured = Ensured()
         wrong: list[Deployment] = []
@@ -91,11 +91,13 @@ class PrefectDeployments:
             if not ensured.refusals:
                 self._flow_id = flow_id
             elif remembered:
-                return await self.ensure(desired)  # somebody may have deleted the flow: it is asked for now
+                return await self.ensure(
+                    desired
+                )  # the flow may have been deleted: the next call asks for it again
         return ensured
 
     async def delete(self, names: Sequence[str]) -> dict[str, str]:
-        """Remove by name; see the port."""
+        """Remove deployments by name; see the port."""
         refusals = {}
         for name, found in (await self._find(names)).items():
             try:
@@ -105,7 +107,7 @@ class PrefectDeployments:
         return refusals
 
     async def pages(self, installation_id: str) -> AsyncIterator[Sequence[Deployment]]:
-        """Yield everything tagged with the installation; see the port."""
+        """Yield every deployment that is tagged with the installation; see the port."""
         offset = 0
         while True:
             query = {
@@ -122,7 +124,7 @@ class PrefectDeployments:
             offset += _PAGE
 
     async def planned(self, names: Sequence[str], after: dt.datetime) -> set[str]:
-        """Ask for deployments by their runs; see the port."""
+        """Return the deployments that have planned runs; see the port."""
         runs = {
             "state": {"type": {"any_": ["SCHEDULED"]}},
             "expected_start_time": {"after_": after.isoformat()},
@@ -152,7 +154,7 @@ class PrefectDeployments:
             ensured.ids[body["name"]] = stored["id"]
 
     def _as_observed(self, found: _JSON) -> Deployment:
-        """Return a deployment; one edited in what no desired one differs in equals none of them."""
+        """Convert Prefect's answer into a deployment; if a setting common to all was edited, it equals no desired one."""
         observed = _deployment(found)
         is_fixed = all(found.get(field) == value for field, value in self._fixed.items())
         is_plain = not found.get("global_concurrency_limit") and all(map(_is_plain, found["schedules"]))
@@ -174,13 +176,19 @@ class PrefectDeployments:
             if missing_is_fine:
                 return None
             if "ork pool" in text:
-                message = f"Prefect has no work pool {self._work_pool!r} yet: no worker has started"
+                message = (
+                    f"Prefect has no work pool {self._work_pool!r} yet; start a worker, which creates it"
+                )
                 raise OutsideUnavailableError("WorkPoolMissing", message)
         if response.status_code == httpx.codes.UNAUTHORIZED:
             message = f"Prefect does not accept {prefect.CREDENTIALS}: {response.status_code}: {text}"
             raise OutsideUnavailableError("PrefectUnauthorized", message)
-        if response.status_code == httpx.codes.FORBIDDEN:  # of one deployment, and not of its neighbours
-            message = f"Prefect does not allow this to {prefect.CREDENTIALS}: {response.status_code}: {text}"
+        if (
+            response.status_code == httpx.codes.FORBIDDEN
+        ):  # it concerns one deployment and not the others of the batch
+            message = (
+                f"Prefect does not allow this call with {prefect.CREDENTIALS}: {response.status_code}: {text}"
+            )
             raise _RefusedError("PrefectUnauthorized", message)
         if response.is_client_error and response.status_code != httpx.codes.TOO_MANY_REQUESTS:
             raise _RefusedError("PrefectRefused", f"{response.status_code}: {text}")
@@ -188,19 +196,19 @@ class PrefectDeployments:
 
 
 class _RefusedError(OutsideUnavailableError):
-    """Prefect answers, and says no: repeating the same will not help by itself."""
+    """Prefect answers with a refusal; repeating the same call will not help."""
 
 
 def _read_json(response: httpx.Response) -> Any:
     try:
         return response.json()
-    except ValueError as error:  # a proxy's page, say
-        text = f"this is no answer of Prefect: {response.status_code}: {response.text[:500]}"
+    except ValueError as error:  # for example a proxy's page
+        text = f"the answer does not come from Prefect, check its URL: {response.status_code}: {response.text[:500]}"
         raise OutsideUnavailableError("PrefectUnavailable", text) from error
 
 
 def _body(flow_id: str, desired: Deployment, found: _JSON | None) -> _JSON:
-    """Return what a deployment is made of, or made of again."""
+    """Return the body of a request that creates or repairs a deployment."""
     body: _JSON = {
         "name": desired.name,
         "flow_id": flow_id,
@@ -209,7 +217,7 @@ def _body(flow_id: str, desired: Deployment, found: _JSON | None) -> _JSON:
         "parameter_openapi_schema": _PARAMETER_SCHEMA,
         "paused": desired.is_paused,
         "schedules": [_schedule(timing) for timing in desired.timings],
-        "concurrency_limit": None,  # Prefect deletes the limit with it, which must be nobody else's
+        "concurrency_limit": None,  # Prefect deletes the limit together with the deployment, so no other may share it
     }
     limit = found and found.get("global_concurrency_limit")
     if found and limit and limit["name"] != f"deployment:{found['id']}":
@@ -237,10 +245,12 @@ def _deployment(found: _JSON) -> Deployment:
 
 
 def _is_plain(item: _JSON) -> bool:
-    """Return whether a schedule is nothing but its timing."""
+    """Return whether a schedule sets nothing but its timing."""
     clock = item["schedule"]
     return (
-        not item.get("parameters")  # they would overrule the deployment's: another instance might run
+        not item.get(
+            "parameters"
+        )  # they would override the deployment's parameters and could run another instance
         and item.get("max_scheduled_runs") is None
         and clock.get("day_or", True)
         and clock.get("interval", 0) % 1 == 0

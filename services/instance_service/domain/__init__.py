@@ -1,1 +1,1 @@
-"""The rules of definitions and instances: pure, standard library only; nothing here knows a wire or a table."""
+"""The rules of definitions and instances, as pure functions of the standard library: no protobuf, no SQL, no network."""

@@ -1,4 +1,4 @@
-"""Exchange calendars that a freshness policy may name; which days they hold is not known here."""
+"""The names of the exchange calendars that a freshness policy may use; the trading days themselves are not stored here."""
 
 # The exchanges of the package exchange_calendars, by their ISO 10383 codes.
 EXCHANGES = frozenset(
@@ -76,5 +76,5 @@ EXCHANGES = frozenset(
 
 
 def is_calendar(name: str) -> bool:
-    """Return whether a name is a known exchange's; empty means Monday to Friday."""
+    """Return whether a text names a known exchange calendar; the empty text means Monday to Friday."""
     return not name or name in EXCHANGES

@@ -1,4 +1,4 @@
-"""What a definition version promises besides its schemas: rules for upstreams, checks of results, flows; it stores nothing."""
+"""The checks of a definition version's rules for upstreams, guardrails and flows."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ OF_WEIGHTS = ("weights_sum", "weights_limits", "leverage")
 
 @dataclass(frozen=True)
 class Guardrail:
-    """A check as a version demands it."""
+    """A guardrail of a definition version: a named check of results, with its parameters."""
 
     name: str
     check: str
@@ -51,65 +51,76 @@ class Guardrail:
 
 
 def rule_violations(kind: str, rules: Sequence[Rule], path: str) -> Iterator[FieldViolation]:
-    """Yield what is wrong with the rules for upstreams of a definition kind."""
+    """Yield every error in the rules for upstreams of a definition version of this kind."""
     if rules and kind in {"store", "accessor"}:
-        yield _violation(path, f"a {kind} has no upstreams")
+        yield _violation(path, f"must be empty: a {kind} has no upstreams")
     seen: set[str] = set()
     for index, rule in enumerate(rules):
         where = f"{path}[{index}]"
         if rule.role in seen:
-            yield _violation(f"{where}.role", f"there is a rule for role {rule.role!r} already")
+            yield _violation(f"{where}.role", f"role {rule.role!r} has two rules; keep one")
         seen.add(rule.role)
         if rule.maximum and rule.minimum > rule.maximum:
-            yield _violation(f"{where}.max_count", f"is less than min_count, {rule.minimum}")
+            yield _violation(
+                f"{where}.max_count", f"must not be less than min_count, which is {rule.minimum}"
+            )
         for position, name in enumerate(rule.kinds):
             if not has_output(name):
                 yield _violation(
-                    f"{where}.instance_kinds[{position}]", f"{name!r} is no kind that can be read"
+                    f"{where}.instance_kinds[{position}]",
+                    f"an instance of kind {name!r} has no output and cannot be an upstream",
                 )
             elif name in rule.kinds[:position]:
-                yield _violation(f"{where}.instance_kinds[{position}]", f"{name!r} is there already")
+                yield _violation(
+                    f"{where}.instance_kinds[{position}]", f"{name!r} is listed twice; list it once"
+                )
 
 
 def guardrail_violations(kind: str, guardrails: Sequence[Guardrail], path: str) -> Iterator[FieldViolation]:
-    """Yield what is wrong with the checks of a definition kind, their parameters' schemas apart."""
+    """Yield every error in the guardrails of a definition version of this kind, except those that a schema finds."""
     if guardrails and kind in {"store", "accessor"}:
-        yield _violation(path, f"a {kind} produces no data")
+        yield _violation(path, f"must be empty: a {kind} produces no data to check")
     seen: set[str] = set()
     for index, guardrail in enumerate(guardrails):
         where = f"{path}[{index}]"
         if guardrail.name in seen:
-            yield _violation(f"{where}.name", f"there is a check {guardrail.name!r} already")
+            yield _violation(f"{where}.name", f"two guardrails are named {guardrail.name!r}; rename one")
         seen.add(guardrail.name)
         if guardrail.check not in CHECKS:
-            yield _violation(f"{where}.check", f"{guardrail.check!r} is none of {', '.join(sorted(CHECKS))}")
+            yield _violation(
+                f"{where}.check",
+                f"{guardrail.check!r} is not a check; use one of {', '.join(sorted(CHECKS))}",
+            )
         elif guardrail.check in OF_WEIGHTS and kind != "portfolio_optimizer":
-            yield _violation(f"{where}.check", f"a {kind} has no weights")
+            yield _violation(f"{where}.check", f"checks portfolio weights, which a {kind} does not produce")
         if not guardrail.has_enforcement:
             yield _violation(f"{where}.enforcement", "is required")
         least, most = (guardrail.parameters.get(name) for name in ("min", "max"))
         if isinstance(least, int | float) and isinstance(most, int | float) and least > most:
-            yield _violation(f"{where}.parameters.max", f"is less than min, {least}")
+            yield _violation(f"{where}.parameters.max", f"must not be less than min, which is {least}")
 
 
 def flow_violations(kind: str, flows: Sequence[str], path: str) -> Iterator[FieldViolation]:
-    """Yield the flows that an instance of a definition kind cannot have, has twice, or cannot have alone."""
+    """Yield every flow that an instance cannot have, that is listed twice, or whose needed other flow is missing."""
     owner = owner_kind(kind)
     known = flow_kinds(owner, has_monitoring=kind == "pipeline")
     for index, flow in enumerate(flows):
         if flow not in known:
-            text = f"an instance of a {kind} has {' and '.join(known) or 'no flow'}, not {flow}"
+            text = f"an instance of a {kind} can have {' and '.join(known) or 'no flow'}, not {flow}"
             yield _violation(f"{path}[{index}].flow_kind", text)
         elif flow in flows[:index]:
-            yield _violation(f"{path}[{index}].flow_kind", f"{flow} is there already")
+            yield _violation(f"{path}[{index}].flow_kind", f"{flow} is listed twice; list it once")
         elif (
             needed := {"monitoring": watched_flow(known), "inference": "training"}.get(flow, flow)
         ) not in flows:
-            yield _violation(f"{path}[{index}].flow_kind", f"{flow} reads {needed}, which is not there")
+            yield _violation(
+                f"{path}[{index}].flow_kind",
+                f"{flow} reads the output of {needed}, which is not listed; add {needed}",
+            )
 
 
 def owner_kind(kind: str) -> str:
-    """Return the likeliest kind of instance that has the flows of a definition kind; empty where it gives none."""
+    """Return the kind of instance that usually runs a definition of this kind; empty if no flow runs it."""
     if kind == "pipeline":
         return "dataset"
     return next((instance for instance, kinds in DEFINITION_KINDS.items() if kind in kinds), "")

@@ -1,4 +1,4 @@
-"""When the data of instances that are gone is removed; it reads no clock."""
+"""The rules for when the data of deleted instances is removed."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from datetime import datetime, timedelta
 
 from servicekit.backoff import backoff
 
-_FIRST_DELAY, _LONGEST_DELAY = 60.0, 86_400.0  # seconds: a minute and a day
+_FIRST_DELAY, _LONGEST_DELAY = 60.0, 86_400.0  # in seconds: one minute and one day
 
 
 def deleted_until(now: datetime, grace_seconds: float) -> datetime:
-    """Return until when an instance must have gone for its grace to be over."""
+    """Return the latest deletion time whose grace period has ended by now."""
     return now - timedelta(seconds=grace_seconds)
 
 
 def remove_time(delete_time: datetime, due_time: datetime, grace_seconds: float) -> datetime:
-    """Return when data is removed, at the earliest."""
+    """Return the earliest time at which the data may be removed."""
     return max(delete_time + timedelta(seconds=grace_seconds), due_time)
 
 
 def retry_delay(attempts: int) -> timedelta:
-    """Return how long to wait after a number of attempts: the wait doubles each time, up to a day."""
+    """Return the wait after a number of failed attempts: it doubles with each attempt, up to a day."""
     return timedelta(seconds=backoff(max(attempts, 1), first=_FIRST_DELAY, longest=_LONGEST_DELAY))

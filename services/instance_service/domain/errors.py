@@ -1,4 +1,4 @@
-"""What instance-service refuses, and in which words."""
+"""The errors that instance-service returns, one function for each."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from servicekit.errors import (
 )
 
 _MOST_NAMED = 100
-_MOST_SAID = 5  # in the message, which is cut where it is too long
-_LONGEST = 4096  # of one entry of the metadata
+_MOST_SAID = 5  # names in the message; a long message is cut
+_LONGEST = 4096  # characters of one entry of the metadata
 
 
 def refusal(violations: Sequence[FieldViolation]) -> InvalidArgumentError:
-    """Return the one error that lists every violation; its reason is the first one's."""
+    """Return one error that lists every violation; it has the reason of the first one."""
     first = violations[0]
     more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
     message = f"{first.field}: {first.description}{more}"
@@ -31,36 +31,42 @@ def refusal(violations: Sequence[FieldViolation]) -> InvalidArgumentError:
 
 
 def invalid_field(reason: str, field: str, text: str, message: str = "") -> InvalidArgumentError:
-    """Return the refusal of one field; without a message of its own it says what is wrong with the field."""
+    """Return the error for one wrong field; `text` describes it, and is the message unless another is given."""
     violation = FieldViolation(field, text, reason)
     return InvalidArgumentError(reason, message or text, field_violations=[violation])
 
 
 def immutable_fields(violations: Sequence[FieldViolation]) -> InvalidArgumentError:
-    """Return the refusal IMMUTABLE_FIELD of a project's fields."""
-    return InvalidArgumentError("IMMUTABLE_FIELD", "a field cannot be changed", field_violations=violations)
+    """Return IMMUTABLE_FIELD: an update names fields of a project that cannot change."""
+    return InvalidArgumentError(
+        "IMMUTABLE_FIELD",
+        "the request changes fields that cannot change; its field violations name them",
+        field_violations=violations,
+    )
 
 
 def unsupported_kind(text: str, field: str = "instance_id") -> InvalidArgumentError:
-    """Return the refusal UNSUPPORTED_KIND of a method that is not for this kind of instance."""
+    """Return UNSUPPORTED_KIND: the method does not apply to this kind of instance."""
     return invalid_field("UNSUPPORTED_KIND", field, text)
 
 
 def answer_too_large(count: int, size: int, limit: int) -> InvalidArgumentError:
-    """Return the refusal TOO_LARGE of a call that asks for more instances than one answer holds."""
-    text = f"{count} instances take {size} bytes, more than the {limit} of an answer: ask for fewer"
+    """Return TOO_LARGE: the requested instances do not fit into one answer."""
+    text = (
+        f"{count} instances take {size} bytes, but an answer holds at most {limit}; ask for fewer instances"
+    )
     return invalid_field("TOO_LARGE", "instance_ids", text)
 
 
 def rehearsal_too_long(judged: int, given: int, seconds: float) -> InvalidArgumentError:
-    """Return the refusal REHEARSAL_TOO_LONG."""
+    """Return REHEARSAL_TOO_LONG: checking all changes takes longer than one call may take."""
     time = f"{seconds:.0f} s"
-    text = f"{given} changes take more than {time}, in which {judged} were judged; give fewer at a time"
+    text = f"only {judged} of {given} changes could be checked within {time}; send fewer changes in one call"
     return invalid_field("REHEARSAL_TOO_LONG", "changes", text)
 
 
 def instances_not_found(instance_ids: Sequence[str]) -> NotFoundError:
-    """Return the refusal INSTANCE_NOT_FOUND, naming every missing instance."""
+    """Return INSTANCE_NOT_FOUND, which lists every missing instance."""
     text = ", ".join(instance_ids)
     return NotFoundError(
         "INSTANCE_NOT_FOUND", f"there is no instance {text}", metadata={"instance_ids": text[:_LONGEST]}
@@ -68,32 +74,34 @@ def instances_not_found(instance_ids: Sequence[str]) -> NotFoundError:
 
 
 def revision_not_found(instance_id: str, revision: int) -> NotFoundError:
-    """Return the refusal REVISION_NOT_FOUND."""
+    """Return REVISION_NOT_FOUND: the instance has no revision with this number."""
     text = f"instance {instance_id} has no revision {revision}"
     return NotFoundError("REVISION_NOT_FOUND", text, metadata={"instance_id": instance_id})
 
 
 def project_not_found(which: str) -> NotFoundError:
-    """Return the refusal PROJECT_NOT_FOUND of a project that is named by its id or name."""
+    """Return PROJECT_NOT_FOUND for a project given by id or name."""
     return NotFoundError("PROJECT_NOT_FOUND", f"there is no project {which}", metadata={"project": which})
 
 
 def project_of_instance_not_found(project_id: str) -> NotFoundError:
-    """Return the refusal PROJECT_NOT_FOUND of a new instance."""
-    violation = FieldViolation("instance.project_id", "there is no such project", "PROJECT_NOT_FOUND")
+    """Return PROJECT_NOT_FOUND: a new instance names a project that does not exist."""
+    violation = FieldViolation(
+        "instance.project_id", f"there is no project {project_id!r}", "PROJECT_NOT_FOUND"
+    )
     text = f"there is no project {project_id!r}"
     return NotFoundError("PROJECT_NOT_FOUND", text, field_violations=[violation])
 
 
 def definition_not_found(which: str) -> NotFoundError:
-    """Return the refusal DEFINITION_NOT_FOUND of a definition that is read."""
+    """Return DEFINITION_NOT_FOUND for a definition given by id or name."""
     return NotFoundError(
         "DEFINITION_NOT_FOUND", f"there is no definition {which}", metadata={"definition": which}
     )
 
 
 def version_not_found(which: str) -> NotFoundError:
-    """Return the refusal DEFINITION_VERSION_NOT_FOUND."""
+    """Return DEFINITION_VERSION_NOT_FOUND for a version given by id or number."""
     return NotFoundError(
         "DEFINITION_VERSION_NOT_FOUND",
         f"there is no definition version {which}",
@@ -102,13 +110,13 @@ def version_not_found(which: str) -> NotFoundError:
 
 
 def named_not_found(violations: Sequence[FieldViolation]) -> NotFoundError:
-    """Return the refusal of what an instance names and what is not there; its reason is the first one's."""
+    """Return the error for everything that an instance names and that does not exist; it has the first one's reason."""
     text = "; ".join(violation.description for violation in violations)
     return NotFoundError(violations[0].reason, text, field_violations=violations)
 
 
 def model_version_not_found(version: str, registered_model: str, problem: str) -> NotFoundError:
-    """Return the refusal MODEL_VERSION_NOT_FOUND of a version that is not there, or cannot be promoted."""
+    """Return MODEL_VERSION_NOT_FOUND: the registry has no such model version, or it cannot be promoted."""
     return NotFoundError(
         "MODEL_VERSION_NOT_FOUND",
         f"version {version} of the registered model {registered_model} {problem}",
@@ -118,30 +126,30 @@ def model_version_not_found(version: str, registered_model: str, problem: str) -
 
 
 def data_removal_not_found(instance_id: str) -> NotFoundError:
-    """Return the refusal DATA_REMOVAL_NOT_FOUND."""
-    text = f"no data of an instance {instance_id} is to be removed"
+    """Return DATA_REMOVAL_NOT_FOUND: no data of this instance waits to be removed."""
+    text = f"no data of instance {instance_id} waits to be removed"
     return NotFoundError("DATA_REMOVAL_NOT_FOUND", text, metadata={"instance_id": instance_id})
 
 
 def etag_mismatch(which: str, present: str, given: str) -> AbortedError:
-    """Return the refusal ETAG_MISMATCH of an instance or a project that has changed."""
+    """Return ETAG_MISMATCH: an instance or project has changed since the caller read it."""
     return AbortedError(
         "ETAG_MISMATCH",
-        f"{which} has changed: its etag is {present}, not {given}",
+        f"{which} has changed: its etag is {present}, not {given}; read it again, then retry",
         metadata={"etag": present},
     )
 
 
 def deletion_changed() -> AbortedError:
-    """Return the refusal DELETION_CHANGED of a deletion that would delete something else than was shown."""
-    text = "what would be deleted has changed since it was shown: look at it again"
+    """Return DELETION_CHANGED: the deletion would no longer delete exactly what the caller has confirmed."""
+    text = "the list of what would be deleted has changed since it was shown; read and confirm it again"
     return AbortedError("DELETION_CHANGED", text)
 
 
 def deletion_blocked(
     reason: str, problem: str, blocking: Sequence[tuple[str, str]], way: str
 ) -> FailedPreconditionError:
-    """Return the refusal of a deletion for what is in its way: (name, what it is), of which the first are named."""
+    """Return the error for a deletion that others block; `blocking` holds (name, description), the message the first names."""
     blocking = sorted(blocking)
     names = ", ".join(name for name, _ in blocking[:_MOST_SAID])
     more = f" and {len(blocking) - _MOST_SAID} more" if len(blocking) > _MOST_SAID else ""
@@ -154,17 +162,17 @@ def deletion_blocked(
 
 
 def instance_deleting(name: str) -> FailedPreconditionError:
-    """Return the refusal INSTANCE_DELETING."""
+    """Return INSTANCE_DELETING: the instance is being deleted and takes no more changes."""
     return FailedPreconditionError("INSTANCE_DELETING", f"instance {name} is being deleted")
 
 
 def project_deleting(name: str) -> FailedPreconditionError:
-    """Return the refusal PROJECT_DELETING."""
+    """Return PROJECT_DELETING: the project is being deleted and takes no more changes."""
     return FailedPreconditionError("PROJECT_DELETING", f"project {name} is being deleted")
 
 
 def invalid_version_state(name: str, version: str, present: str, wanted: str) -> FailedPreconditionError:
-    """Return the refusal INVALID_STATE of a definition version."""
+    """Return INVALID_STATE: the definition version is not in the state that the call needs."""
     return FailedPreconditionError(
         "INVALID_STATE",
         f"version {version} of {name} is {present}, not {wanted}",
@@ -175,12 +183,18 @@ def invalid_version_state(name: str, version: str, present: str, wanted: str) ->
 def cycle_closed(
     cycle: Sequence[str], names: Mapping[str, str], paths: Sequence[str]
 ) -> FailedPreconditionError:
-    """Return the refusal CYCLE: the ids along the cycle, names by id, and the fields that close it."""
+    """Return CYCLE: the upstreams would form a cycle.
+
+    Args:
+        cycle: the ids along the cycle.
+        names: the instances' names by id.
+        paths: the fields that close the cycle.
+    """
     called = [names.get(instance_id, instance_id) for instance_id in cycle]
     path = " -> ".join(called)
     return FailedPreconditionError(
         "CYCLE",
-        f"the upstreams close a cycle: {path}",
+        f"the upstreams close a cycle: {path}; remove one of them",
         metadata={"path": " -> ".join(cycle)[:_LONGEST]},
         preconditions=[
             PreconditionViolation("CYCLE", one, f"reads {other}") for one, other in itertools.pairwise(called)
@@ -190,77 +204,79 @@ def cycle_closed(
 
 
 def no_output(name: str) -> FailedPreconditionError:
-    """Return the refusal NO_OUTPUT of a dataset that cannot be promoted."""
-    text = f"{name} has no output that could be checked: refresh it first"
+    """Return NO_OUTPUT: the dataset has no output yet, so it cannot be promoted."""
+    text = f"{name} has no output to check; refresh it first"
     return FailedPreconditionError("NO_OUTPUT", text)
 
 
 def output_not_profiled(name: str, run_number: int) -> FailedPreconditionError:
-    """Return the refusal OUTPUT_NOT_PROFILED of a dataset that cannot be promoted."""
-    text = f"nobody knows what run {run_number} of {name} has written: refresh it first"
+    """Return OUTPUT_NOT_PROFILED: the dataset's output has no profile, so it cannot be promoted."""
+    text = f"run {run_number} of {name} reported no profile of its output; refresh {name} first"
     return FailedPreconditionError("OUTPUT_NOT_PROFILED", text)
 
 
 def no_signal(
     name: str, broken: Sequence[FieldViolation], refusing: Sequence[PreconditionViolation]
 ) -> FailedPreconditionError:
-    """Return the refusal of a dataset that breaks the contract, or whose readers take no signal."""
+    """Return the error for a dataset that cannot become a signal: it breaks the contract, or a dependant takes no signal."""
     reason = "CONTRACT_BROKEN" if broken else "WRONG_UPSTREAM_KIND"
     problems = [f"{len(broken)} checks of the contract fail"] if broken else []
     if refusing:
-        problems.append(f"{', '.join(one.subject for one in refusing)} cannot read one")
+        problems.append(f"{', '.join(one.subject for one in refusing)} cannot read a signal")
     text = f"{name} cannot become a signal: {', and '.join(problems)}"
     return FailedPreconditionError(reason, text, field_violations=broken, preconditions=refusing)
 
 
 def instance_name_taken(name: str) -> AlreadyExistsError:
-    """Return the refusal NAME_TAKEN of an instance."""
+    """Return NAME_TAKEN: the project has another instance of this name."""
     return AlreadyExistsError(
         "NAME_TAKEN",
-        f"the project has an instance {name}",
+        f"the project already has an instance named {name}; choose another name",
         metadata={"name": name},
-        field_violations=[FieldViolation("instance.name", "is taken in this project", "NAME_TAKEN")],
+        field_violations=[FieldViolation("instance.name", "is already used in this project", "NAME_TAKEN")],
     )
 
 
 def name_taken_in_reader(name: str, reader: str, reader_id: str) -> AlreadyExistsError:
-    """Return the refusal NAME_TAKEN of an instance that a reader could no longer tell from another one."""
-    text = f"{reader} reads another instance called {name}, and its expression names one of both"
+    """Return NAME_TAKEN: an instance reads two instances that would have the same name, and its expression uses it."""
+    text = f"{reader} also reads another instance named {name}, so its expression would be ambiguous"
     return AlreadyExistsError(
         "NAME_TAKEN",
-        f"{text}: choose another name",
+        f"{text}; choose another name",
         metadata={"name": name, "reader": reader_id},
         field_violations=[FieldViolation("instance.name", text, "NAME_TAKEN")],
     )
 
 
 def project_name_taken(name: str) -> AlreadyExistsError:
-    """Return the refusal NAME_TAKEN of a project."""
+    """Return NAME_TAKEN: the tenant has another project of this name."""
     return AlreadyExistsError(
         "NAME_TAKEN",
-        f"there is a project {name}",
+        f"there is already a project named {name}; choose another name",
         metadata={"name": name},
-        field_violations=[FieldViolation("project.name", "is taken", "NAME_TAKEN")],
+        field_violations=[FieldViolation("project.name", "is already used", "NAME_TAKEN")],
     )
 
 
 def version_conflict(name: str, version: str, version_id: str, content_hash: str) -> AlreadyExistsError:
-    """Return the refusal VERSION_CONFLICT of a version that exists with other content."""
+    """Return VERSION_CONFLICT: the definition has this version with different content."""
     return AlreadyExistsError(
         "VERSION_CONFLICT",
-        f"version {version} of {name} exists with other content",
+        f"version {version} of {name} exists with different content; publish it under another version",
         metadata={"definition_version_id": version_id, "content_hash": content_hash},
         field_violations=[
-            FieldViolation("definition_version.version", "exists with other content", "VERSION_CONFLICT")
+            FieldViolation("definition_version.version", "exists with different content", "VERSION_CONFLICT")
         ],
     )
 
 
 def dependency_unavailable(message: str) -> UnavailableError:
-    """Return the refusal DEPENDENCY_UNAVAILABLE of what an outside system does not answer."""
+    """Return DEPENDENCY_UNAVAILABLE: an outside system that the call needs does not answer."""
     return UnavailableError("DEPENDENCY_UNAVAILABLE", message)
 
 
 def not_a_worker() -> PermissionDeniedError:
-    """Return the refusal PERMISSION_DENIED of a call that only workers make."""
-    return PermissionDeniedError("PERMISSION_DENIED", "only a worker removes data")
+    """Return PERMISSION_DENIED: only a worker may make this call."""
+    return PermissionDeniedError(
+        "PERMISSION_DENIED", "only a worker may claim and report removals of data; send the service token"
+    )

@@ -1,4 +1,4 @@
-"""What a result depends on, as one digest; nothing that leaves results alone may enter it."""
+"""Fingerprints: digests of everything that a flow's results depend on, and of nothing else."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from optaic.rules.kinds import is_asked_for
 
 
 def canonical_json(value: object) -> str:
-    """Return the one text of a JSON value: sorted keys, no blanks, whole floats as integers."""
+    """Return the canonical text of a JSON value: sorted keys, no blanks, whole floats as integers."""
     return json.dumps(
         _plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
@@ -39,8 +39,8 @@ def compute_fingerprint(flow_kind: str, settings: Mapping[str, object], edges: I
 
     Args:
         flow_kind: the flow.
-        settings: component configs with content hashes, signal contract, backtest settings; defaults filled in.
-        edges: what this flow reads; only who and in which role counts.
+        settings: component configs with content hashes, signal contract and backtest settings, with defaults filled in.
+        edges: what this flow reads; only the upstream and its role count.
     """
     reads = sorted([edge.upstream_instance_id, edge.upstream_flow_kind, edge.role] for edge in edges)
     content = {"flow": flow_kind, "settings": settings, "edges": reads}
@@ -50,9 +50,9 @@ def compute_fingerprint(flow_kind: str, settings: Mapping[str, object], edges: I
 def flow_settings(
     instance_kind: str, flow_kind: str, settings: Mapping[str, object], champion: str
 ) -> Mapping[str, object]:
-    """Return what of an instance's settings a flow's results depend on.
+    """Return those of an instance's settings on which a flow's results depend.
 
-    The monitoring of a dataset or signal is fixed; a model's inference depends on the version that was promoted.
+    Monitoring of a dataset or signal has no settings; a model's inference also depends on the promoted version.
     """
     if is_asked_for(instance_kind, flow_kind):
         return {}
@@ -60,7 +60,7 @@ def flow_settings(
 
 
 def backtest_settings(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a backtest's settings with its defaults filled in; the order of the universe does not count."""
+    """Return a backtest's settings with its defaults filled in and its universe sorted, since that order changes nothing."""
     assets = given.get("assets", {})
     dates = given.get("date_range", {})
     return {

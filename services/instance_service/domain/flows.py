@@ -1,4 +1,4 @@
-"""Which flows an instance has, what they read, and what their deployments are called; it knows no storage."""
+"""The flows of an instance: which it has, what each reads, and the names of their counterparts in outside systems."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from optaic.rules import roles
 from optaic.rules.kinds import ASKED_FOR, COMPOSED_KINDS, FLOWS, is_asked_for
 
-# The outside systems that hold something for an instance, by what they hold; each is a finalizer.
+# The outside systems by what they hold for an instance. Each is a finalizer: it must be empty before the deletion ends.
 DEPLOYMENTS = "deployments"
 EXPERIMENT = "mlflow"
 PROJECT = "evidently"
 
-# The flow whose output others read; a backtest has none that anything could read.
+# The flow whose output dependants read; nothing can read a backtest.
 _OUTPUT = {
     "dataset": "refresh",
     "signal": "refresh",
@@ -21,7 +21,7 @@ _OUTPUT = {
     "model": "inference",
     "portfolio_optimizer": "optimize",
 }
-_EDGE_KINDS = {"signal": "signal", "model": "model"}  # by the upstream's kind; else data
+_EDGE_KINDS = {"signal": "signal", "model": "model"}  # by the upstream's kind; all others have the role data
 _FEATURE_ROLES = (roles.FEATURES, roles.TARGET)
 # The flow that Prefect's clock starts.
 _SCHEDULED = {**_OUTPUT, "backtest": "backtest"}
@@ -29,7 +29,7 @@ _SCHEDULED = {**_OUTPUT, "backtest": "backtest"}
 
 @dataclass(frozen=True)
 class Upstream:
-    """An instance that is read, its kind, and the role it plays."""
+    """An instance that another one reads, its kind, and its role."""
 
     instance_id: str
     kind: str
@@ -38,7 +38,7 @@ class Upstream:
 
 @dataclass(frozen=True, order=True)
 class Edge:
-    """One flow reads another's output."""
+    """A dependency between two flows: one reads the output of the other."""
 
     flow_kind: str
     upstream_instance_id: str
@@ -48,10 +48,10 @@ class Edge:
 
 
 def flow_kinds(kind: str, named: Collection[str] = (), *, has_monitoring: bool = False) -> tuple[str, ...]:
-    """Return the flows of an instance kind, the scheduled one not necessarily first; components have none.
+    """Return the flows of an instance of this kind, in no special order; components have none.
 
-    Of those that the kind may have only the ones that its definition names, if it names any. To be monitored is up
-    to each dataset or signal: that takes nothing from the pipeline.
+    If the definition names flows, the instance has only those. Each dataset or signal decides by itself whether it is
+    monitored.
     """
     flows = tuple(
         flow for flow in FLOWS.get(kind, ()) if not is_asked_for(kind, flow) and (not named or flow in named)
@@ -69,7 +69,7 @@ def systems_of_kind(kind: str, *, is_monitored: bool = False) -> tuple[str, ...]
 
 
 def watched_flow(flows: Collection[str]) -> str:
-    """Return the one of an instance's flows whose output its monitoring watches."""
+    """Return the flow whose output the instance's monitoring checks."""
     return "inference" if "inference" in flows else "refresh"
 
 
@@ -79,14 +79,14 @@ def scheduled_flow(kind: str) -> str:
 
 
 def has_output(kind: str) -> bool:
-    """Return whether an instance of this kind can be an upstream at all."""
+    """Return whether an instance of this kind has output, so that it can be an upstream."""
     return kind in _OUTPUT
 
 
 def derive_edges(instance_id: str, flows: Iterable[str], upstreams: Sequence[Upstream]) -> tuple[Edge, ...]:
     """Return what each flow reads, sorted, each edge once.
 
-    Monitoring reads the instance's own output, inference its own training; all others read the upstreams.
+    Monitoring reads the instance's own output, inference reads its own training, all other flows read the upstreams.
     """
     own = set(flows)
     edges: set[Edge] = set()
@@ -100,7 +100,7 @@ def derive_edges(instance_id: str, flows: Iterable[str], upstreams: Sequence[Ups
             edges.add(Edge(flow, instance_id, "training", roles.TRAINED, "model"))
         for upstream in upstreams:
             if flow == "inference" and upstream.role == roles.TARGET:
-                continue  # what is to be predicted is read by the training only
+                continue  # only training reads the target of the prediction
             edges.add(
                 Edge(flow, upstream.instance_id, _OUTPUT[upstream.kind], upstream.role, _edge_kind(upstream))
             )
@@ -112,11 +112,11 @@ def _edge_kind(upstream: Upstream) -> str:
 
 
 def counterpart_name(tenant_id: str, instance_id: str) -> str:
-    """Return the deterministic name of what an outside system holds for an instance as a whole."""
+    """Return the name of an instance's counterpart in an outside system; it never changes."""
     return f"{tenant_id}.{instance_id}"
 
 
 def parse_name(name: str) -> tuple[str, str] | None:
-    """Return (tenant, instance) of a name that this service gave; None where it is not one of ours."""
+    """Return the (tenant, instance) ids in a name that this service gave, or None for any other name."""
     parts = name.split(".")
     return (parts[0], parts[1]) if len(parts) in {2, 3} and all(parts) else None

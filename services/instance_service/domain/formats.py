@@ -1,6 +1,6 @@
-"""The formats of JSON Schema 2020-12, each by the rule of its RFC and by nothing that a machine happens to have.
+"""The formats of JSON Schema 2020-12, checked by the rules of their RFCs and independently of the installed packages.
 
-Each check takes time that grows with the text only. What a format does not name is no business of any check.
+The time of each check depends only on the length of the text.
 """
 
 from __future__ import annotations
@@ -45,7 +45,10 @@ _TEMPLATE = re.compile(
 
 
 def _reference_pattern(international: str, private: str) -> re.Pattern[str]:
-    """Return RFC 3986's URI-reference, or with more letters RFC 3987's; `ip6` is not looked into."""
+    """Return the pattern of a URI reference (RFC 3986), or with more letters of an IRI reference (RFC 3987).
+
+    The group `ip6` holds an IPv6 address, which the pattern does not check.
+    """
     plain = rf"A-Za-z0-9._~!$&'()*+,;={international}\-"
     mark = rf"[{plain}:@]|{_PERCENT}"
     return re.compile(
@@ -64,7 +67,7 @@ _IRI = _reference_pattern(_INTERNATIONAL, _PRIVATE)
 
 @dataclass(frozen=True)
 class Format:
-    """What a format takes, in words, and what does."""
+    """A format: its rule in words, an example, and the function that checks a text."""
 
     rule: str
     example: str
@@ -101,7 +104,7 @@ def _is_ip6(text: str) -> bool:
         ipaddress.IPv6Address(text)
     except ValueError:
         return False
-    return "%" not in text  # the zone of an address is no part of it
+    return "%" not in text  # a zone is not part of the address
 
 
 def _is_hostname(text: str) -> bool:
@@ -135,7 +138,7 @@ def _is_known_to_idna(label: str) -> bool:
 
 
 def _is_misread(label: str) -> bool:
-    """Return whether a label breaks RFC 5893, which holds for all labels where one runs from right to left."""
+    """Return whether a label breaks RFC 5893, which applies to all labels if one of them is written right to left."""
     try:
         idna.check_bidi(label, check_ltr=True)
     except idna.IDNAError:
@@ -159,7 +162,7 @@ def _is_email(text: str) -> bool:
 
 
 def _is_idn_email(text: str) -> bool:
-    # RFC 6531: whatever is not ASCII stands where a letter may.
+    # RFC 6531: a character outside ASCII may stand wherever a letter may.
     def is_local(local: str) -> bool:
         plain = "".join(mark if mark.isascii() else "x" for mark in local)
         return _LOCAL.fullmatch(plain) is not None
@@ -171,7 +174,7 @@ def _is_reference(pattern: re.Pattern[str], text: str) -> bool:
     found = pattern.fullmatch(text)
     if found is None or (found["ip6"] is not None and not _is_ip6(found["ip6"])):
         return False
-    # Without a scheme, a colon in the first part of the path would make one of it.
+    # Without a scheme, a colon in the first segment of the path would turn that segment into a scheme.
     return found["scheme"] is not None or ":" not in (found["path"] or "").partition("/")[0]
 
 

@@ -1,4 +1,4 @@
-"""Paths in the graph of instances; it sees edges only."""
+"""Searches in the graph of instances, given its edges."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from graphlib import TopologicalSorter
 
 
 def downstream_first(starts: Iterable[str], edges: Iterable[tuple[str, str]]) -> list[str]:
-    """Return `starts` and the nodes of (reader, read) edges, every reader before what it reads, always in one order."""
+    """Return `starts` and the nodes of (reader, read) edges in a stable order, every reader before what it reads."""
     readers: dict[str, list[str]] = {start: [] for start in sorted(starts)}
     for reader, read in sorted(set(edges)):
         readers.setdefault(read, []).append(reader)
@@ -16,7 +16,7 @@ def downstream_first(starts: Iterable[str], edges: Iterable[tuple[str, str]]) ->
 
 
 def shortest_cycle(edges: Iterable[tuple[str, str]], start: str) -> list[str]:
-    """Return the nodes of a shortest cycle through `start`, which is first and last; empty where there is none."""
+    """Return the nodes of a shortest cycle through `start`, which is first and last; empty if there is none."""
     followers: dict[str, list[str]] = defaultdict(list)
     for one, other in edges:
         followers[one].append(other)

@@ -1,7 +1,7 @@
-"""Whether data keeps a signal's contract as it stands, judged by its profile; it reads no data.
+"""The check whether data keeps a signal's contract, judged by the data's profile alone.
 
-It refuses everything that enforcing the contract would refuse or alter, so that the next refresh finds the same to be
-right: `worker.builtin.signal_guard` has the rules, and a property test holds the two together.
+It refuses everything that the worker would refuse or alter when it enforces the contract, so that the next refresh
+agrees. `worker.builtin.signal_guard` has the same rules, and a property test compares the two.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _PATH = "contract"
 
 @dataclass(frozen=True)
 class Column:
-    """What one column holds; the extremes are those of its finite numbers."""
+    """The profile of one column; `minimum` and `maximum` ignore values that are not finite."""
 
     name: str
     type: str = "Float64"
@@ -29,7 +29,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Profile:
-    """What a version holds; `keys` are known to identify its rows."""
+    """The profile of one version of the data; the columns `keys` together identify each row."""
 
     row_count: int
     keys: Sequence[str]
@@ -38,7 +38,7 @@ class Profile:
 
 @dataclass(frozen=True)
 class Breach:
-    """One check that failed: the field of the contract that demands it, and the column that does not keep it."""
+    """A failed check: the field of the contract that demands it, and the column that breaks it."""
 
     path: str
     column: str
@@ -46,12 +46,12 @@ class Breach:
 
 
 def find_breaches(profile: Profile, contract: Mapping[str, Any], value_column: str) -> list[Breach]:
-    """Return every check that fails.
+    """Return every part of the contract that the data breaks.
 
     Args:
-        profile: of the data.
-        contract: with its defaults filled in, see `optaic.rules.signal_contracts`.
-        value_column: where the signal's values are.
+        profile: the profile of the data.
+        contract: the contract with its defaults filled in, see `optaic.rules.signal_contracts`.
+        value_column: the column that holds the signal's values.
     """
     return [
         *_index_breaches(profile, contract["index_columns"]),
@@ -66,33 +66,35 @@ def _index_breaches(profile: Profile, index: Sequence[str]) -> Iterator[Breach]:
         yield Breach(path, name, _absent(profile))
     for name in index:
         if name not in missing and (count := profile.columns[name].null_count):
-            yield Breach(path, name, f"belongs to the index and has {count} nulls")
+            yield Breach(path, name, f"is an index column, but has {count} nulls")
     is_unique = profile.row_count <= 1 or (profile.keys and set(profile.keys) <= set(index))
     if not (missing or is_unique):
-        known = f"only that {', '.join(profile.keys)} do" if profile.keys else "nor of any other columns"
+        known = f"only that {', '.join(profile.keys)} do" if profile.keys else "nor that any other columns do"
         yield Breach(path, ", ".join(index), f"it is not known that they identify a row, {known}")
 
 
 def _value_breaches(profile: Profile, contract: Mapping[str, Any], name: str) -> Iterator[Breach]:
     column = profile.columns.get(name)
     if column is None:
-        yield Breach(_PATH, name, f"should hold the values; {_absent(profile)}")
+        yield Breach(_PATH, name, f"should hold the signal's values; {_absent(profile)}")
         return
     if not column.is_numeric:
         yield Breach(_PATH, name, f"is not numeric but {column.type}")
         return
     if column.null_count and contract["nan_policy"] != "keep":
         effect = {
-            "fail": "which it must not have",
+            "fail": "which the contract does not allow",
             "drop": "and their rows would be dropped",
             "neutral": "which would become the neutral value",
         }[contract["nan_policy"]]
         yield Breach(f"{_PATH}.nan_policy", name, f"{column.null_count} values are null, {effect}")
     if column.nan_count:
-        text = f"{column.nan_count} values are NaN: what a signal does not know is null"
+        text = f"{column.nan_count} values are NaN; write null for an unknown value"
         yield Breach(f"{_PATH}.nan_policy", name, text)
     if column.infinite_count:
-        yield Breach(_PATH, name, f"{column.infinite_count} values are infinite")
+        yield Breach(
+            _PATH, name, f"{column.infinite_count} values are infinite; write null or a finite number"
+        )
     effect = (
         "and would be set to the bound" if contract["bounds_policy"] == "winsorize" else "outside the bounds"
     )
@@ -104,4 +106,4 @@ def _value_breaches(profile: Profile, contract: Mapping[str, Any], name: str) ->
 
 
 def _absent(profile: Profile) -> str:
-    return f"there is no such column, only {', '.join(profile.columns) or 'none at all'}"
+    return f"there is no such column; the data has {', '.join(profile.columns) or 'no columns'}"

@@ -1,4 +1,4 @@
-"""What differs between two revisions, field by field; it knows JSON only."""
+"""The difference between two revisions of an instance, field by field."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import zip_longest
 from typing import Any, NamedTuple
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# Number, etag and times of the revision itself, and what outside systems call things: no revision is made of it.
+# Number, etag and times of the revision itself, and the ids in outside systems: a change of these makes no revision.
 _NOT_COMPARED = frozenset({"revision", "etag", "create_time", "update_time", "conditions"})
 _HANDLES = frozenset({"prefect_deployment_id", "mlflow_experiment_id", "evidently_project_id"})
 _NAMES = frozenset({"name", "bound_name"})
@@ -17,7 +17,7 @@ _WITH_HANDLES = ("flows", "model", "dataset", "signal")
 
 
 class Absent(Enum):
-    """Says that a field is not set; `None` is JSON's null."""
+    """Stands for a field that is not set; `None` stands for JSON's null."""
 
     ABSENT = "absent"
 
@@ -26,7 +26,7 @@ ABSENT = Absent.ABSENT
 
 
 class FieldDifference(NamedTuple):
-    """One field that differs, and its values."""
+    """A field that differs, with its old and new value."""
 
     path: str
     before: Any
@@ -40,7 +40,7 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Fie
 
 def _content(snapshot: Mapping[str, Any]) -> dict[str, Any]:
     content = {key: value for key, value in snapshot.items() if key not in _NOT_COMPARED}
-    if "upstream_refs" in content:  # what upstreams are called is theirs
+    if "upstream_refs" in content:  # the names of upstreams belong to the upstreams
         content["upstream_refs"] = [
             {key: value for key, value in ref.items() if key not in _NAMES}
             for ref in content["upstream_refs"]
@@ -49,7 +49,7 @@ def _content(snapshot: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a part without what outside systems call things; a config holds what it holds."""
+    """Return a part of a snapshot without the ids in outside systems; a config is kept as it is."""
     if isinstance(value, list):
         return [_plain(each) for each in value]
     if not isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Which upstreams an instance may and must have, and which fields may change; it looks nothing up."""
+"""The rules for upstreams: how many of which kinds an instance may and must have, by role."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from servicekit.errors import FieldViolation
 
 @dataclass(frozen=True)
 class Rule:
-    """How many upstreams of which kinds may play a role; no kinds means any, maximum 0 means no limit."""
+    """A rule for one role: how many upstreams of which kinds it takes; no kinds means any, maximum 0 means no limit."""
 
     role: str
     kinds: tuple[str, ...] = ()
@@ -27,7 +27,7 @@ BACKTEST_RULES = (
     Rule(roles.PRICES, ("dataset",), 0, 1),
     Rule(roles.OPTIMIZER, ("portfolio_optimizer",), 0, 1),
 )
-# What holds for a kind whose definition says nothing about upstreams.
+# The rules of a kind whose definition has none.
 DEFAULT_RULES = {
     "experiment": (Rule(roles.INPUT, ("dataset", "signal"), 1),),
     "model": (
@@ -39,14 +39,14 @@ DEFAULT_RULES = {
 
 
 def takes(rules: Iterable[Rule], role: str, kind: str) -> bool:
-    """Return whether an upstream that plays a role may be of a kind."""
+    """Return whether an upstream in this role may be of this kind."""
     return all(not rule.kinds or kind in rule.kinds for rule in rules if rule.role == role)
 
 
 def upstream_violations(
     rules: Sequence[Rule], upstreams: Iterable[tuple[str, Upstream]], owner_id: str
 ) -> list[FieldViolation]:
-    """Return every rule that is broken by (field path, upstream); without rules any kind with output will do."""
+    """Return every rule that the upstreams, given as (field path, upstream), break; without rules any kind with output may be read."""
     by_role = {rule.role: rule for rule in rules}
     violations: list[FieldViolation] = []
     counts: Counter[str] = Counter()
@@ -57,11 +57,15 @@ def upstream_violations(
         if upstream.instance_id == owner_id:
             violations.append(FieldViolation(path, "an instance cannot read itself", "INVALID_SPEC"))
         elif (upstream.instance_id, upstream.role) in seen:
-            violations.append(FieldViolation(path, "this upstream plays this role already", "INVALID_SPEC"))
+            violations.append(
+                FieldViolation(path, "this upstream has this role twice; list it once", "INVALID_SPEC")
+            )
         elif rules and rule is None:
             known = ", ".join(sorted(by_role))
             violations.append(
-                FieldViolation(path, f"role {upstream.role!r} is not known, only {known}", "INVALID_SPEC")
+                FieldViolation(
+                    path, f"there is no role {upstream.role!r}; use one of {known}", "INVALID_SPEC"
+                )
             )
         elif not has_output(upstream.kind) or (rule and rule.kinds and upstream.kind not in rule.kinds):
             wanted = " or ".join(rule.kinds) if rule and rule.kinds else "an instance with output"
@@ -76,7 +80,7 @@ def upstream_violations(
     for rule in rules:
         count = counts[rule.role]
         if count < rule.minimum or (rule.maximum and count > rule.maximum):
-            text = f"role {rule.role!r} takes {_bounds(rule)}, {count} given"
+            text = f"role {rule.role!r} takes {_bounds(rule)} upstreams, but {count} are given"
             violations.append(FieldViolation("instance.upstream_refs", text, "INVALID_SPEC"))
     return violations
 

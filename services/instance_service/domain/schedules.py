@@ -1,4 +1,4 @@
-"""Cron expressions, time zones and windows: what is valid, and what it means to a clock that knows only cron."""
+"""The checks of cron expressions, time zones and windows, and their conversion to the cron expressions that Prefect takes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LONGEST_MONTHS = dict(enumerate((31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31
 
 @dataclass(frozen=True)
 class Timing:
-    """One rhythm of a deployment: cron, or an interval without a window."""
+    """One schedule of a deployment: a cron expression, or an interval without a window."""
 
     slug: str
     timezone: str
@@ -40,12 +40,12 @@ class Timing:
 
 
 class CronError(ValueError):
-    """An expression that is no cron expression; the text says which field and why."""
+    """A text is no valid cron expression; the message names the field and the reason."""
 
 
 @dataclass(frozen=True)
 class _Days:
-    """The days on which a cron expression comes true, as Prefect means it."""
+    """The days that a cron expression matches, as Prefect reads it."""
 
     days: frozenset[int]
     months: frozenset[int]
@@ -54,7 +54,7 @@ class _Days:
     is_any_weekday: bool
 
     def has(self, day: dt.date) -> bool:
-        """Return whether it comes true on a day: where both are restricted, either will do."""
+        """Return whether a day matches: if day of month and day of week are both restricted, one match is enough."""
         if day.month not in self.months:
             return False
         is_day, is_weekday = day.day in self.days, day.isoweekday() % 7 in self.weekdays
@@ -66,33 +66,33 @@ class _Days:
 def check_cron(expression: str) -> None:
     """Check a five-field cron expression: numbers, names, ranges, lists, steps.
 
-    What passes comes true at least once in any ten years, whatever the zone: a time that a changing clock skips happens
-    all the same.
+    A valid expression matches at least once in any ten years in every time zone: a time that the change to summer time
+    skips still counts.
 
     Raises:
-        CronError: It is not one, or Prefect would never come to a time of it.
+        CronError: The expression is invalid, or Prefect would never start a run for it.
     """
     days = _days(expression)
     if not days.is_any_day and all(min(days.days) > _LONGEST_MONTHS[month] for month in days.months):
-        text = f"{expression!r} never comes: no month named has such a day of month"
+        text = f"{expression!r} never comes: none of its months has such a day; change the day of month or the month"
         if not days.is_any_weekday:
-            # It takes day of month and weekday apart, and stops at the one that never comes.
-            text += "; beside it the day of week does not count: to run on that, write * for the day of month"
+            # Prefect evaluates day of month and weekday separately, and stops at the one that never matches.
+            text += "; Prefect then ignores the day of week: to run on weekdays, write * for the day of month"
         raise CronError(text)
 
 
 def cron_parts(expression: str) -> list[str]:
-    """Return expressions that together tell Prefect what a valid one says.
+    """Return the expressions that together make Prefect do what a valid expression says.
 
-    Of one that names a day after the 28th and one of the first three, Prefect leaves out the latter in March: those
-    days are told apart.
+    If an expression names a day after the 28th and one of the first three days, Prefect skips the early day in March.
+    So the early and the late days get an expression each.
     """
     days = _days(expression)
     late = {day for day in days.days if day > _SHORTEST_MONTH}
     if days.is_any_day or not late or min(days.days) > max(_LONGEST_MONTHS.values()) - _SHORTEST_MONTH:
         return [expression]
     minute, hour, _, month, weekday = expression.split()
-    # Days of the week count once, beside the early days.
+    # The days of the week stand only in the expression of the early days.
     weekday = "*" if days.is_any_weekday else weekday
     early = f"{minute} {hour} {_join(sorted(days.days - late))} {month} {weekday}"
     rest = f"{minute} {hour} {_join(sorted(late))} {month} *"
@@ -100,7 +100,7 @@ def cron_parts(expression: str) -> list[str]:
 
 
 def comes_within(expression: str, first: dt.date, count: int) -> bool:
-    """Return whether an expression comes true on any of so many days; one that is none never does."""
+    """Return whether an expression matches one of the `count` days from `first`; an invalid one never does."""
     try:
         days = _days(expression)
     except CronError:
@@ -109,7 +109,7 @@ def comes_within(expression: str, first: dt.date, count: int) -> bool:
 
 
 def is_possible(expression: str) -> bool:
-    """Return whether an expression ever comes true."""
+    """Return whether an expression is valid and matches at least one day."""
     try:
         check_cron(expression)
     except CronError:
@@ -120,7 +120,9 @@ def is_possible(expression: str) -> bool:
 def _days(expression: str) -> _Days:
     parts = expression.split()
     if len(parts) != len(_FIELDS):
-        raise CronError(f"a cron expression has {len(_FIELDS)} fields, {expression[:100]!r} has {len(parts)}")
+        raise CronError(
+            f"a cron expression has {len(_FIELDS)} fields, but {expression[:100]!r} has {len(parts)}"
+        )
     try:
         _, _, days, months, weekdays = (
             _cron_values(part, *field) for part, field in zip(parts, _FIELDS, strict=True)
@@ -133,7 +135,7 @@ def _days(expression: str) -> _Days:
         frozenset(days),
         frozenset(months),
         frozenset(one % 7 for one in weekdays),
-        # As Prefect takes them: all days, where the other field has a star, are as good as one.
+        # As Prefect reads them: if one field is a star, listing all days in the other equals a star.
         "*" in day.split(",") or (every_day and "*" in weekday),
         "*" in weekday.split(",") or (every_weekday and "*" in day),
     )
@@ -144,13 +146,13 @@ def _cron_values(text: str, name: str, low: int, high: int, names: dict[str, int
     for item in text.split(","):
         span, has_step, step = item.partition("/")
         if has_step and (not step.isdecimal() or not 1 <= int(step) <= high):
-            raise CronError(f"{name}: {step!r} is not a step")
+            raise CronError(f"{name}: {step!r} is not a step; write a whole number from 1 to {high}")
         first, has_range, last = span.partition("-")
         if span == "*":
             begin, end = low, high
         else:
             begin = _cron_number(first, name, low, high, names)
-            # From a number on, a step goes to the field's end; weekdays end with Saturday there.
+            # A step after a single number counts up to the end of the field; for weekdays that is Saturday.
             last_of_all = _SATURDAY if names is _WEEKDAYS else high
             end = (
                 _cron_number(last, name, low, high, names)
@@ -160,9 +162,11 @@ def _cron_values(text: str, name: str, low: int, high: int, names: dict[str, int
                 else begin
             )
         if begin > end:
-            raise CronError(f"{name}: {span!r} runs backwards")
+            raise CronError(f"{name}: {span!r} runs backwards; write the smaller value first")
         if begin == end and (has_range or has_step):
-            raise CronError(f"{name}: {item!r} means every one to Prefect, write {first!r} alone")
+            raise CronError(
+                f"{name}: Prefect reads {item!r} as every value of the field; write {first!r} alone"
+            )
         values.update(range(begin, end + 1, int(step) if has_step else 1))
     return values
 
@@ -175,31 +179,31 @@ def _cron_number(text: str, name: str, low: int, high: int, names: dict[str, int
 
 
 def is_timezone(name: str) -> bool:
-    """Return whether a name is an IANA time zone; empty means UTC."""
+    """Return whether a name is an IANA time zone; the empty name means UTC."""
     return not name or name in _timezones()
 
 
 @functools.cache
 def _timezones() -> frozenset[str]:
-    """Return the time zones of this machine's database that mean the same on every machine."""
+    """Return the time zones of this machine's database that have the same meaning on every machine."""
     return frozenset(zoneinfo.available_timezones() - {"Factory", "localtime"})
 
 
 def interval_problem(minutes: int, window_start: str, window_end: str, *, business_days_only: bool) -> str:
-    """Return what is wrong with an interval, or an empty text."""
+    """Return the error in an interval, or an empty text."""
     if bool(window_start) != bool(window_end):
         return "a window needs both its start and its end"
     if window_start and window_start >= window_end:
         return "the window must start before it ends"
     if (window_start or business_days_only) and minutes >= _DAY:
-        return "an interval within a window or on business days is shorter than a day"
+        return "an interval within a window or on business days must be shorter than a day"
     return ""
 
 
 def interval_crons(
     minutes: int, window_start: str, window_end: str, *, business_days_only: bool
 ) -> list[str]:
-    """Return cron expressions that together tick every `minutes` from the window's start to its end, each day."""
+    """Return cron expressions that together match every `minutes` from the window's start to its end, each day."""
     begin, end = _minute_of_day(window_start or "00:00"), _minute_of_day(window_end or "23:59")
     minutes_by_hour: dict[int, list[int]] = defaultdict(list)
     for tick in range(begin, end + 1, minutes):

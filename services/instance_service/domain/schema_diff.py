@@ -1,7 +1,7 @@
-"""What changed between two JSON Schemas, and whether everything that was valid still is; it validates nothing.
+"""The changes between two JSON Schemas, and whether every value that was valid still is.
 
-A schema is a conjunction of keywords: what is compatible keyword by keyword is compatible as a whole. Whatever cannot be
-told apart cheaply counts as breaking, so that COMPATIBLE can be trusted.
+A schema is a conjunction of keywords: if each keyword is compatible, the whole is. A change that cannot be judged
+cheaply counts as breaking, so that COMPATIBLE can be trusted.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from optaic.rules.numbers import is_multiple
 Schema: TypeAlias = Mapping[str, Any] | bool
 
 _TYPES = frozenset({"null", "boolean", "object", "array", "number", "string", "integer"})
-# They say something about the schema and refuse no value.
+# They describe the schema and refuse no value.
 _ANNOTATIONS = frozenset(
     {"title", "description", "examples", "deprecated", "readOnly"}
     | {"$schema", "$id", "$comment", "$anchor", "$defs", "definitions", "$vocabulary"}
 )
 _LOWER = ("minLength", "minItems", "minProperties")
 _UPPER = ("maxLength", "maxItems", "maxProperties")
-_EXACT = ("pattern", "format", "dependentRequired")  # nobody can say which of two is wider
-_WHOLE = ("oneOf", "not", "dependentSchemas")  # to widen a part may narrow the whole
+_EXACT = ("pattern", "format", "dependentRequired")  # it is unknown which of two accepts more
+_WHOLE = ("oneOf", "not", "dependentSchemas")  # if a part accepts more, the whole may accept less
 _CONTAINS = ("contains", "minContains", "maxContains")
 _CONDITION = ("if", "then", "else")
 _UNEVALUATED = ("unevaluatedProperties", "unevaluatedItems")
@@ -53,7 +53,7 @@ _MOST_HOPS = 32
 
 @dataclass(frozen=True, order=True)
 class Change:
-    """One difference; `path` is a JSON Pointer into the schema that has it."""
+    """A difference; `path` is a JSON Pointer into the schema that contains it."""
 
     path: str
     description: str
@@ -61,9 +61,9 @@ class Change:
 
 
 def diff(old: Schema, new: Schema) -> list[Change]:
-    """Return every difference that matters to values, in the order of paths."""
+    """Return every difference that can change which values are valid, sorted by path."""
     if any(_has_unevaluated(schema) for schema in (old, new)):
-        # What they refuse depends on every other keyword around them.
+        # Their effect depends on all other keywords around them.
         text = "changed, and unevaluatedProperties or unevaluatedItems cannot be compared"
         return [] if canonical_json(old) == canonical_json(new) else [Change("", text, is_breaking=True)]
     comparison = _Comparison(old, new)
@@ -85,7 +85,7 @@ class _Comparison:
         """Add what differs; `path` is where `new` lies."""
         self._steps += 1
         if self._steps > _MOST_STEPS or self._depth > _DEEPEST:
-            self._add(path, "changed too much to be compared", is_breaking=True)
+            self._add(path, "the schemas are too complex to compare", is_breaking=True)
             return
         (old, _), (new, path) = (
             self._follow(old, self._roots[0], path),
@@ -93,17 +93,17 @@ class _Comparison:
         )
         pair = (id(old), id(new))
         if pair in self._seen:
-            return  # compared already, or being compared further up: it says the same here
+            return  # this pair is compared already, or is being compared further up
         if not isinstance(old, bool) and not isinstance(new, bool):
             self._seen.add(pair)
         if old is False:
             if new is not False:
-                self._add(path, "values are allowed now", is_breaking=False)
+                self._add(path, "values are now allowed", is_breaking=False)
             return
         if _is_anything(old) and _is_anything(new):
             return
         if new is False:
-            self._add(path, "no value is allowed any more", is_breaking=True)
+            self._add(path, "values are no longer allowed", is_breaking=True)
             return
         self._depth += 1
         self._keywords({} if old is True else old, {} if new is True else new, path)
@@ -128,10 +128,10 @@ class _Comparison:
             if canonical_json(old.get(name)) != canonical_json(new.get(name)) or (name in old) != (
                 name in new
             ):
-                self._add(f"{path}/{token(name)}", "a keyword that is not known changed", is_breaking=True)
+                self._add(f"{path}/{token(name)}", "an unknown keyword changed", is_breaking=True)
 
     def _follow(self, node: Any, root: Schema, path: str) -> tuple[Any, str]:
-        """Return what a node that is nothing but a reference stands for, and where that lies."""
+        """Return the target of a node that is only a reference, and its path; any other node stands for itself."""
         for _ in range(_MOST_HOPS):
             if isinstance(node, bool) or node.keys() - _ANNOTATIONS != {"$ref"}:
                 break
@@ -142,14 +142,14 @@ class _Comparison:
         return node, path
 
     def _references(self, old: Any, new: Any, path: str) -> None:
-        """Compare what references demand beside other keywords."""
+        """Compare references that stand next to other keywords."""
         if "$ref" in old or "$ref" in new:
             found = [
                 target(root, node["$ref"]) if "$ref" in node else True
                 for root, node in zip(self._roots, (old, new), strict=True)
             ]
             if found[0] is None or found[1] is None:
-                self._add(f"{path}/$ref", "a reference that cannot be followed", is_breaking=True)
+                self._add(f"{path}/$ref", "a reference leads to no schema", is_breaking=True)
             else:
                 self.compare(found[0], found[1], f"{path}/$ref")
 
@@ -212,7 +212,7 @@ class _Comparison:
             if name in before and name in after:
                 self.compare(before[name], after[name], where)
             elif name in after:
-                # Nobody could have it before, or only what the rest allowed; a pattern may have allowed anything.
+                # Before, the property was not allowed or followed the rules for other properties; a pattern may have allowed anything.
                 was = True if patterns[0] else rest[0]
                 self._summarize("property added", was, after[name], where)
             else:
@@ -222,9 +222,9 @@ class _Comparison:
             if pattern in patterns[0] and pattern in patterns[1]:
                 self.compare(patterns[0][pattern], patterns[1][pattern], where)
             elif pattern in patterns[1]:
-                self._summarize("pattern of properties added", _ANYTHING, patterns[1][pattern], where)
+                self._summarize("a pattern for properties was added", _ANYTHING, patterns[1][pattern], where)
             else:
-                self._summarize("pattern of properties removed", patterns[0][pattern], rest[1], where)
+                self._summarize("a pattern for properties was removed", patterns[0][pattern], rest[1], where)
         self.compare(*rest, f"{path}/additionalProperties")
         self.compare(old.get("propertyNames", True), new.get("propertyNames", True), f"{path}/propertyNames")
 
@@ -240,7 +240,7 @@ class _Comparison:
         self.compare(*rest, f"{path}/items")
         was, is_now = bool(old.get("uniqueItems")), bool(new.get("uniqueItems"))
         if was != is_now:
-            text = "items must be unique now" if is_now else "items need not be unique any more"
+            text = "items must now be unique" if is_now else "items no longer need to be unique"
             self._add(f"{path}/uniqueItems", text, is_breaking=is_now)
         if "contains" in new:
             self._whole(old, new, path, _CONTAINS)
@@ -271,7 +271,7 @@ class _Comparison:
             self._add(f"{path}/{name}", text, is_breaking=name in new)
 
     def _whole(self, old: Any, new: Any, path: str, names: Sequence[str]) -> None:
-        """Compare keywords that only stay compatible where nothing at all changes in them."""
+        """Compare keywords in which every change counts as breaking."""
         first = next((name for name in names if name in new or name in old), None)
         if first is None:
             return
@@ -281,7 +281,7 @@ class _Comparison:
             self._add(f"{path}/{first}", "changed", is_breaking=True)
 
     def _is_same(self, old: Any, new: Any) -> bool:
-        """Return whether both say the same, references included."""
+        """Return whether both schemas are equal, references included."""
         if canonical_json(old) != canonical_json(new):
             return False
         return '"$ref"' not in canonical_json(old) or canonical_json(self._roots[0]) == canonical_json(
@@ -289,7 +289,7 @@ class _Comparison:
         )
 
     def _summarize(self, text: str, old: Schema, new: Schema, path: str) -> None:
-        """Add one change for whatever differs."""
+        """Add one change that describes every difference between the two."""
         mark = len(self.changes)
         self.compare(old, new, path)
         is_breaking = any(change.is_breaking for change in self.changes[mark:])
@@ -317,7 +317,7 @@ def _type_names(schema: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _allowed(schema: Mapping[str, Any]) -> frozenset[str] | None:
-    """Return the values that `enum` and `const` leave, each as its one text; None where they leave all."""
+    """Return the values that `enum` and `const` allow, as canonical texts; None if they allow all."""
     sets = [frozenset(map(canonical_json, schema["enum"]))] if "enum" in schema else []
     if "const" in schema:
         sets.append(frozenset([canonical_json(schema["const"])]))
@@ -330,14 +330,14 @@ def _shown(values: Sequence[str]) -> str:
 
 
 def _limit(schema: Mapping[str, Any], names: Sequence[str], sign: int) -> tuple[float, bool] | None:
-    """Return the tightest of the bounds, the greater the tighter, and whether the bound itself is out."""
+    """Return the tightest (greatest) of the bounds, and whether it excludes the bound itself."""
     found = [(sign * schema[name], name.startswith("exclusive")) for name in names if name in schema]
     tightest = max(found, default=None)
     return None if tightest == (0, False) and names[0] in _LOWER else tightest
 
 
 def target(root: Schema, reference: str) -> Any:
-    """Return the subschema that a JSON Pointer within the schema leads to; None where it leads to none."""
+    """Return the subschema at a JSON Pointer within the schema, or None if there is none."""
     node: Any = root
     if not reference.startswith("#") or (len(reference) > 1 and reference[1] != "/"):
         return None
@@ -353,5 +353,5 @@ def target(root: Schema, reference: str) -> Any:
 
 
 def token(name: str) -> str:
-    """Return a name as a JSON Pointer has it."""
+    """Return a name escaped for a JSON Pointer."""
     return name.replace("~", "~0").replace("/", "~1")

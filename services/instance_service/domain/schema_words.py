@@ -1,4 +1,4 @@
-"""What a value breaks of a JSON Schema, for people: values are written as JSON has them."""
+"""The messages for values that break a JSON Schema; values are shown as JSON."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from redaction import PREFIX, redact
 REFERENCE = f"${{{PREFIX}NAME}}"
 _LONGEST = 200
 _LONGEST_READ = 64 * 1024
-_HIDDEN = "the value, which is not shown as it may be secret,"
+_HIDDEN = "the value, which is not shown because it may be secret,"
 
 
 def shown(value: object) -> str:
-    """Return a value as JSON, without what is secret in it, not longer than a line takes."""
+    """Return a value as JSON on one line, without its secrets."""
     try:
         text = redact(json.dumps(value, ensure_ascii=False)[:_LONGEST_READ])
     except (TypeError, ValueError):
@@ -35,7 +35,7 @@ def _count(noun: str, most: Any) -> str:
 _SAID: Mapping[str, Callable[[str, Any], str]] = MappingProxyType(
     {
         "type": lambda value, wanted: f"{value} is not of type {_several(wanted)}",
-        "enum": lambda value, wanted: f"{value} is none of {', '.join(map(shown, wanted))}",
+        "enum": lambda value, wanted: f"{value} is not one of {', '.join(map(shown, wanted))}",
         "const": lambda value, wanted: f"{value} is not {shown(wanted)}",
         "minimum": lambda value, wanted: f"{value} is less than {shown(wanted)}",
         "maximum": lambda value, wanted: f"{value} is more than {shown(wanted)}",
@@ -50,22 +50,24 @@ _SAID: Mapping[str, Callable[[str, Any], str]] = MappingProxyType(
         "uniqueItems": lambda value, _: f"{value} has an item twice",
         "minProperties": lambda value, wanted: f"{value} has fewer than {_count('value', wanted)}",
         "maxProperties": lambda value, wanted: f"{value} has more than {_count('value', wanted)}",
-        "contains": lambda value, _: f"{value} does not contain as many items of the kind as it must",
+        "contains": lambda value, _: f"{value} contains too few items of the kind that the schema demands",
         "anyOf": lambda value, _: f"{value} fits none of the alternatives",
         "oneOf": lambda value, _: f"{value} does not fit exactly one of the alternatives",
-        "not": lambda value, _: f"{value} is what must not be",
+        "not": lambda value, _: f"{value} is a value that the schema excludes",
         "format": lambda value, wanted: f"{value} is not of the format {wanted}",
-        "items": lambda value, _: f"{value} has more items than are known",
-        "unevaluatedItems": lambda value, _: f"{value} has items that are not known",
-        "unevaluatedProperties": lambda value, _: f"{value} has values that are not known",
-        "additionalProperties": lambda value, _: f"{value} has values that are not known",
-        "dependentRequired": lambda value, _: f"{value} lacks what must be given beside something else",
+        "items": lambda value, _: f"{value} has more items than the schema allows",
+        "unevaluatedItems": lambda value, _: f"{value} has items that the schema does not know",
+        "unevaluatedProperties": lambda value, _: f"{value} has properties that the schema does not know",
+        "additionalProperties": lambda value, _: f"{value} has properties that the schema does not know",
+        "dependentRequired": lambda value, _: (
+            f"{value} lacks a property that another of its properties requires"
+        ),
     }
 )
 
 
 def said(keyword: str | None, wanted: object, value: object) -> str:
-    """Return what a value breaks; without a keyword nothing at all is allowed."""
+    """Return the rule that a value breaks, in words; without a keyword the schema allows no value."""
     if keyword is None:
         return f"{shown(value)} is not allowed here"
     words = _SAID.get(keyword)
@@ -73,7 +75,7 @@ def said(keyword: str | None, wanted: object, value: object) -> str:
 
 
 def said_of_secret(keyword: str | None, wanted: object) -> str:
-    """Return what a value breaks that may be or hold a secret."""
+    """Return the rule that a value breaks, in words that show nothing of it, because it may contain a secret."""
     if keyword == "writeOnly" or (keyword == "format" and wanted == "password"):
         return (
             f"is a secret: it must be a reference like {REFERENCE} to a variable of the worker's environment"
@@ -81,4 +83,8 @@ def said_of_secret(keyword: str | None, wanted: object) -> str:
     words = None if keyword in {None, "enum", "const"} else _SAID.get(str(keyword))
     text = words(_HIDDEN, wanted) if words else f"{_HIDDEN} breaks the rule {keyword}"
     is_of_references = keyword == "pattern" and PREFIX in str(wanted)
-    return f"{text}; what is secret is written {REFERENCE}, never in clear" if is_of_references else text
+    return (
+        f"{text}; write a secret as a reference like {REFERENCE}, never in clear text"
+        if is_of_references
+        else text
+    )

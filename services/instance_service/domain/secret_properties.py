@@ -1,4 +1,4 @@
-"""Which places of a config hold secrets, by its schema and by their names; it refuses nothing and shows no value."""
+"""The search for the places of a config that hold secrets, by its schema and by property names."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _LISTS_OF_VALUES = ("enum", "examples")
 
 
 def is_marked(schema: object) -> bool:
-    """Whether a schema says that its value is a secret: it has to be a reference."""
+    """Return whether a schema marks its value as a secret, which must be a reference."""
     return isinstance(schema, Mapping) and (
         schema.get("writeOnly") is True or schema.get("format") == PASSWORD
     )
 
 
 def is_secret(value: object) -> bool:
-    """Whether what stands at a marked place keeps the rule: references, or nothing."""
+    """Return whether the value at a marked place holds only references, or nothing."""
     if isinstance(value, Mapping):
         return all(map(is_secret, value.values()))
     if isinstance(value, list):
@@ -39,7 +39,7 @@ def is_secret(value: object) -> bool:
 
 
 def clear_values(schema: object, at: Path = ()) -> Iterator[Path]:
-    """Yield where a schema itself says a secret: a default, a value or an example of what it marks."""
+    """Yield the places where a schema itself contains a secret in clear text: a default, constant or example of a secret."""
     if isinstance(schema, list):
         for index, each in enumerate(schema):
             yield from clear_values(each, (*at, index))
@@ -54,7 +54,7 @@ def clear_values(schema: object, at: Path = ()) -> Iterator[Path]:
 
 
 def secret_paths(schema: Mapping[str, Any], config: Mapping[str, Any], is_match: IsMatch) -> set[Path]:
-    """Return the places of a config that hold secrets, whether it is valid or not; rather too many than too few."""
+    """Return the places of a config that may hold secrets, in valid and invalid configs."""
     search = _Search(schema, is_match)
     search.by_schema(schema, config, ())
     search.by_name(config, ())
@@ -62,7 +62,7 @@ def secret_paths(schema: Mapping[str, Any], config: Mapping[str, Any], is_match:
 
 
 def texts_at(config: Mapping[str, Any], paths: Iterable[Path]) -> Iterator[str]:
-    """Yield the texts that stand at these places: they may stand elsewhere, too."""
+    """Yield the texts at these places; the same texts may appear elsewhere in the config."""
     for path in paths:
         value: Any = config
         for part in path:
@@ -72,7 +72,7 @@ def texts_at(config: Mapping[str, Any], paths: Iterable[Path]) -> Iterator[str]:
 
 
 def hide(text: str, secrets: Iterable[str]) -> str:
-    """Return a text without these."""
+    """Return a text in which these secrets are hidden."""
     for secret in secrets:
         text = text.replace(secret, HIDDEN)
     return text
@@ -156,7 +156,7 @@ class _Search:
         return node
 
     def _reaches(self, node: object, seen: set[int]) -> bool:
-        """Whether a secret may stand below, had the value the shape that is asked for."""
+        """Return whether a value that fits the schema may contain a secret at or below this place."""
         if id(node) in seen:
             return False
         if isinstance(node, list):
@@ -180,5 +180,5 @@ def _of_item(schema: Mapping[str, Any], index: int) -> Iterator[object]:
 
 
 def _shows_marks(schema: Mapping[str, Any]) -> bool:
-    """Return whether a schema is marked as secret, or its pattern asks for a reference to a secret."""
+    """Return whether a schema is marked as secret, or its pattern demands a reference to a secret."""
     return is_marked(schema) or PREFIX in str(schema.get("pattern", ""))

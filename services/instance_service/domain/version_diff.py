@@ -1,6 +1,6 @@
-"""What changed between two versions besides their schemas: rules for upstreams, flows, checks; it stores nothing.
+"""The changes between two definition versions outside their schemas: rules for upstreams, flows and guardrails.
 
-Like a schema's, a change breaks where something that fitted the old version does not fit the new one.
+As for schemas, a change is breaking if something that fitted the old version does not fit the new one.
 """
 
 from __future__ import annotations
@@ -12,32 +12,32 @@ from typing import TypeAlias
 from instance_service.domain.rules import Rule
 from instance_service.domain.schema_diff import Change, Schema, diff, token
 
-Rules: TypeAlias = Sequence[Rule] | None  # None: nothing may be read; empty: anything
+Rules: TypeAlias = Sequence[Rule] | None  # None: no upstream is allowed; empty: any upstream is allowed
 _RULES = "/compatibility_rules"
 
 
 @dataclass(frozen=True)
 class Check:
-    """A guardrail: all that it says besides what happens when it is broken, and whether it blocks."""
+    """A guardrail: its demands, and whether a broken demand blocks the output."""
 
     content: str
     blocks: bool
 
 
 def rule_changes(old: Rules, new: Rules) -> Iterator[Change]:
-    """Yield what differs between the rules for upstreams, those that hold by default among them."""
+    """Yield the differences between the rules for upstreams, default rules included."""
     if old is None or new is None:
         if old is not None:
-            yield Change("/reads_nothing", "nothing may be read any more", is_breaking=True)
+            yield Change("/reads_nothing", "upstreams are no longer allowed", is_breaking=True)
         elif new is not None:
             is_breaking = any(rule.minimum for rule in new)
-            yield Change("/reads_nothing", "upstreams may be read now", is_breaking=is_breaking)
+            yield Change("/reads_nothing", "upstreams are now allowed", is_breaking=is_breaking)
         return
     before, after = ({rule.role: rule for rule in rules} for rules in (old, new))
     if before and not after:
-        yield Change(_RULES, "any upstream may play any role now", is_breaking=False)
+        yield Change(_RULES, "any upstream may now have any role", is_breaking=False)
     elif after and not before:
-        yield Change(_RULES, f"only {', '.join(sorted(after))} may be played now", is_breaking=True)
+        yield Change(_RULES, f"only the roles {', '.join(sorted(after))} are now allowed", is_breaking=True)
     else:
         for role in sorted(before.keys() | after.keys()):
             yield from _role_changes(f"{_RULES}/{token(role)}", before.get(role), after.get(role))
@@ -45,10 +45,10 @@ def rule_changes(old: Rules, new: Rules) -> Iterator[Change]:
 
 def _role_changes(path: str, old: Rule | None, new: Rule | None) -> Iterator[Change]:
     if new is None:
-        yield Change(path, "the role may not be played any more", is_breaking=True)
+        yield Change(path, "the role is no longer allowed", is_breaking=True)
         return
     if old is None:
-        yield Change(path, "the role may be played now", is_breaking=new.minimum > 0)
+        yield Change(path, "the role is now allowed", is_breaking=new.minimum > 0)
         return
     if set(old.kinds) != set(new.kinds):
         before, after = (" or ".join(sorted(rule.kinds)) or "any kind" for rule in (old, new))
@@ -64,14 +64,14 @@ def _role_changes(path: str, old: Rule | None, new: Rule | None) -> Iterator[Cha
 
 
 def flow_changes(old: Collection[str], new: Collection[str]) -> Iterator[Change]:
-    """Yield the flows that instances lose or gain."""
+    """Yield the flows that instances lose or gain with the new version."""
     for flow in sorted(set(old) ^ set(new)):
-        text = "instances have it no longer" if flow in old else "instances have it now"
+        text = "instances no longer have this flow" if flow in old else "instances now have this flow"
         yield Change(f"/flow_specs/{flow}", text, is_breaking=flow in old)
 
 
 def check_changes(old: Mapping[str, Check], new: Mapping[str, Check]) -> Iterator[Change]:
-    """Yield what differs between the guardrails, by their names; a new demand that blocks breaks."""
+    """Yield the differences between guardrails of the same name; a new demand that blocks outputs is breaking."""
     for name in sorted(old.keys() | new.keys()):
         before, after = old.get(name), new.get(name)
         if before == after:
@@ -87,9 +87,9 @@ def check_changes(old: Mapping[str, Check], new: Mapping[str, Check]) -> Iterato
 
 
 def output_changes(old: Schema, new: Schema) -> list[Change]:
-    """Return what differs between two schemas of what is yielded.
+    """Return the differences between two schemas of a flow's output.
 
-    Here the readers are who may break: on what the new version yields and the old one never did.
+    Here the dependants may break: on values that only the new version produces.
     """
     breaking = {change.path for change in diff(new, old) if change.is_breaking}
     known = {change.path for change in diff(new, old)}

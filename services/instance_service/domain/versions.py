@@ -1,10 +1,10 @@
-"""The precedence of semantic versions as sortable text; it compares nothing itself."""
+"""The precedence of semantic versions as text that the database can sort."""
 
 from __future__ import annotations
 
 
 def precedence(version: str) -> str:
-    """Return a text that sorts, byte by byte, as semver.org orders versions; build metadata does not count."""
+    """Return a text whose byte order is the precedence of the version by semver.org; build metadata is ignored."""
     core, _, pre_release = version.partition("+")[0].partition("-")
     numbers = ".".join(_number(part) for part in core.split("."))
     if not pre_release:
@@ -15,6 +15,6 @@ def precedence(version: str) -> str:
 
 
 def _number(text: str) -> str:
-    """Return digits that sort by value: their count comes first."""
+    """Return digits that sort by their value: the number of digits comes first."""
     digits = text.lstrip("0") or "0"
     return f"{len(digits):02d}{digits}"

@@ -1,4 +1,4 @@
-"""The level-triggered loops that make outside systems match the instances; they never decide what is desired."""
+"""The loops that make outside systems match the instances; each step compares present states, not events."""
 
 from instance_service.reconcile.drift import DriftWatch
 from instance_service.reconcile.pairings import (

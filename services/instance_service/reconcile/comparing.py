@@ -1,4 +1,4 @@
-"""Says again and again what instances there are, so that others can ask for what was lost on the way to them."""
+"""The regular announcement of all instances, by which other services notice lost events and ask for them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from optaic.instance.v1.instance_comparison_pb2 import InstancesWanted
 from optaic.run.v1.run_comparison_pb2 import RunPage, RunsWanted
 from servicekit.comparison import Comparison
 
-_PAUSE = 0.02  # between pages: the others look at each of them
+_PAUSE = 0.02  # seconds between pages, so that the other services keep up
 
 
 class Comparing:
-    """One comparison of everything is a step; of several replicas the one makes it that publishes events."""
+    """The comparison of all instances with other services; only the replica that publishes events makes it."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class Comparing:
         self._requests: set[bytes] = set()
 
     def listen(self, wake: Callable[[], None]) -> None:
-        """Hear what others lack, what runs there are, and when an operator wants a comparison at once."""
+        """Start to listen to missing resources, existing runs, and an operator's requests for a comparison."""
 
         def begin(request_id: bytes) -> None:
             self._requests.add(request_id)
@@ -43,7 +43,7 @@ class Comparing:
         self._comparison.on_request(begin)
 
     async def step(self) -> bool:
-        """Say everything once; there is nothing left to do until the next interval."""
+        """Announce every instance once; return False, because nothing is left until the next interval."""
         requests, self._requests = self._requests, set()
         if not self._is_leader():
             return False

@@ -1,6 +1,6 @@
-"""Compares all that outside systems hold with all instances: makes due what differs, removes what is nobody's.
+"""The drift watch: it compares outside systems with all instances, queues differences and removes what has no instance.
 
-What other installations keep in the same systems is never looked at.
+It never touches what other installations keep in the same systems.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _log = structlog.get_logger(__name__)
 
 
 class DriftWatch:
-    """Looks at one system after the other; one that fails is left for the next time."""
+    """Compares one outside system after the other; if one fails, it is compared again at the next interval."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class DriftWatch:
         self._plans = plans
 
     async def step(self) -> bool:
-        """Compare everything once; there is nothing left to do until the next interval."""
+        """Compare everything once; return False, because nothing is left until the next interval."""
         seen: dict[str, set[str]] = {}
         for system in self._pairings:
             names: set[str] = set()
@@ -53,7 +53,7 @@ class DriftWatch:
                         await self._plans.look(compared)
             except OutsideUnavailableError as error:
                 _log.info("drift not checked", reason=error.reason, problem=error.message)
-            except Exception:  # noqa: BLE001 - what one system holds is no reason to leave the others unchecked
+            except Exception:  # noqa: BLE001 - an error of one system must not leave the others unchecked
                 _log.exception("drift not checked", system=system.finalizer)
             else:
                 seen[system.finalizer] = names
@@ -67,7 +67,7 @@ class DriftWatch:
     async def _compare_page(
         self, system: Pairing, page: Sequence[Counterpart]
     ) -> dict[tuple[str, str], Instance]:
-        """Compare, and return the instances, by tenant and id, that the page is of."""
+        """Compare one page; return the (tenant, instance) ids of the instances on it."""
         compared: dict[tuple[str, str], Instance] = {}
         by_tenant: dict[str, dict[str, list[Counterpart]]] = defaultdict(lambda: defaultdict(list))
         for one in page:
@@ -93,9 +93,9 @@ class DriftWatch:
             if orphans:
                 refusals = await system.port.delete(orphans)
                 if removed := [name for name in orphans if name not in refusals]:
-                    _log.warning("removed what belongs to nobody", names=removed)
+                    _log.warning("removed counterparts without an instance", names=removed)
                 if refusals:
-                    _log.warning("cannot remove what belongs to nobody", refusals=refusals)
+                    _log.warning("cannot remove a counterpart without an instance", refusals=refusals)
         return compared
 
     async def _find_missing(self, seen: dict[str, set[str]]) -> None:

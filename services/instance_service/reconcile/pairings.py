@@ -1,4 +1,4 @@
-"""The outside systems as the reconciler sees them: what each should hold for an instance, and what it answered."""
+"""The pairings: what each outside system should hold for an instance, and where its ids are stored."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from optaic.instance.v1.instance_pb2 import Instance
 
 
 class Pairing(Protocol):
-    """One outside system: `finalizer` names what it holds, `condition` what it says about an instance."""
+    """One outside system; `finalizer` names what it holds for an instance, `condition` reports whether it does."""
 
     finalizer: str
     condition: str
 
     @property
     def port(self) -> Counterparts[Any]:
-        """Return the system."""
+        """Return the port of the system."""
         ...
 
     def desired(self, tenant_id: str, instance: Instance) -> Sequence[Counterpart]:
-        """Return what the system should hold for an instance; nothing where it does not concern it."""
+        """Return everything that the system should hold for an instance; it may be nothing."""
         ...
 
     def record(self, instance: Instance, ids: Mapping[str, str]) -> None:
-        """Put the system's ids, by name, where they belong in the instance."""
+        """Write the system's ids, given by name, into the instance."""
         ...
 
 
 class DeploymentPairing:
-    """The orchestrator: a deployment for each flow."""
+    """The pairing with the orchestrator: a deployment for each flow."""
 
     finalizer = DEPLOYMENTS
     condition = "PrefectDeploymentReady"
@@ -62,7 +62,7 @@ class DeploymentPairing:
 
 
 class ExperimentPairing:
-    """The tracking server: an experiment for each model, and its champion in the registry."""
+    """The pairing with the tracking server: an experiment for each model, and its champion in the registry."""
 
     finalizer = EXPERIMENT
     condition = "MlflowExperimentReady"
@@ -86,7 +86,7 @@ class ExperimentPairing:
 
 
 class ProjectPairing:
-    """The monitoring workspace: a project for each instance that is monitored."""
+    """The pairing with the monitoring workspace: a project for each instance that is monitored."""
 
     finalizer = PROJECT
     condition = "EvidentlyProjectReady"

@@ -1,4 +1,4 @@
-"""Whether the orchestrator plans what enabled schedules ask for: an instance of which it plans nothing says so."""
+"""The watch over enabled schedules: it sets a condition on an instance for which the orchestrator plans no run."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from optaic.rules.deployments import deployment_name
 from servicekit.enums import enum_word
 
 _NOTHING = "NothingPlanned"
-# Prefect plans 100 days ahead unless it is set otherwise: of a time farther away than this nothing need be planned yet.
+# By default Prefect plans 100 days ahead: a run that is farther away than this may not be planned yet.
 _DAYS_AHEAD = 30
 _log = structlog.get_logger(__name__)
 
 
 class PlanWatch:
-    """Remembers since when nothing is planned of which flow; it asks once for each page of deployments."""
+    """Remembers since when no run of a flow is planned; it asks the orchestrator once for each page of deployments."""
 
     def __init__(self, deps: Dependencies, port: Deployments, grace_seconds: float) -> None:
         self._deps = deps
@@ -37,7 +37,7 @@ class PlanWatch:
         self._since: dict[str, dt.datetime] = {}
 
     async def look(self, instances: Mapping[tuple[str, str], Instance]) -> None:
-        """Judge instances, by tenant and id, whose deployments the orchestrator holds.
+        """Check whether runs are planned for these instances, given as (tenant, instance) ids, whose deployments exist.
 
         Raises:
             OutsideUnavailableError: It does not answer.
@@ -69,12 +69,12 @@ class PlanWatch:
             await reconciling.record_verdicts(self._deps, tenant_id, verdicts)
 
     def forget_others(self, instance_ids: set[str]) -> None:
-        """Keep no memory of what is gone."""
+        """Forget all instances but these."""
         self._since = {key: since for key, since in self._since.items() if key in instance_ids}
 
 
 def _is_expecting(instance: Instance, now: dt.datetime) -> bool:
-    """Return whether something should be planned: of what never comes, too, since somebody expects it."""
+    """Return whether a run should be planned; a schedule that never matches counts too, because its author expects runs."""
     if instance.state != INSTANCE_STATE_ACTIVE:
         return False
     timings = [timing for timing in timings_of(instance.schedule) if timing.is_active]
@@ -92,5 +92,7 @@ def _comes_soon(timing: Timing, now: dt.datetime) -> bool:
 def _message(instance: Instance) -> str:
     expression = instance.schedule.cron.expression
     if expression and not is_possible(expression):
-        return f"Prefect plans no run of {expression!r}, which never comes: give it another schedule"
-    return "Prefect plans no run of this enabled schedule: look whether its scheduler works, and at its log"
+        return f"Prefect plans no run of {expression!r}, which never comes; change the schedule"
+    return (
+        "Prefect plans no run of this enabled schedule; check that Prefect's scheduler runs, and read its log"
+    )

@@ -1,4 +1,4 @@
-"""Works off the queue: whatever is due is compared with the outside systems and repaired."""
+"""The reconciler: it compares each queued instance with the outside systems and repairs what differs."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from optaic.plugins.words import say_error
 from servicekit.backoff import backoff
 
 _BATCH = 100
-# A claim of a process that was killed is taken over after this; a slower one is repeated, which changes nothing.
+# The lease in seconds: then another process takes over the claim of one that was killed. Repeated work changes nothing.
 _LEASE_SECONDS = 10.0
-_FIRST_DELAY, _LONGEST_DELAY = 0.5, 5.0  # until an instance is tried again
-_JITTER = 0.25  # so that replicas do not meet
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 2.0  # until a system that did not answer is asked again
-_PATIENCE = 0.5  # for the batch before of the same systems
+_FIRST_DELAY, _LONGEST_DELAY = 0.5, 5.0  # wait before an instance is tried again
+_JITTER = 0.25  # keeps replicas from trying at the same moment
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 2.0  # wait before a system that did not answer is asked again
+_PATIENCE = 0.5  # wait for the previous batch of the same systems
 _log = structlog.get_logger(__name__)
 
 
 @dataclass
 class _Gate:
-    """Whether an outside system may be asked: it may not for a moment after it did not answer."""
+    """Tells whether an outside system may be called: not for a short time after it failed to answer."""
 
     failures: int = 0
     resume_time: datetime | None = None
@@ -54,10 +54,10 @@ class _Gate:
 
 
 class Reconciler:
-    """One replica's worker.
+    """The reconciler of one replica.
 
-    Instances that need only the orchestrator are worked on at once. Those that need another system too are worked
-    on beside, one batch for each set of systems, so that one which hangs holds up nobody else.
+    It handles instances that need only the orchestrator at once. Instances that need other systems too get a background
+    task, one batch for each set of systems, so that a system that hangs delays only the instances that need it.
     """
 
     def __init__(self, deps: Dependencies, pairings: Sequence[Pairing]) -> None:
@@ -67,17 +67,17 @@ class Reconciler:
         self._beside: dict[frozenset[str], asyncio.Task[None]] = {}
 
     async def close(self) -> None:
-        """End the work that goes on beside; what it had claimed is due again after the lease."""
+        """Cancel the background tasks; what they claimed is due again after the lease."""
         tasks = list(self._beside.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def step(self) -> bool:
-        """Work on one batch of what is due; return whether there may be more."""
+        """Handle one batch of due instances; return whether there may be more."""
         orchestrator = self._gates[DEPLOYMENTS]
         if orchestrator.is_closed(self._deps.clock.now()):
-            return False  # it did not answer a moment ago; another instance is no reason to ask again
+            return False  # it did not answer a moment ago, so it is not asked for other instances either
         async with self._deps.database.infra() as connection:
             claims = await queue.claim(connection, _BATCH, _LEASE_SECONDS)
         by_tenant: dict[str, list[Claim]] = defaultdict(list)
@@ -128,7 +128,7 @@ class Reconciler:
             _log.error("pairing failed; tried again after the lease", problem=repr(error))
 
     async def _settle(self, tenant_id: str, claims: Sequence[Claim], instances: dict[str, Instance]) -> None:
-        """Work on instances that need the same systems, and give their claims back."""
+        """Handle instances that need the same systems, and release their claims."""
         present = [instances[claim.instance_id] for claim in claims if claim.instance_id in instances]
         doomed = [item for item in present if item.state == INSTANCE_STATE_DELETING]
         live = [item for item in present if item.state != INSTANCE_STATE_DELETING]
@@ -149,14 +149,14 @@ class Reconciler:
                 await queue.postpone(connection, delays)
 
     async def _remove(self, tenant_id: str, instances: Sequence[Instance]) -> set[str]:
-        """Remove what each system holds; return the instances of which none holds anything any more."""
+        """Remove what each system holds for deleted instances; return the instances for which none holds anything."""
         held = await asyncio.gather(
             *(self._remove_from(each, tenant_id, instances) for each in self._pairings)
         )
         return {instance.instance_id for instance in instances}.difference(*held)
 
     async def _remove_from(self, system: Pairing, tenant_id: str, instances: Sequence[Instance]) -> set[str]:
-        """Remove what a system holds; return the instances of which it still holds something."""
+        """Remove what one system holds for instances; return the instances for which it still holds something."""
         names = {
             item.instance_id: [one.name for one in system.desired(tenant_id, item)] for item in instances
         }
@@ -174,7 +174,7 @@ class Reconciler:
         return left
 
     async def _delete_from(self, system: Pairing, names: Sequence[str]) -> dict[str, Verdict]:
-        """Return what is to be said of those that could not be removed."""
+        """Delete from a system; return the condition of each instance for which that failed."""
         gate, now = self._gates[system.finalizer], self._deps.clock.now()
         if not names:
             return {}
@@ -190,7 +190,7 @@ class Reconciler:
         return {name: _refused(system, text) for name, text in refusals.items()}
 
     async def _ensure(self, tenant_id: str, instances: Sequence[Instance]) -> set[str]:
-        """Make every system hold what it should; return the instances of which each now does."""
+        """Make every system hold what it should; return the instances for which all now do."""
         verdicts: dict[str, list[Verdict]] = defaultdict(list)
         outcomes = await asyncio.gather(
             *(self._ensure_in(each, tenant_id, instances) for each in self._pairings)
@@ -205,7 +205,7 @@ class Reconciler:
     ) -> dict[str, Verdict]:
         wanted = {item.instance_id: system.desired(tenant_id, item) for item in instances}
         desired = {instance_id: things for instance_id, things in wanted.items() if things}
-        # Of what does not concern an instance (any more), nothing is to be said; its remains are for the drift watch.
+        # An instance that needs nothing of the system has no condition for it; the drift watch removes what is left there.
         verdicts = dict.fromkeys(wanted.keys() - desired.keys(), Verdict(system.condition))
         if not desired:
             return verdicts
@@ -237,7 +237,7 @@ class Reconciler:
 
 
 def _problem(system: Pairing, error: Exception) -> OutsideUnavailableError:
-    """Return what a condition says: an answer that nobody can read is no reason to say nothing."""
+    """Convert any error into one that a condition can report; an answer that cannot be read is reported too."""
     if isinstance(error, OutsideUnavailableError):
         return error
     _log.error("an answer of unexpected form", system=system.finalizer, exc_info=error)
@@ -259,5 +259,5 @@ def _refused(system: Pairing, text: str) -> Verdict:
 
 
 def _delay(attempts: int) -> float:
-    """Return the seconds until the next attempt, after so many."""
+    """Return the seconds until the next attempt, after `attempts` failed ones."""
     return backoff(attempts, first=_FIRST_DELAY, longest=_LONGEST_DELAY, jitter=_JITTER)

@@ -196,7 +196,7 @@ async def test_readers_must_take_a_signal(service: RunningInstanceService, score
         ("WRONG_UPSTREAM_KIND", "backtest"),
         ("WRONG_UPSTREAM_KIND", "fussy"),
     ]
-    assert refused.message == "scores cannot become a signal: backtest, fussy cannot read one"
+    assert refused.message == "scores cannot become a signal: backtest, fussy cannot read a signal"
     for reader in (backtest, fussy):
         await service.instances.DeleteInstance(DeleteInstanceRequest(instance_id=reader.instance_id))
     promoted = await promote(service, scores)

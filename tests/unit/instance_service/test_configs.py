@@ -184,7 +184,7 @@ def _nested(levels: int) -> dict[str, Any]:
         (_doubling(30), "1000 subschemas"),
         ({"$ref": "#"}, "without end"),
         ({"allOf": [{"$ref": "#/$defs/a"}], "$defs": {"a": {"not": {"$ref": "#"}}}}, "without end"),
-        ({"$ref": "#a", "$defs": {"x": {"$anchor": "a", "$ref": "#a"}}}, "JSON Pointers"),
+        ({"$ref": "#a", "$defs": {"x": {"$anchor": "a", "$ref": "#a"}}}, "write a JSON Pointer like"),
         ({"$dynamicRef": "#"}, "only $ref"),
         ({"$defs": {"a": {"$id": "https://example.org/b"}}}, "$id"),
         ({"pattern": "a" * 1_001}, "1000 characters"),
