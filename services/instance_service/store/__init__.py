@@ -1,1 +1,1 @@
-"""Tables and queries of instance-service; it decides nothing and opens no transaction."""
+"""The tables and queries of instance-service; the caller opens the transaction."""

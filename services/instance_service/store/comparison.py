@@ -1,4 +1,4 @@
-"""Queries by which instances are compared with what other services keep of them."""
+"""The queries for the comparison of instances with what other services know about them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LIST_OLD_OUTPUTS = sa.text("""
 
 
 class Entry(NamedTuple):
-    """How far an instance has come."""
+    """An instance with the numbers by which other services see whether they lack a change."""
 
     instance_id: str
     revision: int
@@ -38,16 +38,16 @@ class Entry(NamedTuple):
 
 
 async def next_tenant(connection: AsyncConnection, after: str) -> str | None:
-    """Return the first tenant after another that has instances, or had some; on the infra login."""
+    """Return the first tenant after the given one that has or had instances; use the infra login."""
     return (await connection.execute(_NEXT_TENANT, {"after": after})).scalar_one_or_none()
 
 
 async def list_page(connection: AsyncConnection, tenant_id: str, after: str, limit: int) -> list[Entry]:
-    """Return the instances after an id that are no components, in the order of ids."""
+    """Return a page of instances, sorted by id, without components."""
     columns = instances.c
     statement = (
         sa.select(columns.instance_id, columns.revision, columns.update_time, columns.kind, columns.state)
-        # Nothing is published about components: their instance tells of them.
+        # No event is published about a component; the events of the instance that owns it contain it.
         .where(
             columns.tenant_id == tenant_id, columns.instance_id > after, columns.owner_instance_id.is_(None)
         )
@@ -60,7 +60,7 @@ async def list_page(connection: AsyncConnection, tenant_id: str, after: str, lim
 async def list_old_outputs(
     connection: AsyncConnection, tenant_id: str, run_numbers: Mapping[str, int]
 ) -> list[str]:
-    """Return the instances, of those by whose id a run number is given, whose newest known output is older."""
+    """Return those of the instances whose newest known output is older than the run number given for them."""
     parameters = {
         "tenant_id": tenant_id,
         "instance_ids": list(run_numbers),

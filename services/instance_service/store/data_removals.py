@@ -1,4 +1,4 @@
-"""Queries on the data of instances that are gone."""
+"""The queries on the data of deleted instances."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _CLAIM = sa.text("""
 
 
 async def insert_removals(connection: AsyncConnection, rows: Sequence[dict[str, Any]]) -> None:
-    """Remember whose data is still there."""
+    """Record that the data of these deleted instances still exists."""
     await connection.execute(sa.insert(removals), list(rows))
 
 
 async def list_used_stores(
     connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str]
 ) -> list[tuple[str, bytes]]:
-    """Return (dataset or signal, store component as of a revision), serialized, of all revisions there are."""
+    """Return (dataset or signal, its store component), both serialized, for every revision of the instances."""
     statement = (
         sa.select(instances.c.owner_instance_id, instance_revisions.c.snapshot)
         .join(
@@ -60,7 +60,7 @@ async def list_used_stores(
 async def list_with_output(
     connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str]
 ) -> set[str]:
-    """Return those of the instances that have had an output."""
+    """Return those of the instances that ever had an output."""
     statement = sa.select(outputs.c.instance_id).where(
         outputs.c.tenant_id == tenant_id, outputs.c.instance_id.in_(instance_ids)
     )
@@ -70,7 +70,7 @@ async def list_with_output(
 async def list_removals(
     connection: AsyncConnection, tenant_id: str, after: tuple[datetime, str] | None, limit: int
 ) -> Sequence[sa.Row[Any]]:
-    """Return rows in the order in which the instances went, after a position (time, id)."""
+    """Return a page of removals in the order of deletion, after a position (time, id)."""
     statement = sa.select(removals).where(removals.c.tenant_id == tenant_id)
     if after is not None:
         time, instance_id = after
@@ -88,7 +88,7 @@ async def claim_removal(
     deleted_until: datetime,
     lease_time: datetime,
 ) -> sa.Row[Any] | None:
-    """Take the one that is due longest of those deleted until a time; it is due again after the lease."""
+    """Claim the longest due removal of an instance deleted by the given time; it is due again after the lease."""
     parameters = {
         "tenant_id": tenant_id, "now": now, "deleted_until": deleted_until, "lease_time": lease_time
     }  # fmt: skip
@@ -96,7 +96,7 @@ async def claim_removal(
 
 
 async def lock_attempts(connection: AsyncConnection, tenant_id: str, instance_id: str) -> int | None:
-    """Return how often a removal was tried; None where there is none."""
+    """Lock a removal and return how often it was tried, or None if there is no such removal."""
     statement = (
         sa.select(removals.c.attempts)
         .where(removals.c.tenant_id == tenant_id, removals.c.instance_id == instance_id)
@@ -106,7 +106,7 @@ async def lock_attempts(connection: AsyncConnection, tenant_id: str, instance_id
 
 
 async def delete_removal(connection: AsyncConnection, tenant_id: str, instance_id: str) -> None:
-    """Forget a removal that is done."""
+    """Delete the row of a finished removal."""
     await connection.execute(
         sa.delete(removals).where(
             removals.c.tenant_id == tenant_id,
@@ -119,7 +119,7 @@ async def delete_removal(connection: AsyncConnection, tenant_id: str, instance_i
 async def postpone_removal(
     connection: AsyncConnection, tenant_id: str, instance_id: str, problem: str, due_time: datetime
 ) -> None:
-    """Say why a removal failed, and when it is tried again."""
+    """Record why a removal failed and when it is tried again."""
     await connection.execute(
         sa.update(removals)
         .where(removals.c.tenant_id == tenant_id, removals.c.instance_id == instance_id)

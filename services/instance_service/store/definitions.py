@@ -1,4 +1,4 @@
-"""Queries on definitions and their versions."""
+"""The queries on definitions and their versions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PREVIOUS = sa.text("""
 
 
 async def insert_definition(connection: AsyncConnection, row: dict[str, Any]) -> str:
-    """Create a definition unless its kind and name exist; return the id that counts."""
+    """Create a definition unless one of its kind and name exists; return the id of the existing or new one."""
     await connection.execute(
         insert(definitions).values(row).on_conflict_do_nothing(constraint="uq_definitions_kind")
     )
@@ -70,7 +70,7 @@ async def get_definition_by_name(
 async def list_known_hashes(
     connection: AsyncConnection, tenant_id: str, content_hashes: Sequence[str]
 ) -> set[str]:
-    """Return those of the hashes that versions of the tenant have."""
+    """Return those of the content hashes that versions of the tenant have."""
     statement = sa.select(versions.c.content_hash).where(
         versions.c.tenant_id == tenant_id, versions.c.content_hash.in_(content_hashes)
     )
@@ -128,7 +128,7 @@ async def previous_version(
 async def is_surpassed(
     connection: AsyncConnection, tenant_id: str, definition_id: str, precedence: str
 ) -> bool:
-    """Return whether there is an active version of a higher precedence."""
+    """Return whether the definition has an active version of higher precedence."""
     statement = sa.select(sa.literal(1)).where(
         versions.c.tenant_id == tenant_id,
         versions.c.definition_id == definition_id,

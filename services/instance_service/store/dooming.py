@@ -1,4 +1,4 @@
-"""What of instances a deletion has to know beforehand: no more than their rows say."""
+"""The query for what a deletion needs to know about instances in advance."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DESCRIBE = sa.text("""
 
 @dataclass(frozen=True)
 class Doomed:
-    """An instance, briefly."""
+    """An instance that would be deleted, with the columns that a deletion needs."""
 
     instance_id: str
     name: str
@@ -33,13 +33,13 @@ class Doomed:
 
     @property
     def is_deleting(self) -> bool:
-        """Whether its deletion has begun."""
+        """Return whether its deletion has begun."""
         return self.state == "deleting"
 
 
 async def describe(
     connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str]
 ) -> dict[str, Doomed]:
-    """Return those of the instances that exist."""
+    """Return the rows of those of the instances that exist."""
     parameters = {"tenant_id": tenant_id, "instance_ids": list(instance_ids)}
     return {row[0]: Doomed(*row) for row in await connection.execute(_DESCRIBE, parameters)}

@@ -1,4 +1,4 @@
-"""Queries on which versions instances use: who follows the newest, who lags behind, whose versions are outdated."""
+"""The queries on the versions that instances use: which track the newest version, lag behind, or use an outdated one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-# The components that follow a definition, their own or a macro that their expressions call.
+# The components that track the newest version of a definition: their own, or a macro that their expressions call.
 _FOLLOWING = """
     select instance_id from components
     where tenant_id = :tenant_id and definition_id = cast(:definition_id as uuid) and track_newest
@@ -36,8 +36,8 @@ _TRACKING = sa.text(f"""
     where owner.state <> 'deleting'
     order by owner.name, owner.instance_id limit :limit
 """)  # noqa: S608 - constants
-# Of all versions that instances, their components and the macros of these use: what is worth a look. It begins with the
-# parts of those instances and looks the rest up by key, however many instances there are.
+# Of all versions that the instances, their components and their macros use: those that lag or are outdated. It begins
+# with the parts of these instances and finds the rest by key, so other instances do not slow it down.
 _REMARKABLE = sa.text("""
     with parts as materialized (
         select instance_id, coalesce(owner_instance_id, instance_id) as owner_id from instances
@@ -83,7 +83,7 @@ _USERS = sa.text("""
 
 
 async def list_followers(connection: AsyncConnection, tenant_id: str, definition_id: str) -> list[str]:
-    """Return the instances that follow a definition's newest version, also as a macro that they call."""
+    """Return the instances that track a definition's newest version, directly or as a macro that they call."""
     parameters = {"tenant_id": tenant_id, "definition_id": definition_id}
     return list((await connection.execute(_FOLLOWERS, parameters)).scalars())
 
@@ -91,13 +91,13 @@ async def list_followers(connection: AsyncConnection, tenant_id: str, definition
 async def list_tracking(
     connection: AsyncConnection, tenant_id: str, definition_id: str, limit: int
 ) -> Sequence[sa.Row[Any]]:
-    """Return (instance id, name, project id, snapshot, how many in all) of the followers, by name."""
+    """Return (id, name, project id, snapshot, total count) of the instances that track a definition, by name."""
     parameters = {"tenant_id": tenant_id, "definition_id": definition_id, "limit": limit}
     return (await connection.execute(_TRACKING, parameters)).all()
 
 
 async def list_users(connection: AsyncConnection, tenant_id: str, definition_version_id: str) -> list[str]:
-    """Return the instances that use a version, also as a macro."""
+    """Return the instances that use a version, directly or as a macro."""
     parameters = {"tenant_id": tenant_id, "version_id": definition_version_id}
     return list((await connection.execute(_USERS, parameters)).scalars())
 
@@ -107,7 +107,7 @@ async def list_remarkable(
 ) -> Sequence[sa.Row[Any]]:
     """Return (instance id, definition, version, state, lags) of versions in use that lag behind or are deprecated.
 
-    `lags` says that the instance follows the newest version, and that there is a newer one.
+    `lags` means that the instance tracks the newest version, but a newer one exists.
     """
     parameters = {"tenant_id": tenant_id, "instance_ids": list(instance_ids)}
     return (await connection.execute(_REMARKABLE, parameters)).all()

@@ -1,4 +1,4 @@
-"""Queries along the flow-to-flow edges; every traversal is a UNION, so that a cycle could not trap it."""
+"""The queries along the edges between flows; each recursion uses UNION, so it ends even if there is a cycle."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ _FREED = sa.text("""
                 and not other.instance_id = any(cast(:instance_ids as uuid[]))
         )
 """)
-# With the definition that says in which roles the reader takes which kinds: its own, or its pipeline's.
+# With the definition version whose rules for upstreams apply to the reader: its own or its pipeline's.
 _READERS = sa.text("""
     select edge.role, reader.snapshot, version.snapshot
     from (select distinct instance_id, role from flow_edges
@@ -104,7 +104,7 @@ async def list_ancestor_edges(
 async def list_dataset_ancestors(
     connection: AsyncConnection, tenant_id: str, instance_id: str
 ) -> list[tuple[str, bool]]:
-    """Return (dataset, whether it reads nothing itself) over all ancestors of an instance."""
+    """Return (dataset, whether it has no upstreams) for all datasets among an instance's ancestors."""
     parameters = {"tenant_id": tenant_id, "instance_id": instance_id}
     return [(row[0], row[1]) for row in await connection.execute(_DATASET_ANCESTORS, parameters)]
 
@@ -112,7 +112,7 @@ async def list_dataset_ancestors(
 async def list_descendant_edges(
     connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str]
 ) -> list[tuple[str, str]]:
-    """Return (reader, read) between instances and everything that reads them, however far away."""
+    """Return the edges (reader, read) from the instances to all their dependants, direct and indirect."""
     parameters = {"tenant_id": tenant_id, "instance_ids": list(instance_ids)}
     return [(row[0], row[1]) for row in await connection.execute(_DESCENDANT_EDGES, parameters)]
 
@@ -120,12 +120,12 @@ async def list_descendant_edges(
 async def list_readers(
     connection: AsyncConnection, tenant_id: str, instance_id: str
 ) -> list[tuple[str, bytes, bytes | None]]:
-    """Return (role, reader, definition version of its rules), serialized, of what reads an instance and is to stay."""
+    """Return (role, reader, definition version with its rules), serialized, of all dependants that are not being deleted."""
     parameters = {"tenant_id": tenant_id, "instance_id": instance_id}
     return [(row[0], row[1], row[2]) for row in await connection.execute(_READERS, parameters)]
 
 
 async def list_freed(connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str]) -> list[str]:
-    """Return the instances under deletion that only the given ones read."""
+    """Return the instances under deletion whose only readers are the given ones."""
     parameters = {"tenant_id": tenant_id, "instance_ids": list(instance_ids)}
     return list((await connection.execute(_FREED, parameters)).scalars())

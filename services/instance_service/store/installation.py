@@ -1,4 +1,4 @@
-"""Which installation this database is: what outside systems hold for it carries the id; on the infra login."""
+"""The id of the installation that owns this database; everything it has in outside systems carries the id."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ _GET = sa.text("select cast(installation_id as text) from installation")
 
 
 async def get_or_create(connection: AsyncConnection, new_id: str) -> str:
-    """Return the id: the new one at the very first start, else the one of the first start."""
+    """Return the installation's id; the first start ever stores `new_id`. Use the infra login."""
     await connection.execute(_INSERT, {"installation_id": new_id})
     return str((await connection.execute(_GET)).scalar_one())

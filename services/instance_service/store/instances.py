@@ -1,4 +1,4 @@
-"""Queries on instances, their revisions and their extension rows."""
+"""The queries on instances, their revisions and their extension rows."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _EXTENSIONS = (
     tables.flow_edges,
     tables.flows,
 )
-# On the path of every submission: a constant text is not built anew for each call.
+# Every submission runs it, so its text is a constant instead of being built for each call.
 _GET_SNAPSHOTS = sa.text("""
     select cast(instance_id as text), snapshot from instances
     where tenant_id = :tenant_id and instance_id = any(cast(:instance_ids as uuid[]))
@@ -50,7 +50,7 @@ _RESOLVE = sa.text("""
             and (wanted.version_id is null or candidate.definition_version_id = wanted.version_id)
             and (wanted.version = '' or candidate.version = wanted.version)
             and (wanted.version_id is not null or wanted.version <> '' or candidate.state = 'active'
-                -- Who follows the newest never goes back, whatever becomes of the version.
+                -- An instance that tracks the newest version never goes back, even if its version is retired.
                 or (candidate.definition_version_id = wanted.held_id and candidate.state <> 'draft'))
         order by candidate.precedence desc, candidate.definition_version_id desc limit 1
     ) as found on true
@@ -103,7 +103,7 @@ _REMOVE_FINALIZER = sa.text("""
 
 
 async def insert_instances(connection: AsyncConnection, rows: Rows) -> None:
-    """Insert new instances (owners before components) with everything that belongs to them."""
+    """Insert new instances with all their rows; owners must come before their components."""
     for table in (instances, revisions, *reversed(_EXTENSIONS)):
         if rows.get(table):
             await connection.execute(sa.insert(table), list(rows[table]))
@@ -122,7 +122,7 @@ async def replace_instances(
 
 
 async def update_rows(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write instances' own rows anew."""
+    """Rewrite the rows of instances in the table `instances`."""
     columns = (
         "name", "kind", "owner", "state", "revision", "finalizers", "snapshot", "update_time",
     )  # fmt: skip
@@ -155,7 +155,7 @@ async def update_snapshots(
 async def rewrite_texts(
     connection: AsyncConnection, tenant_id: str, given: Sequence[tuple[str, int, bytes, Mapping[str, Any]]]
 ) -> None:
-    """Replace (instance, its newest revision, snapshot, config) where an upstream has got another name."""
+    """Replace (instance, newest revision, snapshot, config) after an upstream was renamed."""
     if given:
         ids, numbers, snapshots, configs = map(list, zip(*given, strict=True))
         parameters = {
@@ -174,7 +174,7 @@ async def update_columns(
     instance_id: str,
     **values: str | int | bytes | datetime | list[str],
 ) -> None:
-    """Change columns of one instance."""
+    """Update columns of one instance."""
     await connection.execute(
         sa.update(instances)
         .where(instances.c.tenant_id == tenant_id, instances.c.instance_id == instance_id)
@@ -212,7 +212,7 @@ async def update_flows(
 async def update_models(
     connection: AsyncConnection, tenant_id: str, given: Sequence[tuple[str, str, str, str]]
 ) -> None:
-    """Record what outside systems call models: (instance, MLflow experiment, registered model, Evidently project)."""
+    """Record models' ids in outside systems: (instance, MLflow experiment, registered model, Evidently project)."""
     columns = zip(*given, strict=True)
     names = ("ids", "experiment_ids", "registered_names", "project_ids")
     parameters = {name: list(values) for name, values in zip(names, columns, strict=True)}
@@ -222,14 +222,14 @@ async def update_models(
 async def drop_finalizer(
     connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str], finalizer: str
 ) -> list[tuple[bytes, list[str]]]:
-    """Take a finalizer off instances that are being deleted; return their snapshots and what is left on them."""
+    """Remove a finalizer from instances that are being deleted; return their remaining finalizers and snapshots."""
     parameters = {"tenant_id": tenant_id, "instance_ids": list(instance_ids), "finalizer": finalizer}
     rows = (await connection.execute(_REMOVE_FINALIZER, parameters)).all()
     return [(bytes(row.snapshot), row.finalizers) for row in rows]
 
 
 async def delete_instances(connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str]) -> None:
-    """Remove instances with everything that belongs to them."""
+    """Delete instances with all their rows."""
     await connection.execute(
         sa.delete(instances).where(
             instances.c.tenant_id == tenant_id, instances.c.instance_id.in_(instance_ids)
@@ -253,7 +253,7 @@ async def get_snapshots(
 async def fetch_snapshots(
     database: Database, tenant_id: str, instance_ids: Sequence[str]
 ) -> dict[str, bytes]:
-    """Return the same as `get_snapshots`, by the shortest way: every submission asks."""
+    """Return the same as `get_snapshots` in one round trip, because every submission needs it."""
     parameters = {"tenant_id": tenant_id, "instance_ids": instance_ids}
     return dict(await database.fetch(tenant_id, _GET_SNAPSHOTS, parameters))
 
@@ -271,7 +271,7 @@ async def get_revision(
 
 
 async def lock_instance(connection: AsyncConnection, tenant_id: str, instance_id: str) -> bytes | None:
-    """Return an instance, serialized, and keep others from changing it until the transaction ends."""
+    """Lock an instance until the transaction ends and return it, serialized."""
     statement = (
         sa.select(instances.c.snapshot)
         .where(instances.c.tenant_id == tenant_id, instances.c.instance_id == instance_id)
@@ -283,7 +283,7 @@ async def lock_instance(connection: AsyncConnection, tenant_id: str, instance_id
 async def lock_instances(
     connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str]
 ) -> list[bytes]:
-    """Return those of the instances that exist, serialized, kept from others until the transaction ends."""
+    """Lock those of the instances that exist until the transaction ends and return them, serialized."""
     statement = (
         sa.select(instances.c.snapshot)
         .where(instances.c.tenant_id == tenant_id, instances.c.instance_id.in_(instance_ids))
@@ -324,9 +324,9 @@ async def list_revisions(
 async def resolve_versions(
     connection: AsyncConnection, tenant_id: str, wanted: Sequence[tuple[str, str, str, str, str, str]]
 ) -> dict[int, bytes]:
-    """Return versions, serialized, by the position of (kind, definition id, name, version id, version, held id).
+    """Return the version, serialized, for the position of each (kind, definition id, name, version id, version, held id).
 
-    Empty parts leave it open; without a version it is the newest active one, or the held one if that is newer.
+    An empty part matches everything. Without a version it is the newest active one, or the held one if that is newer.
     """
     kinds, definition_ids, names, version_ids, versions, held_ids = zip(*wanted, strict=True)
     parameters = {

@@ -1,7 +1,7 @@
-"""The query that lists instances: a page costs what is on it, however many instances there are.
+"""The query that lists instances; the cost of a page does not grow with the number of instances.
 
-Each filter is an equality that an index answers in the order of names, and every operator in it is leakproof:
-under row-level security no index serves any other.
+Each filter is an equality that an index answers in the order of names. Every operator is leakproof, because under
+row-level security PostgreSQL uses an index only for leakproof operators.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from optaic.rules.kinds import COMPONENT_KINDS
 from servicekit.pages import MOST_BYTES
 from servicekit.schema import UUID_TEXT
 
-# What is rare and what is common wants another plan, and a prepared statement would end up with one for all.
+# Rare and common filters need different plans, but a prepared statement would use one plan for all of them.
 _PLAN_ANEW = sa.text("set local plan_cache_mode = force_custom_plan")
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which instances; empty parts leave it open, without kinds all but components."""
+    """The filters of a list; an empty one matches everything, but without kinds components are left out."""
 
     project_id: str = ""
     kinds: Sequence[str] = ()
@@ -39,7 +39,7 @@ class Selection:
 
 
 def label_term(key: str, value: str) -> str:
-    """Return what an instance with this label is found by."""
+    """Return the index term for instances with this label."""
     text = f"{len(key)}:{key}{value}".encode()
     return str(uuid.UUID(bytes=hashlib.sha256(text).digest()[:16]))
 
@@ -54,7 +54,7 @@ async def list_instances(
 
 
 def within_bytes(page: sa.Select[Any], *order: str, is_descending: bool = False) -> sa.Select[Any]:
-    """Return the query of a page that is read no further than to the first snapshot that does not fit on it."""
+    """Return the query of a page limited by size: it reads up to the first snapshot that does not fit."""
 
     def ordered(rows: sa.Subquery) -> list[sa.ColumnElement[Any]]:
         return [rows.c[name].desc() if is_descending else rows.c[name] for name in order]
@@ -69,7 +69,7 @@ def within_bytes(page: sa.Select[Any], *order: str, is_descending: bool = False)
 def page_of(
     tenant_id: str, wanted: Selection, after: tuple[str, str] | None, limit: int
 ) -> sa.Select[tuple[str, str, bytes]]:
-    """Return the query of a page."""
+    """Return the query of a page, without a limit of its size in bytes."""
     terms = [label_term(key, value) for key, value in wanted.labels.items()]
     if wanted.definition_id:
         terms.append(wanted.definition_id)
@@ -79,7 +79,7 @@ def page_of(
     ]
     if len(parts) == 1:
         return parts[0]
-    # Each part is in order and is read no further than the page goes.
+    # Each part is sorted and is read only as far as the page needs.
     merged = sa.union_all(*parts).subquery()
     return sa.select(merged).order_by(merged.c.name, merged.c.instance_id).limit(limit)
 
@@ -104,7 +104,7 @@ def _part(
             found.c.instance_id == instances.c.instance_id,
         )
         source = source.join(found, condition)
-        ordered = found  # the index of terms is in the order of names too
+        ordered = found  # the index of terms is sorted by name too
     query = sa.select(ordered.c.name, ordered.c.instance_id, instances.c.snapshot).select_from(source)
     if after is not None:
         position = sa.tuple_(sa.literal(after[0]), sa.cast(after[1], UUID_TEXT))

@@ -1,4 +1,4 @@
-"""Queries on the newest output of each refresh, as its run told of it."""
+"""The queries on the newest output of each refresh, as its run reported it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PUT = sa.text("""
 
 
 class Output(NamedTuple):
-    """The output of one completed run; `profile` is a serialized OutputProfile, None where it told none."""
+    """The output of a completed run; `profile` is a serialized OutputProfile, or None if the run reported none."""
 
     instance_id: str
     flow_kind: str
@@ -36,7 +36,7 @@ class Output(NamedTuple):
 
 
 async def put_outputs(connection: AsyncConnection, tenant_id: str, given: Collection[Output]) -> None:
-    """Keep those that are newer than what is known, of instances that exist; at most one for each flow."""
+    """Store the outputs of existing instances that are newer than the known ones; give at most one for each flow."""
     parameters = {
         "tenant_id": tenant_id,
         "instance_ids": [output.instance_id for output in given],
@@ -51,7 +51,7 @@ async def put_outputs(connection: AsyncConnection, tenant_id: str, given: Collec
 async def get_output(
     connection: AsyncConnection, tenant_id: str, instance_id: str, flow_kind: str
 ) -> Output | None:
-    """Return the newest output that is known of a flow."""
+    """Return the newest known output of a flow."""
     statement = sa.select(*(outputs.c[name] for name in Output._fields)).where(
         outputs.c.tenant_id == tenant_id,
         outputs.c.instance_id == instance_id,
@@ -64,7 +64,7 @@ async def get_output(
 async def list_outputs(
     connection: AsyncConnection, tenant_id: str, instance_ids: Collection[str], flow_kind: str
 ) -> list[Output]:
-    """Return the newest outputs that are known of flows of one kind."""
+    """Return the newest known outputs of the instances' flows of one kind."""
     statement = sa.select(*(outputs.c[name] for name in Output._fields)).where(
         outputs.c.tenant_id == tenant_id,
         outputs.c.instance_id.in_(instance_ids),

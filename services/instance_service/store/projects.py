@@ -1,4 +1,4 @@
-"""Queries on projects."""
+"""The queries on projects."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DELETE_EMPTIED = sa.text("""
 
 
 async def insert_project(connection: AsyncConnection, row: dict[str, Any]) -> bool:
-    """Create a project; return False where a live one has the name."""
+    """Create a project; return False if a project that is not deleted has the name."""
     statement = insert(projects).values(row)
     statement = statement.on_conflict_do_nothing(
         index_elements=[projects.c.tenant_id, projects.c.name],
@@ -35,7 +35,7 @@ async def insert_project(connection: AsyncConnection, row: dict[str, Any]) -> bo
 async def update_project(
     connection: AsyncConnection, tenant_id: str, project_id: str, **values: str | bytes
 ) -> None:
-    """Change columns of one project."""
+    """Update columns of one project."""
     await connection.execute(
         sa.update(projects)
         .where(projects.c.tenant_id == tenant_id, projects.c.project_id == project_id)
@@ -44,7 +44,7 @@ async def update_project(
 
 
 async def delete_emptied(connection: AsyncConnection, tenant_id: str, project_ids: Collection[str]) -> None:
-    """Remove those of the projects that are being deleted and hold nothing any more; under the tenant's lock."""
+    """Remove those of the projects that are being deleted and are empty; the caller must hold the tenant's lock."""
     parameters = {"tenant_id": tenant_id, "project_ids": sorted(project_ids)}
     await connection.execute(_DELETE_EMPTIED, parameters)
 
@@ -52,7 +52,7 @@ async def delete_emptied(connection: AsyncConnection, tenant_id: str, project_id
 async def get_project(
     connection: AsyncConnection, tenant_id: str, project_id: str = "", name: str = ""
 ) -> bytes | None:
-    """Return a project, serialized, by its id or name; of several with the name the live one, else the newest."""
+    """Return a project, serialized, by its id or name; if several had the name, the live one or else the newest."""
     statement = sa.select(projects.c.snapshot).where(projects.c.tenant_id == tenant_id)
     statement = statement.where(
         projects.c.project_id == project_id if project_id else projects.c.name == name
@@ -75,7 +75,7 @@ async def is_name_taken(connection: AsyncConnection, tenant_id: str, name: str, 
 async def list_projects(
     connection: AsyncConnection, tenant_id: str, after: tuple[str, str], limit: int
 ) -> Sequence[sa.Row[Any]]:
-    """Return (name, id, serialized project) by name, after a name and an id; without an id after all of the name."""
+    """Return (name, id, serialized project) by name after a position; without an id, after all projects of that name."""
     name, project_id = after
     position = sa.tuple_(sa.literal(name), sa.cast(project_id or _LAST_ID, projects.c.project_id.type))
     statement = (
@@ -90,7 +90,7 @@ async def list_projects(
 
 
 async def list_contents(connection: AsyncConnection, tenant_id: str, project_id: str) -> list[str]:
-    """Return the ids of the instances in a project that are not being deleted; no components."""
+    """Return the ids of a project's instances that are not being deleted, without components."""
     statement = sa.select(instances.c.instance_id).where(
         instances.c.tenant_id == tenant_id,
         instances.c.project_id == project_id,

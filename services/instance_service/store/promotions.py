@@ -1,4 +1,4 @@
-"""Queries on the promotions of models."""
+"""The queries on promotions of model versions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from instance_service.store.tables import model_promotions as promotions
 async def insert_promotion(
     connection: AsyncConnection, tenant_id: str, instance_id: str, revision: int, snapshot: bytes
 ) -> None:
-    """Record that a revision of a model is a promotion."""
+    """Record that a model's revision is the promotion of a model version."""
     await connection.execute(
         sa.insert(promotions).values(
             tenant_id=tenant_id, instance_id=instance_id, revision=revision, snapshot=snapshot

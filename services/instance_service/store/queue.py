@@ -1,4 +1,4 @@
-"""The reconciler's work queue, across tenants; run it on the infra login unless said otherwise."""
+"""The queries on the reconciler's work queue of all tenants; use the infra login unless a function says otherwise."""
 
 from __future__ import annotations
 
@@ -69,24 +69,24 @@ class Claim:
 
 
 async def enqueue(connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str]) -> None:
-    """Make instances due now; on either login."""
+    """Make instances due now; both logins may do this."""
     if instance_ids:
         await connection.execute(_ENQUEUE, {"tenant_id": tenant_id, "instance_ids": list(instance_ids)})
 
 
 async def claim(connection: AsyncConnection, limit: int, lease_seconds: float) -> list[Claim]:
-    """Take what is due; nobody else gets it before the lease ends."""
+    """Claim due instances; until the lease ends, no other process gets them."""
     rows = await connection.execute(_CLAIM, {"limit": limit, "lease_seconds": lease_seconds})
     return [Claim(*row) for row in rows]
 
 
 async def settle(connection: AsyncConnection, claims: Sequence[Claim]) -> None:
-    """Declare work done; what became due again meanwhile stays due."""
+    """Mark claimed work as done; an instance that became due again in the meantime stays due."""
     await connection.execute(_SETTLE, _columns(claims))
 
 
 async def postpone(connection: AsyncConnection, delays: Mapping[Claim, float]) -> None:
-    """Try again after so many seconds each."""
+    """Make each claimed instance due again after its delay in seconds."""
     parameters = {**_columns(list(delays)), "delays": list(delays.values())}
     await connection.execute(_POSTPONE, parameters)
 
@@ -94,19 +94,19 @@ async def postpone(connection: AsyncConnection, delays: Mapping[Claim, float]) -
 async def repeat(
     connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str], delay: float
 ) -> None:
-    """Make instances due again, whoever has claimed them: what was found before counts no more; on either login."""
+    """Make instances due again even if they are claimed, so that current work on them is repeated; both logins may do this."""
     if instance_ids:
         parameters = {"tenant_id": tenant_id, "instance_ids": list(instance_ids), "delay": delay}
         await connection.execute(_REPEAT, parameters)
 
 
 async def delete(connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str]) -> None:
-    """Forget instances that are gone; on either login."""
+    """Delete the rows of deleted instances; both logins may do this."""
     await connection.execute(_DELETE, {"tenant_id": tenant_id, "instance_ids": list(instance_ids)})
 
 
 async def is_settled(connection: AsyncConnection, tenant_id: str, instance_id: str) -> bool:
-    """Return whether nothing is left to do for an instance; on either login."""
+    """Return whether no work is left for an instance; both logins may do this."""
     statement = sa.select(sa.literal(1)).where(
         reconciliations.c.tenant_id == tenant_id,
         reconciliations.c.instance_id == instance_id,
@@ -116,7 +116,7 @@ async def is_settled(connection: AsyncConnection, tenant_id: str, instance_id: s
 
 
 async def count_unsettled(connection: AsyncConnection) -> int:
-    """Return for how many instances something is left to do."""
+    """Return the number of instances with work left."""
     statement = sa.select(sa.func.count()).where(reconciliations.c.due_time.is_not(None))
     return int((await connection.execute(statement)).scalar_one())
 

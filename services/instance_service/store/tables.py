@@ -1,4 +1,4 @@
-"""The tables as the queries see them; the migrations create them."""
+"""The tables as SQLAlchemy objects for the queries; the migrations create them."""
 
 from typing import Any, TypeAlias
 
@@ -85,18 +85,18 @@ instance_revisions = sa.Table(
     sa.Column("create_time", TIME, nullable=False),
 )
 
-# By what an instance is found: the definitions it uses, itself or by a component, and digests of its labels.
+# The index terms of an instance: the definitions that it or its components use, and digests of its labels.
 instance_terms = sa.Table(
     "instance_terms",
     metadata,
     sa.Column("tenant_id", sa.Text, primary_key=True),
     sa.Column("term", UUID_TEXT, primary_key=True),
-    sa.Column("name", sa.Text(collation="C"), primary_key=True),  # lists are in the order of names
+    sa.Column("name", sa.Text(collation="C"), primary_key=True),  # lists are sorted by name
     sa.Column("instance_id", UUID_TEXT, primary_key=True),
 )
 
 # One extension table for each kind.
-components = sa.Table(  # experiments, models and optimizers have a row here too: they name a definition alike
+components = sa.Table(  # experiments, models and optimizers have a row here too, because they name a definition as well
     "components",
     metadata,
     *_key("instance_id"),
@@ -112,7 +112,7 @@ macro_uses = sa.Table(  # which macro versions the expressions in a component's 
     *_key("instance_id", "definition_version_id"),
 )
 
-datasets = sa.Table(  # signals have a row here too: they are composed alike
+datasets = sa.Table(  # signals have a row here too, because they have the same parts
     "datasets",
     metadata,
     *_key("instance_id"),
@@ -189,7 +189,7 @@ flow_edges = sa.Table(
     sa.Column("kind", sa.Text, nullable=False),
 )
 
-outputs = sa.Table(  # of each refresh the newest, as its run told of it
+outputs = sa.Table(  # the newest output of each refresh, as its run reported it
     "outputs",
     metadata,
     *_key("instance_id"),
@@ -199,18 +199,18 @@ outputs = sa.Table(  # of each refresh the newest, as its run told of it
     sa.Column("profile", sa.LargeBinary, nullable=True),  # serialized OutputProfile
 )
 
-data_removals = sa.Table(  # instances that are gone, and whose data is not
+data_removals = sa.Table(  # deleted instances whose data still exists
     "data_removals",
     metadata,
     *_key("instance_id"),
     sa.Column("delete_time", TIME, nullable=False),
-    sa.Column("due_time", TIME, nullable=False),  # when it may be tried, once the grace is over
+    sa.Column("due_time", TIME, nullable=False),  # the next attempt, after the grace period
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("problem", sa.Text, nullable=False),
     sa.Column("snapshot", sa.LargeBinary, nullable=False),  # serialized DataRemoval
 )
 
-# One row for each instance with flows; due when somebody should compare it with Prefect.
+# One row for each instance with flows; when due, the reconciler compares the instance with outside systems.
 reconciliations = sa.Table(
     "reconciliations",
     metadata,
