@@ -14,52 +14,56 @@ class Settings(PrefectCallerSettings, ServiceSettings):
 
     work_pool: str = Field(default=WORK_POOL, description="Prefect work pool that every deployment names.")
     mlflow_url: str = Field(
-        default="http://127.0.0.1:5000", description="MLflow's server; it may be down, also at start."
+        default="http://127.0.0.1:5000",
+        description="Address of MLflow; the service starts and runs even while MLflow is down.",
     )
     mlflow_token: str = Field(
-        default="", repr=False, description="Bearer token for MLflow; empty: none is sent."
+        default="", repr=False, description="Bearer token for MLflow; if empty, none is sent."
     )
     mlflow_username: str = Field(
-        default="", description="User of MLflow's basic authentication, which goes before the token."
+        default="", description="User name for MLflow's basic authentication; if set, the token is not used."
     )
     mlflow_password: str = Field(default="", repr=False, description="That user's password.")
-    mlflow_timeout_seconds: float = Field(default=5.0, gt=0, description="Longest single call of MLflow.")
+    mlflow_timeout_seconds: float = Field(
+        default=5.0, gt=0, description="Longest time of one call to MLflow."
+    )
     evidently_workspace: Path = Field(
         default=Path("workspace"),
-        description="Folder of Evidently's workspace, shared with the worker and Evidently's UI; never made here.",
+        description="Folder of Evidently's workspace, shared with the worker and Evidently's UI; the service never creates it.",
     )
     evidently_timeout_seconds: float = Field(
-        default=5.0, gt=0, description="Longest single use of the workspace."
+        default=5.0, gt=0, description="Longest time of one access to the workspace."
     )
     tenants: tuple[str, ...] = Field(
-        default=("default",), description="JSON list: the tenants that get the built-in definitions at start."
+        default=("default",),
+        description="JSON list: the tenants for which the service publishes the built-in definitions at start.",
     )
     drift_interval_seconds: float = Field(
         default=30.0,
         gt=0,
-        description="Time between comparisons of all instances with Prefect, MLflow and Evidently.",
+        description="Time between two comparisons of all instances with Prefect, MLflow and Evidently.",
     )
     planning_grace_seconds: float = Field(
         default=120.0,
         gt=0,
-        description="How long Prefect may have planned nothing of an enabled schedule before its instance says so.",
+        description="An instance gets the condition SchedulePlanned if Prefect plans no run of its enabled schedule for this long.",
     )
     comparison_interval_seconds: float = Field(
         default=300.0,
         gt=0,
-        description="Time between comparisons of all instances with what the other services know of them.",
+        description="Time between two comparisons of all instances with what the other services know about them.",
     )
     data_grace_seconds: float = Field(
         default=604800.0,
         ge=0,
-        description="How long the data of an instance stays after the instance is gone; then a worker removes it.",
+        description="How long the data of an instance is kept after its deletion; then a worker removes it.",
     )
     reconcile_interval_seconds: float = Field(
-        default=1.0, gt=0, description="Time between looks at the work queue when nothing wakes it."
+        default=1.0, gt=0, description="Time between two checks of the work queue if no change is announced."
     )
     activation_wait_seconds: float = Field(
         default=2.0,
         ge=0,
-        description="How long CreateInstance waits for ACTIVE where the caller gives no deadline, "
-        "and PromoteModelVersion for MLflow, within the deadline.",
+        description="Longest wait of CreateInstance for ACTIVE if the caller gives no deadline, "
+        "and of PromoteModelVersion for MLflow within its deadline.",
     )

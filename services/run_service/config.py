@@ -23,7 +23,9 @@ class Settings(PrefectCallerSettings, ServiceSettings):
     progress_interval_seconds: float = Field(
         default=1.0, ge=0, description="Shortest time between two progress events of a run."
     )
-    dispatch_concurrency: int = Field(default=8, gt=0, description="Calls to Prefect at once, per process.")
+    dispatch_concurrency: int = Field(
+        default=8, gt=0, description="Most calls to Prefect at the same time, per process."
+    )
     dispatch_interval_seconds: float = Field(
         default=0.5, gt=0, description="Time between two checks of the dispatches if none is announced."
     )
@@ -46,7 +48,7 @@ class Settings(PrefectCallerSettings, ServiceSettings):
     dispatch_limit: int = Field(
         default=3,
         gt=0,
-        description="Flow runs of one run that workers may claim without starting it; then it is WORKER_LOST.",
+        description="How often workers may claim a run without starting it; then it fails as WORKER_LOST.",
     )
     observe_interval_seconds: float = Field(
         default=5.0,
@@ -69,7 +71,7 @@ class Settings(PrefectCallerSettings, ServiceSettings):
     end_settle_seconds: float = Field(
         default=600.0,
         ge=0,
-        description="How long the flow run of a run that a worker did not end itself is compared after its end.",
+        description="If a run ended without its worker's report, its flow run in Prefect is still compared for this long.",
     )
     end_batch: int = Field(default=200, gt=0, description="Flow runs of ended runs compared at once.")
     end_claim_seconds: float = Field(

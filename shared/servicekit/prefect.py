@@ -18,24 +18,27 @@ class PrefectSettings(BaseSettings):
     )
 
     prefect_api_url: str = Field(
-        default="http://127.0.0.1:4200/api", description="Prefect's REST API; it may be down, also at start."
+        default="http://127.0.0.1:4200/api",
+        description="Prefect's REST API; the program starts and runs even while Prefect is down.",
     )
     prefect_api_key: str = Field(
         default="",
         repr=False,
-        description="Key for Prefect Cloud, sent as a bearer token; empty: none is sent.",
+        description="Key for Prefect Cloud, sent as a bearer token; if empty, none is sent.",
     )
     prefect_auth_string: str = Field(
         default="",
         repr=False,
-        description="PREFECT_SERVER_API_AUTH_STRING of a Prefect server of one's own; goes before the key.",
+        description="PREFECT_SERVER_API_AUTH_STRING of your own Prefect server; if set, the key is not used.",
     )
 
 
 class PrefectCallerSettings(PrefectSettings):
     """Settings of a service that calls Prefect's REST API itself."""
 
-    prefect_timeout_seconds: float = Field(default=10.0, gt=0, description="Longest single call of Prefect.")
+    prefect_timeout_seconds: float = Field(
+        default=10.0, gt=0, description="Longest time of one call to Prefect."
+    )
 
 
 def authorization(api_key: str, auth_string: str) -> dict[str, str]:

@@ -64,7 +64,9 @@ class ServiceSettings(BaseSettings):
         gt=0,
         description="Wait for a free connection, within the call's deadline; then the call gets UNAVAILABLE.",
     )
-    statement_timeout_seconds: float = Field(default=30.0, gt=0, description="Longest single SQL statement.")
+    statement_timeout_seconds: float = Field(
+        default=30.0, gt=0, description="Longest time of one SQL statement."
+    )
     comparison_grace_seconds: float = Field(
         default=60.0,
         gt=0,

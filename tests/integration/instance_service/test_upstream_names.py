@@ -101,7 +101,7 @@ async def test_a_name_that_would_make_two_upstreams_one_is_refused(service: Runn
     unnamed = await service.create(reading(there, "close", one, two, name="unnamed"))
     found = await refusal(service.update(two.instance_id, {"name": "a"}, "name"))
     assert (found.reason, found.field_reasons) == ("NAME_TAKEN", {"instance.name": "NAME_TAKEN"})
-    assert "reader reads another instance called a" in found.message
+    assert "reader also reads another instance named a" in found.message
     assert text_of(await get(service, reader)) == "a.close - b.close"
     assert (await get(service, two)).name == "b"
     # Where no text names either, there is nothing to mix up.
