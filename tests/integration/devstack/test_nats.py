@@ -108,7 +108,7 @@ async def test_a_service_can_neither_drop_nor_purge_a_stream(broker: Broker) -> 
 
 
 @pytest.mark.parametrize("stream", ["INSTANCE_EVENTS", "RUN_EVENTS"])
-async def test_the_subscriber_reads_history_and_what_follows(broker: Broker, stream: str) -> None:
+async def test_the_subscriber_reads_history_and_later_events(broker: Broker, stream: str) -> None:
     async with broker.login("subscriber") as reader, broker.login("run") as writer:
         jetstream = reader.jetstream(timeout=5)
         ordered = await jetstream.subscribe("optaic.>", stream=stream, ordered_consumer=True)
@@ -123,7 +123,7 @@ async def test_the_subscriber_reads_history_and_what_follows(broker: Broker, str
         assert (await plain.next_msg(timeout=5)).data == b"next"
 
 
-async def test_the_subscriber_hears_live_statuses(broker: Broker) -> None:
+async def test_the_subscriber_receives_live_statuses(broker: Broker) -> None:
     async with broker.login("subscriber") as reader, broker.login("status") as writer:
         live = await listen(reader, "optaic-live.default.status.7")
         await writer.publish("optaic-live.default.status.7", b"READY")

@@ -88,7 +88,7 @@ async def test_exports_are_equal_byte_for_byte_short_and_change_nothing(
     assert await _optaic(service, "diff", "-f", str(file)) == (0, "nothing to do\n", "")
 
 
-async def test_a_dry_run_tells_file_and_line_of_all_that_is_wrong(
+async def test_a_dry_run_reports_file_and_line_of_every_mistake(
     service: RunningInstanceService, tmp_path: Path
 ) -> None:
     file = tmp_path / "new.yaml"

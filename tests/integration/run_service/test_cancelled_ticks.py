@@ -109,7 +109,7 @@ async def test_ticks_whose_flow_run_ends_cancelled_for_another_reason_are_not_ca
     assert len(await _listed(service)) == 3
 
 
-async def test_what_cannot_be_decided_yet_is_looked_at_again(
+async def test_a_tick_that_cannot_be_decided_yet_is_checked_again(
     service: RunningRunService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     instance = _scheduled(service)

@@ -346,7 +346,7 @@ async def test_two_replicas_share_the_work_and_apply_each_event_once(
         assert await notes(first[0]) == [f"n{number:03}" for number in range(200)]
 
 
-async def test_recording_consumed_events_tells_which_are_new(database: Database) -> None:
+async def test_recording_consumed_events_returns_the_new_ones(database: Database) -> None:
     first, second = new_id(), new_id()
     told: list[str] = []
     database.on_consumed(lambda: told.append("consumed"))

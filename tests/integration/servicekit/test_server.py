@@ -90,7 +90,7 @@ async def test_a_domain_error_arrives_with_all_its_details(servicer: EchoService
     assert preconditions.violations[0].subject == "a.refresh"
 
 
-async def test_a_fault_of_ours_tells_nothing(
+async def test_an_internal_error_reveals_no_details(
     servicer: EchoServicer, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with serving(servicer) as server, bare_channel(server.address) as channel:

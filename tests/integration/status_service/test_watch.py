@@ -65,7 +65,9 @@ def _reason(error: grpc.aio.AioRpcError) -> str:
     return str(info.reason)
 
 
-async def test_a_watch_begins_with_what_is_then_says_so_then_follows(service: RunningStatusService) -> None:
+async def test_a_watch_sends_the_current_state_then_a_marker_then_changes(
+    service: RunningStatusService,
+) -> None:
     ids = sorted(new_id() for _ in range(3))
     await service.applied(*await service.publish(*[_created(each) for each in ids]))
     watch = service.stub.WatchInstanceStatuses(_request())
@@ -87,7 +89,7 @@ async def test_a_watch_begins_with_what_is_then_says_so_then_follows(service: Ru
     watch.cancel()
 
 
-async def test_a_filtered_watch_hears_only_of_its_own_but_its_revision_moves(
+async def test_a_filtered_watch_sends_only_matching_changes_but_its_revision_advances(
     service: RunningStatusService,
 ) -> None:
     mine, other = new_id(), new_id()

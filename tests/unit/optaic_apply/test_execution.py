@@ -180,7 +180,9 @@ async def test_a_refusal_says_whose_it_is_and_where(
     assert memory.live() == {}
 
 
-async def test_a_dry_run_tells_all_refusals_at_once(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_dry_run_reports_all_refusals_together(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await apply(memory, document(PRICES))
     names = ("n1", "a", "n2", "n3")
     file = document(*({**PRICES, "name": name} for name in names), {**PRICES, "owner": "alice"})

@@ -313,7 +313,7 @@ def test_written_documents_are_read_unchanged_by_yaml_1_1_and_1_2(value: dict[st
     assert yaml.safe_load(stream.getvalue()) == value
 
 
-def test_a_mistake_in_a_document_is_not_told_twice() -> None:
+def test_a_mistake_in_a_document_is_reported_once() -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         read_documents([{"project": "p", "manager": "m", "instances": [{"name": True, "model": {}}]}])
     assert [each.field for each in caught.value.violations] == ["documents[0].instances[0].name"]

@@ -92,7 +92,7 @@ def test_a_version_of_a_definition_takes_its_steps(optaic: FakeServices, step: s
     assert "1.2.0, 1.1.0" in invoke("definition", step, "smooth", "9", status=2).stderr
 
 
-def test_a_file_is_compared_and_its_mistakes_are_told_with_their_paths(
+def test_a_file_is_compared_and_its_mistakes_are_reported_with_their_paths(
     optaic: FakeServices, tmp_path: Path
 ) -> None:
     project = instance_pb2.Project(project_id=ID, name="desk")

@@ -118,7 +118,7 @@ def test_without_a_terminal_and_without_yes_nothing_is_done(
     assert len([each.method for each in deletable.seen if each.method.startswith(changing)]) == 2
 
 
-def test_a_closed_standard_input_is_no_terminal(deletable: FakeServices) -> None:
+def test_a_closed_standard_input_does_not_count_as_a_terminal(deletable: FakeServices) -> None:
     refused = subprocess.run(
         ["/bin/sh", "-c", 'exec "$0" instance delete prices --cascade <&-', OPTAIC],
         capture_output=True,
@@ -132,7 +132,7 @@ def test_a_closed_standard_input_is_no_terminal(deletable: FakeServices) -> None
 
 
 @pytest.mark.parametrize("said", ["n", "", "what"])
-def test_whoever_does_not_say_yes_keeps_everything(deletable: FakeServices, said: str) -> None:
+def test_without_confirmation_nothing_is_deleted(deletable: FakeServices, said: str) -> None:
     # What is neither yes nor no is asked again: then the answer is no.
     found = answer("instance", "delete", "prices", "--cascade", said=f"{said}\nn" if said == "what" else said)
     assert found.returncode == 1, found.stderr
@@ -143,7 +143,7 @@ def test_whoever_does_not_say_yes_keeps_everything(deletable: FakeServices, said
     assert not deletable.calls("DeleteInstance")
 
 
-def test_whoever_says_yes_deletes_what_was_shown_and_nothing_else(deletable: FakeServices) -> None:
+def test_with_confirmation_exactly_what_was_shown_is_deleted(deletable: FakeServices) -> None:
     found = answer("instance", "delete", "prices", "--cascade", "-o", "json", said="y")
     assert found.returncode == 0, found.stderr
     assert json.loads(found.stdout)["name"] == "prices"

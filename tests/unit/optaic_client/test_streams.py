@@ -156,7 +156,9 @@ async def test_bookmarks_of_an_idle_watch_are_no_changes(services: FakeServices,
     assert seen[-1].HasField("instance_status")
 
 
-async def test_a_run_told_again_unchanged_is_no_change(services: FakeServices, client: AsyncClient) -> None:
+async def test_a_run_published_again_unchanged_is_not_a_change(
+    services: FakeServices, client: AsyncClient
+) -> None:
     running = run_pb2.Run(run_id="r", status=run_pb2.RUN_STATUS_RUNNING)
 
     def watch(_: Any, context: grpc.ServicerContext) -> Iterator[run_pb2.Run]:

@@ -48,7 +48,7 @@ def test_the_worker_takes_the_parameters_that_flow_runs_are_given() -> None:
 
 
 @pytest.mark.parametrize("settings", [InstanceSettings, WorkerSettings])
-def test_programs_have_one_work_pool_unless_they_are_told_another(
+def test_programs_use_one_work_pool_unless_another_is_configured(
     settings: type[InstanceSettings | WorkerSettings],
 ) -> None:
     assert settings.model_fields["work_pool"].default == deployments.WORK_POOL

@@ -79,7 +79,7 @@ def test_the_contracts_state_how_large_a_chunk_may_be(event: str) -> None:
     assert lineage_events._FULL_BYTES < events.CHUNK_BYTES
 
 
-def test_the_contracts_state_how_many_causes_are_told() -> None:
+def test_the_contracts_state_how_many_causes_are_shown() -> None:
     said = comments()
     assert MAX_CAUSES in numbers_in(said["optaic.lineage.v1.FlowState.causes"])
     assert MAX_CAUSES in numbers_in(said["optaic.lineage.v1.FlowStatusChange.cause_indexes"])

@@ -61,7 +61,7 @@ def test_what_was_shown_means_what_was_hidden() -> None:
         "s3://key:k4n4rie@bucket/a",
     ],
 )
-def test_credentials_in_clear_are_told(text: str) -> None:
+def test_credentials_in_plain_text_are_reported(text: str) -> None:
     assert has_credentials(f"see {text}, or not")
 
 

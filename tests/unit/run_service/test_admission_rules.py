@@ -31,7 +31,7 @@ def test_an_unforced_refusal_names_every_blocking_flow() -> None:
     ]
 
 
-def test_force_overrides_what_is_stale() -> None:
+def test_force_overrides_stale_upstreams() -> None:
     check_upstreams([_STALE], all_ready=False, force=True)
 
 

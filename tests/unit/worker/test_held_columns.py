@@ -57,7 +57,7 @@ def dataset(world: World, source: Source, store: str, tmp_path: Path) -> Dataset
     return Dataset(world, tmp_path, store, instance)
 
 
-async def test_a_new_column_is_taken_and_told(dataset: Dataset, source: Source) -> None:
+async def test_a_new_column_is_accepted_and_reported(dataset: Dataset, source: Source) -> None:
     source.write(close=[1.5, 2.5])
     await dataset.completes()
     source.write(close=[1.5, 2.5, 3.5], volume=[None, None, 500])

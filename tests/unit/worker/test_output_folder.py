@@ -89,7 +89,7 @@ def test_a_folder_that_others_can_access_is_refused(
     assert list(folder.iterdir()) == []
 
 
-def test_a_link_to_nowhere_is_no_folder(tmp_path: Path) -> None:
+def test_a_dangling_link_does_not_count_as_a_folder(tmp_path: Path) -> None:
     _dangle(tmp_path / "output")
     with pytest.raises(OSError, match="output"):
         prepare_folder(tmp_path / "output")

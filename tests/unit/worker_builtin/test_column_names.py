@@ -32,7 +32,7 @@ def test_a_name_that_cannot_be_carried_is_refused_with_its_place(name: str, said
     str(refusal.value).encode()
 
 
-def test_all_such_names_are_told_at_once() -> None:
+def test_all_such_names_are_reported_together() -> None:
     with pytest.raises(InvalidColumnName, match=r"column 1 .*; column 3"):
         check_column_names(["", "fine", "a\0"])
 

@@ -207,7 +207,7 @@ def test_digest_is_the_same_on_every_machine() -> None:
 EXPECTED_DIGEST = "5e61f3ae6a52710d0e22e7ee0e1694e93f9462e0514f05d360be8bbaeda79c42"
 
 
-def test_digest_tells_content_apart() -> None:
+def test_different_content_has_different_digests() -> None:
     base = prices(2)
     others = [
         prices(2, shift=1e-12),

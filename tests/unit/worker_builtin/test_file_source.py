@@ -167,7 +167,7 @@ def test_a_secret_never_shows_in_an_error(tmp_path: Path, monkeypatch: pytest.Mo
     assert refusal.value.__suppress_context__
 
 
-def test_decimals_that_a_float_shortens_are_told_and_no_others(tmp_path: Path) -> None:
+def test_only_decimals_that_a_float_shortens_are_reported(tmp_path: Path) -> None:
     for written, is_told in (
         (["12345678901234567.89", None], True),
         (["0.10", "1234.5"], False),
