@@ -109,7 +109,7 @@ class _Chunk:
             indexes = self._of_upstreams.get(upstream_id)
             if indexes is None:
                 indexes = self._of_upstreams[upstream_id] = [
-                    self._append(self._causes.not_fresh(upstream_id))
+                    self._position_of(self._causes.not_fresh(upstream_id))
                 ]
             return indexes
         causes = self._causes.lists.get(flow_id)

@@ -81,7 +81,7 @@ def upstreams_not_ready(flows: Sequence[PreconditionViolation]) -> FailedPrecond
     """Return the refusal UPSTREAM_NOT_READY, naming the flows."""
     return FailedPreconditionError(
         "UPSTREAM_NOT_READY",
-        f"upstream flows are not READY: {_names(flows)}; run them first, or set force and force_reason",
+        f"upstream flows are not READY: {_names(flows)}; run them first; force (with force_reason) admits a run only if all of them have output",
         metadata={"blocking": str(len(flows))},
         preconditions=flows,
     )
@@ -91,7 +91,7 @@ def missing_input(flows: Sequence[PreconditionViolation]) -> FailedPreconditionE
     """Return the refusal MISSING_INPUT, naming the flows."""
     return FailedPreconditionError(
         "MISSING_INPUT",
-        f"upstream flows have no output to read: {_names(flows)}; run them first, force cannot replace it",
+        f"upstream flows have no output to read: {_names(flows)}; run them first; force does not help",
         metadata={"blocking": str(len(flows))},
         preconditions=flows,
     )
