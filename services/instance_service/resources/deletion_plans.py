@@ -30,7 +30,7 @@ _TOGETHER = "delete them first, or set `cascade` to delete them too"
 
 @dataclass(frozen=True)
 class Plan:
-    """The resources that a deletion would remove, in order, and the reasons why it would be refused."""
+    """List the resources that a deletion would remove, in order, and those of them that have dependants."""
 
     doomed: Sequence[Doomed] = ()
     read: frozenset[str] = frozenset()
@@ -45,7 +45,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Reach:
-    """Everything that depends on the start of a deletion, directly or through others, and what is known of it."""
+    """Hold the start of a deletion and everything that depends on it, directly or through others."""
 
     edges: Sequence[tuple[str, str]]  # (reader, read)
     order: Sequence[str]  # dependants first
@@ -61,7 +61,7 @@ async def plan_instance(connection: Connection, tenant_id: str, request: DeleteI
     """Plan the deletion of an instance; under the tenant's lock the plan holds until the transaction ends.
 
     Raises:
-        NotFoundError: There is none.
+        NotFoundError: It does not exist.
         AbortedError: An etag is stale.
         FailedPreconditionError: Other instances depend on it and `cascade` is not set; each is named.
     """
@@ -92,7 +92,7 @@ def _plan_of_instance(reach: Reach, start: str, owner: Doomed | None, request: D
         direct = {reader for reader, upstream in reach.edges if upstream == start}
         # The dependants of a live dependant are live too, so at least one live dependant reads the instance directly.
         readers = [each for each in live if each.instance_id in direct and each is not instance]
-        found = [(each.name, f"{_what(each)} reads it") for each in readers]
+        found = [(each.name, f"{_kind_and_id(each)} reads it") for each in readers]
         raise errors.deletion_blocked("HAS_DEPENDANTS", f"{instance.name} is read by", found, _TOGETHER)
     return _plan(live, reach.edges, request.preview_etag)
 
@@ -116,14 +116,14 @@ async def plan_project(
 def _plan_of_project(reach: Reach, project: Project, request: DeleteProjectRequest) -> Plan:
     inside = [each for each in reach.live if each.project_id == project.project_id]
     if inside and not request.cascade:
-        found = [(each.name, f"{_what(each)} is in it") for each in inside]
+        found = [(each.name, f"{_kind_and_id(each)} is in it") for each in inside]
         raise errors.deletion_blocked("PROJECT_NOT_EMPTY", f"project {project.name} holds", found, _TOGETHER)
     if strangers := [each for each in reach.live if each.project_id != project.project_id]:
         direct = {
             reader for reader, read in reach.edges if reach.known[read].project_id == project.project_id
         }
         found = [
-            (each.name, f"{_what(each)} of project {each.project_name} reads what is in it")
+            (each.name, f"{_kind_and_id(each)} of project {each.project_name} reads what is in it")
             for each in strangers
             if each.instance_id in direct
         ]
@@ -154,5 +154,5 @@ def _plan(live: Sequence[Doomed], edges: Sequence[tuple[str, str]], preview_etag
     return plan
 
 
-def _what(entry: Doomed) -> str:
+def _kind_and_id(entry: Doomed) -> str:
     return f"{entry.kind} {entry.instance_id}"

@@ -46,7 +46,7 @@ async def condemn(
         row = instance_row(tenant_id, one)
         if one.instance_id in plan.read:
             row["finalizers"] = [_DEPENDANTS, *row["finalizers"]]
-        _say(deps, one, row["finalizers"])
+        _set_waiting_condition(deps, one, row["finalizers"])
         rows.append({**row, "snapshot": one.SerializeToString()})
     await store.update_rows(connection, rows)
     revisions = [revision_row(tenant_id, one, context.actor, reason) for one in doomed]
@@ -56,7 +56,7 @@ async def condemn(
     await outbox.append(connection, [events.deletion_requested(one) for one in doomed])
 
 
-def _say(deps: ResourceDependencies, instance: Instance, finalizers: Sequence[str]) -> None:
+def _set_waiting_condition(deps: ResourceDependencies, instance: Instance, finalizers: Sequence[str]) -> None:
     """Set the condition that names the finalizers a deletion waits for; its start time stays."""
     message = f"waits for: {', '.join(finalizers)}"
     say(instance, _CONDITION, "FinalizersAtWork", message, timestamp(deps.clock.now()))
@@ -81,15 +81,15 @@ async def remove_finalizer(
         waiting = [(Instance.FromString(snapshot), left) for snapshot, left in states if left]
         for instance, left in waiting:
             withdraw(instance, condition)
-            _say(deps, instance, left)
+            _set_waiting_condition(deps, instance, left)
         await store.update_snapshots(
             connection, tenant_id, {one.instance_id: one.SerializeToString() for one, _ in waiting}
         )
         ids = [instance.instance_id for instance in gone]
-        instance_ids, finalizer = await _bury(deps, connection, tenant_id, gone, ids), _DEPENDANTS
+        instance_ids, finalizer = await _remove_instances(deps, connection, tenant_id, gone, ids), _DEPENDANTS
 
 
-async def _bury(
+async def _remove_instances(
     deps: ResourceDependencies,
     connection: Connection,
     tenant_id: str,

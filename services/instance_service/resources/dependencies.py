@@ -10,7 +10,7 @@ from servicekit.ids import IdSource
 
 
 class ResourceDependencies(Protocol):
-    """The clock, the sources of ids and events, and whether rules are applied strictly."""
+    """Give access to the clock, the sources of ids and events, and tell whether rules are strict."""
 
     @property
     def clock(self) -> Clock:

@@ -25,7 +25,7 @@ async def find_project(connection: Connection, tenant_id: str, project_id: str, 
     """Return the project with an id or a name.
 
     Raises:
-        NotFoundError: There is none.
+        NotFoundError: It does not exist.
     """
     project_id = project_id.lower()
     snapshot = None
@@ -40,7 +40,7 @@ def check_project_etag(project: Project, etag: str) -> None:
     """Refuse a stale etag; an empty etag matches any revision.
 
     Raises:
-        AbortedError: The project has changed since.
+        AbortedError: The project has changed since it was read.
     """
     if etag and etag != project.etag:
         raise errors.etag_mismatch(f"project {project.name}", project.etag, etag)

@@ -1,1 +1,1 @@
-"""One function per RPC or event, each with its own transaction; SQL and tools belong to store and adapters."""
+"""Handle each RPC or event with one function that owns its transaction; SQL is in `store`, tools are in adapters."""

@@ -1,4 +1,4 @@
-"""What others keep of instances, compared with what there is; and publishing again what they lack."""
+"""Let other services compare the instances they know with those that exist, and publish again what they lack."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from servicekit.ids import is_id
 
 _FIRST_ID = "00000000-0000-0000-0000-000000000000"
 _PAGE = 1_000
-_REASON = "published again: somebody had not received it"
+_REASON = "published again because a service had not received it"
 
 
 async def list_tenants(deps: Dependencies, known: Iterable[str]) -> list[str]:
-    """Return the tenants that have instances, or had some, and those that are known anyway.
+    """Return the tenants that have or had instances, together with the known ones.
 
-    Of a tenant whose last instance is gone others may still have what they did not hear of.
+    A service may still hold deleted instances of a tenant that has none left, so that tenant is listed too.
     """
     tenants, after = set(known), ""
     while True:
@@ -38,7 +38,7 @@ async def list_tenants(deps: Dependencies, known: Iterable[str]) -> list[str]:
 
 
 async def pages(deps: Dependencies, tenant_id: str) -> AsyncIterator[InstancePage]:
-    """Yield all instances of a tenant; together the pages cover all ids that there may be."""
+    """Yield all instances of a tenant in pages; together the pages cover the whole range of ids."""
     after = ""
     while True:
         async with deps.database.read(tenant_id) as connection:
@@ -66,9 +66,9 @@ def _entry(entry: store.Entry) -> InstanceEntry:
 
 
 async def publish_again(deps: Dependencies, tenant_id: str, instance_ids: Sequence[str]) -> None:
-    """Publish instances as they are; those that are gone, as gone.
+    """Publish the current state of instances; for those that no longer exist, publish the deletion.
 
-    Those of which an event waits in the outbox are left alone: a service that lacks more than that asks again.
+    Instances with an event waiting in the outbox are skipped. A service that lacks more than that event asks again.
     """
     asked = {each for each in instance_ids if is_id(each)}
     events = deps.events(tenant_id)
@@ -89,7 +89,7 @@ async def publish_again(deps: Dependencies, tenant_id: str, instance_ids: Sequen
 
 
 async def list_old_outputs(deps: Dependencies, tenant_id: str, flows: Iterable[RunEntry]) -> dict[str, int]:
-    """Return the instances whose newest output is not known here, with the number of the run that wrote it."""
+    """Return the instances whose newest output is unknown here, with the number of the run that wrote it."""
     numbers = {
         entry.flow.instance_id: entry.completed_run_number
         for entry in flows

@@ -1,4 +1,4 @@
-"""What a deletion would delete, page by page; it changes nothing."""
+"""Preview a deletion page by page; nothing is changed."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from servicekit.enums import enum_number
 async def preview_deletion(
     deps: Dependencies, tenant_id: str, request: PreviewDeletionRequest
 ) -> PreviewDeletionResponse:
-    """Return a page of what would go.
+    """Return a page of the resources that a deletion would remove.
 
     Raises:
-        NotFoundError: There is no such instance or project.
-        AbortedError: An etag is not the present one, or the list has changed since the page before.
-        FailedPreconditionError: It would be refused, as the deletion itself.
+        NotFoundError: The instance or project does not exist.
+        AbortedError: An etag is stale, or the list has changed since the previous page.
+        FailedPreconditionError: The deletion itself would be refused.
     """
     target = request.WhichOneof("target")
     assert target is not None
@@ -35,7 +35,9 @@ async def preview_deletion(
     begin, size = int(position.get("index", 0)), request.page_size or LONG_DEFAULT_SIZE
     asked = PreviewDeletionRequest()
     asked.CopyFrom(request)
-    getattr(asked, target).ClearField("preview_etag")  # it looks anew
+    getattr(asked, target).ClearField(
+        "preview_etag"
+    )  # each page plans anew; its token holds the etag to compare
     async with deps.database.read(tenant_id) as connection:
         if target == "delete_instance":
             plan = await plan_instance(connection, tenant_id, asked.delete_instance)

@@ -1,4 +1,4 @@
-"""What every use case needs; it is built once, in `app`."""
+"""Collect what every use case needs; `app` builds it once."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 
 
 class Signal:
-    """Wakes those who wait for something to have happened to one instance in this process."""
+    """Wake the calls in this process that wait for a change of an instance."""
 
     def __init__(self) -> None:
         self._listeners: dict[str, set[asyncio.Event]] = defaultdict(set)
         self.is_closed = False
 
     def close(self) -> None:
-        """Wake all: nobody is to wait any more."""
+        """Wake all waiting calls and end their waiting."""
         self.is_closed = True
         for instance_id in self._listeners:
             self.notify(instance_id)
 
     def notify(self, instance_id: str) -> None:
-        """Wake who listens to an instance."""
+        """Wake the calls that wait for an instance."""
         for event in self._listeners.get(instance_id, ()):
             event.set()
 
     @contextlib.contextmanager
     def listening(self, instance_id: str) -> Iterator[Callable[[float], Awaitable[None]]]:
-        """Lend a function that returns when it is time to look, or after so many seconds.
+        """Provide a function that waits until the instance may have changed, or until the given seconds have passed.
 
-        It is time when notified, and now and then besides: what another replica does is not announced here.
+        It returns when notified, and at intervals, because changes made by another replica are not announced here.
         """
         event, silences = asyncio.Event(), 0
 
@@ -48,7 +48,7 @@ class Signal:
             nonlocal silences
             pause = backoff(silences + 1, first=_FIRST_PAUSE, longest=_LONGEST_PAUSE)
             try:
-                # Not wait_for, which may lose a cancellation on Python 3.11.
+                # Do not use wait_for here: on Python 3.11 it may lose a cancellation.
                 async with asyncio.timeout(min(seconds, pause)):
                     await event.wait()
             except TimeoutError:
@@ -68,7 +68,7 @@ class Signal:
 
 @dataclass(frozen=True)
 class Dependencies:
-    """Database, time and ids, which installation this is, and how calls wait for an instance to be activated."""
+    """Hold the database, clock, ids and settings of the service, and how calls wait for an instance."""
 
     database: Database
     clock: Clock
@@ -76,15 +76,13 @@ class Dependencies:
     installation_id: str
     activation_wait_seconds: float = 2.0
     activated: Signal = field(default_factory=Signal)
-    places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(500))  # of calls that wait
+    places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(500))  # for calls that wait
 
-    data_grace_seconds: float = 604800.0  # for which the data of what is gone stays
-    built_in: set[str] = field(default_factory=set)  # hashes of what the service itself brings
-    rehearsal: Connection | None = None  # what is changed here is taken back by who opened it
-    is_lenient: bool = (
-        False  # rules that an instance breaks do not keep it from being made; in rehearsals only
-    )
+    data_grace_seconds: float = 604800.0  # how long the data of deleted instances is kept
+    built_in: set[str] = field(default_factory=set)  # content hashes of the built-in library
+    rehearsal: Connection | None = None  # the use case that opened it rolls it back
+    is_lenient: bool = False  # whether instances may violate rules; true in rehearsals only
 
     def events(self, tenant_id: str) -> Events:
-        """Return the maker of a tenant's events."""
+        """Return the factory of a tenant's events."""
         return Events(tenant_id, self.clock, self.ids)

@@ -1,4 +1,4 @@
-"""A change that is made once for each request id, and only tried where the caller asks for that."""
+"""Make a change once for each request id, or only try it if the request has `validate_only`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from servicekit.database import lock_tenant
 _Answer = TypeVar("_Answer", bound=Message)
 
 
-class _TriedError(Exception):
-    """Ends the transaction of `validate_only`: everything held, and everything is rolled back."""
+class _ValidatedOnlyError(Exception):
+    """End the transaction of a `validate_only` request: every rule was satisfied, and everything is rolled back."""
 
 
 async def mutate(
@@ -26,21 +26,21 @@ async def mutate(
     answers: type[_Answer],
     change: Callable[[Connection], Awaitable[_Answer]],
 ) -> _Answer:
-    """Return what `change` answers, or has answered to the same request before.
+    """Run a change in one transaction, or return the stored answer if the same request was answered before.
 
-    In a rehearsal it is a part of that, and undone alone where it is refused.
+    In a rehearsal the change is part of the rehearsal's transaction; if refused, only this change is undone.
 
-    It runs in one transaction under the tenant's lock: what it has checked still holds when it is committed.
+    The transaction holds the tenant's lock, so whatever the change has checked is still true when it is committed.
 
     Args:
-        deps: of the service.
-        tenant_id: whose.
-        request: of a method that changes something: it has `request_id`, and may have `validate_only`.
-        answers: the type of the answer.
-        change: the change; it may raise.
+        deps: The dependencies of the service.
+        tenant_id: The tenant whose data changes.
+        request: The request of a method that changes something; it has `request_id` and may have `validate_only`.
+        answers: The type of the answer.
+        change: The change to make; it may raise.
 
     Raises:
-        AlreadyExistsError: The request id came with another request before.
+        AlreadyExistsError: The request id was used before with another request.
     """
     if deps.rehearsal is not None:
         async with deps.rehearsal.begin_nested():
@@ -56,8 +56,8 @@ async def mutate(
             await lock_tenant(connection, tenant_id)
             answer = await change(connection)
             if getattr(asked, "validate_only", False):
-                raise _TriedError  # noqa: TRY301 - rolls back
+                raise _ValidatedOnlyError  # noqa: TRY301 - rolls back
             await idempotency.store(connection, method, asked.request_id, answer.SerializeToString())
-    except _TriedError:
+    except _ValidatedOnlyError:
         pass
     return answer

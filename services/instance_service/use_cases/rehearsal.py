@@ -1,4 +1,4 @@
-"""What would come of many changes, each upon those before: the use cases themselves, in one transaction that is taken back."""
+"""Rehearse a sequence of changes: run the real use cases in one transaction, then roll it back."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ from servicekit.database import ConstraintError, lock_tenant
 from servicekit.errors import DomainError
 from servicekit.ids import IdSource, is_id
 
-_LONGEST_SECONDS = 20.0  # from when the tenant's lock is had: other changes wait so long
-_NO_CHANGE = "this is no change that can be rehearsed"
+_LONGEST_SECONDS = 20.0  # counted from when the tenant's lock is acquired, because other changes wait for it
+_NO_CHANGE = "the change cannot be rehearsed"
 _log = structlog.get_logger(__name__)
 
 
-class _TakenBackError(Exception):
-    """Ends the transaction: everything is rolled back."""
+class _RollbackError(Exception):
+    """End the transaction so that everything is rolled back."""
 
 
 async def rehearse_changes(
     deps: Dependencies, context: RequestContext, request: RehearseChangesRequest
 ) -> RehearseChangesResponse:
-    """Judge every change, or, where that is allowed, as many as there is time for; and keep none.
+    """Check every change in turn, each on top of those before, and keep none; if allowed, stop when time is up.
 
     Raises:
-        InvalidArgumentError: They take too long.
+        InvalidArgumentError: The changes take too long.
     """
     answer = RehearseChangesResponse()
     try:
         async with deps.database.transaction(context.tenant_id) as connection:
-            await lock_tenant(connection, context.tenant_id)  # no longer than a statement may take
+            await lock_tenant(connection, context.tenant_id)  # waits at most for the statement timeout
             try:
                 async with asyncio.timeout(_LONGEST_SECONDS):
                     for change in request.changes:
@@ -63,8 +63,8 @@ async def rehearse_changes(
                 if not (request.allow_partial and judged):
                     raise errors.rehearsal_too_long(judged, given, _LONGEST_SECONDS) from None
                 answer.verdicts.extend([ChangeVerdict(is_not_judged=True)] * (given - judged))
-            raise _TakenBackError  # noqa: TRY301 - rolls back
-    except _TakenBackError:
+            raise _RollbackError  # noqa: TRY301 - rolls back
+    except _RollbackError:
         return answer
 
 
@@ -75,31 +75,31 @@ async def _judge(
     try:
         made = await _make(inner, context, change)
     except DomainError as error:
-        await _stand_in(inner, context, change)
+        await _create_stand_in(inner, context, change)
         return _refused(error)
     except ConstraintError:
         if not change.assumed_id:
             raise
         return _refused(
             errors.invalid_field(
-                "INVALID_ARGUMENT", "assumed_id", "is the id of something else already", _NO_CHANGE
+                "INVALID_ARGUMENT", "assumed_id", "is already used; choose another UUID", _NO_CHANGE
             )
         )
     return ChangeVerdict(conditions=made.conditions if isinstance(made, Instance) else ())
 
 
 async def _make(deps: Dependencies, context: RequestContext, change: Change) -> Any:
-    """Make one change as its call would.
+    """Make one change as its RPC would.
 
     Raises:
-        DomainError: It is refused.
+        DomainError: The change is refused.
     """
     kind = change.WhichOneof("change")
     if kind is None or (change.assumed_id and not is_id(change.assumed_id)):
         raise (
             errors.invalid_field("INVALID_ARGUMENT", "change", "is required", _NO_CHANGE)
             if kind is None
-            else errors.invalid_field("INVALID_ARGUMENT", "assumed_id", "is no id", _NO_CHANGE)
+            else errors.invalid_field("INVALID_ARGUMENT", "assumed_id", "is not a UUID", _NO_CHANGE)
         )
     request = getattr(change, kind)
     check_contract(request)
@@ -123,8 +123,8 @@ async def _make(deps: Dependencies, context: RequestContext, change: Change) -> 
     return await calls[kind]()
 
 
-async def _stand_in(deps: Dependencies, context: RequestContext, change: Change) -> None:
-    """Make what others refer to in spite of its mistakes, as far as that goes: they are judged for their own."""
+async def _create_stand_in(deps: Dependencies, context: RequestContext, change: Change) -> None:
+    """Create a stand-in for a refused resource if possible, so that later changes are judged on their own."""
     again = Change()
     again.CopyFrom(change)
     kind = change.WhichOneof("change")
@@ -137,12 +137,12 @@ async def _stand_in(deps: Dependencies, context: RequestContext, change: Change)
         again.create_instance.instance.name = f"i{change.assumed_id}"
     try:
         await _make(replace(deps, is_lenient=True), context, again)
-    except Exception as error:  # noqa: BLE001 - nothing can stand in for what is too wrong: who refers to it misses it
+    except Exception as error:  # noqa: BLE001 - without a stand-in, changes that refer to it report it as missing
         _log.debug("no stand-in", problem=repr(error))
 
 
 def _assumed(ids: IdSource, assumed_id: str, place: int) -> IdSource:
-    """Return the source, but for the id at one place: the id of what is created, as the caller calls it."""
+    """Return an id source that gives the caller's assumed id at one place, where the created resource gets its id."""
     count = -1
 
     def next_id() -> str:
@@ -156,14 +156,14 @@ def _assumed(ids: IdSource, assumed_id: str, place: int) -> IdSource:
 def _without_trial(request: Any) -> Any:
     copy = type(request)()
     copy.CopyFrom(request)
-    copy.validate_only = False  # or its report would be made, by another connection
+    copy.validate_only = False  # otherwise another connection would make its report
     return copy
 
 
 def _as_trial(request: Any) -> Any:
     copy = type(request)()
     copy.CopyFrom(request)
-    copy.validate_only = True  # nobody waits for ACTIVE
+    copy.validate_only = True  # do not wait for ACTIVE
     return copy
 
 

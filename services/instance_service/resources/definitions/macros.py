@@ -24,7 +24,7 @@ CALLABLE = {DEFINITION_KIND_OP: "op", DEFINITION_KIND_OP_MACRO: "op_macro"}  # e
 
 @dataclass(frozen=True)
 class Calls:
-    """The names that one configuration calls, and by name the versions it already has, pinned or to be renewed."""
+    """Hold the names that one configuration calls, and the versions that it already has, by name."""
 
     names: tuple[str, ...]
     held: Mapping[str, str]

@@ -13,7 +13,7 @@ from optaic.expression import OPERATORS, Parameter, Scope, Signature
 from optaic.rules.forms import CALLED_NAME
 from servicekit.errors import FieldViolation
 
-_HELD = {"type", "minimum", "maximum"}  # the keywords that the arguments of a call are checked against
+_CHECKED = {"type", "minimum", "maximum"}  # the keywords that the arguments of a call are checked against
 _SAID = {
     "$comment", "default", "deprecated", "description", "examples", "format", "readOnly", "title", "writeOnly"
 }  # fmt: skip
@@ -85,7 +85,7 @@ def _number_violations(version: DefinitionVersion, path: str) -> Iterator[FieldV
 
 def _property_violations(name: str, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield (keyword, reason) for each part of a number's schema that no call can satisfy or that is not checked."""
-    for keyword in sorted(given.keys() - _HELD - _SAID):
+    for keyword in sorted(given.keys() - _CHECKED - _SAID):
         if not keyword.startswith("x-"):
             yield keyword, "is not checked in calls; use only type, minimum and maximum"
     number = _number(name, given)

@@ -27,12 +27,12 @@ _ONE_FIELD = "field"
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns that the expressions of one instance may read."""
+    """Hold the columns that the expressions of one instance may read."""
 
     tables: frozenset[str] = frozenset()  # names of the upstreams whose columns are known
     owners: Mapping[str, Sequence[str]] = field(
         default_factory=dict
-    )  # as written -> who has it, by qualified name
+    )  # column as written -> the upstreams that have it, by qualified name
     is_complete: bool = False  # the columns of every upstream are known
     namesakes: Mapping[str, Sequence[str]] = field(
         default_factory=dict

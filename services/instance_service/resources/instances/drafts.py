@@ -60,7 +60,7 @@ from servicekit.events import check_size
 
 @dataclass(frozen=True)
 class Draft:
-    """An instance that satisfies every rule, with its components; its revision and times are not set yet."""
+    """Hold an instance that satisfies every rule, with its components; its revision and times are not set yet."""
 
     instance: Instance
     components: tuple[Instance, ...]

@@ -27,7 +27,7 @@ _FLOW = "refresh"
 
 @dataclass(frozen=True)
 class Facts:
-    """The definitions, macros, upstreams and possible price sources that were found."""
+    """Hold the definitions, macros, upstreams and possible price sources that were found."""
 
     versions: Versions
     macros: Mapping[int, MacroVersions]

@@ -44,7 +44,7 @@ async def wake_users(connection: Connection, tenant_id: str, version: Definition
 
 @dataclass(frozen=True)
 class Standing:
-    """Which instances are behind the newest versions, and which outdated versions they use, by instance id."""
+    """Hold which instances are behind the newest versions, and which outdated versions they use, by id."""
 
     lagging: frozenset[str]
     outdated: Mapping[str, Sequence[tuple[str, str, str]]]  # (definition, version, state)
@@ -102,7 +102,7 @@ async def newest_drafts(
 
 @dataclass(frozen=True)
 class Moves:
-    """The changes of instances that are behind or outdated: new revisions, or changed conditions only."""
+    """Hold the changes of instances that are behind or outdated: new revisions, or changed conditions only."""
 
     revisions: Sequence[Revision]
     noted: Mapping[str, Instance]  # by id

@@ -14,7 +14,7 @@ async def lock(connection: Connection, tenant_id: str, instance_id: str) -> Inst
     """Lock an instance until the transaction ends, and return it.
 
     Raises:
-        NotFoundError: There is none.
+        NotFoundError: It does not exist.
     """
     instance_id = instance_id.lower()
     snapshot = await store.lock_instance(connection, tenant_id, instance_id) if is_id(instance_id) else None
@@ -27,7 +27,7 @@ def check_etag(instance: Instance, etag: str) -> None:
     """Refuse a stale etag; an empty etag matches any revision.
 
     Raises:
-        AbortedError: The instance has changed since.
+        AbortedError: The instance has changed since it was read.
     """
     check_revision(instance.name, instance.revision, etag)
 
@@ -36,7 +36,7 @@ def check_revision(name: str, revision: int, etag: str) -> None:
     """Refuse an etag that does not match a revision; an empty etag matches any.
 
     Raises:
-        AbortedError: The instance has changed since.
+        AbortedError: The instance has changed since it was read.
     """
     if etag and etag != (present := etag_of(revision)):
         raise errors.etag_mismatch(f"instance {name}", present, etag)

@@ -85,8 +85,8 @@ async def _names_of_upstreams(
     """Return the names of a dependant's upstreams by id; older dependants do not store them in their references."""
     refs = [ref for reader in readers for ref in reader.upstream_refs]
     names = {ref.resource_id: ref.name for ref in refs if ref.name}
-    if unsaid := sorted({ref.resource_id for ref in refs} - names.keys()):
-        found = map(Instance.FromString, (await store.get_snapshots(connection, tenant_id, unsaid)).values())
+    if unnamed := sorted({ref.resource_id for ref in refs} - names.keys()):
+        found = map(Instance.FromString, (await store.get_snapshots(connection, tenant_id, unnamed)).values())
         names.update({each.instance_id: each.name for each in found})
     return names
 

@@ -24,7 +24,7 @@ from servicekit.errors import FieldViolation
 
 @dataclass(frozen=True)
 class Pending:
-    """An instance as a client sent it, with missing ids created, and a list of what must be looked up."""
+    """Hold an instance as a client sent it, with missing ids created, and a list of what must be looked up."""
 
     instance: Instance
     kind: str

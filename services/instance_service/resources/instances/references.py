@@ -37,7 +37,7 @@ Versions: TypeAlias = Mapping[Wanted, DefinitionVersion]
 
 @dataclass(frozen=True)
 class Reference:
-    """A place where an instance names a definition: in a component's spec, or on the instance itself."""
+    """Describe a place where an instance names a definition: in a component's spec, or on the instance itself."""
 
     slot: str  # the component's or instance's kind
     path: str
@@ -95,7 +95,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Use:
-    """A reference together with the version that it resolved to."""
+    """Hold a reference together with the version that it resolved to."""
 
     reference: Reference
     version: DefinitionVersion
@@ -261,7 +261,7 @@ def _use(
             version.content_hash, schema, config, where, callable_macros, operators, columns.check
         )
         violations.extend(
-            _news(problems, is_held=reference.holds(version) and reference.held.config == spec.config)
+            _reportable(problems, is_held=reference.holds(version) and reference.held.config == spec.config)
         )
     # A draft can only be named by its exact version, so a client that names it wants to try it.
     if version.state == DEFINITION_STATE_RETIRED and not reference.holds(version):
@@ -279,7 +279,7 @@ def _use(
     return Use(reference, version, config, macros)
 
 
-def _news(problems: Iterable[FieldViolation], *, is_held: bool) -> Iterator[FieldViolation]:
+def _reportable(problems: Iterable[FieldViolation], *, is_held: bool) -> Iterator[FieldViolation]:
     """Yield the problems to report: an unchanged configuration stays valid, unless a macro under it changed."""
     return (each for each in problems if not is_held or each.reason == "INVALID_EXPRESSION")
 
@@ -300,7 +300,7 @@ def check_constraints(
         return {}
     key = f"{use.version.content_hash}#constraints"
     problems = config_violations(key, constraints_schema(schema), constraints, path)
-    violations.extend(_news(problems, is_held=use.reference.holds(use.version) and held == given))
+    violations.extend(_reportable(problems, is_held=use.reference.holds(use.version) and held == given))
     return constraints
 
 

@@ -24,7 +24,7 @@ _NOT_COMPARED = ("revision", "etag", "update_time", "create_time", "state", "con
 
 @dataclass(frozen=True)
 class Revision:
-    """A change of one instance: its stored state, its draft, and the reason."""
+    """Describe a change of one instance: its stored state, its draft, and the reason."""
 
     current: Instance
     draft: Draft

@@ -24,7 +24,7 @@ Known: TypeAlias = Mapping[str, Instance]
 
 @dataclass(frozen=True)
 class Named:
-    """An upstream that an instance names, and the path of the field that names it."""
+    """Describe an upstream that an instance names, and the path of the field that names it."""
 
     path: str
     instance_id: str

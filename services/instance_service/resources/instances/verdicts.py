@@ -37,7 +37,7 @@ _READY = "Ready"  # suffix of conditions about outside systems
 
 @dataclass(frozen=True)
 class Verdict:
-    """The finding for one outside system and one instance: as desired, with ids to apply, or not, and why."""
+    """Record the finding for one outside system and one instance: as desired, with ids to apply, or not, and why."""
 
     condition: str
     apply: Callable[[Instance], None] | None = None
@@ -56,7 +56,7 @@ def systems_of(instance: Instance) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Judgement:
-    """The effect of verdicts on instances as they are stored now."""
+    """Hold the effect of verdicts on instances as they are stored now."""
 
     changed: Sequence[Instance]
     complaining: Sequence[str]  # ids of the instances that had no problem before
@@ -100,7 +100,7 @@ def judge(
             if instance.state == INSTANCE_STATE_DEGRADED != current.state:
                 reasons = ", ".join(one.reason for one in instance.conditions if _is_outside(one))
                 news.append(events.updated(instance, SELF, reasons))
-            elif instance.instance_id in done and _news(instance) != _news(current):
+            elif instance.instance_id in done and _published_values(instance) != _published_values(current):
                 news.append(events.activated(instance))
     return Judgement(changed, complaining, news)
 
@@ -156,7 +156,7 @@ def _judged(instance: Instance, verdicts: Sequence[Verdict], now: Timestamp) -> 
     result.CopyFrom(instance)
     for verdict in verdicts:
         if verdict.problem is not None:
-            _complain(result, verdict.condition, verdict.problem, now)
+            _set_problem(result, verdict.condition, verdict.problem, now)
         else:
             withdraw(result, verdict.condition)
             if verdict.apply is not None:
@@ -178,18 +178,20 @@ def _is_outside(condition: Condition) -> bool:
     return condition.type.endswith(_READY)
 
 
-def _complain(instance: Instance, kind: str, problem: OutsideUnavailableError, now: Timestamp) -> None:
+def _set_problem(instance: Instance, kind: str, problem: OutsideUnavailableError, now: Timestamp) -> None:
     """Set the condition for a problem, unless only a time, a port or an id differs from the message already set."""
-    said = [(one.reason, _gist(one.message)) for one in instance.conditions if one.type == kind]
-    if said != [(problem.reason, _gist(redact(problem.message)))]:
+    current_texts = [
+        (one.reason, _without_details(one.message)) for one in instance.conditions if one.type == kind
+    ]
+    if current_texts != [(problem.reason, _without_details(redact(problem.message)))]:
         say(instance, kind, problem.reason, problem.message, now)
 
 
-def _gist(message: str) -> str:
+def _without_details(message: str) -> str:
     return _DETAIL.sub("", shortened(message))
 
 
-def _news(instance: Instance) -> tuple[object, ...]:
+def _published_values(instance: Instance) -> tuple[object, ...]:
     """Return the values whose change publishes an event; conditions alone publish none."""
     model, dataset = instance.model, dataset_of(instance)
     return (

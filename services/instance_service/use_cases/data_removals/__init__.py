@@ -1,1 +1,1 @@
-"""The data of instances that are gone: what is still there, and the work of removing it."""
+"""List the data of deleted instances that still exists, and hand out the work of removing it."""

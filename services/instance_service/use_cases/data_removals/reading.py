@@ -1,4 +1,4 @@
-"""Reading whose data is still to be removed; nothing is changed here."""
+"""Read the list of pending data removals; nothing is changed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SELECTION = pages.filter_hash("data removals")
 async def list_data_removals(
     deps: Dependencies, tenant_id: str, request: ListDataRemovalsRequest
 ) -> ListDataRemovalsResponse:
-    """Return a page of what is still there, in the order in which the instances went."""
+    """Return a page of pending data removals, in the order in which the instances were deleted."""
     after = None
     if request.page_token:
         position = pages.decode(request.page_token, _SELECTION)
@@ -30,7 +30,7 @@ async def list_data_removals(
         data_removals=[removal_of(row, deps.data_grace_seconds) for row in page]
     )
     for each in answer.data_removals:
-        each.ClearField("stores")  # what configurations say is for those who need it
+        each.ClearField("stores")  # only the workers need the configurations of the stores
     if len(rows) > len(page):
         last = page[-1]
         position = {"time": last.delete_time.isoformat(), "id": last.instance_id}

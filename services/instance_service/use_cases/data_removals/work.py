@@ -1,4 +1,4 @@
-"""The data of instances that are gone: given to workers, and forgotten once it is removed."""
+"""Hand out data removals to workers, and delete them once the data is removed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _log = structlog.get_logger(__name__)
 
 
 async def claim_data_removal(deps: Dependencies, tenant_id: str) -> ClaimDataRemovalResponse:
-    """Give one that is due to the caller; after the lease it is due again."""
+    """Give the caller one data removal that is due; it becomes due again when the lease ends."""
     now = deps.clock.now()
     async with deps.database.transaction(tenant_id) as connection:
         row = await store.claim_removal(
@@ -39,10 +39,10 @@ async def claim_data_removal(deps: Dependencies, tenant_id: str) -> ClaimDataRem
 async def finish_data_removal(
     deps: Dependencies, tenant_id: str, request: FinishDataRemovalRequest
 ) -> FinishDataRemovalResponse:
-    """Forget a removal that is done; one that failed is tried again later, and says why.
+    """Delete a data removal that succeeded; schedule a failed one for a later attempt, with its problem.
 
     Raises:
-        NotFoundError: A removal is said to have failed that is done.
+        NotFoundError: The caller reports the failure of a removal that is already done.
     """
     instance_id, problem = request.instance_id.lower(), redact(request.problem)
     async with deps.database.transaction(tenant_id) as connection:

@@ -1,1 +1,1 @@
-"""The registry of definitions: publishing, the states of versions, reading; a version's content never changes."""
+"""Publish and read definitions, and change the states of versions; a version's content never changes."""

@@ -1,4 +1,4 @@
-"""Publishes the definitions that installed packages ship."""
+"""Publish the definitions that installed packages provide."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _log = structlog.get_logger(__name__)
 
 
 async def publish_plugins(deps: Dependencies, tenants: tuple[str, ...]) -> None:
-    """Publish what installed packages ship, the built-in library among them; two replicas may do so at once.
+    """Publish the definitions of installed packages and the built-in library; two replicas may do so at once.
 
-    What does not work is logged and left out: no package may keep this service from starting.
+    A definition that fails is logged and skipped, so that no package can keep this service from starting.
     """
     requests = list(find_requests())
     for tenant_id in tenants:
         known = await _known(deps, tenant_id, [content_hash for _, _, content_hash in requests])
         for manifest, request, content_hash in requests:
             try:
-                if content_hash not in known:  # what is known was judged when it was published
+                if content_hash not in known:  # known content was checked when it was published
                     await publish_definition(deps, tenant_id, request, is_reported=False)
                 if Path(manifest).parent == _BUILT_IN:
                     deps.built_in.add(content_hash)
-            except Exception as error:  # noqa: BLE001 - whatever it is, others need the service
+            except Exception as error:  # noqa: BLE001 - whatever fails, the service must still start
                 _log.error("definition refused", manifest=manifest, tenant=tenant_id, error=repr(error))
 
 

@@ -1,4 +1,4 @@
-"""Publishing definition versions; what is stored once never changes."""
+"""Publish definition versions; a stored version never changes."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ async def publish_definition(
     *,
     is_reported: bool = True,
 ) -> DefinitionVersion:
-    """Publish one version, as DRAFT where asked; what exists with the same content is returned as it is.
+    """Publish one version, as a draft if requested; if the same content is already published, return that version.
 
-    The answer says what the version means for its followers, unless nobody reads that: it takes a while.
+    The answer reports what the version means for instances that track the newest one, unless the request skips this.
 
     Raises:
         AlreadyExistsError: The version exists with other content.
-        InvalidArgumentError: The content breaks rules; every violation is listed.
+        InvalidArgumentError: The content violates rules; every violation is listed.
     """
     given = complete_version(request)
 
@@ -51,7 +51,7 @@ async def publish_definition(
         return version
 
     version = await mutate(deps, tenant_id, request, DefinitionVersion, publish)
-    if request.validate_only:  # nothing was written, so nobody need wait until it is judged
+    if request.validate_only:  # nothing was written, so the report can be made without waiting
         async with deps.database.read(tenant_id) as connection:
             version.publication_report.CopyFrom(await report(deps, connection, tenant_id, version))
     return version

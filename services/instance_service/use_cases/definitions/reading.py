@@ -1,4 +1,4 @@
-"""Reading definitions and their versions; it changes nothing."""
+"""Read definitions and their versions; nothing is changed."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ async def get_definition(deps: Dependencies, tenant_id: str, request: GetDefinit
     """Return a definition with its newest active version.
 
     Raises:
-        NotFoundError: There is none.
+        NotFoundError: It does not exist.
     """
     kind = enum_word(DefinitionKind, request.kind) if request.kind else ""
     if not request.definition_id and not (kind and request.name):
-        raise errors.invalid_field("INVALID_ARGUMENT", "definition_id", "give the id, or kind and name")
+        raise errors.invalid_field(
+            "INVALID_ARGUMENT", "definition_id", "is required; set definition_id, or kind and name"
+        )
     async with deps.database.read(tenant_id) as connection:
         if request.definition_id:
             row = await store.get_definition(connection, tenant_id, request.definition_id)
@@ -81,10 +83,10 @@ def _definition(row: Row, newest: dict[str, bytes]) -> Definition:
 
 
 async def get_version(deps: Dependencies, tenant_id: str, definition_version_id: str) -> DefinitionVersion:
-    """Return a version.
+    """Return a definition version by its id.
 
     Raises:
-        NotFoundError: There is none.
+        NotFoundError: It does not exist.
     """
     async with deps.database.read(tenant_id) as connection:
         row = await store.get_version(connection, tenant_id, definition_version_id=definition_version_id)
@@ -99,7 +101,7 @@ async def list_versions(
     """Return a page of versions, newest first.
 
     Raises:
-        NotFoundError: There is no such definition.
+        NotFoundError: The definition does not exist.
     """
     selection = pages.filter_hash("definition_versions", request.definition_id)
     after = pages.decode(request.page_token, selection) if request.page_token else None
@@ -125,7 +127,7 @@ async def list_versions(
 
 
 def _read_version(deps: Dependencies, snapshot: bytes) -> DefinitionVersion:
-    """Return a stored version, and say whether this service brings it."""
+    """Convert a stored version, and set whether it belongs to the built-in library."""
     version = DefinitionVersion.FromString(snapshot)
     version.is_built_in = version.content_hash in deps.built_in
     return version

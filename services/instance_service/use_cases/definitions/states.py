@@ -1,4 +1,4 @@
-"""A version's life, DRAFT -> ACTIVE -> DEPRECATED -> RETIRED, one step at a time and never back."""
+"""Move a version through its states, DRAFT -> ACTIVE -> DEPRECATED -> RETIRED, one step at a time and never back."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _Request = (
 
 @dataclass(frozen=True)
 class _Step:
-    """One step: from where to where, and what it says."""
+    """Describe a step between two states, and the event that it publishes."""
 
     source: DefinitionState.ValueType
     target: DefinitionState.ValueType
@@ -57,41 +57,43 @@ _RETIRE = _Step(DEFINITION_STATE_DEPRECATED, DEFINITION_STATE_RETIRED, Events.re
 async def activate_version(
     deps: Dependencies, tenant_id: str, request: ActivateDefinitionVersionRequest
 ) -> DefinitionVersion:
-    """DRAFT -> ACTIVE: instances may follow it now.
+    """Activate a draft version (DRAFT -> ACTIVE), so that instances may track it.
 
     Raises:
-        NotFoundError: There is none.
-        FailedPreconditionError: It is past that.
+        NotFoundError: It does not exist.
+        FailedPreconditionError: It is neither a draft nor active.
         InvalidArgumentError: It is a macro or an operator that could not be published now.
     """
-    return await _take(deps, tenant_id, request, _ACTIVATE)
+    return await _change_state(deps, tenant_id, request, _ACTIVATE)
 
 
 async def deprecate_version(
     deps: Dependencies, tenant_id: str, request: DeprecateDefinitionVersionRequest
 ) -> DefinitionVersion:
-    """ACTIVE -> DEPRECATED: it is nobody's newest any more.
+    """Deprecate an active version (ACTIVE -> DEPRECATED), so that it is no longer the newest for any instance.
 
     Raises:
-        NotFoundError: There is none.
-        FailedPreconditionError: It is a draft, or retired.
+        NotFoundError: It does not exist.
+        FailedPreconditionError: It is a draft or retired.
     """
-    return await _take(deps, tenant_id, request, _DEPRECATE)
+    return await _change_state(deps, tenant_id, request, _DEPRECATE)
 
 
 async def retire_version(
     deps: Dependencies, tenant_id: str, request: RetireDefinitionVersionRequest
 ) -> DefinitionVersion:
-    """Retire a deprecated version (DEPRECATED -> RETIRED): no new instance gets it.
+    """Retire a deprecated version (DEPRECATED -> RETIRED), so that no new instance can use it.
 
     Raises:
-        NotFoundError: There is none.
+        NotFoundError: It does not exist.
         FailedPreconditionError: It is not deprecated.
     """
-    return await _take(deps, tenant_id, request, _RETIRE)
+    return await _change_state(deps, tenant_id, request, _RETIRE)
 
 
-async def _take(deps: Dependencies, tenant_id: str, request: _Request, step: _Step) -> DefinitionVersion:
+async def _change_state(
+    deps: Dependencies, tenant_id: str, request: _Request, step: _Step
+) -> DefinitionVersion:
     async def take(connection: Connection) -> DefinitionVersion:
         row = await store.get_version(
             connection, tenant_id, definition_version_id=request.definition_version_id
@@ -111,7 +113,9 @@ async def _take(deps: Dependencies, tenant_id: str, request: _Request, step: _St
                 enum_word(DefinitionState, version.state),
                 version.SerializeToString(),
             )
-            if step is _ACTIVATE and version.kind in CALLABLE:  # what it calls may have changed since
+            if (
+                step is _ACTIVATE and version.kind in CALLABLE
+            ):  # the definitions that it calls may have changed
                 await check_publication(connection, tenant_id, version)
             event = step.event(deps.events(tenant_id), version, request.reason)
             if step is _ACTIVATE:

@@ -1,1 +1,1 @@
-"""Instances: their changes, pauses and deletions, what is read of them, and what the reconciler found."""
+"""Change, pause, delete and read instances, and record what the reconciler found."""

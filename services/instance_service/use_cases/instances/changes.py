@@ -1,4 +1,4 @@
-"""Creating and updating instances; a change and its event are one transaction."""
+"""Create and update instances; a change and its event are one transaction."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ _OUTPUT_ONLY = (
 async def create_instance(
     deps: Dependencies, context: RequestContext, request: CreateInstanceRequest
 ) -> Instance:
-    """Store the desired state, then wait for ACTIVE: who does not say how long, a little.
+    """Create an instance, then wait until it is active; without a given time, the wait is short.
 
     Raises:
-        NotFoundError: Project, definition or upstream.
+        NotFoundError: The project, a definition or an upstream does not exist.
         FailedPreconditionError: The project is being deleted.
-        AlreadyExistsError: The name is taken.
-        InvalidArgumentError: Rules are broken; every violation is listed.
+        AlreadyExistsError: The name is already used.
+        InvalidArgumentError: Rules are violated; every violation is listed.
     """
     tenant_id, given = context.tenant_id, _without_output(request.instance)
     check_kind(given)
@@ -97,13 +97,13 @@ async def create_instance(
 async def update_instance(
     deps: Dependencies, context: RequestContext, request: UpdateInstanceRequest
 ) -> Instance:
-    """Revision the fields of the mask; what changes nothing makes no revision.
+    """Update the masked fields of an instance as a new revision; without a difference no revision is made.
 
     Raises:
-        NotFoundError: The instance, a definition or an upstream.
-        AbortedError: The etag is not the present one.
+        NotFoundError: The instance, a definition or an upstream does not exist.
+        AbortedError: The etag is stale.
         FailedPreconditionError: A cycle would close, or the instance is being deleted.
-        InvalidArgumentError: Rules are broken; every violation is listed.
+        InvalidArgumentError: Rules are violated; every violation is listed.
     """
     tenant_id = context.tenant_id
 
@@ -131,13 +131,13 @@ def _without_output(given: Instance) -> Instance:
     instance.CopyFrom(given)
     instance.project_id = instance.project_id.lower()
     for name in _OUTPUT_ONLY:
-        instance.ClearField(name)  # type: ignore[arg-type]  # the stubs want literals
+        instance.ClearField(name)  # type: ignore[arg-type]  # the type stubs require literals
     if (dataset := dataset_of(instance)) is not None:
         for kind in COMPONENT_KINDS:
-            dataset.ClearField(f"{kind}_instance_id")  # type: ignore[arg-type]  # the stubs want literals
+            dataset.ClearField(f"{kind}_instance_id")  # type: ignore[arg-type]  # the type stubs require literals
         dataset.ClearField("evidently_project_id")
     if instance.WhichOneof("spec") == "model":
-        instance.model.Clear()  # all of it is output
+        instance.model.Clear()  # it has only output fields
         instance.model.SetInParent()
     return instance
 

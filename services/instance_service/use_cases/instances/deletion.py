@@ -1,4 +1,4 @@
-"""Deleting instances, alone or with all that depends on them; what goes last takes the rows along."""
+"""Delete instances, alone or with their dependants; the rows are removed when the last finalizer is."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from optaic.instance.v1.instance_pb2 import Instance
 from optaic.instance.v1.instance_service_pb2 import DeleteInstanceRequest
 from servicekit.context import RequestContext
 
-_LINEAGE = "lineage"  # the finalizer that lineage-service takes off
+_LINEAGE = "lineage"  # the finalizer that lineage-service removes
 
 
 async def delete_instance(
     deps: Dependencies, context: RequestContext, request: DeleteInstanceRequest
 ) -> Instance:
-    """Start the deletion, or return the one under way.
+    """Start the deletion of an instance, or return the one in progress.
 
     Raises:
-        NotFoundError: There is none.
-        AbortedError: The etag is not the present one, or something else would go than was shown.
-        FailedPreconditionError: Others depend on it and are not to go with it; each is named.
+        NotFoundError: It does not exist.
+        AbortedError: The etag is stale, or the deletion would remove other instances than the preview showed.
+        FailedPreconditionError: Other instances depend on it and `cascade` is not set; each is named.
     """
 
     async def delete(connection: Connection) -> Instance:
@@ -42,7 +42,7 @@ async def delete_instance(
 async def finish(
     deps: Dependencies, tenant_id: str, instance_ids: Sequence[str], finalizer: str, condition: str
 ) -> None:
-    """One outside system holds nothing any more for instances that are being deleted; its condition goes."""
+    """Remove an outside system's finalizer and condition from instances that it no longer holds anything for."""
     async with deps.database.transaction(tenant_id) as connection:
         await remove_finalizer(deps, connection, tenant_id, instance_ids, finalizer, condition)
 
@@ -50,5 +50,5 @@ async def finish(
 async def finish_in_lineage(
     deps: Dependencies, connection: Connection, tenant_id: str, instance_ids: Sequence[str]
 ) -> None:
-    """Lineage-service has nothing left of instances that are being deleted; in the transaction of its event."""
+    """Remove lineage-service's finalizer from deleted instances, in the transaction of its event."""
     await remove_finalizer(deps, connection, tenant_id, instance_ids, _LINEAGE)

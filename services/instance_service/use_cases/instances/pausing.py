@@ -1,4 +1,4 @@
-"""Pausing and resuming instances."""
+"""Pause and resume instances."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ _Request = PauseInstanceRequest | ResumeInstanceRequest
 async def pause_instance(
     deps: Dependencies, context: RequestContext, request: PauseInstanceRequest
 ) -> Instance:
-    """ACTIVE | PROVISIONING | DEGRADED -> PAUSED; pausing again changes nothing.
+    """Pause an instance (ACTIVE | PROVISIONING | DEGRADED -> PAUSED); a paused one stays unchanged.
 
     Raises:
-        NotFoundError: There is none.
-        AbortedError: The etag is not the present one.
-        FailedPreconditionError: It is being deleted.
+        NotFoundError: It does not exist.
+        AbortedError: The etag is stale.
+        FailedPreconditionError: The instance is being deleted.
     """
 
     async def pause(connection: Connection, instance: Instance) -> None:
@@ -54,12 +54,12 @@ async def pause_instance(
 async def resume_instance(
     deps: Dependencies, context: RequestContext, request: ResumeInstanceRequest
 ) -> Instance:
-    """PAUSED -> PROVISIONING, then ACTIVE by the reconciler; resuming what runs changes nothing.
+    """Resume an instance (PAUSED -> PROVISIONING); the reconciler then makes it ACTIVE. A running one stays unchanged.
 
     Raises:
-        NotFoundError: There is none.
-        AbortedError: The etag is not the present one.
-        FailedPreconditionError: It is being deleted.
+        NotFoundError: It does not exist.
+        AbortedError: The etag is stale.
+        FailedPreconditionError: The instance is being deleted.
     """
 
     async def resume(connection: Connection, instance: Instance) -> None:
@@ -76,13 +76,13 @@ async def _once(
     request: _Request,
     change: Callable[[Connection, Instance], Any],
 ) -> Instance:
-    """Run `change` on the locked instance, in place, unless the request was answered before."""
+    """Run `change` on the locked instance, in place, unless the same request was answered before."""
 
     async def apply(connection: Connection) -> Instance:
         instance = await lock(connection, context.tenant_id, request.instance_id)
         check_etag(instance, request.etag)
         if instance.owner_instance_id:
-            text = "a component has no flow: pause or resume the instance that owns it"
+            text = "a component has no flow; pause or resume the instance that owns it"
             raise errors.unsupported_kind(text)
         await change(connection, instance)
         return instance
@@ -98,7 +98,7 @@ async def _move(
     instance: Instance,
     state: Any,
 ) -> None:
-    """Make a revision in another state, with its event, and have it reconciled."""
+    """Write a revision in another state with its event, and queue the instance for reconciliation."""
     previous = Instance()
     previous.CopyFrom(instance)
     instance.state = state

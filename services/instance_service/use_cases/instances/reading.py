@@ -1,4 +1,4 @@
-"""Reading instances and their revisions, each answer from one snapshot; nothing is changed here."""
+"""Read instances and their revisions, each answer from one snapshot; nothing is changed."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from redaction import redact_field
 from servicekit import pages
 from servicekit.enums import enum_word
 
-_MOST_BYTES = 15_000_000  # of an answer that is no page; our clients take 16 megabytes
+_MOST_BYTES = 15_000_000  # of an answer without pages; our clients accept 16 megabytes
 
 
 async def get_instance(deps: Dependencies, tenant_id: str, request: GetInstanceRequest) -> Instance:
-    """Return the newest state, or a revision.
+    """Return an instance in its newest state, or at a given revision.
 
     Raises:
-        NotFoundError: There is no such instance or revision.
+        NotFoundError: The instance or revision does not exist.
     """
     instance_id = request.instance_id.lower()
     if not request.revision:
@@ -61,7 +61,7 @@ async def diff_revisions(
     """Return every field that differs between two revisions.
 
     Raises:
-        NotFoundError: There is no such instance or revision.
+        NotFoundError: The instance or a revision does not exist.
     """
     instance_id = request.instance_id
     before, after = [
@@ -86,7 +86,7 @@ def _value(path: str, given: Any) -> Value | None:
 async def load_instances(
     deps: Dependencies, tenant_id: str, instance_ids: Sequence[str]
 ) -> dict[str, Instance]:
-    """Return those of the instances that exist."""
+    """Return the instances that exist among the requested ones."""
     async with deps.database.read(tenant_id) as connection:
         found = await store.get_snapshots(connection, tenant_id, instance_ids)
     return {instance_id: Instance.FromString(snapshot) for instance_id, snapshot in found.items()}
@@ -95,11 +95,11 @@ async def load_instances(
 async def batch_get_instances(
     deps: Dependencies, tenant_id: str, request: BatchGetInstancesRequest
 ) -> BatchGetInstancesResponse:
-    """Return instances in the order asked for.
+    """Return several instances in the requested order.
 
     Raises:
-        NotFoundError: Naming every missing id.
-        InvalidArgumentError: Together they are larger than an answer may be.
+        NotFoundError: An instance does not exist; every missing id is named.
+        InvalidArgumentError: Together they exceed the maximum size of an answer.
     """
     ids = [instance_id.lower() for instance_id in request.instance_ids]
     found = await store.fetch_snapshots(deps.database, tenant_id, ids)
@@ -116,7 +116,7 @@ async def batch_get_instances(
 async def list_instances(
     deps: Dependencies, tenant_id: str, request: ListInstancesRequest
 ) -> ListInstancesResponse:
-    """Return a page of instances in the order of names."""
+    """Return a page of instances in the order of their names."""
     kinds = sorted({enum_word(InstanceKind, kind) for kind in request.kinds})
     labels = dict(sorted(request.labels.items()))
     states = sorted({enum_word(InstanceState, state) for state in request.states})
@@ -142,7 +142,7 @@ async def list_revisions(
     """Return a page of revisions, newest first.
 
     Raises:
-        NotFoundError: There is no such instance.
+        NotFoundError: The instance does not exist.
     """
     instance_id = request.instance_id.lower()
     selection = pages.filter_hash("revisions", instance_id)

@@ -1,4 +1,4 @@
-"""What the reconciler brings about in instances: new versions that they track, and what outside systems hold."""
+"""Record what the reconciler does to instances: moves to newer versions, and what outside systems hold."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ _REPEAT_SECONDS = 0.5
 async def follow_newest(
     deps: Dependencies, tenant_id: str, instances: Mapping[str, Instance]
 ) -> dict[str, Instance]:
-    """Move those that follow newest versions and lag behind, and let all say what is to say about their versions.
+    """Move instances that are behind the newest versions they track, and update the conditions on their versions.
 
-    Who does not fit the newest stays where it is and says why. Returned are those that differ now.
+    An instance that does not fit the newest version keeps its own, and a condition says why.
+    The changed instances are returned.
     """
     async with deps.database.read(tenant_id) as connection:
         standing = await load_standing(connection, tenant_id, list(instances))
@@ -59,7 +60,7 @@ async def record_verdicts(deps: Dependencies, tenant_id: str, found: Sequence[Fo
         present = {one.instance_id: one for one in map(Instance.FromString, snapshots)}
         judgement = verdicts.judge(deps.events(tenant_id), changing, present, done, now)
         await verdicts.write_states(connection, tenant_id, judgement.changed)
-        # Prevents who claimed one since, and saw it before its first complaint, from declaring that nothing is left to do.
+        # Prevents a replica that saw an instance before its first problem from declaring that nothing is left to do.
         await queue.repeat(connection, tenant_id, judgement.complaining, _REPEAT_SECONDS)
         await outbox.append(connection, judgement.news)
     for instance_id in ids:

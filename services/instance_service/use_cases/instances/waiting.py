@@ -1,4 +1,4 @@
-"""How calls wait for what the reconciler brings about; each look is a transaction of its own."""
+"""Wait for the reconciler on behalf of calls; each look at the instance is a transaction of its own."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_PROVISIONING, Instanc
 from servicekit.context import RequestContext
 from servicekit.errors import DomainError
 
-_MARGIN, _LONGEST_MARGIN = 0.1, 1.0  # seconds of the caller's deadline, to answer in
+_MARGIN, _LONGEST_MARGIN = 0.1, 1.0  # seconds of the caller's deadline that are kept for answering
 
 
 async def when_active(deps: Dependencies, context: RequestContext, instance: Instance) -> Instance:
-    """Return the instance once it is no longer provisioning, or as it is when the time is up.
+    """Wait until an instance is no longer provisioning, and return it; when time is up, return it as it is.
 
-    It exists: whatever fails meanwhile, the caller gets an answer.
+    The instance exists already, so the caller gets an answer even if a look fails.
     """
     if deps.places.locked():
         return instance
@@ -33,7 +33,7 @@ async def when_active(deps: Dependencies, context: RequestContext, instance: Ins
             with activated.listening(instance.instance_id) as wait:
                 while instance.state == INSTANCE_STATE_PROVISIONING and not activated.is_closed:
                     await wait(seconds)
-                    with contextlib.suppress(DomainError):  # the database's
+                    with contextlib.suppress(DomainError):  # raised by the database
                         found = await same_revision(deps, context.tenant_id, instance)
                         if found is None:
                             break
@@ -42,13 +42,13 @@ async def when_active(deps: Dependencies, context: RequestContext, instance: Ins
 
 
 def _time_to_wait(context: RequestContext) -> float:
-    """Return the seconds that a call may wait: an answer takes a while to arrive, the longer the busier all are."""
+    """Return the seconds that a call may wait, less a margin in which its answer can arrive."""
     remaining = context.remaining()
     return math.inf if remaining is None else remaining - min(max(remaining / 10, _MARGIN), _LONGEST_MARGIN)
 
 
 async def same_revision(deps: Dependencies, tenant_id: str, instance: Instance) -> Instance | None:
-    """Return the newest state of the revision that a call has made; None where there is a later one, or nothing."""
+    """Return the newest state of the revision that a call made; None if it is superseded or deleted."""
     instance_id = instance.instance_id
     snapshot = (await store.fetch_snapshots(deps.database, tenant_id, [instance_id])).get(instance_id)
     found = None if snapshot is None else Instance.FromString(snapshot)
@@ -56,7 +56,7 @@ async def same_revision(deps: Dependencies, tenant_id: str, instance: Instance) 
 
 
 async def when_settled(deps: Dependencies, context: RequestContext, instance: Instance) -> Instance:
-    """Return the instance once outside systems agree, or as it is when the time is up."""
+    """Wait until the outside systems agree with an instance, and return it; when time is up, return it as it is."""
     end = time.monotonic() + min(deps.activation_wait_seconds, _time_to_wait(context))
     with deps.activated.listening(instance.instance_id) as wait:
         while (seconds := end - time.monotonic()) > 0:

@@ -1,1 +1,1 @@
-"""Projects: their changes, and what is read of them."""
+"""Change and read projects."""

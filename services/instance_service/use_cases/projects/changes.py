@@ -1,4 +1,4 @@
-"""Creating, changing and deleting projects."""
+"""Create, update and delete projects."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ async def create_project(deps: Dependencies, tenant_id: str, request: CreateProj
     """Create a project.
 
     Raises:
-        AlreadyExistsError: The name is taken.
-        InvalidArgumentError: It has no name, or is too large.
+        AlreadyExistsError: The name is already used.
+        InvalidArgumentError: The project has no name, or is too large.
     """
     _check(request.project)
 
@@ -64,14 +64,14 @@ async def create_project(deps: Dependencies, tenant_id: str, request: CreateProj
 
 
 async def update_project(deps: Dependencies, tenant_id: str, request: UpdateProjectRequest) -> Project:
-    """Change the fields of the mask; what changes nothing makes no revision.
+    """Update the masked fields of a project; without a difference no revision is made.
 
     Raises:
-        NotFoundError: There is none.
-        AlreadyExistsError: The name is taken.
-        AbortedError: The etag is not the present one.
-        FailedPreconditionError: It is being deleted.
-        InvalidArgumentError: The mask names something else, or the project would have no name, or be too large.
+        NotFoundError: It does not exist.
+        AlreadyExistsError: The name is already used.
+        AbortedError: The etag is stale.
+        FailedPreconditionError: The project is being deleted.
+        InvalidArgumentError: The mask names an unknown field, or the project would have no name or be too large.
     """
     paths = _paths(request.update_mask.paths)
 
@@ -86,7 +86,7 @@ async def update_project(deps: Dependencies, tenant_id: str, request: UpdateProj
         wanted = Project()
         wanted.CopyFrom(request.project)
         for name in {field.name for field in Project.DESCRIPTOR.fields} - set(paths):
-            wanted.ClearField(name)  # type: ignore[arg-type]  # the same
+            wanted.ClearField(name)  # type: ignore[arg-type]  # the type stubs require literals
         project.MergeFrom(wanted)
         restore_credentials(project, current)
         if project == current:
@@ -103,12 +103,12 @@ async def update_project(deps: Dependencies, tenant_id: str, request: UpdateProj
 async def delete_project(
     deps: Dependencies, context: RequestContext, request: DeleteProjectRequest
 ) -> Project:
-    """Start the deletion, or return the one under way; an empty project is gone at once.
+    """Start the deletion of a project, or return the one in progress; an empty project is removed immediately.
 
     Raises:
-        NotFoundError: There is none.
-        AbortedError: The etag is not the present one, or something else would go than was shown.
-        FailedPreconditionError: Something is in it and is not to go with it, or is read by what is not in it.
+        NotFoundError: It does not exist.
+        AbortedError: The etag is stale, or the deletion would remove other instances than the preview showed.
+        FailedPreconditionError: The project is not empty and `cascade` is not set, or another project depends on it.
     """
     tenant_id = context.tenant_id
 
@@ -157,7 +157,10 @@ def _paths(given: Sequence[str]) -> Sequence[str]:
         raise errors.immutable_fields(violations)
     if not given:
         raise errors.invalid_field(
-            "INVALID_ARGUMENT", "update_mask", "names no field", "nothing is to change"
+            "INVALID_ARGUMENT",
+            "update_mask",
+            "is empty; name at least one field",
+            "update_mask names no field to change",
         )
     return given
 

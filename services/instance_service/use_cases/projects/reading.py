@@ -1,4 +1,4 @@
-"""Reading projects; nothing is changed here."""
+"""Read projects; nothing is changed."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from servicekit import pages
 
 
 async def get_project(deps: Dependencies, tenant_id: str, request: GetProjectRequest) -> Project:
-    """Return a project by id or name.
+    """Return the project with an id or a name.
 
     Raises:
-        NotFoundError: There is none.
+        NotFoundError: It does not exist.
     """
     async with deps.database.read(tenant_id) as connection:
         return await find_project(connection, tenant_id, request.project_id, request.name)
@@ -28,12 +28,12 @@ async def get_project(deps: Dependencies, tenant_id: str, request: GetProjectReq
 async def list_projects(
     deps: Dependencies, tenant_id: str, request: ListProjectsRequest
 ) -> ListProjectsResponse:
-    """Return a page of projects in the order of names."""
+    """Return a page of projects in the order of their names."""
     selection = pages.filter_hash("projects")
     position = pages.decode(request.page_token, selection) if request.page_token else {"name": ""}
     size = request.page_size or DEFAULT_SIZE
     async with deps.database.read(tenant_id) as connection:
-        # Tokens of an earlier release have no id.
+        # Page tokens of an earlier release have no id.
         after = position["name"], position.get("id", "")
         rows = await store.list_projects(connection, tenant_id, after, size + 1)
     page = pages.fit(rows, size, lambda row: len(row.snapshot))

@@ -1,1 +1,1 @@
-"""Promotions: a model version to champion, a dataset to signal, and the outputs that they are judged by."""
+"""Promote model versions to champion and datasets to signals, and record the outputs that this depends on."""

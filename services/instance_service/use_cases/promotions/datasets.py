@@ -1,7 +1,7 @@
-"""Turning a dataset into a signal in place: what its newest output holds is judged, nothing is computed.
+"""Promote a dataset to a signal in place: its newest output is checked, and nothing is computed.
 
-The output is declared verified for the fingerprint that the contract makes, so that lineage-service finds it as fresh
-as before; a run that completes with the old fingerprint in between is not what was verified, and makes it stale.
+The output is recorded as verified for the fingerprint that the contract produces, so lineage-service keeps it fresh.
+If a run with the old fingerprint completes in the meantime, that run was not verified and makes the signal stale.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ _FLOW = "refresh"
 async def promote_dataset(
     deps: Dependencies, context: RequestContext, request: PromoteDatasetRequest, run_events: ReadTokens
 ) -> Instance:
-    """Add a contract that the newest output keeps as it stands.
+    """Turn a dataset into a signal by adding a contract that its newest output already satisfies.
 
-    `run_events` waits for the runs that the caller has seen.
+    `run_events` waits until the runs that the caller has seen are recorded here.
 
     Raises:
-        NotFoundError: There is none.
-        AbortedError: The etag is not the present one.
-        FailedPreconditionError: There is no known output, it does not keep the contract, or a reader takes no signal.
-        InvalidArgumentError: It is no dataset.
+        NotFoundError: It does not exist.
+        AbortedError: The etag is stale.
+        FailedPreconditionError: No output is known, it breaks the contract, or a dependant does not accept a signal.
+        InvalidArgumentError: The instance is not a dataset.
     """
     await run_events.wait(context.tenant_id, context.read_tokens, context.deadline)
     tenant_id = context.tenant_id
@@ -57,7 +57,9 @@ async def promote_dataset(
     async def promote(connection: Connection) -> Instance:
         current = await lock(connection, tenant_id, request.instance_id)
         if current.WhichOneof("spec") != "dataset":
-            raise errors.unsupported_kind(f"{current.name} is no dataset")
+            raise errors.unsupported_kind(
+                f"{current.name} is not a dataset; only datasets can be promoted to signals"
+            )
         check_etag(current, request.etag)
         check_not_deleting(current)
         output = await _get_output(connection, tenant_id, current)
@@ -97,14 +99,14 @@ def _breaches(output: Output, draft: Draft) -> list[Breach]:
 
 
 def _refusing(readers: Iterable[tuple[str, bytes, bytes | None]]) -> list[PreconditionViolation]:
-    """Return the readers (role, instance, definition version) that take no signal in their role."""
+    """Return the dependants, given as (role, instance, definition version), whose role does not accept a signal."""
     refusing = []
     for role, snapshot, version in readers:
         reader = Instance.FromString(snapshot)
         kind = reader.WhichOneof("spec") or ""
         rules = rules_of(kind, None if version is None else DefinitionVersion.FromString(version))
         if not takes(rules, role, "signal"):
-            text = f"reads it in the role {role!r}, which takes no signal ({kind} {reader.instance_id})"
+            text = f"reads it in the role {role!r}, which accepts no signal ({kind} {reader.instance_id})"
             refusing.append(PreconditionViolation("WRONG_UPSTREAM_KIND", reader.name, text))
     return refusing
 
@@ -119,7 +121,7 @@ def _refuse(instance: Instance, breaches: list[Breach], refusing: list[Precondit
 
 
 def _verify(current: Instance, draft: Draft, output: Output) -> None:
-    """Say that the output is right for the new fingerprint, if it was for the old one."""
+    """Mark the output as verified for the new fingerprint if it was fresh under the old one."""
     without = {name: value for name, value in draft.settings.items() if name != "contract"}
     edges = derive_edges(current.instance_id, [_FLOW], draft.upstreams)
     (flow,) = (flow for flow in draft.instance.flows if flow.flow_kind == FLOW_KIND_REFRESH)
@@ -127,6 +129,6 @@ def _verify(current: Instance, draft: Draft, output: Output) -> None:
         flow.verified_output.run_number = output.run_number
         flow.verified_output.compute_fingerprint = flow.compute_fingerprint
         return
-    # It is stale, and stays so: what made it stale is still to be told.
+    # It is stale and stays stale, so the reasons are kept.
     (before,) = (flow.fingerprint_change for flow in current.flows if flow.flow_kind == FLOW_KIND_REFRESH)
     flow.fingerprint_change = "; ".join(filter(None, (before, flow.fingerprint_change)))

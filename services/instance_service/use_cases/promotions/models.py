@@ -1,7 +1,7 @@
-"""Which version of a model is the champion: decided and recorded here, carried out by the reconciler.
+"""Record which version of a model is the champion; the reconciler then sets it in the registry.
 
-The registry is only read here. The decision is one transaction; the alias in the registry follows from it, also when
-a reply is lost or somebody edits it.
+The registry is only read here. The decision is one transaction, and the reconciler derives the registry's alias from
+it, even if a reply is lost or the alias is edited by hand.
 """
 
 from __future__ import annotations
@@ -39,25 +39,25 @@ async def promote_model_version(
     request: PromoteModelVersionRequest,
     experiments: Experiments,
 ) -> Instance:
-    """Make a version the champion, then wait a little until the registry says so too.
+    """Make a model version the champion, then wait briefly until the registry shows it.
 
     Raises:
-        NotFoundError: The instance, or the version with its metrics.
-        AbortedError: The etag is not the present one.
-        FailedPreconditionError: It is being deleted.
-        InvalidArgumentError: It is no model.
+        NotFoundError: The instance does not exist, or the version does not exist, is not ready or has no metrics.
+        AbortedError: The etag is stale.
+        FailedPreconditionError: The instance is being deleted.
+        InvalidArgumentError: The instance is not a model.
         UnavailableError: The registry does not answer; nothing was changed.
     """
     tenant_id = context.tenant_id
     stored = await idempotency.first_answer(
         deps.database, tenant_id, _METHOD, request.request_id, idempotency.payload_hash(request)
     )
-    if stored is not None:  # also where the registry is away by now
+    if stored is not None:  # answer even if the registry is unavailable now
         answered = Instance.FromString(stored)
         return await same_revision(deps, tenant_id, answered) or answered
     current = await get_instance(deps, tenant_id, GetInstanceRequest(instance_id=request.instance_id))
     _check(current, request)
-    promotion = await _look_up(experiments, tenant_id, current, request.model_version)
+    promotion = await _find_version(experiments, tenant_id, current, request.model_version)
     promotion.author, promotion.reason = context.actor, request.reason
     instance = await _decide(deps, context, request, promotion)
     return instance if request.validate_only else await when_settled(deps, context, instance)
@@ -69,7 +69,7 @@ async def _decide(
     request: PromoteModelVersionRequest,
     promotion: ModelPromotion,
 ) -> Instance:
-    """Write the decision; what is the champion already makes none."""
+    """Write the decision; if the version is already the champion, no revision is made."""
     tenant_id = context.tenant_id
 
     async def decide(connection: Connection) -> Instance:
@@ -95,12 +95,12 @@ async def _decide(
 
 def _check(instance: Instance, request: PromoteModelVersionRequest) -> None:
     if instance.WhichOneof("spec") != "model":
-        raise errors.unsupported_kind(f"{instance.name} is no model")
+        raise errors.unsupported_kind(f"{instance.name} is not a model; only models have versions to promote")
     check_etag(instance, request.etag)
     check_not_deleting(instance)
 
 
-async def _look_up(
+async def _find_version(
     experiments: Experiments, tenant_id: str, instance: Instance, version: str
 ) -> ModelPromotion:
     name = counterpart_name(tenant_id, instance.instance_id)
@@ -114,7 +114,7 @@ async def _look_up(
     elif not found.is_ready:
         problem = "is not ready"
     elif not found.metrics:
-        problem = "has no metrics: nobody could say why it should be used"
+        problem = "has no metrics to judge it by; log at least one"
     if found is None or problem:
         raise errors.model_version_not_found(version, name, problem)
     promotion = ModelPromotion(model_version=version, run_id=found.run_id)

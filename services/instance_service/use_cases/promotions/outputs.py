@@ -1,4 +1,4 @@
-"""What the newest output of a dataset or signal holds, as run-service tells; it reads no data."""
+"""Record what run-service reports about the newest outputs of datasets and signals; no data is read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from servicekit.enums import enum_word
 
 
 async def record_outputs(connection: Connection, tenant_id: str, completed: Iterable[Run]) -> None:
-    """Keep of each flow the output of its newest completed run, whatever order they come in."""
+    """Record for each flow the output of its newest completed run, whatever the order of the events."""
     newest: dict[str, Run] = {}
     for run in completed:
         known = newest.get(run.instance_id)

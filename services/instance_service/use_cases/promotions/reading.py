@@ -1,4 +1,4 @@
-"""Reading which versions of a model have been promoted; nothing is changed here."""
+"""Read which versions of a model have been promoted; nothing is changed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def list_model_promotions(
     """Return a page of promotions, newest first.
 
     Raises:
-        NotFoundError: There is no such instance.
+        NotFoundError: The instance does not exist.
     """
     instance_id = request.instance_id.lower()
     selection = pages.filter_hash("promotions", instance_id)
