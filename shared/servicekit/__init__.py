@@ -1,4 +1,4 @@
-"""What every service is built with: server, client, database, outbox, inbox and process kits.
+"""The parts that every service is built from: server, client, database, outbox, inbox, process.
 
 It knows no resource noun: nothing here may import a service or the public package.
 """

@@ -1,4 +1,4 @@
-"""Find out whom a bearer token belongs to; what that caller may do is decided elsewhere."""
+"""Verify bearer tokens and find the caller that each belongs to; it grants no rights."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Authenticator:
 
         Raises:
             UnauthenticatedError: There is no valid token.
-            InvalidArgumentError: A service does not say for which tenant it acts.
+            InvalidArgumentError: A service does not name the tenant for which it acts.
         """
         token = _bearer(metadata.get(AUTHORIZATION_KEY, ""))
         if self._service_token and hmac.compare_digest(token.encode(), self._service_token):

@@ -27,7 +27,7 @@ _DUPLICATE_WINDOW = 120
 _RETRY = 0.5
 _ACK_TIMEOUT = 5.0
 _CONNECT_TIMEOUT = 5.0
-_REFUSAL_COUNTS = 60.0  # after this another replica may have published, which this one does not see
+_REFUSAL_COUNTS = 60.0  # seconds; after this, another replica may have published without this one noticing
 
 LiveMessage: TypeAlias = Msg
 Listener = Callable[[LiveMessage], Awaitable[None]]
@@ -47,7 +47,7 @@ class Broker:
         self._client: Client | None = None
         self._ready = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
-        self._refused_time = -_REFUSAL_COUNTS  # when streams took no message
+        self._refused_time = -_REFUSAL_COUNTS  # the time at which the streams refused a message
 
     async def connect(self) -> None:
         """Start to connect and return at once: a service also serves without its broker."""
@@ -84,7 +84,7 @@ class Broker:
         """Return the present connection.
 
         Raises:
-            UnavailableError: There is none just now.
+            UnavailableError: The broker is not connected at the moment.
         """
         if self._client is None:
             raise UnavailableError("BROKER_UNAVAILABLE", "the broker is not connected")
@@ -135,7 +135,10 @@ class Broker:
     async def ping(self) -> None:
         """Raise UnavailableError if the broker does not answer, or refused the last messages."""
         if time.monotonic() < self._refused_time + _REFUSAL_COUNTS:
-            raise UnavailableError("BROKER_UNAVAILABLE", "the broker's streams take no messages")
+            raise UnavailableError(
+                "BROKER_UNAVAILABLE",
+                "the broker's streams accept no messages; retry, and check the broker's disk",
+            )
         try:
             await self.client.flush(timeout=2)
         except nats.errors.Error as error:
@@ -151,7 +154,7 @@ class Broker:
 async def connected(url: str, inbox_prefix: str = "_INBOX") -> AsyncIterator[tuple[Client, asyncio.Event]]:
     """Yield a connection and the event of its end.
 
-    It never reconnects, so that no message overtakes one that was lost. Answers to its requests come below
+    It never reconnects, so that no message overtakes a lost one. Answers to its requests arrive on subjects below
     `inbox_prefix`.
     """
     closed = asyncio.Event()
@@ -209,7 +212,9 @@ class OrderedChannel:
             await asyncio.wait({everything, closing}, return_when=asyncio.FIRST_COMPLETED)
             everything.cancel()
         except nats.errors.Error as error:
-            raise UnavailableError("BROKER_UNAVAILABLE", "the broker does not take messages") from error
+            raise UnavailableError(
+                "BROKER_UNAVAILABLE", "the broker does not accept messages; retry"
+            ) from error
         finally:
             closing.cancel()
             results = [_is_acknowledged(ack) for ack in acks]

@@ -1,4 +1,4 @@
-"""Open channels to other services, which send identity, ids and deadline of the current request along.
+"""Open channels to other services; they send the identity, ids and deadline of the current request with each call.
 
 They wrap the multi-callables plainly, because grpc's own interceptors cost a task for each call.
 """

@@ -40,11 +40,11 @@ Lacked: TypeAlias = Hashable  # the state of a resource that a service does not 
 class _Lack:
     what: Lacked
     due: float
-    asked: int = 0  # how often
+    asked: int = 0  # how many times it was asked for
 
 
 class Lacks:
-    """Remembers what is lacking, since when, and how often it was asked for; only in this process, and bounded."""
+    """Remembers which resources are lacking, since when, and how often they were asked for; in this process only, bounded."""
 
     def __init__(self, grace: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._grace = grace
@@ -119,7 +119,7 @@ class Comparison:
         """Ask the owner for what is lacking, in parts; only `at_once` asks for what may still be on its way."""
         wanted = self._lacks.choose((tenant_id, topic), lacked, at_once=at_once)
         if wanted:
-            _log.info("asks for what it lacks", topic=topic, tenant_id=tenant_id, count=len(wanted))
+            _log.info("asks for lacking resources", topic=topic, tenant_id=tenant_id, count=len(wanted))
         for start in range(0, len(wanted), _MOST_WANTED):
             await self.say(tenant_id, topic, make(wanted[start : start + _MOST_WANTED]))
 

@@ -173,7 +173,7 @@ class Consumer:
             await self._apply_in_transaction(tenant_id, [delivery.received for delivery in deliveries])
         except (UnavailableError, TimeoutError):
             raise  # not the event's fault and no attempt: consuming waits until the database is back
-        except Exception as error:  # noqa: BLE001 - whatever it is, it must not hold up the others
+        except Exception as error:  # noqa: BLE001 - no error may delay the other events
             if len(deliveries) > 1:
                 _log.warning("group failed, replayed one by one", consumer=self.name, error=repr(error))
                 for delivery in deliveries:
@@ -186,7 +186,7 @@ class Consumer:
                 await delivery.raw.ack()
 
     async def _apply_in_transaction(self, tenant_id: str, batch: Sequence[Received]) -> bool:
-        """Apply the events that were not applied before; return whether there were any."""
+        """Apply the events that were not applied before; return whether any were."""
         async with asyncio.timeout(_APPLY_TIMEOUT), self._database.transaction(tenant_id) as connection:
             new = await insert_consumed(
                 connection, tenant_id, self.name, (item.event.event_id for item in batch)
@@ -245,7 +245,7 @@ class Consumer:
     async def _answer_replay(self, request: Msg) -> None:
         try:
             replay = await self._replay(int(request.data))
-        except Exception as error:  # noqa: BLE001 - the operator has to hear of it, whatever it is
+        except Exception as error:  # noqa: BLE001 - the operator gets every error
             _log.warning("dead letter not replayed", consumer=self.name, error=repr(error))
             replay = Replay("failed", dead_letters.describe(error))
         await request.respond(replay.encode())

@@ -26,7 +26,9 @@ class RequestContext:
     read_tokens: tuple[str, ...] = ()
     write_tokens: list[str] = field(default_factory=list)
     deadline: float | None = None  # on the monotonic clock
-    has_own_deadline: bool = False  # the caller's; otherwise it is the server's default
+    has_own_deadline: bool = (
+        False  # whether the caller set the deadline; otherwise it is the server's default
+    )
 
     def remaining(self) -> float | None:
         """Return the seconds until the deadline, at least 0; None without a deadline."""
@@ -37,7 +39,7 @@ _current: ContextVar[RequestContext | None] = ContextVar("servicekit_request", d
 
 
 def current() -> RequestContext:
-    """Return the request that is being served; outside of one raise LookupError, a fault of the wiring."""
+    """Return the request that is being served; raise LookupError if there is none, which is a programming error."""
     context = _current.get()
     if context is None:
         raise LookupError("no request is being served here")

@@ -1,4 +1,4 @@
-"""Check a message against the rules of its contract; it knows no particular message."""
+"""Check a message against the rules that its proto declares."""
 
 from __future__ import annotations
 

@@ -32,10 +32,8 @@ from servicekit.schema import TENANT_SETTING
 from servicekit.sessions import Sessions
 from servicekit.settings import ServiceSettings
 
-Connection: TypeAlias = (
-    AsyncConnection  # what a use case hands to the queries; it knows nothing else of SQLAlchemy
-)
-ConstraintError: TypeAlias = IntegrityError  # a row that is there already, or one that is missing
+Connection: TypeAlias = AsyncConnection  # use cases pass it to the queries and use nothing else of SQLAlchemy
+ConstraintError: TypeAlias = IntegrityError  # a row exists already, or a row that it refers to is missing
 _LOCK_TENANT = sa.text("select pg_advisory_xact_lock(hashtextextended(:tenant_id, 0))")
 _log = structlog.get_logger(__name__)
 _BEGIN = b"begin isolation level read committed"
@@ -44,7 +42,11 @@ _CONFLICT = (AbortedError, "CONCURRENT_UPDATE", "a concurrent change got in betw
 _BUSY = (UnavailableError, "DATABASE_BUSY", "the database is busy; retry")
 _TOO_SLOW = (DeadlineExceededError, "STATEMENT_TIMEOUT", "a database statement took too long")
 _AWAY = (UnavailableError, "DATABASE_UNAVAILABLE", "the database does not answer; retry")
-_FULL = (ResourceExhaustedError, "DATABASE_FULL", "the database has no room on its disk; retry when there is")
+_FULL = (
+    ResourceExhaustedError,
+    "DATABASE_FULL",
+    "the database has no room on its disk; free space, then retry",
+)
 _MEANINGS: dict[str, tuple[type[DomainError], str, str]] = {
     "40001": _CONFLICT,  # serialization failure
     "40P01": _CONFLICT,  # deadlock

@@ -25,7 +25,7 @@ _TOKEN_PATTERN = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class MalformedEventError(ValueError):
-    """A message is none of our events, although its subject is one of ours."""
+    """A message on one of our subjects is not a valid event."""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class _NothingStoredError(Exception):
 
 
 def payload_hash(request: Message) -> bytes:
-    """Return the digest by which a repeated request is told from another one with the same request id."""
+    """Return a digest of a request, by which its repetition is recognised among requests with the same id."""
     return hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
 
 

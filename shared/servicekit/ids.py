@@ -1,4 +1,4 @@
-"""Make identifiers that sort by creation; nobody may read the time that they contain."""
+"""Make identifiers that sort by creation; do not read the time that they contain."""
 
 import secrets
 import threading

@@ -1,7 +1,7 @@
 """Surround every method with ids, identity, deadline, validation, read tokens, errors and logs.
 
 It is one flat function for each call instead of a stack of gRPC interceptors, because every call of every service passes
-it. It knows no particular method.
+it. It treats all methods alike.
 """
 
 from __future__ import annotations
@@ -227,6 +227,4 @@ def _domain_error(error: BaseException) -> DomainError:
         return DeadlineExceededError("DEADLINE_EXCEEDED", "the call took longer than its deadline")
     if isinstance(error, grpc.aio.AioRpcError) and error.code() in _DOWNSTREAM_CODES:
         return UnavailableError("DEPENDENCY_UNAVAILABLE", "a service that is needed does not answer; retry")
-    return InternalError(
-        "INTERNAL", "internal error; the log of the service tells more under this request id"
-    )
+    return InternalError("INTERNAL", "internal error; search the log of the service for this request id")

@@ -1,4 +1,4 @@
-"""Describe how a program reaches Prefect; what it asks there belongs to its adapter."""
+"""Define the settings and the authorization with which programs reach Prefect."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import base64
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-CREDENTIALS = "OPTAIC_PREFECT_API_KEY or _AUTH_STRING"  # as an error names them
+CREDENTIALS = "OPTAIC_PREFECT_API_KEY or _AUTH_STRING"  # how errors name these settings
 
 
 class PrefectSettings(BaseSettings):
@@ -42,7 +42,7 @@ class PrefectCallerSettings(PrefectSettings):
 
 
 def authorization(api_key: str, auth_string: str) -> dict[str, str]:
-    """Return the header for Prefect: a server of one's own takes the text, Prefect Cloud the key; or no header."""
+    """Return the authorization header for your own Prefect server (the text) or Prefect Cloud (the key), if either is set."""
     if auth_string:
         return {"authorization": f"Basic {base64.b64encode(auth_string.encode()).decode()}"}
     return {"authorization": f"Bearer {api_key}"} if api_key else {}

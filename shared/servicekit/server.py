@@ -1,4 +1,4 @@
-"""Serve gRPC with health, reflection and an interceptor around every method; it knows no particular method."""
+"""Serve gRPC with health checks, reflection, and an interceptor around every method."""
 
 from __future__ import annotations
 

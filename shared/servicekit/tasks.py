@@ -1,4 +1,4 @@
-"""End tasks reliably; it starts none."""
+"""End asyncio tasks reliably."""
 
 from __future__ import annotations
 

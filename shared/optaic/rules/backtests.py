@@ -1,4 +1,4 @@
-"""What a backtest is told: its defaults, and the limits that the contract sets."""
+"""The settings of a backtest: their defaults, and the limits that the contract sets."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 from buf.validate import validate_pb2
 from optaic.instance.v1.spec_pb2 import BacktestConfig
 
-EQUAL_WEIGHT = "equal_weight"  # the benchmark where none is named
+EQUAL_WEIGHT = "equal_weight"  # the benchmark if none is named
 
 
 @dataclass(frozen=True)
 class Defaults:
-    """The settings of `BacktestConfig` that hold where a backtest says none; the slippage rate goes by the model."""
+    """The defaults of the fields of `BacktestConfig`; that of the slippage rate depends on the slippage model."""
 
     rebalance_frequency: str = "monthly"
     transaction_costs: float = 0.001
@@ -26,14 +26,14 @@ class Defaults:
     execution_lag: int = 1
 
 
-# Fingerprints and the worker read the same defaults: one that changes makes stale what relies on it.
+# Fingerprints and the worker read the same defaults: a changed default makes the backtests stale that rely on it.
 DEFAULTS = Defaults()
 SLIPPAGE_RATES: Mapping[str, float] = {"none": 0.0, "fixed": 0.0005, "linear": 0.1}
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The numbers that a setting may have: from `minimum` to `maximum`, both included, and less than `below`."""
+    """The limits of a number: from `minimum` to `maximum`, both included, and less than `below`."""
 
     minimum: float = -math.inf
     maximum: float = math.inf
@@ -41,7 +41,7 @@ class Limits:
 
 
 def limits_of(setting: str) -> Limits:
-    """Return the limits of a number in `BacktestConfig`, as its field in the contract has them."""
+    """Return the limits that the contract sets for a number in `BacktestConfig`."""
     options = BacktestConfig.DESCRIPTOR.fields_by_name[setting].GetOptions()
     rules = options.Extensions[validate_pb2.field]
     numbers = getattr(rules, rules.WhichOneof("type") or "")
@@ -52,10 +52,10 @@ def limits_of(setting: str) -> Limits:
 
 
 def complete_config(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a backtest with the defaults filled in; saying a default changes nothing."""
+    """Return a backtest's settings with the defaults filled in; writing a default explicitly gives the same result."""
     config = asdict(DEFAULTS) | {name: value for name, value in given.items() if value not in ("", None)}
     model = config["slippage_model"]
-    if model == "none":  # a rate that nothing uses
+    if model == "none":  # without slippage, no rate is used
         config.pop("slippage_rate", None)
     if model in SLIPPAGE_RATES:
         config.setdefault("slippage_rate", SLIPPAGE_RATES[model])

@@ -1,4 +1,4 @@
-"""The columns that every table of data has unless its configuration names others."""
+"""The names of the columns that every table of data has, unless its configuration names others."""
 
 from __future__ import annotations
 

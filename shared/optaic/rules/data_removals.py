@@ -1,4 +1,4 @@
-"""How long a removal of data may take: a claim must outlast what a worker does with it."""
+"""The time limits of a removal of data: a claim must last longer than the worker's work on it."""
 
 from __future__ import annotations
 

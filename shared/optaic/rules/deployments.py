@@ -1,10 +1,10 @@
-"""What a flow, its deployment and its flow runs are called in Prefect, and what a flow run is given."""
+"""The names and tags of flows, deployments and flow runs in Prefect, and the parameters of a flow run."""
 
 from __future__ import annotations
 
 FLOW_NAME = "optaic"  # every deployment belongs to this one Prefect flow
 TAG = "optaic"  # of every deployment and every flow run
-WORK_POOL = "optaic"  # unless the settings name another one
+WORK_POOL = "optaic"  # the default; the settings may name another one
 ENTRYPOINT = "worker.flow.execute"  # what a flow run executes
 PARAMETERS = ("tenant_id", "instance_id", "flow_kind", "run_id")  # of a flow run
 
@@ -28,10 +28,10 @@ def installation_tag(installation_id: str) -> str:
 
 
 def flow_run_tags(tenant_id: str, instance_id: str, flow_kind: str) -> tuple[str, ...]:
-    """Return the tags by which people find a flow run."""
+    """Return the tags by which users find a flow run in Prefect."""
     return (TAG, f"tenant:{tenant_id}", f"instance:{instance_id}", f"flow:{flow_kind}")
 
 
 def flow_run_parameters(tenant_id: str, instance_id: str, flow_kind: str, run_id: str = "") -> dict[str, str]:
-    """Return what a flow run is given; without `run_id`, the schedule has started it."""
+    """Return the parameters of a flow run; without `run_id`, the schedule has started it."""
     return dict(zip(PARAMETERS, (tenant_id, instance_id, flow_kind, run_id), strict=True))

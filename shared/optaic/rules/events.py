@@ -1,4 +1,4 @@
-"""What events are called, which stream keeps them, and how large one may be."""
+"""The names of events, the streams that keep them, and their largest size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STREAMS: Mapping[str, Sequence[str]] = {
     LINEAGE_EVENTS: ("optaic.*.lineage.v1.>",),
     STATUS_EVENTS: ("optaic.*.status.v1.>",),
 }
-# What the event of a run is called that has come into a status.
+# The name of the event for each status that a run reaches.
 RUN_PARTICIPLES: Mapping[str, str] = {
     "pending": "submitted",
     "running": "started",
@@ -26,4 +26,4 @@ RUN_PARTICIPLES: Mapping[str, str] = {
 RUN_PROGRESSED = "progressed"  # the event of a run that stays running
 # The subjects of every event that moves a run to another status.
 RUN_SUBJECTS = tuple(f"optaic.*.run.v1.{participle}.*" for participle in RUN_PARTICIPLES.values())
-CHUNK_BYTES = 256_000  # of the message of one event that speaks of many resources
+CHUNK_BYTES = 256_000  # the largest message of an event about many resources

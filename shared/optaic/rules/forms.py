@@ -1,4 +1,4 @@
-"""The forms of texts that several programs read: names, dates, ids, references to code."""
+"""The formats of texts that several programs read: names, dates, ids, references to code."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def read_date(text: str) -> dt.date:
     """Read a date that is written YYYY-MM-DD.
 
     Raises:
-        ValueError: It is written otherwise, or no calendar has it.
+        ValueError: The text has another format, or there is no such day.
     """
     date = dt.date.fromisoformat(text)
     if date.isoformat() != text:  # Python reads other forms of ISO 8601 too
-        raise ValueError(f"{text!r} is not written YYYY-MM-DD")
+        raise ValueError(f"{text!r} is not a date of the form YYYY-MM-DD")
     return date
 
 
@@ -33,7 +33,7 @@ def is_date(text: str) -> bool:
 
 
 def is_id(text: str) -> bool:
-    """Return whether a caller means an id, however a UUID is written; anything else is a name."""
+    """Return whether a text is an id, in any notation of a UUID; any other text is a name."""
     try:
         uuid.UUID(text)
     except ValueError:

@@ -1,13 +1,13 @@
-"""Which kinds of instance there are, what each is made of, and which flows it may have; all in lower case."""
+"""The kinds of instance, the kinds of definition that each uses, and the flows that it may have; all in lower case."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-COMPONENT_KINDS = ("pipeline", "store", "accessor")  # they come and go with a dataset or signal
-COMPOSED_KINDS = ("dataset", "signal")  # they are made of components
-DEFINED_KINDS = ("experiment", "model", "portfolio_optimizer")  # they name their definition themselves
-OWN_KINDS = (*COMPOSED_KINDS, *DEFINED_KINDS, "backtest")  # they are created by name
+COMPONENT_KINDS = ("pipeline", "store", "accessor")  # created and deleted together with a dataset or signal
+COMPOSED_KINDS = ("dataset", "signal")  # composed of components
+DEFINED_KINDS = ("experiment", "model", "portfolio_optimizer")  # these name a definition directly
+OWN_KINDS = (*COMPOSED_KINDS, *DEFINED_KINDS, "backtest")  # a user creates these by name
 # The kinds of definition that an instance or component of a kind may name, the likelier one first.
 DEFINITION_KINDS: Mapping[str, Sequence[str]] = {
     "pipeline": ("pipeline",),
@@ -28,11 +28,11 @@ FLOWS: Mapping[str, Sequence[str]] = {
 }
 ASKED_FOR = "monitoring"
 COMPUTED_FLOWS = ("refresh", "backtest")  # the worker executes these; run-service refuses runs of the others
-DEFAULT_COMPONENTS: Mapping[str, str] = {"store": "delta", "accessor": "simple"}  # where a dataset names none
+DEFAULT_COMPONENTS: Mapping[str, str] = {"store": "delta", "accessor": "simple"}  # if a dataset names none
 MAX_DELETED_SHARE = 0.5  # of a dataset that is created without one
 TIMEZONE = "UTC"  # of a dataset that names none; saying it changes nothing
 
 
 def is_asked_for(instance_kind: str, flow_kind: str) -> bool:
-    """Return whether an instance has a flow only if it asks for it; what it says counts for nothing else."""
+    """Return whether an instance has a flow only if its settings ask for it; these settings affect no other flow."""
     return flow_kind == ASKED_FOR and instance_kind in COMPOSED_KINDS

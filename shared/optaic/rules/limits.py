@@ -11,7 +11,7 @@ def longest_text(message: type[Message], field: str) -> int:
     """Return how many characters a field of a message may have.
 
     Raises:
-        ValueError: The contract sets no limit to it.
+        ValueError: The contract sets no limit for the field.
     """
     options = message.DESCRIPTOR.fields_by_name[field].GetOptions()
     texts = options.Extensions[validate_pb2.field].string

@@ -1,4 +1,4 @@
-"""How many rows a page of a list has: by default, and at most."""
+"""The default and the largest number of rows on a page of a list."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The roles in which one instance reads another, as far as programs give them a meaning."""
+"""The roles of upstreams to which programs give a meaning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parameters that a run may have."""
+"""The names of the parameters that a run may have."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 START, END = "start", "end"  # the first and the last date that the run computes
 DATA_DATE = "data_date"  # the day that the data should reach
-REPIN_TYPES = "repin_types"  # whether the types of columns are determined anew
+REPIN_TYPES = "repin_types"  # whether the types of columns are determined again
 PARAMETERS: Mapping[str, Sequence[str]] = {"refresh": (START, END, DATA_DATE, REPIN_TYPES)}  # by flow
 SWITCHES = (REPIN_TYPES,)  # true or false; the others are dates
-RANGE = (START, END)  # those that leave dates out
+RANGE = (START, END)  # parameters that limit the run to some dates

@@ -1,4 +1,4 @@
-"""What a signal's contract promises where it says nothing."""
+"""The defaults of a signal's contract."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from optaic.rules.columns import KEYS
 
 @dataclass(frozen=True)
 class Defaults:
-    """The fields of `SignalContract` where a contract leaves them out; enums as words."""
+    """The values of the fields that a `SignalContract` leaves out; enums as words."""
 
     min_value: float | None = None
     max_value: float | None = None
@@ -21,11 +21,11 @@ class Defaults:
     index_columns: tuple[str, ...] = KEYS
 
 
-# Fingerprints and the worker read the same defaults: one that changes makes stale what relies on it.
+# Fingerprints and the worker read the same defaults: a changed default makes the signals stale that rely on it.
 DEFAULTS = Defaults()
 
 
 def complete_contract(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a contract with its defaults filled in; saying a default changes nothing."""
+    """Return a contract with its defaults filled in; writing a default explicitly gives the same result."""
     defaults = asdict(DEFAULTS) | {"index_columns": [*DEFAULTS.index_columns]}
     return defaults | {name: value for name, value in given.items() if value not in ("", [])}
