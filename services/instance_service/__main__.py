@@ -1,4 +1,4 @@
-"""The entry point of the process instance-service: `python -m instance_service`."""
+"""Run instance-service as a process (`python -m instance_service`); its settings come from the environment."""
 
 from instance_service.app import main
 from servicekit import runtime

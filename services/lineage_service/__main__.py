@@ -1,4 +1,4 @@
-"""The process of lineage-service: `python -m lineage_service` starts it with settings from the environment."""
+"""Run lineage-service as a process (`python -m lineage_service`); its settings come from the environment."""
 
 from lineage_service.app import main
 from servicekit import runtime

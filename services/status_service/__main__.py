@@ -1,4 +1,4 @@
-"""Runs status-service as a process: `python -m status_service`. Everything it needs comes from the environment."""
+"""Run status-service as a process (`python -m status_service`); its settings come from the environment."""
 
 from servicekit import runtime
 from status_service.app import main
