@@ -124,9 +124,10 @@ async def _replay(arguments: argparse.Namespace, url: str) -> int:
     kept = outcomes["failed"] + outcomes["unanswered"]
     sys.stdout.write(
         f"applied {outcomes['applied']}, applied before {outcomes['applied before']}, "
-        f"gone {outcomes['gone']}, failed {outcomes['failed']}, unanswered {outcomes['unanswered']}; kept {kept}\n"
+        f"gone {outcomes['gone']}, failed {outcomes['failed']}, unanswered {outcomes['unanswered']}, "
+        f"unknown {outcomes['unknown']}; kept {kept}\n"
     )
-    return 1 if kept else 0
+    return 1 if kept or outcomes["unknown"] else 0
 
 
 async def _choose(arguments: argparse.Namespace, operator: Operator) -> Sequence[DeadLetter] | None:

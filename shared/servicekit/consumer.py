@@ -110,6 +110,8 @@ class Consumer:
         self._apply = apply
         self._batch = batch
         self._committed = committed
+        # A replay runs beside consumption, and what `apply` leaves for `committed` belongs to one transaction at a time.
+        self._applying = asyncio.Lock()
         # Failed attempts by stream sequence, without those that failed because a server was away.
         self._attempts: dict[int, int] = {}
 
@@ -187,6 +189,10 @@ class Consumer:
 
     async def _apply_in_transaction(self, tenant_id: str, batch: Sequence[Received]) -> bool:
         """Apply the events that were not applied before; return whether any were."""
+        async with self._applying:
+            return await self._apply_alone(tenant_id, batch)
+
+    async def _apply_alone(self, tenant_id: str, batch: Sequence[Received]) -> bool:
         async with asyncio.timeout(_APPLY_TIMEOUT), self._database.transaction(tenant_id) as connection:
             new = await insert_consumed(
                 connection, tenant_id, self.name, (item.event.event_id for item in batch)
@@ -243,6 +249,8 @@ class Consumer:
                 await subscription.unsubscribe()
 
     async def _answer_replay(self, request: Msg) -> None:
+        if not dead_letters.is_operators(request.reply):
+            return  # an answer anywhere else would be published with this service's rights
         try:
             replay = await self._replay(int(request.data))
         except Exception as error:  # noqa: BLE001 - the operator gets every error
@@ -255,6 +263,10 @@ class Consumer:
         letter = await dead_letters.find_dead_letter(self._broker.jetstream, number)
         if letter is None or letter.consumer != self.name:
             return Replay("gone")
+        if letter.stored_subject != dead_letters.subject_of(self.name, letter.subject):
+            raise MalformedEventError(
+                f"{letter.stored_subject} is not where this consumer stores events of {letter.subject}"
+            )
         received = decode_event(letter.subject, dict(letter.headers), letter.payload)
         if received is None:
             raise MalformedEventError(f"this release does not know the type {letter.type}")

@@ -23,11 +23,11 @@ from servicekit.errors import UnavailableError
 
 INBOX = "_INBOX_OPERATOR"  # for answers to an operator; no other login may listen there
 _REPLAY_ROOT = "optaic-replay"
-_REPLAY_SECONDS = 75.0  # longer than a consumer takes for one event
+_REPLAY_SECONDS = 150.0  # longer than a consumer takes for a batch and the event after it
 _STREAM, _CONSUMER, _SUBJECT = "optaic-stream", "optaic-consumer", "optaic-subject"
 _ERROR, _ATTEMPTS = "optaic-error", "optaic-attempts"
 _LONGEST_ERROR = 1000  # characters
-ReplayOutcome = Literal["applied", "applied before", "failed", "gone", "unanswered"]
+ReplayOutcome = Literal["applied", "applied before", "failed", "gone", "unanswered", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,9 @@ class DeadLetter:
     consumer: str
     stream: str
     subject: str
+    stored_subject: (
+        str  # the only field that the broker checked: a login may store below its own consumers only
+    )
     attempts: int  # 0 if an earlier release did not count them
     error: str
     headers: Mapping[str, str]
@@ -134,6 +137,7 @@ async def _read(jetstream: JetStreamContext, number: int, subject: str | None = 
         consumer=headers.get(_CONSUMER, ""),
         stream=headers.get(_STREAM, ""),
         subject=headers.get(_SUBJECT, ""),
+        stored_subject=found.subject or "",
         attempts=int(counted) if counted.isdecimal() else 0,
         error=redact(headers.get(_ERROR, "")),  # earlier releases stored it unredacted
         headers=headers,
@@ -155,6 +159,11 @@ def replay_subject(consumer: str) -> str:
     return f"{_REPLAY_ROOT}.{consumer}"
 
 
+def is_operators(reply: str) -> bool:
+    """Return whether an answer to this subject goes to an operator's inbox."""
+    return reply.startswith(f"{INBOX}.")
+
+
 async def request_replay(client: Client, letter: DeadLetter, timeout: float = _REPLAY_SECONDS) -> Replay:  # noqa: ASYNC109 - the client's own
     """Ask the consumer of a dead letter to replay it; return what became of it."""
     try:
@@ -164,10 +173,14 @@ async def request_replay(client: Client, letter: DeadLetter, timeout: float = _R
     except nats.errors.NoRespondersError:
         return Replay("unanswered", f"no service with the consumer {letter.consumer} is connected to NATS")
     except (TimeoutError, nats.errors.Error) as error:
-        return Replay("unanswered", f"the consumer {letter.consumer} did not answer: {describe(error)}")
+        return Replay("unknown", _unknown(letter.consumer, describe(error)))
     with contextlib.suppress(ValueError, TypeError):
         return Replay(**json.loads(answer.data))
-    return Replay("unanswered", f"the consumer {letter.consumer} gave no answer that can be read")
+    return Replay("unknown", _unknown(letter.consumer, "its answer cannot be read"))
+
+
+def _unknown(consumer: str, why: str) -> str:
+    return f"consumer {consumer} may have applied the event; list the dead letters again ({why})"
 
 
 class Operator:
@@ -196,11 +209,19 @@ async def operating(url: str) -> AsyncIterator[Operator]:
     Raises:
         UnavailableError: NATS does not answer.
     """
-    try:
-        async with connected(url, INBOX) as (client, _):
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            client, _ = await stack.enter_async_context(connected(url, INBOX))
+        except (OSError, TimeoutError, nats.errors.Error) as error:
+            raise _unavailable(error) from error
+        try:
             yield Operator(client)
-    except (OSError, TimeoutError, nats.errors.Error) as error:
-        raise UnavailableError(
-            "BROKER_UNAVAILABLE",
-            f"NATS does not answer, or does not let this login read dead letters: {describe(error)}",
-        ) from error
+        except nats.errors.Error as error:
+            raise _unavailable(error) from error
+
+
+def _unavailable(error: Exception) -> UnavailableError:
+    return UnavailableError(
+        "BROKER_UNAVAILABLE",
+        f"NATS does not answer, or does not let this login read dead letters: {describe(error)}",
+    )

@@ -236,6 +236,29 @@ async def test_an_operator_reads_dead_letters_and_has_them_replayed(broker: Brok
     assert heard == [b"1"]
 
 
+async def test_a_service_answers_in_an_operators_inbox_and_nowhere_else(broker: Broker) -> None:
+    async with broker.login("run") as run, operating(broker) as operator, broker.login("status") as other:
+
+        async def answer(request: Msg) -> None:
+            await request.respond(b"forged")
+
+        await listen(run, dead_letters.replay_subject("run-instance"), queue="run-instance", cb=answer)
+        heard = await listen(other, "optaic.>")
+        await operator.publish(dead_letters.replay_subject("run-instance"), b"1", reply=INSTANCE)
+        answered = await operator.request(dead_letters.replay_subject("run-instance"), b"1", timeout=5)
+        assert answered.data == b"forged"
+        await run.flush()
+        assert heard.pending_msgs == 0
+
+
+async def test_a_service_stores_dead_letters_of_its_own_consumers_only(broker: Broker) -> None:
+    await keep_dead_letter(broker)
+    async with broker.login("status") as client:
+        assert await refused(client, DEAD)
+        assert await refused(client, DEAD.replace("run-instance", "instance-run-events"))
+        assert not await refused(client, DEAD.replace("run-instance", "status-instance-events"))
+
+
 async def test_an_operator_can_do_nothing_else(broker: Broker) -> None:
     await keep_dead_letter(broker)
     async with operating(broker) as operator, broker.login("run") as other:

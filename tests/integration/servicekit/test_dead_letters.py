@@ -7,19 +7,23 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import nats
 import pytest
+import sqlalchemy as sa
+from google.protobuf.wrappers_pb2 import StringValue
 from nats.aio.client import Client
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from integration.servicekit.processes import replica, running
 from integration.servicekit.sample import sample_event
 from integration.servicekit.streams import count
 from integration.servicekit.test_consumer import Applied, applied, notes, publish, sample_consumer
 from servicekit import dead_letters
-from servicekit.consumer import Consumer
+from servicekit.broker import Broker
+from servicekit.consumer import Consumer, Received
 from servicekit.database import Database
 from servicekit.dead_letters import DeadLetter, Replay
 from servicekit.events import Event
@@ -74,7 +78,10 @@ class World:
 async def running_world(settings: ServiceSettings, applied: Applied) -> AsyncIterator[World]:
     async with replica(settings) as process:
         await process[1].ready()
-        consumer, operator = sample_consumer(process, applied), await nats.connect(settings.nats_url)
+        consumer, operator = (
+            sample_consumer(process, applied),
+            await nats.connect(settings.nats_url, inbox_prefix=dead_letters.INBOX),
+        )
         async with running(consumer.run):
             yield World(settings.nats_url, process[0], consumer, applied, operator)
             await operator.close()
@@ -150,7 +157,7 @@ async def test_a_dead_letter_without_an_answering_service_is_kept(
 ) -> None:
     async with running_world(broker_settings, applied) as world:
         await world.dead_letter(sample_event("poison"))
-    operator = await nats.connect(broker_settings.nats_url)
+    operator = await nats.connect(broker_settings.nats_url, inbox_prefix=dead_letters.INBOX)
     (letter,) = [each async for each in dead_letters.list_dead_letters(operator.jetstream())]
     replay = await dead_letters.request_replay(operator, letter, 5)
     assert replay.outcome == "unanswered"
@@ -178,12 +185,60 @@ async def test_an_event_of_a_type_that_this_release_does_not_know_is_kept(world:
     await world.dead_letter(sample_event("poison"))
     (letter,) = await world.letters()
     newer = {**letter.headers, "ce-type": "optaic.future.v9.Thing", "Nats-Msg-Id": "newer"}
-    await world.operator.jetstream().publish("optaic-dead.sample-notes.x", letter.payload, headers=newer)
+    await world.operator.jetstream().publish(letter.stored_subject, letter.payload, headers=newer)
     world.applied.is_healed = True
     outcomes = await world.replay()
     assert [replay.outcome for replay in outcomes] == ["applied", "failed"]
     assert "optaic.future.v9.Thing" in outcomes[1].error
     assert await count(world.url, "DEAD_LETTERS") == 1
+
+
+async def test_a_dead_letter_that_another_consumer_stored_is_not_applied(world: World) -> None:
+    await world.dead_letter(sample_event("poison"))
+    (letter,) = await world.letters()
+    forged = {**letter.headers, "Nats-Msg-Id": "forged"}
+    await world.operator.jetstream().publish("optaic-dead.another.x", letter.payload, headers=forged)
+    world.applied.is_healed = True
+    assert [replay.outcome for replay in await world.replay()] == ["applied", "failed"]
+    assert await world.notes() == ["poison"]
+    assert await count(world.url, "DEAD_LETTERS") == 1
+
+
+async def test_a_request_whose_answer_would_go_elsewhere_is_ignored(world: World) -> None:
+    await world.dead_letter(sample_event("poison"))
+    world.applied.is_healed = True
+    (letter,) = await world.letters()
+    elsewhere = await world.operator.subscribe("optaic.acme.sample.v1.>")
+    request = dead_letters.replay_subject("sample-notes"), str(letter.number).encode()
+    await world.operator.publish(*request, reply="optaic.acme.sample.v1.forged.1")
+    await world.operator.publish(*request)
+    assert await world.replay() == [Replay("applied")], "neither request before it replayed"
+    assert elsewhere.pending_msgs == 0
+
+
+async def test_a_replay_and_a_batch_are_applied_one_after_the_other(database: Database) -> None:
+    steps: list[str] = []
+
+    async def apply(connection: AsyncConnection, tenant_id: str, _: Sequence[Received]) -> None:
+        steps.append(f"begin {tenant_id}")
+        await connection.execute(sa.text("select pg_sleep(0.05)"))
+        steps.append(f"end {tenant_id}")
+
+    consumer = Consumer(
+        database,
+        Broker(ServiceSettings.model_construct(), {}),
+        name="sample-notes",
+        stream="SAMPLE_EVENTS",
+        filter_subjects=[],
+        apply=apply,
+        committed=lambda: steps.append("committed"),
+    )
+    batch = [Received(sample_event("one"), StringValue())]
+    replayed = [Received(sample_event("two"), StringValue())]
+    await asyncio.gather(
+        consumer._apply_in_transaction("acme", batch), consumer._apply_in_transaction("other", replayed)
+    )
+    assert steps == ["begin acme", "end acme", "committed", "begin other", "end other", "committed"]
 
 
 async def test_the_command_lists_shows_and_replays(world: World) -> None:
@@ -206,13 +261,16 @@ async def test_the_command_lists_shows_and_replays(world: World) -> None:
 
     assert (await world.command("replay", number))[0] == 1, "nobody said yes"
     code, out, err = await world.command("replay", number, "--yes")
-    assert (code, out) == (1, "applied 0, applied before 0, gone 0, failed 1, unanswered 0; kept 1\n")
+    assert (code, out) == (
+        1,
+        "applied 0, applied before 0, gone 0, failed 1, unanswered 0, unknown 0; kept 1\n",
+    )
     assert "cannot digest" in err
     world.applied.is_healed = True
     code, out, err = await world.command("replay", "--consumer", "sample-notes", "--yes")
     assert (code, out, err) == (
         0,
-        "applied 1, applied before 0, gone 0, failed 0, unanswered 0; kept 0\n",
+        "applied 1, applied before 0, gone 0, failed 0, unanswered 0, unknown 0; kept 0\n",
         "",
     )
     assert (await world.command("replay", "--all", "--yes"))[0] == 0
