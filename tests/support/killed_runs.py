@@ -237,9 +237,21 @@ class KillWorld:
         )
         return list(found)
 
-    async def end_in_prefect(self, run: run_pb2.Run) -> str:
-        """Return how the run's flow run has ended."""
-        return str((await self.prefect.state(run.orchestrator_run_id))["type"])
+    async def end_in_prefect(self, run: run_pb2.Run, ends: Collection[str]) -> str:
+        """Return the end of the run's flow run once it is one of these, or what it is after a while.
+
+        A killed flow run is CRASHED for Prefect, and may for a second become RUNNING again, before run-service sets its end.
+        """
+
+        async def state() -> str:
+            return str((await self.prefect.state(run.orchestrator_run_id))["type"])
+
+        async def has_ended() -> bool:
+            return await state() in ends
+
+        with contextlib.suppress(AssertionError):
+            await eventually(has_ended)
+        return await state()
 
     async def _call(self, method: Callable[..., Any], request: Any) -> Any:
         async def attempt() -> Any:

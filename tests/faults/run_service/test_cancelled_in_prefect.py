@@ -62,4 +62,4 @@ async def test_it_is_cancelled_here_as_by_our_own_cancel(
                 "CANCELLED",
                 "the flow run was cancelled in Prefect",
             ), moment
-            assert await world.end_in_prefect(run) == "CANCELLED", moment
+            assert await world.end_in_prefect(run, {"CANCELLED"}) == "CANCELLED", moment
