@@ -80,7 +80,7 @@ class HttpFaults(Listener):
 
 
 async def read_request(reader: asyncio.StreamReader) -> bytes:
-    """Return one request, which says that it is the connection's last."""
+    """Read one request; mark it as the last of its connection."""
     head = await reader.readuntil(_END)
     lines = head.removesuffix(_END).split(b"\r\n")
     fields = {

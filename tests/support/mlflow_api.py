@@ -28,7 +28,7 @@ class MlflowApi:
         self._client = client
 
     async def call(self, method: str, path: str, **content: Any) -> Any:
-        """Return one request; the decoded answer."""
+        """Send a request; return the decoded answer."""
         where = {"params": content} if method == "GET" else {"json": content}
         answer = await self._client.request(method, f"/api/2.0/mlflow/{path}", **where)  # type: ignore[arg-type]  # keywords of httpx
         assert answer.is_success, answer.text

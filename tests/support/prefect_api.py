@@ -30,7 +30,7 @@ class PrefectApi:
         self._client = client
 
     async def call(self, method: str, path: str, body: Any = None) -> Any:
-        """Return one request; the decoded answer."""
+        """Send a request; return the decoded answer."""
         answer = await self._client.request(method, path, json=body)
         answer.raise_for_status()
         return answer.json() if answer.content else None
@@ -57,11 +57,11 @@ class PrefectApi:
         return str(created["id"])
 
     async def state(self, flow_run_id: str) -> Any:
-        """Its state now: `type`, `name`, `message`."""
+        """Return its state now: `type`, `name`, `message`."""
         return (await self.call("GET", f"/flow_runs/{flow_run_id}"))["state"]
 
     async def wait(self, flow_run_id: str, *types: str, deadline: float = 30.0) -> Any:
-        """Its state, once it is one of `types`; any final one without."""
+        """Return its state once it is one of `types`; any final one without."""
 
         async def reached() -> Any:
             state = await self.state(flow_run_id)
@@ -73,7 +73,9 @@ class PrefectApi:
 @asynccontextmanager
 async def prefect_api(url: str) -> AsyncIterator[PrefectApi]:
     """Yield a client that ignores proxies."""
-    async with httpx.AsyncClient(base_url=url, timeout=10, trust_env=False) as client:
+    # A connection that lay idle for five seconds may be closed by the server just as a request goes out on it.
+    limits = httpx.Limits(max_keepalive_connections=0)
+    async with httpx.AsyncClient(base_url=url, timeout=10, trust_env=False, limits=limits) as client:
         yield PrefectApi(client)
 
 
