@@ -24,7 +24,7 @@ async def http_answers(host: str, path: str) -> bool:
 
 
 async def find_http_problem(host: str, path: str, seconds: float = _PATIENT_SECONDS) -> str:
-    """Return what GET answers other than 200. By hand: a client library costs more time to import than this start takes."""
+    """Return the answer to a GET if it is not 200; without a client library, whose import takes longer than this start."""
     name, _, port = host.partition(":")
     line, content = b"", b""
     try:
@@ -59,7 +59,7 @@ async def find_http_problem(host: str, path: str, seconds: float = _PATIENT_SECO
 
 
 async def find_grpc_problem(address: str) -> str:
-    """Return what keeps the standard health service from answering at all; NOT_SERVING, or being too busy, is an answer."""
+    """Return why the standard health service does not answer, or an empty text; NOT_SERVING or being too busy is an answer."""
     async with grpc.aio.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:
             await health_pb2_grpc.HealthStub(channel).Check(
@@ -94,7 +94,7 @@ async def postgres_accepts(url: str) -> bool:
 
 
 async def find_postgres_problem(url: str) -> str:
-    """Return what keeps the server from answering a login at all; that it recovers, or has too many of them, is an answer."""
+    """Return why the server does not answer a login, or an empty text; recovering or having too many logins is an answer."""
     try:
         async with asyncio.timeout(_PATIENT_SECONDS):
             connection = await psycopg.AsyncConnection.connect(url, connect_timeout=int(_PATIENT_SECONDS))

@@ -131,7 +131,7 @@ async def _replay(arguments: argparse.Namespace, url: str) -> int:
 
 
 async def _choose(arguments: argparse.Namespace, operator: Operator) -> Sequence[DeadLetter] | None:
-    """Return what is to be replayed; None where the one that was named is not there."""
+    """Return the dead letters to replay, or None if there is none with the given number."""
     if arguments.number is None:
         # Without what they contain: there may be many, and only the consumer needs it.
         return [replace(letter, payload=b"") async for letter in operator.list(arguments.consumer or "")]

@@ -63,7 +63,7 @@ class Endpoints:
 
     @classmethod
     def load(cls, state: State) -> Self | None:
-        """Return those of the last start; None before the first of this version."""
+        """Return the endpoints of the last start, or None before the first start of this version."""
         known: dict[str, Any] = state.load().get("endpoints", {})
         names = {field.name for field in fields(cls)}
         return cls(**known) if set(known) == names else None

@@ -96,7 +96,7 @@ class Process:
             self._keeper = asyncio.create_task(self._keep(child), name=f"keep-{self.name}")
 
     async def wait_ready(self, timeout: float) -> None:  # noqa: ASYNC109 - part of the message when it passes
-        """Return when it is ready; raise StartError when it failed or `timeout` seconds are over."""
+        """Wait until it is ready; raise StartError if it fails or `timeout` seconds pass."""
         try:
             async with asyncio.timeout(timeout), self._changed:
                 await self._changed.wait_for(lambda: self.phase in {"ready", "failed", "stopped"})

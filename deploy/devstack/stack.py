@@ -91,7 +91,7 @@ class Stack:
         self.state.release()
 
     async def status(self) -> dict[str, Any]:
-        """Return what runs and what answers."""
+        """Return which programs run, and which answer."""
         return await read_status(self.state)
 
     def _prepare(self) -> None:

@@ -106,7 +106,7 @@ class State:
         return descriptor
 
     def supervisor(self) -> dict[str, Any] | None:
-        """Return what the supervisor at work on this folder last said of itself; None when there is none."""
+        """Return the last report of the supervisor of this folder, or None if no supervisor runs."""
         known = read_json(self.root / _SUPERVISOR)
         is_at_work = known and known["phase"] != "stopped"  # a program may outlive its stack
         start = leftovers.identify(known["pid"]) if is_at_work else None
@@ -130,7 +130,7 @@ class State:
             write_private(self.root / _INTERVENTIONS, json.dumps({**self.interventions(), name: what}))
 
     def interventions(self) -> dict[str, str]:
-        """Return what was last done, by program, since this stack was started."""
+        """Return the last action on each program since this stack was started."""
         return {name: str(what) for name, what in read_json(self.root / _INTERVENTIONS).items()}
 
     def forget_interventions(self) -> None:
@@ -138,7 +138,7 @@ class State:
         (self.root / _INTERVENTIONS).unlink(missing_ok=True)
 
     def load(self) -> dict[str, Any]:
-        """Return what is remembered: `ports`, `secrets`, `endpoints`."""
+        """Return the stored values: `ports`, `secrets`, `endpoints`."""
         return read_json(self.root / _FILE)
 
     def save(self, **changes: Any) -> dict[str, Any]:

@@ -143,7 +143,7 @@ def down(settings: Settings | None = None) -> bool:
 
 
 def status(settings: Settings | None = None) -> dict[str, Any]:
-    """Return what runs and what answers."""
+    """Return which programs run, and which answer."""
     return asyncio.run(read_status(State((settings or Settings()).root)))
 
 

@@ -47,7 +47,7 @@ class EvidentlyProjects:
         self._threads: set[threading.Thread] = set()
 
     async def ping(self) -> None:
-        """Return if the workspace can be reached; see the port."""
+        """Check that the workspace can be reached; see the port."""
         await self._run(self._check)
 
     async def ensure(self, desired: Sequence[MonitoringProject]) -> Ensured:

@@ -60,7 +60,7 @@ class MlflowExperiments:
         await self._client.aclose()
 
     async def ping(self) -> None:
-        """Return if MLflow answers; see the port."""
+        """Check that MLflow answers; see the port."""
         await self._send("GET", "health")
 
     async def ensure(self, desired: Sequence[Experiment]) -> Ensured:

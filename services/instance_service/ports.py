@@ -85,7 +85,7 @@ class Counterparts(Protocol[T]):
     """All counterparts of one kind that an outside system holds for this service; every call may be repeated."""
 
     async def ping(self) -> None:
-        """Return if the system answers.
+        """Check that the system answers.
 
         Raises:
             OutsideUnavailableError: The system does not answer.

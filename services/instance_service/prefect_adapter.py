@@ -63,7 +63,7 @@ class PrefectDeployments:
         await self._client.aclose()
 
     async def ping(self) -> None:
-        """Return if Prefect answers; see the port."""
+        """Check that Prefect answers; see the port."""
         await self._call("GET", "health")
 
     async def ensure(self, desired: Sequence[Deployment]) -> Ensured:

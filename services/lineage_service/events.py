@@ -8,9 +8,7 @@ from functools import lru_cache
 
 from lineage_service.conversion import dimensions, freshness_status, set_cause
 from lineage_service.domain.causes import Cause, Causes
-from lineage_service.domain.flows import (
-    Change,
-)
+from lineage_service.domain.flows import Change
 from optaic.common.v1.flow_pb2 import FlowKind, FlowRef
 from optaic.lineage.v1.lineage_events_pb2 import FlowStatusChange, FlowStatusesChanged
 from optaic.rules.events import CHUNK_BYTES

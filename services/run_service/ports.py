@@ -59,7 +59,7 @@ class Orchestrator(Protocol):
     """Executes flows. Every method raises OrchestratorUnavailableError when there is no answer."""
 
     async def ping(self) -> None:
-        """Return if the orchestrator answers."""
+        """Check that the orchestrator answers."""
         ...
 
     async def create_flow_run(self, request: FlowRunRequest) -> str:

@@ -73,7 +73,7 @@ class PrefectOrchestrator:
         await self._client.aclose()
 
     async def ping(self) -> None:
-        """Return if Prefect answers."""
+        """Check that Prefect answers; raise OrchestratorUnavailableError if not."""
         _accepted(await self._call("GET", "/health"))
 
     async def create_flow_run(self, request: FlowRunRequest) -> str:

@@ -194,7 +194,7 @@ def _run(
     base_content: _Reader,
     held: HeldTypes | None,
 ) -> pl.DataFrame:
-    """Return what the pipeline makes. That there is nothing in a range is no failure where rows of it may go."""
+    """Return the pipeline's output. An empty range is no failure if its rows may be deleted."""
     try:
         table = pipeline.run(context)
     except NoDataInRange:
@@ -228,7 +228,7 @@ def _read_base(
 
 
 def _hold(recipe: PipelineRecipe, base_content: _Reader) -> HeldTypes | None:
-    """Return what the columns of the version before are; None where there is none, or none that can be read."""
+    """Return the columns of the previous version, or None if there is none that can be read."""
     if (base := recipe.base) is None:
         return None
     try:
@@ -252,7 +252,7 @@ def _count_rows(
     *,
     is_extended: bool,
 ) -> dict[str, int]:
-    """Return what came, changed and went, as the store counts it or, where it cannot, by comparison."""
+    """Count inserted, updated and deleted rows: as the store reports them, or else by comparison."""
     rows = {"rows_inserted": stored.rows_inserted, "rows_updated": stored.rows_updated}
     if recipe.base is None or (is_extended and stored.rows_deleted is not None):
         return {**rows, "rows_deleted": stored.rows_deleted or 0}

@@ -223,7 +223,7 @@ class _Execution:
         return found
 
     async def _read_upstreams(self, run: run_pb2.Run) -> list[instance_pb2.Instance]:
-        """Return each as it is pinned: the newest revisions come together, what has changed since comes by itself."""
+        """Return each at its pinned revision: the newest revisions in one call, each older one in a call of its own."""
         pinned = {each.instance_id: each.instance_revision for each in run.input_versions}
         upstream_ids = list(pinned)
         upstreams: list[instance_pb2.Instance] = []

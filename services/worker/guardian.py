@@ -194,7 +194,7 @@ class _Watch:
         self._status: int | None = None
 
     def run(self) -> None:
-        """Return when nothing of the run lives any more."""
+        """Supervise the run until none of its processes lives any more."""
         os.set_blocking(self._source, False)
         with selectors.DefaultSelector() as selector:
             selector.register(self._orders, selectors.EVENT_READ)

@@ -32,7 +32,7 @@ class FakeCounterparts(Generic[T]):
         self.calls = 0
 
     async def ping(self) -> None:
-        """Return where it answers."""
+        """Raise the outage, if there is one."""
         if self.outage is not None:
             raise self.outage
 

@@ -51,5 +51,5 @@ class Guardians:
         return ours
 
     async def wait(self) -> None:
-        """Return when all have ended, as each does with its run."""
+        """Wait until all have ended; each ends with its run."""
         await asyncio.gather(*(child.wait() for child in self._started))

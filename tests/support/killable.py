@@ -40,7 +40,7 @@ class KillableService:
         self._revival: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Return when the process is there; it serves a moment later."""
+        """Wait until the process is there; it serves a moment later."""
         self._process = _processes.Process(target=_run, args=self._arguments)
         await asyncio.to_thread(self._process.start)
 

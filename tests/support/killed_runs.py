@@ -199,12 +199,12 @@ class KillWorld:
         return list(answer.runs)
 
     async def wait_for_strike(self) -> None:
-        """Return once the gate has struck."""
+        """Wait until the gate has struck."""
         async with asyncio.timeout(_DEADLINE):
             await self.gate.struck.wait()
 
     async def wait_for_ends(self) -> None:
-        """Return once no run is active, and Prefect has no flow run left that goes on."""
+        """Wait until no run is active and no flow run goes on in Prefect."""
 
         async def have_ended() -> bool:
             return not await self.list_runs(statuses=ACTIVE) and not await self._list_going_on()
@@ -219,7 +219,7 @@ class KillWorld:
             raise AssertionError(f"these go on: {runs}, {going_on}") from error
 
     async def wait_for_runs(self, instance: instance_pb2.Instance, count: int) -> None:
-        """Return once an instance has had this many runs, refused ones among them."""
+        """Wait until an instance has had this many runs, refused ones included."""
 
         async def are_there() -> bool:
             return len(await self.list_runs(instance.instance_id)) >= count

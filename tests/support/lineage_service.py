@@ -178,7 +178,7 @@ class RunningLineageService:
         await self.nats.jetstream(timeout=5).publish(event.subject, event.payload, headers=headers)
 
     async def applied(self, *published: Event) -> None:
-        """Return when the service has applied these events."""
+        """Wait until the service has applied these events."""
         rules = {"instance": (INSTANCE_CONSUMER,), "run": (RUN_CONSUMER,)}
         tokens = ReadTokens(self.app.deps.database, rules)
         await tokens.wait(self.tenant_id, [event.token for event in published], None)

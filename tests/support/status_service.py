@@ -133,7 +133,7 @@ class RunningStatusService:
             await jetstream.publish(each.subject, each.payload, headers=headers)
 
     async def applied(self, *events: Event) -> None:
-        """Return when the service has applied these events."""
+        """Wait until the service has applied these events."""
         wanted = {each.event_id: each for each in events}
         tenants = {each.tenant_id for each in events}
         rules = {

@@ -16,7 +16,7 @@ from optaic.plugins import Operator, Pipeline, PipelineContext, PluginError
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Return when it holds, or after 20 s."""
+    """Wait until it holds, for 20 s at most."""
     limit = time.monotonic() + 20
     while not condition() and time.monotonic() < limit:
         time.sleep(0.02)

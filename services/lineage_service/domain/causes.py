@@ -63,9 +63,7 @@ class Causes:
     """
 
     lists: Mapping[int, Sequence[Cause]] = field(default_factory=dict)  # by flow
-    upstream_ids: Mapping[int, int] = field(
-        default_factory=dict
-    )  # by flow: an upstream that became stale in the same change
+    upstream_ids: Mapping[int, int] = field(default_factory=dict)  # by flow: one that became stale with it
     states: Mapping[int, Change] = field(default_factory=dict)  # of these upstreams
     names: Mapping[int, str] = field(default_factory=dict)  # of their instances
 

@@ -69,7 +69,7 @@ def build_panel(prices: pl.DataFrame, signals: Sequence[pl.DataFrame], settings:
 
 
 def combine_signals(signals: Sequence[Matrix], primary_weight: float) -> Matrix:
-    """Return one signal: itself. Several: the weighted mean of their z-scores across the universe (ddof 1) per session.
+    """Combine signals: one is returned as it is; several give the weighted mean of their z-scores over the universe (ddof 1).
 
     Signals of no weight are left out; an entity needs a value of each of the others. Only the order matters later,
     so a signal that is alone is not standardised: where all its values are equal there would be no z-score.

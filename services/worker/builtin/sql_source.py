@@ -144,7 +144,7 @@ def _read_format(config: Config, name: str) -> str:
 
 
 def _say_unseen(again: pl.DataFrame, table: pl.DataFrame, keys: Sequence[str]) -> str:
-    """Return what is known of deletions: the rows of the last cursor, `again`, should have come again; others are not read."""
+    """Return what is known of deletions. The rows of the last cursor, `again`, are read again; other rows are not."""
     present = table.select(pl.col(name).cast(again.schema[name], strict=False) for name in keys)
     gone = again.join(present, on=list(keys), how="anti").height
     found = (

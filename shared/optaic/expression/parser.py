@@ -78,7 +78,7 @@ def check_macro(
 
 
 def list_called(text: str, operators: Mapping[str, Signature] = OPERATORS) -> tuple[str, ...]:
-    """Return what a text calls that is no operator, in upper case, each once; the text need not be a valid expression.
+    """Return the names that a text calls and that are no operators, in upper case, each once; the text may be invalid.
 
     Raises:
         ExpressionError: a character outside the language.

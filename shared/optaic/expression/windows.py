@@ -81,7 +81,7 @@ def rolling_correlation(x: pl.Series, y: pl.Series, n: int) -> pl.Series:
 def _over_scales(
     x: pl.Series, scales: pl.Series, compute: Callable[[pl.Series, float], pl.Series]
 ) -> pl.Series:
-    """Return what is computed of the series in the scale of each window; null where a window has none."""
+    """Compute a figure of the series in the scale of each window; null where a window has no value."""
     found = _ABSENT.new_from_index(0, x.len())
     for scale in scales.drop_nulls().unique().sort():
         found = compute(x if scale == 1.0 else x * scale, scale).zip_with(
@@ -204,7 +204,7 @@ def _over_window(block: _Block, n: int) -> _Block:
 
 
 def _weight(left: _Sum, right: _Sum) -> float:
-    """Return what the product of two distances is divided by: it holds the product of both counts twice, and wants it once."""
+    """Return the divisor for the product of two distances, which contains the product of both counts twice instead of once."""
     return float(left.count * right.count * (left.count + right.count))
 
 

@@ -89,7 +89,7 @@ class _Typing:
     def _unevaluated(
         self, keyword: str, value: Any, parts: list[Schema], evaluates: Callable[[Schema], bool]
     ) -> list[Any]:
-        """Return what is said of a member that no other keyword of the same part, or below it, speaks of."""
+        """Return the schema of members that no other keyword at this level or below covers."""
         return [
             part[keyword]
             for part in parts

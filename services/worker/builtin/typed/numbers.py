@@ -130,7 +130,7 @@ def find_collision(texts: pl.Series, values: pl.Series, marks: NumberFormat) -> 
 
 
 def find_hint(text: str, marks: NumberFormat) -> str:
-    """Return what to configure if a text was meant as a number after all; empty where nothing comes to mind."""
+    """Suggest the option that would read a text as a number; empty if there is none."""
     bare = text.strip()
     if re.fullmatch(r"[+-]?[0-9]{1,3}([,.' \u00a0\u2019_])[0-9]{3}(\1[0-9]{3})*([,.][0-9]+)?", bare):
         return "if it has thousands separators, set `thousands`"
