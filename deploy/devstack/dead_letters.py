@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import importlib
 import json
+import os
 import re
 import sys
 from collections import Counter
@@ -39,12 +40,17 @@ def main(given: Sequence[str] | None = None) -> int:
     actions = {"list": _list, "show": _show, "replay": _replay}
     try:
         url = find_nats(Settings(), nats.OPERATOR)
-        return asyncio.run(actions[arguments.action](arguments, url))
+        code = asyncio.run(actions[arguments.action](arguments, url))
+        sys.stdout.flush()
     except (NoStackError, UnavailableError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
+    except BrokenPipeError:  # the reader has enough, as in `list | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush at exit
+        return 1
     except KeyboardInterrupt:
         return 130
+    return code
 
 
 def _make_parser() -> argparse.ArgumentParser:

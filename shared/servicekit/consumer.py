@@ -250,7 +250,9 @@ class Consumer:
 
     async def _answer_replay(self, request: Msg) -> None:
         if not dead_letters.is_operators(request.reply):
-            return  # an answer anywhere else would be published with this service's rights
+            # An answer anywhere else would be published with this service's rights.
+            _log.debug("request for a replay ignored: its answer goes to no operator", consumer=self.name)
+            return
         try:
             replay = await self._replay(int(request.data))
         except Exception as error:  # noqa: BLE001 - the operator gets every error

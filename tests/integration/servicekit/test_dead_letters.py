@@ -241,6 +241,25 @@ async def test_a_replay_and_a_batch_are_applied_one_after_the_other(database: Da
     assert steps == ["begin acme", "end acme", "committed", "begin other", "end other", "committed"]
 
 
+async def test_a_list_whose_reader_has_enough_ends_without_a_complaint(world: World) -> None:
+    await world.dead_letter(sample_event("poison"))
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "devstack.dead_letters", "list"),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=writing,
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "OPTAIC_NATS_URL": world.url},
+        )
+    finally:
+        os.close(writing)
+    _, err = await process.communicate()
+    assert (process.returncode, err) == (1, b"")
+
+
 async def test_the_command_lists_shows_and_replays(world: World) -> None:
     event = sample_event("poison of postgresql://ada:k4n4rie@db.example/x")
     await world.dead_letter(event)
