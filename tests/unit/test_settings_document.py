@@ -1,5 +1,6 @@
 """docs/settings.md lists every setting of every program with its default, and nothing else."""
 
+import json
 import re
 from pathlib import Path
 
@@ -36,9 +37,14 @@ def rows(program: str) -> list[str]:
             continue
         default = "required" if field.is_required() else "by machine"
         if not field.is_required() and field.default_factory is None:
-            default = f"`{field.default}`" if field.default not in ("", None) else "none"
+            default = f"`{_written(field.default)}`" if field.default not in ("", None) else "none"
         lines.append(f"| `OPTAIC_{name.upper()}` | {default} | {field.description} |")
     return lines
+
+
+def _written(default: object) -> str:
+    """Return a default as a user writes it: lists and truth values as JSON, anything else as text."""
+    return json.dumps(default) if isinstance(default, bool | tuple) else str(default)
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
