@@ -44,6 +44,7 @@ from servicekit.ids import new_id
 from servicekit.loop import Loop
 from servicekit.relay import Relay
 from servicekit.server import Server
+from servicekit.signing import load_signer
 from servicekit.tokens import ReadTokens
 
 NAME = "instance-service"
@@ -76,6 +77,7 @@ async def build(settings: Settings, outside: Outside) -> App[Dependencies]:
         database,
         SystemClock(),
         new_id,
+        await load_signer(database),
         installation_id,
         settings.activation_wait_seconds,
         # Calls that wait take at most half of the places, so that others are not refused because of them.

@@ -21,16 +21,17 @@ from servicekit.database import Database
 from servicekit.ids import new_id
 from servicekit.relay import Relay
 from servicekit.server import Server
+from servicekit.signing import load_signer
 from servicekit.tokens import ReadTokens
 
 NAME = "lineage-service"
 
 
 async def build(settings: Settings) -> App[Dependencies]:
-    """Build the service from its settings; database and broker are connected later, when the App opens."""
+    """Build the service from its settings and its signing key; the broker is connected when the App opens."""
     database = Database(settings)
     broker = Broker(settings, {LINEAGE_EVENTS: STREAMS[LINEAGE_EVENTS]})
-    deps = Dependencies(database, SystemClock(), new_id)
+    deps = Dependencies(database, SystemClock(), new_id, await load_signer(database))
     Compared(deps, Comparison(broker, NAME, settings.comparison_grace_seconds)).listen()
     server = Server(
         settings,

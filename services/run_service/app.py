@@ -33,6 +33,7 @@ from servicekit.ids import new_id
 from servicekit.loop import Loop
 from servicekit.relay import Relay
 from servicekit.server import Server
+from servicekit.signing import load_signer
 from servicekit.tokens import ReadTokens
 
 NAME = "run-service"
@@ -56,6 +57,7 @@ async def build(
         watches=watches,
         clock=clock or SystemClock(),
         ids=new_id,
+        signer=await load_signer(database),
     )
     close: list[Callable[[], Awaitable[None]]] = [
         broker.close,

@@ -17,6 +17,7 @@ from servicekit.ids import new_id
 from servicekit.loop import Loop
 from servicekit.relay import Relay
 from servicekit.server import Server
+from servicekit.signing import load_signer
 from servicekit.tokens import ReadTokens
 from status_service import consumers
 from status_service.centrifugo_adapter import CentrifugoStatusPublisher
@@ -39,7 +40,7 @@ _READ_RULES = {
 
 
 async def build(settings: Settings) -> App[Dependencies]:
-    """Wire everything; nothing is connected yet."""
+    """Build the service from its settings and its signing key; the broker is connected when the App opens."""
     database = Database(settings)
     broker = Broker(settings, {STATUS_EVENTS: STREAMS[STATUS_EVENTS]})
     feed = ChangeFeed(
@@ -48,7 +49,7 @@ async def build(settings: Settings) -> App[Dependencies]:
         buffer_size=settings.watch_buffer,
         bookmark_seconds=settings.watch_bookmark_seconds,
     )
-    deps = Dependencies(database, feed, SystemClock(), new_id)
+    deps = Dependencies(database, feed, SystemClock(), new_id, await load_signer(database))
     publishers: list[StatusPublisher] = [NatsStatusPublisher(broker)]
     close = [broker.close, database.close]
     if settings.centrifugo_url:

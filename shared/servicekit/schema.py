@@ -60,6 +60,9 @@ request_replies = sa.Table(
 )
 
 
+signing_key = sa.Table("signing_key", metadata, sa.Column("key", sa.LargeBinary, nullable=False))
+
+
 class MigrationOperations(Protocol):
     """The part of Alembic's `op` that this module uses."""
 

@@ -6,9 +6,7 @@ the same SELECT by bare psycopg under the same policies, and a bare gRPC echo of
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import json
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -25,6 +23,7 @@ from bench.report import Row
 from bench.stack import BenchStack, echo, percentile, running_services
 from optaic.instance.v1 import instance_pb2, instance_service_pb2, instance_service_pb2_grpc
 from servicekit import pages
+from servicekit.signing import Signer
 
 SMALL = 1_000
 _PAGE = 100
@@ -49,6 +48,7 @@ class _Catalogue:
     stub: Any
     bare: psycopg.AsyncConnection[Any]
     metadata: Any
+    signer: Signer
     projects: dict[str, str] = field(default_factory=dict)
     ids: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
@@ -59,6 +59,14 @@ class _Catalogue:
             request.project_id = self.projects[request.project_id]
         request.page_size, request.page_token = _PAGE, token
         return await self.stub.ListInstances(request, metadata=self.metadata)
+
+    def token(self, filters: Mapping[str, Any], position: dict[str, Any]) -> str:
+        """Return the page token of any position, sealed as the service seals its own."""
+        kinds = sorted(kind.removeprefix("INSTANCE_KIND_").lower() for kind in filters.get("kinds", ()))
+        states = sorted(state.removeprefix("INSTANCE_STATE_").lower() for state in filters.get("states", ()))
+        project_id = self.projects[filters["projectId"]] if "projectId" in filters else ""
+        selection = (project_id, kinds, "", filters.get("labels", {}), states, filters.get("owner", ""), "")
+        return pages.PageTokens(self.signer, "default", "ListInstances", *selection).encode(position)
 
     async def get(self, instance_id: str) -> Any:
         request = instance_service_pb2.GetInstanceRequest(instance_id=instance_id)
@@ -156,19 +164,9 @@ def _position() -> str:
 def _pages(
     catalogue: _Catalogue, filters: Mapping[str, Any], *, is_deep: bool = False
 ) -> Callable[[], Awaitable[Any]]:
-    selection = ""
-
     async def call() -> Any:
-        nonlocal selection
-        if not is_deep:
-            answer = await catalogue.page(filters)
-        elif not selection:
-            answer = await catalogue.page(filters)
-            token = answer.next_page_token
-            selection, _ = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-        else:
-            token = pages.encode({"name": _position(), "id": _FIRST_ID}, selection)
-            answer = await catalogue.page(filters, token)
+        token = catalogue.token(filters, {"name": _position(), "id": _FIRST_ID}) if is_deep else ""
+        answer = await catalogue.page(filters, token)
         assert len(answer.instances) == _PAGE, f"{filters}: a page of {len(answer.instances)}"
         return answer
 
@@ -218,9 +216,17 @@ async def _catalogue(size: int) -> AsyncIterator[_Catalogue]:
         bare = await exits.enter_async_context(await psycopg.AsyncConnection.connect(url, autocommit=True))
         await bare.execute("select set_config('optaic.tenant_id', 'default', false)")
         stub: Any = instance_service_pb2_grpc.InstanceServiceStub(channel)
-        catalogue = _Catalogue(size, stub, bare, stack.metadata())
+        catalogue = _Catalogue(size, stub, bare, stack.metadata(), await _signer(stack))
         await _populate(stack, catalogue)
         yield catalogue
+
+
+async def _signer(stack: BenchStack) -> Signer:
+    url = stack.databases["instance"]["infra"].replace("+psycopg", "")
+    async with await psycopg.AsyncConnection.connect(url) as connection:
+        row = await (await connection.execute("select key from signing_key")).fetchone()
+    assert row is not None
+    return Signer(bytes(row[0]))
 
 
 async def _populate(stack: BenchStack, catalogue: _Catalogue) -> None:

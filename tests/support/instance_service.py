@@ -37,6 +37,7 @@ from servicekit.clock import SystemClock
 from servicekit.database import Database
 from servicekit.events import headers_of, make_event
 from servicekit.ids import new_id
+from servicekit.signing import Signer
 from support.broker import ensure_streams
 from support.counterparts import FakeDeployments, FakeExperiments, FakeProjects
 from support.polling import eventually
@@ -197,7 +198,9 @@ async def refusal(call: Any) -> Refusal:
 async def _publish_built_in(urls: dict[str, Any]) -> None:
     database = Database(Settings.model_validate({**urls, "service_token": "service-secret"}))
     await database.open()
-    await publish_plugins(Dependencies(database, SystemClock(), new_id, installation_id=""), (TENANT,))
+    await publish_plugins(
+        Dependencies(database, SystemClock(), new_id, Signer(bytes(32)), installation_id=""), (TENANT,)
+    )
     await database.close()
 
 

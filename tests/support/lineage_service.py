@@ -31,6 +31,7 @@ from servicekit.consumer import insert_consumed
 from servicekit.database import Database
 from servicekit.events import Event, headers_of, make_event
 from servicekit.ids import new_id
+from servicekit.signing import Signer
 from servicekit.tokens import ReadTokens
 from support.broker import ensure_streams
 from support.polling import eventually
@@ -63,7 +64,7 @@ class Lineage:
     def __init__(self, database: Database, tenant_id: str) -> None:
         self.database = database
         self.tenant_id = tenant_id
-        self.deps = Dependencies(database, SystemClock(), new_id)
+        self.deps = Dependencies(database, SystemClock(), new_id, Signer(bytes(32)))
 
     async def apply(self, items: Sequence[Snapshot | RunFact]) -> None:
         """Apply events: those of each kind in one batch, in their order; repeated ids are dropped."""

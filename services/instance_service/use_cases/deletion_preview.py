@@ -30,8 +30,9 @@ async def preview_deletion(
     """
     target = request.WhichOneof("target")
     assert target is not None
-    selection = pages.filter_hash(target, getattr(request, target).SerializeToString(deterministic=True))
-    position = pages.decode(request.page_token, selection) if request.page_token else {}
+    wanted = getattr(request, target).SerializeToString(deterministic=True)
+    tokens = pages.PageTokens(deps.signer, tenant_id, "PreviewDeletion", target, wanted)
+    position = tokens.decode(request.page_token) if request.page_token else {}
     begin, size = int(position.get("index", 0)), request.page_size or LONG_DEFAULT_SIZE
     asked = PreviewDeletionRequest()
     asked.CopyFrom(request)
@@ -51,7 +52,7 @@ async def preview_deletion(
     answer = PreviewDeletionResponse(instances=page, preview_etag=plan.etag, total_size=len(plan.doomed))
     if len(rows) > len(page):
         following = {"index": begin + len(page), "etag": plan.etag}
-        answer.next_page_token = pages.encode(following, selection)
+        answer.next_page_token = tokens.encode(following)
     return answer
 
 

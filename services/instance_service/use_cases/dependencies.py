@@ -14,6 +14,7 @@ from servicekit.backoff import backoff
 from servicekit.clock import Clock
 from servicekit.database import Database
 from servicekit.ids import IdSource
+from servicekit.signing import Signer
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 
@@ -73,6 +74,7 @@ class Dependencies:
     database: Database
     clock: Clock
     ids: IdSource
+    signer: Signer
     installation_id: str
     activation_wait_seconds: float = 2.0
     activated: Signal = field(default_factory=Signal)

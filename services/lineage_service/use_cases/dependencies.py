@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from servicekit.clock import Clock
 from servicekit.database import Database
 from servicekit.ids import IdSource
+from servicekit.signing import Signer
 
 
 @dataclass(frozen=True)
@@ -16,3 +17,4 @@ class Dependencies:
     database: Database
     clock: Clock
     ids: IdSource
+    signer: Signer

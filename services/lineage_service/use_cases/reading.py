@@ -91,8 +91,9 @@ async def list_neighbours(
         NotFoundError: FLOW_NOT_FOUND.
         InvalidArgumentError: The token belongs to another list.
     """
-    filter_hash = pages.filter_hash(key, is_upstream, max_depth)
-    position = pages.decode(page_token, filter_hash) if page_token else {"depth": 0, "flow": 0}
+    method = "ListUpstreams" if is_upstream else "ListDownstreams"
+    tokens = pages.PageTokens(deps.signer, tenant_id, method, key, max_depth)
+    position = tokens.decode(page_token) if page_token else {"depth": 0, "flow": 0}
     after = (int(position["depth"]), int(position["flow"]))
     size = page_size or LONG_DEFAULT_SIZE
     async with deps.database.read(tenant_id) as connection:
@@ -104,7 +105,7 @@ async def list_neighbours(
     if len(rest) <= size:
         return states, ""
     depth, flow_id = page[-1]
-    return states, pages.encode({"depth": depth, "flow": flow_id}, filter_hash)
+    return states, tokens.encode({"depth": depth, "flow": flow_id})
 
 
 async def get_lineage_graph(

@@ -11,6 +11,7 @@ from run_service.use_cases.watching import Watches
 from servicekit.clock import Clock
 from servicekit.database import Database
 from servicekit.ids import IdSource
+from servicekit.signing import Signer
 
 
 def _wake_nothing() -> None:
@@ -27,5 +28,6 @@ class Dependencies:
     watches: Watches
     clock: Clock
     ids: IdSource
+    signer: Signer
     wake_dispatcher: Callable[[], None] = _wake_nothing
     wake_ender: Callable[[], None] = _wake_nothing

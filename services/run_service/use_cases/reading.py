@@ -61,10 +61,10 @@ async def list_runs(
     """Return a page of runs, newest first."""
     statuses = sorted({enum_word(run_pb2.RunStatus, status) for status in request.statuses if status})
     instance_ids = sorted({*request.instance_ids, *([request.instance_id] if request.instance_id else [])})
-    # The digest of one id is as it was before requests could have several, so that old page tokens stay valid.
-    several = [instance_ids] if len(instance_ids) > 1 else []
-    digest = pages.filter_hash("".join(instance_ids[:1]), request.flow_kind, statuses, *several)
-    position = pages.decode(request.page_token, digest) if request.page_token else {}
+    tokens = pages.PageTokens(
+        deps.signer, context.tenant_id, "ListRuns", instance_ids, request.flow_kind, statuses
+    )
+    position = tokens.decode(request.page_token) if request.page_token else {}
     size = request.page_size or DEFAULT_SIZE
     async with deps.database.read(context.tenant_id) as connection:
         records = await run_store.list_runs(
@@ -81,7 +81,7 @@ async def list_runs(
     page = pages.fit(records, size, lambda record: record.run.ByteSize())
     response = run_service_pb2.ListRunsResponse(runs=[record.run for record in page])
     if len(records) > len(page):
-        response.next_page_token = pages.encode({"run_id": page[-1].run.run_id}, digest)
+        response.next_page_token = tokens.encode({"run_id": page[-1].run.run_id})
     return response
 
 
@@ -89,10 +89,10 @@ async def list_activities(
     deps: Dependencies, context: RequestContext, request: run_service_pb2.ListActivitiesRequest
 ) -> run_service_pb2.ListActivitiesResponse:
     """Return a page of a run's timeline, in the order it happened."""
-    digest = pages.filter_hash("activities", request.run_id)
+    tokens = pages.PageTokens(deps.signer, context.tenant_id, "ListActivities", request.run_id)
     after = None
     if request.page_token:
-        position = pages.decode(request.page_token, digest)
+        position = tokens.decode(request.page_token)
         after = (datetime.fromisoformat(position["create_time"]), str(position["activity_id"]))
     size = request.page_size or DEFAULT_SIZE
     async with deps.database.read(context.tenant_id) as connection:
@@ -105,9 +105,7 @@ async def list_activities(
     if len(found) > size:
         last = found[size - 1]
         moment = last.create_time.ToDatetime().isoformat() + "+00:00"
-        response.next_page_token = pages.encode(
-            {"create_time": moment, "activity_id": last.activity_id}, digest
-        )
+        response.next_page_token = tokens.encode({"create_time": moment, "activity_id": last.activity_id})
     return response
 
 
@@ -115,10 +113,10 @@ async def list_code_hashes(
     deps: Dependencies, context: RequestContext, request: run_service_pb2.ListCodeHashesRequest
 ) -> run_service_pb2.ListCodeHashesResponse:
     """Return a page of the hashes that are and were on record."""
-    digest = pages.filter_hash("code_hashes", request.definition_version_id)
+    tokens = pages.PageTokens(deps.signer, context.tenant_id, "ListCodeHashes", request.definition_version_id)
     after = None
     if request.page_token:
-        position = pages.decode(request.page_token, digest)
+        position = tokens.decode(request.page_token)
         after = (str(position["definition_version_id"]), int(position["number"]))
     size = request.page_size or DEFAULT_SIZE
     async with deps.database.read(context.tenant_id) as connection:
@@ -133,5 +131,5 @@ async def list_code_hashes(
     response = run_service_pb2.ListCodeHashesResponse(code_hashes=page)
     if len(found) > len(page):
         last = {"definition_version_id": page[-1].definition_version_id, "number": page[-1].number}
-        response.next_page_token = pages.encode(last, digest)
+        response.next_page_token = tokens.encode(last)
     return response

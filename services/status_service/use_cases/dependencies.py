@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from servicekit.clock import Clock
 from servicekit.database import Database
 from servicekit.ids import IdSource
+from servicekit.signing import Signer
 from status_service.watch import ChangeFeed
 
 
@@ -18,3 +19,4 @@ class Dependencies:
     feed: ChangeFeed
     clock: Clock
     ids: IdSource
+    signer: Signer

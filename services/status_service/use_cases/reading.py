@@ -57,8 +57,10 @@ async def list_statuses(
     page_token: str,
 ) -> tuple[list[status_pb2.InstanceStatus], str]:
     """Return a page of statuses and the token of the next one."""
-    selected = pages.filter_hash(project_id, sorted(statuses), sorted(kinds))
-    after = str(pages.decode(page_token, selected)["after"]) if page_token else ""
+    tokens = pages.PageTokens(
+        deps.signer, tenant_id, "ListInstanceStatuses", project_id, sorted(statuses), sorted(kinds)
+    )
+    after = str(tokens.decode(page_token)["after"]) if page_token else ""
     size = page_size or DEFAULT_SIZE
     async with deps.database.read(tenant_id) as connection:
         rows = await store.list_statuses(
@@ -70,7 +72,7 @@ async def list_statuses(
             statuses=statuses,
             kinds=kinds,
         )
-    more = pages.encode({"after": rows[size - 1].instance_id}, selected) if len(rows) > size else ""
+    more = tokens.encode({"after": rows[size - 1].instance_id}) if len(rows) > size else ""
     return [_stamped(row) for row in rows[:size]], more
 
 
@@ -78,12 +80,12 @@ async def list_transitions(
     deps: Dependencies, tenant_id: str, instance_id: str, page_size: int, page_token: str
 ) -> tuple[list[store.TransitionRow], str]:
     """Return a page of an instance's history, newest first, and the token of the next one."""
-    selected = pages.filter_hash(instance_id)
-    before = int(pages.decode(page_token, selected)["before"]) if page_token else None
+    tokens = pages.PageTokens(deps.signer, tenant_id, "GetStatusHistory", instance_id)
+    before = int(tokens.decode(page_token)["before"]) if page_token else None
     size = page_size or DEFAULT_SIZE
     async with deps.database.read(tenant_id) as connection:
         rows = await store.list_transitions(connection, tenant_id, instance_id, before, size + 1)
-    more = pages.encode({"before": rows[size - 1].revision}, selected) if len(rows) > size else ""
+    more = tokens.encode({"before": rows[size - 1].revision}) if len(rows) > size else ""
     return rows[:size], more
 
 

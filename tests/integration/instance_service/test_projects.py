@@ -22,7 +22,6 @@ from optaic.instance.v1.instance_service_pb2 import (
     PreviewDeletionRequest,
     UpdateProjectRequest,
 )
-from servicekit import pages
 from support.broker import listen
 from support.counterparts import FakeDeployments
 from support.instance_service import RunningInstanceService, refusal, running
@@ -278,14 +277,6 @@ async def test_another_tenant_neither_sees_nor_changes_it(service: RunningInstan
     for call in calls:
         assert (await refusal(call)).reason == "PROJECT_NOT_FOUND"
     assert await get(service, name="research") == project
-
-
-async def test_a_page_token_of_an_earlier_release_still_works(service: RunningInstanceService) -> None:
-    for name in ("a", "b", "c"):
-        await service.instances.CreateProject(CreateProjectRequest(project=Project(name=name)))
-    token = pages.encode({"name": "a"}, pages.filter_hash("projects"))
-    page = await service.instances.ListProjects(ListProjectsRequest(page_token=token))
-    assert [each.name for each in page.projects] == ["b", "c"]
 
 
 async def test_hidden_credentials_stay_as_they_were(service: RunningInstanceService) -> None:

@@ -11,16 +11,14 @@ from optaic.instance.v1.data_removal_service_pb2 import ListDataRemovalsRequest,
 from optaic.rules.pages import DEFAULT_SIZE
 from servicekit import pages
 
-_SELECTION = pages.filter_hash("data removals")
-
 
 async def list_data_removals(
     deps: Dependencies, tenant_id: str, request: ListDataRemovalsRequest
 ) -> ListDataRemovalsResponse:
     """Return a page of pending data removals, in the order in which the instances were deleted."""
-    after = None
+    tokens, after = pages.PageTokens(deps.signer, tenant_id, "ListDataRemovals"), None
     if request.page_token:
-        position = pages.decode(request.page_token, _SELECTION)
+        position = tokens.decode(request.page_token)
         after = datetime.fromisoformat(position["time"]), position["id"]
     size = request.page_size or DEFAULT_SIZE
     async with deps.database.read(tenant_id) as connection:
@@ -34,5 +32,5 @@ async def list_data_removals(
     if len(rows) > len(page):
         last = page[-1]
         position = {"time": last.delete_time.isoformat(), "id": last.instance_id}
-        answer.next_page_token = pages.encode(position, _SELECTION)
+        answer.next_page_token = tokens.encode(position)
     return answer

@@ -48,8 +48,8 @@ async def list_definitions(
     """Return a page of definitions in the order of names."""
     kind = enum_word(DefinitionKind, request.kind) if request.kind else ""
     state = enum_word(DefinitionState, request.state) if request.state else ""
-    selection = pages.filter_hash("definitions", kind, state, request.name_prefix)
-    after = pages.decode(request.page_token, selection) if request.page_token else None
+    tokens = pages.PageTokens(deps.signer, tenant_id, "ListDefinitions", kind, state, request.name_prefix)
+    after = tokens.decode(request.page_token) if request.page_token else None
     size = request.page_size or DEFAULT_SIZE
     async with deps.database.read(tenant_id) as connection:
         rows = await store.list_definitions(
@@ -66,7 +66,7 @@ async def list_definitions(
     response = ListDefinitionsResponse(definitions=[_definition(row, newest) for row in page])
     if len(rows) > len(page):
         last = page[-1]
-        response.next_page_token = pages.encode({"name": last.name, "id": last.definition_id}, selection)
+        response.next_page_token = tokens.encode({"name": last.name, "id": last.definition_id})
     return response
 
 
@@ -103,8 +103,8 @@ async def list_versions(
     Raises:
         NotFoundError: The definition does not exist.
     """
-    selection = pages.filter_hash("definition_versions", request.definition_id)
-    after = pages.decode(request.page_token, selection) if request.page_token else None
+    tokens = pages.PageTokens(deps.signer, tenant_id, "ListDefinitionVersions", request.definition_id)
+    after = tokens.decode(request.page_token) if request.page_token else None
     size = request.page_size or DEFAULT_SIZE
     async with deps.database.read(tenant_id) as connection:
         if await store.get_definition(connection, tenant_id, request.definition_id) is None:
@@ -122,7 +122,7 @@ async def list_versions(
     if len(rows) > len(page):
         last = page[-1]
         position = {"precedence": last.precedence, "id": last.definition_version_id}
-        response.next_page_token = pages.encode(position, selection)
+        response.next_page_token = tokens.encode(position)
     return response
 
 

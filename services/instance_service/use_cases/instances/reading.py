@@ -121,9 +121,9 @@ async def list_instances(
     labels = dict(sorted(request.labels.items()))
     states = sorted({enum_word(InstanceState, state) for state in request.states})
     filters = (request.project_id, kinds, request.name, labels, states, request.owner, request.definition_id)
-    selection = pages.filter_hash("instances", *filters)
+    tokens = pages.PageTokens(deps.signer, tenant_id, "ListInstances", *filters)
     wanted = listing.Selection(*filters)
-    after = pages.decode(request.page_token, selection) if request.page_token else None
+    after = tokens.decode(request.page_token) if request.page_token else None
     size = request.page_size or DEFAULT_SIZE
     async with deps.database.read(tenant_id) as connection:
         position = (after["name"], after["id"]) if after else None
@@ -132,7 +132,7 @@ async def list_instances(
     response = ListInstancesResponse(instances=[Instance.FromString(row.snapshot) for row in page])
     if len(rows) > len(page):
         last = page[-1]
-        response.next_page_token = pages.encode({"name": last.name, "id": last.instance_id}, selection)
+        response.next_page_token = tokens.encode({"name": last.name, "id": last.instance_id})
     return response
 
 
@@ -145,8 +145,8 @@ async def list_revisions(
         NotFoundError: The instance does not exist.
     """
     instance_id = request.instance_id.lower()
-    selection = pages.filter_hash("revisions", instance_id)
-    before = pages.decode(request.page_token, selection)["revision"] if request.page_token else None
+    tokens = pages.PageTokens(deps.signer, tenant_id, "ListInstanceRevisions", instance_id)
+    before = tokens.decode(request.page_token)["revision"] if request.page_token else None
     size = request.page_size or DEFAULT_SIZE
     async with deps.database.read(tenant_id) as connection:
         rows = await store.list_revisions(connection, tenant_id, instance_id, before, size + 1)
@@ -165,5 +165,5 @@ async def list_revisions(
         ]
     )
     if len(rows) > len(page):
-        response.next_page_token = pages.encode({"revision": page[-1].revision}, selection)
+        response.next_page_token = tokens.encode({"revision": page[-1].revision})
     return response

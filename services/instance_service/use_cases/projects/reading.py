@@ -29,8 +29,8 @@ async def list_projects(
     deps: Dependencies, tenant_id: str, request: ListProjectsRequest
 ) -> ListProjectsResponse:
     """Return a page of projects in the order of their names."""
-    selection = pages.filter_hash("projects")
-    position = pages.decode(request.page_token, selection) if request.page_token else {"name": ""}
+    tokens = pages.PageTokens(deps.signer, tenant_id, "ListProjects")
+    position = tokens.decode(request.page_token) if request.page_token else {"name": ""}
     size = request.page_size or DEFAULT_SIZE
     async with deps.database.read(tenant_id) as connection:
         # Page tokens of an earlier release have no id.
@@ -40,5 +40,5 @@ async def list_projects(
     response = ListProjectsResponse(projects=[project_of(row.snapshot) for row in page])
     if len(rows) > len(page):
         last = {"name": page[-1].name, "id": page[-1].project_id}
-        response.next_page_token = pages.encode(last, selection)
+        response.next_page_token = tokens.encode(last)
     return response

@@ -24,8 +24,8 @@ async def list_model_promotions(
         NotFoundError: The instance does not exist.
     """
     instance_id = request.instance_id.lower()
-    selection = pages.filter_hash("promotions", instance_id)
-    before = pages.decode(request.page_token, selection)["revision"] if request.page_token else None
+    tokens = pages.PageTokens(deps.signer, tenant_id, "ListModelPromotions", instance_id)
+    before = tokens.decode(request.page_token)["revision"] if request.page_token else None
     size = request.page_size or DEFAULT_SIZE
     await get_instance(deps, tenant_id, GetInstanceRequest(instance_id=instance_id))
     async with deps.database.read(tenant_id) as connection:
@@ -35,5 +35,5 @@ async def list_model_promotions(
         promotions=[ModelPromotion.FromString(row.snapshot) for row in page]
     )
     if len(rows) > len(page):
-        response.next_page_token = pages.encode({"revision": page[-1].revision}, selection)
+        response.next_page_token = tokens.encode({"revision": page[-1].revision})
     return response
