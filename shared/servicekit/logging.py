@@ -1,7 +1,8 @@
-"""Write log lines as JSON on stdout, with the request's ids and without secrets."""
+"""Write log lines as JSON on stdout, with the request's ids, without secrets, and never longer than 8 kB."""
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Mapping, MutableMapping
@@ -11,6 +12,15 @@ import structlog
 
 from redaction import redact, redact_value
 from servicekit import context
+
+LONGEST_LINE = 8192  # bytes
+# Secrets are searched in longer texts than are shown, so that none is cut to something that looks like no secret.
+_SEARCHED = 2 * LONGEST_LINE
+_LENGTHS = (4096, 1024, 256, 64)  # characters of each value: the first with which the line fits is taken
+_MOST_VALUES = 32
+_ALWAYS = ("event", "level", "logger", "service", "timestamp", "tenant", "request_id", "trace_id")
+_MOST_BITS = 1024  # of a number
+_write = structlog.processors.JSONRenderer()
 
 
 def configure(level: str, service: str) -> None:
@@ -50,7 +60,7 @@ def configure(level: str, service: str) -> None:
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 _without_secrets,
-                structlog.processors.JSONRenderer(),
+                _render,
             ],
         )
     )
@@ -62,23 +72,60 @@ def configure(level: str, service: str) -> None:
 
 
 def hide_secrets(record: logging.LogRecord) -> bool:
-    """Hide secrets in a record; a filter for handlers of libraries, whose lines do not pass our processors."""
+    """Hide secrets in a record and shorten it; a filter for handlers of libraries, whose lines do not pass our processors."""
     text = record.getMessage()
-    if (hidden := redact(text)) != text:
-        record.msg, record.args = hidden, None
+    if (shown := _shown(text)) != text:
+        record.msg, record.args = shown, None
     if record.exc_info and not record.exc_text:
         record.exc_text = logging.Formatter().formatException(record.exc_info)
     if record.exc_text:
-        record.exc_text = redact(record.exc_text)
+        record.exc_text = _shown(record.exc_text)
     return True
 
 
+def _shown(text: str) -> str:
+    return _cut(redact(_cut(text, _SEARCHED)), LONGEST_LINE // 2)
+
+
 def _without_secrets(_logger: Any, _method: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    hidden: dict[str, Any] = redact_value({name: _plain(value) for name, value in entry.items()})
+    plain = {name: _within(value, _SEARCHED) for name, value in entry.items()}
+    hidden: dict[str, Any] = redact_value(plain)
     return hidden
 
 
-def _plain(value: Any) -> Any:
-    """Convert a value into what the JSON renderer would write."""
-    is_known = value is None or isinstance(value, str | int | float | Mapping | list | tuple)
-    return value if is_known else repr(value)
+def _render(logger: Any, method: str, entry: MutableMapping[str, Any]) -> str | bytes:
+    """Return the entry as one line of at most LONGEST_LINE bytes; a shortened value says how much is missing."""
+    line = _write(logger, method, entry)
+    lengths = iter(_LENGTHS)
+    while len(line) > LONGEST_LINE and (longest := next(lengths, 0)):  # ASCII, so characters are bytes
+        line = _write(logger, method, {name: _within(value, longest) for name, value in entry.items()})
+    if len(line) > LONGEST_LINE:
+        names = [
+            *(name for name in _ALWAYS if name in entry),
+            *(name for name in entry if name not in _ALWAYS),
+        ]
+        kept = {_cut(name, _LENGTHS[-1]): _within(entry[name], _LENGTHS[-1]) for name in names[:_MOST_VALUES]}
+        line = _write(logger, method, {**kept, "values_left_out": max(0, len(names) - _MOST_VALUES)})
+    return line
+
+
+def _within(value: Any, longest: int) -> Any:
+    """Convert a value into what the JSON renderer would write, as text where it has more than `longest` characters."""
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+        return _cut(hex(value), longest)
+    if value is None or isinstance(value, int | float):
+        return value
+    if isinstance(value, str):
+        return _cut(value, longest)
+    if not isinstance(value, Mapping | list | tuple):
+        return _cut(repr(value), longest)
+    text = json.dumps(value, default=repr)
+    return value if len(text) <= longest else _cut(text, longest)
+
+
+def _cut(text: str, longest: int) -> str:
+    """Shorten a text in its middle: an error says what it is at its beginning or at its end."""
+    if len(text) <= longest:
+        return text
+    half = longest // 2
+    return f"{text[:half]} ... [{len(text) - 2 * half} characters left out] ... {text[-half:]}"

@@ -5,12 +5,14 @@ import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
 
 from servicekit import context
 from servicekit.context import RequestContext
+from servicekit.logging import LONGEST_LINE
 from support.logs import logged_by
 
 
@@ -59,3 +61,49 @@ def test_a_line_holds_no_secret(output: io.StringIO, monkeypatch: pytest.MonkeyP
     assert len(lines(output)) == 3
     assert output.getvalue().count("reader:***@db.example") == 4
     assert "k4n4rie" not in output.getvalue()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"text": "e" * 10_000_000},
+        {"text": "\N{MUSICAL SYMBOL G CLEF}" * 100_000},
+        {"texts": ["e" * 100] * 10_000},
+        {"mapping": {str(n): "x" for n in range(10_000)}},
+        {f"field_{n}": "x" * 1_000 for n in range(100)},
+        {f"field_{n}" * 100: n for n in range(200)},
+        {f"number_{n}": 10**4_000 for n in range(3)},
+        {"other": Path("p" * 100_000)},
+    ],
+    ids=["text", "escaped", "list", "mapping", "many fields", "long names", "numbers", "object"],
+)
+def test_a_long_line_is_cut_and_says_so(output: io.StringIO, values: dict[str, Any]) -> None:
+    structlog.get_logger("sample").info("refused", **values)
+    (line,) = lines(output)
+    assert len(output.getvalue().encode()) <= LONGEST_LINE + 1
+    assert line["event"] == "refused"
+    assert line["service"] == "sample-service"
+    assert "left out" in output.getvalue() or "left_out" in output.getvalue()
+
+
+def test_a_long_line_of_a_library_is_cut(output: io.StringIO) -> None:
+    logging.getLogger("other").warning("cannot read %s", "x" * 1_000_000)
+    assert len(output.getvalue()) <= LONGEST_LINE + 1
+
+
+def test_a_cut_line_keeps_both_ends_of_a_traceback(output: io.StringIO) -> None:
+    structlog.get_logger("sample").error("failed", exc_info=ValueError("x" * 100_000 + " the end"))
+    (line,) = lines(output)
+    assert str(line["exception"]).startswith("ValueError: xxx")
+    assert str(line["exception"]).endswith("the end")
+
+
+def test_a_secret_is_hidden_wherever_the_line_is_cut(
+    output: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPTAIC_SECRET_A", "k4n4rie-of-the-mine")
+    for length in range(4000, 4200, 3):
+        text = "x" * length + "k4n4rie-of-the-mine" + "y" * 20_000 + "k4n4rie-of-the-mine" + "x" * length
+        structlog.get_logger("sample").info(text)
+    assert "k4n4" not in output.getvalue()
+    assert "mine" not in output.getvalue()
