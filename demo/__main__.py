@@ -23,7 +23,7 @@ STATE = Path(".state/demo")
 
 
 async def _describe_servers(stack: devstack.Stack) -> dict[str, str]:
-    """Return versions of PostgreSQL and NATS, as they say themselves."""
+    """Return the versions of PostgreSQL and NATS, as the servers state them."""
     async with await psycopg.AsyncConnection.connect(stack.endpoints.postgres_admin) as connection:
         row = await (await connection.execute("show server_version")).fetchone()
     broker = await nats.connect(stack.endpoints.nats_subscriber)

@@ -1,4 +1,4 @@
-"""Draws a backtest's equity curve against its benchmark as a PNG; it computes no metric."""
+"""Draw a backtest's equity curve against its benchmark as a PNG; no metric is computed here."""
 
 from __future__ import annotations
 

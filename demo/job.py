@@ -25,7 +25,7 @@ class StepFailedError(Exception):
 
 
 def expect(condition: bool, promise: str) -> None:
-    """Hold a promise.
+    """Raise StepFailedError if a condition does not hold.
 
     Raises:
         StepFailedError: it is broken.
@@ -45,7 +45,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Tools:
-    """Where the tools are that instances are paired with."""
+    """The addresses of the tools that instances are paired with."""
 
     prefect_api_url: str
     mlflow_url: str
@@ -71,7 +71,7 @@ class Job:
 
     @property
     def names(self) -> dict[str, str]:
-        """Instance names by id."""
+        """The names of the instances by id."""
         return {instance.instance_id: name for name, instance in self.instances.items()}
 
     async def run(self) -> RunHandle:
@@ -274,7 +274,7 @@ class Job:
         ]
 
     async def explain(self, name: str) -> list[tuple[lineage_pb2.Cause, list[str]]]:
-        """Return causes of an instance's staleness, each with its path by names."""
+        """Return the causes of an instance's staleness, each with its path by names."""
         answer = await self.client.lineage.explain(self.instances[name])
         return [
             (explanation.cause, [step.instance_name for step in explanation.path])

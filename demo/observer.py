@@ -14,7 +14,7 @@ from optaic.client import AsyncClient, word
 
 @dataclass
 class Observed:
-    """What the witnesses have seen so far."""
+    """The record of what the witnesses have seen so far."""
 
     statuses: dict[str, str] = field(default_factory=dict)
     """Newest status word for each instance id."""
@@ -32,7 +32,7 @@ class Observed:
         self.changed.set()
 
     def words(self, instance_id: str, since: int = 0) -> list[str]:
-        """Return status words of one instance in the order seen, from position `since` of the history."""
+        """Return the status words of one instance in the order seen, from position `since` of the history."""
         return [word for seen_id, word in self.history[since:] if seen_id == instance_id]
 
     async def until(self, condition: Callable[[], bool], what: str, seconds: float = 30) -> None:

@@ -41,7 +41,7 @@ def _describe_run(name: str, run: run_pb2.Run) -> dict[str, Any]:
 
 
 async def describe_instances(job: Job) -> list[dict[str, Any]]:
-    """Return every instance of the job: what it is, how it is paired, and how its flows are."""
+    """Return a description of every instance of the job: its kind, its counterparts, and the state of its flows."""
     return [
         _describe_instance(instance, await job.client.status.get(instance.instance_id))
         for instance in (*job.instances.values(), *job.others.values())
@@ -78,7 +78,7 @@ def _describe_instance(instance: instance_pb2.Instance, status: status_pb2.Insta
 
 
 async def describe_versions(tools: Tools, servers: dict[str, str]) -> dict[str, str]:
-    """Return versions of all that took part: the servers as they say themselves, and ours."""
+    """Return the versions of the servers and of the installed packages."""
     async with httpx.AsyncClient(timeout=10) as http:
         prefect = (await http.get(f"{tools.prefect_api_url}/admin/version")).json()
         mlflow = (await http.get(f"{tools.mlflow_url}/version")).text
@@ -92,7 +92,7 @@ def describe_job(
     versions: dict[str, str],
     figure: Path,
 ) -> dict[str, Any]:
-    """Everything the job has to show for itself."""
+    """Describe the whole job: its steps, instances, results and events."""
     statuses = {name: job.observed.statuses[instance.instance_id] for name, instance in job.instances.items()}
     return {
         "versions": versions,

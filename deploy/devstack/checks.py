@@ -19,12 +19,12 @@ _SHOWN = 60  # bytes of what is no HTTP
 
 
 async def http_answers(host: str, path: str) -> bool:
-    """Return whether GET answers 200."""
+    """Return whether a GET request answers 200."""
     return not await find_http_problem(host, path, _TIMEOUT_SECONDS)
 
 
 async def find_http_problem(host: str, path: str, seconds: float = _PATIENT_SECONDS) -> str:
-    """Return the answer to a GET if it is not 200; without a client library, whose import takes longer than this start."""
+    """Return the answer to a GET if it is not 200; uses no client library, because importing one takes too long."""
     name, _, port = host.partition(":")
     line, content = b"", b""
     try:
@@ -83,7 +83,7 @@ async def grpc_serves(address: str) -> bool:
 
 
 async def postgres_accepts(url: str) -> bool:
-    """Return whether a login works."""
+    """Return whether the server accepts a login."""
     try:
         async with asyncio.timeout(_TIMEOUT_SECONDS):
             connection = await psycopg.AsyncConnection.connect(url, connect_timeout=2)

@@ -12,7 +12,7 @@ SERVICES = ("instance", "run", "lineage", "status")
 
 
 class Settings(BaseSettings):
-    """What can be chosen about the embedded stack. Each field is `OPTAIC_<NAME>` in the environment."""
+    """The settings of the embedded stack. Each field is `OPTAIC_<NAME>` in the environment."""
 
     model_config = SettingsConfigDict(
         env_prefix="OPTAIC_", frozen=True, extra="ignore", hide_input_in_errors=True

@@ -10,7 +10,7 @@ from devstack.state import State
 
 
 class NoStackError(RuntimeError):
-    """There is no stack whose address could be found."""
+    """No stack was found, so its addresses are unknown."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Endpoints:
     def derive(
         cls, settings: Settings, state: State, chosen: Mapping[str, int], secrets: Mapping[str, str]
     ) -> Self:
-        """Put together what is configured, what ports were chosen and what passwords were drawn."""
+        """Derive all addresses from the settings, the chosen ports and the passwords."""
         prefect = settings.prefect_api_url.rstrip("/") or f"http://{ports.HOST}:{chosen['prefect']}/api"
         password = secrets[f"nats_{nats.SUBSCRIBER}"]
         subscriber = nats.make_url(chosen["nats"], nats.SUBSCRIBER, password)
@@ -69,16 +69,16 @@ class Endpoints:
         return cls(**known) if set(known) == names else None
 
     def save(self, state: State) -> None:
-        """Remember them for other processes."""
+        """Store the endpoints for other processes."""
         state.save(endpoints=asdict(self))
 
     def addresses(self) -> dict[str, str]:
-        """Return environment by which services, worker, client and command line find the services."""
+        """Return the environment variables by which services, worker, client and command line find the services."""
         return {f"OPTAIC_{service.upper()}_ADDRESS": getattr(self, service) for service in SERVICES}
 
 
 def find_nats(settings: Settings, user: str) -> str:
-    """Return NATS's URL that is configured, or the one of a login of the embedded server.
+    """Return the configured URL of NATS, or that of a login of the embedded server.
 
     Raises:
         NoStackError: Neither is there.

@@ -26,7 +26,7 @@ _INSIDE = 1000
 
 
 def enter_user_namespace() -> bool:
-    """Be uid 1000 to ourselves while files stay root's; False where the kernel or a sandbox forbids it."""
+    """Enter a user namespace as uid 1000, while files stay root's; return False if the system forbids it."""
     libc = ctypes.CDLL(None, use_errno=True)
     uid, gid = os.geteuid(), os.getegid()
     if libc.unshare(_CLONE_NEWUSER):
@@ -41,7 +41,7 @@ def enter_user_namespace() -> bool:
 
 
 def drop_root(uid: int) -> None:
-    """Become `uid` for good, keeping only the right to pass through folders that root alone may enter.
+    """Change to `uid` for good; keep only the right to pass through folders that root alone may enter.
 
     A checkout below /root is out of reach of any other uid; copying the servers out of it would be worse.
     """
@@ -67,7 +67,7 @@ def drop_root(uid: int) -> None:
 
 
 def die_with_parent(parent: int, number: int) -> None:
-    """Ask the kernel for `number` when the supervisor dies; it may be dead already, then go at once.
+    """Ask the kernel to send signal `number` when the supervisor dies; exit at once if it is already dead.
 
     Last before exec: the kernel forgets the wish whenever credentials change.
     """

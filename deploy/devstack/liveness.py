@@ -11,7 +11,7 @@ _HOUR_SECONDS = 3600.0
 
 @dataclass(frozen=True)
 class Patience:
-    """How long silence is borne, and how often it is acted upon."""
+    """The limits on silence: how long a program may fail to answer, and how often it is restarted for it."""
 
     interval_seconds: float = 5.0  # between questions
     silent_seconds: float = 60.0  # twice as long with every restart within the hour
@@ -20,7 +20,7 @@ class Patience:
 
 @dataclass
 class Liveness:
-    """Judges the answers of one program, over its restarts."""
+    """The record of one program's answers, over its restarts; it decides when to restart it."""
 
     patience: Patience = field(default_factory=Patience)
     _silent_since: float | None = None
@@ -44,5 +44,5 @@ class Liveness:
         return "restart"
 
     def silent_seconds(self, now: float) -> float:
-        """Return for how long it has not answered."""
+        """Return for how many seconds the program has not answered."""
         return 0.0 if self._silent_since is None else now - self._silent_since

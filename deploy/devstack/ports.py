@@ -15,7 +15,7 @@ class PortTakenError(RuntimeError):
 
 
 def is_free(port: int) -> bool:
-    """Return whether a server could listen on the port now; connections that linger from a previous one do not count."""
+    """Return whether a server could listen on the port now; lingering connections of an old server do not count."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -45,7 +45,7 @@ def binaries() -> Path:
 
 @functools.cache
 def way_out_of_root(privileges: str = "auto") -> LeaveRoot:
-    """Return how PostgreSQL, which refuses to run as root, is started by us: a user namespace if the kernel allows one."""
+    """Return the command by which root starts PostgreSQL as another user, in a user namespace if possible."""
     if os.geteuid() != 0:
         return "no"
     if privileges == "uid":
@@ -150,7 +150,7 @@ async def _create_tool_database(
 
 
 class Postgres:
-    """One server of its own on a loopback port: `async with Postgres(State(folder), password="...") as server`."""
+    """A PostgreSQL server on a loopback port: `async with Postgres(State(folder), password="...") as server`."""
 
     def __init__(self, state: State, password: str, port: int = 0, *, privileges: str = "auto") -> None:
         self.port = port or ports.find_free()
@@ -243,7 +243,7 @@ class Postgres:
         draft.rename(self.data)
 
     def _own_cluster(self) -> None:
-        """Give root's cluster to the uid that will serve it: how root is left may differ from the last time."""
+        """Change the owner of root's cluster to the uid that will serve it; the last start may have used another."""
         owner = _NOBODY if self._leave_root == "uid" else os.geteuid()
         if os.geteuid() == 0 and self.data.stat().st_uid != owner:
             for path in (self.data, *self.data.rglob("*")):

@@ -23,7 +23,7 @@ Executor = Literal["warm", "process"]
 
 
 def make_program(state: State, port: int, database_url: str, *, ui: bool) -> Program:
-    """Tell how to run the server. By its factory: the command line would take two seconds more."""
+    """Describe how to run the server: by its factory, because the command line would take two seconds more."""
     home = state.root / "prefect"
     return Program(
         name="prefect",
@@ -50,7 +50,7 @@ def make_program(state: State, port: int, database_url: str, *, ui: bool) -> Pro
 
 @functools.cache
 def _tls() -> ssl.SSLContext:
-    """Made once: a client of its own would read all certificates again for every question."""
+    """Return the shared TLS context; a client that makes its own reads all certificates again for each request."""
     return ssl.create_default_context()
 
 
@@ -74,7 +74,7 @@ async def ensure_work_pool(api_url: str, name: str, executor: Executor) -> None:
 
 
 async def is_polled(api_url: str, pool: str, since: datetime) -> bool:
-    """Return whether some worker has asked the pool for runs after `since`."""
+    """Return whether a worker has asked the pool for runs after `since`."""
     try:
         async with _connect(api_url) as client:
             queue = (await client.get(f"/work_pools/{pool}/queues/default")).raise_for_status().json()

@@ -1,4 +1,4 @@
-"""Supervised child processes: started, checked, restarted when they die, ended with all they started.
+"""Start, check and restart child processes, and end them with everything that they started.
 
 It knows nothing about what a program does.
 """
@@ -41,7 +41,7 @@ class StartError(RuntimeError):
 
 @dataclass(frozen=True)
 class Program:
-    """What to run, and how to see that it is ready to be used."""
+    """The description of a program: its command, and the check that it is ready."""
 
     name: str
     argv: tuple[str, ...]
@@ -55,7 +55,7 @@ class Program:
 
 
 def environment_of_child(extra: Mapping[str, str]) -> dict[str, str]:
-    """Return our environment with `extra`; without Prefect's settings, which would lead a child to another server."""
+    """Return this process's environment with `extra`, and without Prefect's settings, which name another server."""
     base = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_"))}
     base.pop("OPTAIC_POSTGRES_URL", None)  # only devstack needs the administrator's login
     return {**base, "PYTHONUNBUFFERED": "1", "DO_NOT_TRACK": "1", **extra}
@@ -70,7 +70,7 @@ def read_tail(log: Path) -> str:
 
 
 class Process:
-    """One program kept running between `start` and `stop`."""
+    """A program that is kept running between `start` and `stop`."""
 
     def __init__(self, state: State, program: Program, patience: Patience | None = None) -> None:
         self.program = program
@@ -182,7 +182,7 @@ class Process:
         return child
 
     async def _watch(self, started: float) -> None:
-        """See one life of the program become ready, and then answer; end it when it is silent for too long."""
+        """Watch one start of the program until it is ready, then while it answers; end it if it is silent too long."""
         pause = _FIRST_POLL_SECONDS
         while not await self.program.ready():
             if self.restarts:  # its first start has a deadline of its own
@@ -216,7 +216,7 @@ class Process:
             await asyncio.sleep(_END_SECONDS)  # ended by its end
 
     async def _intervene(self, what: str) -> None:
-        """Say what is done to it and why, in its log and for `status`."""
+        """Record an action on the program and its reason, in its log and for `status`."""
         self._note(what)
         time_ = datetime.now(UTC).isoformat(timespec="seconds")
         with contextlib.suppress(OSError):  # the same
@@ -284,7 +284,7 @@ class Guard:
         )
 
     async def dismiss(self) -> None:
-        """Tell it that all is well, and see it go."""
+        """Tell the guard that the stack has stopped, and wait until the guard exits."""
         process, self._process = self._process, None
         if process is not None:
             await process.communicate(b"done")

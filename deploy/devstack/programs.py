@@ -32,7 +32,7 @@ def make_service(
     secrets: Mapping[str, str],
     databases: Mapping[str, str],
 ) -> Program:
-    """Return one of the four services."""
+    """Return the program of one of the four services."""
     address: str = getattr(endpoints, name)
     own_nats = nats.make_url(urlsplit(endpoints.nats).port or 4222, name, secrets[f"nats_{name}"])
     return Program(
@@ -52,7 +52,7 @@ def make_service(
 
 
 def make_worker(state: State, settings: Settings, endpoints: Endpoints) -> Program:
-    """Return our warm worker, or Prefect's own, both for one work pool."""
+    """Return the program of the worker for one work pool: our warm worker, or Prefect's own."""
     commands = {
         "warm": (sys.executable, "-m", "worker"),
         "process": (

@@ -14,7 +14,7 @@ from devstack.state import State
 
 
 async def read_status(state: State) -> dict[str, Any]:
-    """Phase, supervisor, one entry per process (pid, whether it answers now, its log, what was done to it), endpoints."""
+    """Read the phase, the supervisor, the endpoints, and for each process its pid, its log and whether it answers."""
     supervisor = state.supervisor()
     endpoints = Endpoints.load(state)
     report: dict[str, Any] = {
@@ -60,7 +60,7 @@ def _living(state: State) -> dict[str, int]:
 
 
 def describe(endpoints: Endpoints, state: State) -> str:
-    """Return every URL, and a first thing to do with each."""
+    """Return every URL, and what to do first with each."""
     host = host_of(endpoints.nats)
     lines = [
         "gRPC, plaintext; token `development`, or none",

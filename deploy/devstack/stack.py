@@ -41,7 +41,7 @@ class Stack:
 
     @property
     def endpoints(self) -> Endpoints:
-        """Where everything is reached."""
+        """The addresses and logins of the running stack."""
         assert self._endpoints is not None, "the stack was never up"
         return self._endpoints
 
@@ -91,7 +91,7 @@ class Stack:
         self.state.release()
 
     async def status(self) -> dict[str, Any]:
-        """Return which programs run, and which answer."""
+        """Return which programs run and which of them answer."""
         return await read_status(self.state)
 
     def _prepare(self) -> None:
@@ -208,11 +208,11 @@ class Stack:
 
 
 def _cores() -> int:
-    """Return how many this process may use; a container often may use fewer than the machine has."""
+    """Return how many cores this process may use; in a container that is often fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _first_of(errors: ExceptionGroup[Exception]) -> Exception:
-    """Return the first cause: what else failed beside it tells nothing more."""
+    """Return the first cause; the failures beside it add no information."""
     first = errors.exceptions[0]
     return _first_of(first) if isinstance(first, ExceptionGroup) else first

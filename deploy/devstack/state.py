@@ -43,7 +43,7 @@ def write_private(path: Path, text: str) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the file's object; empty when there is none or when it is not readable as JSON."""
+    """Return the object in a file; empty if there is no file or if it is not readable as JSON."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -65,7 +65,7 @@ class State:
         self.logs.mkdir(exist_ok=True)
 
     async def acquire(self) -> int:
-        """Hold the folder until `release` or the end of this process; answers the lock's descriptor.
+        """Lock the folder until `release` or the end of this process; return the lock's descriptor.
 
         A supervisor that was killed leaves the lock to its guard until that has swept: then wait for it.
         """
@@ -81,7 +81,7 @@ class State:
         return descriptor
 
     def release(self) -> None:
-        """Let others have the folder."""
+        """Unlock the folder."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -113,7 +113,7 @@ class State:
         return known if start is not None and leftovers.is_same(start, known["start"]) else None
 
     def failure_of(self, pid: int | None) -> str:
-        """Return why the supervisor `pid`, or with None the last one, could not start its stack; empty if it could."""
+        """Return why the supervisor `pid` (with None the last one) could not start its stack; empty if it could."""
         known = read_json(self.root / _SUPERVISOR)
         failed = known.get("phase") == "failed" and pid in {None, known["pid"]}
         return str(known["error"]) if failed else ""
@@ -125,7 +125,7 @@ class State:
         write_private(self.root / _SUPERVISOR, json.dumps(values))
 
     def note_intervention(self, name: str, what: str) -> None:
-        """Remember what the supervisor last did to a program, and why."""
+        """Store the supervisor's last action on a program, and its reason."""
         with _writing:
             write_private(self.root / _INTERVENTIONS, json.dumps({**self.interventions(), name: what}))
 
@@ -134,7 +134,7 @@ class State:
         return {name: str(what) for name, what in read_json(self.root / _INTERVENTIONS).items()}
 
     def forget_interventions(self) -> None:
-        """Forget what the supervisor did for an earlier stack."""
+        """Remove the actions that the supervisor took for an earlier stack."""
         (self.root / _INTERVENTIONS).unlink(missing_ok=True)
 
     def load(self) -> dict[str, Any]:
@@ -142,13 +142,13 @@ class State:
         return read_json(self.root / _FILE)
 
     def save(self, **changes: Any) -> dict[str, Any]:
-        """Remember more."""
+        """Store further values."""
         values = {**self.load(), **changes}
         write_private(self.root / _FILE, json.dumps(values, indent=2) + "\n")
         return values
 
     def secrets(self) -> dict[str, str]:
-        """Return the stack's passwords, drawn once at its first start. URL-safe, so that they fit into any URL."""
+        """Return the stack's passwords, which are drawn once at its first start and are URL-safe."""
         known: dict[str, str] = self.load().get("secrets", {})
         missing = [name for name in _SECRETS if name not in known]
         if missing:

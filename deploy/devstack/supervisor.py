@@ -50,7 +50,7 @@ def run_until_signal(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
 
 
 def run(main: Main | None = None, settings: Settings | None = None, wait: Wait = "all") -> int:
-    """Keep a stack up while `main` runs (for ever without one); answers its exit code, 128 + n after signal n.
+    """Keep a stack up while `main` runs (for ever without one); return its exit code, 128 + n after signal n.
 
     Ctrl-C, SIGTERM or SIGHUP at any point, even during the start, leave nothing running.
     """
@@ -73,7 +73,7 @@ async def _wait_for_ever(stack: Stack) -> int:
 
 
 def up(settings: Settings | None = None) -> Endpoints:
-    """Leave a stack running in the background and return when it is ready; one that runs already is fine.
+    """Start a stack in the background and return when it is ready; do nothing if one runs already.
 
     Raises:
         StartError: It did not start; nothing is left running.
@@ -143,7 +143,7 @@ def down(settings: Settings | None = None) -> bool:
 
 
 def status(settings: Settings | None = None) -> dict[str, Any]:
-    """Return which programs run, and which answer."""
+    """Return which programs run and which of them answer."""
     return asyncio.run(read_status(State((settings or Settings()).root)))
 
 
@@ -164,6 +164,6 @@ def _end_supervisor(state: State, pid: int) -> None:
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    """Return the settings as the environment that gives them."""
+    """Return the settings as environment variables."""
     values = settings.model_copy(update={"state": settings.root}).model_dump(mode="json")
     return {f"OPTAIC_{name.upper()}": str(value) for name, value in values.items()}

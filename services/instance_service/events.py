@@ -26,7 +26,7 @@ SELF = "instance-service"  # the author of changes that no caller asked for
 
 
 class Events:
-    """Builds the events of instance-service for one tenant."""
+    """The builder of instance-service's events for one tenant."""
 
     def __init__(self, tenant_id: str, clock: Clock, ids: IdSource) -> None:
         self._tenant_id = tenant_id

@@ -281,7 +281,7 @@ def _errors(
 
 
 class _Schema:
-    """Carries a schema to a cached function whose key is the content hash alone."""
+    """A schema as an argument of a cached function; the cache's key is the content hash alone."""
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
         self.schema = schema

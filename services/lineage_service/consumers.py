@@ -61,7 +61,7 @@ def build_consumers(deps: Dependencies, broker: Broker) -> list[Consumer]:
 
 
 class Compared:
-    """Compares the flows stored here with what the other services list, and asks those services for what is missing."""
+    """The comparison of the flows stored here with those of other services; it asks them for what is missing."""
 
     def __init__(self, deps: Dependencies, channel: Comparison) -> None:
         self._deps = deps

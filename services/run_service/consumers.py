@@ -55,7 +55,7 @@ def build_consumers(deps: Dependencies, broker: Broker) -> list[Consumer]:
 
 
 class Compared:
-    """Answers comparisons: lists the newest runs of instances, and publishes again the events that others lack."""
+    """The answer to comparisons: it lists the newest runs, and publishes again the events that others lack."""
 
     def __init__(self, deps: Dependencies, channel: Comparison) -> None:
         self._deps = deps

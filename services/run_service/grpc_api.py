@@ -19,7 +19,7 @@ from servicekit.context import current
 
 
 class RunServicer(run_service_pb2_grpc.RunServiceServicer):
-    """Implements RunService, for clients that submit and watch runs."""
+    """The service RunService, for clients that submit and watch runs."""
 
     def __init__(self, deps: Dependencies) -> None:
         self._deps = deps
@@ -72,7 +72,7 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
 
 
 class RunReportServicer(run_report_service_pb2_grpc.RunReportServiceServicer):
-    """Implements RunReportService, for workers that execute runs."""
+    """The service RunReportService, for workers that execute runs."""
 
     def __init__(self, deps: Dependencies) -> None:
         self._deps = deps

@@ -56,7 +56,7 @@ class FlowRun:
 
 
 class Orchestrator(Protocol):
-    """Executes flows. Every method raises OrchestratorUnavailableError when there is no answer."""
+    """The executor of flows. Every method raises OrchestratorUnavailableError when there is no answer."""
 
     async def ping(self) -> None:
         """Check that the orchestrator answers."""

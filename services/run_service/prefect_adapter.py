@@ -51,7 +51,7 @@ _LONGEST_MESSAGE = 1000  # characters
 
 
 class PrefectOrchestrator:
-    """Implements the port `Orchestrator` with a Prefect server or Prefect Cloud."""
+    """The port `Orchestrator` on a Prefect server or Prefect Cloud."""
 
     def __init__(self, settings: Settings) -> None:
         self._client = httpx.AsyncClient(

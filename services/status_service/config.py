@@ -6,7 +6,7 @@ from servicekit.settings import ServiceSettings
 
 
 class Settings(ServiceSettings):
-    """Each field is `OPTAIC_<NAME>` in the environment."""
+    """The settings of status-service; each field is `OPTAIC_<NAME>` in the environment."""
 
     watch_retention_revisions: int = Field(
         default=100_000, ge=1, description="Changes kept for a watch to resume from, for each tenant."

@@ -1,4 +1,4 @@
-"""Events of the other services to facts, one function for each; live messages once they are committed."""
+"""Convert the events of the other services to facts, one function for each; send live messages after the commit."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def on_instance(received: Received) -> Fact:
 
 
 def on_flow_statuses_changed(received: Received) -> Fact:
-    """Flows changed state; the event also says which events lineage-service has applied."""
+    """Convert an event about changed flows; it also names the events that lineage-service has applied."""
     message = received.message
     if not isinstance(message, lineage_events.FlowStatusesChanged):
         return Fact(received.event.event_id)
@@ -106,7 +106,7 @@ def build_consumers(deps: Dependencies, broker: Broker, live: LiveStatuses) -> l
 
 
 class FactConsumer:
-    """Applies one stream's batches; what they changed goes out live after the commit, never before."""
+    """The consumer of one stream; it sends changes to listeners after the commit, never before."""
 
     def __init__(
         self,
@@ -171,14 +171,14 @@ class LiveStatuses:
 
 
 class Compared:
-    """Hears what the owners have, and asks for what is lacking here."""
+    """The comparison of what is stored here with what the owners list; it asks them for what is missing."""
 
     def __init__(self, deps: Dependencies, channel: Comparison) -> None:
         self._deps = deps
         self._channel = channel
 
     def listen(self) -> None:
-        """Hear all that concerns this service."""
+        """Register a handler for each kind of comparison message that this service answers."""
         self._channel.on("instances.page", InstancePage, self._compare_instances)
         self._channel.on("flows.page", FlowPage, self._compare_flows)
 

@@ -20,7 +20,7 @@ _SNAPSHOT_PAGE = 500
 
 
 class StatusServicer(StatusServiceServicer):
-    """Answers from the read model of the caller's tenant."""
+    """The service StatusService, which answers from the read model of the caller's tenant."""
 
     def __init__(self, deps: Dependencies) -> None:
         self._deps = deps

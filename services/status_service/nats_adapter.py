@@ -7,7 +7,7 @@ from servicekit.broker import Broker
 
 
 class NatsStatusPublisher:
-    """One `InstanceStatus` on `optaic-live.<tenant>.status.<instance id>` for each change."""
+    """The port `StatusPublisher` on NATS; the subject is `optaic-live.<tenant>.status.<instance id>`."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker

@@ -1,4 +1,4 @@
-"""What status-service needs from outside systems; no implementation lives here."""
+"""Declare what status-service needs from outside systems; no implementation lives here."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -7,7 +7,7 @@ from optaic.status.v1 import status_pb2
 
 
 class StatusPublisher(Protocol):
-    """Sends statuses to current listeners; stores and repeats nothing."""
+    """The sender of statuses to current listeners; it stores and repeats nothing."""
 
     async def publish(self, tenant_id: str, statuses: Sequence[status_pb2.InstanceStatus]) -> None:
         """Send each status to its instance's channel, in this order."""

@@ -7,13 +7,13 @@ _STEP = 5_000
 
 
 class Compaction:
-    """Drops the oldest changes, a bounded number in one transaction."""
+    """The loop that drops the oldest changes, a bounded number in one transaction."""
 
     def __init__(self, database: Database, retention_revisions: int) -> None:
         self._database = database
         self._retention = retention_revisions
 
     async def step(self) -> bool:
-        """Drop some; return whether there may be more."""
+        """Drop some of the oldest changes; return whether there may be more."""
         async with self._database.infra() as connection:
             return await store.compact_changes(connection, self._retention, _STEP)

@@ -37,7 +37,7 @@ class _TenantFeed:
 
 
 class ChangeFeed:
-    """Reads the log once for each tenant that is watched, woken by commits here and by a short poll."""
+    """The reader of the log: it reads once for each watched tenant, woken by commits here and by a short poll."""
 
     def __init__(
         self, database: Database, *, poll_seconds: float, buffer_size: int, bookmark_seconds: float
@@ -49,7 +49,7 @@ class ChangeFeed:
         self._tenants: dict[str, _TenantFeed] = {}
 
     def wake(self) -> None:
-        """Look for changes now; called after each commit that may have made some."""
+        """Look for changes now; call this after each commit that may have made some."""
         for feed in self._tenants.values():
             assert feed.loop is not None
             feed.loop.wake()

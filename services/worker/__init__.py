@@ -1,1 +1,1 @@
-"""What a Prefect flow run executes, and the built-in definitions; it decides no status and owns no record."""
+"""Execute Prefect flow runs and provide the built-in definitions; no status is decided here and no record owned."""

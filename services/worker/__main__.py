@@ -1,4 +1,4 @@
-"""Runs app, once the environment is as the libraries must find it."""
+"""Set the environment as the libraries need it, then run the application."""
 
 import os
 

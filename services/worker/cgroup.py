@@ -95,7 +95,7 @@ def _find_own() -> Path | None:
 
 
 def _start_time(pid: int) -> int:
-    """With its number it names a process once and for all."""
+    """Return a process's start time, which together with its pid identifies it uniquely."""
     return int(psutil.Process(pid).create_time() * 100)
 
 

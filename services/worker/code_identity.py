@@ -43,7 +43,7 @@ class CodeIdentity:
 
 
 def identify(code_ref: str) -> CodeIdentity:
-    """Say what code would be imported now; where there is none, an empty hash."""
+    """Identify the code that an import would load now; the hash is empty if there is none."""
     name = code_ref.partition(":")[0]
     graph = ModuleGraph()
     place = graph.find(name)

@@ -52,7 +52,7 @@ _Reader = Callable[[], pl.DataFrame | None]
 
 @dataclass(frozen=True)
 class Output:
-    """What a run produced."""
+    """The output of a run."""
 
     uri: str
     physical_version: str

@@ -25,7 +25,7 @@ _LEVELS = 4  # tenant, instance, flow, and what the flow has: its data and its r
 
 @dataclass(frozen=True)
 class Removal:
-    """What is to be removed."""
+    """The data to remove."""
 
     data_root: str
     tenant_id: str
@@ -65,7 +65,7 @@ def remove_data(removal: Removal) -> None:
 
 
 def _remove_by(component: Component, removal: Removal, uri: str) -> str:
-    """Have a store remove what it keeps; return why it did not."""
+    """Have a store remove the data that it keeps; return why it did not."""
     try:
         load(component.code_ref, Store)(component.config).remove(uri)
     except CannotRemove as error:

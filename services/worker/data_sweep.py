@@ -115,7 +115,7 @@ class _Sweeper:
         return True
 
     async def _remove(self, removal: api.DataRemoval) -> str:
-        """Have a child remove it; return why it could not."""
+        """Have a child remove the data; return why it could not."""
         settings = self._settings
         limits = OutputLimits(
             f"{settings.run_output_folder}/{removal.instance_id}.log",

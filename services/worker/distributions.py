@@ -17,7 +17,7 @@ _INSTALLED = frozenset({"site-packages", "dist-packages"})  # folders of package
 
 @dataclass(frozen=True)
 class Distribution:
-    """An installed package, and what of it can be imported."""
+    """An installed package, with those of its modules that can be imported."""
 
     name: str
     version: str
@@ -37,7 +37,7 @@ def find_distribution(path: Path, root: Path) -> Distribution | None:
 
 
 def _find_installed(path: Path, root: Path) -> Distribution | None:
-    """By what was recorded when it was installed: the file itself, or the nearest folder above it."""
+    """Find the installed package of a file in the records of installations: by the file, or by the nearest folder."""
     relative = path.relative_to(root).as_posix()
     top = relative.split("/")[0].removesuffix(path.suffix)
     best: tuple[int, metadata.Distribution, str] | None = None
@@ -127,7 +127,7 @@ def _find_unrecorded(path: Path, root: Path) -> Distribution | None:
 
 
 def _name(found: metadata.Distribution) -> tuple[str, str]:
-    """Name and version; empty where its metadata is damaged."""
+    """Return the package's name and version; empty if its metadata is damaged."""
     return found.metadata["Name"] or "", found.metadata["Version"] or ""
 
 

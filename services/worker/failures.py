@@ -46,12 +46,12 @@ class Failure:
     trace: str
 
     def pack(self) -> bytes:
-        """As bytes."""
+        """Serialize the failure as bytes."""
         return json.dumps(asdict(self)).encode()
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
-        """From bytes that come from user code's process.
+        """Parse a failure from bytes that the process of user code sent.
 
         Raises:
             ValueError: they say something else.
@@ -97,7 +97,7 @@ def describe_error(error: BaseException) -> Failure:
 
 
 def _say_what_is_known(error: Exception) -> str:
-    """Of an exception that has no message."""
+    """Describe an exception that has no message."""
     named = next((_MEANINGS[base.__name__] for base in type(error).__mro__ if base.__name__ in _MEANINGS), "")
     frames = traceback.extract_tb(error.__traceback__)
     place = f", raised at line {frames[-1].lineno} of {frames[-1].filename}" if frames else ""

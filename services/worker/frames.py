@@ -1,4 +1,4 @@
-"""Messages between the processes of one run: a kind, a length, and bytes; it knows the meaning of none."""
+"""Send messages between the processes of one run: a kind, a length, and bytes, which are not interpreted here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LONGEST = 64 * 1024 * 1024
 
 
 class Kind(IntEnum):
-    """What a message is."""
+    """The kind of a message."""
 
     START = auto()  # to the guardian: where the output goes
     TASK = auto()  # to the child: what it computes

@@ -63,7 +63,7 @@ def _required_columns(table: pl.DataFrame, parameters: Mapping[str, Any], _: dt.
 
 
 def _signal_bounds(table: pl.DataFrame, parameters: Mapping[str, Any], _: dt.date) -> str:
-    """Absent values and NaN are within any bounds, infinity within none."""
+    """Check values against bounds: missing values and NaN are within any bounds, infinity within none."""
     name, low, high = parameters.get("column", VALUE), parameters.get("min"), parameters.get("max")
     if name not in table.columns:
         return _absent(name, table.columns)

@@ -15,7 +15,7 @@ _log = structlog.get_logger(__name__)
 
 
 async def keep_house(settings: Settings, forkserver: Forkserver, stop: asyncio.Event) -> None:
-    """Look now and then, until `stop` is set."""
+    """Look for leftovers at intervals, until `stop` is set."""
     pause = min(_FIRST_SECONDS, settings.data_removal_interval_seconds)
     while True:
         with contextlib.suppress(TimeoutError):

@@ -23,7 +23,7 @@ class FlowLocation:
 
     @property
     def data_uri(self) -> str:
-        """The flow's dataset; one place for all its versions."""
+        """Return the URI of the flow's dataset, which is the same for all its versions."""
         return f"{self._folder}/data"
 
     def outputs_uri(self, run_id: str) -> str:

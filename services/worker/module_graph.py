@@ -1,4 +1,4 @@
-"""Which modules a module imports, and a hash of their sources; it reads files and imports nothing."""
+"""Find the modules that a module imports, and hash their sources; files are read, nothing is imported."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Module:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a module is: its file, and below which folders its submodules are."""
+    """The place of a module: its file, and the folders that contain its submodules."""
 
     path: Path | None  # None: a namespace package, or nothing that is kept in a file
     folders: tuple[str, ...] = ()
@@ -42,7 +42,7 @@ class Place:
 
 @dataclass
 class ModuleGraph:
-    """Places of modules, found as Python would find them, but without importing their packages."""
+    """The places of modules, found as Python would find them, but without importing their packages."""
 
     _places: dict[str, Place | None] = field(default_factory=dict)
 

@@ -26,7 +26,7 @@ _FORMATS: Mapping[str, type[pl.DataType]] = {"date": pl.Date, "date-time": pl.Da
 
 
 def check_output(table: pl.DataFrame, schema: Mapping[str, Any]) -> None:
-    """Hold a table's columns and their types against the schema of a row; its values are not looked at.
+    """Check a table's columns and their types against the schema of a row; the values are not checked.
 
     Raises:
         SchemaMismatch: naming every column that is absent, of another type, or not known.

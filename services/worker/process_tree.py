@@ -18,7 +18,7 @@ _POLL_SECONDS = 0.01
 
 
 def _do_nothing() -> None:
-    """There is no group."""
+    """Do nothing: the process has no group."""
 
 
 def die_with_parent(parent: int) -> None:
@@ -38,7 +38,7 @@ def adopt_orphans() -> bool:
 
 
 def await_descendants(reap: Callable[[], None], within: float) -> None:
-    """Let them end by themselves: helpers of a process do, soon after it."""
+    """Wait until all descendants have ended by themselves; the helpers of a process end soon after it."""
     limit = time.monotonic() + within
     while time.monotonic() < limit:
         reap()

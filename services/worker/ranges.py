@@ -1,4 +1,4 @@
-"""Refresh a range of dates: replace the rows of these dates and keep all others; touches no storage."""
+"""Refresh a range of dates: replace the rows of these dates and keep all others; no storage is touched."""
 
 from __future__ import annotations
 

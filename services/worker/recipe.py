@@ -87,13 +87,13 @@ class PipelineRecipe:
 
     @property
     def is_partial_range(self) -> bool:
-        """Whether what lies outside of `date_range` stays."""
+        """Return whether the data outside of `date_range` is kept."""
         return bool(self.date_range.start or self.date_range.end)
 
 
 @dataclass(frozen=True)
 class BacktestRecipe:
-    """A simulation by the fixed procedure."""
+    """The recipe of a backtest, which always follows the same procedure."""
 
     prices: Input
     signals: tuple[Input, ...]  # the primary first

@@ -19,7 +19,7 @@ _LONGEST_HELD = 64 * 1024  # bytes
 
 @dataclass(frozen=True)
 class OutputLimits:
-    """Where a run's output goes, and how much of it is kept."""
+    """The limits of a run's output: where it is written, and how much of it is kept."""
 
     file: str  # made with the first byte
     bytes: int  # of one run
@@ -69,7 +69,7 @@ def _refuse(folder: Path, what: str, way: str) -> OutputFolderRefusedError:
 
 
 class RunOutput:
-    """Takes bytes; keeps the newest in a file and its predecessor `<file>.1`, each half as long as a run may write.
+    """The output of a run: the newest bytes in a file, older ones in `<file>.1`, each at most half of the limit.
 
     A file that cannot be written costs its content, never the run: what is lost is counted.
     """
@@ -96,7 +96,7 @@ class RunOutput:
             self._keep(data[:end])
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """Close the files; no more output comes."""
         if self._held:
             self._keep(self._held)
             self._held = b""
@@ -115,7 +115,7 @@ class RunOutput:
 
     @property
     def tail(self) -> str:
-        """The last lines."""
+        """Return the last lines."""
         lines = self._tail.decode(errors="replace").rstrip().splitlines()[-_TAIL_LINES:]
         return "\n".join(line[:_LONGEST_LINE] for line in lines)
 

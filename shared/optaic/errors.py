@@ -1,4 +1,4 @@
-"""What the services refuse, as typed exceptions; it knows no service and makes no call."""
+"""Define the errors of the services as typed exceptions; no call is made here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Takes out of texts what is secret in them; it knows no resource, no service and no tool.
+"""Remove secrets from texts; no resource, service or tool is known here.
 
 Secret are the credentials of URLs, what is said of a password, token or the like, and the values of the
 variables `OPTAIC_SECRET_...` of this process. A reference like `${OPTAIC_SECRET_WAREHOUSE}` is no secret and stays.
@@ -90,17 +90,17 @@ _IN_CLEAR = (_OF_URLS[0], _OF_URLS[1], _OF_URLS[3], _OF_URLS[4], _OF_URLS[5], _P
 
 
 def is_reference(text: str) -> bool:
-    """Whether a text is a reference to a secret, and nothing else."""
+    """Return whether a text is a reference to a secret, and nothing else."""
     return _REFERENCE.fullmatch(text) is not None
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a member of this name holds a secret, to judge by the name."""
+    """Return whether the name of a field suggests that it holds a secret."""
     return _SECRET_NAME.fullmatch(name) is not None
 
 
 def redact_urls(text: str) -> str:
-    """Return a text without the credentials of its URLs; all else stays as it is."""
+    """Return a text without the credentials in its URLs; the rest stays unchanged."""
     if "://" not in text and "%3A%2F%2F" not in text and "%3a%2f%2f" not in text:
         return text
     for pattern in _OF_URLS:
@@ -109,7 +109,7 @@ def redact_urls(text: str) -> str:
 
 
 def has_credentials(text: str) -> bool:
-    """Whether a text has a URL with credentials in clear; or one whose credentials were hidden: nobody can use it."""
+    """Return whether a text has a URL with credentials in clear text, or one whose credentials were hidden."""
     if "://" not in text and "%3a%2f%2f" not in text.lower():
         return False
     return any(
@@ -120,7 +120,7 @@ def has_credentials(text: str) -> bool:
 
 
 def hide_credentials(text: str) -> str:
-    """Return a text without what certainly are credentials of its URLs: what may be something else stays readable."""
+    """Return a text without what is certainly a credential in its URLs; anything less certain stays readable."""
     if "://" not in text and "%3a%2f%2f" not in text.lower():
         return text
     for pattern in _IN_CLEAR:
@@ -129,7 +129,7 @@ def hide_credentials(text: str) -> str:
 
 
 def redact(text: str, environment: Mapping[str, str] = os.environ) -> str:
-    """Return a text without what is secret in it."""
+    """Return a text without its secrets."""
     return _redact(text, _known_secrets(environment))
 
 
@@ -149,7 +149,7 @@ def _redact(text: str, known: Sequence[str]) -> str:
 
 
 def redact_value(value: Any) -> Any:
-    """Return plain data with all its texts redacted, names of members too; what stands under a secret's name is hidden."""
+    """Return plain data with all its texts redacted, names of members too; values under secret names are hidden."""
     # Looked up once: that costs more than all else that a short text costs.
     return _redact_all(value, partial(_redact, known=_known_secrets(os.environ)))
 
@@ -170,7 +170,7 @@ def _redact_all(value: Any, by: Callable[[str], str]) -> Any:
 
 
 def redact_field(path: str, value: Any) -> Any:
-    """Return what a field of a configuration is shown as: without a secret, to judge by the names of its path."""
+    """Return the value that is shown for a field of a configuration: hidden if a name in its path suggests a secret."""
     names = re.split(r"[.\[\]']+", path)
     return (_hidden if any(map(is_secret_name, names)) else _redact_all)(value, redact_urls)
 
@@ -201,7 +201,7 @@ def _hide(match: re.Match[str]) -> str:
 
 
 def _known_secrets(environment: Mapping[str, str]) -> list[str]:
-    """Return the values of this process's secrets, as they may be written, longest first."""
+    """Return the values of this process's secrets in all their notations, longest first."""
     found = {
         form
         for name, value in environment.items()
@@ -222,7 +222,7 @@ def _parts(value: str) -> Iterator[str]:
 
 
 def _list_credentials(text: str) -> Iterator[str]:
-    """Passwords, tokens and signatures in URLs, as they stand there."""
+    """Return the passwords, tokens and signatures in URLs, exactly as they appear there."""
     for word in text.split() if "://" in text else ():
         if "://" in word:
             for pattern in (_PASSWORD, _PARAMETER):

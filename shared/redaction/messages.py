@@ -1,4 +1,4 @@
-"""Texts of a message in which a URL says its credentials: found, hidden, and put back; it refuses nothing."""
+"""Find, hide and restore the credentials in URLs within a message; nothing is refused here."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _texts_in(container: Any, keys: Any, at: Path) -> Iterator[Text]:
 
 
 def without_credentials(message: _Message, by: Callable[[str], str] = redact_urls) -> _Message:
-    """Return a message whose URLs have lost their credentials; the same one where there are none."""
+    """Return a message without the credentials in its URLs; the same message if it has none."""
     payload = message.SerializeToString()
     if b"://" not in payload and b"%3a%2f%2f" not in payload.lower():
         return message

@@ -186,7 +186,7 @@ async def connected(url: str, inbox_prefix: str = "_INBOX") -> AsyncIterator[tup
 
 
 class OrderedChannel:
-    """Publishes windows of messages in order, and returns which of them the broker acknowledged."""
+    """A publisher of windows of messages in order; it returns which of them the broker acknowledged."""
 
     def __init__(self, client: Client, closed: asyncio.Event, note: Callable[..., None]) -> None:
         self._note = note

@@ -19,7 +19,7 @@ class _Batch(Generic[Q, A]):
 
 
 class Coalesced(Generic[Q, A]):
-    """Runs one read at a time. A read begins after all its callers have asked, so none gets an outdated answer.
+    """A read that callers share. It begins after all its callers have asked, so none gets an outdated answer.
 
     The first caller of a batch reads for all of it, with its own identity and deadline. If that read fails, the others
     get None, as for a key that `read_many` returns nothing for; then each of them has to read for itself.

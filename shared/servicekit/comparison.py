@@ -44,7 +44,7 @@ class _Lack:
 
 
 class Lacks:
-    """Remembers which resources are lacking, since when, and how often they were asked for; in this process only, bounded."""
+    """The resources that are missing, since when, and how often they were asked for; in this process only, bounded."""
 
     def __init__(self, grace: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._grace = grace

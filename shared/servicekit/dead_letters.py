@@ -184,7 +184,7 @@ def _unknown(consumer: str, why: str) -> str:
 
 
 class Operator:
-    """What an operator does with dead letters, over one connection."""
+    """The actions of an operator on dead letters, over one connection."""
 
     def __init__(self, client: Client) -> None:
         self._client = client

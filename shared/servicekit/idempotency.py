@@ -30,7 +30,7 @@ _STORE = sa.text(f"""
 
 
 class _NothingStoredError(Exception):
-    """Rolls back the claim on a request id that nothing was stored for."""
+    """Nothing was stored for a request id, so the claim on it is rolled back."""
 
 
 def payload_hash(request: Message) -> bytes:

@@ -16,7 +16,7 @@ _LONGEST_BACKOFF = 30.0
 
 
 class Loop:
-    """Runs `step` until it returns False (nothing is left), then waits for `wake()` or for the interval."""
+    """A loop that runs `step` until it returns False (nothing is left), then waits for `wake()` or the interval."""
 
     def __init__(self, name: str, interval: float, step: Callable[[], Awaitable[bool]]) -> None:
         self.name = name

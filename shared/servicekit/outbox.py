@@ -16,7 +16,7 @@ from servicekit.schema import outbox
 
 @dataclass
 class TransactionNotes:
-    """What the open transaction wrote and has to announce after its commit."""
+    """The notes of an open transaction: what must be announced after its commit."""
 
     events: list[Event] = field(default_factory=list)
     has_consumed: bool = False

@@ -31,7 +31,7 @@ class PullError(ConnectionError):
 
 
 class Pull:
-    """Keeps one request open at a time, which the broker fills as messages come."""
+    """A pull subscription that keeps one request open at a time, which the broker fills as messages come."""
 
     def __init__(self, client: Client, stream: str, consumer: str, batch: int) -> None:
         self._client = client

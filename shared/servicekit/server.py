@@ -37,7 +37,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Server:
-    """Serves `servicers`, each given as (generated add function, servicer, full service name).
+    """A gRPC server of `servicers`, each given as (generated add function, servicer, full service name).
 
     While one of `dependencies` fails, health is NOT_SERVING overall and for each service. Those of `observed` are shown
     under `dependency/<name>` as well, but never take a service out. `on_stop` tells waiting calls to answer within the
@@ -137,7 +137,7 @@ async def _is_well(name: str, check: Check) -> bool:
 
 
 class _Registrar:
-    """Stands in for the server while generated code registers, and puts the interceptor around each method."""
+    """A stand-in for the server to which generated code registers; it puts the interceptor around each method."""
 
     def __init__(self, server: Any, interceptor: Interceptor) -> None:
         self._server = server

@@ -27,7 +27,7 @@ class ForgedError(ValueError):
 
 
 class Signer:
-    """Seals and opens texts with one key (HMAC-SHA256, RFC 2104, cut to 16 bytes)."""
+    """The key that seals and opens texts (HMAC-SHA256, RFC 2104, cut to 16 bytes)."""
 
     def __init__(self, key: bytes) -> None:
         if len(key) < _KEY_BYTES:

@@ -23,7 +23,7 @@ _GET_CONSUMED = sa.text("""
 
 
 class ReadTokens:
-    """Waits for read tokens. `rules` maps a package to the consumers that must hold its events; others never wait."""
+    """The wait for read tokens. `rules` maps a package to the consumers that must hold its events."""
 
     def __init__(self, database: Database, rules: Mapping[str, tuple[str, ...]]) -> None:
         self._database = database

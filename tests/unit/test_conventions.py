@@ -69,6 +69,41 @@ def test_a_test_does_not_sleep_to_wait() -> None:
     assert not found(conventions.find_sleeps, STORE, text)
 
 
+@pytest.mark.parametrize(
+    ("line", "is_of_function", "is_of_class"),
+    [
+        ("Return the runs of a flow.", True, True),
+        ("Process one batch.", True, True),
+        ("The runs of a flow.", False, True),
+        ("A run that waits.", False, True),
+        ("Settings of a store.", False, True),
+        ("What a run reports.", False, False),
+        ("Whether a run is active.", False, False),
+        ("Keeps the runs of a flow.", False, False),
+        ("`date, entity, close`.", False, True),
+        ("As configured.", False, True),
+        ("runs of a flow.", False, True),
+    ],
+)
+def test_docstring_begins_with_an_imperative_verb_or_a_noun(
+    line: str, is_of_function: bool, is_of_class: bool
+) -> None:
+    function = f'class X:\n    def f(self):\n        """{line}"""\n'
+    named = f'class X:\n    @cached_property\n    def f(self):\n        """{line}"""\n'
+    assert found(conventions.find_unclear_docstrings, STORE, function) == ([] if is_of_function else [3])
+    assert found(conventions.find_unclear_docstrings, STORE, named) == ([] if is_of_class else [4])
+    assert found(conventions.find_unclear_docstrings, STORE, f'"""{line}"""\n') == (
+        [] if is_of_class else [1]
+    )
+    assert not found(conventions.find_unclear_docstrings, TEST, function)
+
+
+def test_docstring_of_an_exception_may_say_what_went_wrong() -> None:
+    text = 'class NoRunError(Exception):\n    """There is no run."""\n'
+    assert not found(conventions.find_unclear_docstrings, STORE, text)
+    assert found(conventions.find_unclear_docstrings, STORE, text.replace("NoRunError", "NoRun")) == [2]
+
+
 def test_an_ignored_rule_has_a_reason() -> None:
     text = 'ignore = [\n    "D105",\n    "D107", # described by the class\n]\n'
     assert found(conventions.find_unexplained_ignores, "pyproject.toml", text) == [2]

@@ -17,7 +17,7 @@ _WITH_HANDLES = ("flows", "model", "dataset", "signal")
 
 
 class Absent(Enum):
-    """Stands for a field that is not set; `None` stands for JSON's null."""
+    """The marker of a field that is not set; `None` means JSON's null."""
 
     ABSENT = "absent"
 

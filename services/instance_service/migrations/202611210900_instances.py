@@ -1,4 +1,4 @@
-"""Create everything of instance-service; never edited once released."""
+"""Create all tables of instance-service; never edited once released."""
 
 from alembic import op
 

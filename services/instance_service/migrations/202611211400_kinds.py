@@ -1,4 +1,4 @@
-"""Make room for experiments, models and portfolio optimizers, and find instances by more; never edited once released."""
+"""Add columns and indexes for experiments, models and portfolio optimizers; never edited once released."""
 
 from alembic import op
 

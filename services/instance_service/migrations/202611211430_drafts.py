@@ -1,4 +1,4 @@
-"""Let a definition version be a draft."""
+"""Allow definition versions that are drafts."""
 
 from alembic import op
 

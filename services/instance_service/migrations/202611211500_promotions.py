@@ -1,4 +1,4 @@
-"""Create the record of who made which model version the champion; never edited once released."""
+"""Create the table of promotions: which model version became champion, and by whom; never edited once released."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""Create the record of which macros the expressions of which components use; never edited once released."""
+"""Create the table that records which expressions use which macros; never edited once released."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""Find instances by label, definition and kind in the order of names, however many there are; never edited once released.
+"""Add an index that lists instances by label, definition and kind in the order of names; never edited once released.
 
 Under row-level security no index serves an operator that is not leakproof, as `@>` on jsonb and arrays is not: every
 instance of the tenant was looked at. Equality of uuids is leakproof.

@@ -1,4 +1,4 @@
-"""Keep what the newest output of each refresh holds; never edited once released."""
+"""Create the table of the newest output of each refresh; never edited once released."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""Let an installation be told from another that uses the same outside systems; never edited once released."""
+"""Store an id of the installation, because several may share outside systems; never edited once released."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""Let projects be renamed and deleted, and remember whose data is still there; never edited once released."""
+"""Allow renaming and deleting projects, and record whose data still exists; never edited once released."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""Tenants that had instances: what others keep of these is compared also after the last one is gone."""
+"""Create the table of tenants that had instances, so that comparison covers a tenant whose last instance is gone."""
 
 from alembic import op
 

@@ -26,7 +26,7 @@ _log = structlog.get_logger(__name__)
 
 
 class DriftWatch:
-    """Compares one outside system after the other; if one fails, it is compared again at the next interval."""
+    """The loop that compares one outside system after the other; if one fails, the next interval compares it again."""
 
     def __init__(
         self,

@@ -52,11 +52,11 @@ class DeploymentPairing:
         self._installation_id = installation_id
 
     def desired(self, tenant_id: str, instance: Instance) -> Sequence[Counterpart]:
-        """See the protocol."""
+        """Return what the outside system should hold; see the protocol."""
         return deployments_of(self._installation_id, tenant_id, instance)
 
     def record(self, instance: Instance, ids: Mapping[str, str]) -> None:
-        """See the protocol."""
+        """Store the ids that the outside system gave; see the protocol."""
         for flow in instance.flows:
             flow.prefect_deployment_id = ids[flow.prefect_deployment_name]
 
@@ -72,7 +72,7 @@ class ExperimentPairing:
         self._installation_id = installation_id
 
     def desired(self, tenant_id: str, instance: Instance) -> Sequence[Counterpart]:
-        """See the protocol."""
+        """Return what the outside system should hold; see the protocol."""
         if self.finalizer not in systems_of(instance):
             return ()
         name = counterpart_name(tenant_id, instance.instance_id)
@@ -81,7 +81,7 @@ class ExperimentPairing:
         return (Experiment(name, title, champion, self._installation_id),)
 
     def record(self, instance: Instance, ids: Mapping[str, str]) -> None:
-        """See the protocol."""
+        """Store the ids that the outside system gave; see the protocol."""
         (instance.model.mlflow_experiment_id,) = ids.values()
 
 
@@ -96,13 +96,13 @@ class ProjectPairing:
         self._installation_id = installation_id
 
     def desired(self, tenant_id: str, instance: Instance) -> Sequence[Counterpart]:
-        """See the protocol."""
+        """Return what the outside system should hold; see the protocol."""
         if self.finalizer not in systems_of(instance):
             return ()
         name = counterpart_name(tenant_id, instance.instance_id)
         return (MonitoringProject(name, instance.name, self._installation_id),)
 
     def record(self, instance: Instance, ids: Mapping[str, str]) -> None:
-        """See the protocol."""
+        """Store the ids that the outside system gave; see the protocol."""
         owner = dataset_of(instance) or instance.model
         (owner.evidently_project_id,) = ids.values()

@@ -28,7 +28,7 @@ _log = structlog.get_logger(__name__)
 
 
 class PlanWatch:
-    """Remembers since when no run of a flow is planned; it asks the orchestrator once for each page of deployments."""
+    """The loop that finds flows without a planned run; it asks the orchestrator once for each page of deployments."""
 
     def __init__(self, deps: Dependencies, port: Deployments, grace_seconds: float) -> None:
         self._deps = deps

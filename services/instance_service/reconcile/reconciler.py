@@ -35,7 +35,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass
 class _Gate:
-    """Tells whether an outside system may be called: not for a short time after it failed to answer."""
+    """The decision whether an outside system may be called: not for a short time after it failed to answer."""
 
     failures: int = 0
     resume_time: datetime | None = None

@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 
 class Activity(StrEnum):
-    """Whether a run of the flow is active."""
+    """The state of a flow's activity: idle or running."""
 
     IDLE = "idle"
     RUNNING = "running"  # a run is pending or running
 
 
 class Outcome(StrEnum):
-    """How the last run ended; cancelled runs do not count."""
+    """The outcome of the last run; cancelled runs do not count."""
 
     NEVER = "never"
     SUCCEEDED = "succeeded"
@@ -85,7 +85,7 @@ class Snapshot:
 
 
 class Phase(StrEnum):
-    """What a run event says about the run."""
+    """The phase of a run that a run event reports."""
 
     ACTIVE = "active"
     COMPLETED = "completed"
@@ -231,7 +231,7 @@ class Flow:
 
     @property
     def activity(self) -> Activity:
-        """Whether a run is active."""
+        """Return whether a run of the flow is active."""
         return activity_of(self.run_number, self.ended_run_number)
 
     @property
@@ -241,7 +241,7 @@ class Flow:
 
     @property
     def has_other_config(self) -> bool:
-        """Whether the newest output belongs to another configuration: neither computed with this one nor checked for it."""
+        """Return whether the newest output belongs to another configuration: neither computed with nor checked for this one."""
         if self.fingerprint == self.computed_fingerprint:
             return False
         verified = (self.verified_fingerprint, self.verified_run_number)
@@ -249,12 +249,12 @@ class Flow:
 
     @property
     def is_invalidated(self) -> bool:
-        """Whether the output was declared invalid and no run of all dates has completed since."""
+        """Return whether the output was declared invalid and no run of all dates has completed since."""
         return self.full_run_number <= self.invalidated_run_number
 
     @property
     def is_partial(self) -> bool:
-        """Whether a run has read only a range of dates since the last run of all dates."""
+        """Return whether a run has read only a range of dates since the last run of all dates."""
         return self.partial_run_number > self.full_run_number
 
     @property

@@ -1,4 +1,4 @@
-"""Instances, flows, edges, versions, the tenant's revision, and the infrastructure tables."""
+"""Create the tables of instances, flows, edges, versions and revisions, and the infrastructure tables."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""What run-service refuses, and in which words; a run's status is given as its word."""
+"""Build the errors of run-service; a run's status appears in them as its word."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which flows an instance of a kind has, what a run of each is called, and which of them can run."""
+"""List which flows an instance of a kind has, what a run of each is called, and which of them can run."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ _END_OF = {
 
 
 class Step(StrEnum):
-    """What is done with an active run."""
+    """The next step for an active run."""
 
     KEEP = "keep"  # nothing is wrong, or not for long enough
     DISPATCH_AGAIN = "dispatch again"  # another flow run takes the place of this one, which is ended
@@ -45,7 +45,7 @@ class Step(StrEnum):
 
 
 class Closing(StrEnum):
-    """What is done with a flow run that has to end."""
+    """The next step for a flow run that has to end."""
 
     DONE = "done"
     LOOK_AGAIN = "look again"  # it has ended as it must; a late worker may still change that
@@ -54,7 +54,7 @@ class Closing(StrEnum):
 
 @dataclass(frozen=True)
 class Patience:
-    """How long run-service waits before it acts on what is wrong."""
+    """The times that run-service waits before it acts on a difference."""
 
     start: timedelta  # from the claim of a flow run to the start of its run
     report: timedelta  # from the end of a flow run to the report of its run's end

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Overlap(StrEnum):
-    """What happens while another run of the flow is active."""
+    """The policy for a scheduled time while another run of the flow is active."""
 
     SKIP = "skip"
     QUEUE_ONE = "queue_one"
@@ -16,7 +16,7 @@ class Overlap(StrEnum):
 
 
 class CatchUp(StrEnum):
-    """What happens with scheduled times whose flow runs start late."""
+    """The policy for scheduled times whose flow runs start late."""
 
     LATEST = "latest"
     ALL = "all"
@@ -41,7 +41,7 @@ class Situation(StrEnum):
 
 
 class Action(StrEnum):
-    """What happens to the scheduled time, in the words of docs/schedules.md."""
+    """The action for a scheduled time, in the words of docs/schedules.md."""
 
     RUN = "is run"
     RUN_AND_CANCEL = "is run, the active run is cancelled"

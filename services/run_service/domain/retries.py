@@ -15,7 +15,7 @@ DEFAULT_DELAY, DEFAULT_MAX_DELAY = timedelta(seconds=30), timedelta(hours=1)
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """What happens after a failed run."""
+    """The policy after a failed run: how often and when to run again."""
 
     max_retries: int
     is_exponential: bool

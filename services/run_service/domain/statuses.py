@@ -18,7 +18,7 @@ class RunStatus(StrEnum):
 
 
 class RunEvent(StrEnum):
-    """What may happen to a run that exists."""
+    """An event in the life of a run that changes its status."""
 
     STARTED = "started"
     COMPLETED = "completed"

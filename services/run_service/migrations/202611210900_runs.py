@@ -1,4 +1,4 @@
-"""Runs, their results by kind, their timelines, and the work queues."""
+"""Create the tables of runs, their results by kind, their timelines, and the work queues."""
 
 from alembic import op
 

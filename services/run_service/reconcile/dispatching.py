@@ -31,7 +31,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Dispatcher:
-    """Creates flow runs, and finds those of ended runs; calls the orchestrator a bounded number of times at once."""
+    """The loop that creates flow runs and finds those of ended runs, with a bounded number of calls at once."""
 
     def __init__(self, deps: Dependencies, orchestrator: Orchestrator) -> None:
         self._deps = deps

@@ -20,7 +20,7 @@ _Key = TypeVar("_Key")
 
 
 class DueWork(Generic[_Key]):
-    """Claims the due entries of one queue and processes them one by one."""
+    """The loop that claims the due entries of one queue and processes them one by one."""
 
     def __init__(
         self,

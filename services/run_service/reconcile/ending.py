@@ -21,7 +21,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Ender:
-    """Processes the queue of flow runs that must end; checks one that has ended ever more rarely, and then forgets it."""
+    """The loop that ends flow runs; it checks one that has ended at growing intervals, and then forgets it."""
 
     def __init__(self, deps: Dependencies, orchestrator: Orchestrator) -> None:
         self._deps = deps

@@ -16,7 +16,7 @@ _ERROR = error_json("WORKER_LOST", "the worker has sent no heartbeat for longer 
 
 
 class LeaseKeeper:
-    """Checks the leases of all runs; several replicas may do so at once."""
+    """The loop that checks the leases of all runs; several replicas may do so at once."""
 
     def __init__(self, deps: Dependencies) -> None:
         self._deps = deps

@@ -23,7 +23,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Observer:
-    """Takes the step of `next_step` for each active run, and fails pending runs that are too old."""
+    """The loop that takes the step of `next_step` for each active run, and fails pending runs that are too old."""
 
     def __init__(self, deps: Dependencies, orchestrator: Orchestrator) -> None:
         self._deps = deps

@@ -32,7 +32,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Sweeper:
-    """Lists what is under way once, and makes two queries for each tenant in the list."""
+    """The loop that lists the active flow runs once, and makes two queries for each tenant in the list."""
 
     def __init__(self, deps: Dependencies, orchestrator: Orchestrator) -> None:
         self._deps = deps

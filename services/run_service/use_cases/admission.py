@@ -53,7 +53,7 @@ class WantedRun:
 
     @property
     def is_partial_range(self) -> bool:
-        """Whether the run computes only a range of dates."""
+        """Return whether the run computes only a range of dates."""
         return is_partial_range(self.parameters.fields)
 
 

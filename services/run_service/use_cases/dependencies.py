@@ -1,4 +1,4 @@
-"""What every use case works with; app.py makes it."""
+"""Declare the dependencies that every use case receives; app.py makes them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from servicekit.signing import Signer
 
 
 def _wake_nothing() -> None:
-    """Do nothing, where no loop is to be woken."""
+    """Do nothing: the default where no loop is to be woken."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Which news of instances and flows wins, and what status follows from them; pure, standard library only.
+"""Decide which news of instances and flows is newest, and which status follows from it; pure, standard library only.
 
 It never looks inside a body: the texts of a flow or a status are opaque here.
 """
@@ -15,7 +15,7 @@ from status_service.domain.statuses import aggregate, is_aggregated
 
 @dataclass(frozen=True)
 class Instance:
-    """What is known of an instance. A deleted one is a tombstone: no late event resurrects it."""
+    """The known state of an instance. A deleted one is a tombstone: no late event resurrects it."""
 
     instance_id: str
     revision: int
@@ -38,13 +38,13 @@ class Instance:
 
     @property
     def position(self) -> tuple[int, datetime, int]:
-        """Where the news stands in the life of the instance."""
+        """Return the position of this news in the life of the instance."""
         return self.revision, self.update_time, self.event_rank
 
 
 @dataclass(frozen=True)
 class Flow:
-    """What is known of a flow, as of lineage-service's revision."""
+    """The known state of a flow, as of lineage-service's revision."""
 
     revision: int
     status: str
@@ -58,7 +58,7 @@ class Flow:
 
 @dataclass(frozen=True)
 class Fact:
-    """What one event says."""
+    """The content of one event."""
 
     event_id: str
     instances: tuple[Instance, ...] = ()

@@ -1,4 +1,4 @@
-"""What status-service refuses, and in which words."""
+"""Build the errors of status-service."""
 
 from __future__ import annotations
 

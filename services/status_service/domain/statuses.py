@@ -1,4 +1,4 @@
-"""How the statuses of flows become the status of their instance; pure."""
+"""Derive the status of an instance from the statuses of its flows; pure functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is kept here, compared with what the owners have."""
+"""Compare what is stored here with what the owners list."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every use case works with."""
+"""Declare the dependencies that every use case receives."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from status_service.watch import ChangeFeed
 
 @dataclass(frozen=True)
 class Dependencies:
-    """Given to each use case first."""
+    """The database, the feed of changes, the clock, the ids and the signer; the first argument of each use case."""
 
     database: Database
     feed: ChangeFeed

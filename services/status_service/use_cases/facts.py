@@ -1,4 +1,4 @@
-"""What a batch of events changes: statuses, the log of the watch, the history and the messages."""
+"""Apply a batch of events: change statuses, the log of the watch, the history and the messages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LINEAGE_ECHO = "lineage-echo"
 
 @dataclass
 class _Outcome:
-    """What a batch of facts leads to, in order."""
+    """The changes that follow from a batch of facts, in order."""
 
     revision: int
     now: datetime

@@ -1,4 +1,4 @@
-"""What callers read of the statuses."""
+"""Read statuses for callers."""
 
 from __future__ import annotations
 

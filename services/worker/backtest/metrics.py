@@ -1,4 +1,4 @@
-"""Figures of a simulated path, by the names that are public; it simulates nothing."""
+"""Compute figures of a simulated path by their public names; nothing is simulated here."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _volatility(returns: Matrix) -> float | None:
 
 
 def _ratio(returns: Matrix) -> float | None:
-    """Mean over standard deviation, annual. Undefined where all returns are equal, whatever rounding leaves."""
+    """Divide the mean by the standard deviation, annualized; undefined if all returns are equal apart from rounding."""
     if returns.size < 2 or np.ptp(returns) < _ROUNDING:  # noqa: PLR2004 - one return has no deviation
         return None
     return float(returns.mean() / returns.std(ddof=1)) * math.sqrt(SESSIONS_PER_YEAR)

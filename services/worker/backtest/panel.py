@@ -1,4 +1,4 @@
-"""Prices and signals as matrices over the backtest's sessions; it decides and trades nothing."""
+"""Arrange prices and signals as matrices over the backtest's sessions; nothing is decided or traded here."""
 
 from __future__ import annotations
 

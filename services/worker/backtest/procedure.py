@@ -24,7 +24,7 @@ def run(
     settings: BacktestSettings,
     progress: Callable[[float, str], None] = lambda fraction, message: None,  # noqa: ARG005 - the callback's names
 ) -> BacktestResult:
-    """Simulate.
+    """Simulate the backtest and return its result.
 
     Args:
         prices: `date, entity, close`.

@@ -29,7 +29,7 @@ class Execution:
 
     @property
     def costs(self) -> float:
-        """Of all trades."""
+        """Return the costs of all trades."""
         return float(self.commission.sum() + self.slippage.sum())
 
 
@@ -44,7 +44,7 @@ class Path:
 
 @dataclass(frozen=True)
 class BacktestResult:
-    """Metrics and tables."""
+    """The metrics and the tables of a backtest."""
 
     metrics: Metrics  # None: undefined, for example a Sharpe ratio without any variance
     equity_curve: pl.DataFrame  # date, nav, benchmark (both starting at the initial capital)

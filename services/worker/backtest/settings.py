@@ -21,7 +21,7 @@ from worker.builtin.parameters import (
 
 
 class Frequency(StrEnum):
-    """How often target weights are decided."""
+    """The frequency at which target weights are decided."""
 
     DAILY = "daily"
     WEEKLY = "weekly"
@@ -29,7 +29,7 @@ class Frequency(StrEnum):
 
 
 class Slippage(StrEnum):
-    """What a trade costs beyond commission."""
+    """The model of the cost of a trade beyond commission."""
 
     NONE = "none"
     FIXED = "fixed"  # rate x |trade|

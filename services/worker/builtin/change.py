@@ -11,7 +11,7 @@ from optaic.rules.columns import DATE
 
 
 class Change:
-    """How a new content differs from its base.
+    """The difference between a new content and its base.
 
     Attributes:
         inserted: rows whose key the base lacks; all of them where a key is of another type there.

@@ -1,4 +1,4 @@
-"""Which names a table's columns may have, so that every store, schema and event can carry them; it reads no table."""
+"""Check the names of a table's columns, so that every store, schema and event can carry them; no table is read."""
 
 from __future__ import annotations
 

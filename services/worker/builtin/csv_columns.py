@@ -27,7 +27,7 @@ _HELD = (
 
 @dataclass(frozen=True)
 class ColumnTypes:
-    """What a configuration says of columns."""
+    """The types of columns that a configuration sets."""
 
     types: Mapping[str, pl.DataType]  # given, dates and entities among them
     stated: frozenset[str]  # columns that `types` names
@@ -37,7 +37,7 @@ class ColumnTypes:
 
     @staticmethod
     def from_config(config: Config, dates: Sequence[str]) -> ColumnTypes:
-        """As configured; `dates` are the columns that hold dates.
+        """Read the types from a configuration; `dates` are the columns that hold dates.
 
         Raises:
             InvalidConfig: a property is malformed.
@@ -105,7 +105,7 @@ def _read_words(value: object, path: str) -> Sequence[str]:
 
 @dataclass
 class Report:
-    """What a refresh says of types, by column."""
+    """The report of a refresh about the types, by column."""
 
     guessed: dict[str, object] = field(default_factory=dict)
     held: dict[str, object] = field(default_factory=dict)

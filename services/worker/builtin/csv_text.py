@@ -25,7 +25,7 @@ _BREAK = re.compile("\r\n|\r|\n")
 
 @dataclass(frozen=True)
 class CsvFormat:
-    """How a file is written."""
+    """The format of a CSV file: its separator, quotes and encoding."""
 
     delimiter: str = ","
     quote: str = '"'  # empty: quotes are characters like others
@@ -34,7 +34,7 @@ class CsvFormat:
 
     @staticmethod
     def from_config(config: Config) -> CsvFormat:
-        """As configured.
+        """Read the format from a configuration.
 
         Raises:
             InvalidConfig: a property is malformed, or there is no such encoding.
@@ -196,7 +196,7 @@ class _Reader:
             yield rows
 
     def _note(self, line: int, row: int) -> None:
-        """Remember where a row is, unless it simply follows the one before."""
+        """Store the position of a row, unless the row directly follows the one before."""
         if self.places:
             count, last_row, last_line = self.places[-1]
             if (row - last_row, line - last_line) == (self._count - count, self._count - count):

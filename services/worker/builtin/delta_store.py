@@ -37,7 +37,7 @@ _ZONE = "optaic.zone"  # in a field's metadata: Delta itself keeps instants with
 
 
 class DeltaStore(Store):
-    """Versions of one table at one URI. Config: `keys`, the columns that identify a row (`date`, `entity`)."""
+    """A store of the versions of one table at one URI. Config: `keys`, which identify a row (`date`, `entity`)."""
 
     def __init__(self, config: Mapping[str, object] | None = None) -> None:
         super().__init__(config)
@@ -45,7 +45,7 @@ class DeltaStore(Store):
 
     @typed
     def write(self, table: pl.DataFrame, base_version: str | None, uri: str) -> StoredVersion:
-        """Commit exactly `table`; the base version itself is returned when it already holds that content."""
+        """Commit exactly `table`; return the base version itself if it already holds this content."""
         content = canonicalize(table, self._keys)
         digest = compute_digest(content)
         given = None if base_version is None else self.read(uri, base_version)
@@ -74,7 +74,7 @@ class DeltaStore(Store):
         )
 
     def key_columns(self) -> tuple[str, ...]:
-        """As configured."""
+        """Return the configured key columns."""
         return tuple(self._keys)
 
     @typed
@@ -94,7 +94,7 @@ class DeltaStore(Store):
 
     @typed
     def read_types(self, uri: str, physical_version: str) -> Mapping[str, pl.DataType]:
-        """From the version's log alone."""
+        """Read the types of the columns from the version's log alone."""
         snapshot = _open(uri, physical_version)
         empty = pl.from_arrow(pa.schema(snapshot.schema().to_arrow()).empty_table())
         assert isinstance(empty, pl.DataFrame)

@@ -26,14 +26,14 @@ from worker.builtin.parameters import read_text
 
 
 class ExpressionPipeline(Pipeline):
-    """`expression` over all tables of the role `input`, joined by date and entity.
+    """A pipeline that computes `expression` over all tables of the role `input`, joined by date and entity.
 
     A column is read by its name, or by `table.column` where several inputs have it. The result is computed over all
     the history that the inputs have, and only then cut to the run's date range: warm-up never shows.
     """
 
     def run(self, context: PipelineContext) -> pl.DataFrame:
-        """`date, entity, <output>`; `output` is `value` unless configured.
+        """Compute `date, entity, <output>`; `output` is `value` unless it is configured.
 
         Raises:
             InvalidConfig: no expression is configured.

@@ -56,7 +56,7 @@ def canonicalize(table: pl.DataFrame, keys: Sequence[str], known: Collection[str
 
 
 def compute_digest(canonical: pl.DataFrame) -> str:
-    """SHA-256 (hexadecimal) of a canonical table; the order of its columns does not matter."""
+    """Compute the SHA-256 (hexadecimal) of a canonical table; the order of its columns does not matter."""
     sha = hashlib.sha256()
     for name in sorted(canonical.columns):
         column = canonical[name]

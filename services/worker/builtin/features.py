@@ -1,4 +1,4 @@
-"""Features and target of a model, out of its configuration and its inputs; it trains nothing.
+"""Build the features and the target of a model from its configuration and its inputs; nothing is trained here.
 
 Expressions are evaluated over all history and never look ahead. What a transform has to learn (a mean, a quantile)
 belongs to the model: it is learnt from the rows that the model learns from.
@@ -39,7 +39,7 @@ class Feature:
 
 
 def read_features(config: Config) -> tuple[Feature, ...]:
-    """`features`: a list of `{name, expression, transforms}`, each name once."""
+    """Read `features` from a configuration: a list of `{name, expression, transforms}`, each name once."""
     given = config.get("features")
     if not isinstance(given, list | tuple) or not given:
         raise InvalidConfig("features: must be a list with at least one item")
@@ -69,7 +69,7 @@ def _read_feature(given: object, path: str) -> Feature:
 def build_features(
     features: Sequence[Feature], tables: Sequence[InputTable], macros: Mapping[str, Macro]
 ) -> pl.DataFrame:
-    """`date, entity` and a column for each feature, sorted; null where a feature has no value.
+    """Build a sorted table `date, entity` with a column for each feature; null where a feature has no value.
 
     Raises:
         InvalidExpression: an expression does not parse, or names what no table has.
@@ -83,7 +83,7 @@ def build_features(
 
 
 def build_target(config: Config, tables: Sequence[InputTable], macros: Mapping[str, Macro]) -> pl.DataFrame:
-    """`date, entity, target`: the value of `target.expression` as it will be `target.horizon` sessions later."""
+    """Build a table `date, entity, target`: the value of `target.expression` after `target.horizon` more sessions."""
     section = read_section(config, "target")
     horizon = read_whole(section, "horizon", 1, minimum=1, maximum=10_000)
     later = _evaluate(read_text(section, "expression"), tables, macros, "target")

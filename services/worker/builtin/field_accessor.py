@@ -33,7 +33,7 @@ class FieldAccessor(Accessor):
         start: dt.date | None = None,
         end: dt.date | None = None,
     ) -> pl.DataFrame:
-        """`date, entity` as far as there are, and the field."""
+        """Read one field, with `date` and `entity` if the table has them."""
         table = store.read(uri, physical_version)
         if self._field not in table.columns:
             raise SchemaMismatch(f"no column {self._field} (the columns are {', '.join(table.columns)})")

@@ -160,7 +160,7 @@ def _fetch(url: str, options: Config) -> bytes:
 def _read_csv(
     content: bytes, separator: str, mapping: Mapping[str, str], dates: Sequence[str], url: str
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """With the types that are guessed, and as texts. Names and dates stay text: `0700` is no number."""
+    """Read a CSV file twice: with guessed types, and as texts. Names and dates stay text: `0700` is no number."""
     header = pl.read_csv(io.BytesIO(content), separator=separator, n_rows=0).columns
     check_columns(list(mapping.values()), header, url)
     names = {mapping.get(name, name) for name in (ENTITY, *dates)}

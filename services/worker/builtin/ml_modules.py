@@ -1,4 +1,4 @@
-"""Models on scikit-learn: its estimators behind its own pipeline of transforms; they read and store nothing."""
+"""Define models on scikit-learn: its estimators after its own pipeline of transforms; nothing is stored here."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FEWEST = 2  # rows: one has no spread
 
 
 class Winsorizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]  # untyped
-    """Clips to the quantiles of what it was fitted on; what is absent stays so."""
+    """A transform that clips to the quantiles of the data it was fitted on; missing values stay missing."""
 
     def __init__(self, share: float = 0.01) -> None:
         self.share = share
@@ -42,7 +42,7 @@ class Winsorizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type
 
 
 class ScikitModule(MLModule):
-    """What the models share: the features' transforms, rows that are complete, frames in and out."""
+    """The common part of the models: the features' transforms, the choice of complete rows, frames in and out."""
 
     takes_nulls: ClassVar[bool] = False  # whether absent features are something that it can learn from
 
@@ -58,14 +58,14 @@ class ScikitModule(MLModule):
 
     @abstractmethod
     def _say(self, values: Any) -> tuple[Any, Any]:
-        """Predictions and confidences; None: it has none."""
+        """Compute predictions and confidences; the latter are None if the model has none."""
 
     def _labels(self, target: pl.Series) -> Any:
         """Return what the estimator learns of the target."""
         return target.to_numpy()
 
     def fit(self, features: pl.DataFrame, target: pl.Series) -> None:
-        """Learn from the rows that have a target and, unless nulls say something, every feature."""
+        """Train on the rows that have a target and every feature; some models allow missing features."""
         values = self._read(features)
         wanted = target.cast(pl.Float64)
         usable = self._usable(values) & wanted.is_finite().fill_null(value=False).to_numpy()
@@ -78,7 +78,7 @@ class ScikitModule(MLModule):
         self._pipeline.fit(values, labels)
 
     def predict(self, features: pl.DataFrame) -> pl.DataFrame:
-        """`prediction` and `confidence`."""
+        """Compute the columns `prediction` and `confidence`."""
         if not self._is_fitted:
             raise NotFitted("the model has not been trained")
         values = self._read(features)
@@ -128,7 +128,7 @@ class RidgeModule(ScikitModule):
 
 
 class HistGradientBoostingModule(ScikitModule):
-    """Gradient boosted trees over histograms; absent features are a branch of their own."""
+    """A model of gradient boosted trees over histograms; missing features form a branch of their own."""
 
     takes_nulls = True
 
@@ -149,7 +149,7 @@ class HistGradientBoostingModule(ScikitModule):
 
 
 class LogisticModule(ScikitModule):
-    """Whether the target will lie above `threshold`: its probability, and how sure that is."""
+    """A model of whether the target will exceed `threshold`: the probability, and how certain it is."""
 
     def _estimator(self) -> Any:
         config = self.config

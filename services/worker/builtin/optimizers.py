@@ -1,4 +1,4 @@
-"""Optimizers on skfolio: scores choose the entities, past returns give their risk; they read and store nothing."""
+"""Define optimizers on skfolio: scores choose the entities, past returns give their risk; nothing is stored here."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ class GivenMu(BaseMu):  # type: ignore[misc]  # untyped
         self.mu = mu
 
     def fit(self, X: Any, y: Any = None) -> GivenMu:  # noqa: N803 - scikit-learn's names
-        """Nothing is learnt."""
+        """Do nothing: this estimator has nothing to learn."""
         del X, y
         self.mu_ = np.asarray(self.mu, dtype=float)
         return self
 
 
 class SkfolioOptimizer(Optimizer):
-    """What the optimizers share: choosing entities, the returns that count, checking what came out.
+    """The common part of the optimizers: choosing entities, selecting returns, and checking the weights.
 
     Config: `top_n` (all that have a score) and `lookback` (252 sessions). Constraints: `min_weight` (0), `max_weight`
     (1). The weights sum to 1.
@@ -161,7 +161,7 @@ class MinimumCVaROptimizer(SkfolioOptimizer):
 
 
 class RiskBudgetingOptimizer(SkfolioOptimizer):
-    """Every entity contributes the same risk. Config: `risk_measure` (variance). No shorts."""
+    """An optimizer with equal risk from every entity. Config: `risk_measure` (variance). No shorts."""
 
     def _estimator(self, scores: Any, returns: Any) -> Any:
         del scores, returns
@@ -174,7 +174,7 @@ class RiskBudgetingOptimizer(SkfolioOptimizer):
 
 
 class HierarchicalRiskParityOptimizer(SkfolioOptimizer):
-    """Risk split down a tree of entities that move alike. Config: `risk_measure` (variance). No shorts."""
+    """An optimizer that splits risk down a tree of correlated entities. Config: `risk_measure` (variance); no shorts."""
 
     def _estimator(self, scores: Any, returns: Any) -> Any:
         del scores, returns
@@ -199,7 +199,7 @@ class EqualWeightOptimizer(SkfolioOptimizer):
 
 
 def returns_of(prices: pl.DataFrame, column: str = "close") -> pl.DataFrame:
-    """`date` and a column of simple returns for each entity, out of `date, entity, <column>`.
+    """Compute `date` and a column of simple returns for each entity from `date, entity, <column>`.
 
     Raises:
         SchemaMismatch: a column is missing.

@@ -68,7 +68,7 @@ def read_whole(config: Config, name: str, default: int | None = None, *, minimum
 
 
 def read_names(config: Config, name: str) -> tuple[str, ...]:
-    """Distinct texts; empty when absent."""
+    """Read a list of distinct texts; empty if the parameter is absent."""
     value = config.get(name)
     if value is None:
         return ()

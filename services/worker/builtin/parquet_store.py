@@ -34,7 +34,7 @@ _FORMAT = 1
 
 
 class ParquetStore(Store):
-    """Versions as plain Parquet files. Config: `keys` (`date`, `entity`) and `compression` (`zstd`)."""
+    """A store that keeps versions as Parquet files. Config: `keys` (`date`, `entity`) and `compression` (`zstd`)."""
 
     def __init__(self, config: Mapping[str, object] | None = None) -> None:
         super().__init__(config)
@@ -68,7 +68,7 @@ class ParquetStore(Store):
         )
 
     def key_columns(self) -> tuple[str, ...]:
-        """As configured."""
+        """Return the configured key columns."""
         return tuple(self._keys)
 
     @typed
@@ -83,7 +83,7 @@ class ParquetStore(Store):
 
     @typed
     def read_types(self, uri: str, physical_version: str) -> Mapping[str, pl.DataType]:
-        """From the data file's footer alone."""
+        """Read the types of the columns from the data file's footer alone."""
         folder, manifest = _open(uri, physical_version)
         empty = folder.read_types(str(manifest["file"]))
         return to_zones(empty, manifest.get("zones", {}), self.timezone).schema
@@ -120,7 +120,7 @@ def _read_digest(version: str) -> str:
 
 
 class _Folder:
-    """Where one version lies."""
+    """The folder of one version."""
 
     def __init__(self, uri: str, version: str) -> None:
         self._files, place = fs.FileSystem.from_uri(uri)

@@ -33,10 +33,10 @@ def load_closes() -> pl.DataFrame:
 
 
 class SP500Prices(Pipeline):
-    """Closes of `symbols` (all when empty) from `start` to `end`, as known at `as_of`: no row is later than that."""
+    """A pipeline of closing prices of `symbols` (all if empty) from `start` to `end`; no row is later than `as_of`."""
 
     def run(self, context: PipelineContext) -> pl.DataFrame:
-        """`date, entity, close`.
+        """Read `date, entity, close`.
 
         Raises:
             InvalidConfig: a date or the list of symbols is malformed.

@@ -14,7 +14,7 @@ from optaic.rules.signal_contracts import DEFAULTS
 
 
 class NanPolicy(StrEnum):
-    """What becomes of a row without a value."""
+    """The policy for a row without a value."""
 
     KEEP = "keep"
     DROP = "drop"
@@ -23,7 +23,7 @@ class NanPolicy(StrEnum):
 
 
 class BoundsPolicy(StrEnum):
-    """What becomes of a value outside the bounds."""
+    """The policy for a value outside the bounds."""
 
     REJECT = "reject"
     WINSORIZE = "winsorize"

@@ -11,7 +11,7 @@ from optaic.plugins import Accessor, Store, select_rows
 
 
 class SimpleAccessor(Accessor):
-    """Selects columns (keys always come along), entities and dates."""
+    """An accessor that selects columns (the keys are always included), entities and dates."""
 
     def read(
         self,

@@ -27,7 +27,7 @@ _WIDEST = 2**127  # whole numbers up to here come as they are; the store judges 
 
 @dataclass(frozen=True)
 class Mixture:
-    """What is in a column of several types."""
+    """The mixture of types that one column contains."""
 
     said: str  # the first value of each type, with its row
     altered: str = ""  # the first value that would become another number, with its row
@@ -44,14 +44,14 @@ class Fetched:
 
 
 class Cursor:
-    """Rows that were read, as polars takes them from any database."""
+    """The rows that were read, in the form in which polars takes them from any database."""
 
     def __init__(self, description: Sequence[Any], rows: Sequence[Sequence[Any]]) -> None:
         self.description = description
         self._rows = [tuple(row) for row in rows]
 
     def execute(self, *_: object, **__: object) -> Cursor:
-        """As one that has executed its statement."""
+        """Return this cursor: its statement has already been executed."""
         return self
 
     def fetchall(self) -> list[tuple[Any, ...]]:

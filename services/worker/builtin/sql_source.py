@@ -39,7 +39,7 @@ _SORTED = re.compile(r"[^%]*(%F|%Y[^%]*%m[^%]*%d)[^%]*(%H[^%]*(%M[^%]*(%S[^%]*)?
 
 
 class SqlPipeline(Pipeline):
-    """Rows of `table` or `query`; with a `cursor`, an incremental refresh reads only what came after the last one."""
+    """A pipeline of the rows of `table` or `query`; with a `cursor`, an incremental refresh reads only newer rows."""
 
     shaped_by = frozenset({"table", "query", "columns", "dates", "date_format"})
 
@@ -120,7 +120,7 @@ class SqlPipeline(Pipeline):
 
 
 def _say_names(fetched: Fetched, mapping: Mapping[str, str], context: PipelineContext) -> None:
-    """Report the columns that got another name than at the source without being configured."""
+    """Report the columns whose names were changed although the configuration does not rename them."""
     said = {name: why for name, why in fetched.renamed.items() if not mapping}
     if said:
         context.report("columns_named", shorten(said))
@@ -188,7 +188,7 @@ def _select(config: Config, dialect: str, *columns: str) -> sa.Select[Any]:
 def _read(
     connection: sa.Connection, config: Config, cursor: str, last: object, date_format: str, source: str
 ) -> Fetched:
-    """From the last cursor on, itself included: rows may have been added under the same one since.
+    """Read from the last cursor on, inclusive: rows with the same cursor may have been added since.
 
     A row without a cursor may be new whenever it is seen.
     """
@@ -207,7 +207,7 @@ def _read(
 
 
 def _some(config: Config, dialect: str, cursor: str) -> sa.Select[Any]:
-    """Any one value of the cursor."""
+    """Return any one value of the cursor."""
     return _select(config, dialect, cursor).where(sa.column(cursor).is_not(None)).limit(1)
 
 

@@ -38,7 +38,7 @@ def trim(query: str, dialect: str) -> str:
 
 
 def _tokens(query: str, dialect: str) -> Iterator[tuple[int, str, bool]]:
-    """Place, text and whether it means something to the database, of all that is not blank."""
+    """Yield the position and text of each token that is not blank, and whether it has a meaning in SQL."""
     pattern, place = _pattern(dialect), 0
     while place < len(query):
         found = pattern.match(query, place)

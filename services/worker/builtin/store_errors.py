@@ -17,7 +17,7 @@ _Result = TypeVar("_Result")
 
 
 def typed(operation: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
-    """Have an operation of a store raise our errors only.
+    """Convert all errors of a store's operation to plugin errors.
 
     Raises:
         StoreUnavailable: the place cannot be read or written: it is full, locked, away.

@@ -28,7 +28,7 @@ ISO = ISO_DATE
 
 
 def read_mapping(config: Config) -> Mapping[str, str]:
-    """`columns`: the result's names and the source's; empty keeps all under their own."""
+    """Read `columns`: names in the result to names at the source; empty keeps all columns under their own names."""
     mapping = read_section(config, "columns")
     for name, source in mapping.items():
         if not isinstance(source, str) or not source:
@@ -44,7 +44,7 @@ def read_range(config: Config, date_range: DateRange) -> DateRange:
 
 
 def read_date_columns(config: Config) -> tuple[str, ...]:
-    """`dates`: the result's columns that hold dates."""
+    """Read `dates`: the columns of the result that hold dates."""
     return read_names(config, "dates") or (DATE,)
 
 

@@ -30,7 +30,7 @@ class TypedSqlPipeline(SqlPipeline):
         dates: Sequence[str],
         source: str,
     ) -> pl.DataFrame:
-        """As given by `types`.
+        """Return the type that `types` sets.
 
         Raises:
             InvalidConfig: `types` does not go with the columns, or with the cursor.

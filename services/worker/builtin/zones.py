@@ -1,4 +1,4 @@
-"""Zones of a stored table's columns: stores keep instants in UTC, and beside each column whose clock they were read from."""
+"""Keep the time zones of a stored table's columns, because stores keep instants in UTC only."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Definitions and instances by file: read documents, plan the changes, apply them."""
+"""Keep definitions and instances in files: read documents, plan the changes, apply them."""

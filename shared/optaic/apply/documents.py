@@ -32,7 +32,7 @@ class DefinitionEntry:
 
 @dataclass(frozen=True)
 class InstanceEntry:
-    """One instance; its references hold names."""
+    """One instance of a document; its references hold names."""
 
     path: str
     instance: Instance
@@ -40,7 +40,7 @@ class InstanceEntry:
 
 @dataclass(frozen=True)
 class Document:
-    """What one manager wants of one project."""
+    """The definitions and instances that one manager wants in one project."""
 
     path: str
     project: str

@@ -86,7 +86,7 @@ async def read_existing(
 async def execute(
     client: AsyncClient, actions: Sequence[Action], existing: Existing, *, dry_run: bool = False
 ) -> AsyncGenerator[Done]:
-    """Do what a plan says, in order, and yield each action when it is done.
+    """Execute a plan in order, and yield each action when it is done.
 
     The service judges the whole plan first: where it would refuse any of it, nothing is done.
 
@@ -158,7 +158,7 @@ class _Work:
         self.warnings: list[str] = []  # about what was done last
 
     async def do(self, action: Action) -> None:
-        """Do one thing."""
+        """Execute one action."""
         self.warnings = []
         if action.kind == "project":
             project = await self._client.projects.create(action.name)

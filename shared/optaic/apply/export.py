@@ -20,7 +20,7 @@ _BUILTIN = "worker.builtin."
 
 
 class Definitions(StrEnum):
-    """Which versions of definitions are exported."""
+    """The choice of definition versions to export."""
 
     NONE = "none"
     USED = "used"  # by the instances, and not brought by the service itself

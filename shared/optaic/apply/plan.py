@@ -22,7 +22,7 @@ _MOVES = {"active": "activate", "deprecated": "deprecate", "retired": "retire"}
 
 
 class Verb(StrEnum):
-    """What is done to a thing."""
+    """The verb of an action: create, change, delete and so on."""
 
     CREATE = "create"
     CHANGE = "change"
@@ -59,7 +59,7 @@ class Action:
 
 @dataclass(frozen=True)
 class Existing:
-    """What there is: project ids by name, versions by kind and name, and the live instances of those projects."""
+    """The existing state: project ids by name, versions by kind and name, and the live instances of those projects."""
 
     projects: Mapping[str, str] = field(default_factory=dict)
     definitions: Mapping[tuple[int, str], Sequence[definition_pb2.DefinitionVersion]] = field(

@@ -40,7 +40,7 @@ def bare_entity(text: str) -> str:
 
 @dataclass(frozen=True)
 class Known:
-    """What a reference may mean: an id any instance that was read, a text in a universe a dataset or an entity."""
+    """The names that references may use: ids of known instances, and in a universe datasets or entities."""
 
     ids: Mapping[str, Key]
     datasets: Collection[Key]

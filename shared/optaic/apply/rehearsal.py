@@ -21,7 +21,7 @@ MOST_CHANGES = 2000
 
 @dataclass(frozen=True)
 class Verdict:
-    """What would come of an action: refused, or not to be judged because what it needs is, or neither.
+    """The verdict on an action: refused, impossible to judge because an action before it is refused, or neither.
 
     `is_left_out`: the service had no time for it.
     """

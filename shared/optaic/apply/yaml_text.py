@@ -45,7 +45,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes whatever YAML 1.1 or 1.2 would not take for text, and writes no aliases."""
+    """A writer of YAML that quotes each text which YAML 1.1 or 1.2 would read as another type; it writes no aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:
         del data
@@ -53,7 +53,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    """Escape what YAML 1.1 and 1.2 do not read alike: every end of a line."""
+    """Escape every end of a line, because YAML 1.1 and 1.2 read some of them differently."""
     style = '"' if _LINE_ENDS.search(text) else None
     return dumper.represent_scalar(f"{_TAG}str", text, style=style)
 
@@ -67,7 +67,7 @@ for _name, _pattern, _first in _CORE:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a value stands, and how it is written there; `text` is empty for lists and mappings."""
+    """The place of a value in a file, and its text there; `text` is empty for lists and mappings."""
 
     line: int
     text: str = ""
@@ -76,7 +76,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Documents:
-    """The documents of one file: their plain values, and where each value stands, by its path."""
+    """The documents of one file: their plain values, and the place of each value, by its path."""
 
     file: str
     values: list[Any] = field(default_factory=list)
@@ -138,7 +138,7 @@ def write(documents: Iterable[Mapping[str, Any]], stream: TextIO) -> None:
 
 
 class _Builder:
-    """Makes one document's plain values of what the parser composed."""
+    """A builder of plain values from the nodes that the parser composed, for one document."""
 
     def __init__(self, found: Documents, path: str) -> None:
         self._found = found

@@ -1,4 +1,4 @@
-"""Runs the command line as a module; nothing else."""
+"""Run the command line as a module."""
 
 from optaic.cli import main
 

@@ -113,7 +113,7 @@ def export(
 
 
 class _Plan(NamedTuple):
-    """What is to be done, and of what that was made."""
+    """The planned actions, and the documents from which they follow."""
 
     found: yaml_text.Documents
     actions: list[Action]
@@ -121,7 +121,7 @@ class _Plan(NamedTuple):
 
     @property
     def final(self) -> list[Action]:
-        """What of it cannot be undone."""
+        """Return the planned actions that cannot be undone."""
         return [each for each in self.actions if each.verb in {Verb.DELETE, Verb.RETIRE}]
 
 
@@ -135,7 +135,7 @@ async def _make(client: AsyncClient, file: Path, *, adopt: bool, prune: bool) ->
 
 
 async def _carry_out(client: AsyncClient, plan: _Plan, output: Format, *, dry_run: bool) -> None:
-    """Do a plan, or with `dry_run` check it; show it."""
+    """Execute a plan, or with `dry_run` check it; show the result."""
     with placing(plan.found):
         await _execute(client, plan.actions, plan.existing, output, dry_run=dry_run)
     if output is Format.TABLE and not plan.actions:
@@ -145,7 +145,7 @@ async def _carry_out(client: AsyncClient, plan: _Plan, output: Format, *, dry_ru
 async def _execute(
     client: AsyncClient, actions: list[Action], existing: Existing, output: Format, *, dry_run: bool
 ) -> None:
-    """Do what a plan says, and show each step when it is done."""
+    """Execute a plan, and show each step when it is done."""
     shown = []
     try:
         async for done in execute(client, actions, existing, dry_run=dry_run):

@@ -125,7 +125,7 @@ def read_yaml(path: Path) -> yaml_text.Documents:
 
 @contextlib.contextmanager
 def placing(found: yaml_text.Documents, within: str = "") -> Iterator[None]:
-    """Tell of what is refused inside where it stands in the file; `within` leads the paths of a single document.
+    """Add to each refusal its place in the file; `within` precedes the paths of a single document.
 
     Raises:
         OptaicError: The same, each violation with its place.

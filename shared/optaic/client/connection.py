@@ -181,7 +181,7 @@ class Connection:
 
 
 def _ignore(_: str) -> None:
-    """Give no notice."""
+    """Ignore a notice."""
 
 
 def _is_passing(error: errors.OptaicError) -> bool:

@@ -34,7 +34,7 @@ async def each_page(call: Any, request: Any, field: str) -> AsyncGenerator[Any]:
 
 
 class Definitions:
-    """Reusable code, versioned."""
+    """The methods for definitions: reusable code, versioned."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

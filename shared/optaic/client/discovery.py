@@ -1,4 +1,4 @@
-"""Where the services are: from arguments, the environment, or the state file of a running stack."""
+"""Find the services: from arguments, the environment, or the state file of a running stack."""
 
 from __future__ import annotations
 

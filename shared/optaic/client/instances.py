@@ -29,7 +29,7 @@ _REHEARSAL_SECONDS = 60.0
 
 
 class Instances:
-    """What is configured."""
+    """The methods for instances: configured uses of definitions."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

@@ -1,4 +1,4 @@
-"""What depends on what, and why something is out of date."""
+"""Read what depends on what, and why something is out of date."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ ProjectLike = instance_pb2.Project | str
 
 
 class Projects:
-    """The parents of instances."""
+    """The methods for projects: the parents of instances."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

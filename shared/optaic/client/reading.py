@@ -47,7 +47,7 @@ _UNREADABLE = (errors.FailedPreconditionError, grpc.StatusCode.FAILED_PRECONDITI
 
 @dataclass(frozen=True)
 class Selection:
-    """What of a table is wanted; None is everything, dates are inclusive."""
+    """The part of a table to read; None selects everything, and dates are inclusive."""
 
     columns: Sequence[str] | None = None
     entities: Sequence[str] | None = None
@@ -148,7 +148,7 @@ def local_path(uri: str) -> str:
 
 @contextlib.contextmanager
 def _explained(name: str) -> Iterator[None]:
-    """Have what plugins and libraries raise come out as the client's errors."""
+    """Convert the errors of plugins and libraries to the client's errors."""
     try:
         yield
     except PluginError as error:

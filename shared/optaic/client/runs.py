@@ -53,7 +53,7 @@ class RunHandle:
 
     @property
     def is_ended(self) -> bool:
-        """Whether the run, as last seen, is final."""
+        """Return whether the run, as last seen, has ended."""
         return self.run.status in _ENDED
 
     @property
@@ -109,7 +109,7 @@ class RunHandle:
 
 
 class Runs:
-    """Executions of flows."""
+    """The methods for runs: executions of flows."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

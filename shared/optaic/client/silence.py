@@ -34,7 +34,7 @@ async def told_while_waiting(notice: Notice) -> AsyncIterator[None]:
 
 
 class Silence:
-    """What is known of one stream: whether it is connected, when it was opened, whether it has failed since."""
+    """The state of one stream: whether it is connected, when it was opened, whether it has failed since."""
 
     def __init__(self, name: str, notice: Notice, is_connected: Callable[[], bool]) -> None:
         self._name = name
@@ -49,7 +49,7 @@ class Silence:
         self._opened = time.monotonic()
 
     def heard(self) -> None:
-        """Note that something came."""
+        """Note that a message came."""
         self._has_failed = False
 
     def failed(self, problem: str) -> None:

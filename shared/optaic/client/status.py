@@ -1,4 +1,4 @@
-"""What state instances are in right now, live."""
+"""Read and watch the status of instances."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from optaic.status.v1.status_service_pb2_grpc import StatusServiceStub
 
 
 class Statuses:
-    """The status of instances and flows."""
+    """The methods for the statuses of instances and flows."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

@@ -1,4 +1,4 @@
-"""Parsed expressions to polars work over a table `date, entity, columns...`; it parses nothing and stores nothing.
+"""Compile parsed expressions to polars work over a table `date, entity, columns...`; nothing is parsed or stored here.
 
 Every distinct sub-expression becomes one column, computed level by level: polars does not allow a window inside a
 window, so what a windowed operator reads is always a finished column.
@@ -206,7 +206,7 @@ class _Value:
 
 @dataclass
 class _Plan:
-    """Which column is computed on which level; equal sub-expressions share one."""
+    """The plan of a computation: the level of each column; equal sub-expressions share one column."""
 
     inputs: dict[str, str] = field(default_factory=dict)  # the table's name -> the working name
     levels: list[dict[str, pl.Expr]] = field(default_factory=list)

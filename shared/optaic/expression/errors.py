@@ -10,7 +10,7 @@ _SHOWN = 72  # characters of a line that an error shows
 
 
 class Reason(StrEnum):
-    """What is wrong, for programs."""
+    """The kind of a mistake, for programs."""
 
     EMPTY = "EMPTY"
     TOO_LONG = "TOO_LONG"

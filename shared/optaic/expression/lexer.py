@@ -1,4 +1,4 @@
-"""Cuts an expression's text into tokens; it knows no grammar and no operator."""
+"""Cut an expression's text into tokens; grammar and operators are not known here."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _HINTS = {
 
 
 class Kind(StrEnum):
-    """What a token is."""
+    """The kind of a token."""
 
     NUMBER = "number"
     NAME = "name"
@@ -51,7 +51,7 @@ class Token:
 
     @property
     def is_name(self) -> bool:
-        """Whether it names something."""
+        """Return whether the token is a name."""
         return self.kind in {Kind.NAME, Kind.QUOTED}
 
     def describe(self) -> str:

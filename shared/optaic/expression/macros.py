@@ -20,12 +20,12 @@ class Macro:
 
     @property
     def usage(self) -> str:
-        """The call as people write it."""
+        """Return the call as users write it."""
         return f"{self.name}({', '.join(self.parameters)})"
 
     @property
     def mistake(self) -> str:
-        """What is wrong with the name or the parameters; empty when nothing is."""
+        """Return what is wrong with the name or the parameters; empty if nothing is."""
         if not CALLED_NAME.fullmatch(self.name):
             return f"a macro's name must have upper-case letters, digits and _ only, not {self.name!r}"
         for parameter in self.parameters:

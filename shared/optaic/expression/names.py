@@ -1,4 +1,4 @@
-"""How the names of columns and tables are written in expressions; it parses nothing else."""
+"""Write and read the names of columns and tables in expressions; nothing else is parsed here."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def _check_length(text: str) -> None:
 
 @dataclass
 class _Pass:
-    """What the parsers of one expression and of the macros in it share: the bounds hold for all of them together.
+    """The state that the parsers of one expression and of its macros share: the bounds hold for all of them together.
 
     A node may be used several times, where a macro uses a parameter so; depth and size are those of the tree.
     """
@@ -117,7 +117,7 @@ class _Pass:
 
 @dataclass(frozen=True)
 class _Frame:
-    """Where a macro's text is parsed for: what its parameters are, and the call's place in the outermost text."""
+    """The context of a macro's text: its parameters, and the call's place in the outermost text."""
 
     arguments: Mapping[str, Node] = field(default_factory=dict)
     path: tuple[str, ...] = ()  # macros under way, the outermost first
@@ -306,7 +306,7 @@ class _Parser:
         return node
 
     def _count(self, token: Token) -> None:
-        """Bound the work, whatever becomes of its result."""
+        """Count the work against its bound, even if its result is not used."""
         self._shared.made += 1
         if self._shared.made > MAX_NODES:
             self._fail(Reason.TOO_COMPLEX, f"more than {MAX_NODES} operations and operands", token)

@@ -1,4 +1,4 @@
-"""What the parser knows of an operator: its scope and its arguments; not how it computes."""
+"""Define what the parser knows of an operator: its scope and its arguments, but not its computation."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Signature:
-    """How an operator is called: `NAME(value, ..., parameter, ...)`."""
+    """The signature of an operator: `NAME(value, ..., parameter, ...)`."""
 
     name: str  # upper case
     scope: Scope
@@ -49,7 +49,7 @@ class Signature:
 
     @property
     def usage(self) -> str:
-        """The call as people write it."""
+        """Return the call as users write it."""
         values = (
             ["x", "y", "z"][: self.values]
             if self.values <= len("xyz")
@@ -60,10 +60,10 @@ class Signature:
 
     @property
     def fewest(self) -> int:
-        """Arguments that must be given."""
+        """Return the least number of arguments."""
         return self.values + sum(parameter.default is None for parameter in self.parameters)
 
     @property
     def most(self) -> int:
-        """Arguments that can be given."""
+        """Return the greatest number of arguments."""
         return self.values + len(self.parameters)

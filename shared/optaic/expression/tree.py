@@ -87,7 +87,7 @@ class Expression:
 
     @property
     def columns(self) -> Mapping[str, int]:
-        """The columns it reads, each with the position of its first use, in order of use."""
+        """Return the columns that the expression reads, each with the position of its first use, in order of use."""
         found: dict[str, int] = {}
         for node in self.walk():
             if isinstance(node, Column):

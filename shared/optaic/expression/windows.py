@@ -1,4 +1,4 @@
-"""Sums and moments over the last n values of a series, each a function of those n values alone, bit for bit.
+"""Compute sums and moments over the last n values of a series, each from those n values alone, bit for bit.
 
 Blocks of 1, 2, 4, ... values are merged pairwise, and a window of n values is the blocks that n is the sum of, the
 largest first and newest. So the order of the operations follows from n only: what lies outside a window changes

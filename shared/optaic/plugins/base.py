@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Pipeline(ABC):
-    """Brings data in or derives it. A new object is made for each run, without arguments."""
+    """A pipeline that brings in or derives data. A new object is made for each run, without arguments."""
 
     # The properties of the configuration that decide which columns the table has and of which types; None: all may.
     # After a change of one of them, columns may be gone or of another type; otherwise such a refresh is refused.
@@ -59,7 +59,7 @@ class StoredVersion:
 
 
 class Store(ABC):
-    """Keeps one dataset physically, with immutable versions. Made once per run from the store instance's config.
+    """A store that keeps one dataset with immutable versions. Made once per run from the store instance's config.
 
     It gives back the instants that it was given, and the zone of each column: a day is one of a zone.
     """
@@ -197,7 +197,7 @@ class Allocation:
 
 
 class Optimizer(ABC):
-    """Turns scores into weights. Made once per run from the optimizer instance's config and constraints."""
+    """An optimizer that turns scores into weights. Made once per run from its instance's config and constraints."""
 
     def __init__(
         self,

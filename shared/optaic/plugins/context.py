@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Mode(StrEnum):
-    """How much a run computes."""
+    """The mode of a run: how much it computes."""
 
     INCREMENTAL = "incremental"
     FULL = "full"
@@ -74,7 +74,7 @@ class HeldTypes:
 
     @cached_property
     def empty(self) -> frozenset[str]:
-        """Columns without any value yet; they get their type from the first value. Reads the last version."""
+        """The columns without any value yet, read from the last version; the first value decides their type."""
         return self.empty_reader()
 
 

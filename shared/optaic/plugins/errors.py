@@ -1,5 +1,5 @@
 # ruff: noqa: N818 - these names are shown to people as a run's error type
-"""What can go wrong inside user code, as types that a run reports; knows nothing of runs or transports."""
+"""Define the errors of user code, as types that a run reports; runs and transports are not known here."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class MissingInput(PluginError):
 
 
 class NoDataInRange(PluginError):
-    """There is nothing in the requested dates."""
+    """The requested dates have no data."""
 
 
 class SchemaMismatch(PluginError):

@@ -1,4 +1,4 @@
-"""Imports the class that a `code_ref` names; it never instantiates or runs it."""
+"""Import the class that a `code_ref` names, without instantiating or running it."""
 
 from __future__ import annotations
 

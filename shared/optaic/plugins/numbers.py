@@ -1,4 +1,4 @@
-"""Numbers of a configuration as its JSON Schema calls them; it checks nothing, and reads no messages.
+"""Give the numbers of a configuration the types that its JSON Schema names; nothing is checked here.
 
 Protobuf's Struct carries every number as a double, so that 300 comes out as 300.0. A run gives what a schema calls an
 integer to a plugin as `int`; a test that calls a plugin directly does the same with `type_numbers`.
@@ -41,7 +41,7 @@ class _Typing:
         self._resolver = Registry().with_resource(identity, resource).resolver(identity)
 
     def apply(self, value: Any, schemas: list[Any]) -> Any:
-        """Return the value, typed by the schemas that it is held against."""
+        """Return the value with each number of the type that the schemas give it."""
         if isinstance(value, bool) or not isinstance(value, int | float | Mapping | list | tuple):
             return value
         parts = list(self._parts(value, schemas))
@@ -129,7 +129,7 @@ def _types(schema: Schema) -> tuple[str, ...]:
 
 
 def _named(schema: Schema, name: str) -> list[Any]:
-    """Return what an object's schema says of one property."""
+    """Return the schemas that an object's schema has for one property."""
     found = list_named(schema, name)
     return found or ([schema["additionalProperties"]] if "additionalProperties" in schema else [])
 

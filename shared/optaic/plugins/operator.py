@@ -27,7 +27,7 @@ class Operator(ABC):
 
     @classmethod
     def signature(cls) -> Signature:
-        """Return what the parser needs to know."""
+        """Return the signature, from which the parser checks calls."""
         return Signature(cls.name, cls.scope, cls.values, cls.parameters, cls.summary)
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""References like `${OPTAIC_SECRET_WAREHOUSE}` in a configuration; the worker's environment fills them in.
+"""Fill in references like `${OPTAIC_SECRET_WAREHOUSE}` in a configuration from the worker's environment.
 
 Configurations are stored and shown; what they hold in clear is no secret. Only variables of this prefix may be named:
 a configuration must not be able to send the worker's other credentials to a place of its choice.
@@ -17,19 +17,19 @@ _PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
 
 
 def has_placeholder(text: str) -> bool:
-    """Return whether something is left to the worker's environment."""
+    """Return whether a text has a placeholder that the worker's environment fills in."""
     return _PLACEHOLDER.search(text) is not None
 
 
 class Secrets:
-    """Fills placeholders in, and takes what it filled in out of texts again."""
+    """The secrets that were filled in for placeholders; it can remove them from texts again."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         self._environment = environment
         self._used: set[str] = set()
 
     def fill(self, text: str, field: str) -> str:
-        """Return the text with every placeholder's value.
+        """Return the text with the value of every placeholder filled in.
 
         Raises:
             InvalidConfig: a variable is not set, or must not be named.
@@ -52,7 +52,7 @@ class Secrets:
         return _PLACEHOLDER.sub(value_of, text)
 
     def redact(self, error: BaseException) -> str:
-        """Return an error's text without what was filled in: drivers like to repeat what they were given."""
+        """Return an error's text without the values that were filled in; drivers often repeat them."""
         text = str(error)
         for value in sorted(self._used, key=len, reverse=True):
             text = text.replace(value, HIDDEN) if value else text

@@ -16,14 +16,14 @@ _LONGEST = 200  # characters
 
 
 def say_type(kind: pl.DataType) -> str:
-    """Return a column's type as `types` and metrics name it; of times with their zone, if they have one."""
+    """Describe a column's type as `types` and metrics name it; times include their zone, if they have one."""
     name = kind.base_type().__name__
     zone, unit = getattr(kind, "time_zone", None), getattr(kind, "time_unit", "us")
     return f"{name}{_UNITS.get(unit, '')}" + (f" in {zone}" if zone else "")
 
 
 def say_value(value: object) -> str:
-    """Return a value of a configuration as JSON has it; a text in single quotes, as texts are quoted everywhere."""
+    """Describe a value of a configuration as JSON; a text stands in single quotes, as in all messages."""
     if isinstance(value, str):
         return repr(value)
     try:
@@ -34,7 +34,7 @@ def say_value(value: object) -> str:
 
 
 def say_error(error: BaseException) -> str:
-    """Return what a library says is wrong: its first line, without the advice to its programmers that follows."""
+    """Describe a library's error: its first line, without the advice to programmers that follows."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror + (f": {error.filename}" if error.filename else "")
     lines = _COLOURS.sub("", str(error)).strip().splitlines()

@@ -1,1 +1,1 @@
-"""Types of columns: convert texts to values, and keep pinned types; reads no source and writes nothing."""
+"""Convert texts to typed values, and keep pinned types of columns; no source is read and nothing is written here."""

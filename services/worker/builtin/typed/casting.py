@@ -38,7 +38,7 @@ def convert(column: pl.Series, kind: pl.DataType, date_format: str = "") -> Fitt
 
 
 def to_exact_floats(column: pl.Series) -> pl.Series | None:
-    """Whole numbers as Float64; None where one of them would be another number."""
+    """Convert whole numbers to Float64; return None if one of them would become another number."""
     floats = column.cast(pl.Float64)
     back = floats.cast(column.dtype, strict=False)  # null where it was rounded up beyond the type
     return floats if back.null_count() == column.null_count() and (back == column).all() else None
@@ -70,7 +70,7 @@ def say_lost_digits(table: pl.DataFrame) -> dict[str, str]:
 
 
 def _to_float(column: pl.Series) -> Fitted | Misfit:
-    """Decimals as floats, where no digit is lost: by what is written, without the zeros that a scale adds."""
+    """Convert decimals to floats if no digit is lost; zeros that only the scale adds do not count."""
     written = column.cast(pl.String)
     texts = written.str.replace(r"(\.[0-9]*?)0+$", "${1}").str.strip_suffix(".")
     floats = texts.cast(pl.Float64)
@@ -83,7 +83,7 @@ def _to_float(column: pl.Series) -> Fitted | Misfit:
 
 
 def _to_days(column: pl.Series) -> Fitted | Misfit:
-    """Midnights of the column's zone as the days that they begin; another time would get lost.
+    """Convert midnights in the column's zone to days; refuse any other time, because it would get lost.
 
     Where a clock is put forward at midnight, the day begins later.
     """

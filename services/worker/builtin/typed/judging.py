@@ -23,7 +23,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Misfit:
-    """The first value that a column's type does not take."""
+    """The first value that does not fit the type of its column."""
 
     row: int
     text: str

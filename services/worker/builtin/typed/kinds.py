@@ -42,7 +42,7 @@ DEFAULT = pl.Float64()  # the type of a column without any value yet
 
 
 def read_types(config: Config) -> Mapping[str, pl.DataType]:
-    """`types`: the result's columns and their types, as far as they are given.
+    """Read `types`: the types of the result's columns that the configuration sets.
 
     Raises:
         InvalidConfig: one is not known, or an entity is to be no text.

@@ -1,4 +1,4 @@
-"""Formats of numbers, and which texts can become numbers without losing information; pure functions.
+"""Parse numbers in several formats, without losing information; pure functions.
 
 Strict is what a guess may take: writing the number back gives the same text, or another of the same meaning. `007`,
 `1e5`, `+1` and `NaN` are words to it. Lenient is what may be read where somebody said that the column holds numbers.
@@ -37,12 +37,12 @@ class NumberFormat:
 
     @cached_property
     def strict_int(self) -> str:
-        """Whole numbers as a program writes them."""
+        """Return the pattern of whole numbers as a program writes them."""
         return f"^(?:0|-?{self._natural})$"
 
     @cached_property
     def strict_float(self) -> str:
-        """Numbers as a program writes them; an exponent needs a decimal mark or a sign, or it may be a name."""
+        """Return the pattern of numbers as a program writes them; a bare exponent is no number, because it may be a name."""
         mark = re.escape(self.decimal)
         return (
             f"^-?(?:(?:0|{self._natural})(?:{mark}[0-9]+(?:[eE][+-]?[0-9]+)?|[eE][+-][0-9]+)?"
@@ -51,24 +51,24 @@ class NumberFormat:
 
     @cached_property
     def lenient_int(self) -> str:
-        """Whole numbers as people write them."""
+        """Return the pattern of whole numbers as people write them."""
         return f"^[+-]?{self._any_whole}$"
 
     @cached_property
     def lenient_float(self) -> str:
-        """Numbers as people write them."""
+        """Return the pattern of numbers as people write them."""
         mark = re.escape(self.decimal)
         return f"^[+-]?(?:{self._any_whole}(?:{mark}[0-9]*)?|{mark}[0-9]+)(?:[eE][+-]?[0-9]+)?$"
 
     def plain(self, texts: pl.Series) -> pl.Series:
-        """As Python and polars write them."""
+        """Rewrite numbers as Python and polars write them."""
         if self.thousands:
             texts = texts.str.replace_all(self.thousands, "", literal=True)
         return texts if self.decimal == "." else texts.str.replace_all(self.decimal, ".", literal=True)
 
 
 def to_ints(texts: pl.Series, pattern: str, marks: NumberFormat) -> pl.Series:
-    """Int64; null where a text is none, or no such number can be kept."""
+    """Convert texts to Int64; null if a text is no whole number, or the number is too large."""
     plain = marks.plain(texts)
     fits = texts.str.contains(pattern)
     values = plain.str.strip_prefix("+").cast(pl.Int64, strict=False)
@@ -76,7 +76,7 @@ def to_ints(texts: pl.Series, pattern: str, marks: NumberFormat) -> pl.Series:
 
 
 def to_floats(texts: pl.Series, pattern: str, marks: NumberFormat) -> pl.Series:
-    """Float64; null where a text is none, or too large to be kept."""
+    """Convert texts to Float64; null if a text is no number, or the number is too large."""
     plain = marks.plain(texts)
     fits = texts.str.contains(pattern)
     values = plain.str.strip_prefix("+").cast(pl.Float64, strict=False)

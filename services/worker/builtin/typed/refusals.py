@@ -16,7 +16,7 @@ _MOST = 100  # columns in one metric
 def misfit_error(
     source: str, name: str, kind: pl.DataType, misfit: Misfit, where: str, how: str
 ) -> UnparsableData:
-    """Name the column, the value, its row and what to do.
+    """Build the error that names the column, the value, its row and what to do.
 
     Args:
         source: what was read.
@@ -32,7 +32,7 @@ def misfit_error(
 
 
 def shorten(found: Mapping[str, object]) -> dict[str, object]:
-    """As much of it as a metric may hold, and how much is left out."""
+    """Shorten a text to what a metric may hold, and say how much is left out."""
     if len(found) <= _MOST:
         return dict(found)
     left_out = len(found) - _MOST

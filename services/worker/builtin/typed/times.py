@@ -20,7 +20,7 @@ def has_clock(date_format: str) -> bool:
 
 
 def to_dates(texts: pl.Series, date_format: str) -> pl.Series:
-    """Dates; null where a text is none in this format.
+    """Convert texts to dates; null if a text is no date in this format.
 
     Raises:
         InvalidConfig: it is not a format of dates.
