@@ -44,7 +44,7 @@ def binaries() -> Path:
 
 
 @functools.cache
-def way_out_of_root(privileges: str = "auto") -> LeaveRoot:
+def choose_unprivileged_start(privileges: str = "auto") -> LeaveRoot:
     """Return the command by which root starts PostgreSQL as another user, in a user namespace if possible."""
     if os.geteuid() != 0:
         return "no"
@@ -158,7 +158,7 @@ class Postgres:
         self.data = state.root / "postgres"
         self._state = state
         self._password = password
-        self._leave_root = way_out_of_root(privileges)
+        self._leave_root = choose_unprivileged_start(privileges)
         self.process = Process(
             state,
             Program(

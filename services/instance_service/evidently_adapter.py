@@ -23,12 +23,12 @@ from typing import TypeVar
 
 from instance_service.domain.flows import parse_name
 from instance_service.ports import Ensured, MonitoringProject, OutsideUnavailableError
-from optaic.plugins.words import say_error
+from optaic.plugins.words import describe_error
 
 _FILE = "metadata.json"
 _VERSION = "2"
 _MARK = "optaic:"  # A description begins with it, then `<installation id>:<name>`: this marks our projects.
-_DOOMED = ".deleted-"
+_DELETED = ".deleted-"
 _DRAFT = ".new-"
 _LONGEST_SECONDS = 60.0  # the longest time of one write
 _PAGE = 500
@@ -61,7 +61,7 @@ class EvidentlyProjects:
                     ensured.ids[project.name] = self._ensure(project)
                 except _AT_FAULT as error:
                     ensured.refusals[project.name] = (
-                        f"its folder in the workspace cannot be written: {say_error(error)}"
+                        f"its folder in the workspace cannot be written: {describe_error(error)}"
                     )
             return ensured
 
@@ -77,7 +77,7 @@ class EvidentlyProjects:
                 try:
                     self._delete(_id(name))
                 except _AT_FAULT as error:
-                    refusals[name] = f"its folder in the workspace cannot be removed: {say_error(error)}"
+                    refusals[name] = f"its folder in the workspace cannot be removed: {describe_error(error)}"
             return refusals
 
         return await self._run(work)
@@ -109,7 +109,7 @@ class EvidentlyProjects:
             async with asyncio.timeout(self._timeout_seconds):
                 return await asyncio.wrap_future(outcome)
         except OSError as error:  # includes TimeoutError
-            text = f"the workspace {self._workspace} cannot be used: {say_error(error)}"
+            text = f"the workspace {self._workspace} cannot be used: {describe_error(error)}"
             raise OutsideUnavailableError("EvidentlyUnavailable", text) from error
 
     def _check(self) -> None:
@@ -120,7 +120,7 @@ class EvidentlyProjects:
     def _list(self) -> list[str]:
         names = [path.name for path in self._workspace.iterdir()]
         for name in names:
-            if name.startswith((_DOOMED, _DRAFT)) and self._is_old(
+            if name.startswith((_DELETED, _DRAFT)) and self._is_old(
                 name
             ):  # left by a write or a removal that did not end
                 shutil.rmtree(self._workspace / name, ignore_errors=True)
@@ -165,12 +165,12 @@ class EvidentlyProjects:
         return project_id
 
     def _delete(self, project_id: str) -> None:
-        doomed = self._workspace / f"{_DOOMED}{project_id}"
+        deleted = self._workspace / f"{_DELETED}{project_id}"
         with contextlib.suppress(FileNotFoundError):
             (self._workspace / project_id).replace(
-                doomed
+                deleted
             )  # a rename, so that readers see the removal at once
-        shutil.rmtree(doomed, ignore_errors=True)
+        shutil.rmtree(deleted, ignore_errors=True)
 
 
 def _settle(outcome: concurrent.futures.Future[_T], work: Callable[[], _T]) -> None:

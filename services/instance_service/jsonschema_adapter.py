@@ -21,7 +21,7 @@ from referencing.jsonschema import DRAFT202012
 from instance_service.domain.fingerprints import canonical_json
 from instance_service.domain.formats import FORMATS
 from instance_service.domain.schema_bounds import ASCENDING, Path, entanglements, excess, misuses
-from instance_service.domain.schema_words import REFERENCE, said, said_of_secret, shown
+from instance_service.domain.schema_messages import REFERENCE, describe_rule, describe_rule_for_secret, shown
 from instance_service.domain.secret_properties import (
     PASSWORD,
     clear_values,
@@ -163,7 +163,9 @@ def schema_violations(schema: Mapping[str, Any], path: str) -> list[FieldViolati
     validator = jsonschema.Draft202012Validator(meta_schema, format_checker=_schema_formats)
     violations = [
         FieldViolation(
-            field_path(path, error.absolute_path), str(error.cause or _said(error))[:500], "INVALID_SCHEMA"
+            field_path(path, error.absolute_path),
+            str(error.cause or _describe_error(error))[:500],
+            "INVALID_SCHEMA",
         )
         for error in _bounded(validator.iter_errors(schema))
     ]
@@ -312,7 +314,7 @@ def _conceal(error: Any, path: str, secret: Collection[Path]) -> FieldViolation 
     )
     if around is None and is_open:
         return None
-    text = said_of_secret(error.validator, error.validator_value)
+    text = describe_rule_for_secret(error.validator, error.validator_value)
     return FieldViolation(field_path(path, at if around is None else around), text, "INVALID_CONFIG")
 
 
@@ -338,14 +340,14 @@ def _violations(error: Any, path: str, secret: Collection[Path]) -> Iterator[Fie
         text = f"{shown(error.instance)} is not {wanted.rule}, for example {wanted.example}"
         yield FieldViolation(where, text, "INVALID_CONFIG")
     else:
-        yield FieldViolation(where, _said(error), "INVALID_CONFIG")
+        yield FieldViolation(where, _describe_error(error), "INVALID_CONFIG")
 
 
-def _said(error: Any) -> str:
+def _describe_error(error: Any) -> str:
     """Describe an error in our own words, because the library shows values as Python writes them."""
     if isinstance(error, _SaidError):
         return str(error.message)[:500]
-    return said(error.validator, error.validator_value, error.instance)
+    return describe_rule(error.validator, error.validator_value, error.instance)
 
 
 def _bounded(errors: Iterable[Any]) -> list[Any]:

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import httpx
 
 from instance_service.ports import Ensured, Experiment, ModelVersion, OutsideUnavailableError
-from optaic.plugins.words import say_error
+from optaic.plugins.words import describe_error
 
 CHAMPION = "champion"
 _TAG = "optaic.name"  # the tag by which an experiment is found even if it was renamed
@@ -245,7 +245,7 @@ class MlflowExperiments:
                 return await self._client.request(method, path, params=content)
             return await self._client.request(method, path, json=content)
         except httpx.HTTPError as error:
-            text = f"MLflow does not answer: {say_error(error)}"
+            text = f"MLflow does not answer: {describe_error(error)}"
             raise OutsideUnavailableError("MlflowUnavailable", text) from error
 
 

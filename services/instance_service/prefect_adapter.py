@@ -11,7 +11,7 @@ import httpx
 
 from instance_service.domain.schedules import Timing
 from instance_service.ports import Deployment, Ensured, OutsideUnavailableError
-from optaic.plugins.words import say_error
+from optaic.plugins.words import describe_error
 from optaic.rules.deployments import ENTRYPOINT, FLOW_NAME, PARAMETERS, TAG, installation_tag
 from servicekit import prefect
 
@@ -167,7 +167,7 @@ class PrefectDeployments:
             response = await self._client.request(method, path, json=body)
         except httpx.HTTPError as error:
             raise OutsideUnavailableError(
-                "PrefectUnavailable", f"Prefect does not answer: {say_error(error)}"
+                "PrefectUnavailable", f"Prefect does not answer: {describe_error(error)}"
             ) from error
         if response.is_success:
             return _read_json(response) if response.content else None

@@ -89,7 +89,7 @@ class Compared:
         ]
         for start in range(0, len(entries), _PAGE):
             page_of_flows = FlowPage(flows=entries[start : start + _PAGE], at_once=page.at_once)
-            await self._channel.say(tenant_id, "flows.page", page_of_flows)
+            await self._channel.send(tenant_id, "flows.page", page_of_flows)
 
     async def _compare_runs(self, tenant_id: str, page: RunPage) -> None:
         listed = {

@@ -63,10 +63,10 @@ class Compared:
 
     def listen(self) -> None:
         """Subscribe to the comparisons that concern runs."""
-        self._channel.on("instances.page", InstancePage, self._say_runs)
+        self._channel.on("instances.page", InstancePage, self._send_runs)
         self._channel.on("runs.wanted", RunsWanted, self._publish_again)
 
-    async def _say_runs(self, tenant_id: str, page: InstancePage) -> None:
+    async def _send_runs(self, tenant_id: str, page: InstancePage) -> None:
         newest = await comparison.list_run_numbers(
             self._deps, tenant_id, page.after_instance_id, page.until_instance_id
         )
@@ -85,7 +85,7 @@ class Compared:
             for flow in newest
         ]
         for start in range(0, len(entries), _PAGE):
-            await self._channel.say(
+            await self._channel.send(
                 tenant_id, "runs.page", RunPage(flows=entries[start : start + _PAGE], at_once=page.at_once)
             )
 

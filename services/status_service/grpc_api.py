@@ -89,7 +89,7 @@ class StatusServicer(StatusServiceServicer):
                 yield api.WatchInstanceStatusesResponse(instance_status=status, is_initial=True)
             yield api.WatchInstanceStatusesResponse(revision=position)
         instance_ids = frozenset(request.instance_ids)
-        async for changes in self._deps.feed.follow(tenant_id, position):
+        async for changes in self._deps.feed.read_after(tenant_id, position):
             if not changes:  # a bookmark
                 yield api.WatchInstanceStatusesResponse(revision=position)
                 continue

@@ -17,7 +17,7 @@ _PAGE = 500
 
 
 @dataclass(eq=False)
-class _Follower:
+class _Watcher:
     """One watcher's buffer."""
 
     changes: deque[store.ChangeRow] = field(default_factory=deque)
@@ -28,10 +28,10 @@ class _Follower:
 
 @dataclass(eq=False)
 class _TenantFeed:
-    """One tenant's position in the log, shared by its followers: one query, however many watch."""
+    """One tenant's position in the log, shared by its watchers: one query, however many watch."""
 
     position: int
-    followers: set[_Follower] = field(default_factory=set)
+    watchers: set[_Watcher] = field(default_factory=set)
     loop: Loop | None = None
     task: asyncio.Task[None] | None = None
 
@@ -54,7 +54,7 @@ class ChangeFeed:
             assert feed.loop is not None
             feed.loop.wake()
 
-    async def follow(self, tenant_id: str, position: int) -> AsyncIterator[Sequence[store.ChangeRow]]:
+    async def read_after(self, tenant_id: str, position: int) -> AsyncIterator[Sequence[store.ChangeRow]]:
         """Yield every change after a revision, in order, for ever; an empty sequence when none came for a while.
 
         Raises:
@@ -64,7 +64,7 @@ class ChangeFeed:
         while changes := await self._read(tenant_id, position):
             position = changes[-1].revision
             yield changes
-        feed, follower = self._join(tenant_id, position)
+        feed, watcher = self._join(tenant_id, position)
         try:
             # The shared feed may be ahead by now: what it has passed is read here, what comes is buffered.
             while position < feed.position and (changes := await self._read(tenant_id, position)):
@@ -73,22 +73,22 @@ class ChangeFeed:
             while True:
                 try:
                     async with asyncio.timeout(self._bookmark_seconds):
-                        await follower.woken.wait()
+                        await watcher.woken.wait()
                 except TimeoutError:
                     yield ()
                     continue
-                follower.woken.clear()
-                if follower.failure is not None:
-                    raise follower.failure
-                new = [change for change in follower.changes if change.revision > position]
-                follower.changes.clear()
+                watcher.woken.clear()
+                if watcher.failure is not None:
+                    raise watcher.failure
+                new = [change for change in watcher.changes if change.revision > position]
+                watcher.changes.clear()
                 if new:
                     position = new[-1].revision
                     yield new
         finally:
-            self._leave(tenant_id, feed, follower)
+            self._leave(tenant_id, feed, watcher)
 
-    def _join(self, tenant_id: str, position: int) -> tuple[_TenantFeed, _Follower]:
+    def _join(self, tenant_id: str, position: int) -> tuple[_TenantFeed, _Watcher]:
         feed = self._tenants.get(tenant_id)
         if feed is None:
             feed = self._tenants[tenant_id] = _TenantFeed(position)
@@ -99,13 +99,13 @@ class ChangeFeed:
 
             feed.loop = Loop(f"watch {tenant_id}", self._poll_seconds, step)
             feed.task = asyncio.create_task(feed.loop.run(), name=f"watch-{tenant_id}")
-        follower = _Follower()
-        feed.followers.add(follower)
-        return feed, follower
+        watcher = _Watcher()
+        feed.watchers.add(watcher)
+        return feed, watcher
 
-    def _leave(self, tenant_id: str, feed: _TenantFeed, follower: _Follower) -> None:
-        feed.followers.discard(follower)
-        if not feed.followers and feed.task is not None:
+    def _leave(self, tenant_id: str, feed: _TenantFeed, watcher: _Watcher) -> None:
+        feed.watchers.discard(watcher)
+        if not feed.watchers and feed.task is not None:
             feed.task.cancel()
             if self._tenants.get(tenant_id) is feed:
                 del self._tenants[tenant_id]
@@ -116,26 +116,26 @@ class ChangeFeed:
         except OutOfRangeError as error:
             # This process slept longer than the log is kept. New watchers get a new feed.
             self._tenants.pop(tenant_id, None)
-            for follower in feed.followers:
-                self._fail(follower, error)
+            for watcher in feed.watchers:
+                self._fail(watcher, error)
             await asyncio.Event().wait()  # until the last of them has left, which ends this task
         if not changes:
             return False
-        # No await from here on: a follower that joins sees either all of these or a position beyond them.
+        # No await from here on: a watcher that joins sees either all of these or a position beyond them.
         feed.position = changes[-1].revision
-        for follower in feed.followers:
-            if follower.failure is None and len(follower.changes) + len(changes) > self._buffer_size:
-                self._fail(follower, watcher_too_slow(self._buffer_size))
-            elif follower.failure is None:
-                follower.changes.extend(changes)
-                follower.woken.set()
+        for watcher in feed.watchers:
+            if watcher.failure is None and len(watcher.changes) + len(changes) > self._buffer_size:
+                self._fail(watcher, watcher_too_slow(self._buffer_size))
+            elif watcher.failure is None:
+                watcher.changes.extend(changes)
+                watcher.woken.set()
         return True
 
     @staticmethod
-    def _fail(follower: _Follower, error: Exception) -> None:
-        follower.failure = error
-        follower.changes.clear()
-        follower.woken.set()
+    def _fail(watcher: _Watcher, error: Exception) -> None:
+        watcher.failure = error
+        watcher.changes.clear()
+        watcher.woken.set()
 
     async def _read(self, tenant_id: str, position: int) -> list[store.ChangeRow]:
         async with self._database.read(tenant_id) as connection:

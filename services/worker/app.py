@@ -10,7 +10,7 @@ import structlog
 from worker import cgroup
 from worker.children import Forkserver
 from worker.config import Settings
-from worker.housekeeping import keep_house
+from worker.housekeeping import remove_leftovers
 from worker.run_output import prepare_folder
 
 _log = structlog.get_logger(__name__)
@@ -49,7 +49,7 @@ async def main(stop: asyncio.Event) -> None:
         _log.warning("processes of runs ended that another worker left", runs=left)
     await warming
     async with WorkPool(settings.work_pool, settings.work_pool_type) as pool:
-        housekeeping = asyncio.create_task(keep_house(settings, forkserver, stop), name="housekeeping")
+        housekeeping = asyncio.create_task(remove_leftovers(settings, forkserver, stop), name="housekeeping")
         try:
             await Executor(settings, pool, forkserver).run(stop)
         finally:

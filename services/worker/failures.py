@@ -92,11 +92,11 @@ def describe_error(error: BaseException) -> Failure:
         kind = error.reason
     message = to_text(error, _LONGEST_MESSAGE)
     if not message.strip():
-        message = to_text(_say_what_is_known(error), _LONGEST_MESSAGE)
+        message = to_text(_describe_without_message(error), _LONGEST_MESSAGE)
     return Failure(to_text(kind or type(error).__name__, _LONGEST_TYPE), message, trace)
 
 
-def _say_what_is_known(error: Exception) -> str:
+def _describe_without_message(error: Exception) -> str:
     """Describe an exception that has no message."""
     named = next((_MEANINGS[base.__name__] for base in type(error).__mro__ if base.__name__ in _MEANINGS), "")
     frames = traceback.extract_tb(error.__traceback__)

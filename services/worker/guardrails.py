@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from optaic.plugins import GuardrailViolated, PluginError, is_dated, take_days, zone_of
-from optaic.plugins.words import say_type
+from optaic.plugins.words import describe_type
 from optaic.rules.columns import DATE, VALUE
 
 _LONGEST = 1_000  # characters of what is said of one
@@ -69,7 +69,7 @@ def _signal_bounds(table: pl.DataFrame, parameters: Mapping[str, Any], _: dt.dat
         return _absent(name, table.columns)
     kind = table.schema[name]
     if not (kind.is_numeric() or kind == pl.Null):
-        return f"column {name!r} is {say_type(kind)}, not numeric"
+        return f"column {name!r} is {describe_type(kind)}, not numeric"
     value = pl.col(name).cast(pl.Float64).fill_nan(None)
     outside = value.is_infinite()
     if low is not None:
@@ -84,7 +84,7 @@ def _point_in_time(table: pl.DataFrame, parameters: Mapping[str, Any], as_of: dt
     if name not in table.columns:
         return _absent(name, table.columns)
     if not _is_dated(table, name):
-        return f"column {name!r} must have the date when each row became known, but its type is {say_type(table.schema[name])}"
+        return f"column {name!r} must have the date when each row became known, but its type is {describe_type(table.schema[name])}"
     known = _days(table, name)
     problems = [
         _found(table, known.is_null(), f"rows without {name!r}"),

@@ -14,7 +14,7 @@ _FIRST_SECONDS = 60.0
 _log = structlog.get_logger(__name__)
 
 
-async def keep_house(settings: Settings, forkserver: Forkserver, stop: asyncio.Event) -> None:
+async def remove_leftovers(settings: Settings, forkserver: Forkserver, stop: asyncio.Event) -> None:
     """Look for leftovers at intervals, until `stop` is set."""
     pause = min(_FIRST_SECONDS, settings.data_removal_interval_seconds)
     while True:

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from optaic.plugins import SchemaMismatch
-from optaic.plugins.words import say_type
+from optaic.plugins.words import describe_type
 
 _TEXTS = (pl.String, pl.Categorical, pl.Enum)
 _TIMES = (pl.Date, pl.Datetime, pl.Time)
@@ -43,7 +43,7 @@ def _column_problems(columns: Mapping[str, pl.DataType], schema: Mapping[str, An
     for name, kind in columns.items():
         if name in properties:
             if not _fits(kind, properties[name]):
-                yield f"column {name!r} is {say_type(kind)}"
+                yield f"column {name!r} is {describe_type(kind)}"
         elif schema.get("additionalProperties") is False and not schema.get("patternProperties"):
             yield f"column {name!r} is not in the schema"
 

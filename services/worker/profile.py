@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from optaic.plugins.words import say_type
+from optaic.plugins.words import describe_type
 from optaic.rules.columns import KEYS
 from optaic.run.v1 import run_pb2
 
@@ -39,7 +39,7 @@ def _find_keys(table: pl.DataFrame) -> Sequence[str]:
 def _describe_column(column: pl.Series, kind: pl.DataType) -> run_pb2.ColumnProfile:
     is_numeric = kind.is_numeric() or kind == pl.Null
     profile = run_pb2.ColumnProfile(
-        name=column.name, type=say_type(kind), is_numeric=is_numeric, null_count=column.null_count()
+        name=column.name, type=describe_type(kind), is_numeric=is_numeric, null_count=column.null_count()
     )
     if not is_numeric:
         return profile

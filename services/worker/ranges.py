@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from optaic.plugins import DateRange, NoDataInRange, SchemaMismatch, take_days, zone_of
-from optaic.plugins.words import say_type
+from optaic.plugins.words import describe_type
 from optaic.rules.columns import DATE
 from worker.builtin.typed.casting import to_exact_floats
 
@@ -126,8 +126,8 @@ def _widen(base: pl.DataFrame, part: pl.DataFrame) -> pl.DataFrame:
         floats = to_exact_floats(base[column.name])
         if floats is None:
             raise SchemaMismatch(
-                f"column {column.name!r} is {say_type(column.dtype)} in the range, but whole numbers outside the range "
-                f"would change as {say_type(column.dtype)}; refresh without a range"
+                f"column {column.name!r} is {describe_type(column.dtype)} in the range, but whole numbers outside the range "
+                f"would change as {describe_type(column.dtype)}; refresh without a range"
             )
         widened.append(floats)
     return base.with_columns(widened)
@@ -151,7 +151,7 @@ def _conform(part: pl.DataFrame, base: pl.DataFrame, dates: DateRange) -> pl.Dat
         if found is None:
             assert wanted is not None  # a new column is taken as it is
             raise SchemaMismatch(
-                f"column {column.name!r} is {say_type(column.dtype)} in the range and {say_type(wanted)} outside it; refresh without a range"
+                f"column {column.name!r} is {describe_type(column.dtype)} in the range and {describe_type(wanted)} outside it; refresh without a range"
             )
         columns.append(found)
     return pl.DataFrame(columns)

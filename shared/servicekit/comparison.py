@@ -103,7 +103,7 @@ class Comparison:
 
         self._broker.listen_live(f"{_ROOT}.*.{topic}", receive, queue=self._service)
 
-    async def say(self, tenant_id: str, topic: str, message: Message) -> None:
+    async def send(self, tenant_id: str, topic: str, message: Message) -> None:
         """Send a message to the services that listen to a topic."""
         await self._broker.publish_live(f"{_ROOT}.{tenant_id}.{topic}", message.SerializeToString())
 
@@ -121,7 +121,7 @@ class Comparison:
         if wanted:
             _log.info("asks for lacking resources", topic=topic, tenant_id=tenant_id, count=len(wanted))
         for start in range(0, len(wanted), _MOST_WANTED):
-            await self.say(tenant_id, topic, make(wanted[start : start + _MOST_WANTED]))
+            await self.send(tenant_id, topic, make(wanted[start : start + _MOST_WANTED]))
 
     def on_request(self, begin: Callable[[bytes], None]) -> None:
         """Call `begin(id)` when an operator asks for a comparison; call `end` when it is done."""

@@ -25,12 +25,12 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
             loop.add_signal_handler(number, stop.set)
         await main(stop)
 
-    sys.excepthook = _say_without_secrets
+    sys.excepthook = _log_without_secrets
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(with_signals())
 
 
-def _say_without_secrets(
+def _log_without_secrets(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
     """Log what ended the process without secrets: drivers repeat the URLs that they were given."""

@@ -109,7 +109,7 @@ class RunningInstanceService:
         message = LineageCleared(instance_id=instance_id)
         await self._publish("lineage", tenant_id, message, "cleared", instance_id)
 
-    async def tell_run(self, run: Run, participle: str = "completed", tenant_id: str = TENANT) -> str:
+    async def publish_run(self, run: Run, participle: str = "completed", tenant_id: str = TENANT) -> str:
         """Say what run-service says of a run; return the token of the event."""
         message = (RunCompleted if participle == "completed" else RunSubmitted)(run=run)
         return await self._publish("run", tenant_id, message, participle, run.instance_id)

@@ -237,7 +237,7 @@ def instance_name_taken(name: str) -> AlreadyExistsError:
     )
 
 
-def name_taken_in_reader(name: str, reader: str, reader_id: str) -> AlreadyExistsError:
+def name_taken_in_dependant(name: str, reader: str, reader_id: str) -> AlreadyExistsError:
     """Return NAME_TAKEN: an instance reads two instances that would have the same name, and its expression uses it."""
     text = f"{reader} also reads another instance named {name}, so its expression would be ambiguous"
     return AlreadyExistsError(

@@ -66,7 +66,7 @@ _SAID: Mapping[str, Callable[[str, Any], str]] = MappingProxyType(
 )
 
 
-def said(keyword: str | None, wanted: object, value: object) -> str:
+def describe_rule(keyword: str | None, wanted: object, value: object) -> str:
     """Return the rule that a value breaks, in words; without a keyword the schema allows no value."""
     if keyword is None:
         return f"{shown(value)} is not allowed here"
@@ -74,7 +74,7 @@ def said(keyword: str | None, wanted: object, value: object) -> str:
     return words(shown(value), wanted) if words else f"{shown(value)} breaks the rule {keyword}"
 
 
-def said_of_secret(keyword: str | None, wanted: object) -> str:
+def describe_rule_for_secret(keyword: str | None, wanted: object) -> str:
     """Return the rule that a value breaks, in words that show nothing of it, because it may contain a secret."""
     if keyword == "writeOnly" or (keyword == "format" and wanted == "password"):
         return (

@@ -50,7 +50,7 @@ class Comparing:
         for tenant_id in await use_cases.list_tenants(self._deps, self._tenants):
             async for page in use_cases.pages(self._deps, tenant_id):
                 page.at_once = bool(requests)
-                await self._comparison.say(tenant_id, "instances.page", page)
+                await self._comparison.send(tenant_id, "instances.page", page)
                 await asyncio.sleep(_PAUSE)
         for request_id in requests:
             await self._comparison.end(request_id)

@@ -20,7 +20,7 @@ from instance_service.store.queue import Claim
 from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.instances import deletion, reading, reconciling
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance
-from optaic.plugins.words import say_error
+from optaic.plugins.words import describe_error
 from servicekit.backoff import backoff
 
 _BATCH = 100
@@ -90,7 +90,7 @@ class Reconciler:
     async def _work(self, tenant_id: str, claims: Sequence[Claim]) -> None:
         ids = [claim.instance_id for claim in claims]
         instances = await reading.load_instances(self._deps, tenant_id, ids)
-        instances |= await reconciling.follow_newest(self._deps, tenant_id, instances)
+        instances |= await reconciling.move_to_newest(self._deps, tenant_id, instances)
         groups: dict[frozenset[str], list[Claim]] = defaultdict(list)
         for claim in claims:
             instance = instances.get(claim.instance_id)
@@ -130,10 +130,10 @@ class Reconciler:
     async def _settle(self, tenant_id: str, claims: Sequence[Claim], instances: dict[str, Instance]) -> None:
         """Handle instances that need the same systems, and release their claims."""
         present = [instances[claim.instance_id] for claim in claims if claim.instance_id in instances]
-        doomed = [item for item in present if item.state == INSTANCE_STATE_DELETING]
+        deleting = [item for item in present if item.state == INSTANCE_STATE_DELETING]
         live = [item for item in present if item.state != INSTANCE_STATE_DELETING]
         done = {claim.instance_id for claim in claims if claim.instance_id not in instances}
-        done |= await self._remove(tenant_id, doomed)
+        done |= await self._remove(tenant_id, deleting)
         done |= await self._ensure(tenant_id, live)
         await self._write(
             [claim for claim in claims if claim.instance_id in done],
@@ -242,7 +242,7 @@ def _problem(system: Pairing, error: Exception) -> OutsideUnavailableError:
         return error
     _log.error("an answer of unexpected form", system=system.finalizer, exc_info=error)
     reason = system.condition.removesuffix("Ready") + "Unreadable"
-    return OutsideUnavailableError(reason, f"an answer of unexpected form: {say_error(error)}")
+    return OutsideUnavailableError(reason, f"an answer of unexpected form: {describe_error(error)}")
 
 
 def _verdict(system: Pairing, things: Sequence[Counterpart], ensured: Ensured) -> Verdict:

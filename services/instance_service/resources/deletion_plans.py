@@ -14,9 +14,9 @@ from instance_service.domain import errors
 from instance_service.domain.paths import downstream_first
 from instance_service.resources.instances.locking import check_revision
 from instance_service.resources.projects import check_project_etag
-from instance_service.store import dooming, graph
+from instance_service.store import deletion, graph
 from instance_service.store import projects as project_store
-from instance_service.store.dooming import Doomed
+from instance_service.store.deletion import DeletedResource
 from instance_service.store.tables import Connection
 from optaic.instance.v1.instance_pb2 import PROJECT_STATE_DELETING, Project
 from optaic.instance.v1.instance_service_pb2 import (
@@ -32,14 +32,14 @@ _TOGETHER = "delete them first, or set `cascade` to delete them too"
 class Plan:
     """List the resources that a deletion would remove, in order, and those of them that have dependants."""
 
-    doomed: Sequence[Doomed] = ()
+    deleted: Sequence[DeletedResource] = ()
     read: frozenset[str] = frozenset()
     is_under_way: bool = False  # the deletion has begun already
 
     @property
     def etag(self) -> str:
         """Return an etag of the list of resources that would be deleted."""
-        text = "\n".join(sorted(each.instance_id for each in self.doomed))
+        text = "\n".join(sorted(each.instance_id for each in self.deleted))
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -49,10 +49,10 @@ class Reach:
 
     edges: Sequence[tuple[str, str]]  # (reader, read)
     order: Sequence[str]  # dependants first
-    known: Mapping[str, Doomed]
+    known: Mapping[str, DeletedResource]
 
     @property
-    def live(self) -> list[Doomed]:
+    def live(self) -> list[DeletedResource]:
         """Return the resources that are not being deleted yet, in order."""
         return [self.known[each] for each in self.order if not self.known[each].is_deleting]
 
@@ -70,11 +70,13 @@ async def plan_instance(connection: Connection, tenant_id: str, request: DeleteI
     if start not in reach.known:
         raise errors.instances_not_found([start])
     owner_id = reach.known[start].owner_instance_id
-    owners = await dooming.describe(connection, tenant_id, [owner_id]) if owner_id else {}
+    owners = await deletion.describe(connection, tenant_id, [owner_id]) if owner_id else {}
     return _plan_of_instance(reach, start, owners.get(owner_id), request)
 
 
-def _plan_of_instance(reach: Reach, start: str, owner: Doomed | None, request: DeleteInstanceRequest) -> Plan:
+def _plan_of_instance(
+    reach: Reach, start: str, owner: DeletedResource | None, request: DeleteInstanceRequest
+) -> Plan:
     instance = reach.known[start]
     check_revision(instance.name, instance.revision, request.etag)
     if instance.is_deleting:
@@ -137,7 +139,7 @@ def _plan_of_project(reach: Reach, project: Project, request: DeleteProjectReque
 async def _load_reach(connection: Connection, tenant_id: str, starts: Sequence[str]) -> Reach:
     edges = await graph.list_descendant_edges(connection, tenant_id, starts)
     order = await _in_order(starts, edges)
-    return Reach(edges, order, await dooming.describe(connection, tenant_id, order))
+    return Reach(edges, order, await deletion.describe(connection, tenant_id, order))
 
 
 async def _in_order(starts: Sequence[str], edges: Sequence[tuple[str, str]]) -> list[str]:
@@ -147,12 +149,12 @@ async def _in_order(starts: Sequence[str], edges: Sequence[tuple[str, str]]) -> 
     return await asyncio.to_thread(downstream_first, starts, edges)
 
 
-def _plan(live: Sequence[Doomed], edges: Sequence[tuple[str, str]], preview_etag: str) -> Plan:
+def _plan(live: Sequence[DeletedResource], edges: Sequence[tuple[str, str]], preview_etag: str) -> Plan:
     plan = Plan(live, frozenset(upstream for _, upstream in edges))
     if preview_etag not in {"", plan.etag}:
         raise errors.deletion_changed()
     return plan
 
 
-def _kind_and_id(entry: Doomed) -> str:
+def _kind_and_id(entry: DeletedResource) -> str:
     return f"{entry.kind} {entry.instance_id}"

@@ -11,7 +11,7 @@ from instance_service.resources.conversion import timestamp
 from instance_service.resources.data_removals import remember_data
 from instance_service.resources.deletion_plans import Plan
 from instance_service.resources.dependencies import ResourceDependencies
-from instance_service.resources.instances.conditions import say, withdraw
+from instance_service.resources.instances.conditions import clear_condition, set_condition
 from instance_service.resources.instances.revisions import stamp
 from instance_service.resources.instances.rows import instance_row, revision_row
 from instance_service.store import graph, projects, queue
@@ -30,15 +30,15 @@ async def condemn(
     deps: ResourceDependencies, connection: Connection, context: RequestContext, plan: Plan, reason: str
 ) -> None:
     """Write a revision in state DELETING for everything in a plan; requires the tenant's lock, as the plan does."""
-    if not plan.doomed:
+    if not plan.deleted:
         return
     tenant_id = context.tenant_id
     # Lock all rows in one statement: verdicts are written for many instances too, and without the tenant's lock.
-    found = await store.lock_instances(connection, tenant_id, [each.instance_id for each in plan.doomed])
+    found = await store.lock_instances(connection, tenant_id, [each.instance_id for each in plan.deleted])
     known = {one.instance_id: one for one in map(Instance.FromString, found)}
-    doomed = [known[each.instance_id] for each in plan.doomed]
+    deleted = [known[each.instance_id] for each in plan.deleted]
     rows = []
-    for one in doomed:
+    for one in deleted:
         previous = Instance()
         previous.CopyFrom(one)
         one.state = INSTANCE_STATE_DELETING
@@ -49,17 +49,17 @@ async def condemn(
         _set_waiting_condition(deps, one, row["finalizers"])
         rows.append({**row, "snapshot": one.SerializeToString()})
     await store.update_rows(connection, rows)
-    revisions = [revision_row(tenant_id, one, context.actor, reason) for one in doomed]
+    revisions = [revision_row(tenant_id, one, context.actor, reason) for one in deleted]
     await store.insert_revisions(connection, revisions)
-    await queue.enqueue(connection, tenant_id, [one.instance_id for one in doomed])
+    await queue.enqueue(connection, tenant_id, [one.instance_id for one in deleted])
     events = deps.events(tenant_id)
-    await outbox.append(connection, [events.deletion_requested(one) for one in doomed])
+    await outbox.append(connection, [events.deletion_requested(one) for one in deleted])
 
 
 def _set_waiting_condition(deps: ResourceDependencies, instance: Instance, finalizers: Sequence[str]) -> None:
     """Set the condition that names the finalizers a deletion waits for; its start time stays."""
     message = f"waits for: {', '.join(finalizers)}"
-    say(instance, _CONDITION, "FinalizersAtWork", message, timestamp(deps.clock.now()))
+    set_condition(instance, _CONDITION, "FinalizersAtWork", message, timestamp(deps.clock.now()))
 
 
 async def remove_finalizer(
@@ -80,7 +80,7 @@ async def remove_finalizer(
         gone = [Instance.FromString(snapshot) for snapshot, finalizers in states if not finalizers]
         waiting = [(Instance.FromString(snapshot), left) for snapshot, left in states if left]
         for instance, left in waiting:
-            withdraw(instance, condition)
+            clear_condition(instance, condition)
             _set_waiting_condition(deps, instance, left)
         await store.update_snapshots(
             connection, tenant_id, {one.instance_id: one.SerializeToString() for one, _ in waiting}

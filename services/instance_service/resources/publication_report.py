@@ -11,9 +11,9 @@ from typing import TypeVar
 from instance_service.domain.versions import precedence
 from instance_service.resources.definitions.changes import unchecked_formats, version_changes
 from instance_service.resources.dependencies import ResourceDependencies
-from instance_service.resources.instances.followers import Check, try_version
+from instance_service.resources.instances.tracking import Check, try_version
 from instance_service.store import definitions as store
-from instance_service.store import following as users
+from instance_service.store import tracking as users
 from instance_service.store.tables import Connection, Row
 from optaic.definition.v1.definition_pb2 import (
     COMPATIBILITY_BREAKING,

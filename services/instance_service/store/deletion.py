@@ -19,7 +19,7 @@ _DESCRIBE = sa.text("""
 
 
 @dataclass(frozen=True)
-class Doomed:
+class DeletedResource:
     """An instance that would be deleted, with the columns that a deletion needs."""
 
     instance_id: str
@@ -39,7 +39,7 @@ class Doomed:
 
 async def describe(
     connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str]
-) -> dict[str, Doomed]:
+) -> dict[str, DeletedResource]:
     """Return the rows of those of the instances that exist."""
     parameters = {"tenant_id": tenant_id, "instance_ids": list(instance_ids)}
-    return {row[0]: Doomed(*row) for row in await connection.execute(_DESCRIBE, parameters)}
+    return {row[0]: DeletedResource(*row) for row in await connection.execute(_DESCRIBE, parameters)}

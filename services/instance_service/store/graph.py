@@ -117,7 +117,7 @@ async def list_descendant_edges(
     return [(row[0], row[1]) for row in await connection.execute(_DESCENDANT_EDGES, parameters)]
 
 
-async def list_readers(
+async def list_dependants(
     connection: AsyncConnection, tenant_id: str, instance_id: str
 ) -> list[tuple[str, bytes, bytes | None]]:
     """Return (role, reader, definition version with its rules), serialized, of all dependants that are not being deleted."""

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 # The components that track the newest version of a definition: their own, or a macro that their expressions call.
-_FOLLOWING = """
+_TRACKING_PARTS = """
     select instance_id from components
     where tenant_id = :tenant_id and definition_id = cast(:definition_id as uuid) and track_newest
     union all
@@ -21,15 +21,15 @@ _FOLLOWING = """
         and components.track_newest
 """
 # A component counts as the instance that owns it.
-_FOLLOWERS = sa.text(f"""
+_TRACKING_IDS = sa.text(f"""
     select distinct cast(coalesce(part.owner_instance_id, part.instance_id) as text)
-    from ({_FOLLOWING}) as following
+    from ({_TRACKING_PARTS}) as following
     join instances as part on part.tenant_id = :tenant_id and part.instance_id = following.instance_id
 """)  # noqa: S608 - constants
 _TRACKING = sa.text(f"""
     select cast(owner.instance_id as text), owner.name, cast(owner.project_id as text) as project_id,
         owner.snapshot, cast(count(*) over () as integer) as total
-    from ({_FOLLOWING}) as following
+    from ({_TRACKING_PARTS}) as following
     join instances as part on part.tenant_id = :tenant_id and part.instance_id = following.instance_id
     join instances as owner on owner.tenant_id = :tenant_id
         and owner.instance_id = coalesce(part.owner_instance_id, part.instance_id)
@@ -38,7 +38,7 @@ _TRACKING = sa.text(f"""
 """)  # noqa: S608 - constants
 # Of all versions that the instances, their components and their macros use: those that lag or are outdated. It begins
 # with the parts of these instances and finds the rest by key, so other instances do not slow it down.
-_REMARKABLE = sa.text("""
+_OUTDATED_USES = sa.text("""
     with parts as materialized (
         select instance_id, coalesce(owner_instance_id, instance_id) as owner_id from instances
         where tenant_id = :tenant_id and instance_id = any(cast(:instance_ids as uuid[]))
@@ -82,10 +82,10 @@ _USERS = sa.text("""
 """)
 
 
-async def list_followers(connection: AsyncConnection, tenant_id: str, definition_id: str) -> list[str]:
+async def list_tracking_ids(connection: AsyncConnection, tenant_id: str, definition_id: str) -> list[str]:
     """Return the instances that track a definition's newest version, directly or as a macro that they call."""
     parameters = {"tenant_id": tenant_id, "definition_id": definition_id}
-    return list((await connection.execute(_FOLLOWERS, parameters)).scalars())
+    return list((await connection.execute(_TRACKING_IDS, parameters)).scalars())
 
 
 async def list_tracking(
@@ -102,7 +102,7 @@ async def list_users(connection: AsyncConnection, tenant_id: str, definition_ver
     return list((await connection.execute(_USERS, parameters)).scalars())
 
 
-async def list_remarkable(
+async def list_outdated_uses(
     connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str]
 ) -> Sequence[sa.Row[Any]]:
     """Return (instance id, definition, version, state, lags) of versions in use that lag behind or are deprecated.
@@ -110,4 +110,4 @@ async def list_remarkable(
     `lags` means that the instance tracks the newest version, but a newer one exists.
     """
     parameters = {"tenant_id": tenant_id, "instance_ids": list(instance_ids)}
-    return (await connection.execute(_REMARKABLE, parameters)).all()
+    return (await connection.execute(_OUTDATED_USES, parameters)).all()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from instance_service.domain import errors
 from instance_service.resources.deletion_plans import plan_instance, plan_project
 from instance_service.resources.projects import find_project
-from instance_service.store.dooming import Doomed
+from instance_service.store.deletion import DeletedResource
 from instance_service.use_cases.dependencies import Dependencies
 from optaic.instance.v1.instance_pb2 import InstanceKind, InstanceState
 from optaic.instance.v1.instance_service_pb2 import (
@@ -47,16 +47,16 @@ async def preview_deletion(
             plan = await plan_project(connection, tenant_id, asked.delete_project, project)
     if position.get("etag", plan.etag) != plan.etag:
         raise errors.deletion_changed()
-    rows = [_message(each) for each in plan.doomed[begin : begin + size + 1]]
+    rows = [_message(each) for each in plan.deleted[begin : begin + size + 1]]
     page = pages.fit(rows, size, lambda row: row.ByteSize() + 8)
-    answer = PreviewDeletionResponse(instances=page, preview_etag=plan.etag, total_size=len(plan.doomed))
+    answer = PreviewDeletionResponse(instances=page, preview_etag=plan.etag, total_size=len(plan.deleted))
     if len(rows) > len(page):
         following = {"index": begin + len(page), "etag": plan.etag}
         answer.next_page_token = tokens.encode(following)
     return answer
 
 
-def _message(entry: Doomed) -> DeletedInstance:
+def _message(entry: DeletedResource) -> DeletedInstance:
     return DeletedInstance(
         instance_id=entry.instance_id,
         name=entry.name,

@@ -210,7 +210,7 @@ async def find_fresh(connection: AsyncConnection, tenant_id: str, candidates: Co
     return list((await connection.execute(_FIND_FRESH, parameters)).scalars())
 
 
-async def list_readers(
+async def list_dependants(
     connection: AsyncConnection, tenant_id: str, flow_ids: Iterable[int], revision: int
 ) -> set[int]:
     """Return the direct dependants that have output and are not fresh, except those written at this revision."""

@@ -214,7 +214,7 @@ class _Change:
             # Where a flow was written twice, the last state counts.
             states = {change.flow_id: change for change in changes}
             spread = await find_spread_causes(self.connection, self.tenant_id, states, touched, moves)
-            readers = await self._list_readers(redefined)
+            readers = await self._list_dependants(redefined)
             states.update((change.flow_id, change) for change in await self._touch(readers))
             published = {flow_id: change for flow_id, change in states.items() if change.is_defined}
             shown = await find_state_causes(
@@ -244,11 +244,11 @@ class _Change:
             return []
         return await propagation.touch(self.connection, self.tenant_id, flow_ids, self.revision)
 
-    async def _list_readers(self, flow_ids: AbstractSet[int]) -> set[int]:
+    async def _list_dependants(self, flow_ids: AbstractSet[int]) -> set[int]:
         """Return the direct dependants that were not fresh before, since the flows changed may be among their causes."""
         if not flow_ids:
             return set()
-        return await propagation.list_readers(self.connection, self.tenant_id, flow_ids, self.revision)
+        return await propagation.list_dependants(self.connection, self.tenant_id, flow_ids, self.revision)
 
     async def _set_fresh(self, flow_ids: str, *, is_fresh: bool) -> list[Change]:
         if flow_ids == propagation.NO_IDS:

@@ -65,12 +65,12 @@ async def _decide(
     try:
         ticks.check_not_paused(found)
         if await ticks.meet_waiting(deps, found, wanted):
-            return ticks.tell_waiting(wanted)
+            return ticks.waiting_answer(wanted)
         try:
             return await _admit(deps, found, wanted, executor)
         except AlreadyExistsError as active:
             if await ticks.meet_active_run(deps, found, wanted, active):
-                return ticks.tell_waiting(wanted)
+                return ticks.waiting_answer(wanted)
             return await _admit(deps, found, wanted, executor)
     except (FailedPreconditionError, AlreadyExistsError) as error:
         return await _refuse(deps, found, wanted, error)

@@ -131,7 +131,7 @@ async def meet_active_run(
     raise active
 
 
-def tell_waiting(wanted: WantedRun) -> run_pb2.Run:
+def waiting_answer(wanted: WantedRun) -> run_pb2.Run:
     """Return the answer to the flow run of a tick that waits."""
     run = run_pb2.Run(instance_id=wanted.instance_id, status=run_pb2.RUN_STATUS_PENDING)
     run.error.type = "TICK_WAITING"

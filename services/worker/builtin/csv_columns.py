@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from optaic.plugins import HeldTypes, InvalidConfig
-from optaic.plugins.words import say_type, say_value
+from optaic.plugins.words import describe_type, describe_value
 from optaic.rules.columns import ENTITY
 from worker.builtin.csv_text import CsvText
 from worker.builtin.parameters import Config
@@ -60,7 +60,7 @@ def _read_marks(config: Config) -> NumberFormat:
         value = default if value is None else value
         if not isinstance(value, str) or len(value) > 1 or (value and (value.isalnum() or value in "+-\n\r")):
             raise InvalidConfig(
-                f"{name}: must be one character that is not a digit, letter or sign, not {say_value(value)}"
+                f"{name}: must be one character that is not a digit, letter or sign, not {describe_value(value)}"
             )
         marks[name] = value
     if not marks["decimal"]:
@@ -81,7 +81,7 @@ def _read_formats(config: Config) -> Callable[[str], str]:
         return lambda name: formats.get(name, "")
     if value is not None and not isinstance(value, str):
         raise InvalidConfig(
-            f"date_format: must be a format, or an object of columns and formats, not {say_value(value)}"
+            f"date_format: must be a format, or an object of columns and formats, not {describe_value(value)}"
         )
     return lambda _: value or ""
 
@@ -99,7 +99,7 @@ def _read_words(value: object, path: str) -> Sequence[str]:
     if value is None:
         return ()
     if not isinstance(value, list | tuple) or not all(isinstance(word, str) for word in value):
-        raise InvalidConfig(f"{path}: must be a list of texts, not {say_value(value)}")
+        raise InvalidConfig(f"{path}: must be a list of texts, not {describe_value(value)}")
     return tuple(value)
 
 
@@ -115,7 +115,7 @@ class Report:
     digits_lost: dict[str, object] = field(default_factory=dict)
     nulls_read: dict[str, object] = field(default_factory=dict)
 
-    def tell(self, report: Callable[[str, object], None]) -> None:
+    def add_to_metrics(self, report: Callable[[str, object], None]) -> None:
         """Add what there is to a run's metrics."""
         for name, found in (
             ("types_given", self.given),
@@ -168,14 +168,14 @@ def _type_column(
         fitted = fit(texts, kind, rules.marks, _format_of(rules, name, kind), is_given=True)
         if isinstance(fitted, Misfit):
             raise misfit_error(source, name, kind, fitted, text.locate(fitted.row), _GIVEN)
-        report.given[name] = say_type(kind)
+        report.given[name] = describe_type(kind)
         if fitted.lossy_count:
             report.digits_lost[name] = fitted.lossy_count
         return fitted.values
     if kind := held.types.get(name):
         fitted = fit(texts, kind, rules.marks, _format_of(rules, name, kind), is_given=False)
         if not isinstance(fitted, Misfit):
-            report.held[name] = say_type(fitted.values.dtype)
+            report.held[name] = describe_type(fitted.values.dtype)
             if fitted.row is not None:
                 where = text.locate(fitted.row)
                 report.widened[name] = f"Int64 to Float64, for {fitted.widened!r} in {where}"
@@ -194,7 +194,7 @@ def _format_of(rules: ColumnTypes, name: str, kind: pl.DataType) -> str:
 def _judge_column(texts: pl.Series, text: CsvText, rules: ColumnTypes, report: Report) -> pl.Series:
     judged = judge(texts, rules.marks)
     if judged.values.dtype != pl.Null():
-        report.guessed[texts.name] = say_type(judged.values.dtype)
+        report.guessed[texts.name] = describe_type(judged.values.dtype)
     if judged.why:
         where = "" if judged.row is None else f" ({text.locate(judged.row)})"
         report.kept_as_text[texts.name] = f"{judged.why}{where}"

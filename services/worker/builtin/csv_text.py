@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 
 from optaic.plugins import InvalidConfig, SchemaMismatch, UnparsableData
-from optaic.plugins.words import say_value
+from optaic.plugins.words import describe_value
 from worker.builtin.column_names import check_source_names
 from worker.builtin.parameters import Config, read_text
 
@@ -50,7 +50,7 @@ class CsvFormat:
             raise InvalidConfig(f"encoding: {encoding!r} is not a text encoding; use one such as utf-8")
         skips = config.get("skip_blank_lines", True)
         if not isinstance(skips, bool):
-            raise InvalidConfig(f"skip_blank_lines: must be true or false, not {say_value(skips)}")
+            raise InvalidConfig(f"skip_blank_lines: must be true or false, not {describe_value(skips)}")
         if "delimiter" in config and "separator" in config:
             raise InvalidConfig("separator: is the former name of `delimiter`; set only one of them")
         delimiter = _read_mark(config, "delimiter", _read_mark(config, "separator", ","))
@@ -68,7 +68,7 @@ def _read_mark(config: Config, name: str, default: str) -> str:
     value = config.get(name)
     value = default if value is None else value
     if not isinstance(value, str) or len(value) > 1 or value in {"\n", "\r", "\0"}:
-        raise InvalidConfig(f"{name}: must be one character, not {say_value(value)}")
+        raise InvalidConfig(f"{name}: must be one character, not {describe_value(value)}")
     return value
 
 
@@ -213,10 +213,10 @@ class _Reader:
                 f"{self._source} is not a readable CSV file: {at}: {error}; check `delimiter` and `quote`"
             ) from None
         except UnicodeError:
-            raise UnparsableData(self._say_undecodable()) from None
+            raise UnparsableData(self._undecodable_error()) from None
         return rows
 
-    def _say_undecodable(self) -> str:
+    def _undecodable_error(self) -> str:
         encoding, line = self._form.encoding, 0
         try:
             self._content.decode(encoding)

@@ -19,7 +19,7 @@ from optaic.plugins import (
     SchemaMismatch,
     between,
 )
-from optaic.plugins.words import say_type
+from optaic.plugins.words import describe_type
 from optaic.rules.columns import DATE, KEYS, VALUE
 from optaic.rules.roles import INPUT
 from worker.builtin.parameters import read_text
@@ -118,7 +118,7 @@ def _check_keys(table: InputTable, first: InputTable) -> None:
         kind = _on_clock_of(table.frame[key], first.frame[key]).dtype
         if kind != expected:
             raise SchemaMismatch(
-                f"{key!r} is {say_type(kind)} in {table.name!r} but {say_type(expected)} in {first.name!r}"
+                f"{key!r} is {describe_type(kind)} in {table.name!r} but {describe_type(expected)} in {first.name!r}"
             )
     if table.frame.select(pl.struct(KEYS).is_duplicated().any()).item():
         raise SchemaMismatch(f"input {table.name!r} has several rows for one date and entity; give it one")

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from optaic.plugins import SchemaMismatch
-from optaic.plugins.words import say_type
+from optaic.plugins.words import describe_type
 from worker.builtin.column_names import check_column_names
 from worker.builtin.limits import check_values
 from worker.builtin.typed.kinds import DEFAULT
@@ -85,7 +85,7 @@ def _storage_type(name: str, kind: pl.DataType) -> pl.Expr:
     if kind == pl.Null:
         return column.cast(DEFAULT)
     raise SchemaMismatch(
-        f"column {name!r} has the type {say_type(kind)}, which this store cannot keep; convert it"
+        f"column {name!r} has the type {describe_type(kind)}, which this store cannot keep; convert it"
     )
 
 

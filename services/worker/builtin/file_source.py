@@ -17,13 +17,13 @@ from optaic.plugins import (
     SourceUnavailable,
     UnparsableData,
 )
-from optaic.plugins.words import say_error, say_type
+from optaic.plugins.words import describe_error, describe_type
 from optaic.rules.columns import DATE, ENTITY
 from worker.builtin.column_names import check_source_names
 from worker.builtin.parameters import Config, read_choice, read_section, read_text
 from worker.builtin.parquet_file import read_parquet
 from worker.builtin.tidy import check_columns, choose, cut, read_date_columns, read_mapping, read_range, tidy
-from worker.builtin.typed.casting import say_lost_digits
+from worker.builtin.typed.casting import find_lost_digits
 from worker.builtin.typed.judging import find_alteration
 from worker.builtin.typed.refusals import shorten
 
@@ -61,7 +61,9 @@ class FilePipeline(Pipeline):
         try:
             table = read(content, context, mapping, dates, url)
         except pl.exceptions.PolarsError as error:
-            raise UnparsableData(f"{url} is not a readable {file_format} file: {say_error(error)}") from error
+            raise UnparsableData(
+                f"{url} is not a readable {file_format} file: {describe_error(error)}"
+            ) from error
         date_format = config.get("date_format")
         formats = read_section(config, "date_format") if isinstance(date_format, Mapping) else {}
         texts = {name: str(text) for name, text in formats.items()}
@@ -82,7 +84,7 @@ class FilePipeline(Pipeline):
         url: str,
     ) -> pl.DataFrame:
         table = choose_parquet(content, context.timezone, mapping, dates, url)
-        if lost := say_lost_digits(table):
+        if lost := find_lost_digits(table):
             context.report("altered_by_numbers", shorten(lost))
         return table
 
@@ -109,7 +111,7 @@ class FilePipeline(Pipeline):
             if held == pl.String() != kind and name not in context.held.empty:
                 why = (
                     why
-                    or f"it was text before and is {say_type(kind)} now; refresh in mode FULL to accept the new type"
+                    or f"it was text before and is {describe_type(kind)} now; refresh in mode FULL to accept the new type"
                 )
             if why and held is not None and held.is_numeric():
                 altered[name] = f"{why}; refresh in mode FULL to keep the texts"

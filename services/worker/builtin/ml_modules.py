@@ -57,7 +57,7 @@ class ScikitModule(MLModule):
         """Return the configured estimator."""
 
     @abstractmethod
-    def _say(self, values: Any) -> tuple[Any, Any]:
+    def _predict(self, values: Any) -> tuple[Any, Any]:
         """Compute predictions and confidences; the latter are None if the model has none."""
 
     def _labels(self, target: pl.Series) -> Any:
@@ -85,7 +85,7 @@ class ScikitModule(MLModule):
         usable = self._usable(values)
         said: list[Any] = [np.full(len(usable), np.nan), np.full(len(usable), np.nan)]
         if usable.any():
-            for column, found in zip(said, self._say(values[usable]), strict=True):
+            for column, found in zip(said, self._predict(values[usable]), strict=True):
                 if found is not None:
                     column[usable] = found
         return pl.DataFrame({"prediction": said[0], "confidence": said[1]}).fill_nan(None)
@@ -123,7 +123,7 @@ class RidgeModule(ScikitModule):
     def _estimator(self) -> Any:
         return Ridge(alpha=read_number(self.config, "alpha", 1.0, minimum=0.0))
 
-    def _say(self, values: Any) -> tuple[Any, Any]:
+    def _predict(self, values: Any) -> tuple[Any, Any]:
         return self._pipeline.predict(values), None
 
 
@@ -144,7 +144,7 @@ class HistGradientBoostingModule(ScikitModule):
             random_state=read_whole(config, "seed", 0, minimum=0, maximum=2**31 - 1),
         )
 
-    def _say(self, values: Any) -> tuple[Any, Any]:
+    def _predict(self, values: Any) -> tuple[Any, Any]:
         return self._pipeline.predict(values), None
 
 
@@ -169,7 +169,7 @@ class LogisticModule(ScikitModule):
             )
         super()._learn(values, labels)
 
-    def _say(self, values: Any) -> tuple[Any, Any]:
+    def _predict(self, values: Any) -> tuple[Any, Any]:
         above = self._pipeline.predict_proba(values)[:, 1]
         return above, np.maximum(above, 1.0 - above)
 

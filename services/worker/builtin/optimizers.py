@@ -20,7 +20,7 @@ from skfolio.optimization import (
 from skfolio.prior import EmpiricalPrior
 
 from optaic.plugins import Allocation, InvalidConfig, NoDataInRange, NoSolution, Optimizer, SchemaMismatch
-from optaic.plugins.words import say_error
+from optaic.plugins.words import describe_error
 from optaic.rules.columns import DATE, ENTITY, KEYS
 from worker.builtin.parameters import read_choice, read_number, read_whole
 
@@ -115,7 +115,7 @@ class SkfolioOptimizer(Optimizer):
         try:
             estimator.fit(past)
         except Exception as error:  # solvers and skfolio raise types of their own for what has no solution
-            raise NoSolution(say_error(error)) from error
+            raise NoSolution(describe_error(error)) from error
         weights = np.asarray(estimator.weights_, dtype=float)
         if not np.isfinite(weights).all():
             raise NoSolution("the solver found no weights")

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from optaic.plugins import InvalidConfig
-from optaic.plugins.words import say_value
+from optaic.plugins.words import describe_value
 
 Config = Mapping[str, object]
 
@@ -18,7 +18,7 @@ def read_section(config: Config, name: str) -> Config:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise InvalidConfig(f"{name}: must be an object, not {say_value(value)}")
+        raise InvalidConfig(f"{name}: must be an object, not {describe_value(value)}")
     return value
 
 
@@ -28,7 +28,7 @@ def read_text(config: Config, name: str, default: str | None = None) -> str:
     value = default if value is None or value == "" else value
     if not isinstance(value, str):
         raise InvalidConfig(
-            f"{name}: must be a text" + ("" if value is None else f", not {say_value(value)}")
+            f"{name}: must be a text" + ("" if value is None else f", not {describe_value(value)}")
         )
     return value
 
@@ -37,7 +37,7 @@ def read_choice(config: Config, name: str, choices: Sequence[str], default: str 
     """Return one of some texts; required without a default."""
     value = read_text(config, name, default)
     if value not in choices:
-        raise InvalidConfig(f"{name}: must be one of {', '.join(choices)}, not {say_value(value)}")
+        raise InvalidConfig(f"{name}: must be one of {', '.join(choices)}, not {describe_value(value)}")
     return value
 
 
@@ -53,7 +53,7 @@ def read_number(
     value = config.get(name)
     value = default if value is None else value
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InvalidConfig(f"{name}: must be a finite number, not {say_value(value)}")
+        raise InvalidConfig(f"{name}: must be a finite number, not {describe_value(value)}")
     if not minimum <= value <= maximum:
         raise InvalidConfig(f"{name}: must be between {minimum:g} and {maximum:g}, not {value:g}")
     return float(value)
@@ -73,7 +73,7 @@ def read_names(config: Config, name: str) -> tuple[str, ...]:
     if value is None:
         return ()
     if not isinstance(value, list | tuple) or not all(isinstance(item, str) and item for item in value):
-        raise InvalidConfig(f"{name}: must be a list of texts, not {say_value(value)}")
+        raise InvalidConfig(f"{name}: must be a list of texts, not {describe_value(value)}")
     if len(set(value)) != len(value):
         raise InvalidConfig(f"{name}: lists the same name twice")
     return tuple(value)
@@ -89,4 +89,4 @@ def read_date(config: Config, name: str) -> dt.date | None:
     try:
         return dt.date.fromisoformat(str(value))
     except ValueError:
-        raise InvalidConfig(f"{name}: must be a date like 2022-12-28, not {say_value(value)}") from None
+        raise InvalidConfig(f"{name}: must be a date like 2022-12-28, not {describe_value(value)}") from None

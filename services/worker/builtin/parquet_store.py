@@ -17,7 +17,7 @@ import polars as pl
 from pyarrow import fs  # type: ignore[import-untyped] # it ships no type information
 
 from optaic.plugins import Store, StoredVersion, VersionNotFound
-from optaic.plugins.words import say_error
+from optaic.plugins.words import describe_error
 from optaic.rules.columns import KEYS
 from worker.builtin.change import Change, last_date
 from worker.builtin.digest import canonicalize, compute_digest
@@ -171,4 +171,4 @@ class _Folder:
             with self._files.open_input_file(f"{self._path}/{name}") as stream:
                 return read(stream)
         except (FileNotFoundError, pl.exceptions.PolarsError) as error:
-            raise VersionNotFound(f"{self._path} cannot be read: {say_error(error)}") from error
+            raise VersionNotFound(f"{self._path} cannot be read: {describe_error(error)}") from error

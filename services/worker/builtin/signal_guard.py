@@ -8,7 +8,7 @@ from enum import StrEnum
 import polars as pl
 
 from optaic.plugins import GuardrailViolated, InvalidConfig, SchemaMismatch
-from optaic.plugins.words import say_type
+from optaic.plugins.words import describe_type
 from optaic.rules.columns import VALUE
 from optaic.rules.signal_contracts import DEFAULTS
 
@@ -118,7 +118,7 @@ def _check_schema(table: pl.DataFrame, contract: SignalContract) -> None:
             raise SchemaMismatch(f"signal has no column {column!r} (it has {', '.join(table.columns)})")
     kind = table.schema[contract.value_column]
     if not (kind.is_numeric() or kind == pl.Null):
-        raise SchemaMismatch(f"signal column {contract.value_column!r} is {say_type(kind)}, not numeric")
+        raise SchemaMismatch(f"signal column {contract.value_column!r} is {describe_type(kind)}, not numeric")
     index = list(contract.index_columns)
     for column in index:
         if table[column].null_count():

@@ -21,14 +21,14 @@ from optaic.plugins import (
     SourceUnavailable,
 )
 from optaic.plugins.secrets import has_placeholder
-from optaic.plugins.words import say_error
+from optaic.plugins.words import describe_error
 from optaic.rules.columns import KEYS
 from redaction import PREFIX
 from worker.builtin.parameters import Config, read_names, read_text
 from worker.builtin.sql_rows import Fetched, Mixture, make_table
 from worker.builtin.sql_text import trim
 from worker.builtin.tidy import ISO, check_columns, choose, cut, read_date_columns, read_mapping, tidy
-from worker.builtin.typed.casting import say_lost_digits
+from worker.builtin.typed.casting import find_lost_digits
 from worker.builtin.typed.holding import align
 from worker.builtin.typed.refusals import shorten
 from worker.builtin.zones import to_zones, zones_of
@@ -79,7 +79,7 @@ class SqlPipeline(Pipeline):
                 raise InvalidConfig(f"cursor: {text}; use a column whose values grow, or set no cursor")
         # A database gives instants in the zone of its session, which says nothing of them.
         table = choose(to_zones(table, {}, context.timezone), mapping, source)
-        _say_names(fetched, mapping, context)
+        _report_names(fetched, mapping, context)
         mixtures = {name: fetched.mixtures.get(mapping.get(name, name)) for name in table.columns}
         found = {name: mixture for name, mixture in mixtures.items() if mixture and name not in dates}
         table = tidy(self._type(table, found, context, dates, source), dates, formats, source)
@@ -112,21 +112,21 @@ class SqlPipeline(Pipeline):
             for name, mixture in mixtures.items()
             if mixture.altered
         }
-        altered |= say_lost_digits(table)
-        say_types(table, mixtures, context)
+        altered |= find_lost_digits(table)
+        report_types(table, mixtures, context)
         if altered:
             context.report("altered_by_numbers", shorten(altered))
         return table
 
 
-def _say_names(fetched: Fetched, mapping: Mapping[str, str], context: PipelineContext) -> None:
+def _report_names(fetched: Fetched, mapping: Mapping[str, str], context: PipelineContext) -> None:
     """Report the columns whose names were changed although the configuration does not rename them."""
     said = {name: why for name, why in fetched.renamed.items() if not mapping}
     if said:
         context.report("columns_named", shorten(said))
 
 
-def say_types(table: pl.DataFrame, mixtures: Mapping[str, Mixture], context: PipelineContext) -> None:
+def report_types(table: pl.DataFrame, mixtures: Mapping[str, Mixture], context: PipelineContext) -> None:
     """Report the columns that became texts because their values had several types."""
     said = {
         name: f"{mixture.said}; all values are texts now"
@@ -241,7 +241,9 @@ def _fetch(config: Config, cursor: str, last: object, date_format: str, source: 
                 raise SourceUnavailable(f"the connection was lost: {_reason(error, secrets)}") from None
             raise InvalidQuery(f"{source}: {_reason(error, secrets)}") from None
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-            raise SchemaMismatch(f"{source}: its columns do not form a table: {say_error(error)}") from error
+            raise SchemaMismatch(
+                f"{source}: its columns do not form a table: {describe_error(error)}"
+            ) from error
 
 
 def _read_url(config: Config, secrets: Secrets) -> sa.URL:

@@ -17,7 +17,7 @@ from optaic.plugins import (
     take_days,
     zone_of,
 )
-from optaic.plugins.words import say_type
+from optaic.plugins.words import describe_type
 from optaic.rules.columns import DATE, ENTITY
 from worker.builtin.column_names import check_source_names
 from worker.builtin.parameters import Config, read_date, read_names, read_section
@@ -114,7 +114,9 @@ def _to_date(column: pl.Series, date_format: str, source: str) -> pl.Series:
     if column.dtype == pl.Null or is_dated(column.dtype):
         return take_days(column, zone_of(column))
     if not (storage_type(column.dtype) == pl.String() or column.dtype.is_integer()):
-        raise UnparsableData(f"{source}: column {column.name!r} contains {say_type(column.dtype)}, not dates")
+        raise UnparsableData(
+            f"{source}: column {column.name!r} contains {describe_type(column.dtype)}, not dates"
+        )
     texts = column.cast(pl.String)
     parsed = to_dates(texts, date_format)
     wrong = (parsed.is_null() & texts.is_not_null()).arg_true()

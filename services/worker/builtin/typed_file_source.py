@@ -40,7 +40,7 @@ class TypedFilePipeline(FilePipeline):
         rules = ColumnTypes.from_config(context.config, dates)
         text = read_csv_text(content, CsvFormat.from_config(context.config), mapping, url)
         table, report = type_columns(text, rules, context.held, url)
-        report.tell(context.report)
+        report.add_to_metrics(context.report)
         if text.blank_lines:
             context.report("blank_lines_skipped", text.blank_lines)
         # An offset that a text says is no zone: it may be another in winter.

@@ -8,7 +8,7 @@ import polars as pl
 
 from optaic.plugins import InvalidConfig, PipelineContext, UnparsableData
 from worker.builtin.sql_rows import Mixture
-from worker.builtin.sql_source import SqlPipeline, say_types
+from worker.builtin.sql_source import SqlPipeline, report_types
 from worker.builtin.tidy import read_mapping
 from worker.builtin.typed.kinds import read_types
 from worker.builtin.typed.tables import give_types
@@ -50,5 +50,5 @@ class TypedSqlPipeline(SqlPipeline):
                 )
             if mixture.texts is not None:
                 table = table.with_columns(mixture.texts.alias(name))
-        say_types(table, {name: found for name, found in mixtures.items() if name not in types}, context)
+        report_types(table, {name: found for name, found in mixtures.items() if name not in types}, context)
         return give_types(table, types, dates, context.config.get("date_format"), source, context.report)

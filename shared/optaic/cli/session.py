@@ -15,7 +15,7 @@ import typer
 
 from optaic.apply import yaml_text
 from optaic.client import AsyncClient
-from optaic.client.silence import told_while_waiting
+from optaic.client.silence import notify_while_waiting
 from optaic.client.values import FieldError
 from optaic.errors import DeadlineExceededError, NotFoundError, OptaicError, UnavailableError, Violation
 from optaic.instance.v1 import instance_pb2
@@ -64,7 +64,7 @@ def run(command: Callable[[AsyncClient], Awaitable[_T]], *, failed: int = _FAILE
 
 async def when_it_answers(look: Callable[[], Awaitable[_Found]]) -> _Found:
     """Repeat a look-up until the service answers; tell the user that the command waits."""
-    async with told_while_waiting(_give_notice):
+    async with notify_while_waiting(_give_notice):
         while True:
             try:
                 return await look()

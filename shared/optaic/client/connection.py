@@ -134,14 +134,14 @@ class Connection:
         stub = self.stub(service, make)
         channel, name = self._channels[service], f"{service}-service at {self._addresses[service]}"
         silence = Silence(name, self._notice, lambda: channel.get_state() is grpc.ChannelConnectivity.READY)
-        async with silence.told():
+        async with silence.notify_while():
             while True:
                 silence.opened()
                 call = getattr(stub, method)(next_request(), metadata=self._metadata(method))
                 try:
                     async for response in call:
                         backoff = _FIRST_BACKOFF
-                        silence.heard()
+                        silence.message_came()
                         yield response
                 except grpc.aio.AioRpcError as error:
                     refused = errors.from_rpc_error(error)

@@ -14,23 +14,23 @@ _SETTLED = 1.0  # a stream that has lasted so long without an error is one, thou
 
 
 @contextlib.asynccontextmanager
-async def told_while_waiting(notice: Notice) -> AsyncIterator[None]:
+async def notify_while_waiting(notice: Notice) -> AsyncIterator[None]:
     """Give notice when the block takes long, and when it then ends."""
-    is_told = False
+    was_notified = False
 
-    async def tell() -> None:
-        nonlocal is_told
+    async def notify_later() -> None:
+        nonlocal was_notified
         await asyncio.sleep(_PATIENCE)
         notice("the services do not answer; waiting until they do")
-        is_told = True
+        was_notified = True
 
-    telling = asyncio.create_task(tell())
+    notifying = asyncio.create_task(notify_later())
     try:
         yield
-        if is_told:
+        if was_notified:
             notice("the services answer again")
     finally:
-        telling.cancel()
+        notifying.cancel()
 
 
 class Silence:
@@ -48,7 +48,7 @@ class Silence:
         """Note that the stream was opened."""
         self._opened = time.monotonic()
 
-    def heard(self) -> None:
+    def message_came(self) -> None:
         """Note that a message came."""
         self._has_failed = False
 
@@ -57,7 +57,7 @@ class Silence:
         self._has_failed, self._problem = True, problem
 
     @contextlib.asynccontextmanager
-    async def told(self) -> AsyncIterator[None]:
+    async def notify_while(self) -> AsyncIterator[None]:
         """Give notice while the block runs."""
         looking = asyncio.create_task(self._look())
         try:

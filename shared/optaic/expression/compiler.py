@@ -26,7 +26,7 @@ from optaic.expression.windows import (
     rolling_sum,
 )
 from optaic.plugins.errors import SchemaMismatch
-from optaic.plugins.words import say_type
+from optaic.plugins.words import describe_type
 from optaic.rules.columns import DATE, ENTITY, VALUE
 
 Implementation: TypeAlias = Callable[[Sequence[pl.Expr], Sequence[float]], pl.Expr]
@@ -190,7 +190,7 @@ def _check(table: pl.DataFrame, inputs: Mapping[str, str]) -> None:
     for name in inputs:
         kind = table.schema[name]
         if not (kind.is_numeric() or kind in {pl.Boolean, pl.Null}):
-            raise SchemaMismatch(f"column {name!r} is {say_type(kind)}, not numeric")
+            raise SchemaMismatch(f"column {name!r} is {describe_type(kind)}, not numeric")
     if table.select(pl.struct(DATE, ENTITY).is_duplicated().any()).item():
         raise SchemaMismatch("the input has several rows for one date and entity; give it one")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from optaic.plugins.errors import OutOfRange, SchemaMismatch
-from optaic.plugins.words import say_type
+from optaic.plugins.words import describe_type
 
 if TYPE_CHECKING:
     import polars as pl
@@ -56,7 +56,7 @@ def take_days(column: pl.Series, zone: str) -> pl.Series:
     if kind == pl.Null:
         return column.cast(pl.Date)
     if not is_dated(kind):
-        raise SchemaMismatch(f"column {column.name!r} contains {say_type(kind)}, not dates")
+        raise SchemaMismatch(f"column {column.name!r} contains {describe_type(kind)}, not dates")
     check_times(column)
     if isinstance(kind, pl.Datetime):
         local = column if kind.time_zone is None else column.dt.convert_time_zone(zone)

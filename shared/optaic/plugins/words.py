@@ -15,14 +15,14 @@ _WORDS = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _LONGEST = 200  # characters
 
 
-def say_type(kind: pl.DataType) -> str:
+def describe_type(kind: pl.DataType) -> str:
     """Describe a column's type as `types` and metrics name it; times include their zone, if they have one."""
     name = kind.base_type().__name__
     zone, unit = getattr(kind, "time_zone", None), getattr(kind, "time_unit", "us")
     return f"{name}{_UNITS.get(unit, '')}" + (f" in {zone}" if zone else "")
 
 
-def say_value(value: object) -> str:
+def describe_value(value: object) -> str:
     """Describe a value of a configuration as JSON; a text stands in single quotes, as in all messages."""
     if isinstance(value, str):
         return repr(value)
@@ -33,7 +33,7 @@ def say_value(value: object) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
-def say_error(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Describe a library's error: its first line, without the advice to programmers that follows."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror + (f": {error.filename}" if error.filename else "")

@@ -109,7 +109,7 @@ async def test_a_deleted_instance_is_recorded_with_every_store_that_it_had(
     )
     await service.update(prices.instance_id, {"owner": "somebody"}, "owner")
     run = Run(instance_id=prices.instance_id, flow_kind=FLOW_KIND_REFRESH, run_number=1)
-    await service.tell_run(run)
+    await service.publish_run(run)
 
     async def is_known() -> bool:
         return (await service.row_counts("outputs"))["outputs"] == 1

@@ -71,8 +71,8 @@ async def scores(service: RunningInstanceService) -> Instance:
 async def test_a_promotion_keeps_all_but_the_kind_and_declares_the_output_verified(
     service: RunningInstanceService, scores: Instance
 ) -> None:
-    submitted = await service.tell_run(run_of(scores, 7, None), "submitted")
-    completed = await service.tell_run(run_of(scores, 7, profile()))
+    submitted = await service.publish_run(run_of(scores, 7, None), "submitted")
+    completed = await service.publish_run(run_of(scores, 7, profile()))
     promoted = await promote(
         service, scores, tokens=[submitted, completed], reason="it is good", request_id="a"
     )
@@ -117,11 +117,11 @@ async def test_a_promotion_keeps_all_but_the_kind_and_declares_the_output_verifi
 async def test_a_refused_promotion_writes_nothing(service: RunningInstanceService, scores: Instance) -> None:
     never = await refusal(promote(service, scores))
     assert (never.code, never.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "NO_OUTPUT")
-    token = await service.tell_run(run_of(scores, 1, None))
+    token = await service.publish_run(run_of(scores, 1, None))
     untold = await refusal(promote(service, scores, tokens=[token]))
     assert untold.reason == "OUTPUT_NOT_PROFILED"
-    token = await service.tell_run(run_of(scores, 3, profile(-9, 9, null_count=4, infinite_count=1)))
-    await service.tell_run(run_of(scores, 2, profile()))  # an older run that is told later
+    token = await service.publish_run(run_of(scores, 3, profile(-9, 9, null_count=4, infinite_count=1)))
+    await service.publish_run(run_of(scores, 2, profile()))  # an older run that is told later
     before = await service.row_counts()
     strict = SignalContract(min_value=-3, max_value=3, nan_policy=SignalContract.NAN_POLICY_FAIL)
     strict.index_columns.append("desk")
@@ -142,7 +142,7 @@ async def test_a_refused_promotion_writes_nothing(service: RunningInstanceServic
     component = Instance(instance_id=scores.dataset.store_instance_id)
     assert (await refusal(promote(service, component))).reason == "UNSUPPORTED_KIND"
     assert (await refusal(promote(service, Instance(instance_id=new_id())))).reason == "INSTANCE_NOT_FOUND"
-    token = await service.tell_run(run_of(scores, 4, profile()))
+    token = await service.publish_run(run_of(scores, 4, profile()))
     checked = await promote(service, scores, tokens=[token], validate_only=True, request_id="y")
     assert checked.kind == INSTANCE_KIND_SIGNAL
     assert await service.row_counts() == before
@@ -160,7 +160,7 @@ async def test_a_refused_promotion_writes_nothing(service: RunningInstanceServic
 async def test_an_output_of_another_configuration_is_no_reason_to_be_fresh(
     service: RunningInstanceService, scores: Instance
 ) -> None:
-    token = await service.tell_run(run_of(scores, 1, profile()))
+    token = await service.publish_run(run_of(scores, 1, profile()))
     changed = await service.update(
         scores.instance_id,
         {"dataset": {"pipeline": {"config": {"expression": "open"}}}},
@@ -189,7 +189,7 @@ async def test_readers_must_take_a_signal(service: RunningInstanceService, score
         }
     )
     await service.instances.DeleteInstance(DeleteInstanceRequest(instance_id=condemned.instance_id))
-    token = await service.tell_run(run_of(scores, 1, profile()))
+    token = await service.publish_run(run_of(scores, 1, profile()))
     refused = await refusal(promote(service, scores, tokens=[token]))
     assert (refused.code, refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "WRONG_UPSTREAM_KIND")
     assert refused.preconditions == [
@@ -207,8 +207,8 @@ async def test_outputs_of_other_tenants_and_unknown_instances_are_not_kept(
     service: RunningInstanceService, scores: Instance
 ) -> None:
     stranger = Instance(instance_id=new_id(), flows=scores.flows)
-    await service.tell_run(run_of(scores, 1, profile()), tenant_id="other")
-    token = await service.tell_run(run_of(stranger, 1, profile()))
+    await service.publish_run(run_of(scores, 1, profile()), tenant_id="other")
+    token = await service.publish_run(run_of(stranger, 1, profile()))
     assert (await refusal(promote(service, scores, tokens=[token]))).reason == "NO_OUTPUT"
     async with service.app.deps.database.read("other") as connection:
         assert await outputs.get_output(connection, "other", scores.instance_id, "refresh") is None

@@ -147,7 +147,7 @@ async def told(service: RunningInstanceService, instance: Instance, *columns: st
     run = Run(run_id=new_id(), instance_id=instance.instance_id, flow_kind=FLOW_KIND_REFRESH, run_number=1)
     run.compute_fingerprint = instance.flows[0].compute_fingerprint
     run.pipeline.output_profile.CopyFrom(profile)
-    await service.tell_run(run)
+    await service.publish_run(run)
 
     async def is_known() -> bool:
         return (await service.row_counts("outputs"))["outputs"] > 0

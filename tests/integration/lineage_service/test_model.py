@@ -94,9 +94,9 @@ class Case:
         self.model.facts += [item for item in items if isinstance(item, RunFact)]
         flows = self.model.flows()
         assert await self.lineage.state() == summaries(flows)
-        await self.compare_told(flows)
+        await self.compare_published(flows)
 
-    async def compare_told(self, flows: dict[FlowKey, ModelFlow]) -> None:
+    async def compare_published(self, flows: dict[FlowKey, ModelFlow]) -> None:
         """Compare the state that a subscriber has received with the actual state, including the causes."""
         self.told.take(await self.lineage.messages(after=self.told.revision))
         for key, state in (await self.lineage.states()).items():
@@ -151,7 +151,7 @@ class Case:
             if flow in flows and flows[flow].spec is not None:
                 await self.lineage.invalidate(flow)
                 self.model.invalidations[flow] = flows[flow].run_number
-                await self.compare_told(self.model.flows())
+                await self.compare_published(self.model.flows())
 
     async def explain(self, flow: FlowKey) -> None:
         """Compare the explanations: equal causes, direct upstreams and path lengths."""

@@ -97,14 +97,14 @@ class Main:
         self.service = service
         self.numbers = dict.fromkeys((PRICES, MOMENTUM, BACKTEST), 0)
 
-    async def tell_instance(self, message: instance_pb2.Instance, participle: str = "created") -> Event:
+    async def publish_instance(self, message: instance_pb2.Instance, participle: str = "created") -> Event:
         """Publish an instance event and wait until it is applied."""
         wrapped = _INSTANCE_EVENTS[participle](instance=message)
         event = await self.service.publish("instance", wrapped, participle, message.instance_id)
         await self.service.applied(event)
         return event
 
-    async def tell_run(self, wrapped: Message, participle: str, instance_id: str) -> Event:
+    async def publish_run(self, wrapped: Message, participle: str, instance_id: str) -> Event:
         """Publish a run event and wait until it is applied."""
         event = await self.service.publish("run", wrapped, participle, instance_id)
         await self.service.applied(event)
@@ -112,9 +112,9 @@ class Main:
 
     async def create(self) -> None:
         """Create the three instances, the last one first, because the order does not matter."""
-        await self.tell_instance(instance(BACKTEST, [(PRICES, "prices"), (MOMENTUM, "signal")]))
-        await self.tell_instance(instance(MOMENTUM, [(PRICES, "input")]))
-        await self.tell_instance(instance(PRICES))
+        await self.publish_instance(instance(BACKTEST, [(PRICES, "prices"), (MOMENTUM, "signal")]))
+        await self.publish_instance(instance(MOMENTUM, [(PRICES, "input")]))
+        await self.publish_instance(instance(PRICES))
 
     async def check(self, instance_id: str) -> api.CheckUpstreamFreshnessResponse:
         """Check whether a run of a flow may start."""
@@ -127,8 +127,10 @@ class Main:
         answer = await self.check(instance_id)
         self.numbers[instance_id] += 1
         message = run(instance_id, self.numbers[instance_id], answer.input_versions, config)
-        await self.tell_run(run_events_pb2.RunSubmitted(run=message), "submitted", instance_id)
-        await self.tell_run(run_events_pb2.RunCompleted(run=with_output(message)), "completed", instance_id)
+        await self.publish_run(run_events_pb2.RunSubmitted(run=message), "submitted", instance_id)
+        await self.publish_run(
+            run_events_pb2.RunCompleted(run=with_output(message)), "completed", instance_id
+        )
         return message
 
     async def status(self, instance_id: str) -> str:
@@ -178,7 +180,7 @@ async def test_the_main_job_is_refused_run_made_stale_and_explained(main: Main) 
     assert (state.current_version.version, state.current_version.version_id) == (1, first.run_id)
     assert (state.rows_processed, state.current_version.last_data_date) == (42, "2024-01-02")
 
-    await main.tell_instance(instance(PRICES, revision=2, config="b"), "updated")
+    await main.publish_instance(instance(PRICES, revision=2, config="b"), "updated")
     assert await main.statuses() == ["STALE", "STALE", "STALE"]
     through = [["sp500_prices", "momentum_backtest"], ["sp500_prices", "momentum_12_1", "momentum_backtest"]]
     expected = zip(("sp500_prices", "momentum_12_1"), through, strict=True)
@@ -186,7 +188,7 @@ async def test_the_main_job_is_refused_run_made_stale_and_explained(main: Main) 
     assert {(*item[:3], tuple(item[3])) for item in await main.explain(BACKTEST)} == config
 
     moved_on = "definition sp500_prices moved from version 1.0.0 to 2.0.0"
-    await main.tell_instance(instance(PRICES, revision=3, config="b", change=moved_on), "updated")
+    await main.publish_instance(instance(PRICES, revision=3, config="b", change=moved_on), "updated")
     (blocking,) = (await main.check(MOMENTUM)).blocking
     assert blocking.reason == (
         f"stale: the configuration of sp500_prices changed since it was computed: {moved_on}"
@@ -211,9 +213,9 @@ async def test_an_active_and_a_failed_upstream_block_with_their_run(main: Main) 
     await main.create()
     await main.execute(PRICES)
     active = run(PRICES, 2)
-    await main.tell_run(run_events_pb2.RunStarted(run=active), "started", PRICES)
+    await main.publish_run(run_events_pb2.RunStarted(run=active), "started", PRICES)
     assert [item.reason for item in (await main.check(MOMENTUM)).blocking] == ["run 2 is active"]
-    await main.tell_run(run_events_pb2.RunFailed(run=active), "failed", PRICES)
+    await main.publish_run(run_events_pb2.RunFailed(run=active), "failed", PRICES)
     blocked = await main.check(MOMENTUM)
     assert [item.reason for item in blocked.blocking] == ["run 2 failed"]
     assert [item.is_missing_input for item in blocked.blocking] == [False]
@@ -248,7 +250,7 @@ async def test_attached_events_are_applied_first_and_their_later_delivery_change
 
 async def test_several_flows_are_answered_as_each_alone(main: Main) -> None:
     await main.create()
-    await main.tell_run(run_events_pb2.RunCompleted(run=with_output(run(PRICES, 1))), "completed", PRICES)
+    await main.publish_run(run_events_pb2.RunCompleted(run=with_output(run(PRICES, 1))), "completed", PRICES)
     stub, wanted = main.service.stub, (BACKTEST, PRICES, MOMENTUM)
     requests = [api.CheckUpstreamFreshnessRequest(flow=ref(instance_id)) for instance_id in wanted]
     answer = await stub.BatchCheckUpstreamFreshness(api.BatchCheckUpstreamFreshnessRequest(requests=requests))
@@ -332,7 +334,7 @@ async def test_a_paused_instance_becomes_stale_and_fresh_like_any_other(main: Ma
     await main.execute(MOMENTUM)
     paused = instance(MOMENTUM, [(PRICES, "input")], revision=2)
     paused.state = instance_pb2.INSTANCE_STATE_PAUSED
-    await main.tell_instance(paused, "updated")
+    await main.publish_instance(paused, "updated")
     assert await main.status(MOMENTUM) == "READY"
     await main.execute(PRICES)
     assert await main.status(MOMENTUM) == "STALE"
@@ -344,11 +346,11 @@ async def test_a_verified_output_counts_as_computed_with_the_present_configurati
     await main.create()
     await main.execute(PRICES)
     await main.execute(MOMENTUM)
-    await main.tell_instance(instance(PRICES, revision=2, config="b", verified=1), "updated")
+    await main.publish_instance(instance(PRICES, revision=2, config="b", verified=1), "updated")
     assert (await main.statuses())[:2] == ["READY", "READY"]
-    await main.tell_instance(instance(PRICES, revision=3, config="c", verified=0), "updated")
+    await main.publish_instance(instance(PRICES, revision=3, config="c", verified=0), "updated")
     assert (await main.statuses())[:2] == ["STALE", "STALE"]
-    await main.tell_instance(instance(PRICES, revision=4, config="b", verified=1), "updated")
+    await main.publish_instance(instance(PRICES, revision=4, config="b", verified=1), "updated")
     assert (await main.statuses())[:2] == ["READY", "READY"]
     # A run that started with the old configuration is not the run that was verified.
     await main.execute(PRICES, config="a")
@@ -361,7 +363,7 @@ async def test_a_verified_output_counts_as_computed_with_the_present_configurati
 async def test_every_change_is_published_and_a_deletion_is_confirmed(main: Main) -> None:
     await main.create()
     subscription = await listen(main.service.nats, "optaic.default.lineage.v1.>")
-    event = await main.tell_run(
+    event = await main.publish_run(
         run_events_pb2.RunCompleted(run=with_output(run(PRICES, 1))), "completed", PRICES
     )
     message = lineage_events_pb2.FlowStatusesChanged()
@@ -372,7 +374,7 @@ async def test_every_change_is_published_and_a_deletion_is_confirmed(main: Main)
         assert published.subject == "optaic.default.lineage.v1.flow_statuses_changed.batch"
         message = lineage_events_pb2.FlowStatusesChanged.FromString(published.data)
     assert [change.flow.instance_id for change in message.changes] == [PRICES]
-    deletion = await main.tell_instance(
+    deletion = await main.publish_instance(
         instance(BACKTEST, [(PRICES, "prices"), (MOMENTUM, "signal")], revision=2), "deletion_requested"
     )
     published = await subscription.next_msg(timeout=10)
@@ -386,12 +388,12 @@ async def test_every_change_is_published_and_a_deletion_is_confirmed(main: Main)
 
 async def test_the_same_event_twice_is_applied_once(main: Main) -> None:
     await main.create()
-    event = await main.tell_run(
+    event = await main.publish_run(
         run_events_pb2.RunCompleted(run=with_output(run(PRICES, 1))), "completed", PRICES
     )
     before = await main.check(MOMENTUM)
     await main.service.resend(event)
-    await main.tell_run(run_events_pb2.RunSubmitted(run=run(BACKTEST, 1)), "submitted", BACKTEST)
+    await main.publish_run(run_events_pb2.RunSubmitted(run=run(BACKTEST, 1)), "submitted", BACKTEST)
     after = await main.check(MOMENTUM)
     assert after.lineage_revision == before.lineage_revision + 1  # only the last event was applied
     assert after.input_versions == before.input_versions

@@ -151,8 +151,8 @@ async def test_a_watcher_that_does_not_read_gets_an_error_and_can_resume(
         instance_id = new_id()
         await _apply(service, [_created_fact(instance_id)])
         feed = service.app.deps.feed
-        follower = feed.follow(TENANT, 1)
-        waiting = asyncio.ensure_future(anext(follower))
+        watcher = feed.read_after(TENANT, 1)
+        waiting = asyncio.ensure_future(anext(watcher))
         await asyncio.sleep(0)
         for revision in range(1, 3):
             await _apply(service, [_flow_fact(instance_id, _WORDS[revision % 5], revision)])
@@ -161,7 +161,7 @@ async def test_a_watcher_that_does_not_read_gets_an_error_and_can_resume(
             await _apply(service, [_flow_fact(instance_id, _WORDS[revision % 5], revision)])
         await eventually(lambda: feed._tenants[TENANT].position == 60)
         with pytest.raises(ResourceExhaustedError) as caught:
-            await anext(follower)
+            await anext(watcher)
         assert caught.value.reason == "WATCHER_TOO_SLOW"
         resumed = await _until(service.stub.WatchInstanceStatuses(_request(first[-1].revision)), 60)
         assert [each.revision for each in resumed] == list(range(first[-1].revision + 1, 61))
@@ -230,7 +230,7 @@ async def test_every_watcher_sees_every_change_once_in_order_without_gaps(
             expected = [_WORDS[(number + index) % 5] for number in range(1, changes_each + 1)]
             assert words == ["NOT_INITIALIZED", *expected]
         assert not first.app.deps.feed._tenants or all(
-            feed.followers for feed in first.app.deps.feed._tenants.values()
+            feed.watchers for feed in first.app.deps.feed._tenants.values()
         )
 
 

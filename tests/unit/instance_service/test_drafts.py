@@ -33,7 +33,7 @@ async def test_what_cannot_follow_the_newest_version_is_judged_as_mildly_as_what
 
     for function in (prepare, gather, complete):
         monkeypatch.setattr(drafts, function.__name__, function)
-    monkeypatch.setattr(drafts, "say_stuck", lambda *_: None)
+    monkeypatch.setattr(drafts, "set_blocked_from_newest", lambda *_: None)
     deps = cast("Dependencies", SimpleNamespace(is_lenient=is_lenient))
     await drafts.draft_instance(deps, cast("Any", None), "acme", Instance(), Instance())
     assert judged == [is_lenient] * 2

@@ -6,7 +6,7 @@ import jsonschema
 import pytest
 
 from instance_service.domain.formats import FORMATS
-from instance_service.domain.schema_words import shown
+from instance_service.domain.schema_messages import shown
 from instance_service.jsonschema_adapter import KNOWN_FORMATS, config_violations, schema_violations
 from instance_service.resources.definitions.changes import unchecked_formats
 from optaic.definition.v1.definition_pb2 import DefinitionVersion

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from instance_service.domain.schema_words import said, shown
+from instance_service.domain.schema_messages import describe_rule, shown
 from instance_service.jsonschema_adapter import config_violations, schema_violations
 
 _PYTHON = re.compile(r"\\b(None|True|False|NoneType|dict|object at|class)\\b|'")
@@ -70,4 +70,4 @@ def test_errors_of_a_bad_schema_use_the_words_of_json(schema: dict[str, Any]) ->
 
 def test_a_large_value_and_an_unknown_rule_have_words_too() -> None:
     assert len(shown(["x" * 1000])) == 200
-    assert said("x-other", 1, None) == "null breaks the rule x-other"
+    assert describe_rule("x-other", 1, None) == "null breaks the rule x-other"

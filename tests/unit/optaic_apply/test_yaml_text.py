@@ -14,7 +14,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instance_service.domain.schema_words import said_of_secret
+from instance_service.domain.schema_messages import describe_rule_for_secret
 from optaic.apply import yaml_text
 from optaic.apply.documents import MANAGER, read_documents
 from optaic.apply.export import Definitions, export_documents
@@ -326,7 +326,7 @@ def test_a_refused_secret_that_looks_like_a_number_is_not_repeated(
 ) -> None:
     file = tmp_path / "desk.yaml"
     file.write_text(f"config:\n  pin: {written}\n  rows: {written}\n")
-    said = {"pin": said_of_secret(keyword, "string"), "rows": "is not of type array"}
+    said = {"pin": describe_rule_for_secret(keyword, "string"), "rows": "is not of type array"}
     refused = [
         Violation(f"documents[0].config.{name}", text, "INVALID_CONFIG") for name, text in said.items()
     ]

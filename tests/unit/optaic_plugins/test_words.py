@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from optaic.plugins import DateRange, HeldTypes, PluginError, take_days
-from optaic.plugins.words import say_error, say_type, say_value
+from optaic.plugins.words import describe_error, describe_type, describe_value
 from worker.builtin.digest import canonicalize
 from worker.builtin.parameters import read_choice, read_date, read_names, read_number, read_section, read_text
 from worker.builtin.typed.holding import settle
@@ -32,24 +32,24 @@ _INTERNAL = re.compile(r"time_unit|time_zone=|precision=|<class|None|True|False|
     ],
 )  # fmt: skip
 def test_a_type_has_a_plain_word(kind: pl.DataType, word: str) -> None:
-    assert say_type(kind) == word
+    assert describe_type(kind) == word
 
 
 def test_a_value_is_shown_as_json_has_it() -> None:
     values = ["x", None, True, 1.5, {"a": None}, [1, False], object()]
-    assert [say_value(value) for value in values] == [
+    assert [describe_value(value) for value in values] == [
         "'x'", "null", "true", "1.5", '{"a": null}', "[1, false]", "a value that no configuration can have",
     ]  # fmt: skip
 
 
 def test_an_error_says_its_first_line_only() -> None:
     text = "could not parse `x`\n\nYou might want to try:\n- increasing `infer_schema_length`"
-    assert say_error(pl.exceptions.ComputeError(text)) == "could not parse `x`"
+    assert describe_error(pl.exceptions.ComputeError(text)) == "could not parse `x`"
     assert (
-        say_error(OSError(errno.ENOSPC, "No space left on device", "/data/a"))
+        describe_error(OSError(errno.ENOSPC, "No space left on device", "/data/a"))
         == "No space left on device: /data/a"
     )
-    assert say_error(TimeoutError()) == "timeout error"
+    assert describe_error(TimeoutError()) == "timeout error"
 
 
 _RANGE = DateRange(dt.date(2024, 1, 1), None)

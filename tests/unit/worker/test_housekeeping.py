@@ -11,7 +11,7 @@ import pytest
 from support.polling import eventually
 from worker.children import Forkserver
 from worker.config import Settings
-from worker.housekeeping import keep_house
+from worker.housekeeping import remove_leftovers
 
 
 class FakeChild:
@@ -47,7 +47,9 @@ def settings(tmp_path: Path, seconds: float) -> Settings:
 
 async def test_it_looks_again_and_again_until_it_stops(tmp_path: Path) -> None:
     forkserver, stop = FakeForkserver(), asyncio.Event()
-    keeping = asyncio.create_task(keep_house(settings(tmp_path, 0.01), cast("Forkserver", forkserver), stop))
+    keeping = asyncio.create_task(
+        remove_leftovers(settings(tmp_path, 0.01), cast("Forkserver", forkserver), stop)
+    )
     await eventually(lambda: len(forkserver.given) > 2)
     stop.set()
     await asyncio.wait_for(keeping, 10)
@@ -58,5 +60,7 @@ async def test_it_looks_again_and_again_until_it_stops(tmp_path: Path) -> None:
 async def test_a_worker_that_stops_at_once_has_not_looked(tmp_path: Path, seconds: float) -> None:
     forkserver, stop = FakeForkserver(), asyncio.Event()
     stop.set()
-    await asyncio.wait_for(keep_house(settings(tmp_path, seconds), cast("Forkserver", forkserver), stop), 10)
+    await asyncio.wait_for(
+        remove_leftovers(settings(tmp_path, seconds), cast("Forkserver", forkserver), stop), 10
+    )
     assert forkserver.given == []

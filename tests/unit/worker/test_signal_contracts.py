@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
-from instance_service.domain.promises import Breach, Profile, find_breaches
+from instance_service.domain.signal_contracts import Breach, Profile, find_breaches
 from instance_service.resources.instances.profiles import profile_of
 from optaic.plugins import InvalidConfig, PluginError
 from optaic.rules.signal_contracts import complete_contract

@@ -16,7 +16,7 @@ _DEPRECATED = "DefinitionDeprecated"
 _LONGEST = 1000
 
 
-def say(instance: Instance, kind: str, reason: str, message: str, now: Timestamp) -> None:
+def set_condition(instance: Instance, kind: str, reason: str, message: str, now: Timestamp) -> None:
     """Set a condition, or update it if it is set; its start time is kept."""
     message = shortened(redact(message))
     for condition in instance.conditions:
@@ -31,7 +31,7 @@ def shortened(message: str) -> str:
     return message if len(message) <= _LONGEST else f"{message[: _LONGEST - 3]}..."
 
 
-def withdraw(instance: Instance, kind: str) -> None:
+def clear_condition(instance: Instance, kind: str) -> None:
     """Clear a condition."""
     kept = [condition for condition in instance.conditions if condition.type != kind]
     if len(kept) < len(instance.conditions):
@@ -39,18 +39,20 @@ def withdraw(instance: Instance, kind: str) -> None:
         instance.conditions.extend(kept)
 
 
-def say_stuck(instance: Instance, error: DomainError, now: Timestamp) -> None:
+def set_blocked_from_newest(instance: Instance, error: DomainError, now: Timestamp) -> None:
     """Set the condition that tells why an instance cannot move to the newest version."""
     problems = [f"{each.field}: {each.description}" for each in error.field_violations]
-    say(instance, FOLLOWS_NEWEST, "NewestDoesNotFit", "; ".join(problems) or error.message, now)
+    set_condition(instance, FOLLOWS_NEWEST, "NewestDoesNotFit", "; ".join(problems) or error.message, now)
 
 
-def say_outdated(instance: Instance, versions: Iterable[tuple[str, str, str]], now: Timestamp) -> None:
+def set_outdated_versions(
+    instance: Instance, versions: Iterable[tuple[str, str, str]], now: Timestamp
+) -> None:
     """Set the condition that lists the deprecated or retired versions in use; clear it if there are none."""
     outdated = sorted({one for one in versions if one[2] in {"deprecated", "retired"}})
     if not outdated:
-        withdraw(instance, _DEPRECATED)
+        clear_condition(instance, _DEPRECATED)
         return
     is_retired = any(state == "retired" for _, _, state in outdated)
     text = "; ".join(f"version {version} of {name} is {state}" for name, version, state in outdated)
-    say(instance, _DEPRECATED, "VersionRetired" if is_retired else "VersionDeprecated", text, now)
+    set_condition(instance, _DEPRECATED, "VersionRetired" if is_retired else "VersionDeprecated", text, now)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from instance_service.domain.schema_words import REFERENCE
+from instance_service.domain.schema_messages import REFERENCE
 from instance_service.jsonschema_adapter import field_path
 from optaic.instance.v1.instance_pb2 import Instance
 from redaction import has_credentials, redact_urls

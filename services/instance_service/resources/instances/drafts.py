@@ -25,9 +25,9 @@ from instance_service.resources.instances.columns import Columns, columns_of
 from instance_service.resources.instances.conditions import (
     FOLLOWS_NEWEST,
     SCHEDULE_PLANNED,
-    say_outdated,
-    say_stuck,
-    withdraw,
+    clear_condition,
+    set_blocked_from_newest,
+    set_outdated_versions,
 )
 from instance_service.resources.instances.descriptions import connections_of, describe_changes
 from instance_service.resources.instances.facts import (
@@ -95,7 +95,7 @@ async def draft_instance(
             raise
         facts = await gather(connection, tenant_id, [pending])
         draft = complete(tenant_id, pending, facts, is_lenient=deps.is_lenient)
-        say_stuck(draft.instance, error, pending.now)
+        set_blocked_from_newest(draft.instance, error, pending.now)
         return draft
 
 
@@ -139,10 +139,10 @@ def complete(tenant_id: str, pending: Pending, facts: Facts, *, is_lenient: bool
     changes = describe_changes(pending.current, instance, uses) if pending.current else ""
     set_flows(instance, pending.current, flows, tenant_id, settings, upstreams, changes)
     if not pending.stays:
-        withdraw(instance, FOLLOWS_NEWEST)
+        clear_condition(instance, FOLLOWS_NEWEST)
     if pending.current and pending.current.schedule != instance.schedule:
-        withdraw(instance, SCHEDULE_PLANNED)
-    say_outdated(instance, [version for use in uses for version in use.versions()], pending.now)
+        clear_condition(instance, SCHEDULE_PLANNED)
+    set_outdated_versions(instance, [version for use in uses for version in use.versions()], pending.now)
     _check_size(instance)
     return Draft(instance, tuple(_components(instance, dataset)), settings, tuple(upstreams), changes)
 

@@ -46,7 +46,7 @@ async def gather(
     references = [reference for one in pending for reference in one.references]
     versions = await load_versions(connection, tenant_id, references)
     if newest is not None:
-        versions.update(follow(references, newest))
+        versions.update(resolve_newest(references, newest))
     known = await load_known(connection, tenant_id, [named for one in pending for named in one.named])
     reading = [one for one in pending if _may_have_expressions(one, versions)]
     upstream_ids = sorted({named.instance_id for one in reading for named in one.named})
@@ -87,7 +87,9 @@ async def load_versions(
     return {wanted[position]: DefinitionVersion.FromString(row) for position, row in found.items()}
 
 
-def follow(references: Iterable[Reference], newest: DefinitionVersion) -> dict[Wanted, DefinitionVersion]:
+def resolve_newest(
+    references: Iterable[Reference], newest: DefinitionVersion
+) -> dict[Wanted, DefinitionVersion]:
     """Resolve the references that track the newest version of a definition, as if `newest` were that version."""
     return {
         one: newest

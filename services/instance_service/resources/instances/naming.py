@@ -103,10 +103,12 @@ def _check_distinct(
     }
     either = {before: renamed.name, renamed.name: before}
     if renamed.name in others and any(rename_tables(text, either) != text for text in texts):
-        raise errors.name_taken_in_reader(renamed.name, reader.name, reader.instance_id)
+        raise errors.name_taken_in_dependant(renamed.name, reader.name, reader.instance_id)
 
 
-async def rename_in_readers(connection: Connection, tenant_id: str, renamed: Instance, before: str) -> None:
+async def rename_in_dependants(
+    connection: Connection, tenant_id: str, renamed: Instance, before: str
+) -> None:
     """Write the new name of an instance into the expressions of its dependants; this makes no revision.
 
     Requires the tenant's lock.
@@ -114,7 +116,7 @@ async def rename_in_readers(connection: Connection, tenant_id: str, renamed: Ins
     Raises:
         AlreadyExistsError: NAME_TAKEN; a dependant already has another upstream of that name.
     """
-    found = await graph.list_readers(connection, tenant_id, renamed.instance_id)
+    found = await graph.list_dependants(connection, tenant_id, renamed.instance_id)
     versions = {
         Instance.FromString(snapshot).instance_id: DefinitionVersion.FromString(version) if version else None
         for _, snapshot, version in found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from instance_service.domain.promises import Column, Profile
+from instance_service.domain.signal_contracts import Column, Profile
 from optaic.run.v1.run_pb2 import ColumnProfile, OutputProfile
 
 

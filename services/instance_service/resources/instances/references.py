@@ -134,7 +134,7 @@ def references_of(
             return Reference(slot, path, spec, beside=_beside(spec, ComponentSpec()))
         is_held = spec.track_newest or own.config == spec.config
         macros = dict(own.macro_version_ids) if is_held else {}
-        is_staying = stays and _is_following_still(slot, spec, own)
+        is_staying = stays and _still_tracks(slot, spec, own)
         return Reference(slot, path, spec, own, macros, is_staying, _beside(spec, own))
 
     if (dataset := dataset_of(instance)) is not None:
@@ -143,7 +143,7 @@ def references_of(
     return [reference(kind, "instance", instance)] if kind in DEFINED_KINDS else []
 
 
-def _is_following_still(slot: str, spec: ComponentSpec | Instance, own: ComponentSpec | Instance) -> bool:
+def _still_tracks(slot: str, spec: ComponentSpec | Instance, own: ComponentSpec | Instance) -> bool:
     """Return whether a reference still tracks the definition it tracks already, even if it is only partly given."""
     named: str | None = spec.definition_name
     if not (named or spec.definition_id or spec.definition_version_id == own.definition_version_id):

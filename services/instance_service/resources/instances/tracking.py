@@ -13,13 +13,18 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from instance_service.resources.definitions.library import load_inner
 from instance_service.resources.definitions.macros import CALLABLE
 from instance_service.resources.dependencies import ResourceDependencies
-from instance_service.resources.instances.conditions import FOLLOWS_NEWEST, say_outdated, say_stuck, withdraw
+from instance_service.resources.instances.conditions import (
+    FOLLOWS_NEWEST,
+    clear_condition,
+    set_blocked_from_newest,
+    set_outdated_versions,
+)
 from instance_service.resources.instances.drafts import Draft, complete
 from instance_service.resources.instances.facts import gather
 from instance_service.resources.instances.pending import Pending, prepare
 from instance_service.resources.instances.revisions import Revision, is_same
-from instance_service.store import following as store
 from instance_service.store import queue
+from instance_service.store import tracking as store
 from instance_service.store.tables import Connection, Row
 from optaic.definition.v1.definition_pb2 import DefinitionVersion
 from optaic.instance.v1.instance_pb2 import Instance
@@ -28,16 +33,16 @@ from servicekit.errors import DomainError, FieldViolation
 Check: TypeAlias = Callable[[Row], Sequence[FieldViolation]]
 
 
-async def wake_followers(connection: Connection, tenant_id: str, definition_id: str) -> None:
+async def wake_tracking(connection: Connection, tenant_id: str, definition_id: str) -> None:
     """Queue every instance that tracks the newest version of a definition for reconciliation."""
     await queue.enqueue(
-        connection, tenant_id, await store.list_followers(connection, tenant_id, definition_id)
+        connection, tenant_id, await store.list_tracking_ids(connection, tenant_id, definition_id)
     )
 
 
-async def wake_users(connection: Connection, tenant_id: str, version: DefinitionVersion) -> None:
+async def wake_using(connection: Connection, tenant_id: str, version: DefinitionVersion) -> None:
     """Queue every instance that uses a version, or tracks the newest one of its definition, for reconciliation."""
-    await wake_followers(connection, tenant_id, version.definition_id)
+    await wake_tracking(connection, tenant_id, version.definition_id)
     found = await store.list_users(connection, tenant_id, version.definition_version_id)
     await queue.enqueue(connection, tenant_id, found)
 
@@ -53,9 +58,9 @@ class Standing:
         """Return a copy of an instance with the conditions on its versions set or cleared."""
         result = Instance()
         result.CopyFrom(instance)
-        say_outdated(result, self.outdated.get(instance.instance_id, ()), now)
+        set_outdated_versions(result, self.outdated.get(instance.instance_id, ()), now)
         if instance.instance_id not in self.lagging:
-            withdraw(result, FOLLOWS_NEWEST)
+            clear_condition(result, FOLLOWS_NEWEST)
         return result
 
     def due(self, instances: Mapping[str, Instance], now: Timestamp) -> set[str]:
@@ -70,7 +75,7 @@ class Standing:
 async def load_standing(connection: Connection, tenant_id: str, instance_ids: Sequence[str]) -> Standing:
     """Look up which instances are behind the newest versions or use outdated ones."""
     outdated: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
-    rows = await store.list_remarkable(connection, tenant_id, instance_ids)
+    rows = await store.list_outdated_uses(connection, tenant_id, instance_ids)
     for row in rows:
         outdated[row.instance_id].append((row.name, row.version, row.state))
     return Standing(frozenset(row.instance_id for row in rows if row.lags), outdated)
@@ -126,7 +131,7 @@ def moves_of(
             continue
         result = draft.instance if isinstance(draft, Draft) else standing.noted(instance, now)
         if isinstance(draft, DomainError):
-            say_stuck(result, draft, now)
+            set_blocked_from_newest(result, draft, now)
         if list(result.conditions) != list(instance.conditions):
             noted[instance.instance_id] = result
     return Moves(revisions, noted)

@@ -13,7 +13,7 @@ from instance_service.domain import flows
 from instance_service.events import SELF, Events
 from instance_service.ports import OutsideUnavailableError
 from instance_service.resources.conversion import dataset_of
-from instance_service.resources.instances.conditions import say, shortened, withdraw
+from instance_service.resources.instances.conditions import clear_condition, set_condition, shortened
 from instance_service.store import instances as store
 from instance_service.store.tables import Connection
 from optaic.common.v1.flow_pb2 import FlowKind
@@ -158,7 +158,7 @@ def _judged(instance: Instance, verdicts: Sequence[Verdict], now: Timestamp) -> 
         if verdict.problem is not None:
             _set_problem(result, verdict.condition, verdict.problem, now)
         else:
-            withdraw(result, verdict.condition)
+            clear_condition(result, verdict.condition)
             if verdict.apply is not None:
                 verdict.apply(result)
     is_ready = not any(map(_is_outside, result.conditions))
@@ -184,7 +184,7 @@ def _set_problem(instance: Instance, kind: str, problem: OutsideUnavailableError
         (one.reason, _without_details(one.message)) for one in instance.conditions if one.type == kind
     ]
     if current_texts != [(problem.reason, _without_details(redact(problem.message)))]:
-        say(instance, kind, problem.reason, problem.message, now)
+        set_condition(instance, kind, problem.reason, problem.message, now)
 
 
 def _without_details(message: str) -> str:

@@ -10,7 +10,7 @@ from instance_service.resources.conversion import (
 from instance_service.resources.definitions.content import complete_version
 from instance_service.resources.definitions.library import check_publication
 from instance_service.resources.definitions.macros import CALLABLE
-from instance_service.resources.instances.followers import wake_followers
+from instance_service.resources.instances.tracking import wake_tracking
 from instance_service.resources.publication_report import report
 from instance_service.store import definitions as store
 from instance_service.store.tables import Connection
@@ -92,7 +92,7 @@ async def _publish(
         if version.kind in CALLABLE:
             await check_publication(connection, tenant_id, version)
         if version.state == DEFINITION_STATE_ACTIVE:
-            await wake_followers(connection, tenant_id, version.definition_id)
+            await wake_tracking(connection, tenant_id, version.definition_id)
         await outbox.append(connection, [deps.events(tenant_id).published(version)])
         return version
     return await _existing(connection, tenant_id, version)

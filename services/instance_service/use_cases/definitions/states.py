@@ -9,7 +9,7 @@ from instance_service.domain import errors
 from instance_service.events import Events
 from instance_service.resources.definitions.library import check_publication
 from instance_service.resources.definitions.macros import CALLABLE
-from instance_service.resources.instances.followers import wake_followers, wake_users
+from instance_service.resources.instances.tracking import wake_tracking, wake_using
 from instance_service.store import definitions as store
 from instance_service.store.tables import Connection
 from instance_service.use_cases.dependencies import Dependencies
@@ -119,9 +119,9 @@ async def _change_state(
                 await check_publication(connection, tenant_id, version)
             event = step.event(deps.events(tenant_id), version, request.reason)
             if step is _ACTIVATE:
-                await wake_followers(connection, tenant_id, version.definition_id)
+                await wake_tracking(connection, tenant_id, version.definition_id)
             else:
-                await wake_users(connection, tenant_id, version)
+                await wake_using(connection, tenant_id, version)
             await outbox.append(connection, [event])
         return version
 

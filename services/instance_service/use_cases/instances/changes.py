@@ -7,7 +7,7 @@ from instance_service.resources.conversion import dataset_of, timestamp
 from instance_service.resources.instances.drafts import draft_instance
 from instance_service.resources.instances.locking import check_etag, check_not_deleting, lock
 from instance_service.resources.instances.masks import apply_mask
-from instance_service.resources.instances.naming import rename_in_readers
+from instance_service.resources.instances.naming import rename_in_dependants
 from instance_service.resources.instances.pending import check_kind
 from instance_service.resources.instances.revisions import (
     Revision,
@@ -120,7 +120,7 @@ async def update_instance(
         revision = Revision(current, draft, request.reason)
         await write_revisions(deps, connection, tenant_id, context.actor, [revision])
         if draft.instance.name != current.name:
-            await rename_in_readers(connection, tenant_id, draft.instance, current.name)
+            await rename_in_dependants(connection, tenant_id, draft.instance, current.name)
         return draft.instance
 
     return await mutate(deps, tenant_id, request, Instance, update)

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from instance_service.events import SELF
 from instance_service.resources.conversion import timestamp
 from instance_service.resources.instances import verdicts
-from instance_service.resources.instances.followers import load_standing, moves_of, newest_drafts
 from instance_service.resources.instances.revisions import write_revisions
+from instance_service.resources.instances.tracking import load_standing, moves_of, newest_drafts
 from instance_service.resources.instances.verdicts import Found
 from instance_service.store import instances as store
 from instance_service.store import queue
@@ -20,7 +20,7 @@ from servicekit.database import lock_tenant
 _REPEAT_SECONDS = 0.5
 
 
-async def follow_newest(
+async def move_to_newest(
     deps: Dependencies, tenant_id: str, instances: Mapping[str, Instance]
 ) -> dict[str, Instance]:
     """Move instances that are behind the newest versions they track, and update the conditions on their versions.

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from instance_service.domain import errors
 from instance_service.domain.fingerprints import compute_fingerprint
 from instance_service.domain.flows import derive_edges
-from instance_service.domain.promises import Breach, find_breaches
 from instance_service.domain.rules import takes
+from instance_service.domain.signal_contracts import Breach, find_breaches
 from instance_service.resources.definitions.requirements import rules_of
 from instance_service.resources.instances.drafts import Draft, draft_instance
 from instance_service.resources.instances.locking import check_etag, check_not_deleting, lock
@@ -64,7 +64,7 @@ async def promote_dataset(
         check_not_deleting(current)
         output = await _get_output(connection, tenant_id, current)
         draft = await draft_instance(deps, connection, tenant_id, _as_signal(current, request), current)
-        readers = await graph.list_readers(connection, tenant_id, current.instance_id)
+        readers = await graph.list_dependants(connection, tenant_id, current.instance_id)
         _refuse(current, _breaches(output, draft), _refusing(readers))
         _verify(current, draft, output)
         revision = Revision(current, draft, request.reason)

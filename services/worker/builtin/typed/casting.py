@@ -7,7 +7,7 @@ import datetime as dt
 import polars as pl
 
 from optaic.plugins import take_days, zone_of
-from optaic.plugins.words import say_type
+from optaic.plugins.words import describe_type
 from worker.builtin.typed.judging import Fitted, Misfit, fit
 from worker.builtin.typed.kinds import storage_type
 from worker.builtin.typed.numbers import NumberFormat, find_lossy
@@ -59,7 +59,7 @@ def _cast(column: pl.Series, kind: pl.DataType) -> Fitted | Misfit:
     return _refuse(column, wrong, kind) if wrong.any() else Fitted(values)
 
 
-def say_lost_digits(table: pl.DataFrame) -> dict[str, str]:
+def find_lost_digits(table: pl.DataFrame) -> dict[str, str]:
     """Return which columns of decimals would lose digits as Float64, by name, with the first value."""
     found = {}
     for column in table.select(pl.selectors.decimal()):
@@ -99,4 +99,4 @@ def _to_days(column: pl.Series) -> Fitted | Misfit:
 def _refuse(column: pl.Series, wrong: pl.Series, kind: pl.DataType) -> Misfit:
     row = wrong.arg_max()
     assert row is not None
-    return Misfit(row, str(column[row]), f"would change as {say_type(kind)}", int(wrong.sum()))
+    return Misfit(row, str(column[row]), f"would change as {describe_type(kind)}", int(wrong.sum()))

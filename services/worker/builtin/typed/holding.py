@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from optaic.plugins import HeldTypes, SchemaMismatch
-from optaic.plugins.words import say_type
+from optaic.plugins.words import describe_type
 from worker.builtin.typed.casting import to_exact_floats
 from worker.builtin.typed.kinds import DEFAULT, storage_type
 
@@ -64,14 +64,14 @@ def settle(
         if now == storage_type(was):
             continue
         if is_free or _widens(was, now) or (held is not None and name in held.empty):
-            retyped.append(f"{name}: {say_type(was)} to {say_type(now)}")
+            retyped.append(f"{name}: {describe_type(was)} to {describe_type(now)}")
         else:
             problems.append(
-                f"column {name!r} was {say_type(was)} and is {say_type(now)} now{_example(column, was)}"
+                f"column {name!r} was {describe_type(was)} and is {describe_type(now)} now{_example(column, was)}"
             )
     removed = tuple(name for name in before if name not in table.columns)
     if removed and not is_free:
-        problems += [f"column {name!r} ({say_type(before[name])}) no longer exists" for name in removed]
+        problems += [f"column {name!r} ({describe_type(before[name])}) no longer exists" for name in removed]
     if problems:
         raise SchemaMismatch(f"{'; '.join(problems)}; refresh in mode FULL to accept the table as it is now")
     added = tuple(name for name in table.columns if name not in before) if held is not None else ()
@@ -117,7 +117,7 @@ def align(base: pl.DataFrame, new: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataF
             types[name] = was
         elif _widens(was, types[name]) and to_exact_floats(base[name]) is None:
             raise SchemaMismatch(
-                f"column {name!r} was {say_type(was)} and is {say_type(types[name])} now, but has numbers that "
+                f"column {name!r} was {describe_type(was)} and is {describe_type(types[name])} now, but has numbers that "
                 "would change as that type; refresh in mode FULL to accept the table as it is now"
             )
     order = [*base.columns, *(name for name in new.columns if name not in base.columns)]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from optaic.plugins import InvalidConfig
-from optaic.plugins.words import say_value
+from optaic.plugins.words import describe_value
 from optaic.rules.columns import ENTITY
 from worker.builtin.parameters import Config, read_section
 
@@ -51,7 +51,9 @@ def read_types(config: Config) -> Mapping[str, pl.DataType]:
     for name, word in read_section(config, "types").items():
         known = _OTHER_WORDS.get(word, word) if isinstance(word, str) else ""
         if known not in _KINDS:
-            raise InvalidConfig(f"types.{name}: must be one of {', '.join(_KINDS)}, not {say_value(word)}")
+            raise InvalidConfig(
+                f"types.{name}: must be one of {', '.join(_KINDS)}, not {describe_value(word)}"
+            )
         types[name] = _KINDS[known]
     if types.get(ENTITY, pl.String()) != pl.String():
         raise InvalidConfig("types.entity: must be String, because entities are texts; or leave it out")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import polars as pl
 
 from optaic.plugins import UnparsableData
-from optaic.plugins.words import say_type
+from optaic.plugins.words import describe_type
 from worker.builtin.typed.judging import Misfit
 
 _MOST = 100  # columns in one metric
@@ -27,7 +27,7 @@ def misfit_error(
         how: what to do.
     """
     more = f"; {misfit.count} values do not fit" if misfit.count > 1 else ""
-    text = f"{source}: column {name!r} is {say_type(kind)}, and {misfit.text!r} in {where} {misfit.why}{more}"
+    text = f"{source}: column {name!r} is {describe_type(kind)}, and {misfit.text!r} in {where} {misfit.why}{more}"
     return UnparsableData(f"{text}. {how}")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import polars as pl
 
 from optaic.plugins import InvalidConfig
-from optaic.plugins.words import say_type
+from optaic.plugins.words import describe_type
 from worker.builtin.typed.casting import convert
 from worker.builtin.typed.judging import Misfit
 from worker.builtin.typed.kinds import check_dates
@@ -46,7 +46,7 @@ def give_types(
             raise misfit_error(source, name, kind, fitted, f"row {fitted.row + 1}", how)
         columns.append(fitted.values)
         if name in types:
-            given[name] = say_type(kind)
+            given[name] = describe_type(kind)
         if fitted.lossy_count:
             lossy[name] = fitted.lossy_count
     if given:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from optaic.plugins import InvalidConfig
-from optaic.plugins.words import say_error
+from optaic.plugins.words import describe_error
 
 ISO_DATE = "%Y-%m-%d"
 _ISO_TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(?::[0-5][0-9](?:\.[0-9]{1,6})?)?"
@@ -29,7 +29,7 @@ def to_dates(texts: pl.Series, date_format: str) -> pl.Series:
         parsed = texts.str.to_date(date_format or ISO_DATE, strict=False)
     except pl.exceptions.PolarsError as error:
         raise InvalidConfig(
-            f"date_format: {date_format!r} is not a format of dates: {say_error(error)}"
+            f"date_format: {date_format!r} is not a format of dates: {describe_error(error)}"
         ) from error
     return parsed.set(~_is_plain(texts, parsed), None)
 
@@ -45,7 +45,7 @@ def to_times(texts: pl.Series, date_format: str) -> pl.Series:
             parsed = texts.str.to_datetime(date_format, strict=False, time_unit="us")
         except pl.exceptions.PolarsError as error:
             raise InvalidConfig(
-                f"date_format: {date_format!r} is not a format of times: {say_error(error)}"
+                f"date_format: {date_format!r} is not a format of times: {describe_error(error)}"
             ) from error
         return parsed.set(~_is_plain(texts, parsed) | _is_leap(texts, parsed, date_format), None)
     first = texts.drop_nulls().head(1)
