@@ -9,7 +9,7 @@ import pytest
 from google.protobuf import json_format
 
 from instance_service.resources import publication_report
-from instance_service.resources.instances import drafts, followers
+from instance_service.resources.instances import drafts, tracking
 from instance_service.use_cases.definitions import publication
 from optaic.definition.v1 import definition_events_pb2
 from optaic.definition.v1 import definition_service_pb2 as api
@@ -307,7 +307,7 @@ async def test_who_follows_is_judged_beside_other_callers(
         threads.add(threading.current_thread())
         return drafts.complete(*given)
 
-    monkeypatch.setattr(followers, "complete", complete)
+    monkeypatch.setattr(tracking, "complete", complete)
     project_id = (await service.project()).project_id
     await publish(service, "1.0.0")
     instance = await service.create(dataset(project_id, "following", trackNewest=True))
