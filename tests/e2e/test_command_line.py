@@ -45,13 +45,13 @@ async def test_run_list_watch_and_explain(stack: RunningStack) -> None:
     assert json.loads(explained.stdout).get("explanations", []) == []
 
 
-def test_an_unknown_instance_is_said_so(stack: RunningStack) -> None:
+def test_an_unknown_instance_is_an_error_that_names_it(stack: RunningStack) -> None:
     refused = optaic(stack, "instance", "get", "nobody")
     assert refused.returncode == 1
     assert "nobody" in refused.stderr
 
 
-def test_the_stack_says_that_it_is_up(stack: RunningStack) -> None:
+def test_status_reports_that_the_stack_is_up(stack: RunningStack) -> None:
     assert "ready" in optaic(stack, "dev", "status").stdout
 
 

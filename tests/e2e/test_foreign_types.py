@@ -81,7 +81,7 @@ async def test_a_text_keeps_its_digits_and_a_column_its_type(stack: RunningStack
         assert (await client.data.read(prices))["close"].to_list() == [1.5, 2.5]
 
 
-async def test_a_new_column_of_a_database_reaches_readers_and_one_that_goes_is_refused(
+async def test_a_new_database_column_reaches_dependants_and_a_vanished_one_is_refused(
     stack: RunningStack, tmp_path: Path
 ) -> None:
     def change(*statements: str) -> None:

@@ -40,7 +40,7 @@ def living_below(folder: Path) -> list[str]:
     return found
 
 
-def test_the_main_job_gives_what_it_promises(tmp_path: Path) -> None:
+def test_the_main_job_passes_all_its_checks(tmp_path: Path) -> None:
     demo = start_demo(tmp_path)
     output, _ = demo.communicate(timeout=400)  # a minute, unless the machine is busy
     assert demo.returncode == 0, output

@@ -119,7 +119,7 @@ async def test_most_of_a_source_is_deleted_only_by_a_run_that_may(
         assert (await client.data.read(prices)).height == 12
 
 
-async def test_another_accessor_makes_readers_stale_although_the_content_is_the_same(
+async def test_a_changed_accessor_makes_dependants_stale_although_the_content_is_the_same(
     stack: RunningStack, tmp_path: Path
 ) -> None:
     source = tmp_path / "source.csv"

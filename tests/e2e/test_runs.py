@@ -39,7 +39,7 @@ async def test_a_running_run_is_cancelled_and_stays_so(stack: RunningStack) -> N
         ).status == run_pb2.RUN_STATUS_COMPLETED
 
 
-async def test_a_failed_run_says_what_failed_and_where(stack: RunningStack) -> None:
+async def test_a_failed_run_reports_its_error_and_the_place(stack: RunningStack) -> None:
     async with connected_client(stack) as client:
         await publish_test_pipelines(client)
         project = await create_project(client, "fail")
@@ -100,7 +100,7 @@ async def test_force_runs_on_a_stale_input_and_is_recorded(stack: RunningStack) 
         assert (await client.lineage.state(derived)).is_fresh is False
 
 
-async def test_the_same_output_again_moves_no_version_and_spares_what_follows(stack: RunningStack) -> None:
+async def test_unchanged_output_makes_no_new_version_and_leaves_dependants_fresh(stack: RunningStack) -> None:
     async with connected_client(stack) as client:
         await publish_test_pipelines(client)
         project = await create_project(client, "cutoff")

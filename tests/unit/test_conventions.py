@@ -112,7 +112,7 @@ def test_an_ignored_rule_has_a_reason() -> None:
 @pytest.mark.parametrize(
     ("lock", "is_kept"), [("a==1.2\nb[x]==3\n", True), ("a==2.0\nb==3\n", False), ("a==1.2\n", False)]
 )
-def test_what_is_declared_is_locked(lock: str, is_kept: bool) -> None:
+def test_every_declared_dependency_is_locked(lock: str, is_kept: bool) -> None:
     text = '[project]\ndependencies = [\n    "a>=1,<2",\n]\n[project.optional-dependencies]\nx = ["B[x]"]\n'
     assert (not [*conventions.find_unlocked(PurePosixPath("pyproject.toml"), text, lock)]) is is_kept
 

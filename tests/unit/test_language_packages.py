@@ -10,7 +10,7 @@ FILES = sorted(str(path.relative_to(PROTOS).with_suffix("")) for path in PROTOS.
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_contract_says_its_package_in_go_java_and_c_sharp(name: str) -> None:
+def test_a_contract_declares_its_package_in_go_java_and_c_sharp(name: str) -> None:
     file = importlib.import_module(f"{name.replace('/', '.')}_pb2").DESCRIPTOR
     options, words = file.GetOptions(), file.package.split(".")
     assert options.go_package.split(";")[0] == f"optaic.dev/go/{'/'.join(words)}"

@@ -18,7 +18,7 @@ async def test_the_first_true_value_is_returned() -> None:
     assert await eventually(lambda: next(values)) == 4
 
 
-async def test_what_never_comes_fails_with_the_last_value() -> None:
+async def test_eventually_fails_with_the_last_value_after_the_deadline() -> None:
     with pytest.raises(AssertionError, match="last value 0"):
         await eventually(lambda: 0, 0.05)
     with pytest.raises(AssertionError, match="nobody came"):

@@ -17,7 +17,7 @@ def test_a_folder_is_there_as_long_as_it_is_used() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="there are no files in memory")
-def test_what_dead_processes_have_left_is_removed_and_what_the_living_have_is_not(
+def test_folders_of_dead_processes_are_removed_and_those_of_living_ones_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scratch, "_MEMORY", tmp_path)
@@ -36,7 +36,7 @@ def test_what_dead_processes_have_left_is_removed_and_what_the_living_have_is_no
         assert foreign.exists()
 
 
-def test_where_memory_is_short_a_folder_is_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_is_on_disk_if_memory_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scratch, "_MEMORY", tmp_path)
     monkeypatch.setattr(scratch, "_NEEDED", 2**60)
     with scratch.server_folder() as folder:

@@ -38,7 +38,7 @@ def test_a_service_is_built_from_its_settings(service: str) -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_what_answers_calls_is_called_a_servicer_and_is_given_the_dependencies_first(service: str) -> None:
+def test_servicers_are_named_so_and_receive_the_dependencies_first(service: str) -> None:
     module = load(service, "grpc_api")
     own = [
         kind for _, kind in inspect.getmembers(module, inspect.isclass) if kind.__module__ == module.__name__
@@ -57,7 +57,7 @@ def test_consumers_are_built_from_the_dependencies_and_the_broker(service: str) 
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_what_a_service_refuses_stands_in_its_domain_errors_alone(service: str) -> None:
+def test_errors_of_a_service_are_defined_only_in_its_domain_errors(service: str) -> None:
     home = ROOT / service / "domain" / "errors.py"
     others = [path for path in sorted((ROOT / service).rglob("*.py")) if path != home]
     assert list(_errors_made(home))
@@ -65,7 +65,7 @@ def test_what_a_service_refuses_stands_in_its_domain_errors_alone(service: str) 
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_what_clients_read_stands_in_the_reads_of_the_use_cases(service: str) -> None:
+def test_reads_for_clients_stand_in_the_reading_use_cases(service: str) -> None:
     calls = _calls_of_methods(ROOT / service / "grpc_api.py")
     reads = {name for name in calls if name.startswith(("Get", "List", "BatchGet", "Explain"))}
     assert reads
@@ -115,7 +115,7 @@ def _errors_made(path: Path) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_events_are_what_a_service_publishes(service: str) -> None:
+def test_a_service_defines_only_the_events_that_it_publishes(service: str) -> None:
     folder = ROOT / service
     named = {path.relative_to(folder).as_posix() for path in folder.rglob("events.py")}
     assert named == {"events.py"}
@@ -130,7 +130,7 @@ def test_events_are_what_a_service_publishes(service: str) -> None:
 
 
 @pytest.mark.parametrize("service", WITH_RESOURCES)
-def test_what_is_below_the_use_cases_opens_no_transaction(service: str) -> None:
+def test_layers_below_the_use_cases_open_no_transaction(service: str) -> None:
     found = [
         f"{path.name}:{line}"
         for path in sorted((ROOT / service / "resources").rglob("*.py"))

@@ -38,7 +38,7 @@ def test_there_is_a_process_at_least() -> None:
     assert count_processes() >= 1
 
 
-def test_what_uses_servers_comes_after_what_starts_them_in_the_same_process() -> None:
+def test_tests_that_use_servers_run_after_those_that_start_them_in_the_same_process() -> None:
     for scope, before in AFTER.items():
         assert rank(before) < rank(scope) < len(TOGETHER)
         others = [each for each in TOGETHER if each not in AFTER]
@@ -46,5 +46,5 @@ def test_what_uses_servers_comes_after_what_starts_them_in_the_same_process() ->
         assert all(urgency(scope, set(), {before}) > urgency(each, set(), {before}) for each in others)
 
 
-def test_what_uses_servers_that_nobody_starts_keeps_its_place() -> None:
+def test_tests_that_use_servers_keep_their_place_if_no_test_starts_them() -> None:
     assert sorted(TOGETHER, key=lambda scope: urgency(scope, set(), set())) == list(TOGETHER)

@@ -113,7 +113,7 @@ async def test_a_version_has_its_runs_metrics(ground: Ground) -> None:
     assert await ground.experiments.find_version("default.0", "1") is None
 
 
-async def test_what_is_looked_for_is_read_and_not_all_that_is_as_old(
+async def test_only_wanted_experiments_are_read_among_many_of_the_same_age(
     mlflow_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mlflow_adapter, "_PAGE", 5)  # as if there were thousands
@@ -143,7 +143,7 @@ async def test_what_is_looked_for_is_read_and_not_all_that_is_as_old(
     await adapter.close()
 
 
-async def test_nothing_is_asked_for_nothing(ground: Ground) -> None:
+async def test_an_empty_batch_makes_no_call(ground: Ground) -> None:
     assert not (await ground.experiments.ensure([])).ids
     await ground.experiments.delete([])
 

@@ -107,7 +107,9 @@ async def test_a_difference_is_repaired_under_the_same_id(
     assert (await _all(deployments))[desired.name] == desired
 
 
-async def test_deleting_is_repeatable_and_what_was_deleted_comes_back_anew(deployments: Deployments) -> None:
+async def test_deletion_can_be_repeated_and_a_deleted_deployment_can_be_created_again(
+    deployments: Deployments,
+) -> None:
     desired = _deployment()
     first = await deployments.ensure([desired])
     assert not await deployments.delete([desired.name, "not.there.refresh"])
@@ -117,7 +119,7 @@ async def test_deleting_is_repeatable_and_what_was_deleted_comes_back_anew(deplo
     assert again.ids[desired.name] != first.ids[desired.name]
 
 
-async def test_nothing_is_asked_for_nothing(deployments: Deployments) -> None:
+async def test_an_empty_batch_makes_no_call(deployments: Deployments) -> None:
     assert not (await deployments.ensure([])).ids
     await deployments.delete([])
 

@@ -45,7 +45,7 @@ async def test_a_run_has_one_flow_run_however_often_it_is_asked_for(ground: Grou
     assert str(uuid.UUID(first)) == first
 
 
-async def test_runs_of_one_flow_are_told_apart(ground: Ground) -> None:
+async def test_runs_of_one_flow_are_distinguished(ground: Ground) -> None:
     request = await _deployed(ground)
     other = FlowRunRequest("default", request.instance_id, "refresh", str(uuid.uuid4()), "prices-2")
     ids = await asyncio.gather(*(ground.orchestrator.create_flow_run(each) for each in (request, other)))

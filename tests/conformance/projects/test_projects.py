@@ -231,7 +231,7 @@ async def test_a_workspace_that_hangs_does_not_hold_up_the_end_of_the_process(tm
     assert ended.stdout == "unavailable\n"
 
 
-async def test_the_real_library_reads_and_writes_what_is_written_here(tmp_path: Path) -> None:
+async def test_evidently_reads_and_writes_the_files_of_the_adapter(tmp_path: Path) -> None:
     adapter = EvidentlyProjects(tmp_path, 10)
     kept, doomed = _project("kept"), _project("doomed")
     ids = (await adapter.ensure([kept, doomed])).ids

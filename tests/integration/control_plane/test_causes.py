@@ -44,9 +44,7 @@ class Chain:
         return told
 
 
-async def test_a_status_s_causes_follow_every_change_of_its_upstreams(
-    postgres_server: Postgres, nats_url: str
-) -> None:
+async def test_causes_of_a_status_change_with_its_upstreams(postgres_server: Postgres, nats_url: str) -> None:
     del postgres_server
     async with control_plane(nats_url) as plane:
         project = (await plane.instance.project()).project_id

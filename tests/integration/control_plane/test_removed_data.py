@@ -218,7 +218,7 @@ async def test_a_failed_removal_is_reported_and_succeeds_later(world: World) -> 
     assert await world.removals() == []
 
 
-async def test_a_service_that_is_away_is_no_fault_of_the_workers(world: World) -> None:
+async def test_a_sweep_does_nothing_while_the_service_is_away(world: World) -> None:
     world.address = "127.0.0.1:1"
     assert await world.sweep() == 0
 

@@ -178,7 +178,7 @@ _SAID = {  # in comparisons: what by whom
 
 
 @pytest.mark.parametrize("user", ["instance", "run", "lineage", "status", "subscriber", "operator"])
-async def test_each_says_its_own_part_in_a_comparison_and_only_services_hear(
+async def test_each_service_may_publish_only_its_part_of_a_comparison_and_only_services_receive_it(
     broker: Broker, user: str
 ) -> None:
     async with broker.login(user) as client, broker.login("status") as other, broker.login("run") as hearing:

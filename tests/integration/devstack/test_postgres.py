@@ -108,7 +108,7 @@ async def test_an_interrupted_creation_is_begun_again(state: State) -> None:
         assert await ask(server.admin_url, "select 1") == 1
 
 
-async def test_a_folder_that_only_root_may_enter_is_no_obstacle(tmp_path: Path) -> None:
+async def test_postgres_starts_in_a_folder_that_only_root_may_enter(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     for way in WAYS:

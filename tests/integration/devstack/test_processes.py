@@ -176,7 +176,7 @@ async def test_a_killed_supervisor_leaves_nothing(state: State, family: Path, mo
     await eventually(lambda: not state.in_use())
 
 
-async def test_leftovers_are_told_from_a_stranger_with_the_same_pid(state: State) -> None:
+async def test_leftovers_are_distinguished_from_another_process_with_the_same_pid(state: State) -> None:
     with subprocess.Popen(python("import time; time.sleep(600)")) as stranger:  # noqa: ASYNC220 - not ours
         start = psutil.Process(stranger.pid).create_time()
         (state.root / leftovers.RECORDS).write_text(f'{{"child": [{stranger.pid}, {start - 100}]}}')

@@ -163,7 +163,7 @@ async def test_a_broker_whose_disk_was_full_takes_messages_again_when_there_is_r
 @pytest.mark.parametrize(
     "reason", ["", "2026-01-01T00:00:00+00:00 restarted, it had not answered for 60 s: x"]
 )
-def test_what_was_done_is_kept_until_the_next_stack(state: State, reason: str) -> None:
+def test_interventions_are_kept_until_the_next_stack_starts(state: State, reason: str) -> None:
     if reason:
         state.note_intervention("nats", reason)
     assert state.interventions() == ({"nats": reason} if reason else {})

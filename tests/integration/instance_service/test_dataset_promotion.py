@@ -157,7 +157,7 @@ async def test_a_refused_promotion_writes_nothing(service: RunningInstanceServic
     await eventually(is_forgotten)
 
 
-async def test_an_output_of_another_configuration_is_no_reason_to_be_fresh(
+async def test_an_output_of_another_configuration_does_not_make_a_flow_fresh(
     service: RunningInstanceService, scores: Instance
 ) -> None:
     token = await service.publish_run(run_of(scores, 1, profile()))
@@ -173,7 +173,9 @@ async def test_an_output_of_another_configuration_is_no_reason_to_be_fresh(
     )
 
 
-async def test_readers_must_take_a_signal(service: RunningInstanceService, scores: Instance) -> None:
+async def test_promotion_is_refused_if_a_dependant_does_not_accept_a_signal(
+    service: RunningInstanceService, scores: Instance
+) -> None:
     project_id = scores.project_id
     await publish(service, "linear")
     await service.derived(project_id, "indifferent", scores.instance_id)

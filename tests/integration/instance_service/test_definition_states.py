@@ -207,7 +207,9 @@ async def test_the_same_content_comes_back_in_the_state_that_it_has(service: Run
     assert (await publish(service, "1.0.0", draft=True)).state == DEFINITION_STATE_ACTIVE
 
 
-async def test_a_publication_says_what_it_breaks_and_for_whom(service: RunningInstanceService) -> None:
+async def test_a_publication_reports_the_instances_that_it_breaks_and_why(
+    service: RunningInstanceService,
+) -> None:
     project_id = (await service.project()).project_id
 
     def version(number: str, **properties: Any) -> dict[str, Any]:
@@ -263,9 +265,9 @@ async def test_a_report_fits_an_answer(
         await service.create(given)
     second = version("2.0.0", maximum=0)
     whole = (await publish(service, "", definitionVersion=second, validateOnly=True)).publication_report
-    for tracking in whole.tracking_instances:
-        assert (len(tracking.violations), tracking.violations[-1]) == (11, "and 2 more")
-    most = sum(tracking.ByteSize() for tracking in whole.tracking_instances[:2])
+    for found in whole.tracking_instances:
+        assert (len(found.violations), found.violations[-1]) == (11, "and 2 more")
+    most = sum(found.ByteSize() for found in whole.tracking_instances[:2])
     monkeypatch.setattr(publication_report, "_MOST_BYTES", most)
     cut = (await publish(service, "", definitionVersion=second, validateOnly=True)).publication_report
     assert list(cut.tracking_instances) == list(whole.tracking_instances[:2])
@@ -298,7 +300,7 @@ async def test_a_dry_run_does_not_block_other_calls(
     assert (await publish(service, "1.0.0", validateOnly=True)).HasField("publication_report")
 
 
-async def test_who_follows_is_judged_beside_other_callers(
+async def test_tracking_instances_are_checked_while_other_calls_are_served(
     service: RunningInstanceService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = set()
@@ -350,7 +352,9 @@ async def test_an_instance_with_a_deprecated_version_has_a_condition(service: Ru
     assert not _says(await service.until_active(other.instance_id))
 
 
-async def test_a_follower_that_does_not_fit_says_so_until_it_does(service: RunningInstanceService) -> None:
+async def test_an_instance_that_cannot_move_to_the_newest_version_has_a_condition_until_it_can(
+    service: RunningInstanceService,
+) -> None:
     project_id = (await service.project()).project_id
 
     def limited(number: str, **rules: Any) -> dict[str, Any]:

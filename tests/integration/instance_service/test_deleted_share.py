@@ -12,7 +12,7 @@ SHARE = "dataset.max_deleted_share"
 PIPELINE = {"definition_name": "sp500_prices", "config": {"symbols": ["AAPL"]}}
 
 
-async def test_how_much_may_be_deleted_is_no_part_of_what_is_computed(
+async def test_the_deletion_limit_does_not_change_the_fingerprint(
     service: RunningInstanceService,
 ) -> None:
     project = await service.project()
@@ -30,7 +30,7 @@ async def test_how_much_may_be_deleted_is_no_part_of_what_is_computed(
     assert signal.signal.dataset.max_deleted_share == 0.5
 
 
-async def test_none_may_be_deleted_is_not_the_same_as_nothing_said(service: RunningInstanceService) -> None:
+async def test_a_deletion_limit_of_zero_differs_from_an_unset_limit(service: RunningInstanceService) -> None:
     project = await service.project()
     given = {
         "project_id": project.project_id,

@@ -79,7 +79,7 @@ async def test_a_deletion_deletes_what_the_preview_listed(service: RunningInstan
     assert (await service.instances.DeleteInstance(request)).state == INSTANCE_STATE_DELETING
 
 
-async def test_nothing_goes_that_was_not_shown(service: RunningInstanceService) -> None:
+async def test_a_resource_outside_of_the_preview_is_not_deleted(service: RunningInstanceService) -> None:
     prices, _ = await readers_of_prices(service)
     shown = await preview(service, prices.instance_id, cascade=True)
     await service.derived(prices.project_id, "late", prices.instance_id)
@@ -109,7 +109,9 @@ async def test_a_preview_is_refused_as_the_deletion_would_be(service: RunningIns
     assert [each.name for each in alone.instances] == ["two"]
 
 
-async def test_a_refusal_names_the_first_and_says_what_to_do(service: RunningInstanceService) -> None:
+async def test_a_refused_deletion_names_the_first_dependants_and_the_remedy(
+    service: RunningInstanceService,
+) -> None:
     project = await service.project("research")
     prices = await service.prices(project.project_id)
     for number in range(7):

@@ -265,7 +265,9 @@ async def test_a_change_without_effect_on_results_keeps_every_flow(
     assert _fingerprints(changed) == _fingerprints(made)
 
 
-async def test_a_definition_says_which_flows_there_are(service: RunningInstanceService, world: World) -> None:
+async def test_a_definition_decides_which_flows_an_instance_has(
+    service: RunningInstanceService, world: World
+) -> None:
     fitting = [{"flowKind": "FLOW_KIND_TRAINING"}]
     await publish(service, "linear", "2.0.0", flowSpecs=fitting)
     fitted = await service.create(model(world.project_id, "fitted", world.prices))
@@ -319,7 +321,7 @@ async def test_a_pipeline_does_not_decide_that_datasets_are_monitored(
     assert (refused.code, set(refused.fields)) == (INVALID, {"definition_version.flow_specs[1].is_default"})
 
 
-async def test_a_publication_judges_its_followers_as_following_does(
+async def test_a_publication_checks_tracking_instances_by_the_rules_of_moving_them(
     service: RunningInstanceService, world: World
 ) -> None:
     follower = await service.create(model(world.project_id, "m", world.prices, trackNewest=True))

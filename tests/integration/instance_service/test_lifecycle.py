@@ -118,7 +118,7 @@ async def test_an_instance_with_dependants_is_not_deleted(service: RunningInstan
     assert owned.preconditions == [("HAS_DEPENDANTS", "one")]
 
 
-async def test_a_cascade_deletes_what_reads_it_first(service: RunningInstanceService) -> None:
+async def test_a_cascade_deletes_dependants_first(service: RunningInstanceService) -> None:
     project_id = (await service.project()).project_id
     empty = await service.row_counts()
     prices = await service.prices(project_id)

@@ -70,7 +70,9 @@ async def needle(service: RunningInstanceService) -> dict[str, str]:
     return {"project_id": small.project_id, "definition_id": few.definition_id}
 
 
-async def test_a_page_reads_what_is_on_it(service: RunningInstanceService, needle: dict[str, str]) -> None:
+async def test_a_page_of_a_list_reads_only_its_own_rows(
+    service: RunningInstanceService, needle: dict[str, str]
+) -> None:
     position = (name_of(5_000_000), "00000000-0000-0000-0000-000000000000")
     selections: list[dict[str, Any]] = [
         {},

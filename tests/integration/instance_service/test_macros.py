@@ -97,7 +97,7 @@ async def test_an_instance_keeps_its_macros_until_its_configuration_is_written_a
     assert not pins(without)
 
 
-async def test_the_fingerprint_depends_on_what_a_macro_says(service: RunningInstanceService) -> None:
+async def test_the_fingerprint_depends_on_the_expression_of_a_macro(service: RunningInstanceService) -> None:
     await publish(service, "DOUBLE", "x * 2", "x")
     project_id, prices = await _prices(service)
     created = await service.create(using(project_id, "DOUBLE(close)", prices))
@@ -161,7 +161,7 @@ async def test_a_macro_that_nothing_could_use_is_not_published(
     assert await service.row_counts() == before
 
 
-async def test_two_macros_cannot_come_to_use_each_other(service: RunningInstanceService) -> None:
+async def test_a_cycle_of_two_macros_is_refused(service: RunningInstanceService) -> None:
     await publish(service, "ONE", "x", "x")
     await publish(service, "TWO", "ONE(x)", "x")
     refused = await refusal(publish(service, "ONE", "TWO(x)", "x", version="2.0.0"))

@@ -337,7 +337,9 @@ async def test_changes_of_the_state_ascend_though_the_clock_goes_back(
         last = found
 
 
-async def test_a_message_is_renewed_when_it_says_something_else(service: RunningInstanceService) -> None:
+async def test_the_message_of_a_condition_is_updated_when_its_text_changes(
+    service: RunningInstanceService,
+) -> None:
     prices = await service.prices((await service.project()).project_id)
     first = await service.until_active(prices.instance_id)
 

@@ -41,7 +41,7 @@ async def _scheduled(service: RunningInstanceService, schedule: dict[str, Any], 
     return await service.until_active(made.instance_id)
 
 
-async def test_an_instance_of_which_nothing_is_planned_says_so_until_something_is(
+async def test_an_instance_without_a_planned_run_has_a_condition_until_one_is_planned(
     hasty: RunningInstanceService,
 ) -> None:
     made = await _scheduled(hasty, _DAILY)
@@ -100,7 +100,9 @@ async def test_a_schedule_that_was_taken_before_and_never_comes_is_complained_of
     assert refused.field_reasons == {"instance.schedule.cron.expression": "INVALID_SCHEDULE"}
 
 
-async def test_nothing_is_said_before_the_orchestrator_had_its_time(service: RunningInstanceService) -> None:
+async def test_no_condition_is_set_before_the_orchestrator_had_time_to_plan(
+    service: RunningInstanceService,
+) -> None:
     made = await _scheduled(service, _DAILY)
     service.deployments.unplanned.add(made.flows[0].prefect_deployment_name)
     calls = service.deployments.calls

@@ -117,7 +117,7 @@ async def test_an_internal_fault_does_not_prevent_the_start(
     assert [error["error"] for error in errors] == ["TypeError('unhashable')"]
 
 
-async def test_a_start_judges_no_followers(
+async def test_publishing_plugins_at_start_does_not_check_tracking_instances(
     service: RunningInstanceService, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publication, "report", None)  # nobody reads it

@@ -77,7 +77,7 @@ async def test_a_project_gets_another_name_and_description(service: RunningInsta
     assert (again.name, again.description, again.revision) == ("beta", "x", 4)
 
 
-async def test_another_name_changes_nothing_of_what_is_in_the_project(
+async def test_renaming_a_project_does_not_change_its_instances(
     service: RunningInstanceService,
 ) -> None:
     project = await service.project("research")
@@ -212,7 +212,7 @@ async def test_a_project_goes_with_everything_that_was_listed(service: RunningIn
     assert not service.deployments.stored
 
 
-async def test_nothing_begins_in_a_project_that_goes_and_its_name_is_free(
+async def test_a_deleting_project_accepts_no_instances_and_its_name_is_free(
     service: RunningInstanceService,
 ) -> None:
     project = await service.project("research")

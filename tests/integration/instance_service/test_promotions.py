@@ -124,7 +124,7 @@ async def test_a_request_is_carried_out_once(service: RunningInstanceService, ma
     assert await _promotions(service, made) == ["2", "1"]
 
 
-async def test_what_is_refused_changes_nothing(service: RunningInstanceService, made: Instance) -> None:
+async def test_a_refused_promotion_changes_nothing(service: RunningInstanceService, made: Instance) -> None:
     service.experiments.versions[_name(made), "3"] = ModelVersion(is_ready=True, run_id="", metrics={})
     before = await service.row_counts()
     for version in ("3", "4", "none"):

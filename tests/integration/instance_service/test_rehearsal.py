@@ -162,7 +162,7 @@ async def test_after_a_clean_dry_run_everything_is_made(
     assert await _apply(client, file, dry_run=True) == []
 
 
-async def test_changes_and_deletions_are_judged_upon_each_other(client: AsyncClient) -> None:
+async def test_each_change_is_checked_against_the_state_after_the_earlier_ones(client: AsyncClient) -> None:
     await _apply(
         client, _file({"name": "prices", **_PRICES}, _derived("half", "prices"), _derived("more", "half"))
     )
@@ -252,7 +252,7 @@ async def test_a_rehearsal_that_takes_too_long_is_refused_and_delays_no_other_ca
     await service.instances.CreateProject(CreateProjectRequest(project=Project(name="a")))
 
 
-async def test_as_many_as_there_is_time_for_are_judged_where_that_is_enough(
+async def test_a_rehearsal_out_of_time_returns_the_verdicts_so_far_if_the_caller_accepts_that(
     service: RunningInstanceService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judge = rehearsal._judge

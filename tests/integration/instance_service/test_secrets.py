@@ -215,7 +215,7 @@ async def test_urls_that_an_earlier_release_has_kept_work_on_and_are_hidden(
     assert CANARY not in log.getvalue()
 
 
-async def test_a_file_says_what_an_earlier_release_has_kept_without_its_credentials(
+async def test_an_export_hides_credentials_that_an_earlier_release_stored(
     service: RunningInstanceService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await _publish(service, properties={"address": {"type": "string"}})

@@ -57,7 +57,7 @@ async def test_a_changed_config_makes_a_revision_of_dataset_and_component(
     assert gone.reason == "REVISION_NOT_FOUND"
 
 
-async def test_a_time_zone_is_part_of_what_is_computed_and_saying_utc_is_not(
+async def test_a_time_zone_changes_the_fingerprint_but_an_explicit_utc_does_not(
     service: RunningInstanceService,
 ) -> None:
     project = await service.project()
@@ -300,7 +300,7 @@ async def test_a_tracking_reference_to_a_version_above_the_newest_is_refused(
     assert (await service.update(made.instance_id, given, "dataset.pipeline")).revision == 1
 
 
-async def test_a_version_beside_track_newest_may_be_what_was_once_read(
+async def test_a_version_read_earlier_may_be_sent_back_while_track_newest_is_set(
     service: RunningInstanceService,
 ) -> None:
     first = await publish(service, "linear", "1.0.0")
@@ -337,7 +337,9 @@ async def test_a_version_beside_track_newest_may_be_what_was_once_read(
         assert "omit it, or reload the instance" in refused.fields[path]
 
 
-async def test_who_follows_still_says_what(service: RunningInstanceService) -> None:
+async def test_a_replaced_pipeline_must_name_its_definition_while_it_tracks_the_newest_version(
+    service: RunningInstanceService,
+) -> None:
     made = await service.prices((await service.project()).project_id)
     follow = {"dataset": {"pipeline": {"trackNewest": True}}}
     made = await service.update(made.instance_id, follow, "dataset.pipeline.track_newest")

@@ -111,7 +111,9 @@ async def test_a_name_that_would_make_two_upstreams_one_is_refused(service: Runn
     assert [ref.name for ref in (await get(service, unnamed)).upstream_refs] == ["a", "a"]
 
 
-async def test_the_text_of_a_reader_that_names_no_upstream_stays(service: RunningInstanceService) -> None:
+async def test_an_expression_that_names_no_upstream_is_unchanged_by_a_rename(
+    service: RunningInstanceService,
+) -> None:
     project_id = (await service.project()).project_id
     prices = await service.prices(project_id, "close")
     reader = await service.create(reading(project_id, "close * 2", prices))
@@ -124,7 +126,7 @@ async def test_the_text_of_a_reader_that_names_no_upstream_stays(service: Runnin
     assert len(revisions.revisions) == 1
 
 
-async def test_writing_what_is_there_makes_no_revision(service: RunningInstanceService) -> None:
+async def test_an_update_without_a_change_makes_no_revision(service: RunningInstanceService) -> None:
     project_id = (await service.project()).project_id
     prices = await service.prices(project_id, "a")
     reader = await service.create(reading(project_id, "a.close", prices))
@@ -156,7 +158,7 @@ async def told(service: RunningInstanceService, instance: Instance, *columns: st
     return instance
 
 
-async def test_an_unknown_column_is_refused_where_the_columns_are_known(
+async def test_an_unknown_column_is_refused_if_the_columns_of_the_upstreams_are_known(
     service: RunningInstanceService,
 ) -> None:
     project_id = (await service.project()).project_id
@@ -174,7 +176,7 @@ async def test_an_unknown_column_is_refused_where_the_columns_are_known(
         assert said in refused.fields[_EXPRESSION], expression
 
 
-async def test_where_one_upstream_is_unknown_only_the_columns_of_the_others_are_refused(
+async def test_only_columns_of_upstreams_with_known_columns_are_checked(
     service: RunningInstanceService,
 ) -> None:
     project_id = (await service.project()).project_id
@@ -203,7 +205,7 @@ async def test_upstreams_with_equal_names_are_reported_if_an_expression_means_on
 
 
 @pytest.mark.parametrize("is_moved", [False, True])
-async def test_an_output_of_another_configuration_tells_nothing(
+async def test_an_output_of_another_configuration_does_not_define_the_columns(
     service: RunningInstanceService, *, is_moved: bool
 ) -> None:
     project_id = (await service.project()).project_id

@@ -147,7 +147,7 @@ async def test_saying_the_same_code_again_changes_nothing(
     assert again == answer
 
 
-async def test_a_warning_lets_the_run_go_on_and_says_so_everywhere(
+async def test_a_code_warning_does_not_stop_the_run_and_is_shown_everywhere(
     service: RunningRunService, definitions: Definitions
 ) -> None:
     version = definitions.add("acme_ramp")

@@ -69,7 +69,7 @@ async def test_a_tick_that_was_claimed_and_not_started_is_run_by_another_flow_ru
     assert len(await _runs(service)) == 1
 
 
-async def test_a_lost_tick_that_starts_before_its_turn_came_is_refused(workshop: Workshop) -> None:
+async def test_a_lost_scheduled_run_that_starts_late_is_fenced(workshop: Workshop) -> None:
     service = workshop.service
     instance = _scheduled(service)
     lost = _tick(service, instance, FlowRunState.CLAIMED)
@@ -96,7 +96,9 @@ async def test_a_lost_tick_is_missed_if_the_policy_catches_up_none(workshop: Wor
     assert service.orchestrator.flow_runs[lost] is FlowRunState.CANCELLED
 
 
-async def test_a_tick_cancelled_in_prefect_before_it_started_says_so(workshop: Workshop) -> None:
+async def test_a_scheduled_run_cancelled_in_prefect_before_its_start_is_recorded_as_cancelled(
+    workshop: Workshop,
+) -> None:
     service = workshop.service
     lost = _tick(service, _scheduled(service), FlowRunState.CANCELLING)
     await workshop.pass_time(2)

@@ -31,7 +31,7 @@ async def _start_late(workshop: Workshop, cases: Iterable[Case]) -> None:
             await workshop.finish(case.run_id, case.flow_run_id, case.token)
 
 
-async def test_every_combination_ends_as_the_table_says(workshop: Workshop) -> None:
+async def test_every_combination_of_run_and_flow_run_ends_as_in_the_table(workshop: Workshop) -> None:
     service = workshop.service
     workshop.takes = False
     await service.leases.step()
@@ -77,7 +77,7 @@ async def _claimed(workshop: Workshop) -> tuple[run_pb2.Run, str]:
     return run, flow_run_id
 
 
-async def test_a_run_claimed_and_not_started_is_dispatched_again_and_says_so(workshop: Workshop) -> None:
+async def test_a_run_claimed_but_not_started_is_dispatched_again_with_an_activity(workshop: Workshop) -> None:
     service = workshop.service
     run, first = await _claimed(workshop)
     await workshop.pass_time(29)

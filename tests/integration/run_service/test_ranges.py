@@ -31,7 +31,7 @@ async def _complete(service: RunningRunService, run: run_pb2.Run, **fields: Any)
     return await service.complete(run.run_id, started.fencing_token, **fields)
 
 
-async def test_a_run_says_whether_it_leaves_dates_out(service: RunningRunService) -> None:
+async def test_a_run_reports_whether_it_computes_only_a_range_of_dates(service: RunningRunService) -> None:
     for dates, is_partial in (
         ({"start": "2024-01-02"}, True),
         ({"end": "2024-01-02"}, True),
@@ -107,7 +107,9 @@ async def test_a_completed_run_with_equal_content_counts_at_once(service: Runnin
     assert (await service.submit(instance, parameters=_dates(start="2024-01-02"))).is_partial_range
 
 
-async def test_another_reader_of_equal_content_counts_at_once(service: RunningRunService) -> None:
+async def test_a_run_with_a_changed_accessor_counts_before_lineage_service_knows_it(
+    service: RunningRunService,
+) -> None:
     """The upstream got another accessor and ran; lineage-service has not received the run yet."""
     upstream = service.instances.add()
     instance = service.instances.add(kind="SIGNAL", upstreams=[upstream])
@@ -142,7 +144,9 @@ def _completion(run: run_pb2.Run, token: str, output: flow_pb2.VersionRef) -> An
     )
 
 
-async def test_the_base_says_how_it_came_about(service: RunningRunService) -> None:
+async def test_the_base_version_has_its_revision_and_whether_it_is_partial(
+    service: RunningRunService,
+) -> None:
     instance = service.instances.add()
     instance.revision = 4
     first = await service.submit(instance, parameters=_dates(start="2024-01-02"))

@@ -63,7 +63,7 @@ async def test_the_profile_of_an_output_is_stored_and_published(service: Running
     assert listed.pipeline == run_pb2.PipelineResult(rows_fetched=3)
 
 
-async def test_the_timeline_says_which_columns_came_went_and_changed(service: RunningRunService) -> None:
+async def test_the_timeline_lists_added_removed_and_changed_columns(service: RunningRunService) -> None:
     run = await service.submit(service.instances.add())
     started = await service.start(run.run_id)
     result = run_pb2.PipelineResult(

@@ -68,7 +68,9 @@ async def test_a_tick_is_run_once(service: RunningRunService) -> None:
     assert len(listed.runs) == 1
 
 
-async def test_a_tick_refused_at_the_gate_is_recorded_as_cancelled(service: RunningRunService) -> None:
+async def test_a_scheduled_run_refused_at_admission_is_recorded_as_cancelled(
+    service: RunningRunService,
+) -> None:
     instance, flow_run_id = service.instances.add(), _id()
     service.lineage.answer = lambda _: Answer(
         blocking=[
@@ -97,7 +99,9 @@ async def test_a_tick_during_an_active_run_is_refused(service: RunningRunService
     assert following.run.status == run_pb2.RUN_STATUS_RUNNING
 
 
-async def test_a_tick_of_a_flow_that_nothing_computes_records_nothing(service: RunningRunService) -> None:
+async def test_a_scheduled_time_of_a_flow_that_is_not_computed_records_no_run(
+    service: RunningRunService,
+) -> None:
     instance = service.instances.add(kind="MODEL", flow_kind=flow_pb2.FLOW_KIND_INFERENCE)
     async with refused("UNSUPPORTED_FLOW"):
         await _tick(service, instance, _id())

@@ -27,7 +27,7 @@ async def _outputs(service: RunningRunService, run_id: str) -> str:
     return "\n".join(found)
 
 
-async def test_a_failed_run_says_its_error_without_secrets(service: RunningRunService) -> None:
+async def test_a_failed_run_reports_its_error_without_secrets(service: RunningRunService) -> None:
     run = await service.submit(service.instances.add())
     started = await service.start(run.run_id)
     await service.heartbeat(

@@ -83,7 +83,7 @@ async def test_the_latest_of_late_ticks_is_run(service: RunningRunService) -> No
     assert len(await _listed(service, instance)) == 3
 
 
-async def test_a_punctual_tick_supersedes_those_that_came_late(service: RunningRunService) -> None:
+async def test_a_punctual_scheduled_run_supersedes_late_ones(service: RunningRunService) -> None:
     instance = _scheduled(service)
     await _tick(service, instance, 30)
     assert (await _tick(service, instance)).status == run_pb2.RUN_STATUS_RUNNING

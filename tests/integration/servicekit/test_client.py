@@ -47,7 +47,7 @@ async def test_identity_ids_and_deadline_of_the_request_travel_along(
     assert abs(seen.deadline - time.monotonic() - remaining) < 1.5
 
 
-async def test_a_service_must_say_for_which_tenant_it_acts(
+async def test_a_call_of_a_service_without_a_tenant_is_refused(
     servicer: EchoServicer, settings: ServiceSettings
 ) -> None:
     async with serving(servicer, settings=settings) as server, kit_channel(server.address, TOKEN) as channel:

@@ -39,7 +39,7 @@ async def test_an_error_rolls_everything_back(database: Database) -> None:
         assert await list_notes(connection) == []
 
 
-async def test_nothing_of_another_tenant_is_visible_or_writable(database: Database) -> None:
+async def test_rows_of_another_tenant_are_neither_visible_nor_writable(database: Database) -> None:
     async with database.transaction("acme") as connection:
         await insert_note(connection, "acme", "1")
     async with database.transaction("rival") as connection:
@@ -106,7 +106,7 @@ async def test_the_infrastructure_login_sees_the_queues_of_all_tenants(database:
 
 
 @pytest.mark.parametrize("tenant", ["", "a'b", "A", "a" * 64, "a.b", "*", "a b"])
-async def test_a_text_that_is_no_tenant_never_reaches_the_database(database: Database, tenant: str) -> None:
+async def test_an_invalid_tenant_id_never_reaches_the_database(database: Database, tenant: str) -> None:
     with pytest.raises(ValueError, match="tenant"):
         async with database.transaction(tenant):
             pass

@@ -167,7 +167,7 @@ async def test_a_dead_letter_without_an_answering_service_is_kept(
 
 
 @pytest.mark.parametrize("beyond", [1, 999], ids=["another's", "none"])
-async def test_what_is_no_dead_letter_of_the_consumer_is_gone(world: World, beyond: int) -> None:
+async def test_a_replay_of_a_missing_or_foreign_dead_letter_answers_gone(world: World, beyond: int) -> None:
     await world.dead_letter(sample_event("poison"))
     (letter,) = await world.letters()
     other = {
@@ -181,7 +181,7 @@ async def test_what_is_no_dead_letter_of_the_consumer_is_gone(world: World, beyo
     assert await count(world.url, "DEAD_LETTERS") == 2
 
 
-async def test_an_event_of_a_type_that_this_release_does_not_know_is_kept(world: World) -> None:
+async def test_a_dead_letter_of_an_unknown_type_is_kept(world: World) -> None:
     await world.dead_letter(sample_event("poison"))
     (letter,) = await world.letters()
     newer = {**letter.headers, "ce-type": "optaic.future.v9.Thing", "Nats-Msg-Id": "newer"}
@@ -204,7 +204,7 @@ async def test_a_dead_letter_that_another_consumer_stored_is_not_applied(world: 
     assert await count(world.url, "DEAD_LETTERS") == 1
 
 
-async def test_a_request_whose_answer_would_go_elsewhere_is_ignored(world: World) -> None:
+async def test_a_replay_request_with_a_foreign_reply_subject_is_ignored(world: World) -> None:
     await world.dead_letter(sample_event("poison"))
     world.applied.is_healed = True
     (letter,) = await world.letters()
@@ -241,7 +241,7 @@ async def test_a_replay_and_a_batch_are_applied_one_after_the_other(database: Da
     assert steps == ["begin acme", "end acme", "committed", "begin other", "end other", "committed"]
 
 
-async def test_a_list_whose_reader_has_enough_ends_without_a_complaint(world: World) -> None:
+async def test_a_list_that_is_read_only_in_part_ends_without_an_error(world: World) -> None:
     await world.dead_letter(sample_event("poison"))
     reading, writing = os.pipe()
     os.close(reading)

@@ -66,7 +66,7 @@ async def server(disk: SmallDisk) -> AsyncIterator[Postgres]:
     await running.stop()
 
 
-async def test_a_full_database_is_said_and_shown_until_it_has_room(disk: SmallDisk, server: Postgres) -> None:
+async def test_a_full_database_is_reported_until_it_has_room(disk: SmallDisk, server: Postgres) -> None:
     async with await psycopg.AsyncConnection.connect(server.admin_url, autocommit=True) as admin:
         await admin.execute("create table lines (text text)")
     database = Database(_settings(server.admin_url.replace("postgresql://", "postgresql+psycopg://")))

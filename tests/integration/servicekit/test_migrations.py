@@ -59,7 +59,7 @@ async def test_a_starter_waits_for_another_that_is_migrating(bare_urls: dict[str
     await starting
 
 
-def test_the_tables_are_what_the_schema_says(urls: dict[str, str]) -> None:
+def test_migrated_tables_match_the_schema(urls: dict[str, str]) -> None:
     engine = sa.create_engine(urls["database_owner_url"], poolclass=NullPool)
     with engine.connect() as connection:
         differences = compare_metadata(

@@ -129,7 +129,7 @@ async def test_background_work_that_ends_takes_the_process_with_it(start: Start)
     assert "stopped" in {line["event"] for line in log}
 
 
-async def test_it_serves_without_a_broker_and_says_so(start: Start, nats: NatsServer) -> None:
+async def test_a_service_without_a_broker_serves_and_reports_it(start: Start, nats: NatsServer) -> None:
     nats.kill()
     service = await start()
     async with bare_channel(await service.address()) as channel:

@@ -90,7 +90,7 @@ async def test_a_message_in_progress_is_not_delivered_to_another_consumer(
             assert said.keys() == {b"+WPI", b""}
 
 
-async def test_a_request_that_the_broker_forgets_ends_the_pull(
+async def test_a_pull_request_lost_by_the_broker_ends_the_pull(
     nats_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pull_module, "_SILENCE", 0.2)  # heartbeats come later than that

@@ -215,7 +215,7 @@ async def test_stopping_lets_calls_finish_and_sends_watchers_elsewhere(servicer:
         await asyncio.wait_for(stopping, 10)
 
 
-async def test_health_follows_the_dependencies(servicer: EchoServicer) -> None:
+async def test_health_changes_with_the_dependencies(servicer: EchoServicer) -> None:
     broken: set[str] = set()
 
     def check_of(name: str) -> Any:

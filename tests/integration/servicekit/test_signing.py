@@ -7,7 +7,7 @@ from servicekit.database import Database
 from servicekit.signing import load_signer
 
 
-async def test_replicas_open_what_another_has_sealed(database: Database) -> None:
+async def test_a_replica_opens_texts_that_another_replica_sealed(database: Database) -> None:
     first, second = await load_signer(database), await load_signer(database)
     assert second.open(first.seal(b"position", "purpose"), "purpose") == b"position"
 

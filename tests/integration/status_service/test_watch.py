@@ -261,9 +261,7 @@ async def test_without_the_revision_lock_two_writers_would_collide(
     assert [type(each).__name__ for each in results if each is not None] == ["IntegrityError"]
 
 
-async def test_a_watch_without_changes_says_its_revision_again_and_again(
-    postgres_server: Postgres, nats_url: str
-) -> None:
+async def test_a_watch_without_changes_repeats_its_revision(postgres_server: Postgres, nats_url: str) -> None:
     del postgres_server
     async with status_service(nats_url, watch_bookmark_seconds=0.05) as service:
         await service.applied(*await service.publish(*[_created(new_id()) for _ in range(2)]))

@@ -180,7 +180,7 @@ async def _a_flow_run_that_no_worker_can_execute_ends_and_says_why(fixture: Fixt
     assert "its deployment without.code has no entrypoint" in state["message"]
 
 
-async def test_a_terminated_worker_fails_what_runs_and_leaves_no_process(fixture: Fixture) -> None:
+async def test_a_terminated_worker_fails_its_runs_and_leaves_no_process(fixture: Fixture) -> None:
     with fixture.worker(OPTAIC_WORKER_GRACE_SECONDS="0.2") as worker:
         await fixture.pool_exists()
         run, flow_run = await fixture.trigger(behaviour="sleep", seconds=60)

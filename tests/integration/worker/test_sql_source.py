@@ -102,7 +102,7 @@ def test_rows_that_do_not_fit_the_old_ones_are_refused(database: Database) -> No
         run(database, first, cursor="seq")
 
 
-def test_a_date_range_is_read_as_a_whole_whatever_the_cursor_says(database: Database) -> None:
+def test_a_date_range_is_read_completely_regardless_of_the_cursor(database: Database) -> None:
     first = run(database, cursor="seq")
     database.execute("update prices set px = 8 where seq = 1")  # the cursor would not see it
     for options in ({}, {"cursor": "seq"}):

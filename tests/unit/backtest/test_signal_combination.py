@@ -25,7 +25,7 @@ def test_the_whole_weight_on_the_primary_leaves_the_others_out() -> None:
     assert combine_signals([PRIMARY, np.full((1, 3), NAN)], 1.0) is PRIMARY
 
 
-def test_secondaries_share_what_the_primary_leaves() -> None:
+def test_secondary_signals_share_the_weight_that_the_primary_leaves() -> None:
     expected = 0.6 * zscore(PRIMARY) + 0.2 * zscore(SECOND) + 0.2 * zscore(THIRD)
     np.testing.assert_allclose(combine_signals([PRIMARY, SECOND, THIRD], 0.6), expected)
 

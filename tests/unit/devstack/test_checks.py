@@ -73,7 +73,7 @@ async def test_headers_without_an_end_are_not_all_read() -> None:
         assert await checks.find_http_problem(address, "/health") == "/health: HTTP/1.1 404 Not Found"
 
 
-async def test_a_server_that_says_nothing_has_a_problem() -> None:
+async def test_a_server_that_does_not_answer_has_a_problem() -> None:
     async with _server(b"", ends=False) as address:
         assert "TimeoutError" in await checks.find_http_problem(address, "/health", _PATIENCE)
     assert "ConnectionRefusedError" in await checks.find_http_problem(address, "/health")

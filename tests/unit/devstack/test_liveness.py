@@ -11,7 +11,7 @@ def _judge_each(liveness: Liveness, problem: str, times: range) -> list[tuple[in
     return [(now, verdict) for now, verdict in verdicts if verdict != "wait"]
 
 
-def test_a_short_silence_is_borne() -> None:
+def test_a_program_that_is_silent_for_a_short_time_is_not_restarted() -> None:
     liveness = Liveness(Patience(silent_seconds=60))
     assert _judge_each(liveness, "silent", range(0, 60, 5)) == []
     assert liveness.judge("", 60) == "well"

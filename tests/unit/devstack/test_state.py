@@ -42,7 +42,7 @@ def test_credentials_are_readable_by_their_owner_only(state: State) -> None:
     assert (state.root / "stack.json").stat().st_mode & 0o777 == 0o600
 
 
-def test_saving_keeps_what_was_there(state: State) -> None:
+def test_saving_keeps_the_earlier_values(state: State) -> None:
     state.save(ports={"a": 1})
     state.save(endpoints={"b": "x"})
     assert json.loads((state.root / "stack.json").read_text()) == {"ports": {"a": 1}, "endpoints": {"b": "x"}}
@@ -72,7 +72,7 @@ async def test_one_supervisor_at_a_time(state: State) -> None:
     state.release()
 
 
-def test_a_pid_that_now_is_another_process_is_no_supervisor(state: State) -> None:
+def test_a_reused_pid_is_not_taken_as_the_supervisor(state: State) -> None:
     state.announce("ready")
     assert state.supervisor() is not None
     known = json.loads((state.root / "supervisor.json").read_text())

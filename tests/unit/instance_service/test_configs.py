@@ -64,7 +64,7 @@ def test_every_violation_has_its_path() -> None:
 
 
 @pytest.mark.parametrize("number", [2**53 - 1, -(2**53) + 1, 0, 300])
-def test_whole_numbers_up_to_what_is_carried_exactly_are_taken(number: int) -> None:
+def test_whole_numbers_that_a_double_carries_exactly_are_accepted(number: int) -> None:
     config = json_of(to_struct({"n": number, "items": [number]}))
     assert not _fields(config, _WHOLE)
 
@@ -202,7 +202,7 @@ def test_a_config_that_is_too_costly_to_check_is_refused(schema: dict[str, Any],
     assert any(text in f"{item.field}: {item.description}" for item in found), found
 
 
-def test_a_tree_of_any_depth_is_no_circle() -> None:
+def test_a_deep_tree_of_references_is_not_a_cycle() -> None:
     assert not schema_violations({"properties": {"next": {"$ref": "#"}, "not": {"$ref": "#"}}}, "s")
 
 

@@ -20,7 +20,7 @@ def test_without_a_grace_it_goes_at_once() -> None:
     assert remove_time(GONE, GONE, 0) == deleted_until(GONE, 0) == GONE
 
 
-def test_a_longer_grace_counts_for_what_is_gone_already() -> None:
+def test_a_longer_grace_period_applies_to_data_that_is_already_deleted() -> None:
     late = GONE + timedelta(days=8)
     assert remove_time(GONE, late, 7 * DAY) == late
     assert remove_time(GONE, late, 30 * DAY) == GONE + timedelta(days=30)

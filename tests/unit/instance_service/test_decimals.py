@@ -40,9 +40,7 @@ def test_a_multiple_is_one_in_decimals(factor: float, taken: list[Any], refused:
 
 
 @given(st.integers(-(10**9), 10**9), st.integers(1, 10**6), st.integers(0, 6))
-def test_every_whole_number_of_ticks_is_a_multiple_and_what_lies_between_is_not(
-    count: int, tick: int, places: int
-) -> None:
+def test_only_whole_numbers_of_steps_are_multiples(count: int, tick: int, places: int) -> None:
     factor = Decimal(tick).scaleb(-places)
     assert is_multiple(float(count * factor), float(factor))
     assert is_multiple(float((count + Decimal("0.5")) * factor), float(factor)) is False
@@ -57,7 +55,7 @@ def test_a_value_that_is_not_a_number_is_not_a_multiple(value: float) -> None:
     ("before", "after", "is_breaking"),
     [(0.01, 0.005, False), (0.3, 0.1, False), (0.01, 0.003, True), (0.1, 0.3, True), (1, 0.1, False)],
 )
-def test_a_finer_tick_is_compatible_and_a_coarser_one_is_not(
+def test_a_finer_multiple_is_compatible_and_a_coarser_one_is_not(
     before: float, after: float, is_breaking: bool
 ) -> None:
     (change,) = diff({"multipleOf": before}, {"multipleOf": after})

@@ -14,7 +14,7 @@ from servicekit.errors import NotFoundError
 
 
 @pytest.mark.parametrize("is_lenient", [False, True])
-async def test_what_cannot_follow_the_newest_version_is_judged_as_mildly_as_what_can(
+async def test_an_instance_that_cannot_move_to_the_newest_version_is_checked_as_leniently_as_one_that_can(
     monkeypatch: pytest.MonkeyPatch, *, is_lenient: bool
 ) -> None:
     judged: list[bool] = []

@@ -40,7 +40,7 @@ def test_each_kind_has_its_flows_and_components_have_none() -> None:
     assert [kind for kind in (*KINDS, *COMPONENT_KINDS) if has_output(kind)] == list(READABLE)
 
 
-def test_a_definition_says_which_of_them() -> None:
+def test_a_definition_selects_the_flows() -> None:
     assert flow_kinds("model", ["training"]) == ("training",)
     assert flow_kinds("model", ["inference", "training"]) == ("training", "inference")
     assert flow_kinds("signal", ["refresh"], has_monitoring=True) == ("refresh", "monitoring")
@@ -95,7 +95,7 @@ def test_a_deployment_name_is_read_back() -> None:
         assert parse_name(other) is None
 
 
-def test_readers_come_before_what_they_read() -> None:
+def test_dependants_come_before_their_upstreams() -> None:
     assert downstream_first(["a"], []) == ["a"]
     edges = [("b", "a"), ("c", "a"), ("c", "b"), ("d", "c"), ("d", "a")]
     assert downstream_first(["a"], edges) == ["d", "c", "b", "a"]

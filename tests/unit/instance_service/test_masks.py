@@ -32,12 +32,12 @@ def _merged(given: dict[str, Any], *paths: str) -> dict[str, Any]:
     return json_format.MessageToDict(apply_mask(_instance(_DATASET), _instance(given), paths))
 
 
-def test_only_what_is_named_changes() -> None:
+def test_only_masked_fields_change() -> None:
     merged = _merged({"name": "other", "owner": "ada", "labels": {"b": "2"}}, "labels", "owner")
     assert (merged["name"], merged["owner"], merged["labels"]) == ("d", "ada", {"b": "2"})
 
 
-def test_naming_what_is_absent_clears_it() -> None:
+def test_a_masked_field_without_a_value_is_cleared() -> None:
     merged = _merged({}, "schedule", "labels", "dataset.store")
     assert not {"schedule", "labels"} & set(merged)
     assert "store" not in merged["dataset"]
@@ -49,7 +49,7 @@ def test_a_config_is_replaced_as_a_whole_and_keeps_its_version() -> None:
     assert pipeline["pipeline"]["definitionVersionId"] == "v"
 
 
-def test_a_changed_reference_drops_what_it_overtakes() -> None:
+def test_a_changed_reference_clears_the_fields_that_it_replaces() -> None:
     version = _merged(
         {"dataset": {"pipeline": {"definitionVersion": "2.0.0"}}}, "dataset.pipeline.definition_version"
     )["dataset"]["pipeline"]

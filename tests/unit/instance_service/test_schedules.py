@@ -72,7 +72,9 @@ def test_bad_expressions_are_refused_by_field(expression: str, word: str) -> Non
 
 
 @pytest.mark.parametrize("begin", ["2026-11-27 12:30", "2096-03-01", "2028-02-29"])
-def test_what_is_taken_means_to_prefect_what_it_says_and_comes_within_ten_years(begin: str) -> None:
+def test_an_accepted_cron_expression_means_the_same_to_prefect_and_matches_within_ten_years(
+    begin: str,
+) -> None:
     start = dt.datetime.fromisoformat(begin)
     rng = random.Random(begin)
     taken = refused = 0
@@ -129,7 +131,7 @@ def _field(rng: random.Random, low: int, high: int) -> str:
         ("0 0 */10 * 1", ["0 0 1,11,21 * 1", "0 0 31 * *"]),
     ],
 )
-def test_days_at_both_ends_of_a_month_are_told_apart(expression: str, parts: list[str]) -> None:
+def test_days_at_both_ends_of_a_month_are_distinguished(expression: str, parts: list[str]) -> None:
     assert cron_parts(expression) == parts
     timings = timings_of(Schedule(cron=CronSchedule(expression=expression)))
     assert [timing.cron for timing in timings] == parts
@@ -165,7 +167,7 @@ def _ticks(crons: list[str]) -> list[int]:
 
 
 @pytest.mark.parametrize("minutes", [1, 7, 15, 45, 90, 1439])
-def test_a_window_ticks_exactly_from_its_start_to_its_end(minutes: int) -> None:
+def test_a_window_has_scheduled_times_exactly_from_its_start_to_its_end(minutes: int) -> None:
     crons = interval_crons(minutes, "09:30", "16:05", business_days_only=True)
     assert _ticks(crons) == list(range(570, 966, minutes))
     for cron in crons:

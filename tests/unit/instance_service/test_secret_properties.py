@@ -92,7 +92,7 @@ def test_a_value_of_another_shape_is_not_repeated_either(value: object, mark: di
     assert "8171" not in repr(found)
 
 
-def test_a_secret_is_not_repeated_with_what_surrounds_it() -> None:
+def test_an_error_does_not_repeat_a_secret_inside_a_larger_value() -> None:
     secret = {"type": "string", "writeOnly": True}
     schema = {
         "properties": {
@@ -167,7 +167,7 @@ def test_the_built_in_sources_repeat_no_credentials(name: str, config: dict[str,
 @pytest.mark.parametrize(
     "said", [{"default": CANARY}, {"examples": [CANARY]}, {"enum": ["a"]}, {"const": "a"}]
 )
-def test_a_schema_itself_says_no_secret(said: dict[str, Any]) -> None:
+def test_an_error_about_a_schema_contains_no_secret(said: dict[str, Any]) -> None:
     (refused,) = schema_violations({"properties": {"pin": {"writeOnly": True, **said}}}, "schema")
     assert refused.field == f"schema.properties.pin.{next(iter(said))}"
     assert CANARY not in repr(refused)

@@ -57,7 +57,7 @@ def _flow(**changes: Any) -> Flow:
 
 
 @pytest.mark.parametrize("first", RUNS)
-def test_only_a_completed_run_of_all_dates_clears_what_a_range_left(first: tuple[bool, bool, Phase]) -> None:
+def test_only_a_completed_run_of_all_dates_ends_the_partial_state(first: tuple[bool, bool, Phase]) -> None:
     for others in itertools.product(RUNS, repeat=2):
         _check((first, *others))
 
@@ -118,7 +118,7 @@ def test_a_partial_range_is_a_cause_of_its_own_beside_the_others(
             assert "run 3 of momentum read its upstreams for a range of dates only" in cause.message
 
 
-def test_the_output_is_right_for_what_it_was_computed_with_or_verified_for() -> None:
+def test_the_output_is_valid_for_the_configuration_that_computed_it_or_was_verified() -> None:
     assert _flow(fingerprint="a", computed_fingerprint="a").right_fingerprint == "a"
     assert _flow(fingerprint="b", computed_fingerprint="a").right_fingerprint == "a"
     verified = _flow(

@@ -149,7 +149,7 @@ async def test_upstreams_are_created_first_and_deleted_last(memory: Memory) -> N
     assert said(await plan(memory, document())) == []
 
 
-async def test_only_what_differs_is_changed(memory: Memory) -> None:
+async def test_only_differing_resources_are_changed(memory: Memory) -> None:
     await apply(memory, document(PRICES, HALVED))
     changed = copy.deepcopy(PRICES)
     cast("Any", changed)["dataset"]["pipeline"]["config"] = {"url": "b"}
@@ -305,7 +305,7 @@ async def test_definitions_are_exported_that_are_used_and_do_not_come_by_themsel
     assert await exported(Definitions.NONE) == []
 
 
-async def test_a_plan_goes_through_what_exists_only_a_few_times(memory: Memory) -> None:
+async def test_planning_takes_linear_time(memory: Memory) -> None:
     rounds = 0
 
     class Counted(list[Instance]):

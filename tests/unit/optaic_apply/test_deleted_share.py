@@ -29,7 +29,7 @@ def _prices(share: float | None) -> dict[str, Any]:
         (None, 0.5, (None, 0.5)),
     ],
 )
-async def test_what_a_document_says_of_it_and_what_it_leaves_out(
+async def test_a_document_sets_the_deletion_limit_or_leaves_it_unchanged(
     memory: Memory, stored: float | None, said: float | None, change: tuple[Any, Any] | None
 ) -> None:
     await apply(memory, document(_prices(None)))

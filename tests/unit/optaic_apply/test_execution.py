@@ -52,7 +52,7 @@ async def test_a_dry_run_checks_deletions_against_the_instances_that_stay(memory
     assert [each.subject for each in caught.value.blocking] == ["stranger"]
 
 
-async def test_a_dry_run_refuses_to_delete_what_has_changed_since(memory: Memory) -> None:
+async def test_a_dry_run_refuses_to_delete_an_instance_that_has_changed_since(memory: Memory) -> None:
     await apply(memory, document(PRICES))
     existing = await read_existing(memory.client)
     actions = make_plan(read_documents([document()]), copy.deepcopy(existing), prune=True)
@@ -72,7 +72,7 @@ async def test_a_dry_run_checks_every_step_of_a_definition(memory: Memory) -> No
     assert await plan(memory, {"definitions": [{**SMOOTH, "state": "draft"}]}) == []
 
 
-async def test_a_dry_run_knows_all_that_it_would_publish(memory: Memory) -> None:
+async def test_a_dry_run_checks_instances_against_versions_that_it_would_publish(memory: Memory) -> None:
     second = {**SMOOTH, "name": "rough", "state": "deprecated"}
     reader = {"name": "x", "dataset": {"pipeline": {"definition_name": "rough"}}}
     actions = await apply(memory, document(reader, definitions=[SMOOTH, second]), dry_run=True)
@@ -81,7 +81,7 @@ async def test_a_dry_run_knows_all_that_it_would_publish(memory: Memory) -> None
     ]  # fmt: skip
 
 
-async def test_a_dry_run_checks_a_universe_whose_dataset_is_not_there_yet(memory: Memory) -> None:
+async def test_a_dry_run_checks_a_universe_whose_dataset_does_not_exist_yet(memory: Memory) -> None:
     await apply(memory, document(PRICES, HALVED))
     file = document(PRICES, HALVED, {**PRICES, "name": "raw"}, traded("raw", "AAPL"))
     found = await done(memory, file, dry_run=True)
@@ -93,7 +93,7 @@ FOLLOWING = {"name": "x", "dataset": {"pipeline": {"definition_name": "smooth", 
 
 
 @pytest.mark.parametrize("state", ["active", "draft"])
-async def test_a_version_and_what_follows_it_change_together(memory: Memory, state: str) -> None:
+async def test_a_version_and_the_instances_that_track_it_change_together(memory: Memory, state: str) -> None:
     other = {**FOLLOWING, "name": "y"}
     await apply(memory, document(FOLLOWING, other, definitions=[SMOOTH]))
     if state == "draft":
@@ -165,7 +165,7 @@ def _refuse(memory: Memory, monkeypatch: pytest.MonkeyPatch, *fields: str) -> No
         ("upstream_refs", "upstreams"),
     ],
 )
-async def test_a_refusal_says_whose_it_is_and_where(
+async def test_a_refusal_names_the_instance_and_the_place_in_the_file(
     memory: Memory, monkeypatch: pytest.MonkeyPatch, field: str, path: str
 ) -> None:
     _refuse(memory, monkeypatch, field)
@@ -243,7 +243,7 @@ async def test_a_dry_run_leaves_out_nothing(memory: Memory) -> None:
     assert all(each.is_checked for each in found)
 
 
-async def test_a_dry_run_checks_what_uses_a_draft_that_is_to_be_active(memory: Memory) -> None:
+async def test_a_dry_run_checks_instances_of_a_draft_that_becomes_active(memory: Memory) -> None:
     await apply(memory, document(definitions=[{**SMOOTH, "state": "draft"}]))
     reader = {"name": "x", "dataset": {"pipeline": {"definition_name": "smooth"}}}
     file = document(reader, definitions=[{**SMOOTH, "state": "active"}])

@@ -43,7 +43,7 @@ def _read(text: str) -> Any:
         ("'7'", "7"), ('"true"', "true"), ("'~'", "~"), ("!!str 7", "7"), ('!!int "7"', 7), ("!!float 7.0", 7.0),
     ],
 )  # fmt: skip
-def test_a_word_means_what_the_core_schema_says(word: str, value: Any) -> None:
+def test_plain_words_are_read_by_the_yaml_core_schema(word: str, value: Any) -> None:
     found = _read(f"a: {word}\nb: [{word}]\n")
     assert [found["a"], *found["b"]] == [value, value]
     assert type(found["a"]) is type(value)
@@ -169,7 +169,7 @@ def test_a_wrong_value_is_an_error_with_file_line_and_advice(
         assert word not in result.stderr
 
 
-def test_words_that_yaml_1_1_took_for_something_else_are_what_they_are(tmp_path: Path) -> None:
+def test_words_with_another_meaning_in_yaml_1_1_stay_texts(tmp_path: Path) -> None:
     found = yaml_text.read(
         _DESK.format(
             "labels: {live: yes, on: 'off'}\n    schedule: {interval: {minutes: 30, window_start: 10:30, window_end: 16:00}}\n"

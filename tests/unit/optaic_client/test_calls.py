@@ -190,7 +190,7 @@ async def test_an_instance_is_created_from_plain_values(services: FakeServices, 
     ]
 
 
-async def test_a_backtest_may_be_given_under_the_known_outside_names(
+async def test_a_backtest_may_be_given_under_its_other_names(
     services: FakeServices, client: AsyncClient
 ) -> None:
     services.on("CreateInstance", lambda request, _: request.instance)
@@ -207,7 +207,9 @@ async def test_a_backtest_may_be_given_under_the_known_outside_names(
     assert not created.HasField("config")
 
 
-async def test_an_update_says_exactly_what_changes(services: FakeServices, client: AsyncClient) -> None:
+async def test_an_update_sends_a_mask_of_exactly_the_changed_fields(
+    services: FakeServices, client: AsyncClient
+) -> None:
     services.on("UpdateInstance", instance_pb2.Instance())
     changes = {"dataset": {"pipeline": {"config": {"as_of": "2022-12-28"}}}}
     await client.instances.update(ID, changes, upstreams={"input": "u"}, etag="e", reason="r")
@@ -333,7 +335,7 @@ async def test_a_model_version_is_promoted_and_promotions_are_listed(
     assert [each.model_version for each in await client.instances.model_promotions(ID)] == ["3"]
 
 
-async def test_a_dry_run_of_a_deletion_returns_what_would_go(
+async def test_a_dry_run_of_a_deletion_returns_the_resources_to_delete(
     client: AsyncClient, services: FakeServices
 ) -> None:
     pages = [

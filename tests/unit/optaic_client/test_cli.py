@@ -57,7 +57,7 @@ def test_wrong_usage_ends_with_2(arguments: tuple[str, ...]) -> None:
     invoke(*arguments, status=2)
 
 
-def test_a_run_may_be_forced_or_let_delete_for_a_reason(optaic: FakeServices) -> None:
+def test_a_run_may_be_forced_or_allowed_to_delete_with_a_reason(optaic: FakeServices) -> None:
     optaic.on("SubmitRun", run_pb2.Run(run_id=ID))
     for flags in (("--force",), ("--allow-deletion",), ("--force", "--allow-deletion")):
         invoke("run", "submit", "prices", *flags, "--reason", "moved")
@@ -175,11 +175,11 @@ def test_staleness_is_explained(optaic: FakeServices) -> None:
     assert plain["explanations"][0]["cause"]["to_version"] == "2"
 
 
-def test_without_a_stack_the_error_says_what_to_do() -> None:
+def test_the_error_without_a_stack_names_the_remedy() -> None:
     assert "optaic dev up" in invoke("instance", "list", status=1).stderr
 
 
-def test_dev_status_of_no_stack_says_so() -> None:
+def test_dev_status_without_a_stack_reports_it() -> None:
     report = json.loads(invoke("dev", "status", "-o", "json", status=3).stdout)
     assert report["phase"] != "ready"
     assert "nothing was running" in invoke("dev", "down").stdout

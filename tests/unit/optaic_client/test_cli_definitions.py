@@ -44,7 +44,7 @@ def test_definitions_are_listed_and_shown(optaic: FakeServices) -> None:
     )
 
 
-def test_a_definition_is_published_from_a_file_and_says_what_breaks(
+def test_publishing_a_definition_from_a_file_reports_what_it_breaks(
     optaic: FakeServices, tmp_path: Path
 ) -> None:
     report = definition_pb2.PublicationReport(
@@ -157,7 +157,7 @@ def test_maps_that_are_merged_may_replace_keys_and_are_merged_again(tmp_path: Pa
             read_yaml(file)
 
 
-def test_an_export_says_what_no_file_can_say(optaic: FakeServices) -> None:
+def test_an_export_reports_what_a_file_cannot_contain(optaic: FakeServices) -> None:
     project = instance_pb2.Project(project_id=ID, name="desk")
     optaic.on("ListProjects", instance_service_pb2.ListProjectsResponse(projects=[project]))
     optaic.on("ListDefinitions", definition_service_pb2.ListDefinitionsResponse())

@@ -143,7 +143,7 @@ def test_without_confirmation_nothing_is_deleted(deletable: FakeServices, said: 
     assert not deletable.calls("DeleteInstance")
 
 
-def test_with_confirmation_exactly_what_was_shown_is_deleted(deletable: FakeServices) -> None:
+def test_a_confirmed_deletion_deletes_exactly_the_shown_resources(deletable: FakeServices) -> None:
     found = answer("instance", "delete", "prices", "--cascade", "-o", "json", said="y")
     assert found.returncode == 0, found.stderr
     assert json.loads(found.stdout)["name"] == "prices"
@@ -241,7 +241,7 @@ def test_a_project_is_renamed_and_described(deletable: FakeServices) -> None:
     assert "name=value" in invoke("project", "update", "research", "--label", "x", status=2).stderr
 
 
-def test_projects_are_shown_with_what_is_in_them(deletable: FakeServices) -> None:
+def test_the_deletion_of_a_project_shows_its_instances(deletable: FakeServices) -> None:
     deletable.on("ListProjects", api.ListProjectsResponse(projects=[PROJECT]))
     assert ID in invoke("project", "list").stdout
     assert json.loads(invoke("project", "list", "-o", "json").stdout)[0]["name"] == "research"

@@ -192,7 +192,7 @@ async def test_rows_and_columns_can_be_chosen(world: World, client: AsyncClient,
 
 
 @pytest.mark.parametrize("store", sorted(STORES))
-async def test_the_accessor_says_what_is_seen(world: World, client: AsyncClient, store: str) -> None:
+async def test_data_is_read_through_the_accessor(world: World, client: AsyncClient, store: str) -> None:
     keys = ["date", "entity", "knowledge_date"]
     known = table(1.0).with_columns(knowledge_date=pl.lit(DAYS[1]))
     later = known.with_columns(pl.col("close") * 10, knowledge_date=pl.lit(DAYS[3]))

@@ -36,7 +36,7 @@ def test_an_unknown_word_lists_the_known_ones() -> None:
         messages.flow_kind("fly")
 
 
-def test_known_outside_names_are_accepted_at_any_depth() -> None:
+def test_other_field_names_are_accepted_at_any_depth() -> None:
     instance = instance_pb2.Instance()
     pipeline = {"definition_resource_id": "d", "config_json": {"as_of": dt.date(2021, 12, 31), "n": (1, 2)}}
     messages.fill(instance, {"dataset": {"pipeline": pipeline}})

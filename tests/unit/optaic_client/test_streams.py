@@ -77,7 +77,7 @@ async def test_a_compacted_revision_is_the_callers_to_handle(
         await anext(client.status.watch(from_revision=1))
 
 
-async def test_wait_follows_a_run_to_its_end_through_a_lost_connection(
+async def test_wait_survives_a_lost_connection_until_the_run_ends(
     services: FakeServices, client: AsyncClient
 ) -> None:
     def watch(_: Any, context: grpc.ServicerContext) -> Iterator[run_pb2.Run]:

@@ -100,7 +100,7 @@ def test_arguments_come_before_everything(services: FakeServices, monkeypatch: p
         assert client.instances.get(ID).name == "x"
 
 
-def test_without_any_address_the_error_says_what_to_do() -> None:
+def test_the_error_without_an_address_names_the_remedy() -> None:
     with Client.connect() as client, pytest.raises(errors.UnavailableError, match="optaic dev up"):
         client.instances.get(ID)
 

@@ -76,7 +76,7 @@ def _naming() -> list[tuple[str, str]]:
     return [(path, str(each.name)) for path, each in _parameters() if _kind(path, each) in kinds]
 
 
-def test_every_parameter_says_what_it_names() -> None:
+def test_the_kind_of_every_name_parameter_is_declared() -> None:
     unknown = [f"{path}: {each.name}" for path, each in _parameters() if not _kind(path, each)]
     assert not unknown, f"say in _KINDS what these name, and see that they refuse what is unknown: {unknown}"
 
@@ -225,7 +225,7 @@ async def test_filters_of_the_client_refuse_unknown_names(desk: FakeServices, cl
         assert not isinstance(caught.value, OptaicError)
 
 
-async def test_an_empty_answer_about_what_exists_is_an_answer(
+async def test_an_empty_list_for_an_existing_resource_is_no_error(
     desk: FakeServices, client: AsyncClient
 ) -> None:
     desk.on("ListInstances", instance_service_pb2.ListInstancesResponse())

@@ -53,7 +53,7 @@ def test_a_result_that_is_not_finite_is_null(text: str) -> None:
     assert values(text, table([(0, "a", 1.0)]), "a") == [None]
 
 
-def test_an_absent_operand_is_not_revived_by_what_is_around_it() -> None:
+def test_an_operation_with_a_missing_operand_is_missing() -> None:
     frame = table([(0, "a", None), (0, "b", float("nan")), (0, "c", float("inf"))])
     for text in ("close > 0", "(close / 0) > 5", "close ^ 0", "0 * close", "1 / (1 / close)", "RANK(close)"):
         assert evaluate(parse(text), frame)["value"].to_list() == [None, None, None], text

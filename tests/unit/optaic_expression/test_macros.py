@@ -59,7 +59,7 @@ LIBRARY = macros(
         ("x + TWICE(y)", "x + (y + y)"),  # the caller's x is not the macro's
     ],
 )
-def test_a_call_is_what_the_macro_says(text: str, expanded: str) -> None:
+def test_a_macro_call_equals_its_expression(text: str, expanded: str) -> None:
     assert parse(text, macros=LIBRARY) == parse(expanded)
 
 

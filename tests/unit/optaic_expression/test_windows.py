@@ -104,7 +104,7 @@ def test_a_window_is_right_whatever_lies_outside_it(case: str, text: str) -> Non
 
 @pytest.mark.parametrize("text", _OPERATORS)
 @pytest.mark.parametrize("case", sorted(make_series()))
-def test_a_slice_gives_bit_for_bit_what_the_whole_series_gives(case: str, text: str) -> None:
+def test_a_window_over_a_slice_equals_the_whole_series_bit_for_bit(case: str, text: str) -> None:
     x, y = make_series()[case]
     for n, first in itertools.product(_WINDOWS, (1, 5, 19)):
         whole, part = compute(text.format(n=n), x, y), compute(text.format(n=n), x, y, first)
@@ -174,7 +174,7 @@ def test_a_window_is_right_however_large_or_small_its_values_are(case: str, text
         assert list(map(to_bits, part[n - 1 :])) == list(map(to_bits, found[19 + n - 1 :]))
 
 
-def test_a_deviation_of_the_least_numbers_is_never_said_to_be_none() -> None:
+def test_a_deviation_too_small_for_a_float_is_missing_and_not_zero() -> None:
     least = math.ulp(0.0)
     x = np.where(np.arange(_LENGTH) % 5, 0.0, least)
     assert set(compute("STD(x, 5)", x, x)[4:]) == {None}, "it is less than half of the least number"

@@ -42,7 +42,7 @@ def test_a_value_is_shown_as_json_has_it() -> None:
     ]  # fmt: skip
 
 
-def test_an_error_says_its_first_line_only() -> None:
+def test_only_the_first_line_of_an_error_is_shown() -> None:
     text = "could not parse `x`\n\nYou might want to try:\n- increasing `infer_schema_length`"
     assert describe_error(pl.exceptions.ComputeError(text)) == "could not parse `x`"
     assert (

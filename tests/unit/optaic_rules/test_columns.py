@@ -80,5 +80,5 @@ def test_contract_and_pages_state_these_columns() -> None:
 
 
 @pytest.mark.parametrize(("output", "column"), [("score", "score"), ("", VALUE), (None, VALUE), (3, VALUE)])
-def test_the_values_are_where_the_pipeline_says(output: object, column: str) -> None:
+def test_the_value_column_has_the_configured_name(output: object, column: str) -> None:
     assert value_column(output) == column

@@ -62,7 +62,7 @@ def test_the_page_lists_streams_and_subjects() -> None:
     assert told == set(run_events._MESSAGES)
 
 
-def test_the_broker_lets_each_service_make_its_stream_and_publish_to_it() -> None:
+def test_each_service_may_create_its_stream_and_publish_to_it() -> None:
     permissions = (ROOT / "deploy/nats/users.conf").read_text()
     for stream, subjects in events.STREAMS.items():
         service = stream.removesuffix("_EVENTS").lower()

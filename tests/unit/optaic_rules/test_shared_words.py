@@ -23,7 +23,7 @@ def test_the_page_states_the_roles_of_each_kind() -> None:
         assert {rule.role for rule in rules} == stated[kind.replace("_", " ")]
 
 
-def test_roles_are_what_edges_have_been_called() -> None:
+def test_roles_have_the_names_of_stored_edges() -> None:
     assert set(WORDS.values()) == {
         "input", "signal", "secondary_signal", "prices", "optimizer", "features", "target", "covariance",
         "model", "monitored",

@@ -18,7 +18,7 @@ def test_the_contracts_state_the_order() -> None:
 
 
 @pytest.mark.parametrize("field", ["status_priority", "aggregation_method"])
-def test_the_contract_admits_what_there_is(field: str) -> None:
+def test_the_contract_contains_every_status(field: str) -> None:
     options = StatusAggregationContract.DESCRIPTOR.fields_by_name[field].GetOptions()
     rules = options.Extensions[validate_pb2.field]
     texts = rules.repeated.items.string if field == "status_priority" else rules.string

@@ -41,7 +41,7 @@ def test_a_message_is_shown_without_credentials_and_stays_as_it_was() -> None:
     assert without_credentials(plain) is plain
 
 
-def test_what_was_shown_means_what_was_hidden() -> None:
+def test_a_redacted_text_sent_back_restores_the_credentials() -> None:
     other = URL.replace("k4n4rie", "another")
     known = _instance({"first": URL, "second": other, "third": URL + "2"})
     given = _instance({"first": SHOWN, "second": SHOWN, "moved": SHOWN + "2", "lost": SHOWN, "new": "x"})
@@ -72,6 +72,6 @@ def test_credentials_in_plain_text_are_reported(text: str) -> None:
         "http://127.0.0.1:4200/api?page=2", "mail desk@example.org or https://example.org:8080", "s3://bucket/a@b/c",
     ],
 )  # fmt: skip
-def test_what_may_be_something_else_is_no_credential(text: str) -> None:
+def test_an_ambiguous_part_of_a_url_is_not_hidden(text: str) -> None:
     assert not has_credentials(text)
     assert hide_credentials(text) == text

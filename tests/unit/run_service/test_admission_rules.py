@@ -96,7 +96,7 @@ def test_retries_wait_longer_up_to_their_limit(
     assert delay_before_retry(policy, attempt) == expected
 
 
-def test_without_a_policy_or_after_changed_code_no_retry_follows() -> None:
+def test_no_retry_without_a_policy_or_after_changed_code() -> None:
     policy = RetryPolicy(3, is_exponential=False, delay=timedelta(seconds=30), max_delay=timedelta(hours=1))
     assert delay_before_retry(None, 1) is None
     assert delay_before_retry(policy, 1, "CODE_CHANGED") is None

@@ -21,7 +21,7 @@ def test_the_table_has_every_combination_once() -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.ours}-{row.prefect or 'GONE'}")
-def test_each_combination_is_treated_as_the_table_says(row: Row) -> None:
+def test_each_combination_has_the_step_of_the_table(row: Row) -> None:
     for is_last, age in itertools.product((False, True), (timedelta(0), timedelta(seconds=9.9), _LONG)):
         step = next_step(row.ours, row.prefect, age, is_last=is_last, patience=_PATIENCE)
         if age < _LONG and not is_last:

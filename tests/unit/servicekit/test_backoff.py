@@ -18,7 +18,7 @@ def test_no_number_of_failures_makes_the_wait_longer_than_the_longest(attempt: i
 
 
 @given(st.integers(1, 100), st.floats(0.01, 0.9))
-def test_jitter_keeps_the_wait_near_what_it_is_without(attempt: int, jitter: float) -> None:
+def test_jitter_changes_the_wait_only_slightly(attempt: int, jitter: float) -> None:
     exact = backoff(attempt, first=0.1, longest=5.0)
     assert (
         exact * (1 - jitter)

@@ -18,7 +18,7 @@ def event_for(tenant_id: str, resource_id: str = "r1") -> Event:
     return make_event("sample", tenant_id, message, "created", resource_id, FakeClock(), new_id)
 
 
-def test_an_event_says_all_about_its_message() -> None:
+def test_an_event_describes_its_message_completely() -> None:
     event = event_for("acme")
     assert event.subject == "optaic.acme.protobuf.created.r1"
     assert event.type == "google.protobuf.StringValue"

@@ -24,7 +24,7 @@ def imports_of(file: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("file", sorted(FOLDER.glob("*.py")), ids=lambda file: file.name)
-def test_a_module_imports_only_what_it_may(file: Path) -> None:
+def test_servicekit_modules_import_only_allowed_modules(file: Path) -> None:
     imports = imports_of(file)
     assert not imports & FORBIDDEN
     assert not [name for name in imports if name.endswith("_service")]

@@ -51,7 +51,7 @@ def test_at_most_the_limit_is_asked_for_and_the_rest_next_time() -> None:
     assert len(world.at(400, many, at_once=True)) == 12_000
 
 
-def test_tenants_do_not_share_what_may_be_asked_for() -> None:
+def test_each_tenant_has_its_own_limit_of_requests() -> None:
     world = _World()
     many = {str(number): 1 for number in range(6_000)}
     for scope in ("one", "two"):

@@ -77,7 +77,7 @@ def test_a_line_holds_no_secret(output: io.StringIO, monkeypatch: pytest.MonkeyP
     ],
     ids=["text", "escaped", "list", "mapping", "many fields", "long names", "numbers", "object"],
 )
-def test_a_long_line_is_cut_and_says_so(output: io.StringIO, values: dict[str, Any]) -> None:
+def test_a_long_line_is_cut_with_a_notice(output: io.StringIO, values: dict[str, Any]) -> None:
     structlog.get_logger("sample").info("refused", **values)
     (line,) = lines(output)
     assert len(output.getvalue().encode()) <= LONGEST_LINE + 1

@@ -24,7 +24,7 @@ def sent(error: DomainError) -> DomainError:
 
 
 @pytest.mark.parametrize("code", sorted(ERRORS_BY_CODE))
-def test_every_error_arrives_as_what_it_was(code: str) -> None:
+def test_every_error_survives_the_conversion_to_a_status_and_back(code: str) -> None:
     error = ERRORS_BY_CODE[code](
         "REASON",
         "a message",
@@ -51,7 +51,7 @@ def test_damaged_details_leave_the_code_and_the_text() -> None:
     assert from_rpc_error(error).message == "gone"
 
 
-def test_a_long_list_of_violations_is_cut_to_what_every_client_accepts() -> None:
+def test_a_long_list_of_violations_is_cut_to_the_size_that_every_client_accepts() -> None:
     violations = [FieldViolation(f"config.field{number}", "is wrong " * 5) for number in range(1000)]
     error = InvalidArgumentError(
         "INVALID", "x" * 5000, field_violations=violations, metadata={"k": "v" * 5000}

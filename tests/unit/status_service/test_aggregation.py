@@ -33,7 +33,7 @@ def test_a_status_left_out_comes_right_after_those_more_severe(
     assert severity_order(priority) == order
 
 
-def test_every_order_has_every_status_and_keeps_what_the_contract_says() -> None:
+def test_every_severity_order_has_every_status_and_agrees_with_the_contract() -> None:
     for priority in _CONTRACTS:
         order = severity_order(priority)
         assert sorted(order) == sorted(SEVERITY)

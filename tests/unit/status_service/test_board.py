@@ -123,7 +123,7 @@ def test_flows_that_come_first_are_kept_until_their_instance_comes() -> None:
     assert board.status(_IDS[0]) == "ERROR"
 
 
-def test_an_instance_whose_flows_are_not_known_yet_is_not_initialized() -> None:
+def test_an_instance_without_known_flows_is_not_initialized() -> None:
     board = Board()
     board.put(_created(_IDS[0]))
     status = conversion.instance_status_of(board, _IDS[0])

@@ -115,7 +115,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_a_package_says_its_name_version_and_hash_and_is_not_imported(site: Path) -> None:
+def test_a_package_is_identified_by_name_version_and_hash_without_an_import(site: Path) -> None:
     install(site)
     found = identify(REF)
     assert (found.distribution, found.version) == ("Acme.Lab", "1.4.0")
@@ -125,7 +125,7 @@ def test_a_package_says_its_name_version_and_hash_and_is_not_imported(site: Path
 
 
 @pytest.mark.parametrize("name", sorted(SOURCES))
-def test_the_hash_moves_with_what_would_be_executed_and_with_nothing_else(site: Path, name: str) -> None:
+def test_the_hash_changes_only_with_executed_code(site: Path, name: str) -> None:
     install(site)
     before = identify(REF)
     with (site / name).open("a", encoding="utf-8") as file:
@@ -169,7 +169,7 @@ def test_a_module_that_was_added_to_an_installed_package_counts(site: Path) -> N
     assert identify(REF).hash != before
 
 
-def test_a_cycle_and_what_cannot_be_parsed_are_hashed_as_they_are(site: Path) -> None:
+def test_cyclic_and_unparsable_modules_are_hashed(site: Path) -> None:
     install(site, {"acme_lab/__init__.py": "", "acme_lab/pipelines.py": "def ("})
     broken = identify(REF)
     assert broken.hash
@@ -185,7 +185,7 @@ def test_a_module_without_a_file_has_no_hash(site: Path, code_ref: str) -> None:
     assert identify(code_ref) == CodeIdentity()
 
 
-def test_packages_in_one_namespace_are_told_apart(site: Path) -> None:
+def test_packages_in_one_namespace_are_distinguished(site: Path) -> None:
     install(
         site, {"acme/alpha/__init__.py": "import acme.beta.low\n", "acme/alpha/low.py": ""}, name="acme-alpha"
     )
@@ -200,7 +200,7 @@ def test_packages_in_one_namespace_are_told_apart(site: Path) -> None:
     assert identify("acme.alpha:A").hash != before.hash
 
 
-def test_a_package_installed_from_git_says_the_commit(site: Path) -> None:
+def test_a_package_installed_from_git_is_identified_by_its_commit(site: Path) -> None:
     install(
         site, origin={"url": "https://git.example/acme", "vcs_info": {"vcs": "git", "commit_id": "c" * 40}}
     )
@@ -225,7 +225,7 @@ def project(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("way", ["path", "finder"])
-def test_an_editable_package_says_so_and_its_commit(
+def test_an_editable_package_is_marked_and_has_its_commit(
     site: Path, project: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     lines = {"path": f"{project}/src\n", "finder": "import __editable___acme_finder\n"}
@@ -246,7 +246,9 @@ def test_an_editable_package_says_so_and_its_commit(
     assert beside.hash
 
 
-def test_loose_modules_go_with_what_lies_beside_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_without_a_package_is_hashed_with_the_modules_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put(tmp_path, {"acme_loose.py": "import acme_beside\n", "acme_beside.py": ""})
     monkeypatch.syspath_prepend(str(tmp_path))
     before = identify("acme_loose:A")

@@ -17,7 +17,7 @@ REFRESH = flow_pb2.FLOW_KIND_REFRESH
 BACKTEST = flow_pb2.FLOW_KIND_BACKTEST
 
 
-async def test_a_run_says_the_code_of_all_that_it_executes(world: World, tmp_path: Path) -> None:
+async def test_a_run_reports_the_code_of_everything_that_it_executes(world: World, tmp_path: Path) -> None:
     prices = world.runs.submit(world.dataset(), REFRESH)
     await world.execute(prices, tmp_path)
     assert {code.definition_name: code.is_builtin for code in prices.code} == {
@@ -49,7 +49,7 @@ async def test_a_run_says_the_code_of_all_that_it_executes(world: World, tmp_pat
     assert {code.definition_name for code in backtest.code} == {"delta", "simple"}
 
 
-async def test_the_store_that_wrote_the_base_counts_among_what_is_executed(
+async def test_the_store_that_wrote_the_base_is_part_of_the_executed_code(
     world: World, tmp_path: Path
 ) -> None:
     dataset = world.dataset(definition="probe")

@@ -65,7 +65,7 @@ async def test_the_output_config_of_a_pipeline_may_name_no_column(
     assert (await world.execute(run, tmp_path)).outcome is Outcome.COMPLETED
 
 
-async def test_a_table_is_what_the_pipeline_says_it_yields(world: World, tmp_path: Path) -> None:
+async def test_a_table_matches_the_output_schema_of_its_pipeline(world: World, tmp_path: Path) -> None:
     content = DefinitionVersion()
     content.output_schema["required"] = ["close"]
     world.definitions.content["probe"] = content

@@ -112,7 +112,7 @@ def test_a_data_root_may_be_a_uri(tmp_path: Path) -> None:
     assert list((tmp_path / TENANT).iterdir()) == []
 
 
-def test_a_store_that_cannot_remove_keeps_its_data_and_it_is_said(tmp_path: Path) -> None:
+def test_a_store_that_cannot_remove_keeps_its_data_and_reports_it(tmp_path: Path) -> None:
     location = fill(tmp_path, GONE, "delta")
     before = content(Path(location.data_uri))
     with pytest.raises(CannotRemove, match="Forgetful cannot remove the data at"):
@@ -188,7 +188,7 @@ def test_data_shared_with_a_living_instance_is_never_removed(tmp_path: Path, lev
     assert not (tmp_path / TENANT / GONE).exists()
 
 
-def test_links_inside_go_without_what_they_lead_to(tmp_path: Path) -> None:
+def test_links_are_removed_without_their_targets(tmp_path: Path) -> None:
     root, precious = tmp_path / "root", tmp_path / "precious"
     location = fill(root, GONE, "delta")
     precious.mkdir()

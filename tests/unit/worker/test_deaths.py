@@ -107,7 +107,7 @@ async def test_an_exception_without_a_message_gets_one(world: World, tmp_path: P
     assert "dying_plugins.py" in run.error.message
 
 
-async def test_a_run_that_reports_more_than_a_message_takes_fails_and_says_so(
+async def test_a_run_whose_report_exceeds_the_size_of_a_message_fails_with_that_reason(
     world: World, tmp_path: Path
 ) -> None:
     run = _submit(world, tmp_path, "report much")
@@ -224,7 +224,7 @@ print((frames.receive(ours.orders) or (0, b"{}"))[1].decode())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has files in memory")
-def test_how_a_process_ended_is_said_where_no_disk_can_be_written() -> None:
+def test_the_end_of_a_process_is_reported_without_a_writable_disk() -> None:
     done = subprocess.run(
         [sys.executable, "-c", _WITHOUT_A_DISK], capture_output=True, check=True, timeout=60
     )
@@ -248,7 +248,7 @@ print((frames.receive(ours.orders) or (0, b"{}"))[1].decode())
 """
 
 
-def test_user_code_and_what_it_starts_do_not_get_the_workers_credentials() -> None:
+def test_user_code_and_its_processes_do_not_get_the_workers_credentials() -> None:
     given = {"OPTAIC_SERVICE_TOKEN": "token-1", "PREFECT_API_KEY": "token-2", "OPTAIC_RUN_NOTE": "canary"}
     done = subprocess.run(
         [sys.executable, "-c", _ENVIRONMENT],
@@ -264,7 +264,7 @@ def _parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[1])
 
 
-async def test_output_is_bounded_and_what_is_dropped_is_counted(world: World, tmp_path: Path) -> None:
+async def test_output_is_bounded_and_dropped_bytes_are_counted(world: World, tmp_path: Path) -> None:
     run = _submit(world, tmp_path, "print", lines=5000)
     ending = await world.execute(run, tmp_path, run_output_bytes=100_000)
     assert ending.outcome is Outcome.COMPLETED

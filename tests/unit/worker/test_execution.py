@@ -78,7 +78,7 @@ async def test_an_expression_may_call_the_operators_that_it_is_pinned_to(
     assert misnamed.error.type == "PluginInvalid"
 
 
-async def test_whole_numbers_arrive_whole_where_the_schema_says_so(world: World, tmp_path: Path) -> None:
+async def test_integers_of_the_schema_arrive_as_int(world: World, tmp_path: Path) -> None:
     schema = {"properties": {"days": {"type": "integer"}, "rate": {"type": "number"}}}
     world.definitions.content["countdown"] = DefinitionVersion(parameters_schema=to_struct(schema))
     dataset = world.dataset(definition="countdown", days=300, rate=2, free=7)
@@ -292,7 +292,7 @@ async def test_nothing_is_lost_while_run_service_is_away(world: World, tmp_path:
     assert run.status == run_pb2.RUN_STATUS_COMPLETED
 
 
-async def test_a_stopped_worker_says_so(world: World, tmp_path: Path) -> None:
+async def test_a_stopped_worker_reports_that_it_was_stopped(world: World, tmp_path: Path) -> None:
     run = world.runs.submit(
         world.dataset(definition="probe", behaviour="wait", gate=str(tmp_path / "gate")), REFRESH
     )

@@ -65,7 +65,7 @@ def test_every_check_blocks_or_warns(
         assert text in warning[1]
 
 
-def test_every_check_of_a_pipeline_is_known_here() -> None:
+def test_every_guardrail_of_a_pipeline_is_implemented() -> None:
     assert {case[0] for case in _CASES} == set(CHECKS) - set(OF_WEIGHTS)
     with pytest.raises(PluginError, match="the check 'of tomorrow' does not exist") as refused:
         check_guardrails(_table(), [Guardrail("a", "of tomorrow", {}, blocks=False)], _TODAY)

@@ -33,7 +33,7 @@ async def test_a_flow_run_that_starts_after_its_run_has_ended_ends_alike(
 
 
 @pytest.mark.parametrize(("status", "outcome"), _ENDS)
-async def test_a_flow_run_whose_run_is_ended_meanwhile_ends_alike(
+async def test_a_flow_run_ends_like_its_run_that_ended_meanwhile(
     world: World, tmp_path: Path, status: run_pb2.RunStatus.ValueType, outcome: Outcome
 ) -> None:
     gate = tmp_path / "gate"
@@ -45,7 +45,7 @@ async def test_a_flow_run_whose_run_is_ended_meanwhile_ends_alike(
     assert (await task).outcome is outcome
 
 
-async def test_a_run_whose_heartbeats_break_fails_and_says_why(
+async def test_a_run_whose_heartbeats_break_fails_with_the_reason(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = tmp_path / "gate"

@@ -97,7 +97,7 @@ def test_a_dangling_link_does_not_count_as_a_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_a_worker_whose_folder_is_not_its_own_does_not_start_and_says_what_to_do(tmp_path: Path) -> None:
+def test_a_worker_with_a_foreign_folder_does_not_start_and_names_the_remedy(tmp_path: Path) -> None:
     _open(tmp_path / "output")
     environment = {
         **os.environ,

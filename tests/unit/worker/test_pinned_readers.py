@@ -48,7 +48,7 @@ def _swap(world: World, instance: Any, component: str, name: str, **config: Any)
     return world.instances.put(swapped)
 
 
-async def test_a_reader_that_was_admitted_before_a_swap_reads_with_the_old_accessor(
+async def test_a_run_admitted_before_a_change_of_accessor_reads_with_the_old_one(
     world: World, tmp_path: Path
 ) -> None:
     prices = _file(world, tmp_path)
@@ -80,7 +80,9 @@ async def test_a_run_admitted_before_revisions_were_pinned_reads_the_newest(
     assert pl.read_delta(run.output_version.uri)["value"].to_list() == [3.0, 4.0]
 
 
-async def test_another_accessor_is_another_reader_of_the_same_content(world: World, tmp_path: Path) -> None:
+async def test_another_accessor_gives_another_readers_hash_for_the_same_content(
+    world: World, tmp_path: Path
+) -> None:
     prices = _file(world, tmp_path)
     first = await _completed(world, world.runs.submit(prices, REFRESH), tmp_path)
     again = await _completed(world, world.runs.submit(prices, REFRESH, base=first), tmp_path)
@@ -131,9 +133,7 @@ async def test_another_store_reads_what_the_old_one_wrote(world: World, tmp_path
         await _completed(world, run, tmp_path)
 
 
-async def test_a_deletion_is_judged_by_what_the_dataset_and_the_run_allow(
-    world: World, tmp_path: Path
-) -> None:
+async def test_a_deletion_is_limited_by_the_dataset_and_the_run(world: World, tmp_path: Path) -> None:
     def write(count: int) -> None:
         table = pl.DataFrame(
             {"date": ["2024-01-02"] * count, "entity": [f"e{each}" for each in range(count)]}
@@ -170,7 +170,7 @@ def _upstreams(run: run_pb2.Run) -> list[str]:
     return [pinned.instance_id for pinned in run.input_versions]
 
 
-def test_when_a_deletion_is_judged_over_all_there_is() -> None:
+def test_the_deletion_limit_applies_only_to_unchanged_configurations_without_inputs() -> None:
     world = World()
     for share, is_same, reads, allowed in itertools.product((None, 0.0, 0.5), *((False, True),) * 3):
         instance = world.dataset()

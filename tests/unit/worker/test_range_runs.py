@@ -299,7 +299,7 @@ def test_a_source_that_lost_most_of_its_keys_is_refused_and_nothing_changes(
     assert flow.read().equals(_sorted(_rows(4)))
 
 
-def test_another_store_takes_over_and_counts_against_what_the_old_one_keeps(tmp_path: Path) -> None:
+def test_a_changed_store_counts_deletions_against_the_content_of_the_old_one(tmp_path: Path) -> None:
     for one, other in itertools.permutations(STORES):
         flow = Flow(tmp_path / one, one)
         (tmp_path / one).mkdir()

@@ -38,7 +38,7 @@ def _range(start: int | None, end: int | None) -> DateRange:
 
 
 @given(before=_rows, computed=_rows, start=_bounds, end=_bounds)
-def test_only_rows_of_the_range_change_and_those_become_what_was_computed(
+def test_only_the_rows_of_the_range_are_replaced_by_the_computed_ones(
     before: dict[tuple[int, str], float | None],
     computed: dict[tuple[int, str], float | None],
     start: int | None,
@@ -81,7 +81,7 @@ def test_a_range_in_which_everything_is_gone_is_emptied_only_where_it_may_be() -
 
 
 @pytest.mark.parametrize("dates", [_range(None, 2), _range(2, None), _range(2, 2)])
-def test_both_sides_of_a_range_go_by_the_calendar_of_what_was_computed(dates: DateRange) -> None:
+def test_both_ends_of_a_range_use_the_calendar_of_the_computed_table(dates: DateRange) -> None:
     midnights = pl.datetime_range(_day(0), _day(5), "1d", time_zone="Asia/Tokyo", eager=True)
     whole = pl.DataFrame({"date": midnights, "entity": ["a"] * 6, "value": [0.5] * 6})
     before = whole.with_columns(pl.col("date").dt.convert_time_zone("UTC"))  # as an older release wrote it
@@ -223,7 +223,7 @@ def test_keys_of_a_type_that_the_former_cannot_take_are_other_keys() -> None:
     }
 
 
-def test_the_hash_of_readers_depends_on_what_is_said_and_not_on_how() -> None:
+def test_the_readers_hash_depends_on_the_meaning_and_not_on_the_notation() -> None:
     readers: dict[str, Any] = {
         "store": {"definition": "a", "config": {"keys": ["x"], "n": 1.0}},
         "accessor": {"config": {}},

@@ -48,7 +48,9 @@ async def test_a_tick_of_the_schedule_is_adopted_at_its_nominal_time(world: Worl
     assert tick.flow.flow_kind == REFRESH
 
 
-async def test_a_tick_refused_at_the_gate_ends_quietly_with_its_reason(world: World, tmp_path: Path) -> None:
+async def test_a_scheduled_run_refused_at_admission_ends_quietly_with_its_reason(
+    world: World, tmp_path: Path
+) -> None:
     world.runs.refusal = "UPSTREAM_NOT_READY"
     dataset = world.dataset()
     ticket = make_ticket(run_pb2.Run(instance_id=dataset.instance_id, flow_kind=REFRESH), run_id="")
@@ -57,7 +59,9 @@ async def test_a_tick_refused_at_the_gate_ends_quietly_with_its_reason(world: Wo
     assert not _list(tmp_path)
 
 
-async def test_a_tick_of_a_flow_that_is_not_computed_ends_quietly(world: World, tmp_path: Path) -> None:
+async def test_a_scheduled_run_of_a_flow_that_is_not_computed_ends_quietly(
+    world: World, tmp_path: Path
+) -> None:
     ticket = make_ticket(
         run_pb2.Run(instance_id=world.dataset().instance_id, flow_kind=flow_pb2.FLOW_KIND_TRAINING), run_id=""
     )

@@ -126,7 +126,7 @@ def _flow_run(parameters: dict[str, Any]) -> FlowRun:
 
 
 @pytest.mark.parametrize(("parameters", "said"), ODD)
-async def test_a_flow_run_with_other_parameters_than_ours_fails_and_says_what_is_wrong(
+async def test_a_flow_run_with_foreign_parameters_fails_with_the_reason(
     parameters: dict[str, Any], said: list[str], tmp_path: Path
 ) -> None:
     state, message = await _execute(Pool(_flow_run(parameters)), tmp_path)
@@ -137,7 +137,7 @@ async def test_a_flow_run_with_other_parameters_than_ours_fails_and_says_what_is
 
 
 @pytest.mark.parametrize("said", ["it has no deployment", "its deployment was deleted"])
-async def test_a_flow_run_whose_code_nothing_names_ends(said: str, tmp_path: Path) -> None:
+async def test_an_unusable_flow_run_ends_as_crashed_with_the_reason(said: str, tmp_path: Path) -> None:
     pool = Pool(_flow_run(GIVEN))
 
     def refuse() -> str:
@@ -151,7 +151,7 @@ async def test_a_flow_run_that_gets_no_process_ends(tmp_path: Path) -> None:
     assert await _execute(Pool(_flow_run(GIVEN)), tmp_path, MemoryError()) == ("CRASHED", "255")
 
 
-async def test_a_flow_run_whose_process_dies_ends_whatever_its_report_meets(
+async def test_a_flow_run_whose_process_dies_ends_even_if_its_report_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: object) -> None:

@@ -19,9 +19,7 @@ async def complete(world: World, run: run_pb2.Run, root: Path) -> run_pb2.Run:
     return run
 
 
-async def test_a_backtest_reads_a_signal_whose_pipeline_calls_its_values_otherwise(
-    world: World, tmp_path: Path
-) -> None:
+async def test_a_backtest_reads_a_signal_with_another_value_column(world: World, tmp_path: Path) -> None:
     prices = await complete(world, world.runs.submit(world.dataset(), REFRESH), tmp_path)
     navs = []
     for output in ("value", "score"):

@@ -157,7 +157,7 @@ def test_columns_that_differ_in_capitals_go_on_where_they_were_kept(
         _refresh(fresh, url=case["config"]["url"])
 
 
-def test_a_pipeline_reads_what_a_store_may_have_kept(written: dict[str, dict[str, Any]]) -> None:
+def test_a_pipeline_reads_column_names_that_differ_only_in_case(written: dict[str, dict[str, Any]]) -> None:
     case = written[f"parquet {TWINS}"]
     table = load(case["pipeline"], Pipeline)().run(PipelineContext(config=case["config"]))
     assert {"close", "Close"} <= set(table.columns)

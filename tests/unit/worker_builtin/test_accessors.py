@@ -51,7 +51,7 @@ def known(as_of: dt.date | None, table: pl.DataFrame = REPORTS, **config: object
 
 
 @pytest.mark.parametrize("make", [DeltaStore, ParquetStore])
-def test_each_date_shows_what_was_known_then(make: Callable[..., Store], tmp_path: Path) -> None:
+def test_each_date_has_the_value_that_was_known_on_it(make: Callable[..., Store], tmp_path: Path) -> None:
     store = make({"keys": KEYS})
     version = store.write(REPORTS, None, str(tmp_path / "data")).physical_version
     expected = {1: [], 2: [1.0], 3: [1.0, 2.0], 4: [1.1, 2.0], 5: [1.1, 2.0], 6: [1.1, 2.0, 3.0]}
@@ -87,7 +87,7 @@ def test_point_in_time_read_equals_a_row_by_row_computation(
     assert found.height == len(expected)
 
 
-def test_selection_applies_to_what_was_known() -> None:
+def test_selection_applies_to_the_values_known_at_the_time() -> None:
     accessor = PointInTimeAccessor()
     found = accessor.read(InMemory(REPORTS), "", "", columns=["eps"], entities=["a"], end=DAYS[0])
     assert found.rows() == [(DAYS[0], "a", 1.1)]

@@ -45,7 +45,7 @@ def test_every_other_name_is_taken(name: str) -> None:
 @pytest.mark.parametrize("pipeline", [FilePipeline, TypedFilePipeline])
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 @pytest.mark.parametrize("name", ["", "*", "^x$", "Date"])
-def test_a_source_refuses_what_it_cannot_name_and_reads_what_is_asked_for_beside_it(
+def test_a_column_with_an_invalid_name_is_refused_only_if_it_is_selected(
     tmp_path: Path, pipeline: type[FilePipeline], ending: str, name: str
 ) -> None:
     table = pl.DataFrame({name: [0], "date": [dt.date(2024, 1, 2)], "entity": ["a"]})

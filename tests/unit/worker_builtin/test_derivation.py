@@ -70,7 +70,7 @@ def test_an_input_in_two_roles_is_one_input() -> None:
 
 
 @pytest.mark.parametrize("names", [("sig-a", "sig-b"), ("SigA", "SigB"), ("sig.a", "sig.b")])
-def test_inputs_whose_names_are_no_identifiers_are_read_in_quotes(names: tuple[str, str]) -> None:
+def test_inputs_with_special_names_are_read_in_quotes(names: tuple[str, str]) -> None:
     one, two = table(names[0], "value"), table(names[1], "value", 3.0)
     assert run(f'"{names[1]}".value - "{names[0]}".value', one, two)["value"].to_list() == [
         2.0,

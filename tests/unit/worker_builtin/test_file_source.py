@@ -50,7 +50,7 @@ def test_a_chained_url_reads_inside_an_archive(tmp_path: Path) -> None:
     assert run(f"zip://prices.csv::{(tmp_path / 'a.zip').as_uri()}", format="csv").equals(TABLE)
 
 
-def test_the_format_can_be_said(file: Path) -> None:
+def test_the_file_format_can_be_configured(file: Path) -> None:
     bare = file.rename(file.with_name("prices"))
     with pytest.raises(InvalidConfig, match="format"):
         run(bare)

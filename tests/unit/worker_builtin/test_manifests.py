@@ -171,7 +171,7 @@ def test_a_models_features_are_checked() -> None:
         }
 
 
-def test_a_released_version_holds_what_it_held_when_it_was_released() -> None:
+def test_a_released_version_never_changes() -> None:
     present = compute_present()
     changed = [key for key, content in read_released().items() if present.get(key) != content]
     assert not changed, (

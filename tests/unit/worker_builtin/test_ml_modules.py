@@ -138,7 +138,7 @@ def test_absent_features_can_be_filled() -> None:
         assert model.predict(table)["prediction"].null_count() == nulls
 
 
-def test_winsorizing_uses_what_was_learnt() -> None:
+def test_winsorizing_uses_the_quantiles_of_the_training_data() -> None:
     step = Winsorizer(0.1).fit(np.arange(11.0)[:, None])
     assert step.transform(np.array([[-5.0], [5.0], [np.nan], [99.0]]))[:, 0].tolist()[:2] == [1.0, 5.0]
     assert step.transform(np.array([[99.0]]))[0, 0] == 9.0

@@ -126,14 +126,14 @@ def test_risk_budgeting_spreads_risk_evenly(returns: pl.DataFrame) -> None:
     assert contributions == pytest.approx(np.full(6, 1 / 6), abs=2e-3)
 
 
-def test_the_hierarchy_gives_less_to_what_moves_more(returns: pl.DataFrame) -> None:
+def test_hierarchical_risk_parity_gives_less_weight_to_more_volatile_entities(returns: pl.DataFrame) -> None:
     weights = HierarchicalRiskParityOptimizer().optimize(SCORES, returns).weights
     spread = {name: float(np.std(past(returns, [name]))) for name in NAMES}
     calm, wild = min(spread, key=lambda n: spread[n]), max(spread, key=lambda n: spread[n])
     assert weights[calm] > weights[wild]
 
 
-def test_the_lookback_says_how_much_past_counts(returns: pl.DataFrame) -> None:
+def test_the_lookback_limits_the_past_returns(returns: pl.DataFrame) -> None:
     short, long = (MinimumCVaROptimizer({"lookback": n}).optimize(SCORES, returns) for n in (60, 252))
     assert (short.diagnostics["sessions"], long.diagnostics["sessions"]) == (60.0, 252.0)
     assert short.weights != long.weights

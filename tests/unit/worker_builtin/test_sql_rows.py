@@ -58,7 +58,7 @@ def _refresh(
         ([2**53 + 1, 0.5, "x"], [str(2**53 + 1), "0.5", "x"], "'x' in row 3 is a text"),
     ],
 )
-def test_numbers_and_texts_become_texts_and_that_is_said(
+def test_a_column_of_numbers_and_texts_becomes_texts_with_a_report(
     pipeline: type[SqlPipeline], tmp_path: Path, values: list[Any], texts: list[Any], row: str
 ) -> None:
     table, metrics = _refresh(pipeline, tmp_path, values)
@@ -93,7 +93,7 @@ def test_a_number_that_a_float_would_alter_is_refused_unless_its_digits_are_kept
 
 
 @BOTH
-def test_a_given_type_or_a_column_of_dates_is_no_surprise(
+def test_a_configured_type_or_a_column_of_dates_is_not_reported(
     pipeline: type[SqlPipeline], tmp_path: Path
 ) -> None:
     if pipeline is TypedSqlPipeline:
@@ -121,7 +121,9 @@ def test_bytes_among_others_are_refused_where_the_column_is_wanted(
 
 
 @BOTH
-def test_a_name_that_the_source_did_not_give_is_said(pipeline: type[SqlPipeline], tmp_path: Path) -> None:
+def test_a_column_name_that_differs_from_the_source_is_reported(
+    pipeline: type[SqlPipeline], tmp_path: Path
+) -> None:
     query = 'select date, entity, x, x, 1 as "" from px'
     table, metrics = _refresh(pipeline, tmp_path, [7], query=query)
     assert table.columns == ["date", "entity", "x", "x:1", "column_4"]

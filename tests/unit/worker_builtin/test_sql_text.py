@@ -51,7 +51,7 @@ def test_text_literals_stay_unchanged(dialect: str, query: str) -> None:
 
 
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql", "mssql", "mysql"])
-def test_what_follows_a_carriage_return_may_be_no_comment(dialect: str) -> None:
+def test_text_after_a_carriage_return_is_kept_because_a_database_may_read_it(dialect: str) -> None:
     query = "select day -- the day\rfrom px -- prices\rwhere day > 3"  # PostgreSQL reads on behind it
     assert trim(f"{query} -- end\r\n", dialect) == query
 

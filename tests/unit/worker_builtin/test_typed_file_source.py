@@ -188,7 +188,7 @@ def test_a_column_of_dates_may_be_called_the_text_that_it_is_written_as(csv: Rea
     assert csv.metrics["types_given"]["date"] == "Date"
 
 
-def test_a_new_column_is_judged(csv: Reader) -> None:
+def test_a_new_column_beside_pinned_ones_gets_a_guessed_type(csv: Reader) -> None:
     assert csv.closes("1", "2", held=HeldTypes({"date": pl.Date()})) == [1, 2]
 
 

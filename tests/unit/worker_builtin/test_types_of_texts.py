@@ -182,7 +182,7 @@ def test_a_value_that_does_not_fit_its_type_is_named(
     assert (misfit.row, misfit.text, misfit.count) == (row, values[row], 1)
 
 
-def test_held_whole_numbers_widen_and_say_for_which_value() -> None:
+def test_pinned_integers_widen_with_a_report_of_the_value() -> None:
     fitted = fit(texts("1", "2.5", "3.5"), INT, PLAIN, "", is_given=False)
     assert isinstance(fitted, Fitted)
     assert (fitted.values.to_list(), fitted.widened, fitted.row) == ([1.0, 2.5, 3.5], "2.5", 1)
@@ -258,7 +258,7 @@ def test_any_column_comes_back_as_it_was_or_stays_text(values: list[str | None],
         ("31/12/1960 23:59:60", "%d/%m/%Y %H:%M:%S"), ("20161231235960", "%Y%m%d%H%M%S"),
     ],
 )  # fmt: skip
-def test_a_leap_second_is_no_time_of_the_next_day(text: str, date_format: str) -> None:
+def test_a_leap_second_does_not_become_the_next_day(text: str, date_format: str) -> None:
     fitted = fit(texts(None, text), TIME, PLAIN, date_format, is_given=True)
     assert isinstance(fitted, Misfit)
     assert (fitted.row, fitted.text) == (1, text)

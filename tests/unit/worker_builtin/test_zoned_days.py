@@ -95,7 +95,7 @@ def test_an_offset_that_would_be_lost_is_refused_unless_the_column_is_unused(tmp
     assert read_file(tmp_path / "bars.parquet", columns={"date": "date", "entity": "entity"}).width == 2
 
 
-def test_instants_of_a_file_that_says_no_zone_have_the_days_of_the_dataset(tmp_path: Path) -> None:
+def test_instants_of_a_file_without_a_zone_use_the_zone_of_the_dataset(tmp_path: Path) -> None:
     """Spark and DuckDB write instants without saying whose."""
     stream = io.BytesIO()
     pq.write_table(bars("Asia/Tokyo", 0).to_arrow(), stream, store_schema=False)
@@ -105,7 +105,7 @@ def test_instants_of_a_file_that_says_no_zone_have_the_days_of_the_dataset(tmp_p
     assert read_file(tmp_path / "bars.parquet")["date"].to_list() == in_utc
 
 
-def test_a_column_with_a_zone_keeps_its_own_whatever_the_dataset_says(tmp_path: Path) -> None:
+def test_a_column_with_a_zone_keeps_it_regardless_of_the_dataset(tmp_path: Path) -> None:
     bars("UTC", 0).write_parquet(tmp_path / "bars.parquet")
     assert read_file(tmp_path / "bars.parquet", "America/New_York")["date"].to_list() == DAYS
     naive = bars("UTC", 0).with_columns(pl.col("date").dt.replace_time_zone(None))
@@ -115,7 +115,7 @@ def test_a_column_with_a_zone_keeps_its_own_whatever_the_dataset_says(tmp_path: 
 
 @pytest.mark.parametrize("make", STORES.values(), ids=STORES)
 @pytest.mark.parametrize(("zone", "hour"), CLOCKS)
-def test_a_store_gives_back_the_zone_and_judges_the_last_day_by_it(
+def test_a_store_returns_the_zone_and_derives_the_last_day_from_it(
     tmp_path: Path, make: Callable[..., Store], zone: str, hour: int
 ) -> None:
     uri, store, table = str(tmp_path / "data"), make(), bars(zone, hour)
@@ -195,7 +195,7 @@ def test_a_parquet_version_of_an_older_release_has_the_zone_of_the_dataset(tmp_p
 
 @pytest.mark.parametrize("make", STORES.values(), ids=STORES)
 @pytest.mark.parametrize(("zone", "hour"), [*CLOCKS, ("America/New_York", 0), ("Pacific/Kiritimati", 23)])
-def test_as_of_shows_what_was_known_on_the_day_of_the_columns_zone(
+def test_as_of_uses_days_of_the_columns_zone(
     tmp_path: Path, make: Callable[..., Store], zone: str, hour: int
 ) -> None:
     keys = ["date", "entity", "knowledge_date"]
@@ -212,13 +212,13 @@ def test_as_of_shows_what_was_known_on_the_day_of_the_columns_zone(
 
 @pytest.mark.parametrize("accessor", [SimpleAccessor(), PointInTimeAccessor({"knowledge_column": "date"})])
 @pytest.mark.parametrize(("zone", "hour"), CLOCKS)
-def test_a_reader_asks_for_days_of_the_columns_zone(accessor: Accessor, zone: str, hour: int) -> None:
+def test_a_selection_of_dates_uses_days_of_the_columns_zone(accessor: Accessor, zone: str, hour: int) -> None:
     found = accessor.read(InMemory(bars(zone, hour)), "", "", start=DAYS[1], end=DAYS[2])
     assert found["close"].to_list() == [2.0, 3.0]
 
 
 @pytest.mark.parametrize(("zone", "hour"), CLOCKS)
-def test_guardrails_judge_days_of_the_columns_zone(zone: str, hour: int) -> None:
+def test_guardrails_use_days_of_the_columns_zone(zone: str, hour: int) -> None:
     known = bars(zone, hour).with_columns(knowledge_date=pl.col("date"), date=pl.Series(DAYS))
     timely = Guardrail("known", "point_in_time", {}, blocks=True)
     assert check_guardrails(known, [timely], as_of=DAYS[-1]) == {}
@@ -290,9 +290,7 @@ def test_a_time_that_is_to_be_a_date_is_the_midnight_of_its_zone(tmp_path: Path)
 @pytest.mark.parametrize(
     ("zone", "first"), [("America/Sao_Paulo", "2018-11-04T01:00"), ("Africa/Cairo", "2024-04-26T01:00")]
 )
-def test_a_day_whose_clock_is_put_forward_at_midnight_begins_later(
-    tmp_path: Path, zone: str, first: str, unit: Any
-) -> None:
+def test_a_day_without_a_midnight_begins_later(tmp_path: Path, zone: str, first: str, unit: Any) -> None:
     start = dt.datetime.fromisoformat(first).replace(tzinfo=ZoneInfo(zone))
     config = {"url": str(tmp_path / "a.parquet"), "types": {"seen": "Date"}}
 
