@@ -49,7 +49,7 @@ up: setup ## start the stack in the background, print every address; data of the
 down: ## stop the stack; data stays in .state
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m devstack down; fi
 
-status: ## what runs and what answers
+status: ## what runs and what answers; exit status 0 if the stack is ready, else not
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m devstack status; fi
 
 dead-letters: setup ## list, show or replay the events that services could not apply; ARGS="list"

@@ -12,6 +12,7 @@ from devstack.endpoints import NoStackError, find_nats
 from devstack.ports import PortTakenError
 
 _COMPARISON_SECONDS = 120.0
+_NOT_READY = 3  # the exit status of `systemctl status` for a service that does not run
 
 
 def main() -> int:
@@ -89,6 +90,8 @@ def _status(settings: devstack.Settings, *, as_json: bool) -> int:
     report = devstack.status(settings)
     if as_json:
         sys.stdout.write(json.dumps(report, indent=2) + "\n")
+    elif report["phase"] == "stopped":
+        sys.stdout.write(f"the stack is not running; `make up` starts it. Its data is in {report['state']}\n")
     else:
         sys.stdout.write(f"{report['phase']}  {report['state']}\n")
         for name, process in report["processes"].items():
@@ -96,7 +99,7 @@ def _status(settings: devstack.Settings, *, as_json: bool) -> int:
             sys.stdout.write(f"  {name:<18} {process['pid'] or '-':>8}  {answer:<8} {process['log']}\n")
             if process["intervention"]:
                 sys.stdout.write(f"{'':<21}{process['intervention']}\n")
-    return 0 if report["phase"] == "ready" else 3
+    return 0 if report["phase"] == "ready" else _NOT_READY
 
 
 if __name__ == "__main__":

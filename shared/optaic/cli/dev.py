@@ -71,6 +71,8 @@ def status(output: OutputOption = Format.TABLE) -> None:
     report = _devstack(lambda devstack: devstack.status(devstack.Settings()))
     if output is Format.JSON:
         print_json(report)
+    elif report["phase"] == "stopped":
+        typer.echo(f"the stack is not running; `optaic dev up` starts it. Its data is in {report['state']}")
     else:
         typer.echo(f"{report['phase']}  {report['state']}")
         rows = [

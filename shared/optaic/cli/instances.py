@@ -288,7 +288,8 @@ def promote(
         answer = await client.instances.promote_dataset(
             found, contract, etag=etag, reason=reason, validate_only=dry_run
         )
-        _show(answer, output, word(answer, "kind").lower())
+        done = "could become a signal; nothing was changed" if dry_run else "is a signal now"
+        _show(answer, output, done)
 
     run(command)
 
@@ -303,7 +304,7 @@ def promote_model(
     project: ProjectOption = "",
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Make a version the model's champion; promoting an earlier one reverses it."""
+    """Make a registered version the model's champion; to go back, promote the earlier version again."""
 
     async def command(client: AsyncClient) -> None:
         found = await find_instance(client, instance, project)

@@ -127,7 +127,9 @@ async def _follow(handle: RunHandle, output: Format) -> None:
             print_json(each, indent=None)
         else:
             status = word(each, "status")
-            print_line(each.run_id, status, f"{each.progress_pct:.0f}%", each.progress_message)
+            # What the worker did last says nothing about a run that has ended.
+            message = "" if handle.is_ended else each.progress_message
+            print_line(each.run_id, status, f"{each.progress_pct:.0f}%", message)
     if handle.run.status != run_pb2.RUN_STATUS_COMPLETED:
         error = handle.run.error
         fail(f"the run ended {word(handle.run, 'status')}: {error.type} {error.message}".rstrip(": "))

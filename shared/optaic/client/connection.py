@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 
 from optaic import errors
-from optaic.client.discovery import no_address
+from optaic.client.discovery import does_not_answer, no_address
 from optaic.client.silence import Notice, Silence
 
 _MAXIMUM_TOKENS = 64
@@ -111,7 +111,7 @@ class Connection:
         try:
             response = await call
         except grpc.aio.AioRpcError as error:
-            raise errors.from_rpc_error(error) from None
+            raise self._typed(service, error) from None
         if keeps_tokens:
             self._remember(await call.trailing_metadata())
         return response
@@ -160,6 +160,13 @@ class Connection:
         """Close the channels."""
         await asyncio.gather(*(channel.close() for channel in self._channels.values()))
         self._channels.clear()
+
+    def _typed(self, service: str, error: grpc.aio.AioRpcError) -> errors.OptaicError:
+        refused = errors.from_rpc_error(error)
+        # A service that refuses gives a reason of its own; without one nothing of ours has answered.
+        if isinstance(refused, errors.UnavailableError) and refused.reason == error.code().name:
+            return does_not_answer(service, self._addresses[service], refused.message)
+        return refused
 
     def _metadata(self, method: str) -> list[tuple[str, str]]:
         metadata = [("authorization", f"Bearer {self._token}")] if self._token else []

@@ -45,6 +45,16 @@ def no_address(service: str) -> UnavailableError:
     )
 
 
+def does_not_answer(service: str, address: str, problem: str) -> UnavailableError:
+    """Return the error for a service that cannot be reached at its address."""
+    return UnavailableError(
+        grpc.StatusCode.UNAVAILABLE,
+        "UNAVAILABLE",
+        f"{service}-service at {address} does not answer ({problem}); start the stack (`optaic dev up`), or set "
+        f"OPTAIC_{service.upper()}_ADDRESS to the address at which the service runs",
+    )
+
+
 def _state_endpoints() -> dict[str, Any]:
     configured = os.environ.get("OPTAIC_STATE")
     folder = Path.cwd()

@@ -113,7 +113,8 @@ class Instances:
             raise errors.FailedPreconditionError(
                 grpc.StatusCode.FAILED_PRECONDITION,
                 "AMBIGUOUS_NAME",
-                f"several instances are named {name!r}; use the id of one of them instead: {ids}",
+                f"several projects have an instance named {name!r}; name its project (--project on the command "
+                f"line, `project` in Python), or use the id of one of them: {ids}",
             )
         return found[0]
 

@@ -1,6 +1,7 @@
 """The command line against the same services: tables, JSON, clear refusals, exit statuses."""
 
 import json
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -106,7 +107,10 @@ def test_a_run_is_followed_to_its_end(
             run_id="r", status=run_pb2.RUN_STATUS_RUNNING, progress_pct=40, progress_message="[reading]"
         )
         yield run_pb2.Run(
-            run_id="r", status=end, error=run_pb2.RunError(type="NoDataInRange", message="no rows")
+            run_id="r",
+            status=end,
+            progress_message="writing",
+            error=run_pb2.RunError(type="NoDataInRange", message="no rows"),
         )
 
     optaic.on("GetRun", run_pb2.Run(run_id="r"))
@@ -114,6 +118,7 @@ def test_a_run_is_followed_to_its_end(
     result = invoke("run", "watch", "r", status=status)
     assert "40%" in result.stdout
     assert "[reading]" in result.stdout
+    assert "writing" not in result.stdout  # the run has ended
     assert ("NoDataInRange no rows" in result.stderr) == bool(status)
     lines = invoke("run", "watch", "r", "-o", "json", status=status).stdout.splitlines()
     assert [json.loads(line)["run_id"] for line in lines] == ["r", "r"]
@@ -183,6 +188,19 @@ def test_dev_status_without_a_stack_reports_it() -> None:
     report = json.loads(invoke("dev", "status", "-o", "json", status=3).stdout)
     assert report["phase"] != "ready"
     assert "nothing was running" in invoke("dev", "down").stdout
+    told = invoke("dev", "status", status=3).stdout
+    assert "the stack is not running; `optaic dev up` starts it" in told
+
+
+def test_a_command_names_the_service_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:  # bound and not listening: nothing answers there
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        monkeypatch.setenv("OPTAIC_INSTANCE_ADDRESS", address)
+        error = invoke("instance", "list", status=1).stderr
+    assert f"instance-service at {address} does not answer" in error
+    assert "optaic dev up" in error
+    assert "OPTAIC_INSTANCE_ADDRESS" in error
 
 
 def test_revisions_are_compared(optaic: FakeServices) -> None:
