@@ -1,4 +1,4 @@
-"""The action for a tick in every situation and policy, equal to the table in docs/schedules.md."""
+"""The action for a scheduled time in every situation and policy, equal to the table in docs/schedules.md."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from run_service.use_cases.admission import FoundFlow
 from run_service.use_cases.ticks import policies_of
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "schedules.md"
-HEADER = "| situation of the tick |"
+HEADER = "| situation of the scheduled time |"
 PRODUCT = list(itertools.product(Situation, Overlap, CatchUp))
 
 
