@@ -1,4 +1,4 @@
-"""The steps of the main job, each checking what it promises; knows the public client and Prefect's own API only."""
+"""Run the steps of the main job and check each; only the public client and Prefect's own API are used."""
 
 import time
 from collections.abc import AsyncIterator, Callable

@@ -16,7 +16,7 @@ _NOT_READY = 3  # the exit status of `systemctl status` for a service that does 
 
 
 def main() -> int:
-    """Do what the command line says."""
+    """Execute the command of the command line."""
     parser = argparse.ArgumentParser(prog="python -m devstack", description="The embedded stack.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("up", help="start it in the background; prints every address")

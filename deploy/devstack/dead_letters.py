@@ -35,7 +35,7 @@ _COLUMNS = ("number", "time", "consumer", "stream", "tenant", "type", "event id"
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Do what the command line says; return the exit code."""
+    """Execute the command of the command line; return the exit code."""
     arguments = _make_parser().parse_args(given)
     actions = {"list": _list, "show": _show, "replay": _replay}
     try:

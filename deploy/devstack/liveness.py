@@ -27,7 +27,7 @@ class Liveness:
     _restarts: deque[float] = field(default_factory=deque)
 
     def judge(self, problem: str, now: float) -> Verdict:
-        """Take one answer, empty when all is well; times are seconds of one clock."""
+        """Record one answer, empty if the program is well; times are seconds of one clock."""
         while self._restarts and now - self._restarts[0] > _HOUR_SECONDS:
             self._restarts.popleft()
         if not problem:

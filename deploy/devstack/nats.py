@@ -54,7 +54,7 @@ def make_url(port: int, user: str, password: str) -> str:
 
 
 def make_program(state: State, port: int, monitor_port: int, passwords: Mapping[str, str]) -> Program:
-    """Write the configuration and tell how to run the server."""
+    """Write the configuration and describe how to run the server."""
     config = state.root / "nats.conf"
     write_private(config, render_config(state.root / "nats", port, monitor_port))
     return Program(

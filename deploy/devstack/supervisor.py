@@ -25,7 +25,7 @@ Main = Callable[[Stack], Awaitable[int]]
 
 
 def run_until_signal(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
-    """Run `main`; the first signal cancels it, later ones cannot disturb what it then puts in order."""
+    """Run `main`; the first signal cancels it, and later signals do not disturb its clean-up."""
     received: list[int] = []
 
     async def guarded() -> int:

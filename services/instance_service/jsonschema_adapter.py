@@ -79,7 +79,7 @@ KNOWN_FORMATS = frozenset(_formats.checkers)
 _formats.checks(PASSWORD)(_kept(is_reference))
 
 
-class _SaidError(jsonschema.ValidationError):  # type: ignore[misc]  # the library has no types
+class _ReadableError(jsonschema.ValidationError):  # type: ignore[misc]  # the library has no types
     """A validation error whose message is shown as it is."""
 
 
@@ -92,7 +92,7 @@ def _type(validator: Any, names: Any, instance: object, schema: Mapping[str, Any
     is_whole = "integer" in names and "number" not in names  # one name or a list of names
     if is_whole and isinstance(instance, float) and instance.is_integer() and abs(instance) > LARGEST_WHOLE:
         text = f"{instance:.0f} is not carried exactly; a whole number must lie between -{LARGEST_WHOLE} and {LARGEST_WHOLE}"
-        yield _SaidError(f"{text}; let the definition take such a number as a text")
+        yield _ReadableError(f"{text}; let the definition take such a number as a text")
     else:
         yield from jsonschema.Draft202012Validator.VALIDATORS["type"](validator, names, instance, schema)
 
@@ -123,7 +123,7 @@ def _ascending(
         for before, after in itertools.pairwise(given):
             if instance[after] < instance[before]:
                 text = f"{shown(instance[after])} is before {before}, {shown(instance[before])}"
-                yield _SaidError(text, path=[after])
+                yield _ReadableError(text, path=[after])
 
 
 def _write_only(
@@ -345,7 +345,7 @@ def _violations(error: Any, path: str, secret: Collection[Path]) -> Iterator[Fie
 
 def _describe_error(error: Any) -> str:
     """Describe an error in our own words, because the library shows values as Python writes them."""
-    if isinstance(error, _SaidError):
+    if isinstance(error, _ReadableError):
         return str(error.message)[:500]
     return describe_rule(error.validator, error.validator_value, error.instance)
 

@@ -93,7 +93,7 @@ class Counterparts(Protocol[T]):
         ...
 
     async def ensure(self, desired: Sequence[T]) -> Ensured:
-        """Create what is missing and repair what differs; leave everything else alone.
+        """Create what is missing and repair what differs; change nothing else.
 
         Raises:
             OutsideUnavailableError: It does not answer.

@@ -203,7 +203,7 @@ async def update_revision(connection: AsyncConnection, tenant_id: str, revision:
 
 
 async def get_board(connection: AsyncConnection, tenant_id: str, instance_ids: Collection[str]) -> Board:
-    """Return what is known of some instances and their flows."""
+    """Return the known state of some instances and their flows."""
     board = Board()
     for row in await connection.execute(_of(instances, tenant_id, instance_ids)):
         values = {**row._mapping}  # noqa: SLF001 - SQLAlchemy's documented access by name

@@ -66,7 +66,7 @@ class Cgroup:
 
 
 def sweep() -> int:
-    """End what is left of runs whose guardians were killed themselves; how many there were."""
+    """End the remains of runs whose guardians were killed; return how many there were."""
     parent = _find_own()
     if parent is None:
         return 0

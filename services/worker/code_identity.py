@@ -32,7 +32,7 @@ _RELEASE = _read_release()  # when this module was loaded, as what is built in w
 
 @dataclass(frozen=True)
 class CodeIdentity:
-    """The code that a `code_ref` names, as it lies there now; empty where nothing is known."""
+    """The code that a `code_ref` names, as it is installed now; empty fields are unknown."""
 
     hash: str = ""  # of its module and the modules of the same package that it imports
     distribution: str = ""

@@ -11,7 +11,7 @@ from worker.recipe import Plugin
 
 
 def state_code(plugins: Iterable[Plugin], check: CodeCheck) -> list[run_pb2.PluginCode]:
-    """Return the code of each plugin as it lies there now; it reads files, so not for an event loop."""
+    """Return the code of each plugin as it is installed now; it reads files, so keep it off the event loop."""
     return [_state(plugin, identify(plugin.code_ref), check) for plugin in plugins]
 
 

@@ -96,7 +96,7 @@ def _list_flows(uri: str) -> list[str]:
 
 
 def _check_tenant(root: Path, removal: Removal) -> None:
-    """Refuse to say that nothing is left where nothing of the tenant has ever been: the data would be forgotten.
+    """Refuse to report success for a tenant without any data here: its data is elsewhere and would be forgotten.
 
     Raises:
         StoreUnavailable: the data lies below another root.

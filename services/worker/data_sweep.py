@@ -59,7 +59,7 @@ async def sweep(settings: Settings, start: StartGuardian = start_guardian) -> in
 
 
 async def _visit(settings: Settings, tenant_id: str, start: StartGuardian, channel: client.Channel) -> bool:
-    """Remove what is due longest of a tenant; return whether there was any."""
+    """Remove the data of a tenant that has waited longest; return whether there was any."""
     request = context.RequestContext(tenant_id, "worker", new_id(), context.new_traceparent())
     with context.bind(request):
         try:
@@ -92,7 +92,7 @@ class _Sweeper:
         )
 
     async def remove_next(self) -> bool:
-        """Remove what is due longest; return whether there was any."""
+        """Remove the data that has waited longest; return whether there was any."""
         answer = await self._removals.ClaimDataRemoval(api.ClaimDataRemovalRequest())
         if not answer.HasField("data_removal"):
             return False

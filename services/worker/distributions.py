@@ -65,7 +65,7 @@ def _find_installed(path: Path, root: Path) -> Distribution | None:
 
 
 def _in_order(top: str, root: Path) -> Iterator[metadata.Distribution]:
-    """Yield those that are installed in a folder; what is called like the module first."""
+    """Yield the packages that are installed in a folder, those with the name of the module first."""
     wanted = _normalize(top)
     folders = sorted(root.glob("*.dist-info"))
     for folder in sorted(folders, key=lambda each: _normalize(each.name.partition("-")[0]) != wanted):

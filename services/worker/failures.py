@@ -67,7 +67,7 @@ _LIMITS = {"type": _LONGEST_TYPE, "message": _LONGEST_MESSAGE, "trace": _LONGEST
 
 
 def to_text(value: object, longest: int) -> str:
-    """Return what user code says, as a message can carry it: no secrets, no NUL, no lone surrogates, not too long.
+    """Convert a text of user code for a message: without secrets, NUL and lone surrogates, and not too long.
 
     A report that is refused for its text would leave the run to its lease.
     """
@@ -80,7 +80,7 @@ def to_text(value: object, longest: int) -> str:
 
 
 def describe_error(error: BaseException) -> Failure:
-    """Return what was raised."""
+    """Describe an exception that was raised."""
     if not isinstance(error, Exception):  # SystemExit and the like
         cause, error = error, RuntimeError(f"user code raised {error!r}")
         error.__cause__ = cause
@@ -105,7 +105,7 @@ def _describe_without_message(error: Exception) -> str:
 
 
 def describe_death(exit_code: int | None, tail: str | None, fault: str) -> Failure:
-    """Return what ended a process that did not say so itself.
+    """Describe how a process ended that could not report it.
 
     `exit_code` is negative after a signal and None if unknown; `tail` is the end of its output,
     None if unknown, `fault` what Python's faulthandler wrote.

@@ -47,7 +47,7 @@ def receive(source: socket.socket) -> Frame | None:
 
 
 async def read(source: asyncio.StreamReader) -> Frame | None:
-    """Return the next message; None when the other side has closed, or sent what is no message."""
+    """Read the next message; None if the other side has closed or sent a malformed one."""
     try:
         kind, length = _unpack(await source.readexactly(_HEADER.size))
         return kind, await source.readexactly(length)

@@ -1,4 +1,4 @@
-"""The recipe of a run: what it computes, as plain values for plugins; knows no message and calls nothing."""
+"""The recipe of a run: what it computes, as plain values for plugins, without protobuf messages or calls."""
 
 from __future__ import annotations
 

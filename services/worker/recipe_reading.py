@@ -196,7 +196,7 @@ def _hash_readers(dataset: spec_pb2.DatasetSpec, versions: Versions) -> str:
 
 
 def _read_share(run: run_pb2.Run, dataset: spec_pb2.DatasetSpec) -> float | None:
-    """Return how much may go; None where that says nothing: it derives from upstreams, or is configured anew."""
+    """Return the largest share of rows that may be deleted; None if the run has no limit."""
     is_same_config = run.base_version.compute_fingerprint == run.compute_fingerprint
     is_judged = dataset.HasField("max_deleted_share") and is_same_config and not run.input_versions
     return dataset.max_deleted_share if is_judged and not run.allow_deletion else None

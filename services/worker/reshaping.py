@@ -7,7 +7,7 @@ from worker.recipe import PipelineRecipe
 
 
 def is_reshaped(recipe: PipelineRecipe, pipeline: type[Pipeline]) -> bool:
-    """Return whether the version before was made by other code, or with other values of what decides columns and types."""
+    """Return whether other code or another configuration of columns and types made the previous version."""
     before, now, names = recipe.base_pipeline, recipe.pipeline, pipeline.shaped_by
     if before is None or before.code_ref != now.code_ref:
         return before is not None

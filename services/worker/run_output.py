@@ -86,7 +86,7 @@ class RunOutput:
         self.fault = ""  # why the first of them are not
 
     def write(self, data: bytes) -> None:
-        """Take what was printed."""
+        """Store output that was printed."""
         data = self._held + data
         end = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
         if len(data) - end > _LONGEST_HELD:

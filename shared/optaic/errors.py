@@ -81,7 +81,7 @@ class FailedPreconditionError(OptaicError):
 
 
 class UpstreamNotReadyError(FailedPreconditionError):
-    """Upstream flows are not READY: `blocking` names each of them and says why."""
+    """Upstream flows are not READY: `blocking` names each of them and the reason."""
 
 
 class MissingInputError(FailedPreconditionError):
@@ -109,7 +109,7 @@ class DeadlineExceededError(OptaicError):
 
 
 class OutOfRangeError(OptaicError):
-    """The position lies outside of what is kept, for example a compacted revision."""
+    """The position is no longer kept or not reached yet, for example a compacted revision."""
 
 
 class ResourceExhaustedError(OptaicError):
@@ -161,7 +161,7 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> OptaicError:
 def make_error(
     code: int, reason: str, message: str, violations: Sequence[Violation], blocking: Sequence[Blocking]
 ) -> OptaicError:
-    """Return the typed error of a refusal that an answer tells, by its canonical code (google.rpc.Code)."""
+    """Return the typed error for a refused call, by its canonical code (google.rpc.Code)."""
     status = next((each for each in grpc.StatusCode if each.value[0] == code), grpc.StatusCode.UNKNOWN)
     return _typed(status, reason, message, violations, {}, blocking)
 

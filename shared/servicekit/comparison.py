@@ -116,7 +116,7 @@ class Comparison:
         *,
         at_once: bool,
     ) -> None:
-        """Ask the owner for what is lacking, in parts; only `at_once` asks for what may still be on its way."""
+        """Ask the owner for missing resources, in parts; only `at_once` also asks for what may still be on its way."""
         wanted = self._lacks.choose((tenant_id, topic), lacked, at_once=at_once)
         if wanted:
             _log.info("asks for lacking resources", topic=topic, tenant_id=tenant_id, count=len(wanted))

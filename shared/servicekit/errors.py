@@ -102,7 +102,7 @@ class UnavailableError(DomainError):
 
 
 class OutOfRangeError(DomainError):
-    """The position asked for lies outside of what is kept."""
+    """The requested position is no longer kept."""
 
     code = "OUT_OF_RANGE"
 

@@ -124,7 +124,7 @@ def _within(value: Any, longest: int) -> Any:
 
 
 def _cut(text: str, longest: int) -> str:
-    """Shorten a text in its middle: an error says what it is at its beginning or at its end."""
+    """Shorten a text in its middle, because the important part of an error is at its beginning or its end."""
     if len(text) <= longest:
         return text
     half = longest // 2

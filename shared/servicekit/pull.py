@@ -92,7 +92,7 @@ class Pull:
         ]
 
     async def keep(self) -> None:
-        """Tell the broker regularly that these messages are still being worked on, for however long it takes."""
+        """Extend the broker's deadline for these messages regularly, as long as the work on them takes."""
         while True:
             await asyncio.sleep(ACK_WAIT / 3)
             with suppress(nats.errors.Error):  # the connection may be gone
@@ -101,7 +101,7 @@ class Pull:
                         await message.in_progress()
 
     async def give_back(self) -> None:
-        """Let the broker redeliver at once what was not acknowledged."""
+        """Return messages that were not acknowledged, so that the broker redelivers them at once."""
         for message in self._unacknowledged():
             await message.nak()
 

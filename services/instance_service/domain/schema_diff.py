@@ -131,7 +131,7 @@ class _Comparison:
                 self._add(f"{path}/{token(name)}", "an unknown keyword changed", is_breaking=True)
 
     def _follow(self, node: Any, root: Schema, path: str) -> tuple[Any, str]:
-        """Return the target of a node that is only a reference, and its path; any other node stands for itself."""
+        """Return the target of a node that is only a reference, and its path; return any other node itself."""
         for _ in range(_MOST_HOPS):
             if isinstance(node, bool) or node.keys() - _ANNOTATIONS != {"$ref"}:
                 break

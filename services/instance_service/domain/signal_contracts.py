@@ -1,4 +1,4 @@
-"""The check whether data keeps a signal's contract, judged by the data's profile alone.
+"""The check whether data keeps a signal's contract, by the data's profile alone.
 
 It refuses everything that the worker would refuse or alter when it enforces the contract, so that the next refresh
 agrees. `worker.builtin.signal_guard` has the same rules, and a property test compares the two.

@@ -26,7 +26,7 @@ _log = structlog.get_logger(__name__)
 async def remember_data(
     deps: ResourceDependencies, connection: Connection, tenant_id: str, gone: Sequence[Instance]
 ) -> None:
-    """Record whose data must be removed, in the transaction that removes the instances."""
+    """Record which instances' data must be removed, in the transaction that removes the instances."""
     ids = [instance.instance_id for instance in gone]
     with_output = await store.list_with_output(connection, tenant_id, ids)
     used = _stores_by_instance(await store.list_used_stores(connection, tenant_id, ids))

@@ -10,7 +10,7 @@ from servicekit.ids import IdSource
 
 
 class ResourceDependencies(Protocol):
-    """Give access to the clock, the sources of ids and events, and tell whether rules are strict."""
+    """Give access to the clock, the sources of ids and events, and the setting for strict rules."""
 
     @property
     def clock(self) -> Clock:

@@ -1,4 +1,4 @@
-"""The queries on the reconciler's work queue of all tenants; use the infra login unless a function says otherwise."""
+"""The queries on the reconciler's work queue; they use the infra login, across tenants, unless stated otherwise."""
 
 from __future__ import annotations
 

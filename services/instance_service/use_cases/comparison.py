@@ -1,4 +1,4 @@
-"""Let other services compare the instances they know with those that exist, and publish again what they lack."""
+"""Let other services compare their instances with the existing ones, and publish again what they lack."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ class Progress(NamedTuple):
 
 
 def advance(progress: Progress, fact: RunFact) -> Progress:
-    """Return the progress after one more event; an event older than what is known changes nothing."""
+    """Return the progress after one more event; an event that is older than the progress changes nothing."""
     number = fact.run_number
     if number > progress.run_number:
         progress = progress._replace(

@@ -1,4 +1,4 @@
-"""Say what changed a flow's fingerprint; never edited once released."""
+"""Store what changed a flow's fingerprint; never edited once released."""
 
 from alembic import op
 

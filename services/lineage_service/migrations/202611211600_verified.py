@@ -1,4 +1,4 @@
-"""Let an output that was checked for another configuration count as computed with it; never edited once released."""
+"""Treat an output that was verified for another configuration as computed with it; never edited once released."""
 
 from alembic import op
 

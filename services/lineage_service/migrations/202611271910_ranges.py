@@ -1,4 +1,4 @@
-"""Know runs of a range of dates, and how a version is read; never edited once released."""
+"""Store runs of a range of dates, and the hash of how a version is read; never edited once released."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""Keep since when a flow has not been fresh; never edited once released."""
+"""Store the revision since which a flow has not been fresh; never edited once released."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""Let the next comparison tell the causes of what is not fresh, which are others now; never edited once released."""
+"""Mark flows that are not fresh as changed, to publish their new causes; never edited once released."""
 
 from alembic import op
 

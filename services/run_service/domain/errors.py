@@ -22,7 +22,7 @@ _SHOWN = 10  # flows that one message names
 
 
 def invalid_fields(violations: Sequence[FieldViolation]) -> InvalidArgumentError:
-    """Return the refusal INVALID_ARGUMENT, which says what is wrong with each field."""
+    """Return the refusal INVALID_ARGUMENT, which names what is wrong with each field."""
     text = "; ".join(f"{violation.field} {violation.description}" for violation in violations)
     return InvalidArgumentError("INVALID_ARGUMENT", text, field_violations=violations)
 
@@ -244,7 +244,7 @@ def tick_cancelled() -> FailedPreconditionError:
 
 
 def code_changed_meanwhile() -> AbortedError:
-    """Return the refusal CONCURRENT_UPDATE for a hash while somebody else accepts another one."""
+    """Return the refusal CONCURRENT_UPDATE for a hash while another caller accepts another hash."""
     return AbortedError(
         "CONCURRENT_UPDATE",
         "the hash on record has just changed; read it again (ListCodeHashes), then repeat the request",

@@ -1,4 +1,4 @@
-"""The ticks of schedules that wait: for the run before them, or for what else comes late."""
+"""Create the table of scheduled times that wait for an active run or for late scheduled times."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""Keep with a run of a dataset or signal what its output holds."""
+"""Store the profile of the output with a run of a dataset or signal."""
 
 from alembic import op
 

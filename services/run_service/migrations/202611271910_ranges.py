@@ -1,4 +1,4 @@
-"""Keep whether a run has a range of dates, whether it may delete, and what it deleted; never edited once released."""
+"""Store whether a run has a range of dates, may delete, and how much it deleted; never edited once released."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""Keep with a run the code that it ran, and of each definition version what its code is."""
+"""Store the executed code with a run, and the code on record with each definition version."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""Flow runs that have to end in the orchestrator, and the flow runs that lost their run to another one."""
+"""Create the tables of flow runs that must end in the orchestrator, and of those that lost their run to another."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""Keep with a run of a dataset or signal which columns its output gained, lost and has of another type."""
+"""Store with a run of a dataset or signal which columns its output gained, lost or changed in type."""
 
 from alembic import op
 

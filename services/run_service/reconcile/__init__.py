@@ -1,1 +1,1 @@
-"""Run the loops that compare what is with what should be; all replicas share their work."""
+"""Run the loops that compare the actual state with the desired one; all replicas share their work."""

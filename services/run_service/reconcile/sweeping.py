@@ -140,7 +140,7 @@ class Sweeper:
             await self._lose_one(flow_run)
 
     async def _lose_one(self, flow_run: FlowRun) -> bool:
-        """Give up the flow run of a tick; return False if that could not be decided yet."""
+        """Settle a scheduled time whose flow run was lost; return False if that is not possible yet."""
         try:
             await lose_tick(self._deps, flow_run)
         except (NotFoundError, ValueError) as error:  # another installation's, or its instance was deleted

@@ -326,7 +326,7 @@ def _has_pair(pairs: Mapping[str, str]) -> sa.ColumnElement[bool]:
 async def part_from_flow_runs(
     connection: AsyncConnection, tenant_id: str, pairs: Mapping[str, str]
 ) -> list[Record]:
-    """Take pending runs away from their flow runs, whose reports are refused from then on; return these runs.
+    """Detach pending runs from their flow runs, whose later reports are refused; return these runs.
 
     A run that no longer has the flow run that `pairs` (run id -> flow-run id) names stays as it is.
     """

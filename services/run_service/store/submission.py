@@ -1,4 +1,4 @@
-"""Insert a new run with its number and everything beside it in one statement."""
+"""Insert a new run, its number and all rows that belong to it in one statement."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ _STATEMENTS = {kind: _statement(kind) for kind in extensions}
 
 @dataclass(frozen=True)
 class Submission:
-    """A new run with everything that is inserted beside it."""
+    """A new run with all rows that are inserted with it."""
 
     run: run_pb2.Run
     instance_name: str

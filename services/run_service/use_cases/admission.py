@@ -59,7 +59,7 @@ class WantedRun:
 
 @dataclass(frozen=True)
 class FoundFlow:
-    """A flow of an instance as it is now; nothing says yet that it may run."""
+    """A flow of an instance as it is now; it is not yet decided whether it may run."""
 
     tenant_id: str
     instance: instance_pb2.Instance
@@ -123,7 +123,7 @@ async def find_flow(deps: Dependencies, tenant_id: str, instance_id: str, flow_k
 async def admit(
     deps: Dependencies, found: FoundFlow, wanted: WantedRun, *, must_compare: bool = False
 ) -> Admission:
-    """Ask lineage-service about the flow, and judge whether the run may be inserted.
+    """Ask lineage-service about the flow, and decide whether the run may be inserted.
 
     With `must_compare`, compare the answer with our runs even if nothing suggests that it is outdated.
 

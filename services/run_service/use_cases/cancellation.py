@@ -54,7 +54,7 @@ async def cancel_run(
 
 
 async def cancel_as_orchestrator(deps: Dependencies, tenant_id: str, pairs: Mapping[str, str]) -> None:
-    """Cancel active runs whose flow run somebody has cancelled in Prefect, as CancelRun does.
+    """Cancel active runs whose flow run was cancelled in Prefect, as CancelRun does.
 
     A run that no longer has the flow run that `pairs` (run id -> flow-run id) names goes on.
     """

@@ -1,4 +1,4 @@
-"""Settle ticks whose flow run will not start, because its worker died or somebody cancelled it in Prefect.
+"""Settle scheduled times whose flow run will not start, because its worker died or it was cancelled in Prefect.
 
 The tick waits for another flow run, or is recorded as missed or cancelled.
 """

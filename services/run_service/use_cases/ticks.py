@@ -64,7 +64,7 @@ def check_not_paused(found: FoundFlow) -> None:
 
 
 async def meet_waiting(deps: Dependencies, found: FoundFlow, wanted: WantedRun) -> bool:
-    """Decide about a tick whose flow run starts late or while others wait; return whether it waits.
+    """Decide about a scheduled time whose flow run starts late or while others wait; return whether it waits.
 
     Raises:
         FailedPreconditionError: TICK_MISSED, TICK_SKIPPED.
@@ -103,7 +103,7 @@ async def meet_waiting(deps: Dependencies, found: FoundFlow, wanted: WantedRun) 
 async def meet_active_run(
     deps: Dependencies, found: FoundFlow, wanted: WantedRun, active: AlreadyExistsError
 ) -> bool:
-    """Decide about a tick whose flow run starts while a run is active; return whether it waits.
+    """Decide about a scheduled time whose flow run starts while a run is active; return whether it waits.
 
     If it does not wait, the active run has been cancelled for it.
 
@@ -140,7 +140,7 @@ def waiting_answer(wanted: WantedRun) -> run_pb2.Run:
 
 
 async def _cancel_active(deps: Dependencies, found: FoundFlow) -> None:
-    """Cancel the active run, whoever started it."""
+    """Cancel the active run, no matter who started it."""
     tenant_id = found.tenant_id
     message = "the next scheduled run replaces this one (overlap_policy CANCEL_PREVIOUS)"
     async with deps.database.transaction(tenant_id) as connection:

@@ -31,7 +31,7 @@ class Instance:
     is_deleted: bool = False
 
     def supersedes(self, other: Instance | None) -> bool:
-        """Return whether this news wins over what is known."""
+        """Return whether this news is newer than the known state."""
         if other is None or other.is_deleted:
             return other is None
         return self.is_deleted or self.position > other.position

@@ -32,7 +32,7 @@ def aggregate(statuses: Collection[str], status_priority: Sequence[str] = ()) ->
 
 
 def is_aggregated(instance_kind: str, flow_kind: str) -> bool:
-    """Return whether a flow counts: the monitoring of a dataset says nothing about whether its data is there."""
+    """Return whether a flow counts for the status; the monitoring of a dataset does not."""
     return not is_asked_for(instance_kind, flow_kind)
 
 

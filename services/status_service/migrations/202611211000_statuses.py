@@ -1,4 +1,4 @@
-"""The status read model, its log and history, and the infrastructure tables."""
+"""Create the status read model, its log and history, and the infrastructure tables."""
 
 import sqlalchemy as sa
 from alembic import op

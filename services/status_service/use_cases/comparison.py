@@ -36,7 +36,7 @@ async def list_wanted_instances(
 async def list_wanted_flows(
     deps: Dependencies, tenant_id: str, listed: Mapping[tuple[str, str], int]
 ) -> dict[tuple[str, str], Lacked]:
-    """Return the flows that were told at a later revision than we know of; and the revision."""
+    """Return the flows with a later announced revision than the known one, and that revision."""
     instance_ids = {instance_id for instance_id, _ in listed}
     async with deps.database.read(tenant_id) as connection:
         known = await store.list_flow_revisions(connection, tenant_id, instance_ids)

@@ -32,7 +32,7 @@ class _Outcome:
     transitions: list[store.TransitionRow] = field(default_factory=list)
 
     def record(self, instance_id: str, caused_by_run_id: str) -> None:
-        """Compare an instance's status with what it was, and note the change if there is one."""
+        """Compare an instance's status with its earlier one, and record a change."""
         instance = self.board.instances.get(instance_id)
         if instance is None:
             return  # its flows are kept until its own event arrives

@@ -15,7 +15,7 @@ _ROUNDING = 1e-12  # returns that are nearer to each other are equal
 
 
 def compute_metrics(panel: Panel, path: Path, settings: BacktestSettings) -> Metrics:
-    """Return all figures as fractions (0.1 is 10 %), annual ones over 252 sessions; None where undefined.
+    """Compute all figures as fractions (0.1 is 10 %), annual ones over 252 sessions; None if undefined.
 
     `turnover` is one-sided and annual, the first purchase included. `excess_return` is the difference of the
     annualized returns; `information_ratio` and `tracking_error` are of the daily differences.

@@ -93,7 +93,7 @@ def _standardize(signal: Matrix) -> Matrix:
 
 
 def _clean(table: pl.DataFrame, column: str, name: str) -> pl.DataFrame:
-    """Return rows with a finite value, `date` as Date, each key once."""
+    """Select the rows with a finite value, `date` as Date, each key once."""
     for needed in (*KEYS, column):
         if needed not in table.columns:
             raise SchemaMismatch(f"{name}: no column {needed!r} (the columns are {', '.join(table.columns)})")

@@ -44,7 +44,7 @@ def run(
 
 
 def find_decisions(dates: Sequence[dt.date], frequency: Frequency) -> list[int]:
-    """Return indices of decision sessions: the first of all, and the last of each period."""
+    """Return the indices of decision sessions: the first session, and the last of each period."""
     if frequency is Frequency.DAILY:
         return list(range(len(dates)))
     periods = [
@@ -64,7 +64,7 @@ def select_top(values: Matrix, count: int) -> npt.NDArray[np.intp]:
 
 
 def simulate(panel: Panel, settings: BacktestSettings) -> Path:
-    """Return holdings, cash and executions over the panel's sessions. Between executions shares stay and values drift."""
+    """Simulate holdings, cash and executions over the panel's sessions; between executions shares stay fixed."""
     count = len(panel.dates)
     shares, cash = np.zeros_like(panel.closes), np.full(count, settings.initial_capital)
     executions: list[Execution] = []

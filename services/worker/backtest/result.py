@@ -66,7 +66,7 @@ class BacktestResult:
 
 
 def make_result(panel: Panel, path: Path, metrics: Metrics) -> BacktestResult:
-    """Return the tables of a simulated path."""
+    """Build the tables of a simulated path."""
     dates = pl.Series(DATE, panel.dates, dtype=pl.Date)
     benchmark = path.nav[0] * np.cumprod(np.concatenate([[1.0], 1.0 + panel.benchmark_returns]))
     returns = {"return": path.nav[1:] / path.nav[:-1] - 1.0, "benchmark_return": panel.benchmark_returns}

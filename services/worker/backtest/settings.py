@@ -57,7 +57,7 @@ class BacktestSettings:
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, object]) -> BacktestSettings:
-        """Return settings from `{assets: {universe, benchmark}, date_range: {start, end}, config: {...}}`.
+        """Read settings from `{assets: {universe, benchmark}, date_range: {start, end}, config: {...}}`.
 
         Raises:
             InvalidConfig: a value is of a wrong type or out of bounds, or the range ends before it starts.

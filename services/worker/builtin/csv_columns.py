@@ -116,7 +116,7 @@ class Report:
     nulls_read: dict[str, object] = field(default_factory=dict)
 
     def add_to_metrics(self, report: Callable[[str, object], None]) -> None:
-        """Add what there is to a run's metrics."""
+        """Add the report to a run's metrics."""
         for name, found in (
             ("types_given", self.given),
             ("types_held", self.held),

@@ -82,7 +82,7 @@ class CsvText:
     _places: tuple[tuple[int, int, int], ...]
 
     def locate(self, row: int) -> str:
-        """Return where a row is, as a person counts: from 1, with the header and blank lines."""
+        """Return the line of a row as people count: from 1, with the header and blank lines."""
         start, file_row, line = self._places[bisect_right(self._places, (row, 1 << 62, 0)) - 1]
         file_row, line = file_row + row - start, line + row - start
         return f"row {file_row}" if file_row == line else f"row {file_row} (line {line} of the file)"
@@ -125,7 +125,7 @@ def read_csv_text(content: bytes, form: CsvFormat, wanted: Mapping[str, str], so
 
 
 class _Reader:
-    """One pass over a file that knows where it is."""
+    """One pass over a file, with the position in it."""
 
     def __init__(self, content: bytes, form: CsvFormat, source: str) -> None:
         self._content, self._form, self._source = content, form, source
@@ -152,7 +152,7 @@ class _Reader:
         raise UnparsableData(f"{self._source} is empty; it needs a line with the names of the columns")
 
     def batches(self, width: int) -> Iterator[Sequence[Sequence[str]]]:
-        """Yield what follows the header, blank lines left out or as rows without values.
+        """Yield the rows after the header; blank lines are left out, or are rows without values.
 
         Raises:
             UnparsableData: a row has more or fewer values than there are columns.

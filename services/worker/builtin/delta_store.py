@@ -118,7 +118,7 @@ def _open(uri: str, physical_version: str) -> DeltaTable:
 
 
 def _read_zones(snapshot: DeltaTable) -> dict[str, str]:
-    """Return the zones that were written beside the columns; none where an older release wrote them."""
+    """Return the zones that were stored with the columns; empty for versions of an older release."""
     metadata = {field.name: field.metadata for field in snapshot.schema().fields}
     return {name: str(known[_ZONE]) for name, known in metadata.items() if _ZONE in known}
 

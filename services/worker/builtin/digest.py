@@ -90,7 +90,7 @@ def _storage_type(name: str, kind: pl.DataType) -> pl.Expr:
 
 
 def _name_type(kind: pl.DataType) -> str:
-    """Return our own name of a storage type, so that polars may rename its."""
+    """Return our own name of a storage type, so that a new name in polars changes no digest."""
     if isinstance(kind, pl.Datetime):
         return "datetime" if kind.time_zone is None else "datetime_utc"
     names = {
@@ -104,7 +104,7 @@ def _name_type(kind: pl.DataType) -> str:
 
 
 def _encode(column: pl.Series) -> Sequence[bytes]:
-    """Return the values as bytes, absent ones as zero; what differs in bits but not in meaning is made one."""
+    """Encode the values as bytes, missing ones as zero; values of equal meaning get equal bytes."""
     if column.dtype == pl.String:
         lengths = column.str.len_bytes().fill_null(0).cast(pl.Int64).to_numpy()
         return [lengths.astype("<i8").tobytes(), "".join(column.fill_null("").to_list()).encode()]

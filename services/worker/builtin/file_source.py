@@ -40,7 +40,7 @@ class FilePipeline(Pipeline):
     shaped_by = frozenset({"format", "separator", "columns", "dates", "date_format"})
 
     def run(self, context: PipelineContext) -> pl.DataFrame:
-        """Return one row for each of the file's.
+        """Read one row for each row of the file.
 
         Raises:
             InvalidConfig: the URL's protocol is not known here, or a parameter is malformed.

@@ -79,7 +79,7 @@ MACROS: Mapping[str, Macro] = {
 
 
 def _make_class(signature: Signature) -> type[Operator]:
-    """Return an operator of the language as other packages write theirs."""
+    """Make the class of an operator of the language, as other packages write theirs by hand."""
 
     def compute(_: Operator, values: Sequence[pl.Expr], parameters: Sequence[float]) -> pl.Expr:
         return IMPLEMENTATIONS[signature.name](values, parameters)

@@ -11,7 +11,7 @@ _LONGER = (pl.UInt64, pl.Int128, pl.UInt128)
 
 
 def check_values(table: pl.DataFrame) -> None:
-    """Refuse whole numbers of more than 64 bits, and dates and times that no calendar has.
+    """Refuse whole numbers of more than 64 bits, and dates and times that no calendar contains.
 
     Raises:
         OutOfRange: naming the column, a row and its value.

@@ -37,7 +37,7 @@ class Winsorizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type
         return self
 
     def transform(self, values: Any) -> Any:
-        """Return the values, clipped."""
+        """Clip the values to the learnt quantiles."""
         return np.clip(values, self.low_, self.high_)
 
 
@@ -61,7 +61,7 @@ class ScikitModule(MLModule):
         """Compute predictions and confidences; the latter are None if the model has none."""
 
     def _labels(self, target: pl.Series) -> Any:
-        """Return what the estimator learns of the target."""
+        """Return the target in the form that the estimator learns."""
         return target.to_numpy()
 
     def fit(self, features: pl.DataFrame, target: pl.Series) -> None:

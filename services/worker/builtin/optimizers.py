@@ -61,7 +61,7 @@ class SkfolioOptimizer(Optimizer):
         """Return the configured estimator for the chosen entities."""
 
     def optimize(self, scores: Mapping[str, float], returns: pl.DataFrame) -> Allocation:
-        """Return the chosen entities' weights."""
+        """Compute the weights of the chosen entities."""
         if unknown := sorted(set(self.constraints) - set(self.constraints_known)):
             known = ", ".join(self.constraints_known) or "none"
             raise InvalidConfig(f"constraints: {', '.join(unknown)} are unknown; the constraints are {known}")
@@ -146,7 +146,7 @@ class MeanVarianceOptimizer(SkfolioOptimizer):
 
 
 class MinimumCVaROptimizer(SkfolioOptimizer):
-    """The least expected loss in the worst sessions. Config: `beta` (0.95)."""
+    """An optimizer with the least expected loss in the worst sessions. Config: `beta` (0.95)."""
 
     def _estimator(self, scores: Any, returns: Any) -> Any:
         del scores, returns
@@ -189,7 +189,7 @@ class HierarchicalRiskParityOptimizer(SkfolioOptimizer):
 
 
 class EqualWeightOptimizer(SkfolioOptimizer):
-    """The same weight for each chosen entity; there is nothing to constrain."""
+    """An optimizer with the same weight for each chosen entity; it has no constraints."""
 
     constraints_known = ()
 

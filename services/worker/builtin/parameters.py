@@ -1,4 +1,4 @@
-"""Typed reading of a configuration mapping, with the path of what is wrong; it holds no defaults of its own."""
+"""Read typed values from a configuration; an error has the path of the wrong field. No default is defined here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Config = Mapping[str, object]
 
 
 def read_section(config: Config, name: str) -> Config:
-    """Return a nested mapping; empty when absent."""
+    """Read a nested mapping; empty if it is absent."""
     value = config.get(name)
     if value is None:
         return {}
@@ -23,7 +23,7 @@ def read_section(config: Config, name: str) -> Config:
 
 
 def read_text(config: Config, name: str, default: str | None = None) -> str:
-    """Return a text that is not empty; required without a default."""
+    """Read a text that is not empty; required without a default."""
     value = config.get(name)
     value = default if value is None or value == "" else value
     if not isinstance(value, str):
@@ -34,7 +34,7 @@ def read_text(config: Config, name: str, default: str | None = None) -> str:
 
 
 def read_choice(config: Config, name: str, choices: Sequence[str], default: str | None = None) -> str:
-    """Return one of some texts; required without a default."""
+    """Read one of several allowed texts; required without a default."""
     value = read_text(config, name, default)
     if value not in choices:
         raise InvalidConfig(f"{name}: must be one of {', '.join(choices)}, not {describe_value(value)}")
@@ -49,7 +49,7 @@ def read_number(
     minimum: float = -math.inf,
     maximum: float = math.inf,
 ) -> float:
-    """Return a finite number between bounds, both included; required without a default."""
+    """Read a finite number between bounds, both included; required without a default."""
     value = config.get(name)
     value = default if value is None else value
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -60,7 +60,7 @@ def read_number(
 
 
 def read_whole(config: Config, name: str, default: int | None = None, *, minimum: int, maximum: int) -> int:
-    """Return a whole number; JSON and protobuf hold it as a float."""
+    """Read a whole number; JSON and protobuf hold it as a float."""
     value = read_number(config, name, default, minimum=minimum, maximum=maximum)
     if not value.is_integer():
         raise InvalidConfig(f"{name}: must be a whole number, not {value:g}")
@@ -80,7 +80,7 @@ def read_names(config: Config, name: str) -> tuple[str, ...]:
 
 
 def read_date(config: Config, name: str) -> dt.date | None:
-    """Return a date (YYYY-MM-DD); None when absent."""
+    """Read a date (YYYY-MM-DD); None if it is absent."""
     value = config.get(name)
     if value is None or value == "":
         return None

@@ -1,4 +1,4 @@
-"""One Parquet file as a table whose instants know their zone; it opens nothing."""
+"""Read a Parquet file as a table whose instants have their zone; no file is opened here."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ARROW_SCHEMA = (
 def read_parquet(
     content: bytes, timezone: str, columns: Collection[str], dates: Collection[str], source: str
 ) -> pl.DataFrame:
-    """Return the file's table.
+    """Read the table of the file.
 
     Args:
         content: the file.
@@ -62,7 +62,7 @@ def _read_odd(
 
 
 def _is_known(kind: pa.TimestampType) -> bool:
-    """Return whether polars has the zone; what it has not ends its reader's process or thread."""
+    """Return whether polars has the zone; reading a column of an unknown zone would end the process."""
     try:
         pl.from_arrow(pa.array([], kind))
     except pl.exceptions.PolarsError:

@@ -104,7 +104,7 @@ def _open(uri: str, physical_version: str) -> tuple[_Folder, dict[str, Any]]:
 
 
 def _publish(content: pl.DataFrame, zones: Zones, digest: str, uri: str, compression: str) -> str:
-    """Return the version that holds this content and these zones: one that is there, or a new one."""
+    """Return the version that has this content and these zones; publish a new one if there is none."""
     mark = hashlib.sha256(json.dumps(zones, sort_keys=True).encode()).hexdigest()[:16]
     version = f"{digest}-{mark}" if zones else digest
     folder = _Folder(uri, version)
@@ -146,7 +146,7 @@ class _Folder:
         self._files.move(draft, f"{self._path}/{_MANIFEST}")
 
     def read_manifest(self) -> dict[str, Any] | None:
-        """Return the manifest; None where there is no such version."""
+        """Read the manifest of a version; None if there is no such version."""
         try:
             with self._files.open_input_stream(f"{self._path}/{_MANIFEST}") as stream:
                 manifest: dict[str, Any] = json.loads(stream.read())
@@ -159,7 +159,7 @@ class _Folder:
         return self._read(name, lambda stream: pl.DataFrame(schema=pl.read_parquet_schema(stream)))
 
     def read_data(self, name: str) -> pl.DataFrame:
-        """Return the data file.
+        """Read the data file of a version.
 
         Raises:
             VersionNotFound: somebody removed or damaged it.

@@ -1,4 +1,4 @@
-"""The accessor `point_in_time`: what was known on a date, the newest knowledge for each key; it changes no value."""
+"""The accessor `point_in_time`: the newest value of each key that was known on a date; no value is changed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class PointInTimeAccessor(Accessor):
         start: dt.date | None = None,
         end: dt.date | None = None,
     ) -> pl.DataFrame:
-        """Return one row per key, sorted by key."""
+        """Read one row per key, sorted by key."""
         table = store.read(uri, physical_version)
         if missing := sorted({self._knowledge, *self._keys} - set(table.columns)):
             raise SchemaMismatch(

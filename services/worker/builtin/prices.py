@@ -15,7 +15,7 @@ from worker.builtin.parameters import read_date, read_names
 
 @functools.cache
 def load_closes() -> pl.DataFrame:
-    """Return all closes, `date (Date), entity (String), close (Float64)`, 1990-01-02 to 2022-12-28, by date and entity."""
+    """Load all closes, `date (Date), entity (String), close (Float64)`, 1990-01-02 to 2022-12-28, sorted."""
     from skfolio.datasets import load_sp500_dataset  # noqa: PLC0415 - the import costs a second; only its user pays
 
     wide = pl.from_pandas(load_sp500_dataset().reset_index())

@@ -24,6 +24,6 @@ class SimpleAccessor(Accessor):
         start: dt.date | None = None,
         end: dt.date | None = None,
     ) -> pl.DataFrame:
-        """Return rows of one version."""
+        """Read rows of one version."""
         table = store.read(uri, physical_version)
         return select_rows(table, columns=columns, entities=entities, start=start, end=end)

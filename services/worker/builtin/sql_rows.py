@@ -62,7 +62,7 @@ class Cursor:
 def make_table(
     description: Sequence[Any], rows: Sequence[Sequence[Any]], wanted: Collection[str], source: str
 ) -> Fetched:
-    """Return the rows as a table.
+    """Make a table of the rows.
 
     Args:
         description: of the columns, as drivers give it (PEP 249); the name first.
@@ -146,7 +146,7 @@ def _check_whole(name: str, column: Sequence[Any], source: str) -> None:
 
 
 def _check_decimals(name: str, column: Sequence[Any], source: str) -> None:
-    """Refuse what no decimal of the table would be; its digits before and after the point count together."""
+    """Refuse values that do not fit into a decimal; the digits before and after the point count together."""
     before = after = 0
     for row, given in enumerate(column, 1):
         if not isinstance(given, Decimal | int):

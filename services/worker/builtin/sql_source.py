@@ -44,7 +44,7 @@ class SqlPipeline(Pipeline):
     shaped_by = frozenset({"table", "query", "columns", "dates", "date_format"})
 
     def run(self, context: PipelineContext) -> pl.DataFrame:
-        """Return one row for each of the source's; incrementally, merged by `keys` into the base version.
+        """Read one row for each row of the source; incrementally, merge them by `keys` into the base version.
 
         Raises:
             InvalidConfig: a parameter is malformed, the database's driver is not installed, or the cursor holds
@@ -144,7 +144,7 @@ def _read_format(config: Config, name: str) -> str:
 
 
 def _say_unseen(again: pl.DataFrame, table: pl.DataFrame, keys: Sequence[str]) -> str:
-    """Return what is known of deletions. The rows of the last cursor, `again`, are read again; other rows are not."""
+    """Describe which deletions were not seen. Rows of the last cursor, `again`, are read again; other rows are not."""
     present = table.select(pl.col(name).cast(again.schema[name], strict=False) for name in keys)
     gone = again.join(present, on=list(keys), how="anti").height
     found = (
@@ -156,7 +156,7 @@ def _say_unseen(again: pl.DataFrame, table: pl.DataFrame, keys: Sequence[str]) -
 
 
 def _name_of_cursor(cursor: str, mapping: Mapping[str, str], dates: Sequence[str]) -> str:
-    """Return the result's name of the cursor: the base version must hold it, as the source does if it can."""
+    """Return the name that the cursor has in the result, where the next refresh looks for it."""
     if not cursor or not mapping:
         return cursor
     names = [name for name, source in mapping.items() if source == cursor]
@@ -168,7 +168,7 @@ def _name_of_cursor(cursor: str, mapping: Mapping[str, str], dates: Sequence[str
 
 
 def _is_written(dates: pl.Series) -> bool:
-    """Return whether they are texts or numbers and no dates."""
+    """Return whether a column contains texts or numbers instead of dates."""
     return dates.dtype == pl.String or dates.dtype.is_integer()
 
 
@@ -207,12 +207,12 @@ def _read(
 
 
 def _some(config: Config, dialect: str, cursor: str) -> sa.Select[Any]:
-    """Return any one value of the cursor."""
+    """Return any value of the cursor."""
     return _select(config, dialect, cursor).where(sa.column(cursor).is_not(None)).limit(1)
 
 
 def _write(date: dt.date, like: object, date_format: str) -> object:
-    """Return a date as the source writes its own, of which one is given: only so do they compare."""
+    """Write a date in the source's own notation, taken from an example: only then do they compare."""
     if isinstance(like, str | int):
         text = date.strftime(date_format)
         return text if isinstance(like, str) else int(text)
@@ -247,7 +247,7 @@ def _fetch(config: Config, cursor: str, last: object, date_format: str, source: 
 
 
 def _read_url(config: Config, secrets: Secrets) -> sa.URL:
-    """Return the database's address. Filled in after parsing: a password may hold any character."""
+    """Read the database's address. Secrets are filled in after parsing, because a password may hold any character."""
     text = read_text(config, "url")
     if "://" not in text:  # all of it is left to the environment
         return sa.make_url(secrets.fill(text, "url"))
@@ -269,7 +269,7 @@ def _read_url(config: Config, secrets: Secrets) -> sa.URL:
 
 
 def _reason(error: exc.SQLAlchemyError, secrets: Secrets) -> str:
-    """Return what the driver says, without the statement."""
+    """Return the driver's message without the statement."""
     return secrets.redact(getattr(error, "orig", None) or error).strip()
 
 

@@ -17,7 +17,7 @@ _DOLLARS = frozenset({"postgresql", "cockroachdb", "redshift", "duckdb", "snowfl
 
 
 def trim(query: str, dialect: str) -> str:
-    """Return the one statement of a query, without the semicolons and comments behind it.
+    """Return the one statement of a query, without the semicolons and comments after it.
 
     Raises:
         InvalidQuery: there is no statement, a second one, or a comment without an end.
@@ -58,7 +58,7 @@ def _tokens(query: str, dialect: str) -> Iterator[tuple[int, str, bool]]:
 
 
 def _end_of_nested(query: str, place: int) -> int:
-    """Return where a comment ends that holds others."""
+    """Return the end of a comment that contains other comments."""
     depth = 0
     for mark in re.compile(r"/\*|\*/").finditer(query, place):
         depth += 1 if mark[0] == "/*" else -1

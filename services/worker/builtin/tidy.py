@@ -77,7 +77,7 @@ def choose(table: pl.DataFrame, mapping: Mapping[str, str], source: str) -> pl.D
 def tidy(
     table: pl.DataFrame, dates: Sequence[str], date_format: str | Mapping[str, str], source: str
 ) -> pl.DataFrame:
-    """Return a chosen table with dates as dates and decimals as floats.
+    """Convert a chosen table: dates to Date, decimals to floats.
 
     The date of a time is the day in its column's zone.
 

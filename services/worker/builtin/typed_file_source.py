@@ -16,7 +16,7 @@ from worker.builtin.zones import to_zones
 
 
 class TypedFilePipeline(FilePipeline):
-    """As `FilePipeline`; types of CSV columns are given by `types`, or judged once by all rows and then held."""
+    """A `FilePipeline` that pins the types of CSV columns: `types` sets them, or the first refresh guesses them."""
 
     shaped_by = FilePipeline.shaped_by | {
         "types",

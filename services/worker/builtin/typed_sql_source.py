@@ -15,7 +15,7 @@ from worker.builtin.typed.tables import give_types
 
 
 class TypedSqlPipeline(SqlPipeline):
-    """As `SqlPipeline`; after a change of what is read, and in which types, the next refresh reads everything."""
+    """A `SqlPipeline` with types; after a change of its columns or types the next refresh reads everything."""
 
     shaped_by = SqlPipeline.shaped_by | {"types"}
 

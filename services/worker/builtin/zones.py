@@ -17,7 +17,7 @@ def zones_of(table: pl.DataFrame) -> dict[str, str]:
 
 
 def to_utc(table: pl.DataFrame) -> pl.DataFrame:
-    """Return the same instants on the clock of UTC."""
+    """Convert instants to UTC."""
     return table.with_columns(_INSTANTS.dt.convert_time_zone("UTC"))
 
 

@@ -72,7 +72,7 @@ def read_documents(values: Sequence[Any]) -> list[Document]:
 
 
 def refuse(problems: Sequence[Violation]) -> None:
-    """Raise what is wrong with the documents, if anything is.
+    """Raise an error with everything that is wrong with the documents, if anything is.
 
     Raises:
         InvalidArgumentError: INVALID_DOCUMENT.

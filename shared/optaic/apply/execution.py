@@ -33,7 +33,7 @@ _NOT_JUDGED = (
 
 
 class Done(NamedTuple):
-    """An action that was done, or judged; `is_checked` is False where what it needs is itself refused, or time was up.
+    """An action that was done or checked; `is_checked` is False if it depends on a refused action or time was up.
 
     `warnings` are what the service says about it though it did not refuse; with the first action that is done also
     that nothing was judged before.
@@ -60,7 +60,7 @@ async def read_existing(
     projects: Collection[str] | None = None,
     definitions: Collection[tuple[int, str]] | None = None,
 ) -> Existing:
-    """Return what there is of some projects, and the versions of some definitions; None means all."""
+    """Read the existing state of some projects, and the versions of some definitions; None means all."""
     listed = [
         each
         for each in await client.projects.list()
@@ -128,7 +128,7 @@ async def execute(
 async def _judge(
     client: AsyncClient, actions: Sequence[Action], existing: Existing, *, dry_run: bool
 ) -> Sequence[Verdict]:
-    """Return verdicts on a plan; none where it is too much to be judged at once, but can still be made."""
+    """Return verdicts on a plan; none if it is too large to be checked at once."""
     if not dry_run and len(actions) > MOST_CHANGES:
         return ()
     try:
@@ -140,7 +140,7 @@ async def _judge(
 
 
 class _Work:
-    """The ids of what exists and of what was made on the way."""
+    """The ids of existing resources, and of those that the plan has created."""
 
     def __init__(self, client: AsyncClient, existing: Existing, actions: Sequence[Action]) -> None:
         self._client = client

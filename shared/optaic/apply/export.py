@@ -55,7 +55,7 @@ def export_documents(
 
 
 def _without_credentials(value: Any) -> Any:
-    """Return plain data with a reference in the place of credentials that a URL says, or that were hidden from us."""
+    """Return plain data with references in place of credentials in URLs, also in place of hidden ones."""
     if isinstance(value, str):
         return hide_credentials(value).replace(HIDDEN, PLACEHOLDER) if has_credentials(value) else value
     if isinstance(value, dict):
@@ -64,7 +64,7 @@ def _without_credentials(value: Any) -> Any:
 
 
 def unsaid(existing: Existing) -> list[str]:
-    """Return what is so and no document says."""
+    """Return the facts that a document cannot contain."""
     named = sorted(existing.named().items())
     clear = [
         f"{project}/{name} has a URL with credentials in plain text; the document has {PLACEHOLDER} in their place. "

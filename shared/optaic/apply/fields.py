@@ -73,7 +73,7 @@ def given_fields(descriptor: Any) -> list[FieldDescriptor]:
 
 
 def keep_given(message: Message) -> None:
-    """Clear everything that a document cannot say."""
+    """Clear every field that a document cannot set."""
     known = {field.name for field in given_fields(message.DESCRIPTOR)}
     for field, value in message.ListFields():
         if field.name not in known:
@@ -152,7 +152,7 @@ def _set(message: Message, field: FieldDescriptor, value: Any, path: str, proble
 
 
 def plain(message: Message) -> dict[str, Any]:
-    """Return what a document says for a message; `fill` makes the same message of it."""
+    """Convert a message to the plain value of a document; `fill` converts it back."""
     result: dict[str, Any] = {}
     for field in given_fields(message.DESCRIPTOR):
         if field.has_presence and not message.HasField(field.name):
@@ -223,7 +223,7 @@ def value_at(message: Any, path: str) -> Any:
 
 
 def plain_at(message: Any, path: str) -> Any:
-    """Return a field as a document says it: None where it is not set."""
+    """Return a field as a document writes it; None if it is not set."""
     value: Any = plain(message)
     for name in path.split("."):
         value = value.get(name) if value is not None else None
@@ -255,7 +255,7 @@ def texts(value: Any) -> Iterator[str]:
 
 
 def _value(message: Message, field: FieldDescriptor) -> Any:
-    """Return a field's value to compare; a message with nothing in it says no more than none."""
+    """Return a field's value for comparison; an empty message equals an unset one."""
     if not field.is_repeated and field.has_presence and not message.HasField(field.name):
         return None
     value = _plain_field(field, getattr(message, field.name))

@@ -47,7 +47,7 @@ class Known:
 
     @classmethod
     def of(cls, current: Mapping[Key, Instance], planned: Mapping[Key, Instance]) -> Known:
-        """Return what is known of what exists and of what is planned."""
+        """Return the names of existing and planned resources."""
         together = {**current, **planned}
         return cls(
             {each.instance_id: key for key, each in current.items()},
@@ -63,7 +63,7 @@ class Known:
         return is_id(text) or (project, text) in self.datasets
 
     def entity(self, project: str, text: str) -> str:
-        """Return an entity as a document of a project says it."""
+        """Return an entity as a project's document writes it."""
         is_marked = (project, text) in self.datasets or text.startswith(_ENTITY)
         return _ENTITY + text if is_marked else text
 
@@ -148,7 +148,7 @@ def named_instance(
 
 
 def as_document(instance: Instance, project: str, known: Known) -> Instance:
-    """Return an instance as a document of its project says it: names for ids, nothing that is output."""
+    """Convert an instance to the entry of its project's document: names for ids, no output fields."""
 
     def name_of(text: str, _: str) -> str:
         key = known.key(project, text)
@@ -175,7 +175,7 @@ def dataset_of(instance: Instance) -> DatasetSpec | None:
 
 
 def without_defaults(instance: Instance, newest: Mapping[tuple[int, str], str]) -> Instance:
-    """Return an instance without what it would have anyway, made of a document.
+    """Return an instance of a document without the fields that equal their defaults.
 
     `newest` are the versions that a new instance would get, by kind and name.
     """
@@ -208,7 +208,7 @@ def definition_users(instance: Instance) -> list[tuple[str, Any]]:
 
 
 def completed(instance: Instance, current: Instance | None) -> Instance:
-    """Return an instance with what it leaves to defaults; a version that it does not name stays."""
+    """Return an instance with its defaults filled in; a version that it does not name stays."""
     copy = Instance()
     copy.CopyFrom(instance)
     if (dataset := dataset_of(copy)) is not None:

@@ -24,7 +24,7 @@ _UPSTREAM = re.compile(r"upstream_refs\[(\d+)\](\.\w+)?")
 
 
 def placed(action: Action, error: OptaicError) -> OptaicError:
-    """Return an error that says which entry it is about; paths in a request become paths in the document."""
+    """Return an error that names its entry; paths in the request become paths in the document."""
     text = f"{action.kind} {action.name} ({action.path}): {error.message}"
     violations = _violations(action, error)
     if not violations and not error.blocking:
@@ -33,7 +33,7 @@ def placed(action: Action, error: OptaicError) -> OptaicError:
 
 
 def refuse_all(refused: Sequence[tuple[Action, OptaicError]]) -> None:
-    """Raise what was refused, if anything was.
+    """Raise one error with all refusals, if there are any.
 
     Raises:
         OptaicError: The only one.

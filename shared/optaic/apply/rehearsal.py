@@ -41,7 +41,7 @@ async def rehearse(
     reason: str,
     warnings: Sequence[str],
 ) -> list[Verdict]:
-    """Return a verdict on each action, in their order; `warnings` are the types of conditions that are told.
+    """Return a verdict on each action, in their order; `warnings` are the types of conditions to report.
 
     Raises:
         OptaicError: Nothing could be judged.
@@ -68,7 +68,7 @@ async def rehearse(
 
 
 class _Script:
-    """The requests of a plan, with ids made for what it creates."""
+    """The requests of a plan, with new ids for the resources that it creates."""
 
     def __init__(self, actions: Sequence[Action], existing: Existing, reason: str) -> None:
         self._reason = reason

@@ -272,7 +272,7 @@ def _meaning(text: str) -> str:
 
 
 def _reading(place: Place) -> str:
-    """Return a hint about a value that a reader may misunderstand, and how to write what was meant."""
+    """Return a hint about a value that is easily misread, and how to write the intended value."""
     if not place.text or len(place.text) > 100 or "\n" in place.text:  # noqa: PLR2004 - what a line takes
         return ""
     meaning = _meaning(place.text)

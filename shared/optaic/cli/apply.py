@@ -126,7 +126,7 @@ class _Plan(NamedTuple):
 
 
 async def _make(client: AsyncClient, file: Path, *, adopt: bool, prune: bool) -> _Plan:
-    """Return what makes everything as the file says."""
+    """Make the plan that brings everything to the state of the file."""
     found = read_yaml(file)
     with placing(found):
         documents = read_documents(found.values)

@@ -79,7 +79,7 @@ def _give_notice(message: str) -> None:
 
 
 def warn(message: str) -> None:
-    """Print what is no error, but worth knowing."""
+    """Print a warning: no error, but worth knowing."""
     typer.secho(f"warning: {redact(message)}", err=True, fg=typer.colors.YELLOW)
 
 
@@ -150,7 +150,7 @@ def placing(found: yaml_text.Documents, within: str = "") -> Iterator[None]:
 
 
 def _hinted(violation: Violation) -> str:
-    """Return by which reason a place may be told with what is read there: not where that may be a secret."""
+    """Return the reason of a violation, or an empty text if the value there may be a secret."""
     is_secret = "secret" in violation.description or HIDDEN in violation.description
     return "" if is_secret or is_secret_name(re.split(r"[.\[]", violation.field)[-1]) else violation.reason
 

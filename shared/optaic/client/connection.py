@@ -98,7 +98,7 @@ class Connection:
         keeps_tokens: bool = True,
         timeout: float | None = None,  # noqa: ASYNC109 - the call's deadline, which the service sees too
     ) -> Any:
-        """Make one call; what it wrote is seen by every later read of this client.
+        """Make one call; later reads of this client see what it wrote.
 
         Raises:
             OptaicError: The service refused, or did not answer in time.

@@ -31,7 +31,7 @@ async def preview_deletion(
 
 
 async def list_data_removals(connection: Connection) -> Sequence[removal_api.DataRemoval]:
-    """Return the instances that are gone and whose data is not."""
+    """Return the deleted instances whose data still exists."""
 
     async def page(request: Any) -> Any:
         return await connection.call("instance", DataRemovalServiceStub, "ListDataRemovals", request)

@@ -31,7 +31,7 @@ def near(text: str, names: Iterable[str]) -> str:
 
 
 def with_hint(error: errors.NotFoundError, hint: str) -> errors.NotFoundError:
-    """Return an error that also says what there is."""
+    """Return an error that also lists the existing names."""
     return errors.NotFoundError(
         error.code, error.reason, f"{error.message}{hint}", error.violations, error.metadata, error.blocking
     )

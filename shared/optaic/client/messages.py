@@ -91,7 +91,7 @@ def _fill_field(message: Message, field: FieldDescriptor, value: Any) -> None:
 
 
 def paths(message_type: Any, values: Mapping[str, Any]) -> list[str]:
-    """Return the update mask of what a mapping says: into the spec, field by field; anything else is one value."""
+    """Return the update mask of a mapping: inside the spec each field, elsewhere each value as a whole."""
     found: list[str] = []
     for given, value in values.items():
         field = _field(message_type, given)
@@ -183,7 +183,7 @@ def _schedule(value: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def word(message: Message, field: str) -> str:
-    """Return the value of an enum field as people say it, for example `READY`; empty where it is not set.
+    """Return the word of an enum field, for example `READY`; empty if the field is not set.
 
     Raises:
         KeyError: The message has no such field.

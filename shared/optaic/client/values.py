@@ -1,4 +1,4 @@
-"""Convert a value for a field of a message, or say why it does not fit; knows no message."""
+"""Convert a value for a field of a message, or explain why it does not fit; messages are not known here."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class FieldError(ValueError):
         self.path = path
 
     def below(self, name: str) -> FieldError:
-        """Return the error as the message around tells it."""
+        """Return the error with the path that begins at the outer message."""
         joint = "" if not self.path or self.path.startswith("[") else "."
         return FieldError(self.text, f"{name}{joint}{self.path}")
 

@@ -262,6 +262,6 @@ def _compute(node: Node, operands: Sequence[_Value], operators: Mapping[str, Imp
 
 
 def _type(node: Call) -> tuple[float, ...]:
-    """Return a call's numbers, `int` where the operator says that they are whole."""
+    """Convert a call's number to `int` if the operator declares it as whole."""
     declared = zip(node.signature.parameters, node.parameters, strict=True)
     return tuple(int(value) if parameter.is_integer else float(value) for parameter, value in declared)

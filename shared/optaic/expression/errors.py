@@ -62,7 +62,7 @@ class ExpressionError(ValueError):
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Return a half sentence that names what may have been meant, or what there is."""
+    """Return a half sentence with similar names, or with all existing ones."""
     names = sorted(known)
     by_folded = {candidate.casefold(): candidate for candidate in names}
     close = difflib.get_close_matches(name.casefold(), by_folded, n=3, cutoff=0.6)

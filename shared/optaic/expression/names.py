@@ -23,7 +23,7 @@ def spell_column(table: str, column: str) -> str:
 
 
 def spellings(column: str) -> tuple[str, ...]:
-    """Return how a column without its table can be written: one whose name has a dot also as if that divided it."""
+    """Return the ways to write a column without its table; a name with a dot may be written in two parts."""
     is_dotted = all(_PLAIN.fullmatch(part) for part in column.split(".")) and column.count(".") == 1
     return (spell(column), column) if is_dotted else (spell(column),)
 

@@ -44,7 +44,7 @@ _NO_MACROS: Mapping[str, Macro] = MappingProxyType({})
 def parse(
     text: str, operators: Mapping[str, Signature] = OPERATORS, macros: Mapping[str, Macro] = _NO_MACROS
 ) -> Expression:
-    """Return the tree of an expression; a call of a macro is replaced by what the macro says.
+    """Parse an expression; a call of a macro is replaced by the expression of the macro.
 
     Args:
         text: for example `ZSCORE(REF(close, 21) / REF(close, 252) - 1)`.
@@ -233,7 +233,7 @@ class _Parser:
         return self._keep(Call(signature, tuple(values), tuple(parameters), self._at(token)), token)
 
     def _expand(self, macro: Macro, token: Token) -> Node:
-        """Return what a macro says, its parameters replaced by the call's arguments."""
+        """Return the expression of a macro with its parameters replaced by the call's arguments."""
         self._take()  # the parenthesis
         arguments: list[Node] = []
         while self._peek().text != ")":
@@ -312,7 +312,7 @@ class _Parser:
             self._fail(Reason.TOO_COMPLEX, f"more than {MAX_NODES} operations and operands", token)
 
     def _at(self, token: Token) -> int:
-        """Return where a node stands in the outermost text."""
+        """Return the position of a node in the outermost text."""
         return token.position if self._frame.position is None else self._frame.position
 
     def _peek(self) -> Token:

@@ -1,4 +1,4 @@
-"""The keywords of JSON Schema that are judged here and not by the library: patterns are RE2's, multiples decimal.
+"""Check the keywords of JSON Schema that the library does not: patterns are RE2's, multiples are decimal.
 
 instance-service judges configurations by them, and a run types numbers by them: both find the same parts of a schema.
 """

@@ -40,7 +40,7 @@ def clear_condition(instance: Instance, kind: str) -> None:
 
 
 def set_blocked_from_newest(instance: Instance, error: DomainError, now: Timestamp) -> None:
-    """Set the condition that tells why an instance cannot move to the newest version."""
+    """Set the condition that explains why an instance cannot move to the newest version."""
     problems = [f"{each.field}: {each.description}" for each in error.field_violations]
     set_condition(instance, FOLLOWS_NEWEST, "NewestDoesNotFit", "; ".join(problems) or error.message, now)
 

@@ -71,7 +71,7 @@ class Reference:
 
     @property
     def wanted_beside(self) -> dict[str, list[Wanted]]:
-        """Return what each field of `beside` may mean; empty if an id is malformed."""
+        """Return the definitions that each field of `beside` may name; empty if an id is malformed."""
         by_id = "definition_version_id"
         return {
             name: [
@@ -88,7 +88,7 @@ class Reference:
 
     @property
     def is_named(self) -> bool:
-        """Return whether the reference says which definition it means."""
+        """Return whether the reference names its definition."""
         spec = self.spec
         return bool(spec.definition_id or spec.definition_name or spec.definition_version_id)
 

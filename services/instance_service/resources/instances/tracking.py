@@ -121,7 +121,7 @@ class Moves:
 def moves_of(
     live: Iterable[Instance], drafts: Mapping[str, Draft | DomainError], standing: Standing, now: Timestamp
 ) -> Moves:
-    """Decide which instances move: those that fit get a revision, the others a condition that says why they do not."""
+    """Decide which instances move: those that fit get a revision, the others a condition with the reason."""
     revisions: list[Revision] = []
     noted: dict[str, Instance] = {}
     for instance in live:

@@ -146,7 +146,7 @@ async def write_states(connection: Connection, tenant_id: str, instances: Sequen
 
 
 def is_news(instance: Instance, verdict: Verdict) -> bool:
-    """Return whether a verdict adds something to what the instance already says."""
+    """Return whether a verdict adds something to the conditions of the instance."""
     assert verdict.problem is not None
     return all(condition.reason != verdict.problem.reason for condition in instance.conditions)
 

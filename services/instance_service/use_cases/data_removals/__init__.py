@@ -1,1 +1,1 @@
-"""List the data of deleted instances that still exists, and hand out the work of removing it."""
+"""List the data of deleted instances that still exists, and give workers the task of removing it."""

@@ -14,7 +14,7 @@ from worker.builtin.typed.numbers import NumberFormat, find_lossy
 
 
 def convert(column: pl.Series, kind: pl.DataType, date_format: str = "") -> Fitted | Misfit:
-    """Return the values as a type that somebody has given, or the first that it does not take.
+    """Convert the values to a configured type; return the first value that does not fit instead.
 
     Raises:
         InvalidConfig: the format of dates is none.
@@ -45,7 +45,7 @@ def to_exact_floats(column: pl.Series) -> pl.Series | None:
 
 
 def _cast(column: pl.Series, kind: pl.DataType) -> Fitted | Misfit:
-    """Return the values as another type, where casting them back gives the same."""
+    """Cast the values to another type, if casting them back gives the same values."""
     if (
         column.dtype.is_temporal() is not kind.is_temporal()
     ):  # a time is no number of something since some day

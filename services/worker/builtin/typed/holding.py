@@ -23,7 +23,7 @@ class Shape:
     retyped: tuple[str, ...] = ()  # "close: Int64 to Float64"
 
     def changes(self) -> dict[str, list[str]]:
-        """Return what differs, as a run's metrics have it."""
+        """Return the differences, in the form of a run's metrics."""
         found = {
             "columns_added": self.added,
             "columns_removed": self.removed,
@@ -93,7 +93,7 @@ def _hold(column: pl.Series, was: pl.DataType) -> pl.Series:
 
 
 def _example(column: pl.Series, was: pl.DataType) -> str:
-    """Return the first text that is no number, where numbers are held."""
+    """Return the first text that is no number, in a column pinned to numbers."""
     if not (was.is_numeric() and column.dtype == pl.String()):
         return ""
     wrong = column.cast(pl.Float64, strict=False).is_null() & column.is_not_null()

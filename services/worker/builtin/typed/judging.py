@@ -42,7 +42,7 @@ class Fitted:
 
 
 def judge(texts: pl.Series, marks: NumberFormat) -> Judged:
-    """Return the values, if their type is beyond doubt, else the texts; dates are never guessed."""
+    """Convert texts to values if their type is certain, else keep the texts; dates are never guessed."""
     present = texts.drop_nulls()
     if present.is_empty():
         return Judged(pl.Series(texts.name, [None], pl.Null).new_from_index(0, texts.len()))
@@ -66,7 +66,7 @@ def find_alteration(texts: pl.Series) -> str:
 def fit(
     texts: pl.Series, kind: pl.DataType, marks: NumberFormat, date_format: str, *, is_given: bool
 ) -> Fitted | Misfit:
-    """Return the values as a type.
+    """Convert the values to a type.
 
     Args:
         texts: what the column holds.
@@ -99,7 +99,7 @@ def fit(
 
 
 def _fit_given(texts: pl.Series, kind: pl.DataType, marks: NumberFormat) -> Fitted | Misfit:
-    """Return numbers in whatever way people write them."""
+    """Convert texts to numbers in any notation that people use."""
     texts = texts.str.strip_chars()
     if kind.is_integer():
         ints = numbers.to_ints(texts, marks.lenient_int, marks)
@@ -112,7 +112,7 @@ def _fit_given(texts: pl.Series, kind: pl.DataType, marks: NumberFormat) -> Fitt
 
 
 def _fit_strict(texts: pl.Series, kind: pl.DataType, marks: NumberFormat) -> Fitted | Misfit:
-    """Return numbers that would be written in the same way; Int64 widens."""
+    """Convert texts to numbers, if the numbers would be written in the same way; Int64 widens."""
     ints = numbers.to_ints(texts, marks.strict_int, marks)
     if kind.is_integer():
         if ints.null_count() == texts.null_count():
@@ -139,7 +139,7 @@ def _fitted(texts: pl.Series, values: pl.Series, why: str) -> Fitted | Misfit:
 
 
 def _find_too_large(texts: pl.Series, ints: pl.Series, marks: NumberFormat) -> Misfit | None:
-    """Return the first whole number that Int64 does not keep, where all are whole: they are names rather than amounts."""
+    """Return the first number too large for Int64 in a column of whole numbers: they are names, not amounts."""
     if not texts.drop_nulls().str.contains(marks.strict_int).all():
         return None
     fitted = _fitted(texts, ints, "is too large for Int64")

@@ -74,7 +74,7 @@ def check_dates(types: Mapping[str, pl.DataType], dates: Sequence[str]) -> None:
 
 
 def storage_type(kind: pl.DataType) -> pl.DataType | None:
-    """Return the type as which a store keeps another; None for one that no store keeps."""
+    """Return the type in which a store keeps a type; None if no store can keep it."""
     if kind.is_integer():
         return pl.Int64()
     if kind.is_float():

@@ -84,7 +84,7 @@ def to_floats(texts: pl.Series, pattern: str, marks: NumberFormat) -> pl.Series:
 
 
 def find_lossy(texts: pl.Series, values: pl.Series, marks: NumberFormat) -> pl.Series:
-    """Return where a number has more digits than Float64 can keep: written with as many, it would be another.
+    """Return where a number has more digits than Float64 can keep, so that writing it back gives another number.
 
     Args:
         texts: what is written.
@@ -116,7 +116,7 @@ def _keeps(text: str) -> bool:
 
 
 def find_collision(texts: pl.Series, values: pl.Series, marks: NumberFormat) -> tuple[str, str] | None:
-    """Return two texts that would become one number, `1.1` and `1.10`: then they are names, and no numbers."""
+    """Return two texts that would become one number, `1.1` and `1.10`; then the texts are names."""
     if marks.is_given:
         return None
     fractions = texts.str.extract(rf"{re.escape(marks.decimal)}([0-9]+)$")

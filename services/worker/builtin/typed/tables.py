@@ -1,4 +1,4 @@
-"""Apply the configured types to a table whose source has its own types; reads no source."""
+"""Apply the configured types to a table whose source has its own types; no source is read here."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ _CLOCK = ("%H", "%I", "%T", "%R", "%s", "%X", "%c")
 
 
 def has_clock(date_format: str) -> bool:
-    """Return whether a format says more than the day."""
+    """Return whether a format contains more than the day."""
     return any(mark in date_format for mark in _CLOCK)
 
 
@@ -35,7 +35,7 @@ def to_dates(texts: pl.Series, date_format: str) -> pl.Series:
 
 
 def to_times(texts: pl.Series, date_format: str) -> pl.Series:
-    """Return times in microseconds, in UTC where the texts say their offset; null where a text is none.
+    """Convert texts to times in microseconds, in UTC if they have an offset; null if a text is no time.
 
     Raises:
         InvalidConfig: it is not a format of times.
