@@ -96,7 +96,7 @@ class Settings(PrefectCallerSettings, ServiceSettings):
     tick_grace_seconds: float = Field(
         default=120.0,
         gt=0,
-        description='A flow run that starts more than this after its scheduled time ("tick") is late; catch_up_policy decides about it.',
+        description="A flow run that starts more than this after its scheduled time is late; catch_up_policy decides about it.",
     )
     tick_settle_seconds: float = Field(
         default=5.0,

@@ -146,6 +146,6 @@ class Sweeper:
         except (NotFoundError, ValueError) as error:  # another installation's, or its instance was deleted
             _log.info("flow run left alone", flow_run_id=flow_run.flow_run_id, error=repr(error))
         except DomainError as error:
-            _log.warning("tick not settled", flow_run_id=flow_run.flow_run_id, error=repr(error))
+            _log.warning("scheduled time not settled", flow_run_id=flow_run.flow_run_id, error=repr(error))
             return False
         return True
