@@ -30,7 +30,9 @@ async def completed(client: AsyncClient, instance: instance_pb2.Instance) -> run
     return run
 
 
-async def test_midnight_in_london_is_the_day_that_it_begins(stack: RunningStack, tmp_path: Path) -> None:
+async def test_midnight_in_london_belongs_to_the_day_that_it_begins(
+    stack: RunningStack, tmp_path: Path
+) -> None:
     midnights = [dt.datetime(day.year, day.month, day.day, tzinfo=LONDON) for day in DAYS]
     table = pl.DataFrame({"date": midnights, "entity": ["VOD.L"] * 4, "close": [1.0, 2.0, 3.0, 4.0]})
     table.with_columns(seen="date").write_parquet(tmp_path / "lse.parquet")

@@ -119,7 +119,7 @@ async def test_stale_and_failed_flows_run(upgrade: Upgrade, client: AsyncClient)
 
 
 @pytest.mark.parametrize("method", sorted(upgrade_state.LISTS))
-async def test_a_page_token_of_the_earlier_release_goes_on_or_is_refused(
+async def test_a_page_token_of_an_earlier_release_continues_the_list_or_is_refused(
     upgrade: Upgrade, client: AsyncClient, method: str
 ) -> None:
     page = upgrade.before["pages"][method]

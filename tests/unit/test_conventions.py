@@ -98,7 +98,7 @@ def test_docstring_begins_with_an_imperative_verb_or_a_noun(
     assert not found(conventions.find_unclear_docstrings, TEST, function)
 
 
-def test_docstring_of_an_exception_may_say_what_went_wrong() -> None:
+def test_docstring_of_an_exception_may_be_a_statement() -> None:
     text = 'class NoRunError(Exception):\n    """There is no run."""\n'
     assert not found(conventions.find_unclear_docstrings, STORE, text)
     assert found(conventions.find_unclear_docstrings, STORE, text.replace("NoRunError", "NoRun")) == [2]

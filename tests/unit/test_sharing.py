@@ -30,7 +30,7 @@ def test_a_test_is_run_with_the_narrowest_place_or_its_file(nodeid: str, scope: 
     assert scope_of(nodeid) == scope
 
 
-def test_a_file_that_has_no_place_comes_last() -> None:
+def test_a_file_without_a_place_in_the_order_comes_last() -> None:
     assert rank("tests/unit/redaction/test_x.py") > max(map(rank, TOGETHER))
 
 

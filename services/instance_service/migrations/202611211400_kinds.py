@@ -18,7 +18,7 @@ _FILTERS = (
     """alter table instances
         add column owner text collate "C" not null default '',
         add column definition_ids uuid[] not null default '{}'""",
-    # What belongs to no other instance is what people list, page by page in the order of names.
+    # Users list instances that no other instance owns, page by page in the order of names.
     *(
         f"""create index ix_instances_{column} on instances (tenant_id, {column}, name, instance_id)
             where owner_instance_id is null"""

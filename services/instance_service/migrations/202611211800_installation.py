@@ -9,7 +9,7 @@ _SERVICE = "instance"
 
 
 def upgrade() -> None:
-    # Its one row is made at the first start, not here: copies of an empty database are different installations.
+    # The first start inserts its one row, not this migration: copies of an empty database are different installations.
     op.execute("""
         create table installation (
             is_only boolean default true,

@@ -11,7 +11,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # Tenants of before come in with their next change; until then their instances say who they are.
+    # The next change of an earlier tenant inserts it here; until then its instances show that it exists.
     op.execute("""
         create table tenants (
             tenant_id text not null,

@@ -26,7 +26,7 @@ def upgrade() -> None:
             or partial_run_number > coalesce(full_run_number, completed_run_number)
         ) virtual
     """)
-    # Of versions from before nobody recorded how they are read.
+    # How older versions are read was not recorded.
     op.execute("""
         alter table versions
             add column readers_hash text not null default '',

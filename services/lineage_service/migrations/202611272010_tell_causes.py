@@ -7,7 +7,7 @@ down_revision = "202611271925"
 
 
 def upgrade() -> None:
-    # The owner is held to the policies, and belongs to no tenant.
+    # Row-level security binds the owner of the tables too, and the owner has no tenant.
     for table in ("flows", "lineage_revisions"):
         op.execute(f"alter table {table} no force row level security")
     op.execute("update lineage_revisions set revision = revision + 1")

@@ -9,7 +9,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # Refreshes knew `start` and `end` before; they replaced everything, so those runs are none of a range.
+    # Earlier refreshes had `start` and `end` too, but replaced everything: those are not runs of a range.
     op.execute("""
         alter table runs
             add column is_partial_range boolean not null default false,

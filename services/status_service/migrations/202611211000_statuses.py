@@ -93,7 +93,7 @@ def upgrade() -> None:
     )
     for table in ("instances", "flows", "instance_statuses", "status_history"):
         schema.protect(op, table, "status")
-    # Compaction goes over all tenants.
+    # Compaction works across all tenants.
     for table in ("status_changes", "tenant_revisions"):
         schema.protect_queue(op, table, "status")
 

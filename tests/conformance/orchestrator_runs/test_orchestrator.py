@@ -72,7 +72,7 @@ async def test_a_flow_run_ends_as_it_has_to_however_it_is(ground: Ground, wanted
         assert await ground.orchestrator.get_states([flow_run_id]) == {flow_run_id: wanted}
 
 
-async def test_a_worker_may_begin_a_flow_run_again_that_has_ended(ground: Ground) -> None:
+async def test_an_ended_flow_run_can_be_started_again(ground: Ground) -> None:
     """So an end is compared for a while after it was set."""
     flow_run_id = await ground.orchestrator.create_flow_run(await _deployed(ground))
     await ground.orchestrator.end_flow_run(flow_run_id, FlowRunState.FAILED, "why")
@@ -93,7 +93,9 @@ async def test_the_second_flow_run_of_a_run_is_another_one(ground: Ground) -> No
 
 
 @pytest.mark.parametrize("state", FlowRunState)
-async def test_active_flow_runs_are_listed_whatever_created_them(ground: Ground, state: FlowRunState) -> None:
+async def test_active_flow_runs_are_listed_regardless_of_their_creator(
+    ground: Ground, state: FlowRunState
+) -> None:
     request = await _deployed(ground)
     made = await ground.orchestrator.create_flow_run(request)
     scheduled = await ground.schedule(request.tenant_id, request.instance_id, request.flow_kind)
@@ -139,7 +141,7 @@ async def test_a_deleted_flow_run_is_absent_and_can_be_made_again(ground: Ground
     assert again != flow_run_id
 
 
-async def test_a_deployment_made_anew_is_found_again(ground: Ground) -> None:
+async def test_a_recreated_deployment_is_found(ground: Ground) -> None:
     request = await _deployed(ground)
     await ground.orchestrator.create_flow_run(request)
     await ground.deploy(request.tenant_id, request.instance_id, request.flow_kind)

@@ -45,7 +45,7 @@ def digest_of(table: pl.DataFrame) -> str:
     return compute_digest(canonicalize(table, KEYS))
 
 
-def test_a_first_version_says_what_it_holds(make: Callable[..., Store], uri: str) -> None:
+def test_a_first_version_reports_its_rows(make: Callable[..., Store], uri: str) -> None:
     stored = make().write(prices(3).sample(fraction=1.0, shuffle=True, seed=3), None, uri)
     assert (stored.uri, stored.row_count, stored.rows_inserted, stored.rows_updated) == (uri, 6, 6, 0)
     assert stored.last_data_date == dt.date(2020, 1, 3)
@@ -75,7 +75,9 @@ def test_changes_are_counted_against_the_base(make: Callable[..., Store], uri: s
     assert (fewer.rows_inserted, fewer.rows_updated, fewer.row_count) == (0, 0, 2)
 
 
-def test_a_leftover_is_never_built_upon(make: Callable[..., Store], uri: str) -> None:
+def test_a_leftover_of_a_failed_write_is_never_the_base_of_a_version(
+    make: Callable[..., Store], uri: str
+) -> None:
     """A fenced run wrote what nobody may see; the next run is pinned to what was before, or to nothing."""
     store = make()
     store.write(prices(9), None, uri)

@@ -154,7 +154,7 @@ def _cases() -> Sequence[tuple[str, str, Fault, int, random.Random]]:
     return [(*case, 1, random.Random(number)) for number, case in enumerate(some)]
 
 
-async def test_whatever_fails_instances_end_as_desired(world: World) -> None:
+async def test_instances_reach_their_desired_state_despite_every_failure(world: World) -> None:
     for number, (system, step, fault, together, rng) in enumerate(_cases()):
         began = time.monotonic()
         striker = world.strikers[system]

@@ -167,7 +167,7 @@ async def world(postgres_server: Postgres, nats_url: str, tmp_path: Path) -> Asy
 
 
 @pytest.mark.parametrize("store", ["delta", "parquet"])
-async def test_data_stays_for_the_grace_and_goes_after_it(world: World, store: str) -> None:
+async def test_data_is_removed_after_the_grace_period_and_not_before(world: World, store: str) -> None:
     kept, gone = await world.create("kept", store), await world.create("gone", store)
     assert await world.sweep() == 0
     await world.delete(gone)

@@ -75,7 +75,7 @@ async def test_a_full_disk_does_not_prevent_a_restart(state: State, how: str) ->
     await process.stop(5)
 
 
-async def test_one_that_never_answers_is_left_as_it_is_after_some_restarts(state: State) -> None:
+async def test_a_program_that_never_answers_is_left_alone_after_some_restarts(state: State) -> None:
     async def find_problem() -> str:
         return "/health: no answer"
 

@@ -29,9 +29,7 @@ def devstack(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-m", "devstack", *arguments], **options)
 
 
-async def test_everything_comes_up_goes_down_and_resumes_in_the_background(
-    settings: Settings, state: State
-) -> None:
+async def test_a_stack_starts_stops_and_resumes_in_the_background(settings: Settings, state: State) -> None:
     stack = Stack(settings=settings)
     await stack.up(wait="services")
     try:

@@ -68,7 +68,7 @@ async def scores(service: RunningInstanceService) -> Instance:
     return await service.until_active(created.instance_id)
 
 
-async def test_a_promotion_keeps_all_but_the_kind_and_declares_the_output_verified(
+async def test_a_promotion_changes_only_the_kind_and_declares_the_output_verified(
     service: RunningInstanceService, scores: Instance
 ) -> None:
     submitted = await service.publish_run(run_of(scores, 7, None), "submitted")

@@ -200,7 +200,9 @@ async def test_a_dry_run_stores_nothing(service: RunningInstanceService) -> None
     assert published.content_hash == checked.content_hash
 
 
-async def test_the_same_content_comes_back_in_the_state_that_it_has(service: RunningInstanceService) -> None:
+async def test_publishing_the_same_content_again_returns_its_present_state(
+    service: RunningInstanceService,
+) -> None:
     draft = await publish(service, "1.0.0", draft=True)
     assert (await publish(service, "1.0.0")).state == DEFINITION_STATE_DRAFT
     await take(service, "activate", draft)

@@ -59,7 +59,7 @@ async def test_the_built_ins_are_there(service: RunningInstanceService) -> None:
     assert {item.name: item.newest_version.version for item in listed.definitions} == shipped
 
 
-async def test_versions_that_were_shipped_before_are_there_beside_the_newest(
+async def test_earlier_shipped_versions_exist_beside_the_newest(
     service: RunningInstanceService,
 ) -> None:
     listed = await service.definitions.ListDefinitions(ListDefinitionsRequest(page_size=1000))

@@ -53,7 +53,7 @@ async def test_a_number_that_is_not_a_share_is_refused(service: RunningInstanceS
     assert "instance.dataset.max_deleted_share" in wrong.fields
 
 
-async def test_an_instance_that_was_made_before_there_was_a_share_gets_none_by_itself(
+async def test_an_older_instance_does_not_get_a_deletion_limit_by_itself(
     service: RunningInstanceService,
 ) -> None:
     project = await service.project()

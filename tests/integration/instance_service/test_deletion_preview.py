@@ -39,7 +39,7 @@ async def readers_of_prices(service: RunningInstanceService) -> tuple[Instance, 
     return prices, [two, one, prices]
 
 
-async def test_a_cascade_is_listed_in_the_order_in_which_it_goes(service: RunningInstanceService) -> None:
+async def test_a_cascade_is_listed_in_the_order_of_deletion(service: RunningInstanceService) -> None:
     prices, expected = await readers_of_prices(service)
     before = await service.row_counts()
     shown = await preview(service, prices.instance_id, cascade=True)
@@ -61,7 +61,7 @@ async def test_a_cascade_is_listed_in_the_order_in_which_it_goes(service: Runnin
     assert await preview(service, prices.instance_id, cascade=True) == shown
 
 
-async def test_a_deletion_deletes_what_the_preview_listed(service: RunningInstanceService) -> None:
+async def test_a_deletion_deletes_exactly_the_listed_resources(service: RunningInstanceService) -> None:
     prices, _ = await readers_of_prices(service)
     shown = await preview(service, prices.instance_id, cascade=True)
     events = await listen(service.nats, "optaic.*.instance.v1.deletion_requested.*")
@@ -128,7 +128,7 @@ async def test_a_refused_deletion_names_the_first_dependants_and_the_remedy(
     assert shown.message.endswith("and 3 more: delete them first, or set `cascade` to delete them too")
 
 
-async def test_a_long_list_comes_in_pages_that_belong_together(service: RunningInstanceService) -> None:
+async def test_a_long_preview_has_consistent_pages(service: RunningInstanceService) -> None:
     prices, expected = await readers_of_prices(service)
     request = PreviewDeletionRequest(
         delete_instance=DeleteInstanceRequest(instance_id=prices.instance_id, cascade=True), page_size=2

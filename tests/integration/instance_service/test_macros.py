@@ -80,7 +80,7 @@ async def test_macros_within_macros_are_pinned_too(service: RunningInstanceServi
     }
 
 
-async def test_an_instance_keeps_its_macros_until_its_configuration_is_written_anew(
+async def test_an_instance_keeps_its_macros_until_its_configuration_is_written_again(
     service: RunningInstanceService,
 ) -> None:
     first = await publish(service, "DOUBLE", "x * 2", "x")

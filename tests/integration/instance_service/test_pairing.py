@@ -285,7 +285,7 @@ async def test_drift_is_repaired_and_orphans_are_removed(service: RunningInstanc
     assert name in service.projects.stored
 
 
-async def test_a_complaint_that_comes_late_is_looked_into_again(service: RunningInstanceService) -> None:
+async def test_a_late_report_of_a_difference_is_checked_again(service: RunningInstanceService) -> None:
     prices = await service.prices((await service.project()).project_id)
     seen = await service.until_active(prices.instance_id)
     deps = service.app.deps
@@ -321,7 +321,7 @@ async def test_a_finding_about_an_older_revision_is_not_written(
     assert await service.until(seen.instance_id, lambda _: True) == changed
 
 
-async def test_changes_of_the_state_ascend_though_the_clock_goes_back(
+async def test_state_changes_stay_in_order_when_the_clock_goes_back(
     service: RunningInstanceService,
 ) -> None:
     prices = await service.prices((await service.project()).project_id)

@@ -85,7 +85,7 @@ async def test_a_time_that_is_far_away_need_not_be_planned_yet(hasty: RunningIns
     assert not (await hasty.until_active(yearly.instance_id)).conditions
 
 
-async def test_a_schedule_that_was_taken_before_and_never_comes_is_complained_of_and_can_be_kept(
+async def test_an_older_schedule_that_never_matches_gets_a_condition_and_can_be_kept(
     hasty: RunningInstanceService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as earlier:  # a release that took it

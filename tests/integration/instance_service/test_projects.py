@@ -119,7 +119,7 @@ async def test_a_project_is_changed_once_and_as_it_was_read(service: RunningInst
     assert (await refusal(service.instances.UpdateProject(request))).reason == "PROJECT_NOT_FOUND"
 
 
-async def test_an_empty_project_goes_at_once(service: RunningInstanceService) -> None:
+async def test_an_empty_project_is_deleted_at_once(service: RunningInstanceService) -> None:
     project = await service.project("research")
     request = DeleteProjectRequest(project_id=project.project_id, validate_only=True)
     assert (await service.instances.DeleteProject(request)).state == PROJECT_STATE_DELETING
@@ -179,7 +179,7 @@ async def test_instances_with_dependants_in_other_projects_are_not_deleted(
     assert (await get(service, name="desk")).state == PROJECT_STATE_ACTIVE
 
 
-async def test_a_project_goes_with_everything_that_was_listed(service: RunningInstanceService) -> None:
+async def test_a_project_is_deleted_with_every_listed_resource(service: RunningInstanceService) -> None:
     empty = await service.row_counts()
     project, other = await service.project("research"), await service.project("other")
     prices = await service.prices(project.project_id)
@@ -240,7 +240,7 @@ async def test_a_deleting_project_accepts_no_instances_and_its_name_is_free(
     assert await get(service, name="research") == again
 
 
-async def test_a_project_goes_whatever_process_dies(postgres_server: object, nats_url: str) -> None:
+async def test_a_project_is_deleted_even_if_a_process_dies(postgres_server: object, nats_url: str) -> None:
     del postgres_server
     deployments = FakeDeployments()
     async with service_database("instance", "instance_service") as urls:

@@ -94,7 +94,9 @@ async def test_a_new_upstream_does_not_take_over_the_name_that_another_had(
     assert bound == {one.instance_id: "a", other.instance_id: other.instance_id}
 
 
-async def test_a_name_that_would_make_two_upstreams_one_is_refused(service: RunningInstanceService) -> None:
+async def test_a_name_shared_by_two_upstreams_of_one_expression_is_refused(
+    service: RunningInstanceService,
+) -> None:
     here, there = [(await service.project(name)).project_id for name in ("here", "there")]
     one, two = await service.prices(here, "a"), await service.prices(there, "b")
     reader = await service.create(reading(here, "a.close - b.close", one, two))

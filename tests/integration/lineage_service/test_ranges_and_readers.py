@@ -122,7 +122,7 @@ async def test_a_first_run_of_a_range_is_partial_too(chain: Chain) -> None:
     assert await chain.causes(MOMENTUM) == ["PARTIAL_RANGE momentum"]
 
 
-async def test_a_source_is_as_fresh_after_a_range_as_before(chain: Chain) -> None:
+async def test_a_range_run_does_not_change_the_freshness_of_a_source(chain: Chain) -> None:
     await chain.run(PRICES, "one", is_partial_range=True)
     assert await chain.words() == ["ready", "not_initialized", "not_initialized"]
     await chain.lineage.invalidate(PRICES)
@@ -184,7 +184,7 @@ async def test_after_an_upgrade_the_first_refresh_moves_only_with_a_reason(
     assert await chain.version(PRICES) == version + 1
 
 
-async def test_a_range_after_an_upgrade_finds_the_old_runs_whole(chain: Chain) -> None:
+async def test_runs_from_before_an_upgrade_count_as_runs_of_all_dates(chain: Chain) -> None:
     for key in READS:
         await chain.run(key, "one")
     await _forget_what_is_new(chain)
@@ -194,7 +194,9 @@ async def test_a_range_after_an_upgrade_finds_the_old_runs_whole(chain: Chain) -
     assert await chain.words() == ["ready", "ready", "stale"]
 
 
-async def test_hashes_are_compared_in_the_order_of_the_runs_whatever_the_events_order(chain: Chain) -> None:
+async def test_hashes_are_compared_in_the_order_of_runs_regardless_of_the_order_of_events(
+    chain: Chain,
+) -> None:
     facts = [
         RunFact(
             PRICES, new_id(), number, Phase.COMPLETED, None, fingerprint="a", digest="same", event_id=new_id(),

@@ -62,7 +62,7 @@ async def _listed(service: RunningRunService) -> list[tuple[int, int, str]]:
 
 
 @pytest.mark.parametrize("ahead", [timedelta(days=1), timedelta(0), timedelta(hours=-1)])
-async def test_a_tick_cancelled_in_prefect_before_its_time_or_after_is_recorded_once(
+async def test_a_scheduled_run_cancelled_in_prefect_is_recorded_once(
     service: RunningRunService, ahead: timedelta
 ) -> None:
     instance = _scheduled(service)
@@ -84,7 +84,7 @@ async def test_a_tick_cancelled_in_prefect_before_its_time_or_after_is_recorded_
     assert len(await _listed(service)) == 1
 
 
-async def test_ticks_whose_flow_run_ends_cancelled_for_another_reason_are_not_cancelled(
+async def test_scheduled_runs_whose_flow_run_was_cancelled_for_another_reason_are_not_cancelled(
     service: RunningRunService,
 ) -> None:
     late, paused, stranger = _scheduled(service), _scheduled(service), str(uuid.uuid4())
@@ -109,7 +109,7 @@ async def test_ticks_whose_flow_run_ends_cancelled_for_another_reason_are_not_ca
     assert len(await _listed(service)) == 3
 
 
-async def test_a_tick_that_cannot_be_decided_yet_is_checked_again(
+async def test_a_scheduled_time_that_cannot_be_decided_yet_is_checked_again(
     service: RunningRunService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     instance = _scheduled(service)

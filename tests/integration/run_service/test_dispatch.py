@@ -287,7 +287,7 @@ async def _claimed_twice(service: RunningRunService, run: run_pb2.Run) -> None:
         await service.observer.step()
 
 
-async def test_an_answer_that_comes_late_does_not_pair_the_run_with_the_flow_run_that_it_had(
+async def test_a_late_answer_does_not_pair_a_run_with_its_former_flow_run(
     service: RunningRunService,
 ) -> None:
     run = await service.submit(service.instances.add())

@@ -49,7 +49,7 @@ async def _start_tick(service: RunningRunService, instance: instance_pb2.Instanc
 
 
 @pytest.mark.parametrize("state", [FlowRunState.CLAIMED, FlowRunState.RUNNING])
-async def test_a_tick_that_was_claimed_and_not_started_is_run_by_another_flow_run(
+async def test_a_scheduled_run_claimed_but_not_started_is_run_by_another_flow_run(
     workshop: Workshop, state: FlowRunState
 ) -> None:
     service = workshop.service
@@ -83,7 +83,7 @@ async def test_a_lost_scheduled_run_that_starts_late_is_fenced(workshop: Worksho
         assert await endings.is_ending(connection, "default", lost)
 
 
-async def test_a_lost_tick_is_missed_if_the_policy_catches_up_none(workshop: Workshop) -> None:
+async def test_a_lost_scheduled_run_is_missed_without_catch_up(workshop: Workshop) -> None:
     service = workshop.service
     lost = _tick(service, _scheduled(service, catch_up=3), FlowRunState.CLAIMED)
     await workshop.pass_time(40)

@@ -98,7 +98,7 @@ async def test_a_run_claimed_but_not_started_is_dispatched_again_with_an_activit
     assert started.run.status == run_pb2.RUN_STATUS_RUNNING
 
 
-async def test_a_start_that_comes_before_the_next_flow_run_is_made_is_refused(workshop: Workshop) -> None:
+async def test_a_start_by_an_old_flow_run_is_refused_before_the_next_one_exists(workshop: Workshop) -> None:
     service = workshop.service
     run, first = await _claimed(workshop)
     await service.observer.step()

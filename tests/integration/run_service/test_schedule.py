@@ -56,7 +56,7 @@ async def test_concurrent_starts_adopt_once(service: RunningRunService) -> None:
     assert await service.outbox_types() == ["submitted", "started"]
 
 
-async def test_a_tick_is_run_once(service: RunningRunService) -> None:
+async def test_a_scheduled_time_is_run_once(service: RunningRunService) -> None:
     instance = service.instances.add()
     answers: list[Any] = await asyncio.gather(
         *(_tick(service, instance, _id()) for _ in range(8)), return_exceptions=True
@@ -87,7 +87,7 @@ async def test_a_scheduled_run_refused_at_admission_is_recorded_as_cancelled(
     assert await service.activity_types(answer.run.run_id) == ["pipeline_run.cancelled"]
 
 
-async def test_a_tick_during_an_active_run_is_refused(service: RunningRunService) -> None:
+async def test_a_scheduled_run_during_an_active_run_is_refused(service: RunningRunService) -> None:
     instance = service.instances.add()
     active = await service.submit(instance)
     answer = await _tick(service, instance, _id())

@@ -59,7 +59,7 @@ async def test_a_completed_run_has_metrics_without_secrets(service: RunningRunSe
     assert CANARY not in await _outputs(service, run.run_id)
 
 
-async def test_large_metrics_are_searched_beside_the_loop_that_takes_heartbeats(
+async def test_large_metrics_are_searched_outside_of_the_event_loop(
     service: RunningRunService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = await service.submit(service.instances.add())

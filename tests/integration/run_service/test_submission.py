@@ -116,7 +116,7 @@ async def test_numbers_of_a_flow_have_no_gaps(service: RunningRunService) -> Non
         await service.cancel(run.run_id)
 
 
-async def test_a_run_that_came_in_between_makes_admission_ask_again(
+async def test_admission_is_repeated_if_another_run_completed_meanwhile(
     service: RunningRunService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     instance = service.instances.add()

@@ -66,7 +66,7 @@ async def _look(service: RunningRunService, seconds: float = 6) -> None:
     await service.ticker.step()
 
 
-async def test_the_latest_of_late_ticks_is_run(service: RunningRunService) -> None:
+async def test_the_latest_of_several_late_scheduled_times_is_run(service: RunningRunService) -> None:
     instance = _scheduled(service)
     for minute in (60, 90, 30):
         told = await _tick(service, instance, minute)
@@ -94,7 +94,7 @@ async def test_a_punctual_scheduled_run_supersedes_late_ones(service: RunningRun
     ]
 
 
-async def test_all_late_ticks_are_run_in_order(service: RunningRunService) -> None:
+async def test_all_late_scheduled_times_are_run_in_order(service: RunningRunService) -> None:
     instance = _scheduled(service, catch_up=ALL)
     for minute in (30, 90, 60):
         await _tick(service, instance, minute)
@@ -116,13 +116,13 @@ async def test_all_late_ticks_are_run_in_order(service: RunningRunService) -> No
     assert len(await _listed(service, instance)) == 4
 
 
-async def test_late_ticks_may_be_dropped(service: RunningRunService) -> None:
+async def test_late_scheduled_times_may_be_dropped(service: RunningRunService) -> None:
     instance = _scheduled(service, catch_up=NONE)
     assert (await _tick(service, instance, 30)).error.type == "TICK_MISSED"
     assert (await _tick(service, instance, 1)).status == run_pb2.RUN_STATUS_RUNNING
 
 
-async def test_one_tick_waits_for_the_active_run(service: RunningRunService) -> None:
+async def test_one_scheduled_run_waits_for_the_active_run(service: RunningRunService) -> None:
     instance = _scheduled(service, overlap=QUEUE_ONE)
     active = await _tick(service, instance, 1)
     assert (await _tick(service, instance, 0)).error.type == "TICK_WAITING"
@@ -148,7 +148,7 @@ async def test_the_previous_run_is_cancelled_for_the_next(service: RunningRunSer
     assert (await service.get(second.run_id)).status == run_pb2.RUN_STATUS_CANCELLED
 
 
-async def test_a_paused_instance_runs_no_tick_and_manual_runs(service: RunningRunService) -> None:
+async def test_a_paused_instance_runs_manually_but_not_on_schedule(service: RunningRunService) -> None:
     instance = _scheduled(service)
     late = await _tick(service, instance, 30)
     instance.state = instance_pb2.INSTANCE_STATE_PAUSED
@@ -159,7 +159,9 @@ async def test_a_paused_instance_runs_no_tick_and_manual_runs(service: RunningRu
     assert (await service.submit(instance)).status == run_pb2.RUN_STATUS_PENDING
 
 
-async def test_each_tick_gets_one_run_even_if_its_flow_run_starts_twice(service: RunningRunService) -> None:
+async def test_each_scheduled_time_gets_one_run_even_if_its_flow_run_starts_twice(
+    service: RunningRunService,
+) -> None:
     """Two replicas look at the same time, and several flow runs start for the same ticks."""
     for catch_up in (LATEST, ALL):
         instance = _scheduled(service, catch_up=catch_up)
@@ -183,7 +185,7 @@ async def test_each_tick_gets_one_run_even_if_its_flow_run_starts_twice(service:
         assert whys == (["CANCELLED"] * 3 if catch_up == ALL else [*["TICK_SUPERSEDED"] * 2, "CANCELLED"])
 
 
-async def test_a_waiting_tick_of_an_instance_that_is_gone_is_dropped(service: RunningRunService) -> None:
+async def test_a_waiting_scheduled_run_of_a_deleted_instance_is_dropped(service: RunningRunService) -> None:
     instance = _scheduled(service)
     await _tick(service, instance, 30)
     del service.instances.by_id[instance.instance_id]

@@ -149,7 +149,7 @@ async def test_without_the_inbox_a_repeated_event_is_applied_twice(
         assert await notes(process[0]) == ["twice", "twice"]
 
 
-async def test_a_poison_event_goes_to_the_dead_letters_while_the_others_pass(
+async def test_an_event_that_cannot_be_applied_is_dead_lettered_while_others_are_applied(
     broker_settings: ServiceSettings, applied: Applied
 ) -> None:
     url = broker_settings.nats_url
@@ -231,7 +231,7 @@ async def test_an_event_of_an_unknown_type_is_passed_over(
     assert await count(url, "DEAD_LETTERS") == 0
 
 
-async def test_a_database_that_is_away_poisons_nothing(
+async def test_no_event_is_dead_lettered_while_the_database_is_away(
     broker_settings: ServiceSettings, applied: Applied
 ) -> None:
     url = broker_settings.nats_url

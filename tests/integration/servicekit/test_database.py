@@ -23,7 +23,7 @@ from support.postgres import admin_url
 from support.proxy import Proxy
 
 
-async def test_a_transaction_commits_what_it_wrote(database: Database) -> None:
+async def test_a_transaction_commits_its_writes(database: Database) -> None:
     async with database.transaction("acme") as connection:
         await insert_note(connection, "acme", "1")
     async with database.read("acme") as connection:

@@ -58,7 +58,7 @@ async def test_a_commit_in_another_process_is_found_by_looking_again(
     await elsewhere.close()
 
 
-async def test_a_writer_is_never_made_to_wait_for_itself(database: Database) -> None:
+async def test_a_writer_does_not_wait_for_its_own_event(database: Database) -> None:
     await ReadTokens(database, RULES).wait("acme", [f"lineage/{new_id()}"], time.monotonic())
 
 

@@ -44,7 +44,7 @@ def _shown(
     return look
 
 
-async def test_a_state_that_comes_and_goes_without_a_revision_is_shown_each_time(services: Services) -> None:
+async def test_each_state_change_without_a_revision_is_shown(services: Services) -> None:
     instances, status = services
     prices = await instances.prices((await instances.project()).project_id)
     subject = f"optaic.default.instance.v1.updated.{prices.instance_id}"

@@ -126,7 +126,7 @@ async def test_a_repeated_and_an_old_event_change_nothing(service: RunningStatus
     assert await _status(service, instance_id) == before
 
 
-async def test_a_deleted_instance_is_gone_and_stays_gone(service: RunningStatusService) -> None:
+async def test_a_deleted_instance_stays_deleted(service: RunningStatusService) -> None:
     instance_id = new_id()
     deleted = instance_events_pb2.InstanceDeleted(
         instance=instance(instance_id, revision=3, state="DELETING")

@@ -99,7 +99,7 @@ def _has_ended(pid: int) -> bool:
     return not _is_running(pid)
 
 
-async def test_one_worker_outlives_whatever_happens_to_its_runs(fixture: Fixture) -> None:
+async def test_a_worker_survives_every_failure_of_its_runs(fixture: Fixture) -> None:
     with fixture.worker() as worker:
         await fixture.pool_exists()
         await _both_records_agree_on_a_run(fixture)

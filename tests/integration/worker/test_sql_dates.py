@@ -98,7 +98,7 @@ def test_times_of_any_zone_read_on(database: Database) -> None:
 
 @pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/New_York", "Pacific/Kiritimati", "Etc/GMT+12"])
 @pytest.mark.parametrize("session", ["UTC", "Pacific/Kiritimati", "Etc/GMT+12"])
-def test_instants_have_the_days_of_the_dataset_whatever_zone_the_session_has(
+def test_instants_have_the_days_of_the_dataset_regardless_of_the_session_zone(
     database: Database, zone: str, session: str
 ) -> None:
     if database.engine.dialect.name == "sqlite":

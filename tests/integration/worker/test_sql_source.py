@@ -79,7 +79,7 @@ def test_an_incremental_refresh_reads_from_the_last_cursor_on_and_merges(databas
     assert run(database, second, cursor="seq").equals(second)  # nothing new
 
 
-def test_rows_that_came_later_under_the_same_cursor_are_not_lost(database: Database) -> None:
+def test_later_rows_with_the_same_cursor_are_not_lost(database: Database) -> None:
     first = run(database, cursor="day")
     database.insert((DAYS[1], "b", 4.0, 4))
     assert run(database, first, cursor="day").height == 4

@@ -112,13 +112,13 @@ def test_each_slippage_model_charges_its_cost(model: Slippage, rate: float, expe
     assert result.trades["slippage"].sum() == pytest.approx(expected)
 
 
-def test_ties_go_by_name_and_null_is_never_selected() -> None:
+def test_ties_are_resolved_by_name_and_null_is_never_selected() -> None:
     signal = panel("value", {"c": [1.0, None], "b": [1.0, None], "a": [None, float("nan")]})
     result = run(FLAT, [signal], DAILY)
     assert result.trades["entity"].to_list() == ["b"]
 
 
-def test_fewer_than_n_are_weighted_equally_and_none_keeps_the_holdings() -> None:
+def test_fewer_than_n_entities_get_equal_weights_and_zero_entities_keep_the_holdings() -> None:
     signal = panel("value", {"a": [1.0, None, None], "b": [2.0, None, None]})
     result = run(FLAT, [signal], BacktestSettings(rebalance_frequency=Frequency.DAILY, transaction_costs=0.0))
     assert result.trades["weight_target"].to_list() == [0.5, 0.5]

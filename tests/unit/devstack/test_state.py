@@ -48,7 +48,7 @@ def test_saving_keeps_the_earlier_values(state: State) -> None:
     assert json.loads((state.root / "stack.json").read_text()) == {"ports": {"a": 1}, "endpoints": {"b": "x"}}
 
 
-def test_a_damaged_file_counts_as_none(state: State) -> None:
+def test_a_damaged_file_is_treated_as_missing(state: State) -> None:
     (state.root / "stack.json").write_text("{")
     assert state.load() == {}
 

@@ -16,7 +16,7 @@ def test_data_stays_for_the_whole_grace() -> None:
     assert deleted_until(GONE + timedelta(days=7) - timedelta(seconds=1), 7 * DAY) < GONE
 
 
-def test_without_a_grace_it_goes_at_once() -> None:
+def test_data_is_removed_at_once_without_a_grace_period() -> None:
     assert remove_time(GONE, GONE, 0) == deleted_until(GONE, 0) == GONE
 
 

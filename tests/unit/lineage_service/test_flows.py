@@ -82,7 +82,7 @@ def test_progress_is_a_function_of_the_set_of_events(ends: list[Phase], order: o
     )
 
 
-def test_a_cancelled_run_changes_neither_outcome_nor_what_was_computed() -> None:
+def test_a_cancelled_run_changes_neither_the_outcome_nor_the_output() -> None:
     completed = advance(Progress(), _fact(1, Phase.COMPLETED))
     cancelled = advance(completed, _fact(2, Phase.CANCELLED))
     assert cancelled.outcome == Outcome.SUCCEEDED

@@ -11,7 +11,7 @@ _pairs = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)).filter(lambda 
 
 
 @given(pairs=_pairs, wanted=st.sets(st.integers(0, 9), min_size=1))
-def test_every_flow_comes_after_all_wanted_flows_above_it(
+def test_every_flow_comes_after_all_its_wanted_upstreams(
     pairs: list[tuple[int, int]], wanted: set[int]
 ) -> None:
     levels = execution_levels(wanted, pairs)

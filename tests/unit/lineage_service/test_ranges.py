@@ -85,7 +85,7 @@ def _check(runs: tuple[tuple[bool, bool, Phase], ...]) -> None:
     ("partial", "other_config", "invalidated", "consumed"),
     list(itertools.product((False, True), (False, True), (False, True), (0, 1, 2))),
 )
-def test_a_partial_range_is_a_cause_of_its_own_beside_the_others(
+def test_a_partial_range_is_a_separate_cause(
     partial: bool, other_config: bool, invalidated: bool, consumed: int
 ) -> None:
     upstream = replace(_flow(), flow_id=2, instance_name="prices")

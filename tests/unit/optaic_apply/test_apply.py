@@ -163,7 +163,7 @@ async def test_only_differing_resources_are_changed(memory: Memory) -> None:
     assert (memory.instance("prices").revision, memory.instance("halved").revision) == (2, 1)
 
 
-async def test_a_field_that_is_left_out_goes_back_to_its_default(memory: Memory) -> None:
+async def test_an_omitted_field_returns_to_its_default(memory: Memory) -> None:
     full = {**PRICES, "owner": "alice", "schedule": {"interval": {"minutes": 5}}}
     await apply(memory, document(full))
     (action,) = await apply(memory, document({**PRICES, "schedule": {"manual": {}}}))
@@ -230,7 +230,7 @@ async def test_definitions_are_published_once_and_move_forward_only(memory: Memo
         assert [each.reason for each in caught.value.violations] == [reason]
 
 
-async def test_a_dataset_in_a_universe_is_a_reference_and_an_entity_is_none(memory: Memory) -> None:
+async def test_a_dataset_in_a_universe_is_a_reference_and_an_entity_is_not(memory: Memory) -> None:
     # An entity may be called like the backtest, or like any other instance that is no dataset.
     file = document(traded("raw", "AAPL", "SPY", "halved"), HALVED, PRICES, {**PRICES, "name": "raw"})
     done = said(await apply(memory, file))

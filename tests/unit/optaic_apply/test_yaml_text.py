@@ -49,7 +49,7 @@ def test_plain_words_are_read_by_the_yaml_core_schema(word: str, value: Any) -> 
     assert type(found["a"]) is type(value)
 
 
-def test_not_a_number_is_read_as_such() -> None:
+def test_nan_is_read_as_a_number() -> None:
     assert math.isnan(_read("a: .nan")["a"])
 
 
@@ -270,7 +270,7 @@ def _exported(existing: Existing) -> str:
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_an_export_applied_again_changes_nothing_whatever_the_texts(data: st.DataObject) -> None:
+def test_applying_an_export_changes_nothing_with_any_texts(data: st.DataObject) -> None:
     draw = data.draw
     project = draw(_NAMES)
     definition = definition_pb2.DefinitionVersion(version="1.0.0", definition_name="expression")

@@ -225,7 +225,7 @@ async def test_a_change_of_store_leaves_older_versions_readable(world: World, cl
     assert (await client.data.read(ID, 1)).height == 2
 
 
-async def test_a_version_that_is_only_read_otherwise_is_another_one(
+async def test_the_same_content_read_in_another_way_is_another_version(
     world: World, client: AsyncClient
 ) -> None:
     world.dataset("delta")
@@ -306,7 +306,7 @@ async def test_a_missing_version_or_output_is_an_error(world: World, client: Asy
         await client.data.read(ID, run.run_id)
 
 
-async def test_data_that_is_gone_or_damaged_is_a_typed_error(
+async def test_missing_or_damaged_data_is_a_typed_error(
     world: World, client: AsyncClient, tmp_path: Path
 ) -> None:
     world.dataset("delta")
@@ -357,7 +357,7 @@ async def test_a_wrong_choice_is_refused_before_anything_is_asked(
     assert not services.seen
 
 
-def test_programs_without_a_loop_read_alike(world: World) -> None:
+def test_the_synchronous_client_reads_the_same_data(world: World) -> None:
     world.dataset("parquet")
     world.refresh(ParquetStore(), table(1.0, 2.0))
     with Client.connect(token="secret") as client:

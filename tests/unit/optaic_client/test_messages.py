@@ -118,7 +118,7 @@ def test_a_whole_number_that_a_struct_would_change_is_refused_by_its_place(numbe
         messages.fill(spec_pb2.ComponentSpec(), {"config": {"limits": [1, {"shares": number}], "n": 2**53}})
 
 
-def test_an_update_mask_goes_into_the_spec_and_takes_the_rest_as_values() -> None:
+def test_an_update_mask_lists_the_fields_of_the_spec_and_other_values_as_a_whole() -> None:
     changes = {
         "dataset": {"pipeline": {"config_json": {"as_of": "x"}}, "monitoring_enabled": True},
         "backtest": {"assets": {"universe": ["A"]}, "config": {"top_n": 3}},

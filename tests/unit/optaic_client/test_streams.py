@@ -53,7 +53,7 @@ async def test_a_watch_resumes_after_the_last_revision(services: FakeServices, c
     assert [each.from_revision for each in asked] == [0, 6, 7]
 
 
-async def test_a_watch_that_broke_off_at_the_beginning_begins_again(
+async def test_a_watch_that_broke_at_its_start_is_started_again(
     services: FakeServices, client: AsyncClient
 ) -> None:
     def watch(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
@@ -114,7 +114,7 @@ async def test_reads_after_a_wait_include_the_end_of_the_run(
     assert "run/end" in services.seen[-1].metadata["optaic-read-tokens"]
 
 
-async def test_wait_gives_up_after_its_time_and_the_run_goes_on(
+async def test_wait_ends_after_its_timeout_and_the_run_continues(
     services: FakeServices, client: AsyncClient
 ) -> None:
     ended = threading.Event()

@@ -91,7 +91,7 @@ def to_bits(value: float | None) -> str:
 
 @pytest.mark.parametrize("text", _OPERATORS)
 @pytest.mark.parametrize("case", sorted(make_series()))
-def test_a_window_is_right_whatever_lies_outside_it(case: str, text: str) -> None:
+def test_a_window_does_not_depend_on_values_outside_of_it(case: str, text: str) -> None:
     x, y = make_series()[case]
     name = text.partition("(")[0]
     for n in _WINDOWS:
@@ -183,7 +183,7 @@ def test_a_deviation_too_small_for_a_float_is_missing_and_not_zero() -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-310, 1e-200, 1.0, 1e200, 1e307])
-def test_a_cross_section_of_any_size_is_compared_alike(scale: float) -> None:
+def test_a_cross_section_of_any_size_is_compared_in_the_same_way(scale: float) -> None:
     values = np.array([1.0, 2.0, 4.0, 9.0]) * scale
     table = pl.DataFrame({"date": _FIRST, "entity": list("abcd"), "x": values})
     mean = float(sum(map(Fraction, values)) / 4)

@@ -122,7 +122,7 @@ def test_plain_data_loses_its_secrets_at_any_depth() -> None:
     assert redact_field("config.password", "${OPTAIC_SECRET_A}") == "${OPTAIC_SECRET_A}"
 
 
-def test_whatever_stands_under_the_name_of_a_secret_is_hidden() -> None:
+def test_every_value_under_the_name_of_a_secret_is_hidden() -> None:
     given = {
         "credentials": {"user": "desk", "value": SECRET, "more": [SECRET, "${OPTAIC_SECRET_A}"], "port": 7}
     }

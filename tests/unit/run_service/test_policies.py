@@ -44,7 +44,7 @@ def test_each_situation_has_one_action_for_each_pair_of_policies(
     assert decide(situation, Policies(overlap, catch_up)) is expected(situation, overlap, catch_up)
 
 
-def test_every_action_is_taken_somewhere() -> None:
+def test_every_action_occurs_in_the_policy_tables() -> None:
     assert {action for rows in TABLE.values() for row in rows.values() for action in row.values()} == set(
         Action
     )

@@ -23,7 +23,7 @@ async def test_concurrent_requests_do_not_see_each_other() -> None:
     assert context.current_or_none() is None
 
 
-def test_outside_of_a_request_there_is_none() -> None:
+def test_there_is_no_current_request_outside_of_one() -> None:
     with pytest.raises(LookupError):
         context.current()
 

@@ -27,7 +27,7 @@ def test_without_a_priority_the_default_order_holds() -> None:
         (("READY", "STALE", "ERROR"), ("STALE", "ERROR", "RUNNING", "NOT_INITIALIZED", "READY")),
     ],
 )
-def test_a_status_left_out_comes_right_after_those_more_severe(
+def test_an_omitted_status_comes_right_after_the_more_severe_ones(
     priority: tuple[str, ...], order: tuple[str, ...]
 ) -> None:
     assert severity_order(priority) == order
@@ -42,7 +42,7 @@ def test_every_severity_order_has_every_status_and_agrees_with_the_contract() ->
         assert kept == [status for status in priority if status != "READY"]
 
 
-def test_a_status_left_out_is_never_above_one_that_is_more_severe_by_default() -> None:
+def test_an_omitted_status_never_precedes_one_that_is_more_severe_by_default() -> None:
     for priority in _CONTRACTS:
         order = severity_order(priority)
         for missing in set(SEVERITY) - set(priority):

@@ -116,7 +116,7 @@ def test_without_the_guard_an_old_event_would_win(monkeypatch: pytest.MonkeyPatc
     assert unguarded.flows[_IDS[0]]["training"].status == "ERROR"
 
 
-def test_flows_that_come_first_are_kept_until_their_instance_comes() -> None:
+def test_flows_that_arrive_before_their_instance_are_kept() -> None:
     board = Board()
     board.put(_lineage_fact(flow_statuses(1, flow_change(_IDS[0], "ERROR", flow_kind="TRAINING"))))
     board.put(_created(_IDS[0]))

@@ -302,7 +302,7 @@ def test_built_in_code_reports_its_release(name: str) -> None:
         ("warn", True, "WARN"),
     ],
 )
-def test_editable_packages_are_warned_of_unless_set_otherwise(
+def test_editable_packages_cause_a_warning_by_default(
     site: Path,
     project: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -10,7 +10,7 @@ def _environment(**settings: str) -> dict[str, str]:
     return dict(given.environment)
 
 
-def test_prefect_gets_the_credentials_that_are_given_and_none_otherwise() -> None:
+def test_prefect_gets_only_configured_credentials() -> None:
     assert _environment(prefect_api_key="secret")["PREFECT_API_KEY"] == "secret"
     assert _environment(prefect_auth_string="a:b")["PREFECT_API_AUTH_STRING"] == "a:b"
     assert not {"PREFECT_API_KEY", "PREFECT_API_AUTH_STRING"} & set(_environment())

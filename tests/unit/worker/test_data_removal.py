@@ -67,7 +67,9 @@ def content(root: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", STORES)
-def test_every_version_and_output_goes_and_other_instances_keep_theirs(tmp_path: Path, name: str) -> None:
+def test_every_version_and_output_is_removed_and_other_instances_keep_theirs(
+    tmp_path: Path, name: str
+) -> None:
     fill(tmp_path, ALIVE, name)
     fill(tmp_path, GONE, name, tenant_id="other")
     source = tmp_path / "prices.csv"
@@ -121,7 +123,7 @@ def test_a_store_that_cannot_remove_keeps_its_data_and_reports_it(tmp_path: Path
     assert not (Path(location.data_uri).parent / "runs").exists()  # the worker's own outputs go
 
 
-def test_a_store_that_never_kept_anything_has_nothing_to_remove(tmp_path: Path) -> None:
+def test_a_store_without_data_has_nothing_to_remove(tmp_path: Path) -> None:
     remove_data(removal(tmp_path, FORGETFUL, has_output=False))
     with pytest.raises(CannotRemove):  # it may keep it anywhere
         remove_data(removal(tmp_path, FORGETFUL, has_output=True))
@@ -147,7 +149,7 @@ def test_the_data_of_a_link_is_not_followed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2])
-def test_a_folder_that_lies_elsewhere_stays(tmp_path: Path, depth: int) -> None:
+def test_a_folder_outside_of_the_data_root_is_not_removed(tmp_path: Path, depth: int) -> None:
     root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
     fill(root, GONE, "delta")
     moved = root.joinpath(*(TENANT, GONE, "refresh")[: depth + 1])

@@ -21,7 +21,7 @@ def _list(folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize(("timezone", "day"), [("", "2026-01-02"), ("Asia/Tokyo", "2026-01-03")])
-async def test_the_day_of_a_tick_is_one_of_the_datasets_zone(
+async def test_the_day_of_a_scheduled_run_is_in_the_zone_of_the_dataset(
     world: World, tmp_path: Path, timezone: str, day: str
 ) -> None:
     content = DefinitionVersion()
@@ -38,7 +38,7 @@ async def test_the_day_of_a_tick_is_one_of_the_datasets_zone(
     assert f"days before {day}; at most 0 days are allowed" in str(run.metrics["guardrail.fresh"])
 
 
-async def test_a_tick_of_the_schedule_is_adopted_at_its_nominal_time(world: World, tmp_path: Path) -> None:
+async def test_a_scheduled_run_has_its_scheduled_time(world: World, tmp_path: Path) -> None:
     dataset = world.dataset()
     ticket = make_ticket(run_pb2.Run(instance_id=dataset.instance_id, flow_kind=REFRESH), run_id="")
     ending = await execute_run(ticket, world.settings(tmp_path), world.guardians.start)

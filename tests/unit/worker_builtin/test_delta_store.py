@@ -34,7 +34,7 @@ def count_files(uri: str, version: str) -> int:
     return len(DeltaTable(uri, version=int(version)).file_uris())
 
 
-def test_a_first_version_says_what_it_holds(uri: str) -> None:
+def test_a_first_version_reports_its_rows(uri: str) -> None:
     store = DeltaStore()
     stored = store.write(prices(3), None, uri)
     assert (stored.uri, stored.physical_version, stored.row_count) == (uri, "0", 6)
