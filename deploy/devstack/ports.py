@@ -39,7 +39,9 @@ def assign(configured: Mapping[str, int], remembered: Mapping[str, int]) -> dict
     ports: dict[str, int] = {}
     for name, wanted in configured.items():
         if wanted and (wanted in ports.values() or not is_free(wanted)):
-            raise PortTakenError(f"port {wanted}, configured for {name}, is in use")
+            raise PortTakenError(
+                f"port {wanted}, configured for {name}, is in use; end the program that uses it, or configure another port"
+            )
         if wanted:
             ports[name] = wanted
     for name in configured:

@@ -75,7 +75,9 @@ class State:
             holder = self.supervisor()
             if holder is not None or time.monotonic() > deadline:
                 pid = f" (pid {holder['pid']})" if holder else ""
-                raise StackInUseError(f"a stack is already running in {self.root}{pid}")
+                raise StackInUseError(
+                    f"a stack is already running in {self.root}{pid}; stop it with `make down`"
+                )
             await asyncio.sleep(_LOCK_POLL_SECONDS)
         self._lock = descriptor
         return descriptor

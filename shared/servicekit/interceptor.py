@@ -224,7 +224,9 @@ def _domain_error(error: BaseException) -> DomainError:
     if isinstance(error, DomainError):
         return error
     if isinstance(error, TimeoutError):
-        return DeadlineExceededError("DEADLINE_EXCEEDED", "the call took longer than its deadline")
+        return DeadlineExceededError(
+            "DEADLINE_EXCEEDED", "the call took longer than its deadline; retry with a longer one"
+        )
     if isinstance(error, grpc.aio.AioRpcError) and error.code() in _DOWNSTREAM_CODES:
         return UnavailableError("DEPENDENCY_UNAVAILABLE", "a service that is needed does not answer; retry")
     return InternalError("INTERNAL", "internal error; search the log of the service for this request id")

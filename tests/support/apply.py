@@ -265,7 +265,7 @@ class _Instances:
         if readers:
             code = grpc.StatusCode.FAILED_PRECONDITION
             blocking = [
-                Blocking("HAS_DEPENDANTS", each.name, f"dataset {each.instance_id} reads it")
+                Blocking("HAS_DEPENDANTS", each.name, f"dataset {each.instance_id} depends on it")
                 for each in readers
             ]
             raise FailedPreconditionError(code, "HAS_DEPENDANTS", "others read it", blocking=blocking)

@@ -163,12 +163,14 @@ def deletion_blocked(
 
 def instance_deleting(name: str) -> FailedPreconditionError:
     """Return INSTANCE_DELETING: the instance is being deleted and takes no more changes."""
-    return FailedPreconditionError("INSTANCE_DELETING", f"instance {name} is being deleted")
+    text = f"instance {name} is being deleted and can no longer change; when it is gone, create it again"
+    return FailedPreconditionError("INSTANCE_DELETING", text)
 
 
 def project_deleting(name: str) -> FailedPreconditionError:
     """Return PROJECT_DELETING: the project is being deleted and takes no more changes."""
-    return FailedPreconditionError("PROJECT_DELETING", f"project {name} is being deleted")
+    text = f"project {name} is being deleted and can no longer change; its name is free for a new project"
+    return FailedPreconditionError("PROJECT_DELETING", text)
 
 
 def invalid_version_state(name: str, version: str, present: str, wanted: str) -> FailedPreconditionError:

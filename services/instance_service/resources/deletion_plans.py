@@ -94,8 +94,10 @@ def _plan_of_instance(
         direct = {reader for reader, upstream in reach.edges if upstream == start}
         # The dependants of a live dependant are live too, so at least one live dependant reads the instance directly.
         readers = [each for each in live if each.instance_id in direct and each is not instance]
-        found = [(each.name, f"{_kind_and_id(each)} reads it") for each in readers]
-        raise errors.deletion_blocked("HAS_DEPENDANTS", f"{instance.name} is read by", found, _TOGETHER)
+        found = [(each.name, f"{_kind_and_id(each)} depends on it") for each in readers]
+        raise errors.deletion_blocked(
+            "HAS_DEPENDANTS", f"{instance.name} has the dependants", found, _TOGETHER
+        )
     return _plan(live, reach.edges, request.preview_etag)
 
 
@@ -125,13 +127,13 @@ def _plan_of_project(reach: Reach, project: Project, request: DeleteProjectReque
             reader for reader, read in reach.edges if reach.known[read].project_id == project.project_id
         }
         found = [
-            (each.name, f"{_kind_and_id(each)} of project {each.project_name} reads what is in it")
+            (each.name, f"{_kind_and_id(each)} of project {each.project_name} depends on what is in it")
             for each in strangers
             if each.instance_id in direct
         ]
         way = "instances of other projects are never deleted with it; delete them first, or change their upstreams"
         raise errors.deletion_blocked(
-            "HAS_DEPENDANTS", f"what is in project {project.name} is read by", found, way
+            "HAS_DEPENDANTS", f"project {project.name} has the dependants", found, way
         )
     return _plan(inside, reach.edges, request.preview_etag)
 

@@ -11,7 +11,9 @@ def instances_not_found(instance_ids: Collection[str]) -> NotFoundError:
     """Return the refusal INSTANCE_NOT_FOUND, naming every missing id."""
     named = ", ".join(sorted(instance_ids))
     return NotFoundError(
-        "INSTANCE_NOT_FOUND", f"no status is known of instance {named}", metadata={"instance_ids": named}
+        "INSTANCE_NOT_FOUND",
+        f"status-service has no status of instance {named}; check the id, or retry in a few seconds if the instance is new",
+        metadata={"instance_ids": named},
     )
 
 
@@ -19,7 +21,7 @@ def flow_not_found(instance_id: str, instance_name: str, flow_kind: str) -> NotF
     """Return the refusal FLOW_NOT_FOUND."""
     return NotFoundError(
         "FLOW_NOT_FOUND",
-        f"instance {instance_name} has no {flow_kind} flow",
+        f"flow_kind: instance {instance_name} has no {flow_kind} flow; choose one of its flows",
         metadata={"instance_id": instance_id, "flow_kind": flow_kind},
     )
 

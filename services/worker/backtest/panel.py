@@ -41,7 +41,7 @@ def build_panel(prices: pl.DataFrame, signals: Sequence[pl.DataFrame], settings:
         NoDataInRange: no session lies in the range, or the benchmark lacks a close on one.
     """
     if not signals:
-        raise MissingInput("a backtest needs a primary signal")
+        raise MissingInput("signals.primary: a backtest needs a primary signal; name one")
     closes = _clean(prices, "close", "prices")
     known = closes[ENTITY].unique().sort().to_list()
     entities = sorted(settings.universe) or known

@@ -80,7 +80,7 @@ class ScikitModule(MLModule):
     def predict(self, features: pl.DataFrame) -> pl.DataFrame:
         """Compute the columns `prediction` and `confidence`."""
         if not self._is_fitted:
-            raise NotFitted("the model has not been trained")
+            raise NotFitted("the model has not been trained; run its flow training first")
         values = self._read(features)
         usable = self._usable(values)
         said: list[Any] = [np.full(len(usable), np.nan), np.full(len(usable), np.nan)]

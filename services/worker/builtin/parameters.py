@@ -75,7 +75,7 @@ def read_names(config: Config, name: str) -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or not all(isinstance(item, str) and item for item in value):
         raise InvalidConfig(f"{name}: must be a list of texts, not {describe_value(value)}")
     if len(set(value)) != len(value):
-        raise InvalidConfig(f"{name}: lists the same name twice")
+        raise InvalidConfig(f"{name}: lists the same name twice; list it once")
     return tuple(value)
 
 

@@ -118,7 +118,7 @@ async def test_a_refused_deletion_names_the_first_dependants_and_the_remedy(
         name = f"{'reader' * 20}{number}"
         await service.derived(project.project_id, name, prices.instance_id)
     shown = await refusal(preview(service, prices.instance_id))
-    assert "sp500_prices is read by reader" in shown.message
+    assert "sp500_prices has the dependants reader" in shown.message
     assert shown.message.endswith(
         "and 2 more: delete them first, or set `cascade` to delete them too"
     )  # and is not cut
