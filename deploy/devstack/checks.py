@@ -49,7 +49,7 @@ async def find_http_problem(host: str, path: str, seconds: float = _PATIENT_SECO
                     content += piece
     except (OSError, TimeoutError) as error:
         if not line:
-            return f"{path}: {error!r}"  # after the first line, what has come is told
+            return f"{path}: {error!r}"  # after the first line, return what has arrived
     if _STATUS.fullmatch(line) is None:
         said = f"it sent {line[:_SHOWN]!r}" if line else "it closed the connection without a word"
         return f"{path}: what listens on {host} does not speak HTTP: {said}"

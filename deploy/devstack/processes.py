@@ -241,7 +241,7 @@ class Process:
                 self.log.replace(self.log.with_suffix(".log.1"))
 
     def _note(self, text: str) -> None:
-        # A full disk is no reason to leave a program alone; it may be why it needs somebody.
+        # A full disk is no reason to leave a program alone; it may be why the program needs help.
         with contextlib.suppress(OSError), self._open_log() as log:
             os.write(log, f"supervisor: {self.name} {text}\n".encode())
 

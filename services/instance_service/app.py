@@ -113,7 +113,7 @@ async def build(settings: Settings, outside: Outside) -> App[Dependencies]:
                     outside.experiments,
                     # Only a promotion uses what events of runs have reported, so no other call waits for them.
                     ReadTokens(database, {"run": (RUN_CONSUMER,)}),
-                    # Workers need the credentials. Without a service token they cannot be told from other callers.
+                    # Workers need the credentials. Without a service token they look like other callers.
                     hides_credentials=bool(settings.service_token),
                 ),
                 _INSTANCES,

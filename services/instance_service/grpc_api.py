@@ -192,7 +192,9 @@ class DataRemovalServicer(DataRemovalServiceServicer):
 
     def __init__(self, deps: Dependencies, *, is_guarded: bool) -> None:
         self._deps = deps
-        self._is_guarded = is_guarded  # without a service token, services cannot be told from other callers
+        self._is_guarded = (
+            is_guarded  # without a service token, services cannot be distinguished from other callers
+        )
 
     async def ListDataRemovals(
         self, request: data_removal_api.ListDataRemovalsRequest, _context: Any

@@ -45,10 +45,10 @@ def attached_event(
     """Return a run's last event to send with a check; lineage-service may not have received it yet."""
     happening = RUN_PARTICIPLES[status]
     attached = lineage_service_pb2.AttachedRunEvent(event_id=event_id)
-    told = getattr(attached, happening).run
-    told.CopyFrom(run)
-    forget_profile(told)
-    told.ClearField("code")
+    published = getattr(attached, happening).run
+    published.CopyFrom(run)
+    forget_profile(published)
+    published.ClearField("code")
     return attached
 
 

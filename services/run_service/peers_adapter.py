@@ -89,7 +89,7 @@ class Peers:
         """Return what blocks a flow and what a run of it would read.
 
         What the caller wrote to instances a moment ago, and says so, counts. Where it does not arrive there, as
-        with the broker down, admission goes on without: the end of the run is compared with everything anyway.
+        with the broker down, admission continues without it: the end of the run is compared with everything anyway.
 
         Raises:
             NotFoundError: FLOW_NOT_FOUND.

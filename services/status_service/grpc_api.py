@@ -93,19 +93,19 @@ class StatusServicer(StatusServiceServicer):
             if not changes:  # a bookmark
                 yield api.WatchInstanceStatusesResponse(revision=position)
                 continue
-            told = position
+            sent = position
             for change in changes:
                 if _concerns(change, instance_ids, request.project_id) and change.revision > seen.get(
                     change.instance_id, 0
                 ):
-                    told = change.revision
+                    sent = change.revision
                     yield api.WatchInstanceStatusesResponse(
                         revision=change.revision,
                         instance_status=conversion.stamped(change.body, change.revision, change.update_time),
                         is_deleted=change.is_deleted,
                     )
             position = changes[-1].revision
-            if told != position:
+            if sent != position:
                 yield api.WatchInstanceStatusesResponse(revision=position)
 
     async def _snapshot(

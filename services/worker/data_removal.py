@@ -154,7 +154,7 @@ def _find_links(folder: Path, levels: int) -> Iterator[Path]:
             found = [
                 (Path(each.path), each.is_symlink(), each.is_dir(follow_symlinks=False)) for each in entries
             ]
-    except FileNotFoundError:  # somebody has just removed it
+    except FileNotFoundError:  # another process has just removed it
         return
     for path, is_link, is_folder in found:
         if is_link:

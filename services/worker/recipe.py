@@ -82,7 +82,7 @@ class PipelineRecipe:
     max_deleted_share: float | None  # None: how much is deleted is not judged
     allow_deletion: bool
     base_pipeline: Component | None = None  # the pipeline that computed the base; None if unknown
-    may_reshape: bool = False  # somebody asked for everything: columns may be gone or of another type
+    may_reshape: bool = False  # a full refresh was requested: columns may be gone or of another type
     repins_types: bool = False
 
     @property

@@ -109,7 +109,7 @@ class RunOutput:
         self._tail = (self._tail + data)[-_TAIL_BYTES:]
         try:
             self._append(data)
-        except OSError as error:  # no space, no right: the run goes on
+        except OSError as error:  # no space, no permission: the run continues
             self.dropped += len(data)
             self.fault = self.fault or str(error)
 

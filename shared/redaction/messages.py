@@ -56,12 +56,12 @@ def without_credentials(message: _Message, by: Callable[[str], str] = redact_url
     text = payload.decode(errors="surrogateescape")
     if by(text) == text:
         return message
-    told = type(message)()
-    told.CopyFrom(message)
-    for each in list(texts_of(told)):
+    copy = type(message)()
+    copy.CopyFrom(message)
+    for each in list(texts_of(copy)):
         if (hidden := by(each.text)) != each.text:
             each.put(hidden)
-    return told
+    return copy
 
 
 def restore_credentials(message: Message, known: Message) -> None:

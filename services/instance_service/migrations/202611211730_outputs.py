@@ -17,7 +17,7 @@ def upgrade() -> None:
             -- Prevents an older run from overruling a newer one.
             run_number bigint not null,
             compute_fingerprint text not null,
-            profile bytea, -- null where the run told none
+            profile bytea, -- null if the run reported none
             constraint pk_outputs primary key (tenant_id, instance_id, flow_kind),
             -- To the instance: a revision replaces the rows of its flows.
             constraint fk_outputs_instance_id_instances

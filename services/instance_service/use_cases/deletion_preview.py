@@ -38,7 +38,7 @@ async def preview_deletion(
     asked.CopyFrom(request)
     getattr(asked, target).ClearField(
         "preview_etag"
-    )  # each page plans anew; its token holds the etag to compare
+    )  # each page makes the plan again; its token holds the etag to compare
     async with deps.database.read(tenant_id) as connection:
         if target == "delete_instance":
             plan = await plan_instance(connection, tenant_id, asked.delete_instance)

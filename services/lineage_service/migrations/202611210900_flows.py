@@ -28,7 +28,7 @@ _TABLES = (
         flow_id bigint generated always as identity,
         instance_id uuid not null,
         flow_kind text not null,
-        -- False: a placeholder; events told of it before its instance did, or the instance no longer has it.
+        -- False: a placeholder; an event named it before its instance did, or the instance no longer has it.
         is_defined boolean not null default false,
         fingerprint text not null default '',
         computed_fingerprint text not null default '',
@@ -44,7 +44,7 @@ _TABLES = (
         outcome text not null default 'never',
         completed_run_number bigint not null default 0,
         rows_processed bigint not null default 0,
-        -- The newest run known when somebody declared the output invalid; a later one that completes heals it.
+        -- The newest run known when the output was declared invalid; a later one that completes makes it valid.
         invalidated_run_number bigint not null default -1,
         invalidated_reason text not null default '',
         -- The date that should be there by now, where the newest one is older; empty: not overdue.

@@ -15,7 +15,7 @@ class FlowRunState(StrEnum):
     WAITING = "WAITING"  # in the queue: no worker has taken it
     CLAIMED = "CLAIMED"  # a worker has taken it; its process may not exist yet
     RUNNING = "RUNNING"
-    CANCELLING = "CANCELLING"  # somebody wants it cancelled
+    CANCELLING = "CANCELLING"  # a user has cancelled it
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"
     CRASHED = "CRASHED"
@@ -40,7 +40,7 @@ class Step(StrEnum):
     KEEP = "keep"  # nothing is wrong, or not for long enough
     DISPATCH_AGAIN = "dispatch again"  # another flow run takes the place of this one, which is ended
     CANCEL = "cancel"  # as by CancelRun: it was cancelled in the orchestrator
-    FAIL = "fail"  # its flow run has ended, and nobody reported the run's end
+    FAIL = "fail"  # its flow run has ended without a report of the run's end
     GIVE_UP = "give up"  # workers have taken its flow runs, and none has started it
 
 

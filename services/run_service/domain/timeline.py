@@ -15,5 +15,5 @@ def activity_type(kind: str, happening: str) -> str:
 def summarize_columns(added: Collection[str], removed: Collection[str], retyped: Collection[str]) -> str:
     """Describe how a completed run changed the columns of its output; empty if it did not."""
     found = {"new columns": added, "columns gone": removed, "columns of another type": retyped}
-    told = [f"{what}: {', '.join(names)}" for what, names in found.items() if names]
-    return "; ".join(told)[:_LONGEST_SUMMARY]
+    parts = [f"{what}: {', '.join(names)}" for what, names in found.items() if names]
+    return "; ".join(parts)[:_LONGEST_SUMMARY]

@@ -1,7 +1,7 @@
 """Compare the flow runs that are under way or cancelled in the orchestrator with the runs, and end those without one.
 
 No queue has a row for these flow runs: scheduled ones that a worker claimed and never started, and those that a late
-worker started again after their run had ended. Scheduled flow runs that somebody cancelled before they started are
+worker started again after their run had ended. Scheduled flow runs that a user cancelled before they started are
 recorded.
 """
 
@@ -37,7 +37,7 @@ class Sweeper:
     def __init__(self, deps: Dependencies, orchestrator: Orchestrator) -> None:
         self._deps = deps
         self._orchestrator = orchestrator
-        # When flow runs without a run were first seen. A new process begins anew: while none was there, no worker
+        # When flow runs without a run were first seen. A new process starts without any: while none was there, no worker
         # could start them.
         self._unknown_since: dict[str, datetime] = {}
         self._cancelled_since = deps.clock.now() - _FIRST_CANCELLED

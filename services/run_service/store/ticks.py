@@ -23,7 +23,7 @@ class Tick:
 
 
 async def insert_tick(connection: AsyncConnection, flow: FlowKey, tick: Tick, due_time: datetime) -> None:
-    """Queue a tick; one that waits already goes on waiting."""
+    """Queue a scheduled time; one that waits already is not changed."""
     tenant_id, instance_id, flow_kind = flow
     row = {"tenant_id": tenant_id, "instance_id": instance_id, "flow_kind": flow_kind, "due_time": due_time}
     row |= {"scheduled_time": tick.scheduled_time, "orchestrator_run_id": tick.orchestrator_run_id}

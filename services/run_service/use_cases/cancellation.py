@@ -18,7 +18,7 @@ from servicekit.consumer import Received
 from servicekit.context import RequestContext
 from servicekit.enums import enum_word
 
-ORCHESTRATOR = "prefect"  # the actor of what somebody does in Prefect
+ORCHESTRATOR = "prefect"  # the actor of actions that a user takes in Prefect
 
 
 async def cancel_run(
@@ -56,7 +56,7 @@ async def cancel_run(
 async def cancel_as_orchestrator(deps: Dependencies, tenant_id: str, pairs: Mapping[str, str]) -> None:
     """Cancel active runs whose flow run was cancelled in Prefect, as CancelRun does.
 
-    A run that no longer has the flow run that `pairs` (run id -> flow-run id) names goes on.
+    A run continues if it no longer has the flow run that `pairs` (run id -> flow-run id) names.
     """
     message = "the flow run was cancelled in Prefect"
     async with deps.database.transaction(tenant_id) as connection:

@@ -50,9 +50,9 @@ async def state_code(
             "repeats an earlier entry; send one for each definition version",
         )
         raise invalid_fields([violation])
-    told = await _compare(deps, connection, tenant_id, record, code)
-    if any(_is_refused(each) for each in told):
-        message = _refusal(record.executor, [each for each in told if _is_refused(each)])
+    checked = await _compare(deps, connection, tenant_id, record, code)
+    if any(_is_refused(each) for each in checked):
+        message = _refusal(record.executor, [each for each in checked if _is_refused(each)])
         (failed,) = await change_runs(
             deps,
             connection,
@@ -62,18 +62,18 @@ async def state_code(
             actor=record.executor,
             message=message[:1000],
             values={
-                "code": [message_json(each) for each in told],
+                "code": [message_json(each) for each in checked],
                 "error": error_json(CODE_CHANGED, message),
             },
             flow_run="ends_itself",
         )
         return failed
-    if told == list(record.run.code):
+    if checked == list(record.run.code):
         return record
     stated = await run_store.update_code(
-        connection, tenant_id, record.run.run_id, [message_json(each) for each in told]
+        connection, tenant_id, record.run.run_id, [message_json(each) for each in checked]
     )
-    await activities.insert_activities(connection, _warnings(deps, tenant_id, record, told))
+    await activities.insert_activities(connection, _warnings(deps, tenant_id, record, checked))
     return stated or record
 
 
@@ -83,31 +83,31 @@ async def _compare(
     """Return the code with the expected hashes; put new code on record, unless the run is refused."""
     compared = [each.definition_version_id for each in code if each.hash and not each.is_builtin]
     expected = await code_hashes.list_newest_hashes(connection, tenant_id, compared)
-    told = _expect(code, expected)
+    checked = _expect(code, expected)
     first = [each for each in code if each.definition_version_id in set(compared) - expected.keys()]
-    if not first or any(_is_refused(each) for each in told):
-        return told
+    if not first or any(_is_refused(each) for each in checked):
+        return checked
     rows = [_first_row(deps, tenant_id, record, each) for each in first]
     attempt = await connection.begin_nested()
     if await code_hashes.insert_hashes(connection, rows) < len(rows):
         # Another first run came in between; its hash counts.
-        told = _expect(code, await code_hashes.list_newest_hashes(connection, tenant_id, compared))
-    if any(_is_refused(each) for each in told):
+        checked = _expect(code, await code_hashes.list_newest_hashes(connection, tenant_id, compared))
+    if any(_is_refused(each) for each in checked):
         await attempt.rollback()  # a refused run puts nothing on record
     else:
         await attempt.commit()
-    return told
+    return checked
 
 
 def _expect(code: _Code, expected: dict[str, str]) -> list[run_pb2.PluginCode]:
-    told = []
+    checked = []
     for each in code:
         one = run_pb2.PluginCode()
         one.CopyFrom(each)
         wanted = expected.get(each.definition_version_id, each.hash)
         one.expected_hash = wanted if wanted != each.hash else ""
-        told.append(one)
-    return told
+        checked.append(one)
+    return checked
 
 
 def _is_refused(code: run_pb2.PluginCode) -> bool:
@@ -151,7 +151,7 @@ def _refusal(worker: str, refused: _Code) -> str:
     )
 
 
-def _warnings(deps: Dependencies, tenant_id: str, record: Record, told: _Code) -> list[dict[str, Any]]:
+def _warnings(deps: Dependencies, tenant_id: str, record: Record, checked: _Code) -> list[dict[str, Any]]:
     known = {(each.definition_version_id, each.hash) for each in record.run.code}
     return [
         activity_row(
@@ -165,7 +165,7 @@ def _warnings(deps: Dependencies, tenant_id: str, record: Record, told: _Code) -
             message=f"other code than is on record: {_describe(each)}",
             details={"definition_version_id": each.definition_version_id, "hash": each.hash},
         )
-        for each in told
+        for each in checked
         if each.expected_hash and (each.definition_version_id, each.hash) not in known
     ]
 
@@ -184,7 +184,7 @@ async def accept_code(
     Raises:
         NotFoundError: DEFINITION_VERSION_NOT_FOUND.
         InvalidArgumentError: The version has no code.
-        AbortedError: CONCURRENT_UPDATE, somebody else accepts at the same moment.
+        AbortedError: CONCURRENT_UPDATE, another caller accepts at the same moment.
         UnavailableError: instance-service does not answer as it should.
     """
     tenant_id, payload_hash = context.tenant_id, idempotency.payload_hash(request)

@@ -14,7 +14,7 @@ from status_service import conversion, events, store
 from status_service.domain.board import Board, Fact
 from status_service.use_cases.dependencies import Dependencies
 
-# Under this name the inbox also holds the events that lineage-service has applied before it told us.
+# Under this name the inbox also holds the events that lineage-service has applied before it published the result.
 LINEAGE_ECHO = "lineage-echo"
 
 

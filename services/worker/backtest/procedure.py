@@ -30,7 +30,7 @@ def run(
         prices: `date, entity, close`.
         signals: `date, entity, value` each, the primary first.
         settings: everything else.
-        progress: told the fraction done.
+        progress: called with the fraction that is done.
 
     Raises:
         PluginError: typed by what is wrong with the inputs (see `build_panel`), or `CostsExceedCapital`.

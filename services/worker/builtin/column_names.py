@@ -14,7 +14,7 @@ def check_column_names(names: Sequence[str], known: Collection[str] = ()) -> Non
 
     Args:
         names: of all columns.
-        known: those of the version before. What is kept already goes on being kept.
+        known: those of the version before. Names that are stored already are accepted.
 
     Raises:
         InvalidColumnName: naming each such column by its place, and what is wrong with its name.
@@ -24,7 +24,7 @@ def check_column_names(names: Sequence[str], known: Collection[str] = ()) -> Non
 
 
 def check_source_names(names: Sequence[str]) -> None:
-    """Refuse names by which no column of a source can be told; that two are much alike does not matter yet.
+    """Refuse names that do not identify a column of the source; similar names are no problem yet.
 
     Raises:
         InvalidColumnName: naming each such column by its place, and what is wrong with its name.

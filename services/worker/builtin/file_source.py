@@ -34,7 +34,7 @@ class FilePipeline(Pipeline):
     """The rows of `url` from `start` to `end`, none later than `as_of`, under the names that `columns` gives.
 
     The type of a CSV file's column is guessed at each refresh. A guess that would alter a value is not made, but where
-    the version before holds such numbers already: then it is told, until a refresh in full.
+    the version before holds such numbers already: then it is reported, until a full refresh.
     """
 
     shaped_by = frozenset({"format", "separator", "columns", "dates", "date_format"})

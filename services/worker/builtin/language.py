@@ -1,6 +1,6 @@
 """The expression language as definitions: a class for each operator, and the manifests of operators and macros.
 
-`python -m worker.builtin.language services/instance_service/builtin` writes the manifests anew; a test compares.
+`python -m worker.builtin.language services/instance_service/builtin` rewrites the manifests; a test compares them.
 """
 
 from __future__ import annotations

@@ -162,7 +162,7 @@ class _Folder:
         """Read the data file of a version.
 
         Raises:
-            VersionNotFound: somebody removed or damaged it.
+            VersionNotFound: it was removed or damaged.
         """
         return self._read(name, pl.read_parquet)
 

@@ -97,8 +97,8 @@ async def execute(
         dry_run: Judge only, and change nothing.
 
     Raises:
-        OptaicError: The service refused; all that it would refuse of the plan is told. Where it refuses something
-            only when that is done, what was done until then stays, and the next plan goes on from there.
+        OptaicError: The service refused; the error lists everything that it would refuse of the plan. Where it refuses something
+            only when that is done, what was done until then stays, and the next plan continues from there.
     """
     if not actions:
         return

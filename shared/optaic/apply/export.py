@@ -35,7 +35,7 @@ def export_documents(
     Args:
         existing: What there is.
         manager: The manager to write for instances that have none.
-        definitions: Which versions of definitions are told.
+        definitions: Which versions of definitions are exported.
     """
     documents: dict[tuple[str, str], list[dict[str, Any]]] = {}
     current = dict(sorted(existing.named().items()))

@@ -1,6 +1,6 @@
 """Read YAML 1.2's core schema as plain values with their places, and write it; knows no message.
 
-What an unquoted word means is told here, word by word, not by the library, whose YAML is 1.1: there `10:30` is a number,
+The meaning of an unquoted word is decided here, word by word, not by the library, whose YAML is 1.1: there `10:30` is a number,
 `ON` is true and `1e-3` is text.
 """
 

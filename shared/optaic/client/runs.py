@@ -79,7 +79,7 @@ class RunHandle:
         """Wait until the run has ended in any way; return it.
 
         Raises:
-            TimeoutError: It took longer than `timeout` seconds; the run goes on.
+            TimeoutError: It took longer than `timeout` seconds; the run continues.
         """
         if not self.is_ended:
             async with asyncio.timeout(timeout):
@@ -235,13 +235,13 @@ class Runs:
         changes = self._connection.stream(
             "run", RunServiceStub, "WatchRun", lambda: api.WatchRunRequest(run_id=run_id)
         )
-        told = None
+        last = None
         async with aclosing(changes):
             # To the stream's own end, a moment after the run's: it carries the token by which later reads hold it.
             async for run in changes:
-                if run != told:  # else a bookmark: nothing has changed
+                if run != last:  # else a bookmark: nothing has changed
                     yield run
-                told = run
+                last = run
 
     async def activities(self, run_id: str) -> Sequence[run_pb2.Activity]:
         """Return the run's activities, in order of time."""

@@ -80,7 +80,7 @@ class Statuses:
         """Yield every change in order, without a gap, for ever.
 
         Without `from_revision`: first the statuses as they are, then a message with only a revision, then every
-        change. After a lost connection it goes on after the last revision that was yielded. What the service says
+        change. After a lost connection it continues after the last revision that was yielded. What the service says
         when nothing has happened is not yielded.
 
         Raises:

@@ -97,11 +97,11 @@ class PipelineContext:
         default=_no_previous, repr=False, compare=False
     )
     # What columns have to stay, in full mode too; none at first, after a change of what `Pipeline.shaped_by` names,
-    # and where the run is to pin types anew.
+    # and where the run is to pin types again.
     held: HeldTypes = HeldTypes()
     # Whether the last version was made with other values of what `Pipeline.shaped_by` names.
     is_reshaped: bool = False
-    # Whether somebody asked for everything anew: columns may be gone or of another type then.
+    # Whether a full refresh was requested: columns may be gone or of another type then.
     may_reshape: bool = False
     # Adds to what the run says it has measured: a name, and a number, a text, or a mapping or list of them.
     # `rows_fetched` says how many rows were read where that is not the height of the table.

@@ -96,7 +96,7 @@ def _check_distinct(
 ) -> None:
     """Refuse a new name that a dependant's expressions already use for another of its upstreams.
 
-    Two projects can have instances of the same name. Once written alike, the expressions could not be told apart.
+    Two projects can have instances of the same name. If both names were equal, an expression could not distinguish them.
     """
     others = {
         called.get(ref.resource_id) for ref in reader.upstream_refs if ref.resource_id != renamed.instance_id

@@ -73,7 +73,7 @@ def fit(
         kind: what it has to be.
         marks: how numbers are written.
         date_format: how dates and times are; empty: as in ISO 8601.
-        is_given: somebody said so: numbers may then be written in any way. Otherwise the type was once judged by the
+        is_given: the type is configured: numbers may then be written in any way. Otherwise the type was once judged by the
             column's values, and Int64 may become Float64.
 
     Raises:

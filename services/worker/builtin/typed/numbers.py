@@ -1,7 +1,7 @@
 """Parse numbers in several formats, without losing information; pure functions.
 
 Strict is what a guess may take: writing the number back gives the same text, or another of the same meaning. `007`,
-`1e5`, `+1` and `NaN` are words to it. Lenient is what may be read where somebody said that the column holds numbers.
+`1e5`, `+1` and `NaN` are words to it. Lenient formats are read if the configuration says that the column holds numbers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class NumberFormat:
 
     decimal: str = "."
     thousands: str = ""
-    is_given: bool = False  # somebody said how numbers are written: `1.10` is then no name of a version
+    is_given: bool = False  # the format is configured: then `1.10` is not taken as the name of a version
 
     @cached_property
     def _natural(self) -> str:
