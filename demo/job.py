@@ -83,7 +83,7 @@ class Job:
         Raises:
             StepFailedError: a step did not give what it promises.
         """
-        async with self.step("Definitions are published"):
+        async with self.step("Wait until the built-in definitions are published"):
             await self.find_definitions()
         async with self.step("Create prices, signal and backtest"):
             await self.create_instances()
@@ -94,18 +94,22 @@ class Job:
         for name in ("sp500_prices", "momentum_12_1", "momentum_backtest"):
             async with self.step(f"Run {name}"):
                 await self.execute(name)
-        async with self.step(f"Move prices on to {SECOND_AS_OF}: everything is stale at once"):
+        async with self.step(f"Extend prices to {SECOND_AS_OF}: everything is stale at once"):
             await self.move_prices_on()
-        async with self.step("Refresh prices: version 2; what follows stays stale and says why"):
+        async with self.step(
+            "Refresh prices: they are at version 2; signal and backtest stay stale and name the cause"
+        ):
             await self.refresh_prices_again()
         async with self.step("Run momentum_12_1 again"):
             await self.execute("momentum_12_1")
-        async with self.step("Run momentum_backtest again: all READY"):
+        async with self.step("Run momentum_backtest again: all three are READY"):
             last = await self.execute("momentum_backtest")
             for name, instance in self.instances.items():
                 status = self.observed.statuses[instance.instance_id]
                 expect(status == "READY", f"{name} READY at the end, it is {status}")
-        async with self.step("One of every other kind, paired with Prefect, MLflow, Evidently"):
+        async with self.step(
+            "Create one instance of every other kind, with its objects in Prefect, MLflow and Evidently"
+        ):
             await self.create_every_kind()
         return last
 
