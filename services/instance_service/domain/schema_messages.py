@@ -32,7 +32,7 @@ def _count(noun: str, most: Any) -> str:
     return f"{most} {noun}{'' if most == 1 else 's'}"
 
 
-_SAID: Mapping[str, Callable[[str, Any], str]] = MappingProxyType(
+_RULES: Mapping[str, Callable[[str, Any], str]] = MappingProxyType(
     {
         "type": lambda value, wanted: f"{value} is not of type {_several(wanted)}",
         "enum": lambda value, wanted: f"{value} is not one of {', '.join(map(shown, wanted))}",
@@ -70,7 +70,7 @@ def describe_rule(keyword: str | None, wanted: object, value: object) -> str:
     """Return the rule that a value breaks, in words; without a keyword the schema allows no value."""
     if keyword is None:
         return f"{shown(value)} is not allowed here"
-    words = _SAID.get(keyword)
+    words = _RULES.get(keyword)
     return words(shown(value), wanted) if words else f"{shown(value)} breaks the rule {keyword}"
 
 
@@ -80,7 +80,7 @@ def describe_rule_for_secret(keyword: str | None, wanted: object) -> str:
         return (
             f"is a secret: it must be a reference like {REFERENCE} to a variable of the worker's environment"
         )
-    words = None if keyword in {None, "enum", "const"} else _SAID.get(str(keyword))
+    words = None if keyword in {None, "enum", "const"} else _RULES.get(str(keyword))
     text = words(_HIDDEN, wanted) if words else f"{_HIDDEN} breaks the rule {keyword}"
     is_of_references = keyword == "pattern" and PREFIX in str(wanted)
     return (

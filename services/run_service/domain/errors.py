@@ -148,12 +148,12 @@ def run_not_found(run_id: str) -> NotFoundError:
     )
 
 
-def run_ended(run_id: str, status: str, *, is_told: bool = True) -> FailedPreconditionError:
+def run_ended(run_id: str, status: str, *, has_status: bool = True) -> FailedPreconditionError:
     """Return the refusal RUN_ENDED.
 
-    With `is_told`, it has the status, and the flow run that gets it ends with the same one.
+    If `has_status`, the error contains the status, and the flow run that receives it ends with the same status.
     """
-    metadata = {"run_id": run_id} | ({"status": str(status)} if is_told else {})
+    metadata = {"run_id": run_id} | ({"status": str(status)} if has_status else {})
     return FailedPreconditionError(
         "RUN_ENDED", f"run {run_id} has already ended ({status}) and cannot change", metadata=metadata
     )

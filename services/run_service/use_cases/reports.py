@@ -93,7 +93,7 @@ async def take_over(
     run_id = record.run.run_id
     pairing = (record.run.orchestrator_run_id, orchestrator_run_id, record.superseded_run_ids)
     if record.status in ENDED:
-        raise run_ended(run_id, record.status, is_told=is_executor(*pairing))
+        raise run_ended(run_id, record.status, has_status=is_executor(*pairing))
     check_executor(run_id, *pairing)
     if record.status is RunStatus.RUNNING:
         await queues.insert_lease(connection, tenant_id, run_id, record.fencing_token, _expire_time(deps))
@@ -158,16 +158,16 @@ async def _progress(
     """Store the progress; publish it unless the last event of progress is too recent."""
     now, last = deps.clock.now(), record.progress_event_time
     interval = timedelta(seconds=deps.settings.progress_interval_seconds)
-    is_told = last is None or now - last >= interval
+    is_published = last is None or now - last >= interval
     moved = await run_store.update_progress(
         connection,
         tenant_id,
         request.run_id,
         progress_pct=request.progress_pct if request.HasField("progress_pct") else None,
         progress_message=message,
-        event_time=now if is_told else None,
+        event_time=now if is_published else None,
     )
-    if moved is not None and is_told:
+    if moved is not None and is_published:
         row = activity_row(
             "progress",
             tenant_id,

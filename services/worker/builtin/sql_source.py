@@ -88,7 +88,7 @@ class SqlPipeline(Pipeline):
         if base is not None:
             keys = list(read_names(config, "keys") or KEYS)
             merged = _merge(base, table, keys, source)
-            context.report("deletions", _say_unseen(base.filter(pl.col(kept) == last), table, keys))
+            context.report("deletions", _describe_unseen(base.filter(pl.col(kept) == last), table, keys))
             table = merged
         return cut(table, bounds, source)
 
@@ -143,7 +143,7 @@ def _read_format(config: Config, name: str) -> str:
     return str((given.get(name) if isinstance(given, Mapping) else given) or "") or ISO
 
 
-def _say_unseen(again: pl.DataFrame, table: pl.DataFrame, keys: Sequence[str]) -> str:
+def _describe_unseen(again: pl.DataFrame, table: pl.DataFrame, keys: Sequence[str]) -> str:
     """Describe which deletions were not seen. Rows of the last cursor, `again`, are read again; other rows are not."""
     present = table.select(pl.col(name).cast(again.schema[name], strict=False) for name in keys)
     gone = again.join(present, on=list(keys), how="anti").height

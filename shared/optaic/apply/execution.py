@@ -243,7 +243,7 @@ class _Work:
         Raises:
             ConflictError: ETAG_MISMATCH; another caller changed it since it was read.
         """
-        as_read, patience = _told(current), self._published
+        as_read, patience = _document_fields(current), self._published
         while True:
             try:
                 return await write(current)
@@ -252,7 +252,7 @@ class _Work:
                     raise
                 patience -= 1
                 current = await self._client.instances.get(current)
-                if _told(current) != as_read:
+                if _document_fields(current) != as_read:
                     raise
 
     def _note(self, answer: Instance) -> None:
@@ -267,7 +267,7 @@ class _Work:
         await self._write_as_read(action.current, delete)
 
 
-def _told(instance: Instance) -> tuple[Instance, str]:
+def _document_fields(instance: Instance) -> tuple[Instance, str]:
     """Return the fields of an instance that a document contains, and its manager."""
     return references.as_document(instance, "", references.Known({}, ())), instance.labels.get(MANAGER, "")
 

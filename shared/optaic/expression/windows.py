@@ -74,8 +74,8 @@ def rolling_correlation(x: pl.Series, y: pl.Series, n: int) -> pl.Series:
         return _over_scales(y, y_scales, lambda other, _: correlate(scaled, other))
 
     correlation = _over_scales(x, _scale_squares(x, n), correlate_all)
-    is_told = ~(_is_flat(x, n) | _is_flat(y, n))
-    return correlation.clip(-1.0, 1.0).zip_with(is_told, _ABSENT).alias(x.name)
+    is_defined = ~(_is_flat(x, n) | _is_flat(y, n))
+    return correlation.clip(-1.0, 1.0).zip_with(is_defined, _ABSENT).alias(x.name)
 
 
 def _over_scales(

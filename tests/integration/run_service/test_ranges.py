@@ -119,15 +119,15 @@ async def test_a_run_with_a_changed_accessor_counts_before_lineage_service_knows
     await service.reports.CompleteRun(_completion(run, started.fencing_token, output))
 
     def answer(request: Check) -> Answer:
-        is_told = bool(request.run_events)
+        has_events = bool(request.run_events)
         found = Answer(all_ready=True)
         found.known_runs.add(run_number=1).flow.CopyFrom(flow_of(upstream))
         found.input_versions.add(
             instance_id=upstream.instance_id,
             flow_kind=REFRESH,
             digest="same",
-            readers_hash="new" if is_told else "old",
-            instance_revision=2 if is_told else 1,
+            readers_hash="new" if has_events else "old",
+            instance_revision=2 if has_events else 1,
         )
         return found
 
