@@ -23,13 +23,14 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from optaic.common.v1 import access_pb2 as optaic_dot_common_dot_v1_dot_access__pb2
 from optaic.common.v1 import flow_pb2 as optaic_dot_common_dot_v1_dot_flow__pb2
 from optaic.instance.v1 import instance_pb2 as optaic_dot_instance_dot_v1_dot_instance__pb2
 from optaic.lineage.v1 import lineage_pb2 as optaic_dot_lineage_dot_v1_dot_lineage__pb2
 from optaic.run.v1 import run_events_pb2 as optaic_dot_run_dot_v1_dot_run__events__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'optaic/lineage/v1/lineage_service.proto\x12\x11optaic.lineage.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1boptaic/common/v1/flow.proto\x1a!optaic/instance/v1/instance.proto\x1a\x1foptaic/lineage/v1/lineage.proto\x1a\x1eoptaic/run/v1/run_events.proto\"\xad\x02\n\x10\x41ttachedRunEvent\x12\x19\n\x08\x65vent_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x30\n\tsubmitted\x18\x02 \x01(\x0b\x32\x1b.optaic.run.v1.RunSubmittedH\x00\x12,\n\x07started\x18\x03 \x01(\x0b\x32\x19.optaic.run.v1.RunStartedH\x00\x12\x30\n\tcompleted\x18\x04 \x01(\x0b\x32\x1b.optaic.run.v1.RunCompletedH\x00\x12*\n\x06\x66\x61iled\x18\x05 \x01(\x0b\x32\x18.optaic.run.v1.RunFailedH\x00\x12\x30\n\tcancelled\x18\x06 \x01(\x0b\x32\x1b.optaic.run.v1.RunCancelledH\x00\x42\x0e\n\x05\x65vent\x12\x05\xbaH\x02\x08\x01\"\xc4\x01\n\x1d\x43heckUpstreamFreshnessRequest\x12/\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRefB\x06\xbaH\x03\xc8\x01\x01\x12.\n\x08instance\x18\x02 \x01(\x0b\x32\x1c.optaic.instance.v1.Instance\x12\x42\n\nrun_events\x18\x03 \x03(\x0b\x32#.optaic.lineage.v1.AttachedRunEventB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\"G\n\x08KnownRun\x12\'\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRef\x12\x12\n\nrun_number\x18\x02 \x01(\x03\"\xb8\x02\n\x1e\x43heckUpstreamFreshnessResponse\x12\x11\n\tall_ready\x18\x01 \x01(\x08\x12\x31\n\x08\x62locking\x18\x02 \x03(\x0b\x32\x1f.optaic.lineage.v1.BlockingFlow\x12\x36\n\x0einput_versions\x18\x03 \x03(\x0b\x32\x1e.optaic.common.v1.InputVersion\x12\x32\n\x0c\x62\x61se_version\x18\x04 \x01(\x0b\x32\x1c.optaic.common.v1.VersionRef\x12\x18\n\x10lineage_revision\x18\x05 \x01(\x03\x12/\n\nknown_runs\x18\x06 \x03(\x0b\x32\x1b.optaic.lineage.v1.KnownRun\x12\x19\n\x11instance_revision\x18\x07 \x01(\x03\"u\n\"BatchCheckUpstreamFreshnessRequest\x12O\n\x08requests\x18\x01 \x03(\x0b\x32\x30.optaic.lineage.v1.CheckUpstreamFreshnessRequestB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07\"k\n#BatchCheckUpstreamFreshnessResponse\x12\x44\n\tresponses\x18\x01 \x03(\x0b\x32\x31.optaic.lineage.v1.CheckUpstreamFreshnessResponse\"F\n\x13GetFlowStateRequest\x12/\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRefB\x06\xbaH\x03\xc8\x01\x01\"\x96\x01\n\x14ListUpstreamsRequest\x12/\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRefB\x06\xbaH\x03\xc8\x01\x01\x12\x1a\n\tmax_depth\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1d\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N(\x00\x12\x12\n\npage_token\x18\x04 \x01(\t\"]\n\x15ListUpstreamsResponse\x12+\n\x05\x66lows\x18\x01 \x03(\x0b\x32\x1c.optaic.lineage.v1.FlowState\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x98\x01\n\x16ListDownstreamsRequest\x12/\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRefB\x06\xbaH\x03\xc8\x01\x01\x12\x1a\n\tmax_depth\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1d\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N(\x00\x12\x12\n\npage_token\x18\x04 \x01(\t\"_\n\x17ListDownstreamsResponse\x12+\n\x05\x66lows\x18\x01 \x03(\x0b\x32\x1c.optaic.lineage.v1.FlowState\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8d\x01\n\x16GetLineageGraphRequest\x12/\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRefB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\x0eupstream_depth\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12!\n\x10\x64ownstream_depth\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\"\x84\x01\n\x17GetLineageGraphResponse\x12+\n\x05\x66lows\x18\x01 \x03(\x0b\x32\x1c.optaic.lineage.v1.FlowState\x12&\n\x05\x65\x64ges\x18\x02 \x03(\x0b\x32\x17.optaic.lineage.v1.Edge\x12\x14\n\x0cis_truncated\x18\x03 \x01(\x08\"Q\n\x18GetExecutionOrderRequest\x12\x35\n\x05\x66lows\x18\x01 \x03(\x0b\x32\x19.optaic.common.v1.FlowRefB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x90N\"N\n\x19GetExecutionOrderResponse\x12\x31\n\x06levels\x18\x01 \x03(\x0b\x32!.optaic.lineage.v1.ExecutionLevel\":\n\x0e\x45xecutionLevel\x12(\n\x05\x66lows\x18\x01 \x03(\x0b\x32\x19.optaic.common.v1.FlowRef\"J\n\x17\x45xplainStalenessRequest\x12/\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRefB\x06\xbaH\x03\xc8\x01\x01\"\x8b\x01\n\x18\x45xplainStalenessResponse\x12\x30\n\nflow_state\x18\x01 \x01(\x0b\x32\x1c.optaic.lineage.v1.FlowState\x12=\n\x0c\x65xplanations\x18\x02 \x03(\x0b\x32\'.optaic.lineage.v1.StalenessExplanation\"\x82\x01\n\x15InvalidateFlowRequest\x12/\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRefB\x06\xbaH\x03\xc8\x01\x01\x12\x1a\n\x06reason\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80 \x12\x1c\n\nrequest_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01*l\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x45RROR_REASON_FLOW_NOT_FOUND\x10\x01\x12\x1e\n\x1a\x45RROR_REASON_INVALID_EVENT\x10\x02\x32\xe3\x07\n\x0eLineageService\x12}\n\x16\x43heckUpstreamFreshness\x12\x30.optaic.lineage.v1.CheckUpstreamFreshnessRequest\x1a\x31.optaic.lineage.v1.CheckUpstreamFreshnessResponse\x12\x8c\x01\n\x1b\x42\x61tchCheckUpstreamFreshness\x12\x35.optaic.lineage.v1.BatchCheckUpstreamFreshnessRequest\x1a\x36.optaic.lineage.v1.BatchCheckUpstreamFreshnessResponse\x12T\n\x0cGetFlowState\x12&.optaic.lineage.v1.GetFlowStateRequest\x1a\x1c.optaic.lineage.v1.FlowState\x12\x62\n\rListUpstreams\x12\'.optaic.lineage.v1.ListUpstreamsRequest\x1a(.optaic.lineage.v1.ListUpstreamsResponse\x12h\n\x0fListDownstreams\x12).optaic.lineage.v1.ListDownstreamsRequest\x1a*.optaic.lineage.v1.ListDownstreamsResponse\x12h\n\x0fGetLineageGraph\x12).optaic.lineage.v1.GetLineageGraphRequest\x1a*.optaic.lineage.v1.GetLineageGraphResponse\x12n\n\x11GetExecutionOrder\x12+.optaic.lineage.v1.GetExecutionOrderRequest\x1a,.optaic.lineage.v1.GetExecutionOrderResponse\x12k\n\x10\x45xplainStaleness\x12*.optaic.lineage.v1.ExplainStalenessRequest\x1a+.optaic.lineage.v1.ExplainStalenessResponse\x12X\n\x0eInvalidateFlow\x12(.optaic.lineage.v1.InvalidateFlowRequest\x1a\x1c.optaic.lineage.v1.FlowStateBX\n\x15\x64\x65v.optaic.lineage.v1P\x01Z)optaic.dev/go/optaic/lineage/v1;lineagev1\xaa\x02\x11Optaic.Lineage.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'optaic/lineage/v1/lineage_service.proto\x12\x11optaic.lineage.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1doptaic/common/v1/access.proto\x1a\x1boptaic/common/v1/flow.proto\x1a!optaic/instance/v1/instance.proto\x1a\x1foptaic/lineage/v1/lineage.proto\x1a\x1eoptaic/run/v1/run_events.proto\"\xad\x02\n\x10\x41ttachedRunEvent\x12\x19\n\x08\x65vent_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x30\n\tsubmitted\x18\x02 \x01(\x0b\x32\x1b.optaic.run.v1.RunSubmittedH\x00\x12,\n\x07started\x18\x03 \x01(\x0b\x32\x19.optaic.run.v1.RunStartedH\x00\x12\x30\n\tcompleted\x18\x04 \x01(\x0b\x32\x1b.optaic.run.v1.RunCompletedH\x00\x12*\n\x06\x66\x61iled\x18\x05 \x01(\x0b\x32\x18.optaic.run.v1.RunFailedH\x00\x12\x30\n\tcancelled\x18\x06 \x01(\x0b\x32\x1b.optaic.run.v1.RunCancelledH\x00\x42\x0e\n\x05\x65vent\x12\x05\xbaH\x02\x08\x01\"\xc4\x01\n\x1d\x43heckUpstreamFreshnessRequest\x12/\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRefB\x06\xbaH\x03\xc8\x01\x01\x12.\n\x08instance\x18\x02 \x01(\x0b\x32\x1c.optaic.instance.v1.Instance\x12\x42\n\nrun_events\x18\x03 \x03(\x0b\x32#.optaic.lineage.v1.AttachedRunEventB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\"G\n\x08KnownRun\x12\'\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRef\x12\x12\n\nrun_number\x18\x02 \x01(\x03\"\xb8\x02\n\x1e\x43heckUpstreamFreshnessResponse\x12\x11\n\tall_ready\x18\x01 \x01(\x08\x12\x31\n\x08\x62locking\x18\x02 \x03(\x0b\x32\x1f.optaic.lineage.v1.BlockingFlow\x12\x36\n\x0einput_versions\x18\x03 \x03(\x0b\x32\x1e.optaic.common.v1.InputVersion\x12\x32\n\x0c\x62\x61se_version\x18\x04 \x01(\x0b\x32\x1c.optaic.common.v1.VersionRef\x12\x18\n\x10lineage_revision\x18\x05 \x01(\x03\x12/\n\nknown_runs\x18\x06 \x03(\x0b\x32\x1b.optaic.lineage.v1.KnownRun\x12\x19\n\x11instance_revision\x18\x07 \x01(\x03\"u\n\"BatchCheckUpstreamFreshnessRequest\x12O\n\x08requests\x18\x01 \x03(\x0b\x32\x30.optaic.lineage.v1.CheckUpstreamFreshnessRequestB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07\"k\n#BatchCheckUpstreamFreshnessResponse\x12\x44\n\tresponses\x18\x01 \x03(\x0b\x32\x31.optaic.lineage.v1.CheckUpstreamFreshnessResponse\"F\n\x13GetFlowStateRequest\x12/\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRefB\x06\xbaH\x03\xc8\x01\x01\"\x96\x01\n\x14ListUpstreamsRequest\x12/\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRefB\x06\xbaH\x03\xc8\x01\x01\x12\x1a\n\tmax_depth\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1d\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N(\x00\x12\x12\n\npage_token\x18\x04 \x01(\t\"]\n\x15ListUpstreamsResponse\x12+\n\x05\x66lows\x18\x01 \x03(\x0b\x32\x1c.optaic.lineage.v1.FlowState\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x98\x01\n\x16ListDownstreamsRequest\x12/\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRefB\x06\xbaH\x03\xc8\x01\x01\x12\x1a\n\tmax_depth\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1d\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N(\x00\x12\x12\n\npage_token\x18\x04 \x01(\t\"_\n\x17ListDownstreamsResponse\x12+\n\x05\x66lows\x18\x01 \x03(\x0b\x32\x1c.optaic.lineage.v1.FlowState\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8d\x01\n\x16GetLineageGraphRequest\x12/\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRefB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\x0eupstream_depth\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12!\n\x10\x64ownstream_depth\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\"\x84\x01\n\x17GetLineageGraphResponse\x12+\n\x05\x66lows\x18\x01 \x03(\x0b\x32\x1c.optaic.lineage.v1.FlowState\x12&\n\x05\x65\x64ges\x18\x02 \x03(\x0b\x32\x17.optaic.lineage.v1.Edge\x12\x14\n\x0cis_truncated\x18\x03 \x01(\x08\"Q\n\x18GetExecutionOrderRequest\x12\x35\n\x05\x66lows\x18\x01 \x03(\x0b\x32\x19.optaic.common.v1.FlowRefB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x90N\"N\n\x19GetExecutionOrderResponse\x12\x31\n\x06levels\x18\x01 \x03(\x0b\x32!.optaic.lineage.v1.ExecutionLevel\":\n\x0e\x45xecutionLevel\x12(\n\x05\x66lows\x18\x01 \x03(\x0b\x32\x19.optaic.common.v1.FlowRef\"J\n\x17\x45xplainStalenessRequest\x12/\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRefB\x06\xbaH\x03\xc8\x01\x01\"\x8b\x01\n\x18\x45xplainStalenessResponse\x12\x30\n\nflow_state\x18\x01 \x01(\x0b\x32\x1c.optaic.lineage.v1.FlowState\x12=\n\x0c\x65xplanations\x18\x02 \x03(\x0b\x32\'.optaic.lineage.v1.StalenessExplanation\"\x82\x01\n\x15InvalidateFlowRequest\x12/\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRefB\x06\xbaH\x03\xc8\x01\x01\x12\x1a\n\x06reason\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80 \x12\x1c\n\nrequest_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01*l\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x45RROR_REASON_FLOW_NOT_FOUND\x10\x01\x12\x1e\n\x1a\x45RROR_REASON_INVALID_EVENT\x10\x02\x32\x9a\x08\n\x0eLineageService\x12\x83\x01\n\x16\x43heckUpstreamFreshness\x12\x30.optaic.lineage.v1.CheckUpstreamFreshnessRequest\x1a\x31.optaic.lineage.v1.CheckUpstreamFreshnessResponse\"\x04\xe0\xf9\x18\x02\x12\x92\x01\n\x1b\x42\x61tchCheckUpstreamFreshness\x12\x35.optaic.lineage.v1.BatchCheckUpstreamFreshnessRequest\x1a\x36.optaic.lineage.v1.BatchCheckUpstreamFreshnessResponse\"\x04\xe0\xf9\x18\t\x12Z\n\x0cGetFlowState\x12&.optaic.lineage.v1.GetFlowStateRequest\x1a\x1c.optaic.lineage.v1.FlowState\"\x04\xe0\xf9\x18\x02\x12h\n\rListUpstreams\x12\'.optaic.lineage.v1.ListUpstreamsRequest\x1a(.optaic.lineage.v1.ListUpstreamsResponse\"\x04\xe0\xf9\x18\x02\x12n\n\x0fListDownstreams\x12).optaic.lineage.v1.ListDownstreamsRequest\x1a*.optaic.lineage.v1.ListDownstreamsResponse\"\x04\xe0\xf9\x18\x02\x12n\n\x0fGetLineageGraph\x12).optaic.lineage.v1.GetLineageGraphRequest\x1a*.optaic.lineage.v1.GetLineageGraphResponse\"\x04\xe0\xf9\x18\x02\x12t\n\x11GetExecutionOrder\x12+.optaic.lineage.v1.GetExecutionOrderRequest\x1a,.optaic.lineage.v1.GetExecutionOrderResponse\"\x04\xe0\xf9\x18\x02\x12q\n\x10\x45xplainStaleness\x12*.optaic.lineage.v1.ExplainStalenessRequest\x1a+.optaic.lineage.v1.ExplainStalenessResponse\"\x04\xe0\xf9\x18\x02\x12^\n\x0eInvalidateFlow\x12(.optaic.lineage.v1.InvalidateFlowRequest\x1a\x1c.optaic.lineage.v1.FlowState\"\x04\xe0\xf9\x18\x05\x42X\n\x15\x64\x65v.optaic.lineage.v1P\x01Z)optaic.dev/go/optaic/lineage/v1;lineagev1\xaa\x02\x11Optaic.Lineage.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -77,46 +78,64 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INVALIDATEFLOWREQUEST'].fields_by_name['reason']._serialized_options = b'\272H\007r\005\020\001\030\200 '
   _globals['_INVALIDATEFLOWREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_INVALIDATEFLOWREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\005r\003\030\200\001'
-  _globals['_ERRORREASON']._serialized_start=2764
-  _globals['_ERRORREASON']._serialized_end=2872
-  _globals['_ATTACHEDRUNEVENT']._serialized_start=221
-  _globals['_ATTACHEDRUNEVENT']._serialized_end=522
-  _globals['_CHECKUPSTREAMFRESHNESSREQUEST']._serialized_start=525
-  _globals['_CHECKUPSTREAMFRESHNESSREQUEST']._serialized_end=721
-  _globals['_KNOWNRUN']._serialized_start=723
-  _globals['_KNOWNRUN']._serialized_end=794
-  _globals['_CHECKUPSTREAMFRESHNESSRESPONSE']._serialized_start=797
-  _globals['_CHECKUPSTREAMFRESHNESSRESPONSE']._serialized_end=1109
-  _globals['_BATCHCHECKUPSTREAMFRESHNESSREQUEST']._serialized_start=1111
-  _globals['_BATCHCHECKUPSTREAMFRESHNESSREQUEST']._serialized_end=1228
-  _globals['_BATCHCHECKUPSTREAMFRESHNESSRESPONSE']._serialized_start=1230
-  _globals['_BATCHCHECKUPSTREAMFRESHNESSRESPONSE']._serialized_end=1337
-  _globals['_GETFLOWSTATEREQUEST']._serialized_start=1339
-  _globals['_GETFLOWSTATEREQUEST']._serialized_end=1409
-  _globals['_LISTUPSTREAMSREQUEST']._serialized_start=1412
-  _globals['_LISTUPSTREAMSREQUEST']._serialized_end=1562
-  _globals['_LISTUPSTREAMSRESPONSE']._serialized_start=1564
-  _globals['_LISTUPSTREAMSRESPONSE']._serialized_end=1657
-  _globals['_LISTDOWNSTREAMSREQUEST']._serialized_start=1660
-  _globals['_LISTDOWNSTREAMSREQUEST']._serialized_end=1812
-  _globals['_LISTDOWNSTREAMSRESPONSE']._serialized_start=1814
-  _globals['_LISTDOWNSTREAMSRESPONSE']._serialized_end=1909
-  _globals['_GETLINEAGEGRAPHREQUEST']._serialized_start=1912
-  _globals['_GETLINEAGEGRAPHREQUEST']._serialized_end=2053
-  _globals['_GETLINEAGEGRAPHRESPONSE']._serialized_start=2056
-  _globals['_GETLINEAGEGRAPHRESPONSE']._serialized_end=2188
-  _globals['_GETEXECUTIONORDERREQUEST']._serialized_start=2190
-  _globals['_GETEXECUTIONORDERREQUEST']._serialized_end=2271
-  _globals['_GETEXECUTIONORDERRESPONSE']._serialized_start=2273
-  _globals['_GETEXECUTIONORDERRESPONSE']._serialized_end=2351
-  _globals['_EXECUTIONLEVEL']._serialized_start=2353
-  _globals['_EXECUTIONLEVEL']._serialized_end=2411
-  _globals['_EXPLAINSTALENESSREQUEST']._serialized_start=2413
-  _globals['_EXPLAINSTALENESSREQUEST']._serialized_end=2487
-  _globals['_EXPLAINSTALENESSRESPONSE']._serialized_start=2490
-  _globals['_EXPLAINSTALENESSRESPONSE']._serialized_end=2629
-  _globals['_INVALIDATEFLOWREQUEST']._serialized_start=2632
-  _globals['_INVALIDATEFLOWREQUEST']._serialized_end=2762
-  _globals['_LINEAGESERVICE']._serialized_start=2875
-  _globals['_LINEAGESERVICE']._serialized_end=3870
+  _globals['_LINEAGESERVICE'].methods_by_name['CheckUpstreamFreshness']._loaded_options = None
+  _globals['_LINEAGESERVICE'].methods_by_name['CheckUpstreamFreshness']._serialized_options = b'\340\371\030\002'
+  _globals['_LINEAGESERVICE'].methods_by_name['BatchCheckUpstreamFreshness']._loaded_options = None
+  _globals['_LINEAGESERVICE'].methods_by_name['BatchCheckUpstreamFreshness']._serialized_options = b'\340\371\030\t'
+  _globals['_LINEAGESERVICE'].methods_by_name['GetFlowState']._loaded_options = None
+  _globals['_LINEAGESERVICE'].methods_by_name['GetFlowState']._serialized_options = b'\340\371\030\002'
+  _globals['_LINEAGESERVICE'].methods_by_name['ListUpstreams']._loaded_options = None
+  _globals['_LINEAGESERVICE'].methods_by_name['ListUpstreams']._serialized_options = b'\340\371\030\002'
+  _globals['_LINEAGESERVICE'].methods_by_name['ListDownstreams']._loaded_options = None
+  _globals['_LINEAGESERVICE'].methods_by_name['ListDownstreams']._serialized_options = b'\340\371\030\002'
+  _globals['_LINEAGESERVICE'].methods_by_name['GetLineageGraph']._loaded_options = None
+  _globals['_LINEAGESERVICE'].methods_by_name['GetLineageGraph']._serialized_options = b'\340\371\030\002'
+  _globals['_LINEAGESERVICE'].methods_by_name['GetExecutionOrder']._loaded_options = None
+  _globals['_LINEAGESERVICE'].methods_by_name['GetExecutionOrder']._serialized_options = b'\340\371\030\002'
+  _globals['_LINEAGESERVICE'].methods_by_name['ExplainStaleness']._loaded_options = None
+  _globals['_LINEAGESERVICE'].methods_by_name['ExplainStaleness']._serialized_options = b'\340\371\030\002'
+  _globals['_LINEAGESERVICE'].methods_by_name['InvalidateFlow']._loaded_options = None
+  _globals['_LINEAGESERVICE'].methods_by_name['InvalidateFlow']._serialized_options = b'\340\371\030\005'
+  _globals['_ERRORREASON']._serialized_start=2795
+  _globals['_ERRORREASON']._serialized_end=2903
+  _globals['_ATTACHEDRUNEVENT']._serialized_start=252
+  _globals['_ATTACHEDRUNEVENT']._serialized_end=553
+  _globals['_CHECKUPSTREAMFRESHNESSREQUEST']._serialized_start=556
+  _globals['_CHECKUPSTREAMFRESHNESSREQUEST']._serialized_end=752
+  _globals['_KNOWNRUN']._serialized_start=754
+  _globals['_KNOWNRUN']._serialized_end=825
+  _globals['_CHECKUPSTREAMFRESHNESSRESPONSE']._serialized_start=828
+  _globals['_CHECKUPSTREAMFRESHNESSRESPONSE']._serialized_end=1140
+  _globals['_BATCHCHECKUPSTREAMFRESHNESSREQUEST']._serialized_start=1142
+  _globals['_BATCHCHECKUPSTREAMFRESHNESSREQUEST']._serialized_end=1259
+  _globals['_BATCHCHECKUPSTREAMFRESHNESSRESPONSE']._serialized_start=1261
+  _globals['_BATCHCHECKUPSTREAMFRESHNESSRESPONSE']._serialized_end=1368
+  _globals['_GETFLOWSTATEREQUEST']._serialized_start=1370
+  _globals['_GETFLOWSTATEREQUEST']._serialized_end=1440
+  _globals['_LISTUPSTREAMSREQUEST']._serialized_start=1443
+  _globals['_LISTUPSTREAMSREQUEST']._serialized_end=1593
+  _globals['_LISTUPSTREAMSRESPONSE']._serialized_start=1595
+  _globals['_LISTUPSTREAMSRESPONSE']._serialized_end=1688
+  _globals['_LISTDOWNSTREAMSREQUEST']._serialized_start=1691
+  _globals['_LISTDOWNSTREAMSREQUEST']._serialized_end=1843
+  _globals['_LISTDOWNSTREAMSRESPONSE']._serialized_start=1845
+  _globals['_LISTDOWNSTREAMSRESPONSE']._serialized_end=1940
+  _globals['_GETLINEAGEGRAPHREQUEST']._serialized_start=1943
+  _globals['_GETLINEAGEGRAPHREQUEST']._serialized_end=2084
+  _globals['_GETLINEAGEGRAPHRESPONSE']._serialized_start=2087
+  _globals['_GETLINEAGEGRAPHRESPONSE']._serialized_end=2219
+  _globals['_GETEXECUTIONORDERREQUEST']._serialized_start=2221
+  _globals['_GETEXECUTIONORDERREQUEST']._serialized_end=2302
+  _globals['_GETEXECUTIONORDERRESPONSE']._serialized_start=2304
+  _globals['_GETEXECUTIONORDERRESPONSE']._serialized_end=2382
+  _globals['_EXECUTIONLEVEL']._serialized_start=2384
+  _globals['_EXECUTIONLEVEL']._serialized_end=2442
+  _globals['_EXPLAINSTALENESSREQUEST']._serialized_start=2444
+  _globals['_EXPLAINSTALENESSREQUEST']._serialized_end=2518
+  _globals['_EXPLAINSTALENESSRESPONSE']._serialized_start=2521
+  _globals['_EXPLAINSTALENESSRESPONSE']._serialized_end=2660
+  _globals['_INVALIDATEFLOWREQUEST']._serialized_start=2663
+  _globals['_INVALIDATEFLOWREQUEST']._serialized_end=2793
+  _globals['_LINEAGESERVICE']._serialized_start=2906
+  _globals['_LINEAGESERVICE']._serialized_end=3956
 # @@protoc_insertion_point(module_scope)
