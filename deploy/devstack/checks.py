@@ -58,12 +58,12 @@ async def find_http_problem(host: str, path: str, seconds: float = _PATIENT_SECO
     return f"{path}: {said.strip()}"
 
 
-async def find_grpc_problem(address: str) -> str:
+async def find_grpc_problem(address: str, service_token: str = "") -> str:
     """Return why the standard health service does not answer, or an empty text; NOT_SERVING or being too busy is an answer."""
     async with grpc.aio.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:
             await health_pb2_grpc.HealthStub(channel).Check(
-                health_pb2.HealthCheckRequest(), timeout=_PATIENT_SECONDS
+                health_pb2.HealthCheckRequest(), timeout=_PATIENT_SECONDS, metadata=_identity(service_token)
             )
         except grpc.aio.AioRpcError as error:
             if error.code() in _SILENT:
@@ -71,15 +71,23 @@ async def find_grpc_problem(address: str) -> str:
     return ""
 
 
-async def grpc_serves(address: str) -> bool:
+async def grpc_serves(address: str, service_token: str = "") -> bool:
     """Return whether the standard health service says that all of this server is SERVING."""
     async with grpc.aio.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:
-            answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=_TIMEOUT_SECONDS)
+            request, identity = health_pb2.HealthCheckRequest(), _identity(service_token)
+            answer = await stub.Check(request, timeout=_TIMEOUT_SECONDS, metadata=identity)
         except grpc.aio.AioRpcError:
             return False
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _identity(service_token: str) -> tuple[tuple[str, str], ...]:
+    """Return the metadata of a service; health says nothing about a tenant, and yet each service must name one."""
+    if not service_token:
+        return ()
+    return (("authorization", f"Bearer {service_token}"), ("optaic-tenant", "default"))
 
 
 async def postgres_accepts(url: str) -> bool:

@@ -57,6 +57,19 @@ class Settings(BaseSettings):
         default="", description="Folder of Evidently's workspace; empty: in the state."
     )
 
+    auth: Literal["development", "tokens"] = Field(
+        default="development",
+        description="Whom the services admit. development: everybody on this machine is the administrator of the tenant `default`. "
+        "tokens: only whoever has a token (`optaic admin token create`).",
+    )
+    tokens_file: Path | None = Field(
+        default=None,
+        description="File of the tokens that the services accept; none: `tokens.json` in the state.",
+    )
+    tenants: tuple[str, ...] = Field(
+        default=("default",), description="JSON list: the tenants whose runs are executed here."
+    )
+
     executor: Literal["warm", "process"] = Field(
         default="warm",
         description="warm: OptAIC's forkserver worker, about 0.5 s to the first line of user code. process: Prefect's own worker.",

@@ -33,6 +33,9 @@ class Endpoints:
     postgres_admin: str
     data_root: str
     service_token: str
+    auth: str
+    tokens_file: str
+    executor_tokens_file: str
 
     @classmethod
     def derive(
@@ -59,6 +62,9 @@ class Endpoints:
             ),
             data_root=settings.data_root or (state.root / "data").as_uri(),
             service_token=secrets["service_token"],
+            auth=settings.auth,
+            tokens_file=str((settings.tokens_file or state.root / "tokens.json").absolute()),
+            executor_tokens_file=str(state.root / "executors.json"),
         )
 
     @classmethod

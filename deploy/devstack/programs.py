@@ -45,9 +45,12 @@ def make_service(
             "OPTAIC_DATABASE_OWNER_URL": databases["owner"],
             "OPTAIC_DATABASE_INFRA_URL": databases["infra"],
             "OPTAIC_NATS_URL": settings.nats_url or own_nats,
+            "OPTAIC_AUTH": endpoints.auth,
+            "OPTAIC_TOKENS_FILE": endpoints.tokens_file,
+            "OPTAIC_EXECUTOR_TOKENS_FILE": endpoints.executor_tokens_file,
         },
-        ready=functools.partial(checks.grpc_serves, address),
-        find_problem=functools.partial(checks.find_grpc_problem, address),
+        ready=functools.partial(checks.grpc_serves, address, endpoints.service_token),
+        find_problem=functools.partial(checks.find_grpc_problem, address, endpoints.service_token),
     )
 
 
@@ -60,8 +63,10 @@ def make_worker(state: State, settings: Settings, endpoints: Endpoints) -> Progr
             *("--type", "process", "--name", "devstack", "--install-policy", "never"),
         ),
     }
+    tenant = settings.tenants[0]
     environment = {
         **_common(settings, endpoints),
+        "OPTAIC_EXECUTOR_TOKEN": state.executor_tokens(settings.tenants)[tenant],
         "OPTAIC_RUN_OUTPUT_FOLDER": str(state.logs / "runs"),
         "PREFECT_API_URL": endpoints.prefect_api,
         "PREFECT_HOME": str(state.root / "prefect-worker"),

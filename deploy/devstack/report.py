@@ -12,6 +12,11 @@ from devstack.endpoints import Endpoints
 from devstack.postgres import host_of
 from devstack.state import State
 
+_ADMISSION = {
+    "development": "OPTAIC_AUTH=development: everybody on this machine is administrator, with the token `development` or none",
+    "tokens": "OPTAIC_AUTH=tokens: only whoever has a token; make one with `optaic admin token create`",
+}
+
 
 async def read_status(state: State) -> dict[str, Any]:
     """Read the phase, the supervisor, the endpoints, and for each process its pid, its log and whether it answers."""
@@ -32,7 +37,10 @@ async def read_status(state: State) -> dict[str, Any]:
         "postgres": checks.postgres_accepts(endpoints.postgres_admin),
         "prefect": checks.http_answers(prefect, "/api/health"),
         "mlflow": checks.http_answers(endpoints.mlflow.partition("//")[2], "/health"),
-        **{f"{name}-service": checks.grpc_serves(getattr(endpoints, name)) for name in SERVICES},
+        **{
+            f"{name}-service": checks.grpc_serves(getattr(endpoints, name), endpoints.service_token)
+            for name in SERVICES
+        },
     }
     if endpoints.nats_monitor:
         answers["nats"] = checks.http_answers(endpoints.nats_monitor.partition("//")[2], "/healthz")
@@ -63,7 +71,7 @@ def describe(endpoints: Endpoints, state: State) -> str:
     """Return every URL, and what to do first with each."""
     host = host_of(endpoints.nats)
     lines = [
-        "gRPC, plaintext; token `development`, or none",
+        f"gRPC, plaintext; {_ADMISSION[endpoints.auth]}",
         *(f"  {name:<9} {getattr(endpoints, name)}" for name in SERVICES),
         "Prefect",
         f"  UI        {endpoints.prefect_ui}",

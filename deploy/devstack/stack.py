@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-from devstack import leftovers, mlflow, nats, ports, postgres, prefect, programs
+from devstack import leftovers, mlflow, nats, ports, postgres, prefect, programs, tokens
 from devstack.config import SERVICES, Settings
 from devstack.endpoints import Endpoints
 from devstack.processes import Guard, Process, Program, StartError
@@ -111,6 +111,7 @@ class Stack:
         self._secrets = state.secrets()
         self._endpoints = Endpoints.derive(settings, state, self._ports, self._secrets)
         self._endpoints.save(state)
+        tokens.write_files(state, settings, self._endpoints)
         Path(self._endpoints.evidently_workspace).mkdir(parents=True, exist_ok=True)
 
     async def _start_all(self) -> None:

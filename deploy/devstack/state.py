@@ -7,6 +7,7 @@ import os
 import secrets
 import threading
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,8 +152,17 @@ class State:
 
     def secrets(self) -> dict[str, str]:
         """Return the stack's passwords, which are drawn once at its first start and are URL-safe."""
+        return self._draw(_SECRETS)
+
+    def executor_tokens(self, tenants: Sequence[str]) -> dict[str, str]:
+        """Return the token of each tenant's worker, drawn once."""
+        names = {tenant: f"executor_{tenant}" for tenant in tenants}
+        known = self._draw(names.values())
+        return {tenant: known[name] for tenant, name in names.items()}
+
+    def _draw(self, names: Iterable[str]) -> dict[str, str]:
         known: dict[str, str] = self.load().get("secrets", {})
-        missing = [name for name in _SECRETS if name not in known]
+        missing = [name for name in names if name not in known]
         if missing:
             known = {**known, **{name: secrets.token_urlsafe(24) for name in missing}}
             self.save(secrets=known)

@@ -35,7 +35,7 @@ from optaic.instance.v1.instance_service_pb2_grpc import add_InstanceServiceServ
 from optaic.rules.events import INSTANCE_EVENTS, STREAMS
 from servicekit import app
 from servicekit.app import App
-from servicekit.auth import Authenticator
+from servicekit.auth import make_authenticator
 from servicekit.broker import Broker
 from servicekit.clock import SystemClock
 from servicekit.comparison import Comparison
@@ -113,18 +113,16 @@ async def build(settings: Settings, outside: Outside) -> App[Dependencies]:
                     outside.experiments,
                     # Only a promotion uses what events of runs have reported, so no other call waits for them.
                     ReadTokens(database, {"run": (RUN_CONSUMER,)}),
-                    # Workers need the credentials. Without a service token they look like other callers.
-                    hides_credentials=bool(settings.service_token),
                 ),
                 _INSTANCES,
             ),
             (
                 add_DataRemovalServiceServicer_to_server,
-                DataRemovalServicer(deps, is_guarded=bool(settings.service_token)),
+                DataRemovalServicer(deps),
                 _DATA_REMOVALS,
             ),
         ],
-        Authenticator(settings),
+        make_authenticator(settings),
         ReadTokens(database, {}),
         dependencies={"postgres": database.ping},
         observed={

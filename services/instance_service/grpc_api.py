@@ -6,7 +6,6 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
-from instance_service.domain import errors
 from instance_service.ports import Experiments
 from instance_service.use_cases import deletion_preview, rehearsal
 from instance_service.use_cases.data_removals import reading as removal_reading
@@ -29,6 +28,7 @@ from optaic.instance.v1.instance_pb2 import Instance, Project
 from optaic.instance.v1.instance_service_pb2_grpc import InstanceServiceServicer
 from redaction import hide_credentials
 from redaction.messages import without_credentials
+from servicekit.access import REPORT_RUNS, is_permitted
 from servicekit.context import current
 from servicekit.tokens import ReadTokens
 
@@ -90,12 +90,9 @@ class InstanceServicer(InstanceServiceServicer):
         deps: Dependencies,
         experiments: Experiments,
         run_events: ReadTokens,
-        *,
-        hides_credentials: bool,
     ) -> None:
-        """Store what the methods use; with `hides_credentials`, only services and workers read URLs with credentials."""
+        """Store what the methods use; only services and executors read URLs with credentials."""
         self._deps = deps
-        self._hides_credentials = hides_credentials
         self._experiments = experiments
         self._run_events = run_events
 
@@ -182,7 +179,8 @@ class InstanceServicer(InstanceServiceServicer):
         )
 
     def _shown(self, answer: _Message) -> _Message:
-        if not self._hides_credentials or current().is_service:
+        caller = current()
+        if caller.is_service or is_permitted(caller.roles, REPORT_RUNS):
             return answer
         return without_credentials(answer, hide_credentials)
 
@@ -190,11 +188,8 @@ class InstanceServicer(InstanceServiceServicer):
 class DataRemovalServicer(DataRemovalServiceServicer):
     """The service optaic.instance.v1.DataRemovalService."""
 
-    def __init__(self, deps: Dependencies, *, is_guarded: bool) -> None:
+    def __init__(self, deps: Dependencies) -> None:
         self._deps = deps
-        self._is_guarded = (
-            is_guarded  # without a service token, services cannot be distinguished from other callers
-        )
 
     async def ListDataRemovals(
         self, request: data_removal_api.ListDataRemovalsRequest, _context: Any
@@ -204,15 +199,9 @@ class DataRemovalServicer(DataRemovalServiceServicer):
     async def ClaimDataRemoval(
         self, _request: data_removal_api.ClaimDataRemovalRequest, _context: Any
     ) -> data_removal_api.ClaimDataRemovalResponse:
-        self._require_service()
         return await work.claim_data_removal(self._deps, current().tenant_id)
 
     async def FinishDataRemoval(
         self, request: data_removal_api.FinishDataRemovalRequest, _context: Any
     ) -> data_removal_api.FinishDataRemovalResponse:
-        self._require_service()
         return await work.finish_data_removal(self._deps, current().tenant_id, request)
-
-    def _require_service(self) -> None:
-        if self._is_guarded and not current().is_service:
-            raise errors.not_a_worker()

@@ -13,7 +13,7 @@ from optaic.lineage.v1 import lineage_service_pb2_grpc
 from optaic.rules.events import LINEAGE_EVENTS, STREAMS
 from servicekit import app
 from servicekit.app import App
-from servicekit.auth import Authenticator
+from servicekit.auth import make_authenticator
 from servicekit.broker import Broker
 from servicekit.clock import SystemClock
 from servicekit.comparison import Comparison
@@ -44,7 +44,7 @@ async def build(settings: Settings) -> App[Dependencies]:
                 "optaic.lineage.v1.LineageService",
             )
         ],
-        Authenticator(settings),
+        make_authenticator(settings),
         ReadTokens(database, {"instance": (INSTANCE_CONSUMER,), "run": (RUN_CONSUMER,)}),
         dependencies={"postgres": database.ping},
         observed={"nats": broker.ping},

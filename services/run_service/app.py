@@ -24,7 +24,7 @@ from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.watching import Watches
 from servicekit import app, client
 from servicekit.app import App
-from servicekit.auth import Authenticator
+from servicekit.auth import make_authenticator
 from servicekit.broker import Broker
 from servicekit.clock import Clock, SystemClock
 from servicekit.comparison import Comparison
@@ -97,7 +97,7 @@ async def build(
                 "optaic.run.v1.RunReportService",
             ),
         ],
-        Authenticator(settings),
+        make_authenticator(settings),
         # A read sees this service's own writes at once. Admission sends lineage-service the events that it may lack.
         ReadTokens(database, {}),
         dependencies={"postgres": database.ping},

@@ -8,7 +8,7 @@ from optaic.rules.events import STATUS_EVENTS, STREAMS
 from optaic.status.v1.status_service_pb2_grpc import add_StatusServiceServicer_to_server
 from servicekit import app
 from servicekit.app import App
-from servicekit.auth import Authenticator
+from servicekit.auth import make_authenticator
 from servicekit.broker import Broker
 from servicekit.clock import SystemClock
 from servicekit.comparison import Comparison
@@ -66,7 +66,7 @@ async def build(settings: Settings) -> App[Dependencies]:
         NAME,
         "status.optaic",
         [(add_StatusServiceServicer_to_server, StatusServicer(deps), "optaic.status.v1.StatusService")],
-        Authenticator(settings),
+        make_authenticator(settings),
         ReadTokens(database, _READ_RULES),
         dependencies={"postgres": database.ping},
         observed={"nats": broker.ping},

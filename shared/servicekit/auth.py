@@ -1,16 +1,17 @@
-"""Verify bearer tokens and find the caller that each belongs to; it grants no rights."""
+"""Find the caller that a request's token belongs to; one class for each value of OPTAIC_AUTH. What a role permits, access.py says."""
 
 from __future__ import annotations
 
-import hashlib
 import hmac
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
+from servicekit.access import ADMIN, SERVICE
 from servicekit.context import is_tenant_id
 from servicekit.errors import InvalidArgumentError, UnauthenticatedError
 from servicekit.settings import ServiceSettings
+from servicekit.token_files import TokenFiles
 
 AUTHORIZATION_KEY = "authorization"
 TENANT_KEY = "optaic-tenant"
@@ -26,55 +27,125 @@ class Identity:
 
     tenant_id: str
     actor: str
-    is_service: bool = False
+    roles: frozenset[str] = frozenset()
+
+    @property
+    def is_service(self) -> bool:
+        """Whether it is another service of this installation, which acts for the tenant that it names."""
+        return SERVICE in self.roles
 
 
-_DEVELOPER = Identity("default", "developer")
+_DEVELOPER = Identity("default", "developer", frozenset({ADMIN}))
 
 
-class Authenticator:
-    """Verifies bearer tokens as the settings say."""
+class Authenticator(Protocol):
+    """Verifies the token of a call; each way to authenticate is one class."""
 
-    def __init__(self, settings: ServiceSettings) -> None:
-        self._is_development = settings.auth == "development"
-        self._service_token = settings.service_token.encode()
-        self._identities: dict[str, Identity] = {}
-        if settings.auth == "tokens":
-            if settings.tokens_file is None:
-                raise ValueError("OPTAIC_AUTH=tokens needs OPTAIC_TOKENS_FILE")
-            for digest, entry in json.loads(settings.tokens_file.read_text()).items():
-                if not is_tenant_id(entry["tenant"]):
-                    raise ValueError(f"{entry['tenant']!r} is not a tenant id")
-                self._identities[digest.lower()] = Identity(entry["tenant"], entry["actor"])
+    @property
+    def is_open(self) -> bool:
+        """Whether health and reflection answer callers without a token."""
+        ...
 
-    def authenticate(self, metadata: Mapping[str, str], peer: str) -> Identity:
-        """Return the identity of a call.
+    async def authenticate(self, metadata: Mapping[str, str], peer: str) -> Identity:
+        """Return the identity of a call; called again for an open stream, to see whether it still holds.
 
         Raises:
             UnauthenticatedError: There is no valid token.
             InvalidArgumentError: A service does not name the tenant for which it acts.
         """
-        token = _bearer(metadata.get(AUTHORIZATION_KEY, ""))
-        if self._service_token and hmac.compare_digest(token.encode(), self._service_token):
-            tenant_id = metadata.get(TENANT_KEY, "")
-            if not is_tenant_id(tenant_id):
-                raise InvalidArgumentError("TENANT_REQUIRED", f"metadata {TENANT_KEY} must name the tenant")
-            return Identity(tenant_id, metadata.get(ACTOR_KEY, "service")[:_MAXIMUM_ACTOR], is_service=True)
-        if self._is_development:
-            if token in ("", DEVELOPMENT_TOKEN) and peer.startswith(_LOOPBACK_PEERS):
-                return _DEVELOPER
-        elif token:
-            # The lookup is by digest: its timing says nothing about a token.
-            identity = self._identities.get(hashlib.sha256(token.encode()).hexdigest())
-            if identity is not None:
-                return identity
-        raise UnauthenticatedError(
-            "UNAUTHENTICATED", "no valid token was sent; send the metadata `authorization: Bearer <token>`"
+        ...
+
+    async def refresh(self) -> None:
+        """Read again what tokens are verified with, if it has changed; the server calls it every second.
+
+        Raises:
+            ValueError: It is not valid; what was read before stays in force.
+            OSError: It cannot be read; what was read before stays in force.
+        """
+        ...
+
+
+def make_authenticator(settings: ServiceSettings) -> Authenticator:
+    """Return the authenticator that the settings name.
+
+    Raises:
+        ValueError: A file of tokens is not valid, or is needed and not named.
+        OSError: A file of tokens cannot be read.
+    """
+    if settings.auth == "tokens":
+        if settings.tokens_file is None:
+            raise ValueError("OPTAIC_AUTH=tokens needs OPTAIC_TOKENS_FILE")
+        return TokensAuthenticator(settings)
+    return DevelopmentAuthenticator(settings)
+
+
+class TokensAuthenticator:
+    """Accepts the tokens of the files, and the service token."""
+
+    is_open = False
+
+    def __init__(self, settings: ServiceSettings) -> None:
+        self._service_token = settings.service_token.encode()
+        self._files = TokenFiles(
+            tokens_file=settings.tokens_file, executor_tokens_file=settings.executor_tokens_file
         )
 
+    async def authenticate(self, metadata: Mapping[str, str], peer: str) -> Identity:
+        """Return the identity of a call; see Authenticator."""
+        identity = self._find(bearer(metadata), metadata, peer)
+        if identity is None:
+            raise unauthenticated()
+        return identity
 
-def _bearer(header: str) -> str:
+    async def refresh(self) -> None:
+        """Read the files again if they have changed; see Authenticator."""
+        await self._files.refresh()
+
+    def _find(self, token: str, metadata: Mapping[str, str], _peer: str) -> Identity | None:
+        if self._service_token and hmac.compare_digest(token.encode(), self._service_token):
+            return service_identity(metadata)
+        entry = self._files.find(token) if token else None
+        return Identity(entry.tenant_id, entry.actor, entry.roles) if entry is not None else None
+
+
+class DevelopmentAuthenticator(TokensAuthenticator):
+    """Accepts the same, and from this machine the token `development`, or none, as the administrator of `default`."""
+
+    is_open = True
+
+    def _find(self, token: str, metadata: Mapping[str, str], peer: str) -> Identity | None:
+        if token in ("", DEVELOPMENT_TOKEN):
+            return _DEVELOPER if peer.startswith(_LOOPBACK_PEERS) else None
+        return super()._find(token, metadata, peer)
+
+
+def service_identity(metadata: Mapping[str, str]) -> Identity:
+    """Return the identity of a service, for the tenant and the actor that it names.
+
+    Raises:
+        InvalidArgumentError: It names no tenant.
+    """
+    tenant_id = metadata.get(TENANT_KEY, "")
+    if not is_tenant_id(tenant_id):
+        raise InvalidArgumentError("TENANT_REQUIRED", f"metadata {TENANT_KEY} must name the tenant")
+    return Identity(tenant_id, metadata.get(ACTOR_KEY, "service")[:_MAXIMUM_ACTOR], frozenset({SERVICE}))
+
+
+def bearer(metadata: Mapping[str, str]) -> str:
+    """Return the token of a call; empty if there is none.
+
+    Raises:
+        UnauthenticatedError: The metadata has another form.
+    """
+    header = metadata.get(AUTHORIZATION_KEY, "")
     scheme, _, token = header.partition(" ")
     if header and scheme.lower() != "bearer":
         raise UnauthenticatedError("UNAUTHENTICATED", "the metadata authorization must be `Bearer <token>`")
     return token.strip()
+
+
+def unauthenticated() -> UnauthenticatedError:
+    """Return UNAUTHENTICATED: it does not say whether the token was ever valid."""
+    return UnauthenticatedError(
+        "UNAUTHENTICATED", "no valid token was sent; send the metadata `authorization: Bearer <token>`"
+    )

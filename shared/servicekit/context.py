@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
+from servicekit.access import SERVICE
+
 TENANT_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _TRACEPARENT_PATTERN = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -22,13 +24,18 @@ class RequestContext:
     actor: str
     request_id: str
     traceparent: str
-    is_service: bool = False
+    roles: frozenset[str] = frozenset()
     read_tokens: tuple[str, ...] = ()
     write_tokens: list[str] = field(default_factory=list)
     deadline: float | None = None  # on the monotonic clock
     has_own_deadline: bool = (
         False  # whether the caller set the deadline; otherwise it is the server's default
     )
+
+    @property
+    def is_service(self) -> bool:
+        """Whether another service of this installation asks, for the tenant that it names."""
+        return SERVICE in self.roles
 
     def remaining(self) -> float | None:
         """Return the seconds until the deadline, at least 0; None without a deadline."""

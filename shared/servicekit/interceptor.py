@@ -1,4 +1,4 @@
-"""Surround every method with ids, identity, deadline, validation, read tokens, errors and logs.
+"""Surround every method with ids, identity, permission, deadline, validation, read tokens, errors and logs.
 
 It is one flat function for each call instead of a stack of gRPC interceptors, because every call of every service passes
 it. It treats all methods alike.
@@ -17,8 +17,8 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError, Message
 
-from servicekit import context
-from servicekit.auth import Authenticator
+from servicekit import access, context
+from servicekit.auth import Authenticator, unauthenticated
 from servicekit.context import RequestContext
 from servicekit.contracts import check_contract
 from servicekit.errors import (
@@ -29,6 +29,7 @@ from servicekit.errors import (
     UnavailableError,
 )
 from servicekit.ids import new_id
+from servicekit.open_streams import OpenStreams
 from servicekit.status import DETAILS_KEY, to_status
 from servicekit.tokens import ReadTokens
 
@@ -60,32 +61,29 @@ class Interceptor:
         self._authenticator = authenticator
         self._read_tokens = read_tokens
         self._default_deadline_seconds = default_deadline_seconds
-        self._streams: set[asyncio.Task[Any]] = set()
-        self._is_stopping = False
+        self.streams = OpenStreams()
 
     def wrap(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
         """Return the wrapped handler; it takes raw bytes, so that a malformed message gets a typed error.
 
         Raises:
             TypeError: The method streams requests, which no contract of ours does.
+            ValueError: The contract of the method names no permission, so nobody could be refused.
         """
+        permission = access.permission_of(method)
         if handler.request_streaming:
             raise TypeError(f"{method} streams requests, which is not supported")
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
-                self._stream(method, handler), response_serializer=handler.response_serializer
+                self._stream(method, permission, handler), response_serializer=handler.response_serializer
             )
         return grpc.unary_unary_rpc_method_handler(
-            self._unary(method, handler), response_serializer=handler.response_serializer
+            self._unary(method, permission, handler), response_serializer=handler.response_serializer
         )
 
-    def stop_streams(self) -> None:
-        """End all open streams with UNAVAILABLE, so that their clients go to another replica."""
-        self._is_stopping = True
-        for task in self._streams:
-            task.cancel()
-
-    def _unary(self, method: str, handler: grpc.RpcMethodHandler) -> Callable[[bytes, Any], Any]:
+    def _unary(
+        self, method: str, permission: str, handler: grpc.RpcMethodHandler
+    ) -> Callable[[bytes, Any], Any]:
         behavior, parse = handler.unary_unary, handler.request_deserializer
 
         async def call(raw: bytes, grpc_context: Any) -> Any:
@@ -94,8 +92,9 @@ class Interceptor:
             request = _anonymous(metadata)
             try:
                 with context.bind(request):
-                    self._identify(request, metadata, grpc_context, self._default_deadline_seconds)
+                    _set_deadline(request, grpc_context, self._default_deadline_seconds)
                     async with asyncio.timeout(request.remaining()):
+                        await self._admit(request, method, permission, metadata, grpc_context.peer())
                         message = self._parse(parse, raw)
                         await self._await_writes(request)
                         response = await behavior(message, grpc_context)
@@ -112,7 +111,7 @@ class Interceptor:
         return call
 
     def _stream(
-        self, method: str, handler: grpc.RpcMethodHandler
+        self, method: str, permission: str, handler: grpc.RpcMethodHandler
     ) -> Callable[[bytes, Any], AsyncIterator[Any]]:
         behavior, parse = handler.unary_stream, handler.request_deserializer
 
@@ -121,47 +120,51 @@ class Interceptor:
             request = _anonymous(metadata)
             task = asyncio.current_task()
             assert task is not None
-            self._streams.add(task)
+            peer = grpc_context.peer()
+            # The check of an open stream leaves its request as it is: another caller under the same token ends it.
+            self.streams.add(task, lambda: self._check_again(request, method, permission, metadata, peer))
             # It is not reset: the task ends with the stream, and another context may close the generator.
             context.enter(request)
             try:
-                self._identify(request, metadata, grpc_context, None)
+                _set_deadline(request, grpc_context, None)
+                await self._admit(request, method, permission, metadata, peer)
                 message = self._parse(parse, raw)
                 await self._await_writes(request)
                 async for response in behavior(message, grpc_context):
                     yield response
             except asyncio.CancelledError:
-                if not self._is_stopping:
+                cause = self.streams.cause_of(task)
+                if cause is None:
                     raise
                 task.uncancel()
-                stopping = UnavailableError("SERVER_STOPPING", "the server is stopping; reconnect")
-                await self._refuse(grpc_context, request, method, stopping)
+                await self._refuse(grpc_context, request, method, cause)
             except (grpc.aio.AbortError, GeneratorExit):
                 raise
             except BaseException as error:  # noqa: BLE001 - every fault must become a status
                 await self._refuse(grpc_context, request, method, error)
             finally:
-                self._streams.discard(task)
+                self.streams.discard(task)
             grpc_context.set_trailing_metadata(_trailing(request))
 
         return call
 
-    def _identify(
-        self,
-        request: RequestContext,
-        metadata: dict[str, str],
-        grpc_context: Any,
-        default_deadline_seconds: float | None,
+    async def _admit(
+        self, request: RequestContext, method: str, permission: str, metadata: dict[str, str], peer: str
     ) -> None:
-        identity = self._authenticator.authenticate(metadata, grpc_context.peer())
-        request.tenant_id, request.actor = identity.tenant_id, identity.actor
-        request.is_service = identity.is_service
-        remaining = grpc_context.time_remaining()
-        request.has_own_deadline = remaining is not None
-        if remaining is None:
-            remaining = default_deadline_seconds
-        if remaining is not None:
-            request.deadline = time.monotonic() + remaining
+        """Find out who calls, and refuse whoever is not permitted; what the request says is not read before."""
+        identity = await self._authenticator.authenticate(metadata, peer)
+        request.tenant_id, request.actor, request.roles = identity.tenant_id, identity.actor, identity.roles
+        access.check_permitted(identity.roles, permission, method)
+
+    async def _check_again(
+        self, request: RequestContext, method: str, permission: str, metadata: dict[str, str], peer: str
+    ) -> None:
+        if not request.tenant_id:
+            return  # it is not admitted yet
+        identity = await self._authenticator.authenticate(metadata, peer)
+        if (identity.tenant_id, identity.actor) != (request.tenant_id, request.actor):
+            raise unauthenticated()
+        access.check_permitted(identity.roles, permission, method)
 
     def _parse(self, parse: Callable[[bytes], Any] | None, raw: bytes) -> Any:
         if parse is None:
@@ -197,6 +200,15 @@ class Interceptor:
             status.message,
             ((DETAILS_KEY, status.SerializeToString()), (REQUEST_ID_KEY, request.request_id)),
         )
+
+
+def _set_deadline(request: RequestContext, grpc_context: Any, default_deadline_seconds: float | None) -> None:
+    remaining = grpc_context.time_remaining()
+    request.has_own_deadline = remaining is not None
+    if remaining is None:
+        remaining = default_deadline_seconds
+    if remaining is not None:
+        request.deadline = time.monotonic() + remaining
 
 
 def _anonymous(metadata: dict[str, str]) -> RequestContext:

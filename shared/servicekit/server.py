@@ -9,11 +9,12 @@ from typing import Any
 import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from servicekit.auth import Authenticator
 from servicekit.interceptor import Interceptor
 from servicekit.settings import ServiceSettings
+from servicekit.standard_services import Guard
 from servicekit.tasks import end
 from servicekit.tokens import ReadTokens
 
@@ -22,6 +23,8 @@ Check = Callable[[], Awaitable[None]]
 
 _MAXIMUM_MESSAGE_BYTES = 16 * 1024 * 1024
 _CHECK_TIMEOUT = 2.0
+_REFRESH_SECONDS = 1.0
+_TOKENS = "tokens"
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _OPTIONS = (
@@ -40,7 +43,8 @@ class Server:
     """A gRPC server of `servicers`, each given as (generated add function, servicer, full service name).
 
     While one of `dependencies` fails, health is NOT_SERVING overall and for each service. Those of `observed` are shown
-    under `dependency/<name>` as well, but never take a service out. `on_stop` tells waiting calls to answer within the
+    under `dependency/<name>` as well, but never take a service out; so is `dependency/tokens`, which is NOT_SERVING while the
+    tokens cannot be read again. `on_stop` tells waiting calls to answer within the
     grace period.
     """
 
@@ -65,10 +69,13 @@ class Server:
         self._interceptor = Interceptor(
             error_domain, authenticator, read_tokens, settings.default_deadline_seconds
         )
+        self._authenticator = authenticator
+        self._error_domain = error_domain
         self._servicers = servicers
         self._server: Any = None
         self._health: Any = None
-        self._watch: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._tokens_problem = ""
         self.address = ""
 
     async def start(self) -> None:
@@ -76,6 +83,7 @@ class Server:
 
         Raises:
             RuntimeError: The port is taken.
+            ValueError: The contract of a method names no permission.
         """
         server = grpc.aio.server(
             options=_OPTIONS, maximum_concurrent_rpcs=self._settings.maximum_concurrent_rpcs
@@ -84,9 +92,13 @@ class Server:
         for add, servicer, _ in self._servicers:
             add(servicer, registrar)
         self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection(
-            [*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME], server
+        standard: Any = server
+        if not self._authenticator.is_open:
+            standard = Guard(server, self._authenticator, self._interceptor.streams, self._error_domain)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, standard)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+            reflection.aio.ReflectionServicer([*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME]),
+            standard,
         )
         host, _, _ = self._settings.listen.rpartition(":")
         port = server.add_insecure_port(self._settings.listen)
@@ -94,17 +106,20 @@ class Server:
         await self._check()
         await server.start()
         self._server = server
-        self._watch = asyncio.create_task(self._watch_dependencies(), name="health")
+        self._tasks = {
+            asyncio.create_task(self._watch_dependencies(), name="health"),
+            asyncio.create_task(self._watch_tokens(), name="tokens"),
+            asyncio.create_task(self._watch_streams(), name="streams"),
+        }
         _log.info("serving", address=self.address, services=self._names)
 
     async def stop(self) -> None:
         """Refuse new calls, end the streams, wait the grace period for open calls, then stop."""
         if self._server is None:
             return
-        if self._watch is not None:
-            await end({self._watch}, _CHECK_TIMEOUT)
+        await end(self._tasks, _CHECK_TIMEOUT)
         await self._health.enter_graceful_shutdown()
-        self._interceptor.stop_streams()
+        self._interceptor.streams.stop()
         self._on_stop()
         await self._server.stop(self._settings.shutdown_grace_seconds)
         self._server = None
@@ -115,6 +130,29 @@ class Server:
             await asyncio.sleep(self._settings.health_interval_seconds)
             await self._check()
 
+    async def _watch_tokens(self) -> None:
+        """Read again what tokens are verified with; say once what is wrong with it, and once that it is well again."""
+        while True:
+            await asyncio.sleep(_REFRESH_SECONDS)
+            try:
+                await self._authenticator.refresh()
+            except (ValueError, OSError) as error:
+                problem = str(error)
+            else:
+                problem = ""
+            if problem == self._tokens_problem:
+                continue
+            if problem:
+                _log.error("tokens are not read again; the earlier ones stay in force", error=problem)
+            else:
+                _log.info("tokens are read again")
+            self._tokens_problem = problem
+
+    async def _watch_streams(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.access_check_seconds)
+            await self._interceptor.streams.check()
+
     async def _check(self) -> None:
         checks = {**self._dependencies, **self._observed}
         results = await asyncio.gather(*(_is_well(name, check) for name, check in checks.items()))
@@ -122,6 +160,8 @@ class Server:
         is_serving = all(is_well[name] for name in self._dependencies)
         for name, value in is_well.items():
             await self._health.set(f"dependency/{name}", _SERVING if value else _NOT_SERVING)
+        tokens = _NOT_SERVING if self._tokens_problem else _SERVING
+        await self._health.set(f"dependency/{_TOKENS}", tokens)
         for name in ("", *self._names):
             await self._health.set(name, _SERVING if is_serving else _NOT_SERVING)
 

@@ -1,10 +1,13 @@
 """Read the settings of every service from the environment, once; no other module reads it."""
 
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_LOOPBACK = re.compile(r"(127(\.\d{1,3}){3}|localhost|\[::1\]):\d+|unix:.*")
 
 
 class ServiceSettings(BaseSettings):
@@ -31,17 +34,29 @@ class ServiceSettings(BaseSettings):
     )
     auth: Literal["development", "tokens"] = Field(
         default="development",
-        description="`development`: the token `development`, or none, from a loopback peer is tenant `default`. "
-        "`tokens`: only tokens of tokens_file.",
+        description="`development`: from this machine, the token `development`, or none, is the administrator of the tenant "
+        "`default`; the server listens on loopback only. `tokens`: only tokens are accepted, also for health and reflection.",
     )
     tokens_file: Path | None = Field(
-        default=None, description='JSON file {sha256 hex of token: {"tenant": ..., "actor": ...}}.'
+        default=None,
+        description='JSON file {sha256 hex of token: {"tenant": ..., "actor": ..., "roles": [...]}}; read again when it '
+        "changes. Without roles: researcher and maintainer.",
+    )
+    executor_tokens_file: Path | None = Field(
+        default=None, description="The same, for the tokens of workers: its entries have the role executor."
     )
     service_token: str = Field(
         default="",
         repr=False,
-        description="Shared by the services and the worker; acts for the tenant in metadata `optaic-tenant`. "
+        description="Shared by the services; acts for the tenant in metadata `optaic-tenant`. "
         "Empty: no service token is accepted.",
+    )
+    access_check_seconds: float = Field(
+        default=15.0,
+        gt=0,
+        le=60,
+        description="How often the caller of each open stream is checked again; a stream whose caller may no longer read it "
+        "ends.",
     )
     log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
     default_deadline_seconds: float = Field(
@@ -75,3 +90,12 @@ class ServiceSettings(BaseSettings):
     health_interval_seconds: float = Field(
         default=2.0, gt=0, description="Time between checks of dependencies."
     )
+
+    @model_validator(mode="after")
+    def _development_stays_on_this_machine(self) -> Self:
+        if self.auth == "development" and _LOOPBACK.fullmatch(self.listen) is None:
+            raise ValueError(
+                "OPTAIC_AUTH=development listens on loopback only, because it asks for no password: set OPTAIC_LISTEN to "
+                "127.0.0.1:<port>, or OPTAIC_AUTH=tokens"
+            )
+        return self

@@ -19,7 +19,7 @@ import httpx
 import psycopg
 
 from bench.echo import METHOD
-from devstack import nats, ports, postgres, prefect, programs
+from devstack import nats, ports, postgres, prefect, programs, tokens
 from devstack.config import SERVICES, Settings
 from devstack.endpoints import Endpoints
 from devstack.processes import Process
@@ -39,11 +39,12 @@ class BenchStack:
 
     endpoints: Endpoints
     databases: Mapping[str, Mapping[str, str]]  # by service, the URL of each login
+    executor_token: str
 
-    def metadata(self, *, as_service: bool = False) -> tuple[tuple[str, str], ...]:
+    def metadata(self, *, as_executor: bool = False) -> tuple[tuple[str, str], ...]:
         """Identity of a call."""
-        token = self.endpoints.service_token if as_service else "development"
-        return (("authorization", f"Bearer {token}"), ("optaic-tenant", "default"))
+        token = self.executor_token if as_executor else "development"
+        return (("authorization", f"Bearer {token}"),)
 
 
 @asynccontextmanager
@@ -62,6 +63,7 @@ async def running_services(
         passwords = state.secrets()
         settings = Settings(state=Path(folder))
         endpoints = Endpoints.derive(settings, state, chosen, passwords)
+        tokens.write_files(state, settings, endpoints)
         server = postgres.Postgres(state, passwords["postgres"], chosen["postgres"])
         tools = [Process(state, nats.make_program(state, chosen["nats"], chosen["nats_monitor"], passwords))]
         services: list[Process] = []
@@ -82,7 +84,7 @@ async def running_services(
                 program = replace(program, environment={**program.environment, **(environment or {})})
                 services.append(Process(state, program))
             await asyncio.gather(*(_start(service) for service in services))
-            yield BenchStack(endpoints, databases)
+            yield BenchStack(endpoints, databases, state.executor_tokens(settings.tenants)["default"])
         finally:
             await asyncio.gather(*(service.stop(_STOP_SECONDS) for service in services))
             await asyncio.gather(*(tool.stop(_STOP_SECONDS) for tool in tools), server.stop())

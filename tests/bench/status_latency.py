@@ -69,7 +69,7 @@ class _Session:
 
     async def complete_one(self, instance_id: str) -> tuple[float, float]:
         """Seconds from the call to its answer, and to the status READY."""
-        user, service = self._stack.metadata(), self._stack.metadata(as_service=True)
+        user, executor = self._stack.metadata(), self._stack.metadata(as_executor=True)
         seen = self._ready[instance_id] = asyncio.get_running_loop().create_future()
         run = await self._runs.SubmitRun(
             run_service_pb2.SubmitRunRequest(instance_id=instance_id, flow_kind=flow_pb2.FLOW_KIND_REFRESH),
@@ -79,7 +79,7 @@ class _Session:
             run_report_service_pb2.StartRunRequest(
                 run_id=run.run_id, orchestrator_run_id=str(uuid.uuid4()), executor="bench"
             ),
-            metadata=service,
+            metadata=executor,
         )
         request = run_report_service_pb2.CompleteRunRequest(
             run_id=run.run_id,
@@ -93,7 +93,7 @@ class _Session:
         )
         request.pipeline.rows_fetched = 1
         begun = time.perf_counter()
-        await self._reports.CompleteRun(request, metadata=service)
+        await self._reports.CompleteRun(request, metadata=executor)
         answered = time.perf_counter() - begun
         return answered, await asyncio.wait_for(seen, _DEADLINE) - begun
 

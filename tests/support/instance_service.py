@@ -40,6 +40,7 @@ from servicekit.ids import new_id
 from servicekit.signing import Signer
 from support.broker import ensure_streams
 from support.counterparts import FakeDeployments, FakeExperiments, FakeProjects
+from support.identities import tokens_file
 from support.polling import eventually
 from support.postgres import service_database
 
@@ -236,6 +237,7 @@ async def running(
     values = {
         "shutdown_grace_seconds": 0.5,
         "service_token": "service-secret",
+        "tokens_file": tokens_file(),
         "drift_interval_seconds": 0.1,
         "reconcile_interval_seconds": 0.1,
         **urls,

@@ -23,7 +23,7 @@ from optaic.instance.v1 import instance_pb2, instance_service_pb2_grpc
 from optaic.lineage.v1 import lineage_service_pb2_grpc
 from optaic.run.v1 import run_pb2, run_service_pb2
 from optaic.run.v1.run_service_pb2_grpc import RunServiceStub
-from servicekit.auth import Authenticator
+from servicekit.auth import make_authenticator
 from servicekit.server import Server
 from servicekit.settings import ServiceSettings
 from support.broker import ensure_streams
@@ -349,4 +349,4 @@ def _make_peers(urls: dict[str, Any]) -> tuple[Server, Instances]:
             "optaic.lineage.v1.LineageService",
         ),
     ]
-    return Server(settings, "peers", "optaic.test", servicers, Authenticator(settings)), instances
+    return Server(settings, "peers", "optaic.test", servicers, make_authenticator(settings)), instances

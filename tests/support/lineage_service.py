@@ -34,6 +34,7 @@ from servicekit.ids import new_id
 from servicekit.signing import Signer
 from servicekit.tokens import ReadTokens
 from support.broker import ensure_streams
+from support.identities import tokens_file
 from support.polling import eventually
 from support.postgres import service_database
 
@@ -191,7 +192,12 @@ async def lineage_service(nats_url: str, **settings: Any) -> AsyncIterator[Runni
     client = await nats.connect(nats_url)
     await ensure_streams(client, INSTANCE_EVENTS, RUN_EVENTS)
     async with service_database("lineage", "lineage_service") as urls:
-        values = {"nats_url": nats_url, "service_token": SERVICE_TOKEN, "shutdown_grace_seconds": 0.5}
+        values = {
+            "nats_url": nats_url,
+            "service_token": SERVICE_TOKEN,
+            "tokens_file": tokens_file(),
+            "shutdown_grace_seconds": 0.5,
+        }
         app = await build(Settings.model_validate({**values, **urls, **settings}))
         stop = asyncio.Event()
         serving = asyncio.create_task(serve(stop, app))

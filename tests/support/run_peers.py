@@ -10,7 +10,7 @@ from optaic.common.v1 import flow_pb2
 from optaic.definition.v1 import definition_pb2, definition_service_pb2, definition_service_pb2_grpc
 from optaic.instance.v1 import instance_pb2, instance_service_pb2, instance_service_pb2_grpc
 from optaic.lineage.v1 import lineage_service_pb2, lineage_service_pb2_grpc
-from servicekit.auth import Authenticator
+from servicekit.auth import make_authenticator
 from servicekit.enums import enum_number
 from servicekit.errors import InvalidArgumentError, NotFoundError, UnavailableError
 from servicekit.ids import new_id
@@ -159,4 +159,4 @@ async def running_peers(urls: dict[str, str]) -> AsyncIterator[tuple[Instances, 
 
 def _server(settings: ServiceSettings, word: str, *servicers: tuple[Any, object, str]) -> Server:
     domain = f"{word}.optaic"
-    return Server(settings, domain, domain, list(servicers), Authenticator(settings))
+    return Server(settings, domain, domain, list(servicers), make_authenticator(settings))

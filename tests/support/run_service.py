@@ -35,6 +35,7 @@ from servicekit.ids import new_id
 from servicekit.status import from_rpc_error
 from support.broker import ensure_streams
 from support.clock import FakeClock
+from support.identities import Signed, caller, tokens_file
 from support.orchestrator_runs import FakeOrchestrator
 from support.polling import eventually
 from support.postgres import service_database
@@ -190,6 +191,7 @@ async def run_service(
                 {
                     "shutdown_grace_seconds": 0.2,
                     "service_token": SERVICE_TOKEN,
+                    "tokens_file": tokens_file(),
                     "nats_url": nats_url,
                     "dispatch_interval_seconds": 0.05,
                     **databases,
@@ -211,7 +213,7 @@ async def run_service(
             yield RunningRunService(
                 app=app,
                 runs=RunServiceStub(channel),
-                reports=RunReportServiceStub(channel),
+                reports=Signed(RunReportServiceStub(channel), caller("executor")),
                 instances=instances,
                 lineage=lineage,
                 orchestrator=orchestrator,

@@ -30,6 +30,7 @@ from status_service.app import build
 from status_service.config import Settings
 from status_service.use_cases.dependencies import Dependencies
 from support.broker import ensure_streams
+from support.identities import tokens_file
 from support.polling import eventually
 from support.postgres import service_database
 
@@ -169,6 +170,7 @@ async def running(
             {
                 "shutdown_grace_seconds": 0.5,
                 "service_token": "service-secret",
+                "tokens_file": tokens_file(),
                 **urls,
                 "nats_url": nats_url,
                 **settings,

@@ -23,7 +23,7 @@ from optaic.run.v1 import (
     run_report_service_pb2_grpc,
     run_service_pb2_grpc,
 )
-from servicekit.auth import Authenticator
+from servicekit.auth import make_authenticator
 from servicekit.enums import enum_word
 from servicekit.ids import new_id
 from servicekit.server import Server
@@ -90,7 +90,7 @@ class World:
                 "optaic.run.v1.RunService",
             ),
         ]
-        self._server = Server(settings, "world", "optaic.test", servicers, Authenticator(settings))
+        self._server = Server(settings, "world", "optaic.test", servicers, make_authenticator(settings))
         await self._server.start()
         self.address = self._server.address
 

@@ -12,7 +12,6 @@ from servicekit.errors import (
     FieldViolation,
     InvalidArgumentError,
     NotFoundError,
-    PermissionDeniedError,
     PreconditionViolation,
     UnavailableError,
 )
@@ -275,10 +274,3 @@ def version_conflict(name: str, version: str, version_id: str, content_hash: str
 def dependency_unavailable(message: str) -> UnavailableError:
     """Return DEPENDENCY_UNAVAILABLE: an outside system that the call needs does not answer."""
     return UnavailableError("DEPENDENCY_UNAVAILABLE", message)
-
-
-def not_a_worker() -> PermissionDeniedError:
-    """Return PERMISSION_DENIED: only a worker may make this call."""
-    return PermissionDeniedError(
-        "PERMISSION_DENIED", "only a worker may claim and report removals of data; send the service token"
-    )

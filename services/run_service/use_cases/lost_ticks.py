@@ -20,6 +20,7 @@ from run_service.use_cases.ending import make_ending
 from run_service.use_cases.submission import insert_refused
 from run_service.use_cases.ticks import ACTOR, policies_of
 from servicekit import context
+from servicekit.access import SERVICE_ROLES
 from servicekit.context import RequestContext
 from servicekit.enums import enum_number
 from servicekit.errors import DomainError
@@ -34,7 +35,7 @@ async def lose_tick(deps: Dependencies, flow_run: FlowRun) -> None:
         ValueError: There is no flow kind of this name: it belongs to another installation.
     """
     tenant_id = flow_run.tenant_id
-    request = RequestContext(tenant_id, ACTOR, deps.ids(), context.new_traceparent(), is_service=True)
+    request = RequestContext(tenant_id, ACTOR, deps.ids(), context.new_traceparent(), SERVICE_ROLES)
     with context.bind(request):
         number = enum_number(FlowKind, flow_run.flow_kind)
         found = await find_flow(deps, tenant_id, flow_run.instance_id, number)

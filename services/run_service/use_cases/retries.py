@@ -18,6 +18,7 @@ from run_service.store.records import Record
 from run_service.use_cases.admission import WantedRun, admit, find_flow
 from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.submission import insert_refused, insert_run, submit_once
+from servicekit.access import SERVICE_ROLES
 from servicekit.context import RequestContext, bind, new_traceparent
 from servicekit.errors import AlreadyExistsError, FailedPreconditionError, NotFoundError
 
@@ -69,7 +70,7 @@ async def retry_automatically(deps: Dependencies, failed: queues.RunKey) -> None
         UnavailableError: Admission is undecided; try again.
     """
     tenant_id, run_id = failed
-    request = RequestContext(tenant_id, _ACTOR, deps.ids(), new_traceparent(), is_service=True)
+    request = RequestContext(tenant_id, _ACTOR, deps.ids(), new_traceparent(), SERVICE_ROLES)
     with bind(request):
         try:
             await _retry(deps, tenant_id, run_id)

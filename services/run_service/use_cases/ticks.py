@@ -21,6 +21,7 @@ from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.submission import insert_refused, insert_run
 from run_service.use_cases.transitions import announce, change_runs, error_json
 from servicekit import context
+from servicekit.access import SERVICE_ROLES
 from servicekit.context import RequestContext
 from servicekit.enums import enum_number
 from servicekit.errors import (
@@ -165,7 +166,7 @@ async def submit_waiting(deps: Dependencies, flow: FlowKey) -> None:
         UnavailableError: Admission is undecided; try again.
     """
     tenant_id, instance_id, flow_kind = flow
-    request = RequestContext(tenant_id, ACTOR, deps.ids(), context.new_traceparent(), is_service=True)
+    request = RequestContext(tenant_id, ACTOR, deps.ids(), context.new_traceparent(), SERVICE_ROLES)
     with context.bind(request):
         async with deps.database.read(tenant_id) as connection:
             waiting = await store.list_ticks(connection, flow)

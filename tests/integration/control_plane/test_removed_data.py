@@ -32,7 +32,7 @@ from optaic.instance.v1.data_removal_service_pb2_grpc import (
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.instance.v1.instance_service_pb2 import DeleteInstanceRequest, GetInstanceRequest
 from optaic.rules.data_removals import CLAIM
-from servicekit.auth import Authenticator
+from servicekit.auth import make_authenticator
 from servicekit.server import Server
 from servicekit.settings import ServiceSettings
 from support.clock import FakeClock
@@ -145,7 +145,7 @@ async def door(service: RunningInstanceService, clock: FakeClock) -> AsyncIterat
             "optaic.definition.v1.DefinitionService",
         ),
     ]
-    server = Server(settings, "door", "optaic.test", servicers, Authenticator(settings))
+    server = Server(settings, "door", "optaic.test", servicers, make_authenticator(settings))
     await server.start()
     try:
         yield server.address

@@ -27,12 +27,13 @@ from optaic.run.v1.run_pb2 import Run
 from servicekit.app import App
 from servicekit.errors import NotFoundError
 from support.clock import FakeClock
+from support.identities import caller
 from support.instance_service import TENANT, RunningInstanceService, refusal
 from support.polling import eventually
 
 WEEK = 7 * 86400.0
-SERVICE = (("authorization", "Bearer service-secret"), ("optaic-tenant", TENANT))
-OTHER = (("authorization", "Bearer service-secret"), ("optaic-tenant", "other"))
+SERVICE = caller("executor")
+OTHER = caller("viewer", "other")
 
 
 class Removals:

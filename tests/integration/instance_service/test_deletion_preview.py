@@ -15,9 +15,10 @@ from optaic.instance.v1.instance_service_pb2 import (
     PreviewDeletionResponse,
 )
 from support.broker import listen
+from support.identities import caller
 from support.instance_service import RunningInstanceService, refusal
 
-OTHER_TENANT = (("authorization", "Bearer service-secret"), ("optaic-tenant", "other"))
+OTHER_TENANT = caller("maintainer", "other")
 
 
 async def preview(

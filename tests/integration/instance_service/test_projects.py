@@ -24,11 +24,12 @@ from optaic.instance.v1.instance_service_pb2 import (
 )
 from support.broker import listen
 from support.counterparts import FakeDeployments
+from support.identities import caller
 from support.instance_service import RunningInstanceService, refusal, running
 from support.polling import eventually
 from support.postgres import service_database
 
-OTHER_TENANT = (("authorization", "Bearer service-secret"), ("optaic-tenant", "other"))
+OTHER_TENANT = caller("maintainer", "other")
 
 
 async def update(service: RunningInstanceService, project: Project, *paths: str, **fields: Any) -> Project:

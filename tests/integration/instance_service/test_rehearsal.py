@@ -26,6 +26,7 @@ from optaic.instance.v1.instance_service_pb2 import (
 from servicekit.database import lock_tenant
 from servicekit.ids import new_id
 from support.broker import listen
+from support.identities import caller
 from support.instance_service import RunningInstanceService, refusal
 from support.polling import eventually
 
@@ -201,7 +202,7 @@ async def test_tenants_do_not_meet_in_a_rehearsal(service: RunningInstanceServic
     changes[0].create_project.project.name = "research"  # the same name: it is another's
     changes[1].create_instance.instance.CopyFrom(reader)
     changes[2].delete_instance.instance_id = prices.instance_id
-    metadata = (("authorization", "Bearer service-secret"), ("optaic-tenant", "other"))
+    metadata = caller("maintainer", "other")
     answer = await service.instances.RehearseChanges(
         RehearseChangesRequest(changes=changes), metadata=metadata
     )

@@ -28,6 +28,7 @@ from optaic.instance.v1.instance_service_pb2 import (
     UpdateInstanceRequest,
 )
 from support.broker import listen
+from support.identities import caller
 from support.instance_service import RunningInstanceService, instance_service
 from support.logs import logged_by
 from support.polling import eventually
@@ -203,7 +204,7 @@ async def test_urls_that_an_earlier_release_has_kept_work_on_and_are_hidden(
     update.update_mask.paths.extend(["owner", "description", "dataset"])
     changed = await service.instances.UpdateInstance(update)
     assert (changed.revision, changed.owner) == (shown.revision + 1, "somebody else")
-    as_worker = (("authorization", "Bearer service-secret"), ("optaic-tenant", "default"))
+    as_worker = caller("executor")
     clear = await service.instances.GetInstance(request, metadata=as_worker)
     assert clear.dataset.pipeline.config["address"] == URL.replace("prices", "other")
     assert clear.description == f"copied from {URL}"

@@ -253,7 +253,8 @@ async def test_several_flows_are_answered_as_each_alone(main: Main) -> None:
     await main.publish_run(run_events_pb2.RunCompleted(run=with_output(run(PRICES, 1))), "completed", PRICES)
     stub, wanted = main.service.stub, (BACKTEST, PRICES, MOMENTUM)
     requests = [api.CheckUpstreamFreshnessRequest(flow=ref(instance_id)) for instance_id in wanted]
-    answer = await stub.BatchCheckUpstreamFreshness(api.BatchCheckUpstreamFreshnessRequest(requests=requests))
+    batch = api.BatchCheckUpstreamFreshnessRequest(requests=requests)
+    answer = await stub.BatchCheckUpstreamFreshness(batch, metadata=AS_SERVICE)
     assert list(answer.responses) == [await main.check(instance_id) for instance_id in wanted]
     assert [response.all_ready for response in answer.responses] == [False, True, True]
     newer = instance(MOMENTUM, [(PRICES, "input")], revision=3, config="c")
@@ -275,7 +276,8 @@ async def test_the_error_for_an_unknown_flow_names_the_flow(main: Main) -> None:
         stub.BatchCheckUpstreamFreshness(
             api.BatchCheckUpstreamFreshnessRequest(
                 requests=[api.CheckUpstreamFreshnessRequest(flow=flow) for flow in (ref(PRICES), unknown)]
-            )
+            ),
+            metadata=AS_SERVICE,
         ),
         stub.GetFlowState(api.GetFlowStateRequest(flow=unknown)),
         stub.ListUpstreams(api.ListUpstreamsRequest(flow=unknown)),

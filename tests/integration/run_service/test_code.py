@@ -11,11 +11,12 @@ import pytest
 
 from optaic.definition.v1 import definition_pb2
 from optaic.run.v1 import run_pb2, run_report_service_pb2, run_service_pb2
-from support.run_peers import SERVICE_TOKEN, Definitions
+from support.identities import caller
+from support.run_peers import Definitions
 from support.run_service import RunningRunService, refused
 
 WARN, REFUSE = run_pb2.CODE_CHECK_WARN, run_pb2.CODE_CHECK_REFUSE
-OTHER_TENANT = (("authorization", f"Bearer {SERVICE_TOKEN}"), ("optaic-tenant", "other"))
+OTHER_TENANT = caller("maintainer", "other")
 
 
 def hash_of(text: str) -> str:

@@ -10,9 +10,10 @@ from sqlalchemy.exc import DBAPIError
 from devstack.postgres import Postgres
 from optaic.run.v1 import run_pb2, run_service_pb2
 from servicekit.ids import new_id
+from support.identities import caller
 from support.polling import eventually
 from support.postgres import service_database
-from support.run_peers import REFRESH, SERVICE_TOKEN
+from support.run_peers import REFRESH
 from support.run_service import TENANT, RunningRunService, refused, run_service
 
 
@@ -135,7 +136,7 @@ async def test_a_watch_sends_changes_made_by_another_replica(postgres_server: An
 
 async def test_tenants_do_not_see_each_other(service: RunningRunService) -> None:
     run = await service.submit(service.instances.add())
-    metadata = (("authorization", f"Bearer {SERVICE_TOKEN}"), ("optaic-tenant", "other"))
+    metadata = caller("maintainer", "other")
     async with refused("RUN_NOT_FOUND"):
         await service.runs.GetRun(run_service_pb2.GetRunRequest(run_id=run.run_id), metadata=metadata)
     listed = await service.runs.ListRuns(run_service_pb2.ListRunsRequest(), metadata=metadata)

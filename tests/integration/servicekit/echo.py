@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,13 +12,26 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.wrappers_pb2 import StringValue
 
 from integration.servicekit.sample import make_settings
+from optaic.common.v1 import access_pb2
 from servicekit import client, context
-from servicekit.auth import Authenticator
+from servicekit.auth import make_authenticator
 from servicekit.errors import FailedPreconditionError, NotFoundError, PreconditionViolation
 from servicekit.server import Server
 from servicekit.settings import ServiceSettings
 
 SERVICE = "sample.v1.EchoService"
+METHODS = [
+    "echo",
+    "write",
+    "refuse",
+    "crash",
+    "fail_first",
+    "hang",
+    "take_long",
+    "is_under_way",
+    "ruled",
+    "watch",
+]
 
 
 def _ruled_message() -> Any:
@@ -45,6 +58,27 @@ def _ruled_message() -> Any:
 
 
 Ruled = _ruled_message()
+
+
+def add_contract(service: str, permissions: Mapping[str, int | None]) -> None:
+    """Make the contract of a service known, with the permission of each of its methods, or with none."""
+    package, _, name = service.rpartition(".")
+    file = descriptor_pb2.FileDescriptorProto(
+        name=f"{service.replace('.', '/')}.proto",
+        package=package,
+        syntax="proto3",
+        dependency=["google/protobuf/wrappers.proto", access_pb2.DESCRIPTOR.name],
+    )
+    text = ".google.protobuf.StringValue"
+    contract = file.service.add(name=name)
+    for each, permission in permissions.items():
+        method = contract.method.add(name=each, input_type=text, output_type=text)
+        if permission is not None:
+            method.options.Extensions[access_pb2.permission] = permission
+    descriptor_pool.Default().Add(file)
+
+
+add_contract(SERVICE, dict.fromkeys(METHODS, access_pb2.PERMISSION_READ))
 
 
 class EchoServicer:
@@ -126,17 +160,8 @@ def add_echo(servicer: EchoServicer, server: Any) -> None:
             request_deserializer=(Ruled if name == "ruled" else StringValue).FromString,
             response_serializer=StringValue.SerializeToString,
         )
-        for name in (
-            "echo",
-            "write",
-            "refuse",
-            "crash",
-            "fail_first",
-            "hang",
-            "take_long",
-            "is_under_way",
-            "ruled",
-        )
+        for name in METHODS
+        if name != "watch"
     }
     handlers["watch"] = grpc.unary_stream_rpc_method_handler(
         servicer.watch,
@@ -151,7 +176,7 @@ def serving_parts(servicer: EchoServicer, settings: ServiceSettings, **options: 
     """Return the server, not started."""
     registrations = [(add_echo, servicer, SERVICE)]
     return Server(
-        settings, "sample-service", "optaic.sample", registrations, Authenticator(settings), **options
+        settings, "sample-service", "optaic.sample", registrations, make_authenticator(settings), **options
     )
 
 

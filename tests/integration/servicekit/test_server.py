@@ -191,9 +191,9 @@ async def test_a_watcher_that_leaves_leaves_nothing_behind(
     async with serving(servicer) as server, bare_channel(server.address) as channel:
         call = watch(channel)(TEXT)
         await call.read()
-        assert len(server._interceptor._streams) == 1
+        assert len(server._interceptor.streams._admit) == 1
         call.cancel()
-        await eventually(lambda: not server._interceptor._streams)
+        await eventually(lambda: not server._interceptor.streams._admit)
     assert "failed" not in capsys.readouterr().out
 
 

@@ -14,6 +14,7 @@ from optaic.status.v1 import status_events_pb2, status_pb2
 from optaic.status.v1 import status_service_pb2 as api
 from servicekit.ids import new_id
 from support.broker import listen
+from support.identities import caller
 from support.polling import eventually
 from support.status_service import (
     PROJECT,
@@ -257,7 +258,7 @@ async def test_tenants_do_not_see_each_other(service: RunningStatusService) -> N
         *await service.publish(flow_statuses(1, flow_change(instance_id, "ERROR")), tenant_id="other")
     )
     assert (await _status(service, instance_id)).status == flow_pb2.STATUS_NOT_INITIALIZED
-    metadata = [("authorization", "Bearer service-secret"), ("optaic-tenant", "other")]
+    metadata = caller("maintainer", "other")
     answer = await service.stub.GetInstanceStatus(
         api.GetInstanceStatusRequest(instance_id=instance_id), metadata=metadata
     )

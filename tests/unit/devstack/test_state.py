@@ -37,6 +37,12 @@ def test_secrets_are_drawn_once(state: State) -> None:
     assert len(set(state.secrets().values())) == len(state.secrets())
 
 
+def test_each_tenants_worker_has_a_token_of_its_own(state: State) -> None:
+    drawn = state.executor_tokens(("default", "acme"))
+    assert State(state.root).executor_tokens(("acme",)) == {"acme": drawn["acme"]}
+    assert len(set(drawn.values())) == 2
+
+
 def test_credentials_are_readable_by_their_owner_only(state: State) -> None:
     state.secrets()
     assert (state.root / "stack.json").stat().st_mode & 0o777 == 0o600

@@ -1,0 +1,102 @@
+"""Ask callers of health and reflection for a token; these methods have no contract of ours, so no permission either."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+
+import grpc
+
+from servicekit.auth import Authenticator, unauthenticated
+from servicekit.errors import DomainError
+from servicekit.open_streams import OpenStreams
+from servicekit.status import DETAILS_KEY, to_status
+
+
+class Guard:
+    """Stands in for the server while health or reflection registers, and lets only callers with a valid token in.
+
+    Any role may call them: they say nothing about a tenant.
+    """
+
+    def __init__(
+        self, server: Any, authenticator: Authenticator, streams: OpenStreams, error_domain: str
+    ) -> None:
+        self._server = server
+        self._authenticator = authenticator
+        self._streams = streams
+        self._error_domain = error_domain
+
+    def add_generic_rpc_handlers(self, handlers: object) -> None:
+        """Ignore these handlers: generated code also registers the same methods by name."""
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
+        """Register the guarded handlers."""
+        guarded = {name: self._guard(handler) for name, handler in handlers.items()}
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, guarded),))
+
+    def _guard(self, handler: Any) -> grpc.RpcMethodHandler:
+        if not handler.response_streaming:
+            return grpc.unary_unary_rpc_method_handler(
+                self._unary(handler.unary_unary), handler.request_deserializer, handler.response_serializer
+            )
+        if handler.request_streaming:
+            return grpc.stream_stream_rpc_method_handler(
+                self._stream(handler.stream_stream), handler.request_deserializer, handler.response_serializer
+            )
+        return grpc.unary_stream_rpc_method_handler(
+            self._stream(handler.unary_stream), handler.request_deserializer, handler.response_serializer
+        )
+
+    def _unary(self, behavior: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
+        async def call(request: Any, grpc_context: Any) -> Any:
+            try:
+                await self._identify(grpc_context)
+            except DomainError as error:
+                await self._refuse(grpc_context, error)
+            return await behavior(request, grpc_context)
+
+        return call
+
+    def _stream(self, behavior: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Awaitable[None]]:
+        async def call(requests: Any, grpc_context: Any) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            try:
+                first = await self._identify(grpc_context)
+
+                async def check() -> None:
+                    if await self._identify(grpc_context) != first:
+                        raise unauthenticated()
+
+                self._streams.add(task, check)
+                answers = behavior(requests, grpc_context)
+                if isinstance(answers, AsyncIterator):
+                    async for answer in answers:
+                        await grpc_context.write(answer)
+                else:
+                    await answers
+            except asyncio.CancelledError:
+                cause = self._streams.cause_of(task)
+                if cause is None:
+                    raise
+                task.uncancel()
+                await self._refuse(grpc_context, cause)
+            except DomainError as error:
+                await self._refuse(grpc_context, error)
+            finally:
+                self._streams.discard(task)
+
+        return call
+
+    async def _identify(self, grpc_context: Any) -> tuple[str, str]:
+        metadata = dict(grpc_context.invocation_metadata() or ())
+        identity = await self._authenticator.authenticate(metadata, grpc_context.peer())
+        return identity.tenant_id, identity.actor
+
+    async def _refuse(self, grpc_context: Any, error: DomainError) -> None:
+        status = to_status(error, self._error_domain)
+        await grpc_context.abort(
+            grpc.StatusCode[error.code], status.message, ((DETAILS_KEY, status.SerializeToString()),)
+        )
