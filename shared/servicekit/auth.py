@@ -31,7 +31,7 @@ class Identity:
 
     @property
     def is_service(self) -> bool:
-        """Whether it is another service of this installation, which acts for the tenant that it names."""
+        """Return whether it is another service of this installation, which acts for the tenant that it names."""
         return SERVICE in self.roles
 
 
@@ -43,7 +43,7 @@ class Authenticator(Protocol):
 
     @property
     def is_open(self) -> bool:
-        """Whether health and reflection answer callers without a token."""
+        """Return whether health and reflection answer callers without a token."""
         ...
 
     async def authenticate(self, metadata: Mapping[str, str], peer: str) -> Identity:

@@ -34,7 +34,7 @@ class RequestContext:
 
     @property
     def is_service(self) -> bool:
-        """Whether another service of this installation asks, for the tenant that it names."""
+        """Return whether another service of this installation asks, for the tenant that it names."""
         return SERVICE in self.roles
 
     def remaining(self) -> float | None:

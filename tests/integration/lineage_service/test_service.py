@@ -257,9 +257,7 @@ async def test_several_flows_are_answered_as_each_alone(main: Main) -> None:
     answer = await stub.BatchCheckUpstreamFreshness(batch, metadata=AS_SERVICE)
     assert list(answer.responses) == [await main.check(instance_id) for instance_id in wanted]
     assert [response.all_ready for response in answer.responses] == [False, True, True]
-    newer = instance(MOMENTUM, [(PRICES, "input")], revision=3, config="c")
-    requests[2].instance.CopyFrom(newer)
-    batch = api.BatchCheckUpstreamFreshnessRequest(requests=requests)
+    batch.requests[2].instance.CopyFrom(instance(MOMENTUM, [(PRICES, "input")], revision=3, config="c"))
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await stub.BatchCheckUpstreamFreshness(batch)
     assert refused.value.code() == grpc.StatusCode.PERMISSION_DENIED
