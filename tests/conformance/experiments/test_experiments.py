@@ -82,7 +82,7 @@ async def test_a_champion_is_set_moved_and_taken(ground: Ground) -> None:
         assert (await _all(ground.experiments))[desired.name] == wanted
 
 
-async def test_a_champion_that_is_not_there_is_refused_for_it_alone(ground: Ground) -> None:
+async def test_a_missing_champion_is_refused_without_affecting_other_experiments(ground: Ground) -> None:
     desired, other = replace(_experiment(), champion="7"), _experiment()
     ensured = await ground.experiments.ensure([desired, other])
     assert set(ensured.refusals) == {desired.name}

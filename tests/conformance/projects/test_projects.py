@@ -98,7 +98,7 @@ async def test_twins_make_one_project(tmp_path: Path) -> None:
     assert [name for name in names if not name.startswith(".")] == [desired.name.rpartition(".")[2]]
 
 
-async def test_foreign_edits_are_seen_and_foreign_projects_left_alone(tmp_path: Path) -> None:
+async def test_foreign_edits_are_noticed_and_foreign_projects_are_unchanged(tmp_path: Path) -> None:
     adapter, desired = EvidentlyProjects(tmp_path, 10), _project()
     await adapter.ensure([desired])
     file = tmp_path / desired.name.rpartition(".")[2] / "metadata.json"
@@ -195,7 +195,7 @@ asyncio.run(main())
 """
 
 
-async def test_a_workspace_that_hangs_takes_a_few_threads_of_its_own_and_no_more(tmp_path: Path) -> None:
+async def test_a_hanging_workspace_blocks_only_a_few_threads_of_its_own(tmp_path: Path) -> None:
     adapter, desired = EvidentlyProjects(tmp_path, 0.02), _project()
     file = tmp_path / desired.name.rpartition(".")[2] / "metadata.json"
     file.parent.mkdir()

@@ -206,7 +206,7 @@ async def test_a_deletion_that_was_lost_is_made_up_for(world: World) -> None:
     await world.becomes(before)
 
 
-async def test_a_run_of_all_dates_that_was_lost_is_found_behind_runs_of_a_range(world: World) -> None:
+async def test_a_lost_run_of_all_dates_is_found_among_later_range_runs(world: World) -> None:
     """The newest run of any kind is known: that its predecessor was is not said by its number."""
     await world.run("prices")
     await world.run("prices", parameters={"start": "2021-12-01"})

@@ -115,7 +115,7 @@ async def test_it_is_started_again_once_the_machine_can(
     await process.stop(5)
 
 
-async def test_one_that_keeps_dying_is_given_up_with_its_last_words(state: State) -> None:
+async def test_a_program_that_keeps_dying_is_given_up_with_its_last_log_lines(state: State) -> None:
     process = Process(state, Program("child", python("raise SystemExit('no such thing')"), no))
     await process.start()
     with pytest.raises(StartError, match="no such thing"):

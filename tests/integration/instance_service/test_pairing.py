@@ -100,7 +100,7 @@ async def test_a_system_that_is_down_degrades_only_instances_that_need_it(
     assert len(service.projects.stored) == 2
 
 
-async def test_a_system_that_no_longer_concerns_an_instance_is_not_complained_of(
+async def test_an_outside_system_that_an_instance_no_longer_uses_causes_no_condition(
     service: RunningInstanceService,
 ) -> None:
     project = await service.project()

@@ -163,7 +163,7 @@ async def _pending(subscription: Any) -> AsyncIterator[Any]:
         yield await subscription.next_msg()
 
 
-async def test_urls_that_an_earlier_release_has_kept_work_on_and_are_hidden(
+async def test_stored_urls_of_an_earlier_release_still_work_and_are_hidden(
     service: RunningInstanceService, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = await listen(service.nats, "optaic.*.instance.v1.*.*")

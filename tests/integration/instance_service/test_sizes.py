@@ -103,7 +103,7 @@ async def test_conditions_do_not_count_for_the_size_limit(service: RunningInstan
     assert (changed.owner, list(changed.conditions)) == ("ada", list(degraded.conditions))
 
 
-async def test_an_instance_that_would_exceed_the_limit_stays_and_delays_no_other(
+async def test_an_instance_that_would_exceed_the_limit_is_unchanged_and_delays_no_other(
     service: RunningInstanceService,
 ) -> None:
     await publish(service, "linear", "1.0.0")

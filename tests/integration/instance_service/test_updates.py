@@ -247,7 +247,7 @@ async def test_tracking_instances_move_with_one_event_each_unless_they_do_not_fi
         assert (found.definition_version, found.revision) == ("1.0.0", 1)
 
 
-async def test_an_instance_that_does_not_fit_is_changed_by_giving_the_whole_reference(
+async def test_an_instance_that_cannot_move_is_changed_by_giving_the_whole_reference(
     service: RunningInstanceService,
 ) -> None:
     await publish(service, "linear", compatibilityRules=[{"role": "features", "minCount": 1}])
@@ -370,7 +370,7 @@ async def test_the_macro_versions_of_a_caller_are_ignored(service: RunningInstan
     assert not made.dataset.pipeline.macro_version_ids
 
 
-async def test_a_config_that_was_accepted_stays_right_until_it_is_changed(
+async def test_an_accepted_config_stays_valid_until_it_is_changed(
     service: RunningInstanceService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = await service.project()

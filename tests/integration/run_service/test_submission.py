@@ -53,7 +53,9 @@ async def test_a_submitted_run_is_pending_with_everything_pinned(service: Runnin
     assert service.lineage.requests[0].instance == instance
 
 
-async def test_submits_at_once_do_not_fail_for_being_large_together(service: RunningRunService) -> None:
+async def test_many_submissions_at_once_succeed_although_their_joint_read_is_too_large(
+    service: RunningRunService,
+) -> None:
     service.instances.most = 1
     instances = [service.instances.add() for _ in range(8)]
     runs = await asyncio.gather(*(service.submit(instance) for instance in instances))

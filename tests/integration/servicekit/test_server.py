@@ -197,7 +197,9 @@ async def test_a_watcher_that_leaves_leaves_nothing_behind(
     assert "failed" not in capsys.readouterr().out
 
 
-async def test_stopping_lets_calls_finish_and_sends_watchers_elsewhere(servicer: EchoServicer) -> None:
+async def test_a_stopping_server_finishes_calls_and_ends_watches_as_unavailable(
+    servicer: EchoServicer,
+) -> None:
     settings = make_settings(shutdown_grace_seconds=20)
     async with serving(servicer, settings=settings) as server, bare_channel(server.address) as channel:
         watching = watch(channel)(TEXT)

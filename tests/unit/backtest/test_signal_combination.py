@@ -21,7 +21,7 @@ def test_a_single_signal_is_taken_as_it_is() -> None:
     assert combine_signals([PRIMARY], 0.3) is PRIMARY
 
 
-def test_the_whole_weight_on_the_primary_leaves_the_others_out() -> None:
+def test_a_primary_signal_with_the_whole_weight_excludes_the_others() -> None:
     assert combine_signals([PRIMARY, np.full((1, 3), NAN)], 1.0) is PRIMARY
 
 

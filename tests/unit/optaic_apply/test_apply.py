@@ -278,7 +278,7 @@ async def test_an_entity_does_not_become_a_dataset_created_later_with_its_name(m
     assert await plan(memory, file) == []
 
 
-async def test_definitions_are_exported_that_are_used_and_do_not_come_by_themselves(memory: Memory) -> None:
+async def test_used_definitions_are_exported_unless_they_are_built_in(memory: Memory) -> None:
     def add(version: str, kind: str = "pipeline", name: str = "prices", **more: Any) -> str:
         content = {"version": version, "code_ref": "worker.builtin.prices:Prices", **more}
         return memory.definitions.add(name, kind, content).definition_version_id

@@ -31,7 +31,7 @@ def test_texts_are_found_at_any_depth_with_their_places() -> None:
     }  # fmt: skip
 
 
-def test_a_message_is_shown_without_credentials_and_stays_as_it_was() -> None:
+def test_hiding_credentials_does_not_change_the_message_itself() -> None:
     instance = _instance({"a": [{"b": URL}], "n": 3}, description=f"from {URL}")
     shown = without_credentials(instance)
     assert _config(shown) == {"a": [{"b": SHOWN}], "n": 3}

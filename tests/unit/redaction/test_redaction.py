@@ -107,7 +107,7 @@ def test_values_of_the_environment_are_hidden_however_they_are_written(secret: s
         assert text.strip("\"'") not in redact(f"/home/ada <{text}>", environment)
 
 
-def test_the_password_of_a_url_that_is_secret_is_hidden_by_itself() -> None:
+def test_the_password_in_a_secret_url_is_also_hidden_separately() -> None:
     environment = {"OPTAIC_SECRET_URL": "postgresql://reader:k4n%234rie@db.example/prices"}
     assert redact("login with k4n#4rie failed", environment) == "login with *** failed"
 

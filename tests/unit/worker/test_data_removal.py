@@ -216,7 +216,7 @@ def test_a_root_without_the_tenants_folder_is_another_root(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("scheme", ["", "file://"])
-def test_a_folder_whose_name_means_another_place_in_a_uri_removes_nothing_there(
+def test_a_folder_name_with_a_special_meaning_in_a_uri_removes_nothing_elsewhere(
     tmp_path: Path, scheme: str
 ) -> None:
     fill(tmp_path, ALIVE, "delta", tenant_id="other")

@@ -146,7 +146,7 @@ def test_a_conversion_that_would_change_a_value_is_refused_by_column_and_types(
 
 
 @pytest.mark.parametrize("value", [7.5, float("inf"), 1e300])
-def test_whole_numbers_outside_become_the_same_floats_where_the_range_has_fractions(value: float) -> None:
+def test_integers_outside_the_range_become_equal_floats_if_the_range_has_fractions(value: float) -> None:
     base = _BASE.with_columns(n=pl.Series([2**60, 2]))
     part = base.tail(1).with_columns(n=pl.Series([value]))
     merged = put_in_place(part, base, DateRange(_day(1), None), allow_deletion=False).table
@@ -156,7 +156,7 @@ def test_whole_numbers_outside_become_the_same_floats_where_the_range_has_fracti
 
 
 @pytest.mark.parametrize("outside", [2**53 + 1, -(2**53) - 1, 2**63 - 1])
-def test_a_whole_number_outside_that_no_float_is_keeps_the_column_from_widening(outside: int) -> None:
+def test_an_integer_without_an_exact_float_prevents_widening_the_column(outside: int) -> None:
     base = _BASE.with_columns(n=pl.Series([outside, 2]))
     part = base.tail(1).with_columns(n=pl.Series([7.5]))
     with pytest.raises(
@@ -165,14 +165,14 @@ def test_a_whole_number_outside_that_no_float_is_keeps_the_column_from_widening(
         put_in_place(part, base, DateRange(_day(1), None), allow_deletion=False)
 
 
-def test_a_fraction_is_another_value_than_the_whole_number_that_it_begins_with() -> None:
+def test_a_fraction_differs_from_its_integer_part() -> None:
     before = pl.DataFrame({"id": [1, 2, 3], "n": [1, 2, 3]})
     after = pl.DataFrame({"id": [1, 2, 3], "n": [1.5, 2.0, 3.0]})
     assert count_changes(before, after, ["id"]) == {"rows_inserted": 0, "rows_updated": 1, "rows_deleted": 0}
     assert count_deleted(before, after.with_columns(id=pl.Series([1.5, 2.0, 3.0])), ["id"]) == 1
 
 
-def test_columns_that_come_are_absent_outside_and_columns_that_lack_are_refused() -> None:
+def test_new_columns_are_null_outside_the_range_and_missing_columns_are_refused() -> None:
     dates = DateRange(_day(1), None)
     merged = put_in_place(_BASE.tail(1).with_columns(new=pl.lit(3)), _BASE, dates, allow_deletion=False)
     assert merged.new_columns == ("new",)

@@ -173,7 +173,7 @@ async def test_a_fault_of_the_worker_itself_ends_the_flow_run(
     assert "OSError; see the worker's log" in message
 
 
-def test_a_flow_run_as_the_schedule_or_a_submission_makes_it_is_taken() -> None:
+def test_a_flow_run_of_the_schedule_or_of_a_submission_is_accepted() -> None:
     assert not Ticket.read(GIVEN, "f", NOW).run_id
     run_id = new_id()
     assert Ticket.read({**GIVEN, "run_id": run_id}, "f", NOW).make_request().run_id == run_id

@@ -138,7 +138,7 @@ def test_rows_filed_a_day_early_are_moved(written: dict[str, dict[str, Any]], st
     assert dates.last_data_date == "2024-03-31"
 
 
-def test_columns_that_differ_in_capitals_go_on_where_they_were_kept(
+def test_stored_columns_that_differ_only_in_case_stay_valid(
     written: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
     case = written[f"parquet {TWINS}"]

@@ -149,7 +149,7 @@ def test_a_column_may_move_to_another_zone(tmp_path: Path, make: Callable[..., S
 
 
 @pytest.mark.parametrize("make", STORES.values(), ids=STORES)
-def test_the_same_instants_in_another_zone_are_the_same_content_kept_anew(
+def test_the_same_instants_in_another_zone_are_stored_again_as_equal_content(
     tmp_path: Path, make: Callable[..., Store]
 ) -> None:
     """An older version keeps its days, the newer one has those of the other zone."""
