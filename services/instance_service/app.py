@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from instance_service.comparing import Comparing
 from instance_service.config import Settings
 from instance_service.consumers import RUN_CONSUMER, build_consumers
 from instance_service.evidently_adapter import EvidentlyProjects
@@ -22,7 +23,6 @@ from instance_service.reconcile import (
     ProjectPairing,
     Reconciler,
 )
-from instance_service.reconcile.comparing import Comparing
 from instance_service.store import installation
 from instance_service.use_cases.definitions.plugins import publish_plugins
 from instance_service.use_cases.dependencies import Dependencies

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+from lineage_service.comparing import Comparing
 from lineage_service.config import Settings
-from lineage_service.consumers import Compared, build_consumers
+from lineage_service.consumers import build_consumers
 from lineage_service.grpc_api import LineageServicer
 from lineage_service.use_cases.dependencies import Dependencies
 from lineage_service.use_cases.facts import INSTANCE_CONSUMER, RUN_CONSUMER
@@ -32,7 +33,7 @@ async def build(settings: Settings) -> App[Dependencies]:
     database = Database(settings)
     broker = Broker(settings, {LINEAGE_EVENTS: STREAMS[LINEAGE_EVENTS]})
     deps = Dependencies(database, SystemClock(), new_id, await load_signer(database))
-    Compared(deps, Comparison(broker, NAME, settings.comparison_grace_seconds)).listen()
+    Comparing(deps, Comparison(broker, NAME, settings.comparison_grace_seconds)).listen()
     server = Server(
         settings,
         NAME,

@@ -8,8 +8,9 @@ from typing import Any
 
 from optaic.rules.events import RUN_EVENTS, STREAMS
 from optaic.run.v1 import run_report_service_pb2_grpc, run_service_pb2_grpc
+from run_service.comparing import Comparing
 from run_service.config import Settings
-from run_service.consumers import Compared, build_consumers
+from run_service.consumers import build_consumers
 from run_service.grpc_api import RunReportServicer, RunServicer
 from run_service.peers_adapter import Peers
 from run_service.ports import Orchestrator
@@ -80,7 +81,7 @@ async def build(
         Loop("ticks", settings.tick_interval_seconds, due_ticks(deps).step),
         Loop("watches", settings.watch_poll_seconds, watches.look),
     ]
-    Compared(deps, Comparison(broker, NAME, settings.comparison_grace_seconds)).listen()
+    Comparing(deps, Comparison(broker, NAME, settings.comparison_grace_seconds)).listen()
     server = Server(
         settings,
         NAME,

@@ -21,6 +21,7 @@ from servicekit.signing import load_signer
 from servicekit.tokens import ReadTokens
 from status_service import consumers
 from status_service.centrifugo_adapter import CentrifugoStatusPublisher
+from status_service.comparing import Comparing
 from status_service.config import Settings
 from status_service.grpc_api import StatusServicer
 from status_service.nats_adapter import NatsStatusPublisher
@@ -59,7 +60,7 @@ async def build(settings: Settings) -> App[Dependencies]:
         publishers.append(centrifugo)
         close.insert(0, centrifugo.close)
     live = consumers.LiveStatuses(publishers, settings.live_buffer)
-    consumers.Compared(deps, Comparison(broker, NAME, settings.comparison_grace_seconds)).listen()
+    Comparing(deps, Comparison(broker, NAME, settings.comparison_grace_seconds)).listen()
     compaction = Compaction(database, settings.watch_retention_revisions)
     server = Server(
         settings,

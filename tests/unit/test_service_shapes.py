@@ -239,3 +239,22 @@ def _in_order(names: list[str]) -> list[str]:
 def _dependencies(service: str) -> type:
     found: type = load(service, "use_cases.dependencies").Dependencies
     return found
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_one_class_of_one_name_compares_with_the_other_services(service: str) -> None:
+    made = {
+        (path.relative_to(ROOT / service).as_posix(), node.name)
+        for path in sorted((ROOT / service).rglob("*.py"))
+        for node in ast.parse(path.read_text("utf-8")).body
+        if isinstance(node, ast.ClassDef)
+        and any(
+            isinstance(each, ast.arg)
+            and isinstance(each.annotation, ast.Name)
+            and each.annotation.id == "Comparison"
+            for each in ast.walk(node)
+        )
+    }
+    assert made == {("comparing.py", "Comparing")}
+    parameters = list(inspect.signature(load(service, "comparing").Comparing).parameters)
+    assert parameters[:2] == ["deps", "channel"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from instance_service.use_cases import comparison as use_cases
+from instance_service.use_cases import comparison
 from instance_service.use_cases.dependencies import Dependencies
 from optaic.common.v1.flow_pb2 import FLOW_KIND_REFRESH, FlowRef
 from optaic.instance.v1.instance_comparison_pb2 import InstancesWanted
@@ -21,12 +21,12 @@ class Comparing:
     def __init__(
         self,
         deps: Dependencies,
-        comparison: Comparison,
+        channel: Comparison,
         tenants: Sequence[str],
         is_leader: Callable[[], bool],
     ) -> None:
         self._deps = deps
-        self._comparison = comparison
+        self._channel = channel
         self._tenants = tenants
         self._is_leader = is_leader
         self._requests: set[bytes] = set()
@@ -38,30 +38,30 @@ class Comparing:
             self._requests.add(request_id)
             wake()
 
-        self._comparison.on("instances.wanted", InstancesWanted, self._publish_again)
-        self._comparison.on("runs.page", RunPage, self._compare_runs)
-        self._comparison.on_request(begin)
+        self._channel.on("instances.wanted", InstancesWanted, self._publish_again)
+        self._channel.on("runs.page", RunPage, self._compare_runs)
+        self._channel.on_request(begin)
 
     async def step(self) -> bool:
         """Announce every instance once; return False, because nothing is left until the next interval."""
         requests, self._requests = self._requests, set()
         if not self._is_leader():
             return False
-        for tenant_id in await use_cases.list_tenants(self._deps, self._tenants):
-            async for page in use_cases.pages(self._deps, tenant_id):
+        for tenant_id in await comparison.list_tenants(self._deps, self._tenants):
+            async for page in comparison.pages(self._deps, tenant_id):
                 page.at_once = bool(requests)
-                await self._comparison.send(tenant_id, "instances.page", page)
+                await self._channel.send(tenant_id, "instances.page", page)
                 await asyncio.sleep(_PAUSE)
         for request_id in requests:
-            await self._comparison.end(request_id)
+            await self._channel.end(request_id)
         return False
 
     async def _publish_again(self, tenant_id: str, wanted: InstancesWanted) -> None:
-        await use_cases.publish_again(self._deps, tenant_id, wanted.instance_ids)
+        await comparison.publish_again(self._deps, tenant_id, wanted.instance_ids)
 
     async def _compare_runs(self, tenant_id: str, page: RunPage) -> None:
-        wanted = await use_cases.list_old_outputs(self._deps, tenant_id, page.flows)
-        await self._comparison.ask(tenant_id, "runs.wanted", wanted, _runs_wanted, at_once=page.at_once)
+        wanted = await comparison.list_old_outputs(self._deps, tenant_id, page.flows)
+        await self._channel.ask(tenant_id, "runs.wanted", wanted, _runs_wanted, at_once=page.at_once)
 
 
 def _runs_wanted(instance_ids: Sequence[str]) -> RunsWanted:
