@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from optaic.rules.deployments import WORK_POOL
@@ -15,7 +15,7 @@ class Settings(BaseSettings):
     """The settings of the embedded stack. Each field is `OPTAIC_<NAME>` in the environment."""
 
     model_config = SettingsConfigDict(
-        env_prefix="OPTAIC_", frozen=True, extra="ignore", hide_input_in_errors=True
+        env_prefix="OPTAIC_", frozen=True, extra="ignore", hide_input_in_errors=True, populate_by_name=True
     )
 
     state: Path = Field(default=Path(".state"), description="Folder of all data, logs and credentials.")
@@ -82,8 +82,11 @@ class Settings(BaseSettings):
     )
     prefect_ui: bool = Field(default=True, description="Serve Prefect's web interface.")
 
-    start_timeout_seconds: float = Field(
-        default=90, gt=0, description="Time within which everything must have answered once."
+    stack_start_timeout_seconds: float = Field(
+        validation_alias=AliasChoices("OPTAIC_STACK_START_TIMEOUT_SECONDS", "OPTAIC_START_TIMEOUT_SECONDS"),
+        default=90,
+        gt=0,
+        description="Time within which everything must have answered once.",
     )
     stop_timeout_seconds: float = Field(
         default=10, gt=0, description="Time that one process gets before SIGKILL."

@@ -185,7 +185,7 @@ class Stack:
     async def _start(self, program: Program) -> None:
         process = self.processes[program.name] = Process(self.state, program)
         await process.start()
-        await process.wait_ready(self.settings.start_timeout_seconds)
+        await process.wait_ready(self.settings.stack_start_timeout_seconds)
         self._note(program.name)
 
     def _note(self, name: str) -> None:

@@ -96,7 +96,7 @@ def up(settings: Settings | None = None) -> Endpoints:
 async def _start(settings: Settings, state: State) -> Endpoints:
     pid = None if state.supervisor() else _spawn_supervisor(settings, state)
     try:
-        async with asyncio.timeout(settings.start_timeout_seconds + _DOWN_SECONDS):
+        async with asyncio.timeout(settings.stack_start_timeout_seconds + _DOWN_SECONDS):
             return await _wait_until_up(state, pid)
     except BaseException as error:
         if pid is not None:

@@ -52,3 +52,21 @@ def test_each_setting_is_documented_with_its_default(program: str) -> None:
     sections = re.split(r"^## ", DOCUMENT.read_text(), flags=re.MULTILINE)
     (section,) = [each for each in sections if each.startswith(f"{program}\n")]
     assert [line for line in section.splitlines() if line.startswith("| `")] == rows(program)
+
+
+@pytest.mark.parametrize(
+    ("environment", "seconds"),
+    [
+        ({}, 90),
+        ({"OPTAIC_START_TIMEOUT_SECONDS": "7"}, 7),
+        ({"OPTAIC_START_TIMEOUT_SECONDS": "7", "OPTAIC_STACK_START_TIMEOUT_SECONDS": "8"}, 8),
+    ],
+)
+def test_the_stack_accepts_the_former_name_of_its_start_timeout(
+    environment: dict[str, str], seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OPTAIC_START_TIMEOUT_SECONDS", "OPTAIC_STACK_START_TIMEOUT_SECONDS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert devstack.Settings().stack_start_timeout_seconds == seconds
