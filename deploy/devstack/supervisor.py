@@ -116,7 +116,11 @@ def _spawn_supervisor(settings: Settings, state: State) -> int:
     ]
     argv = [sys.executable, "-m", "devstack", "supervise"]
     return os.posix_spawn(
-        sys.executable, argv, {**os.environ, **_environment(settings)}, file_actions=files, setsid=True
+        sys.executable,
+        argv,
+        {**_RUN_SERVICE, **os.environ, **_environment(settings)},
+        file_actions=files,
+        setsid=True,
     )
 
 
@@ -161,6 +165,10 @@ def _end_supervisor(state: State, pid: int) -> None:
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
     leftovers.end(state.root)
+
+
+# The embedded stack gives a claimed run this long to start, unless the environment says otherwise.
+_RUN_SERVICE = {"OPTAIC_START_TIMEOUT_SECONDS": "90.0"}
 
 
 def _environment(settings: Settings) -> dict[str, str]:
