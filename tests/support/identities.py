@@ -11,7 +11,7 @@ from typing import Any
 from servicekit.token_files import GIVEN_ROLES, digest_of
 
 _TENANTS = ("default", "other", "acme")
-_files = []  # open as long as this process lives, then removed
+_files: list[Any] = []  # open as long as this process lives, then removed
 
 Metadata = tuple[tuple[str, str], ...]
 

@@ -26,6 +26,7 @@ TOGETHER = (
     "tests/integration/servicekit",
     "tests/integration/run_service",
     "tests/integration/status_service",
+    "tests/security",
     "tests/faults",
     "tests/unit/worker",
 )

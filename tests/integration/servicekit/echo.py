@@ -60,7 +60,7 @@ def _ruled_message() -> Any:
 Ruled = _ruled_message()
 
 
-def add_contract(service: str, permissions: Mapping[str, int | None]) -> None:
+def add_contract(service: str, permissions: Mapping[str, access_pb2.Permission.ValueType | None]) -> None:
     """Make the contract of a service known, with the permission of each of its methods, or with none."""
     package, _, name = service.rpartition(".")
     file = descriptor_pb2.FileDescriptorProto(

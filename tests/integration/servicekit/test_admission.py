@@ -31,7 +31,7 @@ from servicekit.token_files import digest_of
 from support.polling import eventually
 
 TEXT = StringValue(value="hello")
-UNKNOWN = (
+UNKNOWN: tuple[tuple[tuple[str, str], ...], ...] = (
     (),
     (("authorization", "Bearer development"),),
     (("authorization", "Bearer nobody"),),
