@@ -25,11 +25,12 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from optaic.audit.v1 import audit_pb2 as optaic_dot_audit_dot_v1_dot_audit__pb2
 from optaic.common.v1 import access_pb2 as optaic_dot_common_dot_v1_dot_access__pb2
 from optaic.instance.v1 import instance_pb2 as optaic_dot_instance_dot_v1_dot_instance__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-optaic/instance/v1/data_removal_service.proto\x12\x12optaic.instance.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1doptaic/common/v1/access.proto\x1a!optaic/instance/v1/instance.proto\"\xbc\x02\n\x0b\x44\x61taRemoval\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12.\n\x04kind\x18\x03 \x01(\x0e\x32 .optaic.instance.v1.InstanceKind\x12\x12\n\nproject_id\x18\x04 \x01(\t\x12/\n\x0b\x64\x65lete_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bremove_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61ttempts\x18\x07 \x01(\x05\x12\x0f\n\x07problem\x18\x08 \x01(\t\x12-\n\x06stores\x18\t \x03(\x0b\x32\x1d.optaic.instance.v1.UsedStore\x12\x12\n\nhas_output\x18\n \x01(\x08\"S\n\tUsedStore\x12\x1d\n\x15\x64\x65\x66inition_version_id\x18\x01 \x01(\t\x12\'\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\"L\n\x17ListDataRemovalsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x12\n\npage_token\x18\x02 \x01(\t\"k\n\x18ListDataRemovalsResponse\x12\x36\n\rdata_removals\x18\x01 \x03(\x0b\x32\x1f.optaic.instance.v1.DataRemoval\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x19\n\x17\x43laimDataRemovalRequest\"Q\n\x18\x43laimDataRemovalResponse\x12\x35\n\x0c\x64\x61ta_removal\x18\x01 \x01(\x0b\x32\x1f.optaic.instance.v1.DataRemoval\"T\n\x18\x46inishDataRemovalRequest\x12\x1d\n\x0binstance_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x07problem\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"\x1b\n\x19\x46inishDataRemovalResponse2\xf6\x02\n\x12\x44\x61taRemovalService\x12s\n\x10ListDataRemovals\x12+.optaic.instance.v1.ListDataRemovalsRequest\x1a,.optaic.instance.v1.ListDataRemovalsResponse\"\x04\xe0\xf9\x18\x02\x12s\n\x10\x43laimDataRemoval\x12+.optaic.instance.v1.ClaimDataRemovalRequest\x1a,.optaic.instance.v1.ClaimDataRemovalResponse\"\x04\xe0\xf9\x18\x08\x12v\n\x11\x46inishDataRemoval\x12,.optaic.instance.v1.FinishDataRemovalRequest\x1a-.optaic.instance.v1.FinishDataRemovalResponse\"\x04\xe0\xf9\x18\x08\x42\\\n\x16\x64\x65v.optaic.instance.v1P\x01Z+optaic.dev/go/optaic/instance/v1;instancev1\xaa\x02\x12Optaic.Instance.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-optaic/instance/v1/data_removal_service.proto\x12\x12optaic.instance.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1boptaic/audit/v1/audit.proto\x1a\x1doptaic/common/v1/access.proto\x1a!optaic/instance/v1/instance.proto\"\xbc\x02\n\x0b\x44\x61taRemoval\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12.\n\x04kind\x18\x03 \x01(\x0e\x32 .optaic.instance.v1.InstanceKind\x12\x12\n\nproject_id\x18\x04 \x01(\t\x12/\n\x0b\x64\x65lete_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bremove_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61ttempts\x18\x07 \x01(\x05\x12\x0f\n\x07problem\x18\x08 \x01(\t\x12-\n\x06stores\x18\t \x03(\x0b\x32\x1d.optaic.instance.v1.UsedStore\x12\x12\n\nhas_output\x18\n \x01(\x08\"S\n\tUsedStore\x12\x1d\n\x15\x64\x65\x66inition_version_id\x18\x01 \x01(\t\x12\'\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\"L\n\x17ListDataRemovalsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x12\n\npage_token\x18\x02 \x01(\t\"k\n\x18ListDataRemovalsResponse\x12\x36\n\rdata_removals\x18\x01 \x03(\x0b\x32\x1f.optaic.instance.v1.DataRemoval\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x19\n\x17\x43laimDataRemovalRequest\"Q\n\x18\x43laimDataRemovalResponse\x12\x35\n\x0c\x64\x61ta_removal\x18\x01 \x01(\x0b\x32\x1f.optaic.instance.v1.DataRemoval\"T\n\x18\x46inishDataRemovalRequest\x12\x1d\n\x0binstance_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x07problem\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"\x1b\n\x19\x46inishDataRemovalResponse2\xfa\x02\n\x12\x44\x61taRemovalService\x12s\n\x10ListDataRemovals\x12+.optaic.instance.v1.ListDataRemovalsRequest\x1a,.optaic.instance.v1.ListDataRemovalsResponse\"\x04\xe0\xf9\x18\x02\x12s\n\x10\x43laimDataRemoval\x12+.optaic.instance.v1.ClaimDataRemovalRequest\x1a,.optaic.instance.v1.ClaimDataRemovalResponse\"\x04\xe0\xf9\x18\x08\x12z\n\x11\x46inishDataRemoval\x12,.optaic.instance.v1.FinishDataRemovalRequest\x1a-.optaic.instance.v1.FinishDataRemovalResponse\"\x08\xe0\xf9\x18\x08\xe8\xf9\x18\x01\x42\\\n\x16\x64\x65v.optaic.instance.v1P\x01Z+optaic.dev/go/optaic/instance/v1;instancev1\xaa\x02\x12Optaic.Instance.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,23 +49,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DATAREMOVALSERVICE'].methods_by_name['ClaimDataRemoval']._loaded_options = None
   _globals['_DATAREMOVALSERVICE'].methods_by_name['ClaimDataRemoval']._serialized_options = b'\340\371\030\010'
   _globals['_DATAREMOVALSERVICE'].methods_by_name['FinishDataRemoval']._loaded_options = None
-  _globals['_DATAREMOVALSERVICE'].methods_by_name['FinishDataRemoval']._serialized_options = b'\340\371\030\010'
-  _globals['_DATAREMOVAL']._serialized_start=228
-  _globals['_DATAREMOVAL']._serialized_end=544
-  _globals['_USEDSTORE']._serialized_start=546
-  _globals['_USEDSTORE']._serialized_end=629
-  _globals['_LISTDATAREMOVALSREQUEST']._serialized_start=631
-  _globals['_LISTDATAREMOVALSREQUEST']._serialized_end=707
-  _globals['_LISTDATAREMOVALSRESPONSE']._serialized_start=709
-  _globals['_LISTDATAREMOVALSRESPONSE']._serialized_end=816
-  _globals['_CLAIMDATAREMOVALREQUEST']._serialized_start=818
-  _globals['_CLAIMDATAREMOVALREQUEST']._serialized_end=843
-  _globals['_CLAIMDATAREMOVALRESPONSE']._serialized_start=845
-  _globals['_CLAIMDATAREMOVALRESPONSE']._serialized_end=926
-  _globals['_FINISHDATAREMOVALREQUEST']._serialized_start=928
-  _globals['_FINISHDATAREMOVALREQUEST']._serialized_end=1012
-  _globals['_FINISHDATAREMOVALRESPONSE']._serialized_start=1014
-  _globals['_FINISHDATAREMOVALRESPONSE']._serialized_end=1041
-  _globals['_DATAREMOVALSERVICE']._serialized_start=1044
-  _globals['_DATAREMOVALSERVICE']._serialized_end=1418
+  _globals['_DATAREMOVALSERVICE'].methods_by_name['FinishDataRemoval']._serialized_options = b'\340\371\030\010\350\371\030\001'
+  _globals['_DATAREMOVAL']._serialized_start=257
+  _globals['_DATAREMOVAL']._serialized_end=573
+  _globals['_USEDSTORE']._serialized_start=575
+  _globals['_USEDSTORE']._serialized_end=658
+  _globals['_LISTDATAREMOVALSREQUEST']._serialized_start=660
+  _globals['_LISTDATAREMOVALSREQUEST']._serialized_end=736
+  _globals['_LISTDATAREMOVALSRESPONSE']._serialized_start=738
+  _globals['_LISTDATAREMOVALSRESPONSE']._serialized_end=845
+  _globals['_CLAIMDATAREMOVALREQUEST']._serialized_start=847
+  _globals['_CLAIMDATAREMOVALREQUEST']._serialized_end=872
+  _globals['_CLAIMDATAREMOVALRESPONSE']._serialized_start=874
+  _globals['_CLAIMDATAREMOVALRESPONSE']._serialized_end=955
+  _globals['_FINISHDATAREMOVALREQUEST']._serialized_start=957
+  _globals['_FINISHDATAREMOVALREQUEST']._serialized_end=1041
+  _globals['_FINISHDATAREMOVALRESPONSE']._serialized_start=1043
+  _globals['_FINISHDATAREMOVALRESPONSE']._serialized_end=1070
+  _globals['_DATAREMOVALSERVICE']._serialized_start=1073
+  _globals['_DATAREMOVALSERVICE']._serialized_end=1451
 # @@protoc_insertion_point(module_scope)

@@ -177,6 +177,7 @@ class Project(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    AUTHOR_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """Output only. UUID."""
     name: _builtins.str
@@ -191,6 +192,8 @@ class Project(_message.Message):
     """Output only. Each change makes a new one, from 1."""
     etag: _builtins.str
     """Pass it back on update and delete to refuse when the project changed meanwhile."""
+    author: _builtins.str
+    """Output only. The actor who made the newest revision; empty if an earlier release made it."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Free key-value pairs."""
@@ -215,10 +218,11 @@ class Project(_message.Message):
         revision: _builtins.int = ...,
         etag: _builtins.str = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        author: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "etag", b"etag", "labels", b"labels", "name", b"name", "project_id", b"project_id", "revision", b"revision", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "create_time", b"create_time", "description", b"description", "etag", b"etag", "labels", b"labels", "name", b"name", "project_id", b"project_id", "revision", b"revision", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
