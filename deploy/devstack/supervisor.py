@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import sys
@@ -175,8 +174,4 @@ _RUN_SERVICE = {"OPTAIC_START_TIMEOUT_SECONDS": "90.0"}
 def _environment(settings: Settings) -> dict[str, str]:
     """Return the settings as environment variables."""
     values = settings.model_copy(update={"state": settings.root}).model_dump(mode="json")
-    return {
-        f"OPTAIC_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
-        for name, value in values.items()
-        if value is not None
-    }
+    return {f"OPTAIC_{name.upper()}": str(value) for name, value in values.items()}

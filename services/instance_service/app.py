@@ -35,6 +35,7 @@ from optaic.instance.v1.instance_service_pb2_grpc import add_InstanceServiceServ
 from optaic.rules.events import INSTANCE_EVENTS, STREAMS
 from servicekit import app
 from servicekit.app import App
+from servicekit.audit.trail import AuditTrail
 from servicekit.auth import make_authenticator
 from servicekit.broker import Broker
 from servicekit.clock import SystemClock
@@ -85,6 +86,7 @@ async def build(settings: Settings, outside: Outside) -> App[Dependencies]:
         data_grace_seconds=settings.data_grace_seconds,
     )
     relay = Relay(database, broker)
+    trail = AuditTrail(database, deps.signer, deps.clock)
     pairings: list[Pairing] = [
         DeploymentPairing(outside.deployments, installation_id),
         ExperimentPairing(outside.experiments, installation_id),
@@ -131,10 +133,12 @@ async def build(settings: Settings, outside: Outside) -> App[Dependencies]:
             "mlflow": outside.experiments.ping,
             "evidently": outside.projects.ping,
         },
+        trail=trail,
         on_stop=deps.activated.close,
     )
     background = {
         "relay": relay.run,
+        **trail.background,
         **{consumer.name: consumer.run for consumer in build_consumers(deps, broker)},
         "reconcile": reconcile_loop.run,
         "drift": drift_loop.run,
@@ -145,7 +149,7 @@ async def build(settings: Settings, outside: Outside) -> App[Dependencies]:
         server,
         background,
         open=[database.open, lambda: publish_plugins(deps, settings.tenants), broker.connect],
-        close=[reconciler.close, *outside.close, broker.close, database.close],
+        close=[reconciler.close, trail.denials.close, *outside.close, broker.close, database.close],
     )
 
 

@@ -44,7 +44,7 @@ class DefinitionServicer(DefinitionServiceServicer):
     async def PublishDefinition(
         self, request: definition_api.PublishDefinitionRequest, _context: Any
     ) -> DefinitionVersion:
-        return await publication.publish_definition(self._deps, current().tenant_id, request)
+        return await publication.publish_definition(self._deps, current(), request)
 
     async def GetDefinition(self, request: definition_api.GetDefinitionRequest, _context: Any) -> Definition:
         return await definition_reading.get_definition(self._deps, current().tenant_id, request)
@@ -69,17 +69,17 @@ class DefinitionServicer(DefinitionServiceServicer):
     async def DeprecateDefinitionVersion(
         self, request: definition_api.DeprecateDefinitionVersionRequest, _context: Any
     ) -> DefinitionVersion:
-        return await states.deprecate_version(self._deps, current().tenant_id, request)
+        return await states.deprecate_version(self._deps, current(), request)
 
     async def ActivateDefinitionVersion(
         self, request: definition_api.ActivateDefinitionVersionRequest, _context: Any
     ) -> DefinitionVersion:
-        return await states.activate_version(self._deps, current().tenant_id, request)
+        return await states.activate_version(self._deps, current(), request)
 
     async def RetireDefinitionVersion(
         self, request: definition_api.RetireDefinitionVersionRequest, _context: Any
     ) -> DefinitionVersion:
-        return await states.retire_version(self._deps, current().tenant_id, request)
+        return await states.retire_version(self._deps, current(), request)
 
 
 class InstanceServicer(InstanceServiceServicer):
@@ -97,7 +97,7 @@ class InstanceServicer(InstanceServiceServicer):
         self._run_events = run_events
 
     async def CreateProject(self, request: instance_api.CreateProjectRequest, _context: Any) -> Project:
-        return self._shown(await project_changes.create_project(self._deps, current().tenant_id, request))
+        return self._shown(await project_changes.create_project(self._deps, current(), request))
 
     async def GetProject(self, request: instance_api.GetProjectRequest, _context: Any) -> Project:
         return self._shown(await project_reading.get_project(self._deps, current().tenant_id, request))
@@ -108,7 +108,7 @@ class InstanceServicer(InstanceServiceServicer):
         return self._shown(await project_reading.list_projects(self._deps, current().tenant_id, request))
 
     async def UpdateProject(self, request: instance_api.UpdateProjectRequest, _context: Any) -> Project:
-        return self._shown(await project_changes.update_project(self._deps, current().tenant_id, request))
+        return self._shown(await project_changes.update_project(self._deps, current(), request))
 
     async def DeleteProject(self, request: instance_api.DeleteProjectRequest, _context: Any) -> Project:
         return self._shown(await project_changes.delete_project(self._deps, current(), request))

@@ -14,6 +14,7 @@ from optaic.lineage.v1 import lineage_service_pb2_grpc
 from optaic.rules.events import LINEAGE_EVENTS, STREAMS
 from servicekit import app
 from servicekit.app import App
+from servicekit.audit.trail import AuditTrail
 from servicekit.auth import make_authenticator
 from servicekit.broker import Broker
 from servicekit.clock import SystemClock
@@ -33,6 +34,7 @@ async def build(settings: Settings) -> App[Dependencies]:
     database = Database(settings)
     broker = Broker(settings, {LINEAGE_EVENTS: STREAMS[LINEAGE_EVENTS]})
     deps = Dependencies(database, SystemClock(), new_id, await load_signer(database))
+    trail = AuditTrail(database, deps.signer, deps.clock)
     Comparing(deps, Comparison(broker, NAME, settings.comparison_grace_seconds)).listen()
     server = Server(
         settings,
@@ -49,9 +51,11 @@ async def build(settings: Settings) -> App[Dependencies]:
         ReadTokens(database, {"instance": (INSTANCE_CONSUMER,), "run": (RUN_CONSUMER,)}),
         dependencies={"postgres": database.ping},
         observed={"nats": broker.ping},
+        trail=trail,
     )
     background = {
         "relay": Relay(database, broker).run,
+        **trail.background,
         **{consumer.name: consumer.run for consumer in build_consumers(deps, broker)},
     }
     return App(
@@ -59,7 +63,7 @@ async def build(settings: Settings) -> App[Dependencies]:
         server,
         background,
         open=[database.open, broker.connect],
-        close=[broker.close, database.close],
+        close=[trail.denials.close, broker.close, database.close],
     )
 
 

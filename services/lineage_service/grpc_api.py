@@ -159,6 +159,7 @@ class LineageServicer(lineage_service_pb2_grpc.LineageServiceServicer):
             request.reason,
             request.request_id,
             idempotency.payload_hash(request),
+            actor=context.current().actor,
         )
         return _state_message(state)
 

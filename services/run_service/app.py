@@ -25,6 +25,7 @@ from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.watching import Watches
 from servicekit import app, client
 from servicekit.app import App
+from servicekit.audit.trail import AuditTrail
 from servicekit.auth import make_authenticator
 from servicekit.broker import Broker
 from servicekit.clock import Clock, SystemClock
@@ -60,7 +61,9 @@ async def build(
         ids=new_id,
         signer=await load_signer(database),
     )
+    trail = AuditTrail(database, deps.signer, deps.clock)
     close: list[Callable[[], Awaitable[None]]] = [
+        trail.denials.close,
         broker.close,
         database.close,
         *(channel.close for channel in channels),
@@ -103,9 +106,11 @@ async def build(
         ReadTokens(database, {}),
         dependencies={"postgres": database.ping},
         observed={"nats": broker.ping, "prefect": orchestrator.ping},
+        trail=trail,
     )
     background: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
         "relay": Relay(database, broker).run,
+        **trail.background,
         **{consumer.name: consumer.run for consumer in build_consumers(deps, broker)},
         **{loop.name: loop.run for loop in loops},
     }

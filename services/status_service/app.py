@@ -8,6 +8,7 @@ from optaic.rules.events import STATUS_EVENTS, STREAMS
 from optaic.status.v1.status_service_pb2_grpc import add_StatusServiceServicer_to_server
 from servicekit import app
 from servicekit.app import App
+from servicekit.audit.trail import AuditTrail
 from servicekit.auth import make_authenticator
 from servicekit.broker import Broker
 from servicekit.clock import SystemClock
@@ -51,8 +52,9 @@ async def build(settings: Settings) -> App[Dependencies]:
         bookmark_seconds=settings.watch_bookmark_seconds,
     )
     deps = Dependencies(database, feed, SystemClock(), new_id, await load_signer(database))
+    trail = AuditTrail(database, deps.signer, deps.clock)
     publishers: list[StatusPublisher] = [NatsStatusPublisher(broker)]
-    close = [broker.close, database.close]
+    close = [trail.denials.close, broker.close, database.close]
     if settings.centrifugo_url:
         centrifugo = CentrifugoStatusPublisher(
             settings.centrifugo_url, settings.centrifugo_api_key, settings.centrifugo_timeout_seconds
@@ -71,9 +73,11 @@ async def build(settings: Settings) -> App[Dependencies]:
         ReadTokens(database, _READ_RULES),
         dependencies={"postgres": database.ping},
         observed={"nats": broker.ping},
+        trail=trail,
     )
     background = {
         "relay": Relay(database, broker).run,
+        **trail.background,
         **{consumer.name: consumer.run for consumer in consumers.build_consumers(deps, broker, live)},
         "live": live.run,
         "compaction": Loop("compaction", settings.compaction_interval_seconds, compaction.step).run,

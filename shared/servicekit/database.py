@@ -17,7 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import QueuePool
 
-from servicekit import context
+from servicekit import changes, context
 from servicekit.errors import (
     AbortedError,
     DeadlineExceededError,
@@ -28,7 +28,7 @@ from servicekit.errors import (
 )
 from servicekit.events import Event
 from servicekit.outbox import TransactionNotes, current_notes
-from servicekit.schema import TENANT_SETTING
+from servicekit.schema import TENANT_SETTING, audit_records
 from servicekit.sessions import Sessions
 from servicekit.settings import ServiceSettings
 
@@ -203,9 +203,15 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self, tenant_id: str) -> AsyncIterator[AsyncConnection]:
-        """Open a READ COMMITTED transaction of a tenant; commit at the end, roll back on an error."""
-        async with self._noted(self._app, _begin(tenant_id, read_only=False)) as connection:
-            yield connection
+        """Open a READ COMMITTED transaction of a tenant; commit at the end, roll back on an error.
+
+        What it changes in an audited call, as `changes.note` says, is recorded in it.
+        """
+        with changes.committing():
+            async with self._noted(self._app, _begin(tenant_id, read_only=False)) as connection:
+                yield connection
+                if (row := changes.take_row()) is not None:
+                    await connection.execute(sa.insert(audit_records), row)
 
     @asynccontextmanager
     async def read(self, tenant_id: str) -> AsyncIterator[AsyncConnection]:
@@ -232,10 +238,13 @@ class Database:
     ) -> list[tuple[Any, ...]]:
         """Run one write of a tenant in a single round trip and its own transaction.
 
-        A statement that returns rows must also have written `events` into the outbox.
+        A statement that returns rows must also have written `events` into the outbox, and the row of
+        `changes.take_row`.
         """
-        async with self._seen():
-            rows = await _execute(self._writes, tenant_id, statement, parameters)
+        with changes.committing() as outcome:
+            async with self._seen():
+                rows = await _execute(self._writes, tenant_id, statement, parameters)
+            outcome.is_committed = bool(rows)
         if rows:
             self._note(events)
         return rows

@@ -18,6 +18,8 @@ import structlog
 from google.protobuf.message import DecodeError, Message
 
 from servicekit import access, context
+from servicekit.audit.records import is_audited
+from servicekit.audit.trail import AuditTrail
 from servicekit.auth import Authenticator, unauthenticated
 from servicekit.context import RequestContext
 from servicekit.contracts import check_contract
@@ -26,6 +28,7 @@ from servicekit.errors import (
     DomainError,
     InternalError,
     InvalidArgumentError,
+    PermissionDeniedError,
     UnavailableError,
 )
 from servicekit.ids import new_id
@@ -56,7 +59,9 @@ class Interceptor:
         authenticator: Authenticator,
         read_tokens: ReadTokens | None,
         default_deadline_seconds: float,
+        trail: AuditTrail | None = None,
     ) -> None:
+        self._trail = trail
         self._error_domain = error_domain
         self._authenticator = authenticator
         self._read_tokens = read_tokens
@@ -85,6 +90,7 @@ class Interceptor:
         self, method: str, permission: str, handler: grpc.RpcMethodHandler
     ) -> Callable[[bytes, Any], Any]:
         behavior, parse = handler.unary_unary, handler.request_deserializer
+        trail = self._trail if is_audited(method) else None
 
         async def call(raw: bytes, grpc_context: Any) -> Any:
             began = time.monotonic()
@@ -97,7 +103,11 @@ class Interceptor:
                         await self._admit(request, method, permission, metadata, grpc_context.peer())
                         message = self._parse(parse, raw)
                         await self._await_writes(request)
-                        response = await behavior(message, grpc_context)
+                        if trail is None or getattr(message, "validate_only", False):
+                            response = await behavior(message, grpc_context)
+                        else:
+                            async with trail.record(request, method, grpc_context.peer()):
+                                response = await behavior(message, grpc_context)
             except (asyncio.CancelledError, grpc.aio.AbortError):
                 raise
             except BaseException as error:  # noqa: BLE001 - every fault must become a status
@@ -187,6 +197,8 @@ class Interceptor:
         self, grpc_context: Any, request: RequestContext, method: str, error: BaseException
     ) -> None:
         meaning = _domain_error(error)
+        if self._trail is not None and request.tenant_id and isinstance(meaning, PermissionDeniedError):
+            self._trail.denials.count(request, method, grpc_context.peer())
         with context.bind(request):
             if isinstance(meaning, InternalError):
                 _log.error("failed", method=method, exc_info=error)

@@ -18,7 +18,7 @@ LONGEST_LINE = 8192  # bytes
 _SEARCHED = 2 * LONGEST_LINE
 _LENGTHS = (4096, 1024, 256, 64)  # characters of each value: the first with which the line fits is taken
 _MOST_VALUES = 32
-_ALWAYS = ("event", "level", "logger", "service", "timestamp", "tenant", "request_id", "trace_id")
+_ALWAYS = ("event", "level", "logger", "service", "timestamp", "tenant", "actor", "request_id", "trace_id")
 _MOST_BITS = 1024  # of a number
 _write = structlog.processors.JSONRenderer()
 
@@ -31,6 +31,7 @@ def configure(level: str, service: str) -> None:
         request = context.current_or_none()
         if request is not None:
             entry["tenant"] = request.tenant_id
+            entry["actor"] = request.actor
             entry["request_id"] = request.request_id
             entry["trace_id"] = request.traceparent.split("-")[1]
         return entry

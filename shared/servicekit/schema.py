@@ -62,6 +62,39 @@ request_replies = sa.Table(
 
 signing_key = sa.Table("signing_key", metadata, sa.Column("key", sa.LargeBinary, nullable=False))
 
+audit_records = sa.Table(
+    "audit_records",
+    metadata,
+    sa.Column("tenant_id", sa.Text, primary_key=True),
+    sa.Column("audit_id", UUID_TEXT, primary_key=True),
+    sa.Column("time", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("method", sa.Text, nullable=False),
+    sa.Column("resource", sa.Text, nullable=False),
+    # The serialized message; what the columns above repeat of it serves the search.
+    sa.Column("content", sa.LargeBinary, nullable=False),
+    sa.Column("sequence", sa.BigInteger),  # null until the record is sealed
+    sa.UniqueConstraint("tenant_id", "sequence"),
+    sa.Index(
+        "ix_audit_records_unsealed", "tenant_id", "audit_id", postgresql_where=sa.text("sequence is null")
+    ),
+)
+
+AUDIT_COLUMNS = ", ".join(column.name for column in audit_records.c if column.name != "sequence")
+
+audit_seals = sa.Table(
+    "audit_seals",
+    metadata,
+    sa.Column("tenant_id", sa.Text, primary_key=True),
+    sa.Column("seal_number", sa.BigInteger, primary_key=True),
+    sa.Column("first_sequence", sa.BigInteger, nullable=False),
+    sa.Column("last_sequence", sa.BigInteger, nullable=False),
+    sa.Column("merkle_root", sa.LargeBinary, nullable=False),
+    sa.Column("previous_hash", sa.LargeBinary, nullable=False),
+    sa.Column("hash", sa.LargeBinary, nullable=False),
+    sa.Column("seal_time", sa.DateTime(timezone=True), nullable=False),
+)
+
 
 class MigrationOperations(Protocol):
     """The part of Alembic's `op` that this module uses."""
@@ -102,3 +135,13 @@ def protect_queue(op: MigrationOperations, table: str, service: str) -> None:
     protect(op, table, service)
     op.execute(f"grant select, insert, update, delete on {table} to {service}_infra")
     op.execute(f"create policy {table}_infra on {table} to {service}_infra using (true) with check (true)")
+
+
+def create_audit_trail(op: MigrationOperations, service: str) -> None:
+    """Create the tables of the audit trail: requests add records, the infra login seals them, and nobody removes any."""
+    metadata.create_all(op.get_bind(), tables=(audit_records, audit_seals), checkfirst=False)
+    for table in (audit_records.name, audit_seals.name):
+        protect_queue(op, table, service)
+        op.execute(f"revoke update, delete on {table} from {service}_app, {service}_infra")
+    op.execute(f"revoke insert on {audit_seals.name} from {service}_app")
+    op.execute(f"grant update (sequence) on {audit_records.name} to {service}_infra")

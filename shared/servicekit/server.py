@@ -11,6 +11,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
+from servicekit.audit.trail import AuditTrail
 from servicekit.auth import Authenticator
 from servicekit.interceptor import Interceptor
 from servicekit.settings import ServiceSettings
@@ -44,7 +45,7 @@ class Server:
 
     While one of `dependencies` fails, health is NOT_SERVING overall and for each service. Those of `observed` are shown
     under `dependency/<name>` as well, but never take a service out; so is `dependency/tokens`, which is NOT_SERVING while the
-    tokens cannot be read again. `on_stop` tells waiting calls to answer within the
+    tokens cannot be read again. `trail` records audited and denied calls. `on_stop` tells waiting calls to answer within the
     grace period.
     """
 
@@ -58,6 +59,7 @@ class Server:
         read_tokens: ReadTokens | None = None,
         dependencies: Mapping[str, Check] | None = None,
         observed: Mapping[str, Check] | None = None,
+        trail: AuditTrail | None = None,
         on_stop: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
@@ -65,13 +67,13 @@ class Server:
         self._dependencies = dict(dependencies or {})
         self._observed = dict(observed or {})
         self._on_stop = on_stop
-        self._names = [name for _, _, name in servicers]
+        self._servicers = [*servicers, trail.registration] if trail is not None else list(servicers)
+        self._names = [name for _, _, name in self._servicers]
         self._interceptor = Interceptor(
-            error_domain, authenticator, read_tokens, settings.default_deadline_seconds
+            error_domain, authenticator, read_tokens, settings.default_deadline_seconds, trail
         )
         self._authenticator = authenticator
         self._error_domain = error_domain
-        self._servicers = servicers
         self._server: Any = None
         self._health: Any = None
         self._tasks: set[asyncio.Task[None]] = set()

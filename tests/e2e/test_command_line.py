@@ -45,6 +45,21 @@ async def test_run_list_watch_and_explain(stack: RunningStack) -> None:
     assert json.loads(explained.stdout).get("explanations", []) == []
 
 
+def test_the_audit_trail_names_each_change_and_is_intact(stack: RunningStack) -> None:
+    created = json.loads(optaic(stack, "project", "create", "audited", "-o", "json").stdout)
+    listed = optaic(stack, "audit", "list", "--method", "CreateProject", "-o", "json")
+    assert listed.returncode == 0, listed.stderr
+    (record,) = [
+        each for each in json.loads(listed.stdout) if each["resource"] == f"projects/{created['project_id']}"
+    ]
+    assert (record["actor"], record["revision_after"]) == ("developer", "1")
+    verified = optaic(stack, "audit", "verify")
+    assert verified.returncode == 0, verified.stdout
+    assert "CHANGED" not in verified.stdout
+    for service in ("instance", "run", "lineage", "status"):
+        assert f"{service}-service  intact" in verified.stdout
+
+
 def test_an_unknown_instance_is_an_error_that_names_it(stack: RunningStack) -> None:
     refused = optaic(stack, "instance", "get", "nobody")
     assert refused.returncode == 1

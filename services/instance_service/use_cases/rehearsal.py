@@ -103,19 +103,18 @@ async def _make(deps: Dependencies, context: RequestContext, change: Change) -> 
         )
     request = getattr(change, kind)
     check_contract(request)
-    tenant_id = context.tenant_id
 
     def assuming(place: int = 0) -> Dependencies:
         return replace(deps, ids=_assumed(deps.ids, change.assumed_id.lower(), place))
 
     calls: dict[str, Callable[[], Awaitable[Any]]] = {
-        "create_project": lambda: create_project(assuming(), tenant_id, request),
+        "create_project": lambda: create_project(assuming(), context, request),
         "publish_definition": lambda: publish_definition(
-            assuming(1), tenant_id, _without_trial(request), is_reported=False
+            assuming(1), context, _without_trial(request), is_reported=False
         ),
-        "activate_definition_version": lambda: activate_version(deps, tenant_id, request),
-        "deprecate_definition_version": lambda: deprecate_version(deps, tenant_id, request),
-        "retire_definition_version": lambda: retire_version(deps, tenant_id, request),
+        "activate_definition_version": lambda: activate_version(deps, context, request),
+        "deprecate_definition_version": lambda: deprecate_version(deps, context, request),
+        "retire_definition_version": lambda: retire_version(deps, context, request),
         "create_instance": lambda: create_instance(assuming(), context, _as_trial(request)),
         "update_instance": lambda: update_instance(deps, context, request),
         "delete_instance": lambda: delete_instance(deps, context, request),

@@ -146,9 +146,9 @@ def local_causes(graph: Graph, flow: Flow) -> list[Cause]:
         return [Cause(CauseKind.NEVER_SUCCEEDED, flow, f"{name} has never succeeded")]
     causes = []
     if flow.is_invalidated:
-        causes.append(
-            Cause(CauseKind.INVALIDATED, flow, f"{name} was invalidated: {flow.invalidated_reason}")
-        )
+        actor = f" by {flow.invalidated_by}" if flow.invalidated_by else ""
+        message = f"{name} was invalidated{actor}: {flow.invalidated_reason}"
+        causes.append(Cause(CauseKind.INVALIDATED, flow, message))
     if flow.overdue_date:
         message = f"{name} has data up to {flow.last_data_date or 'no date'}, expected {flow.overdue_date}"
         causes.append(Cause(CauseKind.OVERDUE, flow, message))

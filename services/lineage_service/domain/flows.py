@@ -223,6 +223,7 @@ class Flow:
     partial_run_number: int
     # For a flow that is not fresh: the revision at which it became so; 0 if that was not recorded yet.
     stale_revision: int
+    invalidated_by: str = ""  # unknown if an earlier release recorded the invalidation
 
     @property
     def key(self) -> FlowKey:

@@ -63,7 +63,8 @@ _FORGET_RUNS = sa.text("""
     update flows set computed_fingerprint = '', version = 0, version_run_number = 0, last_data_date = '',
         run_number = 0, last_run_id = null, last_run_time = null, ended_run_number = 0, outcome_run_number = 0,
         outcome = 'never', completed_run_number = 0, rows_processed = 0, invalidated_run_number = -1,
-        invalidated_reason = '', overdue_date = '', computed_revision = 0, readers_hash = '', full_run_number = 0,
+        invalidated_reason = '', invalidated_by = '', overdue_date = '', computed_revision = 0, readers_hash = '',
+        full_run_number = 0,
         partial_run_number = 0
     where tenant_id = :tenant_id and flow_id = any(:flow_ids)
 """)
@@ -93,7 +94,7 @@ _SET_PROGRESS = sa.text("""
     where f.tenant_id = :tenant_id and f.flow_id = d.flow_id
 """)
 _INVALIDATE = sa.text("""
-    update flows set invalidated_run_number = run_number, invalidated_reason = :reason
+    update flows set invalidated_run_number = run_number, invalidated_reason = :reason, invalidated_by = :actor
     where tenant_id = :tenant_id and instance_id = cast(:instance_id as uuid) and flow_kind = :flow_kind
       and is_defined
     returning flow_id
@@ -217,8 +218,8 @@ async def set_progress(connection: AsyncConnection, tenant_id: str, progress: Ma
 
 
 async def invalidate_flow(
-    connection: AsyncConnection, tenant_id: str, key: FlowKey, reason: str
+    connection: AsyncConnection, tenant_id: str, key: FlowKey, reason: str, actor: str
 ) -> int | None:
     """Mark the output of a flow as invalid; return the id of the flow, or None if there is no such flow."""
-    parameters = {"tenant_id": tenant_id, **key._asdict(), "reason": reason}
+    parameters = {"tenant_id": tenant_id, **key._asdict(), "reason": reason, "actor": actor}
     return (await connection.execute(_INVALIDATE, parameters)).scalar_one_or_none()

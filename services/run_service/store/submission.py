@@ -16,7 +16,7 @@ from optaic.run.v1 import run_pb2
 from run_service.domain.retries import RetryPolicy
 from run_service.store.records import retry_policy_json, run_columns
 from run_service.store.tables import activities, dispatches, extensions, flows, runs
-from servicekit import schema
+from servicekit import changes, schema
 from servicekit.database import Database
 from servicekit.enums import enum_word
 from servicekit.events import Event
@@ -81,6 +81,10 @@ def _statement(kind: str) -> sa.TextClause:
             select tenant_id, :method, :request_id, cast(:payload_hash as bytea), cast(:response as bytea),
                 array[:write_token]
             from inserted where :request_id <> ''
+        ), audit as (
+            insert into audit_records ({schema.AUDIT_COLUMNS}) select {schema.AUDIT_COLUMNS}
+            from given, jsonb_populate_record(null\:\:audit_records, document -> 'audit')
+            where exists (select from inserted) and document ? 'audit'
         )
         select 1 from inserted
     """)  # noqa: S608 - names of our own tables
@@ -113,6 +117,8 @@ async def insert_submission(connection: AsyncConnection, tenant_id: str, submiss
     is_inserted = (await connection.execute(_statement_of(submission), parameters)).first() is not None
     if is_inserted:
         note([submission.event])
+    else:
+        changes.discard()
     return is_inserted
 
 
@@ -150,6 +156,8 @@ def _parameters(tenant_id: str, submission: Submission) -> dict[str, Any]:
     event = outbox_row(submission.event)
     payload = event.pop("payload")
     document: dict[str, Any] = {"run": run, "event": event, "activity": submission.activity}
+    if (record := changes.take_row()) is not None:
+        document["audit"] = {**record, "content": f"\\x{record['content'].hex()}"}
     if submission.dispatch_action is not None:
         document["dispatch"] = {
             "tenant_id": tenant_id,

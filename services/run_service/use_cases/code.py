@@ -16,7 +16,7 @@ from run_service.store import runs as run_store
 from run_service.store.records import Record, datetime_of, message_json
 from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.transitions import change_runs, error_json
-from servicekit import idempotency
+from servicekit import audit, idempotency
 from servicekit.context import RequestContext
 from servicekit.errors import FieldViolation
 
@@ -206,6 +206,12 @@ async def accept_code(
                 return accepted
             if not await code_hashes.insert_hashes(connection, [_row_of(tenant_id, accepted)]):
                 raise code_changed_meanwhile()
+            audit.note(
+                f"definition_versions/{accepted.definition_version_id}/code",
+                before=accepted.number - 1,
+                after=accepted.number,
+                reason=request.reason,
+            )
         await idempotency.store(connection, "AcceptCode", request.request_id, accepted.SerializeToString())
     return accepted
 

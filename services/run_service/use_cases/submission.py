@@ -31,7 +31,7 @@ from run_service.store.submission import (
 from run_service.use_cases.admission import Admission, FoundFlow, WantedRun, admit, find_flow
 from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.ending import make_ending
-from servicekit import idempotency
+from servicekit import audit, idempotency
 from servicekit.context import RequestContext
 from servicekit.enums import enum_number
 from servicekit.errors import DomainError
@@ -184,6 +184,7 @@ def _submission(
     now: datetime,
     message: str,
 ) -> Submission:
+    audit.note(f"runs/{run.run_id}", after=1, reason=run.force_reason)
     details: dict[str, Any] | None = {"type": run.error.type} if run.HasField("error") else None
     if run.forced:
         details = {**(details or {}), "forced": True, "force_reason": run.force_reason}

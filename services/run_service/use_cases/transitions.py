@@ -14,7 +14,7 @@ from run_service.store.records import Record
 from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.ending import Manner, end_flow_runs
 from run_service.use_cases.retries import plan_retries
-from servicekit import outbox
+from servicekit import audit, outbox
 
 
 async def change_runs(
@@ -50,6 +50,9 @@ async def change_runs(
     if not records:
         return []
     changed = [record.run.run_id for record in records]
+    if len(records) == 1:
+        (revision,) = (record.revision for record in records)
+        audit.note(f"runs/{changed[0]}", before=revision - 1, after=revision, reason=message)
     await activities.insert_activities(
         connection,
         [

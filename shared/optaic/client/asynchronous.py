@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
+from optaic.client.audit import Audit
 from optaic.client.connection import Connection
 from optaic.client.data import Data
 from optaic.client.definitions import Definitions
@@ -28,6 +29,7 @@ class AsyncClient:
         self.runs = Runs(connection)
         self.lineage = Lineage(connection)
         self.status = Statuses(connection)
+        self.audit = Audit(connection)
         self.data = Data(connection, self.instances, self.lineage, self.runs)
 
     @classmethod

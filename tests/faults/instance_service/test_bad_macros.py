@@ -13,6 +13,7 @@ from google.protobuf import json_format
 from devstack.postgres import Postgres
 from instance_service.use_cases.definitions.publication import publish_definition
 from optaic.definition.v1.definition_service_pb2 import PublishDefinitionRequest
+from servicekit.context import RequestContext
 from servicekit.contracts import check_contract
 from servicekit.errors import InvalidArgumentError
 from support.instance_service import TENANT, RunningInstanceService, instance_service
@@ -119,7 +120,7 @@ async def _publish_good(service: RunningInstanceService) -> None:
 async def _publish(service: RunningInstanceService, request: PublishDefinitionRequest) -> None:
     """Publish as a call does, without the way through the network."""
     check_contract(request)
-    await publish_definition(service.app.deps, TENANT, request)
+    await publish_definition(service.app.deps, RequestContext(TENANT, "ada", "1", ""), request)
 
 
 async def test_no_bad_macro_gets_in(postgres_server: Postgres, nats_url: str) -> None:

@@ -301,6 +301,7 @@ async def test_a_project_of_an_earlier_release_is_as_it_was_and_can_be_changed(
         await store.update_project(
             connection, "default", made.project_id, snapshot=earlier.SerializeToString()
         )
+    made.author = ""
     assert await get(service, name="research") == made
     (listed,) = (await service.instances.ListProjects(ListProjectsRequest())).projects
     assert listed == made

@@ -320,7 +320,7 @@ async def test_an_invalidated_flow_is_stale_until_it_runs_again(main: Main) -> N
     request = api.InvalidateFlowRequest(flow=ref(PRICES), reason="the vendor recalled it", request_id="once")
     state = await main.service.stub.InvalidateFlow(request)
     assert [cause.message for cause in state.causes] == [
-        "sp500_prices was invalidated: the vendor recalled it"
+        "sp500_prices was invalidated by developer: the vendor recalled it"
     ]
     assert await main.service.stub.InvalidateFlow(request) == state
     assert (await main.statuses())[:2] == ["STALE", "STALE"]

@@ -34,6 +34,7 @@ _KINDS: dict[str, str] = {
     "reason": _FREE, "etag": _FREE, "parameter": _FREE, "index_column": _FREE, "hash_": _FREE, "manager": _FREE,
     "min_value": _NUMBER, "max_value": _NUMBER, "neutral_value": _NUMBER, "limit": _NUMBER, "from_revision": _NUMBER,
     "to_revision": _NUMBER, "name": _FREE, "description": _FREE, "label": _FREE, "remove_label": _WORD,
+    "method": _WORD, "actor": _FREE, "resource": _FREE, "since": _FREE, "until": _FREE,
 }  # fmt: skip
 # Where a word means something else than elsewhere.
 _SPECIAL: dict[tuple[str, str], str] = {("instance promote-model", "version"): _FREE}

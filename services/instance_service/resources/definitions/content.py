@@ -42,6 +42,7 @@ _NOT_CONTENT = (
     "description",
     "publication_report",
     "is_built_in",
+    "author",
 )
 
 
@@ -102,7 +103,7 @@ def _given(request: PublishDefinitionRequest) -> DefinitionVersion:
     version.CopyFrom(request.definition_version)
     version.definition_name = request.name
     version.kind = request.kind
-    version.is_built_in = False
+    version.is_built_in, version.author = False, ""
     return version
 
 

@@ -17,7 +17,7 @@ from instance_service.store import graph, queue
 from instance_service.store import instances as store
 from instance_service.store.tables import Connection
 from optaic.instance.v1.instance_pb2 import Instance
-from servicekit import outbox
+from servicekit import audit, outbox
 
 _NOT_COMPARED = ("revision", "etag", "update_time", "create_time", "state", "conditions")
 
@@ -29,6 +29,16 @@ class Revision:
     current: Instance
     draft: Draft
     reason: str
+
+
+def note_revision(revision: Revision) -> None:
+    """Note a revision of an instance for the audit record of the call."""
+    audit.note(
+        f"instances/{revision.current.instance_id}",
+        before=revision.current.revision,
+        after=revision.draft.instance.revision,
+        reason=revision.reason,
+    )
 
 
 async def write_revisions(

@@ -16,6 +16,7 @@ from optaic.instance.v1.data_removal_service_pb2 import (
 )
 from optaic.rules.data_removals import CLAIM
 from redaction import redact
+from servicekit import audit
 
 _log = structlog.get_logger(__name__)
 
@@ -48,6 +49,7 @@ async def finish_data_removal(
     async with deps.database.transaction(tenant_id) as connection:
         if not problem:
             await store.delete_removal(connection, tenant_id, instance_id)
+            audit.note(f"data_removals/{instance_id}")
             _log.info("data removed", instance_id=instance_id)
             return FinishDataRemovalResponse()
         attempts = await store.lock_attempts(connection, tenant_id, instance_id)
@@ -55,5 +57,6 @@ async def finish_data_removal(
             raise errors.data_removal_not_found(instance_id)
         due_time = deps.clock.now() + retry_delay(attempts)
         await store.postpone_removal(connection, tenant_id, instance_id, problem, due_time)
+        audit.note(f"data_removals/{instance_id}", reason=problem)
     _log.warning("data not removed", instance_id=instance_id, attempts=attempts, problem=problem)
     return FinishDataRemovalResponse()

@@ -10,8 +10,10 @@ from instance_service.resources.definitions.manifests import find_requests
 from instance_service.store import definitions as store
 from instance_service.use_cases.definitions.publication import publish_definition
 from instance_service.use_cases.dependencies import Dependencies
+from servicekit.context import RequestContext, new_traceparent
 
 _BUILT_IN = Path(__file__).parents[2] / "builtin"
+_AUTHOR = "instance-service"
 _log = structlog.get_logger(__name__)
 
 
@@ -22,11 +24,12 @@ async def publish_plugins(deps: Dependencies, tenants: tuple[str, ...]) -> None:
     """
     requests = list(find_requests())
     for tenant_id in tenants:
+        context = RequestContext(tenant_id, _AUTHOR, deps.ids(), new_traceparent())
         known = await _known(deps, tenant_id, [content_hash for _, _, content_hash in requests])
         for manifest, request, content_hash in requests:
             try:
                 if content_hash not in known:  # known content was checked when it was published
-                    await publish_definition(deps, tenant_id, request, is_reported=False)
+                    await publish_definition(deps, context, request, is_reported=False)
                 if Path(manifest).parent == _BUILT_IN:
                     deps.built_in.add(content_hash)
             except Exception as error:  # noqa: BLE001 - whatever fails, the service must still start

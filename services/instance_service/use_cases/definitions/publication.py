@@ -23,13 +23,14 @@ from optaic.definition.v1.definition_pb2 import (
     DefinitionVersion,
 )
 from optaic.definition.v1.definition_service_pb2 import PublishDefinitionRequest
-from servicekit import outbox
+from servicekit import audit, outbox
+from servicekit.context import RequestContext
 from servicekit.enums import enum_word
 
 
 async def publish_definition(
     deps: Dependencies,
-    tenant_id: str,
+    context: RequestContext,
     request: PublishDefinitionRequest,
     *,
     is_reported: bool = True,
@@ -42,7 +43,8 @@ async def publish_definition(
         AlreadyExistsError: The version exists with other content.
         InvalidArgumentError: The content violates rules; every violation is listed.
     """
-    given = complete_version(request)
+    given, tenant_id = complete_version(request), context.tenant_id
+    given.author = context.actor
 
     async def publish(connection: Connection) -> DefinitionVersion:
         version = await _publish(deps, connection, tenant_id, request, given)
@@ -94,6 +96,7 @@ async def _publish(
         if version.state == DEFINITION_STATE_ACTIVE:
             await wake_tracking(connection, tenant_id, version.definition_id)
         await outbox.append(connection, [deps.events(tenant_id).published(version)])
+        audit.note(f"definition_versions/{version.definition_version_id}")
         return version
     return await _existing(connection, tenant_id, version)
 

@@ -27,7 +27,8 @@ from optaic.definition.v1.definition_service_pb2 import (
     DeprecateDefinitionVersionRequest,
     RetireDefinitionVersionRequest,
 )
-from servicekit import outbox
+from servicekit import audit, outbox
+from servicekit.context import RequestContext
 from servicekit.enums import enum_word
 from servicekit.events import Event
 
@@ -55,7 +56,7 @@ _RETIRE = _Step(DEFINITION_STATE_DEPRECATED, DEFINITION_STATE_RETIRED, Events.re
 
 
 async def activate_version(
-    deps: Dependencies, tenant_id: str, request: ActivateDefinitionVersionRequest
+    deps: Dependencies, context: RequestContext, request: ActivateDefinitionVersionRequest
 ) -> DefinitionVersion:
     """Activate a draft version (DRAFT -> ACTIVE), so that instances may track it.
 
@@ -64,11 +65,11 @@ async def activate_version(
         FailedPreconditionError: It is neither a draft nor active.
         InvalidArgumentError: It is a macro or an operator that could not be published now.
     """
-    return await _change_state(deps, tenant_id, request, _ACTIVATE)
+    return await _change_state(deps, context, request, _ACTIVATE)
 
 
 async def deprecate_version(
-    deps: Dependencies, tenant_id: str, request: DeprecateDefinitionVersionRequest
+    deps: Dependencies, context: RequestContext, request: DeprecateDefinitionVersionRequest
 ) -> DefinitionVersion:
     """Deprecate an active version (ACTIVE -> DEPRECATED), so that it is no longer the newest for any instance.
 
@@ -76,11 +77,11 @@ async def deprecate_version(
         NotFoundError: It does not exist.
         FailedPreconditionError: It is a draft or retired.
     """
-    return await _change_state(deps, tenant_id, request, _DEPRECATE)
+    return await _change_state(deps, context, request, _DEPRECATE)
 
 
 async def retire_version(
-    deps: Dependencies, tenant_id: str, request: RetireDefinitionVersionRequest
+    deps: Dependencies, context: RequestContext, request: RetireDefinitionVersionRequest
 ) -> DefinitionVersion:
     """Retire a deprecated version (DEPRECATED -> RETIRED), so that no new instance can use it.
 
@@ -88,12 +89,14 @@ async def retire_version(
         NotFoundError: It does not exist.
         FailedPreconditionError: It is not deprecated.
     """
-    return await _change_state(deps, tenant_id, request, _RETIRE)
+    return await _change_state(deps, context, request, _RETIRE)
 
 
 async def _change_state(
-    deps: Dependencies, tenant_id: str, request: _Request, step: _Step
+    deps: Dependencies, context: RequestContext, request: _Request, step: _Step
 ) -> DefinitionVersion:
+    tenant_id = context.tenant_id
+
     async def take(connection: Connection) -> DefinitionVersion:
         row = await store.get_version(
             connection, tenant_id, definition_version_id=request.definition_version_id
@@ -105,7 +108,7 @@ async def _change_state(
             if version.state != step.source:
                 present, wanted = (enum_word(DefinitionState, one) for one in (version.state, step.source))
                 raise errors.invalid_version_state(version.definition_name, version.version, present, wanted)
-            version.state = step.target
+            version.state, version.author = step.target, context.actor
             await store.update_version_state(
                 connection,
                 tenant_id,
@@ -123,6 +126,7 @@ async def _change_state(
             else:
                 await wake_using(connection, tenant_id, version)
             await outbox.append(connection, [event])
+            audit.note(f"definition_versions/{version.definition_version_id}", reason=request.reason)
         return version
 
     return await mutate(deps, tenant_id, request, DefinitionVersion, take)

@@ -13,6 +13,7 @@ from instance_service.resources.instances.revisions import (
     Revision,
     check_name,
     is_same,
+    note_revision,
     stamp,
     write_revisions,
 )
@@ -35,7 +36,7 @@ from optaic.instance.v1.instance_service_pb2 import (
 )
 from optaic.rules.kinds import COMPONENT_KINDS
 from redaction.messages import restore_credentials
-from servicekit import outbox
+from servicekit import audit, outbox
 from servicekit.context import RequestContext
 from servicekit.ids import is_id
 
@@ -88,6 +89,7 @@ async def create_instance(
         await store.insert_instances(connection, rows)
         await queue.enqueue(connection, tenant_id, [instance.instance_id])
         await outbox.append(connection, [deps.events(tenant_id).created(instance)])
+        audit.note(f"instances/{instance.instance_id}", after=instance.revision, reason=request.reason)
         return instance
 
     created = await mutate(deps, tenant_id, request, Instance, insert)
@@ -119,6 +121,7 @@ async def update_instance(
             return current
         revision = Revision(current, draft, request.reason)
         await write_revisions(deps, connection, tenant_id, context.actor, [revision])
+        note_revision(revision)
         if draft.instance.name != current.name:
             await rename_in_dependants(connection, tenant_id, draft.instance, current.name)
         return draft.instance

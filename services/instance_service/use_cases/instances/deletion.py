@@ -12,6 +12,7 @@ from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.mutation import mutate
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.instance.v1.instance_service_pb2 import DeleteInstanceRequest
+from servicekit import audit
 from servicekit.context import RequestContext
 
 _LINEAGE = "lineage"  # the finalizer that lineage-service removes
@@ -34,7 +35,11 @@ async def delete_instance(
         await condemn(deps, connection, context, plan, request.reason)
         snapshot = await store.get_snapshot(connection, tenant_id, request.instance_id.lower())
         assert snapshot is not None
-        return Instance.FromString(snapshot)
+        instance = Instance.FromString(snapshot)
+        if not plan.is_under_way:
+            name = f"instances/{instance.instance_id}"
+            audit.note(name, before=instance.revision - 1, after=instance.revision, reason=request.reason)
+        return instance
 
     return await mutate(deps, context.tenant_id, request, Instance, delete)
 

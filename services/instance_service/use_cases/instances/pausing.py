@@ -25,7 +25,7 @@ from optaic.instance.v1.instance_service_pb2 import (
     PauseInstanceRequest,
     ResumeInstanceRequest,
 )
-from servicekit import outbox
+from servicekit import audit, outbox
 from servicekit.context import RequestContext
 from servicekit.enums import enum_word
 
@@ -110,6 +110,12 @@ async def _move(
     await queue.enqueue(connection, tenant_id, [instance.instance_id])
     event = deps.events(tenant_id).updated(instance, context.actor, request.reason)
     await outbox.append(connection, [event])
+    audit.note(
+        f"instances/{instance.instance_id}",
+        before=previous.revision,
+        after=instance.revision,
+        reason=request.reason,
+    )
 
 
 async def _write(connection: Connection, tenant_id: str, instance: Instance) -> None:

@@ -24,6 +24,7 @@ from optaic.instance.v1.instance_service_pb2 import (
     UpdateProjectRequest,
 )
 from redaction.messages import restore_credentials
+from servicekit import audit
 from servicekit.context import RequestContext
 from servicekit.errors import FieldViolation
 from servicekit.events import check_size
@@ -31,7 +32,9 @@ from servicekit.events import check_size
 _MUTABLE = ("name", "description", "labels")
 
 
-async def create_project(deps: Dependencies, tenant_id: str, request: CreateProjectRequest) -> Project:
+async def create_project(
+    deps: Dependencies, context: RequestContext, request: CreateProjectRequest
+) -> Project:
     """Create a project.
 
     Raises:
@@ -39,6 +42,7 @@ async def create_project(deps: Dependencies, tenant_id: str, request: CreateProj
         InvalidArgumentError: The project has no name, or is too large.
     """
     _check(request.project)
+    tenant_id = context.tenant_id
 
     async def insert(connection: Connection) -> Project:
         now = deps.clock.now()
@@ -46,6 +50,7 @@ async def create_project(deps: Dependencies, tenant_id: str, request: CreateProj
         project = Project(name=given.name, description=given.description, labels=given.labels)
         project.project_id = deps.ids()
         project.state, project.revision, project.etag = PROJECT_STATE_ACTIVE, 1, etag_of(1)
+        project.author = context.actor
         project.create_time.CopyFrom(timestamp(now))
         project.update_time.CopyFrom(timestamp(now))
         row = {
@@ -58,12 +63,15 @@ async def create_project(deps: Dependencies, tenant_id: str, request: CreateProj
         }
         if not await store.insert_project(connection, row):
             raise errors.project_name_taken(project.name)
+        audit.note(f"projects/{project.project_id}", after=project.revision)
         return project
 
     return await mutate(deps, tenant_id, request, Project, insert)
 
 
-async def update_project(deps: Dependencies, tenant_id: str, request: UpdateProjectRequest) -> Project:
+async def update_project(
+    deps: Dependencies, context: RequestContext, request: UpdateProjectRequest
+) -> Project:
     """Update the masked fields of a project; without a difference no revision is made.
 
     Raises:
@@ -73,7 +81,7 @@ async def update_project(deps: Dependencies, tenant_id: str, request: UpdateProj
         FailedPreconditionError: The project is being deleted.
         InvalidArgumentError: The mask names an unknown field, or the project would have no name or be too large.
     """
-    paths = _paths(request.update_mask.paths)
+    paths, tenant_id = _paths(request.update_mask.paths), context.tenant_id
 
     async def update(connection: Connection) -> Project:
         current = await find_project(connection, tenant_id, request.project.project_id)
@@ -94,7 +102,7 @@ async def update_project(deps: Dependencies, tenant_id: str, request: UpdateProj
         _check(project)
         if await store.is_name_taken(connection, tenant_id, project.name, project.project_id):
             raise errors.project_name_taken(project.name)
-        await _write(deps, connection, tenant_id, project)
+        await _write(deps, connection, context, project, "")
         return project
 
     return await mutate(deps, tenant_id, request, Project, update)
@@ -119,21 +127,26 @@ async def delete_project(
             return project
         await condemn(deps, connection, context, plan, request.reason)
         project.state = PROJECT_STATE_DELETING
-        await _write(deps, connection, tenant_id, project)
+        await _write(deps, connection, context, project, request.reason)
         await store.delete_emptied(connection, tenant_id, [project.project_id])
         return project
 
     return await mutate(deps, tenant_id, request, Project, delete)
 
 
-async def _write(deps: Dependencies, connection: Connection, tenant_id: str, project: Project) -> None:
+async def _write(
+    deps: Dependencies, connection: Connection, context: RequestContext, project: Project, reason: str
+) -> None:
     """Store a project as its next revision."""
+    audit.note(
+        f"projects/{project.project_id}", before=project.revision, after=project.revision + 1, reason=reason
+    )
     project.revision += 1
-    project.etag = etag_of(project.revision)
+    project.etag, project.author = etag_of(project.revision), context.actor
     project.update_time.CopyFrom(timestamp(deps.clock.now()))
     await store.update_project(
         connection,
-        tenant_id,
+        context.tenant_id,
         project.project_id,
         name=project.name,
         state="deleting" if project.state == PROJECT_STATE_DELETING else "active",

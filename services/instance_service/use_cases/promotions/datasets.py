@@ -17,7 +17,7 @@ from instance_service.resources.definitions.requirements import rules_of
 from instance_service.resources.instances.drafts import Draft, draft_instance
 from instance_service.resources.instances.locking import check_etag, check_not_deleting, lock
 from instance_service.resources.instances.profiles import profile_of
-from instance_service.resources.instances.revisions import Revision, write_revisions
+from instance_service.resources.instances.revisions import Revision, note_revision, write_revisions
 from instance_service.store import graph, outputs
 from instance_service.store.outputs import Output
 from instance_service.store.tables import Connection
@@ -69,6 +69,7 @@ async def promote_dataset(
         _verify(current, draft, output)
         revision = Revision(current, draft, request.reason)
         await write_revisions(deps, connection, tenant_id, context.actor, [revision])
+        note_revision(revision)
         return draft.instance
 
     return await mutate(deps, tenant_id, request, Instance, promote)

@@ -14,7 +14,7 @@ from instance_service.ports import Experiments, OutsideUnavailableError
 from instance_service.resources.conversion import timestamp
 from instance_service.resources.instances.drafts import draft_instance
 from instance_service.resources.instances.locking import check_etag, check_not_deleting, lock
-from instance_service.resources.instances.revisions import Revision, write_revisions
+from instance_service.resources.instances.revisions import Revision, note_revision, write_revisions
 from instance_service.store import promotions
 from instance_service.store.tables import Connection
 from instance_service.use_cases.dependencies import Dependencies
@@ -85,6 +85,7 @@ async def _decide(
             desired = draft.instance
             revision = Revision(current, draft, request.reason)
             await write_revisions(deps, connection, tenant_id, context.actor, [revision])
+            note_revision(revision)
             await promotions.insert_promotion(
                 connection, tenant_id, desired.instance_id, desired.revision, promotion.SerializeToString()
             )
