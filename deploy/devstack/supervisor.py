@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -174,4 +175,8 @@ _RUN_SERVICE = {"OPTAIC_START_TIMEOUT_SECONDS": "90.0"}
 def _environment(settings: Settings) -> dict[str, str]:
     """Return the settings as environment variables."""
     values = settings.model_copy(update={"state": settings.root}).model_dump(mode="json")
-    return {f"OPTAIC_{name.upper()}": str(value) for name, value in values.items()}
+    return {
+        f"OPTAIC_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
+        for name, value in values.items()
+        if value is not None
+    }

@@ -2,7 +2,7 @@
 
 import typer
 
-from optaic.cli import apply, audit, code, definitions, dev, instances, lineage, projects, runs, status
+from optaic.cli import admin, apply, audit, code, definitions, dev, instances, lineage, projects, runs, status
 
 app = typer.Typer(
     name="optaic",
@@ -20,6 +20,7 @@ app.add_typer(runs.app, name="run", help="Runs and their results.")
 app.add_typer(status.app, name="status", help="The status of instances.")
 app.add_typer(audit.app, name="audit", help="Who did what, and whether the record of it is intact.")
 app.add_typer(lineage.app, name="lineage", help="What depends on what, and why something is stale.")
+app.add_typer(admin.app, name="admin", help="Who may do what.")
 app.command("apply")(apply.apply)
 app.command("diff")(apply.diff)
 app.command("export")(apply.export)

@@ -35,6 +35,12 @@ def find_token(given: str | None) -> str:
     return given if given is not None else os.environ.get("OPTAIC_TOKEN", "")
 
 
+def find_tokens_file() -> Path | None:
+    """Return the file of tokens that the services read: of the environment, or of a stack on this machine."""
+    known = os.environ.get("OPTAIC_TOKENS_FILE") or _state_endpoints().get("tokens_file")
+    return Path(str(known)) if known else None
+
+
 def no_address(service: str) -> UnavailableError:
     """Return the error for a service whose address is unknown."""
     return UnavailableError(

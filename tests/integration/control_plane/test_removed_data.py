@@ -136,7 +136,7 @@ async def door(service: RunningInstanceService, clock: FakeClock) -> AsyncIterat
     servicers: list[Any] = [
         (
             add_DataRemovalServiceServicer_to_server,
-            DataRemovalServicer(environment, is_guarded=True),
+            DataRemovalServicer(environment),
             "optaic.instance.v1.DataRemovalService",
         ),
         (

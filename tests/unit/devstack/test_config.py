@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from devstack import Settings
+from devstack import Settings, supervisor
+
+
+def test_a_supervisor_gets_the_settings_as_they_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    settings = Settings(tenants=("default", "acme"), auth="tokens", prefect_ui=False, state=tmp_path)
+    for name, value in supervisor._environment(settings).items():
+        monkeypatch.setenv(name, value)
+    assert Settings() == settings
 
 
 def test_every_setting_is_documented() -> None:

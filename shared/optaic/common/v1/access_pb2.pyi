@@ -78,6 +78,46 @@ PERMISSION_READ_AUDIT: Permission.ValueType  # 10
 """Read who did what."""
 Global___Permission: _TypeAlias = Permission  # noqa: Y015
 
+class _Role:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ROLE_UNSPECIFIED: _Role.ValueType  # 0
+    """No role: nothing is permitted."""
+    ROLE_VIEWER: _Role.ValueType  # 1
+    """Reads."""
+    ROLE_RESEARCHER: _Role.ValueType  # 2
+    """Configures instances and runs them."""
+    ROLE_MAINTAINER: _Role.ValueType  # 3
+    """Decides for others, too."""
+    ROLE_ADMIN: _Role.ValueType  # 4
+    """Says who may do what, too."""
+    ROLE_EXECUTOR: _Role.ValueType  # 5
+    """Executes runs; the role of workers."""
+    ROLE_SERVICE: _Role.ValueType  # 6
+    """Is one of OptAIC's own services."""
+
+class Role(_Role, metaclass=_RoleEnumTypeWrapper):
+    """What a caller is. docs/security.md says what each role permits."""
+
+ROLE_UNSPECIFIED: Role.ValueType  # 0
+"""No role: nothing is permitted."""
+ROLE_VIEWER: Role.ValueType  # 1
+"""Reads."""
+ROLE_RESEARCHER: Role.ValueType  # 2
+"""Configures instances and runs them."""
+ROLE_MAINTAINER: Role.ValueType  # 3
+"""Decides for others, too."""
+ROLE_ADMIN: Role.ValueType  # 4
+"""Says who may do what, too."""
+ROLE_EXECUTOR: Role.ValueType  # 5
+"""Executes runs; the role of workers."""
+ROLE_SERVICE: Role.ValueType  # 6
+"""Is one of OptAIC's own services."""
+Global___Role: _TypeAlias = Role  # noqa: Y015
+
 PERMISSION_FIELD_NUMBER: _builtins.int
 permission: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___Permission.ValueType]
 """What a caller must be permitted to do, so that it may call the method. Every method has one; a service with a method
