@@ -32,12 +32,17 @@ class StartRunRequest(_message.Message):
     ORCHESTRATOR_RUN_ID_FIELD_NUMBER: _builtins.int
     EXECUTOR_FIELD_NUMBER: _builtins.int
     CODE_FIELD_NUMBER: _builtins.int
+    START_SECRET_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """A run that was submitted."""
     orchestrator_run_id: _builtins.str
     """The Prefect flow run."""
     executor: _builtins.str
     """The host and process that execute the run, as text for readers."""
+    start_secret: _builtins.str
+    """A random text that the executor makes before its first call and sends with every repetition of it. It shows that a
+    repetition comes from the same executor; run-service keeps only its hash.
+    """
     @_builtins.property
     def scheduled(self) -> Global___ScheduledTick:
         """A flow run that Prefect started by schedule."""
@@ -54,10 +59,11 @@ class StartRunRequest(_message.Message):
         orchestrator_run_id: _builtins.str = ...,
         executor: _builtins.str = ...,
         code: _abc.Iterable[_run_pb2.PluginCode] | None = ...,
+        start_secret: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id", "scheduled", b"scheduled", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "executor", b"executor", "orchestrator_run_id", b"orchestrator_run_id", "run_id", b"run_id", "scheduled", b"scheduled", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "executor", b"executor", "orchestrator_run_id", b"orchestrator_run_id", "run_id", b"run_id", "scheduled", b"scheduled", "start_secret", b"start_secret", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["run_id", "scheduled"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
@@ -103,8 +109,11 @@ class StartRunResponse(_message.Message):
     FENCING_TOKEN_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
     HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_FIELD_NUMBER: _builtins.int
     fencing_token: _builtins.str
     """Sent with every report of this executor."""
+    credential: _builtins.str
+    """Sent with every report of this run. It is valid for a limited time; the answer to each heartbeat has a new one."""
     @_builtins.property
     def run(self) -> _run_pb2.Run:
         """With its pinned inputs; CANCELLED if admission refused an adopted run, FAILED if its code was refused."""
@@ -124,10 +133,11 @@ class StartRunResponse(_message.Message):
         fencing_token: _builtins.str = ...,
         lease: _duration_pb2.Duration | None = ...,
         heartbeat_interval: _duration_pb2.Duration | None = ...,
+        credential: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "lease", b"lease", "run", b"run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fencing_token", b"fencing_token", "heartbeat_interval", b"heartbeat_interval", "lease", b"lease", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "fencing_token", b"fencing_token", "heartbeat_interval", b"heartbeat_interval", "lease", b"lease", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -141,12 +151,15 @@ class HeartbeatRequest(_message.Message):
     FENCING_TOKEN_FIELD_NUMBER: _builtins.int
     PROGRESS_PCT_FIELD_NUMBER: _builtins.int
     PROGRESS_MESSAGE_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     fencing_token: _builtins.str
     progress_pct: _builtins.float
     """From 0 to 100; absent: unchanged. It never decreases."""
     progress_message: _builtins.str
     """What it is doing; empty: unchanged."""
+    credential: _builtins.str
+    """The newest credential of the run."""
     def __init__(
         self,
         *,
@@ -154,10 +167,11 @@ class HeartbeatRequest(_message.Message):
         fencing_token: _builtins.str = ...,
         progress_pct: _builtins.float | None = ...,
         progress_message: _builtins.str = ...,
+        credential: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_progress_pct", b"_progress_pct", "progress_pct", b"progress_pct"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_progress_pct", b"_progress_pct", "fencing_token", b"fencing_token", "progress_message", b"progress_message", "progress_pct", b"progress_pct", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_progress_pct", b"_progress_pct", "credential", b"credential", "fencing_token", b"fencing_token", "progress_message", b"progress_message", "progress_pct", b"progress_pct", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__progress_pct: _TypeAlias = _typing.Literal["progress_pct"]  # noqa: Y015
     _WhichOneofArgType__progress_pct: _TypeAlias = _typing.Literal["_progress_pct", b"_progress_pct"]  # noqa: Y015
@@ -170,6 +184,9 @@ class HeartbeatResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LEASE_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_FIELD_NUMBER: _builtins.int
+    credential: _builtins.str
+    """Takes the place of the credential that was sent."""
     @_builtins.property
     def lease(self) -> _duration_pb2.Duration:
         """The lease from now on."""
@@ -178,10 +195,11 @@ class HeartbeatResponse(_message.Message):
         self,
         *,
         lease: _duration_pb2.Duration | None = ...,
+        credential: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "lease", b"lease"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -218,6 +236,7 @@ class CompleteRunRequest(_message.Message):
     OUTPUTS_URI_FIELD_NUMBER: _builtins.int
     OUTPUT_VERSION_FIELD_NUMBER: _builtins.int
     MODEL_ARTIFACT_VERSION_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_FIELD_NUMBER: _builtins.int
     PIPELINE_FIELD_NUMBER: _builtins.int
     EXPERIMENT_FIELD_NUMBER: _builtins.int
     BACKTEST_FIELD_NUMBER: _builtins.int
@@ -228,20 +247,22 @@ class CompleteRunRequest(_message.Message):
     run_id: _builtins.str
     fencing_token: _builtins.str
     outputs_uri: _builtins.str
-    """The run's own output folder."""
+    """The run's own output folder, which is in the flow's own folder."""
     model_artifact_version: _builtins.str
     """Version of the model artifact that was read."""
+    credential: _builtins.str
+    """The newest credential of the run."""
     @_builtins.property
     def metrics(self) -> _struct_pb2.Struct:
         """What it measured."""
 
     @_builtins.property
     def artifacts(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Name to URI."""
+        """Name to URI, each in the flow's own folder."""
 
     @_builtins.property
     def output_version(self) -> _flow_pb2.VersionRef:
-        """What it produced; `version` and `version_id` are ignored."""
+        """What it produced, in the flow's own folder; `version` and `version_id` are ignored."""
 
     @_builtins.property
     def pipeline(self) -> _run_pb2.PipelineResult: ...
@@ -267,6 +288,7 @@ class CompleteRunRequest(_message.Message):
         outputs_uri: _builtins.str = ...,
         output_version: _flow_pb2.VersionRef | None = ...,
         model_artifact_version: _builtins.str = ...,
+        credential: _builtins.str = ...,
         pipeline: _run_pb2.PipelineResult | None = ...,
         experiment: _run_pb2.ExperimentResult | None = ...,
         backtest: _run_pb2.BacktestResult | None = ...,
@@ -277,7 +299,7 @@ class CompleteRunRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["backtest", b"backtest", "experiment", b"experiment", "inference", b"inference", "metrics", b"metrics", "monitoring", b"monitoring", "output_version", b"output_version", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "result", b"result", "training", b"training"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "backtest", b"backtest", "experiment", b"experiment", "fencing_token", b"fencing_token", "inference", b"inference", "metrics", b"metrics", "model_artifact_version", b"model_artifact_version", "monitoring", b"monitoring", "output_version", b"output_version", "outputs_uri", b"outputs_uri", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "result", b"result", "run_id", b"run_id", "training", b"training"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "backtest", b"backtest", "credential", b"credential", "experiment", b"experiment", "fencing_token", b"fencing_token", "inference", b"inference", "metrics", b"metrics", "model_artifact_version", b"model_artifact_version", "monitoring", b"monitoring", "output_version", b"output_version", "outputs_uri", b"outputs_uri", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "result", b"result", "run_id", b"run_id", "training", b"training"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["pipeline", "experiment", "backtest", "portfolio_optimization", "training", "inference", "monitoring"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
@@ -313,13 +335,16 @@ class FailRunRequest(_message.Message):
     FENCING_TOKEN_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     ARTIFACTS_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     fencing_token: _builtins.str
+    credential: _builtins.str
+    """The newest credential of the run."""
     @_builtins.property
     def error(self) -> _run_pb2.RunError: ...
     @_builtins.property
     def artifacts(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Name to URI."""
+        """Name to URI, each in the flow's own folder."""
 
     def __init__(
         self,
@@ -328,10 +353,11 @@ class FailRunRequest(_message.Message):
         fencing_token: _builtins.str = ...,
         error: _run_pb2.RunError | None = ...,
         artifacts: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        credential: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "error", b"error", "fencing_token", b"fencing_token", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "credential", b"credential", "error", b"error", "fencing_token", b"fencing_token", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -65,11 +65,13 @@ class RunReportServiceServicer:
     def StartRun(self, request, context):
         """PENDING -> RUNNING; gives the executor its fencing token and lease. A flow run that Prefect started by
         schedule is adopted: its Run record is made here, after admission; if admission refuses it, it
-        ends CANCELLED, and the answer has this run. The same executor asking again gets the same answer. It asks again with
+        ends CANCELLED, and the answer has this run. A scheduled time counts only if the flow's schedule has it, near that
+        time. The same executor, known by its start secret, gets the same answer when it asks again. It asks again with
         the run's `code`, once it has read what the run is configured with, and computes nothing before that answer: the
         first run of a definition version puts the hash of its code on record; a run with another hash ends FAILED
         (CODE_CHANGED), and the answer has this run. Errors: NOT_FOUND (RUN_NOT_FOUND); FAILED_PRECONDITION (RUN_ENDED,
-        FENCED).
+        FENCED, TICK_UNKNOWN); UNAVAILABLE (RUN_NOT_DISPATCHED): run-service has not stored yet which flow run executes the
+        run; try again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -84,14 +86,14 @@ class RunReportServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CompleteRun(self, request, context):
-        """RUNNING -> COMPLETED. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED).
+        """RUNNING -> COMPLETED. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED); INVALID_ARGUMENT (OUTPUT_MISPLACED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def FailRun(self, request, context):
-        """RUNNING -> FAILED. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED).
+        """RUNNING -> FAILED. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED); INVALID_ARGUMENT (OUTPUT_MISPLACED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

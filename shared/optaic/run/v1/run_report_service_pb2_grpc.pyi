@@ -37,20 +37,22 @@ class RunReportServiceStub:
     StartRun: _grpc.UnaryUnaryMultiCallable[_run_report_service_pb2.StartRunRequest, _run_report_service_pb2.StartRunResponse]
     """PENDING -> RUNNING; gives the executor its fencing token and lease. A flow run that Prefect started by
     schedule is adopted: its Run record is made here, after admission; if admission refuses it, it
-    ends CANCELLED, and the answer has this run. The same executor asking again gets the same answer. It asks again with
+    ends CANCELLED, and the answer has this run. A scheduled time counts only if the flow's schedule has it, near that
+    time. The same executor, known by its start secret, gets the same answer when it asks again. It asks again with
     the run's `code`, once it has read what the run is configured with, and computes nothing before that answer: the
     first run of a definition version puts the hash of its code on record; a run with another hash ends FAILED
     (CODE_CHANGED), and the answer has this run. Errors: NOT_FOUND (RUN_NOT_FOUND); FAILED_PRECONDITION (RUN_ENDED,
-    FENCED).
+    FENCED, TICK_UNKNOWN); UNAVAILABLE (RUN_NOT_DISPATCHED): run-service has not stored yet which flow run executes the
+    run; try again.
     """
     Heartbeat: _grpc.UnaryUnaryMultiCallable[_run_report_service_pb2.HeartbeatRequest, _run_report_service_pb2.HeartbeatResponse]
     """Keeps the lease and reports progress. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED); the executor
     then stops.
     """
     CompleteRun: _grpc.UnaryUnaryMultiCallable[_run_report_service_pb2.CompleteRunRequest, _run_pb2.Run]
-    """RUNNING -> COMPLETED. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED)."""
+    """RUNNING -> COMPLETED. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED); INVALID_ARGUMENT (OUTPUT_MISPLACED)."""
     FailRun: _grpc.UnaryUnaryMultiCallable[_run_report_service_pb2.FailRunRequest, _run_pb2.Run]
-    """RUNNING -> FAILED. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED)."""
+    """RUNNING -> FAILED. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED); INVALID_ARGUMENT (OUTPUT_MISPLACED)."""
 
 @_typing.type_check_only
 class RunReportServiceAsyncStub(RunReportServiceStub):
@@ -60,20 +62,22 @@ class RunReportServiceAsyncStub(RunReportServiceStub):
     StartRun: _aio.UnaryUnaryMultiCallable[_run_report_service_pb2.StartRunRequest, _run_report_service_pb2.StartRunResponse]  # type: ignore[assignment]
     """PENDING -> RUNNING; gives the executor its fencing token and lease. A flow run that Prefect started by
     schedule is adopted: its Run record is made here, after admission; if admission refuses it, it
-    ends CANCELLED, and the answer has this run. The same executor asking again gets the same answer. It asks again with
+    ends CANCELLED, and the answer has this run. A scheduled time counts only if the flow's schedule has it, near that
+    time. The same executor, known by its start secret, gets the same answer when it asks again. It asks again with
     the run's `code`, once it has read what the run is configured with, and computes nothing before that answer: the
     first run of a definition version puts the hash of its code on record; a run with another hash ends FAILED
     (CODE_CHANGED), and the answer has this run. Errors: NOT_FOUND (RUN_NOT_FOUND); FAILED_PRECONDITION (RUN_ENDED,
-    FENCED).
+    FENCED, TICK_UNKNOWN); UNAVAILABLE (RUN_NOT_DISPATCHED): run-service has not stored yet which flow run executes the
+    run; try again.
     """
     Heartbeat: _aio.UnaryUnaryMultiCallable[_run_report_service_pb2.HeartbeatRequest, _run_report_service_pb2.HeartbeatResponse]  # type: ignore[assignment]
     """Keeps the lease and reports progress. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED); the executor
     then stops.
     """
     CompleteRun: _aio.UnaryUnaryMultiCallable[_run_report_service_pb2.CompleteRunRequest, _run_pb2.Run]  # type: ignore[assignment]
-    """RUNNING -> COMPLETED. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED)."""
+    """RUNNING -> COMPLETED. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED); INVALID_ARGUMENT (OUTPUT_MISPLACED)."""
     FailRun: _aio.UnaryUnaryMultiCallable[_run_report_service_pb2.FailRunRequest, _run_pb2.Run]  # type: ignore[assignment]
-    """RUNNING -> FAILED. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED)."""
+    """RUNNING -> FAILED. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED); INVALID_ARGUMENT (OUTPUT_MISPLACED)."""
 
 class RunReportServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reports of the executors of runs. Every report may be repeated safely."""
@@ -86,11 +90,13 @@ class RunReportServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_run_report_service_pb2.StartRunResponse, _abc.Awaitable[_run_report_service_pb2.StartRunResponse]]:
         """PENDING -> RUNNING; gives the executor its fencing token and lease. A flow run that Prefect started by
         schedule is adopted: its Run record is made here, after admission; if admission refuses it, it
-        ends CANCELLED, and the answer has this run. The same executor asking again gets the same answer. It asks again with
+        ends CANCELLED, and the answer has this run. A scheduled time counts only if the flow's schedule has it, near that
+        time. The same executor, known by its start secret, gets the same answer when it asks again. It asks again with
         the run's `code`, once it has read what the run is configured with, and computes nothing before that answer: the
         first run of a definition version puts the hash of its code on record; a run with another hash ends FAILED
         (CODE_CHANGED), and the answer has this run. Errors: NOT_FOUND (RUN_NOT_FOUND); FAILED_PRECONDITION (RUN_ENDED,
-        FENCED).
+        FENCED, TICK_UNKNOWN); UNAVAILABLE (RUN_NOT_DISPATCHED): run-service has not stored yet which flow run executes the
+        run; try again.
         """
 
     @_abc_1.abstractmethod
@@ -109,7 +115,7 @@ class RunReportServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_report_service_pb2.CompleteRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_pb2.Run, _abc.Awaitable[_run_pb2.Run]]:
-        """RUNNING -> COMPLETED. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED)."""
+        """RUNNING -> COMPLETED. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED); INVALID_ARGUMENT (OUTPUT_MISPLACED)."""
 
     @_abc_1.abstractmethod
     def FailRun(
@@ -117,6 +123,6 @@ class RunReportServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_report_service_pb2.FailRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_pb2.Run, _abc.Awaitable[_run_pb2.Run]]:
-        """RUNNING -> FAILED. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED)."""
+        """RUNNING -> FAILED. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED); INVALID_ARGUMENT (OUTPUT_MISPLACED)."""
 
 def add_RunReportServiceServicer_to_server(servicer: RunReportServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -59,6 +59,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_DEFINITION_VERSION_NOT_FOUND: _ErrorReason.ValueType  # 23
     ERROR_REASON_TICK_CANCELLED: _ErrorReason.ValueType  # 26
     """The flow run of the scheduled time was cancelled in Prefect before it started."""
+    ERROR_REASON_RUN_NOT_DISPATCHED: _ErrorReason.ValueType  # 27
+    """The dispatcher has not stored yet which flow run executes the run."""
+    ERROR_REASON_TICK_UNKNOWN: _ErrorReason.ValueType  # 28
+    """The flow's schedule does not have this scheduled time, or it is too far from now."""
+    ERROR_REASON_OUTPUT_MISPLACED: _ErrorReason.ValueType  # 29
+    """An output or artifact does not lie in the flow's own folder."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why RunService or RunReportService refused."""
@@ -93,6 +99,12 @@ ERROR_REASON_CODE_CHANGED: ErrorReason.ValueType  # 22
 ERROR_REASON_DEFINITION_VERSION_NOT_FOUND: ErrorReason.ValueType  # 23
 ERROR_REASON_TICK_CANCELLED: ErrorReason.ValueType  # 26
 """The flow run of the scheduled time was cancelled in Prefect before it started."""
+ERROR_REASON_RUN_NOT_DISPATCHED: ErrorReason.ValueType  # 27
+"""The dispatcher has not stored yet which flow run executes the run."""
+ERROR_REASON_TICK_UNKNOWN: ErrorReason.ValueType  # 28
+"""The flow's schedule does not have this scheduled time, or it is too far from now."""
+ERROR_REASON_OUTPUT_MISPLACED: ErrorReason.ValueType  # 29
+"""An output or artifact does not lie in the flow's own folder."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
