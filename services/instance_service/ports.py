@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from instance_service.domain.schedules import Timing
+from optaic.rules.schedules import Timing
 
 
 @dataclass(frozen=True)

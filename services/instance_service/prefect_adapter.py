@@ -9,10 +9,10 @@ from typing import Any
 
 import httpx
 
-from instance_service.domain.schedules import Timing
 from instance_service.ports import Deployment, Ensured, OutsideUnavailableError
 from optaic.plugins.words import describe_error
 from optaic.rules.deployments import ENTRYPOINT, FLOW_NAME, PARAMETERS, TAG, installation_tag
+from optaic.rules.schedules import Timing
 from servicekit import prefect
 
 _PAGE = 200

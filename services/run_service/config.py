@@ -1,5 +1,7 @@
 """Define the settings of run-service; no other module reads the environment."""
 
+from datetime import timedelta
+
 from pydantic import Field
 
 from servicekit.prefect import PrefectCallerSettings
@@ -13,6 +15,16 @@ class Settings(PrefectCallerSettings, ServiceSettings):
     lineage_address: str = Field(default="127.0.0.1:50053", description="host:port of lineage-service.")
     lease_seconds: float = Field(
         default=30.0, gt=0, description="A run without a heartbeat for this long fails as WORKER_LOST."
+    )
+    credential_seconds: float = Field(
+        default=3600.0,
+        gt=0,
+        description="How long an executor's credential for the reports of a run is valid; each heartbeat renews it.",
+    )
+    data_root: str = Field(
+        default="",
+        description="Folder or URI of all data, as the workers have it. Empty: outputs may lie below any folder, "
+        "each in its flow's own folder.",
     )
     heartbeat_seconds: float = Field(
         default=5.0, gt=0, description="Time between two heartbeats of an executor."
@@ -98,6 +110,16 @@ class Settings(PrefectCallerSettings, ServiceSettings):
         gt=0,
         description="A flow run that starts more than this after its scheduled time is late; catch_up_policy decides about it.",
     )
+    tick_early_seconds: float = Field(
+        default=60.0,
+        ge=0,
+        description="A flow run may start this long before its scheduled time; clocks may differ.",
+    )
+    tick_late_seconds: float = Field(
+        default=2_678_400.0,
+        gt=0,
+        description="A scheduled time that is longer ago than this does not count.",
+    )
     tick_settle_seconds: float = Field(
         default=5.0,
         ge=0,
@@ -127,3 +149,8 @@ class Settings(PrefectCallerSettings, ServiceSettings):
         gt=0,
         description="Changes kept for a slow watcher; it misses the oldest ones, never the newest.",
     )
+
+    @property
+    def credential_lifetime(self) -> timedelta:
+        """Return how long the credential of a run's executor is valid."""
+        return timedelta(seconds=self.credential_seconds)

@@ -84,9 +84,7 @@ class RunReportServicer(run_report_service_pb2_grpc.RunReportServiceServicer):
         tenant_id = current().tenant_id
         if request.WhichOneof("target") == "scheduled":
             return await adoption.start_scheduled(self._deps, tenant_id, request)
-        return await reports.start_run(
-            self._deps, tenant_id, request.run_id, request.orchestrator_run_id, request.executor, request.code
-        )
+        return await reports.start_run(self._deps, tenant_id, request.run_id, request)
 
     async def Heartbeat(
         self, request: run_report_service_pb2.HeartbeatRequest, _: Any

@@ -79,6 +79,10 @@ class Orchestrator(Protocol):
         """Return the states by flow-run id; one that was deleted is absent."""
         ...
 
+    async def get_flow_runs(self, flow_run_ids: Collection[str]) -> dict[str, FlowRun]:
+        """Return those of the flow runs that exist and are of our flow, by id."""
+        ...
+
     async def list_under_way(self) -> list[FlowRun]:
         """Return every flow run of our flow that a worker has claimed and that has not ended."""
         ...

@@ -105,10 +105,18 @@ class PrefectOrchestrator:
 
     async def get_states(self, flow_run_ids: Collection[str]) -> dict[str, FlowRunState]:
         """Return the states by flow-run id; one that was deleted is absent."""
+        return {flow_run["id"]: _state_of(flow_run) for flow_run in await self._get(flow_run_ids)}
+
+    async def get_flow_runs(self, flow_run_ids: Collection[str]) -> dict[str, FlowRun]:
+        """Return those of the flow runs that exist and have the parameters of our flow, by id."""
+        found = map(_flow_run_of, await self._get(flow_run_ids))
+        return {flow_run.flow_run_id: flow_run for flow_run in found if flow_run is not None}
+
+    async def _get(self, flow_run_ids: Collection[str]) -> list[dict[str, Any]]:
         ids = sorted(flow_run_ids)
         pages = [ids[start : start + _PAGE] for start in range(0, len(ids), _PAGE)]
         answers = await asyncio.gather(*(self._list(page) for page in pages))
-        return {flow_run["id"]: _state_of(flow_run) for answer in answers for flow_run in answer}
+        return [flow_run for answer in answers for flow_run in answer]
 
     async def list_under_way(self) -> list[FlowRun]:
         """Return every flow run of our flow that a worker has claimed and that has not ended."""

@@ -185,6 +185,7 @@ class _Execution:
             run_id=run.run_id,
             orchestrator_run_id=self._ticket.orchestrator_run_id,
             executor=self._ticket.executor,
+            start_secret=self._ticket.start_secret,
             code=code,
         )
         answered = (await reporter.state_code(request)).run

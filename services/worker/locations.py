@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import polars as pl
 from pyarrow import fs  # type: ignore[import-untyped] # it ships no type information
 
+from optaic.rules.locations import data_folder, instance_folder, outputs_folder
+
 
 @dataclass(frozen=True)
 class FlowLocation:
@@ -18,22 +20,22 @@ class FlowLocation:
     flow_kind: str  # lower case, without prefix
 
     @property
-    def _folder(self) -> str:
-        return f"{instance_uri(self.data_root, self.tenant_id, self.instance_id)}/{self.flow_kind}"
+    def _flow(self) -> tuple[str, str, str]:
+        return self.tenant_id, self.instance_id, self.flow_kind
 
     @property
     def data_uri(self) -> str:
         """Return the URI of the flow's dataset, which is the same for all its versions."""
-        return f"{self._folder}/data"
+        return f"{self.data_root}/{data_folder(*self._flow)}"
 
     def outputs_uri(self, run_id: str) -> str:
         """Return one run's own folder, with a slash at the end."""
-        return f"{self._folder}/runs/{run_id}/"
+        return f"{self.data_root}/{outputs_folder(*self._flow, run_id)}/"
 
 
 def instance_uri(data_root: str, tenant_id: str, instance_id: str) -> str:
     """Return the folder of everything that is an instance's."""
-    return f"{data_root}/{tenant_id}/{instance_id}"
+    return f"{data_root}/{instance_folder(tenant_id, instance_id)}"
 
 
 def write_table(uri: str, table: pl.DataFrame) -> None:

@@ -91,6 +91,7 @@ class Reporter:
         self.refusal: DomainError | None = None  # by which a heartbeat learned that the run is lost
         self.is_ending = False  # the end was sent at least once; only its own answer counts from then on
         self._run_id, self._fencing_token = started.run.run_id, started.fencing_token
+        self._credential = started.credential  # the newest
         self._lease = max(0.5, started.lease.ToTimedelta().total_seconds())
         # A lost heartbeat must leave time for another one.
         self._interval = min(
@@ -108,12 +109,13 @@ class Reporter:
                 pass
             progress.changed.clear()
             request = run_report_service_pb2.HeartbeatRequest(
-                run_id=self._run_id, fencing_token=self._fencing_token
+                run_id=self._run_id, fencing_token=self._fencing_token, credential=self._credential
             )
             if (news := progress.news) != sent and news is not None:
                 request.progress_pct, request.progress_message = news
             try:
-                await self._stub.Heartbeat(request, timeout=min(5.0, self._lease / 2))
+                answer = await self._stub.Heartbeat(request, timeout=min(5.0, self._lease / 2))
+                self._credential = answer.credential or self._credential
                 sent = news
             except grpc.aio.AioRpcError as error:
                 refusal = from_rpc_error(error)
@@ -132,13 +134,19 @@ class Reporter:
             RunLostError: nothing was published.
             DomainError: refused for another reason, or run-service was away for too long.
         """
-        request.run_id, request.fencing_token = self._run_id, self._fencing_token
+        self._sign(request)
         await self._end(lambda: self._stub.CompleteRun(request))
 
     async def fail(self, request: run_report_service_pb2.FailRunRequest) -> None:
         """Set the run FAILED; raises as `complete`."""
-        request.run_id, request.fencing_token = self._run_id, self._fencing_token
+        self._sign(request)
         await self._end(lambda: self._stub.FailRun(request))
+
+    def _sign(
+        self, request: run_report_service_pb2.CompleteRunRequest | run_report_service_pb2.FailRunRequest
+    ) -> None:
+        request.run_id, request.fencing_token = self._run_id, self._fencing_token
+        request.credential = self._credential
 
     async def state_code(
         self, request: run_report_service_pb2.StartRunRequest

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import secrets
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from optaic.common.v1 import flow_pb2
@@ -43,6 +44,7 @@ class Ticket:
     orchestrator_run_id: str
     scheduled_time: dt.datetime  # the nominal time
     executor: str
+    start_secret: str = field(repr=False, default_factory=lambda: secrets.token_urlsafe(32))
 
     @classmethod
     def read(
@@ -74,7 +76,9 @@ class Ticket:
     def make_request(self) -> run_report_service_pb2.StartRunRequest:
         """Start the run, or, asked again for the same flow run, learn how it was started."""
         request = run_report_service_pb2.StartRunRequest(
-            orchestrator_run_id=self.orchestrator_run_id, executor=self.executor
+            orchestrator_run_id=self.orchestrator_run_id,
+            executor=self.executor,
+            start_secret=self.start_secret,
         )
         if self.run_id:
             request.run_id = self.run_id

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import secrets
 import time
-import uuid
 from typing import Any, Self
 
 import grpc
@@ -13,6 +13,7 @@ import grpc
 from bench.report import Row
 from bench.stack import BenchStack, create_datasets, percentile, running_services
 from optaic.common.v1 import flow_pb2
+from optaic.rules.locations import data_folder
 from optaic.run.v1 import (
     run_report_service_pb2,
     run_report_service_pb2_grpc,
@@ -75,17 +76,23 @@ class _Session:
             run_service_pb2.SubmitRunRequest(instance_id=instance_id, flow_kind=flow_pb2.FLOW_KIND_REFRESH),
             metadata=user,
         )
+        while not run.orchestrator_run_id:
+            run = await self._runs.GetRun(run_service_pb2.GetRunRequest(run_id=run.run_id), metadata=user)
         started = await self._reports.StartRun(
             run_report_service_pb2.StartRunRequest(
-                run_id=run.run_id, orchestrator_run_id=str(uuid.uuid4()), executor="bench"
+                run_id=run.run_id,
+                orchestrator_run_id=run.orchestrator_run_id,
+                executor="bench",
+                start_secret=secrets.token_hex(32),
             ),
             metadata=executor,
         )
         request = run_report_service_pb2.CompleteRunRequest(
             run_id=run.run_id,
             fencing_token=started.fencing_token,
+            credential=started.credential,
             output_version=flow_pb2.VersionRef(
-                uri=f"file:///bench/{instance_id}",
+                uri=f"file:///bench/{data_folder('default', instance_id, 'refresh')}",
                 physical_version="0",
                 digest=hashlib.sha256(run.run_id.encode()).hexdigest(),
                 last_data_date="2021-12-31",

@@ -95,6 +95,10 @@ class FakeOrchestrator:
         self._check()
         return {each: self.flow_runs[each] for each in flow_run_ids if each in self.flow_runs}
 
+    async def get_flow_runs(self, flow_run_ids: Collection[str]) -> dict[str, FlowRun]:
+        states = await self.get_states(flow_run_ids)
+        return {each: replace(self.listed[each], state=state) for each, state in states.items()}
+
     async def list_under_way(self) -> list[FlowRun]:
         self._check()
         return [

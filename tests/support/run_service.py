@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
+from secrets import token_hex
 from typing import Any
 
 import grpc
@@ -16,6 +16,7 @@ from nats.aio.client import Client
 
 from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_pb2
+from optaic.rules.locations import flow_folder
 from optaic.run.v1 import run_pb2, run_report_service_pb2, run_service_pb2
 from optaic.run.v1.run_report_service_pb2_grpc import RunReportServiceStub
 from optaic.run.v1.run_service_pb2_grpc import RunServiceStub
@@ -29,6 +30,7 @@ from run_service.reconcile.observing import Observer
 from run_service.reconcile.sweeping import Sweeper
 from run_service.use_cases.dependencies import Dependencies
 from servicekit.app import App, serve
+from servicekit.enums import enum_word
 from servicekit.errors import DomainError
 from servicekit.events import BATCH, Event, headers_of, make_event
 from servicekit.ids import new_id
@@ -58,6 +60,8 @@ class RunningRunService:
     nats: Client
     address: str
     events: list[tuple[str, bytes]] = field(default_factory=list)
+    secrets: dict[str, str] = field(default_factory=dict)  # by executor and flow run
+    credentials: dict[str, str] = field(default_factory=dict)  # the newest, by run
 
     def __post_init__(self) -> None:
         self.dispatcher = Dispatcher(self.app.deps, self.orchestrator)
@@ -84,44 +88,85 @@ class RunningRunService:
         )
         return run
 
+    async def dispatched(self, run_id: str) -> str:
+        """Return the flow run that the dispatcher has made for a run."""
+        while not (flow_run_id := (await self.get(run_id)).orchestrator_run_id):
+            await self.dispatcher.step()
+        return flow_run_id
+
     async def start(
         self, run_id: str, flow_run_id: str = "", executor: str = "worker", **fields: Any
     ) -> run_report_service_pb2.StartRunResponse:
-        response: run_report_service_pb2.StartRunResponse = await self.reports.StartRun(
-            run_report_service_pb2.StartRunRequest(
-                run_id=run_id,
-                orchestrator_run_id=flow_run_id or str(uuid.uuid4()),
-                executor=executor,
-                **fields,
-            )
+        """Start a run, by default as the executor of its flow run."""
+        flow_run_id = flow_run_id or await self.dispatched(run_id)
+        request = self.request(flow_run_id, executor, **fields)
+        request.run_id = run_id
+        return await self.send(request)
+
+    def request(
+        self, flow_run_id: str, executor: str = "worker", **fields: Any
+    ) -> run_report_service_pb2.StartRunRequest:
+        """Return the request of an executor, which uses one start secret for one flow run."""
+        secret = self.secrets.setdefault(f"{executor} {flow_run_id}", token_hex(32))
+        return run_report_service_pb2.StartRunRequest(
+            **{"orchestrator_run_id": flow_run_id, "executor": executor, "start_secret": secret, **fields}
         )
+
+    async def send(
+        self, request: run_report_service_pb2.StartRunRequest
+    ) -> run_report_service_pb2.StartRunResponse:
+        """Send the request, and keep the credential of the answer."""
+        response: run_report_service_pb2.StartRunResponse = await self.reports.StartRun(request)
+        if response.credential:
+            self.credentials[response.run.run_id] = response.credential
         return response
 
     async def complete(
         self, run_id: str, fencing_token: str, *, digest: str = "d1", **fields: Any
     ) -> run_pb2.Run:
+        uri = f"{await self.folder(run_id)}/data"
         run: run_pb2.Run = await self.reports.CompleteRun(
             run_report_service_pb2.CompleteRunRequest(
-                run_id=run_id,
-                fencing_token=fencing_token,
-                output_version=flow_pb2.VersionRef(uri="file:///x", digest=digest, version=9, version_id="z"),
-                **fields,
+                **{
+                    "run_id": run_id,
+                    "fencing_token": fencing_token,
+                    "credential": self.credentials.get(run_id, ""),
+                    "output_version": flow_pb2.VersionRef(uri=uri, digest=digest, version=9, version_id="z"),
+                    **fields,
+                }
             )
         )
         return run
 
+    async def folder(self, run_id: str) -> str:
+        """Return the folder of a run's flow; of a run that does not exist, any folder."""
+        try:
+            run = await self.get(run_id)
+        except grpc.aio.AioRpcError:
+            return "file:///x"
+        return (
+            f"file:///x/{flow_folder(TENANT, run.instance_id, enum_word(flow_pb2.FlowKind, run.flow_kind))}"
+        )
+
     async def fail(self, run_id: str, fencing_token: str, kind: str = "ValueError") -> run_pb2.Run:
         run: run_pb2.Run = await self.reports.FailRun(
             run_report_service_pb2.FailRunRequest(
-                run_id=run_id, fencing_token=fencing_token, error=run_pb2.RunError(type=kind, message="no")
+                run_id=run_id,
+                fencing_token=fencing_token,
+                credential=self.credentials.get(run_id, ""),
+                error=run_pb2.RunError(type=kind, message="no"),
             )
         )
         return run
 
     async def heartbeat(self, run_id: str, fencing_token: str, **fields: Any) -> None:
-        await self.reports.Heartbeat(
-            run_report_service_pb2.HeartbeatRequest(run_id=run_id, fencing_token=fencing_token, **fields)
+        credential = self.credentials.get(run_id, "")
+        answer = await self.reports.Heartbeat(
+            run_report_service_pb2.HeartbeatRequest(
+                **{"run_id": run_id, "fencing_token": fencing_token, "credential": credential, **fields}
+            )
         )
+        self.credentials[run_id] = answer.credential
 
     async def activity_types(self, run_id: str) -> list[str]:
         response = await self.runs.ListActivities(run_service_pb2.ListActivitiesRequest(run_id=run_id))

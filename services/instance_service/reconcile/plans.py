@@ -10,7 +10,6 @@ from collections.abc import Mapping
 import structlog
 
 from instance_service.domain.flows import scheduled_flow
-from instance_service.domain.schedules import Timing, comes_within, is_possible
 from instance_service.ports import Deployments, OutsideUnavailableError
 from instance_service.resources.instances.conditions import SCHEDULE_PLANNED
 from instance_service.resources.instances.schedules import timings_of
@@ -19,6 +18,7 @@ from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.instances import reconciling
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_ACTIVE, Instance, InstanceKind
 from optaic.rules.deployments import deployment_name
+from optaic.rules.schedules import Timing, comes_within, is_possible
 from servicekit.enums import enum_word
 
 _NOTHING = "NothingPlanned"

@@ -192,6 +192,27 @@ def fenced(run_id: str, status: str | None = None) -> FailedPreconditionError:
     )
 
 
+def run_not_dispatched(run_id: str) -> UnavailableError:
+    """Return the refusal RUN_NOT_DISPATCHED for a run whose flow run is not stored yet."""
+    text = f"run-service has not stored yet which flow run executes run {run_id}; repeat the request"
+    return UnavailableError("RUN_NOT_DISPATCHED", text, metadata={"run_id": run_id})
+
+
+def tick_unknown(why: str) -> FailedPreconditionError:
+    """Return the refusal TICK_UNKNOWN for a scheduled time that does not count."""
+    return FailedPreconditionError("TICK_UNKNOWN", f"the flow run was not started: its scheduled time {why}")
+
+
+def output_misplaced(fields: Sequence[str], folder: str) -> InvalidArgumentError:
+    """Return the refusal OUTPUT_MISPLACED, naming the fields."""
+    text = f"must lie in the flow's own folder, which is <folder of all data>/{folder}"
+    return InvalidArgumentError(
+        "OUTPUT_MISPLACED",
+        f"{', '.join(fields[:_SHOWN])} {text}",
+        field_violations=[FieldViolation(field, text, "OUTPUT_MISPLACED") for field in fields],
+    )
+
+
 def flow_run_given_up(flow_run_id: str) -> FailedPreconditionError:
     """Return the refusal FENCED for a flow run whose scheduled time another flow run has."""
     text = f"run-service gave up flow run {flow_run_id} before it started; another one has its scheduled time"

@@ -140,6 +140,7 @@ class Dispatcher:
             flow_run_id,
             FlowRunState.CANCELLED,
             "the run has another flow run",
+            instance_id=dispatch.instance_id,
             run_id=dispatch.run_id,
         )
 

@@ -10,7 +10,7 @@ import structlog
 
 from redaction import redact
 from run_service.domain.pairing import Closing, close
-from run_service.ports import Orchestrator, OrchestratorRefusedError, OrchestratorUnavailableError
+from run_service.ports import FlowRun, Orchestrator, OrchestratorRefusedError, OrchestratorUnavailableError
 from run_service.store import endings
 from run_service.store.endings import Ending
 from run_service.use_cases.dependencies import Dependencies
@@ -37,15 +37,20 @@ class Ender:
         if not claimed:
             return False
         try:
-            states = await self._orchestrator.get_states([each.orchestrator_run_id for each in claimed])
+            flow_runs = await self._orchestrator.get_flow_runs([each.orchestrator_run_id for each in claimed])
         except OrchestratorUnavailableError as error:
             await self._postpone(claimed, now, error)
             return False
         by_closing: dict[Closing, list[Ending]] = {closing: [] for closing in Closing}
         for each in claimed:
-            closing = close(
-                each.state, states.get(each.orchestrator_run_id), is_settled=now >= each.settle_time
-            )
+            flow_run = flow_runs.get(each.orchestrator_run_id)
+            if flow_run is not None and not is_for(each, flow_run):
+                _log.warning(
+                    "flow run is not the run's; left alone", run_id=each.run_id, tenant=each.tenant_id
+                )
+                flow_run = None
+            state = None if flow_run is None else flow_run.state
+            closing = close(each.state, state, is_settled=now >= each.settle_time)
             by_closing[closing].append(each)
         async with deps.database.infra() as connection:
             await endings.delete_endings(connection, [each.key for each in by_closing[Closing.DONE]])
@@ -87,6 +92,16 @@ class Ender:
         values = {"due_time": due_time, "last_error": redact(repr(error))[:1000]}
         async with self._deps.database.infra() as connection:
             await endings.update_endings(connection, [each.key for each in some], values)
+
+
+def is_for(ending: Ending, flow_run: FlowRun) -> bool:
+    """Return whether a flow run was made for the run, or scheduled for the flow, that the entry names.
+
+    An executor names the flow run of a scheduled time; it could name any.
+    """
+    is_named = not flow_run.run_id or ending.run_id is None or flow_run.run_id == ending.run_id
+    is_of_flow = ending.instance_id is None or flow_run.instance_id == ending.instance_id
+    return flow_run.tenant_id == ending.tenant_id and is_named and is_of_flow
 
 
 def pause_after(looks: int, first_seconds: float) -> timedelta:

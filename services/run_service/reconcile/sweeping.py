@@ -100,6 +100,7 @@ class Sweeper:
                     flow_run_id,
                     FlowRunState.CANCELLED,
                     text,
+                    instance_id=record.run.instance_id,
                     run_id=record.run.run_id,
                 )
             ]

@@ -25,6 +25,7 @@ class Ending:
     tenant_id: str
     orchestrator_run_id: str
     run_id: str | None  # None: it never had a run
+    instance_id: str | None  # None: queued by an earlier release
     state: FlowRunState
     message: str
     settle_time: datetime  # it is checked until then, although it has ended as it must

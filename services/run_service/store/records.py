@@ -68,6 +68,7 @@ class Record:
     retry_policy: RetryPolicy | None
     progress_event_time: datetime | None
     superseded_run_ids: frozenset[str] = frozenset()
+    start_secret_hash: str = ""
 
 
 def time_of(moment: datetime) -> Timestamp:
@@ -167,6 +168,7 @@ def record_of(row: RowMapping) -> Record:
         retry_policy=retry_policy_of(policy) if policy else None,
         progress_event_time=row["progress_event_time"],
         superseded_run_ids=frozenset(row["superseded_run_ids"]),
+        start_secret_hash=row["start_secret_hash"],
     )
 
 

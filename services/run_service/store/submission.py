@@ -22,7 +22,14 @@ from servicekit.enums import enum_word
 from servicekit.events import Event
 from servicekit.outbox import note, outbox_row
 
-_LATER_COLUMNS = {"revision", "fencing_token", "executor", "progress_event_time", "superseded_run_ids"}
+_LATER_COLUMNS = {
+    "revision",
+    "fencing_token",
+    "start_secret_hash",
+    "executor",
+    "progress_event_time",
+    "superseded_run_ids",
+}
 _DISPATCH_COLUMNS = (
     "tenant_id, run_id, action, instance_id, flow_kind, name, orchestrator_run_id, submit_time, due_time"
 )

@@ -80,6 +80,8 @@ runs = sa.Table(
     # The event of the last transition, for lineage-service to recognise it when it comes again.
     sa.Column("last_event_id", UUID_TEXT, nullable=False),
     sa.Column("fencing_token", UUID_TEXT),
+    # SHA-256 of the secret by which the executor that holds the run is known.
+    _text("start_secret_hash"),
     _text("executor"),
     sa.Column("retry_policy", JSONB),
     sa.Column("progress_event_time", _TIME),
@@ -245,6 +247,8 @@ endings = sa.Table(
     _tenant(),
     sa.Column("orchestrator_run_id", UUID_TEXT, primary_key=True),
     sa.Column("run_id", UUID_TEXT),
+    # Of its flow; null in rows of an earlier release.
+    sa.Column("instance_id", UUID_TEXT),
     sa.Column("state", sa.Text, nullable=False),
     _text("message"),
     # Until then it is looked at again although it has ended rightly: a worker that comes late may change it.

@@ -8,7 +8,7 @@ from run_service.domain.errors import fenced, flow_run_given_up, run_not_found
 from run_service.domain.statuses import ENDED
 from run_service.store import endings
 from run_service.store import runs as run_store
-from run_service.store.records import Record, datetime_of
+from run_service.store.records import Record
 from run_service.use_cases import ticks
 from run_service.use_cases.admission import Admission, FoundFlow, WantedRun, admit, find_flow
 from run_service.use_cases.dependencies import Dependencies
@@ -17,6 +17,8 @@ from run_service.use_cases.submission import insert_refused, insert_run
 from run_service.use_cases.transitions import announce
 from servicekit.enums import enum_word
 from servicekit.errors import AlreadyExistsError, DomainError, FailedPreconditionError
+
+_Request = run_report_service_pb2.StartRunRequest
 
 
 class _TooLateError(Exception):
@@ -29,7 +31,8 @@ async def start_scheduled(
     """Create and start the run of a scheduled time; if it is refused, the answer has a CANCELLED run.
 
     Raises:
-        FailedPreconditionError: FENCED: another flow run has this tick, or gets it.
+        InvalidArgumentError: The scheduled time is no time.
+        FailedPreconditionError: FENCED: another flow run has this tick, or gets it. TICK_UNKNOWN.
         UnavailableError: Admission is undecided; try again.
     """
     tick = request.scheduled
@@ -39,27 +42,26 @@ async def start_scheduled(
         trigger=run_pb2.RUN_TRIGGER_SCHEDULE,
         actor=ticks.ACTOR,
         orchestrator_run_id=request.orchestrator_run_id,
-        scheduled_time=datetime_of(tick.scheduled_time),
+        scheduled_time=ticks.read_time(tick.scheduled_time),
     )
     adopted = await _find(deps, tenant_id, wanted)
     if adopted is None:
         found = await find_flow(deps, tenant_id, wanted.instance_id, wanted.flow_kind)
+        ticks.check_scheduled(deps, found, wanted)
         try:
-            decided = await _decide(deps, found, wanted, request.executor)
+            decided = await _decide(deps, found, wanted, request)
         except _TooLateError:
             raise flow_run_given_up(wanted.orchestrator_run_id) from None
         if isinstance(decided, run_pb2.Run):
             return run_report_service_pb2.StartRunResponse(run=decided)
         adopted = decided
     if adopted.status in ENDED and not adopted.fencing_token:
-        return start_response(deps, adopted)
-    return await start_run(
-        deps, tenant_id, adopted.run.run_id, request.orchestrator_run_id, request.executor, request.code
-    )
+        return start_response(deps, tenant_id, adopted)
+    return await start_run(deps, tenant_id, adopted.run.run_id, request)
 
 
 async def _decide(
-    deps: Dependencies, found: FoundFlow, wanted: WantedRun, executor: str
+    deps: Dependencies, found: FoundFlow, wanted: WantedRun, request: _Request
 ) -> Record | run_pb2.Run:
     """Return the run of the tick, started or refused, or the answer for a tick that waits."""
     try:
@@ -67,17 +69,17 @@ async def _decide(
         if await ticks.meet_waiting(deps, found, wanted):
             return ticks.waiting_answer(wanted)
         try:
-            return await _admit(deps, found, wanted, executor)
+            return await _admit(deps, found, wanted, request)
         except AlreadyExistsError as active:
             if await ticks.meet_active_run(deps, found, wanted, active):
                 return ticks.waiting_answer(wanted)
-            return await _admit(deps, found, wanted, executor)
+            return await _admit(deps, found, wanted, request)
     except (FailedPreconditionError, AlreadyExistsError) as error:
         return await _refuse(deps, found, wanted, error)
 
 
-async def _admit(deps: Dependencies, found: FoundFlow, wanted: WantedRun, executor: str) -> Record:
-    return await _adopt(deps, await admit(deps, found, wanted, must_compare=True), executor)
+async def _admit(deps: Dependencies, found: FoundFlow, wanted: WantedRun, request: _Request) -> Record:
+    return await _adopt(deps, await admit(deps, found, wanted, must_compare=True), request)
 
 
 async def _find(deps: Dependencies, tenant_id: str, wanted: WantedRun) -> Record | None:
@@ -96,7 +98,7 @@ async def _find(deps: Dependencies, tenant_id: str, wanted: WantedRun) -> Record
     return None
 
 
-async def _adopt(deps: Dependencies, admission: Admission, executor: str) -> Record:
+async def _adopt(deps: Dependencies, admission: Admission, request: _Request) -> Record:
     tenant_id, flow_run_id = admission.found.tenant_id, admission.wanted.orchestrator_run_id
     async with deps.database.transaction(tenant_id) as connection:
         await endings.lock_flow_run(connection, flow_run_id)
@@ -106,7 +108,7 @@ async def _adopt(deps: Dependencies, admission: Admission, executor: str) -> Rec
         record = await run_store.lock_run(connection, tenant_id, run.run_id)
         if record is None:
             raise run_not_found(run.run_id)
-        started = await take_over(deps, connection, tenant_id, record, flow_run_id, executor)
+        started = await take_over(deps, connection, tenant_id, record, request)
     announce(deps, tenant_id, [started])
     return started
 

@@ -53,6 +53,7 @@ def ending_of(
         flow_run_id or record.run.orchestrator_run_id,
         end_of(record.status),
         _message(record.run),
+        instance_id=record.run.instance_id,
         run_id=record.run.run_id,
         manner=manner,
     )
@@ -65,6 +66,7 @@ def make_ending(
     state: FlowRunState,
     message: str,
     *,
+    instance_id: str,
     run_id: str | None = None,
     manner: Manner = "must_end",
 ) -> Ending:
@@ -77,6 +79,7 @@ def make_ending(
         tenant_id=tenant_id,
         orchestrator_run_id=flow_run_id,
         run_id=run_id,
+        instance_id=instance_id,
         state=state,
         message=message,
         settle_time=now + timedelta(seconds=settle),

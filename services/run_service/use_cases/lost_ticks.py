@@ -64,6 +64,7 @@ async def lose_tick(deps: Dependencies, flow_run: FlowRun) -> None:
             flow_run.flow_run_id,
             FlowRunState.CANCELLED,
             why.message if why is not None else "no worker started it; another flow run takes its place",
+            instance_id=flow_run.instance_id,
         )
         await endings.insert_endings(connection, [ending])
         if await run_store.get_run_of_tick(connection, *flow, flow_run.scheduled_time) is None:

@@ -47,6 +47,7 @@ async def dispatch_again(
                     str(dispatch.orchestrator_run_id),
                     FlowRunState.CANCELLED,
                     "no worker started the run; another flow run takes its place",
+                    instance_id=dispatch.instance_id,
                     run_id=dispatch.run_id,
                 )
                 for dispatch in lost

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,7 +13,13 @@ from optaic.common.v1 import flow_pb2
 from optaic.rules.events import RUN_PROGRESSED
 from optaic.run.v1 import run_pb2, run_report_service_pb2
 from redaction import redact, redact_value
-from run_service.domain.errors import fenced, invalid_fields, run_ended, run_not_found
+from run_service.domain.errors import (
+    fenced,
+    invalid_fields,
+    run_ended,
+    run_not_dispatched,
+    run_not_found,
+)
 from run_service.domain.executors import check_executor, check_fence, is_executor
 from run_service.domain.statuses import ENDED, RunEvent, RunStatus, next_status
 from run_service.domain.timeline import summarize_columns
@@ -22,7 +27,7 @@ from run_service.events import activity_row, run_event
 from run_service.store import Connection, activities, queues
 from run_service.store import runs as run_store
 from run_service.store.records import Record, message_json
-from run_service.use_cases import code
+from run_service.use_cases import code, credentials, outputs
 from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.transitions import announce, change_runs, error_json
 from servicekit import outbox
@@ -31,6 +36,7 @@ from servicekit.errors import FieldViolation
 
 _FEW_BYTES = 64 * 1024
 _Response = run_report_service_pb2.StartRunResponse
+_Report = run_report_service_pb2.CompleteRunRequest | run_report_service_pb2.FailRunRequest
 
 
 def _duration(seconds: float) -> Duration:
@@ -43,7 +49,7 @@ def _expire_time(deps: Dependencies) -> datetime:
     return deps.clock.now() + timedelta(seconds=deps.settings.lease_seconds)
 
 
-def start_response(deps: Dependencies, record: Record) -> _Response:
+def start_response(deps: Dependencies, tenant_id: str, record: Record) -> _Response:
     """Return the answer to an executor: the run, and unless it has ended the token and the lease."""
     if record.status in ENDED:
         return _Response(run=record.run)
@@ -52,16 +58,12 @@ def start_response(deps: Dependencies, record: Record) -> _Response:
         fencing_token=record.fencing_token,
         lease=_duration(deps.settings.lease_seconds),
         heartbeat_interval=_duration(deps.settings.heartbeat_seconds),
+        credential=credentials.issue(deps, tenant_id, record),
     )
 
 
 async def start_run(
-    deps: Dependencies,
-    tenant_id: str,
-    run_id: str,
-    orchestrator_run_id: str,
-    executor: str,
-    plugins: Sequence[run_pb2.PluginCode] = (),
+    deps: Dependencies, tenant_id: str, run_id: str, request: run_report_service_pb2.StartRunRequest
 ) -> _Response:
     """Start a run; the same executor gets the same answer when it asks again.
 
@@ -71,14 +73,14 @@ async def start_run(
         record = await run_store.lock_run(connection, tenant_id, run_id)
         if record is None:
             raise run_not_found(run_id)
-        if plugins and code.is_refused(record, orchestrator_run_id):
-            return start_response(deps, record)
-        started = await take_over(deps, connection, tenant_id, record, orchestrator_run_id, executor)
-        if plugins:
-            started = await code.state_code(deps, connection, tenant_id, started, plugins)
+        if request.code and code.is_refused(record, request.orchestrator_run_id):
+            return start_response(deps, tenant_id, record)
+        started = await take_over(deps, connection, tenant_id, record, request)
+        if request.code:
+            started = await code.state_code(deps, connection, tenant_id, started, request.code)
     if started.revision != record.revision:
         announce(deps, tenant_id, [started])
-    return start_response(deps, started)
+    return start_response(deps, tenant_id, started)
 
 
 async def take_over(
@@ -86,22 +88,25 @@ async def take_over(
     connection: Connection,
     tenant_id: str,
     record: Record,
-    orchestrator_run_id: str,
-    executor: str,
+    request: run_report_service_pb2.StartRunRequest,
 ) -> Record:
-    """Give a locked run to an executor, even if the dispatcher has not stored its flow run yet."""
-    run_id = record.run.run_id
+    """Give a locked run to the executor of its flow run, or, repeated, confirm that this executor has it.
+
+    Raises:
+        FailedPreconditionError: RUN_ENDED, FENCED.
+        UnavailableError: RUN_NOT_DISPATCHED: the dispatcher has not stored the flow run yet.
+    """
+    run_id, orchestrator_run_id = record.run.run_id, request.orchestrator_run_id
     pairing = (record.run.orchestrator_run_id, orchestrator_run_id, record.superseded_run_ids)
     if record.status in ENDED:
         raise run_ended(run_id, record.status, has_status=is_executor(*pairing))
     check_executor(run_id, *pairing)
     if record.status is RunStatus.RUNNING:
+        credentials.check_secret(record, request.start_secret)
         await queues.insert_lease(connection, tenant_id, run_id, record.fencing_token, _expire_time(deps))
         return record
-    if not record.run.orchestrator_run_id:
-        other = await run_store.get_adopted_run(connection, tenant_id, orchestrator_run_id)
-        if other is not None:  # this flow run executes another run
-            raise fenced(run_id)
+    if not record.run.orchestrator_run_id:  # only the dispatcher says which flow run executes it
+        raise run_not_dispatched(run_id)
     next_status(run_id, record.status, RunEvent.STARTED)
     token, now = deps.ids(), deps.clock.now()
     (started,) = await change_runs(
@@ -110,12 +115,12 @@ async def take_over(
         tenant_id,
         [run_id],
         RunEvent.STARTED,
-        actor=executor,
+        actor=request.executor,
         values={
             "start_time": now,
-            "orchestrator_run_id": orchestrator_run_id,
             "fencing_token": token,
-            "executor": executor,
+            "executor": request.executor,
+            "start_secret_hash": credentials.hash_secret(request.start_secret),
         },
     )
     await queues.insert_lease(connection, tenant_id, run_id, token, _expire_time(deps))
@@ -129,12 +134,13 @@ async def heartbeat(
 ) -> run_report_service_pb2.HeartbeatResponse:
     """Extend the lease, and raise the progress."""
     tenant_id, message = context.tenant_id, redact(request.progress_message)
+    has_credential = credentials.is_valid(deps, tenant_id, request.run_id, request.credential)
     has_progress = request.HasField("progress_pct") or bool(message)
     moved = None
     async with deps.database.transaction(tenant_id) as connection:
         if has_progress:  # the run is locked before the lease, as in every transition
             record = await _lock_held(connection, tenant_id, request.run_id, request.fencing_token)
-        is_held = await queues.extend_lease(
+        is_held = has_credential and await queues.extend_lease(
             connection, tenant_id, request.run_id, request.fencing_token, _expire_time(deps)
         )
         if not is_held:
@@ -144,7 +150,10 @@ async def heartbeat(
             moved = await _progress(deps, connection, tenant_id, record, request, message)
     if moved is not None:
         announce(deps, tenant_id, [moved])
-    return run_report_service_pb2.HeartbeatResponse(lease=_duration(deps.settings.lease_seconds))
+    return run_report_service_pb2.HeartbeatResponse(
+        lease=_duration(deps.settings.lease_seconds),
+        credential=credentials.renew(deps, tenant_id, request.run_id, request.credential),
+    )
 
 
 async def _progress(
@@ -193,11 +202,10 @@ async def complete_run(
     tenant_id = context.tenant_id
     metrics = await _read_metrics(request)  # before any lock is taken
     async with deps.database.transaction(tenant_id) as connection:
-        record = await _lock_reported(
-            connection, tenant_id, request.run_id, request.fencing_token, RunEvent.COMPLETED
-        )
+        record = await _lock_reported(deps, connection, tenant_id, request, RunEvent.COMPLETED)
         if record.status in ENDED:
             return record.run
+        outputs.check_completion(deps.settings.data_root, tenant_id, record, request)
         result = _result_of(request, record.kind)
         if result is not None:
             await run_store.update_result(connection, tenant_id, request.run_id, record.kind, result)
@@ -249,11 +257,10 @@ async def fail_run(
     """Fail a run (RUNNING -> FAILED) as its executor reports."""
     tenant_id = context.tenant_id
     async with deps.database.transaction(tenant_id) as connection:
-        record = await _lock_reported(
-            connection, tenant_id, request.run_id, request.fencing_token, RunEvent.FAILED
-        )
+        record = await _lock_reported(deps, connection, tenant_id, request, RunEvent.FAILED)
         if record.status in ENDED:
             return record.run
+        outputs.check_failure(deps.settings.data_root, tenant_id, record, request)
         (failed,) = await change_runs(
             deps,
             connection,
@@ -273,16 +280,18 @@ async def fail_run(
 
 
 async def _lock_reported(
-    connection: Connection, tenant_id: str, run_id: str, token: str, event: RunEvent
+    deps: Dependencies, connection: Connection, tenant_id: str, request: _Report, event: RunEvent
 ) -> Record:
     """Lock a run for the report of its executor; an ended run is returned only if this very report ended it."""
+    run_id = request.run_id
     record = await run_store.lock_run(connection, tenant_id, run_id)
     if record is None:
         raise run_not_found(run_id)
     if record.status is RunStatus.PENDING:
         # No executor holds it: say that it has not started, not that the token is wrong.
         next_status(run_id, record.status, RunEvent.COMPLETED)
-    check_fence(run_id, record.fencing_token, token, record.status)
+    check_fence(run_id, record.fencing_token, request.fencing_token, record.status)
+    credentials.check(deps, tenant_id, record, request.credential)
     is_repeated = record.status.value == event.value
     if not is_repeated:
         next_status(run_id, record.status, event)

@@ -155,6 +155,7 @@ async def insert_refused(
             wanted.orchestrator_run_id,
             FlowRunState.CANCELLED,
             f"{refusal.reason}: {refusal.message}",
+            instance_id=run.instance_id,
             run_id=run.run_id,
             manner="ends_itself",
         )

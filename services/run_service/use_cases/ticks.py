@@ -6,15 +6,25 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 import structlog
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.instance.v1 import instance_pb2, schedule_pb2
+from optaic.rules.scheduled_times import has_tick
 from optaic.run.v1 import run_pb2
-from run_service.domain.errors import instance_paused, tick_skipped, tick_superseded, tick_too_late
+from run_service.domain.errors import (
+    instance_paused,
+    invalid_fields,
+    tick_skipped,
+    tick_superseded,
+    tick_too_late,
+    tick_unknown,
+)
 from run_service.domain.policies import Action, CatchUp, Overlap, Policies, Situation, decide
 from run_service.domain.statuses import RunEvent
 from run_service.store import runs as run_store
 from run_service.store import ticks as store
+from run_service.store.records import datetime_of
 from run_service.store.ticks import FlowKey, Tick
 from run_service.use_cases.admission import FoundFlow, WantedRun, admit, find_flow
 from run_service.use_cases.dependencies import Dependencies
@@ -28,6 +38,7 @@ from servicekit.errors import (
     AlreadyExistsError,
     DomainError,
     FailedPreconditionError,
+    FieldViolation,
     NotFoundError,
 )
 
@@ -52,6 +63,37 @@ def policies_of(found: FoundFlow) -> Policies:
         _OVERLAPS.get(schedule.overlap_policy, default.overlap),
         _CATCH_UPS.get(schedule.catch_up_policy, default.catch_up),
     )
+
+
+def read_time(stamp: Timestamp) -> datetime:
+    """Return a scheduled time.
+
+    Raises:
+        InvalidArgumentError: It is no time of the years 1 to 9999.
+    """
+    try:
+        return datetime_of(stamp)
+    except (ValueError, OverflowError):
+        text = "is not a time of the years 1 to 9999; send the scheduled time of the flow run"
+        raise invalid_fields([FieldViolation("scheduled.scheduled_time", text)]) from None
+
+
+def check_scheduled(deps: Dependencies, found: FoundFlow, wanted: WantedRun) -> None:
+    """Refuse a time that is not one of the instance's schedule, or that is too far from now.
+
+    Raises:
+        FailedPreconditionError: TICK_UNKNOWN.
+    """
+    assert wanted.scheduled_time is not None
+    settings, age = deps.settings, (deps.clock.now() - wanted.scheduled_time).total_seconds()
+    if age < -settings.tick_early_seconds:
+        raise tick_unknown(f"is {-age:.0f} seconds ahead; the flow run may start when the time has come")
+    if age > settings.tick_late_seconds:
+        raise tick_unknown(
+            "is longer ago than OPTAIC_TICK_LATE_SECONDS; start the flow with `optaic run submit`"
+        )
+    if not has_tick(found.instance.schedule, wanted.scheduled_time):
+        raise tick_unknown("is not one of the instance's schedule; start the flow with `optaic run submit`")
 
 
 def check_not_paused(found: FoundFlow) -> None:

@@ -13,10 +13,10 @@ import pytest
 
 from devstack import ports
 from devstack.prefect import ensure_work_pool
-from instance_service.domain.schedules import Timing
 from instance_service.ports import Deployment, Deployments, OutsideUnavailableError
 from instance_service.prefect_adapter import PrefectDeployments
 from optaic.rules.deployments import deployment_name, deployment_tags
+from optaic.rules.schedules import Timing
 from servicekit.ids import new_id
 from support.counterparts import FakeDeployments
 from support.guarded import Answer, Asked, answering, guarded

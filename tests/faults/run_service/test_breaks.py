@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import uuid
 from collections import Counter
 from collections.abc import Coroutine
 from functools import partial
@@ -125,7 +124,7 @@ async def test_reports_repeated_in_any_order_end_a_run_once(postgres_server: Pos
     async with run_service(nats_url) as service:
         for _ in range(10):
             run = await service.submit(service.instances.add())
-            flow_run_id = str(uuid.uuid4())
+            flow_run_id = await service.dispatched(run.run_id)
             token = (await service.start(run.run_id, flow_run_id)).fencing_token
             reports: list[Coroutine[Any, Any, object]] = []
             for _ in range(3):

@@ -43,10 +43,10 @@ class Day:
         instances = self.plane.instance
         project = (await instances.project()).project_id
         for name, policies in _SCHEDULES.items():
-            schedule = {"cron": {"expression": "*/30 * * * *"}, **policies}
+            schedule = {"cron": {"expression": "* * * * *"}, **policies}
             self.instances[name] = await instances.prices(project, name, schedule=schedule)
         idle = await instances.prices(project, "idle")
-        schedule = {"cron": {"expression": "*/30 * * * *"}}
+        schedule = {"cron": {"expression": "* * * * *"}}
         self.instances["refused"] = await instances.derived(
             project, "refused", idle.instance_id, schedule=schedule
         )
@@ -54,17 +54,14 @@ class Day:
 
     async def tick(self, name: str, *, late: float = 0) -> run_report_service_pb2.StartRunResponse:
         """Let the flow run of a tick start, so many seconds late."""
-        request = run_report_service_pb2.StartRunRequest(
-            orchestrator_run_id=str(uuid.uuid4()), executor="worker"
-        )
+        request = self.plane.run.request(str(uuid.uuid4()))
         flow = flow_pb2.FlowRef(
             instance_id=self.instances[name].instance_id, flow_kind=flow_pb2.FLOW_KIND_REFRESH
         )
         request.scheduled.flow.CopyFrom(flow)
         moment = int(self.plane.run.clock.now().timestamp() - late)
-        request.scheduled.scheduled_time.CopyFrom(Timestamp(seconds=moment))
-        answer: run_report_service_pb2.StartRunResponse = await self.plane.run.reports.StartRun(request)
-        return answer
+        request.scheduled.scheduled_time.CopyFrom(Timestamp(seconds=moment - moment % 60))
+        return await self.plane.run.send(request)
 
     async def end_active(self, half_hour: int) -> None:
         """End what is active: most runs complete, some fail."""

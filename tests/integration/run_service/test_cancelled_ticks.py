@@ -9,7 +9,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from optaic.instance.v1 import instance_pb2, schedule_pb2
-from optaic.run.v1 import run_pb2, run_report_service_pb2, run_service_pb2
+from optaic.run.v1 import run_pb2, run_service_pb2
 from run_service.domain.pairing import FlowRunState
 from run_service.ports import FlowRun
 from run_service.use_cases import lost_ticks
@@ -18,13 +18,13 @@ from servicekit.errors import UnavailableError
 from support.run_peers import flow_of
 from support.run_service import RunningRunService, refused
 
-NOW = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)  # the clock's
+NOW = datetime(2024, 1, 2, 3, 4, tzinfo=UTC)  # the minute of the clock
 CANCELLED = run_pb2.RUN_STATUS_CANCELLED
 
 
 def _scheduled(service: RunningRunService) -> instance_pb2.Instance:
     instance = service.instances.add()
-    cron = schedule_pb2.CronSchedule(expression="*/30 * * * *")
+    cron = schedule_pb2.CronSchedule(expression="* * * * *")
     instance.schedule.CopyFrom(schedule_pb2.Schedule(cron=cron))
     return instance
 
@@ -42,11 +42,10 @@ def _cancel(service: RunningRunService, flow_run_id: str) -> None:
 async def _start(
     service: RunningRunService, instance: instance_pb2.Instance, flow_run_id: str, time: datetime
 ) -> run_pb2.Run:
-    request = run_report_service_pb2.StartRunRequest(orchestrator_run_id=flow_run_id, executor="worker")
+    request = service.request(flow_run_id)
     request.scheduled.flow.CopyFrom(flow_of(instance))
     request.scheduled.scheduled_time.CopyFrom(Timestamp(seconds=int(time.timestamp())))
-    answer: run_report_service_pb2.StartRunResponse = await service.reports.StartRun(request)
-    return answer.run
+    return (await service.send(request)).run
 
 
 async def _look(service: RunningRunService, times: int = 3) -> None:

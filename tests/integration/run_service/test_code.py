@@ -50,7 +50,7 @@ async def start(
         instance.schedule.manual.SetInParent()
         instance.schedule.retry_policy.max_retries = max_retries
     run = await service.submit(instance)
-    flow_run_id = str(uuid.uuid4())
+    flow_run_id = await service.dispatched(run.run_id)
     await service.start(run.run_id, flow_run_id, "host:1")
     return await service.start(run.run_id, flow_run_id, "host:1", code=code)
 

@@ -101,14 +101,18 @@ async def test_a_dispatch_claimed_by_a_dead_replica_is_taken_over(service: Runni
     assert len(service.orchestrator.flow_runs) == 1
 
 
-async def test_an_executor_may_start_before_the_pairing_is_stored(service: RunningRunService) -> None:
+async def test_an_executor_that_comes_before_the_pairing_is_stored_must_try_again(
+    service: RunningRunService,
+) -> None:
     run = await service.submit(service.instances.add())
 
     async def start(flow_run_id: str) -> None:
-        await service.start(run.run_id, flow_run_id)
+        async with refused("RUN_NOT_DISPATCHED"):
+            await service.start(run.run_id, flow_run_id)
 
     service.orchestrator.before_answer = start
     await service.dispatcher.step()
+    await service.start(run.run_id)
     running = await service.get(run.run_id)
     assert running.status == run_pb2.RUN_STATUS_RUNNING
     assert running.orchestrator_run_id == service.orchestrator.ids_by_key[run.run_id]

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from optaic.instance.v1 import instance_pb2, schedule_pb2
-from optaic.run.v1 import run_pb2, run_report_service_pb2, run_service_pb2
+from optaic.run.v1 import run_pb2, run_service_pb2
 from run_service.domain.pairing import FlowRunState
 from run_service.store import endings
 from support.run_peers import flow_of
@@ -19,7 +19,7 @@ def _scheduled(service: RunningRunService, catch_up: int = 0) -> instance_pb2.In
     instance = service.instances.add()
     instance.schedule.CopyFrom(
         schedule_pb2.Schedule(
-            cron=schedule_pb2.CronSchedule(expression="*/30 * * * *"),
+            cron=schedule_pb2.CronSchedule(expression="* * * * *"),
             catch_up_policy=catch_up,  # type: ignore[arg-type]  # its number
         )
     )
@@ -42,10 +42,10 @@ def _tick(service: RunningRunService, instance: instance_pb2.Instance, state: Fl
 
 
 async def _start_tick(service: RunningRunService, instance: instance_pb2.Instance, flow_run_id: str) -> None:
-    request = run_report_service_pb2.StartRunRequest(orchestrator_run_id=flow_run_id, executor="worker")
+    request = service.request(flow_run_id)
     request.scheduled.flow.CopyFrom(flow_of(instance))
     request.scheduled.scheduled_time.FromDatetime(datetime(2024, 1, 2, 3, 4, tzinfo=UTC))
-    await service.reports.StartRun(request)
+    await service.send(request)
 
 
 @pytest.mark.parametrize("state", [FlowRunState.CLAIMED, FlowRunState.RUNNING])

@@ -8,7 +8,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 
 from optaic.common.v1 import flow_pb2
-from optaic.run.v1 import run_pb2, run_report_service_pb2, run_service_pb2
+from optaic.run.v1 import run_pb2, run_service_pb2
 from support.run_peers import REFRESH, Answer, Check, flow_of
 from support.run_service import RunningRunService, refused
 
@@ -115,8 +115,9 @@ async def test_a_run_with_a_changed_accessor_counts_before_lineage_service_knows
     instance = service.instances.add(kind="SIGNAL", upstreams=[upstream])
     run = await service.submit(upstream)
     started = await service.start(run.run_id)
-    output = flow_pb2.VersionRef(uri="file:///x", digest="same", readers_hash="new")
-    await service.reports.CompleteRun(_completion(run, started.fencing_token, output))
+    uri = f"{await service.folder(run.run_id)}/data"
+    output = flow_pb2.VersionRef(uri=uri, digest="same", readers_hash="new")
+    await service.complete(run.run_id, started.fencing_token, output_version=output)
 
     def answer(request: Check) -> Answer:
         has_events = bool(request.run_events)
@@ -136,12 +137,6 @@ async def test_a_run_with_a_changed_accessor_counts_before_lineage_service_knows
     assert admitted.input_versions[0].instance_revision == 2
     stored = (await service.get(admitted.run_id)).input_versions[0]
     assert (stored.instance_revision, stored.readers_hash) == (2, "new")
-
-
-def _completion(run: run_pb2.Run, token: str, output: flow_pb2.VersionRef) -> Any:
-    return run_report_service_pb2.CompleteRunRequest(
-        run_id=run.run_id, fencing_token=token, output_version=output
-    )
 
 
 async def test_the_base_version_has_its_revision_and_whether_it_is_partial(

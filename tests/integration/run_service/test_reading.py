@@ -97,6 +97,7 @@ async def _collect(service: RunningRunService, run_id: str, into: list[run_pb2.R
 
 async def test_a_watch_sends_every_change_in_order_until_the_end(service: RunningRunService) -> None:
     run = await service.submit(service.instances.add())
+    await service.dispatched(run.run_id)
     seen: list[run_pb2.Run] = []
     watching = asyncio.create_task(_collect(service, run.run_id, seen))
     await eventually(lambda: len(seen) == 1)

@@ -15,7 +15,7 @@ from support.run_service import RunningRunService, refused
 async def test_a_run_lives_from_submit_to_completion(service: RunningRunService) -> None:
     instance = service.instances.add(kind="BACKTEST", flow_kind=flow_pb2.FLOW_KIND_BACKTEST)
     run = await service.submit(instance)
-    flow_run_id = str(uuid.uuid4())
+    flow_run_id = await service.dispatched(run.run_id)
     started = await service.start(run.run_id, flow_run_id, executor="host:1")
     assert started.run.status == run_pb2.RUN_STATUS_RUNNING
     assert started.run.orchestrator_run_id == flow_run_id
@@ -25,12 +25,13 @@ async def test_a_run_lives_from_submit_to_completion(service: RunningRunService)
     await service.heartbeat(run.run_id, started.fencing_token, progress_pct=50, progress_message="half")
     metrics = Struct()
     metrics.update({"sharpe_ratio": 1.5, "nan": float("nan"), "nested": {"date": "2022-12-28"}})
+    outputs_uri = f"{await service.folder(run.run_id)}/runs/{run.run_id}/"
     completed = await service.complete(
         run.run_id,
         started.fencing_token,
         metrics=metrics,
-        artifacts={"trades": "file:///t"},
-        outputs_uri="file:///o",
+        artifacts={"trades": f"{outputs_uri}trades.parquet"},
+        outputs_uri=outputs_uri,
         backtest=run_pb2.BacktestResult(first_date="2015-01-02", session_count=10),
     )
     assert completed.status == run_pb2.RUN_STATUS_COMPLETED
@@ -81,7 +82,7 @@ async def test_the_timeline_lists_added_removed_and_changed_columns(service: Run
 
 async def test_every_report_may_be_repeated(service: RunningRunService) -> None:
     run = await service.submit(service.instances.add())
-    flow_run_id = str(uuid.uuid4())
+    flow_run_id = await service.dispatched(run.run_id)
     started = [await service.start(run.run_id, flow_run_id) for _ in range(3)]
     assert started[0] == started[1] == started[2]
     for _ in range(3):
@@ -98,7 +99,7 @@ async def test_every_report_may_be_repeated(service: RunningRunService) -> None:
 
 async def test_concurrent_starts_of_one_executor_get_one_token(service: RunningRunService) -> None:
     run = await service.submit(service.instances.add())
-    flow_run_id = str(uuid.uuid4())
+    flow_run_id = await service.dispatched(run.run_id)
     answers = await asyncio.gather(*(service.start(run.run_id, flow_run_id) for _ in range(10)))
     assert len({answer.fencing_token for answer in answers}) == 1
     assert await service.outbox_types() == ["submitted", "started"]
@@ -106,7 +107,11 @@ async def test_concurrent_starts_of_one_executor_get_one_token(service: RunningR
 
 async def test_only_one_of_several_concurrent_executors_may_start_a_run(service: RunningRunService) -> None:
     run = await service.submit(service.instances.add())
-    answers = await asyncio.gather(*(service.start(run.run_id) for _ in range(10)), return_exceptions=True)
+    flow_run_id = await service.dispatched(run.run_id)
+    answers = await asyncio.gather(
+        *(service.start(run.run_id, flow_run_id, executor=f"host:{number}") for number in range(10)),
+        return_exceptions=True,
+    )
     assert sum(isinstance(each, run_report_service_pb2.StartRunResponse) for each in answers) == 1
 
 
@@ -132,7 +137,9 @@ async def test_reports_with_another_fencing_token_are_refused(service: RunningRu
         await service.complete(run.run_id, "guess")
     await service.start(run.run_id)
     async with refused("FENCED"):
-        await service.start(run.run_id)  # another flow run, while the lease lives
+        await service.start(run.run_id, str(uuid.uuid4()))  # another flow run, while the lease lives
+    async with refused("FENCED"):
+        await service.start(run.run_id, executor="another host")
     for report in (service.complete, service.fail):
         async with refused("FENCED"):
             await report(run.run_id, "another token")
@@ -146,8 +153,9 @@ async def test_a_flow_run_executes_one_run_only(service: RunningRunService) -> N
         await service.submit(service.instances.add()),
         await service.submit(service.instances.add()),
     )
-    flow_run_id = str(uuid.uuid4())
+    flow_run_id = await service.dispatched(first.run_id)
     await service.start(first.run_id, flow_run_id)
+    await service.dispatched(second.run_id)
     async with refused("FENCED"):
         await service.start(second.run_id, flow_run_id)
 

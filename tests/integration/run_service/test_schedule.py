@@ -21,11 +21,12 @@ _Response = run_report_service_pb2.StartRunResponse
 async def _tick(
     service: RunningRunService, instance: instance_pb2.Instance, flow_run_id: str, *, minute: int = 0
 ) -> _Response:
-    request = run_report_service_pb2.StartRunRequest(orchestrator_run_id=flow_run_id, executor="worker")
+    if not instance.HasField("schedule"):
+        instance.schedule.cron.expression = "* * * * *"
+    request = service.request(flow_run_id)
     request.scheduled.flow.CopyFrom(flow_of(instance))
-    request.scheduled.scheduled_time.FromDatetime(datetime(2024, 1, 2, 16, minute, tzinfo=UTC))
-    response: _Response = await service.reports.StartRun(request)
-    return response
+    request.scheduled.scheduled_time.FromDatetime(datetime(2024, 1, 2, 3, 3 + minute, tzinfo=UTC))
+    return await service.send(request)
 
 
 def _id() -> str:
@@ -39,7 +40,7 @@ async def test_a_scheduled_flow_run_becomes_a_run(service: RunningRunService) ->
     assert started.run.trigger == run_pb2.RUN_TRIGGER_SCHEDULE
     assert started.run.actor == "schedule"
     assert started.run.orchestrator_run_id == flow_run_id
-    assert started.run.scheduled_time.ToDatetime() == datetime(2024, 1, 2, 16)  # noqa: DTZ001 - protobuf's are naive UTC
+    assert started.run.scheduled_time.ToDatetime() == datetime(2024, 1, 2, 3, 3)  # noqa: DTZ001 - protobuf's are naive UTC
     assert started.fencing_token
     assert await _tick(service, instance, flow_run_id) == started
     assert await service.outbox_types() == ["submitted", "started"]
@@ -94,7 +95,7 @@ async def test_a_scheduled_run_during_an_active_run_is_refused(service: RunningR
     assert answer.run.error.type == "RUN_ACTIVE"
     assert active.run_id in answer.run.error.message
     await service.cancel(active.run_id)
-    following = await _tick(service, instance, _id(), minute=30)
+    following = await _tick(service, instance, _id(), minute=1)
     assert following.run.run_number == 2
     assert following.run.status == run_pb2.RUN_STATUS_RUNNING
 

@@ -38,6 +38,7 @@ async def test_a_failed_run_reports_its_error_without_secrets(service: RunningRu
         run_report_service_pb2.FailRunRequest(
             run_id=run.run_id,
             fencing_token=started.fencing_token,
+            credential=started.credential,
             error=run_pb2.RunError(type="SourceUnavailable", message=message),
         )
     )

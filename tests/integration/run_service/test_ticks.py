@@ -15,7 +15,7 @@ from support.run_peers import flow_of
 from support.run_service import RunningRunService
 
 _Response = run_report_service_pb2.StartRunResponse
-_START = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)  # the clock's
+_START = datetime(2024, 1, 2, 3, 4, tzinfo=UTC)  # the minute of the clock
 LATEST, ALL, NONE = 1, 2, 3
 SKIP, QUEUE_ONE, CANCEL_PREVIOUS = 1, 2, 3
 
@@ -24,7 +24,7 @@ def _scheduled(service: RunningRunService, *, overlap: int = 0, catch_up: int = 
     instance = service.instances.add()
     instance.schedule.CopyFrom(
         schedule_pb2.Schedule(
-            cron=schedule_pb2.CronSchedule(expression="*/30 * * * *"),
+            cron=schedule_pb2.CronSchedule(expression="* * * * *"),
             overlap_policy=overlap,  # type: ignore[arg-type]  # its number
             catch_up_policy=catch_up,  # type: ignore[arg-type]  # a number of the enum
         )
@@ -36,13 +36,10 @@ async def _tick(
     service: RunningRunService, instance: instance_pb2.Instance, minute: int = 0, flow_run_id: str = ""
 ) -> run_pb2.Run:
     """A tick so many minutes before the clock's start, or after it where negative."""
-    request = run_report_service_pb2.StartRunRequest(
-        orchestrator_run_id=flow_run_id or str(uuid.uuid4()), executor="worker"
-    )
+    request = service.request(flow_run_id or str(uuid.uuid4()))
     request.scheduled.flow.CopyFrom(flow_of(instance))
     request.scheduled.scheduled_time.CopyFrom(Timestamp(seconds=int(_START.timestamp()) - 60 * minute))
-    answer: _Response = await service.reports.StartRun(request)
-    return answer.run
+    return (await service.send(request)).run
 
 
 async def _listed(service: RunningRunService, instance: instance_pb2.Instance) -> list[tuple[int, int, str]]:

@@ -8,7 +8,11 @@ from typing import Any
 import pytest
 from prefect._vendor.croniter.croniter import CroniterBadDateError, croniter
 
-from instance_service.domain.schedules import (
+from instance_service.domain.versions import precedence
+from instance_service.resources.instances.schedules import schedule_violations
+from optaic.instance.v1.schedule_pb2 import CronSchedule, IntervalSchedule, ManualSchedule, Schedule
+from optaic.rules.scheduled_times import timings_of
+from optaic.rules.schedules import (
     CronError,
     check_cron,
     comes_within,
@@ -17,9 +21,6 @@ from instance_service.domain.schedules import (
     interval_problem,
     is_timezone,
 )
-from instance_service.domain.versions import precedence
-from instance_service.resources.instances.schedules import schedule_violations, timings_of
-from optaic.instance.v1.schedule_pb2 import CronSchedule, IntervalSchedule, ManualSchedule, Schedule
 
 _clock: Any = croniter  # it has no types
 

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from instance_service.domain.calendars import is_calendar
 from instance_service.domain.flows import scheduled_flow
-from instance_service.domain.schedules import (
-    CronError,
-    Timing,
-    check_cron,
-    cron_parts,
-    interval_crons,
-    interval_problem,
-    is_timezone,
-)
 from instance_service.ports import Deployment
 from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_PAUSED, FreshnessPolicy, Instance, InstanceKind
 from optaic.instance.v1.schedule_pb2 import Schedule
 from optaic.rules.deployments import deployment_name, deployment_tags, flow_run_parameters
+from optaic.rules.scheduled_times import timings_of
+from optaic.rules.schedules import CronError, check_cron, interval_problem, is_timezone
 from servicekit.enums import enum_word
 from servicekit.errors import FieldViolation
 
@@ -66,40 +59,6 @@ def freshness_violations(policy: FreshnessPolicy) -> list[FieldViolation]:
         return []
     text = f"{policy.exchange_calendar!r} is not a known exchange calendar; use one like XNYS"
     return [FieldViolation("instance.freshness_policy.exchange_calendar", text, "INVALID_SCHEDULE")]
-
-
-def timings_of(schedule: Schedule) -> tuple[Timing, ...]:
-    """Return the timings of a valid schedule, sorted; a manual schedule has none."""
-    is_active = schedule.enabled if schedule.HasField("enabled") else True
-    timing = schedule.WhichOneof("timing")
-    if timing == "cron":
-        cron = schedule.cron
-        return tuple(
-            Timing(
-                "-".join(["cron", "late"][: 1 + index]),
-                cron.timezone or "UTC",
-                cron=part,
-                is_active=is_active,
-            )
-            for index, part in enumerate(cron_parts(cron.expression))
-        )
-    if timing != "interval":
-        return ()
-    interval = schedule.interval
-    timezone = interval.timezone or "UTC"
-    if not (interval.window_start or interval.business_days_only):
-        seconds = interval.minutes * 60
-        return (Timing("interval", timezone, interval_seconds=seconds, is_active=is_active),)
-    crons = interval_crons(
-        interval.minutes,
-        interval.window_start,
-        interval.window_end,
-        business_days_only=interval.business_days_only,
-    )
-    return tuple(
-        Timing(f"window-{index:02d}", timezone, cron=cron, is_active=is_active)
-        for index, cron in enumerate(crons)
-    )
 
 
 def deployments_of(installation_id: str, tenant_id: str, instance: Instance) -> list[Deployment]:

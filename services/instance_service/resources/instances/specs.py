@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from instance_service.domain.schedules import is_timezone
 from instance_service.resources.conversion import dataset_of
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.rules.forms import is_date
 from optaic.rules.kinds import DEFINED_KINDS
+from optaic.rules.schedules import is_timezone
 from servicekit.errors import FieldViolation
 
 _OF_DEFINED = ("definition_id", "definition_version_id", "definition_name", "definition_version")

@@ -108,6 +108,14 @@ def comes_within(expression: str, first: dt.date, count: int) -> bool:
     return any(days.has(first + dt.timedelta(days=number)) for number in range(count))
 
 
+def matches(expression: str, moment: dt.datetime) -> bool:
+    """Return whether a valid expression matches a minute of the clock, as Prefect reads it."""
+    minutes, hours = (
+        _cron_values(part, *field) for part, field in zip(expression.split()[:2], _FIELDS[:2], strict=True)
+    )
+    return moment.minute in minutes and moment.hour in hours and _days(expression).has(moment.date())
+
+
 def is_possible(expression: str) -> bool:
     """Return whether an expression is valid and matches at least one day."""
     try:

@@ -1,0 +1,48 @@
+"""Check that a run's outputs lie where its flow's data belongs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from optaic.rules.locations import data_folder, flow_folder, is_inside, outputs_folder
+from optaic.run.v1 import run_report_service_pb2
+from run_service.domain.errors import output_misplaced
+from run_service.store.records import Record
+
+
+def check_completion(
+    data_root: str, tenant_id: str, record: Record, request: run_report_service_pb2.CompleteRunRequest
+) -> None:
+    """Refuse a completion whose version, outputs or artifacts lie elsewhere.
+
+    Raises:
+        InvalidArgumentError: OUTPUT_MISPLACED.
+    """
+    named = [("output_version.uri", request.output_version.uri)]
+    if request.outputs_uri:
+        named.append(("outputs_uri", request.outputs_uri))
+    _check(data_root, tenant_id, record, [*named, *_artifacts(request.artifacts.items())])
+
+
+def check_failure(
+    data_root: str, tenant_id: str, record: Record, request: run_report_service_pb2.FailRunRequest
+) -> None:
+    """Refuse a failure whose traceback or artifacts lie elsewhere; raises as `check_completion`."""
+    named = [("error.trace_uri", request.error.trace_uri)] if request.error.trace_uri else []
+    _check(data_root, tenant_id, record, [*named, *_artifacts(request.artifacts.items())])
+
+
+def _artifacts(artifacts: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [(f"artifacts[{name!r}]", uri) for name, uri in artifacts]
+
+
+def _check(data_root: str, tenant_id: str, record: Record, named: Iterable[tuple[str, str]]) -> None:
+    flow = (tenant_id, record.run.instance_id, record.flow_kind)
+    folders = (data_folder(*flow), outputs_folder(*flow, record.run.run_id))
+    misplaced = [
+        field
+        for field, uri in named
+        if not any(is_inside(uri, folder, data_root.rstrip("/")) for folder in folders)
+    ]
+    if misplaced:
+        raise output_misplaced(misplaced, flow_folder(*flow))
