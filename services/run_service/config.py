@@ -2,8 +2,9 @@
 
 from datetime import timedelta
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from optaic.rules.locations import normalize_root
 from servicekit.prefect import PrefectCallerSettings
 from servicekit.settings import ServiceSettings
 
@@ -149,6 +150,11 @@ class Settings(PrefectCallerSettings, ServiceSettings):
         gt=0,
         description="Changes kept for a slow watcher; it misses the oldest ones, never the newest.",
     )
+
+    @field_validator("data_root")
+    @classmethod
+    def _normalize(cls, value: str) -> str:
+        return normalize_root(value) if value else ""
 
     @property
     def credential_lifetime(self) -> timedelta:

@@ -3,12 +3,12 @@
 import os
 import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator
 
 from optaic.rules.deployments import WORK_POOL
+from optaic.rules.locations import normalize_root
 from redaction import redact_urls
 from servicekit.prefect import PrefectSettings
 
@@ -103,7 +103,7 @@ class Settings(PrefectSettings):
         if redact_urls(value) != value:
             way = "set the environment variables that its library reads, for example AWS_SECRET_ACCESS_KEY"
             raise ValueError(f"the URI must not contain credentials; {way}")
-        return value.rstrip("/") if "://" in value else str(Path(value).expanduser().absolute())
+        return normalize_root(value)
 
     @property
     def environment(self) -> Mapping[str, str]:

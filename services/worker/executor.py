@@ -102,7 +102,9 @@ class Executor:
         if claimed is None:
             return
         try:
-            child = await self._forkserver.run(execute_flow_run, *claimed, self._settings.log_level)
+            child = await self._forkserver.run(
+                execute_flow_run, *claimed, self._settings.log_level, ticket.start_secret
+            )
         except Exception as error:  # noqa: BLE001 - no memory, no process: the flow run must not stay pending
             _log.exception("no child", flow_run_id=str(flow_run.id), error=repr(error))
             await self._record(lambda: self._pool.record_death(flow_run.id, 255))

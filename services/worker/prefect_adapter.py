@@ -30,7 +30,7 @@ from prefect.states import Cancelled, Crashed, Failed, Pending
 from prefect.utilities.engine import propose_state
 
 from servicekit import logging as service_logging
-from worker.ticket import Ticket
+from worker.ticket import START_SECRET, Ticket
 
 DueRun: TypeAlias = FlowRun
 _log = structlog.get_logger(__name__)
@@ -176,13 +176,14 @@ def make_ticket(flow_run: FlowRun) -> Ticket:
     return Ticket.read(flow_run.parameters, str(flow_run.id), time)
 
 
-def execute_flow_run(flow_run_json: str, entrypoint: str, log_level: str) -> None:
+def execute_flow_run(flow_run_json: str, entrypoint: str, log_level: str, start_secret: str) -> None:
     """Execute a claimed flow run in this process, a fresh child; SIGTERM cancels it."""
     from worker import isolation  # noqa: PLC0415 - imports what computes, which the executor does not need
 
     isolation.prepare()
     flow_run = FlowRun.model_validate_json(flow_run_json)
     os.environ["PREFECT__FLOW_RUN_ID"] = str(flow_run.id)
+    os.environ[START_SECRET] = start_secret  # after the guardian was forked: no user code has it
     quieten(log_level)
     code = 0
     try:

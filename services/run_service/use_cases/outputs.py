@@ -40,9 +40,7 @@ def _check(data_root: str, tenant_id: str, record: Record, named: Iterable[tuple
     flow = (tenant_id, record.run.instance_id, record.flow_kind)
     folders = (data_folder(*flow), outputs_folder(*flow, record.run.run_id))
     misplaced = [
-        field
-        for field, uri in named
-        if not any(is_inside(uri, folder, data_root.rstrip("/")) for folder in folders)
+        field for field, uri in named if not any(is_inside(uri, folder, data_root) for folder in folders)
     ]
     if misplaced:
         raise output_misplaced(misplaced, flow_folder(*flow))

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 _FORBIDDEN = ("\\", "%", "?", "#", "\0")  # a library could read another path in them
 _CHAIN = "::"  # joins protocols in URLs
+
+
+def normalize_root(root: str) -> str:
+    """Return the folder of all data as every program writes it: a URI, or an absolute path, without a slash at its end."""
+    return root.rstrip("/") if "://" in root else str(Path(root).expanduser().absolute())
 
 
 def instance_folder(tenant_id: str, instance_id: str) -> str:
