@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "202611280640"
-down_revision = "202611280545"
+down_revision = "202611280610"
 branch_labels = None
 depends_on = None
 
