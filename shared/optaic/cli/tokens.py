@@ -52,7 +52,7 @@ def create(
     """Make a token and print it once; the file holds only its SHA-256, so nobody can read it there."""
     roles = sorted(set(role or ["viewer"]))
     if unknown := [each for each in roles if each not in GIVEN_ROLES]:
-        fail(f"--role: {unknown[0]} is not a role; choose some of {', '.join(GIVEN_ROLES)}", status=_USAGE)
+        fail(f"--role: must be one of {', '.join(GIVEN_ROLES)}, not {unknown[0]!r}", status=_USAGE)
     if re.fullmatch(TENANT_PATTERN, tenant) is None:
         fail(f"--tenant: {tenant!r} is not a tenant id; it must match {TENANT_PATTERN}", status=_USAGE)
     if not 0 < len(actor) <= _LONGEST_ACTOR:
