@@ -57,10 +57,11 @@ class Settings(BaseSettings):
         default="", description="Folder of Evidently's workspace; empty: in the state."
     )
 
-    auth: Literal["development", "tokens"] = Field(
+    auth: Literal["development", "tokens", "oidc"] = Field(
         default="development",
         description="Whom the services admit. development: everybody on this machine is the administrator of the tenant `default`. "
-        "tokens: only whoever has a token (`optaic admin token create`).",
+        "tokens: only whoever has a token (`optaic admin token create`). oidc: also whoever has a token of an OpenID Connect issuer; "
+        "set the `OPTAIC_OIDC_` settings of every service too.",
     )
     tokens_file: Path | None = Field(
         default=None,

@@ -15,6 +15,7 @@ from devstack.state import State
 _ADMISSION = {
     "development": "OPTAIC_AUTH=development: everybody on this machine is administrator, with the token `development` or none",
     "tokens": "OPTAIC_AUTH=tokens: only whoever has a token; make one with `optaic admin token create`",
+    "oidc": "OPTAIC_AUTH=oidc: only whoever has a token of OPTAIC_OIDC_ISSUERS, or one of `optaic admin token create`",
 }
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from servicekit.access import ADMIN, SERVICE
+from servicekit.clock import Clock, SystemClock
 from servicekit.context import is_tenant_id
 from servicekit.errors import InvalidArgumentError, UnauthenticatedError
 from servicekit.settings import ServiceSettings
 from servicekit.token_files import TokenFiles
+
+if TYPE_CHECKING:
+    from servicekit.oidc import Verifier
 
 AUTHORIZATION_KEY = "authorization"
 TENANT_KEY = "optaic-tenant"
@@ -51,7 +55,9 @@ class Authenticator(Protocol):
 
         Raises:
             UnauthenticatedError: There is no valid token.
+            PermissionDeniedError: The token is valid and says nothing of roles.
             InvalidArgumentError: A service does not name the tenant for which it acts.
+            UnavailableError: Nobody can say now whether the token is valid.
         """
         ...
 
@@ -65,17 +71,21 @@ class Authenticator(Protocol):
         ...
 
 
-def make_authenticator(settings: ServiceSettings) -> Authenticator:
+def make_authenticator(settings: ServiceSettings, clock: Clock | None = None) -> Authenticator:
     """Return the authenticator that the settings name.
 
     Raises:
-        ValueError: A file of tokens is not valid, or is needed and not named.
+        ValueError: A file of tokens or a setting is not valid, or is needed and not there.
         OSError: A file of tokens cannot be read.
     """
     if settings.auth == "tokens":
         if settings.tokens_file is None:
             raise ValueError("OPTAIC_AUTH=tokens needs OPTAIC_TOKENS_FILE")
         return TokensAuthenticator(settings)
+    if settings.auth == "oidc":
+        from servicekit.oidc import make_verifier  # noqa: PLC0415 - only this mode loads what verifies signatures
+
+        return OidcAuthenticator(settings, make_verifier(settings, clock or SystemClock()))
     return DevelopmentAuthenticator(settings)
 
 
@@ -117,6 +127,31 @@ class DevelopmentAuthenticator(TokensAuthenticator):
         if token in ("", DEVELOPMENT_TOKEN):
             return _DEVELOPER if peer.startswith(_LOOPBACK_PEERS) else None
         return super()._find(token, metadata, peer)
+
+
+class OidcAuthenticator(TokensAuthenticator):
+    """Accepts the same, and the tokens that an OpenID Connect issuer has signed."""
+
+    def __init__(self, settings: ServiceSettings, verifier: Verifier) -> None:
+        super().__init__(settings)
+        self._verifier = verifier
+
+    async def authenticate(self, metadata: Mapping[str, str], peer: str) -> Identity:
+        """Return the identity of a call; see Authenticator."""
+        token = bearer(metadata)
+        if (identity := self._find(token, metadata, peer)) is not None:
+            return identity
+        if not token:
+            raise unauthenticated()
+        caller = await self._verifier.verify(token)
+        return Identity(caller.tenant_id, caller.actor, caller.roles)
+
+    async def refresh(self) -> None:
+        """Read the files again if they have changed, and begin to read keys whose time has come; see Authenticator."""
+        self._verifier.refresh()
+        await super().refresh()
+        if self._verifier.problem:
+            raise OSError(self._verifier.problem)
 
 
 def service_identity(metadata: Mapping[str, str]) -> Identity:

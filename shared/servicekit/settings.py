@@ -32,10 +32,11 @@ class ServiceSettings(BaseSettings):
     listen: str = Field(
         default="127.0.0.1:0", description="host:port of the gRPC server; port 0 takes a free one."
     )
-    auth: Literal["development", "tokens"] = Field(
+    auth: Literal["development", "tokens", "oidc"] = Field(
         default="development",
         description="`development`: from this machine, the token `development`, or none, is the administrator of the tenant "
-        "`default`; the server listens on loopback only. `tokens`: only tokens are accepted, also for health and reflection.",
+        "`default`; the server listens on loopback only. `tokens`: only tokens are accepted, also for health and reflection. `oidc`: the same, "
+        "and tokens that an OpenID Connect issuer has signed.",
     )
     tokens_file: Path | None = Field(
         default=None,
@@ -44,6 +45,43 @@ class ServiceSettings(BaseSettings):
     )
     executor_tokens_file: Path | None = Field(
         default=None, description="The same, for the tokens of workers: its entries have the role executor."
+    )
+    oidc_issuers: tuple[str, ...] = Field(
+        default=(),
+        description="JSON list: the issuers whose tokens are accepted, each exactly as it stands in the claim `iss`; https, or http "
+        "on this machine.",
+    )
+    oidc_audiences: tuple[str, ...] = Field(
+        default=(), description="JSON list: a token must name one of these in the claim `aud`."
+    )
+    oidc_roles: dict[str, str] = Field(
+        default={},
+        description='JSON object {value of the claim of roles: role}, such as {"optaic-users": "researcher"}; other values give '
+        "no role.",
+    )
+    oidc_tenants: dict[str, tuple[str, ...]] = Field(
+        default={},
+        description="JSON object {issuer: [tenant]}: the tenants that each issuer may name; needed if there are several issuers. "
+        "Empty: the issuer may name any.",
+    )
+    oidc_tenant_claim: str = Field(
+        default="tenant",
+        min_length=1,
+        description="Claim that names the tenant; a name that begins with `/` is a JSON pointer.",
+    )
+    oidc_actor_claim: str = Field(
+        default="sub", min_length=1, description="Claim that names who calls, in the same form."
+    )
+    oidc_roles_claim: str = Field(
+        default="roles",
+        min_length=1,
+        description="Claim that holds a list of values of `OPTAIC_OIDC_ROLES`, or a text of them with spaces between, in the same "
+        "form.",
+    )
+    oidc_refresh_seconds: float = Field(
+        default=300.0,
+        ge=30,
+        description="Time after which the keys of an issuer are read again; a key that is not known is looked for at once.",
     )
     service_token: str = Field(
         default="",
@@ -96,6 +134,6 @@ class ServiceSettings(BaseSettings):
         if self.auth == "development" and _LOOPBACK.fullmatch(self.listen) is None:
             raise ValueError(
                 "OPTAIC_AUTH=development listens on loopback only, because it asks for no password: set OPTAIC_LISTEN to "
-                "127.0.0.1:<port>, or OPTAIC_AUTH=tokens"
+                "127.0.0.1:<port>, or OPTAIC_AUTH=tokens or oidc"
             )
         return self

@@ -43,8 +43,8 @@ def rows(program: str) -> list[str]:
 
 
 def _written(default: object) -> str:
-    """Return a default as a user writes it: lists and truth values as JSON, anything else as text."""
-    return json.dumps(default) if isinstance(default, bool | tuple) else str(default)
+    """Return a default as a user writes it: lists, objects and truth values as JSON, anything else as text."""
+    return json.dumps(default) if isinstance(default, bool | tuple | dict) else str(default)
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
