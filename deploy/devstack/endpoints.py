@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
-from devstack import nats, ports, postgres
+from devstack import nats, nats_accounts, ports, postgres
 from devstack.config import SERVICES, Settings
 from devstack.state import State
 
@@ -29,6 +29,7 @@ class Endpoints:
     nats_subscriber: str
     nats_subscriber_user: str
     nats_subscriber_password: str
+    nats_subscribers: Mapping[str, str]  # by tenant; each reads the events of its tenant only
     nats_monitor: str
     postgres_admin: str
     data_root: str
@@ -43,8 +44,13 @@ class Endpoints:
     ) -> Self:
         """Derive all addresses from the settings, the chosen ports and the passwords."""
         prefect = settings.prefect_api_url.rstrip("/") or f"http://{ports.HOST}:{chosen['prefect']}/api"
-        password = secrets[f"nats_{nats.SUBSCRIBER}"]
-        subscriber = nats.make_url(chosen["nats"], nats.SUBSCRIBER, password)
+        logins = {tenant: nats_accounts.subscriber_of(tenant) for tenant in settings.tenants}
+        passwords = state.draw_secrets(f"nats_{login}" for login in logins.values())
+        subscribers = {
+            tenant: nats.make_url(chosen["nats"], login, passwords[f"nats_{login}"])
+            for tenant, login in logins.items()
+        }
+        first = logins[settings.tenants[0]]
         return cls(
             **{service: f"{ports.HOST}:{chosen[service]}" for service in SERVICES},
             prefect_api=prefect,
@@ -52,9 +58,10 @@ class Endpoints:
             mlflow=settings.mlflow_url.rstrip("/") or f"http://{ports.HOST}:{chosen['mlflow']}",
             evidently_workspace=settings.evidently_workspace or str(state.root / "evidently"),
             nats=settings.nats_url or f"nats://{ports.HOST}:{chosen['nats']}",
-            nats_subscriber=settings.nats_url or subscriber,
-            nats_subscriber_user="" if settings.nats_url else nats.SUBSCRIBER,
-            nats_subscriber_password="" if settings.nats_url else password,
+            nats_subscriber=settings.nats_url or subscribers[settings.tenants[0]],
+            nats_subscriber_user="" if settings.nats_url else first,
+            nats_subscriber_password="" if settings.nats_url else passwords[f"nats_{first}"],
+            nats_subscribers={} if settings.nats_url else subscribers,
             nats_monitor="" if settings.nats_url else f"http://{ports.HOST}:{chosen['nats_monitor']}",
             postgres_admin=settings.postgres_url
             or postgres.make_url(

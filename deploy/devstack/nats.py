@@ -1,27 +1,30 @@
-"""The embedded NATS server with JetStream: its logins, their permissions, and its start.
+"""The embedded NATS server with JetStream, and its start; `nats_accounts` says who may do what there.
 
-It creates no stream: each belongs to the service that publishes into it.
+It creates no stream: each belongs to the service that publishes into it, and those of tenants to instance-service.
 """
 
 import functools
 import json
 import sys
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from devstack import checks, ports
-from devstack.config import SERVICES
+from devstack.nats_accounts import OPERATOR, SERVICES_ACCOUNT, SUBSCRIBER, logins_of, make_accounts
 from devstack.processes import Program, StartError
 from devstack.state import State, write_private
 
-SUBSCRIBER, OPERATOR = "subscriber", "operator"
+_STORE = "jetstream"  # the folder of all accounts in the server's data
+_FORMER_ACCOUNT = "$G"  # earlier releases had no accounts: the streams were in the server's global one
 
-_USERS = Path(__file__).parents[1] / "nats" / "users.conf"
+__all__ = ["OPERATOR", "SUBSCRIBER", "adopt_streams", "binary", "make_program", "make_url", "render_config"]
 
 
-def render_config(data: Path, port: int, monitor_port: int) -> str:
-    """Return the server's configuration file: this machine's part, then deploy/nats/users.conf unchanged."""
+def render_config(
+    data: Path, port: int, monitor_port: int, passwords: Mapping[str, str], tenants: Sequence[str]
+) -> str:
+    """Return the server's configuration file: this machine's part, then the accounts of the services and tenants."""
     own = {
         "server_name": "optaic",
         "listen": f"{ports.HOST}:{port}",
@@ -36,7 +39,15 @@ def render_config(data: Path, port: int, monitor_port: int) -> str:
         },
     }
     lines = [f"{key}: {json.dumps(value)}" for key, value in own.items()]
-    return "\n".join((*lines, "", _USERS.read_text(encoding="utf-8")))
+    accounts = make_accounts(tenants, lambda login: passwords[f"nats_{login}"])
+    return "\n".join((*lines, "", f"accounts: {json.dumps(accounts, indent=2)}", ""))
+
+
+def adopt_streams(data: Path) -> None:
+    """Move the streams of an earlier release into the services' account, before the server starts; nothing is lost."""
+    former, own = (data / _STORE / account for account in (_FORMER_ACCOUNT, SERVICES_ACCOUNT))
+    if former.exists() and not own.exists():
+        former.rename(own)
 
 
 @functools.cache
@@ -53,18 +64,23 @@ def make_url(port: int, user: str, password: str) -> str:
     return f"nats://{user}:{password}@{ports.HOST}:{port}"
 
 
-def make_program(state: State, port: int, monitor_port: int, passwords: Mapping[str, str]) -> Program:
-    """Write the configuration and describe how to run the server."""
+def make_program(
+    state: State,
+    port: int,
+    monitor_port: int,
+    passwords: Mapping[str, str],
+    tenants: Sequence[str] = ("default",),
+) -> Program:
+    """Write the configuration, adopt an earlier release's streams, and describe how to run the server."""
+    data = state.root / "nats"
+    adopt_streams(data)
+    missing = [f"nats_{login}" for login in logins_of(tenants) if f"nats_{login}" not in passwords]
+    known = {**passwords, **(state.draw_secrets(missing) if missing else {})}
     config = state.root / "nats.conf"
-    write_private(config, render_config(state.root / "nats", port, monitor_port))
+    write_private(config, render_config(data, port, monitor_port, known, tenants))
     return Program(
         name="nats",
         argv=(str(binary()), "-c", str(config)),
-        # Quoted: the server reads a variable's value as configuration, and a password may look like a number.
-        environment={
-            f"OPTAIC_NATS_{user.upper()}_PASSWORD": json.dumps(passwords[f"nats_{user}"])
-            for user in (*SERVICES, SUBSCRIBER, OPERATOR)
-        },
         ready=functools.partial(
             checks.http_answers, f"{ports.HOST}:{monitor_port}", "/healthz?js-enabled-only=true"
         ),

@@ -131,7 +131,13 @@ class Stack:
     async def _start_nats(self) -> None:
         if not self.settings.nats_url:
             await self._start(
-                nats.make_program(self.state, self._ports["nats"], self._ports["nats_monitor"], self._secrets)
+                nats.make_program(
+                    self.state,
+                    self._ports["nats"],
+                    self._ports["nats_monitor"],
+                    self._secrets,
+                    self.settings.tenants,
+                )
             )
 
     async def _start_postgres(self) -> None:

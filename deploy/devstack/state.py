@@ -152,15 +152,16 @@ class State:
 
     def secrets(self) -> dict[str, str]:
         """Return the stack's passwords, which are drawn once at its first start and are URL-safe."""
-        return self._draw(_SECRETS)
+        return self.draw_secrets(_SECRETS)
 
     def executor_tokens(self, tenants: Sequence[str]) -> dict[str, str]:
         """Return the token of each tenant's worker, drawn once."""
         names = {tenant: f"executor_{tenant}" for tenant in tenants}
-        known = self._draw(names.values())
+        known = self.draw_secrets(names.values())
         return {tenant: known[name] for tenant, name in names.items()}
 
-    def _draw(self, names: Iterable[str]) -> dict[str, str]:
+    def draw_secrets(self, names: Iterable[str]) -> dict[str, str]:
+        """Return all passwords; those of these names that are new are drawn now, once."""
         known: dict[str, str] = self.load().get("secrets", {})
         missing = [name for name in names if name not in known]
         if missing:

@@ -46,6 +46,7 @@ from servicekit.loop import Loop
 from servicekit.relay import Relay
 from servicekit.server import Server
 from servicekit.signing import load_signer
+from servicekit.tenant_streams import TenantStreams
 from servicekit.tokens import ReadTokens
 
 NAME = "instance-service"
@@ -73,7 +74,7 @@ async def build(settings: Settings, outside: Outside) -> App[Dependencies]:
     database = Database(settings)
     async with database.infra() as connection:
         installation_id = await installation.get_or_create(connection, new_id())
-    broker = Broker(settings, {INSTANCE_EVENTS: STREAMS[INSTANCE_EVENTS]})
+    broker = Broker(settings, {INSTANCE_EVENTS: STREAMS[INSTANCE_EVENTS]}, NAME)
     deps = Dependencies(
         database,
         SystemClock(),
@@ -143,6 +144,7 @@ async def build(settings: Settings, outside: Outside) -> App[Dependencies]:
         "reconcile": reconcile_loop.run,
         "drift": drift_loop.run,
         "comparison": comparison_loop.run,
+        "tenant-streams": TenantStreams(broker, settings.tenants).run,
     }
     return App(
         deps,

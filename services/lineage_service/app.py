@@ -32,7 +32,7 @@ NAME = "lineage-service"
 async def build(settings: Settings) -> App[Dependencies]:
     """Build the service from its settings and its signing key; the broker is connected when the App opens."""
     database = Database(settings)
-    broker = Broker(settings, {LINEAGE_EVENTS: STREAMS[LINEAGE_EVENTS]})
+    broker = Broker(settings, {LINEAGE_EVENTS: STREAMS[LINEAGE_EVENTS]}, NAME)
     deps = Dependencies(database, SystemClock(), new_id, await load_signer(database))
     trail = AuditTrail(database, deps.signer, deps.clock)
     Comparing(deps, Comparison(broker, NAME, settings.comparison_grace_seconds)).listen()

@@ -46,7 +46,7 @@ async def build(
 ) -> App[Dependencies]:
     """Connect the parts of the service; tests give their own clock and orchestrator."""
     database = Database(settings)
-    broker = Broker(settings, {RUN_EVENTS: STREAMS[RUN_EVENTS]})
+    broker = Broker(settings, {RUN_EVENTS: STREAMS[RUN_EVENTS]}, NAME)
     channels = [
         client.connect(address, token_source=lambda: settings.service_token)
         for address in (settings.instance_address, settings.lineage_address)

@@ -44,7 +44,7 @@ _READ_RULES = {
 async def build(settings: Settings) -> App[Dependencies]:
     """Build the service from its settings and its signing key; the broker is connected when the App opens."""
     database = Database(settings)
-    broker = Broker(settings, {STATUS_EVENTS: STREAMS[STATUS_EVENTS]})
+    broker = Broker(settings, {STATUS_EVENTS: STREAMS[STATUS_EVENTS]}, NAME)
     feed = ChangeFeed(
         database,
         poll_seconds=settings.watch_poll_seconds,

@@ -22,7 +22,7 @@ from servicekit.settings import ServiceSettings
 
 DEAD_LETTERS = "DEAD_LETTERS"
 DEAD_LETTER_ROOT = "optaic-dead"
-_MAXIMUM_AGE = 14 * 24 * 3600
+MAXIMUM_AGE = 14 * 24 * 3600  # seconds; every stream keeps events this long
 _DUPLICATE_WINDOW = 120
 _RETRY = 0.5
 _ACK_TIMEOUT = 5.0
@@ -34,18 +34,29 @@ Listener = Callable[[LiveMessage], Awaitable[None]]
 _log = structlog.get_logger(__name__)
 
 
+def inbox_of(service: str) -> str:
+    """Return the prefix of the subjects on which a service's login receives answers; the library's own without a service."""
+    name = service.removesuffix("-service").upper()
+    return f"_INBOX_{name}" if name else "_INBOX"
+
+
 class Broker:
     """A lasting connection: it is opened in the background, and opened again whenever it breaks.
 
-    `streams` maps the name of each stream that this service owns to its subjects.
+    `streams` maps the name of each stream that this service owns to its subjects. Answers of the broker come to the
+    inbox of the login `service`, which no other login may read.
     """
 
-    def __init__(self, settings: ServiceSettings, streams: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self, settings: ServiceSettings, streams: Mapping[str, Sequence[str]], service: str = ""
+    ) -> None:
         self._url = settings.nats_url
+        self._inbox = inbox_of(service)
         self._streams = {**streams, DEAD_LETTERS: (f"{DEAD_LETTER_ROOT}.>",)}
         self._listeners: list[tuple[str, str, Listener]] = []
         self._client: Client | None = None
         self._ready = asyncio.Event()
+        self._closed = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
         self._refused_time = -_REFUSAL_COUNTS  # the time at which the streams refused a message
 
@@ -63,8 +74,8 @@ class Broker:
         # The client's own reconnecting is switched off: an unforeseen error would end it silently.
         while True:
             try:
-                async with connected(self._url) as (client, closed):
-                    self._client = client
+                async with connected(self._url, self._inbox) as (client, closed):
+                    self._client, self._closed = client, closed
                     await self.ensure_streams()
                     for subject, queue, listener in self._listeners:
                         await client.subscribe(subject, queue, listener)
@@ -78,6 +89,12 @@ class Broker:
                 self._ready.clear()
                 self._client = None
             await asyncio.sleep(_RETRY)
+
+    async def wait_for_end(self, seconds: float) -> None:
+        """Wait until the present connection ends, at most for a time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._closed.wait()
 
     @property
     def client(self) -> Client:
@@ -104,7 +121,7 @@ class Broker:
                 subjects=list(subjects),
                 retention=RetentionPolicy.LIMITS,
                 storage=StorageType.FILE,
-                max_age=_MAXIMUM_AGE,
+                max_age=MAXIMUM_AGE,
                 duplicate_window=_DUPLICATE_WINDOW,
             )
             try:
@@ -115,7 +132,7 @@ class Broker:
     @contextlib.asynccontextmanager
     async def channel(self) -> AsyncIterator[OrderedChannel]:
         """Open a separate connection for publishing; it lasts until it breaks."""
-        async with connected(self._url) as (client, closed):
+        async with connected(self._url, self._inbox) as (client, closed):
             yield OrderedChannel(client, closed, self._note)
 
     def _note(self, *, takes_messages: bool) -> None:

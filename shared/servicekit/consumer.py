@@ -18,7 +18,6 @@ from google.protobuf import symbol_database
 from google.protobuf.message import DecodeError, Message
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.js.api import AckPolicy, ConsumerConfig
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servicekit import dead_letters
@@ -26,10 +25,12 @@ from servicekit.backoff import backoff
 from servicekit.broker import Broker
 from servicekit.database import Database
 from servicekit.dead_letters import Replay
+from servicekit.durables import Durable
 from servicekit.errors import UnavailableError
 from servicekit.events import Event, MalformedEventError, event_of
 from servicekit.outbox import current_notes
-from servicekit.pull import ACK_WAIT, pulling
+from servicekit.pull import pulling
+from servicekit.tasks import running
 
 _INSERT_CONSUMED = sa.text("""
     insert into consumed_events (tenant_id, consumer, event_id)
@@ -106,7 +107,7 @@ class Consumer:
         self._database = database
         self._broker = broker
         self._stream = stream
-        self._filter_subjects = list(filter_subjects)
+        self._durable = Durable(stream, name, filter_subjects)
         self._apply = apply
         self._batch = batch
         self._committed = committed
@@ -121,9 +122,10 @@ class Consumer:
         while True:
             try:
                 await self._broker.ready()
-                await self._ensure_consumer()
                 client = self._broker.client
+                await self._durable.ensure(client)
                 async with (
+                    running(self._durable.watch(client)),
                     self._answering_replays(client),
                     pulling(client, self._stream, self.name, self._batch) as pull,
                 ):
@@ -143,17 +145,6 @@ class Consumer:
                     "consumer interrupted", consumer=self.name, error=repr(error), retry_seconds=wait
                 )
                 await asyncio.sleep(wait)
-
-    async def _ensure_consumer(self) -> None:
-        config = ConsumerConfig(
-            durable_name=self.name,
-            ack_policy=AckPolicy.EXPLICIT,
-            ack_wait=ACK_WAIT,
-            max_ack_pending=1024,
-            max_deliver=-1,  # attempts are counted here, so that no event is dead-lettered because the database is away
-            filter_subjects=self._filter_subjects,
-        )
-        await self._broker.jetstream.add_consumer(self._stream, config)
 
     async def _consume(self, messages: Sequence[Msg]) -> None:
         groups: dict[str, list[_Delivery]] = {}

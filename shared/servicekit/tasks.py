@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from contextlib import asynccontextmanager
 from typing import Any
 
 _REPEAT = 0.5
@@ -23,3 +24,13 @@ async def end(tasks: Iterable[asyncio.Task[Any]], timeout: float) -> set[asyncio
             task.cancel()
         _, running = await asyncio.wait(running, timeout=min(_REPEAT, timeout))
     return running
+
+
+@asynccontextmanager
+async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Let a coroutine run beside the block, and end it with the block."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        await end({task}, _REPEAT)

@@ -2,14 +2,10 @@
 
 import asyncio
 import os
-import re
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
 
-import nats
 import nats.errors
 import nats.js.errors
 import pytest
@@ -18,58 +14,29 @@ from nats.aio.msg import Msg
 from nats.js.api import ConsumerConfig, DeliverPolicy, StreamConfig
 
 from devstack import nats as embedded
-from devstack import ports
-from devstack.processes import Process
+from devstack.nats_accounts import SERVICES_ACCOUNT, make_accounts
 from devstack.state import State
+from optaic.rules.events import TENANT_STREAM
 from servicekit import dead_letters
 from servicekit.broker import DEAD_LETTERS, connected
 from servicekit.dead_letters import Replay
 from support.broker import listen
 from support.control_plane import CONSUMERS
+from support.nats_logins import Broker, create_streams, nats_with_accounts
 from support.polling import eventually
 
 RUN = "optaic.default.run.v1.completed.7"
 INSTANCE = "optaic.default.instance.v1.created.7"
 
 
-@dataclass
-class Broker:
-    """A server with the streams of instance-service and run-service and a message in each."""
-
-    process: Process
-    port: int
-    passwords: dict[str, str]
-
-    @asynccontextmanager
-    async def login(self, user: str) -> AsyncIterator[Client]:
-        """Connect as one of the users."""
-
-        async def ignore(_: Exception) -> None:
-            """A refusal is seen by the caller as a timeout."""
-
-        url = embedded.make_url(self.port, user, self.passwords[f"nats_{user}"])
-        client = await nats.connect(url, error_cb=ignore, allow_reconnect=False)
-        try:
-            yield client
-        finally:
-            await client.close()
-
-
 @pytest.fixture
 async def broker(state: State) -> AsyncIterator[Broker]:
-    port, monitor, passwords = ports.find_free(), ports.find_free(), state.secrets()
-    process = Process(state, embedded.make_program(state, port, monitor, passwords))
-    await process.start()
-    await process.wait_ready(20)
-    broker = Broker(process, port, passwords)
-    for service, stream, subject in (("instance", "INSTANCE_EVENTS", INSTANCE), ("run", "RUN_EVENTS", RUN)):
-        async with broker.login(service) as client:
-            jetstream = client.jetstream(timeout=5)
-            subjects = [f"optaic.*.{service}.v1.>"]
-            await jetstream.add_stream(StreamConfig(name=stream, subjects=subjects))
-            await jetstream.publish(subject, b"event")
-    yield broker
-    await process.stop(5)
+    async with nats_with_accounts(state) as broker:
+        await create_streams(broker)
+        for service, subject in (("instance", INSTANCE), ("run", RUN)):
+            async with broker.login(service) as client:
+                await client.jetstream(timeout=5).publish(subject, b"event")
+        yield broker
 
 
 async def refused(client: Client, subject: str) -> bool:
@@ -107,20 +74,21 @@ async def test_a_service_can_neither_drop_nor_purge_a_stream(broker: Broker) -> 
         assert (await client.jetstream(timeout=5).stream_info("RUN_EVENTS")).state.messages == 1
 
 
-@pytest.mark.parametrize("stream", ["INSTANCE_EVENTS", "RUN_EVENTS"])
-async def test_the_subscriber_reads_history_and_later_events(broker: Broker, stream: str) -> None:
+async def test_the_subscriber_reads_history_and_later_events(broker: Broker) -> None:
     async with broker.login("subscriber") as reader, broker.login("run") as writer:
         jetstream = reader.jetstream(timeout=5)
-        ordered = await jetstream.subscribe("optaic.>", stream=stream, ordered_consumer=True)
-        assert (await ordered.next_msg(timeout=5)).data == b"event"
+        ordered = await jetstream.subscribe("optaic.>", stream=TENANT_STREAM, ordered_consumer=True)
+        assert {(await ordered.next_msg(timeout=15)).subject for _ in range(2)} == {RUN, INSTANCE}
         pulled = await jetstream.pull_subscribe(
-            "optaic.>", stream=stream, config=ConsumerConfig(deliver_policy=DeliverPolicy.ALL)
+            "optaic.>", stream=TENANT_STREAM, config=ConsumerConfig(deliver_policy=DeliverPolicy.ALL)
         )
         (message,) = await pulled.fetch(1, timeout=5)
         await message.ack_sync(timeout=5)
+        assert message.data == b"event"
         plain = await listen(reader, "optaic.>")
         await writer.jetstream(timeout=5).publish(RUN, b"next")
         assert (await plain.next_msg(timeout=5)).data == b"next"
+        assert (await ordered.next_msg(timeout=5)).data == b"next"
 
 
 async def test_the_subscriber_receives_live_statuses(broker: Broker) -> None:
@@ -134,7 +102,7 @@ async def test_the_subscriber_receives_live_statuses(broker: Broker) -> None:
     "subject", [RUN, INSTANCE, "optaic-live.default.status.7", "optaic-dead.x", "anything.else"]
 )
 async def test_the_subscriber_publishes_nothing(broker: Broker, subject: str) -> None:
-    async with broker.login("subscriber") as reader, broker.login("run") as other:
+    async with broker.login("subscriber") as reader, broker.login("admin") as other:
         heard = await listen(other, "optaic.>")
         assert await refused(reader, subject)
         await reader.publish(subject, b"forged")
@@ -181,7 +149,11 @@ _SAID = {  # in comparisons: what by whom
 async def test_each_service_may_publish_only_its_part_of_a_comparison_and_only_services_receive_it(
     broker: Broker, user: str
 ) -> None:
-    async with broker.login(user) as client, broker.login("status") as other, broker.login("run") as hearing:
+    async with (
+        broker.login(user) as client,
+        broker.login("status") as other,
+        broker.login("admin") as hearing,
+    ):
         heard = await listen(hearing, "optaic-compare.>")
         for subject in _SAID:
             await client.publish(subject, user.encode())
@@ -237,7 +209,7 @@ async def test_an_operator_reads_dead_letters_and_has_them_replayed(broker: Brok
 
 
 async def test_a_service_answers_in_an_operators_inbox_and_nowhere_else(broker: Broker) -> None:
-    async with broker.login("run") as run, operating(broker) as operator, broker.login("status") as other:
+    async with broker.login("run") as run, operating(broker) as operator, broker.login("admin") as other:
 
         async def answer(request: Msg) -> None:
             await request.respond(b"forged")
@@ -261,7 +233,7 @@ async def test_a_service_stores_dead_letters_of_its_own_consumers_only(broker: B
 
 async def test_an_operator_can_do_nothing_else(broker: Broker) -> None:
     await keep_dead_letter(broker)
-    async with operating(broker) as operator, broker.login("run") as other:
+    async with operating(broker) as operator, broker.login("admin") as other:
         heard = await listen(other, "optaic.>")
         jetstream = operator.jetstream(timeout=0.5)
         for subject in (RUN, INSTANCE, DEAD, "optaic-live.default.status.7", "optaic-compare.now"):
@@ -286,15 +258,12 @@ async def test_an_operator_can_do_nothing_else(broker: Broker) -> None:
 
 
 def test_each_consumer_may_be_asked_for_a_replay_by_the_service_that_has_it() -> None:
-    users = re.split(
-        r"^ +user: ",
-        (Path(embedded.__file__).parents[1] / "nats" / "users.conf").read_text(),
-        flags=re.MULTILINE,
-    )
+    users = make_accounts(["default"], lambda _: "")[SERVICES_ACCOUNT]["users"]
     hearing = {
-        name: user.partition(",")[0]
+        subject.removeprefix("optaic-replay."): user["user"]
         for user in users
-        for name in re.findall(r'"optaic-replay\.([a-z-]+)"', user)
+        for subject in user["permissions"]["subscribe"]["allow"]
+        if subject.startswith("optaic-replay.")
     }
     names = {name for consumers in CONSUMERS.values() for name in consumers}
     assert hearing == {name: name.partition("-")[0] for name in names}

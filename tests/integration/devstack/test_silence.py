@@ -18,6 +18,7 @@ from devstack import nats as embedded
 from devstack.liveness import Patience
 from devstack.processes import Process, Program
 from devstack.state import State
+from servicekit.broker import inbox_of
 from support.polling import eventually
 from support.small_disk import small_disk
 
@@ -128,7 +129,9 @@ async def test_a_broker_whose_disk_was_full_takes_messages_again_when_there_is_r
     async def publishes(*, create: bool = False) -> bool:
         client = None
         try:
-            client = await nats.connect(url, allow_reconnect=False, connect_timeout=2)
+            client = await nats.connect(
+                url, allow_reconnect=False, connect_timeout=2, inbox_prefix=inbox_of("instance")
+            )
             jetstream = client.jetstream(timeout=1)
             if create:
                 await jetstream.add_stream(

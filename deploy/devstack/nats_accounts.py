@@ -1,0 +1,223 @@
+"""Who may publish and read what on NATS: the accounts and logins, for the embedded server and for a server of your own.
+
+The services share one account. Each service has a login with exactly its subjects. Each tenant has an account of its own
+with one stream, `EVENTS`, which the server fills from the services' streams with the tenant's events. Its subscribers live
+there: events of other tenants, the services' streams and their consumers do not exist in a tenant's account.
+
+`devstack.nats_configuration` prints the same for a server of your own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from optaic.rules.events import (
+    INSTANCE_EVENTS,
+    LINEAGE_EVENTS,
+    RUN_EVENTS,
+    STATUS_EVENTS,
+    STREAMS,
+    TENANT_STREAM,
+)
+from servicekit.broker import DEAD_LETTER_ROOT, DEAD_LETTERS, inbox_of
+from servicekit.context import TENANT_PATTERN
+from servicekit.dead_letters import INBOX as OPERATORS_INBOX
+from servicekit.dead_letters import replay_subject
+from servicekit.tenant_streams import DELIVERY_ROOT, SOURCE_ROOT, STREAM_ACTIONS, management_subject
+
+SERVICES_ACCOUNT = "OPTAIC"
+SUBSCRIBER, OPERATOR = "subscriber", "operator"
+
+Password = Callable[[str], str]  # of a login
+
+
+@dataclass(frozen=True)
+class ServiceLogin:
+    """What one service owns and hears: its stream, its consumers with the stream of each, its part in comparisons."""
+
+    stream: str
+    consumers: Mapping[str, str]
+    says: Sequence[str]
+    hears: Sequence[str]
+    publishes: Sequence[str] = ()
+
+
+LOGINS: Mapping[str, ServiceLogin] = {
+    "instance": ServiceLogin(
+        INSTANCE_EVENTS,
+        {"instance-service": LINEAGE_EVENTS, "instance-run-events": RUN_EVENTS},
+        ["*.instances.page", "*.runs.wanted", "now", "ended"],
+        [">"],  # the command that starts a comparison counts what all services ask for
+        [
+            *(management_subject("*", action) for action in STREAM_ACTIONS),
+            *(f"$JS.API.STREAM.INFO.{stream}" for stream in STREAMS if stream != INSTANCE_EVENTS),
+        ],
+    ),
+    "run": ServiceLogin(
+        RUN_EVENTS,
+        {"run-lineage": LINEAGE_EVENTS, "run-instance": INSTANCE_EVENTS},
+        ["*.runs.page"],
+        ["*.instances.page", "*.runs.wanted"],
+    ),
+    "lineage": ServiceLogin(
+        LINEAGE_EVENTS,
+        {"lineage-instance-events": INSTANCE_EVENTS, "lineage-run-events": RUN_EVENTS},
+        ["*.flows.page", "*.instances.wanted", "*.runs.wanted"],
+        ["*.instances.page", "*.runs.page", "*.flows.wanted"],
+    ),
+    "status": ServiceLogin(
+        STATUS_EVENTS,
+        {"status-instance-events": INSTANCE_EVENTS, "status-lineage-events": LINEAGE_EVENTS},
+        ["*.instances.wanted", "*.flows.wanted"],
+        ["*.instances.page", "*.flows.page"],
+        ["optaic-live.>"],
+    ),
+}
+
+
+def subscriber_of(tenant: str) -> str:
+    """Return the name of a tenant's read-only login; the one of the tenant `default` kept its name from earlier releases."""
+    return SUBSCRIBER if tenant == "default" else f"{SUBSCRIBER}-{tenant}"
+
+
+def logins_of(tenants: Sequence[str]) -> list[str]:
+    """Return every login of a server with these tenants."""
+    return [*LOGINS, OPERATOR, *(subscriber_of(tenant) for tenant in tenants)]
+
+
+def make_accounts(tenants: Sequence[str], password: Password) -> dict[str, Any]:
+    """Return the section `accounts` of a server's configuration.
+
+    Raises:
+        ValueError: A tenant's name cannot be part of a subject.
+    """
+    for tenant in tenants:
+        if TENANT_PATTERN.fullmatch(tenant) is None:
+            raise ValueError(f"{tenant!r} is no tenant: use letters, digits, - and _")
+    return {
+        SERVICES_ACCOUNT: _make_services_account(tenants, password),
+        **{account_of(tenant): _make_tenant_account(tenant, password) for tenant in tenants},
+    }
+
+
+def account_of(tenant: str) -> str:
+    """Return the name of a tenant's account."""
+    return f"TENANT_{tenant}"
+
+
+def _make_services_account(tenants: Sequence[str], password: Password) -> dict[str, Any]:
+    every = [account_of(tenant) for tenant in tenants]
+    exports: list[dict[str, Any]] = [
+        {"service": f"$JS.FC.{stream}.>", "accounts": every} for stream in STREAMS
+    ]
+    imports: list[dict[str, Any]] = []
+    for tenant in tenants:
+        only = [account_of(tenant)]
+        exports += [{"stream": subject, "accounts": only} for subject in _heard_by(tenant)]
+        exports += [{"service": _sourcing(stream, tenant), "accounts": only} for stream in STREAMS]
+        imports += [
+            {
+                "service": {"account": account_of(tenant), "subject": _managing(action)},
+                "to": management_subject(tenant, action),
+            }
+            for action in STREAM_ACTIONS
+        ]
+    operator = {
+        "user": OPERATOR,
+        "password": password(OPERATOR),
+        "permissions": {
+            "publish": {"allow": [f"$JS.API.STREAM.MSG.GET.{DEAD_LETTERS}", replay_subject("*")]},
+            "subscribe": {"allow": [f"{OPERATORS_INBOX}.>"]},
+        },
+    }
+    return {
+        "jetstream": "enabled",
+        "users": [*(_make_service_user(name, login, password) for name, login in LOGINS.items()), operator],
+        "exports": exports,
+        "imports": imports,
+    }
+
+
+def _make_service_user(name: str, login: ServiceLogin, password: Password) -> dict[str, Any]:
+    publish = [
+        *STREAMS[login.stream],
+        *(f"{DEAD_LETTER_ROOT}.{consumer}.>" for consumer in login.consumers),
+        f"{OPERATORS_INBOX}.>",
+        *(f"optaic-compare.{topic}" for topic in login.says),
+        *login.publishes,
+        *(
+            f"$JS.API.STREAM.{action}.{stream}"
+            for stream in (login.stream, DEAD_LETTERS)
+            for action in ("CREATE", "UPDATE", "INFO")
+        ),
+        *(f"$JS.API.STREAM.MSG.{action}.{DEAD_LETTERS}" for action in ("GET", "DELETE")),
+    ]
+    for consumer, stream in login.consumers.items():
+        publish += [
+            f"$JS.API.CONSUMER.{action}.{stream}.{consumer}"
+            for action in ("DURABLE.CREATE", "INFO", "MSG.NEXT", "DELETE")
+        ]
+        publish.append(f"$JS.ACK.{stream}.{consumer}.>")
+    subscribe = [
+        f"{inbox_of(name)}.>",
+        *(f"optaic-compare.{topic}" for topic in login.hears),
+        *(replay_subject(consumer) for consumer in login.consumers),
+    ]
+    permissions = {"publish": {"allow": publish}, "subscribe": {"allow": subscribe}}
+    return {"user": name, "password": password(name), "permissions": permissions}
+
+
+def _make_tenant_account(tenant: str, password: Password) -> dict[str, Any]:
+    login = subscriber_of(tenant)
+    publish = [
+        *("$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST"),
+        *(f"$JS.API.STREAM.{action}.{TENANT_STREAM}" for action in ("INFO", "MSG.GET")),
+        *(f"$JS.API.DIRECT.GET.{TENANT_STREAM}{rest}" for rest in ("", ".>")),
+        *(f"$JS.API.CONSUMER.CREATE.{TENANT_STREAM}{rest}" for rest in ("", ".>")),
+        *(
+            f"$JS.API.CONSUMER.{action}.{TENANT_STREAM}.*"
+            for action in ("DURABLE.CREATE", "INFO", "MSG.NEXT", "DELETE")
+        ),
+        *(f"$JS.{kind}.{TENANT_STREAM}.>" for kind in ("ACK", "FC")),
+    ]
+    subscribe = ["_INBOX.>", f"optaic.{tenant}.>", "optaic.>", f"optaic-live.{tenant}.>", "optaic-live.>"]
+    user = {
+        "user": login,
+        "password": password(login),
+        "permissions": {"publish": {"allow": publish}, "subscribe": {"allow": subscribe}},
+    }
+    services = {"account": SERVICES_ACCOUNT}
+    return {
+        "jetstream": {"max_streams": 1, "max_consumers": 500},
+        "users": [user],
+        "exports": [
+            {"service": _managing(action), "accounts": [SERVICES_ACCOUNT]} for action in STREAM_ACTIONS
+        ],
+        "imports": [
+            *({"stream": {**services, "subject": subject}} for subject in _heard_by(tenant)),
+            *(
+                {
+                    "service": {**services, "subject": _sourcing(stream, tenant)},
+                    "to": _sourcing(stream, tenant).replace("$JS.API", SOURCE_ROOT),
+                }
+                for stream in STREAMS
+            ),
+            *({"service": {**services, "subject": f"$JS.FC.{stream}.>"}} for stream in STREAMS),
+        ],
+    }
+
+
+def _heard_by(tenant: str) -> list[str]:
+    """Return what flows from the services' account into a tenant's: events, live statuses, and what fills its stream."""
+    return [f"optaic.{tenant}.>", f"optaic-live.{tenant}.>", f"{DELIVERY_ROOT}.{tenant}.>"]
+
+
+def _sourcing(stream: str, tenant: str) -> str:
+    """Return the request by which the server reads the tenant's part of a stream; no login may publish it."""
+    return f"$JS.API.CONSUMER.CREATE.{stream}.*.optaic.{tenant}.>"
+
+
+def _managing(action: str) -> str:
+    return f"$JS.API.STREAM.{action}.{TENANT_STREAM}"
