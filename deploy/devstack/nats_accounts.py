@@ -13,19 +13,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from optaic.rules.events import (
-    INSTANCE_EVENTS,
-    LINEAGE_EVENTS,
-    RUN_EVENTS,
-    STATUS_EVENTS,
-    STREAMS,
-    TENANT_STREAM,
-)
+from optaic.rules.events import INSTANCE_EVENTS, LINEAGE_EVENTS, RUN_EVENTS, STATUS_EVENTS, STREAMS
 from servicekit.broker import DEAD_LETTER_ROOT, DEAD_LETTERS, inbox_of
 from servicekit.context import TENANT_PATTERN
 from servicekit.dead_letters import INBOX as OPERATORS_INBOX
 from servicekit.dead_letters import replay_subject
-from servicekit.tenant_streams import DELIVERY_ROOT, SOURCE_ROOT, STREAM_ACTIONS, management_subject
+from servicekit.tenant_streams import (
+    DELIVERY_ROOT,
+    SOURCE_ROOT,
+    STREAM_ACTIONS,
+    TENANT_STREAM,
+    management_subject,
+)
 
 SERVICES_ACCOUNT = "OPTAIC"
 SUBSCRIBER, OPERATOR = "subscriber", "operator"

@@ -144,7 +144,7 @@ async def build(settings: Settings, outside: Outside) -> App[Dependencies]:
         "reconcile": reconcile_loop.run,
         "drift": drift_loop.run,
         "comparison": comparison_loop.run,
-        "tenant-streams": TenantStreams(broker, settings.tenants).run,
+        "tenant-streams": TenantStreams(broker, settings.tenants, list(STREAMS)).run,
     }
     return App(
         deps,

@@ -14,9 +14,9 @@ import nats.errors
 import structlog
 from nats.aio.client import Client
 
-from optaic.rules.events import STREAMS, TENANT_STREAM
 from servicekit.broker import MAXIMUM_AGE, Broker
 
+TENANT_STREAM = "EVENTS"  # in the account of a tenant: all its events, for its subscribers
 STREAM_ACTIONS = ("CREATE", "UPDATE")
 SOURCE_ROOT = "optaic-source"  # in a tenant's account: requests of the server to the services' account
 DELIVERY_ROOT = "optaic-deliver"  # the events on their way into a tenant's stream
@@ -36,9 +36,10 @@ def management_subject(tenant: str, action: str) -> str:
 class TenantStreams:
     """The streams of tenants; it creates those that are missing and restores the configuration of altered ones."""
 
-    def __init__(self, broker: Broker, tenants: Sequence[str]) -> None:
+    def __init__(self, broker: Broker, tenants: Sequence[str], sources: Sequence[str]) -> None:
         self._broker = broker
         self._tenants = tenants
+        self._sources = sources
         self._problems: dict[str, str] = {}  # by tenant; each is logged once
 
     async def run(self) -> None:
@@ -55,7 +56,7 @@ class TenantStreams:
             await self._broker.wait_for_end(_INTERVAL)
 
     async def _await_sources(self, client: Client) -> None:
-        missing = set(STREAMS)
+        missing = set(self._sources)
         try:
             async with asyncio.timeout(_FIRST_PATIENCE):
                 while True:
@@ -97,15 +98,14 @@ class TenantStreams:
             else:
                 _log.info("subscribers of a tenant get events again", tenant_id=tenant)
 
-    @staticmethod
-    async def _request(client: Client, tenant: str, action: str) -> dict[str, Any]:
-        payload = json.dumps(make_config(tenant)).encode()
+    async def _request(self, client: Client, tenant: str, action: str) -> dict[str, Any]:
+        payload = json.dumps(make_config(tenant, self._sources)).encode()
         answer = await client.request(management_subject(tenant, action), payload, timeout=_REQUEST_TIMEOUT)
         found: dict[str, Any] = json.loads(answer.data)
         return found
 
 
-def make_config(tenant: str) -> dict[str, Any]:
+def make_config(tenant: str, sources: Sequence[str]) -> dict[str, Any]:
     """Return the configuration of a tenant's stream: it has no subjects, so nothing but its sources fills it."""
     return {
         "name": TENANT_STREAM,
@@ -120,6 +120,6 @@ def make_config(tenant: str) -> dict[str, Any]:
                 "filter_subject": f"optaic.{tenant}.>",
                 "external": {"api": SOURCE_ROOT, "deliver": f"{DELIVERY_ROOT}.{tenant}"},
             }
-            for stream in STREAMS
+            for stream in sources
         ],
     }

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from devstack import nats as embedded
 from devstack.nats_accounts import LOGINS
 from devstack.state import State
-from optaic.rules.events import STREAMS, TENANT_STREAM
+from optaic.rules.events import STREAMS
 from servicekit import tenant_streams
 from servicekit.broker import Broker as ServiceBroker
 from servicekit.broker import LiveMessage
@@ -21,7 +21,7 @@ from servicekit.dead_letters import replay_subject
 from servicekit.durables import Durable
 from servicekit.pull import pulling
 from servicekit.settings import ServiceSettings
-from servicekit.tenant_streams import TenantStreams
+from servicekit.tenant_streams import TENANT_STREAM, TenantStreams
 from support.nats_logins import TENANTS, Broker, create_streams, nats_with_accounts
 from support.polling import eventually
 
@@ -87,7 +87,7 @@ async def test_instance_service_creates_the_streams_of_tenants_and_restores_alte
     monkeypatch.setattr(tenant_streams, "_FIRST_PATIENCE", 0.5)
     own = connect(broker, "instance")
     with capture_logs() as logs:
-        keeping = asyncio.create_task(TenantStreams(own, [*TENANTS, "unknown"]).run())
+        keeping = asyncio.create_task(TenantStreams(own, [*TENANTS, "unknown"], list(STREAMS)).run())
         async with broker.login("admin-acme") as admin, broker.login("run") as run:
             jetstream = admin.jetstream(timeout=5)
 

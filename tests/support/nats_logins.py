@@ -84,7 +84,7 @@ async def create_streams(broker: Broker, tenants: Sequence[str] = TENANTS) -> No
             StreamConfig(name=DEAD_LETTERS, subjects=["optaic-dead.>"])
         )
         for tenant in tenants:
-            config = json.dumps(make_config(tenant)).encode()
+            config = json.dumps(make_config(tenant, list(STREAMS))).encode()
             answer = json.loads(
                 (await client.request(management_subject(tenant, "CREATE"), config, timeout=5)).data
             )

@@ -15,7 +15,6 @@ STREAMS: Mapping[str, Sequence[str]] = {
     LINEAGE_EVENTS: ("optaic.*.lineage.v1.>",),
     STATUS_EVENTS: ("optaic.*.status.v1.>",),
 }
-TENANT_STREAM = "EVENTS"  # in the account of a tenant: all its events, for its subscribers
 # The name of the event for each status that a run reaches.
 RUN_PARTICIPLES: Mapping[str, str] = {
     "pending": "submitted",

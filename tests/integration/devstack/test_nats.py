@@ -16,10 +16,10 @@ from nats.js.api import ConsumerConfig, DeliverPolicy, StreamConfig
 from devstack import nats as embedded
 from devstack.nats_accounts import SERVICES_ACCOUNT, make_accounts
 from devstack.state import State
-from optaic.rules.events import TENANT_STREAM
 from servicekit import dead_letters
 from servicekit.broker import DEAD_LETTERS, connected
 from servicekit.dead_letters import Replay
+from servicekit.tenant_streams import TENANT_STREAM
 from support.broker import listen
 from support.control_plane import CONSUMERS
 from support.nats_logins import Broker, create_streams, nats_with_accounts

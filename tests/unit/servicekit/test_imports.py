@@ -9,7 +9,7 @@ import servicekit
 
 FOLDER = Path(servicekit.__file__).parent
 FORBIDDEN = {"optaic", "prefect", "mlflow", "evidently", "devstack", "worker"}
-NATS_USERS = {"broker.py", "consumer.py", "dead_letters.py", "pull.py"}
+NATS_USERS = {"broker.py", "consumer.py", "dead_letters.py", "durables.py", "pull.py", "tenant_streams.py"}
 
 
 def imports_of(file: Path) -> set[str]:
