@@ -9,27 +9,39 @@ there: events of other tenants, the services' streams and their consumers do not
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from optaic.rules.events import INSTANCE_EVENTS, LINEAGE_EVENTS, RUN_EVENTS, STATUS_EVENTS, STREAMS
-from servicekit.broker import DEAD_LETTER_ROOT, DEAD_LETTERS, inbox_of
-from servicekit.context import TENANT_PATTERN
-from servicekit.dead_letters import INBOX as OPERATORS_INBOX
-from servicekit.dead_letters import replay_subject
-from servicekit.tenant_streams import (
-    DELIVERY_ROOT,
-    SOURCE_ROOT,
-    STREAM_ACTIONS,
-    TENANT_STREAM,
-    management_subject,
-)
 
 SERVICES_ACCOUNT = "OPTAIC"
+# What servicekit calls the same; a test compares them, because the stack is started without the services' code.
+DEAD_LETTERS, DEAD_LETTER_ROOT = "DEAD_LETTERS", "optaic-dead"
+OPERATORS_INBOX = "_INBOX_OPERATOR"
+TENANT_STREAM = "EVENTS"
+STREAM_ACTIONS = ("CREATE", "UPDATE")
+SOURCE_ROOT, DELIVERY_ROOT = "optaic-source", "optaic-deliver"
+TENANT_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 SUBSCRIBER, OPERATOR = "subscriber", "operator"
 
 Password = Callable[[str], str]  # of a login
+
+
+def inbox_of(service: str) -> str:
+    """Return the prefix of the subjects on which a service's login receives answers."""
+    return f"_INBOX_{service.upper()}"
+
+
+def management_subject(tenant: str, action: str) -> str:
+    """Return the subject in the services' account by which a tenant's stream is created or updated."""
+    return f"optaic-tenants.{tenant}.STREAM.{action}.{TENANT_STREAM}"
+
+
+def replay_subject(consumer: str) -> str:
+    """Return the subject on which a consumer takes requests for replays."""
+    return f"optaic-replay.{consumer}"
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,11 @@ import nats.errors
 import pytest
 from nats.aio.client import Client
 
+from devstack import nats_accounts
 from devstack.nats_accounts import LOGINS, SERVICES_ACCOUNT, account_of, make_accounts
 from devstack.state import State
+from servicekit import broker as broker_module
+from servicekit import context, dead_letters, tenant_streams
 from servicekit.broker import inbox_of
 from support.broker import listen
 from support.nats_logins import TENANTS, Broker, create_streams, nats_with_accounts
@@ -290,3 +293,18 @@ def test_no_login_may_use_the_whole_of_jetstream() -> None:
             assert not {">", "$JS.>", "$JS.API.>", "$JS.API.CONSUMER.>", "$JS.ACK.>", "_INBOX.>"} & set(
                 allowed
             )
+
+
+def test_the_logins_use_the_names_of_the_services() -> None:
+    for module in (broker_module, context, tenant_streams):
+        shared = {name for name in vars(module) if name.isupper()} & set(vars(nats_accounts))
+        assert shared
+        assert {name: getattr(nats_accounts, name) for name in shared} == {
+            name: getattr(module, name) for name in shared
+        }
+    assert nats_accounts.OPERATORS_INBOX == dead_letters.INBOX
+    assert nats_accounts.replay_subject("x") == dead_letters.replay_subject("x")
+    assert nats_accounts.management_subject("x", "y") == tenant_streams.management_subject("x", "y")
+    assert {nats_accounts.inbox_of(service) for service in LOGINS} == {
+        broker_module.inbox_of(f"{service}-service") for service in LOGINS
+    }
