@@ -15,10 +15,11 @@ from optaic.run.v1 import run_pb2
 from support import upgrade_state
 from support.client import connected_client
 from support.earlier_release import earlier_stack
+from support.plugin_packages import UPGRADE
 from support.polling import eventually
 from support.stack import RunningStack, running_stack
 
-LAST_RELEASE = "96cdd0f3c8e914fec918d6f9df21061a65beee4c"
+LAST_RELEASE = "4bf99cfff3c1104c92ae741117e8da8f6a2e2bd6"
 PROGRAM = Path(upgrade_state.__file__)
 # The only flows with an active run when the earlier release stopped.
 RUNNING, PENDING = "long", "paused"
@@ -56,7 +57,7 @@ def crashed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, di
 def upgrade(crashed: tuple[Path, dict[str, Any], str]) -> Iterator[Upgrade]:
     """Start today's code on it."""
     state, before, pending = crashed
-    with running_stack(state) as stack:
+    with running_stack(state, UPGRADE) as stack:
         yield Upgrade(before, pending, stack)
 
 

@@ -15,7 +15,7 @@ import pytest
 
 import devstack
 from devstack import leftovers
-from support.example_package import install_example_package
+from support.plugin_packages import UPGRADE, install_package
 from support.polling import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -79,7 +79,7 @@ def check_out(commit: str, target: Path) -> Path:
 def earlier_stack(commit: str, folder: Path) -> Iterator[EarlierStack]:
     """Start a stack of that commit's code below `folder`; its state stays in `folder / "state"` afterwards."""
     code = check_out(commit, folder / "code")
-    packages = install_example_package(folder / "packages")
+    packages = install_package(UPGRADE, folder / "packages")
     paths = [code / name for name in ("shared", "services", "deploy", "tests")]
     settings = devstack.Settings(state=folder / "state")
     environment = {

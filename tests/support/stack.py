@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import devstack
-from support.example_package import install_example_package
+from support.plugin_packages import EXAMPLE, install_package
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class RunningStack:
 
 
 @contextmanager
-def running_stack(state: Path) -> Iterator[RunningStack]:
-    """Start a stack under a supervisor of its own; stop it at the end."""
+def running_stack(state: Path, package: Path = EXAMPLE) -> Iterator[RunningStack]:
+    """Start a stack under a supervisor of its own, with a package of plugins installed; stop it at the end."""
     settings = devstack.Settings(state=state)
     # The worker finds `support.plugins` among the tests, and all processes another team's package beside the project.
     paths = [
         str(Path(__file__).parents[1]),
-        str(install_example_package(state.with_name(f"{state.name}-packages"))),
+        str(install_package(package, state.with_name(f"{state.name}-packages"))),
     ]
     environment = {
         **os.environ,

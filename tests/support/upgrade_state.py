@@ -16,7 +16,7 @@ from google.protobuf import json_format
 
 from optaic.client import AsyncClient
 from optaic.common.v1 import flow_pb2
-from optaic.definition.v1 import definition_pb2, definition_service_pb2
+from optaic.definition.v1 import definition_service_pb2
 from optaic.definition.v1.definition_service_pb2_grpc import DefinitionServiceStub
 from optaic.instance.v1 import instance_pb2, instance_service_pb2
 from optaic.instance.v1.instance_service_pb2_grpc import InstanceServiceStub
@@ -27,7 +27,6 @@ from optaic.run.v1.run_service_pb2_grpc import RunServiceStub
 from optaic.status.v1 import status_service_pb2
 from optaic.status.v1.status_service_pb2_grpc import StatusServiceStub
 
-_SCHEMA = {"type": "object", "properties": {"seconds": {"type": "number"}, "value": {"type": "number"}}}
 _DAILY = {"cron": {"expression": "0 6 * * 1-5", "timezone": "Europe/London"}}
 _RUN_SECONDS = 120
 
@@ -68,7 +67,6 @@ async def list_page(client: AsyncClient, method: str, page: Mapping[str, Any]) -
 
 async def populate(client: AsyncClient, folder: Path) -> dict[str, Any]:
     """Make instances of every kind with READY, STALE and failed flows, a schedule and a run at work."""
-    await _publish_pipelines(client)
     project = await client.projects.create("upgrade", description="made by an earlier release")
     await client.projects.create("empty")
     made: dict[str, instance_pb2.Instance] = {}
@@ -159,25 +157,6 @@ async def populate(client: AsyncClient, folder: Path) -> dict[str, Any]:
     await client.instances.update(source, {"dataset": {"pipeline": {"config": {"value": 2}}}})
     await _until_running(await client.runs.submit(made["long"]))
     return {name: instance.instance_id for name, instance in made.items()}
-
-
-async def _publish_pipelines(client: AsyncClient) -> None:
-    versions = (
-        ("slow", "SlowPipeline", "1.0.0"),
-        ("slow", "SlowPipeline", "1.1.0"),
-        ("failing", "FailingPipeline", "1.0.0"),
-    )
-    for name, class_name, version in versions:
-        await client.definitions.publish(
-            name=name,
-            kind=definition_pb2.DEFINITION_KIND_PIPELINE,
-            definition_version={
-                "version": version,
-                "code_ref": f"support.plugins:{class_name}",
-                "parameters_schema": _SCHEMA,
-                "flow_specs": [{"flow_kind": "FLOW_KIND_REFRESH", "is_default": True}],
-            },
-        )
 
 
 async def _until_running(handle: Any) -> None:

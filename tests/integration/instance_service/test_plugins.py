@@ -12,8 +12,8 @@ from instance_service.use_cases.definitions import plugins, publication
 from instance_service.use_cases.definitions.plugins import publish_plugins
 from optaic.definition.v1.definition_pb2 import DefinitionVersion
 from optaic.definition.v1.definition_service_pb2 import ListDefinitionsRequest
-from support.example_package import install_example_package
 from support.instance_service import RunningInstanceService, derived, refusal
+from support.plugin_packages import EXAMPLE, install_package
 
 _GOOD: dict[str, Any] = {
     "name": "foreign_good",
@@ -140,7 +140,7 @@ async def test_published_versions_are_not_checked_again_at_the_start(
 async def test_the_example_package_is_found_where_it_is_installed(
     service: RunningInstanceService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(str(install_example_package(tmp_path / "packages")))
+    monkeypatch.syspath_prepend(str(install_package(EXAMPLE, tmp_path / "packages")))
     await publish_plugins(service.app.deps, ("default",))
     listed = await service.definitions.ListDefinitions(ListDefinitionsRequest(name_prefix="acme"))
     (version,) = [item.newest_version for item in listed.definitions]
