@@ -39,7 +39,7 @@ class _Remembered:
 
 
 class Verifier:
-    """Verifies tokens of the issuers.
+    """A verifier of the tokens of the issuers.
 
     A verified token is remembered, by its digest, until it expires or the keys of its issuer are read again.
     """
@@ -59,7 +59,7 @@ class Verifier:
 
     @property
     def problem(self) -> str:
-        """What is wrong with the keys of the issuers; empty if nothing is."""
+        """The faults of the keys of the issuers; empty if there are none."""
         return "; ".join(issuer.problem for issuer in self._issuers.values() if issuer.problem)
 
     def refresh(self) -> None:

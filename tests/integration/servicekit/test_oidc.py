@@ -65,7 +65,7 @@ async def dripping(_: bytes, writer: asyncio.StreamWriter) -> None:
     while not writer.is_closing():
         writer.write(b" ")
         await writer.drain()
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.02)  # the pace of the server
 
 
 async def silent(_: bytes, __: asyncio.StreamWriter) -> None:
@@ -161,7 +161,8 @@ async def test_a_caller_is_whom_its_token_names_and_every_refusal_is_typed() -> 
     async with serving(world) as (servicer, channel):
         await method(channel, "echo")(TEXT, metadata=signed(world.token()))
         (request,) = servicer.requests
-        assert (request.tenant_id, request.actor, request.roles) == ("acme", "ada", {"researcher"})
+        assert (request.tenant_id, request.actor) == ("acme", "ada")
+        assert request.roles == {"researcher"}
         for token, code, metadata in (
             (sign(world.claims(), STRANGER), "UNAUTHENTICATED", {}),
             (world.token(exp=1), "UNAUTHENTICATED", {"claim": "exp"}),
@@ -201,6 +202,6 @@ async def test_an_open_stream_goes_on_while_the_issuer_is_away() -> None:
         world.issuer.answers.clear()
         for _ in range(3):
             world.advance(301)
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.2)  # the time of some checks of open streams
         assert not stream.done()
         await method(channel, "echo")(TEXT, metadata=signed(world.token()))
