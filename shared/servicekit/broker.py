@@ -104,7 +104,10 @@ class Broker:
             UnavailableError: The broker is not connected at the moment.
         """
         if self._client is None:
-            raise UnavailableError("BROKER_UNAVAILABLE", "the broker is not connected")
+            raise UnavailableError(
+                "BROKER_UNAVAILABLE",
+                "this service is not connected to NATS; retry, and check that NATS runs (make status)",
+            )
         return self._client
 
     @property
@@ -154,12 +157,14 @@ class Broker:
         if time.monotonic() < self._refused_time + _REFUSAL_COUNTS:
             raise UnavailableError(
                 "BROKER_UNAVAILABLE",
-                "the broker's streams accept no messages; retry, and check the broker's disk",
+                "the streams of NATS accept no messages; retry, and check its disk and its log",
             )
         try:
             await self.client.flush(timeout=2)
         except nats.errors.Error as error:
-            raise UnavailableError("BROKER_UNAVAILABLE", "the broker does not answer") from error
+            raise UnavailableError(
+                "BROKER_UNAVAILABLE", "NATS does not answer; retry, and check that NATS runs (make status)"
+            ) from error
 
     async def close(self) -> None:
         """Close the connection."""
@@ -230,7 +235,7 @@ class OrderedChannel:
             everything.cancel()
         except nats.errors.Error as error:
             raise UnavailableError(
-                "BROKER_UNAVAILABLE", "the broker does not accept messages; retry"
+                "BROKER_UNAVAILABLE", "NATS does not accept messages; retry, and check its disk and its log"
             ) from error
         finally:
             closing.cancel()
@@ -238,7 +243,9 @@ class OrderedChannel:
         if not self._closed.is_set():
             self._note(takes_messages=any(results))
         if not any(results):
-            raise UnavailableError("BROKER_UNAVAILABLE", "the broker acknowledged nothing")
+            raise UnavailableError(
+                "BROKER_UNAVAILABLE", "NATS acknowledged no message; retry, and check its disk and its log"
+            )
         return results
 
 

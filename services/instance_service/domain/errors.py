@@ -19,6 +19,13 @@ from servicekit.errors import (
 _MOST_NAMED = 100
 _MOST_SAID = 5  # names in the message; a long message is cut
 _LONGEST = 4096  # characters of one entry of the metadata
+_FIND_PROJECT = "check the id or name, or find the project with ListProjects"
+_WAY_ON = {  # what can be done with a definition version in this state
+    "draft": "activate it first (ActivateDefinitionVersion)",
+    "active": "deprecate it first (DeprecateDefinitionVersion)",
+    "deprecated": "retire it (RetireDefinitionVersion), or publish another version",
+    "retired": "no step leads back; publish another version",
+}
 
 
 def refusal(violations: Sequence[FieldViolation]) -> InvalidArgumentError:
@@ -68,42 +75,42 @@ def instances_not_found(instance_ids: Sequence[str]) -> NotFoundError:
     """Return INSTANCE_NOT_FOUND, which lists every missing instance."""
     text = ", ".join(instance_ids)
     return NotFoundError(
-        "INSTANCE_NOT_FOUND", f"there is no instance {text}", metadata={"instance_ids": text[:_LONGEST]}
+        "INSTANCE_NOT_FOUND",
+        f"there is no instance {text}; check the id, or find the instance with ListInstances",
+        metadata={"instance_ids": text[:_LONGEST]},
     )
 
 
 def revision_not_found(instance_id: str, revision: int) -> NotFoundError:
     """Return REVISION_NOT_FOUND: the instance has no revision with this number."""
-    text = f"instance {instance_id} has no revision {revision}"
+    text = f"revision: instance {instance_id} has no revision {revision}; ListInstanceRevisions lists those it has"
     return NotFoundError("REVISION_NOT_FOUND", text, metadata={"instance_id": instance_id})
 
 
 def project_not_found(which: str) -> NotFoundError:
     """Return PROJECT_NOT_FOUND for a project given by id or name."""
-    return NotFoundError("PROJECT_NOT_FOUND", f"there is no project {which}", metadata={"project": which})
+    text = f"there is no project {which}; {_FIND_PROJECT}"
+    return NotFoundError("PROJECT_NOT_FOUND", text, metadata={"project": which})
 
 
 def project_of_instance_not_found(project_id: str) -> NotFoundError:
     """Return PROJECT_NOT_FOUND: a new instance names a project that does not exist."""
-    violation = FieldViolation(
-        "instance.project_id", f"there is no project {project_id!r}", "PROJECT_NOT_FOUND"
-    )
-    text = f"there is no project {project_id!r}"
+    text = f"there is no project {project_id!r}; {_FIND_PROJECT}"
+    violation = FieldViolation("instance.project_id", text, "PROJECT_NOT_FOUND")
     return NotFoundError("PROJECT_NOT_FOUND", text, field_violations=[violation])
 
 
 def definition_not_found(which: str) -> NotFoundError:
     """Return DEFINITION_NOT_FOUND for a definition given by id or name."""
-    return NotFoundError(
-        "DEFINITION_NOT_FOUND", f"there is no definition {which}", metadata={"definition": which}
-    )
+    text = f"there is no definition {which}; find it with ListDefinitions"
+    return NotFoundError("DEFINITION_NOT_FOUND", text, metadata={"definition": which})
 
 
 def version_not_found(which: str) -> NotFoundError:
     """Return DEFINITION_VERSION_NOT_FOUND for a version given by id or number."""
     return NotFoundError(
         "DEFINITION_VERSION_NOT_FOUND",
-        f"there is no definition version {which}",
+        f"there is no definition version {which}; find it with ListDefinitionVersions",
         metadata={"definition_version_id": which},
     )
 
@@ -126,7 +133,7 @@ def model_version_not_found(version: str, registered_model: str, problem: str) -
 
 def data_removal_not_found(instance_id: str) -> NotFoundError:
     """Return DATA_REMOVAL_NOT_FOUND: no data of this instance waits to be removed."""
-    text = f"no data of instance {instance_id} waits to be removed"
+    text = f"no data of instance {instance_id} waits to be removed; ListDataRemovals lists what waits"
     return NotFoundError("DATA_REMOVAL_NOT_FOUND", text, metadata={"instance_id": instance_id})
 
 
@@ -172,12 +179,15 @@ def project_deleting(name: str) -> FailedPreconditionError:
     return FailedPreconditionError("PROJECT_DELETING", text)
 
 
-def invalid_version_state(name: str, version: str, present: str, wanted: str) -> FailedPreconditionError:
-    """Return INVALID_STATE: the definition version is not in the state that the call needs."""
+def invalid_version_state(
+    name: str, version: str, present: str, wanted: str, target: str
+) -> FailedPreconditionError:
+    """Return INVALID_STATE: the definition version is not in the state from which this step leads."""
+    text = (
+        f"version {version} of {name} is {present}, but only a version that is {wanted} can become {target}"
+    )
     return FailedPreconditionError(
-        "INVALID_STATE",
-        f"version {version} of {name} is {present}, not {wanted}",
-        metadata={"state": present},
+        "INVALID_STATE", f"{text}; {_WAY_ON[present]}", metadata={"state": present}
     )
 
 
@@ -198,7 +208,8 @@ def cycle_closed(
         f"the upstreams close a cycle: {path}; remove one of them",
         metadata={"path": " -> ".join(cycle)[:_LONGEST]},
         preconditions=[
-            PreconditionViolation("CYCLE", one, f"reads {other}") for one, other in itertools.pairwise(called)
+            PreconditionViolation("CYCLE", one, f"depends on {other}")
+            for one, other in itertools.pairwise(called)
         ],
         field_violations=[FieldViolation(where, f"closes a cycle: {path}", "CYCLE") for where in paths],
     )
@@ -221,10 +232,14 @@ def no_signal(
 ) -> FailedPreconditionError:
     """Return the error for a dataset that cannot become a signal: it breaks the contract, or a dependant takes no signal."""
     reason = "CONTRACT_BROKEN" if broken else "WRONG_UPSTREAM_KIND"
-    problems = [f"{len(broken)} checks of the contract fail"] if broken else []
+    problems, ways = [], []
+    if broken:
+        problems.append(f"{len(broken)} checks of the contract fail")
+        ways.append("change the contract or the data as the field violations say")
     if refusing:
-        problems.append(f"{', '.join(one.subject for one in refusing)} cannot read a signal")
-    text = f"{name} cannot become a signal: {', and '.join(problems)}"
+        problems.append(f"{', '.join(one.subject for one in refusing)} do not accept a signal")
+        ways.append("remove these dependants' references to it first")
+    text = f"{name} cannot become a signal: {', and '.join(problems)}; {'; '.join(ways)}"
     return FailedPreconditionError(reason, text, field_violations=broken, preconditions=refusing)
 
 
@@ -239,8 +254,8 @@ def instance_name_taken(name: str) -> AlreadyExistsError:
 
 
 def name_taken_in_dependant(name: str, reader: str, reader_id: str) -> AlreadyExistsError:
-    """Return NAME_TAKEN: an instance reads two instances that would have the same name, and its expression uses it."""
-    text = f"{reader} also reads another instance named {name}, so its expression would be ambiguous"
+    """Return NAME_TAKEN: an instance depends on two instances that would have the same name, and its expression uses it."""
+    text = f"{reader} depends on another instance named {name} too, so its expression would be ambiguous"
     return AlreadyExistsError(
         "NAME_TAKEN",
         f"{text}; choose another name",

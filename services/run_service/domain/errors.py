@@ -119,7 +119,7 @@ def instance_deleting(instance_id: str) -> FailedPreconditionError:
     """Return the refusal INSTANCE_DELETING."""
     return FailedPreconditionError(
         "INSTANCE_DELETING",
-        f"instance {instance_id} is being deleted; its flows take no more runs",
+        f"instance {instance_id} is being deleted, and its flows accept no more runs; when it is gone, create it again",
         metadata={"instance_id": instance_id},
     )
 
@@ -155,7 +155,9 @@ def run_ended(run_id: str, status: str, *, has_status: bool = True) -> FailedPre
     """
     metadata = {"run_id": run_id} | ({"status": str(status)} if has_status else {})
     return FailedPreconditionError(
-        "RUN_ENDED", f"run {run_id} has already ended ({status}) and cannot change", metadata=metadata
+        "RUN_ENDED",
+        f"run {run_id} has already ended ({status}) and cannot change; to compute again, submit a new run",
+        metadata=metadata,
     )
 
 

@@ -128,7 +128,10 @@ async def test_a_refused_promotion_writes_nothing(service: RunningInstanceServic
     broken = await refusal(promote(service, scores, strict, [token], request_id="x"))
     assert (broken.code, broken.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "CONTRACT_BROKEN")
     assert broken.fields["contract.min_value"] == "value: the smallest value is -9.0, outside the bounds"
-    assert broken.message == "scores cannot become a signal: 5 checks of the contract fail"
+    assert broken.message == (
+        "scores cannot become a signal: 5 checks of the contract fail; change the contract or the data as the field "
+        "violations say"
+    )
     assert set(broken.fields) == {
         "contract.index_columns",
         "contract.nan_policy",
@@ -198,7 +201,10 @@ async def test_promotion_is_refused_if_a_dependant_does_not_accept_a_signal(
         ("WRONG_UPSTREAM_KIND", "backtest"),
         ("WRONG_UPSTREAM_KIND", "fussy"),
     ]
-    assert refused.message == "scores cannot become a signal: backtest, fussy cannot read a signal"
+    assert refused.message == (
+        "scores cannot become a signal: backtest, fussy do not accept a signal; remove these dependants' references to "
+        "it first"
+    )
     for reader in (backtest, fussy):
         await service.instances.DeleteInstance(DeleteInstanceRequest(instance_id=reader.instance_id))
     promoted = await promote(service, scores)

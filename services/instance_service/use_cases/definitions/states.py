@@ -106,8 +106,9 @@ async def _change_state(
         version = DefinitionVersion.FromString(row.snapshot)
         if version.state != step.target:
             if version.state != step.source:
-                present, wanted = (enum_word(DefinitionState, one) for one in (version.state, step.source))
-                raise errors.invalid_version_state(version.definition_name, version.version, present, wanted)
+                states = (version.state, step.source, step.target)
+                words = (enum_word(DefinitionState, one) for one in states)
+                raise errors.invalid_version_state(version.definition_name, version.version, *words)
             version.state, version.author = step.target, context.actor
             await store.update_version_state(
                 connection,
