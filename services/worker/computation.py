@@ -203,7 +203,7 @@ def _run(
         return pl.DataFrame()
     if not isinstance(table, pl.DataFrame):
         raise PluginError(
-            f"{recipe.pipeline.code_ref} returned {type(table).__name__}, not a polars DataFrame",
+            f"{recipe.pipeline.code_ref} returned {type(table).__name__}, not a polars DataFrame; correct the plugin",
             type="PluginInvalid",
         )
     check_column_names(table.columns, () if held is None else held.types)
@@ -265,7 +265,10 @@ def _count_rows(
 def _load_operator(name: str, code_ref: str) -> Operator:
     found = load(code_ref, Operator)()
     if (own := found.signature().name) != name:
-        raise PluginInvalid(f"{code_ref} is the operator {own}, but its definition names {name}")
+        raise PluginInvalid(
+            f"{code_ref} is the operator {own}, but its definition names {name}; correct the class or "
+            "the manifest"
+        )
     return found
 
 

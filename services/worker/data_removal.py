@@ -116,7 +116,9 @@ def _check_links(root: Path, removal: Removal) -> None:
         StoreUnavailable: the data root is not there.
     """
     if not root.is_dir():
-        raise StoreUnavailable(f"the data root {root} does not exist")
+        raise StoreUnavailable(
+            f"the data root {root} does not exist; mount the disk, or correct OPTAIC_DATA_ROOT"
+        )
     place, true_root = root / removal.tenant_id / removal.instance_id, _follow(root)
     if not os.path.lexists(place):
         return  # then no link can lead there, and the search can be skipped

@@ -44,7 +44,8 @@ def check_guardrails(table: pl.DataFrame, guardrails: Iterable[Guardrail], as_of
     for one in guardrails:
         if one.check not in _CHECKS:
             raise PluginError(
-                f"guardrail {one.name!r}: the check {one.check!r} does not exist for a refresh",
+                f"guardrail {one.name!r}: the check {one.check!r} does not exist for a refresh; publish a version "
+                "of the pipeline that names another check",
                 type="UnsupportedGuardrail",
             )
         problem = _CHECKS[one.check](table, one.parameters, as_of)

@@ -47,7 +47,8 @@ def list_version_ids(instances: Sequence[instance_pb2.Instance]) -> list[str]:
         for component in (dataset.pipeline, dataset.store, dataset.accessor):
             if not component.definition_version_id:
                 raise PluginError(
-                    f"{instance.name}: component {component.definition_name or '?'} has no pinned version",
+                    f"{instance.name}: component {component.definition_name or '?'} is pinned to no version of its "
+                    "definition; update the instance, which pins it",
                     type="ComponentUnpinned",
                 )
             found[component.definition_version_id] = None
@@ -87,7 +88,9 @@ def make_recipe(
     flow = enum_word(flow_pb2.FlowKind, run.flow_kind)
     if flow not in COMPUTED_FLOWS or flow not in FLOWS.get(instance.WhichOneof("spec") or "", ()):
         raise PluginError(
-            f"this worker cannot execute the flow {flow} of {instance.name}", type="UnsupportedFlow"
+            f"this worker cannot execute the flow {flow} of {instance.name}; upgrade the worker to the release of the "
+            "services, or submit another flow",
+            type="UnsupportedFlow",
         )
     dataset = find_dataset(instance)
     if dataset is None:  # the one other kind with a flow that is computed
@@ -237,7 +240,9 @@ def _read_inputs(
         if not pinned.physical_version:
             raise MissingInput(f"upstream {name} ({pinned.role}) has no output to read; run it first")
         if dataset is None:
-            raise MissingInput(f"upstream {name} ({pinned.role}) must be a dataset or a signal")
+            raise MissingInput(
+                f"upstream {name} ({pinned.role}) is neither a dataset nor a signal; name one in upstream_refs"
+            )
         pipeline, store, accessor = _read_components(dataset, versions)
         data = StoredData(store, accessor, pinned.uri, pinned.physical_version, dataset.timezone or TIMEZONE)
         inputs.append(
@@ -259,7 +264,9 @@ def _make_backtest(instance: instance_pb2.Instance, inputs: Sequence[Input]) -> 
     wanted = (spec.signals.primary, *spec.signals.secondary)
     by_id = {found.instance_id: found for found in inputs}
     if missing := [signal for signal in wanted if signal not in by_id]:
-        raise MissingInput(f"the run has no pinned version of the signals {', '.join(missing)}")
+        raise MissingInput(
+            f"signals: the run reads no version of {', '.join(missing)}; submit a new run, which reads the present signals"
+        )
     universe = [entity for entity in spec.assets.universe if entity not in by_id]
     others = [found for found in inputs if found.instance_id not in wanted]
     # The id of a dataset in the universe, or the role `prices`; else there must be just one candidate.
@@ -269,7 +276,9 @@ def _make_backtest(instance: instance_pb2.Instance, inputs: Sequence[Input]) -> 
         or others
     )
     if len({found.instance_id for found in prices}) != 1:
-        raise MissingInput(f"a backtest needs exactly one dataset of prices, not {len(prices)}")
+        raise MissingInput(
+            f"upstream_refs: a backtest needs exactly one dataset of prices, not {len(prices)}; give one dataset the role {PRICES}"
+        )
     settings = to_mapping(spec)
     settings.setdefault("assets", {})["universe"] = universe
     return BacktestRecipe(
@@ -295,7 +304,7 @@ def _read_contract(contract: spec_pb2.SignalContract, config: Mapping[str, objec
             value_column=value_column(config.get("output")),
         )
     except ValueError as error:
-        raise InvalidConfig(f"the signal's contract: {error}") from error
+        raise InvalidConfig(f"signal.contract.{error}") from error
 
 
 def _scheduled_date(run: run_pb2.Run, timezone: str) -> dt.date | None:

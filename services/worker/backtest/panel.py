@@ -48,14 +48,18 @@ def build_panel(prices: pl.DataFrame, signals: Sequence[pl.DataFrame], settings:
     wanted = [*entities, *([] if settings.benchmark == EQUAL_WEIGHT else [settings.benchmark])]
     if unknown := sorted(set(wanted) - set(known)):
         raise UnknownEntity(
-            f"prices have no {', '.join(unknown)} (they have {', '.join(known[:30]) or 'nothing'})"
+            f"assets: prices have no {', '.join(unknown)}; choose the universe and the benchmark from those they have: "
+            f"{', '.join(known[:30]) or 'none'}"
         )
     grid = _pivot(closes, entities, "close").drop_nulls().sort(DATE)
     chosen = _cut(grid, settings)
     if chosen.is_empty():
         span = f"{grid[DATE][0]} to {grid[DATE][-1]}" if grid.height else "no date at all"
         asked = f"{settings.start or 'the first'} to {settings.end or 'the last session'}"
-        raise NoDataInRange(f"no session from {asked}; every member of the universe has a close on {span}")
+        raise NoDataInRange(
+            f"date_range: no session from {asked}; every member of the universe has a close on {span}; change the range "
+            "or the universe"
+        )
     dates = chosen.select(DATE)
     matrices = [_align(signal, entities, dates) for signal in signals]
     values = chosen.select(entities).to_numpy().astype(np.float64)
@@ -96,7 +100,10 @@ def _clean(table: pl.DataFrame, column: str, name: str) -> pl.DataFrame:
     """Select the rows with a finite value, `date` as Date, each key once."""
     for needed in (*KEYS, column):
         if needed not in table.columns:
-            raise SchemaMismatch(f"{name}: no column {needed!r} (the columns are {', '.join(table.columns)})")
+            raise SchemaMismatch(
+                f"{name}: no column {needed!r} (the columns are {', '.join(table.columns)}); choose another upstream, or "
+                "change its pipeline"
+            )
     value = pl.col(column).cast(pl.Float64)
     days = take_days(table[DATE], zone_of(table[DATE]))
     rows = table.select(days, ENTITY, value).filter(pl.col(column).is_finite())
@@ -135,7 +142,8 @@ def _benchmark_returns(closes: pl.DataFrame, members: Matrix, dates: pl.DataFram
         aligned = dates.join(own, on=DATE, how="left", maintain_order="left")
         if absent := aligned.filter(pl.col("close").is_null())[DATE].to_list():
             raise NoDataInRange(
-                f"benchmark {benchmark} has no close on {len(absent)} sessions, the first being {absent[0]}"
+                f"assets.benchmark: {benchmark} has no close on {len(absent)} sessions, the first being {absent[0]}; choose "
+                "another benchmark or another date_range"
             )
         levels = aligned.select("close").to_numpy().astype(np.float64)
     returns: Matrix = levels[1:] / levels[:-1] - 1.0

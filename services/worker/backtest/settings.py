@@ -67,7 +67,7 @@ class BacktestSettings:
         model = Slippage(read_choice(config, "slippage_model", [*Slippage]))
         start, end = read_date(dates, "start"), read_date(dates, "end")
         if start and end and end < start:
-            raise InvalidConfig(f"date_range: ends on {end}, before it starts on {start}")
+            raise InvalidConfig(f"date_range: ends on {end}, before it starts on {start}; exchange them")
         return cls(
             universe=read_names(assets, "universe"),
             benchmark=read_text(assets, "benchmark", EQUAL_WEIGHT),

@@ -105,9 +105,13 @@ def read_csv_text(content: bytes, form: CsvFormat, wanted: Mapping[str, str], so
     header = reader.read_header()
     names = dict(wanted) or {name: name for name in header}
     if missing := [name for name in names.values() if name not in header]:
-        raise SchemaMismatch(f"{source} has no column {', '.join(missing)} (it has {', '.join(header)})")
+        raise SchemaMismatch(
+            f"{source} has no column {', '.join(missing)} (it has {', '.join(header)}); correct `columns`, `dates` or `delimiter`"
+        )
     if repeated := sorted({name for name in names.values() if header.count(name) > 1}):
-        raise SchemaMismatch(f"{source} has several columns named {', '.join(map(repr, repeated))}")
+        raise SchemaMismatch(
+            f"{source} has several columns named {', '.join(map(repr, repeated))}; rename all but one of each in the source"
+        )
     check_source_names(list(names))
     indices = [header.index(name) for name in names.values()]
     parts = []

@@ -86,7 +86,7 @@ class DeltaStore(Store):
             table = pl.from_arrow(snapshot.to_pyarrow_table())
         except (FileNotFoundError, pa.ArrowException) as error:
             raise VersionNotFound(
-                f"version {physical_version} of {uri} cannot be read: {describe_error(error)}"
+                f"version {physical_version} of {uri} cannot be read (restore its files): {describe_error(error)}"
             ) from error
         assert isinstance(table, pl.DataFrame)
         table = to_zones(table, _read_zones(snapshot), self.timezone)
@@ -113,7 +113,7 @@ def _open(uri: str, physical_version: str) -> DeltaTable:
         return DeltaTable(uri, version=int(physical_version))
     except (DeltaError, TableNotFoundError) as error:
         raise VersionNotFound(
-            f"{uri} has no readable version {physical_version}: {describe_error(error)}"
+            f"{uri} has no readable version {physical_version} (restore its files): {describe_error(error)}"
         ) from error
 
 

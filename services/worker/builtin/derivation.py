@@ -59,7 +59,8 @@ class ExpressionPipeline(Pipeline):
         result = between(result, start, end)
         if result.is_empty():
             raise NoDataInRange(
-                f"the inputs have no rows from {start or 'their start'} to {end or 'their end'}"
+                f"the inputs have no rows from {start or 'their start'} to {end or 'their end'}; run the inputs for these "
+                "dates first, or choose other dates"
             )
         context.progress(1.0, f"{result.height} rows")
         return result
@@ -113,12 +114,15 @@ def _on_clock_of(times: pl.Series, first: pl.Series) -> pl.Series:
 def _check_keys(table: InputTable, first: InputTable) -> None:
     for key in KEYS:
         if key not in table.frame.columns:
-            raise SchemaMismatch(f"input {table.name!r} has no column {key!r}")
+            raise SchemaMismatch(
+                f"input {table.name!r} has no column {key!r}, which an expression needs; choose another upstream"
+            )
         expected = first.frame.schema[key]
         kind = _on_clock_of(table.frame[key], first.frame[key]).dtype
         if kind != expected:
             raise SchemaMismatch(
-                f"{key!r} is {describe_type(kind)} in {table.name!r} but {describe_type(expected)} in {first.name!r}"
+                f"{key!r} is {describe_type(kind)} in {table.name!r} but {describe_type(expected)} in {first.name!r}; "
+                "give it the same type in both"
             )
     if table.frame.select(pl.struct(KEYS).is_duplicated().any()).item():
         raise SchemaMismatch(f"input {table.name!r} has several rows for one date and entity; give it one")

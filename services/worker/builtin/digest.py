@@ -39,18 +39,22 @@ def canonicalize(table: pl.DataFrame, keys: Sequence[str], known: Collection[str
     missing = [key for key in keys if key not in table.columns]
     if missing:
         raise SchemaMismatch(
-            f"the table has no key column {', '.join(missing)} (it has {', '.join(table.columns)})"
+            f"the table has no key column {', '.join(missing)} (it has {', '.join(table.columns)}); change the pipeline, "
+            "or `keys` of the store"
         )
     check_column_names(table.columns, known)
     check_values(table)
     cast = table.select(_storage_type(name, kind) for name, kind in table.schema.items())
     for key in keys:
         if cast[key].null_count():
-            raise SchemaMismatch(f"key column {key!r} has nulls")
+            raise SchemaMismatch(
+                f"key column {key!r} has nulls; remove these rows in the pipeline, or change `keys` of the store"
+            )
     repeated = cast.filter(pl.struct(keys).is_duplicated()).select(keys)
     if repeated.height:
         raise SchemaMismatch(
-            f"{repeated.height} rows repeat a key, for example {repeated.row(0, named=True)}"
+            f"{repeated.height} rows repeat a key, for example {repeated.row(0, named=True)}; keep one of each, or add the "
+            "column that distinguishes them to `keys` of the store"
         )
     return cast.sort(keys)
 

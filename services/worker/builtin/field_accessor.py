@@ -36,7 +36,9 @@ class FieldAccessor(Accessor):
         """Read one field, with `date` and `entity` if the table has them."""
         table = store.read(uri, physical_version)
         if self._field not in table.columns:
-            raise SchemaMismatch(f"no column {self._field} (the columns are {', '.join(table.columns)})")
+            raise SchemaMismatch(
+                f"field: no column {self._field}; choose one of the columns: {', '.join(table.columns)}"
+            )
         keys = [pl.col(key) for key in KEYS if key in table.columns and key != self._field]
         one = table.select(*keys, pl.col(self._field).alias(self._output))
         return select_rows(one, columns=columns, entities=entities, start=start, end=end)

@@ -62,7 +62,7 @@ class FilePipeline(Pipeline):
             table = read(content, context, mapping, dates, url)
         except pl.exceptions.PolarsError as error:
             raise UnparsableData(
-                f"{url} is not a readable {file_format} file: {describe_error(error)}"
+                f"{url} is not a readable {file_format} file: {describe_error(error)}; check the file, or set `format`"
             ) from error
         date_format = config.get("date_format")
         formats = read_section(config, "date_format") if isinstance(date_format, Mapping) else {}
@@ -151,7 +151,9 @@ def _fetch(url: str, options: Config) -> bytes:
         with fsspec.open(address, "rb", **filled) as stream:
             content: bytes = stream.read()
     except FileNotFoundError:
-        raise SourceNotFound(f"the file {url} does not exist") from None
+        raise SourceNotFound(
+            f"url: the file {url} does not exist; correct url, or deliver the file"
+        ) from None
     except (ImportError, ValueError) as error:
         raise InvalidConfig(f"url: {secrets.redact(error)}") from None
     except Exception as error:  # noqa: BLE001 - each protocol's library has errors of its own

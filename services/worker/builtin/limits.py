@@ -25,7 +25,7 @@ def check_values(table: pl.DataFrame) -> None:
             row = wrong[0]
             raise OutOfRange(
                 f"column {column.name!r}: {wrong.len()} whole numbers are outside -2^63 to 2^63 - 1, for example "
-                f"{column[row]} in row {row + 1}"
+                f"{column[row]} in row {row + 1}; give the column the type String"
             )
 
 

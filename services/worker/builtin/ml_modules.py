@@ -70,7 +70,10 @@ class ScikitModule(MLModule):
         wanted = target.cast(pl.Float64)
         usable = self._usable(values) & wanted.is_finite().fill_null(value=False).to_numpy()
         if usable.sum() < _FEWEST:
-            raise NoDataInRange(f"only {usable.sum()} of {len(usable)} rows have a target and all features")
+            raise NoDataInRange(
+                f"only {usable.sum()} of {len(usable)} rows have a target and all features, and {_FEWEST} are needed; "
+                "choose a longer range, or remove features that are often missing"
+            )
         self._learn(values[usable], self._labels(wanted.filter(pl.Series(usable))))
         self._is_fitted = True
 

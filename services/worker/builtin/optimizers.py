@@ -68,7 +68,10 @@ class SkfolioOptimizer(Optimizer):
         chosen = self._choose(scores)
         low, high = self._limits()
         if low * len(chosen) > 1.0 + 1e-9 or high * len(chosen) < 1.0 - 1e-9:
-            raise NoSolution(f"{len(chosen)} weights between {low:g} and {high:g} cannot sum to 1")
+            raise NoSolution(
+                f"{len(chosen)} weights between {low:g} and {high:g} cannot sum to 1; "
+                "change constraints.min_weight or constraints.max_weight"
+            )
         past = self._past(returns, chosen)
         alone = len(chosen) == 1
         weights = np.ones(1) if alone else self._solve([scores[name] for name in chosen], past)
@@ -88,19 +91,24 @@ class SkfolioOptimizer(Optimizer):
     def _choose(self, scores: Mapping[str, float]) -> list[str]:
         known = [name for name, score in scores.items() if score is not None and np.isfinite(score)]
         if not known:
-            raise NoDataInRange("no entity has a score")
+            raise NoDataInRange("scores: no entity has a finite score; give at least one")
         count = read_whole(self.config, "top_n", len(known), minimum=1, maximum=100_000)
         return sorted(sorted(known, key=lambda name: (-scores[name], name))[:count])
 
     def _past(self, returns: pl.DataFrame, chosen: Sequence[str]) -> Any:
         if missing := [name for name in chosen if name not in returns.columns]:
-            raise SchemaMismatch(f"no returns for {', '.join(missing)}")
+            raise SchemaMismatch(
+                f"returns: no column for {', '.join(missing)}; add their returns, or leave them out of the scores"
+            )
         lookback = read_whole(self.config, "lookback", 252, minimum=_FEWEST_RETURNS, maximum=100_000)
         table = returns.sort(DATE).tail(lookback).select(pl.col(name).cast(pl.Float64) for name in chosen)
         past = table.drop_nulls().to_numpy()
         past = past[np.isfinite(past).all(axis=1)]
         if len(past) < _FEWEST_RETURNS:
-            raise NoDataInRange(f"only {len(past)} sessions have returns of all chosen entities")
+            raise NoDataInRange(
+                f"returns: only {len(past)} sessions have returns of all chosen entities, and {_FEWEST_RETURNS} are needed; "
+                "give a longer history, or set a lower top_n"
+            )
         return past
 
     def _limits(self) -> tuple[float, float]:
@@ -118,7 +126,7 @@ class SkfolioOptimizer(Optimizer):
             raise NoSolution(describe_error(error)) from error
         weights = np.asarray(estimator.weights_, dtype=float)
         if not np.isfinite(weights).all():
-            raise NoSolution("the solver found no weights")
+            raise NoSolution("the solver found no weights; relax the constraints")
         return weights
 
 

@@ -77,7 +77,9 @@ class ParquetStore(Store):
         folder, manifest = _open(uri, physical_version)
         table = folder.read_data(str(manifest["file"]))
         if table.height != manifest["row_count"]:
-            raise VersionNotFound(f"version {physical_version} of {uri} is damaged; rows are missing")
+            raise VersionNotFound(
+                f"version {physical_version} of {uri} is damaged: rows are missing; restore its files"
+            )
         table = to_zones(table, manifest.get("zones", {}), self.timezone)
         return table.sort([key for key in self._keys if key in table.columns])
 
@@ -99,7 +101,9 @@ def _open(uri: str, physical_version: str) -> tuple[_Folder, dict[str, Any]]:
     folder = _Folder(uri, physical_version)
     manifest = folder.read_manifest()
     if manifest is None:
-        raise VersionNotFound(f"{uri} has no version {physical_version}")
+        raise VersionNotFound(
+            f"{uri} has no version {physical_version}; read another version, or restore its files"
+        )
     return folder, manifest
 
 

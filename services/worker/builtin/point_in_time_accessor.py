@@ -40,12 +40,13 @@ class PointInTimeAccessor(Accessor):
         table = store.read(uri, physical_version)
         if missing := sorted({self._knowledge, *self._keys} - set(table.columns)):
             raise SchemaMismatch(
-                f"no column {', '.join(missing)} (the columns are {', '.join(table.columns)})"
+                f"no column {', '.join(missing)} (the columns are {', '.join(table.columns)}); correct the accessor's config"
             )
         since = table[self._knowledge]
         if not is_dated(since.dtype) or since.null_count():
             raise SchemaMismatch(
-                f"{self._knowledge!r} must have a date in each row: when the row became known"
+                f"{self._knowledge!r} must have a date in each row: when the row became known; "
+                "correct the pipeline"
             )
         known = table
         if self._as_of is not None:

@@ -72,4 +72,4 @@ def _check_symbols(symbols: Sequence[str], known: Sequence[str]) -> None:
             {match for name in unknown for match in difflib.get_close_matches(name.upper(), known)}
         )
         hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
-        raise UnknownEntity(f"symbols: {', '.join(unknown)} not in the data set; {hint}")
+        raise UnknownEntity(f"symbols: {', '.join(unknown)} are not in the data set; {hint}")

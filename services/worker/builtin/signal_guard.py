@@ -47,13 +47,13 @@ class SignalContract:
     def __post_init__(self) -> None:
         low, high = self._bounds
         if not low <= high:
-            raise InvalidConfig(f"the signal's minimum {low:g} is above its maximum {high:g}")
+            raise InvalidConfig(f"min_value: {low:g} is above max_value ({high:g}); exchange them")
         if self.nan_policy is NanPolicy.NEUTRAL:
             if self.neutral_value is None:
-                raise InvalidConfig("the NaN policy 'neutral' needs a neutral value")
+                raise InvalidConfig("neutral_value: is required by the nan_policy NEUTRAL; set it")
             if not low <= self.neutral_value <= high:
                 raise InvalidConfig(
-                    f"the neutral value {self.neutral_value:g} is outside the signal's bounds"
+                    f"neutral_value: {self.neutral_value:g} is not between {low:g} and {high:g} (min_value and max_value)"
                 )
 
     @property
@@ -86,7 +86,8 @@ def guard_signal(table: pl.DataFrame, contract: SignalContract) -> GuardedSignal
     null_count = guarded[name].null_count()
     if null_count and contract.nan_policy is NanPolicy.FAIL:
         raise GuardrailViolated(
-            f"signal has {null_count} rows without a value, {_example(guarded, pl.col(name).is_null())}"
+            f"signal has {null_count} rows without a value, {_example(guarded, pl.col(name).is_null())}; "
+            "correct the pipeline, or set another nan_policy"
         )
     if contract.nan_policy is NanPolicy.DROP:
         guarded = guarded.filter(pl.col(name).is_not_null())
@@ -101,13 +102,14 @@ def guard_signal(table: pl.DataFrame, contract: SignalContract) -> GuardedSignal
     if outside_count and contract.bounds_policy is BoundsPolicy.REJECT:
         bounds = f"[{contract.minimum}, {contract.maximum}]"
         raise GuardrailViolated(
-            f"signal has {outside_count} values outside {bounds}, {_example(guarded, outside)}"
+            f"signal has {outside_count} values outside {bounds}, {_example(guarded, outside)}; "
+            "correct the pipeline, or change min_value, max_value or bounds_policy"
         )
     if outside_count:
         guarded = guarded.with_columns(pl.col(name).clip(contract.minimum, contract.maximum))
     if guarded.select(pl.col(name).is_infinite().any()).item():
         raise GuardrailViolated(
-            f"signal has infinite values, {_example(guarded, pl.col(name).is_infinite())}"
+            f"signal has infinite values, {_example(guarded, pl.col(name).is_infinite())}; correct the pipeline"
         )
     return GuardedSignal(guarded, null_count, int(outside_count))
 
@@ -115,16 +117,24 @@ def guard_signal(table: pl.DataFrame, contract: SignalContract) -> GuardedSignal
 def _check_schema(table: pl.DataFrame, contract: SignalContract) -> None:
     for column in (*contract.index_columns, contract.value_column):
         if column not in table.columns:
-            raise SchemaMismatch(f"signal has no column {column!r} (it has {', '.join(table.columns)})")
+            raise SchemaMismatch(
+                f"signal has no column {column!r} (it has {', '.join(table.columns)}); change the pipeline, or index_columns"
+            )
     kind = table.schema[contract.value_column]
     if not (kind.is_numeric() or kind == pl.Null):
-        raise SchemaMismatch(f"signal column {contract.value_column!r} is {describe_type(kind)}, not numeric")
+        raise SchemaMismatch(
+            f"signal column {contract.value_column!r} is {describe_type(kind)}, not numeric; change the pipeline"
+        )
     index = list(contract.index_columns)
     for column in index:
         if table[column].null_count():
-            raise SchemaMismatch(f"signal column {column!r} is an index column and has nulls")
+            raise SchemaMismatch(
+                f"signal column {column!r} is an index column and has nulls; change the pipeline, or index_columns"
+            )
     if index and table.height and table.select(pl.struct(index).is_duplicated().any()).item():
-        raise SchemaMismatch(f"signal has several rows for one {', '.join(index)}")
+        raise SchemaMismatch(
+            f"signal has several rows for one {', '.join(index)}; keep one of each, or change index_columns"
+        )
 
 
 def _example(table: pl.DataFrame, condition: pl.Expr) -> str:

@@ -55,7 +55,9 @@ def check_columns(wanted: Sequence[str], found: Sequence[str], source: str) -> N
         SchemaMismatch: naming all of them.
     """
     if missing := [name for name in wanted if name not in found]:
-        raise SchemaMismatch(f"{source} has no column {', '.join(missing)} (it has {', '.join(found)})")
+        raise SchemaMismatch(
+            f"{source} has no column {', '.join(missing)} (it has {', '.join(found)}); correct `columns` or `dates`"
+        )
 
 
 def choose(table: pl.DataFrame, mapping: Mapping[str, str], source: str) -> pl.DataFrame:
@@ -115,7 +117,8 @@ def _to_date(column: pl.Series, date_format: str, source: str) -> pl.Series:
         return take_days(column, zone_of(column))
     if not (storage_type(column.dtype) == pl.String() or column.dtype.is_integer()):
         raise UnparsableData(
-            f"{source}: column {column.name!r} contains {describe_type(column.dtype)}, not dates"
+            f"{source}: column {column.name!r} contains {describe_type(column.dtype)}, not dates; "
+            "name a column of dates"
         )
     texts = column.cast(pl.String)
     parsed = to_dates(texts, date_format)

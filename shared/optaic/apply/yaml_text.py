@@ -127,7 +127,7 @@ def read(text: str, file: str) -> Documents:
         raise ValueError(f"{file}, line {line}: not valid YAML: {error.problem or error.context}") from None
     except RecursionError:
         raise ValueError(
-            f"{file}: the document is nested too deep; at most {_MOST_LEVELS} levels are allowed"
+            f"{file}: the document is nested too deep; use at most {_MOST_LEVELS} levels"
         ) from None
     return found
 
@@ -153,18 +153,17 @@ class _Builder:
         self._count += 1
         if self._count > _MOST_VALUES:
             raise self._error(
-                node, f"the document has more than {_MOST_VALUES} values (values of aliases count)"
+                node,
+                f"the document has more than {_MOST_VALUES} values (values of aliases count); divide it into several files",
             )
         if isinstance(node, yaml.ScalarNode):
             quoted = node.style is not None
             self._found.places[path] = Place(node.start_mark.line + 1, node.value, quoted)
             return self._scalar(node)
         if id(node) in self._open:
-            raise self._error(node, "the value contains itself through an alias")
+            raise self._error(node, "the value contains itself through an alias; remove the alias")
         if len(self._open) >= _MOST_LEVELS:
-            raise self._error(
-                node, f"the value is nested too deep; at most {_MOST_LEVELS} levels are allowed"
-            )
+            raise self._error(node, f"the value is nested too deep; use at most {_MOST_LEVELS} levels")
         self._found.places[path] = Place(node.start_mark.line + 1)
         self._open.add(id(node))
         try:
@@ -204,14 +203,14 @@ class _Builder:
         parts = node.value if isinstance(node, yaml.SequenceNode) else [node]
         for each in parts:
             if not isinstance(each, yaml.MappingNode):
-                raise self._error(each, "'<<' needs a mapping or a list of mappings")
+                raise self._error(each, "'<<' needs a mapping or a list of mappings; give it an alias of one")
             yield self._value(each, path)
 
     def _key(self, node: yaml.Node) -> str:
         key = self._scalar(node) if isinstance(node, yaml.ScalarNode) else None
         if not isinstance(key, str):
             if not isinstance(node, yaml.ScalarNode):
-                raise self._error(node, "a key must be text")
+                raise self._error(node, "a key must be text; write it in quotes")
             text = f'a key must be text; write "{node.value}" in quotes'
             raise self._error(node, text)
         return key
@@ -225,10 +224,12 @@ class _Builder:
         if not pattern.fullmatch(text):
             raise self._error(node, f"{text!r} is not a value of its tag {node.tag.replace(_TAG, '!!')}")
         if make is _number and len(text) > _MOST_DIGITS:
-            raise self._error(node, f"the number has more than {_MOST_DIGITS} digits")
+            raise self._error(
+                node, f"the number has more than {_MOST_DIGITS} digits; write it as text, in quotes"
+            )
         value = make(text)
         if make is _number and value in _INFINITE and "inf" not in text.lower():
-            raise self._error(node, f"{text} is too large for a number")
+            raise self._error(node, f"{text} is too large for a number; write it as text, in quotes")
         return value
 
     def _check_tag(self, node: yaml.Node, name: str) -> None:

@@ -32,19 +32,25 @@ def load(code_ref: str, base: Callable[..., T]) -> type[T]:
     except ModuleNotFoundError as error:
         missing = error.name or module_name
         if module_name == missing or module_name.startswith(f"{missing}."):
-            raise PluginNotFound(f"code_ref {code_ref!r}: the module {missing!r} is not installed") from error
+            raise PluginNotFound(
+                f"code_ref {code_ref!r}: the module {missing!r} is not installed here; install its package"
+            ) from error
         raise PluginInvalid(
-            f"code_ref {code_ref!r}: its import needs the module {missing!r}, which is not installed"
+            f"code_ref {code_ref!r}: its import needs the module {missing!r}, which is not installed here; install it"
         ) from error
     except Exception as error:  # a module may raise anything while it is imported
         reason = traceback.format_exception_only(error)[-1].strip()
         raise PluginInvalid(f"code_ref {code_ref!r}: its import failed: {reason}") from error
     found = getattr(module, class_name, None)
     if found is None:
-        raise PluginNotFound(f"code_ref {code_ref!r}: module {module_name!r} has no class {class_name!r}")
+        raise PluginNotFound(
+            f"code_ref {code_ref!r}: module {module_name!r} has no class {class_name!r}; correct code_ref or the module"
+        )
     if not (isinstance(found, type) and issubclass(found, base)):
-        raise PluginInvalid(f"code_ref {code_ref!r} is not a subclass of {base.__name__}")
+        raise PluginInvalid(
+            f"code_ref {code_ref!r} is not a subclass of {base.__name__}; derive the class from it"
+        )
     if inspect.isabstract(found):
         missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
-        raise PluginInvalid(f"code_ref {code_ref!r} does not implement {missing}")
+        raise PluginInvalid(f"code_ref {code_ref!r} does not implement {missing}; add these methods")
     return cast("type[T]", found)

@@ -191,7 +191,7 @@ def test_a_backtest_that_cannot_be_simulated_is_a_typed_error() -> None:
     with pytest.raises(SchemaMismatch, match="not positive"):
         run(panel("close", {"a": [1.0, 0.0]}), [signal], BacktestSettings())
     gap = panel("close", {"a": [1.0] * 3, "spy": [100.0, 110.0]})
-    with pytest.raises(NoDataInRange, match="benchmark spy"):
+    with pytest.raises(NoDataInRange, match=r"^assets\.benchmark: spy has no close on 1 sessions"):
         run(gap, [signal], BacktestSettings(universe=("a",), benchmark="spy"))
     with pytest.raises(PluginError) as caught:
         run(FLAT, [signal], BacktestSettings(slippage_model=Slippage.LINEAR, slippage_rate=2.0))
