@@ -19,6 +19,7 @@ from optaic.cli.session import (
     FileOption,
     YesOption,
     confirm,
+    end_dry_run,
     placing,
     read_yaml,
     run,
@@ -51,6 +52,7 @@ def apply(
         if not dry_run and not yes and plan.final:
             return plan
         await _carry_out(client, plan, output, dry_run=dry_run)
+        end_dry_run(dry_run=dry_run)
         return None
 
     plan = run(begin)

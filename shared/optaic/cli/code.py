@@ -9,7 +9,7 @@ import typer
 
 from optaic.cli.definitions import DefinitionArgument, KindOption, VersionArgument, check_kind, find_version
 from optaic.cli.output import Format, OutputOption, moment, print_json, print_line, print_table
-from optaic.cli.session import DryRunOption, ReasonOption, run
+from optaic.cli.session import DryRunOption, ReasonOption, end_dry_run, run
 from optaic.client import AsyncClient
 from optaic.run.v1 import run_service_pb2
 
@@ -66,6 +66,7 @@ def accept(
             print_json(accepted)
         else:
             print_line(accepted.definition_name, accepted.definition_version, accepted.hash)
+        end_dry_run(dry_run=dry_run)
 
     run(command)
 

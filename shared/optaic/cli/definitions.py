@@ -15,6 +15,7 @@ from optaic.cli.session import (
     ReasonOption,
     YesOption,
     confirm,
+    end_dry_run,
     placing,
     read_yaml,
     run,
@@ -115,9 +116,10 @@ def publish(
             published = await client.definitions.publish(**content, draft=draft, validate_only=dry_run)
         if output is Format.JSON:
             print_json(published)
-            return
-        print_line(published.definition_name, published.version, word(published, "state"))
-        _show(published.publication_report)
+        else:
+            print_line(published.definition_name, published.version, word(published, "state"))
+            _show(published.publication_report)
+        end_dry_run(dry_run=dry_run)
 
     run(command)
 
@@ -176,6 +178,7 @@ def _take(
             print_json(answer)
         else:
             print_line(answer.definition_name, answer.version, word(answer, "state"))
+        end_dry_run(dry_run=dry_run)
 
     return command
 

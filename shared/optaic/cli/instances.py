@@ -18,6 +18,7 @@ from optaic.cli.session import (
     ProjectOption,
     ReasonOption,
     YesOption,
+    end_dry_run,
     find_instance,
     find_project,
     run,
@@ -207,6 +208,7 @@ def delete(
     found, preview = run(look)
     if dry_run:
         show_preview(preview, output)
+        end_dry_run(dry_run=dry_run)
         return
     if not yes:
         ask(preview, count(preview.total_size) if preview.total_size else found.name)
@@ -288,8 +290,8 @@ def promote(
         answer = await client.instances.promote_dataset(
             found, contract, etag=etag, reason=reason, validate_only=dry_run
         )
-        done = "could become a signal; nothing was changed" if dry_run else "is a signal now"
-        _show(answer, output, done)
+        _show(answer, output, "could become a signal" if dry_run else "is a signal now")
+        end_dry_run(dry_run=dry_run)
 
     run(command)
 
@@ -311,7 +313,9 @@ def promote_model(
         answer = await client.instances.promote_model_version(
             found, version, etag=etag, reason=reason, validate_only=dry_run
         )
-        _show(answer, output, f"champion {answer.model.champion.model_version}")
+        done = "could have the champion" if dry_run else "has the champion"
+        _show(answer, output, f"{done} {answer.model.champion.model_version}")
+        end_dry_run(dry_run=dry_run)
 
     run(command)
 

@@ -13,6 +13,7 @@ from optaic.cli.session import (
     DryRunOption,
     ReasonOption,
     YesOption,
+    end_dry_run,
     run,
 )
 from optaic.client import AsyncClient, word
@@ -138,6 +139,7 @@ def update(
             validate_only=dry_run,
         )
         _print(answer, output)
+        end_dry_run(dry_run=dry_run)
 
     run(command)
 
@@ -180,6 +182,7 @@ def delete(
     found, preview = run(look)
     if dry_run:
         show_preview(preview, output)
+        end_dry_run(dry_run=dry_run)
         return
     if not yes:
         held = f" with {count(preview.total_size)}" if preview.total_size else ""

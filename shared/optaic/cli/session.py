@@ -108,6 +108,12 @@ def confirm(question: str) -> None:
         raise typer.Exit(_FAILED)
 
 
+def end_dry_run(*, dry_run: bool) -> None:
+    """Print, at the end of a dry run, that nothing was changed; print nothing after any other command."""
+    if dry_run:
+        typer.secho("dry run: nothing was changed", err=True)
+
+
 def read_yaml(path: Path) -> yaml_text.Documents:
     """Return the documents of a YAML file, and where everything stands.
 

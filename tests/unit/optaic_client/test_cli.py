@@ -258,7 +258,9 @@ def test_a_model_version_is_promoted_and_promotions_are_listed(optaic: FakeServi
     model = instance_pb2.Instance(name="prices", model=spec_pb2.ModelSpec(champion=champion))
     optaic.on("PromoteModelVersion", model)
     flags = ("--etag", "e", "--reason", "better", "--dry-run")
-    assert "champion 4" in invoke("instance", "promote-model", "prices", "4", *flags).stdout
+    tried = invoke("instance", "promote-model", "prices", "4", *flags)
+    assert "could have the champion 4" in tried.stdout
+    assert tried.stderr == "dry run: nothing was changed\n"
     (call,) = optaic.calls("PromoteModelVersion")
     assert call.request == instance_service_pb2.PromoteModelVersionRequest(
         instance_id=ID,
@@ -274,6 +276,9 @@ def test_a_model_version_is_promoted_and_promotions_are_listed(optaic: FakeServi
     assert all(word in shown for word in ("4", "ann", "rmse=0.5", "better"))
     (plain,) = json.loads(invoke("instance", "promotions", "prices", "-o", "json").stdout)
     assert plain["model_version"] == "4"
+    done = invoke("instance", "promote-model", "prices", "4")
+    assert "has the champion 4" in done.stdout
+    assert done.stderr == ""
 
 
 def test_a_dataset_is_promoted(optaic: FakeServices) -> None:
@@ -290,7 +295,9 @@ def test_a_dataset_is_promoted(optaic: FakeServices) -> None:
         "--reason",
         "good",
     )
-    assert "signal" in invoke("instance", "promote", "prices", *flags).stdout
+    tried = invoke("instance", "promote", "prices", *flags)
+    assert "could become a signal" in tried.stdout
+    assert tried.stderr == "dry run: nothing was changed\n"
     (call,) = optaic.calls("PromoteDataset")
     assert call.request == instance_service_pb2.PromoteDatasetRequest(
         instance_id=ID,

@@ -57,7 +57,9 @@ def test_publishing_a_definition_from_a_file_reports_what_it_breaks(
     optaic.on("PublishDefinition", definition_pb2.DefinitionVersion(publication_report=report))
     file = tmp_path / "smooth.yaml"
     file.write_text("name: smooth\nkind: pipeline\ndefinition_version: {version: 1.1.0}\n")
-    shown = invoke("definition", "publish", "-f", str(file), "--draft", "--dry-run").stdout
+    tried = invoke("definition", "publish", "-f", str(file), "--draft", "--dry-run")
+    assert "dry run: nothing was changed" in tried.stderr
+    shown = tried.stdout
     assert "breaking  with version 1.0.0" in shown
     assert "/parameters_schema/required  more" in shown
     assert "tracks the newest version: prices  n is required" in shown
@@ -84,8 +86,9 @@ def test_a_version_of_a_definition_takes_its_steps(optaic: FakeServices, step: s
     optaic.on("ListDefinitionVersions", answer)
     method = f"{step.capitalize()}DefinitionVersion"
     optaic.on(method, versions[1])
-    shown = invoke("definition", step, "smooth", "1.1.0", "--reason", "so", "--dry-run").stdout
-    assert "smooth  1.1.0" in shown
+    tried = invoke("definition", step, "smooth", "1.1.0", "--reason", "so", "--dry-run")
+    assert "smooth  1.1.0" in tried.stdout
+    assert tried.stderr == "dry run: nothing was changed\n"
     request = optaic.calls(method)[0].request
     assert request.definition_version_id == versions[1].definition_version_id
     assert (request.reason, request.validate_only) == ("so", True)
@@ -112,7 +115,10 @@ def test_a_file_is_compared_and_its_mistakes_are_reported_with_their_paths(
     assert (action["verb"], action["name"], action["path"]) == ("create", "raw", "documents[0].instances[0]")
     checked = invoke("apply", "-f", str(file), "--dry-run")
     assert "create" in checked.stdout
-    assert checked.stderr == "warning: raw: version 1.0.0 of file is deprecated\n"
+    assert checked.stderr.splitlines() == [
+        "warning: raw: version 1.0.0 of file is deprecated",
+        "dry run: nothing was changed",
+    ]
     assert not optaic.calls("CreateInstance")
     (change,) = optaic.calls("RehearseChanges")[0].request.changes
     assert change.create_instance.instance.labels["optaic/manager"] == "me"
@@ -190,7 +196,9 @@ def test_changed_code_is_accepted_and_the_record_shown(optaic: FakeServices) -> 
     optaic.on("AcceptCode", accepted)
     optaic.on("ListCodeHashes", run_service_pb2.ListCodeHashesResponse(code_hashes=[accepted, kept]))
     options = ("--hash", "b" * 64, "--reason", "only comments")
-    assert "b" * 64 in invoke("code", "accept", ID, "1.1.0", *options, "--dry-run").stdout
+    tried = invoke("code", "accept", ID, "1.1.0", *options, "--dry-run")
+    assert "b" * 64 in tried.stdout
+    assert tried.stderr == "dry run: nothing was changed\n"
     (call,) = optaic.calls("AcceptCode")
     given = call.request
     assert (given.definition_version_id, given.hash, given.reason) == (ID, "b" * 64, "only comments")

@@ -79,8 +79,9 @@ def answer(*arguments: str, said: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_dry_run_lists_all_that_would_go_and_asks_nothing(deletable: FakeServices) -> None:
     flags = ("instance", "delete", "prices", "--cascade", "--dry-run", "--etag", "e")
-    shown = invoke(*flags).stdout.splitlines()
-    assert [line.split()[:4] for line in shown] == [
+    tried = invoke(*flags)
+    assert tried.stderr == "dry run: nothing was changed\n"
+    assert [line.split()[:4] for line in tried.stdout.splitlines()] == [
         ["NAME", "KIND", "PROJECT", "STATE"],
         ["momentum", "signal", "desk", "ACTIVE"],
         ["prices", "dataset", "research", "ACTIVE"],
@@ -228,7 +229,9 @@ def test_a_file_that_destroys_nothing_asks_nothing(deletable: FakeServices, prun
 def test_a_project_is_renamed_and_described(deletable: FakeServices) -> None:
     deletable.on("UpdateProject", PROJECT)
     assert "research  ACTIVE" in invoke("project", "rename", "old", "research").stdout
-    invoke("project", "update", "research", "--description", "Equities", "--etag", "e", "--dry-run")
+    flags = ("--description", "Equities", "--etag", "e", "--dry-run")
+    tried = invoke("project", "update", "research", *flags)
+    assert tried.stderr == "dry run: nothing was changed\n"
     invoke("project", "update", "research", "--label", "desk=b", "--remove-label", "team")
     renamed, described, labelled = (each.request for each in deletable.calls("UpdateProject"))
     assert (renamed.project.name, list(renamed.update_mask.paths)) == ("research", ["name"])
