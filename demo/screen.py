@@ -1,5 +1,6 @@
 """Show the progress of the job on the terminal; does not know how the job works."""
 
+import re
 from typing import Any, Self
 
 from rich.console import Console, Group, RenderableType
@@ -30,7 +31,7 @@ METRICS = (
 
 
 class Screen:
-    """Steps, live statuses and event counts; plain lines where there is no terminal."""
+    """Steps, current statuses and event counts; plain lines where there is no terminal."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -73,11 +74,15 @@ class Screen:
         for instance_id, name in job.names.items():
             word = job.observed.statuses.get(instance_id, "")
             statuses.add_row(name, Text(word, STYLES.get(word, "")))
-        events = Text(
-            "  ".join(f"{kind} {count}" for kind, count in sorted(job.observed.events.items())), "dim"
-        )
+        counts = ", ".join(f"{_words(kind)} {count}" for kind, count in sorted(job.observed.events.items()))
+        events = Text(f"events received: {counts or 'none yet'}", "dim")
         notes = [Text(note, "dim") for note in job.notes]
-        return Group(steps, Panel(statuses, title="live status", expand=False), *notes, events)
+        return Group(steps, Panel(statuses, title="status of each instance", expand=False), *notes, events)
+
+
+def _words(event_type: str) -> str:
+    """Return the name of an event type as words: `RunCompleted` is `run completed`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", event_type).lower()
 
 
 def print_metrics(console: Console, metrics: dict[str, Any]) -> None:
