@@ -1,4 +1,4 @@
-"""Who may publish and read what on NATS: the accounts and logins, for the embedded server and for a server of your own.
+"""The rights to publish and read on NATS: the accounts and logins, for the embedded server and for a server of your own.
 
 The services share one account. Each service has a login with exactly its subjects. Each tenant has an account of its own
 with one stream, `EVENTS`, which the server fills from the services' streams with the tenant's events. Its subscribers live
@@ -46,7 +46,7 @@ def replay_subject(consumer: str) -> str:
 
 @dataclass(frozen=True)
 class ServiceLogin:
-    """What one service owns and hears: its stream, its consumers with the stream of each, its part in comparisons."""
+    """The rights of one service: its stream, its consumers with the stream of each, its part in comparisons."""
 
     stream: str
     consumers: Mapping[str, str]

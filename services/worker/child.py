@@ -29,7 +29,7 @@ _LONGEST_PROGRESS = longest_text(run_report_service_pb2.HeartbeatRequest, "progr
 
 @dataclass(frozen=True)
 class Task:
-    """What a child computes."""
+    """The computation that a child executes."""
 
     recipe: Recipe
     location: FlowLocation

@@ -75,7 +75,7 @@ class Child:
         return self._process.pid
 
     async def wait(self) -> int:
-        """Its exit code, negative after a signal, once it has ended. Cancelling this leaves the child alone."""
+        """Wait for its end and return its exit code, negative after a signal. Cancelling this leaves the child alone."""
         return await asyncio.shield(self._ended)
 
     def send(self, number: signal.Signals) -> None:

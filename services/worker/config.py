@@ -107,7 +107,7 @@ class Settings(PrefectSettings):
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """What libraries read from the environment, once, when they are imported for the first time."""
+        """The variables that libraries read from the environment, once, when they are imported for the first time."""
         return {
             "PREFECT_API_URL": self.prefect_api_url,
             **({"PREFECT_API_KEY": self.prefect_api_key} if self.prefect_api_key else {}),

@@ -37,7 +37,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Outcome(Enum):
-    """How an execution ended."""
+    """The end of an execution."""
 
     COMPLETED = auto()
     FAILED = auto()

@@ -35,7 +35,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Executor:
-    """Polls until stopped. Prefect may be away, or come back, at any time."""
+    """A loop that polls until it is stopped. Prefect may be away, or come back, at any time."""
 
     def __init__(self, settings: Settings, pool: WorkPool, forkserver: Forkserver) -> None:
         self._settings = settings

@@ -65,7 +65,7 @@ def make_lines() -> tuple[Line, Line]:
 
 @dataclass(frozen=True)
 class Report:
-    """How a child ended."""
+    """The end of a child."""
 
     exit_code: int | None  # negative after a signal; None: not known
     tail: str  # the last lines of its output
@@ -175,7 +175,7 @@ def _leave(last: Callable[[], None]) -> NoReturn:
 
 
 class _Watch:
-    """Follows one child to its end."""
+    """An observer that follows one child to its end."""
 
     def __init__(
         self,

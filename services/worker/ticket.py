@@ -36,7 +36,7 @@ class TicketInvalidError(ValueError):
 
 @dataclass(frozen=True)
 class Ticket:
-    """What the orchestrator hands to an executor."""
+    """The values that the orchestrator hands to an executor."""
 
     tenant_id: str
     instance_id: str

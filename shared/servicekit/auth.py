@@ -43,7 +43,7 @@ _DEVELOPER = Identity("default", "developer", frozenset({ADMIN}))
 
 
 class Authenticator(Protocol):
-    """Verifies the token of a call; each way to authenticate is one class."""
+    """Verify the token of a call; each way to authenticate is one class."""
 
     @property
     def is_open(self) -> bool:
@@ -90,7 +90,7 @@ def make_authenticator(settings: ServiceSettings, clock: Clock | None = None) ->
 
 
 class TokensAuthenticator:
-    """Accepts the tokens of the files, and the service token."""
+    """Accept the tokens of the files, and the service token."""
 
     is_open = False
 
@@ -119,7 +119,7 @@ class TokensAuthenticator:
 
 
 class DevelopmentAuthenticator(TokensAuthenticator):
-    """Accepts the same, and from this machine the token `development`, or none, as the administrator of `default`."""
+    """Accept the same, and from this machine the token `development`, or none, as the administrator of `default`."""
 
     is_open = True
 
@@ -130,7 +130,7 @@ class DevelopmentAuthenticator(TokensAuthenticator):
 
 
 class OidcAuthenticator(TokensAuthenticator):
-    """Accepts the same, and the tokens that an OpenID Connect issuer has signed."""
+    """Accept the same, and the tokens that an OpenID Connect issuer has signed."""
 
     def __init__(self, settings: ServiceSettings, verifier: Verifier) -> None:
         super().__init__(settings)

@@ -51,7 +51,7 @@ _level = logging.getLogger(__name__)
 
 
 class Interceptor:
-    """Wraps the handlers of servicers."""
+    """Wrap the handlers of servicers."""
 
     def __init__(
         self,

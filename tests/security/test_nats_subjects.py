@@ -208,7 +208,7 @@ async def test_a_login_sends_its_own_messages_only(broker: Broker, user: str) ->
             for subject, _ in MESSAGES:
                 await client.publish(subject, b"forged")
             await client.flush()
-            await asyncio.sleep(_WAIT)
+            await asyncio.sleep(_WAIT)  # the time in which a forbidden message would arrive
     assert heard == {subject for subject, allowed in MESSAGES if user in allowed}
 
 
@@ -268,7 +268,7 @@ async def test_answers_to_a_subscriber_stay_in_its_account_wherever_it_directs_t
             json.dumps({"stream_name": "EVENTS", "config": push}).encode(),
         )
         await client.flush()
-        await asyncio.sleep(2 * _WAIT)
+        await asyncio.sleep(2 * _WAIT)  # the time in which answers would arrive
         said = set()
         while heard.pending_msgs:
             said.add((await heard.next_msg(timeout=1)).subject)

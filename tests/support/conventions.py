@@ -49,14 +49,6 @@ _THIRD_PERSON = re.compile(
     r"[A-Z][a-z]+[a-rtv-z]s (?!(and|as|at|between|by|for|from|in|of|on|or|over|to|under|with)\b)"
 )
 _VERBS_IN_S = ("Process", "Pass", "Press", "Address", "Discuss")
-# Their code is being rewritten; remove a file from this list when its docstrings keep the rule.
-_DOCSTRINGS_TO_REWRITE = frozenset(
-    {
-        *(f"services/worker/{name}.py" for name in ("child", "children", "config", "execution", "executor")),
-        *(f"services/worker/{name}.py" for name in ("guardian", "ticket")),
-        *(f"shared/servicekit/{name}.py" for name in ("auth", "interceptor")),
-    }
-)
 _SERVICES = ("instance_service", "lineage_service", "run_service", "status_service")
 
 
@@ -121,7 +113,7 @@ def find_sleeps(path: PurePosixPath, text: str) -> Iterator[Problem]:
 
 def find_unclear_docstrings(path: PurePosixPath, text: str) -> Iterator[Problem]:
     """Refuse a first line of a docstring that is a riddle or a remark, as CONTRIBUTING.md says."""
-    if path.parts[0] == "tests" or str(path) in _DOCSTRINGS_TO_REWRITE:
+    if path.parts[0] == "tests":
         return
     for node in ast.walk(ast.parse(text)):
         if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
