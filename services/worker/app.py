@@ -7,20 +7,16 @@ from pathlib import Path
 
 import structlog
 
-from worker import cgroup
+from worker import cgroup, process_tree
 from worker.children import Forkserver
 from worker.config import Settings
-from worker.housekeeping import remove_leftovers
 from worker.run_output import prepare_folder
 
 _log = structlog.get_logger(__name__)
 
 # What a run needs, so that a child starts with it. Modules only: data or connections must not be shared by forks.
 PRELOAD = (
-    "prefect.flow_engine",
-    "prefect.client.orchestration",
-    "worker.prefect_adapter",
-    "worker.flow",
+    "worker.guardians",
     "worker.child",
     "worker.builtin.delta_store",
     "worker.builtin.derivation",
@@ -42,15 +38,24 @@ async def main(stop: asyncio.Event) -> None:
     warming = asyncio.create_task(forkserver.start(), name="warming")
     await asyncio.sleep(0)  # let it begin: both processes spend seconds on imports, side by side
     from worker.executor import Executor  # noqa: PLC0415 - imports Prefect
+    from worker.guardians import Guardians  # noqa: PLC0415 - imported side by side with the other process
+    from worker.housekeeping import remove_leftovers  # noqa: PLC0415 - the same
     from worker.prefect_adapter import WorkPool, quieten  # noqa: PLC0415 - the same
 
     quieten(settings.log_level)
     if left := await asyncio.to_thread(cgroup.sweep):
         _log.warning("processes of runs ended that another worker left", runs=left)
     await warming
+    process_tree.adopt_orphans()  # what a guardian leaves that is killed itself
+    guardians = Guardians(forkserver)
     async with WorkPool(settings.work_pool, settings.work_pool_type) as pool:
-        housekeeping = asyncio.create_task(remove_leftovers(settings, forkserver, stop), name="housekeeping")
+        housekeeping = asyncio.create_task(
+            remove_leftovers(settings, guardians.start, stop), name="housekeeping"
+        )
         try:
-            await Executor(settings, pool, forkserver).run(stop)
+            await Executor(settings, pool, guardians.start).run(stop)
         finally:
             housekeeping.cancel()
+            await asyncio.wait({housekeeping})
+            await guardians.wait()
+            await forkserver.stop()

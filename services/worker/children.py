@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Sequence
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
@@ -33,11 +33,13 @@ class Forkserver:
         _context.set_forkserver_preload(self._preload)
         await (await self.run(_do_nothing)).wait()
 
-    async def run(self, target: Callable[..., None], *arguments: object) -> Child:
-        """Start one child."""
+    async def run(self, target: Callable[..., None], *arguments: object, is_tied: bool = True) -> Child:
+        """Start one child; one that is tied dies with the forkserver."""
         for is_last in (False, True):
             try:
-                process = await asyncio.to_thread(_start, target, arguments)  # it waits for the forkserver
+                process = await asyncio.to_thread(
+                    _start, target, arguments, is_tied
+                )  # it waits for the forkserver
             except (EOFError, ConnectionError):  # it died a moment ago; the next start makes a new one
                 if is_last:
                     raise
@@ -52,8 +54,14 @@ class Forkserver:
         pid: int | None = _server()._forkserver_pid  # noqa: SLF001 - there is no public way
         return pid
 
+    @property
+    def tracker_pid(self) -> int | None:
+        """Return the process that multiprocessing starts beside the forkserver."""
+        pid: int | None = resource_tracker._resource_tracker._pid  # type: ignore[attr-defined]  # noqa: SLF001 - there is no public way
+        return pid
+
     async def stop(self) -> None:
-        """End the forkserver; every process forked from it dies with it."""
+        """End the forkserver; every process that is tied to it dies with it."""
         pid = self.pid
         if pid is not None:
             # By hand: closing its pipe, as multiprocessing would, waits for ever while a child hangs.
@@ -101,17 +109,19 @@ class Child:
         return 255 if code is None else code
 
 
-def _start(target: Callable[..., None], arguments: Sequence[object]) -> ForkServerProcess:
+def _start(target: Callable[..., None], arguments: Sequence[object], is_tied: bool) -> ForkServerProcess:
     server = _server()
     server.ensure_running()
-    process = _context.Process(target=_run_tied, args=(server._forkserver_pid, target, *arguments))  # noqa: SLF001 - there is no public way
+    parent = server._forkserver_pid if is_tied else None  # noqa: SLF001 - there is no public way
+    process = _context.Process(target=_run, args=(parent, target, *arguments))
     process.start()
     return process
 
 
-def _run_tied(forkserver_pid: int, target: Callable[..., None], *arguments: object) -> None:
-    """Run in the child. The kernel kills it when the forkserver ends, which ends with the worker, however that ends."""
-    process_tree.die_with_parent(forkserver_pid)
+def _run(forkserver_pid: int | None, target: Callable[..., None], *arguments: object) -> None:
+    """Run in the child. If it is tied, the kernel kills it when the forkserver ends, which ends with the worker."""
+    if forkserver_pid is not None:
+        process_tree.die_with_parent(forkserver_pid)
     _let_go()
     target(*arguments)
 

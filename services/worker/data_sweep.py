@@ -21,7 +21,6 @@ from servicekit import logging as service_logging
 from servicekit.errors import DomainError
 from servicekit.ids import new_id
 from servicekit.status import from_rpc_error
-from worker import isolation
 from worker.config import Settings
 from worker.data_removal import Removal
 from worker.failures import Failure, describe_error
@@ -33,16 +32,6 @@ from worker.run_output import OutputLimits
 _PATIENCE_SECONDS = 60.0
 _LONGEST_PROBLEM = longest_text(api.FinishDataRemovalRequest, "problem")
 _log = structlog.get_logger(__name__)
-
-
-def sweep_once(log_level: str) -> None:
-    """Remove all that is due, in this process, a fresh child."""
-    isolation.prepare()
-    service_logging.configure(log_level, "worker")
-    try:
-        asyncio.run(sweep(Settings()))
-    finally:
-        isolation.end_leftovers()
 
 
 async def sweep(settings: Settings, start: StartGuardian = start_guardian) -> int:
@@ -150,5 +139,12 @@ class _Sweeper:
         )
 
 
+def main() -> None:
+    """Remove all that is due, in this process."""
+    settings = Settings()
+    service_logging.configure(settings.log_level, "worker")
+    asyncio.run(sweep(settings))
+
+
 if __name__ == "__main__":
-    sweep_once(Settings().log_level)
+    main()

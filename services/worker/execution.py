@@ -31,6 +31,7 @@ from worker.reports import Progress, Reporter, RunLostError, persist
 from worker.run_output import OutputLimits
 from worker.ticket import Ticket
 
+ABANDONED = "abandoned"  # the message of a cancellation after which the run is not reported as failed
 _FAREWELL_SECONDS = 3.0
 _MOST_INSTANCES = 25  # of one answer: as large as they may be, they are no more than a message takes
 _log = structlog.get_logger(__name__)
@@ -125,9 +126,12 @@ class _Execution:
                     "the run ended, or run-service gave it up, while this worker executed it",
                 )
             return await working
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             working.cancel()
-            await asyncio.shield(self._say_farewell(reporter))
+            if error.args == (ABANDONED,):  # whoever cancels says what becomes of the run
+                await asyncio.wait({working})
+            else:
+                await asyncio.shield(self._say_farewell(reporter))
             raise
         finally:
             keeping.cancel()

@@ -1,11 +1,10 @@
-"""The warm executor: takes flow runs from the work pool and has each executed in a child; it reads no run record."""
+"""The warm executor: takes flow runs from the work pool, executes all of them, and says in Prefect how they end."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import functools
-import signal
 from collections.abc import Awaitable, Callable
 from uuid import UUID
 
@@ -13,15 +12,15 @@ import structlog
 
 from redaction import redact
 from servicekit.backoff import backoff
-from worker.children import Child, Forkserver
+from servicekit.errors import DomainError
 from worker.config import Settings
-from worker.deaths import report_death
+from worker.execution import ABANDONED, execute_run
+from worker.isolation import StartGuardian
 from worker.prefect_adapter import (
     DueRun,
     FlowRunRefusedError,
     FlowRunUnusableError,
     WorkPool,
-    execute_flow_run,
     make_ticket,
 )
 from worker.ticket import Ticket, TicketInvalidError
@@ -29,7 +28,7 @@ from worker.ticket import Ticket, TicketInvalidError
 _FIRST_DELAY, _LONGEST_DELAY = 0.2, 5.0
 _CALL_SECONDS = 10.0  # one call to Prefect
 _RECORD_ATTEMPTS = 60
-_KILL_SECONDS = 4.0
+_FAREWELL_SECONDS = 4.0
 _RECORD_SECONDS = 2.0
 _log = structlog.get_logger(__name__)
 
@@ -37,11 +36,11 @@ _log = structlog.get_logger(__name__)
 class Executor:
     """A loop that polls until it is stopped. Prefect may be away, or come back, at any time."""
 
-    def __init__(self, settings: Settings, pool: WorkPool, forkserver: Forkserver) -> None:
+    def __init__(self, settings: Settings, pool: WorkPool, start_guardian: StartGuardian) -> None:
         self._settings = settings
         self._pool = pool
-        self._forkserver = forkserver
-        self._children: dict[UUID, Child] = {}
+        self._start_guardian = start_guardian
+        self._running: dict[UUID, asyncio.Task[None]] = {}  # those that may be cancelled in Prefect
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -98,41 +97,40 @@ class Executor:
             _log.warning("flow run refused", flow_run_id=str(flow_run.id), reason=text)
             await self._record(lambda: self._pool.record_failed(flow_run.id, text))
             return
-        claimed = await self._claim(flow_run)
-        if claimed is None:
-            return
-        try:
-            child = await self._forkserver.run(
-                execute_flow_run, *claimed, self._settings.log_level, ticket.start_secret
-            )
-        except Exception as error:  # noqa: BLE001 - no memory, no process: the flow run must not stay pending
-            _log.exception("no child", flow_run_id=str(flow_run.id), error=repr(error))
-            await self._record(lambda: self._pool.record_death(flow_run.id, 255))
-            return
-        self._children[flow_run.id] = child
-        _log.info("flow run taken", flow_run_id=str(flow_run.id), child=child.pid)
-        try:
-            code = await child.wait()
-        finally:
-            self._children.pop(flow_run.id, None)
-        _log.info("child ended", flow_run_id=str(flow_run.id), exit_code=code)
-        if not code:
-            return
-        if child.was_sent_a_signal:
-            await self._record(lambda: self._pool.record_death(flow_run.id, code))
-            return
-        # Only this process knows how the child ended.
-        await asyncio.gather(
-            self._report_death(ticket, code),
-            self._record(lambda: self._pool.record_death(flow_run.id, code)),
-        )
+        if await self._claim(flow_run):
+            await self._run(flow_run.id, ticket)
 
-    async def _claim(self, flow_run: DueRun) -> tuple[str, str] | None:
-        """Return what a child needs to execute it; None where it is not ours, or was ended, or stays in the pool."""
+    async def _run(self, flow_run_id: UUID, ticket: Ticket) -> None:
+        """Execute a claimed flow run to its end, and say in Prefect how it ended."""
+        _log.info("flow run taken", flow_run_id=str(flow_run_id))
+        task = asyncio.current_task()
+        assert task is not None
+        self._running[flow_run_id] = task
+        try:
+            await self._record(lambda: self._pool.record_running(flow_run_id))
+            ending = await execute_run(ticket, self._settings, self._start_guardian)
+        except FlowRunRefusedError as error:
+            _log.info("flow run not executed", flow_run_id=str(flow_run_id), reason=str(error))
+        except asyncio.CancelledError as error:
+            if error.args == (ABANDONED,):  # it is recorded as cancelled already
+                return
+            text = "The worker was stopped while it executed the flow run."
+            await self._record(lambda: self._pool.record_crashed(flow_run_id, text))
+        except DomainError as error:
+            text = redact(f"{error.reason}: {error.message}")
+            _log.warning("flow run not executed", flow_run_id=str(flow_run_id), reason=text)
+            await self._record(lambda: self._pool.record_failed(flow_run_id, text))
+        else:
+            await self._record(lambda: self._pool.record_end(flow_run_id, ending))
+        finally:
+            self._running.pop(flow_run_id, None)
+
+    async def _claim(self, flow_run: DueRun) -> bool:
+        """Return whether it is ours to execute; otherwise it is another's, or was ended, or stays in the pool."""
         try:
             async with asyncio.timeout(_CALL_SECONDS):
-                entrypoint = await self._pool.find_entrypoint(flow_run)
-                return await self._pool.claim(flow_run), entrypoint
+                await self._pool.find_entrypoint(flow_run)
+                await self._pool.claim(flow_run)
         except FlowRunRefusedError as error:
             _log.info("flow run not claimed", flow_run_id=str(flow_run.id), reason=str(error))
         except FlowRunUnusableError as error:
@@ -141,26 +139,21 @@ class Executor:
             await self._record(lambda: self._pool.record_crashed(flow_run.id, text))
         except Exception as error:  # noqa: BLE001 - it stays in the pool and is seen again
             _log.warning("flow run not claimed", flow_run_id=str(flow_run.id), error=repr(error))
-        return None
-
-    async def _report_death(self, ticket: Ticket, code: int) -> None:
-        try:
-            await report_death(ticket, self._settings, code)
-        except Exception as error:  # noqa: BLE001 - run-service finds out by itself, later
-            _log.exception("death not reported", flow_run_id=ticket.orchestrator_run_id, error=repr(error))
+        else:
+            return True
+        return False
 
     async def _watch_cancellations(self) -> None:
         while True:
             await asyncio.sleep(self._settings.cancellation_poll_seconds)
-            if not self._children:
+            if not self._running:
                 continue
             try:
                 async with asyncio.timeout(_CALL_SECONDS):
-                    for flow_run_id in await self._pool.list_cancelling(set(self._children)):
-                        # Recorded first, or the death of the child would count as a crash.
+                    for flow_run_id in await self._pool.list_cancelling(set(self._running)):
                         await self._pool.record_cancelled(flow_run_id)
-                        if child := self._children.get(flow_run_id):
-                            child.send(signal.SIGKILL)
+                        if task := self._running.get(flow_run_id):
+                            task.cancel(ABANDONED)  # run-service sees it in Prefect, and cancels the run
             except Exception as error:  # noqa: BLE001 - tried again
                 _log.warning("cancellations not seen", error=repr(error))
 
@@ -170,6 +163,8 @@ class Executor:
             try:
                 async with asyncio.timeout(_CALL_SECONDS):
                     await call()
+            except FlowRunRefusedError:  # an answer
+                raise
             except Exception as error:  # noqa: BLE001 - tried again
                 _log.warning("state not recorded", error=repr(error), attempt=attempt)
                 await asyncio.sleep(backoff(attempt, first=_FIRST_DELAY, longest=_LONGEST_DELAY))
@@ -178,17 +173,14 @@ class Executor:
         _log.error("state not recorded", attempts=_RECORD_ATTEMPTS)
 
     async def _drain(self) -> None:
-        """Let runs end by themselves; then have them report that they were stopped; then kill them."""
-        try:
-            await self._wait(self._settings.worker_grace_seconds)
-            for number, seconds in ((signal.SIGTERM, _KILL_SECONDS), (signal.SIGKILL, _RECORD_SECONDS)):
-                for child in [*self._children.values()]:
-                    child.send(number)
-                await self._wait(seconds)
-        finally:
-            for task in [*self._tasks.values()]:
-                task.cancel()
-            await self._forkserver.stop()
+        """Let runs end by themselves; then have them report that they were stopped."""
+        await self._wait(self._settings.worker_grace_seconds)
+        for task in [*self._tasks.values()]:
+            task.cancel()
+        await self._wait(_FAREWELL_SECONDS)
+        for task in [*self._tasks.values()]:
+            task.cancel()
+        await self._wait(_RECORD_SECONDS)
 
     async def _wait(self, seconds: float) -> None:
         if self._tasks:

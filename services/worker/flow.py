@@ -1,4 +1,4 @@
-"""The Prefect flow of every deployment; it turns an ending into a Prefect state and does nothing else."""
+"""The Prefect flow of every deployment, as Prefect's own worker executes it; our worker does the same without Prefect's engine."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from collections.abc import Iterator
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
-from prefect.states import Cancelled, Completed, Failed
+from prefect.states import Failed
 
 from optaic.rules.deployments import FLOW_NAME
 from redaction import redact
 from worker.config import Settings
-from worker.execution import Outcome, execute_run
+from worker.execution import execute_run
+from worker.prefect_adapter import STATES
 from worker.ticket import Ticket, TicketInvalidError
-
-_STATES = {Outcome.COMPLETED: Completed, Outcome.FAILED: Failed, Outcome.CANCELLED: Cancelled}
 
 
 @flow(name=FLOW_NAME, retries=0, persist_result=False, log_prints=False)
@@ -39,7 +38,7 @@ async def execute(tenant_id: str, instance_id: str, flow_kind: str, run_id: str 
         return Failed(message=redact(str(error)))
     with _cancelled_by_sigterm():
         ending = await execute_run(ticket, Settings())
-    return _STATES[ending.outcome](message=redact(ending.message))
+    return STATES[ending.outcome](message=redact(ending.message))
 
 
 @contextlib.contextmanager

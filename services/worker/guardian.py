@@ -33,7 +33,6 @@ _LONGEST_FAULT = 64 * 1024  # bytes
 # With these a process acts for any tenant; user code has no use for them, and hands its environment on.
 _CREDENTIALS = (
     "OPTAIC_SERVICE_TOKEN",
-    "OPTAIC_START_SECRET",
     "OPTAIC_PREFECT_API_KEY",
     "OPTAIC_PREFECT_AUTH_STRING",
     "PREFECT_API_KEY",

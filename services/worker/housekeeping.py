@@ -1,4 +1,4 @@
-"""The periodic work of a worker: remove the data of deleted instances, in a separate process."""
+"""The periodic work of a worker: remove the data of deleted instances; what a store does there runs in another process."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import contextlib
 
 import structlog
 
-from worker.children import Forkserver
 from worker.config import Settings
+from worker.data_sweep import sweep
+from worker.isolation import StartGuardian
 
 _FIRST_SECONDS = 60.0
 _log = structlog.get_logger(__name__)
 
 
-async def remove_leftovers(settings: Settings, forkserver: Forkserver, stop: asyncio.Event) -> None:
+async def remove_leftovers(settings: Settings, start: StartGuardian, stop: asyncio.Event) -> None:
     """Look for leftovers at intervals, until `stop` is set."""
     pause = min(_FIRST_SECONDS, settings.data_removal_interval_seconds)
     while True:
@@ -25,12 +26,6 @@ async def remove_leftovers(settings: Settings, forkserver: Forkserver, stop: asy
             return
         pause = settings.data_removal_interval_seconds
         try:
-            await (await forkserver.run(_sweep, settings.log_level)).wait()
+            await sweep(settings, start)
         except Exception as error:  # noqa: BLE001 - no memory, no process: it is tried again
             _log.warning("data of deleted instances not looked for", error=repr(error))
-
-
-def _sweep(log_level: str) -> None:
-    from worker.data_sweep import sweep_once  # noqa: PLC0415 - imports what computes, which the executor does not need
-
-    sweep_once(log_level)

@@ -15,12 +15,12 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from optaic.run.v1 import run_report_service_pb2
-from worker import frames, process_tree
+from worker import frames
 from worker.child import Task
 from worker.data_removal import Removal
 from worker.failures import Failure, describe_death
 from worker.frames import Frame, Kind
-from worker.guardian import Line, Report, guard, make_lines
+from worker.guardian import Line, Report, make_lines
 from worker.run_output import OutputLimits
 
 _END_SECONDS = 15.0  # more than a guardian takes to give up
@@ -35,29 +35,9 @@ Result = run_report_service_pb2.CompleteRunRequest
 OnProgress = Callable[[run_report_service_pb2.HeartbeatRequest], None]
 StartGuardian = Callable[[], Awaitable[Line]]
 
-_prepared: list[Line] = []
-
-
-def prepare() -> None:
-    """Fork a guardian now, for the one run that this process executes: it must have neither threads nor connections."""
-    ours, guardians = make_lines()
-    if os.fork() == 0:
-        ours.close()
-        guard(guardians)
-    guardians.close()
-    process_tree.adopt_orphans()  # what a guardian leaves that is killed itself
-    _prepared.append(ours)
-
-
-def end_leftovers() -> None:
-    """Let nothing live on after this process, which executed its run: a guardian may have been killed."""
-    process_tree.end_descendants(process_tree.reap, _END_SECONDS)
-
 
 async def start_guardian() -> Line:
-    """Return the guardian that was prepared; where there is none, as below Prefect's own worker, a new process."""
-    if _prepared:
-        return _prepared.pop()
+    """Return a guardian in a new process, below Prefect's own worker."""
     ours, guardians = make_lines()
     numbers = guardians.orders.fileno(), guardians.work.fileno()
     # New descriptors: only the intended process inherits them, no other process started in the meantime.

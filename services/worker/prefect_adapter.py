@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import datetime as dt
 import logging
-import os
-import signal
 from collections.abc import Collection, Sequence
 from typing import Any, Self, TypeAlias
 from uuid import UUID
@@ -23,16 +20,17 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import Abort, ObjectAlreadyExists, ObjectNotFound, Pause
-from prefect.flow_engine import run_flow
-from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
-from prefect.states import Cancelled, Crashed, Failed, Pending
+from prefect.states import Cancelled, Completed, Crashed, Failed, Pending, Running
 from prefect.utilities.engine import propose_state
 
+from redaction import redact
 from servicekit import logging as service_logging
-from worker.ticket import START_SECRET, Ticket
+from worker.execution import Ending, Outcome
+from worker.ticket import Ticket
 
 DueRun: TypeAlias = FlowRun
+STATES = {Outcome.COMPLETED: Completed, Outcome.FAILED: Failed, Outcome.CANCELLED: Cancelled}
 _log = structlog.get_logger(__name__)
 
 
@@ -83,20 +81,25 @@ class WorkPool:
             return ()
         return [found.flow_run for found in due]
 
-    async def claim(self, flow_run: FlowRun) -> str:
-        """Record the flow run as pending, ours; what the child needs to execute it.
+    async def claim(self, flow_run: FlowRun) -> None:
+        """Record the flow run as pending, ours.
 
         Raises:
             FlowRunRefusedError: it is not ours to start.
         """
+        await self._propose(flow_run.id, Pending())
+
+    async def record_running(self, flow_run_id: UUID) -> None:
+        """Record that a claimed flow run is executed; raises as `claim`."""
+        await self._propose(flow_run_id, Running())
+
+    async def _propose(self, flow_run_id: UUID, wanted: State[Any]) -> None:
         try:
-            state = await propose_state(self._client, Pending(), flow_run_id=flow_run.id)
+            state = await propose_state(self._client, wanted, flow_run_id=flow_run_id)
         except (Abort, Pause) as error:
             raise FlowRunRefusedError(str(error)) from error
-        if not state.is_pending():
+        if state.type is not wanted.type:
             raise FlowRunRefusedError(f"Prefect says {state.name}")
-        flow_run.state = state
-        return flow_run.model_dump_json()
 
     async def find_entrypoint(self, flow_run: FlowRun) -> str:
         """Return the code that its deployment names; deployments do not change theirs.
@@ -140,6 +143,10 @@ class WorkPool:
         state: State[None] = Cancelled(message="Cancelled; the process was ended.")
         await self._client.set_flow_run_state(flow_run_id, state, force=True)
 
+    async def record_end(self, flow_run_id: UUID, ending: Ending) -> None:
+        """Record how its run ended, unless the flow run has ended."""
+        await self._end(flow_run_id, STATES[ending.outcome](message=redact(ending.message)))
+
     async def record_failed(self, flow_run_id: UUID, message: str) -> None:
         """FAILED, unless it has ended: it asks for what no worker can do."""
         await self._end(flow_run_id, Failed(message=message))
@@ -153,18 +160,6 @@ class WorkPool:
         if current is None or not current.is_final():
             await self._client.set_flow_run_state(flow_run_id, state, force=True)
 
-    async def record_death(self, flow_run_id: UUID, exit_code: int) -> None:
-        """Record the end of a child: CANCELLED if requested, CRASHED if the flow run has no end of its own."""
-        current = (await self._client.read_flow_run(flow_run_id)).state
-        if current is not None and current.is_final():
-            return
-        if current is not None and current.is_cancelling():
-            await self.record_cancelled(flow_run_id)
-            return
-        message = f"The process ended with exit code {exit_code}."
-        with contextlib.suppress(Abort):
-            await propose_state(self._client, Crashed(message=message), flow_run_id=flow_run_id)
-
 
 def make_ticket(flow_run: FlowRun) -> Ticket:
     """Return the ticket of a flow run, for a process that reports in its place.
@@ -174,35 +169,6 @@ def make_ticket(flow_run: FlowRun) -> Ticket:
     """
     time = flow_run.expected_start_time or dt.datetime.now(dt.UTC)
     return Ticket.read(flow_run.parameters, str(flow_run.id), time)
-
-
-def execute_flow_run(flow_run_json: str, entrypoint: str, log_level: str, start_secret: str) -> None:
-    """Execute a claimed flow run in this process, a fresh child; SIGTERM cancels it."""
-    from worker import isolation  # noqa: PLC0415 - imports what computes, which the executor does not need
-
-    isolation.prepare()
-    flow_run = FlowRun.model_validate_json(flow_run_json)
-    os.environ["PREFECT__FLOW_RUN_ID"] = str(flow_run.id)
-    os.environ[START_SECRET] = start_secret  # after the guardian was forked: no user code has it
-    quieten(log_level)
-    code = 0
-    try:
-        asyncio.run(_execute(flow_run, entrypoint))
-    except (Abort, Pause) as error:
-        _log.info("flow run not executed", flow_run_id=str(flow_run.id), reason=str(error))
-    except (asyncio.CancelledError, KeyboardInterrupt):
-        code = 128 + signal.SIGTERM
-    finally:
-        isolation.end_leftovers()
-    if code:
-        raise SystemExit(code)
-
-
-async def _execute(flow_run: FlowRun, entrypoint: str) -> None:
-    flow: Flow[..., Any] = load_flow_from_entrypoint(entrypoint, use_placeholder_flow=False)
-    running = run_flow(flow, flow_run=flow_run, return_type="state")
-    if asyncio.iscoroutine(running):
-        await running
 
 
 def quieten(log_level: str) -> None:

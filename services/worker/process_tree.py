@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import psutil
 
@@ -68,6 +68,25 @@ def end_descendants(
             with contextlib.suppress(psutil.Error):
                 process.kill()
                 killed.add(process.pid)
+        time.sleep(_POLL_SECONDS)
+    return killed
+
+
+def end_orphans(kept: Collection[int | None], within: float) -> set[int]:
+    """Kill every descendant of this process that does not descend from one that is kept; return their pids."""
+    killed: set[int] = set()
+    limit = time.monotonic() + within
+    while time.monotonic() < limit:
+        orphans = [process for process in psutil.Process().children() if process.pid not in kept]
+        for process in orphans:
+            with contextlib.suppress(psutil.Error):
+                for each in (process, *process.children(recursive=True)):
+                    each.kill()
+                    killed.add(each.pid)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(process.pid, os.WNOHANG)
+        if not orphans:
+            break
         time.sleep(_POLL_SECONDS)
     return killed
 

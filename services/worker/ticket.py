@@ -26,7 +26,6 @@ _PARAMETERS: Mapping[str, tuple[Callable[[str], bool], str]] = {
     "run_id": (lambda text: not text or is_id(text), "the id of a run, or left out"),
 }
 _OPTIONAL = {"run_id": ""}
-START_SECRET = "OPTAIC_START_SECRET"  # noqa: S105 - the environment variable by which a process shares its parent's
 _WHAT_TO_DO = "Keep the parameters that the deployment gives, or start runs with `optaic run submit`."
 
 
@@ -45,9 +44,7 @@ class Ticket:
     orchestrator_run_id: str
     scheduled_time: dt.datetime  # the nominal time
     executor: str
-    start_secret: str = field(
-        repr=False, default_factory=lambda: os.environ.get(START_SECRET) or secrets.token_urlsafe(32)
-    )
+    start_secret: str = field(repr=False, default_factory=lambda: secrets.token_urlsafe(32))
 
     @classmethod
     def read(

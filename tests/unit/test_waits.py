@@ -65,12 +65,10 @@ def failing(times: int, error: Exception) -> Callable[[], Awaitable[None]]:
 
 
 def executor(pool: object = None) -> Executor:
-    async def stop() -> None: ...
-
     settings = SimpleNamespace(
         poll_seconds=0.5, cancellation_poll_seconds=3600, worker_grace_seconds=0, concurrency=1
     )
-    return Executor(cast("Any", settings), cast("Any", pool), cast("Any", SimpleNamespace(stop=stop)))
+    return Executor(cast("Any", settings), cast("Any", pool), cast("Any", None))
 
 
 def test_an_instance_that_cannot_be_paired_is_tried_again_after_half_a_second_up_to_five() -> None:

@@ -18,9 +18,8 @@ from optaic.common.v1 import flow_pb2
 from optaic.run.v1 import run_pb2
 from servicekit.ids import new_id
 from support.polling import eventually
-from support.worker import World, make_ticket
+from support.worker import World
 from worker.cgroup import Cgroup, sweep
-from worker.deaths import report_death
 from worker.execution import Outcome
 
 REFRESH = flow_pb2.FLOW_KIND_REFRESH
@@ -85,18 +84,6 @@ async def test_the_error_of_a_dead_process_has_its_last_output(
         assert "in string_at" in run.error.message, "where it happened"
         assert "dying_plugins.py" in _read_text(run.error.trace_uri)
     await _nothing_lives(tmp_path, "child")
-
-
-async def test_a_process_that_dies_fails_the_run_that_it_has_begun_and_no_other(
-    world: World, tmp_path: Path
-) -> None:
-    begun, waiting = (world.runs.submit(world.dataset(), REFRESH) for _ in range(2))
-    begun.status = run_pb2.RUN_STATUS_RUNNING
-    for run in (begun, waiting):
-        await report_death(make_ticket(run), world.settings(tmp_path), -signal.SIGKILL)
-    assert begun.status == run_pb2.RUN_STATUS_FAILED
-    assert begun.error.type == "PROCESS_KILLED"
-    assert waiting.status == run_pb2.RUN_STATUS_PENDING, "it is dispatched again"
 
 
 async def test_an_exception_without_a_message_gets_one(world: World, tmp_path: Path) -> None:

@@ -4,36 +4,39 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from support.polling import eventually
-from worker.children import Forkserver
 from worker.config import Settings
+from worker.guardian import Line
 from worker.housekeeping import remove_leftovers
 
 
-class FakeChild:
-    """Has ended already."""
-
-    async def wait(self) -> int:
-        """Say so."""
-        return 0
-
-
-class FakeForkserver:
-    """Counts what it is asked to run; the first time it has no process to give."""
+class FakeSweep:
+    """Counts its calls; the first fails."""
 
     def __init__(self) -> None:
         self.given: list[tuple[Any, ...]] = []
 
-    async def run(self, *given: Any) -> FakeChild:
-        """Run nothing."""
+    async def __call__(self, *given: Any) -> int:
+        """Remove nothing."""
         self.given.append(given)
         if len(self.given) == 1:
             raise OSError("no process")
-        return FakeChild()
+        return 0
+
+
+async def start_guardian() -> Line:
+    raise NotImplementedError
+
+
+@pytest.fixture
+def sweep(monkeypatch: pytest.MonkeyPatch) -> FakeSweep:
+    fake = FakeSweep()
+    monkeypatch.setattr("worker.housekeeping.sweep", fake)
+    return fake
 
 
 def settings(tmp_path: Path, seconds: float) -> Settings:
@@ -45,22 +48,20 @@ def settings(tmp_path: Path, seconds: float) -> Settings:
     )
 
 
-async def test_it_looks_again_and_again_until_it_stops(tmp_path: Path) -> None:
-    forkserver, stop = FakeForkserver(), asyncio.Event()
-    keeping = asyncio.create_task(
-        remove_leftovers(settings(tmp_path, 0.01), cast("Forkserver", forkserver), stop)
-    )
-    await eventually(lambda: len(forkserver.given) > 2)
+async def test_it_looks_again_and_again_until_it_stops(tmp_path: Path, sweep: FakeSweep) -> None:
+    stop = asyncio.Event()
+    keeping = asyncio.create_task(remove_leftovers(settings(tmp_path, 0.01), start_guardian, stop))
+    await eventually(lambda: len(sweep.given) > 2)
     stop.set()
     await asyncio.wait_for(keeping, 10)
-    assert {given[1:] for given in forkserver.given} == {("INFO",)}
+    assert {given[1] for given in sweep.given} == {start_guardian}
 
 
 @pytest.mark.parametrize("seconds", [1.0, 3600.0])
-async def test_a_worker_that_stops_at_once_has_not_looked(tmp_path: Path, seconds: float) -> None:
-    forkserver, stop = FakeForkserver(), asyncio.Event()
+async def test_a_worker_that_stops_at_once_has_not_looked(
+    tmp_path: Path, seconds: float, sweep: FakeSweep
+) -> None:
+    stop = asyncio.Event()
     stop.set()
-    await asyncio.wait_for(
-        remove_leftovers(settings(tmp_path, seconds), cast("Forkserver", forkserver), stop), 10
-    )
-    assert forkserver.given == []
+    await asyncio.wait_for(remove_leftovers(settings(tmp_path, seconds), start_guardian, stop), 10)
+    assert sweep.given == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -15,10 +14,10 @@ from prefect.client.schemas.objects import FlowRun
 
 from servicekit.ids import new_id
 from support.polling import eventually
-from worker.children import Forkserver
 from worker.config import Settings
 from worker.executor import Executor
-from worker.prefect_adapter import FlowRunUnusableError, WorkPool
+from worker.guardian import Line
+from worker.prefect_adapter import FlowRunRefusedError, FlowRunUnusableError, WorkPool
 from worker.ticket import Ticket, TicketInvalidError
 
 NOW = dt.datetime(2026, 1, 2, 16, 30, tzinfo=dt.UTC)
@@ -58,8 +57,11 @@ class Pool:
     async def find_entrypoint(self, _: FlowRun) -> str:
         return self.find()
 
-    async def claim(self, flow_run: FlowRun) -> str:
-        return flow_run.model_dump_json()
+    async def claim(self, flow_run: FlowRun) -> None:
+        """Nobody else wants it."""
+
+    async def record_running(self, flow_run_id: UUID) -> None:
+        assert flow_run_id == self.flow_run.id
 
     async def list_cancelling(self, _: object) -> Sequence[UUID]:
         return []
@@ -72,36 +74,12 @@ class Pool:
         assert flow_run_id == self.flow_run.id
         self.states.append(("CRASHED", message))
 
-    async def record_death(self, flow_run_id: UUID, code: int) -> None:
-        await self.record_crashed(flow_run_id, str(code))
+
+async def _start_guardian() -> Line:
+    raise MemoryError
 
 
-class DeadChild:
-    """A child that was killed."""
-
-    pid = 7
-    was_sent_a_signal = False
-
-    async def wait(self) -> int:
-        return -signal.SIGKILL
-
-
-class OneForkserver:
-    """Makes such children, or cannot."""
-
-    def __init__(self, fault: Exception | None) -> None:
-        self._fault = fault
-
-    async def run(self, *_: object) -> DeadChild:
-        if self._fault is not None:
-            raise self._fault
-        return DeadChild()
-
-    async def stop(self) -> None:
-        """There is none."""
-
-
-async def _execute(pool: Pool, folder: Path, fault: Exception | None = None) -> tuple[str, str]:
+async def _execute(pool: Pool, folder: Path) -> tuple[str, str]:
     """Run a worker until the flow run has ended; how it did."""
     settings = Settings(
         instance_address="127.0.0.1:9",
@@ -109,8 +87,9 @@ async def _execute(pool: Pool, folder: Path, fault: Exception | None = None) -> 
         data_root=str(folder),
         poll_seconds=0.01,
         worker_grace_seconds=0,
+        start_patience_seconds=0,
     )
-    executor = Executor(settings, cast("WorkPool", pool), cast("Forkserver", OneForkserver(fault)))
+    executor = Executor(settings, cast("WorkPool", pool), _start_guardian)
     stop = asyncio.Event()
     running = asyncio.create_task(executor.run(stop))
     try:
@@ -147,18 +126,81 @@ async def test_an_unusable_flow_run_ends_as_crashed_with_the_reason(said: str, t
     assert await _execute(pool, tmp_path) == ("CRASHED", said)
 
 
-async def test_a_flow_run_that_gets_no_process_ends(tmp_path: Path) -> None:
-    assert await _execute(Pool(_flow_run(GIVEN)), tmp_path, MemoryError()) == ("CRASHED", "255")
+async def test_a_flow_run_whose_run_cannot_be_started_ends_as_failed_with_the_reason(tmp_path: Path) -> None:
+    state, message = await _execute(Pool(_flow_run(GIVEN)), tmp_path)
+    assert state == "FAILED"
+    assert "UNAVAILABLE" in message.upper()
 
 
-async def test_a_flow_run_whose_process_dies_ends_even_if_its_report_fails(
+async def test_a_flow_run_that_prefect_lets_nobody_start_is_left_alone(tmp_path: Path) -> None:
+    pool = Pool(_flow_run(GIVEN))
+    asked = asyncio.Event()
+
+    async def refuse(_: UUID) -> None:
+        asked.set()
+        raise FlowRunRefusedError("it was cancelled")
+
+    pool.record_running = refuse  # type: ignore[method-assign] # this pool only
+    running = asyncio.create_task(_execute(pool, tmp_path))
+    await asyncio.wait_for(asked.wait(), 10)
+    assert pool.states == []
+    running.cancel()
+    await asyncio.wait({running})
+
+
+async def test_a_worker_that_stops_says_so_of_its_flow_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(*_: object) -> None:
-        raise RuntimeError("no channel")
+    async def compute(*_: object) -> None:
+        await asyncio.sleep(3600)
 
-    monkeypatch.setattr("worker.executor.report_death", fail)
-    assert await _execute(Pool(_flow_run(GIVEN)), tmp_path) == ("CRASHED", str(-signal.SIGKILL))
+    monkeypatch.setattr("worker.executor.execute_run", compute)
+    pool = Pool(_flow_run(GIVEN))
+    settings = Settings(
+        instance_address="127.0.0.1:9",
+        run_address="127.0.0.1:9",
+        data_root=str(tmp_path),
+        poll_seconds=0.01,
+        worker_grace_seconds=0,
+    )
+    executor, stop = Executor(settings, cast("WorkPool", pool), _start_guardian), asyncio.Event()
+    running = asyncio.create_task(executor.run(stop))
+    await eventually(lambda: executor._running)
+    stop.set()
+    await running
+    assert pool.states == [("CRASHED", "The worker was stopped while it executed the flow run.")]
+
+
+async def test_a_flow_run_that_is_cancelled_in_prefect_is_given_up_without_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def compute(*_: object) -> None:
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr("worker.executor.execute_run", compute)
+    pool = Pool(_flow_run(GIVEN))
+
+    async def list_cancelling(ids: Sequence[UUID]) -> Sequence[UUID]:
+        return list(ids)
+
+    async def record_cancelled(_: UUID) -> None:
+        pool.states.append(("CANCELLED", ""))
+
+    pool.list_cancelling = list_cancelling  # type: ignore[method-assign,assignment] # this pool only
+    pool.record_cancelled = record_cancelled  # type: ignore[attr-defined] # the same
+    settings = Settings(
+        instance_address="127.0.0.1:9",
+        run_address="127.0.0.1:9",
+        data_root=str(tmp_path),
+        poll_seconds=0.01,
+        cancellation_poll_seconds=0.01,
+    )
+    executor, stop = Executor(settings, cast("WorkPool", pool), _start_guardian), asyncio.Event()
+    running = asyncio.create_task(executor.run(stop))
+    await eventually(lambda: pool.states and not executor._tasks)
+    stop.set()
+    await running
+    assert pool.states == [("CANCELLED", "")]
 
 
 async def test_a_fault_of_the_worker_itself_ends_the_flow_run(

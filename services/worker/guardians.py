@@ -1,0 +1,55 @@
+"""Guardians of runs, forked from the warm process; this process, which reports, is never an ancestor by fork."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import structlog
+
+from worker import process_tree
+from worker.children import Child, Forkserver
+from worker.guardian import Line, guard, make_lines
+
+_END_SECONDS = 5.0
+_log = structlog.get_logger(__name__)
+
+
+class Guardians:
+    """Starts one guardian for each run."""
+
+    def __init__(self, forkserver: Forkserver) -> None:
+        self._forkserver = forkserver
+        self._watches: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> Line:
+        """Start a guardian; it ends with its run, or when this process ends."""
+        ours, guardians = make_lines()
+        try:
+            # Not tied to the forkserver: whatever dies, the guardian first ends what its run has started.
+            child = await self._forkserver.run(_be_guardian, guardians.orders, guardians.work, is_tied=False)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            guardians.close()
+        watch = asyncio.create_task(self._watch(child), name=f"guardian-{child.pid}")
+        self._watches.add(watch)
+        watch.add_done_callback(self._watches.discard)
+        return ours
+
+    async def wait(self) -> None:
+        """Wait until all guardians have ended."""
+        await asyncio.gather(*self._watches)
+
+    async def _watch(self, child: Child) -> None:
+        if await child.wait() == 0:
+            return
+        # It was killed, and what its run had started is now a child of this process.
+        kept = {self._forkserver.pid, self._forkserver.tracker_pid} - {None}
+        left = await asyncio.to_thread(process_tree.end_orphans, kept, _END_SECONDS)
+        _log.warning("guardian of a run was killed", guardian=child.pid, processes_ended=len(left))
+
+
+def _be_guardian(orders: socket.socket, work: socket.socket) -> None:
+    guard(Line(orders, work))
