@@ -6,7 +6,7 @@ from worker import guardians
 from worker.children import Forkserver
 from worker.guardian import Line
 
-_forkserver = Forkserver(
+forkserver = Forkserver(
     [
         "__main__",  # otherwise each child would import it, which is pytest
         "support.guardians",
@@ -29,12 +29,12 @@ class Guardians(guardians.Guardians):
     _is_warm = False
 
     def __init__(self) -> None:
-        super().__init__(_forkserver)
+        super().__init__(forkserver)
 
     async def start(self) -> Line:
         """Start one more."""
         if not Guardians._is_warm:
-            await _forkserver.stop()  # another test's, which has imported other things
-            await _forkserver.start()
+            await forkserver.stop()  # another test's, which has imported other things
+            await forkserver.start()
             Guardians._is_warm = True
         return await super().start()

@@ -13,7 +13,7 @@ import pytest
 from optaic.common.v1 import flow_pb2
 from optaic.plugins import Secrets
 from servicekit import logging as service_logging
-from support.guardians import Guardians
+from support.guardians import forkserver
 from support.logs import logged_by
 from support.worker import World, running_world
 from worker.execution import Outcome
@@ -25,10 +25,10 @@ CANARY = "k4n4rie-Zx81"
 @pytest.fixture
 async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     monkeypatch.setenv("OPTAIC_SECRET_CANARY", CANARY)
-    await Guardians._forkserver.stop()  # one that runs already has the environment that it began with
+    await forkserver.stop()  # one that runs already has the environment that it began with
     async with running_world() as running:
         yield running
-    await Guardians._forkserver.stop()
+    await forkserver.stop()
 
 
 def _texts(folder: Path) -> dict[str, str]:
