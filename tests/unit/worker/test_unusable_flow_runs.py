@@ -140,7 +140,7 @@ async def test_a_flow_run_that_prefect_lets_nobody_start_is_left_alone(tmp_path:
         asked.set()
         raise FlowRunRefusedError("it was cancelled")
 
-    pool.record_running = refuse  # type: ignore[method-assign] # this pool only
+    pool.record_running = refuse  # type: ignore[method-assign,assignment] # this pool only
     running = asyncio.create_task(_execute(pool, tmp_path))
     await asyncio.wait_for(asked.wait(), 10)
     assert pool.states == []
