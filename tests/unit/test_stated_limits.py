@@ -34,7 +34,7 @@ _KIB, _MIB, _DAY = 1024, 1024**2, 24 * 3600
         ("apply.md", f"{yaml_text._MOST_LEVELS} levels"),
         ("instances.md", f"{profile._LARGEST // 1000} kB"),
         ("instances.md", f"{events.MAXIMUM_RESOURCE:,} bytes"),
-        ("events.md", f"{broker._MAXIMUM_AGE // _DAY} days"),
+        ("events.md", f"{broker.MAXIMUM_AGE // _DAY} days"),
         ("events.md", f"{broker._DUPLICATE_WINDOW // 60:.0f} minutes"),
         ("schedules.md", f"{plans._DAYS_AHEAD} days"),
     ],

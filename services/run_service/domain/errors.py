@@ -207,7 +207,7 @@ def tick_unknown(why: str) -> FailedPreconditionError:
 
 def output_misplaced(fields: Sequence[str], folder: str) -> InvalidArgumentError:
     """Return the refusal OUTPUT_MISPLACED, naming the fields."""
-    text = f"must lie in the flow's own folder, which is <folder of all data>/{folder}"
+    text = f"must lie in the flow's own folder, which is <folder of all data>/{folder}; report a place in it"
     return InvalidArgumentError(
         "OUTPUT_MISPLACED",
         f"{', '.join(fields[:_SHOWN])} {text}",
