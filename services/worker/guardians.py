@@ -16,7 +16,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Guardians:
-    """Starts one guardian for each run."""
+    """The start of one guardian for each run."""
 
     def __init__(self, forkserver: Forkserver) -> None:
         self._forkserver = forkserver

@@ -152,7 +152,7 @@ async def test_a_worker_that_stops_says_so_of_its_flow_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def compute(*_: object) -> None:
-        await asyncio.sleep(3600)
+        await asyncio.sleep(3600)  # the work of the run; it is cancelled
 
     monkeypatch.setattr("worker.executor.execute_run", compute)
     pool = Pool(_flow_run(GIVEN))
@@ -175,7 +175,7 @@ async def test_a_flow_run_that_is_cancelled_in_prefect_is_given_up_without_a_rep
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def compute(*_: object) -> None:
-        await asyncio.sleep(3600)
+        await asyncio.sleep(3600)  # the work of the run; it is cancelled
 
     monkeypatch.setattr("worker.executor.execute_run", compute)
     pool = Pool(_flow_run(GIVEN))
