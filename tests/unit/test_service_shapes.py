@@ -258,3 +258,31 @@ def test_one_class_of_one_name_compares_with_the_other_services(service: str) ->
     assert made == {("comparing.py", "Comparing")}
     parameters = list(inspect.signature(load(service, "comparing").Comparing).parameters)
     assert parameters[:2] == ["deps", "channel"]
+
+
+def _refusals_made(service: str) -> dict[str, set[str]]:
+    """Return the reasons that a service gives, each with the shared rules that word it, or with the service's name."""
+    found: dict[str, set[str]] = {}
+    for node in ast.parse((ROOT / service / "domain" / "errors.py").read_text("utf-8")).body:
+        calls = [each for each in ast.walk(node) if isinstance(each, ast.Call)]
+        shared = {ast.unparse(each.func) for each in calls}
+        homes = {name for name in shared if name.startswith("refusals.")} or {service}
+        for each in calls:
+            if ast.unparse(each.func) in KINDS_OF_ERRORS and isinstance(each.args[0], ast.Constant):
+                found.setdefault(str(each.args[0].value), set()).update(homes)
+    return found
+
+
+# The text says which outside system does not answer, and each service asks its own; there is no metadata.
+OWN_TEXT = {"DEPENDENCY_UNAVAILABLE"}
+
+
+def test_a_reason_that_several_services_give_has_one_text_and_one_set_of_metadata() -> None:
+    made = [_refusals_made(service) for service in SERVICES]
+    reasons = {reason for each in made for reason in each if sum(reason in other for other in made) > 1}
+    assert {"FLOW_NOT_FOUND", "INSTANCE_DELETING"} <= reasons
+    assert reasons >= OWN_TEXT
+    homes = {
+        reason: set().union(*(each.get(reason, set()) for each in made)) for reason in reasons - OWN_TEXT
+    }
+    assert homes == {reason: {f"refusals.{reason.lower()}"} for reason in homes}

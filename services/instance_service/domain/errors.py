@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 
+from optaic.rules import refusals
 from servicekit.errors import (
     AbortedError,
     AlreadyExistsError,
@@ -73,12 +74,8 @@ def rehearsal_too_long(judged: int, given: int, seconds: float) -> InvalidArgume
 
 def instances_not_found(instance_ids: Sequence[str]) -> NotFoundError:
     """Return INSTANCE_NOT_FOUND, which lists every missing instance."""
-    text = ", ".join(instance_ids)
-    return NotFoundError(
-        "INSTANCE_NOT_FOUND",
-        f"there is no instance {text}; check the id, or find the instance with ListInstances",
-        metadata={"instance_ids": text[:_LONGEST]},
-    )
+    text, metadata = refusals.instance_not_found(instance_ids)
+    return NotFoundError("INSTANCE_NOT_FOUND", text, metadata=metadata)
 
 
 def revision_not_found(instance_id: str, revision: int) -> NotFoundError:
@@ -167,10 +164,10 @@ def deletion_blocked(
     )
 
 
-def instance_deleting(name: str) -> FailedPreconditionError:
+def instance_deleting(instance_id: str) -> FailedPreconditionError:
     """Return INSTANCE_DELETING: the instance is being deleted and takes no more changes."""
-    text = f"instance {name} is being deleted and can no longer change; when it is gone, create it again"
-    return FailedPreconditionError("INSTANCE_DELETING", text)
+    text, metadata = refusals.instance_deleting(instance_id)
+    return FailedPreconditionError("INSTANCE_DELETING", text, metadata=metadata)
 
 
 def project_deleting(name: str) -> FailedPreconditionError:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from lineage_service.domain.flows import FlowKey
+from optaic.rules import refusals
 from servicekit.errors import InvalidArgumentError, NotFoundError, PermissionDeniedError
 
 
 def flow_not_found(key: FlowKey) -> NotFoundError:
     """Return the error FLOW_NOT_FOUND: lineage-service does not know the flow."""
-    return NotFoundError(
-        "FLOW_NOT_FOUND",
-        f"flow: instance {key.instance_id} has no {key.flow_kind} flow here; check instance_id and flow_kind, "
-        "or retry in a few seconds if the instance is new",
-        metadata={"instance_id": key.instance_id, "flow_kind": key.flow_kind},
-    )
+    text, metadata = refusals.flow_not_found(key.instance_id, key.flow_kind)
+    return NotFoundError("FLOW_NOT_FOUND", text, metadata=metadata)
 
 
 def not_a_flow_kind(number: int) -> InvalidArgumentError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from optaic.rules import refusals
 from servicekit.errors import (
     AbortedError,
     AlreadyExistsError,
@@ -47,20 +48,10 @@ def allow_deletion_reason_required() -> InvalidArgumentError:
     )
 
 
-def flow_not_found(instance_id: str) -> NotFoundError:
+def flow_not_found(instance_id: str, flow_kind: str) -> NotFoundError:
     """Return the refusal FLOW_NOT_FOUND for a flow kind that the instance does not have."""
-    return NotFoundError(
-        "FLOW_NOT_FOUND",
-        f"instance {instance_id} has no flow of this flow_kind; omit flow_kind for its default flow, or choose one "
-        "of its flows (GetInstance lists them)",
-        metadata={"instance_id": instance_id},
-    )
-
-
-def kind_has_no_flow(instance_kind: str, flow_kind: str) -> NotFoundError:
-    """Return the refusal FLOW_NOT_FOUND for a flow kind that no instance of its kind has."""
-    text = f"instances of the kind {instance_kind} have no {flow_kind} flow; choose another flow_kind"
-    return NotFoundError("FLOW_NOT_FOUND", text)
+    text, metadata = refusals.flow_not_found(instance_id, flow_kind)
+    return NotFoundError("FLOW_NOT_FOUND", text, metadata=metadata)
 
 
 def unsupported_flow(flow_kind: str, *, has_optimizer: bool) -> UnimplementedError:
@@ -117,11 +108,8 @@ def full_range_required(instance_name: str) -> FailedPreconditionError:
 
 def instance_deleting(instance_id: str) -> FailedPreconditionError:
     """Return the refusal INSTANCE_DELETING."""
-    return FailedPreconditionError(
-        "INSTANCE_DELETING",
-        f"instance {instance_id} is being deleted, and its flows accept no more runs; when it is gone, create it again",
-        metadata={"instance_id": instance_id},
-    )
+    text, metadata = refusals.instance_deleting(instance_id)
+    return FailedPreconditionError("INSTANCE_DELETING", text, metadata=metadata)
 
 
 def run_active(run_id: str, run_number: int) -> AlreadyExistsError:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.rules.kinds import COMPUTED_FLOWS, FLOWS
 from optaic.rules.roles import OPTIMIZER  # the worker's procedure does not know it yet
-from run_service.domain.errors import flow_not_found, kind_has_no_flow, unsupported_flow
+from run_service.domain.errors import flow_not_found, unsupported_flow
+from servicekit.enums import enum_word
 
 # What a run of each flow is called.
 _RUN_KINDS = {
@@ -21,14 +23,14 @@ _RUN_KINDS = {
 RUN_KINDS = tuple(_RUN_KINDS.values())
 
 
-def run_kind(instance_kind: str, flow_kind: str) -> str:
+def run_kind(instance_id: str, instance_kind: str, flow_kind: str) -> str:
     """Return the kind of a run.
 
     Raises:
         NotFoundError: FLOW_NOT_FOUND, an instance of this kind has no such flow.
     """
     if flow_kind not in FLOWS.get(instance_kind, ()):
-        raise kind_has_no_flow(instance_kind, flow_kind)
+        raise flow_not_found(instance_id, flow_kind)
     return _RUN_KINDS[flow_kind]
 
 
@@ -52,4 +54,4 @@ def choose_flow(instance_id: str, available: Collection[int], wanted: int) -> in
         return wanted
     if wanted == 0 and available:
         return min(available)
-    raise flow_not_found(instance_id)
+    raise flow_not_found(instance_id, enum_word(FlowKind, wanted) if wanted in FlowKind.values()[1:] else "")

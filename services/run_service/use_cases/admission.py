@@ -117,7 +117,9 @@ async def find_flow(deps: Dependencies, tenant_id: str, instance_id: str, flow_k
     word = enum_word(flow_pb2.FlowKind, chosen)
     instance_kind = enum_word(instance_pb2.InstanceKind, instance.kind)
     check_computed(word, [edge.role for edge in flows[chosen].upstreams])
-    return FoundFlow(tenant_id, instance, flows[chosen], word, run_kind(instance_kind, word))
+    return FoundFlow(
+        tenant_id, instance, flows[chosen], word, run_kind(instance.instance_id, instance_kind, word)
+    )
 
 
 async def admit(

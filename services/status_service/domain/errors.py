@@ -4,26 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from optaic.rules import refusals
 from servicekit.errors import NotFoundError, OutOfRangeError, ResourceExhaustedError
 
 
 def instances_not_found(instance_ids: Collection[str]) -> NotFoundError:
     """Return the refusal INSTANCE_NOT_FOUND, naming every missing id."""
-    named = ", ".join(sorted(instance_ids))
-    return NotFoundError(
-        "INSTANCE_NOT_FOUND",
-        f"status-service has no status of instance {named}; check the id, or retry in a few seconds if the instance is new",
-        metadata={"instance_ids": named},
-    )
+    text, metadata = refusals.instance_not_found(sorted(instance_ids))
+    return NotFoundError("INSTANCE_NOT_FOUND", text, metadata=metadata)
 
 
-def flow_not_found(instance_id: str, instance_name: str, flow_kind: str) -> NotFoundError:
+def flow_not_found(instance_id: str, flow_kind: str) -> NotFoundError:
     """Return the refusal FLOW_NOT_FOUND."""
-    return NotFoundError(
-        "FLOW_NOT_FOUND",
-        f"flow_kind: instance {instance_name} has no {flow_kind} flow; choose one of its flows",
-        metadata={"instance_id": instance_id, "flow_kind": flow_kind},
-    )
+    text, metadata = refusals.flow_not_found(instance_id, flow_kind)
+    return NotFoundError("FLOW_NOT_FOUND", text, metadata=metadata)
 
 
 def revision_compacted(position: int, compacted_revision: int, revision: int) -> OutOfRangeError:

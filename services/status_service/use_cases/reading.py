@@ -43,7 +43,7 @@ async def get_flow_status(
     for flow in status.flows:
         if flow.flow_kind == wanted:
             return flow
-    raise flow_not_found(instance_id, status.instance_name, flow_kind)
+    raise flow_not_found(instance_id, flow_kind)
 
 
 async def list_statuses(

@@ -51,10 +51,10 @@ def test_services_agree_on_the_flows_of_a_kind(kind: str) -> None:
     assert set(flow_kinds(kind, has_monitoring=True)) == set(kinds.FLOWS.get(kind, ()))
     for flow in EVERY_FLOW:
         if flow in kinds.FLOWS.get(kind, ()):
-            assert run_kind(kind, flow) in RUN_KINDS
+            assert run_kind("i", kind, flow) in RUN_KINDS
         else:
             with pytest.raises(NotFoundError):
-                run_kind(kind, flow)
+                run_kind("i", kind, flow)
     assert has_status(kind) is (kind in kinds.OWN_KINDS)
 
 

@@ -65,10 +65,10 @@ def test_every_run_kind_has_its_extension_table() -> None:
 
 
 def test_the_run_kind_follows_from_instance_and_flow() -> None:
-    assert run_kind("signal", "refresh") == "pipeline"
-    assert run_kind("model", "monitoring") == "monitoring"
+    assert run_kind("i", "signal", "refresh") == "pipeline"
+    assert run_kind("i", "model", "monitoring") == "monitoring"
     with pytest.raises(NotFoundError):
-        run_kind("store", "refresh")
+        run_kind("i", "store", "refresh")
     assert activity_type("pipeline", "submitted") == "pipeline_run.submitted"
 
 

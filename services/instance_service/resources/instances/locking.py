@@ -49,4 +49,4 @@ def check_not_deleting(instance: Instance) -> None:
         FailedPreconditionError: The instance is being deleted.
     """
     if instance.state == INSTANCE_STATE_DELETING:
-        raise errors.instance_deleting(instance.name)
+        raise errors.instance_deleting(instance.instance_id)
