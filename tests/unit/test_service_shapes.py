@@ -286,3 +286,17 @@ def test_a_reason_that_several_services_give_has_one_text_and_one_set_of_metadat
         reason: set().union(*(each.get(reason, set()) for each in made)) for reason in reasons - OWN_TEXT
     }
     assert homes == {reason: {f"refusals.{reason.lower()}"} for reason in homes}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_methods_of_servicers_name_their_arguments_alike(service: str) -> None:
+    tree = ast.parse((ROOT / service / "grpc_api.py").read_text("utf-8"))
+    methods = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name[0].isupper()
+    ]
+    assert methods
+    for method in methods:
+        names = [each.arg for each in method.args.args]
+        assert names in (["self", "request", "_context"], ["self", "_request", "_context"]), method.name
