@@ -40,10 +40,11 @@ class BenchStack:
     endpoints: Endpoints
     databases: Mapping[str, Mapping[str, str]]  # by service, the URL of each login
     executor_token: str
+    token: str = "development"
 
     def metadata(self, *, as_executor: bool = False) -> tuple[tuple[str, str], ...]:
         """Identity of a call."""
-        token = self.executor_token if as_executor else "development"
+        token = self.executor_token if as_executor else self.token
         return (("authorization", f"Bearer {token}"),)
 
 

@@ -1,6 +1,7 @@
 """SubmitRun per second against separate processes.
 
-Beside it, in the same run: a bare gRPC echo and a bare two-row transaction on the same PostgreSQL.
+Beside it, in the same run: a bare gRPC echo and a bare two-row transaction on the same PostgreSQL. Then the rate in
+each way to authenticate.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import grpc
 import psycopg
 from psycopg_pool import AsyncConnectionPool
 
+from bench.admission import measure_admission
 from bench.report import Row
 from bench.stack import (
     BenchStack,
@@ -40,7 +42,7 @@ async def measure() -> list[Row]:
         rows: list[Row] = []
         for concurrency, what in ROUNDS:
             rows += await _measure(stack, instance_ids, concurrency, what)
-        return rows
+    return rows + await measure_admission()
 
 
 async def _measure(stack: BenchStack, instance_ids: Sequence[str], concurrency: int, what: str) -> list[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hmac
 import json
@@ -17,6 +18,8 @@ from servicekit.oidc.rules import Rules
 from servicekit.oidc.verifier import Caller, Verifier
 from servicekit.settings import ServiceSettings
 from support.clock import FakeClock
+from support.http_faults import read_request
+from support.listener import Listener
 
 ISSUER = "https://login.example.com"
 KEYS_URL = f"{ISSUER}/keys"
@@ -82,6 +85,22 @@ class FakeIssuer:
     def reads(self) -> int:
         """How often it was asked for its configuration."""
         return self.asked.count(self.place)
+
+
+class ServedIssuer(Listener):
+    """A `FakeIssuer` that answers over HTTP, on a free port of this machine."""
+
+    @property
+    def issuer(self) -> FakeIssuer:
+        """What it answers."""
+        return FakeIssuer(f"http://127.0.0.1:{self.port}")
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        _, path, _ = (await read_request(reader)).split(b" ", 2)
+        issuer = self.issuer
+        body = await issuer.fetch(f"{issuer.url}{path.decode()}")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+        await writer.drain()
 
 
 class OidcWorld:
