@@ -1,11 +1,8 @@
-"""Set the environment as the libraries need it, then run the application."""
-
-import os
+"""Leave the environment that holds the settings, then run the application."""
 
 from servicekit import runtime
-from worker import app
-from worker.config import Settings
+from worker import app, environment
 
 if __name__ == "__main__":
-    os.environ.update(Settings().environment)
+    environment.leave()
     runtime.run(app.main)

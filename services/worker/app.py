@@ -7,9 +7,8 @@ from pathlib import Path
 
 import structlog
 
-from worker import cgroup, process_tree
+from worker import cgroup, environment, process_tree
 from worker.children import Forkserver
-from worker.config import Settings
 from worker.run_output import prepare_folder
 
 _log = structlog.get_logger(__name__)
@@ -31,7 +30,7 @@ PRELOAD = (
 
 async def main(stop: asyncio.Event) -> None:
     """Run the executor until `stop` is set."""
-    settings = Settings()
+    settings = environment.take()
     # Before any run starts, so that an operator can still correct the folder.
     prepare_folder(Path(settings.run_output_folder))
     forkserver = Forkserver(PRELOAD)
@@ -48,7 +47,7 @@ async def main(stop: asyncio.Event) -> None:
     await warming
     process_tree.adopt_orphans()  # what a guardian leaves that is killed itself
     guardians = Guardians(forkserver)
-    async with WorkPool(settings.work_pool, settings.work_pool_type) as pool:
+    async with WorkPool(settings) as pool:
         housekeeping = asyncio.create_task(
             remove_leftovers(settings, guardians.start, stop), name="housekeeping"
         )

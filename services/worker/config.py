@@ -83,6 +83,12 @@ class Settings(PrefectSettings):
         description="Time between two checks for data of deleted instances to remove; the first check is within a minute.",
     )
 
+    child_environment: tuple[str, ...] = Field(
+        default=(),
+        description="JSON list: variables of the worker's environment that processes of user code get, besides those "
+        "of the system and of the libraries. They get no others.",
+    )
+
     run_output_folder: str = Field(
         default_factory=lambda: f"{tempfile.gettempdir()}/optaic-run-output-{os.getuid()}",
         description="Folder on this machine for the output of runs, one file for each run.",
@@ -109,9 +115,6 @@ class Settings(PrefectSettings):
     def environment(self) -> Mapping[str, str]:
         """The variables that libraries read from the environment, once, when they are imported for the first time."""
         return {
-            "PREFECT_API_URL": self.prefect_api_url,
-            **({"PREFECT_API_KEY": self.prefect_api_key} if self.prefect_api_key else {}),
-            **({"PREFECT_API_AUTH_STRING": self.prefect_auth_string} if self.prefect_auth_string else {}),
             "PREFECT_LOGGING_LEVEL": "WARNING",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "DO_NOT_TRACK": "1",

@@ -21,7 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, NoReturn
 
-from worker import frames, process_tree
+from redaction import PREFIX
+from worker import frames, privileges, process_tree
 from worker.cgroup import Cgroup
 from worker.run_output import OutputLimits, RunOutput
 
@@ -30,14 +31,7 @@ _HELPER_SECONDS = 1.0  # for those that end with the child, as a tracker of its 
 _DRAIN_SECONDS = 2.0
 _CHUNK = 64 * 1024
 _LONGEST_FAULT = 64 * 1024  # bytes
-# With these a process acts for any tenant; user code has no use for them, and hands its environment on.
-_CREDENTIALS = (
-    "OPTAIC_SERVICE_TOKEN",
-    "OPTAIC_PREFECT_API_KEY",
-    "OPTAIC_PREFECT_AUTH_STRING",
-    "PREFECT_API_KEY",
-    "PREFECT_API_AUTH_STRING",
-)
+_OURS = ("OPTAIC_", "PREFECT_")  # settings of the worker and of Prefect, which user code has no use for
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 RunChild = Callable[[socket.socket], None]
@@ -94,7 +88,10 @@ def _guard(line: Line, run_child: RunChild) -> None:
     order = frames.receive(line.orders)
     if order is None:
         return
-    output = RunOutput(OutputLimits(**json.loads(order[1])))
+    start = json.loads(order[1])
+    # In the memory of this process and its child alone: the first hides them, the second uses them.
+    os.environ.update(start.pop("secrets", {}))
+    output = RunOutput(OutputLimits(**start))
     if not process_tree.adopt_orphans():
         output.write(
             b"[optaic: processes that leave their parent are not ended with the run on this system]\n"
@@ -137,8 +134,10 @@ def _start(
         signal.set_wakeup_fd(-1)
         for number in (*_ENDING, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
-        for name in _CREDENTIALS:
-            os.environ.pop(name, None)
+        for name in [name for name in os.environ if name.startswith(_OURS)]:
+            if not name.startswith(PREFIX):
+                del os.environ[name]
+        privileges.drop()
         line.orders.close()
         os.close(source)
         os.dup2(sink, 1)

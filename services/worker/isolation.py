@@ -15,8 +15,9 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from optaic.run.v1 import run_report_service_pb2
-from worker import frames
+from worker import environment, frames
 from worker.child import Task
+from worker.config import Settings
 from worker.data_removal import Removal
 from worker.failures import Failure, describe_death
 from worker.frames import Frame, Kind
@@ -44,11 +45,12 @@ async def start_guardian() -> Line:
     given = [max(numbers) + place for place in (1, 2)]
     argv = [sys.executable, "-m", "worker.guardian", *map(str, given)]
     # It imports what this process can: a deployment may have more places than the environment names.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    inherited = environment.clean(os.environ, Settings())
+    given_environment = {**inherited, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     actions = [(os.POSIX_SPAWN_DUP2, *pair) for pair in zip(numbers, given, strict=True)]
     try:
         # Not by `subprocess`, which complains of children that outlive their parent, as a guardian may.
-        await asyncio.to_thread(os.posix_spawn, sys.executable, argv, environment, file_actions=actions)
+        await asyncio.to_thread(os.posix_spawn, sys.executable, argv, given_environment, file_actions=actions)
     finally:
         guardians.close()
     return ours
@@ -70,7 +72,6 @@ class Isolation:
         self._orders, orders = await asyncio.open_connection(sock=line.orders)
         self._work, work = await asyncio.open_connection(sock=line.work)
         self._writers = [orders, work]
-        orders.write(frames.pack(Kind.START, json.dumps(asdict(self._limits)).encode()))
         self._reporting = asyncio.create_task(self._read_report(), name="guardian")
         return self
 
@@ -92,7 +93,9 @@ class Isolation:
     async def compute(self, task: Task | Removal, on_progress: OnProgress) -> Result | Failure:
         """Have the child do a task; what it answers, which is empty of a removal, or what ended it."""
         assert self._reporting is not None
-        self._writers[1].write(frames.pack(Kind.TASK, pickle.dumps(task)))
+        start = {**asdict(self._limits), "secrets": await asyncio.to_thread(environment.secrets_for, task)}
+        self._writers[0].write(frames.pack(Kind.START, json.dumps(start).encode()))
+        self._writers[1].write(frames.pack(Kind.TASK, await asyncio.to_thread(pickle.dumps, task)))
         answering = asyncio.create_task(self._read_answer(on_progress), name="child")
         try:
             await asyncio.wait({answering, self._reporting}, return_when=asyncio.FIRST_COMPLETED)

@@ -10,7 +10,7 @@ from typing import Any, Self, TypeAlias
 from uuid import UUID
 
 import structlog
-from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -26,6 +26,7 @@ from prefect.utilities.engine import propose_state
 
 from redaction import redact
 from servicekit import logging as service_logging
+from worker.config import Settings
 from worker.execution import Ending, Outcome
 from worker.ticket import Ticket
 
@@ -45,11 +46,15 @@ class FlowRunUnusableError(Exception):
 class WorkPool:
     """One work pool, seen through one client."""
 
-    def __init__(self, name: str, type_: str) -> None:
-        self._name = name
-        self._type = type_
+    def __init__(self, settings: Settings) -> None:
+        self._name, self._type = settings.work_pool, settings.work_pool_type
         self._entrypoints: dict[UUID, str] = {}
-        self._client: PrefectClient = get_client()
+        # Given here, because the environment has neither the address nor a credential.
+        self._client = PrefectClient(
+            settings.prefect_api_url,
+            auth_string=settings.prefect_auth_string or None,
+            api_key=settings.prefect_api_key or None,
+        )
         self._resources = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:

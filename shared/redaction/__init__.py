@@ -16,6 +16,7 @@ from urllib.parse import quote, quote_plus, unquote
 
 PREFIX = "OPTAIC_SECRET_"
 HIDDEN = "***"
+_remembered: dict[str, str] = {}
 SHORTEST = 4  # characters: a shorter value would be found within ordinary words
 _REFERENCE = re.compile(r"\$\{" + PREFIX + r"[A-Z0-9_]+\}")
 _STARTS_WITH_REFERENCE = re.compile(_REFERENCE.pattern + r"(?:$|[/?#,])")
@@ -128,6 +129,11 @@ def hide_credentials(text: str) -> str:
     return text
 
 
+def remember(secrets: Mapping[str, str]) -> None:
+    """Hide these secrets too, by name: a process that removed them from its environment still holds them."""
+    _remembered.update(secrets)
+
+
 def redact(text: str, environment: Mapping[str, str] = os.environ) -> str:
     """Return a text without its secrets."""
     return _redact(text, _known_secrets(environment))
@@ -204,7 +210,7 @@ def _known_secrets(environment: Mapping[str, str]) -> list[str]:
     """Return the values of this process's secrets in all their notations, longest first."""
     found = {
         form
-        for name, value in environment.items()
+        for name, value in {**_remembered, **environment}.items()
         if name.startswith(PREFIX)
         for part in _parts(value)
         for form in (part, quote(part, safe=""), quote_plus(part), json.dumps(part)[1:-1], repr(part)[1:-1])

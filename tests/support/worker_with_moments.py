@@ -1,13 +1,10 @@
 """The worker's program with `support.worker_moments` in each of its processes."""
 
-import os
-
 from servicekit import runtime
-from worker import app
-from worker.config import Settings
+from worker import app, environment
 
 if __name__ == "__main__":
-    os.environ.update(Settings().environment)
+    environment.leave()
     app.PRELOAD += ("support.worker_moments",)  # type: ignore[assignment]  # its length is not part of what it is
     import support.worker_moments  # noqa: F401 - for what it does to the executor
 

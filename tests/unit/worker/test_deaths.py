@@ -236,7 +236,7 @@ print((frames.receive(ours.orders) or (0, b"{}"))[1].decode())
 
 
 def test_user_code_and_its_processes_do_not_get_the_workers_credentials() -> None:
-    given = {"OPTAIC_SERVICE_TOKEN": "token-1", "PREFECT_API_KEY": "token-2", "OPTAIC_RUN_NOTE": "canary"}
+    given = {"OPTAIC_SERVICE_TOKEN": "token-1", "PREFECT_API_KEY": "token-2", "RUN_NOTE": "canary"}
     done = subprocess.run(
         [sys.executable, "-c", _ENVIRONMENT],
         env={**os.environ, **given},
@@ -244,7 +244,7 @@ def test_user_code_and_its_processes_do_not_get_the_workers_credentials() -> Non
         check=True,
         timeout=60,
     )
-    assert json.loads(done.stdout)["tail"].splitlines() == ["OPTAIC_RUN_NOTE=canary"]
+    assert json.loads(done.stdout)["tail"].splitlines() == ["RUN_NOTE=canary"]
 
 
 def _parent(pid: int) -> int:
