@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -306,6 +307,7 @@ async def kill_world(
                 "OPTAIC_POLL_SECONDS": "0.5",
                 "PREFECT_HOME": str(folder / "prefect-home"),
                 PORT: str(gate.port),
+                "OPTAIC_CHILD_ENVIRONMENT": json.dumps([PORT]),
             },
             folder / "worker.log",
         )

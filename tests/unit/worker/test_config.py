@@ -1,19 +1,29 @@
-"""What the worker tells libraries through their environment."""
+"""What the worker tells Prefect and other libraries, and not through the environment."""
 
 import pytest
 
 from worker.config import Settings
+from worker.prefect_adapter import WorkPool
 
 
-def _environment(**settings: str) -> dict[str, str]:
-    given = Settings(instance_address="a:1", run_address="a:2", data_root="/data").model_copy(update=settings)
-    return dict(given.environment)
+def _settings(**settings: str) -> Settings:
+    return Settings(instance_address="a:1", run_address="a:2", data_root="/data").model_copy(update=settings)
 
 
-def test_prefect_gets_only_configured_credentials() -> None:
-    assert _environment(prefect_api_key="secret")["PREFECT_API_KEY"] == "secret"
-    assert _environment(prefect_auth_string="a:b")["PREFECT_API_AUTH_STRING"] == "a:b"
-    assert not {"PREFECT_API_KEY", "PREFECT_API_AUTH_STRING"} & set(_environment())
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ({"prefect_api_key": "k4n4rie"}, "Bearer k4n4rie"),
+        ({"prefect_auth_string": "a:k4n4rie"}, "Basic YTprNG40cmll"),
+        ({}, None),
+    ],
+)
+def test_prefect_gets_only_configured_credentials(given: dict[str, str], sent: str | None) -> None:
+    settings = _settings(**given)
+    pool = WorkPool(settings)
+    assert pool._client._client.headers.get("authorization") == sent
+    assert not [name for name, value in settings.environment.items() if "k4n4rie" in value]
+    assert "PREFECT_API_URL" not in settings.environment
 
 
 def test_a_data_root_with_credentials_is_refused_without_being_repeated() -> None:
