@@ -1,4 +1,4 @@
-"""What the kernel lets processes of one user do to each other: hide this one, and take a child's rights away."""
+"""Hide this process from others of its user, and take the rights away from processes of user code."""
 
 from __future__ import annotations
 
