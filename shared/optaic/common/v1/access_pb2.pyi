@@ -18,6 +18,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _ProjectScope:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ProjectScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ProjectScope.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PROJECT_SCOPE_UNSPECIFIED: _ProjectScope.ValueType  # 0
+    """No: the caller needs the permission in the whole tenant."""
+    PROJECT_SCOPE_NAMED: _ProjectScope.ValueType  # 1
+    """Yes, if the request names a project, or something in a project, where the caller has the permission. Whatever else it
+    names the caller must be able to read.
+    """
+    PROJECT_SCOPE_ANY: _ProjectScope.ValueType  # 2
+    """Yes: the answer has nothing of other projects."""
+
+class ProjectScope(_ProjectScope, metaclass=_ProjectScopeEnumTypeWrapper):
+    """Whether the permission in some projects is enough to call a method."""
+
+PROJECT_SCOPE_UNSPECIFIED: ProjectScope.ValueType  # 0
+"""No: the caller needs the permission in the whole tenant."""
+PROJECT_SCOPE_NAMED: ProjectScope.ValueType  # 1
+"""Yes, if the request names a project, or something in a project, where the caller has the permission. Whatever else it
+names the caller must be able to read.
+"""
+PROJECT_SCOPE_ANY: ProjectScope.ValueType  # 2
+"""Yes: the answer has nothing of other projects."""
+Global___ProjectScope: _TypeAlias = ProjectScope  # noqa: Y015
+
 class _Permission:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -119,7 +147,10 @@ ROLE_SERVICE: Role.ValueType  # 6
 Global___Role: _TypeAlias = Role  # noqa: Y015
 
 PERMISSION_FIELD_NUMBER: _builtins.int
+PROJECT_SCOPE_FIELD_NUMBER: _builtins.int
 permission: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___Permission.ValueType]
 """What a caller must be permitted to do, so that it may call the method. Every method has one; a service with a method
 that has none does not start. docs/security.md says which roles have which permission.
 """
+project_scope: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___ProjectScope.ValueType]
+"""What a caller may do who has the permission in some projects only. Without it: nothing."""

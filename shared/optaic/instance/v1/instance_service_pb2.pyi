@@ -65,6 +65,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The deletion would delete something else than the preview showed; preview again."""
     ERROR_REASON_DATA_REMOVAL_NOT_FOUND: _ErrorReason.ValueType  # 28
     """The data is already removed, or the instance was not deleted."""
+    ERROR_REASON_ROLE_BINDING_NOT_FOUND: _ErrorReason.ValueType  # 29
+    """NOT_FOUND: the actor has no role in this project, or in the whole tenant, that could be revoked."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why InstanceService refused."""
@@ -104,6 +106,8 @@ ERROR_REASON_DELETION_CHANGED: ErrorReason.ValueType  # 27
 """The deletion would delete something else than the preview showed; preview again."""
 ERROR_REASON_DATA_REMOVAL_NOT_FOUND: ErrorReason.ValueType  # 28
 """The data is already removed, or the instance was not deleted."""
+ERROR_REASON_ROLE_BINDING_NOT_FOUND: ErrorReason.ValueType  # 29
+"""NOT_FOUND: the actor has no role in this project, or in the whole tenant, that could be revoked."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
