@@ -10,12 +10,14 @@ from optaic.definition.v1.definition_events_pb2 import (
     DefinitionRetired,
 )
 from optaic.definition.v1.definition_pb2 import DefinitionVersion
+from optaic.instance.v1.access_pb2 import RoleBinding
 from optaic.instance.v1.instance_events_pb2 import (
     InstanceActivated,
     InstanceCreated,
     InstanceDeleted,
     InstanceDeletionRequested,
     InstanceUpdated,
+    RoleBindingChanged,
 )
 from optaic.instance.v1.instance_pb2 import Instance
 from servicekit.clock import Clock
@@ -69,6 +71,11 @@ class Events:
     def deleted(self, instance: Instance) -> Event:
         """Announce that an instance is gone."""
         return self._make(InstanceDeleted(instance=instance), "deleted", instance.instance_id)
+
+    def role_binding_changed(self, binding: RoleBinding) -> Event:
+        """Announce that an actor was granted a role, or lost it."""
+        message = RoleBindingChanged(role_binding=binding)
+        return self._make(message, "role_binding_changed", binding.binding_id)
 
     def _make(self, message: Message, participle: str, resource_id: str) -> Event:
         return make_event(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf import descriptor_pool
@@ -48,29 +49,50 @@ ROLES = frozenset(PERMISSIONS_BY_ROLE)
 # What a service has when it acts by itself and nobody asks.
 SERVICE_ROLES = frozenset({SERVICE})
 
-_OPTION = "optaic.common.v1.permission"
-_PREFIX = "PERMISSION_"
-_UNSPECIFIED = 0
+_PERMISSION = "optaic.common.v1.permission"
+_OPTIONS = {_PERMISSION: "PERMISSION_", "optaic.common.v1.project_scope": "PROJECT_SCOPE_"}
+_UNSPECIFIED, _NAMED, _ANY = "UNSPECIFIED", "NAMED", "ANY"
 
 
-def permission_of(method: str) -> str:
-    """Return the permission that a method's contract names; the method is `/<service>/<name>`, as gRPC writes it.
+@dataclass(frozen=True)
+class MethodAccess:
+    """Who may call a method, as its contract says."""
+
+    path: str
+    permission: str
+    is_by_project: bool = False  # the permission in some projects is enough
+    needs_project: bool = False  # the request must then name one of them
+
+    @property
+    def name(self) -> str:
+        """Return the name without the service."""
+        return self.path.rpartition("/")[2]
+
+
+def access_of(path: str) -> MethodAccess:
+    """Return what the contract of a method says; its path is `/<service>/<name>`, as gRPC writes it.
 
     Raises:
         ValueError: The contract of the method is not known, or it names no permission.
     """
-    service, _, name = method.removeprefix("/").partition("/")
-    pool = descriptor_pool.Default()
+    service, _, name = path.removeprefix("/").partition("/")
     try:
-        option: Any = pool.FindExtensionByName(_OPTION)
-        options = pool.FindServiceByName(service).methods_by_name[name].GetOptions()
+        options = descriptor_pool.Default().FindServiceByName(service).methods_by_name[name].GetOptions()
+        permission, scope = (_word(options, option, prefix) for option, prefix in _OPTIONS.items())
     except KeyError:
-        raise ValueError(f"no contract is known of the method {method}") from None
-    number: int = options.Extensions[option]
-    value = option.enum_type.values_by_number.get(number)
-    if value is None or number == _UNSPECIFIED:
-        raise ValueError(f"the contract of the method {method} names no permission: set the option {_OPTION}")
-    return str(value.name).removeprefix(_PREFIX)
+        raise ValueError(f"no contract is known of the method {path}") from None
+    if permission in ("", _UNSPECIFIED):
+        raise ValueError(
+            f"the contract of the method {path} names no permission: set the option {_PERMISSION}"
+        )
+    return MethodAccess(path, permission, scope in (_NAMED, _ANY), scope == _NAMED)
+
+
+def _word(options: Any, option: str, prefix: str) -> str:
+    """Return the value of an option without its prefix; empty if it is a number without a name."""
+    extension: Any = descriptor_pool.Default().FindExtensionByName(option)
+    value = extension.enum_type.values_by_number.get(options.Extensions[extension])
+    return "" if value is None else str(value.name).removeprefix(prefix)
 
 
 def is_permitted(roles: Iterable[str], permission: str) -> bool:

@@ -16,6 +16,14 @@ TENANT_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _TRACEPARENT_PATTERN = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
+@dataclass(frozen=True)
+class Scopes:
+    """The projects to which a caller is confined in one call: where it may do it, and what it may refer to (None: all)."""
+
+    permitted: frozenset[str]
+    readable: frozenset[str] | None
+
+
 @dataclass
 class RequestContext:
     """A request: the identity from its verified token, ids for the logs, read and write tokens."""
@@ -25,6 +33,7 @@ class RequestContext:
     request_id: str
     traceparent: str
     roles: frozenset[str] = frozenset()
+    scopes: Scopes | None = None  # None: it may do it in the whole tenant
     read_tokens: tuple[str, ...] = ()
     write_tokens: list[str] = field(default_factory=list)
     deadline: float | None = None  # on the monotonic clock

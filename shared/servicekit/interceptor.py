@@ -20,7 +20,8 @@ from google.protobuf.message import DecodeError, Message
 from servicekit import access, context
 from servicekit.audit.records import is_audited
 from servicekit.audit.trail import AuditTrail
-from servicekit.auth import Authenticator, unauthenticated
+from servicekit.access import MethodAccess
+from servicekit.admission import Admission
 from servicekit.context import RequestContext
 from servicekit.contracts import check_contract
 from servicekit.errors import (
@@ -56,14 +57,14 @@ class Interceptor:
     def __init__(
         self,
         error_domain: str,
-        authenticator: Authenticator,
+        admission: Admission,
         read_tokens: ReadTokens | None,
         default_deadline_seconds: float,
         trail: AuditTrail | None = None,
     ) -> None:
         self._trail = trail
         self._error_domain = error_domain
-        self._authenticator = authenticator
+        self._admission = admission
         self._read_tokens = read_tokens
         self._default_deadline_seconds = default_deadline_seconds
         self.streams = OpenStreams()
@@ -75,22 +76,20 @@ class Interceptor:
             TypeError: The method streams requests, which no contract of ours does.
             ValueError: The contract of the method names no permission, so nobody could be refused.
         """
-        permission = access.permission_of(method)
+        rules = access.access_of(method)
         if handler.request_streaming:
             raise TypeError(f"{method} streams requests, which is not supported")
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
-                self._stream(method, permission, handler), response_serializer=handler.response_serializer
+                self._stream(rules, handler), response_serializer=handler.response_serializer
             )
         return grpc.unary_unary_rpc_method_handler(
-            self._unary(method, permission, handler), response_serializer=handler.response_serializer
+            self._unary(rules, handler), response_serializer=handler.response_serializer
         )
 
-    def _unary(
-        self, method: str, permission: str, handler: grpc.RpcMethodHandler
-    ) -> Callable[[bytes, Any], Any]:
-        behavior, parse = handler.unary_unary, handler.request_deserializer
-        trail = self._trail if is_audited(method) else None
+    def _unary(self, rules: MethodAccess, handler: grpc.RpcMethodHandler) -> Callable[[bytes, Any], Any]:
+        behavior, parse, method = handler.unary_unary, handler.request_deserializer, rules.path
+        trail = self._trail if is_audited(rules.path) else None
 
         async def call(raw: bytes, grpc_context: Any) -> Any:
             began = time.monotonic()
@@ -100,8 +99,9 @@ class Interceptor:
                 with context.bind(request):
                     _set_deadline(request, grpc_context, self._default_deadline_seconds)
                     async with asyncio.timeout(request.remaining()):
-                        await self._admit(request, method, permission, metadata, grpc_context.peer())
+                        await self._admission.admit(request, rules, metadata, grpc_context.peer())
                         message = self._parse(parse, raw)
+                        await self._admission.check_message(request, rules, message)
                         await self._await_writes(request)
                         if trail is None or getattr(message, "validate_only", False):
                             response = await behavior(message, grpc_context)
@@ -121,9 +121,9 @@ class Interceptor:
         return call
 
     def _stream(
-        self, method: str, permission: str, handler: grpc.RpcMethodHandler
+        self, rules: MethodAccess, handler: grpc.RpcMethodHandler
     ) -> Callable[[bytes, Any], AsyncIterator[Any]]:
-        behavior, parse = handler.unary_stream, handler.request_deserializer
+        behavior, parse, method = handler.unary_stream, handler.request_deserializer, rules.path
 
         async def call(raw: bytes, grpc_context: Any) -> AsyncIterator[Any]:
             metadata = dict(grpc_context.invocation_metadata() or ())
@@ -131,14 +131,16 @@ class Interceptor:
             task = asyncio.current_task()
             assert task is not None
             peer = grpc_context.peer()
-            # The check of an open stream leaves its request as it is: another caller under the same token ends it.
-            self.streams.add(task, lambda: self._check_again(request, method, permission, metadata, peer))
             # It is not reset: the task ends with the stream, and another context may close the generator.
             context.enter(request)
             try:
                 _set_deadline(request, grpc_context, None)
-                await self._admit(request, method, permission, metadata, peer)
+                await self._admission.admit(request, rules, metadata, peer)
                 message = self._parse(parse, raw)
+                await self._admission.check_message(request, rules, message)
+                self.streams.add(
+                    task, lambda: self._admission.check_again(request, rules, metadata, peer, message)
+                )
                 await self._await_writes(request)
                 async for response in behavior(message, grpc_context):
                     yield response
@@ -157,24 +159,6 @@ class Interceptor:
             grpc_context.set_trailing_metadata(_trailing(request))
 
         return call
-
-    async def _admit(
-        self, request: RequestContext, method: str, permission: str, metadata: dict[str, str], peer: str
-    ) -> None:
-        """Find out who calls, and refuse whoever is not permitted; what the request says is not read before."""
-        identity = await self._authenticator.authenticate(metadata, peer)
-        request.tenant_id, request.actor, request.roles = identity.tenant_id, identity.actor, identity.roles
-        access.check_permitted(identity.roles, permission, method)
-
-    async def _check_again(
-        self, request: RequestContext, method: str, permission: str, metadata: dict[str, str], peer: str
-    ) -> None:
-        if not request.tenant_id:
-            return  # it is not admitted yet
-        identity = await self._authenticator.authenticate(metadata, peer)
-        if (identity.tenant_id, identity.actor) != (request.tenant_id, request.actor):
-            raise unauthenticated()
-        access.check_permitted(identity.roles, permission, method)
 
     def _parse(self, parse: Callable[[bytes], Any] | None, raw: bytes) -> Any:
         if parse is None:

@@ -29,6 +29,8 @@ class OpenStreams:
     def add(self, task: asyncio.Task[Any], admit: Admit) -> None:
         """Remember a stream; `admit` raises once its caller may not read it any more."""
         self._admit[task] = admit
+        if self._is_stopping:
+            task.cancel()
 
     def discard(self, task: asyncio.Task[Any]) -> None:
         """Forget a stream that has ended."""

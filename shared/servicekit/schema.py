@@ -95,6 +95,21 @@ audit_seals = sa.Table(
     sa.Column("seal_time", sa.DateTime(timezone=True), nullable=False),
 )
 
+role_bindings = sa.Table(
+    "role_bindings",
+    metadata,
+    sa.Column("tenant_id", sa.Text, primary_key=True),
+    sa.Column("binding_id", UUID_TEXT, primary_key=True),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("scope", sa.Text, nullable=False),  # a project; empty: the whole tenant
+    sa.Column(
+        "role", sa.Text, nullable=False
+    ),  # empty: revoked; the row stays, so that the token's roles stay replaced
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("snapshot", sa.LargeBinary, nullable=False),
+    sa.UniqueConstraint("tenant_id", "actor", "scope", name="uq_role_bindings_actor"),
+)
+
 
 class MigrationOperations(Protocol):
     """The part of Alembic's `op` that this module uses."""

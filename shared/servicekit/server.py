@@ -11,6 +11,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
+from servicekit.admission import Admission
 from servicekit.audit.trail import AuditTrail
 from servicekit.auth import Authenticator
 from servicekit.interceptor import Interceptor
@@ -55,13 +56,14 @@ class Server:
         service_name: str,
         error_domain: str,
         servicers: Sequence[Registration],
-        authenticator: Authenticator,
+        admission: Authenticator | Admission,
         read_tokens: ReadTokens | None = None,
         dependencies: Mapping[str, Check] | None = None,
         observed: Mapping[str, Check] | None = None,
         trail: AuditTrail | None = None,
         on_stop: Callable[[], None] = lambda: None,
     ) -> None:
+        admission = admission if isinstance(admission, Admission) else Admission(admission)
         self._settings = settings
         self._service_name = service_name
         self._dependencies = dict(dependencies or {})
@@ -70,9 +72,9 @@ class Server:
         self._servicers = [*servicers, trail.registration] if trail is not None else list(servicers)
         self._names = [name for _, _, name in self._servicers]
         self._interceptor = Interceptor(
-            error_domain, authenticator, read_tokens, settings.default_deadline_seconds, trail
+            error_domain, admission, read_tokens, settings.default_deadline_seconds, trail
         )
-        self._authenticator = authenticator
+        self._authenticator = admission.authenticator
         self._error_domain = error_domain
         self._server: Any = None
         self._health: Any = None

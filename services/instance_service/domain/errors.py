@@ -90,6 +90,16 @@ def project_not_found(which: str) -> NotFoundError:
     return NotFoundError("PROJECT_NOT_FOUND", text, metadata={"project": which})
 
 
+def role_binding_not_found(actor: str, project_id: str) -> NotFoundError:
+    """Return ROLE_BINDING_NOT_FOUND: there is nothing to revoke."""
+    where = f"project {project_id}" if project_id else "the whole tenant"
+    return NotFoundError(
+        "ROLE_BINDING_NOT_FOUND",
+        f"{actor} has no role in {where} that was granted; ListRoleBindings shows what was granted",
+        metadata={"actor": actor, "project": project_id},
+    )
+
+
 def project_of_instance_not_found(project_id: str) -> NotFoundError:
     """Return PROJECT_NOT_FOUND: a new instance names a project that does not exist."""
     text = f"there is no project {project_id!r}; {_FIND_PROJECT}"

@@ -21,6 +21,14 @@ _DELETE_EMPTIED = sa.text("""
         )
 """)
 
+_LOCATE = sa.text("""
+    select cast(instance_id as text), cast(project_id as text) from instances
+    where tenant_id = :tenant_id and instance_id = any(cast(:ids as uuid[]))
+    union all
+    select cast(project_id as text), cast(project_id as text) from projects
+    where tenant_id = :tenant_id and project_id = any(cast(:ids as uuid[]))
+""")
+
 
 async def insert_project(connection: AsyncConnection, row: dict[str, Any]) -> bool:
     """Create a project; return False if a project that is not deleted has the name."""
@@ -59,6 +67,12 @@ async def get_project(
     )
     statement = statement.order_by(projects.c.state, projects.c.create_time.desc()).limit(1)
     return (await connection.execute(statement)).scalar_one_or_none()
+
+
+async def locate(connection: AsyncConnection, tenant_id: str, ids: Collection[str]) -> dict[str, str]:
+    """Return the project of each id that is an instance's or a project's."""
+    rows = (await connection.execute(_LOCATE, {"tenant_id": tenant_id, "ids": sorted(ids)})).all()
+    return {row[0]: row[1] for row in rows}
 
 
 async def is_name_taken(connection: AsyncConnection, tenant_id: str, name: str, except_id: str) -> bool:

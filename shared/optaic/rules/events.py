@@ -23,6 +23,8 @@ RUN_PARTICIPLES: Mapping[str, str] = {
     "failed": "failed",
     "cancelled": "cancelled",
 }
+# The subject of changed bindings of roles, of which every service keeps a copy.
+ROLE_BINDING_SUBJECTS = ("optaic.*.instance.v1.role_binding_changed.*",)
 RUN_PROGRESSED = "progressed"  # the event of a run that stays running
 # The subjects of every event that moves a run to another status.
 RUN_SUBJECTS = tuple(f"optaic.*.run.v1.{participle}.*" for participle in RUN_PARTICIPLES.values())

@@ -54,4 +54,4 @@ def test_a_permission_that_nobody_has_is_refused_to_everybody() -> None:
 @pytest.mark.parametrize("method", ["/optaic.run.v1.RunService/Nothing", "/nowhere.Service/Get", "Get", ""])
 def test_a_method_without_a_contract_has_no_permission(method: str) -> None:
     with pytest.raises(ValueError, match="no contract"):
-        access.permission_of(method)
+        access.access_of(method)

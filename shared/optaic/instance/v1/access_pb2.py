@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from optaic.common.v1 import access_pb2 as optaic_dot_common_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1foptaic/instance/v1/access.proto\x12\x12optaic.instance.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1doptaic/common/v1/access.proto\"\xc1\x01\n\x0bRoleBinding\x12\x12\n\nbinding_id\x18\x01 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\x12\x12\n\nproject_id\x18\x03 \x01(\t\x12$\n\x04role\x18\x04 \x01(\x0e\x32\x16.optaic.common.v1.Role\x12\x10\n\x08revision\x18\x05 \x01(\x03\x12/\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nupdated_by\x18\x07 \x01(\t\"K\n\x12RoleBindingChanged\x12\x35\n\x0crole_binding\x18\x01 \x01(\x0b\x32\x1f.optaic.instance.v1.RoleBinding\"_\n\x0fRoleBindingPage\x12;\n\rrole_bindings\x18\x01 \x03(\x0b\x32$.optaic.instance.v1.RoleBindingEntry\x12\x0f\n\x07\x61t_once\x18\x02 \x01(\x08\"8\n\x10RoleBindingEntry\x12\x12\n\nbinding_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\")\n\x12RoleBindingsWanted\x12\x13\n\x0b\x62inding_ids\x18\x01 \x03(\tB\\\n\x16\x64\x65v.optaic.instance.v1P\x01Z+optaic.dev/go/optaic/instance/v1;instancev1\xaa\x02\x12Optaic.Instance.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1foptaic/instance/v1/access.proto\x12\x12optaic.instance.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1doptaic/common/v1/access.proto\"\xc1\x01\n\x0bRoleBinding\x12\x12\n\nbinding_id\x18\x01 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\x12\x12\n\nproject_id\x18\x03 \x01(\t\x12$\n\x04role\x18\x04 \x01(\x0e\x32\x16.optaic.common.v1.Role\x12\x10\n\x08revision\x18\x05 \x01(\x03\x12/\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nupdated_by\x18\x07 \x01(\t\"_\n\x0fRoleBindingPage\x12;\n\rrole_bindings\x18\x01 \x03(\x0b\x32$.optaic.instance.v1.RoleBindingEntry\x12\x0f\n\x07\x61t_once\x18\x02 \x01(\x08\"8\n\x10RoleBindingEntry\x12\x12\n\nbinding_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\")\n\x12RoleBindingsWanted\x12\x13\n\x0b\x62inding_ids\x18\x01 \x03(\tB\\\n\x16\x64\x65v.optaic.instance.v1P\x01Z+optaic.dev/go/optaic/instance/v1;instancev1\xaa\x02\x12Optaic.Instance.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,12 +36,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\026dev.optaic.instance.v1P\001Z+optaic.dev/go/optaic/instance/v1;instancev1\252\002\022Optaic.Instance.V1'
   _globals['_ROLEBINDING']._serialized_start=120
   _globals['_ROLEBINDING']._serialized_end=313
-  _globals['_ROLEBINDINGCHANGED']._serialized_start=315
-  _globals['_ROLEBINDINGCHANGED']._serialized_end=390
-  _globals['_ROLEBINDINGPAGE']._serialized_start=392
-  _globals['_ROLEBINDINGPAGE']._serialized_end=487
-  _globals['_ROLEBINDINGENTRY']._serialized_start=489
-  _globals['_ROLEBINDINGENTRY']._serialized_end=545
-  _globals['_ROLEBINDINGSWANTED']._serialized_start=547
-  _globals['_ROLEBINDINGSWANTED']._serialized_end=588
+  _globals['_ROLEBINDINGPAGE']._serialized_start=315
+  _globals['_ROLEBINDINGPAGE']._serialized_end=410
+  _globals['_ROLEBINDINGENTRY']._serialized_start=412
+  _globals['_ROLEBINDINGENTRY']._serialized_end=468
+  _globals['_ROLEBINDINGSWANTED']._serialized_start=470
+  _globals['_ROLEBINDINGSWANTED']._serialized_end=511
 # @@protoc_insertion_point(module_scope)

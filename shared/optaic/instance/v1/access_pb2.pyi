@@ -69,30 +69,6 @@ class RoleBinding(_message.Message):
 Global___RoleBinding: _TypeAlias = RoleBinding  # noqa: Y015
 
 @_typing.final
-class RoleBindingChanged(_message.Message):
-    """A role was granted or revoked; subject `optaic.<tenant>.instance.v1.role_binding_changed.<binding>`."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    ROLE_BINDING_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def role_binding(self) -> Global___RoleBinding:
-        """The binding as it is now."""
-
-    def __init__(
-        self,
-        *,
-        role_binding: Global___RoleBinding | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["role_binding", b"role_binding"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["role_binding", b"role_binding"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___RoleBindingChanged: _TypeAlias = RoleBindingChanged  # noqa: Y015
-
-@_typing.final
 class RoleBindingPage(_message.Message):
     """Some of a tenant's bindings, sorted by id, as instance-service has them; see `InstancePage`.
     Core NATS subject `optaic-compare.<tenant>.role_bindings.page`; nothing is stored there.

@@ -23,11 +23,12 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from optaic.audit.v1 import audit_pb2 as optaic_dot_audit_dot_v1_dot_audit__pb2
 from optaic.common.v1 import access_pb2 as optaic_dot_common_dot_v1_dot_access__pb2
 from optaic.instance.v1 import access_pb2 as optaic_dot_instance_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'optaic/instance/v1/access_service.proto\x12\x12optaic.instance.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1doptaic/common/v1/access.proto\x1a\x1foptaic/instance/v1/access.proto\"\xa0\x01\n\x10GrantRoleRequest\x12\x1c\n\nrequest_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x19\n\x05\x61\x63tor\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01\x12\x1f\n\nproject_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x32\n\x04role\x18\x04 \x01(\x0e\x32\x16.optaic.common.v1.RoleB\x0c\xbaH\t\x82\x01\x06\x18\x01\x18\x02\x18\x03\"m\n\x11RevokeRoleRequest\x12\x1c\n\nrequest_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x19\n\x05\x61\x63tor\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01\x12\x1f\n\nproject_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"\x90\x01\n\x17ListRoleBindingsRequest\x12\x17\n\x05\x61\x63tor\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x1f\n\nproject_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1d\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80@\"k\n\x18ListRoleBindingsResponse\x12\x36\n\rrole_bindings\x18\x01 \x03(\x0b\x32\x1f.optaic.instance.v1.RoleBinding\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xba\x02\n\rAccessService\x12X\n\tGrantRole\x12$.optaic.instance.v1.GrantRoleRequest\x1a\x1f.optaic.instance.v1.RoleBinding\"\x04\xe0\xf9\x18\x06\x12Z\n\nRevokeRole\x12%.optaic.instance.v1.RevokeRoleRequest\x1a\x1f.optaic.instance.v1.RoleBinding\"\x04\xe0\xf9\x18\x06\x12s\n\x10ListRoleBindings\x12+.optaic.instance.v1.ListRoleBindingsRequest\x1a,.optaic.instance.v1.ListRoleBindingsResponse\"\x04\xe0\xf9\x18\x06\x42\\\n\x16\x64\x65v.optaic.instance.v1P\x01Z+optaic.dev/go/optaic/instance/v1;instancev1\xaa\x02\x12Optaic.Instance.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'optaic/instance/v1/access_service.proto\x12\x12optaic.instance.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1boptaic/audit/v1/audit.proto\x1a\x1doptaic/common/v1/access.proto\x1a\x1foptaic/instance/v1/access.proto\"\xa0\x01\n\x10GrantRoleRequest\x12\x1c\n\nrequest_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x19\n\x05\x61\x63tor\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01\x12\x1f\n\nproject_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x32\n\x04role\x18\x04 \x01(\x0e\x32\x16.optaic.common.v1.RoleB\x0c\xbaH\t\x82\x01\x06\x18\x01\x18\x02\x18\x03\"m\n\x11RevokeRoleRequest\x12\x1c\n\nrequest_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x19\n\x05\x61\x63tor\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01\x12\x1f\n\nproject_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"\x90\x01\n\x17ListRoleBindingsRequest\x12\x17\n\x05\x61\x63tor\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x1f\n\nproject_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1d\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80@\"k\n\x18ListRoleBindingsResponse\x12\x36\n\rrole_bindings\x18\x01 \x03(\x0b\x32\x1f.optaic.instance.v1.RoleBinding\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xc2\x02\n\rAccessService\x12\\\n\tGrantRole\x12$.optaic.instance.v1.GrantRoleRequest\x1a\x1f.optaic.instance.v1.RoleBinding\"\x08\xe0\xf9\x18\x06\xe8\xf9\x18\x01\x12^\n\nRevokeRole\x12%.optaic.instance.v1.RevokeRoleRequest\x1a\x1f.optaic.instance.v1.RoleBinding\"\x08\xe0\xf9\x18\x06\xe8\xf9\x18\x01\x12s\n\x10ListRoleBindings\x12+.optaic.instance.v1.ListRoleBindingsRequest\x1a,.optaic.instance.v1.ListRoleBindingsResponse\"\x04\xe0\xf9\x18\x06\x42\\\n\x16\x64\x65v.optaic.instance.v1P\x01Z+optaic.dev/go/optaic/instance/v1;instancev1\xaa\x02\x12Optaic.Instance.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -58,19 +59,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTROLEBINDINGSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTROLEBINDINGSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200@'
   _globals['_ACCESSSERVICE'].methods_by_name['GrantRole']._loaded_options = None
-  _globals['_ACCESSSERVICE'].methods_by_name['GrantRole']._serialized_options = b'\340\371\030\006'
+  _globals['_ACCESSSERVICE'].methods_by_name['GrantRole']._serialized_options = b'\340\371\030\006\350\371\030\001'
   _globals['_ACCESSSERVICE'].methods_by_name['RevokeRole']._loaded_options = None
-  _globals['_ACCESSSERVICE'].methods_by_name['RevokeRole']._serialized_options = b'\340\371\030\006'
+  _globals['_ACCESSSERVICE'].methods_by_name['RevokeRole']._serialized_options = b'\340\371\030\006\350\371\030\001'
   _globals['_ACCESSSERVICE'].methods_by_name['ListRoleBindings']._loaded_options = None
   _globals['_ACCESSSERVICE'].methods_by_name['ListRoleBindings']._serialized_options = b'\340\371\030\006'
-  _globals['_GRANTROLEREQUEST']._serialized_start=157
-  _globals['_GRANTROLEREQUEST']._serialized_end=317
-  _globals['_REVOKEROLEREQUEST']._serialized_start=319
-  _globals['_REVOKEROLEREQUEST']._serialized_end=428
-  _globals['_LISTROLEBINDINGSREQUEST']._serialized_start=431
-  _globals['_LISTROLEBINDINGSREQUEST']._serialized_end=575
-  _globals['_LISTROLEBINDINGSRESPONSE']._serialized_start=577
-  _globals['_LISTROLEBINDINGSRESPONSE']._serialized_end=684
-  _globals['_ACCESSSERVICE']._serialized_start=687
-  _globals['_ACCESSSERVICE']._serialized_end=1001
+  _globals['_GRANTROLEREQUEST']._serialized_start=186
+  _globals['_GRANTROLEREQUEST']._serialized_end=346
+  _globals['_REVOKEROLEREQUEST']._serialized_start=348
+  _globals['_REVOKEROLEREQUEST']._serialized_end=457
+  _globals['_LISTROLEBINDINGSREQUEST']._serialized_start=460
+  _globals['_LISTROLEBINDINGSREQUEST']._serialized_end=604
+  _globals['_LISTROLEBINDINGSRESPONSE']._serialized_start=606
+  _globals['_LISTROLEBINDINGSRESPONSE']._serialized_end=713
+  _globals['_ACCESSSERVICE']._serialized_start=716
+  _globals['_ACCESSSERVICE']._serialized_end=1038
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ isort:skip_file
 
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from optaic.instance.v1 import access_pb2 as _access_pb2
 from optaic.instance.v1 import instance_pb2 as _instance_pb2
 import builtins as _builtins
 import sys
@@ -148,3 +149,27 @@ class InstanceDeleted(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InstanceDeleted: _TypeAlias = InstanceDeleted  # noqa: Y015
+
+@_typing.final
+class RoleBindingChanged(_message.Message):
+    """A role was granted or revoked; subject `optaic.<tenant>.instance.v1.role_binding_changed.<binding>`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_BINDING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def role_binding(self) -> _access_pb2.RoleBinding:
+        """The binding as it is now."""
+
+    def __init__(
+        self,
+        *,
+        role_binding: _access_pb2.RoleBinding | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["role_binding", b"role_binding"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["role_binding", b"role_binding"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RoleBindingChanged: _TypeAlias = RoleBindingChanged  # noqa: Y015

@@ -1,0 +1,1 @@
+"""Grant and revoke roles, and read who has which."""
