@@ -10,7 +10,12 @@ from instance_service.comparing import Comparing
 from instance_service.config import Settings
 from instance_service.consumers import RUN_CONSUMER, build_consumers
 from instance_service.evidently_adapter import EvidentlyProjects
-from instance_service.grpc_api import DataRemovalServicer, DefinitionServicer, InstanceServicer
+from instance_service.grpc_api import (
+    AccessServicer,
+    DataRemovalServicer,
+    DefinitionServicer,
+    InstanceServicer,
+)
 from instance_service.mlflow_adapter import MlflowExperiments
 from instance_service.ports import Deployments, Experiments, Projects
 from instance_service.prefect_adapter import PrefectDeployments
@@ -24,19 +29,24 @@ from instance_service.reconcile import (
     Reconciler,
 )
 from instance_service.store import installation
+from instance_service.use_cases.access import reading as access_reading
 from instance_service.use_cases.definitions.plugins import publish_plugins
 from instance_service.use_cases.dependencies import Dependencies
 from optaic.definition.v1 import definition_service_pb2 as definition_api
 from optaic.definition.v1.definition_service_pb2_grpc import add_DefinitionServiceServicer_to_server
+from optaic.instance.v1 import access_service_pb2 as access_api
 from optaic.instance.v1 import data_removal_service_pb2 as data_removal_api
 from optaic.instance.v1 import instance_service_pb2 as instance_api
+from optaic.instance.v1.access_service_pb2_grpc import add_AccessServiceServicer_to_server
 from optaic.instance.v1.data_removal_service_pb2_grpc import add_DataRemovalServiceServicer_to_server
 from optaic.instance.v1.instance_service_pb2_grpc import add_InstanceServiceServicer_to_server
 from optaic.rules.events import INSTANCE_EVENTS, STREAMS
 from servicekit import app
+from servicekit.admission import Admission
 from servicekit.app import App
 from servicekit.audit.trail import AuditTrail
 from servicekit.auth import make_authenticator
+from servicekit.bindings import RoleBindings
 from servicekit.broker import Broker
 from servicekit.clock import SystemClock
 from servicekit.comparison import Comparison
@@ -50,6 +60,7 @@ from servicekit.tenant_streams import TenantStreams
 from servicekit.tokens import ReadTokens
 
 NAME = "instance-service"
+_ACCESS = access_api.DESCRIPTOR.services_by_name["AccessService"].full_name
 _DEFINITIONS = definition_api.DESCRIPTOR.services_by_name["DefinitionService"].full_name
 _DATA_REMOVALS = data_removal_api.DESCRIPTOR.services_by_name["DataRemovalService"].full_name
 _INSTANCES = instance_api.DESCRIPTOR.services_by_name["InstanceService"].full_name
@@ -108,6 +119,7 @@ async def build(settings: Settings, outside: Outside) -> App[Dependencies]:
         NAME,
         "instance.optaic",
         [
+            (add_AccessServiceServicer_to_server, AccessServicer(deps), _ACCESS),
             (add_DefinitionServiceServicer_to_server, DefinitionServicer(deps), _DEFINITIONS),
             (
                 add_InstanceServiceServicer_to_server,
@@ -125,7 +137,11 @@ async def build(settings: Settings, outside: Outside) -> App[Dependencies]:
                 _DATA_REMOVALS,
             ),
         ],
-        make_authenticator(settings),
+        Admission(
+            make_authenticator(settings),
+            RoleBindings(database),
+            lambda tenant_id, ids: access_reading.locate(deps, tenant_id, ids),
+        ),
         ReadTokens(database, {}),
         dependencies={"postgres": database.ping},
         observed={

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from instance_service.use_cases import comparison
 from instance_service.use_cases.dependencies import Dependencies
 from optaic.common.v1.flow_pb2 import FLOW_KIND_REFRESH, FlowRef
+from optaic.instance.v1.access_pb2 import RoleBindingsWanted
 from optaic.instance.v1.instance_comparison_pb2 import InstancesWanted
 from optaic.run.v1.run_comparison_pb2 import RunPage, RunsWanted
 from servicekit.comparison import Comparison
@@ -39,11 +40,12 @@ class Comparing:
             wake()
 
         self._channel.on("instances.wanted", InstancesWanted, self._publish_again)
+        self._channel.on("role_bindings.wanted", RoleBindingsWanted, self._publish_bindings_again)
         self._channel.on("runs.page", RunPage, self._compare_runs)
         self._channel.on_request(begin)
 
     async def step(self) -> bool:
-        """Announce every instance once; return False, because nothing is left until the next interval."""
+        """Announce every instance and every binding of a role once; return False, because nothing is left until the next interval."""
         requests, self._requests = self._requests, set()
         if not self._is_leader():
             return False
@@ -52,12 +54,19 @@ class Comparing:
                 page.at_once = bool(requests)
                 await self._channel.send(tenant_id, "instances.page", page)
                 await asyncio.sleep(_PAUSE)
+            async for bindings in comparison.binding_pages(self._deps, tenant_id):
+                bindings.at_once = bool(requests)
+                await self._channel.send(tenant_id, "role_bindings.page", bindings)
+                await asyncio.sleep(_PAUSE)
         for request_id in requests:
             await self._channel.end(request_id)
         return False
 
     async def _publish_again(self, tenant_id: str, wanted: InstancesWanted) -> None:
         await comparison.publish_again(self._deps, tenant_id, wanted.instance_ids)
+
+    async def _publish_bindings_again(self, tenant_id: str, wanted: RoleBindingsWanted) -> None:
+        await comparison.publish_bindings_again(self._deps, tenant_id, wanted.binding_ids)
 
     async def _compare_runs(self, tenant_id: str, page: RunPage) -> None:
         wanted = await comparison.list_old_outputs(self._deps, tenant_id, page.flows)

@@ -8,6 +8,8 @@ from google.protobuf.message import Message
 
 from instance_service.ports import Experiments
 from instance_service.use_cases import deletion_preview, rehearsal
+from instance_service.use_cases.access import bindings
+from instance_service.use_cases.access import reading as access_reading
 from instance_service.use_cases.data_removals import reading as removal_reading
 from instance_service.use_cases.data_removals import work
 from instance_service.use_cases.definitions import publication, states
@@ -21,8 +23,11 @@ from instance_service.use_cases.promotions import reading as promotion_reading
 from optaic.definition.v1 import definition_service_pb2 as definition_api
 from optaic.definition.v1.definition_pb2 import Definition, DefinitionVersion
 from optaic.definition.v1.definition_service_pb2_grpc import DefinitionServiceServicer
+from optaic.instance.v1 import access_service_pb2 as access_api
 from optaic.instance.v1 import data_removal_service_pb2 as data_removal_api
 from optaic.instance.v1 import instance_service_pb2 as instance_api
+from optaic.instance.v1.access_pb2 import RoleBinding
+from optaic.instance.v1.access_service_pb2_grpc import AccessServiceServicer
 from optaic.instance.v1.data_removal_service_pb2_grpc import DataRemovalServiceServicer
 from optaic.instance.v1.instance_pb2 import Instance, Project
 from optaic.instance.v1.instance_service_pb2_grpc import InstanceServiceServicer
@@ -100,12 +105,12 @@ class InstanceServicer(InstanceServiceServicer):
         return self._shown(await project_changes.create_project(self._deps, current(), request))
 
     async def GetProject(self, request: instance_api.GetProjectRequest, _context: Any) -> Project:
-        return self._shown(await project_reading.get_project(self._deps, current().tenant_id, request))
+        return self._shown(await project_reading.get_project(self._deps, current(), request))
 
     async def ListProjects(
         self, request: instance_api.ListProjectsRequest, _context: Any
     ) -> instance_api.ListProjectsResponse:
-        return self._shown(await project_reading.list_projects(self._deps, current().tenant_id, request))
+        return self._shown(await project_reading.list_projects(self._deps, current(), request))
 
     async def UpdateProject(self, request: instance_api.UpdateProjectRequest, _context: Any) -> Project:
         return self._shown(await project_changes.update_project(self._deps, current(), request))
@@ -183,6 +188,24 @@ class InstanceServicer(InstanceServiceServicer):
         if caller.is_service or is_permitted(caller.roles, REPORT_RUNS):
             return answer
         return without_credentials(answer, hide_credentials)
+
+
+class AccessServicer(AccessServiceServicer):
+    """The service optaic.instance.v1.AccessService."""
+
+    def __init__(self, deps: Dependencies) -> None:
+        self._deps = deps
+
+    async def GrantRole(self, request: access_api.GrantRoleRequest, _context: Any) -> RoleBinding:
+        return await bindings.grant_role(self._deps, current(), request)
+
+    async def RevokeRole(self, request: access_api.RevokeRoleRequest, _context: Any) -> RoleBinding:
+        return await bindings.revoke_role(self._deps, current(), request)
+
+    async def ListRoleBindings(
+        self, request: access_api.ListRoleBindingsRequest, _context: Any
+    ) -> access_api.ListRoleBindingsResponse:
+        return await access_reading.list_role_bindings(self._deps, current().tenant_id, request)
 
 
 class DataRemovalServicer(DataRemovalServiceServicer):

@@ -13,9 +13,11 @@ from lineage_service.use_cases.facts import INSTANCE_CONSUMER, RUN_CONSUMER
 from optaic.lineage.v1 import lineage_service_pb2_grpc
 from optaic.rules.events import LINEAGE_EVENTS, STREAMS
 from servicekit import app
+from servicekit.admission import Admission
 from servicekit.app import App
 from servicekit.audit.trail import AuditTrail
 from servicekit.auth import make_authenticator
+from servicekit.bindings import RoleBindings
 from servicekit.broker import Broker
 from servicekit.clock import SystemClock
 from servicekit.comparison import Comparison
@@ -47,7 +49,7 @@ async def build(settings: Settings) -> App[Dependencies]:
                 "optaic.lineage.v1.LineageService",
             )
         ],
-        make_authenticator(settings),
+        Admission(make_authenticator(settings), RoleBindings(database)),
         ReadTokens(database, {"instance": (INSTANCE_CONSUMER,), "run": (RUN_CONSUMER,)}),
         dependencies={"postgres": database.ping},
         observed={"nats": broker.ping},

@@ -9,9 +9,11 @@ from lineage_service.domain.flows import FlowKey
 from lineage_service.store.comparison import RunNumbers
 from lineage_service.use_cases import comparison
 from lineage_service.use_cases.dependencies import Dependencies
+from optaic.instance.v1.access_pb2 import RoleBindingPage, RoleBindingsWanted
 from optaic.instance.v1.instance_comparison_pb2 import InstancePage, InstancesWanted
 from optaic.lineage.v1.lineage_comparison_pb2 import FlowEntry, FlowPage, FlowsWanted
 from optaic.run.v1.run_comparison_pb2 import RunPage, RunsWanted
+from servicekit.bindings import compare_bindings
 from servicekit.comparison import Comparison
 
 _PAGE = 2_000  # flows per message
@@ -26,6 +28,7 @@ class Comparing:
 
     def listen(self) -> None:
         """Register a handler for each kind of comparison message that this service answers."""
+        compare_bindings(self._channel, self._deps.database, RoleBindingPage, RoleBindingsWanted)
         self._channel.on("instances.page", InstancePage, self._compare_instances)
         self._channel.on("runs.page", RunPage, self._compare_runs)
         self._channel.on("flows.wanted", FlowsWanted, self._publish_again)

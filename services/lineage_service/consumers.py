@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from lineage_service import conversion
 from lineage_service.use_cases.dependencies import Dependencies
 from lineage_service.use_cases.facts import INSTANCE_CONSUMER, RUN_CONSUMER, apply_run_facts, apply_snapshots
-from optaic.rules.events import INSTANCE_EVENTS, RUN_EVENTS, RUN_SUBJECTS
+from optaic.rules.events import INSTANCE_EVENTS, ROLE_BINDING_SUBJECTS, RUN_EVENTS, RUN_SUBJECTS
+from servicekit.bindings import make_consumer
 from servicekit.broker import Broker
 from servicekit.consumer import Consumer, Received
 from servicekit.database import Connection
 
+ACCESS_CONSUMER = "lineage-access"
 INSTANCE_SUBJECTS = ("optaic.*.instance.v1.>",)
 
 
@@ -48,5 +50,12 @@ def build_consumers(deps: Dependencies, broker: Broker) -> list[Consumer]:
             stream=RUN_EVENTS,
             filter_subjects=RUN_SUBJECTS,
             apply=apply_run_events,
+        ),
+        make_consumer(
+            deps.database,
+            broker,
+            name=ACCESS_CONSUMER,
+            stream=INSTANCE_EVENTS,
+            filter_subjects=ROLE_BINDING_SUBJECTS,
         ),
     ]

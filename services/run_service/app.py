@@ -24,9 +24,11 @@ from run_service.reconcile.sweeping import Sweeper
 from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.watching import Watches
 from servicekit import app, client
+from servicekit.admission import Admission
 from servicekit.app import App
 from servicekit.audit.trail import AuditTrail
 from servicekit.auth import make_authenticator
+from servicekit.bindings import RoleBindings
 from servicekit.broker import Broker
 from servicekit.clock import Clock, SystemClock
 from servicekit.comparison import Comparison
@@ -101,7 +103,7 @@ async def build(
                 "optaic.run.v1.RunReportService",
             ),
         ],
-        make_authenticator(settings),
+        Admission(make_authenticator(settings), RoleBindings(database)),
         # A read sees this service's own writes at once. Admission sends lineage-service the events that it may lack.
         ReadTokens(database, {}),
         dependencies={"postgres": database.ping},

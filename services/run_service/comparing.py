@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from optaic.common.v1.flow_pb2 import FlowKind, FlowRef
+from optaic.instance.v1.access_pb2 import RoleBindingPage, RoleBindingsWanted
 from optaic.instance.v1.instance_comparison_pb2 import InstancePage
 from optaic.run.v1.run_comparison_pb2 import RunEntry, RunPage, RunsWanted
 from run_service.use_cases import comparison
 from run_service.use_cases.dependencies import Dependencies
+from servicekit.bindings import compare_bindings
 from servicekit.comparison import Comparison
 from servicekit.enums import enum_number, enum_word
 from servicekit.ids import is_id
@@ -23,6 +25,7 @@ class Comparing:
 
     def listen(self) -> None:
         """Subscribe to the comparisons that concern runs."""
+        compare_bindings(self._channel, self._deps.database, RoleBindingPage, RoleBindingsWanted)
         self._channel.on("instances.page", InstancePage, self._send_runs)
         self._channel.on("runs.wanted", RunsWanted, self._publish_again)
 

@@ -7,9 +7,11 @@ import asyncio
 from optaic.rules.events import STATUS_EVENTS, STREAMS
 from optaic.status.v1.status_service_pb2_grpc import add_StatusServiceServicer_to_server
 from servicekit import app
+from servicekit.admission import Admission
 from servicekit.app import App
 from servicekit.audit.trail import AuditTrail
 from servicekit.auth import make_authenticator
+from servicekit.bindings import RoleBindings
 from servicekit.broker import Broker
 from servicekit.clock import SystemClock
 from servicekit.comparison import Comparison
@@ -28,6 +30,7 @@ from status_service.grpc_api import StatusServicer
 from status_service.nats_adapter import NatsStatusPublisher
 from status_service.ports import StatusPublisher
 from status_service.reconcile import Compaction
+from status_service.use_cases import reading
 from status_service.use_cases.dependencies import Dependencies
 from status_service.use_cases.facts import LINEAGE_ECHO
 from status_service.watch import ChangeFeed
@@ -69,7 +72,11 @@ async def build(settings: Settings) -> App[Dependencies]:
         NAME,
         "status.optaic",
         [(add_StatusServiceServicer_to_server, StatusServicer(deps), "optaic.status.v1.StatusService")],
-        make_authenticator(settings),
+        Admission(
+            make_authenticator(settings),
+            RoleBindings(database),
+            lambda tenant_id, ids: reading.locate(deps, tenant_id, ids),
+        ),
         ReadTokens(database, _READ_RULES),
         dependencies={"postgres": database.ping},
         observed={"nats": broker.ping},

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from datetime import UTC
 
 from optaic.common.v1.flow_pb2 import FlowKind, FlowRef
+from optaic.instance.v1.access_pb2 import RoleBindingPage, RoleBindingsWanted
 from optaic.instance.v1.instance_comparison_pb2 import InstancePage, InstancesWanted
 from optaic.instance.v1.instance_pb2 import InstanceKind
 from optaic.lineage.v1.lineage_comparison_pb2 import FlowPage, FlowsWanted
+from servicekit.bindings import compare_bindings
 from servicekit.comparison import Comparison
 from servicekit.enums import enum_number, enum_word
 from status_service.domain.statuses import has_status
@@ -25,6 +27,7 @@ class Comparing:
 
     def listen(self) -> None:
         """Register a handler for each kind of comparison message that this service answers."""
+        compare_bindings(self._channel, self._deps.database, RoleBindingPage, RoleBindingsWanted)
         self._channel.on("instances.page", InstancePage, self._compare_instances)
         self._channel.on("flows.page", FlowPage, self._compare_flows)
 

@@ -11,8 +11,9 @@ from google.protobuf.message import Message
 
 from optaic.instance.v1 import instance_events_pb2 as instance_events
 from optaic.lineage.v1 import lineage_events_pb2 as lineage_events
-from optaic.rules.events import INSTANCE_EVENTS, LINEAGE_EVENTS, STREAMS
+from optaic.rules.events import INSTANCE_EVENTS, LINEAGE_EVENTS, ROLE_BINDING_SUBJECTS, STREAMS
 from optaic.status.v1 import status_pb2
+from servicekit.bindings import make_consumer
 from servicekit.broker import Broker
 from servicekit.consumer import Consumer, Received
 from servicekit.database import Connection
@@ -23,6 +24,7 @@ from status_service.ports import StatusPublisher
 from status_service.use_cases.dependencies import Dependencies
 from status_service.use_cases.facts import apply_facts
 
+ACCESS_CONSUMER = "status-access"
 INSTANCE_CONSUMER = "status-instance-events"
 LINEAGE_CONSUMER = "status-lineage-events"
 _LIVE_BATCH = 500
@@ -93,6 +95,13 @@ def build_consumers(deps: Dependencies, broker: Broker, live: LiveStatuses) -> l
             LINEAGE_EVENTS,
             ["optaic.*.lineage.v1.flow_statuses_changed.>"],
             on_flow_statuses_changed,
+        ),
+        make_consumer(
+            deps.database,
+            broker,
+            name=ACCESS_CONSUMER,
+            stream=INSTANCE_EVENTS,
+            filter_subjects=ROLE_BINDING_SUBJECTS,
         ),
     ]
 

@@ -382,3 +382,12 @@ def _status_row(row: sa.Row[Any]) -> StatusRow:
         row.update_time,
         bytes(row.body),
     )
+
+
+async def locate(connection: AsyncConnection, tenant_id: str, ids: Collection[str]) -> dict[str, str]:
+    """Return the project of each of the ids that is an instance's."""
+    table = instance_statuses.c
+    query = sa.select(table.instance_id, table.project_id).where(
+        table.tenant_id == tenant_id, table.instance_id.in_(sorted(ids))
+    )
+    return {row.instance_id: row.project_id for row in (await connection.execute(query)).all()}

@@ -56,7 +56,7 @@ _UNSPECIFIED, _NAMED, _ANY = "UNSPECIFIED", "NAMED", "ANY"
 
 @dataclass(frozen=True)
 class MethodAccess:
-    """Who may call a method, as its contract says."""
+    """The rule of one method, as its contract states it: who may call it."""
 
     path: str
     permission: str

@@ -26,7 +26,7 @@ _OWN_DEPTH = (
 
 
 class Admission:
-    """Admits callers by their token, and by the bindings that this service has a copy of.
+    """The decision about callers, by their token and by this service's copy of the bindings.
 
     Without `bindings` the roles of the token count in the whole tenant. Without `locate` nobody is admitted who has a
     permission in some projects only.

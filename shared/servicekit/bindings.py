@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servicekit.broker import Broker
+from servicekit.comparison import Comparison
 from servicekit.consumer import Consumer, Received
 from servicekit.database import Database
 from servicekit.schema import MigrationOperations, metadata, protect, role_bindings
@@ -45,7 +46,7 @@ _LIST_LACKING = sa.text("""
 
 @dataclass(frozen=True)
 class Grants:
-    """What the bindings give to one actor: roles in the whole tenant, and roles by project."""
+    """The roles that bindings give to one actor: in the whole tenant, and by project."""
 
     tenant_roles: frozenset[str]
     roles_by_project: Mapping[str, frozenset[str]]
@@ -108,6 +109,25 @@ def make_consumer(
         await apply_bindings(connection, tenant_id, [each for each in bindings if each is not None])
 
     return Consumer(database, broker, name=name, stream=stream, filter_subjects=filter_subjects, apply=apply)
+
+
+def compare_bindings(
+    channel: Comparison, database: Database, pages: type[Any], make_wanted: Callable[..., Message]
+) -> None:
+    """Compare each page of bindings that the owner announces with the copy, and ask for what it lacks."""
+
+    async def compare(tenant_id: str, page: Any) -> None:
+        listed = {entry.binding_id: int(entry.revision) for entry in page.role_bindings}
+        lacked = await list_lacking(database, tenant_id, listed)
+        await channel.ask(
+            tenant_id,
+            "role_bindings.wanted",
+            lacked,
+            lambda binding_ids: make_wanted(binding_ids=binding_ids),
+            at_once=page.at_once,
+        )
+
+    channel.on("role_bindings.page", pages, compare)
 
 
 class RoleBindings:

@@ -18,10 +18,10 @@ import structlog
 from google.protobuf.message import DecodeError, Message
 
 from servicekit import access, context
-from servicekit.audit.records import is_audited
-from servicekit.audit.trail import AuditTrail
 from servicekit.access import MethodAccess
 from servicekit.admission import Admission
+from servicekit.audit.records import is_audited
+from servicekit.audit.trail import AuditTrail
 from servicekit.context import RequestContext
 from servicekit.contracts import check_contract
 from servicekit.errors import (

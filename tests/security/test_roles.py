@@ -18,7 +18,11 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from devstack.postgres import Postgres
 from optaic.audit.v1 import audit_service_pb2
 from optaic.definition.v1 import definition_service_pb2
-from optaic.instance.v1 import data_removal_service_pb2, instance_service_pb2, instance_service_pb2_grpc
+from optaic.instance.v1 import (
+    data_removal_service_pb2,
+    instance_service_pb2,
+    instance_service_pb2_grpc,
+)
 from optaic.instance.v1.instance_pb2 import Project
 from optaic.lineage.v1 import lineage_service_pb2
 from optaic.run.v1 import run_report_service_pb2, run_service_pb2
@@ -39,6 +43,9 @@ _MAINTAINING = {"maintainer", "admin"}
 _EXECUTING = {"executor", "service"}
 # Who may call each method; the table is written out, so that no change of a contract widens it unnoticed.
 ALLOWED: dict[str, set[str]] = {
+    "GrantRole": {"admin"},
+    "RevokeRole": {"admin"},
+    "ListRoleBindings": {"admin"},
     "PublishDefinition": _EDITING,
     "GetDefinition": _CONFIGURATION,
     "ListDefinitions": _CONFIGURATION,
@@ -103,6 +110,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 CONTRACTS: dict[str, tuple[Any, ...]] = {
     "instance": (
+        access_service_pb2,
         definition_service_pb2,
         instance_service_pb2,
         data_removal_service_pb2,

@@ -87,9 +87,16 @@ async def is_name_taken(connection: AsyncConnection, tenant_id: str, name: str, 
 
 
 async def list_projects(
-    connection: AsyncConnection, tenant_id: str, after: tuple[str, str], limit: int
+    connection: AsyncConnection,
+    tenant_id: str,
+    after: tuple[str, str],
+    limit: int,
+    only: Collection[str] | None = None,
 ) -> Sequence[sa.Row[Any]]:
-    """Return (name, id, serialized project) by name after a position; without an id, after all projects of that name."""
+    """Return (name, id, serialized project) by name after a position; without an id, after all projects of that name.
+
+    With `only`, others than these projects are left out.
+    """
     name, project_id = after
     position = sa.tuple_(sa.literal(name), sa.cast(project_id or _LAST_ID, projects.c.project_id.type))
     statement = (
@@ -100,6 +107,8 @@ async def list_projects(
         .order_by(projects.c.name, projects.c.project_id)
         .limit(limit)
     )
+    if only is not None:
+        statement = statement.where(projects.c.project_id.in_(sorted(only)))
     return (await connection.execute(statement)).all()
 
 

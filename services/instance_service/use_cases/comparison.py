@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 
-from instance_service.events import SELF
+from instance_service.events import SELF, Events
 from instance_service.resources.conversion import timestamp
 from instance_service.store import comparison as store
-from instance_service.store import instances
+from instance_service.store import instances, role_bindings
 from instance_service.use_cases.dependencies import Dependencies
 from optaic.common.v1.flow_pb2 import FLOW_KIND_REFRESH
+from optaic.instance.v1.access_pb2 import RoleBinding, RoleBindingEntry, RoleBindingPage
 from optaic.instance.v1.instance_comparison_pb2 import InstanceEntry, InstancePage
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance, InstanceKind
 from optaic.run.v1.run_comparison_pb2 import RunEntry
 from servicekit import outbox
+from servicekit.database import lock_tenant
 from servicekit.enums import enum_number
 from servicekit.ids import is_id
 
@@ -100,3 +102,28 @@ async def list_old_outputs(deps: Dependencies, tenant_id: str, flows: Iterable[R
     async with deps.database.read(tenant_id) as connection:
         found = await store.list_old_outputs(connection, tenant_id, numbers)
     return {instance_id: numbers[instance_id] for instance_id in found}
+
+
+async def binding_pages(deps: Dependencies, tenant_id: str) -> AsyncIterator[RoleBindingPage]:
+    """Yield all bindings of roles of a tenant, with their revisions, in pages."""
+    after = ""
+    while True:
+        async with deps.database.read(tenant_id) as connection:
+            found = await role_bindings.list_revisions(connection, tenant_id, after, _PAGE)
+        if not found:
+            return
+        entries = [RoleBindingEntry(binding_id=each, revision=revision) for each, revision in found]
+        yield RoleBindingPage(role_bindings=entries)
+        after = entries[-1].binding_id
+
+
+async def publish_bindings_again(deps: Dependencies, tenant_id: str, binding_ids: Sequence[str]) -> None:
+    """Publish the current state of bindings again."""
+    async with deps.database.transaction(tenant_id) as connection:
+        await lock_tenant(connection, tenant_id)
+        wanted = [each for each in binding_ids if is_id(each)]
+        found = await role_bindings.list_bindings(connection, tenant_id, wanted)
+        events = Events(tenant_id, deps.clock, deps.ids)
+        await outbox.append(
+            connection, [events.role_binding_changed(RoleBinding.FromString(each)) for each in found]
+        )

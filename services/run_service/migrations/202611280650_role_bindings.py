@@ -5,7 +5,7 @@ from alembic import op
 from servicekit.bindings import create_role_bindings
 
 revision = "202611280650"
-down_revision = "202611280610"
+down_revision = "202611280640"
 branch_labels = None
 depends_on = None
 

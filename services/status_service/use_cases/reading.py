@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.rules.pages import DEFAULT_SIZE
@@ -91,3 +91,9 @@ async def list_transitions(
 
 def _stamped(row: store.StatusRow) -> status_pb2.InstanceStatus:
     return conversion.stamped(row.body, row.revision, row.update_time)
+
+
+async def locate(deps: Dependencies, tenant_id: str, ids: Collection[str]) -> Mapping[str, str]:
+    """Return the project of each id that is an instance's or a project's."""
+    async with deps.database.read(tenant_id) as connection:
+        return await store.locate(connection, tenant_id, ids)

@@ -9,7 +9,7 @@ from google.protobuf.descriptor import FieldDescriptor
 
 from buf.validate import validate_pb2
 from optaic.definition.v1 import definition_service_pb2
-from optaic.instance.v1 import data_removal_service_pb2, instance_service_pb2
+from optaic.instance.v1 import access_service_pb2, data_removal_service_pb2, instance_service_pb2
 from optaic.lineage.v1 import lineage_service_pb2
 from optaic.rules.pages import DEFAULT_SIZE, LARGEST_SIZE, LONG_DEFAULT_SIZE, LONG_LARGEST_SIZE
 from optaic.run.v1 import run_service_pb2
@@ -17,6 +17,7 @@ from optaic.status.v1 import status_service_pb2
 from support.contract import ROOT, comments, numbers_in
 
 MODULES = (
+    access_service_pb2,
     data_removal_service_pb2,
     definition_service_pb2,
     instance_service_pb2,

@@ -13,7 +13,7 @@ from instance_service.use_cases.mutation import mutate
 from optaic.common.v1.access_pb2 import ROLE_UNSPECIFIED, Role
 from optaic.instance.v1.access_pb2 import RoleBinding
 from optaic.instance.v1.access_service_pb2 import GrantRoleRequest, RevokeRoleRequest
-from servicekit import outbox
+from servicekit import audit, outbox
 from servicekit.bindings import apply_bindings
 from servicekit.context import RequestContext
 
@@ -73,6 +73,7 @@ async def _write(
     binding.revision += 1
     binding.updated_by = context.actor
     binding.update_time.CopyFrom(timestamp(deps.clock.now()))
+    audit.note(f"role_bindings/{binding.binding_id}", before=binding.revision - 1, after=binding.revision)
     await apply_bindings(connection, context.tenant_id, [binding])
     events = Events(context.tenant_id, deps.clock, deps.ids)
     await outbox.append(connection, [events.role_binding_changed(binding)])

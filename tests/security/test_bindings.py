@@ -1,0 +1,279 @@
+"""Bindings of roles: they confine an actor to projects, in every service, and a revocation works at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+import pytest
+import pytest_asyncio
+import sqlalchemy as sa
+from google.protobuf import json_format
+
+from devstack.postgres import Postgres
+from optaic.common.v1 import access_pb2
+from optaic.common.v1.flow_pb2 import FLOW_KIND_REFRESH, FlowRef
+from optaic.definition.v1 import definition_service_pb2 as definition_api
+from optaic.definition.v1.definition_service_pb2_grpc import DefinitionServiceStub
+from optaic.instance.v1 import access_service_pb2 as access_api
+from optaic.instance.v1 import instance_pb2
+from optaic.instance.v1 import instance_service_pb2 as instance_api
+from optaic.instance.v1.access_service_pb2_grpc import AccessServiceStub
+from optaic.lineage.v1 import lineage_service_pb2 as lineage_api
+from optaic.run.v1 import run_service_pb2 as run_api
+from optaic.status.v1 import status_service_pb2 as status_api
+from servicekit.comparison import compare_now
+from servicekit.ids import new_id
+from servicekit.status import from_rpc_error
+from support.broker import NatsAccounts
+from support.control_plane import ControlPlane, control_plane
+from support.identities import caller
+from support.instance_service import derived
+from support.polling import eventually
+
+ACTOR = "researcher"
+ME = caller(ACTOR)
+DENIED = "PERMISSION_DENIED"
+Call = Callable[[], Awaitable[Any]]
+
+
+class World:
+    """Two projects with an instance each, the actor whom the bindings concern, and an administrator."""
+
+    def __init__(self, plane: ControlPlane, channel: Any, nats_url: str) -> None:
+        self.plane = plane
+        self.nats_url = nats_url
+        self.access: Any = AccessServiceStub(channel)
+        self.definitions: Any = DefinitionServiceStub(channel)
+        self.mine = self.other = ""
+        self.my_instance = self.other_instance = ""
+
+    async def prepare(self) -> None:
+        service = self.plane.instance
+        self.mine, self.other = [(await service.project(f"project-{new_id()}")).project_id for _ in range(2)]
+        self.my_instance = (await service.prices(self.mine)).instance_id
+        self.other_instance = (await service.prices(self.other)).instance_id
+
+    async def grant(self, role: str, project_id: str = "", actor: str = ACTOR) -> Any:
+        request = access_api.GrantRoleRequest(
+            actor=actor, project_id=project_id, role=access_pb2.Role.Value(f"ROLE_{role.upper()}")
+        )
+        return await self.access.GrantRole(request)
+
+    async def revoke(self, project_id: str = "", actor: str = ACTOR) -> Any:
+        return await self.access.RevokeRole(access_api.RevokeRoleRequest(actor=actor, project_id=project_id))
+
+    def get(self, instance_id: str) -> Call:
+        request = instance_api.GetInstanceRequest(instance_id=instance_id)
+        return lambda: self.plane.instance.instances.GetInstance(request, metadata=ME)
+
+    def status(self, instance_id: str) -> Call:
+        request = status_api.GetInstanceStatusRequest(instance_id=instance_id)
+        return lambda: self.plane.status.stub.GetInstanceStatus(request, metadata=ME)
+
+    def lineage(self, instance_id: str) -> Call:
+        request = lineage_api.GetFlowStateRequest(
+            flow=FlowRef(instance_id=instance_id, flow_kind=FLOW_KIND_REFRESH)
+        )
+        return lambda: self.plane.lineage.stub.GetFlowState(request, metadata=ME)
+
+    def runs(self, instance_id: str) -> Call:
+        request = run_api.ListRunsRequest(instance_id=instance_id)
+        return lambda: self.plane.run.runs.ListRuns(request, metadata=ME)
+
+    def pause(self, instance_id: str) -> Call:
+        request = instance_api.PauseInstanceRequest(instance_id=instance_id)
+        return lambda: self.plane.instance.instances.PauseInstance(request, metadata=ME)
+
+
+async def outcome(call: Call) -> str:
+    """Return OK, or why a call was refused."""
+    try:
+        await call()
+    except grpc.aio.AioRpcError as error:
+        return from_rpc_error(error).code
+    return "OK"
+
+
+async def becomes(call: Call, wanted: str, seconds: float = 5.0) -> None:
+    async def is_so() -> bool:
+        return await outcome(call) == wanted
+
+    await eventually(is_so, seconds, wanted)
+
+
+@pytest_asyncio.fixture
+async def world(postgres_server: Postgres, nats_accounts: NatsAccounts) -> AsyncIterator[World]:
+    del postgres_server
+    settings = {
+        service: {"access_check_seconds": 0.2} for service in ("instance", "run", "lineage", "status")
+    }
+    nats_url = nats_accounts.take()
+    async with contextlib.AsyncExitStack() as stack:
+        plane = await stack.enter_async_context(control_plane(nats_url, settings))
+        address = plane.instance.app.server.address
+        found = World(plane, await stack.enter_async_context(grpc.aio.insecure_channel(address)), nats_url)
+        await found.prepare()
+        for call in (found.status(found.other_instance), found.lineage(found.other_instance)):
+            await becomes(call, "OK", 20)
+        yield found
+
+
+async def test_a_binding_confines_an_actor_to_its_project_in_every_service(world: World) -> None:
+    instances, project = world.plane.instance.instances, world.mine
+    await world.grant("viewer", project)
+    for call in (world.get, world.status):
+        await becomes(call(world.other_instance), DENIED)
+        assert await outcome(call(world.my_instance)) == "OK"
+    for call in (world.lineage, world.runs):
+        # These services answer for the whole tenant only.
+        await becomes(call(world.my_instance), DENIED)
+        assert await outcome(call(world.other_instance)) == DENIED
+    assert await outcome(world.pause(world.my_instance)) == DENIED  # a viewer
+    listed = await instances.ListProjects(instance_api.ListProjectsRequest(), metadata=ME)
+    assert [each.project_id for each in listed.projects] == [project]
+    for request, wanted in (
+        (instance_api.GetProjectRequest(project_id=project), "OK"),
+        (instance_api.GetProjectRequest(project_id=world.other), DENIED),
+    ):
+        found = await outcome(lambda request=request: instances.GetProject(request, metadata=ME))
+        assert found == wanted
+    for request, wanted in (
+        (instance_api.ListInstancesRequest(project_id=project), "OK"),
+        (instance_api.ListInstancesRequest(project_id=world.other), DENIED),
+        (instance_api.ListInstancesRequest(project_id=world.other.upper()), DENIED),
+        (instance_api.ListInstancesRequest(), DENIED),
+    ):
+        found = await outcome(lambda request=request: instances.ListInstances(request, metadata=ME))
+        assert found == wanted
+    both = instance_api.BatchGetInstancesRequest(instance_ids=[world.my_instance, world.other_instance])
+    assert await outcome(lambda: instances.BatchGetInstances(both, metadata=ME)) == DENIED
+    listing = world.plane.status.stub.ListInstanceStatuses
+    for request, wanted in (
+        (status_api.ListInstanceStatusesRequest(project_id=project), "OK"),
+        (status_api.ListInstanceStatusesRequest(project_id=world.other), DENIED),
+        (status_api.ListInstanceStatusesRequest(), DENIED),
+    ):
+        found = await outcome(lambda request=request: listing(request, metadata=ME))
+        assert found == wanted
+    everything = definition_api.ListDefinitionsRequest()
+    assert await outcome(lambda: world.definitions.ListDefinitions(everything, metadata=ME)) == "OK"
+    # Nobody else is concerned.
+    request = instance_api.GetInstanceRequest(instance_id=world.other_instance)
+    await instances.GetInstance(request, metadata=caller("viewer"))
+
+
+async def test_a_name_of_another_project_is_as_unknown_as_one_that_does_not_exist(world: World) -> None:
+    instances = world.plane.instance.instances
+    known = await instances.GetProject(instance_api.GetProjectRequest(project_id=world.other))
+    await world.grant("viewer", world.mine)
+    await becomes(world.get(world.other_instance), DENIED)
+    reasons = []
+    for name in (known.name, "nothing"):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await instances.GetProject(instance_api.GetProjectRequest(name=name), metadata=ME)
+        reasons.append(from_rpc_error(refused.value).reason)
+    assert reasons == ["PROJECT_NOT_FOUND"] * 2
+
+
+async def test_a_role_in_one_project_changes_nothing_in_another(world: World) -> None:
+    instances = world.plane.instance.instances
+    await world.grant("researcher", world.mine)
+    await becomes(world.pause(world.other_instance), DENIED)
+    assert await outcome(world.pause(world.my_instance)) == "OK"
+
+    def create(project_id: str, upstream: str) -> Call:
+        given = derived(project_id, f"signal-{new_id()}", upstream)
+        instance = json_format.ParseDict(given, instance_pb2.Instance())
+        request = instance_api.CreateInstanceRequest(instance=instance)
+        return lambda: instances.CreateInstance(request, metadata=ME)
+
+    assert await outcome(create(world.other, world.my_instance)) == DENIED
+    assert await outcome(create(world.mine, world.other_instance)) == DENIED
+    assert await outcome(create(world.mine, world.my_instance)) != DENIED
+    await world.grant("viewer", world.other)
+    await becomes(world.get(world.other_instance), "OK")
+    assert await outcome(create(world.mine, world.other_instance)) != DENIED
+    assert await outcome(world.pause(world.other_instance)) == DENIED
+    moved = instance_api.UpdateInstanceRequest(
+        instance=instance_pb2.Instance(instance_id=world.my_instance, project_id=world.other),
+        update_mask={"paths": ["labels"]},
+    )
+    assert await outcome(lambda: instances.UpdateInstance(moved, metadata=ME)) == DENIED
+    wide = instance_api.CreateProjectRequest(project=instance_pb2.Project(name="mine"))
+    assert await outcome(lambda: instances.CreateProject(wide, metadata=ME)) == DENIED
+
+
+async def test_a_revocation_works_within_seconds_everywhere_and_ends_streams(world: World) -> None:
+    await world.grant("viewer")
+    reads = [read(world.my_instance) for read in (world.get, world.status, world.lineage, world.runs)]
+    for call in reads:
+        await becomes(call, "OK")
+    await becomes(world.pause(world.my_instance), DENIED)  # the binding has replaced the token's role
+    stream = world.plane.status.stub.WatchInstanceStatuses(
+        status_api.WatchInstanceStatusesRequest(), metadata=ME
+    )
+    await stream.read()
+    began = time.monotonic()
+    await world.revoke()
+    for call in reads:
+        await becomes(call, DENIED)
+    assert time.monotonic() - began < 5
+
+    async def read_on() -> None:
+        while await stream.read() is not grpc.aio.EOF:
+            pass
+
+    with pytest.raises(grpc.aio.AioRpcError) as ended:
+        await asyncio.wait_for(read_on(), 20)
+    assert ended.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    # The roles of the token do not come back.
+    assert await outcome(world.pause(world.my_instance)) == DENIED
+
+
+async def test_bindings_are_granted_listed_and_revoked_by_administrators_only(world: World) -> None:
+    made = await world.grant("viewer", world.mine)
+    again = await world.grant("viewer", world.mine)
+    assert (again.revision, again.binding_id) == (1, made.binding_id)
+    more = await world.grant("maintainer", world.mine)
+    assert (more.revision, more.binding_id) == (2, made.binding_id)
+    await world.grant("viewer", actor="ben")
+    everything = access_api.ListRoleBindingsRequest()
+    listed = (await world.access.ListRoleBindings(everything)).role_bindings
+    assert [(each.actor, each.project_id) for each in listed] == [("ben", ""), (ACTOR, world.mine)]
+    first = await world.access.ListRoleBindings(access_api.ListRoleBindingsRequest(page_size=1))
+    rest = await world.access.ListRoleBindings(
+        access_api.ListRoleBindingsRequest(page_token=first.next_page_token)
+    )
+    assert [*first.role_bindings, *rest.role_bindings] == list(listed)
+    await world.revoke(world.mine)
+    assert [each.actor for each in (await world.access.ListRoleBindings(everything)).role_bindings] == ["ben"]
+    assert await outcome(lambda: world.revoke(world.mine)) == "NOT_FOUND"
+    assert await outcome(lambda: world.grant("viewer", new_id())) == "NOT_FOUND"
+    for role in ("admin", "executor", "service", "unspecified"):
+        assert await outcome(lambda role=role: world.grant(role)) == "INVALID_ARGUMENT"
+    request = access_api.GrantRoleRequest(actor=ACTOR, role=access_pb2.ROLE_MAINTAINER)
+    for metadata in (caller("maintainer"), caller("executor"), ME):
+        assert (
+            await outcome(lambda metadata=metadata: world.access.GrantRole(request, metadata=metadata))
+            == DENIED
+        )
+    foreign = (
+        await world.access.ListRoleBindings(everything, metadata=caller("admin", "other"))
+    ).role_bindings
+    assert list(foreign) == []
+
+
+async def test_a_binding_that_a_service_has_lost_comes_back_by_comparison(world: World) -> None:
+    await world.grant("viewer", world.mine)
+    await becomes(world.status(world.other_instance), DENIED)
+    database = world.plane.status.app.deps.database
+    async with database.transaction("default") as connection:
+        await connection.execute(sa.text("delete from role_bindings"))
+    await becomes(world.status(world.other_instance), "OK")
+    await compare_now(world.nats_url, 60)
+    await becomes(world.status(world.other_instance), DENIED, 20)
