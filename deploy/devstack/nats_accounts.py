@@ -59,7 +59,7 @@ LOGINS: Mapping[str, ServiceLogin] = {
     "instance": ServiceLogin(
         INSTANCE_EVENTS,
         {"instance-service": LINEAGE_EVENTS, "instance-run-events": RUN_EVENTS},
-        ["*.instances.page", "*.runs.wanted", "now", "ended"],
+        ["*.instances.page", "*.role_bindings.page", "*.runs.wanted", "now", "ended"],
         [">"],  # the command that starts a comparison counts what all services ask for
         [
             *(management_subject("*", action) for action in STREAM_ACTIONS),
@@ -68,21 +68,29 @@ LOGINS: Mapping[str, ServiceLogin] = {
     ),
     "run": ServiceLogin(
         RUN_EVENTS,
-        {"run-lineage": LINEAGE_EVENTS, "run-instance": INSTANCE_EVENTS},
-        ["*.runs.page"],
-        ["*.instances.page", "*.runs.wanted"],
+        {"run-lineage": LINEAGE_EVENTS, "run-instance": INSTANCE_EVENTS, "run-access": INSTANCE_EVENTS},
+        ["*.runs.page", "*.role_bindings.wanted"],
+        ["*.instances.page", "*.role_bindings.page", "*.runs.wanted"],
     ),
     "lineage": ServiceLogin(
         LINEAGE_EVENTS,
-        {"lineage-instance-events": INSTANCE_EVENTS, "lineage-run-events": RUN_EVENTS},
-        ["*.flows.page", "*.instances.wanted", "*.runs.wanted"],
-        ["*.instances.page", "*.runs.page", "*.flows.wanted"],
+        {
+            "lineage-instance-events": INSTANCE_EVENTS,
+            "lineage-run-events": RUN_EVENTS,
+            "lineage-access": INSTANCE_EVENTS,
+        },
+        ["*.flows.page", "*.instances.wanted", "*.role_bindings.wanted", "*.runs.wanted"],
+        ["*.instances.page", "*.role_bindings.page", "*.runs.page", "*.flows.wanted"],
     ),
     "status": ServiceLogin(
         STATUS_EVENTS,
-        {"status-instance-events": INSTANCE_EVENTS, "status-lineage-events": LINEAGE_EVENTS},
-        ["*.instances.wanted", "*.flows.wanted"],
-        ["*.instances.page", "*.flows.page"],
+        {
+            "status-instance-events": INSTANCE_EVENTS,
+            "status-lineage-events": LINEAGE_EVENTS,
+            "status-access": INSTANCE_EVENTS,
+        },
+        ["*.instances.wanted", "*.role_bindings.wanted", "*.flows.wanted"],
+        ["*.instances.page", "*.role_bindings.page", "*.flows.page"],
         ["optaic-live.>"],
     ),
 }

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import grpc
@@ -13,6 +14,7 @@ import pytest
 import pytest_asyncio
 import sqlalchemy as sa
 from google.protobuf import json_format
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from devstack.postgres import Postgres
 from optaic.common.v1 import access_pb2
@@ -125,6 +127,7 @@ async def world(postgres_server: Postgres, nats_accounts: NatsAccounts) -> Async
 
 async def test_a_binding_confines_an_actor_to_its_project_in_every_service(world: World) -> None:
     instances, project = world.plane.instance.instances, world.mine
+    request: Any
     await world.grant("viewer", project)
     for call in (world.get, world.status):
         await becomes(call(world.other_instance), DENIED)
@@ -140,7 +143,7 @@ async def test_a_binding_confines_an_actor_to_its_project_in_every_service(world
         (instance_api.GetProjectRequest(project_id=project), "OK"),
         (instance_api.GetProjectRequest(project_id=world.other), DENIED),
     ):
-        found = await outcome(lambda request=request: instances.GetProject(request, metadata=ME))
+        found = await outcome(partial(instances.GetProject, request, metadata=ME))
         assert found == wanted
     for request, wanted in (
         (instance_api.ListInstancesRequest(project_id=project), "OK"),
@@ -148,7 +151,7 @@ async def test_a_binding_confines_an_actor_to_its_project_in_every_service(world
         (instance_api.ListInstancesRequest(project_id=world.other.upper()), DENIED),
         (instance_api.ListInstancesRequest(), DENIED),
     ):
-        found = await outcome(lambda request=request: instances.ListInstances(request, metadata=ME))
+        found = await outcome(partial(instances.ListInstances, request, metadata=ME))
         assert found == wanted
     both = instance_api.BatchGetInstancesRequest(instance_ids=[world.my_instance, world.other_instance])
     assert await outcome(lambda: instances.BatchGetInstances(both, metadata=ME)) == DENIED
@@ -158,7 +161,7 @@ async def test_a_binding_confines_an_actor_to_its_project_in_every_service(world
         (status_api.ListInstanceStatusesRequest(project_id=world.other), DENIED),
         (status_api.ListInstanceStatusesRequest(), DENIED),
     ):
-        found = await outcome(lambda request=request: listing(request, metadata=ME))
+        found = await outcome(partial(listing, request, metadata=ME))
         assert found == wanted
     everything = definition_api.ListDefinitionsRequest()
     assert await outcome(lambda: world.definitions.ListDefinitions(everything, metadata=ME)) == "OK"
@@ -201,7 +204,7 @@ async def test_a_role_in_one_project_changes_nothing_in_another(world: World) ->
     assert await outcome(world.pause(world.other_instance)) == DENIED
     moved = instance_api.UpdateInstanceRequest(
         instance=instance_pb2.Instance(instance_id=world.my_instance, project_id=world.other),
-        update_mask={"paths": ["labels"]},
+        update_mask=FieldMask(paths=["labels"]),
     )
     assert await outcome(lambda: instances.UpdateInstance(moved, metadata=ME)) == DENIED
     wide = instance_api.CreateProjectRequest(project=instance_pb2.Project(name="mine"))
@@ -255,13 +258,10 @@ async def test_bindings_are_granted_listed_and_revoked_by_administrators_only(wo
     assert await outcome(lambda: world.revoke(world.mine)) == "NOT_FOUND"
     assert await outcome(lambda: world.grant("viewer", new_id())) == "NOT_FOUND"
     for role in ("admin", "executor", "service", "unspecified"):
-        assert await outcome(lambda role=role: world.grant(role)) == "INVALID_ARGUMENT"
+        assert await outcome(partial(world.grant, role)) == "INVALID_ARGUMENT"
     request = access_api.GrantRoleRequest(actor=ACTOR, role=access_pb2.ROLE_MAINTAINER)
     for metadata in (caller("maintainer"), caller("executor"), ME):
-        assert (
-            await outcome(lambda metadata=metadata: world.access.GrantRole(request, metadata=metadata))
-            == DENIED
-        )
+        assert await outcome(partial(world.access.GrantRole, request, metadata=metadata)) == DENIED
     foreign = (
         await world.access.ListRoleBindings(everything, metadata=caller("admin", "other"))
     ).role_bindings

@@ -19,6 +19,7 @@ from devstack.postgres import Postgres
 from optaic.audit.v1 import audit_service_pb2
 from optaic.definition.v1 import definition_service_pb2
 from optaic.instance.v1 import (
+    access_service_pb2,
     data_removal_service_pb2,
     instance_service_pb2,
     instance_service_pb2_grpc,

@@ -17,7 +17,10 @@ from support.run_service import RunningRunService, run_service
 from support.status_service import RunningStatusService, status_service
 
 CONSUMERS = {
-    "INSTANCE_EVENTS": ("lineage-instance-events", "status-instance-events", "run-instance"),
+    "INSTANCE_EVENTS": (
+        *("lineage-instance-events", "status-instance-events", "run-instance"),
+        *("lineage-access", "status-access", "run-access"),
+    ),
     "RUN_EVENTS": ("lineage-run-events", "instance-run-events"),
     "LINEAGE_EVENTS": ("status-lineage-events", "run-lineage", "instance-service"),
 }

@@ -136,6 +136,8 @@ async def test_the_subscriber_cannot_touch_a_services_consumer(broker: Broker) -
 _SAID = {  # in comparisons: what by whom
     "optaic-compare.default.instances.page": {"instance"},
     "optaic-compare.default.instances.wanted": {"lineage", "status"},
+    "optaic-compare.default.role_bindings.page": {"instance"},
+    "optaic-compare.default.role_bindings.wanted": {"lineage", "run", "status"},
     "optaic-compare.default.runs.page": {"run"},
     "optaic-compare.default.runs.wanted": {"instance", "lineage"},
     "optaic-compare.default.flows.page": {"lineage"},

@@ -93,7 +93,7 @@ class ListRoleBindingsRequest(_message.Message):
     project_id: _builtins.str
     """Only this project."""
     page_size: _builtins.int
-    """At most so many; 0: 100."""
+    """At most this many; 0 means 100; 1,000 at most."""
     page_token: _builtins.str
     """From the answer before; empty: from the beginning."""
     def __init__(
