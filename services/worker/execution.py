@@ -23,6 +23,7 @@ from worker.child import Task
 from worker.code_statement import state_code
 from worker.config import Settings
 from worker.failures import Failure, describe_error
+from worker.input_places import check_places
 from worker.isolation import Isolation, Result, StartGuardian, start_guardian
 from worker.locations import FlowLocation, write_text
 from worker.recipe import Recipe, list_plugins
@@ -201,6 +202,7 @@ class _Execution:
     async def _read_recipe(self, run: run_pb2.Run) -> Recipe:
         """Return the instance at the run's revision, its upstreams at theirs, and the code that all of them are pinned to."""
         patience = self._settings.start_patience_seconds
+        check_places(self._ticket.tenant_id, run)
         instance = await self._get_instance(run.instance_id, run.instance_revision)
         base_instance = None
         if run.base_version.instance_revision not in {0, run.instance_revision}:

@@ -1,0 +1,34 @@
+"""Check that what a run is to read lies where its flow's data belongs, whatever run-service was told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from optaic.common.v1 import flow_pb2
+from optaic.plugins import PluginError
+from optaic.rules.locations import data_folder, is_inside
+from optaic.run.v1 import run_pb2
+from servicekit.enums import enum_word
+
+
+def check_places(tenant_id: str, run: run_pb2.Run) -> None:
+    """Refuse a run whose inputs or base are another flow's data; the data root may have been moved since.
+
+    Raises:
+        PluginError: InputMisplaced.
+    """
+    for name, uri, instance_id, flow_kind in _list_places(run):
+        folder = data_folder(tenant_id, instance_id, enum_word(flow_pb2.FlowKind, flow_kind))
+        if uri and not is_inside(uri, folder):
+            raise PluginError(
+                f"{name} is recorded outside of its flow's folder <data root>/{folder}, so it is not read; "
+                "run its flow again",
+                type="InputMisplaced",
+            )
+
+
+def _list_places(run: run_pb2.Run) -> Iterator[tuple[str, str, str, flow_pb2.FlowKind.ValueType]]:
+    for pinned in run.input_versions:
+        yield f"upstream {pinned.instance_name}", pinned.uri, pinned.instance_id, pinned.flow_kind
+    if run.flow_kind == flow_pb2.FLOW_KIND_REFRESH:
+        yield "the previous version", run.base_version.uri, run.instance_id, run.flow_kind
