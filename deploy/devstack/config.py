@@ -11,6 +11,12 @@ from optaic.rules.deployments import WORK_POOL
 SERVICES = ("instance", "run", "lineage", "status")
 
 
+def _own_folders() -> tuple[str, ...]:
+    """Return the user's home and the working folder; never the whole disk."""
+    folders = (str(Path.home().absolute()), str(Path.cwd()))
+    return tuple(folder for folder in dict.fromkeys(folders) if folder != "/")
+
+
 class Settings(BaseSettings):
     """The settings of the embedded stack. Each field is `OPTAIC_<NAME>` in the environment."""
 
@@ -80,6 +86,15 @@ class Settings(BaseSettings):
     )
     data_root: str = Field(
         default="", description="URI below which the worker stores data; empty: in the state."
+    )
+    source_roots: tuple[str, ...] = Field(
+        default_factory=_own_folders,
+        description="JSON list: folders below which the pipelines `file` and `sql` may read; by default the user's home "
+        "and the working folder, without what is hidden there.",
+    )
+    source_excluded: tuple[str, ...] = Field(
+        default=(),
+        description="JSON list: folders within those that are not read; the state is always among them.",
     )
     prefect_ui: bool = Field(default=True, description="Serve Prefect's web interface.")
 

@@ -1,6 +1,7 @@
 """The command lines and the environment of the four services and the worker."""
 
 import functools
+import json
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -54,6 +55,11 @@ def make_service(
     )
 
 
+def _own_data(state: State, endpoints: Endpoints) -> list[str]:
+    """Return the folders that belong to the stack, which no source may name."""
+    return [str(state.root), *([] if "://" in endpoints.data_root else [endpoints.data_root])]
+
+
 def make_worker(state: State, settings: Settings, endpoints: Endpoints) -> Program:
     """Return the program of the worker for one work pool: our warm worker, or Prefect's own."""
     commands = {
@@ -67,6 +73,8 @@ def make_worker(state: State, settings: Settings, endpoints: Endpoints) -> Progr
     environment = {
         **_common(settings, endpoints),
         "OPTAIC_EXECUTOR_TOKEN": state.executor_tokens(settings.tenants)[tenant],
+        "OPTAIC_SOURCE_ROOTS": json.dumps(settings.source_roots),
+        "OPTAIC_SOURCE_EXCLUDED": json.dumps([*settings.source_excluded, *_own_data(state, endpoints)]),
         "OPTAIC_RUN_OUTPUT_FOLDER": str(state.logs / "runs"),
         "PREFECT_API_URL": endpoints.prefect_api,
         "PREFECT_HOME": str(state.root / "prefect-worker"),

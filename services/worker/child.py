@@ -8,7 +8,7 @@ import pickle
 import socket
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import structlog
@@ -23,6 +23,8 @@ from worker.data_removal import Removal, remove_data
 from worker.failures import describe_error, to_text
 from worker.locations import FlowLocation
 from worker.recipe import Recipe
+from worker.sources import access
+from worker.sources.access import SourceAccess
 
 _LONGEST_PROGRESS = longest_text(run_report_service_pb2.HeartbeatRequest, "progress_message")
 
@@ -35,6 +37,7 @@ class Task:
     location: FlowLocation
     run_id: str
     log_level: str
+    sources: SourceAccess = field(default_factory=SourceAccess)  # what it may read, and the secrets for it
 
 
 def run(work: socket.socket) -> None:
@@ -46,6 +49,7 @@ def run(work: socket.socket) -> None:
     service_logging.configure(task.log_level, "worker")
     if isinstance(task, Task):
         structlog.contextvars.bind_contextvars(run_id=task.run_id)
+        access.install(task.sources)
     sending = threading.Lock()  # user code may tell progress from any thread
 
     def send(kind: frames.Kind, payload: bytes) -> None:

@@ -28,6 +28,7 @@ from optaic.plugins import (
     day_in,
     load,
 )
+from optaic.plugins.words import describe_columns
 from optaic.rules.columns import DATE, VALUE
 from optaic.run.v1 import run_pb2
 from worker import backtest
@@ -315,7 +316,7 @@ def _read_signal(given: Input) -> pl.DataFrame:
     if given.value_column not in frame.columns:
         raise SchemaMismatch(
             f"signal {given.name}: no column {given.value_column!r} and no column {VALUE!r} "
-            f"(the columns are {', '.join(frame.columns)})"
+            f"(it has {describe_columns(frame.columns)})"
         )
     return frame.rename({given.value_column: VALUE})
 

@@ -3,14 +3,23 @@
 import os
 import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from optaic.rules.deployments import WORK_POOL
 from optaic.rules.locations import normalize_root
-from redaction import redact_urls
+from redaction import PREFIX, redact_urls
 from servicekit.prefect import PrefectSettings
+from worker.sources.policy import (
+    DIALECTS,
+    SourcePolicy,
+    check_binding,
+    check_dialect,
+    check_host_pattern,
+    check_scheme,
+)
 
 CodeCheck = Literal["auto", "refuse", "warn"]
 
@@ -102,6 +111,56 @@ class Settings(PrefectSettings):
         description="Number of runs whose output is kept; the output of older runs is removed.",
     )
 
+    source_schemes: tuple[str, ...] = Field(
+        default=("file", "https", "s3"),
+        description="JSON list: what the pipeline `file` may read: file (below `OPTAIC_SOURCE_ROOTS`), https, s3, http.",
+    )
+    source_roots: tuple[str, ...] = Field(
+        default=(),
+        description="JSON list: folders below which `file` and SQLite may read; the embedded stack names the user's home "
+        "and the working folder.",
+    )
+    source_excluded: tuple[str, ...] = Field(
+        default=(),
+        description="JSON list: folders within those that are not read, for example of OptAIC's own data.",
+    )
+    source_hosts: tuple[str, ...] = Field(
+        default=("*",),
+        description="JSON list: hosts that may be read by https, s3 and SQL: name, *.domain or *, each with :port if "
+        "wanted. Only public addresses of these are read.",
+    )
+    source_private_hosts: tuple[str, ...] = Field(
+        default=(),
+        description="JSON list: hosts that may be read although their address is of this machine or a private network: "
+        "name or name:port.",
+    )
+    source_http_hosts: tuple[str, ...] = Field(
+        default=(), description="JSON list: hosts that may be read by http, without encryption."
+    )
+    source_dialects: tuple[str, ...] = Field(
+        default=DIALECTS,
+        description="JSON list: databases that the pipeline `sql` may read, as SQLAlchemy calls them.",
+    )
+    source_secrets: dict[str, tuple[str, ...]] = Field(
+        default={},
+        description="JSON object: secrets and the destinations that each may be sent to, for example "
+        '{"OPTAIC_SECRET_WAREHOUSE": ["postgresql://db.example.com"]}.',
+    )
+    source_max_bytes: int = Field(
+        default=4 * 1024**3, gt=0, description="The most bytes of one source, also when it is unpacked."
+    )
+    source_connect_seconds: float = Field(
+        default=10.0, gt=0, description="Time in which a source has to be found and connected."
+    )
+    source_total_seconds: float = Field(
+        default=3600.0, gt=0, description="Time in which a source has to be read."
+    )
+    secrets_folder: str = Field(
+        default="",
+        description="Folder with a folder for each tenant, with a file for each secret, for example "
+        "default/OPTAIC_SECRET_WAREHOUSE; empty: secrets are variables of the worker only.",
+    )
+
     @field_validator("data_root")
     @classmethod
     def _absolute(cls, value: str) -> str:
@@ -110,6 +169,59 @@ class Settings(PrefectSettings):
             way = "set the environment variables that its library reads, for example AWS_SECRET_ACCESS_KEY"
             raise ValueError(f"the URI must not contain credentials; {way}")
         return normalize_root(value)
+
+    @field_validator("source_schemes")
+    @classmethod
+    def _known_schemes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """Check that sources have these schemes."""
+        return tuple(map(check_scheme, value))
+
+    @field_validator("source_dialects")
+    @classmethod
+    def _safe_dialects(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """Check that no query of these opens files of the worker."""
+        return tuple(map(check_dialect, value))
+
+    @field_validator("source_hosts", "source_private_hosts", "source_http_hosts")
+    @classmethod
+    def _hosts(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        """Check the patterns; only public hosts may be allowed without a name."""
+        is_named = info.field_name != "source_hosts"
+        return tuple(check_host_pattern(pattern, by_name=is_named) for pattern in value)
+
+    @field_validator("source_roots", "source_excluded")
+    @classmethod
+    def _folders(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """Make the folders absolute."""
+        return tuple(str(Path(folder).expanduser().absolute()) for folder in value)
+
+    @field_validator("source_secrets")
+    @classmethod
+    def _bindings(cls, value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        """Check the names and destinations."""
+        for name, destinations in value.items():
+            if not name.startswith(PREFIX):
+                raise ValueError(f"{name!r} is no secret; its name must begin with {PREFIX}")
+            for destination in destinations:
+                check_binding(destination)
+        return value
+
+    @property
+    def source_policy(self) -> SourcePolicy:
+        """The policy for the sources that runs may read."""
+        return SourcePolicy(
+            schemes=self.source_schemes,
+            roots=self.source_roots,
+            excluded=self.source_excluded,
+            hosts=self.source_hosts,
+            private_hosts=self.source_private_hosts,
+            http_hosts=self.source_http_hosts,
+            dialects=self.source_dialects,
+            secrets=self.source_secrets,
+            max_bytes=self.source_max_bytes,
+            connect_seconds=self.source_connect_seconds,
+            total_seconds=self.source_total_seconds,
+        )
 
     @property
     def environment(self) -> Mapping[str, str]:

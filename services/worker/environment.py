@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -49,7 +48,6 @@ _STORAGES = {
     "abfs": "AZURE_",
     "abfss": "AZURE_",
 }
-_REFERENCE = re.compile(r"\$\{(" + redaction.PREFIX + r"[A-Z0-9_]+)\}")
 _secrets: dict[str, str] = {}
 
 
@@ -97,12 +95,11 @@ def take() -> Settings:
         for name in given:
             os.environ.pop(name, None)
     _secrets.update({name: value for name, value in given.items() if name.startswith(redaction.PREFIX)})
-    redaction.remember(_secrets)
+    redaction.remember(_secrets.values())
     return settings
 
 
-def secrets_for(task: object) -> dict[str, str]:
-    """Return the secrets that a task's configuration refers to; its process gets no others."""
-    named = set(_REFERENCE.findall(repr(task)))
-    known = {**os.environ, **_secrets}
-    return {name: known[name] for name in sorted(named) if name in known}
+def known_secrets() -> dict[str, str]:
+    """Return all secrets that came in the environment; which of them a run gets is not decided here."""
+    own = {name: value for name, value in os.environ.items() if name.startswith(redaction.PREFIX)}
+    return {**own, **_secrets}

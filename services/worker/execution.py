@@ -29,6 +29,7 @@ from worker.locations import FlowLocation, write_text
 from worker.recipe import Recipe, list_plugins
 from worker.recipe_reading import list_version_ids, make_recipe
 from worker.reports import Progress, Reporter, RunLostError, persist
+from worker.run_access import find_access
 from worker.run_output import OutputLimits
 from worker.ticket import Ticket
 
@@ -162,13 +163,16 @@ class _Execution:
     async def _compute(self, recipe: Recipe, run: run_pb2.Run, progress: Progress) -> Result | Failure:
         """Have a child compute; when this returns, no process of the run is left."""
         settings = self._settings
+        # In a thread: secrets may lie in files.
+        sources = await asyncio.to_thread(find_access, recipe, self._ticket.tenant_id, settings)
         limits = OutputLimits(
             f"{settings.run_output_folder}/{run.run_id}.log",
             settings.run_output_bytes,
             settings.run_output_runs,
+            sources.values,
         )
         async with Isolation(self._start_guardian, limits) as isolation:
-            task = Task(recipe, self._location, run.run_id, settings.log_level)
+            task = Task(recipe, self._location, run.run_id, settings.log_level, sources)
             answer = await isolation.compute(task, progress.tell)
         report = isolation.report
         counts = {"output_bytes_dropped": report.dropped_bytes, "processes_left": report.left_processes}

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, NoReturn
 
-from redaction import PREFIX
+import redaction
 from worker import frames, privileges, process_tree
 from worker.cgroup import Cgroup
 from worker.run_output import OutputLimits, RunOutput
@@ -88,10 +88,9 @@ def _guard(line: Line, run_child: RunChild) -> None:
     order = frames.receive(line.orders)
     if order is None:
         return
-    start = json.loads(order[1])
-    # In the memory of this process and its child alone: the first hides them, the second uses them.
-    os.environ.update(start.pop("secrets", {}))
-    output = RunOutput(OutputLimits(**start))
+    limits = OutputLimits(**json.loads(order[1]))
+    redaction.remember(limits.secrets)
+    output = RunOutput(limits)
     if not process_tree.adopt_orphans():
         output.write(
             b"[optaic: processes that leave their parent are not ended with the run on this system]\n"
@@ -135,8 +134,7 @@ def _start(
         for number in (*_ENDING, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         for name in [name for name in os.environ if name.startswith(_OURS)]:
-            if not name.startswith(PREFIX):
-                del os.environ[name]
+            del os.environ[name]  # those secrets that are meant for the run come with its task
         privileges.drop()
         line.orders.close()
         os.close(source)

@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
 from optaic.plugins import GuardrailViolated, PluginError, is_dated, take_days, zone_of
-from optaic.plugins.words import describe_type
+from optaic.plugins.words import describe_columns, describe_type
 from optaic.rules.columns import DATE, VALUE
 
 _LONGEST = 1_000  # characters of what is said of one
@@ -129,12 +129,12 @@ def _days(table: pl.DataFrame, name: str) -> pl.Series:
 
 
 def _found(table: pl.DataFrame, condition: pl.Expr | pl.Series, what: str) -> str:
-    rows = table.filter(condition)
-    return f"{rows.height} {what}, for example {rows.row(0, named=True)}" if rows.height else ""
+    found = table.select(condition.fill_null(value=False).arg_true().alias("row"))["row"]
+    return f"{found.len()} {what}, the first in row {found[0] + 1}" if found.len() else ""
 
 
-def _absent(name: str, columns: Iterable[str]) -> str:
-    return f"column {name!r} is missing; the columns are {', '.join(map(repr, columns)) or 'none'}"
+def _absent(name: str, columns: Sequence[str]) -> str:
+    return f"column {name!r} is missing; the table has {describe_columns(columns)}"
 
 
 def _number(bound: float | None) -> str:

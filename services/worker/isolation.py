@@ -93,8 +93,7 @@ class Isolation:
     async def compute(self, task: Task | Removal, on_progress: OnProgress) -> Result | Failure:
         """Have the child do a task; what it answers, which is empty of a removal, or what ended it."""
         assert self._reporting is not None
-        start = {**asdict(self._limits), "secrets": await asyncio.to_thread(environment.secrets_for, task)}
-        self._writers[0].write(frames.pack(Kind.START, json.dumps(start).encode()))
+        self._writers[0].write(frames.pack(Kind.START, json.dumps(asdict(self._limits)).encode()))
         self._writers[1].write(frames.pack(Kind.TASK, await asyncio.to_thread(pickle.dumps, task)))
         answering = asyncio.create_task(self._read_answer(on_progress), name="child")
         try:

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from optaic.plugins import SchemaMismatch
-from optaic.plugins.words import describe_type
+from optaic.plugins.words import describe_columns, describe_type
 
 _TEXTS = (pl.String, pl.Categorical, pl.Enum)
 _TIMES = (pl.Date, pl.Datetime, pl.Time)
@@ -39,13 +39,13 @@ def _column_problems(columns: Mapping[str, pl.DataType], schema: Mapping[str, An
     properties = schema.get("properties", {})
     for name in schema.get("required", ()):
         if name not in columns:
-            yield f"column {name!r} is missing; the columns are {', '.join(map(repr, columns)) or 'none'}"
-    for name, kind in columns.items():
+            yield f"column {name!r} is missing; the table has {describe_columns(columns)}"
+    for place, (name, kind) in enumerate(columns.items(), 1):
         if name in properties:
             if not _fits(kind, properties[name]):
                 yield f"column {name!r} is {describe_type(kind)}"
         elif schema.get("additionalProperties") is False and not schema.get("patternProperties"):
-            yield f"column {name!r} is not in the schema"
+            yield f"column {place} is not in the schema"
 
 
 def _fits(kind: pl.DataType, described: Mapping[str, Any] | bool) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from optaic.plugins import DateRange, NoDataInRange, SchemaMismatch, take_days, zone_of
-from optaic.plugins.words import describe_type
+from optaic.plugins.words import describe_columns, describe_type
 from optaic.rules.columns import DATE
 from worker.builtin.typed.casting import to_exact_floats
 
@@ -50,7 +50,7 @@ def put_in_place(
         return Merged(inside, dropped_count, ())
     if DATE not in base.columns:
         raise SchemaMismatch(
-            f"the previous version has no column {DATE!r} (its columns are {', '.join(base.columns)}); refresh without a range"
+            f"the previous version has no column {DATE!r} (it has {describe_columns(base.columns)}); refresh without a range"
         )
     zone = zone_of(inside[DATE], zone_of(base[DATE]))  # the range is one of the days that were computed
     base = _widen(_take_types(base, inside), inside)
@@ -83,9 +83,7 @@ def _check_emptied(base: pl.DataFrame | None, dates: DateRange, *, allow_deletio
 
 def _inside(table: pl.DataFrame, dates: DateRange) -> pl.DataFrame:
     if DATE not in table.columns:
-        text = (
-            f"a range of dates needs a column {DATE!r}; the columns are {', '.join(table.columns) or 'none'}"
-        )
+        text = f"a range of dates needs a column {DATE!r}; the table has {describe_columns(table.columns)}"
         raise SchemaMismatch(text)
     return table.filter(_is_inside(table, dates, zone_of(table[DATE])))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from redaction import redact
@@ -24,6 +24,7 @@ class OutputLimits:
     file: str  # made with the first byte
     bytes: int  # of one run
     runs: int  # older runs' files are removed
+    secrets: tuple[str, ...] = field(default=(), repr=False)  # of the run, to be hidden
 
 
 class OutputFolderRefusedError(OSError):

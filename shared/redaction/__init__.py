@@ -1,23 +1,26 @@
 """Remove secrets from texts; no resource, service or tool is known here.
 
-Secret are the credentials of URLs, what is said of a password, token or the like, and the values of the
-variables `OPTAIC_SECRET_...` of this process. A reference like `${OPTAIC_SECRET_WAREHOUSE}` is no secret and stays.
+Secret are the credentials of URLs, what is said of a password, token or the like, the values of the variables
+`OPTAIC_SECRET_...` of this process, and those that it was told to remember, also encoded. A reference like
+`${OPTAIC_SECRET_WAREHOUSE}` is no secret and stays.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote
 
 PREFIX = "OPTAIC_SECRET_"
 HIDDEN = "***"
-_remembered: dict[str, str] = {}
 SHORTEST = 4  # characters: a shorter value would be found within ordinary words
+_SHORTEST_CODED = 8  # characters of an encoded secret
+_remembered: tuple[str, ...] = ()
 _REFERENCE = re.compile(r"\$\{" + PREFIX + r"[A-Z0-9_]+\}")
 _STARTS_WITH_REFERENCE = re.compile(_REFERENCE.pattern + r"(?:$|[/?#,])")
 _NO_SECRETS = frozenset({HIDDEN, "None", "True", "False", "null"})
@@ -95,6 +98,11 @@ def is_reference(text: str) -> bool:
     return _REFERENCE.fullmatch(text) is not None
 
 
+def has_reference(text: str) -> bool:
+    """Return whether a text has a reference to a secret in it."""
+    return _REFERENCE.search(text) is not None
+
+
 def is_secret_name(name: str) -> bool:
     """Return whether the name of a field suggests that it holds a secret."""
     return _SECRET_NAME.fullmatch(name) is not None
@@ -127,11 +135,6 @@ def hide_credentials(text: str) -> str:
     for pattern in _IN_CLEAR:
         text = pattern.sub(_hide, text)
     return text
-
-
-def remember(secrets: Mapping[str, str]) -> None:
-    """Hide these secrets too, by name: a process that removed them from its environment still holds them."""
-    _remembered.update(secrets)
 
 
 def redact(text: str, environment: Mapping[str, str] = os.environ) -> str:
@@ -206,17 +209,52 @@ def _hide(match: re.Match[str]) -> str:
     return f"{match[0][:start]}{HIDDEN}{match[0][end:]}"
 
 
-def _known_secrets(environment: Mapping[str, str]) -> list[str]:
+def remember(values: Iterable[str]) -> None:
+    """Hide these values too, from now on; they are secrets that no variable of this process holds."""
+    global _remembered  # noqa: PLW0603 - what is secret is known to a process as a whole
+    _remembered = tuple(dict.fromkeys((*_remembered, *values)))
+
+
+def _known_secrets(environment: Mapping[str, str]) -> Sequence[str]:
     """Return the values of this process's secrets in all their notations, longest first."""
+    values = [value for name, value in environment.items() if name.startswith(PREFIX)]
+    return _list_forms((*values, *_remembered))
+
+
+@lru_cache(maxsize=16)
+def _list_forms(values: tuple[str, ...]) -> Sequence[str]:
     found = {
         form
-        for name, value in {**_remembered, **environment}.items()
-        if name.startswith(PREFIX)
+        for value in values
         for part in _parts(value)
-        for form in (part, quote(part, safe=""), quote_plus(part), json.dumps(part)[1:-1], repr(part)[1:-1])
         if len(part) >= SHORTEST
+        for form in (*_notations(part), *_encodings(part))
+        if len(form) >= SHORTEST
     }
     return sorted(found, key=len, reverse=True)
+
+
+def _notations(part: str) -> Iterator[str]:
+    """Yield a secret as texts have it: plain, quoted, and with the case of its letters changed."""
+    is_long = len(part) >= _SHORTEST_CODED  # a short one is an ordinary word in another case
+    for text in (part, part.lower(), part.upper(), part.swapcase()) if is_long else (part,):
+        yield from (text, quote(text, safe=""), quote_plus(text), json.dumps(text)[1:-1], repr(text)[1:-1])
+
+
+def _encodings(part: str) -> Iterator[str]:
+    """Yield what is in an encoded text that holds a secret, wherever it stands in the text."""
+    if len(part) < _SHORTEST_CODED:
+        return
+    data = part.encode(errors="surrogateescape")
+    yield from (data.hex(), data.hex().upper(), part[::-1])
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        for before in range(
+            3
+        ):  # three bytes make four characters: where it begins, others have a part of the first
+            coded = encode(b"\0" * before + data).decode().rstrip("=")
+            whole = coded[-(-before * 8 // 6) : (before + len(data)) * 8 // 6]
+            if len(whole) >= _SHORTEST_CODED:
+                yield whole
 
 
 def _parts(value: str) -> Iterator[str]:

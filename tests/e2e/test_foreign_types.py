@@ -44,7 +44,7 @@ async def test_types_of_a_file_are_held_until_the_configuration_or_a_full_refres
         for options in ({}, {"mode": "full"}):
             failed = await refresh(client, prices, **options)
             assert failed.error.type == "UnparsableData"
-            assert "column 'close' is Float64, and 'NA' in row 3" in failed.error.message
+            assert "column 'close' is Float64, and the value in row 3" in failed.error.message
 
         revised = dict(config, null_values=["NA"])
         dataset = {"pipeline": {"definition_name": "file", "config": revised}}
@@ -56,7 +56,7 @@ async def test_types_of_a_file_are_held_until_the_configuration_or_a_full_refres
 
         source.write_text(head + "1,5;007\n2024-01-03;A;NA;8\n")
         failed = await refresh(client, prices)
-        assert "column 'code' is Int64, and '007' in row 2" in failed.error.message
+        assert "column 'code' is Int64, and the value in row 2" in failed.error.message
         await completed(client, prices, mode="full", parameters={"repin_types": True})
         assert (await client.data.read(prices)).schema["code"] == pl.String
 
@@ -77,7 +77,7 @@ async def test_a_text_keeps_its_digits_and_a_column_its_type(stack: RunningStack
 
         source.write_text(head + "1.5,007,1e5\n2024-01-03,A,none,010,1.10\n")
         failed = await refresh(client, prices)
-        assert "column 'close' is Float64, and 'none' in row 3" in failed.error.message
+        assert "column 'close' is Float64, and the value in row 3" in failed.error.message
         assert (await client.data.read(prices))["close"].to_list() == [1.5, 2.5]
 
 

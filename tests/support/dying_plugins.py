@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import ctypes
 import os
 import signal
@@ -10,10 +11,11 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 import polars as pl
 
-from optaic.plugins import Pipeline, PipelineContext
+from optaic.plugins import Pipeline, PipelineContext, Secrets
 
 _kept: list[object] = []
 
@@ -71,7 +73,7 @@ def _leave_daemons(context: PipelineContext) -> None:
 
 def _tell_secrets(context: PipelineContext) -> None:
     """By every way out that user code has; last as it is told to end."""
-    secret = os.environ["OPTAIC_SECRET_CANARY"]
+    secret = Secrets().fill(str(context.config["login"]), "login")
     url = f"postgresql://reader:{secret}@db.example/prices"
     context.progress(0.5, f"reading {url}")
     context.report("source", url)
@@ -84,6 +86,27 @@ def _tell_secrets(context: PipelineContext) -> None:
         raise ValueError(f"cannot connect to {url}: password={secret}")
     if then != "return":
         HOWS[then](context)
+
+
+def _tell_encoded_secrets(context: PipelineContext) -> None:
+    secret = Secrets().fill(str(context.config["login"]), "login")
+    data = secret.encode()
+    forms = [
+        secret.swapcase(), secret.upper(), secret.lower(), secret[::-1], data.hex(), quote(secret, safe=""),
+        base64.b64encode(data).decode(), base64.urlsafe_b64encode(data).decode(),
+    ]  # fmt: skip
+    context.report("forms", forms)
+    for form in forms:
+        context.progress(0.5, f"it is {form}")
+        os.write(1, f"it is {form}\n".encode())
+    if context.config["then"] == "raise":
+        raise ValueError(f"it is one of {forms}")
+
+
+def _find_secrets(context: PipelineContext) -> None:
+    if found := [name for name in os.environ if name.startswith("OPTAIC_SECRET_")]:
+        raise ValueError(f"there are {found}")
+    Secrets().fill(str(context.config["login"]), "login")
 
 
 HOWS: Mapping[str, Callable[[PipelineContext], None]] = {
@@ -102,6 +125,8 @@ HOWS: Mapping[str, Callable[[PipelineContext], None]] = {
     "report much": _report_much,
     "daemons": _leave_daemons,
     "tell secrets": _tell_secrets,
+    "tell encoded secrets": _tell_encoded_secrets,
+    "find secrets": _find_secrets,
 }
 
 

@@ -1,8 +1,10 @@
 """A whole embedded stack for stories over separate processes; it knows no story."""
 
+import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,6 +50,7 @@ def running_stack(state: Path, package: Path = EXAMPLE) -> Iterator[RunningStack
         "OPTAIC_START_TIMEOUT_SECONDS": "360",  # a minute, unless the machine is busy
         "OPTAIC_DRIFT_INTERVAL_SECONDS": "2",  # what somebody does in Prefect is undone while a story waits
         "OPTAIC_POLL_SECONDS": "0.5",  # each look costs the Prefect server a hundredth of a second of CPU time
+        "OPTAIC_SOURCE_ROOTS": json.dumps([tempfile.gettempdir()]),
         "PYTHONPATH": os.pathsep.join(paths),
     }
     try:

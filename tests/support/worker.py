@@ -29,6 +29,7 @@ from servicekit.ids import new_id
 from servicekit.server import Server
 from servicekit.settings import ServiceSettings
 from support.guardians import Guardians
+from support.sources import FOLDERS
 from support.worker_peers import (
     MACRO_IDS,
     TENANT,
@@ -109,6 +110,8 @@ class World:
             "run_output_folder": f"{urlsplit(str(data_root)).path}/run-output",
             "start_patience_seconds": 5,
             "report_patience_seconds": 20,
+            "source_roots": FOLDERS,
+            "tenants": (TENANT,),
         }
         return Settings(**{**values, **changes})
 

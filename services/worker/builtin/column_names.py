@@ -43,20 +43,18 @@ def _twins(names: Sequence[str], known: Collection[str]) -> Iterator[str]:
     for place, name in enumerate(names, 1):
         other, twin = first.setdefault(name.lower(), (place, name))
         if other != place and not {twin, name} <= set(known):
-            yield f"columns {other} and {place}, {twin!r} and {name!r}, differ only in capital letters"
+            yield f"the names of columns {other} and {place} differ only in capital letters"
 
 
 def _problem(place: int, name: str) -> str:
     if not name:
         return f"column {place} has no name"
     if "\0" in name:  # Arrow takes it for the end of the text, and then ends the process
-        return f"column {place}, {name!r}, has the character NUL in its name"
+        return f"column {place} has the character NUL in its name"
     if name == "*" or (name.startswith("^") and name.endswith("$")):  # polars: columns of such names get lost
-        return f"column {place}, {name!r}, has a name that reads as a pattern of names"
+        return f"column {place} has a name that reads as a pattern of names"
     if any("\ud800" <= character <= "\udfff" for character in name):
-        return f"column {place}, {name!r}, has half of a surrogate pair in its name"
+        return f"column {place} has half of a surrogate pair in its name"
     if len(name) > _LONGEST:
-        return (
-            f"column {place}, {name[:40]!r}..., has a name of {len(name)} characters; {_LONGEST} are allowed"
-        )
+        return f"column {place} has a name of {len(name)} characters; {_LONGEST} are allowed"
     return ""

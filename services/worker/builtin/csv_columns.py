@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from optaic.plugins import HeldTypes, InvalidConfig
-from optaic.plugins.words import describe_type, describe_value
+from optaic.plugins.words import describe_columns, describe_type, describe_value
 from optaic.rules.columns import ENTITY
 from worker.builtin.csv_text import CsvText
 from worker.builtin.parameters import Config
@@ -137,7 +137,7 @@ def type_columns(
 
     Raises:
         InvalidConfig: a format is none, or a type is given for a column that is not there.
-        UnparsableData: a value does not fit its column's type; naming column, row and value.
+        UnparsableData: a value does not fit its column's type; naming column and row.
     """
     _check_names(rules, text.columns.columns)
     report = Report()
@@ -156,7 +156,7 @@ def type_columns(
 def _check_names(rules: ColumnTypes, names: Sequence[str]) -> None:
     if unknown := sorted(rules.stated - set(names)):
         raise InvalidConfig(
-            f"types.{unknown[0]}: the table has no column {unknown[0]!r}; its columns are {', '.join(map(repr, names))}"
+            f"types.{unknown[0]}: the table has no column {unknown[0]!r}; it has {describe_columns(names)}"
         )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 
 from optaic.plugins import InvalidConfig, SchemaMismatch, UnparsableData
-from optaic.plugins.words import describe_value
+from optaic.plugins.words import describe_columns, describe_value
 from worker.builtin.column_names import check_source_names
 from worker.builtin.parameters import Config, read_text
 
@@ -106,11 +106,13 @@ def read_csv_text(content: bytes, form: CsvFormat, wanted: Mapping[str, str], so
     names = dict(wanted) or {name: name for name in header}
     if missing := [name for name in names.values() if name not in header]:
         raise SchemaMismatch(
-            f"{source} has no column {', '.join(missing)} (it has {', '.join(header)}); correct `columns`, `dates` or `delimiter`"
+            f"{source} has no column {', '.join(missing)} (it has {describe_columns(header)}); correct `columns`, `dates` or `delimiter`"
         )
-    if repeated := sorted({name for name in names.values() if header.count(name) > 1}):
+    if repeated := [
+        place for place, name in enumerate(header, 1) if name in names.values() and header.count(name) > 1
+    ]:
         raise SchemaMismatch(
-            f"{source} has several columns named {', '.join(map(repr, repeated))}; rename all but one of each in the source"
+            f"{source} has columns of the same name, at the places {', '.join(map(str, repeated))}; rename all but one of each in the source"
         )
     check_source_names(list(names))
     indices = [header.index(name) for name in names.values()]

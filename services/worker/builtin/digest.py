@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from optaic.plugins import SchemaMismatch
-from optaic.plugins.words import describe_type
+from optaic.plugins.words import describe_columns, describe_type
 from worker.builtin.column_names import check_column_names
 from worker.builtin.limits import check_values
 from worker.builtin.typed.kinds import DEFAULT
@@ -39,7 +39,7 @@ def canonicalize(table: pl.DataFrame, keys: Sequence[str], known: Collection[str
     missing = [key for key in keys if key not in table.columns]
     if missing:
         raise SchemaMismatch(
-            f"the table has no key column {', '.join(missing)} (it has {', '.join(table.columns)}); change the pipeline, "
+            f"the table has no key column {', '.join(missing)} (it has {describe_columns(table.columns)}); change the pipeline, "
             "or `keys` of the store"
         )
     check_column_names(table.columns, known)
@@ -53,7 +53,7 @@ def canonicalize(table: pl.DataFrame, keys: Sequence[str], known: Collection[str
     repeated = cast.filter(pl.struct(keys).is_duplicated()).select(keys)
     if repeated.height:
         raise SchemaMismatch(
-            f"{repeated.height} rows repeat a key, for example {repeated.row(0, named=True)}; keep one of each, or add the "
+            f"{repeated.height} rows repeat a key ({', '.join(keys)}); keep one of each, or add the "
             "column that distinguishes them to `keys` of the store"
         )
     return cast.sort(keys)

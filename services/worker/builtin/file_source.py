@@ -1,23 +1,18 @@
-"""The pipeline `file`: one Parquet or CSV file by its fsspec URL; it lists no folder and writes nothing."""
+"""The pipeline `file`: one Parquet or CSV file by its URL, as far as the worker's policy allows; it writes nothing."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
 
-import fsspec
 import polars as pl
 
 from optaic.plugins import (
     InvalidConfig,
     Pipeline,
     PipelineContext,
-    Secrets,
-    SourceNotFound,
-    SourceUnavailable,
-    UnparsableData,
 )
-from optaic.plugins.words import describe_error, describe_type
+from optaic.plugins.words import describe_type
 from optaic.rules.columns import DATE, ENTITY
 from worker.builtin.column_names import check_source_names
 from worker.builtin.parameters import Config, read_choice, read_section, read_text
@@ -26,6 +21,9 @@ from worker.builtin.tidy import check_columns, choose, cut, read_date_columns, r
 from worker.builtin.typed.casting import find_lost_digits
 from worker.builtin.typed.judging import find_alteration
 from worker.builtin.typed.refusals import shorten
+from worker.sources import access
+from worker.sources.content import without_content
+from worker.sources.reading import read_source
 
 _SUFFIXES = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv"}
 
@@ -43,7 +41,8 @@ class FilePipeline(Pipeline):
         """Read one row for each row of the file.
 
         Raises:
-            InvalidConfig: the URL's protocol is not known here, or a parameter is malformed.
+            InvalidConfig: a parameter is malformed.
+            SourceNotAllowed: the worker's policy does not allow the file, or a secret to be sent there.
             SourceNotFound: there is no such file.
             SourceUnavailable: it cannot be read.
             SchemaMismatch: a column is missing.
@@ -55,19 +54,12 @@ class FilePipeline(Pipeline):
         mapping, dates = read_mapping(config), read_date_columns(config)
         file_format = _choose_format(config, url)
         context.progress(0.1, f"reading {url}")
-        content = _fetch(url, read_section(config, "storage_options"))
+        content = read_source(access.current(), url, read_section(config, "storage_options"))
         context.progress(0.5, f"parsing {len(content)} bytes")
         read = self._read_parquet if file_format == "parquet" else self._read_csv
-        try:
+        with without_content(f"{url} is not a readable {file_format} file; check the file, or set `format`"):
             table = read(content, context, mapping, dates, url)
-        except pl.exceptions.PolarsError as error:
-            raise UnparsableData(
-                f"{url} is not a readable {file_format} file: {describe_error(error)}; check the file, or set `format`"
-            ) from error
-        date_format = config.get("date_format")
-        formats = read_section(config, "date_format") if isinstance(date_format, Mapping) else {}
-        texts = {name: str(text) for name, text in formats.items()}
-        table = tidy(table, dates, texts if formats else str(date_format or ""), url)
+            table = _tidy(table, config, dates, url)
         bounds = read_range(config, context.date_range)
         if bounds.start or bounds.end:
             check_columns([DATE], table.columns, url)
@@ -129,7 +121,8 @@ def choose_parquet(
 ) -> pl.DataFrame:
     """Return the columns that are wanted of a Parquet file, as they are there."""
     days = [mapping.get(name, name) for name in dates]
-    table = read_parquet(content, timezone, list(mapping.values()), days, url)
+    most = access.current().policy.max_bytes
+    table = read_parquet(content, timezone, list(mapping.values()), days, url, most=most)
     return choose(table, mapping, url)
 
 
@@ -140,25 +133,11 @@ def _choose_format(config: Config, url: str) -> str:
     return read_choice(config, "format", ("parquet", "csv"), ending)
 
 
-def _fetch(url: str, options: Config) -> bytes:
-    secrets = Secrets()
-    filled = {
-        name: secrets.fill(value, f"storage_options.{name}") if isinstance(value, str) else value
-        for name, value in options.items()
-    }
-    address = secrets.fill(url, "url")
-    try:
-        with fsspec.open(address, "rb", **filled) as stream:
-            content: bytes = stream.read()
-    except FileNotFoundError:
-        raise SourceNotFound(
-            f"url: the file {url} does not exist; correct url, or deliver the file"
-        ) from None
-    except (ImportError, ValueError) as error:
-        raise InvalidConfig(f"url: {secrets.redact(error)}") from None
-    except Exception as error:  # noqa: BLE001 - each protocol's library has errors of its own
-        raise SourceUnavailable(f"{url} cannot be read: {secrets.redact(error)}") from None
-    return content
+def _tidy(table: pl.DataFrame, config: Config, dates: Sequence[str], url: str) -> pl.DataFrame:
+    date_format = config.get("date_format")
+    formats = read_section(config, "date_format") if isinstance(date_format, Mapping) else {}
+    texts = {name: str(text) for name, text in formats.items()}
+    return tidy(table, dates, texts if formats else str(date_format or ""), url)
 
 
 def _read_csv(

@@ -11,10 +11,12 @@ import polars as pl
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 from pyarrow import parquet as pq
 
-from optaic.plugins import SchemaMismatch
+from optaic.plugins import SchemaMismatch, UnparsableData
 from optaic.plugins.days import check_times
 from worker.builtin.zones import to_zones
+from worker.sources.content import too_large
 
+_SMALLEST_VALUE = 4  # bytes; a column may be packed to almost nothing
 _OFFSET = re.compile(r"([+-])(\d\d):?(\d\d)")
 _ARROW_SCHEMA = (
     "ARROW:schema"  # what zone a column has; without it a file says of instants that they are some, no more
@@ -22,7 +24,13 @@ _ARROW_SCHEMA = (
 
 
 def read_parquet(
-    content: bytes, timezone: str, columns: Collection[str], dates: Collection[str], source: str
+    content: bytes,
+    timezone: str,
+    columns: Collection[str],
+    dates: Collection[str],
+    source: str,
+    *,
+    most: int,
 ) -> pl.DataFrame:
     """Read the table of the file.
 
@@ -32,15 +40,21 @@ def read_parquet(
         columns: those that matter; empty: all.
         dates: those of which only the day does.
         source: what the file is called.
+        most: bytes that its table may take.
 
     Raises:
         SchemaMismatch: a column's zone is none that is known here.
-        polars.exceptions.PolarsError: it is no readable file.
+        SourceNotAllowed: its table would take more bytes.
+        UnparsableData: it is no readable file.
     """
     try:
-        schema = pq.read_schema(io.BytesIO(content))
-    except (pa.ArrowException, OSError) as error:
-        raise pl.exceptions.ComputeError(str(error)) from error
+        metadata = pq.read_metadata(io.BytesIO(content))
+        schema = metadata.schema.to_arrow_schema()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UnparsableData(f"{source} is not a readable parquet file ({type(error).__name__})") from None
+    unpacked = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+    if max(unpacked, metadata.num_rows * metadata.num_columns * _SMALLEST_VALUE) > most:
+        raise too_large(f"{source}, as a table,", most)
     odd = [field.name for field in schema if pa.types.is_timestamp(field.type) and not _is_known(field.type)]
     table = _read_odd(content, odd, columns, dates, source) if odd else pl.read_parquet(io.BytesIO(content))
     has_zones = _ARROW_SCHEMA in pl.read_parquet_metadata(io.BytesIO(content))
@@ -54,7 +68,7 @@ def _read_odd(
     read = pq.read_table(io.BytesIO(content))
     matter = [name for name in odd if not columns or name in columns]
     if lost := [name for name in matter if name not in dates]:
-        raise _refuse(read.column(lost[0]), lost[0], source)
+        raise _refuse(lost[0], source)
     table = pl.from_arrow(read.drop_columns(odd))
     assert isinstance(table, pl.DataFrame)
     table = table.with_columns(_show_days(read.column(name), name, source) for name in matter)
@@ -78,15 +92,15 @@ def _show_days(column: pa.ChunkedArray, name: str, source: str) -> pl.Series:
         SchemaMismatch: its zone is no offset.
     """
     if not (found := _OFFSET.fullmatch(column.type.tz)):
-        raise _refuse(column, name, source)
+        raise _refuse(name, source)
     offset = dt.timedelta(hours=int(found[2]), minutes=int(found[3]))
     instants = pl.Series(name, pl.from_arrow(column.cast(pa.timestamp(column.type.unit))))
     check_times(instants)
     return instants - offset if found[1] == "-" else instants + offset
 
 
-def _refuse(column: pa.ChunkedArray, name: str, source: str) -> SchemaMismatch:
+def _refuse(name: str, source: str) -> SchemaMismatch:
     return SchemaMismatch(
-        f"{source}: column {name!r} has the zone {column.type.tz!r}, which is not an IANA zone; write the file with "
+        f"{source}: column {name!r} has a zone which is not an IANA zone; write the file with "
         "one like Asia/Kathmandu, or name the column in `dates` if only its days are needed"
     )

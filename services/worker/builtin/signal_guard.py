@@ -8,7 +8,7 @@ from enum import StrEnum
 import polars as pl
 
 from optaic.plugins import GuardrailViolated, InvalidConfig, SchemaMismatch
-from optaic.plugins.words import describe_type
+from optaic.plugins.words import describe_columns, describe_type
 from optaic.rules.columns import VALUE
 from optaic.rules.signal_contracts import DEFAULTS
 
@@ -118,7 +118,7 @@ def _check_schema(table: pl.DataFrame, contract: SignalContract) -> None:
     for column in (*contract.index_columns, contract.value_column):
         if column not in table.columns:
             raise SchemaMismatch(
-                f"signal has no column {column!r} (it has {', '.join(table.columns)}); change the pipeline, or index_columns"
+                f"signal has no column {column!r} (it has {describe_columns(table.columns)}); change the pipeline, or index_columns"
             )
     kind = table.schema[contract.value_column]
     if not (kind.is_numeric() or kind == pl.Null):
@@ -138,4 +138,5 @@ def _check_schema(table: pl.DataFrame, contract: SignalContract) -> None:
 
 
 def _example(table: pl.DataFrame, condition: pl.Expr) -> str:
-    return f"for example {table.filter(condition).row(0, named=True)}"
+    row = table.select(condition.fill_null(value=False).arg_max()).item()
+    return f"the first in row {row + 1}"

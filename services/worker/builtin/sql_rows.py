@@ -29,8 +29,10 @@ _WIDEST = 2**127  # whole numbers up to here come as they are; the store judges 
 class Mixture:
     """The mixture of types that one column contains."""
 
-    said: str  # the first value of each type, with its row
-    altered: str = ""  # the first value that would become another number, with its row
+    said: str  # the first value of each type, with its row; for metrics
+    altered: str = ""  # the first value that would become another number, with its row; for metrics
+    places: str = ""  # the rows of the first values of each type, without the values; for errors
+    altered_row: int = 0  # of the first value that would become another number; 0: none does
     texts: pl.Series | None = None  # all values as they are written, where one is altered
 
 
@@ -107,18 +109,18 @@ def _judge(name: str, column: Sequence[Any], source: str) -> Mixture | None:
         _check_decimals(name, column, source)
     if len(kinds) <= 1 or not kinds <= set(_WORDS):  # a driver's own types are its own business
         return None
-    said = " and ".join(
-        f"{_show(value)} in row {row} is {_WORDS[kind]}" for kind, row, value in _firsts(column)
-    )
+    firsts = list(_firsts(column))
+    said = " and ".join(f"{_show(value)} in row {row} is {_WORDS[kind]}" for kind, row, value in firsts)
+    places = " and ".join(f"row {row} has {_WORDS[kind]}" for kind, row, _ in firsts)
     if kinds & {dt.date, dt.datetime, bytes} or (kinds != {bool} and bool in kinds and str not in kinds):
-        raise SchemaMismatch(f"{source}: column {name!r} mixes types: {said}. Cast it in a query")
+        raise SchemaMismatch(f"{source}: column {name!r} mixes types: {places}. Cast it in a query")
     if float not in kinds or str in kinds:
-        return Mixture(said)
+        return Mixture(said, places=places)
     changed = ((row, value) for row, value in enumerate(column, 1) if _changes(value))
     if (first := next(changed, None)) is None:
-        return Mixture(said)
+        return Mixture(said, places=places)
     texts = pl.Series(name, [None if value is None else str(value) for value in column], pl.String)
-    return Mixture(said, f"{_show(first[1])} in row {first[0]}", texts)
+    return Mixture(said, f"{_show(first[1])} in row {first[0]}", places, first[0], texts)
 
 
 def _firsts(column: Sequence[Any]) -> Iterator[tuple[type, int, Any]]:
@@ -141,7 +143,7 @@ def _check_whole(name: str, column: Sequence[Any], source: str) -> None:
     for row, value in enumerate(column, 1):
         if type(value) is int and not -_WIDEST <= value < _WIDEST:
             raise OutOfRange(
-                f"{source}: column {name!r}: {_show(value)} in row {row} has more than 64 bits; cast the column to text in a query"
+                f"{source}: column {name!r}: the number in row {row} has more than 64 bits; cast the column to text in a query"
             )
 
 
@@ -154,14 +156,14 @@ def _check_decimals(name: str, column: Sequence[Any], source: str) -> None:
         value = Decimal(given)
         if not value.is_finite():
             raise UnparsableData(
-                f"{source}: column {name!r}: {value} in row {row} is not a decimal number; cast the column to a "
+                f"{source}: column {name!r}: the value in row {row} is not a decimal number; cast the column to a "
                 "float, or this value to null, in a query"
             )
         before = max(before, value.adjusted() + 1)
         after = max(after, -int(value.as_tuple().exponent))
         if before + after > _DIGITS:
             raise OutOfRange(
-                f"{source}: column {name!r}: with {_show(value)} in row {row} it needs more than {_DIGITS} digits; cast it "
+                f"{source}: column {name!r}: with the value in row {row} it needs more than {_DIGITS} digits; cast it "
                 "to text or a float in a query"
             )
 

@@ -17,11 +17,9 @@ from optaic.plugins import (
     Pipeline,
     PipelineContext,
     SchemaMismatch,
-    Secrets,
     SourceUnavailable,
 )
 from optaic.plugins.secrets import has_placeholder
-from optaic.plugins.words import describe_error
 from optaic.rules.columns import KEYS
 from redaction import PREFIX
 from worker.builtin.parameters import Config, read_names, read_text
@@ -32,7 +30,13 @@ from worker.builtin.typed.casting import find_lost_digits
 from worker.builtin.typed.holding import align
 from worker.builtin.typed.refusals import shorten
 from worker.builtin.zones import to_zones, zones_of
+from worker.sources import access, databases
+from worker.sources.access import BoundSecrets
+from worker.sources.content import too_large, without_content
+from worker.sources.driver_errors import describe_query_error
 
+_BATCH = 10_000  # rows
+_SIZE = 8  # bytes of a value that is neither text nor bytes
 _PASSWORDS = ("password", "passwd", "pwd")
 # Formats whose texts and numbers grow with the date: the larger unit first, each of a fixed width.
 _SORTED = re.compile(r"[^%]*(%F|%Y[^%]*%m[^%]*%d)[^%]*(%H[^%]*(%M[^%]*(%S[^%]*)?)?|%T[^%]*)?")
@@ -49,6 +53,7 @@ class SqlPipeline(Pipeline):
         Raises:
             InvalidConfig: a parameter is malformed, the database's driver is not installed, or the cursor holds
                 dates as texts or numbers that do not sort as dates do.
+            SourceNotAllowed: the worker's policy does not allow the database, or a secret to be sent there.
             InvalidQuery: there is no such table or column, or the query is none.
             SourceUnavailable: the database does not answer.
             SchemaMismatch: a column is missing, or its type changed so that old and new rows do not go together.
@@ -186,7 +191,13 @@ def _select(config: Config, dialect: str, *columns: str) -> sa.Select[Any]:
 
 
 def _read(
-    connection: sa.Connection, config: Config, cursor: str, last: object, date_format: str, source: str
+    connection: sa.Connection,
+    config: Config,
+    cursor: str,
+    last: object,
+    date_format: str,
+    source: str,
+    most: int,
 ) -> Fetched:
     """Read from the last cursor on, inclusive: rows with the same cursor may have been added since.
 
@@ -199,11 +210,29 @@ def _read(
             last = _write(last, connection.scalar(_some(config, dialect, cursor)), date_format)
         column: sa.ColumnClause[Any] = sa.column(cursor)
         statement = statement.where((column >= sa.bindparam("last", last)) | column.is_(None))
-    result = connection.execute(statement)
+    result = connection.execution_options(stream_results=True, max_row_buffer=_BATCH).execute(statement)
     assert result.cursor is not None
     description = result.cursor.description  # gone once all is read
     wanted = {*read_mapping(config).values(), *([cursor] if cursor else [])} if config.get("columns") else ()
-    return make_table(description, result.fetchall(), wanted, source)
+    rows = _fetch_rows(result, most, source)
+    with without_content(f"{source}: its rows do not form a table"):
+        return make_table(description, rows, wanted, source)
+
+
+def _fetch_rows(result: sa.CursorResult[Any], most: int, source: str) -> list[sa.Row[Any]]:
+    """Return all rows.
+
+    Raises:
+        SourceNotAllowed: their values take more than `most` bytes.
+    """
+    rows: list[sa.Row[Any]] = []
+    size = 0
+    while part := result.fetchmany(_BATCH):
+        size += sum(len(value) if isinstance(value, str | bytes) else _SIZE for row in part for value in row)
+        if size > most:
+            raise too_large(source, most)
+        rows += part
+    return rows
 
 
 def _some(config: Config, dialect: str, cursor: str) -> sa.Select[Any]:
@@ -224,34 +253,32 @@ def _write(date: dt.date, like: object, date_format: str) -> object:
 
 
 def _fetch(config: Config, cursor: str, last: object, date_format: str, source: str) -> Fetched:
-    secrets = Secrets()
-    try:
-        engine = sa.create_engine(_read_url(config, secrets), poolclass=sa.NullPool)
-    except (exc.ArgumentError, exc.NoSuchModuleError, ImportError) as error:
-        raise InvalidConfig(f"url: {secrets.redact(error)}") from None
-    try:
-        connection = engine.connect()
-    except exc.SQLAlchemyError as error:
-        raise SourceUnavailable(f"the database does not answer: {_reason(error, secrets)}") from None
-    with connection:
+    allowed = access.current()
+    secrets = BoundSecrets(allowed)
+    url, shown_host = _read_url(config, secrets)
+    with databases.connect(allowed, secrets, url, shown_host) as connection:
         try:
-            return _read(connection, config, cursor, last, date_format, source)
+            return _read(connection, config, cursor, last, date_format, source, allowed.policy.max_bytes)
         except exc.DBAPIError as error:
+            why = describe_query_error(error, config)
             if error.connection_invalidated:
-                raise SourceUnavailable(f"the connection was lost: {_reason(error, secrets)}") from None
-            raise InvalidQuery(f"{source}: {_reason(error, secrets)}") from None
+                raise SourceUnavailable(f"the connection was lost: {why}") from None
+            raise InvalidQuery(f"{source}: {why}") from None
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             raise SchemaMismatch(
-                f"{source}: its columns do not form a table: {describe_error(error)}"
-            ) from error
+                f"{source}: its columns do not form a table ({type(error).__name__})"
+            ) from None
 
 
-def _read_url(config: Config, secrets: Secrets) -> sa.URL:
-    """Read the database's address. Secrets are filled in after parsing, because a password may hold any character."""
+def _read_url(config: Config, secrets: BoundSecrets) -> tuple[sa.URL, str]:
+    """Return the database's address, and its host for errors. Filled in after parsing: a password may hold any character."""
     text = read_text(config, "url")
-    if "://" not in text:  # all of it is left to the environment
-        return sa.make_url(secrets.fill(text, "url"))
-    url = sa.make_url(text)
+    try:
+        if "://" not in text:  # all of it is a secret
+            return sa.make_url(secrets.fill(text, "url")), "its host"
+        url = sa.make_url(text)
+    except (exc.ArgumentError, ValueError):
+        raise InvalidConfig("url: must be like postgresql+psycopg://user@host/database") from None
     given = [url.password, *(value for name, value in url.query.items() if name.lower() in _PASSWORDS)]
     if any(value and not has_placeholder(str(value)) for value in given):
         raise InvalidConfig(f"url: a password must be a reference like ${{{PREFIX}...}}, not plain text")
@@ -259,18 +286,14 @@ def _read_url(config: Config, secrets: Secrets) -> sa.URL:
     def fill(value: str | None) -> str | None:
         return None if value is None else secrets.fill(value, "url")
 
+    shown = url.host or ""
     return url.set(
         username=fill(url.username),
         password=fill(url.password),
         host=fill(url.host),
         database=fill(url.database),
         query={name: secrets.fill(str(value), "url") for name, value in url.query.items()},
-    )
-
-
-def _reason(error: exc.SQLAlchemyError, secrets: Secrets) -> str:
-    """Return the driver's message without the statement."""
-    return secrets.redact(getattr(error, "orig", None) or error).strip()
+    ), shown
 
 
 def _merge(base: pl.DataFrame, new: pl.DataFrame, keys: list[str], source: str) -> pl.DataFrame:

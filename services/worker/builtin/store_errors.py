@@ -10,7 +10,7 @@ import polars as pl
 from deltalake.exceptions import TableNotFoundError
 
 from optaic.plugins import PluginError, StoreRefused, StoreUnavailable
-from optaic.plugins.words import describe_error
+from optaic.plugins.words import describe_error, describe_without_values
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
@@ -31,8 +31,8 @@ def typed(operation: Callable[_Parameters, _Result]) -> Callable[_Parameters, _R
         except PluginError:
             raise
         except (OSError, TableNotFoundError) as error:
-            raise StoreUnavailable(describe_error(error)) from error
-        except (Exception, pl.exceptions.PanicException) as error:
-            raise StoreRefused(describe_error(error)) from error
+            raise StoreUnavailable(describe_error(error)) from None
+        except (Exception, pl.exceptions.PanicException) as error:  # noqa: BLE001 - each library has errors of its own
+            raise StoreRefused(describe_without_values(error)) from None
 
     return guarded

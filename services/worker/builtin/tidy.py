@@ -17,7 +17,7 @@ from optaic.plugins import (
     take_days,
     zone_of,
 )
-from optaic.plugins.words import describe_type
+from optaic.plugins.words import describe_columns, describe_type
 from optaic.rules.columns import DATE, ENTITY
 from worker.builtin.column_names import check_source_names
 from worker.builtin.parameters import Config, read_date, read_names, read_section
@@ -52,11 +52,11 @@ def check_columns(wanted: Sequence[str], found: Sequence[str], source: str) -> N
     """Refuse a source that lacks columns.
 
     Raises:
-        SchemaMismatch: naming all of them.
+        SchemaMismatch: naming all that are missing, but none that the source has.
     """
     if missing := [name for name in wanted if name not in found]:
         raise SchemaMismatch(
-            f"{source} has no column {', '.join(missing)} (it has {', '.join(found)}); correct `columns` or `dates`"
+            f"{source} has no column {', '.join(missing)} (it has {describe_columns(found)}); correct `columns` or `dates`"
         )
 
 
@@ -127,6 +127,6 @@ def _to_date(column: pl.Series, date_format: str, source: str) -> pl.Series:
         row = wrong[0]
         raise UnparsableData(
             f"{source}: {wrong.len()} values of {column.name!r} are not dates like {date_format or ISO}, "
-            f"for example {texts[row]!r} in row {row + 1}"
+            f"the first is in row {row + 1}"
         )
     return parsed

@@ -45,7 +45,7 @@ class TypedSqlPipeline(SqlPipeline):
         for name, mixture in mixtures.items():
             if mixture.altered and types.get(name) != pl.String():
                 raise UnparsableData(
-                    f"{source}: column {name!r}: {mixture.said}, and {mixture.altered} would be another number as Float64. "
+                    f"{source}: column {name!r}: {mixture.places}, and the value in row {mixture.altered_row} would be another number as Float64. "
                     "Give the column the type String in `types` to keep all digits, or cast it in a query"
                 )
             if mixture.texts is not None:

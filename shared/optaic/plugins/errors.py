@@ -45,6 +45,10 @@ class SourceNotFound(PluginError):
     """The source does not exist."""
 
 
+class SourceNotAllowed(PluginError):
+    """The policy of the worker does not allow this source, or does not allow a secret to be sent there."""
+
+
 class SourceUnavailable(PluginError):
     """The source cannot be reached or opened."""
 

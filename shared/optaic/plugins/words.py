@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sized
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 _UNITS = {"ns": " of nanoseconds", "ms": " of milliseconds"}
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _WORDS = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_QUOTED = re.compile(r"'[^'\n]*'|\"[^\"\n]*\"|`[^`\n]*`|\[[^\]\n]*\]|\{[^}\n]*\}|for value.*|got:? .*")
 _LONGEST = 200  # characters
 
 
@@ -31,6 +33,16 @@ def describe_value(value: object) -> str:
     except (TypeError, ValueError):
         return "a value that no configuration can have"
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def describe_columns(names: Sized) -> str:
+    """Say how many columns a table has. Their names are not said: a file that is no table has its content there."""
+    return f"{len(names)} column{'' if len(names) == 1 else 's'}"
+
+
+def describe_without_values(error: BaseException) -> str:
+    """Describe a library's error as `describe_error` does, without what it quotes: that may be values of a table."""
+    return _QUOTED.sub("...", describe_error(error))
 
 
 def describe_error(error: BaseException) -> str:

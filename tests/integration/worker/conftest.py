@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import psycopg
@@ -13,6 +14,7 @@ from psycopg import sql
 
 from devstack.postgres import Postgres
 from support.prefect_api import PrefectApi, prefect_api
+from support.sources import allow_server, allowed
 from support.sql_source import DAYS, PASSWORD, Database
 from support.worker import World, running_world
 
@@ -30,24 +32,24 @@ async def world() -> AsyncIterator[World]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Database]:
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     name = f"source_{uuid.uuid4().hex[:12]}"
     if request.param == "sqlite":
         url = shown = f"sqlite:///{tmp_path}/{name}.db"
+        policy: AbstractContextManager[object] = allowed()
     else:
         server: Postgres = request.getfixturevalue("postgres_server")
         with psycopg.connect(server.admin_url, autocommit=True) as connection:
             connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
         url = f"postgresql+psycopg://postgres:{PASSWORD}@{server.host}/{name}"
         shown = url.replace(PASSWORD, "${OPTAIC_SECRET_SOURCE}")
-        monkeypatch.setenv("OPTAIC_SECRET_SOURCE", PASSWORD)
+        policy = allow_server(server, OPTAIC_SECRET_SOURCE=PASSWORD)
     engine = sa.create_engine(url, poolclass=sa.NullPool)
     found = Database(shown, engine)
     found.execute("create table prices (day date, ticker text, px numeric(10, 2), seq bigint)")
     found.insert((DAYS[0], "a", 1.25, 1), (DAYS[0], "b", None, 2), (DAYS[1], "a", 3.5, 3))
-    yield found
+    with policy:
+        yield found
     if request.param == "postgresql":
         with psycopg.connect(server.admin_url, autocommit=True) as connection:
             connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))

@@ -31,9 +31,9 @@ _TEXTS = ["x", "y"]
 # Check, parameters, a table that keeps it, and one that breaks it with a part of what is said.
 _CASES: list[tuple[str, dict[str, Any], pl.DataFrame, pl.DataFrame, str]] = [
     ("required_columns", {"columns": ["value", "date"]}, _table(), _table().drop("value"), "column 'value' is missing"),
-    ("signal_bounds", {"min": -1, "max": 1}, _table(), _table(value=[0.0, -1.5]), "1 values of 'value' outside [-1, 1], for example {'date': datetime.date(2024, 1, 9), 'entity': 'B'"),
-    ("signal_bounds", {"max": 1}, _table(value=[_NAN, None]), _table(value=[0.0, 2.0]), "'value': 2.0"),
-    ("signal_bounds", {"min": 0}, _table(value=[None, None]), _table(value=[0.0, _INF]), "'value': inf"),
+    ("signal_bounds", {"min": -1, "max": 1}, _table(), _table(value=[0.0, -1.5]), "1 values of 'value' outside [-1, 1], the first in row 2"),
+    ("signal_bounds", {"max": 1}, _table(value=[_NAN, None]), _table(value=[0.0, 2.0]), "1 values of 'value' outside [, 1], the first in row 2"),
+    ("signal_bounds", {"min": 0}, _table(value=[None, None]), _table(value=[0.0, _INF]), "1 values of 'value' outside [0, ], the first in row 2"),
     ("signal_bounds", {"min": 0, "column": "score"}, _table(score=[0, 1]), _table(), "column 'score' is missing"),
     ("signal_bounds", {"min": 0}, _table().clear(), _table(value=_TEXTS), "not numeric"),
     ("point_in_time", {}, _table(), _table(knowledge_date=[_day(9), None]), "1 rows without 'knowledge_date'"),
@@ -112,7 +112,7 @@ def test_a_table_that_fits_its_schema_passes(schema: dict[str, Any]) -> None:
         (_properties(entity=False), "column 'entity' is String"),
         (
             {**_properties(date=True, entity=True), "additionalProperties": False},
-            "column 'value' is not in the schema",
+            "column 3 is not in the schema",
         ),
     ],
 )

@@ -20,6 +20,8 @@ from worker.execution import Outcome
 from worker.run_output import OutputLimits, RunOutput
 
 CANARY = "k4n4rie-Zx81"
+LOGIN = "${OPTAIC_SECRET_CANARY}"
+BOUND = {"OPTAIC_SECRET_CANARY": ["definition:dying"]}
 
 
 @pytest.fixture
@@ -39,10 +41,10 @@ def _texts(folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("then", ["return", "raise", "exit 7", "SIGKILL"])
 async def test_a_secret_shows_in_nothing_that_a_run_leaves(world: World, tmp_path: Path, then: str) -> None:
-    dataset = world.dataset(definition="dying", how="tell secrets", then=then)
+    dataset = world.dataset(definition="dying", how="tell secrets", then=then, login=LOGIN)
     run = world.runs.submit(dataset, flow_pb2.FLOW_KIND_REFRESH)
     with logged_by("worker", "debug") as log:
-        ending = await world.execute(run, tmp_path)
+        ending = await world.execute(run, tmp_path, source_secrets=BOUND)
     assert (ending.outcome is Outcome.COMPLETED) == (then == "return")
     texts = _texts(tmp_path)
     said = {"log": log.getvalue(), "run": str(run), "state of the flow run": ending.message, **texts}
@@ -108,7 +110,9 @@ async def test_secrets_in_a_report_are_hidden_without_blocking_the_event_loop(
         return value
 
     monkeypatch.setattr(searches, search)
-    dataset = world.dataset(definition="dying", how=how, then=then, folder=str(tmp_path))
-    await world.execute(world.runs.submit(dataset, flow_pb2.FLOW_KIND_REFRESH), tmp_path)
+    dataset = world.dataset(definition="dying", how=how, then=then, folder=str(tmp_path), login=LOGIN)
+    await world.execute(
+        world.runs.submit(dataset, flow_pb2.FLOW_KIND_REFRESH), tmp_path, source_secrets=BOUND
+    )
     assert on_loop
     assert not any(on_loop)

@@ -32,8 +32,8 @@ def test_winsorizing_clips_and_counts() -> None:
     assert (guarded.null_count, guarded.winsorized_count) == (1, 3)
 
 
-def test_rejecting_names_how_many_and_an_example() -> None:
-    with pytest.raises(GuardrailViolated, match=r"2 values outside \[-3.0, None\].*-4.0"):
+def test_rejecting_names_how_many_and_the_first_row() -> None:
+    with pytest.raises(GuardrailViolated, match=r"2 values outside \[-3.0, None\], the first in row 1"):
         guard_signal(signal(-4.0, -5.0, 99.0), SignalContract(minimum=-3.0))
 
 

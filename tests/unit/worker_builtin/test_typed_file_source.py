@@ -122,11 +122,11 @@ def test_guessed_types_and_reasons_for_text_are_reported(csv: Reader) -> None:
         (
             ["1.5", "n/a"],
             {"types": {"close": "Float64"}},
-            r"column 'close' is Float64, and 'n/a' in row 3 is not a number",
+            r"column 'close' is Float64, and the value in row 3 is not a number",
         ),
-        (["1", "2.5"], {"types": {"close": "Int64"}}, r"column 'close' is Int64, and '2.5' in row 3"),
-        (["1", "x", "y"], {"types": {"close": "Int64"}}, r"'x' in row 3 .*2 values do not fit"),
-        (["soon"], {"types": {"close": "Datetime"}}, r"column 'close' is Datetime.*'soon' in row 2"),
+        (["1", "2.5"], {"types": {"close": "Int64"}}, r"column 'close' is Int64, and the value in row 3"),
+        (["1", "x", "y"], {"types": {"close": "Int64"}}, r"the value in row 3 .*2 values do not fit"),
+        (["soon"], {"types": {"close": "Datetime"}}, r"column 'close' is Datetime.*the value in row 2"),
     ],
 )
 def test_a_value_that_does_not_fit_its_given_type_is_named(
@@ -137,9 +137,9 @@ def test_a_value_that_does_not_fit_its_given_type_is_named(
 
 
 def test_a_date_that_is_none_is_named_with_its_place_in_the_file(csv: Reader) -> None:
-    with pytest.raises(UnparsableData, match=r"column 'date' is Date, and '2024-13-01' in row 4"):
+    with pytest.raises(UnparsableData, match=r"column 'date' is Date, and the value in row 4"):
         csv.read("date,entity\n2024-01-02,a\n\n2024-13-01,b\n")
-    with pytest.raises(UnparsableData, match=r"'24-01-03' in row 2"):
+    with pytest.raises(UnparsableData, match=r"the value in row 2 is not a date"):
         csv.read("date,entity\n24-01-03,a\n")
 
 
@@ -167,13 +167,14 @@ def test_a_column_keeps_the_type_of_earlier_refreshes(
 @pytest.mark.parametrize(
     ("values", "kind"), [(["1", "NA"], FLOAT), (["1", "007"], INT), (["1.5", "1,5"], FLOAT)]
 )
-def test_a_later_value_that_does_not_fit_fails_naming_column_row_and_value(
+def test_a_later_value_that_does_not_fit_fails_naming_column_and_row_but_not_the_value(
     csv: Reader, values: list[str], kind: pl.DataType
 ) -> None:
     with pytest.raises(UnparsableData) as refusal:
         csv.closes(*values, held=HeldTypes({"close": kind}), delimiter=";")
     text = str(refusal.value)
-    assert f"column 'close' is {kind}, and {values[1]!r} in row 3" in text
+    assert f"column 'close' is {kind}, and the value in row 3" in text
+    assert values[1] not in text
     assert "repin_types" in text
 
 
@@ -230,18 +231,18 @@ def test_a_parquet_file_has_its_own_types_unless_others_are_given(parquet: Reade
     found = parquet.read(columns=columns, types={"id": "String", "text": "Float64", "close": "String"})
     assert found.rows() == [(dt.date(2024, 1, 2), "1.25", "7", 0.5)]
     assert parquet.metrics["types_given"] == {"close": "String", "id": "String", "text": "Float64"}
-    with pytest.raises(UnparsableData, match=r"column 'close' is Int64, and '1.25' in row 1"):
+    with pytest.raises(UnparsableData, match=r"column 'close' is Int64, and the value in row 1"):
         parquet.read(columns=columns, types={"close": "Int64"})
 
 
 @pytest.mark.parametrize(
     ("values", "kind", "problem"),
     [
-        ([20240131, 19000], "Date", "'20240131' in row 1 is not a date like %Y-%m-%d; 2 values"),
-        ([1706659200, None], "Datetime", "'1706659200' in row 1 is not a time like"),
-        ([19000.0], "Date", "'19000.0' in row 1 would change as Date"),
-        ([dt.date(2024, 1, 31)], "Int64", "'2024-01-31' in row 1 would change as Int64"),
-        ([dt.datetime(2024, 1, 31)], "Float64", "'2024-01-31 00:00:00' in row 1 would change"),  # noqa: DTZ001 - of no zone
+        ([20240131, 19000], "Date", "the value in row 1 is not a date like %Y-%m-%d; 2 values"),
+        ([1706659200, None], "Datetime", "the value in row 1 is not a time like"),
+        ([19000.0], "Date", "the value in row 1 would change as Date"),
+        ([dt.date(2024, 1, 31)], "Int64", "the value in row 1 would change as Int64"),
+        ([dt.datetime(2024, 1, 31)], "Float64", "the value in row 1 would change"),  # noqa: DTZ001 - of no zone
         ([dt.timedelta(days=1)], "Int64", "would change as Int64"),
     ],
 )
@@ -263,7 +264,7 @@ def test_days_written_as_whole_numbers_are_read_in_their_format(parquet: Reader)
 def test_a_decimal_that_float64_does_not_keep_is_refused_by_name(parquet: Reader) -> None:
     amount = pl.Series([Decimal("12345678901234567.89")], dtype=pl.Decimal(30, 2))
     pl.DataFrame({"date": [dt.date(2024, 1, 2)], "amount": amount}).write_parquet(parquet.path)
-    with pytest.raises(UnparsableData, match=r"column 'amount'.*'12345678901234567.89' in row 1.*`types`"):
+    with pytest.raises(UnparsableData, match=r"column 'amount'.*the value in row 1.*`types`"):
         parquet.read()
     assert parquet.read(types={"amount": "String"})["amount"].to_list() == ["12345678901234567.89"]
 

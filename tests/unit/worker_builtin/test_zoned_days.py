@@ -88,7 +88,7 @@ def test_an_offset_that_would_be_lost_is_refused_unless_the_column_is_unused(tmp
     known = pa.array([0], pa.timestamp("us", "+05:45"))
     table = pa.table({"date": [dt.date(2024, 1, 2)], "entity": ["a"], "known": known})
     pq.write_table(table, tmp_path / "bars.parquet")
-    with pytest.raises(SchemaMismatch, match=r"'known' has the zone '\+05:45'.*Asia/Kathmandu"):
+    with pytest.raises(SchemaMismatch, match=r"'known' has a zone .*Asia/Kathmandu"):
         read_file(tmp_path / "bars.parquet")
     days = read_file(tmp_path / "bars.parquet", dates=["date", "known"])
     assert days["known"].to_list() == [dt.date(1970, 1, 1)]

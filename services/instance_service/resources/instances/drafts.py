@@ -42,6 +42,7 @@ from instance_service.resources.instances.references import (
     check_constraints,
     resolve,
 )
+from instance_service.resources.instances.sources import source_violations
 from instance_service.resources.instances.upstreams import (
     derive_prices,
     resolve_upstreams,
@@ -122,6 +123,7 @@ def complete(tenant_id: str, pending: Pending, facts: Facts, *, is_lenient: bool
     if pending.is_referenced:
         columns = _columns(pending, facts)
         uses = resolve(pending.references, facts.versions, facts.macros, columns, violations)
+        violations.extend(source_violations(uses))
     version = uses[0].version if uses else None
     upstreams = resolve_upstreams(instance, version, pending.named, facts.known, violations)
     if pending.kind == "backtest":

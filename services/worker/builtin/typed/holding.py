@@ -93,12 +93,12 @@ def _hold(column: pl.Series, was: pl.DataType) -> pl.Series:
 
 
 def _example(column: pl.Series, was: pl.DataType) -> str:
-    """Return the first text that is no number, in a column pinned to numbers."""
+    """Return where the first text is that is no number, where numbers are held."""
     if not (was.is_numeric() and column.dtype == pl.String()):
         return ""
     wrong = column.cast(pl.Float64, strict=False).is_null() & column.is_not_null()
     row = wrong.arg_max() if wrong.any() else None
-    return "" if row is None else f", for example {column[row]!r} in row {row + 1}"
+    return "" if row is None else f", first in row {row + 1}"
 
 
 def align(base: pl.DataFrame, new: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -16,7 +16,7 @@ _MOST = 100  # columns in one metric
 def misfit_error(
     source: str, name: str, kind: pl.DataType, misfit: Misfit, where: str, how: str
 ) -> UnparsableData:
-    """Build the error that names the column, the value, its row and what to do.
+    """Build the error that names the column, the row of the value and what to do; it does not repeat the value.
 
     Args:
         source: what was read.
@@ -27,7 +27,7 @@ def misfit_error(
         how: what to do.
     """
     more = f"; {misfit.count} values do not fit" if misfit.count > 1 else ""
-    text = f"{source}: column {name!r} is {describe_type(kind)}, and {misfit.text!r} in {where} {misfit.why}{more}"
+    text = f"{source}: column {name!r} is {describe_type(kind)}, and the value in {where} {misfit.why}{more}"
     return UnparsableData(f"{text}. {how}")
 
 

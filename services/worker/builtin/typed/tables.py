@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import polars as pl
 
 from optaic.plugins import InvalidConfig
-from optaic.plugins.words import describe_type
+from optaic.plugins.words import describe_columns, describe_type
 from worker.builtin.typed.casting import convert
 from worker.builtin.typed.judging import Misfit
 from worker.builtin.typed.kinds import check_dates
@@ -29,7 +29,7 @@ def give_types(
 
     Raises:
         InvalidConfig: a type is given for a column that is not there, or is one of `dates`.
-        UnparsableData: a value does not fit; naming column, row and value.
+        UnparsableData: a value does not fit; naming column and row.
     """
     _check_types(table, types, dates)
     formats = date_format if isinstance(date_format, Mapping) else {}
@@ -61,5 +61,5 @@ def _check_types(table: pl.DataFrame, types: Mapping[str, pl.DataType], dates: S
     for name in types:
         if name not in table.columns:
             raise InvalidConfig(
-                f"types.{name}: the table has no column {name!r}; its columns are {', '.join(map(repr, table.columns))}"
+                f"types.{name}: the table has no column {name!r}; it has {describe_columns(table.columns)}"
             )

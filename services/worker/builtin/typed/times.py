@@ -5,7 +5,6 @@ from __future__ import annotations
 import polars as pl
 
 from optaic.plugins import InvalidConfig
-from optaic.plugins.words import describe_error
 
 ISO_DATE = "%Y-%m-%d"
 _ISO_TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(?::[0-5][0-9](?:\.[0-9]{1,6})?)?"
@@ -27,10 +26,8 @@ def to_dates(texts: pl.Series, date_format: str) -> pl.Series:
     """
     try:
         parsed = texts.str.to_date(date_format or ISO_DATE, strict=False)
-    except pl.exceptions.PolarsError as error:
-        raise InvalidConfig(
-            f"date_format: {date_format!r} is not a format of dates: {describe_error(error)}"
-        ) from error
+    except pl.exceptions.PolarsError:
+        raise InvalidConfig(f"date_format: {date_format!r} is not a format of dates") from None
     return parsed.set(~_is_plain(texts, parsed), None)
 
 
@@ -43,10 +40,8 @@ def to_times(texts: pl.Series, date_format: str) -> pl.Series:
     if date_format:
         try:
             parsed = texts.str.to_datetime(date_format, strict=False, time_unit="us")
-        except pl.exceptions.PolarsError as error:
-            raise InvalidConfig(
-                f"date_format: {date_format!r} is not a format of times: {describe_error(error)}"
-            ) from error
+        except pl.exceptions.PolarsError:
+            raise InvalidConfig(f"date_format: {date_format!r} is not a format of times") from None
         return parsed.set(~_is_plain(texts, parsed) | _is_leap(texts, parsed, date_format), None)
     first = texts.drop_nulls().head(1)
     is_zoned = bool(first.str.contains(_ZONE).any())
