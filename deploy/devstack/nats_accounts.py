@@ -14,7 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from optaic.rules.events import INSTANCE_EVENTS, LINEAGE_EVENTS, RUN_EVENTS, STATUS_EVENTS, STREAMS
+from optaic.rules.events import (
+    CONSUMERS,
+    INSTANCE_EVENTS,
+    LINEAGE_EVENTS,
+    RUN_EVENTS,
+    STATUS_EVENTS,
+    STREAMS,
+)
 
 SERVICES_ACCOUNT = "OPTAIC"
 # What servicekit calls the same; a test compares them, because the stack is started without the services' code.
@@ -58,7 +65,7 @@ class ServiceLogin:
 LOGINS: Mapping[str, ServiceLogin] = {
     "instance": ServiceLogin(
         INSTANCE_EVENTS,
-        {"instance-service": LINEAGE_EVENTS, "instance-run-events": RUN_EVENTS},
+        CONSUMERS["instance"],
         ["*.instances.page", "*.role_bindings.page", "*.runs.wanted", "now", "ended"],
         [">"],  # the command that starts a comparison counts what all services ask for
         [
@@ -68,27 +75,19 @@ LOGINS: Mapping[str, ServiceLogin] = {
     ),
     "run": ServiceLogin(
         RUN_EVENTS,
-        {"run-lineage": LINEAGE_EVENTS, "run-instance": INSTANCE_EVENTS, "run-access": INSTANCE_EVENTS},
+        CONSUMERS["run"],
         ["*.runs.page", "*.role_bindings.wanted"],
         ["*.instances.page", "*.role_bindings.page", "*.runs.wanted"],
     ),
     "lineage": ServiceLogin(
         LINEAGE_EVENTS,
-        {
-            "lineage-instance-events": INSTANCE_EVENTS,
-            "lineage-run-events": RUN_EVENTS,
-            "lineage-access": INSTANCE_EVENTS,
-        },
+        CONSUMERS["lineage"],
         ["*.flows.page", "*.instances.wanted", "*.role_bindings.wanted", "*.runs.wanted"],
         ["*.instances.page", "*.role_bindings.page", "*.runs.page", "*.flows.wanted"],
     ),
     "status": ServiceLogin(
         STATUS_EVENTS,
-        {
-            "status-instance-events": INSTANCE_EVENTS,
-            "status-lineage-events": LINEAGE_EVENTS,
-            "status-access": INSTANCE_EVENTS,
-        },
+        CONSUMERS["status"],
         ["*.instances.wanted", "*.role_bindings.wanted", "*.flows.wanted"],
         ["*.instances.page", "*.role_bindings.page", "*.flows.page"],
         ["optaic-live.>"],

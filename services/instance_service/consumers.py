@@ -1,4 +1,4 @@
-"""The consumers of other services' events; the inbox has already dropped repeated events."""
+"""Pass each batch of events of one tenant to its use case, in the transaction of the consumer."""
 
 from __future__ import annotations
 

@@ -6,10 +6,10 @@ import asyncio
 
 from lineage_service.comparing import Comparing
 from lineage_service.config import Settings
-from lineage_service.consumers import build_consumers
+from lineage_service.consumers import INSTANCE_CONSUMER, build_consumers
 from lineage_service.grpc_api import LineageServicer
+from lineage_service.use_cases.admission import RUN_CONSUMER
 from lineage_service.use_cases.dependencies import Dependencies
-from lineage_service.use_cases.facts import INSTANCE_CONSUMER, RUN_CONSUMER
 from optaic.lineage.v1 import lineage_service_pb2_grpc
 from optaic.rules.events import LINEAGE_EVENTS, STREAMS
 from servicekit import app

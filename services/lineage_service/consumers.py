@@ -1,34 +1,38 @@
-"""The event consumers: each passes a batch of one tenant's events to one use case, in the consumer's transaction."""
+"""Pass each batch of events of one tenant to its use case, in the transaction of the consumer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from lineage_service import conversion
+from lineage_service.use_cases.admission import RUN_CONSUMER
 from lineage_service.use_cases.dependencies import Dependencies
-from lineage_service.use_cases.facts import INSTANCE_CONSUMER, RUN_CONSUMER, apply_run_facts, apply_snapshots
+from lineage_service.use_cases.facts import apply_run_facts, apply_snapshots
 from optaic.rules.events import INSTANCE_EVENTS, ROLE_BINDING_SUBJECTS, RUN_EVENTS, RUN_SUBJECTS
 from servicekit.bindings import make_consumer
 from servicekit.broker import Broker
 from servicekit.consumer import Consumer, Received
 from servicekit.database import Connection
 
+INSTANCE_CONSUMER = "lineage-instance-events"
 ACCESS_CONSUMER = "lineage-access"
 INSTANCE_SUBJECTS = ("optaic.*.instance.v1.>",)
 
 
 def build_consumers(deps: Dependencies, broker: Broker) -> list[Consumer]:
-    """Return the consumers of instance events and of run events."""
+    """Build the consumers of this service."""
 
     async def apply_instance_events(
         connection: Connection, tenant_id: str, batch: Sequence[Received]
     ) -> None:
+        """Store the newest revision of each instance."""
         found = [conversion.snapshot_of_event(item.message, item.event.event_id) for item in batch]
         snapshots = [snapshot for snapshot in found if snapshot is not None]
         if snapshots:
             await apply_snapshots(deps, connection, tenant_id, snapshots)
 
     async def apply_run_events(connection: Connection, tenant_id: str, batch: Sequence[Received]) -> None:
+        """Store what has become of each run."""
         found = [conversion.run_fact_of_event(item.message, item.event.event_id) for item in batch]
         facts = [fact for fact in found if fact is not None]
         if facts:

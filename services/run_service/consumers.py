@@ -1,4 +1,4 @@
-"""Connect each consumed event with its use case; decide nothing."""
+"""Pass each batch of events of one tenant to its use case, in the transaction of the consumer."""
 
 from __future__ import annotations
 
@@ -12,38 +12,42 @@ from servicekit.bindings import make_consumer
 from servicekit.broker import Broker
 from servicekit.consumer import Consumer, Received
 
+LINEAGE_CONSUMER = "run-lineage"
+INSTANCE_CONSUMER = "run-instance"
 ACCESS_CONSUMER = "run-access"
+LINEAGE_SUBJECTS = ("optaic.*.lineage.v1.flow_statuses_changed.*",)
+INSTANCE_SUBJECTS = ("optaic.*.instance.v1.deletion_requested.*",)
 
 
 def build_consumers(deps: Dependencies, broker: Broker) -> list[Consumer]:
-    """Return the consumers of this service."""
+    """Build the consumers of this service."""
 
-    async def flow_statuses_changed(
-        connection: Connection, tenant_id: str, batch: Sequence[Received]
-    ) -> None:
+    async def apply_lineage_events(connection: Connection, tenant_id: str, batch: Sequence[Received]) -> None:
+        """Add to the timelines how many flows became stale."""
         await timeline.add_affected_downstream(deps, connection, tenant_id, batch)
 
-    async def instance_deletion_requested(
+    async def apply_instance_events(
         connection: Connection, tenant_id: str, batch: Sequence[Received]
     ) -> None:
+        """Cancel the active runs of instances that are to be deleted."""
         await cancellation.cancel_deleted(deps, connection, tenant_id, batch)
 
     return [
         Consumer(
             deps.database,
             broker,
-            name="run-lineage",
+            name=LINEAGE_CONSUMER,
             stream=LINEAGE_EVENTS,
-            filter_subjects=["optaic.*.lineage.v1.flow_statuses_changed.*"],
-            apply=flow_statuses_changed,
+            filter_subjects=LINEAGE_SUBJECTS,
+            apply=apply_lineage_events,
         ),
         Consumer(
             deps.database,
             broker,
-            name="run-instance",
+            name=INSTANCE_CONSUMER,
             stream=INSTANCE_EVENTS,
-            filter_subjects=["optaic.*.instance.v1.deletion_requested.*"],
-            apply=instance_deletion_requested,
+            filter_subjects=INSTANCE_SUBJECTS,
+            apply=apply_instance_events,
             committed=lambda: deps.wake_dispatcher(),  # noqa: PLW0108 - the loop is wired after the consumers
         ),
         make_consumer(

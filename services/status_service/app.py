@@ -33,7 +33,7 @@ from status_service.reconcile import Compaction
 from status_service.use_cases import reading
 from status_service.use_cases.dependencies import Dependencies
 from status_service.use_cases.facts import LINEAGE_ECHO
-from status_service.watch import ChangeFeed
+from status_service.use_cases.watching import ChangeFeed
 
 NAME = "status-service"
 # A run, or an instance's edges, count as seen once lineage-service's view of them has arrived.

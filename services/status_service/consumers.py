@@ -1,4 +1,4 @@
-"""Convert the events of the other services to facts, one function for each; send live messages after the commit."""
+"""Pass each batch of events of one tenant to its use case, in the transaction of the consumer, and then to watchers."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from status_service.use_cases.facts import apply_facts
 ACCESS_CONSUMER = "status-access"
 INSTANCE_CONSUMER = "status-instance-events"
 LINEAGE_CONSUMER = "status-lineage-events"
+LINEAGE_SUBJECTS = ("optaic.*.lineage.v1.flow_statuses_changed.>",)
 _LIVE_BATCH = 500
 _log = structlog.get_logger(__name__)
 
@@ -40,7 +41,7 @@ _RANKS: dict[type[Message], int] = {
 }
 
 
-def on_instance(received: Received) -> Fact:
+def instance_fact(received: Received) -> Fact:
     """Convert an event of an instance into a fact; each of these events carries the whole instance."""
     message = received.message
     rank = _RANKS.get(type(message))
@@ -52,7 +53,7 @@ def on_instance(received: Received) -> Fact:
     return Fact(received.event.event_id, instances=known)
 
 
-def on_flow_statuses_changed(received: Received) -> Fact:
+def lineage_fact(received: Received) -> Fact:
     """Convert an event about changed flows; it also names the events that lineage-service has applied."""
     message = received.message
     if not isinstance(message, lineage_events.FlowStatusesChanged):
@@ -66,7 +67,7 @@ def on_flow_statuses_changed(received: Received) -> Fact:
 
 
 def build_consumers(deps: Dependencies, broker: Broker, live: LiveStatuses) -> list[Consumer]:
-    """Return the consumers of this service; what they change goes to `live` after the commit."""
+    """Build the consumers of this service; what they change goes to `live` after the commit."""
 
     def consumer(
         name: str, stream: str, subjects: Sequence[str], fact_of: Callable[[Received], Fact]
@@ -88,13 +89,13 @@ def build_consumers(deps: Dependencies, broker: Broker, live: LiveStatuses) -> l
             INSTANCE_CONSUMER,
             INSTANCE_EVENTS,
             STREAMS[INSTANCE_EVENTS],
-            on_instance,
+            instance_fact,
         ),
         consumer(
             LINEAGE_CONSUMER,
             LINEAGE_EVENTS,
-            ["optaic.*.lineage.v1.flow_statuses_changed.>"],
-            on_flow_statuses_changed,
+            LINEAGE_SUBJECTS,
+            lineage_fact,
         ),
         make_consumer(
             deps.database,

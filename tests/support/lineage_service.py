@@ -17,11 +17,13 @@ from nats.aio.client import Client
 
 from lineage_service.app import build
 from lineage_service.config import Settings
+from lineage_service.consumers import INSTANCE_CONSUMER
 from lineage_service.domain.flows import FlowKey, Input, RunFact, Snapshot
 from lineage_service.store import reads
 from lineage_service.use_cases import admission, invalidation, reading
+from lineage_service.use_cases.admission import RUN_CONSUMER
 from lineage_service.use_cases.dependencies import Dependencies
-from lineage_service.use_cases.facts import INSTANCE_CONSUMER, RUN_CONSUMER, apply_run_facts, apply_snapshots
+from lineage_service.use_cases.facts import apply_run_facts, apply_snapshots
 from optaic.lineage.v1.lineage_events_pb2 import FlowStatusesChanged
 from optaic.lineage.v1.lineage_service_pb2_grpc import LineageServiceStub
 from optaic.rules.events import INSTANCE_EVENTS, RUN_EVENTS

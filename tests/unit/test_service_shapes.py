@@ -11,6 +11,7 @@ from types import ModuleType
 
 import pytest
 
+from optaic.rules.events import CONSUMERS
 from servicekit import errors
 from servicekit.app import App
 
@@ -48,6 +49,45 @@ def test_servicers_are_named_so_and_receive_the_dependencies_first(service: str)
         assert kind.__name__.endswith("Servicer")
         first = next(iter(inspect.signature(kind, eval_str=True).parameters.values()))
         assert (first.name, first.annotation) == ("deps", _dependencies(service))
+
+
+def _rows_of_the_table() -> dict[str, set[str]]:
+    """Return the services that have each file or package, as ARCHITECTURE.md says."""
+    text = (ROOT.parent / "ARCHITECTURE.md").read_text("utf-8")
+    table = text.partition("### A service, file by file")[2].partition("\n\nA function")[0]
+    rows = {}
+    for line in table.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 3 and cells[0].startswith("`"):
+            named = cells[2].partition(";")[0].split(", ")
+            name = cells[0].strip("`").removesuffix(".py")
+            rows[name] = set(SERVICES) if named == ["all"] else {f"{one}_service" for one in named}
+    return rows
+
+
+def test_every_file_of_a_service_is_in_the_table_of_the_architecture() -> None:
+    found: dict[str, set[str]] = {}
+    for service in SERVICES:
+        for path in (ROOT / service).iterdir():
+            if path.name not in {"__init__.py", "__pycache__"}:
+                name = "<tool>_adapter" if path.stem.endswith("_adapter") else path.stem
+                found.setdefault(name, set()).add(service)
+    assert _rows_of_the_table() == found
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_consumers_are_those_of_the_shared_rules_and_their_functions_are_named_alike(service: str) -> None:
+    module = load(service, "consumers")
+    named = {value for name, value in vars(module).items() if name.endswith("_CONSUMER")}
+    assert named == set(CONSUMERS[service.removesuffix("_service")])
+    subjects = {name for name in vars(module) if name.endswith("_SUBJECTS")}
+    assert subjects <= {f"{source}_SUBJECTS" for source in ("INSTANCE", "RUN", "LINEAGE", "ROLE_BINDING")}
+    tree = ast.parse((ROOT / service / "consumers.py").read_text("utf-8"))
+    functions = {node.name for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef)}
+    assert all(
+        name.startswith("apply_") and name.endswith("_events")
+        for name in functions - {"apply", "run", "_send"}
+    )
 
 
 @pytest.mark.parametrize("service", SERVICES)

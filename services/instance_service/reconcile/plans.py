@@ -12,12 +12,12 @@ import structlog
 from instance_service.domain.flows import scheduled_flow
 from instance_service.ports import Deployments, OutsideUnavailableError
 from instance_service.resources.instances.conditions import SCHEDULE_PLANNED
-from instance_service.resources.instances.schedules import timings_of
 from instance_service.resources.instances.verdicts import Verdict
 from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.instances import reconciling
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_ACTIVE, Instance, InstanceKind
 from optaic.rules.deployments import deployment_name
+from optaic.rules.scheduled_times import timings_of
 from optaic.rules.schedules import Timing, comes_within, is_possible
 from servicekit.enums import enum_word
 

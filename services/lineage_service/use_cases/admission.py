@@ -10,8 +10,11 @@ from lineage_service.domain.errors import flow_not_found
 from lineage_service.domain.flows import Flow, FlowKey, RunFact, Snapshot
 from lineage_service.store import reads
 from lineage_service.use_cases.dependencies import Dependencies
-from lineage_service.use_cases.facts import RUN_CONSUMER, apply_run_facts, apply_snapshots
+from lineage_service.use_cases.facts import apply_run_facts, apply_snapshots
 from servicekit.consumer import insert_consumed
+
+# The inbox of this consumer also holds the attached events, so that they are not applied a second time.
+RUN_CONSUMER = "lineage-run-events"
 
 
 @dataclass(frozen=True)

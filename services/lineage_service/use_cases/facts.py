@@ -20,8 +20,6 @@ from servicekit import outbox
 from servicekit.database import Connection, lock_tenant
 from servicekit.events import BATCH, make_event
 
-INSTANCE_CONSUMER = "lineage-instance-events"
-RUN_CONSUMER = "lineage-run-events"
 # A propagation carries its roots to every flow that it reaches, so its cost is bounded by roots times flows.
 _FACTS_AT_ONCE = 16
 

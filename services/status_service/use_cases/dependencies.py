@@ -8,7 +8,7 @@ from servicekit.clock import Clock
 from servicekit.database import Database
 from servicekit.ids import IdSource
 from servicekit.signing import Signer
-from status_service.watch import ChangeFeed
+from status_service.use_cases.watching import ChangeFeed
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,21 @@ STREAMS: Mapping[str, Sequence[str]] = {
     LINEAGE_EVENTS: ("optaic.*.lineage.v1.>",),
     STATUS_EVENTS: ("optaic.*.status.v1.>",),
 }
+# The durable consumers of each service with the stream that each reads. A name never changes: the broker keeps its position.
+CONSUMERS: Mapping[str, Mapping[str, str]] = {
+    "instance": {"instance-service": LINEAGE_EVENTS, "instance-run-events": RUN_EVENTS},
+    "run": {"run-lineage": LINEAGE_EVENTS, "run-instance": INSTANCE_EVENTS, "run-access": INSTANCE_EVENTS},
+    "lineage": {
+        "lineage-instance-events": INSTANCE_EVENTS,
+        "lineage-run-events": RUN_EVENTS,
+        "lineage-access": INSTANCE_EVENTS,
+    },
+    "status": {
+        "status-instance-events": INSTANCE_EVENTS,
+        "status-lineage-events": LINEAGE_EVENTS,
+        "status-access": INSTANCE_EVENTS,
+    },
+}
 # The name of the event for each status that a run reaches.
 RUN_PARTICIPLES: Mapping[str, str] = {
     "pending": "submitted",
