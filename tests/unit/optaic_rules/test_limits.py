@@ -6,8 +6,9 @@ from google.protobuf.message import Message
 from optaic.instance.v1.data_removal_service_pb2 import FinishDataRemovalRequest
 from optaic.rules.data_removals import CLAIM, LONGEST
 from optaic.rules.limits import longest_text
-from optaic.run.v1.run_pb2 import Run, RunError
+from optaic.run.v1.run_pb2 import RunError
 from optaic.run.v1.run_report_service_pb2 import HeartbeatRequest
+from optaic.run.v1.run_service_pb2 import ListRunsResponse
 from support.contract import page
 from worker import child, data_sweep, failures, reports
 
@@ -29,8 +30,8 @@ def test_the_worker_has_the_limit_of_the_contract(
 
 
 def test_a_field_without_a_limit_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"optaic\.run\.v1\.Run\.actor may be of any length"):
-        longest_text(Run, "actor")
+    with pytest.raises(ValueError, match=r"ListRunsResponse\.next_page_token may be of any length"):
+        longest_text(ListRunsResponse, "next_page_token")
 
 
 def test_a_claim_outlasts_the_removal_that_it_is_for() -> None:
