@@ -27,7 +27,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1doptaic/instance/v1/spec.proto\x12\x12optaic.instance.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc4\x02\n\rComponentSpec\x12\x15\n\rdefinition_id\x18\x01 \x01(\t\x12\x1d\n\x15\x64\x65\x66inition_version_id\x18\x02 \x01(\t\x12\x17\n\x0f\x64\x65\x66inition_name\x18\x03 \x01(\t\x12\x1a\n\x12\x64\x65\x66inition_version\x18\x04 \x01(\t\x12\x14\n\x0ctrack_newest\x18\x05 \x01(\x08\x12\'\n\x06\x63onfig\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12Q\n\x11macro_version_ids\x18\x07 \x03(\x0b\x32\x36.optaic.instance.v1.ComponentSpec.MacroVersionIdsEntry\x1a\x36\n\x14MacroVersionIdsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xa4\x03\n\x0b\x44\x61tasetSpec\x12\x33\n\x08pipeline\x18\x01 \x01(\x0b\x32!.optaic.instance.v1.ComponentSpec\x12\x30\n\x05store\x18\x02 \x01(\x0b\x32!.optaic.instance.v1.ComponentSpec\x12\x33\n\x08\x61\x63\x63\x65ssor\x18\x03 \x01(\x0b\x32!.optaic.instance.v1.ComponentSpec\x12\x1c\n\x14pipeline_instance_id\x18\x04 \x01(\t\x12\x19\n\x11store_instance_id\x18\x05 \x01(\t\x12\x1c\n\x14\x61\x63\x63\x65ssor_instance_id\x18\x06 \x01(\t\x12\x1a\n\x12monitoring_enabled\x18\x07 \x01(\x08\x12\x1c\n\x14\x65vidently_project_id\x18\x08 \x01(\t\x12\x37\n\x11max_deleted_share\x18\t \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00H\x00\x88\x01\x01\x12\x19\n\x08timezone\x18\n \x01(\tB\x07\xbaH\x04r\x02\x18@B\x14\n\x12_max_deleted_share\"t\n\nSignalSpec\x12\x30\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x1f.optaic.instance.v1.DatasetSpec\x12\x34\n\x08\x63ontract\x18\x02 \x01(\x0b\x32\".optaic.instance.v1.SignalContract\"\xd0\x07\n\x0eSignalContract\x12\x1f\n\tmin_value\x18\x01 \x01(\x01\x42\x07\xbaH\x04\x12\x02@\x01H\x00\x88\x01\x01\x12\x1f\n\tmax_value\x18\x02 \x01(\x01\x42\x07\xbaH\x04\x12\x02@\x01H\x01\x88\x01\x01\x12\x1e\n\rneutral_value\x18\x03 \x01(\x01\x42\x07\xbaH\x04\x12\x02@\x01\x12J\n\nnan_policy\x18\x04 \x01(\x0e\x32,.optaic.instance.v1.SignalContract.NanPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12P\n\rbounds_policy\x18\x05 \x01(\x0e\x32/.optaic.instance.v1.SignalContract.BoundsPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x1f\n\rindex_columns\x18\x06 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x18\x01\"d\n\x0c\x42oundsPolicy\x12\x1d\n\x19\x42OUNDS_POLICY_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42OUNDS_POLICY_REJECT\x10\x01\x12\x1b\n\x17\x42OUNDS_POLICY_WINSORIZE\x10\x02\"~\n\tNanPolicy\x12\x1a\n\x16NAN_POLICY_UNSPECIFIED\x10\x00\x12\x13\n\x0fNAN_POLICY_KEEP\x10\x01\x12\x13\n\x0fNAN_POLICY_DROP\x10\x02\x12\x16\n\x12NAN_POLICY_NEUTRAL\x10\x03\x12\x13\n\x0fNAN_POLICY_FAIL\x10\x04:\x9a\x03\xbaH\x96\x03\x1a\x91\x01\n\x16signal_contract.bounds\x12%min_value must not be above max_value\x1aP!has(this.min_value) || !has(this.max_value) || this.min_value <= this.max_value\x1a\xff\x01\n\x17signal_contract.neutral\x12Gneutral_value must lie within the bounds where missing values become it\x1a\x9a\x01this.nan_policy != 3 || ((!has(this.min_value) || this.min_value <= this.neutral_value) && (!has(this.max_value) || this.neutral_value <= this.max_value))B\x0c\n\n_min_valueB\x0c\n\n_max_value\"U\n\x0e\x45xperimentSpec\x12\x10\n\x08universe\x18\x01 \x03(\t\x12\x31\n\ndate_range\x18\x02 \x01(\x0b\x32\x1d.optaic.instance.v1.DateRange\"\xa3\x01\n\tModelSpec\x12\x1c\n\x14mlflow_experiment_id\x18\x01 \x01(\t\x12$\n\x1cmlflow_registered_model_name\x18\x02 \x01(\t\x12\x1c\n\x14\x65vidently_project_id\x18\x03 \x01(\t\x12\x34\n\x08\x63hampion\x18\x04 \x01(\x0b\x32\".optaic.instance.v1.ModelPromotion\"\xb2\x01\n\x0eModelPromotion\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12(\n\x07metrics\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0e\n\x06\x61uthor\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"F\n\x16PortfolioOptimizerSpec\x12,\n\x0b\x63onstraints\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\"\x87\x03\n\x0c\x42\x61\x63ktestSpec\x12\x37\n\x06\x61ssets\x18\x01 \x01(\x0b\x32\'.optaic.instance.v1.BacktestSpec.Assets\x12\x39\n\x07signals\x18\x02 \x01(\x0b\x32(.optaic.instance.v1.BacktestSpec.Signals\x12\x31\n\ndate_range\x18\x03 \x01(\x0b\x32\x1d.optaic.instance.v1.DateRange\x12\x32\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\".optaic.instance.v1.BacktestConfig\x1aM\n\x06\x41ssets\x12&\n\x08universe\x18\x01 \x03(\tB\x14\xbaH\x11\x92\x01\x0e\x10\x90N\x18\x01\"\x07r\x05\x10\x01\x18\x80\x01\x12\x1b\n\tbenchmark\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x1aM\n\x07Signals\x12\x1c\n\x07primary\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12$\n\tsecondary\x18\x02 \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x10@\x18\x01\"\x05r\x03\xb0\x01\x01\"\x8f\x04\n\x0e\x42\x61\x63ktestConfig\x12<\n\x13rebalance_frequency\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1aR\x00R\x05\x64\x61ilyR\x06weeklyR\x07monthly\x12\x37\n\x11transaction_costs\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x11\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00H\x00\x88\x01\x01\x12\x34\n\x0eslippage_model\x18\x03 \x01(\tB\x1c\xbaH\x19r\x17R\x00R\x04noneR\x05\x66ixedR\x06linear\x12\x33\n\rslippage_rate\x18\x04 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00$@)\x00\x00\x00\x00\x00\x00\x00\x00H\x01\x88\x01\x01\x12\x1e\n\x05top_n\x18\x05 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N(\x01H\x02\x88\x01\x01\x12\x35\n\x0finitial_capital\x18\x06 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x34&\xf5k\x0c\x43){\x14\xaeG\xe1z\x84?H\x03\x88\x01\x01\x12\x34\n\x0eprimary_weight\x18\x07 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00H\x04\x88\x01\x01\x12#\n\rexecution_lag\x18\x08 \x01(\x05\x42\x07\xbaH\x04\x1a\x02\x08\x01H\x05\x88\x01\x01\x42\x14\n\x12_transaction_costsB\x10\n\x0e_slippage_rateB\x08\n\x06_top_nB\x12\n\x10_initial_capitalB\x11\n\x0f_primary_weightB\x10\n\x0e_execution_lag\"\xeb\x01\n\tDateRange\x12\x35\n\x05start\x18\x01 \x01(\tB&\xbaH#r!2\x1f^$|^[0-9]{4}-[0-9]{2}-[0-9]{2}$\x12\x33\n\x03\x65nd\x18\x02 \x01(\tB&\xbaH#r!2\x1f^$|^[0-9]{4}-[0-9]{2}-[0-9]{2}$:r\xbaHo\x1am\n\x10\x64\x61te_range.order\x12\x1bstart must not be after end\x1a<this.start == \'\' || this.end == \'\' || this.start <= this.end\"\x0e\n\x0cPipelineSpec\"\x0b\n\tStoreSpec\"\x0e\n\x0c\x41\x63\x63\x65ssorSpecB\\\n\x16\x64\x65v.optaic.instance.v1P\x01Z+optaic.dev/go/optaic/instance/v1;instancev1\xaa\x02\x12Optaic.Instance.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1doptaic/instance/v1/spec.proto\x12\x12optaic.instance.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x83\x03\n\rComponentSpec\x12\x1f\n\rdefinition_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\'\n\x15\x64\x65\x66inition_version_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12!\n\x0f\x64\x65\x66inition_name\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12#\n\x12\x64\x65\x66inition_version\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x14\n\x0ctrack_newest\x18\x05 \x01(\x08\x12\'\n\x06\x63onfig\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12i\n\x11macro_version_ids\x18\x07 \x03(\x0b\x32\x36.optaic.instance.v1.ComponentSpec.MacroVersionIdsEntryB\x16\xbaH\x13\x9a\x01\x10\x10\xe8\x07\"\x05r\x03\x18\x80\x02*\x04r\x02\x18@\x1a\x36\n\x14MacroVersionIdsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xcc\x03\n\x0b\x44\x61tasetSpec\x12\x33\n\x08pipeline\x18\x01 \x01(\x0b\x32!.optaic.instance.v1.ComponentSpec\x12\x30\n\x05store\x18\x02 \x01(\x0b\x32!.optaic.instance.v1.ComponentSpec\x12\x33\n\x08\x61\x63\x63\x65ssor\x18\x03 \x01(\x0b\x32!.optaic.instance.v1.ComponentSpec\x12&\n\x14pipeline_instance_id\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12#\n\x11store_instance_id\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12&\n\x14\x61\x63\x63\x65ssor_instance_id\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x1a\n\x12monitoring_enabled\x18\x07 \x01(\x08\x12&\n\x14\x65vidently_project_id\x18\x08 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x37\n\x11max_deleted_share\x18\t \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00H\x00\x88\x01\x01\x12\x19\n\x08timezone\x18\n \x01(\tB\x07\xbaH\x04r\x02\x18@B\x14\n\x12_max_deleted_share\"t\n\nSignalSpec\x12\x30\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x1f.optaic.instance.v1.DatasetSpec\x12\x34\n\x08\x63ontract\x18\x02 \x01(\x0b\x32\".optaic.instance.v1.SignalContract\"\xd9\x07\n\x0eSignalContract\x12\x1f\n\tmin_value\x18\x01 \x01(\x01\x42\x07\xbaH\x04\x12\x02@\x01H\x00\x88\x01\x01\x12\x1f\n\tmax_value\x18\x02 \x01(\x01\x42\x07\xbaH\x04\x12\x02@\x01H\x01\x88\x01\x01\x12\x1e\n\rneutral_value\x18\x03 \x01(\x01\x42\x07\xbaH\x04\x12\x02@\x01\x12J\n\nnan_policy\x18\x04 \x01(\x0e\x32,.optaic.instance.v1.SignalContract.NanPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12P\n\rbounds_policy\x18\x05 \x01(\x0e\x32/.optaic.instance.v1.SignalContract.BoundsPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12(\n\rindex_columns\x18\x06 \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x10@\x18\x01\"\x05r\x03\x18\x80\x08\"d\n\x0c\x42oundsPolicy\x12\x1d\n\x19\x42OUNDS_POLICY_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42OUNDS_POLICY_REJECT\x10\x01\x12\x1b\n\x17\x42OUNDS_POLICY_WINSORIZE\x10\x02\"~\n\tNanPolicy\x12\x1a\n\x16NAN_POLICY_UNSPECIFIED\x10\x00\x12\x13\n\x0fNAN_POLICY_KEEP\x10\x01\x12\x13\n\x0fNAN_POLICY_DROP\x10\x02\x12\x16\n\x12NAN_POLICY_NEUTRAL\x10\x03\x12\x13\n\x0fNAN_POLICY_FAIL\x10\x04:\x9a\x03\xbaH\x96\x03\x1a\x91\x01\n\x16signal_contract.bounds\x12%min_value must not be above max_value\x1aP!has(this.min_value) || !has(this.max_value) || this.min_value <= this.max_value\x1a\xff\x01\n\x17signal_contract.neutral\x12Gneutral_value must lie within the bounds where missing values become it\x1a\x9a\x01this.nan_policy != 3 || ((!has(this.min_value) || this.min_value <= this.neutral_value) && (!has(this.max_value) || this.neutral_value <= this.max_value))B\x0c\n\n_min_valueB\x0c\n\n_max_value\"g\n\x0e\x45xperimentSpec\x12\"\n\x08universe\x18\x01 \x03(\tB\x10\xbaH\r\x92\x01\n\x10\x90N\"\x05r\x03\x18\x80\x01\x12\x31\n\ndate_range\x18\x02 \x01(\x0b\x32\x1d.optaic.instance.v1.DateRange\"\xc1\x01\n\tModelSpec\x12&\n\x14mlflow_experiment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12.\n\x1cmlflow_registered_model_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12&\n\x14\x65vidently_project_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x34\n\x08\x63hampion\x18\x04 \x01(\x0b\x32\".optaic.instance.v1.ModelPromotion\"\xda\x01\n\x0eModelPromotion\x12\x1f\n\rmodel_version\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x18\n\x06run_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12(\n\x07metrics\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x18\n\x06\x61uthor\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x18\n\x06reason\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"F\n\x16PortfolioOptimizerSpec\x12,\n\x0b\x63onstraints\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\"\x87\x03\n\x0c\x42\x61\x63ktestSpec\x12\x37\n\x06\x61ssets\x18\x01 \x01(\x0b\x32\'.optaic.instance.v1.BacktestSpec.Assets\x12\x39\n\x07signals\x18\x02 \x01(\x0b\x32(.optaic.instance.v1.BacktestSpec.Signals\x12\x31\n\ndate_range\x18\x03 \x01(\x0b\x32\x1d.optaic.instance.v1.DateRange\x12\x32\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\".optaic.instance.v1.BacktestConfig\x1aM\n\x06\x41ssets\x12&\n\x08universe\x18\x01 \x03(\tB\x14\xbaH\x11\x92\x01\x0e\x10\x90N\x18\x01\"\x07r\x05\x10\x01\x18\x80\x01\x12\x1b\n\tbenchmark\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x1aM\n\x07Signals\x12\x1c\n\x07primary\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12$\n\tsecondary\x18\x02 \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x10@\x18\x01\"\x05r\x03\xb0\x01\x01\"\x8f\x04\n\x0e\x42\x61\x63ktestConfig\x12<\n\x13rebalance_frequency\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1aR\x00R\x05\x64\x61ilyR\x06weeklyR\x07monthly\x12\x37\n\x11transaction_costs\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x11\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00H\x00\x88\x01\x01\x12\x34\n\x0eslippage_model\x18\x03 \x01(\tB\x1c\xbaH\x19r\x17R\x00R\x04noneR\x05\x66ixedR\x06linear\x12\x33\n\rslippage_rate\x18\x04 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00$@)\x00\x00\x00\x00\x00\x00\x00\x00H\x01\x88\x01\x01\x12\x1e\n\x05top_n\x18\x05 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N(\x01H\x02\x88\x01\x01\x12\x35\n\x0finitial_capital\x18\x06 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x34&\xf5k\x0c\x43){\x14\xaeG\xe1z\x84?H\x03\x88\x01\x01\x12\x34\n\x0eprimary_weight\x18\x07 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00H\x04\x88\x01\x01\x12#\n\rexecution_lag\x18\x08 \x01(\x05\x42\x07\xbaH\x04\x1a\x02\x08\x01H\x05\x88\x01\x01\x42\x14\n\x12_transaction_costsB\x10\n\x0e_slippage_rateB\x08\n\x06_top_nB\x12\n\x10_initial_capitalB\x11\n\x0f_primary_weightB\x10\n\x0e_execution_lag\"\xef\x01\n\tDateRange\x12\x37\n\x05start\x18\x01 \x01(\tB(\xbaH%r#\x18\n2\x1f^$|^[0-9]{4}-[0-9]{2}-[0-9]{2}$\x12\x35\n\x03\x65nd\x18\x02 \x01(\tB(\xbaH%r#\x18\n2\x1f^$|^[0-9]{4}-[0-9]{2}-[0-9]{2}$:r\xbaHo\x1am\n\x10\x64\x61te_range.order\x12\x1bstart must not be after end\x1a<this.start == \'\' || this.end == \'\' || this.start <= this.end\"\x0e\n\x0cPipelineSpec\"\x0b\n\tStoreSpec\"\x0e\n\x0c\x41\x63\x63\x65ssorSpecB\\\n\x16\x64\x65v.optaic.instance.v1P\x01Z+optaic.dev/go/optaic/instance/v1;instancev1\xaa\x02\x12Optaic.Instance.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,6 +37,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\026dev.optaic.instance.v1P\001Z+optaic.dev/go/optaic/instance/v1;instancev1\252\002\022Optaic.Instance.V1'
   _globals['_COMPONENTSPEC_MACROVERSIONIDSENTRY']._loaded_options = None
   _globals['_COMPONENTSPEC_MACROVERSIONIDSENTRY']._serialized_options = b'8\001'
+  _globals['_COMPONENTSPEC'].fields_by_name['definition_id']._loaded_options = None
+  _globals['_COMPONENTSPEC'].fields_by_name['definition_id']._serialized_options = b'\272H\005r\003\030\200\002'
+  _globals['_COMPONENTSPEC'].fields_by_name['definition_version_id']._loaded_options = None
+  _globals['_COMPONENTSPEC'].fields_by_name['definition_version_id']._serialized_options = b'\272H\005r\003\030\200\002'
+  _globals['_COMPONENTSPEC'].fields_by_name['definition_name']._loaded_options = None
+  _globals['_COMPONENTSPEC'].fields_by_name['definition_name']._serialized_options = b'\272H\005r\003\030\200\010'
+  _globals['_COMPONENTSPEC'].fields_by_name['definition_version']._loaded_options = None
+  _globals['_COMPONENTSPEC'].fields_by_name['definition_version']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_COMPONENTSPEC'].fields_by_name['macro_version_ids']._loaded_options = None
+  _globals['_COMPONENTSPEC'].fields_by_name['macro_version_ids']._serialized_options = b'\272H\023\232\001\020\020\350\007\"\005r\003\030\200\002*\004r\002\030@'
+  _globals['_DATASETSPEC'].fields_by_name['pipeline_instance_id']._loaded_options = None
+  _globals['_DATASETSPEC'].fields_by_name['pipeline_instance_id']._serialized_options = b'\272H\005r\003\030\200\002'
+  _globals['_DATASETSPEC'].fields_by_name['store_instance_id']._loaded_options = None
+  _globals['_DATASETSPEC'].fields_by_name['store_instance_id']._serialized_options = b'\272H\005r\003\030\200\002'
+  _globals['_DATASETSPEC'].fields_by_name['accessor_instance_id']._loaded_options = None
+  _globals['_DATASETSPEC'].fields_by_name['accessor_instance_id']._serialized_options = b'\272H\005r\003\030\200\002'
+  _globals['_DATASETSPEC'].fields_by_name['evidently_project_id']._loaded_options = None
+  _globals['_DATASETSPEC'].fields_by_name['evidently_project_id']._serialized_options = b'\272H\005r\003\030\200\002'
   _globals['_DATASETSPEC'].fields_by_name['max_deleted_share']._loaded_options = None
   _globals['_DATASETSPEC'].fields_by_name['max_deleted_share']._serialized_options = b'\272H\024\022\022\031\000\000\000\000\000\000\360?)\000\000\000\000\000\000\000\000'
   _globals['_DATASETSPEC'].fields_by_name['timezone']._loaded_options = None
@@ -52,9 +70,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SIGNALCONTRACT'].fields_by_name['bounds_policy']._loaded_options = None
   _globals['_SIGNALCONTRACT'].fields_by_name['bounds_policy']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_SIGNALCONTRACT'].fields_by_name['index_columns']._loaded_options = None
-  _globals['_SIGNALCONTRACT'].fields_by_name['index_columns']._serialized_options = b'\272H\005\222\001\002\030\001'
+  _globals['_SIGNALCONTRACT'].fields_by_name['index_columns']._serialized_options = b'\272H\016\222\001\013\020@\030\001\"\005r\003\030\200\010'
   _globals['_SIGNALCONTRACT']._loaded_options = None
   _globals['_SIGNALCONTRACT']._serialized_options = b'\272H\226\003\032\221\001\n\026signal_contract.bounds\022%min_value must not be above max_value\032P!has(this.min_value) || !has(this.max_value) || this.min_value <= this.max_value\032\377\001\n\027signal_contract.neutral\022Gneutral_value must lie within the bounds where missing values become it\032\232\001this.nan_policy != 3 || ((!has(this.min_value) || this.min_value <= this.neutral_value) && (!has(this.max_value) || this.neutral_value <= this.max_value))'
+  _globals['_EXPERIMENTSPEC'].fields_by_name['universe']._loaded_options = None
+  _globals['_EXPERIMENTSPEC'].fields_by_name['universe']._serialized_options = b'\272H\r\222\001\n\020\220N\"\005r\003\030\200\001'
+  _globals['_MODELSPEC'].fields_by_name['mlflow_experiment_id']._loaded_options = None
+  _globals['_MODELSPEC'].fields_by_name['mlflow_experiment_id']._serialized_options = b'\272H\005r\003\030\200\002'
+  _globals['_MODELSPEC'].fields_by_name['mlflow_registered_model_name']._loaded_options = None
+  _globals['_MODELSPEC'].fields_by_name['mlflow_registered_model_name']._serialized_options = b'\272H\005r\003\030\200\010'
+  _globals['_MODELSPEC'].fields_by_name['evidently_project_id']._loaded_options = None
+  _globals['_MODELSPEC'].fields_by_name['evidently_project_id']._serialized_options = b'\272H\005r\003\030\200\002'
+  _globals['_MODELPROMOTION'].fields_by_name['model_version']._loaded_options = None
+  _globals['_MODELPROMOTION'].fields_by_name['model_version']._serialized_options = b'\272H\005r\003\030\200\002'
+  _globals['_MODELPROMOTION'].fields_by_name['run_id']._loaded_options = None
+  _globals['_MODELPROMOTION'].fields_by_name['run_id']._serialized_options = b'\272H\005r\003\030\200\002'
+  _globals['_MODELPROMOTION'].fields_by_name['author']._loaded_options = None
+  _globals['_MODELPROMOTION'].fields_by_name['author']._serialized_options = b'\272H\005r\003\030\200\010'
+  _globals['_MODELPROMOTION'].fields_by_name['reason']._loaded_options = None
+  _globals['_MODELPROMOTION'].fields_by_name['reason']._serialized_options = b'\272H\005r\003\030\200 '
   _globals['_BACKTESTSPEC_ASSETS'].fields_by_name['universe']._loaded_options = None
   _globals['_BACKTESTSPEC_ASSETS'].fields_by_name['universe']._serialized_options = b'\272H\021\222\001\016\020\220N\030\001\"\007r\005\020\001\030\200\001'
   _globals['_BACKTESTSPEC_ASSETS'].fields_by_name['benchmark']._loaded_options = None
@@ -80,47 +114,47 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BACKTESTCONFIG'].fields_by_name['execution_lag']._loaded_options = None
   _globals['_BACKTESTCONFIG'].fields_by_name['execution_lag']._serialized_options = b'\272H\004\032\002\010\001'
   _globals['_DATERANGE'].fields_by_name['start']._loaded_options = None
-  _globals['_DATERANGE'].fields_by_name['start']._serialized_options = b'\272H#r!2\037^$|^[0-9]{4}-[0-9]{2}-[0-9]{2}$'
+  _globals['_DATERANGE'].fields_by_name['start']._serialized_options = b'\272H%r#\030\n2\037^$|^[0-9]{4}-[0-9]{2}-[0-9]{2}$'
   _globals['_DATERANGE'].fields_by_name['end']._loaded_options = None
-  _globals['_DATERANGE'].fields_by_name['end']._serialized_options = b'\272H#r!2\037^$|^[0-9]{4}-[0-9]{2}-[0-9]{2}$'
+  _globals['_DATERANGE'].fields_by_name['end']._serialized_options = b'\272H%r#\030\n2\037^$|^[0-9]{4}-[0-9]{2}-[0-9]{2}$'
   _globals['_DATERANGE']._loaded_options = None
   _globals['_DATERANGE']._serialized_options = b'\272Ho\032m\n\020date_range.order\022\033start must not be after end\032<this.start == \'\' || this.end == \'\' || this.start <= this.end'
   _globals['_COMPONENTSPEC']._serialized_start=146
-  _globals['_COMPONENTSPEC']._serialized_end=470
-  _globals['_COMPONENTSPEC_MACROVERSIONIDSENTRY']._serialized_start=416
-  _globals['_COMPONENTSPEC_MACROVERSIONIDSENTRY']._serialized_end=470
-  _globals['_DATASETSPEC']._serialized_start=473
-  _globals['_DATASETSPEC']._serialized_end=893
-  _globals['_SIGNALSPEC']._serialized_start=895
-  _globals['_SIGNALSPEC']._serialized_end=1011
-  _globals['_SIGNALCONTRACT']._serialized_start=1014
-  _globals['_SIGNALCONTRACT']._serialized_end=1990
-  _globals['_SIGNALCONTRACT_BOUNDSPOLICY']._serialized_start=1321
-  _globals['_SIGNALCONTRACT_BOUNDSPOLICY']._serialized_end=1421
-  _globals['_SIGNALCONTRACT_NANPOLICY']._serialized_start=1423
-  _globals['_SIGNALCONTRACT_NANPOLICY']._serialized_end=1549
-  _globals['_EXPERIMENTSPEC']._serialized_start=1992
-  _globals['_EXPERIMENTSPEC']._serialized_end=2077
-  _globals['_MODELSPEC']._serialized_start=2080
-  _globals['_MODELSPEC']._serialized_end=2243
-  _globals['_MODELPROMOTION']._serialized_start=2246
-  _globals['_MODELPROMOTION']._serialized_end=2424
-  _globals['_PORTFOLIOOPTIMIZERSPEC']._serialized_start=2426
-  _globals['_PORTFOLIOOPTIMIZERSPEC']._serialized_end=2496
-  _globals['_BACKTESTSPEC']._serialized_start=2499
-  _globals['_BACKTESTSPEC']._serialized_end=2890
-  _globals['_BACKTESTSPEC_ASSETS']._serialized_start=2734
-  _globals['_BACKTESTSPEC_ASSETS']._serialized_end=2811
-  _globals['_BACKTESTSPEC_SIGNALS']._serialized_start=2813
-  _globals['_BACKTESTSPEC_SIGNALS']._serialized_end=2890
-  _globals['_BACKTESTCONFIG']._serialized_start=2893
-  _globals['_BACKTESTCONFIG']._serialized_end=3420
-  _globals['_DATERANGE']._serialized_start=3423
-  _globals['_DATERANGE']._serialized_end=3658
-  _globals['_PIPELINESPEC']._serialized_start=3660
-  _globals['_PIPELINESPEC']._serialized_end=3674
-  _globals['_STORESPEC']._serialized_start=3676
-  _globals['_STORESPEC']._serialized_end=3687
-  _globals['_ACCESSORSPEC']._serialized_start=3689
-  _globals['_ACCESSORSPEC']._serialized_end=3703
+  _globals['_COMPONENTSPEC']._serialized_end=533
+  _globals['_COMPONENTSPEC_MACROVERSIONIDSENTRY']._serialized_start=479
+  _globals['_COMPONENTSPEC_MACROVERSIONIDSENTRY']._serialized_end=533
+  _globals['_DATASETSPEC']._serialized_start=536
+  _globals['_DATASETSPEC']._serialized_end=996
+  _globals['_SIGNALSPEC']._serialized_start=998
+  _globals['_SIGNALSPEC']._serialized_end=1114
+  _globals['_SIGNALCONTRACT']._serialized_start=1117
+  _globals['_SIGNALCONTRACT']._serialized_end=2102
+  _globals['_SIGNALCONTRACT_BOUNDSPOLICY']._serialized_start=1433
+  _globals['_SIGNALCONTRACT_BOUNDSPOLICY']._serialized_end=1533
+  _globals['_SIGNALCONTRACT_NANPOLICY']._serialized_start=1535
+  _globals['_SIGNALCONTRACT_NANPOLICY']._serialized_end=1661
+  _globals['_EXPERIMENTSPEC']._serialized_start=2104
+  _globals['_EXPERIMENTSPEC']._serialized_end=2207
+  _globals['_MODELSPEC']._serialized_start=2210
+  _globals['_MODELSPEC']._serialized_end=2403
+  _globals['_MODELPROMOTION']._serialized_start=2406
+  _globals['_MODELPROMOTION']._serialized_end=2624
+  _globals['_PORTFOLIOOPTIMIZERSPEC']._serialized_start=2626
+  _globals['_PORTFOLIOOPTIMIZERSPEC']._serialized_end=2696
+  _globals['_BACKTESTSPEC']._serialized_start=2699
+  _globals['_BACKTESTSPEC']._serialized_end=3090
+  _globals['_BACKTESTSPEC_ASSETS']._serialized_start=2934
+  _globals['_BACKTESTSPEC_ASSETS']._serialized_end=3011
+  _globals['_BACKTESTSPEC_SIGNALS']._serialized_start=3013
+  _globals['_BACKTESTSPEC_SIGNALS']._serialized_end=3090
+  _globals['_BACKTESTCONFIG']._serialized_start=3093
+  _globals['_BACKTESTCONFIG']._serialized_end=3620
+  _globals['_DATERANGE']._serialized_start=3623
+  _globals['_DATERANGE']._serialized_end=3862
+  _globals['_PIPELINESPEC']._serialized_start=3864
+  _globals['_PIPELINESPEC']._serialized_end=3878
+  _globals['_STORESPEC']._serialized_start=3880
+  _globals['_STORESPEC']._serialized_end=3891
+  _globals['_ACCESSORSPEC']._serialized_start=3893
+  _globals['_ACCESSORSPEC']._serialized_end=3907
 # @@protoc_insertion_point(module_scope)
