@@ -31,7 +31,10 @@ class Blocking:
 
 
 class OptaicError(Exception):
-    """A refused call: canonical `code`, the service's `reason`, and all details that it sent."""
+    """A refused call: canonical `code`, the service's `reason`, and all details that it sent.
+
+    `retry_seconds` is how long the service asks to wait before the same call is made again; None if it does not say.
+    """
 
     def __init__(
         self,
@@ -41,6 +44,7 @@ class OptaicError(Exception):
         violations: Sequence[Violation] = (),
         metadata: Mapping[str, str] | None = None,
         blocking: Sequence[Blocking] = (),
+        retry_seconds: float | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -49,6 +53,7 @@ class OptaicError(Exception):
         self.violations = tuple(violations)
         self.metadata = dict(metadata or {})
         self.blocking = tuple(blocking)
+        self.retry_seconds = retry_seconds
 
     def __str__(self) -> str:
         details = [f"{each.field}: {each.description}" for each in self.violations]
@@ -143,6 +148,7 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> OptaicError:
     reason, metadata = code.name, {}
     violations: list[Violation] = []
     blocking: list[Blocking] = []
+    retry_seconds = None
     for detail in _details(error):
         if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
             info = error_details_pb2.ErrorInfo.FromString(detail.value)
@@ -155,7 +161,12 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> OptaicError:
         elif detail.Is(error_details_pb2.PreconditionFailure.DESCRIPTOR):
             failure = error_details_pb2.PreconditionFailure.FromString(detail.value)
             blocking += [Blocking(each.type, each.subject, each.description) for each in failure.violations]
-    return _typed(code, reason, error.details() or code.name, violations, metadata, blocking)
+        elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
+            retry = error_details_pb2.RetryInfo.FromString(detail.value)
+            retry_seconds = retry.retry_delay.ToNanoseconds() / 1e9
+    refused = _typed(code, reason, error.details() or code.name, violations, metadata, blocking)
+    refused.retry_seconds = retry_seconds
+    return refused
 
 
 def make_error(

@@ -29,7 +29,10 @@ class PreconditionViolation:
 
 
 class DomainError(Exception):
-    """An expected refusal: canonical `code`, a `reason` of the package's ErrorReason, and details."""
+    """An expected refusal: canonical `code`, a `reason` of the package's ErrorReason, and details.
+
+    `retry_seconds` is how long the caller should wait before it asks again.
+    """
 
     code: ClassVar[str] = "UNKNOWN"
 
@@ -41,6 +44,7 @@ class DomainError(Exception):
         metadata: Mapping[str, str] | None = None,
         field_violations: Sequence[FieldViolation] = (),
         preconditions: Sequence[PreconditionViolation] = (),
+        retry_seconds: float | None = None,
     ) -> None:
         super().__init__(message)
         self.reason = reason
@@ -48,6 +52,7 @@ class DomainError(Exception):
         self.metadata: dict[str, str] = dict(metadata or {})
         self.field_violations = tuple(field_violations)
         self.preconditions = tuple(preconditions)
+        self.retry_seconds = retry_seconds
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.reason!r}, {self.message!r})"

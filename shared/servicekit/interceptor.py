@@ -17,7 +17,7 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError, Message
 
-from servicekit import access, context
+from servicekit import access, bounds, context, off_loop
 from servicekit.access import MethodAccess
 from servicekit.admission import Admission
 from servicekit.audit.records import is_audited
@@ -34,6 +34,7 @@ from servicekit.errors import (
 )
 from servicekit.ids import new_id
 from servicekit.open_streams import OpenStreams
+from servicekit.quotas import Quotas
 from servicekit.status import DETAILS_KEY, to_status
 from servicekit.tokens import ReadTokens
 
@@ -41,6 +42,7 @@ REQUEST_ID_KEY = "x-request-id"
 TRACEPARENT_KEY = "traceparent"
 READ_TOKENS_KEY = "optaic-read-tokens"
 WRITE_TOKEN_KEY = "optaic-write-token"  # noqa: S105 - a metadata key
+_LONG_BYTES = 8 * 1024  # a longer request is read and checked in a thread
 _REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _DOWNSTREAM_CODES = {
     grpc.StatusCode.UNAVAILABLE,
@@ -60,6 +62,7 @@ class Interceptor:
         admission: Admission,
         read_tokens: ReadTokens | None,
         default_deadline_seconds: float,
+        quotas: Quotas,
         trail: AuditTrail | None = None,
     ) -> None:
         self._trail = trail
@@ -67,6 +70,7 @@ class Interceptor:
         self._admission = admission
         self._read_tokens = read_tokens
         self._default_deadline_seconds = default_deadline_seconds
+        self._quotas = quotas
         self.streams = OpenStreams()
 
     def wrap(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
@@ -90,6 +94,7 @@ class Interceptor:
     def _unary(self, rules: MethodAccess, handler: grpc.RpcMethodHandler) -> Callable[[bytes, Any], Any]:
         behavior, parse, method = handler.unary_unary, handler.request_deserializer, rules.path
         trail = self._trail if is_audited(rules.path) else None
+        most = bounds.most_bytes(method)
 
         async def call(raw: bytes, grpc_context: Any) -> Any:
             began = time.monotonic()
@@ -100,14 +105,15 @@ class Interceptor:
                     _set_deadline(request, grpc_context, self._default_deadline_seconds)
                     async with asyncio.timeout(request.remaining()):
                         await self._admission.admit(request, rules, metadata, grpc_context.peer())
-                        message = self._parse(parse, raw)
-                        await self._admission.check_message(request, rules, message)
-                        await self._await_writes(request)
-                        if trail is None or getattr(message, "validate_only", False):
-                            response = await behavior(message, grpc_context)
-                        else:
-                            async with trail.record(request, method, grpc_context.peer()):
+                        with self._quotas.take(request.tenant_id, request.roles, is_stream=False):
+                            message = await self._parse(parse, raw, most)
+                            await self._admission.check_message(request, rules, message)
+                            await self._await_writes(request)
+                            if trail is None or getattr(message, "validate_only", False):
                                 response = await behavior(message, grpc_context)
+                            else:
+                                async with trail.record(request, method, grpc_context.peer()):
+                                    response = await behavior(message, grpc_context)
             except (asyncio.CancelledError, grpc.aio.AbortError):
                 raise
             except BaseException as error:  # noqa: BLE001 - every fault must become a status
@@ -124,6 +130,7 @@ class Interceptor:
         self, rules: MethodAccess, handler: grpc.RpcMethodHandler
     ) -> Callable[[bytes, Any], AsyncIterator[Any]]:
         behavior, parse, method = handler.unary_stream, handler.request_deserializer, rules.path
+        most = bounds.most_bytes(method)
 
         async def call(raw: bytes, grpc_context: Any) -> AsyncIterator[Any]:
             metadata = dict(grpc_context.invocation_metadata() or ())
@@ -136,14 +143,15 @@ class Interceptor:
             try:
                 _set_deadline(request, grpc_context, None)
                 await self._admission.admit(request, rules, metadata, peer)
-                message = self._parse(parse, raw)
-                await self._admission.check_message(request, rules, message)
-                self.streams.add(
-                    task, lambda: self._admission.check_again(request, rules, metadata, peer, message)
-                )
-                await self._await_writes(request)
-                async for response in behavior(message, grpc_context):
-                    yield response
+                with self._quotas.take(request.tenant_id, request.roles, is_stream=True):
+                    message = await self._parse(parse, raw, most)
+                    await self._admission.check_message(request, rules, message)
+                    self.streams.add(
+                        task, lambda: self._admission.check_again(request, rules, metadata, peer, message)
+                    )
+                    await self._await_writes(request)
+                    async for response in behavior(message, grpc_context):
+                        yield response
             except asyncio.CancelledError:
                 cause = self.streams.cause_of(task)
                 if cause is None:
@@ -160,18 +168,13 @@ class Interceptor:
 
         return call
 
-    def _parse(self, parse: Callable[[bytes], Any] | None, raw: bytes) -> Any:
+    async def _parse(self, parse: Callable[[bytes], Any] | None, raw: bytes, most: int) -> Any:
+        bounds.check_size(raw, most)
         if parse is None:
             return raw
-        try:
-            message = parse(raw)
-        except DecodeError as error:
-            raise InvalidArgumentError(
-                "MALFORMED_REQUEST", "the request is no valid message of this method"
-            ) from error
-        if isinstance(message, Message):
-            check_contract(message, raw)
-        return message
+        if len(raw) > _LONG_BYTES:
+            return await off_loop.run(_parse, parse, raw)
+        return _parse(parse, raw)
 
     async def _await_writes(self, request: RequestContext) -> None:
         if request.read_tokens and self._read_tokens is not None:
@@ -196,6 +199,19 @@ class Interceptor:
             status.message,
             ((DETAILS_KEY, status.SerializeToString()), (REQUEST_ID_KEY, request.request_id)),
         )
+
+
+def _parse(parse: Callable[[bytes], Any], raw: bytes) -> Any:
+    try:
+        message = parse(raw)
+    except DecodeError as error:
+        raise InvalidArgumentError(
+            "MALFORMED_REQUEST", "the request is no valid message of this method"
+        ) from error
+    if isinstance(message, Message):
+        bounds.check_bounds(message)
+        check_contract(message, raw)
+    return message
 
 
 def _set_deadline(request: RequestContext, grpc_context: Any, default_deadline_seconds: float | None) -> None:

@@ -15,6 +15,7 @@ from servicekit.admission import Admission
 from servicekit.audit.trail import AuditTrail
 from servicekit.auth import Authenticator
 from servicekit.interceptor import Interceptor
+from servicekit.quotas import Limits, Quotas
 from servicekit.settings import ServiceSettings
 from servicekit.standard_services import Guard
 from servicekit.tasks import end
@@ -23,7 +24,14 @@ from servicekit.tokens import ReadTokens
 Registration = tuple[Callable[[Any, Any], None], object, str]
 Check = Callable[[], Awaitable[None]]
 
-_MAXIMUM_MESSAGE_BYTES = 16 * 1024 * 1024
+_MOST_RECEIVED_BYTES = (
+    5 * 1024 * 1024
+)  # a little more than any method reads, so that its own limit is what answers
+_MOST_SENT_BYTES = 16 * 1024 * 1024
+_MOST_METADATA_BYTES = 32 * 1024
+_MOST_STREAMS_OF_A_CONNECTION = 500
+_HANDSHAKE_MILLISECONDS = 10_000
+_IDLE_MILLISECONDS = 30 * 60 * 1000
 _CHECK_TIMEOUT = 2.0
 _REFRESH_SECONDS = 1.0
 _TOKENS = "tokens"
@@ -31,12 +39,19 @@ _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _OPTIONS = (
     ("grpc.so_reuseport", 0),  # two processes on one port would share the calls silently
-    ("grpc.max_receive_message_length", _MAXIMUM_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", _MAXIMUM_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", _MOST_RECEIVED_BYTES),
+    ("grpc.max_send_message_length", _MOST_SENT_BYTES),
+    ("grpc.max_metadata_size", _MOST_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", _MOST_METADATA_BYTES),
+    ("grpc.max_concurrent_streams", _MOST_STREAMS_OF_A_CONNECTION),
+    ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MILLISECONDS),
+    ("grpc.max_connection_idle_ms", _IDLE_MILLISECONDS),
+    # Our clients ping each 30 seconds; whoever pings more often than each 10 is sent away.
+    ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.http2.max_ping_strikes", 3),
 )
 _log = structlog.get_logger(__name__)
 
@@ -71,8 +86,14 @@ class Server:
         self._on_stop = on_stop
         self._servicers = [*servicers, trail.registration] if trail is not None else list(servicers)
         self._names = [name for _, _, name in self._servicers]
+        self._quotas = Quotas(_limits(settings))
         self._interceptor = Interceptor(
-            error_domain, admission, read_tokens, settings.default_deadline_seconds, trail
+            error_domain,
+            admission,
+            read_tokens,
+            settings.default_deadline_seconds,
+            self._quotas,
+            trail,
         )
         self._authenticator = admission.authenticator
         self._error_domain = error_domain
@@ -98,7 +119,9 @@ class Server:
         self._health = health.aio.HealthServicer()
         standard: Any = server
         if not self._authenticator.is_open:
-            standard = Guard(server, self._authenticator, self._interceptor.streams, self._error_domain)
+            standard = Guard(
+                server, self._authenticator, self._interceptor.streams, self._quotas, self._error_domain
+            )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, standard)
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
             reflection.aio.ReflectionServicer([*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME]),
@@ -168,6 +191,12 @@ class Server:
         await self._health.set(f"dependency/{_TOKENS}", tokens)
         for name in ("", *self._names):
             await self._health.set(name, _SERVING if is_serving else _NOT_SERVING)
+
+
+def _limits(settings: ServiceSettings) -> Limits:
+    if settings.auth == "development":  # there is one tenant, and nobody to protect from it
+        return Limits()
+    return Limits(settings.tenant_calls_per_second, settings.tenant_calls, settings.tenant_streams)
 
 
 async def _is_well(name: str, check: Check) -> bool:

@@ -106,6 +106,22 @@ class ServiceSettings(BaseSettings):
     maximum_concurrent_rpcs: int = Field(
         default=1000, gt=0, description="Calls and watches at once; one more gets RESOURCE_EXHAUSTED."
     )
+    tenant_calls_per_second: float = Field(
+        default=500.0,
+        ge=0,
+        description="Calls that the people of one tenant may make per second, and its workers as many; 0: no limit. This and "
+        "the next two hold for one process, and not with OPTAIC_AUTH=development, which has one tenant.",
+    )
+    tenant_calls: int = Field(
+        default=200,
+        ge=0,
+        description="Calls of one tenant's people, or of its workers, at once; 0: no limit.",
+    )
+    tenant_streams: int = Field(
+        default=200,
+        ge=0,
+        description="Open streams of one tenant's people, or of its workers; 0: no limit.",
+    )
     pool_size: int = Field(
         default=8, gt=0, description="Connections for requests; as many calls write at once."
     )

@@ -8,9 +8,10 @@ from typing import Any
 
 import grpc
 
-from servicekit.auth import Authenticator, unauthenticated
+from servicekit.auth import Authenticator, Identity, unauthenticated
 from servicekit.errors import DomainError
 from servicekit.open_streams import OpenStreams
+from servicekit.quotas import Quotas
 from servicekit.status import DETAILS_KEY, to_status
 
 
@@ -21,11 +22,17 @@ class Guard:
     """
 
     def __init__(
-        self, server: Any, authenticator: Authenticator, streams: OpenStreams, error_domain: str
+        self,
+        server: Any,
+        authenticator: Authenticator,
+        streams: OpenStreams,
+        quotas: Quotas,
+        error_domain: str,
     ) -> None:
         self._server = server
         self._authenticator = authenticator
         self._streams = streams
+        self._quotas = quotas
         self._error_domain = error_domain
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
@@ -52,10 +59,11 @@ class Guard:
     def _unary(self, behavior: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
         async def call(request: Any, grpc_context: Any) -> Any:
             try:
-                await self._identify(grpc_context)
+                caller = await self._identify(grpc_context)
+                with self._quotas.take(caller.tenant_id, caller.roles, is_stream=False):
+                    return await behavior(request, grpc_context)
             except DomainError as error:
                 await self._refuse(grpc_context, error)
-            return await behavior(request, grpc_context)
 
         return call
 
@@ -67,16 +75,18 @@ class Guard:
                 first = await self._identify(grpc_context)
 
                 async def check() -> None:
-                    if await self._identify(grpc_context) != first:
+                    now = await self._identify(grpc_context)
+                    if (now.tenant_id, now.actor) != (first.tenant_id, first.actor):
                         raise unauthenticated()
 
                 self._streams.add(task, check)
-                answers = behavior(requests, grpc_context)
-                if isinstance(answers, AsyncIterator):
-                    async for answer in answers:
-                        await grpc_context.write(answer)
-                else:
-                    await answers
+                with self._quotas.take(first.tenant_id, first.roles, is_stream=True):
+                    answers = behavior(requests, grpc_context)
+                    if isinstance(answers, AsyncIterator):
+                        async for answer in answers:
+                            await grpc_context.write(answer)
+                    else:
+                        await answers
             except asyncio.CancelledError:
                 cause = self._streams.cause_of(task)
                 if cause is None:
@@ -90,10 +100,9 @@ class Guard:
 
         return call
 
-    async def _identify(self, grpc_context: Any) -> tuple[str, str]:
+    async def _identify(self, grpc_context: Any) -> Identity:
         metadata = dict(grpc_context.invocation_metadata() or ())
-        identity = await self._authenticator.authenticate(metadata, grpc_context.peer())
-        return identity.tenant_id, identity.actor
+        return await self._authenticator.authenticate(metadata, grpc_context.peer())
 
     async def _refuse(self, grpc_context: Any, error: DomainError) -> None:
         status = to_status(error, self._error_domain)

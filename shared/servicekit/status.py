@@ -72,6 +72,10 @@ def _status(
                 ]
             )
         )
+    if error.retry_seconds is not None:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromNanoseconds(round(error.retry_seconds * 1e9))
+        details.append(retry)
     status = status_pb2.Status(
         code=code_pb2.Code.Value(error.code),
         message=_shorten(error.message),
@@ -92,6 +96,7 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> DomainError:
     reason, metadata = error.code().name, {}
     fields: list[FieldViolation] = []
     preconditions: list[PreconditionViolation] = []
+    retry_seconds = None
     for detail in _details(error):
         if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
             info = error_details_pb2.ErrorInfo.FromString(detail.value)
@@ -106,8 +111,16 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> DomainError:
                 PreconditionViolation(violation.type, violation.subject, violation.description)
                 for violation in error_details_pb2.PreconditionFailure.FromString(detail.value).violations
             ]
+        elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
+            retry = error_details_pb2.RetryInfo.FromString(detail.value)
+            retry_seconds = retry.retry_delay.ToNanoseconds() / 1e9
     return kind(
-        reason, error.details() or "", metadata=metadata, field_violations=fields, preconditions=preconditions
+        reason,
+        error.details() or "",
+        metadata=metadata,
+        field_violations=fields,
+        preconditions=preconditions,
+        retry_seconds=retry_seconds,
     )
 
 

@@ -10,7 +10,7 @@ from instance_service.use_cases.instances import reading
 from optaic.apply import yaml_text
 from optaic.expression import MAX_DEPTH, MAX_LENGTH, MAX_NODES
 from optaic.plugins import patterns
-from servicekit import broker, events
+from servicekit import bounds, broker, events, server
 from support.contract import comments, page
 from worker import comparison, isolation, profile
 
@@ -37,6 +37,11 @@ _KIB, _MIB, _DAY = 1024, 1024**2, 24 * 3600
         ("events.md", f"{broker.MAXIMUM_AGE // _DAY} days"),
         ("events.md", f"{broker._DUPLICATE_WINDOW // 60:.0f} minutes"),
         ("schedules.md", f"{plans._DAYS_AHEAD} days"),
+        ("security.md", f"{bounds.DEFAULT_BYTES:,} bytes"),
+        ("security.md", f"{bounds.MOST_NODES:,} values and {bounds.MOST_LEVELS} levels"),
+        ("security.md", f"{bounds.MOST_NODES_AT_ONCE:,} values"),
+        ("security.md", f"{bounds.MOST_PATHS:,} paths of at most {bounds.LONGEST_PATH:,} characters"),
+        ("security.md", f"{server._MOST_METADATA_BYTES // _KIB} KiB of metadata"),
     ],
 )
 def test_a_page_states_the_limit(name: str, stated: str) -> None:

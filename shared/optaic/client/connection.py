@@ -105,13 +105,21 @@ class Connection:
         """
         if "request_id" in request.DESCRIPTOR.fields_by_name and not request.request_id:
             request.request_id = str(uuid.uuid4())
-        call = getattr(self.stub(service, make), method)(
-            request, timeout=timeout or self._timeout, metadata=self._metadata(method)
-        )
-        try:
-            response = await call
-        except grpc.aio.AioRpcError as error:
-            raise self._typed(service, error) from None
+        deadline = time.monotonic() + (timeout or self._timeout)
+        while True:
+            call = getattr(self.stub(service, make), method)(
+                request, timeout=deadline - time.monotonic(), metadata=self._metadata(method)
+            )
+            try:
+                response = await call
+                break
+            except grpc.aio.AioRpcError as error:
+                refused = self._typed(service, error)
+                wait = refused.retry_seconds
+                # A service that says when to ask again has done nothing yet.
+                if wait is None or time.monotonic() + wait >= deadline:
+                    raise refused from None
+                await asyncio.sleep(wait)
         if keeps_tokens:
             self._remember(await call.trailing_metadata())
         return response
@@ -193,4 +201,5 @@ def _ignore(_: str) -> None:
 
 def _is_passing(error: errors.OptaicError) -> bool:
     """Return whether a stream that ended so may be resumed where it broke off."""
-    return isinstance(error, errors.UnavailableError) or error.reason == "WATCHER_TOO_SLOW"
+    is_full = error.retry_seconds is not None
+    return is_full or isinstance(error, errors.UnavailableError) or error.reason == "WATCHER_TOO_SLOW"

@@ -4,7 +4,7 @@ import grpc
 
 from instance_service.store import instances as store
 from instance_service.store import listing
-from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Project
+from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance, Project
 from optaic.instance.v1.instance_service_pb2 import (
     BatchGetInstancesRequest,
     CreateProjectRequest,
@@ -18,12 +18,20 @@ from support.definitions import model, publish
 from support.instance_service import TENANT, RunningInstanceService, refusal
 
 
+def labels_of(size: int) -> dict[str, str]:
+    """Return labels that have so many bytes in an instance; no label is longer than the contract allows."""
+    labels = {f"note{number}": "x" * 16_000 for number in range(10, 10 + size // 16_000)}
+    labels["rest"] = ""
+    labels["rest"] = "x" * min(16_384, size - Instance(labels=labels).ByteSize() - 4)
+    return labels
+
+
 async def test_large_instances_are_listed_in_shorter_pages_and_live_like_others(
     service: RunningInstanceService,
 ) -> None:
     project = await service.project()
-    note = "x" * 505_000
-    made = [await service.prices(project.project_id, f"n{n}", labels={"note": note}) for n in range(9)]
+    labels = labels_of(505_000)
+    made = [await service.prices(project.project_id, f"n{n}", labels=labels) for n in range(9)]
     found: list[str] = []
     page = ListInstancesRequest(project_id=project.project_id, page_size=100)
     while True:
@@ -71,7 +79,7 @@ async def test_an_oversized_resource_is_refused_at_the_change(
     service: RunningInstanceService,
 ) -> None:
     project = await service.project()
-    labels = {"note": "x" * 512_000}
+    labels = labels_of(512_000)
     note = "x" * 512
     created = await refusal(service.prices(project.project_id, labels=labels))
     assert (created.reason, created.field_reasons) == ("TOO_LARGE", {"instance": "TOO_LARGE"})
@@ -94,9 +102,9 @@ async def test_an_oversized_resource_is_refused_at_the_change(
 async def test_conditions_do_not_count_for_the_size_limit(service: RunningInstanceService) -> None:
     project = await service.project()
     made = await service.until_active((await service.prices(project.project_id)).instance_id)
-    note = "x" * (MAXIMUM_RESOURCE - made.ByteSize() - 40)
+    labels = labels_of(MAXIMUM_RESOURCE - made.ByteSize() - 26)
     service.deployments.break_down()
-    await service.update(made.instance_id, {"labels": {"note": note}}, "labels")
+    await service.update(made.instance_id, {"labels": labels}, "labels")
     degraded = await service.until(made.instance_id, lambda found: found.conditions)
     assert degraded.ByteSize() > MAXIMUM_RESOURCE
     changed = await service.update(made.instance_id, {"owner": "ada"}, "owner")
@@ -114,8 +122,8 @@ async def test_an_instance_that_would_exceed_the_limit_is_unchanged_and_delays_n
         for name in ("large", "other")
     ]
     large, other = [await service.until_active(one.instance_id) for one in made]
-    note = "x" * (MAXIMUM_RESOURCE - large.ByteSize() - 40)
-    large = await service.update(large.instance_id, {"labels": {"note": note}}, "labels")
+    labels = labels_of(MAXIMUM_RESOURCE - large.ByteSize() - 26)
+    large = await service.update(large.instance_id, {"labels": labels}, "labels")
     assert MAXIMUM_RESOURCE - 40 < large.ByteSize() < MAXIMUM_RESOURCE
     await publish(service, "linear", "2.0.0", parametersSchema={"type": "object"})
     await service.until(other.instance_id, lambda found: found.definition_version == "2.0.0")
