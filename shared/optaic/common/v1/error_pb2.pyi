@@ -66,14 +66,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_DATABASE_FULL: _ErrorReason.ValueType  # 21
     """RESOURCE_EXHAUSTED: the database has no room on its disk; nothing was written. Retry when an operator has made room."""
     ERROR_REASON_REQUEST_TOO_LARGE: _ErrorReason.ValueType  # 22
-    """RESOURCE_EXHAUSTED: the request has more bytes than its method reads, or more metadata than a call may have; send less at once."""
-    ERROR_REASON_TOO_COMPLEX: _ErrorReason.ValueType  # 23
-    """RESOURCE_EXHAUSTED: to check a value of the request takes more steps than one call may take; the field violation names it."""
-    ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 24
+    """RESOURCE_EXHAUSTED: the request has more bytes than its method reads; send less at once."""
+    ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 23
     """RESOURCE_EXHAUSTED: the tenant makes more calls in a second than it may; google.rpc.RetryInfo says how long to wait."""
-    ERROR_REASON_TOO_MANY_CALLS: _ErrorReason.ValueType  # 25
+    ERROR_REASON_TOO_MANY_CALLS: _ErrorReason.ValueType  # 24
     """RESOURCE_EXHAUSTED: as many calls of the tenant as there may be are under way; retry after the time of google.rpc.RetryInfo."""
-    ERROR_REASON_TOO_MANY_STREAMS: _ErrorReason.ValueType  # 26
+    ERROR_REASON_TOO_MANY_STREAMS: _ErrorReason.ValueType  # 25
     """RESOURCE_EXHAUSTED: as many streams of the tenant as there may be are open; close one, or retry after the time of RetryInfo."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -125,13 +123,11 @@ ERROR_REASON_UNIMPLEMENTED: ErrorReason.ValueType  # 20
 ERROR_REASON_DATABASE_FULL: ErrorReason.ValueType  # 21
 """RESOURCE_EXHAUSTED: the database has no room on its disk; nothing was written. Retry when an operator has made room."""
 ERROR_REASON_REQUEST_TOO_LARGE: ErrorReason.ValueType  # 22
-"""RESOURCE_EXHAUSTED: the request has more bytes than its method reads, or more metadata than a call may have; send less at once."""
-ERROR_REASON_TOO_COMPLEX: ErrorReason.ValueType  # 23
-"""RESOURCE_EXHAUSTED: to check a value of the request takes more steps than one call may take; the field violation names it."""
-ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 24
+"""RESOURCE_EXHAUSTED: the request has more bytes than its method reads; send less at once."""
+ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 23
 """RESOURCE_EXHAUSTED: the tenant makes more calls in a second than it may; google.rpc.RetryInfo says how long to wait."""
-ERROR_REASON_TOO_MANY_CALLS: ErrorReason.ValueType  # 25
+ERROR_REASON_TOO_MANY_CALLS: ErrorReason.ValueType  # 24
 """RESOURCE_EXHAUSTED: as many calls of the tenant as there may be are under way; retry after the time of google.rpc.RetryInfo."""
-ERROR_REASON_TOO_MANY_STREAMS: ErrorReason.ValueType  # 26
+ERROR_REASON_TOO_MANY_STREAMS: ErrorReason.ValueType  # 25
 """RESOURCE_EXHAUSTED: as many streams of the tenant as there may be are open; close one, or retry after the time of RetryInfo."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
