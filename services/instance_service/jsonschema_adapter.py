@@ -11,13 +11,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 import jsonschema
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
+from instance_service.domain.check_costs import MOST_STEPS, Steps, TooManyHopsError, TooManyStepsError
 from instance_service.domain.fingerprints import canonical_json
 from instance_service.domain.formats import FORMATS
 from instance_service.domain.schema_bounds import ASCENDING, Path, entanglements, excess, misuses
@@ -40,8 +41,8 @@ from servicekit.errors import FieldViolation
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _REFERENCES = ("$ref", "$dynamicRef")
 _MAXIMUM_VIOLATIONS = 100
-_MOST_HOPS = 20_000  # references that one config may follow
-_hops: ContextVar[list[int]] = ContextVar("hops")
+_steps: ContextVar[Steps] = ContextVar("steps")
+_Keyword: TypeAlias = Callable[[Any, Any, Any, Mapping[str, Any]], Iterable[Any] | None]
 _NAME = re.compile(r"[A-Za-z_$][A-Za-z0-9_$-]*")
 EXPRESSION = "optaic-expression"
 _SHOWS_NO_VALUE = frozenset({"required", "additionalProperties"})
@@ -83,10 +84,6 @@ class _ReadableError(jsonschema.ValidationError):  # type: ignore[misc]  # the l
     """A validation error whose message is shown as it is."""
 
 
-class _TooCostlyError(RecursionError):
-    """A config follows more references than any sensible schema has."""
-
-
 def _type(validator: Any, names: Any, instance: object, schema: Mapping[str, Any]) -> Iterator[Any]:
     """Check `type`; a whole number beyond 2^53 is refused, because a double may have rounded it."""
     is_whole = "integer" in names and "number" not in names  # one name or a list of names
@@ -95,14 +92,6 @@ def _type(validator: Any, names: Any, instance: object, schema: Mapping[str, Any
         yield _ReadableError(f"{text}; let the definition take such a number as a text")
     else:
         yield from jsonschema.Draft202012Validator.VALIDATORS["type"](validator, names, instance, schema)
-
-
-def _reference(validator: Any, reference: str, instance: object, schema: Mapping[str, Any]) -> Iterator[Any]:
-    budget = _hops.get()
-    budget[0] -= 1
-    if budget[0] < 0:
-        raise _TooCostlyError
-    yield from jsonschema.Draft202012Validator.VALIDATORS["$ref"](validator, reference, instance, schema)
 
 
 def _unique_items(
@@ -133,17 +122,30 @@ def _write_only(
         yield jsonschema.ValidationError("is a secret in clear")  # `_conceal` replaces this message
 
 
+def _counted(name: str, keyword: _Keyword) -> _Keyword:
+    def check(
+        validator: Any, value: Any, instance: object, schema: Mapping[str, Any]
+    ) -> Iterable[Any] | None:
+        _steps.get().take(name, value, instance)
+        return keyword(validator, value, instance, schema)
+
+    return check
+
+
 # Our own versions of keywords that match patterns or would take too long.
-_Validator = jsonschema.validators.extend(
-    jsonschema.Draft202012Validator,
-    {
-        "$ref": _reference,
-        "type": _type,
-        **KEYWORDS,
-        "uniqueItems": _unique_items,
-        "writeOnly": _write_only,
-        ASCENDING: _ascending,
-    },
+_KEYWORDS: Mapping[str, _Keyword] = {
+    **jsonschema.Draft202012Validator.VALIDATORS,
+    "type": _type,
+    **KEYWORDS,
+    "uniqueItems": _unique_items,
+    "writeOnly": _write_only,
+    ASCENDING: _ascending,
+}
+_Validator, _MetaValidator = (
+    jsonschema.validators.extend(
+        jsonschema.Draft202012Validator, {name: _counted(name, keyword) for name, keyword in keywords.items()}
+    )
+    for keywords in (_KEYWORDS, jsonschema.Draft202012Validator.VALIDATORS)
 )
 
 
@@ -160,14 +162,20 @@ def schema_violations(schema: Mapping[str, Any], path: str) -> list[FieldViolati
     if too_much := excess(schema):
         return [FieldViolation(field_path(path, too_much[0]), too_much[1], "INVALID_SCHEMA")]
     meta_schema = jsonschema.Draft202012Validator.META_SCHEMA
-    validator = jsonschema.Draft202012Validator(meta_schema, format_checker=_schema_formats)
+    validator = _MetaValidator(meta_schema, format_checker=_schema_formats)
+    try:
+        found = _bounded(validator.iter_errors(schema))
+    except (TooManyStepsError, TooManyHopsError):
+        return [
+            FieldViolation(path, f"takes more than {MOST_STEPS} steps to check; shorten it", "INVALID_SCHEMA")
+        ]
     violations = [
         FieldViolation(
             field_path(path, error.absolute_path),
             str(error.cause or _describe_error(error))[:500],
             "INVALID_SCHEMA",
         )
-        for error in _bounded(validator.iter_errors(schema))
+        for error in found
     ]
     return violations or [
         *_reference_violations(schema, path),
@@ -250,6 +258,9 @@ def config_violations(
                 "INVALID_CONFIG",
             )
         ]
+    except TooManyStepsError:
+        text = f"takes more than {MOST_STEPS} steps to check against the definition's schema; shorten it, or simplify the schema"
+        return [FieldViolation(path, text, "INVALID_CONFIG")]
     secret = secret_paths(schema, config, is_match) if errors else set()
     hidden = list(texts_at(config, secret))
     violations = [
@@ -264,7 +275,7 @@ def expressions_of(content_hash: str, schema: Mapping[str, Any], config: Mapping
     """Return the expressions in a config, valid or not, as the schema marks them."""
     found: list[str] = []
     if config and _has_expressions(content_hash, _Schema(schema)):
-        with contextlib.suppress(RecursionError):
+        with contextlib.suppress(RecursionError, TooManyStepsError):
             _errors(content_hash, schema, config, found.append)
     return found
 
@@ -351,11 +362,11 @@ def _describe_error(error: Any) -> str:
 
 
 def _bounded(errors: Iterable[Any]) -> list[Any]:
-    token = _hops.set([_MOST_HOPS])
+    token = _steps.set(Steps())
     try:
         return list(itertools.islice(errors, _MAXIMUM_VIOLATIONS))
     finally:
-        _hops.reset(token)
+        _steps.reset(token)
 
 
 def field_path(prefix: str, parts: Iterable[str | int]) -> str:

@@ -2,8 +2,7 @@
 
 import pytest
 
-from instance_service import jsonschema_adapter
-from instance_service.domain import schema_bounds
+from instance_service.domain import check_costs, schema_bounds
 from instance_service.reconcile import plans
 from instance_service.use_cases import rehearsal
 from instance_service.use_cases.instances import reading
@@ -28,7 +27,8 @@ _KIB, _MIB, _DAY = 1024, 1024**2, 24 * 3600
         ("definitions.md", f"{schema_bounds.MOST_NODES:,} values"),
         ("definitions.md", f"{schema_bounds.MOST_ALTERNATIVES:,} subschemas"),
         ("definitions.md", f"{patterns._MOST_CHARACTERS:,} characters"),
-        ("definitions.md", f"{jsonschema_adapter._MOST_HOPS:,} references"),
+        ("definitions.md", f"{check_costs.MOST_HOPS:,} references"),
+        ("definitions.md", f"{check_costs.MOST_STEPS:,} steps"),
         ("definitions.md", f"{isolation._LONGEST_RESULT // _MIB} MiB"),
         ("apply.md", f"{yaml_text._MOST_VALUES:,} values"),
         ("apply.md", f"{yaml_text._MOST_LEVELS} levels"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import bisect
 import itertools
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from optaic.definition.v1.definition_pb2 import (
     SchemaNote,
     TrackingInstance,
 )
+from servicekit import off_loop
 from servicekit.errors import FieldViolation
 
 MOST_LISTED = 1_000
@@ -50,7 +50,7 @@ async def report(
         rows = await users.list_tracking(connection, tenant_id, version.definition_id, MOST_LISTED)
     check = await try_version(deps, connection, tenant_id, version, rows)
     # A thousand instances against a large schema take a while; a thread keeps the event loop free.
-    return await asyncio.to_thread(_report, previous, version, rows, check)
+    return await off_loop.run(_report, previous, version, rows, check)
 
 
 def _report(

@@ -27,6 +27,7 @@ from optaic.instance.v1.instance_service_pb2 import (
     RehearseChangesRequest,
     RehearseChangesResponse,
 )
+from servicekit import off_loop
 from servicekit.context import RequestContext
 from servicekit.contracts import check_contract
 from servicekit.database import ConstraintError, lock_tenant
@@ -102,7 +103,7 @@ async def _make(deps: Dependencies, context: RequestContext, change: Change) -> 
             else errors.invalid_field("INVALID_ARGUMENT", "assumed_id", "is not a UUID", _NO_CHANGE)
         )
     request = getattr(change, kind)
-    check_contract(request)
+    await off_loop.run(check_contract, request)
 
     def assuming(place: int = 0) -> Dependencies:
         return replace(deps, ids=_assumed(deps.ids, change.assumed_id.lower(), place))

@@ -54,6 +54,7 @@ from optaic.instance.v1.spec_pb2 import DatasetSpec
 from optaic.rules.kinds import COMPONENT_KINDS, DEFINED_KINDS, TIMEZONE
 from optaic.rules.signal_contracts import complete_contract
 from optaic.rules.statuses import AGGREGATION, DEFAULT_PRIORITY
+from servicekit import off_loop
 from servicekit.enums import enum_number
 from servicekit.errors import DomainError, FieldViolation
 from servicekit.events import check_size
@@ -86,16 +87,16 @@ async def draft_instance(
         NotFoundError: A definition or an upstream does not exist.
         InvalidArgumentError: Rules are violated; every violation is listed.
     """
-    pending = prepare(deps, given, current)
+    pending = await off_loop.run(prepare, deps, given, current)
     try:
         facts = await gather(connection, tenant_id, [pending])
-        return complete(tenant_id, pending, facts, is_lenient=deps.is_lenient)
+        return await off_loop.run(complete, tenant_id, pending, facts, is_lenient=deps.is_lenient)
     except DomainError as error:
-        pending = prepare(deps, given, current, stays=True)
+        pending = await off_loop.run(prepare, deps, given, current, stays=True)
         if not pending.stays:
             raise
         facts = await gather(connection, tenant_id, [pending])
-        draft = complete(tenant_id, pending, facts, is_lenient=deps.is_lenient)
+        draft = await off_loop.run(complete, tenant_id, pending, facts, is_lenient=deps.is_lenient)
         set_blocked_from_newest(draft.instance, error, pending.now)
         return draft
 

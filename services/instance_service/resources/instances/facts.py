@@ -20,6 +20,7 @@ from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.definition.v1.definition_pb2 import DefinitionVersion
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.rules import roles
+from servicekit import off_loop
 from servicekit.enums import enum_word
 
 _FLOW = "refresh"
@@ -106,7 +107,7 @@ async def load_called(
     calling: list[tuple[Reference, Calls]] = []
     for one in references:
         version = find_version(one, versions)
-        if version is not None and (names := _names(version, one)):
+        if version is not None and (names := await off_loop.run(_names, version, one)):
             calling.append((one, Calls(names, one.held_macros, one.spec.track_newest and not one.stays)))
     found = await load_macros(connection, tenant_id, [calls for _, calls in calling])
     return {id(one.spec): macros for (one, _), macros in zip(calling, found, strict=True)}

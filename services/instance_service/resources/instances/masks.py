@@ -48,6 +48,7 @@ def apply_mask(current: Instance, given: Instance, paths: Sequence[str]) -> Inst
         )
     if violations:
         raise errors.refusal(violations)
+    paths = list(dict.fromkeys(paths))
     result = Instance()
     result.CopyFrom(current)
     for path in paths:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from instance_service.store import tracking as store
 from instance_service.store.tables import Connection, Row
 from optaic.definition.v1.definition_pb2 import DefinitionVersion
 from optaic.instance.v1.instance_pb2 import Instance
+from servicekit import off_loop
 from servicekit.errors import DomainError, FieldViolation
 
 Check: TypeAlias = Callable[[Row], Sequence[FieldViolation]]
@@ -90,7 +90,7 @@ async def newest_drafts(
         return [prepare(deps, instance, instance) for instance in instances]
 
     # A hundred instances against large schemas take a while; a thread keeps the event loop free.
-    pending = await asyncio.to_thread(prepare_all)
+    pending = await off_loop.run(prepare_all)
     facts = await gather(connection, tenant_id, pending)
 
     def complete_all() -> dict[str, Draft | DomainError]:
@@ -102,7 +102,7 @@ async def newest_drafts(
                 result[one.instance.instance_id] = error
         return result
 
-    return await asyncio.to_thread(complete_all)
+    return await off_loop.run(complete_all)
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ async def try_version(
         instances = [Instance.FromString(row.snapshot) for row in rows]
         return {one.instance_id: prepare(deps, one, one) for one in instances}
 
-    pending = await asyncio.to_thread(prepare_all)
+    pending = await off_loop.run(prepare_all)
     facts = await gather(connection, tenant_id, list(pending.values()), version)
     if version.kind in CALLABLE:
         known = {**await load_inner(connection, tenant_id, version), version.definition_name: version}

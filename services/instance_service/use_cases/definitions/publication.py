@@ -23,7 +23,7 @@ from optaic.definition.v1.definition_pb2 import (
     DefinitionVersion,
 )
 from optaic.definition.v1.definition_service_pb2 import PublishDefinitionRequest
-from servicekit import audit, outbox
+from servicekit import audit, off_loop, outbox
 from servicekit.context import RequestContext
 from servicekit.enums import enum_word
 
@@ -43,7 +43,8 @@ async def publish_definition(
         AlreadyExistsError: The version exists with other content.
         InvalidArgumentError: The content violates rules; every violation is listed.
     """
-    given, tenant_id = complete_version(request), context.tenant_id
+    tenant_id = context.tenant_id
+    given = await off_loop.run(complete_version, request)
     given.author = context.actor
 
     async def publish(connection: Connection) -> DefinitionVersion:

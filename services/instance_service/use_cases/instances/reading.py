@@ -29,7 +29,7 @@ from optaic.instance.v1.instance_service_pb2 import (
 )
 from optaic.rules.pages import DEFAULT_SIZE
 from redaction import redact_field
-from servicekit import pages
+from servicekit import off_loop, pages
 from servicekit.enums import enum_word
 
 _MOST_BYTES = 15_000_000  # of an answer without pages; our clients accept 16 megabytes
@@ -68,6 +68,10 @@ async def diff_revisions(
         await get_instance(deps, tenant_id, GetInstanceRequest(instance_id=instance_id, revision=revision))
         for revision in (request.from_revision, request.to_revision)
     ]
+    return await off_loop.run(_diff, before, after)
+
+
+def _diff(before: Instance, after: Instance) -> DiffInstanceRevisionsResponse:
     found = differences(*(MessageToDict(one, preserving_proto_field_name=True) for one in (before, after)))
     return DiffInstanceRevisionsResponse(
         changes=[
