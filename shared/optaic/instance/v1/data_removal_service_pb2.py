@@ -30,7 +30,7 @@ from optaic.common.v1 import access_pb2 as optaic_dot_common_dot_v1_dot_access__
 from optaic.instance.v1 import instance_pb2 as optaic_dot_instance_dot_v1_dot_instance__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-optaic/instance/v1/data_removal_service.proto\x12\x12optaic.instance.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1boptaic/audit/v1/audit.proto\x1a\x1doptaic/common/v1/access.proto\x1a!optaic/instance/v1/instance.proto\"\xbc\x02\n\x0b\x44\x61taRemoval\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12.\n\x04kind\x18\x03 \x01(\x0e\x32 .optaic.instance.v1.InstanceKind\x12\x12\n\nproject_id\x18\x04 \x01(\t\x12/\n\x0b\x64\x65lete_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bremove_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61ttempts\x18\x07 \x01(\x05\x12\x0f\n\x07problem\x18\x08 \x01(\t\x12-\n\x06stores\x18\t \x03(\x0b\x32\x1d.optaic.instance.v1.UsedStore\x12\x12\n\nhas_output\x18\n \x01(\x08\"S\n\tUsedStore\x12\x1d\n\x15\x64\x65\x66inition_version_id\x18\x01 \x01(\t\x12\'\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\"L\n\x17ListDataRemovalsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x12\n\npage_token\x18\x02 \x01(\t\"k\n\x18ListDataRemovalsResponse\x12\x36\n\rdata_removals\x18\x01 \x03(\x0b\x32\x1f.optaic.instance.v1.DataRemoval\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x19\n\x17\x43laimDataRemovalRequest\"Q\n\x18\x43laimDataRemovalResponse\x12\x35\n\x0c\x64\x61ta_removal\x18\x01 \x01(\x0b\x32\x1f.optaic.instance.v1.DataRemoval\"T\n\x18\x46inishDataRemovalRequest\x12\x1d\n\x0binstance_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x07problem\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"\x1b\n\x19\x46inishDataRemovalResponse2\xfa\x02\n\x12\x44\x61taRemovalService\x12s\n\x10ListDataRemovals\x12+.optaic.instance.v1.ListDataRemovalsRequest\x1a,.optaic.instance.v1.ListDataRemovalsResponse\"\x04\xe0\xf9\x18\x02\x12s\n\x10\x43laimDataRemoval\x12+.optaic.instance.v1.ClaimDataRemovalRequest\x1a,.optaic.instance.v1.ClaimDataRemovalResponse\"\x04\xe0\xf9\x18\x08\x12z\n\x11\x46inishDataRemoval\x12,.optaic.instance.v1.FinishDataRemovalRequest\x1a-.optaic.instance.v1.FinishDataRemovalResponse\"\x08\xe0\xf9\x18\x08\xe8\xf9\x18\x01\x42\\\n\x16\x64\x65v.optaic.instance.v1P\x01Z+optaic.dev/go/optaic/instance/v1;instancev1\xaa\x02\x12Optaic.Instance.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-optaic/instance/v1/data_removal_service.proto\x12\x12optaic.instance.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1boptaic/audit/v1/audit.proto\x1a\x1doptaic/common/v1/access.proto\x1a!optaic/instance/v1/instance.proto\"\xbc\x02\n\x0b\x44\x61taRemoval\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12.\n\x04kind\x18\x03 \x01(\x0e\x32 .optaic.instance.v1.InstanceKind\x12\x12\n\nproject_id\x18\x04 \x01(\t\x12/\n\x0b\x64\x65lete_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bremove_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61ttempts\x18\x07 \x01(\x05\x12\x0f\n\x07problem\x18\x08 \x01(\t\x12-\n\x06stores\x18\t \x03(\x0b\x32\x1d.optaic.instance.v1.UsedStore\x12\x12\n\nhas_output\x18\n \x01(\x08\"S\n\tUsedStore\x12\x1d\n\x15\x64\x65\x66inition_version_id\x18\x01 \x01(\t\x12\'\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\"V\n\x17ListDataRemovalsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"k\n\x18ListDataRemovalsResponse\x12\x36\n\rdata_removals\x18\x01 \x03(\x0b\x32\x1f.optaic.instance.v1.DataRemoval\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x19\n\x17\x43laimDataRemovalRequest\"Q\n\x18\x43laimDataRemovalResponse\x12\x35\n\x0c\x64\x61ta_removal\x18\x01 \x01(\x0b\x32\x1f.optaic.instance.v1.DataRemoval\"T\n\x18\x46inishDataRemovalRequest\x12\x1d\n\x0binstance_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x07problem\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"\x1b\n\x19\x46inishDataRemovalResponse2\xfa\x02\n\x12\x44\x61taRemovalService\x12s\n\x10ListDataRemovals\x12+.optaic.instance.v1.ListDataRemovalsRequest\x1a,.optaic.instance.v1.ListDataRemovalsResponse\"\x04\xe0\xf9\x18\x02\x12s\n\x10\x43laimDataRemoval\x12+.optaic.instance.v1.ClaimDataRemovalRequest\x1a,.optaic.instance.v1.ClaimDataRemovalResponse\"\x04\xe0\xf9\x18\x08\x12z\n\x11\x46inishDataRemoval\x12,.optaic.instance.v1.FinishDataRemovalRequest\x1a-.optaic.instance.v1.FinishDataRemovalResponse\"\x08\xe0\xf9\x18\x08\xe8\xf9\x18\x01\x42\\\n\x16\x64\x65v.optaic.instance.v1P\x01Z+optaic.dev/go/optaic/instance/v1;instancev1\xaa\x02\x12Optaic.Instance.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,6 +40,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\026dev.optaic.instance.v1P\001Z+optaic.dev/go/optaic/instance/v1;instancev1\252\002\022Optaic.Instance.V1'
   _globals['_LISTDATAREMOVALSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTDATAREMOVALSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
+  _globals['_LISTDATAREMOVALSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTDATAREMOVALSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200 '
   _globals['_FINISHDATAREMOVALREQUEST'].fields_by_name['instance_id']._loaded_options = None
   _globals['_FINISHDATAREMOVALREQUEST'].fields_by_name['instance_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_FINISHDATAREMOVALREQUEST'].fields_by_name['problem']._loaded_options = None
@@ -55,17 +57,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USEDSTORE']._serialized_start=575
   _globals['_USEDSTORE']._serialized_end=658
   _globals['_LISTDATAREMOVALSREQUEST']._serialized_start=660
-  _globals['_LISTDATAREMOVALSREQUEST']._serialized_end=736
-  _globals['_LISTDATAREMOVALSRESPONSE']._serialized_start=738
-  _globals['_LISTDATAREMOVALSRESPONSE']._serialized_end=845
-  _globals['_CLAIMDATAREMOVALREQUEST']._serialized_start=847
-  _globals['_CLAIMDATAREMOVALREQUEST']._serialized_end=872
-  _globals['_CLAIMDATAREMOVALRESPONSE']._serialized_start=874
-  _globals['_CLAIMDATAREMOVALRESPONSE']._serialized_end=955
-  _globals['_FINISHDATAREMOVALREQUEST']._serialized_start=957
-  _globals['_FINISHDATAREMOVALREQUEST']._serialized_end=1041
-  _globals['_FINISHDATAREMOVALRESPONSE']._serialized_start=1043
-  _globals['_FINISHDATAREMOVALRESPONSE']._serialized_end=1070
-  _globals['_DATAREMOVALSERVICE']._serialized_start=1073
-  _globals['_DATAREMOVALSERVICE']._serialized_end=1451
+  _globals['_LISTDATAREMOVALSREQUEST']._serialized_end=746
+  _globals['_LISTDATAREMOVALSRESPONSE']._serialized_start=748
+  _globals['_LISTDATAREMOVALSRESPONSE']._serialized_end=855
+  _globals['_CLAIMDATAREMOVALREQUEST']._serialized_start=857
+  _globals['_CLAIMDATAREMOVALREQUEST']._serialized_end=882
+  _globals['_CLAIMDATAREMOVALRESPONSE']._serialized_start=884
+  _globals['_CLAIMDATAREMOVALRESPONSE']._serialized_end=965
+  _globals['_FINISHDATAREMOVALREQUEST']._serialized_start=967
+  _globals['_FINISHDATAREMOVALREQUEST']._serialized_end=1051
+  _globals['_FINISHDATAREMOVALRESPONSE']._serialized_start=1053
+  _globals['_FINISHDATAREMOVALRESPONSE']._serialized_end=1080
+  _globals['_DATAREMOVALSERVICE']._serialized_start=1083
+  _globals['_DATAREMOVALSERVICE']._serialized_end=1461
 # @@protoc_insertion_point(module_scope)

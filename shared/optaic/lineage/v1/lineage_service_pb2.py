@@ -25,13 +25,14 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from optaic.audit.v1 import audit_pb2 as optaic_dot_audit_dot_v1_dot_audit__pb2
 from optaic.common.v1 import access_pb2 as optaic_dot_common_dot_v1_dot_access__pb2
+from optaic.common.v1 import bounds_pb2 as optaic_dot_common_dot_v1_dot_bounds__pb2
 from optaic.common.v1 import flow_pb2 as optaic_dot_common_dot_v1_dot_flow__pb2
 from optaic.instance.v1 import instance_pb2 as optaic_dot_instance_dot_v1_dot_instance__pb2
 from optaic.lineage.v1 import lineage_pb2 as optaic_dot_lineage_dot_v1_dot_lineage__pb2
 from optaic.run.v1 import run_events_pb2 as optaic_dot_run_dot_v1_dot_run__events__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'optaic/lineage/v1/lineage_service.proto\x12\x11optaic.lineage.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1boptaic/audit/v1/audit.proto\x1a\x1doptaic/common/v1/access.proto\x1a\x1boptaic/common/v1/flow.proto\x1a!optaic/instance/v1/instance.proto\x1a\x1foptaic/lineage/v1/lineage.proto\x1a\x1eoptaic/run/v1/run_events.proto\"\xad\x02\n\x10\x41ttachedRunEvent\x12\x19\n\x08\x65vent_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x30\n\tsubmitted\x18\x02 \x01(\x0b\x32\x1b.optaic.run.v1.RunSubmittedH\x00\x12,\n\x07started\x18\x03 \x01(\x0b\x32\x19.optaic.run.v1.RunStartedH\x00\x12\x30\n\tcompleted\x18\x04 \x01(\x0b\x32\x1b.optaic.run.v1.RunCompletedH\x00\x12*\n\x06\x66\x61iled\x18\x05 \x01(\x0b\x32\x18.optaic.run.v1.RunFailedH\x00\x12\x30\n\tcancelled\x18\x06 \x01(\x0b\x32\x1b.optaic.run.v1.RunCancelledH\x00\x42\x0e\n\x05\x65vent\x12\x05\xbaH\x02\x08\x01\"\xc4\x01\n\x1d\x43heckUpstreamFreshnessRequest\x12/\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRefB\x06\xbaH\x03\xc8\x01\x01\x12.\n\x08instance\x18\x02 \x01(\x0b\x32\x1c.optaic.instance.v1.Instance\x12\x42\n\nrun_events\x18\x03 \x03(\x0b\x32#.optaic.lineage.v1.AttachedRunEventB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\"G\n\x08KnownRun\x12\'\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRef\x12\x12\n\nrun_number\x18\x02 \x01(\x03\"\xb8\x02\n\x1e\x43heckUpstreamFreshnessResponse\x12\x11\n\tall_ready\x18\x01 \x01(\x08\x12\x31\n\x08\x62locking\x18\x02 \x03(\x0b\x32\x1f.optaic.lineage.v1.BlockingFlow\x12\x36\n\x0einput_versions\x18\x03 \x03(\x0b\x32\x1e.optaic.common.v1.InputVersion\x12\x32\n\x0c\x62\x61se_version\x18\x04 \x01(\x0b\x32\x1c.optaic.common.v1.VersionRef\x12\x18\n\x10lineage_revision\x18\x05 \x01(\x03\x12/\n\nknown_runs\x18\x06 \x03(\x0b\x32\x1b.optaic.lineage.v1.KnownRun\x12\x19\n\x11instance_revision\x18\x07 \x01(\x03\"u\n\"BatchCheckUpstreamFreshnessRequest\x12O\n\x08requests\x18\x01 \x03(\x0b\x32\x30.optaic.lineage.v1.CheckUpstreamFreshnessRequestB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07\"k\n#BatchCheckUpstreamFreshnessResponse\x12\x44\n\tresponses\x18\x01 \x03(\x0b\x32\x31.optaic.lineage.v1.CheckUpstreamFreshnessResponse\"F\n\x13GetFlowStateRequest\x12/\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRefB\x06\xbaH\x03\xc8\x01\x01\"\x96\x01\n\x14ListUpstreamsRequest\x12/\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRefB\x06\xbaH\x03\xc8\x01\x01\x12\x1a\n\tmax_depth\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1d\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N(\x00\x12\x12\n\npage_token\x18\x04 \x01(\t\"]\n\x15ListUpstreamsResponse\x12+\n\x05\x66lows\x18\x01 \x03(\x0b\x32\x1c.optaic.lineage.v1.FlowState\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x98\x01\n\x16ListDownstreamsRequest\x12/\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRefB\x06\xbaH\x03\xc8\x01\x01\x12\x1a\n\tmax_depth\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1d\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N(\x00\x12\x12\n\npage_token\x18\x04 \x01(\t\"_\n\x17ListDownstreamsResponse\x12+\n\x05\x66lows\x18\x01 \x03(\x0b\x32\x1c.optaic.lineage.v1.FlowState\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8d\x01\n\x16GetLineageGraphRequest\x12/\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRefB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\x0eupstream_depth\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12!\n\x10\x64ownstream_depth\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\"\x84\x01\n\x17GetLineageGraphResponse\x12+\n\x05\x66lows\x18\x01 \x03(\x0b\x32\x1c.optaic.lineage.v1.FlowState\x12&\n\x05\x65\x64ges\x18\x02 \x03(\x0b\x32\x17.optaic.lineage.v1.Edge\x12\x14\n\x0cis_truncated\x18\x03 \x01(\x08\"Q\n\x18GetExecutionOrderRequest\x12\x35\n\x05\x66lows\x18\x01 \x03(\x0b\x32\x19.optaic.common.v1.FlowRefB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x90N\"N\n\x19GetExecutionOrderResponse\x12\x31\n\x06levels\x18\x01 \x03(\x0b\x32!.optaic.lineage.v1.ExecutionLevel\":\n\x0e\x45xecutionLevel\x12(\n\x05\x66lows\x18\x01 \x03(\x0b\x32\x19.optaic.common.v1.FlowRef\"J\n\x17\x45xplainStalenessRequest\x12/\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRefB\x06\xbaH\x03\xc8\x01\x01\"\x8b\x01\n\x18\x45xplainStalenessResponse\x12\x30\n\nflow_state\x18\x01 \x01(\x0b\x32\x1c.optaic.lineage.v1.FlowState\x12=\n\x0c\x65xplanations\x18\x02 \x03(\x0b\x32\'.optaic.lineage.v1.StalenessExplanation\"\x82\x01\n\x15InvalidateFlowRequest\x12/\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRefB\x06\xbaH\x03\xc8\x01\x01\x12\x1a\n\x06reason\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80 \x12\x1c\n\nrequest_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01*l\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x45RROR_REASON_FLOW_NOT_FOUND\x10\x01\x12\x1e\n\x1a\x45RROR_REASON_INVALID_EVENT\x10\x02\x32\x9e\x08\n\x0eLineageService\x12\x83\x01\n\x16\x43heckUpstreamFreshness\x12\x30.optaic.lineage.v1.CheckUpstreamFreshnessRequest\x1a\x31.optaic.lineage.v1.CheckUpstreamFreshnessResponse\"\x04\xe0\xf9\x18\x02\x12\x92\x01\n\x1b\x42\x61tchCheckUpstreamFreshness\x12\x35.optaic.lineage.v1.BatchCheckUpstreamFreshnessRequest\x1a\x36.optaic.lineage.v1.BatchCheckUpstreamFreshnessResponse\"\x04\xe0\xf9\x18\t\x12Z\n\x0cGetFlowState\x12&.optaic.lineage.v1.GetFlowStateRequest\x1a\x1c.optaic.lineage.v1.FlowState\"\x04\xe0\xf9\x18\x02\x12h\n\rListUpstreams\x12\'.optaic.lineage.v1.ListUpstreamsRequest\x1a(.optaic.lineage.v1.ListUpstreamsResponse\"\x04\xe0\xf9\x18\x02\x12n\n\x0fListDownstreams\x12).optaic.lineage.v1.ListDownstreamsRequest\x1a*.optaic.lineage.v1.ListDownstreamsResponse\"\x04\xe0\xf9\x18\x02\x12n\n\x0fGetLineageGraph\x12).optaic.lineage.v1.GetLineageGraphRequest\x1a*.optaic.lineage.v1.GetLineageGraphResponse\"\x04\xe0\xf9\x18\x02\x12t\n\x11GetExecutionOrder\x12+.optaic.lineage.v1.GetExecutionOrderRequest\x1a,.optaic.lineage.v1.GetExecutionOrderResponse\"\x04\xe0\xf9\x18\x02\x12q\n\x10\x45xplainStaleness\x12*.optaic.lineage.v1.ExplainStalenessRequest\x1a+.optaic.lineage.v1.ExplainStalenessResponse\"\x04\xe0\xf9\x18\x02\x12\x62\n\x0eInvalidateFlow\x12(.optaic.lineage.v1.InvalidateFlowRequest\x1a\x1c.optaic.lineage.v1.FlowState\"\x08\xe0\xf9\x18\x05\xe8\xf9\x18\x01\x42X\n\x15\x64\x65v.optaic.lineage.v1P\x01Z)optaic.dev/go/optaic/lineage/v1;lineagev1\xaa\x02\x11Optaic.Lineage.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'optaic/lineage/v1/lineage_service.proto\x12\x11optaic.lineage.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1boptaic/audit/v1/audit.proto\x1a\x1doptaic/common/v1/access.proto\x1a\x1doptaic/common/v1/bounds.proto\x1a\x1boptaic/common/v1/flow.proto\x1a!optaic/instance/v1/instance.proto\x1a\x1foptaic/lineage/v1/lineage.proto\x1a\x1eoptaic/run/v1/run_events.proto\"\xb0\x02\n\x10\x41ttachedRunEvent\x12\x1c\n\x08\x65vent_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12\x30\n\tsubmitted\x18\x02 \x01(\x0b\x32\x1b.optaic.run.v1.RunSubmittedH\x00\x12,\n\x07started\x18\x03 \x01(\x0b\x32\x19.optaic.run.v1.RunStartedH\x00\x12\x30\n\tcompleted\x18\x04 \x01(\x0b\x32\x1b.optaic.run.v1.RunCompletedH\x00\x12*\n\x06\x66\x61iled\x18\x05 \x01(\x0b\x32\x18.optaic.run.v1.RunFailedH\x00\x12\x30\n\tcancelled\x18\x06 \x01(\x0b\x32\x1b.optaic.run.v1.RunCancelledH\x00\x42\x0e\n\x05\x65vent\x12\x05\xbaH\x02\x08\x01\"\xc4\x01\n\x1d\x43heckUpstreamFreshnessRequest\x12/\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRefB\x06\xbaH\x03\xc8\x01\x01\x12.\n\x08instance\x18\x02 \x01(\x0b\x32\x1c.optaic.instance.v1.Instance\x12\x42\n\nrun_events\x18\x03 \x03(\x0b\x32#.optaic.lineage.v1.AttachedRunEventB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\"G\n\x08KnownRun\x12\'\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRef\x12\x12\n\nrun_number\x18\x02 \x01(\x03\"\xb8\x02\n\x1e\x43heckUpstreamFreshnessResponse\x12\x11\n\tall_ready\x18\x01 \x01(\x08\x12\x31\n\x08\x62locking\x18\x02 \x03(\x0b\x32\x1f.optaic.lineage.v1.BlockingFlow\x12\x36\n\x0einput_versions\x18\x03 \x03(\x0b\x32\x1e.optaic.common.v1.InputVersion\x12\x32\n\x0c\x62\x61se_version\x18\x04 \x01(\x0b\x32\x1c.optaic.common.v1.VersionRef\x12\x18\n\x10lineage_revision\x18\x05 \x01(\x03\x12/\n\nknown_runs\x18\x06 \x03(\x0b\x32\x1b.optaic.lineage.v1.KnownRun\x12\x19\n\x11instance_revision\x18\x07 \x01(\x03\"u\n\"BatchCheckUpstreamFreshnessRequest\x12O\n\x08requests\x18\x01 \x03(\x0b\x32\x30.optaic.lineage.v1.CheckUpstreamFreshnessRequestB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07\"k\n#BatchCheckUpstreamFreshnessResponse\x12\x44\n\tresponses\x18\x01 \x03(\x0b\x32\x31.optaic.lineage.v1.CheckUpstreamFreshnessResponse\"F\n\x13GetFlowStateRequest\x12/\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRefB\x06\xbaH\x03\xc8\x01\x01\"\xa0\x01\n\x14ListUpstreamsRequest\x12/\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRefB\x06\xbaH\x03\xc8\x01\x01\x12\x1a\n\tmax_depth\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1d\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N(\x00\x12\x1c\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"]\n\x15ListUpstreamsResponse\x12+\n\x05\x66lows\x18\x01 \x03(\x0b\x32\x1c.optaic.lineage.v1.FlowState\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa2\x01\n\x16ListDownstreamsRequest\x12/\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRefB\x06\xbaH\x03\xc8\x01\x01\x12\x1a\n\tmax_depth\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1d\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N(\x00\x12\x1c\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"_\n\x17ListDownstreamsResponse\x12+\n\x05\x66lows\x18\x01 \x03(\x0b\x32\x1c.optaic.lineage.v1.FlowState\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8d\x01\n\x16GetLineageGraphRequest\x12/\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRefB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\x0eupstream_depth\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12!\n\x10\x64ownstream_depth\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\"\x84\x01\n\x17GetLineageGraphResponse\x12+\n\x05\x66lows\x18\x01 \x03(\x0b\x32\x1c.optaic.lineage.v1.FlowState\x12&\n\x05\x65\x64ges\x18\x02 \x03(\x0b\x32\x17.optaic.lineage.v1.Edge\x12\x14\n\x0cis_truncated\x18\x03 \x01(\x08\"Q\n\x18GetExecutionOrderRequest\x12\x35\n\x05\x66lows\x18\x01 \x03(\x0b\x32\x19.optaic.common.v1.FlowRefB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x90N\"N\n\x19GetExecutionOrderResponse\x12\x31\n\x06levels\x18\x01 \x03(\x0b\x32!.optaic.lineage.v1.ExecutionLevel\":\n\x0e\x45xecutionLevel\x12(\n\x05\x66lows\x18\x01 \x03(\x0b\x32\x19.optaic.common.v1.FlowRef\"J\n\x17\x45xplainStalenessRequest\x12/\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRefB\x06\xbaH\x03\xc8\x01\x01\"\x8b\x01\n\x18\x45xplainStalenessResponse\x12\x30\n\nflow_state\x18\x01 \x01(\x0b\x32\x1c.optaic.lineage.v1.FlowState\x12=\n\x0c\x65xplanations\x18\x02 \x03(\x0b\x32\'.optaic.lineage.v1.StalenessExplanation\"\x82\x01\n\x15InvalidateFlowRequest\x12/\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRefB\x06\xbaH\x03\xc8\x01\x01\x12\x1a\n\x06reason\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80 \x12\x1c\n\nrequest_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01*l\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x45RROR_REASON_FLOW_NOT_FOUND\x10\x01\x12\x1e\n\x1a\x45RROR_REASON_INVALID_EVENT\x10\x02\x32\xb2\x08\n\x0eLineageService\x12\x8a\x01\n\x16\x43heckUpstreamFreshness\x12\x30.optaic.lineage.v1.CheckUpstreamFreshnessRequest\x1a\x31.optaic.lineage.v1.CheckUpstreamFreshnessResponse\"\x0b\xe0\xf9\x18\x02\xb0\xfa\x18\x80\x80\x80\x02\x12\x99\x01\n\x1b\x42\x61tchCheckUpstreamFreshness\x12\x35.optaic.lineage.v1.BatchCheckUpstreamFreshnessRequest\x1a\x36.optaic.lineage.v1.BatchCheckUpstreamFreshnessResponse\"\x0b\xe0\xf9\x18\t\xb0\xfa\x18\x80\x80\x80\x02\x12Z\n\x0cGetFlowState\x12&.optaic.lineage.v1.GetFlowStateRequest\x1a\x1c.optaic.lineage.v1.FlowState\"\x04\xe0\xf9\x18\x02\x12h\n\rListUpstreams\x12\'.optaic.lineage.v1.ListUpstreamsRequest\x1a(.optaic.lineage.v1.ListUpstreamsResponse\"\x04\xe0\xf9\x18\x02\x12n\n\x0fListDownstreams\x12).optaic.lineage.v1.ListDownstreamsRequest\x1a*.optaic.lineage.v1.ListDownstreamsResponse\"\x04\xe0\xf9\x18\x02\x12n\n\x0fGetLineageGraph\x12).optaic.lineage.v1.GetLineageGraphRequest\x1a*.optaic.lineage.v1.GetLineageGraphResponse\"\x04\xe0\xf9\x18\x02\x12z\n\x11GetExecutionOrder\x12+.optaic.lineage.v1.GetExecutionOrderRequest\x1a,.optaic.lineage.v1.GetExecutionOrderResponse\"\n\xe0\xf9\x18\x02\xb0\xfa\x18\x80\x80@\x12q\n\x10\x45xplainStaleness\x12*.optaic.lineage.v1.ExplainStalenessRequest\x1a+.optaic.lineage.v1.ExplainStalenessResponse\"\x04\xe0\xf9\x18\x02\x12\x62\n\x0eInvalidateFlow\x12(.optaic.lineage.v1.InvalidateFlowRequest\x1a\x1c.optaic.lineage.v1.FlowState\"\x08\xe0\xf9\x18\x05\xe8\xf9\x18\x01\x42X\n\x15\x64\x65v.optaic.lineage.v1P\x01Z)optaic.dev/go/optaic/lineage/v1;lineagev1\xaa\x02\x11Optaic.Lineage.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,7 +43,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ATTACHEDRUNEVENT'].oneofs_by_name['event']._loaded_options = None
   _globals['_ATTACHEDRUNEVENT'].oneofs_by_name['event']._serialized_options = b'\272H\002\010\001'
   _globals['_ATTACHEDRUNEVENT'].fields_by_name['event_id']._loaded_options = None
-  _globals['_ATTACHEDRUNEVENT'].fields_by_name['event_id']._serialized_options = b'\272H\004r\002\020\001'
+  _globals['_ATTACHEDRUNEVENT'].fields_by_name['event_id']._serialized_options = b'\272H\007r\005\020\001\030\200\002'
   _globals['_CHECKUPSTREAMFRESHNESSREQUEST'].fields_by_name['flow']._loaded_options = None
   _globals['_CHECKUPSTREAMFRESHNESSREQUEST'].fields_by_name['flow']._serialized_options = b'\272H\003\310\001\001'
   _globals['_CHECKUPSTREAMFRESHNESSREQUEST'].fields_by_name['run_events']._loaded_options = None
@@ -57,12 +58,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTUPSTREAMSREQUEST'].fields_by_name['max_depth']._serialized_options = b'\272H\004\032\002(\000'
   _globals['_LISTUPSTREAMSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTUPSTREAMSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\220N(\000'
+  _globals['_LISTUPSTREAMSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTUPSTREAMSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200 '
   _globals['_LISTDOWNSTREAMSREQUEST'].fields_by_name['flow']._loaded_options = None
   _globals['_LISTDOWNSTREAMSREQUEST'].fields_by_name['flow']._serialized_options = b'\272H\003\310\001\001'
   _globals['_LISTDOWNSTREAMSREQUEST'].fields_by_name['max_depth']._loaded_options = None
   _globals['_LISTDOWNSTREAMSREQUEST'].fields_by_name['max_depth']._serialized_options = b'\272H\004\032\002(\000'
   _globals['_LISTDOWNSTREAMSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTDOWNSTREAMSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\220N(\000'
+  _globals['_LISTDOWNSTREAMSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTDOWNSTREAMSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200 '
   _globals['_GETLINEAGEGRAPHREQUEST'].fields_by_name['flow']._loaded_options = None
   _globals['_GETLINEAGEGRAPHREQUEST'].fields_by_name['flow']._serialized_options = b'\272H\003\310\001\001'
   _globals['_GETLINEAGEGRAPHREQUEST'].fields_by_name['upstream_depth']._loaded_options = None
@@ -80,9 +85,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INVALIDATEFLOWREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_INVALIDATEFLOWREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\005r\003\030\200\001'
   _globals['_LINEAGESERVICE'].methods_by_name['CheckUpstreamFreshness']._loaded_options = None
-  _globals['_LINEAGESERVICE'].methods_by_name['CheckUpstreamFreshness']._serialized_options = b'\340\371\030\002'
+  _globals['_LINEAGESERVICE'].methods_by_name['CheckUpstreamFreshness']._serialized_options = b'\340\371\030\002\260\372\030\200\200\200\002'
   _globals['_LINEAGESERVICE'].methods_by_name['BatchCheckUpstreamFreshness']._loaded_options = None
-  _globals['_LINEAGESERVICE'].methods_by_name['BatchCheckUpstreamFreshness']._serialized_options = b'\340\371\030\t'
+  _globals['_LINEAGESERVICE'].methods_by_name['BatchCheckUpstreamFreshness']._serialized_options = b'\340\371\030\t\260\372\030\200\200\200\002'
   _globals['_LINEAGESERVICE'].methods_by_name['GetFlowState']._loaded_options = None
   _globals['_LINEAGESERVICE'].methods_by_name['GetFlowState']._serialized_options = b'\340\371\030\002'
   _globals['_LINEAGESERVICE'].methods_by_name['ListUpstreams']._loaded_options = None
@@ -92,51 +97,51 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LINEAGESERVICE'].methods_by_name['GetLineageGraph']._loaded_options = None
   _globals['_LINEAGESERVICE'].methods_by_name['GetLineageGraph']._serialized_options = b'\340\371\030\002'
   _globals['_LINEAGESERVICE'].methods_by_name['GetExecutionOrder']._loaded_options = None
-  _globals['_LINEAGESERVICE'].methods_by_name['GetExecutionOrder']._serialized_options = b'\340\371\030\002'
+  _globals['_LINEAGESERVICE'].methods_by_name['GetExecutionOrder']._serialized_options = b'\340\371\030\002\260\372\030\200\200@'
   _globals['_LINEAGESERVICE'].methods_by_name['ExplainStaleness']._loaded_options = None
   _globals['_LINEAGESERVICE'].methods_by_name['ExplainStaleness']._serialized_options = b'\340\371\030\002'
   _globals['_LINEAGESERVICE'].methods_by_name['InvalidateFlow']._loaded_options = None
   _globals['_LINEAGESERVICE'].methods_by_name['InvalidateFlow']._serialized_options = b'\340\371\030\005\350\371\030\001'
-  _globals['_ERRORREASON']._serialized_start=2824
-  _globals['_ERRORREASON']._serialized_end=2932
-  _globals['_ATTACHEDRUNEVENT']._serialized_start=281
-  _globals['_ATTACHEDRUNEVENT']._serialized_end=582
-  _globals['_CHECKUPSTREAMFRESHNESSREQUEST']._serialized_start=585
-  _globals['_CHECKUPSTREAMFRESHNESSREQUEST']._serialized_end=781
-  _globals['_KNOWNRUN']._serialized_start=783
-  _globals['_KNOWNRUN']._serialized_end=854
-  _globals['_CHECKUPSTREAMFRESHNESSRESPONSE']._serialized_start=857
-  _globals['_CHECKUPSTREAMFRESHNESSRESPONSE']._serialized_end=1169
-  _globals['_BATCHCHECKUPSTREAMFRESHNESSREQUEST']._serialized_start=1171
-  _globals['_BATCHCHECKUPSTREAMFRESHNESSREQUEST']._serialized_end=1288
-  _globals['_BATCHCHECKUPSTREAMFRESHNESSRESPONSE']._serialized_start=1290
-  _globals['_BATCHCHECKUPSTREAMFRESHNESSRESPONSE']._serialized_end=1397
-  _globals['_GETFLOWSTATEREQUEST']._serialized_start=1399
-  _globals['_GETFLOWSTATEREQUEST']._serialized_end=1469
-  _globals['_LISTUPSTREAMSREQUEST']._serialized_start=1472
-  _globals['_LISTUPSTREAMSREQUEST']._serialized_end=1622
-  _globals['_LISTUPSTREAMSRESPONSE']._serialized_start=1624
-  _globals['_LISTUPSTREAMSRESPONSE']._serialized_end=1717
-  _globals['_LISTDOWNSTREAMSREQUEST']._serialized_start=1720
-  _globals['_LISTDOWNSTREAMSREQUEST']._serialized_end=1872
-  _globals['_LISTDOWNSTREAMSRESPONSE']._serialized_start=1874
-  _globals['_LISTDOWNSTREAMSRESPONSE']._serialized_end=1969
-  _globals['_GETLINEAGEGRAPHREQUEST']._serialized_start=1972
-  _globals['_GETLINEAGEGRAPHREQUEST']._serialized_end=2113
-  _globals['_GETLINEAGEGRAPHRESPONSE']._serialized_start=2116
-  _globals['_GETLINEAGEGRAPHRESPONSE']._serialized_end=2248
-  _globals['_GETEXECUTIONORDERREQUEST']._serialized_start=2250
-  _globals['_GETEXECUTIONORDERREQUEST']._serialized_end=2331
-  _globals['_GETEXECUTIONORDERRESPONSE']._serialized_start=2333
-  _globals['_GETEXECUTIONORDERRESPONSE']._serialized_end=2411
-  _globals['_EXECUTIONLEVEL']._serialized_start=2413
-  _globals['_EXECUTIONLEVEL']._serialized_end=2471
-  _globals['_EXPLAINSTALENESSREQUEST']._serialized_start=2473
-  _globals['_EXPLAINSTALENESSREQUEST']._serialized_end=2547
-  _globals['_EXPLAINSTALENESSRESPONSE']._serialized_start=2550
-  _globals['_EXPLAINSTALENESSRESPONSE']._serialized_end=2689
-  _globals['_INVALIDATEFLOWREQUEST']._serialized_start=2692
-  _globals['_INVALIDATEFLOWREQUEST']._serialized_end=2822
-  _globals['_LINEAGESERVICE']._serialized_start=2935
-  _globals['_LINEAGESERVICE']._serialized_end=3989
+  _globals['_ERRORREASON']._serialized_start=2878
+  _globals['_ERRORREASON']._serialized_end=2986
+  _globals['_ATTACHEDRUNEVENT']._serialized_start=312
+  _globals['_ATTACHEDRUNEVENT']._serialized_end=616
+  _globals['_CHECKUPSTREAMFRESHNESSREQUEST']._serialized_start=619
+  _globals['_CHECKUPSTREAMFRESHNESSREQUEST']._serialized_end=815
+  _globals['_KNOWNRUN']._serialized_start=817
+  _globals['_KNOWNRUN']._serialized_end=888
+  _globals['_CHECKUPSTREAMFRESHNESSRESPONSE']._serialized_start=891
+  _globals['_CHECKUPSTREAMFRESHNESSRESPONSE']._serialized_end=1203
+  _globals['_BATCHCHECKUPSTREAMFRESHNESSREQUEST']._serialized_start=1205
+  _globals['_BATCHCHECKUPSTREAMFRESHNESSREQUEST']._serialized_end=1322
+  _globals['_BATCHCHECKUPSTREAMFRESHNESSRESPONSE']._serialized_start=1324
+  _globals['_BATCHCHECKUPSTREAMFRESHNESSRESPONSE']._serialized_end=1431
+  _globals['_GETFLOWSTATEREQUEST']._serialized_start=1433
+  _globals['_GETFLOWSTATEREQUEST']._serialized_end=1503
+  _globals['_LISTUPSTREAMSREQUEST']._serialized_start=1506
+  _globals['_LISTUPSTREAMSREQUEST']._serialized_end=1666
+  _globals['_LISTUPSTREAMSRESPONSE']._serialized_start=1668
+  _globals['_LISTUPSTREAMSRESPONSE']._serialized_end=1761
+  _globals['_LISTDOWNSTREAMSREQUEST']._serialized_start=1764
+  _globals['_LISTDOWNSTREAMSREQUEST']._serialized_end=1926
+  _globals['_LISTDOWNSTREAMSRESPONSE']._serialized_start=1928
+  _globals['_LISTDOWNSTREAMSRESPONSE']._serialized_end=2023
+  _globals['_GETLINEAGEGRAPHREQUEST']._serialized_start=2026
+  _globals['_GETLINEAGEGRAPHREQUEST']._serialized_end=2167
+  _globals['_GETLINEAGEGRAPHRESPONSE']._serialized_start=2170
+  _globals['_GETLINEAGEGRAPHRESPONSE']._serialized_end=2302
+  _globals['_GETEXECUTIONORDERREQUEST']._serialized_start=2304
+  _globals['_GETEXECUTIONORDERREQUEST']._serialized_end=2385
+  _globals['_GETEXECUTIONORDERRESPONSE']._serialized_start=2387
+  _globals['_GETEXECUTIONORDERRESPONSE']._serialized_end=2465
+  _globals['_EXECUTIONLEVEL']._serialized_start=2467
+  _globals['_EXECUTIONLEVEL']._serialized_end=2525
+  _globals['_EXPLAINSTALENESSREQUEST']._serialized_start=2527
+  _globals['_EXPLAINSTALENESSREQUEST']._serialized_end=2601
+  _globals['_EXPLAINSTALENESSRESPONSE']._serialized_start=2604
+  _globals['_EXPLAINSTALENESSRESPONSE']._serialized_end=2743
+  _globals['_INVALIDATEFLOWREQUEST']._serialized_start=2746
+  _globals['_INVALIDATEFLOWREQUEST']._serialized_end=2876
+  _globals['_LINEAGESERVICE']._serialized_start=2989
+  _globals['_LINEAGESERVICE']._serialized_end=4063
 # @@protoc_insertion_point(module_scope)

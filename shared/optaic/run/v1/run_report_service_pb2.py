@@ -28,11 +28,12 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from optaic.audit.v1 import audit_pb2 as optaic_dot_audit_dot_v1_dot_audit__pb2
 from optaic.common.v1 import access_pb2 as optaic_dot_common_dot_v1_dot_access__pb2
+from optaic.common.v1 import bounds_pb2 as optaic_dot_common_dot_v1_dot_bounds__pb2
 from optaic.common.v1 import flow_pb2 as optaic_dot_common_dot_v1_dot_flow__pb2
 from optaic.run.v1 import run_pb2 as optaic_dot_run_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&optaic/run/v1/run_report_service.proto\x12\roptaic.run.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1boptaic/audit/v1/audit.proto\x1a\x1doptaic/common/v1/access.proto\x1a\x1boptaic/common/v1/flow.proto\x1a\x17optaic/run/v1/run.proto\"\x8a\x02\n\x0fStartRunRequest\x12\x1a\n\x06run_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00\x12\x31\n\tscheduled\x18\x02 \x01(\x0b\x32\x1c.optaic.run.v1.ScheduledTickH\x00\x12%\n\x13orchestrator_run_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1a\n\x08\x65xecutor\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x32\n\x04\x63ode\x18\x05 \x03(\x0b\x32\x19.optaic.run.v1.PluginCodeB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12 \n\x0cstart_secret\x18\x06 \x01(\tB\n\xbaH\x07r\x05\x10 \x18\x80\x02\x42\x0f\n\x06target\x12\x05\xbaH\x02\x08\x01\"|\n\rScheduledTick\x12/\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRefB\x06\xbaH\x03\xc8\x01\x01\x12:\n\x0escheduled_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01\"\xbf\x01\n\x10StartRunResponse\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x12.optaic.run.v1.Run\x12\x15\n\rfencing_token\x18\x02 \x01(\t\x12(\n\x05lease\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12heartbeat_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\ncredential\x18\x05 \x01(\t\"\xd3\x01\n\x10HeartbeatRequest\x12\x18\n\x06run_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1e\n\rfencing_token\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x32\n\x0cprogress_pct\x18\x03 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00H\x00\x88\x01\x01\x12\"\n\x10progress_message\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x1c\n\ncredential\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x42\x0f\n\r_progress_pct\"Q\n\x11HeartbeatResponse\x12(\n\x05lease\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\ncredential\x18\x02 \x01(\t\"\x94\x06\n\x12\x43ompleteRunRequest\x12\x18\n\x06run_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1e\n\rfencing_token\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12(\n\x07metrics\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x43\n\tartifacts\x18\x04 \x03(\x0b\x32\x30.optaic.run.v1.CompleteRunRequest.ArtifactsEntry\x12\x13\n\x0boutputs_uri\x18\x05 \x01(\t\x12<\n\x0eoutput_version\x18\x06 \x01(\x0b\x32\x1c.optaic.common.v1.VersionRefB\x06\xbaH\x03\xc8\x01\x01\x12\x1e\n\x16model_artifact_version\x18\x07 \x01(\t\x12\x1c\n\ncredential\x18\x08 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x31\n\x08pipeline\x18( \x01(\x0b\x32\x1d.optaic.run.v1.PipelineResultH\x00\x12\x35\n\nexperiment\x18) \x01(\x0b\x32\x1f.optaic.run.v1.ExperimentResultH\x00\x12\x31\n\x08\x62\x61\x63ktest\x18* \x01(\x0b\x32\x1d.optaic.run.v1.BacktestResultH\x00\x12L\n\x16portfolio_optimization\x18+ \x01(\x0b\x32*.optaic.run.v1.PortfolioOptimizationResultH\x00\x12\x31\n\x08training\x18, \x01(\x0b\x32\x1d.optaic.run.v1.TrainingResultH\x00\x12\x33\n\tinference\x18- \x01(\x0b\x32\x1e.optaic.run.v1.InferenceResultH\x00\x12\x35\n\nmonitoring\x18. \x01(\x0b\x32\x1f.optaic.run.v1.MonitoringResultH\x00\x1a\x30\n\x0e\x41rtifactsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06result\"\x8b\x02\n\x0e\x46\x61ilRunRequest\x12\x18\n\x06run_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1e\n\rfencing_token\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12.\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x17.optaic.run.v1.RunErrorB\x06\xbaH\x03\xc8\x01\x01\x12?\n\tartifacts\x18\x04 \x03(\x0b\x32,.optaic.run.v1.FailRunRequest.ArtifactsEntry\x12\x1c\n\ncredential\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x1a\x30\n\x0e\x41rtifactsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\xd7\x02\n\x10RunReportService\x12U\n\x08StartRun\x12\x1e.optaic.run.v1.StartRunRequest\x1a\x1f.optaic.run.v1.StartRunResponse\"\x08\xe0\xf9\x18\x07\xe8\xf9\x18\x01\x12T\n\tHeartbeat\x12\x1f.optaic.run.v1.HeartbeatRequest\x1a .optaic.run.v1.HeartbeatResponse\"\x04\xe0\xf9\x18\x07\x12N\n\x0b\x43ompleteRun\x12!.optaic.run.v1.CompleteRunRequest\x1a\x12.optaic.run.v1.Run\"\x08\xe0\xf9\x18\x07\xe8\xf9\x18\x01\x12\x46\n\x07\x46\x61ilRun\x12\x1d.optaic.run.v1.FailRunRequest\x1a\x12.optaic.run.v1.Run\"\x08\xe0\xf9\x18\x07\xe8\xf9\x18\x01\x42H\n\x11\x64\x65v.optaic.run.v1P\x01Z!optaic.dev/go/optaic/run/v1;runv1\xaa\x02\rOptaic.Run.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&optaic/run/v1/run_report_service.proto\x12\roptaic.run.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1boptaic/audit/v1/audit.proto\x1a\x1doptaic/common/v1/access.proto\x1a\x1doptaic/common/v1/bounds.proto\x1a\x1boptaic/common/v1/flow.proto\x1a\x17optaic/run/v1/run.proto\"\x8a\x02\n\x0fStartRunRequest\x12\x1a\n\x06run_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00\x12\x31\n\tscheduled\x18\x02 \x01(\x0b\x32\x1c.optaic.run.v1.ScheduledTickH\x00\x12%\n\x13orchestrator_run_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1a\n\x08\x65xecutor\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x32\n\x04\x63ode\x18\x05 \x03(\x0b\x32\x19.optaic.run.v1.PluginCodeB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12 \n\x0cstart_secret\x18\x06 \x01(\tB\n\xbaH\x07r\x05\x10 \x18\x80\x02\x42\x0f\n\x06target\x12\x05\xbaH\x02\x08\x01\"|\n\rScheduledTick\x12/\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRefB\x06\xbaH\x03\xc8\x01\x01\x12:\n\x0escheduled_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01\"\xbf\x01\n\x10StartRunResponse\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x12.optaic.run.v1.Run\x12\x15\n\rfencing_token\x18\x02 \x01(\t\x12(\n\x05lease\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12heartbeat_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\ncredential\x18\x05 \x01(\t\"\xd6\x01\n\x10HeartbeatRequest\x12\x18\n\x06run_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12!\n\rfencing_token\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12\x32\n\x0cprogress_pct\x18\x03 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00H\x00\x88\x01\x01\x12\"\n\x10progress_message\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x1c\n\ncredential\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x42\x0f\n\r_progress_pct\"Q\n\x11HeartbeatResponse\x12(\n\x05lease\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\ncredential\x18\x02 \x01(\t\"\xc4\x06\n\x12\x43ompleteRunRequest\x12\x18\n\x06run_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12!\n\rfencing_token\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12(\n\x07metrics\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\\\n\tartifacts\x18\x04 \x03(\x0b\x32\x30.optaic.run.v1.CompleteRunRequest.ArtifactsEntryB\x17\xbaH\x14\x9a\x01\x11\x10\xe8\x07\"\x05r\x03\x18\x80\x02*\x05r\x03\x18\x80@\x12\x1d\n\x0boutputs_uri\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80@\x12<\n\x0eoutput_version\x18\x06 \x01(\x0b\x32\x1c.optaic.common.v1.VersionRefB\x06\xbaH\x03\xc8\x01\x01\x12(\n\x16model_artifact_version\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x1c\n\ncredential\x18\x08 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x31\n\x08pipeline\x18( \x01(\x0b\x32\x1d.optaic.run.v1.PipelineResultH\x00\x12\x35\n\nexperiment\x18) \x01(\x0b\x32\x1f.optaic.run.v1.ExperimentResultH\x00\x12\x31\n\x08\x62\x61\x63ktest\x18* \x01(\x0b\x32\x1d.optaic.run.v1.BacktestResultH\x00\x12L\n\x16portfolio_optimization\x18+ \x01(\x0b\x32*.optaic.run.v1.PortfolioOptimizationResultH\x00\x12\x31\n\x08training\x18, \x01(\x0b\x32\x1d.optaic.run.v1.TrainingResultH\x00\x12\x33\n\tinference\x18- \x01(\x0b\x32\x1e.optaic.run.v1.InferenceResultH\x00\x12\x35\n\nmonitoring\x18. \x01(\x0b\x32\x1f.optaic.run.v1.MonitoringResultH\x00\x1a\x30\n\x0e\x41rtifactsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06result\"\xa7\x02\n\x0e\x46\x61ilRunRequest\x12\x18\n\x06run_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12!\n\rfencing_token\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12.\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x17.optaic.run.v1.RunErrorB\x06\xbaH\x03\xc8\x01\x01\x12X\n\tartifacts\x18\x04 \x03(\x0b\x32,.optaic.run.v1.FailRunRequest.ArtifactsEntryB\x17\xbaH\x14\x9a\x01\x11\x10\xe8\x07\"\x05r\x03\x18\x80\x02*\x05r\x03\x18\x80@\x12\x1c\n\ncredential\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x1a\x30\n\x0e\x41rtifactsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\xec\x02\n\x10RunReportService\x12\\\n\x08StartRun\x12\x1e.optaic.run.v1.StartRunRequest\x1a\x1f.optaic.run.v1.StartRunResponse\"\x0f\xe0\xf9\x18\x07\xe8\xf9\x18\x01\xb0\xfa\x18\x80\x80\x80\x02\x12T\n\tHeartbeat\x12\x1f.optaic.run.v1.HeartbeatRequest\x1a .optaic.run.v1.HeartbeatResponse\"\x04\xe0\xf9\x18\x07\x12U\n\x0b\x43ompleteRun\x12!.optaic.run.v1.CompleteRunRequest\x1a\x12.optaic.run.v1.Run\"\x0f\xe0\xf9\x18\x07\xe8\xf9\x18\x01\xb0\xfa\x18\x80\x80\x80\x02\x12M\n\x07\x46\x61ilRun\x12\x1d.optaic.run.v1.FailRunRequest\x1a\x12.optaic.run.v1.Run\"\x0f\xe0\xf9\x18\x07\xe8\xf9\x18\x01\xb0\xfa\x18\x80\x80\x80\x02\x42H\n\x11\x64\x65v.optaic.run.v1P\x01Z!optaic.dev/go/optaic/run/v1;runv1\xaa\x02\rOptaic.Run.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -59,7 +60,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HEARTBEATREQUEST'].fields_by_name['run_id']._loaded_options = None
   _globals['_HEARTBEATREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_HEARTBEATREQUEST'].fields_by_name['fencing_token']._loaded_options = None
-  _globals['_HEARTBEATREQUEST'].fields_by_name['fencing_token']._serialized_options = b'\272H\004r\002\020\001'
+  _globals['_HEARTBEATREQUEST'].fields_by_name['fencing_token']._serialized_options = b'\272H\007r\005\020\001\030\200\002'
   _globals['_HEARTBEATREQUEST'].fields_by_name['progress_pct']._loaded_options = None
   _globals['_HEARTBEATREQUEST'].fields_by_name['progress_pct']._serialized_options = b'\272H\024\022\022\031\000\000\000\000\000\000Y@)\000\000\000\000\000\000\000\000'
   _globals['_HEARTBEATREQUEST'].fields_by_name['progress_message']._loaded_options = None
@@ -71,9 +72,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COMPLETERUNREQUEST'].fields_by_name['run_id']._loaded_options = None
   _globals['_COMPLETERUNREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_COMPLETERUNREQUEST'].fields_by_name['fencing_token']._loaded_options = None
-  _globals['_COMPLETERUNREQUEST'].fields_by_name['fencing_token']._serialized_options = b'\272H\004r\002\020\001'
+  _globals['_COMPLETERUNREQUEST'].fields_by_name['fencing_token']._serialized_options = b'\272H\007r\005\020\001\030\200\002'
+  _globals['_COMPLETERUNREQUEST'].fields_by_name['artifacts']._loaded_options = None
+  _globals['_COMPLETERUNREQUEST'].fields_by_name['artifacts']._serialized_options = b'\272H\024\232\001\021\020\350\007\"\005r\003\030\200\002*\005r\003\030\200@'
+  _globals['_COMPLETERUNREQUEST'].fields_by_name['outputs_uri']._loaded_options = None
+  _globals['_COMPLETERUNREQUEST'].fields_by_name['outputs_uri']._serialized_options = b'\272H\005r\003\030\200@'
   _globals['_COMPLETERUNREQUEST'].fields_by_name['output_version']._loaded_options = None
   _globals['_COMPLETERUNREQUEST'].fields_by_name['output_version']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_COMPLETERUNREQUEST'].fields_by_name['model_artifact_version']._loaded_options = None
+  _globals['_COMPLETERUNREQUEST'].fields_by_name['model_artifact_version']._serialized_options = b'\272H\005r\003\030\200\010'
   _globals['_COMPLETERUNREQUEST'].fields_by_name['credential']._loaded_options = None
   _globals['_COMPLETERUNREQUEST'].fields_by_name['credential']._serialized_options = b'\272H\005r\003\030\200\010'
   _globals['_FAILRUNREQUEST_ARTIFACTSENTRY']._loaded_options = None
@@ -81,37 +88,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FAILRUNREQUEST'].fields_by_name['run_id']._loaded_options = None
   _globals['_FAILRUNREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_FAILRUNREQUEST'].fields_by_name['fencing_token']._loaded_options = None
-  _globals['_FAILRUNREQUEST'].fields_by_name['fencing_token']._serialized_options = b'\272H\004r\002\020\001'
+  _globals['_FAILRUNREQUEST'].fields_by_name['fencing_token']._serialized_options = b'\272H\007r\005\020\001\030\200\002'
   _globals['_FAILRUNREQUEST'].fields_by_name['error']._loaded_options = None
   _globals['_FAILRUNREQUEST'].fields_by_name['error']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_FAILRUNREQUEST'].fields_by_name['artifacts']._loaded_options = None
+  _globals['_FAILRUNREQUEST'].fields_by_name['artifacts']._serialized_options = b'\272H\024\232\001\021\020\350\007\"\005r\003\030\200\002*\005r\003\030\200@'
   _globals['_FAILRUNREQUEST'].fields_by_name['credential']._loaded_options = None
   _globals['_FAILRUNREQUEST'].fields_by_name['credential']._serialized_options = b'\272H\005r\003\030\200\010'
   _globals['_RUNREPORTSERVICE'].methods_by_name['StartRun']._loaded_options = None
-  _globals['_RUNREPORTSERVICE'].methods_by_name['StartRun']._serialized_options = b'\340\371\030\007\350\371\030\001'
+  _globals['_RUNREPORTSERVICE'].methods_by_name['StartRun']._serialized_options = b'\340\371\030\007\350\371\030\001\260\372\030\200\200\200\002'
   _globals['_RUNREPORTSERVICE'].methods_by_name['Heartbeat']._loaded_options = None
   _globals['_RUNREPORTSERVICE'].methods_by_name['Heartbeat']._serialized_options = b'\340\371\030\007'
   _globals['_RUNREPORTSERVICE'].methods_by_name['CompleteRun']._loaded_options = None
-  _globals['_RUNREPORTSERVICE'].methods_by_name['CompleteRun']._serialized_options = b'\340\371\030\007\350\371\030\001'
+  _globals['_RUNREPORTSERVICE'].methods_by_name['CompleteRun']._serialized_options = b'\340\371\030\007\350\371\030\001\260\372\030\200\200\200\002'
   _globals['_RUNREPORTSERVICE'].methods_by_name['FailRun']._loaded_options = None
-  _globals['_RUNREPORTSERVICE'].methods_by_name['FailRun']._serialized_options = b'\340\371\030\007\350\371\030\001'
-  _globals['_STARTRUNREQUEST']._serialized_start=296
-  _globals['_STARTRUNREQUEST']._serialized_end=562
-  _globals['_SCHEDULEDTICK']._serialized_start=564
-  _globals['_SCHEDULEDTICK']._serialized_end=688
-  _globals['_STARTRUNRESPONSE']._serialized_start=691
-  _globals['_STARTRUNRESPONSE']._serialized_end=882
-  _globals['_HEARTBEATREQUEST']._serialized_start=885
-  _globals['_HEARTBEATREQUEST']._serialized_end=1096
-  _globals['_HEARTBEATRESPONSE']._serialized_start=1098
-  _globals['_HEARTBEATRESPONSE']._serialized_end=1179
-  _globals['_COMPLETERUNREQUEST']._serialized_start=1182
-  _globals['_COMPLETERUNREQUEST']._serialized_end=1970
-  _globals['_COMPLETERUNREQUEST_ARTIFACTSENTRY']._serialized_start=1912
-  _globals['_COMPLETERUNREQUEST_ARTIFACTSENTRY']._serialized_end=1960
-  _globals['_FAILRUNREQUEST']._serialized_start=1973
-  _globals['_FAILRUNREQUEST']._serialized_end=2240
-  _globals['_FAILRUNREQUEST_ARTIFACTSENTRY']._serialized_start=1912
-  _globals['_FAILRUNREQUEST_ARTIFACTSENTRY']._serialized_end=1960
-  _globals['_RUNREPORTSERVICE']._serialized_start=2243
-  _globals['_RUNREPORTSERVICE']._serialized_end=2586
+  _globals['_RUNREPORTSERVICE'].methods_by_name['FailRun']._serialized_options = b'\340\371\030\007\350\371\030\001\260\372\030\200\200\200\002'
+  _globals['_STARTRUNREQUEST']._serialized_start=327
+  _globals['_STARTRUNREQUEST']._serialized_end=593
+  _globals['_SCHEDULEDTICK']._serialized_start=595
+  _globals['_SCHEDULEDTICK']._serialized_end=719
+  _globals['_STARTRUNRESPONSE']._serialized_start=722
+  _globals['_STARTRUNRESPONSE']._serialized_end=913
+  _globals['_HEARTBEATREQUEST']._serialized_start=916
+  _globals['_HEARTBEATREQUEST']._serialized_end=1130
+  _globals['_HEARTBEATRESPONSE']._serialized_start=1132
+  _globals['_HEARTBEATRESPONSE']._serialized_end=1213
+  _globals['_COMPLETERUNREQUEST']._serialized_start=1216
+  _globals['_COMPLETERUNREQUEST']._serialized_end=2052
+  _globals['_COMPLETERUNREQUEST_ARTIFACTSENTRY']._serialized_start=1994
+  _globals['_COMPLETERUNREQUEST_ARTIFACTSENTRY']._serialized_end=2042
+  _globals['_FAILRUNREQUEST']._serialized_start=2055
+  _globals['_FAILRUNREQUEST']._serialized_end=2350
+  _globals['_FAILRUNREQUEST_ARTIFACTSENTRY']._serialized_start=1994
+  _globals['_FAILRUNREQUEST_ARTIFACTSENTRY']._serialized_end=2042
+  _globals['_RUNREPORTSERVICE']._serialized_start=2353
+  _globals['_RUNREPORTSERVICE']._serialized_end=2717
 # @@protoc_insertion_point(module_scope)
