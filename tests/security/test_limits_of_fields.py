@@ -9,6 +9,7 @@ import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from buf.validate import validate_pb2
+from optaic.audit.v1 import audit_service_pb2
 from optaic.common.v1 import bounds_pb2
 from optaic.definition.v1 import definition_service_pb2
 from optaic.instance.v1 import data_removal_service_pb2, instance_service_pb2
@@ -17,6 +18,7 @@ from optaic.run.v1 import run_report_service_pb2, run_service_pb2
 from optaic.status.v1 import status_service_pb2
 
 MODULES = (
+    audit_service_pb2,
     definition_service_pb2,
     data_removal_service_pb2,
     instance_service_pb2,
@@ -56,7 +58,7 @@ def lacks(field: FieldDescriptor) -> Iterator[str]:
 def is_short(rules: Any) -> bool:
     """Return whether the rules limit the length of a text."""
     text = rules.string
-    has_length = text.HasField("max_len") or rules.bytes.HasField("max_len")
+    has_length = text.HasField("max_len") or text.HasField("max_bytes") or rules.bytes.HasField("max_len")
     return has_length or text.uuid or bool(getattr(text, "in"))
 
 
