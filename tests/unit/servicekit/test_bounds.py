@@ -47,12 +47,6 @@ def with_grace(seconds: int, nanos: int = 0) -> Message:
     return CreateInstanceRequest(instance=Instance(freshness_policy=policy))
 
 
-def with_number(number: float) -> Message:
-    struct = Struct()
-    struct.fields["a"].number_value = number
-    return with_config(struct)
-
-
 def with_mask(paths: list[str]) -> Message:
     return UpdateInstanceRequest(update_mask=FieldMask(paths=paths))
 
@@ -66,9 +60,7 @@ def rehearsal(count: int) -> Message:
     ("message", "field"),
     [
         (with_config(nested(33)), "instance.config"),
-        (with_config(wide(20_000)), "instance.config"),
-        (with_number(float("nan")), "instance.config"),
-        (with_number(float("-inf")), "instance.config"),
+        (with_config(wide(50_000)), "instance.config"),
         (with_time(9**17), "scheduled.scheduled_time"),
         (with_time(253_402_300_800), "scheduled.scheduled_time"),
         (with_time(-62_135_596_801), "scheduled.scheduled_time"),
@@ -93,7 +85,7 @@ def test_a_message_beyond_a_limit_is_refused_with_its_field(message: Message, fi
     "message",
     [
         with_config(nested(15)),
-        with_config(wide(19_000)),
+        with_config(wide(49_000)),
         with_time(253_402_300_799, 999_999_999),
         with_time(-62_135_596_800),
         with_grace(0),
