@@ -25,10 +25,11 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from optaic.audit.v1 import audit_pb2 as optaic_dot_audit_dot_v1_dot_audit__pb2
 from optaic.common.v1 import access_pb2 as optaic_dot_common_dot_v1_dot_access__pb2
+from optaic.common.v1 import bounds_pb2 as optaic_dot_common_dot_v1_dot_bounds__pb2
 from optaic.definition.v1 import definition_pb2 as optaic_dot_definition_dot_v1_dot_definition__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-optaic/definition/v1/definition_service.proto\x12\x14optaic.definition.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1boptaic/audit/v1/audit.proto\x1a\x1doptaic/common/v1/access.proto\x1a%optaic/definition/v1/definition.proto\"\xbd\x02\n\x18PublishDefinitionRequest\x12\x31\n\x04name\x18\x01 \x01(\tB#\xbaH r\x1e\x10\x01\x18\x80\x01\x32\x17^[A-Za-z][A-Za-z0-9_]*$\x12>\n\x04kind\x18\x02 \x01(\x0e\x32$.optaic.definition.v1.DefinitionKindB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x1d\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12K\n\x12\x64\x65\x66inition_version\x18\x04 \x01(\x0b\x32\'.optaic.definition.v1.DefinitionVersionB\x06\xbaH\x03\xc8\x01\x01\x12\x1c\n\nrequest_id\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\r\n\x05\x64raft\x18\x06 \x01(\x08\x12\x15\n\rvalidate_only\x18\x07 \x01(\x08\"\x86\x01\n\x14GetDefinitionRequest\x12\"\n\rdefinition_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12<\n\x04kind\x18\x02 \x01(\x0e\x32$.optaic.definition.v1.DefinitionKindB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x0c\n\x04name\x18\x03 \x01(\t\"\xe8\x01\n\x16ListDefinitionsRequest\x12<\n\x04kind\x18\x01 \x01(\x0e\x32$.optaic.definition.v1.DefinitionKindB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x12\n\npage_token\x18\x03 \x01(\t\x12>\n\x05state\x18\x04 \x01(\x0e\x32%.optaic.definition.v1.DefinitionStateB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x1d\n\x0bname_prefix\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"i\n\x17ListDefinitionsResponse\x12\x35\n\x0b\x64\x65\x66initions\x18\x01 \x03(\x0b\x32 .optaic.definition.v1.Definition\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"F\n\x1bGetDefinitionVersionRequest\x12\'\n\x15\x64\x65\x66inition_version_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"s\n\x1dListDefinitionVersionsRequest\x12\x1f\n\rdefinition_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x12\n\npage_token\x18\x03 \x01(\t\"\x7f\n\x1eListDefinitionVersionsResponse\x12\x44\n\x13\x64\x65\x66inition_versions\x18\x01 \x03(\x0b\x32\'.optaic.definition.v1.DefinitionVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x9b\x01\n!DeprecateDefinitionVersionRequest\x12\'\n\x15\x64\x65\x66inition_version_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x18\n\x06reason\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12\x1c\n\nrequest_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\x9a\x01\n ActivateDefinitionVersionRequest\x12\'\n\x15\x64\x65\x66inition_version_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x18\n\x06reason\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12\x1c\n\nrequest_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\x98\x01\n\x1eRetireDefinitionVersionRequest\x12\'\n\x15\x64\x65\x66inition_version_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x18\n\x06reason\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12\x1c\n\nrequest_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08*\x8a\x02\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12%\n!ERROR_REASON_DEFINITION_NOT_FOUND\x10\x01\x12-\n)ERROR_REASON_DEFINITION_VERSION_NOT_FOUND\x10\x02\x12!\n\x1d\x45RROR_REASON_VERSION_CONFLICT\x10\x03\x12\x1f\n\x1b\x45RROR_REASON_INVALID_SCHEMA\x10\x04\x12\x1e\n\x1a\x45RROR_REASON_INVALID_STATE\x10\x05\x12#\n\x1f\x45RROR_REASON_INVALID_EXPRESSION\x10\x06\x32\x95\x08\n\x11\x44\x65\x66initionService\x12v\n\x11PublishDefinition\x12..optaic.definition.v1.PublishDefinitionRequest\x1a\'.optaic.definition.v1.DefinitionVersion\"\x08\xe0\xf9\x18\x03\xe8\xf9\x18\x01\x12g\n\rGetDefinition\x12*.optaic.definition.v1.GetDefinitionRequest\x1a .optaic.definition.v1.Definition\"\x08\xe0\xf9\x18\x01\xf0\xf9\x18\x02\x12x\n\x0fListDefinitions\x12,.optaic.definition.v1.ListDefinitionsRequest\x1a-.optaic.definition.v1.ListDefinitionsResponse\"\x08\xe0\xf9\x18\x01\xf0\xf9\x18\x02\x12|\n\x14GetDefinitionVersion\x12\x31.optaic.definition.v1.GetDefinitionVersionRequest\x1a\'.optaic.definition.v1.DefinitionVersion\"\x08\xe0\xf9\x18\x01\xf0\xf9\x18\x02\x12\x8d\x01\n\x16ListDefinitionVersions\x12\x33.optaic.definition.v1.ListDefinitionVersionsRequest\x1a\x34.optaic.definition.v1.ListDefinitionVersionsResponse\"\x08\xe0\xf9\x18\x01\xf0\xf9\x18\x02\x12\x88\x01\n\x1a\x44\x65precateDefinitionVersion\x12\x37.optaic.definition.v1.DeprecateDefinitionVersionRequest\x1a\'.optaic.definition.v1.DefinitionVersion\"\x08\xe0\xf9\x18\x05\xe8\xf9\x18\x01\x12\x86\x01\n\x19\x41\x63tivateDefinitionVersion\x12\x36.optaic.definition.v1.ActivateDefinitionVersionRequest\x1a\'.optaic.definition.v1.DefinitionVersion\"\x08\xe0\xf9\x18\x05\xe8\xf9\x18\x01\x12\x82\x01\n\x17RetireDefinitionVersion\x12\x34.optaic.definition.v1.RetireDefinitionVersionRequest\x1a\'.optaic.definition.v1.DefinitionVersion\"\x08\xe0\xf9\x18\x05\xe8\xf9\x18\x01\x42\x64\n\x18\x64\x65v.optaic.definition.v1P\x01Z/optaic.dev/go/optaic/definition/v1;definitionv1\xaa\x02\x14Optaic.Definition.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-optaic/definition/v1/definition_service.proto\x12\x14optaic.definition.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1boptaic/audit/v1/audit.proto\x1a\x1doptaic/common/v1/access.proto\x1a\x1doptaic/common/v1/bounds.proto\x1a%optaic/definition/v1/definition.proto\"\xbd\x02\n\x18PublishDefinitionRequest\x12\x31\n\x04name\x18\x01 \x01(\tB#\xbaH r\x1e\x10\x01\x18\x80\x01\x32\x17^[A-Za-z][A-Za-z0-9_]*$\x12>\n\x04kind\x18\x02 \x01(\x0e\x32$.optaic.definition.v1.DefinitionKindB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x1d\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12K\n\x12\x64\x65\x66inition_version\x18\x04 \x01(\x0b\x32\'.optaic.definition.v1.DefinitionVersionB\x06\xbaH\x03\xc8\x01\x01\x12\x1c\n\nrequest_id\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\r\n\x05\x64raft\x18\x06 \x01(\x08\x12\x15\n\rvalidate_only\x18\x07 \x01(\x08\"\x90\x01\n\x14GetDefinitionRequest\x12\"\n\rdefinition_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12<\n\x04kind\x18\x02 \x01(\x0e\x32$.optaic.definition.v1.DefinitionKindB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x16\n\x04name\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"\xf2\x01\n\x16ListDefinitionsRequest\x12<\n\x04kind\x18\x01 \x01(\x0e\x32$.optaic.definition.v1.DefinitionKindB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12>\n\x05state\x18\x04 \x01(\x0e\x32%.optaic.definition.v1.DefinitionStateB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x1d\n\x0bname_prefix\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"i\n\x17ListDefinitionsResponse\x12\x35\n\x0b\x64\x65\x66initions\x18\x01 \x03(\x0b\x32 .optaic.definition.v1.Definition\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"F\n\x1bGetDefinitionVersionRequest\x12\'\n\x15\x64\x65\x66inition_version_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"}\n\x1dListDefinitionVersionsRequest\x12\x1f\n\rdefinition_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"\x7f\n\x1eListDefinitionVersionsResponse\x12\x44\n\x13\x64\x65\x66inition_versions\x18\x01 \x03(\x0b\x32\'.optaic.definition.v1.DefinitionVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x9b\x01\n!DeprecateDefinitionVersionRequest\x12\'\n\x15\x64\x65\x66inition_version_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x18\n\x06reason\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12\x1c\n\nrequest_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\x9a\x01\n ActivateDefinitionVersionRequest\x12\'\n\x15\x64\x65\x66inition_version_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x18\n\x06reason\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12\x1c\n\nrequest_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\x98\x01\n\x1eRetireDefinitionVersionRequest\x12\'\n\x15\x64\x65\x66inition_version_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x18\n\x06reason\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12\x1c\n\nrequest_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08*\x8a\x02\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12%\n!ERROR_REASON_DEFINITION_NOT_FOUND\x10\x01\x12-\n)ERROR_REASON_DEFINITION_VERSION_NOT_FOUND\x10\x02\x12!\n\x1d\x45RROR_REASON_VERSION_CONFLICT\x10\x03\x12\x1f\n\x1b\x45RROR_REASON_INVALID_SCHEMA\x10\x04\x12\x1e\n\x1a\x45RROR_REASON_INVALID_STATE\x10\x05\x12#\n\x1f\x45RROR_REASON_INVALID_EXPRESSION\x10\x06\x32\x9b\x08\n\x11\x44\x65\x66initionService\x12|\n\x11PublishDefinition\x12..optaic.definition.v1.PublishDefinitionRequest\x1a\'.optaic.definition.v1.DefinitionVersion\"\x0e\xe0\xf9\x18\x03\xe8\xf9\x18\x01\xb0\xfa\x18\x80\x80@\x12g\n\rGetDefinition\x12*.optaic.definition.v1.GetDefinitionRequest\x1a .optaic.definition.v1.Definition\"\x08\xe0\xf9\x18\x01\xf0\xf9\x18\x02\x12x\n\x0fListDefinitions\x12,.optaic.definition.v1.ListDefinitionsRequest\x1a-.optaic.definition.v1.ListDefinitionsResponse\"\x08\xe0\xf9\x18\x01\xf0\xf9\x18\x02\x12|\n\x14GetDefinitionVersion\x12\x31.optaic.definition.v1.GetDefinitionVersionRequest\x1a\'.optaic.definition.v1.DefinitionVersion\"\x08\xe0\xf9\x18\x01\xf0\xf9\x18\x02\x12\x8d\x01\n\x16ListDefinitionVersions\x12\x33.optaic.definition.v1.ListDefinitionVersionsRequest\x1a\x34.optaic.definition.v1.ListDefinitionVersionsResponse\"\x08\xe0\xf9\x18\x01\xf0\xf9\x18\x02\x12\x88\x01\n\x1a\x44\x65precateDefinitionVersion\x12\x37.optaic.definition.v1.DeprecateDefinitionVersionRequest\x1a\'.optaic.definition.v1.DefinitionVersion\"\x08\xe0\xf9\x18\x05\xe8\xf9\x18\x01\x12\x86\x01\n\x19\x41\x63tivateDefinitionVersion\x12\x36.optaic.definition.v1.ActivateDefinitionVersionRequest\x1a\'.optaic.definition.v1.DefinitionVersion\"\x08\xe0\xf9\x18\x05\xe8\xf9\x18\x01\x12\x82\x01\n\x17RetireDefinitionVersion\x12\x34.optaic.definition.v1.RetireDefinitionVersionRequest\x1a\'.optaic.definition.v1.DefinitionVersion\"\x08\xe0\xf9\x18\x05\xe8\xf9\x18\x01\x42\x64\n\x18\x64\x65v.optaic.definition.v1P\x01Z/optaic.dev/go/optaic/definition/v1;definitionv1\xaa\x02\x14Optaic.Definition.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,10 +51,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETDEFINITIONREQUEST'].fields_by_name['definition_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_GETDEFINITIONREQUEST'].fields_by_name['kind']._loaded_options = None
   _globals['_GETDEFINITIONREQUEST'].fields_by_name['kind']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_GETDEFINITIONREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_GETDEFINITIONREQUEST'].fields_by_name['name']._serialized_options = b'\272H\005r\003\030\200\010'
   _globals['_LISTDEFINITIONSREQUEST'].fields_by_name['kind']._loaded_options = None
   _globals['_LISTDEFINITIONSREQUEST'].fields_by_name['kind']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_LISTDEFINITIONSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTDEFINITIONSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
+  _globals['_LISTDEFINITIONSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTDEFINITIONSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200 '
   _globals['_LISTDEFINITIONSREQUEST'].fields_by_name['state']._loaded_options = None
   _globals['_LISTDEFINITIONSREQUEST'].fields_by_name['state']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_LISTDEFINITIONSREQUEST'].fields_by_name['name_prefix']._loaded_options = None
@@ -64,6 +69,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTDEFINITIONVERSIONSREQUEST'].fields_by_name['definition_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_LISTDEFINITIONVERSIONSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTDEFINITIONVERSIONSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
+  _globals['_LISTDEFINITIONVERSIONSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTDEFINITIONVERSIONSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200 '
   _globals['_DEPRECATEDEFINITIONVERSIONREQUEST'].fields_by_name['definition_version_id']._loaded_options = None
   _globals['_DEPRECATEDEFINITIONVERSIONREQUEST'].fields_by_name['definition_version_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_DEPRECATEDEFINITIONVERSIONREQUEST'].fields_by_name['reason']._loaded_options = None
@@ -83,7 +90,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RETIREDEFINITIONVERSIONREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_RETIREDEFINITIONVERSIONREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\005r\003\030\200\001'
   _globals['_DEFINITIONSERVICE'].methods_by_name['PublishDefinition']._loaded_options = None
-  _globals['_DEFINITIONSERVICE'].methods_by_name['PublishDefinition']._serialized_options = b'\340\371\030\003\350\371\030\001'
+  _globals['_DEFINITIONSERVICE'].methods_by_name['PublishDefinition']._serialized_options = b'\340\371\030\003\350\371\030\001\260\372\030\200\200@'
   _globals['_DEFINITIONSERVICE'].methods_by_name['GetDefinition']._loaded_options = None
   _globals['_DEFINITIONSERVICE'].methods_by_name['GetDefinition']._serialized_options = b'\340\371\030\001\360\371\030\002'
   _globals['_DEFINITIONSERVICE'].methods_by_name['ListDefinitions']._loaded_options = None
@@ -98,28 +105,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DEFINITIONSERVICE'].methods_by_name['ActivateDefinitionVersion']._serialized_options = b'\340\371\030\005\350\371\030\001'
   _globals['_DEFINITIONSERVICE'].methods_by_name['RetireDefinitionVersion']._loaded_options = None
   _globals['_DEFINITIONSERVICE'].methods_by_name['RetireDefinitionVersion']._serialized_options = b'\340\371\030\005\350\371\030\001'
-  _globals['_ERRORREASON']._serialized_start=1787
-  _globals['_ERRORREASON']._serialized_end=2053
-  _globals['_PUBLISHDEFINITIONREQUEST']._serialized_start=200
-  _globals['_PUBLISHDEFINITIONREQUEST']._serialized_end=517
-  _globals['_GETDEFINITIONREQUEST']._serialized_start=520
-  _globals['_GETDEFINITIONREQUEST']._serialized_end=654
-  _globals['_LISTDEFINITIONSREQUEST']._serialized_start=657
-  _globals['_LISTDEFINITIONSREQUEST']._serialized_end=889
-  _globals['_LISTDEFINITIONSRESPONSE']._serialized_start=891
-  _globals['_LISTDEFINITIONSRESPONSE']._serialized_end=996
-  _globals['_GETDEFINITIONVERSIONREQUEST']._serialized_start=998
-  _globals['_GETDEFINITIONVERSIONREQUEST']._serialized_end=1068
-  _globals['_LISTDEFINITIONVERSIONSREQUEST']._serialized_start=1070
-  _globals['_LISTDEFINITIONVERSIONSREQUEST']._serialized_end=1185
-  _globals['_LISTDEFINITIONVERSIONSRESPONSE']._serialized_start=1187
-  _globals['_LISTDEFINITIONVERSIONSRESPONSE']._serialized_end=1314
-  _globals['_DEPRECATEDEFINITIONVERSIONREQUEST']._serialized_start=1317
-  _globals['_DEPRECATEDEFINITIONVERSIONREQUEST']._serialized_end=1472
-  _globals['_ACTIVATEDEFINITIONVERSIONREQUEST']._serialized_start=1475
-  _globals['_ACTIVATEDEFINITIONVERSIONREQUEST']._serialized_end=1629
-  _globals['_RETIREDEFINITIONVERSIONREQUEST']._serialized_start=1632
-  _globals['_RETIREDEFINITIONVERSIONREQUEST']._serialized_end=1784
-  _globals['_DEFINITIONSERVICE']._serialized_start=2056
-  _globals['_DEFINITIONSERVICE']._serialized_end=3101
+  _globals['_ERRORREASON']._serialized_start=1848
+  _globals['_ERRORREASON']._serialized_end=2114
+  _globals['_PUBLISHDEFINITIONREQUEST']._serialized_start=231
+  _globals['_PUBLISHDEFINITIONREQUEST']._serialized_end=548
+  _globals['_GETDEFINITIONREQUEST']._serialized_start=551
+  _globals['_GETDEFINITIONREQUEST']._serialized_end=695
+  _globals['_LISTDEFINITIONSREQUEST']._serialized_start=698
+  _globals['_LISTDEFINITIONSREQUEST']._serialized_end=940
+  _globals['_LISTDEFINITIONSRESPONSE']._serialized_start=942
+  _globals['_LISTDEFINITIONSRESPONSE']._serialized_end=1047
+  _globals['_GETDEFINITIONVERSIONREQUEST']._serialized_start=1049
+  _globals['_GETDEFINITIONVERSIONREQUEST']._serialized_end=1119
+  _globals['_LISTDEFINITIONVERSIONSREQUEST']._serialized_start=1121
+  _globals['_LISTDEFINITIONVERSIONSREQUEST']._serialized_end=1246
+  _globals['_LISTDEFINITIONVERSIONSRESPONSE']._serialized_start=1248
+  _globals['_LISTDEFINITIONVERSIONSRESPONSE']._serialized_end=1375
+  _globals['_DEPRECATEDEFINITIONVERSIONREQUEST']._serialized_start=1378
+  _globals['_DEPRECATEDEFINITIONVERSIONREQUEST']._serialized_end=1533
+  _globals['_ACTIVATEDEFINITIONVERSIONREQUEST']._serialized_start=1536
+  _globals['_ACTIVATEDEFINITIONVERSIONREQUEST']._serialized_end=1690
+  _globals['_RETIREDEFINITIONVERSIONREQUEST']._serialized_start=1693
+  _globals['_RETIREDEFINITIONVERSIONREQUEST']._serialized_end=1845
+  _globals['_DEFINITIONSERVICE']._serialized_start=2117
+  _globals['_DEFINITIONSERVICE']._serialized_end=3168
 # @@protoc_insertion_point(module_scope)
