@@ -60,6 +60,21 @@ def _own_data(state: State, endpoints: Endpoints) -> list[str]:
     return [str(state.root), *([] if "://" in endpoints.data_root else [endpoints.data_root])]
 
 
+def _identity_of_worker(state: State, settings: Settings) -> dict[str, str]:
+    """Return what the worker shows to the services: the executor token of the only tenant, if there is one tenant.
+
+    With several tenants the one worker acts for all of them, with the token of the services; docs/security.md says so.
+    """
+    if len(settings.tenants) > 1:
+        return {"OPTAIC_TENANTS": json.dumps(settings.tenants)}
+    (tenant,) = settings.tenants
+    return {
+        "OPTAIC_TENANTS": json.dumps([tenant]),
+        "OPTAIC_EXECUTOR_TOKEN": state.executor_tokens(settings.tenants)[tenant],
+        "OPTAIC_SERVICE_TOKEN": "",
+    }
+
+
 def make_worker(state: State, settings: Settings, endpoints: Endpoints) -> Program:
     """Return the program of the worker for one work pool: our warm worker, or Prefect's own."""
     commands = {
@@ -69,10 +84,9 @@ def make_worker(state: State, settings: Settings, endpoints: Endpoints) -> Progr
             *("--type", "process", "--name", "devstack", "--install-policy", "never"),
         ),
     }
-    tenant = settings.tenants[0]
     environment = {
         **_common(settings, endpoints),
-        "OPTAIC_EXECUTOR_TOKEN": state.executor_tokens(settings.tenants)[tenant],
+        **_identity_of_worker(state, settings),
         "OPTAIC_SOURCE_ROOTS": json.dumps(settings.source_roots),
         "OPTAIC_SOURCE_EXCLUDED": json.dumps([*settings.source_excluded, *_own_data(state, endpoints)]),
         "OPTAIC_RUN_OUTPUT_FOLDER": str(state.logs / "runs"),

@@ -4,9 +4,9 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from optaic.rules.deployments import WORK_POOL
 from optaic.rules.locations import normalize_root
@@ -29,10 +29,17 @@ class Settings(PrefectSettings):
 
     instance_address: str = Field(description="host:port of instance-service.")
     run_address: str = Field(description="host:port of run-service.")
+    executor_token: str = Field(
+        default="",
+        repr=False,
+        description="The worker's identity: a token with the role executor of its only tenant. "
+        "Empty: OPTAIC_SERVICE_TOKEN counts.",
+    )
     service_token: str = Field(
         default="",
         repr=False,
-        description="The worker's identity; it acts for the tenant of the flow run. Empty: the development identity.",
+        description="Without OPTAIC_EXECUTOR_TOKEN the worker's identity; it acts for the tenant of each flow run, "
+        "so no user code may reach it. Empty: the development identity.",
     )
     data_root: str = Field(
         description="Folder or URI without credentials, below which all tenants' data lives."
@@ -84,7 +91,8 @@ class Settings(PrefectSettings):
 
     tenants: tuple[str, ...] = Field(
         default=("default",),
-        description="JSON list: the tenants for which this worker removes the data of deleted instances.",
+        description="JSON list: the tenants for which this worker removes the data of deleted instances. With "
+        "OPTAIC_EXECUTOR_TOKEN it names one tenant, and the worker refuses flow runs of others.",
     )
     data_removal_interval_seconds: float = Field(
         default=300.0,
@@ -222,6 +230,24 @@ class Settings(PrefectSettings):
             connect_seconds=self.source_connect_seconds,
             total_seconds=self.source_total_seconds,
         )
+
+    @model_validator(mode="after")
+    def _one_tenant(self) -> Self:
+        """Check that the token of an executor comes with the one tenant that it belongs to."""
+        if self.executor_token and len(self.tenants) != 1:
+            raise ValueError(
+                "OPTAIC_EXECUTOR_TOKEN belongs to one tenant; name exactly this one in OPTAIC_TENANTS"
+            )
+        return self
+
+    @property
+    def token(self) -> str:
+        """The token that the worker sends with its calls."""
+        return self.executor_token or self.service_token
+
+    def serves(self, tenant_id: str) -> bool:
+        """Return whether the worker executes flow runs of a tenant."""
+        return not self.executor_token or tenant_id in self.tenants
 
     @property
     def environment(self) -> Mapping[str, str]:

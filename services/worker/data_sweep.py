@@ -37,9 +37,7 @@ _log = structlog.get_logger(__name__)
 async def sweep(settings: Settings, start: StartGuardian = start_guardian) -> int:
     """Remove all that is due, of each tenant in turn; return how much was, whatever came of it."""
     count, waiting = 0, settings.tenants
-    async with client.connect(
-        settings.instance_address, token_source=lambda: settings.service_token
-    ) as channel:
+    async with client.connect(settings.instance_address, token_source=lambda: settings.token) as channel:
         while waiting:
             # One for each tenant in turn, so that many deletions of one tenant do not delay the others.
             waiting = tuple([each for each in waiting if await _visit(settings, each, start, channel)])

@@ -64,8 +64,8 @@ async def execute_run(ticket: Ticket, settings: Settings, start: StartGuardian =
     """
     request = context.RequestContext(ticket.tenant_id, "worker", new_id(), context.new_traceparent())
     async with (
-        client.connect(settings.run_address, token_source=lambda: settings.service_token) as runs,
-        client.connect(settings.instance_address, token_source=lambda: settings.service_token) as instances,
+        client.connect(settings.run_address, token_source=lambda: settings.token) as runs,
+        client.connect(settings.instance_address, token_source=lambda: settings.token) as instances,
     ):
         with context.bind(request):
             return await _Execution(ticket, settings, start, runs, instances).run()

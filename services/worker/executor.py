@@ -23,7 +23,7 @@ from worker.prefect_adapter import (
     WorkPool,
     make_ticket,
 )
-from worker.ticket import Ticket, TicketInvalidError
+from worker.ticket import Ticket, TicketInvalidError, check_tenant
 
 _FIRST_DELAY, _LONGEST_DELAY = 0.2, 5.0
 _CALL_SECONDS = 10.0  # one call to Prefect
@@ -92,6 +92,7 @@ class Executor:
     async def _take(self, flow_run: DueRun) -> None:
         try:
             ticket = make_ticket(flow_run)
+            check_tenant(ticket, self._settings)
         except TicketInvalidError as error:
             text = redact(str(error))
             _log.warning("flow run refused", flow_run_id=str(flow_run.id), reason=text)

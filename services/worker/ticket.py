@@ -15,6 +15,7 @@ from optaic.run.v1 import run_report_service_pb2
 from servicekit.context import is_tenant_id
 from servicekit.enums import enum_number, enum_word
 from servicekit.ids import is_id
+from worker.config import Settings
 
 _FLOW_KINDS = [enum_word(flow_pb2.FlowKind, number) for number in flow_pb2.FlowKind.values() if number]
 _LONGEST_SHOWN = 100  # characters
@@ -87,6 +88,20 @@ class Ticket:
             request.scheduled.flow.flow_kind = enum_number(flow_pb2.FlowKind, self.flow_kind)
             request.scheduled.scheduled_time.FromDatetime(self.scheduled_time)
         return request
+
+
+def check_tenant(ticket: Ticket, settings: Settings) -> None:
+    """Refuse a flow run of a tenant that this worker does not serve.
+
+    Raises:
+        TicketInvalidError: The worker's token belongs to another tenant.
+    """
+    if not settings.serves(ticket.tenant_id):
+        served = ", ".join(settings.tenants)
+        raise TicketInvalidError(
+            f"The run was not started: this worker serves the tenant {served}, not {ticket.tenant_id}. "
+            f"Give each tenant a worker and a work pool of its own."
+        )
 
 
 def _show(value: object) -> str:

@@ -115,6 +115,23 @@ async def test_a_flow_run_with_foreign_parameters_fails_with_the_reason(
     assert len(message) < 1000
 
 
+async def test_a_worker_with_the_token_of_one_tenant_refuses_flow_runs_of_others(tmp_path: Path) -> None:
+    pool = Pool(_flow_run(GIVEN))
+    state, message = await _execute(pool, tmp_path, executor_token="secret", tenants=("rival",))
+    assert state == "FAILED"
+    assert "this worker serves the tenant rival, not acme" in message
+
+
+def test_an_executor_token_needs_exactly_its_tenant(tmp_path: Path) -> None:
+    addresses = {"instance_address": "127.0.0.1:1", "run_address": "127.0.0.1:1", "data_root": str(tmp_path)}
+    with pytest.raises(ValueError, match="belongs to one tenant"):
+        Settings(**addresses, executor_token="secret", tenants=("acme", "rival"))
+    alone = Settings(**addresses, executor_token="secret", service_token="all", tenants=("acme",))
+    assert (alone.token, alone.serves("acme"), alone.serves("rival")) == ("secret", True, False)
+    shared = Settings(**addresses, service_token="all", tenants=("acme",))
+    assert (shared.token, shared.serves("rival")) == ("all", True)
+
+
 @pytest.mark.parametrize("said", ["it has no deployment", "its deployment was deleted"])
 async def test_an_unusable_flow_run_ends_as_crashed_with_the_reason(said: str, tmp_path: Path) -> None:
     pool = Pool(_flow_run(GIVEN))
