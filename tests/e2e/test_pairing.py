@@ -1,5 +1,6 @@
 """Instances and Prefect stay paired, whatever somebody does in Prefect."""
 
+import datetime as dt
 from typing import Any
 
 import httpx
@@ -77,6 +78,45 @@ async def test_a_schedule_reaches_prefect_and_its_edits_are_undone(stack: Runnin
         await eventually(is_repaired, 60, "the edited deployment was not repaired")
 
 
+async def start_scheduled(
+    client: AsyncClient, prefect: httpx.AsyncClient, instance: instance_pb2.Instance
+) -> httpx.Response:
+    """Schedule an instance for the minute that has begun, and create the flow run that Prefect would have created."""
+    minute = dt.datetime.now(dt.UTC).replace(second=0, microsecond=0)
+    expression = f"{minute.minute} {minute.hour} * * *"
+    await client.instances.update(
+        instance, {"schedule": {"cron": {"expression": expression, "timezone": "UTC"}}}
+    )
+    details = {"scheduled_time": minute.isoformat()}
+    return await prefect.post(
+        f"/deployments/{instance.flows[0].prefect_deployment_id}/create_flow_run",
+        json={"state": {"type": "SCHEDULED", "name": "Scheduled", "state_details": details}},
+    )
+
+
+async def test_a_flow_run_that_prefect_starts_outside_of_the_schedule_is_refused(stack: RunningStack) -> None:
+    async with (
+        connected_client(stack) as client,
+        httpx.AsyncClient(base_url=stack.endpoints.prefect_api) as prefect,
+    ):
+        project = await create_project(client, "unscheduled")
+        prices = await create_dataset(client, project, "prices", "sp500_prices", CONFIG)
+        answer = await prefect.post(
+            f"/deployments/{prices.flows[0].prefect_deployment_id}/create_flow_run",
+            json={"state": {"type": "SCHEDULED", "name": "Scheduled"}},
+        )
+
+        async def is_refused() -> bool:
+            flow_run = (await prefect.get(f"/flow_runs/{answer.json()['id']}")).json()
+            return flow_run["state"]["type"] == "CANCELLED"
+
+        await eventually(is_refused, 60, "the flow run did not end")
+        completed = [
+            run for run in await client.runs.list(prices) if run.status == run_pb2.RUN_STATUS_COMPLETED
+        ]
+        assert completed == []
+
+
 async def test_a_flow_run_that_prefect_starts_is_adopted(stack: RunningStack) -> None:
     async with (
         connected_client(stack) as client,
@@ -84,10 +124,7 @@ async def test_a_flow_run_that_prefect_starts_is_adopted(stack: RunningStack) ->
     ):
         project = await create_project(client, "adopt")
         prices = await create_dataset(client, project, "prices", "sp500_prices", CONFIG)
-        answer = await prefect.post(
-            f"/deployments/{prices.flows[0].prefect_deployment_id}/create_flow_run",
-            json={"state": {"type": "SCHEDULED", "name": "Scheduled"}},
-        )
+        answer = await start_scheduled(client, prefect, prices)
         run = await eventually(lambda: newest_run(client, prices), 60, "the flow run was not adopted")
         assert run is not None
         assert run.orchestrator_run_id == answer.json()["id"]
@@ -110,10 +147,7 @@ async def test_an_adopted_run_that_is_refused_ends_cancelled_with_its_reason(sta
             {"expression": "close"},
             upstreams={"input": prices.instance_id},
         )
-        await prefect.post(
-            f"/deployments/{derived.flows[0].prefect_deployment_id}/create_flow_run",
-            json={"state": {"type": "SCHEDULED", "name": "Scheduled"}},
-        )
+        await start_scheduled(client, prefect, derived)
 
         async def cancelled() -> run_pb2.Run | None:
             runs = await client.runs.list(derived)

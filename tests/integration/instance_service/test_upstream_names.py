@@ -103,7 +103,7 @@ async def test_a_name_shared_by_two_upstreams_of_one_expression_is_refused(
     unnamed = await service.create(reading(there, "close", one, two, name="unnamed"))
     found = await refusal(service.update(two.instance_id, {"name": "a"}, "name"))
     assert (found.reason, found.field_reasons) == ("NAME_TAKEN", {"instance.name": "NAME_TAKEN"})
-    assert "reader also reads another instance named a" in found.message
+    assert "reader depends on another instance named a too" in found.message
     assert text_of(await get(service, reader)) == "a.close - b.close"
     assert (await get(service, two)).name == "b"
     # Where no text names either, there is nothing to mix up.

@@ -8,6 +8,7 @@ import pytest
 from google.protobuf.descriptor import FieldDescriptor
 
 from buf.validate import validate_pb2
+from optaic.audit.v1 import audit_service_pb2
 from optaic.definition.v1 import definition_service_pb2
 from optaic.instance.v1 import access_service_pb2, data_removal_service_pb2, instance_service_pb2
 from optaic.lineage.v1 import lineage_service_pb2
@@ -18,6 +19,7 @@ from support.contract import ROOT, comments, numbers_in
 
 MODULES = (
     access_service_pb2,
+    audit_service_pb2,
     data_removal_service_pb2,
     definition_service_pb2,
     instance_service_pb2,

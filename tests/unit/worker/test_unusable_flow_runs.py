@@ -79,7 +79,7 @@ async def _start_guardian() -> Line:
     raise MemoryError
 
 
-async def _execute(pool: Pool, folder: Path) -> tuple[str, str]:
+async def _execute(pool: Pool, folder: Path, **changes: Any) -> tuple[str, str]:
     """Run a worker until the flow run has ended; how it did."""
     settings = Settings(
         instance_address="127.0.0.1:9",
@@ -88,6 +88,7 @@ async def _execute(pool: Pool, folder: Path) -> tuple[str, str]:
         poll_seconds=0.01,
         worker_grace_seconds=0,
         start_patience_seconds=0,
+        **changes,
     )
     executor = Executor(settings, cast("WorkPool", pool), _start_guardian)
     stop = asyncio.Event()

@@ -34,7 +34,7 @@ class ListAuditRecordsRequest(_message.Message):
     AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
     UNSEALED_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; 0 means 100."""
+    """At most this many, 1000 at the most; 0 means 100."""
     page_token: _builtins.str
     actor: _builtins.str
     """Only of this actor; empty means all."""
@@ -107,7 +107,7 @@ class ListAuditSealsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     AFTER_SEAL_NUMBER_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; 0 means 100."""
+    """At most this many, 1000 at the most; 0 means 100."""
     page_token: _builtins.str
     after_seal_number: _builtins.int
     """Only the seals after this number."""
