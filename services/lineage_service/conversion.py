@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from datetime import UTC
 from functools import lru_cache
 
@@ -22,10 +23,10 @@ from lineage_service.domain.flows import (
     activity_of,
     word_of,
 )
-from optaic.common.v1.flow_pb2 import FlowKind, FlowRef, Status
+from optaic.common.v1.flow_pb2 import FlowKind, FlowRef, InputVersion, Status, VersionRef
 from optaic.instance.v1 import instance_events_pb2
 from optaic.instance.v1.instance_pb2 import Instance
-from optaic.lineage.v1 import lineage_pb2
+from optaic.lineage.v1 import lineage_pb2, lineage_service_pb2
 from optaic.run.v1 import run_events_pb2
 from servicekit.enums import enum_number, enum_word
 from servicekit.ids import is_id
@@ -203,3 +204,105 @@ def freshness_status(overdue_date: str) -> lineage_pb2.FreshnessStatus.ValueType
     if overdue_date:
         return lineage_pb2.FRESHNESS_STATUS_OVERDUE
     return lineage_pb2.FRESHNESS_STATUS_UNSPECIFIED
+
+
+def attached_facts(events: Iterable[lineage_service_pb2.AttachedRunEvent]) -> list[RunFact]:
+    """Return the facts that attached run events state."""
+    facts = [
+        run_fact_of_event(getattr(event, event.WhichOneof("event") or ""), event.event_id) for event in events
+    ]
+    return [fact for fact in facts if fact is not None]
+
+
+def version_message(flow: Flow) -> VersionRef:
+    """Convert a flow's output version to a protobuf message."""
+    return VersionRef(
+        version=flow.version,
+        version_id=flow.version_id,
+        uri=flow.uri,
+        physical_version=flow.physical_version,
+        digest=flow.digest,
+        last_data_date=flow.last_data_date,
+        compute_fingerprint=flow.right_fingerprint,
+        readers_hash=flow.readers_hash,
+        instance_revision=flow.computed_revision or flow.instance_revision,
+    )
+
+
+def state_message(flow: Flow, causes: Iterable[Cause]) -> lineage_pb2.FlowState:
+    """Convert a flow and the causes of its staleness to a protobuf message."""
+    activity, outcome, status = dimensions(
+        flow.run_number <= flow.ended_run_number, flow.outcome, flow.is_fresh
+    )
+    message = lineage_pb2.FlowState(
+        flow=flow_ref(*flow.key),
+        instance_name=flow.instance_name,
+        instance_kind=flow.instance_kind,  # type: ignore[arg-type]  # stored unchanged
+        status=status,
+        activity=activity,
+        outcome=outcome,
+        is_fresh=flow.is_fresh,
+        causes=[cause_message(cause) for cause in causes],
+        current_version=version_message(flow) if flow.version else None,
+        run_number=flow.run_number,
+        last_run_id=flow.last_run_id,
+        active_run_id=flow.last_run_id if activity == lineage_pb2.FLOW_ACTIVITY_RUNNING else "",
+        rows_processed=flow.rows_processed,
+        freshness_status=freshness_status(flow.overdue_date),
+        revision=flow.revision,
+    )
+    if flow.last_run_time is not None:
+        message.last_run_time.FromDatetime(flow.last_run_time)
+    return message
+
+
+def admission_message(
+    revision: int,
+    own: Flow,
+    direct: Sequence[tuple[Flow, Sequence[str]]],
+    blocking: Sequence[lineage_pb2.BlockingFlow],
+) -> lineage_service_pb2.CheckUpstreamFreshnessResponse:
+    """Return the answer whether a run of a flow may start; `direct` are its upstreams with their roles."""
+    return lineage_service_pb2.CheckUpstreamFreshnessResponse(
+        all_ready=not blocking,
+        blocking=blocking,
+        input_versions=[
+            InputVersion(
+                role=role,
+                instance_id=flow.instance_id,
+                flow_kind=enum_number(FlowKind, flow.flow_kind),
+                version=flow.version,
+                version_id=flow.version_id,
+                digest=flow.digest,
+                uri=flow.uri,
+                physical_version=flow.physical_version,
+                instance_name=flow.instance_name,
+                # Old versions have no recorded revision: use the current one.
+                instance_revision=flow.computed_revision or flow.instance_revision,
+                readers_hash=flow.readers_hash,
+            )
+            for flow, roles in direct
+            for role in roles
+        ],
+        base_version=version_message(own) if own.version else None,
+        lineage_revision=revision,
+        known_runs=[
+            lineage_service_pb2.KnownRun(flow=flow_ref(*flow.key), run_number=flow.run_number)
+            for flow in (own, *(flow for flow, _ in direct))
+        ],
+        instance_revision=own.instance_revision,
+    )
+
+
+def blocking_message(flow: Flow, reason: str, causes: Iterable[Cause]) -> lineage_pb2.BlockingFlow:
+    """Convert an upstream that is not READY to a protobuf message."""
+    _, _, status = dimensions(flow.run_number <= flow.ended_run_number, flow.outcome, flow.is_fresh)
+    return lineage_pb2.BlockingFlow(
+        flow=flow_ref(*flow.key),
+        instance_name=flow.instance_name,
+        status=status,
+        reason=reason,
+        causes=[cause_message(cause) for cause in causes],
+        is_missing_input=flow.version == 0,
+        run_number=flow.run_number,
+    )

@@ -102,3 +102,23 @@ def stamped(body: bytes, revision: int, update_time: datetime) -> status_pb2.Ins
     status.revision = revision
     status.update_time.FromDatetime(update_time)
     return status
+
+
+def transition(
+    instance_id: str,
+    from_status: str,
+    to_status: str,
+    revision: int,
+    create_time: datetime,
+    caused_by_run_id: str,
+) -> status_pb2.StatusTransition:
+    """Return one entry of an instance's history."""
+    message = status_pb2.StatusTransition(
+        instance_id=instance_id,
+        from_status=enum_number(flow_pb2.Status, from_status.lower()),
+        to_status=enum_number(flow_pb2.Status, to_status.lower()),
+        revision=revision,
+        caused_by_run_id=caused_by_run_id,
+    )
+    message.create_time.FromDatetime(create_time)
+    return message

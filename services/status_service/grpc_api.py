@@ -1,4 +1,4 @@
-"""The RPCs of StatusService: parse, ask, convert; no rule lives here."""
+"""The RPCs of status-service: each calls one use case."""
 
 from __future__ import annotations
 
@@ -11,12 +11,9 @@ from optaic.status.v1 import status_pb2
 from optaic.status.v1 import status_service_pb2 as api
 from optaic.status.v1.status_service_pb2_grpc import StatusServiceServicer
 from servicekit import context
-from servicekit.enums import enum_number, enum_word
-from status_service import conversion, store
+from servicekit.enums import enum_word
 from status_service.use_cases import reading
 from status_service.use_cases.dependencies import Dependencies
-
-_SNAPSHOT_PAGE = 500
 
 
 class StatusServicer(StatusServiceServicer):
@@ -61,88 +58,17 @@ class StatusServicer(StatusServiceServicer):
     async def GetStatusHistory(
         self, request: api.GetStatusHistoryRequest, _context: Any
     ) -> api.GetStatusHistoryResponse:
-        rows, token = await reading.list_transitions(
+        transitions, token = await reading.list_transitions(
             self._deps,
             context.current().tenant_id,
             request.instance_id,
             request.page_size,
             request.page_token,
         )
-        return api.GetStatusHistoryResponse(
-            transitions=[_transition(row) for row in rows], next_page_token=token
-        )
+        return api.GetStatusHistoryResponse(transitions=transitions, next_page_token=token)
 
     async def WatchInstanceStatuses(
         self, request: api.WatchInstanceStatusesRequest, _context: Any
     ) -> AsyncIterator[api.WatchInstanceStatusesResponse]:
-        tenant_id = context.current().tenant_id
-        seen: dict[str, int] = {}
-        if request.HasField("from_revision"):
-            position = request.from_revision
-        else:
-            async with self._deps.database.read(tenant_id) as connection:
-                position = (await store.get_revisions(connection, tenant_id)).revision
-            async for row in self._snapshot(tenant_id, request):
-                if row.revision > position:
-                    seen[row.instance_id] = row.revision  # changed while the snapshot was read
-                status = conversion.stamped(row.body, row.revision, row.update_time)
-                yield api.WatchInstanceStatusesResponse(instance_status=status, is_initial=True)
-            yield api.WatchInstanceStatusesResponse(revision=position)
-        instance_ids = frozenset(request.instance_ids)
-        async for changes in self._deps.feed.read_after(tenant_id, position):
-            if not changes:  # a bookmark
-                yield api.WatchInstanceStatusesResponse(revision=position)
-                continue
-            sent = position
-            for change in changes:
-                if _concerns(change, instance_ids, request.project_id) and change.revision > seen.get(
-                    change.instance_id, 0
-                ):
-                    sent = change.revision
-                    yield api.WatchInstanceStatusesResponse(
-                        revision=change.revision,
-                        instance_status=conversion.stamped(change.body, change.revision, change.update_time),
-                        is_deleted=change.is_deleted,
-                    )
-            position = changes[-1].revision
-            if sent != position:
-                yield api.WatchInstanceStatusesResponse(revision=position)
-
-    async def _snapshot(
-        self, tenant_id: str, request: api.WatchInstanceStatusesRequest
-    ) -> AsyncIterator[store.StatusRow]:
-        """Yield all statuses asked for; page by page, because a slow reader must not hold a transaction."""
-        after = ""
-        while True:
-            async with self._deps.database.read(tenant_id) as connection:
-                rows = await store.list_statuses(
-                    connection,
-                    tenant_id,
-                    _SNAPSHOT_PAGE,
-                    after=after,
-                    project_id=request.project_id,
-                    instance_ids=request.instance_ids,
-                )
-            for row in rows:
-                yield row
-            if len(rows) < _SNAPSHOT_PAGE:
-                return
-            after = rows[-1].instance_id
-
-
-def _concerns(change: store.ChangeRow, instance_ids: frozenset[str], project_id: str) -> bool:
-    return (not instance_ids or change.instance_id in instance_ids) and (
-        not project_id or change.project_id == project_id
-    )
-
-
-def _transition(row: store.TransitionRow) -> status_pb2.StatusTransition:
-    transition = status_pb2.StatusTransition(
-        instance_id=row.instance_id,
-        from_status=enum_number(Status, row.from_status.lower()),
-        to_status=enum_number(Status, row.to_status.lower()),
-        revision=row.revision,
-        caused_by_run_id=row.caused_by_run_id,
-    )
-    transition.create_time.FromDatetime(row.create_time)
-    return transition
+        async for response in reading.watch_statuses(self._deps, context.current().tenant_id, request):
+            yield response

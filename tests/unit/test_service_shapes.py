@@ -340,3 +340,9 @@ def test_methods_of_servicers_name_their_arguments_alike(service: str) -> None:
     for method in methods:
         names = [each.arg for each in method.args.args]
         assert names in (["self", "request", "_context"], ["self", "_request", "_context"]), method.name
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_module_of_the_servicers_converts_nothing_itself(service: str) -> None:
+    tree = ast.parse((ROOT / service / "grpc_api.py").read_text("utf-8"))
+    assert [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)] == []

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
 from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.rules.pages import DEFAULT_SIZE
 from optaic.status.v1 import status_pb2
+from optaic.status.v1.status_service_pb2 import WatchInstanceStatusesRequest, WatchInstanceStatusesResponse
 from servicekit import pages
 from servicekit.enums import enum_number
 from status_service import conversion, store
 from status_service.domain.errors import flow_not_found, instances_not_found
 from status_service.use_cases.dependencies import Dependencies
+
+_SNAPSHOT_PAGE = 500
 
 
 async def get_statuses(
@@ -78,7 +81,7 @@ async def list_statuses(
 
 async def list_transitions(
     deps: Dependencies, tenant_id: str, instance_id: str, page_size: int, page_token: str
-) -> tuple[list[store.TransitionRow], str]:
+) -> tuple[list[status_pb2.StatusTransition], str]:
     """Return a page of an instance's history, newest first, and the token of the next one."""
     tokens = pages.PageTokens(deps.signer, tenant_id, "GetStatusHistory", instance_id)
     before = int(tokens.decode(page_token)["before"]) if page_token else None
@@ -86,7 +89,86 @@ async def list_transitions(
     async with deps.database.read(tenant_id) as connection:
         rows = await store.list_transitions(connection, tenant_id, instance_id, before, size + 1)
     more = tokens.encode({"before": rows[size - 1].revision}) if len(rows) > size else ""
-    return rows[:size], more
+    transitions = [
+        conversion.transition(
+            row.instance_id,
+            row.from_status,
+            row.to_status,
+            row.revision,
+            row.create_time,
+            row.caused_by_run_id,
+        )
+        for row in rows[:size]
+    ]
+    return transitions, more
+
+
+async def watch_statuses(
+    deps: Dependencies, tenant_id: str, request: WatchInstanceStatusesRequest
+) -> AsyncIterator[WatchInstanceStatusesResponse]:
+    """Yield the statuses asked for, then every change of them in order, and a bookmark when none came for a while.
+
+    Raises:
+        OutOfRangeError: REVISION_COMPACTED; the log does not reach back to the revision.
+        ResourceExhaustedError: WATCHER_TOO_SLOW; more changes came than may wait.
+    """
+    seen: dict[str, int] = {}
+    if request.HasField("from_revision"):
+        position = request.from_revision
+    else:
+        async with deps.database.read(tenant_id) as connection:
+            position = (await store.get_revisions(connection, tenant_id)).revision
+        async for row in _snapshot(deps, tenant_id, request):
+            if row.revision > position:
+                seen[row.instance_id] = row.revision  # changed while the snapshot was read
+            yield WatchInstanceStatusesResponse(instance_status=_stamped(row), is_initial=True)
+        yield WatchInstanceStatusesResponse(revision=position)
+    instance_ids = frozenset(request.instance_ids)
+    async for changes in deps.feed.read_after(tenant_id, position):
+        if not changes:  # a bookmark
+            yield WatchInstanceStatusesResponse(revision=position)
+            continue
+        sent = position
+        for change in changes:
+            is_new = change.revision > seen.get(change.instance_id, 0)
+            if is_new and _concerns(change, instance_ids, request.project_id):
+                sent = change.revision
+                yield WatchInstanceStatusesResponse(
+                    revision=change.revision,
+                    instance_status=conversion.stamped(change.body, change.revision, change.update_time),
+                    is_deleted=change.is_deleted,
+                )
+        position = changes[-1].revision
+        if sent != position:
+            yield WatchInstanceStatusesResponse(revision=position)
+
+
+async def _snapshot(
+    deps: Dependencies, tenant_id: str, request: WatchInstanceStatusesRequest
+) -> AsyncIterator[store.StatusRow]:
+    """Yield all statuses asked for, page by page, because a slow reader must not hold a transaction."""
+    after = ""
+    while True:
+        async with deps.database.read(tenant_id) as connection:
+            rows = await store.list_statuses(
+                connection,
+                tenant_id,
+                _SNAPSHOT_PAGE,
+                after=after,
+                project_id=request.project_id,
+                instance_ids=request.instance_ids,
+            )
+        for row in rows:
+            yield row
+        if len(rows) < _SNAPSHOT_PAGE:
+            return
+        after = rows[-1].instance_id
+
+
+def _concerns(change: store.ChangeRow, instance_ids: frozenset[str], project_id: str) -> bool:
+    return (not instance_ids or change.instance_id in instance_ids) and (
+        not project_id or change.project_id == project_id
+    )
 
 
 def _stamped(row: store.StatusRow) -> status_pb2.InstanceStatus:
