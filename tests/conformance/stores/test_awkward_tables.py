@@ -50,18 +50,18 @@ TYPES = [
     table(b"\0", b""),
     table(object(), None, dtype=pl.Object),
 ]
-UNITS: list[tuple[Literal["ms", "us"], str]] = [("ms", "milliseconds"), ("us", "microseconds")]
+UNITS: list[Literal["ms", "us"]] = ["ms", "us"]
 VALUES = [
-    (table(1, 2**63, dtype=pl.UInt64), "9223372036854775808 in row 2"),
-    (table(1, -(2**100), dtype=pl.Int128), "-1267650600228229401496703205376 in row 2"),
+    (table(1, 2**63, dtype=pl.UInt64), 2**63),
+    (table(1, -(2**100), dtype=pl.Int128), -(2**100)),
     *(
-        (physical(0, value, dtype=pl.Datetime(unit, zone)), f"{value} {word} since 1970 in row 2")
-        for unit, word in UNITS
+        (physical(0, value, dtype=pl.Datetime(unit, zone)), value)
+        for unit in UNITS
         for zone in (None, "UTC", "Asia/Tokyo")
         for value in (LARGEST, SMALLEST)
     ),
-    (physical(0, 2**31 - 1, dtype=pl.Int32).with_columns(pl.col("x").cast(pl.Date)), "2147483647 days"),
-    (physical(0, -4_000_000, dtype=pl.Int32).with_columns(pl.col("x").cast(pl.Date)), "-4000000 days"),
+    (physical(0, 2**31 - 1, dtype=pl.Int32).with_columns(pl.col("x").cast(pl.Date)), 2**31 - 1),
+    (physical(0, -4_000_000, dtype=pl.Int32).with_columns(pl.col("x").cast(pl.Date)), -4_000_000),
 ]
 NAMES = ["", "a\0b", "*", "^.*$", "^x$", "Date", "ENTITY", "n" * 1001]
 KEPT = [
@@ -112,13 +112,14 @@ def test_a_type_that_is_not_kept_is_named(
     assert refuse(make, tmp_path, content.clear(), SchemaMismatch) == message
 
 
-@pytest.mark.parametrize(("content", "said"), VALUES)
+@pytest.mark.parametrize(("content", "value"), VALUES)
 def test_a_value_that_cannot_be_kept_is_named_with_its_column_and_row(
-    make: Callable[..., Store], tmp_path: Path, content: pl.DataFrame, said: str
+    make: Callable[..., Store], tmp_path: Path, content: pl.DataFrame, value: int
 ) -> None:
     message = refuse(make, tmp_path, content, OutOfRange)
     assert message.startswith("column 'x': 1 ")
-    assert said in message
+    assert "the first in row 2" in message
+    assert str(value) not in message  # no error repeats what a source contains
 
 
 @pytest.mark.parametrize("name", NAMES, ids=repr)

@@ -50,7 +50,10 @@ pytestmark = pytest.mark.faults
 _DEADLINE = 60.0
 _SYSTEMS = {"postgres", "prefect", "mlflow", "files", "nats"}
 # What is kept of instances that are gone; the data of each is to be removed once.
-_LASTING = {"request_replies", "consumed_events", "data_removals", "tenants"}
+_LASTING = {
+    *("request_replies", "consumed_events", "data_removals", "tenants"),
+    *("audit_records", "audit_seals"),
+}
 _CRONS = ("0 6 * * 1-5", "30 7 * * 1-5")
 
 
