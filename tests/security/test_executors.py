@@ -137,7 +137,8 @@ async def test_a_scheduled_time_that_is_no_time_is_refused_by_name(
 ) -> None:
     async with refused("INVALID_ARGUMENT") as errors:
         await _tick(service, _scheduled(service), str(uuid.uuid4()), Timestamp(seconds=seconds, nanos=nanos))
-    assert "scheduled_time" in errors[0].message
+    (violation,) = errors[0].field_violations
+    assert violation.field == "scheduled.scheduled_time"
 
 
 @pytest.mark.parametrize(

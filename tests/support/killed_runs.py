@@ -56,6 +56,7 @@ _SHORT = {
     "OPTAIC_TICK_SETTLE_SECONDS": "0.5",
 }
 _DEADLINE = 300.0  # a few seconds, unless the machine is busy
+_NEXT_TRY = 0.01
 
 
 class KillableProgram:
@@ -110,23 +111,26 @@ class MomentGate(Listener):
         super().__init__()
         self._moment = ""
         self._remaining = 0
-        self._strike: Callable[[int], None] = lambda _: None
+        self._strike: Callable[[int], bool] = lambda _: True
         self.struck = asyncio.Event()
 
-    def arm(self, moment: str, times: int, strike: Callable[[int], None]) -> None:
+    def arm(self, moment: str, times: int, strike: Callable[[int], bool]) -> None:
         """Strike at this moment, with the id of the process that reaches it."""
         self._moment, self._remaining, self._strike = moment, times, strike
         self.struck = asyncio.Event()
 
-    def strike_after(self, seconds: float, strike: Callable[[int], None]) -> None:
-        """Strike at a random moment."""
+    def strike_after(self, seconds: float, strike: Callable[[int], bool]) -> None:
+        """Strike at a random moment, and until there was something to strike."""
         self._remaining, self.struck = 0, asyncio.Event()
+        loop = asyncio.get_running_loop()
 
         def act() -> None:
-            strike(0)
-            self.struck.set()
+            if strike(0):
+                self.struck.set()
+            else:
+                loop.call_later(_NEXT_TRY, act)
 
-        asyncio.get_running_loop().call_later(seconds, act)
+        loop.call_later(seconds, act)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         pid, _, moment = (await reader.readline()).decode().strip().partition(" ")

@@ -26,7 +26,8 @@ from servicekit.enums import enum_word
 from support.killed_runs import ACTIVE, KillWorld, kill_world
 from support.postgres import service_database
 from support.prefect_api import FINAL, prefect_api
-from support.run_moments import BEFORE_CLAIM, BEFORE_FORK, MOMENTS
+from support.processes import list_run_processes
+from support.run_moments import BEFORE_FORK, MOMENTS
 
 pytestmark = pytest.mark.faults
 _IS_FULL = os.environ.get("OPTAIC_FAULTS") == "full"
@@ -37,12 +38,11 @@ _SLICE = 10
 _FLOWS = 4
 _SEED = 11
 _ANY = "at any moment"
-# Where there is no process of the run yet, none can be killed.
+# The worker reaches every moment itself; the process of a run only computes.
 _KINDS = [
-    (moment, victim)
-    for moment, victim in itertools.product(MOMENTS, ("worker", "child", "service"))
-    if victim != "child" or moment not in {BEFORE_CLAIM, BEFORE_FORK}
-] + [(_ANY, "worker"), (_ANY, "service")]
+    *itertools.product(MOMENTS, ("worker", "service")),
+    *((_ANY, victim) for victim in ("worker", "child", "service")),
+]
 _SAME_END = {
     run_pb2.RUN_STATUS_COMPLETED: {"COMPLETED"},
     run_pb2.RUN_STATUS_FAILED: {"FAILED", "CRASHED"},
@@ -74,19 +74,23 @@ def _plan(seed: random.Random) -> list[tuple[str, str]]:
         plan = list(itertools.islice(itertools.cycle(_KINDS), _KILLS))
         seed.shuffle(plan)
         return plan
-    victims = ["worker", "worker", "child", "worker", "child", "service", "worker"]
-    rest = [(_ANY, "worker"), (BEFORE_FORK, "service"), (_ANY, "worker")]
+    victims = ["worker", "worker", "service", "worker", "worker", "service", "worker"]
+    rest = [(_ANY, "child"), (BEFORE_FORK, "service"), (_ANY, "child")]
     return [*zip(MOMENTS, victims, strict=True), *rest]
 
 
-def _strike(world: KillWorld, victim: str, pid: int) -> None:
+def _strike(world: KillWorld, victim: str, _pid: int) -> bool:
+    """Kill the victim; return whether there was one."""
     if victim == "child":
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        return
+        processes = list_run_processes(world.worker.pid)
+        if processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(processes[-1], signal.SIGKILL)
+        return bool(processes)
     program = world.worker if victim == "worker" else world.service
     program.kill()
     program.start()
+    return True
 
 
 async def test_no_run_outlives_a_kill(

@@ -65,7 +65,11 @@ async def test_causes_of_a_status_change_with_its_upstreams(postgres_server: Pos
             assert await chain.causes() == [[], [moved], ["b is not fresh"]]
         flow = FlowRef(instance_id=b.instance_id, flow_kind=FLOW_KIND_REFRESH)
         await plane.lineage.stub.InvalidateFlow(InvalidateFlowRequest(flow=flow, reason="wrong"))
-        assert await chain.causes() == [[], ["b was invalidated by developer: wrong", moved], ["b is not fresh"]]
+        assert await chain.causes() == [
+            [],
+            ["b was invalidated by developer: wrong", moved],
+            ["b is not fresh"],
+        ]
         await plane.instance.update(b.instance_id, {"name": "renamed"}, "name")
         assert (await chain.causes())[2] == ["renamed is not fresh"]
         await chain.run(1)

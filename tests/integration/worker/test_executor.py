@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from optaic.run.v1 import run_pb2
 from servicekit.ids import new_id
 from support.polling import eventually
 from support.prefect_api import PrefectApi
+from support.processes import list_run_processes
 from support.worker import World, running_process
 from support.worker_peers import TENANT, TOKEN
 
@@ -32,6 +32,7 @@ class Fixture:
         self.world, self.prefect, self.folder = world, prefect, folder
         self.pool = f"pool-{folder.name}"
         self.log = folder / "worker.log"
+        self.pid = 0  # of the worker, once it runs
         self.environment = {
             "OPTAIC_INSTANCE_ADDRESS": world.address,
             "OPTAIC_RUN_ADDRESS": world.address,
@@ -48,6 +49,7 @@ class Fixture:
     def worker(self, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
         """Our warm worker."""
         with running_process(["-m", "worker"], {**self.environment, **environment}, self.log) as process:
+            self.pid = process.pid
             yield process
 
     async def pool_exists(self) -> None:
@@ -71,15 +73,14 @@ class Fixture:
             run_id=run.run_id,
         )
 
-    async def child(self, flow_run: str) -> int:
-        """The process that executes a flow run."""
+    async def child(self) -> int:
+        """The process of user code of the only run."""
 
-        def found() -> list[str]:
-            lines = self.log.read_text(encoding="utf-8").splitlines()
-            taken = (re.search(r'"child": (\d+)', line) for line in lines if flow_run in line)
-            return [match[1] for match in taken if match]
+        def found() -> list[int]:
+            assert self.pid
+            return list_run_processes(self.pid)[1:]  # after its guardian
 
-        return int((await eventually(found))[0])
+        return int((await eventually(found))[-1])
 
 
 @pytest.fixture
@@ -138,7 +139,7 @@ async def _a_run_that_run_service_has_cancelled_ends(fixture: Fixture) -> None:
 async def _cancelling_in_prefect_ends_the_process(fixture: Fixture) -> None:
     run, flow_run = await fixture.trigger(behaviour="sleep", seconds=60)
     await eventually(lambda: run.status == run_pb2.RUN_STATUS_RUNNING, 30)
-    child = await fixture.child(flow_run)
+    child = await fixture.child()
     state = {"state": {"type": "CANCELLING"}}
     await fixture.prefect.call("POST", f"/flow_runs/{flow_run}/set_state", state)
     assert (await fixture.prefect.wait(flow_run))["type"] == "CANCELLED"
@@ -157,8 +158,8 @@ async def _what_ended_a_run_is_said(fixture: Fixture) -> None:
 async def _a_killed_flow_run_is_a_crash_and_says_so(fixture: Fixture) -> None:
     run, flow_run = await fixture.trigger(behaviour="sleep", seconds=60)
     await eventually(lambda: run.status == run_pb2.RUN_STATUS_RUNNING, 30)
-    os.kill(await fixture.child(flow_run), signal.SIGKILL)
-    assert (await fixture.prefect.wait(flow_run))["type"] == "CRASHED"
+    os.kill(await fixture.child(), signal.SIGKILL)
+    assert (await fixture.prefect.wait(flow_run))["type"] == "FAILED"
     await eventually(lambda: run.status == run_pb2.RUN_STATUS_FAILED)
     assert run.error.type == "PROCESS_KILLED"
     assert "SIGKILL" in run.error.message
@@ -183,9 +184,9 @@ async def _a_flow_run_that_no_worker_can_execute_ends_and_says_why(fixture: Fixt
 async def test_a_terminated_worker_fails_its_runs_and_leaves_no_process(fixture: Fixture) -> None:
     with fixture.worker(OPTAIC_WORKER_GRACE_SECONDS="0.2") as worker:
         await fixture.pool_exists()
-        run, flow_run = await fixture.trigger(behaviour="sleep", seconds=60)
+        run, _ = await fixture.trigger(behaviour="sleep", seconds=60)
         await eventually(lambda: run.status == run_pb2.RUN_STATUS_RUNNING, 30)
-        child = await fixture.child(flow_run)
+        child = await fixture.child()
         worker.terminate()
         await eventually(lambda: worker.poll() is not None)
         assert worker.returncode == 0
@@ -198,9 +199,9 @@ async def test_a_killed_worker_leaves_no_process(fixture: Fixture) -> None:
     files = [fixture.folder / f"{name}.pid" for name in names]
     with fixture.worker() as worker:
         await fixture.pool_exists()
-        _, flow_run = await fixture.trigger("dying", how="daemons", then="hold", folder=str(fixture.folder))
+        await fixture.trigger("dying", how="daemons", then="hold", folder=str(fixture.folder))
         await eventually(lambda: all(file.exists() and file.read_text() for file in files), 30)
-        flow_process = await fixture.child(flow_run)
+        flow_process = await fixture.child()
         worker.kill()
         await eventually(lambda: not _is_running(flow_process))
         for file in files:

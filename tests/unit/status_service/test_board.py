@@ -19,11 +19,11 @@ _KINDS = ("TRAINING", "INFERENCE")
 
 
 def _instance_fact(message: Message) -> Fact:
-    return consumers.on_instance(Received(event(message), message))
+    return consumers.instance_fact(Received(event(message), message))
 
 
 def _lineage_fact(message: Message) -> Fact:
-    return consumers.on_flow_statuses_changed(Received(event(message), message))
+    return consumers.lineage_fact(Received(event(message), message))
 
 
 def _created(instance_id: str, revision: int = 1, **fields: Any) -> Fact:
