@@ -26,7 +26,8 @@ async def test_a_run_reports_the_code_of_everything_that_it_executes(world: Worl
         "simple": True,
     }
     assert {code.distribution for code in prices.code} == {"optaic"}
-    signal = world.runs.submit(world.signal("TWICE(close)", "TWICE"), REFRESH, {"input": prices})
+    twofold = world.signal("TWICE(close)", "TWICE")
+    signal = world.runs.submit(twofold, REFRESH, {"input": prices})
     await world.execute(signal, tmp_path)
     assert signal.status == run_pb2.RUN_STATUS_COMPLETED
     said = {code.definition_name: code for code in signal.code}
@@ -39,12 +40,7 @@ async def test_a_run_reports_the_code_of_everything_that_it_executes(world: Worl
     )
     assert len({code.hash for code in signal.code}) == 4
     assert twice.check == run_pb2.CODE_CHECK_REFUSE
-    backtest = world.runs.submit(
-        world.backtest(world.signal()), BACKTEST, {"prices": prices, "signal": signal}
-    )
-    backtest.input_versions[1].instance_id = world.instances.newest(
-        backtest.instance_id
-    ).backtest.signals.primary
+    backtest = world.runs.submit(world.backtest(twofold), BACKTEST, {"prices": prices, "signal": signal})
     await world.execute(backtest, tmp_path)
     assert {code.definition_name for code in backtest.code} == {"delta", "simple"}
 
