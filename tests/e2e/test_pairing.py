@@ -108,7 +108,7 @@ async def test_a_flow_run_that_prefect_starts_outside_of_the_schedule_is_refused
 
         async def is_refused() -> bool:
             flow_run = (await prefect.get(f"/flow_runs/{answer.json()['id']}")).json()
-            return flow_run["state"]["type"] == "CANCELLED"
+            return bool(flow_run["state"]["type"] == "CANCELLED")
 
         await eventually(is_refused, 60, "the flow run did not end")
         completed = [

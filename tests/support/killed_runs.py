@@ -111,10 +111,10 @@ class MomentGate(Listener):
         super().__init__()
         self._moment = ""
         self._remaining = 0
-        self._strike: Callable[[int], bool] = lambda _: True
+        self._strike: Callable[[int], object] = lambda _: None
         self.struck = asyncio.Event()
 
-    def arm(self, moment: str, times: int, strike: Callable[[int], bool]) -> None:
+    def arm(self, moment: str, times: int, strike: Callable[[int], object]) -> None:
         """Strike at this moment, with the id of the process that reaches it."""
         self._moment, self._remaining, self._strike = moment, times, strike
         self.struck = asyncio.Event()

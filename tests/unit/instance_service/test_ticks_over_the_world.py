@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import pytest
 from prefect.server.schemas.schedules import CronSchedule
 
-from instance_service.resources.instances.schedules import timings_of
 from optaic.instance.v1.schedule_pb2 import Schedule
+from optaic.rules.scheduled_times import timings_of
 from optaic.rules.schedules import is_timezone
 
 _FIRST, _YEARS = 2015, 20

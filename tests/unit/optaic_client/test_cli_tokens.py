@@ -23,7 +23,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def create(*arguments: str) -> str:
-    return invoke("admin", "token", "create", *arguments).stdout.strip()
+    return str(invoke("admin", "token", "create", *arguments).stdout).strip()
 
 
 def test_the_command_line_and_the_services_have_the_same_words() -> None:
@@ -38,7 +38,7 @@ def test_a_made_token_is_what_the_services_admit(file: Path) -> None:
     assert len(token) >= 40
     entry = TokenFiles(tokens_file=file, executor_tokens_file=None).find(token)
     assert entry is not None
-    assert (entry.tenant_id, entry.actor, entry.roles) == ("acme", "ada", {"researcher", "viewer"})
+    assert (entry.tenant_id, entry.actor, set(entry.roles)) == ("acme", "ada", {"researcher", "viewer"})
     assert token not in file.read_text()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 

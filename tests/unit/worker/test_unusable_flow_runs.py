@@ -124,7 +124,11 @@ async def test_a_worker_with_the_token_of_one_tenant_refuses_flow_runs_of_others
 
 
 def test_an_executor_token_needs_exactly_its_tenant(tmp_path: Path) -> None:
-    addresses = {"instance_address": "127.0.0.1:1", "run_address": "127.0.0.1:1", "data_root": str(tmp_path)}
+    addresses: dict[str, Any] = {
+        "instance_address": "127.0.0.1:1",
+        "run_address": "127.0.0.1:1",
+        "data_root": str(tmp_path),
+    }
     with pytest.raises(ValueError, match="belongs to one tenant"):
         Settings(**addresses, executor_token="secret", tenants=("acme", "rival"))
     alone = Settings(**addresses, executor_token="secret", service_token="all", tenants=("acme",))
