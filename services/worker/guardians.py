@@ -43,12 +43,13 @@ class Guardians:
         await asyncio.gather(*self._watches)
 
     async def _watch(self, child: Child) -> None:
+        pid = child.pid  # afterwards the process object is closed
         if await child.wait() == 0:
             return
         # It was killed, and what its run had started is now a child of this process.
         kept = {self._forkserver.pid, self._forkserver.tracker_pid} - {None}
         left = await asyncio.to_thread(process_tree.end_orphans, kept, _END_SECONDS)
-        _log.warning("guardian of a run was killed", guardian=child.pid, processes_ended=len(left))
+        _log.warning("guardian of a run was killed", guardian=pid, processes_ended=len(left))
 
 
 def _be_guardian(orders: socket.socket, work: socket.socket) -> None:
