@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import json
 import os
 import signal
@@ -164,7 +165,7 @@ class KillWorld:
             kind=instance_pb2.INSTANCE_KIND_DATASET,
             state=instance_pb2.INSTANCE_STATE_ACTIVE,
         )
-        instance.schedule.manual.SetInParent()
+        instance.schedule.interval.minutes = 10_080  # any whole second may be a scheduled time
         if max_retries:
             instance.schedule.retry_policy.max_retries = max_retries
             instance.schedule.retry_policy.delay.FromMilliseconds(10)
@@ -185,7 +186,8 @@ class KillWorld:
 
     async def tick(self, instance: instance_pb2.Instance) -> str:
         """Make a flow run as Prefect's clock does; return its id."""
-        return await self.prefect.trigger(
+        return await self.prefect.trigger_at(
+            dt.datetime.now(dt.UTC).replace(microsecond=0),
             self.deployments[instance.instance_id],
             tenant_id=TENANT,
             instance_id=instance.instance_id,

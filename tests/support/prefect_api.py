@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import subprocess
 import time
@@ -53,6 +54,13 @@ class PrefectApi:
     async def trigger(self, deployment_id: str, **parameters: str) -> str:
         """Return a flow run that is due now."""
         body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
+        created = await self.call("POST", f"/deployments/{deployment_id}/create_flow_run", body)
+        return str(created["id"])
+
+    async def trigger_at(self, time: dt.datetime, deployment_id: str, **parameters: str) -> str:
+        """Return a flow run with this scheduled time."""
+        state = {"type": "SCHEDULED", "state_details": {"scheduled_time": time.isoformat()}}
+        body = {"parameters": parameters, "state": state}
         created = await self.call("POST", f"/deployments/{deployment_id}/create_flow_run", body)
         return str(created["id"])
 
