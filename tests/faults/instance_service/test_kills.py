@@ -277,7 +277,10 @@ async def _live(world: World, chosen: int) -> str:
     async def is_gone() -> bool:
         return await world.rows() == before
 
-    await eventually(is_gone, _DEADLINE, "rows are left")
+    try:
+        await eventually(is_gone, _DEADLINE)
+    except AssertionError as error:
+        raise AssertionError(f"rows are left: {sorted(await world.rows() - before)}") from error
     moment = world.moments.end()
     await _check_gone(world, prices, ridge)
     # The name is free.
