@@ -29,6 +29,11 @@ def check_places(tenant_id: str, run: run_pb2.Run) -> None:
 
 def _list_places(run: run_pb2.Run) -> Iterator[tuple[str, str, str, flow_pb2.FlowKind.ValueType]]:
     for pinned in run.input_versions:
-        yield f"upstream {pinned.instance_name}", pinned.uri, pinned.instance_id, pinned.flow_kind
+        yield (
+            f"upstream {pinned.instance_name or pinned.instance_id}",
+            pinned.uri,
+            pinned.instance_id,
+            pinned.flow_kind,
+        )
     if run.flow_kind == flow_pb2.FLOW_KIND_REFRESH:
         yield "the previous version", run.base_version.uri, run.instance_id, run.flow_kind
