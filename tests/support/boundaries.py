@@ -18,6 +18,8 @@ from support.listener import Listener
 _WRITE = re.compile(rb"(?:insert into|update|delete from) (\w+)", re.IGNORECASE)
 _WRITTEN = (b"INSERT", b"UPDATE", b"DELETE")
 _QUERIES = ("/filter", "/search")  # asked by POST, and write nothing
+# The seals of audit records follow a clock of their own, so nobody knows how many of these moments a life has.
+_SEALS = "postgres: audit_records, audit_seals"
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
 
 
@@ -45,7 +47,7 @@ class Moments:
         Raises:
             ConnectionAbortedError: The process is dead; nothing more of this connection is to pass.
         """
-        if self._is_counting:
+        if self._is_counting and not moment.startswith(_SEALS):
             self.passed.append(_ID.sub("...", moment))
             if len(self.passed) == self._chosen:
                 self._kill()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,7 +31,9 @@ from optaic.instance.v1.instance_service_pb2 import (
     ResumeInstanceRequest,
     UpdateProjectRequest,
 )
+from servicekit.audit import storage
 from servicekit.audit.denials import Denials
+from servicekit.audit.sealing import Sealer
 from servicekit.context import RequestContext
 from support.clock import FakeClock
 from support.counterparts import FakeDeployments
@@ -229,6 +232,26 @@ async def _as_superuser(service: RunningInstanceService, statements: Sequence[st
         for statement in statements:
             changed = await connection.execute(statement)
             assert changed.rowcount > 0
+
+
+async def test_an_interrupted_sealing_seals_nothing_and_the_next_one_seals_everything(
+    service: RunningInstanceService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise ConnectionError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(storage, "insert_seals", fail)
+        for index in range(4):
+            await service.project(f"project-{index}")
+        sealer = Sealer(service.app.deps.database, service.app.deps.clock)
+        with contextlib.suppress(ConnectionError):  # or the service's own sealer is at work, and fails alike
+            await sealer.step()
+        assert len(await entries(service, unsealed=True)) == 4
+        assert await entries(service, after_sequence=0) == []
+    verification = await verify(service)
+    assert not verification.problems
+    assert verification.sealed_records == 4
 
 
 async def test_denied_calls_leave_one_record_for_each_caller_method_and_minute(
