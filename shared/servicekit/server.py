@@ -120,13 +120,15 @@ class Server:
             RuntimeError: The port is taken.
             ValueError: The contract of a method names no permission.
         """
+        registrar = _Registrar(self._interceptor)
+        for add, servicer, _ in self._servicers:
+            add(servicer, registrar)
+        # Made last: gRPC may crash the process where a server is left that never started.
         server = grpc.aio.server(
+            handlers=registrar.handlers,
             options=(*_OPTIONS, *keep_connections(_PING_MILLISECONDS, _IDLE_MILLISECONDS)),
             maximum_concurrent_rpcs=self._settings.maximum_concurrent_rpcs,
         )
-        registrar = _Registrar(server, self._interceptor)
-        for add, servicer, _ in self._servicers:
-            add(servicer, registrar)
         self._health = health.aio.HealthServicer()
         standard: Any = server
         if not self._authenticator.is_open:
@@ -223,9 +225,9 @@ async def _is_well(name: str, check: Check) -> bool:
 class _Registrar:
     """A stand-in for the server to which generated code registers; it puts the interceptor around each method."""
 
-    def __init__(self, server: Any, interceptor: Interceptor) -> None:
-        self._server = server
+    def __init__(self, interceptor: Interceptor) -> None:
         self._interceptor = interceptor
+        self.handlers: list[grpc.GenericRpcHandler] = []
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
         """Ignore these handlers: generated code also registers the same methods by name."""
@@ -235,4 +237,4 @@ class _Registrar:
         intercepted = {
             name: self._interceptor.wrap(f"/{service}/{name}", handler) for name, handler in handlers.items()
         }
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, intercepted),))
+        self.handlers.append(grpc.method_handlers_generic_handler(service, intercepted))
