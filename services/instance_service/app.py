@@ -126,7 +126,7 @@ async def build(settings: Settings, outside: Outside) -> App[Dependencies]:
                 InstanceServicer(
                     deps,
                     outside.experiments,
-                    # Only a promotion uses what events of runs have reported, so no other call waits for them.
+                    # Only what looks at outputs waits for the events of runs.
                     ReadTokens(database, {"run": (RUN_CONSUMER,)}),
                 ),
                 _INSTANCES,

@@ -34,7 +34,7 @@ from optaic.instance.v1.instance_service_pb2_grpc import InstanceServiceServicer
 from redaction import hide_credentials
 from redaction.messages import without_credentials
 from servicekit.access import REPORT_RUNS, is_permitted
-from servicekit.context import current
+from servicekit.context import RequestContext, current
 from servicekit.tokens import ReadTokens
 
 _Message = TypeVar("_Message", bound=Message)
@@ -124,7 +124,7 @@ class InstanceServicer(InstanceServiceServicer):
         return await deletion_preview.preview_deletion(self._deps, current().tenant_id, request)
 
     async def CreateInstance(self, request: instance_api.CreateInstanceRequest, _context: Any) -> Instance:
-        return self._shown(await changes.create_instance(self._deps, current(), request))
+        return self._shown(await changes.create_instance(self._deps, await self._after_runs(), request))
 
     async def GetInstance(self, request: instance_api.GetInstanceRequest, _context: Any) -> Instance:
         return self._shown(await reading.get_instance(self._deps, current().tenant_id, request))
@@ -140,7 +140,7 @@ class InstanceServicer(InstanceServiceServicer):
         return self._shown(await reading.list_instances(self._deps, current().tenant_id, request))
 
     async def UpdateInstance(self, request: instance_api.UpdateInstanceRequest, _context: Any) -> Instance:
-        return self._shown(await changes.update_instance(self._deps, current(), request))
+        return self._shown(await changes.update_instance(self._deps, await self._after_runs(), request))
 
     async def DeleteInstance(self, request: instance_api.DeleteInstanceRequest, _context: Any) -> Instance:
         return self._shown(await deletion.delete_instance(self._deps, current(), request))
@@ -148,7 +148,7 @@ class InstanceServicer(InstanceServiceServicer):
     async def RehearseChanges(
         self, request: instance_api.RehearseChangesRequest, _context: Any
     ) -> instance_api.RehearseChangesResponse:
-        return await rehearsal.rehearse_changes(self._deps, current(), request)
+        return await rehearsal.rehearse_changes(self._deps, await self._after_runs(), request)
 
     async def PauseInstance(self, request: instance_api.PauseInstanceRequest, _context: Any) -> Instance:
         return self._shown(await pausing.pause_instance(self._deps, current(), request))
@@ -167,7 +167,7 @@ class InstanceServicer(InstanceServiceServicer):
         return self._shown(await reading.diff_revisions(self._deps, current().tenant_id, request))
 
     async def PromoteDataset(self, request: instance_api.PromoteDatasetRequest, _context: Any) -> Instance:
-        return self._shown(await datasets.promote_dataset(self._deps, current(), request, self._run_events))
+        return self._shown(await datasets.promote_dataset(self._deps, await self._after_runs(), request))
 
     async def PromoteModelVersion(
         self, request: instance_api.PromoteModelVersionRequest, _context: Any
@@ -182,6 +182,12 @@ class InstanceServicer(InstanceServiceServicer):
         return self._shown(
             await promotion_reading.list_model_promotions(self._deps, current().tenant_id, request)
         )
+
+    async def _after_runs(self) -> RequestContext:
+        """Return the request once the runs that the caller has seen are recorded here, with the columns of their outputs."""
+        caller = current()
+        await self._run_events.wait(caller.tenant_id, caller.read_tokens, caller.deadline)
+        return caller
 
     def _shown(self, answer: _Message) -> _Message:
         caller = current()

@@ -1,16 +1,26 @@
 """Names of upstreams in expressions: quoted, bound to an upstream's id, changed by its renaming; columns that exist."""
 
+import asyncio
 from typing import Any
 
 import pytest
 from google.protobuf import json_format
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from optaic.common.v1.flow_pb2 import FLOW_KIND_REFRESH
 from optaic.instance.v1.instance_pb2 import Instance
-from optaic.instance.v1.instance_service_pb2 import GetInstanceRequest, ListInstanceRevisionsRequest
+from optaic.instance.v1.instance_service_pb2 import (
+    CreateInstanceRequest,
+    GetInstanceRequest,
+    ListInstanceRevisionsRequest,
+    UpdateInstanceRequest,
+)
+from optaic.run.v1.run_events_pb2 import RunCompleted
 from optaic.run.v1.run_pb2 import ColumnProfile, OutputProfile, Run
+from servicekit.clock import SystemClock
+from servicekit.events import headers_of, make_event
 from servicekit.ids import new_id
-from support.instance_service import RunningInstanceService, derived, refusal
+from support.instance_service import TENANT, RunningInstanceService, derived, refusal
 from support.polling import eventually
 
 _EXPRESSION = "instance.dataset.pipeline.config.expression"
@@ -158,6 +168,37 @@ async def told(service: RunningInstanceService, instance: Instance, *columns: st
 
     await eventually(is_known)
     return instance
+
+
+@pytest.mark.parametrize("is_update", [False, True], ids=["create", "update"])
+async def test_a_column_of_a_run_that_the_caller_has_seen_is_known(
+    service: RunningInstanceService, *, is_update: bool
+) -> None:
+    """The event of the run arrives while the call waits for it."""
+    project_id = (await service.project()).project_id
+    prices = await told(service, await service.prices(project_id, "prices"), "close")
+    reader = await service.create(reading(project_id, "close", prices))
+    run = Run(run_id=new_id(), instance_id=prices.instance_id, flow_kind=FLOW_KIND_REFRESH, run_number=2)
+    run.compute_fingerprint = prices.flows[0].compute_fingerprint
+    columns = [ColumnProfile(name=name) for name in ("date", "entity", "close", "volume")]
+    run.pipeline.output_profile.CopyFrom(OutputProfile(row_count=1, columns=columns))
+    event = make_event(
+        "run", TENANT, RunCompleted(run=run), "completed", run.instance_id, SystemClock(), new_id
+    )
+    seen = (("optaic-read-tokens", event.token),)
+    given = json_format.ParseDict(reading(project_id, "volume", prices, name="second"), Instance())
+    if is_update:
+        given.instance_id, given.name = reader.instance_id, reader.name
+        mask = FieldMask(paths=[_CONFIG])
+        request = UpdateInstanceRequest(instance=given, update_mask=mask)
+        call = service.instances.UpdateInstance(request, metadata=seen)
+    else:
+        call = service.instances.CreateInstance(CreateInstanceRequest(instance=given), metadata=seen)
+    waiting = asyncio.ensure_future(call)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(waiting), 0.3)
+    await service.nats.jetstream().publish(event.subject, event.payload, headers=headers_of(event))
+    assert text_of(await waiting) == "volume"
 
 
 async def test_an_unknown_column_is_refused_if_the_columns_of_the_upstreams_are_known(

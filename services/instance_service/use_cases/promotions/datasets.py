@@ -33,17 +33,14 @@ from servicekit.errors import (
     FieldViolation,
     PreconditionViolation,
 )
-from servicekit.tokens import ReadTokens
 
 _FLOW = "refresh"
 
 
 async def promote_dataset(
-    deps: Dependencies, context: RequestContext, request: PromoteDatasetRequest, run_events: ReadTokens
+    deps: Dependencies, context: RequestContext, request: PromoteDatasetRequest
 ) -> Instance:
     """Turn a dataset into a signal by adding a contract that its newest output already satisfies.
-
-    `run_events` waits until the runs that the caller has seen are recorded here.
 
     Raises:
         NotFoundError: It does not exist.
@@ -51,7 +48,6 @@ async def promote_dataset(
         FailedPreconditionError: No output is known, it breaks the contract, or a dependant does not accept a signal.
         InvalidArgumentError: The instance is not a dataset.
     """
-    await run_events.wait(context.tenant_id, context.read_tokens, context.deadline)
     tenant_id = context.tenant_id
 
     async def promote(connection: Connection) -> Instance:
