@@ -19,7 +19,7 @@ from support.plugin_packages import UPGRADE
 from support.polling import eventually
 from support.stack import RunningStack, running_stack
 
-LAST_RELEASE = "4bf99cfff3c1104c92ae741117e8da8f6a2e2bd6"
+LAST_RELEASE = "ed03c22094150e7959d2b7c14d22bf47342f43ec"
 PROGRAM = Path(upgrade_state.__file__)
 # The only flows with an active run when the earlier release stopped.
 RUNNING, PENDING = "long", "paused"
