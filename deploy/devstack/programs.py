@@ -23,6 +23,8 @@ def _common(settings: Settings, endpoints: Endpoints) -> dict[str, str]:
         "OPTAIC_SERVICE_TOKEN": endpoints.service_token,
         "OPTAIC_DATA_ROOT": endpoints.data_root,
         "OPTAIC_WORK_POOL": settings.work_pool,
+        # The stack stays on loopback, where it needs no TLS, whatever this shell has set for services elsewhere.
+        **dict.fromkeys((f"OPTAIC_TLS_{name}" for name in ("CERTIFICATE", "KEY", "CA", "CLIENT_CA")), ""),
     }
 
 

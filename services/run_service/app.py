@@ -50,7 +50,7 @@ async def build(
     database = Database(settings)
     broker = Broker(settings, {RUN_EVENTS: STREAMS[RUN_EVENTS]}, NAME)
     channels = [
-        client.connect(address, token_source=lambda: settings.service_token)
+        client.connect(address, token_source=lambda: settings.service_token, tls=settings.client_tls(address))
         for address in (settings.instance_address, settings.lineage_address)
     ]
     watches = Watches(database, settings)

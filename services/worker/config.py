@@ -12,6 +12,7 @@ from optaic.rules.deployments import WORK_POOL
 from optaic.rules.locations import normalize_root
 from redaction import PREFIX, redact_urls
 from servicekit.prefect import PrefectSettings
+from servicekit.settings import TlsSettings
 from worker.sources.policy import (
     DIALECTS,
     SourcePolicy,
@@ -24,7 +25,7 @@ from worker.sources.policy import (
 CodeCheck = Literal["auto", "refuse", "warn"]
 
 
-class Settings(PrefectSettings):
+class Settings(PrefectSettings, TlsSettings):
     """Environment variables are the field names in upper case after `OPTAIC_`."""
 
     instance_address: str = Field(description="host:port of instance-service.")

@@ -21,6 +21,7 @@ from servicekit import logging as service_logging
 from servicekit.errors import DomainError
 from servicekit.ids import new_id
 from servicekit.status import from_rpc_error
+from worker.channels import connect
 from worker.config import Settings
 from worker.data_removal import Removal
 from worker.failures import Failure, describe_error
@@ -37,7 +38,7 @@ _log = structlog.get_logger(__name__)
 async def sweep(settings: Settings, start: StartGuardian = start_guardian) -> int:
     """Remove all that is due, of each tenant in turn; return how much was, whatever came of it."""
     count, waiting = 0, settings.tenants
-    async with client.connect(settings.instance_address, token_source=lambda: settings.token) as channel:
+    async with connect(settings, settings.instance_address) as channel:
         while waiting:
             # One for each tenant in turn, so that many deletions of one tenant do not delay the others.
             waiting = tuple([each for each in waiting if await _visit(settings, each, start, channel)])

@@ -19,6 +19,7 @@ from redaction import redact_value
 from servicekit import client, context
 from servicekit.errors import DomainError, FailedPreconditionError, NotFoundError, UnimplementedError
 from servicekit.ids import new_id
+from worker.channels import connect
 from worker.child import Task
 from worker.code_statement import state_code
 from worker.config import Settings
@@ -64,8 +65,8 @@ async def execute_run(ticket: Ticket, settings: Settings, start: StartGuardian =
     """
     request = context.RequestContext(ticket.tenant_id, "worker", new_id(), context.new_traceparent())
     async with (
-        client.connect(settings.run_address, token_source=lambda: settings.token) as runs,
-        client.connect(settings.instance_address, token_source=lambda: settings.token) as instances,
+        connect(settings, settings.run_address) as runs,
+        connect(settings, settings.instance_address) as instances,
     ):
         with context.bind(request):
             return await _Execution(ticket, settings, start, runs, instances).run()

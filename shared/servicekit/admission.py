@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from google.protobuf.message import Message
@@ -40,15 +40,22 @@ class Admission:
         self._locate = locate
 
     async def admit(
-        self, request: RequestContext, method: MethodAccess, metadata: Metadata, peer: str
+        self,
+        request: RequestContext,
+        method: MethodAccess,
+        metadata: Metadata,
+        peer: str,
+        certificate: Sequence[str] = (),
     ) -> None:
         """Find out who calls, and refuse whoever is not permitted; the request itself is not read.
+
+        `certificate` has the URIs of the client's certificate.
 
         Raises:
             UnauthenticatedError: There is no valid token.
             PermissionDeniedError: No role of the caller permits the method.
         """
-        identity = await self.authenticator.authenticate(metadata, peer)
+        identity = await self.authenticator.authenticate(metadata, peer, certificate)
         request.tenant_id, request.actor, request.roles = identity.tenant_id, identity.actor, identity.roles
         request.scopes = None
         fixed = identity.roles & _FIXED_ROLES
@@ -109,6 +116,7 @@ class Admission:
         method: MethodAccess,
         metadata: Metadata,
         peer: str,
+        certificate: Sequence[str],
         message: Any,
     ) -> None:
         """Refuse an open stream whose caller would not be admitted now, or would be someone else.
@@ -118,7 +126,7 @@ class Admission:
             PermissionDeniedError: The caller's rights were taken away.
         """
         now = RequestContext("", "", request.request_id, request.traceparent)
-        await self.admit(now, method, metadata, peer)
+        await self.admit(now, method, metadata, peer, certificate)
         if (now.tenant_id, now.actor) != (request.tenant_id, request.actor):
             raise unauthenticated()
         await self.check_message(now, method, message)

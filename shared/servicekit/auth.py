@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -50,8 +50,10 @@ class Authenticator(Protocol):
         """Return whether health and reflection answer callers without a token."""
         ...
 
-    async def authenticate(self, metadata: Mapping[str, str], peer: str) -> Identity:
-        """Return the identity of a call; called again for an open stream, to see whether it still holds.
+    async def authenticate(
+        self, metadata: Mapping[str, str], peer: str, certificate: Sequence[str] = (), /
+    ) -> Identity:
+        """Return the identity of a call; `certificate` has the URIs of the client's certificate; called again for an open stream, to see whether it still holds.
 
         Raises:
             UnauthenticatedError: There is no valid token.
@@ -78,6 +80,15 @@ def make_authenticator(settings: ServiceSettings, clock: Clock | None = None) ->
         ValueError: A file of tokens or a setting is not valid, or is needed and not there.
         OSError: A file of tokens cannot be read.
     """
+    inner = _make_token_authenticator(settings, clock)
+    if settings.tls_client_ca is None:
+        return inner
+    from servicekit.certificates import CertificateAuthenticator  # noqa: PLC0415 - it builds on this module
+
+    return CertificateAuthenticator(inner)
+
+
+def _make_token_authenticator(settings: ServiceSettings, clock: Clock | None) -> Authenticator:
     if settings.auth == "tokens":
         if settings.tokens_file is None:
             raise ValueError("OPTAIC_AUTH=tokens needs OPTAIC_TOKENS_FILE")
@@ -100,7 +111,9 @@ class TokensAuthenticator:
             tokens_file=settings.tokens_file, executor_tokens_file=settings.executor_tokens_file
         )
 
-    async def authenticate(self, metadata: Mapping[str, str], peer: str) -> Identity:
+    async def authenticate(
+        self, metadata: Mapping[str, str], peer: str, _certificate: Sequence[str] = (), /
+    ) -> Identity:
         """Return the identity of a call; see Authenticator."""
         identity = self._find(bearer(metadata), metadata, peer)
         if identity is None:
@@ -136,7 +149,9 @@ class OidcAuthenticator(TokensAuthenticator):
         super().__init__(settings)
         self._verifier = verifier
 
-    async def authenticate(self, metadata: Mapping[str, str], peer: str) -> Identity:
+    async def authenticate(
+        self, metadata: Mapping[str, str], peer: str, _certificate: Sequence[str] = (), /
+    ) -> Identity:
         """Return the identity of a call; see Authenticator."""
         token = bearer(metadata)
         if (identity := self._find(token, metadata, peer)) is not None:

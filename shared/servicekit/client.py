@@ -5,6 +5,7 @@ They wrap the multi-callables plainly, because grpc's own interceptors cost a ta
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any, Self
@@ -15,8 +16,10 @@ from servicekit import context
 from servicekit.auth import ACTOR_KEY, AUTHORIZATION_KEY, TENANT_KEY
 from servicekit.ids import new_id
 from servicekit.interceptor import REQUEST_ID_KEY, TRACEPARENT_KEY
+from servicekit.tls import TlsFiles, Watch
 
 DEFAULT_DEADLINE = 10.0
+_RETIREMENT_SECONDS = 30.0  # for calls under way when certificates change
 _MAXIMUM_MESSAGE_BYTES = 16 * 1024 * 1024
 # Safe for every method: a mutation without a request id gets one, so a repetition is recognised.
 _SERVICE_CONFIG = json.dumps(
@@ -50,27 +53,68 @@ _OPTIONS = (
 
 
 def connect(
-    address: str, *, token_source: Callable[[], str], default_deadline: float = DEFAULT_DEADLINE
+    address: str,
+    *,
+    token_source: Callable[[], str],
+    default_deadline: float = DEFAULT_DEADLINE,
+    tls: TlsFiles | None = None,
 ) -> Channel:
-    """Return a channel that connects on first use; `token_source` gives the bearer token of each call."""
-    return Channel(grpc.aio.insecure_channel(address, options=_OPTIONS), token_source, default_deadline)
+    """Return a channel that connects on first use; `token_source` gives the bearer token of each call.
+
+    With `tls`, a new connection replaces the present one when the files change.
+
+    Raises:
+        OSError: A file of certificates cannot be read.
+    """
+
+    def open_channel() -> Any:
+        if tls is None:
+            return grpc.aio.insecure_channel(address, options=_OPTIONS)
+        return grpc.aio.secure_channel(address, tls.channel_credentials(), options=_OPTIONS)
+
+    return Channel(
+        open_channel(), token_source, default_deadline, Renewal(tls, open_channel) if tls else None
+    )
+
+
+class Renewal:
+    """Opens a channel anew when its certificates have changed."""
+
+    def __init__(self, files: TlsFiles, open_channel: Callable[[], Any]) -> None:
+        self._watch = Watch(files)
+        self._open_channel = open_channel
+
+    def renew(self) -> Any:
+        """Return the new channel, or None while the present one is good."""
+        try:
+            return self._open_channel() if self._watch.has_changed() else None
+        except OSError:
+            return None  # the next change comes
 
 
 class Channel:
     """A `grpc.aio.Channel` for generated stubs, which sends the current request's metadata with every call."""
 
-    def __init__(self, inner: Any, token_source: Callable[[], str], default_deadline: float) -> None:
+    def __init__(
+        self,
+        inner: Any,
+        token_source: Callable[[], str],
+        default_deadline: float,
+        renewal: Renewal | None = None,
+    ) -> None:
         self._inner = inner
+        self._renewal = renewal
+        self._retired: set[asyncio.Task[None]] = set()
         self._token_source = token_source
         self._default_deadline = default_deadline
 
     def unary_unary(self, *arguments: Any, **options: Any) -> Callable[..., Any]:
         """Return a method with one answer; its deadline is never later than that of the current request."""
-        return self._marked(self._inner.unary_unary(*arguments, **options), self._default_deadline)
+        return self._marked(lambda inner: inner.unary_unary(*arguments, **options), self._default_deadline)
 
     def unary_stream(self, *arguments: Any, **options: Any) -> Callable[..., Any]:
         """Return a method with a stream of answers; without a timeout it has no deadline of its own."""
-        return self._marked(self._inner.unary_stream(*arguments, **options), None)
+        return self._marked(lambda inner: inner.unary_stream(*arguments, **options), None)
 
     def stream_unary(self, *arguments: Any, **options: Any) -> Any:
         """Return the bare method: our contracts stream no requests."""
@@ -94,7 +138,18 @@ class Channel:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def _marked(self, method: Any, default_deadline: float | None) -> Callable[..., Any]:
+    def _renew(self) -> None:
+        """Replace the connection if its certificates have changed; calls under way end on the old one."""
+        renewed = self._renewal.renew() if self._renewal is not None else None
+        if renewed is not None:
+            retiring = asyncio.ensure_future(self._inner.close(_RETIREMENT_SECONDS))
+            self._retired.add(retiring)
+            retiring.add_done_callback(self._retired.discard)
+            self._inner = renewed
+
+    def _marked(self, make: Callable[[Any], Any], default_deadline: float | None) -> Callable[..., Any]:
+        inner, method = self._inner, make(self._inner)
+
         def call(
             request: Any,
             *,
@@ -102,6 +157,10 @@ class Channel:
             metadata: Any = None,
             **options: Any,
         ) -> Any:
+            nonlocal inner, method
+            self._renew()
+            if inner is not self._inner:
+                inner, method = self._inner, make(self._inner)
             current = context.current_or_none()
             limits = [
                 limit for limit in (timeout, current.remaining() if current else None) if limit is not None

@@ -22,6 +22,7 @@ from servicekit.access import MethodAccess
 from servicekit.admission import Admission
 from servicekit.audit.records import is_audited
 from servicekit.audit.trail import AuditTrail
+from servicekit.certificates import uris_of
 from servicekit.context import RequestContext
 from servicekit.contracts import check_contract
 from servicekit.errors import (
@@ -104,7 +105,9 @@ class Interceptor:
                 with context.bind(request):
                     _set_deadline(request, grpc_context, self._default_deadline_seconds)
                     async with asyncio.timeout(request.remaining()):
-                        await self._admission.admit(request, rules, metadata, grpc_context.peer())
+                        await self._admission.admit(
+                            request, rules, metadata, grpc_context.peer(), uris_of(grpc_context)
+                        )
                         with self._quotas.take(request.tenant_id, request.roles, is_stream=False):
                             message = await self._parse(parse, raw, most)
                             await self._admission.check_message(request, rules, message)
@@ -137,17 +140,18 @@ class Interceptor:
             request = _anonymous(metadata)
             task = asyncio.current_task()
             assert task is not None
-            peer = grpc_context.peer()
+            peer, uris = grpc_context.peer(), uris_of(grpc_context)
             # It is not reset: the task ends with the stream, and another context may close the generator.
             context.enter(request)
             try:
                 _set_deadline(request, grpc_context, None)
-                await self._admission.admit(request, rules, metadata, peer)
+                await self._admission.admit(request, rules, metadata, peer, uris)
                 with self._quotas.take(request.tenant_id, request.roles, is_stream=True):
                     message = await self._parse(parse, raw, most)
                     await self._admission.check_message(request, rules, message)
                     self.streams.add(
-                        task, lambda: self._admission.check_again(request, rules, metadata, peer, message)
+                        task,
+                        lambda: self._admission.check_again(request, rules, metadata, peer, uris, message),
                     )
                     await self._await_writes(request)
                     async for response in behavior(message, grpc_context):

@@ -11,6 +11,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
+from servicekit import tls
 from servicekit.admission import Admission
 from servicekit.audit.trail import AuditTrail
 from servicekit.auth import Authenticator
@@ -118,6 +119,7 @@ class Server:
 
         Raises:
             RuntimeError: The port is taken.
+            OSError: A file of certificates cannot be read.
             ValueError: The contract of a method names no permission.
         """
         registrar = _Registrar(self._interceptor)
@@ -141,7 +143,12 @@ class Server:
             standard,
         )
         host, _, _ = self._settings.listen.rpartition(":")
-        port = server.add_insecure_port(self._settings.listen)
+        files = self._settings.server_tls()
+        port = (
+            server.add_insecure_port(self._settings.listen)
+            if files is None
+            else server.add_secure_port(self._settings.listen, tls.server_credentials(files))
+        )
         self.address = f"{host}:{port}"
         await self._check()
         await server.start()

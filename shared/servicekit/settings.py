@@ -1,16 +1,68 @@
 """Read the settings of every service from the environment, once; no other module reads it."""
 
-import re
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-_LOOPBACK = re.compile(r"(127(\.\d{1,3}){3}|localhost|\[::1\]):\d+|unix:.*")
+from servicekit.tls import TlsFiles, is_loopback
 
 
-class ServiceSettings(BaseSettings):
+class TlsSettings(BaseSettings):
+    """The TLS settings of every program that connects to services."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="OPTAIC_", frozen=True, extra="ignore", hide_input_in_errors=True
+    )
+
+    tls_certificate: Path | None = Field(
+        default=None,
+        description="PEM file of this program's own certificate, with those between it and the CA. A service with it serves TLS. "
+        "All TLS files are read again when they change.",
+    )
+    tls_key: Path | None = Field(default=None, description="PEM file of the certificate's private key.")
+    tls_ca: Path | None = Field(
+        default=None,
+        description="PEM file of the CAs that have signed the certificates of services. With it, this program connects to services over TLS.",
+    )
+    insecure_plaintext: bool = Field(
+        default=False,
+        description="Allow gRPC without TLS beyond this machine, for a network that encrypts by itself.",
+    )
+
+    @field_validator(
+        "tls_certificate", "tls_key", "tls_ca", "tls_client_ca", mode="before", check_fields=False
+    )
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        return value or None
+
+    @model_validator(mode="after")
+    def _a_certificate_has_a_key(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError(
+                "OPTAIC_TLS_CERTIFICATE and OPTAIC_TLS_KEY belong together: set both, or neither"
+            )
+        return self
+
+    def client_tls(self, address: str) -> TlsFiles | None:
+        """Return the files for connections to a service; None for plaintext.
+
+        Raises:
+            ValueError: The connection would be plaintext and leave this machine.
+        """
+        if self.tls_ca is not None:
+            return TlsFiles(self.tls_certificate, self.tls_key, self.tls_ca)
+        if not self.insecure_plaintext and not is_loopback(address):
+            raise ValueError(
+                f"the connection to {address} would leave this machine without TLS: set OPTAIC_TLS_CA to the file of the CA of "
+                "the services, or OPTAIC_INSECURE_PLAINTEXT=true if the network encrypts by itself"
+            )
+        return None
+
+
+class ServiceSettings(TlsSettings):
     """The settings of every service; each variable is `OPTAIC_` and the field name in upper case."""
 
     model_config = SettingsConfigDict(
@@ -31,6 +83,11 @@ class ServiceSettings(BaseSettings):
     )
     listen: str = Field(
         default="127.0.0.1:0", description="host:port of the gRPC server; port 0 takes a free one."
+    )
+    tls_client_ca: Path | None = Field(
+        default=None,
+        description="PEM file of the CAs that have signed the certificates of clients. With it, each client needs a certificate, and "
+        "services and workers are who their certificate says.",
     )
     auth: Literal["development", "tokens", "oidc"] = Field(
         default="development",
@@ -147,9 +204,28 @@ class ServiceSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _development_stays_on_this_machine(self) -> Self:
-        if self.auth == "development" and _LOOPBACK.fullmatch(self.listen) is None:
+        if self.auth == "development" and not is_loopback(self.listen):
             raise ValueError(
                 "OPTAIC_AUTH=development listens on loopback only, because it asks for no password: set OPTAIC_LISTEN to "
                 "127.0.0.1:<port>, or OPTAIC_AUTH=tokens or oidc"
             )
         return self
+
+    @model_validator(mode="after")
+    def _plaintext_stays_on_this_machine(self) -> Self:
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise ValueError(
+                "OPTAIC_TLS_CLIENT_CA needs TLS: set OPTAIC_TLS_CERTIFICATE and OPTAIC_TLS_KEY as well"
+            )
+        if self.tls_certificate is None and not self.insecure_plaintext and not is_loopback(self.listen):
+            raise ValueError(
+                f"OPTAIC_LISTEN={self.listen} would serve other machines without TLS: set OPTAIC_TLS_CERTIFICATE and "
+                "OPTAIC_TLS_KEY, or OPTAIC_INSECURE_PLAINTEXT=true if the network encrypts by itself"
+            )
+        return self
+
+    def server_tls(self) -> TlsFiles | None:
+        """Return the files of the server; None for plaintext."""
+        if self.tls_certificate is None:
+            return None
+        return TlsFiles(self.tls_certificate, self.tls_key, self.tls_client_ca)

@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 
 from servicekit.auth import Authenticator, Identity, unauthenticated
+from servicekit.certificates import uris_of
 from servicekit.errors import DomainError
 from servicekit.open_streams import OpenStreams
 from servicekit.quotas import Quotas
@@ -102,7 +103,7 @@ class Guard:
 
     async def _identify(self, grpc_context: Any) -> Identity:
         metadata = dict(grpc_context.invocation_metadata() or ())
-        return await self._authenticator.authenticate(metadata, grpc_context.peer())
+        return await self._authenticator.authenticate(metadata, grpc_context.peer(), uris_of(grpc_context))
 
     async def _refuse(self, grpc_context: Any, error: DomainError) -> None:
         status = to_status(error, self._error_domain)

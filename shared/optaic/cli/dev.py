@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -82,3 +83,22 @@ def status(output: OutputOption = Format.TABLE) -> None:
         print_table(("PROCESS", "PID", "ANSWERS", "LOG"), rows)
     if report["phase"] != "ready":
         raise typer.Exit(_NOT_READY)
+
+
+@app.command()
+def certs(folder: Path, output: OutputOption = Format.TABLE) -> None:
+    """Write a CA for development and certificates for services, workers, NATS and a client into FOLDER."""
+
+    def write(devstack: Any) -> None:
+        from devstack.certificates import write_development_certificates  # noqa: PLC0415 - only this command needs it
+
+        try:
+            written = write_development_certificates(folder, devstack.Settings().tenants)
+        except OSError as error:
+            fail(f"{folder} cannot be written: {error}")
+        if output is Format.JSON:
+            print_json({"files": [str(path) for path in written]})
+        else:
+            typer.echo("\n".join(map(str, written)))
+
+    _devstack(write)

@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 
 from optaic import errors
+from optaic.client.certificates import Certificates
 from optaic.client.discovery import does_not_answer, no_address
 from optaic.client.silence import Notice, Silence
 
@@ -72,6 +73,8 @@ class Connection:
         self._token = token
         self._timeout = timeout
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._retired: list[grpc.aio.Channel] = []  # calls under way when certificates changed end on them
+        self._certificates = Certificates.find()
         self._written: OrderedDict[str, float] = OrderedDict()
 
     def stub(self, service: str, make: Callable[[grpc.aio.Channel], Any]) -> Any:
@@ -79,12 +82,16 @@ class Connection:
 
         Raises:
             UnavailableError: NO_ADDRESS; the address of the service is unknown.
+            FailedPreconditionError: The connection would leave this machine without TLS, or a file cannot be read.
         """
+        if self._certificates.have_changed():
+            self._retired.extend(self._channels.values())
+            self._channels.clear()
         channel = self._channels.get(service)
         if channel is None:
             if service not in self._addresses:
                 raise no_address(service)
-            channel = grpc.aio.insecure_channel(self._addresses[service], options=_OPTIONS)
+            channel = self._certificates.open_channel(self._addresses[service], _OPTIONS)
             self._channels[service] = channel
         return make(channel)
 
@@ -166,8 +173,9 @@ class Connection:
 
     async def close(self) -> None:
         """Close the channels."""
-        await asyncio.gather(*(channel.close() for channel in self._channels.values()))
+        await asyncio.gather(*(channel.close() for channel in (*self._channels.values(), *self._retired)))
         self._channels.clear()
+        self._retired.clear()
 
     def _typed(self, service: str, error: grpc.aio.AioRpcError) -> errors.OptaicError:
         refused = errors.from_rpc_error(error)
