@@ -10,6 +10,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509 import Name, NameAttribute
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from devstack.config import SERVICES
@@ -105,8 +106,8 @@ def write_development_certificates(
     return written
 
 
-def _named(name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+def _named(name: str) -> Name:
+    return Name([NameAttribute(NameOID.COMMON_NAME, name)])
 
 
 def _host(host: str) -> x509.GeneralName:
