@@ -34,7 +34,7 @@ class Settings(PrefectSettings, TlsSettings):
         default="",
         repr=False,
         description="The worker's identity: a token with the role executor of its only tenant. "
-        "Empty: OPTAIC_SERVICE_TOKEN counts.",
+        "Empty: OPTAIC_SERVICE_TOKEN counts, or else the certificate.",
     )
     service_token: str = Field(
         default="",
@@ -93,7 +93,7 @@ class Settings(PrefectSettings, TlsSettings):
     tenants: tuple[str, ...] = Field(
         default=("default",),
         description="JSON list: the tenants for which this worker removes the data of deleted instances. With "
-        "OPTAIC_EXECUTOR_TOKEN it names one tenant, and the worker refuses flow runs of others.",
+        "OPTAIC_EXECUTOR_TOKEN, or with a certificate and no token, it names one tenant, and the worker refuses flow runs of others.",
     )
     data_removal_interval_seconds: float = Field(
         default=300.0,
@@ -234,21 +234,27 @@ class Settings(PrefectSettings, TlsSettings):
 
     @model_validator(mode="after")
     def _one_tenant(self) -> Self:
-        """Check that the token of an executor comes with the one tenant that it belongs to."""
-        if self.executor_token and len(self.tenants) != 1:
+        """Check that an executor, who belongs to one tenant, is told which one."""
+        if self._is_executor and len(self.tenants) != 1:
             raise ValueError(
-                "OPTAIC_EXECUTOR_TOKEN belongs to one tenant; name exactly this one in OPTAIC_TENANTS"
+                "OPTAIC_EXECUTOR_TOKEN, or a certificate without a token, belongs to one tenant; name exactly this one in "
+                "OPTAIC_TENANTS"
             )
         return self
 
     @property
+    def _is_executor(self) -> bool:
+        """Whether the worker acts as the executor of one tenant, by its token or by its certificate alone."""
+        return bool(self.executor_token or (self.tls_certificate and not self.service_token))
+
+    @property
     def token(self) -> str:
-        """The token that the worker sends with its calls."""
+        """The token that the worker sends with its calls; none if its certificate says who it is."""
         return self.executor_token or self.service_token
 
     def serves(self, tenant_id: str) -> bool:
         """Return whether the worker executes flow runs of a tenant."""
-        return not self.executor_token or tenant_id in self.tenants
+        return not self._is_executor or tenant_id in self.tenants
 
     @property
     def environment(self) -> Mapping[str, str]:

@@ -72,9 +72,9 @@ def connect(
             return grpc.aio.insecure_channel(address, options=_OPTIONS)
         return grpc.aio.secure_channel(address, tls.channel_credentials(), options=_OPTIONS)
 
-    return Channel(
-        open_channel(), token_source, default_deadline, Renewal(tls, open_channel) if tls else None
-    )
+    # It looks at the files first: a change between this and the channel counts as one.
+    renewal = Renewal(tls, open_channel) if tls else None
+    return Channel(open_channel(), token_source, default_deadline, renewal)
 
 
 class Renewal:

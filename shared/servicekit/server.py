@@ -125,6 +125,8 @@ class Server:
         registrar = _Registrar(self._interceptor)
         for add, servicer, _ in self._servicers:
             add(servicer, registrar)
+        files = self._settings.server_tls()
+        credentials = None if files is None else tls.server_credentials(files)
         # Made last: gRPC may crash the process where a server is left that never started.
         server = grpc.aio.server(
             handlers=registrar.handlers,
@@ -143,11 +145,10 @@ class Server:
             standard,
         )
         host, _, _ = self._settings.listen.rpartition(":")
-        files = self._settings.server_tls()
         port = (
             server.add_insecure_port(self._settings.listen)
-            if files is None
-            else server.add_secure_port(self._settings.listen, tls.server_credentials(files))
+            if credentials is None
+            else server.add_secure_port(self._settings.listen, credentials)
         )
         self.address = f"{host}:{port}"
         await self._check()

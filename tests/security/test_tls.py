@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
-import hashlib
-import json
 import ssl
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,102 +15,59 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from devstack.certificates import Authority, write_development_certificates
 from optaic.client.connection import Connection
 from optaic.errors import FailedPreconditionError
+from optaic.run.v1 import run_service_pb2, run_service_pb2_grpc
 from servicekit import client, tls
-from servicekit.auth import make_authenticator
-from servicekit.server import Server
-from servicekit.settings import ServiceSettings
 from servicekit.tls import TlsFiles
 from support.polling import eventually
+from support.tls_world import (
+    HOUR,
+    SERVICE_TOKEN,
+    SERVICE_URI,
+    WORKER_URI,
+    Pair,
+    World,
+    check,
+    make_settings,
+    metadata_of,
+    serving,
+    write,
+)
 
-SERVICE_TOKEN = "shared"
-HOUR = dt.timedelta(hours=1)
-SERVICE_URI = "spiffe://optaic/service/run-service"
-WORKER_URI = "spiffe://optaic/tenant/acme/worker"
-Pair = tuple[str, str]
-
-
-@dataclass
-class World:
-    """A service with TLS and client certificates, on loopback."""
-
-    folder: Path
-    authority: Authority
-    settings: ServiceSettings
-    address: str
-
-    async def check(
-        self,
-        pair: Pair | None,
-        *,
-        token: str = "",
-        tenant: str = "",
-        ca: str = "",
-        address: str = "",
-        options: Any = (),
-    ) -> str:
-        """Call health as a client with this certificate; return the status code."""
-        certificate, key = (text.encode() for text in pair) if pair else (None, None)
-        credentials = grpc.ssl_channel_credentials((ca or self.authority.pem).encode(), key, certificate)
-        metadata = [("authorization", f"Bearer {token}")] if token else []
-        metadata += [("optaic-tenant", tenant)] if tenant else []
-        async with grpc.aio.secure_channel(address or self.address, credentials, options=options) as channel:
-            return await _check(channel, metadata)
-
-
-async def _check(channel: Any, metadata: list[tuple[str, str]]) -> str:
-    try:
-        await health_pb2_grpc.HealthStub(channel).Check(
-            health_pb2.HealthCheckRequest(), timeout=3, metadata=metadata
-        )
-    except grpc.aio.AioRpcError as error:
-        return error.code().name
-    return "OK"
-
-
-def write(folder: Path, name: str, pair: Pair) -> None:
-    (folder / f"{name}.pem").write_text(pair[0])
-    (folder / f"{name}.key").write_text(pair[1])
-
-
-def write_tokens(file: Path, tokens: dict[str, tuple[str, str]]) -> None:
-    entries = {
-        hashlib.sha256(token.encode()).hexdigest(): {"tenant": tenant, "actor": "somebody", "roles": [role]}
-        for token, (tenant, role) in tokens.items()
-    }
-    file.write_text(json.dumps(entries))
+RUN = "00000000-0000-7000-8000-000000000001"
 
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    authority = Authority()
-    (tmp_path / "ca.pem").write_text(authority.pem)
-    write(tmp_path, "server", authority.issue("instance-service"))
-    write_tokens(tmp_path / "tokens.json", {"of ada": ("acme", "viewer")})
-    executors = {"of a worker": ("acme", "executor"), "of another worker": ("beta", "executor")}
-    write_tokens(tmp_path / "executors.json", executors)
-    settings = make_settings(
-        listen="127.0.0.1:0",
-        auth="tokens",
-        tokens_file=tmp_path / "tokens.json",
-        executor_tokens_file=tmp_path / "executors.json",
-        service_token=SERVICE_TOKEN,
-        tls_certificate=tmp_path / "server.pem",
-        tls_key=tmp_path / "server.key",
-        tls_client_ca=tmp_path / "ca.pem",
-    )
-    server = Server(settings, "instance-service", "instance.optaic", [], make_authenticator(settings))
-    await server.start()
-    yield World(tmp_path, authority, settings, server.address.replace("127.0.0.1", "localhost"))
-    await server.stop()
-
-
-def make_settings(**values: Any) -> ServiceSettings:
-    urls = {f"database{login}_url": "unused" for login in ("", "_owner", "_infra")}
-    return ServiceSettings(**urls, **values)
+    async with serving(tmp_path) as world:
+        yield world
 
 
 async def test_a_client_with_a_certificate_and_a_token_is_admitted(world: World) -> None:
     assert await world.check(world.authority.issue("ada"), token="of ada") == "OK"
+
+
+async def test_a_certificate_is_the_caller_of_ordinary_methods_and_of_streams(world: World) -> None:
+    """Streams are checked again while they are open: the certificate counts then, too."""
+    service = world.authority.issue("status-service", SERVICE_URI)
+    metadata = metadata_of(tenant="acme", actor="ada")
+    async with world.connect(service) as channel:
+        stub = run_service_pb2_grpc.RunServiceStub(channel)
+        answer = await stub.GetRun(run_service_pb2.GetRunRequest(run_id=RUN), metadata=metadata, timeout=3)
+        watch = stub.WatchRun(run_service_pb2.WatchRunRequest(run_id=RUN), metadata=metadata, timeout=5)
+        callers = [(each.run_id, each.actor) async for each in watch]
+    assert (answer.run_id, answer.actor) == ("acme", "ada")
+    assert callers == [("acme", "ada")] * 2
+
+
+async def test_the_role_of_a_certificate_permits_what_that_of_a_token_does(world: World) -> None:
+    async with world.connect(world.authority.issue("worker", WORKER_URI)) as channel:
+        stub = run_service_pb2_grpc.RunServiceStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.GetRun(run_service_pb2.GetRunRequest(run_id=RUN), timeout=3)
+        assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.WatchRun(run_service_pb2.WatchRunRequest(run_id=RUN), timeout=3).read()
+        assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
 async def test_a_service_and_a_worker_need_their_certificate_only(world: World) -> None:
@@ -151,7 +104,7 @@ async def test_any_other_client_is_refused(world: World, variant: str, code: str
     ada, worker, service = issue("ada"), issue("worker", WORKER_URI), issue("run-service", SERVICE_URI)
     if variant == "plaintext":
         async with grpc.aio.insecure_channel(world.address) as channel:
-            assert await _check(channel, [("authorization", "Bearer of ada")]) == code
+            assert await check(channel, [("authorization", "Bearer of ada")]) == code
         return
     calls: dict[str, tuple[Pair | None, dict[str, Any]]] = {
         "no client certificate": (None, {"token": "of ada"}),
@@ -256,12 +209,7 @@ def test_no_connection_leaves_the_machine_without_tls_unless_told_otherwise(
 async def test_the_python_client_uses_tls_and_takes_new_certificates(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(world.folder, "ada", world.authority.issue("ada"))
-    (world.folder / "trusted.pem").write_text(world.authority.pem)
-    monkeypatch.setenv("OPTAIC_TLS_CA", str(world.folder / "trusted.pem"))
-    monkeypatch.setenv("OPTAIC_TLS_CERTIFICATE", str(world.folder / "ada.pem"))
-    monkeypatch.setenv("OPTAIC_TLS_KEY", str(world.folder / "ada.key"))
-    monkeypatch.setattr("optaic.client.certificates._LOOK_SECONDS", 0.0)
+    trust(world, world.authority, monkeypatch)
     connection = Connection({"instance": world.address}, "of ada", 3)
 
     async def check() -> bool:
@@ -270,12 +218,41 @@ async def test_the_python_client_uses_tls_and_takes_new_certificates(
         return True
 
     assert await check()
-    fresh = Authority("the next CA")
-    write(world.folder, "server", fresh.issue("instance-service"))
-    (world.folder / "ca.pem").write_text(fresh.pem)
-    write(world.folder, "ada", fresh.issue("ada"))
-    (world.folder / "trusted.pem").write_text(fresh.pem)
+    replace_all(world, Authority("the next CA"))
     assert await eventually(check)
+    await connection.close()
+
+
+def trust(world: World, authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the Python client a certificate, and the CA of the service; it looks at the files before each call."""
+    write(world.folder, "ada", authority.issue("ada"))
+    (world.folder / "trusted.pem").write_text(authority.pem)
+    for name, file in (("CA", "trusted.pem"), ("CERTIFICATE", "ada.pem"), ("KEY", "ada.key")):
+        monkeypatch.setenv(f"OPTAIC_TLS_{name}", str(world.folder / file))
+    monkeypatch.setattr("optaic.client.certificates._LOOK_SECONDS", 0.0)
+
+
+def replace_all(world: World, authority: Authority) -> None:
+    """Replace the CA, and the certificates of the service and of the Python client."""
+    write(world.folder, "server", authority.issue("run-service"))
+    (world.folder / "ca.pem").write_text(authority.pem)
+    write(world.folder, "ada", authority.issue("ada"))
+    (world.folder / "trusted.pem").write_text(authority.pem)
+
+
+async def test_a_stream_of_the_python_client_goes_on_under_new_certificates(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stream reconnects by itself after the restart of the service, whose CA is another one then."""
+    trust(world, world.authority, monkeypatch)
+    connection = Connection({"run": world.address}, "of ada", 3)
+    request = run_service_pb2.WatchRunRequest(run_id=RUN)
+    stream = connection.stream("run", run_service_pb2_grpc.RunServiceStub, "WatchRun", lambda: request)
+    assert (await anext(stream)).actor == "somebody"
+    fresh = Authority("the next CA")
+    replace_all(world, fresh)
+    await world.restart()
+    assert [each.actor async for each in stream] == ["somebody"] * 2
     await connection.close()
 
 

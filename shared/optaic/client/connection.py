@@ -147,8 +147,8 @@ class Connection:
         """
         backoff = _FIRST_BACKOFF
         stub = self.stub(service, make)
-        channel, name = self._channels[service], f"{service}-service at {self._addresses[service]}"
-        silence = Silence(name, self._notice, lambda: channel.get_state() is grpc.ChannelConnectivity.READY)
+        name = f"{service}-service at {self._addresses[service]}"
+        silence = Silence(name, self._notice, lambda: self._is_connected(service))
         async with silence.notify_while():
             while True:
                 silence.opened()
@@ -170,12 +170,17 @@ class Connection:
                     call.cancel()
                 await asyncio.sleep(backoff)
                 backoff = min(backoff * 2, _LONGEST_BACKOFF)
+                stub = self.stub(service, make)  # its certificates may have changed
 
     async def close(self) -> None:
         """Close the channels."""
         await asyncio.gather(*(channel.close() for channel in (*self._channels.values(), *self._retired)))
         self._channels.clear()
         self._retired.clear()
+
+    def _is_connected(self, service: str) -> bool:
+        channel = self._channels.get(service)
+        return channel is not None and channel.get_state() is grpc.ChannelConnectivity.READY
 
     def _typed(self, service: str, error: grpc.aio.AioRpcError) -> errors.OptaicError:
         refused = errors.from_rpc_error(error)

@@ -135,6 +135,11 @@ def test_an_executor_token_needs_exactly_its_tenant(tmp_path: Path) -> None:
     assert (alone.token, alone.serves("acme"), alone.serves("rival")) == ("secret", True, False)
     shared = Settings(**addresses, service_token="all", tenants=("acme",))
     assert (shared.token, shared.serves("rival")) == ("all", True)
+    files: dict[str, Any] = {"tls_certificate": tmp_path / "worker.pem", "tls_key": tmp_path / "worker.key"}
+    with pytest.raises(ValueError, match="belongs to one tenant"):
+        Settings(**addresses, **files, tenants=("acme", "rival"))
+    by_certificate = Settings(**addresses, **files, tenants=("acme",))
+    assert (by_certificate.token, by_certificate.serves("rival")) == ("", False)
 
 
 @pytest.mark.parametrize("said", ["it has no deployment", "its deployment was deleted"])
