@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from servicekit.access import ADMIN, SERVICE
+from servicekit.access import ADMIN, EXECUTOR, SERVICE
+from servicekit.certificates import holder_of
 from servicekit.clock import Clock, SystemClock
 from servicekit.context import is_tenant_id
 from servicekit.errors import InvalidArgumentError, UnauthenticatedError
@@ -81,11 +82,7 @@ def make_authenticator(settings: ServiceSettings, clock: Clock | None = None) ->
         OSError: A file of tokens cannot be read.
     """
     inner = _make_token_authenticator(settings, clock)
-    if settings.tls_client_ca is None:
-        return inner
-    from servicekit.certificates import CertificateAuthenticator  # noqa: PLC0415 - it builds on this module
-
-    return CertificateAuthenticator(inner)
+    return inner if settings.tls_client_ca is None else CertificateAuthenticator(inner)
 
 
 def _make_token_authenticator(settings: ServiceSettings, clock: Clock | None) -> Authenticator:
@@ -169,6 +166,43 @@ class OidcAuthenticator(TokensAuthenticator):
             raise OSError(self._verifier.problem)
 
 
+class CertificateAuthenticator:
+    """Accepts services and workers by their certificates, and the tokens that `inner` accepts.
+
+    A token never widens what a certificate says: the service token counts only from a service, and that of a tenant's
+    executor only from a worker of this tenant.
+    """
+
+    def __init__(self, inner: Authenticator) -> None:
+        self._inner = inner
+        self.is_open = inner.is_open
+
+    async def authenticate(
+        self, metadata: Mapping[str, str], peer: str, certificate: Sequence[str] = (), /
+    ) -> Identity:
+        """Return the identity of a call; see Authenticator."""
+        is_service, tenant = holder_of(certificate)
+        if not bearer(metadata):
+            if is_service:
+                return service_identity(metadata)
+            if tenant:
+                return Identity(tenant, "worker", frozenset({EXECUTOR}))
+        identity = await self._inner.authenticate(metadata, peer, certificate)
+        if SERVICE in identity.roles and not is_service:
+            raise _not_the_caller("the service token counts only with the certificate of a service")
+        if EXECUTOR in identity.roles and tenant != identity.tenant_id:
+            raise _not_the_caller(
+                "the token of an executor counts only with the certificate of a worker of its tenant"
+            )
+        if tenant and tenant != identity.tenant_id:
+            raise _not_the_caller("the certificate belongs to a worker of another tenant than the token")
+        return identity
+
+    async def refresh(self) -> None:
+        """Read again what tokens are verified with; see Authenticator."""
+        await self._inner.refresh()
+
+
 def service_identity(metadata: Mapping[str, str]) -> Identity:
     """Return the identity of a service, for the tenant and the actor that it names.
 
@@ -199,3 +233,7 @@ def unauthenticated() -> UnauthenticatedError:
     return UnauthenticatedError(
         "UNAUTHENTICATED", "no valid token was sent; send the metadata `authorization: Bearer <token>`"
     )
+
+
+def _not_the_caller(problem: str) -> UnauthenticatedError:
+    return UnauthenticatedError("UNAUTHENTICATED", problem)

@@ -13,6 +13,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from devstack.certificates import Authority, write_development_certificates
+from optaic.client import certificates
 from optaic.client.connection import Connection
 from optaic.errors import FailedPreconditionError
 from optaic.run.v1 import run_service_pb2, run_service_pb2_grpc
@@ -254,6 +255,10 @@ async def test_a_stream_of_the_python_client_goes_on_under_new_certificates(
     await world.restart()
     assert [each.actor async for each in stream] == ["somebody"] * 2
     await connection.close()
+
+
+def test_services_and_the_python_client_agree_on_what_this_machine_is() -> None:
+    assert certificates._LOOPBACK.pattern == tls._LOOPBACK.pattern
 
 
 def test_development_certificates_are_their_owners_alone(tmp_path: Path) -> None:
