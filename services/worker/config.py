@@ -244,7 +244,7 @@ class Settings(PrefectSettings, TlsSettings):
 
     @property
     def _is_executor(self) -> bool:
-        """Whether the worker acts as the executor of one tenant, by its token or by its certificate alone."""
+        """Return whether the worker acts as the executor of one tenant, by its token or by its certificate alone."""
         return bool(self.executor_token or (self.tls_certificate and not self.service_token))
 
     @property

@@ -167,7 +167,7 @@ class OidcAuthenticator(TokensAuthenticator):
 
 
 class CertificateAuthenticator:
-    """Accepts services and workers by their certificates, and the tokens that `inner` accepts.
+    """Accept services and workers by their certificates, and the tokens that `inner` accepts.
 
     A token never widens what a certificate says: the service token counts only from a service, and that of a tenant's
     executor only from a worker of this tenant.

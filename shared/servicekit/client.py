@@ -78,7 +78,7 @@ def connect(
 
 
 class Renewal:
-    """Opens a channel anew when its certificates have changed."""
+    """Open a channel anew when its certificates have changed."""
 
     def __init__(self, files: TlsFiles, open_channel: Callable[[], Any]) -> None:
         self._watch = Watch(files)

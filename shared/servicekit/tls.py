@@ -78,7 +78,7 @@ def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
 
 
 class _Rotation:
-    """Reads the files again when they change; gRPC calls `fetch` in its own threads, on each new connection."""
+    """Read the files again when they change; gRPC calls `fetch` in its own threads, on each new connection."""
 
     def __init__(self, files: TlsFiles) -> None:
         self._files = files
@@ -104,7 +104,7 @@ class _Rotation:
 
 
 class Watch:
-    """Says when files have changed; it looks at most once a second."""
+    """The moment when files change; they are looked at at most once a second."""
 
     def __init__(self, files: TlsFiles) -> None:
         self._files = files
