@@ -18,7 +18,8 @@ from bench.population import Template, copy_id, multiply, name_of
 from bench.report import Row
 from bench.stack import BenchStack, running_services
 from instance_service.prefect_adapter import PrefectDeployments
-from instance_service.reconcile import DeploymentPairing, DriftWatch
+from instance_service.reconcile.drift import DriftWatch
+from instance_service.reconcile.pairings import DeploymentPairing
 from instance_service.store import queue
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.rules.deployments import FLOW_NAME, TAG

@@ -39,6 +39,20 @@ def test_a_service_is_built_from_its_settings(service: str) -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
+def test_a_service_makes_none_of_the_parts_that_all_have(service: str) -> None:
+    names = _names(ast.parse((ROOT / service / "app.py").read_text("utf-8")))
+    assert "make_parts" in names
+    common = {"Database", "Broker", "Relay", "Comparison", "Admission", "AuditTrail", "Server", "load_signer"}
+    assert not names & common
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_dependencies_begin_with_those_that_all_services_have(service: str) -> None:
+    fields = list(inspect.signature(_dependencies(service)).parameters)
+    assert fields[:4] == ["database", "clock", "ids", "signer"]
+
+
+@pytest.mark.parametrize("service", SERVICES)
 def test_servicers_are_named_so_and_receive_the_dependencies_first(service: str) -> None:
     module = load(service, "grpc_api")
     own = [

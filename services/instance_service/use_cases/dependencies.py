@@ -1,4 +1,4 @@
-"""Collect what every use case needs; `app` builds it once."""
+"""The dependencies that every use case receives; `app` makes them once."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Signal:
 
 @dataclass(frozen=True)
 class Dependencies:
-    """Hold the database, clock, ids and settings of the service, and how calls wait for an instance."""
+    """The database, the clock, the source of ids, the signer, settings, and how calls wait for an instance."""
 
     database: Database
     clock: Clock
@@ -79,7 +79,6 @@ class Dependencies:
     activation_wait_seconds: float = 2.0
     activated: Signal = field(default_factory=Signal)
     places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(500))  # for calls that wait
-
     data_grace_seconds: float = 604800.0  # how long the data of deleted instances is kept
     built_in: set[str] = field(default_factory=set)  # content hashes of the built-in library
     rehearsal: Connection | None = None  # the use case that opened it rolls it back

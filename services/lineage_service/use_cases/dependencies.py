@@ -1,4 +1,4 @@
-"""The dependencies that every use case receives."""
+"""The dependencies that every use case receives; `app` makes them once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from servicekit.signing import Signer
 
 @dataclass(frozen=True)
 class Dependencies:
-    """The database, the clock and the source of ids; the first argument of each use case."""
+    """The database, the clock, the source of ids and the signer."""
 
     database: Database
     clock: Clock

@@ -1,1 +1,1 @@
-"""Run the loops that compare the actual state with the desired one; all replicas share their work."""
+"""The loops that compare the actual state of runs with the desired one; all replicas share their work."""

@@ -1,4 +1,4 @@
-"""Declare the dependencies that every use case receives; app.py makes them."""
+"""The dependencies that every use case receives; `app` makes them once."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def _wake_nothing() -> None:
 
 @dataclass
 class Dependencies:
-    """The first argument of each use case."""
+    """The database, the clock, the source of ids, the signer, the settings, the other services and the watches."""
 
-    settings: Settings
     database: Database
-    peers: Peers
-    watches: Watches
     clock: Clock
     ids: IdSource
     signer: Signer
+    settings: Settings
+    peers: Peers
+    watches: Watches
     wake_dispatcher: Callable[[], None] = _wake_nothing
     wake_ender: Callable[[], None] = _wake_nothing

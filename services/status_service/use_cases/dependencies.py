@@ -1,4 +1,4 @@
-"""Declare the dependencies that every use case receives."""
+"""The dependencies that every use case receives; `app` makes them once."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from status_service.use_cases.watching import ChangeFeed
 
 @dataclass(frozen=True)
 class Dependencies:
-    """The database, the feed of changes, the clock, the ids and the signer; the first argument of each use case."""
+    """The database, the clock, the source of ids, the signer and the feed of changes."""
 
     database: Database
-    feed: ChangeFeed
     clock: Clock
     ids: IdSource
     signer: Signer
+    feed: ChangeFeed
