@@ -1,5 +1,6 @@
 """The code of an earlier release, from the repository's own history, and a stack that runs it."""
 
+import json
 import os
 import signal
 import subprocess
@@ -89,6 +90,8 @@ def earlier_stack(commit: str, folder: Path) -> Iterator[EarlierStack]:
         "OPTAIC_STATE": str(settings.root),
         "OPTAIC_START_TIMEOUT_SECONDS": "360",
         "OPTAIC_POLL_SECONDS": "0.5",
+        # The sources of the state lie beside it.
+        "OPTAIC_SOURCE_ROOTS": json.dumps([str(folder)]),
     }
     command = [sys.executable, "-m", "devstack", "up"]
     try:
