@@ -94,7 +94,8 @@ _LOCK_REVISION = sa.text("""
 _COMPACT = sa.text("""
     with due as (
         select tenant_id, least(revision - :retention, compacted_revision + :step) as compacted_revision
-        from tenant_revisions where revision - :retention > compacted_revision for update skip locked limit 1
+        from tenant_revisions where revision - :retention > compacted_revision
+        order by random() limit 1 for update skip locked -- so that no tenant has to wait for another's backlog
     ), deleted as (
         delete from status_changes using due
         where status_changes.tenant_id = due.tenant_id and status_changes.revision <= due.compacted_revision

@@ -16,8 +16,21 @@ from servicekit.broker import Broker, OrderedChannel
 from servicekit.database import Database
 from servicekit.events import Event, headers_of
 from servicekit.schema import outbox
+from servicekit.turns import in_turns
 
 _RELAY_LOCK = sa.text("select pg_try_advisory_lock(hashtextextended('servicekit.relay', 0))")
+_CHOSEN = in_turns(
+    outbox,
+    lambda _: sa.true(),
+    key=("tenant_id", "id"),
+    order="id",
+    limit=sa.bindparam("most", type_=sa.Integer),
+).cte("chosen")
+_OLDEST = (
+    sa.select(outbox)
+    .join(_CHOSEN, sa.and_(outbox.c.tenant_id == _CHOSEN.c.tenant_id, outbox.c.id == _CHOSEN.c.id))
+    .order_by(outbox.c.id)
+)
 _DELETE = sa.text("delete from outbox where id = any(cast(:ids as bigint[]))")
 _PRUNE = (
     # No event is replayed after the streams' age; a repeated request is recognised for a week.
@@ -97,11 +110,11 @@ class Relay:
                         await asyncio.sleep(_GATHER_SECONDS)
 
     async def _publish_window(self, connection: AsyncConnection, channel: OrderedChannel) -> bool:
-        """Publish the oldest rows; return whether there may be more.
+        """Publish the oldest rows of each tenant, in turns of the tenants; return whether there may be more.
 
-        Ids do not commit in order, so each call begins with the oldest row that is there, never after the last one.
+        Ids do not commit in order, so each call begins with a tenant's oldest row that is there, never after the last one.
         """
-        rows = (await connection.execute(sa.select(outbox).order_by(outbox.c.id).limit(self._window))).all()
+        rows = (await connection.execute(_OLDEST, {"most": self._window})).all()
         if not rows:
             return False
         events = [_event_of(row) for row in rows]

@@ -33,7 +33,7 @@ outbox = sa.Table(
     sa.Column("time", sa.DateTime(timezone=True), nullable=False),
     sa.Column("payload", sa.LargeBinary, nullable=False),
     sa.Column("traceparent", sa.Text, nullable=False),
-    sa.Index("ix_outbox_id", "id"),  # the relay reads across tenants, in order
+    sa.Index("ix_outbox_id", "id"),  # the relays of earlier releases, which may still run, read by it
 )
 
 consumed_events = sa.Table(

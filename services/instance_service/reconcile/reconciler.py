@@ -29,6 +29,7 @@ _LEASE_SECONDS = 10.0
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 5.0  # wait before an instance is tried again
 _JITTER = 0.25  # keeps replicas from trying at the same moment
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 2.0  # wait before a system that did not answer is asked again
+_MOST_BESIDE = 64  # background tasks at once
 _PATIENCE = 0.5  # wait for the previous batch of the same systems
 _log = structlog.get_logger(__name__)
 
@@ -57,14 +58,15 @@ class Reconciler:
     """The reconciler of one replica.
 
     It handles instances that need only the orchestrator at once. Instances that need other systems too get a background
-    task, one batch for each set of systems, so that a system that hangs delays only the instances that need it.
+    task, one batch for each tenant and set of systems, so that a system that hangs delays only the instances that need it,
+    and a tenant with many instances delays no other.
     """
 
     def __init__(self, deps: Dependencies, pairings: Sequence[Pairing]) -> None:
         self._deps = deps
         self._pairings = pairings
         self._gates = {each.finalizer: _Gate() for each in pairings}
-        self._beside: dict[frozenset[str], asyncio.Task[None]] = {}
+        self._beside: dict[tuple[str, frozenset[str]], asyncio.Task[None]] = {}
 
     async def close(self) -> None:
         """Cancel the background tasks; what they claimed is due again after the lease."""
@@ -113,17 +115,18 @@ class Reconciler:
         claims: Sequence[Claim],
         instances: dict[str, Instance],
     ) -> None:
-        if systems in self._beside:
-            await asyncio.wait({self._beside[systems]}, timeout=_PATIENCE)
-        if systems in self._beside:
+        key = (tenant_id, systems)
+        if key in self._beside:
+            await asyncio.wait({self._beside[key]}, timeout=_PATIENCE)
+        if key in self._beside or len(self._beside) >= _MOST_BESIDE:
             await self._write([], claims)
             return
         task = asyncio.create_task(self._settle(tenant_id, claims, instances))
-        self._beside[systems] = task
-        task.add_done_callback(functools.partial(self._forget, systems))
+        self._beside[key] = task
+        task.add_done_callback(functools.partial(self._forget, key))
 
-    def _forget(self, systems: frozenset[str], task: asyncio.Task[None]) -> None:
-        del self._beside[systems]
+    def _forget(self, key: tuple[str, frozenset[str]], task: asyncio.Task[None]) -> None:
+        del self._beside[key]
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("pairing failed; tried again after the lease", problem=repr(error))
 

@@ -10,22 +10,13 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from instance_service.store.tables import reconciliations
+from servicekit.turns import in_turns
 
 _ENQUEUE = sa.text("""
     with known as (insert into tenants (tenant_id) values (:tenant_id) on conflict do nothing)
     insert into reconciliations (tenant_id, instance_id, due_time, attempts)
     select :tenant_id, unnest(cast(:instance_ids as uuid[])), now(), 0
     on conflict (tenant_id, instance_id) do update set due_time = now(), attempts = 0
-""")
-_CLAIM = sa.text("""
-    update reconciliations as claimed
-    set due_time = now() + make_interval(secs => :lease_seconds), attempts = claimed.attempts + 1
-    from (
-        select tenant_id, instance_id from reconciliations where due_time <= now()
-        order by due_time limit :limit for update skip locked
-    ) as due
-    where claimed.tenant_id = due.tenant_id and claimed.instance_id = due.instance_id
-    returning claimed.tenant_id, cast(claimed.instance_id as text), claimed.due_time, claimed.attempts
 """)
 _SETTLE = sa.text("""
     update reconciliations set due_time = null, attempts = 0
@@ -76,8 +67,24 @@ async def enqueue(connection: AsyncConnection, tenant_id: str, instance_ids: Seq
 
 async def claim(connection: AsyncConnection, limit: int, lease_seconds: float) -> list[Claim]:
     """Claim due instances; until the lease ends, no other process gets them."""
-    rows = await connection.execute(_CLAIM, {"limit": limit, "lease_seconds": lease_seconds})
-    return [Claim(*row) for row in rows]
+    table = reconciliations
+    due = in_turns(
+        table,
+        lambda columns: columns.due_time <= sa.func.now(),
+        key=("tenant_id", "instance_id"),
+        order="due_time",
+        limit=limit,
+        queued=lambda columns: columns.due_time.is_not(None),
+        lock=True,
+    ).cte("due")
+    lease = sa.func.now() + sa.func.make_interval(0, 0, 0, 0, 0, 0, lease_seconds)
+    statement = (
+        sa.update(table)
+        .where(table.c.tenant_id == due.c.tenant_id, table.c.instance_id == due.c.instance_id)
+        .values(due_time=lease, attempts=table.c.attempts + 1)
+        .returning(table.c.tenant_id, table.c.instance_id, table.c.due_time, table.c.attempts)
+    )
+    return [Claim(*row) for row in await connection.execute(statement)]
 
 
 async def settle(connection: AsyncConnection, claims: Sequence[Claim]) -> None:

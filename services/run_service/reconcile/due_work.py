@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
@@ -16,11 +18,11 @@ from run_service.use_cases.ticks import submit_waiting
 from servicekit.errors import DomainError
 
 _log = structlog.get_logger(__name__)
-_Key = TypeVar("_Key")
+_Key = TypeVar("_Key", bound=tuple[str, ...])  # the tenant first
 
 
 class DueWork(Generic[_Key]):
-    """The loop that claims the due entries of one queue and processes them one by one."""
+    """The loop that claims the due entries of one queue and processes those of each tenant one by one."""
 
     def __init__(
         self,
@@ -44,12 +46,24 @@ class DueWork(Generic[_Key]):
         now = self._deps.clock.now()
         async with self._deps.database.infra() as connection:
             claimed = await self._claim(connection, now, now + self._claim_time, self._batch)
+        by_tenant: dict[str, list[_Key]] = defaultdict(list)
         for key in claimed:
+            by_tenant[key[0]].append(key)
+        # At once, so that one tenant's slow entries delay no other's.
+        outcomes = await asyncio.gather(
+            *(self._do_all(keys) for keys in by_tenant.values()), return_exceptions=True
+        )
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return len(claimed) == self._batch
+
+    async def _do_all(self, keys: Sequence[_Key]) -> None:
+        for key in keys:
             try:
                 await self._do(self._deps, key)
             except DomainError as error:  # undecided: the claim expires, then it is tried again
                 _log.warning("due work postponed", queue=self._name, key=key, error=repr(error))
-        return len(claimed) == self._batch
 
 
 def due_retries(deps: Dependencies) -> DueWork[queues.RunKey]:

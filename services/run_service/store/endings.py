@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from run_service.domain.pairing import FlowRunState
 from run_service.store.tables import endings
+from servicekit.turns import in_turns
 
 FlowRunKey = tuple[str, str]  # tenant id, flow-run id
 _LOCK = sa.text("select pg_advisory_xact_lock(hashtextextended('run_service.flow_run:' || :id, 0))")
@@ -70,17 +71,13 @@ async def claim_endings(
     connection: AsyncConnection, now: datetime, claim_expire_time: datetime, limit: int
 ) -> list[Ending]:
     """Claim due entries, on the infra login; no other replica gets them before the claim expires."""
-    due = (
-        sa.select(endings.c.tenant_id, endings.c.orchestrator_run_id)
-        .where(
-            endings.c.due_time <= now,
-            sa.or_(endings.c.claim_expire_time.is_(None), endings.c.claim_expire_time <= now),
-        )
-        .order_by(endings.c.due_time)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-        .cte("due")
-    )
+
+    def is_due(columns: Any) -> sa.ColumnElement[bool]:
+        is_free = sa.or_(columns.claim_expire_time.is_(None), columns.claim_expire_time <= now)
+        return sa.and_(columns.due_time <= now, is_free)
+
+    key = ("tenant_id", "orchestrator_run_id")
+    due = in_turns(endings, is_due, key=key, order="due_time", limit=limit, lock=True).cte("due")
     statement = (
         sa.update(endings)
         .where(

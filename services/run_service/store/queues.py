@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from run_service.store.tables import dispatches, leases, retries
+from servicekit.turns import in_turns
 
 RunKey = tuple[str, str]  # tenant id, run id
 
@@ -44,17 +45,18 @@ class Dispatch:
 _DISPATCH_FIELDS = [dispatches.c[name] for name in Dispatch.__dataclass_fields__]
 
 
-def _due(table: sa.Table, now: datetime, limit: int) -> sa.Select[Any]:
-    return (
-        sa.select(table.c.tenant_id, table.c.run_id)
-        .where(
-            table.c.due_time <= now,
-            sa.or_(table.c.claim_expire_time.is_(None), table.c.claim_expire_time <= now),
-        )
-        .order_by(table.c.due_time)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
+_KEY = ("tenant_id", "run_id")
+
+
+def _due(table: sa.Table, now: datetime, limit: int, actions: Collection[str] = ()) -> sa.CTE:
+    """Lock due rows that nobody has claimed, in turns of the tenants."""
+
+    def is_due(columns: Any) -> sa.ColumnElement[bool]:
+        is_free = sa.or_(columns.claim_expire_time.is_(None), columns.claim_expire_time <= now)
+        is_wanted = columns.action.in_(sorted(actions)) if actions else sa.true()
+        return sa.and_(columns.due_time <= now, is_free, is_wanted)
+
+    return in_turns(table, is_due, key=_KEY, order="due_time", limit=limit, lock=True).cte("due")
 
 
 def _is_one_of(table: sa.Table, keys: Collection[RunKey]) -> sa.ColumnElement[bool]:
@@ -69,7 +71,7 @@ async def claim_dispatches(
     limit: int,
 ) -> list[Dispatch]:
     """Claim due dispatches; no other replica gets them before the claim expires."""
-    due = _due(dispatches, now, limit).where(dispatches.c.action.in_(sorted(actions))).cte("due")
+    due = _due(dispatches, now, limit, actions)
     statement = (
         sa.update(dispatches)
         .where(dispatches.c.tenant_id == due.c.tenant_id, dispatches.c.run_id == due.c.run_id)
@@ -162,11 +164,11 @@ async def forget_ages(connection: AsyncConnection, now: datetime) -> None:
 
 async def list_expired_dispatches(connection: AsyncConnection, before: datetime, limit: int) -> list[RunKey]:
     """Return runs submitted before a moment that have not started."""
-    statement = (
-        sa.select(dispatches.c.tenant_id, dispatches.c.run_id)
-        .where(dispatches.c.action.in_(["create", "await"]), dispatches.c.submit_time < before)
-        .limit(limit)
-    )
+
+    def is_expired(columns: Any) -> sa.ColumnElement[bool]:
+        return sa.and_(columns.action.in_(["create", "await"]), columns.submit_time < before)
+
+    statement = in_turns(dispatches, is_expired, key=_KEY, order="submit_time", limit=limit)
     return [(row.tenant_id, row.run_id) for row in await connection.execute(statement)]
 
 
@@ -210,11 +212,8 @@ async def extend_all_leases(connection: AsyncConnection, expire_time: datetime) 
 
 async def list_expired_leases(connection: AsyncConnection, now: datetime, limit: int) -> list[RunKey]:
     """Return runs with expired leases."""
-    statement = (
-        sa.select(leases.c.tenant_id, leases.c.run_id)
-        .where(leases.c.expire_time <= now)
-        .order_by(leases.c.expire_time)
-        .limit(limit)
+    statement = in_turns(
+        leases, lambda columns: columns.expire_time <= now, key=_KEY, order="expire_time", limit=limit
     )
     return [(row.tenant_id, row.run_id) for row in await connection.execute(statement)]
 
@@ -249,7 +248,7 @@ async def claim_retries(
     connection: AsyncConnection, now: datetime, claim_expire_time: datetime, limit: int
 ) -> list[RunKey]:
     """Claim due retries; no other replica gets them before the claim expires."""
-    due = _due(retries, now, limit).cte("due")
+    due = _due(retries, now, limit)
     statement = (
         sa.update(retries)
         .where(retries.c.tenant_id == due.c.tenant_id, retries.c.run_id == due.c.run_id)

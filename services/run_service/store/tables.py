@@ -237,7 +237,7 @@ dispatches = sa.Table(
     sa.Column("seen_since_time", _TIME),
     _text("last_error"),
     sa.CheckConstraint("action in ('create', 'await', 'observe', 'cancel')", name="action"),
-    sa.Index("ix_dispatches_due_time", "due_time"),
+    sa.Index("ix_dispatches_due_time", "tenant_id", "due_time"),
 )
 
 # Work queue: flow runs that have to end in the orchestrator, and how.
@@ -258,7 +258,7 @@ endings = sa.Table(
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
     _text("last_error"),
     sa.CheckConstraint("state in ('COMPLETED', 'FAILED', 'CANCELLED')", name="state"),
-    sa.Index("ix_endings_due_time", "due_time"),
+    sa.Index("ix_endings_due_time", "tenant_id", "due_time"),
 )
 
 # Work queue: the executors that hold a run, and until when.
@@ -269,7 +269,7 @@ leases = sa.Table(
     sa.Column("run_id", UUID_TEXT, primary_key=True),
     sa.Column("fencing_token", UUID_TEXT, nullable=False),
     sa.Column("expire_time", _TIME, nullable=False),
-    sa.Index("ix_leases_expire_time", "expire_time"),
+    sa.Index("ix_leases_expire_time", "tenant_id", "expire_time"),
 )
 
 # Work queue: failed runs that get another attempt.
@@ -281,7 +281,7 @@ retries = sa.Table(
     sa.Column("run_id", UUID_TEXT, primary_key=True),
     sa.Column("due_time", _TIME, nullable=False),
     sa.Column("claim_expire_time", _TIME),
-    sa.Index("ix_retries_due_time", "due_time"),
+    sa.Index("ix_retries_due_time", "tenant_id", "due_time"),
 )
 
 # Work queue: ticks of schedules whose turn has not come.
@@ -294,7 +294,7 @@ ticks = sa.Table(
     sa.Column("scheduled_time", _TIME, primary_key=True),
     sa.Column("orchestrator_run_id", UUID_TEXT, nullable=False),
     sa.Column("due_time", _TIME, nullable=False),
-    sa.Index("ix_ticks_due_time", "due_time"),
+    sa.Index("ix_ticks_due_time", "tenant_id", "due_time"),
 )
 
 PROTECTED = (flows, runs, activities, code_hashes, *extensions.values())

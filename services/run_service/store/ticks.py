@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from run_service.store.tables import ticks
+from servicekit.turns import in_turns
 
 FlowKey = tuple[str, str, str]  # tenant, instance, flow kind
 
@@ -47,14 +48,14 @@ async def claim_flows(
     connection: AsyncConnection, now: datetime, claim_expire_time: datetime, limit: int
 ) -> list[FlowKey]:
     """Claim flows with a due tick, on the infra login; no other replica gets them before the claim expires."""
-    due = (
-        sa.select(ticks.c.tenant_id, ticks.c.instance_id, ticks.c.flow_kind, ticks.c.scheduled_time)
-        .where(ticks.c.due_time <= now)
-        .order_by(ticks.c.due_time)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-        .cte("due")
-    )
+    due = in_turns(
+        ticks,
+        lambda columns: columns.due_time <= now,
+        key=("tenant_id", "instance_id", "flow_kind", "scheduled_time"),
+        order="due_time",
+        limit=limit,
+        lock=True,
+    ).cte("due")
     statement = (
         sa.update(ticks)
         .where(*(ticks.c[name] == due.c[name] for name in due.c.keys()))  # noqa: SIM118 - columns have no iterator

@@ -13,12 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from optaic.audit.v1.audit_pb2 import AuditEntry, AuditRecord, AuditSeal
 from servicekit.schema import audit_records, audit_seals
+from servicekit.turns import in_turns
 
 _TRY_LOCK = sa.text("select pg_try_advisory_xact_lock(hashtextextended('servicekit.audit.seals', 0))")
-_LIST_UNSEALED = sa.text("""
-    select tenant_id, cast(audit_id as text), content from audit_records where sequence is null
-    order by tenant_id, audit_id limit :most
-""")
 _LIST_HEADS = sa.text("""
     select distinct on (tenant_id) tenant_id, seal_number, last_sequence, hash from audit_seals
     where tenant_id = any(:tenant_ids) order by tenant_id, seal_number desc
@@ -51,7 +48,25 @@ async def try_lock(connection: AsyncConnection) -> bool:
 
 async def list_unsealed(connection: AsyncConnection, most: int) -> list[tuple[str, str, bytes]]:
     """Return tenant, id and content of records without a sequence number, those of a tenant together."""
-    rows = await connection.execute(_LIST_UNSEALED, {"most": most})
+
+    def is_unsealed(columns: Any) -> sa.ColumnElement[bool]:
+        unsealed: sa.ColumnElement[bool] = columns.sequence.is_(None)
+        return unsealed
+
+    key = ("tenant_id", "audit_id")
+    turns = in_turns(audit_records, is_unsealed, key=key, order="audit_id", limit=most, queued=is_unsealed)
+    chosen = turns.cte("chosen")
+    statement = (
+        sa.select(audit_records.c.tenant_id, audit_records.c.audit_id, audit_records.c.content)
+        .join(
+            chosen,
+            sa.and_(
+                audit_records.c.tenant_id == chosen.c.tenant_id, audit_records.c.audit_id == chosen.c.audit_id
+            ),
+        )
+        .order_by(audit_records.c.tenant_id, audit_records.c.audit_id)
+    )
+    rows = await connection.execute(statement)
     return [(tenant_id, audit_id, bytes(content)) for tenant_id, audit_id, content in rows]
 
 

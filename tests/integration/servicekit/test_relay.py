@@ -15,6 +15,7 @@ from servicekit.broker import Broker, OrderedChannel
 from servicekit.context import RequestContext
 from servicekit.database import Database
 from servicekit.events import event_of
+from servicekit.ids import new_id
 from servicekit.outbox import append, note, outbox_row
 from servicekit.relay import Relay
 from servicekit.schema import outbox
@@ -278,3 +279,23 @@ async def test_old_inbox_rows_and_replies_are_pruned_by_the_leader(
 
             await eventually(is_one_left)
             assert await replies() == ["6 days"]
+
+
+async def test_ten_thousand_events_of_a_tenant_delay_no_event_of_another(
+    broker_settings: ServiceSettings,
+) -> None:
+    async with replica(broker_settings) as (database, broker):
+        row = outbox_row(sample_event("one of many"))
+        async with database.infra() as connection:
+            for first in range(0, 10_000, 1_000):
+                rows = [{**row, "event_id": new_id()} for _ in range(first, first + 1_000)]
+                await connection.execute(sa.insert(outbox), rows)
+        await append_texts(database, "the only one", tenant_id="other")
+        async with running(Relay(database, broker).run):
+
+            async def has_come() -> bool:
+                return await count(broker_settings.nats_url, STREAM) > 0
+
+            await eventually(has_come)
+            messages = await fetch_all(broker_settings.nats_url, STREAM)
+    assert "optaic.other.protobuf.created.thing" in [message.subject for message in messages[:256]]
