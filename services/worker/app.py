@@ -22,6 +22,8 @@ PRELOAD = (
     "worker.builtin.prices",
     "worker.builtin.simple_accessor",
     "pandas",
+    "pyarrow.dataset",
+    "pyarrow.pandas_compat",
     "pyarrow.parquet",
     "skfolio.datasets",
     "worker.loaded_code",
