@@ -22,13 +22,13 @@ from bench.echo import METHOD
 from devstack import nats, ports, postgres, prefect, programs, tokens
 from devstack.config import SERVICES, Settings
 from devstack.endpoints import Endpoints
-from devstack.processes import Process
+from devstack.processes import Process, Program
 from devstack.state import State
 from optaic.instance.v1 import instance_pb2, instance_service_pb2, instance_service_pb2_grpc
 from support.polling import eventually
 
 _T = TypeVar("_T")
-_START_SECONDS = 90.0
+_START_SECONDS = 300.0
 _STOP_SECONDS = 5.0
 _SEEDERS = 32
 
@@ -53,9 +53,13 @@ async def running_services(
     names: Sequence[str] = SERVICES,
     *,
     has_prefect: bool = False,
+    has_worker: bool = False,
     environment: Mapping[str, str] | None = None,
 ) -> AsyncIterator[BenchStack]:
-    """Start PostgreSQL (with fsync, as in life), NATS and services; stop them and forget their data."""
+    """Start PostgreSQL (with fsync, as in life), NATS and services; stop them and forget their data.
+
+    A worker needs Prefect, which is then started too. The environment is added to that of the services and the worker.
+    """
     with tempfile.TemporaryDirectory(prefix="optaic-bench-", ignore_cleanup_errors=True) as folder:
         state = _make_state(Path(folder))
         chosen = ports.assign(
@@ -71,7 +75,9 @@ async def running_services(
         databases = {}
         try:
             await asyncio.gather(server.start(), _start(tools[0]))
-            if has_prefect:  # without it nothing listens there: runs stay pending, instances provisioning
+            if (
+                has_prefect or has_worker
+            ):  # without it nothing listens there: runs stay pending, instances provisioning
                 url = await postgres.create_prefect_database(endpoints.postgres_admin, passwords["prefect"])
                 orchestrator = prefect.make_program(state, chosen["prefect"], url, ui=False)
                 tools.append(Process(state, orchestrator))
@@ -82,9 +88,12 @@ async def running_services(
                     endpoints.postgres_admin, name, passwords
                 )
                 program = programs.make_service(name, settings, endpoints, passwords, databases[name])
-                program = replace(program, environment={**program.environment, **(environment or {})})
-                services.append(Process(state, program))
+                services.append(Process(state, _with(program, environment)))
             await asyncio.gather(*(_start(service) for service in services))
+            if has_worker:
+                worker = programs.make_worker(state, settings, endpoints)
+                services.append(Process(state, _with(worker, environment)))
+                await _start(services[-1])
             yield BenchStack(endpoints, databases, state.executor_tokens(settings.tenants)["default"])
         finally:
             await asyncio.gather(*(service.stop(_STOP_SECONDS) for service in services))
@@ -117,12 +126,32 @@ def _make_state(folder: Path) -> State:
     return state
 
 
+def _with(program: Program, environment: Mapping[str, str] | None) -> Program:
+    return replace(program, environment={**program.environment, **(environment or {})})
+
+
 async def _start(process: Process) -> None:
     await process.start()
     await process.wait_ready(_START_SECONDS)
 
 
-async def create_datasets(stack: BenchStack, count: int) -> list[str]:
+async def create_active_datasets(stack: BenchStack, count: int, definition: str) -> list[str]:
+    """Create datasets with a pipeline through the API; return their instance ids when runs can be submitted."""
+    instance_ids = await create_datasets(stack, count, definition)
+    async with grpc.aio.insecure_channel(stack.endpoints.instance) as channel:
+        stub: Any = instance_service_pb2_grpc.InstanceServiceStub(channel)
+
+        async def is_active(instance_id: str) -> bool:
+            request = instance_service_pb2.GetInstanceRequest(instance_id=instance_id)
+            instance = await stub.GetInstance(request, metadata=stack.metadata())
+            return bool(instance.state == instance_pb2.INSTANCE_STATE_ACTIVE)
+
+        for instance_id in instance_ids:
+            await eventually(lambda instance_id=instance_id: is_active(instance_id), _START_SECONDS)  # type: ignore[misc] # bound at once
+    return instance_ids
+
+
+async def create_datasets(stack: BenchStack, count: int, definition: str = "sp500_prices") -> list[str]:
     """Create datasets through the API; their instance ids."""
     async with grpc.aio.insecure_channel(stack.endpoints.instance) as channel:
         stub: Any = instance_service_pb2_grpc.InstanceServiceStub(channel)
@@ -134,7 +163,7 @@ async def create_datasets(stack: BenchStack, count: int) -> list[str]:
 
         async def create(number: int) -> str:
             instance = instance_pb2.Instance(project_id=project.project_id, name=f"dataset_{number}")
-            instance.dataset.pipeline.definition_name = "sp500_prices"
+            instance.dataset.pipeline.definition_name = definition
             # Without a deadline it does not wait for a deployment that never comes for long.
             request = instance_service_pb2.CreateInstanceRequest(
                 instance=instance, request_id=f"{name}-{number}"
