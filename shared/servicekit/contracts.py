@@ -1,17 +1,32 @@
-"""Check a message against the rules that its proto declares."""
+"""Parse a message, and check it against the rules that its proto declares."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import protovalidate
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from servicekit.errors import FieldViolation, InvalidArgumentError
 from servicekit.texts import NUL, find_nul
 
 _NUL = NUL.encode()
+
+
+def parse(deserialize: Callable[[bytes], Any], raw: bytes) -> Any:
+    """Return the message that a caller sent.
+
+    Raises:
+        InvalidArgumentError: MALFORMED_REQUEST.
+    """
+    try:
+        return deserialize(raw)
+    except DecodeError as error:
+        raise InvalidArgumentError(
+            "MALFORMED_REQUEST", "the request is no valid message of this method"
+        ) from error
 
 
 def check_contract(message: Message, raw: bytes | None = None) -> None:

@@ -15,21 +15,19 @@ from typing import Any
 
 import grpc
 import structlog
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
-from servicekit import access, bounds, context, off_loop
+from servicekit import access, bounds, context, contracts, off_loop
 from servicekit.access import MethodAccess
 from servicekit.admission import Admission
 from servicekit.audit.records import is_audited
 from servicekit.audit.trail import AuditTrail
 from servicekit.certificates import uris_of
 from servicekit.context import RequestContext
-from servicekit.contracts import check_contract
 from servicekit.errors import (
     DeadlineExceededError,
     DomainError,
     InternalError,
-    InvalidArgumentError,
     PermissionDeniedError,
     UnavailableError,
 )
@@ -206,15 +204,10 @@ class Interceptor:
 
 
 def _parse(parse: Callable[[bytes], Any], raw: bytes) -> Any:
-    try:
-        message = parse(raw)
-    except DecodeError as error:
-        raise InvalidArgumentError(
-            "MALFORMED_REQUEST", "the request is no valid message of this method"
-        ) from error
+    message = contracts.parse(parse, raw)
     if isinstance(message, Message):
         bounds.check_bounds(message)
-        check_contract(message, raw)
+        contracts.check_contract(message, raw)
     return message
 
 

@@ -38,6 +38,12 @@ async def run(
     await turn.acquire()
     state = contextvars.copy_context()
     future = loop.run_in_executor(_threads, lambda: state.run(function, *arguments, **options))
-    # The tenant's turn lasts as long as the thread is at work, whoever still waits for it.
-    future.add_done_callback(lambda _: turn.release())
+
+    def end(done: asyncio.Future[_Result]) -> None:
+        """End the tenant's turn, which lasts as long as the thread is at work, whoever still waits for it."""
+        turn.release()
+        if not done.cancelled():
+            done.exception()  # nobody may be left to hear of it
+
+    future.add_done_callback(end)
     return await asyncio.shield(future)

@@ -134,11 +134,13 @@ class Server:
             maximum_concurrent_rpcs=self._settings.maximum_concurrent_rpcs,
         )
         self._health = health.aio.HealthServicer()
-        standard: Any = server
-        if not self._authenticator.is_open:
-            standard = Guard(
-                server, self._authenticator, self._interceptor.streams, self._quotas, self._error_domain
-            )
+        standard: Any = Guard(
+            server,
+            None if self._authenticator.is_open else self._authenticator,
+            self._interceptor.streams,
+            self._quotas,
+            self._error_domain,
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, standard)
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
             reflection.aio.ReflectionServicer([*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME]),
