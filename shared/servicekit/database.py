@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeAlias
 
 import psycopg
@@ -31,6 +31,7 @@ from servicekit.outbox import TransactionNotes, current_notes
 from servicekit.schema import TENANT_SETTING, audit_records
 from servicekit.sessions import Sessions
 from servicekit.settings import ServiceSettings
+from servicekit.shares import Shares, database_busy, most_of_one
 
 Connection: TypeAlias = AsyncConnection  # use cases pass it to the queries and use nothing else of SQLAlchemy
 ConstraintError: TypeAlias = IntegrityError  # a row exists already, or a row that it refers to is missing
@@ -86,7 +87,7 @@ def _text_of(statement: sa.TextClause) -> bytes:
 def domain_error_of(error: Exception) -> DomainError | None:
     """Convert a database error into an error for the caller; return None for a fault of our own."""
     if isinstance(error, PoolTimeoutError):
-        return UnavailableError("DATABASE_BUSY", "no database connection became free in time; retry")
+        return database_busy()
     origin = error.orig if isinstance(error, DBAPIError) else error
     if not isinstance(origin, psycopg.Error):
         return None
@@ -113,6 +114,7 @@ class Database:
         self._settings = settings
         self._app = self._engine(settings.database_url, settings.pool_size)
         self._infra = self._engine(settings.database_infra_url, settings.infra_pool_size)
+        self._shares = self._make_shares(settings.pool_size)
         self._reads = self._sessions("-c default_transaction_read_only=on")
         self._writes = self._sessions("")
         self._on_appended: list[Callable[[], None]] = []
@@ -148,7 +150,27 @@ class Database:
         arguments = self._connect_arguments()
         arguments["options"] = f"{arguments['options']} {options}"
         settings = self._settings
-        return Sessions(settings.database_url, _HOT_CONNECTIONS, settings.pool_timeout_seconds, arguments)
+        shares = self._make_shares(_HOT_CONNECTIONS)
+        return Sessions(settings.database_url, shares, settings.pool_timeout_seconds, arguments)
+
+    def _make_shares(self, places: int) -> Shares:
+        """Return the places of as many connections; development has one tenant, which may have all."""
+        is_alone = self._settings.auth == "development"
+        return Shares(places, places if is_alone else most_of_one(places))
+
+    @asynccontextmanager
+    async def _of_app(self, begin: bytes) -> AsyncIterator[AsyncConnection]:
+        """Open a transaction of the request login when it is the turn of the caller's tenant.
+
+        What the service does by itself has turns of its own, so that no tenant's calls delay events and queues.
+        """
+        request = context.current_or_none()
+        tenant_id = request.tenant_id if request is not None else ""
+        async with (
+            self._shares.take(tenant_id, self._settings.pool_timeout_seconds),
+            _transaction(self._app, begin) as connection,
+        ):
+            yield connection
 
     def on_appended(self, listener: Callable[[], None]) -> None:
         """Call `listener` after each commit that wrote events."""
@@ -182,7 +204,7 @@ class Database:
             UnavailableError: The database does not answer.
             ResourceExhaustedError: The database's disk was full at a write, and still is.
         """
-        async with self._seen(), _transaction(self._app, _BEGIN) as connection:
+        async with self._seen(), self._of_app(_BEGIN) as connection:
             if self._is_full:
                 await connection.execute(_SMALL_MEMORY)
                 await connection.execute(_WRITE_PROBE)
@@ -208,7 +230,7 @@ class Database:
         What it changes in an audited call, as `changes.note` says, is recorded in it.
         """
         with changes.committing():
-            async with self._noted(self._app, _begin(tenant_id, read_only=False)) as connection:
+            async with self._noted(self._of_app(_begin(tenant_id, read_only=False))) as connection:
                 yield connection
                 if (row := changes.take_row()) is not None:
                     await connection.execute(sa.insert(audit_records), row)
@@ -216,7 +238,7 @@ class Database:
     @asynccontextmanager
     async def read(self, tenant_id: str) -> AsyncIterator[AsyncConnection]:
         """Open a read-only snapshot of a tenant: all its statements see the same state."""
-        async with _transaction(self._app, _begin(tenant_id, read_only=True)) as connection:
+        async with self._of_app(_begin(tenant_id, read_only=True)) as connection:
             yield connection
 
     async def fetch(
@@ -252,7 +274,7 @@ class Database:
     @asynccontextmanager
     async def infra(self) -> AsyncIterator[AsyncConnection]:
         """Open a transaction of the infrastructure login: it sees outbox, inbox and work queues of all tenants."""
-        async with self._noted(self._infra, _BEGIN) as connection:
+        async with self._noted(_transaction(self._infra, _BEGIN)) as connection:
             yield connection
 
     @asynccontextmanager
@@ -265,9 +287,11 @@ class Database:
                 await connection.invalidate()  # a session lock must not survive in the pool
 
     @asynccontextmanager
-    async def _noted(self, engine: AsyncEngine, begin: bytes) -> AsyncIterator[AsyncConnection]:
+    async def _noted(
+        self, transaction: AbstractAsyncContextManager[AsyncConnection]
+    ) -> AsyncIterator[AsyncConnection]:
         notes = TransactionNotes()
-        async with self._seen(), _transaction(engine, begin) as connection:
+        async with self._seen(), transaction as connection:
             token = current_notes.set(notes)
             try:
                 yield connection

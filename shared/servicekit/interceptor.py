@@ -33,8 +33,9 @@ from servicekit.errors import (
 )
 from servicekit.ids import new_id
 from servicekit.open_streams import OpenStreams
-from servicekit.quotas import Quotas
-from servicekit.status import DETAILS_KEY, to_status
+from servicekit.quotas import OverQuotaError, Quotas
+from servicekit.refusals import Refusals
+from servicekit.status import DETAILS_KEY, encode_status
 from servicekit.tokens import ReadTokens
 
 REQUEST_ID_KEY = "x-request-id"
@@ -62,6 +63,7 @@ class Interceptor:
         read_tokens: ReadTokens | None,
         default_deadline_seconds: float,
         quotas: Quotas,
+        refusals: Refusals,
         trail: AuditTrail | None = None,
     ) -> None:
         self._trail = trail
@@ -70,6 +72,7 @@ class Interceptor:
         self._read_tokens = read_tokens
         self._default_deadline_seconds = default_deadline_seconds
         self._quotas = quotas
+        self._refusals = refusals
         self.streams = OpenStreams()
 
     def wrap(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
@@ -188,19 +191,24 @@ class Interceptor:
         meaning = _domain_error(error)
         if self._trail is not None and request.tenant_id and isinstance(meaning, PermissionDeniedError):
             self._trail.denials.count(request, method, grpc_context.peer())
-        with context.bind(request):
-            if isinstance(meaning, InternalError):
-                _log.error("failed", method=method, exc_info=error)
-            else:
-                _log.info(
-                    "refused", method=method, code=meaning.code, reason=meaning.reason, text=meaning.message
-                )
-        status = to_status(meaning, self._error_domain)
+        if not isinstance(error, OverQuotaError) and self._refusals.may_log(
+            request.tenant_id, meaning.reason
+        ):
+            with context.bind(request):
+                _log_refusal(method, error, meaning)
+        message, details = encode_status(meaning, self._error_domain)
         await grpc_context.abort(
             grpc.StatusCode[meaning.code],
-            status.message,
-            ((DETAILS_KEY, status.SerializeToString()), (REQUEST_ID_KEY, request.request_id)),
+            message,
+            ((DETAILS_KEY, details), (REQUEST_ID_KEY, request.request_id)),
         )
+
+
+def _log_refusal(method: str, error: BaseException, meaning: DomainError) -> None:
+    if isinstance(meaning, InternalError):
+        _log.error("failed", method=method, exc_info=error)
+    else:
+        _log.info("refused", method=method, code=meaning.code, reason=meaning.reason, text=meaning.message)
 
 
 def _parse(parse: Callable[[bytes], Any], raw: bytes) -> Any:

@@ -6,22 +6,26 @@ have none: what they ask, somebody was admitted for.
 
 from __future__ import annotations
 
+import math
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import structlog
-
 from servicekit.access import EXECUTOR, SERVICE
 from servicekit.errors import ResourceExhaustedError
+from servicekit.refusals import Refusals
 
 _BURST_SECONDS = 2.0  # a tenant that was quiet may make so many seconds' calls at once
 _RETRY_SECONDS = 1.0  # after which a caller without a free place may ask again
-_REPORT_SECONDS = 60.0
 _MOST_CALLERS = 10_000  # remembered at once; those that ask for nothing are forgotten first
-_log = structlog.get_logger(__name__)
+_WAIT_STEP = (
+    0.05  # seconds; a wait is told in whole steps, so that the answer need not be made anew for each call
+)
+
+
+class OverQuotaError(ResourceExhaustedError):
+    """A call is one too many; it is counted and gets no line in the log."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +50,13 @@ class _Use:
 class Quotas:
     """The calls under way of each tenant, and how many more it may make."""
 
-    def __init__(self, limits: Limits, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, limits: Limits, now: Callable[[], float] = time.monotonic, refusals: Refusals | None = None
+    ) -> None:
         self._limits = limits
         self._now = now
         self._uses: dict[tuple[str, bool], _Use] = {}
-        self._reported = now()
-        self._refusals: Counter[tuple[str, str]] = Counter()
+        self._refusals = refusals or Refusals()
 
     @contextmanager
     def take(self, tenant_id: str, roles: Collection[str], *, is_stream: bool) -> Iterator[None]:
@@ -93,23 +98,12 @@ class Quotas:
                 raise self._refusal(tenant_id, "RATE_LIMITED", text, limits.calls_per_second, wait)
             use.allowance -= 1
 
-    def _refusal(
-        self, tenant_id: str, reason: str, text: str, limit: float, wait: float
-    ) -> ResourceExhaustedError:
-        self._refusals[tenant_id, reason] += 1
-        self._report()
-        return ResourceExhaustedError(
-            reason, text, metadata={"limit": f"{limit:g}"}, retry_seconds=max(wait, 0.01)
+    def _refusal(self, tenant_id: str, reason: str, text: str, limit: float, wait: float) -> OverQuotaError:
+        self._refusals.count(tenant_id, reason)
+        steps = max(1, math.ceil(wait / _WAIT_STEP))
+        return OverQuotaError(
+            reason, text, metadata={"limit": f"{limit:g}"}, retry_seconds=steps * _WAIT_STEP
         )
-
-    def _report(self) -> None:
-        """Log once a minute how many calls of each tenant were refused."""
-        if self._now() - self._reported < _REPORT_SECONDS:
-            return
-        for (tenant_id, reason), count in self._refusals.items():
-            _log.warning("calls refused", tenant=tenant_id, reason=reason, count=count)
-        self._refusals.clear()
-        self._reported = self._now()
 
     def _use(self, tenant_id: str, is_executor: bool) -> _Use:
         key = (tenant_id, is_executor)

@@ -17,6 +17,7 @@ from servicekit.audit.trail import AuditTrail
 from servicekit.auth import Authenticator
 from servicekit.interceptor import Interceptor
 from servicekit.quotas import Limits, Quotas
+from servicekit.refusals import REPORT_SECONDS, Refusals
 from servicekit.settings import ServiceSettings
 from servicekit.standard_services import Guard
 from servicekit.tasks import end
@@ -97,13 +98,15 @@ class Server:
         self._on_stop = on_stop
         self._servicers = [*servicers, trail.registration] if trail is not None else list(servicers)
         self._names = [name for _, _, name in self._servicers]
-        self._quotas = Quotas(_limits(settings))
+        self._refusals = Refusals()
+        self._quotas = Quotas(_limits(settings), refusals=self._refusals)
         self._interceptor = Interceptor(
             error_domain,
             admission,
             read_tokens,
             settings.default_deadline_seconds,
             self._quotas,
+            self._refusals,
             trail,
         )
         self._authenticator = admission.authenticator
@@ -160,6 +163,7 @@ class Server:
             asyncio.create_task(self._watch_dependencies(), name="health"),
             asyncio.create_task(self._watch_tokens(), name="tokens"),
             asyncio.create_task(self._watch_streams(), name="streams"),
+            asyncio.create_task(self._report_refusals(), name="refusals"),
         }
         _log.info("serving", address=self.address, services=self._names)
 
@@ -173,12 +177,18 @@ class Server:
         self._on_stop()
         await self._server.stop(self._settings.shutdown_grace_seconds)
         self._server = None
+        self._refusals.report()
         _log.info("stopped", address=self.address)
 
     async def _watch_dependencies(self) -> None:
         while True:
             await asyncio.sleep(self._settings.health_interval_seconds)
             await self._check()
+
+    async def _report_refusals(self) -> None:
+        while True:
+            await asyncio.sleep(REPORT_SECONDS)
+            self._refusals.report()
 
     async def _watch_tokens(self) -> None:
         """Read again what tokens are verified with; say once what is wrong with it, and once that it is well again."""

@@ -5,7 +5,6 @@ A connection serves one tenant after the other; only this module uses it.
 
 from __future__ import annotations
 
-import asyncio
 import select
 from collections.abc import Mapping
 from typing import Any
@@ -14,8 +13,8 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from servicekit import context
-from servicekit.errors import UnavailableError
 from servicekit.schema import TENANT_SETTING
+from servicekit.shares import Shares
 
 _SET_TENANT = b"select set_config(%s, %s, false)"
 
@@ -23,9 +22,9 @@ _SET_TENANT = b"select set_config(%s, %s, false)"
 class Sessions:
     """A few connections, opened when they are needed; each statement is its own transaction."""
 
-    def __init__(self, url: str, size: int, timeout: float, arguments: Mapping[str, Any]) -> None:
+    def __init__(self, url: str, shares: Shares, timeout: float, arguments: Mapping[str, Any]) -> None:
         self._url = url.replace("+psycopg", "", 1)
-        self._free = asyncio.Semaphore(size)
+        self._shares = shares
         self._timeout = timeout
         self._arguments = arguments
         self._idle: list[_Session] = []
@@ -36,25 +35,16 @@ class Sessions:
         """Run one statement that returns rows.
 
         Raises:
-            UnavailableError: No connection became free in time.
+            UnavailableError: No connection became free for the tenant in time.
         """
         if not context.is_tenant_id(tenant_id):
             raise ValueError(f"{tenant_id!r} is not a tenant id")
-        try:
-            async with asyncio.timeout(self._timeout):
-                await self._free.acquire()
-        except TimeoutError as error:
-            raise UnavailableError(
-                "DATABASE_BUSY", "no database connection became free in time; retry"
-            ) from error
-        try:
+        async with self._shares.take(tenant_id, self._timeout):
             session = await self._take()
             try:
                 return await session.execute(tenant_id, query, parameters)
             finally:
                 await self._give_back(session)
-        finally:
-            self._free.release()
 
     async def _take(self) -> _Session:
         while self._idle:

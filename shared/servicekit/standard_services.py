@@ -14,7 +14,7 @@ from servicekit.certificates import uris_of
 from servicekit.errors import DomainError, UnimplementedError
 from servicekit.open_streams import OpenStreams
 from servicekit.quotas import Quotas
-from servicekit.status import DETAILS_KEY, to_status
+from servicekit.status import DETAILS_KEY, encode_status
 
 _EVERYBODY = Identity("", "")
 
@@ -118,10 +118,8 @@ class Guard:
         return await self._authenticator.authenticate(metadata, grpc_context.peer(), uris_of(grpc_context))
 
     async def _refuse(self, grpc_context: Any, error: DomainError) -> None:
-        status = to_status(error, self._error_domain)
-        await grpc_context.abort(
-            grpc.StatusCode[error.code], status.message, ((DETAILS_KEY, status.SerializeToString()),)
-        )
+        message, details = encode_status(error, self._error_domain)
+        await grpc_context.abort(grpc.StatusCode[error.code], message, ((DETAILS_KEY, details),))
 
 
 def _read(parse: Callable[[bytes], Any], raw: bytes) -> Any:

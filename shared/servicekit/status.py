@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError, Message
@@ -31,6 +33,33 @@ def to_status(error: DomainError, domain: str) -> status_pb2.Status:
         if status.ByteSize() <= _MAXIMUM_BYTES or not (fields or preconditions):
             return status
         del fields[len(fields) * 3 // 4 :], preconditions[len(preconditions) * 3 // 4 :]
+
+
+def encode_status(error: DomainError, domain: str) -> tuple[str, bytes]:
+    """Return the message and the encoded details of an error; refusals of floods are alike, so they are kept."""
+    if error.field_violations or error.preconditions:
+        return _encode(error, domain)
+    metadata = tuple(error.metadata.items())
+    return _encode_plain(error.code, error.reason, error.message, metadata, error.retry_seconds, domain)
+
+
+@functools.lru_cache(maxsize=256)
+def _encode_plain(
+    code: str,
+    reason: str,
+    message: str,
+    metadata: tuple[tuple[str, str], ...],
+    retry_seconds: float | None,
+    domain: str,
+) -> tuple[str, bytes]:
+    return _encode(
+        ERRORS_BY_CODE[code](reason, message, metadata=dict(metadata), retry_seconds=retry_seconds), domain
+    )
+
+
+def _encode(error: DomainError, domain: str) -> tuple[str, bytes]:
+    status = to_status(error, domain)
+    return status.message, status.SerializeToString()
 
 
 def _status(

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
 import pytest
+import sqlalchemy as sa
 from google.protobuf.wrappers_pb2 import StringValue
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from structlog.testing import capture_logs
 
+from devstack.postgres import Postgres
 from integration.servicekit import echo
-from integration.servicekit.sample import make_settings
+from integration.servicekit.sample import SAMPLE_PACKAGE, make_settings
 from optaic.client.connection import Connection
+from servicekit import context
+from servicekit.context import RequestContext
+from servicekit.database import Database, lock_tenant
 from servicekit.status import from_rpc_error
 from support.identities import caller, token_of, tokens_file
 from support.polling import eventually
+from support.postgres import service_database
 
 ATTACKER, VICTIM = caller("researcher", "acme"), caller("researcher", "other")
 
@@ -161,3 +169,79 @@ async def test_metadata_of_a_megabyte_is_refused() -> None:
         assert error.value.code() is not grpc.StatusCode.OK
         assert servicer.requests == []
         await greet(channel, VICTIM)
+
+
+def called_by(tenant_id: str) -> Any:
+    """Return the context of a tenant's call."""
+    return context.bind(
+        RequestContext(tenant_id, "ada", "r1", context.new_traceparent(), frozenset({"researcher"}))
+    )
+
+
+@pytest.mark.asyncio
+async def test_transactions_that_wait_for_a_lock_leave_connections_to_another_tenant(
+    postgres_server: Postgres,
+) -> None:
+    del postgres_server
+    async with service_database("sample", SAMPLE_PACKAGE) as urls:
+        database = Database(make_settings(**urls, auth="tokens", pool_timeout_seconds=10))
+        under_way = 0
+
+        async def apply_event() -> None:
+            async with asyncio.timeout(5), database.transaction("acme"):
+                pass
+
+        async def wait_for_the_tenants_lock() -> None:
+            nonlocal under_way
+            with called_by("acme"):
+                async with database.transaction("acme") as connection:
+                    under_way += 1
+                    await lock_tenant(connection, "acme")
+
+        with called_by("acme"):
+            async with database.transaction("acme") as connection:
+                await lock_tenant(connection, "acme")
+                waiting = [asyncio.create_task(wait_for_the_tenants_lock()) for _ in range(50)]
+                await eventually(lambda: under_way == 5)
+                for _ in range(20):
+                    with called_by("other"):
+                        async with asyncio.timeout(5), database.transaction("other") as own:
+                            await lock_tenant(own, "other")
+                    # What the service does by itself, such as to apply events, is no call of the tenant.
+                    await asyncio.create_task(apply_event(), context=contextvars.Context())
+                assert under_way == 5, "a tenant holds six of the eight connections"
+        await asyncio.gather(*waiting)
+        await database.close()
+
+
+@pytest.mark.asyncio
+async def test_statements_that_hang_leave_room_for_those_of_another_tenant(postgres_server: Postgres) -> None:
+    del postgres_server
+    async with service_database("sample", SAMPLE_PACKAGE) as urls:
+        database = Database(make_settings(**urls, auth="tokens"))
+        sleep = sa.text("select pg_sleep(1)")
+        hanging = [asyncio.create_task(database.fetch("acme", sleep, {})) for _ in range(12)]
+        async with asyncio.timeout(5):
+            await asyncio.gather(*(database.fetch("other", sa.text("select 1"), {}) for _ in range(20)))
+        assert not hanging[-1].done(), "the other one's statements did not wait for all of them"
+        await asyncio.gather(*hanging)
+        await database.close()
+
+
+@pytest.mark.asyncio
+async def test_a_flood_of_refused_calls_does_not_fill_the_log() -> None:
+    with capture_logs() as lines:
+        async with serving(tenant_calls_per_second=1) as (_, channel, _address):
+            for metadata in (ATTACKER, (("authorization", "Bearer wrong"),)):
+                echoed = [
+                    echo.method(channel, "echo")(StringValue(value="x"), metadata=metadata)
+                    for _ in range(500)
+                ]
+                await asyncio.gather(*echoed, return_exceptions=True)
+    refused_calls = [line for line in lines if line["event"] == "refused"]
+    counted = {
+        (line["tenant"], line["reason"]): line["count"] for line in lines if line["event"] == "calls refused"
+    }
+    assert len(refused_calls) == 60
+    assert counted["", "UNAUTHENTICATED"] == 440
+    assert counted["acme", "RATE_LIMITED"] >= 490

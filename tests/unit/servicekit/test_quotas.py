@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 
 from servicekit.errors import ResourceExhaustedError
 from servicekit.quotas import Limits, Quotas
+from servicekit.refusals import Refusals
 
 PEOPLE, WORKER, SERVICE = {"researcher"}, {"executor"}, {"service"}
 
@@ -88,21 +89,28 @@ def test_zero_is_no_limit() -> None:
 
 
 def test_refusals_are_counted_in_one_line_of_the_log_each_minute() -> None:
-    clock = Clock()
-    quotas = Quotas(Limits(calls_per_second=1), clock)
-    refused = 0
-    with capture_logs() as lines:
+    refusals = Refusals()
+    quotas = Quotas(Limits(calls=1), refusals=refusals)
+    with capture_logs() as lines, quotas.take("acme", PEOPLE, is_stream=False):
         for _ in range(100):
-            clock.seconds += 0.7
-            for _ in range(3):
-                try:
-                    call(quotas)
-                except ResourceExhaustedError:
-                    refused += 1
-    assert len(lines) == 1
-    assert lines[0]["event"] == "calls refused"
-    assert (lines[0]["tenant"], lines[0]["reason"]) == ("acme", "RATE_LIMITED")
-    assert 0 < lines[0]["count"] < refused
+            with pytest.raises(ResourceExhaustedError):
+                call(quotas)
+        assert not lines
+        refusals.report()
+        refusals.report()
+    (line,) = lines
+    assert (line["event"], line["tenant"], line["reason"]) == ("calls refused", "acme", "TOO_MANY_CALLS")
+    assert line["count"] == 100
+
+
+def test_other_refused_calls_have_a_line_each_until_there_are_too_many() -> None:
+    refusals = Refusals()
+    with capture_logs() as lines:
+        assert sum(refusals.may_log("acme", "PERMISSION_DENIED") for _ in range(1_000)) == 60
+        assert refusals.may_log("other", "PERMISSION_DENIED")
+        refusals.report()
+        assert refusals.may_log("acme", "PERMISSION_DENIED")
+    assert [(line["tenant"], line["count"]) for line in lines] == [("acme", 940)]
 
 
 def test_idle_tenants_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
