@@ -21,7 +21,7 @@ def most_of_one(places: int) -> int:
 
 
 class Shares:
-    """Places that are given to the tenants in turns, in the order of arrival within each tenant."""
+    """The places, given to the tenants in turns and within a tenant in the order of arrival."""
 
     def __init__(self, places: int, most: int) -> None:
         self._free = places

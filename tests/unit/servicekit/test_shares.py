@@ -67,14 +67,14 @@ async def test_no_place_is_lost_whoever_gives_up(seed: int) -> None:
             most_held[tenant_id] = max(most_held[tenant_id], held[tenant_id])
             assert held.total() <= 4
             try:
-                await asyncio.sleep(pause)
+                await asyncio.sleep(pause)  # the place is held for this time
             finally:
                 held[tenant_id] -= 1
 
     tasks = [asyncio.create_task(hold(chance.choice("abc"), chance.random() / 200)) for _ in range(200)]
     while any(not task.done() for task in tasks):
         chance.choice(tasks).cancel()
-        await asyncio.sleep(chance.random() / 500)
+        await asyncio.sleep(chance.random() / 500)  # so that callers give up at different moments
     assert all(task.cancelled() or task.exception() is None for task in tasks)
     assert max(most_held.values()) <= 3
     for _ in range(3):
