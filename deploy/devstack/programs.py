@@ -13,6 +13,8 @@ from devstack.endpoints import Endpoints
 from devstack.processes import Program
 from devstack.state import State
 
+_PYTHON = (sys.executable, "-P", "-m")  # -P: the working folder is no place to import from
+
 
 def _common(settings: Settings, endpoints: Endpoints) -> dict[str, str]:
     return {
@@ -40,7 +42,7 @@ def make_service(
     own_nats = nats.make_url(urlsplit(endpoints.nats).port or 4222, name, secrets[f"nats_{name}"])
     return Program(
         name=f"{name}-service",
-        argv=(sys.executable, "-m", f"{name}_service"),
+        argv=(*_PYTHON, f"{name}_service"),
         environment={
             **_common(settings, endpoints),
             "OPTAIC_LISTEN": address,
@@ -80,9 +82,9 @@ def _identity_of_worker(state: State, settings: Settings) -> dict[str, str]:
 def make_worker(state: State, settings: Settings, endpoints: Endpoints) -> Program:
     """Return the program of the worker for one work pool: our warm worker, or Prefect's own."""
     commands = {
-        "warm": (sys.executable, "-m", "worker"),
+        "warm": (*_PYTHON, "worker"),
         "process": (
-            *(sys.executable, "-m", "prefect", "worker", "start", "--pool", settings.work_pool),
+            *(*_PYTHON, "prefect", "worker", "start", "--pool", settings.work_pool),
             *("--type", "process", "--name", "devstack", "--install-policy", "never"),
         ),
     }
@@ -92,6 +94,8 @@ def make_worker(state: State, settings: Settings, endpoints: Endpoints) -> Progr
         "OPTAIC_SOURCE_ROOTS": json.dumps(settings.source_roots),
         "OPTAIC_SOURCE_EXCLUDED": json.dumps([*settings.source_excluded, *_own_data(state, endpoints)]),
         "OPTAIC_RUN_OUTPUT_FOLDER": str(state.logs / "runs"),
+        # Prefect's own worker starts each run in a process that has no -P.
+        **({"PYTHONSAFEPATH": "1"} if settings.executor == "process" else {}),
         "PREFECT_API_URL": endpoints.prefect_api,
         "PREFECT_HOME": str(state.root / "prefect-worker"),
         "PREFECT_WORKER_QUERY_SECONDS": "1",

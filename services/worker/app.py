@@ -7,8 +7,10 @@ from pathlib import Path
 
 import structlog
 
+from optaic.plugins.registry import list_registered_code
 from worker import cgroup, environment, process_tree
 from worker.children import Forkserver
+from worker.import_paths import check_import_paths
 from worker.run_output import prepare_folder
 
 _log = structlog.get_logger(__name__)
@@ -33,6 +35,8 @@ PRELOAD = (
 async def main(stop: asyncio.Event) -> None:
     """Run the executor until `stop` is set."""
     settings = environment.take()
+    check_import_paths(settings)
+    list_registered_code()  # before any run can put a package anywhere
     # Before any run starts, so that an operator can still correct the folder.
     prepare_folder(Path(settings.run_output_folder))
     forkserver = Forkserver(PRELOAD)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from optaic.plugins.registry import list_registered_code
 from optaic.run.v1 import run_pb2
 from worker.code_identity import CodeIdentity, identify
 from worker.config import CodeCheck
@@ -12,7 +13,12 @@ from worker.recipe import Plugin
 
 def state_code(plugins: Iterable[Plugin], check: CodeCheck) -> list[run_pb2.PluginCode]:
     """Return the code of each plugin as it is installed now; it reads files, so keep it off the event loop."""
-    return [_state(plugin, identify(plugin.code_ref), check) for plugin in plugins]
+    registered = list_registered_code()
+    unknown = CodeIdentity()  # the run fails when it loads code that is not registered
+    return [
+        _state(plugin, identify(plugin.code_ref) if plugin.code_ref in registered else unknown, check)
+        for plugin in plugins
+    ]
 
 
 def _state(plugin: Plugin, found: CodeIdentity, check: CodeCheck) -> run_pb2.PluginCode:

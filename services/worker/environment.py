@@ -74,7 +74,8 @@ def leave() -> None:
     os.write(descriptor, json.dumps(given).encode())
     os.lseek(descriptor, 0, os.SEEK_SET)
     os.set_inheritable(descriptor, True)  # noqa: FBT003 - a function of the system
-    arguments = [sys.executable, *sys.orig_argv[1:]]
+    # -P: neither the working folder nor that of a script is a place to import from.
+    arguments = [sys.executable, *([] if sys.flags.safe_path else ["-P"]), *sys.orig_argv[1:]]
     os.execve(  # noqa: S606 - this program, without a shell
         sys.executable, arguments, {**kept, **settings.environment, _DESCRIPTOR: str(descriptor)}
     )

@@ -43,7 +43,7 @@ async def start_guardian() -> Line:
     numbers = guardians.orders.fileno(), guardians.work.fileno()
     # New descriptors: only the intended process inherits them, no other process started in the meantime.
     given = [max(numbers) + place for place in (1, 2)]
-    argv = [sys.executable, "-m", "worker.guardian", *map(str, given)]
+    argv = [sys.executable, "-P", "-m", "worker.guardian", *map(str, given)]
     # It imports what this process can: a deployment may have more places than the environment names.
     inherited = environment.clean(os.environ, Settings())
     given_environment = {**inherited, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

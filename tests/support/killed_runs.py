@@ -30,6 +30,7 @@ from servicekit.server import Server
 from servicekit.settings import ServiceSettings
 from support.broker import ensure_streams
 from support.listener import Listener
+from support.plugin_packages import REGISTERED
 from support.polling import eventually
 from support.prefect_api import FINAL, PrefectApi
 from support.run_moments import PORT
@@ -280,7 +281,9 @@ async def kill_world(
     peers, instances = _make_peers(urls)
     await peers.start()
     address, pool = f"127.0.0.1:{ports.find_free()}", f"pool-{folder.name}"
-    paths = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    paths = os.pathsep.join(
+        [str(Path(__file__).parents[1]), str(REGISTERED), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
     await _add_streams(nats_url)
     await prefect.call("POST", "/work_pools/", {"name": pool, "type": "optaic-warm"})
     common = {

@@ -10,8 +10,8 @@ from importlib import resources
 from pathlib import Path
 
 from instance_service.resources.definitions.content import hash_of
-from instance_service.resources.definitions.manifests import read_manifest
 from optaic.definition.v1.definition_pb2 import DefinitionKind
+from optaic.plugins.registry import parse_manifest
 from servicekit.enums import enum_word
 
 RELEASED = Path(__file__).with_name("published_definitions.json")
@@ -28,7 +28,7 @@ def compute_present() -> dict[str, str]:
     found = {}
     for manifest in (resources.files("instance_service") / "builtin").iterdir():
         if manifest.name.endswith(".json"):
-            for request in read_manifest(manifest.read_text("utf-8")):
+            for request in parse_manifest(manifest.read_text("utf-8")):
                 version = request.definition_version.version
                 key = f"{enum_word(DefinitionKind, request.kind)} {request.name} {version}"
                 found[key] = hash_of(request)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import devstack
-from support.plugin_packages import EXAMPLE, install_package
+from support.plugin_packages import EXAMPLE, REGISTERED, install_package
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ def running_stack(state: Path, package: Path = EXAMPLE) -> Iterator[RunningStack
     # The worker finds `support.plugins` among the tests, and all processes another team's package beside the project.
     paths = [
         str(Path(__file__).parents[1]),
+        str(REGISTERED),
         str(install_package(package, state.with_name(f"{state.name}-packages"))),
     ]
     environment = {

@@ -29,6 +29,7 @@ from servicekit.ids import new_id
 from servicekit.server import Server
 from servicekit.settings import ServiceSettings
 from support.guardians import Guardians
+from support.plugin_packages import REGISTERED
 from support.sources import FOLDERS
 from support.worker_peers import (
     MACRO_IDS,
@@ -179,7 +180,7 @@ def running_process(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a Python process in its own group; end everything in the group."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    path = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    path = [str(Path(__file__).parents[1]), str(REGISTERED), *filter(None, [os.environ.get("PYTHONPATH")])]
     with log.open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, *arguments],

@@ -7,13 +7,13 @@ import datetime as dt
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 import grpc
 
 from optaic import errors
 from optaic.plugins import Accessor, PluginError, Store, load, select_rows
 from optaic.plugins import errors as plugin_errors
+from optaic.rules.locations import local_path
 
 if TYPE_CHECKING:
     import polars as pl
@@ -138,12 +138,6 @@ def read_artifact(name: str, uri: str, wanted: Selection) -> pl.DataFrame:
             raise plugin_errors.StoreRefused(f"{uri} is not a readable Parquet file: {error}") from error
         found = select_rows(table, **wanted.arguments())
         return found if wanted.columns else found.select(table.columns)
-
-
-def local_path(uri: str) -> str:
-    """Return the path of a `file:` URI; any other URI as it is."""
-    parts = urlsplit(uri)
-    return unquote(parts.path) if parts.scheme == "file" else uri
 
 
 @contextlib.contextmanager

@@ -109,5 +109,9 @@ class PluginNotFound(PluginError):
     """`code_ref` names nothing that can be imported."""
 
 
+class PluginNotRegistered(PluginNotFound):
+    """`code_ref` names code that no installed package registers."""
+
+
 class PluginInvalid(PluginError):
     """`code_ref` names something that is not a concrete class of the expected base."""

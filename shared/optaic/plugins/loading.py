@@ -8,7 +8,8 @@ import traceback
 from collections.abc import Callable
 from typing import TypeVar, cast
 
-from optaic.plugins.errors import PluginInvalid, PluginNotFound
+from optaic.plugins.errors import PluginInvalid, PluginNotFound, PluginNotRegistered
+from optaic.plugins.registry import GROUP, list_registered_code
 from optaic.rules.forms import CODE_REF
 
 T = TypeVar("T")
@@ -17,15 +18,22 @@ T = TypeVar("T")
 def load(code_ref: str, base: Callable[..., T]) -> type[T]:
     """Return the class that `code_ref` ("package.module:Class") names.
 
-    `base` is one of the abstract base classes; `type[T]` would make type checkers refuse an abstract one.
+    Nothing is imported unless an installed package registers exactly this text. `base` is one of the abstract base
+    classes; `type[T]` would make type checkers refuse an abstract one.
 
     Raises:
         PluginNotFound: malformed, or the module or the class does not exist.
+        PluginNotRegistered: no installed package registers it.
         PluginInvalid: the module fails while it is imported, or the class is not a concrete subclass of `base`.
     """
     assert isinstance(base, type)
     if not CODE_REF.fullmatch(code_ref):
         raise PluginNotFound(f"code_ref {code_ref!r} must have the form package.module:Class")
+    if code_ref not in list_registered_code():
+        raise PluginNotRegistered(
+            f"code_ref {code_ref!r} is not registered by a package that is installed here; name it in the package's "
+            f"entry-point group {GROUP} or in a manifest of the package, install the package, and restart this program"
+        )
     module_name, class_name = code_ref.split(":")
     try:
         module = importlib.import_module(module_name)

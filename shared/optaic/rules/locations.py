@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 _FORBIDDEN = ("\\", "%", "?", "#", "\0")  # a library could read another path in them
 _CHAIN = "::"  # joins protocols in URLs
@@ -11,6 +12,12 @@ _CHAIN = "::"  # joins protocols in URLs
 def normalize_root(root: str) -> str:
     """Return the folder of all data as every program writes it: a URI, or an absolute path, without a slash at its end."""
     return root.rstrip("/") if "://" in root else str(Path(root).expanduser().absolute())
+
+
+def local_path(uri: str) -> str:
+    """Return the path of a `file:` URI; any other URI as it is."""
+    parts = urlsplit(uri)
+    return unquote(parts.path) if parts.scheme == "file" else uri
 
 
 def instance_folder(tenant_id: str, instance_id: str) -> str:

@@ -7,7 +7,6 @@ import grpc
 import pytest
 from google.protobuf import json_format
 
-from instance_service.resources.definitions.manifests import read_manifest
 from optaic.definition.v1.definition_pb2 import (
     DEFINITION_KIND_PIPELINE,
     DEFINITION_STATE_ACTIVE,
@@ -22,6 +21,7 @@ from optaic.definition.v1.definition_service_pb2 import (
     ListDefinitionVersionsRequest,
     PublishDefinitionRequest,
 )
+from optaic.plugins.registry import parse_manifest
 from support.instance_service import RunningInstanceService, refusal
 
 # What was published once never changes.
@@ -54,7 +54,7 @@ async def test_the_built_ins_are_there(service: RunningInstanceService) -> None:
         one.name: one.definition_version.version
         for entry in folder.iterdir()
         if entry.name.endswith(".json")
-        for one in read_manifest(entry.read_text())
+        for one in parse_manifest(entry.read_text())
     }
     assert {item.name: item.newest_version.version for item in listed.definitions} == shipped
 

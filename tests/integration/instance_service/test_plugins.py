@@ -88,7 +88,6 @@ async def test_no_code_of_a_package_is_run(service: RunningInstanceService, site
             "definition refused",
         ),
         ({"a.json": b"{}"}, {"value": "no.such.package"}, "package without definitions"),
-        ({"a.json": b"{}"}, {"value": "json:loads"}, "package without definitions"),
         ({"a.json": b"{}"}, {"entry_points": b"[optaic.definitions]\na = \xff\n"}, "damaged package"),
     ],
 )
@@ -100,6 +99,13 @@ async def test_a_bad_package_is_logged_and_skipped(
     names, errors = await _publish(service)
     assert names == ["foreign_good"]
     assert [error["event"] for error in errors] == [event]
+
+
+async def test_an_entry_point_that_names_a_class_publishes_nothing(
+    service: RunningInstanceService, site: Site
+) -> None:
+    site.install("classes", {"a.json": b"{}"}, value="classes.code:Any", code="raise SystemExit('imported')")
+    assert await _publish(service) == ([], [])
 
 
 async def test_an_internal_fault_does_not_prevent_the_start(

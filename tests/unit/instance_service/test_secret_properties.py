@@ -9,8 +9,8 @@ from google.protobuf import json_format
 
 from instance_service.domain.schema_diff import diff
 from instance_service.jsonschema_adapter import config_violations, schema_violations
-from instance_service.resources.definitions.manifests import read_manifest
 from optaic.definition.v1.definition_service_pb2 import PublishDefinitionRequest
+from optaic.plugins.registry import parse_manifest
 
 CANARY = "k4n4rie-Zx81"
 MARKS = ({"writeOnly": True}, {"format": "password"})
@@ -158,7 +158,7 @@ def test_other_values_are_shown_as_before() -> None:
 )  # fmt: skip
 def test_the_built_in_sources_repeat_no_credentials(name: str, config: dict[str, Any]) -> None:
     text = (resources.files("instance_service") / "builtin" / f"{name}.json").read_text("utf-8")
-    requests: list[PublishDefinitionRequest] = list(read_manifest(text))
+    requests: list[PublishDefinitionRequest] = list(parse_manifest(text))
     for request in requests:
         schema = json_format.MessageToDict(request.definition_version.parameters_schema)
         assert _refused(schema, config)

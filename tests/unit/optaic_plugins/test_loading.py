@@ -14,8 +14,21 @@ from optaic.plugins import (
     PluginError,
     PluginInvalid,
     PluginNotFound,
+    PluginNotRegistered,
     Store,
     load,
+)
+from support.plugin_packages import install_code
+
+REGISTERED = (
+    "no_such_package.module:X",
+    "worker.no_such_module:X",
+    "worker.builtin.prices:NoSuchClass",
+    "worker.builtin.derivation:parse",
+    "worker.builtin.delta_store:DeltaStore",
+    "optaic.plugins:Pipeline",
+    "broken_plugin:X",
+    "needy_plugin:X",
 )
 
 
@@ -39,10 +52,15 @@ def test_built_in_definitions_load(code_ref: str, base: type) -> None:
         ("os.path", PluginNotFound, "package.module:Class"),
         ("os:path.join", PluginNotFound, "package.module:Class"),
         ("../etc/passwd:X", PluginNotFound, "package.module:Class"),
+        ("os.path:join", PluginNotRegistered, "entry-point group optaic.definitions"),
+        ("worker.builtin.prices:load_closes", PluginNotRegistered, "'worker.builtin.prices:load_closes'"),
+        ("worker.builtin:prices", PluginNotRegistered, "is not registered"),
+        ("unregistered_plugin:X", PluginNotRegistered, "is not registered"),
+        ("broken_plugin:Y", PluginNotRegistered, "is not registered"),
         ("no_such_package.module:X", PluginNotFound, "'no_such_package'"),
         ("worker.no_such_module:X", PluginNotFound, "'worker.no_such_module'"),
         ("worker.builtin.prices:NoSuchClass", PluginNotFound, "NoSuchClass"),
-        ("worker.builtin.prices:load_closes", PluginInvalid, "subclass of Pipeline"),
+        ("worker.builtin.derivation:parse", PluginInvalid, "subclass of Pipeline"),
         ("worker.builtin.delta_store:DeltaStore", PluginInvalid, "subclass of Pipeline"),
         ("optaic.plugins:Pipeline", PluginInvalid, "does not implement run"),
         ("broken_plugin:X", PluginInvalid, "ZeroDivisionError"),
@@ -53,14 +71,15 @@ def test_an_unusable_code_ref_is_refused(
     code_ref: str, error: type[PluginError], part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "broken_plugin.py").write_text("1 / 0\n")
+    (tmp_path / "unregistered_plugin.py").write_text("1 / 0\n")
     (tmp_path / "needy_plugin.py").write_text("import no_such_library\n")
-    monkeypatch.syspath_prepend(tmp_path)
+    install_code(monkeypatch, tmp_path, *REGISTERED)
     with pytest.raises(PluginError) as caught:
         load(code_ref, Pipeline)
     assert type(caught.value) is error
     assert caught.value.type == error.__name__
     assert part in caught.value.message
-    assert "broken_plugin" not in sys.modules
+    assert not {"broken_plugin", "unregistered_plugin"} & sys.modules.keys()
 
 
 def test_an_error_keeps_its_type_across_processes() -> None:

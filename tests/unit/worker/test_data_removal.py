@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 
 from optaic.plugins import CannotRemove, Store, StoredVersion, StoreUnavailable
+from support.plugin_packages import install_code
 from worker.builtin.delta_store import DeltaStore
 from worker.builtin.parquet_store import ParquetStore
 from worker.data_removal import Removal, remove_data
@@ -38,6 +39,11 @@ class Forgetful(Store):
     def read(self, uri: str, physical_version: str) -> pl.DataFrame:
         """Is not called."""
         raise NotImplementedError
+
+
+@pytest.fixture(autouse=True)
+def _registered(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_code(monkeypatch, tmp_path_factory.mktemp("site"), FORGETFUL.code_ref, "nowhere:Store")
 
 
 def table(close: float) -> pl.DataFrame:

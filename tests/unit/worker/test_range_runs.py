@@ -25,6 +25,7 @@ from optaic.plugins import (
     load,
 )
 from optaic.run.v1 import run_pb2
+from support.plugin_packages import install_code
 from worker.computation import Output, compute
 from worker.locations import FlowLocation
 from worker.recipe import Component, Input, PipelineRecipe, StoredData
@@ -37,6 +38,11 @@ STORES = {
 SIMPLE = Component("worker.builtin.simple_accessor:SimpleAccessor", {})
 # From the third to the sixth of ten days.
 MIDDLE = DateRange(FIRST + dt.timedelta(days=2), FIRST + dt.timedelta(days=5))
+
+
+@pytest.fixture(autouse=True)
+def _registered(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_code(monkeypatch, tmp_path_factory.mktemp("site"), f"{__name__}:Everything")
 
 
 def _rows(days: int = 10, shift: float = 0.0) -> pl.DataFrame:

@@ -10,11 +10,11 @@ from google.protobuf import json_format
 
 from instance_service.jsonschema_adapter import config_violations, schema_violations
 from instance_service.resources.definitions.content import content_violations
-from instance_service.resources.definitions.manifests import read_manifest
 from optaic.definition.v1.definition_pb2 import DEFINITION_KIND_OP_MACRO, DefinitionKind
 from optaic.definition.v1.definition_service_pb2 import PublishDefinitionRequest
 from optaic.expression import OPERATORS, Macro, check_macro, parse
 from optaic.plugins import Accessor, MLModule, Operator, Optimizer, Pipeline, Store, load
+from optaic.plugins.registry import parse_manifest
 from servicekit.contracts import check_contract
 from servicekit.enums import enum_word
 from support.published_definitions import compute_present, read_released
@@ -25,7 +25,7 @@ _FILES = sorted(entry.name for entry in _FOLDER.iterdir() if entry.name.endswith
 _EACH = {
     f"{one.name} {one.definition_version.version}": one
     for file in _FILES
-    for one in read_manifest((_FOLDER / file).read_text("utf-8"))
+    for one in parse_manifest((_FOLDER / file).read_text("utf-8"))
 }
 _ALL = {one.name: one for one in _EACH.values()}  # the newest: the last of its file
 _BASES: dict[str, Callable[..., object]] = {
