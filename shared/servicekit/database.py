@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -37,6 +38,7 @@ Connection: TypeAlias = AsyncConnection  # use cases pass it to the queries and 
 ConstraintError: TypeAlias = IntegrityError  # a row exists already, or a row that it refers to is missing
 _LOCK_TENANT = sa.text("select pg_advisory_xact_lock(hashtextextended(:tenant_id, 0))")
 _log = structlog.get_logger(__name__)
+_closing: set[asyncio.Future[None]] = set()  # the loop itself keeps no task alive
 _BEGIN = b"begin isolation level read committed"
 _HOT_CONNECTIONS = 4
 _CONFLICT = (AbortedError, "CONCURRENT_UPDATE", "a concurrent change got in between; retry")
@@ -335,12 +337,29 @@ async def _transaction(engine: AsyncEngine, begin: bytes) -> AsyncIterator[Async
             yield connection
             await connection.commit()
         finally:
-            await connection.close()  # rolls back what is still open
+            await _give_back(connection)
     except (DBAPIError, psycopg.Error, PoolTimeoutError) as error:
         meaning = domain_error_of(error)
         if meaning is None:
             raise
         raise meaning from error
+
+
+async def _give_back(connection: AsyncConnection) -> None:
+    """Roll back what is still open, and put the connection back into its pool, whoever still waits for it.
+
+    A caller that gives up during the rollback would otherwise cost the connection.
+    """
+    closing = asyncio.ensure_future(connection.close())
+    _closing.add(closing)
+    closing.add_done_callback(_closed)
+    await asyncio.shield(closing)
+
+
+def _closed(closing: asyncio.Future[None]) -> None:
+    _closing.discard(closing)
+    if not closing.cancelled():
+        closing.exception()  # nobody may be left to hear of it
 
 
 async def _begun(engine: AsyncEngine, begin: bytes) -> AsyncConnection:

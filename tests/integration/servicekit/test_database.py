@@ -19,6 +19,7 @@ from servicekit.errors import (
 )
 from servicekit.outbox import append
 from servicekit.settings import ServiceSettings
+from support.polling import eventually
 from support.postgres import admin_url
 from support.proxy import Proxy
 
@@ -226,6 +227,44 @@ async def test_a_full_pool_is_unavailable_not_an_endless_queue(settings: Service
 
 
 _NOTES = sa.text("select id from notes where id <> :other order by id")
+
+
+async def test_a_caller_that_gives_up_during_the_rollback_costs_no_connection(
+    database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun, goes_on = asyncio.Event(), asyncio.Event()
+    roll_back = psycopg.AsyncConnection.rollback
+
+    async def slowly(connection: psycopg.AsyncConnection) -> None:
+        begun.set()
+        await goes_on.wait()
+        await roll_back(connection)
+
+    async def refuse() -> int:
+        async with database.read("acme") as connection:
+            backends.append((await connection.execute(sa.text("select pg_backend_pid()"))).scalar_one())
+            raise InvalidArgumentError("INVALID_ARGUMENT", "no")
+
+    def is_all_back() -> bool:
+        return str(database._app.pool.status()).endswith("Current Checked out connections: 0")
+
+    backends: list[int] = []
+    with pytest.raises(InvalidArgumentError):
+        await refuse()
+    monkeypatch.setattr(psycopg.AsyncConnection, "rollback", slowly)
+    call = asyncio.create_task(refuse())
+    await begun.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    monkeypatch.undo()
+    goes_on.set()
+    await eventually(is_all_back)
+    with pytest.raises(InvalidArgumentError):
+        await refuse()
+    assert len(set(backends)) == 1
+    assert len(backends) == 3
+    assert caplog.records == []
 
 
 async def test_a_fetch_sees_its_own_tenant_only_and_leaves_no_tenant_behind(database: Database) -> None:
