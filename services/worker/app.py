@@ -45,6 +45,7 @@ async def main(stop: asyncio.Event) -> None:
     from worker.executor import Executor  # noqa: PLC0415 - imports Prefect
     from worker.guardians import Guardians  # noqa: PLC0415 - imported side by side with the other process
     from worker.housekeeping import remove_leftovers  # noqa: PLC0415 - the same
+    from worker.peers import connect_peers  # noqa: PLC0415 - the same
     from worker.prefect_adapter import WorkPool, quieten  # noqa: PLC0415 - the same
 
     quieten(settings.log_level)
@@ -53,12 +54,12 @@ async def main(stop: asyncio.Event) -> None:
     await warming
     process_tree.adopt_orphans()  # what a guardian leaves that is killed itself
     guardians = Guardians(forkserver)
-    async with WorkPool(settings) as pool:
+    async with WorkPool(settings) as pool, connect_peers(settings) as peers:
         housekeeping = asyncio.create_task(
             remove_leftovers(settings, guardians.start, stop), name="housekeeping"
         )
         try:
-            await Executor(settings, pool, guardians.start).run(stop)
+            await Executor(settings, pool, guardians.start, peers).run(stop)
         finally:
             housekeeping.cancel()
             await asyncio.wait({housekeeping})

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any, cast
 
 import structlog
 from google.protobuf import json_format
 
-from optaic.definition.v1 import definition_service_pb2, definition_service_pb2_grpc
-from optaic.instance.v1 import instance_pb2, instance_service_pb2, instance_service_pb2_grpc
-from optaic.run.v1 import run_pb2, run_report_service_pb2, run_report_service_pb2_grpc
+from optaic.run.v1 import run_pb2, run_report_service_pb2
 from redaction import redact_value
-from servicekit import client, context
+from servicekit import context
 from servicekit.errors import DomainError, FailedPreconditionError, NotFoundError, UnimplementedError
 from servicekit.ids import new_id
-from worker.channels import connect
 from worker.child import Task
 from worker.code_statement import state_code
 from worker.config import Settings
@@ -27,6 +22,8 @@ from worker.failures import Failure, describe_error
 from worker.input_places import check_places
 from worker.isolation import Isolation, Result, StartGuardian, start_guardian
 from worker.locations import FlowLocation, write_text
+from worker.peers import Peers, connect_peers
+from worker.preparation import Preparation
 from worker.recipe import Recipe, list_plugins
 from worker.recipe_reading import list_version_ids, make_recipe
 from worker.reports import Progress, Reporter, RunLostError, persist
@@ -36,7 +33,6 @@ from worker.ticket import Ticket
 
 ABANDONED = "abandoned"  # the message of a cancellation after which the run is not reported as failed
 _FAREWELL_SECONDS = 3.0
-_MOST_INSTANCES = 25  # of one answer: as large as they may be, they are no more than a message takes
 _log = structlog.get_logger(__name__)
 
 
@@ -56,47 +52,30 @@ class Ending:
     message: str
 
 
-async def execute_run(ticket: Ticket, settings: Settings, start: StartGuardian = start_guardian) -> Ending:
-    """Execute a run to its end; nothing that it started is left then.
+async def execute_run(
+    ticket: Ticket, settings: Settings, start: StartGuardian = start_guardian, peers: Peers | None = None
+) -> Ending:
+    """Execute a run to its end; nothing that it started is left then. Without `peers` it connects for itself.
 
     Raises:
         DomainError: run-service refused what should not be refused, or was away for too long.
         asyncio.CancelledError: the process is to end; the run was reported as failed.
     """
     request = context.RequestContext(ticket.tenant_id, "worker", new_id(), context.new_traceparent())
-    async with (
-        connect(settings, settings.run_address) as runs,
-        connect(settings, settings.instance_address) as instances,
-    ):
+    async with contextlib.AsyncExitStack() as resources:
+        if peers is None:
+            peers = await resources.enter_async_context(connect_peers(settings))
         with context.bind(request):
-            return await _Execution(ticket, settings, start, runs, instances).run()
+            async with Preparation(ticket.instance_id, peers, start) as prepared:
+                return await _Execution(ticket, settings, peers, prepared).run()
 
 
 class _Execution:
-    def __init__(
-        self,
-        ticket: Ticket,
-        settings: Settings,
-        start: StartGuardian,
-        runs: client.Channel,
-        instances: client.Channel,
-    ) -> None:
+    def __init__(self, ticket: Ticket, settings: Settings, peers: Peers, prepared: Preparation) -> None:
         self._ticket = ticket
         self._settings = settings
-        self._start_guardian = start
-        # At run time there is one stub class for both ways to call.
-        self._runs = cast(
-            "run_report_service_pb2_grpc.RunReportServiceAsyncStub",
-            run_report_service_pb2_grpc.RunReportServiceStub(cast("Any", runs)),
-        )
-        self._instances = cast(
-            "instance_service_pb2_grpc.InstanceServiceAsyncStub",
-            instance_service_pb2_grpc.InstanceServiceStub(cast("Any", instances)),
-        )
-        self._definitions = cast(
-            "definition_service_pb2_grpc.DefinitionServiceAsyncStub",
-            definition_service_pb2_grpc.DefinitionServiceStub(cast("Any", instances)),
-        )
+        self._peers = peers
+        self._prepared = prepared
         self._location = FlowLocation(
             settings.data_root, ticket.tenant_id, ticket.instance_id, ticket.flow_kind
         )
@@ -112,7 +91,7 @@ class _Execution:
             outcome = Outcome.FAILED if is_failed else Outcome.CANCELLED
             return Ending(outcome, f"{run.error.type}: {run.error.message}")
         _log.info("run started", run_id=run.run_id, instance_id=run.instance_id, number=run.run_number)
-        reporter = Reporter(self._runs, started, self._settings.report_patience_seconds)
+        reporter = Reporter(self._peers.runs, started, self._settings.report_patience_seconds)
         progress = Progress()
         keeping = asyncio.create_task(reporter.keep_alive(progress), name="heartbeats")
         working = asyncio.create_task(self._work(run, reporter, progress), name=f"run-{run.run_id}")
@@ -142,7 +121,9 @@ class _Execution:
 
     async def _start(self) -> run_report_service_pb2.StartRunResponse:
         request = self._ticket.make_request()
-        return await persist(lambda: self._runs.StartRun(request), self._settings.start_patience_seconds)
+        return await persist(
+            lambda: self._peers.runs.StartRun(request), self._settings.start_patience_seconds
+        )
 
     async def _work(self, run: run_pb2.Run, reporter: Reporter, progress: Progress) -> Ending:
         try:
@@ -172,7 +153,7 @@ class _Execution:
             settings.run_output_runs,
             sources.values,
         )
-        async with Isolation(self._start_guardian, limits) as isolation:
+        async with Isolation(self._prepared.take_guardian, limits) as isolation:
             task = Task(recipe, self._location, run.run_id, settings.log_level, sources)
             answer = await isolation.compute(task, progress.tell)
         report = isolation.report
@@ -206,53 +187,19 @@ class _Execution:
 
     async def _read_recipe(self, run: run_pb2.Run) -> Recipe:
         """Return the instance at the run's revision, its upstreams at theirs, and the code that all of them are pinned to."""
-        patience = self._settings.start_patience_seconds
         check_places(self._ticket.tenant_id, run)
-        instance = await self._get_instance(run.instance_id, run.instance_revision)
+        instance = await self._prepared.get_instance(run.instance_id, run.instance_revision)
         base_instance = None
         if run.base_version.instance_revision not in {0, run.instance_revision}:
-            base_instance = await self._get_instance(run.instance_id, run.base_version.instance_revision)
-        upstreams = await self._read_upstreams(run)
+            base_instance = await self._peers.get_instance(
+                run.instance_id, run.base_version.instance_revision
+            )
+        upstreams = await self._peers.get_instances(
+            {each.instance_id: each.instance_revision for each in run.input_versions}
+        )
         instances = [instance, *upstreams, *([base_instance] if base_instance is not None else [])]
-        requests = [
-            definition_service_pb2.GetDefinitionVersionRequest(definition_version_id=version_id)
-            for version_id in list_version_ids(instances)
-        ]
-        versions = await asyncio.gather(
-            *(
-                persist(functools.partial(self._definitions.GetDefinitionVersion, request), patience)
-                for request in requests
-            )
-        )
-        by_id = {version.definition_version_id: version for version in versions}
-        return await asyncio.to_thread(make_recipe, run, instance, upstreams, by_id, base_instance)
-
-    async def _get_instance(self, instance_id: str, revision: int) -> instance_pb2.Instance:
-        request = instance_service_pb2.GetInstanceRequest(instance_id=instance_id, revision=revision)
-        found: instance_pb2.Instance = await persist(
-            lambda: self._instances.GetInstance(request), self._settings.start_patience_seconds
-        )
-        return found
-
-    async def _read_upstreams(self, run: run_pb2.Run) -> list[instance_pb2.Instance]:
-        """Return each at its pinned revision: the newest revisions in one call, each older one in a call of its own."""
-        pinned = {each.instance_id: each.instance_revision for each in run.input_versions}
-        upstream_ids = list(pinned)
-        upstreams: list[instance_pb2.Instance] = []
-        for start in range(0, len(upstream_ids), _MOST_INSTANCES):
-            some_ids = upstream_ids[start : start + _MOST_INSTANCES]
-            request = instance_service_pb2.BatchGetInstancesRequest(instance_ids=some_ids)
-            read = functools.partial(self._instances.BatchGetInstances, request)
-            newest = (await persist(read, self._settings.start_patience_seconds)).instances
-            upstreams += await asyncio.gather(
-                *(self._at_revision(instance, pinned[instance.instance_id]) for instance in newest)
-            )
-        return upstreams
-
-    async def _at_revision(self, newest: instance_pb2.Instance, revision: int) -> instance_pb2.Instance:
-        if revision in {0, newest.revision}:
-            return newest
-        return await self._get_instance(newest.instance_id, revision)
+        versions = await self._peers.get_versions(list_version_ids(instances))
+        return await asyncio.to_thread(make_recipe, run, instance, upstreams, versions, base_instance)
 
     async def _fail(self, run: run_pb2.Run, reporter: Reporter, failure: Failure) -> Ending:
         _log.warning("run failed", run_id=run.run_id, type=failure.type, error=failure.message)

@@ -16,6 +16,7 @@ from servicekit.errors import DomainError
 from worker.config import Settings
 from worker.execution import ABANDONED, execute_run
 from worker.isolation import StartGuardian
+from worker.peers import Peers
 from worker.prefect_adapter import (
     DueRun,
     FlowRunRefusedError,
@@ -30,16 +31,24 @@ _CALL_SECONDS = 10.0  # one call to Prefect
 _RECORD_ATTEMPTS = 60
 _FAREWELL_SECONDS = 4.0
 _RECORD_SECONDS = 2.0
+_MORE = 8  # flow runs that are listed besides those for which there is room: some that nobody can claim hide no others
 _log = structlog.get_logger(__name__)
 
 
 class Executor:
     """A loop that polls until it is stopped. Prefect may be away, or come back, at any time."""
 
-    def __init__(self, settings: Settings, pool: WorkPool, start_guardian: StartGuardian) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        pool: WorkPool,
+        start_guardian: StartGuardian,
+        peers: Peers | None = None,
+    ) -> None:
         self._settings = settings
         self._pool = pool
         self._start_guardian = start_guardian
+        self._peers = peers
         self._running: dict[UUID, asyncio.Task[None]] = {}  # those that may be cancelled in Prefect
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
 
@@ -70,7 +79,7 @@ class Executor:
     async def _poll(self) -> None:
         if len(self._tasks) >= self._settings.concurrency:
             return
-        for flow_run in await self._pool.list_due():
+        for flow_run in await self._pool.list_due(self._settings.concurrency + _MORE):
             if len(self._tasks) >= self._settings.concurrency:
                 return
             if flow_run.id not in self._tasks:
@@ -107,24 +116,36 @@ class Executor:
         task = asyncio.current_task()
         assert task is not None
         self._running[flow_run_id] = task
+        # The run begins meanwhile: the claim has made it ours.
+        showing = asyncio.create_task(self._show(flow_run_id, task), name=f"running-{flow_run_id}")
         try:
-            await self._record(lambda: self._pool.record_running(flow_run_id))
-            ending = await execute_run(ticket, self._settings, self._start_guardian)
-        except FlowRunRefusedError as error:
-            _log.info("flow run not executed", flow_run_id=str(flow_run_id), reason=str(error))
+            ending = await execute_run(ticket, self._settings, self._start_guardian, self._peers)
         except asyncio.CancelledError as error:
-            if error.args == (ABANDONED,):  # it is recorded as cancelled already
+            showing.cancel()
+            await asyncio.wait({showing})
+            if error.args == (ABANDONED,):  # Prefect says already how it ends
                 return
             text = "The worker was stopped while it executed the flow run."
             await self._record(lambda: self._pool.record_crashed(flow_run_id, text))
         except DomainError as error:
+            await asyncio.wait({showing})
             text = redact(f"{error.reason}: {error.message}")
             _log.warning("flow run not executed", flow_run_id=str(flow_run_id), reason=text)
             await self._record(lambda: self._pool.record_failed(flow_run_id, text))
         else:
+            await asyncio.wait({showing})  # or it could come after the end
             await self._record(lambda: self._pool.record_end(flow_run_id, ending))
         finally:
+            showing.cancel()
             self._running.pop(flow_run_id, None)
+
+    async def _show(self, flow_run_id: UUID, executing: asyncio.Task[None]) -> None:
+        """Say in Prefect that a flow run is executed; stop executing one that was ended there since the claim."""
+        try:
+            await self._record(lambda: self._pool.record_running(flow_run_id))
+        except FlowRunRefusedError as error:
+            _log.info("flow run not executed", flow_run_id=str(flow_run_id), reason=str(error))
+            executing.cancel(ABANDONED)  # run-service sees in Prefect what became of it, and ends the run
 
     async def _claim(self, flow_run: DueRun) -> bool:
         """Return whether it is ours to execute; otherwise it is another's, or was ended, or stays in the pool."""

@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import logging
 from collections.abc import Collection, Sequence
+from http import HTTPStatus
 from typing import Any, Self, TypeAlias
 from uuid import UUID
 
@@ -19,7 +20,8 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
-from prefect.exceptions import Abort, ObjectAlreadyExists, ObjectNotFound, Pause
+from prefect.client.schemas.responses import WorkerFlowRunResponse
+from prefect.exceptions import Abort, ObjectAlreadyExists, ObjectNotFound, Pause, PrefectHTTPStatusError
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Cancelled, Completed, Crashed, Failed, Pending, Running
 from prefect.utilities.engine import propose_state
@@ -75,16 +77,22 @@ class WorkPool:
                 await self._client.create_work_pool(WorkPoolCreate(name=self._name, type=self._type))
                 _log.info("work pool created", pool=self._name, type=self._type)
 
-    async def list_due(self) -> Sequence[FlowRun]:
-        """Flow runs that should have started by now, longest due first."""
+    async def list_due(self, limit: int) -> Sequence[FlowRun]:
+        """Return flow runs that should have started by now, longest due first."""
         try:
-            due = await self._client.get_scheduled_flow_runs_for_work_pool(
-                self._name, scheduled_before=dt.datetime.now(dt.UTC)
+            # The client has a method for this that takes no limit: with hundreds in the queue each look costs much.
+            response = await self._client.request(
+                "POST",
+                "/work_pools/{name}/get_scheduled_flow_runs",
+                path_params={"name": self._name},
+                json={"scheduled_before": dt.datetime.now(dt.UTC).isoformat(), "limit": limit},
             )
-        except ObjectNotFound:
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code != HTTPStatus.NOT_FOUND:
+                raise
             await self.ensure()
             return ()
-        return [found.flow_run for found in due]
+        return [found.flow_run for found in WorkerFlowRunResponse.model_validate_list(response.json())]
 
     async def claim(self, flow_run: FlowRun) -> None:
         """Record the flow run as pending, ours.

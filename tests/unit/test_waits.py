@@ -115,7 +115,7 @@ async def test_the_state_of_a_flow_run_is_recorded_again_while_prefect_is_away(s
 async def test_a_worker_polls_ever_more_slowly_while_prefect_does_not_answer(awaited: Waits) -> None:
     stop, ensure = asyncio.Event(), failing(5, OSError("away"))
 
-    async def list_due() -> list[object]:
+    async def list_due(_: int) -> list[object]:
         if len(awaited) == 6:
             stop.set()
         return []

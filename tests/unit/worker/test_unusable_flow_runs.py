@@ -15,6 +15,7 @@ from prefect.client.schemas.objects import FlowRun
 from servicekit.ids import new_id
 from support.polling import eventually
 from worker.config import Settings
+from worker.execution import Ending, Outcome
 from worker.executor import Executor
 from worker.guardian import Line
 from worker.prefect_adapter import FlowRunRefusedError, FlowRunUnusableError, WorkPool
@@ -51,7 +52,7 @@ class Pool:
     async def ensure(self) -> None:
         """There is one."""
 
-    async def list_due(self) -> Sequence[FlowRun]:
+    async def list_due(self, _: int) -> Sequence[FlowRun]:
         return [] if self.states else [self.flow_run]
 
     async def find_entrypoint(self, _: FlowRun) -> str:
@@ -173,6 +174,56 @@ async def test_a_flow_run_that_prefect_lets_nobody_start_is_left_alone(tmp_path:
     assert pool.states == []
     running.cancel()
     await asyncio.wait({running})
+
+
+async def test_a_flow_run_that_was_ended_since_its_claim_is_executed_no_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[tuple[object, ...]] = []
+
+    async def compute(*_: object) -> None:
+        try:
+            await asyncio.sleep(3600)  # the work of the run; it is cancelled
+        except asyncio.CancelledError as error:
+            ended.append(error.args)
+            raise
+
+    async def refuse(_: UUID) -> None:
+        await asyncio.sleep(0)  # the execution begins meanwhile
+        raise FlowRunRefusedError("it was cancelled")
+
+    monkeypatch.setattr("worker.executor.execute_run", compute)
+    pool = Pool(_flow_run(GIVEN))
+    pool.record_running = refuse  # type: ignore[method-assign,assignment] # this pool only
+    running = asyncio.create_task(_execute(pool, tmp_path))
+    await eventually(lambda: ended)
+    assert ended[0] == ("abandoned",)  # so that it is not reported as failed
+    assert pool.states == []
+    running.cancel()
+    await asyncio.wait({running})
+
+
+async def test_the_end_of_a_flow_run_is_recorded_after_its_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def compute(*_: object) -> Ending:
+        return Ending(Outcome.COMPLETED, "at once")
+
+    pool = Pool(_flow_run(GIVEN))
+
+    async def record_running(_: UUID) -> None:
+        await asyncio.sleep(0.05)  # Prefect takes its time
+        pool.states.append(("RUNNING", ""))
+
+    async def record_end(_: UUID, ending: Ending) -> None:
+        pool.states.append(("COMPLETED", ending.message))
+
+    monkeypatch.setattr("worker.executor.execute_run", compute)
+    pool.record_running = record_running  # type: ignore[method-assign,assignment] # this pool only
+    pool.record_end = record_end  # type: ignore[attr-defined] # this pool only
+    await _execute(pool, tmp_path)
+    await eventually(lambda: len(pool.states) > 1)
+    assert pool.states == [("RUNNING", ""), ("COMPLETED", "at once")]
 
 
 async def test_a_worker_that_stops_says_so_of_its_flow_runs(
