@@ -134,12 +134,14 @@ async def build(settings: Settings, outside: Outside) -> App[Dependencies]:
 async def main(stop: asyncio.Event) -> None:
     """Run the service until `stop` is set."""
     settings = Settings()
+    certificates = settings.https_context()
     deployments = PrefectDeployments(
         settings.prefect_api_url,
         settings.work_pool,
         settings.prefect_timeout_seconds,
         api_key=settings.prefect_api_key,
         auth_string=settings.prefect_auth_string,
+        certificates=certificates,
     )
     experiments = MlflowExperiments(
         settings.mlflow_url,
@@ -147,6 +149,7 @@ async def main(stop: asyncio.Event) -> None:
         token=settings.mlflow_token,
         username=settings.mlflow_username,
         password=settings.mlflow_password,
+        certificates=certificates,
     )
     projects = EvidentlyProjects(settings.evidently_workspace, settings.evidently_timeout_seconds)
     outside = Outside(deployments, experiments, projects, close=[deployments.close, experiments.close])

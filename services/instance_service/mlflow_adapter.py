@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import re
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -43,7 +44,14 @@ class MlflowExperiments:
     """The port `Experiments` on one MLflow server."""
 
     def __init__(
-        self, url: str, timeout_seconds: float, *, token: str = "", username: str = "", password: str = ""
+        self,
+        url: str,
+        timeout_seconds: float,
+        *,
+        token: str = "",
+        username: str = "",
+        password: str = "",
+        certificates: ssl.SSLContext | bool = True,
     ) -> None:
         self._client = httpx.AsyncClient(
             base_url=url.rstrip("/") + "/",
@@ -52,6 +60,7 @@ class MlflowExperiments:
             auth=(username, password) if username else None,
             limits=httpx.Limits(max_connections=2 * _CONCURRENCY),
             trust_env=False,
+            verify=certificates,
         )
         self._slots = asyncio.Semaphore(_CONCURRENCY)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
@@ -45,6 +46,7 @@ class PrefectDeployments:
         *,
         api_key: str = "",
         auth_string: str = "",
+        certificates: ssl.SSLContext | bool = True,
     ) -> None:
         self._client = httpx.AsyncClient(
             base_url=api_url.rstrip("/") + "/",
@@ -52,6 +54,7 @@ class PrefectDeployments:
             headers=prefect.authorization(api_key, auth_string),
             limits=httpx.Limits(max_connections=2 * _CONCURRENCY),
             trust_env=False,
+            verify=certificates,
         )
         self._work_pool = work_pool
         self._fixed = _FIXED | {"work_pool_name": work_pool}

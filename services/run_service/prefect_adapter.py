@@ -59,6 +59,7 @@ class PrefectOrchestrator:
             timeout=settings.prefect_timeout_seconds,
             headers=prefect.authorization(settings.prefect_api_key, settings.prefect_auth_string),
             trust_env=False,
+            verify=settings.https_context(),
         )
         self._deployment_ids: dict[str, str] = {}
 

@@ -45,7 +45,10 @@ async def build(settings: Settings) -> App[Dependencies]:
     close = []
     if settings.centrifugo_url:
         centrifugo = CentrifugoStatusPublisher(
-            settings.centrifugo_url, settings.centrifugo_api_key, settings.centrifugo_timeout_seconds
+            settings.centrifugo_url,
+            settings.centrifugo_api_key,
+            settings.centrifugo_timeout_seconds,
+            settings.https_context(),
         )
         publishers.append(centrifugo)
         close.append(centrifugo.close)

@@ -1,6 +1,7 @@
 """Live statuses through Centrifugo's HTTP API; the only file that knows it."""
 
 import json
+import ssl
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,9 +17,18 @@ _COMMANDS_A_CALL = 500
 class CentrifugoStatusPublisher:
     """`{"status": "ready", "last_run_id": "..."}` on channel `instance:<id>:status` for each change."""
 
-    def __init__(self, url: str, api_key: str, timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        api_key: str,
+        timeout_seconds: float,
+        certificates: ssl.SSLContext | bool = True,
+    ) -> None:
         self._client = httpx.AsyncClient(
-            base_url=url.rstrip("/"), headers={"X-API-Key": api_key}, timeout=timeout_seconds
+            base_url=url.rstrip("/"),
+            headers={"X-API-Key": api_key},
+            timeout=timeout_seconds,
+            verify=certificates,
         )
 
     async def publish(self, tenant_id: str, statuses: Sequence[status_pb2.InstanceStatus]) -> None:

@@ -12,7 +12,6 @@ from optaic.rules.deployments import WORK_POOL
 from optaic.rules.locations import normalize_root
 from redaction import PREFIX, redact_urls
 from servicekit.prefect import PrefectSettings
-from servicekit.settings import TlsSettings
 from worker.sources.policy import (
     DIALECTS,
     SourcePolicy,
@@ -25,7 +24,7 @@ from worker.sources.policy import (
 CodeCheck = Literal["auto", "refuse", "warn"]
 
 
-class Settings(PrefectSettings, TlsSettings):
+class Settings(PrefectSettings):
     """Environment variables are the field names in upper case after `OPTAIC_`."""
 
     instance_address: str = Field(description="host:port of instance-service.")

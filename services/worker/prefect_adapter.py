@@ -56,6 +56,7 @@ class WorkPool:
             settings.prefect_api_url,
             auth_string=settings.prefect_auth_string or None,
             api_key=settings.prefect_api_key or None,
+            httpx_settings={"verify": settings.https_context()} if settings.https_ca is not None else None,
         )
         self._resources = contextlib.AsyncExitStack()
 

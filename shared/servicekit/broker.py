@@ -19,6 +19,7 @@ from nats.js.api import PubAck, RetentionPolicy, StorageType, StreamConfig
 from servicekit import tasks
 from servicekit.errors import UnavailableError
 from servicekit.settings import ServiceSettings
+from servicekit.tls import TlsFiles
 
 DEAD_LETTERS = "DEAD_LETTERS"
 DEAD_LETTER_ROOT = "optaic-dead"
@@ -50,7 +51,7 @@ class Broker:
     def __init__(
         self, settings: ServiceSettings, streams: Mapping[str, Sequence[str]], service: str = ""
     ) -> None:
-        self._url = settings.nats_url
+        self._url, self._tls = settings.nats_url, settings.nats_tls()
         self._inbox = inbox_of(service)
         self._streams = {**streams, DEAD_LETTERS: (f"{DEAD_LETTER_ROOT}.>",)}
         self._listeners: list[tuple[str, str, Listener]] = []
@@ -74,7 +75,7 @@ class Broker:
         # The client's own reconnecting is switched off: an unforeseen error would end it silently.
         while True:
             try:
-                async with connected(self._url, self._inbox) as (client, closed):
+                async with connected(self._url, self._inbox, self._tls) as (client, closed):
                     self._client, self._closed = client, closed
                     await self.ensure_streams()
                     for subject, queue, listener in self._listeners:
@@ -135,7 +136,7 @@ class Broker:
     @contextlib.asynccontextmanager
     async def channel(self) -> AsyncIterator[OrderedChannel]:
         """Open a separate connection for publishing; it lasts until it breaks."""
-        async with connected(self._url, self._inbox) as (client, closed):
+        async with connected(self._url, self._inbox, self._tls) as (client, closed):
             yield OrderedChannel(client, closed, self._note)
 
     def _note(self, *, takes_messages: bool) -> None:
@@ -173,11 +174,13 @@ class Broker:
 
 
 @contextlib.asynccontextmanager
-async def connected(url: str, inbox_prefix: str = "_INBOX") -> AsyncIterator[tuple[Client, asyncio.Event]]:
+async def connected(
+    url: str, inbox_prefix: str = "_INBOX", tls: TlsFiles | None = None
+) -> AsyncIterator[tuple[Client, asyncio.Event]]:
     """Yield a connection and the event of its end.
 
     It never reconnects, so that no message overtakes a lost one. Answers to its requests arrive on subjects below
-    `inbox_prefix`.
+    `inbox_prefix`. Each connection reads the files of `tls` again.
     """
     closed = asyncio.Event()
 
@@ -185,6 +188,7 @@ async def connected(url: str, inbox_prefix: str = "_INBOX") -> AsyncIterator[tup
         closed.set()
 
     client = Client()
+    context = await asyncio.to_thread(tls.context) if tls is not None else None  # it reads files
     try:
         async with asyncio.timeout(_CONNECT_TIMEOUT):
             await client.connect(
@@ -199,6 +203,7 @@ async def connected(url: str, inbox_prefix: str = "_INBOX") -> AsyncIterator[tup
                 disconnected_cb=on_closed,
                 closed_cb=on_closed,
                 inbox_prefix=inbox_prefix,
+                tls=context,
             )
         yield client, closed
     finally:

@@ -21,6 +21,7 @@ from servicekit import context
 from servicekit.backoff import backoff
 from servicekit.broker import Broker, LiveMessage, connected
 from servicekit.ids import new_id
+from servicekit.tls import TlsFiles
 
 _ROOT = "optaic-compare"
 _NOW, _ENDED = f"{_ROOT}.now", f"{_ROOT}.ended"
@@ -136,7 +137,11 @@ class Comparison:
         await self._broker.publish_live(_ENDED, request_id)
 
 
-async def compare_now(url: str, timeout: float) -> int:  # noqa: ASYNC109 - what an operator waits
+async def compare_now(
+    url: str,
+    timeout: float,  # noqa: ASYNC109 - what an operator waits
+    tls: TlsFiles | None = None,
+) -> int:
     """Ask for a comparison with the login of instance-service; return how many messages asked for lacking resources.
 
     Raises:
@@ -151,7 +156,7 @@ async def compare_now(url: str, timeout: float) -> int:  # noqa: ASYNC109 - what
             ended.set()
 
     try:
-        async with asyncio.timeout(timeout), connected(url) as (client, _):
+        async with asyncio.timeout(timeout), connected(url, tls=tls) as (client, _):
             await client.subscribe(f"{_ROOT}.>", cb=receive)
             await client.flush()
             while not ended.is_set():  # a message is lost while instance-service is not connected

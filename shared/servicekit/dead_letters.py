@@ -20,6 +20,7 @@ from nats.js import JetStreamContext
 from redaction import redact
 from servicekit.broker import DEAD_LETTER_ROOT, DEAD_LETTERS, connected
 from servicekit.errors import UnavailableError
+from servicekit.tls import TlsFiles
 
 INBOX = "_INBOX_OPERATOR"  # for answers to an operator; no other login may listen there
 _REPLAY_ROOT = "optaic-replay"
@@ -203,7 +204,7 @@ class Operator:
 
 
 @contextlib.asynccontextmanager
-async def operating(url: str) -> AsyncIterator[Operator]:
+async def operating(url: str, tls: TlsFiles | None = None) -> AsyncIterator[Operator]:
     """Connect with a login that reads dead letters and asks for replays.
 
     Raises:
@@ -211,7 +212,7 @@ async def operating(url: str) -> AsyncIterator[Operator]:
     """
     async with contextlib.AsyncExitStack() as stack:
         try:
-            client, _ = await stack.enter_async_context(connected(url, INBOX))
+            client, _ = await stack.enter_async_context(connected(url, INBOX, tls))
         except (OSError, TimeoutError, nats.errors.Error) as error:
             raise _unavailable(error) from error
         try:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
+
+from servicekit.settings import TlsSettings
 
 CREDENTIALS = "OPTAIC_PREFECT_API_KEY or _AUTH_STRING"  # how errors name these settings
 
 
-class PrefectSettings(BaseSettings):
+class PrefectSettings(TlsSettings):
     """Settings of every program that reaches Prefect; environment variables as for `ServiceSettings`."""
 
     model_config = SettingsConfigDict(

@@ -1,11 +1,14 @@
 """Read the settings of every service from the environment, once; no other module reads it."""
 
+import ssl
 from pathlib import Path
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from servicekit.plaintext import leaves_in_plaintext
 from servicekit.tls import TlsFiles, is_loopback
 
 
@@ -24,15 +27,21 @@ class TlsSettings(BaseSettings):
     tls_key: Path | None = Field(default=None, description="PEM file of the certificate's private key.")
     tls_ca: Path | None = Field(
         default=None,
-        description="PEM file of the CAs that have signed the certificates of services. With it, this program connects to services over TLS.",
+        description="PEM file of the CAs that have signed the certificates of services, and of NATS if its URL begins with `tls://`. "
+        "With it, this program connects to services over TLS.",
+    )
+    https_ca: Path | None = Field(
+        default=None,
+        description="PEM file of the CAs that have signed the certificates of Prefect, MLflow and Centrifugo, where their URLs begin "
+        "with `https://`; it is read at the start. None: the CAs that Python's package certifi knows.",
     )
     insecure_plaintext: bool = Field(
         default=False,
-        description="Allow gRPC without TLS beyond this machine, for a network that encrypts by itself.",
+        description="Allow connections without TLS beyond this machine, for a network that encrypts by itself.",
     )
 
     @field_validator(
-        "tls_certificate", "tls_key", "tls_ca", "tls_client_ca", mode="before", check_fields=False
+        "tls_certificate", "tls_key", "tls_ca", "tls_client_ca", "https_ca", mode="before", check_fields=False
     )
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
@@ -45,6 +54,33 @@ class TlsSettings(BaseSettings):
                 "OPTAIC_TLS_CERTIFICATE and OPTAIC_TLS_KEY belong together: set both, or neither"
             )
         return self
+
+    @model_validator(mode="after")
+    def _nothing_leaves_in_plaintext(self) -> Self:
+        """Check every setting that names a server: fields that end in `_url` and in `_address`."""
+        if self.insecure_plaintext:
+            return self
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if name.endswith("_address"):
+                try:
+                    self.client_tls(value)
+                except ValueError as error:
+                    raise ValueError(f"OPTAIC_{name.upper()}: {error}") from None
+            elif name.endswith("_url") and leaves_in_plaintext(value):
+                raise ValueError(
+                    f"OPTAIC_{name.upper()} would leave this machine without TLS: use https:// or tls://, for PostgreSQL "
+                    "?sslmode=verify-full&sslrootcert=<file>, or OPTAIC_INSECURE_PLAINTEXT=true if the network encrypts by itself"
+                )
+        return self
+
+    def https_context(self) -> ssl.SSLContext | bool:
+        """Return whose certificates Prefect, MLflow and Centrifugo may show, as httpx takes it. It reads the file.
+
+        Raises:
+            OSError: The file cannot be read.
+        """
+        return True if self.https_ca is None else TlsFiles(ca=self.https_ca).context()
 
     def client_tls(self, address: str) -> TlsFiles | None:
         """Return the files for connections to a service; None for plaintext.
@@ -79,7 +115,10 @@ class ServiceSettings(TlsSettings):
         repr=False, description="Outbox, inbox and work queues: login across tenants, same database."
     )
     nats_url: str = Field(
-        default="nats://127.0.0.1:4222", repr=False, description="JetStream server, with user and password."
+        default="nats://127.0.0.1:4222",
+        repr=False,
+        description="JetStream server: `nats://user:password@host:port`, or `tls://host:port`, to which the service shows its "
+        "certificate.",
     )
     listen: str = Field(
         default="127.0.0.1:0", description="host:port of the gRPC server; port 0 takes a free one."
@@ -223,6 +262,12 @@ class ServiceSettings(TlsSettings):
                 "OPTAIC_TLS_KEY, or OPTAIC_INSECURE_PLAINTEXT=true if the network encrypts by itself"
             )
         return self
+
+    def nats_tls(self) -> TlsFiles | None:
+        """Return the files for connections to NATS; None for plaintext."""
+        if urlsplit(self.nats_url).scheme != "tls":
+            return None
+        return TlsFiles(self.tls_certificate, self.tls_key, self.tls_ca)
 
     def server_tls(self) -> TlsFiles | None:
         """Return the files of the server; None for plaintext."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 import threading
 import time
 from dataclasses import dataclass
@@ -48,6 +49,18 @@ class TlsFiles:
             OSError: A file cannot be read.
         """
         return grpc.ssl_channel_credentials(_read(self.ca), _read(self.key), _read(self.certificate))
+
+    def context(self) -> ssl.SSLContext:
+        """Return the context of a connection that is not gRPC's; without a CA those of the system count. It reads files.
+
+        Raises:
+            OSError: A file cannot be read, or holds something else.
+        """
+        context = ssl.create_default_context(cafile=self.ca)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if self.certificate is not None:
+            context.load_cert_chain(self.certificate, self.key)
+        return context
 
     def server_configuration(self) -> grpc.ServerCertificateConfiguration:
         """Return the certificate of a server, and whose clients' certificates it accepts.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -10,6 +9,7 @@ from urllib.parse import urlsplit
 
 from servicekit.access import ROLES
 from servicekit.context import is_tenant_id
+from servicekit.plaintext import is_local_host
 from servicekit.settings import ServiceSettings
 
 
@@ -46,11 +46,7 @@ class Rules:
 
 def is_loopback(url: str) -> bool:
     """Return whether the host of a URL is this machine."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return is_local_host(urlsplit(url).hostname or "")
 
 
 def check_url(url: str, *, allow_http: bool) -> None:

@@ -64,7 +64,7 @@ class World:
         """Return a worker's settings."""
         return {
             "instance_address": self.address,
-            "run_address": "unused",
+            "run_address": "127.0.0.1:1",
             "service_token": TOKEN,
             "data_root": str(self.root),
             "run_output_folder": str(self.root.parent / "run-output"),

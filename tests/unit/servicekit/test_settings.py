@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from servicekit.settings import ServiceSettings
 
-URL = "postgresql+psycopg://login:password@host/database"
+URL = "postgresql+psycopg://login:password@localhost/database"
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_the_defaults_need_only_the_database() -> None:
 
 def test_secrets_are_not_shown(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("OPTAIC_SERVICE_TOKEN", "password")
-    environment.setenv("OPTAIC_NATS_URL", "nats://user:password@host")
+    environment.setenv("OPTAIC_NATS_URL", "nats://user:password@localhost")
     assert "password" not in repr(ServiceSettings())
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 _PROGRAM = """
 import asyncio, json, os
 from worker.config import Settings
-settings = Settings(instance_address="unused", run_address="unused", data_root="unused")
+settings = Settings(instance_address="127.0.0.1:1", run_address="127.0.0.1:1", data_root="unused")
 os.environ.update(settings.environment)
 from worker.app import PRELOAD
 from worker.children import Forkserver

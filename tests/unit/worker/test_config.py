@@ -7,7 +7,9 @@ from worker.prefect_adapter import WorkPool
 
 
 def _settings(**settings: str) -> Settings:
-    return Settings(instance_address="a:1", run_address="a:2", data_root="/data").model_copy(update=settings)
+    return Settings(instance_address="localhost:1", run_address="localhost:2", data_root="/data").model_copy(
+        update=settings
+    )
 
 
 @pytest.mark.parametrize(
@@ -28,9 +30,15 @@ def test_prefect_gets_only_configured_credentials(given: dict[str, str], sent: s
 
 def test_a_data_root_with_credentials_is_refused_without_being_repeated() -> None:
     with pytest.raises(ValueError, match="must not contain credentials") as caught:
-        Settings(instance_address="a:1", run_address="a:2", data_root="s3://AKIA:k4n4rie@bucket/optaic")
+        Settings(
+            instance_address="localhost:1",
+            run_address="localhost:2",
+            data_root="s3://AKIA:k4n4rie@bucket/optaic",
+        )
     assert "k4n4rie" not in f"{caught.value} {caught.value!r}"
     assert (
-        Settings(instance_address="a:1", run_address="a:2", data_root="s3://bucket/a/").data_root
+        Settings(
+            instance_address="localhost:1", run_address="localhost:2", data_root="s3://bucket/a/"
+        ).data_root
         == "s3://bucket/a"
     )

@@ -41,7 +41,7 @@ async def test_a_tenant_with_much_to_remove_does_not_keep_the_others_waiting(tmp
         serve(services, {"many": 5, "few": 1})
         settings = Settings(
             instance_address=services.address,
-            run_address="unused",
+            run_address="127.0.0.1:1",
             data_root=str(tmp_path),
             tenants=("refused", "many", "few"),
             run_output_folder=str(tmp_path / "run-output"),

@@ -41,8 +41,8 @@ def sweep(monkeypatch: pytest.MonkeyPatch) -> FakeSweep:
 
 def settings(tmp_path: Path, seconds: float) -> Settings:
     return Settings(
-        instance_address="unused",
-        run_address="unused",
+        instance_address="127.0.0.1:1",
+        run_address="127.0.0.1:1",
         data_root=str(tmp_path),
         data_removal_interval_seconds=seconds,
     )
