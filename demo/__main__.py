@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import ssl
 import sys
 from pathlib import Path
 
@@ -22,11 +23,17 @@ OUTPUT = Path("build/demo")
 STATE = Path(".state/demo")
 
 
+async def _nats_context(stack: devstack.Stack) -> ssl.SSLContext | None:
+    """Return how the subscriber of the stack's first tenant connects to NATS."""
+    holder = f"subscriber-{stack.settings.tenants[0]}"
+    return await asyncio.to_thread(stack.endpoints.nats_context, holder)
+
+
 async def _describe_servers(stack: devstack.Stack) -> dict[str, str]:
     """Return the versions of PostgreSQL and NATS, as the servers state them."""
     async with await psycopg.AsyncConnection.connect(stack.endpoints.postgres_admin) as connection:
         row = await (await connection.execute("show server_version")).fetchone()
-    broker = await nats.connect(stack.endpoints.nats_subscriber)
+    broker = await nats.connect(stack.endpoints.nats_subscriber, tls=await _nats_context(stack))
     try:
         version = broker.connected_server_version
         return {
@@ -45,10 +52,13 @@ async def _show_job(stack: devstack.Stack, console: Console) -> int:
         lineage_address=endpoints.lineage,
         status_address=endpoints.status,
         token="development",  # noqa: S106 - the development identity's well-known token
+        certificates=endpoints.certificates_of("client"),
     ) as client:
         tools = Tools(endpoints.prefect_api, endpoints.mlflow, Path(endpoints.evidently_workspace))
         with Screen(console) as screen:
-            async with observe(client, endpoints.nats_subscriber, screen.refresh) as observed:
+            async with observe(
+                client, endpoints.nats_subscriber, screen.refresh, await _nats_context(stack)
+            ) as observed:
                 job = Job(client, observed, tools, screen.refresh)
                 screen.follow(job)
                 backtest = await job.run()

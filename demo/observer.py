@@ -1,6 +1,7 @@
 """Two independent witnesses of the job: the status watch and a NATS subscriber; neither polls nor publishes."""
 
 import asyncio
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -52,7 +53,10 @@ class Observed:
 
 @asynccontextmanager
 async def observe(
-    client: AsyncClient, nats_url: str, on_change: Callable[[], None]
+    client: AsyncClient,
+    nats_url: str,
+    on_change: Callable[[], None],
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Observed]:
     """Watch statuses and count events until the block ends.
 
@@ -60,6 +64,7 @@ async def observe(
         client: a connected client.
         nats_url: URL with the read-only subscriber's login.
         on_change: called after each thing seen.
+        tls: how to connect to a server whose URL begins with `tls://`.
     """
     observed = Observed()
 
@@ -74,7 +79,7 @@ async def observe(
         observed.events[(message.headers or {}).get("ce-type", "unknown").rsplit(".", 1)[-1]] += 1
         on_change()
 
-    connection = await nats.connect(nats_url)
+    connection = await nats.connect(nats_url, tls=tls)
     await connection.subscribe("optaic.>", cb=count)
     watching = asyncio.create_task(watch())
     try:

@@ -70,8 +70,8 @@ def _republish(settings: devstack.Settings) -> int:
     from servicekit.comparison import compare_now  # noqa: PLC0415 - only this command needs the services
 
     try:
-        url = find_nats(settings, "instance")
-        asked = asyncio.run(compare_now(url, _COMPARISON_SECONDS))
+        url, tls = find_nats(settings, "instance")
+        asked = asyncio.run(compare_now(url, _COMPARISON_SECONDS, tls))
     except (NoStackError, TimeoutError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

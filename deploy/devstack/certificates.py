@@ -1,4 +1,4 @@
-"""A CA for development, and certificates for services, a tenant's worker, NATS and a client; nothing here is for production."""
+"""A CA for development, and certificates for services, workers, NATS, its subscribers and a client; nothing here is for production."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from cryptography.x509 import Name, NameAttribute
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from devstack.config import SERVICES
+from devstack.identities import OPERATOR_URI, service_uri, subscriber_uri, worker_uri
 from devstack.state import write_private
 
 _DAY = dt.timedelta(days=1)
 CA_DAYS, DAYS = 365, 30
+_CA = "ca.pem"
 
 
 class Authority:
@@ -89,21 +91,43 @@ def write_development_certificates(
     """
     authority = Authority()
     folder.mkdir(parents=True, exist_ok=True)
-    uris = {
-        **{f"{service}-service": f"spiffe://optaic/service/{service}-service" for service in SERVICES},
-        **{f"worker-{tenant}": f"spiffe://optaic/tenant/{tenant}/worker" for tenant in tenants},
-        "nats": "",
-        "client": "",
-    }
-    written = [folder / "ca.pem"]
+    written = [folder / _CA]
     write_private(written[0], authority.pem)
-    for name, uri in uris.items():
+    for name, uri in _holders(tenants).items():
         certificate, key = authority.issue(name, uri, ("localhost", "127.0.0.1", *hosts))
         for ending, text in (("pem", certificate), ("key", key)):
             path = folder / f"{name}.{ending}"
             write_private(path, text)
             written.append(path)
     return written
+
+
+def ensure_development_certificates(folder: Path, tenants: Sequence[str]) -> None:
+    """Write them anew if one is missing, or if half of the time is over for which they are valid.
+
+    Raises:
+        OSError: The folder cannot be read or written.
+    """
+    try:
+        present = [(folder / f"{name}.pem").read_bytes() for name in _holders(tenants)]
+        ends = [x509.load_pem_x509_certificate(pem).not_valid_after_utc for pem in present]
+        is_good = (folder / _CA).exists() and min(ends) > dt.datetime.now(dt.UTC) + DAYS / 2 * _DAY
+    except (FileNotFoundError, ValueError):
+        is_good = False
+    if not is_good:
+        write_development_certificates(folder, tenants)
+
+
+def _holders(tenants: Sequence[str]) -> dict[str, str]:
+    """Return the name of each certificate with the URI in it."""
+    return {
+        **{f"{service}-service": service_uri(service) for service in SERVICES},
+        **{f"worker-{tenant}": worker_uri(tenant) for tenant in tenants},
+        **{f"subscriber-{tenant}": subscriber_uri(tenant) for tenant in tenants},
+        "operator": OPERATOR_URI,
+        "nats": "",
+        "client": "",
+    }
 
 
 def _named(name: str) -> Name:

@@ -3,10 +3,14 @@
 import asyncio
 import contextlib
 import re
+import ssl
 
 import grpc
 import psycopg
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from optaic.client.certificates import Certificates
+from optaic.errors import OptaicError
 
 _TIMEOUT_SECONDS = 2.0
 _PATIENT_SECONDS = 10.0  # before a server counts as silent: the machine may be busy
@@ -15,21 +19,25 @@ _STATUS = re.compile(rb"HTTP/\d(?:\.\d)? (\d{3})(?: [^\r\n]*)?\r?\n")
 _OK = b"200"
 _LONGEST_LINE = 8 * 1024  # bytes
 _LONGEST_ANSWER = 1000  # bytes, of what comes after the first line
+_GRPC = (("grpc.enable_http_proxy", 0),)
 _SHOWN = 60  # bytes of what is no HTTP
 
 
-async def http_answers(host: str, path: str) -> bool:
+async def http_answers(host: str, path: str, tls: ssl.SSLContext | None = None) -> bool:
     """Return whether a GET request answers 200."""
-    return not await find_http_problem(host, path, _TIMEOUT_SECONDS)
+    return not await find_http_problem(host, path, _TIMEOUT_SECONDS, tls)
 
 
-async def find_http_problem(host: str, path: str, seconds: float = _PATIENT_SECONDS) -> str:
+async def find_http_problem(
+    host: str, path: str, seconds: float = _PATIENT_SECONDS, tls: ssl.SSLContext | None = None
+) -> str:
     """Return the answer to a GET if it is not 200; uses no client library, because importing one takes too long."""
-    name, _, port = host.partition(":")
+    name, _, given = host.partition(":")
+    port = int(given) if given else 443 if tls else 80
     line, content = b"", b""
     try:
         async with asyncio.timeout(seconds):
-            reader, writer = await asyncio.open_connection(name, int(port), limit=_LONGEST_LINE)
+            reader, writer = await asyncio.open_connection(name, port, limit=_LONGEST_LINE, ssl=tls)
             with contextlib.closing(writer):
                 writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
                 try:
@@ -58,9 +66,15 @@ async def find_http_problem(host: str, path: str, seconds: float = _PATIENT_SECO
     return f"{path}: {said.strip()}"
 
 
-async def find_grpc_problem(address: str, service_token: str = "") -> str:
+async def find_grpc_problem(
+    address: str, service_token: str = "", certificates: Certificates | None = None
+) -> str:
     """Return why the standard health service does not answer, or an empty text; NOT_SERVING or being too busy is an answer."""
-    async with grpc.aio.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+    try:
+        opened = (certificates or Certificates()).open_channel(address, _GRPC)
+    except OptaicError as error:
+        return f"health: {error}"
+    async with opened as channel:
         try:
             await health_pb2_grpc.HealthStub(channel).Check(
                 health_pb2.HealthCheckRequest(), timeout=_PATIENT_SECONDS, metadata=_identity(service_token)
@@ -71,9 +85,15 @@ async def find_grpc_problem(address: str, service_token: str = "") -> str:
     return ""
 
 
-async def grpc_serves(address: str, service_token: str = "") -> bool:
+async def grpc_serves(
+    address: str, service_token: str = "", certificates: Certificates | None = None
+) -> bool:
     """Return whether the standard health service says that all of this server is SERVING."""
-    async with grpc.aio.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+    try:
+        opened = (certificates or Certificates()).open_channel(address, _GRPC)
+    except OptaicError:
+        return False
+    async with opened as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:
             request, identity = health_pb2.HealthCheckRequest(), _identity(service_token)

@@ -1,9 +1,9 @@
 """Settings of the embedded stack, from the environment; nothing here starts or writes anything."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from optaic.rules.deployments import WORK_POOL
@@ -69,6 +69,15 @@ class Settings(BaseSettings):
         "tokens: only whoever has a token (`optaic admin token create`). oidc: also whoever has a token of an OpenID Connect issuer; "
         "set the `OPTAIC_OIDC_` settings of every service too.",
     )
+    tls: bool = Field(
+        default=False,
+        description="Encrypt the connections to the services and to NATS, and ask every client for a certificate. A CA for "
+        "development and its certificates are written into `certificates` in the state; the client and the command line find them there.",
+    )
+    https_ca: Path | None = Field(
+        default=None,
+        description="PEM file of the CAs that have signed the certificates of `OPTAIC_PREFECT_API_URL` and `OPTAIC_MLFLOW_URL`.",
+    )
     tokens_file: Path | None = Field(
         default=None,
         description="File of the tokens that the services accept; none: `tokens.json` in the state.",
@@ -112,6 +121,15 @@ class Settings(BaseSettings):
         description="How PostgreSQL leaves root: in a user namespace, or as uid 65534 where those are forbidden. "
         "Means nothing to an ordinary user.",
     )
+
+    @model_validator(mode="after")
+    def _tls_serves_one_tenant(self) -> Self:
+        if self.tls and len(self.tenants) != 1:
+            raise ValueError(
+                "OPTAIC_TLS=true needs one tenant in OPTAIC_TENANTS: the certificate of a worker belongs to one; start the workers of "
+                "other tenants with certificates of their own (docs/security.md)"
+            )
+        return self
 
     @property
     def root(self) -> Path:

@@ -27,6 +27,7 @@ from redaction import redact_value
 from redaction.messages import without_credentials
 from servicekit.dead_letters import DeadLetter, Operator, operating
 from servicekit.errors import UnavailableError
+from servicekit.tls import TlsFiles
 
 _CONSUMER = re.compile(r"[A-Za-z0-9_-]+")
 _LARGEST = 2**63
@@ -39,8 +40,8 @@ def main(given: Sequence[str] | None = None) -> int:
     arguments = _make_parser().parse_args(given)
     actions = {"list": _list, "show": _show, "replay": _replay}
     try:
-        url = find_nats(Settings(), nats.OPERATOR)
-        code = asyncio.run(actions[arguments.action](arguments, url))
+        place = find_nats(Settings(), nats.OPERATOR)
+        code = asyncio.run(actions[arguments.action](arguments, *place))
         sys.stdout.flush()
     except (NoStackError, UnavailableError) as error:
         sys.stderr.write(f"{error}\n")
@@ -86,9 +87,9 @@ def _consumer(text: str) -> str:
     return text
 
 
-async def _list(arguments: argparse.Namespace, url: str) -> int:
+async def _list(arguments: argparse.Namespace, url: str, tls: TlsFiles | None) -> int:
     count = 0
-    async with operating(url) as operator:
+    async with operating(url, tls) as operator:
         async for letter in operator.list(arguments.consumer or ""):
             count += 1
             if arguments.json:
@@ -102,8 +103,8 @@ async def _list(arguments: argparse.Namespace, url: str) -> int:
     return 0
 
 
-async def _show(arguments: argparse.Namespace, url: str) -> int:
-    async with operating(url) as operator:
+async def _show(arguments: argparse.Namespace, url: str, tls: TlsFiles | None) -> int:
+    async with operating(url, tls) as operator:
         letter = await operator.find(arguments.number)
     if letter is None:
         return _missing(arguments.number)
@@ -112,8 +113,8 @@ async def _show(arguments: argparse.Namespace, url: str) -> int:
     return 0
 
 
-async def _replay(arguments: argparse.Namespace, url: str) -> int:
-    async with operating(url) as operator:
+async def _replay(arguments: argparse.Namespace, url: str, tls: TlsFiles | None) -> int:
+    async with operating(url, tls) as operator:
         letters = await _choose(arguments, operator)
         if letters is None:
             return _missing(arguments.number)

@@ -1,12 +1,20 @@
 """The addresses and logins of everything in one stack, derived in this one place."""
 
+from __future__ import annotations
+
+import ssl
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 from devstack import nats, nats_accounts, ports, postgres
 from devstack.config import SERVICES, Settings
 from devstack.state import State
+from optaic.client.certificates import Certificates
+
+if TYPE_CHECKING:
+    from servicekit.tls import TlsFiles
 
 
 class NoStackError(RuntimeError):
@@ -37,6 +45,8 @@ class Endpoints:
     auth: str
     tokens_file: str
     executor_tokens_file: str
+    certificates: str  # the folder of certificates; empty: no TLS
+    https_ca: str  # the file of the CAs of Prefect and MLflow; empty: those of the system
 
     @classmethod
     def derive(
@@ -46,8 +56,12 @@ class Endpoints:
         prefect = settings.prefect_api_url.rstrip("/") or f"http://{ports.HOST}:{chosen['prefect']}/api"
         logins = {tenant: nats_accounts.subscriber_of(tenant) for tenant in settings.tenants}
         passwords = state.draw_secrets(f"nats_{login}" for login in logins.values())
+        broker = f"{'tls' if settings.tls else 'nats'}://{ports.HOST}:{chosen['nats']}"
+        by_password = not settings.nats_url and not settings.tls
         subscribers = {
-            tenant: nats.make_url(chosen["nats"], login, passwords[f"nats_{login}"])
+            tenant: broker
+            if settings.tls
+            else nats.make_url(chosen["nats"], login, passwords[f"nats_{login}"])
             for tenant, login in logins.items()
         }
         first = logins[settings.tenants[0]]
@@ -57,10 +71,10 @@ class Endpoints:
             prefect_ui=prefect.removesuffix("/api"),
             mlflow=settings.mlflow_url.rstrip("/") or f"http://{ports.HOST}:{chosen['mlflow']}",
             evidently_workspace=settings.evidently_workspace or str(state.root / "evidently"),
-            nats=settings.nats_url or f"nats://{ports.HOST}:{chosen['nats']}",
+            nats=settings.nats_url or broker,
             nats_subscriber=settings.nats_url or subscribers[settings.tenants[0]],
-            nats_subscriber_user="" if settings.nats_url else first,
-            nats_subscriber_password="" if settings.nats_url else passwords[f"nats_{first}"],
+            nats_subscriber_user=first if by_password else "",
+            nats_subscriber_password=passwords[f"nats_{first}"] if by_password else "",
             nats_subscribers={} if settings.nats_url else subscribers,
             nats_monitor="" if settings.nats_url else f"http://{ports.HOST}:{chosen['nats_monitor']}",
             postgres_admin=settings.postgres_url
@@ -72,6 +86,8 @@ class Endpoints:
             auth=settings.auth,
             tokens_file=str((settings.tokens_file or state.root / "tokens.json").absolute()),
             executor_tokens_file=str(state.root / "executors.json"),
+            certificates=str(state.root / "certificates") if settings.tls else "",
+            https_ca=str(settings.https_ca.absolute()) if settings.https_ca else "",
         )
 
     @classmethod
@@ -89,19 +105,51 @@ class Endpoints:
         """Return the environment variables by which services, worker, client and command line find the services."""
         return {f"OPTAIC_{service.upper()}_ADDRESS": getattr(self, service) for service in SERVICES}
 
+    def tls(self, holder: str) -> dict[str, str]:
+        """Return the environment variables for TLS of the holder of a certificate; empty ones if the stack has no TLS."""
+        names = {"CA": "ca.pem", "CERTIFICATE": f"{holder}.pem", "KEY": f"{holder}.key"}
+        return {
+            f"OPTAIC_TLS_{name}": str(Path(self.certificates) / file) if self.certificates else ""
+            for name, file in names.items()
+        }
 
-def find_nats(settings: Settings, user: str) -> str:
-    """Return the configured URL of NATS, or that of a login of the embedded server.
+    def certificates_of(self, holder: str) -> Certificates:
+        """Return the certificate of its holder, for connections to services."""
+        if not self.certificates:
+            return Certificates()
+        folder = Path(self.certificates)
+        return Certificates(folder / "ca.pem", folder / f"{holder}.pem", folder / f"{holder}.key")
+
+    def nats_context(self, holder: str) -> ssl.SSLContext | None:
+        """Return the context in which the holder of a certificate connects to NATS; None without TLS. It reads files."""
+        if not self.certificates:
+            return None
+        folder = Path(self.certificates)
+        context = ssl.create_default_context(cafile=folder / "ca.pem")
+        context.load_cert_chain(folder / f"{holder}.pem", folder / f"{holder}.key")
+        return context
+
+
+def find_nats(settings: Settings, user: str) -> tuple[str, TlsFiles | None]:
+    """Return the configured URL of NATS, or that of a login of the embedded server, with the files for TLS if it has it.
 
     Raises:
         NoStackError: Neither is there.
     """
+    from servicekit.settings import TlsSettings  # noqa: PLC0415 - only operators' commands need the services' code
+    from servicekit.tls import TlsFiles  # noqa: PLC0415 - the same
+
     if settings.nats_url:
-        return settings.nats_url
+        given = TlsSettings()
+        files = TlsFiles(given.tls_certificate, given.tls_key, given.tls_ca)
+        return settings.nats_url, files if settings.nats_url.startswith("tls://") else None
     state = State(settings.root)
     endpoints = Endpoints.load(state)
     if endpoints is None:
         raise NoStackError(
             f"there is no stack in {state.root}: start it with `make up`, or set OPTAIC_NATS_URL"
         )
-    return endpoints.nats.replace("//", f"//{user}:{state.secrets()[f'nats_{user}']}@", 1)
+    if endpoints.certificates:
+        folder, holder = Path(endpoints.certificates), user if user == nats.OPERATOR else f"{user}-service"
+        return endpoints.nats, TlsFiles(folder / f"{holder}.pem", folder / f"{holder}.key", folder / "ca.pem")
+    return endpoints.nats.replace("//", f"//{user}:{state.secrets()[f'nats_{user}']}@", 1), None

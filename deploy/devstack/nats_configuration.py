@@ -16,8 +16,10 @@ def environment_variable(login: str) -> str:
     return f"OPTAIC_NATS_{re.sub('[^A-Za-z0-9]', '_', login).upper()}_PASSWORD"
 
 
-def render(tenants: Sequence[str]) -> str:
-    """Return the accounts as a file for a server of your own; the passwords come from the server's environment."""
+def render(tenants: Sequence[str], *, by_certificate: bool = False) -> str:
+    """Return the accounts as a file for a server of your own; passwords, if any, come from the server's environment."""
+    if by_certificate:
+        return f"accounts: {json.dumps(make_accounts(tenants, None), indent=2)}\n"
     variables = [environment_variable(login) for login in logins_of(tenants)]
     if len(set(variables)) < len(variables):
         raise ValueError(
@@ -36,9 +38,14 @@ def main(given: Sequence[str] | None = None) -> int:
         "environment hold the passwords. To add a tenant, print again, then send the server SIGHUP.",
     )
     parser.add_argument("tenants", nargs="+", metavar="TENANT")
+    parser.add_argument(
+        "--certificates",
+        action="store_true",
+        help="logins have certificates in place of passwords; the section `tls` of the server needs `verify_and_map: true`",
+    )
     arguments = parser.parse_args(given)
     try:
-        sys.stdout.write(render(arguments.tenants))
+        sys.stdout.write(render(arguments.tenants, by_certificate=arguments.certificates))
     except ValueError as error:
         parser.error(str(error))
     return 0

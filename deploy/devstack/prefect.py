@@ -8,6 +8,7 @@ import functools
 import ssl
 import sys
 from datetime import datetime
+from pathlib import Path
 from typing import Literal
 
 import httpx
@@ -49,21 +50,21 @@ def make_program(state: State, port: int, database_url: str, *, ui: bool) -> Pro
 
 
 @functools.cache
-def _tls() -> ssl.SSLContext:
+def _tls(ca: Path | None) -> ssl.SSLContext:
     """Return the shared TLS context; a client that makes its own reads all certificates again for each request."""
-    return ssl.create_default_context()
+    return ssl.create_default_context(cafile=ca)
 
 
-def _connect(api_url: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=api_url, timeout=10, trust_env=False, verify=_tls())
+def _connect(api_url: str, ca: Path | None) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=api_url, timeout=10, trust_env=False, verify=_tls(ca))
 
 
-async def ensure_work_pool(api_url: str, name: str, executor: Executor) -> None:
+async def ensure_work_pool(api_url: str, name: str, executor: Executor, ca: Path | None = None) -> None:
     """Make the pool, retrying until the server is there; a pool of the other executor's type is replaced.
 
     For Prefect's own worker only the wrong pool is removed: the worker brings the template of its pool itself.
     """
-    async with _connect(api_url) as client:
+    async with _connect(api_url, ca) as client:
         while True:
             try:
                 await _match_work_pool(client, name, executor)
@@ -73,10 +74,10 @@ async def ensure_work_pool(api_url: str, name: str, executor: Executor) -> None:
                 return
 
 
-async def is_polled(api_url: str, pool: str, since: datetime) -> bool:
+async def is_polled(api_url: str, pool: str, since: datetime, ca: Path | None = None) -> bool:
     """Return whether a worker has asked the pool for runs after `since`."""
     try:
-        async with _connect(api_url) as client:
+        async with _connect(api_url, ca) as client:
             queue = (await client.get(f"/work_pools/{pool}/queues/default")).raise_for_status().json()
     except httpx.HTTPError:
         return False

@@ -16,18 +16,23 @@ from devstack.state import State
 _PYTHON = (sys.executable, "-P", "-m")  # -P: the working folder is no place to import from
 
 
-def _common(settings: Settings, endpoints: Endpoints) -> dict[str, str]:
+def _common(settings: Settings, endpoints: Endpoints, holder: str) -> dict[str, str]:
     return {
         **endpoints.addresses(),
         "OPTAIC_PREFECT_API_URL": endpoints.prefect_api,
         "OPTAIC_MLFLOW_URL": endpoints.mlflow,
         "OPTAIC_EVIDENTLY_WORKSPACE": endpoints.evidently_workspace,
-        "OPTAIC_SERVICE_TOKEN": endpoints.service_token,
+        "OPTAIC_SERVICE_TOKEN": _service_token(endpoints),
         "OPTAIC_DATA_ROOT": endpoints.data_root,
         "OPTAIC_WORK_POOL": settings.work_pool,
-        # The stack stays on loopback, where it needs no TLS, whatever this shell has set for services elsewhere.
-        **dict.fromkeys((f"OPTAIC_TLS_{name}" for name in ("CERTIFICATE", "KEY", "CA", "CLIENT_CA")), ""),
+        # With TLS, certificates say who services and workers are; without, this shell's files are for services elsewhere.
+        **endpoints.tls(holder),
+        "OPTAIC_TLS_CLIENT_CA": "",
     }
+
+
+def _service_token(endpoints: Endpoints) -> str:
+    return "" if endpoints.certificates else endpoints.service_token
 
 
 def make_service(
@@ -40,22 +45,24 @@ def make_service(
     """Return the program of one of the four services."""
     address: str = getattr(endpoints, name)
     own_nats = nats.make_url(urlsplit(endpoints.nats).port or 4222, name, secrets[f"nats_{name}"])
+    probe = (address, endpoints.service_token, endpoints.certificates_of(f"{name}-service"))
     return Program(
         name=f"{name}-service",
         argv=(*_PYTHON, f"{name}_service"),
         environment={
-            **_common(settings, endpoints),
+            **_common(settings, endpoints, f"{name}-service"),
+            "OPTAIC_TLS_CLIENT_CA": endpoints.tls(name)["OPTAIC_TLS_CA"],
             "OPTAIC_LISTEN": address,
             "OPTAIC_DATABASE_URL": databases["app"],
             "OPTAIC_DATABASE_OWNER_URL": databases["owner"],
             "OPTAIC_DATABASE_INFRA_URL": databases["infra"],
-            "OPTAIC_NATS_URL": settings.nats_url or own_nats,
+            "OPTAIC_NATS_URL": settings.nats_url or (endpoints.nats if endpoints.certificates else own_nats),
             "OPTAIC_AUTH": endpoints.auth,
             "OPTAIC_TOKENS_FILE": endpoints.tokens_file,
             "OPTAIC_EXECUTOR_TOKENS_FILE": endpoints.executor_tokens_file,
         },
-        ready=functools.partial(checks.grpc_serves, address, endpoints.service_token),
-        find_problem=functools.partial(checks.find_grpc_problem, address, endpoints.service_token),
+        ready=functools.partial(checks.grpc_serves, *probe),
+        find_problem=functools.partial(checks.find_grpc_problem, *probe),
     )
 
 
@@ -64,8 +71,8 @@ def _own_data(state: State, endpoints: Endpoints) -> list[str]:
     return [str(state.root), *([] if "://" in endpoints.data_root else [endpoints.data_root])]
 
 
-def _identity_of_worker(state: State, settings: Settings) -> dict[str, str]:
-    """Return what the worker shows to the services: the executor token of the only tenant, if there is one tenant.
+def _identity_of_worker(state: State, settings: Settings, endpoints: Endpoints) -> dict[str, str]:
+    """Return what the worker shows to the services: the certificate or executor token of the only tenant, if there is one.
 
     With several tenants the one worker acts for all of them, with the token of the services; docs/security.md says so.
     """
@@ -74,7 +81,9 @@ def _identity_of_worker(state: State, settings: Settings) -> dict[str, str]:
     (tenant,) = settings.tenants
     return {
         "OPTAIC_TENANTS": json.dumps([tenant]),
-        "OPTAIC_EXECUTOR_TOKEN": state.executor_tokens(settings.tenants)[tenant],
+        "OPTAIC_EXECUTOR_TOKEN": ""
+        if endpoints.certificates
+        else state.executor_tokens(settings.tenants)[tenant],
         "OPTAIC_SERVICE_TOKEN": "",
     }
 
@@ -89,8 +98,8 @@ def make_worker(state: State, settings: Settings, endpoints: Endpoints) -> Progr
         ),
     }
     environment = {
-        **_common(settings, endpoints),
-        **_identity_of_worker(state, settings),
+        **_common(settings, endpoints, f"worker-{settings.tenants[0]}"),
+        **_identity_of_worker(state, settings, endpoints),
         "OPTAIC_SOURCE_ROOTS": json.dumps(settings.source_roots),
         "OPTAIC_SOURCE_EXCLUDED": json.dumps([*settings.source_excluded, *_own_data(state, endpoints)]),
         "OPTAIC_RUN_OUTPUT_FOLDER": str(state.logs / "runs"),
@@ -102,6 +111,8 @@ def make_worker(state: State, settings: Settings, endpoints: Endpoints) -> Progr
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     }
     # A worker listens on no port; Prefect knows when it was last asked for work.
-    ready = functools.partial(prefect.is_polled, endpoints.prefect_api, settings.work_pool, datetime.now(UTC))
+    ready = functools.partial(
+        prefect.is_polled, endpoints.prefect_api, settings.work_pool, datetime.now(UTC), settings.https_ca
+    )
     # Runs that outlive it report that they were stopped, and tell Prefect.
     return Program("worker", commands[settings.executor], ready, environment, farewell_seconds=5.0)

@@ -1,10 +1,12 @@
 """Report a stack: what runs, what answers, and how to use it; changes nothing."""
 
 import asyncio
+import ssl
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from devstack import checks, leftovers
 from devstack.config import SERVICES
@@ -33,13 +35,16 @@ async def read_status(state: State) -> dict[str, Any]:
     }
     if supervisor is None or endpoints is None:
         return report
-    prefect = endpoints.prefect_ui.partition("//")[2]
     answers = {
         "postgres": checks.postgres_accepts(endpoints.postgres_admin),
-        "prefect": checks.http_answers(prefect, "/api/health"),
-        "mlflow": checks.http_answers(endpoints.mlflow.partition("//")[2], "/health"),
+        "prefect": _http_answers(endpoints, endpoints.prefect_ui, "/api/health"),
+        "mlflow": _http_answers(endpoints, endpoints.mlflow, "/health"),
         **{
-            f"{name}-service": checks.grpc_serves(getattr(endpoints, name), endpoints.service_token)
+            f"{name}-service": checks.grpc_serves(
+                getattr(endpoints, name),
+                endpoints.service_token,
+                endpoints.certificates_of(f"{name}-service"),
+            )
             for name in SERVICES
         },
     }
@@ -58,6 +63,14 @@ async def read_status(state: State) -> dict[str, Any]:
     return report
 
 
+async def _http_answers(endpoints: Endpoints, url: str, path: str) -> bool:
+    parts = urlsplit(url)
+    tls = None
+    if parts.scheme == "https":
+        tls = await asyncio.to_thread(ssl.create_default_context, cafile=endpoints.https_ca or None)
+    return await checks.http_answers(parts.netloc, f"{parts.path}{path}", tls)
+
+
 def _living(state: State) -> dict[str, int]:
     known = leftovers.recorded(state.root)
     starts = {name: leftovers.identify(pid) for name, (pid, _) in known.items()}
@@ -72,7 +85,7 @@ def describe(endpoints: Endpoints, state: State) -> str:
     """Return every URL, and what to do first with each."""
     host = host_of(endpoints.nats)
     lines = [
-        f"gRPC, plaintext; {_ADMISSION[endpoints.auth]}",
+        f"gRPC, {_encryption(endpoints)}; {_ADMISSION[endpoints.auth]}",
         *(f"  {name:<9} {getattr(endpoints, name)}" for name in SERVICES),
         "Prefect",
         f"  UI        {endpoints.prefect_ui}",
@@ -83,9 +96,8 @@ def describe(endpoints: Endpoints, state: State) -> str:
         f"  workspace {endpoints.evidently_workspace}",
         f"  UI        {Path(sys.executable).with_name('evidently')} ui --workspace {endpoints.evidently_workspace}",
         "NATS, read-only logins; each reads the events of one tenant",
-        f"  server    nats://{host}",
-        f"  user      {endpoints.nats_subscriber_user}",
-        f"  password  {endpoints.nats_subscriber_password}",
+        f"  server    {urlsplit(endpoints.nats).scheme}://{host}",
+        *_login(endpoints),
         *(f"  {tenant:<9} {url}" for tenant, url in list(endpoints.nats_subscribers.items())[1:]),
         "Files",
         f"  state     {state.root}",
@@ -93,6 +105,30 @@ def describe(endpoints: Endpoints, state: State) -> str:
         f"  logins    {state.root / 'stack.json'} (yours alone)",
         "Use it",
         f"  {Path(sys.executable).with_name('optaic')} instance list",
-        f"  nats --server {endpoints.nats_subscriber} subscribe 'optaic.>'",
+        f"  nats --server {endpoints.nats_subscriber} {_files(endpoints)}subscribe 'optaic.>'",
     ]
     return "\n".join(lines)
+
+
+def _encryption(endpoints: Endpoints) -> str:
+    if not endpoints.certificates:
+        return "plaintext"
+    return f"TLS with the certificates of {endpoints.certificates}, of which a client shows client.pem"
+
+
+def _login(endpoints: Endpoints) -> list[str]:
+    if endpoints.certificates:
+        return [f"  login     the certificates subscriber-<tenant>.pem of {endpoints.certificates}"]
+    return [
+        f"  user      {endpoints.nats_subscriber_user}",
+        f"  password  {endpoints.nats_subscriber_password}",
+    ]
+
+
+def _files(endpoints: Endpoints) -> str:
+    """Return the options by which the command line of NATS shows the certificate of the first tenant's subscribers."""
+    if not endpoints.certificates:
+        return ""
+    folder = Path(endpoints.certificates)
+    holder = folder / f"subscriber-{next(iter(endpoints.nats_subscribers), 'default')}"
+    return f"--tlsca {folder / 'ca.pem'} --tlscert {holder}.pem --tlskey {holder}.key "

@@ -112,6 +112,10 @@ class Stack:
         self._endpoints = Endpoints.derive(settings, state, self._ports, self._secrets)
         self._endpoints.save(state)
         tokens.write_files(state, settings, self._endpoints)
+        if self._endpoints.certificates:
+            from devstack.certificates import ensure_development_certificates  # noqa: PLC0415 - cryptography is slow to import
+
+            ensure_development_certificates(Path(self._endpoints.certificates), settings.tenants)
         Path(self._endpoints.evidently_workspace).mkdir(parents=True, exist_ok=True)
 
     async def _start_all(self) -> None:
@@ -137,6 +141,7 @@ class Stack:
                     self._ports["nats_monitor"],
                     self._secrets,
                     self.settings.tenants,
+                    self.endpoints.certificates,
                 )
             )
 
@@ -174,7 +179,10 @@ class Stack:
                 prefect.make_program(self.state, self._ports["prefect"], url, ui=self.settings.prefect_ui)
             )
         await prefect.ensure_work_pool(
-            self.endpoints.prefect_api, self.settings.work_pool, self.settings.executor
+            self.endpoints.prefect_api,
+            self.settings.work_pool,
+            self.settings.executor,
+            self.settings.https_ca,
         )
         self._note("work pool")
 

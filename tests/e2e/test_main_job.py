@@ -15,11 +15,11 @@ ROOT = Path(__file__).parents[2]
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def start_demo(folder: Path) -> subprocess.Popen[str]:
+def start_demo(folder: Path, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "demo"],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OPTAIC_START_TIMEOUT_SECONDS": "360"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OPTAIC_START_TIMEOUT_SECONDS": "360", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -69,6 +69,21 @@ def test_the_main_job_passes_all_its_checks(tmp_path: Path) -> None:
     assert summary["events"]["InstanceCreated"] >= 3
     assert {"equity_curve", "trades", "weights_history", "daily_returns"} <= set(summary["artifacts"])
     assert (tmp_path / "build/demo/equity_curve.png").read_bytes().startswith(PNG)
+    assert living_below(tmp_path) == []
+
+
+def test_the_main_job_passes_over_tls(tmp_path: Path) -> None:
+    """Services, worker, client and NATS know each other by certificates; without one nobody is admitted."""
+    demo = start_demo(tmp_path, OPTAIC_TLS="true")
+    output, _ = demo.communicate(timeout=400)  # a minute, unless the machine is busy
+    assert demo.returncode == 0, output
+    summary = json.loads((tmp_path / "build/demo/summary.json").read_text())
+    assert set(summary["statuses"].values()) == {"READY"}
+    assert {run["status"] for run in summary["runs"]} == {"COMPLETED"}
+    assert summary["events"]["RunCompleted"] == 6
+    logs = tmp_path / ".state/demo/logs"
+    assert "broker connected" in (logs / "run-service.log").read_text()
+    assert "TLS required for client connections" in (logs / "nats.log").read_text()
     assert living_below(tmp_path) == []
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -86,14 +86,23 @@ def status(output: OutputOption = Format.TABLE) -> None:
 
 
 @app.command()
-def certs(folder: Path, output: OutputOption = Format.TABLE) -> None:
-    """Write a CA for development and certificates for services, workers, NATS and a client into FOLDER."""
+def certs(
+    folder: Path,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name or address of a machine for which they are valid, besides this one; may be repeated."
+        ),
+    ] = None,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Write a CA for development and certificates for services, workers, NATS, its subscribers and a client into FOLDER."""
 
     def write(devstack: Any) -> None:
         from devstack.certificates import write_development_certificates  # noqa: PLC0415 - only this command needs it
 
         try:
-            written = write_development_certificates(folder, devstack.Settings().tenants)
+            written = write_development_certificates(folder, devstack.Settings().tenants, host or ())
         except OSError as error:
             fail(f"{folder} cannot be written: {error}")
         if output is Format.JSON:

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from optaic.client.audit import Audit
+from optaic.client.certificates import Certificates
 from optaic.client.connection import Connection
 from optaic.client.data import Data
 from optaic.client.definitions import Definitions
@@ -43,12 +44,13 @@ class AsyncClient:
         token: str | None = None,
         timeout: float = 30.0,
         notice: Notice | None = None,
+        certificates: Certificates | None = None,
     ) -> Self:
         """Return a client; connections are made when they are needed.
 
         What is not given comes from `OPTAIC_{INSTANCE,RUN,LINEAGE,STATUS}_ADDRESS` and `OPTAIC_TOKEN`, else from the
         state file of a stack that was started here (`$OPTAIC_STATE/stack.json`, or `.state/stack.json` in this
-        folder or one above). `timeout` is the deadline of a single call, in seconds. `notice` is called with a sentence
+        folder or one above); so do `OPTAIC_TLS_CA`, `OPTAIC_TLS_CERTIFICATE` and `OPTAIC_TLS_KEY`. `timeout` is the deadline of a single call, in seconds. `notice` is called with a sentence
         when a service that is watched has not answered for 5 seconds, and when it answers again.
         """
         addresses = find_addresses(
@@ -59,7 +61,7 @@ class AsyncClient:
                 "status": status_address,
             }
         )
-        return cls(Connection(addresses, find_token(token), timeout, notice))
+        return cls(Connection(addresses, find_token(token), timeout, notice, certificates))
 
     async def close(self) -> None:
         """Close all connections."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import grpc
 
+from optaic.client.discovery import find_certificates
 from optaic.errors import FailedPreconditionError
 
 _LOOPBACK = re.compile(r"((ipv4:|dns:/*)?(127(\.\d{1,3}){3}|localhost)|(ipv6:)?\[::1\]):\d+|unix:.*")
@@ -30,10 +31,12 @@ class Certificates:
     _looked: float = field(default=0.0, init=False)
 
     @classmethod
-    def find(cls) -> Self:
-        """Return what OPTAIC_TLS_CA, OPTAIC_TLS_CERTIFICATE, OPTAIC_TLS_KEY and OPTAIC_INSECURE_PLAINTEXT say."""
-        names = ("OPTAIC_TLS_CA", "OPTAIC_TLS_CERTIFICATE", "OPTAIC_TLS_KEY")
-        ca, certificate, key = (Path(text) if (text := os.environ.get(name)) else None for name in names)
+    def find(cls, addresses: Mapping[str, str]) -> Self:
+        """Return the files for services at some addresses, and what OPTAIC_INSECURE_PLAINTEXT says."""
+        found = find_certificates(addresses)
+        ca, certificate, key = (
+            Path(text) if (text := found.get(name)) else None for name in ("ca", "certificate", "key")
+        )
         flag = os.environ.get("OPTAIC_INSECURE_PLAINTEXT", "").lower()
         return cls(ca, certificate, key, flag in {"1", "true", "yes", "on"})
 

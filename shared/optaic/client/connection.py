@@ -66,7 +66,12 @@ class Connection:
     """One channel for each service, opened on first use."""
 
     def __init__(
-        self, addresses: Mapping[str, str], token: str, timeout: float, notice: Notice | None = None
+        self,
+        addresses: Mapping[str, str],
+        token: str,
+        timeout: float,
+        notice: Notice | None = None,
+        certificates: Certificates | None = None,
     ) -> None:
         self._addresses = dict(addresses)
         self._notice = notice or _ignore
@@ -74,7 +79,7 @@ class Connection:
         self._timeout = timeout
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._retired: list[grpc.aio.Channel] = []  # calls under way when certificates changed end on them
-        self._certificates = Certificates.find()
+        self._certificates = certificates or Certificates.find(self._addresses)
         self._written: OrderedDict[str, float] = OrderedDict()
 
     def stub(self, service: str, make: Callable[[grpc.aio.Channel], Any]) -> Any:

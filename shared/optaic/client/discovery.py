@@ -15,6 +15,12 @@ from optaic.errors import UnavailableError
 SERVICES = ("instance", "run", "lineage", "status")
 _FILE = "stack.json"
 _DEFAULT_STATE = ".state"
+# The variable of each file, and its name in the folder that `optaic dev certs` writes.
+_CERTIFICATES = {
+    "ca": ("OPTAIC_TLS_CA", "ca.pem"),
+    "certificate": ("OPTAIC_TLS_CERTIFICATE", "client.pem"),
+    "key": ("OPTAIC_TLS_KEY", "client.key"),
+}
 
 
 def find_addresses(given: Mapping[str, str | None]) -> dict[str, str]:
@@ -28,6 +34,21 @@ def find_addresses(given: Mapping[str, str | None]) -> dict[str, str]:
         if address:
             addresses[service] = str(address)
     return addresses
+
+
+def find_certificates(addresses: Mapping[str, str]) -> dict[str, str]:
+    """Return the files of the CA and of the client's certificate and key: of the environment, or of a stack on this machine.
+
+    Those of a stack count if all addresses are the stack's: another service has another CA.
+    """
+    given = {name: os.environ.get(variable, "") for name, (variable, _) in _CERTIFICATES.items()}
+    if any(given.values()):
+        return given
+    known = _state_endpoints()
+    folder = known.get("certificates")
+    if not folder or any(known.get(service) != address for service, address in addresses.items()):
+        return {}
+    return {name: str(Path(str(folder)) / file) for name, (_, file) in _CERTIFICATES.items()}
 
 
 def find_token(given: str | None) -> str:
