@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import psutil
 import psycopg
@@ -93,6 +93,19 @@ def host_of(url: str) -> str:
     return urlsplit(url).netloc.rpartition("@")[2]
 
 
+def encryption_of(url: str, driver: str) -> str:
+    """Return the query by which other logins connect under the TLS of a URL; a certificate of its login is not theirs.
+
+    asyncpg takes the mode only; it reads the file of the CA from PGSSLROOTCERT.
+    """
+    given = dict(parse_qsl(urlsplit(url).query))
+    if driver == "postgresql+asyncpg":
+        taken = {"ssl": given["sslmode"]} if "sslmode" in given else {}
+    else:
+        taken = {name: given[name] for name in ("sslmode", "sslrootcert") if name in given}
+    return f"?{urlencode(taken)}" if taken else ""
+
+
 async def create_service_database(
     admin_url: str, service: str, passwords: Mapping[str, str]
 ) -> dict[str, str]:
@@ -114,9 +127,10 @@ async def create_service_database(
         for key, value in settings.items():
             await connection.execute("select set_config(%s, %s, false)", [f"optaic.{key}", value])
         await connection.execute(script.encode())
-    host = host_of(admin_url)
+    host, driver = host_of(admin_url), "postgresql+psycopg"
     return {
-        role: make_url(host, f"{service}_{role}", passwords[f"{service}_{role}"], name, "postgresql+psycopg")
+        role: make_url(host, f"{service}_{role}", passwords[f"{service}_{role}"], name, driver)
+        + encryption_of(admin_url, driver)
         for role in ROLES
     }
 
@@ -146,7 +160,8 @@ async def _create_tool_database(
         for extension in extensions:
             statement = sql.SQL("create extension if not exists {}").format(sql.Identifier(extension))
             await connection.execute(statement)
-    return make_url(host_of(admin_url), name, password, name, f"postgresql+{driver}")
+    given = f"postgresql+{driver}"
+    return make_url(host_of(admin_url), name, password, name, given) + encryption_of(admin_url, given)
 
 
 class Postgres:

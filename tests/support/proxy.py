@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from urllib.parse import urlsplit
 
 from support.listener import Listener
@@ -13,11 +14,11 @@ class Proxy(Listener):
     """`async with Proxy("nats://127.0.0.1:4222") as proxy`: use `proxy.url`, then break the connection.
 
     `cut` closes what is open and refuses what comes, `stall` holds bytes back in both directions, `deafen`
-    throws away what the server says; `heal` lets everything pass again.
+    throws away what the server says; `heal` lets everything pass again. With `tls` clients connect over TLS.
     """
 
-    def __init__(self, url: str) -> None:
-        super().__init__()
+    def __init__(self, url: str, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(tls)
         self._parts = urlsplit(url)
         self._passing = asyncio.Event()
         self._passing.set()

@@ -140,7 +140,7 @@ def make_server(settings: ServiceSettings) -> Server:
 
 def make_settings(**values: Any) -> ServiceSettings:
     urls: dict[str, Any] = {f"database{login}_url": "unused" for login in ("", "_owner", "_infra")}
-    return ServiceSettings(**urls, **values)
+    return ServiceSettings(**urls | values)
 
 
 class _Servicer(run_service_pb2_grpc.RunServiceServicer):
