@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import devstack
 from devstack import State
-from devstack.endpoints import NoStackError, find_nats
+from devstack.endpoints import NoStackError
 from devstack.ports import PortTakenError
 
 _COMPARISON_SECONDS = 120.0
@@ -67,6 +67,7 @@ def _up(settings: devstack.Settings) -> int:
 
 
 def _republish(settings: devstack.Settings) -> int:
+    from devstack.broker import find_nats  # noqa: PLC0415 - only this command needs the services
     from servicekit.comparison import compare_now  # noqa: PLC0415 - only this command needs the services
 
     try:

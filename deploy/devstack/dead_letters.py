@@ -21,8 +21,9 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
 
 from devstack import nats
+from devstack.broker import find_nats
 from devstack.config import Settings
-from devstack.endpoints import NoStackError, find_nats
+from devstack.endpoints import NoStackError
 from redaction import redact_value
 from redaction.messages import without_credentials
 from servicekit.dead_letters import DeadLetter, Operator, operating

@@ -6,15 +6,12 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from devstack import nats, nats_accounts, ports, postgres
 from devstack.config import SERVICES, Settings
 from devstack.state import State
 from optaic.client.certificates import Certificates
-
-if TYPE_CHECKING:
-    from servicekit.tls import TlsFiles
 
 
 class NoStackError(RuntimeError):
@@ -128,28 +125,3 @@ class Endpoints:
         context = ssl.create_default_context(cafile=folder / "ca.pem")
         context.load_cert_chain(folder / f"{holder}.pem", folder / f"{holder}.key")
         return context
-
-
-def find_nats(settings: Settings, user: str) -> tuple[str, TlsFiles | None]:
-    """Return the configured URL of NATS, or that of a login of the embedded server, with the files for TLS if it has it.
-
-    Raises:
-        NoStackError: Neither is there.
-    """
-    from servicekit.settings import TlsSettings  # noqa: PLC0415 - only operators' commands need the services' code
-    from servicekit.tls import TlsFiles  # noqa: PLC0415 - the same
-
-    if settings.nats_url:
-        given = TlsSettings()
-        files = TlsFiles(given.tls_certificate, given.tls_key, given.tls_ca)
-        return settings.nats_url, files if settings.nats_url.startswith("tls://") else None
-    state = State(settings.root)
-    endpoints = Endpoints.load(state)
-    if endpoints is None:
-        raise NoStackError(
-            f"there is no stack in {state.root}: start it with `make up`, or set OPTAIC_NATS_URL"
-        )
-    if endpoints.certificates:
-        folder, holder = Path(endpoints.certificates), user if user == nats.OPERATOR else f"{user}-service"
-        return endpoints.nats, TlsFiles(folder / f"{holder}.pem", folder / f"{holder}.key", folder / "ca.pem")
-    return endpoints.nats.replace("//", f"//{user}:{state.secrets()[f'nats_{user}']}@", 1), None
