@@ -1,12 +1,17 @@
-"""A day of schedules: whatever becomes of a tick is a normal case to every service that hears of it."""
+"""A day of schedules: whatever becomes of a tick is a normal case to every service that hears of it.
+
+`make test` has a tick of each schedule every two hours, `make test-faults` every half hour.
+"""
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections import Counter
 from functools import partial
 from typing import Any
 
+import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from devstack.postgres import Postgres
@@ -19,7 +24,9 @@ from support.control_plane import ControlPlane, control_plane
 from support.polling import eventually
 from support.run_service import refused
 
-_HALF_HOUR = 1800
+pytestmark = pytest.mark.faults
+_TICKS = 48 if os.environ.get("OPTAIC_FAULTS") == "full" else 12  # of each schedule, in a day
+_PAUSED, _DELETED = _TICKS * 10 // 24, _TICKS * 15 // 24
 _SCHEDULES: dict[str, dict[str, str]] = {
     "skipping": {"overlapPolicy": "OVERLAP_POLICY_SKIP"},
     "queueing": {"overlapPolicy": "OVERLAP_POLICY_QUEUE_ONE"},
@@ -63,7 +70,7 @@ class Day:
         request.scheduled.scheduled_time.CopyFrom(Timestamp(seconds=moment - moment % 60))
         return await self.plane.run.send(request)
 
-    async def end_active(self, half_hour: int) -> None:
+    async def end_active(self, number: int) -> None:
         """End what is active: most runs complete, some fail."""
         run = self.plane.run
         active = [run_pb2.RUN_STATUS_PENDING, run_pb2.RUN_STATUS_RUNNING]
@@ -71,7 +78,7 @@ class Day:
         for each in listed.runs:
             dispatched = await eventually(partial(self._dispatched, each.run_id))
             started = await run.start(each.run_id, dispatched)
-            if half_hour % 6:
+            if number % 6:
                 await run.complete(each.run_id, started.fencing_token, digest=each.run_id)
             else:
                 await run.fail(each.run_id, started.fencing_token)
@@ -95,30 +102,30 @@ async def test_a_day_of_schedules_leaves_no_dead_letter(postgres_server: Postgre
         day = Day(plane)
         await day.create()
         run, instances = plane.run, plane.instance.instances
-        for half_hour in range(48):
-            run.clock.advance(_HALF_HOUR)
-            if half_hour == 20:
+        for number in range(_TICKS):
+            run.clock.advance(86_400 / _TICKS)
+            if number == _PAUSED:
                 await instances.PauseInstance(
                     PauseInstanceRequest(instance_id=day.instances["paused"].instance_id)
                 )
-            is_late = half_hour % 5 == 0
+            is_late = number % 5 == 0
             for name in day.instances:
-                if name == "deleted" and half_hour >= 30:
+                if name == "deleted" and number >= _DELETED:
                     continue
                 await day.tick(name, late=600 if is_late and name.startswith("catching") else 0)
                 if is_late and name == "catching_up_with_all":
                     await day.tick(name, late=300)
             run.clock.advance(6)
             await run.ticker.step()
-            if half_hour == 30:
+            if number == _DELETED:
                 await instances.DeleteInstance(
                     DeleteInstanceRequest(instance_id=day.instances["deleted"].instance_id)
                 )
                 await plane.rest()
                 async with refused("INSTANCE_NOT_FOUND"):
                     await day.tick("deleted")
-            if half_hour % 3:
-                await day.end_active(half_hour)
+            if number % 3:
+                await day.end_active(number)
         assert {
             "RUN_ACTIVE",
             "TICK_SKIPPED",

@@ -46,7 +46,7 @@ _interleavings = st.lists(
 )
 # The cases differ each time: make test runs a part of those that make test-faults runs.
 _CASES = int(
-    os.environ.get("OPTAIC_MODEL_CASES", "20000" if os.environ.get("OPTAIC_FAULTS") == "full" else "700")
+    os.environ.get("OPTAIC_MODEL_CASES", "20000" if os.environ.get("OPTAIC_FAULTS") == "full" else "250")
 )
 _quiet = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 _phases = [Phase.explicit, Phase.generate, Phase.shrink]
