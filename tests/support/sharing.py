@@ -14,21 +14,22 @@ from xdist.workermanage import WorkerController
 TOGETHER = (
     "tests/e2e",
     "tests/faults/run_service",
+    "tests/integration/instance_service",
+    "tests/security",
     "tests/e2e/test_upgrade.py",
     "tests/faults/instance_service",
-    "tests/integration/instance_service",
+    "tests/unit/worker",
+    "tests/security/test_nats_subjects.py",
     "tests/e2e/test_main_job.py",
-    "tests/integration/lineage_service",
     "tests/integration/control_plane",
     "tests/integration/worker",
     "tests/conformance",
     "tests/integration/devstack",
+    "tests/integration/lineage_service",
     "tests/integration/servicekit",
     "tests/integration/run_service",
     "tests/integration/status_service",
-    "tests/security",
     "tests/faults",
-    "tests/unit/worker",
 )
 # What uses the servers that another one has started, and is best begun by the process that has them: a Prefect server
 # costs ten seconds of CPU time to start, an MLflow server six.
