@@ -73,6 +73,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED: as many calls of the tenant as there may be are under way; retry after the time of google.rpc.RetryInfo."""
     ERROR_REASON_TOO_MANY_STREAMS: _ErrorReason.ValueType  # 25
     """RESOURCE_EXHAUSTED: as many streams of the tenant as there may be are open; close one, or retry after the time of RetryInfo."""
+    ERROR_REASON_TOO_MANY_ACTIVE_RUNS: _ErrorReason.ValueType  # 26
+    """RESOURCE_EXHAUSTED: the tenant has as many pending and running runs as it may have; wait until some have ended, or cancel some.
+    RetryInfo says when to ask again.
+    """
+    ERROR_REASON_TOO_MANY_INSTANCES: _ErrorReason.ValueType  # 27
+    """RESOURCE_EXHAUSTED: the tenant has as many instances as it may have; delete some."""
+    ERROR_REASON_TOO_MUCH_STORED: _ErrorReason.ValueType  # 28
+    """RESOURCE_EXHAUSTED: what the tenant has stored (revisions of instances, definition versions, projects and role bindings) has as
+    many bytes as it may have; delete instances.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why any service may refuse a call. The `reason` of google.rpc.ErrorInfo is a value of this enum, or of the ErrorReason of
@@ -130,4 +140,14 @@ ERROR_REASON_TOO_MANY_CALLS: ErrorReason.ValueType  # 24
 """RESOURCE_EXHAUSTED: as many calls of the tenant as there may be are under way; retry after the time of google.rpc.RetryInfo."""
 ERROR_REASON_TOO_MANY_STREAMS: ErrorReason.ValueType  # 25
 """RESOURCE_EXHAUSTED: as many streams of the tenant as there may be are open; close one, or retry after the time of RetryInfo."""
+ERROR_REASON_TOO_MANY_ACTIVE_RUNS: ErrorReason.ValueType  # 26
+"""RESOURCE_EXHAUSTED: the tenant has as many pending and running runs as it may have; wait until some have ended, or cancel some.
+RetryInfo says when to ask again.
+"""
+ERROR_REASON_TOO_MANY_INSTANCES: ErrorReason.ValueType  # 27
+"""RESOURCE_EXHAUSTED: the tenant has as many instances as it may have; delete some."""
+ERROR_REASON_TOO_MUCH_STORED: ErrorReason.ValueType  # 28
+"""RESOURCE_EXHAUSTED: what the tenant has stored (revisions of instances, definition versions, projects and role bindings) has as
+many bytes as it may have; delete instances.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

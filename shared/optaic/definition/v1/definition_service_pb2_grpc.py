@@ -87,7 +87,7 @@ class DefinitionServiceServicer:
         returns the existing version, in the state that it has. Errors: ALREADY_EXISTS (VERSION_CONFLICT) for
         other content under the same version; INVALID_ARGUMENT (INVALID_SCHEMA) for a bad JSON Schema,
         (INVALID_EXPRESSION) for a macro's expression, and for a name or arguments that no expression could call an
-        operator or macro by; (INVALID_ARGUMENT) for the rest, each with its path.
+        operator or macro by; (INVALID_ARGUMENT) for the rest, each with its path; RESOURCE_EXHAUSTED (TOO_MUCH_STORED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -39,7 +39,7 @@ class DefinitionServiceStub:
     returns the existing version, in the state that it has. Errors: ALREADY_EXISTS (VERSION_CONFLICT) for
     other content under the same version; INVALID_ARGUMENT (INVALID_SCHEMA) for a bad JSON Schema,
     (INVALID_EXPRESSION) for a macro's expression, and for a name or arguments that no expression could call an
-    operator or macro by; (INVALID_ARGUMENT) for the rest, each with its path.
+    operator or macro by; (INVALID_ARGUMENT) for the rest, each with its path; RESOURCE_EXHAUSTED (TOO_MUCH_STORED).
     """
     GetDefinition: _grpc.UnaryUnaryMultiCallable[_definition_service_pb2.GetDefinitionRequest, _definition_pb2.Definition]
     """Errors: NOT_FOUND (DEFINITION_NOT_FOUND)."""
@@ -73,7 +73,7 @@ class DefinitionServiceAsyncStub(DefinitionServiceStub):
     returns the existing version, in the state that it has. Errors: ALREADY_EXISTS (VERSION_CONFLICT) for
     other content under the same version; INVALID_ARGUMENT (INVALID_SCHEMA) for a bad JSON Schema,
     (INVALID_EXPRESSION) for a macro's expression, and for a name or arguments that no expression could call an
-    operator or macro by; (INVALID_ARGUMENT) for the rest, each with its path.
+    operator or macro by; (INVALID_ARGUMENT) for the rest, each with its path; RESOURCE_EXHAUSTED (TOO_MUCH_STORED).
     """
     GetDefinition: _aio.UnaryUnaryMultiCallable[_definition_service_pb2.GetDefinitionRequest, _definition_pb2.Definition]  # type: ignore[assignment]
     """Errors: NOT_FOUND (DEFINITION_NOT_FOUND)."""
@@ -110,7 +110,7 @@ class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
         returns the existing version, in the state that it has. Errors: ALREADY_EXISTS (VERSION_CONFLICT) for
         other content under the same version; INVALID_ARGUMENT (INVALID_SCHEMA) for a bad JSON Schema,
         (INVALID_EXPRESSION) for a macro's expression, and for a name or arguments that no expression could call an
-        operator or macro by; (INVALID_ARGUMENT) for the rest, each with its path.
+        operator or macro by; (INVALID_ARGUMENT) for the rest, each with its path; RESOURCE_EXHAUSTED (TOO_MUCH_STORED).
         """
 
     @_abc_1.abstractmethod

@@ -143,7 +143,7 @@ class InstanceServiceServicer:
     """
 
     def CreateProject(self, request, context):
-        """Errors: ALREADY_EXISTS (NAME_TAKEN); INVALID_ARGUMENT (TOO_LARGE).
+        """Errors: ALREADY_EXISTS (NAME_TAKEN); INVALID_ARGUMENT (TOO_LARGE); RESOURCE_EXHAUSTED (TOO_MUCH_STORED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -199,7 +199,8 @@ class InstanceServiceServicer:
         half of the calls that it serves at a time are waiting. A repeated request waits in the same way and returns the revision
         that the first one made, in its newest state; if a later revision exists, as it was stored. Errors: NOT_FOUND (PROJECT_NOT_FOUND, DEFINITION_NOT_FOUND,
         UPSTREAM_NOT_FOUND); ALREADY_EXISTS (NAME_TAKEN); FAILED_PRECONDITION (PROJECT_DELETING); INVALID_ARGUMENT (INVALID_CONFIG
-        with every violation's path, WRONG_UPSTREAM_KIND, INVALID_EXPRESSION, INVALID_SCHEDULE; TOO_LARGE above 512 kB).
+        with every violation's path, WRONG_UPSTREAM_KIND, INVALID_EXPRESSION, INVALID_SCHEDULE; TOO_LARGE above 512 kB);
+        RESOURCE_EXHAUSTED (TOO_MANY_INSTANCES, TOO_MUCH_STORED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

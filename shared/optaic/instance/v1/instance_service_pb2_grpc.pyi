@@ -35,7 +35,7 @@ class InstanceServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> InstanceServiceAsyncStub: ...
     CreateProject: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.CreateProjectRequest, _instance_pb2.Project]
-    """Errors: ALREADY_EXISTS (NAME_TAKEN); INVALID_ARGUMENT (TOO_LARGE)."""
+    """Errors: ALREADY_EXISTS (NAME_TAKEN); INVALID_ARGUMENT (TOO_LARGE); RESOURCE_EXHAUSTED (TOO_MUCH_STORED)."""
     GetProject: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.GetProjectRequest, _instance_pb2.Project]
     """Errors: NOT_FOUND (PROJECT_NOT_FOUND)."""
     ListProjects: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.ListProjectsRequest, _instance_service_pb2.ListProjectsResponse]
@@ -64,7 +64,8 @@ class InstanceServiceStub:
     half of the calls that it serves at a time are waiting. A repeated request waits in the same way and returns the revision
     that the first one made, in its newest state; if a later revision exists, as it was stored. Errors: NOT_FOUND (PROJECT_NOT_FOUND, DEFINITION_NOT_FOUND,
     UPSTREAM_NOT_FOUND); ALREADY_EXISTS (NAME_TAKEN); FAILED_PRECONDITION (PROJECT_DELETING); INVALID_ARGUMENT (INVALID_CONFIG
-    with every violation's path, WRONG_UPSTREAM_KIND, INVALID_EXPRESSION, INVALID_SCHEDULE; TOO_LARGE above 512 kB).
+    with every violation's path, WRONG_UPSTREAM_KIND, INVALID_EXPRESSION, INVALID_SCHEDULE; TOO_LARGE above 512 kB);
+    RESOURCE_EXHAUSTED (TOO_MANY_INSTANCES, TOO_MUCH_STORED).
     """
     GetInstance: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.GetInstanceRequest, _instance_pb2.Instance]
     """The newest revision, or the requested one. Errors: NOT_FOUND (INSTANCE_NOT_FOUND,
@@ -126,7 +127,7 @@ class InstanceServiceAsyncStub(InstanceServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateProject: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.CreateProjectRequest, _instance_pb2.Project]  # type: ignore[assignment]
-    """Errors: ALREADY_EXISTS (NAME_TAKEN); INVALID_ARGUMENT (TOO_LARGE)."""
+    """Errors: ALREADY_EXISTS (NAME_TAKEN); INVALID_ARGUMENT (TOO_LARGE); RESOURCE_EXHAUSTED (TOO_MUCH_STORED)."""
     GetProject: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.GetProjectRequest, _instance_pb2.Project]  # type: ignore[assignment]
     """Errors: NOT_FOUND (PROJECT_NOT_FOUND)."""
     ListProjects: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.ListProjectsRequest, _instance_service_pb2.ListProjectsResponse]  # type: ignore[assignment]
@@ -155,7 +156,8 @@ class InstanceServiceAsyncStub(InstanceServiceStub):
     half of the calls that it serves at a time are waiting. A repeated request waits in the same way and returns the revision
     that the first one made, in its newest state; if a later revision exists, as it was stored. Errors: NOT_FOUND (PROJECT_NOT_FOUND, DEFINITION_NOT_FOUND,
     UPSTREAM_NOT_FOUND); ALREADY_EXISTS (NAME_TAKEN); FAILED_PRECONDITION (PROJECT_DELETING); INVALID_ARGUMENT (INVALID_CONFIG
-    with every violation's path, WRONG_UPSTREAM_KIND, INVALID_EXPRESSION, INVALID_SCHEDULE; TOO_LARGE above 512 kB).
+    with every violation's path, WRONG_UPSTREAM_KIND, INVALID_EXPRESSION, INVALID_SCHEDULE; TOO_LARGE above 512 kB);
+    RESOURCE_EXHAUSTED (TOO_MANY_INSTANCES, TOO_MUCH_STORED).
     """
     GetInstance: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.GetInstanceRequest, _instance_pb2.Instance]  # type: ignore[assignment]
     """The newest revision, or the requested one. Errors: NOT_FOUND (INSTANCE_NOT_FOUND,
@@ -220,7 +222,7 @@ class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _instance_service_pb2.CreateProjectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_instance_pb2.Project, _abc.Awaitable[_instance_pb2.Project]]:
-        """Errors: ALREADY_EXISTS (NAME_TAKEN); INVALID_ARGUMENT (TOO_LARGE)."""
+        """Errors: ALREADY_EXISTS (NAME_TAKEN); INVALID_ARGUMENT (TOO_LARGE); RESOURCE_EXHAUSTED (TOO_MUCH_STORED)."""
 
     @_abc_1.abstractmethod
     def GetProject(
@@ -285,7 +287,8 @@ class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
         half of the calls that it serves at a time are waiting. A repeated request waits in the same way and returns the revision
         that the first one made, in its newest state; if a later revision exists, as it was stored. Errors: NOT_FOUND (PROJECT_NOT_FOUND, DEFINITION_NOT_FOUND,
         UPSTREAM_NOT_FOUND); ALREADY_EXISTS (NAME_TAKEN); FAILED_PRECONDITION (PROJECT_DELETING); INVALID_ARGUMENT (INVALID_CONFIG
-        with every violation's path, WRONG_UPSTREAM_KIND, INVALID_EXPRESSION, INVALID_SCHEDULE; TOO_LARGE above 512 kB).
+        with every violation's path, WRONG_UPSTREAM_KIND, INVALID_EXPRESSION, INVALID_SCHEDULE; TOO_LARGE above 512 kB);
+        RESOURCE_EXHAUSTED (TOO_MANY_INSTANCES, TOO_MUCH_STORED).
         """
 
     @_abc_1.abstractmethod

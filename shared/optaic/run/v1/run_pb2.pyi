@@ -839,7 +839,7 @@ class Activity(_message.Message):
     type: _builtins.str
     """`pipeline_run.submitted`, `.started`, `.progress`, `.completed`, `.failed`, `.cancelled`,
     `.affected_downstream`, `.code_changed`, `.dispatched_again` (another flow run took the place of one that no worker
-    started); likewise for each run kind.
+    started), `.retry_waits` (the tenant has as many active runs as it may have); likewise for each run kind.
     """
     actor: _builtins.str
     """Who did it."""
