@@ -29,6 +29,7 @@ from instance_service.reconcile.pairings import (
 from instance_service.reconcile.plans import PlanWatch
 from instance_service.reconcile.reconciler import Reconciler
 from instance_service.store import installation
+from instance_service.store.usage import Usage
 from instance_service.use_cases.access import reading
 from instance_service.use_cases.definitions.plugins import publish_plugins
 from instance_service.use_cases.dependencies import Dependencies
@@ -76,6 +77,10 @@ async def build(settings: Settings, outside: Outside) -> App[Dependencies]:
         # Calls that wait take at most half of the places, so that others are not refused because of them.
         places=asyncio.Semaphore(settings.maximum_concurrent_rpcs // 2),
         data_grace_seconds=settings.data_grace_seconds,
+        limits=Usage(
+            settings.limit_of_tenant(settings.tenant_instances),
+            settings.limit_of_tenant(settings.tenant_stored_bytes),
+        ),
     )
     pairings: list[Pairing] = [
         DeploymentPairing(outside.deployments, installation_id),

@@ -38,6 +38,17 @@ class Settings(PrefectCallerSettings, ServiceSettings):
         default=("default",),
         description="JSON list: the tenants for which the service publishes the built-in definitions at start.",
     )
+    tenant_instances: int = Field(
+        default=100_000,
+        ge=0,
+        description="Instances that one tenant may have, without components; 0: no limit. Not with OPTAIC_AUTH=development.",
+    )
+    tenant_stored_bytes: int = Field(
+        default=10_737_418_240,
+        ge=0,
+        description="Bytes of all revisions of instances, definition versions, projects and role bindings of one tenant; 0: no "
+        "limit. Not with OPTAIC_AUTH=development.",
+    )
     drift_interval_seconds: float = Field(
         default=30.0,
         gt=0,

@@ -36,6 +36,11 @@ class Settings(PrefectCallerSettings, ServiceSettings):
     progress_interval_seconds: float = Field(
         default=1.0, ge=0, description="Shortest time between two progress events of a run."
     )
+    tenant_active_runs: int = Field(
+        default=10_000,
+        ge=0,
+        description="Pending and running runs that one tenant may have; 0: no limit. Not with OPTAIC_AUTH=development.",
+    )
     dispatch_concurrency: int = Field(
         default=8, gt=0, description="Most calls to Prefect at the same time, per process."
     )

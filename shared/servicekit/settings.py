@@ -241,6 +241,10 @@ class ServiceSettings(TlsSettings):
         default=2.0, gt=0, description="Time between checks of dependencies."
     )
 
+    def limit_of_tenant(self, limit: int) -> int:
+        """Return a limit of each tenant, or 0 for none: development has one tenant, the person at the keyboard."""
+        return 0 if self.auth == "development" else limit
+
     @model_validator(mode="after")
     def _development_stays_on_this_machine(self) -> Self:
         if self.auth == "development" and not is_loopback(self.listen):

@@ -14,6 +14,7 @@ from servicekit.errors import (
     InvalidArgumentError,
     NotFoundError,
     PreconditionViolation,
+    ResourceExhaustedError,
     UnavailableError,
 )
 
@@ -290,6 +291,25 @@ def version_conflict(name: str, version: str, version_id: str, content_hash: str
         field_violations=[
             FieldViolation("definition_version.version", "exists with different content", "VERSION_CONFLICT")
         ],
+    )
+
+
+def too_many_instances(limit: int) -> ResourceExhaustedError:
+    """Return TOO_MANY_INSTANCES: the tenant has as many instances as it may have."""
+    return ResourceExhaustedError(
+        "TOO_MANY_INSTANCES",
+        f"the tenant has {limit} instances, and may have no more (OPTAIC_TENANT_INSTANCES); delete some",
+        metadata={"limit": str(limit)},
+    )
+
+
+def too_much_stored(limit: int) -> ResourceExhaustedError:
+    """Return TOO_MUCH_STORED: with this change the tenant would have more bytes than it may have."""
+    return ResourceExhaustedError(
+        "TOO_MUCH_STORED",
+        f"the tenant's instances, with all revisions, and its definition versions may have {limit} bytes "
+        "(OPTAIC_TENANT_STORED_BYTES), and would have more; delete instances, or send smaller configurations",
+        metadata={"limit": str(limit)},
     )
 
 

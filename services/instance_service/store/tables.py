@@ -219,6 +219,15 @@ reconciliations = sa.Table(
     sa.Column("attempts", sa.Integer, nullable=False),
 )
 
+# Kept by triggers: instances without components, and the bytes of revisions, definition versions, projects and role bindings.
+tenant_usage = sa.Table(
+    "tenant_usage",
+    metadata,
+    sa.Column("tenant_id", sa.Text, primary_key=True),
+    sa.Column("instances", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("bytes", sa.BigInteger, nullable=False, server_default="0"),
+)
+
 BUSINESS_TABLES = (
     definitions,
     definition_versions,

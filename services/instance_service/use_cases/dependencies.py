@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from instance_service.events import Events
 from instance_service.store.tables import Connection
+from instance_service.store.usage import NO_LIMITS, Usage
 from servicekit.backoff import backoff
 from servicekit.clock import Clock
 from servicekit.database import Database
@@ -80,6 +81,7 @@ class Dependencies:
     activated: Signal = field(default_factory=Signal)
     places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(500))  # for calls that wait
     data_grace_seconds: float = 604800.0  # how long the data of deleted instances is kept
+    limits: Usage = NO_LIMITS  # of what one tenant may have stored; 0: no limit
     built_in: set[str] = field(default_factory=set)  # content hashes of the built-in library
     rehearsal: Connection | None = None  # the use case that opened it rolls it back
     is_lenient: bool = False  # whether instances may violate rules; true in rehearsals only

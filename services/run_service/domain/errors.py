@@ -15,11 +15,17 @@ from servicekit.errors import (
     InvalidArgumentError,
     NotFoundError,
     PreconditionViolation,
+    ResourceExhaustedError,
     UnavailableError,
     UnimplementedError,
 )
 
+_RETRY_SECONDS = 5.0  # after which a caller may ask again at a limit
 _SHOWN = 10  # flows that one message names
+
+
+class NoRoomError(ResourceExhaustedError):
+    """The tenant has as many runs as it may have."""
 
 
 def invalid_fields(violations: Sequence[FieldViolation]) -> InvalidArgumentError:
@@ -274,4 +280,15 @@ def dependency_refused(message: str) -> InternalError:
     """Return the error INTERNAL for a call that another service refuses: the fault is in this service."""
     return InternalError(
         "INTERNAL", f"a service that admission depends on refused the call of run-service: {message}"
+    )
+
+
+def too_many_active_runs(limit: int) -> NoRoomError:
+    """Return TOO_MANY_ACTIVE_RUNS: the tenant has as many pending and running runs as it may have."""
+    return NoRoomError(
+        "TOO_MANY_ACTIVE_RUNS",
+        f"the tenant has {limit} pending and running runs, and may have no more (OPTAIC_TENANT_ACTIVE_RUNS); wait until some "
+        "have ended, or cancel some",
+        metadata={"limit": str(limit)},
+        retry_seconds=_RETRY_SECONDS,
     )

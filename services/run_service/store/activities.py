@@ -21,6 +21,14 @@ async def insert_activities(connection: AsyncConnection, rows: Sequence[Mapping[
         await connection.execute(insert(activities).on_conflict_do_nothing(), [dict(row) for row in rows])
 
 
+async def has_activity(connection: AsyncConnection, tenant_id: str, run_id: str, kind: str) -> bool:
+    """Return whether a run's timeline has an entry of a type."""
+    statement = sa.select(sa.literal(1)).where(
+        activities.c.tenant_id == tenant_id, activities.c.run_id == run_id, activities.c.type == kind
+    )
+    return (await connection.execute(statement.limit(1))).first() is not None
+
+
 async def list_activities(
     connection: AsyncConnection,
     tenant_id: str,

@@ -30,6 +30,12 @@ _LATER_COLUMNS = {
     "progress_event_time",
     "superseded_run_ids",
 }
+# At the most `most`, so that a tenant with many runs costs no more.
+_COUNT_ACTIVE = sa.text("""
+    select count(*) from (
+        select from runs where tenant_id = :tenant_id and status in ('pending', 'running') limit :most
+    ) as active
+""")
 _DISPATCH_COLUMNS = (
     "tenant_id, run_id, action, instance_id, flow_kind, name, orchestrator_run_id, submit_time, due_time"
 )
@@ -116,6 +122,18 @@ class Submission:
     method: str = ""
     request_id: str = ""
     payload_hash: bytes = b""
+
+
+async def count_active(connection: AsyncConnection, tenant_id: str, most: int) -> int:
+    """Return the number of pending and running runs of a tenant, at the most `most`."""
+    rows = await connection.execute(_COUNT_ACTIVE, {"tenant_id": tenant_id, "most": most})
+    return int(rows.scalar_one())
+
+
+async def fetch_active_count(database: Database, tenant_id: str, most: int) -> int:
+    """Return the same as `count_active`, in one round trip."""
+    rows = await database.fetch(tenant_id, _COUNT_ACTIVE, {"tenant_id": tenant_id, "most": most})
+    return int(rows[0][0])
 
 
 async def insert_submission(connection: AsyncConnection, tenant_id: str, submission: Submission) -> bool:

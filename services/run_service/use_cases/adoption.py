@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.run.v1 import run_pb2, run_report_service_pb2
-from run_service.domain.errors import fenced, flow_run_given_up, run_not_found
+from run_service.domain.errors import NoRoomError, fenced, flow_run_given_up, run_not_found
 from run_service.domain.statuses import ENDED
 from run_service.store import endings
 from run_service.store import runs as run_store
@@ -74,7 +74,7 @@ async def _decide(
             if await ticks.meet_active_run(deps, found, wanted, active):
                 return ticks.waiting_answer(wanted)
             return await _admit(deps, found, wanted, request)
-    except (FailedPreconditionError, AlreadyExistsError) as error:
+    except (FailedPreconditionError, AlreadyExistsError, NoRoomError) as error:
         return await _refuse(deps, found, wanted, error)
 
 
@@ -100,7 +100,7 @@ async def _find(deps: Dependencies, tenant_id: str, wanted: WantedRun) -> Record
 
 async def _adopt(deps: Dependencies, admission: Admission, request: _Request) -> Record:
     tenant_id, flow_run_id = admission.found.tenant_id, admission.wanted.orchestrator_run_id
-    async with deps.database.transaction(tenant_id) as connection:
+    async with deps.room.transaction(tenant_id) as connection:
         await endings.lock_flow_run(connection, flow_run_id)
         if await endings.is_ending(connection, tenant_id, flow_run_id):
             raise _TooLateError

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from run_service.config import Settings
 from run_service.peers_adapter import Peers
+from run_service.use_cases.room import Room
 from run_service.use_cases.watching import Watches
 from servicekit.clock import Clock
 from servicekit.database import Database
@@ -20,7 +21,7 @@ def _wake_nothing() -> None:
 
 @dataclass
 class Dependencies:
-    """The database, the clock, the source of ids, the signer, the settings, the other services and the watches."""
+    """The database, the clock, the source of ids, the signer, the settings, the other services, watches and room."""
 
     database: Database
     clock: Clock
@@ -29,5 +30,6 @@ class Dependencies:
     settings: Settings
     peers: Peers
     watches: Watches
+    room: Room
     wake_dispatcher: Callable[[], None] = _wake_nothing
     wake_ender: Callable[[], None] = _wake_nothing

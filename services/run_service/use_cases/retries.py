@@ -9,10 +9,12 @@ import structlog
 
 from optaic.run.v1 import run_pb2, run_service_pb2
 from run_service.domain.admission import check_force
-from run_service.domain.errors import run_not_ended, run_not_found
+from run_service.domain.errors import NoRoomError, run_not_ended, run_not_found
 from run_service.domain.retries import delay_before_retry
 from run_service.domain.statuses import ENDED
-from run_service.store import Connection, queues
+from run_service.domain.timeline import activity_type
+from run_service.events import activity_row
+from run_service.store import Connection, activities, queues
 from run_service.store import runs as run_store
 from run_service.store.records import Record
 from run_service.use_cases.admission import WantedRun, admit, find_flow
@@ -23,6 +25,7 @@ from servicekit.context import RequestContext, bind, new_traceparent
 from servicekit.errors import AlreadyExistsError, FailedPreconditionError, NotFoundError
 
 _ACTOR = "retry"
+_WAITS = "retry_waits"
 _log = structlog.get_logger(__name__)
 
 
@@ -68,6 +71,7 @@ async def retry_automatically(deps: Dependencies, failed: queues.RunKey) -> None
 
     Raises:
         UnavailableError: Admission is undecided; try again.
+        NoRoomError: TOO_MANY_ACTIVE_RUNS; try again.
     """
     tenant_id, run_id = failed
     request = RequestContext(tenant_id, _ACTOR, deps.ids(), new_traceparent(), SERVICE_ROLES)
@@ -78,6 +82,30 @@ async def retry_automatically(deps: Dependencies, failed: queues.RunKey) -> None
             _log.info("retry dropped", tenant=tenant_id, run_id=run_id, error=repr(error))
             async with deps.database.transaction(tenant_id) as connection:
                 await queues.delete_retry(connection, tenant_id, run_id)
+        except NoRoomError as error:
+            await _say_that_it_waits(deps, tenant_id, run_id, error)
+            raise
+
+
+async def _say_that_it_waits(deps: Dependencies, tenant_id: str, run_id: str, refusal: NoRoomError) -> None:
+    """Say once in the timeline of the failed run why its retry waits; it is tried again until it is admitted."""
+    async with deps.database.transaction(tenant_id) as connection:
+        record = await run_store.lock_run(connection, tenant_id, run_id)
+        if record is None or await activities.has_activity(
+            connection, tenant_id, run_id, activity_type(record.kind, _WAITS)
+        ):
+            return
+        row = activity_row(
+            _WAITS,
+            tenant_id,
+            run_id,
+            record.kind,
+            activity_id=deps.ids(),
+            actor=_ACTOR,
+            now=deps.clock.now(),
+            message=f"the retry waits: {refusal.message}",
+        )
+        await activities.insert_activities(connection, [row])
 
 
 async def _retry(deps: Dependencies, tenant_id: str, run_id: str) -> None:
@@ -85,7 +113,7 @@ async def _retry(deps: Dependencies, tenant_id: str, run_id: str) -> None:
     found = await find_flow(deps, tenant_id, wanted.instance_id, wanted.flow_kind)
     try:
         admission = await admit(deps, found, wanted, must_compare=True)
-        async with deps.database.transaction(tenant_id) as connection:
+        async with deps.room.transaction(tenant_id) as connection:
             if not await queues.delete_retry(connection, tenant_id, run_id):
                 raise _SupersededError
             run = await insert_run(deps, connection, admission)

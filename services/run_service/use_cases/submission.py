@@ -33,6 +33,7 @@ from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.ending import make_ending
 from servicekit import audit, idempotency
 from servicekit.context import RequestContext
+from servicekit.database import ConstraintError
 from servicekit.enums import enum_number
 from servicekit.errors import DomainError
 
@@ -68,6 +69,7 @@ async def _validate(deps: Dependencies, tenant_id: str, wanted: WantedRun) -> ru
     admission = await admit(deps, found, wanted, must_compare=True)
     async with deps.database.read(tenant_id) as connection:
         await _refuse_second(connection, found)
+        await deps.room.check(connection, tenant_id)
     return _admitted_run(admission, "", 0, deps.clock.now())
 
 
@@ -86,7 +88,7 @@ async def submit_once(
                 request_id=request_id,
                 payload_hash=payload_hash,
             )
-            if await write_submission(deps.database, tenant_id, submission):
+            if await _write(deps, tenant_id, submission):
                 deps.wake_dispatcher()
                 return submission.run
             stored = await idempotency.first_answer(
@@ -104,6 +106,17 @@ async def submit_once(
         return run_pb2.Run.FromString(stored)
 
 
+async def _write(deps: Dependencies, tenant_id: str, submission: Submission) -> bool:
+    """Insert a run; return False if its number is taken, the flow takes none now, or the request was answered before."""
+    if await deps.room.is_ample(tenant_id):
+        return await write_submission(deps.database, tenant_id, submission)
+    try:
+        async with deps.room.transaction(tenant_id) as connection:
+            return await insert_submission(connection, tenant_id, submission)
+    except ConstraintError:  # its request id
+        return False
+
+
 async def _find(deps: Dependencies, tenant_id: str, wanted: WantedRun) -> FoundFlow:
     found = await find_flow(deps, tenant_id, wanted.instance_id, wanted.flow_kind)
     is_full = wanted.mode == run_pb2.RUN_MODE_FULL
@@ -112,7 +125,7 @@ async def _find(deps: Dependencies, tenant_id: str, wanted: WantedRun) -> FoundF
 
 
 async def insert_run(deps: Dependencies, connection: Connection, admission: Admission) -> run_pb2.Run:
-    """Insert an admitted run with its number, event, timeline entry and dispatch.
+    """Insert an admitted run with its number, event, timeline entry and dispatch, in a transaction of `deps.room`.
 
     Raises:
         AlreadyExistsError: RUN_ACTIVE.

@@ -13,6 +13,7 @@ from optaic.instance.v1 import instance_pb2, schedule_pb2
 from optaic.rules.scheduled_times import has_tick
 from optaic.run.v1 import run_pb2
 from run_service.domain.errors import (
+    NoRoomError,
     instance_paused,
     invalid_fields,
     tick_skipped,
@@ -246,14 +247,14 @@ async def _submit(deps: Dependencies, found: FoundFlow, wanted: WantedRun, polic
                 await _postpone(deps, found.key)
             case _:
                 await _refuse(deps, found, wanted, active)
-    except FailedPreconditionError as error:
+    except (FailedPreconditionError, NoRoomError) as error:
         await _refuse(deps, found, wanted, error)
 
 
 async def _insert(deps: Dependencies, found: FoundFlow, wanted: WantedRun, scheduled_time: datetime) -> None:
     # Another flow run than the tick's own, which has ended, will start it.
     admission = await admit(deps, found, replace(wanted, orchestrator_run_id=""), must_compare=True)
-    async with deps.database.transaction(found.tenant_id) as connection:
+    async with deps.room.transaction(found.tenant_id) as connection:
         if not await store.delete_tick(connection, found.key, scheduled_time):
             return
         await insert_run(deps, connection, admission)
