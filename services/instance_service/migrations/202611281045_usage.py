@@ -60,7 +60,9 @@ def upgrade() -> None:
     # Only the triggers write it, as the owner of the tables, as which PostgreSQL also deletes what depends on a deleted row.
     schema.protect(op, "tenant_usage", "instance")
     op.execute("revoke insert, update, delete on tenant_usage from instance_app")
-    op.execute("create policy tenant_usage_owner on tenant_usage to current_user using (true) with check (true)")
+    op.execute(
+        "create policy tenant_usage_owner on tenant_usage to current_user using (true) with check (true)"
+    )
     # The owner of the tables sees no row while row-level security is forced.
     for table in (*_SNAPSHOTS, "instances"):
         op.execute(f"alter table {table} no force row level security")
