@@ -1,4 +1,4 @@
-"""Implement each RPC by one call of a use case; decide nothing."""
+"""The RPCs of run-service: each calls one use case."""
 
 from __future__ import annotations
 
@@ -6,100 +6,77 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
-from optaic.run.v1 import (
-    run_pb2,
-    run_report_service_pb2,
-    run_report_service_pb2_grpc,
-    run_service_pb2,
-    run_service_pb2_grpc,
-)
+from optaic.run.v1 import run_report_service_pb2 as report_api
+from optaic.run.v1 import run_service_pb2 as run_api
+from optaic.run.v1.run_pb2 import Run
+from optaic.run.v1.run_report_service_pb2_grpc import RunReportServiceServicer
+from optaic.run.v1.run_service_pb2_grpc import RunServiceServicer
 from run_service.use_cases import adoption, cancellation, code, reading, reports, retries, submission
 from run_service.use_cases.dependencies import Dependencies
 from servicekit.context import current
 
 
-class RunServicer(run_service_pb2_grpc.RunServiceServicer):
-    """The service RunService, for clients that submit and watch runs."""
+class RunServicer(RunServiceServicer):
+    """The service optaic.run.v1.RunService."""
 
     def __init__(self, deps: Dependencies) -> None:
         self._deps = deps
 
-    async def SubmitRun(self, request: run_service_pb2.SubmitRunRequest, _context: Any) -> run_pb2.Run:
-        """Admit and record a run."""
+    async def SubmitRun(self, request: run_api.SubmitRunRequest, _context: Any) -> Run:
         return await submission.submit_run(self._deps, current(), request)
 
-    async def GetRun(self, request: run_service_pb2.GetRunRequest, _context: Any) -> run_pb2.Run:
-        """Return a run."""
+    async def GetRun(self, request: run_api.GetRunRequest, _context: Any) -> Run:
         return await reading.get_run(self._deps, current(), request.run_id)
 
-    async def ListRuns(
-        self, request: run_service_pb2.ListRunsRequest, _context: Any
-    ) -> run_service_pb2.ListRunsResponse:
-        """Return a page of runs."""
+    async def ListRuns(self, request: run_api.ListRunsRequest, _context: Any) -> run_api.ListRunsResponse:
         return await reading.list_runs(self._deps, current(), request)
 
-    async def CancelRun(self, request: run_service_pb2.CancelRunRequest, _context: Any) -> run_pb2.Run:
-        """End a run."""
+    async def CancelRun(self, request: run_api.CancelRunRequest, _context: Any) -> Run:
         return await cancellation.cancel_run(self._deps, current(), request)
 
-    async def RetryRun(self, request: run_service_pb2.RetryRunRequest, _context: Any) -> run_pb2.Run:
-        """Submit an ended run's flow again."""
+    async def RetryRun(self, request: run_api.RetryRunRequest, _context: Any) -> Run:
         return await retries.retry_run(self._deps, current(), request)
 
-    async def WatchRun(
-        self, request: run_service_pb2.WatchRunRequest, _context: Any
-    ) -> AsyncIterator[run_pb2.Run]:
-        """Stream a run's changes until it has ended."""
+    async def WatchRun(self, request: run_api.WatchRunRequest, _context: Any) -> AsyncIterator[Run]:
         async with aclosing(reading.watch_run(self._deps, current(), request.run_id)) as runs:
             async for run in runs:
                 yield run
 
     async def ListActivities(
-        self, request: run_service_pb2.ListActivitiesRequest, _context: Any
-    ) -> run_service_pb2.ListActivitiesResponse:
-        """Return a page of a run's timeline."""
+        self, request: run_api.ListActivitiesRequest, _context: Any
+    ) -> run_api.ListActivitiesResponse:
         return await reading.list_activities(self._deps, current(), request)
 
-    async def AcceptCode(
-        self, request: run_service_pb2.AcceptCodeRequest, _context: Any
-    ) -> run_service_pb2.CodeHash:
-        """Put another hash of a definition version's code on record."""
+    async def AcceptCode(self, request: run_api.AcceptCodeRequest, _context: Any) -> run_api.CodeHash:
         return await code.accept_code(self._deps, current(), request)
 
     async def ListCodeHashes(
-        self, request: run_service_pb2.ListCodeHashesRequest, _context: Any
-    ) -> run_service_pb2.ListCodeHashesResponse:
-        """Return a page of the hashes that are and were on record."""
+        self, request: run_api.ListCodeHashesRequest, _context: Any
+    ) -> run_api.ListCodeHashesResponse:
         return await reading.list_code_hashes(self._deps, current(), request)
 
 
-class RunReportServicer(run_report_service_pb2_grpc.RunReportServiceServicer):
-    """The service RunReportService, for workers that execute runs."""
+class RunReportServicer(RunReportServiceServicer):
+    """The service optaic.run.v1.RunReportService."""
 
     def __init__(self, deps: Dependencies) -> None:
         self._deps = deps
 
     async def StartRun(
-        self, request: run_report_service_pb2.StartRunRequest, _context: Any
-    ) -> run_report_service_pb2.StartRunResponse:
-        """Give a run to its executor."""
+        self, request: report_api.StartRunRequest, _context: Any
+    ) -> report_api.StartRunResponse:
         tenant_id = current().tenant_id
         if request.WhichOneof("target") == "scheduled":
             return await adoption.start_scheduled(self._deps, tenant_id, request)
         return await reports.start_run(self._deps, tenant_id, request.run_id, request)
 
     async def Heartbeat(
-        self, request: run_report_service_pb2.HeartbeatRequest, _context: Any
-    ) -> run_report_service_pb2.HeartbeatResponse:
-        """Extend the lease of a running run."""
+        self, request: report_api.HeartbeatRequest, _context: Any
+    ) -> report_api.HeartbeatResponse:
         return await reports.heartbeat(self._deps, current(), request)
 
-    async def CompleteRun(
-        self, request: run_report_service_pb2.CompleteRunRequest, _context: Any
-    ) -> run_pb2.Run:
-        """Record that a run has completed."""
+    async def CompleteRun(self, request: report_api.CompleteRunRequest, _context: Any) -> Run:
         return await reports.complete_run(self._deps, current(), request)
 
-    async def FailRun(self, request: run_report_service_pb2.FailRunRequest, _context: Any) -> run_pb2.Run:
-        """Record that a run has failed."""
+    async def FailRun(self, request: report_api.FailRunRequest, _context: Any) -> Run:
         return await reports.fail_run(self._deps, current(), request)

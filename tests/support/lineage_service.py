@@ -15,9 +15,11 @@ import sqlalchemy as sa
 from google.protobuf.message import Message
 from nats.aio.client import Client
 
+from lineage_service import conversion
 from lineage_service.app import build
 from lineage_service.config import Settings
 from lineage_service.consumers import INSTANCE_CONSUMER
+from lineage_service.domain.causes import Explanation
 from lineage_service.domain.flows import FlowKey, Input, RunFact, Snapshot
 from lineage_service.store import reads
 from lineage_service.use_cases import admission, invalidation, reading
@@ -25,11 +27,13 @@ from lineage_service.use_cases.admission import RUN_CONSUMER
 from lineage_service.use_cases.dependencies import Dependencies
 from lineage_service.use_cases.facts import apply_run_facts, apply_snapshots
 from optaic.lineage.v1.lineage_events_pb2 import FlowStatusesChanged
+from optaic.lineage.v1.lineage_service_pb2 import InvalidateFlowRequest
 from optaic.lineage.v1.lineage_service_pb2_grpc import LineageServiceStub
 from optaic.rules.events import INSTANCE_EVENTS, RUN_EVENTS
 from servicekit.app import App, serve
 from servicekit.clock import SystemClock
 from servicekit.consumer import insert_consumed
+from servicekit.context import RequestContext
 from servicekit.database import Database
 from servicekit.events import Event, headers_of, make_event
 from servicekit.ids import new_id
@@ -88,14 +92,18 @@ class Lineage:
 
     async def check(self, key: FlowKey) -> admission.Answer:
         """Ask for admission."""
-        (answer,) = await admission.check_upstream_freshness(
-            self.deps, self.tenant_id, [admission.Question(key)]
-        )
+        (answer,) = await admission.answer_questions(self.deps, self.tenant_id, [admission.Question(key)])
         return answer
+
+    async def explain(self, key: FlowKey) -> tuple[reading.State, list[Explanation]]:
+        """Return the state of a flow, and the explanations of its staleness."""
+        async with self.database.read(self.tenant_id) as connection:
+            return await reading.load_explanations(connection, self.tenant_id, key)
 
     async def invalidate(self, key: FlowKey) -> None:
         """Declare a flow invalid."""
-        await invalidation.invalidate_flow(self.deps, self.tenant_id, key, "wrong data", "", b"")
+        request = InvalidateFlowRequest(flow=conversion.flow_ref(*key), reason="wrong data")
+        await invalidation.invalidate_flow(self.deps, RequestContext(self.tenant_id, "ada", "1", ""), request)
 
     async def state(self) -> dict[FlowKey, FlowSummary]:
         """Return all defined flows."""

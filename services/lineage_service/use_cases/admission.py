@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lineage_service import conversion
 from lineage_service.domain.causes import MAX_CAUSES, Cause, blocking_reason, find_causes
-from lineage_service.domain.errors import flow_not_found
+from lineage_service.domain.errors import flow_not_found, only_services_attach
 from lineage_service.domain.flows import Flow, FlowKey, RunFact, Snapshot
 from lineage_service.store import reads
 from lineage_service.use_cases.dependencies import Dependencies
 from lineage_service.use_cases.facts import apply_run_facts, apply_snapshots
+from optaic.lineage.v1.lineage_service_pb2 import (
+    BatchCheckUpstreamFreshnessRequest,
+    BatchCheckUpstreamFreshnessResponse,
+    CheckUpstreamFreshnessRequest,
+    CheckUpstreamFreshnessResponse,
+)
 from servicekit.consumer import insert_consumed
+from servicekit.context import RequestContext
 
 # The inbox of this consumer also holds the attached events, so that they are not applied a second time.
 RUN_CONSUMER = "lineage-run-events"
@@ -44,11 +52,49 @@ class Question:
 
 
 async def check_upstream_freshness(
-    deps: Dependencies, tenant_id: str, questions: Sequence[Question]
-) -> list[Answer]:
-    """Answer whether each flow may start a run now, after applying the facts that the caller attached.
+    deps: Dependencies, context: RequestContext, request: CheckUpstreamFreshnessRequest
+) -> CheckUpstreamFreshnessResponse:
+    """Answer whether a flow may start a run now, after applying the facts that the caller attached.
 
-    Usually the caller attaches nothing new, and a single read answers all questions.
+    Raises:
+        NotFoundError: FLOW_NOT_FOUND.
+        PermissionDeniedError: The caller attaches facts and is not a service.
+    """
+    return (await _check(deps, context, [request]))[0]
+
+
+async def batch_check_upstream_freshness(
+    deps: Dependencies, context: RequestContext, request: BatchCheckUpstreamFreshnessRequest
+) -> BatchCheckUpstreamFreshnessResponse:
+    """Answer this for several flows; raises as `check_upstream_freshness`."""
+    return BatchCheckUpstreamFreshnessResponse(responses=await _check(deps, context, request.requests))
+
+
+async def _check(
+    deps: Dependencies, context: RequestContext, requests: Sequence[CheckUpstreamFreshnessRequest]
+) -> list[CheckUpstreamFreshnessResponse]:
+    attaches = any(request.HasField("instance") or request.run_events for request in requests)
+    if attaches and not context.is_service:
+        raise only_services_attach()
+    questions = [
+        Question(
+            conversion.flow_key(request.flow),
+            conversion.snapshot_of(request.instance) if request.HasField("instance") else None,
+            conversion.attached_facts(request.run_events),
+        )
+        for request in requests
+    ]
+    return [_message(answer) for answer in await answer_questions(deps, context.tenant_id, questions)]
+
+
+def _message(answer: Answer) -> CheckUpstreamFreshnessResponse:
+    found = answer.admission
+    blocking = [conversion.blocking_message(each.flow, each.reason, each.causes) for each in answer.blocking]
+    return conversion.admission_message(found.revision, found.flow, found.direct, blocking)
+
+
+async def answer_questions(deps: Dependencies, tenant_id: str, questions: Sequence[Question]) -> list[Answer]:
+    """Answer all questions by a single read, if they bring no new facts, which is usual.
 
     Raises:
         NotFoundError: FLOW_NOT_FOUND.

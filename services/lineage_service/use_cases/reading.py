@@ -5,12 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lineage_service import conversion
 from lineage_service.domain.causes import Cause, Explanation, explain, state_causes
 from lineage_service.domain.errors import flow_not_found
-from lineage_service.domain.flows import Edge, Flow, FlowKey
+from lineage_service.domain.flows import Flow, FlowKey
 from lineage_service.domain.order import adjacency, distances, execution_levels
 from lineage_service.store import reads
 from lineage_service.use_cases.dependencies import Dependencies
+from optaic.lineage.v1.lineage_pb2 import Edge, FlowState, PathStep, StalenessExplanation
+from optaic.lineage.v1.lineage_service_pb2 import (
+    ExecutionLevel,
+    ExplainStalenessRequest,
+    ExplainStalenessResponse,
+    GetExecutionOrderRequest,
+    GetExecutionOrderResponse,
+    GetFlowStateRequest,
+    GetLineageGraphRequest,
+    GetLineageGraphResponse,
+    ListDownstreamsRequest,
+    ListDownstreamsResponse,
+    ListUpstreamsRequest,
+    ListUpstreamsResponse,
+)
 from optaic.rules.pages import LONG_DEFAULT_SIZE
 from servicekit import pages
 from servicekit.database import Connection
@@ -24,16 +40,6 @@ class State:
 
     flow: Flow
     causes: list[Cause]
-
-
-@dataclass(frozen=True)
-class Neighbourhood:
-    """The flows around one flow, nearest first, and the edges between them."""
-
-    states: list[State]
-    edges: list[Edge]
-    keys: dict[int, FlowKey]
-    is_truncated: bool
 
 
 async def get_flow(connection: Connection, tenant_id: str, key: FlowKey) -> Flow:
@@ -55,15 +61,43 @@ async def list_states(connection: Connection, tenant_id: str, flow_ids: Sequence
     return [State(flow, state_causes(graph, flow)) for flow in found]
 
 
-async def get_flow_state(deps: Dependencies, tenant_id: str, key: FlowKey) -> State:
+async def load_state(connection: Connection, tenant_id: str, key: FlowKey) -> State:
+    """Return the state of a flow.
+
+    Raises:
+        NotFoundError: FLOW_NOT_FOUND.
+    """
+    flow = await get_flow(connection, tenant_id, key)
+    return (await list_states(connection, tenant_id, [flow.flow_id]))[0]
+
+
+async def load_explanations(
+    connection: Connection, tenant_id: str, key: FlowKey
+) -> tuple[State, list[Explanation]]:
+    """Return a flow's state and every root cause through every affected direct upstream.
+
+    Raises:
+        NotFoundError: FLOW_NOT_FOUND.
+    """
+    found = await get_flow(connection, tenant_id, key)
+    graph = await reads.load_causes_graph(connection, tenant_id, [found.flow_id])
+    flow = graph.flows[found.flow_id]
+    return State(flow, state_causes(graph, flow)), explain(graph, flow)
+
+
+def state_message(state: State) -> FlowState:
+    """Convert a state to a protobuf message."""
+    return conversion.state_message(state.flow, state.causes)
+
+
+async def get_flow_state(deps: Dependencies, tenant_id: str, request: GetFlowStateRequest) -> FlowState:
     """Return a flow's state.
 
     Raises:
         NotFoundError: FLOW_NOT_FOUND.
     """
     async with deps.database.read(tenant_id) as connection:
-        flow = await get_flow(connection, tenant_id, key)
-        return (await list_states(connection, tenant_id, [flow.flow_id]))[0]
+        return state_message(await load_state(connection, tenant_id, conversion.flow_key(request.flow)))
 
 
 async def _nearest_first(
@@ -75,87 +109,133 @@ async def _nearest_first(
     return sorted((depth, found) for found, depth in distances(flow_id, neighbours, max_depth).items())
 
 
-async def list_neighbours(
-    deps: Dependencies,
-    tenant_id: str,
-    key: FlowKey,
-    *,
-    is_upstream: bool,
-    max_depth: int,
-    page_size: int,
-    page_token: str,
-) -> tuple[list[State], str]:
-    """Return one page of the transitive upstreams or downstreams, nearest first, and the next page's token.
+async def list_upstreams(
+    deps: Dependencies, tenant_id: str, request: ListUpstreamsRequest
+) -> ListUpstreamsResponse:
+    """Return a page of the transitive upstreams, nearest first.
 
     Raises:
         NotFoundError: FLOW_NOT_FOUND.
         InvalidArgumentError: The token belongs to another list.
     """
+    flows, token = await _list_neighbours(deps, tenant_id, request, is_upstream=True)
+    return ListUpstreamsResponse(flows=flows, next_page_token=token)
+
+
+async def list_downstreams(
+    deps: Dependencies, tenant_id: str, request: ListDownstreamsRequest
+) -> ListDownstreamsResponse:
+    """Return a page of the transitive downstreams, nearest first; raises as `list_upstreams`."""
+    flows, token = await _list_neighbours(deps, tenant_id, request, is_upstream=False)
+    return ListDownstreamsResponse(flows=flows, next_page_token=token)
+
+
+async def _list_neighbours(
+    deps: Dependencies,
+    tenant_id: str,
+    request: ListUpstreamsRequest | ListDownstreamsRequest,
+    *,
+    is_upstream: bool,
+) -> tuple[list[FlowState], str]:
+    key, max_depth = conversion.flow_key(request.flow), request.max_depth
     method = "ListUpstreams" if is_upstream else "ListDownstreams"
     tokens = pages.PageTokens(deps.signer, tenant_id, method, key, max_depth)
-    position = tokens.decode(page_token) if page_token else {"depth": 0, "flow": 0}
+    position = tokens.decode(request.page_token) if request.page_token else {"depth": 0, "flow": 0}
     after = (int(position["depth"]), int(position["flow"]))
-    size = page_size or LONG_DEFAULT_SIZE
+    size = request.page_size or LONG_DEFAULT_SIZE
     async with deps.database.read(tenant_id) as connection:
         flow = await get_flow(connection, tenant_id, key)
         order = await _nearest_first(connection, tenant_id, flow.flow_id, max_depth, is_upstream=is_upstream)
         rest = [place for place in order if place > after]
         page = rest[:size]
         states = await list_states(connection, tenant_id, [flow_id for _, flow_id in page])
+    messages = [state_message(state) for state in states]
     if len(rest) <= size:
-        return states, ""
+        return messages, ""
     depth, flow_id = page[-1]
-    return states, tokens.encode({"depth": depth, "flow": flow_id})
+    return messages, tokens.encode({"depth": depth, "flow": flow_id})
 
 
 async def get_lineage_graph(
-    deps: Dependencies, tenant_id: str, key: FlowKey, upstream_depth: int, downstream_depth: int
-) -> Neighbourhood:
-    """Return the flows and edges around a flow, up to the given depths.
+    deps: Dependencies, tenant_id: str, request: GetLineageGraphRequest
+) -> GetLineageGraphResponse:
+    """Return the flows and edges around a flow, up to the given depths, nearest first.
 
     Raises:
         NotFoundError: FLOW_NOT_FOUND.
     """
+    key = conversion.flow_key(request.flow)
     async with deps.database.read(tenant_id) as connection:
-        flow = await get_flow(connection, tenant_id, key)
-        above = await _nearest_first(connection, tenant_id, flow.flow_id, upstream_depth, is_upstream=True)
-        below = await _nearest_first(connection, tenant_id, flow.flow_id, downstream_depth, is_upstream=False)
-        order = [flow.flow_id, *(flow_id for _, flow_id in sorted(above + below))]
+        own = (await get_flow(connection, tenant_id, key)).flow_id
+        above = await _nearest_first(connection, tenant_id, own, request.upstream_depth, is_upstream=True)
+        below = await _nearest_first(connection, tenant_id, own, request.downstream_depth, is_upstream=False)
+        order = [own, *(flow_id for _, flow_id in sorted(above + below))]
         ids = order[:_GRAPH_LIMIT]
         states = await list_states(connection, tenant_id, ids)
         edges = await reads.list_edges_among(connection, tenant_id, ids)
-    keys = {state.flow.flow_id: state.flow.key for state in states}
-    return Neighbourhood(states, edges, keys, len(order) > len(ids))
+    refs = {state.flow.flow_id: conversion.flow_ref(*state.flow.key) for state in states}
+    return GetLineageGraphResponse(
+        flows=[state_message(state) for state in states],
+        edges=[
+            Edge(
+                upstream=refs[edge.upstream_id],
+                downstream=refs[edge.downstream_id],
+                role=edge.role,
+                kind=edge.kind,  # type: ignore[arg-type]  # stored unchanged
+                consumed_version=edge.consumed_version,
+            )
+            for edge in edges
+        ],
+        is_truncated=len(order) > len(ids),
+    )
 
 
 async def get_execution_order(
-    deps: Dependencies, tenant_id: str, keys: Sequence[FlowKey]
-) -> list[list[FlowKey]]:
+    deps: Dependencies, tenant_id: str, request: GetExecutionOrderRequest
+) -> GetExecutionOrderResponse:
     """Return the flows level by level, each after all of its upstreams.
 
     Raises:
         NotFoundError: FLOW_NOT_FOUND.
     """
+    keys = [conversion.flow_key(flow) for flow in request.flows]
     async with deps.database.read(tenant_id) as connection:
         ids = await reads.find_ids(connection, tenant_id, keys)
         for key in keys:
             if key not in ids:
                 raise flow_not_found(key)
         pairs = await reads.list_closure(connection, tenant_id, list(ids.values()), is_upstream=True)
-    keys_by_id = {flow_id: key for key, flow_id in ids.items()}
-    return [[keys_by_id[flow_id] for flow_id in level] for level in execution_levels(keys_by_id, pairs)]
+    refs = {flow_id: conversion.flow_ref(*key) for key, flow_id in ids.items()}
+    levels = execution_levels(refs, pairs)
+    return GetExecutionOrderResponse(
+        levels=[ExecutionLevel(flows=[refs[flow_id] for flow_id in level]) for level in levels]
+    )
 
 
 async def explain_staleness(
-    deps: Dependencies, tenant_id: str, key: FlowKey
-) -> tuple[State, list[Explanation]]:
+    deps: Dependencies, tenant_id: str, request: ExplainStalenessRequest
+) -> ExplainStalenessResponse:
     """Return a flow's state and every root cause through every affected direct upstream.
 
     Raises:
         NotFoundError: FLOW_NOT_FOUND.
     """
+    key = conversion.flow_key(request.flow)
     async with deps.database.read(tenant_id) as connection:
-        found = await get_flow(connection, tenant_id, key)
-        graph = await reads.load_causes_graph(connection, tenant_id, [found.flow_id])
-    flow = graph.flows[found.flow_id]
-    return State(flow, state_causes(graph, flow)), explain(graph, flow)
+        state, explanations = await load_explanations(connection, tenant_id, key)
+    return ExplainStalenessResponse(
+        flow_state=state_message(state),
+        explanations=[
+            StalenessExplanation(
+                cause=conversion.cause_message(each.cause),
+                direct_upstream=conversion.flow_ref(*each.direct_upstream.key)
+                if each.direct_upstream
+                else None,
+                path=[
+                    PathStep(flow=conversion.flow_ref(*flow.key), instance_name=flow.instance_name)
+                    for flow in each.path
+                ],
+            )
+            for each in explanations
+        ],
+    )

@@ -17,7 +17,6 @@ from lineage_service import conversion
 from lineage_service.domain.causes import MAX_CAUSES
 from lineage_service.domain.flows import FlowKey, RunFact, Snapshot
 from lineage_service.domain.flows import Phase as RunPhase
-from lineage_service.use_cases import reading
 from optaic.common.v1.flow_pb2 import Status
 from optaic.lineage.v1 import lineage_pb2
 from optaic.lineage.v1.lineage_events_pb2 import FlowStatusesChanged
@@ -155,7 +154,7 @@ class Case:
 
     async def explain(self, flow: FlowKey) -> None:
         """Compare the explanations: equal causes, direct upstreams and path lengths."""
-        state, found = await reading.explain_staleness(self.lineage.deps, self.lineage.tenant_id, flow)
+        state, found = await self.lineage.explain(flow)
         flows = self.model.flows()
         lengths = {}
         for item in found:

@@ -10,7 +10,6 @@ import pytest
 import sqlalchemy as sa
 
 from lineage_service.domain.flows import EdgeSpec, FlowKey, FlowSpec, Phase, RunFact, Snapshot
-from lineage_service.use_cases import reading
 from servicekit.ids import new_id
 from support.lineage_service import Lineage, lineage_database, new_tenant, pins_of
 
@@ -63,7 +62,7 @@ class Chain:
 
     async def causes(self, key: FlowKey) -> list[str]:
         """Return the causes why a flow is not fresh."""
-        state = await reading.get_flow_state(self.lineage.deps, self.lineage.tenant_id, key)
+        state = (await self.lineage.states())[key]
         return [f"{cause.kind.name} {cause.origin.instance_name}" for cause in state.causes]
 
 
@@ -91,8 +90,7 @@ async def test_a_flow_stays_stale_after_a_range_run_until_a_run_of_all_dates(
     await chain.run(MOMENTUM, "one", is_partial_range=True)
     assert await chain.words() == ["ready", "stale", "stale"]
     assert await chain.causes(MOMENTUM) == ["PARTIAL_RANGE momentum"]
-    lineage = chain.lineage
-    _, found = await reading.explain_staleness(lineage.deps, lineage.tenant_id, BACKTEST)
+    _, found = await chain.lineage.explain(BACKTEST)
     roots = [(each.cause.kind.name, each.cause.origin.key) for each in found]
     assert ("PARTIAL_RANGE", MOMENTUM) in roots, "what is below names where it began"
     await chain.run(MOMENTUM, "one")
