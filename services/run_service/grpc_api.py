@@ -65,10 +65,7 @@ class RunReportServicer(RunReportServiceServicer):
     async def StartRun(
         self, request: report_api.StartRunRequest, _context: Any
     ) -> report_api.StartRunResponse:
-        tenant_id = current().tenant_id
-        if request.WhichOneof("target") == "scheduled":
-            return await adoption.start_scheduled(self._deps, tenant_id, request)
-        return await reports.start_run(self._deps, tenant_id, request.run_id, request)
+        return await adoption.start_run(self._deps, current().tenant_id, request)
 
     async def Heartbeat(
         self, request: report_api.HeartbeatRequest, _context: Any

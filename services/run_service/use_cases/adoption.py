@@ -9,10 +9,10 @@ from run_service.domain.statuses import ENDED
 from run_service.store import endings
 from run_service.store import runs as run_store
 from run_service.store.records import Record
-from run_service.use_cases import ticks
+from run_service.use_cases import reports, ticks
 from run_service.use_cases.admission import Admission, FoundFlow, WantedRun, admit, find_flow
 from run_service.use_cases.dependencies import Dependencies
-from run_service.use_cases.reports import start_response, start_run, take_over
+from run_service.use_cases.reports import start_response, take_over
 from run_service.use_cases.submission import insert_refused, insert_run
 from run_service.use_cases.transitions import announce
 from servicekit.enums import enum_word
@@ -25,7 +25,16 @@ class _TooLateError(Exception):
     """The flow run must end: its tick waits for another one, or is recorded as missed."""
 
 
-async def start_scheduled(
+async def start_run(
+    deps: Dependencies, tenant_id: str, request: run_report_service_pb2.StartRunRequest
+) -> run_report_service_pb2.StartRunResponse:
+    """Start the run that the request names, or that of the scheduled time that it names."""
+    if request.WhichOneof("target") == "scheduled":
+        return await _start_scheduled(deps, tenant_id, request)
+    return await reports.start_run(deps, tenant_id, request.run_id, request)
+
+
+async def _start_scheduled(
     deps: Dependencies, tenant_id: str, request: run_report_service_pb2.StartRunRequest
 ) -> run_report_service_pb2.StartRunResponse:
     """Create and start the run of a scheduled time; if it is refused, the answer has a CANCELLED run.
@@ -57,7 +66,7 @@ async def start_scheduled(
         adopted = decided
     if adopted.status in ENDED and not adopted.fencing_token:
         return start_response(deps, tenant_id, adopted)
-    return await start_run(deps, tenant_id, adopted.run.run_id, request)
+    return await reports.start_run(deps, tenant_id, adopted.run.run_id, request)
 
 
 async def _decide(
