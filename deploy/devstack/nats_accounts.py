@@ -70,6 +70,7 @@ LOGINS: Mapping[str, ServiceLogin] = {
         ["*.instances.page", "*.role_bindings.page", "*.runs.wanted", "now", "ended"],
         [">"],  # the command that starts a comparison counts what all services ask for
         [
+            f"$JS.API.STREAM.UPDATE.{DEAD_LETTERS}",
             *(management_subject("*", action) for action in STREAM_ACTIONS),
             *(f"$JS.API.STREAM.INFO.{stream}" for stream in STREAMS if stream != INSTANCE_EVENTS),
         ],
@@ -146,7 +147,12 @@ def _make_services_account(tenants: Sequence[str], password: Password) -> dict[s
     operator = {
         **_credentials(OPERATOR, OPERATOR_URI, password),
         "permissions": {
-            "publish": {"allow": [f"$JS.API.STREAM.MSG.GET.{DEAD_LETTERS}", replay_subject("*")]},
+            "publish": {
+                "allow": [
+                    *(f"$JS.API.STREAM.MSG.{action}.{DEAD_LETTERS}" for action in ("GET", "DELETE")),
+                    replay_subject("*"),
+                ]
+            },
             "subscribe": {"allow": [f"{OPERATORS_INBOX}.>"]},
         },
     }
@@ -165,12 +171,9 @@ def _make_service_user(name: str, login: ServiceLogin, password: Password) -> di
         f"{OPERATORS_INBOX}.>",
         *(f"optaic-compare.{topic}" for topic in login.says),
         *login.publishes,
-        *(
-            f"$JS.API.STREAM.{action}.{stream}"
-            for stream in (login.stream, DEAD_LETTERS)
-            for action in ("CREATE", "UPDATE", "INFO")
-        ),
-        *(f"$JS.API.STREAM.MSG.{action}.{DEAD_LETTERS}" for action in ("GET", "DELETE")),
+        *(f"$JS.API.STREAM.{action}.{login.stream}" for action in ("CREATE", "UPDATE", "INFO")),
+        # Whoever changes the stream of dead letters, or deletes from it, can remove those of other services.
+        *(f"$JS.API.STREAM.{action}.{DEAD_LETTERS}" for action in ("CREATE", "INFO", "MSG.GET")),
     ]
     for consumer, stream in login.consumers.items():
         publish += [

@@ -23,6 +23,8 @@ from servicekit.tls import TlsFiles
 
 DEAD_LETTERS = "DEAD_LETTERS"
 DEAD_LETTER_ROOT = "optaic-dead"
+# Whose login may change the stream of dead letters, which all services share; without a name there is one login only.
+_KEEPERS = ("instance-service", "")
 MAXIMUM_AGE = 14 * 24 * 3600  # seconds; every stream keeps events this long
 _DUPLICATE_WINDOW = 120
 _RETRY = 0.5
@@ -53,6 +55,7 @@ class Broker:
     ) -> None:
         self._url, self._tls = settings.nats_url, settings.nats_tls()
         self._inbox = inbox_of(service)
+        self._may_change_dead_letters = service in _KEEPERS
         self._streams = {**streams, DEAD_LETTERS: (f"{DEAD_LETTER_ROOT}.>",)}
         self._listeners: list[tuple[str, str, Listener]] = []
         self._client: Client | None = None
@@ -117,7 +120,7 @@ class Broker:
         return self.client.jetstream(timeout=5)
 
     async def ensure_streams(self) -> None:
-        """Create or update this service's streams and that of the dead letters; it may be repeated."""
+        """Create or update this service's streams, and create that of the dead letters; it may be repeated."""
         jetstream = self.jetstream
         for name, subjects in self._streams.items():
             config = StreamConfig(
@@ -131,7 +134,8 @@ class Broker:
             try:
                 await jetstream.add_stream(config)
             except nats.js.errors.BadRequestError:  # it exists with another configuration
-                await jetstream.update_stream(config)
+                if name != DEAD_LETTERS or self._may_change_dead_letters:
+                    await jetstream.update_stream(config)
 
     @contextlib.asynccontextmanager
     async def channel(self) -> AsyncIterator[OrderedChannel]:

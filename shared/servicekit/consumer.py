@@ -252,7 +252,7 @@ class Consumer:
         await request.respond(replay.encode())
 
     async def _replay(self, number: int) -> Replay:
-        """Apply a dead letter's event unless it was applied before; remove the dead letter after the commit."""
+        """Apply a dead letter's event unless it was applied before; the operator removes the dead letter then."""
         letter = await dead_letters.find_dead_letter(self._broker.jetstream, number)
         if letter is None or letter.consumer != self.name:
             return Replay("gone")
@@ -264,7 +264,6 @@ class Consumer:
         if received is None:
             raise MalformedEventError(f"this release does not know the type {letter.type}")
         is_new = await self._apply_in_transaction(received.event.tenant_id, [received])
-        await dead_letters.remove_dead_letter(self._broker.jetstream, number)
         _log.info("dead letter replayed", consumer=self.name, event_id=letter.event_id, is_new=is_new)
         return Replay("applied" if is_new else "applied before")
 

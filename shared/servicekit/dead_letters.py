@@ -166,7 +166,10 @@ def is_operators(reply: str) -> bool:
 
 
 async def request_replay(client: Client, letter: DeadLetter, timeout: float = _REPLAY_SECONDS) -> Replay:  # noqa: ASYNC109 - the client's own
-    """Ask the consumer of a dead letter to replay it; return what became of it."""
+    """Ask the consumer of a dead letter to replay it, and remove it when its event is applied; return what became of it.
+
+    No service may remove dead letters, so that none can remove those of another.
+    """
     try:
         answer = await client.request(
             replay_subject(letter.consumer), str(letter.number).encode(), timeout=timeout
@@ -175,9 +178,17 @@ async def request_replay(client: Client, letter: DeadLetter, timeout: float = _R
         return Replay("unanswered", f"no service with the consumer {letter.consumer} is connected to NATS")
     except (TimeoutError, nats.errors.Error) as error:
         return Replay("unknown", _unknown(letter.consumer, describe(error)))
-    with contextlib.suppress(ValueError, TypeError):
-        return Replay(**json.loads(answer.data))
-    return Replay("unknown", _unknown(letter.consumer, "its answer cannot be read"))
+    try:
+        replay = Replay(**json.loads(answer.data))
+    except (ValueError, TypeError):
+        return Replay("unknown", _unknown(letter.consumer, "its answer cannot be read"))
+    if replay.outcome in {"applied", "applied before"}:
+        try:
+            await remove_dead_letter(client.jetstream(), letter.number)
+        except (OSError, nats.errors.Error) as error:
+            text = f"the event is applied, but the dead letter is still there; replay it again ({describe(error)})"
+            return Replay("failed", text)
+    return replay
 
 
 def _unknown(consumer: str, why: str) -> str:

@@ -73,7 +73,12 @@ REQUESTS: list[tuple[str, Payload, set[str]]] = [
     ("$JS.API.STREAM.MSG.GET.DEAD_LETTERS", {"seq": 1}, {*SERVICES, "operator"}),
     ("$JS.API.STREAM.MSG.DELETE.RUN_EVENTS", {"seq": 1}, set()),
     ("$JS.API.STREAM.MSG.DELETE.EVENTS", {"seq": 1}, set()),
-    ("$JS.API.STREAM.MSG.DELETE.DEAD_LETTERS", {"seq": 1}, SERVICES),
+    ("$JS.API.STREAM.MSG.DELETE.DEAD_LETTERS", {"seq": 1}, {"operator"}),
+    (
+        "$JS.API.STREAM.UPDATE.DEAD_LETTERS",
+        {"name": "DEAD_LETTERS", "subjects": ["optaic-dead.>"], "max_msgs": 1},
+        {"instance"},
+    ),
     ("$JS.API.DIRECT.GET.RUN_EVENTS", {"seq": 1}, set()),
     ("$JS.API.DIRECT.GET.RUN_EVENTS.optaic.acme.run.v1.completed.1", None, set()),
     # Consumers of services.

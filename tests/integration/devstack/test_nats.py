@@ -241,7 +241,7 @@ async def test_an_operator_can_do_nothing_else(broker: Broker) -> None:
         for subject in (RUN, INSTANCE, DEAD, "optaic-live.default.status.7", "optaic-compare.now"):
             assert await refused(operator, subject)
         attempts = (
-            jetstream.delete_msg(DEAD_LETTERS, 1),
+            jetstream.delete_msg("RUN_EVENTS", 1),
             jetstream.purge_stream(DEAD_LETTERS),
             jetstream.get_msg("RUN_EVENTS", 1),
             jetstream.stream_info(DEAD_LETTERS),
