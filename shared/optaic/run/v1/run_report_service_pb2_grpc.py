@@ -56,6 +56,11 @@ class RunReportServiceStub:
                 request_serializer=optaic_dot_run_dot_v1_dot_run__report__service__pb2.FailRunRequest.SerializeToString,
                 response_deserializer=optaic_dot_run_dot_v1_dot_run__pb2.Run.FromString,
                 _registered_method=True)
+        self.WatchDispatches = channel.unary_stream(
+                '/optaic.run.v1.RunReportService/WatchDispatches',
+                request_serializer=optaic_dot_run_dot_v1_dot_run__report__service__pb2.WatchDispatchesRequest.SerializeToString,
+                response_deserializer=optaic_dot_run_dot_v1_dot_run__report__service__pb2.WatchDispatchesResponse.FromString,
+                _registered_method=True)
 
 
 class RunReportServiceServicer:
@@ -99,6 +104,14 @@ class RunReportServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchDispatches(self, request, context):
+        """Sends a message at once, and then whenever this process of run-service has made a flow run for a run of the tenant, so
+        that a worker looks into its work pool then. It is a hint: a worker that misses one finds the flow run at its next look.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RunReportServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -121,6 +134,11 @@ def add_RunReportServiceServicer_to_server(servicer, server):
                     servicer.FailRun,
                     request_deserializer=optaic_dot_run_dot_v1_dot_run__report__service__pb2.FailRunRequest.FromString,
                     response_serializer=optaic_dot_run_dot_v1_dot_run__pb2.Run.SerializeToString,
+            ),
+            'WatchDispatches': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchDispatches,
+                    request_deserializer=optaic_dot_run_dot_v1_dot_run__report__service__pb2.WatchDispatchesRequest.FromString,
+                    response_serializer=optaic_dot_run_dot_v1_dot_run__report__service__pb2.WatchDispatchesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -232,6 +250,33 @@ class RunReportService:
             '/optaic.run.v1.RunReportService/FailRun',
             optaic_dot_run_dot_v1_dot_run__report__service__pb2.FailRunRequest.SerializeToString,
             optaic_dot_run_dot_v1_dot_run__pb2.Run.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchDispatches(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/optaic.run.v1.RunReportService/WatchDispatches',
+            optaic_dot_run_dot_v1_dot_run__report__service__pb2.WatchDispatchesRequest.SerializeToString,
+            optaic_dot_run_dot_v1_dot_run__report__service__pb2.WatchDispatchesResponse.FromString,
             options,
             channel_credentials,
             insecure,

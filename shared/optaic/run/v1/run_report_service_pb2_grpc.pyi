@@ -53,6 +53,10 @@ class RunReportServiceStub:
     """RUNNING -> COMPLETED. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED); INVALID_ARGUMENT (OUTPUT_MISPLACED)."""
     FailRun: _grpc.UnaryUnaryMultiCallable[_run_report_service_pb2.FailRunRequest, _run_pb2.Run]
     """RUNNING -> FAILED. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED); INVALID_ARGUMENT (OUTPUT_MISPLACED)."""
+    WatchDispatches: _grpc.UnaryStreamMultiCallable[_run_report_service_pb2.WatchDispatchesRequest, _run_report_service_pb2.WatchDispatchesResponse]
+    """Sends a message at once, and then whenever this process of run-service has made a flow run for a run of the tenant, so
+    that a worker looks into its work pool then. It is a hint: a worker that misses one finds the flow run at its next look.
+    """
 
 @_typing.type_check_only
 class RunReportServiceAsyncStub(RunReportServiceStub):
@@ -78,6 +82,10 @@ class RunReportServiceAsyncStub(RunReportServiceStub):
     """RUNNING -> COMPLETED. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED); INVALID_ARGUMENT (OUTPUT_MISPLACED)."""
     FailRun: _aio.UnaryUnaryMultiCallable[_run_report_service_pb2.FailRunRequest, _run_pb2.Run]  # type: ignore[assignment]
     """RUNNING -> FAILED. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED); INVALID_ARGUMENT (OUTPUT_MISPLACED)."""
+    WatchDispatches: _aio.UnaryStreamMultiCallable[_run_report_service_pb2.WatchDispatchesRequest, _run_report_service_pb2.WatchDispatchesResponse]  # type: ignore[assignment]
+    """Sends a message at once, and then whenever this process of run-service has made a flow run for a run of the tenant, so
+    that a worker looks into its work pool then. It is a hint: a worker that misses one finds the flow run at its next look.
+    """
 
 class RunReportServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reports of the executors of runs. Every report may be repeated safely."""
@@ -124,5 +132,15 @@ class RunReportServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_run_pb2.Run, _abc.Awaitable[_run_pb2.Run]]:
         """RUNNING -> FAILED. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED); INVALID_ARGUMENT (OUTPUT_MISPLACED)."""
+
+    @_abc_1.abstractmethod
+    def WatchDispatches(
+        self,
+        request: _run_report_service_pb2.WatchDispatchesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_run_report_service_pb2.WatchDispatchesResponse], _abc.AsyncIterator[_run_report_service_pb2.WatchDispatchesResponse]]:
+        """Sends a message at once, and then whenever this process of run-service has made a flow run for a run of the tenant, so
+        that a worker looks into its work pool then. It is a hint: a worker that misses one finds the flow run at its next look.
+        """
 
 def add_RunReportServiceServicer_to_server(servicer: RunReportServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
