@@ -77,3 +77,10 @@ class RunReportServicer(RunReportServiceServicer):
 
     async def FailRun(self, request: report_api.FailRunRequest, _context: Any) -> Run:
         return await reports.fail_run(self._deps, current(), request)
+
+    async def WatchDispatches(
+        self, _request: report_api.WatchDispatchesRequest, _context: Any
+    ) -> AsyncIterator[report_api.WatchDispatchesResponse]:
+        async with aclosing(reading.watch_dispatches(self._deps, current())) as hints:
+            async for hint in hints:
+                yield hint

@@ -31,6 +31,7 @@ _CALL_SECONDS = 10.0  # one call to Prefect
 _RECORD_ATTEMPTS = 60
 _FAREWELL_SECONDS = 4.0
 _RECORD_SECONDS = 2.0
+_FIRST_HINT_DELAY, _LONGEST_HINT_DELAY = 0.5, 30.0
 _MORE = 8  # flow runs that are listed besides those for which there is room: some that nobody can claim hide no others
 _log = structlog.get_logger(__name__)
 
@@ -49,12 +50,23 @@ class Executor:
         self._pool = pool
         self._start_guardian = start_guardian
         self._peers = peers
+        self._hint = asyncio.Event()  # to look into the work pool now
         self._running: dict[UUID, asyncio.Task[None]] = {}  # those that may be cancelled in Prefect
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
         """Execute what is due until `stop` is set; then end what is under way."""
-        watch = asyncio.create_task(self._watch_cancellations(), name="cancellations")
+        tasks = [
+            asyncio.create_task(self._watch_cancellations(), name="cancellations"),
+            asyncio.create_task(self._look_when(stop), name="stop"),
+        ]
+        if self._peers is not None:
+            tasks += [
+                asyncio.create_task(
+                    self._watch_dispatches(self._peers, tenant_id), name=f"dispatches-{tenant_id}"
+                )
+                for tenant_id in self._settings.tenants
+            ]
         failures, is_pool_sure = 0, False
         try:
             while not stop.is_set():
@@ -71,10 +83,29 @@ class Executor:
                     _log.warning("Prefect does not answer", error=repr(error), delay=delay)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(delay):  # wait_for may lose a cancellation on Python 3.11
-                        await stop.wait()
+                        await self._hint.wait()
+                self._hint.clear()
         finally:
-            watch.cancel()
+            for task in tasks:
+                task.cancel()
             await self._drain()
+
+    async def _look_when(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._hint.set()
+
+    async def _watch_dispatches(self, peers: Peers, tenant_id: str) -> None:
+        """Look into the work pool as soon as run-service says so; without it, the next look comes soon."""
+        failures = 0
+        while True:
+            try:
+                async for _ in peers.watch_dispatches(tenant_id):
+                    failures = 0
+                    self._hint.set()
+            except Exception as error:  # noqa: BLE001 - whatever it is, flow runs are found without it
+                _log.info("dispatches not watched", error=repr(error))
+            failures += 1
+            await asyncio.sleep(backoff(failures, first=_FIRST_HINT_DELAY, longest=_LONGEST_HINT_DELAY))
 
     async def _poll(self) -> None:
         if len(self._tasks) >= self._settings.concurrency:

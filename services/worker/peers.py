@@ -11,8 +11,9 @@ from typing import Any, cast
 
 from optaic.definition.v1 import definition_pb2, definition_service_pb2, definition_service_pb2_grpc
 from optaic.instance.v1 import instance_pb2, instance_service_pb2, instance_service_pb2_grpc
-from optaic.run.v1 import run_report_service_pb2_grpc
+from optaic.run.v1 import run_report_service_pb2, run_report_service_pb2_grpc
 from servicekit import context
+from servicekit.ids import new_id
 from worker.channels import connect
 from worker.config import Settings
 from worker.reports import persist
@@ -56,6 +57,18 @@ class Peers:
         )
         self._patience = patience
         self._versions: OrderedDict[tuple[str, str], definition_pb2.DefinitionVersion] = OrderedDict()
+
+    async def watch_dispatches(self, tenant_id: str) -> AsyncIterator[None]:
+        """Yield when a flow run may be waiting in the work pool; until run-service ends the stream.
+
+        Raises:
+            grpc.aio.AioRpcError: run-service is away, or knows no such stream.
+        """
+        request = run_report_service_pb2.WatchDispatchesRequest()
+        with context.bind(context.RequestContext(tenant_id, "worker", new_id(), context.new_traceparent())):
+            stream = self.runs.WatchDispatches(request)
+        async for _ in stream:
+            yield
 
     async def get_instance(self, instance_id: str, revision: int = 0) -> instance_pb2.Instance:
         """Return an instance at a revision; without one, the newest."""

@@ -106,6 +106,7 @@ ALLOWED: dict[str, set[str]] = {
     "Heartbeat": _EXECUTING,
     "CompleteRun": _EXECUTING,
     "FailRun": _EXECUTING,
+    "WatchDispatches": _EXECUTING,
     "ListAuditRecords": {"admin"},
     "ListAuditSeals": {"admin"},
 }

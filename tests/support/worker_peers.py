@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from collections.abc import Mapping
 from typing import Any
@@ -133,6 +134,7 @@ class Runs(run_report_service_pb2_grpc.RunReportServiceServicer):
         self.refusal = ""  # reason with which scheduled ticks are refused at the gate
         self.is_fenced = False
         self.is_unsupported = False
+        self.hints: asyncio.Queue[None] = asyncio.Queue()  # that a flow run was made
         self.refused_code: set[str] = set()  # definitions whose code is not the code on record
 
     def submit(
@@ -214,6 +216,12 @@ class Runs(run_report_service_pb2_grpc.RunReportServiceServicer):
         if request.HasField("progress_pct"):
             self.progress.append((request.progress_pct, request.progress_message))
         return run_report_service_pb2.HeartbeatResponse()
+
+    async def WatchDispatches(self, _request: Any, _: Any) -> Any:
+        """Send a message at once and after each hint."""
+        while True:
+            yield run_report_service_pb2.WatchDispatchesResponse()
+            await self.hints.get()
 
     async def CompleteRun(self, request: Any, _: Any) -> Any:
         """Set the run COMPLETED."""

@@ -93,6 +93,8 @@ class Dispatcher:
                 number=dispatch.number,
             )
         )
+        # A worker claims it first, and starts its run when the pairing is stored; before that it is told to ask again.
+        deps.hints.tell(tenant_id)
         due_time = deps.clock.now() + timedelta(seconds=deps.settings.observe_interval_seconds)
         async with deps.database.transaction(tenant_id) as connection:
             await run_store.set_orchestrator_run(connection, tenant_id, dispatch.run_id, flow_run_id)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from run_service.config import Settings
 from run_service.peers_adapter import Peers
+from run_service.use_cases.hints import DispatchHints
 from run_service.use_cases.room import Room
 from run_service.use_cases.watching import Watches
 from servicekit.clock import Clock
@@ -21,7 +22,7 @@ def _wake_nothing() -> None:
 
 @dataclass
 class Dependencies:
-    """The database, the clock, the source of ids, the signer, the settings, the other services, watches and room."""
+    """The database, the clock, the source of ids, the signer, the settings, the other services, watches, room and hints."""
 
     database: Database
     clock: Clock
@@ -31,5 +32,6 @@ class Dependencies:
     peers: Peers
     watches: Watches
     room: Room
+    hints: DispatchHints = field(default_factory=DispatchHints)
     wake_dispatcher: Callable[[], None] = _wake_nothing
     wake_ender: Callable[[], None] = _wake_nothing

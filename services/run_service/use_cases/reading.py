@@ -8,7 +8,7 @@ from datetime import datetime
 
 from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.rules.pages import DEFAULT_SIZE
-from optaic.run.v1 import run_pb2, run_service_pb2
+from optaic.run.v1 import run_pb2, run_report_service_pb2, run_service_pb2
 from run_service.domain.errors import run_not_found
 from run_service.domain.statuses import ENDED
 from run_service.events import SERVICE, forget_profile
@@ -53,6 +53,15 @@ async def watch_run(
         async for record in records:
             _note_end(deps, context, record)
             yield record.run
+
+
+async def watch_dispatches(
+    deps: Dependencies, context: RequestContext
+) -> AsyncGenerator[run_report_service_pb2.WatchDispatchesResponse, None]:
+    """Yield at once, and then whenever a flow run was made for a run of the tenant."""
+    async with aclosing(deps.hints.listen(context.tenant_id)) as hints:
+        async for _ in hints:
+            yield run_report_service_pb2.WatchDispatchesResponse()
 
 
 async def list_runs(

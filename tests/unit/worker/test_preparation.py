@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from optaic.common.v1 import flow_pb2
 from servicekit import context
 from servicekit.ids import new_id
+from support.polling import eventually
 from support.worker import World, make_ticket
 from support.worker_peers import TENANT, VERSION_IDS
 from worker.execution import Outcome, execute_run
+from worker.executor import Executor
 from worker.guardian import Line
 from worker.peers import connect_peers
+from worker.prefect_adapter import WorkPool
 from worker.preparation import Preparation
 
 REFRESH = flow_pb2.FLOW_KIND_REFRESH
@@ -64,6 +68,52 @@ async def test_the_revision_of_the_run_counts_although_a_newer_one_was_read_ahea
                 found = await prepared.get_instance(pinned.instance_id, 1)
                 newest = await prepared.get_instance(pinned.instance_id, 2)
     assert (found.name, newest.name) == ("prices", "renamed")
+
+
+async def test_a_hint_has_the_worker_look_at_once(world: World, tmp_path: Path) -> None:
+    looks: list[float] = []
+
+    class Pool:
+        async def ensure(self) -> None:
+            """There is one."""
+
+        async def list_due(self, _: int) -> list[object]:
+            looks.append(asyncio.get_running_loop().time())
+            return []
+
+    settings = world.settings(tmp_path, poll_seconds=3600, worker_grace_seconds=0)
+    stop = asyncio.Event()
+    async with connect_peers(settings) as peers:
+        executor = Executor(settings, cast("WorkPool", Pool()), world.guardians.start, peers)
+        running = asyncio.create_task(executor.run(stop))
+        await eventually(lambda: len(looks) == 2, message="one at first, one when the stream begins")
+        world.runs.hints.put_nowait(None)
+        await eventually(lambda: len(looks) == 3)
+        stop.set()
+        await asyncio.wait_for(running, 10)
+    assert len(looks) == 3
+
+
+async def test_a_worker_looks_by_itself_without_hints(world: World, tmp_path: Path) -> None:
+    looks: list[None] = []
+
+    class Pool:
+        async def ensure(self) -> None:
+            """There is one."""
+
+        async def list_due(self, _: int) -> list[object]:
+            looks.append(None)
+            return []
+
+    settings = world.settings(tmp_path, poll_seconds=0.02, worker_grace_seconds=0)
+    await world.stop()  # nobody sends a hint
+    stop = asyncio.Event()
+    async with connect_peers(settings) as peers:
+        executor = Executor(settings, cast("WorkPool", Pool()), world.guardians.start, peers)
+        running = asyncio.create_task(executor.run(stop))
+        await eventually(lambda: len(looks) > 3)
+        stop.set()
+        await asyncio.wait_for(running, 10)
 
 
 async def test_a_definition_version_is_read_once_for_each_tenant(
