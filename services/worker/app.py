@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 from pathlib import Path
 
 import structlog
@@ -49,6 +50,8 @@ async def main(stop: asyncio.Event) -> None:
     from worker.prefect_adapter import WorkPool, quieten  # noqa: PLC0415 - the same
 
     quieten(settings.log_level)
+    # The first run need not wait for the hashes of what is built in.
+    await asyncio.to_thread(importlib.import_module, "worker.loaded_code")
     if left := await asyncio.to_thread(cgroup.sweep):
         _log.warning("processes of runs ended that another worker left", runs=left)
     await warming
