@@ -1,4 +1,4 @@
-"""The regular announcement of all instances, by which other services notice lost events and ask for them."""
+"""Compare with the other services, so that an event that the broker lost is noticed and published again."""
 
 from __future__ import annotations
 

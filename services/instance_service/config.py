@@ -1,4 +1,4 @@
-"""The settings of instance-service, read once from the environment."""
+"""The settings of instance-service; no other module reads the environment."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from servicekit.settings import ServiceSettings
 
 
 class Settings(PrefectCallerSettings, ServiceSettings):
-    """The settings that instance-service has in addition to those of every service."""
+    """The settings that instance-service adds to those of every service."""
 
     work_pool: str = Field(default=WORK_POOL, description="Prefect work pool that every deployment names.")
     mlflow_url: str = Field(

@@ -1,4 +1,4 @@
-"""The events that instance-service publishes."""
+"""The events that instance-service publishes; the use cases decide when."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ports: what instance-service needs from outside systems, without the names or types of any tool."""
+"""The ports: what instance-service needs of outside systems, without the names or types of any tool."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The adapter for Prefect's deployments, over its REST API; only this file knows Prefect."""
+"""The adapter for Prefect's deployments, over its REST API; no other file of this service knows Prefect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lineage service: it stores which flow depends on which, the state of each flow, and the causes of staleness.
+"""Own the graph of flows: which flow depends on which, the state of each flow, and the causes of staleness.
 
-It does not run, schedule or configure anything, and it calls no other service.
+It runs, schedules and configures nothing, and it calls no other service.
 """

@@ -1,4 +1,4 @@
-"""Conversion between protobuf messages and domain objects, in both directions; it holds no rules."""
+"""Convert between protobuf messages and the domain, in both directions; decide nothing."""
 
 from __future__ import annotations
 

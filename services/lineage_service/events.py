@@ -1,4 +1,4 @@
-"""The events that lineage-service publishes, as messages; the use cases decide when to publish them."""
+"""The events that lineage-service publishes; the use cases decide when."""
 
 from __future__ import annotations
 

@@ -1,1 +1,4 @@
-"""Own the runs, their timelines and their dispatch to Prefect; compute nothing and decide no freshness."""
+"""Own runs, their timelines and their dispatch to Prefect.
+
+It computes nothing and never decides what is fresh.
+"""

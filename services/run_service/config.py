@@ -1,4 +1,4 @@
-"""Define the settings of run-service; no other module reads the environment."""
+"""The settings of run-service; no other module reads the environment."""
 
 from datetime import timedelta
 
@@ -6,10 +6,10 @@ from pydantic import Field, field_validator
 
 from optaic.rules.locations import normalize_root
 from servicekit.prefect import PrefectCallerSettings
-from servicekit.settings import ServiceSettings
+from servicekit.settings import WatchSettings
 
 
-class Settings(PrefectCallerSettings, ServiceSettings):
+class Settings(PrefectCallerSettings, WatchSettings):
     """The settings that run-service adds to those of every service."""
 
     instance_address: str = Field(default="127.0.0.1:50051", description="host:port of instance-service.")
@@ -141,14 +141,6 @@ class Settings(PrefectCallerSettings, ServiceSettings):
         default=20.0,
         gt=0,
         description="After this time claimed scheduled times that are not done are tried again, by any replica.",
-    )
-    watch_poll_seconds: float = Field(
-        default=0.5, gt=0, description="How late a watch may see a change that another replica made."
-    )
-    watch_bookmark_seconds: float = Field(
-        default=10.0,
-        gt=0,
-        description="A watch without a change for this long sends the run again, unchanged.",
     )
     watch_queue_size: int = Field(
         default=64,

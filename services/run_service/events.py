@@ -1,4 +1,7 @@
-"""Make the events and the timeline entries of a run; write nothing."""
+"""The events that run-service publishes; the use cases decide when.
+
+It makes the entries of a run's timeline too.
+"""
 
 from __future__ import annotations
 

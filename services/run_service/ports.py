@@ -1,4 +1,4 @@
-"""Define what run-service needs of outside systems; adapters implement it."""
+"""The ports: what run-service needs of outside systems, without the names or types of any tool."""
 
 from collections.abc import Collection
 from dataclasses import dataclass

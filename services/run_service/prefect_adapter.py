@@ -1,4 +1,4 @@
-"""Call Prefect by its REST API; no other file knows Prefect, and this one does not import its package."""
+"""The adapter for Prefect's flow runs, over its REST API; no other file of this service knows Prefect."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""Settings of status-service; nothing else reads the environment."""
+"""The settings of status-service; no other module reads the environment."""
 
 from pydantic import Field
 
-from servicekit.settings import ServiceSettings
+from servicekit.settings import WatchSettings
 
 
-class Settings(ServiceSettings):
-    """The settings of status-service; each field is `OPTAIC_<NAME>` in the environment."""
+class Settings(WatchSettings):
+    """The settings that status-service adds to those of every service."""
 
     watch_retention_revisions: int = Field(
         default=100_000, ge=1, description="Changes kept for a watch to resume from, for each tenant."
@@ -15,16 +15,6 @@ class Settings(ServiceSettings):
         default=4096,
         ge=1,
         description="Changes that may wait for one watcher; one more ends the watch as too slow.",
-    )
-    watch_poll_seconds: float = Field(
-        default=0.5,
-        gt=0,
-        description="How soon a watch sees a change of another replica; changes of its own replica at once.",
-    )
-    watch_bookmark_seconds: float = Field(
-        default=10,
-        gt=0,
-        description="A watch without a change for this time sends a message with only the revision.",
     )
     compaction_interval_seconds: float = Field(
         default=60, gt=0, description="Time between two removals of old changes."

@@ -1,4 +1,7 @@
-"""Pass each batch of events of one tenant to its use case, in the transaction of the consumer, and then to watchers."""
+"""Pass each batch of events of one tenant to its use case, in the transaction of the consumer.
+
+After the commit it passes the changes on to watchers and live subscribers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conversion between protobuf and the domain, in both directions; it decides nothing and stores nothing."""
+"""Convert between protobuf messages and the domain, in both directions; decide nothing."""
 
 from __future__ import annotations
 

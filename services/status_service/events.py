@@ -1,4 +1,4 @@
-"""The events that this service publishes, as messages; whether they are published is decided elsewhere."""
+"""The events that status-service publishes; the use cases decide when."""
 
 from __future__ import annotations
 

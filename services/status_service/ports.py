@@ -1,4 +1,4 @@
-"""Declare what status-service needs from outside systems; no implementation lives here."""
+"""The ports: what status-service needs of outside systems, without the names or types of any tool."""
 
 from collections.abc import Sequence
 from typing import Protocol

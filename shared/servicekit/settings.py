@@ -278,3 +278,19 @@ class ServiceSettings(TlsSettings):
         if self.tls_certificate is None:
             return None
         return TlsFiles(self.tls_certificate, self.tls_key, self.tls_client_ca)
+
+
+class WatchSettings(ServiceSettings):
+    """Settings of a service with an RPC that streams changes."""
+
+    watch_poll_seconds: float = Field(
+        default=0.5,
+        gt=0,
+        description="After this time a watch sees a change that another replica made; it sees those of its own replica at once.",
+    )
+    watch_bookmark_seconds: float = Field(
+        default=10.0,
+        gt=0,
+        description="A watch without a change for this long sends a message: WatchRun the run, unchanged, "
+        "WatchInstanceStatuses only the revision.",
+    )

@@ -79,6 +79,36 @@ def _rows_of_the_table() -> dict[str, set[str]]:
     return rows
 
 
+SENTENCES = {
+    "__main__.py": "Run {name} as a process (`python -m {package}`); its settings come from the environment.",
+    "app.py": "Connect the parts of {name}; decide nothing.",
+    "comparing.py": "Compare with the other services, so that an event that the broker lost is noticed and published again.",
+    "config.py": "The settings of {name}; no other module reads the environment.",
+    "consumers.py": "Pass each batch of events of one tenant to its use case, in the transaction of the consumer.",
+    "conversion.py": "Convert between protobuf messages and the domain, in both directions; decide nothing.",
+    "domain/errors.py": "The errors of {name}: one function for each, so that every error has one wording.",
+    "events.py": "The events that {name} publishes; the use cases decide when.",
+    "grpc_api.py": "The RPCs of {name}: each calls one use case.",
+    "ports.py": "The ports: what {name} needs of outside systems, without the names or types of any tool.",
+    "store/__init__.py": "The tables and queries of {name}; the caller opens the transaction.",
+    "store/tables.py": "The tables of {name} for the queries; the migrations create them.",
+    "use_cases/__init__.py": "One function for each RPC, event or task of a loop, in a transaction of its own or in that of its event.",
+    "use_cases/dependencies.py": "The dependencies that every use case receives; `app` makes them once.",
+}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("file", SENTENCES)
+def test_the_same_file_begins_with_the_same_sentence(service: str, file: str) -> None:
+    path = ROOT / service / file
+    if path.exists():
+        text = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+        expected = SENTENCES[file].format(name=service.replace("_", "-"), package=service)
+        assert text.partition("\n")[0].removesuffix(", and then to watchers.").rstrip(".") == expected.rstrip(
+            "."
+        )
+
+
 def test_every_file_of_a_service_is_in_the_table_of_the_architecture() -> None:
     found: dict[str, set[str]] = {}
     for service in SERVICES:

@@ -1,4 +1,4 @@
-"""The errors that instance-service returns, one function for each."""
+"""The errors of instance-service: one function for each, so that every error has one wording."""
 
 from __future__ import annotations
 

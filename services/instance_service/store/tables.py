@@ -1,4 +1,4 @@
-"""The tables as SQLAlchemy objects for the queries; the migrations create them."""
+"""The tables of instance-service for the queries; the migrations create them."""
 
 from typing import Any, TypeAlias
 

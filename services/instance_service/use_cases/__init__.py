@@ -1,1 +1,1 @@
-"""Handle each RPC or event with one function that owns its transaction; SQL is in `store`, tools are in adapters."""
+"""One function for each RPC, event or task of a loop, in a transaction of its own or in that of its event."""

@@ -1,4 +1,4 @@
-"""The errors of lineage-service: one function for each, so that every message has one wording."""
+"""The errors of lineage-service: one function for each, so that every error has one wording."""
 
 from __future__ import annotations
 

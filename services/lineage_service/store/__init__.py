@@ -1,4 +1,4 @@
-"""The SQL queries, one module for each noun; the migrations hold the schema, and the domain holds the rules.
+"""The tables and queries of lineage-service; the caller opens the transaction.
 
 All queries are set-based: the number of queries does not grow with the number of flows.
 """

@@ -1,1 +1,1 @@
-"""One function for each RPC and each batch of events; it opens a transaction, or uses the connection it is given."""
+"""One function for each RPC, event or task of a loop, in a transaction of its own or in that of its event."""

@@ -1,4 +1,4 @@
-"""The admission check: may a run of a flow start now, and which input versions would it read? It reserves nothing."""
+"""Check whether a run of a flow may start now, and which input versions it would read; reserve nothing."""
 
 from __future__ import annotations
 

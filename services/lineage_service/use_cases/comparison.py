@@ -1,4 +1,4 @@
-"""Comparison with the other services: find what is missing here, and publish again what status-service is missing."""
+"""Find what is missing here, and publish again what status-service lacks."""
 
 from __future__ import annotations
 

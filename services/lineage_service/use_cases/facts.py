@@ -1,4 +1,4 @@
-"""Applying events: each function stores them in the caller's transaction and publishes the resulting status changes.
+"""Apply events: store them in the caller's transaction and publish the status changes that follow.
 
 The resulting state depends only on the set of events: neither their order nor their repetition matters.
 """

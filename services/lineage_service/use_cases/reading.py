@@ -1,4 +1,4 @@
-"""The reads of the lineage graph: each answers from one database snapshot."""
+"""Answer what clients read: states, graphs and explanations, each from one database snapshot."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The rules of runs: pure functions without storage, transport or clock."""
+"""The rules of runs, as pure functions over plain values: no database, no transport, no clock."""

@@ -1,4 +1,4 @@
-"""Build the errors of run-service; a run's status appears in them as its word."""
+"""The errors of run-service: one function for each, so that every error has one wording."""
 
 from __future__ import annotations
 

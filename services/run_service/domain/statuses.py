@@ -1,4 +1,4 @@
-"""Define the statuses of a run and the events that lead from one to another."""
+"""The statuses of a run, and the events that lead from one to another."""
 
 from __future__ import annotations
 

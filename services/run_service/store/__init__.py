@@ -1,4 +1,4 @@
-"""The tables of run-service and the queries over them; they decide no rule of the domain."""
+"""The tables and queries of run-service; the caller opens the transaction."""
 
 from servicekit.database import Connection
 

@@ -1,4 +1,4 @@
-"""Define the tables of run-service for SQLAlchemy; migrations create them."""
+"""The tables of run-service for the queries; the migrations create them."""
 
 from typing import Any
 

@@ -1,1 +1,1 @@
-"""The rules of statuses; pure, they know neither storage nor transport nor the time of day."""
+"""The rules of statuses, as pure functions over plain values: no database, no protobuf, no clock."""

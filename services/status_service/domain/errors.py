@@ -1,4 +1,4 @@
-"""Build the errors of status-service."""
+"""The errors of status-service: one function for each, so that every error has one wording."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""One function for each call and each event, with its own transaction; it owns the order of locks and writes."""
+"""One function for each RPC, event or task of a loop, in a transaction of its own or in that of its event."""

@@ -1,4 +1,4 @@
-"""Compare what is stored here with what the owners list."""
+"""Find what is missing here, compared with what the owners list."""
 
 from __future__ import annotations
 

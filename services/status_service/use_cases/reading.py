@@ -1,4 +1,4 @@
-"""Read statuses for callers."""
+"""Answer what clients read: statuses, their history and the watch."""
 
 from __future__ import annotations
 
