@@ -74,6 +74,22 @@ def check_bounds(message: Message) -> None:
         )
 
 
+def json_values(message: Message) -> Iterator[Message]:
+    """Yield each Struct, ListValue and Value of a message, without those within them."""
+    for field, value in _reaching_values(message):
+        if not field.is_repeated:
+            items = [value]
+        elif field.message_type is not None and field.message_type.GetOptions().map_entry:
+            items = list(value.values())
+        else:
+            items = value
+        for item in items:
+            if item.DESCRIPTOR.full_name in _JSON:
+                yield item
+            elif item.DESCRIPTOR.full_name not in _BOUNDED:
+                yield from json_values(item)
+
+
 def _violations(message: Message, path: str, left: list[int]) -> Iterator[FieldViolation]:
     for field, value in _reaching_values(message):
         at = f"{path}.{field.name}" if path else field.name

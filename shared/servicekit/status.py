@@ -22,12 +22,14 @@ DETAILS_KEY = "grpc-status-details-bin"
 # gRPC clients refuse more than 8 kB of trailing metadata by default, our other keys included.
 _MAXIMUM_BYTES = 6000
 _MAXIMUM_TEXT = 1000
+_MOST = 100  # violations of an answer, of each kind
 _MAXIMUM_READ = 64 * 1024  # characters of a text; what is cut off is not looked at
 
 
 def to_status(error: DomainError, domain: str) -> status_pb2.Status:
     """Convert an error into the rich status; ErrorInfo `omitted_violations` counts violations that do not fit."""
-    fields, preconditions = list(error.field_violations), list(error.preconditions)
+    # Each costs time to look through for secrets, and no more than these fit.
+    fields, preconditions = list(error.field_violations[:_MOST]), list(error.preconditions[:_MOST])
     while True:
         status = _status(error, domain, fields, preconditions)
         if status.ByteSize() <= _MAXIMUM_BYTES or not (fields or preconditions):
