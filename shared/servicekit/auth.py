@@ -12,6 +12,7 @@ from servicekit.certificates import holder_of
 from servicekit.clock import Clock, SystemClock
 from servicekit.context import is_tenant_id
 from servicekit.errors import InvalidArgumentError, UnauthenticatedError
+from servicekit.failed_tokens import FailedTokens
 from servicekit.settings import ServiceSettings
 from servicekit.token_files import TokenFiles
 
@@ -61,6 +62,7 @@ class Authenticator(Protocol):
             PermissionDeniedError: The token is valid and says nothing of roles.
             InvalidArgumentError: A service does not name the tenant for which it acts.
             UnavailableError: Nobody can say now whether the token is valid.
+            ResourceExhaustedError: RATE_LIMITED: too many tokens that are not valid come from this address.
         """
         ...
 
@@ -145,6 +147,7 @@ class OidcAuthenticator(TokensAuthenticator):
     def __init__(self, settings: ServiceSettings, verifier: Verifier) -> None:
         super().__init__(settings)
         self._verifier = verifier
+        self._failed = FailedTokens()
 
     async def authenticate(
         self, metadata: Mapping[str, str], peer: str, _certificate: Sequence[str] = (), /
@@ -155,7 +158,13 @@ class OidcAuthenticator(TokensAuthenticator):
             return identity
         if not token:
             raise unauthenticated()
-        caller = await self._verifier.verify(token)
+        if (caller := self._verifier.recall(token)) is None:
+            self._failed.check(peer)
+            try:
+                caller = await self._verifier.verify(token)
+            except UnauthenticatedError:
+                self._failed.count(peer)
+                raise
         return Identity(caller.tenant_id, caller.actor, caller.roles)
 
     async def refresh(self) -> None:

@@ -18,7 +18,16 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # started as a script: `benc
 from bench.report import Row
 from support.postgres import running_postgres
 
-BENCHMARKS = ("submit", "start", "status_latency", "propagation", "create", "catalogue", "reconciler")
+BENCHMARKS = (
+    "submit",
+    "start",
+    "status_latency",
+    "propagation",
+    "create",
+    "catalogue",
+    "reconciler",
+    "neighbours",
+)
 SIZES = {"create": 300, "catalogue": 1_000_000, "reconciler": 10_000}  # instances; where it can be chosen
 
 

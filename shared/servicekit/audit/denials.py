@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime, timedelta
 
 import structlog
@@ -14,6 +15,7 @@ from servicekit.context import RequestContext
 from servicekit.database import Database
 
 MOST_CALLERS = 10_000  # callers and methods of the minutes that are not written yet
+MOST_CALLERS_OF_TENANT = 1_000  # so that no tenant's denied calls leave those of the others without a record
 _MINUTE = timedelta(minutes=1)
 _log = structlog.get_logger(__name__)
 _Key = tuple[str, str, str, datetime]
@@ -26,6 +28,7 @@ class Denials:
         self._database = database
         self._clock = clock
         self._records: dict[_Key, AuditRecord] = {}
+        self._by_tenant: Counter[str] = Counter()
         self._uncounted = 0
 
     def count(self, request: RequestContext, method: str, peer: str) -> None:
@@ -34,8 +37,11 @@ class Denials:
         key = (request.tenant_id, request.actor, method, now.replace(second=0, microsecond=0))
         if (known := self._records.get(key)) is not None:
             known.count += 1
-        elif len(self._records) < MOST_CALLERS:
+        elif (
+            len(self._records) < MOST_CALLERS and self._by_tenant[request.tenant_id] < MOST_CALLERS_OF_TENANT
+        ):
             self._records[key] = make_record(request, method, peer, now, AUDIT_DECISION_DENIED)
+            self._by_tenant[request.tenant_id] += 1
         else:
             self._uncounted += 1
 
@@ -56,6 +62,7 @@ class Denials:
             )
             self._uncounted = 0
         taken = [self._records.pop(key) for key in keys]
+        self._by_tenant = Counter(tenant_id for tenant_id, _, _, _ in self._records)
         if not taken:
             return
         try:
@@ -64,4 +71,5 @@ class Denials:
         except BaseException:
             # They are written with the next step. What was denied in between has keys of its own.
             self._records.update(zip(keys, taken, strict=True))
+            self._by_tenant = Counter(tenant_id for tenant_id, _, _, _ in self._records)
             raise

@@ -75,8 +75,7 @@ class Verifier:
             PermissionDeniedError: The token has no claim of roles.
             UnavailableError: The keys of its issuer cannot be read now.
         """
-        digest = hashlib.sha256(text.encode()).digest()
-        if (caller := self._recall(digest)) is not None:
+        if (caller := self.recall(text)) is not None:
             return caller
         try:
             token = parse(text)
@@ -89,10 +88,12 @@ class Verifier:
             raise _refusal("its claim `iss` names no issuer of OPTAIC_OIDC_ISSUERS", "iss")
         keys = await self._check_signature(token, issuer)
         caller = self._read_claims(token.claims, issuer.url)
-        self._remember(digest, _Remembered(caller, issuer, keys))
+        self._remember(_digest_of(text), _Remembered(caller, issuer, keys))
         return caller
 
-    def _recall(self, digest: bytes) -> Caller | None:
+    def recall(self, text: str) -> Caller | None:
+        """Return for whom a token speaks if it was verified a while ago; otherwise None."""
+        digest = _digest_of(text)
         known = self._remembered.get(digest)
         if known is None:
             return None
@@ -177,6 +178,10 @@ class Verifier:
 
     def _now(self) -> float:
         return self._clock.now().timestamp()
+
+
+def _digest_of(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
 
 
 def _find(claims: Mapping[str, Any], name: str) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import psycopg
 import pytest
+import sqlalchemy as sa
 
 from devstack.postgres import Postgres
 from optaic.audit.v1 import audit_service_pb2 as api
@@ -290,3 +291,18 @@ async def test_denials_of_a_minute_are_counted_in_one_record(service: RunningIns
     assert await service.row_counts("audit_records") == {"audit_records": 1}
     await denials.close()
     assert await service.row_counts("audit_records") == {"audit_records": 2}
+
+
+async def test_the_denied_calls_of_a_tenant_leave_room_for_those_of_another(
+    service: RunningInstanceService,
+) -> None:
+    clock = FakeClock()
+    denials = Denials(service.app.deps.database, clock)
+    for tenant_id, callers in (("acme", 20_000), ("other", 1)):
+        for number in range(callers):
+            request = RequestContext(tenant_id, f"caller{number}", "1", "", frozenset({"viewer"}))
+            denials.count(request, "/optaic.run.v1.RunService/CancelRun", "ipv4:10.0.0.7:41234")
+    await denials.close()
+    async with service.app.deps.database.infra() as connection:
+        counted = sa.text("select tenant_id, count(*) from audit_records group by tenant_id")
+        assert dict((await connection.execute(counted)).tuples().all()) == {"acme": 1_000, "other": 1}
