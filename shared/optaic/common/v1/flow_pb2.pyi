@@ -204,6 +204,7 @@ class InputVersion(_message.Message):
     INSTANCE_NAME_FIELD_NUMBER: _builtins.int
     INSTANCE_REVISION_FIELD_NUMBER: _builtins.int
     READERS_HASH_FIELD_NUMBER: _builtins.int
+    HIDDEN_FIELD_NUMBER: _builtins.int
     role: _builtins.str
     """The role the upstream plays, for example `input`, `prices`, `signal`."""
     instance_id: _builtins.str
@@ -228,6 +229,8 @@ class InputVersion(_message.Message):
     """
     readers_hash: _builtins.str
     """SHA-256 over how it is read; see `VersionRef`."""
+    hidden: _builtins.bool
+    """Output only. True: the upstream is in a project that the caller may not read; nothing else is told of it."""
     def __init__(
         self,
         *,
@@ -242,10 +245,11 @@ class InputVersion(_message.Message):
         instance_name: _builtins.str = ...,
         instance_revision: _builtins.int = ...,
         readers_hash: _builtins.str = ...,
+        hidden: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "flow_kind", b"flow_kind", "instance_id", b"instance_id", "instance_name", b"instance_name", "instance_revision", b"instance_revision", "physical_version", b"physical_version", "readers_hash", b"readers_hash", "role", b"role", "uri", b"uri", "version", b"version", "version_id", b"version_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "flow_kind", b"flow_kind", "hidden", b"hidden", "instance_id", b"instance_id", "instance_name", b"instance_name", "instance_revision", b"instance_revision", "physical_version", b"physical_version", "readers_hash", b"readers_hash", "role", b"role", "uri", b"uri", "version", b"version", "version_id", b"version_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from optaic.instance.v1 import instance_pb2 as optaic_dot_instance_dot_v1_dot_instance__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,optaic/instance/v1/instance_comparison.proto\x12\x12optaic.instance.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!optaic/instance/v1/instance.proto\"\x8b\x01\n\x0cInstancePage\x12\x19\n\x11\x61\x66ter_instance_id\x18\x01 \x01(\t\x12\x19\n\x11until_instance_id\x18\x02 \x01(\t\x12\x34\n\tinstances\x18\x03 \x03(\x0b\x32!.optaic.instance.v1.InstanceEntry\x12\x0f\n\x07\x61t_once\x18\x04 \x01(\x08\"\xac\x01\n\rInstanceEntry\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12/\n\x0bupdate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x04kind\x18\x04 \x01(\x0e\x32 .optaic.instance.v1.InstanceKind\x12\x13\n\x0bis_deleting\x18\x05 \x01(\x08\"\'\n\x0fInstancesWanted\x12\x14\n\x0cinstance_ids\x18\x01 \x03(\tB\\\n\x16\x64\x65v.optaic.instance.v1P\x01Z+optaic.dev/go/optaic/instance/v1;instancev1\xaa\x02\x12Optaic.Instance.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,optaic/instance/v1/instance_comparison.proto\x12\x12optaic.instance.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!optaic/instance/v1/instance.proto\"\x8b\x01\n\x0cInstancePage\x12\x19\n\x11\x61\x66ter_instance_id\x18\x01 \x01(\t\x12\x19\n\x11until_instance_id\x18\x02 \x01(\t\x12\x34\n\tinstances\x18\x03 \x03(\x0b\x32!.optaic.instance.v1.InstanceEntry\x12\x0f\n\x07\x61t_once\x18\x04 \x01(\x08\"\xc0\x01\n\rInstanceEntry\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12/\n\x0bupdate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x04kind\x18\x04 \x01(\x0e\x32 .optaic.instance.v1.InstanceKind\x12\x13\n\x0bis_deleting\x18\x05 \x01(\x08\x12\x12\n\nproject_id\x18\x06 \x01(\t\"\'\n\x0fInstancesWanted\x12\x14\n\x0cinstance_ids\x18\x01 \x03(\tB\\\n\x16\x64\x65v.optaic.instance.v1P\x01Z+optaic.dev/go/optaic/instance/v1;instancev1\xaa\x02\x12Optaic.Instance.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,7 +37,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INSTANCEPAGE']._serialized_start=137
   _globals['_INSTANCEPAGE']._serialized_end=276
   _globals['_INSTANCEENTRY']._serialized_start=279
-  _globals['_INSTANCEENTRY']._serialized_end=451
-  _globals['_INSTANCESWANTED']._serialized_start=453
-  _globals['_INSTANCESWANTED']._serialized_end=492
+  _globals['_INSTANCEENTRY']._serialized_end=471
+  _globals['_INSTANCESWANTED']._serialized_start=473
+  _globals['_INSTANCESWANTED']._serialized_end=512
 # @@protoc_insertion_point(module_scope)

@@ -67,11 +67,14 @@ class InstanceEntry(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     IS_DELETING_FIELD_NUMBER: _builtins.int
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     revision: _builtins.int
     kind: _instance_pb2.InstanceKind.ValueType
     is_deleting: _builtins.bool
     """Its deletion has begun."""
+    project_id: _builtins.str
+    """The project it belongs to, which never changes."""
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -82,10 +85,11 @@ class InstanceEntry(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         kind: _instance_pb2.InstanceKind.ValueType = ...,
         is_deleting: _builtins.bool = ...,
+        project_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "is_deleting", b"is_deleting", "kind", b"kind", "revision", b"revision", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "is_deleting", b"is_deleting", "kind", b"kind", "project_id", b"project_id", "revision", b"revision", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

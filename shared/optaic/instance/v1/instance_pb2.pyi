@@ -466,6 +466,7 @@ class UpstreamRef(_message.Message):
     ROLE_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     BOUND_NAME_FIELD_NUMBER: _builtins.int
+    HIDDEN_FIELD_NUMBER: _builtins.int
     resource_id: _builtins.str
     """The upstream instance; a UUID."""
     role: _builtins.str
@@ -476,6 +477,10 @@ class UpstreamRef(_message.Message):
     """
     bound_name: _builtins.str
     """Output only. The name of the upstream in fingerprints: the name that it had when it was connected."""
+    hidden: _builtins.bool
+    """Output only. True: the upstream is in a project that the caller may not read; nothing else is told of it, and
+    `resource_id` is an id that stands for it within this answer only.
+    """
     def __init__(
         self,
         *,
@@ -483,10 +488,11 @@ class UpstreamRef(_message.Message):
         role: _builtins.str = ...,
         name: _builtins.str = ...,
         bound_name: _builtins.str = ...,
+        hidden: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bound_name", b"bound_name", "name", b"name", "resource_id", b"resource_id", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bound_name", b"bound_name", "hidden", b"hidden", "name", b"name", "resource_id", b"resource_id", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -577,10 +583,13 @@ class FlowEdge(_message.Message):
     UPSTREAM_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
+    HIDDEN_FIELD_NUMBER: _builtins.int
     role: _builtins.str
     """The role it plays."""
     kind: Global___EdgeKind.ValueType
     """How its data enters."""
+    hidden: _builtins.bool
+    """True: the upstream is in a project that the caller may not read; as in `UpstreamRef`."""
     @_builtins.property
     def upstream(self) -> _flow_pb2.FlowRef:
         """The upstream flow."""
@@ -591,10 +600,11 @@ class FlowEdge(_message.Message):
         upstream: _flow_pb2.FlowRef | None = ...,
         role: _builtins.str = ...,
         kind: Global___EdgeKind.ValueType = ...,
+        hidden: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["upstream", b"upstream"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "role", b"role", "upstream", b"upstream"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hidden", b"hidden", "kind", b"kind", "role", b"role", "upstream", b"upstream"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -370,6 +370,7 @@ class DeletedInstance(_message.Message):
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     PROJECT_NAME_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    HIDDEN_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     name: _builtins.str
     kind: _instance_pb2.InstanceKind.ValueType
@@ -378,6 +379,8 @@ class DeletedInstance(_message.Message):
     """The project's name."""
     state: _instance_pb2.InstanceState.ValueType
     """What it is in now."""
+    hidden: _builtins.bool
+    """True: it is in a project that the caller may not read; nothing else is told of it. It then blocks the deletion."""
     def __init__(
         self,
         *,
@@ -387,10 +390,11 @@ class DeletedInstance(_message.Message):
         project_id: _builtins.str = ...,
         project_name: _builtins.str = ...,
         state: _instance_pb2.InstanceState.ValueType = ...,
+        hidden: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "kind", b"kind", "name", b"name", "project_id", b"project_id", "project_name", b"project_name", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hidden", b"hidden", "instance_id", b"instance_id", "kind", b"kind", "name", b"name", "project_id", b"project_id", "project_name", b"project_name", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -158,6 +158,8 @@ class Cause(_message.Message):
     EXPECTED_DATA_DATE_FIELD_NUMBER: _builtins.int
     LAST_DATA_DATE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    UPSTREAM_FIELD_NUMBER: _builtins.int
+    HIDDEN_FIELD_NUMBER: _builtins.int
     kind: Global___CauseKind.ValueType
     origin_name: _builtins.str
     """Name of the origin's instance."""
@@ -171,9 +173,15 @@ class Cause(_message.Message):
     """OVERDUE: the date that is there."""
     message: _builtins.str
     """Text for readers; programs do not depend on it."""
+    hidden: _builtins.bool
+    """True: it concerns a flow in a project that the caller may not read; nothing else is told."""
     @_builtins.property
     def origin(self) -> _flow_pb2.FlowRef:
         """The flow in which it began: for UPSTREAM_MOVED and UPSTREAM_NOT_FRESH the upstream, else the flow that has it."""
+
+    @_builtins.property
+    def upstream(self) -> _flow_pb2.FlowRef:
+        """UPSTREAM_ADDED and UPSTREAM_REMOVED: the upstream, if it is another flow than the origin."""
 
     def __init__(
         self,
@@ -186,10 +194,12 @@ class Cause(_message.Message):
         expected_data_date: _builtins.str = ...,
         last_data_date: _builtins.str = ...,
         message: _builtins.str = ...,
+        upstream: _flow_pb2.FlowRef | None = ...,
+        hidden: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["origin", b"origin"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["origin", b"origin", "upstream", b"upstream"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_data_date", b"expected_data_date", "from_version", b"from_version", "kind", b"kind", "last_data_date", b"last_data_date", "message", b"message", "origin", b"origin", "origin_name", b"origin_name", "to_version", b"to_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_data_date", b"expected_data_date", "from_version", b"from_version", "hidden", b"hidden", "kind", b"kind", "last_data_date", b"last_data_date", "message", b"message", "origin", b"origin", "origin_name", b"origin_name", "to_version", b"to_version", "upstream", b"upstream"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -217,6 +227,7 @@ class FlowState(_message.Message):
     ROWS_PROCESSED_FIELD_NUMBER: _builtins.int
     FRESHNESS_STATUS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    HIDDEN_FIELD_NUMBER: _builtins.int
     instance_name: _builtins.str
     instance_kind: _instance_pb2.InstanceKind.ValueType
     status: _flow_pb2.Status.ValueType
@@ -234,6 +245,10 @@ class FlowState(_message.Message):
     freshness_status: Global___FreshnessStatus.ValueType
     revision: _builtins.int
     """Tenant-wide lineage revision of its last change."""
+    hidden: _builtins.bool
+    """True: the flow is in a project that the caller may not read. Nothing but `status` is told, and `flow` is an id that stands
+    for it within this answer only.
+    """
     @_builtins.property
     def flow(self) -> _flow_pb2.FlowRef: ...
     @_builtins.property
@@ -265,10 +280,11 @@ class FlowState(_message.Message):
         rows_processed: _builtins.int = ...,
         freshness_status: Global___FreshnessStatus.ValueType = ...,
         revision: _builtins.int = ...,
+        hidden: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["current_version", b"current_version", "flow", b"flow", "last_run_time", b"last_run_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_run_id", b"active_run_id", "activity", b"activity", "causes", b"causes", "current_version", b"current_version", "flow", b"flow", "freshness_status", b"freshness_status", "instance_kind", b"instance_kind", "instance_name", b"instance_name", "is_fresh", b"is_fresh", "last_run_id", b"last_run_id", "last_run_time", b"last_run_time", "outcome", b"outcome", "revision", b"revision", "rows_processed", b"rows_processed", "run_number", b"run_number", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_run_id", b"active_run_id", "activity", b"activity", "causes", b"causes", "current_version", b"current_version", "flow", b"flow", "freshness_status", b"freshness_status", "hidden", b"hidden", "instance_kind", b"instance_kind", "instance_name", b"instance_name", "is_fresh", b"is_fresh", "last_run_id", b"last_run_id", "last_run_time", b"last_run_time", "outcome", b"outcome", "revision", b"revision", "rows_processed", b"rows_processed", "run_number", b"run_number", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -285,12 +301,15 @@ class Edge(_message.Message):
     ROLE_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     CONSUMED_VERSION_FIELD_NUMBER: _builtins.int
+    HIDDEN_FIELD_NUMBER: _builtins.int
     role: _builtins.str
     kind: _instance_pb2.EdgeKind.ValueType
     consumed_version: _builtins.int
     """The upstream's version that the downstream last consumed as a whole; 0 means none. A run of a range of dates
     consumes nothing as a whole.
     """
+    hidden: _builtins.bool
+    """True: at least one end is hidden; nothing but the ends is told."""
     @_builtins.property
     def upstream(self) -> _flow_pb2.FlowRef: ...
     @_builtins.property
@@ -303,10 +322,11 @@ class Edge(_message.Message):
         role: _builtins.str = ...,
         kind: _instance_pb2.EdgeKind.ValueType = ...,
         consumed_version: _builtins.int = ...,
+        hidden: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["downstream", b"downstream", "upstream", b"upstream"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["consumed_version", b"consumed_version", "downstream", b"downstream", "kind", b"kind", "role", b"role", "upstream", b"upstream"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consumed_version", b"consumed_version", "downstream", b"downstream", "hidden", b"hidden", "kind", b"kind", "role", b"role", "upstream", b"upstream"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -325,6 +345,7 @@ class BlockingFlow(_message.Message):
     CAUSES_FIELD_NUMBER: _builtins.int
     IS_MISSING_INPUT_FIELD_NUMBER: _builtins.int
     RUN_NUMBER_FIELD_NUMBER: _builtins.int
+    HIDDEN_FIELD_NUMBER: _builtins.int
     instance_name: _builtins.str
     status: _flow_pb2.Status.ValueType
     reason: _builtins.str
@@ -333,6 +354,8 @@ class BlockingFlow(_message.Message):
     """True: there is no version to read, and `force` does not help."""
     run_number: _builtins.int
     """The newest run of it on which the answer rests."""
+    hidden: _builtins.bool
+    """True: the flow is in a project that the caller may not read; as in `FlowState`."""
     @_builtins.property
     def flow(self) -> _flow_pb2.FlowRef: ...
     @_builtins.property
@@ -347,10 +370,11 @@ class BlockingFlow(_message.Message):
         causes: _abc.Iterable[Global___Cause] | None = ...,
         is_missing_input: _builtins.bool = ...,
         run_number: _builtins.int = ...,
+        hidden: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["causes", b"causes", "flow", b"flow", "instance_name", b"instance_name", "is_missing_input", b"is_missing_input", "reason", b"reason", "run_number", b"run_number", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["causes", b"causes", "flow", b"flow", "hidden", b"hidden", "instance_name", b"instance_name", "is_missing_input", b"is_missing_input", "reason", b"reason", "run_number", b"run_number", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -398,7 +422,10 @@ class PathStep(_message.Message):
 
     FLOW_FIELD_NUMBER: _builtins.int
     INSTANCE_NAME_FIELD_NUMBER: _builtins.int
+    HIDDEN_FIELD_NUMBER: _builtins.int
     instance_name: _builtins.str
+    hidden: _builtins.bool
+    """True: the flow is in a project that the caller may not read; as in `FlowState`."""
     @_builtins.property
     def flow(self) -> _flow_pb2.FlowRef: ...
     def __init__(
@@ -406,10 +433,11 @@ class PathStep(_message.Message):
         *,
         flow: _flow_pb2.FlowRef | None = ...,
         instance_name: _builtins.str = ...,
+        hidden: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow", "instance_name", b"instance_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow", "hidden", b"hidden", "instance_name", b"instance_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -131,8 +131,11 @@ class KnownRun(_message.Message):
 
     FLOW_FIELD_NUMBER: _builtins.int
     RUN_NUMBER_FIELD_NUMBER: _builtins.int
+    HIDDEN_FIELD_NUMBER: _builtins.int
     run_number: _builtins.int
     """0: none."""
+    hidden: _builtins.bool
+    """True: the flow is in a project that the caller may not read; as in `FlowState`."""
     @_builtins.property
     def flow(self) -> _flow_pb2.FlowRef: ...
     def __init__(
@@ -140,10 +143,11 @@ class KnownRun(_message.Message):
         *,
         flow: _flow_pb2.FlowRef | None = ...,
         run_number: _builtins.int = ...,
+        hidden: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow", "run_number", b"run_number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow", "hidden", b"hidden", "run_number", b"run_number"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
