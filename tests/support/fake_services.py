@@ -14,12 +14,17 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from optaic.definition.v1 import definition_service_pb2_grpc
-from optaic.instance.v1 import data_removal_service_pb2_grpc, instance_service_pb2_grpc
+from optaic.instance.v1 import (
+    access_service_pb2_grpc,
+    data_removal_service_pb2_grpc,
+    instance_service_pb2_grpc,
+)
 from optaic.lineage.v1 import lineage_service_pb2_grpc
 from optaic.run.v1 import run_service_pb2_grpc
 from optaic.status.v1 import status_service_pb2_grpc
 
 _SERVICES = {
+    access_service_pb2_grpc: "AccessService",
     definition_service_pb2_grpc: "DefinitionService",
     instance_service_pb2_grpc: "InstanceService",
     data_removal_service_pb2_grpc: "DataRemovalService",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
+from optaic.client.access import Access
 from optaic.client.audit import Audit
 from optaic.client.certificates import Certificates
 from optaic.client.connection import Connection
@@ -30,6 +31,7 @@ class AsyncClient:
         self.runs = Runs(connection)
         self.lineage = Lineage(connection)
         self.status = Statuses(connection)
+        self.access = Access(connection)
         self.audit = Audit(connection)
         self.data = Data(connection, self.instances, self.lineage, self.runs)
 
